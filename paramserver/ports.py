@@ -1,0 +1,112 @@
+"""The boundary of the parameter server: what a learner, a checkpointer or an operator may ask of it.
+
+`local` implements both ports in memory over the cores; `client` implements them over gRPC. One contract suite
+(`tests/paramserver/test_ports.py`) runs on both. Calls never wait for another caller (K4); each has a deadline in the
+client, after which it raises `Unreachable`, and may be sent again: every call here is safe to repeat.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from paramserver.messages import (
+    Epoch,
+    MarkReply,
+    ModelSpec,
+    Progress,
+    PullReply,
+    PullRequest,
+    PushReply,
+    PushRequest,
+    StartReply,
+    StartRequest,
+)
+
+
+class Unreachable(Exception):
+    """No answer within the deadline: the call may or may not have been performed."""
+
+
+class Refused(Exception):
+    """The call was understood and refused; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class ProgressReply:
+    incarnation: int
+    map_epoch: int
+    progress: Progress | None  # None: the model has not begun here (S5)
+
+
+@dataclass(frozen=True)
+class PartInfo:
+    """One shard's durable part of a cut: a safetensors file, its checksum, and what it says of itself (I5)."""
+
+    shard: int
+    url: str
+    sha256: str
+    bytes: int
+    rows: int
+    tombstones: int
+    kind: str  # "full" | "delta"
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class JoinReply:
+    epoch: Epoch
+    clock: int  # batches counted as started and ended on entry: the current minimum (K3)
+    lease_ms: int
+    staleness: int  # s; -1 = unbounded
+
+
+class ShardPort(Protocol):
+    """One shard."""
+
+    def begin(self, spec: ModelSpec, vector: dict[str, int], dense: dict[str, object]) -> ProgressReply:
+        """Set the first ends of all chains, and the initial dense arrays (S5). Repeating the same is harmless."""
+
+    def progress(self, model: str) -> ProgressReply: ...
+
+    def pull(self, request: PullRequest) -> PullReply: ...
+
+    def push(self, request: PushRequest) -> PushReply: ...
+
+    def mark(self, model: str, cut: str, vector: dict[str, int]) -> MarkReply:
+        """Name the state at exactly this vector (chain -> E) as the cut, or refuse (X1)."""
+
+    def unmark(self, model: str, cut: str) -> None: ...
+
+    def write_part(self, model: str, cut: str, url: str, parent: str | None) -> PartInfo:
+        """Write the marked state durably under the url. `parent` = checksum of the manifest a delta may build on (X2)."""
+
+    def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
+        """The cut is complete as this manifest: it may be a parent; its copy is dropped."""
+
+    def allow(self, era: int, sequence: int, epochs: list[Epoch]) -> int:
+        """The clock holder's word: this era, and exactly these epochs may push (K5). Answers the incarnation."""
+
+
+class ClockPort(Protocol):
+    """The holder of slot 0: clocks of all learners of all models (K1-K5), and the stop lease of cuts (X1)."""
+
+    def join(self, model: str, learner: str) -> JoinReply:
+        """Enter at the current minimum under a new epoch; an older epoch of the same learner is fenced first."""
+
+    def start(self, request: StartRequest) -> StartReply: ...
+
+    def ended(self, model: str, epoch: Epoch, clock: int) -> bool:
+        """Batch `clock` ended: acknowledged by every shard, or abandoned (K1). False = fenced."""
+
+    def park(self, model: str, epoch: Epoch) -> bool:
+        """All ended, nothing to read: leave the minimum. The next start unparks at the current minimum (K3)."""
+
+    def renew(self, model: str, epoch: Epoch, doing: str) -> dict[int, int] | None:
+        """Renew the lease with a stated 'computing' | 'rewinding' | 'parked' | 'waiting'; answers shard ->
+        incarnation as the clock holder last saw them (S2), or None = fenced."""
+
+    def hold(self, model: str, cut: str, lease_ms: int, highest: dict[str, int]) -> bool:
+        """Stop starts above `highest` (chain -> E) for this long; renewed by repeating. False = another cut holds."""
+
+    def release(self, model: str, cut: str) -> None: ...
+
+    def set_staleness(self, model: str, staleness: int) -> None: ...
