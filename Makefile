@@ -1,0 +1,39 @@
+# `make demo` and `make test` work from nothing: a Python 3.11+ with venv, and, for Apache Kafka, Java 17 and Maven.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test soak check lint types proto docs clean
+
+demo: $(READY)            ## the main job on a real log, with an audit and a report at the end
+	$(BIN)/everspun demo
+
+test: $(READY)            ## every test but the soaks
+	$(BIN)/python -m pytest -q
+
+soak: $(READY)            ## 20,000 fresh seeds of the simulator
+	$(BIN)/python tests/simulation/run.py --seeds 20000 --jobs 2
+
+check: lint types test    ## what .ci/run runs
+
+lint: $(READY)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+proto: $(READY)           ## regenerate the wire format after a change of paramserver/wire.proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. paramserver/wire.proto
+
+docs: $(READY)            ## regenerate docs/configuration.md from the dataclasses
+	$(BIN)/everspun config --markdown > docs/configuration.md
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev,embedded]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
