@@ -1,0 +1,151 @@
+"""What all parts must agree on about the log: topics, features, and the times that decide labels."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from stream.events import CATEGORICAL, NUMERIC, FeatureColumn, Features
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """One section of the config file. Labeler, fraud filter, learners and replayer read the same one."""
+
+    bootstrap_servers: str = _option("127.0.0.1:9092", "Kafka brokers, `host:port`, separated by commas")
+    topic_prefix: str = _option("", "put before every topic's name, so that several pipelines share one cluster")
+    partitions: int = _option(4, "partitions of impressions, clicks, examples; cannot change while a model learns (T6)")
+    signals_partitions: int = _option(1, "partitions of signals")
+    replication: int = _option(1, "replicas of every topic; with 3 or more, min.insync.replicas is 2 (T6)")
+    replayed: bool = _option(False, "impressions and clicks are replayed: timestamps are the original arrivals (T1)")
+
+    categorical_features: tuple[str, ...] = _option((), "declared string features of an impression")
+    numeric_features: tuple[str, ...] = _option((), "declared number features of an impression")
+    personal_features: tuple[str, ...] = _option(
+        (), "categorical features that name a person: pseudonymised by producers"
+    )
+
+    window_ms: int = _option(3_600_000, "a click counts this long after its impression, in event time, ms (L1)")
+    grace_ms: int = _option(300_000, "a click may arrive this late, and this early, ms (L1)")
+    dedup_ms: int = _option(600_000, "an id seen again within this much arrival time is a duplicate, ms (L2)")
+    skew_ms: int = _option(60_000, "an event time may be this far ahead of its arrival, ms (T3)")
+    age_max_ms: int = _option(86_400_000, "an event time may be this far behind its arrival, ms (T3)")
+    jump_max_ms: int = _option(
+        600_000, "a larger step of arrival time waits for the next heartbeat's judgement, ms (T3)"
+    )
+    heartbeat_ms: int = _option(1_000, "every partition gets a heartbeat at least this often; below jump_max_ms (T2)")
+    signal_ms: int = _option(500, "bucket of arrival time that signals are counted in, ms (F1)")
+    flush_ms: int = _option(1_000, "bucket of arrival time that a batch stays within, ms (C3)")
+    batch_rows_max: int = _option(4_096, "impressions of any class in one batch (C3)")
+    verdict_max_ms: int = _option(86_400_000, "longest interval of a verdict, ms; a longer one is renewed (C4)")
+    outage_max_ms: int = _option(86_400_000, "downtime that retention must cover beyond window and grace, ms (T6)")
+    checkpoint_age_max_ms: int = _option(
+        604_800_000, "age of the oldest kept checkpoint, ms: retention of examples (T6)"
+    )
+
+    record_bytes_max: int = _option(4_194_304, "largest record, bytes")
+    poll_records_max: int = _option(2_000, "records taken by one poll")
+    request_timeout_ms: int = _option(15_000, "deadline of a request to the broker, ms")
+    reconnect_max_ms: int = _option(2_000, "longest pause between two attempts to reach a broker, ms")
+    session_timeout_ms: int = _option(6_000, "a group member silent for this long is replaced, ms")
+    pseudonym_key_number: int = _option(1, "number of the key that producers pseudonymise with (T5)")
+
+    def __post_init__(self) -> None:
+        for name in ("categorical_features", "numeric_features", "personal_features"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # TOML gives lists
+        for name in _POSITIVE:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
+        for name in ("grace_ms", "dedup_ms", "skew_ms", "outage_max_ms", "checkpoint_age_max_ms"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")
+        if self.heartbeat_ms >= self.jump_max_ms:
+            raise ValueError(
+                f"heartbeat_ms = {self.heartbeat_ms}: allowed is below jump_max_ms = {self.jump_max_ms} (T2)"
+            )
+        _check_features(self)
+
+    @property
+    def early_ms(self) -> int:
+        """How much before its impression a click may arrive (L1): as much as late."""
+        return self.grace_ms
+
+    @property
+    def wait_ms(self) -> int:
+        """`deadline(i) - arrival(i)` (L1)."""
+        return self.window_ms + self.grace_ms
+
+    @property
+    def features(self) -> Features:
+        """The declared features, in the order of their columns: categorical, then numeric, as declared."""
+        personal = set(self.personal_features)
+        return tuple(FeatureColumn(n, CATEGORICAL, n in personal) for n in self.categorical_features) + tuple(
+            FeatureColumn(n, NUMERIC) for n in self.numeric_features
+        )
+
+    @property
+    def impressions(self) -> str:
+        return self.topic_prefix + "impressions"
+
+    @property
+    def clicks(self) -> str:
+        return self.topic_prefix + "clicks"
+
+    @property
+    def signals(self) -> str:
+        return self.topic_prefix + "signals"
+
+    @property
+    def verdicts(self) -> str:
+        return self.topic_prefix + "verdicts"
+
+    @property
+    def examples(self) -> str:
+        return self.topic_prefix + "examples"
+
+    @property
+    def rejected(self) -> str:
+        return self.topic_prefix + "rejected"
+
+    @property
+    def quarantine(self) -> str:
+        return self.topic_prefix + "quarantine"
+
+    @property
+    def evaluations(self) -> str:
+        return self.topic_prefix + "evaluations"
+
+    @property
+    def checkpoints(self) -> str:
+        return self.topic_prefix + "checkpoints"
+
+
+_POSITIVE = (
+    "partitions",
+    "signals_partitions",
+    "replication",
+    "window_ms",
+    "age_max_ms",
+    "jump_max_ms",
+    "heartbeat_ms",
+    "signal_ms",
+    "flush_ms",
+    "batch_rows_max",
+    "verdict_max_ms",
+    "record_bytes_max",
+    "poll_records_max",
+    "request_timeout_ms",
+    "reconnect_max_ms",
+    "session_timeout_ms",
+    "pseudonym_key_number",
+)
+
+
+def _check_features(config: StreamConfig) -> None:
+    names = [f.name for f in config.features]
+    if repeated := sorted({n for n in names if names.count(n) > 1}):
+        raise ValueError(f"categorical_features, numeric_features = {repeated}: each feature is declared once")
+    if unknown := sorted(set(config.personal_features) - set(config.categorical_features)):
+        raise ValueError(f"personal_features = {unknown}: allowed are names in categorical_features")
