@@ -1,0 +1,182 @@
+"""One TOML file for the whole system: a section a package, each one frozen dataclass, all checked once at start."""
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from checkpointer.config import CheckpointerConfig, ServingConfig
+from labeler.config import LabelerConfig
+from labeler.fraud_config import FraudConfig
+from learners.config import LearnerConfig, ModelConfig
+from paramserver.config import ParamServerConfig
+from stream.config import StreamConfig
+
+
+class ConfigError(ValueError):
+    """What is wrong with the file: key, value, what is allowed, and the nearest known key."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How many processes of each role run, and where they keep what is theirs."""
+
+    dir: str = field(default="var/run", metadata={"help": "folder of this run: sockets, logs, role files, local state"})
+    labelers: int = field(default=1, metadata={"help": "labeler processes"})
+    fraud: int = field(default=1, metadata={"help": "fraud filter processes; 0 = labels do not wait for verdicts"})
+    shards: int = field(default=2, metadata={"help": "parameter server shards"})
+    learners: int = field(default=2, metadata={"help": "learner processes"})
+    replicas: int = field(default=1, metadata={"help": "serving replicas"})
+    restart_limit: int = field(
+        default=20, metadata={"help": "restarts of one process within a minute before the run stops with its log"}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("labelers", "shards", "learners"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: at least 1")
+        for name in ("fraud", "replicas", "restart_limit"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: at least 0")
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """How a history is replayed into the topics."""
+
+    source: str = field(default="movielens", metadata={"help": "'movielens', an EB-NeRD folder, or a JSON-lines file"})
+    cache_dir: str = field(default="~/.cache/everspun", metadata={"help": "where fetched histories are kept"})
+    attacks: bool = field(default=True, metadata={"help": "plant one fraud attack of each direction, counted apart"})
+    attack_seed: int = field(default=7, metadata={"help": "seed of the planted attacks"})
+    limit: int = field(default=0, metadata={"help": "replay only the first so many impressions; 0 = all"})
+    barrier_ms: int = field(
+        default=7 * 86_400_000,
+        metadata={"help": "keep step: a checkpoint each so much event time, for which the replay waits (E3); 0 = never"},
+    )
+    predict: bool = field(
+        default=True, metadata={"help": "play the site: ask the replica before each impression is published"}
+    )
+    stuck_s: float = field(default=120.0, metadata={"help": "give up after waiting so long at a barrier (E3)"})
+
+    def __post_init__(self) -> None:
+        if self.barrier_ms < 0:
+            raise ValueError(f"barrier_ms = {self.barrier_ms}: 0 (never) or more")
+        if self.stuck_s <= 0:
+            raise ValueError(f"stuck_s = {self.stuck_s}: above 0")
+        if self.predict and not self.barrier_ms:
+            raise ValueError("predict = true needs barrier_ms above 0: without steps no version answers an impression")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole file. Sections that are left out have their defaults."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    labeler: LabelerConfig = field(default_factory=LabelerConfig)
+    fraud: FraudConfig = field(default_factory=FraudConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    paramserver: ParamServerConfig = field(default_factory=ParamServerConfig)
+    learners: LearnerConfig = field(default_factory=LearnerConfig)
+    checkpointer: CheckpointerConfig = field(default_factory=CheckpointerConfig)
+    serving: ServingConfig = field(default_factory=ServingConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+
+
+def load(path: Path, overrides: typing.Sequence[str] = ()) -> Config:
+    """Read a file, apply `section.key=value` overrides (TOML values), check all. Raises ConfigError."""
+    try:
+        tree = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; write one with `everspun config --example > {path.name}`") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    for override in overrides:
+        _override(tree, override)
+    return parse(tree)
+
+
+def parse(tree: dict[str, Any]) -> Config:
+    """The configuration of a TOML tree; every problem names its key. Raises ConfigError."""
+    return typing.cast(Config, _build(Config, tree, ""))
+
+
+def _override(tree: dict[str, Any], text: str) -> None:
+    key, equals, raw = text.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not equals or not dot:
+        raise ConfigError(f"--set {text}: expected section.key=value")
+    try:
+        value = tomllib.loads(f"v = {raw}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()  # a bare word is a string
+    node = tree.setdefault(section, {})
+    *parents, last = name.split(".")
+    for parent in parents:
+        node = node.setdefault(parent, {})
+    node[last] = value
+
+
+def _build(kind: type, tree: Any, where: str) -> Any:
+    if not isinstance(tree, dict):
+        raise ConfigError(f"[{where}] must be a table, got {tree!r}")
+    hints = typing.get_type_hints(kind)
+    known = {f.name for f in dataclasses.fields(kind)}
+    for name in tree:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(sorted(known))}"
+            raise ConfigError(f"unknown key {_join(where, name)!r}{hint}")
+    values = {name: _value(hints[name], value, _join(where, name)) for name, value in tree.items()}
+    try:
+        return kind(**values)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"[{where}] {error}" if where else str(error)) from None
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, where)
+    if origin in (typing.Union, types.UnionType):
+        plain = [a for a in arguments if a is not type(None)]
+        return _value(plain[0], value, where)
+    if origin in (tuple, list):
+        if not isinstance(value, list):
+            raise ConfigError(f"{where} = {value!r}: expected a list")
+        items = [_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return tuple(items) if origin is tuple else items
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} = {value!r}: expected a table")
+        return {k: _value(arguments[1], v, _join(where, k)) for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
+        raise ConfigError(f"{where} = {value!r}: expected {hint.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _join(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def markdown() -> str:
+    """docs/configuration.md: every key, its default and what it means."""
+    lines = ["# Configuration", "", "One TOML file; `everspun config --markdown` writes this page from the code.", ""]
+    for section in dataclasses.fields(Config):
+        kind = typing.cast(type, section.type if isinstance(section.type, type) else typing.get_type_hints(Config)[section.name])
+        lines += [f"## [{section.name}]", "", (kind.__doc__ or "").strip().split("\n\n")[0].replace("\n", " "), ""]
+        lines += ["| key | default | meaning |", "|---|---|---|"]
+        for item in dataclasses.fields(kind):
+            default = item.default
+            if default is dataclasses.MISSING:
+                default = item.default_factory() if item.default_factory is not dataclasses.MISSING else "(required)"
+            shown = str(default).replace("|", "\\|")
+            lines.append(f"| `{item.name}` | `{shown}` | {item.metadata.get('help', '')} |".replace("``", "`''`"))
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,147 @@
+"""A recorded history of a shop: what was shown, and what was clicked. The replayer's input, from several file kinds."""
+
+import csv
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from everspun import movielens
+
+Int64s = npt.NDArray[np.int64]
+
+#: A gap of this length in one user's activity begins a new session.
+SESSION_GAP_MS = 30 * 60_000
+
+
+@dataclass(frozen=True)
+class History:
+    """Impressions in order of time, and clicks in order of time, each naming its impression by index.
+
+    `planted` marks what an attack added (the replay's own ground truth, which the pipeline never sees).
+    `arrival = ts`: a recorded history has no other clock than its own.
+    """
+
+    name: str
+    note: str
+    ts_ms: Int64s
+    ids: list[str]
+    sessions: list[str]
+    sources: list[str]
+    vendors: list[str]
+    items: list[str]
+    shown_at: list[int]
+    features: list[dict[str, Any]]  # one dict an impression, or empty
+    click_impression: Int64s  # index into the impressions
+    click_ts_ms: Int64s
+    planted: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def from_movielens(log: movielens.MovieLens) -> History:
+    clicked = np.flatnonzero(log.clicked)
+    click_ts = log.ts_ms[clicked] + log.delay_ms[clicked]
+    order = np.argsort(click_ts, kind="stable")
+    count = len(log)
+    return History(
+        name="MovieLens 100k",
+        note=f"{movielens.SOURCE}. {movielens.LICENCE}. Note: {movielens.DELAY_NOTE}.",
+        ts_ms=log.ts_ms,
+        ids=[f"e{i}" for i in range(count)],
+        sessions=sessions_of(log.user, log.ts_ms),
+        sources=log.user,
+        vendors=log.vendor,
+        items=log.item,
+        shown_at=[0] * count,
+        features=[],
+        click_impression=clicked[order].astype(np.int64),
+        click_ts_ms=click_ts[order],
+        planted=np.zeros(count, dtype=np.bool_),
+    )
+
+
+def from_ebnerd(folder: Path) -> History:
+    """A folder with `impressions.csv.gz` and `clicks.csv.gz` (EB-NeRD's small log with click times)."""
+    shown = sorted(_rows(folder / "impressions.csv.gz"), key=lambda row: int(row["ts_ms"]))
+    clicks = sorted(_rows(folder / "clicks.csv.gz"), key=lambda row: int(row["ts_ms"]))
+    index = {row["impression_id"]: i for i, row in enumerate(shown)}
+    return History(
+        name="EB-NeRD (test data)",
+        note="EB-NeRD test data, Ekstra Bladet, MIT; click time = list time + read time on the page that showed it",
+        ts_ms=np.array([int(row["ts_ms"]) for row in shown], dtype=np.int64),
+        ids=[row["impression_id"] for row in shown],
+        sessions=[row["session_id"] for row in shown],
+        sources=[row["user_id"] for row in shown],
+        vendors=[""] * len(shown),
+        items=[row["item_id"] for row in shown],
+        shown_at=[int(row["position"]) for row in shown],
+        features=[
+            {"device_type": row["device_type"], "is_subscriber": row["is_subscriber"], "front_page": row["front_page"]}
+            for row in shown
+        ],
+        click_impression=np.array([index[row["impression_id"]] for row in clicks], dtype=np.int64),
+        click_ts_ms=np.array([int(row["ts_ms"]) for row in clicks], dtype=np.int64),
+        planted=np.zeros(len(shown), dtype=np.bool_),
+    )
+
+
+def from_jsonl(path: Path) -> History:
+    """One event a line: an impression as in docs/events.md, or a click `{"click": <impression id>, "ts_ms": ...}`."""
+    with (gzip.open(path, "rt") if path.suffix == ".gz" else path.open()) as lines:
+        events = [json.loads(line) for line in lines if line.strip()]
+    shown = sorted((e for e in events if "click" not in e), key=lambda e: int(e["ts_ms"]))
+    clicks = sorted((e for e in events if "click" in e), key=lambda e: int(e["ts_ms"]))
+    index = {e["id"]: i for i, e in enumerate(shown)}
+    missing = next((e["click"] for e in clicks if e["click"] not in index), None)
+    if missing is not None:
+        raise ValueError(f"{path}: click on {missing!r}, which is no impression of this file")
+    return History(
+        name=path.name,
+        note=f"file {path}",
+        ts_ms=np.array([int(e["ts_ms"]) for e in shown], dtype=np.int64),
+        ids=[e["id"] for e in shown],
+        sessions=[e["session"] for e in shown],
+        sources=[e["source"] for e in shown],
+        vendors=[e.get("vendor", "") for e in shown],
+        items=[e["item"] for e in shown],
+        shown_at=[int(e.get("position", 0)) for e in shown],
+        features=[e.get("features", {}) for e in shown],
+        click_impression=np.array([index[e["click"]] for e in clicks], dtype=np.int64),
+        click_ts_ms=np.array([int(e["ts_ms"]) for e in clicks], dtype=np.int64),
+        planted=np.zeros(len(shown), dtype=np.bool_),
+    )
+
+
+def load(source: str, cache: Path) -> History:
+    """`movielens` (fetched), a folder of EB-NeRD's shape, or a JSON-lines file. Raises ValueError for anything else."""
+    if source == "movielens":
+        return from_movielens(movielens.load(movielens.fetch(cache)))
+    path = Path(source)
+    if path.is_dir() and (path / "impressions.csv.gz").exists():
+        return from_ebnerd(path)
+    if path.is_file():
+        return from_jsonl(path)
+    raise ValueError(f"history {source!r}: expected 'movielens', a folder with impressions.csv.gz, or a JSON-lines file")
+
+
+def sessions_of(users: list[str], ts_ms: Int64s) -> list[str]:
+    """Session ids: a user's activity cut at gaps of SESSION_GAP_MS. Times must rise."""
+    last: dict[str, tuple[int, int]] = {}
+    out: list[str] = []
+    for user, ts in zip(users, ts_ms.tolist(), strict=True):
+        number, seen = last.get(user, (0, ts))
+        number += ts - seen > SESSION_GAP_MS
+        last[user] = (number, ts)
+        out.append(f"{user}-{number}")
+    return out
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with gzip.open(path, "rt", newline="") as text:
+        return list(csv.DictReader(text))

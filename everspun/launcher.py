@@ -1,0 +1,183 @@
+"""The local launcher: every role as a process of its own, started, watched, restarted and drained.
+
+A process that dies is started again at once: every role resumes from the logs and the checkpoints by itself, so there
+is nothing to clean up first. One that keeps dying stops the run, with the end of its log in the error.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from everspun.config import RunConfig
+
+MINUTE_S = 60.0
+LOG_TAIL_LINES = 15
+
+#: Roles in the order in which they are started; they are stopped in the opposite order of the data: readers last.
+ROLES = ("shard", "checkpointer", "fraud", "labeler", "learner", "replica")
+
+
+class RunStopped(RuntimeError):
+    """A process died too often; the message ends with its last words."""
+
+
+@dataclass
+class Process:
+    """One role's process and its history of starts."""
+
+    role: str
+    index: int
+    popen: subprocess.Popen[bytes]
+    log: IO[bytes]
+    starts: deque[float] = field(default_factory=deque)
+    restarts: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.role}-{self.index}"
+
+
+class Launcher:
+    """Runs the roles of one configuration under `run.dir`."""
+
+    def __init__(self, config_path: Path, run: RunConfig, overrides: tuple[str, ...] = ()) -> None:
+        self.config_path = config_path
+        self.run = run
+        self.overrides = overrides
+        self.dir = Path(run.dir)
+        self.processes: dict[str, Process] = {}
+        self.failure: RunStopped | None = None
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="launcher", daemon=True)
+
+    def counts(self) -> dict[str, int]:
+        run = self.run
+        return {
+            "shard": run.shards,
+            "checkpointer": 1,
+            "fraud": run.fraud,
+            "labeler": run.labelers,
+            "learner": run.learners,
+            "replica": run.replicas,
+        }
+
+    def start(self) -> None:
+        (self.dir / "logs").mkdir(parents=True, exist_ok=True)
+        for stale in (self.dir / "roles").glob("*.json"):
+            stale.unlink()
+        (self.dir / "roles").mkdir(exist_ok=True)
+        for role, count in self.counts().items():
+            for index in range(count):
+                self._spawn(role, index)
+        self._watcher.start()
+
+    def stop(self, deadline_s: float = 15.0) -> None:
+        """SIGTERM to all, wait for their draining, SIGKILL to what is left."""
+        self._stopping.set()
+        if self._watcher.ident is not None:
+            self._watcher.join(timeout=5)
+        end = time.monotonic() + deadline_s
+        for process in self.processes.values():
+            process.popen.send_signal(signal.SIGTERM)
+        for process in self.processes.values():
+            try:
+                process.popen.wait(timeout=max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.popen.kill()
+                process.popen.wait(timeout=5)
+            process.log.close()
+
+    def kill(self, role: str, index: int) -> int:
+        """kill -9 one process, for fault tests; the watcher starts it again. Returns the pid that died."""
+        popen = self.processes[f"{role}-{index}"].popen
+        popen.kill()
+        return popen.pid
+
+    def alive(self) -> dict[str, bool]:
+        return {name: p.popen.poll() is None for name, p in self.processes.items()}
+
+    def raise_if_failed(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def _spawn(self, role: str, index: int) -> None:
+        name = f"{role}-{index}"
+        command = [sys.executable, "-m", "everspun", "role", role, "--index", str(index)]
+        command += ["--config", str(self.config_path)]
+        for override in self.overrides:
+            command += ["--set", override]
+        with self._lock:
+            old = self.processes.get(name)
+            log = old.log if old else (self.dir / "logs" / f"{name}.log").open("ab")
+            popen = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(), preexec_fn=_die_with_parent
+            )
+            if old:
+                old.popen = popen
+                old.restarts += 1
+            else:
+                old = self.processes[name] = Process(role, index, popen, log)
+            old.starts.append(time.monotonic())
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(0.1):
+            for process in list(self.processes.values()):
+                if process.popen.poll() is not None and not self._stopping.is_set():
+                    self._restart(process)
+
+    def _restart(self, process: Process) -> None:
+        now = time.monotonic()
+        while process.starts and now - process.starts[0] > MINUTE_S:
+            process.starts.popleft()
+        if len(process.starts) > self.run.restart_limit:
+            if self.failure is None:
+                tail = log_tail(self.dir / "logs" / f"{process.name}.log")
+                self.failure = RunStopped(
+                    f"{process.name} died {len(process.starts)} times within a minute "
+                    f"(exit code {process.popen.returncode}); the end of its log:\n{tail}"
+                )
+            return
+        if process.popen.returncode != -signal.SIGKILL:
+            time.sleep(0.5)  # a process that fails by itself would fail again at once
+        self._spawn(process.role, process.index)
+
+
+def log_tail(path: Path) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+
+
+def role_files(run_dir: Path) -> dict[str, dict[str, object]]:
+    """What each running role says of itself: `<role>-<index>` -> pid, ports, address."""
+    found: dict[str, dict[str, object]] = {}
+    for path in sorted((run_dir / "roles").glob("*.json")):
+        try:
+            found[path.stem] = json.loads(path.read_text())
+        except (ValueError, FileNotFoundError):
+            continue  # being written or removed at this moment: it is there at the next look
+    return found
+
+
+def _environment() -> dict[str, str]:
+    """Two cores are shared by ten processes: no role needs a pool of maths threads beyond what its config says."""
+    env = dict(os.environ)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        env.setdefault(name, "1")
+    env["PYTHONUNBUFFERED"] = "1"
+    return env
+
+
+def _die_with_parent() -> None:
+    """A killed launcher leaves no processes behind (Linux only; elsewhere they see their broker go)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL("libc.so.6", use_errno=True).prctl(1, signal.SIGTERM)
