@@ -169,7 +169,12 @@ class StartOutcome(Enum):
 
 @dataclass(frozen=True)
 class StartRequest:
-    """May I start the batch `[start, end)`? Admitted once, by the clock, for all shards (K1)."""
+    """May I start the batch `[start, end)`? Admitted once, by the clock, for all shards (K1).
+
+    `ticket` numbers the messages of one epoch, rising with every message sent (the client fills it in; 0 = the
+    transport neither delays nor repeats). It keeps a start that arrives after its learner went on from being admitted
+    as a batch that nobody runs and nobody ends.
+    """
 
     model: str
     epoch: Epoch
@@ -177,6 +182,7 @@ class StartRequest:
     start: int
     end: int
     barrier: int = 0
+    ticket: int = 0
 
 
 @dataclass(frozen=True)

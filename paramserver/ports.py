@@ -82,8 +82,12 @@ class ShardPort(Protocol):
     def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
         """The cut is complete as this manifest: it may be a parent; its copy is dropped."""
 
-    def allow(self, era: int, sequence: int, epochs: list[Epoch]) -> int:
-        """The clock holder's word: this era, and exactly these epochs may push (K5). Answers the incarnation."""
+    def allow(self, era: int, sequence: int, epochs: list[Epoch], incarnation: int | None = None) -> int:
+        """The clock holder's word: this era, and exactly these epochs may push (K5). Answers the incarnation.
+
+        With `incarnation`, a shard of another one adopts nothing and only answers its own. The clock holder always
+        names one, so a list delayed on its way to a dead process cannot open its successor to an expelled learner.
+        """
 
 
 class ClockPort(Protocol):
@@ -95,7 +99,10 @@ class ClockPort(Protocol):
     def start(self, request: StartRequest) -> StartReply: ...
 
     def ended(self, model: str, epoch: Epoch, clock: int) -> bool:
-        """Batch `clock` ended: acknowledged by every shard, or abandoned (K1). False = fenced."""
+        """Batch `clock` ended: acknowledged by every shard, or abandoned (K1). False = fenced.
+
+        A learner repeats it until it is answered before it starts the same range again.
+        """
 
     def park(self, model: str, epoch: Epoch) -> bool:
         """All ended, nothing to read: leave the minimum. The next start unparks at the current minimum (K3)."""
