@@ -1,0 +1,54 @@
+"""What a labeler decides for itself. What decides labels is in `StreamConfig`, since all parts must agree on it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class LabelerConfig:
+    """One section of the config file."""
+
+    await_verdicts: bool = _option(True, "labels wait for the fraud filter's watermarks (L3); false = no fraud filter")
+    on_outage: str = _option("hold", "when the fraud filter is silent, labels wait: 'hold' is the only answer")
+
+    read_ahead_rows_max: int = _option(
+        16_384, "impressions of a partition decoded ahead of the line; an open batch may exceed it by one poll"
+    )
+    read_ahead_bytes_max: int = _option(67_108_864, "the same limit in bytes of decoded columns")
+    pending_clicks_bytes_max: int = _option(
+        536_870_912, "waiting clicks of a partition above this many bytes raise an alarm; none is ever dropped (L5)"
+    )
+    orphan_share_max: float = _option(
+        0.5, "alarm when a larger share of clicks finds no impression (T5): often a wrong partitioner"
+    )
+    orphan_clicks_min: int = _option(1_000, "clicks to have seen before the orphan share is judged")
+
+    poll_ms: int = _option(50, "longest wait for new records when there is nothing to do, ms")
+    send_timeout_ms: int = _option(30_000, "a record not acknowledged for this long has failed: fold again (C5), ms")
+    retry_ms: int = _option(500, "pause after a failed send or an unreachable broker, ms")
+    drain_ms: int = _option(10_000, "longest wait for open sends at shutdown, ms")
+
+    def __post_init__(self) -> None:
+        if self.on_outage != "hold":
+            raise ValueError(f"on_outage = {self.on_outage!r}: allowed is 'hold'")
+        if not 0.0 <= self.orphan_share_max <= 1.0:
+            raise ValueError(f"orphan_share_max = {self.orphan_share_max}: allowed is 0 to 1")
+        for name in _POSITIVE:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
+
+
+_POSITIVE = (
+    "read_ahead_rows_max",
+    "read_ahead_bytes_max",
+    "pending_clicks_bytes_max",
+    "orphan_clicks_min",
+    "poll_ms",
+    "send_timeout_ms",
+    "retry_ms",
+    "drain_ms",
+)

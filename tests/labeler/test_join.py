@@ -1,0 +1,104 @@
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labeler.duplicates import DuplicateIds
+from labeler.join import ClickJoin
+from labeler.ring_index import RING_MIN
+
+WINDOW, WAIT, EARLY = 20, 25, 5
+# few ids, and some that share their low 32 bits, so that probes collide
+IDS = st.sampled_from([1, 2, 3, 4, 5, 1 << 32 | 1, 7 << 40 | 2, 2**64 - 1])
+
+
+def u64(values):
+    return np.array(values, np.uint64)
+
+
+def i64(values):
+    return np.array(values, np.int64)
+
+
+class ObviousJoin:
+    def __init__(self):
+        self.clicks = []
+
+    def match(self, id, ts, arrival):
+        delays = [
+            c_ts - ts
+            for c_id, c_ts, c_arrival in self.clicks
+            if c_id == id and 0 <= c_ts - ts <= WINDOW and arrival - EARLY <= c_arrival <= arrival + WAIT
+        ]
+        return (int(bool(delays)), delays[0] if delays else -1, len(delays))
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("insert"), st.lists(st.tuples(IDS, st.integers(0, 60), st.integers(0, 3)), max_size=30)),
+        st.tuples(st.just("match"), st.lists(st.tuples(IDS, st.integers(0, 60), st.integers(0, 100)), max_size=5)),
+        st.tuples(st.just("evict"), st.integers(0, 30)),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps)
+def test_join_agrees_with_the_obvious_one(steps):
+    join, obvious, now, evicted = ClickJoin(), ObviousJoin(), 0, 0
+    for kind, rows in steps:
+        if kind == "insert":
+            arrivals = []
+            for id, ts, later in rows:
+                now += later
+                arrivals.append(now)
+                obvious.clicks.append((id, ts, now))
+            join.insert(u64([r[0] for r in rows]), i64([r[1] for r in rows]), i64(arrivals))
+        elif kind == "evict":
+            evicted = max(evicted, now - rows)
+            obvious.clicks = [c for c in obvious.clicks if c[2] >= evicted]
+            join.evict(evicted)
+            assert len(join) == len(obvious.clicks)
+        else:
+            got = join.match(
+                u64([r[0] for r in rows]), i64([r[1] for r in rows]), i64([r[2] for r in rows]), WINDOW, WAIT, EARLY
+            )
+            want = [obvious.match(*row) for row in rows]
+            assert list(zip(got.label.tolist(), got.delay_ms.tolist(), got.clicks.tolist(), strict=True)) == want
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(st.tuples(IDS, st.integers(0, 15)), max_size=30), max_size=10), st.integers(0, 20))
+def test_duplicates_agree_with_the_rule(chunks, dedup_ms):
+    table, seen, now = DuplicateIds(dedup_ms), [], 1000
+    for chunk in chunks:
+        ids, arrivals, want = [], [], []
+        for id, later in chunk:
+            now += later
+            want.append(any(other == id and at >= now - dedup_ms for other, at in seen))
+            seen.append((id, now))
+            ids.append(id)
+            arrivals.append(now)
+        assert table.add(u64(ids), i64(arrivals)).tolist() == want
+
+
+def test_a_full_join_costs_at_most_64_bytes_a_click():
+    join = ClickJoin()
+    n = 1 << 16
+    for at in range(0, n, 4096):
+        arrivals = np.arange(at, at + 4096, dtype=np.int64)
+        join.insert(arrivals.astype(np.uint64) * np.uint64(977), arrivals, arrivals)
+    assert len(join) == n
+    assert join.bytes / n <= 64
+
+
+def test_tables_shrink_when_what_they_held_has_left():
+    join, ids = ClickJoin(), DuplicateIds(10)
+    many = np.arange(10_000, dtype=np.int64)
+    join.insert(many.astype(np.uint64), many, many)
+    join.evict(9_990)
+    ids.add(many.astype(np.uint64), np.zeros(10_000, np.int64))
+    ids.add(u64([1]), i64([1_000]))
+    assert join.bytes <= 36 * RING_MIN
+    assert ids.bytes <= 24 * RING_MIN
+    assert join.match(u64([9_995]), i64([9_995]), i64([9_995]), 1, 1, 1).label.tolist() == [1]
