@@ -1,0 +1,210 @@
+"""The replayer: writes a history into the topics in accelerated event time, and plays the site while it does.
+
+With barriers (E3) it keeps step with training: before a period it asks the replica for the predictions of all the
+period's impressions, publishes them with prediction and model version, closes the period with a barrier, and waits
+until cut k is published (or rejected) and the replica serves it. Then the model version of an impression is a
+function of its event time, whatever the speed of the machine.
+"""
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from everspun.config import Config
+from everspun.history import History
+from everspun.launcher import role_files
+from everspun.replay_plan import PRODUCER, Answers, Line, Period, ReplayPlan
+from stream.keys import Pseudonymiser, partition_of_key
+from stream.log import Append, Log, Writer
+from stream.record import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT, Partition
+
+#: Records on their way to the broker at once.
+IN_FLIGHT_MAX = 2_000
+#: A broker that is gone is waited for; what is in flight is sent again only by the log's own idempotent client.
+PREDICT_ROWS_MAX = 5_000
+HTTP_TIMEOUT_S = 20.0
+
+
+class Stuck(RuntimeError):
+    """The pipeline did not answer a barrier in time; the message says what the replay was waiting for."""
+
+
+@dataclass
+class ReplayProgress:
+    """Where a replay stands, for the live table and the report."""
+
+    periods: int = 0
+    period: int = 0
+    impressions: int = 0
+    clicks: int = 0
+    planted: int = 0
+    now_ms: int = 0  # the replay's clock
+    waited_s: float = 0.0  # at barriers
+    predicting_s: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    finished: float = 0.0
+    doing: str = "starting"
+    cuts: list[dict[str, object]] = field(default_factory=list)
+
+    @property
+    def elapsed_s(self) -> float:
+        return (self.finished or time.monotonic()) - self.started
+
+
+class Replayer:
+    """Writes one history. Runs in the caller's thread; `progress` may be read from another."""
+
+    def __init__(self, config: Config, history: History, log: Log, run_dir: Path, secret: bytes) -> None:
+        self.config = config
+        self.plan = ReplayPlan(history, config.stream, config.replay, Pseudonymiser(config.stream.pseudonym_key_number, secret))
+        self.run_dir = run_dir
+        self.progress = ReplayProgress(planted=int(history.planted.sum()))
+        self._log = log
+        self._announced: dict[int, dict[str, object]] = {}
+        self._reader = log.reader()
+        self._in_flight: deque[Append] = deque()
+
+    def run(self, stop: threading.Event) -> ReplayProgress:
+        """Replay all periods. Raises Stuck, and what the log raises."""
+        checkpoints = Partition(self.config.stream.checkpoints, 0)
+        self._reader.assign([checkpoints])
+        self._reader.seek(checkpoints, self._reader.beginning_offsets([checkpoints])[checkpoints])
+        writer = self._log.writer()
+        periods = list(self.plan.periods())
+        self.progress.periods = len(periods)
+        try:
+            for period in periods:
+                if stop.is_set():
+                    break
+                self._replay(period, writer, stop)
+        finally:
+            self.progress.finished = time.monotonic()
+            self.progress.doing = "done"
+            writer.close()
+            self._reader.close()
+        return self.progress
+
+    def _replay(self, period: Period, writer: Writer, stop: threading.Event) -> None:
+        progress = self.progress
+        progress.period = period.number
+        answers = self._predict(period) if self.config.replay.predict else None
+        progress.doing = "writing"
+        for line in self.plan.lines(period, answers):
+            self._send(line, writer)
+            progress.now_ms = line.arrival_ms
+        self._heartbeat(period.end_ms, writer, barrier=period.number)
+        writer.flush(self.config.stream.request_timeout_ms)
+        self._in_flight.clear()
+        progress.now_ms = period.end_ms
+        if period.number:
+            self._wait_for_step(period, stop)
+
+    # --- writing ----------------------------------------------------------------------------------------------
+
+    def _send(self, line: Line, writer: Writer) -> None:
+        stream = self.config.stream
+        if line.kind == "heartbeat":
+            self._heartbeat(line.arrival_ms, writer)
+            return
+        assert line.key is not None
+        topic = stream.impressions if line.kind == "impression" else stream.clicks
+        partition = Partition(topic, partition_of_key(line.key, stream.partitions))
+        headers = (("producer", PRODUCER.encode()),)
+        self._in_flight.append(writer.append(partition, line.value, line.key, headers, line.arrival_ms))
+        if line.kind == "impression":
+            self.progress.impressions += line.rows
+        else:
+            self.progress.clicks += line.rows
+        self._bound_in_flight(writer)
+
+    def _heartbeat(self, arrival_ms: int, writer: Writer, barrier: int = 0) -> None:
+        stream = self.config.stream
+        headers = [(CONTROL, HEARTBEAT.encode()), (CLOCK_MS, str(arrival_ms).encode())]
+        if barrier:
+            headers.append((BARRIER, str(barrier).encode()))
+        for topic in (stream.impressions, stream.clicks):
+            for p in range(stream.partitions):
+                self._in_flight.append(writer.append(Partition(topic, p), None, None, tuple(headers), arrival_ms))
+        self._bound_in_flight(writer)
+
+    def _bound_in_flight(self, writer: Writer) -> None:
+        while self._in_flight and self._in_flight[0].done:
+            self._in_flight.popleft()
+        if len(self._in_flight) >= IN_FLIGHT_MAX:
+            writer.flush(self.config.stream.request_timeout_ms)
+            self._in_flight.clear()
+
+    # --- playing the site -------------------------------------------------------------------------------------
+
+    def _predict(self, period: Period) -> Answers:
+        self.progress.doing = "asking the replica"
+        began = time.monotonic()
+        columns = self.plan.columns(period)
+        probabilities: list[float] = []
+        version = ""
+        for at in range(0, period.last - period.first, PREDICT_ROWS_MAX):
+            rows = {name: values[at : at + PREDICT_ROWS_MAX] for name, values in columns.items()}
+            reply = self._ask("/predict", {"columns": rows})
+            probabilities += reply["probabilities"]  # type: ignore[operator]
+            version = str(reply["model_version"])
+        self.progress.predicting_s += time.monotonic() - began
+        return Answers(probabilities, version)
+
+    def _ask(self, path: str, body: dict[str, object] | None = None) -> dict[str, object]:
+        """One request to the first replica, tried again while it starts or restarts, for `stuck_s` at most."""
+        end = time.monotonic() + self.config.replay.stuck_s
+        while True:
+            try:
+                port = role_files(self.run_dir)["replica-0"]["http_port"]
+                data = None if body is None else json.dumps(body).encode()
+                request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data)
+                request.add_header("Content-Type", "application/json")
+                with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as answer:
+                    return json.loads(answer.read())  # type: ignore[no-any-return]
+            except urllib.error.HTTPError as error:
+                if error.code < 500 or time.monotonic() > end:
+                    raise Stuck(f"the replica refused {path}: {error.read().decode()[:500]}") from error
+            except (KeyError, urllib.error.URLError, OSError) as error:
+                if time.monotonic() > end:
+                    raise Stuck(f"no answer from the replica on {path} for {self.config.replay.stuck_s} s") from error
+            time.sleep(0.1)
+
+    # --- keeping step -----------------------------------------------------------------------------------------
+
+    def _wait_for_step(self, period: Period, stop: threading.Event) -> None:
+        began = time.monotonic()
+        self.progress.doing = f"waiting for cut {period.number}"
+        self._wait(lambda: period.number in self._read_announcements(), self.progress.doing, stop)
+        announced = self._announced.get(period.number, {})
+        if self.config.replay.predict and announced.get("kind") == "published":
+            name = announced["name"]
+            self.progress.doing = f"waiting for the replica to serve {name}"
+            self._wait(lambda: self._ask("/model").get("model_version") == name, self.progress.doing, stop)
+        took = time.monotonic() - began
+        self.progress.waited_s += took
+        self.progress.cuts.append({**announced, "waited_s": took, "end_ms": period.end_ms})
+
+    def _wait(self, reached: Callable[[], bool], what: str, stop: threading.Event) -> None:
+        end = time.monotonic() + self.config.replay.stuck_s
+        while not reached():
+            if stop.is_set():
+                return
+            if time.monotonic() > end:
+                raise Stuck(f"stuck for {self.config.replay.stuck_s} s {what}; `everspun status` says where")
+            time.sleep(0.02)
+
+    def _read_announcements(self) -> dict[int, dict[str, object]]:
+        """Period -> what was last said of its cut on `checkpoints`."""
+        for records in self._reader.poll(100, 50).values():
+            for record in records:
+                said = json.loads(record.value or b"{}")
+                if said.get("model") == self.config.model.name and said.get("barrier"):
+                    if said.get("kind") in ("published", "rejected"):
+                        self._announced[int(said["barrier"])] = said
+        return self._announced

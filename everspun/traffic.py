@@ -1,0 +1,109 @@
+"""Simulated traffic of a shop with a known truth: users, items, vendors, click probabilities and click delays.
+
+The truth (each impression's click probability, who attacks) is returned beside the history and never written into the
+topics, so that a benchmark can hold the pipeline's answers against it.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from everspun import attacks
+from everspun.history import History, sessions_of
+from everspun.movielens import click_delays_ms
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class TrafficConfig:
+    """A shop. Popularity of items and activity of users are heavy-tailed (Zipf)."""
+
+    impressions: int = field(default=100_000, metadata={"help": "impressions to simulate"})
+    users: int = field(default=5_000, metadata={"help": "people"})
+    items: int = field(default=2_000, metadata={"help": "items"})
+    vendors: int = field(default=100, metadata={"help": "vendors; an item belongs to one"})
+    click_rate: float = field(default=0.05, metadata={"help": "mean click probability"})
+    days: float = field(default=2.0, metadata={"help": "simulated time span, days; more people come in the evening"})
+    start_ms: int = field(default=1_700_000_000_000, metadata={"help": "time of the first impression, ms"})
+    views_max: int = field(default=8, metadata={"help": "most impressions of one page view"})
+    zipf: float = field(default=1.05, metadata={"help": "exponent of popularity and activity"})
+    attacks: bool = field(default=True, metadata={"help": "plant one attack of each direction"})
+    seed: int = field(default=1, metadata={"help": "everything is a function of it"})
+
+    def __post_init__(self) -> None:
+        for name in ("impressions", "users", "items", "vendors", "views_max"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: at least 1")
+        if not 0 < self.click_rate < 1:
+            raise ValueError(f"click_rate = {self.click_rate}: above 0, below 1")
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """A simulated history and what only the simulator knows."""
+
+    history: History
+    click_probability: npt.NDArray[np.float64]  # per honest impression, in their order before attacks are merged
+
+
+def simulate(config: TrafficConfig) -> Traffic:
+    """The shop's history, a function of the configuration alone."""
+    rng = np.random.default_rng(config.seed)
+    count = config.impressions
+    views = rng.integers(1, config.views_max + 1, count)
+    view_of = np.repeat(np.arange(count), views)[:count]
+    view_count = int(view_of[-1]) + 1
+    view_ts = _times(rng, view_count, config)
+    view_user = _zipf(rng, config.users, config.zipf, view_count)
+    ts, users = view_ts[view_of], view_user[view_of]
+    items = _zipf(rng, config.items, config.zipf, count)
+    vendor_of = rng.integers(config.vendors, size=config.items)
+    probability = _click_probability(rng, config, users, items)
+    clicked = np.flatnonzero(rng.random(count) < probability)
+    click_ts = ts[clicked] + click_delays_ms(count, config.seed)[clicked]
+    order = np.argsort(click_ts, kind="stable")
+    names = [f"user-{u}" for u in users.tolist()]
+    history = History(
+        name=f"simulated shop, seed {config.seed}",
+        note=f"simulated: {count:,} impressions, {config.users:,} people, {config.items:,} items, seed {config.seed}",
+        ts_ms=ts,
+        ids=[f"e{i}" for i in range(count)],
+        sessions=sessions_of(names, ts),
+        sources=names,
+        vendors=[f"vendor-{v}" for v in vendor_of[items].tolist()],
+        items=[f"item-{i}" for i in items.tolist()],
+        shown_at=[0] * count,
+        features=[],
+        click_impression=clicked[order].astype(np.int64),
+        click_ts_ms=click_ts[order],
+        planted=np.zeros(count, dtype=np.bool_),
+    )
+    return Traffic(attacks.plant(history, config.seed) if config.attacks else history, probability)
+
+
+def _times(rng: np.random.Generator, count: int, config: TrafficConfig) -> npt.NDArray[np.int64]:
+    """Rising times over the span, twice as dense at the day's peak as on average and rare at its low."""
+    uniform = np.sort(rng.random(count)) * config.days
+    phase = uniform - np.sin(2 * np.pi * uniform) / (2 * np.pi) * 0.9
+    return (config.start_ms + np.sort(phase) * DAY_MS).astype(np.int64)
+
+
+def _zipf(rng: np.random.Generator, kinds: int, exponent: float, count: int) -> npt.NDArray[np.int64]:
+    weights = 1.0 / np.arange(1, kinds + 1) ** exponent
+    return rng.choice(kinds, size=count, p=weights / weights.sum()).astype(np.int64)
+
+
+def _click_probability(
+    rng: np.random.Generator, config: TrafficConfig, users: npt.NDArray[np.int64], items: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """A logistic truth: a bias by user, a bias by item, and their taste in 4 dimensions."""
+    taste_u, taste_i = rng.normal(0, 0.5, (config.users, 4)), rng.normal(0, 0.5, (config.items, 4))
+    logit = rng.normal(0, 0.7, config.users)[users] + rng.normal(0, 0.8, config.items)[items]
+    logit += (taste_u[users] * taste_i[items]).sum(axis=1)
+    offset = np.log(config.click_rate / (1 - config.click_rate))
+    for _ in range(20):  # the offset at which the mean is the stated rate
+        mean = float((1 / (1 + np.exp(-(logit + offset)))).mean())
+        offset += np.log(config.click_rate / mean)
+    return np.asarray(1 / (1 + np.exp(-(logit + offset))))
