@@ -1,0 +1,57 @@
+"""`everspun`: the command line."""
+
+import argparse
+import sys
+from importlib import import_module
+
+from everspun.config import ConfigError
+
+#: name -> (module, one line of help); each module has `arguments(parser)` and `run(options) -> exit code`.
+COMMANDS = {
+    "demo": ("everspun.commands.demo", "the main job on a real log, from nothing: broker, all roles, audit, report"),
+    "run": ("everspun.commands.run", "run all roles of a config on your own Kafka until stopped"),
+    "role": ("everspun.commands.role", "run one process of one role (what `run` starts)"),
+    "topics": ("everspun.commands.topics", "create or check the topics"),
+    "status": ("everspun.commands.status", "what every stage does and waits for; exit 1 when a stated limit is broken"),
+    "audit": ("everspun.commands.audit", "check the promise: every impression once, every batch once, every cut whole"),
+    "replay": ("everspun.commands.replay", "replay a history into the topics in accelerated event time"),
+    "simulate": ("everspun.commands.simulate", "write simulated traffic with a known truth to a file"),
+    "events": ("everspun.commands.events", "check events of a file or topic: field, value and fix of each bad one"),
+    "quarantine": ("everspun.commands.quarantine", "list, show or add records that could not be used"),
+    "checkpoints": ("everspun.commands.checkpoints", "list, show or restore checkpoints"),
+    "pause": ("everspun.commands.pause", "stop training; labels, checkpoints and serving go on"),
+    "resume": ("everspun.commands.pause", "start training again"),
+    "config": ("everspun.commands.config", "print an example config, or the reference of all keys"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="everspun", description="Streaming continuous training with a parameter server, for a shop's click model."
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, help_line) in COMMANDS.items():
+        commands.add_parser(name, help=help_line, description=help_line, add_help=False)
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given or given[0] not in COMMANDS:
+        parser().parse_args(given[:1])  # prints help or the error, and exits
+    name = given[0]
+    module = import_module(COMMANDS[name][0])
+    own = argparse.ArgumentParser(prog=f"everspun {name}", description=module.__doc__)
+    own.set_defaults(command=name)
+    module.arguments(own)
+    try:
+        return int(module.run(own.parse_args(given[1:])))
+    except ConfigError as error:
+        print(f"everspun: config: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
