@@ -1,0 +1,259 @@
+"""The checkpoints of one model in a store: what stands where, in which order it is written, and what counts.
+
+    <model>/00000012-19a7f3/part-0.safetensors   written by the shards
+    <model>/00000012-19a7f3/manifest.json        written last: now the checkpoint is complete (X2)
+    <model>/00000012-19a7f3/gates.json           what the gates found: published or rejected, and why
+    <model>/published.json                       the newest published one, for a replica without Kafka
+    <model>/hold.json                            the operator's hold on serving (X4)
+    <model>/training.json                        the operator's rollback of training (X4)
+
+Every file is written whole or not at all, by one writer, and (but for the last three) once. So whoever reads at any
+moment finds the old state or the new one.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from checkpointer.announcement import Hold, Ref
+from checkpointer.files import Files
+from checkpointer.manifest import FILE, Damaged, Manifest, decode, part_problem
+from checkpointer.retention import Kept, expired
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One gate's finding about one checkpoint."""
+
+    gate: str
+    passed: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What all gates found. `outcome` is "published" or "rejected"."""
+
+    outcome: str
+    reason: str
+    checked_ms: int
+    results: tuple[Gate, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return self.outcome == "published"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One folder. No manifest and no problem: unfinished. A problem: refused, and by name."""
+
+    name: str
+    number: int
+    manifest: Manifest | None
+    gates: Gates | None
+    problem: str = ""
+
+
+class Catalogue:
+    """Reads and writes the layout above. A manifest once read is kept in mind: it never changes."""
+
+    def __init__(self, files: Files, model: str) -> None:
+        if not model or model.startswith(".") or "/" in model:
+            raise ValueError(f"model name {model!r}: it names a folder, so it may be neither empty nor hold a '/'")
+        self.files = files
+        self.model = model
+        self._manifests: dict[str, Manifest] = {}
+
+    # --- reading ---
+
+    def names(self) -> list[str]:
+        """The checkpoints' folders, oldest first, complete or not."""
+        return [name for name in self.files.names(self.model) if number_of(name) is not None]
+
+    def manifest(self, name: str, sha256: str | None = None) -> Manifest:
+        """Raises Damaged, naming the file, if it is missing or not what it should be."""
+        known = self._manifests.get(name)
+        if known is not None and sha256 in (None, known.sha256):
+            return known
+        path = f"{self.model}/{name}/{FILE}"
+        try:
+            data = self.files.read(path)
+        except FileNotFoundError as error:
+            raise Damaged(f"{path}: missing") from error
+        manifest = decode(data, sha256, path)
+        if manifest.model != self.model or manifest.name != name:
+            raise Damaged(f"{path}: it is the manifest of {manifest.model}/{manifest.name}")
+        self._manifests[name] = manifest
+        return manifest
+
+    def entries(self) -> list[Entry]:
+        """All folders, oldest first. A folder that vanishes meanwhile was deleted by retention, and is left out."""
+        found = []
+        for name in self.names():
+            files = self.files.names(f"{self.model}/{name}")
+            manifest, problem = None, ""
+            if FILE in files:
+                try:
+                    manifest = self.manifest(name)
+                except Damaged as error:
+                    problem = str(error)
+            if files:
+                found.append(Entry(name, number_of(name) or 0, manifest, self.gates(name), problem))
+        return found
+
+    def newest_first(self) -> Iterator[Manifest]:
+        """The complete checkpoints that training may go on from: those after a rollback of training, then its target
+        and what lies before (X4)."""
+        rollback = self.training_rollback()
+        for name in reversed(self.names()):
+            number = number_of(name) or 0
+            if rollback is not None and rollback[0].number < number <= rollback[1]:
+                continue
+            if rollback is not None and number == rollback[0].number and name != rollback[0].name:
+                continue
+            try:
+                yield self.manifest(name)
+            except Damaged:
+                continue  # unfinished, or refused: `entries` tells which
+
+    def head(self, verify: bool = False) -> Manifest | None:
+        """The head complete cut, published or not: shards restore from it, and it is the parent of the next (X2, X4).
+
+        With `verify` every part is read; the first checkpoint found whole is the head.
+        """
+        for manifest in self.newest_first():
+            if not verify or not self.problems(manifest):
+                return manifest
+        return None
+
+    def problems(self, manifest: Manifest) -> list[str]:
+        """What is wrong with the parts of a checkpoint, by name."""
+        found = []
+        for part in manifest.parts:
+            path = f"{self.model}/{manifest.name}/{part.path}"
+            try:
+                problem = part_problem(part, self.files.read(path))
+            except FileNotFoundError:
+                problem = f"{part.path}: missing"
+            if problem is not None:
+                found.append(f"{manifest.name}/{problem}")
+        return found
+
+    def part_url(self, manifest: Manifest, shard: int) -> str:
+        """Where a shard's part stands. Raises Damaged if the checkpoint has none for it."""
+        for part in manifest.parts:
+            if part.shard == shard:
+                return self.files.url(f"{self.model}/{manifest.name}/{part.path}")
+        raise Damaged(f"{manifest.name}: no part of shard {shard}, only of {[p.shard for p in manifest.parts]}")
+
+    def folder_url(self, name: str) -> str:
+        return self.files.url(f"{self.model}/{name}")
+
+    def gates(self, name: str) -> Gates | None:
+        """None = the gates have not been asked yet."""
+        body = self._json(f"{name}/gates.json")
+        if body is None:
+            return None
+        return Gates(body["outcome"], body["reason"], body["checked_ms"], tuple(Gate(**g) for g in body["results"]))
+
+    def published(self) -> Ref | None:
+        """The newest published checkpoint."""
+        body = self._json("published.json")
+        return None if body is None else Ref(body["number"], body["name"], body["manifest_sha256"])
+
+    def published_refs(self) -> list[Ref]:
+        """All published checkpoints that are still there, oldest first."""
+        refs = []
+        for entry in self.entries():
+            if entry.manifest is not None and entry.gates is not None and entry.gates.passed:
+                refs.append(Ref(entry.number, entry.name, entry.manifest.sha256))
+        return refs
+
+    def hold(self) -> Hold:
+        body = self._json("hold.json")
+        if body is None:
+            return Hold()
+        return Hold(body["revision"], None if body["ref"] is None else Ref(*body["ref"]), body["reason"])
+
+    def training_rollback(self) -> tuple[Ref, int] | None:
+        """The checkpoint training went back to, and the highest number there was then."""
+        body = self._json("training.json")
+        return None if body is None else (Ref(*body["ref"]), body["above"])
+
+    # --- writing ---
+
+    def write_manifest(self, manifest: Manifest) -> Ref:
+        """The checkpoint becomes complete. Its parts are durable already."""
+        self.files.write(f"{self.model}/{manifest.name}/{FILE}", manifest.encode())
+        return Ref(manifest.number, manifest.name, manifest.sha256)
+
+    def write_gates(self, name: str, gates: Gates) -> None:
+        self._write(f"{name}/gates.json", asdict(gates))
+
+    def write_published(self, ref: Ref) -> None:
+        """Moves the pointer forward; one that already points there or beyond stays."""
+        there = self.published()
+        if there is None or ref.number > there.number:
+            self._write("published.json", {**ref._asdict(), "url": self.folder_url(ref.name)})
+
+    def write_hold(self, hold: Hold) -> None:
+        self._write("hold.json", {"revision": hold.revision, "ref": hold.ref, "reason": hold.reason})
+
+    def write_training_rollback(self, ref: Ref) -> None:
+        """Training goes on from this one: what was cut after it is no head any more, and stays only to be looked at."""
+        above = max((number_of(name) or 0 for name in self.names()), default=ref.number)
+        self._write("training.json", {"ref": ref, "above": above})
+
+    def next_number(self) -> int:
+        """One more than any complete checkpoint has; an attempt that was abandoned leaves its number to the next."""
+        numbers = [entry.number for entry in self.entries() if entry.manifest is not None or entry.problem]
+        return max(numbers, default=-1) + 1
+
+    def delete(self, name: str) -> None:
+        """The manifest first: half a deletion leaves no checkpoint rather than half of one."""
+        self.files.delete(f"{self.model}/{name}/{FILE}")
+        self.files.delete(f"{self.model}/{name}")
+        self._manifests.pop(name, None)
+
+    def sweep(self, keep: int, keep_rejected: int) -> list[str]:
+        """Delete what retention gives up. Returns the names."""
+        head = self.head()
+        pins = [self.published(), self.hold().ref]
+        entries = [_kept(entry) for entry in self.entries()]
+        doomed = expired(
+            entries, head.name if head else None, keep, keep_rejected, [pin.name for pin in pins if pin is not None]
+        )
+        for name in doomed:
+            self.delete(name)
+        return doomed
+
+    def _json(self, path: str) -> dict[str, Any] | None:
+        try:
+            data = self.files.read(f"{self.model}/{path}")
+        except FileNotFoundError:
+            return None
+        try:
+            body: dict[str, Any] = json.loads(data)
+        except ValueError as error:
+            raise Damaged(f"{self.model}/{path}: not JSON ({error})") from error
+        return body
+
+    def _write(self, path: str, body: dict[str, Any]) -> None:
+        self.files.write(f"{self.model}/{path}", json.dumps(body, sort_keys=True, indent=1).encode())
+
+
+def number_of(name: str) -> int | None:
+    """The number of a checkpoint's folder; None = another file or folder."""
+    number, dash, cut = name.partition("-")
+    return int(number) if len(number) >= 8 and number.isdigit() and dash and cut else None
+
+
+def _kept(entry: Entry) -> Kept:
+    manifest = entry.manifest
+    if manifest is None:
+        # A damaged manifest is kept like a rejected one: somebody will want to look at it.
+        return Kept(entry.name, entry.number, sha256=entry.problem or None, rejected=True)
+    rejected = entry.gates is not None and not entry.gates.passed
+    return Kept(entry.name, entry.number, manifest.sha256, manifest.parent, rejected, manifest.is_full)

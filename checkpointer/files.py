@@ -1,0 +1,49 @@
+"""The boundary to the store of checkpoints, and its twin in memory. `store` implements it on directories and URLs."""
+
+from typing import Protocol
+
+
+class Files(Protocol):
+    """Files under one root. Paths use '/', are relative to the root, and their folders need no making."""
+
+    def read(self, path: str) -> bytes:
+        """Raises FileNotFoundError."""
+
+    def write(self, path: str, data: bytes) -> None:
+        """Atomic and durable: whoever reads finds the old contents or the new; after the return, the new."""
+
+    def names(self, path: str) -> list[str]:
+        """What stands directly in a folder, sorted; a folder that is not there is empty."""
+
+    def delete(self, path: str) -> None:
+        """A file, or a folder with all in it; nothing if it is not there."""
+
+    def url(self, path: str) -> str:
+        """How another process reaches it."""
+
+
+class MemoryFiles:
+    """Files in memory."""
+
+    def __init__(self, root: str = "memory://checkpoints") -> None:
+        self.root = root
+        self.contents: dict[str, bytes] = {}
+
+    def read(self, path: str) -> bytes:
+        if path not in self.contents:
+            raise FileNotFoundError(self.url(path))
+        return self.contents[path]
+
+    def write(self, path: str, data: bytes) -> None:
+        self.contents[path] = data
+
+    def names(self, path: str) -> list[str]:
+        prefix = f"{path}/" if path else ""
+        return sorted({name[len(prefix) :].split("/")[0] for name in self.contents if name.startswith(prefix)})
+
+    def delete(self, path: str) -> None:
+        for name in [n for n in self.contents if n == path or n.startswith(f"{path}/")]:
+            del self.contents[name]
+
+    def url(self, path: str) -> str:
+        return f"{self.root}/{path}"

@@ -1,0 +1,59 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from checkpointer.retention import Kept, expired
+
+
+def chain(n, **changes):
+    return [Kept(f"{i:02d}", i, f"s{i}", f"s{i - 1}" if i else None, **changes) for i in range(n)]
+
+
+def test_the_last_few_and_the_parent_of_the_oldest_of_them_stay():
+    assert expired(chain(10), "09", keep=3) == ["00", "01", "02", "03", "04", "05"]
+
+
+def test_head_and_pinned_stay():
+    assert expired(chain(6), "00", keep=1, pinned=["02"]) == ["03"]  # 01 is the parent of 02, 04 of 05
+
+
+def test_deltas_keep_everything_down_to_their_base():
+    entries = chain(3) + [Kept(f"{i:02d}", i, f"s{i}", f"s{i - 1}", full=False) for i in range(3, 7)]
+    assert expired(entries, "06", keep=1) == ["00", "01"]
+
+
+def test_rejected_ones_do_not_push_good_ones_out():
+    entries = chain(3) + [Kept(f"{i:02d}", i, f"s{i}", "s2", rejected=True) for i in range(3, 8)]
+    assert expired(entries, "07", keep=2, keep_rejected=1) == ["03", "04", "05", "06"]
+    assert "07" in expired(entries, "02", keep=2, keep_rejected=0)
+
+
+def test_an_unfinished_one_goes_once_its_number_is_complete():
+    assert expired([*chain(2), Kept("01x", 1), Kept("02x", 2)], "01", keep=5) == ["01x"]
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(ValueError, match="keep 0"):
+        expired([], None, keep=0)
+
+
+@given(st.integers(0, 30), st.integers(1, 5), st.integers(0, 3), st.data())
+def test_nothing_that_something_rests_on_is_deleted(n, keep, keep_rejected, data):
+    entries = []
+    for i in range(n):
+        parent = None if i == 0 else f"s{data.draw(st.integers(0, i - 1))}"
+        entries.append(
+            Kept(f"{i:02d}", i, f"s{i}", parent, data.draw(st.booleans()), i == 0 or data.draw(st.booleans()))
+        )
+    head = data.draw(st.sampled_from([e.name for e in entries])) if entries else None
+    gone = set(expired(entries, head, keep, keep_rejected))
+    assert head not in gone
+    left = {e.sha256 for e in entries if e.name not in gone}
+    good = [e for e in entries if not e.rejected]
+    assert all(e.name not in gone for e in good[-keep:])
+    for entry in good[-keep:]:
+        assert entry.parent is None or entry.parent in left
+        while not entry.full:
+            entry = next(e for e in entries if e.sha256 == entry.parent)
+            assert entry.sha256 in left
+    assert len(left) <= n
