@@ -1,0 +1,341 @@
+"""Stale synchronous parallel clocks (K1-K5) and the stop lease of cuts (X1), as a pure core.
+
+Who holds slot 0 runs one `Clocks`. A learner joins under a new epoch, asks to start each batch, and says when it ended.
+Time is an argument; the only instruction that comes out is the *allow list*: whoever runs the core sends `allow_list()`
+to every shard, again and again, and reports each answer with `confirm`.
+
+Terms. A member has *started* c batches; its next one is stamped c. It has *acknowledged* a iff every batch stamped
+below a has ended. The *minimum* is the smallest acknowledged number of the active members; with nobody active it is the
+highest clock of this era. Every value below only grows while an era lasts, which is what the bound (I4) rests on: a
+batch stamped c is admitted with everyone at c - s or above, and whoever enters later enters at that or above.
+
+Two questions that the rules leave open are answered here. (1) A joined learner counts as parked until its first
+admitted start, so that seeking and rewinding hold no one back. (2) Join answers at once (K4), and a start waits until
+every shard has confirmed a list with the new epoch: an admitted learner is never fenced for being too early, and a
+restarted clock holder has raised the era on every shard before its first start (K5).
+
+The bound is that of Ho et al., "More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server", 2013.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from paramserver.messages import Epoch, StartOutcome, StartReply, StartRequest
+from paramserver.ports import JoinReply, Refused
+
+#: A member of an unbounded clock (s = -1) may have this many batches running, and no more.
+OUTSTANDING_MAX = 1_024
+#: Members of all models together; beyond it `join` is refused.
+LEARNERS_MAX = 4_096
+#: What a learner may say it does when it renews its lease (K3).
+DOINGS = frozenset({"computing", "rewinding", "waiting", "parked"})
+
+
+class Allow(NamedTuple):
+    """The allow list (K5): exactly these epochs may push. `sequence` rises with every change within an era."""
+
+    era: int
+    sequence: int
+    epochs: tuple[Epoch, ...]
+
+
+class Range(NamedTuple):
+    """What a started batch covers."""
+
+    chain: str
+    start: int
+    end: int
+    barrier: int
+
+
+@dataclass
+class Member:
+    """One epoch of one learner."""
+
+    learner: str
+    epoch: Epoch
+    allowed_at: int  # sequence of the first list that names it
+    lease_until_ms: int
+    progress_ms: int  # when it last came on: joined, was admitted, ended a batch
+    started: int
+    parked: bool = True  # and then nothing is outstanding
+    outstanding: dict[int, Range] = field(default_factory=dict)
+    ticket: int = 0
+    fenced_at: int | None = None  # sequence of the first list without it
+
+    @property
+    def acknowledged(self) -> int:
+        return min(self.outstanding, default=self.started)
+
+
+@dataclass
+class Hold:
+    """The stop lease of a cut (X1): only ranges up to `highest` (chain -> E) may start."""
+
+    cut: str
+    until_ms: int
+    highest: dict[str, int]
+    broken: bool = False  # a learner was fenced in the middle of a batch: the cut is to be abandoned
+
+
+@dataclass
+class ModelClocks:
+    """The clocks of one model."""
+
+    staleness: int
+    members: dict[Epoch, Member] = field(default_factory=dict)
+    highest: int = 0  # the highest clock of this era
+    hold: Hold | None = None
+
+    def minimum(self) -> int:
+        return min((m.acknowledged for m in self.members.values() if not m.parked), default=self.highest)
+
+    def holding(self, now_ms: int) -> Hold | None:
+        """The hold in force, if any. It runs out by itself; nothing needs to be alive for that."""
+        hold = self.hold
+        return hold if hold is not None and not hold.broken and now_ms < hold.until_ms else None
+
+    def admits(self, member: Member, clock: int) -> bool:
+        """K2: every active learner, the asker included, has acknowledged at least `clock - s`."""
+        if self.staleness < 0:
+            return len(member.outstanding) < OUTSTANDING_MAX
+        floor = clock - self.staleness
+        return member.acknowledged >= floor and self.minimum() >= floor
+
+
+class Clocks:
+    """The clocks of all models. `era` is larger than any before it: the clock holder's incarnation serves (K5).
+
+    `shards` is the number of shards; `staleness` is s, -1 for unbounded. A lease lasts `lease_ms` from each sign of
+    life; signs without progress prolong it for at most `stated_max_ms` (K3).
+    """
+
+    def __init__(
+        self, era: int, shards: int, staleness: int = 2, lease_ms: int = 10_000, stated_max_ms: int = 120_000
+    ) -> None:
+        if era < 1 or shards < 1 or staleness < -1 or not 0 < lease_ms <= stated_max_ms:
+            raise ValueError(
+                f"clocks: era {era} and shards {shards} must be at least 1, staleness {staleness} at least -1, "
+                f"lease_ms {lease_ms} positive and at most stated_max_ms {stated_max_ms}"
+            )
+        self.era = era
+        self.shards = shards
+        self.staleness = staleness
+        self.lease_ms = lease_ms
+        self.stated_max_ms = stated_max_ms
+        self.models: dict[str, ModelClocks] = {}
+        self.incarnations: dict[int, int] = {}  # shard -> the newest incarnation seen (S2)
+        self.counts: Counter[str] = Counter()  # "admitted", "wait_cut", "joined", "expelled", ...
+        self._sequence = 1
+        self._epochs_given = 0
+        self._confirmed = dict.fromkeys(range(shards), 0)  # shard -> newest sequence it has confirmed
+
+    # --- the allow list -------------------------------------------------------------------------------------
+
+    def allow_list(self) -> Allow:
+        """What every shard must hold now. Sent repeatedly, since a shard that starts holds none (K5)."""
+        members = (m for model in self.models.values() for m in model.members.values())
+        return Allow(self.era, self._sequence, tuple(sorted(m.epoch for m in members if m.fenced_at is None)))
+
+    def unconfirmed(self) -> list[int]:
+        """Shards that have not confirmed the present list."""
+        return [shard for shard, sequence in self._confirmed.items() if sequence < self._sequence]
+
+    def confirm(self, era: int, sequence: int, shard: int, incarnation: int) -> None:
+        """`shard` answered: as `incarnation` it holds list `sequence` of `era` (0: it answered, but holds none).
+
+        A confirmation outlives the incarnation that gave it: the next one holds nothing until it is told, and is
+        told no older list, since lists name the incarnation they are for.
+        """
+        if shard not in self._confirmed:
+            raise ValueError(f"shard {shard} confirmed, expected 0..{self.shards - 1}")
+        self.incarnations[shard] = max(incarnation, self.incarnations.get(shard, 0))
+        if era != self.era:
+            return
+        self._confirmed[shard] = max(sequence, self._confirmed[shard])
+        everywhere = self._everywhere()
+        for model in self.models.values():
+            gone = [m for m in model.members.values() if m.fenced_at is not None and m.fenced_at <= everywhere]
+            for member in gone:  # fenced on every shard, so no batch of it can arrive any more: leave (K3)
+                del model.members[member.epoch]
+
+    def _everywhere(self) -> int:
+        return min(self._confirmed.values())
+
+    # --- membership -----------------------------------------------------------------------------------------
+
+    def join(self, model: str, learner: str, now_ms: int) -> JoinReply:
+        """Enter under a new epoch; an older epoch of the same learner is fenced first.
+
+        Raises Refused with more than LEARNERS_MAX members.
+        """
+        if sum(len(m.members) for m in self.models.values()) >= LEARNERS_MAX:
+            raise Refused(f"{LEARNERS_MAX} learners have joined already: stop some, or wait until their leases expire")
+        clocks = self._model(model)
+        for member in clocks.members.values():
+            if member.learner == learner and member.fenced_at is None:
+                self._fence(clocks, member, "rejoined")
+        self._sequence += 1
+        self._epochs_given += 1
+        epoch = Epoch(self.era, self._epochs_given)
+        clock = clocks.minimum()
+        clocks.members[epoch] = Member(learner, epoch, self._sequence, now_ms + self.lease_ms, now_ms, clock)
+        self.counts["joined"] += 1
+        return JoinReply(epoch, clock, self.lease_ms, clocks.staleness)
+
+    def park(self, model: str, epoch: Epoch, now_ms: int) -> bool:
+        """Leave the minimum until the next start. With batches outstanding nothing changes. False = fenced."""
+        return self.renew(model, epoch, "parked", now_ms) is not None
+
+    def renew(self, model: str, epoch: Epoch, doing: str, now_ms: int) -> dict[int, int] | None:
+        """Renew the lease; answers shard -> newest incarnation, or None = fenced. Raises Refused on another `doing`."""
+        if doing not in DOINGS:
+            raise Refused(f"renew: doing {doing!r}, expected one of {sorted(DOINGS)}")
+        member = self._member(model, epoch)
+        if member is None:
+            return None
+        if doing == "parked" and not member.outstanding:
+            member.parked = True
+        self._renew(member, now_ms)
+        return dict(self.incarnations)
+
+    def tick(self, now_ms: int) -> None:
+        """Fence every member whose lease has run out."""
+        for model in self.models.values():
+            for member in model.members.values():
+                if member.fenced_at is None and now_ms > member.lease_until_ms:
+                    self._fence(model, member, "expelled")
+
+    def _fence(self, model: ModelClocks, member: Member, why: str) -> None:
+        """First off the list; out of the minimum only once every shard has confirmed that (K3)."""
+        self._sequence += 1
+        member.fenced_at = self._sequence
+        self.counts[why] += 1
+        if member.outstanding and model.hold is not None:
+            model.hold.broken = True
+
+    def _renew(self, member: Member, now_ms: int) -> None:
+        """A member that holds others back must come on within `stated_max_ms`, whatever it says it does (K3)."""
+        until = now_ms + self.lease_ms
+        if not member.parked:
+            until = min(until, member.progress_ms + self.stated_max_ms)
+        member.lease_until_ms = max(member.lease_until_ms, until)
+
+    def _came_on(self, member: Member, now_ms: int) -> None:
+        member.progress_ms = max(member.progress_ms, now_ms)
+        self._renew(member, now_ms)
+
+    def _model(self, model: str) -> ModelClocks:
+        return self.models.setdefault(model, ModelClocks(self.staleness))
+
+    def _member(self, model: str, epoch: Epoch) -> Member | None:
+        clocks = self.models.get(model)
+        member = clocks.members.get(epoch) if clocks else None
+        return member if member is not None and member.fenced_at is None else None
+
+    # --- batches --------------------------------------------------------------------------------------------
+
+    def start(self, request: StartRequest, now_ms: int) -> StartReply:
+        """May this batch start? A repeat of a start still running gets the clock it has (K1, K2, X1)."""
+        member = self._member(request.model, request.epoch)
+        if member is None:
+            return self._answer(StartOutcome.FENCED)
+        asked = Range(request.chain, request.start, request.end, request.barrier)
+        for clock, running in member.outstanding.items():
+            if running == asked:
+                self._renew(member, now_ms)
+                return StartReply(StartOutcome.ADMITTED, clock)
+        if request.ticket:
+            if request.ticket <= member.ticket:  # overtaken by a later message: nobody waits for this answer
+                return self._answer(StartOutcome.WAIT_STALENESS)
+            member.ticket = request.ticket
+        return self._admit(self.models[request.model], member, asked, now_ms)
+
+    def _admit(self, model: ModelClocks, member: Member, asked: Range, now_ms: int) -> StartReply:
+        hold = model.holding(now_ms)
+        if hold is not None and not _catches_up(asked, hold.highest):
+            if not member.outstanding:
+                member.parked = True
+            self._waited(member, now_ms)
+            return self._answer(StartOutcome.WAIT_CUT, highest=dict(hold.highest))
+        if member.parked:  # entering raises a clock to the minimum, and never lowers it: parking passes no bound (K3)
+            member.started = max(member.started, model.minimum())
+        clock = member.started
+        if member.allowed_at > self._everywhere() or not model.admits(member, clock):
+            self._waited(member, now_ms)
+            return self._answer(StartOutcome.WAIT_STALENESS)
+        member.parked = False
+        member.outstanding[clock] = asked
+        member.started = clock + 1
+        model.highest = max(model.highest, member.started)
+        self._came_on(member, now_ms)
+        return self._answer(StartOutcome.ADMITTED, clock=clock)
+
+    def _waited(self, member: Member, now_ms: int) -> None:
+        """'Wait' renews the lease (K3), and without limit only if what it waits for is not its own batch."""
+        if member.outstanding:
+            self._renew(member, now_ms)
+        else:
+            self._came_on(member, now_ms)
+
+    def ended(self, model: str, epoch: Epoch, clock: int, now_ms: int) -> bool:
+        """Batch `clock` was acknowledged by every shard, or abandoned (K1). False = fenced. Safe to repeat."""
+        member = self._member(model, epoch)
+        if member is None:
+            return False
+        if member.outstanding.pop(clock, None) is not None:
+            self.counts["ended"] += 1
+            self._came_on(member, now_ms)
+        if not member.outstanding and self.models[model].holding(now_ms) is not None:
+            member.parked = True  # stopped with nothing outstanding (X1)
+        return True
+
+    def _answer(self, outcome: StartOutcome, clock: int = -1, highest: dict[str, int] | None = None) -> StartReply:
+        self.counts[outcome.value] += 1
+        return StartReply(outcome, clock, highest or {})
+
+    # --- cuts and the operator ------------------------------------------------------------------------------
+
+    def hold(self, model: str, cut: str, lease_ms: int, highest: dict[str, int], now_ms: int) -> bool:
+        """Stop starts above `highest` for `lease_ms`; renewed by repeating, `highest` then only grows.
+
+        False: another cut holds, or a learner was fenced in the middle of a batch under this one. Abandon it.
+        """
+        clocks = self._model(model)
+        present = clocks.hold
+        if present is not None and present.cut != cut and clocks.holding(now_ms) is not None:
+            return False
+        if present is None or present.cut != cut or now_ms >= present.until_ms:
+            present = clocks.hold = Hold(cut, now_ms, {})
+        if present.broken:
+            return False
+        present.until_ms = max(present.until_ms, now_ms + lease_ms)
+        for chain, end in highest.items():
+            present.highest[chain] = max(end, present.highest.get(chain, end))
+        for member in clocks.members.values():
+            if not member.outstanding:
+                # Really parked, not only left out: it must re-enter at the minimum, which may rise meanwhile.
+                member.parked = True
+        return True
+
+    def release(self, model: str, cut: str) -> None:
+        """Let starts resume; without effect if another cut holds."""
+        clocks = self.models.get(model)
+        if clocks is not None and clocks.hold is not None and clocks.hold.cut == cut:
+            clocks.hold = None
+
+    def set_staleness(self, model: str, staleness: int) -> None:
+        """The bound s from the next start on; -1 = unbounded. Raises Refused below -1."""
+        if staleness < -1:
+            raise Refused(f"staleness {staleness}, expected 0, 1, 2, ... or -1 for unbounded")
+        self._model(model).staleness = staleness
+
+
+def _catches_up(asked: Range, highest: dict[str, int]) -> bool:
+    """Whether a range is one that some shard has (X1). A barrier's empty range counts only below the highest end,
+    where a learner that reads in order must pass it to reach what is missing."""
+    top = highest.get(asked.chain)
+    if top is None:
+        return False
+    return asked.end < top if asked.start == asked.end else asked.end <= top

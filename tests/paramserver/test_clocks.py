@@ -1,0 +1,413 @@
+"""The clocks against the definition of stale synchronous parallel (K1-K5, I4), and the stop lease (X1)."""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+
+from paramserver.clocks import Clocks
+from paramserver.messages import Epoch, StartOutcome, StartRequest
+from paramserver.ports import Refused
+
+ADMITTED, FENCED = StartOutcome.ADMITTED, StartOutcome.FENCED
+WAIT, WAIT_CUT = StartOutcome.WAIT_STALENESS, StartOutcome.WAIT_CUT
+
+
+class Driver:
+    """A clock holder and its shards, which confirm every list at once unless told not to."""
+
+    def __init__(self, shards: int = 2, staleness: int = 0, lease_ms: int = 1_000, stated_max_ms: int = 5_000):
+        self.clocks = Clocks(1, shards, staleness, lease_ms, stated_max_ms)
+        self.now_ms = 0
+        self.tickets = 0
+
+    def confirm_all(self) -> None:
+        allow = self.clocks.allow_list()
+        for shard in range(self.clocks.shards):
+            self.clocks.confirm(allow.era, allow.sequence, shard, 1)
+
+    def join(self, learner: str) -> Epoch:
+        epoch = self.clocks.join("m", learner, self.now_ms).epoch
+        self.confirm_all()
+        return epoch
+
+    def start(self, epoch: Epoch, start: int, end: int | None = None, chain: str = "label/0", barrier: int = 0):
+        self.tickets += 1
+        end = start + 1 if end is None else end
+        request = StartRequest("m", epoch, chain, start, end, barrier, self.tickets)
+        return self.clocks.start(request, self.now_ms)
+
+    def ended(self, epoch: Epoch, clock: int) -> bool:
+        return self.clocks.ended("m", epoch, clock, self.now_ms)
+
+
+def test_two_learners_at_s_0_walk_in_step():
+    d = Driver()
+    a, b = d.join("a"), d.join("b")
+    assert d.start(a, 0).clock == 0
+    assert d.start(b, 100).clock == 0
+    assert d.start(a, 1).outcome is WAIT  # its own batch has not ended
+    assert d.ended(a, 0)
+    assert d.start(a, 1).outcome is WAIT  # b's has not
+    assert d.ended(b, 0)
+    assert d.start(a, 1).clock == 1
+
+
+def test_a_batch_may_run_ahead_by_s():
+    d = Driver(staleness=2)
+    a, b = d.join("a"), d.join("b")
+    assert d.start(b, 100).clock == 0
+    assert [d.start(a, n).outcome for n in range(4)] == [ADMITTED] * 3 + [WAIT]
+
+
+def test_unbounded_starts_never_wait():
+    d = Driver(staleness=-1)
+    a, b = d.join("a"), d.join("b")
+    d.start(b, 100)
+    assert {d.start(a, n).outcome for n in range(50)} == {ADMITTED}
+
+
+def test_a_repeated_start_is_the_same_batch():
+    d = Driver()
+    a = d.join("a")
+    assert d.start(a, 0).clock == 0
+    assert d.start(a, 0).clock == 0
+    assert d.clocks.counts["admitted"] == 1
+    d.ended(a, 0)
+    assert d.start(a, 0).clock == 1  # after a rewind the same range is a new batch
+
+
+def test_a_start_that_arrives_late_admits_nothing():
+    d = Driver()
+    a = d.join("a")
+    first = StartRequest("m", a, "label/0", 0, 1, 0, ticket=1)
+    d.tickets = 1
+    assert d.start(a, 0).clock == 0
+    d.ended(a, 0)
+    assert d.clocks.start(first, 0).outcome is WAIT
+    assert not d.clocks.models["m"].members[a].outstanding
+
+
+def test_ended_is_idempotent_and_knows_only_its_clock():
+    d = Driver(staleness=1)
+    a = d.join("a")
+    d.start(a, 0)
+    d.start(a, 1)
+    assert d.ended(a, 0)
+    assert d.ended(a, 0)
+    assert d.clocks.models["m"].members[a].acknowledged == 1
+
+
+def test_a_joined_learner_starts_only_when_every_shard_knows_it():
+    d = Driver()
+    a = d.clocks.join("m", "a", 0).epoch
+    allow = d.clocks.allow_list()
+    d.clocks.confirm(allow.era, allow.sequence, 0, 1)
+    assert d.start(a, 0).outcome is WAIT
+    assert d.clocks.unconfirmed() == [1]
+    d.clocks.confirm(allow.era, allow.sequence, 1, 1)
+    assert d.start(a, 0).outcome is ADMITTED
+
+
+def test_join_and_unpark_enter_at_the_minimum_and_parking_lowers_no_clock():
+    d = Driver()
+    a, b = d.join("a"), d.join("b")
+    for n in range(5):
+        assert d.start(a, n).clock == n
+        d.ended(a, n)
+    assert d.start(b, 100).clock == 5  # unparked at the highest clock: nobody was outstanding, a stands at 5
+    assert d.start(a, 5).clock == 5
+    d.ended(a, 5)
+    assert d.clocks.park("m", a, 0)
+    assert d.start(a, 6).outcome is WAIT  # parking is no way past the bound
+    assert d.clocks.join("m", "c", 0).clock == 5
+
+
+def test_everybody_parked_then_the_highest_clock_counts():
+    d = Driver()
+    a, b = d.join("a"), d.join("b")
+    d.start(a, 0)
+    d.ended(a, 0)
+    assert d.clocks.park("m", a, 0)
+    assert d.start(b, 100).clock == 1
+
+
+def test_a_parked_learner_holds_no_one_back():
+    d = Driver()
+    a, b = d.join("a"), d.join("b")
+    assert d.start(b, 100).clock == 0
+    assert d.start(a, 0).clock == 0
+    d.ended(a, 0)
+    d.ended(b, 0)
+    d.clocks.park("m", b, 0)
+    for n in range(1, 9):
+        clock = d.start(a, n).clock
+        assert clock == n
+        d.ended(a, clock)
+
+
+def test_park_with_a_batch_outstanding_changes_nothing():
+    d = Driver()
+    a = d.join("a")
+    d.start(a, 0)
+    assert d.clocks.park("m", a, 0)
+    assert not d.clocks.models["m"].members[a].parked
+
+
+def test_expel_fences_everywhere_before_it_leaves():
+    d = Driver()
+    a, b = d.join("a"), d.join("b")
+    d.start(a, 0)
+    d.start(b, 100)
+    d.ended(a, 0)
+    d.now_ms = 900
+    assert d.clocks.renew("m", a, "computing", d.now_ms) is not None
+    d.now_ms = 1_500
+    d.clocks.tick(d.now_ms)
+    allow = d.clocks.allow_list()
+    assert allow.epochs == (a,)
+    assert not d.ended(b, 0)
+    assert d.clocks.renew("m", b, "computing", d.now_ms) is None
+    assert d.start(b, 101).outcome is FENCED
+    assert d.start(a, 1).outcome is WAIT  # b may still be pushing to shard 1
+    d.clocks.confirm(allow.era, allow.sequence, 0, 1)
+    assert d.start(a, 1).outcome is WAIT
+    d.clocks.confirm(allow.era, allow.sequence, 1, 1)
+    assert d.start(a, 1).outcome is ADMITTED
+
+
+def test_a_lease_is_prolonged_by_words_only_for_so_long():
+    d = Driver(lease_ms=1_000, stated_max_ms=3_000)
+    a = d.join("a")
+    d.start(a, 0)
+    for now in range(500, 10_000, 500):
+        d.now_ms = now
+        d.clocks.tick(now)
+        if d.clocks.renew("m", a, "computing", now) is None:
+            break
+    assert 3_000 < d.now_ms <= 4_000
+
+
+def test_waiting_for_the_clock_and_being_parked_keep_a_lease():
+    d = Driver(lease_ms=1_000, stated_max_ms=2_000)
+    a, b = d.join("a"), d.join("b")
+    assert d.clocks.hold("m", "cut", 60_000, {}, 0)
+    for now in range(500, 20_000, 500):
+        d.now_ms = now
+        d.clocks.tick(now)
+        assert d.start(a, 0).outcome is WAIT_CUT
+        assert d.clocks.renew("m", b, "parked", now) == {0: 1, 1: 1}
+
+
+def test_joining_again_fences_the_older_epoch():
+    d = Driver()
+    a = d.join("a")
+    d.start(a, 0)
+    again = d.clocks.join("m", "a", 0).epoch
+    assert again != a
+    assert d.clocks.allow_list().epochs == (again,)
+    assert d.start(a, 1).outcome is FENCED
+    assert d.start(again, 0).outcome is WAIT
+    d.confirm_all()
+    assert d.start(again, 0).outcome is ADMITTED
+
+
+def test_a_new_era_admits_nothing_before_every_shard_has_it():
+    d = Driver()
+    d.join("a")
+    later = Clocks(2, 2, 0)
+    b = later.join("m", "a", 0).epoch
+    assert b.era == 2
+    later.confirm(1, 99, 0, 1)  # an answer to the old era
+    later.confirm(2, later.allow_list().sequence, 1, 1)
+    assert later.start(StartRequest("m", b, "label/0", 0, 1), 0).outcome is WAIT
+    assert later.unconfirmed() == [0]
+
+
+def test_a_hold_stops_starts_but_not_what_catches_up():
+    d = Driver(staleness=1)
+    a, b = d.join("a"), d.join("b")
+    d.start(a, 0, 10)
+    assert d.clocks.hold("m", "cut", 1_000, {"label/0": 10}, 0)
+    assert not d.clocks.hold("m", "other", 1_000, {}, 0)
+    reply = d.start(b, 10, 20)
+    assert reply.outcome is WAIT_CUT
+    assert reply.highest == {"label/0": 10}
+    assert d.start(b, 5, 10).outcome is ADMITTED
+    assert d.start(b, 10, 10, barrier=1).outcome is WAIT_CUT
+    assert d.start(b, 0, 5, chain="label/1").outcome is WAIT_CUT
+    d.clocks.release("m", "other")
+    assert d.start(b, 10, 20).outcome is WAIT_CUT
+    d.clocks.release("m", "cut")
+    assert d.start(b, 10, 20).outcome is ADMITTED
+
+
+def test_a_hold_runs_out_by_itself():
+    d = Driver()
+    a = d.join("a")
+    assert d.clocks.hold("m", "cut", 1_000, {}, 0)
+    d.now_ms = 999
+    assert d.start(a, 0).outcome is WAIT_CUT
+    d.now_ms = 1_000
+    assert d.start(a, 0).outcome is ADMITTED
+    assert d.clocks.hold("m", "other", 1_000, {}, 1_000)
+
+
+def test_a_learner_stopped_by_a_hold_reenters_at_the_minimum():
+    d = Driver()
+    a, b = d.join("a"), d.join("b")
+    d.start(a, 0)
+    d.start(b, 100, 101, "label/1")
+    d.ended(a, 0)
+    assert d.clocks.hold("m", "cut", 1_000, {"label/1": 105}, 0)
+    d.ended(b, 0)
+    for n in range(101, 105):
+        clock = d.start(b, n, n + 1, "label/1").clock
+        assert clock == n - 100
+        d.ended(b, clock)
+    d.clocks.release("m", "cut")
+    assert d.start(a, 1).clock == 5
+
+
+def test_a_learner_fenced_in_the_middle_of_a_batch_breaks_the_hold():
+    d = Driver()
+    a = d.join("a")
+    d.start(a, 0)
+    assert d.clocks.hold("m", "cut", 10_000, {}, 0)
+    d.now_ms = 2_000
+    d.clocks.tick(d.now_ms)
+    assert not d.clocks.hold("m", "cut", 10_000, {}, d.now_ms)
+    assert d.clocks.hold("m", "cut-2", 10_000, {}, d.now_ms)
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="staleness -2"):
+        Clocks(1, 2, -2)
+    d = Driver()
+    a = d.join("a")
+    with pytest.raises(Refused, match="doing 'sleeping'"):
+        d.clocks.renew("m", a, "sleeping", 0)
+    with pytest.raises(Refused, match="staleness -2"):
+        d.clocks.set_staleness("m", -2)
+    with pytest.raises(ValueError, match="shard 7"):
+        d.clocks.confirm(1, 1, 7, 1)
+
+
+class Ssp(RuleBasedStateMachine):
+    """Learners, shards and a clock holder with every message free to be late, repeated or lost.
+
+    I4: after the read of batch c, admitted under s, no shard applies for the first time an update stamped <= c - s - 1.
+    """
+
+    SHARDS = 2
+    LEARNERS = 3
+    epochs = Bundle("epochs")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clocks = Clocks(1, self.SHARDS, 1, lease_ms=100, stated_max_ms=300)
+        self.now_ms = 0
+        self.allowed: list[tuple[int, frozenset[Epoch]]] = [(0, frozenset())] * self.SHARDS
+        self.read_floor = [-1] * self.SHARDS  # the largest c - s - 1 of any read
+        self.pushes: dict[tuple[Epoch, int], set[int]] = {}  # running batch -> shards that have not applied it
+        self.next_range = 0
+        self.requests: list[StartRequest] = []
+        self.tickets = 0
+        self.minimum = 0
+
+    @rule(learner=st.integers(0, LEARNERS - 1), target=epochs)
+    def join(self, learner: int) -> Epoch:
+        return self.clocks.join("m", str(learner), self.now_ms).epoch
+
+    @rule(shard=st.integers(0, SHARDS - 1))
+    def tell(self, shard: int) -> None:
+        allow = self.clocks.allow_list()
+        if allow.sequence >= self.allowed[shard][0]:
+            self.allowed[shard] = (allow.sequence, frozenset(allow.epochs))
+        self.clocks.confirm(allow.era, allow.sequence, shard, 1)
+
+    @rule(epoch=epochs, repeat=st.booleans())
+    def start(self, epoch: Epoch, repeat: bool) -> None:
+        if repeat and self.requests:
+            request = self.requests[len(self.requests) // 2]
+        else:
+            self.tickets += 1
+            self.next_range += 1
+            request = StartRequest("m", epoch, "c", self.next_range, self.next_range + 1, 0, self.tickets)
+            self.requests.append(request)
+        before = self.clocks.counts["admitted"]
+        reply = self.clocks.start(request, self.now_ms)
+        if self.clocks.counts["admitted"] == before:
+            return
+        assert not repeat or request.ticket >= self.tickets or (request.epoch, reply.clock) not in self.pushes
+        staleness = self.clocks.models["m"].staleness
+        if staleness >= 0:  # the read is at once, and at once is the hardest for the bound
+            self.read_floor = [max(floor, reply.clock - staleness - 1) for floor in self.read_floor]
+        self.pushes[request.epoch, reply.clock] = set(range(self.SHARDS))
+
+    @precondition(lambda self: self.pushes)
+    @rule(data=st.data(), shard=st.integers(0, SHARDS - 1))
+    def push(self, data: st.DataObject, shard: int) -> None:
+        batch = data.draw(st.sampled_from(sorted(self.pushes)))
+        epoch, clock = batch
+        if epoch not in self.allowed[shard][1] or shard not in self.pushes[batch]:
+            return
+        assert clock > self.read_floor[shard], f"stamp {clock} arrives after a read that was to see it"
+        self.pushes[batch].discard(shard)
+
+    @precondition(lambda self: self.pushes)
+    @rule(data=st.data(), abandon=st.booleans(), repeat=st.booleans())
+    def end(self, data: st.DataObject, abandon: bool, repeat: bool) -> None:
+        batch = data.draw(st.sampled_from(sorted(self.pushes)))
+        if self.pushes[batch] and not abandon:
+            return
+        del self.pushes[batch]
+        for _ in range(1 + repeat):
+            self.clocks.ended("m", *batch, self.now_ms)
+
+    @rule(epoch=epochs)
+    def park(self, epoch: Epoch) -> None:
+        self.clocks.park("m", epoch, self.now_ms)
+
+    @rule(epoch=epochs, doing=st.sampled_from(["computing", "rewinding", "waiting", "parked"]))
+    def renew(self, epoch: Epoch, doing: str) -> None:
+        self.clocks.renew("m", epoch, doing, self.now_ms)
+
+    @rule(ms=st.integers(1, 150))
+    def time_passes(self, ms: int) -> None:
+        self.now_ms += ms
+        self.clocks.tick(self.now_ms)
+
+    @rule(staleness=st.integers(-1, 3))
+    def set_staleness(self, staleness: int) -> None:
+        self.clocks.set_staleness("m", staleness)
+
+    @rule(cut=st.sampled_from(["x", "y"]), top=st.integers(0, 40))
+    def hold(self, cut: str, top: int) -> None:
+        self.clocks.hold("m", cut, 100, {"c": top}, self.now_ms)
+
+    @rule(cut=st.sampled_from(["x", "y"]))
+    def release(self, cut: str) -> None:
+        self.clocks.release("m", cut)
+
+    @rule(gone=consumes(epochs))
+    def forget(self, gone: Epoch) -> None:
+        """A learner that crashes: nobody hears of this epoch again; what it sent may still arrive."""
+
+    @invariant()
+    def the_minimum_never_falls(self) -> None:
+        model = self.clocks.models.get("m")
+        if model is not None:
+            assert model.minimum() >= self.minimum
+            self.minimum = model.minimum()
+
+    @invariant()
+    def parked_means_nothing_outstanding(self) -> None:
+        for model in self.clocks.models.values():
+            for member in model.members.values():
+                assert not (member.parked and member.outstanding)
+                assert all(clock < member.started for clock in member.outstanding)
+
+
+TestSsp = Ssp.TestCase
+TestSsp.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
