@@ -1,0 +1,208 @@
+"""A training batch as it stands in `examples`: columns in the value, the resume point in the headers (C4).
+
+The bytes are canonical: a function of the rows alone, whatever chunks, slices or dictionaries they were assembled
+from, so that two labelers with one config write the same record (C3, I7).
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from stream.events import FEATURE_PREFIX, FeatureColumn, Impressions
+from stream.keys import string_buffers
+from stream.log import Headers
+from stream.record import BARRIER
+
+NO_CLICK = -1  # click_delay_ms of an impression without a click
+_FORMAT = "1"
+_CANONICAL_NAN = np.float32("nan")
+
+
+def examples_schema(features: Iterable[FeatureColumn]) -> pa.Schema:
+    """The columns of `examples`, in their order. None holds a null."""
+    fixed: list[tuple[str, pa.DataType]] = [
+        ("position", pa.int64()),
+        ("ts_ms", pa.int64()),
+        ("arrival_ms", pa.int64()),
+        ("label", pa.int8()),
+        ("click_delay_ms", pa.int64()),  # NO_CLICK without a click
+        ("weight", pa.float32()),
+        ("source", pa.string()),
+        ("vendor", pa.string()),
+        ("item", pa.string()),
+        ("shown_at", pa.int32()),
+        ("prediction", pa.float32()),
+        ("model_version", pa.string()),
+    ]
+    columns = fixed + [(f.column, f.type) for f in features]
+    return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in columns])
+
+
+def schema_id(schema: pa.Schema) -> str:
+    """16 hex digits that name a schema: its columns' names and types, in order."""
+    described = ",".join(f"{f.name}:{f.type}" for f in schema)
+    return hashlib.blake2b(described.encode(), digest_size=8).hexdigest()
+
+
+def example_batch(
+    impressions: Impressions,
+    label: npt.NDArray[np.int8],
+    click_delay_ms: npt.NDArray[np.int64],
+    weight: npt.NDArray[np.float32],
+) -> pa.RecordBatch:
+    """The rows of `examples` for these labelled impressions; all arrays are (n,)."""
+    table = impressions.table
+    features = [f for f in table.schema if f.name.startswith(FEATURE_PREFIX)]
+    arrays = [impressions.position, impressions.ts_ms, impressions.arrival_ms, label, click_delay_ms, weight]
+    travelling = ["source", "vendor", "item", "shown_at", "prediction", "model_version", *(f.name for f in features)]
+    schema = pa.schema([*examples_schema(()), *features])
+    columns = [pa.array(a) for a in arrays] + [_one_chunk(table.column(name)) for name in travelling]
+    return pa.record_batch(columns, schema=schema)
+
+
+def encode_examples(batch: pa.RecordBatch, compression: str | None = None) -> bytes:
+    """One Arrow IPC stream of one record batch; no rows give no bytes. Raises ValueError on nulls."""
+    if batch.num_rows == 0:
+        return b""
+    columns = [_canonical(batch.column(i), f) for i, f in enumerate(batch.schema)]
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=batch.schema))
+    return bytes(sink.getvalue())
+
+
+def decode_examples(value: bytes) -> pa.RecordBatch:
+    """The rows of a record of `examples`. Raises ValueError for an empty value (an empty range has no rows to read)
+    and for one that is not one Arrow IPC batch."""
+    if not value:
+        raise ValueError("examples record: no value; an empty range has no rows")
+    with pa.ipc.open_stream(value) as reader:
+        batches = list(reader)
+    if len(batches) != 1:
+        raise ValueError(f"examples record: {len(batches)} record batches, expected 1")
+    batches[0].validate()
+    return batches[0]
+
+
+def trim(batch: pa.RecordBatch, from_position: int) -> pa.RecordBatch:
+    """The rows at or above a position: what a range that overlaps its chain's end still adds (C2)."""
+    return batch.slice(int(np.searchsorted(batch.column("position").to_numpy(), from_position)))
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _canonical(array: pa.Array, column: pa.Field) -> pa.Array:
+    """The same values in buffers of exactly their size, without offset, validity or dictionary."""
+    if array.null_count:
+        raise ValueError(f"examples column {column.name}: {array.null_count} nulls, allowed are none")
+    if pa.types.is_string(column.type):
+        data, offsets = string_buffers(array)
+        first, last = int(offsets[0]), int(offsets[-1])
+        buffers = [None, pa.py_buffer(offsets - np.int32(first)), pa.py_buffer(data[first:last].copy())]
+        return pa.Array.from_buffers(pa.string(), len(array), buffers)
+    values = array.to_numpy().copy()
+    if values.dtype == np.float32:
+        values[np.isnan(values)] = _CANONICAL_NAN
+    return pa.Array.from_buffers(column.type, len(array), [None, pa.py_buffer(values)])
+
+
+# --- headers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BatchHeader:
+    """All that stands beside the rows: range, classes, and the resume point (C4).
+
+    Every field is a function of range and logs, never of how far the writer had read.
+    """
+
+    chain: str
+    start: int  # positions of `impressions[p]`; [start, end)
+    end: int
+    schema_id: str
+    config_hash: str  # of the label config
+    barrier: int = 0  # period k of an empty range that answers a barrier (E3); 0 = none
+
+    # Impressions of the range by class (L6)
+    labelled: int = 0
+    rejected: int = 0
+    duplicate: int = 0
+    withheld: int = 0
+    quarantined: int = 0
+    positives: int = 0  # of the labelled
+    # Clicks that the joining reader passed while handling the range (L6)
+    clicks_read: int = 0
+    clicks_joined: int = 0
+    clicks_duplicate: int = 0
+    clicks_quarantined: int = 0
+    # Event times of the labelled rows; 0, 0 without rows
+    ts_ms_min: int = 0
+    ts_ms_max: int = 0
+
+    # The resume point: what a labeler needs that goes on at `end`
+    arrival_max_ms: int = 0  # of `impressions[p]` at `end` (T1)
+    clicks_offset: int = 0  # of `clicks[p]`, to re-read from
+    clicks_arrival_max_ms: int = 0  # just before it
+    ids_offset: int = 0  # of `impressions[p]`, to re-read ids from (L2)
+    ids_arrival_max_ms: int = 0  # just before it
+    verdicts_offset: int = 0  # of `verdicts`, to re-read from
+    watermarks: Mapping[str, int] = field(default_factory=dict)  # input -> watermark just before it
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.end:
+            raise ValueError(f"batch of {self.chain}: range [{self.start}, {self.end}), expected 0 <= start <= end")
+        if not 0 <= self.positives <= self.labelled:
+            raise ValueError(f"batch of {self.chain}: {self.positives} positives of {self.labelled} labelled")
+
+    @property
+    def impressions(self) -> int:
+        """All impressions of the range, whatever their class (I1)."""
+        return self.labelled + self.rejected + self.duplicate + self.withheld + self.quarantined
+
+    def to_headers(self) -> Headers:
+        """Each a short ASCII value, in a fixed order. A barrier of 0 is left out."""
+        headers = [("format", _FORMAT.encode())]
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name == "watermarks":
+                value = ",".join(f"{name}={ms}" for name, ms in sorted(self.watermarks.items()))
+            if f.name != BARRIER or value:
+                headers.append((f.name, str(value).encode("ascii")))
+        return tuple(headers)
+
+    @classmethod
+    def from_headers(cls, headers: Headers) -> "BatchHeader":
+        """Raises ValueError naming the header that is missing, unreadable or of a newer format."""
+        raw = {name: value.decode("ascii") for name, value in headers}
+        if raw.get("format") != _FORMAT:
+            raise ValueError(f"batch header format: {raw.get('format')!r}, this version reads {_FORMAT!r}")
+        raw.setdefault(BARRIER, "0")
+        values: dict[str, object] = {}
+        for f in fields(cls):
+            if f.name not in raw:
+                raise ValueError(f"batch header {f.name}: missing")
+            try:
+                values[f.name] = _PARSE.get(f.name, int)(raw[f.name])
+            except ValueError as error:
+                raise ValueError(f"batch header {f.name}: {raw[f.name]!r} cannot be read ({error})") from error
+        return cls(**values)  # type: ignore[arg-type]
+
+
+def _parse_watermarks(raw: str) -> dict[str, int]:
+    pairs = [part.rpartition("=") for part in raw.split(",")] if raw else []
+    return {name: int(ms) for name, _, ms in pairs}
+
+
+_PARSE: dict[str, Callable[[str], object]] = {
+    "chain": str,
+    "schema_id": str,
+    "config_hash": str,
+    "watermarks": _parse_watermarks,
+}
