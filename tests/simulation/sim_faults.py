@@ -1,0 +1,129 @@
+"""Faults: what is done to which role and when, drawn from the seed, and the table of what was done.
+
+The first fault of a seed walks through the table cell by cell, so that no cell of it stays empty; the rest are drawn.
+Whatever is done ends by itself, and at the latest when the run says that faults stop (I8).
+"""
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+
+from sim_network import Process, Weather, World
+
+KINDS = ("crash", "restart", "delay", "reorder", "duplicate", "partition", "clock jump", "sleep", "lost ack")
+ROLES = ("labeler", "fraud filter", "learner", "shard", "clock holder", "checkpointer", "replica", "broker")
+
+
+@dataclass(frozen=True)
+class Fault:
+    at_ms: int  # after the beginning of the run
+    kind: str
+    role: str
+    which: int  # which of the role's processes
+    for_ms: int
+    by_ms: int  # of a clock jump
+
+
+def plan(seed: int, count: int, span_ms: int) -> list[Fault]:
+    rng = random.Random(f"faults/{seed}")
+    faults = []
+    for k in range(count):
+        cell = seed * 5 + k if k < 1 else rng.randrange(len(KINDS) * len(ROLES))
+        kind, role = KINDS[cell % len(KINDS)], ROLES[cell // len(KINDS) % len(ROLES)]
+        faults.append(
+            Fault(
+                at_ms=rng.randrange(span_ms // 20, span_ms * 19 // 20),
+                kind=kind,
+                role=role,
+                which=rng.randrange(4),
+                for_ms=int(300 * 30 ** rng.random()),  # 0.3 to 9 s
+                by_ms=rng.choice((-4000, -1500, 1500, 4000, 20000)),
+            )
+        )
+    return sorted(faults, key=lambda f: f.at_ms)
+
+
+class Faults:
+    """Performs a plan on a world. `table` counts what was done to whom."""
+
+    def __init__(self, world: World, faults: list[Fault]) -> None:
+        self.world, self.faults = world, faults
+        self.table: Counter[tuple[str, str]] = Counter()
+        self.rng = random.Random(f"weather/{world.seed}")
+        for fault in faults:
+            world.time.at(world.time.now_ms + fault.at_ms, lambda f=fault: self.strike(f))
+        self.over = False
+
+    def targets(self, role: str) -> list[Process]:
+        return [p for p in self.world.processes.values() if p.role == role]
+
+    def strike(self, fault: Fault) -> None:
+        targets = self.targets(fault.role)
+        if self.over or not targets:
+            return
+        target = targets[fault.which % len(targets)]
+        if not target.alive and fault.kind in ("crash", "restart", "sleep"):
+            targets = [t for t in targets if t.alive]
+            if not targets:
+                return
+            target = targets[0]
+        self.table[fault.kind, fault.role] += 1
+        self.world.trace("FAULT", f"{fault.kind} of {target.name} for {fault.for_ms} ms (by {fault.by_ms})")
+        getattr(self, "_" + fault.kind.replace(" ", "_"))(target, fault)
+
+    def _crash(self, target: Process, fault: Fault) -> None:
+        target.crash()
+        self.world.time.after(fault.for_ms, target.start)
+
+    def _restart(self, target: Process, fault: Fault) -> None:
+        target.stop()
+        target.crash()
+        self.world.time.after(20, target.start)
+
+    def _sleep(self, target: Process, fault: Fault) -> None:
+        target.sleep(max(3000, fault.for_ms))
+
+    def _clock_jump(self, target: Process, fault: Fault) -> None:
+        target.clock_offset_ms = fault.by_ms
+        self.world.time.after(fault.for_ms, lambda: setattr(target, "clock_offset_ms", 0))
+
+    def _weather(self, target: Process, fault: Fault, **what: object) -> None:
+        until = self.world.time.now_ms + fault.for_ms
+        target.weather.append(Weather(until_ms=until, name=fault.kind, **what))  # type: ignore[arg-type]
+
+    def _delay(self, target: Process, fault: Fault) -> None:
+        self._weather(target, fault, delay_ms=self.rng.choice((50, 300, 900)))
+
+    def _reorder(self, target: Process, fault: Fault) -> None:
+        self._weather(target, fault, jitter_ms=self.rng.choice((100, 700, 2500)))
+
+    def _duplicate(self, target: Process, fault: Fault) -> None:
+        self._weather(target, fault, repeat=0.5, jitter_ms=60)
+
+    def _lost_ack(self, target: Process, fault: Fault) -> None:
+        self._weather(target, fault, lose_answer=0.5)
+
+    def _partition(self, target: Process, fault: Fault) -> None:
+        others = sorted(name for name in self.world.processes if name != target.name and name != "site")
+        cut = others if self.rng.random() < 0.5 else self.rng.sample(others, (len(others) + 1) // 2)
+        self._weather(target, fault, cut_from=frozenset(cut))
+
+    def stop(self) -> None:
+        """From now on nothing goes wrong: weather clears, clocks are right, everyone wakes and is up."""
+        self.over = True
+        for process in self.world.processes.values():
+            process.weather.clear()
+            process.clock_offset_ms = 0
+            if process.asleep:
+                process.asleep_until_ms = self.world.time.now_ms
+                process._wake()
+            process.start()
+
+
+def print_table(table: Counter[tuple[str, str]]) -> str:
+    """Faults by role, as text."""
+    width = max(len(k) for k in KINDS) + 1
+    lines = [" " * width + "".join(f"{role:>14}" for role in ROLES)]
+    for kind in KINDS:
+        lines.append(f"{kind:<{width}}" + "".join(f"{table[kind, role]:>14}" for role in ROLES))
+    return "\n".join(lines)

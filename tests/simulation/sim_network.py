@@ -1,0 +1,215 @@
+"""A deterministic network, and the processes that stand in it.
+
+A call is two messages. Each may be late, lost or repeated, and the caller cannot tell which: it hears the answer once,
+or after its deadline that there was none, though the work may have been done, or may yet be. Processes crash (what is
+in memory is gone), restart, and sleep (everything stands still, then goes on as if nothing had been).
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sim_clock import Action, Trace, VirtualTime
+
+
+@dataclass
+class Weather:
+    """What a process's links do to messages until a moment: set by a fault, gone by itself."""
+
+    until_ms: int = 0
+    delay_ms: int = 0
+    jitter_ms: int = 0  # large jitter is what reorders
+    lose: float = 0.0  # probability that a message is lost
+    lose_answer: float = 0.0  # probability that the work is done and the answer lost
+    repeat: float = 0.0  # probability that a request arrives twice
+    cut_from: frozenset[str] = frozenset()  # peers that cannot be reached
+    hits: int = 0  # messages that this weather touched
+    name: str = ""
+
+
+class Process:
+    """One process. `boot` builds what is in memory from `disk` and the logs; `disk` alone survives a crash."""
+
+    role = ""
+
+    def __init__(self, world: "World", name: str) -> None:
+        self.world, self.name = world, name
+        self.alive, self.life = False, 0
+        self.asleep_until_ms = 0
+        self.clock_offset_ms = 0
+        self.weather: list[Weather] = []
+        self.disk: dict[str, Any] = {}
+        self._deferred: list[Action] = []
+
+    # --- what a role implements ---
+
+    def boot(self) -> None:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """An orderly end: drain. The default has nothing to drain."""
+
+    # --- life and death ---
+
+    def start(self) -> None:
+        if not self.alive:
+            self.alive, self.life = True, self.life + 1
+            self.world.trace(self.name, f"starts (life {self.life})")
+            self.boot()
+
+    def crash(self) -> None:
+        if self.alive:
+            self.alive, self.life = False, self.life + 1
+            self.asleep_until_ms, self._deferred = 0, []
+            self.world.trace(self.name, "dies")
+
+    def sleep(self, for_ms: int) -> None:
+        """Stand still: timers and messages wait, and then all come at once, in their order."""
+        until = self.world.time.now_ms + for_ms
+        self.asleep_until_ms = max(self.asleep_until_ms, until)
+        self.world.time.at(until, self._wake)
+
+    def _wake(self) -> None:
+        if self.asleep_until_ms > self.world.time.now_ms:
+            return
+        deferred, self._deferred = self._deferred, []
+        for action in deferred:
+            action()
+
+    @property
+    def asleep(self) -> bool:
+        return self.asleep_until_ms > self.world.time.now_ms
+
+    def clock_ms(self) -> int:
+        """This host's clock, which a fault may have moved."""
+        return self.world.time.now_ms + self.clock_offset_ms
+
+    def after(self, delay_ms: float, action: Action) -> None:
+        """A timer of this life: it does not fire after a crash, and fires late after a sleep."""
+        life = self.life
+
+        def fire() -> None:
+            if self.life != life:
+                return
+            if self.asleep:
+                self._deferred.append(fire)
+            else:
+                action()
+                self.world.stepped()
+
+        self.world.time.after(delay_ms, fire)
+
+    def storms(self) -> list[Weather]:
+        if not self.weather:
+            return self.weather
+        self.weather = [w for w in self.weather if w.until_ms > self.world.time.now_ms]
+        return self.weather
+
+
+@dataclass
+class World:
+    """What every process of one simulated run shares."""
+
+    seed: int
+    loud: bool = False
+    time: VirtualTime = field(default_factory=VirtualTime)
+    processes: dict[str, Process] = field(default_factory=dict)
+    checks: list[Callable[[], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
+        self.trace = Trace(self.time, self.loud)
+        self.network = Network(self)
+
+    def add(self, process: Process) -> Process:
+        self.processes[process.name] = process
+        return process
+
+    def stepped(self) -> None:
+        for check in self.checks:
+            check()
+
+
+Answer = Callable[[Any], None]
+
+
+class Network:
+    """Calls between processes. Everything random comes from the world's one generator."""
+
+    LATENCY_MS = (1, 8)
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.calls = 0
+
+    def reachable(self, a: Process, b: Process) -> bool:
+        """Whether a's messages can reach b just now (a lossy link may still lose them)."""
+        for at, peer in ((a, b), (b, a)):
+            for w in at.storms():
+                if peer.name in w.cut_from:
+                    w.hits += 1
+                    return False
+        return True
+
+    def latency_ms(self, a: Process, b: Process) -> float:
+        rng = self.world.rng
+        delay = rng.uniform(*self.LATENCY_MS)
+        for at in (a, b):
+            for w in at.storms():
+                if w.delay_ms or w.jitter_ms:
+                    delay += w.delay_ms + rng.random() * w.jitter_ms
+                    w.hits += 1
+        return delay
+
+    def _chance(self, a: Process, b: Process, what: str) -> bool:
+        for at in (a, b):
+            for w in at.storms():
+                p = getattr(w, what)
+                if p and self.world.rng.random() < p:
+                    w.hits += 1
+                    return True
+        return False
+
+    def call(
+        self,
+        caller: Process,
+        callee: Process,
+        work: Callable[[], Any],
+        answered: Answer,
+        unanswered: Action,
+        deadline_ms: int = 1000,
+    ) -> None:
+        """Have `callee` do `work`; exactly one of `answered(result)` and `unanswered()` follows, in this life.
+
+        An exception of the work's own kind (a refusal) is a result. After a crash of the caller neither follows.
+        """
+        self.calls += 1
+        pending = [True]
+
+        def expire() -> None:
+            if pending[0]:
+                pending[0] = False
+                unanswered()
+
+        def deliver(result: Any) -> None:
+            if pending[0]:
+                pending[0] = False
+                answered(result)
+
+        def perform() -> None:
+            result = work()
+            if self._chance(caller, callee, "lose_answer"):
+                return
+            self._carry(callee, caller, lambda: deliver(result))
+
+        self._carry(caller, callee, perform)
+        if self._chance(caller, callee, "repeat"):
+            self._carry(caller, callee, perform)
+        caller.after(deadline_ms, expire)
+
+    def _carry(self, a: Process, b: Process, arrive: Action) -> None:
+        """One message from a to b, to this life of b (a message does not outlive the connection it was sent on)."""
+        if not b.alive or not self.reachable(a, b) or self._chance(a, b, "lose"):
+            return
+        b.after(self.latency_ms(a, b), arrive)

@@ -1,0 +1,294 @@
+"""The oracle: what every impression's class and label must be, and where every batch must end, in slow plain Python.
+
+It reads the logs of one partition from their beginning, after the fact, and shares no code with the labeler. Where the
+labeler streams, holds and resumes, the oracle sorts and searches whole lists.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from stream.config import StreamConfig
+from stream.record import Record
+
+LABELLED, REJECTED, DUPLICATE, WITHHELD, QUARANTINED, WAITING = (
+    "labelled", "rejected", "duplicate", "withheld", "quarantined", "waiting",
+)  # fmt: skip
+
+
+def murmur2_partition(key: bytes, partitions: int) -> int:
+    """Kafka's default partitioner, after its Java source."""
+    m, mask = 0x5BD1E995, 0xFFFFFFFF
+    h = 0x9747B28C ^ len(key)
+    whole = len(key) // 4 * 4
+    for i in range(0, whole, 4):
+        k = int.from_bytes(key[i : i + 4], "little") * m & mask
+        k = (k ^ k >> 24) * m & mask
+        h = (h * m & mask) ^ k
+    rest = key[whole:]
+    if rest:
+        h = (h ^ int.from_bytes(rest, "little")) * m & mask
+    h = (h ^ h >> 13) * m & mask
+    return ((h ^ h >> 15) & 0x7FFFFFFF) % partitions
+
+
+@dataclass
+class Row:
+    """One impression, or one that could not be read."""
+
+    position: int
+    arrival_ms: int
+    cls: str = WAITING
+    ts_ms: int = 0
+    key: str = ""
+    id: str = ""
+    source: str = ""
+    vendor: str = ""
+    label: int = 0
+    delay_ms: int = -1
+    clicks: int = 0  # how many count for it (L1)
+
+
+@dataclass
+class Seen:
+    """One record with its arrival, and whether its stamp was believed (T1, T3). A held one has neither yet."""
+
+    record: Record
+    arrival_ms: int
+    believed: bool
+
+
+@dataclass
+class Click:
+    position: int
+    arrival_ms: int
+    ts_ms: int
+    key: str
+    id: str
+
+
+def arrivals(records: list[Record], c: StreamConfig) -> list[Seen]:
+    """T1 and T3. Records after one that still waits for a heartbeat's judgement are not there yet."""
+    seen: list[Seen] = []
+    top: int | None = None
+    for i, record in enumerate(records):
+        stamp = record.timestamp_ms
+        believed = True
+        if top is None or stamp > top + c.jump_max_ms:
+            clock = next_clock(records, i)
+            if clock is None:
+                break
+            believed = stamp <= clock + c.skew_ms
+        if believed:
+            top = stamp if top is None else max(top, stamp)
+        seen.append(Seen(record, top if top is not None else stamp, believed))
+    return seen
+
+
+def next_clock(records: list[Record], i: int) -> int | None:
+    """The clock of the heartbeat at or after record i (T3)."""
+    for record in records[i:]:
+        if record.is_heartbeat:
+            raw = record.header("clock_ms")
+            return int(raw) if raw is not None else record.timestamp_ms
+    return None
+
+
+# --- decoding ---------------------------------------------------------------------------------------------------
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    value = body[name]
+    if not isinstance(value, str) or not value:
+        raise ValueError(name)
+    return value
+
+
+def _number(body: dict[str, Any], name: str) -> int:
+    value = body[name]
+    if isinstance(value, bool) or not isinstance(value, int) or not 10**11 <= value < 10**14:
+        raise ValueError(name)
+    return value
+
+
+def bodies(record: Record) -> list[dict[str, Any]]:
+    """The events of one record, page views spread out. Raises if the record as a whole cannot be read."""
+    whole = json.loads((record.value or b"").decode())
+    out: list[dict[str, Any]] = []
+    for body in whole if isinstance(whole, list) else [whole]:
+        if not isinstance(body, dict):
+            raise ValueError("not an object")
+        if "impressions" in body:
+            shared = {k: v for k, v in body.items() if k != "impressions"}
+            out.extend(
+                {**shared, **one, "features": {**shared.get("features", {}), **one.get("features", {})}}
+                for one in body["impressions"]
+            )
+        else:
+            out.append(body)
+    return out
+
+
+def timely(ts_ms: int, arrival_ms: int, c: StreamConfig) -> bool:
+    return arrival_ms - c.age_max_ms <= ts_ms <= arrival_ms + c.skew_ms
+
+
+def impression_rows(seen: Seen, partition: int, c: StreamConfig) -> list[Row]:
+    """The impressions of one record: a record with a fault that is not a single row's is one quarantined row."""
+    record = seen.record
+    at = record.offset << 20
+    if record.is_heartbeat:
+        return []
+    try:
+        key = (record.key or b"").decode()
+        if murmur2_partition(record.key or b"", c.partitions) != partition or not seen.believed:
+            raise ValueError("placed or stamped wrongly")
+        rows = []
+        for k, body in enumerate(bodies(record)):
+            row = Row(at | k, seen.arrival_ms, WAITING, _number(body, "ts_ms"), key, _text(body, "id"))
+            row.source, row.vendor = _text(body, "source"), _text(body, "vendor")
+            _text(body, "item")
+            if not timely(row.ts_ms, seen.arrival_ms, c):
+                raise ValueError("ts_ms")
+            rows.append(row)
+        return rows
+    except (ValueError, KeyError, TypeError):
+        return [Row(at, seen.arrival_ms, QUARANTINED)]
+
+
+def click_rows(seen: Seen, partition: int, c: StreamConfig) -> list[Click]:
+    record = seen.record
+    if record.is_heartbeat:
+        return []
+    try:
+        key = (record.key or b"").decode()
+        if murmur2_partition(record.key or b"", c.partitions) != partition or not seen.believed:
+            raise ValueError("placed or stamped wrongly")
+        out = []
+        for k, body in enumerate(bodies(record)):
+            ts = _number(body, "ts_ms")
+            if not timely(ts, seen.arrival_ms, c):
+                raise ValueError("ts_ms")
+            out.append(Click(record.offset << 20 | k, seen.arrival_ms, ts, key, _text(body, "id")))
+        return out
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+# --- labels -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Truth:
+    """Everything the oracle knows of one partition."""
+
+    rows: list[Row]
+    #: where batches end (C3), rising
+    ends: list[int]
+    #: first position whose arrival is not known yet
+    known_to: int
+    by_position: dict[int, Row] = field(default_factory=dict)
+
+
+class Verdicts:
+    """`verdicts`, parsed once: when all inputs had been judged up to a time (L3), and who was ruled against."""
+
+    def __init__(self, records: list[Record], inputs: list[str]) -> None:
+        marks: dict[str, int] = {}
+        self.lows: list[int] = []  # after each record, the lowest watermark of all inputs
+        self.verdicts: list[tuple[int, dict[str, Any]]] = []
+        for record in records:
+            body = json.loads(record.value or b"{}")
+            if body.get("kind") == "watermark":
+                marks[body["input"]] = max(marks.get(body["input"], 0), body["watermark_ms"])
+            elif body.get("kind") == "verdict":
+                self.verdicts.append((record.offset, body))
+            self.lows.append(min(marks.get(name, 0) for name in inputs))
+
+    def offset_past(self, deadline_ms: int) -> int | None:
+        """V(i): the first offset at which every input's watermark has passed the deadline (L3)."""
+        return next((o for o, low in enumerate(self.lows) if low > deadline_ms), None)
+
+    def ruling(self, before: int, row: Row) -> str | None:
+        """What the verdicts that stand before an offset decide of a row: 'allow' takes back 'reject'."""
+        found = {
+            v["decision"]
+            for offset, v in self.verdicts
+            if offset < before
+            and v["from_ms"] <= row.ts_ms < v["to_ms"]
+            and (v["source"] or row.source) == row.source
+            and (v["vendor"] or row.vendor) == row.vendor
+        }
+        if "allow" in found:
+            found -= {"reject", "allow"}
+        return next((d for d in ("reject", "withhold") if d in found), None)
+
+
+def truth(
+    partition: int, impressions: list[Record], clicks: list[Record], verdicts: list[Record], c: StreamConfig, fraud: bool
+) -> Truth:
+    """Classes, labels and batch ends of one partition, as far as these logs decide them."""
+    seen = arrivals(impressions, c)
+    by_record = [impression_rows(s, partition, c) for s in seen]
+    rows = [row for rows in by_record for row in rows]
+    seen_clicks = arrivals(clicks, c)
+    all_clicks = [click for s in seen_clicks for click in click_rows(s, partition, c)]
+    read_to_ms = seen_clicks[-1].arrival_ms if seen_clicks else 0
+    inputs = [f"{topic}/{p}" for topic in (c.impressions, c.clicks) for p in range(c.partitions)]
+    book = Verdicts(verdicts, inputs)
+    clicks_of: dict[tuple[str, str], list[Click]] = {}
+    for click in all_clicks:
+        clicks_of.setdefault((click.key, click.id), []).append(click)
+    last: dict[tuple[str, str], int] = {}
+    for row in rows:
+        if row.cls == QUARANTINED:
+            continue
+        deadline = row.arrival_ms + c.window_ms + c.grace_ms
+        before = book.offset_past(deadline) if fraud else 0
+        counting = [k for k in clicks_of.get((row.key, row.id), ()) if counts(k, row, deadline, c)]
+        duplicate = last.get((row.key, row.id), -1) >= row.arrival_ms - c.dedup_ms
+        last[row.key, row.id] = row.arrival_ms
+        if deadline >= read_to_ms or before is None:
+            continue
+        decision = book.ruling(before, row) if fraud else None
+        if duplicate:
+            row.cls = DUPLICATE
+        elif decision == "reject":
+            row.cls = REJECTED
+        elif decision == "withhold":
+            row.cls = WITHHELD
+        else:
+            row.cls = LABELLED
+            row.clicks = len(counting)
+            if counting:
+                row.label, row.delay_ms = 1, counting[0].ts_ms - row.ts_ms
+    known_to = (seen[-1].record.offset + 1) << 20 if seen else 0
+    return Truth(rows, batch_ends(seen, by_record, c), known_to, {row.position: row for row in rows})
+
+
+def counts(click: Click, row: Row, deadline_ms: int, c: StreamConfig) -> bool:
+    """L1."""
+    return (
+        0 <= click.ts_ms - row.ts_ms <= c.window_ms
+        and row.arrival_ms - c.grace_ms <= click.arrival_ms <= deadline_ms
+    )
+
+
+def batch_ends(seen: list[Seen], by_record: list[list[Row]], c: StreamConfig) -> list[int]:
+    """C3, from position 0."""
+    ends: list[int] = []
+    held, bucket = 0, None
+    for s, rows in zip(seen, by_record, strict=True):
+        at = s.record.offset << 20
+        its = s.arrival_ms // c.flush_ms
+        if bucket is not None and its > bucket:
+            if not ends or ends[-1] < at:
+                ends.append(at)
+            held, bucket = 0, None
+        bucket = its if bucket is None else bucket
+        for k, row in enumerate(rows):
+            held += 1
+            if held == c.batch_rows_max:
+                ends.append(row.position + 1)
+                held, bucket = 0, (its if k + 1 < len(rows) else None)
+    return ends

@@ -1,0 +1,76 @@
+"""What one seed stands for: the times, sizes and switches of a run. Everything else is drawn as the run goes."""
+
+import random
+from dataclasses import dataclass
+
+from stream.config import StreamConfig
+
+PARTITIONS, SHARDS, LEARNERS, LABELERS, REPLICAS = 3, 2, 2, 2, 1
+MODEL = "toy"
+TABLE = "rows"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One seed's world. Times are small so that a run holds many windows; their proportions are those of a shop."""
+
+    seed: int
+    stream: StreamConfig
+    staleness: int  # s of K2; -1 = unbounded
+    fraud: bool  # whether labels wait for the fraud filter's word
+    keep_step: bool  # E3, on replays only
+    impressions: int
+    span_ms: int  # how long the site is busy, in its own time
+    speed: float  # site time that passes in one ms; 1 when live
+    faults: int
+    cuts: int
+    faultless: bool = False
+
+    @property
+    def replayed(self) -> bool:
+        return self.stream.replayed
+
+    def summary(self) -> str:
+        s = self.stream
+        return (
+            f"{'replayed' if self.replayed else 'live'} s={'inf' if self.staleness < 0 else self.staleness} "
+            f"fraud={'on' if self.fraud else 'off'} keep_step={'on' if self.keep_step else 'off'} window={s.window_ms} "
+            f"flush={s.flush_ms} rows={s.batch_rows_max} heartbeat={s.heartbeat_ms} impressions={self.impressions}"
+        )
+
+
+def scenario(seed: int, faultless: bool = False) -> Scenario:
+    """The scenario of a seed. The switches alternate; the rest is drawn."""
+    rng = random.Random(f"scenario/{seed}")
+    replayed = seed % 2 == 1
+    heartbeat_ms = rng.choice((2000, 3000))
+    stream = StreamConfig(
+        partitions=PARTITIONS,
+        replayed=replayed,
+        categorical_features=("colour",),
+        numeric_features=("price",),
+        window_ms=rng.choice((8000, 12000, 16000)),
+        grace_ms=rng.choice((0, 1000, 3000)),
+        dedup_ms=rng.choice((5000, 15000)),
+        skew_ms=2000,
+        age_max_ms=30000,
+        jump_max_ms=rng.choice((8000, 12000)),
+        heartbeat_ms=heartbeat_ms,
+        signal_ms=rng.choice((1000, 2000)),
+        flush_ms=rng.choice((2000, 4000)),
+        batch_rows_max=rng.choice((6, 16, 1000)),
+        verdict_max_ms=20000,
+    )
+    return Scenario(
+        seed=seed,
+        stream=stream,
+        staleness=(0, 1, 4, -1)[(seed // 2) % 4],
+        fraud=(seed // 8) % 2 == 0,
+        keep_step=replayed and (seed // 16) % 3 == 0,
+        impressions=300 + rng.randrange(40),
+        span_ms=50000,
+        speed=rng.choice((1.0, 2.0, 4.0)) if replayed else 1.0,
+        faults=6 + rng.randrange(3),
+        cuts=2,
+        faultless=faultless,
+    )
