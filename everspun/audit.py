@@ -1,0 +1,211 @@
+"""The audit: I1-I3 and I5 over real processes, from the logs, the shards and the checkpoint store.
+
+Every impression in exactly one class; ranges without hole or overlap; every shard's row hash equal to this page's own
+fold of `examples` up to where the shard stands; every complete checkpoint's parts at the manifest's vector.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from everspun.config import Config
+from everspun.fold import CLICK_CLASSES, IMPRESSION_CLASSES, ChainAudit
+from paramserver.messages import Progress
+from stream.chain import label_chain
+from stream.decode import decode_clicks, decode_impressions
+from stream.log import Log, Reader
+from stream.record import ROW_BITS, Partition, Record
+
+POLL_RECORDS = 2_000
+#: A partition's end is known from the broker; this many empty polls before it is reached are one that lies.
+EMPTY_POLLS_MAX = 100
+
+
+class AuditError(RuntimeError):
+    """The audit could not be done (which is not the same as: it found something wrong)."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what was looked at, what was found, whether that is right."""
+
+    check: str
+    found: str
+    right: bool
+
+
+@dataclass
+class Audit:
+    """All findings, and the totals that people ask for."""
+
+    findings: list[Finding] = field(default_factory=list)
+    impressions: dict[str, int] = field(default_factory=dict)  # class -> count, and "seen", "waiting"
+    clicks: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def right(self) -> bool:
+        return all(f.right for f in self.findings)
+
+    def add(self, check: str, found: str, right: bool) -> None:
+        self.findings.append(Finding(check, found, right))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A claim to have learned up to a progress: a shard's, or a checkpoint's."""
+
+    who: str
+    progress: Progress
+
+
+def audit(
+    log: Log,
+    config: Config,
+    standings: Sequence[Standing],
+    begin: Mapping[str, int],
+    waiting_allowed: bool = True,
+) -> Audit:
+    """Fold the logs and compare. `begin`: chain -> first end, from manifest 0. Raises AuditError, and what logs raise.
+
+    With `waiting_allowed` false, an impression that is in no class yet is wrong too, as is a shard behind the log.
+    """
+    result = Audit()
+    reader = log.reader()
+    try:
+        chains = {}
+        for p in range(config.stream.partitions):
+            chain = label_chain(p)
+            marks = {s.progress.chains[chain].end for s in standings if chain in s.progress.chains}
+            one = ChainAudit.begin_at(chain, begin.get(chain, 0), marks)
+            for record in read_all(reader, Partition(config.stream.examples, p)):
+                one.add(record)
+            chains[chain] = one
+        _tiling(result, chains)
+        _impressions(result, reader, config, chains, waiting_allowed)
+        _clicks(result, reader, config, chains)
+        _standings(result, standings, chains, waiting_allowed)
+    finally:
+        reader.close()
+    return result
+
+
+def read_all(reader: Reader, partition: Partition) -> Iterator[Record]:
+    """Every record of a partition that is there now, from the first still there."""
+    reader.assign([partition])
+    begin = reader.beginning_offsets([partition])[partition]
+    end = reader.end_offsets([partition])[partition]
+    reader.seek(partition, begin)
+    empty = 0
+    while reader.position(partition) < end:
+        records = reader.poll(POLL_RECORDS, 500).get(partition, [])
+        empty = 0 if records else empty + 1
+        if empty > EMPTY_POLLS_MAX:
+            raise AuditError(
+                f"{partition.topic}[{partition.partition}]: no record from {reader.position(partition)} "
+                f"though the end is {end}"
+            )
+        yield from (r for r in records if r.offset < end)
+
+
+def _tiling(result: Audit, chains: Mapping[str, ChainAudit]) -> None:
+    dangling = sum(c.dangling for c in chains.values())
+    overlaps = sum(c.overlaps for c in chains.values())
+    repeats = sum(c.repeats for c in chains.values())
+    records = sum(c.records for c in chains.values())
+    found = f"{records:,} batches in {len(chains)} chains; {dangling} dangling, {overlaps} overlapping, {repeats} repeated"
+    result.add("ranges tile impressions, no hole (I2)", found, dangling == 0)
+
+
+def _impressions(
+    result: Audit, reader: Reader, config: Config, chains: Mapping[str, ChainAudit], waiting_allowed: bool
+) -> None:
+    totals = dict.fromkeys(IMPRESSION_CLASSES, 0)
+    seen = waiting = 0
+    wrong: list[str] = []
+    for p in range(config.stream.partitions):
+        one = chains[label_chain(p)]
+        inside, beyond = _count_impressions(reader, config, p, one)
+        classed = sum(one.counts[name] for name in IMPRESSION_CLASSES)
+        if inside != classed:
+            wrong.append(f"partition {p}: {inside:,} in the range, {classed:,} in a class")
+        if one.rows != one.counts["labelled"]:
+            wrong.append(f"partition {p}: {one.rows:,} rows, {one.counts['labelled']:,} labelled")
+        for name in IMPRESSION_CLASSES:
+            totals[name] += one.counts[name]
+        seen += inside + beyond
+        waiting += beyond
+    result.impressions = {"seen": seen, **totals, "waiting": waiting}
+    parts = " + ".join(f"{count:,} {name}" for name, count in {**totals, "waiting": waiting}.items())
+    right = not wrong and (waiting_allowed or waiting == 0)
+    result.add("every impression in one class (I1)", "; ".join(wrong) or f"{seen:,} = {parts}", right)
+
+
+def _count_impressions(reader: Reader, config: Config, p: int, one: ChainAudit) -> tuple[int, int]:
+    """Impressions of a partition below and at or beyond the chain's end."""
+    inside = beyond = 0
+    for chunk in _chunks(read_all(reader, Partition(config.stream.impressions, p))):
+        arrivals = np.array([r.timestamp_ms for r in chunk], dtype=np.int64)
+        rows, bad = decode_impressions(chunk, p, arrivals, config.stream)
+        positions = np.concatenate([rows.position, np.array([b.record.offset << ROW_BITS for b in bad], dtype=np.int64)])
+        positions = positions[positions >= one.begin]
+        inside += int((positions < one.end).sum())
+        beyond += int((positions >= one.end).sum())
+    return inside, beyond
+
+
+def _clicks(result: Audit, reader: Reader, config: Config, chains: Mapping[str, ChainAudit]) -> None:
+    totals = {name: sum(c.counts[name] for c in chains.values()) for name in CLICK_CLASSES}
+    seen = 0
+    for p in range(config.stream.partitions):
+        for chunk in _chunks(read_all(reader, Partition(config.stream.clicks, p))):
+            arrivals = np.array([r.timestamp_ms for r in chunk], dtype=np.int64)
+            rows, bad = decode_clicks(chunk, p, arrivals, config.stream)
+            seen += len(rows) + len(bad)
+    read, joined = totals["clicks_read"], totals["clicks_joined"]
+    unmatched = read - joined - totals["clicks_duplicate"] - totals["clicks_quarantined"]
+    result.clicks = {
+        "seen": seen,
+        "joined": joined,
+        "duplicate": totals["clicks_duplicate"],
+        "quarantined": totals["clicks_quarantined"],
+        "unmatched": unmatched,
+        "not read yet": seen - read,
+    }
+    found = f"{seen:,} = " + " + ".join(f"{n:,} {name}" for name, n in result.clicks.items() if name != "seen")
+    positives = sum(c.counts["positives"] for c in chains.values())
+    result.add("clicks add up (L6)", found, read <= seen and unmatched >= 0 and positives <= joined)
+
+
+def _standings(
+    result: Audit, standings: Sequence[Standing], chains: Mapping[str, ChainAudit], behind_allowed: bool
+) -> None:
+    for standing in standings:
+        wrong: list[str] = []
+        rows = 0
+        for chain, at in sorted(standing.progress.chains.items()):
+            one = chains.get(chain)
+            if one is None:
+                wrong.append(f"{chain}: no such chain")
+            elif at.end > one.end:
+                wrong.append(f"{chain}: stands at {at.end}, ahead of the log's {one.end}")
+            elif one.hash_at.get(at.end) != at.row_hash:
+                wrong.append(f"{chain}: row hash at {at.end} differs from the log's")
+            elif not behind_allowed and at.end < one.end and standing.who.startswith("shard"):
+                wrong.append(f"{chain}: stands at {at.end}, behind the log's {one.end}")
+            rows += at.rows
+        found = "; ".join(wrong) or f"{len(standing.progress.chains)} chains, {rows:,} rows, hashes equal"
+        result.add(f"{standing.who} learned exactly these rows (I3, I5)", found, not wrong)
+
+
+def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
+    chunk: list[Record] = []
+    for record in records:
+        if record.is_heartbeat:
+            continue
+        chunk.append(record)
+        if len(chunk) == POLL_RECORDS:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
