@@ -1,0 +1,31 @@
+"""How this package compiles: one decorator, and the one hash that slots, tables and initial values share.
+
+Kernels release the GIL and are cached on disk beside their source file. Numba notices a change of a kernel's own file
+only, so what kernels call across files (`mix64`, `initial_value`) must never change meaning: a checkpoint depends on
+both anyway.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numpy as np
+from numba import njit
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def kernel(function: F) -> F:
+    """Compile for the machine: no GIL, cached, IEEE arithmetic (no fast maths, so results repeat bit for bit)."""
+    return cast(F, njit(cache=True, nogil=True)(function))
+
+
+@kernel
+def mix64(key: np.uint64) -> np.uint64:
+    """A bijection of 64 bits in which every input bit moves every output bit: murmur3's finalizer (Appleby)."""
+    h = np.uint64(key)
+    h ^= h >> np.uint64(33)
+    h *= np.uint64(0xFF51AFD7ED558CCD)
+    h ^= h >> np.uint64(33)
+    h *= np.uint64(0xC4CEB9FE1A85EC53)
+    h ^= h >> np.uint64(33)
+    return h

@@ -1,0 +1,250 @@
+"""A snapshot as named arrays and text, which is what a part of a checkpoint holds; and parts of N shards as one of M.
+
+Arrays: `table/<name>/keys` (n,) uint64 rising, `.../rows` (n, stride) float32 (weights, or FTRL's z, then optimizer
+state), `.../touched_ms` and `.../version` (n,) int64; `dense/<name>` (k,) float32, weights then state. Metadata is
+text: `format`, `model`, `spec`, `begun` and `progress` (JSON; row hashes as 32 hexadecimal digits), `slots`, `shard`,
+`map_epoch`, `refused`. The same state gives the same arrays and metadata, whatever order its rows were created in.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from paramserver.dense import shape_of
+from paramserver.messages import ChainProgress, DenseSpec, Keys, ModelSpec, Progress, Rows, TableSpec
+from paramserver.optimizers import make_optimizer
+from paramserver.slots import SlotMap, slot_of
+from paramserver.state import Snapshot
+from paramserver.table import TableRows
+
+FORMAT = "everspun-part/1"
+
+Arrays = dict[str, npt.NDArray[Any]]
+_DTYPES = {"keys": np.uint64, "rows": np.float32, "touched_ms": np.int64, "version": np.int64}
+
+
+class Weights(NamedTuple):
+    """What serving needs: weights without optimizer state."""
+
+    tables: dict[str, tuple[Keys, Rows]]  # (n,) keys rising, (n, dim) weights
+    dense: dict[str, npt.NDArray[np.float32]]  # in their shapes
+
+
+def to_arrays(snapshot: Snapshot) -> tuple[Arrays, dict[str, str]]:
+    """(arrays, metadata) of a part. Sorts rows by key."""
+    arrays: Arrays = {}
+    for name, items in snapshot.tables.items():
+        for column, array in _sorted(items)._asdict().items():
+            arrays[f"table/{name}/{column}"] = array
+    for name, row in snapshot.dense.items():
+        arrays[f"dense/{name}"] = row
+    metadata = {
+        "format": FORMAT,
+        "model": snapshot.spec.name,
+        "spec": _dumps(asdict(snapshot.spec)),
+        "begun": _dumps(snapshot.begun),
+        "progress": progress_to_json(snapshot.progress),
+        "shard": str(snapshot.shard),
+        "map_epoch": str(snapshot.map_epoch),
+        "slots": _ranges(snapshot.slots),
+        "refused": str(snapshot.refused),
+    }
+    return arrays, metadata
+
+
+def from_arrays(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> Snapshot:
+    """The snapshot of a part. ValueError names what is missing, has another format, or does not fit the spec."""
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"part format {metadata.get('format')!r}: this version reads {FORMAT!r}")
+    try:
+        spec = spec_from_json(metadata["spec"])
+        snapshot = Snapshot(
+            spec=spec,
+            begun=json.loads(metadata["begun"]),
+            progress=progress_from_json(metadata["progress"]),
+            shard=int(metadata["shard"]),
+            map_epoch=int(metadata["map_epoch"]),
+            slots=_from_ranges(metadata["slots"]),
+            tables={
+                table.name: TableRows(*(arrays[f"table/{table.name}/{column}"] for column in TableRows._fields))
+                for table in spec.tables
+            },
+            dense={name: arrays[f"dense/{name}"] for name in spec.dense.shapes if f"dense/{name}" in arrays},
+            refused=int(metadata["refused"]),
+        )
+    except KeyError as error:
+        raise ValueError(f"part of model {metadata.get('model')!r}: {error.args[0]!r} is missing") from error
+    _check(snapshot)
+    return snapshot
+
+
+def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """The snapshots of all shards at one cut as one snapshot of the whole model.
+
+    ValueError if they are not of one model and one cut (chains, ends, hashes: I5), or their slots overlap.
+    """
+    if not snapshots:
+        raise ValueError("no parts given: a model is restored from all parts of a cut")
+    first = snapshots[0]
+    for other in snapshots[1:]:
+        if (other.spec.name, other.spec.digest) != (first.spec.name, first.spec.digest):
+            raise ValueError(f"parts of {first.spec.name!r} and {other.spec.name!r}, or of two definitions of it")
+        for chain in first.progress.chains.keys() | other.progress.chains.keys():
+            a, b = first.progress.chains.get(chain), other.progress.chains.get(chain)
+            if a != b:
+                raise ValueError(f"parts of two cuts: chain {chain!r} is at {a} in one and at {b} in another")
+    slots = np.sort(np.concatenate([s.slots for s in snapshots]))
+    if (np.diff(slots) == 0).any():
+        raise ValueError(f"slot {slots[:-1][np.diff(slots) == 0][0]} stands in two parts")
+    if len(snapshots) == 1:
+        return first
+    return Snapshot(
+        spec=first.spec,
+        begun=first.begun,
+        progress=_lowest(first.progress, [s.progress for s in snapshots]),
+        shard=-1,
+        map_epoch=max(s.map_epoch for s in snapshots),
+        slots=slots,
+        tables={
+            table.name: TableRows(*map(np.concatenate, zip(*(s.tables[table.name] for s in snapshots), strict=True)))
+            for table in first.spec.tables
+        },
+        dense={name: row for s in snapshots for name, row in s.dense.items()},
+        refused=max(s.refused for s in snapshots),
+    )
+
+
+def select(snapshot: Snapshot, shard: int, slot_map: SlotMap) -> Snapshot:
+    """What of a snapshot belongs to one shard of a map. ValueError if the snapshot lacks a slot of that shard."""
+    slots = slot_map.owned(shard)
+    missing = np.setdiff1d(slots, snapshot.slots)
+    if len(missing):
+        raise ValueError(f"parts lack slots {_ranges(missing)} of shard {shard}: pass all parts of the cut")
+    tables = {}
+    for name, items in snapshot.tables.items():
+        tables[name] = items.take(slot_map.owner[slot_of(items.keys)] == shard)
+    dense = {name: row for name, row in snapshot.dense.items() if slot_map.owner_of_name(name) == shard}
+    return Snapshot(
+        spec=snapshot.spec,
+        begun=snapshot.begun,
+        progress=snapshot.progress,
+        shard=shard,
+        map_epoch=slot_map.epoch,
+        slots=slots,
+        tables=tables,
+        dense=dense,
+        refused=snapshot.refused,
+    )
+
+
+def weights(snapshot: Snapshot) -> Weights:
+    """The weights of a snapshot, derived where the optimizer keeps something else (FTRL)."""
+    tables = {}
+    for spec in snapshot.spec.tables:
+        items = _sorted(snapshot.tables[spec.name])
+        tables[spec.name] = (items.keys, _derive(spec.optimizer, spec.options, items.rows, spec.dim))
+    dense = {}
+    spec_dense = snapshot.spec.dense
+    for name, row in snapshot.dense.items():
+        shape = shape_of(spec_dense, name)
+        size = int(np.prod(shape, dtype=np.int64))
+        dense[name] = _derive(spec_dense.optimizer, spec_dense.options, row.reshape(1, -1), size).reshape(shape)
+    return Weights(tables, dense)
+
+
+def progress_to_json(progress: Progress) -> str:
+    chains = {
+        chain: {"end": at.end, "row_hash": f"{at.row_hash:032x}", "barrier": at.barrier, "rows": at.rows}
+        for chain, at in progress.chains.items()
+    }
+    next_record = {str(partition): record for partition, record in progress.next_record.items()}
+    return _dumps(
+        {
+            "chains": chains,
+            "next_record": next_record,
+            "version": progress.version,
+            "event_time_max_ms": progress.event_time_max_ms,
+        }
+    )
+
+
+def progress_from_json(text: str) -> Progress:
+    body = json.loads(text)
+    return Progress(
+        chains={
+            chain: ChainProgress(at["end"], int(at["row_hash"], 16), at["barrier"], at["rows"])
+            for chain, at in body["chains"].items()
+        },
+        next_record={int(partition): record for partition, record in body["next_record"].items()},
+        version=body["version"],
+        event_time_max_ms=body["event_time_max_ms"],
+    )
+
+
+def spec_from_json(text: str) -> ModelSpec:
+    body = json.loads(text)
+    shapes = {name: tuple(shape) for name, shape in body["dense"]["shapes"].items()}
+    return ModelSpec(
+        name=body["name"],
+        digest=body["digest"],
+        tables=tuple(TableSpec(**table) for table in body["tables"]),
+        dense=DenseSpec(shapes, body["dense"]["optimizer"], body["dense"]["options"]),
+    )
+
+
+def _dumps(body: object) -> str:
+    return json.dumps(body, sort_keys=True, separators=(",", ":"))
+
+
+def _lowest(first: Progress, all_of: Sequence[Progress]) -> Progress:
+    """One progress for parts of one cut: chains are equal; a partition is read from the lowest record of any part."""
+    next_record: dict[int, int] = {}
+    for partition in set().union(*(p.next_record for p in all_of)):
+        next_record[partition] = min(p.next_record.get(partition, 0) for p in all_of)
+    return Progress(first.chains, next_record, max(p.version for p in all_of), max(p.event_time_max_ms for p in all_of))
+
+
+def _sorted(items: TableRows) -> TableRows:
+    return items.take(np.argsort(items.keys))
+
+
+def _derive(optimizer: str, options: dict[str, float], rows: Rows, dim: int) -> Rows:
+    out = np.empty((len(rows), dim), np.float32)
+    make_optimizer(optimizer, options).weights(np.ascontiguousarray(rows), np.arange(len(rows)), out)
+    return out
+
+
+def _check(snapshot: Snapshot) -> None:
+    """ValueError where arrays do not fit the spec or each other."""
+    for spec in snapshot.spec.tables:
+        items = snapshot.tables[spec.name]
+        stride = spec.dim + make_optimizer(spec.optimizer, spec.options).state_size(spec.dim)
+        for column, array in items._asdict().items():
+            shape = (len(items.keys), stride) if column == "rows" else (len(items.keys),)
+            if array.shape != shape or array.dtype != _DTYPES[column]:
+                wanted = f"{np.dtype(_DTYPES[column])} {shape}"
+                raise ValueError(f"table {spec.name!r}: {column} is {array.dtype} {array.shape}, expected {wanted}")
+        if (items.keys[1:] <= items.keys[:-1]).any():
+            raise ValueError(f"table {spec.name!r}: keys are not unique and rising")
+        if not np.isin(slot_of(items.keys), snapshot.slots).all():
+            raise ValueError(f"table {spec.name!r}: holds keys outside its slots {_ranges(snapshot.slots)}")
+
+
+def _ranges(slots: npt.NDArray[np.int32]) -> str:
+    """Rising slots as text: "0-511,600"."""
+    if not len(slots):
+        return ""
+    runs = np.split(slots, np.flatnonzero(np.diff(slots) != 1) + 1)
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+
+
+def _from_ranges(text: str) -> npt.NDArray[np.int32]:
+    slots: list[int] = []
+    for run in filter(None, text.split(",")):
+        first, _, last = run.partition("-")
+        slots.extend(range(int(first), int(last or first) + 1))
+    return np.array(slots, np.int32)

@@ -1,0 +1,292 @@
+"""One shard: what it answers to learners, to the clock holder, and to cuts. A pure state machine with one writer.
+
+A push is judged in this order, and only the last step changes anything:
+
+    era and epoch (K5)  ->  slot map epoch (S6)  ->  incarnation (S2)  ->  begun (S5)  ->  E (S1)  ->  content (S4)
+
+so a push of a former incarnation is told so before its range is compared with an E it never knew, and a chain never
+stops at a batch: what is refused for content ends as an empty push.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from paramserver.messages import (
+    ChainProgress,
+    Epoch,
+    Keys,
+    MarkReply,
+    ModelSpec,
+    Outcome,
+    PullReply,
+    PullRequest,
+    PushReply,
+    PushRequest,
+    Rows,
+)
+from paramserver.part import merge, select
+from paramserver.ports import ProgressReply, Refused
+from paramserver.slots import SlotMap, foreign_key
+from paramserver.state import ModelState, Snapshot
+
+NO_CHAIN = ChainProgress(end=-1)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A marked state: what the shard was when it stood at the vector."""
+
+    name: str
+    vector: dict[str, int]
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The last complete cut this shard took or was restored from: what a delta may build on (X2)."""
+
+    manifest_sha256: str
+    version: int  # rows touched by later versions are the delta
+
+
+def judge(end: int, barrier: int, request: PushRequest) -> Outcome:
+    """What `[start, end)` is to a chain that stands at `end` with its last barrier (S1, E3)."""
+    if request.start == request.end == end and request.barrier > barrier:
+        return Outcome.APPLIED
+    if request.end <= end:
+        return Outcome.DUPLICATE
+    if request.start > end:
+        return Outcome.GAP
+    if request.start < end:
+        return Outcome.OVERLAP
+    return Outcome.APPLIED
+
+
+class Shard:
+    """The core of one shard process, for all models. Calls are serialised by the shell; none waits."""
+
+    def __init__(self, index: int, incarnation: int, slot_map: SlotMap) -> None:
+        if index not in range(slot_map.shards):
+            raise ValueError(f"shard {index}: the slot map has shards 0 to {slot_map.shards - 1}")
+        self.index, self.incarnation, self.slot_map = index, incarnation, slot_map
+        self._models: dict[str, ModelState] = {}
+        self._cuts: dict[str, _Cut] = {}  # at most one a model: a copy of it is held in memory
+        self._parents: dict[str, Parent] = {}
+        self._era, self._sequence = -1, -1
+        self._allowed: frozenset[Epoch] | None = None  # None: not told since this incarnation began (K5)
+
+    # --- who may push -------------------------------------------------------------------------------------------
+
+    def allow(self, era: int, sequence: int, epochs: Iterable[Epoch]) -> int:
+        """Exactly these epochs may push and pull, in this era (K5). Answers the incarnation.
+
+        Words of one era count in the order of their sequence: an older one, delivered late, changes nothing. Refused
+        if the era is older than the shard's: another clock holder has taken over.
+        """
+        if era < self._era:
+            raise Refused(f"era {era} is over: shard {self.index} is in era {self._era}")
+        if (era, sequence) > (self._era, self._sequence):
+            self._era, self._sequence = era, sequence
+            self._allowed = frozenset(Epoch(*epoch) for epoch in epochs)
+        return self.incarnation
+
+    @property
+    def era(self) -> int | None:
+        """The era this incarnation was told, or None."""
+        return None if self._allowed is None else self._era
+
+    def _gate(self, epoch: Epoch, map_epoch: int) -> Outcome | None:
+        """Why this epoch or map is not served, or None."""
+        if self._allowed is None or epoch.era > self._era:
+            return Outcome.NO_ERA
+        if epoch not in self._allowed:
+            return Outcome.FENCED
+        if map_epoch != self.slot_map.epoch:
+            return Outcome.WRONG_MAP
+        return None
+
+    # --- progress -----------------------------------------------------------------------------------------------
+
+    @property
+    def models(self) -> list[str]:
+        return list(self._models)
+
+    def begin(self, spec: ModelSpec, vector: Mapping[str, int], dense: Mapping[str, object]) -> ProgressReply:
+        """Set the first ends of all chains and the initial dense arrays (S5); the same again is harmless.
+
+        Refused for another definition or other ends than the model has here, and for a spec or dense value that
+        cannot be.
+        """
+        known = self._models.get(spec.name)
+        if known is not None:
+            if known.spec.digest != spec.digest:
+                raise Refused(
+                    f"model {spec.name!r} is {known.spec.digest} here, not {spec.digest}: give the new one a new name"
+                )
+            if known.begun != dict(vector):
+                raise Refused(
+                    f"model {spec.name!r} began at {known.begun}, not at {dict(vector)}: restore a checkpoint"
+                )
+            return self.progress(spec.name)
+        try:
+            state = ModelState(spec, self.index, self.slot_map, dict(vector))
+            state.dense.initialize(dense)
+        except (ValueError, TypeError) as error:
+            raise Refused(f"model {spec.name!r}: {error}") from error
+        self._models[spec.name] = state
+        return self.progress(spec.name)
+
+    def progress(self, model: str) -> ProgressReply:
+        state = self._models.get(model)
+        return ProgressReply(self.incarnation, self.slot_map.epoch, None if state is None else state.progress)
+
+    def restore(self, snapshots: Sequence[Snapshot], manifest_sha256: str) -> ProgressReply:
+        """Begin a model from the parts of one complete cut, of this or any other number of shards (X2).
+
+        Takes what belongs to this shard's slots. Refused if the model has begun in this incarnation (a shard goes
+        back only under a new one: S2, X4), or if the parts are of different cuts or lack a slot.
+        """
+        try:
+            snapshot = select(merge(snapshots), self.index, self.slot_map)
+            if snapshot.spec.name in self._models:
+                raise Refused(f"model {snapshot.spec.name!r} has begun here: restore needs a new incarnation")
+            state = ModelState(snapshot.spec, self.index, self.slot_map, snapshot.begun)
+            state.load(snapshot)
+        except ValueError as error:
+            raise Refused(f"restore from manifest {manifest_sha256}: {error}") from error
+        self._models[snapshot.spec.name] = state
+        self._parents[snapshot.spec.name] = Parent(manifest_sha256, state.version)
+        return self.progress(snapshot.spec.name)
+
+    # --- pull and push ------------------------------------------------------------------------------------------
+
+    def pull(self, request: PullRequest) -> PullReply:
+        """Rows and dense arrays as they are now; changes nothing (S3). Refused for a table or key not of this shard."""
+        state = self._models.get(request.model)
+        outcome = self._gate(request.epoch, request.map_epoch) or (Outcome.NOT_BEGUN if state is None else None)
+        if outcome is not None or state is None:
+            return PullReply(outcome or Outcome.NOT_BEGUN, {}, {}, 0, self.incarnation)
+        rows = {name: self._pull_table(state, name, keys) for name, keys in request.keys.items()}
+        dense = state.dense.pull() if request.dense else {}
+        return PullReply(Outcome.APPLIED, rows, dense, state.version, self.incarnation)
+
+    def _pull_table(self, state: ModelState, name: str, keys: Keys) -> Rows:
+        table = state.tables.get(name)
+        if table is None:
+            raise Refused(f"model {state.spec.name!r} has no table {name!r}")
+        if keys.dtype != np.uint64 or keys.ndim != 1:
+            raise Refused(f"table {name!r}: keys are {keys.dtype} {keys.shape}, expected uint64 (n,)")
+        foreign = foreign_key(keys, self.slot_map.owner, self.index)
+        if foreign >= 0:
+            raise Refused(f"table {name!r}: key {keys[foreign]} belongs to another shard than {self.index}")
+        return table.pull(keys)
+
+    def push(self, request: PushRequest) -> PushReply:
+        """Apply a batch if it starts where the shard ends, else say what it is (S1, S2, S4, K5).
+
+        MemoryError, if rows cannot be reserved, leaves everything as it was: the push may be sent again.
+        """
+        state = self._models.get(request.model)
+        outcome = self._gate(request.epoch, request.map_epoch)
+        if outcome is None and request.incarnation != self.incarnation:
+            outcome = Outcome.WRONG_INCARNATION
+        if outcome is not None:
+            return self._answer(outcome, state, request)
+        if state is None:
+            return self._answer(Outcome.NOT_BEGUN, state, request, f"model {request.model!r} has not begun here")
+        at = state.chains.get(request.chain)
+        if at is None:
+            return self._answer(Outcome.NOT_BEGUN, state, request, f"begin did not name chain {request.chain!r}")
+        outcome = judge(at.end, at.barrier, request)
+        if outcome is not Outcome.APPLIED:
+            return self._answer(outcome, state, request)
+        staleness = max(0, state.version - request.read_version)
+        refusal = state.refusal(request)
+        if not refusal:
+            state.reserve(request)
+        state.apply(request, empty=bool(refusal))
+        outcome = Outcome.PARTLY_APPLIED if refusal else Outcome.APPLIED
+        return self._answer(outcome, state, request, refusal, staleness)
+
+    def _answer(
+        self, outcome: Outcome, state: ModelState | None, request: PushRequest, detail: str = "", staleness: int = 0
+    ) -> PushReply:
+        """Every answer carries E, incarnation, map epoch and version; E = -1 where the chain has not begun."""
+        end = NO_CHAIN.end if state is None else state.chains.get(request.chain, NO_CHAIN).end
+        version = 0 if state is None else state.version
+        return PushReply(outcome, end, self.incarnation, self.slot_map.epoch, version, staleness, detail)
+
+    # --- cuts ---------------------------------------------------------------------------------------------------
+
+    def mark(self, model: str, cut: str, vector: Mapping[str, int]) -> MarkReply:
+        """Name the state at exactly this vector (chain -> E) as the cut, or refuse (X1).
+
+        A marked cut keeps an exact copy (O(rows), the writer waits for it) and pushes go on. The same mark again
+        answers the same, whatever was pushed since. One cut a model is kept: a later mark replaces it.
+        """
+        state = self._state(model)
+        marked = self._cuts.get(model)
+        if marked is not None and marked.name == cut and marked.vector == dict(vector):
+            return MarkReply(True, self.incarnation, marked.snapshot.progress)
+        if state.vector != dict(vector):
+            return MarkReply(False, self.incarnation, state.progress)
+        snapshot = state.snapshot()
+        self._cuts[model] = _Cut(cut, dict(vector), snapshot)
+        return MarkReply(True, self.incarnation, snapshot.progress)
+
+    def unmark(self, model: str, cut: str) -> None:
+        """Forget the marked copy; harmless if there is none of this name."""
+        marked = self._cuts.get(model)
+        if marked is not None and marked.name == cut:
+            del self._cuts[model]
+
+    def marked(self, model: str, cut: str) -> Snapshot:
+        """The marked copy, to be written as a part while pushes go on. Refused if this cut is not marked here."""
+        marked = self._cuts.get(model)
+        if marked is None or marked.name != cut:
+            raise Refused(f"cut {cut!r} of model {model!r} is not marked on shard {self.index}: mark it again")
+        return marked.snapshot
+
+    def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
+        """The cut is complete as this manifest: it becomes the parent, its copy is dropped. Repeating is harmless.
+
+        A cut that is not marked here (the shard restarted since) changes nothing: its next part is then a full one.
+        """
+        marked = self._cuts.get(model)
+        if marked is not None and marked.name == cut:
+            self._parents[model] = Parent(manifest_sha256, marked.snapshot.progress.version)
+            del self._cuts[model]
+
+    def parent(self, model: str) -> Parent | None:
+        """The cut a delta may build on, or None: the next part must be full."""
+        return self._parents.get(model)
+
+    # --- looking ------------------------------------------------------------------------------------------------
+
+    def rows(self, model: str) -> int:
+        """Rows of all tables of a model on this shard."""
+        return sum(len(table) for table in self._state(model).tables.values())
+
+    def snapshot(self, model: str) -> Snapshot:
+        """A copy of the present state, without naming it."""
+        return self._state(model).snapshot()
+
+    def validate(self) -> None:
+        """AssertionError if an invariant does not hold. Reads everything; for tests."""
+        for name, state in self._models.items():
+            assert state.spec.name == name
+            assert state.slot_map is self.slot_map
+            state.validate()
+        assert self._cuts.keys() | self._parents.keys() <= self._models.keys()
+        for model, marked in self._cuts.items():
+            ends = {chain: at.end for chain, at in marked.snapshot.progress.chains.items()}
+            assert ends == marked.vector, "a cut is the state at exactly its vector"
+            assert all(ends[c] <= e for c, e in self._models[model].vector.items()), "a cut is never ahead of its shard"
+
+    def _state(self, model: str) -> ModelState:
+        state = self._models.get(model)
+        if state is None:
+            raise Refused(f"model {model!r} has not begun on shard {self.index}: begin or restore it")
+        return state

@@ -1,0 +1,180 @@
+"""All that one shard knows of one model: tables, dense arrays, and the progress that changes together with them (S1).
+
+`Snapshot` is that as a value: what a cut keeps, what a part of a checkpoint holds, what a shard restores from.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from paramserver.dense import Dense
+from paramserver.kernel import kernel, mix64
+from paramserver.messages import HASH_MODULUS, ChainProgress, Keys, ModelSpec, Progress, PushRequest, Rows
+from paramserver.slots import SLOT_SHIFT, SlotMap, slot_of
+from paramserver.table import Table, TableRows
+
+#: A gradient element beyond this is refused like NaN: its square would overflow the accumulators for ever.
+GRADIENT_MAX = np.float32(1e15)
+
+_NOT_RISING, _FOREIGN, _NOT_FINITE = 1, 2, 3
+
+
+@kernel
+def _first_fault(
+    keys: Keys, gradients: Rows, owner: npt.NDArray[np.int32], shard: int, limit: np.float32
+) -> tuple[int, int]:
+    """(0, 0), or what is wrong with the first bad key, and its index."""
+    dim = gradients.shape[1]
+    for i in range(len(keys)):
+        if i > 0 and keys[i] <= keys[i - 1]:
+            return 1, i
+        if owner[np.int64(mix64(keys[i]) >> SLOT_SHIFT)] != shard:
+            return 2, i
+        for j in range(dim):
+            if not abs(gradients[i, j]) <= limit:
+                return 3, i
+    return 0, 0
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """One shard's state of one model at one moment. Nobody changes its arrays."""
+
+    spec: ModelSpec
+    begun: dict[str, int]  # the ends that `begin` set (S5)
+    progress: Progress
+    shard: int
+    map_epoch: int
+    slots: npt.NDArray[np.int32]  # the slots it covers, rising
+    tables: dict[str, TableRows]
+    dense: dict[str, npt.NDArray[np.float32]]  # name -> weights and state, flat
+    refused: int = 0  # pushes that ended as empty ones for their content (S4)
+
+
+class ModelState:
+    """The tables, dense arrays and progress of one model on one shard. One writer; `apply` changes them together."""
+
+    def __init__(self, spec: ModelSpec, shard: int, slot_map: SlotMap, begun: dict[str, int]) -> None:
+        """Empty tables, zero dense arrays, progress at `begun`. ValueError for a spec that cannot be."""
+        self.spec, self.shard, self.slot_map, self.begun = spec, shard, slot_map, dict(begun)
+        self.tables = {table.name: Table(table) for table in spec.tables}
+        if len(self.tables) != len(spec.tables):
+            raise ValueError(f"model {spec.name!r}: two tables share a name")
+        self.dense = Dense(spec.dense, [n for n in sorted(spec.dense.shapes) if slot_map.owner_of_name(n) == shard])
+        self.chains = {chain: ChainProgress(end) for chain, end in begun.items()}
+        self.next_record: dict[int, int] = {}
+        self.version = 0
+        self.event_time_max_ms = 0
+        self.refused = 0
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(dict(self.chains), dict(self.next_record), self.version, self.event_time_max_ms)
+
+    @property
+    def vector(self) -> dict[str, int]:
+        """chain -> E."""
+        return {chain: at.end for chain, at in self.chains.items()}
+
+    def refusal(self, request: PushRequest) -> str:
+        """Why the content of a push cannot be applied, naming table or array and key; "" if it can. Changes nothing."""
+        if request.start == request.end and (request.keys or request.dense):
+            return "an empty range carries no gradients"
+        if request.keys.keys() != request.gradients.keys():
+            return f"keys of tables {sorted(request.keys)}, gradients of {sorted(request.gradients)}"
+        for name, keys in request.keys.items():
+            table = self.tables.get(name)
+            if table is None:
+                return f"table {name!r} is not in model {self.spec.name!r}"
+            fault = self._table_fault(table, keys, request.gradients[name])
+            if fault:
+                return f"table {name!r}: {fault}"
+        for name, gradient in request.dense.items():
+            fault = self.dense.refusal(name, gradient)
+            if fault:
+                return fault
+            if not (np.abs(gradient) <= GRADIENT_MAX).all():
+                return f"dense array {name!r}: gradient is not finite, or beyond {GRADIENT_MAX}"
+        return ""
+
+    def _table_fault(self, table: Table, keys: Keys, gradients: Rows) -> str:
+        if keys.dtype != np.uint64 or keys.ndim != 1:
+            return f"keys are {keys.dtype} {keys.shape}, expected uint64 (n,)"
+        expected = (len(keys), table.spec.dim)
+        if gradients.dtype != np.float32 or gradients.shape != expected:
+            return f"gradients are {gradients.dtype} {gradients.shape}, expected float32 {expected}"
+        fault, i = _first_fault(keys, gradients, self.slot_map.owner, self.shard, GRADIENT_MAX)
+        if fault == _NOT_RISING:
+            return f"key {keys[i]} stands after {keys[i - 1]}: keys must be unique and rising"
+        if fault == _FOREIGN:
+            return f"key {keys[i]} belongs to another shard"
+        if fault == _NOT_FINITE:
+            return f"gradient of key {keys[i]} is not finite, or beyond {GRADIENT_MAX}"
+        return ""
+
+    def reserve(self, request: PushRequest) -> None:
+        """Make room for every table's rows before any is changed (S4). MemoryError leaves the model as it was."""
+        for name, keys in request.keys.items():
+            self.tables[name].reserve(keys)
+
+    def apply(self, request: PushRequest, empty: bool) -> None:
+        """Apply a push that starts at E, was not refused and has room; `empty` moves progress only (S4).
+
+        Parameters and progress change here and nowhere else, and nothing here raises half-way.
+        """
+        self.version += 1
+        if empty:
+            self.refused += 1
+        else:
+            for name, keys in request.keys.items():
+                self.tables[name].apply(keys, request.gradients[name], self.version, request.event_time_max_ms)
+            self.dense.apply(request.dense)
+        at = self.chains[request.chain]
+        self.chains[request.chain] = ChainProgress(
+            end=request.end,
+            row_hash=(at.row_hash + request.row_hash) % HASH_MODULUS,
+            barrier=max(at.barrier, request.barrier),
+            rows=at.rows + request.rows,
+        )
+        # Set, not raised: where the chains of a partition interleave, reading a record again is harmless and
+        # skipping one is not.
+        self.next_record[request.partition] = request.next_record
+        self.event_time_max_ms = max(self.event_time_max_ms, request.event_time_max_ms)
+
+    def snapshot(self) -> Snapshot:
+        """An exact copy. It copies every row: O(rows) memory and time while the writer waits."""
+        return Snapshot(
+            spec=self.spec,
+            begun=dict(self.begun),
+            progress=self.progress,
+            shard=self.shard,
+            map_epoch=self.slot_map.epoch,
+            slots=self.slot_map.owned(self.shard),
+            tables={name: table.items() for name, table in self.tables.items()},
+            dense=self.dense.items(),
+            refused=self.refused,
+        )
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Become the snapshot, which covers exactly this shard's slots. For a state that nothing was applied to."""
+        for name, table in self.tables.items():
+            table.load(snapshot.tables[name])
+        self.dense.load(snapshot.dense)
+        self.chains, self.next_record = dict(snapshot.progress.chains), dict(snapshot.progress.next_record)
+        self.version, self.event_time_max_ms = snapshot.progress.version, snapshot.progress.event_time_max_ms
+        self.refused = snapshot.refused
+
+    def validate(self) -> None:
+        """AssertionError if an invariant does not hold. Reads everything; for tests."""
+        for name, table in self.tables.items():
+            table.validate()
+            items = table.items()
+            assert (items.version <= self.version).all(), f"table {name!r} knows a version that has not been"
+            assert (items.touched_ms <= self.event_time_max_ms).all(), f"table {name!r} is younger than its shard"
+            assert (self.slot_map.owner[slot_of(items.keys)] == self.shard).all(), f"table {name!r}: foreign key"
+        self.dense.validate()
+        assert self.chains.keys() == self.begun.keys(), "begin names all chains (S5)"
+        for chain, at in self.chains.items():
+            assert at.end >= self.begun[chain], f"chain {chain!r} went back"
+            assert 0 <= at.row_hash < HASH_MODULUS
