@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from paramserver.clocks import Clocks
 from paramserver.messages import Epoch, StartOutcome, StartRequest
@@ -51,6 +51,26 @@ def test_two_learners_at_s_0_walk_in_step():
     assert d.start(a, 1).outcome is WAIT  # b's has not
     assert d.ended(b, 0)
     assert d.start(a, 1).clock == 1
+
+
+def test_at_s_0_a_learner_alone_has_one_batch_in_flight():
+    d = Driver()
+    a = d.join("a")
+    assert d.start(a, 0).clock == 0
+    assert d.start(a, 1).outcome is WAIT
+    d.ended(a, 0)
+    assert d.start(a, 1).clock == 1
+
+
+def test_an_old_confirmation_is_not_one_of_the_present_list():
+    d = Driver()
+    a = d.join("a")
+    old = d.clocks.allow_list()
+    b = d.clocks.join("m", "b", 0).epoch
+    for shard in range(2):
+        d.clocks.confirm(old.era, old.sequence, shard, 1)
+    assert d.start(b, 0).outcome is WAIT
+    assert d.start(a, 0).outcome is ADMITTED
 
 
 def test_a_batch_may_run_ahead_by_s():
@@ -234,7 +254,7 @@ def test_a_hold_stops_starts_but_not_what_catches_up():
     assert reply.outcome is WAIT_CUT
     assert reply.highest == {"label/0": 10}
     assert d.start(b, 5, 10).outcome is ADMITTED
-    assert d.start(b, 10, 10, barrier=1).outcome is WAIT_CUT
+    assert d.start(b, 10, 10, barrier=1).outcome is ADMITTED
     assert d.start(b, 0, 5, chain="label/1").outcome is WAIT_CUT
     d.clocks.release("m", "other")
     assert d.start(b, 10, 20).outcome is WAIT_CUT
@@ -301,113 +321,121 @@ class Ssp(RuleBasedStateMachine):
 
     SHARDS = 2
     LEARNERS = 3
-    epochs = Bundle("epochs")
+    who = st.integers(0, LEARNERS - 1)
+    any_shard = st.integers(0, SHARDS - 1)
 
     def __init__(self) -> None:
         super().__init__()
-        self.clocks = Clocks(1, self.SHARDS, 1, lease_ms=100, stated_max_ms=300)
         self.now_ms = 0
-        self.allowed: list[tuple[int, frozenset[Epoch]]] = [(0, frozenset())] * self.SHARDS
-        self.read_floor = [-1] * self.SHARDS  # the largest c - s - 1 of any read
-        self.pushes: dict[tuple[Epoch, int], set[int]] = {}  # running batch -> shards that have not applied it
-        self.next_range = 0
-        self.requests: list[StartRequest] = []
-        self.tickets = 0
+        self.allowed: list[tuple[int, tuple[Epoch, ...]]] = [(0, ())] * self.SHARDS
+        self.read_floor = -1  # the largest c - s - 1 of any read
+        self.running: dict[tuple[Epoch, int], set[int]] = {}  # batch -> shards that have not applied it
+        self.ended: set[tuple[Epoch, int]] = set()
+        self.sent: list[StartRequest] = []
         self.minimum = 0
 
-    @rule(learner=st.integers(0, LEARNERS - 1), target=epochs)
-    def join(self, learner: int) -> Epoch:
-        return self.clocks.join("m", str(learner), self.now_ms).epoch
+    @initialize(staleness=st.integers(0, 2))
+    def begin(self, staleness: int) -> None:
+        self.clocks = Clocks(1, self.SHARDS, staleness, lease_ms=100, stated_max_ms=300)
+        self.epochs = [self.clocks.join("m", str(n), 0).epoch for n in range(self.LEARNERS)]
+        for shard in range(self.SHARDS):
+            self.tell(shard)
 
-    @rule(shard=st.integers(0, SHARDS - 1))
+    @rule(n=who)
+    def join_again(self, n: int) -> None:
+        """A learner that crashed or was fenced: nothing more is asked for its old epoch, but what it sent may arrive."""
+        self.epochs[n] = self.clocks.join("m", str(n), self.now_ms).epoch
+
+    @rule(shard=any_shard)
     def tell(self, shard: int) -> None:
         allow = self.clocks.allow_list()
-        if allow.sequence >= self.allowed[shard][0]:
-            self.allowed[shard] = (allow.sequence, frozenset(allow.epochs))
+        self.allowed[shard] = (allow.sequence, allow.epochs)
         self.clocks.confirm(allow.era, allow.sequence, shard, 1)
 
-    @rule(epoch=epochs, repeat=st.booleans())
-    def start(self, epoch: Epoch, repeat: bool) -> None:
-        if repeat and self.requests:
-            request = self.requests[len(self.requests) // 2]
-        else:
-            self.tickets += 1
-            self.next_range += 1
-            request = StartRequest("m", epoch, "c", self.next_range, self.next_range + 1, 0, self.tickets)
-            self.requests.append(request)
+    @rule(n=who, length=st.integers(1, 2))
+    def start(self, n: int, length: int) -> None:
+        at = len(self.sent)
+        self._start(StartRequest("m", self.epochs[n], "c", at, at + length, 0, ticket=at + 1))
+
+    @rule(n=who)
+    def start_more(self, n: int) -> None:
+        self.start(n, 1)
+
+    @precondition(lambda self: self.sent)
+    @rule(back=st.integers(1, 6))
+    def start_arrives_again(self, back: int) -> None:
+        request = self.sent[-min(back, len(self.sent))]
         before = self.clocks.counts["admitted"]
+        self.clocks.start(request, self.now_ms)
+        assert self.clocks.counts["admitted"] == before, "a message was admitted as a second batch"
+
+    def _start(self, request: StartRequest) -> None:
+        self.sent.append(request)
         reply = self.clocks.start(request, self.now_ms)
-        if self.clocks.counts["admitted"] == before:
+        if reply.outcome is not ADMITTED:
             return
-        assert not repeat or request.ticket >= self.tickets or (request.epoch, reply.clock) not in self.pushes
-        staleness = self.clocks.models["m"].staleness
-        if staleness >= 0:  # the read is at once, and at once is the hardest for the bound
-            self.read_floor = [max(floor, reply.clock - staleness - 1) for floor in self.read_floor]
-        self.pushes[request.epoch, reply.clock] = set(range(self.SHARDS))
+        batch = (request.epoch, reply.clock)
+        assert batch not in self.running
+        assert batch not in self.ended
+        self.running[batch] = set(range(self.SHARDS))
+        # The read is at once: the earliest, and so the hardest for the bound.
+        self.read_floor = max(self.read_floor, reply.clock - self.clocks.models["m"].staleness - 1)
 
-    @precondition(lambda self: self.pushes)
-    @rule(data=st.data(), shard=st.integers(0, SHARDS - 1))
-    def push(self, data: st.DataObject, shard: int) -> None:
-        batch = data.draw(st.sampled_from(sorted(self.pushes)))
-        epoch, clock = batch
-        if epoch not in self.allowed[shard][1] or shard not in self.pushes[batch]:
-            return
-        assert clock > self.read_floor[shard], f"stamp {clock} arrives after a read that was to see it"
-        self.pushes[batch].discard(shard)
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), shards=st.sampled_from([(0,), (1,), (0, 1)]), end=st.booleans())
+    def push(self, data: st.DataObject, shards: tuple[int, ...], end: bool) -> None:
+        batch = data.draw(st.sampled_from(sorted(self.running)))
+        for shard in shards:
+            if batch[0] in self.allowed[shard][1] and shard in self.running[batch]:
+                assert batch[1] > self.read_floor, f"stamp {batch[1]} arrives after a read that was to see it"
+                self.running[batch].discard(shard)
+        if end and not self.running[batch]:
+            self._end(batch)
 
-    @precondition(lambda self: self.pushes)
-    @rule(data=st.data(), abandon=st.booleans(), repeat=st.booleans())
-    def end(self, data: st.DataObject, abandon: bool, repeat: bool) -> None:
-        batch = data.draw(st.sampled_from(sorted(self.pushes)))
-        if self.pushes[batch] and not abandon:
-            return
-        del self.pushes[batch]
-        for _ in range(1 + repeat):
-            self.clocks.ended("m", *batch, self.now_ms)
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def abandon(self, data: st.DataObject) -> None:
+        self._end(data.draw(st.sampled_from(sorted(self.running))))
 
-    @rule(epoch=epochs)
-    def park(self, epoch: Epoch) -> None:
-        self.clocks.park("m", epoch, self.now_ms)
+    def _end(self, batch: tuple[Epoch, int]) -> None:
+        del self.running[batch]
+        self.ended.add(batch)
+        self.clocks.ended("m", *batch, self.now_ms)
 
-    @rule(epoch=epochs, doing=st.sampled_from(["computing", "rewinding", "waiting", "parked"]))
-    def renew(self, epoch: Epoch, doing: str) -> None:
-        self.clocks.renew("m", epoch, doing, self.now_ms)
+    @precondition(lambda self: self.ended)
+    @rule(data=st.data())
+    def ended_arrives_again(self, data: st.DataObject) -> None:
+        self.clocks.ended("m", *data.draw(st.sampled_from(sorted(self.ended))), self.now_ms)
 
-    @rule(ms=st.integers(1, 150))
+    @rule(n=who, doing=st.sampled_from(["computing", "waiting", "parked"]))
+    def renew(self, n: int, doing: str) -> None:
+        self.clocks.renew("m", self.epochs[n], doing, self.now_ms)
+
+    @rule(ms=st.integers(10, 60))
     def time_passes(self, ms: int) -> None:
         self.now_ms += ms
         self.clocks.tick(self.now_ms)
 
-    @rule(staleness=st.integers(-1, 3))
-    def set_staleness(self, staleness: int) -> None:
-        self.clocks.set_staleness("m", staleness)
-
-    @rule(cut=st.sampled_from(["x", "y"]), top=st.integers(0, 40))
-    def hold(self, cut: str, top: int) -> None:
-        self.clocks.hold("m", cut, 100, {"c": top}, self.now_ms)
-
-    @rule(cut=st.sampled_from(["x", "y"]))
-    def release(self, cut: str) -> None:
-        self.clocks.release("m", cut)
-
-    @rule(gone=consumes(epochs))
-    def forget(self, gone: Epoch) -> None:
-        """A learner that crashes: nobody hears of this epoch again; what it sent may still arrive."""
+    @rule(top=st.integers(0, 60), release=st.booleans())
+    def hold(self, top: int, release: bool) -> None:
+        if release:
+            self.clocks.release("m", "cut")
+        else:
+            self.clocks.hold("m", "cut", 100, {"c": top}, self.now_ms)
 
     @invariant()
     def the_minimum_never_falls(self) -> None:
-        model = self.clocks.models.get("m")
-        if model is not None:
-            assert model.minimum() >= self.minimum
-            self.minimum = model.minimum()
+        if hasattr(self, "clocks"):
+            minimum = self.clocks.models["m"].minimum()
+            assert minimum >= self.minimum
+            self.minimum = minimum
 
     @invariant()
     def parked_means_nothing_outstanding(self) -> None:
-        for model in self.clocks.models.values():
-            for member in model.members.values():
-                assert not (member.parked and member.outstanding)
-                assert all(clock < member.started for clock in member.outstanding)
+        for member in self.clocks.models["m"].members.values() if hasattr(self, "clocks") else ():
+            assert not (member.parked and member.outstanding)
+            assert all(clock < member.started for clock in member.outstanding)
 
 
 TestSsp = Ssp.TestCase
-TestSsp.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestSsp.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)

@@ -1,0 +1,107 @@
+"""Both ports of the parameter server in memory, over the same cores as the server: no network, no disk, no clock.
+
+Time comes from the function that is handed in, parts of checkpoints go to the mapping that is handed in. Nothing here
+is locked: whoever shares one between threads serialises the calls.
+"""
+
+from collections.abc import Callable, MutableMapping
+
+from paramserver.clocks import Clocks
+from paramserver.messages import (
+    Epoch,
+    MarkReply,
+    ModelSpec,
+    PullReply,
+    PullRequest,
+    PushReply,
+    PushRequest,
+    StartReply,
+    StartRequest,
+)
+from paramserver.partfile import encode_part, part_info, part_name
+from paramserver.ports import JoinReply, PartInfo, ProgressReply
+from paramserver.shard import Shard
+
+
+class LocalShard:
+    """`ShardPort` over a shard core. `files` maps a URL to the bytes written there."""
+
+    def __init__(self, shard: Shard, files: MutableMapping[str, bytes] | None = None) -> None:
+        self.shard = shard
+        self.files: MutableMapping[str, bytes] = {} if files is None else files
+
+    def begin(self, spec: ModelSpec, vector: dict[str, int], dense: dict[str, object]) -> ProgressReply:
+        return self.shard.begin(spec, vector, dense)
+
+    def progress(self, model: str) -> ProgressReply:
+        return self.shard.progress(model)
+
+    def pull(self, request: PullRequest) -> PullReply:
+        return self.shard.pull(request)
+
+    def push(self, request: PushRequest) -> PushReply:
+        return self.shard.push(request)
+
+    def mark(self, model: str, cut: str, vector: dict[str, int]) -> MarkReply:
+        return self.shard.mark(model, cut, vector)
+
+    def unmark(self, model: str, cut: str) -> None:
+        self.shard.unmark(model, cut)
+
+    def write_part(self, model: str, cut: str, url: str, parent: str | None) -> PartInfo:
+        snapshot = self.shard.marked(model, cut)
+        target = f"{url.rstrip('/')}/{part_name(self.shard.index)}"
+        data = encode_part(snapshot)
+        self.files[target] = data
+        return part_info(snapshot, target, data)
+
+    def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
+        self.shard.settle(model, cut, manifest_sha256)
+
+    def allow(self, era: int, sequence: int, epochs: list[Epoch], incarnation: int | None = None) -> int:
+        if incarnation is not None and incarnation != self.shard.incarnation:
+            return self.shard.incarnation
+        return self.shard.allow(era, sequence, epochs)
+
+
+class LocalClock:
+    """`ClockPort` over the clock core. `now_ms` answers the time, `tell` (below) carries the allow list."""
+
+    def __init__(self, clocks: Clocks, now_ms: Callable[[], int]) -> None:
+        self.clocks, self.now_ms = clocks, now_ms
+
+    def tell(self, shards: dict[int, LocalShard]) -> None:
+        """What the clock holder does at each beat: expire leases, and bring every shard the allow list (K5)."""
+        self.clocks.tick(self.now_ms())
+        for index, shard in shards.items():
+            allow = self.clocks.allow_list()
+            for _ in range(2):  # the second time under the incarnation that answered the first
+                named = self.clocks.incarnations.get(index, 0)
+                answered = shard.allow(allow.era, allow.sequence, list(allow.epochs), named)
+                self.clocks.confirm(allow.era, allow.sequence if answered == named else 0, index, answered)
+                if answered == named:
+                    break
+
+    def join(self, model: str, learner: str) -> JoinReply:
+        return self.clocks.join(model, learner, self.now_ms())
+
+    def start(self, request: StartRequest) -> StartReply:
+        return self.clocks.start(request, self.now_ms())
+
+    def ended(self, model: str, epoch: Epoch, clock: int) -> bool:
+        return self.clocks.ended(model, epoch, clock, self.now_ms())
+
+    def park(self, model: str, epoch: Epoch) -> bool:
+        return self.clocks.park(model, epoch, self.now_ms())
+
+    def renew(self, model: str, epoch: Epoch, doing: str) -> dict[int, int] | None:
+        return self.clocks.renew(model, epoch, doing, self.now_ms())
+
+    def hold(self, model: str, cut: str, lease_ms: int, highest: dict[str, int]) -> bool:
+        return self.clocks.hold(model, cut, lease_ms, highest, self.now_ms())
+
+    def release(self, model: str, cut: str) -> None:
+        self.clocks.release(model, cut)
+
+    def set_staleness(self, model: str, staleness: int) -> None:
+        self.clocks.set_staleness(model, staleness)

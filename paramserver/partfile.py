@@ -1,0 +1,54 @@
+"""A part of a checkpoint as the bytes of one safetensors file, and back."""
+
+import hashlib
+import json
+import struct
+
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from paramserver.part import from_arrays, to_arrays
+from paramserver.ports import PartInfo
+from paramserver.state import Snapshot
+
+
+def part_name(shard: int) -> str:
+    """The file of a shard's part, in the folder of its checkpoint."""
+    return f"part-{shard}.safetensors"
+
+
+def encode_part(snapshot: Snapshot) -> bytes:
+    arrays, metadata = to_arrays(snapshot)
+    data: bytes = save(arrays, metadata)
+    return data
+
+
+def decode_part(data: bytes) -> Snapshot:
+    """The snapshot in a part's bytes. ValueError if they are no safetensors file, or not of a part we can read."""
+    try:
+        arrays = load(data)
+    except SafetensorError as error:
+        raise ValueError(f"not a safetensors file: {error}") from error
+    return from_arrays(arrays, _metadata(data))
+
+
+def part_info(snapshot: Snapshot, url: str, data: bytes) -> PartInfo:
+    """What is said of a full part whose file stands at `url`."""
+    return PartInfo(
+        shard=snapshot.shard,
+        url=url,
+        sha256=hashlib.sha256(data).hexdigest(),
+        bytes=len(data),
+        rows=sum(len(items.keys) for items in snapshot.tables.values()),
+        tombstones=0,
+        kind="full",
+        progress=snapshot.progress,
+    )
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The text in a safetensors header: 8 bytes of length, then JSON with `__metadata__`."""
+    (size,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + size])
+    metadata: dict[str, str] = header.get("__metadata__", {})
+    return metadata
