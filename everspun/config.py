@@ -72,6 +72,21 @@ class ReplayConfig:
 
 
 @dataclass(frozen=True)
+class LimitsConfig:
+    """What `everspun status` calls broken (exit code 1). 0 = no limit."""
+
+    model_age_max_s: float = field(default=0.0, metadata={"help": "age of the served checkpoint, seconds"})
+    data_age_max_s: float = field(default=0.0, metadata={"help": "age of the newest event the served model learned"})
+    calibration_band: float = field(default=0.0, metadata={"help": "progressive calibration may leave 1 by this much"})
+    staleness_p99_max: float = field(default=0.0, metadata={"help": "99th percentile of updates between read and write"})
+
+    def __post_init__(self) -> None:
+        for name in ("model_age_max_s", "data_age_max_s", "calibration_band", "staleness_p99_max"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: 0 (no limit) or more")
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole file. Sections that are left out have their defaults."""
 
@@ -85,6 +100,7 @@ class Config:
     checkpointer: CheckpointerConfig = field(default_factory=CheckpointerConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
 
 
 def load(path: Path, overrides: typing.Sequence[str] = ()) -> Config:

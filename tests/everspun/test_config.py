@@ -1,0 +1,72 @@
+"""The config file: every problem is told with key, value, what is allowed, and the nearest known key."""
+
+import dataclasses
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from everspun import config
+from everspun.config import Config, ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(tmp_path: Path, text: str, *overrides: str) -> Config:
+    path = tmp_path / "everspun.toml"
+    path.write_text(text)
+    return config.load(path, overrides)
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path):
+    assert load(tmp_path, "") == Config()
+
+
+def test_overrides_win(tmp_path: Path):
+    read = load(tmp_path, "[run]\nshards = 2\n", "run.shards=3", "stream.topic_prefix=shop-")
+    assert read.run.shards == 3
+    assert read.stream.topic_prefix == "shop-"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[strem]\n", "unknown key 'strem'; did you mean 'stream'?"),
+        ("[run]\nlerners = 2\n", "unknown key 'run.lerners'; did you mean 'learners'?"),
+        ("[run]\nlearners = 0\n", "learners = 0: at least 1"),
+        ("[run]\nlearners = '2'\n", "run.learners = '2': expected int, got str"),
+        ("[run]\nlearners = true\n", "expected int, got bool"),
+        ("run = 3\n", "[run] must be a table"),
+        ("[stream]\nwindow_ms = 0\n", "window_ms = 0"),
+        ("[stream]\nheartbeat_ms = 9000000\n", "heartbeat_ms = 9000000"),
+        ("[replay]\nbarrier_ms = -1\n", "barrier_ms = -1"),
+        ("[run\n", "everspun.toml"),
+    ],
+)
+def test_what_is_wrong_is_told(tmp_path: Path, text: str, told: str):
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, text)
+    assert told in str(error.value)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path):
+    with pytest.raises(ConfigError, match="everspun config --example"):
+        config.load(tmp_path / "none.toml")
+
+
+def test_every_key_has_a_meaning():
+    for section in dataclasses.fields(Config):
+        kind = type(getattr(Config(), section.name))
+        for item in dataclasses.fields(kind):
+            assert item.metadata.get("help"), f"{section.name}.{item.name} has no help"
+
+
+@pytest.mark.parametrize("name", ["example.toml", "demo.toml"])
+def test_shipped_files_are_valid(tmp_path: Path, name: str):
+    path = tmp_path / name
+    path.write_text(files("everspun").joinpath(name).read_text())
+    config.load(path)
+
+
+def test_the_reference_page_is_current():
+    assert (ROOT / "docs" / "configuration.md").read_text() == config.markdown() + "\n"
