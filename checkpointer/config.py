@@ -1,0 +1,90 @@
+"""Settings of the checkpointer and of serving replicas."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+def _at_least(config: object, minimum: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value < minimum:
+            raise ValueError(f"{name} = {value}: allowed is {minimum:g} or more")
+
+
+@dataclass(frozen=True)
+class CheckpointerConfig:
+    """When cuts are taken, where checkpoints are kept, and what one must pass to be published."""
+
+    root: str = _option(
+        "var/checkpoints", "directory or fsspec URL of the checkpoints; replicas and shards read it too"
+    )
+    interval_ms: int = _option(60_000, "wall time between cuts, ms; 0 = not by wall time")
+    event_interval_ms: int = _option(
+        0, "event time between cuts, ms; 0 = not by event time. Barriers always count (E3)"
+    )
+    begin: str = _option("beginning", "where a new model starts in impressions: 'beginning' or 'end' (S5)")
+    keep: int = _option(5, "checkpoints kept beside the head, what is served, and their parents")
+    keep_rejected: int = _option(2, "rejected checkpoints kept, to be looked at")
+    hold_lease_ms: int = _option(
+        2_000, "the stop of starts runs out by itself after this long without renewal, ms (X1)"
+    )
+    cut_timeout_ms: int = _option(30_000, "a cut that takes longer is abandoned and tried again, ms")
+    retry_ms: int = _option(200, "pause before an abandoned cut is tried again, ms")
+    poll_ms: int = _option(20, "pause between two looks at the shards, ms")
+    evaluation_wait_ms: int = _option(
+        300,
+        "how long a manifest waits for the evaluations of the rows it has learned, ms; later ones count to the next",
+    )
+    gate_timeout_ms: int = _option(20_000, "a clean process that has not answered by then fails its gates, ms")
+    prediction_mean_min: float = _option(1e-6, "the mean prediction since the parent must be at least this")
+    prediction_mean_max: float = _option(0.999999, "the mean prediction since the parent must be at most this")
+    entropy_band: float = _option(
+        0.1, "normalized entropy since the parent may be worse than the last published one's by this factor; 0 = off"
+    )
+    entropy_rows_min: int = _option(1_000, "scored rows that a comparison of normalized entropy needs on both sides")
+    golden: str = _option("", "JSON-lines file of rows that every checkpoint must answer in range; empty = none")
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "interval_ms", "event_interval_ms", "keep_rejected", "retry_ms", "evaluation_wait_ms")
+        _at_least(self, 1, "keep", "hold_lease_ms", "cut_timeout_ms", "poll_ms", "gate_timeout_ms", "entropy_rows_min")
+        _at_least(self, 0, "entropy_band")
+        if not self.root:
+            raise ValueError("root = '': allowed is a directory or an fsspec URL")
+        if self.begin not in ("beginning", "end"):
+            raise ValueError(f"begin = {self.begin!r}: allowed is 'beginning' or 'end'")
+        if not 0 <= self.prediction_mean_min < self.prediction_mean_max <= 1:
+            raise ValueError(
+                f"prediction_mean_min = {self.prediction_mean_min}, prediction_mean_max = {self.prediction_mean_max}: "
+                "allowed is 0 <= min < max <= 1"
+            )
+
+
+@dataclass(frozen=True)
+class ServingConfig:
+    """A replica: how it follows checkpoints, and what it answers."""
+
+    host: str = _option("127.0.0.1", "address the HTTP server binds to")
+    port: int = _option(0, "port of the first replica; further ones take the next; 0 = any free one")
+    follow_topic: bool = _option(True, "hear of checkpoints from Kafka; the pointer file is looked at in any case")
+    poll_ms: int = _option(1_000, "time between two looks at the pointer file, ms")
+    retry_ms: int = _option(30_000, "a refused checkpoint is tried again after this long, ms")
+    fallback_probability: float = _option(-1.0, "answered without a model; -1 = the model's configured prior")
+    request_bytes_max: int = _option(16_777_216, "largest request body, bytes")
+    request_rows_max: int = _option(50_000, "most rows in one request")
+    requests_max: int = _option(64, "requests answered at once; further ones are told 503")
+    request_timeout_s: float = _option(10.0, "a connection that is silent for this long is closed, s")
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "poll_ms", "retry_ms", "request_bytes_max", "request_rows_max", "requests_max")
+        if not 0 <= self.port <= 65_535:
+            raise ValueError(f"port = {self.port}: allowed is 0 (any) to 65535")
+        if not (self.fallback_probability == -1.0 or 0 <= self.fallback_probability <= 1):
+            raise ValueError(
+                f"fallback_probability = {self.fallback_probability}: allowed is -1 (the prior), or 0 to 1"
+            )
+        if not self.request_timeout_s > 0:
+            raise ValueError(f"request_timeout_s = {self.request_timeout_s}: allowed is above 0")

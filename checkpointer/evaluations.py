@@ -1,0 +1,80 @@
+"""Evaluation sums by cut: which scored batches belong to a checkpoint, each counted once (E1)."""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from checkpointer.manifest import Evaluation
+
+_SUMS = tuple(f.name for f in fields(Evaluation) if f.name != "batches")
+
+
+@dataclass
+class Evaluations:
+    """Folds the records of `evaluations` of one model. Keyed (model, chain, start); the first counts (E1).
+
+    A record counts to the first cut taken after it was read whose vector has reached its end. So sums may lag by what
+    had not been read when a manifest was written, and no record counts twice or, while this lives, never.
+    """
+
+    model: str
+    #: starts remembered per chain; a repeat of an older one is told by being below them all
+    starts_max: int = 65_536
+    rows_seen: int = 0
+    records_bad: int = 0
+    _waiting: dict[str, dict[int, tuple[int, Evaluation]]] = field(default_factory=dict)
+    _starts: dict[str, set[int]] = field(default_factory=dict)
+    _order: dict[str, deque[int]] = field(default_factory=dict)
+    _floor: dict[str, int] = field(default_factory=dict)
+
+    def skip(self, vector: Mapping[str, int]) -> None:
+        """What starts below this vector was counted by a checkpoint that is there already."""
+        for chain, end in vector.items():
+            self._floor[chain] = max(end, self._floor.get(chain, 0))
+
+    def add(self, record: Mapping[str, Any]) -> bool:
+        """Whether this record is the first of its key. One that cannot be read is counted in `records_bad`."""
+        if record.get("model") != self.model:
+            return False
+        try:
+            chain, start, end = str(record["chain"]), int(record["start"]), int(record["end"])
+            sums = Evaluation(1, **{name: record.get(name) or 0 for name in _SUMS})
+            finite = all(float("-inf") < getattr(sums, name) < float("inf") for name in _SUMS)
+        except (KeyError, TypeError, ValueError):
+            self.records_bad += 1
+            return False
+        if not finite:
+            self.records_bad += 1
+            return False
+        if not self._is_first(chain, start):
+            return False
+        self._waiting.setdefault(chain, {})[start] = (end, sums)
+        self.rows_seen += sums.rows
+        return True
+
+    def rows_within(self, vector: Mapping[str, int]) -> int:
+        """Scored rows that `take` would count."""
+        return sum(s.rows for c, w in self._waiting.items() for end, s in w.values() if end <= vector.get(c, -1))
+
+    def take(self, vector: Mapping[str, int]) -> Evaluation:
+        """The sums of all that ended at or before this vector (chain -> E), which are then forgotten."""
+        total = Evaluation()
+        for chain, waiting in self._waiting.items():
+            upto = vector.get(chain, -1)
+            for start in [s for s, (end, _) in waiting.items() if end <= upto]:
+                total += waiting.pop(start)[1]
+        return total
+
+    def _is_first(self, chain: str, start: int) -> bool:
+        starts = self._starts.setdefault(chain, set())
+        if start in starts or start < self._floor.get(chain, 0):
+            return False
+        order = self._order.setdefault(chain, deque())
+        starts.add(start)
+        order.append(start)
+        if len(order) > self.starts_max:
+            oldest = order.popleft()
+            starts.discard(oldest)
+            self._floor[chain] = max(oldest + 1, self._floor.get(chain, 0))
+        return True
