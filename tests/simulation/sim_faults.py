@@ -85,6 +85,7 @@ class Faults:
 
     def _clock_jump(self, target: Process, fault: Fault) -> None:
         target.clock_offset_ms = fault.by_ms
+        target.leapt_ms += max(0, fault.by_ms)
         self.world.time.after(fault.for_ms, lambda: setattr(target, "clock_offset_ms", 0))
 
     def _weather(self, target: Process, fault: Fault, **what: object) -> None:

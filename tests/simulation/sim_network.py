@@ -12,6 +12,8 @@ from typing import Any
 
 from sim_clock import Action, Trace, VirtualTime
 
+from paramserver.ports import Refused
+
 
 @dataclass
 class Weather:
@@ -38,6 +40,7 @@ class Process:
         self.alive, self.life = False, 0
         self.asleep_until_ms = 0
         self.clock_offset_ms = 0
+        self.leapt_ms = 0
         self.weather: list[Weather] = []
         self.disk: dict[str, Any] = {}
         self._deferred: list[Action] = []
@@ -84,6 +87,18 @@ class Process:
     def clock_ms(self) -> int:
         """This host's clock, which a fault may have moved."""
         return self.world.time.now_ms + self.clock_offset_ms
+
+    def steady_ms(self) -> int:
+        """This host's monotonic clock: it never goes back, and a fault may have made it leap forward."""
+        return self.world.time.now_ms + self.leapt_ms
+
+    @staticmethod
+    def guarded(work: Callable[[], Any]) -> Any:
+        """The work's result; a refusal is one too."""
+        try:
+            return work()
+        except Refused as refusal:
+            return refusal
 
     def after(self, delay_ms: float, action: Action) -> None:
         """A timer of this life: it does not fire after a crash, and fires late after a sleep."""

@@ -1,0 +1,50 @@
+"""The toy model, from whose parameters it can be read which rows a shard learned and how often (I3).
+
+Every labelled impression has one row on every shard; the optimizer is SGD at rate 1 and the gradient is -1, so a row's
+weight is the number of times that its impression changed the shard.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from sim_scenario import MODEL, SHARDS, TABLE
+
+from paramserver.messages import DenseSpec, Keys, ModelSpec, Rows, TableSpec
+from paramserver.slots import SlotMap, slot_of
+
+SPEC = ModelSpec(
+    name=MODEL,
+    digest="toy-1",
+    tables=(TableSpec(TABLE, dim=1, optimizer="sgd", options={"rate": 1.0}),),
+    dense=DenseSpec({}, "sgd", {"rate": 1.0}),
+)
+SLOT_MAP = SlotMap.even(SHARDS)
+_NONCE_BITS = 6
+_known: dict[tuple[int, int, int], int] = {}
+
+
+def key_of(shard: int, partition: int, position: int) -> int:
+    """The key of an impression on a shard: the first of 64 candidates that the slot map gives to that shard."""
+    found = _known.get((shard, partition, position))
+    if found is None:
+        base = ((partition << 50 | position) << 4 | shard) << _NONCE_BITS
+        candidates = np.arange(base, base + (1 << _NONCE_BITS), dtype=np.uint64)
+        mine = np.flatnonzero(SLOT_MAP.owner[slot_of(candidates)] == shard)
+        found = _known[shard, partition, position] = base + int(mine[0])
+        if len(_known) > 200_000:
+            _known.clear()
+    return found
+
+
+def keys_of(shard: int, partition: int, positions: npt.NDArray[np.int64]) -> Keys:
+    """Rising, as positions rise."""
+    return np.array([key_of(shard, partition, int(p)) for p in positions], np.uint64)
+
+
+def gradients(count: int) -> Rows:
+    return np.full((count, 1), -1.0, np.float32)
+
+
+def impression_of(key: int) -> tuple[int, int, int]:
+    """(shard, partition, position) of a key."""
+    rest = key >> _NONCE_BITS
+    return rest & 15, rest >> 54, (rest >> 4) & ((1 << 50) - 1)

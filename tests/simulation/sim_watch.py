@@ -1,0 +1,151 @@
+"""The watcher: sees everything that happens, at the moment it happens, and keeps its own account of what must hold.
+
+It is told of every record that lands, every read and every push of every shard, and raises `Violation` naming the
+invariant. It folds `examples` itself and never asks a core what is right.
+"""
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+from sim_log import Message
+
+from paramserver.messages import HASH_MODULUS, Epoch, Outcome, PullReply, PushReply, PushRequest
+from stream.examples import BatchHeader, decode_examples
+from stream.record import Record
+from stream.rowhash import row_hashes
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+    def __init__(self, invariant: str, what: str) -> None:
+        super().__init__(f"{invariant}: {what}")
+        self.invariant = invariant
+
+
+@dataclass
+class Folded:
+    """One `label` chain as it stands in the log: its records, and its rows with the running sum of their hashes."""
+
+    end: int = 0
+    barrier: int = 0
+    records: list[tuple[int, BatchHeader, Record]] = field(default_factory=list)  # E before it, header, record
+    positions: list[int] = field(default_factory=list)
+    sums: list[int] = field(default_factory=lambda: [0])
+    first_bytes: dict[tuple[int, int, int], Record] = field(default_factory=dict)
+    repeats: int = 0
+    event_time_max_ms: int = 0
+
+    def hash_between(self, start: int, end: int) -> tuple[int, int]:
+        """(rows, h) of `[start, end)`."""
+        a, b = bisect_left(self.positions, start), bisect_left(self.positions, end)
+        return b - a, (self.sums[b] - self.sums[a]) % HASH_MODULUS
+
+    def add(self, header: BatchHeader, record: Record) -> None:
+        if header.start > self.end:
+            raise Violation("I2", f"{header.chain} [{header.start}, {header.end}) dangles above {self.end} (C5)")
+        same = self.first_bytes.setdefault((header.start, header.end, header.barrier), record)
+        if (same.value, same.headers) != (record.value, record.headers):
+            a, b = BatchHeader.from_headers(same.headers), header
+            odd = {f: (getattr(a, f), getattr(b, f)) for f in a.__dataclass_fields__ if getattr(a, f) != getattr(b, f)}
+            raise Violation("I7", f"{header.chain} [{header.start}, {header.end}) written twice differs: {odd or 'rows'}")
+        if header.start <= self.end < header.end:
+            self._extend(header, record)
+        elif header.start == header.end == self.end and header.barrier > self.barrier:
+            self.barrier = header.barrier
+            self.records.append((self.end, header, record))
+        else:
+            self.repeats += 1
+
+    def _extend(self, header: BatchHeader, record: Record) -> None:
+        self.records.append((self.end, header, record))
+        if record.value:
+            rows = decode_examples(record.value)
+            low, high = row_hashes(rows)
+            for k, position in enumerate(rows.column("position").to_pylist()):
+                if position >= self.end:
+                    self.positions.append(position)
+                    self.sums.append(self.sums[-1] + int(low[k]) + (int(high[k]) << 64))
+        self.end = header.end
+
+
+@dataclass
+class Stand:
+    """What the watcher knows of one incarnation of one shard."""
+
+    ends: dict[str, int]
+    reads: dict[int, int] = field(default_factory=dict)  # era -> highest clock of a batch that read here
+    acknowledged: dict[Epoch, int] = field(default_factory=dict)  # -> version of the newest own update it was told of
+
+
+class Watch:
+    """See above."""
+
+    def __init__(self, examples: str, staleness: int) -> None:
+        self.examples, self.staleness = examples, staleness
+        self.folded: dict[int, Folded] = {}
+        self.stands: dict[tuple[int, int], Stand] = {}
+        self.counts: dict[str, int] = {}
+
+    def count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    # --- the log ---
+
+    def landed(self, message: Message, record: Record, writer: str) -> None:
+        if message.topic == self.examples:
+            self.fold(message.partition).add(BatchHeader.from_headers(record.headers), record)
+            self.count("examples")
+
+    def fold(self, partition: int) -> Folded:
+        return self.folded.setdefault(partition, Folded())
+
+    # --- the shards ---
+
+    def stands_at(self, shard: int, incarnation: int, ends: dict[str, int]) -> None:
+        """An incarnation begins or is restored."""
+        if any(i >= incarnation for s, i in self.stands if s == shard):
+            raise Violation("S2", f"shard {shard} starts as incarnation {incarnation}, which is not new")
+        self.stands[shard, incarnation] = Stand(dict(ends))
+
+    def begun(self, shard: int, incarnation: int, ends: dict[str, int]) -> None:
+        """S5: an incarnation that had no model has begun one."""
+        if not self.stands[shard, incarnation].ends:
+            self.stands[shard, incarnation].ends = dict(ends)
+
+    def read(self, shard: int, epoch: Epoch, clock: int, reply: PullReply) -> None:
+        """A pull for batch `clock` was performed (I4)."""
+        if reply.outcome is not Outcome.APPLIED:
+            return
+        stand = self.stands[shard, reply.incarnation]
+        stand.reads[epoch.era] = max(clock, stand.reads.get(epoch.era, -1))
+        if reply.version < stand.acknowledged.get(epoch, 0):
+            raise Violation("I4", f"{epoch} does not see its own update on shard {shard}")
+
+    def pushed(self, shard: int, request: PushRequest, clock: int, reply: PushReply) -> None:
+        """A push was performed; `clock` is the stamp of its batch (I3, I4)."""
+        self.count(f"push {reply.outcome.value}")
+        if reply.outcome not in (Outcome.APPLIED, Outcome.PARTLY_APPLIED):
+            return
+        stand = self.stands[shard, reply.incarnation]
+        at = stand.ends[request.chain]
+        where = f"shard {shard}.{reply.incarnation} applied {request.chain} [{request.start}, {request.end})"
+        if request.start != at:
+            raise Violation("I3", f"{where} while it stood at {at}")
+        folded = self.fold(request.partition)
+        if request.end > folded.end:
+            raise Violation("I3", f"{where}, ahead of the folded log at {folded.end}")
+        if (request.rows, request.row_hash) != folded.hash_between(request.start, request.end):
+            raise Violation("I3", f"{where} with other rows than the folded log")
+        if reply.outcome is Outcome.PARTLY_APPLIED:
+            raise Violation("I3", f"{where} only in part: {reply.detail}")
+        stand.ends[request.chain] = request.end
+        highest = stand.reads.get(request.epoch.era, -1)
+        if self.staleness >= 0 and clock <= highest - self.staleness - 1:
+            raise Violation("I4", f"{where}, stamped {clock}, after a read of batch {highest} at s={self.staleness}")
+
+    def told(self, shard: int, request: PushRequest, reply: PushReply) -> None:
+        """The learner received the answer."""
+        stand = self.stands.get((shard, reply.incarnation))
+        if stand is not None and reply.outcome is Outcome.APPLIED:
+            stand.acknowledged[request.epoch] = max(reply.version, stand.acknowledged.get(request.epoch, 0))
