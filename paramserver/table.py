@@ -31,8 +31,8 @@ class TableRows(NamedTuple):
 
     keys: Keys  # (n,) unique
     rows: Rows  # (n, stride): weights (FTRL: z), then state
-    touched_ms: npt.NDArray[np.int64]  # (n,) event time of the last push that touched it
-    version: npt.NDArray[np.int64]  # (n,) the shard's version after that push
+    touched_ms: npt.NDArray[np.int64]  # (n,) largest event time of the pushes that touched it
+    version: npt.NDArray[np.int64]  # (n,) the shard's version after the last of them
 
     def take(self, chosen: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> "TableRows":
         """A copy of the rows of these indices, or of this mask."""
@@ -80,8 +80,9 @@ def _insert(cells: Cells, keys: Keys, rows: RowNumbers, row_keys: Keys, size: in
 @kernel
 def _touch(touched: npt.NDArray[np.int64], rows: RowNumbers, version: int, event_ms: int) -> None:
     for i in range(len(rows)):
-        touched[rows[i], 0] = version
-        touched[rows[i], 1] = event_ms
+        r = rows[i]
+        touched[r, 0] = version
+        touched[r, 1] = max(touched[r, 1], event_ms)
 
 
 def _power_of_two(n: int) -> int:
@@ -139,7 +140,7 @@ class Table:
     def apply(self, keys: Keys, gradients: Rows, version: int, event_ms: int) -> None:
         """One optimizer step for each key (unique), creating unknown rows first. `reserve(keys)` has been called.
 
-        `gradients` is (n, dim) float32, finite. `version` and `event_ms` are kept as the rows' last touch.
+        `gradients` is (n, dim) float32, finite. `version` (rising) and `event_ms` are kept as the rows' last touch.
         """
         rows = self._rows_for(keys)
         self.optimizer.apply(self._slab, rows, gradients)
@@ -193,6 +194,7 @@ class Table:
             start = self._size
             self._size = _insert(self._cells, keys, rows, self._keys, start)
             self._slab[start : self._size] = self._initial(self._keys[start : self._size])
+            self._touched[start : self._size] = 0
         return rows
 
     def _initial(self, keys: Keys) -> Rows:

@@ -1,0 +1,534 @@
+"""The shard core: S1-S5, S7, X1's marking and K5's allow list, as a table of judgements and as properties."""
+
+import itertools
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from paramserver.messages import (
+    HASH_MODULUS,
+    ChainProgress,
+    DenseSpec,
+    Epoch,
+    ModelSpec,
+    Outcome,
+    PullRequest,
+    PushRequest,
+    TableSpec,
+)
+from paramserver.part import to_arrays
+from paramserver.ports import Refused
+from paramserver.shard import Shard
+from paramserver.slots import SlotMap
+from paramserver.state import Snapshot
+
+LEARNER = Epoch(1, 1)
+SPEC = ModelSpec(
+    "clicks",
+    "sha256:1",
+    (
+        TableSpec("user", 2, "ftrl", {"alpha": 0.4, "l1": 0.01}),
+        TableSpec("item", 3, "adagrad", {"rate": 0.1}, init_scale=0.1, seed=5),
+    ),
+    DenseSpec({"bias": (1,), "hidden": (2, 3)}, "adam"),
+)
+DENSE = {"bias": np.array([-2.0], np.float32), "hidden": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}
+CHAINS = {"label/0": 10, "label/1": 0}
+
+
+def new_shard(index: int = 0, shards: int = 1, incarnation: int = 1, spec: ModelSpec = SPEC) -> Shard:
+    shard = Shard(index, incarnation, SlotMap.even(shards))
+    shard.allow(1, 1, [LEARNER])
+    shard.begin(spec, CHAINS, DENSE)
+    return shard
+
+
+def push_of(chain: str, start: int, end: int, shard: Shard | None = None, seed: int = 0, **changes) -> PushRequest:
+    """A push whose content is a function of (chain, start, end, seed), cut to the keys of its shard."""
+    shard = shard or new_shard()
+    rng = np.random.default_rng([start, end, seed, *chain.encode()])
+    keys, gradients = {}, {}
+    for table in SPEC.tables:
+        drawn = np.unique(rng.integers(0, 30, rng.integers(0, 8)).astype(np.uint64))
+        values = rng.normal(0, 1, (len(drawn), table.dim)).astype(np.float32)
+        mine = shard.slot_map.split(drawn)[shard.index]
+        keys[table.name], gradients[table.name] = drawn[mine], values[mine]
+    dense = {name: rng.normal(0, 1, shape).astype(np.float32) for name, shape in sorted(SPEC.dense.shapes.items())}
+    dense = {name: g for name, g in dense.items() if shard.slot_map.owner_of_name(name) == shard.index}
+    request = PushRequest(
+        model="clicks",
+        epoch=LEARNER,
+        map_epoch=1,
+        incarnation=shard.incarnation,
+        chain=chain,
+        start=start,
+        end=end,
+        partition=int(chain[-1]),
+        next_record=end,
+        read_version=0,
+        row_hash=sum(hash_of(chain, i) for i in range(start, end)) % HASH_MODULUS,
+        rows=end - start,
+        event_time_max_ms=1000 + end,
+        keys=keys,
+        gradients=gradients,
+        dense=dense,
+    )
+    return replace(request, **changes)
+
+
+def barrier_of(chain: str, at: int, barrier: int, **changes) -> PushRequest:
+    return push_of(chain, at, at, barrier=barrier, keys={}, gradients={}, dense={}, **changes)
+
+
+def hash_of(chain: str, position: int) -> int:
+    return (position + 1) * ((1 << 127) + 12345) * (1 + int(chain[-1])) % HASH_MODULUS
+
+
+def assert_same(a: Snapshot, b: Snapshot) -> None:
+    """Bit for bit, whatever order rows were created in."""
+    arrays_a, metadata_a = to_arrays(a)
+    arrays_b, metadata_b = to_arrays(b)
+    assert metadata_a == metadata_b
+    assert arrays_a.keys() == arrays_b.keys()
+    for name, array in arrays_a.items():
+        assert array.dtype == arrays_b[name].dtype
+        assert array.tobytes() == arrays_b[name].tobytes(), name
+
+
+# --- judgement ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "barrier", "outcome"),
+    [
+        (10, 15, 0, Outcome.APPLIED),
+        (5, 10, 0, Outcome.DUPLICATE),
+        (3, 7, 0, Outcome.DUPLICATE),
+        (5, 12, 0, Outcome.OVERLAP),
+        (9, 11, 0, Outcome.OVERLAP),
+        (11, 15, 0, Outcome.GAP),
+        (10, 10, 0, Outcome.DUPLICATE),
+        (10, 10, 1, Outcome.APPLIED),
+        (9, 9, 1, Outcome.DUPLICATE),
+        (11, 11, 1, Outcome.GAP),
+    ],
+)
+def test_ranges_against_e_of_10(start, end, barrier, outcome):
+    shard = new_shard()
+    before = shard.snapshot("clicks")
+    request = barrier_of("label/0", start, barrier) if start == end else push_of("label/0", start, end)
+    reply = shard.push(request)
+    assert reply.outcome is outcome
+    if outcome is Outcome.APPLIED:
+        assert (reply.end, reply.version) == (end, 1)
+    else:
+        assert (reply.end, reply.version) == (10, 0)
+        assert_same(shard.snapshot("clicks"), before)
+    assert (reply.incarnation, reply.map_epoch) == (1, 1)
+    shard.validate()
+
+
+def test_a_barrier_is_taken_once_and_rises():
+    shard = new_shard()
+    assert shard.push(barrier_of("label/0", 10, 3)).outcome is Outcome.APPLIED
+    assert shard.push(barrier_of("label/0", 10, 3)).outcome is Outcome.DUPLICATE
+    assert shard.push(barrier_of("label/0", 10, 2)).outcome is Outcome.DUPLICATE
+    assert shard.progress("clicks").progress.chains["label/0"] == ChainProgress(10, 0, 3, 0)
+    assert shard.push(push_of("label/0", 10, 12)).outcome is Outcome.APPLIED
+    assert shard.progress("clicks").progress.chains["label/0"].barrier == 3
+
+
+def test_order_of_the_checks():
+    """Every fault but the last: each is told before the next is looked at, and nothing changes."""
+    shard = Shard(0, 2, SlotMap.even(1, epoch=4))
+    bad = push_of("nowhere/7", 99, 100, model="other", epoch=Epoch(1, 9), map_epoch=3, incarnation=1)
+    assert shard.push(bad).outcome is Outcome.NO_ERA
+    shard.allow(1, 1, [LEARNER])
+    assert shard.push(replace(bad, epoch=Epoch(2, 1))).outcome is Outcome.NO_ERA, "a younger era than it was told"
+    assert shard.push(bad).outcome is Outcome.FENCED
+    bad = replace(bad, epoch=LEARNER)
+    assert shard.push(bad).outcome is Outcome.WRONG_MAP
+    bad = replace(bad, map_epoch=4)
+    assert shard.push(bad).outcome is Outcome.WRONG_INCARNATION
+    bad = replace(bad, incarnation=2)
+    assert shard.push(bad).outcome is Outcome.NOT_BEGUN
+    shard.begin(SPEC, CHAINS, DENSE)
+    assert shard.push(bad).outcome is Outcome.NOT_BEGUN
+    bad = replace(bad, model="clicks")
+    reply = shard.push(bad)
+    assert reply.outcome is Outcome.NOT_BEGUN
+    assert "nowhere/7" in reply.detail
+    bad = replace(bad, chain="label/0", keys={"shop": np.array([1], np.uint64)})
+    assert shard.push(bad).outcome is Outcome.GAP, "content is looked at last"
+    shard.validate()
+
+
+def test_another_incarnation_is_told_so_before_e_is_looked_at():
+    """S2: to a shard restored behind, a push of the former incarnation is no gap to be sent again."""
+    shard = new_shard(incarnation=7)
+    for start, end in ((10, 12), (50, 60), (0, 5), (5, 12)):
+        reply = shard.push(push_of("label/0", start, end, incarnation=6))
+        assert (reply.outcome, reply.incarnation) == (Outcome.WRONG_INCARNATION, 7)
+
+
+# --- K5 -----------------------------------------------------------------------------------------------------------
+
+
+def test_only_the_allowed_epochs_of_the_present_era_push_and_pull():
+    shard = new_shard(incarnation=5)
+    pull = PullRequest("clicks", LEARNER, 1, {})
+    assert shard.allow(1, 3, [Epoch(1, 2)]) == 5
+    assert shard.push(push_of("label/0", 10, 11, incarnation=5)).outcome is Outcome.FENCED
+    assert shard.pull(pull).outcome is Outcome.FENCED
+    shard.allow(1, 2, [LEARNER])
+    assert shard.pull(pull).outcome is Outcome.FENCED, "an older word delivered late does not unfence"
+    shard.allow(2, 1, [Epoch(2, 1)])
+    assert shard.pull(pull).outcome is Outcome.FENCED, "an epoch of an older era"
+    assert shard.pull(replace(pull, epoch=Epoch(2, 1))).outcome is Outcome.APPLIED
+    with pytest.raises(Refused, match="era 1 is over"):
+        shard.allow(1, 99, [LEARNER])
+    assert shard.era == 2
+
+
+def test_a_new_incarnation_remembers_no_epochs():
+    assert Shard(0, 2, SlotMap.even(1)).era is None
+    assert Shard(0, 2, SlotMap.even(1)).pull(PullRequest("clicks", LEARNER, 1, {})).outcome is Outcome.NO_ERA
+
+
+# --- S3, S4, S5 ---------------------------------------------------------------------------------------------------
+
+
+def test_a_pull_creates_nothing_and_answers_initial_values():
+    shard = new_shard()
+    before = shard.snapshot("clicks")
+    keys = np.arange(50, dtype=np.uint64)
+    request = PullRequest("clicks", LEARNER, 1, {"user": keys, "item": keys})
+    reply = shard.pull(request)
+    assert reply.rows["user"].shape == (50, 2)
+    assert not reply.rows["user"].any()
+    assert reply.rows["item"].all()
+    np.testing.assert_array_equal(reply.dense["hidden"], DENSE["hidden"])
+    assert_same(shard.snapshot("clicks"), before)
+    assert shard.rows("clicks") == 0
+    np.testing.assert_array_equal(shard.pull(request).rows["item"], reply.rows["item"])
+    assert shard.pull(replace(request, dense=False)).dense == {}
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"shop": np.array([1], np.uint64)}, "no table 'shop'"),
+        ({"user": np.array([1], np.int64)}, "int64"),
+    ],
+)
+def test_a_pull_that_makes_no_sense_is_refused(keys, words):
+    with pytest.raises(Refused, match=words):
+        new_shard().pull(PullRequest("clicks", LEARNER, 1, keys))
+
+
+def u64(*keys: int) -> np.ndarray:
+    return np.array(keys, np.uint64)
+
+
+def f32(rows: int, dim: int, value: float = 0.1) -> np.ndarray:
+    return np.full((rows, dim), value, np.float32)
+
+
+BAD_CONTENT = {
+    "unsorted": ({"user": u64(2, 1)}, {"user": f32(2, 2)}, {}, "unique and rising"),
+    "repeated": ({"user": u64(2, 2)}, {"user": f32(2, 2)}, {}, "unique and rising"),
+    "signed": ({"user": np.array([1])}, {"user": f32(1, 2)}, {}, "int64"),
+    "dim": ({"user": u64(1)}, {"user": f32(1, 3)}, {}, r"expected float32 \(1, 2\)"),
+    "double": ({"user": u64(1)}, {"user": f32(1, 2).astype(np.float64)}, {}, "float64"),
+    "nan": ({"user": u64(1, 2)}, {"user": f32(2, 2, np.nan)}, {}, "key 1 is not finite"),
+    "inf": ({"user": u64(1)}, {"user": f32(1, 2, np.inf)}, {}, "not finite"),
+    "huge": ({"user": u64(1)}, {"user": f32(1, 2, -1e20)}, {}, "not finite, or beyond"),
+    "unknown table": ({"shop": u64(1)}, {"shop": f32(1, 2)}, {}, "'shop' is not in model"),
+    "second table": ({"user": u64(1), "item": u64(1)}, {"user": f32(1, 2), "item": f32(1, 3, np.nan)}, {}, "'item'"),
+    "no gradients": ({"user": u64(1)}, {}, {}, "gradients of"),
+    "dense nan": ({"user": u64(1)}, {"user": f32(1, 2)}, {"bias": f32(1, 1, np.nan)[0]}, "'bias': gradient is not"),
+    "dense shape": ({}, {}, {"bias": f32(1, 2)[0]}, r"expected float32 \(1,\)"),
+    "dense unknown": ({}, {}, {"bios": f32(1, 1)[0]}, "'bios' is not in the model"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CONTENT)
+def test_refused_content_ends_as_an_empty_push(case):
+    """S4: progress, hash and version move as for an empty push; no row, weight or state changes."""
+    keys, gradients, dense, words = BAD_CONTENT[case]
+    shard, twin = new_shard(), new_shard()
+    for s in (shard, twin):
+        s.push(push_of("label/0", 10, 20))
+    reply = shard.push(push_of("label/0", 20, 25, keys=keys, gradients=gradients, dense=dense))
+    assert reply.outcome is Outcome.PARTLY_APPLIED
+    assert reply.end == 25
+    assert re.search(words, reply.detail), reply.detail
+    twin.push(push_of("label/0", 20, 25, keys={}, gradients={}, dense={}, reason="bad"))
+    assert_same(replace(shard.snapshot("clicks"), refused=0), twin.snapshot("clicks"))
+    assert shard.snapshot("clicks").refused == 1
+    assert shard.push(push_of("label/0", 25, 30)).outcome is Outcome.APPLIED, "the chain goes on"
+    shard.validate()
+
+
+def test_a_key_or_array_of_another_shard_is_refused_for_content():
+    shards = [new_shard(index, shards=2) for index in range(2)]
+    slot_map = shards[0].slot_map
+    keys = np.arange(20, dtype=np.uint64)
+    foreign = keys[slot_map.split(keys)[1]][:1]
+    reply = shards[0].push(push_of("label/0", 10, 11, keys={"user": foreign}, gradients={"user": f32(1, 2)}, dense={}))
+    assert reply.outcome is Outcome.PARTLY_APPLIED
+    assert "belongs to another shard" in reply.detail
+    with pytest.raises(Refused, match="belongs to another shard"):
+        shards[0].pull(PullRequest("clicks", LEARNER, 1, {"user": foreign}))
+    for name, shape in SPEC.dense.shapes.items():
+        owner = slot_map.owner_of_name(name)
+        dense = {name: np.zeros(shape, np.float32)}
+        reply = shards[1 - owner].push(push_of("label/1", 0, 1, keys={}, gradients={}, dense=dense))
+        assert "lives on another shard" in reply.detail
+        assert name not in shards[1 - owner].pull(PullRequest("clicks", LEARNER, 1, {})).dense
+        assert name in shards[owner].pull(PullRequest("clicks", LEARNER, 1, {})).dense
+        shards[1 - owner] = new_shard(1 - owner, shards=2)
+
+
+def test_an_empty_range_carries_no_gradients():
+    request = push_of("label/0", 10, 10, barrier=1, keys={"user": u64(1)}, gradients={"user": f32(1, 2)})
+    reply = new_shard().push(request)
+    assert (reply.outcome, reply.detail) == (Outcome.PARTLY_APPLIED, "an empty range carries no gradients")
+
+
+def test_no_memory_for_rows_changes_nothing(monkeypatch):
+    """S4: rows of all tables are reserved before any is created."""
+    shard = new_shard()
+    shard.push(push_of("label/0", 10, 20))
+    before = shard.snapshot("clicks")
+
+    def no_memory(keys):
+        raise MemoryError
+
+    monkeypatch.setattr(shard._models["clicks"].tables["item"], "reserve", no_memory)
+    keys = np.arange(100, 200, dtype=np.uint64)
+    request = push_of(
+        "label/0", 20, 21, keys={"user": keys, "item": keys}, gradients={"user": f32(100, 2), "item": f32(100, 3)}
+    )
+    with pytest.raises(MemoryError):
+        shard.push(request)
+    assert_same(shard.snapshot("clicks"), before)
+
+
+def test_begin_sets_first_ends_once():
+    shard = Shard(0, 1, SlotMap.even(1))
+    assert shard.progress("clicks").progress is None
+    reply = shard.begin(SPEC, CHAINS, DENSE)
+    assert {chain: at.end for chain, at in reply.progress.chains.items()} == CHAINS
+    shard.allow(1, 1, [LEARNER])
+    shard.push(push_of("label/0", 10, 20))
+    assert shard.begin(SPEC, CHAINS, DENSE).progress.chains["label/0"].end == 20, "the same again is harmless"
+    with pytest.raises(Refused, match="began at"):
+        shard.begin(SPEC, {**CHAINS, "label/0": 11}, DENSE)
+    with pytest.raises(Refused, match="sha256:2"):
+        shard.begin(replace(SPEC, digest="sha256:2"), CHAINS, DENSE)
+    other = replace(SPEC, name="orders")
+    for dense, words in (({}, "no initial value"), ({**DENSE, "bias": np.array([np.nan])}, "finite")):
+        with pytest.raises(Refused, match=words):
+            shard.begin(other, CHAINS, dense)
+    with pytest.raises(Refused, match="allowed are sgd"):
+        shard.begin(replace(other, tables=(TableSpec("t", 1, "nosuch"),)), CHAINS, DENSE)
+    assert shard.models == ["clicks"]
+
+
+def test_models_do_not_touch_each_other():
+    shard = new_shard()
+    shard.begin(replace(SPEC, name="orders"), {"label/0": 10}, DENSE)
+    before = shard.snapshot("orders")
+    shard.push(push_of("label/0", 10, 20))
+    assert_same(shard.snapshot("orders"), before)
+    assert shard.push(push_of("label/0", 10, 20, model="orders")).outcome is Outcome.APPLIED
+
+
+def test_staleness_counts_updates_between_read_and_write():
+    shard = new_shard()
+    version = shard.pull(PullRequest("clicks", LEARNER, 1, {})).version
+    shard.push(push_of("label/1", 0, 5))
+    shard.push(push_of("label/1", 5, 6))
+    assert shard.push(push_of("label/0", 10, 20, read_version=version)).staleness == 2
+    assert shard.push(push_of("label/0", 20, 21, read_version=3)).staleness == 0
+
+
+# --- cuts ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_mark_keeps_the_state_at_its_vector_while_pushes_go_on():
+    shard = new_shard()
+    shard.push(push_of("label/0", 10, 20))
+    there = {"label/0": 20, "label/1": 0}
+    refusal = shard.mark("clicks", "cut-1", {"label/0": 21, "label/1": 0})
+    assert not refusal.marked
+    assert refusal.progress.chains["label/0"].end == 20
+    assert not shard.mark("clicks", "cut-1", {"label/0": 20}).marked, "a vector names all chains"
+    assert shard.mark("clicks", "cut-1", there).marked
+    expected = shard.snapshot("clicks")
+    shard.push(push_of("label/0", 20, 30))
+    shard.push(push_of("label/1", 0, 30))
+    shard.validate()
+    assert_same(shard.marked("clicks", "cut-1"), expected)
+    again = shard.mark("clicks", "cut-1", there)
+    assert again.marked, "the same mark again is answered the same"
+    assert again.progress == expected.progress
+    assert not shard.mark("clicks", "cut-2", there).marked, "an unnamed past is not marked again under another name"
+    with pytest.raises(Refused, match="'cut-2'"):
+        shard.marked("clicks", "cut-2")
+
+
+def test_unmark_settle_and_parents():
+    shard = new_shard()
+    vector = dict(CHAINS)
+    assert shard.parent("clicks") is None
+    shard.mark("clicks", "cut-1", vector)
+    shard.unmark("clicks", "cut-0")
+    shard.marked("clicks", "cut-1")
+    shard.unmark("clicks", "cut-1")
+    shard.unmark("clicks", "cut-1")
+    with pytest.raises(Refused):
+        shard.marked("clicks", "cut-1")
+    shard.settle("clicks", "cut-1", "aa")
+    assert shard.parent("clicks") is None, "what is not marked here cannot be a parent"
+    shard.push(push_of("label/0", 10, 20))
+    shard.mark("clicks", "cut-2", {**vector, "label/0": 20})
+    shard.push(push_of("label/0", 20, 30))
+    shard.settle("clicks", "cut-2", "bb")
+    shard.settle("clicks", "cut-2", "bb")
+    assert (shard.parent("clicks").manifest_sha256, shard.parent("clicks").version) == ("bb", 1)
+    with pytest.raises(Refused, match="mark it again"):
+        shard.marked("clicks", "cut-2")
+
+
+def test_a_later_mark_replaces_an_abandoned_one():
+    shard = new_shard()
+    assert shard.mark("clicks", "cut-1", CHAINS).marked
+    shard.push(push_of("label/0", 10, 20))
+    later = {**CHAINS, "label/0": 20}
+    assert shard.mark("clicks", "cut-1", later).marked, "tried again under its name, further on"
+    assert shard.mark("clicks", "cut-2", later).marked
+    with pytest.raises(Refused):
+        shard.marked("clicks", "cut-1")
+    with pytest.raises(Refused, match="has not begun"):
+        shard.mark("orders", "cut-1", CHAINS)
+
+
+# --- properties ---------------------------------------------------------------------------------------------------
+
+
+class ShardAsLedger(RuleBasedStateMachine):
+    """Pushes in any order, repeated, split and overlapping, with restarts from marks, against two simple twins.
+
+    `ledger` holds what a chain has learned as a list of positions; `straight` is a shard that was never restarted and
+    got each applied push once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.incarnation = 1
+        self.shard = new_shard()
+        self.straight = new_shard()
+        self.ledger = dict(CHAINS)
+        self.applied: list[PushRequest] = []
+        self.cut: tuple[str, Snapshot, int] | None = None
+        self.cuts = 0
+
+    @rule(
+        chain=st.sampled_from(sorted(CHAINS)), back=st.integers(-2, 4), length=st.integers(1, 5), seed=st.integers(0, 2)
+    )
+    def push(self, chain, back, length, seed):
+        at = self.ledger[chain]
+        start = max(at - back, 0)
+        request = push_of(chain, start, start + length, self.shard, seed)
+        reply = self.shard.push(request)
+        if start == at:
+            assert reply.outcome is Outcome.APPLIED
+            self.ledger[chain] = request.end
+            self.straight.push(replace(request, incarnation=1))
+            self.applied.append(request)
+        elif request.end <= at:
+            assert reply.outcome is Outcome.DUPLICATE
+        else:
+            assert reply.outcome is (Outcome.GAP if start > at else Outcome.OVERLAP)
+        assert reply.end == self.ledger[chain]
+
+    @rule(which=st.integers(0, 10))
+    def repeat_an_old_push(self, which):
+        if self.applied:
+            old = replace(self.applied[which % len(self.applied)], incarnation=self.incarnation)
+            if old.end <= self.ledger[old.chain]:
+                assert self.shard.push(old).outcome is Outcome.DUPLICATE
+
+    @rule()
+    def mark(self):
+        self.cuts += 1
+        name = f"cut-{self.cuts}"
+        assert self.shard.mark("clicks", name, self.ledger).marked
+        self.cut = (name, self.shard.snapshot("clicks"), len(self.applied))
+
+    @rule()
+    def crash_and_return_from_the_cut(self):
+        """The learner then sends again what the shard lost: the end is as if nothing had happened."""
+        if self.cut is None:
+            return
+        name, _, count = self.cut
+        part = self.shard.marked("clicks", name)
+        self.incarnation += 1
+        self.shard = Shard(0, self.incarnation, SlotMap.even(1))
+        self.shard.allow(1, 1, [LEARNER])
+        self.shard.restore([part], "aa")
+        for request in self.applied[count:]:
+            assert self.shard.push(request).outcome in (Outcome.WRONG_INCARNATION, Outcome.APPLIED)
+        for request in self.applied[count:]:
+            self.shard.push(replace(request, incarnation=self.incarnation))
+        self.cut = None
+
+    @invariant()
+    def holds(self):
+        self.shard.validate()
+        assert_same(self.shard.snapshot("clicks"), self.straight.snapshot("clicks"))
+        if self.cut is not None:
+            assert_same(self.shard.marked("clicks", self.cut[0]), self.cut[1])
+        for chain, at in self.shard.progress("clicks").progress.chains.items():
+            assert at.end == self.ledger[chain]
+            assert at.row_hash == sum(hash_of(chain, i) for i in range(CHAINS[chain], at.end)) % HASH_MODULUS
+
+
+TestShardAsLedger = ShardAsLedger.TestCase
+TestShardAsLedger.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.data())
+@settings(max_examples=30, deadline=None)
+def test_splits_and_boundaries_do_not_change_the_hash(lengths, data):
+    """S7: h is a sum over rows, so how a range was cut into batches leaves no trace in it."""
+    end = 10 + sum(lengths)
+    cuts = sorted(data.draw(st.sets(st.integers(10, end))) | {10, end})
+    one, other = new_shard(), new_shard()
+    at = 10
+    for length in lengths:
+        one.push(push_of("label/0", at, at + length))
+        at += length
+    for start, stop in itertools.pairwise(cuts):
+        other.push(push_of("label/0", start, stop, seed=1))
+    a, b = (s.progress("clicks").progress.chains["label/0"] for s in (one, other))
+    assert a == b
+
+
+def test_the_same_pushes_give_the_same_bytes_on_two_shards():
+    shards = [new_shard(index, shards=2) for index in range(2)]
+    twins = [new_shard(index, shards=2) for index in range(2)]
+    for group in (shards, twins):
+        for shard in group:
+            for at in range(10, 40, 5):
+                assert shard.push(push_of("label/0", at, at + 5, shard)).outcome is Outcome.APPLIED
+    for shard, twin in zip(shards, twins, strict=True):
+        shard.validate()
+        assert_same(shard.snapshot("clicks"), twin.snapshot("clicks"))
