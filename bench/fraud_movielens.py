@@ -1,0 +1,170 @@
+"""How many honest people the fraud filter rejects, and how many planted events it misses, on MovieLens 100k.
+
+    python -m bench.fraud_movielens FOLDER_WITH_WHEEL [--sweep] [--json]
+
+Plants the replay's two attacks, runs the filter's core over the whole history, and counts what its verdicts cover.
+`--sweep` plants one attack of each direction on every vendor of 100 events or more, at several times.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from everspun import movielens
+from everspun.attacks import FLOOD_SOURCES, FLOOD_VIEWS, HOUR_MS, SELF_CLICKS, Planted, merge, plant
+from everspun.history import History, from_movielens
+from labeler.counting import Activity, group
+from labeler.fraud import FraudFilter, run_step
+from labeler.fraud_config import FraudConfig
+from labeler.fraud_tables import dict_tables
+from labeler.signals import Signal
+from stream.verdicts import Verdict, Watermark
+
+SIGNAL_MS = 60_000
+HEARTBEAT_MS = HOUR_MS
+VIEWS, CLICKS = "impressions/0", "clicks/0"
+VENDOR_EVENTS_MIN = 100
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Shares of impressions that verdicts cover, and what it took."""
+
+    honest: int
+    honest_rejected: int
+    planted: int
+    planted_rejected: int
+    verdicts: dict[str, int]
+    seconds: float
+
+    @property
+    def honest_share(self) -> float:
+        return self.honest_rejected / max(1, self.honest)
+
+    @property
+    def recall(self) -> float:
+        return self.planted_rejected / max(1, self.planted)
+
+
+def signals(history: History, config: FraudConfig) -> Iterator[Signal]:
+    """Both inputs as they would be counted, in order of time, with an empty signal each hour (heartbeats)."""
+    clicked = history.click_impression
+    sides = [
+        (VIEWS, history.ts_ms, np.arange(len(history))),
+        (CLICKS, history.click_ts_ms, clicked),
+    ]
+    cut: list[tuple[int, str, np.ndarray, np.ndarray]] = []
+    for name, ts_ms, who in sides:
+        bucket = ts_ms // SIGNAL_MS
+        for rows in np.split(np.arange(len(ts_ms)), np.flatnonzero(np.diff(bucket)) + 1):
+            cut.append((int(bucket[rows[0]]) * SIGNAL_MS, name, ts_ms[rows], who[rows]))
+    first = int(history.ts_ms[0]) // HEARTBEAT_MS * HEARTBEAT_MS
+    last = int(max(history.ts_ms[-1], history.click_ts_ms[-1])) + 3 * HOUR_MS
+    nobody = np.zeros(0, np.int64)
+    for at in range(first, last, HEARTBEAT_MS):
+        cut += [(at, name, nobody, nobody) for name, *_ in sides]
+    cut.sort(key=lambda one: one[0])
+    ends = dict.fromkeys((VIEWS, CLICKS), 0)
+    for at, name, ts_ms, who in cut:
+        start, ends[name] = ends[name], ends[name] + max(1, len(who))
+        rows = None
+        if len(who):
+            sources, vendors = pa.array([history.sources[i] for i in who]), pa.array([history.vendors[i] for i in who])
+            rows = group([Activity(nobody, ts_ms, sources, vendors, [])], config.cell_ms, config.gap_fast_ms)
+        yield Signal(name, start, ends[name], at, at + SIGNAL_MS, at, 0, rows)
+
+
+def judge(history: History, config: FraudConfig, batch: int = 256) -> Outcome:
+    """Run the core over the history and count the impressions that its verdicts cover."""
+    began = time.perf_counter()
+    filter = FraudFilter(config, [VIEWS], [CLICKS], dict_tables())
+    verdicts: dict[str, Verdict] = {}
+
+    def send(records: list[Verdict | Watermark]) -> None:
+        verdicts.update({record.id: record for record in records if isinstance(record, Verdict)})
+
+    waiting: list[tuple[int, Signal]] = []
+    for offset, signal in enumerate(signals(history, config)):
+        waiting.append((offset, signal))
+        if len(waiting) == batch:
+            run_step(filter, waiting, send)
+            waiting = []
+    run_step(filter, waiting, send)
+    rejected = covered(history, list(verdicts.values()))
+    by_rule: dict[str, int] = {}
+    for verdict in verdicts.values():
+        by_rule[verdict.rule] = by_rule.get(verdict.rule, 0) + 1
+    return Outcome(
+        honest=int((~history.planted).sum()),
+        honest_rejected=int((rejected & ~history.planted).sum()),
+        planted=int(history.planted.sum()),
+        planted_rejected=int((rejected & history.planted).sum()),
+        verdicts=by_rule,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def covered(history: History, verdicts: list[Verdict]) -> np.ndarray:
+    """Which impressions a verdict covers, bool (n,)."""
+    sources, vendors = np.array(history.sources), np.array(history.vendors)
+    rejected = np.zeros(len(history), np.bool_)
+    for one in verdicts:
+        inside = (history.ts_ms >= one.from_ms) & (history.ts_ms < one.to_ms)
+        rejected |= inside & (sources == one.source) & (vendors == one.vendor)
+    return rejected
+
+
+def attack(history: History, vendor: str, start_ms: int, seed: int) -> History:
+    """One attack of each direction on `vendor`, beginning at `start_ms` and two hours later."""
+    rng = np.random.default_rng(seed)
+    items = sorted({i for i, v in zip(history.items, history.vendors, strict=True) if v == vendor})
+    planted: list[Planted] = []
+    for n, at in enumerate(np.sort(rng.integers(0, HOUR_MS - 10_000, SELF_CLICKS)) + start_ms):
+        planted.append((int(at), f"a-{n}", "s-0", "clicker", vendor, items[n % len(items)], int(at) + 3_000))
+    for n, at in enumerate(np.sort(rng.integers(0, HOUR_MS, FLOOD_VIEWS)) + start_ms + 2 * HOUR_MS):
+        who = 1 + n % FLOOD_SOURCES
+        planted.append((int(at), f"b-{n}", f"s-{who}", f"viewer-{who}", vendor, items[n % len(items)], -1))
+    return merge(history, planted)
+
+
+def sweep(history: History, config: FraudConfig) -> list[tuple[str, float, Outcome]]:
+    """(vendor, place in the history, outcome) for attacks on every vendor, at 1%, 30% and 80% of the events."""
+    names, counts = np.unique(np.array(history.vendors), return_counts=True)
+    outcomes = []
+    for vendor in names[counts >= VENDOR_EVENTS_MIN].tolist():
+        for place in (0.01, 0.3, 0.8):
+            start = int(history.ts_ms[int(place * len(history))])
+            outcomes.append((vendor, place, judge(attack(history, vendor, start, 1), config)))
+    return outcomes
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("folder", type=Path, help="folder with the recbole wheel, downloaded there if it is not")
+    parser.add_argument("--sweep", action="store_true", help="attacks on every vendor at several times")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    chosen = parser.parse_args(arguments)
+    folder = chosen.folder if chosen.folder.is_dir() else chosen.folder.parent
+    history, config = from_movielens(movielens.load(movielens.fetch(folder))), FraudConfig()
+    rows = [("as the replay plants", -1.0, judge(plant(history, 7), config))]
+    if chosen.sweep:
+        rows += sweep(history, config)
+    if chosen.json:
+        print(json.dumps([{"vendor": v, "place": p, "honest_rejected": o.honest_share, "recall": o.recall, "seconds": o.seconds} for v, p, o in rows]))
+        return 0
+    print(f"{'attack on':24}{'place':>7}{'honest rejected':>18}{'recall':>9}{'seconds':>9}  verdicts")
+    for vendor, place, one in rows:
+        shown = "" if place < 0 else f"{place:.0%}"
+        print(f"{vendor:24}{shown:>7}{one.honest_share:>18.4%}{one.recall:>9.2%}{one.seconds:>9.1f}  {one.verdicts}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

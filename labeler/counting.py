@@ -1,0 +1,280 @@
+"""The counting readers: what arrives at the head of an input, counted by source and vendor for the fraud filter (F1).
+
+One reader an input (`impressions/p`, `clicks/p`), bound by nothing but its log (L5): it does not wait for labels, and
+what it cannot read counts as unknown. A bucket of arrival closes at the first record, heartbeats included, whose
+arrival lies in a later bucket: boundaries are a function of the log, and a restarted reader counts the same again.
+
+The chain of an input's signals is its own commit record: `SignalEnds` folds it, and the reader goes on at its end.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from labeler.fraud_config import FraudConfig
+from labeler.signals import SIGNAL_SCHEMA, Signal
+from stream.arrival import TIME_FINE, ArrivalClock, Arrived, judge_event_times
+from stream.chain import Chain, Fold
+from stream.config import StreamConfig
+from stream.decode import decode_clicks, decode_impressions
+from stream.record import ROW_BITS, Record, offset_of, position
+from stream.verdicts import input_name
+
+I64 = npt.NDArray[np.int64]
+#: The gap of a group's first event, above all others.
+NO_GAP = np.iinfo(np.int64).max
+
+
+class Activity(NamedTuple):
+    """Events of some records of one input, in log order. `position`, `ts_ms` are int64 (n,); `source` and `vendor`
+    Arrow string arrays without nulls, `""` where not given. `unknown` holds the offset of each record (or row of one)
+    that could not be read."""
+
+    position: I64
+    ts_ms: I64
+    source: pa.Array
+    vendor: pa.Array
+    unknown: list[int]
+
+
+#: Reads the events of records with their arrivals (n,), ms. Raises nothing: what is bad is unknown (L5).
+ReadActivity = Callable[[list[Record], I64], Activity]
+
+
+def activity_reader(stream: StreamConfig, topic: str, partition: int) -> ReadActivity:
+    """Reads what counting needs of `impressions[partition]` or `clicks[partition]`; features are passed over."""
+    bare = replace(stream, categorical_features=(), numeric_features=(), personal_features=())
+    decode = decode_clicks if topic == stream.clicks else decode_impressions
+
+    def read(records: list[Record], arrival_ms: I64) -> Activity:
+        events, bad = decode(records, partition, arrival_ms, bare)
+        unknown = [one.record.offset for one in bad]
+        fine = judge_event_times(events.ts_ms, events.arrival_ms, stream.skew_ms, stream.age_max_ms) == TIME_FINE
+        unknown += [offset_of(at) for at in events.position[~fine].tolist()]
+        events = events.filter(fine)
+        source, vendor = (events.table.column(name).combine_chunks() for name in ("source", "vendor"))
+        return Activity(events.position, events.ts_ms, source, vendor, unknown)
+
+    return read
+
+
+class ResumePoint(NamedTuple):
+    """Where a counting reader goes on: the end of its chain, and the arrival maximum there (T1)."""
+
+    end: int
+    arrival_max_ms: int
+
+
+class SignalEnds:
+    """Folds the chains of all inputs from the records of `signals` (C2). Begin at the first one retained."""
+
+    def __init__(self) -> None:
+        self._chains: dict[str, Chain] = {}
+        self._arrival_max_ms: dict[str, int] = {}
+        self.dangling = 0  # records above the end of their chain: an alarm (C5)
+
+    def on_signal(self, signal: Signal) -> None:
+        kind, _ = self._chains.setdefault(signal.input, Chain()).fold(signal.start, signal.end)
+        if kind is Fold.EXTENDS:
+            self._arrival_max_ms[signal.input] = signal.arrival_max_ms
+        elif kind is Fold.DANGLES:
+            self.dangling += 1
+
+    def resume_point(self, input: str, first_offset: int) -> ResumePoint:
+        """Where to go on; at `first_offset`, the first one still in the input, if nothing was ever counted."""
+        chain = self._chains.get(input)
+        if chain is None or chain.end is None:
+            return ResumePoint(position(first_offset), 0)
+        return ResumePoint(chain.end, self._arrival_max_ms[input])
+
+
+class _Bucket:
+    """The open bucket: events of the records from position `start` on, whose arrivals lie in bucket `number`."""
+
+    def __init__(self, number: int, start: int) -> None:
+        self.number = number
+        self.start = start
+        self.parts: list[Activity] = []
+        self.rows = 0
+        self.unknown = 0
+
+
+class CountingReader:
+    """One input, counted. Feed it the records of the partition from `offset` on, in order.
+
+    What it answers is to be appended to `signals` in order, one unacknowledged at a time (C5). After a failed send
+    make a new reader at the chain's end in the log.
+    """
+
+    def __init__(self, stream: StreamConfig, fraud: FraudConfig, topic: str, partition: int, at: ResumePoint) -> None:
+        self.input = input_name(topic, partition)
+        self._bucket_ms = stream.signal_ms
+        self._fraud = fraud
+        self._read = activity_reader(stream, topic, partition)
+        self._clock = ArrivalClock(stream.jump_max_ms, stream.skew_ms, at.arrival_max_ms)
+        self._end = at.end  # of the signals given out
+        self._arrival_max_ms = at.arrival_max_ms  # of the last record taken into a bucket
+        self._open: _Bucket | None = None
+        self._empty: Signal | None = None  # closed buckets without activity, to be given out as one
+
+    @property
+    def offset(self) -> int:
+        """Where a reader that goes on from here must seek to: the first record not counted into a signal."""
+        return offset_of(self._end)
+
+    @property
+    def held(self) -> int:
+        """Records that wait for a heartbeat to judge their time (T3)."""
+        return self._clock.held
+
+    def on_records(self, records: list[Record]) -> list[Signal]:
+        """The next records in; out, in order, the buckets that they close.
+
+        Closed buckets without activity that follow one another come as one signal: it counts nothing, so it does not
+        matter where it is cut. All other boundaries are a function of the log.
+        """
+        arrived = self._clock.admit(records)
+        if not arrived.records:
+            return []
+        batch = _Batch(arrived, self._read)
+        buckets = arrived.arrival_ms // self._bucket_ms
+        cuts = [0, *(np.flatnonzero(np.diff(buckets)) + 1).tolist(), len(buckets)]
+        signals: list[Signal] = []
+        for low, high in pairwise(cuts):
+            bucket = self._enter(int(buckets[low]), batch.offset(low), signals)
+            while (full := batch.full_at(low, high, self._fraud.signal_rows_max - bucket.rows)) is not None:
+                self._add(bucket, batch, low, full)
+                bucket = self._cut(bucket, batch.offset(full - 1) + 1, signals)
+                low = full
+            self._add(bucket, batch, low, high)
+        self._give_empty(signals)
+        return signals
+
+    def _enter(self, number: int, offset: int, signals: list[Signal]) -> _Bucket:
+        """The bucket that the record at `offset` lies in; the one before it is closed."""
+        if self._open is None:
+            self._open = _Bucket(number, self._end)
+        elif number > self._open.number:
+            self._close(self._open, position(offset), number, signals)
+            self._open = _Bucket(number, position(offset))
+        return self._open
+
+    def _cut(self, bucket: _Bucket, offset: int, signals: list[Signal]) -> _Bucket:
+        """Send a full bucket's first part; its end is its start, for more of it is to come."""
+        self._close(bucket, position(offset), bucket.number, signals)
+        self._open = _Bucket(bucket.number, position(offset))
+        return self._open
+
+    def _add(self, bucket: _Bucket, batch: "_Batch", low: int, high: int) -> None:
+        if low == high:
+            return
+        part, unknown = batch.part(low, high)
+        if len(part.ts_ms):
+            bucket.parts.append(part)
+            bucket.rows += len(part.ts_ms)
+        bucket.unknown += unknown
+        self._arrival_max_ms = batch.arrival_ms(high - 1)
+
+    def _close(self, bucket: _Bucket, end: int, next_number: int, signals: list[Signal]) -> None:
+        empty = not bucket.rows and not bucket.unknown
+        if not empty or (self._empty is not None and self._empty.end != bucket.start):
+            self._give_empty(signals)
+        start, first = bucket.start, bucket.number
+        if empty and self._empty is not None:
+            start, first = self._empty.start, self._empty.bucket_start_ms // self._bucket_ms
+        signal = Signal(
+            input=self.input,
+            start=start,
+            end=end,
+            bucket_start_ms=first * self._bucket_ms,
+            bucket_end_ms=next_number * self._bucket_ms,
+            arrival_max_ms=self._arrival_max_ms,
+            unknown=bucket.unknown,
+            rows=group(bucket.parts, self._fraud.cell_ms, self._fraud.gap_fast_ms) if bucket.rows else None,
+        )
+        self._end = end
+        if empty:
+            self._empty = signal
+        else:
+            signals.append(signal)
+
+    def _give_empty(self, signals: list[Signal]) -> None:
+        if self._empty is not None:
+            signals.append(self._empty)
+            self._empty = None
+
+
+class _Batch:
+    """Records with their arrivals and events, addressed by index of the record."""
+
+    def __init__(self, arrived: Arrived, read: ReadActivity) -> None:
+        records, arrival_ms, refused = arrived
+        wanted = [i for i, record in enumerate(records) if i not in refused and not record.is_heartbeat]
+        self._activity = read([records[i] for i in wanted], arrival_ms[wanted])
+        self._arrival_ms = arrival_ms
+        self._offsets = np.array([record.offset for record in records], np.int64)
+        self._unknown = np.sort([*self._activity.unknown, *(records[i].offset for i in refused)])
+        starts = np.append(self._offsets, self._offsets[-1] + 1) << ROW_BITS
+        self._rows_before = np.searchsorted(self._activity.position, starts)  # (records + 1,)
+
+    def offset(self, index: int) -> int:
+        return int(self._offsets[index])
+
+    def arrival_ms(self, index: int) -> int:
+        return int(self._arrival_ms[index])
+
+    def full_at(self, low: int, high: int, rows: int) -> int | None:
+        """The index behind the record with which `[low, ...)` holds `rows` events or more; None if `[low, high)`
+        does not reach it."""
+        full = int(np.searchsorted(self._rows_before, self._rows_before[low] + rows))
+        return full if full <= high else None
+
+    def part(self, low: int, high: int) -> tuple[Activity, int]:
+        """The events of records `[low, high)`, and how many could not be read."""
+        first, last = int(self._rows_before[low]), int(self._rows_before[high])
+        rows = self._activity
+        activity = Activity(
+            rows.position[first:last],
+            rows.ts_ms[first:last],
+            rows.source.slice(first, last - first),
+            rows.vendor.slice(first, last - first),
+            [],
+        )
+        offsets = self._offsets[[low, high - 1]]
+        unknown = np.searchsorted(self._unknown, [offsets[0], offsets[1] + 1])
+        return activity, int(unknown[1] - unknown[0])
+
+
+def group(parts: list[Activity], cell_ms: int, gap_fast_ms: int) -> pa.RecordBatch:
+    """Count events by (source, vendor, cell of event time), in order of first appearance, then of cell:
+    `SIGNAL_SCHEMA`. Needs at least one event."""
+    source = pa.chunked_array([part.source for part in parts]).combine_chunks().dictionary_encode()
+    vendor = pa.chunked_array([part.vendor for part in parts]).combine_chunks().dictionary_encode()
+    ts_ms = np.concatenate([part.ts_ms for part in parts])
+    sources, vendors = source.indices.to_numpy(), vendor.indices.to_numpy()
+    cells = ts_ms // cell_ms
+    order = np.lexsort((ts_ms, cells, vendors, sources))
+    keys = np.stack([sources[order], vendors[order], cells[order]])
+    begins = np.append(True, (np.diff(keys) != 0).any(axis=0))
+    first = np.flatnonzero(begins)
+    last = np.append(first[1:], len(order)) - 1
+    ts_ms = ts_ms[order]
+    gaps = np.diff(ts_ms, prepend=ts_ms[:1])
+    gaps[begins] = NO_GAP
+    shortest = np.minimum.reduceat(gaps, first)
+    columns = [
+        source.dictionary.take(pa.array(keys[0][first])),
+        vendor.dictionary.take(pa.array(keys[1][first])),
+        pa.array(keys[2][first] * cell_ms),
+        pa.array(last - first + 1),
+        pa.array(ts_ms[first]),
+        pa.array(ts_ms[last]),
+        pa.array(np.where(shortest == NO_GAP, -1, shortest)),
+        pa.array(np.add.reduceat((gaps < gap_fast_ms).astype(np.int64), first)),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SIGNAL_SCHEMA)

@@ -1,0 +1,85 @@
+"""What the fraud filter counts, and from where on it speaks of fraud."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+#: Rules by name, in the order in which they are applied.
+RULE_NAMES = ("repeated_clicks", "view_flood")
+
+
+@dataclass(frozen=True)
+class FraudConfig:
+    """Thresholds of the fraud rules, and the event-time windows that they look at (F1-F3; `docs/fraud.md`)."""
+
+    rules: tuple[str, ...] = _option(RULE_NAMES, "rules that may reject; an empty list rejects nothing")
+
+    cell_ms: int = _option(300_000, "activity is counted in cells of event time this long, ms; the step of windows")
+    window_ms: int = _option(3_600_000, "a rule looks at this much activity (rounded up to cells, plus one), ms")
+    settle_ms: int = _option(
+        300_000,
+        "a cell is judged once every input has passed its end by this much, so that clicks had time to come, ms;"
+        " cell + settle + skew must stay below the label's window + grace",
+    )
+
+    clicks_min: int = _option(50, "repeated_clicks: fewer clicks on one vendor in a window are never judged")
+    clicks_surprise: float = _option(1e-4, "repeated_clicks: largest chance of an honest source doing this")
+    views_min: int = _option(50, "view_flood: fewer views of one vendor in a window are never judged")
+    views_surprise: float = _option(1e-5, "view_flood: largest chance of an honest source doing this")
+
+    share_floor: float = _option(0.25, "no vendor's share of an honest source's activity is assumed smaller")
+    share_weight: float = _option(2.0, "how alike sources are in which vendors they visit (beta prior, in events)")
+    rate_weight: float = _option(4.0, "how alike sources are in how often they click (beta prior, in views)")
+    rate_prior: float = _option(0.1, "share of views clicked, before any history")
+    rate_prior_views: int = _option(1_000, "views of history that weigh as much as the prior")
+    history_views_max: int = _option(1_000_000, "a history above so many views is halved, so that it follows change")
+    gap_fast_ms: int = _option(1_000, "two events of a source on a vendor closer than this count as a fast gap, ms")
+
+    signal_rows_max: int = _option(8_192, "events of one bucket in one record of signals; more are sent in several")
+    batch_signals_max: int = _option(512, "signals judged between two acknowledged sends of verdicts")
+    batch_wait_ms: int = _option(50, "longest wait for a batch of signals to fill, ms")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rules", tuple(self.rules))  # TOML gives lists
+        if unknown := [name for name in self.rules if name not in RULE_NAMES]:
+            raise ValueError(f"rules = {unknown}: allowed are {', '.join(RULE_NAMES)}")
+        for name in _POSITIVE:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is above 0")
+        for name in ("clicks_surprise", "views_surprise", "share_floor", "rate_prior"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is between 0 and 1, both excluded")
+        if self.settle_ms < 0:
+            raise ValueError(f"settle_ms = {self.settle_ms}: allowed is 0 or more")
+        if self.window_ms < self.cell_ms:
+            raise ValueError(f"window_ms = {self.window_ms}: allowed is cell_ms = {self.cell_ms} or more")
+
+    @property
+    def span(self) -> int:
+        """Cells in a window: enough that any stretch of `window_ms` lies within one."""
+        return -(-self.window_ms // self.cell_ms) + 1
+
+    @property
+    def delay_ms(self) -> int:
+        """An event is judged, with all that was counted until then, at most this long after its event time."""
+        return self.cell_ms + self.settle_ms
+
+
+_POSITIVE = (
+    "cell_ms",
+    "window_ms",
+    "clicks_min",
+    "views_min",
+    "share_weight",
+    "rate_weight",
+    "rate_prior_views",
+    "history_views_max",
+    "gap_fast_ms",
+    "signal_rows_max",
+    "batch_signals_max",
+    "batch_wait_ms",
+)
