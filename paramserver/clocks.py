@@ -244,6 +244,7 @@ class Clocks:
         asked = Range(request.chain, request.start, request.end, request.barrier)
         for clock, running in member.outstanding.items():
             if running == asked:
+                member.ticket = max(member.ticket, request.ticket)  # or an older copy could start it again, once ended
                 self._renew(member, now_ms)
                 return StartReply(StartOutcome.ADMITTED, clock)
         if request.ticket:
