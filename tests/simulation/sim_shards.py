@@ -17,7 +17,7 @@ from checkpointer.manifest import Manifest
 from paramserver.clocks import Clocks
 from paramserver.messages import Epoch, MarkReply, PullReply, PullRequest, PushReply, PushRequest
 from paramserver.partfile import decode_part, encode_part, part_info, part_name
-from paramserver.ports import ProgressReply
+from paramserver.ports import PartInfo, ProgressReply
 from paramserver.shard import Shard
 from paramserver.state import Snapshot
 
@@ -115,3 +115,28 @@ class ShardNode(Process):
 
     def mark(self, cut: str, vector: dict[str, int]) -> MarkReply | Exception:
         return self.guarded(lambda: self.core.mark(MODEL, cut, vector))
+
+    def unmark(self, cut: str) -> None:
+        self.core.unmark(MODEL, cut)
+
+    def write_part(self, cut: str, folder: str) -> PartInfo | Exception:
+        def work() -> PartInfo:
+            snapshot = self.core.marked(MODEL, cut)
+            data, path = encode_part(snapshot), f"{folder}/{part_name(self.index)}"
+            self.files.write(path, data)
+            return part_info(snapshot, self.files.url(path), data)
+
+        return self.guarded(work)
+
+    def settle(self, cut: str, manifest_sha256: str) -> None:
+        self.core.settle(MODEL, cut, manifest_sha256)
+
+    # --- what is asked of the clock holder ---
+
+    def hold(self, cut: str, lease_ms: int, highest: dict[str, int]) -> bool:
+        assert self.clocks is not None
+        return self.clocks.hold(MODEL, cut, lease_ms, highest, self.steady_ms())
+
+    def release(self, cut: str) -> None:
+        assert self.clocks is not None
+        self.clocks.release(MODEL, cut)

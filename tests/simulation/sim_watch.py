@@ -8,8 +8,16 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from sim_log import Message
+from sim_scenario import TABLE
+from sim_toy import impression_of
 
+from checkpointer.files import Files
+from checkpointer.manifest import Manifest
 from paramserver.messages import HASH_MODULUS, Epoch, Outcome, PullReply, PushReply, PushRequest
+from paramserver.part import weights
+from paramserver.partfile import decode_part
+from paramserver.state import Snapshot
+from stream.chain import partition_of
 from stream.examples import BatchHeader, decode_examples
 from stream.record import Record
 from stream.rowhash import row_hashes
@@ -86,6 +94,7 @@ class Watch:
         self.folded: dict[int, Folded] = {}
         self.stands: dict[tuple[int, int], Stand] = {}
         self.counts: dict[str, int] = {}
+        self.manifests: dict[str, Manifest] = {}
 
     def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -149,3 +158,56 @@ class Watch:
         stand = self.stands.get((shard, reply.incarnation))
         if stand is not None and reply.outcome is Outcome.APPLIED:
             stand.acknowledged[request.epoch] = max(reply.version, stand.acknowledged.get(request.epoch, 0))
+
+    # --- parameters, read from rows ---
+
+    def check_rows(self, rule: str, where: str, rows: dict[int, float], shards: list[int], ends: dict[str, int]) -> None:
+        """Each labelled impression below the ends has one row of exactly 1.0 on each shard, and no other row exists."""
+        wrong = {k: w for k, w in rows.items() if w != 1.0}
+        if wrong:
+            key = min(wrong)
+            raise Violation(rule, f"{where}: {len(wrong)} rows are not 1.0, as {impression_of(key)} = {wrong[key]}")
+        found: dict[tuple[int, int], list[int]] = {}
+        for key in rows:
+            shard, partition, position = impression_of(key)
+            found.setdefault((shard, partition), []).append(position)
+        for shard in shards:
+            for chain, end in ends.items():
+                partition = partition_of(chain)
+                known = self.fold(partition).positions
+                expected = known[: bisect_left(known, end)]
+                if (there := sorted(found.pop((shard, partition), []))) != expected:
+                    odd = sorted(set(there) ^ set(expected))[:5]
+                    raise Violation(rule, f"{where}: rows of {chain} below {end} on shard {shard} differ at {odd}")
+        if found:
+            raise Violation(rule, f"{where}: rows of other shards or chains: {sorted(found)}")
+
+    def check_snapshot(self, rule: str, where: str, snapshot: Snapshot) -> None:
+        keys, values = weights(snapshot).tables[TABLE]
+        rows = dict(zip(keys.tolist(), values[:, 0].tolist(), strict=True))
+        ends = {chain: at.end for chain, at in snapshot.progress.chains.items()}
+        self.check_rows(rule, where, rows, [snapshot.shard], ends)
+        for chain, at in snapshot.progress.chains.items():
+            if (at.rows, at.row_hash) != self.fold(partition_of(chain)).hash_between(0, at.end):
+                raise Violation("I3", f"{where}: hash of {chain} at {at.end} is not that of the folded log (S7)")
+
+    def complete(self, manifest: Manifest, files: Files) -> None:
+        """A manifest was written (I5)."""
+        self.manifests[manifest.sha256] = manifest
+        self.count("cuts")
+        for part in manifest.parts:
+            snapshot = decode_part(files.read(f"{manifest.model}/{manifest.name}/{part.path}"))
+            where = f"{manifest.name}/{part.path}"
+            ends = {chain: (at.end, at.row_hash, at.rows) for chain, at in snapshot.progress.chains.items()}
+            wanted = {chain: (at.end, at.row_hash, at.rows) for chain, at in manifest.chains.items()}
+            if ends != wanted or snapshot.shard != part.shard:
+                raise Violation("I5", f"{where} stands at {ends}, its manifest at {wanted}")
+            self.check_snapshot("I5", where, snapshot)
+
+    def serves(self, replica: str, manifest: Manifest, rows: dict[int, float]) -> None:
+        """A replica swapped to this manifest's model (I6)."""
+        self.count("served")
+        if manifest.sha256 not in self.manifests:
+            raise Violation("I6", f"{replica} serves {manifest.name}, which was never complete")
+        shards = [part.shard for part in manifest.parts]
+        self.check_rows("I6", f"{replica} serving {manifest.name}", rows, shards, manifest.vector)
