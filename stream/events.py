@@ -84,7 +84,7 @@ def click_schema() -> pa.Schema:
     return pa.schema([pa.field("source", pa.string(), nullable=False), pa.field("vendor", pa.string(), nullable=False)])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Events:
     """Equally long columns. `position` rises strictly (T4), `arrival_ms` never falls (T1)."""
 
@@ -140,7 +140,7 @@ class Events:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Impressions(Events):
     """Impressions of one partition. `table` has `impression_schema(features)`."""
 
@@ -149,7 +149,7 @@ class Impressions(Events):
         return cls(*_no_rows(), impression_schema(features).empty_table())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clicks(Events):
     """Clicks of one partition; `id` is that of the impression. `table` has `click_schema()`."""
 

@@ -1,0 +1,145 @@
+"""Framing of JSON records: many values in one buffer, one object a line, each line known to be of one record.
+
+A JSON parser that reads many records at once must not let one broken record swallow or shift another. So before it
+sees them, every value is scanned for its brackets: it is one object, or one array of objects, that ends where the
+value ends. Any other value is left out here. Of what is left, a parse of the whole succeeds if and only if the parse
+of each line alone does, because no line leaves the parser inside a string or a bracket.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+I64 = npt.NDArray[np.int64]
+
+DEPTH_MAX = 32
+_MALFORMED = -1
+_NEWLINE, _RETURN, _SPACE, _TAB = 10, 13, 32, 9
+_QUOTE, _BACKSLASH, _COMMA = 34, 92, 44
+_OPEN_LIST, _CLOSE_LIST, _OPEN, _CLOSE = 91, 93, 123, 125
+
+
+class Lines(NamedTuple):
+    """`data`: the framed values' objects, one a line; those of value i end at `ends[i]`. `objects[i]`: how many they
+    are; -1 = none, it is malformed (not one object or one array of objects, not UTF-8, nested deeper than DEPTH_MAX,
+    or empty)."""
+
+    data: bytes
+    ends: I64
+    objects: I64
+
+
+def frame(values: Sequence[bytes]) -> Lines:
+    """Frame the values of many records. Inside strings nothing is changed; elsewhere line breaks become spaces, an
+    outer array's brackets become spaces, and its commas line breaks."""
+    blob = b"\n".join(values)
+    data = np.frombuffer(blob, np.uint8).copy()
+    ends = np.fromiter((len(v) for v in values), np.int64, len(values))
+    ends = np.cumsum(ends + 1) - 1
+    objects = np.empty(len(values), np.int64)
+    _frame_all(data, ends, objects)
+    if not _is_utf8(blob):
+        for i, value in enumerate(values):
+            if not _is_utf8(value):
+                data[ends[i] - len(value) : ends[i]] = _SPACE
+                objects[i] = _MALFORMED
+    return Lines(data.tobytes(), ends, objects)
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@numba.njit(cache=True, nogil=True)
+def _frame_all(data: npt.NDArray[np.uint8], ends: I64, objects: I64) -> None:
+    start = 0
+    for i in range(len(ends)):
+        objects[i] = _frame_one(data, start, ends[i])
+        if objects[i] < 0:
+            data[start : ends[i]] = _SPACE
+        start = ends[i] + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _frame_one(data: npt.NDArray[np.uint8], start: int, end: int) -> int:
+    """Frame `data[start:end]` in place. Returns its number of objects, or -1."""
+    while start < end and _is_blank(data[start]):
+        data[start] = _SPACE
+        start += 1
+    while end > start and _is_blank(data[end - 1]):
+        end -= 1
+        data[end] = _SPACE
+    if end - start < 2:
+        return _MALFORMED
+    if data[start] == _OPEN:
+        return 1 if _object_end(data, start, end) == end else _MALFORMED
+    if data[start] != _OPEN_LIST or data[end - 1] != _CLOSE_LIST:
+        return _MALFORMED
+    data[start] = data[end - 1] = _SPACE
+    count: int = _frame_list(data, start + 1, end - 1)
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _frame_list(data: npt.NDArray[np.uint8], at: int, end: int) -> int:
+    """Objects separated by commas in `data[at:end]`, which become line breaks."""
+    count, wants_object = 0, False
+    while True:
+        while at < end and _is_blank(data[at]):
+            data[at] = _SPACE
+            at += 1
+        if at == end:
+            return _MALFORMED if wants_object else count
+        if count > 0 and not wants_object:
+            if data[at] != _COMMA:
+                return _MALFORMED
+            data[at] = _NEWLINE
+            wants_object = True
+            at += 1
+            continue
+        if data[at] != _OPEN:
+            return _MALFORMED
+        at = _object_end(data, at, end)
+        if at < 0:
+            return _MALFORMED
+        count += 1
+        wants_object = False
+
+
+@numba.njit(cache=True, nogil=True)
+def _object_end(data: npt.NDArray[np.uint8], at: int, end: int) -> int:
+    """The index after the bracket that closes the one at `at`, or -1. Line breaks outside strings become spaces."""
+    depth, quoted = 0, False
+    while at < end:
+        byte = data[at]
+        if quoted:
+            if byte == _BACKSLASH:
+                at += 1
+            elif byte == _QUOTE:
+                quoted = False
+        elif byte == _QUOTE:
+            quoted = True
+        elif byte in (_OPEN, _OPEN_LIST):
+            depth += 1
+            if depth > DEPTH_MAX:
+                return -1
+        elif byte in (_CLOSE, _CLOSE_LIST):
+            depth -= 1
+            if depth == 0:
+                return at + 1
+        elif byte in (_NEWLINE, _RETURN):
+            data[at] = _SPACE
+        at += 1
+    return -1
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _is_blank(byte: int) -> bool:
+    return byte in (_SPACE, _NEWLINE, _TAB, _RETURN)
