@@ -1,0 +1,34 @@
+"""Run one process of one role. `everspun run` starts these; start them yourself under your own supervisor."""
+
+import argparse
+import logging
+import signal
+import threading
+from types import FrameType
+
+from everspun import roles
+from everspun.commands import options as shared
+from everspun.launcher import ROLES
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("role", choices=ROLES)
+    parser.add_argument("--index", type=int, default=0, help="which of the processes of this role, from 0")
+    parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    shared.config_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Returns when told to stop (SIGTERM, SIGINT) and drained."""
+    config = shared.load(options)
+    logging.basicConfig(level=options.log_level, format=f"%(asctime)s {options.role}-{options.index} %(levelname)s %(message)s")
+    logging.getLogger("kafka").setLevel(logging.WARNING)
+    stop = threading.Event()
+
+    def on_signal(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    roles.ROLES[options.role](config, options.index, stop)
+    return 0

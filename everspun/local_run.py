@@ -1,0 +1,76 @@
+"""A whole system on this machine: a broker, the topics, and every role as a process. For the demo, benches and tests."""
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from everspun import config as config_file
+from everspun.broker import Broker, start_broker
+from everspun.config import Config
+from everspun.launcher import Launcher
+from everspun.scrape import scrape
+from stream.kafka import KafkaLog, create_topics
+
+READY_TIMEOUT_S = 90.0
+
+
+class NotReady(RuntimeError):
+    """A part did not come up in time; the message names it and the end of its log."""
+
+
+@dataclass
+class LocalRun:
+    """Everything of one run lives under `dir`: the broker's data, logs, sockets, checkpoints, the config in force."""
+
+    dir: Path
+    config_path: Path
+    config: Config
+    broker: Broker
+    launcher: Launcher
+
+    @classmethod
+    def begin(cls, dir: Path, config_text: str, broker: str, overrides: tuple[str, ...] = (), fresh: bool = True) -> "LocalRun":
+        """Start a broker of this kind (see `start_broker`), create the topics, start no role yet."""
+        if fresh and dir.exists():
+            shutil.rmtree(dir)
+        dir.mkdir(parents=True, exist_ok=True)
+        running = start_broker(broker, dir / "broker")
+        try:
+            placed = (
+                f"run.dir={json.dumps(str(dir))}",
+                f"stream.bootstrap_servers={json.dumps(running.address)}",
+                f"checkpointer.root={json.dumps(str(dir / 'checkpoints'))}",
+                *overrides,
+            )
+            path = dir / "everspun.toml"
+            path.write_text(config_text)
+            config = config_file.load(path, placed)
+            create_topics(config.stream)
+        except BaseException:
+            running.stop()
+            raise
+        return cls(dir, path, config, running, Launcher(path, config.run, placed))
+
+    def log(self) -> KafkaLog:
+        return KafkaLog(self.config.stream)
+
+    def start(self, on_wait: Callable[[set[str]], None] | None = None) -> None:
+        """Start all roles and wait until each answers. Raises NotReady."""
+        self.launcher.start()
+        end = time.monotonic() + READY_TIMEOUT_S
+        while missing := set(self.launcher.processes) - set(scrape(self.dir)):
+            self.launcher.raise_if_failed()
+            if time.monotonic() > end:
+                raise NotReady(f"{', '.join(sorted(missing))} did not come up; see {self.dir / 'logs'}")
+            if on_wait is not None:
+                on_wait(missing)
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.broker.stop)
+            stack.callback(self.launcher.stop)
