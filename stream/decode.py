@@ -228,11 +228,11 @@ def _wrong_rows(rows: _Rows, shape: Shape, partition: int, partitions: int) -> B
     for name, column in columns.items():
         if pa.types.is_string(column.type):
             wrong |= _wrong_lengths(column, 1 if name in ("id", "session") else 0)
-    ts_ms = columns["ts_ms"].fill_null(0).to_numpy(False)
+    ts_ms = _filled(columns["ts_ms"], 0).to_numpy(False)
     wrong |= (ts_ms < TS_MS_MIN) | (ts_ms >= TS_MS_MAX)
     if shape.is_impression:
         wrong |= _wrong_numbers(columns, shape)
-    wrong |= partitions_of_keys(columns["session"].fill_null(""), partitions) != partition
+    wrong |= partitions_of_keys(_filled(columns["session"], ""), partitions) != partition
     if len(rows.record) > ROWS_PER_RECORD_MAX:
         wrong |= np.bincount(rows.record)[rows.record] > ROWS_PER_RECORD_MAX
     return wrong
@@ -240,14 +240,14 @@ def _wrong_rows(rows: _Rows, shape: Shape, partition: int, partitions: int) -> B
 
 def _wrong_lengths(column: pa.Array, bytes_min: int) -> Bools:
     """Strings shorter or longer than allowed; a null counts as neither."""
-    _, offsets = string_buffers(column.fill_null("-"))
+    _, offsets = string_buffers(_filled(column, "-"))
     lengths = np.diff(offsets)
     return (lengths < bytes_min) | (lengths > STRING_BYTES_MAX)
 
 
 def _wrong_numbers(columns: Columns, shape: Shape) -> Bools:
-    shown = columns["position"].fill_null(0).to_numpy(False)
-    prediction = columns["prediction"].fill_null(0.0).to_numpy(False)
+    shown = _filled(columns["position"], 0).to_numpy(False)
+    prediction = _filled(columns["prediction"], 0.0).to_numpy(False)
     wrong: Bools = (shown < 0) | (shown > SHOWN_MAX) | (prediction < 0) | (prediction > 1)
     for feature in shape.features:
         if feature.kind != CATEGORICAL:
@@ -255,10 +255,14 @@ def _wrong_numbers(columns: Columns, shape: Shape) -> Bools:
     return wrong
 
 
+def _filled(column: pa.Array, value: object) -> pa.Array:
+    return column.fill_null(value) if column.null_count else column
+
+
 def _float32(column: pa.Array) -> npt.NDArray[np.float32]:
     """Null becomes NaN, what float32 cannot hold infinite."""
     with np.errstate(over="ignore"):
-        narrow: npt.NDArray[np.float32] = column.fill_null(float("nan")).to_numpy(False).astype(np.float32)
+        narrow: npt.NDArray[np.float32] = _filled(column, float("nan")).to_numpy(False).astype(np.float32)
     return narrow
 
 
@@ -275,8 +279,8 @@ def _numpy_columns(rows: _Rows, records: Sequence[Record], arrival_ms: I64) -> t
         np.asarray(arrival_ms, np.int64)[record],
         columns["ts_ms"].to_numpy(False),
         hash_pair(columns["session"], columns["id"]),
-        hash_strings(columns["source"].fill_null("")),
-        hash_strings(columns["vendor"].fill_null("")),
+        hash_strings(_filled(columns["source"], "")),
+        hash_strings(_filled(columns["vendor"], "")),
     )
 
 
@@ -286,9 +290,9 @@ def _travelling(columns: Columns, shape: Shape) -> pa.Table:
     for field in shape.schema:
         column = columns["position" if field.name == "shown_at" else field.name]
         if pa.types.is_string(field.type):
-            arrays.append(column.fill_null(""))
+            arrays.append(_filled(column, ""))
         elif pa.types.is_float32(field.type):
             arrays.append(pa.array(_float32(column)))
         else:
-            arrays.append(column.fill_null(-1).cast(field.type))
+            arrays.append(_filled(column, -1).cast(field.type))
     return pa.table(arrays, schema=shape.schema)

@@ -270,7 +270,8 @@ def test_polls_change_nothing(values: list[bytes | None], cuts: list[int]):
 
 pieces = st.sampled_from(
     [b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\n", b" ", b"\x00", b'"id"', b'"ts_ms"', b'"i"',
-     b"1700000000000", b'"impressions"', b'"features"', b"null", b"1e5", b"NaN", raw(impression()), raw(part()), b"\xc3", b"\xa9"]
+     b"1700000000000", b'"impressions"', b'"features"', b"null", b"1e5", b"NaN", raw(impression()), raw(part()),
+     b"\xc3", b"\xa9"]
 )  # fmt: skip
 
 
