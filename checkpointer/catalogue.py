@@ -1,5 +1,6 @@
 """The checkpoints of one model in a store: what stands where, in which order it is written, and what counts.
 
+    <model>/begin.json                           where the model began, before anything else (S5)
     <model>/00000012-19a7f3/part-0.safetensors   written by the shards
     <model>/00000012-19a7f3/manifest.json        written last: now the checkpoint is complete (X2)
     <model>/00000012-19a7f3/gates.json           what the gates found: published or rejected, and why
@@ -182,7 +183,16 @@ class Catalogue:
         body = self._json("training.json")
         return None if body is None else (Ref(*body["ref"]), body["above"])
 
+    def begun(self) -> dict[str, int] | None:
+        """chain -> E at which the model began (S5); None = nobody has begun it."""
+        body = self._json("begin.json")
+        return None if body is None else dict(body["vector"])
+
     # --- writing ---
+
+    def write_begun(self, vector: dict[str, int]) -> None:
+        """Once in a model's life, before any shard is told."""
+        self._write("begin.json", {"vector": vector})
 
     def write_manifest(self, manifest: Manifest) -> Ref:
         """The checkpoint becomes complete. Its parts are durable already."""

@@ -57,13 +57,21 @@ class Evaluations:
         """Scored rows that `take` would count."""
         return sum(s.rows for c, w in self._waiting.items() for end, s in w.values() if end <= vector.get(c, -1))
 
-    def take(self, vector: Mapping[str, int]) -> Evaluation:
-        """The sums of all that ended at or before this vector (chain -> E), which are then forgotten."""
+    def sums(self, vector: Mapping[str, int]) -> Evaluation:
+        """The sums of all that waits and ended at or before this vector (chain -> E)."""
         total = Evaluation()
         for chain, waiting in self._waiting.items():
-            upto = vector.get(chain, -1)
-            for start in [s for s, (end, _) in waiting.items() if end <= upto]:
-                total += waiting.pop(start)[1]
+            for end, sums in waiting.values():
+                if end <= vector.get(chain, -1):
+                    total += sums
+        return total
+
+    def take(self, vector: Mapping[str, int]) -> Evaluation:
+        """`sums`, which are then forgotten: a manifest carries them."""
+        total = self.sums(vector)
+        for chain, waiting in self._waiting.items():
+            for start in [s for s, (end, _) in waiting.items() if end <= vector.get(chain, -1)]:
+                del waiting[start]
         return total
 
     def _is_first(self, chain: str, start: int) -> bool:

@@ -23,9 +23,9 @@ class Files(Protocol):
 
 
 class MemoryFiles:
-    """Files in memory."""
+    """Files in memory. Under the empty root a URL is the path itself, so local shards may write into `contents`."""
 
-    def __init__(self, root: str = "memory://checkpoints") -> None:
+    def __init__(self, root: str = "") -> None:
         self.root = root
         self.contents: dict[str, bytes] = {}
 
@@ -46,4 +46,4 @@ class MemoryFiles:
             del self.contents[name]
 
     def url(self, path: str) -> str:
-        return f"{self.root}/{path}"
+        return f"{self.root}/{path}" if self.root else path

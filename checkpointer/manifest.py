@@ -60,6 +60,19 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Definition:
+    """What a model is, as its config says: what a manifest carries so that a replica needs nothing else."""
+
+    spec: ModelSpec
+    #: the whole model config with its features, as `learners.model` writes it
+    model_config: dict[str, Any]
+    #: initial dense arrays by name, as `ShardPort.begin` takes them
+    dense: dict[str, Any]
+    #: names the columns of `examples` it learns from
+    schema: str = ""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """One complete cut of one model."""
 
@@ -179,6 +192,47 @@ def agree(progress: Mapping[int, Progress]) -> tuple[dict[str, ChainProgress], d
     known = set(first.next_record).intersection(*(progress[s].next_record for s in shards))
     next_record = {p: min(progress[s].next_record[p] for s in shards) for p in sorted(known)}
     return chains, next_record, max(progress[s].event_time_max_ms for s in shards)
+
+
+def assemble(
+    definition: Definition,
+    number: int,
+    cut: str,
+    vector: Mapping[str, int],
+    infos: Sequence[PartInfo],
+    parent: Manifest | None,
+    evaluation: Evaluation,
+    created_ms: int,
+    code_version: str,
+    map_epoch: int = 0,
+) -> Manifest:
+    """The manifest of a cut whose parts are written. ValueError unless every part stands at `vector` (I5)."""
+    chains, next_record, event_time_max_ms = agree({info.shard: info.progress for info in infos})
+    for chain, end in vector.items():
+        if chain not in chains or chains[chain].end != end:
+            raise ValueError(f"chain {chain}: the parts stand at {chains.get(chain)}, the cut was named at {end}")
+    if parent is not None and parent.spec.digest != definition.spec.digest:
+        raise ValueError(
+            f"model {definition.spec.name!r} is {definition.spec.digest}, but its checkpoint {parent.name} holds "
+            f"{parent.spec.digest}: give the changed model a new name"
+        )
+    return Manifest(
+        model=definition.spec.name,
+        number=number,
+        cut=cut,
+        spec=definition.spec,
+        model_config=definition.model_config,
+        chains=chains,
+        next_record=next_record,
+        event_time_max_ms=event_time_max_ms,
+        created_ms=created_ms,
+        evaluation=evaluation,
+        parent=None if parent is None else parent.sha256,
+        code_version=code_version,
+        parts=parts_of(infos),
+        map_epoch=map_epoch,
+        schema=definition.schema,
+    )
 
 
 def parts_of(infos: Sequence[PartInfo]) -> tuple[Part, ...]:

@@ -7,7 +7,7 @@ from checkpointer.gates import Findings, judge, normalized_entropy
 from checkpointer.manifest import Evaluation
 
 GOOD = Findings(answers=(0.2, 0.3), rows=10, seconds=0.1)
-SCORED = Evaluation(batches=5, rows=5000, log_loss_sum=450.0, prediction_sum=500.0, label_sum=500.0, base_log_loss_sum=500.0)  # fmt: skip
+SCORED = Evaluation(5, 5000, log_loss_sum=450.0, prediction_sum=500.0, label_sum=500.0, base_log_loss_sum=500.0)
 
 
 def outcome(findings=GOOD, evaluation=SCORED, reference=SCORED, **config):

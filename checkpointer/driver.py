@@ -1,0 +1,309 @@
+"""The checkpointer without its clock, its log and its process: begin, cut, complete, gate, publish, sweep (S5, X1, X2).
+
+Every step is safe to repeat and safe to die in. What stands in the store decides what comes next: a checkpoint is
+complete once its manifest is there, judged once its `gates.json` is, published once the pointer has reached it; and
+announcements may be said again.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from checkpointer.announcement import Announcement, Ref, announce, ref
+from checkpointer.catalogue import Catalogue, Gates
+from checkpointer.config import CheckpointerConfig
+from checkpointer.cut import Abandoned, AskHold, AskProgress, Cut, Instruction, Mark, Marked, Pace, Release, Unmark
+from checkpointer.evaluations import Evaluations
+from checkpointer.gates import Findings, judge
+from checkpointer.manifest import Damaged, Definition, Evaluation, Manifest, assemble
+from checkpointer.schedule import Due, Schedule
+from paramserver.messages import Progress
+from paramserver.ports import ClockPort, PartInfo, ProgressReply, Refused, ShardPort, Unreachable
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Time(Protocol):
+    def now_ms(self) -> int: ...
+
+    def sleep_ms(self, ms: int) -> None: ...
+
+
+class Outside(Protocol):
+    """What the driver asks of its shell."""
+
+    def announce(self, announcement: Announcement) -> None:
+        """Say it on `checkpoints`, now or as soon as the log answers again."""
+
+    def check(self, ref: Ref) -> Findings:
+        """Ask a clean process about a checkpoint."""
+
+    def read_evaluations(self) -> Iterable[Mapping[str, Any]]:
+        """New records of `evaluations`, without waiting."""
+
+    def first_vector(self) -> dict[str, int]:
+        """chain -> E at which a new model begins (S5)."""
+
+    def each(self, call: Callable[[T], R], items: list[T]) -> list[R]:
+        """`call` on all items, at once if possible; raises the first exception after all have ended."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one look came to: "idle" | "unreachable" | "begun" | "not_restored" | "abandoned" | "published" |
+    "rejected"."""
+
+    outcome: str
+    detail: str = ""
+    due: Due | None = None
+    reason: str = ""  # why a cut was abandoned, in one word
+    hold_ms: int = 0
+    cut_ms: int = 0  # the cut alone, from the first question to all marked
+    total_ms: int = 0  # from due to announced
+    manifest: Manifest | None = None
+    gates: Gates | None = None
+    swept: tuple[str, ...] = ()
+
+
+@dataclass
+class Driver:
+    """One model's checkpointer. `recover` once, then `step` again and again."""
+
+    config: CheckpointerConfig
+    definition: Definition
+    shards: dict[int, ShardPort]
+    clock: ClockPort
+    catalogue: Catalogue
+    outside: Outside
+    time: Time
+    code_version: str = ""
+    schedule: Schedule = field(init=False)
+    evaluations: Evaluations = field(init=False)
+    attempts: int = 0
+    map_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        self.schedule = Schedule(self.config.interval_ms, self.config.event_interval_ms, self.config.retry_ms)
+        self.evaluations = Evaluations(self.definition.spec.name)
+
+    # --- once ---
+
+    def recover(self) -> None:
+        """Take up what a predecessor left: judge a head that was not, and say again what is published and held."""
+        head = self.catalogue.head()
+        if head is None:
+            return
+        if head.spec.digest != self.definition.spec.digest:
+            raise ValueError(
+                f"model {head.model!r}: checkpoint {head.name} holds definition {head.spec.digest}, the config says "
+                f"{self.definition.spec.digest}; give the changed model a new name"
+            )
+        self.evaluations.skip(head.vector)
+        gates = self.catalogue.gates(head.name)
+        if gates is None:
+            self._publish(head)
+        elif gates.passed:
+            self.catalogue.write_published(ref(head))
+            self._announce("published", head)
+        else:
+            self._announce("rejected", head, gates.reason)
+        self._repeat_hold()
+
+    def _repeat_hold(self) -> None:
+        hold = self.catalogue.hold()
+        if hold.ref is not None:
+            held = self.catalogue.manifest(hold.ref.name, hold.ref.manifest_sha256)
+            self._announce("rolled_back", held, hold.reason, hold.revision)
+
+    # --- again and again ---
+
+    def step(self) -> Step:
+        """Look at the shards; begin the model, or take and publish a cut, if that is due."""
+        for record in self.outside.read_evaluations():
+            self.evaluations.add(record)
+        replies = self._look()
+        if replies is None:
+            return Step("unreachable", "a shard does not answer")
+        head = self.catalogue.head()
+        missing = [shard for shard, reply in replies.items() if reply.progress is None]
+        if missing and head is not None:
+            return Step("not_restored", f"shards {missing} have not restored {head.name}")
+        if missing:
+            return self._begin(missing)
+        standing = [reply.progress for reply in replies.values() if reply.progress is not None]
+        due = self.schedule.due(self.time.now_ms(), standing, head)
+        return Step("idle") if due is None else self._cut(due, head)
+
+    def _look(self) -> dict[int, ProgressReply] | None:
+        name = self.definition.spec.name
+        try:
+            replies = {index: shard.progress(name) for index, shard in self.shards.items()}
+        except Unreachable:
+            return None
+        self.map_epoch = max(reply.map_epoch for reply in replies.values())
+        return replies
+
+    def _begin(self, missing: list[int]) -> Step:
+        """The vector is written down first: a shard that must begin again before the first cut begins where the
+        others did, whatever retention has removed since."""
+        vector = self.catalogue.begun()
+        if vector is None:
+            vector = self.outside.first_vector()
+            self.catalogue.write_begun(vector)
+        try:
+            for index in missing:
+                self.shards[index].begin(self.definition.spec, vector, self.definition.dense)
+        except Unreachable as error:
+            return Step("unreachable", str(error))
+        return Step("begun", f"model {self.definition.spec.name!r} begins at {vector} on shards {missing}")
+
+    # --- a cut ---
+
+    def _cut(self, due: Due, head: Manifest | None) -> Step:
+        self.attempts += 1
+        began = self.time.now_ms()
+        config = self.config
+        pace = Pace(config.hold_lease_ms, config.cut_timeout_ms, config.poll_ms)
+        # The time keeps the names of two checkpointers apart, the count those of one.
+        cut = Cut(self.definition.spec.name, f"{began:x}x{self.attempts}", sorted(self.shards), began, pace)
+        end = self._perform(cut)
+        cut_ms = self.time.now_ms() - began
+        if isinstance(end, Abandoned):
+            return self._abandoned(due, end.reason, end.detail, cut.hold_ms, cut_ms)
+        try:
+            manifest = self._complete(end, head)
+        except (Unreachable, Refused, Damaged, ValueError) as error:
+            self._forget(end)
+            return self._abandoned(due, "parts", str(error), cut.hold_ms, cut_ms)
+        gates = self._publish(manifest)
+        swept = self.catalogue.sweep(config.keep, config.keep_rejected)
+        return Step(
+            outcome=gates.outcome,
+            detail=gates.reason,
+            due=due,
+            hold_ms=cut.hold_ms,
+            cut_ms=cut_ms,
+            total_ms=self.time.now_ms() - began,
+            manifest=manifest,
+            gates=gates,
+            swept=tuple(swept),
+        )
+
+    def _abandoned(self, due: Due, reason: str, detail: str, hold_ms: int, cut_ms: int) -> Step:
+        self.schedule.abandoned(self.time.now_ms())
+        return Step("abandoned", detail, due, reason, hold_ms, cut_ms)
+
+    def _perform(self, cut: Cut) -> Marked | Abandoned:
+        """Carry out what the cut says until it is done."""
+        while True:
+            queue = deque(cut.tick(self.time.now_ms()))
+            while queue:
+                instruction = queue.popleft()
+                if isinstance(instruction, Marked | Abandoned):
+                    return instruction
+                queue.extend(self._carry_out(cut, instruction))
+            self.time.sleep_ms(max(1, min(self.config.poll_ms, cut.next_wake_ms - self.time.now_ms())))
+
+    def _carry_out(self, cut: Cut, instruction: Instruction) -> list[Instruction]:
+        """One call to a port, and what the cut makes of its answer."""
+        model, now_ms = cut.model, self.time.now_ms
+        match instruction:
+            case AskHold(_, name, lease_ms, highest):
+                return cut.held(_answer(self.clock.hold, model, name, lease_ms, highest), now_ms())
+            case AskProgress(shard):
+                return cut.told(shard, _answer(self.shards[shard].progress, model), now_ms())
+            case Mark(shard, name, vector):
+                return cut.marked(shard, name, _answer(self.shards[shard].mark, model, name, vector), now_ms())
+            case Unmark(shard, name):
+                _answer(self.shards[shard].unmark, model, name)
+            case Release(_, name):
+                _answer(self.clock.release, model, name)
+        return []
+
+    def _forget(self, marked: Marked) -> None:
+        for shard in self.shards.values():
+            _answer(shard.unmark, self.definition.spec.name, marked.cut)
+
+    def _complete(self, marked: Marked, parent: Manifest | None) -> Manifest:
+        """Parts, then evaluations, then the manifest: with it the checkpoint exists (X2). Full parts only."""
+        model, number = self.definition.spec.name, self.catalogue.next_number()
+        url = self.catalogue.folder_url(f"{number:08d}-{marked.cut}")
+
+        def write(shard: int) -> PartInfo:
+            return self.shards[shard].write_part(model, marked.cut, url, None)
+
+        infos = self.outside.each(write, sorted(self.shards))
+        evaluation = self._evaluation(marked, parent)
+        manifest = assemble(
+            self.definition,
+            number,
+            marked.cut,
+            marked.vector,
+            infos,
+            parent,
+            evaluation,
+            self.time.now_ms(),
+            self.code_version,
+            self.map_epoch,
+        )
+        problems = self.catalogue.problems(manifest)
+        if problems:
+            raise Damaged("; ".join(problems))
+        self.catalogue.write_manifest(manifest)
+        self.evaluations.take(manifest.vector)
+        for shard in self.shards.values():
+            _answer(shard.settle, model, marked.cut, manifest.sha256)
+        return manifest
+
+    def _evaluation(self, marked: Marked, parent: Manifest | None) -> Evaluation:
+        """The sums up to the cut. Learners say them right after their pushes, so a short wait finds nearly all."""
+        before = {} if parent is None else parent.chains
+        expected = sum(_rows(chain, before, marked.progress) for chain in marked.vector)
+        until = self.time.now_ms() + self.config.evaluation_wait_ms
+        while True:
+            for record in self.outside.read_evaluations():
+                self.evaluations.add(record)
+            if self.evaluations.rows_within(marked.vector) >= expected or self.time.now_ms() >= until:
+                return self.evaluations.sums(marked.vector)
+            self.time.sleep_ms(5)
+
+    # --- publication ---
+
+    def _publish(self, manifest: Manifest) -> Gates:
+        """Gates, their record, the pointer, the announcement: in this order, so that each is found if the next is."""
+        findings = self.outside.check(ref(manifest))
+        gates = judge(findings, manifest.evaluation, self._reference(manifest), self.config, self.time.now_ms())
+        self.catalogue.write_gates(manifest.name, gates)
+        if gates.passed:
+            self.catalogue.write_published(ref(manifest))
+        self._announce(gates.outcome, manifest, gates.reason)
+        return gates
+
+    def _reference(self, manifest: Manifest) -> Evaluation | None:
+        published = self.catalogue.published()
+        if published is None or published.name == manifest.name:
+            return None
+        try:
+            return self.catalogue.manifest(published.name, published.manifest_sha256).evaluation
+        except Damaged:
+            return None  # deleted or damaged since: there is nothing to compare with, and it serves nobody any more
+
+    def _announce(self, kind: str, manifest: Manifest, reason: str = "", revision: int = 0) -> None:
+        url = self.catalogue.folder_url(manifest.name)
+        self.outside.announce(announce(kind, manifest, url, self.time.now_ms(), reason, revision))
+
+
+def _answer(call: Callable[..., R], *arguments: Any) -> R | None:
+    """The answer, or None: no answer within the deadline, or a refusal, which the next look explains."""
+    try:
+        return call(*arguments)
+    except (Unreachable, Refused):
+        return None
+
+
+def _rows(chain: str, before: Mapping[str, Any], progress: Mapping[int, Progress]) -> int:
+    """Rows learned on a chain since the parent."""
+    now = next(iter(progress.values())).chains[chain].rows
+    return int(now - (before[chain].rows if chain in before else 0))

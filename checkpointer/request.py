@@ -1,0 +1,165 @@
+"""A prediction request: JSON in, columns out, or what is wrong with it: row, field, value, and the fix.
+
+    {"rows": [{"source": "s", "vendor": "v", "item": "i", "features": {"price": 9.5}}, ...]}
+    {"columns": {"source": ["s", ...], "vendor": [...], "item": [...], "price": [9.5, ...]}}
+
+Every field may be left out or null: a missing string is "", a missing number NaN, as in `examples`. A feature that the
+model does not know is ignored, and the answer says so: a site may send a new one before every model has learned it.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stream.events import NUMERIC, STRING_BYTES_MAX, Features
+
+IDENTIFIERS = ("source", "vendor", "item")
+#: What a row or the columns may carry beside them without meaning anything to a model that serves.
+_CARRIED = frozenset({"id", "ts_ms", "session", "position"})
+_STRING_TYPES = frozenset({str, type(None)})
+_NUMBER_TYPES = frozenset({int, float, type(None)})
+
+
+class BadRequest(ValueError):
+    """The request cannot be answered; the message names row, field, value and fix."""
+
+
+class Request(NamedTuple):
+    """`columns`: source, vendor, item as strings, and `f_<name>` for every feature the model knows, in its order."""
+
+    columns: pa.Table
+    ignored: tuple[str, ...]
+
+
+def parse(body: bytes, features: Features, rows_max: int) -> Request:
+    """Raises BadRequest."""
+    try:
+        request = json.loads(body)
+    except ValueError as error:
+        raise BadRequest(f"body: not JSON ({error}); send {{'rows': [...]}} or {{'columns': {{...}}}}") from error
+    if not isinstance(request, dict) or len(request.keys() & {"rows", "columns"}) != 1 or len(request) != 1:
+        got = sorted(request) if isinstance(request, dict) else type(request).__name__
+        raise BadRequest(f"body: holds {got}; send an object with 'rows' or with 'columns', and nothing else")
+    if "rows" in request:
+        fields, count, ignored = _from_rows(request["rows"], features)
+    else:
+        fields, count, ignored = _from_columns(request["columns"], features)
+    if count > rows_max:
+        raise BadRequest(f"body: {count} rows; send at most {rows_max} in one request")
+    return Request(_table(fields, count, features), ignored)
+
+
+def unknown_row(features: Features, rows: Sequence[Mapping[str, Any]] = ()) -> Request:
+    """One row of unknown identifiers without any feature, then `rows` as in a request. Raises BadRequest."""
+    fields, count, ignored = _from_rows([{}, *rows], features)
+    return Request(_table(fields, count, features), ignored)
+
+
+Fields = dict[str, list[Any]]
+
+
+def _from_rows(rows: Any, features: Features) -> tuple[Fields, int, tuple[str, ...]]:
+    if not isinstance(rows, list):
+        raise BadRequest(f"rows: {_short(rows)}; send a list of objects")
+    bags: list[dict[str, Any]] = []
+    for at, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise BadRequest(f"row {at}: {_short(row)}; send an object with source, vendor, item, features")
+        bag = row.get("features")
+        if bag is not None and not isinstance(bag, dict):
+            raise BadRequest(f"row {at}, features: {_short(bag)}; send an object of feature name and value")
+        bags.append(bag or {})
+    fields: Fields = {name: [row.get(name) for row in rows] for name in IDENTIFIERS}
+    for feature in features:
+        fields[feature.column] = [bag.get(feature.name) for bag in bags]
+    _refuse_unknown(set().union(*rows) - {"features"} if rows else set(), "rows")
+    names = {feature.name for feature in features}
+    return fields, len(rows), tuple(sorted(set().union(*bags) - names)) if bags else ()
+
+
+def _from_columns(columns: Any, features: Features) -> tuple[Fields, int, tuple[str, ...]]:
+    if not isinstance(columns, dict) or not columns:
+        raise BadRequest(f"columns: {_short(columns)}; send an object of names and equally long lists")
+    lengths = {}
+    for name, values in columns.items():
+        if not isinstance(values, list):
+            raise BadRequest(f"columns, {name}: {_short(values)}; send a list with one value a row")
+        lengths[name] = len(values)
+    count = next(iter(lengths.values()))
+    for name, length in lengths.items():
+        if length != count:
+            first = next(iter(lengths))
+            raise BadRequest(f"columns, {name}: {length} values, but {first} has {count}; send equally long lists")
+    missing = [None] * count
+    fields = {name: columns.get(name, missing) for name in IDENTIFIERS}
+    for feature in features:
+        fields[feature.column] = columns.get(feature.name, columns.get(feature.column, missing))
+    known = {*IDENTIFIERS, *_CARRIED, *(f.name for f in features), *(f.column for f in features)}
+    return fields, count, tuple(sorted(columns.keys() - known))
+
+
+def _refuse_unknown(names: Iterable[str], where: str) -> None:
+    """Identifiers misspelled would be missing in every row, silently; so the fields of a row are a closed list."""
+    unknown = sorted(set(names) - {*IDENTIFIERS, *_CARRIED})
+    if unknown:
+        allowed = ", ".join((*IDENTIFIERS, "features"))
+        raise BadRequest(f"{where}, {unknown[0]}: unknown field; a row has {allowed}; put features into 'features'")
+
+
+def _table(fields: Fields, count: int, features: Features) -> pa.Table:
+    numeric = {feature.column for feature in features if feature.kind == NUMERIC}
+    arrays = {n: _numbers(n, v) if n in numeric else _strings(n, v) for n, v in fields.items()}
+    return pa.table(arrays) if arrays else pa.table({"source": pa.array([""] * count)})
+
+
+def _strings(name: str, values: list[Any]) -> pa.Array:
+    if not set(map(type, values)) <= _STRING_TYPES:
+        at = next(i for i, value in enumerate(values) if type(value) not in _STRING_TYPES)
+        raise _bad(at, name, values[at], f'a string or null; send "{values[at]}" if that is its name')
+    try:
+        array = pa.array(values, pa.string()).fill_null("")
+    except UnicodeEncodeError as error:
+        at = next(i for i, value in enumerate(values) if value and not _is_utf8(value))
+        raise _bad(at, name, values[at], "text without lone surrogates") from error
+    longest = pc.max(pc.binary_length(array)).as_py() or 0
+    if longest > STRING_BYTES_MAX:
+        at = next(i for i, value in enumerate(values) if value and len(value.encode()) > STRING_BYTES_MAX)
+        raise _bad(at, name, values[at], f"at most {STRING_BYTES_MAX} bytes")
+    return array
+
+
+def _numbers(name: str, values: list[Any]) -> pa.Array:
+    if not set(map(type, values)) <= _NUMBER_TYPES:
+        at = next(i for i, value in enumerate(values) if type(value) not in _NUMBER_TYPES)
+        raise _bad(at, name, values[at], "a number or null; send it without quotes")
+    with np.errstate(over="ignore"):
+        try:
+            numbers = np.array(values, np.float64).astype(np.float32)
+        except OverflowError as error:
+            at = next(i for i, value in enumerate(values) if type(value) is int and abs(value) > 1 << 1000)
+            raise _bad(at, name, values[at], "a number below 3.4e38") from error
+    infinite = np.flatnonzero(np.isinf(numbers))
+    if len(infinite):
+        raise _bad(int(infinite[0]), name, values[infinite[0]], "a finite number below 3.4e38, or null")
+    return pa.array(numbers)
+
+
+def _bad(at: int, name: str, value: Any, expected: str) -> BadRequest:
+    return BadRequest(f"row {at}, {name.removeprefix('f_')} = {_short(value)}: expected {expected}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,289 @@
+"""The whole life of a checkpoint over the local parameter server and a store in memory."""
+
+import numpy as np
+import pytest
+
+from checkpointer.announcement import Announcement
+from checkpointer.catalogue import Catalogue
+from checkpointer.config import CheckpointerConfig
+from checkpointer.driver import Driver
+from checkpointer.files import MemoryFiles
+from checkpointer.gates import Findings
+from checkpointer.manifest import Definition
+from paramserver.clocks import Clocks
+from paramserver.local import LocalClock, LocalShard
+from paramserver.messages import DenseSpec, ModelSpec, Outcome, PushRequest, TableSpec
+from paramserver.partfile import decode_part
+from paramserver.ports import Unreachable
+from paramserver.shard import Shard
+from paramserver.slots import SlotMap
+
+SPEC = ModelSpec(
+    "clicks", "d1", (TableSpec("w", 1, "sgd", {"rate": 1.0}),), DenseSpec({"bias": (1,)}, "sgd", {"rate": 1.0})
+)
+CHAINS = ("label/0", "label/1")
+
+
+class House:
+    """Two local shards, one learner that pushes empty-handed or with one row, a store, and everything said."""
+
+    def __init__(self, **config):
+        self.now = 1_000_000
+        self.files = MemoryFiles()
+        self.slot_map = SlotMap.even(2)
+        self.clocks = Clocks(1, 2, 0)
+        self.clock = LocalClock(self.clocks, lambda: self.now)
+        self.shards = {}
+        for index in range(2):
+            self.restart(index, incarnation=1, restore=False)
+        self.announced: list[Announcement] = []
+        self.findings = Findings(answers=(0.5,))
+        self.evaluations: list[dict] = []
+        self.first = dict.fromkeys(CHAINS, 100)
+        self.config = CheckpointerConfig(**{"interval_ms": 1000, "evaluation_wait_ms": 50, **config})
+        self.driver = self.checkpointer()
+        self.epoch = self.clock.join("clicks", "learner-0").epoch
+        self.clock.tell(self.shards)
+
+    def checkpointer(self, digest="d1"):
+        spec = SPEC if digest == "d1" else ModelSpec("clicks", digest, SPEC.tables, SPEC.dense)
+        definition = Definition(spec, {"kind": "lr"}, {"bias": np.array([0.25], np.float32)})
+        driver = Driver(
+            self.config, definition, self.shards, self.clock, Catalogue(self.files, "clicks"), self, self, "0.1.0"
+        )
+        driver.recover()
+        return driver
+
+    def restart(self, index, incarnation, restore=True):
+        shard = Shard(index, incarnation, self.slot_map)
+        head = Catalogue(self.files, "clicks").head() if restore else None
+        if head is not None:
+            parts = [self.files.read(f"clicks/{head.name}/{part.path}") for part in head.parts]
+            shard.restore([decode_part(part) for part in parts], head.sha256)
+        self.shards[index] = LocalShard(shard, self.files.contents)
+
+    def push(self, chain, start, end, shards=(0, 1), barrier=0, key=None, rows=1):
+        for index in shards:
+            shard = self.shards[index].shard
+            mine = key is not None and self._owner(key) == index
+            request = PushRequest(
+                "clicks", self.epoch, self.slot_map.epoch, shard.incarnation, chain, start, end, 0, end, 0,
+                row_hash=start * 7, rows=rows, event_time_max_ms=end, barrier=barrier,
+                keys={"w": np.array([key], np.uint64)} if mine else {},
+                gradients={"w": np.array([[-1.0]], np.float32)} if mine else {},
+            )  # fmt: skip
+            assert shard.push(request).outcome is Outcome.APPLIED
+
+    def _owner(self, key):
+        return next(i for i, at in enumerate(self.slot_map.split(np.array([key], np.uint64))) if len(at))
+
+    # Time and Outside
+    def now_ms(self):
+        return self.now
+
+    def sleep_ms(self, ms):
+        self.now += ms
+
+    def announce(self, announcement):
+        self.announced.append(announcement)
+
+    def check(self, ref):
+        return self.findings
+
+    def read_evaluations(self):
+        new, self.evaluations = self.evaluations, []
+        return new
+
+    def first_vector(self):
+        return dict(self.first)
+
+    def each(self, call, items):
+        return [call(item) for item in items]
+
+    def begin(self):
+        assert self.driver.step().outcome == "begun"
+        assert self.driver.step().outcome == "published"
+
+    def later(self, ms=1000):
+        self.now += ms
+        return self.driver.step()
+
+
+@pytest.fixture
+def house():
+    return House()
+
+
+def test_a_new_model_begins_everywhere_and_has_manifest_zero(house):
+    house.begin()
+    head = house.driver.catalogue.head()
+    assert (head.number, head.parent, head.vector) == (0, None, house.first)
+    assert [a.kind for a in house.announced] == ["published"]
+    assert house.driver.catalogue.published().name == head.name
+    assert house.later().outcome == "idle"  # nothing new
+
+
+def test_a_cut_holds_what_was_pushed_and_names_its_parent(house):
+    house.begin()
+    first = house.driver.catalogue.head()
+    house.push("label/0", 100, 105, key=42, rows=5)
+    step = house.later()
+    assert step.outcome == "published"
+    assert step.due.reason == "interval"
+    head = house.driver.catalogue.head()
+    assert head.parent == first.sha256
+    assert head.vector == {"label/0": 105, "label/1": 100}
+    assert head.chains["label/0"].row_hash == 700
+    assert sum(part.rows for part in head.parts) == 1
+    assert house.driver.catalogue.problems(head) == []
+    assert [a.number for a in house.announced] == [0, 1]
+    assert house.announced[1].vector == head.vector
+
+
+def test_a_barrier_is_cut_when_all_shards_have_it_and_is_announced(house):
+    house.begin()
+    house.push("label/0", 100, 100, barrier=1)
+    house.push("label/1", 100, 100, barrier=1, shards=(0,))
+    assert house.driver.step().outcome == "idle"
+    house.push("label/1", 100, 100, barrier=1, shards=(1,))
+    assert house.driver.step().due.reason == "barrier"
+    assert house.announced[-1].barrier == 1
+    assert house.driver.step().outcome == "idle"
+
+
+def test_shards_that_stand_apart_make_no_cut_and_training_goes_on(house):
+    house.begin()
+    house.push("label/0", 100, 105, shards=(0,))
+    step = house.later()
+    assert (step.outcome, step.reason) == ("abandoned", "timeout")
+    assert house.driver.catalogue.head().number == 0
+    house.push("label/0", 100, 105, shards=(1,))
+    assert house.later().outcome == "published"
+
+
+def test_a_rejected_checkpoint_is_kept_not_served_and_still_the_head(house):
+    house.begin()
+    house.push("label/0", 100, 105)
+    house.findings = Findings(answers=(0.5,), not_finite=("w",))
+    step = house.later()
+    assert step.outcome == "rejected"
+    assert house.announced[-1].kind == "rejected"
+    assert "finite: w" in house.announced[-1].reason
+    catalogue = house.driver.catalogue
+    assert (catalogue.head().number, catalogue.published().number) == (1, 0)
+    assert house.later().outcome == "idle"
+
+
+def test_a_checkpointer_that_died_before_the_gates_is_taken_up(house):
+    house.begin()
+    house.push("label/0", 100, 105)
+    house.later()
+    name = house.driver.catalogue.head().name
+    del house.files.contents[f"clicks/{name}/gates.json"]
+    del house.files.contents["clicks/published.json"]
+    house.announced.clear()
+    house.driver = house.checkpointer()
+    assert [(a.kind, a.name) for a in house.announced] == [("published", name)]
+    assert house.driver.catalogue.published().name == name
+
+
+def test_a_shard_that_lost_its_beginning_begins_where_the_others_did(house):
+    assert house.driver.step().outcome == "begun"
+    house.push("label/0", 100, 105, shards=(0,))
+    house.restart(1, incarnation=2)
+    house.first = dict.fromkeys(CHAINS, 999)  # retention has moved on meanwhile
+    house.driver = house.checkpointer()
+    house.driver.step()
+    reply = house.shards[1].progress("clicks")
+    assert {c: at.end for c, at in reply.progress.chains.items()} == dict.fromkeys(CHAINS, 100)
+
+
+def test_a_shard_that_has_not_restored_is_waited_for(house):
+    house.begin()
+    house.restart(1, incarnation=2, restore=False)
+    assert house.later().outcome == "not_restored"
+    house.restart(1, incarnation=3)
+    house.clock.tell(house.shards)
+    house.push("label/0", 100, 105)
+    assert house.later().outcome == "published"
+
+
+def test_a_restored_shard_goes_on_from_the_head(house):
+    house.begin()
+    house.push("label/0", 100, 105, key=42)
+    house.later()
+    house.push("label/0", 105, 110, key=42)
+    house.restart(0, incarnation=2)
+    house.restart(1, incarnation=2)
+    house.clock.tell(house.shards)
+    for shard in house.shards.values():
+        assert shard.progress("clicks").progress.chains["label/0"].end == 105
+    house.push("label/0", 105, 110, key=42)
+    assert house.later().outcome == "published"
+
+
+def test_an_unreachable_shard_is_said_and_a_failed_part_abandons_the_cut(house):
+    house.begin()
+    house.push("label/0", 100, 105)
+
+    def gone(*_):
+        raise Unreachable("shard 1")
+
+    real = house.shards[1].write_part
+    house.shards[1].write_part = gone
+    step = house.later()
+    assert (step.outcome, step.reason) == ("abandoned", "parts")
+    house.shards[1].write_part = real
+    house.shards[1].progress, progress = gone, house.shards[1].progress
+    assert house.later().outcome == "unreachable"
+    house.shards[1].progress = progress
+    assert house.later().outcome == "published"
+    assert house.driver.catalogue.names() == [a.name for a in house.announced]  # the unfinished one was swept
+
+
+def test_a_part_damaged_on_its_way_never_becomes_a_checkpoint(house):
+    house.begin()
+    house.push("label/0", 100, 105)
+    real = house.shards[0].write_part
+
+    def torn(model, cut, url, parent):
+        info = real(model, cut, url, parent)
+        house.files.contents[info.url] = house.files.contents[info.url][:-1]
+        return info
+
+    house.shards[0].write_part = torn
+    step = house.later()
+    assert (step.outcome, step.reason) == ("abandoned", "parts")
+    assert "part-0.safetensors" in step.detail
+    assert house.driver.catalogue.head().number == 0
+
+
+def test_evaluations_up_to_the_cut_are_in_its_manifest_once(house):
+    house.begin()
+    house.push("label/0", 100, 105, rows=5)
+    batch = {"model": "clicks", "chain": "label/0", "start": 100, "end": 105, "rows": 5, "log_loss_sum": 2.0,
+             "prediction_sum": 1.0, "base_log_loss_sum": 2.5}  # fmt: skip
+    house.evaluations = [batch, batch, {**batch, "start": 105, "end": 110}]
+    before = house.now
+    assert house.later(1000).outcome == "published"
+    assert house.now - before < 1050  # all expected rows were there: nothing to wait for
+    evaluation = house.driver.catalogue.head().evaluation
+    assert (evaluation.rows, evaluation.batches, evaluation.log_loss_sum) == (5, 1, 2.0)
+    house.push("label/0", 105, 110, rows=5)
+    house.later()
+    assert house.driver.catalogue.head().evaluation.rows == 5
+
+
+def test_another_definition_under_the_name_is_refused(house):
+    house.begin()
+    with pytest.raises(ValueError, match="give the changed model a new name"):
+        house.checkpointer(digest="d2")
+
+
+def test_retention_runs_after_each_cut():
+    house = House(keep=2)
+    house.begin()
+    for i in range(5):
+        house.push("label/0", 100 + i, 101 + i)
+        assert house.later().outcome == "published"
+    assert [e.number for e in house.driver.catalogue.entries()] == [3, 4, 5]
