@@ -157,7 +157,20 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.sweep:
         rows += sweep(history, config)
     if chosen.json:
-        print(json.dumps([{"vendor": v, "place": p, "honest_rejected": o.honest_share, "recall": o.recall, "seconds": o.seconds} for v, p, o in rows]))
+        print(
+            json.dumps(
+                [
+                    {
+                        "vendor": v,
+                        "place": p,
+                        "honest_rejected": o.honest_share,
+                        "recall": o.recall,
+                        "seconds": o.seconds,
+                    }
+                    for v, p, o in rows
+                ]
+            )
+        )
         return 0
     print(f"{'attack on':24}{'place':>7}{'honest rejected':>18}{'recall':>9}{'seconds':>9}  verdicts")
     for vendor, place, one in rows:

@@ -4,7 +4,8 @@ Activity is counted in cells of event time. A cell is *settled* once every input
 views and their clicks come over different inputs, one of which may run hours ahead of the other, and no one may be
 judged on views whose clicks are still to come. A pair (source, vendor) seen in a cell is judged when the cell
 settles, over the window that ends with it, and so once a cell for as long as it goes on. So a verdict depends on
-what was counted, not on which input came first.
+what was counted, not on which input came first. What others do, with which the pair is compared, is the history of
+cells a window older, without what verdicts cover.
 
 An impression's own cell settles `cell + settle` after it at the latest, by which time all inputs are that far; its
 label waits for watermarks `window + grace` after its arrival (L3). So what is judged of it stands before V(i).
@@ -73,14 +74,14 @@ class FraudFilter:
         self._chains = {name: Chain(row.end) for name, row in self._inputs.items()}
         committed: tuple[int, int] = tables.progress.get(COMMITTED) or (0, 0)
         self._settled, self._next_offset = committed
-        self._forgotten = self._settled - config.span  # cells below were, or may be, dropped from the tables
+        self._forgotten = self._settled - 2 * config.span  # cells below were, or may be, dropped from the tables
         self._pairs, self._sources = Rows(tables.pairs), Rows(tables.sources)
         self._history = VendorHistory(config, tables.vendors)
         self._pending: dict[int, set[str]] = {}  # cell -> pairs to judge when it settles
+        self._aging: dict[int, set[str]] = {}  # settled cell -> pairs to enter history a window later
         for key, row in self._pairs.load():
             for number in row.cells:
-                if number >= self._settled:
-                    self._pending.setdefault(number, set()).add(key)
+                (self._pending if number >= self._settled else self._aging).setdefault(number, set()).add(key)
         self._sources.load()
 
     @property
@@ -115,6 +116,7 @@ class FraudFilter:
 
         What is forgotten here was settled by an earlier commit: its signals are stale in every later life too.
         """
+        self._pairs.write()
         self._history.write()
         for name, row in step.inputs.items():
             if row.end is not None:
@@ -122,7 +124,7 @@ class FraudFilter:
         self.tables.progress[COMMITTED] = [step.settled, step.next_offset]
         self._pairs.forget(self._forgotten)
         self._sources.forget(self._forgotten)
-        self._forgotten = step.settled - self.config.span
+        self._forgotten = step.settled - 2 * self.config.span
 
     # --- counting ---------------------------------------------------------------------------------------------
 
@@ -220,18 +222,26 @@ class FraudFilter:
         settled = max(self._settled, (low - self.config.settle_ms) // self.config.cell_ms)
         verdicts: list[Verdict] = []
         for number in sorted(n for n in self._pending if n < settled):
-            honest: dict[str, list[int]] = {}
+            self._age(number)
             for key in sorted(self._pending.pop(number)):
-                row = self._pairs[key]
-                found = self._judge_pair(key, row, number)
-                verdicts += found
-                if not found and number in row.cells:
-                    totals = honest.setdefault(pair_of(key)[1], [0, 0])
-                    totals[0] += row.cells[number].views
-                    totals[1] += row.cells[number].clicks
-            self._history.add(number, honest)
+                verdicts += self._judge_pair(key, self._pairs[key], number)
+                self._aging.setdefault(number, set()).add(key)
+        self._age(settled)
         self._settled = settled
         return verdicts
+
+    def _age(self, now: int) -> None:
+        """Cells a window older than `now` enter history, but for pairs that a verdict covers there: an attack that is
+        being judged cannot teach the filter that it is usual."""
+        for number in sorted(n for n in self._aging if n < now - self.config.span):
+            honest: dict[str, list[int]] = {}
+            for key in sorted(self._aging.pop(number)):
+                cell = self._pairs[key].cells.get(number)
+                if cell is not None and not cell.rejected:
+                    totals = honest.setdefault(pair_of(key)[1], [0, 0])
+                    totals[0] += cell.views
+                    totals[1] += cell.clicks
+            self._history.add(number, honest)
 
     def _judge_pair(self, key: str, row: Row, last: int) -> list[Verdict]:
         config = self.config
@@ -240,7 +250,11 @@ class FraudFilter:
             return []
         seen = self._evidence(key, window, last)
         found = ((name, RULES[name](config, seen)) for name in config.rules)
-        return [self._verdict(name, finding, seen, last) for name, finding in found if finding is not None]
+        verdicts = [self._verdict(name, finding, seen, last) for name, finding in found if finding is not None]
+        if verdicts:
+            row.reject(last, config.span)
+            self._pairs.changed(key, row)
+        return verdicts
 
     def _evidence(self, key: str, window: Cell, last: int) -> Evidence:
         source, vendor = pair_of(key)

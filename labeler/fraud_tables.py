@@ -49,6 +49,7 @@ class Cell:
     views: int = 0
     clicks: int = 0
     gaps_fast: int = 0
+    rejected: int = 0  # 1 = a verdict covers it, and it does not enter history
 
 
 @dataclass
@@ -77,7 +78,7 @@ class Row:
             self.cells = {number: cell for number, cell in self.cells.items() if number >= before}
 
     def value(self) -> Json:
-        cells = {str(number): [c.views, c.clicks, c.gaps_fast] for number, c in self.cells.items()}
+        cells = {str(number): [c.views, c.clicks, c.gaps_fast, c.rejected] for number, c in self.cells.items()}
         return [dict(self.ends), cells, self.click_ts_ms]
 
     def window(self, last: int, span: int) -> Cell:
@@ -89,6 +90,12 @@ class Row:
                 total.clicks += cell.clicks
                 total.gaps_fast += cell.gaps_fast
         return total
+
+    def reject(self, last: int, span: int) -> None:
+        """Mark the cells of a window as covered by a verdict."""
+        for number, cell in self.cells.items():
+            if last - span < number <= last:
+                cell.rejected = 1
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """What honest sources do to each vendor: the base that a rule compares a source with.
 
-Only cells that are judged enter, and only pairs that no rule spoke against, so an attack can hardly teach the filter
-that its own behaviour is usual.
+A cell enters a window after it was judged, without the pairs that a verdict covers there, so an attack cannot teach
+the filter that its own behaviour is usual while it is being judged.
 """
 
 from labeler.fraud_config import FraudConfig

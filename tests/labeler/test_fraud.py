@@ -1,0 +1,322 @@
+"""The fraud filter's core: counted once, judged together, sent in order, whatever is repeated or cut short."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labeler.fraud import FraudFilter, Step, run_step
+from labeler.fraud_config import FraudConfig
+from labeler.fraud_tables import Row, Tables, dict_tables, pair_key, pair_of
+from labeler.signals import SIGNAL_SCHEMA, Signal
+from stream.verdicts import Verdict, Watermark, decode_verdict, encode_verdict
+
+CONFIG = FraudConfig(rate_prior_views=20, rate_prior=0.5)
+VIEWS, CLICKS = "impressions/0", "clicks/0"
+MINUTE = 60_000
+CELL = CONFIG.cell_ms
+T0 = 1_000 * 12 * CELL
+
+
+class Site:
+    """Writes signals: each call is one closed bucket of one input."""
+
+    def __init__(self) -> None:
+        self.ends = {VIEWS: 0, CLICKS: 0}
+        self.log: list[tuple[int, Signal]] = []
+
+    def bucket(self, name: str, at_ms: int, events: Sequence[tuple[str, str, int]], width_ms: int = MINUTE) -> None:
+        """`events`: (source, vendor, count), all at `at_ms`."""
+        rows = None
+        if events:
+            cell = at_ms // CELL * CELL
+            table = [[s, v, cell, n, at_ms, at_ms + 5_000, 100, 0] for s, v, n in events]
+            columns = [
+                pa.array(column, field.type)
+                for column, field in zip(zip(*table, strict=True), SIGNAL_SCHEMA, strict=True)
+            ]
+            rows = pa.RecordBatch.from_arrays(columns, schema=SIGNAL_SCHEMA)
+        start = self.ends[name]
+        self.ends[name] = start + 10
+        signal = Signal(name, start, start + 10, at_ms, at_ms + width_ms, at_ms, 0, rows)
+        self.log.append((len(self.log), signal))
+
+    def quiet(self, at_ms: int) -> None:
+        """A heartbeat on both inputs."""
+        self.bucket(VIEWS, at_ms, [])
+        self.bucket(CLICKS, at_ms, [])
+
+
+class Log:
+    """What the filter sent, in order."""
+
+    def __init__(self) -> None:
+        self.sent: list[Verdict | Watermark] = []
+
+    def __call__(self, records: Sequence[Verdict | Watermark]) -> None:
+        assert all(decode_verdict(encode_verdict(record)) == record for record in records)
+        self.sent += records
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        return [record for record in self.sent if isinstance(record, Verdict)]
+
+    def check(self) -> None:
+        """Watermarks never go back (F3)."""
+        high: dict[str, int] = {}
+        for record in self.sent:
+            if isinstance(record, Watermark):
+                assert record.watermark_ms >= high.get(record.input, 0), "a watermark went back"
+                high[record.input] = record.watermark_ms
+
+
+def make(tables: Tables | None = None, config: FraudConfig = CONFIG) -> FraudFilter:
+    return FraudFilter(config, [VIEWS], [CLICKS], tables if tables is not None else dict_tables())
+
+
+def run(site: Site, size: int = 3) -> Log:
+    log, one = Log(), make()
+    for at in range(0, len(site.log), size):
+        run_step(one, site.log[at : at + size], log)
+    log.check()
+    return log
+
+
+def honest_hour(site: Site, start_ms: int, sources: int = 12) -> None:
+    """People who look at three vendors and click on about half."""
+    for minute in range(0, 60, 5):
+        at = start_ms + minute * MINUTE
+        views = [(f"u{n}", f"v{n % 3}", 2) for n in range(sources)]
+        site.bucket(VIEWS, at, views)
+        site.bucket(CLICKS, at, [(source, vendor, 1) for source, vendor, _ in views])
+
+
+def clicker(site: Site, start_ms: int, clicks: int = 200) -> None:
+    for minute in range(60):
+        at = start_ms + minute * MINUTE
+        count = clicks * (minute + 1) // 60 - clicks * minute // 60
+        site.bucket(VIEWS, at, [("bad", "v1", count)] if count else [])
+        site.bucket(CLICKS, at, [("bad", "v1", count)] if count else [])
+
+
+def flooder(site: Site, start_ms: int, views: int = 400) -> None:
+    for minute in range(60):
+        at = start_ms + minute * MINUTE
+        count = views * (minute + 1) // 60 - views * minute // 60
+        site.bucket(VIEWS, at, [("rival", "v2", count)])
+        site.bucket(CLICKS, at, [])
+
+
+def covered(verdicts: list[Verdict], source: str, vendor: str, at_ms: int) -> bool:
+    return any(v.source == source and v.vendor == vendor and v.from_ms <= at_ms < v.to_ms for v in verdicts)
+
+
+def attacked(offset_ms: int = 0) -> Site:
+    site = Site()
+    honest_hour(site, T0)
+    clicker(site, T0 + 60 * MINUTE + offset_ms)
+    flooder(site, T0 + 180 * MINUTE + offset_ms)
+    site.quiet(T0 + 300 * MINUTE)
+    return site
+
+
+@pytest.mark.parametrize("offset_ms", [0, MINUTE, CELL // 2, CELL - 1])
+def test_every_event_of_an_attack_is_covered_wherever_it_begins(offset_ms: int):
+    verdicts = run(attacked(offset_ms)).verdicts
+    for minute in range(60):
+        assert covered(verdicts, "bad", "v1", T0 + (60 + minute) * MINUTE + offset_ms), minute
+        assert covered(verdicts, "rival", "v2", T0 + (180 + minute) * MINUTE + offset_ms), minute
+    assert {(v.rule, v.source) for v in verdicts} == {("repeated_clicks", "bad"), ("view_flood", "rival")}
+    assert all(v.reason and v.evidence for v in verdicts)
+
+
+def test_an_event_is_judged_before_its_label_may_be_closed():
+    """A verdict that covers an event stands before all watermarks have passed it by cell + settle, once the attack
+    is large enough; by a whole window at the latest (L3)."""
+    site, log, one = attacked(), Log(), make()
+    for record in site.log:
+        run_step(one, [record], log)
+    low = {VIEWS: 0, CLICKS: 0}
+    judged: list[Verdict] = []
+    for record in log.sent:
+        if isinstance(record, Verdict):
+            judged.append(record)
+            continue
+        low[record.input] = record.watermark_ms
+        done = min(low.values()) - 65 * MINUTE
+        for minute in range(60):
+            if T0 + (60 + minute) * MINUTE < done:
+                assert covered(judged, "bad", "v1", T0 + (60 + minute) * MINUTE)
+
+
+def test_nobody_is_judged_on_views_whose_clicks_are_still_to_come():
+    site = Site()
+    honest_hour(site, T0)
+    for minute in range(60):
+        site.bucket(VIEWS, T0 + (60 + minute) * MINUTE, [("fan", "v1", 5), ("fan", "v2", 5)])
+    one, log = make(), Log()
+    run_step(one, site.log, log)
+    for minute in range(60):
+        site.bucket(CLICKS, T0 + (60 + minute) * MINUTE, [("fan", "v1", 2), ("fan", "v2", 2)])
+    site.quiet(T0 + 200 * MINUTE)
+    run_step(one, site.log[-62:], log)
+    assert log.verdicts == []
+
+
+def test_a_fan_of_one_vendor_who_clicks_like_others_is_left_alone():
+    site = Site()
+    honest_hour(site, T0)
+    for minute in range(60):
+        at = T0 + (60 + minute) * MINUTE
+        site.bucket(VIEWS, at, [("fan", "v1", 6)])
+        site.bucket(CLICKS, at, [("fan", "v1", 3)])
+    site.quiet(T0 + 200 * MINUTE)
+    assert run(site).verdicts == []
+
+
+def test_clicks_without_a_vendor_speak_for_their_source():
+    site = Site()
+    honest_hour(site, T0)
+    for minute in range(60):
+        at = T0 + (60 + minute) * MINUTE
+        site.bucket(VIEWS, at, [("fan", "v1", 6)])
+        site.bucket(CLICKS, at, [("fan", "", 3)])
+    site.quiet(T0 + 200 * MINUTE)
+    assert run(site).verdicts == []
+
+
+def test_a_repeat_changes_no_count_and_its_verdicts_are_sent_again():
+    site = attacked()
+    tables, log = dict_tables(), Log()
+    one = make(tables)
+    run_step(one, site.log, log)
+    pairs, sources, vendors = (dict(table.items()) for table in (tables.pairs, tables.sources, tables.vendors))
+    again = one.on_signals(site.log[-140:])
+    assert {v.id for v in again.verdicts} <= {v.id for v in log.verdicts}
+    assert again.verdicts
+    one.commit(again)
+    kept = dict(tables.pairs.items())  # the second commit forgets what the first had settled
+    assert kept == {key: pairs[key] for key in kept}
+    assert pair_key("rival", "v2") in kept
+    assert all(sources[key] == value for key, value in tables.sources.items())
+    assert tables.vendors == vendors
+    assert one.counts.repeats == 140
+
+
+def test_a_dangling_signal_is_ignored_and_counted():
+    site, one = attacked(), make()
+    one.on_signals(site.log[:4])
+    watermarks = one.watermarks
+    one.on_signals(site.log[6:])
+    assert one.counts.dangling == len(site.log) - 6
+    assert one.watermarks == watermarks
+
+
+def test_cells_and_rows_are_forgotten():
+    site, tables = Site(), dict_tables()
+    one, log = make(tables), Log()
+    for hour in range(30):
+        honest_hour(site, T0 + hour * 60 * MINUTE)
+    for record in site.log:
+        run_step(one, [record], log)
+    cells = [Row.of(value).cells for _, value in tables.pairs.items()]
+    assert max(len(c) for c in cells) <= 3 * CONFIG.span
+    site.quiet(T0 + 100 * 60 * MINUTE)
+    site.quiet(T0 + 101 * 60 * MINUTE)
+    for record in site.log[-4:]:
+        run_step(one, [record], log)
+    assert (len(tables.pairs), len(tables.sources)) == (0, 0)
+    assert len(tables.vendors) == 4
+
+
+class Crash(Exception):
+    pass
+
+
+def crashing(log: Log, left: list[int]) -> Log:
+    """A send that fails before or after the log has it, as `left` counts down."""
+
+    class Failing(Log):
+        def __call__(self, records: Sequence[Verdict | Watermark]) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                raise Crash
+            log(records)
+            left[0] -= 1
+            if left[0] == 0:
+                raise Crash
+
+    return Failing()
+
+
+@settings(max_examples=40)
+@given(crashes=st.lists(st.integers(1, 60), max_size=6), size=st.integers(1, 40))
+def test_crashes_anywhere_lose_nothing(crashes: list[int], size: int):
+    site = attacked()
+    plain, tables, log = run(site, size), dict_tables(), Log()
+    crashes = [*crashes, 10**9]
+    one, at, left = make(tables), 0, [crashes[0]]
+    while at < len(site.log):
+        try:
+            run_step(one, site.log[at : at + size], crashing(log, left))
+            at = one.next_offset
+        except Crash:
+            crashes = crashes[1:]
+            one, left = make(tables), [crashes[0]]
+            at = one.next_offset
+    log.check()
+    assert {v.id for v in log.verdicts} == {v.id for v in plain.verdicts}
+    assert final(log) == final(plain)
+    assert before_watermarks(log, plain)
+
+
+def final(log: Log) -> dict[str, int]:
+    return {r.input: r.watermark_ms for r in log.sent if isinstance(r, Watermark)}
+
+
+def before_watermarks(log: Log, plain: Log) -> bool:
+    """Each verdict stands before the first watermarks that stand behind it in a run without crashes."""
+
+    def low_at(sent: list[Verdict | Watermark]) -> dict[str, int]:
+        low, seen = {VIEWS: 0, CLICKS: 0}, {}
+        for record in sent:
+            if isinstance(record, Watermark):
+                low[record.input] = max(low[record.input], record.watermark_ms)
+            else:
+                seen.setdefault(record.id, min(low.values()))
+        return seen
+
+    crashed, smooth = low_at(log.sent), low_at(plain.sent)
+    return all(crashed[id] <= smooth[id] for id in smooth)
+
+
+def test_a_lost_commit_counts_nothing_twice():
+    site, tables, log = attacked(), dict_tables(), Log()
+    smooth = dict_tables()
+    run_step(make(smooth), site.log, Log())
+    one = make(tables)
+    one.on_signals(site.log[:100])  # counted, and then the process dies
+    for _ in range(3):
+        one = make(tables)
+        assert one.next_offset == 0
+        one.on_signals(site.log[:70])
+    step: Step = run_step(make(tables), site.log, log)
+    assert step.next_offset == len(site.log)
+    assert tables.pairs == smooth.pairs
+    assert tables.vendors == smooth.vendors
+
+
+@given(st.text(max_size=8), st.text(max_size=8))
+def test_pair_keys_are_unambiguous(source: str, vendor: str):
+    assert pair_of(pair_key(source, vendor)) == (source, vendor)
+
+
+def test_config_names_what_is_wrong():
+    with pytest.raises(ValueError, match="rules = \\['speed'\\]"):
+        FraudConfig(rules=("speed",))
+    with pytest.raises(ValueError, match="clicks_surprise = 2"):
+        FraudConfig(clicks_surprise=2)
+    with pytest.raises(ValueError, match="window_ms = 1"):
+        FraudConfig(window_ms=1)
