@@ -1,5 +1,7 @@
 """A part says exactly what its shard was, to any number of shards."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -179,6 +181,16 @@ def test_restore_refuses_what_is_not_one_whole_cut():
     own = Shard(1, 2, cluster.slot_map)
     assert own.restore([parts[1]], "aa").progress.version == 1, "a shard of the same map needs its own part only"
     assert own.parent("clicks").manifest_sha256 == "aa"
+
+
+def test_parts_that_differ_in_next_record_are_read_from_the_lowest():
+    """One shard got a piece of a split batch as its own push: reading a record again is harmless, skipping is not."""
+    a, b = Cluster.begun(2).parts()
+    a = replace(a, progress=replace(a.progress, next_record={0: 7, 1: 3}, version=9, event_time_max_ms=5))
+    b = replace(b, progress=replace(b.progress, next_record={0: 6}, version=8, event_time_max_ms=6))
+    progress = merge([a, b]).progress
+    assert progress.next_record == {0: 6, 1: 0}
+    assert (progress.version, progress.event_time_max_ms) == (9, 6)
 
 
 def test_begin_after_a_restore_is_harmless():
