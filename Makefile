@@ -24,7 +24,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 proto: $(READY)           ## regenerate the wire format after a change of paramserver/wire.proto
-	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. paramserver/wire.proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. paramserver/wire.proto
 
 docs: $(READY)            ## regenerate docs/configuration.md from the dataclasses
 	$(BIN)/everspun config --markdown > docs/configuration.md

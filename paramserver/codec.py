@@ -1,0 +1,354 @@
+"""Messages as protobuf, and back. Keys and rows cross as raw little-endian bytes: uint64 and float32.
+
+`encode_x` takes a value to its protobuf message, `decode_x` the other way; a message that cannot be raises ValueError.
+Decoded arrays are copies that the receiver may write to: kernels are compiled for those alone, and a copy costs less
+than a second version of every kernel.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from paramserver import wire_pb2 as wire
+from paramserver.messages import (
+    ChainProgress,
+    DenseSpec,
+    Epoch,
+    Keys,
+    MarkReply,
+    ModelSpec,
+    Outcome,
+    Progress,
+    PullReply,
+    PullRequest,
+    PushReply,
+    PushRequest,
+    Rows,
+    StartOutcome,
+    StartReply,
+    StartRequest,
+    TableSpec,
+)
+from paramserver.ports import JoinReply, PartInfo, ProgressReply
+
+#: service -> method -> (request, reply). The client and the server are wired from this one table.
+METHODS = {
+    "everspun.Shard": {
+        "Begin": (wire.BeginRequest, wire.ProgressReply),
+        "Progress": (wire.ModelRequest, wire.ProgressReply),
+        "Pull": (wire.PullRequest, wire.PullReply),
+        "Stage": (wire.StageRequest, wire.Number),
+        "Push": (wire.PushRequest, wire.PushReply),
+        "Mark": (wire.CutRequest, wire.MarkReply),
+        "Unmark": (wire.CutRequest, wire.Number),
+        "WritePart": (wire.CutRequest, wire.PartInfo),
+        "Settle": (wire.CutRequest, wire.Number),
+        "Allow": (wire.AllowRequest, wire.Number),
+    },
+    "everspun.Clock": {
+        "Join": (wire.MemberRequest, wire.JoinReply),
+        "Start": (wire.StartRequest, wire.StartReply),
+        "Ended": (wire.MemberRequest, wire.Number),
+        "Park": (wire.MemberRequest, wire.Number),
+        "Renew": (wire.MemberRequest, wire.RenewReply),
+        "Hold": (wire.CutRequest, wire.Number),
+        "Release": (wire.CutRequest, wire.Number),
+        "SetStaleness": (wire.MemberRequest, wire.Number),
+    },
+}
+
+# --- arrays -----------------------------------------------------------------------------------------------------
+
+_U64, _F32 = np.dtype("<u8"), np.dtype("<f4")
+
+
+def _raw(array: npt.NDArray[np.generic], dtype: np.dtype[np.generic]) -> bytes:
+    return np.ascontiguousarray(array, dtype).tobytes()
+
+
+def _keys(data: bytes) -> Keys:
+    return np.frombuffer(data, _U64).astype(np.uint64)
+
+
+def _values(block: wire.Block) -> npt.NDArray[np.float32]:
+    return np.frombuffer(block.values, _F32).reshape(tuple(block.shape)).astype(np.float32)
+
+
+def encode_keys(keys: Mapping[str, Keys]) -> list[wire.Block]:
+    return [wire.Block(name=name, keys=_raw(array, _U64)) for name, array in keys.items()]
+
+
+def decode_keys(blocks: Iterable[wire.Block]) -> dict[str, Keys]:
+    return {block.name: _keys(block.keys) for block in blocks}
+
+
+def encode_rows(keys: Mapping[str, Keys], rows: Mapping[str, Rows]) -> list[wire.Block]:
+    """Blocks of tables with both keys and rows."""
+    return [
+        wire.Block(name=name, keys=_raw(array, _U64), values=_raw(rows[name], _F32), shape=rows[name].shape)
+        for name, array in keys.items()
+    ]
+
+
+def encode_arrays(arrays: Mapping[str, npt.NDArray[np.float32]]) -> list[wire.Block]:
+    return [wire.Block(name=n, values=_raw(array, _F32), shape=array.shape) for n, array in arrays.items()]
+
+
+def decode_arrays(blocks: Iterable[wire.Block]) -> dict[str, npt.NDArray[np.float32]]:
+    return {block.name: _values(block) for block in blocks}
+
+
+def _encode_hash(row_hash: int) -> bytes:
+    return row_hash.to_bytes(16, "little")
+
+
+def _decode_hash(data: bytes) -> int:
+    return int.from_bytes(data, "little")
+
+
+# --- what both planes share -------------------------------------------------------------------------------------
+
+
+def encode_epoch(epoch: Epoch) -> wire.Epoch:
+    return wire.Epoch(era=epoch.era, n=epoch.n)
+
+
+def decode_epoch(message: wire.Epoch) -> Epoch:
+    return Epoch(message.era, message.n)
+
+
+def encode_progress(progress: Progress) -> wire.Progress:
+    chains = {
+        chain: wire.ChainProgress(end=at.end, row_hash=_encode_hash(at.row_hash), barrier=at.barrier, rows=at.rows)
+        for chain, at in progress.chains.items()
+    }
+    return wire.Progress(
+        chains=chains,
+        next_record=progress.next_record,
+        version=progress.version,
+        event_time_max_ms=progress.event_time_max_ms,
+    )
+
+
+def decode_progress(message: wire.Progress) -> Progress:
+    chains = {
+        chain: ChainProgress(at.end, _decode_hash(at.row_hash), at.barrier, at.rows)
+        for chain, at in message.chains.items()
+    }
+    return Progress(chains, dict(message.next_record), message.version, message.event_time_max_ms)
+
+
+def encode_progress_reply(reply: ProgressReply) -> wire.ProgressReply:
+    progress = None if reply.progress is None else encode_progress(reply.progress)
+    return wire.ProgressReply(incarnation=reply.incarnation, map_epoch=reply.map_epoch, progress=progress)
+
+
+def decode_progress_reply(message: wire.ProgressReply) -> ProgressReply:
+    progress = decode_progress(message.progress) if message.HasField("progress") else None
+    return ProgressReply(message.incarnation, message.map_epoch, progress)
+
+
+# --- begin ------------------------------------------------------------------------------------------------------
+
+
+def encode_begin(spec: ModelSpec, vector: Mapping[str, int], dense: Mapping[str, object]) -> wire.BeginRequest:
+    tables = [
+        wire.TableSpec(
+            name=t.name, dim=t.dim, optimizer=t.optimizer, options=t.options, init_scale=t.init_scale, seed=t.seed
+        )
+        for t in spec.tables
+    ]
+    shapes = [wire.Block(name=name, shape=shape) for name, shape in spec.dense.shapes.items()]
+    return wire.BeginRequest(
+        name=spec.name,
+        digest=spec.digest,
+        tables=tables,
+        dense=wire.DenseSpec(shapes=shapes, optimizer=spec.dense.optimizer, options=spec.dense.options),
+        vector=vector,
+        values=encode_arrays({name: np.asarray(value, np.float32) for name, value in dense.items()}),
+    )
+
+
+def decode_begin(message: wire.BeginRequest) -> tuple[ModelSpec, dict[str, int], dict[str, object]]:
+    tables = tuple(TableSpec(t.name, t.dim, t.optimizer, dict(t.options), t.init_scale, t.seed) for t in message.tables)
+    shapes = {block.name: tuple(block.shape) for block in message.dense.shapes}
+    dense = DenseSpec(shapes, message.dense.optimizer, dict(message.dense.options))
+    spec = ModelSpec(message.name, message.digest, tables, dense)
+    values: dict[str, object] = dict(decode_arrays(message.values))
+    return spec, dict(message.vector), values
+
+
+# --- pull and push ----------------------------------------------------------------------------------------------
+
+
+def encode_pull(request: PullRequest) -> wire.PullRequest:
+    return wire.PullRequest(
+        model=request.model,
+        epoch=encode_epoch(request.epoch),
+        map_epoch=request.map_epoch,
+        tables=encode_keys(request.keys),
+        dense=request.dense,
+    )
+
+
+def decode_pull(message: wire.PullRequest) -> PullRequest:
+    keys = decode_keys(message.tables)
+    return PullRequest(message.model, decode_epoch(message.epoch), message.map_epoch, keys, message.dense)
+
+
+def encode_pull_reply(reply: PullReply) -> wire.PullReply:
+    return wire.PullReply(
+        outcome=reply.outcome.value,
+        tables=encode_arrays(reply.rows),
+        dense=encode_arrays(reply.dense),
+        version=reply.version,
+        incarnation=reply.incarnation,
+    )
+
+
+def decode_pull_reply(message: wire.PullReply) -> PullReply:
+    return PullReply(
+        Outcome(message.outcome),
+        decode_arrays(message.tables),
+        decode_arrays(message.dense),
+        message.version,
+        message.incarnation,
+    )
+
+
+def encode_push(request: PushRequest, push: int = 0, staged: int = 0) -> wire.PushRequest:
+    """`push` and `staged`: the name and the number of the parts sent ahead (S4)."""
+    return wire.PushRequest(
+        model=request.model,
+        epoch=encode_epoch(request.epoch),
+        map_epoch=request.map_epoch,
+        incarnation=request.incarnation,
+        chain=request.chain,
+        start=request.start,
+        end=request.end,
+        partition=request.partition,
+        next_record=request.next_record,
+        read_version=request.read_version,
+        row_hash=_encode_hash(request.row_hash),
+        rows=request.rows,
+        event_time_max_ms=request.event_time_max_ms,
+        barrier=request.barrier,
+        tables=encode_rows(request.keys, request.gradients),
+        dense=encode_arrays(request.dense),
+        reason=request.reason,
+        push=push,
+        staged=staged,
+    )
+
+
+def decode_push(message: wire.PushRequest) -> PushRequest:
+    return PushRequest(
+        model=message.model,
+        epoch=decode_epoch(message.epoch),
+        map_epoch=message.map_epoch,
+        incarnation=message.incarnation,
+        chain=message.chain,
+        start=message.start,
+        end=message.end,
+        partition=message.partition,
+        next_record=message.next_record,
+        read_version=message.read_version,
+        row_hash=_decode_hash(message.row_hash),
+        rows=message.rows,
+        event_time_max_ms=message.event_time_max_ms,
+        barrier=message.barrier,
+        keys=decode_keys(message.tables),
+        gradients=decode_arrays(message.tables),
+        dense=decode_arrays(message.dense),
+        reason=message.reason,
+    )
+
+
+def encode_push_reply(reply: PushReply) -> wire.PushReply:
+    return wire.PushReply(
+        outcome=reply.outcome.value,
+        end=reply.end,
+        incarnation=reply.incarnation,
+        map_epoch=reply.map_epoch,
+        version=reply.version,
+        staleness=reply.staleness,
+        detail=reply.detail,
+    )
+
+
+def decode_push_reply(m: wire.PushReply) -> PushReply:
+    return PushReply(Outcome(m.outcome), m.end, m.incarnation, m.map_epoch, m.version, m.staleness, m.detail)
+
+
+# --- cuts -------------------------------------------------------------------------------------------------------
+
+
+def encode_mark_reply(reply: MarkReply) -> wire.MarkReply:
+    progress = encode_progress(reply.progress)
+    return wire.MarkReply(marked=reply.marked, incarnation=reply.incarnation, progress=progress)
+
+
+def decode_mark_reply(message: wire.MarkReply) -> MarkReply:
+    return MarkReply(message.marked, message.incarnation, decode_progress(message.progress))
+
+
+def encode_part_info(part: PartInfo) -> wire.PartInfo:
+    return wire.PartInfo(
+        shard=part.shard,
+        url=part.url,
+        sha256=part.sha256,
+        bytes=part.bytes,
+        rows=part.rows,
+        tombstones=part.tombstones,
+        kind=part.kind,
+        progress=encode_progress(part.progress),
+    )
+
+
+def decode_part_info(m: wire.PartInfo) -> PartInfo:
+    return PartInfo(m.shard, m.url, m.sha256, m.bytes, m.rows, m.tombstones, m.kind, decode_progress(m.progress))
+
+
+# --- clocks -----------------------------------------------------------------------------------------------------
+
+
+def encode_join_reply(reply: JoinReply) -> wire.JoinReply:
+    epoch = encode_epoch(reply.epoch)
+    return wire.JoinReply(epoch=epoch, clock=reply.clock, lease_ms=reply.lease_ms, staleness=reply.staleness)
+
+
+def decode_join_reply(m: wire.JoinReply) -> JoinReply:
+    return JoinReply(decode_epoch(m.epoch), m.clock, m.lease_ms, m.staleness)
+
+
+def encode_start(request: StartRequest) -> wire.StartRequest:
+    return wire.StartRequest(
+        model=request.model,
+        epoch=encode_epoch(request.epoch),
+        chain=request.chain,
+        start=request.start,
+        end=request.end,
+        barrier=request.barrier,
+        ticket=request.ticket,
+    )
+
+
+def decode_start(m: wire.StartRequest) -> StartRequest:
+    return StartRequest(m.model, decode_epoch(m.epoch), m.chain, m.start, m.end, m.barrier, m.ticket)
+
+
+def encode_start_reply(reply: StartReply) -> wire.StartReply:
+    return wire.StartReply(outcome=reply.outcome.value, clock=reply.clock, highest=reply.highest)
+
+
+def decode_start_reply(message: wire.StartReply) -> StartReply:
+    return StartReply(StartOutcome(message.outcome), message.clock, dict(message.highest))
+
+
+def encode_renew_reply(incarnations: Mapping[int, int] | None) -> wire.RenewReply:
+    return wire.RenewReply(fenced=incarnations is None, incarnations=incarnations or {})
+
+
+def decode_renew_reply(message: wire.RenewReply) -> dict[int, int] | None:
+    return None if message.fenced else dict(message.incarnations)

@@ -1,0 +1,111 @@
+"""Settings of the parameter server, for the shards and for whoever calls them."""
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import Any
+
+#: A unix socket's path must fit `sun_path` of the kernel's socket address.
+SOCKET_PATH_MAX = 107
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class ParamServerConfig:
+    """How stale learners may be, where shards listen, and the limits of every call."""
+
+    staleness: int = _option(
+        2, "batches a learner may run ahead of the slowest active one; 0 = in step, -1 = unbounded"
+    )
+    lease_ms: int = _option(5_000, "a learner silent for this long is fenced, then expelled, ms (K3)")
+    stated_max_ms: int = _option(
+        60_000, "a learner that says it works but ends no batch is expelled after this, ms (K3)"
+    )
+    allow_ms: int = _option(200, "the clock holder tells every shard era and allowed learners this often, ms (K5)")
+
+    transport: str = _option("unix", "'unix' (sockets in the run folder, one host) or 'tcp'")
+    host: str = _option("127.0.0.1", "address a shard binds to; beyond loopback cert, key and token_file must be given")
+    port: int = _option(7711, "port of shard 0; shard i listens on port + i")
+    addresses: tuple[str, ...] = _option(
+        (), "host:port of every shard in order, where they run on several hosts; empty = all on `host`"
+    )
+    cert: str = _option("", "PEM file of a shard's TLS certificate; empty = no TLS")
+    key: str = _option("", "PEM file of its private key")
+    ca: str = _option("", "PEM file of the authority that callers trust; empty = the system's")
+    token_file: str = _option("", "file with the bearer token that every call must carry; empty = none")
+
+    message_bytes_max: int = _option(16_777_216, "largest message, bytes; larger pushes and pulls go in several (S4)")
+    staged_bytes_max: int = _option(536_870_912, "parts of unfinished pushes that a shard keeps, bytes (S4)")
+    data_threads: int = _option(4, "pulls and pushes handled at once; further ones are told to come again (K4)")
+    control_threads: int = _option(8, "threads that pulls and pushes never take (K4)")
+    data_timeout_ms: int = _option(10_000, "deadline of a pull or push, ms")
+    control_timeout_ms: int = _option(2_000, "deadline of a control call, ms")
+    write_timeout_ms: int = _option(120_000, "deadline for marking a cut or writing a part of it, ms")
+    retry_ms: int = _option(10, "first pause before a call to a shard that does not listen is repeated, ms; doubles")
+    retry_max_ms: int = _option(200, "longest such pause, ms")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "addresses", tuple(self.addresses))  # TOML gives lists
+        self._check_numbers()
+        self._check_transport()
+
+    def _check_numbers(self) -> None:
+        if self.staleness < -1:
+            raise ValueError(f"staleness = {self.staleness}: allowed is 0, 1, 2, ... or -1 (unbounded)")
+        if not 0 < self.lease_ms <= self.stated_max_ms:
+            raise ValueError(
+                f"lease_ms = {self.lease_ms}, stated_max_ms = {self.stated_max_ms}: allowed is 0 < lease <= stated max"
+            )
+        if not 0 < self.retry_ms <= self.retry_max_ms:
+            raise ValueError(
+                f"retry_ms = {self.retry_ms}, retry_max_ms = {self.retry_max_ms}: allowed is 0 < first <= max"
+            )
+        if self.message_bytes_max < 65_536:
+            raise ValueError(f"message_bytes_max = {self.message_bytes_max}: allowed is 65536 or more")
+        if self.staged_bytes_max < self.message_bytes_max:
+            raise ValueError(
+                f"staged_bytes_max = {self.staged_bytes_max}: allowed is message_bytes_max "
+                f"= {self.message_bytes_max} or more"
+            )
+        for name in ("allow_ms", "data_threads", "data_timeout_ms", "control_timeout_ms", "write_timeout_ms"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
+        if self.control_threads < 2:
+            raise ValueError(f"control_threads = {self.control_threads}: allowed is 2 or more")
+
+    def _check_transport(self) -> None:
+        if self.transport not in ("unix", "tcp"):
+            raise ValueError(f"transport = {self.transport!r}: allowed is 'unix' or 'tcp'")
+        if not 1 <= self.port <= 65_535:
+            raise ValueError(f"port = {self.port}: allowed is 1 to 65535")
+        if bool(self.cert) != bool(self.key):
+            raise ValueError("cert and key: give both, or neither")
+        if self.transport == "tcp" and not is_loopback(self.host) and not (self.cert and self.token_file):
+            raise ValueError(f"host = {self.host!r} is not loopback: give cert, key and token_file as well")
+
+    def address(self, shard: int, run_dir: str) -> str:
+        """Where a shard is called: gRPC's name of it. ValueError if the socket's path is too long."""
+        if self.transport == "tcp":
+            return self.addresses[shard] if self.addresses else f"{self.host}:{self.port + shard}"
+        path = f"{run_dir.rstrip('/')}/shard-{shard}.sock"
+        if len(path.encode()) > SOCKET_PATH_MAX:
+            raise ValueError(
+                f"run folder {run_dir!r}: the socket's path {path!r} is longer than {SOCKET_PATH_MAX} bytes; "
+                "choose a shorter run folder, or transport = 'tcp'"
+            )
+        return f"unix:{path}"
+
+    def listen(self, shard: int, run_dir: str) -> str:
+        """Where a shard listens."""
+        return f"{self.host}:{self.port + shard}" if self.transport == "tcp" else self.address(shard, run_dir)
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,393 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Epoch(_message.Message):
+    __slots__ = ("era", "n")
+    ERA_FIELD_NUMBER: _ClassVar[int]
+    N_FIELD_NUMBER: _ClassVar[int]
+    era: int
+    n: int
+    def __init__(self, era: _Optional[int] = ..., n: _Optional[int] = ...) -> None: ...
+
+class Block(_message.Message):
+    __slots__ = ("name", "keys", "values", "shape")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    keys: bytes
+    values: bytes
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., keys: _Optional[bytes] = ..., values: _Optional[bytes] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ChainProgress(_message.Message):
+    __slots__ = ("end", "row_hash", "barrier", "rows")
+    END_FIELD_NUMBER: _ClassVar[int]
+    ROW_HASH_FIELD_NUMBER: _ClassVar[int]
+    BARRIER_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    end: int
+    row_hash: bytes
+    barrier: int
+    rows: int
+    def __init__(self, end: _Optional[int] = ..., row_hash: _Optional[bytes] = ..., barrier: _Optional[int] = ..., rows: _Optional[int] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("chains", "next_record", "version", "event_time_max_ms")
+    class ChainsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: ChainProgress
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[ChainProgress, _Mapping]] = ...) -> None: ...
+    class NextRecordEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
+    CHAINS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_RECORD_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_MAX_MS_FIELD_NUMBER: _ClassVar[int]
+    chains: _containers.MessageMap[str, ChainProgress]
+    next_record: _containers.ScalarMap[int, int]
+    version: int
+    event_time_max_ms: int
+    def __init__(self, chains: _Optional[_Mapping[str, ChainProgress]] = ..., next_record: _Optional[_Mapping[int, int]] = ..., version: _Optional[int] = ..., event_time_max_ms: _Optional[int] = ...) -> None: ...
+
+class ProgressReply(_message.Message):
+    __slots__ = ("incarnation", "map_epoch", "progress")
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    MAP_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    incarnation: int
+    map_epoch: int
+    progress: Progress
+    def __init__(self, incarnation: _Optional[int] = ..., map_epoch: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ...) -> None: ...
+
+class TableSpec(_message.Message):
+    __slots__ = ("name", "dim", "optimizer", "options", "init_scale", "seed")
+    class OptionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DIM_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    INIT_SCALE_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dim: int
+    optimizer: str
+    options: _containers.ScalarMap[str, float]
+    init_scale: float
+    seed: int
+    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., optimizer: _Optional[str] = ..., options: _Optional[_Mapping[str, float]] = ..., init_scale: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class DenseSpec(_message.Message):
+    __slots__ = ("shapes", "optimizer", "options")
+    class OptionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    SHAPES_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    shapes: _containers.RepeatedCompositeFieldContainer[Block]
+    optimizer: str
+    options: _containers.ScalarMap[str, float]
+    def __init__(self, shapes: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., optimizer: _Optional[str] = ..., options: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class BeginRequest(_message.Message):
+    __slots__ = ("name", "digest", "tables", "dense", "vector", "values")
+    class VectorEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TABLES_FIELD_NUMBER: _ClassVar[int]
+    DENSE_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    digest: str
+    tables: _containers.RepeatedCompositeFieldContainer[TableSpec]
+    dense: DenseSpec
+    vector: _containers.ScalarMap[str, int]
+    values: _containers.RepeatedCompositeFieldContainer[Block]
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., tables: _Optional[_Iterable[_Union[TableSpec, _Mapping]]] = ..., dense: _Optional[_Union[DenseSpec, _Mapping]] = ..., vector: _Optional[_Mapping[str, int]] = ..., values: _Optional[_Iterable[_Union[Block, _Mapping]]] = ...) -> None: ...
+
+class PullRequest(_message.Message):
+    __slots__ = ("model", "epoch", "map_epoch", "tables", "dense")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    MAP_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TABLES_FIELD_NUMBER: _ClassVar[int]
+    DENSE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    epoch: Epoch
+    map_epoch: int
+    tables: _containers.RepeatedCompositeFieldContainer[Block]
+    dense: bool
+    def __init__(self, model: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., map_epoch: _Optional[int] = ..., tables: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., dense: _Optional[bool] = ...) -> None: ...
+
+class PullReply(_message.Message):
+    __slots__ = ("outcome", "tables", "dense", "version", "incarnation")
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    TABLES_FIELD_NUMBER: _ClassVar[int]
+    DENSE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    outcome: str
+    tables: _containers.RepeatedCompositeFieldContainer[Block]
+    dense: _containers.RepeatedCompositeFieldContainer[Block]
+    version: int
+    incarnation: int
+    def __init__(self, outcome: _Optional[str] = ..., tables: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., dense: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., version: _Optional[int] = ..., incarnation: _Optional[int] = ...) -> None: ...
+
+class StageRequest(_message.Message):
+    __slots__ = ("model", "epoch", "push", "part", "tables")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PUSH_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    TABLES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    epoch: Epoch
+    push: int
+    part: int
+    tables: _containers.RepeatedCompositeFieldContainer[Block]
+    def __init__(self, model: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., push: _Optional[int] = ..., part: _Optional[int] = ..., tables: _Optional[_Iterable[_Union[Block, _Mapping]]] = ...) -> None: ...
+
+class PushRequest(_message.Message):
+    __slots__ = ("model", "epoch", "map_epoch", "incarnation", "chain", "start", "end", "partition", "next_record", "read_version", "row_hash", "rows", "event_time_max_ms", "barrier", "tables", "dense", "reason", "push", "staged")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    MAP_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    NEXT_RECORD_FIELD_NUMBER: _ClassVar[int]
+    READ_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROW_HASH_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_MAX_MS_FIELD_NUMBER: _ClassVar[int]
+    BARRIER_FIELD_NUMBER: _ClassVar[int]
+    TABLES_FIELD_NUMBER: _ClassVar[int]
+    DENSE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PUSH_FIELD_NUMBER: _ClassVar[int]
+    STAGED_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    epoch: Epoch
+    map_epoch: int
+    incarnation: int
+    chain: str
+    start: int
+    end: int
+    partition: int
+    next_record: int
+    read_version: int
+    row_hash: bytes
+    rows: int
+    event_time_max_ms: int
+    barrier: int
+    tables: _containers.RepeatedCompositeFieldContainer[Block]
+    dense: _containers.RepeatedCompositeFieldContainer[Block]
+    reason: str
+    push: int
+    staged: int
+    def __init__(self, model: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., map_epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., chain: _Optional[str] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., partition: _Optional[int] = ..., next_record: _Optional[int] = ..., read_version: _Optional[int] = ..., row_hash: _Optional[bytes] = ..., rows: _Optional[int] = ..., event_time_max_ms: _Optional[int] = ..., barrier: _Optional[int] = ..., tables: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., dense: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., reason: _Optional[str] = ..., push: _Optional[int] = ..., staged: _Optional[int] = ...) -> None: ...
+
+class PushReply(_message.Message):
+    __slots__ = ("outcome", "end", "incarnation", "map_epoch", "version", "staleness", "detail")
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    MAP_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    outcome: str
+    end: int
+    incarnation: int
+    map_epoch: int
+    version: int
+    staleness: int
+    detail: str
+    def __init__(self, outcome: _Optional[str] = ..., end: _Optional[int] = ..., incarnation: _Optional[int] = ..., map_epoch: _Optional[int] = ..., version: _Optional[int] = ..., staleness: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class ModelRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class CutRequest(_message.Message):
+    __slots__ = ("model", "cut", "vector", "url", "sha256", "lease_ms")
+    class VectorEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    cut: str
+    vector: _containers.ScalarMap[str, int]
+    url: str
+    sha256: str
+    lease_ms: int
+    def __init__(self, model: _Optional[str] = ..., cut: _Optional[str] = ..., vector: _Optional[_Mapping[str, int]] = ..., url: _Optional[str] = ..., sha256: _Optional[str] = ..., lease_ms: _Optional[int] = ...) -> None: ...
+
+class MarkReply(_message.Message):
+    __slots__ = ("marked", "incarnation", "progress")
+    MARKED_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    marked: bool
+    incarnation: int
+    progress: Progress
+    def __init__(self, marked: _Optional[bool] = ..., incarnation: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ...) -> None: ...
+
+class PartInfo(_message.Message):
+    __slots__ = ("shard", "url", "sha256", "bytes", "rows", "tombstones", "kind", "progress")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    TOMBSTONES_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    url: str
+    sha256: str
+    bytes: int
+    rows: int
+    tombstones: int
+    kind: str
+    progress: Progress
+    def __init__(self, shard: _Optional[int] = ..., url: _Optional[str] = ..., sha256: _Optional[str] = ..., bytes: _Optional[int] = ..., rows: _Optional[int] = ..., tombstones: _Optional[int] = ..., kind: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ...) -> None: ...
+
+class AllowRequest(_message.Message):
+    __slots__ = ("era", "sequence", "epochs", "incarnation")
+    ERA_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    era: int
+    sequence: int
+    epochs: _containers.RepeatedCompositeFieldContainer[Epoch]
+    incarnation: int
+    def __init__(self, era: _Optional[int] = ..., sequence: _Optional[int] = ..., epochs: _Optional[_Iterable[_Union[Epoch, _Mapping]]] = ..., incarnation: _Optional[int] = ...) -> None: ...
+
+class Number(_message.Message):
+    __slots__ = ("value",)
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    value: int
+    def __init__(self, value: _Optional[int] = ...) -> None: ...
+
+class MemberRequest(_message.Message):
+    __slots__ = ("model", "epoch", "learner", "doing", "value")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LEARNER_FIELD_NUMBER: _ClassVar[int]
+    DOING_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    epoch: Epoch
+    learner: str
+    doing: str
+    value: int
+    def __init__(self, model: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., learner: _Optional[str] = ..., doing: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+
+class JoinReply(_message.Message):
+    __slots__ = ("epoch", "clock", "lease_ms", "staleness")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_FIELD_NUMBER: _ClassVar[int]
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_FIELD_NUMBER: _ClassVar[int]
+    epoch: Epoch
+    clock: int
+    lease_ms: int
+    staleness: int
+    def __init__(self, epoch: _Optional[_Union[Epoch, _Mapping]] = ..., clock: _Optional[int] = ..., lease_ms: _Optional[int] = ..., staleness: _Optional[int] = ...) -> None: ...
+
+class StartRequest(_message.Message):
+    __slots__ = ("model", "epoch", "chain", "start", "end", "barrier", "ticket")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    BARRIER_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    epoch: Epoch
+    chain: str
+    start: int
+    end: int
+    barrier: int
+    ticket: int
+    def __init__(self, model: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., chain: _Optional[str] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., barrier: _Optional[int] = ..., ticket: _Optional[int] = ...) -> None: ...
+
+class StartReply(_message.Message):
+    __slots__ = ("outcome", "clock", "highest")
+    class HighestEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_FIELD_NUMBER: _ClassVar[int]
+    HIGHEST_FIELD_NUMBER: _ClassVar[int]
+    outcome: str
+    clock: int
+    highest: _containers.ScalarMap[str, int]
+    def __init__(self, outcome: _Optional[str] = ..., clock: _Optional[int] = ..., highest: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class RenewReply(_message.Message):
+    __slots__ = ("fenced", "incarnations")
+    class IncarnationsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
+    FENCED_FIELD_NUMBER: _ClassVar[int]
+    INCARNATIONS_FIELD_NUMBER: _ClassVar[int]
+    fenced: bool
+    incarnations: _containers.ScalarMap[int, int]
+    def __init__(self, fenced: _Optional[bool] = ..., incarnations: _Optional[_Mapping[int, int]] = ...) -> None: ...
