@@ -1,7 +1,10 @@
 """What a labeler decides for itself. What decides labels is in `StreamConfig`, since all parts must agree on it."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
+
+from stream.config import StreamConfig
 
 
 def _option(default: Any, help: str) -> Any:
@@ -51,4 +54,25 @@ _POSITIVE = (
     "send_timeout_ms",
     "retry_ms",
     "drain_ms",
+)
+
+
+def label_config_hash(stream: StreamConfig, labeler: LabelerConfig) -> str:
+    """16 hex digits over everything that decides classes, labels and batch bytes; stands in every batch header (C4)."""
+    decides = [f"{name}={getattr(stream, name)}" for name in _DECIDES] + [f"verdicts={labeler.await_verdicts}"]
+    return hashlib.blake2b(";".join(decides).encode(), digest_size=8).hexdigest()
+
+
+_DECIDES = (
+    "partitions",
+    "categorical_features",
+    "numeric_features",
+    "window_ms",
+    "grace_ms",
+    "dedup_ms",
+    "skew_ms",
+    "age_max_ms",
+    "jump_max_ms",
+    "flush_ms",
+    "batch_rows_max",
 )

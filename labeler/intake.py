@@ -1,0 +1,126 @@
+"""From records to what a labeler works on: arrivals, columns, and what goes to quarantine (T1, T3)."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from labeler.track import I32, I64
+from stream.arrival import TIME_FINE, ArrivalClock, Arrived, event_time_reason, judge_event_times
+from stream.config import StreamConfig
+from stream.decode import BadRecord, decode_clicks, decode_impressions
+from stream.events import Clicks, Impressions
+from stream.record import ROW_BITS, Record, offset_of
+
+Rows = TypeVar("Rows", Impressions, Clicks)
+Decode = Callable[[Sequence[Record], int, I64, StreamConfig], tuple[Rows, list[BadRecord]]]
+
+
+class Unreadable(NamedTuple):
+    """The record that makes the decoder raise (L7)."""
+
+    offset: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Read(Generic[Rows]):
+    """Records whose arrival is known, in log order. A quarantined record is bad as a whole and counts as one row."""
+
+    offset: I64
+    arrival_ms: I64
+    rows: I32  # events of any class per record
+    bad_rows: I32
+    events: Rows
+    bad: list[BadRecord]
+    barriers: list[tuple[int, int]]  # (period, arrival) of barrier heartbeats (E3)
+    unreadable: Unreadable | None = None  # everything before it was read, nothing from it on
+
+
+class Intake(Generic[Rows]):
+    """One reader's way into one partition of `impressions` or `clicks`."""
+
+    def __init__(
+        self, decode: Decode[Rows], partition: int, config: StreamConfig, maximum_ms: int, set_aside: Collection[int]
+    ):
+        """`maximum_ms`: the arrival maximum before the first record to come; 0 = none. `set_aside`: offsets that an
+        operator has sent to quarantine unread (L7)."""
+        self._decode: Decode[Rows] = decode
+        self._partition, self._config = partition, config
+        self._clock = ArrivalClock(config.jump_max_ms, config.skew_ms, maximum_ms)
+        self._set_aside = set_aside
+
+    def read(self, records: Sequence[Record]) -> Read[Rows]:
+        """The next records of the partition. Behind an unreadable one this intake is of no more use."""
+        arrived = self._clock.admit(records)
+        for i, record in enumerate(arrived.records if self._set_aside else ()):
+            if record.offset in self._set_aside:
+                arrived.refused[i] = "set aside by an operator"
+        try:
+            return self._columns(arrived)
+        except Exception as error:
+            return self._isolate(arrived, error)
+
+    def _isolate(self, arrived: Arrived, together: Exception) -> Read[Rows]:
+        """What stands before the first record that cannot be read by itself; nothing, if only together they fail."""
+        for i, record in enumerate(arrived.records):
+            try:
+                self._columns(_part(arrived, i, i + 1))
+            except Exception as error:
+                return replace(self._columns(_part(arrived, 0, i)), unreadable=Unreadable(record.offset, repr(error)))
+        first = arrived.records[0].offset
+        return replace(self._columns(_part(arrived, 0, 0)), unreadable=Unreadable(first, repr(together)))
+
+    def _columns(self, arrived: Arrived) -> Read[Rows]:
+        records, arrival_ms, refused = arrived
+        offset = np.fromiter((r.offset for r in records), np.int64, len(records))
+        readable = [i for i in range(len(records)) if i not in refused] if refused else range(len(records))
+        given = [records[i] for i in readable] if refused else records
+        given_arrival = arrival_ms[list(readable)] if refused else arrival_ms
+        events, bad = self._decode(given, self._partition, given_arrival, self._config)
+        bad += [BadRecord(records[i], "timestamp", why) for i, why in refused.items()]
+        events, untimely = self._judge_times(events, offset, records)
+        bad += untimely
+        bad.sort(key=lambda b: b.record.offset)
+        bad_rows = np.zeros(len(records), np.int32)
+        bad_rows[np.searchsorted(offset, [b.record.offset for b in bad])] = 1
+        firsts = np.searchsorted(events.position, offset << ROW_BITS)
+        rows = np.diff(firsts, append=len(events)).astype(np.int32) + bad_rows
+        barriers = [
+            (record.barrier or 0, int(arrival_ms[i]))
+            for i, record in enumerate(records)
+            if record.headers and record.is_heartbeat and record.barrier
+        ]
+        return Read(offset, arrival_ms, rows, bad_rows, events, bad, barriers)
+
+    def _judge_times(self, events: Rows, offset: I64, records: Sequence[Record]) -> tuple[Rows, list[BadRecord]]:
+        """T3: one event time that is not to be believed sends its whole record to quarantine."""
+        judged = judge_event_times(events.ts_ms, events.arrival_ms, self._config.skew_ms, self._config.age_max_ms)
+        wrong = np.flatnonzero(judged != TIME_FINE)
+        if not len(wrong):
+            return events, []
+        bad: dict[int, BadRecord] = {}
+        for row in wrong:
+            at = offset_of(int(events.position[row]))
+            if at not in bad:
+                reason = event_time_reason(int(judged[row]), int(events.ts_ms[row]), int(events.arrival_ms[row]))
+                bad[at] = BadRecord(records[int(np.searchsorted(offset, at))], "ts_ms", reason)
+        return events.filter(~np.isin(events.position >> ROW_BITS, list(bad))), list(bad.values())
+
+
+def _part(arrived: Arrived, start: int, end: int) -> Arrived:
+    refused = {i - start: why for i, why in arrived.refused.items() if start <= i < end}
+    return Arrived(arrived.records[start:end], arrived.arrival_ms[start:end], refused)
+
+
+def impressions_intake(
+    partition: int, config: StreamConfig, maximum_ms: int, set_aside: Collection[int] = ()
+) -> Intake[Impressions]:
+    return Intake(decode_impressions, partition, config, maximum_ms, set_aside)
+
+
+def clicks_intake(
+    partition: int, config: StreamConfig, maximum_ms: int, set_aside: Collection[int] = ()
+) -> Intake[Clicks]:
+    return Intake(decode_clicks, partition, config, maximum_ms, set_aside)

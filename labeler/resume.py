@@ -1,0 +1,90 @@
+"""Where a labeler goes on: folded from `examples[p]` and from nothing else (C2, C4)."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from stream.chain import Chain, Fold, label_chain
+from stream.examples import BatchHeader
+from stream.record import Record, offset_of, position
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """What a labeler needs to go on at position `start` of `impressions[p]`; offsets are those to read from."""
+
+    start: int
+    barrier: int = 0  # the last one answered (E3)
+    arrival_max_ms: int = 0  # of impressions[p] at `start`; 0 = no record before it
+    clicks_offset: int = 0
+    clicks_arrival_max_ms: int = 0  # just before clicks_offset
+    ids_offset: int = 0  # of impressions[p]: the reader starts here, below `start` for ids only (L2)
+    ids_arrival_max_ms: int = 0  # just before ids_offset
+    verdicts_offset: int = 0
+    watermarks: Mapping[str, int] = field(default_factory=dict)  # by input, just before verdicts_offset
+
+    @classmethod
+    def fresh(cls, impressions: int, clicks: int, verdicts: int) -> "ResumePoint":
+        """At the first offsets of the logs, where nothing was labelled before."""
+        return cls(position(impressions), clicks_offset=clicks, ids_offset=impressions, verdicts_offset=verdicts)
+
+    @classmethod
+    def after(cls, header: BatchHeader, barrier: int) -> "ResumePoint":
+        """Behind a folded record; `barrier` is the last one folded up to there."""
+        return cls(
+            header.end,
+            barrier,
+            header.arrival_max_ms,
+            header.clicks_offset,
+            header.clicks_arrival_max_ms,
+            header.ids_offset,
+            header.ids_arrival_max_ms,
+            header.verdicts_offset,
+            header.watermarks,
+        )
+
+    @property
+    def impressions_offset(self) -> int:
+        """Where the delayed reader of impressions starts."""
+        return min(self.ids_offset, offset_of(self.start))
+
+
+class ExamplesFold:
+    """Folds the records of `examples[p]`, in order, into a resume point.
+
+    With the log complete (`from_first`: read from offset 0) the chain is folded strictly. After retention, or when
+    only a tail was read, E is the largest `end` seen (C2). That may fall short of the true E if many repeats of a
+    labeler thought dead fill the tail; the labeler then writes repeats, which every reader ignores.
+    """
+
+    def __init__(self, partition: int, from_first: bool):
+        self._chain_name = label_chain(partition)
+        self._from_first = from_first
+        self._chain = Chain()
+        self._header: BatchHeader | None = None
+        self.records = 0
+        self.repeats = 0
+        self.dangling = 0  # above E: ignored, and an alarm (C5)
+
+    def add(self, records: Iterable[Record]) -> None:
+        """The next records. Raises ValueError for one whose headers cannot be read."""
+        for record in records:
+            if record.header("chain") == self._chain_name.encode():
+                self.records += 1
+                self._add(BatchHeader.from_headers(record.headers))
+
+    @property
+    def point(self) -> ResumePoint | None:
+        """Where to go on; None if nothing was labelled yet."""
+        return None if self._header is None else ResumePoint.after(self._header, self._chain.barrier)
+
+    def _add(self, header: BatchHeader) -> None:
+        barrier = header.barrier or None
+        if self._chain.judge(header.start, header.end, barrier) is Fold.DANGLES and not self._from_first:
+            self._chain.end = header.start  # what lies between was in the part that is gone, or not read
+        kind, _ = self._chain.fold(header.start, header.end, barrier)
+        if kind in (Fold.EXTENDS, Fold.BARRIER):
+            self._header = header
+        elif kind is Fold.REPEAT:
+            self.repeats += 1
+        else:
+            self.dangling += 1

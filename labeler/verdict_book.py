@@ -1,0 +1,248 @@
+"""What stands in `verdicts`, read in order: which verdicts apply to an impression, and from when on that is known.
+
+L3 in numbers: let m(o) be the lowest watermark of all inputs after the record at offset o. `V(d)` is the first o with
+m(o) > d. A verdict at o stands before V(d) iff m(o) <= d, so each verdict keeps its m and is compared with deadlines:
+whether it applies never depends on when it was read.
+
+One book serves all partitions of a labeler. It forgets what none of them can still need.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from labeler.resume import ResumePoint
+from stream.keys import hash_string
+from stream.record import Record
+from stream.verdicts import Verdict, Watermark, decode_verdict
+
+#: Watermark of an input that has none yet.
+NO_WATERMARK = 0
+
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
+
+
+class VerdictPoint(NamedTuple):
+    """Where to read `verdicts` from, and every input's watermark just before (C4)."""
+
+    offset: int
+    watermarks: Mapping[str, int]  # by input; one that is missing has none yet
+
+
+class Ruling(NamedTuple):
+    """Per impression: is it rejected, by which verdict (index into `VerdictBook.verdicts`, or -1), is it withheld."""
+
+    rejected: Bools
+    by: I64
+    withheld: Bools
+
+
+class BadVerdict(NamedTuple):
+    """A record of `verdicts` that says nothing: it is passed over by every reader alike."""
+
+    offset: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A verdict where it stands."""
+
+    verdict: Verdict
+    offset: int
+    low_ms: int  # m(offset)
+    watermarks: tuple[int, ...]  # just before offset
+
+
+class VerdictBook:
+    """Verdicts, watermarks and V(d), from a point of `verdicts` on."""
+
+    def __init__(self, inputs: Sequence[str], point: VerdictPoint):
+        """`inputs` are the names of all fraud inputs (`stream.verdicts.input_name`): V waits for each of them."""
+        self._inputs = tuple(inputs)
+        self._numbers = {name: i for i, name in enumerate(inputs)}
+        self._watermarks = tuple(point.watermarks.get(name, NO_WATERMARK) for name in inputs)
+        self._ends = dict.fromkeys(inputs, 0)
+        self.next_offset = point.offset
+        self.bad: list[BadVerdict] = []
+        self._held: list[_Held] = []
+        self._ids: set[str] = set()
+        self._columns: _Columns | None = None
+        # where m rose: offset, m, and the watermarks after it; the first entry is the point itself
+        self._step_offsets = [point.offset - 1]
+        self._step_lows = [min(self._watermarks)]
+        self._step_watermarks = [self._watermarks]
+        self._needs: dict[int, tuple[int, int]] = {}
+
+    @classmethod
+    def at(cls, inputs: Sequence[str], points: Iterable[ResumePoint]) -> "VerdictBook":
+        """A book that serves all these partitions: it starts at the lowest of their offsets."""
+        first = min(points, key=lambda point: point.verdicts_offset)
+        return cls(inputs, VerdictPoint(first.verdicts_offset, first.watermarks))
+
+    @property
+    def low_ms(self) -> int:
+        """All arrivals below this have been judged on every input."""
+        return self._step_lows[-1]
+
+    @property
+    def watermarks(self) -> Mapping[str, int]:
+        return self._named(self._watermarks)
+
+    @property
+    def ends(self) -> Mapping[str, int]:
+        """Per input the highest position that a watermark claims to have judged; beyond its log's end is F3's alarm."""
+        return self._ends
+
+    @property
+    def verdicts(self) -> Sequence[Verdict]:
+        """Those still held, in the order of the log."""
+        return [held.verdict for held in self._held]
+
+    def read(self, records: Iterable[Record]) -> None:
+        """The next records of `verdicts`. What is below `next_offset` has been read and is passed over."""
+        for record in records:
+            if record.offset < self.next_offset:
+                continue
+            self.next_offset = record.offset + 1
+            try:
+                said = decode_verdict(record.value or b"")
+                self._check(said)
+            except ValueError as error:
+                self.bad.append(BadVerdict(record.offset, str(error)))
+                continue
+            if isinstance(said, Watermark):
+                self._on_watermark(said, record.offset)
+            else:
+                self._on_verdict(said, record.offset)
+
+    def first_offset_past(self, deadline_ms: int) -> int | None:
+        """V: the first offset at which all watermarks have passed the deadline. None = not yet."""
+        at = bisect_right(self._step_lows, deadline_ms)
+        return self._step_offsets[at] if at < len(self._step_lows) else None
+
+    def rule(self, source_hash: U64, vendor_hash: U64, ts_ms: I64, deadline_ms: I64) -> Ruling:
+        """Which of these impressions verdicts take out. All deadlines must have been passed (`low_ms`)."""
+        n = len(ts_ms)
+        withheld, allowed, by = np.zeros(n, np.bool_), np.zeros(n, np.bool_), np.full(n, -1, np.int64)
+        if not n or not self._held:
+            return Ruling(by >= 0, by, withheld)
+        columns = self._as_columns()
+        for i in columns.candidates(source_hash, vendor_hash, ts_ms, deadline_ms):
+            held = self._held[i]
+            covered = (ts_ms >= held.verdict.from_ms) & (ts_ms < held.verdict.to_ms) & (deadline_ms >= held.low_ms)
+            if held.verdict.source is not None:
+                covered &= source_hash == columns.source[i]
+            if held.verdict.vendor is not None:
+                covered &= vendor_hash == columns.vendor[i]
+            if held.verdict.decision == "allow":
+                allowed |= covered
+            elif held.verdict.decision == "withhold":
+                withheld |= covered
+            else:
+                by[covered & (by < 0)] = i
+        by[allowed] = -1
+        rejected = by >= 0
+        return Ruling(rejected, by, withheld & ~rejected)
+
+    def point(self, deadline_ms: int, covers_from_ms: int) -> VerdictPoint:
+        """Where to read on from after a range whose last deadline is `deadline_ms`, if later impressions have event
+        times of `covers_from_ms` or later (C4). A function of the log: nothing beyond V(deadline) counts."""
+        at = bisect_right(self._step_lows, deadline_ms)
+        if at == len(self._step_lows):
+            raise ValueError(f"watermarks stand at {self.low_ms}, deadline {deadline_ms} has not been passed")
+        last = self._step_offsets[at]
+        if self._held:
+            columns = self._as_columns()
+            alive = (columns.to_ms > covers_from_ms) & (columns.offset <= last)
+            first = int(np.argmax(alive))
+            if alive[first]:
+                held = self._held[first]
+                return VerdictPoint(held.offset, self._named(held.watermarks))
+        return VerdictPoint(last + 1, self._named(self._step_watermarks[at]))
+
+    def need(self, partition: int, deadline_ms: int, covers_from_ms: int) -> None:
+        """A partition's next deadlines and event times are at or above these; what nobody needs is forgotten."""
+        self._needs[partition] = (deadline_ms, covers_from_ms)
+        deadline = min(need[0] for need in self._needs.values())
+        covers_from = min(need[1] for need in self._needs.values())
+        past = bisect_right(self._step_lows, deadline)
+        if past > 64 and past < len(self._step_lows):
+            del self._step_offsets[:past], self._step_lows[:past], self._step_watermarks[:past]
+        if self._held and int(self._as_columns().to_ms.min()) <= covers_from:
+            self._held = [held for held in self._held if held.verdict.to_ms > covers_from]
+            self._ids = {held.verdict.id for held in self._held}
+            self._columns = None
+
+    def _named(self, watermarks: tuple[int, ...]) -> dict[str, int]:
+        return dict(zip(self._inputs, watermarks, strict=True))
+
+    def _check(self, said: Verdict | Watermark) -> None:
+        if isinstance(said, Watermark):
+            if not isinstance(said.watermark_ms, int):
+                raise ValueError(f"watermark_ms {said.watermark_ms!r}: expected an integer")
+            return
+        if said.source is None and said.vendor is None:
+            raise ValueError(f"verdict {said.id!r}: neither source nor vendor is given")
+        if said.decision not in ("reject", "withhold", "allow"):
+            raise ValueError(f"verdict {said.id!r}: decision {said.decision!r}: allowed are reject, withhold, allow")
+        if not isinstance(said.from_ms, int) or not isinstance(said.to_ms, int) or said.from_ms >= said.to_ms:
+            raise ValueError(f"verdict {said.id!r}: interval [{said.from_ms}, {said.to_ms}) is empty or no integers")
+
+    def _on_watermark(self, said: Watermark, offset: int) -> None:
+        number = self._numbers.get(said.input)
+        if number is None:
+            self.bad.append(BadVerdict(offset, f"watermark of unknown input {said.input!r}"))
+            return
+        self._ends[said.input] = max(self._ends[said.input], said.end)
+        if said.watermark_ms <= self._watermarks[number]:  # watermarks never go back (F3)
+            return
+        self._watermarks = (*self._watermarks[:number], said.watermark_ms, *self._watermarks[number + 1 :])
+        low = min(self._watermarks)
+        if low > self._step_lows[-1]:
+            self._step_offsets.append(offset)
+            self._step_lows.append(low)
+            self._step_watermarks.append(self._watermarks)
+
+    def _on_verdict(self, said: Verdict, offset: int) -> None:
+        if said.id in self._ids:  # a repeat changes nothing (F3)
+            return
+        self._ids.add(said.id)
+        self._held.append(_Held(said, offset, self.low_ms, self._watermarks))
+        self._columns = None
+
+    def _as_columns(self) -> "_Columns":
+        if self._columns is None:
+            self._columns = _Columns(self._held)
+        return self._columns
+
+
+class _Columns:
+    """The held verdicts as arrays, to find the few that can cover anything in a range."""
+
+    def __init__(self, held: Sequence[_Held]):
+        self.offset = np.array([h.offset for h in held], np.int64)
+        self.low_ms = np.array([h.low_ms for h in held], np.int64)
+        self.from_ms = np.array([h.verdict.from_ms for h in held], np.int64)
+        self.to_ms = np.array([h.verdict.to_ms for h in held], np.int64)
+        self.source = np.array([hash_string(h.verdict.source or "") for h in held], np.uint64)
+        self.vendor = np.array([hash_string(h.verdict.vendor or "") for h in held], np.uint64)
+        self.any_source = np.array([h.verdict.source is None for h in held], np.bool_)
+        self.any_vendor = np.array([h.verdict.vendor is None for h in held], np.bool_)
+
+    def candidates(self, source_hash: U64, vendor_hash: U64, ts_ms: I64, deadline_ms: I64) -> list[int]:
+        """Indices, rising, of verdicts that overlap the range in time and name something in it."""
+        near = np.flatnonzero(
+            (self.to_ms > ts_ms.min()) & (self.from_ms <= ts_ms.max()) & (self.low_ms <= deadline_ms.max())
+        )
+        if not len(near):
+            return []
+        named = self.any_source[near] | np.isin(self.source[near], source_hash)
+        named &= self.any_vendor[near] | np.isin(self.vendor[near], vendor_hash)
+        return [int(i) for i in near[named]]
