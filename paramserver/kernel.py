@@ -15,8 +15,11 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def kernel(function: F) -> F:
-    """Compile for the machine: no GIL, cached, IEEE arithmetic (no fast maths, so results repeat bit for bit)."""
-    return cast(F, njit(cache=True, nogil=True)(function))
+    """Compile for the machine: no GIL, cached, IEEE arithmetic (no fast maths, so results repeat bit for bit).
+
+    Division by zero gives infinity as in numpy: a check that raises would keep loops from being vectorised.
+    """
+    return cast(F, njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 @kernel

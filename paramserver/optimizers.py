@@ -91,11 +91,9 @@ def _adam(
 
 @kernel
 def _ftrl_weight(z: np.float64, n: np.float64, alpha: float, beta: float, l1: float, l2: float) -> np.float64:
-    """w of (z, n): McMahan et al. 2013, Algorithm 1."""
-    if abs(z) <= l1:
-        return np.float64(0.0)
-    shrunk = z + l1 if z < 0.0 else z - l1
-    return np.float64(-shrunk / ((beta + np.sqrt(n)) / alpha + l2))
+    """w of (z, n), without a branch: McMahan et al. 2013, Algorithm 1."""
+    shrunk = max(abs(z) - l1, 0.0)
+    return np.float64(-np.copysign(shrunk, z) / ((beta + np.sqrt(n)) / alpha + l2))
 
 
 @kernel
@@ -227,16 +225,18 @@ class Ftrl:
     def __post_init__(self) -> None:
         _positive(self, "alpha")
         _not_negative(self, "beta", "l1", "l2")
+        if self.beta == 0 and self.l2 == 0:
+            raise ValueError(
+                "Ftrl options beta = 0 and l2 = 0: a row without gradients would be 0 / 0; set beta above 0"
+            )
 
     def state_size(self, dim: int) -> int:
         return dim
 
     def initialize(self, slab: Rows, dim: int) -> None:
-        """Choose z so that w, derived with n = 0, is the initial weight. ValueError where no z does."""
+        """Choose z so that w, derived with n = 0, is the initial weight."""
         weights = slab[:, :dim].astype(np.float64)
         strength = self.beta / self.alpha + self.l2
-        if strength == 0 and weights.any():
-            raise ValueError("Ftrl options beta = 0 and l2 = 0 admit no initial weight other than 0: set beta above 0")
         slab[:, :dim] = -(weights * strength) - np.sign(weights) * self.l1
         slab[:, dim:] = 0.0
 

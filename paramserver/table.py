@@ -110,7 +110,6 @@ class Table:
         self._keys: Keys = np.empty(rows, np.uint64)
         self._slab: Rows = np.empty((rows, self.stride), np.float32)
         self._touched = np.empty((rows, 2), np.int64)  # version, event time (ms)
-        self.optimizer.initialize(self._initial(np.zeros(1, np.uint64)), spec.dim)  # refuse bad options now
 
     def __len__(self) -> int:
         return self._size

@@ -168,7 +168,7 @@ def test_initial_values_are_uniform_and_differ_by_seed_and_column():
         (TableSpec("t", 0), "dim = 0"),
         (TableSpec("t", 1, init_scale=-1.0), "init_scale"),
         (TableSpec("t", 1, seed=-1), "seed = -1"),
-        (TableSpec("t", 1, "ftrl", {"beta": 0.0}, init_scale=0.1), "set beta above 0"),
+        (TableSpec("t", 1, "ftrl", {"beta": 0.0}), "set beta above 0"),
     ],
 )
 def test_specs_that_cannot_be(spec, words):
