@@ -218,7 +218,8 @@ class PartitionLabeler:
             weight = np.ones(len(rows), np.float32)
             value = encode_examples(example_batch(rows, label, matches.delay_ms[labelled], weight))
         passed = self._clicks.passed(stretch.arrival_max_ms)
-        self._move(stretch, passed)
+        before = self._side_records(taken, ruling, passed)
+        self._move(stretch, passed)  # from here on the book may have forgotten what the ruling names
         counting = matches.clicks[~taken.duplicate]  # the clicks of a repeat belong to its first
         header = self._header(
             stretch.start,
@@ -235,7 +236,7 @@ class PartitionLabeler:
             ts_ms_min=int(rows.ts_ms.min()) if len(rows) else 0,
             ts_ms_max=int(rows.ts_ms.max()) if len(rows) else 0,
         )
-        return Emission(header, value, self._side_records(taken, ruling, passed), stretch.arrival_max_ms)
+        return Emission(header, value, before, stretch.arrival_max_ms)
 
     def _rule(self, taken: Taken) -> Ruling:
         """What verdicts take out; a duplicate is a duplicate whatever the verdicts say."""

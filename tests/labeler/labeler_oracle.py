@@ -1,0 +1,243 @@
+"""What a labeler must write for one partition, computed from whole logs in slow plain Python (L, C and E3 rules)."""
+
+import json
+from dataclasses import dataclass, field
+
+W = 20  # position of a row = offset << W | row
+
+
+@dataclass
+class Row:
+    position: int
+    arrival: int
+    ts: int = 0
+    id: str = ""
+    source: str = ""
+    vendor: str = ""
+    bad: bool = False
+    duplicate: bool = False
+
+
+@dataclass
+class Seen:
+    """A record with its arrival; `top` is the arrival maximum just before it."""
+
+    offset: int
+    arrival: int
+    top: int
+    rows: list[Row]
+    heartbeat: bool
+    barrier: int
+
+
+@dataclass
+class Range:
+    start: int
+    end: int
+    records: list[Seen]
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def deadline_arrival(self):
+        return self.rows[-1].arrival if self.rows else self.records[-1].arrival
+
+    @property
+    def arrival_max(self):
+        return self.records[-1].arrival
+
+
+def see(records, config, is_click):
+    """T1, T3: arrivals, and the rows of each record; stops before a record whose stamp is not yet judged."""
+    seen, top = [], 0
+    for n, record in enumerate(records):
+        stamp, believed = record.timestamp_ms, True
+        if top == 0 or stamp > top + config.jump_max_ms:
+            clock = next((int(r.header("clock_ms")) for r in records[n:] if r.is_heartbeat), None)
+            if clock is None:
+                break
+            believed = stamp <= clock + config.skew_ms
+        before, top = top, max(top, stamp) if believed else top
+        rows = []
+        if not record.is_heartbeat:
+            rows = read_rows(record, top, config, is_click) if believed else None
+            if rows is None:
+                rows = [Row(record.offset << W, top, bad=True)]
+        seen.append(Seen(record.offset, top, before, rows, record.is_heartbeat, record.barrier or 0))
+    return seen
+
+
+def read_rows(record, arrival, config, is_click):
+    try:
+        bodies = json.loads(record.value)
+    except ValueError:
+        return None
+    rows = []
+    for k, body in enumerate(bodies if isinstance(bodies, list) else [bodies]):
+        if not -config.age_max_ms <= body["ts_ms"] - arrival <= config.skew_ms:
+            return None
+        rows.append(Row(record.offset << W | k, arrival, body["ts_ms"], body["id"]))
+        if not is_click:
+            rows[-1].source, rows[-1].vendor = body["source"], body["vendor"]
+    return rows
+
+
+def mark_duplicates(seen, config):
+    last = {}
+    for record in seen:
+        for row in record.rows:
+            if not row.bad:
+                row.duplicate = row.id in last and last[row.id] >= row.arrival - config.dedup_ms
+                last[row.id] = row.arrival
+
+
+def ranges(seen, config):
+    """C3: every range that the log has closed."""
+    out, items = [], []
+    start = seen[0].offset << W if seen else 0
+
+    def close(end):
+        nonlocal start, items
+        records = [record for n, (record, _) in enumerate(items) if n == 0 or record is not items[n - 1][0]]
+        out.append(Range(start, end, records, [row for _, row in items if row]))
+        start, items = end, []
+
+    for record in seen:
+        for row in record.rows or [None]:
+            if items and record.arrival // config.flush_ms > items[0][0].arrival // config.flush_ms:
+                close(record.offset << W)
+            items.append((record, row))
+            if sum(row is not None for _, row in items) == config.batch_rows_max:
+                close(row.position + 1)
+    return out
+
+
+class Book:
+    """L3: the verdicts, and V."""
+
+    def __init__(self, records, inputs):
+        marks = dict.fromkeys(inputs, 0)
+        self.before, self.low, self.verdicts, ids = [], [], [], set()
+        for record in records:
+            self.before.append(dict(marks))
+            body = json.loads(record.value)
+            if body["kind"] == "watermark":
+                marks[body["input"]] = max(marks[body["input"]], body["watermark_ms"])
+            elif body["id"] not in ids:
+                ids.add(body["id"])
+                self.verdicts.append((record.offset, body))
+            self.low.append(min(marks.values()))
+        self.before.append(dict(marks))
+
+    def v(self, deadline):
+        return next((o for o, low in enumerate(self.low) if low > deadline), None)
+
+    def decisions(self, row, deadline):
+        v = self.v(deadline)
+        said = {
+            b["decision"]
+            for o, b in self.verdicts
+            if o < v
+            and b["from_ms"] <= row.ts < b["to_ms"]
+            and b["source"] in (None, row.source)
+            and b["vendor"] in (None, row.vendor)
+        }
+        return said - {"reject"} if "allow" in said else said
+
+    def point(self, deadline, covers_from):
+        last = self.v(deadline)
+        offset = min([o for o, b in self.verdicts if o <= last and b["to_ms"] > covers_from], default=last + 1)
+        return offset, self.before[offset]
+
+
+def expected(impressions, clicks, verdicts, config, inputs):
+    """Per batch a dict of header fields and rows (position, label, delay). `verdicts` None = fraud filter off."""
+    seen, clicked = see(impressions, config, False), see(clicks, config, True)
+    mark_duplicates(seen, config)
+    book = None if verdicts is None else Book(verdicts, inputs)
+    all_clicks = [row for record in clicked for row in record.rows if not row.bad]
+    top = clicked[-1].arrival if clicked else 0
+    barriers, last = [], 0
+    for record in clicked:
+        if record.heartbeat and record.barrier > last:
+            last = record.barrier
+            barriers.append((record.barrier, record.arrival))
+    out, clicks_at = [], 0
+    point = {
+        "arrival_max_ms": 0, "clicks_offset": 0, "clicks_arrival_max_ms": 0, "ids_offset": 0, "ids_arrival_max_ms": 0,
+        "verdicts_offset": 0, "watermarks": {},
+    }  # fmt: skip
+    closed = ranges(seen, config)
+    for r in [*closed, None]:
+        if r is None:  # the open end of the log: what is known of the next range's deadline
+            end = closed[-1].end if closed else 0
+            left = [s for s in seen if (s.offset << W) >= end or any(row.position >= end for row in s.rows)]
+            if not left:
+                break
+            left = [s for s in left if s.arrival // config.flush_ms == left[0].arrival // config.flush_ms]
+            known = [s.arrival for s in left if s.rows][-1:] or [s.arrival for s in left][-1:]
+            deadline = known[0] + config.wait_ms
+        else:
+            deadline = r.deadline_arrival + config.wait_ms
+        while barriers and barriers[0][1] <= deadline:
+            if book and not (book.low and book.low[-1] >= barriers[0][1]):
+                return out
+            at = r.start if r else (closed[-1].end if closed else seen[0].offset << W)
+            out.append({"start": at, "end": at, "barrier": barriers.pop(0)[0], "rows": [], **point})
+        if r is None or top <= deadline or top < r.arrival_max - config.early_ms:
+            break
+        if book and book.v(deadline) is None:
+            break
+        batch, point, clicks_at = one_batch(r, all_clicks, clicked, clicks_at, seen, book, config)
+        out.append({**batch, **point})
+    return out
+
+
+def one_batch(r, all_clicks, clicked, clicks_at, seen, book, config):
+    count = dict.fromkeys(("labelled", "rejected", "duplicate", "withheld", "quarantined", "positives"), 0)
+    joined = repeated = 0
+    rows, times = [], []
+    for row in r.rows:
+        deadline = row.arrival + config.wait_ms
+        if row.bad:
+            count["quarantined"] += 1
+            continue
+        if row.duplicate:
+            count["duplicate"] += 1
+            continue
+        counting = [
+            c
+            for c in all_clicks
+            if c.id == row.id
+            and 0 <= c.ts - row.ts <= config.window_ms
+            and row.arrival - config.early_ms <= c.arrival <= deadline
+        ]
+        joined += bool(counting)
+        repeated += max(0, len(counting) - 1)
+        said = book.decisions(row, deadline) if book else set()
+        if "reject" in said:
+            count["rejected"] += 1
+        elif "withhold" in said:
+            count["withheld"] += 1
+        else:
+            count["labelled"] += 1
+            count["positives"] += bool(counting)
+            times.append(row.ts)
+            rows.append((row.position, int(bool(counting)), counting[0].ts - row.ts if counting else -1))
+    cut = next(n for n, s in enumerate(clicked) if s.arrival >= r.arrival_max - config.early_ms)
+    gone = [row for s in clicked[clicks_at:cut] for row in s.rows]
+    ids = next(s for s in seen if s.arrival >= r.arrival_max - config.dedup_ms)
+    verdicts_offset, watermarks = 0, {}
+    if book:
+        verdicts_offset, watermarks = book.point(r.deadline_arrival + config.wait_ms, r.arrival_max - config.age_max_ms)
+    batch = {
+        "start": r.start, "end": r.end, "barrier": 0, "rows": rows, **count,
+        "clicks_read": len(gone), "clicks_joined": joined, "clicks_duplicate": repeated,
+        "clicks_quarantined": sum(row.bad for row in gone),
+        "ts_ms_min": min(times, default=0), "ts_ms_max": max(times, default=0),
+    }  # fmt: skip
+    point = {
+        "arrival_max_ms": r.arrival_max, "clicks_offset": clicked[cut].offset, "clicks_arrival_max_ms": clicked[cut].top,
+        "ids_offset": ids.offset, "ids_arrival_max_ms": ids.top,
+        "verdicts_offset": verdicts_offset, "watermarks": watermarks,
+    }  # fmt: skip
+    return batch, point, cut
