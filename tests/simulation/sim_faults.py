@@ -24,12 +24,14 @@ class Fault:
     by_ms: int  # of a clock jump
 
 
-def plan(seed: int, count: int, span_ms: int) -> list[Fault]:
+def plan(seed: int, count: int, span_ms: int, fraud: bool) -> list[Fault]:
     rng = random.Random(f"faults/{seed}")
     faults = []
     for k in range(count):
         cell = seed * 5 + k if k < 1 else rng.randrange(len(KINDS) * len(ROLES))
         kind, role = KINDS[cell % len(KINDS)], ROLES[cell // len(KINDS) % len(ROLES)]
+        if role == "fraud filter" and not fraud:
+            role = rng.choice(("labeler", "learner", "shard"))
         faults.append(
             Fault(
                 at_ms=rng.randrange(span_ms // 20, span_ms * 19 // 20),

@@ -77,11 +77,11 @@ def arrivals(records: list[Record], c: StreamConfig) -> list[Seen]:
         if top is None or stamp > top + c.jump_max_ms:
             clock = next_clock(records, i)
             if clock is None:
-                break
+                break  # what stands behind it waits with it
             believed = stamp <= clock + c.skew_ms
         if believed:
             top = stamp if top is None else max(top, stamp)
-        seen.append(Seen(record, top if top is not None else stamp, believed))
+        seen.append(Seen(record, top or 0, believed))
     return seen
 
 
@@ -89,8 +89,7 @@ def next_clock(records: list[Record], i: int) -> int | None:
     """The clock of the heartbeat at or after record i (T3)."""
     for record in records[i:]:
         if record.is_heartbeat:
-            raw = record.header("clock_ms")
-            return int(raw) if raw is not None else record.timestamp_ms
+            return int(record.header("clock_ms") or b"")
     return None
 
 

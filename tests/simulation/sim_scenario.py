@@ -3,11 +3,24 @@
 import random
 from dataclasses import dataclass
 
+from labeler.fraud_config import FraudConfig
 from stream.config import StreamConfig
 
 PARTITIONS, SHARDS, LEARNERS, LABELERS, REPLICAS = 3, 2, 2, 2, 1
 MODEL = "toy"
 TABLE = "rows"
+#: Thresholds at which the site's two attacks are found, and a few honest people too: rejection is to be frequent here.
+FRAUD = FraudConfig(
+    cell_ms=2000,
+    window_ms=6000,
+    settle_ms=1500,
+    clicks_min=6,
+    clicks_surprise=0.05,
+    views_min=15,
+    views_surprise=0.05,
+    gap_fast_ms=100,
+    signal_rows_max=12,
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,85 @@
+"""What must hold when the run is over and the logs are still: I1, I2, I3 and I7, against the oracle and own folds."""
+
+from collections import Counter
+
+from sim_log import Broker
+from sim_oracle import LABELLED, QUARANTINED, WAITING, Row, Truth, truth
+from sim_scenario import Scenario
+from sim_watch import Folded, Violation, Watch
+
+from stream.examples import BatchHeader, decode_examples
+from stream.record import Record
+
+CLASSES = ("labelled", "rejected", "duplicate", "withheld", "quarantined")
+
+
+def truths(broker: Broker, scenario: Scenario) -> dict[int, Truth]:
+    c = scenario.stream
+    verdicts = broker.records(c.verdicts, 0)
+    return {
+        p: truth(p, broker.records(c.impressions, p), broker.records(c.clicks, p), verdicts, c, scenario.fraud)
+        for p in range(c.partitions)
+    }
+
+
+def check_labels(broker: Broker, scenario: Scenario, watch: Watch, true: dict[int, Truth]) -> Counter[str]:
+    """I1, I2, I7: the folded chains tile the logs, and say of every impression what the oracle says."""
+    totals: Counter[str] = Counter()
+    for p, t in true.items():
+        folded = watch.fold(p)
+        name = f"label/{p}"
+        check_tiling(name, folded, t)
+        check_side_records(broker, scenario, p, t, folded.end)
+        for start, header, record in folded.records:
+            if header.start == header.end:
+                continue
+            rows = [row for row in t.rows if start <= row.position < header.end]
+            check_batch(name, header, record, rows, start)
+            totals.update(row.cls for row in rows)
+    return totals
+
+
+def check_tiling(name: str, folded: Folded, t: Truth) -> None:
+    at = 0
+    for start, header, _ in folded.records:
+        if start != at:
+            raise Violation("I2", f"{name}: the chain stands at {start}, its records end at {at}")
+        at = max(at, header.end)
+    ends = [header.end for _, header, _ in folded.records if header.end > header.start]
+    expected = t.ends[: len(ends)]
+    if ends != expected:
+        k = next(i for i, (a, b) in enumerate(zip(ends, [*expected, None], strict=False)) if a != b)
+        raise Violation("I7", f"{name}: batch {k} ends at {ends[k]}, by C3 at {[*expected, None][k]}")
+
+
+def check_batch(name: str, header: BatchHeader, record: Record, rows: list[Row], start: int) -> None:
+    where = f"{name} [{header.start}, {header.end})"
+    waiting = [row.position for row in rows if row.cls == WAITING]
+    if waiting:
+        raise Violation("I7", f"{where}: written before the logs decide {waiting[:3]} (L4)")
+    if header.start == start:
+        counted = {cls: getattr(header, cls) for cls in CLASSES}
+        classes = Counter(row.cls for row in rows)
+        if counted != {cls: classes[cls] for cls in CLASSES}:
+            raise Violation("I1", f"{where}: counts {counted}, the oracle {dict(classes)}")
+    expected = [
+        (r.position, r.ts_ms, r.arrival_ms, r.label, r.delay_ms, r.source, r.vendor) for r in rows if r.cls == LABELLED
+    ]
+    columns = ("position", "ts_ms", "arrival_ms", "label", "click_delay_ms", "source", "vendor")
+    got: list[tuple[object, ...]] = []
+    if record.value:
+        batch = decode_examples(record.value)
+        got = [g for g in zip(*(batch.column(c).to_pylist() for c in columns), strict=True) if g[0] >= start]
+    if got != expected:
+        k = next((i for i, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b), min(len(got), len(expected)))
+        raise Violation("I7", f"{where}: row {k} is {got[k : k + 1]}, by the logs {expected[k : k + 1]}")
+
+
+def check_side_records(broker: Broker, scenario: Scenario, p: int, t: Truth, end: int) -> None:
+    """C6: what a folded range counts as quarantined stands in `quarantine`."""
+    c = scenario.stream
+    there = {r.key for r in broker.records(c.quarantine, 0)}
+    for row in t.rows:
+        key = f"{c.impressions}/{p}/{row.position}".encode()
+        if row.cls == QUARANTINED and row.position < end and key not in there:
+            raise Violation("I1", f"{key.decode()} is counted as quarantined and does not stand there (C6)")

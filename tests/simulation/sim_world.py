@@ -1,0 +1,132 @@
+"""One seed's world: built, run through its faults, and then held to its promises (I8) and to the oracle."""
+
+from collections import Counter
+from typing import Any
+
+from sim_checkpointing import CheckpointerNode, ReplicaNode
+from sim_faults import Faults, plan
+from sim_fraud import FraudNode
+from sim_invariants import check_labels, truths
+from sim_labelers import GROUP as LABELERS_GROUP
+from sim_labelers import LabelerNode
+from sim_learners import GROUP as LEARNERS_GROUP
+from sim_learners import LearnerNode
+from sim_log import Broker, Group
+from sim_network import World
+from sim_scenario import LABELERS, LEARNERS, MODEL, REPLICAS, SHARDS, Scenario
+from sim_shards import ShardNode
+from sim_site import Site
+from sim_watch import Violation, Watch
+
+from checkpointer.announcement import decode as decode_announcement
+from checkpointer.files import MemoryFiles
+
+SESSION_MS = 1500
+#: Virtual time within which everything must have come to rest after the site fell silent and faults stopped (I8).
+REST_MS = 90_000
+STEP_MS = 500
+
+
+class Simulation:
+    """The whole pipeline of one scenario."""
+
+    def __init__(self, scenario: Scenario, loud: bool = False) -> None:
+        self.scenario = s = scenario
+        self.world = World(s.seed, loud)
+        self.watch = Watch(s.stream.examples, s.staleness)
+        self.broker = Broker(self.world, slow_append=0.0 if s.faultless else 0.004)
+        self.broker.groups[LABELERS_GROUP] = Group(s.stream.partitions, SESSION_MS)
+        self.broker.groups[LEARNERS_GROUP] = Group(s.stream.partitions, SESSION_MS)
+        self.broker.landed.append(self.watch.landed)
+        self.files = MemoryFiles()
+        self.world.add(self.broker)
+        self.site = Site(self.world, s, self.broker, self.lifted)
+        for i in range(SHARDS):
+            self.world.add(ShardNode(self.world, i, s, self.files, self.watch))
+        self.checkpointer = CheckpointerNode(self.world, s, self.broker, self.files, self.watch, 14_000)
+        self.world.add(self.checkpointer)
+        for i in range(REPLICAS):
+            self.world.add(ReplicaNode(self.world, i, s, self.broker, self.files, self.watch))
+        for i in range(LABELERS):
+            self.world.add(LabelerNode(self.world, i, s, self.broker))
+        if s.fraud:
+            self.world.add(FraudNode(self.world, s, self.broker))
+        for i in range(LEARNERS):
+            self.world.add(LearnerNode(self.world, i, s, self.broker, self.watch))
+        self.world.add(self.site)
+        self.faults = Faults(self.world, [] if s.faultless else plan(s.seed, s.faults, self.busy_ms, s.fraud))
+        self.barrier = 0
+        self.classes: Counter[str] = Counter()
+        self.rest_ms = 0
+
+    @property
+    def busy_ms(self) -> int:
+        s = self.scenario
+        return int((s.span_ms + s.stream.wait_ms) / s.speed)
+
+    def lifted(self, period: int) -> bool:
+        """E3: whether the cut of this period has been published or rejected."""
+        records = self.broker.records(self.scenario.stream.checkpoints, 0)
+        return any(decode_announcement(r.value or b"").barrier >= period for r in records)
+
+    def shards(self) -> list[Any]:
+        return [self.world.processes[f"shard-{i}"] for i in range(SHARDS)]
+
+    # --- running ---
+
+    def run(self) -> "Simulation":
+        time = self.world.time
+        for process in list(self.world.processes.values()):
+            process.start()
+        time.run_until(time.now_ms + self.busy_ms)
+        self.faults.stop()
+        began = time.now_ms
+        self.broker.slow_append = 0.0
+        while not self.site.done:
+            if time.now_ms - began > 4 * REST_MS:
+                raise Violation("I8", f"the site still waits to send {self.site.unsent} records")
+            time.run_until(time.now_ms + STEP_MS)
+        self.come_to_rest()
+        self.classes = check_labels(self.broker, self.scenario, self.watch, truths(self.broker, self.scenario))
+        self.check_shards()
+        return self
+
+    def come_to_rest(self) -> None:
+        """I8: everything is labelled, every shard is at every chain's end, and one more cut succeeds."""
+        time = self.world.time
+        began, cuts = time.now_ms, self.watch.counts.get("cuts", 0)
+        labelled = False
+        while True:
+            waits = self.waits() if labelled or (labelled := not self.unlabelled()) else self.unlabelled()
+            if labelled and not waits and self.watch.counts.get("cuts", 0) > cuts:
+                break
+            if time.now_ms - began > REST_MS:
+                raise Violation("I8", f"after {REST_MS} ms: {waits or 'no cut succeeds'}")
+            time.run_until(time.now_ms + STEP_MS)
+        self.rest_ms = time.now_ms - began
+
+    def unlabelled(self) -> list[str]:
+        c = self.scenario.stream
+        out = []
+        for p in range(c.partitions):
+            last = max((r.offset for r in self.broker.records(c.impressions, p) if not r.is_heartbeat), default=-1)
+            if (end := self.watch.fold(p).end) < (last + 1) << 20:
+                out.append(f"label/{p} at {end >> 20}.{end & 0xFFFFF} of {last + 1}")
+        return out
+
+    def waits(self) -> list[str]:
+        out = []
+        for shard in self.shards():
+            progress = shard.core.progress(MODEL).progress
+            for p in range(self.scenario.stream.partitions):
+                end = -1 if progress is None else progress.chains[f"label/{p}"].end
+                last = self.watch.fold(p).positions[-1:]
+                if end < self.watch.fold(p).end and (not last or end <= last[0]):
+                    out.append(f"{shard.name}: label/{p} at {end} of {self.watch.fold(p).end}")
+        return out
+
+    def check_shards(self) -> None:
+        """I3, from parameters."""
+        for shard in self.shards():
+            self.watch.check_snapshot("I3", shard.name, shard.core.snapshot(MODEL))
+            shard.core.validate()
