@@ -236,7 +236,8 @@ def one_batch(r, all_clicks, clicked, clicks_at, seen, book, config):
         "ts_ms_min": min(times, default=0), "ts_ms_max": max(times, default=0),
     }  # fmt: skip
     point = {
-        "arrival_max_ms": r.arrival_max, "clicks_offset": clicked[cut].offset, "clicks_arrival_max_ms": clicked[cut].top,
+        "arrival_max_ms": r.arrival_max,
+        "clicks_offset": clicked[cut].offset, "clicks_arrival_max_ms": clicked[cut].top,
         "ids_offset": ids.offset, "ids_arrival_max_ms": ids.top,
         "verdicts_offset": verdicts_offset, "watermarks": watermarks,
     }  # fmt: skip
