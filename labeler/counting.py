@@ -147,11 +147,14 @@ class CountingReader:
         signals: list[Signal] = []
         for low, high in pairwise(cuts):
             bucket = self._enter(int(buckets[low]), batch.offset(low), signals)
-            while (full := batch.full_at(low, high, self._fraud.signal_rows_max - bucket.rows)) is not None:
-                self._add(bucket, batch, low, full)
-                bucket = self._cut(bucket, batch.offset(full - 1) + 1, signals)
-                low = full
-            self._add(bucket, batch, low, high)
+            while low < high:
+                if bucket.rows >= self._fraud.signal_rows_max:
+                    # Only now, with more of the bucket to come: a part that ended with its bucket would leave an
+                    # empty range behind it, which no fold extends, and with it the bucket's watermark.
+                    bucket = self._cut(bucket, batch.offset(low), signals)
+                full = batch.full_at(low, high, self._fraud.signal_rows_max - bucket.rows)
+                self._add(bucket, batch, low, high if full is None else full)
+                low = high if full is None else full
         self._give_empty(signals)
         return signals
 
