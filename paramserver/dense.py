@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from paramserver.kernel import plain
 from paramserver.messages import DenseSpec, Rows
 from paramserver.optimizers import make_optimizer
 
@@ -65,7 +66,7 @@ class Dense:
     def apply(self, gradients: Mapping[str, npt.NDArray[np.float32]]) -> None:
         """One optimizer step for each named array; gradients are finite and have its shape (`refusal` has looked)."""
         for name, gradient in gradients.items():
-            self.optimizer.apply(self._slabs[name], _ROW_0, gradient.reshape(1, -1))
+            self.optimizer.apply(self._slabs[name], _ROW_0, plain(gradient).reshape(1, -1))
 
     def refusal(self, name: str, gradient: npt.NDArray[np.float32]) -> str:
         """Why a gradient does not fit, or "". Its values are judged elsewhere."""

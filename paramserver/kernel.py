@@ -6,12 +6,14 @@ both anyway.
 """
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 F = TypeVar("F", bound=Callable[..., object])
+T = TypeVar("T", bound=np.generic)
 
 
 def kernel(function: F) -> F:
@@ -20,6 +22,12 @@ def kernel(function: F) -> F:
     Division by zero gives infinity as in numpy: a check that raises would keep loops from being vectorised.
     """
     return cast(F, njit(cache=True, nogil=True, error_model="numpy")(function))
+
+
+def plain(array: npt.NDArray[T]) -> npt.NDArray[T]:
+    """The array, or a copy if it is strided, unaligned or read-only: kernels are compiled for plain arrays alone."""
+    flags: Any = array.flags
+    return array if flags.carray else np.array(array, order="C")
 
 
 @kernel

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paramserver.dense import shape_of
+from paramserver.kernel import plain
 from paramserver.messages import ChainProgress, DenseSpec, Keys, ModelSpec, Progress, Rows, TableSpec
 from paramserver.optimizers import make_optimizer
 from paramserver.slots import SlotMap, slot_of
@@ -214,7 +215,7 @@ def _sorted(items: TableRows) -> TableRows:
 
 def _derive(optimizer: str, options: dict[str, float], rows: Rows, dim: int) -> Rows:
     out = np.empty((len(rows), dim), np.float32)
-    make_optimizer(optimizer, options).weights(np.ascontiguousarray(rows), np.arange(len(rows)), out)
+    make_optimizer(optimizer, options).weights(plain(rows), np.arange(len(rows)), out)
     return out
 
 

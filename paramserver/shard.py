@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from paramserver.kernel import plain
 from paramserver.messages import (
     ChainProgress,
     Epoch,
@@ -178,6 +179,7 @@ class Shard:
             raise Refused(f"model {state.spec.name!r} has no table {name!r}")
         if keys.dtype != np.uint64 or keys.ndim != 1:
             raise Refused(f"table {name!r}: keys are {keys.dtype} {keys.shape}, expected uint64 (n,)")
+        keys = plain(keys)
         foreign = foreign_key(keys, self.slot_map.owner, self.index)
         if foreign >= 0:
             raise Refused(f"table {name!r}: key {keys[foreign]} belongs to another shard than {self.index}")

@@ -10,7 +10,7 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.kernel import kernel, mix64
+from paramserver.kernel import kernel, mix64, plain
 from paramserver.messages import Keys
 
 SLOTS = 1024
@@ -53,7 +53,7 @@ def foreign_key(keys: Keys, owner: npt.NDArray[np.int32], shard: int) -> int:
 def slot_of(keys: Keys) -> npt.NDArray[np.int32]:
     """(n,) uint64 keys -> (n,) int32 slots in [0, 1024)."""
     out = np.empty(len(keys), np.int32)
-    _slots(keys, out)
+    _slots(plain(keys), out)
     return out
 
 
@@ -100,7 +100,7 @@ class SlotMap:
         shards = self.shards
         counts = np.zeros(shards, np.int64)
         owners = np.empty(len(keys), np.int32)
-        _owners(keys, self.owner, owners, counts)
+        _owners(plain(keys), self.owner, owners, counts)
         ends = np.cumsum(counts)
         order = np.empty(len(keys), np.int64)
         _deal(owners, ends - counts, order)

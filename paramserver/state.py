@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paramserver.dense import Dense
-from paramserver.kernel import kernel, mix64
+from paramserver.kernel import kernel, mix64, plain
 from paramserver.messages import HASH_MODULUS, ChainProgress, Keys, ModelSpec, Progress, PushRequest, Rows
 from paramserver.slots import SLOT_SHIFT, SlotMap, slot_of
 from paramserver.table import Table, TableRows
@@ -104,7 +104,7 @@ class ModelState:
         expected = (len(keys), table.spec.dim)
         if gradients.dtype != np.float32 or gradients.shape != expected:
             return f"gradients are {gradients.dtype} {gradients.shape}, expected float32 {expected}"
-        fault, i = _first_fault(keys, gradients, self.slot_map.owner, self.shard, GRADIENT_MAX)
+        fault, i = _first_fault(plain(keys), plain(gradients), self.slot_map.owner, self.shard, GRADIENT_MAX)
         if fault == _NOT_RISING:
             return f"key {keys[i]} stands after {keys[i - 1]}: keys must be unique and rising"
         if fault == _FOREIGN:

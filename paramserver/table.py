@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paramserver.init import fill_unknown
-from paramserver.kernel import kernel, mix64
+from paramserver.kernel import kernel, mix64, plain
 from paramserver.messages import Keys, Rows, TableSpec
 from paramserver.optimizers import RowNumbers, make_optimizer
 
@@ -121,6 +121,7 @@ class Table:
 
     def pull(self, keys: Keys) -> Rows:
         """(n,) keys -> (n, dim) weights, new memory; unknown keys answer their initial value. Changes nothing (S3)."""
+        keys = plain(keys)
         rows, unknown = self._locate(keys)
         out = np.empty((len(keys), self.spec.dim), np.float32)
         self.optimizer.weights(self._slab, rows, out)
@@ -132,7 +133,7 @@ class Table:
         """Make room for all of `keys`, so that `apply` allocates no row. MemoryError leaves the table as it was."""
         if self._size + len(keys) <= len(self._keys):
             return
-        needed = self._size + self._locate(keys)[1]
+        needed = self._size + self._locate(plain(keys))[1]
         if needed > len(self._keys):
             self._grow(_power_of_two(needed))
 
@@ -141,8 +142,8 @@ class Table:
 
         `gradients` is (n, dim) float32, finite. `version` (rising) and `event_ms` are kept as the rows' last touch.
         """
-        rows = self._rows_for(keys)
-        self.optimizer.apply(self._slab, rows, gradients)
+        rows = self._rows_for(plain(keys))
+        self.optimizer.apply(self._slab, rows, plain(gradients))
         _touch(self._touched, rows, version, event_ms)
 
     def items(self, since_version: int = -1) -> TableRows:
@@ -157,12 +158,12 @@ class Table:
 
     def load(self, items: TableRows) -> None:
         """Set rows, replacing those of the same keys. ValueError if the arrays do not fit this table."""
-        if items.rows.shape != (len(items.keys), self.stride):
+        if items.keys.dtype != np.uint64 or items.rows.shape != (len(items.keys), self.stride):
             raise ValueError(
-                f"table {self.spec.name!r}: rows are {items.rows.shape}, expected ({len(items.keys)}, {self.stride}): "
-                f"dim {self.spec.dim} with {self.spec.optimizer} state"
+                f"table {self.spec.name!r}: {items.keys.dtype} keys and rows {items.rows.shape}, expected uint64 and "
+                f"({len(items.keys)}, {self.stride}): dim {self.spec.dim} with {self.spec.optimizer} state"
             )
-        keys = np.ascontiguousarray(items.keys, np.uint64)
+        keys = plain(items.keys)
         self.reserve(keys)
         rows = self._rows_for(keys)
         self._slab[rows] = items.rows

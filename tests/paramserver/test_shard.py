@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from paramserver import init, optimizers, slots, state, table
 from paramserver.messages import (
     HASH_MODULUS,
     ChainProgress,
@@ -26,6 +27,7 @@ from paramserver.ports import Refused
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.state import Snapshot
+from paramserver.warmup import warm_up
 
 LEARNER = Epoch(1, 1)
 SPEC = ModelSpec(
@@ -53,11 +55,11 @@ def push_of(chain: str, start: int, end: int, shard: Shard | None = None, seed: 
     shard = shard or new_shard()
     rng = np.random.default_rng([start, end, seed, *chain.encode()])
     keys, gradients = {}, {}
-    for table in SPEC.tables:
+    for spec in SPEC.tables:
         drawn = np.unique(rng.integers(0, 30, rng.integers(0, 8)).astype(np.uint64))
-        values = rng.normal(0, 1, (len(drawn), table.dim)).astype(np.float32)
+        values = rng.normal(0, 1, (len(drawn), spec.dim)).astype(np.float32)
         mine = shard.slot_map.split(drawn)[shard.index]
-        keys[table.name], gradients[table.name] = drawn[mine], values[mine]
+        keys[spec.name], gradients[spec.name] = drawn[mine], values[mine]
     dense = {name: rng.normal(0, 1, shape).astype(np.float32) for name, shape in sorted(SPEC.dense.shapes.items())}
     dense = {name: g for name, g in dense.items() if shard.slot_map.owner_of_name(name) == shard.index}
     request = PushRequest(
@@ -417,6 +419,25 @@ def test_a_later_mark_replaces_an_abandoned_one():
         shard.marked("clicks", "cut-1")
     with pytest.raises(Refused, match="has not begun"):
         shard.mark("orders", "cut-1", CHAINS)
+
+
+def test_after_the_warm_up_nothing_is_compiled_whatever_arrays_come():
+    kernels = [k for module in (init, optimizers, slots, state, table) for k in vars(module).values()]
+    kernels = [k for k in kernels if hasattr(k, "nopython_signatures")]
+    assert len(kernels) > 12
+    warm_up()
+    compiled = {k.__name__: len(k.nopython_signatures) for k in kernels}
+    inlined = {"mix64", "initial_value", "_ftrl_weight"}
+    assert {name for name, signatures in compiled.items() if not signatures} <= inlined
+    shard = new_shard()
+    keys = np.arange(40, dtype=np.uint64)[::2]
+    gradients = np.asfortranarray(np.ones((20, 3), np.float32))
+    gradients.flags.writeable = False
+    bias = np.frombuffer(b"xx" + np.ones(1, np.float32).tobytes(), np.float32, offset=2)
+    content = {"keys": {"item": keys}, "gradients": {"item": gradients}, "dense": {"bias": bias}}
+    assert shard.push(push_of("label/0", 10, 11, **content)).outcome is Outcome.APPLIED
+    shard.pull(PullRequest("clicks", LEARNER, 1, {"item": keys}))
+    assert {k.__name__: len(k.nopython_signatures) for k in kernels} == compiled
 
 
 # --- properties ---------------------------------------------------------------------------------------------------

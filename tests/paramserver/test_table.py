@@ -180,7 +180,7 @@ def test_rows_of_another_shape_are_not_loaded():
     items = TableRows(
         np.zeros(1, np.uint64), np.zeros((1, 4), np.float32), np.zeros(1, np.int64), np.zeros(1, np.int64)
     )
-    with pytest.raises(ValueError, match=r"expected \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"expected uint64 and \(1, 3\)"):
         Table(SPEC).load(items)
 
 
