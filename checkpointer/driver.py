@@ -5,7 +5,6 @@ complete once its manifest is there, judged once its `gates.json` is, published 
 announcements may be said again.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -196,30 +195,43 @@ class Driver:
         return Step("abandoned", detail, due, reason, hold_ms, cut_ms)
 
     def _perform(self, cut: Cut) -> Marked | Abandoned:
-        """Carry out what the cut says until it is done."""
+        """Carry out what the cut says until it is done. What it says in one breath is asked at once."""
         while True:
-            queue = deque(cut.tick(self.time.now_ms()))
-            while queue:
-                instruction = queue.popleft()
-                if isinstance(instruction, Marked | Abandoned):
-                    return instruction
-                queue.extend(self._carry_out(cut, instruction))
+            said = cut.tick(self.time.now_ms())
+            while said:
+                end = next((i for i in said if isinstance(i, Marked | Abandoned)), None)
+                answers = self.outside.each(self._call, [i for i in said if not isinstance(i, Marked | Abandoned)])
+                if end is not None:
+                    return end
+                said = [more for asked, answer in answers for more in self._told(cut, asked, answer)]
             self.time.sleep_ms(max(1, min(self.config.poll_ms, cut.next_wake_ms - self.time.now_ms())))
 
-    def _carry_out(self, cut: Cut, instruction: Instruction) -> list[Instruction]:
-        """One call to a port, and what the cut makes of its answer."""
-        model, now_ms = cut.model, self.time.now_ms
-        match instruction:
-            case AskHold(_, name, lease_ms, highest):
-                return cut.held(_answer(self.clock.hold, model, name, lease_ms, highest), now_ms())
+    def _call(self, asked: Instruction) -> tuple[Instruction, Any]:
+        """One call to a port: the instruction and its answer."""
+        model = self.definition.spec.name
+        match asked:
+            case AskHold(_, cut, lease_ms, highest):
+                return asked, _answer(self.clock.hold, model, cut, lease_ms, highest)
             case AskProgress(shard):
-                return cut.told(shard, _answer(self.shards[shard].progress, model), now_ms())
-            case Mark(shard, name, vector):
-                return cut.marked(shard, name, _answer(self.shards[shard].mark, model, name, vector), now_ms())
-            case Unmark(shard, name):
-                _answer(self.shards[shard].unmark, model, name)
-            case Release(_, name):
-                _answer(self.clock.release, model, name)
+                return asked, _answer(self.shards[shard].progress, model)
+            case Mark(shard, cut, vector):
+                return asked, _answer(self.shards[shard].mark, model, cut, vector)
+            case Unmark(shard, cut):
+                return asked, _answer(self.shards[shard].unmark, model, cut)
+            case Release(_, cut):
+                return asked, _answer(self.clock.release, model, cut)
+        raise AssertionError(asked)
+
+    def _told(self, cut: Cut, asked: Instruction, answer: Any) -> list[Instruction]:
+        """What the cut makes of an answer."""
+        now_ms = self.time.now_ms()
+        match asked:
+            case AskHold():
+                return cut.held(answer, now_ms)
+            case AskProgress(shard):
+                return cut.told(shard, answer, now_ms)
+            case Mark(shard, name, _):
+                return cut.marked(shard, name, answer, now_ms)
         return []
 
     def _forget(self, marked: Marked) -> None:

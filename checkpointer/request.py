@@ -3,7 +3,8 @@
     {"rows": [{"source": "s", "vendor": "v", "item": "i", "features": {"price": 9.5}}, ...]}
     {"columns": {"source": ["s", ...], "vendor": [...], "item": [...], "price": [9.5, ...]}}
 
-Every field may be left out or null: a missing string is "", a missing number NaN, as in `examples`. A feature that the
+Every field may be left out or null: a missing string is "", a missing number NaN, a missing `position` (place on the
+page) 0, as in `examples`. A feature that the
 model does not know is ignored, and the answer says so: a site may send a new one before every model has learned it.
 """
 
@@ -18,8 +19,11 @@ import pyarrow.compute as pc
 from stream.events import NUMERIC, STRING_BYTES_MAX, Features
 
 IDENTIFIERS = ("source", "vendor", "item")
-#: What a row or the columns may carry beside them without meaning anything to a model that serves.
-_CARRIED = frozenset({"id", "ts_ms", "session", "position"})
+#: The place on the page, if it is known already. A model with a stated serving value for `shown_at` takes that instead.
+POSITION = "position"
+SHOWN_AT = "shown_at"
+#: What a row or the columns may carry beside them without meaning anything to a model.
+_CARRIED = frozenset({"id", "ts_ms", "session", POSITION})
 _STRING_TYPES = frozenset({str, type(None)})
 _NUMBER_TYPES = frozenset({int, float, type(None)})
 
@@ -29,7 +33,7 @@ class BadRequest(ValueError):
 
 
 class Request(NamedTuple):
-    """`columns`: source, vendor, item as strings, and `f_<name>` for every feature the model knows, in its order."""
+    """`columns`: source, vendor, item as strings, shown_at int32, and `f_<name>` for every feature the model knows."""
 
     columns: pa.Table
     ignored: tuple[str, ...]
@@ -50,13 +54,13 @@ def parse(body: bytes, features: Features, rows_max: int) -> Request:
         fields, count, ignored = _from_columns(request["columns"], features)
     if count > rows_max:
         raise BadRequest(f"body: {count} rows; send at most {rows_max} in one request")
-    return Request(_table(fields, count, features), ignored)
+    return Request(_table(fields, features), ignored)
 
 
-def unknown_row(features: Features, rows: Sequence[Mapping[str, Any]] = ()) -> Request:
-    """One row of unknown identifiers without any feature, then `rows` as in a request. Raises BadRequest."""
-    fields, count, ignored = _from_rows([{}, *rows], features)
-    return Request(_table(fields, count, features), ignored)
+def of_rows(rows: Sequence[Mapping[str, Any]], features: Features) -> Request:
+    """The request of `{"rows": rows}`, without the JSON. Raises BadRequest."""
+    fields, _, ignored = _from_rows(list(rows), features)
+    return Request(_table(fields, features), ignored)
 
 
 Fields = dict[str, list[Any]]
@@ -74,6 +78,7 @@ def _from_rows(rows: Any, features: Features) -> tuple[Fields, int, tuple[str, .
             raise BadRequest(f"row {at}, features: {_short(bag)}; send an object of feature name and value")
         bags.append(bag or {})
     fields: Fields = {name: [row.get(name) for row in rows] for name in IDENTIFIERS}
+    fields[SHOWN_AT] = [row.get(POSITION) for row in rows]
     for feature in features:
         fields[feature.column] = [bag.get(feature.name) for bag in bags]
     _refuse_unknown(set().union(*rows) - {"features"} if rows else set(), "rows")
@@ -96,6 +101,7 @@ def _from_columns(columns: Any, features: Features) -> tuple[Fields, int, tuple[
             raise BadRequest(f"columns, {name}: {length} values, but {first} has {count}; send equally long lists")
     missing = [None] * count
     fields = {name: columns.get(name, missing) for name in IDENTIFIERS}
+    fields[SHOWN_AT] = columns.get(POSITION, missing)
     for feature in features:
         fields[feature.column] = columns.get(feature.name, columns.get(feature.column, missing))
     known = {*IDENTIFIERS, *_CARRIED, *(f.name for f in features), *(f.column for f in features)}
@@ -110,10 +116,12 @@ def _refuse_unknown(names: Iterable[str], where: str) -> None:
         raise BadRequest(f"{where}, {unknown[0]}: unknown field; a row has {allowed}; put features into 'features'")
 
 
-def _table(fields: Fields, count: int, features: Features) -> pa.Table:
+def _table(fields: Fields, features: Features) -> pa.Table:
     numeric = {feature.column for feature in features if feature.kind == NUMERIC}
-    arrays = {n: _numbers(n, v) if n in numeric else _strings(n, v) for n, v in fields.items()}
-    return pa.table(arrays) if arrays else pa.table({"source": pa.array([""] * count)})
+    arrays = {SHOWN_AT: _positions(fields.pop(SHOWN_AT))}
+    for name, values in fields.items():
+        arrays[name] = _numbers(name, values) if name in numeric else _strings(name, values)
+    return pa.table(arrays)
 
 
 def _strings(name: str, values: list[Any]) -> pa.Array:
@@ -146,6 +154,13 @@ def _numbers(name: str, values: list[Any]) -> pa.Array:
     if len(infinite):
         raise _bad(int(infinite[0]), name, values[infinite[0]], "a finite number below 3.4e38, or null")
     return pa.array(numbers)
+
+
+def _positions(values: list[Any]) -> pa.Array:
+    for at, value in enumerate(values):
+        if value is not None and (type(value) is not int or not 0 <= value < 1 << 31):
+            raise _bad(at, POSITION, value, "an integer from 0, or null")
+    return pa.array(values, pa.int32()).fill_null(0)
 
 
 def _bad(at: int, name: str, value: Any, expected: str) -> BadRequest:

@@ -4,12 +4,27 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
-from checkpointer.announcement import Ref
+from checkpointer.announcement import Ref, ref
 from checkpointer.catalogue import Catalogue, Gates
-from checkpointer.manifest import Evaluation, Manifest, Part
-from paramserver.messages import ChainProgress, DenseSpec, ModelSpec, TableSpec
+from checkpointer.manifest import Definition, Evaluation, Manifest, Part, assemble
+from checkpointer.request import of_rows
+from learners.config import ModelConfig
+from learners.model import make_model
+from paramserver.messages import (
+    ChainProgress,
+    DenseSpec,
+    Epoch,
+    ModelSpec,
+    Outcome,
+    PushRequest,
+    TableSpec,
+)
+from paramserver.partfile import encode_part, part_info
+from paramserver.shard import Shard
+from paramserver.slots import SlotMap
 
 SPEC = ModelSpec(
     name="clicks",
@@ -69,3 +84,68 @@ def write_checkpoint(
 @pytest.fixture
 def write() -> Write:
     return write_checkpoint
+
+
+SHARDS = 2
+SLOT_MAP = SlotMap.even(SHARDS)
+
+
+def model_config(**changes: Any) -> ModelConfig:
+    """A logistic regression on source and item whose rows a test can set: SGD with rate 1."""
+    fields = {
+        "categorical": ("source", "item"),
+        "table_optimizer": "sgd",
+        "table_options": {"rate": 1.0},
+        "prior_rate": 0.25,
+    }
+    return ModelConfig(**{**fields, **changes})
+
+
+def train_checkpoint(
+    catalogue: Catalogue,
+    number: int,
+    rows: list[dict[str, Any]] | None = None,
+    step: float = 1.0,
+    config: ModelConfig | None = None,
+    outcome: str | None = "published",
+    parent: Manifest | None = None,
+) -> Manifest:
+    """A real checkpoint from real shards: the weight of every key in `rows` has been moved by `step`."""
+    model = make_model(config or model_config())
+    request = of_rows(rows or [], model.encoder.features)
+    keys = {t: np.unique(k) for t, k in model.kind.keys(model.encoder.encode(request.columns, True)).items()}
+    widths = {table.name: table.dim for table in model.spec.tables}
+    infos = []
+    for index in range(SHARDS):
+        shard = Shard(index, 1, SLOT_MAP)
+        shard.allow(1, 1, [Epoch(1, 1)])
+        shard.begin(model.spec, {"label/0": 0}, dict(model.initial_dense()))
+        mine = {t: k[SLOT_MAP.split(k)[index]] for t, k in keys.items()}
+        push = PushRequest(
+            model.name, Epoch(1, 1), SLOT_MAP.epoch, 1, "label/0", 0, number + 1, 0, 1, 0, number, 1, 1000 * number + 1,
+            keys=mine, gradients={t: np.full((len(k), widths[t]), -step, np.float32) for t, k in mine.items()},
+        )  # fmt: skip
+        assert shard.push(push).outcome is Outcome.APPLIED
+        snapshot = shard.snapshot(model.name)
+        data = encode_part(snapshot)
+        path = f"{model.name}/{number:08d}-c/part-{index}.safetensors"
+        catalogue.files.write(path, data)
+        infos.append(part_info(snapshot, catalogue.files.url(path), data))
+    definition = Definition(model.spec, model.config.to_dict(), {})
+    whole = assemble(definition, number, "c", {"label/0": number + 1}, infos, parent, Evaluation(), number, "0.1.0")
+    catalogue.write_manifest(whole)
+    if outcome is not None:
+        catalogue.write_gates(whole.name, Gates(outcome, "", 0))
+        if outcome == "published":
+            catalogue.write_published(ref(whole))
+    return whole
+
+
+@pytest.fixture
+def train() -> Callable[..., Manifest]:
+    return train_checkpoint
+
+
+@pytest.fixture
+def config_of() -> Callable[..., ModelConfig]:
+    return model_config

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from checkpointer.request import BadRequest, parse, unknown_row
+from checkpointer.request import BadRequest, of_rows, parse
 from stream.events import CATEGORICAL, NUMERIC, FeatureColumn
 
 FEATURES = (FeatureColumn("colour", CATEGORICAL), FeatureColumn("price", NUMERIC))
@@ -35,13 +35,15 @@ def test_rows_and_columns_say_the_same():
             }
         }
     )
-    assert rows.columns.column_names == ["source", "vendor", "item", "f_colour", "f_price"]
+    assert rows.columns.column_names == ["shown_at", "source", "vendor", "item", "f_colour", "f_price"]
     for name in ("source", "vendor", "item", "f_colour"):
         assert rows.columns[name].to_pylist() == columns.columns[name].to_pylist()
     assert rows.columns["item"].to_pylist() == ["i", "j", ""]
     prices = rows.columns["f_price"].to_pylist()
     assert prices[0] == columns.columns["f_price"].to_pylist()[0] == 9.0
     assert all(map(math.isnan, prices[1:]))
+    assert rows.columns["shown_at"].to_pylist() == [0, 0, 3]
+    assert columns.columns["shown_at"].to_pylist() == [1, 2, 3]
     assert rows.ignored == columns.ignored == ()
 
 
@@ -52,7 +54,7 @@ def test_features_no_model_knows_yet_are_ignored_and_named():
 
 def test_no_rows_are_an_answerable_request():
     assert ask({"rows": []}).columns.num_rows == 0
-    assert unknown_row(FEATURES, [{"item": "i"}]).columns["item"].to_pylist() == ["", "i"]
+    assert of_rows([{}, {"item": "i"}], FEATURES).columns["item"].to_pylist() == ["", "i"]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,7 @@ def test_no_rows_are_an_answerable_request():
         ({"rows": [{"features": {"price": 10**400}}]}, ["row 0", "price", "3.4e38"]),
         ({"rows": [{"item": "x" * 1025}]}, ["row 0", "item", "1024 bytes"]),
         (b'{"rows": [{"item": "\\ud800"}]}', ["row 0", "item", "surrogates"]),
+        ({"rows": [{"position": 1.5}]}, ["row 0", "position = 1.5", "integer"]),
         ({"columns": {}}, ["columns", "{}"]),
         ({"columns": {"item": "i"}}, ["columns, item", "list"]),
         ({"columns": {"item": ["i"], "source": []}}, ["columns, source", "0 values", "item has 1"]),

@@ -1,0 +1,110 @@
+"""What an operator does with checkpoints: look, roll serving back and hold it, lift that, roll training back (X4).
+
+Each action writes its file first and returns the announcement to make: a replica that misses the announcement finds
+the file.
+"""
+
+from dataclasses import dataclass
+
+from checkpointer.announcement import Announcement, Hold, announce, ref
+from checkpointer.catalogue import Catalogue, Entry
+from checkpointer.gates import normalized_entropy
+from checkpointer.manifest import Damaged, Manifest
+
+
+@dataclass(frozen=True)
+class Line:
+    """One checkpoint in a list. `state` is "unfinished", "damaged", "complete" (not judged yet), "published" or
+    "rejected"; `marks` are of "head", "served", "held"."""
+
+    name: str
+    number: int
+    state: str
+    marks: tuple[str, ...]
+    created_ms: int = 0
+    event_time_max_ms: int = 0
+    rows: int = 0
+    bytes: int = 0
+    barrier: int = 0
+    entropy: float = float("nan")  # normalized entropy of the progressive predictions since the parent
+    reason: str = ""
+
+
+def list_checkpoints(catalogue: Catalogue) -> list[Line]:
+    """All checkpoints of a model, oldest first."""
+    head, hold, published = catalogue.head(), catalogue.hold(), catalogue.published()
+    served = hold.ref or published
+    marks = {"head": head and head.name, "held": hold.ref and hold.ref.name, "served": served and served.name}
+    return [_line(entry, tuple(m for m, name in marks.items() if name == entry.name)) for entry in catalogue.entries()]
+
+
+def find(catalogue: Catalogue, which: str) -> Manifest:
+    """The checkpoint named by its number, its name, or "head". ValueError names what there is."""
+    if which == "head":
+        head = catalogue.head()
+        if head is None:
+            raise ValueError(f"model {catalogue.model!r} has no complete checkpoint yet")
+        return head
+    found = [
+        entry.manifest
+        for entry in catalogue.entries()
+        if entry.manifest is not None and (entry.name == which or (which.isdigit() and entry.number == int(which)))
+    ]
+    if len(found) != 1:
+        names = ", ".join(entry.name for entry in catalogue.entries() if entry.manifest is not None) or "none"
+        raise ValueError(f"checkpoint {which!r}: {len(found)} match; complete ones are {names}")
+    return found[0]
+
+
+def restore(catalogue: Catalogue, which: str, reason: str, now_ms: int) -> Announcement:
+    """Roll serving back (or forth) to a checkpoint and hold it there until `lift`. Refuses one that is not whole."""
+    manifest = find(catalogue, which)
+    problems = catalogue.problems(manifest)
+    if problems:
+        raise Damaged("; ".join(problems))
+    hold = Hold(catalogue.hold().revision + 1, ref(manifest), reason)
+    catalogue.write_hold(hold)
+    return announce("rolled_back", manifest, catalogue.folder_url(manifest.name), now_ms, reason, hold.revision)
+
+
+def lift(catalogue: Catalogue, now_ms: int) -> Announcement | None:
+    """End the hold: replicas go on to the newest published checkpoint. None = nothing is held."""
+    hold = catalogue.hold()
+    if hold.ref is None:
+        return None
+    catalogue.write_hold(Hold(hold.revision + 1))
+    published = catalogue.published()
+    manifest = catalogue.manifest((published or hold.ref).name)
+    return announce("lifted", manifest, catalogue.folder_url(manifest.name), now_ms, "", hold.revision + 1)
+
+
+def restore_training(catalogue: Catalogue, which: str) -> Manifest:
+    """From now on shards that start restore from this checkpoint, and it is the parent of the next (X4).
+
+    Start all shards again afterwards, so that they come back under new incarnations; learners then rewind.
+    """
+    manifest = find(catalogue, which)
+    problems = catalogue.problems(manifest)
+    if problems:
+        raise Damaged("; ".join(problems))
+    catalogue.write_training_rollback(ref(manifest))
+    return manifest
+
+
+def _line(entry: Entry, marks: tuple[str, ...]) -> Line:
+    manifest, gates = entry.manifest, entry.gates
+    if manifest is None:
+        return Line(entry.name, entry.number, "damaged" if entry.problem else "unfinished", marks, reason=entry.problem)
+    return Line(
+        name=entry.name,
+        number=entry.number,
+        state="complete" if gates is None else gates.outcome,
+        marks=marks,
+        created_ms=manifest.created_ms,
+        event_time_max_ms=manifest.event_time_max_ms,
+        rows=sum(part.rows for part in manifest.parts),
+        bytes=sum(part.bytes for part in manifest.parts),
+        barrier=manifest.barrier,
+        entropy=normalized_entropy(manifest.evaluation),
+        reason="" if gates is None else gates.reason,
+    )

@@ -1,0 +1,145 @@
+"""A checkpoint as something that answers: loaded from one manifest's chain, never changed, swapped as a whole (I6)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from checkpointer.announcement import Ref, ref
+from checkpointer.catalogue import Catalogue
+from checkpointer.manifest import Damaged, Manifest, Part, part_problem
+from checkpointer.replica import steps
+from checkpointer.request import Request, of_rows
+from learners.model import Scorer
+from paramserver.part import Weights, weights
+from paramserver.partfile import decode_part
+from paramserver.state import Snapshot
+from stream.events import Features
+
+
+@dataclass(frozen=True, eq=False)
+class ServedModel:
+    """One checkpoint, ready to answer. A request holds one for its whole life, whatever is swapped meanwhile."""
+
+    manifest: Manifest
+    weights: Weights
+    scorer: Scorer
+
+    @property
+    def features(self) -> Features:
+        """The declared features it reads: what a request's columns are made for."""
+        return self.scorer.model.encoder.features
+
+    @property
+    def ref(self) -> Ref:
+        return ref(self.manifest)
+
+    @property
+    def version(self) -> str:
+        """What predictions carry as `model_version`: the checkpoint's name."""
+        return self.manifest.name
+
+    @property
+    def rows(self) -> int:
+        return sum(len(keys) for keys, _ in self.weights.tables.values())
+
+    def predict(self, columns: pa.Table) -> npt.NDArray[np.float32]:
+        """(n,) probabilities in [0, 1]."""
+        if columns.num_rows == 0:
+            return np.empty(0, np.float32)
+        return self.scorer.predict(columns)
+
+    def not_finite(self) -> list[str]:
+        """Names of the arrays that hold a NaN or an infinity."""
+        arrays = {f"table {name}": rows for name, (_, rows) in self.weights.tables.items()}
+        arrays |= {f"dense {name}": array for name, array in self.weights.dense.items()}
+        return sorted(name for name, array in arrays.items() if not np.isfinite(array).all())
+
+
+def load(catalogue: Catalogue, name: str, sha256: str | None = None) -> ServedModel:
+    """The checkpoint of this name, every file verified. Raises Damaged, naming the file that is not as it should be."""
+    manifest = catalogue.manifest(name, sha256)
+    chain = steps(manifest, None, _by_checksum(catalogue))
+    if len(chain) > 1 or not manifest.is_full:
+        raise Damaged(f"{name}: holds deltas, which this version cannot apply; it needs a full checkpoint")
+    snapshots = [_snapshot(catalogue, manifest, part) for part in manifest.parts]
+    if not snapshots:
+        raise Damaged(f"{name}: has no parts")
+    merged = _merge([weights(snapshot) for snapshot in snapshots])
+    try:
+        scorer = Scorer.from_weights(manifest.model_config, merged.tables, merged.dense)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"{name}: its model config does not fit its weights: {error}") from error
+    return ServedModel(manifest, merged, scorer)
+
+
+def probe(served: ServedModel, golden: Sequence[Mapping[str, Any]] = ()) -> list[float]:
+    """The answers to one row that nobody knows, and to the golden rows. Raises BadRequest for a golden row that is not
+    a row."""
+    request = of_rows([{}, *golden], served.features)
+    return [float(p) for p in served.predict(request.columns)]
+
+
+def reply(served: ServedModel | None, request: Request, fallback: float, now_ms: int) -> dict[str, Any]:
+    """The answer to a request, as JSON. Without a model every row gets `fallback`, and the answer says so."""
+    rows = request.columns.num_rows
+    if served is None:
+        body: dict[str, Any] = {"probabilities": [fallback] * rows, "model_version": "", "fallback": True}
+        body |= {"data_age_s": None, "model_age_s": None}
+    else:
+        body = {"probabilities": served.predict(request.columns).tolist(), "model_version": served.version}
+        body |= {"fallback": False, **ages(served.manifest, now_ms)}
+    if request.ignored:
+        body["ignored"] = list(request.ignored)
+    return body
+
+
+def ages(manifest: Manifest, now_ms: int) -> dict[str, float | None]:
+    """Seconds since the checkpoint was cut, and since the newest event it learned (None: it has learned none)."""
+    learned = manifest.event_time_max_ms
+    return {
+        "model_age_s": (now_ms - manifest.created_ms) / 1_000,
+        "data_age_s": (now_ms - learned) / 1_000 if learned else None,
+    }
+
+
+def _by_checksum(catalogue: Catalogue) -> Any:
+    def find(sha256: str) -> Manifest | None:
+        return next((e.manifest for e in catalogue.entries() if e.manifest and e.manifest.sha256 == sha256), None)
+
+    return find
+
+
+def _snapshot(catalogue: Catalogue, manifest: Manifest, part: Part) -> Snapshot:
+    """One part, whole, and of this very cut (I5)."""
+    where = f"{manifest.name}/{part.path}"
+    try:
+        data = catalogue.files.read(f"{manifest.model}/{where}")
+    except FileNotFoundError as error:
+        raise Damaged(f"{where}: missing") from error
+    problem = part_problem(part, data)
+    if problem is not None:
+        raise Damaged(f"{manifest.name}/{problem}")
+    try:
+        snapshot = decode_part(data)
+    except ValueError as error:
+        raise Damaged(f"{where}: {error}") from error
+    for chain, at in manifest.chains.items():
+        there = snapshot.progress.chains.get(chain)
+        if there is None or (there.end, there.row_hash) != (at.end, at.row_hash):
+            raise Damaged(f"{where}: chain {chain} stands at {there}, the manifest says {at}")
+    return snapshot
+
+
+def _merge(parts: Sequence[Weights]) -> Weights:
+    """The weights of all shards as one: keys rising, rows beside them."""
+    tables = {}
+    for name in parts[0].tables:
+        keys = np.concatenate([part.tables[name][0] for part in parts])
+        rows = np.concatenate([part.tables[name][1] for part in parts])
+        order = np.argsort(keys)
+        tables[name] = (keys[order], rows[order])
+    return Weights(tables, {name: array for part in parts for name, array in part.dense.items()})
