@@ -6,6 +6,7 @@ than a second version of every kernel.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,7 @@ from paramserver.messages import (
 from paramserver.ports import JoinReply, PartInfo, ProgressReply
 
 #: service -> method -> (request, reply). The client and the server are wired from this one table.
-METHODS = {
+METHODS: dict[str, dict[str, tuple[Any, Any]]] = {
     "everspun.Shard": {
         "Begin": (wire.BeginRequest, wire.ProgressReply),
         "Progress": (wire.ModelRequest, wire.ProgressReply),
@@ -83,11 +84,10 @@ def decode_keys(blocks: Iterable[wire.Block]) -> dict[str, Keys]:
     return {block.name: _keys(block.keys) for block in blocks}
 
 
-def encode_rows(keys: Mapping[str, Keys], rows: Mapping[str, Rows]) -> list[wire.Block]:
-    """Blocks of tables with both keys and rows."""
+def encode_tables(tables: Mapping[str, tuple[Keys, Rows]]) -> list[wire.Block]:
     return [
-        wire.Block(name=name, keys=_raw(array, _U64), values=_raw(rows[name], _F32), shape=rows[name].shape)
-        for name, array in keys.items()
+        wire.Block(name=name, keys=_raw(keys, _U64), values=_raw(rows, _F32), shape=rows.shape)
+        for name, (keys, rows) in tables.items()
     ]
 
 
@@ -234,7 +234,7 @@ def encode_push(request: PushRequest, push: int = 0, staged: int = 0) -> wire.Pu
         rows=request.rows,
         event_time_max_ms=request.event_time_max_ms,
         barrier=request.barrier,
-        tables=encode_rows(request.keys, request.gradients),
+        tables=encode_tables({name: (keys, request.gradients[name]) for name, keys in request.keys.items()}),
         dense=encode_arrays(request.dense),
         reason=request.reason,
         push=push,

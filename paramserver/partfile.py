@@ -4,12 +4,15 @@ import hashlib
 import json
 import struct
 
+import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from paramserver.part import from_arrays, to_arrays
 from paramserver.ports import PartInfo
 from paramserver.state import Snapshot
+
+_DTYPES = {"<f4": "F32", "<i8": "I64", "<u8": "U64"}
 
 
 def part_name(shard: int) -> str:
@@ -18,9 +21,23 @@ def part_name(shard: int) -> str:
 
 
 def encode_part(snapshot: Snapshot) -> bytes:
+    """The same state gives the same bytes. (The library's own writer puts metadata in a random order.)"""
     arrays, metadata = to_arrays(snapshot)
-    data: bytes = save(arrays, metadata)
-    return data
+    header: dict[str, object] = {"__metadata__": metadata}
+    body: list[bytes] = []
+    end = 0
+    for name in sorted(arrays, key=lambda name: (-arrays[name].itemsize, name)):  # so that all stand aligned
+        array = np.ascontiguousarray(arrays[name])
+        header[name] = {
+            "dtype": _DTYPES[array.dtype.str],
+            "shape": list(array.shape),
+            "data_offsets": [end, end + array.nbytes],
+        }
+        body.append(array.tobytes())
+        end += array.nbytes
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([struct.pack("<Q", len(text)), text, *body])
 
 
 def decode_part(data: bytes) -> Snapshot:

@@ -77,7 +77,8 @@ class ShardPort(Protocol):
     def unmark(self, model: str, cut: str) -> None: ...
 
     def write_part(self, model: str, cut: str, url: str, parent: str | None) -> PartInfo:
-        """Write the marked state durably under the url. `parent`: checksum of the manifest a delta may build on (X2)."""
+        """Write the marked state durably into the folder `url`. `parent`: checksum of the manifest that a delta may
+        build on (X2); None = full."""
 
     def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
         """The cut is complete as this manifest: it may be a parent; its copy is dropped."""

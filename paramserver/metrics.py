@@ -1,0 +1,97 @@
+"""What a shard process exports to Prometheus. Names, types and units: docs/metrics.md.
+
+Counters are set from the cores' own counts where there are some, so that core and metric cannot differ.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from paramserver.clocks import Clocks
+from paramserver.messages import Outcome, PullReply, PullRequest, PushReply, PushRequest, StartOutcome
+
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+UPDATES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
+WAITING = ("staleness", "cut", "idle", "none")
+
+
+class Metrics:
+    """The series of one process, in a registry of its own."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        r = self.registry
+        self.records_in = Counter("everspun_records_in", "rows of examples in the pushes received", registry=r)
+        self.records_out = Counter("everspun_records_out", "rows of examples applied", registry=r)
+        self.data_time_ms = Gauge("everspun_data_time_ms", "largest event time applied, ms since 1970", registry=r)
+        self.waiting = Gauge("everspun_waiting", "1 for what this process waits for at present", ["reason"], registry=r)
+        self.pushes = Counter("everspun_pushes", "pushes, by what became of them", ["outcome"], registry=r)
+        self.pulls = Counter("everspun_pulls", "pulls, by what became of them", ["outcome"], registry=r)
+        self.seconds = Histogram(
+            "everspun_call_seconds", "time in a handler, lock included", ["method"], buckets=SECONDS, registry=r
+        )
+        self.staleness = Histogram(
+            "everspun_staleness_updates", "updates applied between a batch's read and its write", buckets=UPDATES,
+            registry=r,
+        )  # fmt: skip
+        self.rows = Counter("everspun_rows", "parameter rows pulled or pushed", ["method"], registry=r)
+        self.bytes = Counter("everspun_bytes", "bytes of keys and rows, in both directions", ["method"], registry=r)
+        self.turned_away = Counter(
+            "everspun_turned_away", "calls told to come again: no thread or no room", ["method"], registry=r
+        )
+        self.faults = Counter("everspun_handler_faults", "calls that ended in an unexpected error", registry=r)
+        self.incarnation = Gauge("everspun_incarnation", "incarnation of this shard", registry=r)
+        self.table_rows = Gauge("everspun_table_rows", "rows in all tables of a model", ["model"], registry=r)
+        self.staged_bytes = Gauge("everspun_staged_bytes", "parts of unfinished pushes kept, bytes", registry=r)
+        self.part_seconds = Histogram("everspun_part_write_seconds", "time to write a part of a cut", registry=r)
+        self.part_bytes = Counter("everspun_part_written_bytes", "bytes of parts written", registry=r)
+        self.starts = Gauge("everspun_starts", "starts asked of this clock holder, by answer", ["outcome"], registry=r)
+        self.learners = Gauge("everspun_learners", "learners by state", ["model", "state"], registry=r)
+        self.clock = Gauge("everspun_clock", "clocks of a model", ["model", "which"], registry=r)
+        self.expelled = Gauge("everspun_learners_expelled", "learners whose lease ran out in this era", registry=r)
+        self.unconfirmed = Gauge("everspun_shards_unconfirmed", "shards without the present allow list", registry=r)
+        self._data_time_ms = 0
+        self.waits("idle")
+
+    def pulled(self, request: PullRequest, reply: PullReply, seconds: float) -> None:
+        self.pulls.labels(reply.outcome.value).inc()
+        self.seconds.labels("pull").observe(seconds)
+        self.rows.labels("pull").inc(sum(len(rows) for rows in reply.rows.values()))
+        keys = sum(keys.nbytes for keys in request.keys.values())
+        self.bytes.labels("pull").inc(keys + sum(rows.nbytes for rows in reply.rows.values()))
+
+    def pushed(self, request: PushRequest, reply: PushReply, seconds: float) -> None:
+        self.pushes.labels(reply.outcome.value).inc()
+        self.seconds.labels("push").observe(seconds)
+        self.records_in.inc(request.rows)
+        self.rows.labels("push").inc(sum(len(keys) for keys in request.keys.values()))
+        keys = sum(keys.nbytes for keys in request.keys.values())
+        self.bytes.labels("push").inc(keys + sum(rows.nbytes for rows in request.gradients.values()))
+        if reply.outcome in (Outcome.APPLIED, Outcome.PARTLY_APPLIED):
+            self.records_out.inc(request.rows)
+            self._data_time_ms = max(self._data_time_ms, request.event_time_max_ms)
+            self.data_time_ms.set(self._data_time_ms)
+            self.staleness.observe(reply.staleness)
+
+    def clocks(self, clocks: Clocks, now_ms: int) -> None:
+        """Take over the counts of the clock core."""
+        for outcome in StartOutcome:
+            self.starts.labels(outcome.value).set(clocks.counts[outcome.value])
+        self.expelled.set(clocks.counts["expelled"])
+        self.unconfirmed.set(len(clocks.unconfirmed()))
+        reason = "idle"
+        for name, model in clocks.models.items():
+            members = list(model.members.values())
+            fenced = sum(m.fenced_at is not None for m in members)
+            parked = sum(m.fenced_at is None and m.parked for m in members)
+            for state, count in (("active", len(members) - fenced - parked), ("parked", parked), ("fenced", fenced)):
+                self.learners.labels(name, state).set(count)
+            self.clock.labels(name, "minimum").set(model.minimum())
+            self.clock.labels(name, "highest").set(model.highest)
+            if model.holding(now_ms) is not None:
+                reason = "cut"
+            elif len(members) > fenced + parked and reason == "idle":
+                reason = "none"
+        self.waits(reason)
+
+    def waits(self, reason: str) -> None:
+        for other in WAITING:
+            self.waiting.labels(other).set(other == reason)

@@ -1,0 +1,322 @@
+"""One contract for both implementations of the ports: in memory, and over gRPC on unix sockets."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paramserver.client import connect
+from paramserver.clocks import Clocks
+from paramserver.config import ParamServerConfig
+from paramserver.local import LocalClock, LocalShard
+from paramserver.messages import (
+    DenseSpec,
+    Epoch,
+    ModelSpec,
+    Outcome,
+    PullRequest,
+    PushRequest,
+    StartOutcome,
+    StartRequest,
+    TableSpec,
+)
+from paramserver.partfile import decode_part
+from paramserver.ports import ClockPort, JoinReply, Refused, ShardPort
+from paramserver.service import run
+from paramserver.shard import Shard
+from paramserver.slots import SlotMap
+
+SHARDS = 2
+MAP = SlotMap.even(SHARDS)
+SPEC = ModelSpec(
+    "clicks",
+    "d1",
+    (TableSpec("item", 4, "sgd", {"rate": 1.0}, init_scale=0.5, seed=7), TableSpec("user", 2, "ftrl")),
+    DenseSpec({"w": (3, 2), "b": (2,)}, "sgd", {"rate": 1.0}),
+)
+BEGIN = {"label/0": 0, "label/1": 100}
+
+
+@dataclass
+class Ports:
+    """What a test talks to, and what it must wait for."""
+
+    shards: dict[int, ShardPort]
+    clock: ClockPort
+    files: str  # a folder to write parts into
+    read: object  # url -> bytes
+
+    def join(self, learner: str) -> JoinReply:
+        """Join, and wait until a start would be admitted: every shard knows the epoch."""
+        joined = self.clock.join("clicks", learner)
+        probe = StartRequest("clicks", joined.epoch, "probe", 0, 1)
+        deadline = time.monotonic() + 10
+        while self.clock.start(probe).outcome is not StartOutcome.ADMITTED:
+            self.tell()
+            assert time.monotonic() < deadline, "a joined learner was never admitted"
+            time.sleep(0.002)
+        assert self.clock.ended("clicks", joined.epoch, self.clock.start(probe).clock)
+        assert self.clock.park("clicks", joined.epoch)
+        return joined
+
+    def tell(self) -> None:
+        if isinstance(self.clock, LocalClock):
+            self.clock.tell(self.shards)  # type: ignore[arg-type]
+
+    def begin(self) -> dict[int, int]:
+        dense = {"w": np.arange(6, dtype=np.float32).reshape(3, 2), "b": np.zeros(2, np.float32)}
+        return {n: shard.begin(SPEC, BEGIN, dense).incarnation for n, shard in self.shards.items()}
+
+
+def local_ports(tmp_path: Path) -> Iterator[Ports]:
+    files: dict[str, bytes] = {}
+    shards = {n: LocalShard(Shard(n, 1, MAP), files) for n in range(SHARDS)}
+    clock = LocalClock(Clocks(1, SHARDS, staleness=1), lambda: 0)
+    yield Ports(dict(shards), clock, str(tmp_path), files.__getitem__)
+
+
+def grpc_ports(tmp_path: Path) -> Iterator[Ports]:
+    config = ParamServerConfig(staleness=1, allow_ms=20)
+    stop = threading.Event()
+    run_dir = str(tmp_path)
+    threads = [threading.Thread(target=run, args=(config, SHARDS, n, 1, run_dir, stop)) for n in range(SHARDS)]
+    for thread in threads:
+        thread.start()
+    shards, clock = connect(config, run_dir, SHARDS)
+    yield Ports(dict(shards), clock, str(tmp_path / "cut"), lambda url: Path(url).read_bytes())
+    stop.set()
+    for client in (*shards.values(), clock):
+        client.close()
+    for thread in threads:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(params=[local_ports, grpc_ports], ids=["local", "grpc"])
+def ports(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ports]:
+    yield from request.param(tmp_path)
+
+
+def keys_of(shard: int, count: int = 5) -> np.ndarray:
+    """Some keys that a shard owns."""
+    keys = np.arange(1, 200, dtype=np.uint64)
+    return keys[MAP.split(keys)[shard]][:count]
+
+
+def a_push(epoch: Epoch, shard: int = 0, start: int = 0, end: int = 10, **changes: object) -> PushRequest:
+    keys = keys_of(shard)
+    push = PushRequest(
+        model="clicks",
+        epoch=epoch,
+        map_epoch=MAP.epoch,
+        incarnation=1,
+        chain="label/0",
+        start=start,
+        end=end,
+        partition=0,
+        next_record=5,
+        read_version=0,
+        row_hash=(1 << 127) + 3,
+        rows=9,
+        event_time_max_ms=1_000,
+        keys={"item": keys},
+        gradients={"item": np.full((len(keys), 4), -1, np.float32)},
+    )
+    return replace(push, **changes)
+
+
+def a_pull(epoch: Epoch, shard: int = 0, **changes: object) -> PullRequest:
+    return replace(PullRequest("clicks", epoch, MAP.epoch, {"item": keys_of(shard)}), **changes)
+
+
+def test_a_model_begins_once(ports: Ports):
+    assert ports.shards[0].progress("clicks").progress is None
+    ports.begin()
+    ports.begin()
+    progress = ports.shards[0].progress("clicks").progress
+    assert {chain: at.end for chain, at in progress.chains.items()} == BEGIN
+    with pytest.raises(Refused, match="began at"):
+        ports.shards[0].begin(SPEC, {"label/0": 1}, {})
+    with pytest.raises(Refused, match="d1"):
+        ports.shards[0].begin(replace(SPEC, digest="d2"), BEGIN, {})
+
+
+def test_a_batch_is_pulled_pushed_and_seen(ports: Ports):
+    ports.begin()
+    epoch = ports.join("a").epoch
+    before = ports.shards[0].pull(a_pull(epoch))
+    assert before.outcome is Outcome.APPLIED
+    assert before.rows["item"].dtype == np.float32
+    assert before.rows["item"].shape == (5, 4)
+    assert 0 < np.abs(before.rows["item"]).max() < 0.5
+    reply = ports.shards[0].push(a_push(epoch))
+    assert (reply.outcome, reply.end, reply.version, reply.staleness) == (Outcome.APPLIED, 10, 1, 0)
+    after = ports.shards[0].pull(a_pull(epoch, dense=False))
+    np.testing.assert_array_equal(after.rows["item"], before.rows["item"] + 1)
+    assert after.dense == {}
+    progress = ports.shards[0].progress("clicks").progress
+    assert progress.chains["label/0"].row_hash == (1 << 127) + 3
+    assert progress.chains["label/0"].rows == 9
+    assert progress.next_record == {0: 5}
+    assert progress.event_time_max_ms == 1_000
+
+
+def test_dense_arrays_live_on_one_shard_each(ports: Ports):
+    ports.begin()
+    epoch = ports.join("a").epoch
+    pulled = {n: shard.pull(a_pull(epoch, n)).dense for n, shard in ports.shards.items()}
+    assert sorted(name for dense in pulled.values() for name in dense) == ["b", "w"]
+    owner = MAP.owner_of_name("w")
+    np.testing.assert_array_equal(pulled[owner]["w"], np.arange(6).reshape(3, 2))
+    push = a_push(epoch, owner, dense={"w": np.ones((3, 2), np.float32)})
+    assert ports.shards[owner].push(push).outcome is Outcome.APPLIED
+    after = ports.shards[owner].pull(a_pull(epoch, owner)).dense["w"]
+    np.testing.assert_array_equal(after, np.arange(6).reshape(3, 2) - 1)
+
+
+def test_a_push_starts_where_the_shard_ends(ports: Ports):
+    ports.begin()
+    epoch = ports.join("a").epoch
+    push = ports.shards[0].push
+    assert push(a_push(epoch)).outcome is Outcome.APPLIED
+    assert push(a_push(epoch)).outcome is Outcome.DUPLICATE
+    assert push(a_push(epoch, start=5, end=15)).outcome is Outcome.OVERLAP
+    gap = push(a_push(epoch, start=15, end=20))
+    assert (gap.outcome, gap.end) == (Outcome.GAP, 10)
+    empty = a_push(epoch, start=10, end=20, keys={}, gradients={}, reason="nan gradient in feature item")
+    assert push(empty).end == 20
+    assert push(a_push(epoch, chain="late/0")).outcome is Outcome.NOT_BEGUN
+
+
+def test_who_may_not_push_is_told_so(ports: Ports):
+    ports.begin()
+    epoch = ports.join("a").epoch
+    push, pull = ports.shards[0].push, ports.shards[0].pull
+    stranger = Epoch(epoch.era, epoch.n + 100)
+    assert push(a_push(stranger)).outcome is Outcome.FENCED
+    assert pull(a_pull(stranger)).outcome is Outcome.FENCED
+    assert push(a_push(Epoch(epoch.era + 1, 1))).outcome is Outcome.NO_ERA
+    assert push(a_push(epoch, incarnation=2)).outcome is Outcome.WRONG_INCARNATION
+    assert push(a_push(epoch, map_epoch=MAP.epoch + 1)).outcome is Outcome.WRONG_MAP
+    assert ports.shards[0].progress("clicks").progress.version == 0
+
+
+def test_a_push_refused_for_its_content_ends_as_an_empty_one(ports: Ports):
+    ports.begin()
+    epoch = ports.join("a").epoch
+    bad = a_push(epoch)
+    bad.gradients["item"][2, 1] = np.nan
+    reply = ports.shards[0].push(bad)
+    assert (reply.outcome, reply.end) == (Outcome.PARTLY_APPLIED, 10)
+    assert "item" in reply.detail
+
+
+def test_a_pull_that_cannot_be_is_refused(ports: Ports):
+    ports.begin()
+    epoch = ports.join("a").epoch
+    with pytest.raises(Refused, match="no table 'basket'"):
+        ports.shards[0].pull(a_pull(epoch, keys={"basket": keys_of(0)}))
+    with pytest.raises(Refused, match="another shard"):
+        ports.shards[0].pull(a_pull(epoch, keys={"item": keys_of(1)}))
+
+
+def test_tables_without_keys_have_rows_all_the_same(ports: Ports):
+    ports.begin()
+    epoch = ports.join("a").epoch
+    none = np.empty(0, np.uint64)
+    rows = ports.shards[0].pull(a_pull(epoch, keys={"item": none, "user": keys_of(0)})).rows
+    assert rows["item"].shape == (0, 4)
+    assert rows["user"].shape == (5, 2)
+    push = a_push(epoch, keys={"item": none}, gradients={"item": np.empty((0, 4), np.float32)})
+    assert ports.shards[0].push(push).outcome is Outcome.APPLIED
+
+
+def test_a_cut_is_marked_written_and_settled(ports: Ports):
+    ports.begin()
+    epoch = ports.join("a").epoch
+    ports.shards[0].push(a_push(epoch))
+    vector = {"label/0": 10, "label/1": 100}
+    elsewhere = ports.shards[0].mark("clicks", "c1", {**vector, "label/0": 9})
+    assert not elsewhere.marked
+    assert elsewhere.progress.chains["label/0"].end == 10
+    assert ports.shards[0].mark("clicks", "c1", vector).marked
+    ports.shards[0].push(a_push(epoch, start=10, end=20))
+    again = ports.shards[0].mark("clicks", "c1", vector)
+    assert again.marked
+    assert again.progress.chains["label/0"].end == 10
+    part = ports.shards[0].write_part("clicks", "c1", ports.files, None)
+    assert part == ports.shards[0].write_part("clicks", "c1", ports.files, None)
+    data = ports.read(part.url)
+    assert part.url.endswith("/part-0.safetensors")
+    assert (part.sha256, part.bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+    assert (part.shard, part.rows, part.kind) == (0, 5, "full")
+    snapshot = decode_part(data)
+    assert snapshot.progress == part.progress == again.progress
+    np.testing.assert_array_equal(snapshot.tables["item"].keys, keys_of(0))
+    ports.shards[0].settle("clicks", "c1", "0" * 64)
+    ports.shards[0].settle("clicks", "c1", "0" * 64)
+    ports.shards[0].unmark("clicks", "c1")
+    with pytest.raises(Refused, match="not marked"):
+        ports.shards[0].write_part("clicks", "c1", ports.files, None)
+
+
+def test_clocks_admit_wait_and_know_who_is_fenced(ports: Ports):
+    ports.begin()
+    a = ports.join("a")
+    b = ports.join("b")
+    assert a.staleness == 1
+
+    def start(joined: JoinReply, at: int):
+        return ports.clock.start(StartRequest("clicks", joined.epoch, "label/0", at, at + 1))
+
+    first = start(a, 0)
+    assert first.outcome is StartOutcome.ADMITTED
+    assert start(a, 0) == first
+    assert start(b, 0).outcome is StartOutcome.ADMITTED
+    assert start(a, 1).outcome is StartOutcome.ADMITTED
+    assert start(a, 2).outcome is StartOutcome.WAIT_STALENESS
+    assert ports.clock.renew("clicks", a.epoch, "computing") == {0: 1, 1: 1}
+    again = ports.join("a")
+    assert start(a, 2).outcome is StartOutcome.FENCED
+    assert ports.clock.renew("clicks", a.epoch, "computing") is None
+    assert not ports.clock.ended("clicks", a.epoch, first.clock)
+    assert not ports.clock.park("clicks", a.epoch)
+    assert again.epoch.n > b.epoch.n
+    assert ports.shards[1].push(a_push(a.epoch, 1)).outcome is Outcome.FENCED
+
+
+def test_a_hold_stops_starts_and_says_how_far_one_may_go(ports: Ports):
+    ports.begin()
+    epoch = ports.join("a").epoch
+    assert ports.clock.hold("clicks", "c1", 60_000, {"label/0": 10})
+    assert not ports.clock.hold("clicks", "c2", 60_000, {})
+    reply = ports.clock.start(StartRequest("clicks", epoch, "label/0", 5, 15))
+    assert reply.outcome is StartOutcome.WAIT_CUT
+    assert reply.highest == {"label/0": 10}
+    assert ports.clock.start(StartRequest("clicks", epoch, "label/0", 5, 10)).outcome is StartOutcome.ADMITTED
+    ports.clock.release("clicks", "c1")
+    assert ports.clock.start(StartRequest("clicks", epoch, "label/0", 10, 15)).outcome is StartOutcome.ADMITTED
+
+
+def test_staleness_is_set_while_it_runs(ports: Ports):
+    ports.begin()
+    epoch = ports.join("a").epoch
+    ports.clock.set_staleness("clicks", 0)
+    assert ports.clock.start(StartRequest("clicks", epoch, "label/0", 0, 1)).outcome is StartOutcome.ADMITTED
+    assert ports.clock.start(StartRequest("clicks", epoch, "label/0", 1, 2)).outcome is StartOutcome.WAIT_STALENESS
+    with pytest.raises(Refused, match="staleness -3"):
+        ports.clock.set_staleness("clicks", -3)
+
+
+def test_a_list_for_another_incarnation_is_not_adopted(ports: Ports):
+    ports.begin()
+    epoch = ports.join("a").epoch
+    assert ports.shards[1].allow(99, 1, [], incarnation=7) == 1
+    assert ports.shards[1].push(a_push(epoch, 1)).outcome is Outcome.APPLIED
+    assert ports.shards[1].allow(99, 1, [], incarnation=1) == 1
+    assert ports.shards[1].push(a_push(epoch, 1, start=10, end=20)).outcome is Outcome.FENCED
