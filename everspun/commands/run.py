@@ -1,0 +1,55 @@
+"""Run all roles of a config on your own Kafka, each as a process, restarted when it dies, until SIGINT or SIGTERM."""
+
+import argparse
+import signal
+import threading
+import time
+
+from rich.console import Console
+from rich.live import Live
+
+from everspun.commands import options as shared
+from everspun.follow import Follower
+from everspun.launcher import Launcher, RunStopped
+from stream.kafka import KafkaLog, check_topics
+from stream.log import Unavailable
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="no live table")
+    shared.config_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    config = shared.load(options)
+    console = Console()
+    try:
+        problems = check_topics(config.stream)
+    except Unavailable as error:
+        console.print(f"no answer from {config.stream.bootstrap_servers}: {error}. Is the broker running?")
+        return 2
+    for problem in problems:
+        console.print(str(problem))
+    if problems:
+        return 2
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    launcher = Launcher(options.config, config.run, tuple(options.set))
+    follower = Follower(config, KafkaLog(config.stream))
+    launcher.start()
+    try:
+        with Live(console=console, refresh_per_second=2, transient=True) as live:
+            while not stop.wait(1.0):
+                launcher.raise_if_failed()
+                follower.look(int(time.time() * 1_000))
+                if not options.quiet:
+                    live.update(follower.panel("everspun", f"config {options.config}, logs in {launcher.dir / 'logs'}"))
+    except RunStopped as error:
+        console.print(f"[red]{error}")
+        return 1
+    finally:
+        console.print("draining ...")
+        launcher.stop()
+        follower.close()
+    return 0

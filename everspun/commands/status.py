@@ -1,0 +1,91 @@
+"""What every stage does and waits for, the model's quality, and which stated limits are broken (exit code 1)."""
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from everspun.commands import options as shared
+from everspun.config import Config
+from everspun.follow import Follower
+from everspun.launcher import role_files
+from everspun.quality import Quality
+from everspun.scrape import Report, scrape
+from everspun.table import Snapshot
+from stream.kafka import KafkaLog
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for machines")
+    shared.config_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    config = shared.load(options)
+    run_dir = Path(config.run.dir)
+    follower = Follower(config, KafkaLog(config.stream))
+    try:
+        shot = follower.look(int(time.time() * 1_000))
+        while follower.read_evaluations(200):
+            pass
+        broken = breaches(config, shot, follower.quality, scrape(run_dir))
+        silent = sorted(set(role_files(run_dir)) - set(scrape(run_dir)))
+        broken += [f"{name} does not answer" for name in silent]
+        if options.json:
+            print(json.dumps(_body(shot, follower.quality, broken)))
+        else:
+            console = Console()
+            console.print(follower.panel("everspun status", "limits: see [limits] of the config"))
+            for line in broken:
+                console.print(f"[red]broken: {line}")
+    finally:
+        follower.close()
+    return 1 if broken else 0
+
+
+def breaches(config: Config, shot: Snapshot, quality: Quality, reports: dict[str, Report]) -> list[str]:
+    """The limits that do not hold, each with value and limit."""
+    limits = config.limits
+    found = []
+
+    def check(name: str, value: float | None, limit: float) -> None:
+        if limit and value is not None and value > limit:
+            found.append(f"{name} {value:.1f} is above {limit:g}")
+
+    check("served model age, s:", shot.model_age_s, limits.model_age_max_s)
+    check("served data age, s:", shot.data_age_s, limits.data_age_max_s)
+    check("staleness p99, updates:", shot.staleness_p99, limits.staleness_p99_max)
+    if limits.calibration_band and quality.label_sum and abs(quality.calibration - 1) > limits.calibration_band:
+        found.append(f"progressive calibration {quality.calibration:.3f} leaves 1 by more than {limits.calibration_band:g}")
+    for name, report in reports.items():
+        stopped = report.value("everspun_stopped_partitions")
+        if stopped:
+            found.append(f"{name}: {stopped:.0f} partitions stopped at a record (everspun quarantine list)")
+    if not reports:
+        found.append(f"no process of {config.run.dir} answers: is it running?")
+    return found
+
+
+def _body(shot: Snapshot, quality: Quality, broken: list[str]) -> dict[str, object]:
+    return {
+        "now_ms": shot.now_ms,
+        "stages": {name: dataclasses.asdict(stage) for name, stage in shot.stages.items()},
+        "progressive": {
+            "rows": quality.rows,
+            "log_loss": quality.log_loss,
+            "normalized_entropy": quality.normalized_entropy,
+            "calibration": quality.calibration,
+        },
+        "as_served": {
+            "rows": quality.served_rows,
+            "log_loss": quality.served_log_loss,
+            "normalized_entropy": quality.served_normalized_entropy,
+            "calibration": quality.served_calibration,
+        },
+        "staleness": {"p50": shot.staleness_p50, "p99": shot.staleness_p99},
+        "served": {"model_age_s": shot.model_age_s, "data_age_s": shot.data_age_s},
+        "broken": broken,
+    }

@@ -1,0 +1,56 @@
+"""Following a running system from outside: its processes' metrics, and the records of `evaluations`."""
+
+from pathlib import Path
+
+from rich.panel import Panel
+
+from everspun.config import Config
+from everspun.quality import Quality
+from everspun.scrape import scrape
+from everspun.table import Snapshot, render, snapshot
+from stream.log import Log, LogError
+from stream.record import Partition
+
+EVALUATIONS_PER_LOOK = 5_000
+#: Samples kept for the plots; older ones are thinned to every second one when this is reached.
+SAMPLES_MAX = 2_000
+
+
+class Follower:
+    """Belongs to one thread. `look` now and then; `quality` and `samples` are what has been seen."""
+
+    def __init__(self, config: Config, log: Log) -> None:
+        self.config = config
+        self.quality = Quality(config.model.name)
+        self.samples: list[Snapshot] = []
+        self._partition = Partition(config.stream.evaluations, 0)
+        self._reader = log.reader()
+        self._sought = False
+
+    def look(self, now_ms: int) -> Snapshot:
+        """Take a sample at the data's clock `now_ms`, and read what evaluations have come."""
+        self.read_evaluations()
+        before = self.samples[-1] if self.samples else None
+        shot = snapshot(scrape(Path(self.config.run.dir)), now_ms, before)
+        self.samples.append(shot)
+        if len(self.samples) > SAMPLES_MAX:
+            self.samples = self.samples[::2]
+        return shot
+
+    def read_evaluations(self, timeout_ms: int = 20) -> int:
+        """Read on in `evaluations`; how many new ones there were. A broker that is gone is asked at the next look."""
+        try:
+            if not self._sought:
+                self._reader.assign([self._partition])
+                self._reader.seek(self._partition, self._reader.beginning_offsets([self._partition])[self._partition])
+                self._sought = True
+            records = self._reader.poll(EVALUATIONS_PER_LOOK, timeout_ms).get(self._partition, [])
+        except LogError:
+            return 0
+        return sum(self.quality.add(record.value) for record in records if record.value)
+
+    def panel(self, title: str, note: str = "") -> Panel:
+        return render(self.samples[-1], self.quality, title, note)
+
+    def close(self) -> None:
+        self._reader.close()

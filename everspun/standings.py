@@ -1,0 +1,72 @@
+"""Who claims to have learned what: the shards as they answer now, and every complete checkpoint."""
+
+from checkpointer.catalogue import Catalogue
+from checkpointer.store import open_store
+from everspun.audit import Audit, Standing
+from everspun.config import Config
+from paramserver.client import connect
+from paramserver.messages import Progress
+from paramserver.ports import Unreachable
+from paramserver.store import read_part
+
+
+def of_shards(config: Config) -> tuple[list[Standing], list[str]]:
+    """What each shard says; and the names of those that do not answer."""
+    shards, clock = connect(config.paramserver, config.run.dir, config.run.shards)
+    found: list[Standing] = []
+    silent: list[str] = []
+    try:
+        for index, port in shards.items():
+            try:
+                progress = port.progress(config.model.name).progress
+            except Unreachable:
+                silent.append(f"shard {index}")
+                continue
+            if progress is not None:
+                found.append(Standing(f"shard {index}", progress))
+    finally:
+        clock.close()
+        for port in shards.values():
+            port.close()
+    return found, silent
+
+
+def of_checkpoints(config: Config) -> list[Standing]:
+    """Every complete checkpoint, by its manifest."""
+    catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
+    return [
+        Standing(
+            f"checkpoint {m.name}",
+            Progress(chains=dict(m.chains), next_record=dict(m.next_record), event_time_max_ms=m.event_time_max_ms),
+        )
+        for entry in catalogue.entries()
+        if (m := entry.manifest) is not None
+    ]
+
+
+def begin_vector(config: Config) -> dict[str, int]:
+    """chain -> E at which the model began (S5); empty if it has not."""
+    return Catalogue(open_store(config.checkpointer.root), config.model.name).begun() or {}
+
+
+def check_parts(config: Config, result: Audit) -> None:
+    """I5: every part of every complete checkpoint is whole, and stands at the manifest's vector and hash."""
+    catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
+    wrong: list[str] = []
+    parts = 0
+    for entry in catalogue.entries():
+        if entry.manifest is None:
+            if entry.problem:
+                wrong.append(entry.problem)
+            continue
+        wrong += catalogue.problems(entry.manifest)
+        if wrong:
+            continue
+        for part in entry.manifest.parts:
+            parts += 1
+            there = read_part(catalogue.part_url(entry.manifest, part.shard)).progress
+            for chain, at in entry.manifest.chains.items():
+                mine = there.chains.get(chain)
+                if mine is None or (mine.end, mine.row_hash) != (at.end, at.row_hash):
+                    wrong.append(f"{entry.name}/{part.path}: {chain} is not at the manifest's end and hash")
+    result.add("every part of every checkpoint is at its manifest's cut (I5)", "; ".join(wrong) or f"{parts} parts", not wrong)
