@@ -3,6 +3,7 @@
 import hashlib
 import json
 import struct
+from collections.abc import Iterable
 
 import numpy as np
 from safetensors import SafetensorError
@@ -21,10 +22,18 @@ def part_name(shard: int) -> str:
 
 
 def encode_part(snapshot: Snapshot) -> bytes:
-    """The same state gives the same bytes. (The library's own writer puts metadata in a random order.)"""
+    """The bytes of a part: `part_pieces` in one piece."""
+    return b"".join(part_pieces(snapshot))
+
+
+def part_pieces(snapshot: Snapshot) -> list[memoryview]:
+    """A part as pieces to be written one after another, its arrays uncopied.
+
+    The same state gives the same bytes. (The library's own writer puts metadata in a random order.)
+    """
     arrays, metadata = to_arrays(snapshot)
     header: dict[str, object] = {"__metadata__": metadata}
-    body: list[bytes] = []
+    body: list[memoryview] = []
     end = 0
     for name in sorted(arrays, key=lambda name: (-arrays[name].itemsize, name)):  # so that all stand aligned
         array = np.ascontiguousarray(arrays[name])
@@ -33,11 +42,11 @@ def encode_part(snapshot: Snapshot) -> bytes:
             "shape": list(array.shape),
             "data_offsets": [end, end + array.nbytes],
         }
-        body.append(array.tobytes())
+        body.append(array.reshape(-1).view(np.uint8).data)
         end += array.nbytes
     text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return b"".join([struct.pack("<Q", len(text)), text, *body])
+    return [memoryview(struct.pack("<Q", len(text)) + text), *body]
 
 
 def decode_part(data: bytes) -> Snapshot:
@@ -51,11 +60,20 @@ def decode_part(data: bytes) -> Snapshot:
 
 def part_info(snapshot: Snapshot, url: str, data: bytes) -> PartInfo:
     """What is said of a full part whose file stands at `url`."""
+    return pieces_info(snapshot, url, [memoryview(data)])
+
+
+def pieces_info(snapshot: Snapshot, url: str, pieces: Iterable[memoryview]) -> PartInfo:
+    """`part_info` of a part that is kept in pieces."""
+    digest, size = hashlib.sha256(), 0
+    for piece in pieces:
+        digest.update(piece)
+        size += len(piece)
     return PartInfo(
         shard=snapshot.shard,
         url=url,
-        sha256=hashlib.sha256(data).hexdigest(),
-        bytes=len(data),
+        sha256=digest.hexdigest(),
+        bytes=size,
         rows=sum(len(items.keys) for items in snapshot.tables.values()),
         tombstones=0,
         kind="full",

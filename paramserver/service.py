@@ -102,7 +102,7 @@ def _write_role(run_dir: str, index: int, address: str, metrics_port: int) -> No
     path = Path(run_dir) / "roles" / f"shard-{index}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     role = {"pid": os.getpid(), "metrics_port": metrics_port, "address": address}
-    write_durably(path, json.dumps(role).encode())
+    write_durably(path, [json.dumps(role).encode()])
 
 
 def monotonic_ms() -> int:

@@ -2,12 +2,13 @@
 
 import fcntl
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
 import fsspec
 
-from paramserver.partfile import decode_part, encode_part, part_info, part_name
+from paramserver.partfile import decode_part, part_name, part_pieces, pieces_info
 from paramserver.ports import PartInfo
 from paramserver.state import Snapshot
 
@@ -42,18 +43,18 @@ class StateDir:
         if not text.strip().isdigit():
             raise ValueError(f"{path}: {text!r} is no number; write one that is above every incarnation seen so far")
         incarnation = int(text) + 1
-        write_durably(path, str(incarnation).encode())
+        write_durably(path, [str(incarnation).encode()])
         return incarnation
 
     def close(self) -> None:
         self._lock.close()
 
 
-def write_durably(path: Path, data: bytes) -> None:
+def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     """Write beside, sync, rename over, sync the folder: after a crash there is the old file or the new one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with draft.open("wb") as file:
-        file.write(data)
+        file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())
     draft.rename(path)
@@ -62,17 +63,18 @@ def write_durably(path: Path, data: bytes) -> None:
 
 def write_part(snapshot: Snapshot, shard: int, url: str) -> PartInfo:
     """Write a shard's marked state into the folder `url`, durably, and say what stands there."""
-    data = encode_part(snapshot)
+    pieces = part_pieces(snapshot)
     target = f"{url.rstrip('/')}/{part_name(shard)}"
     local = local_path(target)
     if local is not None:
         _make_folder(local.parent)
-        write_durably(local, data)
+        write_durably(local, pieces)
     else:
         files, path = fsspec.core.url_to_fs(target)
         files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-        files.pipe_file(path, data)  # one put: object stores make it atomic
-    return part_info(snapshot, target, data)
+        with files.open(path, "wb") as file:  # object stores make a file appear whole when it is closed
+            file.writelines(pieces)
+    return pieces_info(snapshot, target, pieces)
 
 
 def read_part(url: str) -> Snapshot:
