@@ -156,6 +156,16 @@ class Replayer:
         self.progress.predicting_s += time.monotonic() - began
         return Answers(probabilities, version)
 
+    def ask_one(self, index: int) -> dict[str, object]:
+        """One scored request, as a site would send it: an impression of the history by its index."""
+        history = self.plan.history
+        row = {
+            "source": self.plan.pseudonym(history.sources[index]),
+            "vendor": history.vendors[index],
+            "item": history.items[index],
+        }
+        return {"request": row, "reply": self._ask("/predict", {"rows": [row]})}
+
     def _ask(self, path: str, body: dict[str, object] | None = None) -> dict[str, object]:
         """One request to the first replica, tried again while it starts or restarts, for `stuck_s` at most."""
         end = time.monotonic() + self.config.replay.stuck_s
