@@ -75,7 +75,7 @@ class MemoryLog:
         log = self._log(partition)
         if self._topics[partition.topic].append_time or timestamp_ms is None:
             timestamp_ms = self._now()
-        log.records.append(Record(log.end, timestamp_ms, key, value, headers))
+        log.records.append(Record(log.end, timestamp_ms, key or None, value, headers))
         return log.end - 1
 
     def delete_below(self, partition: Partition, offset: int) -> None:
@@ -234,7 +234,7 @@ class _Group:
 
 
 class MemoryGroupReader(MemoryReader):
-    """See `stream.log.GroupReader`. A member learns of a change at its next poll."""
+    """See `stream.log.GroupReader`. A member joins with its first poll, and learns of a change at its next."""
 
     def __init__(self, log: MemoryLog, group: _Group):
         super().__init__(log)
@@ -245,8 +245,6 @@ class MemoryGroupReader(MemoryReader):
 
     def subscribe(self, topic: str, on_assigned: OnPartitions, on_revoked: OnPartitions) -> None:
         self.topic, self._on_assigned, self._on_revoked = topic, on_assigned, on_revoked
-        if self not in self._group.members:
-            self._group.members.append(self)
 
     def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, list[Record]]:
         self._rebalance()
@@ -255,6 +253,8 @@ class MemoryGroupReader(MemoryReader):
     def _rebalance(self) -> None:
         if self.topic is None or self._on_assigned is None or self._on_revoked is None:
             return
+        if self not in self._group.members:
+            self._group.members.append(self)
         share = self._group.share(self, self.topic, self._log.partitions(self.topic))
         gone = [p for p in self._positions if p not in share]
         new = [p for p in share if p not in self._positions]

@@ -1,7 +1,47 @@
 """Settings and fixtures of all tests."""
 
+import os
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
 from hypothesis import settings
+
+from everspun.broker import Broker, start_broker, why_not_embedded, why_not_kafka
 
 # Kernels compile on first use and tests share small machines: an example is never failed for its time.
 settings.register_profile("everspun", deadline=None)
 settings.load_profile("everspun")
+
+
+@pytest.fixture(scope="session")
+def broker_of_kind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Broker]]:
+    """Brokers by kind ("embedded", "kafka"), each started when first asked for, ended with the session.
+
+    One that cannot be had on this machine skips at a desk and fails where CI=true.
+    """
+    running: dict[str, Broker] = {}
+
+    def get(kind: str) -> Broker:
+        if kind not in running:
+            reason = {"embedded": why_not_embedded, "kafka": why_not_kafka}[kind]()
+            if reason is not None:
+                (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{kind} broker: {reason}")
+            running[kind] = start_broker(kind, tmp_path_factory.mktemp(kind))
+        return running[kind]
+
+    yield get
+    for broker in running.values():
+        broker.stop()
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka")])
+def broker(request: pytest.FixtureRequest, broker_of_kind: Callable[[str], Broker]) -> Broker:
+    """Each kind of broker in turn, shared by the session: use `topic_prefix` for topics of your own."""
+    return broker_of_kind(request.param)
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A prefix that no other test uses."""
+    return f"t{uuid.uuid4().hex[:12]}."

@@ -1,0 +1,183 @@
+"""Connections to a cluster: the settings of all clients (T6), where partitions begin and end, and topics looked at and
+created."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.admin import ConfigResource, NewTopic
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from stream.config import StreamConfig
+from stream.log import LogError, Unavailable
+from stream.record import Partition
+from stream.topics import ExistingTopic, Problem, check_topic, topic_specs
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+FETCH_WAIT_MS = 100  # a fetch waits this long at the broker for a first byte
+METADATA_AGE_MAX_MS = 30_000
+CLOSE_TIMEOUT_MS = 2_000
+
+
+def client_settings(config: StreamConfig) -> dict[str, Any]:
+    return {
+        "bootstrap_servers": config.bootstrap_servers.split(","),
+        "bootstrap_timeout_ms": config.request_timeout_ms,
+        "request_timeout_ms": config.request_timeout_ms,
+        "reconnect_backoff_ms": 50,
+        "reconnect_backoff_max_ms": config.reconnect_max_ms,
+        "metadata_max_age_ms": METADATA_AGE_MAX_MS,
+    }
+
+
+def consumer_settings(config: StreamConfig) -> dict[str, Any]:
+    """T6."""
+    return {
+        **client_settings(config),
+        "auto_offset_reset": "none",
+        "enable_auto_commit": False,
+        "isolation_level": "read_uncommitted",
+        "allow_auto_create_topics": False,
+        "fetch_max_wait_ms": FETCH_WAIT_MS,
+        "max_partition_fetch_bytes": 2 * config.record_bytes_max,
+        "metrics_enabled": False,
+    }
+
+
+def connect(new: Callable[..., T], timeout_ms: int) -> T | None:
+    """A new client, or None when there is no broker within the time."""
+    began = time.monotonic()
+    try:
+        return new(bootstrap_timeout_ms=max(timeout_ms, 500))
+    except KafkaError as error:
+        log.warning("waiting for the broker: %s", error)
+        time.sleep(max(0.0, min(timeout_ms, 500) / 1000 - (time.monotonic() - began)))
+        return None
+
+
+def theirs(partition: Partition) -> TopicPartition:
+    return TopicPartition(partition.topic, partition.partition)
+
+
+class Probe:
+    """Asks where partitions begin and end, over a consumer of its own."""
+
+    def __init__(self, config: StreamConfig):
+        self._config = config
+        self._consumer: KafkaConsumer | None = None
+
+    def beginning_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        return self._ask(list(partitions), KafkaConsumer.beginning_offsets)
+
+    def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """At least what ListOffsets says; from there a fetch tells the high watermark, which is right everywhere."""
+        wanted = list(partitions)
+        ends = self._ask(wanted, KafkaConsumer.end_offsets)
+        if not wanted:
+            return ends
+        assert self._consumer is not None
+        deadline = time.monotonic() + self._config.request_timeout_ms / 1000
+        try:
+            self._consumer.assign([])
+            self._consumer.assign([theirs(p) for p in wanted])
+            for p in wanted:
+                self._consumer.seek(theirs(p), ends[p])
+            while (missing := [p for p in wanted if self._high(p) is None]) and time.monotonic() < deadline:
+                for (topic, number), records in self._consumer.poll(timeout_ms=FETCH_WAIT_MS).items():
+                    ends[Partition(topic, number)] = records[-1].offset + 1
+        except KafkaError as error:
+            self.close()
+            raise Unavailable(f"end of {wanted[0].topic}: {error}") from error
+        if missing:
+            raise Unavailable(f"end of {missing[0].topic}[{missing[0].partition}]: no answer")
+        return {p: max(ends[p], self._high(p) or 0) for p in wanted}
+
+    def _high(self, partition: Partition) -> int | None:
+        assert self._consumer is not None
+        high: int | None = self._consumer.highwater(theirs(partition))
+        return high
+
+    def _ask(self, partitions: list[Partition], ask: Callable[..., Any]) -> dict[Partition, int]:
+        if self._consumer is None:
+            self._consumer = connect(self._new_consumer, self._config.request_timeout_ms)
+        if self._consumer is None:
+            raise Unavailable(f"no broker at {self._config.bootstrap_servers}")
+        try:
+            found = ask(self._consumer, [theirs(p) for p in partitions], timeout_ms=self._config.request_timeout_ms)
+        except KafkaError as error:
+            self.close()
+            raise Unavailable(f"offsets of {', '.join(sorted({p.topic for p in partitions}))}: {error}") from error
+        return {p: found[theirs(p)] for p in partitions}
+
+    def _new_consumer(self, **changed: Any) -> KafkaConsumer:
+        return KafkaConsumer(**{**consumer_settings(self._config), **changed})
+
+    def close(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
+
+
+# --- topics -----------------------------------------------------------------------------------------------------
+
+
+def describe_topics(config: StreamConfig, names: Iterable[str]) -> dict[str, ExistingTopic]:
+    """Those of these topics that exist, with all the settings that the broker lists. Raises Unavailable."""
+    admin = _admin(config)
+    try:
+        found = {t["name"]: t for t in admin.describe_topics(list(names)) if not t["error_code"] and t["partitions"]}
+        wanted = [ConfigResource("TOPIC", name) for name in found]
+        described = admin.describe_configs(wanted, config_filter="all") if wanted else {}
+    except KafkaError as error:
+        raise Unavailable(f"describing topics: {error}") from error
+    finally:
+        admin.close()
+    settings = _settings_by_topic(described)
+    return {
+        name: ExistingTopic(
+            name, len(t["partitions"]), len(t["partitions"][0]["replica_nodes"]), settings.get(name, {})
+        )
+        for name, t in found.items()
+    }
+
+
+def _settings_by_topic(described: Any) -> dict[str, dict[str, str]]:
+    return {"": dict(described)}
+
+
+def create_topics(config: StreamConfig) -> list[str]:
+    """Create what is missing of the nine topics; returns the names of those created. Raises Unavailable, LogError."""
+    specs = topic_specs(config)
+    existing = describe_topics(config, [s.name for s in specs])
+    missing = [s for s in specs if s.name not in existing]
+    new = [NewTopic(s.name, s.partitions, s.replication, topic_configs=s.all_settings) for s in missing]
+    if not new:
+        return []
+    admin = _admin(config)
+    try:
+        admin.create_topics(new, timeout_ms=config.request_timeout_ms, wait_for_metadata=True)
+    except TopicAlreadyExistsError:
+        pass  # another process was faster; `check_topics` says if it made them otherwise
+    except KafkaError as error:
+        raise LogError(f"creating topics: {error}") from error
+    finally:
+        admin.close()
+    return [t.name for t in new]
+
+
+def check_topics(config: StreamConfig) -> list[Problem]:
+    """What is wrong with the nine topics (T6). Raises Unavailable."""
+    specs = topic_specs(config)
+    existing = describe_topics(config, [s.name for s in specs])
+    return [p for s in specs for p in check_topic(s, existing.get(s.name), config.bootstrap_servers)]
+
+
+def _admin(config: StreamConfig) -> KafkaAdminClient:
+    try:
+        return KafkaAdminClient(**client_settings(config))
+    except KafkaError as error:
+        raise Unavailable(f"no broker at {config.bootstrap_servers}: {error}") from error
