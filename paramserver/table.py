@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from paramserver.arena import Arena
 from paramserver.init import fill_unknown
 from paramserver.kernel import kernel, mix64, plain
 from paramserver.messages import Keys, Rows, TableSpec
@@ -71,10 +72,22 @@ def _insert(cells: Cells, keys: Keys, rows: RowNumbers, row_keys: Keys, size: in
         if cells[at, 1] == np.uint64(0):
             cells[at, 0] = key
             cells[at, 1] = np.uint64(size + 1)
-            row_keys[size] = key
+            row_keys[size, 0] = key
             size += 1
         rows[i] = np.int64(cells[at, 1]) - 1
     return size
+
+
+@kernel
+def _index(cells: Cells, row_keys: Keys, size: int) -> None:
+    """Fill empty cells with the first `size` rows."""
+    mask = np.uint64(len(cells) - 1)
+    for r in range(size):
+        at = np.int64(mix64(row_keys[r, 0]) & mask)
+        while cells[at, 1] != np.uint64(0):
+            at = np.int64((np.uint64(at) + np.uint64(1)) & mask)
+        cells[at, 0] = row_keys[r, 0]
+        cells[at, 1] = np.uint64(r + 1)
 
 
 @kernel
@@ -105,36 +118,36 @@ class Table:
         self.stride = spec.dim + self.optimizer.state_size(spec.dim)
         self._seed, self._scale = np.uint64(spec.seed), np.float32(spec.init_scale)
         self._size = 0
-        rows = _power_of_two(max(capacity, ROWS_MIN))
-        self._cells: Cells = np.zeros((2 * rows, 2), np.uint64)
-        self._keys: Keys = np.empty(rows, np.uint64)
-        self._slab: Rows = np.empty((rows, self.stride), np.float32)
-        self._touched = np.empty((rows, 2), np.int64)  # version, event time (ms)
+        self._capacity = _power_of_two(max(capacity, ROWS_MIN))
+        self._cells: Cells = np.zeros((2 * self._capacity, 2), np.uint64)
+        self._keys = Arena(self._capacity, 1, np.uint64)
+        self._slab = Arena(self._capacity, self.stride, np.float32)
+        self._touched = Arena(self._capacity, 2, np.int64)  # version, event time (ms)
 
     def __len__(self) -> int:
         return self._size
 
     @property
     def nbytes(self) -> int:
-        """Memory reserved, in bytes."""
-        return self._cells.nbytes + self._keys.nbytes + self._slab.nbytes + self._touched.nbytes
+        """Memory reserved, in bytes; what no row has used yet is not taken."""
+        return self._cells.nbytes + sum(a.array.nbytes for a in (self._keys, self._slab, self._touched))
 
     def pull(self, keys: Keys) -> Rows:
         """(n,) keys -> (n, dim) weights, new memory; unknown keys answer their initial value. Changes nothing (S3)."""
         keys = plain(keys)
         rows, unknown = self._locate(keys)
         out = np.empty((len(keys), self.spec.dim), np.float32)
-        self.optimizer.weights(self._slab, rows, out)
+        self.optimizer.weights(self._slab.array, rows, out)
         if unknown:
             fill_unknown(out, keys, rows, self._seed, self._scale, self.spec.dim)
         return out
 
     def reserve(self, keys: Keys) -> None:
         """Make room for all of `keys`, so that `apply` allocates no row. MemoryError leaves the table as it was."""
-        if self._size + len(keys) <= len(self._keys):
+        if self._size + len(keys) <= self._capacity:
             return
         needed = self._size + self._locate(plain(keys))[1]
-        if needed > len(self._keys):
+        if needed > self._capacity:
             self._grow(_power_of_two(needed))
 
     def apply(self, keys: Keys, gradients: Rows, version: int, event_ms: int) -> None:
@@ -143,18 +156,17 @@ class Table:
         `gradients` is (n, dim) float32, finite. `version` (rising) and `event_ms` are kept as the rows' last touch.
         """
         rows = self._rows_for(plain(keys))
-        self.optimizer.apply(self._slab, rows, plain(gradients))
-        _touch(self._touched, rows, version, event_ms)
+        self.optimizer.apply(self._slab.array, rows, plain(gradients))
+        _touch(self._touched.array, rows, version, event_ms)
 
     def items(self, since_version: int = -1) -> TableRows:
         """A copy of all rows, or of those touched after `since_version` (a delta), in any order."""
         n = self._size
-        version = self._touched[:n, 0]
+        keys, slab, touched = self._keys.array[:n, 0], self._slab.array[:n], self._touched.array[:n]
         if since_version < 0:
-            touched_ms = self._touched[:n, 1].copy()
-            return TableRows(self._keys[:n].copy(), self._slab[:n].copy(), touched_ms, version.copy())
-        chosen = np.flatnonzero(version > since_version)
-        return TableRows(self._keys[chosen], self._slab[chosen], self._touched[chosen, 1], version[chosen])
+            return TableRows(keys.copy(), slab.copy(), touched[:, 1].copy(), touched[:, 0].copy())
+        chosen = np.flatnonzero(touched[:, 0] > since_version)
+        return TableRows(keys[chosen], slab[chosen], touched[chosen, 1], touched[chosen, 0])
 
     def load(self, items: TableRows) -> None:
         """Set rows, replacing those of the same keys. ValueError if the arrays do not fit this table."""
@@ -166,22 +178,23 @@ class Table:
         keys = plain(items.keys)
         self.reserve(keys)
         rows = self._rows_for(keys)
-        self._slab[rows] = items.rows
-        self._touched[rows, 0] = items.version
-        self._touched[rows, 1] = items.touched_ms
+        self._slab.array[rows] = items.rows
+        self._touched.array[rows, 0] = items.version
+        self._touched.array[rows, 1] = items.touched_ms
 
     def validate(self) -> None:
         """AssertionError if an invariant of this file does not hold. Reads everything; for tests."""
-        n, cells = self._size, self._cells
+        n, cells, keys = self._size, self._cells, self._keys.array[: self._size, 0].copy()
         taken = np.flatnonzero(cells[:, 1])
         numbers = cells[taken, 1].astype(np.int64) - 1
         assert len(taken) == n
-        assert 2 * n <= len(cells)
+        assert 2 * n <= 2 * self._capacity == len(cells)
+        assert min(len(a.array) for a in (self._keys, self._slab, self._touched)) >= self._capacity
         assert np.array_equal(np.sort(numbers), np.arange(n)), "each row number stands in one cell"
-        assert np.array_equal(self._keys[numbers], cells[taken, 0]), "beside its key"
-        assert len(np.unique(self._keys[:n])) == n, "a key has one row"
-        assert np.array_equal(self._locate(self._keys[:n].copy())[0], np.arange(n)), "every key is found"
-        assert np.isfinite(self._slab[:n]).all(), "weights and state are finite"
+        assert np.array_equal(keys[numbers], cells[taken, 0]), "beside its key"
+        assert len(np.unique(keys)) == n, "a key has one row"
+        assert np.array_equal(self._locate(keys)[0], np.arange(n)), "every key is found"
+        assert np.isfinite(self._slab.array[:n]).all(), "weights and state are finite"
 
     def _locate(self, keys: Keys) -> tuple[RowNumbers, int]:
         rows = np.empty(len(keys), np.int64)
@@ -192,9 +205,9 @@ class Table:
         rows, unknown = self._locate(keys)
         if unknown:
             start = self._size
-            self._size = _insert(self._cells, keys, rows, self._keys, start)
-            self._slab[start : self._size] = self._initial(self._keys[start : self._size])
-            self._touched[start : self._size] = 0
+            self._size = _insert(self._cells, keys, rows, self._keys.array, start)
+            self._slab.array[start : self._size] = self._initial(self._keys.array[start : self._size, 0])
+            self._touched.array[start : self._size] = 0
         return rows
 
     def _initial(self, keys: Keys) -> Rows:
@@ -205,13 +218,12 @@ class Table:
         return slab
 
     def _grow(self, capacity: int) -> None:
-        """Rehash into room for `capacity` rows: one pause. Nothing changes until all is allocated."""
-        n = self._size
+        """Room for `capacity` rows: rows do not move, the index is made anew (one pause, some 100 ns a row).
+
+        Nothing changes until all is allocated.
+        """
         cells: Cells = np.zeros((2 * capacity, 2), np.uint64)
-        keys: Keys = np.empty(capacity, np.uint64)
-        slab: Rows = np.empty((capacity, self.stride), np.float32)
-        touched = np.empty((capacity, 2), np.int64)
-        rows = np.full(n, -1, np.int64)
-        assert _insert(cells, self._keys[:n].copy(), rows, keys, 0) == n
-        slab[:n], touched[:n] = self._slab[:n], self._touched[:n]
-        self._cells, self._keys, self._slab, self._touched = cells, keys, slab, touched
+        for arena in (self._keys, self._slab, self._touched):
+            arena.grow(capacity)
+        _index(cells, self._keys.array, self._size)
+        self._cells, self._capacity = cells, capacity

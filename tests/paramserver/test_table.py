@@ -1,11 +1,14 @@
 """A table is a dict of rows, however its keys collide and whenever it grows."""
 
+import mmap
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from paramserver.arena import Arena
 from paramserver.kernel import mix64
 from paramserver.messages import TableSpec
 from paramserver.slots import SLOTS, SlotMap, foreign_key, slot_of
@@ -113,6 +116,37 @@ def test_it_grows_and_finds_everything():
     table.validate()
     assert len(table) == 5000
     np.testing.assert_allclose(table.pull(keys[::-1].copy()), -1.0)
+
+
+def test_a_large_table_grows_in_place():
+    """Past the size from which memory is mapped and moved: every row keeps its values and its place in the index."""
+    table = Table(TableSpec("t", 64, "adagrad", init_scale=0.1))
+    rng = np.random.default_rng(1)
+    keys = np.unique(rng.integers(0, 1 << 63, 30_000).astype(np.uint64))
+    expected = table.pull(keys)
+    for version, part in enumerate(np.array_split(keys, 20)):
+        table.reserve(part)
+        table.apply(part, np.zeros((len(part), 64), np.float32), version, version)
+    table.validate()
+    np.testing.assert_array_equal(table.pull(keys), expected)
+    items = table.items()
+    np.testing.assert_array_equal(items.keys, keys)
+    np.testing.assert_array_equal(items.version, np.repeat(np.arange(20), [len(p) for p in np.array_split(keys, 20)]))
+
+
+@pytest.mark.parametrize("failing", [OSError, SystemError])
+def test_where_memory_cannot_move_it_is_copied(monkeypatch, failing):
+    class Stuck(mmap.mmap):
+        def resize(self, newsize):
+            raise failing
+
+    monkeypatch.setattr("paramserver.arena.mmap.mmap", Stuck)
+    arena = Arena(1 << 15, 16, np.float32)
+    arena.array[:] = np.arange(16)
+    before = arena.array
+    arena.grow(1 << 16)
+    assert arena.array.shape == (1 << 16, 16)
+    np.testing.assert_array_equal(arena.array[: 1 << 15], before)
 
 
 def test_an_unmade_reservation_changes_nothing(monkeypatch):

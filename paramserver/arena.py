@@ -1,0 +1,71 @@
+"""A 2-D array that grows without copying: where the system can, its pages are moved and not its bytes (mremap).
+
+A table of millions of rows would otherwise stop its shard for seconds each time it doubles, mostly in page faults, and
+hold both copies meanwhile. New rows hold anything; their memory is taken when they are first written.
+"""
+
+import mmap
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+#: Below this an array is plain memory and growing copies it: a mapping is whole pages.
+MAPPED_BYTES_MIN = 1 << 20
+
+
+class Arena:
+    """`array` is (rows, columns). Nobody else keeps a view of it: growing moves it."""
+
+    def __init__(self, rows: int, columns: int, dtype: npt.DTypeLike) -> None:
+        self._columns, self._dtype = columns, np.dtype(dtype)
+        self._memory: mmap.mmap | None = None
+        self.array: npt.NDArray[Any] = self._allocate(rows)
+
+    def grow(self, rows: int) -> None:
+        """Have room for `rows`, keeping the present ones. MemoryError leaves everything as it was."""
+        if rows <= len(self.array):
+            return
+        if self._memory is None or not self._moved(rows):
+            old, memory = self.array, self._memory
+            try:
+                new = self._allocate(rows)
+            except BaseException:
+                self._memory = memory
+                raise
+            new[: len(old)] = old
+            self.array = new
+
+    def _nbytes(self, rows: int) -> int:
+        return rows * self._columns * self._dtype.itemsize
+
+    def _allocate(self, rows: int) -> npt.NDArray[Any]:
+        """New memory, mapped and with large pages where that pays. Sets `_memory`."""
+        nbytes = self._nbytes(rows)
+        if nbytes < MAPPED_BYTES_MIN or not hasattr(mmap, "MAP_ANONYMOUS"):
+            self._memory = None
+            return np.empty((rows, self._columns), self._dtype)
+        try:
+            # Private: a shared mapping that is extended has nothing behind its new pages.
+            self._memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError as error:
+            raise MemoryError(f"{nbytes} bytes for {rows} rows: {error}") from error
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            self._memory.madvise(mmap.MADV_HUGEPAGE)
+        return self._view(self._memory)
+
+    def _moved(self, rows: int) -> bool:
+        """Extend the mapping where it is or elsewhere; False where the system cannot, and the caller copies."""
+        memory = self._memory
+        assert memory is not None
+        self.array = np.empty((0, self._columns), self._dtype)  # a mapping with views does not move
+        try:
+            memory.resize(self._nbytes(rows))
+        except (OSError, SystemError):
+            return False
+        finally:
+            self.array = self._view(memory)
+        return True
+
+    def _view(self, memory: mmap.mmap) -> npt.NDArray[Any]:
+        return np.frombuffer(memory, self._dtype).reshape(-1, self._columns)
