@@ -69,9 +69,10 @@ class TableSpec:
 
     name: str
     dim: int
-    #: "sgd" | "adagrad" | "ftrl"
+    #: "sgd" | "adagrad" | "adam" | "ftrl"
     optimizer: str = "adagrad"
-    #: hyper-parameters by name: rate, epsilon, accumulator (adagrad); alpha, beta, l1, l2 (ftrl)
+    #: hyper-parameters by name: rate (sgd); rate, epsilon, accumulator (adagrad); rate, beta1, beta2, epsilon (adam);
+    #: alpha, beta, l1, l2 (ftrl). Defaults and meaning: `paramserver.optimizers`
     options: dict[str, float] = field(default_factory=dict)
     #: a new row is uniform in [-init_scale, init_scale), a function of (key, seed) alone
     init_scale: float = 0.0

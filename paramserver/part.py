@@ -18,7 +18,7 @@ from paramserver.dense import shape_of
 from paramserver.kernel import plain
 from paramserver.messages import ChainProgress, DenseSpec, Keys, ModelSpec, Progress, Rows, TableSpec
 from paramserver.optimizers import make_optimizer
-from paramserver.slots import SlotMap, slot_of
+from paramserver.slots import SlotMap, slot_of, slot_of_name
 from paramserver.state import Snapshot
 from paramserver.table import TableRows
 
@@ -233,6 +233,22 @@ def _check(snapshot: Snapshot) -> None:
             raise ValueError(f"table {spec.name!r}: keys are not unique and rising")
         if not np.isin(slot_of(items.keys), snapshot.slots).all():
             raise ValueError(f"table {spec.name!r}: holds keys outside its slots {_ranges(snapshot.slots)}")
+    _check_dense(snapshot)
+
+
+def _check_dense(snapshot: Snapshot) -> None:
+    """ValueError unless exactly the arrays of the snapshot's slots are there, each with its state."""
+    spec = snapshot.spec.dense
+    for name in spec.shapes:
+        here = slot_of_name(name) in snapshot.slots
+        row = snapshot.dense.get(name)
+        if here != (row is not None):
+            raise ValueError(f"dense array {name!r} is {'missing' if here else 'in a part of other slots'}")
+        if row is not None:
+            size = int(np.prod(shape_of(spec, name), dtype=np.int64))
+            length = size + make_optimizer(spec.optimizer, spec.options).state_size(size)
+            if row.shape != (length,) or row.dtype != np.float32:
+                raise ValueError(f"dense array {name!r} is {row.dtype} {row.shape}, expected float32 ({length},)")
 
 
 def _ranges(slots: npt.NDArray[np.int32]) -> str:

@@ -202,7 +202,6 @@ def test_begin_after_a_restore_is_harmless():
 
 
 def broken(change):
-    arrays, metadata = to_arrays(Cluster.begun(1).shards[0].snapshot("clicks"))
     cluster = Cluster.begun(1)
     cluster.push(0)
     arrays, metadata = to_arrays(cluster.shards[0].snapshot("clicks"))
@@ -219,6 +218,8 @@ def broken(change):
         (lambda a, m: a.update({"table/user/rows": a["table/user/rows"][:, :2]}), "rows is float32"),
         (lambda a, m: a.update({"table/user/keys": a["table/user/keys"][::-1]}), "not unique and rising"),
         (lambda a, m: m.update(slots="0-10"), "outside its slots 0-10"),
+        (lambda a, m: a.pop("dense/hidden"), "'hidden' is missing"),
+        (lambda a, m: a.update({"dense/hidden": a["dense/hidden"][:6]}), r"expected float32 \(19,\)"),
     ],
 )
 def test_a_broken_part_is_named(change, words):
