@@ -1,0 +1,294 @@
+"""The fraud filter as a Faust app: reads `signals`, keeps its tables on rocksdict, writes to `verdicts` (F1-F3).
+
+Faust gives the group (a second process stands by and takes over), the tables on disk and their changelog topics.
+What decides correctness is the core's: rows carry positions, and the offset to read `signals` from is a row of the
+tables themselves. Faust's committed offsets only say where it begins to look; from there `_Judge` seeks to where the
+tables stand. One step: rows -> changelog acknowledged -> verdicts acknowledged -> watermarks -> fold position.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.types import TP
+
+from labeler.fraud import FraudFilter, Step
+from labeler.fraud_config import FraudConfig
+from labeler.fraud_tables import Json, Tables
+from labeler.signals import Signal, decode_signal
+from stream.config import StreamConfig
+from stream.log import Log, LogError, Writer
+from stream.record import Partition, Record
+from stream.verdicts import Verdict, Watermark, encode_verdict, input_name
+
+logger = logging.getLogger(__name__)
+
+TABLES = ("pairs", "sources", "vendors", "progress")
+#: A quiet time, in seconds, after which the reader looks whether Faust passed over records.
+IDLE_S = 3.0
+
+
+class FaustTable:
+    """A Faust table as the core sees it. Usable inside the agent only, where Faust knows the partition."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def get(self, key: str, /) -> Json:
+        return self._table.get(key)
+
+    def __setitem__(self, key: str, value: Json, /) -> None:
+        self._table[key] = value
+
+    def pop(self, key: str, default: Json, /) -> Json:
+        return self._table.pop(key, default)
+
+    def items(self) -> Iterable[tuple[str, Json]]:
+        return list(self._table.items())
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+
+class VerdictSender:
+    """The one ordered producer of `verdicts`, on a thread of its own. After a failed send it is dropped (C5)."""
+
+    def __init__(self, log: Log, stream: StreamConfig) -> None:
+        self._log = log
+        self._partition = Partition(stream.verdicts, 0)
+        self._timeout_ms = stream.request_timeout_ms
+        self._writer: Writer | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="verdicts")
+
+    async def send(self, records: Sequence[Verdict | Watermark]) -> None:
+        """Returns once the log holds them all, in this order. Raises LogError."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._send, records)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._drop)
+        self._thread.shutdown()
+
+    def _send(self, records: Sequence[Verdict | Watermark]) -> None:
+        try:
+            if self._writer is None:
+                self._writer = self._log.writer()
+            for record in records:
+                entity = record.id if isinstance(record, Verdict) else record.input
+                self._writer.append(self._partition, encode_verdict(record), entity.encode())
+            self._writer.flush(self._timeout_ms)
+        except LogError:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+class Judge:
+    """Drives the core inside Faust's agent. One lives as long as the process; its filter as long as an assignment."""
+
+    def __init__(self, app: Any, stream: StreamConfig, fraud: FraudConfig, tables: Tables, sender: VerdictSender):
+        self._app, self._stream, self._fraud = app, stream, fraud
+        self._tables, self._sender = tables, sender
+        self._views = [input_name(stream.impressions, p) for p in range(stream.partitions)]
+        self._clicks = [input_name(stream.clicks, p) for p in range(stream.partitions)]
+        self._batch: list[tuple[int, Signal]] = []
+        self._next = 0  # the offset to come
+        self._gap: int | None = None  # a record that came too early: those before it have been sought
+        self._idle_since: float = 0.0  # loop time, seconds
+        self.filter: FraudFilter | None = None
+        self.unreadable = 0
+        self.send_failures = 0
+
+    def lose(self) -> None:
+        """The partition moves, or may: whoever gets it begins with what the tables hold."""
+        self.filter = None
+        self._batch.clear()
+        self._gap = None
+
+    async def on_event(self, event: Any, more: bool) -> Step | None:
+        """One record of `signals`. It is judged with those after it while there are `more` to come."""
+        self._idle_since = asyncio.get_running_loop().time()
+        offset = event.message.offset
+        if self.filter is None:
+            self.filter = FraudFilter(self._fraud, self._views, self._clicks, self._tables)
+            self._next = self.filter.next_offset
+            logger.info("fraud filter begins at signals[%d]; Faust at %d", self._next, offset)
+        if offset > self._next and await self._seek_back(event.message.tp, offset):
+            return None
+        if offset >= self._next:
+            self._gap = None
+            self._next = offset + 1
+            self._read(event.message)
+        if not self._batch or (more and len(self._batch) < self._fraud.batch_signals_max):
+            return None
+        step = await self._step(self._batch)
+        self._batch.clear()
+        return step
+
+    async def _seek_back(self, partition: TP, offset: int) -> bool:
+        """Whether to drop this record, because earlier ones are still to come.
+
+        Faust may begin behind the tables, and it passes over records that it fetched while it was rebalancing. They
+        are sought, and come before this one comes again; where they are truly gone, this one comes again first.
+        """
+        if self._gap is not None:
+            return offset > self._gap
+        first = (await self._app.consumer.earliest_offsets(partition))[partition]
+        logger.warning("signals[%d] came where %d was expected; the first still there is %d", offset, self._next, first)
+        self._gap = offset
+        await self._app.consumer.seek(partition, max(self._next, first))
+        return True
+
+    async def look_behind(self) -> None:
+        """After a while without a record: were any fetched that never came here? Then read them again.
+
+        Where no record came at all, the last one is: with it come the tables, which know what is missing.
+        """
+        consumer, now = self._app.consumer, asyncio.get_running_loop().time()
+        partition = TP(self._stream.signals, 0)
+        if now - self._idle_since < IDLE_S or self._batch or partition not in consumer.assignment():
+            return
+        self._idle_since = now
+        position = await consumer.position(partition)
+        if position and (self.filter is None or self._next < position):
+            logger.warning("no records, yet Faust is at signals[%d]; reading again", position)
+            await consumer.seek(partition, position - 1 if self.filter is None else self._next)
+
+    def _read(self, message: Any) -> None:
+        headers = message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
+        record = Record(
+            message.offset, int(message.timestamp * 1_000), message.key, message.value or None, tuple(headers)
+        )
+        try:
+            self._batch.append((message.offset, decode_signal(record)))
+        except ValueError:
+            # Whoever wrote it counts on: what follows dangles, watermarks stand still, and labels wait (C5).
+            self.unreadable += 1
+            logger.exception("signals[%d] cannot be read", message.offset)
+
+    async def _step(self, batch: list[tuple[int, Signal]]) -> Step:
+        """Rows, verdicts, watermarks, fold position, each once the one before is acknowledged (F2)."""
+        while True:
+            assert self.filter is not None
+            step = self.filter.on_signals(batch)
+            await self._app.producer.flush()
+            try:
+                if step.verdicts:
+                    await self._sender.send(step.verdicts)
+                if step.watermarks:
+                    await self._sender.send(step.watermarks)
+            except LogError as error:
+                self.send_failures += 1
+                logger.warning("verdicts were not acknowledged, sending again from the tables: %s", error)
+                await asyncio.sleep(self._stream.reconnect_max_ms / 1_000)
+                if self.filter is None:
+                    return step  # the partition went to somebody else meanwhile
+                self.filter = FraudFilter(self._fraud, self._views, self._clicks, self._tables)
+                continue
+            if self.filter is not None:
+                self.filter.commit(step)
+            return step
+
+
+def make_app(stream: StreamConfig, run_dir: Path, index: int) -> Any:
+    """The Faust app, without agents. Its files lie under `run_dir/fraud-<index>`."""
+    datadir = run_dir / f"fraud-{index}"
+    datadir.mkdir(parents=True, exist_ok=True)
+    return faust.App(
+        f"{stream.topic_prefix}everspun-fraud",
+        broker=[f"kafka://{server.strip()}" for server in stream.bootstrap_servers.split(",")],
+        store="rocksdb://",
+        datadir=str(datadir),
+        autodiscover=False,
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_replication_factor=stream.replication,
+        topic_partitions=1,
+        consumer_auto_offset_reset="earliest",
+        broker_session_timeout=stream.session_timeout_ms / 1_000,
+        broker_heartbeat_interval=stream.session_timeout_ms / 4_000,
+        broker_rebalance_timeout=stream.session_timeout_ms / 1_000,
+        broker_commit_interval=1.0,
+        broker_max_poll_records=stream.poll_records_max,
+        producer_acks=-1,
+        producer_max_request_size=stream.record_bytes_max,
+        consumer_max_fetch_size=stream.record_bytes_max,
+        stream_wait_empty=False,
+        stream_recovery_delay=0.0,
+        # The embedded broker names an end of log that is too low; a table ahead of it is no error here.
+        recovery_consistency_check=False,
+        worker_redirect_stdouts=False,
+    )
+
+
+def make_judge(
+    app: Any, stream: StreamConfig, fraud: FraudConfig, sender: VerdictSender, fail: Callable[[BaseException], None]
+) -> Judge:
+    """Tables and agent of the app."""
+    # Keys and values are JSON, Faust's default. Each table has its own options: Faust takes them apart.
+    tables = {name: app.Table(name, partitions=1, options={"driver": "rocksdict"}) for name in TABLES}
+    judge = Judge(app, stream, fraud, Tables(**{name: FaustTable(table) for name, table in tables.items()}), sender)
+    signals = app.topic(stream.signals, key_serializer="raw", value_serializer="raw", partitions=1)
+
+    @app.agent(signals, name="fraud", concurrency=1)  # type: ignore[untyped-decorator]
+    async def judge_signals(records: Any) -> None:
+        async for event in records.events():
+            try:
+                await judge.on_event(event, more=not records.channel.queue.empty())
+            except Exception as error:
+                fail(error)
+                raise
+
+    async def on_partitions_revoked(*_: Any, **__: Any) -> None:
+        judge.lose()
+
+    app.on_partitions_revoked.connect(on_partitions_revoked, weak=False)
+    return judge
+
+
+async def _serve(
+    log: Log, stream: StreamConfig, fraud: FraudConfig, run_dir: Path, index: int, stop: threading.Event
+) -> None:
+    failure: list[BaseException] = []
+    sender = VerdictSender(log, stream)
+    app = make_app(stream, run_dir, index)
+    judge = make_judge(app, stream, fraud, sender, failure.append)
+    try:
+        await app.start()
+        while not stop.is_set() and not failure and app.crash_reason is None:
+            await asyncio.sleep(0.1)
+            if app.tables.recovery.completed.is_set():
+                await judge.look_behind()
+    finally:
+        with contextlib.suppress(asyncio.CancelledError):
+            await app.stop()
+        await sender.close()
+    if failure or app.crash_reason is not None:
+        raise failure[0] if failure else app.crash_reason
+
+
+def run(log: Log, stream: StreamConfig, fraud: FraudConfig, run_dir: Path, index: int, stop: threading.Event) -> None:
+    """Judge until `stop`. Raises ValueError for a configuration that it cannot serve, and whatever ended it."""
+    check(stream, fraud)
+    asyncio.run(_serve(log, stream, fraud, run_dir, index, stop))
+
+
+def check(stream: StreamConfig, fraud: FraudConfig) -> None:
+    """What the two sections must agree on. Raises ValueError naming key, value, and what is allowed."""
+    if stream.signals_partitions != 1:
+        raise ValueError(f"signals_partitions = {stream.signals_partitions}: allowed is 1, one filter sees all inputs")
+    room_ms = stream.wait_ms - stream.skew_ms - stream.signal_ms
+    if fraud.delay_ms > room_ms:
+        raise ValueError(
+            f"cell_ms + settle_ms = {fraud.delay_ms}: allowed is at most {room_ms}"
+            " (window_ms + grace_ms - skew_ms - signal_ms), or verdicts come after labels"
+        )
