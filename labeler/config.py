@@ -30,6 +30,13 @@ class LabelerConfig:
     )
     orphan_clicks_min: int = _option(1_000, "clicks to have seen before the orphan share is judged")
 
+    feed_records_max: int = _option(8_000, "records of one partition of one topic fetched ahead of their use")
+    feed_bytes_max: int = _option(33_554_432, "the same limit in bytes")
+    take_records_max: int = _option(2_000, "records handed to the core at once: the most that clicks run ahead (L5)")
+    outbox_max: int = _option(8, "batches of a partition that wait for the one on its way (C5)")
+    fold_records_max: int = _option(2_000, "records of a partition of examples read back to find its end (C2)")
+    fold_signals_max: int = _option(50_000, "records of a partition of signals read back to find its chains' ends")
+
     poll_ms: int = _option(50, "longest wait for new records when there is nothing to do, ms")
     send_timeout_ms: int = _option(30_000, "a record not acknowledged for this long has failed: fold again (C5), ms")
     retry_ms: int = _option(500, "pause after a failed send or an unreachable broker, ms")
@@ -49,6 +56,12 @@ _POSITIVE = (
     "read_ahead_rows_max",
     "read_ahead_bytes_max",
     "pending_clicks_bytes_max",
+    "feed_records_max",
+    "feed_bytes_max",
+    "take_records_max",
+    "outbox_max",
+    "fold_records_max",
+    "fold_signals_max",
     "orphan_clicks_min",
     "poll_ms",
     "send_timeout_ms",

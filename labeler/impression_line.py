@@ -36,6 +36,7 @@ class ImpressionLine:
         self._queue: deque[tuple[Impressions, npt.NDArray[np.bool_]]] = deque()
         self._bad: deque[BadRecord] = deque()
         self.boundaries = Boundaries(point.start, config.flush_ms, config.batch_rows_max)
+        self.rows_read = 0  # at or above `start`, of any class
         self.rows = 0  # queued
         self.bytes = 0  # of queued rows, about
 
@@ -54,11 +55,13 @@ class ImpressionLine:
         first = int(np.searchsorted(events.position, start))
         if first:
             events, duplicate = events.slice(first, len(events)), duplicate[first:]
+        bad = [one for one in read.bad if position(one.record.offset) >= start]
+        self.rows_read += len(events) + len(bad)
+        self._bad.extend(bad)
         if len(events):
             self._queue.append((events, duplicate))
             self.rows += len(events)
             self.bytes += _bytes(events)
-        self._bad.extend(b for b in read.bad if position(b.record.offset) >= start)
 
     def take(self, stretch: Stretch) -> Taken:
         """Remove the range from the queue."""

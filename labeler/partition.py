@@ -74,6 +74,7 @@ class PartitionLabeler:
         self.partition = partition
         self.point = point  # moves with every emission
         self.stopped: Stop | None = None
+        self._ended: set[str] = set()  # topics that are not read on
         self._broken = False  # a batch itself could not be made; a record that cannot be read only ends the reading
         self.waiting = "idle"  # | "window" | "verdicts" | "stopped": why the last `step` ended
         self._stream, self._labeler = stream, labeler
@@ -98,26 +99,33 @@ class PartitionLabeler:
             self._tell_need(book)
 
     def on_impressions(self, records: Sequence[Record]) -> None:
-        """The next records of `impressions[p]`. After a stop there are none."""
-        if self.stopped is None:
+        """The next records of `impressions[p]`; behind an unreadable one they are passed over (L7)."""
+        if self._stream.impressions not in self._ended:
             read = self._impressions_intake.read(records)
             self._line.add(read)
             if read.unreadable:
-                self._stop(self._stream.impressions, position(read.unreadable.offset), read.unreadable.reason)
+                self.stop(self._stream.impressions, position(read.unreadable.offset), read.unreadable.reason)
 
     def on_clicks(self, records: Sequence[Record]) -> None:
-        """The next records of `clicks[p]`. After a stop there are none."""
-        if self.stopped is None:
+        """The next records of `clicks[p]`; behind an unreadable one they are passed over (L7)."""
+        if self._stream.clicks not in self._ended:
             read = self._clicks_intake.read(records)
             self._clicks.add(read)
             if read.unreadable:
-                self._stop(self._stream.clicks, position(read.unreadable.offset), read.unreadable.reason)
+                self.stop(self._stream.clicks, position(read.unreadable.offset), read.unreadable.reason)
+
+    def stop(self, topic: str, at: int, reason: str) -> None:
+        """Nothing more is read of this topic (L7). What was read before it is still labelled, unless the topic is
+        `verdicts`, whose word then cannot be trusted (F3). The first reason stays."""
+        self._ended.add(topic)
+        if self.stopped is None:
+            self.stopped = Stop(topic, self.partition, at, reason)
 
     # --- what is asked -------------------------------------------------------------------------------------------
 
     def wants_impressions(self) -> bool:
         """Whether to read on: the next range is open, or the read-ahead has room."""
-        if self.stopped is not None:
+        if self._stream.impressions in self._ended:
             return False
         limits = self._labeler
         room = self._line.rows < limits.read_ahead_rows_max and self._line.bytes < limits.read_ahead_bytes_max
@@ -125,7 +133,7 @@ class PartitionLabeler:
 
     def wants_clicks(self) -> bool:
         """Whether the head of the line needs clicks that were not read yet (L5)."""
-        if self.stopped is not None:
+        if self._stream.clicks in self._ended:
             return False
         boundaries = self._line.boundaries
         stretch = boundaries.first()
@@ -133,6 +141,11 @@ class PartitionLabeler:
             return not self._clicks.covers(self._deadline_ms(stretch), stretch.arrival_max_ms)
         known = boundaries.known_deadline_arrival_ms()
         return known is not None and self._clicks.arrival_max_ms <= known + self._stream.wait_ms
+
+    @property
+    def rows_read(self) -> int:
+        """Impressions of any class read at or above the resume point."""
+        return self._line.rows_read
 
     @property
     def pending_clicks(self) -> int:
@@ -160,7 +173,7 @@ class PartitionLabeler:
             try:
                 emission = self._next()
             except Exception as error:  # L7: this partition stops, the process goes on
-                self._stop(self._stream.impressions, self.point.start, repr(error))
+                self.stop(self._stream.impressions, self.point.start, repr(error))
                 emission = None
                 self._broken = True
             if emission is None:
@@ -169,7 +182,7 @@ class PartitionLabeler:
         return out
 
     def _next(self) -> Emission | None:
-        if self._broken:
+        if self._broken or self._stream.verdicts in self._ended:
             return self._wait("stopped")
         boundaries = self._line.boundaries
         stretch = boundaries.first()
@@ -306,7 +319,3 @@ class PartitionLabeler:
     def _deadline_ms(self, stretch: Stretch) -> int:
         """L1, of the last impression of the range."""
         return stretch.deadline_arrival_ms + self._stream.wait_ms
-
-    def _stop(self, topic: str, at: int, reason: str) -> None:
-        if self.stopped is None:
-            self.stopped = Stop(topic, self.partition, at, reason)

@@ -1,0 +1,201 @@
+"""What runs at the head of the inputs, bound by no label: counting for fraud, and heartbeats (L5, F1, T2)."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from labeler.config import LabelerConfig
+from labeler.counting import CountingReader, SignalEnds
+from labeler.fraud_config import FraudConfig
+from labeler.heartbeats import Heartbeats, heartbeat_headers
+from labeler.outbox import Message, Outbox, Outgoing
+from labeler.signals import Signal, decode_signal
+from labeler.tail import TailReader
+from stream.config import StreamConfig
+from stream.keys import partition_of_key
+from stream.log import Append, Log, LogError, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
+from stream.record import Partition, Record
+from stream.verdicts import input_name
+
+logger = logging.getLogger(__name__)
+
+#: Signals of one input that wait for the one on its way; reading pauses above it.
+WAITING_MAX = 256
+
+
+@dataclass
+class Count:
+    """One input being counted."""
+
+    reader: CountingReader
+    outbox: Outbox[Signal]
+
+
+@dataclass
+class HeadTotals:
+    """Counted since the process started."""
+
+    signals: int = 0
+    heartbeats: int = 0
+    refolds: int = 0
+    dangling: int = 0
+    stopped: dict[str, str] = field(default_factory=dict)  # input -> why nobody counts it any more
+
+
+class Head:
+    """Owns the counting reader and the writers of `signals` and of heartbeats. Belongs to one thread."""
+
+    def __init__(self, stream: StreamConfig, labeler: LabelerConfig, fraud: FraudConfig, log: Log):
+        self._stream, self._labeler, self._fraud, self._log = stream, labeler, fraud, log
+        self._counts_wanted = labeler.await_verdicts
+        self._heartbeats = None if stream.replayed else Heartbeats(stream)
+        self._owned: frozenset[int] = frozenset()
+        self._reader: Reader | None = None
+        self._signals: Writer | None = None
+        self._beats: Writer | None = None
+        self._beating: dict[Partition, Append] = {}
+        self._retry_at_ms = 0
+        self.counts: dict[Partition, Count] = {}
+        self.totals = HeadTotals()
+
+    def own(self, partitions: Iterable[int]) -> None:
+        """The partitions that the group gives this process."""
+        self._owned = frozenset(partitions)
+        lost = [at for at in self.counts if at.partition not in self._owned]
+        for at in lost:
+            del self.counts[at]
+        if lost and self._reader is not None:
+            self._reader.assign(self.counts)
+
+    def turn(self, now_ms: int, wait_ms: int) -> bool:
+        """Beat, count and send once. True if anything moved."""
+        self._beat(now_ms)
+        if not self._counts_wanted or now_ms < self._retry_at_ms:
+            return False
+        try:
+            self._start_counts()
+            moved = self._read(wait_ms)
+            assert self._signals is not None
+            for count in self.counts.values():
+                sent = len(count.outbox.advance(self._signals, now_ms))
+                self.totals.signals += sent
+                moved |= sent > 0
+            return moved
+        except (SendFailed, Unavailable) as error:
+            logger.warning("fold signals again in %d ms: %s", self._labeler.retry_ms, error)
+            self._forget(now_ms)
+            return False
+
+    @property
+    def in_flight(self) -> bool:
+        return any(count.outbox.in_flight for count in self.counts.values())
+
+    def close(self) -> None:
+        """Drop readers and writers. What was on its way is folded by the next one."""
+        for one in (self._reader, self._signals, self._beats):
+            if one is not None:
+                one.close()
+
+    # --- heartbeats -----------------------------------------------------------------------------------------------
+
+    def _beat(self, now_ms: int) -> None:
+        """A failed heartbeat is not repeated: the next one says more. At most one a partition is on its way."""
+        if self._heartbeats is None:
+            return
+        try:
+            if self._beats is None:
+                self._beats = self._log.writer()
+            self._beats.poll()
+            headers = heartbeat_headers(now_ms)
+            for at in self._heartbeats.due(self._owned, now_ms):
+                if at not in self._beating or self._beating[at].done:
+                    self._beating[at] = self._beats.append(at, None, None, headers, now_ms)
+                    self.totals.heartbeats += 1
+        except LogError as error:
+            logger.warning("heartbeat: %s", error)
+            if self._beats is not None:
+                self._beats.close()
+            self._beats = None
+            self._beating.clear()
+
+    # --- counting -------------------------------------------------------------------------------------------------
+
+    def _start_counts(self) -> None:
+        if self._reader is None:
+            self._reader = self._log.reader()
+        if self._signals is None:
+            self._signals = self._log.writer()
+        topics = (self._stream.impressions, self._stream.clicks)
+        new = [at for p in sorted(self._owned) for at in (Partition(t, p) for t in topics) if at not in self.counts]
+        new = [at for at in new if input_name(*at) not in self.totals.stopped]
+        if not new:
+            return
+        tail = TailReader(self._log, self._stream.poll_records_max)
+        try:
+            ends = self._fold(tail)
+            for at in new:
+                point = ends.resume_point(input_name(*at), tail.first(at))
+                reader = CountingReader(self._stream, self._fraud, at.topic, at.partition, point)
+                self.counts[at] = Count(reader, Outbox(WAITING_MAX, self._labeler.send_timeout_ms))
+        finally:
+            tail.close()
+        self._reader.assign(self.counts)
+        for at in new:
+            self._reader.seek(at, self.counts[at].reader.offset)
+
+    def _fold(self, tail: TailReader) -> SignalEnds:
+        """The ends of all chains in `signals` (C2)."""
+        ends = SignalEnds()
+
+        def take(records: list[Record]) -> None:
+            for record in records:
+                ends.on_signal(decode_signal(record))
+
+        for p in range(self._stream.signals_partitions):
+            tail.read(Partition(self._stream.signals, p), self._labeler.fold_signals_max, take)
+        self.totals.dangling += ends.dangling
+        return ends
+
+    def _read(self, wait_ms: int) -> bool:
+        assert self._reader is not None
+        full = [at for at, count in self.counts.items() if count.outbox.full]
+        self._reader.pause(full)
+        self._reader.resume([at for at in self.counts if at not in full])
+        try:
+            polled = self._reader.poll(self._stream.poll_records_max, wait_ms)
+        except OffsetOutOfRange as error:
+            self._stop(error.partition, str(error))
+            return True
+        for at, records in polled.items():
+            self._count(at, records)
+        return bool(polled)
+
+    def _count(self, at: Partition, records: list[Record]) -> None:
+        count = self.counts[at]
+        try:
+            signals = count.reader.on_records(records)
+        except Exception as error:  # L7: a process does not die of a record; labels wait, and the alarm says why
+            self._stop(at, f"at offset {records[0].offset} or behind: {error!r}")
+            return
+        for signal in signals:
+            to = partition_of_key(signal.key, self._stream.signals_partitions)
+            message = Message(Partition(self._stream.signals, to), signal.value, signal.key, signal.headers)
+            count.outbox.put(Outgoing(message, (), signal))
+
+    def _stop(self, at: Partition, reason: str) -> None:
+        assert self._reader is not None
+        logger.error("counting of %s[%d] stopped: %s", *at, reason)
+        self.totals.stopped[input_name(*at)] = reason
+        del self.counts[at]
+        self._reader.assign(self.counts)
+
+    def _forget(self, now_ms: int) -> None:
+        """C5, for the chains of `signals`."""
+        if self._signals is not None:
+            self._signals.close()
+        self._signals = None
+        self.counts.clear()
+        if self._reader is not None:
+            self._reader.assign(())
+        self._retry_at_ms = now_ms + self._labeler.retry_ms
+        self.totals.refolds += 1

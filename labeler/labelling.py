@@ -1,0 +1,310 @@
+"""The partitions that one process labels: fold, read, label, send, and fold again after any failed send (C2, C5, C6).
+
+Everything here goes through `stream.log`; the loop, threads and the clock are the service's.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+
+from labeler.config import LabelerConfig
+from labeler.emission import REJECTED, Emission, SideRecord
+from labeler.feed import Feed
+from labeler.outbox import Message, Outbox, Outgoing
+from labeler.partition import PartitionLabeler, SetAside
+from labeler.resume import ExamplesFold, ResumePoint
+from labeler.tail import TailReader
+from labeler.verdict_book import VerdictBook
+from stream.config import StreamConfig
+from stream.examples import BatchHeader
+from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
+from stream.record import Partition, position
+from stream.verdicts import input_name
+
+logger = logging.getLogger(__name__)
+
+#: How often the claims of watermarks are compared with the ends of their logs (F3).
+CHECK_ENDS_MS = 5_000
+
+
+@dataclass
+class Line:
+    """One partition: its core, what was fetched for it, and what it still has to send."""
+
+    core: PartitionLabeler
+    impressions: Feed
+    clicks: Feed
+    outbox: Outbox[Emission]
+    gone: set[str] = field(default_factory=set)  # topics that cannot be read on
+
+
+@dataclass
+class Totals:
+    """Counted since the process started."""
+
+    refolds: int = 0
+    dangling: int = 0
+    repeats: int = 0
+
+
+class Labelling:
+    """Owns the labelling readers and the writer of `examples`, `rejected`, `quarantine`. Belongs to one thread."""
+
+    def __init__(
+        self,
+        stream: StreamConfig,
+        labeler: LabelerConfig,
+        log: Log,
+        set_aside: Callable[[], Collection[SetAside]] = tuple,
+    ):
+        """`set_aside` is asked at every fold for the records that operators sent to quarantine (L7)."""
+        self._stream, self._labeler, self._log, self._set_aside = stream, labeler, log, set_aside
+        self._inputs = [
+            input_name(topic, p) for topic in (stream.impressions, stream.clicks) for p in range(stream.partitions)
+        ]
+        self._verdicts = Partition(stream.verdicts, 0)
+        self._reader: Reader = log.reader()
+        self._writer: Writer | None = None
+        self._owned: frozenset[int] = frozenset()
+        self._retry_at_ms = 0
+        self._check_ends_at_ms = 0
+        self._suspect: dict[str, int] = {}
+        self._acknowledged: list[BatchHeader] = []
+        self.lines: dict[int, Line] = {}
+        self.book: VerdictBook | None = None
+        self.totals = Totals()
+
+    def own(self, partitions: Iterable[int]) -> None:
+        """The partitions that the group gives this process. What is lost stops at once; new ones start by folding."""
+        self._owned = frozenset(partitions)
+        lost = self.lines.keys() - self._owned
+        for p in lost:
+            del self.lines[p]
+        if lost:
+            self._assign([])
+
+    def turn(self, now_ms: int, wait_ms: int) -> bool:
+        """Read, label and send once. True if anything moved; waits at most `wait_ms` for records otherwise."""
+        if now_ms < self._retry_at_ms:
+            return False
+        try:
+            self._start_lines()
+            moved = self._read(wait_ms)
+            self._check_claims(now_ms)
+            for line in self.lines.values():
+                moved |= self._label(line)
+                moved |= self._send(line, now_ms)
+            return moved
+        except (SendFailed, Unavailable) as error:
+            logger.warning("fold again in %d ms: %s", self._labeler.retry_ms, error)
+            self._forget(now_ms)
+            return False
+
+    def drain(self, now_ms: int) -> bool:
+        """Finish the record on its way in each partition, begin nothing. True when there is none left."""
+        if self._writer is None:
+            return True
+        try:
+            for line in self.lines.values():
+                if line.outbox.in_flight:
+                    self._acknowledge(line.outbox.advance(self._writer, now_ms, start=False))
+        except SendFailed as error:
+            logger.warning("draining: %s", error)  # the next labeler folds what is there
+            return True
+        return not any(line.outbox.in_flight for line in self.lines.values())
+
+    def close(self) -> None:
+        """Drop readers and writer."""
+        self._reader.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def take_acknowledged(self) -> list[BatchHeader]:
+        """Headers of the batches that reached the log since this was last asked."""
+        taken, self._acknowledged = self._acknowledged, []
+        return taken
+
+    def resting(self, now_ms: int) -> bool:
+        """Whether a turn would return at once: nothing is owned, or a failure is being waited out."""
+        return now_ms < self._retry_at_ms or not self._owned
+
+    @property
+    def waiting(self) -> str:
+        """One word for why nothing is written: what most partitions wait for, a stop aside."""
+        reasons = [line.core.waiting for line in self.lines.values() if line.core.waiting != "stopped"]
+        if any(len(line.outbox) for line in self.lines.values()):
+            return "none"
+        return max(("window", "verdicts", "idle"), key=reasons.count) if reasons else "idle"
+
+    @property
+    def in_flight(self) -> bool:
+        return any(line.outbox.in_flight for line in self.lines.values())
+
+    # --- starting -------------------------------------------------------------------------------------------------
+
+    def _start_lines(self) -> None:
+        new = sorted(self._owned - self.lines.keys())
+        if not new:
+            return
+        points = self._fold(new)
+        if self._labeler.await_verdicts:
+            held = [line.core.point for line in self.lines.values()]
+            self.book = VerdictBook.at(self._inputs, [*points.values(), *held])
+            for line in self.lines.values():
+                line.core.use(self.book)
+        if self._writer is None:
+            self._writer = self._log.writer()
+        aside = self._set_aside()
+        for p, point in points.items():
+            core = PartitionLabeler(self._stream, self._labeler, p, point, self.book, aside)
+            self.lines[p] = Line(core, self._feed(), self._feed(), self._outbox())
+            logger.info("labelling partition %d from position %d", p, point.start)
+        self._assign(new)
+
+    def _fold(self, partitions: list[int]) -> dict[int, ResumePoint]:
+        """Where each partition's chain ends in the log now (C2)."""
+        stream, tail = self._stream, TailReader(self._log, self._stream.poll_records_max)
+        try:
+            points: dict[int, ResumePoint] = {}
+            for p in partitions:
+                examples = Partition(stream.examples, p)
+                start, _ = tail.span(examples, self._labeler.fold_records_max)
+                fold = ExamplesFold(p, from_first=start == 0)
+                tail.read(examples, self._labeler.fold_records_max, fold.add)
+                self.totals.dangling += fold.dangling
+                self.totals.repeats += fold.repeats
+                if fold.dangling:
+                    logger.error("examples[%d]: %d records dangle above the chain's end (C5)", p, fold.dangling)
+                points[p] = fold.point or ResumePoint.fresh(
+                    tail.first(Partition(stream.impressions, p)),
+                    tail.first(Partition(stream.clicks, p)),
+                    tail.first(self._verdicts),
+                )
+            return points
+        finally:
+            tail.close()
+
+    def _assign(self, new: list[int]) -> None:
+        """Read what all lines need; `new` ones, and verdicts, from their resume points."""
+        wanted = [at for p, line in self.lines.items() for at in self._inputs_of(p) if at.topic not in line.gone]
+        if self.book is not None:
+            wanted.append(self._verdicts)
+        self._reader.assign(wanted)
+        for p in new:
+            impressions, clicks = self._inputs_of(p)
+            self._reader.seek(impressions, self.lines[p].core.point.impressions_offset)
+            self._reader.seek(clicks, self.lines[p].core.point.clicks_offset)
+        if self.book is not None and new:
+            self._reader.seek(self._verdicts, self.book.next_offset)
+
+    def _forget(self, now_ms: int) -> None:
+        """C5: the writer is dropped unflushed, every position is forgotten, and the log is folded again."""
+        if self._writer is not None:
+            self._writer.close()
+        self._writer, self.book = None, None
+        self.lines.clear()
+        self._reader.assign(())
+        self._retry_at_ms = now_ms + self._labeler.retry_ms
+        self.totals.refolds += 1
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def _read(self, wait_ms: int) -> bool:
+        full: set[Partition] = set()
+        open_: set[Partition] = set()
+        for p, line in self.lines.items():
+            for at, feed in zip(self._inputs_of(p), (line.impressions, line.clicks), strict=True):
+                if at.topic not in line.gone:
+                    (full if feed.full else open_).add(at)
+        self._reader.pause(full)
+        self._reader.resume(open_)
+        try:
+            polled = self._reader.poll(self._stream.poll_records_max, wait_ms)
+        except OffsetOutOfRange as error:
+            self._on_gone(error)
+            return True
+        for at, records in polled.items():
+            if at == self._verdicts:
+                if self.book is not None:
+                    self.book.read(records)
+            elif at.partition in self.lines:
+                line = self.lines[at.partition]
+                (line.impressions if at.topic == self._stream.impressions else line.clicks).put(records)
+        return bool(polled)
+
+    def _on_gone(self, error: OffsetOutOfRange) -> None:
+        """Input that a partition still needs is gone: it stops with an alarm; an operator's word is needed (C7)."""
+        lines = list(self.lines.values())
+        if error.partition != self._verdicts:
+            lines = [line for p, line in self.lines.items() if p == error.partition.partition]
+        for line in lines:
+            line.gone.add(error.partition.topic)
+            line.core.stop(error.partition.topic, position(error.offset), str(error))
+            logger.error("stopped: %s", line.core.stopped)
+        if error.partition == self._verdicts:
+            self.book = None
+        self._assign([])
+
+    def _check_claims(self, now_ms: int) -> None:
+        """F3: a watermark beyond the true end of its input stops the line. Looked at twice, for the end may be old."""
+        if self.book is None or now_ms < self._check_ends_at_ms:
+            return
+        self._check_ends_at_ms = now_ms + CHECK_ENDS_MS
+        claims = {name: end for name, end in self.book.ends.items() if end}
+        inputs = {name: Partition(name.rpartition("/")[0], int(name.rpartition("/")[2])) for name in claims}
+        ends = self._reader.end_offsets(inputs.values()) if inputs else {}
+        beyond = {name: claims[name] for name in claims if claims[name] > position(ends[inputs[name]])}
+        for name in beyond.keys() & self._suspect.keys():
+            if beyond[name] == self._suspect[name]:
+                for line in self.lines.values():
+                    reason = f"a watermark of {name} claims position {beyond[name]}, beyond the end of its log (F3)"
+                    line.core.stop(self._stream.verdicts, 0, reason)
+        self._suspect = beyond
+
+    # --- labelling and sending ------------------------------------------------------------------------------------
+
+    def _label(self, line: Line) -> bool:
+        """Give the core what it wants, and take what it has decided, while there is room."""
+        moved, take = False, self._labeler.take_records_max
+        while not line.outbox.full:
+            given = False
+            if len(line.impressions) and line.core.wants_impressions():
+                line.core.on_impressions(line.impressions.take(take))
+                given = True
+            if len(line.clicks) and line.core.wants_clicks():
+                line.core.on_clicks(line.clicks.take(take))
+                given = True
+            emissions = line.core.step(self._labeler.outbox_max)
+            for emission in emissions:
+                line.outbox.put(self._outgoing(line.core.partition, emission))
+            if not given and not emissions:
+                break
+            moved = True
+        return moved
+
+    def _send(self, line: Line, now_ms: int) -> bool:
+        assert self._writer is not None
+        acknowledged = line.outbox.advance(self._writer, now_ms)
+        self._acknowledge(acknowledged)
+        return bool(acknowledged)
+
+    def _acknowledge(self, emissions: list[Emission]) -> None:
+        self._acknowledged += [emission.header for emission in emissions]
+
+    def _outgoing(self, partition: int, emission: Emission) -> Outgoing[Emission]:
+        examples = Partition(self._stream.examples, partition)
+        message = Message(examples, emission.value, None, emission.header.to_headers())
+        return Outgoing(message, [self._side(partition, side) for side in emission.before], emission)
+
+    def _side(self, partition: int, side: SideRecord) -> Message:
+        topic = self._stream.rejected if side.topic == REJECTED else self._stream.quarantine
+        return Message(Partition(topic, partition), side.value, side.key, side.headers)
+
+    def _inputs_of(self, p: int) -> tuple[Partition, Partition]:
+        return Partition(self._stream.impressions, p), Partition(self._stream.clicks, p)
+
+    def _feed(self) -> Feed:
+        return Feed(self._labeler.feed_records_max, self._labeler.feed_bytes_max)
+
+    def _outbox(self) -> Outbox[Emission]:
+        return Outbox(self._labeler.outbox_max, self._labeler.send_timeout_ms)

@@ -1,0 +1,49 @@
+"""Reading back the end of a partition, to fold it."""
+
+from collections.abc import Callable
+
+from stream.log import Log, Unavailable
+from stream.record import Partition, Record
+
+#: How long one poll waits, and how many in a row may give nothing before the broker counts as gone.
+POLL_MS = 500
+EMPTY_POLLS_MAX = 30
+
+
+class TailReader:
+    """Reads the last records of partitions, one after the other. Close it when done."""
+
+    def __init__(self, log: Log, poll_records_max: int):
+        self._reader = log.reader()
+        self._poll_records_max = poll_records_max
+
+    def read(self, partition: Partition, records_max: int, take: Callable[[list[Record]], None]) -> None:
+        """Give `take` the last `records_max` records there are now, in order and in pieces.
+
+        Raises Unavailable, and OffsetOutOfRange where retention was faster.
+        """
+        start, end = self.span(partition, records_max)
+        if start >= end:
+            return
+        self._reader.assign([partition])
+        self._reader.seek(partition, start)
+        empty = 0
+        while self._reader.position(partition) < end:
+            records = self._reader.poll(self._poll_records_max, POLL_MS).get(partition, [])
+            empty = 0 if records else empty + 1
+            if empty > EMPTY_POLLS_MAX:
+                raise Unavailable(f"{partition.topic}[{partition.partition}]: no answer while reading back to {end}")
+            take([record for record in records if record.offset < end])
+
+    def span(self, partition: Partition, records_max: int) -> tuple[int, int]:
+        """Offsets [start, end) of the last `records_max` records. Raises Unavailable."""
+        first = self._reader.beginning_offsets([partition])[partition]
+        end = self._reader.end_offsets([partition])[partition]
+        return max(first, end - records_max), end
+
+    def first(self, partition: Partition) -> int:
+        """The first offset still there. Raises Unavailable."""
+        return self._reader.beginning_offsets([partition])[partition]
+
+    def close(self) -> None:
+        self._reader.close()
