@@ -202,7 +202,13 @@ class MemoryReader:
             offset = self._positions[partition]
             if offset is None or partition in self._paused or max_records <= 0:
                 continue
-            if records := self._log.read(partition, offset, max_records):
+            try:
+                records = self._log.read(partition, offset, max_records)
+            except OffsetOutOfRange:
+                if given:
+                    break  # first what was read of the others, which would be skipped; the next poll raises
+                raise
+            if records:
                 given[partition] = records
                 self._positions[partition] = records[-1].offset + 1
                 max_records -= len(records)
