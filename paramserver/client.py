@@ -31,7 +31,6 @@ from paramserver.messages import (
     StartRequest,
 )
 from paramserver.ports import JoinReply, PartInfo, ProgressReply, Refused, Unreachable
-from paramserver.server import channel_options
 from paramserver.staging import split
 
 #: Attempts of one call at a shard that does not listen or has no thread free, with growing pauses, before Unreachable.
@@ -61,7 +60,7 @@ class Connection:
     def __init__(self, service: str, address: str, config: ParamServerConfig) -> None:
         self.address, self.config = address, config
         options = [
-            *channel_options(config.message_bytes_max),
+            *config.channel_options(),
             # A shard that restarts is back within a second; gRPC's own pauses are made for the internet.
             ("grpc.initial_reconnect_backoff_ms", 50),
             ("grpc.min_reconnect_backoff_ms", 50),

@@ -101,6 +101,16 @@ class ParamServerConfig:
         """Where a shard listens."""
         return f"{self.host}:{self.port + shard}" if self.transport == "tcp" else self.address(shard, run_dir)
 
+    def channel_options(self) -> list[tuple[str, int]]:
+        """gRPC options of both ends. A message carries `message_bytes_max` of arrays, and names and numbers besides."""
+        limit = self.message_bytes_max + 1_048_576
+        return [
+            ("grpc.max_send_message_length", limit),
+            ("grpc.max_receive_message_length", limit),
+            ("grpc.so_reuseport", 0),  # two servers at one port are a mistake, not a load balancer
+            ("grpc.enable_http_proxy", 0),
+        ]
+
 
 def is_loopback(host: str) -> bool:
     if host == "localhost":

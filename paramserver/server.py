@@ -200,7 +200,7 @@ class Server:
         self._token = Path(config.token_file).read_text().strip() if config.token_file else ""
         self._server = grpc.server(
             ThreadPoolExecutor(config.data_threads + config.control_threads, "rpc"),
-            options=channel_options(config.message_bytes_max),
+            options=config.channel_options(),
             maximum_concurrent_rpcs=CALLS_MAX,
         )
         services = {"everspun.Shard": shard} | ({} if clock is None else {"everspun.Clock": clock})
@@ -270,17 +270,6 @@ class Server:
 
 def _number(value: int) -> wire.Number:
     return wire.Number(value=int(value))
-
-
-def channel_options(message_bytes_max: int) -> list[tuple[str, int]]:
-    """Options of both ends. A message carries the blocks and a little more."""
-    limit = message_bytes_max + 1_048_576
-    return [
-        ("grpc.max_send_message_length", limit),
-        ("grpc.max_receive_message_length", limit),
-        ("grpc.so_reuseport", 0),  # two servers at one port are a mistake, not a load balancer
-        ("grpc.enable_http_proxy", 0),
-    ]
 
 
 def snake_case(method: str) -> str:

@@ -27,6 +27,7 @@ from paramserver.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.state import Snapshot
 from paramserver.store import write_durably
+from paramserver.warmup import warm_up
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ def run(
     `<run_dir>/roles/shard-<index>.json` once calls are taken. Raises what makes serving impossible: an address in
     use, parts that do not fit, a bad token file.
     """
+    warm_up()
     slot_map = slot_map or SlotMap.even(shards)
     shard = Shard(index, incarnation, slot_map)
     for model in restored:
