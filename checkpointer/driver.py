@@ -27,7 +27,8 @@ R = TypeVar("R")
 class Time(Protocol):
     def now_ms(self) -> int: ...
 
-    def sleep_ms(self, ms: int) -> None: ...
+    def sleep_ms(self, ms: int) -> None:
+        """May raise to end the process: every step is safe to die in."""
 
 
 class Outside(Protocol):
@@ -63,6 +64,7 @@ class Step:
     total_ms: int = 0  # from due to announced
     manifest: Manifest | None = None
     gates: Gates | None = None
+    rows_learned: int = 0  # since the parent
     swept: tuple[str, ...] = ()
 
 
@@ -82,6 +84,8 @@ class Driver:
     evaluations: Evaluations = field(init=False)
     attempts: int = 0
     map_epoch: int = 0
+    #: the head complete cut as last seen; this is its only writer, but for an operator's rollback
+    _head: Manifest | None = None
 
     def __post_init__(self) -> None:
         self.schedule = Schedule(self.config.interval_ms, self.config.event_interval_ms, self.config.retry_ms)
@@ -90,8 +94,11 @@ class Driver:
     # --- once ---
 
     def recover(self) -> None:
-        """Take up what a predecessor left: judge a head that was not, and say again what is published and held."""
-        head = self.catalogue.head()
+        """Take up what a predecessor left: judge a head that was not, and say again what is published and held.
+
+        Raises ValueError if the checkpoints are of another definition of the model, Damaged if what is held is.
+        """
+        self._head = head = self.catalogue.head()
         if head is None:
             return
         if head.spec.digest != self.definition.spec.digest:
@@ -125,13 +132,16 @@ class Driver:
         replies = self._look()
         if replies is None:
             return Step("unreachable", "a shard does not answer")
-        head = self.catalogue.head()
+        head = self._head
         missing = [shard for shard, reply in replies.items() if reply.progress is None]
         if missing and head is not None:
             return Step("not_restored", f"shards {missing} have not restored {head.name}")
         if missing:
             return self._begin(missing)
         standing = [reply.progress for reply in replies.values() if reply.progress is not None]
+        if self.schedule.due(self.time.now_ms(), standing, head) is None:
+            return Step("idle")
+        self._head = head = self.catalogue.head()  # an operator may have moved it (X4)
         due = self.schedule.due(self.time.now_ms(), standing, head)
         return Step("idle") if due is None else self._cut(due, head)
 
@@ -187,6 +197,7 @@ class Driver:
             total_ms=self.time.now_ms() - began,
             manifest=manifest,
             gates=gates,
+            rows_learned=sum(_rows(chain, head, end.progress) for chain in end.vector),
             swept=tuple(swept),
         )
 
@@ -264,6 +275,7 @@ class Driver:
         if problems:
             raise Damaged("; ".join(problems))
         self.catalogue.write_manifest(manifest)
+        self._head = manifest
         self.evaluations.take(manifest.vector)
         for shard in self.shards.values():
             _answer(shard.settle, model, marked.cut, manifest.sha256)
@@ -271,8 +283,7 @@ class Driver:
 
     def _evaluation(self, marked: Marked, parent: Manifest | None) -> Evaluation:
         """The sums up to the cut. Learners say them right after their pushes, so a short wait finds nearly all."""
-        before = {} if parent is None else parent.chains
-        expected = sum(_rows(chain, before, marked.progress) for chain in marked.vector)
+        expected = sum(_rows(chain, parent, marked.progress) for chain in marked.vector)
         until = self.time.now_ms() + self.config.evaluation_wait_ms
         while True:
             for record in self.outside.read_evaluations():
@@ -315,7 +326,7 @@ def _answer(call: Callable[..., R], *arguments: Any) -> R | None:
         return None
 
 
-def _rows(chain: str, before: Mapping[str, Any], progress: Mapping[int, Progress]) -> int:
+def _rows(chain: str, parent: Manifest | None, progress: Mapping[int, Progress]) -> int:
     """Rows learned on a chain since the parent."""
     now = next(iter(progress.values())).chains[chain].rows
-    return int(now - (before[chain].rows if chain in before else 0))
+    return now - (parent.chains[chain].rows if parent is not None and chain in parent.chains else 0)

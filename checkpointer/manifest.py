@@ -291,7 +291,7 @@ _PLAIN = (
 def _manifest(format_: int, body: dict[str, Any]) -> Manifest:
     return Manifest(
         **{name: body[name] for name in _PLAIN},
-        spec=_spec(body["spec"]),
+        spec=spec_from(body["spec"]),
         chains={
             chain: ChainProgress(at["end"], int(at["row_hash"], 16), at["barrier"], at["rows"])
             for chain, at in body["chains"].items()
@@ -303,7 +303,8 @@ def _manifest(format_: int, body: dict[str, Any]) -> Manifest:
     )
 
 
-def _spec(body: dict[str, Any]) -> ModelSpec:
+def spec_from(body: dict[str, Any]) -> ModelSpec:
+    """The inverse of `dataclasses.asdict`, also after a way through JSON."""
     dense = body["dense"]
     shapes = {name: tuple(shape) for name, shape in dense["shapes"].items()}
     return ModelSpec(

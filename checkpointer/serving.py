@@ -14,8 +14,11 @@ from checkpointer.manifest import Damaged, Manifest, Part, part_problem
 from checkpointer.replica import steps
 from checkpointer.request import Request, of_rows
 from learners.model import Scorer
+from paramserver.messages import ModelSpec
 from paramserver.part import Weights, weights
-from paramserver.partfile import decode_part
+from paramserver.partfile import decode_part, encode_part
+from paramserver.shard import Shard
+from paramserver.slots import SlotMap
 from paramserver.state import Snapshot
 from stream.events import Features
 
@@ -74,6 +77,17 @@ def load(catalogue: Catalogue, name: str, sha256: str | None = None) -> ServedMo
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{name}: its model config does not fit its weights: {error}") from error
     return ServedModel(manifest, merged, scorer)
+
+
+def rehearse(spec: ModelSpec, model_config: Mapping[str, Any]) -> float:
+    """Go the way of a checkpoint with a model that nobody has trained: from a shard through the bytes of a part to an
+    answer. Compiles, or takes from the cache, every kernel that `load` and `predict` need, before they are waited for.
+    """
+    shard = Shard(0, 1, SlotMap.even(1))
+    shard.begin(spec, {}, {name: np.zeros(shape, np.float32) for name, shape in spec.dense.shapes.items()})
+    blank = weights(decode_part(encode_part(shard.snapshot(spec.name))))
+    scorer = Scorer.from_weights(model_config, blank.tables, blank.dense)
+    return float(scorer.predict(of_rows([{}], scorer.model.encoder.features).columns)[0])
 
 
 def probe(served: ServedModel, golden: Sequence[Mapping[str, Any]] = ()) -> list[float]:

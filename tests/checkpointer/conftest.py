@@ -101,6 +101,16 @@ def model_config(**changes: Any) -> ModelConfig:
     return ModelConfig(**{**fields, **changes})
 
 
+def define_model(config: ModelConfig | None = None) -> Definition:
+    model = make_model(config or model_config())
+    return Definition(model.spec, model.config.to_dict(), dict(model.initial_dense()))
+
+
+@pytest.fixture(scope="session")
+def define() -> Callable[..., Definition]:
+    return define_model
+
+
 def train_checkpoint(
     catalogue: Catalogue,
     number: int,
@@ -131,7 +141,7 @@ def train_checkpoint(
         path = f"{model.name}/{number:08d}-c/part-{index}.safetensors"
         catalogue.files.write(path, data)
         infos.append(part_info(snapshot, catalogue.files.url(path), data))
-    definition = Definition(model.spec, model.config.to_dict(), {})
+    definition = define_model(model.config)
     whole = assemble(definition, number, "c", {"label/0": number + 1}, infos, parent, Evaluation(), number, "0.1.0")
     catalogue.write_manifest(whole)
     if outcome is not None:

@@ -1,0 +1,275 @@
+"""The checkpointer process: the driver over the log, the shards' ports, a store and a clean process (shell)."""
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+from checkpointer.announcement import Announcement, Ref
+from checkpointer.catalogue import Catalogue
+from checkpointer.config import CheckpointerConfig
+from checkpointer.driver import Driver, Step
+from checkpointer.gates import Findings
+from checkpointer.launcher import CleanProcess
+from checkpointer.manifest import Definition
+from checkpointer.metrics import CheckpointerMetrics, serve_metrics, write_role_file
+from checkpointer.store import open_store
+from learners.model import Model
+from paramserver.ports import ClockPort, ShardPort
+from stream.chain import label_chain
+from stream.config import StreamConfig
+from stream.log import Log, LogError, OffsetOutOfRange, Reader, Writer
+from stream.record import Partition, position
+
+T = TypeVar("T")
+R = TypeVar("R")
+_log = logging.getLogger(__name__)
+
+#: Announcements that may wait for the log. One a checkpoint: a log that is gone for longer stops the process.
+UNSENT_MAX = 1_000
+_EVALUATIONS_MAX = 5_000
+#: Pause before a shard that does not answer, or has not restored, is looked at again.
+_PATIENCE_MS = 100
+
+
+class Stopping(Exception):
+    """The process was told to stop. A hold runs out by itself, a mark is replaced by the next one (X1)."""
+
+
+class Surroundings:
+    """`driver.Outside` and `driver.Time` over real things. Belongs to one thread."""
+
+    def __init__(
+        self,
+        stream: StreamConfig,
+        config: CheckpointerConfig,
+        log: Log,
+        clean: CleanProcess,
+        metrics: CheckpointerMetrics,
+        stop: threading.Event,
+    ) -> None:
+        self.stream, self.config, self.log, self.clean, self.metrics, self.stop = (
+            stream,
+            config,
+            log,
+            clean,
+            metrics,
+            stop,
+        )
+        self.unsent: deque[Announcement] = deque()
+        self._writer: Writer | None = None
+        self._evaluations: Reader | None = None
+        self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="shards")
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def sleep_ms(self, ms: int) -> None:
+        if self.stop.wait(ms / 1_000):
+            raise Stopping
+
+    def each(self, call: Callable[[T], R], items: list[T]) -> list[R]:
+        if len(items) == 1:
+            return [call(items[0])]
+        futures = [self._pool.submit(call, item) for item in items]
+        for future in futures:
+            future.exception()  # let all end: a part half written must not outlive its cut's verdict
+        return [future.result() for future in futures]
+
+    def check(self, ref: Ref) -> Findings:
+        return self.clean.check(ref)
+
+    def first_vector(self) -> dict[str, int]:
+        """The first (or next) offset of every partition of `impressions`, as a position. Raises Unavailable."""
+        topic = self.stream.impressions
+        partitions = [Partition(topic, p) for p in range(self.stream.partitions)]
+        reader = self.log.reader()
+        try:
+            ask = reader.beginning_offsets if self.config.begin == "beginning" else reader.end_offsets
+            offsets = ask(partitions)
+        finally:
+            reader.close()
+        return {label_chain(p.partition): position(offset) for p, offset in offsets.items()}
+
+    # --- checkpoints ---
+
+    def announce(self, announcement: Announcement) -> None:
+        self.unsent.append(announcement)
+        if len(self.unsent) > UNSENT_MAX:
+            raise RuntimeError(f"{len(self.unsent)} announcements wait for the log: {self.stream.bootstrap_servers}")
+        self.send()
+
+    def send(self) -> None:
+        """Say what was not said yet, in order. After a failed send it is said again by a new writer: a repeat changes
+        nothing."""
+        while self.unsent:
+            said = self.unsent[0]
+            headers = (("model", said.model.encode()), ("barrier", str(said.barrier).encode()))
+            try:
+                if self._writer is None:
+                    self._writer = self.log.writer()
+                partition = Partition(self.stream.checkpoints, 0)
+                self._writer.append(partition, said.encode(), said.model.encode(), headers, self.now_ms())
+                self._writer.flush(self.stream.request_timeout_ms)
+            except LogError as error:
+                _log.warning("checkpoints topic: %s; said again later", error)
+                if self._writer is not None:
+                    self._writer.close()
+                self._writer = None
+                break
+            self.unsent.popleft()
+        self.metrics.unsent.set(len(self.unsent))
+
+    # --- evaluations ---
+
+    def read_evaluations(self) -> Iterator[Mapping[str, Any]]:
+        """New records; the first read begins at the beginning, since what a head has counted is told by its vector."""
+        try:
+            if self._evaluations is None:
+                self._open_evaluations()
+            assert self._evaluations is not None
+            polled = self._evaluations.poll(_EVALUATIONS_MAX, 1)
+        except OffsetOutOfRange as error:
+            assert self._evaluations is not None
+            self._evaluations.seek(error.partition, error.first)
+            return
+        except LogError as error:
+            _log.warning("evaluations topic: %s", error)
+            return
+        for records in polled.values():
+            for record in records:
+                yield from self._evaluation(record.value)
+
+    def _open_evaluations(self) -> None:
+        reader = self.log.reader()
+        topic = self.stream.evaluations
+        partitions = [Partition(topic, p) for p in range(self.log.partitions(topic))]
+        try:
+            reader.assign(partitions)
+            for partition, offset in reader.beginning_offsets(partitions).items():
+                reader.seek(partition, offset)
+        except LogError:
+            reader.close()
+            raise
+        self._evaluations = reader
+
+    def _evaluation(self, value: bytes | None) -> Iterator[Mapping[str, Any]]:
+        try:
+            body = json.loads(value or b"")
+        except ValueError:
+            body = None
+        outcome = "read" if isinstance(body, dict) else "unreadable"
+        self.metrics.evaluations.labels(outcome=outcome).inc()
+        if isinstance(body, dict):
+            yield body
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.clean.close()
+        for end in (self._writer, self._evaluations):
+            if end is not None:
+                end.close()
+
+
+def definition(model: Model, schema: str = "") -> Definition:
+    """What a manifest carries of a model."""
+    return Definition(model.spec, model.config.to_dict(), dict(model.initial_dense()), schema)
+
+
+def run(
+    config: CheckpointerConfig,
+    model: Model,
+    stream: StreamConfig,
+    shards: Mapping[int, ShardPort],
+    clock: ClockPort,
+    log: Log,
+    stop: threading.Event,
+    *,
+    schema: str = "",
+    run_dir: str = "",
+    index: int = 0,
+) -> None:
+    """Take checkpoints of one model until `stop` is set. Raises ValueError if those there are of another definition."""
+    metrics = CheckpointerMetrics()
+    if run_dir:
+        write_role_file(run_dir, "checkpointer", index, metrics_port=serve_metrics(metrics))
+    what = definition(model, schema)
+    clean = CleanProcess(config.root, what, config.gate_timeout_ms, config.golden)
+    clean.start()
+    around = Surroundings(stream, config, log, clean, metrics, stop)
+    catalogue = Catalogue(open_store(config.root), model.name)
+    driver = Driver(config, what, dict(shards), clock, catalogue, around, around, code_version())
+    try:
+        driver.recover()
+        _log.info("checkpoints of %s in %s, head %s", model.name, config.root, catalogue.head())
+        while not stop.is_set():
+            _turn(driver, around, metrics)
+    except Stopping:
+        _log.info("stopped within a cut: its hold runs out by itself")
+    finally:
+        around.close()
+
+
+def _turn(driver: Driver, around: Surroundings, metrics: CheckpointerMetrics) -> None:
+    """One step, its metrics, and the pause after it."""
+    try:
+        step = driver.step()
+    except LogError as error:
+        step = Step("unreachable", str(error))
+    around.send()
+    _record(step, metrics)
+    if step.outcome == "idle":
+        around.sleep_ms(driver.config.poll_ms)
+    elif step.outcome in ("unreachable", "not_restored"):
+        _log.log(logging.DEBUG, "%s: %s", step.outcome, step.detail)
+        around.sleep_ms(_PATIENCE_MS)
+    elif step.outcome == "abandoned":
+        _log.warning("cut abandoned (%s): %s", step.reason, step.detail)
+
+
+def _record(step: Step, metrics: CheckpointerMetrics) -> None:
+    metrics.waits_for("idle" if step.outcome in ("idle", "begun", "published", "rejected") else "cut")
+    if step.due is not None:
+        metrics.attempts.labels(reason=step.due.reason).inc()
+        metrics.cut_hold_ms.observe(step.hold_ms)
+        metrics.cut_seconds.observe(step.cut_ms / 1_000)
+    if step.outcome == "abandoned":
+        metrics.abandoned.labels(reason=step.reason).inc()
+    manifest, gates = step.manifest, step.gates
+    if manifest is None or gates is None:
+        return
+    metrics.publish_seconds.observe(step.total_ms / 1_000)
+    metrics.checkpoints.labels(outcome=gates.outcome).inc()
+    for gate in gates.results:
+        metrics.gates.labels(gate=gate.gate, passed=str(gate.passed).lower()).inc()
+    metrics.swept.inc(len(step.swept))
+    metrics.data_time_ms.set(manifest.event_time_max_ms)
+    metrics.barrier.set(manifest.barrier)
+    metrics.bytes.set(sum(part.bytes for part in manifest.parts))
+    metrics.rows.set(sum(part.rows for part in manifest.parts))
+    metrics.records_in.inc(step.rows_learned)
+    if gates.passed:
+        metrics.records_out.inc(step.rows_learned)
+        metrics.number.set(manifest.number)
+        metrics.created_ms.set(manifest.created_ms)
+    _log.info(
+        "checkpoint %s %s in %d ms (cut %d, held %d): %s",
+        manifest.name,
+        gates.outcome,
+        step.total_ms,
+        step.cut_ms,
+        step.hold_ms,
+        gates.reason or f"vector {manifest.vector}",
+    )
+
+
+def code_version() -> str:
+    try:
+        return version("everspun")
+    except PackageNotFoundError:
+        return "unknown"
