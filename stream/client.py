@@ -114,7 +114,9 @@ class Probe:
         return {p: found[theirs(p)] for p in partitions}
 
     def _new_consumer(self, **changed: Any) -> KafkaConsumer:
-        return KafkaConsumer(**{**consumer_settings(self._config), **changed})
+        # Without fetch sessions: in one, a broker leaves out the partitions where nothing changed.
+        whole = {"enable_incremental_fetch_sessions": False}
+        return KafkaConsumer(**{**consumer_settings(self._config), **whole, **changed})
 
     def close(self) -> None:
         consumer, self._consumer = self._consumer, None

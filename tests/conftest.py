@@ -18,11 +18,14 @@ settings.load_profile("everspun")
 def broker_of_kind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Broker]]:
     """Brokers by kind ("embedded", "kafka"), each started when first asked for, ended with the session.
 
-    One that cannot be had on this machine skips at a desk and fails where CI=true.
+    EVERSPUN_KAFKA=host:port names a running Apache Kafka to be used instead of a started one. A kind that cannot be
+    had on this machine skips at a desk and fails where CI=true.
     """
     running: dict[str, Broker] = {}
 
     def get(kind: str) -> Broker:
+        if kind == "kafka" and "EVERSPUN_KAFKA" in os.environ:
+            return start_broker(os.environ["EVERSPUN_KAFKA"], tmp_path_factory.getbasetemp())
         if kind not in running:
             reason = {"embedded": why_not_embedded, "kafka": why_not_kafka}[kind]()
             if reason is not None:
