@@ -1,44 +1,54 @@
-"""The wiring: one function a role, from the config to the package that does the work."""
+"""The wiring: one function a role, from the config to the package that does the work.
+
+Imports stand inside the functions: a process of one role loads only its own libraries.
+"""
 
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from checkpointer import http as replica_http
-from checkpointer import service as checkpointer_service
-from checkpointer.catalogue import Catalogue
-from checkpointer.store import open_store
 from everspun.config import Config
-from learners.model import make_model
-from paramserver import service as shard_service
-from paramserver.store import StateDir, read_part
 from stream.kafka import KafkaLog
+
+if TYPE_CHECKING:
+    from paramserver.service import Restored
 
 Role = Callable[[Config, int, threading.Event], None]
 
 
 def shard(config: Config, index: int, stop: threading.Event) -> None:
     """A shard restores its model from the head complete cut (X2), whichever shards wrote it."""
+    from paramserver import service
+    from paramserver.store import StateDir
+
     with contextlib.closing(StateDir(config.run.dir, index)) as state:
         incarnation = state.next_incarnation()
         restored = head_cut(config)
-        shard_service.run(
-            config.paramserver, config.run.shards, index, incarnation, config.run.dir, stop, restored=restored
-        )
+        service.run(config.paramserver, config.run.shards, index, incarnation, config.run.dir, stop, restored=restored)
 
 
-def head_cut(config: Config) -> list[shard_service.Restored]:
+def head_cut(config: Config) -> list["Restored"]:
     """The parts of the newest checkpoint that is whole, or nothing for a model that has not begun."""
+    from checkpointer.catalogue import Catalogue
+    from checkpointer.store import open_store
+    from paramserver.service import Restored
+    from paramserver.store import read_part
+
     catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
     manifest = catalogue.head(verify=True)
     if manifest is None:
         return []
     parts = [read_part(catalogue.part_url(manifest, part.shard)) for part in manifest.parts]
-    return [shard_service.Restored(parts, manifest.sha256)]
+    return [Restored(parts, manifest.sha256)]
 
 
 def replica(config: Config, index: int, stop: threading.Event) -> None:
-    replica_http.run(
+    from checkpointer import http
+
+    http.run(
         config.serving,
         config.checkpointer.root,
         config.model.name,
@@ -50,3 +60,60 @@ def replica(config: Config, index: int, stop: threading.Event) -> None:
         run_dir=config.run.dir,
         index=index,
     )
+
+
+def labeler(config: Config, index: int, stop: threading.Event) -> None:
+    """Without a fraud process labels do not wait for verdicts."""
+    from labeler import service
+
+    settings = config.labeler
+    if config.run.fraud == 0:
+        settings = dataclasses.replace(settings, await_verdicts=False)
+    service.run(config.stream, settings, config.fraud, config.run.dir, index, stop)
+
+
+def fraud(config: Config, index: int, stop: threading.Event) -> None:
+    from labeler import app
+
+    app.run(KafkaLog(config.stream), config.stream, config.fraud, Path(config.run.dir), index, stop)
+
+
+def learner(config: Config, index: int, stop: threading.Event) -> None:
+    from learners import worker
+
+    worker.run(
+        config.stream, config.model, config.learners, config.paramserver, config.run.shards, config.run.dir, index, stop
+    )
+
+
+def checkpointer(config: Config, index: int, stop: threading.Event) -> None:
+    from checkpointer import service
+    from learners.model import make_model
+    from paramserver.client import connect
+
+    shards, clock = connect(config.paramserver, config.run.dir, config.run.shards)
+    with contextlib.ExitStack() as stack:
+        stack.callback(clock.close)
+        for port in shards.values():
+            stack.callback(port.close)
+        service.run(
+            config.checkpointer,
+            make_model(config.model),
+            config.stream,
+            shards,
+            clock,
+            KafkaLog(config.stream),
+            stop,
+            run_dir=config.run.dir,
+            index=index,
+        )
+
+
+ROLES: dict[str, Role] = {
+    "shard": shard,
+    "checkpointer": checkpointer,
+    "fraud": fraud,
+    "labeler": labeler,
+    "learner": learner,
+    "replica": replica,
+}
