@@ -1,0 +1,172 @@
+"""From the columns of an impression to what a model reads: 64-bit keys and numbers.
+
+A categorical feature becomes a key: the hash of its value, seeded by its name and the model's seed, so no vocabulary
+is kept and no two features share a key. "" (missing) is a value like any other. A numeric feature keeps its raw value;
+a missing one (NaN) takes a stated value. What serving does not have, such as the position on the page, takes its
+stated value there. Key 0 is never made.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple, TypeAlias
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from learners.config import CROSS, ModelConfig
+from stream.events import CATEGORICAL, FEATURE_PREFIX, NUMERIC, FeatureColumn, Features
+from stream.keys import hash_string, hash_strings, mix
+
+Keys = npt.NDArray[np.uint64]
+Floats = npt.NDArray[np.float32]
+#: Table -> for every row and column, (n, width), the index of its key among the distinct ones.
+Places = dict[str, npt.NDArray[np.int64]]
+Columns: TypeAlias = pa.RecordBatch | pa.Table
+
+#: Columns that every impression has, beside the declared features.
+STRINGS = ("source", "vendor", "item")
+NUMBERS = ("shown_at",)
+_SEED_MAX = 1 << 64
+
+
+class Encoded(NamedTuple):
+    """`keys[i, f]` of the categorical features and `numbers[i, g]` of the numeric ones, in the model's order."""
+
+    keys: Keys  # (n, features)
+    numbers: Floats  # (n, numeric features)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def slice(self, start: int, end: int) -> "Encoded":
+        return Encoded(self.keys[start:end], self.numbers[start:end])
+
+
+class Encoder:
+    """Encodes columns for one model."""
+
+    def __init__(self, config: ModelConfig):
+        self.config = config
+        self.categorical, self.numeric = config.categorical, config.numeric
+        self._seeds = {name: _seed(name, config.seed) for name in config.categorical}
+        for name in config.categorical:
+            for part in name.split(CROSS):
+                self._seeds.setdefault(part, _seed(part, config.seed))
+        self._serving = dict(config.serving)
+
+    @property
+    def features(self) -> Features:
+        """The declared features that the model uses."""
+        columns = [part for name in self.categorical for part in name.split(CROSS)]
+        strings = [c for c in dict.fromkeys(columns) if c not in STRINGS + NUMBERS]
+        numbers = [c for c in self.numeric if c not in NUMBERS]
+        return (*(FeatureColumn(c, CATEGORICAL) for c in strings), *(FeatureColumn(c, NUMERIC) for c in numbers))
+
+    def check_declared(self, declared: Features) -> None:
+        """Raises ValueError naming a feature that the model uses and the stream does not declare so."""
+        known = {f.name: f.kind for f in declared}
+        for feature in self.features:
+            if known.get(feature.name) != feature.kind:
+                raise ValueError(
+                    f"model {self.config.name!r} uses the {feature.kind} feature {feature.name!r}; [stream] declares"
+                    f" {sorted(known)}: declare it in {feature.kind}_features"
+                )
+
+    def encode(self, columns: Columns, serving: bool = False) -> Encoded:
+        """The rows of `examples`, or of a request when `serving`; columns as in `stream.events`, no nulls."""
+        rows = columns.num_rows
+        hashed: dict[str, Keys] = {}
+        keys = np.empty((rows, len(self.categorical)), np.uint64)
+        for f, name in enumerate(self.categorical):
+            parts = [self._hash(columns, part, hashed, serving) for part in name.split(CROSS)]
+            keys[:, f] = parts[0] if len(parts) == 1 else _cross(parts[0], parts[1], np.uint64(self._seeds[name]))
+        numbers = np.empty((rows, len(self.numeric)), np.float32)
+        for g, name in enumerate(self.numeric):
+            numbers[:, g] = self._number(columns, name, serving)
+        return Encoded(keys, numbers)
+
+    def _hash(self, columns: Columns, name: str, hashed: dict[str, Keys], serving: bool) -> Keys:
+        if name not in hashed:
+            seed = self._seeds[name]
+            if serving and name in self._serving:
+                column = pa.array([f"{self._serving[name]:g}"] * columns.num_rows, pa.string())
+            else:
+                column = _column(columns, name)
+            if not pa.types.is_string(column.type) and not pa.types.is_dictionary(column.type):
+                column = column.cast(pa.string())
+            out = hash_strings(column, seed)
+            out[out == 0] = 1
+            hashed[name] = out
+        return hashed[name]
+
+    def _number(self, columns: Columns, name: str, serving: bool) -> Floats:
+        if serving and name in self._serving:
+            raw = np.full(columns.num_rows, self._serving[name], np.float32)
+        else:
+            raw = _column(columns, name).to_numpy().astype(np.float32)
+        raw = np.where(np.isnan(raw), np.float32(self.config.missing.get(name, 0.0)), raw)
+        if self.config.transforms.get(name) == "log1p":
+            raw = np.copysign(np.log1p(np.abs(raw)), raw)
+        return raw.astype(np.float32)
+
+
+def numeric_keys(names: Iterable[str], seed: int) -> Keys:
+    """The key of the weight that multiplies each numeric feature of a logistic regression, (m,) uint64."""
+    return np.array([hash_string(name, _seed("numeric", seed)) or 1 for name in names], np.uint64)
+
+
+def unique_keys(keys: Keys) -> tuple[Keys, npt.NDArray[np.int64]]:
+    """The distinct keys, rising, and for every element its place among them (in the shape of `keys`). No key is 0."""
+    flat = np.ascontiguousarray(keys).reshape(-1)
+    place = np.empty(len(flat), np.int64)
+    found = np.empty(len(flat), np.uint64)
+    distinct = found[: _distinct(flat, found, place)]
+    order = np.argsort(distinct)
+    rank = np.empty(len(distinct), np.int64)
+    rank[order] = np.arange(len(distinct))
+    return distinct[order], rank[place].reshape(keys.shape)
+
+
+def _seed(name: str, seed: int) -> int:
+    return hash_string(name, (seed * 0x9E3779B97F4A7C15 + 1) % _SEED_MAX)
+
+
+def _column(columns: Columns, name: str) -> pa.Array:
+    column = columns.column(name if name in STRINGS + NUMBERS else FEATURE_PREFIX + name)
+    if isinstance(column, pa.ChunkedArray):
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return column
+
+
+@numba.njit(cache=True, nogil=True)
+def _cross(a: Keys, b: Keys, seed: np.uint64) -> Keys:
+    """The key of a pair; (a, b) and (b, a) differ."""
+    out = np.empty(len(a), np.uint64)
+    for i in range(len(a)):
+        h = mix(mix(a[i] ^ seed) + b[i])
+        out[i] = h if h != 0 else np.uint64(1)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _distinct(keys: Keys, found: Keys, place: npt.NDArray[np.int64]) -> int:
+    """Number the distinct keys in order of appearance, by an open-addressing table in which 0 is empty."""
+    size = 16
+    while size < 2 * len(keys):
+        size *= 2
+    mask = np.uint64(size - 1)
+    cells = np.zeros(size, np.uint64)
+    numbers = np.empty(size, np.int64)
+    count = 0
+    for i in range(len(keys)):
+        at = mix(keys[i]) & mask
+        while cells[at] != 0 and cells[at] != keys[i]:
+            at = (at + np.uint64(1)) & mask
+        if cells[at] == 0:
+            cells[at] = keys[i]
+            numbers[at] = count
+            found[count] = keys[i]
+            count += 1
+        place[i] = numbers[at]
+    return count

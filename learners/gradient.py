@@ -1,0 +1,133 @@
+"""From the rows of a batch and what was pulled for them to what is pushed: predictions, gradient, row hash.
+
+A gradient is the sum over the batch of each key's gradient (or the mean: `reduction`), with the examples' weights. It
+is looked at whole before anything is sent: a batch with a value that is not finite is pushed empty, with the reason,
+to every shard (S4). Its row hash covers all rows of its range all the same: h says what was read, the reason what was
+not usable.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from learners.features import Encoded, Floats, Keys, Places, unique_keys
+from learners.model import Model, clip
+from paramserver.messages import Rows
+from stream.rowhash import row_hash_sum
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows, encoded once. `keys[table]` (m,) are distinct and rising; `places[table]` (n, width) index them."""
+
+    rows: pa.RecordBatch
+    encoded: Encoded
+    keys: dict[str, Keys]
+    places: Places
+
+
+@dataclass(frozen=True)
+class Computed:
+    """The gradient of one range. With a `reason`, `keys`, `gradients` and `dense` are empty (S4)."""
+
+    rows: pa.RecordBatch | None
+    prediction: Floats = field(default_factory=lambda: np.empty(0, np.float32))
+    keys: dict[str, Keys] = field(default_factory=dict)
+    gradients: dict[str, Rows] = field(default_factory=dict)
+    dense: dict[str, Floats] = field(default_factory=dict)
+    row_hash: int = 0
+    event_time_max_ms: int = 0
+    reason: str = ""
+
+    @property
+    def row_count(self) -> int:
+        return 0 if self.rows is None else int(self.rows.num_rows)
+
+
+#: What is pushed for a range without rows.
+EMPTY = Computed(None)
+
+
+def rows_between(rows: pa.RecordBatch, start: int, end: int) -> pa.RecordBatch:
+    """The rows with position in `[start, end)`; positions rise."""
+    positions = rows.column("position").to_numpy()
+    first, last = positions.searchsorted(start), positions.searchsorted(end)
+    return rows.slice(int(first), int(last - first))
+
+
+def prepare(model: Model, rows: pa.RecordBatch) -> Prepared:
+    """Encode rows of `examples` and find their distinct keys."""
+    encoded = model.encoder.encode(rows)
+    distinct, places = {}, {}
+    for table, keys in model.kind.keys(encoded).items():
+        distinct[table], places[table] = unique_keys(keys)
+    return Prepared(rows, encoded, distinct, places)
+
+
+def part(
+    model: Model, prepared: Prepared, pulled: dict[str, Rows], start: int, end: int
+) -> tuple[Prepared, dict[str, Rows]]:
+    """The same for the rows with position in `[start, end)` alone, with their share of what was pulled."""
+    rows = rows_between(prepared.rows, start, end)
+    if rows.num_rows == prepared.rows.num_rows:
+        return prepared, pulled
+    piece = prepare(model, rows)
+    return piece, {t: pulled[t][np.searchsorted(prepared.keys[t], keys)] for t, keys in piece.keys.items()}
+
+
+def compute(model: Model, prepared: Prepared, pulled: dict[str, Rows], dense: dict[str, Floats]) -> Computed:
+    """Predict and differentiate. `pulled[table]` (m, dim) belongs to `prepared.keys[table]`."""
+    rows = prepared.rows
+    if rows.num_rows == 0:
+        return EMPTY
+    label = rows.column("label").to_numpy().astype(np.float32)
+    weight = rows.column("weight").to_numpy()
+    if model.config.reduction == "mean":
+        weight = weight / np.float32(rows.num_rows)
+    p, gradients, dense_gradients = model.kind.differentiate(
+        prepared.places, pulled, dense, prepared.encoded.numbers, label, weight
+    )
+    row_hash, event_time_max_ms = row_hash_sum(rows), int(rows.column("ts_ms").to_numpy().max())
+    reason = not_finite(model, prepared, pulled, p, gradients, dense_gradients)
+    if reason:
+        # Predictions that are not finite say nothing; the batch is not scored.
+        return Computed(rows, np.empty(0, np.float32), {}, {}, {}, row_hash, event_time_max_ms, reason)
+    return Computed(rows, clip(p), prepared.keys, gradients, dense_gradients, row_hash, event_time_max_ms)
+
+
+def not_finite(
+    model: Model,
+    prepared: Prepared,
+    pulled: dict[str, Rows],
+    prediction: Floats,
+    gradients: dict[str, Rows],
+    dense: dict[str, Floats],
+) -> str:
+    """Why this gradient must not be pushed, naming the feature; "" if it may. Causes before effects."""
+    for array in (prediction, *gradients.values(), *dense.values()):
+        if not np.isfinite(array).all():
+            break
+    else:
+        return ""
+    for g, name in enumerate(model.encoder.numeric):
+        if not np.isfinite(prepared.encoded.numbers[:, g]).all():
+            return f"feature {name}: a value is infinite"
+    if not np.isfinite(prepared.rows.column("weight").to_numpy()).all():
+        return "weight: a value is not finite"
+    for what, arrays in (("weight", pulled), ("gradient", gradients)):
+        for table, array in arrays.items():
+            bad = ~np.isfinite(array).all(axis=1)
+            if bad.any():
+                return f"feature {_feature(model, prepared, table, bad)}: a {what} is not finite"
+    for name, array in dense.items():
+        if not np.isfinite(array).all():
+            return f"dense array {name}: the gradient is not finite"
+    return "the prediction is not finite"
+
+
+def _feature(model: Model, prepared: Prepared, table: str, bad: npt.NDArray[np.bool_]) -> str:
+    """The feature of the first bad key."""
+    _, columns = np.nonzero(bad[prepared.places[table]])
+    return model.kind.column_name(table, int(columns[0]))

@@ -1,0 +1,144 @@
+"""A model: what the shards must know of it, its forward and its gradient. One definition for learners, gates, replicas.
+
+`make_model(config)` gives the `Model`; `Scorer` answers requests with the weights of a checkpoint. A kind is a class
+with the methods of `Kind`; torch is imported only for a kind that needs it. A kind of your own is one more entry of
+`_kind`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from learners.config import ModelConfig
+from learners.features import Columns, Encoded, Encoder, Floats, Keys, Places, unique_keys
+from learners.logistic import Logistic
+from paramserver.init import fill_unknown
+from paramserver.messages import DenseSpec, ModelSpec, Rows, TableSpec
+
+#: Predictions stay this far from 0 and 1, so that their log loss is finite.
+PROBABILITY_MIN = np.float32(1e-7)
+
+
+class Kind(Protocol):
+    """The shape of a model.
+
+    `places[table]` (n, width) int64 says which of `rows[table]` (m, dim) each of a row's keys has; `numbers` (n, g).
+    """
+
+    @property
+    def tables(self) -> tuple[TableSpec, ...]: ...
+
+    @property
+    def dense(self) -> DenseSpec: ...
+
+    def initial_dense(self) -> dict[str, Floats]: ...
+
+    def keys(self, encoded: Encoded) -> dict[str, Keys]:
+        """Table -> keys (n, width) of the rows; a table's width never changes."""
+
+    def column_name(self, table: str, column: int) -> str:
+        """The feature that a column of `keys` comes from."""
+
+    def predict(self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats) -> Floats:
+        """Probabilities (n,) float32."""
+
+    def differentiate(
+        self,
+        places: Places,
+        rows: dict[str, Rows],
+        dense: dict[str, Floats],
+        numbers: Floats,
+        label: Floats,
+        weight: Floats,
+    ) -> tuple[Floats, dict[str, Rows], dict[str, Floats]]:
+        """(probabilities, gradient by every row of every table, gradient by every dense array) of the sum over rows
+        of weight x log loss."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's definition. `spec.digest` covers the whole config: under one name there is one definition."""
+
+    config: ModelConfig
+    kind: Kind
+    encoder: Encoder
+    spec: ModelSpec
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    def initial_dense(self) -> dict[str, Floats]:
+        """Dense arrays as `begin` takes them: a function of the config alone."""
+        return self.kind.initial_dense()
+
+
+def make_model(config: ModelConfig) -> Model:
+    """Raises ValueError for a config that cannot be."""
+    kind = _kind(config)
+    raw = json.dumps(config.to_dict(), sort_keys=True, separators=(",", ":")).encode()
+    digest = hashlib.blake2b(raw, digest_size=8).hexdigest()
+    return Model(config, kind, Encoder(config), ModelSpec(config.name, digest, kind.tables, kind.dense))
+
+
+def _kind(config: ModelConfig) -> Kind:
+    if config.kind == "lr":
+        return Logistic(config)
+    from learners.mlp import Perceptron  # torch, which an lr must not need
+
+    return Perceptron(config)
+
+
+def clip(probability: Floats) -> Floats:
+    return np.clip(probability, PROBABILITY_MIN, np.float32(1) - PROBABILITY_MIN)
+
+
+class Scorer:
+    """A model with the weights of one checkpoint: what a replica and the gates ask."""
+
+    def __init__(self, model: Model, tables: Mapping[str, tuple[Keys, Rows]], dense: Mapping[str, Floats]):
+        """`tables[name]`: keys (m,) rising and their weights (m, dim). Raises ValueError where they do not fit."""
+        self.model = model
+        for table in model.spec.tables:
+            if table.name not in tables:
+                raise ValueError(f"model {model.name!r}: the checkpoint lacks table {table.name!r}")
+            keys, rows = tables[table.name]
+            if rows.shape != (len(keys), table.dim):
+                raise ValueError(f"table {table.name!r}: rows {rows.shape}, expected {(len(keys), table.dim)}")
+        for name, shape in model.spec.dense.shapes.items():
+            if name not in dense or dense[name].shape != tuple(shape):
+                raise ValueError(f"model {model.name!r}: the checkpoint lacks dense array {name!r} of shape {shape}")
+        self.tables, self.dense = dict(tables), {name: dense[name] for name in model.spec.dense.shapes}
+
+    @staticmethod
+    def from_weights(
+        model_config: Mapping[str, Any], tables: Mapping[str, tuple[Keys, Rows]], dense: Mapping[str, Floats]
+    ) -> "Scorer":
+        """Of a manifest's `model_config` (`ModelConfig.to_dict`) and the weights of its parts."""
+        return Scorer(make_model(ModelConfig.from_dict(dict(model_config))), tables, dense)
+
+    def predict(self, columns: Columns, serving: bool = True) -> Floats:
+        """Probabilities (n,) float32 in (0, 1). Unknown keys have their initial weights, as on a shard (S3)."""
+        encoded = self.model.encoder.encode(columns, serving)
+        places, rows = {}, {}
+        for name, keys in self.model.kind.keys(encoded).items():
+            distinct, places[name] = unique_keys(keys)
+            rows[name] = self._rows(name, distinct)
+        return clip(self.model.kind.predict(places, rows, self.dense, encoded.numbers))
+
+    def _rows(self, name: str, wanted: Keys) -> Rows:
+        spec = next(t for t in self.model.spec.tables if t.name == name)
+        keys, rows = self.tables[name]
+        at = np.searchsorted(keys, wanted)
+        at[at == len(keys)] = 0
+        known = keys[at] == wanted if len(keys) else np.zeros(len(wanted), bool)
+        found = np.where(known, at, -1)
+        out = np.empty((len(wanted), spec.dim), np.float32)
+        if len(keys):
+            out[:] = rows[at]
+        fill_unknown(out, wanted, found, np.uint64(spec.seed), np.float32(spec.init_scale), spec.dim)
+        return out
