@@ -8,24 +8,28 @@ tables stand. One step: rows -> changelog acknowledged -> verdicts acknowledged 
 
 import asyncio
 import contextlib
+import json
 import logging
+import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import faust
 from faust.types import TP
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
-from labeler.fraud import FraudFilter, Step
+from labeler.fraud import FraudCounts, FraudFilter, Step
 from labeler.fraud_config import FraudConfig
 from labeler.fraud_tables import Json, Tables
+from labeler.producer import VerdictSender
 from labeler.signals import Signal, decode_signal
 from stream.config import StreamConfig
-from stream.log import Log, LogError, Writer
-from stream.record import Partition, Record
-from stream.verdicts import Verdict, Watermark, encode_verdict, input_name
+from stream.log import Log, LogError
+from stream.record import Record
+from stream.verdicts import input_name
 
 logger = logging.getLogger(__name__)
 
@@ -56,48 +60,81 @@ class FaustTable:
         return len(self._table)
 
 
-class VerdictSender:
-    """The one ordered producer of `verdicts`, on a thread of its own. After a failed send it is dropped (C5)."""
+class FraudMetrics:
+    """What the filter shows of itself. Updated after each step, on Faust's thread; scraped over loopback."""
 
-    def __init__(self, log: Log, stream: StreamConfig) -> None:
-        self._log = log
-        self._partition = Partition(stream.verdicts, 0)
-        self._timeout_ms = stream.request_timeout_ms
-        self._writer: Writer | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="verdicts")
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._in = self._counter("everspun_records_in_total", "events counted from signals, rows")
+        self._out = self._counter("everspun_records_out_total", "verdicts and watermarks acknowledged")
+        self._data_time = self._gauge("everspun_data_time_ms", "arrivals below it are judged on every input")
+        self._waiting = self._gauge("everspun_waiting", "1 for what the filter waits for now", "reason")
+        self._verdicts = self._counter("everspun_fraud_verdicts_total", "verdicts acknowledged, by rule", "rule")
+        self._watermark = self._gauge("everspun_fraud_watermark_ms", "arrivals below it are judged", "input")
+        self._settled = self._gauge("everspun_fraud_settled_ms", "event time below which all cells are judged")
+        self._rows = self._gauge("everspun_fraud_table_rows", "rows of a table", "table")
+        self._signals = self._counter("everspun_fraud_signals_total", "records of signals by what they were", "kind")
+        self._unknown = self._counter("everspun_fraud_unknown_total", "records of inputs that could not be read (L5)")
+        self._stale = self._counter("everspun_fraud_stale_total", "events of windows already forgotten")
+        self._gaps = self._gauge("everspun_fraud_reads_again", "times records were sought again that Faust passed over")
+        self._failures = self._gauge("everspun_fraud_send_failures", "sends of verdicts that failed (C5)")
+        self._seen: tuple[FraudFilter | None, FraudCounts] = (None, FraudCounts())
+        self.waits_for("idle")
 
-    async def send(self, records: Sequence[Verdict | Watermark]) -> None:
-        """Returns once the log holds them all, in this order. Raises LogError."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._send, records)
+    def waits_for(self, reason: str) -> None:
+        for known in ("idle", "none"):
+            self._waiting.labels(known).set(known == reason)
 
-    async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._drop)
-        self._thread.shutdown()
+    def on_step(self, filter: FraudFilter, step: Step, judge: "Judge") -> None:
+        now, before = filter.counts, self._seen[1] if self._seen[0] is filter else FraudCounts()
+        self._seen = (filter, replace(now))
+        self._in.inc(now.events - before.events)
+        self._out.inc(len(step.verdicts) + len(step.watermarks))
+        for verdict in step.verdicts:
+            self._verdicts.labels(verdict.rule).inc()
+        for kind in ("signals", "repeats", "dangling", "strangers"):
+            self._signals.labels(kind).inc(getattr(now, kind) - getattr(before, kind))
+        self._unknown.inc(now.unknown - before.unknown)
+        self._stale.inc(now.stale - before.stale)
+        for name, watermark_ms in filter.watermarks.items():
+            self._watermark.labels(name).set(watermark_ms)
+        self._data_time.set(min(filter.watermarks.values()))
+        self._settled.set(filter.settled_ms)
+        for name, rows in filter.rows.items():
+            self._rows.labels(name).set(rows)
+        self._gaps.set(judge.reads_again)
+        self._failures.set(judge.send_failures)
 
-    def _send(self, records: Sequence[Verdict | Watermark]) -> None:
-        try:
-            if self._writer is None:
-                self._writer = self._log.writer()
-            for record in records:
-                entity = record.id if isinstance(record, Verdict) else record.input
-                self._writer.append(self._partition, encode_verdict(record), entity.encode())
-            self._writer.flush(self._timeout_ms)
-        except LogError:
-            self._drop()
-            raise
+    def serve(self, run_dir: Path, index: int) -> None:
+        """Serve `/metrics`, and write `<run_dir>/roles/fraud-<index>.json`, whole."""
+        server, _ = start_http_server(0, "127.0.0.1", self.registry)
+        path = run_dir / "roles" / f"fraud-{index}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        draft.write_text(json.dumps({"pid": os.getpid(), "metrics_port": int(server.server_port)}))
+        draft.rename(path)
 
-    def _drop(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+    def _counter(self, name: str, help: str, *labels: str) -> Counter:
+        return Counter(name, help, labels, registry=self.registry)
+
+    def _gauge(self, name: str, help: str, *labels: str) -> Gauge:
+        return Gauge(name, help, labels, registry=self.registry)
 
 
 class Judge:
     """Drives the core inside Faust's agent. One lives as long as the process; its filter as long as an assignment."""
 
-    def __init__(self, app: Any, stream: StreamConfig, fraud: FraudConfig, tables: Tables, sender: VerdictSender):
+    def __init__(
+        self,
+        app: Any,
+        stream: StreamConfig,
+        fraud: FraudConfig,
+        tables: Tables,
+        sender: VerdictSender,
+        metrics: FraudMetrics,
+    ):
         self._app, self._stream, self._fraud = app, stream, fraud
-        self._tables, self._sender = tables, sender
+        self._tables, self._sender, self._metrics = tables, sender, metrics
         self._views = [input_name(stream.impressions, p) for p in range(stream.partitions)]
         self._clicks = [input_name(stream.clicks, p) for p in range(stream.partitions)]
         self._batch: list[tuple[int, Signal]] = []
@@ -106,6 +143,7 @@ class Judge:
         self._idle_since: float = 0.0  # loop time, seconds
         self.filter: FraudFilter | None = None
         self.unreadable = 0
+        self.reads_again = 0
         self.send_failures = 0
 
     def lose(self) -> None:
@@ -130,6 +168,7 @@ class Judge:
             self._read(event.message)
         if not self._batch or (more and len(self._batch) < self._fraud.batch_signals_max):
             return None
+        self._metrics.waits_for("none")
         step = await self._step(self._batch)
         self._batch.clear()
         return step
@@ -145,6 +184,7 @@ class Judge:
         first = (await self._app.consumer.earliest_offsets(partition))[partition]
         logger.warning("signals[%d] came where %d was expected; the first still there is %d", offset, self._next, first)
         self._gap = offset
+        self.reads_again += 1
         await self._app.consumer.seek(partition, max(self._next, first))
         return True
 
@@ -158,8 +198,10 @@ class Judge:
         if now - self._idle_since < IDLE_S or self._batch or partition not in consumer.assignment():
             return
         self._idle_since = now
+        self._metrics.waits_for("idle")
         position = await consumer.position(partition)
         if position and (self.filter is None or self._next < position):
+            self.reads_again += 1
             logger.warning("no records, yet Faust is at signals[%d]; reading again", position)
             await consumer.seek(partition, position - 1 if self.filter is None else self._next)
 
@@ -196,6 +238,7 @@ class Judge:
                 continue
             if self.filter is not None:
                 self.filter.commit(step)
+                self._metrics.on_step(self.filter, step, self)
             return step
 
 
@@ -231,12 +274,19 @@ def make_app(stream: StreamConfig, run_dir: Path, index: int) -> Any:
 
 
 def make_judge(
-    app: Any, stream: StreamConfig, fraud: FraudConfig, sender: VerdictSender, fail: Callable[[BaseException], None]
+    app: Any,
+    stream: StreamConfig,
+    fraud: FraudConfig,
+    sender: VerdictSender,
+    metrics: FraudMetrics,
+    fail: Callable[[BaseException], None],
 ) -> Judge:
     """Tables and agent of the app."""
     # Keys and values are JSON, Faust's default. Each table has its own options: Faust takes them apart.
     tables = {name: app.Table(name, partitions=1, options={"driver": "rocksdict"}) for name in TABLES}
-    judge = Judge(app, stream, fraud, Tables(**{name: FaustTable(table) for name, table in tables.items()}), sender)
+    judge = Judge(
+        app, stream, fraud, Tables(**{name: FaustTable(table) for name, table in tables.items()}), sender, metrics
+    )
     signals = app.topic(stream.signals, key_serializer="raw", value_serializer="raw", partitions=1)
 
     @app.agent(signals, name="fraud", concurrency=1)  # type: ignore[untyped-decorator]
@@ -259,9 +309,10 @@ async def _serve(
     log: Log, stream: StreamConfig, fraud: FraudConfig, run_dir: Path, index: int, stop: threading.Event
 ) -> None:
     failure: list[BaseException] = []
-    sender = VerdictSender(log, stream)
+    sender, metrics = VerdictSender(log, stream), FraudMetrics()
+    metrics.serve(run_dir, index)
     app = make_app(stream, run_dir, index)
-    judge = make_judge(app, stream, fraud, sender, failure.append)
+    judge = make_judge(app, stream, fraud, sender, metrics, failure.append)
     try:
         await app.start()
         while not stop.is_set() and not failure and app.crash_reason is None:

@@ -95,6 +95,11 @@ class FraudFilter:
         return {name: row.watermark_ms for name, row in self._inputs.items()}
 
     @property
+    def rows(self) -> dict[str, int]:
+        """Rows held, by table."""
+        return {"pairs": len(self._pairs), "sources": len(self._sources), "vendors": len(self._history)}
+
+    @property
     def settled_ms(self) -> int:
         """Event time below which everything is judged."""
         return self._settled * self.config.cell_ms

@@ -20,6 +20,10 @@ class VendorHistory:
         self._rows: dict[str, VendorRow] = {}
         self._changed: set[str] = set()
 
+    def __len__(self) -> int:
+        """Vendors read or changed since the start."""
+        return len(self._rows)
+
     def add(self, cell: int, by_vendor: dict[str, list[int]]) -> None:
         """Add the [views, clicks] of a cell. A vendor that already has this cell, or a later one, is left alone."""
         for vendor in sorted(by_vendor):
