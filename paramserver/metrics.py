@@ -10,7 +10,7 @@ from paramserver.messages import Outcome, PullReply, PullRequest, PushReply, Pus
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 UPDATES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
-WAITING = ("staleness", "cut", "idle", "none")
+WAITING = ("cut", "idle", "none")
 
 
 class Metrics:
@@ -49,6 +49,7 @@ class Metrics:
         self.expelled = Gauge("everspun_learners_expelled", "learners whose lease ran out in this era", registry=r)
         self.unconfirmed = Gauge("everspun_shards_unconfirmed", "shards without the present allow list", registry=r)
         self._data_time_ms = 0
+        self._pushes = self._pushes_sampled = 0
         self.waits("idle")
 
     def pulled(self, request: PullRequest, reply: PullReply, seconds: float) -> None:
@@ -59,6 +60,7 @@ class Metrics:
         self.bytes.labels("pull").inc(keys + sum(rows.nbytes for rows in reply.rows.values()))
 
     def pushed(self, request: PushRequest, reply: PushReply, seconds: float) -> None:
+        self._pushes += 1
         self.pushes.labels(reply.outcome.value).inc()
         self.seconds.labels("push").observe(seconds)
         self.records_in.inc(request.rows)
@@ -71,13 +73,19 @@ class Metrics:
             self.data_time_ms.set(self._data_time_ms)
             self.staleness.observe(reply.staleness)
 
+    def sample(self, rows: dict[str, int]) -> None:
+        """What is measured now and then: rows by model, and whether pushes came since the last time."""
+        for model, count in rows.items():
+            self.table_rows.labels(model).set(count)
+        self.waits("idle" if self._pushes == self._pushes_sampled else "none")
+        self._pushes_sampled = self._pushes
+
     def clocks(self, clocks: Clocks, now_ms: int) -> None:
         """Take over the counts of the clock core."""
         for outcome in StartOutcome:
             self.starts.labels(outcome.value).set(clocks.counts[outcome.value])
         self.expelled.set(clocks.counts["expelled"])
         self.unconfirmed.set(len(clocks.unconfirmed()))
-        reason = "idle"
         for name, model in clocks.models.items():
             members = list(model.members.values())
             fenced = sum(m.fenced_at is not None for m in members)
@@ -87,10 +95,7 @@ class Metrics:
             self.clock.labels(name, "minimum").set(model.minimum())
             self.clock.labels(name, "highest").set(model.highest)
             if model.holding(now_ms) is not None:
-                reason = "cut"
-            elif len(members) > fenced + parked and reason == "idle":
-                reason = "none"
-        self.waits(reason)
+                self.waits("cut")
 
     def waits(self, reason: str) -> None:
         for other in WAITING:

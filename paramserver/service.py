@@ -93,8 +93,7 @@ def _sample(service: ShardService, holder: "ClockHolder | None") -> None:
     """What is measured now and then rather than call by call."""
     with service.lock:
         rows = {model: service.shard.rows(model) for model in service.shard.models}
-    for model, count in rows.items():
-        service.metrics.table_rows.labels(model).set(count)
+    service.metrics.sample(rows)
     if holder:
         with holder.service.lock:
             service.metrics.clocks(holder.service.clocks, holder.now_ms())
