@@ -138,23 +138,18 @@ def describe_topics(config: StreamConfig, names: Iterable[str]) -> dict[str, Exi
         raise Unavailable(f"describing topics: {error}") from error
     finally:
         admin.close()
-    settings = _settings_by_topic(described)
-    return {
-        name: ExistingTopic(
-            name, len(t["partitions"]), len(t["partitions"][0]["replica_nodes"]), settings.get(name, {})
-        )
-        for name, t in found.items()
-    }
-
-
-def _settings_by_topic(described: Any) -> dict[str, dict[str, str]]:
-    return {"": dict(described)}
+    topics = {}
+    for name, t in found.items():
+        settings = {key: str(one["value"]) for key, one in described["topic"][name].items()}
+        topics[name] = ExistingTopic(name, len(t["partitions"]), len(t["partitions"][0]["replica_nodes"]), settings)
+    return topics
 
 
 def create_topics(config: StreamConfig) -> list[str]:
     """Create what is missing of the nine topics; returns the names of those created. Raises Unavailable, LogError."""
     specs = topic_specs(config)
     existing = describe_topics(config, [s.name for s in specs])
+    missing = [s for s in specs if s.name not in existing]
     missing = [s for s in specs if s.name not in existing]
     new = [NewTopic(s.name, s.partitions, s.replication, topic_configs=s.all_settings) for s in missing]
     if not new:

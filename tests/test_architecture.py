@@ -29,8 +29,8 @@ SHELL_FILES = {
 SHELL_MODULES = {
     "time", "datetime", "random", "secrets", "uuid", "os", "io", "pathlib", "tempfile", "shutil", "socket", "http",
     "urllib", "threading", "multiprocessing", "concurrent", "asyncio", "queue", "subprocess", "signal",
-    "grpc", "kafka", "aiokafka", "confluent_kafka", "faust", "mode", "rocksdict", "fsspec", "prometheus_client", "aiohttp",
-    "rich",
+    "grpc", "kafka", "aiokafka", "confluent_kafka", "faust", "mode", "rocksdict", "fsspec", "prometheus_client",
+    "aiohttp", "rich",
 }  # fmt: skip
 # Names that say nothing about what is inside.
 VAGUE = {"utils", "util", "common", "helpers", "helper", "manager", "misc", "base", "core"}

@@ -1,0 +1,140 @@
+"""What only a broker shows: settings of topics, its death, and its return."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import NewTopic
+
+from everspun.broker import Broker, BrokerError, start_broker, why_not_kafka
+from stream.client import check_topics, create_topics
+from stream.config import StreamConfig
+from stream.kafka import KafkaLog
+from stream.log import SendFailed, Unavailable
+from stream.record import Partition
+
+pytestmark = pytest.mark.kafka
+NOWHERE = "127.0.0.1:1"
+
+
+def config(address: str, prefix: str = "", **changed: object) -> StreamConfig:
+    return StreamConfig(bootstrap_servers=address, topic_prefix=prefix, request_timeout_ms=2000, **changed)
+
+
+def test_topics_are_created_once_and_pass_the_check(broker: Broker, topic_prefix: str):
+    settings = config(broker.address, topic_prefix)
+    assert len(check_topics(settings)) == 9
+    assert len(create_topics(settings)) == 9
+    assert create_topics(settings) == []
+    assert check_topics(settings) == []
+    assert KafkaLog(settings).partitions(settings.examples) == settings.partitions
+
+
+def test_a_topic_made_otherwise_is_refused(broker: Broker, topic_prefix: str):
+    settings = config(broker.address, topic_prefix)
+    admin = KafkaAdminClient(bootstrap_servers=broker.address)
+    wrong = NewTopic(settings.clicks, 2, 1, topic_configs={"retention.ms": "1000", "cleanup.policy": "compact"})
+    admin.create_topics([wrong], wait_for_metadata=True)
+    admin.close()
+    create_topics(settings)
+    said = "\n".join(map(str, check_topics(settings)))
+    for word in ("has 2 partitions, expected 4", "retention.ms = 1000", "cleanup.policy = compact"):
+        assert word in said
+
+
+def test_a_send_to_a_missing_topic_fails_and_ends_the_writer(broker: Broker, topic_prefix: str):
+    if broker.kind == "embedded":
+        pytest.skip("the embedded broker makes a topic of every name it is asked for")
+    writer = KafkaLog(config(broker.address, topic_prefix)).writer()
+    with pytest.raises(SendFailed):
+        writer.append(Partition(topic_prefix + "none", 0), b"1")
+    with pytest.raises(SendFailed):
+        writer.append(Partition(topic_prefix + "none", 0), b"2")
+    writer.close()
+
+
+def test_a_record_above_the_limit_fails_at_once(broker: Broker, topic_prefix: str):
+    settings = config(broker.address, topic_prefix, record_bytes_max=1000)
+    create_topics(settings)
+    writer = KafkaLog(settings).writer()
+    with pytest.raises(SendFailed, match="MessageSizeTooLarge"):
+        writer.append(Partition(settings.clicks, 0), bytes(10_000))
+    writer.close()
+
+
+def test_without_a_broker_readers_wait_and_questions_are_refused():
+    log = KafkaLog(config(NOWHERE))
+    reader = log.reader()
+    reader.assign([Partition("a", 0)])
+    reader.seek(Partition("a", 0), 7)
+    assert reader.poll(10, 600) == {}
+    assert reader.position(Partition("a", 0)) == 7
+    for question in (reader.end_offsets, reader.beginning_offsets):
+        with pytest.raises(Unavailable):
+            question([Partition("a", 0)])
+    with pytest.raises(Unavailable):
+        log.partitions("a")
+    with pytest.raises(SendFailed):
+        log.writer().append(Partition("a", 0), b"1")
+    reader.close()
+
+
+def test_a_broker_of_no_known_kind_or_address_is_refused(tmp_path: Path):
+    with pytest.raises(BrokerError, match="allowed are"):
+        start_broker("rabbit", tmp_path)
+    with pytest.raises(BrokerError, match="does not answer"):
+        start_broker(NOWHERE, tmp_path)
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path, broker_of_kind: Callable[[str], Broker]):
+    """A broker that the test may kill."""
+    if why_not_kafka() is not None:
+        broker_of_kind("kafka")  # skips, or fails in CI
+    broker = start_broker("kafka", tmp_path)
+    yield broker
+    broker.stop()
+
+
+def test_a_killed_broker_keeps_its_log_and_everyone_goes_on(own_kafka: Broker):
+    settings = config(own_kafka.address, partitions=1)
+    create_topics(settings)
+    partition = Partition(settings.clicks, 0)
+    log = KafkaLog(settings)
+    writer, reader = log.writer(), log.reader()
+    reader.assign([partition])
+    reader.seek(partition, 0)
+    for i in range(20):
+        writer.append(partition, str(i).encode())
+    writer.flush(10_000)
+    seen = [r.value for r in drain(reader, partition, 20)]
+
+    own_kafka.kill()
+    assert reader.poll(100, 300) == {}
+    writer.append(partition, b"lost?")
+    with pytest.raises(SendFailed):
+        writer.flush(500)
+    writer.close()
+
+    own_kafka.restart()
+    writer = log.writer()
+    writer.append(partition, b"after")
+    writer.flush(20_000)
+    seen += [r.value for r in drain(reader, partition, 1)]
+    assert seen[:20] == [str(i).encode() for i in range(20)]
+    assert seen[-1] == b"after"
+    assert set(seen[20:]) <= {b"lost?", b"after"}
+    reader.close()
+    writer.close()
+
+
+def drain(reader, partition: Partition, count: int) -> list:
+    """At least `count` records, up to the end of the partition."""
+    records: list = []
+    deadline = time.monotonic() + 40
+    while len(records) < count or records[-1].offset + 1 < reader.end_offsets([partition])[partition]:
+        assert time.monotonic() < deadline, f"{len(records)} of {count} records"
+        records += reader.poll(100, 200).get(partition, [])
+    return records
