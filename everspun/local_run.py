@@ -13,7 +13,8 @@ from everspun.broker import Broker, start_broker
 from everspun.config import Config
 from everspun.launcher import Launcher
 from everspun.scrape import scrape
-from stream.kafka import KafkaLog, create_topics
+from stream.client import create_topics
+from stream.kafka import KafkaLog
 
 READY_TIMEOUT_S = 90.0
 

@@ -11,7 +11,8 @@ from rich.live import Live
 from everspun.commands import options as shared
 from everspun.follow import Follower
 from everspun.launcher import Launcher, RunStopped
-from stream.kafka import KafkaLog, check_topics
+from stream.client import check_topics
+from stream.kafka import KafkaLog
 from stream.log import Unavailable
 
 

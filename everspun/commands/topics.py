@@ -3,7 +3,7 @@
 import argparse
 
 from everspun.commands import options as shared
-from stream.kafka import check_topics, create_topics
+from stream.client import check_topics, create_topics
 from stream.log import Unavailable
 
 

@@ -97,7 +97,9 @@ def test_no_identifier_of_a_person_is_written(plan: ReplayPlan):
 
 
 def test_a_limit_keeps_the_clicks_of_what_it_keeps(history: History):
-    plan = ReplayPlan(history, StreamConfig(), ReplayConfig(barrier_ms=0, predict=False, limit=500), Pseudonymiser(1, b"s"))
+    plan = ReplayPlan(
+        history, StreamConfig(), ReplayConfig(barrier_ms=0, predict=False, limit=500), Pseudonymiser(1, b"s")
+    )
     (period,) = plan.periods()
     assert (period.first, period.last) == (0, 500)
     assert period.last_click == int((history.click_impression < 500).sum())
