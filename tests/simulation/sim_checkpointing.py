@@ -28,7 +28,7 @@ from paramserver.part import weights
 from paramserver.partfile import decode_part
 from paramserver.ports import PartInfo
 
-LOOK_MS = 250
+LOOK_MS = 400
 
 
 class CheckpointerNode(Process):
@@ -253,7 +253,9 @@ class ReplicaNode(Process):
 
     role = "replica"
 
-    def __init__(self, world: World, index: int, scenario: Scenario, broker: Broker, files: Files, watch: Watch) -> None:
+    def __init__(
+        self, world: World, index: int, scenario: Scenario, broker: Broker, files: Files, watch: Watch
+    ) -> None:
         super().__init__(world, f"replica-{index}")
         self.scenario, self.broker, self.files, self.watch = scenario, broker, files, watch
 
@@ -267,7 +269,7 @@ class ReplicaNode(Process):
         self.poll()
 
     def poll(self) -> None:
-        self.after(300, self.poll)
+        self.after(500, self.poll)
         for record in self.broker.fetch(self, self.scenario.stream.checkpoints, 0, self.heard_to, 10):
             self.heard_to = record.offset + 1
             self.follower.on_announcement(decode_announcement(record.value or b""))

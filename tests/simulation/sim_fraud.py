@@ -17,7 +17,7 @@ from labeler.fraud_tables import Tables
 from labeler.signals import decode_signal
 from stream.verdicts import encode_verdict, input_name
 
-POLL_MS = 80
+POLL_MS = 150
 NAMES = ("pairs", "sources", "vendors", "progress")
 
 

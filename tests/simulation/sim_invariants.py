@@ -71,7 +71,9 @@ def check_batch(name: str, header: BatchHeader, record: Record, rows: list[Row],
         batch = decode_examples(record.value)
         got = [g for g in zip(*(batch.column(c).to_pylist() for c in columns), strict=True) if g[0] >= start]
     if got != expected:
-        k = next((i for i, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b), min(len(got), len(expected)))
+        k = next(
+            (i for i, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b), min(len(got), len(expected))
+        )
         raise Violation("I7", f"{where}: row {k} is {got[k : k + 1]}, by the logs {expected[k : k + 1]}")
 
 

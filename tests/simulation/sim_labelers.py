@@ -24,7 +24,7 @@ from stream.record import CLOCK_MS, CONTROL, HEARTBEAT
 from stream.verdicts import input_name
 
 GROUP = "labelers"
-POLL_MS = 100
+POLL_MS = 350
 GROUP_EVERY_MS = 400
 RETRY_MS = 300
 
@@ -37,6 +37,7 @@ class Line:
         self.impressions_at = core.point.impressions_offset
         self.clicks_at = core.point.clicks_offset
         self.unsent: deque[Emission] = deque()
+        self.unfinished = True  # the last step may have left something to do
         self.busy = False
 
 
@@ -114,11 +115,13 @@ class LabelerNode(Process):
         if self.world.time.now_ms < self.folded_at_ms:
             return
         self.fold_new()
+        judged = False
         if self.book is not None:
             records = self.broker.fetch(self, self.config.verdicts, 0, self.book.next_offset, 200)
             self.book.read(records)
+            judged = bool(records)
         for p in list(self.lines):
-            self.turn(p)
+            self.turn(p, judged)
         for name in list(self.counts):
             self.count(name)
 
@@ -164,25 +167,29 @@ class LabelerNode(Process):
                 at = ends.resume_point(name, 0)
                 self.counts[name] = Count(CountingReader(self.config, FRAUD, topic, p, at))
 
-    def turn(self, p: int) -> None:
-        """Read what the core wants, and send what it has decided."""
+    def turn(self, p: int, judged: bool) -> None:
+        """Read what the core wants, and send what it has decided. `judged`: there is news of verdicts."""
         line, rng, c = self.lines[p], self.world.rng, self.config
         if line.unsent or line.busy:
             return
-        if line.core.wants_impressions():
-            records = self.broker.fetch(self, c.impressions, p, line.impressions_at, rng.choice((1, 5, 50)))
-            if records:
-                line.impressions_at = records[-1].offset + 1
-                line.core.on_impressions(records)
+        news = judged or line.unfinished
+        records = self.broker.fetch(self, c.impressions, p, line.impressions_at, rng.choice((1, 6, 50, 50)))
+        if records and line.core.wants_impressions():
+            news = True
+            line.impressions_at = records[-1].offset + 1
+            line.core.on_impressions(records)
         for _ in range(3):
-            if not line.core.wants_clicks():
+            records = self.broker.fetch(self, c.clicks, p, line.clicks_at, rng.choice((1, 6, 50, 50)))
+            if not records or not line.core.wants_clicks():
                 break
-            records = self.broker.fetch(self, c.clicks, p, line.clicks_at, rng.choice((1, 5, 50)))
-            if not records:
-                break
+            news = True
             line.clicks_at = records[-1].offset + 1
             line.core.on_clicks(records)
-        line.unsent.extend(line.core.step(rng.choice((1, 3, 16))))
+        if not news:
+            return
+        limit = rng.choice((1, 3, 16))
+        line.unsent.extend(line.core.step(limit))
+        line.unfinished = len(line.unsent) == limit
         if line.core.stopped is not None:
             raise AssertionError(f"{self.name}: {line.core.stopped}")
         self.send_next(p, line)
@@ -216,14 +223,16 @@ class LabelerNode(Process):
             message = Message(topic, 0, side.key, side.value, tuple(side.headers))
             self.broker.append(self, message, self.mine(line, held, side_landed), lost)
         if not emission.before:
-            self.after(self.world.rng.choice((0, 0, 3)), self.mine(line, held, lambda: self.send_batch(p, line, emission)))
+            self.after(
+                self.world.rng.choice((0, 0, 3)), self.mine(line, held, lambda: self.send_batch(p, line, emission))
+            )
 
     def send_batch(self, p: int, line: Line, emission: Emission) -> None:
         held = lambda: self.lines.get(p)  # noqa: E731
 
         def landed(_: Any) -> None:
             line.unsent.popleft()
-            line.busy = False
+            line.busy, line.unfinished = False, True
             self.send_next(p, line)
 
         message = Message(self.config.examples, p, None, emission.value, tuple(emission.header.to_headers()))
@@ -235,7 +244,7 @@ class LabelerNode(Process):
     def count(self, name: str) -> None:
         it = self.counts[name]
         topic, _, p = name.rpartition("/")
-        records = self.broker.fetch(self, topic, int(p), it.at, self.world.rng.choice((1, 10, 50)))
+        records = self.broker.fetch(self, topic, int(p), it.at, self.world.rng.choice((1, 6, 50, 50)))
         if records:
             it.at = records[-1].offset + 1
             it.unsent.extend(it.reader.on_records(records))

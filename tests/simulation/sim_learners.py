@@ -18,7 +18,8 @@ from stream.record import Record
 from stream.rowhash import row_hash_sum
 
 GROUP = "learners"
-POLL_MS = 60
+POLL_MS = 150
+GROUP_EVERY_MS = 400
 
 
 def as_batch(partition: int, record: Record) -> events.Batch:
@@ -62,6 +63,7 @@ class LearnerNode(Process):
         self.paused: set[int] = set()
         self.assigned: list[int] = []
         self.wake_at_ms: int | None = None
+        self.ask_at_ms = 0
         self.poll()
 
     def stop(self) -> None:
@@ -70,7 +72,9 @@ class LearnerNode(Process):
     # --- the log ---
 
     def poll(self) -> None:
-        share = self.broker.assigned(self, GROUP)
+        share = self.broker.assigned(self, GROUP) if self.world.time.now_ms >= self.ask_at_ms else None
+        if share is not None:
+            self.ask_at_ms = self.world.time.now_ms + GROUP_EVERY_MS
         if share is not None and share != self.assigned:
             gone = [p for p in self.assigned if p not in share]
             new = [p for p in share if p not in self.assigned]
@@ -125,7 +129,9 @@ class LearnerNode(Process):
             self.paused.discard(it.partition)
         elif isinstance(it, do.Compute):
             took = self.world.rng.choice((1, 5, 40))
-            self.after(took, lambda: self.event(events.Computed(it.clock, it.start, it.end, (it.start, it.end, it.batch))))
+            self.after(
+                took, lambda: self.event(events.Computed(it.clock, it.start, it.end, (it.start, it.end, it.batch)))
+            )
         elif isinstance(it, do.Stop):
             self.stopped_for = it.reason
             self.world.trace(self.name, f"stops: {it.reason}")

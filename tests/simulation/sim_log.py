@@ -95,7 +95,12 @@ class Broker(Process):
     # --- what clients do ---
 
     def append(
-        self, writer: Process, message: Message, landed: Callable[[Record], None], failed: Action, deadline_ms: int = 1500
+        self,
+        writer: Process,
+        message: Message,
+        landed: Callable[[Record], None],
+        failed: Action,
+        deadline_ms: int = 1500,
     ) -> None:
         """Send one record. One of `landed(record)` and `failed()` follows; after `failed` it may be there, or come."""
         rng = self.world.rng

@@ -224,7 +224,12 @@ class Verdicts:
 
 
 def truth(
-    partition: int, impressions: list[Record], clicks: list[Record], verdicts: list[Record], c: StreamConfig, fraud: bool
+    partition: int,
+    impressions: list[Record],
+    clicks: list[Record],
+    verdicts: list[Record],
+    c: StreamConfig,
+    fraud: bool,
 ) -> Truth:
     """Classes, labels and batch ends of one partition, as far as these logs decide them."""
     seen = arrivals(impressions, c)
@@ -268,8 +273,7 @@ def truth(
 def counts(click: Click, row: Row, deadline_ms: int, c: StreamConfig) -> bool:
     """L1."""
     return (
-        0 <= click.ts_ms - row.ts_ms <= c.window_ms
-        and row.arrival_ms - c.grace_ms <= click.arrival_ms <= deadline_ms
+        0 <= click.ts_ms - row.ts_ms <= c.window_ms and row.arrival_ms - c.grace_ms <= click.arrival_ms <= deadline_ms
     )
 
 

@@ -82,7 +82,7 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
         keep_step=replayed and (seed // 16) % 3 == 0,
         impressions=300 + rng.randrange(40),
         span_ms=50000,
-        speed=rng.choice((1.0, 2.0, 4.0)) if replayed else 1.0,
+        speed=rng.choice((1.5, 2.0, 4.0)) if replayed else 1.0,
         faults=6 + rng.randrange(3),
         cuts=2,
         faultless=faultless,

@@ -21,7 +21,7 @@ from paramserver.ports import PartInfo, ProgressReply
 from paramserver.shard import Shard
 from paramserver.state import Snapshot
 
-ALLOW_EVERY_MS = 100
+ALLOW_EVERY_MS = 200
 LEASE_MS = 3000
 
 

@@ -76,7 +76,9 @@ class Planner:
 
     # --- what shoppers do ---
 
-    def _page_view(self, at: int, session: str, source: str, vendor: str | None = None, size: int | None = None) -> None:
+    def _page_view(
+        self, at: int, session: str, source: str, vendor: str | None = None, size: int | None = None
+    ) -> None:
         rng, c = self.rng, self.c
         ts = at - rng.randrange(0, 400) + (rng.randrange(0, c.skew_ms) if rng.random() < 0.05 else 0)
         shown = []
@@ -277,7 +279,9 @@ class Site(Process):
             self.next_step += 1
             for message in messages:
                 stamp = self.zero_ms + at if message.timestamp_ms is None else message.timestamp_ms
-                stamped = Message(*(getattr(message, f) for f in ("topic", "partition", "key", "value", "headers")), stamp)
+                stamped = Message(
+                    *(getattr(message, f) for f in ("topic", "partition", "key", "value", "headers")), stamp
+                )
                 self.lines.setdefault((message.topic, message.partition), []).append(stamped)
             if barrier := [int(v) for m in messages[:1] for k, v in m.headers if k == BARRIER]:
                 self.waiting_for = barrier[0]

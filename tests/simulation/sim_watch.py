@@ -56,7 +56,9 @@ class Folded:
         if (same.value, same.headers) != (record.value, record.headers):
             a, b = BatchHeader.from_headers(same.headers), header
             odd = {f: (getattr(a, f), getattr(b, f)) for f in a.__dataclass_fields__ if getattr(a, f) != getattr(b, f)}
-            raise Violation("I7", f"{header.chain} [{header.start}, {header.end}) written twice differs: {odd or 'rows'}")
+            raise Violation(
+                "I7", f"{header.chain} [{header.start}, {header.end}) written twice differs: {odd or 'rows'}"
+            )
         if header.start <= self.end < header.end:
             self._extend(header, record)
         elif header.start == header.end == self.end and header.barrier > self.barrier:
@@ -161,7 +163,9 @@ class Watch:
 
     # --- parameters, read from rows ---
 
-    def check_rows(self, rule: str, where: str, rows: dict[int, float], shards: list[int], ends: dict[str, int]) -> None:
+    def check_rows(
+        self, rule: str, where: str, rows: dict[int, float], shards: list[int], ends: dict[str, int]
+    ) -> None:
         """Each labelled impression below the ends has one row of exactly 1.0 on each shard, and no other row exists."""
         wrong = {k: w for k, w in rows.items() if w != 1.0}
         if wrong:
