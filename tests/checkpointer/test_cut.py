@@ -189,8 +189,9 @@ def test_a_barrier_that_one_shard_lacks_is_waited_for():
     shards = stands(7, 7)
     shards[0].ends["label/0"] = ChainProgress(7, 0, barrier=3)
     cut = Cut("m", "c1", [0, 1], 0)
-    settle(cut, shards, cut.tick(0), 0)
+    done = settle(cut, shards, cut.tick(0), 0)
     assert cut.state is State.WAITING
+    assert "Mark" not in kinds(done)
     shards[1].ends["label/0"] = ChainProgress(7, 0, barrier=3)
     assert kinds(settle(cut, shards, cut.tick(20), 20))[-1] == "Marked"
 

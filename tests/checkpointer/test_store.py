@@ -35,7 +35,7 @@ def test_the_contract_of_a_store(files):
     assert files.read("m/a/x") == b"22"
     assert files.read("m/b") == b""
     assert files.names("m") == ["a", "b"]
-    assert files.url("m/b").endswith("/m/b")
+    assert files.url("m/b").endswith("m/b")
     files.delete("m/nothing")
     files.delete("m/a")
     assert files.names("m") == ["b"]
@@ -90,7 +90,7 @@ def test_a_killed_write_leaves_the_old_file_or_the_new(tmp_path_factory, step, t
     assert files.names("m") == ["x"]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(step=st.integers(1, 90), torn=st.integers(0, 500))
 def test_a_killed_checkpointer_leaves_whole_checkpoints(tmp_path_factory, write, step, torn):
     """Write, publish and sweep checkpoints; die somewhere; a newcomer finds each one whole, or not at all."""
