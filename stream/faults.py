@@ -32,7 +32,9 @@ def find_fault(record: Record, is_click: bool, partition: int, config: StreamCon
     try:
         rows = _arrow_rows(value) if value.startswith(ARROW_STREAM) else _json_rows(value)
         for row in _impressions(rows) if not is_click else rows:
-            for fault in _row_faults(row, is_click, record, partition, config):
+            for fault in row_faults(row, is_click, config):
+                return fault
+            for fault in _key_faults(row.get("session"), record, partition, config):
                 return fault
     except _Unreadable as error:
         return error.args
@@ -102,23 +104,22 @@ def _impressions(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield {**shared, **given, "features": features}
 
 
-def _row_faults(
-    row: dict[str, Any], is_click: bool, record: Record, partition: int, config: StreamConfig
-) -> Iterator[Fault]:
+def row_faults(row: dict[str, Any], is_click: bool, config: StreamConfig) -> Iterator[Fault]:
+    """What is wrong with one impression or click as a dict of its JSON fields, apart from its session."""
     required = ("id",) if is_click else ("id", "source", "vendor", "item")
     optional = ("source", "vendor") if is_click else ("model_version",)
     for name in required:
-        yield from _string_faults(name, row.get(name), needed=True, filled=name == "id")
+        yield from string_faults(name, row.get(name), needed=True, filled=name == "id")
     for name in optional:
-        yield from _string_faults(name, row.get(name), needed=False)
+        yield from string_faults(name, row.get(name), needed=False)
     yield from _time_faults(row.get("ts_ms"))
     if not is_click:
         yield from _number_faults(row)
         yield from _feature_faults(row.get("features"), config)
-    yield from _key_faults(row.get("session"), record, partition, config)
 
 
-def _string_faults(name: str, value: Any, needed: bool, filled: bool = False) -> Iterator[Fault]:
+def string_faults(name: str, value: Any, needed: bool, filled: bool = False) -> Iterator[Fault]:
+    """What is wrong with a string field: `needed` = not null, `filled` = not empty."""
     if value is None:
         if needed:
             yield name, "is missing; send it as a string"
@@ -160,7 +161,7 @@ def _feature_faults(features: Any, config: StreamConfig) -> Iterator[Fault]:
     for declared in config.features:
         value, name = features.get(declared.name), f"features.{declared.name}"
         if declared.kind != NUMERIC:
-            yield from _string_faults(name, value, needed=False)
+            yield from string_faults(name, value, needed=False)
         elif value is None or value != value:
             continue
         elif isinstance(value, bool) or not isinstance(value, int | float):
@@ -176,7 +177,7 @@ def _key_faults(session: Any, record: Record, partition: int, config: StreamConf
         except UnicodeDecodeError:
             yield "session", "is missing, and the record's key is not UTF-8; send the session as key and field"
             return
-    yield from _string_faults("session", session, needed=True, filled=True)
+    yield from string_faults("session", session, needed=True, filled=True)
     if isinstance(session, str) and (right := partition_of_key(session.encode(), config.partitions)) != partition:
         raw = record.header(PRODUCER)
         who = f"producer {raw.decode(errors='replace')!r}" if raw else "the producer (no `producer` header)"
