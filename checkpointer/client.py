@@ -151,14 +151,14 @@ class Replica:
         if time.monotonic() >= self._look_at_s:
             self._look_at_s = time.monotonic() + self.config.poll_ms / 1_000
             self._look(everything=first)
-        while (wanted := self.follower.wanted(now_ms())) is not None and not self._stop.is_set():
+        while (wanted := self.follower.wanted(_steady_ms())) is not None and not self._stop.is_set():
             began = time.monotonic()
             try:
                 served = load(self._catalogue, wanted.name, wanted.manifest_sha256)
             except (Damaged, OSError) as error:
                 _log.error("refused checkpoint %s: %s", wanted.name, error)
                 self.metrics.refused.inc()
-                self.follower.refuse(wanted, str(error), now_ms())
+                self.follower.refuse(wanted, str(error), _steady_ms())
                 self._look(everything=True)
                 continue
             self.served = served  # the swap: one assignment
@@ -242,3 +242,7 @@ class Replica:
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _steady_ms() -> int:
+    return time.monotonic_ns() // 1_000_000

@@ -6,6 +6,7 @@ announcements may be said again.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -25,7 +26,11 @@ R = TypeVar("R")
 
 
 class Time(Protocol):
-    def now_ms(self) -> int: ...
+    def now_ms(self) -> int:
+        """The host's clock, ms since 1970."""
+
+    def steady_ms(self) -> int:
+        """A clock that nobody sets: what leases and limits are measured by."""
 
     def sleep_ms(self, ms: int) -> None:
         """May raise to end the process: every step is safe to die in."""
@@ -172,13 +177,14 @@ class Driver:
 
     def _cut(self, due: Due, head: Manifest | None) -> Step:
         self.attempts += 1
-        began = self.time.now_ms()
+        began = self.time.steady_ms()
         config = self.config
         pace = Pace(config.hold_lease_ms, config.cut_timeout_ms, config.poll_ms)
         # The time keeps the names of two checkpointers apart, the count those of one.
-        cut = Cut(self.definition.spec.name, f"{began:x}x{self.attempts}", sorted(self.shards), began, pace)
+        name = f"{self.time.now_ms():x}x{self.attempts}"
+        cut = Cut(self.definition.spec.name, name, sorted(self.shards), began, pace)
         end = self._perform(cut)
-        cut_ms = self.time.now_ms() - began
+        cut_ms = self.time.steady_ms() - began
         if isinstance(end, Abandoned):
             return self._abandoned(due, end.reason, end.detail, cut.hold_ms, cut_ms)
         try:
@@ -194,7 +200,7 @@ class Driver:
             due=due,
             hold_ms=cut.hold_ms,
             cut_ms=cut_ms,
-            total_ms=self.time.now_ms() - began,
+            total_ms=self.time.steady_ms() - began,
             manifest=manifest,
             gates=gates,
             rows_learned=sum(_rows(chain, head, end.progress) for chain in end.vector),
@@ -208,34 +214,44 @@ class Driver:
     def _perform(self, cut: Cut) -> Marked | Abandoned:
         """Carry out what the cut says until it is done. What it says in one breath is asked at once."""
         while True:
-            said = cut.tick(self.time.now_ms())
+            said = cut.tick(self.time.steady_ms())
             while said:
                 end = next((i for i in said if isinstance(i, Marked | Abandoned)), None)
                 answers = self.outside.each(self._call, [i for i in said if not isinstance(i, Marked | Abandoned)])
                 if end is not None:
                     return end
                 said = [more for asked, answer in answers for more in self._told(cut, asked, answer)]
-            self.time.sleep_ms(max(1, min(self.config.poll_ms, cut.next_wake_ms - self.time.now_ms())))
+            self.time.sleep_ms(max(1, min(self.config.poll_ms, cut.next_wake_ms - self.time.steady_ms())))
 
     def _call(self, asked: Instruction) -> tuple[Instruction, Any]:
-        """One call to a port: the instruction and its answer."""
+        """One call to a port: the instruction and its answer; Refused is one, None is none within the deadline."""
+        try:
+            return asked, self._ask(asked)
+        except Refused as refused:
+            return asked, refused
+        except Unreachable:
+            return asked, None
+
+    def _ask(self, asked: Instruction) -> Any:
         model = self.definition.spec.name
         match asked:
             case AskHold(_, cut, lease_ms, highest):
-                return asked, _answer(self.clock.hold, model, cut, lease_ms, highest)
+                return self.clock.hold(model, cut, lease_ms, highest)
             case AskProgress(shard):
-                return asked, _answer(self.shards[shard].progress, model)
+                return self.shards[shard].progress(model)
             case Mark(shard, cut, vector):
-                return asked, _answer(self.shards[shard].mark, model, cut, vector)
+                return self.shards[shard].mark(model, cut, vector)
             case Unmark(shard, cut):
-                return asked, _answer(self.shards[shard].unmark, model, cut)
+                return self.shards[shard].unmark(model, cut)
             case Release(_, cut):
-                return asked, _answer(self.clock.release, model, cut)
+                return self.clock.release(model, cut)
         raise AssertionError(asked)
 
     def _told(self, cut: Cut, asked: Instruction, answer: Any) -> list[Instruction]:
         """What the cut makes of an answer."""
-        now_ms = self.time.now_ms()
+        now_ms = self.time.steady_ms()
+        if isinstance(answer, Refused):
+            return cut.refused(str(answer), now_ms)
         match asked:
             case AskHold():
                 return cut.held(answer, now_ms)
@@ -247,7 +263,7 @@ class Driver:
 
     def _forget(self, marked: Marked) -> None:
         for shard in self.shards.values():
-            _answer(shard.unmark, self.definition.spec.name, marked.cut)
+            _try(shard.unmark, self.definition.spec.name, marked.cut)
 
     def _complete(self, marked: Marked, parent: Manifest | None) -> Manifest:
         """Parts, then evaluations, then the manifest: with it the checkpoint exists (X2). Full parts only."""
@@ -278,17 +294,17 @@ class Driver:
         self._head = manifest
         self.evaluations.take(manifest.vector)
         for shard in self.shards.values():
-            _answer(shard.settle, model, marked.cut, manifest.sha256)
+            _try(shard.settle, model, marked.cut, manifest.sha256)
         return manifest
 
     def _evaluation(self, marked: Marked, parent: Manifest | None) -> Evaluation:
         """The sums up to the cut. Learners say them right after their pushes, so a short wait finds nearly all."""
         expected = sum(_rows(chain, parent, marked.progress) for chain in marked.vector)
-        until = self.time.now_ms() + self.config.evaluation_wait_ms
+        until = self.time.steady_ms() + self.config.evaluation_wait_ms
         while True:
             for record in self.outside.read_evaluations():
                 self.evaluations.add(record)
-            if self.evaluations.rows_within(marked.vector) >= expected or self.time.now_ms() >= until:
+            if self.evaluations.rows_within(marked.vector) >= expected or self.time.steady_ms() >= until:
                 return self.evaluations.sums(marked.vector)
             self.time.sleep_ms(5)
 
@@ -318,12 +334,10 @@ class Driver:
         self.outside.announce(announce(kind, manifest, url, self.time.now_ms(), reason, revision))
 
 
-def _answer(call: Callable[..., R], *arguments: Any) -> R | None:
-    """The answer, or None: no answer within the deadline, or a refusal, which the next look explains."""
-    try:
-        return call(*arguments)
-    except (Unreachable, Refused):
-        return None
+def _try(call: Callable[..., object], *arguments: object) -> None:
+    """A call that helps but need not succeed: the next mark replaces a copy that was neither settled nor dropped."""
+    with suppress(Unreachable, Refused):
+        call(*arguments)
 
 
 def _rows(chain: str, parent: Manifest | None, progress: Mapping[int, Progress]) -> int:

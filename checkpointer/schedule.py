@@ -35,7 +35,7 @@ class Schedule:
 
     def due(self, now_ms: int, shards: Sequence[Progress], head: Manifest | None) -> Due | None:
         """What is due at `now_ms`, if anything. `shards` = what every shard reports; `head` = the last complete cut."""
-        if not shards or now_ms < self.not_before_ms:
+        if not shards or now_ms < self.not_before_ms <= now_ms + self.retry_ms:
             return None
         if head is None:
             return Due("first")
@@ -47,7 +47,8 @@ class Schedule:
         learned_ms = min(shard.event_time_max_ms for shard in shards)
         if self.event_interval_ms and learned_ms - head.event_time_max_ms >= self.event_interval_ms:
             return Due("event_time", barrier)
-        if self.interval_ms and now_ms - head.created_ms >= self.interval_ms:
+        age_ms = now_ms - head.created_ms
+        if self.interval_ms and not 0 <= age_ms < self.interval_ms:  # below 0: the clock was set back
             return Due("interval", barrier)
         return None
 

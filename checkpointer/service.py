@@ -69,6 +69,9 @@ class Surroundings:
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
+    def steady_ms(self) -> int:
+        return time.monotonic_ns() // 1_000_000
+
     def sleep_ms(self, ms: int) -> None:
         if self.stop.wait(ms / 1_000):
             raise Stopping

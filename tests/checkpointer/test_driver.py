@@ -14,7 +14,7 @@ from paramserver.clocks import Clocks
 from paramserver.local import LocalClock, LocalShard
 from paramserver.messages import DenseSpec, ModelSpec, Outcome, PushRequest, TableSpec
 from paramserver.partfile import decode_part
-from paramserver.ports import Unreachable
+from paramserver.ports import Refused, Unreachable
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
 
@@ -79,6 +79,9 @@ class House:
 
     # Time and Outside
     def now_ms(self):
+        return self.now
+
+    def steady_ms(self):
         return self.now
 
     def sleep_ms(self, ms):
@@ -158,6 +161,22 @@ def test_shards_that_stand_apart_make_no_cut_and_training_goes_on(house):
     assert (step.outcome, step.reason) == ("abandoned", "timeout")
     assert house.driver.catalogue.head().number == 0
     house.push("label/0", 100, 105, shards=(1,))
+    assert house.later().outcome == "published"
+
+
+def test_a_refused_mark_abandons_the_cut_at_once(house):
+    house.begin()
+    house.push("label/0", 100, 105)
+
+    def refuse(*_):
+        raise Refused("no room for a copy")
+
+    house.shards[1].mark, mark = refuse, house.shards[1].mark
+    before = house.now
+    step = house.later()
+    assert (step.outcome, step.reason, step.detail) == ("abandoned", "refused", "no room for a copy")
+    assert house.now - before < 2_000
+    house.shards[1].mark = mark
     assert house.later().outcome == "published"
 
 

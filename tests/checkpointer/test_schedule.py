@@ -41,3 +41,11 @@ def test_wall_and_event_time_each_make_a_cut_due(make):
 
 def test_nothing_new_makes_nothing_due(make):
     assert Schedule(interval_ms=1).due(10**9, [shard(0)], at(make)) is None
+
+
+def test_a_clock_set_back_stops_no_cuts(make):
+    moved = shard(0, end=101)
+    assert Schedule(interval_ms=500).due(-10_000, [moved], at(make)) == Due("interval")
+    schedule = Schedule(interval_ms=500, retry_ms=50)
+    schedule.abandoned(100_000)
+    assert schedule.due(600, [moved], at(make)) == Due("interval")
