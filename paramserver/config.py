@@ -86,9 +86,15 @@ class ParamServerConfig:
             raise ValueError(f"host = {self.host!r} is not loopback: give cert, key and token_file as well")
 
     def address(self, shard: int, run_dir: str) -> str:
-        """Where a shard is called: gRPC's name of it. ValueError if the socket's path is too long."""
+        """Where a shard is called: gRPC's name of it. ValueError if there is none, or a socket's path is too long."""
         if self.transport == "tcp":
-            return self.addresses[shard] if self.addresses else f"{self.host}:{self.port + shard}"
+            if not self.addresses:
+                return f"{self.host}:{self.port + shard}"
+            if shard >= len(self.addresses):
+                raise ValueError(
+                    f"addresses = {self.addresses!r}: has none for shard {shard}; name every shard in order"
+                )
+            return self.addresses[shard]
         path = f"{run_dir.rstrip('/')}/shard-{shard}.sock"
         if len(path.encode()) > SOCKET_PATH_MAX:
             raise ValueError(

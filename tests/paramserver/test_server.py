@@ -307,6 +307,36 @@ def test_killed_processes_come_back_as_new_incarnations(tmp_path: Path):
         assert [process.wait(timeout=20) for process in processes] == [0, 0]
 
 
+def test_a_silent_learner_is_fenced_on_every_shard(tmp_path: Path):
+    config = ParamServerConfig(lease_ms=300, stated_max_ms=300, allow_ms=20)
+    stop = threading.Event()
+    threads = [threading.Thread(target=run, args=(config, 2, n, 1, str(tmp_path), stop)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    shards, clock = connect(config, str(tmp_path), 2)
+    try:
+        for shard in shards.values():
+            eventually(lambda shard=shard: shard.begin(SPEC, {"c": 0}, W))
+        epoch = eventually(lambda: clock.join("m", "a")).epoch
+        push = a_push(0, epoch=epoch, keys={}, gradients={}, dense={})
+
+        def fenced_everywhere() -> bool | None:
+            return all(shard.push(push).outcome is Outcome.FENCED for shard in shards.values()) or None
+
+        started = StartRequest("m", epoch, "c", 0, 1)
+        eventually(lambda: clock.start(started).outcome is StartOutcome.ADMITTED or None)
+        assert shards[1].push(push).outcome is Outcome.APPLIED
+        eventually(fenced_everywhere)
+        assert clock.renew("m", epoch, "computing") is None
+        assert not clock.ended("m", epoch, 0)
+    finally:
+        stop.set()
+        for client in (*shards.values(), clock):
+            client.close()
+        for thread in threads:
+            thread.join(timeout=10)
+
+
 def test_a_service_writes_its_role_and_stops(tmp_path: Path):
     stop = threading.Event()
     thread = threading.Thread(target=run, args=(ParamServerConfig(), 1, 0, 4, str(tmp_path), stop))
@@ -368,6 +398,13 @@ def test_parts_are_written_and_read_and_repeat_byte_for_byte(tmp_path: Path):
 def test_impossible_settings_are_refused_by_name(changes: dict[str, object], says: str):
     with pytest.raises(ValueError, match=says):
         ParamServerConfig(**changes)
+
+
+def test_every_shard_needs_an_address():
+    config = ParamServerConfig(transport="tcp", addresses=("a:1", "b:2"))
+    assert config.address(1, "") == "b:2"
+    with pytest.raises(ValueError, match="none for shard 2"):
+        config.address(2, "")
 
 
 def test_a_run_folder_too_deep_for_a_socket_is_refused():
