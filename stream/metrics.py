@@ -1,0 +1,53 @@
+"""What every role exports to Prometheus, and the file that says where it does (shell)."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+#: What a role may wait for; exactly one is 1 at a time.
+WAITS = ("window", "verdicts", "staleness", "cut", "breaker", "idle", "none")
+
+
+class RoleMetrics:
+    """The conventional series, in a registry of their own. A role adds its series with `counter`, `gauge`, ..."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.records_in = self.counter("everspun_records_in_total", "rows taken in")
+        self.records_out = self.counter("everspun_records_out_total", "rows given out")
+        self.data_time_ms = self.gauge("everspun_data_time_ms", "arrival time reached, ms since 1970")
+        self._waiting = self.gauge("everspun_waiting", "1 for what this process waits for now", "reason")
+        self.waits_for("none")
+
+    def counter(self, name: str, help: str, *labels: str) -> Counter:
+        return Counter(name, help, labels, registry=self.registry)
+
+    def gauge(self, name: str, help: str, *labels: str) -> Gauge:
+        return Gauge(name, help, labels, registry=self.registry)
+
+    def histogram(self, name: str, help: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, help, labels, registry=self.registry, buckets=buckets)
+
+    def waits_for(self, reason: str) -> None:
+        """Say why nothing is being done now; "none" while something is. Raises ValueError for another word."""
+        if reason not in WAITS:
+            raise ValueError(f"waiting reason {reason!r}: allowed are {', '.join(WAITS)}")
+        for known in WAITS:
+            self._waiting.labels(reason=known).set(known == reason)
+
+
+def start_metrics(run_dir: Path | str, role: str, index: int, metrics: RoleMetrics, **extra: Any) -> int:
+    """Serve the metrics on a free port of loopback, from a thread of its own, and write the role file
+    `<run_dir>/roles/<role>-<index>.json` (pid, metrics_port, and `extra`: address, http_port, ...) whole. Returns
+    the port."""
+    server, _ = start_http_server(0, "127.0.0.1", metrics.registry)
+    port = int(server.server_port)
+    path = Path(run_dir) / "roles" / f"{role}-{index}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_text(json.dumps({"pid": os.getpid(), "metrics_port": port, **extra}))
+    draft.rename(path)
+    return port
