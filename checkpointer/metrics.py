@@ -18,11 +18,16 @@ class RoleMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._own()
         self.records_in = self.counter("everspun_records_in_total", "rows taken in")
         self.records_out = self.counter("everspun_records_out_total", "rows given out")
         self.data_time_ms = self.gauge("everspun_data_time_ms", "largest event time reached, ms since 1970")
         self._waiting = self.gauge("everspun_waiting", "1 for what this process waits for now", "reason")
         self.waits_for("none")
+
+    def _own(self) -> None:
+        """The role's own metrics, which stand before the common ones."""
+        raise AssertionError("a role defines its own")
 
     def counter(self, name: str, help: str, *labels: str) -> Counter:
         return Counter(name, help, labels, registry=self.registry)
@@ -39,8 +44,7 @@ class RoleMetrics:
 
 
 class CheckpointerMetrics(RoleMetrics):
-    def __init__(self) -> None:
-        super().__init__()
+    def _own(self) -> None:
         self.cut_hold_ms = self.histogram("everspun_cut_hold_ms", "how long a cut stopped starts, ms", _HOLD_MS)
         self.cut_seconds = self.histogram("everspun_cut_seconds", "from due to all shards marked, s", _SLOW_S)
         self.publish_seconds = self.histogram("everspun_publish_seconds", "from due to announced, s", _SLOW_S)
@@ -59,8 +63,7 @@ class CheckpointerMetrics(RoleMetrics):
 
 
 class ReplicaMetrics(RoleMetrics):
-    def __init__(self) -> None:
-        super().__init__()
+    def _own(self) -> None:
         self.model_age_s = self.gauge("everspun_served_model_age_s", "age of the served checkpoint, s; NaN = none")
         self.data_age_s = self.gauge("everspun_served_data_age_s", "age of the newest event it learned, s; NaN = none")
         self.version = self.gauge("everspun_served_version", "number of the served checkpoint; -1 = none")

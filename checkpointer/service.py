@@ -209,7 +209,7 @@ def run(
     driver = Driver(config, what, dict(shards), clock, catalogue, around, around, code_version())
     try:
         driver.recover()
-        _log.info("checkpoints of %s in %s, head %s", model.name, config.root, catalogue.head())
+        _log.info("checkpoints of %s in %s", model.name, config.root)
         while not stop.is_set():
             _turn(driver, around, metrics)
     except Stopping:

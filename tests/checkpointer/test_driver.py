@@ -24,12 +24,35 @@ SPEC = ModelSpec(
 CHAINS = ("label/0", "label/1")
 
 
+class Killed(BaseException):
+    """kill -9: nothing of the checkpointer runs after it."""
+
+
+class MortalFiles(MemoryFiles):
+    """Files whose user dies at the `steps`-th change from now, which is then not made."""
+
+    steps = -1
+
+    def _live(self):
+        if self.steps == 0:
+            raise Killed
+        self.steps -= 1
+
+    def write(self, path, data):
+        self._live()
+        super().write(path, data)
+
+    def delete(self, path):
+        self._live()
+        super().delete(path)
+
+
 class House:
     """Two local shards, one learner that pushes empty-handed or with one row, a store, and everything said."""
 
     def __init__(self, **config):
         self.now = 1_000_000
-        self.files = MemoryFiles()
+        self.files = MortalFiles()
         self.slot_map = SlotMap.even(2)
         self.clocks = Clocks(1, 2, 0)
         self.clock = LocalClock(self.clocks, lambda: self.now)
@@ -306,3 +329,38 @@ def test_retention_runs_after_each_cut():
         house.push("label/0", 100 + i, 101 + i)
         assert house.later().outcome == "published"
     assert [e.number for e in house.driver.catalogue.entries()] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("steps", range(13))
+def test_a_checkpointer_killed_at_any_step_leaves_what_its_successor_needs(steps):
+    """From the first begin to the sweep of a second checkpoint: every checkpoint that is found is whole, and after the
+    successor's next cut the newest is the head, published, announced, and its parent is the one before."""
+    house = House(keep=1)
+    house.files.steps = steps
+    try:
+        house.begin()
+        house.push("label/0", 100, 105)
+        house.later()
+        house.push("label/0", 105, 106)
+        house.later()
+        assert steps > 9, "it should have died"
+    except Killed:
+        pass
+    house.files.steps = -1
+    fresh = Catalogue(house.files, "clicks")
+    heads = [entry.manifest for entry in fresh.entries() if entry.manifest is not None]
+    assert all(not fresh.problems(manifest) for manifest in heads)
+    house.announced.clear()
+    house.driver = house.checkpointer()
+    if heads:
+        assert house.announced[-1].name == heads[-1].name
+    house.later()
+    house.later()
+    at = house.shards[0].progress("clicks").progress.chains["label/0"].end
+    house.push("label/0", at, at + 10)
+    assert house.later().outcome == "published"
+    head = house.driver.catalogue.head()
+    assert head.vector["label/0"] == at + 10
+    assert house.driver.catalogue.published().name == head.name == house.announced[-1].name
+    assert house.driver.catalogue.manifest(house.driver.catalogue.names()[-2]).sha256 == head.parent
+    assert not [entry for entry in house.driver.catalogue.entries() if entry.manifest is None]
