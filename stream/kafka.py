@@ -91,6 +91,7 @@ class KafkaReader:
         consumer = self._connected(timeout_ms)
         if consumer is None:
             return {}
+        _unpark(consumer)
         try:
             fetched = consumer.poll(timeout_ms=timeout_ms, max_records=max_records)
         except (OffsetOutOfRangeError, LogTruncationError) as error:
@@ -304,6 +305,16 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def take(self) -> list[tuple[str, list[Partition]]]:
         return [self.news.popleft() for _ in range(len(self.news))]
+
+
+def _unpark(consumer: KafkaConsumer) -> None:
+    """kafka-python 3.0 parks what it fetched of a paused partition, and takes it back on resume only while the place
+    for the partition in line is None. A drained one stays in that place: without this a resumed partition can wait
+    for ever."""
+    fetcher = getattr(consumer, "_fetcher", None)
+    in_line = getattr(fetcher, "_next_partition_records", None)
+    if in_line is not None and not in_line:
+        fetcher._next_partition_records = None
 
 
 def _record(r: Any) -> Record:
