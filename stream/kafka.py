@@ -311,9 +311,8 @@ def _unpark(consumer: KafkaConsumer) -> None:
     """kafka-python 3.0 parks what it fetched of a paused partition, and takes it back on resume only while the place
     for the partition in line is None. A drained one stays in that place: without this a resumed partition can wait
     for ever."""
-    fetcher = getattr(consumer, "_fetcher", None)
-    in_line = getattr(fetcher, "_next_partition_records", None)
-    if in_line is not None and not in_line:
+    fetcher: Any = consumer._fetcher
+    if fetcher._next_partition_records is not None and not fetcher._next_partition_records:
         fetcher._next_partition_records = None
 
 
