@@ -59,6 +59,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         if self.path.split("?")[0] != "/predict":
+            self.close_connection = True  # its body stays unread
             self._refuse(404, f"path {self.path}: only /predict takes a POST")
             return
         body = self._body()
@@ -71,6 +72,11 @@ class Handler(BaseHTTPRequestHandler):
         metrics.in_flight.inc()
         try:
             self._predict(body)
+        except OSError:
+            self.close_connection = True  # the caller went away
+        except Exception:
+            _log.exception("a prediction failed")
+            self._refuse(500, "the replica failed to answer; its log says why")
         finally:
             metrics.in_flight.dec()
             self.server.slots.release()

@@ -2,6 +2,7 @@
 
 import json
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ _HOLD_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000, 30_000)
 WAITS = ("window", "verdicts", "staleness", "cut", "breaker", "idle", "none")
 
 
-class RoleMetrics:
+class RoleMetrics(ABC):
     """What every role exports. Rows are rows of examples (checkpointer) or of requests (replica)."""
 
     def __init__(self) -> None:
@@ -25,9 +26,9 @@ class RoleMetrics:
         self._waiting = self.gauge("everspun_waiting", "1 for what this process waits for now", "reason")
         self.waits_for("none")
 
+    @abstractmethod
     def _own(self) -> None:
-        """The role's own metrics, which stand before the common ones."""
-        raise AssertionError("a role defines its own")
+        """Define the role's own metrics, which stand before the common ones."""
 
     def counter(self, name: str, help: str, *labels: str) -> Counter:
         return Counter(name, help, labels, registry=self.registry)

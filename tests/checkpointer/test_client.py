@@ -1,5 +1,6 @@
 """The replica as a library and over HTTP, on real checkpoints in a directory."""
 
+import http.client
 import json
 import threading
 import urllib.error
@@ -173,6 +174,24 @@ def test_a_full_house_says_so_at_once(server):
     for _ in range(8):
         server.slots.release()
     assert ask(server, "/predict", {"rows": []})[0] == 200
+
+
+def test_a_failure_inside_is_said_and_the_next_request_is_answered(server, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("checkpointer.serving.ServedModel.predict", lambda *_: 1 / 0)
+        status, body = ask(server, "/predict", {"rows": ROWS})
+    assert (status, "log" in json.loads(body)["error"]) == (500, True)
+    assert ask(server, "/predict", {"rows": ROWS})[0] == 200
+
+
+def test_a_connection_serves_many_requests_and_a_bad_one_leaves_nothing_behind(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    for path, status in (("/predict", 200), ("/predict", 200), ("/nowhere", 404), ("/predict", 200)):
+        connection.request("POST", path, json.dumps({"rows": ROWS}))
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == status
+    connection.close()
 
 
 def test_what_is_served_is_told(server):
