@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +25,11 @@ from labeler.fraud import FraudFilter, run_step
 from labeler.fraud_config import FraudConfig
 from labeler.fraud_tables import dict_tables
 from labeler.signals import Signal
+from stream.config import StreamConfig
 from stream.verdicts import Verdict, Watermark
 
 SIGNAL_MS = 60_000
+WAIT_MS = StreamConfig().wait_ms
 HEARTBEAT_MS = HOUR_MS
 VIEWS, CLICKS = "impressions/0", "clicks/0"
 VENDOR_EVENTS_MIN = 100
@@ -81,14 +83,19 @@ def signals(history: History, config: FraudConfig) -> Iterator[Signal]:
         yield Signal(name, start, ends[name], at, at + SIGNAL_MS, at, 0, rows)
 
 
-def judge(history: History, config: FraudConfig, batch: int = 256) -> Outcome:
+def judge(history: History, config: FraudConfig, batch: int = 8) -> Outcome:
     """Run the core over the history and count the impressions that its verdicts cover."""
     began = time.perf_counter()
     filter = FraudFilter(config, [VIEWS], [CLICKS], dict_tables())
-    verdicts: dict[str, Verdict] = {}
+    verdicts: dict[str, tuple[int, Verdict]] = {}
+    low = {VIEWS: 0, CLICKS: 0}
 
-    def send(records: list[Verdict | Watermark]) -> None:
-        verdicts.update({record.id: record for record in records if isinstance(record, Verdict)})
+    def send(records: Sequence[Verdict | Watermark]) -> None:
+        for record in records:
+            if isinstance(record, Verdict):
+                verdicts.setdefault(record.id, (min(low.values()), record))
+            else:
+                low[record.input] = record.watermark_ms
 
     waiting: list[tuple[int, Signal]] = []
     for offset, signal in enumerate(signals(history, config)):
@@ -99,7 +106,7 @@ def judge(history: History, config: FraudConfig, batch: int = 256) -> Outcome:
     run_step(filter, waiting, send)
     rejected = covered(history, list(verdicts.values()))
     by_rule: dict[str, int] = {}
-    for verdict in verdicts.values():
+    for _, verdict in verdicts.values():
         by_rule[verdict.rule] = by_rule.get(verdict.rule, 0) + 1
     return Outcome(
         honest=int((~history.planted).sum()),
@@ -111,12 +118,13 @@ def judge(history: History, config: FraudConfig, batch: int = 256) -> Outcome:
     )
 
 
-def covered(history: History, verdicts: list[Verdict]) -> np.ndarray:
-    """Which impressions a verdict covers, bool (n,)."""
+def covered(history: History, verdicts: list[tuple[int, Verdict]]) -> np.ndarray:
+    """Which impressions are rejected, bool (n,): a verdict covers them, and stands before all watermarks have passed
+    their deadline (L3). Each verdict comes with the lowest watermark sent before it."""
     sources, vendors = np.array(history.sources), np.array(history.vendors)
     rejected = np.zeros(len(history), np.bool_)
-    for one in verdicts:
-        inside = (history.ts_ms >= one.from_ms) & (history.ts_ms < one.to_ms)
+    for low_ms, one in verdicts:
+        inside = (history.ts_ms >= max(one.from_ms, low_ms - WAIT_MS)) & (history.ts_ms < one.to_ms)
         rejected |= inside & (sources == one.source) & (vendors == one.vendor)
     return rejected
 

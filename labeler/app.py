@@ -140,7 +140,7 @@ class Judge:
         self._batch: list[tuple[int, Signal]] = []
         self._next = 0  # the offset to come
         self._gap: int | None = None  # a record that came too early: those before it have been sought
-        self._idle_since: float = 0.0  # loop time, seconds
+        self._idle_since = asyncio.get_running_loop().time()  # seconds
         self.filter: FraudFilter | None = None
         self.unreadable = 0
         self.reads_again = 0
@@ -257,6 +257,8 @@ def make_app(stream: StreamConfig, run_dir: Path, index: int) -> Any:
         topic_replication_factor=stream.replication,
         topic_partitions=1,
         consumer_auto_offset_reset="earliest",
+        # A process that comes back takes its place at once; a standby of another index after the session's time-out.
+        consumer_group_instance_id=f"fraud-{index}",
         broker_session_timeout=stream.session_timeout_ms / 1_000,
         broker_heartbeat_interval=stream.session_timeout_ms / 4_000,
         broker_rebalance_timeout=stream.session_timeout_ms / 1_000,
