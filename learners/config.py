@@ -53,7 +53,7 @@ class ModelConfig:
     table_optimizer: str = _option("", "'sgd', 'adagrad' or 'ftrl'; empty = ftrl for lr, adagrad for mlp")
     table_options: dict[str, float] = field(
         default_factory=dict,
-        metadata={"help": "options of the table's optimizer; lr: {alpha = 0.4}, mlp: {rate = 0.05} where not given"},
+        metadata={"help": "options of the table's optimizer; lr: {alpha = 0.4}, mlp: {rate = 0.1} where not given"},
     )
     init_scale: float = _option(0.05, "mlp: a new embedding is uniform in [-init_scale, init_scale)")
     dense_optimizer: str = _option("adam", "mlp: 'sgd', 'adagrad', 'adam' or 'ftrl'")

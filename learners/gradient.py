@@ -7,6 +7,7 @@ not usable.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,8 @@ import pyarrow as pa
 
 from learners.features import Encoded, Floats, Keys, Places, unique_keys
 from learners.model import Model, clip
-from paramserver.messages import Rows
+from paramserver.messages import PullReply, Rows
+from paramserver.slots import SlotMap
 from stream.rowhash import row_hash_sum
 
 
@@ -83,7 +85,7 @@ def compute(model: Model, prepared: Prepared, pulled: dict[str, Rows], dense: di
     if rows.num_rows == 0:
         return EMPTY
     label = rows.column("label").to_numpy().astype(np.float32)
-    weight = rows.column("weight").to_numpy()
+    weight = rows.column("weight").to_numpy().copy()
     if model.config.reduction == "mean":
         weight = weight / np.float32(rows.num_rows)
     p, gradients, dense_gradients = model.kind.differentiate(
@@ -131,3 +133,36 @@ def _feature(model: Model, prepared: Prepared, table: str, bad: npt.NDArray[np.b
     """The feature of the first bad key."""
     _, columns = np.nonzero(bad[prepared.places[table]])
     return model.kind.column_name(table, int(columns[0]))
+
+
+def assemble(
+    prepared: Prepared, slot_map: SlotMap, pulls: dict[int, PullReply]
+) -> tuple[dict[str, Rows], dict[str, Floats]]:
+    """(rows of every table in the order of its keys, all dense arrays) from what each shard answered."""
+    rows: dict[str, Rows] = {}
+    for table, keys in prepared.keys.items():
+        for shard, mine in enumerate(slot_map.split(keys)):
+            answered = pulls[shard].rows[table]
+            if table not in rows:
+                rows[table] = np.empty((len(keys), answered.shape[1]), np.float32)
+            rows[table][mine] = answered
+    dense = {name: array for reply in pulls.values() for name, array in reply.dense.items()}
+    return rows, dense
+
+
+def contents(computed: Computed, slot_map: SlotMap) -> list[dict[str, Any]]:
+    """By shard, what `instructions.Push.request` takes: each shard its keys and dense arrays, all of them the rest."""
+    common = {
+        "row_hash": computed.row_hash,
+        "rows": computed.row_count,
+        "event_time_max_ms": computed.event_time_max_ms,
+        "reason": computed.reason,
+    }
+    shards: list[dict[str, Any]] = [common | {"keys": {}, "gradients": {}, "dense": {}} for _ in range(slot_map.shards)]
+    for table, keys in computed.keys.items():
+        for shard, mine in enumerate(slot_map.split(keys)):
+            shards[shard]["keys"][table] = keys[mine]
+            shards[shard]["gradients"][table] = computed.gradients[table][mine]
+    for name, gradient in computed.dense.items():
+        shards[slot_map.owner_of_name(name)]["dense"][name] = gradient
+    return shards

@@ -18,7 +18,7 @@ from paramserver.messages import DenseSpec, Rows, TableSpec
 from stream.keys import hash_string
 
 TABLE = "embeddings"
-_TABLE_RATE = 0.05
+_TABLE_RATE = 0.1
 _DENSE_RATE = 0.001
 
 

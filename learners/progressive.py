@@ -1,0 +1,152 @@
+"""Two losses of one batch, never mixed.
+
+*Progressive*: what the model answered just before it trained on the batch. It is in label order, so it flatters: the
+model knew labels that no server knew when the impressions happened. *As served*: what a replica answered at the
+impression, logged with it. A served prediction counts only if its model version was published before the impression
+arrived and had learned nothing younger (E2).
+
+All are sums over rows, so evaluations add up: a loss is sum / rows, calibration is prediction_sum / label_sum,
+normalized entropy is the loss over the entropy of label_sum / rows. `base_log_loss_sum` is the loss of always
+answering the model's prior rate. Weights of examples do not enter: these losses are of rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from learners.events import Batch
+from learners.gradient import Computed
+
+#: Predictions are counted in this many bins of equal width in logit, the outer two open.
+BINS = 40
+LOGIT_MAX = 10.0
+OTHER = "other"
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass
+class Published:
+    """Model versions as announced on `checkpoints`: what a served prediction may have known (E2)."""
+
+    model: str
+    live: bool  # arrivals are of the wall clock that stamps announcements; else of a history being replayed
+    versions_max: int
+    _known_from_ms: dict[str, int] = field(default_factory=dict)
+
+    def announced(self, record: dict[str, Any]) -> None:
+        """One record of `checkpoints`."""
+        if record.get("model") != self.model or record.get("kind") != "published":
+            return
+        learned = int(record.get("event_time_max_ms", 0))
+        self._known_from_ms[str(record["name"])] = max(learned, int(record["created_ms"])) if self.live else learned
+        while len(self._known_from_ms) > self.versions_max:
+            del self._known_from_ms[next(iter(self._known_from_ms))]
+
+    def unknown(self, versions: pa.Array) -> bool:
+        """Whether a version stands here that no announcement was read of."""
+        return any(v and v not in self._known_from_ms for v in pc.unique(versions).to_pylist())
+
+    def served(self, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+        """The rows whose prediction counts as served, (n,) bool."""
+        versions = rows.column("model_version").dictionary_encode()
+        never = np.iinfo(np.int64).max
+        known = [self._known_from_ms.get(v, never) for v in versions.dictionary.to_pylist()]
+        since = np.array(known, np.int64)[versions.indices.to_numpy()]
+        arrival, prediction = rows.column("arrival_ms").to_numpy(), rows.column("prediction").to_numpy()
+        out: npt.NDArray[np.bool_] = (since < arrival) & ~np.isnan(prediction)
+        return out
+
+
+def evaluate(
+    model: str,
+    learner: str,
+    batch: Batch,
+    computed: Computed,
+    version: int,
+    prior_rate: float,
+    published: Published,
+    slices: Sequence[str] = (),
+    slices_max: int = 64,
+) -> dict[str, Any]:
+    """The record of `evaluations` for a batch that no shard had applied (E1); `computed` has rows and no reason."""
+    rows = computed.rows
+    assert rows is not None
+    label = rows.column("label").to_numpy().astype(np.float64)
+    prediction = computed.prediction.astype(np.float64)
+    loss = log_losses(prediction, label)
+    served = published.served(rows)
+    answered = np.clip(rows.column("prediction").to_numpy()[served].astype(np.float64), 1e-7, 1 - 1e-7)
+    base = log_losses(np.full(len(label), prior_rate), label)
+    return {
+        "model": model,
+        "chain": batch.chain,
+        "start": batch.start,
+        "end": batch.end,
+        "partition": batch.partition,
+        "version": version,
+        "learner": learner,
+        "rows": len(label),
+        "clicks": int(label.sum()),
+        "log_loss_sum": float(loss.sum()),
+        "prediction_sum": float(prediction.sum()),
+        "label_sum": float(label.sum()),
+        "base_log_loss_sum": float(base.sum()),
+        "served_rows": int(served.sum()),
+        "served_log_loss_sum": float(log_losses(answered, label[served]).sum()),
+        "served_prediction_sum": float(answered.sum()),
+        "served_label_sum": float(label[served].sum()),
+        "slices": {name: _slice(rows, name, loss, prediction, label, slices_max) for name in slices},
+        "ts_ms_max": computed.event_time_max_ms,
+        "arrival_ms_max": int(rows.column("arrival_ms").to_numpy().max()),
+        "bins": np.round(_bins(prediction, label), 6).tolist(),
+    }
+
+
+def log_losses(prediction: Doubles, label: Doubles) -> Doubles:
+    """-log of the probability given to what happened, by row."""
+    out: Doubles = -np.log(np.where(label > 0, prediction, 1.0 - prediction))
+    return out
+
+
+def auc(bins: Sequence[Sequence[float]]) -> float:
+    """Area under the ROC curve of summed bins, ties within a bin counted half; NaN without both classes."""
+    counts = np.array(bins, np.float64)
+    positive, negative = counts[:, 2], counts[:, 0] - counts[:, 2]
+    below = np.cumsum(negative) - negative
+    pairs = positive.sum() * negative.sum()
+    return float((positive * (below + negative / 2)).sum() / pairs) if pairs else float("nan")
+
+
+def _slice(
+    rows: pa.RecordBatch, name: str, loss: Doubles, prediction: Doubles, label: Doubles, values_max: int
+) -> dict[str, list[float]]:
+    """value -> [rows, log loss, predictions, labels], sums; beyond the largest values all are 'other'."""
+    column = rows.column(name).cast(pa.string()).dictionary_encode()
+    names, place = column.dictionary.to_pylist(), column.indices.to_numpy()
+    sums = np.stack([np.bincount(place, w, len(names)) for w in (np.ones(len(loss)), loss, prediction, label)], axis=1)
+    largest = np.argsort(-sums[:, 0], kind="stable")
+    out = {names[i]: sums[i].tolist() for i in largest[:values_max]}
+    if len(rest := largest[values_max:]):
+        out[OTHER] = (sums[rest].sum(axis=0) + np.array(out.get(OTHER, [0.0] * 4))).tolist()
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _bins(prediction: Doubles, label: Doubles) -> Doubles:
+    """(BINS, 3): rows, sum of predictions, sum of labels, by bins of the prediction's logit."""
+    out = np.zeros((BINS, 3), np.float64)
+    for i in range(len(prediction)):
+        logit = np.log(prediction[i] / (1.0 - prediction[i]))
+        at = int((logit + LOGIT_MAX) / (2 * LOGIT_MAX) * BINS)
+        at = min(max(at, 0), BINS - 1)
+        out[at, 0] += 1.0
+        out[at, 1] += prediction[i]
+        out[at, 2] += label[i]
+    return out
