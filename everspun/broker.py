@@ -158,6 +158,17 @@ def why_not_embedded() -> str | None:
     return None
 
 
+def console_producer(address: str, topic: str) -> list[str]:
+    """The command of Kafka's own console producer, which reads `key|value` lines. Raises BrokerError."""
+    if reason := why_not_kafka():
+        raise BrokerError(f"Apache Kafka: {reason}")
+    return [
+        *["java", "-cp", f"{_resolve_jars()}/*", "org.apache.kafka.tools.ConsoleProducer"],
+        *["--bootstrap-server", address, "--topic", topic],
+        *["--reader-property", "parse.key=true", "--reader-property", "key.separator=|"],
+    ]
+
+
 def answers(address: str) -> bool:
     """Whether a Kafka broker at this address answers a metadata request within a few seconds."""
     host, _, port = address.split(",")[0].rpartition(":")

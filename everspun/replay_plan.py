@@ -102,7 +102,7 @@ class ReplayPlan:
     def pseudonym(self, identifier: str) -> str:
         known = self._known.get(identifier)
         if known is None:
-            known = self._known[identifier] = self._pseudonyms.pseudonym(identifier)
+            known = self._known[identifier] = self._pseudonyms(identifier)
         return known
 
     def columns(self, period: Period) -> dict[str, list[object]]:

@@ -67,4 +67,4 @@ def run(options: argparse.Namespace) -> int:
 
 def replay_secret() -> bytes:
     """The pseudonymisation key: EVERSPUN_SECRET, or for replays of public histories a fixed one."""
-    return os.environ.get("EVERSPUN_SECRET", "a replay of a public history needs no secret").encode()
+    return os.environ.get("EVERSPUN_SECRET", "a public history has no secrets").encode()

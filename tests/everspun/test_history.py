@@ -28,7 +28,7 @@ def plan(history: History) -> ReplayPlan:
     stream = StreamConfig(
         replayed=True, heartbeat_ms=6 * HOUR_MS, jump_max_ms=12 * HOUR_MS, signal_ms=HOUR_MS, flush_ms=HOUR_MS
     )
-    return ReplayPlan(history, stream, ReplayConfig(barrier_ms=7 * DAY_MS), Pseudonymiser(1, b"secret"))
+    return ReplayPlan(history, stream, ReplayConfig(barrier_ms=7 * DAY_MS), Pseudonymiser(1, b"sixteen bytes or more"))
 
 
 def test_sessions_are_cut_at_gaps():
@@ -98,7 +98,7 @@ def test_no_identifier_of_a_person_is_written(plan: ReplayPlan):
 
 def test_a_limit_keeps_the_clicks_of_what_it_keeps(history: History):
     plan = ReplayPlan(
-        history, StreamConfig(), ReplayConfig(barrier_ms=0, predict=False, limit=500), Pseudonymiser(1, b"s")
+        history, StreamConfig(), ReplayConfig(barrier_ms=0, predict=False, limit=500), Pseudonymiser(1, b"sixteen bytes or more")
     )
     (period,) = plan.periods()
     assert (period.first, period.last) == (0, 500)
@@ -107,7 +107,7 @@ def test_a_limit_keeps_the_clicks_of_what_it_keeps(history: History):
 
 def test_a_barrier_must_be_a_multiple_of_the_buckets(history: History):
     with pytest.raises(ValueError, match="barrier_ms"):
-        ReplayPlan(history, StreamConfig(signal_ms=HOUR_MS + 1), ReplayConfig(), Pseudonymiser(1, b"s"))
+        ReplayPlan(history, StreamConfig(signal_ms=HOUR_MS + 1), ReplayConfig(), Pseudonymiser(1, b"sixteen bytes or more"))
 
 
 def test_json_lines_round_trip(tmp_path, history: History):
