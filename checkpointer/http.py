@@ -11,10 +11,10 @@ from prometheus_client import generate_latest
 
 from checkpointer.client import Replica
 from checkpointer.config import ServingConfig
-from checkpointer.metrics import write_role_file
 from checkpointer.request import BadRequest, parse
 from stream.events import Features
 from stream.log import Log
+from stream.metrics import start_metrics
 
 _log = logging.getLogger(__name__)
 _JSON = "application/json"
@@ -155,7 +155,7 @@ def run(
         thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="http", daemon=True)
         thread.start()
         if run_dir:
-            write_role_file(run_dir, "replica", index, http_port=server.port, metrics_port=server.port)
+            start_metrics(run_dir, "replica", index, replica.metrics, http_port=server.port)
         _log.info("replica of %s at http://%s:%d", model, config.host, server.port)
         stop.wait()
         server.shutdown()

@@ -1,51 +1,17 @@
-"""Prometheus metrics of the checkpointer and of replicas, and the files that say where a process is (shell)."""
+"""Prometheus metrics of the checkpointer and of replicas (shell)."""
 
-import json
-import os
-from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import Any
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from stream.metrics import RoleMetrics
 
 _FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _SLOW_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _HOLD_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000, 30_000)
-WAITS = ("window", "verdicts", "staleness", "cut", "breaker", "idle", "none")
-
-
-class RoleMetrics(ABC):
-    """What every role exports. Rows are rows of examples (checkpointer) or of requests (replica)."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._own()
-        self.records_in = self.counter("everspun_records_in_total", "rows taken in")
-        self.records_out = self.counter("everspun_records_out_total", "rows given out")
-        self.data_time_ms = self.gauge("everspun_data_time_ms", "largest event time reached, ms since 1970")
-        self._waiting = self.gauge("everspun_waiting", "1 for what this process waits for now", "reason")
-        self.waits_for("none")
-
-    @abstractmethod
-    def _own(self) -> None:
-        """Define the role's own metrics, which stand before the common ones."""
-
-    def counter(self, name: str, help: str, *labels: str) -> Counter:
-        return Counter(name, help, labels, registry=self.registry)
-
-    def gauge(self, name: str, help: str, *labels: str) -> Gauge:
-        return Gauge(name, help, labels, registry=self.registry)
-
-    def histogram(self, name: str, help: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(name, help, labels, registry=self.registry, buckets=buckets)
-
-    def waits_for(self, reason: str) -> None:
-        for known in WAITS:
-            self._waiting.labels(reason=known).set(known == reason)
 
 
 class CheckpointerMetrics(RoleMetrics):
-    def _own(self) -> None:
+    """Rows are rows of examples; its data time is the newest event time in a complete checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.cut_hold_ms = self.histogram("everspun_cut_hold_ms", "how long a cut stopped starts, ms", _HOLD_MS)
         self.cut_seconds = self.histogram("everspun_cut_seconds", "from due to all shards marked, s", _SLOW_S)
         self.publish_seconds = self.histogram("everspun_publish_seconds", "from due to announced, s", _SLOW_S)
@@ -64,7 +30,10 @@ class CheckpointerMetrics(RoleMetrics):
 
 
 class ReplicaMetrics(RoleMetrics):
-    def _own(self) -> None:
+    """Rows are rows of requests; its data time is the newest event time that the served checkpoint learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.model_age_s = self.gauge("everspun_served_model_age_s", "age of the served checkpoint, s; NaN = none")
         self.data_age_s = self.gauge("everspun_served_data_age_s", "age of the newest event it learned, s; NaN = none")
         self.version = self.gauge("everspun_served_version", "number of the served checkpoint; -1 = none")
@@ -78,19 +47,3 @@ class ReplicaMetrics(RoleMetrics):
         self.refused = self.counter("everspun_replica_refused_total", "checkpoints that could not be loaded")
         self.load_seconds = self.histogram("everspun_replica_load_seconds", "time to load a checkpoint, s", _SLOW_S)
         self.errors = self.counter("everspun_replica_follow_errors_total", "failed looks at store or topic", "where")
-
-
-def serve_metrics(metrics: RoleMetrics, host: str = "127.0.0.1", port: int = 0) -> int:
-    """Serve `/metrics` from a thread of its own. Returns the port."""
-    server, _ = start_http_server(port, host, metrics.registry)
-    return int(server.server_port)
-
-
-def write_role_file(run_dir: str, role: str, index: int, **fields: Any) -> Path:
-    """`<run_dir>/roles/<role>-<index>.json`: the pid and ports of this process, written whole."""
-    path = Path(run_dir) / "roles" / f"{role}-{index}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps({"pid": os.getpid(), **fields}))
-    draft.rename(path)
-    return path

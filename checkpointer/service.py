@@ -17,13 +17,14 @@ from checkpointer.driver import Driver, Step
 from checkpointer.gates import Findings
 from checkpointer.launcher import CleanProcess
 from checkpointer.manifest import Definition
-from checkpointer.metrics import CheckpointerMetrics, serve_metrics, write_role_file
+from checkpointer.metrics import CheckpointerMetrics
 from checkpointer.store import open_store
 from learners.model import Model
 from paramserver.ports import ClockPort, ShardPort
 from stream.chain import label_chain
 from stream.config import StreamConfig
 from stream.log import Log, LogError, OffsetOutOfRange, Reader, Writer
+from stream.metrics import start_metrics
 from stream.record import Partition, position
 
 T = TypeVar("T")
@@ -200,7 +201,7 @@ def run(
     """Take checkpoints of one model until `stop` is set. Raises ValueError if those there are of another definition."""
     metrics = CheckpointerMetrics()
     if run_dir:
-        write_role_file(run_dir, "checkpointer", index, metrics_port=serve_metrics(metrics))
+        start_metrics(run_dir, "checkpointer", index, metrics)
     what = definition(model, schema)
     clean = CleanProcess(config.root, what, config.gate_timeout_ms, config.golden)
     clean.start()

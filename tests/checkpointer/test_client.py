@@ -5,6 +5,7 @@ import json
 import threading
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from checkpointer.announcement import announce, ref
 from checkpointer.catalogue import Catalogue
 from checkpointer.client import Replica
 from checkpointer.config import ServingConfig
-from checkpointer.http import ReplicaServer
+from checkpointer.http import ReplicaServer, run
 from checkpointer.manifest import Damaged
 from checkpointer.store import Directory
 from stream.memory import MemoryLog
@@ -202,7 +203,24 @@ def test_what_is_served_is_told(server):
     text = ask(server, "/metrics")[1].decode()
     assert "everspun_served_version 4.0" in text
     assert 'everspun_replica_requests_total{path="/predict",status="200"} 1.0' in text
-    assert text.startswith("# HELP everspun_served_model_age_s")
+    assert "everspun_served_model_age_s" in text
+
+
+def test_the_process_says_where_it_is_serves_and_drains(root, catalogue, train):
+    train(catalogue, 4, ROWS)
+    stop, role = threading.Event(), Path(root) / "run" / "roles" / "replica-1.json"
+    process = threading.Thread(
+        target=run, args=(FAST, root, "clicks", stop), kwargs={"run_dir": f"{root}/run", "index": 1}
+    )
+    process.start()
+    wait(role.exists)
+    ports = json.loads(role.read_text())
+    for port in (ports["http_port"], ports["metrics_port"]):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            assert b"everspun_served_version 4.0" in answer.read()
+    stop.set()
+    process.join(timeout=30)
+    assert not process.is_alive()
 
 
 def test_a_request_holds_one_model_for_its_whole_life(server, catalogue, train):
