@@ -47,6 +47,7 @@ def run_seed(seed: int, loud: bool = False) -> Result:
             f"seed {seed}: {type(error).__name__}: {error}\n  {sim.scenario.summary()}\n{last}\n{where}"
             f"  replay: python tests/simulation/run.py --seed {seed} --trace"
         )
+    sim.close()
     result.seconds = time.process_time() - began
     result.rest_ms = sim.rest_ms
     result.counts.update(sim.watch.counts)

@@ -1,38 +1,122 @@
-"""The checkpointer and the replica: shells around `Cut`, `Schedule`, `Catalogue` and `Follower`.
+"""The checkpointer and the replica: their own `Driver` and `Follower`, over the simulated network.
 
 The store of checkpoints is durable and always there; what fails is the processes around it. A replica's model is the
 weights it loaded, and is compared with its manifest at every swap (I6).
 """
 
 import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sim_log import Broker, Message
 from sim_network import Process, World
 from sim_scenario import MODEL, SHARDS, Scenario
 from sim_shards import ShardNode
+from sim_tasks import Task
 from sim_toy import SPEC
 from sim_watch import Watch
 
-from checkpointer import cut as do
-from checkpointer.announcement import Ref, announce
+from checkpointer.announcement import Announcement, Ref
 from checkpointer.announcement import decode as decode_announcement
-from checkpointer.catalogue import Catalogue, Gates
-from checkpointer.cut import Cut, Pace
+from checkpointer.catalogue import Catalogue
+from checkpointer.config import CheckpointerConfig
+from checkpointer.driver import Driver
 from checkpointer.files import Files
-from checkpointer.manifest import Damaged, Evaluation, Manifest, agree, part_problem, parts_of
+from checkpointer.gates import Findings
+from checkpointer.manifest import Damaged, Definition, Manifest, part_problem
 from checkpointer.replica import Follower, steps
-from checkpointer.schedule import Schedule
-from paramserver.messages import Progress
+from paramserver.messages import Epoch, MarkReply, ModelSpec, PullReply, PullRequest, PushReply, PushRequest
+from paramserver.messages import StartReply, StartRequest
 from paramserver.part import weights
 from paramserver.partfile import decode_part
-from paramserver.ports import PartInfo
+from paramserver.ports import JoinReply, PartInfo, ProgressReply, Unreachable
 
 LOOK_MS = 400
+PATIENCE_MS = 100
+
+
+class Remote:
+    """The ports of one shard (and of the clocks, on shard 0) for a task that blocks."""
+
+    def __init__(self, node: "CheckpointerNode", index: int) -> None:
+        self.node, self.index = node, index
+
+    def _ask(self, work: Callable[[ShardNode], Any], deadline_ms: int = 400) -> Any:
+        shard = self.node.world.processes[f"shard-{self.index}"]
+        assert isinstance(shard, ShardNode)
+        nothing = object()
+        answer = self.node.task.wait(
+            lambda resume: self.node.world.network.call(
+                self.node, shard, lambda: work(shard), resume, lambda: resume(nothing), deadline_ms
+            )
+        )
+        if answer is nothing:
+            raise Unreachable(f"{shard.name} does not answer")
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def begin(self, spec: ModelSpec, vector: dict[str, int], dense: dict[str, object]) -> ProgressReply:
+        return self._ask(lambda shard: shard.begin(vector))  # type: ignore[no-any-return]
+
+    def progress(self, model: str) -> ProgressReply:
+        return self._ask(lambda shard: shard.progress())  # type: ignore[no-any-return]
+
+    def mark(self, model: str, cut: str, vector: dict[str, int]) -> MarkReply:
+        return self._ask(lambda shard: shard.mark(cut, vector))  # type: ignore[no-any-return]
+
+    def unmark(self, model: str, cut: str) -> None:
+        self._ask(lambda shard: shard.unmark(cut))
+
+    def write_part(self, model: str, cut: str, url: str, parent: str | None) -> PartInfo:
+        info: PartInfo = self._ask(lambda shard: shard.write_part(cut, url), 1500)
+        self.node.reach("part")
+        return info
+
+    def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
+        self._ask(lambda shard: shard.settle(cut, manifest_sha256))
+
+    def hold(self, model: str, cut: str, lease_ms: int, highest: dict[str, int]) -> bool:
+        granted: bool = self._ask(lambda shard: shard.hold(cut, lease_ms, highest))
+        self.node.reach("held")
+        return granted
+
+    def release(self, model: str, cut: str) -> None:
+        self._ask(lambda shard: shard.release(cut))
+
+    # --- what a checkpointer never asks ---
+
+    def pull(self, request: PullRequest) -> PullReply:
+        raise AssertionError("a checkpointer does not pull")
+
+    def push(self, request: PushRequest) -> PushReply:
+        raise AssertionError("a checkpointer does not push")
+
+    def allow(self, era: int, sequence: int, epochs: list[Epoch], incarnation: int | None = None) -> int:
+        raise AssertionError("a checkpointer allows nobody")
+
+    def join(self, model: str, learner: str) -> JoinReply:
+        raise AssertionError("a checkpointer does not join")
+
+    def start(self, request: StartRequest) -> StartReply:
+        raise AssertionError("a checkpointer starts no batch")
+
+    def ended(self, model: str, epoch: Epoch, clock: int) -> bool:
+        raise AssertionError("a checkpointer ends no batch")
+
+    def park(self, model: str, epoch: Epoch) -> bool:
+        raise AssertionError("a checkpointer does not park")
+
+    def renew(self, model: str, epoch: Epoch, doing: str) -> dict[int, int] | None:
+        raise AssertionError("a checkpointer has no lease")
+
+    def set_staleness(self, model: str, staleness: int) -> None:
+        raise AssertionError("a checkpointer sets no bound")
 
 
 class CheckpointerNode(Process):
-    """Looks at the shards, cuts when a cut is due, writes the manifest last, publishes."""
+    """Runs the driver on a task, and is its `Outside` and its `Time`."""
 
     role = "checkpointer"
 
@@ -40,212 +124,85 @@ class CheckpointerNode(Process):
         self, world: World, scenario: Scenario, broker: Broker, files: Files, watch: Watch, every_ms: int
     ) -> None:
         super().__init__(world, "checkpointer")
-        self.scenario, self.broker, self.files, self.watch, self.every_ms = scenario, broker, files, watch, every_ms
-        self.counts: dict[str, int] = {}
+        self.scenario, self.broker, self.files, self.watch = scenario, broker, files, watch
+        self.config = CheckpointerConfig(
+            interval_ms=every_ms, keep=50, hold_lease_ms=1500, cut_timeout_ms=6000, retry_ms=300, poll_ms=40,
+            evaluation_wait_ms=20,
+        )  # fmt: skip
+        self.counts: Counter[str] = Counter()
+        self.task: Task | None = None  # type: ignore[assignment]
+        self.task: Task
 
     def boot(self) -> None:
-        self.rng = random.Random(f"cuts/{self.world.seed}/{self.life}")
-        self.catalogue = Catalogue(self.files, MODEL)
-        self.schedule = Schedule(interval_ms=self.every_ms, retry_ms=300)
-        self.cut: Cut | None = None
-        self.busy = False
-        self._publish_pending()
-        self.look()
-
-    def count(self, what: str) -> None:
-        self.counts[what] = self.counts.get(what, 0) + 1
-
-    def shard(self, index: int) -> ShardNode:
-        node = self.world.processes[f"shard-{index}"]
-        assert isinstance(node, ShardNode)
-        return node
-
-    # --- when ---
-
-    def look(self) -> None:
-        """Ask every shard where it stands, and cut if that is due."""
-        self.after(LOOK_MS, self.look)
-        if self.busy:
-            return
-        told: dict[int, Progress | None] = {}
-
-        def answered(index: int, reply: Any) -> None:
-            told[index] = reply.progress
-            if len(told) == SHARDS:
-                self.consider(told)
-
-        for index in range(SHARDS):
-            shard = self.shard(index)
-            self.world.network.call(self, shard, shard.progress, lambda r, i=index: answered(i, r), lambda: None, 200)
-
-    def consider(self, told: dict[int, Progress | None]) -> None:
-        if self.busy:
-            return
-        head = self.catalogue.head()
-        if head is None:
-            self._begin(told)
-        shards = [p for p in told.values() if p is not None]
-        if len(shards) < SHARDS:
-            return
-        due = self.schedule.due(self.clock_ms(), shards, head)
-        if due is not None:
-            self.busy = True
-            name = f"{self.rng.randrange(16**6):06x}"
-            self.world.trace(self.name, f"cut {name} is due: {due}")
-            self.cut = Cut(MODEL, name, range(SHARDS), self.steady_ms(), Pace(1500, 6000, 40))
-            self.pace(self.cut)
-
-    def _begin(self, told: dict[int, Progress | None]) -> None:
-        """S5: while there is no manifest, whoever has not begun begins at the same vector."""
-        vector = {f"label/{p}": 0 for p in range(self.scenario.stream.partitions)}
-        for index, progress in told.items():
-            if progress is None:
-                shard = self.shard(index)
-                work = lambda s=shard: s.begin(vector)  # noqa: E731
-                self.world.network.call(self, shard, work, lambda r: None, lambda: None, 500)
-
-    # --- one cut ---
-
-    def pace(self, cut: Cut) -> None:
-        """The cut's clock, until it is done."""
-        if self.cut is cut and not cut.done:
-            self.perform(cut, cut.tick(self.steady_ms()))
-            if not cut.done:
-                self.after(max(1, min(cut.next_wake_ms - self.steady_ms(), 100)), lambda: self.pace(cut))
-
-    def perform(self, cut: Cut, instructions: list[do.Instruction]) -> None:
-        for it in instructions:
-            if isinstance(it, do.Marked):
-                self.world.trace(self.name, f"marked {it.cut} at {it.vector}")
-                self.write_parts(it)
-            elif isinstance(it, do.Abandoned):
-                self.abandon(it.reason, it.detail)
-            else:
-                self.ask(cut, it)
-
-    def ask(self, cut: Cut, it: Any) -> None:
-        shard = self.shard(getattr(it, "shard", 0))
-        now = self.steady_ms
-
-        def answer(report: Any) -> Any:
-            def heard(reply: Any) -> None:
-                refused = isinstance(reply, Exception)
-                self.perform(cut, cut.refused(str(reply), now()) if refused else report(reply))
-
-            return heard
-
-        if isinstance(it, do.AskHold):
-            work = lambda: shard.hold(it.cut, it.lease_ms, it.highest)  # noqa: E731
-            heard = answer(lambda reply: cut.held(reply, now()))
-        elif isinstance(it, do.AskProgress):
-            work, heard = shard.progress, answer(lambda reply: cut.told(it.shard, reply, now()))
-        elif isinstance(it, do.Mark):
-            work = lambda: shard.mark(it.cut, it.vector)  # noqa: E731
-            heard = answer(lambda reply: cut.marked(it.shard, it.cut, reply, now()))
-        elif isinstance(it, do.Unmark):
-            work, heard = lambda: shard.unmark(it.cut), lambda reply: None
-        else:
-            assert isinstance(it, do.Release)
-            work, heard = lambda: shard.release(it.cut), lambda reply: None
-        silent = (lambda: heard(None)) if not isinstance(it, do.Unmark | do.Release) else (lambda: None)
-        self.world.network.call(self, shard, work, heard, silent, 400)
-
-    def abandon(self, reason: str, detail: str) -> None:
-        self.world.trace(self.name, f"abandons: {reason}: {detail}")
-        self.count(f"abandoned: {reason}")
-        self.schedule.abandoned(self.clock_ms())
-        self.cut, self.busy = None, False
-
-    # --- parts, then the manifest, then the word ---
-
-    def write_parts(self, marked: do.Marked) -> None:
-        number = self.catalogue.next_number()
-        folder = f"{number:08d}-{marked.cut}"
-        infos: dict[int, PartInfo] = {}
-        tries = [0]
-
-        def write(index: int) -> None:
-            shard = self.shard(index)
-            self.world.network.call(
-                self,
-                shard,
-                lambda: shard.write_part(marked.cut, f"{MODEL}/{folder}"),
-                lambda reply: wrote(index, reply),
-                lambda: again(index),
-                800,
-            )
-
-        def again(index: int) -> None:
-            tries[0] += 1
-            if tries[0] > 8:
-                failed("a shard does not write its part")
-            else:
-                write(index)
-
-        def failed(why: str) -> None:
-            if self.busy and self.cut is not None:
-                self.abandon("parts", why)
-
-        def wrote(index: int, reply: Any) -> None:
-            if isinstance(reply, Exception):
-                failed(str(reply))
-                return
-            infos[index] = reply
-            if len(infos) == SHARDS and self.cut is not None:
-                self.complete(marked, number, infos)
-
-        for index in range(SHARDS):
-            write(index)
-
-    def complete(self, marked: do.Marked, number: int, infos: dict[int, PartInfo]) -> None:
-        """Every part is durable: the manifest makes them a checkpoint (X2)."""
-        chains, next_record, event_time_max_ms = agree({i: info.progress for i, info in infos.items()})
-        head = self.catalogue.head()
-        manifest = Manifest(
-            model=MODEL,
-            number=number,
-            cut=marked.cut,
-            spec=SPEC,
-            model_config={},
-            chains=chains,
-            next_record=next_record,
-            event_time_max_ms=event_time_max_ms,
-            created_ms=self.clock_ms(),
-            evaluation=Evaluation(),
-            parent=None if head is None else head.sha256,
-            code_version="simulated",
-            parts=parts_of(list(infos.values())),
+        self.rng = random.Random(f"gates/{self.world.seed}/{self.life}")
+        remotes = [Remote(self, index) for index in range(SHARDS)]
+        definition = Definition(SPEC, {}, {})
+        self.catalogue = WatchedCatalogue(self)
+        self.driver = Driver(
+            self.config, definition, dict(enumerate(remotes)), remotes[0], self.catalogue, self, self, "simulated"
         )
-        self.catalogue.write_manifest(manifest)
-        self.world.trace(self.name, f"complete: {manifest.name} at {manifest.vector}")
-        self.watch.complete(manifest, self.files)
-        self.count("complete")
-        for index in range(SHARDS):
-            shard = self.shard(index)
-            work = lambda s=shard: s.settle(marked.cut, manifest.sha256)  # noqa: E731
-            self.world.network.call(self, shard, work, lambda r: None, lambda: None, 400)
-        self.cut, self.busy = None, False
-        self.publish(manifest)
+        self.task = Task(self.drive)
+        self.after(0, self.task.start)
 
-    def _publish_pending(self) -> None:
-        """What was complete when an earlier life ended."""
-        for entry in self.catalogue.entries():
-            if entry.manifest is not None and (entry.gates is None or self.rng.random() < 0.3):
-                self.publish(entry.manifest)
+    def died(self) -> None:
+        self.task.kill()
 
-    def publish(self, manifest: Manifest) -> None:
-        """The gates' word, the pointer, the announcement; an announcement may be heard twice."""
-        gates = self.catalogue.gates(manifest.name)
-        if gates is None:
-            passed = manifest.number == 0 or self.rng.random() < 0.85
-            gates = Gates("published" if passed else "rejected", "" if passed else "golden", self.clock_ms())
-            self.catalogue.write_gates(manifest.name, gates)
-        if gates.passed:
-            self.catalogue.write_published(Ref(manifest.number, manifest.name, manifest.sha256))
-        url = self.catalogue.folder_url(manifest.name)
-        said = announce(gates.outcome, manifest, url, self.clock_ms(), gates.reason)
-        message = Message(self.scenario.stream.checkpoints, 0, MODEL.encode(), said.encode())
-        self.broker.append(self, message, lambda r: None, lambda: self.after(300, lambda: self.publish(manifest)))
+    def drive(self) -> None:
+        self.driver.recover()
+        while True:
+            step = self.driver.step()
+            self.counts[f"{step.outcome} {step.reason}".strip()] += 1
+            if step.outcome == "idle":
+                self.sleep_ms(LOOK_MS)
+            elif step.outcome in ("unreachable", "not_restored"):
+                self.sleep_ms(PATIENCE_MS)
+            else:
+                self.world.trace(self.name, f"{step.outcome} {step.reason} {step.detail} {step.due}")
+
+    # --- driver.Time ---
+
+    def now_ms(self) -> int:
+        return self.clock_ms()
+
+    def sleep_ms(self, ms: int) -> None:
+        self.task.wait(lambda resume: self.after(ms, lambda: resume(None)))
+
+    # --- driver.Outside ---
+
+    def announce(self, announcement: Announcement) -> None:
+        """Until the log has it; a repeat changes nothing."""
+        message = Message(self.scenario.stream.checkpoints, 0, MODEL.encode(), announcement.encode())
+        again = lambda: self.after(300, lambda: self.announce(announcement))  # noqa: E731
+        self.broker.append(self, message, lambda r: None, again)
+
+    def check(self, ref: Ref) -> Findings:
+        passed = ref.number == 0 or self.rng.random() < 0.85
+        return Findings(answers=(0.5,)) if passed else Findings(error="the golden set says no")
+
+    def read_evaluations(self) -> Iterable[Mapping[str, Any]]:
+        return ()
+
+    def first_vector(self) -> dict[str, int]:
+        return dict(self.scenario.begin)
+
+    def each(self, call: Callable[[Any], Any], items: list[Any]) -> list[Any]:
+        return [call(item) for item in items]
+
+
+class WatchedCatalogue(Catalogue):
+    """The catalogue, with an eye on what becomes complete."""
+
+    def __init__(self, node: CheckpointerNode) -> None:
+        super().__init__(node.files, MODEL)
+        self.node = node
+
+    def write_manifest(self, manifest: Manifest) -> Ref:
+        self.node.reach("manifest")
+        ref = super().write_manifest(manifest)
+        self.node.world.trace(self.node.name, f"complete: {manifest.name} at {manifest.vector}")
+        self.node.watch.complete(manifest, self.node.files)
+        self.node.reach("complete")
+        return ref
 
 
 class ReplicaNode(Process):

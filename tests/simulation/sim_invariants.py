@@ -80,7 +80,7 @@ def check_batch(name: str, header: BatchHeader, record: Record, rows: list[Row],
 def check_side_records(broker: Broker, scenario: Scenario, p: int, t: Truth, end: int) -> None:
     """C6: what a folded range counts as quarantined stands in `quarantine`."""
     c = scenario.stream
-    there = {r.key for r in broker.records(c.quarantine, 0)}
+    there = {r.key for r in broker.records(c.quarantine, p)}
     for row in t.rows:
         key = f"{c.impressions}/{p}/{row.position}".encode()
         if row.cls == QUARANTINED and row.position < end and key not in there:

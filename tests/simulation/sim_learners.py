@@ -143,6 +143,9 @@ class LearnerNode(Process):
         work = self.work(it, shard)
 
         def answered(reply: Any) -> None:
+            if isinstance(reply, PushReply):
+                self.watch.told(it.shard, it.epoch, reply)
+                self.reach("pushed")
             if isinstance(reply, Exception):
                 self.event(events.Refused(it.call, str(reply)))
             else:

@@ -53,6 +53,9 @@ class Process:
     def stop(self) -> None:
         """An orderly end: drain. The default has nothing to drain."""
 
+    def died(self) -> None:
+        """A crash: what must be let go outside of memory. The default holds nothing."""
+
     # --- life and death ---
 
     def start(self) -> None:
@@ -66,6 +69,11 @@ class Process:
             self.alive, self.life = False, self.life + 1
             self.asleep_until_ms, self._deferred = 0, []
             self.world.trace(self.name, "dies")
+            self.died()
+
+    def reach(self, point: str) -> None:
+        """This process is at a point where a fault would hurt: one may have been laid there."""
+        self.world.reached(self, point)
 
     def sleep(self, for_ms: int) -> None:
         """Stand still: timers and messages wait, and then all come at once, in their order."""
@@ -131,6 +139,7 @@ class World:
     time: VirtualTime = field(default_factory=VirtualTime)
     processes: dict[str, Process] = field(default_factory=dict)
     checks: list[Callable[[], None]] = field(default_factory=list)
+    trap: Callable[[Process, str], None] | None = None
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -140,6 +149,10 @@ class World:
     def add(self, process: Process) -> Process:
         self.processes[process.name] = process
         return process
+
+    def reached(self, process: Process, point: str) -> None:
+        if self.trap is not None:
+            self.trap(process, point)
 
     def stepped(self) -> None:
         for check in self.checks:

@@ -37,6 +37,8 @@ class Scenario:
     speed: float  # site time that passes in one ms; 1 when live
     faults: int
     cuts: int
+    fold_records_max: int  # records of `examples` that a labeler reads back to find its end
+    begin: dict[str, int]  # where the model begins on each chain (S5): often not where a batch does
     faultless: bool = False
 
     @property
@@ -74,16 +76,21 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
         batch_rows_max=rng.choice((6, 16, 1000)),
         verdict_max_ms=20000,
     )
+    keep_step = replayed and (seed // 16) % 3 == 0
+    middle = [rng.choice((0, 0, rng.randrange(1, 14) << 20 | rng.randrange(3))) for _ in range(PARTITIONS)]
     return Scenario(
         seed=seed,
         stream=stream,
         staleness=(0, 1, 4, -1)[(seed // 2) % 4],
         fraud=(seed // 8) % 2 == 0,
-        keep_step=replayed and (seed // 16) % 3 == 0,
+        keep_step=keep_step,
         impressions=300 + rng.randrange(40),
         span_ms=50000,
         speed=rng.choice((1.5, 2.0, 4.0)) if replayed else 1.0,
         faults=6 + rng.randrange(3),
         cuts=2,
+        fold_records_max=rng.choice((8, 2000)),
+        # A barrier that stands below a model's beginning is none of its barriers, and would never be lifted (E3).
+        begin={f"label/{p}": 0 if keep_step else middle[p] for p in range(PARTITIONS)},
         faultless=faultless,
     )

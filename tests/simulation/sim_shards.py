@@ -50,7 +50,7 @@ class ShardNode(Process):
             self.world.trace(self.name, f"incarnation {incarnation} restores {head.name}")
         if self.index == 0:
             s = self.scenario.staleness
-            self.clocks = Clocks(incarnation, SHARDS, s, lease_ms=LEASE_MS, stated_max_ms=12_000)
+            self.clocks = Clocks(incarnation, SHARDS, s, lease_ms=LEASE_MS, stated_max_ms=120_000)
             self._tell_shards()
 
     # --- the clock holder ---
@@ -67,7 +67,7 @@ class ShardNode(Process):
         clocks = self.clocks
         assert clocks is not None
         era, sequence, epochs = clocks.allow_list()
-        named = clocks.incarnations.get(index)
+        named = clocks.incarnations.get(index, 0)
         shard: Any = self.world.processes[f"shard-{index}"]
 
         def told(answered: Any) -> None:
@@ -89,7 +89,7 @@ class ShardNode(Process):
     # --- what is asked of a shard ---
 
     def allow(self, era: int, sequence: int, epochs: list[Epoch], incarnation: int | None) -> Any:
-        if incarnation != self.core.incarnation:
+        if incarnation not in (None, self.core.incarnation):
             return self.core.incarnation
         return self.guarded(lambda: self.core.allow(era, sequence, epochs))
 
@@ -111,9 +111,11 @@ class ShardNode(Process):
     def push(self, request: PushRequest, clock: int) -> PushReply:
         reply = self.core.push(request)
         self.watch.pushed(self.index, request, clock, reply)
+        self.reach("pushed")
         return reply
 
     def mark(self, cut: str, vector: dict[str, int]) -> MarkReply | Exception:
+        self.reach("mark")
         return self.guarded(lambda: self.core.mark(MODEL, cut, vector))
 
     def unmark(self, cut: str) -> None:
@@ -122,9 +124,10 @@ class ShardNode(Process):
     def write_part(self, cut: str, folder: str) -> PartInfo | Exception:
         def work() -> PartInfo:
             snapshot = self.core.marked(MODEL, cut)
-            data, path = encode_part(snapshot), f"{folder}/{part_name(self.index)}"
-            self.files.write(path, data)
-            return part_info(snapshot, self.files.url(path), data)
+            data, url = encode_part(snapshot), f"{folder}/{part_name(self.index)}"
+            self.files.write(url.removeprefix(self.files.url("")), data)
+            self.reach("part")
+            return part_info(snapshot, url, data)
 
         return self.guarded(work)
 
@@ -135,6 +138,7 @@ class ShardNode(Process):
 
     def hold(self, cut: str, lease_ms: int, highest: dict[str, int]) -> bool:
         assert self.clocks is not None
+        self.reach("held")
         return self.clocks.hold(MODEL, cut, lease_ms, highest, self.steady_ms())
 
     def release(self, cut: str) -> None:

@@ -91,8 +91,8 @@ class Stand:
 class Watch:
     """See above."""
 
-    def __init__(self, examples: str, staleness: int) -> None:
-        self.examples, self.staleness = examples, staleness
+    def __init__(self, examples: str, staleness: int, begin: dict[str, int]) -> None:
+        self.examples, self.staleness, self.begin = examples, staleness, begin
         self.folded: dict[int, Folded] = {}
         self.stands: dict[tuple[int, int], Stand] = {}
         self.counts: dict[str, int] = {}
@@ -155,11 +155,11 @@ class Watch:
         if self.staleness >= 0 and clock <= highest - self.staleness - 1:
             raise Violation("I4", f"{where}, stamped {clock}, after a read of batch {highest} at s={self.staleness}")
 
-    def told(self, shard: int, request: PushRequest, reply: PushReply) -> None:
+    def told(self, shard: int, epoch: Epoch, reply: PushReply) -> None:
         """The learner received the answer."""
         stand = self.stands.get((shard, reply.incarnation))
         if stand is not None and reply.outcome is Outcome.APPLIED:
-            stand.acknowledged[request.epoch] = max(reply.version, stand.acknowledged.get(request.epoch, 0))
+            stand.acknowledged[epoch] = max(reply.version, stand.acknowledged.get(epoch, 0))
 
     # --- parameters, read from rows ---
 
@@ -179,7 +179,7 @@ class Watch:
             for chain, end in ends.items():
                 partition = partition_of(chain)
                 known = self.fold(partition).positions
-                expected = known[: bisect_left(known, end)]
+                expected = known[bisect_left(known, self.begin[chain]) : bisect_left(known, end)]
                 if (there := sorted(found.pop((shard, partition), []))) != expected:
                     odd = sorted(set(there) ^ set(expected))[:5]
                     raise Violation(rule, f"{where}: rows of {chain} below {end} on shard {shard} differ at {odd}")
@@ -192,7 +192,7 @@ class Watch:
         ends = {chain: at.end for chain, at in snapshot.progress.chains.items()}
         self.check_rows(rule, where, rows, [snapshot.shard], ends)
         for chain, at in snapshot.progress.chains.items():
-            if (at.rows, at.row_hash) != self.fold(partition_of(chain)).hash_between(0, at.end):
+            if (at.rows, at.row_hash) != self.fold(partition_of(chain)).hash_between(self.begin[chain], at.end):
                 raise Violation("I3", f"{where}: hash of {chain} at {at.end} is not that of the folded log (S7)")
 
     def complete(self, manifest: Manifest, files: Files) -> None:

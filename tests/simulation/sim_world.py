@@ -1,5 +1,6 @@
 """One seed's world: built, run through its faults, and then held to its promises (I8) and to the oracle."""
 
+import logging
 from collections import Counter
 from typing import Any
 
@@ -21,6 +22,8 @@ from sim_watch import Violation, Watch
 from checkpointer.announcement import decode as decode_announcement
 from checkpointer.files import MemoryFiles
 
+logging.getLogger("labeler").setLevel(logging.CRITICAL)  # failed sends are the everyday here
+
 SESSION_MS = 1500
 #: Virtual time within which everything must have come to rest after the site fell silent and faults stopped (I8).
 REST_MS = 90_000
@@ -33,7 +36,7 @@ class Simulation:
     def __init__(self, scenario: Scenario, loud: bool = False) -> None:
         self.scenario = s = scenario
         self.world = World(s.seed, loud)
-        self.watch = Watch(s.stream.examples, s.staleness)
+        self.watch = Watch(s.stream.examples, s.staleness, s.begin)
         self.broker = Broker(self.world, slow_append=0.0 if s.faultless else 0.004)
         self.broker.groups[LABELERS_GROUP] = Group(s.stream.partitions, SESSION_MS)
         self.broker.groups[LEARNERS_GROUP] = Group(s.stream.partitions, SESSION_MS)
@@ -126,10 +129,13 @@ class Simulation:
             progress = shard.core.progress(MODEL).progress
             for p in range(self.scenario.stream.partitions):
                 end = -1 if progress is None else progress.chains[f"label/{p}"].end
-                last = self.watch.fold(p).positions[-1:]
-                if end < self.watch.fold(p).end and (not last or end <= last[0]):
+                if end < max(self.watch.fold(p).end, self.scenario.begin[f"label/{p}"]):
                     out.append(f"{shard.name}: label/{p} at {end} of {self.watch.fold(p).end}")
         return out
+
+    def close(self) -> None:
+        for process in self.world.processes.values():
+            process.crash()
 
     def check_shards(self) -> None:
         """I3, from parameters."""

@@ -1,0 +1,163 @@
+"""A process's client of the log: `stream.log.Log` over the simulated network. The labeler's own code runs on it."""
+
+from collections.abc import Callable, Iterable
+
+from sim_log import Broker, Message
+from sim_network import Process
+
+from stream.log import Headers, SendFailed, Unavailable
+from stream.record import Partition, Record
+
+
+class ClientAppend:
+    """See `stream.log.Append`."""
+
+    def __init__(self, writer: "ClientWriter") -> None:
+        self._writer, self._record = writer, None
+        self._record: Record | None
+
+    @property
+    def done(self) -> bool:
+        return self._record is not None
+
+    @property
+    def offset(self) -> int:
+        if self._record is None:
+            self._writer.poll()
+            raise SendFailed("not acknowledged yet")
+        return self._record.offset
+
+    def landed(self, record: Record) -> None:
+        self._record = record
+        self._writer.heard()
+
+
+class ClientWriter:
+    """See `stream.log.Writer`. A record leaves a moment after it was handed over, and may be overtaken by the end."""
+
+    def __init__(self, client: "Client") -> None:
+        self._client, self._failure = client, ""
+
+    def append(
+        self,
+        partition: Partition,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: Headers = (),
+        timestamp_ms: int | None = None,
+    ) -> ClientAppend:
+        self.poll()
+        process, sent = self._client.process, ClientAppend(self)
+        message = Message(partition.topic, partition.partition, key, value, headers)
+
+        def leave() -> None:
+            if not self._failure:
+                process.reach("append")
+                self._client.broker.append(process, message, sent.landed, self._failed)
+
+        process.after(process.world.rng.choice((0, 0, 4)), leave)
+        return sent
+
+    def heard(self) -> None:
+        if not self._failure:
+            self._client.wake()
+
+    def _failed(self) -> None:
+        if not self._failure:
+            self._failure = "no acknowledgement within the deadline"
+            self._client.wake()
+
+    def poll(self) -> None:
+        if self._failure:
+            raise SendFailed(self._failure)
+
+    def flush(self, timeout_ms: int) -> None:
+        raise AssertionError("nothing here may block")
+
+    def close(self) -> None:
+        self._failure = self._failure or "closed"
+
+
+class ClientReader:
+    """See `stream.log.Reader`. A poll gives a few records of each partition, more or fewer as it comes."""
+
+    def __init__(self, client: "Client") -> None:
+        self._client = client
+        self._positions: dict[Partition, int] = {}
+        self._paused: set[Partition] = set()
+
+    def assign(self, partitions: Iterable[Partition]) -> None:
+        self._positions = {p: self._positions.get(p, -1) for p in partitions}
+        self._paused &= self._positions.keys()
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        assert partition in self._positions
+        self._positions[partition] = offset
+
+    def position(self, partition: Partition) -> int:
+        return self._positions[partition]
+
+    def behind(self) -> bool:
+        """Whether a poll may give something."""
+        topics = self._client.broker.topics
+        return any(0 <= at < len(topics.get(p, ())) for p, at in self._positions.items() if p not in self._paused)
+
+    def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, list[Record]]:
+        broker, process = self._client.broker, self._client.process
+        given = {}
+        for p, at in self._positions.items():
+            if at < 0 or p in self._paused:
+                continue
+            limit = min(max_records, process.world.rng.choice((1, 6, 50, 50)))
+            if records := broker.fetch(process, p.topic, p.partition, at, limit):
+                given[p] = records
+                self._positions[p] = records[-1].offset + 1
+        return given
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        self._paused |= set(partitions) & self._positions.keys()
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        self._paused -= set(partitions)
+
+    def beginning_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        self._client.end(None)
+        return dict.fromkeys(partitions, 0)
+
+    def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        return {p: self._client.end(p) for p in partitions}
+
+    def close(self) -> None:
+        self._positions.clear()
+        self._client.readers.remove(self)
+
+
+class Client:
+    """See `stream.log.Log`. `wake` is called when an acknowledgement, or its absence, should be looked at."""
+
+    def __init__(self, process: Process, broker: Broker, wake: Callable[[], None]) -> None:
+        self.process, self.broker, self.wake = process, broker, wake
+        self.readers: list[ClientReader] = []
+
+    def reader(self) -> ClientReader:
+        self.readers.append(ClientReader(self))
+        return self.readers[-1]
+
+    def writer(self) -> ClientWriter:
+        return ClientWriter(self)
+
+    def group_reader(self, group: str) -> ClientReader:
+        raise AssertionError("groups are asked of the broker here")
+
+    def partitions(self, topic: str) -> int:
+        return 1
+
+    def behind(self) -> bool:
+        """Whether any reader has something to read."""
+        return any(reader.behind() for reader in self.readers)
+
+    def end(self, partition: Partition | None) -> int:
+        end = self.broker.end(self.process, *(partition or ("", 0)))
+        if end is None:
+            raise Unavailable("the broker does not answer")
+        return end
