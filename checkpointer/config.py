@@ -43,7 +43,7 @@ class CheckpointerConfig:
     prediction_mean_min: float = _option(1e-6, "the mean prediction since the parent must be at least this")
     prediction_mean_max: float = _option(0.999999, "the mean prediction since the parent must be at most this")
     entropy_band: float = _option(
-        0.1, "normalized entropy since the parent may be worse than the last published one's by this factor; 0 = off"
+        0.25, "normalized entropy since the parent may exceed the last published one's by this share; 0 = off"
     )
     entropy_rows_min: int = _option(1_000, "scored rows that a comparison of normalized entropy needs on both sides")
     golden: str = _option("", "JSON-lines file of rows that every checkpoint must answer in range; empty = none")

@@ -39,10 +39,13 @@ def judge(findings: Findings, evaluation: Evaluation, reference: Evaluation | No
 
 
 def normalized_entropy(evaluation: Evaluation) -> float:
-    """Log loss over that of always answering the base rate; below 1 is better than knowing nothing. NaN = no rows."""
-    if evaluation.base_log_loss_sum <= 0:
+    """Log loss over the entropy of the mean label (He et al. 2014); below 1 is better than knowing only that. NaN =
+    no rows, or all of one label."""
+    rate = evaluation.label_sum / evaluation.rows if evaluation.rows else 0.0
+    if not 0 < rate < 1:
         return math.nan
-    return evaluation.log_loss_sum / evaluation.base_log_loss_sum
+    entropy = -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
+    return evaluation.log_loss_sum / (evaluation.rows * entropy)
 
 
 def _answers(findings: Findings) -> Gate:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -43,12 +44,15 @@ def test_the_mean_prediction_must_lie_in_its_band():
 
 
 def test_loss_is_compared_only_with_enough_rows():
-    worse = Evaluation(rows=5000, log_loss_sum=600.0, prediction_sum=500.0, base_log_loss_sum=500.0)
-    assert normalized_entropy(worse) == pytest.approx(1.2)
+    worse = replace(SCORED, log_loss_sum=600.0)
+    assert normalized_entropy(worse) == pytest.approx(600 / 5000 / 0.325083, rel=1e-5)
+    assert math.isnan(normalized_entropy(Evaluation()))
+    assert math.isnan(normalized_entropy(replace(SCORED, label_sum=0.0)))
     assert outcome(evaluation=worse)[1] == {"progressive loss"}
     assert outcome(evaluation=worse, entropy_band=0.5)[1] == set()
     assert outcome(evaluation=worse, entropy_band=0.0)[1] == set()
     assert outcome(evaluation=worse, entropy_rows_min=5001)[1] == set()
+    assert outcome(evaluation=replace(worse, label_sum=0.0))[1] == set()
 
 
 @pytest.mark.parametrize(
