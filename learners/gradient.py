@@ -6,7 +6,7 @@ to every shard (S4). Its row hash covers all rows of its range all the same: h s
 not usable.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from learners.features import Encoded, Floats, Keys, Places, unique_keys
 from learners.model import Model, clip
 from paramserver.messages import PullReply, Rows
 from paramserver.slots import SlotMap
+from stream.examples import decode_examples
 from stream.rowhash import row_hash_sum
 
 
@@ -28,6 +29,7 @@ class Prepared:
     encoded: Encoded
     keys: dict[str, Keys]
     places: Places
+    reason: str = ""  # why the rows could not be read; there are none then
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,16 @@ def rows_between(rows: pa.RecordBatch, start: int, end: int) -> pa.RecordBatch:
     return rows.slice(int(first), int(last - first))
 
 
+def read(model: Model, value: bytes, start: int, end: int) -> Prepared:
+    """The rows of a record of `examples` with position in `[start, end)`; one that cannot be read has a reason."""
+    try:
+        return prepare(model, rows_between(decode_examples(value), start, end))
+    except (ValueError, KeyError) as error:  # of Arrow, of its columns
+        empty = Encoded(np.empty((0, 0), np.uint64), np.empty((0, 0), np.float32))
+        nothing = {table.name: np.empty(0, np.uint64) for table in model.spec.tables}
+        return Prepared(pa.record_batch([], names=[]), empty, nothing, {}, f"the record cannot be read: {error}")
+
+
 def prepare(model: Model, rows: pa.RecordBatch) -> Prepared:
     """Encode rows of `examples` and find their distinct keys."""
     encoded = model.encoder.encode(rows)
@@ -72,7 +84,7 @@ def part(
     model: Model, prepared: Prepared, pulled: dict[str, Rows], start: int, end: int
 ) -> tuple[Prepared, dict[str, Rows]]:
     """The same for the rows with position in `[start, end)` alone, with their share of what was pulled."""
-    rows = rows_between(prepared.rows, start, end)
+    rows = prepared.rows if prepared.reason else rows_between(prepared.rows, start, end)
     if rows.num_rows == prepared.rows.num_rows:
         return prepared, pulled
     piece = prepare(model, rows)
@@ -83,7 +95,7 @@ def compute(model: Model, prepared: Prepared, pulled: dict[str, Rows], dense: di
     """Predict and differentiate. `pulled[table]` (m, dim) belongs to `prepared.keys[table]`."""
     rows = prepared.rows
     if rows.num_rows == 0:
-        return EMPTY
+        return replace(EMPTY, reason=prepared.reason)
     label = rows.column("label").to_numpy().astype(np.float32)
     weight = rows.column("weight").to_numpy().copy()
     if model.config.reduction == "mean":

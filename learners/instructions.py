@@ -84,6 +84,7 @@ class Ended(NamedTuple):
     call: int
     epoch: Epoch
     clock: int
+    abandoned: bool = False
 
 
 class Park(NamedTuple):

@@ -425,7 +425,7 @@ class Pacer:
     def _end(self, clock: int, abandoned: bool) -> None:
         assert self.epoch is not None
         self._ending[clock] = abandoned
-        self._send(do.Ended(0, self.epoch, clock))
+        self._send(do.Ended(0, self.epoch, clock, abandoned))
 
     def _start(self) -> None:
         starts = self._starts

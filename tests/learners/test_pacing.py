@@ -463,9 +463,7 @@ class Weather:
         pending = [True]
         if isinstance(i, do.Push):
             lane = self.lanes.get((pacer, i.shard))
-            assert lane is None or not lane[0][0] or i.epoch != lane[1] or i.incarnation > lane[2], (
-                "two pushes"
-            )
+            assert lane is None or not lane[0][0] or i.epoch != lane[1] or i.incarnation > lane[2], "two pushes"
             self.lanes[pacer, i.shard] = (pending, i.epoch, i.incarnation)
 
         def end(event: Any) -> None:

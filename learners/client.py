@@ -1,0 +1,87 @@
+"""Performs the calls of the core against the ports, each on a thread, and hands back one event for each (shell).
+
+Calls to the clock keep their order, on one thread. Calls to shards run beside each other: at most one push and
+`outstanding_max` pulls a shard are ever under way, so the threads are bounded by the core.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from learners import events
+from learners import instructions as do
+from learners.gradient import Prepared
+from learners.instructions import Call
+from learners.metrics import LearnerMetrics
+from paramserver.messages import PullRequest
+from paramserver.ports import ClockPort, Refused, ShardPort, Unreachable
+from paramserver.slots import SlotMap
+
+Give = Callable[[Any], None]
+
+
+class Caller:
+    """`give` takes events, and exceptions that must end the process; it may be called from any thread."""
+
+    def __init__(
+        self,
+        model: str,
+        learner: str,
+        shards: Mapping[int, ShardPort],
+        clock: ClockPort,
+        give: Give,
+        metrics: LearnerMetrics,
+    ):
+        self.model, self.learner, self.shards, self.clock = model, learner, dict(shards), clock
+        self.slot_map = SlotMap.even(len(self.shards))
+        self._give, self._metrics = give, metrics
+        self._clock_thread = ThreadPoolExecutor(1, "clock")
+        self._shard_threads = ThreadPoolExecutor(4 * len(self.shards), "shard")
+
+    def make(self, call: Call, prepared: "Future[Prepared] | None" = None) -> None:
+        """`prepared`: of the batch of a `Pull`."""
+        if isinstance(call, do.AskProgress | do.Pull | do.Push):
+            self._shard_threads.submit(self._perform, call, prepared)
+        else:
+            self._clock_thread.submit(self._perform, call, None)
+
+    def close(self) -> None:
+        for pool in (self._clock_thread, self._shard_threads):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _perform(self, call: Call, prepared: "Future[Prepared] | None") -> None:
+        began = time.monotonic()
+        try:
+            reply = self._reply(call, prepared)
+        except Unreachable:
+            self._give(events.Unreachable(call.call))
+        except Refused as refusal:
+            self._give(events.Refused(call.call, str(refusal)))
+        except BaseException as error:  # whatever it is, the main thread raises it
+            self._give(error)
+        else:
+            self._give(events.Answered(call.call, reply))
+        self._metrics.seconds.labels(type(call).__name__.lower()).observe(time.monotonic() - began)
+
+    def _reply(self, call: Call, prepared: "Future[Prepared] | None") -> Any:
+        match call:
+            case do.Join():
+                return self.clock.join(self.model, self.learner)
+            case do.Start():
+                return self.clock.start(call.request(self.model))
+            case do.Ended():
+                return self.clock.ended(self.model, call.epoch, call.clock)
+            case do.Park():
+                return self.clock.park(self.model, call.epoch)
+            case do.Renew():
+                return self.clock.renew(self.model, call.epoch, call.doing)
+            case do.AskProgress():
+                return self.shards[call.shard].progress(self.model)
+            case do.Pull():
+                assert prepared is not None
+                mine = {t: k[self.slot_map.split(k)[call.shard]] for t, k in prepared.result().keys.items()}
+                request = PullRequest(self.model, call.epoch, call.map_epoch, mine)
+                return self.shards[call.shard].pull(request)
+            case do.Push():
+                return self.shards[call.shard].push(call.request(self.model, **call.result.contents[call.shard]))

@@ -1,0 +1,185 @@
+"""Reads `examples` as a group member, on a thread of its own: what was read goes to the core, its seeks come back."""
+
+import json
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from learners import events
+from learners import instructions as do
+from learners.config import LearnerConfig
+from learners.events import Batch
+from learners.metrics import LearnerMetrics
+from learners.progressive import Published
+from stream.config import StreamConfig
+from stream.examples import BatchHeader
+from stream.log import Log, OffsetOutOfRange, Reader, Unavailable
+from stream.record import Partition, Record
+
+log = logging.getLogger(__name__)
+
+POLL_MS = 20
+#: Records read and not yet taken by the main thread, beyond which the reader waits.
+UNTAKEN_MAX = 64
+CHECKPOINTS_POLL_MS = 200
+
+
+def as_batch(partition: int, record: Record) -> Batch:
+    """A record of `examples` as the core takes it. Raises ValueError for headers that cannot be read."""
+    header = BatchHeader.from_headers(record.headers)
+    return Batch(
+        partition,
+        header.chain,
+        header.start,
+        header.end,
+        record.offset,
+        record.offset + 1,
+        header.labelled,
+        header.barrier,
+        header.arrival_max_ms,
+        record.value,
+    )
+
+
+class ExamplesReader:
+    """`give` takes events and exceptions; `untaken` says how many it still holds."""
+
+    def __init__(
+        self,
+        log: Log,
+        stream: StreamConfig,
+        config: LearnerConfig,
+        group: str,
+        give: Callable[[Any], None],
+        untaken: Callable[[], int],
+        metrics: LearnerMetrics,
+    ):
+        self._topic, self._config, self._give, self._untaken = stream.examples, config, give, untaken
+        self._reader, self._metrics = log.group_reader(group), metrics
+        self._orders: deque[do.Seek | do.Pause | do.Resume] = deque()
+        self._seeks: dict[Partition, int] = {}  # of the assigned partitions that were sought
+        self._assigned: set[Partition] = set()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="examples", daemon=True)
+
+    def start(self) -> None:
+        self._reader.subscribe(self._topic, self._on_assigned, self._on_revoked)
+        self._thread.start()
+
+    def order(self, instruction: do.Seek | do.Pause | do.Resume) -> None:
+        """Performed before the next poll."""
+        self._orders.append(instruction)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._reader.close()
+
+    def _on_assigned(self, partitions: list[Partition]) -> None:
+        self._assigned |= set(partitions)
+        self._give(events.Assigned([p.partition for p in partitions]))
+
+    def _on_revoked(self, partitions: list[Partition]) -> None:
+        self._assigned -= set(partitions)
+        for partition in partitions:
+            self._seeks.pop(partition, None)
+        self._give(events.Revoked([p.partition for p in partitions]))
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped.is_set():
+                self._turn()
+        except BaseException as error:  # the main thread raises it
+            self._give(error)
+
+    def _turn(self) -> None:
+        try:
+            while self._orders:
+                self._perform(self._orders[0])
+                self._orders.popleft()
+            if self._untaken() >= UNTAKEN_MAX:
+                self._stopped.wait(POLL_MS / 1000)
+                return
+            fetched = self._reader.poll(self._config.poll_records_max, POLL_MS)
+        except Unavailable as error:
+            log.warning("waiting for the broker: %s", error)
+            return
+        except OffsetOutOfRange as error:
+            self._reader.pause([error.partition])
+            if (seek := self._seeks.pop(error.partition, None)) is not None:
+                self._give(events.Truncated(seek, error.partition.partition, error.first))
+            return
+        for partition, records in fetched.items():
+            if (number := self._seeks.get(partition)) is not None:
+                batches = [b for b in map(self._read, [partition] * len(records), records) if b is not None]
+                self._give(events.Records(number, partition.partition, batches))
+        if not fetched and not self._orders:
+            self._give(events.Idle())
+
+    def _read(self, partition: Partition, record: Record) -> Batch | None:
+        """A record whose headers say nothing extends no chain (C2); were it part of one, the next would dangle."""
+        try:
+            return as_batch(partition.partition, record)
+        except ValueError as error:
+            self._metrics.unreadable.inc()
+            log.error("%s[%d] offset %d is skipped: %s", *partition, record.offset, error)
+            return None
+
+    def _perform(self, order: do.Seek | do.Pause | do.Resume) -> None:
+        partition = Partition(self._topic, order.partition)
+        if partition not in self._assigned:
+            return  # taken away meanwhile
+        if isinstance(order, do.Pause):
+            self._reader.pause([partition])
+        elif isinstance(order, do.Resume):
+            self._reader.resume([partition])
+        else:
+            record = order.record
+            if record is None:
+                record = self._reader.beginning_offsets([partition])[partition]
+            self._reader.seek(partition, record)
+            self._seeks[partition] = order.seek
+
+
+class CheckpointsReader:
+    """Keeps `Published` up to date from the topic `checkpoints`. Belongs to the thread that evaluates."""
+
+    def __init__(self, log: Log, topic: str, published: Published):
+        self._log, self._topic, self._published = log, topic, published
+        self._reader: Reader | None = None
+
+    def catch_up(self, versions: Iterable[Any]) -> None:
+        """Read what was announced, if one of these versions is not known yet."""
+        try:
+            reader = self._reader = self._reader or self._begin()
+            while self._published.unknown(versions):
+                fetched = reader.poll(500, CHECKPOINTS_POLL_MS)
+                for records in fetched.values():
+                    for record in records:
+                        self._take(record)
+                if not fetched:
+                    return  # not announced to us: its predictions do not count (E2)
+        except Unavailable as error:
+            log.warning("versions unknown, so their predictions do not count as served: %s", error)
+
+    def _begin(self) -> Reader:
+        partitions = [Partition(self._topic, p) for p in range(self._log.partitions(self._topic))]
+        reader = self._log.reader()
+        reader.assign(partitions)
+        for partition, first in reader.beginning_offsets(partitions).items():
+            reader.seek(partition, first)
+        return reader
+
+    def _take(self, record: Record) -> None:
+        if record.value is None:
+            return
+        try:
+            self._published.announced(json.loads(record.value))
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("checkpoints offset %d says nothing: %s", record.offset, error)
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
