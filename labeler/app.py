@@ -2,8 +2,9 @@
 
 Faust gives the group (a second process stands by and takes over), the tables on disk and their changelog topics.
 What decides correctness is the core's: rows carry positions, and the offset to read `signals` from is a row of the
-tables themselves. Faust's committed offsets only say where it begins to look; from there `_Judge` seeks to where the
-tables stand. One step: rows -> changelog acknowledged -> verdicts acknowledged -> watermarks -> fold position.
+tables themselves. Faust's committed offsets only say where it begins to look; from there `Judge` seeks to where the
+tables stand. One step: promises acknowledged -> verdicts acknowledged -> watermarks acknowledged; and every so often
+rows -> changelog acknowledged -> fold position.
 """
 
 import asyncio
@@ -141,6 +142,7 @@ class Judge:
         self._next = 0  # the offset to come
         self._gap: int | None = None  # a record that came too early: those before it have been sought
         self._idle_since = asyncio.get_running_loop().time()  # seconds
+        self._committed_s = 0.0  # loop time
         self.filter: FraudFilter | None = None
         self.unreadable = 0
         self.reads_again = 0
@@ -218,7 +220,7 @@ class Judge:
             logger.exception("signals[%d] cannot be read", message.offset)
 
     async def _step(self, batch: list[tuple[int, Signal]]) -> Step:
-        """Rows, verdicts, watermarks, fold position, each once the one before is acknowledged (F2)."""
+        """Promises, verdicts, watermarks, rows, fold position, each once the one before is acknowledged (F2)."""
         while True:
             assert self.filter is not None
             step = self.filter.on_signals(batch)
@@ -237,9 +239,22 @@ class Judge:
                 self.filter = FraudFilter(self._fraud, self._views, self._clicks, self._tables)
                 continue
             if self.filter is not None:
-                self.filter.commit(step)
+                await self._commit(step)
                 self._metrics.on_step(self.filter, step, self)
             return step
+
+    async def _commit(self, step: Step) -> None:
+        """Every so often. Tables are durable one by one, and the fold position comes after all others."""
+        now = asyncio.get_running_loop().time()
+        if now - self._committed_s < self._fraud.commit_ms / 1_000:
+            return
+        self._committed_s = now
+        filter = self.filter
+        assert filter is not None
+        filter.save()
+        await self._app.producer.flush()
+        if self.filter is filter:
+            filter.commit(step)
 
 
 def make_app(stream: StreamConfig, run_dir: Path, index: int) -> Any:

@@ -11,11 +11,13 @@ An impression's own cell settles `cell + settle` after it at the latest, by whic
 label waits for watermarks `window + grace` after its arrival (L3). So what is judged of it stands before V(i).
 
 Order of one step, and why a crash anywhere loses nothing (F2):
- 1. `on_signals` counts: rows are written, each with the position it has counted to. A crash after it: the fold
-    position has not moved, the same signals come again, rows ignore them, and the pairs are judged again.
+ 1. `on_signals` counts and judges, in memory, and writes down the watermarks that it promises.
  2. The caller sends `step.verdicts`, waits until the log holds them, then sends `step.watermarks`.
- 3. `commit(step)` writes history, settled cells, and the fold position: only now do the signals not come again.
-After any exception between them the filter is dropped and made anew from the tables.
+ 3. `commit(step)`, now or some steps later, writes rows, each with the position it has counted to, then history,
+    settled cells, and the fold position. After a crash the signals since the last commit come again: rows that were
+    already written ignore them, pairs are judged again, verdicts are sent again, and watermarks below the promised
+    ones are not.
+After any exception the filter is dropped and made anew from the tables.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -30,8 +32,10 @@ from labeler.vendor_history import VendorHistory
 from stream.chain import Chain, Fold
 from stream.verdicts import Verdict, Watermark
 
-#: Row of `progress` that is no input: [first cell not settled, offset of `signals` to read from].
+#: Rows of `progress` that are no inputs: [first cell not settled, offset of `signals` to read from] ...
 COMMITTED = "committed"
+#: ... and the highest watermark by input that may have been sent.
+PROMISED = "promised"
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,13 @@ class FraudFilter:
         self.counts = FraudCounts()
         self._clicks = frozenset(clicks)
         self._inputs = {name: InputRow.of(tables.progress.get(name)) for name in (*views, *clicks)}
+        self._promised: dict[str, int] = dict(tables.progress.get(PROMISED) or {})
+        self._said = {name: row.end for name, row in self._inputs.items()}  # E at which the last watermark was given
         self._chains = {name: Chain(row.end) for name, row in self._inputs.items()}
         committed: tuple[int, int] = tables.progress.get(COMMITTED) or (0, 0)
         self._settled, self._next_offset = committed
-        self._forgotten = self._settled - 2 * config.span  # cells below were, or may be, dropped from the tables
+        self._saved = True
+        self._forgotten = self._settled - 2 * config.span  # cells below it are in no window, in no later life
         self._pairs, self._sources = Rows(tables.pairs), Rows(tables.sources)
         self._history = VendorHistory(config, tables.vendors)
         self._pending: dict[int, set[str]] = {}  # cell -> pairs to judge when it settles
@@ -106,29 +113,35 @@ class FraudFilter:
 
     def on_signals(self, signals: Iterable[tuple[int, Signal]]) -> Step:
         """Count signals, each with its offset, and judge the cells that they settle."""
+        self._saved = False
         for offset, signal in signals:
             self._fold(signal)
             self._next_offset = max(self._next_offset, offset + 1)
         watermarks = self._promise()
-        self._pairs.write()
-        self._sources.write()
         verdicts = self._judge()
-        inputs = {name: InputRow(row.end, row.watermark_ms, row.promised_ms) for name, row in self._inputs.items()}
+        inputs = {name: InputRow(row.end, row.watermark_ms) for name, row in self._inputs.items()}
         return Step(verdicts, watermarks, inputs, self._settled, self._next_offset)
 
-    def commit(self, step: Step) -> None:
-        """The log holds the verdicts and watermarks of this step: signals up to it need not come again.
-
-        What is forgotten here was settled by an earlier commit: its signals are stale in every later life too.
-        """
-        self._pairs.write()
+    def save(self) -> None:
+        """The first half of `commit`: what must be durable before the fold position is written. Needs the last commit
+        to be durable."""
+        if self._saved:
+            return
+        self._saved = True
+        self._pairs.write(self._settled - 2 * self.config.span)
+        self._sources.write(self._settled - 2 * self.config.span)
         self._history.write()
+
+    def commit(self, step: Step) -> None:
+        """The log holds the verdicts and watermarks of this step and all before: their signals need not come again.
+
+        `step` is the last one. Where tables become durable one by one, call `save` first and wait for them.
+        """
+        self.save()
         for name, row in step.inputs.items():
             if row.end is not None:
                 self.tables.progress[name] = row.value()
         self.tables.progress[COMMITTED] = [step.settled, step.next_offset]
-        self._pairs.forget(self._forgotten)
-        self._sources.forget(self._forgotten)
         self._forgotten = step.settled - 2 * self.config.span
 
     # --- counting ---------------------------------------------------------------------------------------------
@@ -208,16 +221,14 @@ class FraudFilter:
         again or raised, and never followed by a lower one (F3)."""
         watermarks = []
         for name, row in sorted(self._inputs.items()):
-            if row.end is None or row.watermark_ms < row.promised_ms:
-                continue
-            committed = InputRow.of(self.tables.progress.get(name))
-            if row.watermark_ms > committed.promised_ms:
-                row.promised_ms = row.watermark_ms
-                promised = InputRow(committed.end, committed.watermark_ms, row.promised_ms)
-                self.tables.progress[name] = promised.value()
-            elif row.end == committed.end:
-                continue  # sent and acknowledged before
-            watermarks.append(Watermark(name, row.watermark_ms, row.end))
+            if row.end is not None and row.end != self._said[name]:
+                self._said[name] = row.end
+                if row.watermark_ms >= self._promised.get(name, 0):
+                    watermarks.append(Watermark(name, row.watermark_ms, row.end))
+        new = {one.input: one.watermark_ms for one in watermarks if one.watermark_ms > self._promised.get(one.input, 0)}
+        if new:
+            self._promised |= new
+            self.tables.progress[PROMISED] = dict(self._promised)
         return watermarks
 
     # --- judging ----------------------------------------------------------------------------------------------

@@ -41,7 +41,9 @@ class FraudConfig:
 
     signal_rows_max: int = _option(8_192, "events of one bucket in one record of signals; more are sent in several")
     batch_signals_max: int = _option(512, "signals judged between two acknowledged sends of verdicts")
-    batch_wait_ms: int = _option(50, "longest wait for a batch of signals to fill, ms")
+    commit_ms: int = _option(
+        2_000, "rows are written to the tables this often; after a crash so much is counted again, ms"
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rules", tuple(self.rules))  # TOML gives lists
@@ -81,5 +83,5 @@ _POSITIVE = (
     "gap_fast_ms",
     "signal_rows_max",
     "batch_signals_max",
-    "batch_wait_ms",
+    "commit_ms",
 )

@@ -28,7 +28,7 @@ class Table(Protocol):
 @dataclass(frozen=True)
 class Tables:
     """`pairs` and `sources`: counted activity (`Row`). `vendors`: history of settled cells (`VendorRow`).
-    `progress`: how far each input is counted and judged (`InputRow`), and cells settled."""
+    `progress`: how far each input is counted and judged (`InputRow`), cells settled, and watermarks promised."""
 
     pairs: Table
     sources: Table
@@ -116,18 +116,17 @@ class VendorRow:
 
 @dataclass
 class InputRow:
-    """An input: its fold position E, the watermark judged there, and the highest watermark that may have been sent."""
+    """An input: its fold position E, and the watermark judged there."""
 
     end: int | None = None
     watermark_ms: int = 0
-    promised_ms: int = 0
 
     @classmethod
     def of(cls, value: Json) -> "InputRow":
         return cls() if value is None else cls(*value)
 
     def value(self) -> Json:
-        return [self.end, self.watermark_ms, self.promised_ms]
+        return [self.end, self.watermark_ms]
 
 
 def pair_key(source: str, vendor: str) -> str:
@@ -142,15 +141,18 @@ def pair_of(key: str) -> tuple[str, str]:
 
 
 class Rows:
-    """A table and its rows in memory: read once at the start, written once a batch, dropped with their last cell.
+    """A table and its rows in memory: read once at the start, written at a commit, dropped with their last cell.
 
-    The rows of a window are held in memory: about 1 kB a pair that was active within it.
+    The rows of two windows are held in memory: about 1 kB a pair that was active within them. A row that comes and
+    goes between two commits is never written.
     """
 
     def __init__(self, table: Table) -> None:
         self._table = table
         self._rows: dict[str, Row] = {}
+        self._stored: set[str] = set()  # keys that the table holds
         self._changed: set[str] = set()
+        self._leaving: set[str] = set()  # dropped here, and from the table at the next write
         self._newest: dict[int, set[str]] = {}  # cell -> rows whose newest cell it was when they changed
 
     def __len__(self) -> int:
@@ -159,6 +161,7 @@ class Rows:
     def load(self) -> list[tuple[str, Row]]:
         """Read all rows of the table."""
         self._rows = {key: Row.of(value) for key, value in self._table.items()}
+        self._stored = set(self._rows)
         for key, row in self._rows.items():
             self._newest.setdefault(row.newest, set()).add(key)
         return sorted(self._rows.items())
@@ -170,20 +173,32 @@ class Rows:
     def changed(self, key: str, row: Row) -> None:
         self._rows[key] = row
         self._changed.add(key)
+        self._leaving.discard(key)
         self._newest.setdefault(row.newest, set()).add(key)
 
-    def write(self) -> None:
-        for key in self._changed:
+    def write(self, before: int) -> None:
+        """Write what changed, without rows whose cells all lie below `before`.
+
+        Those leave the table with the next write only: until the commit that follows this one is durable, their
+        signals may come again, and must find them.
+        """
+        for key in self._leaving:
+            self._table.pop(key, None)
+            self._stored.discard(key)
+        self._leaving.clear()
+        self._drop(before)
+        for key in sorted(self._changed):
             self._table[key] = self._rows[key].value()
+        self._stored |= self._changed
         self._changed.clear()
 
-    def forget(self, before: int) -> None:
-        """Drop the rows whose cells all lie below `before`. Older cells of other rows go when they next change."""
+    def _drop(self, before: int) -> None:
+        """Older cells of rows that stay go when they next change."""
         for number in [n for n in self._newest if n < before]:
             for key in self._newest.pop(number):
                 row = self._rows.get(key)
-                if row is None:
-                    continue
-                if row.newest < before:
+                if row is not None and row.newest < before:
                     del self._rows[key]
-                    self._table.pop(key, None)
+                    self._changed.discard(key)
+                    if key in self._stored:
+                        self._leaving.add(key)
