@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-KINDS = ("lr", "mlp")
+KINDS = ("lr", "mlp", "count")
 TRANSFORMS = ("none", "log1p")
 REDUCTIONS = ("sum", "mean")
 TABLE_OPTIMIZERS = ("sgd", "adagrad", "ftrl")
@@ -27,7 +27,10 @@ class ModelConfig:
     """What a model is: its features and its shape. A changed model needs a new name: its digest covers every key."""
 
     name: str = _option("clicks", "names the model in progress, checkpoints and evaluations")
-    kind: str = _option("lr", "'lr' (logistic regression) or 'mlp' (embeddings and hidden layers)")
+    kind: str = _option(
+        "lr",
+        "'lr' (logistic regression), 'mlp' (embeddings, hidden layers) or 'count' (how often each key was learned)",
+    )
     categorical: tuple[str, ...] = _option(
         ("source", "item"),
         "columns hashed to keys: source, vendor, item, shown_at, declared string features; 'a*b' crosses two of them",
@@ -92,6 +95,8 @@ class ModelConfig:
             if unknown := sorted(set(getattr(self, key)) - set(self.numeric)):
                 raise ValueError(f"{key} = {unknown}: allowed are names in numeric")
         columns = {part for name in self.categorical for part in name.split(CROSS)} | set(self.numeric)
+        if self.kind == "count" and self.numeric:
+            raise ValueError(f"numeric = {list(self.numeric)}: allowed with kind = 'count' are none, it counts keys")
         if unknown := sorted(set(self.serving) - columns):
             raise ValueError(f"serving = {unknown}: allowed are features of the model")
         if wrong := sorted(set(self.transforms.values()) - set(TRANSFORMS)):

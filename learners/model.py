@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from learners.config import ModelConfig
+from learners.counter import Counter
 from learners.features import Columns, Encoded, Encoder, Floats, Keys, Places, unique_keys
 from learners.logistic import Logistic
 from paramserver.init import fill_unknown
@@ -88,6 +89,8 @@ def make_model(config: ModelConfig) -> Model:
 def _kind(config: ModelConfig) -> Kind:
     if config.kind == "lr":
         return Logistic(config)
+    if config.kind == "count":
+        return Counter(config)
     from learners.mlp import Perceptron  # torch, which an lr must not need
 
     return Perceptron(config)

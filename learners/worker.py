@@ -23,7 +23,7 @@ from learners.events import Batch
 from learners.gradient import Computed, Prepared
 from learners.metrics import LearnerMetrics, write_role_file
 from learners.model import Model, make_model
-from learners.pacing import Limits, Pacer
+from learners.pacing import Pacer
 from learners.progressive import Published
 from learners.service import CheckpointsReader, ExamplesReader
 from paramserver.client import connect
@@ -58,7 +58,7 @@ def run(
     """Learn until told to stop, then drain. Raises Stopped when it cannot go on, and what ended a thread."""
     definition = make_model(model)
     definition.encoder.check_declared(stream.features)
-    if model.kind != "lr":
+    if model.kind == "mlp":
         import torch
 
         torch.set_num_threads(config.torch_threads)
@@ -97,10 +97,7 @@ class Worker:
     ):
         self._stream, self._model, self._config, self._log, self._metrics = stream, model, config, log, metrics
         self._name = name
-        limits = Limits(
-            config.retry_ms, config.wait_ms, config.queue_batches_max, config.outstanding_max, config.gap_retries_max
-        )
-        self.pacer = Pacer(model.name, sorted(shards), limits)
+        self.pacer = Pacer(model.name, sorted(shards), config)
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._caller = Caller(model.name, name, shards, clock, self._events.put, metrics)
         group = f"{stream.topic_prefix}learners-{model.name}"
