@@ -1,0 +1,18 @@
+"""What travels: events, training batches, and the log that carries them.
+
+Read in this order. `record` names a record and a position in the log; `events` are impressions and clicks as columns;
+`config` is what all parts must agree on. `decode` turns records into events (`frames` keeps one broken record from
+touching another, `shape` says what JSON and Arrow look like, `faults` says in words what is wrong with a record);
+`arrival` says when each arrived. `examples` is a training batch with its resume point, `chain` folds the ranges of such
+batches into an end, `rowhash` is how shards and audit know that they saw the same rows. `verdicts` travel from the
+fraud filter. `log` is the boundary to the log itself; `memory` and `kafka` stand behind it.
+
+What holds here:
+1. The log is the only truth. Positions are set by seeking to what the output log says; nothing is ever committed.
+2. What a record decodes to is a function of that record alone, never of what was polled with it (I7).
+3. The bytes of a batch are a function of its rows alone (C3), and so is its hash, whatever the batches (S7).
+4. A writer is of no use after its first failed send: its owner drops it and looks at what the log holds (C5).
+
+Why not transactions or group offsets: they would be a second truth beside the output log, which already says all that
+there is to say about how far its writer got.
+"""

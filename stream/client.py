@@ -19,6 +19,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 FETCH_WAIT_MS = 100  # a fetch waits this long at the broker for a first byte
+PROBE_WAIT_MS = 10
+FETCH_BYTES_MAX = 33_554_432  # fetched and not yet given, by one reader
 METADATA_AGE_MAX_MS = 30_000
 CLOSE_TIMEOUT_MS = 2_000
 
@@ -43,6 +45,7 @@ def consumer_settings(config: StreamConfig) -> dict[str, Any]:
         "isolation_level": "read_uncommitted",
         "allow_auto_create_topics": False,
         "fetch_max_wait_ms": FETCH_WAIT_MS,
+        "fetch_max_bytes": max(FETCH_BYTES_MAX, 2 * config.record_bytes_max),
         "max_partition_fetch_bytes": 2 * config.record_bytes_max,
         "metrics_enabled": False,
     }
@@ -115,7 +118,7 @@ class Probe:
 
     def _new_consumer(self, **changed: Any) -> KafkaConsumer:
         # Without fetch sessions: in one, a broker leaves out the partitions where nothing changed.
-        whole = {"enable_incremental_fetch_sessions": False}
+        whole = {"enable_incremental_fetch_sessions": False, "fetch_max_wait_ms": PROBE_WAIT_MS}
         return KafkaConsumer(**{**consumer_settings(self._config), **whole, **changed})
 
     def close(self) -> None:
@@ -150,7 +153,6 @@ def create_topics(config: StreamConfig) -> list[str]:
     specs = topic_specs(config)
     existing = describe_topics(config, [s.name for s in specs])
     missing = [s for s in specs if s.name not in existing]
-    missing = [s for s in specs if s.name not in existing]
     new = [NewTopic(s.name, s.partitions, s.replication, topic_configs=s.all_settings) for s in missing]
     if not new:
         return []
@@ -160,7 +162,7 @@ def create_topics(config: StreamConfig) -> list[str]:
     except TopicAlreadyExistsError:
         pass  # another process was faster; `check_topics` says if it made them otherwise
     except KafkaError as error:
-        raise LogError(f"creating topics: {error}") from error
+        raise (Unavailable if error.retriable else LogError)(f"creating topics: {error}") from error
     finally:
         admin.close()
     return [t.name for t in new]

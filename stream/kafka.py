@@ -22,7 +22,7 @@ from kafka.errors import (
 
 from stream.client import CLOSE_TIMEOUT_MS, Probe, connect, consumer_settings, describe_topics, theirs
 from stream.config import StreamConfig
-from stream.log import LogError, OffsetOutOfRange, OnPartitions
+from stream.log import LogError, OffsetOutOfRange, OnPartitions, Unavailable
 from stream.record import Partition, Record
 from stream.writer import KafkaWriter
 
@@ -94,18 +94,18 @@ class KafkaReader:
         _unpark(consumer)
         try:
             fetched = consumer.poll(timeout_ms=timeout_ms, max_records=max_records)
+            if not fetched:
+                self._check_not_beyond(consumer)
         except (OffsetOutOfRangeError, LogTruncationError) as error:
             raise self._out_of_range(error) from error
         except NoOffsetForPartitionError:
             return {}  # between an assignment and the seek that follows it
-        except KafkaError as error:
-            if not error.retriable:
+        except (KafkaError, Unavailable) as error:
+            if isinstance(error, KafkaError) and not error.retriable:
                 raise LogError(f"poll: {error}") from error
             log.warning("waiting for the broker: %s", error)
             time.sleep(min(timeout_ms, self._config.reconnect_max_ms) / 1000)
             return {}
-        if not fetched:
-            self._check_not_beyond(consumer)
         return self._taken(fetched)
 
     def _check_not_beyond(self, consumer: KafkaConsumer) -> None:

@@ -62,7 +62,8 @@ class Reader(Protocol):
     def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, list[Record]]:
         """At most `max_records` next records, each partition's in log order; empty after `timeout_ms` without one.
 
-        Waits out a broker that is gone (empty answers). Raises OffsetOutOfRange.
+        Waits out a broker that is gone (empty answers). Raises OffsetOutOfRange; Unavailable if a position is out of
+        range and the broker does not say of which.
         """
 
     def pause(self, partitions: Iterable[Partition]) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 from kafka import KafkaProducer
@@ -92,7 +93,8 @@ class KafkaWriter:
         if producer is not None:
             producer._sender.force_close()  # close() alone would flush first (C5)
             producer._sender.join(CLOSE_TIMEOUT_MS / 1000)
-            producer.close(timeout=0)
+            with suppress(KafkaError):  # its flush of nothing may find the thread still ending
+                producer.close(timeout=0)
 
     def fail(self, error: object) -> None:
         """Note the first failure and raise it."""

@@ -1,5 +1,6 @@
 """What only a broker shows: settings of topics, its death, and its return."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
-from everspun.broker import Broker, BrokerError, start_broker, why_not_kafka
+from everspun.broker import Broker, BrokerError, answers, start_broker, why_not_embedded, why_not_kafka
 from stream.client import check_topics, create_topics
 from stream.config import StreamConfig
 from stream.kafka import KafkaLog
@@ -20,7 +21,8 @@ NOWHERE = "127.0.0.1:1"
 
 
 def config(address: str, prefix: str = "", **changed: object) -> StreamConfig:
-    return StreamConfig(bootstrap_servers=address, topic_prefix=prefix, request_timeout_ms=2000, **changed)
+    changed = {"request_timeout_ms": 15_000, **changed}
+    return StreamConfig(bootstrap_servers=address, topic_prefix=prefix, **changed)
 
 
 def test_topics_are_created_once_and_pass_the_check(broker: Broker, topic_prefix: str):
@@ -47,7 +49,7 @@ def test_a_topic_made_otherwise_is_refused(broker: Broker, topic_prefix: str):
 def test_a_send_to_a_missing_topic_fails_and_ends_the_writer(broker: Broker, topic_prefix: str):
     if broker.kind == "embedded":
         pytest.skip("the embedded broker makes a topic of every name it is asked for")
-    writer = KafkaLog(config(broker.address, topic_prefix)).writer()
+    writer = KafkaLog(config(broker.address, topic_prefix, request_timeout_ms=1000)).writer()
     with pytest.raises(SendFailed):
         writer.append(Partition(topic_prefix + "none", 0), b"1")
     with pytest.raises(SendFailed):
@@ -65,7 +67,7 @@ def test_a_record_above_the_limit_fails_at_once(broker: Broker, topic_prefix: st
 
 
 def test_without_a_broker_readers_wait_and_questions_are_refused():
-    log = KafkaLog(config(NOWHERE))
+    log = KafkaLog(config(NOWHERE, request_timeout_ms=1000))
     reader = log.reader()
     reader.assign([Partition("a", 0)])
     reader.seek(Partition("a", 0), 7)
@@ -86,6 +88,24 @@ def test_a_broker_of_no_known_kind_or_address_is_refused(tmp_path: Path):
         start_broker("rabbit", tmp_path)
     with pytest.raises(BrokerError, match="does not answer"):
         start_broker(NOWHERE, tmp_path)
+
+
+def test_a_stopped_broker_leaves_no_process_and_may_start_again(tmp_path: Path):
+    if why_not_embedded() is not None:
+        pytest.skip("no embedded broker here")
+    broker = start_broker("embedded", tmp_path)
+    for end in (broker.stop, broker.kill):
+        pid = broker.pid
+        assert pid is not None
+        assert answers(broker.address)
+        end()
+        with pytest.raises(ProcessLookupError):
+            os.killpg(pid, 0)
+        assert not answers(broker.address)
+        broker.restart()
+    broker.stop()
+    with pytest.raises(BrokerError, match="not started here"):
+        Broker("address", "127.0.0.1:9").restart()
 
 
 @pytest.fixture
