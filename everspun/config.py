@@ -55,7 +55,9 @@ class ReplayConfig:
     limit: int = field(default=0, metadata={"help": "replay only the first so many impressions; 0 = all"})
     barrier_ms: int = field(
         default=7 * 86_400_000,
-        metadata={"help": "keep step: a checkpoint each so much event time, for which the replay waits (E3); 0 = never"},
+        metadata={
+            "help": "keep step: a checkpoint each so much event time, for which the replay waits (E3); 0 = never"
+        },
     )
     predict: bool = field(
         default=True, metadata={"help": "play the site: ask the replica before each impression is published"}
@@ -78,7 +80,9 @@ class LimitsConfig:
     model_age_max_s: float = field(default=0.0, metadata={"help": "age of the served checkpoint, seconds"})
     data_age_max_s: float = field(default=0.0, metadata={"help": "age of the newest event the served model learned"})
     calibration_band: float = field(default=0.0, metadata={"help": "progressive calibration may leave 1 by this much"})
-    staleness_p99_max: float = field(default=0.0, metadata={"help": "99th percentile of updates between read and write"})
+    staleness_p99_max: float = field(
+        default=0.0, metadata={"help": "99th percentile of updates between read and write"}
+    )
 
     def __post_init__(self) -> None:
         for name in ("model_age_max_s", "data_age_max_s", "calibration_band", "staleness_p99_max"):
@@ -185,7 +189,9 @@ def markdown() -> str:
     """docs/configuration.md: every key, its default and what it means."""
     lines = ["# Configuration", "", "One TOML file; `everspun config --markdown` writes this page from the code.", ""]
     for section in dataclasses.fields(Config):
-        kind = typing.cast(type, section.type if isinstance(section.type, type) else typing.get_type_hints(Config)[section.name])
+        kind = typing.cast(
+            type, section.type if isinstance(section.type, type) else typing.get_type_hints(Config)[section.name]
+        )
         lines += [f"## [{section.name}]", "", (kind.__doc__ or "").strip().split("\n\n")[0].replace("\n", " "), ""]
         lines += ["| key | default | meaning |", "|---|---|---|"]
         for item in dataclasses.fields(kind):

@@ -21,7 +21,9 @@ class ChainAudit:
     marks: set[int]
     fold: Chain
     begin: int
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*IMPRESSION_CLASSES, "positives", *CLICK_CLASSES), 0))
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys((*IMPRESSION_CLASSES, "positives", *CLICK_CLASSES), 0)
+    )
     rows: int = 0
     row_hash: int = 0
     records: int = 0

@@ -93,7 +93,7 @@ def from_ebnerd(folder: Path) -> History:
 
 def from_jsonl(path: Path) -> History:
     """One event a line: an impression as in docs/events.md, or a click `{"click": <impression id>, "ts_ms": ...}`."""
-    with (gzip.open(path, "rt") if path.suffix == ".gz" else path.open()) as lines:
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
         events = [json.loads(line) for line in lines if line.strip()]
     shown = sorted((e for e in events if "click" not in e), key=lambda e: int(e["ts_ms"]))
     clicks = sorted((e for e in events if "click" in e), key=lambda e: int(e["ts_ms"]))
@@ -127,7 +127,9 @@ def load(source: str, cache: Path) -> History:
         return from_ebnerd(path)
     if path.is_file():
         return from_jsonl(path)
-    raise ValueError(f"history {source!r}: expected 'movielens', a folder with impressions.csv.gz, or a JSON-lines file")
+    raise ValueError(
+        f"history {source!r}: expected 'movielens', a folder with impressions.csv.gz, or a JSON-lines file"
+    )
 
 
 def sessions_of(users: list[str], ts_ms: Int64s) -> list[str]:

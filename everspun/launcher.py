@@ -119,7 +119,12 @@ class Launcher:
             old = self.processes.get(name)
             log = old.log if old else (self.dir / "logs" / f"{name}.log").open("ab")
             popen = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(), preexec_fn=_die_with_parent
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_environment(),
+                preexec_fn=_die_with_parent,
             )
             if old:
                 old.popen = popen

@@ -1,4 +1,4 @@
-"""A whole system on this machine: a broker, the topics, and every role as a process. For the demo, benches and tests."""
+"""A whole system on this machine: a broker, the topics, every role as a process. For demo, benches and tests."""
 
 import contextlib
 import json
@@ -34,7 +34,9 @@ class LocalRun:
     launcher: Launcher
 
     @classmethod
-    def begin(cls, dir: Path, config_text: str, broker: str, overrides: tuple[str, ...] = (), fresh: bool = True) -> "LocalRun":
+    def begin(
+        cls, dir: Path, config_text: str, broker: str, overrides: tuple[str, ...] = (), fresh: bool = True
+    ) -> "LocalRun":
         """Start a broker of this kind (see `start_broker`), create the topics, start no role yet."""
         if fresh and dir.exists():
             shutil.rmtree(dir)

@@ -95,4 +95,4 @@ def click_delays_ms(count: int, seed: int) -> npt.NDArray[np.int64]:
     read_s = 16 * np.exp(rng.normal(0, np.log(77 / 16) / 1.6449, count))
     buy_s = np.minimum(200 * np.exp(rng.normal(0, np.log(4.2 * 3600 / 200) / 1.2816, count)), 13 * 3600)
     delays = np.where(rng.random(count) < READ_SHARE, read_s, buy_s)
-    return np.maximum(delays * 1_000, 1).astype(np.int64)
+    return np.asarray(np.maximum(delays * 1_000, 1), dtype=np.int64)

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import matplotlib
@@ -50,7 +49,7 @@ def learning_curve(evaluations: Sequence[dict[str, Any]]) -> str:
             served = [one.get("served_rows", 0), one.get("served_log_loss_sum", 0), one.get("served_label_sum", 0)]
             days[day] = days.get(day, np.zeros(6)) + np.concatenate([sums, np.array(served, dtype=float)])
     if days:
-        when = [datetime.fromtimestamp(day * DAY_MS / 1_000, UTC) for day in sorted(days)]
+        when = np.array(sorted(days), dtype="datetime64[D]")
         table = _smoothed(np.array([days[day] for day in sorted(days)]))
         axes.plot(when, _normalized(table[:, :3]), color=INK, label="progressive (just before training)")
         if table[:, 3].sum():
@@ -69,7 +68,9 @@ def _smoothed(table: np.ndarray[Any, Any], days: int = 7) -> np.ndarray[Any, Any
 
 
 def _normalized(sums: np.ndarray[Any, Any]) -> list[float]:
-    return [loss / (rows * entropy(label / rows)) if rows and 0 < label < rows else np.nan for rows, loss, label in sums]
+    return [
+        loss / (rows * entropy(label / rows)) if rows and 0 < label < rows else np.nan for rows, loss, label in sums
+    ]
 
 
 def calibration(evaluations: Sequence[dict[str, Any]]) -> str:
@@ -101,7 +102,9 @@ def freshness(samples: Sequence[Snapshot], clock: str) -> str:
         for name, color in (("labeler", FAINT), ("learner", INK)):
             ages = [_age_h(s.now_ms, s.stages[name].data_time_ms) for s in samples]
             axes.plot(at, ages, color=color, label=name)
-        axes.plot(at, [np.nan if s.data_age_s is None else s.data_age_s / 3600 for s in samples], color=SECOND, label="served")
+        axes.plot(
+            at, [np.nan if s.data_age_s is None else s.data_age_s / 3600 for s in samples], color=SECOND, label="served"
+        )
         axes.legend(frameon=False)
     return _svg(figure)
 

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from everspun.config import Config
 from everspun.history import History
@@ -62,7 +63,9 @@ class Replayer:
 
     def __init__(self, config: Config, history: History, log: Log, run_dir: Path, secret: bytes) -> None:
         self.config = config
-        self.plan = ReplayPlan(history, config.stream, config.replay, Pseudonymiser(config.stream.pseudonym_key_number, secret))
+        self.plan = ReplayPlan(
+            history, config.stream, config.replay, Pseudonymiser(config.stream.pseudonym_key_number, secret)
+        )
         self.run_dir = run_dir
         self.progress = ReplayProgress(planted=int(history.planted.sum()))
         self._log = log
@@ -151,7 +154,7 @@ class Replayer:
         for at in range(0, period.last - period.first, PREDICT_ROWS_MAX):
             rows = {name: values[at : at + PREDICT_ROWS_MAX] for name, values in columns.items()}
             reply = self._ask("/predict", {"columns": rows})
-            probabilities += reply["probabilities"]  # type: ignore[operator]
+            probabilities += reply["probabilities"]
             version = str(reply["model_version"])
         self.progress.predicting_s += time.monotonic() - began
         return Answers(probabilities, version)
@@ -166,7 +169,7 @@ class Replayer:
         }
         return {"request": row, "reply": self._ask("/predict", {"rows": [row]})}
 
-    def _ask(self, path: str, body: dict[str, object] | None = None) -> dict[str, object]:
+    def _ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """One request to the first replica, tried again while it starts or restarts, for `stuck_s` at most."""
         end = time.monotonic() + self.config.replay.stuck_s
         while True:
@@ -176,7 +179,7 @@ class Replayer:
                 request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data)
                 request.add_header("Content-Type", "application/json")
                 with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as answer:
-                    return json.loads(answer.read())  # type: ignore[no-any-return]
+                    return dict(json.loads(answer.read()))
             except urllib.error.HTTPError as error:
                 if error.code < 500 or time.monotonic() > end:
                     raise Stuck(f"the replica refused {path}: {error.read().decode()[:500]}") from error
@@ -214,7 +217,7 @@ class Replayer:
         for records in self._reader.poll(100, 50).values():
             for record in records:
                 said = json.loads(record.value or b"{}")
-                if said.get("model") == self.config.model.name and said.get("barrier"):
-                    if said.get("kind") in ("published", "rejected"):
-                        self._announced[int(said["barrier"])] = said
+                judged = said.get("kind") in ("published", "rejected")
+                if judged and said.get("model") == self.config.model.name and said.get("barrier"):
+                    self._announced[int(said["barrier"])] = said
         return self._announced

@@ -135,7 +135,7 @@ class ReplayPlan:
             yield Line(ts, "heartbeat")
 
     def _page_views(self, period: Period, answers: Answers | None) -> Iterator[Line]:
-        history, at = self.history, period.first
+        at = period.first
         while at < period.last:
             end = at + 1
             while end < period.last and self._same_view(at, end):

@@ -20,7 +20,9 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; } .note { color: #
 
 
 def rows_table(rows: Sequence[tuple[str, str]]) -> str:
-    cells = "".join(f'<tr><th>{html.escape(name)}</th><td class="n">{html.escape(value)}</td></tr>' for name, value in rows)
+    cells = "".join(
+        f'<tr><th>{html.escape(name)}</th><td class="n">{html.escape(value)}</td></tr>' for name, value in rows
+    )
     return f"<table>{cells}</table>"
 
 
@@ -42,7 +44,7 @@ def write(
         plots.staleness(quality.evaluations),
     )
     checks = "".join(
-        f'<tr><th>{html.escape(name)}</th><td>{html.escape(found)}</td>'
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(found)}</td>"
         f'<td class="{"ok" if right else "bad"}">{"right" if right else "WRONG"}</td></tr>'
         for name, found, right in audit
     )

@@ -69,4 +69,6 @@ def check_parts(config: Config, result: Audit) -> None:
                 mine = there.chains.get(chain)
                 if mine is None or (mine.end, mine.row_hash) != (at.end, at.row_hash):
                     wrong.append(f"{entry.name}/{part.path}: {chain} is not at the manifest's end and hash")
-    result.add("every part of every checkpoint is at its manifest's cut (I5)", "; ".join(wrong) or f"{parts} parts", not wrong)
+    result.add(
+        "every part of every checkpoint is at its manifest's cut (I5)", "; ".join(wrong) or f"{parts} parts", not wrong
+    )

@@ -4,7 +4,6 @@ batch once on every shard, every checkpoint at its cut. Exit code 1 when one of 
 import argparse
 import json
 
-from rich.console import Console
 from rich.table import Table
 
 from everspun import standings
@@ -27,9 +26,18 @@ def run(options: argparse.Namespace) -> int:
     result = full_audit(config, KafkaLog(config.stream), options.at_rest, not options.no_shards)
     if options.json:
         findings = [{"check": f.check, "found": f.found, "right": f.right} for f in result.findings]
-        print(json.dumps({"right": result.right, "impressions": result.impressions, "clicks": result.clicks, "findings": findings}))
+        print(
+            json.dumps(
+                {
+                    "right": result.right,
+                    "impressions": result.impressions,
+                    "clicks": result.clicks,
+                    "findings": findings,
+                }
+            )
+        )
     else:
-        Console().print(table(result))
+        shared.console().print(table(result))
     return 0 if result.right else 1
 
 

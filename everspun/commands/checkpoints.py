@@ -9,7 +9,6 @@ import json
 import time
 from datetime import UTC, datetime
 
-from rich.console import Console
 from rich.table import Table
 
 from checkpointer import actions
@@ -64,7 +63,7 @@ def _list(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> 
             f"{line.entropy:.4f}" if line.entropy == line.entropy else "",
             line.reason,
         )
-    Console().print(table)
+    shared.console().print(table)
     return 0
 
 
@@ -72,12 +71,12 @@ def _show(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> 
     manifest = actions.find(catalogue, options.which)
     body = json.loads(manifest.encode())["body"]
     gates = catalogue.gates(manifest.name)
-    console = Console()
+    console = shared.console()
     console.print_json(json.dumps(body))
     if gates is not None:
         table = Table("gate", "passed", "what was found")
         for gate in gates.results:
-            table.add_row(gate.name, "yes" if gate.passed else "no", gate.detail)
+            table.add_row(gate.gate, "yes" if gate.passed else "no", gate.detail)
         console.print(f"{manifest.name}: {gates.outcome} {gates.reason}")
         console.print(table)
     problems = catalogue.problems(manifest)
@@ -111,7 +110,9 @@ def _restore(catalogue: Catalogue, config: Config, options: argparse.Namespace) 
 def _announce(announcement: Announcement, config: Config) -> None:
     writer = KafkaLog(config.stream).writer()
     try:
-        writer.append(Partition(config.stream.checkpoints, 0), announcement.encode(), timestamp_ms=announcement.created_ms)
+        writer.append(
+            Partition(config.stream.checkpoints, 0), announcement.encode(), timestamp_ms=announcement.created_ms
+        )
         writer.flush(config.stream.request_timeout_ms)
     finally:
         writer.close()

@@ -13,6 +13,7 @@ from rich.live import Live
 
 from everspun import attacks, history, report
 from everspun.audit import Audit
+from everspun.commands import options as shared
 from everspun.commands.audit import full_audit, table
 from everspun.commands.replay import replay_secret
 from everspun.config import Config
@@ -40,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    console = Console()
+    console = shared.console()
     kind = options.broker or os.environ.get("EVERSPUN_KAFKA", "auto")
     overrides = (f"replay.limit={options.limit}", *options.set)
     text = files("everspun").joinpath("demo.toml").read_text()
@@ -63,7 +64,7 @@ def _history(config: Config, console: Console) -> History:
     if not config.replay.attacks:
         return recorded
     console.print(
-        f"planted: {attacks.SELF_CLICKS} clicks by one source on one vendor within an hour, and {attacks.FLOOD_VIEWS:,} "
+        f"planted: {attacks.SELF_CLICKS} clicks by one source on one vendor within an hour, {attacks.FLOOD_VIEWS:,} "
         f"views of one vendor's items by {attacks.FLOOD_SOURCES} sources without a click; counted apart below"
     )
     return attacks.plant(recorded, config.replay.attack_seed)
@@ -106,8 +107,8 @@ def _doing(replayer: Replayer) -> str:
     p = replayer.progress
     share = p.waited_s / p.elapsed_s if p.elapsed_s else 0.0
     return (
-        f"replay: period {p.period}/{p.periods}, {p.impressions:,} impressions, {p.clicks:,} clicks in {p.elapsed_s:.0f} s, "
-        f"{share:.0%} of it waiting at barriers: {p.doing}"
+        f"replay: period {p.period}/{p.periods}, {p.impressions:,} impressions, {p.clicks:,} clicks "
+        f"in {p.elapsed_s:.0f} s, {share:.0%} of it waiting at barriers: {p.doing}"
     )
 
 
@@ -146,13 +147,19 @@ def _finish(
         ("of it waiting at barriers", f"{progress.waited_s / max(progress.elapsed_s, 1e-9):.0%}"),
         ("cuts", str(len(progress.cuts))),
         ("planted impressions rejected", f"{outcome.planted_rejected:,} of {outcome.planted:,}"),
-        ("real impressions rejected", f"{outcome.honest_rejected:,} of {outcome.honest:,} ({outcome.honest_share:.3%})"),
+        (
+            "real impressions rejected",
+            f"{outcome.honest_rejected:,} of {outcome.honest:,} ({outcome.honest_share:.3%})",
+        ),
         *report.freshness_rows(follower.samples),
     ]
     report.write(
         page,
         f"Everspun: {recorded.name}",
-        [recorded.note, f"broker: {local.broker.kind}; event time is the history's, replayed as fast as the machine goes"],
+        [
+            recorded.note,
+            f"broker: {local.broker.kind}; event time is the history's, replayed as fast as the machine goes",
+        ],
         figures,
         follower.quality,
         follower.samples,
@@ -166,7 +173,11 @@ def _finish(
 
 def _judge_attacks(result: Audit, rejected: int, planted: int, honest_rejected: int, honest: int) -> None:
     found = f"{rejected:,} of {planted:,} planted impressions and {honest_rejected:,} of {honest:,} real ones rejected"
-    result.add("all planted events rejected, at most 0.5% of the real ones", found, rejected == planted and honest_rejected <= 0.005 * honest)
+    result.add(
+        "all planted events rejected, at most 0.5% of the real ones",
+        found,
+        rejected == planted and honest_rejected <= 0.005 * honest,
+    )
 
 
 def _sum_line(result: Audit, planted: int) -> str:

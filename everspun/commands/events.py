@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from everspun.audit import read_all
@@ -96,7 +95,7 @@ def _report(chunks: Iterator[Chunk], limit: int) -> int:
             if wrong < limit:
                 table.add_row(where, str(one.record.offset), one.field, one.reason)
             wrong += 1
-    console = Console()
+    console = shared.console()
     if wrong:
         console.print(table)
     console.print(f"{good:,} good events, {wrong:,} bad records")

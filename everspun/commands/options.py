@@ -1,7 +1,10 @@
 """Options that several commands share."""
 
 import argparse
+import sys
 from pathlib import Path
+
+from rich.console import Console
 
 from everspun import config
 from everspun.config import Config
@@ -16,3 +19,8 @@ def config_options(parser: argparse.ArgumentParser) -> None:
 
 def load(options: argparse.Namespace) -> Config:
     return config.load(options.config, options.set)
+
+
+def console() -> Console:
+    """A terminal as wide as it is; a file or pipe gets lines of 140 characters."""
+    return Console() if sys.stdout.isatty() else Console(width=140)

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.table import Table
 
 from everspun.audit import read_all
@@ -32,7 +31,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
-    return {"list": _list, "show": _show, "add": _add}[options.action](config, options)
+    act = {"list": _list, "show": _show}[options.action]
+    return act(config, options)
 
 
 def _entries(config: Config) -> Iterator[tuple[Record, dict[str, str]]]:
@@ -62,7 +62,7 @@ def _list(config: Config, options: argparse.Namespace) -> int:
             said.get("field", ""),
             said.get("reason", ""),
         )
-    console = Console()
+    console = shared.console()
     console.print(table)
     console.print(f"{len(found):,} quarantined records")
     return 0

@@ -6,7 +6,6 @@ import os
 import threading
 from pathlib import Path
 
-from rich.console import Console
 from rich.live import Live
 
 from everspun import attacks, history
@@ -17,13 +16,15 @@ from stream.kafka import KafkaLog
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", nargs="?", help="'movielens', an EB-NeRD folder, or a JSON-lines file (replay.source)")
+    parser.add_argument(
+        "source", nargs="?", help="'movielens', an EB-NeRD folder, or a JSON-lines file (replay.source)"
+    )
     shared.config_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
-    console = Console()
+    console = shared.console()
     if not config.stream.replayed:
         console.print("stream.replayed = false: these topics carry the broker's clock; a replay needs its own (T1)")
         return 2

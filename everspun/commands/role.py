@@ -21,7 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Returns when told to stop (SIGTERM, SIGINT) and drained."""
     config = shared.load(options)
-    logging.basicConfig(level=options.log_level, format=f"%(asctime)s {options.role}-{options.index} %(levelname)s %(message)s")
+    logging.basicConfig(
+        level=options.log_level, format=f"%(asctime)s {options.role}-{options.index} %(levelname)s %(message)s"
+    )
     logging.getLogger("kafka").setLevel(logging.WARNING)
     stop = threading.Event()
 

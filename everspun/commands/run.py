@@ -5,7 +5,6 @@ import signal
 import threading
 import time
 
-from rich.console import Console
 from rich.live import Live
 
 from everspun.commands import options as shared
@@ -23,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
-    console = Console()
+    console = shared.console()
     try:
         problems = check_topics(config.stream)
     except Unavailable as error:

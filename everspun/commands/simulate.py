@@ -15,9 +15,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     for item in fields(TrafficConfig):
         flag = "--" + item.name.replace("_", "-")
         if item.type is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=item.default, help=item.metadata["help"])
+            parser.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=item.default, help=item.metadata["help"]
+            )
         else:
-            parser.add_argument(flag, type=item.type, default=item.default, help=f"{item.metadata['help']} ({item.default})")
+            parser.add_argument(
+                flag, type=item.type, default=item.default, help=f"{item.metadata['help']} ({item.default})"
+            )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,5 +42,7 @@ def run(options: argparse.Namespace) -> int:
             out.write(json.dumps({"click": history.ids[i], "ts_ms": ts}) + "\n")
     truth = options.out.with_suffix(".truth.npz")
     np.savez_compressed(truth, planted=history.planted, click_probability=traffic.click_probability)
-    print(f"{len(history):,} impressions and {len(history.click_ts_ms):,} clicks in {options.out}; the truth in {truth}")
+    print(
+        f"{len(history):,} impressions and {len(history.click_ts_ms):,} clicks in {options.out}; the truth in {truth}"
+    )
     return 0

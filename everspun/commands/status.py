@@ -6,8 +6,6 @@ import json
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from everspun.commands import options as shared
 from everspun.config import Config
 from everspun.follow import Follower
@@ -37,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(_body(shot, follower.quality, broken)))
         else:
-            console = Console()
+            console = shared.console()
             console.print(follower.panel("everspun status", "limits: see [limits] of the config"))
             for line in broken:
                 console.print(f"[red]broken: {line}")
@@ -59,7 +57,9 @@ def breaches(config: Config, shot: Snapshot, quality: Quality, reports: dict[str
     check("served data age, s:", shot.data_age_s, limits.data_age_max_s)
     check("staleness p99, updates:", shot.staleness_p99, limits.staleness_p99_max)
     if limits.calibration_band and quality.label_sum and abs(quality.calibration - 1) > limits.calibration_band:
-        found.append(f"progressive calibration {quality.calibration:.3f} leaves 1 by more than {limits.calibration_band:g}")
+        found.append(
+            f"progressive calibration {quality.calibration:.3f} leaves 1 by more than {limits.calibration_band:g}"
+        )
     for name, report in reports.items():
         stopped = report.value("everspun_stopped_partitions")
         if stopped:

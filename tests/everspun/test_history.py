@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_periods_tile_the_history(plan: ReplayPlan, history: History):
     assert periods[0].first == 0
     assert periods[-1].last == len(history)
     assert [p.number for p in periods] == list(range(1, len(periods) + 1))
-    for one, following in zip(periods, periods[1:], strict=False):
+    for one, following in pairwise(periods):
         assert (one.end_ms, one.last, one.last_click) == (following.start_ms, following.first, following.first_click)
     assert all(p.end_ms % (7 * DAY_MS) == 0 for p in periods)
     assert periods[-1].last_click == len(history.click_ts_ms)
@@ -98,7 +99,10 @@ def test_no_identifier_of_a_person_is_written(plan: ReplayPlan):
 
 def test_a_limit_keeps_the_clicks_of_what_it_keeps(history: History):
     plan = ReplayPlan(
-        history, StreamConfig(), ReplayConfig(barrier_ms=0, predict=False, limit=500), Pseudonymiser(1, b"sixteen bytes or more")
+        history,
+        StreamConfig(),
+        ReplayConfig(barrier_ms=0, predict=False, limit=500),
+        Pseudonymiser(1, b"sixteen bytes or more"),
     )
     (period,) = plan.periods()
     assert (period.first, period.last) == (0, 500)
@@ -107,7 +111,9 @@ def test_a_limit_keeps_the_clicks_of_what_it_keeps(history: History):
 
 def test_a_barrier_must_be_a_multiple_of_the_buckets(history: History):
     with pytest.raises(ValueError, match="barrier_ms"):
-        ReplayPlan(history, StreamConfig(signal_ms=HOUR_MS + 1), ReplayConfig(), Pseudonymiser(1, b"sixteen bytes or more"))
+        ReplayPlan(
+            history, StreamConfig(signal_ms=HOUR_MS + 1), ReplayConfig(), Pseudonymiser(1, b"sixteen bytes or more")
+        )
 
 
 def test_json_lines_round_trip(tmp_path, history: History):
