@@ -82,6 +82,9 @@ class Replayer:
         periods = list(self.plan.periods())
         self.progress.periods = len(periods)
         try:
+            if self.config.replay.predict:
+                self.progress.doing = "waiting for the replica to serve a model"
+                self._wait(lambda: not self._ask("/model")["fallback"], self.progress.doing, stop)
             for period in periods:
                 if stop.is_set():
                     break

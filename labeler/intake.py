@@ -79,7 +79,8 @@ class Intake(Generic[Rows]):
         given = [records[i] for i in readable] if refused else records
         given_arrival = arrival_ms[list(readable)] if refused else arrival_ms
         events, bad = self._decode(given, self._partition, given_arrival, self._config)
-        bad += [BadRecord(records[i], "timestamp", why) for i, why in refused.items()]
+        # A refused heartbeat moves no time, and is counted by nobody like any other (T2, T3).
+        bad += [BadRecord(records[i], "timestamp", why) for i, why in refused.items() if not records[i].is_heartbeat]
         events, untimely = self._judge_times(events, offset, records)
         bad += untimely
         bad.sort(key=lambda b: b.record.offset)

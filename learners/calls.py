@@ -1,9 +1,10 @@
 """The calls of one learner that are not answered: under way, or to be made again later."""
 
 from collections.abc import Iterator
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from learners.instructions import Call
+from paramserver.messages import Outcome, StartOutcome
 
 C = TypeVar("C", bound=Call)
 
@@ -68,3 +69,8 @@ class Calls:
         """Forget all; numbers go on, so that no answer is taken for another's."""
         self._under_way.clear()
         self._later.clear()
+
+
+def says_fenced(reply: Any) -> bool:
+    """Whether the answer of any call says so: Ended and Park answer False, Renew None, the others an outcome (K3)."""
+    return reply is None or reply is False or getattr(reply, "outcome", None) in (Outcome.FENCED, StartOutcome.FENCED)

@@ -14,50 +14,42 @@ What must hold, and where it is held:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from learners import events
 from learners import instructions as do
-from learners.calls import Calls
-from learners.events import Batch, Event
-from learners.flight import Flight, MissingChain, Position, ready_to_push
+from learners.calls import Calls, says_fenced
+from learners.config import LearnerConfig
+from learners.events import Event
+from learners.flight import Flight, ready_to_push
 from learners.instructions import Call, Instruction
+from learners.position import CannotGoOn, Position
 from learners.starts import Starts
+from learners.survey import Survey
 from paramserver.messages import Epoch, Outcome, PullReply, PushReply, StartOutcome, StartReply
 from paramserver.ports import JoinReply, ProgressReply
 from stream.chain import Fold
 
-
-@dataclass(frozen=True)
-class Limits:
-    """Every queue, wait and retry of the core."""
-
-    retry_ms: int = 100  # after a call that was not answered, refused (10 times that), or is not possible yet
-    wait_ms: int = 5  # between two asks for a start that was answered 'wait'
-    queue_batches_max: int = 16  # batches read ahead in one partition before it is paused; one poll may exceed it
-    outstanding_max: int = 8  # batches between start and end, whatever the staleness bound allows
-    gap_retries_max: int = 20  # a gap that stays this long is no reordering: rewind
+_COUNTS = ("rewinds", "fenced", "abandoned", "gaps", "splits", "dangling", "repeats", "unreachable", "partly")
 
 
 class Pacer:
     """One learner of one model. Call `handle` with every event; perform what it returns, in order."""
 
-    def __init__(self, model: str, shards: Sequence[int], limits: Limits | None = None):
-        self.model, self.shards, self.limits = model, tuple(shards), limits or Limits()
+    def __init__(self, model: str, shards: Sequence[int], config: LearnerConfig | None = None):
+        """`config` has the limit of every queue, wait and retry."""
+        self.model, self.shards, self.config = model, tuple(shards), config or LearnerConfig()
         self.epoch: Epoch | None = None
         self.staleness = 0
         self.positions: dict[int, Position | None] = {}  # of the assigned partitions; None = not known where
         self.flights: dict[int, Flight] = {}  # by clock, rising
-        self.seen: dict[int, int] = {}  # shard -> newest incarnation seen
         self.parked = False
         self.stopped: str | None = None
         self.refusal = ""  # the last one, to be shown
         self.counts = dict.fromkeys(_COUNTS, 0)
         self._calls = Calls()
-        self._starts = Starts(self.limits.wait_ms)
+        self._starts = Starts(self.config.wait_ms)
+        self._survey = Survey(self.shards)
         self._lanes: dict[int, do.Push] = {}  # shard -> the one push under way
-        self._told: dict[int, ProgressReply] = {}
-        self._versions: dict[int, int] = {}  # shard -> last version heard
         self._ending: dict[int, bool] = {}  # clocks whose end is not confirmed -> whether abandoned
         self._lease_ms = self._renew_at_ms = self._now_ms = 0
         self._idle = self._draining = False
@@ -69,7 +61,7 @@ class Pacer:
         """Take one event; returns what to do now, in this order. `now_ms` never falls."""
         self._now_ms, self._out = now_ms, []
         if self.stopped is None:
-            getattr(self, _HANDLERS[type(event)])(event)
+            getattr(self, f"_on_{type(event).__name__.lower()}")(event)
         if self.stopped is None:
             self._advance()
         return self._out
@@ -77,7 +69,7 @@ class Pacer:
     @property
     def next_wake_ms(self) -> int:
         """When a `Tick` is due at the latest."""
-        due = [self._now_ms + 10 * self.limits.retry_ms]
+        due = [self._now_ms + 10 * self.config.retry_ms]
         if (again := self._calls.next_ms) is not None:
             due.append(again)
         if self.epoch is not None:
@@ -123,40 +115,23 @@ class Pacer:
             return  # read before a rewind
         for batch in event.batches:
             self._idle = False
-            self._fold(position, batch)
-        if not position.paused and len(position.queue) >= self.limits.queue_batches_max:
+            try:
+                self._count(position.fold(batch))
+            except CannotGoOn as reason:
+                self._stop(str(reason))
+                return
+        if not position.paused and len(position.queue) >= self.config.queue_batches_max:
             position.paused = True
             self._out.append(do.Pause(position.partition))
 
-    def _fold(self, position: Position, batch: Batch) -> None:
-        try:
-            kind = position.fold(batch)
-        except MissingChain:
-            self._stop(
-                f"examples[{batch.partition}] offset {batch.record}: model {self.model!r} has no chain {batch.chain!r};"
-                " begin the model with a vector that names all chains"
-            )
-            return
-        if kind is Fold.REPEAT:
-            self.counts["repeats"] += 1
-        elif kind is Fold.DANGLES:
-            self.counts["dangling"] += 1
-            if position.next_record is None and position.first and batch.chain not in position.folded:
-                # Nobody knows where to read on, and what is left of the log begins above E: not to be skipped.
-                self._lost(position, position.first)
+    def _count(self, kind: Fold) -> None:
+        self.counts["repeats"] += kind is Fold.REPEAT
+        self.counts["dangling"] += kind is Fold.DANGLES
 
     def _on_truncated(self, event: events.Truncated) -> None:
         position = self.positions.get(event.partition)
         if position is not None and position.seek == event.seek:
-            self._lost(position, event.first)
-
-    def _lost(self, position: Position, first: int) -> None:
-        ends = {name: chain.end for name, chain in position.chains.items()}
-        sought = "an earlier record" if position.next_record is None else f"record {position.next_record}"
-        self._stop(
-            f"examples[{position.partition}]: {sought} is needed to go on from {ends}, and the first one still there"
-            f" is {first}: restore checkpoint X or replay from the archive"
-        )
+            self._stop(str(position.lost(event.first)))
 
     def _on_idle(self, event: events.Idle) -> None:
         self._idle = True
@@ -165,7 +140,7 @@ class Pacer:
         self._draining = True
 
     def _on_tick(self, event: events.Tick) -> None:
-        """Nothing but the time, which `_advance` looks at."""
+        pass  # `_advance` looks at the time
 
     def _on_computed(self, event: events.Computed) -> None:
         flight = self.flights.get(event.clock)
@@ -180,8 +155,12 @@ class Pacer:
 
     def _on_answered(self, event: events.Answered) -> None:
         call = self._calls.answered(event.call)
-        if call is not None:  # else of an epoch that is over
-            getattr(self, _REPLIES[type(call)])(call, event.reply)
+        if call is None:
+            return  # of an epoch that is over
+        if says_fenced(event.reply):
+            self._fenced()
+        else:
+            getattr(self, f"_told_{type(call).__name__.lower()}")(call, event.reply)
 
     def _on_unreachable(self, event: events.Unreachable) -> None:
         if (call := self._calls.answered(event.call)) is not None:
@@ -191,28 +170,22 @@ class Pacer:
     def _on_refused(self, event: events.Refused) -> None:
         self.refusal = event.reason
         if (call := self._calls.answered(event.call)) is not None:
-            self._calls.retry(call, self._now_ms + 10 * self.limits.retry_ms)
+            self._retry(call, times=10)
 
-    def _retry(self, call: Call) -> None:
-        self._calls.retry(call, self._now_ms + self.limits.retry_ms)
+    def _retry(self, call: Call, times: int = 1) -> None:
+        self._calls.retry(call, self._now_ms + times * self.config.retry_ms)
 
-    def _joined(self, call: do.Join, reply: JoinReply) -> None:
+    def _told_join(self, call: do.Join, reply: JoinReply) -> None:
         self.epoch, self.staleness, self._lease_ms = reply.epoch, reply.staleness, reply.lease_ms
         self._renew_at_ms = self._now_ms + reply.lease_ms // 3
         self.parked = True  # until the first start
 
-    def _progress_told(self, call: do.AskProgress, reply: ProgressReply) -> None:
+    def _told_askprogress(self, call: do.AskProgress, reply: ProgressReply) -> None:
         self._saw(call.shard, reply.incarnation)
-        if reply.progress is None or reply.incarnation < self.seen[call.shard]:
-            self._retry(call)  # not begun yet, or an answer from before a restart
-        else:
-            self._told[call.shard] = reply
-            self._versions[call.shard] = reply.progress.version
+        if not self._survey.take(call.shard, reply):
+            self._retry(call)
 
-    def _start_told(self, call: do.Start, reply: StartReply) -> None:
-        if reply.outcome is StartOutcome.FENCED:
-            self._fenced()
-            return
+    def _told_start(self, call: do.Start, reply: StartReply) -> None:
         self._starts.told(reply, self.positions.values(), self._now_ms)
         if reply.outcome is StartOutcome.ADMITTED:
             self._admitted(call, reply.clock)
@@ -224,19 +197,17 @@ class Pacer:
             return
         position.take(call.batch)
         flight = self.flights[clock] = Flight.of(call.batch, clock, call.epoch, position)
-        if position.paused and len(position.queue) <= self.limits.queue_batches_max // 2:
+        if position.paused and len(position.queue) <= self.config.queue_batches_max // 2:
             position.paused = False
             self._out.append(do.Resume(position.partition))
         if not flight.pulled:
             for shard in self.shards:
                 self._send(do.Pull(0, shard, clock, flight.epoch, flight.map_epochs[shard], flight.batch))
 
-    def _pulled(self, call: do.Pull, reply: PullReply) -> None:
+    def _told_pull(self, call: do.Pull, reply: PullReply) -> None:
         self._saw(call.shard, reply.incarnation)
         flight = self.flights.get(call.clock)
-        if reply.outcome is Outcome.FENCED:
-            self._fenced()
-        elif flight is None or flight.abandoned:
+        if flight is None or flight.abandoned:
             return
         elif reply.outcome is Outcome.NO_ERA:
             self._retry(call)
@@ -244,29 +215,24 @@ class Pacer:
             self._rewind(flight.batch.partition)
         else:
             flight.pulls[call.shard] = reply
-            self._versions[call.shard] = reply.version
+            self._survey.versions[call.shard] = reply.version
 
-    def _pushed(self, call: do.Push, reply: PushReply) -> None:
+    def _told_push(self, call: do.Push, reply: PushReply) -> None:
         del self._lanes[call.shard]
-        self._versions[call.shard] = reply.version
+        self._survey.versions[call.shard] = reply.version
         self._saw(call.shard, reply.incarnation)
-        if reply.outcome is Outcome.FENCED:
-            self._fenced()
-        elif call.incarnation < self.seen[call.shard]:
+        if call.incarnation < self._survey.seen[call.shard]:
             return  # rewound, and refused whenever a repeat of it arrives
-        elif reply.outcome is Outcome.NO_ERA:
+        outcome = reply.outcome
+        if outcome is Outcome.NO_ERA:
             self._push_again(call)
         elif (flight := self.flights[call.clock]).abandoned:
-            if reply.outcome is Outcome.GAP:
+            if outcome is Outcome.GAP:
                 self._fenced()  # a repeat may still be under way and fit later: only a new epoch stops it
-        elif reply.outcome in _ACKNOWLEDGED:
-            self.counts["partly"] += reply.outcome is Outcome.PARTLY_APPLIED
-            del flight.pieces[call.shard][0]
-        elif reply.outcome is Outcome.OVERLAP and call.start < reply.end < call.end:
-            # What lies below E is acknowledged by E itself; the rest is pushed on its own, with the same stamp (S1).
-            self.counts["splits"] += 1
-            flight.pieces[call.shard][0] = (reply.end, call.end)
-        elif reply.outcome is Outcome.GAP and flight.gaps < self.limits.gap_retries_max:
+        elif flight.acknowledge(call, reply):
+            self.counts["splits"] += outcome is Outcome.OVERLAP
+            self.counts["partly"] += outcome is Outcome.PARTLY_APPLIED
+        elif outcome is Outcome.GAP and flight.gaps < self.config.gap_retries_max:
             flight.gaps += 1
             self.counts["gaps"] += 1
             self._push_again(call)
@@ -277,22 +243,13 @@ class Pacer:
         self._lanes[call.shard] = call
         self._retry(call)
 
-    def _end_told(self, call: do.Ended, reply: bool) -> None:
-        if reply:
-            self._ending.pop(call.clock, None)
-        else:
-            self._fenced()
+    def _told_ended(self, call: do.Ended, reply: bool) -> None:
+        self._ending.pop(call.clock, None)
 
-    def _park_told(self, call: do.Park, reply: bool) -> None:
-        if reply:
-            self.parked = True
-        else:
-            self._fenced()
+    def _told_park(self, call: do.Park, reply: bool) -> None:
+        self.parked = True
 
-    def _renewed(self, call: do.Renew, reply: dict[int, int] | None) -> None:
-        if reply is None:
-            self._fenced()
-            return
+    def _told_renew(self, call: do.Renew, reply: dict[int, int]) -> None:
         for shard, incarnation in reply.items():
             self._saw(shard, incarnation)
 
@@ -300,10 +257,8 @@ class Pacer:
 
     def _saw(self, shard: int, incarnation: int) -> None:
         """A newer incarnation, wherever seen, rewinds every position that names an older one (S2)."""
-        if incarnation <= self.seen.get(shard, -1):
+        if not self._survey.saw(shard, incarnation):
             return
-        self.seen[shard] = incarnation
-        self._told.pop(shard, None)
         for partition, position in self.positions.items():
             if position is not None and position.incarnations.get(shard, incarnation) < incarnation:
                 self._rewind(partition)
@@ -332,7 +287,7 @@ class Pacer:
         self.epoch, self.parked = None, False
         self._calls.clear()
         self._starts.clear()
-        for state in (self._lanes, self._told, self._ending, self.flights):
+        for state in (self._lanes, self._survey.told, self._ending, self.flights):
             state.clear()
         for partition, position in self.positions.items():
             if position is not None:
@@ -358,10 +313,11 @@ class Pacer:
             return
         self._find_positions()
         for flight in self.flights.values():
-            self._compute(flight)
+            for start, end in flight.take_missing():
+                self._out.append(do.Compute(flight.clock, flight.batch, start, end, flight.pulls))
         for shard in self.shards:
             if shard not in self._lanes and (ready := ready_to_push(self.flights.values(), shard)):
-                self._send(ready.push(shard, self._versions.get(shard, 0)))
+                self._send(ready.push(shard, self._survey.versions.get(shard, 0)))
         self._end_flights()
         self._start()
         self._park()
@@ -375,7 +331,7 @@ class Pacer:
             flight = self.flights.get(call.clock)
             return flight is not None and not flight.abandoned
         if isinstance(call, do.AskProgress):
-            return self._seeking and call.shard not in self._told
+            return self._seeking and call.shard not in self._survey.told
         return not isinstance(call, do.Renew | do.Park)  # both are decided anew
 
     def _send(self, call: Call) -> None:
@@ -390,30 +346,19 @@ class Pacer:
         """Ask every shard where it stands; when all have answered, seek to the smallest (S2)."""
         if not self._seeking:
             return
-        missing = [shard for shard in self.shards if shard not in self._told]
         asked = {call.shard for call in self._calls.of(do.AskProgress)}
-        for shard in missing:
+        for shard in self._survey.missing:
             if shard not in asked:
                 self._send(do.AskProgress(0, shard))
-        if missing:
+        if self._survey.missing:
             return
         for partition, position in self.positions.items():
             if position is None:
-                found = Position.sought(partition, self._calls.number(), self._told)
+                found = Position.sought(partition, self._calls.number(), self._survey.told)
                 self.positions[partition] = found
                 self._out += [do.Seek(found.seek, partition, found.next_record), do.Resume(partition)]
                 self._idle = False
-        self._told = {}
-
-    def _compute(self, flight: Flight) -> None:
-        """Every piece that some shard waits for, once; the whole first, all on the rows of the one pull."""
-        if flight.abandoned or not flight.pulled:
-            return
-        for pieces in flight.pieces.values():
-            if pieces and pieces[0] not in flight.results:
-                start, end = pieces[0]
-                flight.results[start, end] = None
-                self._out.append(do.Compute(flight.clock, flight.batch, start, end, flight.pulls))
+        self._survey.told = {}
 
     def _end_flights(self) -> None:
         under_way = {push.clock for push in self._lanes.values()}
@@ -431,7 +376,7 @@ class Pacer:
         starts = self._starts
         if starts.asked is not None or self._draining or self._now_ms < starts.at_ms:
             return
-        allowed = self.limits.outstanding_max
+        allowed = self.config.outstanding_max
         if self.staleness >= 0:
             allowed = min(allowed, self.staleness + 1)
         # An abandoned range is started again only once its end is confirmed, or it would get the stamp that ends (K1).
@@ -456,30 +401,3 @@ class Pacer:
         elif self._draining or (not self._queued and (self._idle or self._seeking or not self.positions)):
             assert self.epoch is not None
             self._send(do.Park(0, self.epoch))
-
-
-_COUNTS = ("rewinds", "fenced", "abandoned", "gaps", "splits", "dangling", "repeats", "unreachable", "partly")
-_ACKNOWLEDGED = (Outcome.APPLIED, Outcome.DUPLICATE, Outcome.PARTLY_APPLIED)
-_HANDLERS = {
-    events.Answered: "_on_answered",
-    events.Unreachable: "_on_unreachable",
-    events.Refused: "_on_refused",
-    events.Assigned: "_on_assigned",
-    events.Revoked: "_on_revoked",
-    events.Records: "_on_records",
-    events.Idle: "_on_idle",
-    events.Truncated: "_on_truncated",
-    events.Computed: "_on_computed",
-    events.Tick: "_on_tick",
-    events.Drain: "_on_drain",
-}
-_REPLIES = {
-    do.Join: "_joined",
-    do.AskProgress: "_progress_told",
-    do.Start: "_start_told",
-    do.Pull: "_pulled",
-    do.Push: "_pushed",
-    do.Ended: "_end_told",
-    do.Park: "_park_told",
-    do.Renew: "_renewed",
-}

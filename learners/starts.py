@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from learners.events import Batch
-from learners.flight import Position, clip
 from learners.instructions import Start
+from learners.position import Position, clip
 from paramserver.messages import StartOutcome, StartReply
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from learners import events
 from learners import instructions as do
+from learners.config import LearnerConfig
 from learners.events import Batch
-from learners.pacing import Limits, Pacer
+from learners.pacing import Pacer
 from paramserver.clocks import Clocks
 from paramserver.messages import ChainProgress, Epoch, Outcome, Progress, PullReply, PushReply, StartOutcome, StartReply
 from paramserver.ports import JoinReply, ProgressReply
@@ -30,7 +31,7 @@ class Script:
     """One pacer, driven by hand. `say` feeds an event; `out` is what came of it."""
 
     def __init__(self, shards: int = 2, **limits: int):
-        self.pacer = Pacer("m", range(shards), Limits(**limits))
+        self.pacer = Pacer("m", range(shards), LearnerConfig(**limits))
         self.now_ms = 0
         self.out: list[Any] = []
 
@@ -602,10 +603,10 @@ def test_the_weather_can_fail():
     """A learner that takes an overlap for a duplicate leaves rows out, and the shards never reach the end."""
 
     class Careless(Pacer):
-        def _pushed(self, call: do.Push, reply: PushReply) -> None:
+        def _told_push(self, call: do.Push, reply: PushReply) -> None:
             if reply.outcome is Outcome.OVERLAP:
                 reply = replace(reply, outcome=Outcome.DUPLICATE)
-            super()._pushed(call, reply)
+            super()._told_push(call, reply)
 
     s = Script()
     s.pacer = Careless("m", range(2))

@@ -18,6 +18,8 @@ from sim_scenario import Scenario
 from stream.record import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT
 
 HISTORY_MS = 1_600_000_000_000
+#: No append lands later than this after its writer gave it up.
+SETTLED_MS = 8000
 SOURCES, VENDORS, ITEMS = 24, 5, 40
 BOT, FLOOD, VICTIM, RIVAL = "bot", "flood", "vendor-gains", "vendor-loses"
 
@@ -243,17 +245,16 @@ class Site(Process):
 
     def _replay(self) -> None:
         c, span = self.scenario.stream, self.scenario.span_ms
-        tail = span + c.window_ms + c.grace_ms + c.signal_ms + c.flush_ms
-        tail += max((at for at, _ in self.plan.events), default=0) - span if self.plan.events[-1][0] > span else 0
+        end = max(span, self.plan.events[-1][0]) + c.heartbeat_ms
         steps: list[tuple[int, int, list[Message]]] = [(at, 1, [m]) for at, m in self.plan.events]
-        steps += [(t, 0, self._heartbeats(t)) for t in range(0, tail, c.heartbeat_ms)]
-        steps += [(tail + 1, 0, self._heartbeats(tail + 1))]
+        steps += [(t, 0, self._heartbeats(t)) for t in range(0, end, c.heartbeat_ms)]
         if self.scenario.keep_step:
             every = 5 * max(c.flush_ms, c.signal_ms)
             steps += [(t, -1, self._heartbeats(t, t // every)) for t in range(every, span, every)]
         steps.sort(key=lambda s: s[:2])
         self.unsent = sum(len(messages) for _, _, messages in steps)
         self.steps, self.next_step, self.paused_ms = steps, 0, 0
+        self.last_ms = end + c.window_ms + c.grace_ms + c.signal_ms + c.flush_ms
         self._advance()
 
     def _heartbeats(self, t: int, barrier: int = 0) -> list[Message]:
@@ -288,8 +289,19 @@ class Site(Process):
                 self.barriers = barrier[0]
         for line in self.lines:
             self._pump(line)
-        if not self.done:
+        if self.done and self.last_ms:
+            # Once no copy of a record can be under way any more: one that came later would have a later arrival.
+            last, self.last_ms = self._heartbeats(self.last_ms), 0
+            self.unsent = len(last)
+            self.after(SETTLED_MS, lambda: self._last(last))
+        elif not self.done:
             self.after(50, self._advance)
+
+    def _last(self, last: list[Message]) -> None:
+        """T2: past everything that an impression at the end may still wait for."""
+        for message in last:
+            self.lines.setdefault((message.topic, message.partition), []).append(message)
+        self._advance()
 
     def _pump(self, line: tuple[str, int]) -> None:
         """One unacknowledged record a partition; a failed one is sent again, and so may stand there twice."""
