@@ -221,27 +221,26 @@ class Judge:
 
     async def _step(self, batch: list[tuple[int, Signal]]) -> Step:
         """Promises, verdicts, watermarks, rows, fold position, each once the one before is acknowledged (F2)."""
-        while True:
-            assert self.filter is not None
-            step = self.filter.on_signals(batch)
-            await self._app.producer.flush()
-            try:
-                if step.verdicts:
-                    await self._sender.send(step.verdicts)
-                if step.watermarks:
-                    await self._sender.send(step.watermarks)
-            except LogError as error:
-                self.send_failures += 1
-                logger.warning("verdicts were not acknowledged, sending again from the tables: %s", error)
-                await asyncio.sleep(self._stream.reconnect_max_ms / 1_000)
-                if self.filter is None:
-                    return step  # the partition went to somebody else meanwhile
-                self.filter = FraudFilter(self._fraud, self._views, self._clicks, self._tables)
-                continue
-            if self.filter is not None:
-                await self._commit(step)
-                self._metrics.on_step(self.filter, step, self)
+        assert self.filter is not None
+        step = self.filter.on_signals(batch)
+        await self._app.producer.flush()
+        try:
+            if step.verdicts:
+                await self._sender.send(step.verdicts)
+            if step.watermarks:
+                await self._sender.send(step.watermarks)
+        except LogError as error:
+            self.send_failures += 1
+            logger.warning("verdicts were not acknowledged, judging again from the tables: %s", error)
+            await asyncio.sleep(self._stream.reconnect_max_ms / 1_000)
+            # The tables stand at the last commit, many batches back perhaps: all signals since then must come again,
+            # or this batch would dangle above the ends that a new filter begins with.
+            self.lose()
             return step
+        if self.filter is not None:
+            await self._commit(step)
+            self._metrics.on_step(self.filter, step, self)
+        return step
 
     async def _commit(self, step: Step) -> None:
         """Every so often. Tables are durable one by one, and the fold position comes after all others."""
