@@ -39,7 +39,6 @@ class Pacer:
         """`config` has the limit of every queue, wait and retry."""
         self.model, self.shards, self.config = model, tuple(shards), config or LearnerConfig()
         self.epoch: Epoch | None = None
-        self.staleness = 0
         self.positions: dict[int, Position | None] = {}  # of the assigned partitions; None = not known where
         self.flights: dict[int, Flight] = {}  # by clock, rising
         self.parked = False
@@ -47,7 +46,7 @@ class Pacer:
         self.refusal = ""  # the last one, to be shown
         self.counts = dict.fromkeys(_COUNTS, 0)
         self._calls = Calls()
-        self._starts = Starts(self.config.wait_ms)
+        self._starts = Starts(self.config.wait_ms, self.config.outstanding_max)
         self._survey = Survey(self.shards)
         self._lanes: dict[int, do.Push] = {}  # shard -> the one push under way
         self._ending: dict[int, bool] = {}  # clocks whose end is not confirmed -> whether abandoned
@@ -176,7 +175,8 @@ class Pacer:
         self._calls.retry(call, self._now_ms + times * self.config.retry_ms)
 
     def _told_join(self, call: do.Join, reply: JoinReply) -> None:
-        self.epoch, self.staleness, self._lease_ms = reply.epoch, reply.staleness, reply.lease_ms
+        self.epoch, self._lease_ms = reply.epoch, reply.lease_ms
+        self._starts.joined(reply.staleness, self._now_ms)
         self._renew_at_ms = self._now_ms + reply.lease_ms // 3
         self.parked = True  # until the first start
 
@@ -186,7 +186,7 @@ class Pacer:
             self._retry(call)
 
     def _told_start(self, call: do.Start, reply: StartReply) -> None:
-        self._starts.told(reply, self.positions.values(), self._now_ms)
+        self._starts.told(reply, len(self.flights), self.positions.values(), self._now_ms)
         if reply.outcome is StartOutcome.ADMITTED:
             self._admitted(call, reply.clock)
 
@@ -286,7 +286,7 @@ class Pacer:
         self.counts["fenced"] += 1
         self.epoch, self.parked = None, False
         self._calls.clear()
-        self._starts.clear()
+        self._starts.asked = None
         for state in (self._lanes, self._survey.told, self._ending, self.flights):
             state.clear()
         for partition, position in self.positions.items():
@@ -373,23 +373,17 @@ class Pacer:
         self._send(do.Ended(0, self.epoch, clock, abandoned))
 
     def _start(self) -> None:
-        starts = self._starts
-        if starts.asked is not None or self._draining or self._now_ms < starts.at_ms:
+        if self._draining or not self._starts.may_ask(len(self.flights), self._now_ms):
             return
-        allowed = self.config.outstanding_max
-        if self.staleness >= 0:
-            allowed = min(allowed, self.staleness + 1)
         # An abandoned range is started again only once its end is confirmed, or it would get the stamp that ends (K1).
-        if len(self.flights) >= allowed or any(self._ending.values()) or self._calls.any(do.Park):
+        if any(self._ending.values()) or self._calls.any(do.Park):
             return
-        batch = starts.candidate(self.positions.values())
-        if batch is None:
-            return
-        position = self.positions[batch.partition]
-        assert position is not None
-        assert self.epoch is not None
-        self.parked = False
-        self._send(do.Start(0, self.epoch, batch, position.seek))
+        found = self._starts.candidate(self.positions.values())
+        if found is not None:
+            assert self.epoch is not None
+            self.parked = False
+            batch, position = found
+            self._send(do.Start(0, self.epoch, batch, position.seek))
 
     def _park(self) -> None:
         """Nothing under way and nothing to read: hold no one back (K3)."""

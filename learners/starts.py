@@ -8,29 +8,53 @@ from learners.instructions import Start
 from learners.position import Position, clip
 from paramserver.messages import StartOutcome, StartReply
 
+#: An operator may raise the staleness bound at any time; a learner finds out by asking for one more this often.
+PROBE_MS = 2_000
+
 
 @dataclass
 class Starts:
-    """One start is asked for at a time, and asked again until it is answered: it may have been admitted (K1)."""
+    """One start is asked for at a time, and asked again until it is answered: it may have been admitted (K1).
+
+    `staleness` is the bound s as far as known (-1 = none): the clock decides (K2), this only saves useless asking.
+    """
 
     wait_ms: int
+    outstanding_max: int
+    staleness: int = 0
     asked: Start | None = None
     at_ms: int = 0  # not before
+    probe_at_ms: int = 0
     waiting: str = "none"  # why the last one was not admitted: staleness | cut | none
     reach: dict[str, int] | None = None  # under a cut, for the next ask: chain -> how far a start may reach (X1)
 
-    def candidate(self, positions: Iterable[Position | None]) -> Batch | None:
+    def may_ask(self, outstanding: int, now_ms: int) -> bool:
+        if self.asked is not None or now_ms < self.at_ms or outstanding >= self.outstanding_max:
+            return False
+        if self.staleness < 0 or outstanding <= self.staleness:
+            return True
+        if now_ms < self.probe_at_ms:
+            return False
+        self.probe_at_ms = now_ms + PROBE_MS
+        return True
+
+    def candidate(self, positions: Iterable[Position | None]) -> tuple[Batch, Position] | None:
         """The oldest batch read; under a cut, one that some shard has and another lacks, no further than that."""
-        heads = [p.queue[0] for p in positions if p is not None and p.queue]
+        heads = [(p.queue[0], p) for p in positions if p is not None and p.queue]
         if self.reach is not None:
             reach = self.reach
-            heads = [clip(h, h.start, min(h.end, reach[h.chain])) for h in heads if h.start < reach.get(h.chain, 0)]
-        return min(heads, key=lambda b: (b.time_ms, b.partition), default=None)
+            below = [(h, p) for h, p in heads if h.start < reach.get(h.chain, 0)]
+            heads = [(clip(h, h.start, min(h.end, reach[h.chain])), p) for h, p in below]
+        return min(heads, key=lambda found: (found[0].time_ms, found[0].partition), default=None)
 
-    def told(self, reply: StartReply, positions: Iterable[Position | None], now_ms: int) -> None:
+    def told(self, reply: StartReply, outstanding: int, positions: Iterable[Position | None], now_ms: int) -> None:
         """Take the clock's answer: when to ask again, and how far."""
         clipped, self.asked, self.reach = self.reach is not None, None, None
         self.waiting = "none"
+        if reply.outcome is StartOutcome.ADMITTED:
+            if 0 <= self.staleness < outstanding:
+                self.staleness = outstanding
+            return
         if reply.outcome is StartOutcome.WAIT_CUT:
             self.waiting = "cut"
             if not clipped:  # ask at once for what the cut still lacks, if this learner can bring it
@@ -38,11 +62,11 @@ class Starts:
                 if self.candidate(positions) is not None:
                     return
                 self.reach = None
-        elif reply.outcome is StartOutcome.WAIT_STALENESS:
-            self.waiting = "staleness"
         else:
-            return
+            self.waiting = "staleness"
         self.at_ms = now_ms + self.wait_ms
 
-    def clear(self) -> None:
+    def joined(self, staleness: int, now_ms: int) -> None:
+        """A new epoch: nothing is asked, and the bound is the one it was told."""
         self.asked, self.reach, self.waiting = None, None, "none"
+        self.staleness, self.probe_at_ms = staleness, now_ms + PROBE_MS

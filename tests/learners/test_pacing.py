@@ -332,6 +332,18 @@ def test_draining_finishes_parks_and_stops():
     assert s.one(do.Stop).reason == ""
 
 
+def test_a_raised_staleness_bound_is_found_out():
+    s = Script()
+    seek = s.joined(progress(0), progress(0), staleness=0)
+    s.say(events.Records(seek.seek, 0, [batch(i, 10 * i, 10 * i + 10) for i in range(4)]))
+    s.started(0)
+    assert not s.all(do.Start)
+    s.say(events.Tick(), after_ms=3_000)
+    s.started(1)
+    assert not s.all(do.Start), "two outstanding are what is known to be allowed"
+    assert len(s.pacer.flights) == 2
+
+
 # --- random weather -----------------------------------------------------------------------------------------------
 
 
