@@ -60,7 +60,10 @@ class Head:
 
     def own(self, partitions: Iterable[int]) -> None:
         """The partitions that the group gives this process."""
-        self._owned = frozenset(partitions)
+        owned = frozenset(partitions)
+        if owned == self._owned:
+            return
+        self._owned = owned
         lost = [at for at in self.counts if at.partition not in self._owned]
         for at in lost:
             del self.counts[at]

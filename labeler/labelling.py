@@ -76,7 +76,10 @@ class Labelling:
 
     def own(self, partitions: Iterable[int]) -> None:
         """The partitions that the group gives this process. What is lost stops at once; new ones start by folding."""
-        self._owned = frozenset(partitions)
+        owned = frozenset(partitions)
+        if owned == self._owned:
+            return
+        self._owned = owned
         lost = self.lines.keys() - self._owned
         for p in lost:
             del self.lines[p]

@@ -1,7 +1,8 @@
-"""The labeler's process: a group member, two threads, and the end of both (shell).
+"""The labeler's process: three threads and their end (shell).
 
-The main thread labels. A second one counts for the fraud filter and writes heartbeats, so that neither waits for a
-fold or a slow label (L5). They share nothing but the set of owned partitions.
+The main thread labels. `head` counts for the fraud filter and writes heartbeats, so that neither waits for a fold or a
+slow label (L5). `group` does nothing but take part in the consumer group: its client answers a rebalance only inside a
+poll, and short polls between other work made one take tens of seconds. They share the set of owned partitions.
 """
 
 import logging
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 GROUP = "labelers"
 #: How long a turn waits for records while a batch is on its way.
 IN_FLIGHT_MS = 2
-GROUP_EVERY_MS = 100
+GROUP_POLL_MS = 500
 METRICS_EVERY_MS = 250
 
 
@@ -64,35 +65,35 @@ class Service:
         self._labelling = Labelling(stream, labeler, log)
         self._head = Head(stream, labeler, fraud, log)
         self._group = log.group_reader(stream.topic_prefix + GROUP)
-        self._owned: frozenset[int] = frozenset()
-        self._head_failure: BaseException | None = None
+        self._owned: frozenset[int] = frozenset()  # written by the group's thread only
+        self._failure: BaseException | None = None
         self._orphan_alarm = False
 
     def run(self, stop: threading.Event) -> None:
-        self._group.subscribe(self._stream.impressions, self._on_assigned, self._on_revoked)
-        stop_head = threading.Event()
-        thread = threading.Thread(target=self._run_head, args=(stop_head,), name="head", daemon=True)
-        thread.start()
+        """Raises what ended a thread."""
+        ending = threading.Event()
+        threads = [
+            threading.Thread(target=self._guard, args=(work, ending), name=work.__name__.strip("_"), daemon=True)
+            for work in (self._run_head, self._run_group)
+        ]
+        for thread in threads:
+            thread.start()
         try:
             self._label_until(stop)
             self._drain()
         finally:
-            stop_head.set()
-            thread.join(self._labeler.drain_ms / 1000)
+            ending.set()
+            for thread in threads:
+                thread.join(self._labeler.drain_ms / 1000)
             self._labelling.close()
-            self._group.close()
-        if self._head_failure is not None:
-            raise self._head_failure
+        if self._failure is not None:
+            raise self._failure
 
     def _label_until(self, stop: threading.Event) -> None:
-        labelling = self._labelling
-        group_at_ms = metrics_at_ms = 0
-        wait_ms = 0
-        while not stop.is_set() and self._head_failure is None:
+        labelling, metrics_at_ms, wait_ms = self._labelling, 0, 0
+        while not stop.is_set() and self._failure is None:
             now_ms = self._now()
-            if now_ms >= group_at_ms or not self._owned:
-                self._group.poll(1, 0 if self._owned else self._labeler.poll_ms)
-                group_at_ms = now_ms + GROUP_EVERY_MS
+            labelling.own(self._owned)
             moved = labelling.turn(now_ms, wait_ms)
             wait_ms = 0 if moved else IN_FLIGHT_MS if labelling.in_flight else self._labeler.poll_ms
             if labelling.resting(now_ms):
@@ -109,30 +110,38 @@ class Service:
             time.sleep(IN_FLIGHT_MS / 1000)
         self._metrics.on_acknowledged(self._labelling.take_acknowledged())
 
-    def _run_head(self, stop: threading.Event) -> None:
-        wait_ms = 0
+    def _guard(self, work: Callable[[threading.Event], None], ending: threading.Event) -> None:
+        """What a thread raises ends the process: the next one folds the log."""
         try:
-            while not stop.is_set():
-                self._head.own(self._owned)
-                moved = self._head.turn(self._now(), wait_ms)
-                wait_ms = 0 if moved else IN_FLIGHT_MS if self._head.in_flight else self._labeler.poll_ms
-                if not moved and not self._head.counts:
-                    stop.wait(self._labeler.poll_ms / 1000)
-            self._head.close()
+            work(ending)
         except BaseException as error:
-            logger.exception("the counting thread failed")
-            self._head_failure = error
+            logger.exception("%s failed", work.__name__)
+            self._failure = error
+
+    def _run_head(self, ending: threading.Event) -> None:
+        head, wait_ms = self._head, 0
+        while not ending.is_set():
+            head.own(self._owned)
+            moved = head.turn(self._now(), wait_ms)
+            wait_ms = 0 if moved else IN_FLIGHT_MS if head.in_flight else self._labeler.poll_ms
+            if not moved and not head.counts:
+                ending.wait(self._labeler.poll_ms / 1000)
+        head.close()
+
+    def _run_group(self, ending: threading.Event) -> None:
+        self._group.subscribe(self._stream.impressions, self._on_assigned, self._on_revoked)
+        while not ending.is_set():
+            self._group.poll(1, GROUP_POLL_MS)  # it is given partitions, and reads none of them
+            ending.wait(self._labeler.poll_ms / 1000)
+        self._group.close()
 
     def _on_assigned(self, partitions: list[Partition]) -> None:
-        self._own(self._owned | {at.partition for at in partitions})
+        self._owned |= {at.partition for at in partitions}
+        logger.info("owns partitions %s", sorted(self._owned))
 
     def _on_revoked(self, partitions: list[Partition]) -> None:
-        self._own(self._owned - {at.partition for at in partitions})
-
-    def _own(self, owned: frozenset[int]) -> None:
-        logger.info("owns partitions %s", sorted(owned))
-        self._owned = owned
-        self._labelling.own(owned)
+        self._owned -= {at.partition for at in partitions}
+        logger.info("owns partitions %s", sorted(self._owned))
 
     def _look(self) -> None:
         """Gauges, and the alarm of T5: clicks that find no impression often mean another partitioner."""
