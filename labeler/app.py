@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 TABLES = ("pairs", "sources", "vendors", "progress")
 #: A quiet time, in seconds, after which the reader looks whether Faust passed over records.
 IDLE_S = 3.0
+#: How often, and how many seconds apart, to look for the changelog topics before Faust is left to complain.
+METADATA_CHECKS = 40
+METADATA_CHECK_S = 0.25
 
 
 class FaustTable:
@@ -159,6 +162,7 @@ class Judge:
         self._idle_since = asyncio.get_running_loop().time()
         offset = event.message.offset
         if self.filter is None:
+            await self._know_changelogs()
             self.filter = FraudFilter(self._fraud, self._views, self._clicks, self._tables)
             self._next = self.filter.next_offset
             logger.info("fraud filter begins at signals[%d]; Faust at %d", self._next, offset)
@@ -174,6 +178,15 @@ class Judge:
         step = await self._step(self._batch)
         self._batch.clear()
         return step
+
+    async def _know_changelogs(self) -> None:
+        """Wait until the group's metadata has the changelog topics: just created, they may count no partitions yet, for
+        which Faust would end the process at the first write."""
+        names = [f"{self._app.conf.id}-{name}-changelog" for name in TABLES]
+        for _ in range(METADATA_CHECKS):
+            if all(self._app.consumer.topic_partitions(name) in (None, 1) for name in names):
+                return
+            await asyncio.sleep(METADATA_CHECK_S)
 
     async def _seek_back(self, partition: TP, offset: int) -> bool:
         """Whether to drop this record, because earlier ones are still to come.
