@@ -14,6 +14,18 @@ KINDS = ("crash", "restart", "delay", "reorder", "duplicate", "partition", "cloc
 ROLES = ("labeler", "fraud filter", "learner", "shard", "clock holder", "checkpointer", "replica", "broker")
 
 
+#: Where a fault hurts most: the points that processes of a role pass, and what may be laid there as a trap.
+POINTS = {
+    "labeler": ("append",),
+    "fraud filter": ("rows", "verdict", "commit"),
+    "learner": ("pushed",),
+    "shard": ("pushed", "mark", "part"),
+    "clock holder": ("pushed", "mark", "part", "held"),
+    "checkpointer": ("held", "part", "manifest", "complete"),
+}
+TRAPS = ("crash", "restart", "sleep", "partition", "lost ack")
+
+
 @dataclass(frozen=True)
 class Fault:
     at_ms: int  # after the beginning of the run
@@ -22,6 +34,11 @@ class Fault:
     which: int  # which of the role's processes
     for_ms: int
     by_ms: int  # of a clock jump
+    point: str = ""  # strikes the process that passes this point ...
+    passes: int = 0  # ... for the so many-th time after `at_ms`
+
+
+TRAPS_A_SEED = 3
 
 
 def plan(seed: int, count: int, span_ms: int, fraud: bool) -> list[Fault]:
@@ -32,14 +49,20 @@ def plan(seed: int, count: int, span_ms: int, fraud: bool) -> list[Fault]:
         kind, role = KINDS[cell % len(KINDS)], ROLES[cell // len(KINDS) % len(ROLES)]
         if role == "fraud filter" and not fraud:
             role = rng.choice(("labeler", "learner", "shard"))
+        point, passes = "", 0
+        if k >= count - TRAPS_A_SEED and (points := POINTS.get(role)):
+            point, kind = rng.choice(points), rng.choice(TRAPS)
+            passes = 1 if role == "checkpointer" else rng.choice((1, 2, 5))
         faults.append(
             Fault(
-                at_ms=rng.randrange(span_ms // 20, span_ms * 19 // 20),
+                at_ms=0 if point and rng.random() < 0.3 else rng.randrange(span_ms // 20, span_ms * 19 // 20),
                 kind=kind,
                 role=role,
                 which=rng.randrange(4),
                 for_ms=int(300 * 30 ** rng.random()),  # 0.3 to 9 s
                 by_ms=rng.choice((-4000, -1500, 1500, 4000, 20000)),
+                point=point,
+                passes=passes,
             )
         )
     return sorted(faults, key=lambda f: f.at_ms)
@@ -52,18 +75,33 @@ class Faults:
         self.world, self.faults = world, faults
         self.table: Counter[tuple[str, str]] = Counter()
         self.rng = random.Random(f"weather/{world.seed}")
+        self.laid: dict[Fault, int] = {}
         for fault in faults:
-            world.time.at(world.time.now_ms + fault.at_ms, lambda f=fault: self.strike(f))
+            begin = self.lay if fault.point else self.strike
+            world.time.at(world.time.now_ms + fault.at_ms, lambda f=fault, b=begin: b(f))
+        world.trap = self.passed
         self.over = False
 
     def targets(self, role: str) -> list[Process]:
         return [p for p in self.world.processes.values() if p.role == role]
 
-    def strike(self, fault: Fault) -> None:
+    def lay(self, fault: Fault) -> None:
+        self.laid[fault] = fault.passes
+
+    def passed(self, process: Process, point: str) -> None:
+        """A process is at a point: strike it there, if a trap was laid for this pass. It has done what it was about."""
+        for fault in [f for f in self.laid if (f.role, f.point) == (process.role, point)]:
+            self.laid[fault] -= 1
+            if self.laid[fault] == 0:
+                del self.laid[fault]
+                self.world.trace("TRAP", f"{process.name} at {point!r}")
+                self.world.time.after(0, lambda f=fault: self.strike(f, process))
+
+    def strike(self, fault: Fault, target: Process | None = None) -> None:
         targets = self.targets(fault.role)
         if self.over or not targets:
             return
-        target = targets[fault.which % len(targets)]
+        target = target or targets[fault.which % len(targets)]
         if not target.alive and fault.kind in ("crash", "restart", "sleep"):
             targets = [t for t in targets if t.alive]
             if not targets:

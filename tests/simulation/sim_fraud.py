@@ -1,7 +1,7 @@
 """The fraud filter's process: the shell around `FraudFilter`, its tables on disk as a changelog keeps them.
 
-One ordered producer: verdicts, acknowledged, and only then watermarks; then the commit (F2). After a failed send the
-producer and the filter are dropped, and the filter is made anew from the tables.
+One ordered producer: verdicts, acknowledged, and only then watermarks (F2); every so often rows, and once those are
+out, the fold position. After a failed send the filter is made anew from the tables, and reads on from where they stand.
 """
 
 import copy
@@ -11,6 +11,7 @@ from typing import Any
 from sim_log import Broker, Message
 from sim_network import Process, World
 from sim_scenario import FRAUD, Scenario
+from sim_watch import Watch
 
 from labeler.fraud import FraudFilter, Step
 from labeler.fraud_tables import Tables
@@ -18,23 +19,27 @@ from labeler.signals import decode_signal
 from stream.verdicts import encode_verdict, input_name
 
 POLL_MS = 150
+COMMIT_MS = 1500
 NAMES = ("pairs", "sources", "vendors", "progress")
 
 
 class Journal:
-    """The changelog of all tables: what was written since it was last flushed may be lost in a crash, from the end."""
+    """The changelogs of all tables. What was written since the last flush may be lost in a crash: from the end of each
+    changelog, and of each by itself."""
 
     def __init__(self) -> None:
         self.flushed: dict[str, dict[str, Any]] = {name: {} for name in NAMES}
-        self.open: list[tuple[str, str, Any]] = []
+        self.open: dict[str, list[tuple[str, Any]]] = {name: [] for name in NAMES}
 
-    def flush(self, count: int | None = None) -> None:
-        for table, key, value in self.open[:count]:
-            if value is None:
-                self.flushed[table].pop(key, None)
-            else:
-                self.flushed[table][key] = value
-        self.open.clear()
+    def flush(self, keep: Callable[[int], int] = lambda length: length) -> None:
+        """`keep` of a changelog's unflushed length says how much of it got out."""
+        for name, written in self.open.items():
+            for key, value in written[: keep(len(written))]:
+                if value is None:
+                    self.flushed[name].pop(key, None)
+                else:
+                    self.flushed[name][key] = value
+            written.clear()
 
     def tables(self) -> Tables:
         return Tables(*(JournalledTable(self, name) for name in NAMES))
@@ -52,11 +57,11 @@ class JournalledTable:
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.rows[key] = value
-        self.journal.open.append((self.name, key, value))
+        self.journal.open[self.name].append((key, value))
 
     def pop(self, key: str, default: Any = None) -> Any:
         if key in self.rows:
-            self.journal.open.append((self.name, key, None))
+            self.journal.open[self.name].append((key, None))
         return self.rows.pop(key, default)
 
     def items(self) -> Any:
@@ -69,27 +74,29 @@ class JournalledTable:
 class FraudNode(Process):
     role = "fraud filter"
 
-    def __init__(self, world: World, scenario: Scenario, broker: Broker) -> None:
+    def __init__(self, world: World, scenario: Scenario, broker: Broker, watch: Watch) -> None:
         super().__init__(world, "fraud-filter")
-        self.scenario, self.config, self.broker = scenario, scenario.stream, broker
+        self.scenario, self.config, self.broker, self.watch = scenario, scenario.stream, broker, watch
         c = self.config
         self.views = [input_name(c.impressions, p) for p in range(c.partitions)]
+        self.steps = 0
         self.clicks = [input_name(c.clicks, p) for p in range(c.partitions)]
 
     def boot(self) -> None:
-        journal: Journal = self.disk.setdefault("journal", Journal())
-        journal.flush(self.world.rng.randrange(len(journal.open) + 1))  # what had got out before the end
-        self.journal = journal
+        self.journal: Journal = self.disk.setdefault("journal", Journal())
+        self.journal.flush(lambda length: self.world.rng.randrange(length + 1))
         self.generation = 0
         self.restart()
         self.poll()
 
     def restart(self) -> None:
-        """The filter anew, from tables that are whole up to here: nothing was lost, for nothing died."""
+        """The filter anew, from the tables, which nothing was lost of: no process died."""
         self.journal.flush()
         self.generation += 1
+        self.watch.recount.forgets()
         self.filter = FraudFilter(FRAUD, self.views, self.clicks, self.journal.tables())
         self.busy = False
+        self.committed_ms = self.world.time.now_ms
 
     def poll(self) -> None:
         self.after(POLL_MS * (0.5 + self.world.rng.random()), self.poll)
@@ -101,9 +108,15 @@ class FraudNode(Process):
             return
         self.busy = True
         step = self.filter.on_signals([(record.offset, decode_signal(record)) for record in records])
-        self.world.stepped()
-        self.journal.flush()  # rows and promises are out before anything is said
-        self.send(list(step.verdicts), lambda: self.send(list(step.watermarks), lambda: self.commit(step)))
+        self.steps += 1
+        self.watch.recount.decides(step, self.steps)
+        self.journal.flush()  # promises are out before anything is said
+        self.reach("rows")
+        self.say(step)
+
+    def say(self, step: Step) -> None:
+        """All verdicts, acknowledged; then the watermarks (F2)."""
+        self.send(list(step.verdicts), lambda: self.send(list(step.watermarks), lambda: self.said(step)))
 
     def send(self, said: list[Any], then: Callable[[], None]) -> None:
         """One at a time, in order; `then` once the log holds them all."""
@@ -111,6 +124,7 @@ class FraudNode(Process):
             then()
             return
         generation = self.generation
+        self.reach("verdict")
 
         def landed(_: Any) -> None:
             if self.generation == generation:
@@ -122,9 +136,19 @@ class FraudNode(Process):
                 self.generation += 1
                 self.after(200, self.restart)
 
-        message = Message(self.config.verdicts, 0, b"", encode_verdict(said[0]))
+        headers = (("step", str(self.steps).encode()),)
+        message = Message(self.config.verdicts, 0, b"", encode_verdict(said[0]), headers)
         self.broker.append(self, message, landed, failed)
 
-    def commit(self, step: Step) -> None:
-        self.filter.commit(step)
+    def said(self, step: Step) -> None:
+        """The log holds it all. Every so often, rows, and when they are out, the fold position."""
         self.busy = False
+        if self.world.time.now_ms - self.committed_ms < COMMIT_MS:
+            return
+        self.committed_ms = self.world.time.now_ms
+        self.filter.save()
+        self.journal.flush()
+        self.reach("commit")
+        signals = self.broker.records(self.config.signals, 0)
+        self.watch.recount.check(step, self.filter.tables.pairs.items(), signals)
+        self.filter.commit(step)

@@ -5,7 +5,8 @@ from collections import Counter
 from sim_log import Broker
 from sim_oracle import LABELLED, QUARANTINED, WAITING, Row, Truth, truth
 from sim_scenario import Scenario
-from sim_watch import Folded, Violation, Watch
+from sim_violation import Violation
+from sim_watch import Folded, Watch
 
 from stream.examples import BatchHeader, decode_examples
 from stream.record import Record

@@ -8,8 +8,10 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from sim_log import Message
-from sim_scenario import TABLE
+from sim_recount import Recount
+from sim_scenario import TABLE, Scenario
 from sim_toy import impression_of
+from sim_violation import Violation
 
 from checkpointer.files import Files
 from checkpointer.manifest import Manifest
@@ -21,14 +23,6 @@ from stream.chain import partition_of
 from stream.examples import BatchHeader, decode_examples
 from stream.record import Record
 from stream.rowhash import row_hashes
-
-
-class Violation(AssertionError):
-    """An invariant does not hold."""
-
-    def __init__(self, invariant: str, what: str) -> None:
-        super().__init__(f"{invariant}: {what}")
-        self.invariant = invariant
 
 
 @dataclass
@@ -91,12 +85,14 @@ class Stand:
 class Watch:
     """See above."""
 
-    def __init__(self, examples: str, staleness: int, begin: dict[str, int]) -> None:
-        self.examples, self.staleness, self.begin = examples, staleness, begin
+    def __init__(self, scenario: Scenario) -> None:
+        self.examples, self.verdicts = scenario.stream.examples, scenario.stream.verdicts
+        self.staleness, self.begin = scenario.staleness, scenario.begin
         self.folded: dict[int, Folded] = {}
         self.stands: dict[tuple[int, int], Stand] = {}
         self.counts: dict[str, int] = {}
         self.manifests: dict[str, Manifest] = {}
+        self.recount = Recount()
 
     def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -107,6 +103,9 @@ class Watch:
         if message.topic == self.examples:
             self.fold(message.partition).add(BatchHeader.from_headers(record.headers), record)
             self.count("examples")
+        elif message.topic == self.verdicts:
+            self.recount.landed(record)
+            self.count("verdicts")
 
     def fold(self, partition: int) -> Folded:
         return self.folded.setdefault(partition, Folded())

@@ -17,7 +17,8 @@ from sim_network import World
 from sim_scenario import LABELERS, LEARNERS, MODEL, REPLICAS, SHARDS, Scenario
 from sim_shards import ShardNode
 from sim_site import Site
-from sim_watch import Violation, Watch
+from sim_violation import Violation
+from sim_watch import Watch
 
 from checkpointer.announcement import decode as decode_announcement
 from checkpointer.files import MemoryFiles
@@ -36,7 +37,7 @@ class Simulation:
     def __init__(self, scenario: Scenario, loud: bool = False) -> None:
         self.scenario = s = scenario
         self.world = World(s.seed, loud)
-        self.watch = Watch(s.stream.examples, s.staleness, s.begin)
+        self.watch = Watch(s)
         self.broker = Broker(self.world, slow_append=0.0 if s.faultless else 0.004)
         self.broker.groups[LABELERS_GROUP] = Group(s.stream.partitions, SESSION_MS)
         self.broker.groups[LEARNERS_GROUP] = Group(s.stream.partitions, SESSION_MS)
@@ -53,7 +54,7 @@ class Simulation:
         for i in range(LABELERS):
             self.world.add(LabelerNode(self.world, i, s, self.broker))
         if s.fraud:
-            self.world.add(FraudNode(self.world, s, self.broker))
+            self.world.add(FraudNode(self.world, s, self.broker, self.watch))
         for i in range(LEARNERS):
             self.world.add(LearnerNode(self.world, i, s, self.broker, self.watch))
         self.world.add(self.site)
