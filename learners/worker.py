@@ -145,6 +145,8 @@ class Worker:
                     return True
                 self._perform(instruction)
             self._measure(event)
+            if isinstance(event, events.Refused):
+                log.warning("refused, and asked again: %s", event.reason)
             if now_ms >= look_at_ms:
                 look_at_ms = now_ms + LOOK_EVERY_MS
                 self._metrics.look(self.pacer)
