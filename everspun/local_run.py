@@ -16,7 +16,7 @@ from everspun.scrape import scrape
 from stream.client import create_topics
 from stream.kafka import KafkaLog
 
-READY_TIMEOUT_S = 90.0
+READY_TIMEOUT_S = 240.0  # the first run on a machine compiles kernels in every role at once
 
 
 class NotReady(RuntimeError):
