@@ -35,6 +35,7 @@ class LabelerConfig:
     take_records_max: int = _option(2_000, "records handed to the core at once: the most that clicks run ahead (L5)")
     outbox_max: int = _option(8, "batches of a partition that wait for the one on its way (C5)")
     fold_records_max: int = _option(2_000, "records of a partition of examples read back to find its end (C2)")
+    fold_orders_max: int = _option(50_000, "records of a partition of quarantine searched for operators' orders (L7)")
     fold_signals_max: int = _option(50_000, "records of a partition of signals read back to find its chains' ends")
 
     poll_ms: int = _option(50, "longest wait for new records when there is nothing to do, ms")
@@ -61,6 +62,7 @@ _POSITIVE = (
     "take_records_max",
     "outbox_max",
     "fold_records_max",
+    "fold_orders_max",
     "fold_signals_max",
     "orphan_clicks_min",
     "poll_ms",

@@ -91,7 +91,7 @@ class Intake(Generic[Rows]):
         barriers = [
             (record.barrier or 0, int(arrival_ms[i]))
             for i, record in enumerate(records)
-            if record.headers and record.is_heartbeat and record.barrier
+            if record.headers and record.is_heartbeat and record.barrier and i not in refused
         ]
         return Read(offset, arrival_ms, rows, bad_rows, events, bad, barriers)
 

@@ -4,27 +4,30 @@ Everything here goes through `stream.log`; the loop, threads and the clock are t
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from labeler.config import LabelerConfig
 from labeler.emission import REJECTED, Emission, SideRecord
 from labeler.feed import Feed
 from labeler.outbox import Message, Outbox, Outgoing
-from labeler.partition import PartitionLabeler, SetAside
+from labeler.partition import PartitionLabeler
 from labeler.resume import ExamplesFold, ResumePoint
+from labeler.set_aside import SetAside, orders
 from labeler.tail import TailReader
 from labeler.verdict_book import VerdictBook
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
 from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
-from stream.record import Partition, position
+from stream.record import Partition, offset_of, position
 from stream.verdicts import input_name
 
 logger = logging.getLogger(__name__)
 
 #: How often the claims of watermarks are compared with the ends of their logs (F3).
 CHECK_ENDS_MS = 5_000
+#: How often a stopped partition looks for an operator's order (L7).
+HEED_MS = 2_000
 
 
 @dataclass
@@ -35,6 +38,7 @@ class Line:
     impressions: Feed
     clicks: Feed
     outbox: Outbox[Emission]
+    aside: frozenset[SetAside]  # what operators had sent to quarantine when it was started (L7)
     gone: set[str] = field(default_factory=set)  # topics that cannot be read on
 
 
@@ -55,10 +59,8 @@ class Labelling:
         stream: StreamConfig,
         labeler: LabelerConfig,
         log: Log,
-        set_aside: Callable[[], Collection[SetAside]] = tuple,
     ):
-        """`set_aside` is asked at every fold for the records that operators sent to quarantine (L7)."""
-        self._stream, self._labeler, self._log, self._set_aside = stream, labeler, log, set_aside
+        self._stream, self._labeler, self._log = stream, labeler, log
         self._inputs = [
             input_name(topic, p) for topic in (stream.impressions, stream.clicks) for p in range(stream.partitions)
         ]
@@ -67,7 +69,7 @@ class Labelling:
         self._writer: Writer | None = None
         self._owned: frozenset[int] = frozenset()
         self._retry_at_ms = 0
-        self._check_ends_at_ms = 0
+        self._check_ends_at_ms = self._heed_at_ms = 0
         self._suspect: dict[str, int] = {}
         self._acknowledged: list[BatchHeader] = []
         self.lines: dict[int, Line] = {}
@@ -91,6 +93,7 @@ class Labelling:
         if now_ms < self._retry_at_ms:
             return False
         try:
+            self._heed_orders(now_ms)
             self._start_lines()
             moved = self._read(wait_ms)
             self._check_claims(now_ms)
@@ -149,7 +152,12 @@ class Labelling:
         new = sorted(self._owned - self.lines.keys())
         if not new:
             return
-        points = self._fold(new)
+        tail = TailReader(self._log, self._stream.poll_records_max)
+        try:
+            points = self._fold(tail, new)
+            aside = self._orders(tail, new)
+        finally:
+            tail.close()
         if self._labeler.await_verdicts:
             held = [line.core.point for line in self.lines.values()]
             self.book = VerdictBook.at(self._inputs, [*points.values(), *held])
@@ -157,35 +165,56 @@ class Labelling:
                 line.core.use(self.book)
         if self._writer is None:
             self._writer = self._log.writer()
-        aside = self._set_aside()
         for p, point in points.items():
             core = PartitionLabeler(self._stream, self._labeler, p, point, self.book, aside)
-            self.lines[p] = Line(core, self._feed(), self._feed(), self._outbox())
+            self.lines[p] = Line(core, self._feed(), self._feed(), self._outbox(), aside)
             logger.info("labelling partition %d from position %d", p, point.start)
         self._assign(new)
 
-    def _fold(self, partitions: list[int]) -> dict[int, ResumePoint]:
+    def _fold(self, tail: TailReader, partitions: list[int]) -> dict[int, ResumePoint]:
         """Where each partition's chain ends in the log now (C2)."""
-        stream, tail = self._stream, TailReader(self._log, self._stream.poll_records_max)
+        stream = self._stream
+        points: dict[int, ResumePoint] = {}
+        for p in partitions:
+            examples = Partition(stream.examples, p)
+            start, _ = tail.span(examples, self._labeler.fold_records_max)
+            fold = ExamplesFold(p, from_first=start == 0)
+            tail.read(examples, self._labeler.fold_records_max, fold.add)
+            self.totals.dangling += fold.dangling
+            self.totals.repeats += fold.repeats
+            if fold.dangling:
+                logger.error("examples[%d]: %d records dangle above the chain's end (C5)", p, fold.dangling)
+            points[p] = fold.point or ResumePoint.fresh(
+                tail.first(Partition(stream.impressions, p)),
+                tail.first(Partition(stream.clicks, p)),
+                tail.first(self._verdicts),
+            )
+        return points
+
+    def _orders(self, tail: TailReader, partitions: Iterable[int]) -> frozenset[SetAside]:
+        """What operators have sent to quarantine of these partitions (L7)."""
+        found: set[SetAside] = set()
+        for p in partitions:
+            at = Partition(self._stream.quarantine, p)
+            tail.read(at, self._labeler.fold_orders_max, lambda records: found.update(orders(records)))
+        return frozenset(found)
+
+    def _heed_orders(self, now_ms: int) -> None:
+        """L7: a partition that stopped at a record starts again once an operator has set that record aside."""
+        stopped = {p: line.core.stopped for p, line in self.lines.items() if line.core.stopped is not None}
+        if not stopped or now_ms < self._heed_at_ms:
+            return
+        self._heed_at_ms = now_ms + HEED_MS
+        tail = TailReader(self._log, self._stream.poll_records_max)
         try:
-            points: dict[int, ResumePoint] = {}
-            for p in partitions:
-                examples = Partition(stream.examples, p)
-                start, _ = tail.span(examples, self._labeler.fold_records_max)
-                fold = ExamplesFold(p, from_first=start == 0)
-                tail.read(examples, self._labeler.fold_records_max, fold.add)
-                self.totals.dangling += fold.dangling
-                self.totals.repeats += fold.repeats
-                if fold.dangling:
-                    logger.error("examples[%d]: %d records dangle above the chain's end (C5)", p, fold.dangling)
-                points[p] = fold.point or ResumePoint.fresh(
-                    tail.first(Partition(stream.impressions, p)),
-                    tail.first(Partition(stream.clicks, p)),
-                    tail.first(self._verdicts),
-                )
-            return points
+            found = self._orders(tail, stopped)
         finally:
             tail.close()
+        for p, stop in stopped.items():
+            order = SetAside(stop.topic, p, offset_of(stop.position))
+            if order in found - self.lines[p].aside and not self.lines[p].outbox.in_flight:
+                logger.info("partition %d goes on without %s[%d] offset %d", p, *order)
+                del self.lines[p]
 
     def _assign(self, new: list[int]) -> None:
         """Read what all lines need; `new` ones, and verdicts, from their resume points."""

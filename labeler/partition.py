@@ -6,7 +6,6 @@ and the resume point; how records were polled changes nothing (I7).
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,20 +16,12 @@ from labeler.emission import Emission, SideRecord, quarantine_records, rejected_
 from labeler.impression_line import ImpressionLine, Taken
 from labeler.intake import clicks_intake, impressions_intake
 from labeler.resume import ResumePoint
+from labeler.set_aside import SetAside
 from labeler.verdict_book import Ruling, VerdictBook
 from stream.chain import label_chain
 from stream.config import StreamConfig
 from stream.examples import BatchHeader, encode_examples, example_batch, examples_schema, schema_id
 from stream.record import Record, offset_of, position
-
-
-class SetAside(NamedTuple):
-    """A record that an operator sent to quarantine unread: the way on after a stop (L7)."""
-
-    topic: str
-    partition: int
-    offset: int
-
 
 #: Emissions of one `step` unless told otherwise.
 STEP_MAX = 16

@@ -13,8 +13,8 @@ from labeler.head import Head
 from labeler.heartbeats import Heartbeats
 from labeler.labelling import Labelling
 from labeler.metrics import LabelerMetrics
-from labeler.partition import SetAside
 from labeler.service import Service
+from labeler.set_aside import SetAside, order_headers, order_key
 from labeler.signals import decode_signal
 from stream.chain import Chain, Fold
 from stream.config import StreamConfig
@@ -213,8 +213,7 @@ def test_a_record_that_makes_the_decoder_raise_stops_its_partition_until_it_is_s
         return decode(records, *rest)
 
     monkeypatch.setattr(intake, "decode_impressions", raising)
-    aside = []
-    labelling = Labelling(STREAM, LABELER, log, lambda: aside)
+    labelling = Labelling(STREAM, LABELER, log)
     labelling.own([0])
     work(labelling, clock)
     (line,) = labelling.lines.values()
@@ -223,12 +222,18 @@ def test_a_record_that_makes_the_decoder_raise_stops_its_partition_until_it_is_s
     assert "boom" in line.core.stopped.reason
     assert "everspun quarantine add impressions 0 12" in str(line.core.stopped)
     assert folded(log)[0][-1][0] >> 20 < poison
-    aside.append(SetAside("impressions", 0, poison))
-    again = Labelling(STREAM, LABELER, log, lambda: aside)
+    order = SetAside("impressions", 0, poison)
+    log.append(Partition("quarantine", 0), None, order_key(order), order_headers(order, "an operator's word"))
+    clock.now_ms += 10_000
+    work(labelling, clock)
+    assert labelling.lines[0].core.stopped is None
+    assert len(folded(log)[0]) == 19  # of 20
+    _, quarantined = log.records(Partition("quarantine", 0))
+    assert quarantined.value == log.records(IMPRESSIONS)[poison].value
+    again = Labelling(STREAM, LABELER, log)
     again.own([0])
     work(again, clock)
-    assert len(folded(log)[0]) == 19  # of 20
-    assert log.records(Partition("quarantine", 0))[0].header("reason") == b"set aside by an operator"
+    assert again.lines[0].core.stopped is None, "a labeler that takes over finds the order"
 
 
 def test_input_that_is_gone_stops_its_partition_and_only_that():

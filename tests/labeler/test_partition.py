@@ -61,7 +61,8 @@ def random_log(rng, is_click, end_ms, first_offset):
         kind = rng.random()
         stamp = now - rng.choice((0, 0, 0, 2))
         if kind < 0.25:
-            records.append(heartbeat(offset, stamp, stamp))
+            ahead = 500 if rng.random() < 0.05 else 0  # a stamp that its own clock does not confirm
+            records.append(heartbeat(offset, stamp + ahead, stamp))
         elif kind < 0.30:
             records.append(Record(offset, stamp, KEY, rng.choice((b"{", b"[]", b"\xff"))))
         elif kind < 0.33:
