@@ -1,0 +1,65 @@
+"""Which process dies when: a function of the seed.
+
+Kills come in bursts of two or three, each kill of another role than the one before it and soon enough after it to hit
+while that one is still recovering. Between bursts the pipeline comes to itself.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+BROKER = "broker"
+KILLS_OF_EACH = 3
+
+
+@dataclass(frozen=True)
+class Kill:
+    """`after_s`: pause before it, since the kill before it, or since the burst before has been recovered from."""
+
+    role: str
+    index: int
+    after_s: float
+    first: bool  # of its burst
+    down_s: float = 0.0  # of a broker: how long it stays away
+
+
+def plan(kills: int, seed: int, processes: Mapping[str, int]) -> list[Kill]:
+    """`processes`: role -> how many run; "broker" is one of them. Every role gets its share, at least `kills // roles`.
+
+    Raises ValueError with fewer than two roles.
+    """
+    if len(processes) < 2:
+        raise ValueError(f"roles {sorted(processes)}: a burst needs two of them")
+    rng = random.Random(seed)
+    out: list[Kill] = []
+    for size in _bursts(kills, rng):
+        last = ""
+        for place in range(size):
+            role = _next_role(Counter(k.role for k in out), last, processes, rng, out[len(out) - place :])
+            after_s = rng.uniform(0.5, 2.0) if place == 0 else rng.uniform(0.05, 2.0)
+            down_s = rng.uniform(0.5, 4.0) if role == BROKER else 0.0
+            out.append(Kill(role, rng.randrange(processes[role]), after_s, place == 0, down_s))
+            last = role
+    return out
+
+
+def _bursts(kills: int, rng: random.Random) -> list[int]:
+    """Sizes of two and three that add up."""
+    sizes: list[int] = []
+    left = kills
+    while left:
+        size = left if left <= 3 else 2 if left == 4 else rng.choice((2, 3))
+        sizes.append(size)
+        left -= size
+    return sizes
+
+
+def _next_role(
+    had: Counter[str], last: str, processes: Mapping[str, int], rng: random.Random, burst: list[Kill]
+) -> str:
+    """One of those that died least often; never the one before, and the broker once a burst."""
+    barred = {last} | {k.role for k in burst if k.role == BROKER}
+    allowed = [role for role in sorted(processes) if role not in barred]
+    fewest = min(had[role] for role in allowed)
+    return rng.choice([role for role in allowed if had[role] == fewest])
