@@ -55,6 +55,7 @@ class Launcher:
         self.dir = Path(run.dir)
         self.processes: dict[str, Process] = {}
         self.failure: RunStopped | None = None
+        self._retired: set[str] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="launcher", daemon=True)
@@ -102,6 +103,22 @@ class Launcher:
         popen.kill()
         return popen.pid
 
+    def retire(self, role: str, deadline_s: float = 30.0) -> None:
+        """SIGTERM to all processes of a role; returns once they have drained, and they stay away.
+
+        Raises TimeoutError for one that does not end.
+        """
+        self._retired.add(role)
+        leaving = [p for p in self.processes.values() if p.role == role]
+        for process in leaving:
+            process.popen.send_signal(signal.SIGTERM)
+        end = time.monotonic() + deadline_s
+        for process in leaving:
+            while process.popen.poll() is None:
+                if time.monotonic() > end:
+                    raise TimeoutError(f"{process.name} does not end within {deadline_s:g} s of SIGTERM")
+                time.sleep(0.05)
+
     def alive(self) -> dict[str, bool]:
         return {name: p.popen.poll() is None for name, p in self.processes.items()}
 
@@ -136,7 +153,8 @@ class Launcher:
     def _watch(self) -> None:
         while not self._stopping.wait(0.1):
             for process in list(self.processes.values()):
-                if process.popen.poll() is not None and not self._stopping.is_set():
+                gone = process.popen.poll() is not None
+                if gone and process.role not in self._retired and not self._stopping.is_set():
                     self._restart(process)
 
     def _restart(self, process: Process) -> None:
