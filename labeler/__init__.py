@@ -51,7 +51,7 @@ a process), `head` (counting and heartbeats). Shells: `service`, `metrics`, `app
 
 Why not ...
 -----------
-- *a keyed state store with timers* (Flink, Faust): a window of impressions is 20 to 50 times a window of clicks; its
+- *a keyed state store with timers* (Flink, Faust): it would hold a window of impressions, of which few are clicked; its
   snapshots would be the system's largest state, and label time would be the processor's clock.
 - *a registry of joined click ids* (Photon): ranges of one log are a smaller and ordered registry.
 - *Kafka transactions*: they bind output to offsets, but not to where `clicks`, `verdicts` and ids must be re-read
