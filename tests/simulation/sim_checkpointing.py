@@ -15,6 +15,7 @@ from sim_scenario import MODEL, SHARDS, Scenario
 from sim_shards import ShardNode
 from sim_tasks import Task
 from sim_toy import SPEC
+from sim_violation import Violation
 from sim_watch import Watch
 
 from checkpointer.announcement import Announcement, Ref
@@ -70,6 +71,7 @@ class Remote:
         self._ask(lambda shard: shard.unmark(cut))
 
     def write_part(self, model: str, cut: str, url: str, parent: str | None) -> PartInfo:
+        self.node.watch.writes(cut)
         info: PartInfo = self._ask(lambda shard: shard.write_part(cut, url), 1500)
         self.node.reach("part")
         return info
@@ -152,6 +154,8 @@ class CheckpointerNode(Process):
         while True:
             step = self.driver.step()
             self.counts[f"{step.outcome} {step.reason}".strip()] += 1
+            if step.reason == "timeout" and self.world.fair_for_ms() > self.config.cut_timeout_ms + 3000:
+                raise Violation("X1", f"a cut in fair weather is not done after {step.cut_ms} ms: {step.detail}")
             if step.outcome == "idle":
                 self.sleep_ms(LOOK_MS)
             elif step.outcome in ("unreachable", "not_restored"):

@@ -8,8 +8,14 @@ from sim_scenario import Scenario
 from sim_violation import Violation
 from sim_watch import Folded, Watch
 
+from labeler.config import LabelerConfig
+from labeler.emission import Emission
+from labeler.partition import PartitionLabeler
+from labeler.resume import ResumePoint
+from labeler.verdict_book import VerdictBook
 from stream.examples import BatchHeader, decode_examples
 from stream.record import Record
+from stream.verdicts import input_name
 
 CLASSES = ("labelled", "rejected", "duplicate", "withheld", "quarantined")
 
@@ -86,3 +92,53 @@ def check_side_records(broker: Broker, scenario: Scenario, p: int, t: Truth, end
         key = f"{c.impressions}/{p}/{row.position}".encode()
         if row.cls == QUARANTINED and row.position < end and key not in there:
             raise Violation("I1", f"{key.decode()} is counted as quarantined and does not stand there (C6)")
+
+
+def check_reread(broker: Broker, scenario: Scenario, watch: Watch, p: int, settings: LabelerConfig) -> None:
+    """I7: a labeler that reads the logs again, from the beginning and from a resume point, writes the same bytes."""
+    folded = [record for _, header, record in watch.fold(p).records]
+    if not folded:
+        return
+    middle = len(folded) // 2
+    header = BatchHeader.from_headers(folded[middle].headers)
+    barrier = max((BatchHeader.from_headers(r.headers).barrier for r in folded[: middle + 1]), default=0)
+    for first, point in ((0, ResumePoint.fresh(0, 0, 0)), (middle + 1, ResumePoint.after(header, barrier))):
+        again = reread(broker, scenario, p, point, settings)
+        for k, record in enumerate(folded[first:]):
+            if k >= len(again):
+                raise Violation("I7", f"label/{p}: read again from {point.start}, batch {first + k} is not decided")
+            if (again[k].value, again[k].header.to_headers()) != (record.value, record.headers):
+                written = BatchHeader.from_headers(record.headers)
+                names = BatchHeader.__dataclass_fields__
+                odd = {f: (getattr(written, f), getattr(again[k].header, f)) for f in names}
+                odd = {f: pair for f, pair in odd.items() if pair[0] != pair[1]}
+                raise Violation("I7", f"label/{p}: read again from {point.start}, batch {first + k} differs: {odd}")
+
+
+def reread(
+    broker: Broker, scenario: Scenario, p: int, point: ResumePoint, settings: LabelerConfig
+) -> list[Emission]:
+    c = scenario.stream
+    book = None
+    if scenario.fraud:
+        inputs = [input_name(topic, q) for topic in (c.impressions, c.clicks) for q in range(c.partitions)]
+        book = VerdictBook.at(inputs, [point])
+        book.read(broker.records(c.verdicts, 0))
+    core = PartitionLabeler(c, settings, p, point, book)
+    core.on_impressions(broker.records(c.impressions, p)[point.impressions_offset :])
+    core.on_clicks(broker.records(c.clicks, p)[point.clicks_offset :])
+    return core.step(10_000)
+
+
+def check_sent(broker: Broker, scenario: Scenario, true: dict[int, Truth], good: set[bytes]) -> None:
+    """On a replay, whose stamps no fault can reach: what the site sent well is not quarantined, its first copy at
+    least. So time itself is right, not only its reading."""
+    c = scenario.stream
+    for p, t in true.items():
+        bad = {row.position >> 20 for row in t.rows if row.cls == QUARANTINED}
+        seen: set[bytes] = set()
+        for record in broker.records(c.impressions, p):
+            value = record.value or b""
+            if value in good and value not in seen and record.offset in bad:
+                raise Violation("I1", f"{c.impressions}[{p}] offset {record.offset} is good, and quarantined")
+            seen.add(value)

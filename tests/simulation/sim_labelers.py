@@ -26,7 +26,8 @@ class LabelerNode(Process):
             await_verdicts=scenario.fraud,
             fold_records_max=scenario.fold_records_max,
             outbox_max=3,
-            take_records_max=20,
+            feed_records_max=12,
+            take_records_max=8,
             send_timeout_ms=1200,
             retry_ms=300,
         )

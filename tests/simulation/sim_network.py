@@ -145,10 +145,19 @@ class World:
         self.rng = random.Random(self.seed)
         self.trace = Trace(self.time, self.loud)
         self.network = Network(self)
+        self.foul_ms = self.time.now_ms  # when a fault was last seen at work
 
     def add(self, process: Process) -> Process:
         self.processes[process.name] = process
         return process
+
+    def fair_for_ms(self) -> int:
+        """For how long no fault has been at work anywhere."""
+        now = self.time.now_ms
+        for p in self.processes.values():
+            if not p.alive or p.asleep or p.storms() or p.clock_offset_ms:
+                self.foul_ms = now
+        return now - self.foul_ms
 
     def reached(self, process: Process, point: str) -> None:
         if self.trap is not None:

@@ -39,6 +39,7 @@ class Scenario:
     cuts: int
     fold_records_max: int  # records of `examples` that a labeler reads back to find its end
     begin: dict[str, int]  # where the model begins on each chain (S5): often not where a batch does
+    forged: bool  # whether a record that dangles is put into `examples`
     faultless: bool = False
 
     @property
@@ -89,7 +90,9 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
         speed=rng.choice((1.5, 2.0, 4.0)) if replayed else 1.0,
         faults=6 + rng.randrange(3),
         cuts=2,
-        fold_records_max=rng.choice((8, 2000)),
+        fold_records_max=(8, 2000)[seed % 3 > 0],
+        # Who reads back only a tail believes its largest end (C2), so nothing may dangle there.
+        forged=seed % 3 > 1,
         # A barrier that stands below a model's beginning is none of its barriers, and would never be lifted (E3).
         begin={f"label/{p}": 0 if keep_step else middle[p] for p in range(PARTITIONS)},
         faultless=faultless,

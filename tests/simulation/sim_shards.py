@@ -116,7 +116,10 @@ class ShardNode(Process):
 
     def mark(self, cut: str, vector: dict[str, int]) -> MarkReply | Exception:
         self.reach("mark")
-        return self.guarded(lambda: self.core.mark(MODEL, cut, vector))
+        reply = self.guarded(lambda: self.core.mark(MODEL, cut, vector))
+        if isinstance(reply, MarkReply):
+            self.watch.marked(self.index, vector, reply)
+        return reply  # type: ignore[no-any-return]
 
     def unmark(self, cut: str) -> None:
         self.core.unmark(MODEL, cut)
@@ -139,7 +142,10 @@ class ShardNode(Process):
     def hold(self, cut: str, lease_ms: int, highest: dict[str, int]) -> bool:
         assert self.clocks is not None
         self.reach("held")
-        return self.clocks.hold(MODEL, cut, lease_ms, highest, self.steady_ms())
+        granted = self.clocks.hold(MODEL, cut, lease_ms, highest, self.steady_ms())
+        if granted:
+            self.watch.held(cut)
+        return granted
 
     def release(self, cut: str) -> None:
         assert self.clocks is not None

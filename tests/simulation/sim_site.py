@@ -7,7 +7,7 @@ broker stamps it; replayed, one ordered writer a partition stamps it with histor
 
 import json
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sim_log import Broker, Message
@@ -15,7 +15,9 @@ from sim_network import Process, World
 from sim_oracle import murmur2_partition
 from sim_scenario import Scenario
 
+from stream.examples import BatchHeader
 from stream.record import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT
+from stream.verdicts import Verdict, encode_verdict
 
 HISTORY_MS = 1_600_000_000_000
 #: No append lands later than this after its writer gave it up.
@@ -30,6 +32,7 @@ class Plan:
 
     events: list[tuple[int, Message]] = field(default_factory=list)
     impressions: int = 0
+    good: set[bytes] = field(default_factory=set)  # values of impression records without a fault
     counts: dict[str, int] = field(default_factory=dict)
 
     def note(self, what: str) -> None:
@@ -202,6 +205,8 @@ class Planner:
     def _send(self, at: int, topic: str, session: str, value: Any) -> None:
         partition = murmur2_partition(session.encode(), self.c.partitions)
         message = Message(topic, partition, session.encode(), json.dumps(value).encode())
+        if topic == self.c.impressions:
+            self.plan.good.add(message.value or b"")
         self.plan.events.append((max(0, at), message))
 
 
@@ -222,8 +227,17 @@ class Site(Process):
         self.lifted = lifted  # period -> whether its cut has been published or rejected (E3)
         self.waiting_for = 0
         self.barriers = 0
+        self.rng = random.Random(f"operator/{scenario.seed}")
 
     def boot(self) -> None:
+        span = self.scenario.span_ms / self.scenario.speed
+        if self.scenario.fraud:
+            for n in range(4):
+                at = self.began_ms + int(span * self.rng.uniform(0.1, 0.9))
+                self.world.time.at(at, lambda n=n: self._rule(f"operator-{n}"))
+        if self.scenario.forged:
+            at = self.began_ms + int(span * self.rng.uniform(0.4, 1.0))
+            self.world.time.at(at, self._forge)
         if self.scenario.replayed:
             self._replay()
             return
@@ -240,6 +254,34 @@ class Site(Process):
             self.unsent -= 1
 
         self.broker.append(self, message, landed, lambda: self.after(200, lambda: self._send_live(message)))
+
+    # --- an operator, and a writer that nobody knows ---
+
+    def _rule(self, id: str) -> None:
+        """An operator's verdict: some impressions that it covers stand before it in time, some are already decided."""
+        rng = self.rng
+        passed = (self.world.time.now_ms - self.began_ms) * self.scenario.speed
+        now = self.zero_ms + int(passed)
+        vendor = f"vendor-{rng.randrange(VENDORS)}"
+        from_ms = now - rng.randrange(0, 15000)
+        to_ms = from_ms + rng.randrange(1000, self.scenario.stream.verdict_max_ms)
+        decision = rng.choice(("reject", "withhold", "withhold", "allow"))
+        verdict = Verdict(id, "operator", decision, None, vendor, from_ms, to_ms, "a person says so")
+        self._publish(Message(self.scenario.stream.verdicts, 0, b"", encode_verdict(verdict)))
+
+    def _publish(self, message: Message) -> None:
+        self.broker.append(self, message, lambda r: None, lambda: self.after(300, lambda: self._publish(message)))
+
+    def _forge(self) -> None:
+        """A record that dangles above its chain's end: everyone ignores it (C2)."""
+        p = self.rng.randrange(self.scenario.stream.partitions)
+        records = self.broker.records(self.scenario.stream.examples, p)
+        if records:
+            header = BatchHeader.from_headers(records[-1].headers)
+            beyond = replace(header, start=header.end + (5 << 20), end=header.end + (6 << 20), barrier=0)
+            headers = (*beyond.to_headers(), ("forged", b"1"))
+            value = records[-1].value
+            self.broker.land(Message(self.scenario.stream.examples, p, None, value, headers), self.name)
 
     # --- replay: history's own time, in order, with heartbeats ---
 

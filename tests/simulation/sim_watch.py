@@ -15,7 +15,7 @@ from sim_violation import Violation
 
 from checkpointer.files import Files
 from checkpointer.manifest import Manifest
-from paramserver.messages import HASH_MODULUS, Epoch, Outcome, PullReply, PushReply, PushRequest
+from paramserver.messages import HASH_MODULUS, Epoch, MarkReply, Outcome, PullReply, PushReply, PushRequest
 from paramserver.part import weights
 from paramserver.partfile import decode_part
 from paramserver.state import Snapshot
@@ -93,6 +93,7 @@ class Watch:
         self.counts: dict[str, int] = {}
         self.manifests: dict[str, Manifest] = {}
         self.recount = Recount()
+        self.holds: set[str] = set()
 
     def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -100,7 +101,7 @@ class Watch:
     # --- the log ---
 
     def landed(self, message: Message, record: Record, writer: str) -> None:
-        if message.topic == self.examples:
+        if message.topic == self.examples and record.header("forged") is None:
             self.fold(message.partition).add(BatchHeader.from_headers(record.headers), record)
             self.count("examples")
         elif message.topic == self.verdicts:
@@ -159,6 +160,23 @@ class Watch:
         stand = self.stands.get((shard, reply.incarnation))
         if stand is not None and reply.outcome is Outcome.APPLIED:
             stand.acknowledged[epoch] = max(reply.version, stand.acknowledged.get(epoch, 0))
+
+    # --- cuts (X1) ---
+
+    def held(self, cut: str) -> None:
+        """The clock holder stops starts for this cut."""
+        self.holds.add(cut)
+
+    def marked(self, shard: int, vector: dict[str, int], reply: MarkReply) -> None:
+        """A shard answered a mark."""
+        ends = {chain: at.end for chain, at in reply.progress.chains.items()}
+        if reply.marked and ends != vector:
+            raise Violation("X1", f"shard {shard} marks {ends}, and was asked for {vector}")
+
+    def writes(self, cut: str) -> None:
+        """A part of a marked cut is asked for."""
+        if cut.partition(".")[0] not in self.holds:
+            raise Violation("X1", f"cut {cut} was marked, and starts were never stopped for it")
 
     # --- parameters, read from rows ---
 

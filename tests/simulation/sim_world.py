@@ -7,7 +7,7 @@ from typing import Any
 from sim_checkpointing import CheckpointerNode, ReplicaNode
 from sim_faults import Faults, plan
 from sim_fraud import FraudNode
-from sim_invariants import check_labels, truths
+from sim_invariants import check_labels, check_reread, check_sent, truths
 from sim_labelers import GROUP as LABELERS_GROUP
 from sim_labelers import LabelerNode
 from sim_learners import GROUP as LEARNERS_GROUP
@@ -91,7 +91,14 @@ class Simulation:
                 raise Violation("I8", f"the site still waits to send {self.site.unsent} records")
             time.run_until(time.now_ms + STEP_MS)
         self.come_to_rest()
-        self.classes = check_labels(self.broker, self.scenario, self.watch, truths(self.broker, self.scenario))
+        true = truths(self.broker, self.scenario)
+        self.classes = check_labels(self.broker, self.scenario, self.watch, true)
+        if self.scenario.replayed:
+            check_sent(self.broker, self.scenario, true, self.site.plan.good)
+        labeler = self.world.processes["labeler-0"]
+        assert isinstance(labeler, LabelerNode)
+        p = self.scenario.seed % self.scenario.stream.partitions
+        check_reread(self.broker, self.scenario, self.watch, p, labeler.settings)
         self.check_shards()
         return self
 
