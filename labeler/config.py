@@ -34,7 +34,7 @@ class LabelerConfig:
     feed_bytes_max: int = _option(33_554_432, "the same limit in bytes")
     take_records_max: int = _option(2_000, "records handed to the core at once: the most that clicks run ahead (L5)")
     outbox_max: int = _option(8, "batches of a partition that wait for the one on its way (C5)")
-    fold_records_max: int = _option(2_000, "records of a partition of examples read back to find its end (C2)")
+    fold_records_max: int = _option(256, "records of a partition of examples read back to find its end (C2)")
     fold_orders_max: int = _option(50_000, "records of a partition of quarantine searched for operators' orders (L7)")
     fold_signals_max: int = _option(50_000, "records of a partition of signals read back to find its chains' ends")
 
