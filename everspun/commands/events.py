@@ -5,6 +5,7 @@ FILE: JSON lines, one event, page view or array a line. TOPIC: `impressions` or 
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,17 +56,18 @@ def _check(records: list[Record], kind: str, partition: int, config: Config) -> 
 
 
 def _from_file(path: Path, kind: str, config: Config) -> Iterator[Chunk]:
-    """Lines have no key, so that their partition is not judged; offsets are line numbers."""
+    """A file has no partitions: with one only, no line is misplaced. Offsets are line numbers."""
+    config = replace(config, stream=replace(config.stream, partitions=1))
     with path.open("rb") as lines:
         chunk: list[Record] = []
         for number, line in enumerate(lines, 1):
             if line.strip():
                 chunk.append(Record(number, 0, None, line.rstrip(b"\n")))
             if len(chunk) == CHUNK:
-                yield ("line", *_check(chunk, kind, -1, config))
+                yield ("line", *_check(chunk, kind, 0, config))
                 chunk = []
         if chunk:
-            yield ("line", *_check(chunk, kind, -1, config))
+            yield ("line", *_check(chunk, kind, 0, config))
 
 
 def _from_topic(kind: str, config: Config) -> Iterator[Chunk]:
