@@ -1,6 +1,6 @@
 """How many honest people the fraud filter rejects, and how many planted events it misses, on MovieLens 100k.
 
-    python -m bench.fraud_movielens FOLDER_WITH_WHEEL [--sweep] [--json]
+    python -m bench.fraud_movielens FOLDER_WITH_WHEEL [--sweep | --extremes] [--json]
 
 Plants the replay's two attacks, runs the filter's core over the whole history, and counts what its verdicts cover.
 `--sweep` plants one attack of each direction on every vendor of 100 events or more, at several times.
@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from labeler.counting import Activity, group
 from labeler.fraud import FraudFilter, run_step
 from labeler.fraud_config import FraudConfig
 from labeler.fraud_tables import dict_tables
+from labeler.rules import RULES, Rule
+from labeler.rules.evidence import Evidence, Finding
 from labeler.signals import Signal
 from stream.config import StreamConfig
 from stream.verdicts import Verdict, Watermark
@@ -33,6 +35,8 @@ WAIT_MS = StreamConfig().wait_ms
 HEARTBEAT_MS = HOUR_MS
 VIEWS, CLICKS = "impressions/0", "clicks/0"
 VENDOR_EVENTS_MIN = 100
+EXTREME_MIN = 30
+ALMOST_ONE = 0.999_999
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,32 @@ def covered(history: History, verdicts: list[tuple[int, Verdict]]) -> np.ndarray
     return rejected
 
 
+def extremes(history: History, config: FraudConfig) -> dict[str, dict[str, float]]:
+    """By rule, the smallest chance of any honest and of any planted source over windows of EXTREME_MIN events or more."""
+    loose = replace(config, clicks_min=EXTREME_MIN, views_min=EXTREME_MIN)
+    everything = replace(loose, clicks_surprise=ALMOST_ONE, views_surprise=ALMOST_ONE)
+    bad = {source for source, planted in zip(history.sources, history.planted.tolist(), strict=True) if planted}
+    least: dict[str, dict[str, float]] = {name: {"honest": 1.0, "planted": 1.0} for name in RULES}
+
+    def spied(name: str, rule: Rule) -> Rule:
+        def judge_and_note(_: FraudConfig, seen: Evidence) -> Finding | None:
+            if found := rule(everything, seen):
+                side = "planted" if seen.source in bad else "honest"
+                chance = found.evidence["chance_share"] * found.evidence["chance_rate"]
+                least[name][side] = min(least[name][side], chance)
+            return rule(config, seen)
+
+        return judge_and_note
+
+    plain = dict(RULES)
+    RULES.update({name: spied(name, rule) for name, rule in plain.items()})
+    try:
+        judge(history, loose)
+    finally:
+        RULES.update(plain)
+    return least
+
+
 def attack(history: History, vendor: str, start_ms: int, seed: int) -> History:
     """One attack of each direction on `vendor`, beginning at `start_ms` and two hours later."""
     rng = np.random.default_rng(seed)
@@ -158,9 +188,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="folder with the recbole wheel, downloaded there if it is not")
     parser.add_argument("--sweep", action="store_true", help="attacks on every vendor at several times")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--extremes", action="store_true", help="how far apart honest people and attackers are")
     chosen = parser.parse_args(arguments)
     folder = chosen.folder if chosen.folder.is_dir() else chosen.folder.parent
     history, config = from_movielens(movielens.load(movielens.fetch(folder))), FraudConfig()
+    if chosen.extremes:
+        for vendor in sorted(set(history.vendors)):
+            if history.vendors.count(vendor) >= VENDOR_EVENTS_MIN:
+                print(vendor, extremes(attack(history, vendor, int(history.ts_ms[30_000]), 1), config), flush=True)
+        return 0
     rows = [("as the replay plants", -1.0, judge(plant(history, 7), config))]
     if chosen.sweep:
         rows += sweep(history, config)
