@@ -6,14 +6,18 @@ fold of `examples` up to where the shard stands; every complete checkpoint's par
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from everspun.config import Config
 from everspun.fold import CLICK_CLASSES, IMPRESSION_CLASSES, ChainAudit
+from labeler.intake import Intake, clicks_intake, impressions_intake
+from labeler.set_aside import orders
 from paramserver.messages import Progress
 from stream.chain import label_chain
-from stream.decode import decode_clicks, decode_impressions
 from stream.log import Log, Reader
 from stream.record import ROW_BITS, Partition, Record
 
@@ -144,28 +148,43 @@ def _impressions(
 
 
 def _count_impressions(reader: Reader, config: Config, p: int, one: ChainAudit) -> tuple[int, int]:
-    """Impressions of a partition below and at or beyond the chain's end."""
+    """Impressions of a partition below, and at or beyond, the chain's end."""
+    stream = config.stream
+    intake = impressions_intake(p, stream, 0, _set_aside(reader, config, stream.impressions, p))
     inside = beyond = 0
-    for chunk in _chunks(read_all(reader, Partition(config.stream.impressions, p))):
-        arrivals = np.array([r.timestamp_ms for r in chunk], dtype=np.int64)
-        rows, bad = decode_impressions(chunk, p, arrivals, config.stream)
-        positions = np.concatenate(
-            [rows.position, np.array([b.record.offset << ROW_BITS for b in bad], dtype=np.int64)]
-        )
+    for positions in _positions(reader, Partition(stream.impressions, p), intake):
         positions = positions[positions >= one.begin]
         inside += int((positions < one.end).sum())
         beyond += int((positions >= one.end).sum())
-    return inside, beyond
+    return inside, beyond + intake.held
+
+
+def _set_aside(reader: Reader, config: Config, topic: str, p: int) -> set[int]:
+    """Offsets that an operator sent to quarantine unread (L7)."""
+    found = orders(read_all(reader, Partition(config.stream.quarantine, p)))
+    return {order.offset for order in found if (order.topic, order.partition) == (topic, p)}
+
+
+def _positions(reader: Reader, partition: Partition, intake: Intake[Any]) -> Iterator[npt.NDArray[np.int64]]:
+    """Positions of all events of a partition; a record that is bad as a whole counts as one, at its first row."""
+    for chunk in _chunks(read_all(reader, partition)):
+        read = intake.read(chunk)
+        if read.unreadable is not None:
+            at = read.unreadable
+            raise AuditError(
+                f"{partition.topic}[{partition.partition}] offset {at.offset} cannot be read ({at.reason}); "
+                f"the way on: everspun quarantine add {partition.topic} {partition.partition} {at.offset}"
+            )
+        bad = np.array([one.record.offset << ROW_BITS for one in read.bad], dtype=np.int64)
+        yield np.concatenate([read.events.position, bad])
 
 
 def _clicks(result: Audit, reader: Reader, config: Config, chains: Mapping[str, ChainAudit]) -> None:
     totals = {name: sum(c.counts[name] for c in chains.values()) for name in CLICK_CLASSES}
-    seen = 0
-    for p in range(config.stream.partitions):
-        for chunk in _chunks(read_all(reader, Partition(config.stream.clicks, p))):
-            arrivals = np.array([r.timestamp_ms for r in chunk], dtype=np.int64)
-            rows, bad = decode_clicks(chunk, p, arrivals, config.stream)
-            seen += len(rows) + len(bad)
+    seen, stream = 0, config.stream
+    for p in range(stream.partitions):
+        intake = clicks_intake(p, stream, 0, _set_aside(reader, config, stream.clicks, p))
+        seen += sum(len(found) for found in _positions(reader, Partition(stream.clicks, p), intake)) + intake.held
     read, joined = totals["clicks_read"], totals["clicks_joined"]
     unmatched = read - joined - totals["clicks_duplicate"] - totals["clicks_quarantined"]
     result.clicks = {
@@ -220,13 +239,5 @@ def _faults(standing: Standing, chains: Mapping[str, ChainAudit], behind_allowed
 
 
 def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
-    chunk: list[Record] = []
-    for record in records:
-        if record.is_heartbeat:
-            continue
-        chunk.append(record)
-        if len(chunk) == POLL_RECORDS:
-            yield chunk
-            chunk = []
-    if chunk:
+    while chunk := list(islice(records, POLL_RECORDS)):
         yield chunk

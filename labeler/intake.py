@@ -51,6 +51,11 @@ class Intake(Generic[Rows]):
         self._clock = ArrivalClock(config.jump_max_ms, config.skew_ms, maximum_ms)
         self._set_aside = set_aside
 
+    @property
+    def held(self) -> int:
+        """Records that wait for a heartbeat's judgement (T3)."""
+        return self._clock.held
+
     def read(self, records: Sequence[Record]) -> Read[Rows]:
         """The next records of the partition. Behind an unreadable one this intake is of no more use."""
         arrived = self._clock.admit(records)

@@ -1,6 +1,7 @@
 """Records that could not be used: list them, show one with its bytes, or add one that stops a partition (L7)."""
 
 import argparse
+import time
 from collections.abc import Iterator
 
 from rich.table import Table
@@ -8,6 +9,7 @@ from rich.table import Table
 from everspun.audit import read_all
 from everspun.commands import options as shared
 from everspun.config import Config
+from labeler.set_aside import SetAside, order_headers, order_key
 from stream.kafka import KafkaLog
 from stream.record import Partition, Record, offset_of
 
@@ -31,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
-    act = {"list": _list, "show": _show}[options.action]
+    act = {"list": _list, "show": _show, "add": _add}[options.action]
     return act(config, options)
 
 
@@ -78,3 +80,26 @@ def _show(config: Config, options: argparse.Namespace) -> int:
             return 0
     print(f"{options.topic}[{options.partition}] offset {options.offset} is not in quarantine")
     return 1
+
+
+def _add(config: Config, options: argparse.Namespace) -> int:
+    """An order in `quarantine[p]`, which every labeler of the partition obeys (L7)."""
+    stream = config.stream
+    known = {"impressions": stream.impressions, "clicks": stream.clicks}
+    topic = known.get(options.topic.removeprefix(stream.topic_prefix))
+    if topic is None or not 0 <= options.partition < stream.partitions or options.offset < 0:
+        print(
+            f"{options.topic}[{options.partition}] offset {options.offset}: a record of impressions or clicks is meant"
+        )
+        return 2
+    order = SetAside(topic, options.partition, options.offset)
+    writer = KafkaLog(stream).writer()
+    try:
+        now_ms = int(time.time() * 1_000)
+        where = Partition(stream.quarantine, options.partition)
+        writer.append(where, b"", order_key(order), order_headers(order, options.reason), now_ms)
+        writer.flush(stream.request_timeout_ms)
+    finally:
+        writer.close()
+    print(f"{topic}[{options.partition}] offset {options.offset} is set aside; its labeler goes on within seconds")
+    return 0

@@ -14,7 +14,7 @@ from stream.config import StreamConfig
 from stream.decode import decode_impressions
 from stream.examples import BatchHeader, encode_examples, example_batch
 from stream.memory import MemoryLog
-from stream.record import BARRIER, CONTROL, HEARTBEAT, Partition, position
+from stream.record import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT, Partition, position
 from stream.rowhash import row_hash_sum
 
 CONFIG = Config(stream=StreamConfig(partitions=1))
@@ -27,14 +27,21 @@ class Shop:
 
     def __init__(self) -> None:
         self.log = MemoryLog(lambda: T0)
-        for topic in (CONFIG.stream.impressions, CONFIG.stream.clicks, CONFIG.stream.examples):
+        for topic in (
+            CONFIG.stream.impressions,
+            CONFIG.stream.clicks,
+            CONFIG.stream.examples,
+            CONFIG.stream.quarantine,
+        ):
             self.log.create(topic, 1)
         impressions = Partition(CONFIG.stream.impressions, 0)
+        beat = ((CONTROL, HEARTBEAT.encode()), (CLOCK_MS, str(T0 + 1).encode()))
         self.log.append(impressions, self._view("a", "b"), b"s", (), T0)
-        self.log.append(impressions, None, None, ((CONTROL, HEARTBEAT.encode()),), T0 + 1)
+        self.log.append(impressions, None, None, beat, T0 + 1)
         self.log.append(impressions, self._view("c"), b"s", (), T0 + 2)
         click = {"id": "a", "ts_ms": T0 + 5, "session": "s", "source": "u"}
         self.log.append(Partition(CONFIG.stream.clicks, 0), json.dumps(click).encode(), b"s", (), T0 + 5)
+        self.log.append(Partition(CONFIG.stream.clicks, 0), None, None, beat, T0 + 6)
         records = self.log.records(impressions)
         rows, bad = decode_impressions(records, 0, np.full(3, T0), CONFIG.stream)
         assert not bad
@@ -156,6 +163,19 @@ def test_a_barrier_is_folded_without_rows():
     assert dict(record.headers)[BARRIER] == b"1"
     chain.add(record)
     assert (chain.end, chain.fold.barrier, chain.repeats, chain.hash_at) == (0, 1, 0, {0: 0})
+
+
+def test_a_record_of_the_future_counts_once():
+    """T3: one event time ahead of its arrival sends the whole page view to quarantine, counted as one."""
+    shop = Shop()
+    late = {"ts_ms": T0 + 10**9, "session": "s", "source": "u"}
+    shown = [{"id": i, "item": "x", "vendor": "v"} for i in ("d", "e")]
+    impressions = Partition(CONFIG.stream.impressions, 0)
+    shop.log.append(impressions, json.dumps({**late, "impressions": shown}).encode(), b"s", (), T0 + 3)
+    shop.write().append(BatchHeader("label/0", position(3), position(4), "s", "c", quarantined=1), b"")
+    result = shop.audit()
+    assert result.right, wrong(result)
+    assert result.impressions["quarantined"] == 1
 
 
 @pytest.mark.parametrize("begin", [0, position(2)])
