@@ -1,59 +1,49 @@
-"""Prometheus metrics of the labeler, and the file that says where its process is (shell)."""
-
-import json
-import os
-from pathlib import Path
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+"""Prometheus metrics of the labeler (shell)."""
 
 from labeler.head import Head
 from labeler.labelling import Labelling
 from stream.examples import BatchHeader
+from stream.metrics import RoleMetrics
 
-WAITS = ("window", "verdicts", "staleness", "cut", "breaker", "idle", "none")
 CLASSES = ("labelled", "rejected", "duplicate", "withheld", "quarantined")
 CLICKS = ("read", "joined", "duplicate", "quarantined")
 
 
-class LabelerMetrics:
-    """Updated by the labelling thread; scraped over loopback."""
+class LabelerMetrics(RoleMetrics):
+    """Updated by the labelling thread. Rows in are impressions read, rows out labelled rows in the log; its data time
+    is the arrival up to which the slowest partition is labelled."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._in = self._counter("everspun_records_in_total", "impressions read to be labelled, rows")
-        self._out = self._counter("everspun_records_out_total", "labelled rows in the log")
-        self._data_time = self._gauge("everspun_data_time_ms", "arrival up to which the slowest partition is labelled")
-        self._waiting = self._gauge("everspun_waiting", "1 for what labelling waits for now", "reason")
-        self._batches = self._counter("everspun_labeler_batches_total", "records of examples acknowledged")
-        self._impressions = self._counter("everspun_labeler_impressions_total", "impressions by class (L6)", "class")
-        self._clicks = self._counter("everspun_labeler_clicks_total", "clicks by what became of them (L6)", "class")
-        self._positives = self._counter("everspun_labeler_positives_total", "labelled impressions with a click")
-        self._pending = self._gauge("everspun_labeler_pending_clicks", "clicks that wait for impressions")
-        self._pending_bytes = self._gauge("everspun_labeler_pending_clicks_bytes", "memory of waiting clicks, bytes")
-        self._queue_rows = self._gauge("everspun_labeler_queue_rows", "impressions read and not yet labelled")
-        self._queue_bytes = self._gauge("everspun_labeler_queue_bytes", "memory of queues and feeds, bytes")
-        self._partitions = self._gauge("everspun_labeler_partitions", "partitions owned")
-        self._stopped = self._gauge("everspun_labeler_stopped_partitions", "partitions stopped by a record (L7): alarm")
-        self._uncounted = self._gauge("everspun_labeler_uncounted_inputs", "inputs nobody counts any more (F1): alarm")
-        self._dangling = self._gauge("everspun_labeler_dangling_records", "records above their chain's end (C5): alarm")
-        self._repeats = self._gauge("everspun_labeler_repeated_records", "repeats seen when folding (C2)")
-        self._refolds = self._gauge("everspun_labeler_refolds", "times the log was folded again after a failure (C5)")
-        self._signals = self._gauge("everspun_labeler_signals_sent", "buckets sent to the fraud filter")
-        self._heartbeats = self._gauge("everspun_labeler_heartbeats_sent", "heartbeats written")
-        self._watermark = self._gauge("everspun_labeler_watermark_ms", "arrivals below it are judged on every input")
-        self._orphans = self._gauge("everspun_labeler_orphan_share", "share of clicks that found no impression (T5)")
-        self._orphan_alarm = self._gauge("everspun_labeler_orphan_alarm", "1 when that share is above its limit")
-        self._bytes_alarm = self._gauge("everspun_labeler_pending_clicks_alarm", "1 when waiting clicks are too many")
-        self._bad_verdicts = self._gauge("everspun_labeler_bad_verdicts", "records of verdicts that say nothing")
+        super().__init__()
+        self._batches = self.counter("everspun_labeler_batches_total", "records of examples acknowledged")
+        self._impressions = self.counter("everspun_labeler_impressions_total", "impressions by class (L6)", "class")
+        self._clicks = self.counter("everspun_labeler_clicks_total", "clicks by what became of them (L6)", "class")
+        self._positives = self.counter("everspun_labeler_positives_total", "labelled impressions with a click")
+        self._pending = self.gauge("everspun_labeler_pending_clicks", "clicks that wait for impressions")
+        self._pending_bytes = self.gauge("everspun_labeler_pending_clicks_bytes", "memory of waiting clicks, bytes")
+        self._queue_rows = self.gauge("everspun_labeler_queue_rows", "impressions read and not yet labelled")
+        self._queue_bytes = self.gauge("everspun_labeler_queue_bytes", "memory of queues and feeds, bytes")
+        self._partitions = self.gauge("everspun_labeler_partitions", "partitions owned")
+        self._stopped = self.gauge("everspun_labeler_stopped_partitions", "partitions stopped by a record (L7): alarm")
+        self._uncounted = self.gauge("everspun_labeler_uncounted_inputs", "inputs nobody counts any more (F1): alarm")
+        self._dangling = self.gauge("everspun_labeler_dangling_records", "records above their chain's end (C5): alarm")
+        self._repeats = self.gauge("everspun_labeler_repeated_records", "repeats seen when folding (C2)")
+        self._refolds = self.gauge("everspun_labeler_refolds", "times the log was folded again after a failure (C5)")
+        self._signals = self.gauge("everspun_labeler_signals_sent", "buckets sent to the fraud filter")
+        self._heartbeats = self.gauge("everspun_labeler_heartbeats_sent", "heartbeats written")
+        self._watermark = self.gauge("everspun_labeler_watermark_ms", "arrivals below it are judged on every input")
+        self._orphans = self.gauge("everspun_labeler_orphan_share", "share of clicks that found no impression (T5)")
+        self._orphan_alarm = self.gauge("everspun_labeler_orphan_alarm", "1 when that share is above its limit")
+        self._bytes_alarm = self.gauge("everspun_labeler_pending_clicks_alarm", "1 when waiting clicks are too many")
+        self._bad_verdicts = self.gauge("everspun_labeler_bad_verdicts", "records of verdicts that say nothing")
         self._rows_read: dict[int, int] = {}
         self.clicks = dict.fromkeys(CLICKS, 0)
-        self.waits_for("none")
 
     def on_acknowledged(self, headers: list[BatchHeader]) -> None:
         """These batches are in the log."""
         for header in headers:
             self._batches.inc()
-            self._out.inc(header.labelled)
+            self.records_out.inc(header.labelled)
             self._positives.inc(header.positives)
             for name in CLASSES:
                 self._impressions.labels(name).inc(getattr(header, name))
@@ -61,10 +51,6 @@ class LabelerMetrics:
                 count = getattr(header, f"clicks_{name}")
                 self.clicks[name] += count
                 self._clicks.labels(name).inc(count)
-
-    def waits_for(self, reason: str) -> None:
-        for known in WAITS:
-            self._waiting.labels(known).set(known == reason)
 
     @property
     def orphan_share(self) -> float:
@@ -77,12 +63,12 @@ class LabelerMetrics:
         """Take the gauges from the parts as they stand."""
         lines = labelling.lines
         for p, line in lines.items():
-            self._in.inc(max(0, line.core.rows_read - self._rows_read.get(p, 0)))
+            self.records_in.inc(max(0, line.core.rows_read - self._rows_read.get(p, 0)))
         self._rows_read = {p: line.core.rows_read for p, line in lines.items()}
         cores = [line.core for line in lines.values()]
         reached = [core.point.arrival_max_ms for core in cores if core.point.arrival_max_ms]
         if reached:
-            self._data_time.set(min(reached))
+            self.data_time_ms.set(min(reached))
         self._pending.set(sum(core.pending_clicks for core in cores))
         self._pending_bytes.set(sum(core.pending_clicks_bytes for core in cores))
         self._queue_rows.set(sum(core.queue_rows for core in cores))
@@ -103,25 +89,3 @@ class LabelerMetrics:
         self._orphan_alarm.set(orphan_alarm)
         self._bytes_alarm.set(any(core.pending_clicks_bytes > bytes_max for core in cores))
         self.waits_for(labelling.waiting)
-
-    def _counter(self, name: str, help: str, *labels: str) -> Counter:
-        return Counter(name, help, labels, registry=self.registry)
-
-    def _gauge(self, name: str, help: str, *labels: str) -> Gauge:
-        return Gauge(name, help, labels, registry=self.registry)
-
-
-def serve_metrics(metrics: LabelerMetrics, host: str = "127.0.0.1", port: int = 0) -> int:
-    """Serve `/metrics` from a thread of its own. Returns the port."""
-    server, _ = start_http_server(port, host, metrics.registry)
-    return int(server.server_port)
-
-
-def write_role_file(run_dir: str, index: int, metrics_port: int) -> Path:
-    """`<run_dir>/roles/labeler-<index>.json`: pid and port of this process, written whole."""
-    path = Path(run_dir) / "roles" / f"labeler-{index}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps({"pid": os.getpid(), "metrics_port": metrics_port}))
-    draft.rename(path)
-    return path

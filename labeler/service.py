@@ -14,10 +14,11 @@ from labeler.config import LabelerConfig
 from labeler.fraud_config import FraudConfig
 from labeler.head import Head
 from labeler.labelling import Labelling
-from labeler.metrics import LabelerMetrics, serve_metrics, write_role_file
+from labeler.metrics import LabelerMetrics
 from stream.config import StreamConfig
 from stream.kafka import KafkaLog
 from stream.log import Log
+from stream.metrics import start_metrics
 from stream.record import Partition
 
 logger = logging.getLogger(__name__)
@@ -39,8 +40,7 @@ def run(
 ) -> None:
     """Label until told to stop, then drain. Raises what ended the process otherwise."""
     metrics = LabelerMetrics()
-    port = serve_metrics(metrics)
-    write_role_file(run_dir, index, port)
+    start_metrics(run_dir, "labeler", index, metrics)
     Service(stream, labeler, fraud, KafkaLog(stream), metrics, _now_ms).run(stop)
 
 

@@ -21,7 +21,7 @@ from learners.client import Caller
 from learners.config import LearnerConfig, ModelConfig
 from learners.events import Batch
 from learners.gradient import Computed, Prepared
-from learners.metrics import LearnerMetrics, write_role_file
+from learners.metrics import LearnerMetrics
 from learners.model import Model, make_model
 from learners.pacing import Pacer
 from learners.progressive import Published
@@ -33,6 +33,7 @@ from paramserver.ports import ClockPort, ShardPort
 from stream.config import StreamConfig
 from stream.kafka import KafkaLog
 from stream.log import Log, SendFailed, Unavailable, Writer
+from stream.metrics import start_metrics
 from stream.record import Partition
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def run(
 
         torch.set_num_threads(config.torch_threads)
     metrics = LearnerMetrics()
-    write_role_file(run_dir, index, metrics.serve())
+    start_metrics(run_dir, "learner", index, metrics)
     with contextlib.ExitStack() as stack:
         ports, clock = connect(paramserver, run_dir, shards)
         stack.callback(clock.close)

@@ -8,7 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 #: What a role may wait for; exactly one is 1 at a time.
-WAITS = ("window", "verdicts", "staleness", "cut", "breaker", "idle", "none")
+WAITS = ("window", "verdicts", "staleness", "cut", "paused", "breaker", "idle", "none")
 
 
 class RoleMetrics:
