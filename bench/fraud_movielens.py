@@ -134,7 +134,7 @@ def covered(history: History, verdicts: list[tuple[int, Verdict]]) -> np.ndarray
 
 
 def extremes(history: History, config: FraudConfig) -> dict[str, dict[str, float]]:
-    """By rule, the smallest chance of any honest and of any planted source over windows of EXTREME_MIN events or more."""
+    """By rule, the smallest chance of any honest and any planted source, over windows of EXTREME_MIN events or more."""
     loose = replace(config, clicks_min=EXTREME_MIN, views_min=EXTREME_MIN)
     everything = replace(loose, clicks_surprise=ALMOST_ONE, views_surprise=ALMOST_ONE)
     bad = {source for source, planted in zip(history.sources, history.planted.tolist(), strict=True) if planted}
