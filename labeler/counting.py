@@ -221,7 +221,9 @@ class _Batch:
         self._activity = read([records[i] for i in wanted], arrival_ms[wanted])
         self._arrival_ms = arrival_ms
         self._offsets = np.array([record.offset for record in records], np.int64)
-        self._unknown = np.sort([*self._activity.unknown, *(records[i].offset for i in refused if not records[i].is_heartbeat)])
+        self._unknown = np.sort(
+            [*self._activity.unknown, *(records[i].offset for i in refused if not records[i].is_heartbeat)]
+        )
         starts = np.append(self._offsets, self._offsets[-1] + 1) << ROW_BITS
         self._rows_before = np.searchsorted(self._activity.position, starts)  # (records + 1,)
 
