@@ -9,26 +9,24 @@ rows -> changelog acknowledged -> fold position.
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import faust
 from faust.types import TP
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
-from labeler.fraud import FraudCounts, FraudFilter, Step
+from labeler.fraud import FraudFilter, Step
 from labeler.fraud_config import FraudConfig
 from labeler.fraud_tables import Json, Tables
+from labeler.metrics import FraudMetrics
 from labeler.producer import VerdictSender
 from labeler.signals import Signal, decode_signal
 from stream.config import StreamConfig
 from stream.log import Log, LogError
+from stream.metrics import start_metrics
 from stream.record import Record
 from stream.verdicts import input_name
 
@@ -62,67 +60,6 @@ class FaustTable:
 
     def __len__(self) -> int:
         return len(self._table)
-
-
-class FraudMetrics:
-    """What the filter shows of itself. Updated after each step, on Faust's thread; scraped over loopback."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._in = self._counter("everspun_records_in_total", "events counted from signals, rows")
-        self._out = self._counter("everspun_records_out_total", "verdicts and watermarks acknowledged")
-        self._data_time = self._gauge("everspun_data_time_ms", "arrivals below it are judged on every input")
-        self._waiting = self._gauge("everspun_waiting", "1 for what the filter waits for now", "reason")
-        self._verdicts = self._counter("everspun_fraud_verdicts_total", "verdicts acknowledged, by rule", "rule")
-        self._watermark = self._gauge("everspun_fraud_watermark_ms", "arrivals below it are judged", "input")
-        self._settled = self._gauge("everspun_fraud_settled_ms", "event time below which all cells are judged")
-        self._rows = self._gauge("everspun_fraud_table_rows", "rows of a table", "table")
-        self._signals = self._counter("everspun_fraud_signals_total", "records of signals by what they were", "kind")
-        self._unknown = self._counter("everspun_fraud_unknown_total", "records of inputs that could not be read (L5)")
-        self._stale = self._counter("everspun_fraud_stale_total", "events of windows already forgotten")
-        self._gaps = self._gauge("everspun_fraud_reads_again", "times records were sought again that Faust passed over")
-        self._failures = self._gauge("everspun_fraud_send_failures", "sends of verdicts that failed (C5)")
-        self._seen: tuple[FraudFilter | None, FraudCounts] = (None, FraudCounts())
-        self.waits_for("idle")
-
-    def waits_for(self, reason: str) -> None:
-        for known in ("idle", "none"):
-            self._waiting.labels(known).set(known == reason)
-
-    def on_step(self, filter: FraudFilter, step: Step, judge: "Judge") -> None:
-        now, before = filter.counts, self._seen[1] if self._seen[0] is filter else FraudCounts()
-        self._seen = (filter, replace(now))
-        self._in.inc(now.events - before.events)
-        self._out.inc(len(step.verdicts) + len(step.watermarks))
-        for verdict in step.verdicts:
-            self._verdicts.labels(verdict.rule).inc()
-        for kind in ("signals", "repeats", "dangling", "strangers"):
-            self._signals.labels(kind).inc(getattr(now, kind) - getattr(before, kind))
-        self._unknown.inc(now.unknown - before.unknown)
-        self._stale.inc(now.stale - before.stale)
-        for name, watermark_ms in filter.watermarks.items():
-            self._watermark.labels(name).set(watermark_ms)
-        self._data_time.set(min(filter.watermarks.values()))
-        self._settled.set(filter.settled_ms)
-        for name, rows in filter.rows.items():
-            self._rows.labels(name).set(rows)
-        self._gaps.set(judge.reads_again)
-        self._failures.set(judge.send_failures)
-
-    def serve(self, run_dir: Path, index: int) -> None:
-        """Serve `/metrics`, and write `<run_dir>/roles/fraud-<index>.json`, whole."""
-        server, _ = start_http_server(0, "127.0.0.1", self.registry)
-        path = run_dir / "roles" / f"fraud-{index}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}.tmp")
-        draft.write_text(json.dumps({"pid": os.getpid(), "metrics_port": int(server.server_port)}))
-        draft.rename(path)
-
-    def _counter(self, name: str, help: str, *labels: str) -> Counter:
-        return Counter(name, help, labels, registry=self.registry)
-
-    def _gauge(self, name: str, help: str, *labels: str) -> Gauge:
-        return Gauge(name, help, labels, registry=self.registry)
 
 
 class Judge:
@@ -252,7 +189,7 @@ class Judge:
             return step
         if self.filter is not None:
             await self._commit(step)
-            self._metrics.on_step(self.filter, step, self)
+            self._metrics.on_step(self.filter, step, self.reads_again, self.send_failures)
         return step
 
     async def _commit(self, step: Step) -> None:
@@ -339,7 +276,7 @@ async def _serve(
 ) -> None:
     failure: list[BaseException] = []
     sender, metrics = VerdictSender(log, stream), FraudMetrics()
-    metrics.serve(run_dir, index)
+    start_metrics(run_dir, "fraud", index, metrics)
     app = make_app(stream, run_dir, index)
     judge = make_judge(app, stream, fraud, sender, metrics, failure.append)
     try:
