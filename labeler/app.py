@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 TABLES = ("pairs", "sources", "vendors", "progress")
 #: A quiet time, in seconds, after which the reader looks whether Faust passed over records.
 IDLE_S = 3.0
+#: Records that came too early are dropped for this long, in seconds, before those missing are sought once more.
+SEEK_AGAIN_S = 1.0
 #: How often, and how many seconds apart, to look for the changelog topics before Faust is left to complain.
 METADATA_CHECKS = 40
 METADATA_CHECK_S = 0.25
@@ -80,7 +82,7 @@ class Judge:
         self._clicks = [input_name(stream.clicks, p) for p in range(stream.partitions)]
         self._batch: list[tuple[int, Signal]] = []
         self._next = 0  # the offset to come
-        self._gap: int | None = None  # a record that came too early: those before it have been sought
+        self._sought_s = -SEEK_AGAIN_S  # loop time of the last seek for records before one that came too early
         self._idle_since = asyncio.get_running_loop().time()  # seconds
         self._committed_s = 0.0  # loop time
         self.filter: FraudFilter | None = None
@@ -92,7 +94,6 @@ class Judge:
         """The partition moves, or may: whoever gets it begins with what the tables hold."""
         self.filter = None
         self._batch.clear()
-        self._gap = None
 
     async def on_event(self, event: Any, more: bool) -> Step | None:
         """One record of `signals`. It is judged with those after it while there are `more` to come."""
@@ -106,7 +107,6 @@ class Judge:
         if offset > self._next and await self._seek_back(event.message.tp, offset):
             return None
         if offset >= self._next:
-            self._gap = None
             self._next = offset + 1
             self._read(event.message)
         if not self._batch or (more and len(self._batch) < self._fraud.batch_signals_max):
@@ -126,18 +126,22 @@ class Judge:
             await asyncio.sleep(METADATA_CHECK_S)
 
     async def _seek_back(self, partition: TP, offset: int) -> bool:
-        """Whether to drop this record, because earlier ones are still to come.
+        """Whether to drop this record, because earlier ones are still to come. They are sought.
 
-        Faust may begin behind the tables, and it passes over records that it fetched while it was rebalancing. They
-        are sought, and come before this one comes again; where they are truly gone, this one comes again first.
+        Faust may begin behind the tables, and it passes over records that it fetched while it was rebalancing. What it
+        had fetched before a seek it still hands out, and may then take what was sought for old and drop it: so the
+        seek is repeated until the next record comes.
         """
-        if self._gap is not None:
-            return offset > self._gap
+        if asyncio.get_running_loop().time() - self._sought_s < SEEK_AGAIN_S:
+            return True
         first = (await self._app.consumer.earliest_offsets(partition))[partition]
         logger.warning("signals[%d] came where %d was expected; the first still there is %d", offset, self._next, first)
-        self._gap = offset
+        self._next = max(self._next, first)  # what is truly gone is passed over
+        if offset == self._next:
+            return False
         self.reads_again += 1
-        await self._app.consumer.seek(partition, max(self._next, first))
+        await self._app.consumer.seek(partition, self._next)
+        self._sought_s = asyncio.get_running_loop().time()
         return True
 
     async def look_behind(self) -> None:
