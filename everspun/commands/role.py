@@ -24,7 +24,9 @@ def run(options: argparse.Namespace) -> int:
     logging.basicConfig(
         level=options.log_level, format=f"%(asctime)s {options.role}-{options.index} %(levelname)s %(message)s"
     )
-    logging.getLogger("kafka").setLevel(logging.WARNING)
+    # While a broker is away, clients say so many times a second; what the roles make of it, they say themselves.
+    for client in ("kafka", "aiokafka", "mode", "faust"):
+        logging.getLogger(client).setLevel(logging.DEBUG if options.log_level == "DEBUG" else logging.CRITICAL)
     stop = threading.Event()
 
     def on_signal(_signal: int, _frame: FrameType | None) -> None:
