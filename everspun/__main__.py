@@ -21,6 +21,7 @@ COMMANDS = {
     "checkpoints": ("everspun.commands.checkpoints", "list, show or restore checkpoints"),
     "pause": ("everspun.commands.pause", "stop training; labels, checkpoints and serving go on"),
     "resume": ("everspun.commands.pause", "start training again"),
+    "staleness": ("everspun.commands.staleness", "set how far learners may run ahead of each other, while they run"),
     "config": ("everspun.commands.config", "print an example config, or the reference of all keys"),
 }
 

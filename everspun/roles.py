@@ -27,7 +27,16 @@ def shard(config: Config, index: int, stop: threading.Event) -> None:
     with contextlib.closing(StateDir(config.run.dir, index)) as state:
         incarnation = state.next_incarnation()
         restored = head_cut(config)
-        service.run(config.paramserver, config.run.shards, index, incarnation, config.run.dir, stop, restored=restored)
+        service.run(
+            config.paramserver,
+            config.run.shards,
+            index,
+            incarnation,
+            config.run.dir,
+            stop,
+            restored=restored,
+            state=state,
+        )
 
 
 def head_cut(config: Config) -> list["Restored"]:

@@ -46,7 +46,7 @@ class Pacer:
         self.refusal = ""  # the last one, to be shown
         self.counts = dict.fromkeys(_COUNTS, 0)
         self._calls = Calls()
-        self._starts = Starts(self.config.wait_ms, self.config.outstanding_max)
+        self._starts = Starts(self.config.wait_ms, self.config.retry_ms, self.config.outstanding_max)
         self._survey = Survey(self.shards)
         self._lanes: dict[int, do.Push] = {}  # shard -> the one push under way
         self._ending: dict[int, bool] = {}  # clocks whose end is not confirmed -> whether abandoned
@@ -79,7 +79,7 @@ class Pacer:
 
     @property
     def waiting(self) -> str:
-        """Why nothing is being trained, in one word: staleness | cut | idle | none (something is)."""
+        """Why nothing is being trained, in one word: staleness | cut | paused | idle | none (something is)."""
         return "none" if self.flights else self._starts.waiting if self._queued else "idle"
 
     @property

@@ -20,12 +20,13 @@ class Starts:
     """
 
     wait_ms: int
+    paused_ms: int  # the same while an operator has paused training
     outstanding_max: int
     staleness: int = 0
     asked: Start | None = None
     at_ms: int = 0  # not before
     probe_at_ms: int = 0
-    waiting: str = "none"  # why the last one was not admitted: staleness | cut | none
+    waiting: str = "none"  # why the last one was not admitted: staleness | cut | paused | none
     reach: dict[str, int] | None = None  # under a cut, for the next ask: chain -> how far a start may reach (X1)
 
     def may_ask(self, outstanding: int, now_ms: int) -> bool:
@@ -63,8 +64,8 @@ class Starts:
                     return
                 self.reach = None
         else:
-            self.waiting = "staleness"
-        self.at_ms = now_ms + self.wait_ms
+            self.waiting = "paused" if reply.outcome is StartOutcome.WAIT_PAUSED else "staleness"
+        self.at_ms = now_ms + (self.paused_ms if self.waiting == "paused" else self.wait_ms)
 
     def joined(self, staleness: int, now_ms: int) -> None:
         """A new epoch: nothing is asked, and the bound is the one it was told."""

@@ -234,6 +234,9 @@ class ClockClient:
     def set_staleness(self, model: str, staleness: int) -> None:
         self._connection.control("SetStaleness", wire.MemberRequest(model=model, value=staleness))
 
+    def set_paused(self, model: str, paused: bool) -> None:
+        self._connection.control("SetPaused", wire.MemberRequest(model=model, value=int(paused)))
+
     def close(self) -> None:
         self._connection.close()
 

@@ -18,10 +18,12 @@ The bound is that of Ho et al., "More Effective Distributed ML via a Stale Synch
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from paramserver.messages import Epoch, StartOutcome, StartReply, StartRequest
+from paramserver.orders import Orders
 from paramserver.ports import JoinReply, Refused
 
 #: A member of an unbounded clock (s = -1) may have this many batches running, and no more.
@@ -87,6 +89,7 @@ class ModelClocks:
     members: dict[Epoch, Member] = field(default_factory=dict)
     highest: int = 0  # the highest clock of this era
     hold: Hold | None = None
+    paused: bool = False  # by an operator
 
     def minimum(self) -> int:
         return min((m.acknowledged for m in self.members.values() if not m.parked), default=self.highest)
@@ -127,6 +130,7 @@ class Clocks:
         self.models: dict[str, ModelClocks] = {}
         self.incarnations: dict[int, int] = {}  # shard -> the newest incarnation seen (S2)
         self.counts: Counter[str] = Counter()  # "admitted", "wait_cut", "joined", "expelled", ...
+        self.orders: dict[str, Orders] = {}  # model -> what an operator has ordered
         self._sequence = 1
         self._epochs_given = 0
         self._confirmed = dict.fromkeys(range(shards), 0)  # shard -> newest sequence it has confirmed
@@ -227,7 +231,10 @@ class Clocks:
         self._renew(member, now_ms)
 
     def _model(self, model: str) -> ModelClocks:
-        return self.models.setdefault(model, ModelClocks(self.staleness))
+        if model not in self.models:
+            orders = self.orders.get(model, Orders())
+            self.models[model] = ModelClocks(orders.bound(self.staleness), paused=orders.paused)
+        return self.models[model]
 
     def _member(self, model: str, epoch: Epoch) -> Member | None:
         clocks = self.models.get(model)
@@ -260,6 +267,11 @@ class Clocks:
                 member.parked = True
             self._waited(member, now_ms)
             return self._answer(StartOutcome.WAIT_CUT, highest=dict(hold.highest))
+        if hold is None and model.paused:
+            if not member.outstanding:
+                member.parked = True
+            self._waited(member, now_ms)
+            return self._answer(StartOutcome.WAIT_PAUSED)
         if member.parked:  # entering raises a clock to the minimum, and never lowers it: parking passes no bound (K3)
             member.started = max(member.started, model.minimum())
         clock = member.started
@@ -331,6 +343,16 @@ class Clocks:
         if staleness < -1:
             raise Refused(f"staleness {staleness}, expected 0, 1, 2, ... or -1 for unbounded")
         self._model(model).staleness = staleness
+        self.orders[model] = self.orders.get(model, Orders())._replace(staleness=staleness, configured=self.staleness)
+
+    def set_paused(self, model: str, paused: bool) -> None:
+        """Admit no start but what a cut must catch up with, or admit them again."""
+        self._model(model).paused = paused
+        self.orders[model] = self.orders.get(model, Orders())._replace(paused=paused)
+
+    def obey(self, orders: Mapping[str, Orders]) -> None:
+        """Take over what operators have ordered of an earlier clock holder, before anybody joins."""
+        self.orders = dict(orders)
 
 
 def _catches_up(asked: Range, highest: dict[str, int]) -> bool:

@@ -56,6 +56,7 @@ METHODS: dict[str, dict[str, tuple[Any, Any]]] = {
         "Hold": (wire.CutRequest, wire.Number),
         "Release": (wire.CutRequest, wire.Number),
         "SetStaleness": (wire.MemberRequest, wire.Number),
+        "SetPaused": (wire.MemberRequest, wire.Number),
     },
 }
 

@@ -105,3 +105,6 @@ class LocalClock:
 
     def set_staleness(self, model: str, staleness: int) -> None:
         self.clocks.set_staleness(model, staleness)
+
+    def set_paused(self, model: str, paused: bool) -> None:
+        self.clocks.set_paused(model, paused)

@@ -165,6 +165,7 @@ class StartOutcome(Enum):
     ADMITTED = "admitted"
     WAIT_STALENESS = "wait_staleness"  # K2
     WAIT_CUT = "wait_cut"  # X1: starts are stopped; `highest` says how far a catch-up start may reach
+    WAIT_PAUSED = "wait_paused"  # an operator has stopped training: only what a cut must catch up with may start
     FENCED = "fenced"  # join again, rewind
 
 

@@ -46,6 +46,8 @@ class Metrics:
         self.starts = Gauge("everspun_starts", "starts asked of this clock holder, by answer", ["outcome"], registry=r)
         self.learners = Gauge("everspun_learners", "learners by state", ["model", "state"], registry=r)
         self.clock = Gauge("everspun_clock", "clocks of a model", ["model", "which"], registry=r)
+        self.bound = Gauge("everspun_staleness_bound", "the bound s in force; -1 = unbounded", ["model"], registry=r)
+        self.paused = Gauge("everspun_training_paused", "1 while an operator pauses training", ["model"], registry=r)
         self.expelled = Gauge("everspun_learners_expelled", "learners whose lease ran out in this era", registry=r)
         self.unconfirmed = Gauge("everspun_shards_unconfirmed", "shards without the present allow list", registry=r)
         self._data_time_ms = 0
@@ -94,6 +96,8 @@ class Metrics:
                 self.learners.labels(name, state).set(count)
             self.clock.labels(name, "minimum").set(model.minimum())
             self.clock.labels(name, "highest").set(model.highest)
+            self.bound.labels(name).set(model.staleness)
+            self.paused.labels(name).set(model.paused)
             if model.holding(now_ms) is not None:
                 self.waits("cut")
 

@@ -117,4 +117,9 @@ class ClockPort(Protocol):
 
     def release(self, model: str, cut: str) -> None: ...
 
-    def set_staleness(self, model: str, staleness: int) -> None: ...
+    def set_staleness(self, model: str, staleness: int) -> None:
+        """The bound from the next start on, also after a restart of the clock holder; -1 = unbounded."""
+
+    def set_paused(self, model: str, paused: bool) -> None:
+        """Stop starts until further notice, also after a restart of the clock holder. Cuts go on: what a shard lacks
+        of another's progress may still be started."""

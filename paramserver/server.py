@@ -9,7 +9,7 @@ import hmac
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from paramserver.clocks import Clocks
 from paramserver.config import ParamServerConfig
 from paramserver.messages import Epoch
 from paramserver.metrics import Metrics
+from paramserver.orders import Orders
 from paramserver.ports import PartInfo, Refused
 from paramserver.shard import Shard
 from paramserver.staging import StageFull, StageIncomplete, Staging
@@ -143,10 +144,17 @@ class ShardService:
 
 
 class ClockService:
-    """`everspun.Clock` over the clock core. `changed` is called after what may have changed the allow list."""
+    """`everspun.Clock` over the clock core. `changed` is called after what may have changed the allow list; `keep`
+    writes down what an operator ordered, before it is acknowledged."""
 
-    def __init__(self, clocks: Clocks, now_ms: Callable[[], int], changed: Callable[[], None]) -> None:
-        self.clocks, self.now_ms, self.changed = clocks, now_ms, changed
+    def __init__(
+        self,
+        clocks: Clocks,
+        now_ms: Callable[[], int],
+        changed: Callable[[], None],
+        keep: Callable[[Mapping[str, Orders]], None] | None = None,
+    ) -> None:
+        self.clocks, self.now_ms, self.changed, self._keep = clocks, now_ms, changed, keep
         self.lock = threading.Lock()
 
     def join(self, message: wire.MemberRequest) -> wire.JoinReply:
@@ -188,7 +196,18 @@ class ClockService:
     def set_staleness(self, message: wire.MemberRequest) -> wire.Number:
         with self.lock:
             self.clocks.set_staleness(message.model, message.value)
+            self._keep_orders()
         return _number(1)
+
+    def set_paused(self, message: wire.MemberRequest) -> wire.Number:
+        with self.lock:
+            self.clocks.set_paused(message.model, bool(message.value))
+            self._keep_orders()
+        return _number(1)
+
+    def _keep_orders(self) -> None:
+        if self._keep is not None:
+            self._keep(self.clocks.orders)
 
 
 class Server:

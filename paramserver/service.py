@@ -26,7 +26,7 @@ from paramserver.server import ClockService, Server, ShardService
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.state import Snapshot
-from paramserver.store import write_durably
+from paramserver.store import StateDir, write_durably
 from paramserver.warmup import warm_up
 
 log = logging.getLogger(__name__)
@@ -53,10 +53,12 @@ def run(
     stop: threading.Event,
     restored: Sequence[Restored] = (),
     slot_map: SlotMap | None = None,
+    state: StateDir | None = None,
 ) -> None:
     """Serve shard `index` of `shards` until `stop` is set, then drain.
 
-    `incarnation` comes from `StateDir.next_incarnation` of a folder that the caller holds. Writes
+    `incarnation` comes from `StateDir.next_incarnation` of a folder that the caller holds; `state` is that folder,
+    where the clock holder keeps what operators ordered. Writes
     `<run_dir>/roles/shard-<index>.json` once calls are taken. Raises what makes serving impossible: an address in
     use, parts that do not fit, a bad token file.
     """
@@ -68,7 +70,7 @@ def run(
     metrics = Metrics()
     metrics.incarnation.set(incarnation)
     service = ShardService(shard, config, metrics)
-    holder = ClockHolder(config, service, shards, run_dir) if slot_map.owner[0] == index else None
+    holder = ClockHolder(config, service, shards, run_dir, state=state) if slot_map.owner[0] == index else None
     Path(run_dir).mkdir(parents=True, exist_ok=True)
     server = Server(service, holder.service if holder else None, config.listen(index, run_dir))
     server.start()
@@ -120,11 +122,14 @@ class ClockHolder:
         shards: int,
         run_dir: str,
         now_ms: Callable[[], int] = monotonic_ms,
+        state: StateDir | None = None,
     ) -> None:
         self.config, self.own, self.now_ms = config, own, now_ms
         clocks = Clocks(own.shard.incarnation, shards, config.staleness, config.lease_ms, config.stated_max_ms)
         self._wakes = [threading.Event() for _ in range(shards)]
-        self.service = ClockService(clocks, now_ms, self._wake)
+        if state is not None:
+            clocks.obey(state.orders())
+        self.service = ClockService(clocks, now_ms, self._wake, None if state is None else state.keep_orders)
         self._stopped = threading.Event()
         self._clients = {
             shard: ShardClient(config.address(shard, run_dir), config)

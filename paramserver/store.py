@@ -2,12 +2,13 @@
 
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
 import fsspec
 
+from paramserver.orders import Orders, decode_orders, encode_orders
 from paramserver.partfile import decode_part, part_name, part_pieces, pieces_info
 from paramserver.ports import PartInfo
 from paramserver.state import Snapshot
@@ -45,6 +46,20 @@ class StateDir:
         incarnation = int(text) + 1
         write_durably(path, [str(incarnation).encode()])
         return incarnation
+
+    def orders(self) -> dict[str, Orders]:
+        """What operators have ordered of the clock holder in this folder. Raises ValueError, naming the file."""
+        path = self.path / "orders.json"
+        try:
+            return decode_orders(path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}; remove it to train as configured") from error
+
+    def keep_orders(self, orders: Mapping[str, Orders]) -> None:
+        """Durable once it returns."""
+        write_durably(self.path / "orders.json", [encode_orders(orders)])
 
     def close(self) -> None:
         self._lock.close()

@@ -313,6 +313,36 @@ def test_what_cannot_be_is_refused():
         d.clocks.confirm(1, 1, 7, 1)
 
 
+def test_a_paused_learner_keeps_its_lease_and_holds_nobody_back():
+    d = Driver(staleness=0, lease_ms=1_000)
+    a, b = d.join("a"), d.join("b")
+    assert d.start(a, 0).clock == 0
+    d.clocks.set_paused("m", True)
+    assert d.ended(a, 0)
+    for _ in range(30):
+        d.now_ms += 500
+        assert d.start(a, 1).outcome is StartOutcome.WAIT_PAUSED
+        assert d.start(b, 100).outcome is StartOutcome.WAIT_PAUSED
+        d.clocks.tick(d.now_ms)
+    d.clocks.set_paused("m", False)
+    assert d.start(a, 1).outcome is ADMITTED  # b, which never started, counts as parked
+    assert d.start(b, 100).outcome is ADMITTED
+
+
+def test_what_an_operator_ordered_outlives_the_clock_holder():
+    d = Driver(staleness=2)
+    d.clocks.set_paused("m", True)
+    d.clocks.set_staleness("m", 0)
+    again = Driver(staleness=2)
+    again.clocks.obey(d.clocks.orders)
+    a = again.join("a")
+    assert again.clocks.join("m", "b", 0).staleness == 0
+    assert again.start(a, 0).outcome is StartOutcome.WAIT_PAUSED
+    reconfigured = Driver(staleness=5)
+    reconfigured.clocks.obey(d.clocks.orders)
+    assert reconfigured.clocks.join("m", "a", 0).staleness == 5  # the config has been changed since
+
+
 class Ssp(RuleBasedStateMachine):
     """Learners, shards and a clock holder with every message free to be late, repeated or lost.
 

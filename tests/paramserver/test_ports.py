@@ -320,3 +320,20 @@ def test_a_list_for_another_incarnation_is_not_adopted(ports: Ports):
     assert ports.shards[1].push(a_push(epoch, 1)).outcome is Outcome.APPLIED
     assert ports.shards[1].allow(99, 1, [], incarnation=1) == 1
     assert ports.shards[1].push(a_push(epoch, 1, start=10, end=20)).outcome is Outcome.FENCED
+
+
+def test_paused_training_starts_nothing_but_what_a_cut_lacks(ports: Ports):
+    ports.begin()
+    epoch = ports.join("a").epoch
+    ports.clock.set_paused("clicks", True)
+    asked = StartRequest("clicks", epoch, "label/0", 0, 10)
+    assert ports.clock.start(asked).outcome is StartOutcome.WAIT_PAUSED
+    assert ports.clock.hold("clicks", "c1", 60_000, {"label/0": 10})
+    admitted = ports.clock.start(asked)
+    assert admitted.outcome is StartOutcome.ADMITTED
+    assert ports.clock.start(StartRequest("clicks", epoch, "label/0", 10, 20)).outcome is StartOutcome.WAIT_CUT
+    assert ports.clock.ended("clicks", epoch, admitted.clock)
+    ports.clock.release("clicks", "c1")
+    assert ports.clock.start(StartRequest("clicks", epoch, "label/0", 10, 20)).outcome is StartOutcome.WAIT_PAUSED
+    ports.clock.set_paused("clicks", False)
+    assert ports.clock.start(StartRequest("clicks", epoch, "label/0", 10, 20)).outcome is StartOutcome.ADMITTED

@@ -1,0 +1,38 @@
+"""What an operator has ordered of a model's training: it outlives the clock holder, who writes it down (shell: store).
+
+{"clicks": {"paused": true, "staleness": 0, "configured": 2}}
+"""
+
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Orders(NamedTuple):
+    """`staleness` stands in for the `configured` bound, and is void once another one is configured; None = as
+    configured."""
+
+    paused: bool = False
+    staleness: int | None = None
+    configured: int | None = None
+
+    def bound(self, configured: int) -> int:
+        """The staleness bound in force when the config says `configured`."""
+        return configured if self.staleness is None or self.configured != configured else self.staleness
+
+
+def encode_orders(orders: Mapping[str, Orders]) -> bytes:
+    return json.dumps({model: said._asdict() for model, said in orders.items()}, sort_keys=True).encode()
+
+
+def decode_orders(data: bytes) -> dict[str, Orders]:
+    """Raises ValueError for anything else than `encode_orders` writes."""
+    try:
+        orders = {str(model): Orders(**said) for model, said in json.loads(data).items()}
+    except (AttributeError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"orders of an operator: {data[:200]!r} cannot be read ({error})") from error
+    for model, said in orders.items():
+        numbers = [n for n in (said.staleness, said.configured) if n is not None]
+        if type(said.paused) is not bool or any(type(n) is not int or n < -1 for n in numbers):
+            raise ValueError(f"orders of an operator: model {model!r} has {said}")
+    return orders
