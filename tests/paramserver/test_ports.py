@@ -26,7 +26,7 @@ from paramserver.messages import (
     TableSpec,
 )
 from paramserver.partfile import decode_part
-from paramserver.ports import ClockPort, JoinReply, Refused, ShardPort
+from paramserver.ports import ClockPort, JoinReply, Refused, ShardPort, Unreachable
 from paramserver.service import run
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
@@ -80,6 +80,17 @@ def local_ports(tmp_path: Path) -> Iterator[Ports]:
     yield Ports(dict(shards), clock, str(tmp_path), files.__getitem__)
 
 
+def wait_for(shard: ShardPort) -> None:
+    """A server answers once its kernels are loaded, which the first one may have to compile."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            shard.progress("clicks")
+            return
+        except Unreachable:
+            assert time.monotonic() < deadline, "a shard did not come up"
+
+
 def grpc_ports(tmp_path: Path) -> Iterator[Ports]:
     config = ParamServerConfig(staleness=1, allow_ms=20)
     stop = threading.Event()
@@ -88,6 +99,8 @@ def grpc_ports(tmp_path: Path) -> Iterator[Ports]:
     for thread in threads:
         thread.start()
     shards, clock = connect(config, run_dir, SHARDS)
+    for shard in shards.values():
+        wait_for(shard)
     yield Ports(dict(shards), clock, str(tmp_path / "cut"), lambda url: Path(url).read_bytes())
     stop.set()
     for client in (*shards.values(), clock):
