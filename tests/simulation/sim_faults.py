@@ -18,7 +18,7 @@ ROLES = ("labeler", "fraud filter", "learner", "shard", "clock holder", "checkpo
 POINTS = {
     "labeler": ("append",),
     "fraud filter": ("rows", "verdict", "commit"),
-    "learner": ("pushed",),
+    "learner": ("pulled", "pushed"),
     "shard": ("pushed", "mark", "part"),
     "clock holder": ("pushed", "mark", "part", "held"),
     "checkpointer": ("held", "part", "manifest", "complete"),
@@ -36,12 +36,13 @@ class Fault:
     by_ms: int  # of a clock jump
     point: str = ""  # strikes the process that passes this point ...
     passes: int = 0  # ... for the so many-th time after `at_ms`
+    apart: bool = False  # and meanwhile the clock holder does not reach the other shards
 
 
 TRAPS_A_SEED = 3
 
 
-def plan(seed: int, count: int, span_ms: int, fraud: bool) -> list[Fault]:
+def plan(seed: int, count: int, span_ms: int, fraud: bool, mixed: bool) -> list[Fault]:
     rng = random.Random(f"faults/{seed}")
     faults = []
     for k in range(count):
@@ -65,6 +66,14 @@ def plan(seed: int, count: int, span_ms: int, fraud: bool) -> list[Fault]:
                 passes=passes,
             )
         )
+    if seed % 4 < 2:  # a learner is expelled in the midst of a batch, and a shard does not hear of it
+        at = rng.randrange(span_ms // 6, span_ms * 2 // 3)
+        for_ms = rng.randrange(4000, 7000)
+        faults.append(Fault(at, "sleep", "learner", 0, for_ms, 0, "pulled", rng.choice((1, 2, 3)), True))
+    if mixed:  # writers of different ranges must follow each other while appends of the one before are under way
+        for _ in range(6):
+            kind = rng.choice(("sleep", "partition", "restart", "lost ack"))
+            faults.append(Fault(rng.randrange(span_ms), kind, "labeler", rng.randrange(2), rng.randrange(2000, 6000), 0))
     return sorted(faults, key=lambda f: f.at_ms)
 
 
@@ -123,6 +132,11 @@ class Faults:
 
     def _sleep(self, target: Process, fault: Fault) -> None:
         target.sleep(max(3000, fault.for_ms))
+        if fault.apart:
+            for holder in self.targets("clock holder"):
+                others = frozenset(shard.name for shard in self.targets("shard"))
+                until = self.world.time.now_ms + fault.for_ms + 2000
+                holder.weather.append(Weather(until_ms=until, cut_from=others, name="apart"))
 
     def _clock_jump(self, target: Process, fault: Fault) -> None:
         target.clock_offset_ms = fault.by_ms

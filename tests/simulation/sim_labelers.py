@@ -1,5 +1,7 @@
 """A labeler process: the labeler's own `Labelling` and `Head` over the simulated log, turned as its service turns them."""
 
+from dataclasses import replace
+
 from sim_client import Client
 from sim_log import Broker
 from sim_network import Process, World
@@ -22,6 +24,8 @@ class LabelerNode(Process):
     def __init__(self, world: World, index: int, scenario: Scenario, broker: Broker) -> None:
         super().__init__(world, f"labeler-{index}")
         self.scenario, self.config, self.broker = scenario, scenario.stream, broker
+        if scenario.mixed and index:
+            self.config = replace(self.config, batch_rows_max=5, flush_ms=1000)
         self.settings = LabelerConfig(
             await_verdicts=scenario.fraud,
             fold_records_max=scenario.fold_records_max,

@@ -128,6 +128,7 @@ class LearnerNode(Process):
         elif isinstance(it, do.Resume):
             self.paused.discard(it.partition)
         elif isinstance(it, do.Compute):
+            self.reach("pulled")
             took = self.world.rng.choice((1, 5, 40))
             self.after(
                 took, lambda: self.event(events.Computed(it.clock, it.start, it.end, (it.start, it.end, it.batch)))

@@ -39,6 +39,7 @@ class Scenario:
     cuts: int
     fold_records_max: int  # records of `examples` that a labeler reads back to find its end
     begin: dict[str, int]  # where the model begins on each chain (S5): often not where a batch does
+    mixed: bool  # whether the labelers cut batches differently, as in the midst of a change of configuration
     forged: bool  # whether a record that dangles is put into `examples`
     faultless: bool = False
 
@@ -51,7 +52,7 @@ class Scenario:
         return (
             f"{'replayed' if self.replayed else 'live'} s={'inf' if self.staleness < 0 else self.staleness} "
             f"fraud={'on' if self.fraud else 'off'} keep_step={'on' if self.keep_step else 'off'} window={s.window_ms} "
-            f"flush={s.flush_ms} rows={s.batch_rows_max} heartbeat={s.heartbeat_ms} impressions={self.impressions}"
+            f"mixed={'on' if self.mixed else 'off'} flush={s.flush_ms} rows={s.batch_rows_max} heartbeat={s.heartbeat_ms} impressions={self.impressions}"
         )
 
 
@@ -93,6 +94,7 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
         fold_records_max=(8, 2000)[seed % 3 > 0],
         # Who reads back only a tail believes its largest end (C2), so nothing may dangle there.
         forged=seed % 3 > 1,
+        mixed=seed % 7 == 6,
         # A barrier that stands below a model's beginning is none of its barriers, and would never be lifted (E3).
         begin={f"label/{p}": 0 if keep_step else middle[p] for p in range(PARTITIONS)},
         faultless=faultless,

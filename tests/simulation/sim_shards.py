@@ -109,10 +109,14 @@ class ShardNode(Process):
         return reply
 
     def push(self, request: PushRequest, clock: int) -> PushReply:
-        reply = self.core.push(request)
-        self.watch.pushed(self.index, request, clock, reply)
+        reply = self.take(request)
+        told = self.core.era is not None and self.core.era >= request.epoch.era
+        self.watch.pushed(self.index, request, clock, reply, told)
         self.reach("pushed")
         return reply
+
+    def take(self, request: PushRequest) -> PushReply:
+        return self.core.push(request)
 
     def mark(self, cut: str, vector: dict[str, int]) -> MarkReply | Exception:
         self.reach("mark")

@@ -232,7 +232,7 @@ class Site(Process):
     def boot(self) -> None:
         span = self.scenario.span_ms / self.scenario.speed
         if self.scenario.fraud:
-            for n in range(4):
+            for n in range(7):
                 at = self.began_ms + int(span * self.rng.uniform(0.1, 0.9))
                 self.world.time.at(at, lambda n=n: self._rule(f"operator-{n}"))
         if self.scenario.forged:
@@ -263,7 +263,8 @@ class Site(Process):
         passed = (self.world.time.now_ms - self.began_ms) * self.scenario.speed
         now = self.zero_ms + int(passed)
         vendor = f"vendor-{rng.randrange(VENDORS)}"
-        from_ms = now - rng.randrange(0, 15000)
+        wait_ms = self.scenario.stream.wait_ms
+        from_ms = now - rng.choice((rng.randrange(15000), wait_ms + rng.randrange(-2000, 4000)))
         to_ms = from_ms + rng.randrange(1000, self.scenario.stream.verdict_max_ms)
         decision = rng.choice(("reject", "withhold", "withhold", "allow"))
         verdict = Verdict(id, "operator", decision, None, vendor, from_ms, to_ms, "a person says so")
@@ -282,6 +283,10 @@ class Site(Process):
             headers = (*beyond.to_headers(), ("forged", b"1"))
             value = records[-1].value
             self.broker.land(Message(self.scenario.stream.examples, p, None, value, headers), self.name)
+            for process in list(self.world.processes.values()):
+                if process.role == "learner":  # the next ones begin to read just there
+                    process.after(600, process.crash)
+                    self.after(700, process.start)
 
     # --- replay: history's own time, in order, with heartbeats ---
 

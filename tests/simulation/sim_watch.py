@@ -34,8 +34,9 @@ class Folded:
     records: list[tuple[int, BatchHeader, Record]] = field(default_factory=list)  # E before it, header, record
     positions: list[int] = field(default_factory=list)
     sums: list[int] = field(default_factory=lambda: [0])
-    first_bytes: dict[tuple[int, int, int], Record] = field(default_factory=dict)
+    first_bytes: dict[tuple[int, int, int, str], Record] = field(default_factory=dict)
     repeats: int = 0
+    trimmed: int = 0
     event_time_max_ms: int = 0
 
     def hash_between(self, start: int, end: int) -> tuple[int, int]:
@@ -46,7 +47,7 @@ class Folded:
     def add(self, header: BatchHeader, record: Record) -> None:
         if header.start > self.end:
             raise Violation("I2", f"{header.chain} [{header.start}, {header.end}) dangles above {self.end} (C5)")
-        same = self.first_bytes.setdefault((header.start, header.end, header.barrier), record)
+        same = self.first_bytes.setdefault((header.start, header.end, header.barrier, header.config_hash), record)
         if (same.value, same.headers) != (record.value, record.headers):
             a, b = BatchHeader.from_headers(same.headers), header
             odd = {f: (getattr(a, f), getattr(b, f)) for f in a.__dataclass_fields__ if getattr(a, f) != getattr(b, f)}
@@ -54,6 +55,7 @@ class Folded:
                 "I7", f"{header.chain} [{header.start}, {header.end}) written twice differs: {odd or 'rows'}"
             )
         if header.start <= self.end < header.end:
+            self.trimmed += header.start < self.end
             self._extend(header, record)
         elif header.start == header.end == self.end and header.barrier > self.barrier:
             self.barrier = header.barrier
@@ -133,13 +135,20 @@ class Watch:
         if reply.version < stand.acknowledged.get(epoch, 0):
             raise Violation("I4", f"{epoch} does not see its own update on shard {shard}")
 
-    def pushed(self, shard: int, request: PushRequest, clock: int, reply: PushReply) -> None:
-        """A push was performed; `clock` is the stamp of its batch (I3, I4)."""
+    def pushed(self, shard: int, request: PushRequest, clock: int, reply: PushReply, told: bool) -> None:
+        """A push was performed; `clock` is the stamp of its batch (I3, I4), `told` whether the shard knows its era."""
         self.count(f"push {reply.outcome.value}")
+        if reply.outcome is Outcome.OVERLAP:
+            # Everyone folds the log the same way, and no shard is ever left within a range that another one passed.
+            raise Violation("C2", f"shard {shard} is pushed {request.chain} [{request.start}, {request.end}): not trimmed")
+        stand = self.stands[shard, reply.incarnation]
+        at = stand.ends.get(request.chain, -1)
+        if reply.outcome is Outcome.DUPLICATE and request.end > at:
+            raise Violation("I3", f"shard {shard} says it has {request.chain} up to {request.end}, and stands at {at}")
+        if reply.outcome is Outcome.NO_ERA and told:
+            raise Violation("X1", f"shard {shard} was told its era, and takes no push")
         if reply.outcome not in (Outcome.APPLIED, Outcome.PARTLY_APPLIED):
             return
-        stand = self.stands[shard, reply.incarnation]
-        at = stand.ends[request.chain]
         where = f"shard {shard}.{reply.incarnation} applied {request.chain} [{request.start}, {request.end})"
         if request.start != at:
             raise Violation("I3", f"{where} while it stood at {at}")

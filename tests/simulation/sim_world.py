@@ -38,7 +38,7 @@ class Simulation:
         self.scenario = s = scenario
         self.world = World(s.seed, loud)
         self.watch = Watch(s)
-        self.broker = Broker(self.world, slow_append=0.0 if s.faultless else 0.004)
+        self.broker = Broker(self.world, slow_append=0.0 if s.faultless else 0.05 if s.mixed else 0.004)
         self.broker.groups[LABELERS_GROUP] = Group(s.stream.partitions, SESSION_MS)
         self.broker.groups[LEARNERS_GROUP] = Group(s.stream.partitions, SESSION_MS)
         self.broker.landed.append(self.watch.landed)
@@ -58,7 +58,7 @@ class Simulation:
         for i in range(LEARNERS):
             self.world.add(LearnerNode(self.world, i, s, self.broker, self.watch))
         self.world.add(self.site)
-        self.faults = Faults(self.world, [] if s.faultless else plan(s.seed, s.faults, self.busy_ms, s.fraud))
+        self.faults = Faults(self.world, [] if s.faultless else plan(s.seed, s.faults, self.busy_ms, s.fraud, s.mixed))
         self.barrier = 0
         self.classes: Counter[str] = Counter()
         self.rest_ms = 0
@@ -97,9 +97,13 @@ class Simulation:
             check_sent(self.broker, self.scenario, true, self.site.plan.good)
         labeler = self.world.processes["labeler-0"]
         assert isinstance(labeler, LabelerNode)
-        p = self.scenario.seed % self.scenario.stream.partitions
-        check_reread(self.broker, self.scenario, self.watch, p, labeler.settings)
+        if not self.scenario.mixed:
+            p = self.scenario.seed % self.scenario.stream.partitions
+            check_reread(self.broker, self.scenario, self.watch, p, labeler.settings)
         self.check_shards()
+        for folded in self.watch.folded.values():
+            self.watch.counts["repeats"] = self.watch.counts.get("repeats", 0) + folded.repeats
+            self.watch.counts["trimmed"] = self.watch.counts.get("trimmed", 0) + folded.trimmed
         return self
 
     def come_to_rest(self) -> None:

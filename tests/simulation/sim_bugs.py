@@ -1,0 +1,419 @@
+"""Planted bugs: each a small patch of one method, that the simulator must catch within 100 seeds.
+
+A bug's name is that of the list at the end of the protocol. `seed` is one that was seen to catch it, tried first.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+import sim_learners
+from sim_fraud import FraudNode
+from sim_labelers import LabelerNode
+from sim_shards import ShardNode
+from sim_site import Site
+
+from checkpointer.driver import Driver
+from labeler.fraud import FraudFilter
+from labeler.head import Head
+from labeler.heartbeats import Heartbeats
+from labeler.labelling import Labelling
+from labeler.outbox import Outbox
+from labeler.resume import ResumePoint
+from labeler.verdict_book import VerdictBook
+from learners.pacing import Pacer
+from learners.position import Position
+from learners.starts import Starts
+from paramserver import shard as shard_module
+from paramserver.clocks import Clocks, ModelClocks
+from paramserver.messages import MarkReply, Outcome, PushReply
+from paramserver.shard import Shard
+from stream import arrival as arrival_module
+from stream.chain import Chain, Fold
+from stream.record import offset_of
+
+Patch = AbstractContextManager[Any]
+
+
+@dataclass(frozen=True)
+class Bug:
+    name: str
+    what: str  # is done wrong
+    plant: Callable[[], list[Patch]]
+    seed: int = 0
+    first: int = 0  # seeds below are of no use to it ...
+    step: int = 1  # ... and only each so many-th is
+
+    def planted(self) -> ExitStack:
+        stack = ExitStack()
+        for one in self.plant():
+            stack.enter_context(one)
+        return stack
+
+
+BUGS: list[Bug] = []
+
+
+def bug(name: str, what: str, **where: int) -> Callable[[Callable[[], list[Patch]]], Callable[[], list[Patch]]]:
+    def register(plant: Callable[[], list[Patch]]) -> Callable[[], list[Patch]]:
+        BUGS.append(Bug(name, what, plant, **where))
+        return plant
+
+    return register
+
+
+# --- chains and resume points -----------------------------------------------------------------------------------
+
+
+@bug("no trim", "rows below the chain's end are learned with the record that reaches over it (C2)")
+def no_trim() -> list[Patch]:
+    fold = Chain.fold
+
+    def bad(self: Chain, start: int, end: int, barrier: int | None = None) -> tuple[Fold, int]:
+        return fold(self, start, end, barrier)[0], start
+
+    return [patch.object(Chain, "fold", bad)]
+
+
+@bug("overlap taken for duplicate", "a push that reaches over the shard's end is answered as already applied (S1)")
+def overlap_as_duplicate() -> list[Patch]:
+    """Readers that trim never send such a push, so the one who sends it is broken too."""
+    judge = shard_module.judge
+
+    def bad(end: int, barrier: int, request: Any) -> Outcome:
+        found = judge(end, barrier, request)
+        return Outcome.DUPLICATE if found is Outcome.OVERLAP else found
+
+    return [patch.object(shard_module, "judge", bad), *no_trim()]
+
+
+@bug("ids not re-read after a restart", "the resumed reader begins at the end, and knows no ids before it (L2)")
+def ids_not_reread() -> list[Patch]:
+    return [patch.object(ResumePoint, "impressions_offset", property(lambda self: offset_of(self.start)))]
+
+
+def _resume_without(**lost: Any) -> list[Patch]:
+    after = ResumePoint.after.__func__  # type: ignore[attr-defined]
+
+    def bad(cls: type[ResumePoint], header: Any, barrier: int) -> ResumePoint:
+        return replace(after(cls, header, barrier), **lost)
+
+    return [patch.object(ResumePoint, "after", classmethod(bad))]
+
+
+@bug("arrival maximum lost on restart", "a resumed reader takes the next stamp as it is (T1, C4)")
+def arrival_lost() -> list[Patch]:
+    return _resume_without(ids_arrival_max_ms=0, clicks_arrival_max_ms=0)
+
+
+@bug("resume point without watermarks", "a resumed labeler knows no watermark but those it reads (C4)")
+def no_watermarks() -> list[Patch]:
+    return _resume_without(watermarks={})
+
+
+@bug("dangling record accepted", "a record above the chain's end becomes its end (C2)")
+def dangling_accepted() -> list[Patch]:
+    judge = Chain.judge
+
+    def bad(self: Chain, start: int, end: int, barrier: int | None = None) -> Fold:
+        found = judge(self, start, end, barrier)
+        return Fold.EXTENDS if found is Fold.DANGLES else found
+
+    return [patch.object(Chain, "judge", bad)]
+
+
+@bug("chain goes on after a failed send", "the next batch is sent though the one before is in doubt (C5)")
+def goes_on_after_failure() -> list[Patch]:
+    def bad(self: Labelling, now_ms: int) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = self._log.writer()
+        for line in self.lines.values():
+            line.outbox._before = line.outbox._sent = None
+            if line.outbox._queue:
+                line.outbox._queue.popleft()
+
+    return [patch.object(Labelling, "_forget", bad)]
+
+
+@bug("side records after the range", "a range is written without waiting for what it counts (C6)")
+def side_records_late() -> list[Patch]:
+    put = Outbox.put
+
+    def bad(self: Any, outgoing: Any) -> None:
+        put(self, replace(outgoing, before=()))
+
+    return [patch.object(Outbox, "put", bad)]
+
+
+# --- time -------------------------------------------------------------------------------------------------------
+
+
+@bug("heartbeat 'now' on a replay", "a labeler writes heartbeats of its own clock into history (T2)", first=1, step=2)
+def heartbeat_now() -> list[Patch]:
+    made = Head.__init__
+
+    def bad(self: Head, stream: Any, *rest: Any) -> None:
+        made(self, stream, *rest)
+        self._heartbeats = Heartbeats(replace(stream, replayed=False))
+
+    return [patch.object(Head, "__init__", bad)]
+
+
+@bug("silent partition without heartbeat", "only partitions where somebody is about get heartbeats (T2)", step=2)
+def silent_partition() -> list[Patch]:
+    due = Heartbeats.due
+
+    def bad(self: Heartbeats, partitions: Any, now_ms: int) -> Any:
+        return [at for at in due(self, partitions, now_ms) if at.topic == "impressions"]
+
+    return [patch.object(Heartbeats, "due", bad)]
+
+
+@bug("last heartbeat too early", "the replay ends when its events do (T2)", first=1, step=2)
+def last_heartbeat_early() -> list[Patch]:
+    replay = Site._replay
+
+    def bad(self: Site) -> None:
+        replay(self)
+        self.last_ms = self.steps[-1][0] + 1
+
+    return [patch.object(Site, "_replay", bad)]
+
+
+@bug("jump quarantined for ever", "no heartbeat can confirm a stamp that jumped (T3)")
+def jump_for_ever() -> list[Patch]:
+    clock = arrival_module._heartbeat_clock
+
+    def bad(record: Any) -> int | None:
+        return None if clock(record) is None else 0
+
+    return [patch.object(arrival_module, "_heartbeat_clock", bad)]
+
+
+# --- fraud ------------------------------------------------------------------------------------------------------
+
+
+@bug("verdict counted by reading time instead of position", "whatever was read by then applies (L3)")
+def verdict_by_reading_time() -> list[Patch]:
+    heard = VerdictBook._on_verdict
+
+    def bad(self: VerdictBook, said: Any, offset: int) -> None:
+        before = len(self._held)
+        heard(self, said, offset)
+        if len(self._held) > before:
+            self._held[-1] = replace(self._held[-1], low_ms=0)
+
+    return [patch.object(VerdictBook, "_on_verdict", bad)]
+
+
+@bug("watermark sent before its verdicts", "the watermark goes out first (F1)")
+def watermark_first() -> list[Patch]:
+    def bad(self: FraudNode, step: Any) -> None:
+        self.send(list(step.watermarks), lambda: self.send(list(step.verdicts), lambda: self.said(step)))
+
+    return [patch.object(FraudNode, "say", bad)]
+
+
+@bug("verdict lost between table and send", "the fold position is written before the verdicts are (F2)")
+def verdict_lost() -> list[Patch]:
+    say, said = FraudNode.say, FraudNode.said
+
+    def bad(self: FraudNode, step: Any) -> None:
+        said(self, step)
+        self.busy = True
+        say(self, step)
+
+    def nothing(self: FraudNode, step: Any) -> None:
+        self.busy = False
+
+    return [patch.object(FraudNode, "say", bad), patch.object(FraudNode, "said", nothing)]
+
+
+@bug("table counts a repeat", "a row does not look at what it has counted already (F2)")
+def counts_a_repeat() -> list[Patch]:
+    add = FraudFilter._add
+
+    def bad(self: FraudFilter, rows: Any, key: str, signal: Any, *rest: Any) -> Any:
+        row = rows[key]
+        row.ends.pop(signal.input, None)
+        rows.changed(key, row)
+        return add(self, rows, key, signal, *rest)
+
+    return [patch.object(FraudFilter, "_add", bad)]
+
+
+@bug("counting reader bound by the head of the line", "clicks are counted only as far as labels have read them (L5)")
+def counting_bound() -> list[Patch]:
+    count = LabelerNode.count
+
+    def bad(self: LabelerNode) -> None:
+        reader = self.head._reader
+        held = {}
+        if reader is not None:
+            for at in [at for at in reader._positions if at.topic == self.config.clicks]:
+                line = self.labelling.lines.get(at.partition)
+                if line is None or not line.core.wants_clicks():
+                    held[at] = reader._positions.pop(at)
+        count(self)
+        if reader is self.head._reader and reader is not None:
+            reader._positions.update({at: offset for at, offset in held.items() if at in self.head.counts})
+
+    return [patch.object(LabelerNode, "count", bad)]
+
+
+# --- shards and clocks ------------------------------------------------------------------------------------------
+
+
+@bug("push applied twice after a lost acknowledgement", "a push that is sent again is applied again (S1)")
+def push_twice() -> list[Patch]:
+    judge = shard_module.judge
+
+    def bad(end: int, barrier: int, request: Any) -> Outcome:
+        found = judge(end, barrier, request)
+        again = found is Outcome.DUPLICATE and request.end == end and request.start < end
+        return Outcome.APPLIED if again else found
+
+    return [patch.object(shard_module, "judge", bad)]
+
+
+@bug("clock not raised on unpark", "a learner that comes back goes on at its own old clock (K3)")
+def clock_not_raised() -> list[Patch]:
+    admit = Clocks._admit
+
+    def bad(self: Clocks, model: Any, member: Any, *rest: Any) -> Any:
+        member.parked = False
+        return admit(self, model, member, *rest)
+
+    return [patch.object(Clocks, "_admit", bad)]
+
+
+@bug("expel before fence", "an expelled learner leaves the minimum before every shard has fenced it (K3)")
+def expel_before_fence() -> list[Patch]:
+    def bad(self: ModelClocks) -> int:
+        active = (m.acknowledged for m in self.members.values() if not m.parked and m.fenced_at is None)
+        return min(active, default=self.highest)
+
+    return [patch.object(ModelClocks, "minimum", bad)]
+
+
+@bug("two own batches in flight at s = 0", "a learner does not count itself among the active (K2)")
+def two_own_batches() -> list[Patch]:
+    def bad(self: ModelClocks, member: Any, clock: int) -> bool:
+        others = [m.acknowledged for m in self.members.values() if m is not member and not m.parked]
+        return self.staleness < 0 or min(others, default=clock) >= clock - self.staleness
+
+    def may_ask(self: Starts, outstanding: int, now_ms: int) -> bool:
+        return self.asked is None and now_ms >= self.at_ms and outstanding < 2
+
+    return [patch.object(ModelClocks, "admits", bad), patch.object(Starts, "may_ask", may_ask)]
+
+
+@bug("incarnations remembered per learner", "pushes name the newest incarnation seen, not that of the position (S2)")
+def incarnations_per_learner() -> list[Patch]:
+    def saw(self: Pacer, shard: int, incarnation: int) -> None:
+        self._survey.saw(shard, incarnation)
+        for position in self.positions.values():
+            if position is not None:
+                position.incarnations[shard] = max(incarnation, position.incarnations[shard])
+        for flight in self.flights.values():
+            flight.incarnations[shard] = max(incarnation, flight.incarnations[shard])
+
+    push_told = Pacer._told_push
+
+    def told(self: Pacer, call: Any, reply: PushReply) -> None:
+        wrong = reply.outcome in (Outcome.WRONG_INCARNATION, Outcome.GAP)
+        if wrong and call.clock in self.flights:
+            self._saw(call.shard, reply.incarnation)
+            self._push_again(call._replace(incarnation=reply.incarnation))
+        else:
+            push_told(self, call, reply)
+
+    return [patch.object(Pacer, "_saw", saw), patch.object(Pacer, "_told_push", told)]
+
+
+@bug("batch of a rewound learner never ended", "an abandoned batch is left to the clock (K1)")
+def never_ended() -> list[Patch]:
+    end = Pacer._end
+
+    def bad(self: Pacer, clock: int, abandoned: bool) -> None:
+        if not abandoned:
+            end(self, clock, abandoned)
+
+    return [patch.object(Pacer, "_end", bad)]
+
+
+@bug("clock holder restarted into an old era", "the era does not grow with the clock holder's restart (K5)")
+def old_era() -> list[Patch]:
+    made = Clocks.__init__
+
+    def bad(self: Clocks, era: int, *rest: Any, **named: Any) -> None:
+        made(self, 1, *rest, **named)
+
+    return [patch.object(Clocks, "__init__", bad)]
+
+
+@bug("fold from the first retained record", "a reader's chain begins where its log does (C2)")
+def fold_from_first() -> list[Patch]:
+    sought = Position.sought
+
+    def bad(*told: Any) -> Position:
+        position = sought(*told)
+        for chain in position.chains.values():
+            chain.end = None
+        return position
+
+    return [patch.object(Position, "sought", staticmethod(bad))]
+
+
+# --- cuts -------------------------------------------------------------------------------------------------------
+
+
+@bug("cut that holds pushes", "while starts are stopped, pushes are too (X1)")
+def cut_holds_pushes() -> list[Patch]:
+    take = ShardNode.take
+
+    def bad(self: ShardNode, request: Any) -> PushReply:
+        holder: Any = self.world.processes["shard-0"]
+        model = holder.clocks.models.get(request.model) if holder.alive else None
+        if model is not None and model.holding(holder.steady_ms()) is not None:
+            return PushReply(Outcome.NO_ERA, -1, self.core.incarnation, 1, 0)
+        return take(self, request)
+
+    return [patch.object(ShardNode, "take", bad)]
+
+
+@bug("cut without hold", "starts go on while a cut looks for a common vector (X1)")
+def cut_without_hold() -> list[Patch]:
+    call = Driver._call
+
+    def bad(self: Driver, asked: Any) -> Any:
+        return (asked, True) if type(asked).__name__ == "AskHold" else call(self, asked)
+
+    return [patch.object(Driver, "_call", bad)]
+
+
+@bug("unnamed mark", "a shard marks whatever it holds just now (X1)")
+def unnamed_mark() -> list[Patch]:
+    mark = Shard.mark
+
+    def bad(self: Shard, model: str, cut: str, vector: Any) -> MarkReply:
+        return mark(self, model, cut, self._state(model).vector)
+
+    return [patch.object(Shard, "mark", bad)]
+
+
+@bug("cut time limit held by the checkpointer", "a stop of starts ends only by the word of who asked for it (X1)")
+def hold_without_end() -> list[Patch]:
+    def bad(self: ModelClocks, now_ms: int) -> Any:
+        return None if self.hold is None or self.hold.broken else self.hold
+
+    return [patch.object(ModelClocks, "holding", bad)]
+
+
+@bug("hash that depends on boundaries", "the row hash covers how rows were batched (S7)")
+def hash_of_boundaries() -> list[Patch]:
+    right = sim_learners.row_hash_sum
+    return [patch.object(sim_learners, "row_hash_sum", lambda rows: right(rows) + 1)]

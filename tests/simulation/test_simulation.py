@@ -1,0 +1,83 @@
+"""300 seeds of the whole pipeline, and what must be true of the simulator itself."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from run import run_seed, run_seeds
+from sim_faults import KINDS, ROLES, print_table
+from sim_scenario import scenario
+from sim_world import Simulation
+
+HERE = Path(__file__).resolve().parent
+SEEDS = 300
+#: Seeds that once found something, whatever else the run draws today.
+REGRESSIONS = (3, 7, 56)
+
+
+@pytest.mark.timeout(1200)
+def test_no_invariant_breaks_whatever_fails(capsys):
+    table: Counter[tuple[str, str]] = Counter()
+    failures = []
+    seconds = 0.0
+    for result in run_seeds(range(SEEDS), jobs=min(2, os.cpu_count() or 1)):
+        table += result.table
+        seconds += result.seconds
+        if result.failure:
+            failures.append(result.failure)
+    with capsys.disabled():
+        print(f"\n{SEEDS} seeds, {seconds / SEEDS:.2f} s each; faults by role:\n{print_table(table)}")
+    assert not failures, "\n\n".join(failures)
+    empty = [(kind, role) for kind in KINDS for role in ROLES if not table[kind, role]]
+    assert not empty, f"no seed did this: {empty}"
+
+
+@pytest.mark.parametrize("seed", REGRESSIONS)
+def test_a_seed_that_once_failed(seed: int):
+    result = run_seed(seed)
+    assert not result.failure, result.failure
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_without_faults_nothing_is_written_twice(seed: int):
+    simulation = Simulation(scenario(seed, faultless=True)).run()
+    simulation.close()
+    assert not simulation.faults.table
+    assert simulation.watch.counts["cuts"] >= 2
+    assert simulation.watch.counts["repeats"] == 0
+    assert set(simulation.watch.counts) & {"push gap", "push fenced"} == set()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_seed_is_one_run_whatever_the_hash_seed(seed: int):
+    def trace(hash_seed: str) -> str:
+        command = [sys.executable, str(HERE / "run.py"), "--seed", str(seed), "--trace"]
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        lines = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        return lines.rsplit("\n", 2)[0]  # the last line has its time
+
+    assert trace("1") == trace("2")
+
+
+def test_each_seed_is_large_enough():
+    """At least 2 shards, 2 learners, 3 partitions, 2 labelers, 300 impressions, 2 checkpoints, 6 faults."""
+    simulation = Simulation(scenario(5)).run()
+    simulation.close()
+    roles = Counter(process.role for process in simulation.world.processes.values())
+    assert roles["shard"] + roles["clock holder"] >= 2
+    assert roles["learner"] >= 2
+    assert roles["labeler"] >= 2
+    assert simulation.scenario.stream.partitions >= 3
+    assert simulation.site.plan.impressions >= 300
+    assert simulation.watch.counts["cuts"] >= 2
+    assert len(simulation.faults.faults) >= 6
+
+
+def test_seeds_cover_the_switches():
+    seen = [scenario(seed) for seed in range(96)]
+    assert {s.staleness for s in seen} == {0, 1, 4, -1}
+    for switch in ("replayed", "fraud", "keep_step", "forged", "mixed"):
+        assert {getattr(s, switch) for s in seen} == {True, False}, switch
