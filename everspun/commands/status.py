@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
             print(json.dumps(_body(shot, follower.quality, broken)))
         else:
             console = shared.console()
-            console.print(follower.panel("everspun status", "limits: see [limits] of the config"))
+            console.print(follower.panel("everspun status", "limits: see the section limits of the config"))
             for line in broken:
                 console.print(f"[red]broken: {line}")
     finally:
