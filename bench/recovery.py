@@ -40,8 +40,8 @@ from learners.model import make_model
 
 KILLS, RATE = 24, 150.0
 BASELINES = 5
-RESUME_TIMEOUT_S = 120.0
-DRAIN_TIMEOUT_S = 180.0
+#: A pipeline in which nothing at all moves for this long is stuck; a slow one on a busy machine is waited for.
+STUCK_S = 120.0
 #: What must be 0 in a right run.
 NOUGHT = ("lost", "doubled", "strangers", "holes", "labels_wrong", "rows_not_one", "not_resumed")
 
@@ -77,9 +77,9 @@ class Run:
     def measure_without_kills(self) -> None:
         """How long the same measure takes when nobody dies: window, grace and all."""
         chains = self.local.config.stream.partitions
-        self._until(lambda: len(self.site.delivered) == chains, RESUME_TIMEOUT_S, lambda: "the site delivers nothing")
+        self._until(lambda: len(self.site.delivered) == chains, lambda: "the site delivers nothing")
         for _ in range(BASELINES):
-            seconds = self.watch.seconds_beyond(dict(self.site.delivered), time.monotonic(), RESUME_TIMEOUT_S)
+            seconds = self.watch.seconds_beyond(dict(self.site.delivered), time.monotonic(), STUCK_S)
             if seconds is None:
                 raise Failed("the shards do not move before any kill")
             self.baseline.append(seconds)
@@ -106,7 +106,7 @@ class Run:
             threading.Thread(target=self._broker_returns, args=(kill.down_s,), name="broker", daemon=True).start()
         else:
             name = f"{kill.role}-{kill.index}"
-            self._until(lambda: launcher.alive()[name], 30.0, lambda: f"{name} was not started again")
+            self._until(lambda: launcher.alive()[name], lambda: f"{name} was not started again")
             launcher.kill(kill.role, kill.index)
         self.happened.append(Happened(kill, time.monotonic(), mark, bool(recovering - {kill.role})))
 
@@ -118,17 +118,14 @@ class Run:
             self.broker_failure = error
 
     def _recover(self) -> None:
-        """Until all kills so far are recovered from. One that is not within the time limit stays so."""
+        """Until all kills so far are recovered from."""
         if not self.happened:
             return
-        began = time.monotonic()
-        while any(h.resumed_s is None for h in self.happened):
-            self._look()
-            if time.monotonic() - began > RESUME_TIMEOUT_S:
-                raise Failed(f"not recovered after {RESUME_TIMEOUT_S:g} s: {self.watch.describe(self.site.delivered)}")
-            self._wait(0.05)
-        last = [h for h in self.happened if h.at >= self.happened[-1].at - 60]
-        self.console.log(f"        recovered, last one after {last[-1].resumed_s:.1f} s")
+        self._until(
+            lambda: all(h.resumed_s is not None for h in self.happened),
+            lambda: f"not recovered: {self.watch.describe(self.site.delivered)}",
+        )
+        self.console.log(f"        recovered, the last one after {self.happened[-1].resumed_s:.1f} s")
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -146,12 +143,15 @@ class Run:
             if one.resumed_s is None and (at := self.watch.beyond_at(one.mark, one.at)) is not None:
                 one.resumed_s = at - one.at
 
-    def _until(self, holds: Callable[[], bool], timeout_s: float, otherwise: Callable[[], str]) -> None:
-        end = time.monotonic() + timeout_s
+    def _until(self, holds: Callable[[], bool], otherwise: Callable[[], str]) -> None:
+        """Raises Failed once nothing has moved for STUCK_S."""
+        ends, since = self.watch.ends, time.monotonic()
         while not holds():
             self._look()
-            if time.monotonic() > end:
-                raise Failed(otherwise())
+            if self.watch.ends != ends:
+                ends, since = self.watch.ends, time.monotonic()
+            if time.monotonic() - since > STUCK_S:
+                raise Failed(f"stuck for {STUCK_S:g} s: {otherwise()}")
             time.sleep(0.05)
 
     # --- the end ------------------------------------------------------------------------------------------------
@@ -160,19 +160,15 @@ class Run:
         """Everything sent is labelled and learned; then the labelers end, and a last checkpoint holds it all."""
         watch = self.watch
         with self.console.status("draining"):
-            self.site.stop(int(DRAIN_TIMEOUT_S * 1_000))
+            self.site.stop(int(STUCK_S * 1_000))
             last = dict(self.site.delivered)
-            self._until(lambda: watch.beyond(last), DRAIN_TIMEOUT_S, lambda: f"not all learned: {watch.describe(last)}")
+            self._until(lambda: watch.beyond(last), lambda: f"not all learned: {watch.describe(last)}")
             for role in ("labeler", "fraud"):
                 self.local.launcher.retire(role)
             ends = self._ends()
-            self._until(lambda: watch.at(ends), DRAIN_TIMEOUT_S, lambda: f"not at the end: {watch.describe(ends)}")
-            self._until(
-                lambda: self._published(ends), DRAIN_TIMEOUT_S, lambda: "no checkpoint of the end was published"
-            )
-            self._until(
-                self._serves_published, DRAIN_TIMEOUT_S, lambda: "the replica does not serve the last checkpoint"
-            )
+            self._until(lambda: watch.at(ends), lambda: f"not at the end: {watch.describe(ends)}")
+            self._until(lambda: self._published(ends), lambda: "no checkpoint of the end was published")
+            self._until(self._serves_published, lambda: "the replica does not serve the last checkpoint")
 
     @property
     def catalogue(self) -> Catalogue:
@@ -280,7 +276,7 @@ def bench(kills: int, seed: int, rate: float, broker: str, console: Console) -> 
         site.start()
         processes = {role: count for role, count in local.launcher.counts().items() if count} | {BROKER: 1}
         run = Run(local, site, watch, plan(kills, seed, processes), console)
-        watch.wait_for(local.config.stream.partitions, RESUME_TIMEOUT_S)
+        watch.wait_for(local.config.stream.partitions, STUCK_S)
         run.measure_without_kills()
         run.kill_all()
         run.drain()
