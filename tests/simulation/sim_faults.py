@@ -40,17 +40,22 @@ class Fault:
 
 
 TRAPS_A_SEED = 3
+#: In every fourth seed a learner sleeps for longer than its lease, and keeps its partitions.
+EXPULSION = 1
 
 
 def plan(seed: int, count: int, span_ms: int, fraud: bool, mixed: bool) -> list[Fault]:
     rng = random.Random(f"faults/{seed}")
     faults = []
+    expulsion = seed % 4 == EXPULSION
     for k in range(count):
         cell = seed * 5 + k if k < 1 else rng.randrange(len(KINDS) * len(ROLES))
         kind, role = KINDS[cell % len(KINDS)], ROLES[cell // len(KINDS) % len(ROLES)]
         if role == "fraud filter" and not fraud:
             role = rng.choice(("labeler", "learner", "shard"))
         point, passes = "", 0
+        if expulsion and role == "learner":
+            role = "replica"
         if k >= count - TRAPS_A_SEED and (points := POINTS.get(role)):
             point, kind = rng.choice(points), rng.choice(TRAPS)
             passes = 1 if role == "checkpointer" else rng.choice((1, 2, 5))
@@ -66,9 +71,9 @@ def plan(seed: int, count: int, span_ms: int, fraud: bool, mixed: bool) -> list[
                 passes=passes,
             )
         )
-    if seed % 4 < 2:  # a learner is expelled in the midst of a batch, and a shard does not hear of it
+    if expulsion:  # a learner is expelled in the midst of a batch, and a shard does not hear of it
         at = rng.randrange(span_ms // 6, span_ms * 2 // 3)
-        for_ms = rng.randrange(4000, 7000)
+        for_ms = rng.randrange(6000, 9000)
         faults.append(Fault(at, "sleep", "learner", 0, for_ms, 0, "pulled", rng.choice((1, 2, 3)), True))
     if mixed:  # writers of different ranges must follow each other while appends of the one before are under way
         for _ in range(6):

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any
 
 from sim_checkpointing import CheckpointerNode, ReplicaNode
-from sim_faults import Faults, plan
+from sim_faults import EXPULSION, Faults, plan
 from sim_fraud import FraudNode
 from sim_invariants import check_labels, check_reread, check_sent, truths
 from sim_labelers import GROUP as LABELERS_GROUP
@@ -40,7 +40,8 @@ class Simulation:
         self.watch = Watch(s)
         self.broker = Broker(self.world, slow_append=0.0 if s.faultless else 0.05 if s.mixed else 0.004)
         self.broker.groups[LABELERS_GROUP] = Group(s.stream.partitions, SESSION_MS)
-        self.broker.groups[LEARNERS_GROUP] = Group(s.stream.partitions, SESSION_MS)
+        session_ms = 10_000 if s.seed % 4 == EXPULSION else SESSION_MS
+        self.broker.groups[LEARNERS_GROUP] = Group(s.stream.partitions, session_ms)
         self.broker.landed.append(self.watch.landed)
         self.files = MemoryFiles()
         self.world.add(self.broker)
