@@ -1,15 +1,11 @@
-"""Planted bugs: each a small patch of one method, that the simulator must catch within 100 seeds.
+"""The planted bugs, most of them a small patch of one method. A bug's name is that of the protocol's list."""
 
-A bug's name is that of the list at the end of the protocol. `seed` is one that was seen to catch it, tried first.
-"""
-
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
 import sim_learners
+from sim_bug import BUGS, Patch, bug
 from sim_fraud import FraudNode
 from sim_labelers import LabelerNode
 from sim_shards import ShardNode
@@ -34,35 +30,7 @@ from stream import arrival as arrival_module
 from stream.chain import Chain, Fold
 from stream.record import offset_of
 
-Patch = AbstractContextManager[Any]
-
-
-@dataclass(frozen=True)
-class Bug:
-    name: str
-    what: str  # is done wrong
-    plant: Callable[[], list[Patch]]
-    seed: int = 0
-    first: int = 0  # seeds below are of no use to it ...
-    step: int = 1  # ... and only each so many-th is
-
-    def planted(self) -> ExitStack:
-        stack = ExitStack()
-        for one in self.plant():
-            stack.enter_context(one)
-        return stack
-
-
-BUGS: list[Bug] = []
-
-
-def bug(name: str, what: str, **where: int) -> Callable[[Callable[[], list[Patch]]], Callable[[], list[Patch]]]:
-    def register(plant: Callable[[], list[Patch]]) -> Callable[[], list[Patch]]:
-        BUGS.append(Bug(name, what, plant, **where))
-        return plant
-
-    return register
-
+__all__ = ["BUGS"]
 
 # --- chains and resume points -----------------------------------------------------------------------------------
 

@@ -27,18 +27,17 @@ from checkpointer.files import Files
 from checkpointer.gates import Findings
 from checkpointer.manifest import Damaged, Definition, Manifest, part_problem
 from checkpointer.replica import Follower, steps
-from paramserver.messages import Epoch, MarkReply, ModelSpec, PullReply, PullRequest, PushReply, PushRequest
-from paramserver.messages import StartReply, StartRequest
+from paramserver.messages import MarkReply, ModelSpec
 from paramserver.part import weights
 from paramserver.partfile import decode_part
-from paramserver.ports import JoinReply, PartInfo, ProgressReply, Unreachable
+from paramserver.ports import PartInfo, ProgressReply, Unreachable
 
 LOOK_MS = 400
 PATIENCE_MS = 100
 
 
 class Remote:
-    """The ports of one shard (and of the clocks, on shard 0) for a task that blocks."""
+    """What a checkpointer asks of one shard's ports (and of the clocks', on shard 0), for a task that blocks."""
 
     def __init__(self, node: "CheckpointerNode", index: int) -> None:
         self.node, self.index = node, index
@@ -87,35 +86,6 @@ class Remote:
     def release(self, model: str, cut: str) -> None:
         self._ask(lambda shard: shard.release(cut))
 
-    # --- what a checkpointer never asks ---
-
-    def pull(self, request: PullRequest) -> PullReply:
-        raise AssertionError("a checkpointer does not pull")
-
-    def push(self, request: PushRequest) -> PushReply:
-        raise AssertionError("a checkpointer does not push")
-
-    def allow(self, era: int, sequence: int, epochs: list[Epoch], incarnation: int | None = None) -> int:
-        raise AssertionError("a checkpointer allows nobody")
-
-    def join(self, model: str, learner: str) -> JoinReply:
-        raise AssertionError("a checkpointer does not join")
-
-    def start(self, request: StartRequest) -> StartReply:
-        raise AssertionError("a checkpointer starts no batch")
-
-    def ended(self, model: str, epoch: Epoch, clock: int) -> bool:
-        raise AssertionError("a checkpointer ends no batch")
-
-    def park(self, model: str, epoch: Epoch) -> bool:
-        raise AssertionError("a checkpointer does not park")
-
-    def renew(self, model: str, epoch: Epoch, doing: str) -> dict[int, int] | None:
-        raise AssertionError("a checkpointer has no lease")
-
-    def set_staleness(self, model: str, staleness: int) -> None:
-        raise AssertionError("a checkpointer sets no bound")
-
 
 class CheckpointerNode(Process):
     """Runs the driver on a task, and is its `Outside` and its `Time`."""
@@ -132,12 +102,11 @@ class CheckpointerNode(Process):
             evaluation_wait_ms=20,
         )  # fmt: skip
         self.counts: Counter[str] = Counter()
-        self.task: Task | None = None  # type: ignore[assignment]
         self.task: Task
 
     def boot(self) -> None:
         self.rng = random.Random(f"gates/{self.world.seed}/{self.life}")
-        remotes = [Remote(self, index) for index in range(SHARDS)]
+        remotes: list[Any] = [Remote(self, index) for index in range(SHARDS)]
         definition = Definition(SPEC, {}, {})
         self.catalogue = WatchedCatalogue(self)
         self.driver = Driver(

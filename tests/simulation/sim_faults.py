@@ -78,7 +78,8 @@ def plan(seed: int, count: int, span_ms: int, fraud: bool, mixed: bool) -> list[
     if mixed:  # writers of different ranges must follow each other while appends of the one before are under way
         for _ in range(6):
             kind = rng.choice(("sleep", "partition", "restart", "lost ack"))
-            faults.append(Fault(rng.randrange(span_ms), kind, "labeler", rng.randrange(2), rng.randrange(2000, 6000), 0))
+            at, for_ms = rng.randrange(span_ms), rng.randrange(2000, 6000)
+            faults.append(Fault(at, kind, "labeler", rng.randrange(2), for_ms, 0))
     return sorted(faults, key=lambda f: f.at_ms)
 
 

@@ -115,9 +115,7 @@ def check_reread(broker: Broker, scenario: Scenario, watch: Watch, p: int, setti
                 raise Violation("I7", f"label/{p}: read again from {point.start}, batch {first + k} differs: {odd}")
 
 
-def reread(
-    broker: Broker, scenario: Scenario, p: int, point: ResumePoint, settings: LabelerConfig
-) -> list[Emission]:
+def reread(broker: Broker, scenario: Scenario, p: int, point: ResumePoint, settings: LabelerConfig) -> list[Emission]:
     c = scenario.stream
     book = None
     if scenario.fraud:

@@ -1,4 +1,4 @@
-"""A labeler process: the labeler's own `Labelling` and `Head` over the simulated log, turned as its service turns them."""
+"""A labeler process: the labeler's own `Labelling` and `Head` over the simulated log, turned as its service does."""
 
 from dataclasses import replace
 

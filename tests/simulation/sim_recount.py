@@ -56,7 +56,7 @@ class Recount:
     def check(self, step: Step, pairs: Iterable[tuple[str, Any]], signals: list[Record]) -> None:
         """The fold position is about to be written: everything below it is counted once, and said."""
         if self.decided:
-            raise Violation("F2", f"verdict {next(iter(self.decided))} is counted as said, and does not stand in the log")
+            raise Violation("F2", f"verdict {next(iter(self.decided))} counts as said, and does not stand in the log")
         self._count(signals[: step.next_offset])
         oldest = step.settled - FRAUD.span
         there: dict[tuple[str, str, int], list[int]] = {}

@@ -49,10 +49,11 @@ class Scenario:
 
     def summary(self) -> str:
         s = self.stream
+        bound = "inf" if self.staleness < 0 else self.staleness
+        on = [name for name in ("fraud", "keep_step", "mixed", "forged") if getattr(self, name)]
         return (
-            f"{'replayed' if self.replayed else 'live'} s={'inf' if self.staleness < 0 else self.staleness} "
-            f"fraud={'on' if self.fraud else 'off'} keep_step={'on' if self.keep_step else 'off'} window={s.window_ms} "
-            f"mixed={'on' if self.mixed else 'off'} flush={s.flush_ms} rows={s.batch_rows_max} heartbeat={s.heartbeat_ms} impressions={self.impressions}"
+            f"{'replayed' if self.replayed else 'live'} s={bound} {' '.join(on)} window={s.window_ms} "
+            f"flush={s.flush_ms} rows={s.batch_rows_max} heartbeat={s.heartbeat_ms} impressions={self.impressions}"
         )
 
 

@@ -140,7 +140,7 @@ class Watch:
         self.count(f"push {reply.outcome.value}")
         if reply.outcome is Outcome.OVERLAP:
             # Everyone folds the log the same way, and no shard is ever left within a range that another one passed.
-            raise Violation("C2", f"shard {shard} is pushed {request.chain} [{request.start}, {request.end}): not trimmed")
+            raise Violation("C2", f"{request.chain} [{request.start}, {request.end}) is pushed without a trim")
         stand = self.stands[shard, reply.incarnation]
         at = stand.ends.get(request.chain, -1)
         if reply.outcome is Outcome.DUPLICATE and request.end > at:

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 from run import run_seed
-from sim_bugs import BUGS, Bug
+from sim_bug import Bug
+from sim_bugs import BUGS
 
 SEEDS_MAX = 100
 
