@@ -49,9 +49,9 @@ class Published:
         while len(self._known_from_ms) > self.versions_max:
             del self._known_from_ms[next(iter(self._known_from_ms))]
 
-    def unknown(self, versions: pa.Array) -> bool:
-        """Whether a version stands here that no announcement was read of."""
-        return any(v and v not in self._known_from_ms for v in pc.unique(versions).to_pylist())
+    def unknown(self, versions: pa.Array) -> set[str]:
+        """The versions here that no announcement was read of."""
+        return {v for v in pc.unique(versions).to_pylist() if v and v not in self._known_from_ms}
 
     def served(self, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         """The rows whose prediction counts as served, (n,) bool."""

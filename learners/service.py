@@ -3,9 +3,12 @@
 import json
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
+
+import pyarrow as pa
 
 from learners import events
 from learners import instructions as do
@@ -24,6 +27,8 @@ POLL_MS = 20
 #: Records read and not yet taken by the main thread, beyond which the reader waits.
 UNTAKEN_MAX = 64
 CHECKPOINTS_POLL_MS = 200
+#: Reading on in `checkpoints` may take this long, and a version that is not there is looked for again this much later.
+CHECKPOINTS_TIMEOUT_S, CHECKPOINTS_AGAIN_S = 5.0, 2.0
 
 
 def as_batch(partition: int, record: Record) -> Batch:
@@ -149,26 +154,38 @@ class CheckpointsReader:
     def __init__(self, log: Log, topic: str, published: Published):
         self._log, self._topic, self._published = log, topic, published
         self._reader: Reader | None = None
+        self._partitions: list[Partition] = []
+        self._missing: set[str] = set()  # versions that the topic did not hold when it was last read to its end
+        self._forget_at_s = 0.0
 
-    def catch_up(self, versions: Iterable[Any]) -> None:
-        """Read what was announced, if one of these versions is not known yet."""
+    def catch_up(self, versions: pa.Array) -> None:
+        """Read the topic to its end if one of these versions is not known yet. One that is not there was not announced
+        to us, so its predictions do not count (E2); for a while nobody looks for it again."""
+        now_s = time.monotonic()
+        if now_s >= self._forget_at_s:
+            self._missing.clear()
+        if not self._published.unknown(versions) - self._missing:
+            return
         try:
-            reader = self._reader = self._reader or self._begin()
-            while self._published.unknown(versions):
-                fetched = reader.poll(500, CHECKPOINTS_POLL_MS)
-                for records in fetched.values():
-                    for record in records:
-                        self._take(record)
-                if not fetched:
-                    return  # not announced to us: its predictions do not count (E2)
+            self._read_to_the_end(now_s + CHECKPOINTS_TIMEOUT_S)
         except Unavailable as error:
             log.warning("versions unknown, so their predictions do not count as served: %s", error)
+        self._missing |= self._published.unknown(versions)
+        self._forget_at_s = now_s + CHECKPOINTS_AGAIN_S
+
+    def _read_to_the_end(self, until_s: float) -> None:
+        reader = self._reader = self._reader or self._begin()
+        ends = reader.end_offsets(self._partitions)
+        while any(reader.position(p) < end for p, end in ends.items()) and time.monotonic() < until_s:
+            for records in reader.poll(500, CHECKPOINTS_POLL_MS).values():
+                for record in records:
+                    self._take(record)
 
     def _begin(self) -> Reader:
-        partitions = [Partition(self._topic, p) for p in range(self._log.partitions(self._topic))]
+        self._partitions = [Partition(self._topic, p) for p in range(self._log.partitions(self._topic))]
         reader = self._log.reader()
-        reader.assign(partitions)
-        for partition, first in reader.beginning_offsets(partitions).items():
+        reader.assign(self._partitions)
+        for partition, first in reader.beginning_offsets(self._partitions).items():
             reader.seek(partition, first)
         return reader
 
