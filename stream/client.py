@@ -109,12 +109,19 @@ class Probe:
             self._consumer = connect(self._new_consumer, self._config.request_timeout_ms)
         if self._consumer is None:
             raise Unavailable(f"no broker at {self._config.bootstrap_servers}")
-        try:
-            found = ask(self._consumer, [theirs(p) for p in partitions], timeout_ms=self._config.request_timeout_ms)
-        except KafkaError as error:
-            self.close()
-            raise Unavailable(f"offsets of {', '.join(sorted({p.topic for p in partitions}))}: {error}") from error
-        return {p: found[theirs(p)] for p in partitions}
+        deadline = time.monotonic() + self._config.request_timeout_ms / 1000
+        while True:
+            try:
+                found = ask(self._consumer, [theirs(p) for p in partitions], timeout_ms=self._config.request_timeout_ms)
+                return {p: found[theirs(p)] for p in partitions}
+            except KafkaError as error:
+                self.close()
+                raise Unavailable(f"offsets of {', '.join(sorted({p.topic for p in partitions}))}: {error}") from error
+            except KeyError as error:  # kafka-python 3.0 drops a partition that was not answered, and stumbles over it
+                if time.monotonic() > deadline:
+                    self.close()
+                    raise Unavailable(f"offsets of {error}: not answered") from error
+                time.sleep(PROBE_WAIT_MS / 1000)
 
     def _new_consumer(self, **changed: Any) -> KafkaConsumer:
         # Without fetch sessions: in one, a broker leaves out the partitions where nothing changed.

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.admin import NewTopic
 
 from everspun.broker import Broker, BrokerError, answers, start_broker, why_not_embedded, why_not_kafka
-from stream.client import check_topics, create_topics
+from stream.client import Probe, check_topics, create_topics, theirs
 from stream.config import StreamConfig
 from stream.kafka import KafkaLog
 from stream.log import SendFailed, Unavailable
@@ -64,6 +64,23 @@ def test_a_record_above_the_limit_fails_at_once(broker: Broker, topic_prefix: st
     with pytest.raises(SendFailed, match="MessageSizeTooLarge"):
         writer.append(Partition(settings.clicks, 0), bytes(10_000))
     writer.close()
+
+
+def test_a_partition_that_kafka_python_stumbles_over_is_asked_for_again(monkeypatch: pytest.MonkeyPatch):
+    """3.0.12 raises a bare KeyError where a broker left a partition unanswered."""
+    partition = Partition("a", 0)
+    answers = [KeyError(partition), KeyError(partition), {theirs(partition): 7}]
+
+    def ask(*_: object, **__: object) -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, KeyError):
+            raise answer
+        return answer
+
+    probe = Probe(config(NOWHERE, request_timeout_ms=2_000))
+    monkeypatch.setattr(KafkaConsumer, "beginning_offsets", ask)
+    monkeypatch.setattr(probe, "_new_consumer", lambda **_: object())
+    assert probe.beginning_offsets([partition]) == {partition: 7}
 
 
 def test_without_a_broker_readers_wait_and_questions_are_refused():
