@@ -49,6 +49,7 @@ def row_of(days: float, run: Replayed) -> dict[str, Any]:
         "seconds": round(progress.elapsed_s, 1),
         "waited_s_per_cut": round(progress.waited_s / max(1, cuts), 3),
         "cpu_s": {name: round(spent, 1) for name, spent in sorted(run.cpu_s.items())},
+        "restarts": run.restarts,
         "cpu_s_of_others": round(run.others_cpu_s, 1),
     }
 
@@ -108,6 +109,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--broker", default=os.environ.get("EVERSPUN_KAFKA", "auto"), help="auto | kafka | embedded | host:port"
     )
+    parser.add_argument("--dir", type=Path, default=None, help="folder of the runs, kept (default: temporary ones)")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key")
     return parser
 
@@ -115,7 +117,7 @@ def arguments() -> argparse.ArgumentParser:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for days in (float(text) for text in options.days.split(",")):
-        folder = Path(tempfile.mkdtemp(prefix="everspun-bench-"))
+        folder = options.dir / f"{days:g}" if options.dir else Path(tempfile.mkdtemp(prefix="everspun-bench-"))
         wanted = (
             f"replay.barrier_ms={int(days * DAY_MS)}",
             f"replay.limit={options.limit}",
@@ -125,7 +127,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         try:
             rows.append(row_of(days, replay(folder, options.broker, wanted, say=f"cuts each {days:g} d")))
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            if not options.dir:
+                shutil.rmtree(folder, ignore_errors=True)
     served = {f"ne_{row['days']:g}d": row["as_served"] for row in rows}
     note = f"MovieLens 100k; {DELAY_NOTE}"
     return {

@@ -30,6 +30,7 @@ class Replayed:
     cpu_s: dict[str, float]  # by process, the broker's too
     others_cpu_s: float
     reference: dict[str, Any]
+    restarts: dict[str, int]  # of processes that died by themselves
 
     @property
     def rejected_cuts(self) -> int:
@@ -84,7 +85,8 @@ def _replay(local: LocalRun, say: str) -> Replayed:
     while follower.read_evaluations(1_000):
         pass
     follower.close()
-    return Replayed(follower.quality, replayer.progress, spent, others, reference(local))
+    restarts = {name: p.restarts for name, p in local.launcher.processes.items() if p.restarts}
+    return Replayed(follower.quality, replayer.progress, spent, others, reference(local), restarts)
 
 
 def reference(local: LocalRun) -> dict[str, Any]:
