@@ -108,7 +108,7 @@ class ClientReader:
         for p, at in self._positions.items():
             if at < 0 or p in self._paused:
                 continue
-            limit = min(max_records, process.world.rng.choice((1, 6, 50, 50)))
+            limit = min(max_records, process.world.rng.choice((2, 20, 50, 50)))
             if records := broker.fetch(process, p.topic, p.partition, at, limit):
                 given[p] = records
                 self._positions[p] = records[-1].offset + 1
@@ -146,7 +146,7 @@ class Client:
     def writer(self) -> ClientWriter:
         return ClientWriter(self)
 
-    def group_reader(self, group: str) -> ClientReader:
+    def group_reader(self, group: str, member: str = "") -> ClientReader:
         raise AssertionError("groups are asked of the broker here")
 
     def partitions(self, topic: str) -> int:

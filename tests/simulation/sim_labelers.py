@@ -12,7 +12,7 @@ from labeler.head import Head
 from labeler.labelling import Labelling
 
 GROUP = "labelers"
-TURN_MS = 350
+TURN_MS = 500
 GROUP_EVERY_MS = 400
 #: However little there is to read, a turn is made at least this often.
 IDLE_MS = 1200
@@ -30,8 +30,8 @@ class LabelerNode(Process):
             await_verdicts=scenario.fraud,
             fold_records_max=scenario.fold_records_max,
             outbox_max=3,
-            feed_records_max=12,
-            take_records_max=8,
+            feed_records_max=200,
+            take_records_max=64,
             send_timeout_ms=1200,
             retry_ms=300,
         )
@@ -85,7 +85,7 @@ class LabelerNode(Process):
     def count_loop(self) -> None:
         if self.head_log.behind() or self.world.time.now_ms - self.counted_ms > IDLE_MS:
             self.count()
-        self.after(TURN_MS * (0.7 + self.world.rng.random()), self.count_loop)
+        self.after(TURN_MS * (1.2 + self.world.rng.random()), self.count_loop)
 
     def count(self) -> None:
         self.counted_ms = self.world.time.now_ms

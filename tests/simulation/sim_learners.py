@@ -11,6 +11,7 @@ from sim_watch import Watch
 
 from learners import events
 from learners import instructions as do
+from learners.config import LearnerConfig
 from learners.pacing import Pacer
 from paramserver.messages import PullRequest, PushReply
 from stream.examples import BatchHeader, decode_examples
@@ -58,7 +59,7 @@ class LearnerNode(Process):
         self.stopped_for: str | None = None
 
     def boot(self) -> None:
-        self.pacer = Pacer(MODEL, range(SHARDS))
+        self.pacer = Pacer(MODEL, range(SHARDS), LearnerConfig(wait_ms=40))
         self.seeks: dict[int, tuple[int, int]] = {}  # partition -> (number of the seek, next record)
         self.paused: set[int] = set()
         self.assigned: list[int] = []
