@@ -46,6 +46,7 @@ class LocalRun:
             placed = (
                 f"run.dir={json.dumps(str(dir))}",
                 f"stream.bootstrap_servers={json.dumps(running.address)}",
+                f"stream.static_members={'false' if running.kind == 'embedded' else 'true'}",
                 f"checkpointer.root={json.dumps(str(dir / 'checkpoints'))}",
                 *overrides,
             )

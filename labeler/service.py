@@ -41,7 +41,7 @@ def run(
     """Label until told to stop, then drain. Raises what ended the process otherwise."""
     metrics = LabelerMetrics()
     start_metrics(run_dir, "labeler", index, metrics)
-    Service(stream, labeler, fraud, KafkaLog(stream), metrics, _now_ms).run(stop)
+    Service(stream, labeler, fraud, KafkaLog(stream), metrics, _now_ms, f"labeler-{index}").run(stop)
 
 
 def _now_ms() -> int:
@@ -59,12 +59,14 @@ class Service:
         log: Log,
         metrics: LabelerMetrics,
         now: Callable[[], int],
+        name: str = "",
     ):
+        """`name` is this labeler's among all: the process that takes its place has the same."""
         self._labeler, self._metrics, self._now = labeler, metrics, now
         self._stream = stream
         self._labelling = Labelling(stream, labeler, log)
         self._head = Head(stream, labeler, fraud, log)
-        self._group = log.group_reader(stream.topic_prefix + GROUP)
+        self._group = log.group_reader(stream.topic_prefix + GROUP, name)
         self._owned: frozenset[int] = frozenset()  # written by the group's thread only
         self._failure: BaseException | None = None
         self._orphan_alarm = False

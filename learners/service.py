@@ -57,12 +57,13 @@ class ExamplesReader:
         stream: StreamConfig,
         config: LearnerConfig,
         group: str,
+        member: str,
         give: Callable[[Any], None],
         untaken: Callable[[], int],
         metrics: LearnerMetrics,
     ):
         self._topic, self._config, self._give, self._untaken = stream.examples, config, give, untaken
-        self._reader, self._metrics = log.group_reader(group), metrics
+        self._reader, self._metrics = log.group_reader(group, member), metrics
         self._orders: deque[do.Seek | do.Pause | do.Resume] = deque()
         self._seeks: dict[Partition, int] = {}  # of the assigned partitions that were sought
         self._assigned: set[Partition] = set()

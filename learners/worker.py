@@ -102,7 +102,7 @@ class Worker:
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._caller = Caller(model.name, name, shards, clock, self._events.put, metrics)
         group = f"{stream.topic_prefix}learners-{model.name}"
-        self._reader = ExamplesReader(log, stream, config, group, self._events.put, self._events.qsize, metrics)
+        self._reader = ExamplesReader(log, stream, config, group, name, self._events.put, self._events.qsize, metrics)
         self._computing = ThreadPoolExecutor(1, "compute")
         self._published = Published(model.name, not stream.replayed, config.versions_max)
         self._checkpoints = CheckpointsReader(log, stream.checkpoints, self._published)

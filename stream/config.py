@@ -50,6 +50,11 @@ class StreamConfig:
     request_timeout_ms: int = _option(15_000, "deadline of a request to the broker, ms")
     reconnect_max_ms: int = _option(2_000, "longest pause between two attempts to reach a broker, ms")
     session_timeout_ms: int = _option(6_000, "a group member silent for this long is replaced, ms")
+    static_members: bool = _option(
+        True,
+        "a labeler or learner that dies and comes back takes its partitions at once; false for a broker that does not "
+        "know members by name, such as the embedded one",
+    )
     pseudonym_key_number: int = _option(1, "number of the key that producers pseudonymise with (T5)")
 
     def __post_init__(self) -> None:

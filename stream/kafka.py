@@ -40,8 +40,8 @@ class KafkaLog:
     def reader(self) -> "KafkaReader":
         return KafkaReader(self._config)
 
-    def group_reader(self, group: str) -> "KafkaGroupReader":
-        return KafkaGroupReader(self._config, group)
+    def group_reader(self, group: str, member: str = "") -> "KafkaGroupReader":
+        return KafkaGroupReader(self._config, group, member)
 
     def writer(self) -> "KafkaWriter":
         return KafkaWriter(self._config)
@@ -206,9 +206,9 @@ class KafkaReader:
 class KafkaGroupReader(KafkaReader):
     """See `stream.log.GroupReader`. The client learns of a change on its own thread; it is told here, inside `poll`."""
 
-    def __init__(self, config: StreamConfig, group: str):
+    def __init__(self, config: StreamConfig, group: str, member: str = ""):
         super().__init__(config)
-        self._group = group
+        self._group, self._member = group, member
         self._topic = ""
         self._on_assigned: OnPartitions | None = None
         self._on_revoked: OnPartitions | None = None
@@ -257,6 +257,7 @@ class KafkaGroupReader(KafkaReader):
         session_ms = self._config.session_timeout_ms
         return super()._new_consumer(
             group_id=self._group,
+            group_instance_id=(self._config.static_members and self._member) or None,
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=session_ms // 3,
             max_poll_interval_ms=max(POLL_INTERVAL_MAX_MS, session_ms),

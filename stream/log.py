@@ -116,7 +116,9 @@ class Log(Protocol):
 
     def reader(self) -> Reader: ...
 
-    def group_reader(self, group: str) -> GroupReader: ...
+    def group_reader(self, group: str, member: str = "") -> GroupReader:
+        """`member` names this one among the group's: one of this name that dies and comes back takes its partitions
+        at once (`static_members`), and one that another process has replaced ends with a LogError. "" = nobody's."""
 
     def writer(self) -> Writer: ...
 

@@ -57,7 +57,7 @@ class MemoryLog:
     def reader(self) -> "MemoryReader":
         return MemoryReader(self)
 
-    def group_reader(self, group: str) -> "MemoryGroupReader":
+    def group_reader(self, group: str, member: str = "") -> "MemoryGroupReader":
         return MemoryGroupReader(self, self._groups.setdefault(group, _Group()))
 
     def writer(self) -> "MemoryWriter":

@@ -12,7 +12,7 @@ from kafka.admin import NewTopic
 from everspun.broker import Broker, BrokerError, answers, start_broker, why_not_embedded, why_not_kafka
 from stream.client import Probe, check_topics, create_topics, theirs
 from stream.config import StreamConfig
-from stream.kafka import KafkaLog
+from stream.kafka import KafkaGroupReader, KafkaLog
 from stream.log import SendFailed, Unavailable
 from stream.record import Partition
 
@@ -175,3 +175,48 @@ def drain(reader, partition: Partition, count: int) -> list:
         assert time.monotonic() < deadline, f"{len(records)} of {count} records"
         records += reader.poll(100, 200).get(partition, [])
     return records
+
+
+def test_a_named_member_that_comes_back_takes_its_place_and_troubles_nobody(broker: Broker, topic_prefix: str):
+    if broker.kind == "embedded":
+        pytest.skip("the embedded broker does not know members by name")
+    settings = config(broker.address, topic_prefix, partitions=3)
+    create_topics(settings)
+    everything = {Partition(settings.examples, p) for p in range(3)}
+    told: dict[str, list[tuple[str, set[Partition]]]] = {}
+    owned: dict[str, set[Partition]] = {}
+
+    def member(who: str, name: str) -> KafkaGroupReader:
+        reader = KafkaLog(settings).group_reader(f"{topic_prefix}g", name)
+        told[who], owned[who] = [], set()
+
+        def assigned(new: list[Partition]) -> None:
+            told[who].append(("assigned", set(new)))
+            owned[who] |= set(new)
+            for partition in new:
+                reader.seek(partition, 0)
+
+        def revoked(gone: list[Partition]) -> None:
+            told[who].append(("revoked", set(gone)))
+            owned[who] -= set(gone)
+
+        reader.subscribe(settings.examples, assigned, revoked)
+        return reader
+
+    def poll_until(done: Callable[[], bool], *readers: KafkaGroupReader) -> None:
+        deadline = time.monotonic() + 60
+        while not done():
+            assert time.monotonic() < deadline, told
+            for reader in readers:
+                reader.poll(10, 50)
+
+    one, two = member("one", "a"), member("two", "b")
+    poll_until(lambda: owned["one"] | owned["two"] == everything and all(owned.values()), one, two)
+    before, kept, news = owned["one"], owned["two"], len(told["two"])
+    assert not before & kept
+    one.close()  # which leaves the group as little as a killed one does
+    again = member("again", "a")
+    poll_until(lambda: owned["again"] == before, again, two)
+    assert (owned["two"], len(told["two"])) == (kept, news)
+    again.close()
+    two.close()
