@@ -1,0 +1,271 @@
+"""Whole runs as real processes: one that is killed again and again gives what an undisturbed one gives, bit for bit;
+and a paused one trains nothing until it is resumed."""
+
+import json
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from checkpointer.catalogue import Catalogue
+from checkpointer.manifest import Manifest
+from checkpointer.store import open_store
+from everspun import __main__ as front_door
+from everspun.audit import read_all
+from everspun.broker import Broker, why_not_embedded
+from everspun.commands.audit import full_audit
+from everspun.local_run import LocalRun
+from everspun.standings import of_shards
+from paramserver.messages import ChainProgress
+from paramserver.store import read_part
+from stream.chain import Chain, Fold
+from stream.examples import BatchHeader, decode_examples, encode_examples, trim
+from stream.log import Headers
+from stream.record import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT, Partition
+
+pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(600)]
+
+STAGES, IMPRESSIONS = 3, 400
+STAGE_MS = 600_000
+T0 = 1_700_000_400_000  # a multiple of STAGE_MS
+WAIT_S = 120.0
+CHAIN = "label/0"
+
+CONFIG = """
+[run]
+shards = 1
+learners = 1
+labelers = 1
+fraud = 0
+replicas = 0
+
+[stream]
+partitions = 1
+replayed = true
+window_ms = 60_000
+grace_ms = 10_000
+heartbeat_ms = 300_000
+jump_max_ms = 900_000
+signal_ms = 60_000
+flush_ms = 60_000
+batch_rows_max = 8
+
+[model]
+kind = "mlp"
+categorical = ["source", "item"]
+dim = 4
+hidden = [8]
+prior_rate = 0.3
+
+[paramserver]
+staleness = 0
+
+[checkpointer]
+interval_ms = 0
+keep = 100
+"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A record to be written: an event with a value, or a heartbeat."""
+
+    topic: str
+    arrival_ms: int
+    value: bytes | None = None
+    headers: Headers = ()
+
+
+def stage(number: int) -> list[Line]:
+    """A stage of history, the same at every call: events in order of arrival, and a barrier at its end."""
+    rng = random.Random(number)
+    begin = T0 + number * STAGE_MS
+    lines = []
+    for n in range(IMPRESSIONS):
+        ts_ms = begin + 1_000 + n * 1_000
+        shown = {"id": f"{number}-{n}", "ts_ms": ts_ms, "session": "s", "source": f"u{rng.randrange(20)}"}
+        shown |= {"vendor": f"v{rng.randrange(5)}", "item": f"i{rng.randrange(30)}"}
+        for _ in range(1 + (rng.random() < 0.05)):  # some come twice
+            lines.append(Line("impressions", ts_ms + 5, json.dumps(shown).encode()))
+        if rng.random() < 0.4:
+            clicked = {"id": shown["id"], "ts_ms": ts_ms + rng.randrange(80_000), "session": "s"}
+            lines.append(Line("clicks", clicked["ts_ms"] + 5, json.dumps(clicked).encode()))
+        if rng.random() < 0.01:
+            lines.append(Line("impressions", ts_ms + 6, b'{"id": "no more than that"}'))
+    end = begin + STAGE_MS
+    lines = [line for line in lines if line.arrival_ms < end]
+    for at in (begin, begin + STAGE_MS // 2):
+        lines += [Line(topic, at, None, heartbeat(at)) for topic in ("impressions", "clicks")]
+    lines.sort(key=lambda line: line.arrival_ms)
+    return lines + [Line(topic, end, None, heartbeat(end, number + 1)) for topic in ("impressions", "clicks")]
+
+
+def heartbeat(at_ms: int, barrier: int = 0) -> Headers:
+    headers = [(CONTROL, HEARTBEAT.encode()), (CLOCK_MS, str(at_ms).encode())]
+    return (*headers, (BARRIER, str(barrier).encode())) if barrier else tuple(headers)
+
+
+class Run:
+    """One system of processes over a broker that others use too."""
+
+    def __init__(self, broker: Broker, prefix: str):
+        self.dir = Path(tempfile.mkdtemp(prefix="everspun-"))  # a socket's path must be short
+        static = f"stream.static_members={'false' if broker.kind == 'embedded' else 'true'}"
+        self.local = LocalRun.begin(self.dir, CONFIG, broker.address, (f'stream.topic_prefix="{prefix}"', static))
+        self.config = self.local.config
+        self.local.start()
+
+    def close(self) -> None:
+        self.local.stop()
+
+    def forget(self) -> None:
+        """A test that fails leaves the folder, with its logs, to be looked at."""
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def write(self, lines: Sequence[Line]) -> None:
+        writer = self.local.log().writer()
+        for line in lines:
+            at = Partition(self.config.stream.topic_prefix + line.topic, 0)
+            writer.append(at, line.value, b"s" if line.value else None, line.headers, line.arrival_ms)
+        writer.flush(30_000)
+        writer.close()
+
+    def progress(self) -> ChainProgress | None:
+        """Where the shard stands; None while it does not answer."""
+        standing, _ = of_shards(self.config)
+        return standing[0].progress.chains.get(CHAIN) if standing else None
+
+    def until(self, holds: Callable[[], object], what: str) -> None:
+        end = time.monotonic() + WAIT_S
+        while not holds():
+            self.local.launcher.raise_if_failed()
+            assert time.monotonic() < end, what
+            time.sleep(0.01)
+
+    def learned(self, rows: int) -> bool:
+        progress = self.progress()
+        return progress is not None and progress.rows >= rows
+
+    def checkpoint(self, barrier: int) -> Manifest | None:
+        """The complete checkpoint of a barrier."""
+        catalogue = self.catalogue
+        found = [e.manifest for e in catalogue.entries() if e.manifest is not None and e.manifest.barrier == barrier]
+        return found[-1] if found else None
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(open_store(self.config.checkpointer.root), self.config.model.name)
+
+    def batches(self) -> list[tuple[BatchHeader, bytes]]:
+        """`examples[0]`, folded record by record: headers and bytes of what each adds."""
+        reader = self.local.log().reader()
+        chain, found = Chain(0), []
+        for record in read_all(reader, Partition(self.config.stream.examples, 0)):
+            header = BatchHeader.from_headers(record.headers)
+            kind, before = chain.fold(header.start, header.end, header.barrier or None)
+            assert kind is not Fold.DANGLES
+            if kind is Fold.EXTENDS:
+                value = record.value or b""
+                found.append((header, encode_examples(trim(decode_examples(value), before)) if value else b""))
+        reader.close()
+        return found
+
+    def parameters(self, barrier: int) -> dict[str, np.ndarray]:
+        manifest = self.checkpoint(barrier)
+        assert manifest is not None
+        part = read_part(self.catalogue.part_url(manifest, 0))
+        arrays = {f"dense {name}": row for name, row in part.dense.items()}
+        for name, table in part.tables.items():
+            order = np.argsort(table.keys)
+            arrays |= {f"{name} {column}": array[order] for column, array in table._asdict().items()}
+        return arrays
+
+
+@pytest.fixture
+def start_run(broker_of_kind: Callable[[str], Broker], topic_prefix: str) -> Iterator[Callable[[str], Run]]:
+    """Starts runs over one broker; all are ended with the test."""
+    broker = broker_of_kind("embedded" if why_not_embedded() is None else "kafka")
+    running: list[Run] = []
+
+    def start(name: str) -> Run:
+        running.append(Run(broker, topic_prefix + name))
+        return running[-1]
+
+    yield start
+    for run in running:
+        run.close()
+
+
+def play(run: Run, kill: Callable[[int], None]) -> None:
+    """All stages, each after the checkpoint of the one before; `kill` is called while a stage is being learned."""
+    for number in range(STAGES):
+        run.write(stage(number))
+        kill(number)
+        run.until(lambda: run.checkpoint(number + 1), f"no checkpoint of barrier {number + 1}")  # noqa: B023
+
+
+def killer(run: Run) -> Callable[[int], None]:
+    """Kills in the middle of each stage: other roles, at other places."""
+    plan = {
+        0: [("learner", 40), ("labeler", 200)],
+        1: [("shard", 150), ("labeler", 260)],
+        2: [("shard", 60), ("learner", 90)],
+    }
+
+    def kill(number: int) -> None:
+        for role, rows in plan[number]:
+            run.until(lambda: run.learned(number * IMPRESSIONS + rows), f"stage {number} does not come to row {rows}")  # noqa: B023
+            run.local.launcher.kill(role, 0)
+
+    return kill
+
+
+def test_kills_change_no_label_no_byte_and_no_parameter(start_run: Callable[[str], Run]):
+    undisturbed = start_run("calm.")
+    play(undisturbed, lambda number: None)
+    batches = undisturbed.batches()
+    parameters = [undisturbed.parameters(k) for k in range(1, STAGES + 1)]
+    undisturbed.close()
+
+    killed = start_run("killed.")
+    play(killed, killer(killed))
+    assert killed.local.launcher.processes["shard-0"].restarts == 2
+    assert killed.local.launcher.processes["labeler-0"].restarts == 2
+    assert killed.local.launcher.processes["learner-0"].restarts == 2
+    assert [header for header, _ in killed.batches()] == [header for header, _ in batches]
+    assert killed.batches() == batches
+    for k, expected in enumerate(parameters, start=1):
+        found = killed.parameters(k)
+        assert found.keys() == expected.keys()
+        for name, array in expected.items():
+            assert array.tobytes() == found[name].tobytes(), f"checkpoint {k}: {name} differs"
+    assert sum(header.labelled for header, _ in batches) == STAGES * IMPRESSIONS
+    audit = full_audit(killed.config, killed.local.log(), at_rest=True)
+    assert audit.right, audit.findings
+    undisturbed.forget()
+    killed.forget()
+
+
+def test_a_paused_run_labels_and_does_not_train_until_it_is_resumed(start_run: Callable[[str], Run]):
+    run = start_run("paused.")
+    command = ["--config", str(run.local.config_path)]
+    for override in run.local.launcher.overrides:
+        command += ["--set", override]
+    run.until(lambda: run.progress(), "the model does not begin")
+    assert front_door.main(["pause", *command]) == 0
+    run.write(stage(0))
+    run.until(lambda: sum(h.labelled for h, _ in run.batches()) == IMPRESSIONS, "labels stop")
+    run.local.launcher.kill("shard", 0)  # it holds the clocks
+    run.until(lambda: run.local.launcher.processes["shard-0"].restarts == 1, "the shard is not started again")
+    run.until(lambda: run.progress(), "the shard does not come back")
+    time.sleep(2.0)
+    assert run.progress() == ChainProgress(0)
+    assert front_door.main(["resume", *command]) == 0
+    run.until(lambda: run.checkpoint(1), "training does not go on")
+    run.forget()
