@@ -1,0 +1,97 @@
+"""The recovery bench's own judgement: its plan keeps its promise, and its counts can be wrong."""
+
+from collections import Counter
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bench import recovery_check
+from bench.recovery_check import EVENT, Events, Learnable, Parameters, read_events
+from bench.recovery_plan import BROKER, plan
+from learners.config import ModelConfig
+from learners.model import make_model
+from paramserver.table import TableRows
+from stream.config import StreamConfig
+from stream.memory import MemoryLog
+from stream.record import Partition
+
+PROCESSES = {"labeler": 2, "fraud": 1, "learner": 2, "shard": 2, "checkpointer": 1, "replica": 1, BROKER: 1}
+MODEL = make_model(ModelConfig(name="coverage", kind="count", categorical=("event",)))
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_every_role_dies_often_enough_and_most_while_another_recovers(seed: int):
+    kills = plan(24, seed, PROCESSES)
+    by_role = Counter(kill.role for kill in kills)
+    assert len(kills) == 24
+    assert by_role.keys() == PROCESSES.keys()
+    assert min(by_role.values()) >= 3
+    assert sum(not kill.first for kill in kills) >= 12
+    for before, kill in pairwise(kills):
+        assert kill.first or kill.role != before.role
+    assert all(kill.index < PROCESSES[kill.role] for kill in kills)
+    assert plan(24, seed, PROCESSES) == kills
+
+
+def test_a_plan_needs_two_roles():
+    with pytest.raises(ValueError, match="burst"):
+        plan(4, 0, {"shard": 2})
+
+
+def test_lost_doubled_and_strange_events_are_found():
+    events = Events({"label/0": Learnable([1, 2, 3], ["a", "b", "a"], [0, 0, 1], 4)}, rejected={"b", "c", "x"})
+    sent = dict.fromkeys("abcd", 0)
+    assert events.lost(sent) == ["d"]
+    assert sorted(events.doubled()) == ["a", "b"]
+    assert events.strangers(sent) == ["x"]
+
+
+def record(log: MemoryLog, start: int, end: int, rows: list[tuple[int, str, int]]) -> None:
+    columns = {"position": [r[0] for r in rows], EVENT: [r[1] for r in rows], "label": [r[2] for r in rows]}
+    batch = pa.record_batch(columns)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    headers = (("start", str(start).encode()), ("end", str(end).encode()))
+    log.append(Partition("examples", 0), bytes(sink.getvalue()), None, headers)
+
+
+def test_examples_are_folded_and_holes_counted():
+    log = MemoryLog(lambda: 0)
+    for topic in ("examples", "rejected", "quarantine"):
+        log.create(topic, 1)
+    record(log, 0, 10, [(1, "a", 0), (5, "b", 1)])
+    record(log, 0, 10, [(1, "a", 0), (5, "b", 1)])  # a repeat
+    record(log, 4, 20, [(5, "b", 1), (15, "c", 0)])  # overlaps
+    record(log, 30, 40, [(31, "e", 0)])  # a hole
+    log.append(Partition("rejected", 0), b'{"id": ["r"]}')
+    found = read_events(log.reader(), StreamConfig(partitions=1), {"label/0": 0})
+    one = found.partitions["label/0"]
+    assert (one.ids, one.labels, one.end, one.holes) == (["a", "b", "c"], [0, 1, 0], 20, 1)
+    assert found.rejected == {"r"}
+
+
+@pytest.mark.parametrize(
+    ("learned", "wrong"),
+    [
+        ({"a": 1.0, "b": 1.0}, (0, 0, 0)),
+        ({"a": 1.0}, (1, 0, 0)),
+        ({"a": 1.0, "b": 2.0}, (0, 0, 1)),
+        ({"a": 1.0, "b": 1.0, "c": 1.0}, (0, 1, 0)),
+    ],
+)
+def test_a_checkpoint_holds_one_row_of_one_for_each_event_below_its_vector(
+    monkeypatch: pytest.MonkeyPatch, learned: dict[str, float], wrong: tuple[int, int, int]
+):
+    events = Events({"label/0": Learnable([1, 5, 15], ["a", "b", "c"], [0, 1, 0], 20)})
+    keys = MODEL.encoder.encode(pa.record_batch({EVENT: list(learned)})).keys[:, 0]
+    rows = TableRows(keys, np.array([[w] for w in learned.values()], np.float32), keys, keys)
+    monkeypatch.setattr(recovery_check, "read_part", lambda url: SimpleNamespace(tables={"counts": rows}))
+    manifest = SimpleNamespace(vector={"label/0": 10}, parts=[SimpleNamespace(shard=0)])
+    catalogue = SimpleNamespace(part_url=lambda manifest, shard: "")
+    found = Parameters(MODEL, events).check(catalogue, SimpleNamespace(name="1", manifest=manifest))
+    assert (found.missing, found.beyond, found.not_one) == wrong
+    assert bool(found.wrong) == any(wrong)
