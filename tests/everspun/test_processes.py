@@ -18,7 +18,7 @@ from checkpointer.manifest import Manifest
 from checkpointer.store import open_store
 from everspun import __main__ as front_door
 from everspun.audit import read_all
-from everspun.broker import Broker, why_not_embedded
+from everspun.broker import Broker, why_not_kafka
 from everspun.commands.audit import full_audit
 from everspun.local_run import LocalRun
 from everspun.standings import of_shards
@@ -190,7 +190,7 @@ class Run:
 @pytest.fixture
 def start_run(broker_of_kind: Callable[[str], Broker], topic_prefix: str) -> Iterator[Callable[[str], Run]]:
     """Starts runs over one broker; all are ended with the test."""
-    broker = broker_of_kind("embedded" if why_not_embedded() is None else "kafka")
+    broker = broker_of_kind("kafka" if why_not_kafka() is None else "embedded")
     running: list[Run] = []
 
     def start(name: str) -> Run:
