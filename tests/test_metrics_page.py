@@ -1,0 +1,73 @@
+"""docs/metrics.md names every series that the roles export, with its type, labels and unit, and no other."""
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from checkpointer.metrics import CheckpointerMetrics, ReplicaMetrics
+from labeler.metrics import FraudMetrics, LabelerMetrics
+from learners.metrics import LearnerMetrics
+from paramserver.metrics import Metrics as ShardMetrics
+from stream.metrics import RoleMetrics
+
+PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
+ROLES = {
+    "Every role": RoleMetrics,
+    "Replica": ReplicaMetrics,
+    "Labeler": LabelerMetrics,
+    "Fraud filter": FraudMetrics,
+    "Learner": LearnerMetrics,
+    "Shard": ShardMetrics,
+    "Checkpointer": CheckpointerMetrics,
+}
+#: The unit of a series is its name's ending.
+UNITS = {"_ms": "ms", "_s": "s", "_seconds": "s", "_bytes": "bytes", "_share": "share", "_rows": "rows"}
+
+
+def exported(registry: CollectorRegistry) -> set[tuple[str, str, str]]:
+    """(name, type, labels) of every series, as `/metrics` shows them."""
+    found = set()
+    for collector in registry._collector_to_names:
+        (family,) = collector.collect()
+        name = family.name + ("_total" if family.type == "counter" else "")
+        found.add((name, family.type, ", ".join(collector._labelnames)))
+    return found
+
+
+def page() -> dict[str, list[tuple[str, str, str, str]]]:
+    """Section -> (name, type, labels, unit) of each row of its table."""
+    sections: dict[str, list[tuple[str, str, str, str]]] = {}
+    rows: list[tuple[str, str, str, str]] = []
+    for line in PAGE.read_text().splitlines():
+        if line.startswith("## "):
+            rows = sections.setdefault(line[3:].split(" (")[0], [])
+        elif line.startswith("| `"):
+            cells = [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+            rows.append((cells[0], cells[1], cells[2], cells[3]))
+    return sections
+
+
+@pytest.mark.parametrize("section", ROLES)
+def test_the_page_lists_what_the_role_exports(section: str):
+    common = exported(RoleMetrics().registry)
+    expected = exported(ROLES[section]().registry)
+    assert common <= expected
+    listed = [row[:3] for row in page()[section]]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == (expected if section == "Every role" else expected - common)
+
+
+def test_the_page_says_the_unit():
+    for rows in page().values():
+        for name, _, _, unit in rows:
+            base = re.sub("_total$", "", name)
+            ending = next((u for e, u in UNITS.items() if base.endswith(e)), None)
+            assert unit, name
+            assert ending is None or unit == ending, name
+
+
+def test_served_model_age_stands_first():
+    text = PAGE.read_text()
+    assert re.findall("`(everspun_[a-z_]+)`", text)[0] == "everspun_served_model_age_s"
