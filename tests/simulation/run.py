@@ -63,7 +63,7 @@ def run_seeds(seeds: Iterable[int], jobs: int = 1) -> Iterable[Result]:
     if jobs == 1:
         yield from map(run_seed, seeds)
         return
-    with Pool(jobs) as pool:
+    with Pool(jobs, maxtasksperchild=100) as pool:  # a task is 8 seeds
         yield from pool.imap_unordered(run_seed, seeds, chunksize=8)
 
 
