@@ -29,7 +29,8 @@ class Watch:
     def close(self) -> None:
         self._stopped.set()
         self._thread.join(10)
-        for port in (*self._shards.values(), self._clock):
+        self._clock.close()
+        for port in self._shards.values():
             port.close()
 
     def wait_for(self, chains: int, timeout_s: float) -> None:

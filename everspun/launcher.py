@@ -4,6 +4,7 @@ A process that dies is started again at once: every role resumes from the logs a
 is nothing to clean up first. One that keeps dying stops the run, with the end of its log in the error.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -20,6 +21,9 @@ from everspun.config import RunConfig
 
 MINUTE_S = 60.0
 LOG_TAIL_LINES = 15
+#: Environment: the pid of the launcher that started a process.
+LAUNCHER = "EVERSPUN_LAUNCHER"
+_PR_SET_PDEATHSIG = 1
 
 #: Roles in the order in which they are started; they are stopped in the opposite order of the data: readers last.
 ROLES = ("shard", "checkpointer", "fraud", "labeler", "learner", "replica")
@@ -141,7 +145,6 @@ class Launcher:
                 stdout=log,
                 stderr=log,
                 env=_environment(),
-                preexec_fn=_die_with_parent,
             )
             if old:
                 old.popen = popen
@@ -195,12 +198,16 @@ def _environment() -> dict[str, str]:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         env.setdefault(name, "1")
     env["PYTHONUNBUFFERED"] = "1"
+    env[LAUNCHER] = str(os.getpid())
     return env
 
 
-def _die_with_parent() -> None:
-    """A killed launcher leaves no processes behind (Linux only; elsewhere they see their broker go)."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL("libc.so.6", use_errno=True).prctl(1, signal.SIGTERM)
+def die_with_parent() -> None:
+    """Called by a role's process: if the launcher that started it is killed, it stops in order (Linux only; elsewhere
+    it sees its broker go). It asks for that itself, since no Python may run between fork and exec of a process with
+    threads."""
+    launcher = os.environ.get(LAUNCHER, "")
+    if launcher and sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != int(launcher):  # it died meanwhile
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -8,7 +8,7 @@ from types import FrameType
 
 from everspun import roles
 from everspun.commands import options as shared
-from everspun.launcher import ROLES
+from everspun.launcher import ROLES, die_with_parent
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,5 +34,6 @@ def run(options: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    die_with_parent()
     roles.ROLES[options.role](config, options.index, stop)
     return 0
