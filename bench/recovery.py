@@ -1,7 +1,7 @@
 """Is the promise true? Real processes on Apache Kafka, killed with -9 at random while events flow, and every event
 counted afterwards.
 
-    python -m bench.recovery [--json] [--kills 24] [--seed N] [--rate 150]
+    python -m bench.recovery [--json] [--kills 24] [--freezes 3] [--seed N] [--rate 150]
 
 `lost` and `doubled` are counted by id against the site's own list; that each event changed a shard exactly once is
 read from parameters: the model has one row an event, which every training of it raises by 1. A kill is recovered from
@@ -14,6 +14,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -38,7 +39,7 @@ from everspun.local_run import LocalRun
 from everspun.scrape import scrape
 from learners.model import make_model
 
-KILLS, RATE = 24, 150.0
+KILLS, FREEZES, RATE = 24, 3, 150.0
 BASELINES = 5
 #: A pipeline in which nothing at all moves for this long is stuck; a slow one on a busy machine is waited for.
 STUCK_S = 120.0
@@ -94,7 +95,8 @@ class Run:
             one = self.happened[-1]
             others = "while another recovers" if one.while_recovering else ""
             name = kill.role if kill.role == BROKER else f"{kill.role}-{kill.index}"
-            self.console.log(f"{number + 1:>3}/{len(self.kills)} kill -9 {name:15} {others}")
+            how = f"stop for {kill.frozen_s:.0f} s" if kill.frozen_s else "kill -9"
+            self.console.log(f"{number + 1:>3}/{len(self.kills)} {how} {name:15} {others}")
         self._recover()
 
     def _kill(self, kill: Kill) -> None:
@@ -107,7 +109,11 @@ class Run:
         else:
             name = f"{kill.role}-{kill.index}"
             self._until(lambda: launcher.alive()[name], lambda: f"{name} was not started again")
-            launcher.kill(kill.role, kill.index)
+            if kill.frozen_s:
+                frozen = launcher.freeze(kill.role, kill.index)
+                threading.Timer(kill.frozen_s, frozen.send_signal, (signal.SIGCONT,)).start()
+            else:
+                launcher.kill(kill.role, kill.index)
         self.happened.append(Happened(kill, time.monotonic(), mark, bool(recovering - {kill.role})))
 
     def _broker_returns(self, after_s: float) -> None:
@@ -215,16 +221,18 @@ class Run:
         }
 
     def _of_kills(self, seed: int) -> dict[str, Any]:
-        roles = sorted({h.kill.role for h in self.happened})
-        seconds = {
-            r: [h.resumed_s for h in self.happened if h.kill.role == r and h.resumed_s is not None] for r in roles
-        }
+        kills = [h for h in self.happened if not h.kill.frozen_s]
+        seconds: dict[str, list[float]] = {}
+        for one in kills:
+            if one.resumed_s is not None:
+                seconds.setdefault(one.kill.role, []).append(one.resumed_s)
         everything = [s for of_role in seconds.values() for s in of_role]
         return {
             "seed": seed,
-            "kills": len(self.happened),
-            "kills_by_role": dict(Counter(h.kill.role for h in self.happened)),
-            "kills_while_recovering": sum(h.while_recovering for h in self.happened),
+            "kills": len(kills),
+            "kills_by_role": dict(Counter(h.kill.role for h in kills)),
+            "kills_while_recovering": sum(h.while_recovering for h in kills),
+            "freezes_by_role": dict(Counter(h.kill.role for h in self.happened if h.kill.frozen_s)),
             "not_resumed": sum(h.resumed_s is None for h in self.happened),
             "seconds_to_resume_p50": _p50(everything),
             "seconds_to_resume_max": round(max(everything, default=0.0), 2),
@@ -258,7 +266,9 @@ def _p50(values: list[float]) -> float:
     return round(statistics.median(values), 2) if values else 0.0
 
 
-def bench(kills: int, seed: int, rate: float, broker: str, console: Console) -> tuple[dict[str, Any], Path]:
+def bench(
+    kills: int, freezes: int, seed: int, rate: float, broker: str, console: Console
+) -> tuple[dict[str, Any], Path]:
     """Run it. Returns the result and the folder of the run. Raises Failed, and what ended a process for good."""
     dir = Path(tempfile.mkdtemp(prefix="everspun-recovery-"))
     text = Path(__file__).with_suffix(".toml").read_text()
@@ -275,7 +285,7 @@ def bench(kills: int, seed: int, rate: float, broker: str, console: Console) -> 
         site = Site(local.log(), local.config.stream, rate, seed)
         site.start()
         processes = {role: count for role, count in local.launcher.counts().items() if count} | {BROKER: 1}
-        run = Run(local, site, watch, plan(kills, seed, processes), console)
+        run = Run(local, site, watch, plan(kills, freezes, seed, processes), console)
         watch.wait_for(local.config.stream.partitions, STUCK_S)
         run.measure_without_kills()
         run.kill_all()
@@ -296,6 +306,9 @@ def bench(kills: int, seed: int, rate: float, broker: str, console: Console) -> 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--kills", type=int, default=KILLS, help=f"how many in all ({KILLS})")
+    parser.add_argument(
+        "--freezes", type=int, default=FREEZES, help=f"processes stopped and woken, besides ({FREEZES})"
+    )
     parser.add_argument("--seed", type=int, default=None, help="of kills and traffic; a fresh one is drawn and printed")
     parser.add_argument("--rate", type=float, default=RATE, help=f"impressions a second ({RATE:g})")
     parser.add_argument("--broker", default="kafka", help="kafka (default), or another kind of everspun.broker")
@@ -304,7 +317,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(1 << 31) if chosen.seed is None else chosen.seed
     console = Console(stderr=True)
-    result, dir = bench(chosen.kills, seed, chosen.rate, chosen.broker, console)
+    result, dir = bench(chosen.kills, chosen.freezes, seed, chosen.rate, chosen.broker, console)
     right = result["audit_right"] and not any(result[key] for key in NOUGHT)
     if chosen.json:
         print(json.dumps(result))

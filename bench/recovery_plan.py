@@ -1,16 +1,20 @@
 """Which process dies when: a function of the seed.
 
 Kills come in bursts of two or three, each kill of another role than the one before it and soon enough after it to hit
-while that one is still recovering. Between bursts the pipeline comes to itself.
+while that one is still recovering. Between bursts the pipeline comes to itself. Some bursts begin with a process that
+is not killed but frozen, long enough to be taken for dead and replaced, and then wakes up and goes on.
 """
 
 import random
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 BROKER = "broker"
-KILLS_OF_EACH = 3
+#: Roles whose processes are frozen: those that others take over from, or fence.
+FROZEN_ROLES = ("labeler", "learner", "shard")
+#: Longer than a group's session and a learner's lease.
+FROZEN_S = (7.0, 12.0)
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,12 @@ class Kill:
     after_s: float
     first: bool  # of its burst
     down_s: float = 0.0  # of a broker: how long it stays away
+    frozen_s: float = 0.0  # not killed, but stopped for so long
 
 
-def plan(kills: int, seed: int, processes: Mapping[str, int]) -> list[Kill]:
-    """`processes`: role -> how many run; "broker" is one of them. Every role gets its share, at least `kills // roles`.
+def plan(kills: int, freezes: int, seed: int, processes: Mapping[str, int]) -> list[Kill]:
+    """`processes`: role -> how many run; "broker" is one of them. Every role gets its share of kills, at least
+    `kills // roles`; `freezes` come besides.
 
     Raises ValueError with fewer than two roles.
     """
@@ -33,15 +39,29 @@ def plan(kills: int, seed: int, processes: Mapping[str, int]) -> list[Kill]:
         raise ValueError(f"roles {sorted(processes)}: a burst needs two of them")
     rng = random.Random(seed)
     out: list[Kill] = []
-    for size in _bursts(kills, rng):
+    sizes = _bursts(kills, rng)
+    freezing = set(rng.sample(range(len(sizes)), min(freezes, len(sizes))))
+    for number, size in enumerate(sizes):
         last = ""
         for place in range(size):
-            role = _next_role(Counter(k.role for k in out), last, processes, rng, out[len(out) - place :])
+            role = _next_role(
+                Counter(k.role for k in out if not k.frozen_s), last, processes, rng, out[len(out) - place :]
+            )
             after_s = rng.uniform(0.5, 2.0) if place == 0 else rng.uniform(0.05, 2.0)
             down_s = rng.uniform(0.5, 4.0) if role == BROKER else 0.0
             out.append(Kill(role, rng.randrange(processes[role]), after_s, place == 0, down_s))
             last = role
+        if number in freezing:
+            at = len(out) - size
+            out[at:at] = [_freeze(out[at], processes, rng)]
+            out[at + 1] = replace(out[at + 1], after_s=rng.uniform(0.5, 5.0), first=False)
     return out
+
+
+def _freeze(before: Kill, processes: Mapping[str, int], rng: random.Random) -> Kill:
+    """Of another role than the kill that follows."""
+    role = rng.choice([role for role in FROZEN_ROLES if role in processes and role != before.role])
+    return Kill(role, rng.randrange(processes[role]), before.after_s, True, frozen_s=rng.uniform(*FROZEN_S))
 
 
 def _bursts(kills: int, rng: random.Random) -> list[int]:

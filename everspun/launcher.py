@@ -107,6 +107,12 @@ class Launcher:
         popen.kill()
         return popen.pid
 
+    def freeze(self, role: str, index: int) -> subprocess.Popen[bytes]:
+        """SIGSTOP one process, for fault tests. It goes on at SIGCONT, which the caller sends to what is returned."""
+        popen = self.processes[f"{role}-{index}"].popen
+        popen.send_signal(signal.SIGSTOP)
+        return popen
+
     def retire(self, role: str, deadline_s: float = 30.0) -> None:
         """SIGTERM to all processes of a role; returns once they have drained, and they stay away.
 

@@ -24,21 +24,23 @@ MODEL = make_model(ModelConfig(name="coverage", kind="count", categorical=("even
 
 @pytest.mark.parametrize("seed", range(50))
 def test_every_role_dies_often_enough_and_most_while_another_recovers(seed: int):
-    kills = plan(24, seed, PROCESSES)
+    everything = plan(24, 3, seed, PROCESSES)
+    kills = [kill for kill in everything if not kill.frozen_s]
+    assert len(everything) == 27
     by_role = Counter(kill.role for kill in kills)
     assert len(kills) == 24
     assert by_role.keys() == PROCESSES.keys()
     assert min(by_role.values()) >= 3
     assert sum(not kill.first for kill in kills) >= 12
-    for before, kill in pairwise(kills):
+    for before, kill in pairwise(everything):
         assert kill.first or kill.role != before.role
     assert all(kill.index < PROCESSES[kill.role] for kill in kills)
-    assert plan(24, seed, PROCESSES) == kills
+    assert plan(24, 3, seed, PROCESSES) == everything
 
 
 def test_a_plan_needs_two_roles():
     with pytest.raises(ValueError, match="burst"):
-        plan(4, 0, {"shard": 2})
+        plan(4, 0, 0, {"shard": 2})
 
 
 def test_lost_doubled_and_strange_events_are_found():
