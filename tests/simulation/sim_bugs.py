@@ -35,7 +35,7 @@ __all__ = ["BUGS"]
 # --- chains and resume points -----------------------------------------------------------------------------------
 
 
-@bug("no trim", "rows below the chain's end are learned with the record that reaches over it (C2)")
+@bug("no trim", "rows below the chain's end are learned with the record that reaches over it (C2)", seed=20)
 def no_trim() -> list[Patch]:
     fold = Chain.fold
 
@@ -45,7 +45,11 @@ def no_trim() -> list[Patch]:
     return [patch.object(Chain, "fold", bad)]
 
 
-@bug("overlap taken for duplicate", "a push that reaches over the shard's end is answered as already applied (S1)")
+@bug(
+    "overlap taken for duplicate",
+    "a push that reaches over the shard's end is answered as already applied (S1)",
+    seed=20,
+)
 def overlap_as_duplicate() -> list[Patch]:
     """Readers that trim never send such a push, so the one who sends it is broken too."""
     judge = shard_module.judge
@@ -71,7 +75,7 @@ def _resume_without(**lost: Any) -> list[Patch]:
     return [patch.object(ResumePoint, "after", classmethod(bad))]
 
 
-@bug("arrival maximum lost on restart", "a resumed reader takes the next stamp as it is (T1, C4)")
+@bug("arrival maximum lost on restart", "a resumed reader takes the next stamp as it is (T1, C4)", seed=6)
 def arrival_lost() -> list[Patch]:
     return _resume_without(ids_arrival_max_ms=0, clicks_arrival_max_ms=0)
 
@@ -81,7 +85,7 @@ def no_watermarks() -> list[Patch]:
     return _resume_without(watermarks={})
 
 
-@bug("dangling record accepted", "a record above the chain's end becomes its end (C2)")
+@bug("dangling record accepted", "a record above the chain's end becomes its end (C2)", seed=2)
 def dangling_accepted() -> list[Patch]:
     judge = Chain.judge
 
@@ -92,7 +96,7 @@ def dangling_accepted() -> list[Patch]:
     return [patch.object(Chain, "judge", bad)]
 
 
-@bug("chain goes on after a failed send", "the next batch is sent though the one before is in doubt (C5)")
+@bug("chain goes on after a failed send", "the next batch is sent though the one before is in doubt (C5)", seed=1)
 def goes_on_after_failure() -> list[Patch]:
     def bad(self: Labelling, now_ms: int) -> None:
         if self._writer is not None:
@@ -119,7 +123,13 @@ def side_records_late() -> list[Patch]:
 # --- time -------------------------------------------------------------------------------------------------------
 
 
-@bug("heartbeat 'now' on a replay", "a labeler writes heartbeats of its own clock into history (T2)", first=1, step=2)
+@bug(
+    "heartbeat 'now' on a replay",
+    "a labeler writes heartbeats of its own clock into history (T2)",
+    first=1,
+    step=2,
+    seed=1,
+)
 def heartbeat_now() -> list[Patch]:
     made = Head.__init__
 
@@ -140,7 +150,7 @@ def silent_partition() -> list[Patch]:
     return [patch.object(Heartbeats, "due", bad)]
 
 
-@bug("last heartbeat too early", "the replay ends when its events do (T2)", first=1, step=2)
+@bug("last heartbeat too early", "the replay ends when its events do (T2)", first=1, step=2, seed=1)
 def last_heartbeat_early() -> list[Patch]:
     replay = Site._replay
 
@@ -164,7 +174,7 @@ def jump_for_ever() -> list[Patch]:
 # --- fraud ------------------------------------------------------------------------------------------------------
 
 
-@bug("verdict counted by reading time instead of position", "whatever was read by then applies (L3)")
+@bug("verdict counted by reading time instead of position", "whatever was read by then applies (L3)", seed=33)
 def verdict_by_reading_time() -> list[Patch]:
     heard = VerdictBook._on_verdict
 
@@ -185,7 +195,7 @@ def watermark_first() -> list[Patch]:
     return [patch.object(FraudNode, "say", bad)]
 
 
-@bug("verdict lost between table and send", "the fold position is written before the verdicts are (F2)")
+@bug("verdict lost between table and send", "the fold position is written before the verdicts are (F2)", seed=3)
 def verdict_lost() -> list[Patch]:
     say, said = FraudNode.say, FraudNode.said
 
@@ -258,7 +268,7 @@ def clock_not_raised() -> list[Patch]:
     return [patch.object(Clocks, "_admit", bad)]
 
 
-@bug("expel before fence", "an expelled learner leaves the minimum before every shard has fenced it (K3)")
+@bug("expel before fence", "an expelled learner leaves the minimum before every shard has fenced it (K3)", seed=13)
 def expel_before_fence() -> list[Patch]:
     def bad(self: ModelClocks) -> int:
         active = (m.acknowledged for m in self.members.values() if not m.parked and m.fenced_at is None)
@@ -302,7 +312,7 @@ def incarnations_per_learner() -> list[Patch]:
     return [patch.object(Pacer, "_saw", saw), patch.object(Pacer, "_told_push", told)]
 
 
-@bug("batch of a rewound learner never ended", "an abandoned batch is left to the clock (K1)")
+@bug("batch of a rewound learner never ended", "an abandoned batch is left to the clock (K1)", seed=20)
 def never_ended() -> list[Patch]:
     end = Pacer._end
 
@@ -313,7 +323,7 @@ def never_ended() -> list[Patch]:
     return [patch.object(Pacer, "_end", bad)]
 
 
-@bug("clock holder restarted into an old era", "the era does not grow with the clock holder's restart (K5)")
+@bug("clock holder restarted into an old era", "the era does not grow with the clock holder's restart (K5)", seed=2)
 def old_era() -> list[Patch]:
     made = Clocks.__init__
 
@@ -323,7 +333,7 @@ def old_era() -> list[Patch]:
     return [patch.object(Clocks, "__init__", bad)]
 
 
-@bug("fold from the first retained record", "a reader's chain begins where its log does (C2)")
+@bug("fold from the first retained record", "a reader's chain begins where its log does (C2)", seed=6)
 def fold_from_first() -> list[Patch]:
     sought = Position.sought
 
@@ -363,7 +373,7 @@ def cut_without_hold() -> list[Patch]:
     return [patch.object(Driver, "_call", bad)]
 
 
-@bug("unnamed mark", "a shard marks whatever it holds just now (X1)")
+@bug("unnamed mark", "a shard marks whatever it holds just now (X1)", seed=10)
 def unnamed_mark() -> list[Patch]:
     mark = Shard.mark
 
@@ -373,7 +383,9 @@ def unnamed_mark() -> list[Patch]:
     return [patch.object(Shard, "mark", bad)]
 
 
-@bug("cut time limit held by the checkpointer", "a stop of starts ends only by the word of who asked for it (X1)")
+@bug(
+    "cut time limit held by the checkpointer", "a stop of starts ends only by the word of who asked for it (X1)", seed=7
+)
 def hold_without_end() -> list[Patch]:
     def bad(self: ModelClocks, now_ms: int) -> Any:
         return None if self.hold is None or self.hold.broken else self.hold
