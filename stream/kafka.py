@@ -29,6 +29,7 @@ from stream.writer import KafkaWriter
 log = logging.getLogger(__name__)
 
 POLL_INTERVAL_MAX_MS = 120_000
+HEARTBEAT_WAIT_S = 0.02
 
 
 class KafkaLog:
@@ -255,7 +256,7 @@ class KafkaGroupReader(KafkaReader):
 
     def _new_consumer(self, **changed: Any) -> KafkaConsumer:
         session_ms = self._config.session_timeout_ms
-        return super()._new_consumer(
+        consumer = super()._new_consumer(
             group_id=self._group,
             group_instance_id=(self._config.static_members and self._member) or None,
             session_timeout_ms=session_ms,
@@ -264,6 +265,8 @@ class KafkaGroupReader(KafkaReader):
             partition_assignment_strategy=(StickyPartitionAssignor,),
             **changed,
         )
+        _wait_while_heartbeat_is_due(consumer)
+        return consumer
 
     def _subscribe(self) -> None:
         assert self._consumer is not None
@@ -306,6 +309,14 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def take(self) -> list[tuple[str, list[Partition]]]:
         return [self.news.popleft() for _ in range(len(self.news))]
+
+
+def _wait_while_heartbeat_is_due(consumer: KafkaConsumer) -> None:
+    """kafka-python 3.0 polls in a circle, without waiting, as long as a heartbeat is due and its own thread has not
+    sent it, which the circle delays. With a floor under the time that it thinks it has left, it waits for records."""
+    coordinator: Any = consumer._coordinator
+    due_s = coordinator.time_to_next_heartbeat
+    coordinator.time_to_next_heartbeat = lambda: max(due_s(), HEARTBEAT_WAIT_S)
 
 
 def _unpark(consumer: KafkaConsumer) -> None:
