@@ -93,6 +93,11 @@ class Head:
     def in_flight(self) -> bool:
         return any(count.outbox.in_flight for count in self.counts.values())
 
+    def wait(self, timeout_ms: int) -> None:
+        """Until a signal on its way is acknowledged, or for this long."""
+        if self._signals is not None:
+            self._signals.wait(timeout_ms)
+
     def close(self) -> None:
         """Drop readers and writers. What was on its way is folded by the next one."""
         for one in (self._reader, self._signals, self._beats):

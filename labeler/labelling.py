@@ -146,6 +146,11 @@ class Labelling:
     def in_flight(self) -> bool:
         return any(line.outbox.in_flight for line in self.lines.values())
 
+    def wait(self, timeout_ms: int) -> None:
+        """Until a record on its way is acknowledged, or for this long."""
+        if self._writer is not None:
+            self._writer.wait(timeout_ms)
+
     # --- starting -------------------------------------------------------------------------------------------------
 
     def _start_lines(self) -> None:

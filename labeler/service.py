@@ -24,8 +24,8 @@ from stream.record import Partition
 logger = logging.getLogger(__name__)
 
 GROUP = "labelers"
-#: How long a turn waits for records while a batch is on its way.
-IN_FLIGHT_MS = 2
+#: How long to wait for an acknowledgement before looking for new records again.
+IN_FLIGHT_MS = 5
 GROUP_POLL_MS = 500
 METRICS_EVERY_MS = 250
 
@@ -97,7 +97,9 @@ class Service:
             now_ms = self._now()
             labelling.own(self._owned)
             moved = labelling.turn(now_ms, wait_ms)
-            wait_ms = 0 if moved else IN_FLIGHT_MS if labelling.in_flight else self._labeler.poll_ms
+            wait_ms = 0 if moved or labelling.in_flight else self._labeler.poll_ms
+            if labelling.in_flight and not moved:
+                labelling.wait(IN_FLIGHT_MS)
             if labelling.resting(now_ms):
                 stop.wait(self._labeler.poll_ms / 1000)
             self._metrics.on_acknowledged(labelling.take_acknowledged())
@@ -125,7 +127,9 @@ class Service:
         while not ending.is_set():
             head.own(self._owned)
             moved = head.turn(self._now(), wait_ms)
-            wait_ms = 0 if moved else IN_FLIGHT_MS if head.in_flight else self._labeler.poll_ms
+            wait_ms = 0 if moved or head.in_flight else self._labeler.poll_ms
+            if head.in_flight and not moved:
+                head.wait(IN_FLIGHT_MS)
             if not moved and not head.counts:
                 ending.wait(self._labeler.poll_ms / 1000)
         head.close()

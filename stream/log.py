@@ -107,6 +107,10 @@ class Writer(Protocol):
     def poll(self) -> None:
         """Raises SendFailed if an earlier send has failed."""
 
+    def wait(self, timeout_ms: int) -> None:
+        """Return once the oldest send under way has ended, well or badly, or after this time; at once if there is none.
+        Raises nothing: `poll` says what became of it."""
+
     def close(self) -> None:
         """Drop the writer, and what it has not sent, at once."""
 

@@ -165,6 +165,9 @@ class MemoryWriter:
         if self._failure is not None:
             raise SendFailed(self._failure)
 
+    def wait(self, timeout_ms: int) -> None:
+        """Nothing happens here while somebody waits."""
+
     def close(self) -> None:
         self._failure = "closed"
 

@@ -86,6 +86,11 @@ class KafkaWriter:
         if self._failure is not None:
             raise SendFailed(self._failure)
 
+    def wait(self, timeout_ms: int) -> None:
+        if self._pending and self._failure is None:
+            with suppress(KafkaError):  # `poll` raises what it was
+                self._pending[0][0].get(timeout=timeout_ms / 1000)
+
     def close(self) -> None:
         self._failure = self._failure or "closed"
         producer, self._producer = self._producer, None
