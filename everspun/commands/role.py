@@ -1,6 +1,7 @@
 """Run one process of one role. `everspun run` starts these; start them yourself under your own supervisor."""
 
 import argparse
+import faulthandler
 import logging
 import signal
 import threading
@@ -27,6 +28,8 @@ def run(options: argparse.Namespace) -> int:
     # While a broker is away, clients say so many times a second; what the roles make of it, they say themselves.
     for client in ("kafka", "aiokafka", "mode", "faust"):
         logging.getLogger(client).setLevel(logging.DEBUG if options.log_level == "DEBUG" else logging.CRITICAL)
+    if hasattr(signal, "SIGUSR1"):
+        faulthandler.register(signal.SIGUSR1)  # kill -USR1: what every thread does, into the log
     stop = threading.Event()
 
     def on_signal(_signal: int, _frame: FrameType | None) -> None:

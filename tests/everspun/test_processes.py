@@ -4,6 +4,7 @@ and a paused one trains nothing until it is resumed."""
 import json
 import random
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -145,7 +146,10 @@ class Run:
         end = time.monotonic() + WAIT_S
         while not holds():
             self.local.launcher.raise_if_failed()
-            assert time.monotonic() < end, what
+            if time.monotonic() > end:
+                for process in self.local.launcher.processes.values():
+                    process.popen.send_signal(signal.SIGUSR1)  # what every thread does, into the logs
+                raise AssertionError(f"{what}; see {self.dir}")
             time.sleep(0.01)
 
     def learned(self, rows: int) -> bool:
