@@ -232,7 +232,7 @@ class Site(Process):
     def boot(self) -> None:
         span = self.scenario.span_ms / self.scenario.speed
         if self.scenario.fraud:
-            for n in range(7):
+            for n in range(12):
                 at = self.began_ms + int(span * self.rng.uniform(0.1, 0.9))
                 self.world.time.at(at, lambda n=n: self._rule(f"operator-{n}"))
         if self.scenario.forged:
@@ -265,7 +265,7 @@ class Site(Process):
         vendor = f"vendor-{rng.randrange(VENDORS)}"
         wait_ms = self.scenario.stream.wait_ms
         from_ms = now - rng.choice((rng.randrange(15000), wait_ms + rng.randrange(-2000, 4000)))
-        to_ms = from_ms + rng.randrange(1000, self.scenario.stream.verdict_max_ms)
+        to_ms = from_ms + rng.choice((2000, 6000, self.scenario.stream.verdict_max_ms - 1))
         decision = rng.choice(("reject", "withhold", "withhold", "allow"))
         verdict = Verdict(id, "operator", decision, None, vendor, from_ms, to_ms, "a person says so")
         self._publish(Message(self.scenario.stream.verdicts, 0, b"", encode_verdict(verdict)))
