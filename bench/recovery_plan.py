@@ -53,14 +53,16 @@ def plan(kills: int, freezes: int, seed: int, processes: Mapping[str, int]) -> l
             last = role
         if number in freezing:
             at = len(out) - size
-            out[at:at] = [_freeze(out[at], processes, rng)]
+            out[at:at] = [_freeze(out[at], Counter(k.role for k in out if k.frozen_s), processes, rng)]
             out[at + 1] = replace(out[at + 1], after_s=rng.uniform(0.5, 5.0), first=False)
     return out
 
 
-def _freeze(before: Kill, processes: Mapping[str, int], rng: random.Random) -> Kill:
-    """Of another role than the kill that follows."""
-    role = rng.choice([role for role in FROZEN_ROLES if role in processes and role != before.role])
+def _freeze(before: Kill, had: Counter[str], processes: Mapping[str, int], rng: random.Random) -> Kill:
+    """One of those frozen least often, and of another role than the kill that follows."""
+    allowed = [role for role in FROZEN_ROLES if role in processes and role != before.role]
+    fewest = min(had[role] for role in allowed)
+    role = rng.choice([role for role in allowed if had[role] == fewest])
     return Kill(role, rng.randrange(processes[role]), before.after_s, True, frozen_s=rng.uniform(*FROZEN_S))
 
 
