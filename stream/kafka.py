@@ -266,6 +266,7 @@ class KafkaGroupReader(KafkaReader):
             **changed,
         )
         _wait_while_heartbeat_is_due(consumer)
+        _finish_joining(consumer)
         return consumer
 
     def _subscribe(self) -> None:
@@ -317,6 +318,14 @@ def _wait_while_heartbeat_is_due(consumer: KafkaConsumer) -> None:
     coordinator: Any = consumer._coordinator
     due_s = coordinator.time_to_next_heartbeat
     coordinator.time_to_next_heartbeat = lambda: max(due_s(), HEARTBEAT_WAIT_S)
+
+
+def _finish_joining(consumer: KafkaConsumer) -> None:
+    """kafka-python 3.0 forgets a join that it began for changed metadata and that outlasts one `poll`: nothing says any
+    more that a join is needed, no heartbeat is sent, and the member waits for ever, without partitions."""
+    coordinator: Any = consumer._coordinator
+    needed = coordinator.need_rejoin
+    coordinator.need_rejoin = lambda: coordinator.rejoining or needed()
 
 
 def _unpark(consumer: KafkaConsumer) -> None:

@@ -83,6 +83,36 @@ def test_a_partition_that_kafka_python_stumbles_over_is_asked_for_again(monkeypa
     assert probe.beginning_offsets([partition]) == {partition: 7}
 
 
+def test_a_join_that_outlasts_a_poll_is_gone_on_with(broker: Broker, topic_prefix: str):
+    """kafka-python 3.0.12 forgets one that it began because its metadata had changed."""
+    settings = config(broker.address, topic_prefix, partitions=2)
+    create_topics(settings)
+    reader = KafkaLog(settings).group_reader(topic_prefix + "g")
+    owned: list[Partition] = []
+
+    def on_assigned(partitions: list[Partition]) -> None:
+        for partition in partitions:
+            reader.seek(partition, 0)
+        owned.extend(partitions)
+
+    reader.subscribe(settings.examples, on_assigned, lambda gone: owned.clear())
+    deadline = time.monotonic() + 60
+    while len(owned) < 2 and time.monotonic() < deadline:
+        reader.poll(10, 100)
+    coordinator = reader._consumer._coordinator
+    with coordinator._lock:
+        coordinator._assignment_snapshot = "other metadata"
+    joined = coordinator._generation.generation_id
+    while coordinator._generation.generation_id == joined and time.monotonic() < deadline:
+        reader.poll(10, 1)  # too short for the round trips of a join
+    while not coordinator._heartbeat_enabled and time.monotonic() < deadline:
+        reader.poll(10, 1)
+    assert coordinator._generation.generation_id > joined
+    assert coordinator._heartbeat_enabled
+    assert len(owned) == 2
+    reader.close()
+
+
 def test_without_a_broker_readers_wait_and_questions_are_refused():
     log = KafkaLog(config(NOWHERE, request_timeout_ms=1000))
     reader = log.reader()
