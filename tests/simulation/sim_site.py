@@ -279,7 +279,9 @@ class Site(Process):
         records = self.broker.records(self.scenario.stream.examples, p)
         if records:
             header = BatchHeader.from_headers(records[-1].headers)
-            beyond = replace(header, start=header.end + (5 << 20), end=header.end + (6 << 20), barrier=0)
+            # The last record may be a repeat, which ends below the chain's end.
+            ends = max(BatchHeader.from_headers(record.headers).end for record in records)
+            beyond = replace(header, start=ends + (5 << 20), end=ends + (6 << 20), barrier=0)
             headers = (*beyond.to_headers(), ("forged", b"1"))
             value = records[-1].value
             self.broker.land(Message(self.scenario.stream.examples, p, None, value, headers), self.name)
