@@ -78,8 +78,12 @@ class Recount:
         for record in signals[self.counted :]:
             signal = decode_signal(record)
             at = self.ends.setdefault(signal.input, 0)
-            if signal.start != at or signal.end <= at:
+            if not signal.start <= at < signal.end:
                 continue
+            if signal.start < at and signal.rows is not None:
+                raise Violation(
+                    "C2", f"a signal of {signal.input} with counts reaches over {at}: buckets are boundaries"
+                )
             self.ends[signal.input] = signal.end
             column = 1 if signal.input.startswith("clicks") else 0
             for row in signal.rows.to_pylist() if signal.rows is not None else ():
