@@ -320,7 +320,7 @@ def incarnations_per_learner() -> list[Patch]:
     return [patch.object(Pacer, "_saw", saw), patch.object(Pacer, "_told_push", told)]
 
 
-@bug("batch of a rewound learner never ended", "an abandoned batch is left to the clock (K1)", seed=20)
+@bug("batch of a rewound learner never ended", "an abandoned batch is left to the clock (K1)", seed=50)
 def never_ended() -> list[Patch]:
     end = Pacer._end
 
