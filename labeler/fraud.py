@@ -82,7 +82,8 @@ class FraudFilter:
         self._settled, self._next_offset = committed
         self._saved = True
         self._forgotten = self._settled - 2 * config.span  # cells below it are in no window, in no later life
-        self._pairs, self._sources = Rows(tables.pairs), Rows(tables.sources)
+        self._pairs = Rows(tables.pairs, lambda key: pair_of(key)[0])
+        self._sources = Rows(tables.sources, str)
         self._history = VendorHistory(config, tables.vendors)
         self._pending: dict[int, set[str]] = {}  # cell -> pairs to judge when it settles
         self._aging: dict[int, set[str]] = {}  # settled cell -> pairs to enter history a window later

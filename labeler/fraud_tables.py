@@ -4,7 +4,7 @@ Values are JSON values, so that the same rows lie in a dict (tests, the simulato
 Every row keeps the last position counted per input (F2), so a table that fell behind catches up by counting again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,7 +27,7 @@ class Table(Protocol):
 
 @dataclass(frozen=True)
 class Tables:
-    """`pairs` and `sources`: counted activity (`Row`). `vendors`: history of settled cells (`VendorRow`).
+    """`pairs` and `sources`: pages of counted activity (`Row`). `vendors`: history of settled cells (`VendorRow`).
     `progress`: how far each input is counted and judged (`InputRow`), cells settled, and watermarks promised."""
 
     pairs: Table
@@ -140,17 +140,29 @@ def pair_of(key: str) -> tuple[str, str]:
     return rest[: int(length)], rest[int(length) :]
 
 
+#: Rows of one source that lie in one entry of a table: what a table costs is its entries, and people look at many
+#: vendors at once; but one that looks at all of them must not outgrow a record.
+PAGE_ROWS_MAX = 64
+
+
+def rows_in(table: Table) -> Iterator[tuple[str, Json]]:
+    """(key, value) of every row of `pairs` or `sources`: an entry of the table is a page, a dict of rows by key."""
+    for _, page in table.items():
+        yield from page.items()
+
+
 class Rows:
     """A table and its rows in memory: read once at the start, written at a commit, dropped with their last cell.
 
     The rows of two windows are held in memory: about 1 kB a pair that was active within them. A row that comes and
-    goes between two commits is never written.
+    goes between two commits is never written. Rows of one source share pages of at most PAGE_ROWS_MAX.
     """
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    def __init__(self, table: Table, source_of: Callable[[str], str]) -> None:
+        self._table, self._source_of = table, source_of
         self._rows: dict[str, Row] = {}
-        self._stored: set[str] = set()  # keys that the table holds
+        self._pages: dict[str, dict[str, Row]] = {}  # what the table holds, rows that leave it included
+        self._page_of: dict[str, str] = {}  # row -> its page
         self._changed: set[str] = set()
         self._leaving: set[str] = set()  # dropped here, and from the table at the next write
         self._newest: dict[int, set[str]] = {}  # cell -> rows whose newest cell it was when they changed
@@ -160,8 +172,9 @@ class Rows:
 
     def load(self) -> list[tuple[str, Row]]:
         """Read all rows of the table."""
-        self._rows = {key: Row.of(value) for key, value in self._table.items()}
-        self._stored = set(self._rows)
+        self._pages = {page: {key: Row.of(value) for key, value in rows.items()} for page, rows in self._table.items()}
+        self._page_of = {key: page for page, rows in self._pages.items() for key in rows}
+        self._rows = {key: row for rows in self._pages.values() for key, row in rows.items()}
         for key, row in self._rows.items():
             self._newest.setdefault(row.newest, set()).add(key)
         return sorted(self._rows.items())
@@ -182,15 +195,36 @@ class Rows:
         Those leave the table with the next write only: until the commit that follows this one is durable, their
         signals may come again, and must find them.
         """
-        for key in self._leaving:
-            self._table.pop(key, None)
-            self._stored.discard(key)
+        pages = {self._take_out(key) for key in self._leaving}
         self._leaving.clear()
         self._drop(before)
-        for key in sorted(self._changed):
-            self._table[key] = self._rows[key].value()
-        self._stored |= self._changed
+        pages |= {self._put_in(key) for key in self._changed}
         self._changed.clear()
+        for page in sorted(pages):
+            rows = self._pages[page]
+            if rows:
+                self._table[page] = {key: row.value() for key, row in rows.items()}
+            else:
+                del self._pages[page]
+                self._table.pop(page, None)
+
+    def _take_out(self, key: str) -> str:
+        page = self._page_of.pop(key)
+        del self._pages[page][key]
+        return page
+
+    def _put_in(self, key: str) -> str:
+        """The row's page; a new row's is the first of its source that has room."""
+        page = self._page_of.get(key)
+        if page is None:
+            source, number = self._source_of(key), 0
+            page = f"{number}:{source}"
+            while len(self._pages.get(page, ())) >= PAGE_ROWS_MAX:
+                number += 1
+                page = f"{number}:{source}"
+            self._page_of[key] = page
+        self._pages.setdefault(page, {})[key] = self._rows[key]
+        return page
 
     def _drop(self, before: int) -> None:
         """Older cells of rows that stay go when they next change."""
@@ -200,5 +234,5 @@ class Rows:
                 if row is not None and row.newest < before:
                     del self._rows[key]
                     self._changed.discard(key)
-                    if key in self._stored:
+                    if key in self._page_of:
                         self._leaving.add(key)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from labeler.fraud import FraudFilter, Step, run_step
 from labeler.fraud_config import FraudConfig
-from labeler.fraud_tables import Row, Tables, dict_tables, pair_key, pair_of
+from labeler.fraud_tables import Row, Tables, dict_tables, pair_key, pair_of, rows_in
 from labeler.signals import SIGNAL_SCHEMA, Signal
 from stream.verdicts import Verdict, Watermark, decode_verdict, encode_verdict
 
@@ -194,15 +194,15 @@ def test_a_repeat_changes_no_count_and_its_verdicts_are_sent_again():
     tables, log = dict_tables(), Log()
     one = make(tables)
     run_step(one, site.log, log)
-    pairs, sources, vendors = (dict(table.items()) for table in (tables.pairs, tables.sources, tables.vendors))
+    pairs, sources, vendors = dict(rows_in(tables.pairs)), dict(rows_in(tables.sources)), dict(tables.vendors)
     again = one.on_signals(site.log[-140:])
     assert {v.id for v in again.verdicts} <= {v.id for v in log.verdicts}
     assert again.verdicts
     one.commit(again)
-    kept = dict(tables.pairs.items())  # the second commit forgets what the first had settled
+    kept = dict(rows_in(tables.pairs))  # the second commit forgets what the first had settled
     assert kept == {key: pairs[key] for key in kept}
     assert pair_key("rival", "v2") in kept
-    assert all(sources[key] == value for key, value in tables.sources.items())
+    assert all(sources[key] == value for key, value in rows_in(tables.sources))
     assert tables.vendors == vendors
     assert one.counts.repeats == 140
 
@@ -223,7 +223,7 @@ def test_cells_and_rows_are_forgotten():
         honest_hour(site, T0 + hour * 60 * MINUTE)
     for record in site.log:
         run_step(one, [record], log)
-    cells = [Row.of(value).cells for _, value in tables.pairs.items()]
+    cells = [Row.of(value).cells for _, value in rows_in(tables.pairs)]
     assert max(len(c) for c in cells) <= 3 * CONFIG.span
     site.quiet(T0 + 100 * 60 * MINUTE)
     site.quiet(T0 + 101 * 60 * MINUTE)
@@ -333,8 +333,9 @@ def test_a_lost_commit_counts_nothing_twice():
         one.save()  # counted and written, and then the process dies
     step: Step = run_step(make(tables), site.log, log)
     assert step.next_offset == len(site.log)
-    assert {key: Row.of(tables.pairs[key]) for key in smooth.pairs} == {
-        key: Row.of(value) for key, value in smooth.pairs.items()
+    crashed = dict(rows_in(tables.pairs))
+    assert {key: Row.of(crashed[key]) for key, _ in rows_in(smooth.pairs)} == {
+        key: Row.of(value) for key, value in rows_in(smooth.pairs)
     }
 
 

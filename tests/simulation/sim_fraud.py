@@ -14,7 +14,7 @@ from sim_scenario import FRAUD, Scenario
 from sim_watch import Watch
 
 from labeler.fraud import FraudFilter, Step
-from labeler.fraud_tables import Tables
+from labeler.fraud_tables import Tables, rows_in
 from labeler.signals import decode_signal
 from stream.verdicts import encode_verdict, input_name
 
@@ -150,5 +150,5 @@ class FraudNode(Process):
         self.journal.flush()
         self.reach("commit")
         signals = self.broker.records(self.config.signals, 0)
-        self.watch.recount.check(step, self.filter.tables.pairs.items(), signals)
+        self.watch.recount.check(step, rows_in(self.filter.tables.pairs), signals)
         self.filter.commit(step)
