@@ -26,6 +26,7 @@ from typing import Any
 
 from bench.machine import Meter, machine
 from bench.pipeline_log import FORMATS, Written, write
+from bench.plotting import cpu_by_role
 from everspun.config import Config
 from everspun.follow import Follower
 from everspun.local_run import LocalRun
@@ -39,6 +40,7 @@ from stream.chain import label_chain
 WARM_IMPRESSIONS = 30_000
 WARM_DAYS = 0.25
 POLL_S = 0.02
+PLOT = Path("docs/pipeline_cpu.png")
 #: Without any progress for this long the run has failed.
 STUCK_S = 120.0
 
@@ -160,17 +162,11 @@ def report(
         "broker": local.broker.kind,
         "format": options.format,
         "record_bytes": round(written.bytes / written.records),
-        "impressions_per_record": round(
-            written.impressions / max(1, written.records - _click_records(written, options)), 1
-        ),
+        "impressions_per_record": round(written.impressions / written.impression_records, 1),
         "seed": options.seed,
         "config": settings(local.config),
         "machine": machine(),
     }
-
-
-def _click_records(written: Written, options: argparse.Namespace) -> int:
-    return written.clicks if options.format == "json" else written.records // 2
 
 
 def learning(local: LocalRun) -> dict[str, Any]:
@@ -243,6 +239,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dir", type=Path, default=None, help="folder of the run, emptied first; kept (default: a temporary one)"
     )
+    parser.add_argument("--plot", type=Path, nargs="?", const=PLOT, help=f"write a picture (default {PLOT})")
     parser.add_argument("--seed", type=int, default=1)
     shop = TrafficConfig()
     for name, default, help in (
@@ -273,6 +270,8 @@ def main() -> int:
         local.stop()
         if options.dir is None:
             shutil.rmtree(folder, ignore_errors=True)
+    if options.plot is not None:
+        cpu_by_role(found, options.plot)
     print(json.dumps(found, indent=None if options.json else 2))
     return 0
 

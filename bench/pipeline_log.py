@@ -43,6 +43,7 @@ class Written:
     impressions: int = 0
     clicks: int = 0
     records: int = 0
+    impression_records: int = 0
     bytes: int = 0
     seconds: float = 0.0
     cpu_s: float = 0.0
@@ -57,6 +58,7 @@ class Written:
         self.bytes += len(entry.value or b"")
         if entry.kind == "impression":
             self.impressions += entry.rows
+            self.impression_records += 1
             self._last[entry.partition] = (sent, entry.rows)
         else:
             self.clicks += entry.rows

@@ -1,0 +1,60 @@
+"""The benches' pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+INK, SECOND, FAINT = "#1f4e79", "#c8553d", "#9aa5b1"
+
+
+def _figure(title: str, height: float) -> tuple[Any, Axes]:
+    figure, axes = pyplot.subplots(figsize=(7.2, height), layout="constrained")
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def freshness(rows: list[dict[str, Any]], path: Path) -> None:
+    """Normalized entropy by interval between cuts: as served, and progressive, with the reference's points."""
+    figure, axes = _figure("What freshness is worth: MovieLens 100k, the same events", 3.6)
+    days = [row["days"] for row in rows]
+    for loss, label, color in (("as_served", "as served", SECOND), ("progressive", "progressive", INK)):
+        axes.plot(days, [row[loss] for row in rows], marker="o", color=color, label=label)
+        reference = [row[f"{loss}_reference"] for row in rows]
+        axes.plot(days, reference, marker="x", linestyle="", markersize=9, color=color, alpha=0.6)
+    axes.plot([], [], marker="x", linestyle="", color=FAINT, label="independent replay of the same batches")
+    axes.set_xscale("log")
+    axes.set_xticks(days, [f"{day:g}" for day in days])
+    axes.minorticks_off()
+    axes.set_xlabel("days of event time between checkpoints")
+    axes.set_ylabel("normalized entropy (lower is better)")
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def cpu_by_role(found: dict[str, Any], path: Path) -> None:
+    """CPU seconds for a million examples, by role, the broker and the producer apart."""
+    roles = {k: v for k, v in found["cpu_s_per_million_examples"].items() if k != "all_roles"}
+    bars = [(name, spent, INK) for name, spent in sorted(roles.items(), key=lambda item: -item[1])]
+    bars += [(name, found[f"{name}_cpu_s_per_million_examples"], FAINT) for name in ("broker", "producer")]
+    title = f"From impressions in Kafka to applied push: {found['examples_per_s']:,} examples/s"
+    figure, axes = _figure(title, 2.8)
+    names = [name for name, _, _ in bars]
+    drawn = axes.barh(names, [spent for _, spent, _ in bars], color=[color for _, _, color in bars])
+    axes.bar_label(drawn, fmt="%.0f", padding=3)
+    axes.invert_yaxis()
+    axes.set_xlabel("CPU seconds for a million examples")
+    _save(figure, path)
