@@ -16,6 +16,7 @@ class LabelerConfig:
     """One section of the config file."""
 
     await_verdicts: bool = _option(True, "labels wait for the fraud filter's watermarks (L3); false = no fraud filter")
+    await_breaker: bool = _option(False, "labels wait for the circuit breaker's watermarks (L3, L8)")
     on_outage: str = _option("hold", "when the fraud filter is silent, labels wait: 'hold' is the only answer")
 
     read_ahead_rows_max: int = _option(
@@ -74,7 +75,10 @@ _POSITIVE = (
 
 def label_config_hash(stream: StreamConfig, labeler: LabelerConfig) -> str:
     """16 hex digits over everything that decides classes, labels and batch bytes; stands in every batch header (C4)."""
-    decides = [f"{name}={getattr(stream, name)}" for name in _DECIDES] + [f"verdicts={labeler.await_verdicts}"]
+    decides = [f"{name}={getattr(stream, name)}" for name in _DECIDES] + [
+        f"verdicts={labeler.await_verdicts}",
+        f"breaker={labeler.await_breaker}",
+    ]
     return hashlib.blake2b(";".join(decides).encode(), digest_size=8).hexdigest()
 
 

@@ -20,7 +20,7 @@ from stream.config import StreamConfig
 from stream.examples import BatchHeader
 from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
 from stream.record import Partition, offset_of, position
-from stream.verdicts import input_name
+from stream.verdicts import BREAKER, breaker_input, input_name
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,17 @@ logger = logging.getLogger(__name__)
 CHECK_ENDS_MS = 5_000
 #: How often a stopped partition looks for an operator's order (L7).
 HEED_MS = 2_000
+
+
+def awaited_inputs(stream: StreamConfig, labeler: LabelerConfig) -> list[str]:
+    """The inputs whose watermarks a label waits for (L3)."""
+    partitions = range(stream.partitions)
+    names: list[str] = []
+    if labeler.await_verdicts:
+        names += [input_name(topic, p) for topic in (stream.impressions, stream.clicks) for p in partitions]
+    if labeler.await_breaker:
+        names += [breaker_input(p) for p in partitions]
+    return names
 
 
 @dataclass
@@ -61,9 +72,7 @@ class Labelling:
         log: Log,
     ):
         self._stream, self._labeler, self._log = stream, labeler, log
-        self._inputs = [
-            input_name(topic, p) for topic in (stream.impressions, stream.clicks) for p in range(stream.partitions)
-        ]
+        self._inputs = awaited_inputs(stream, labeler)
         self._verdicts = Partition(stream.verdicts, 0)
         self._reader: Reader = log.reader()
         self._writer: Writer | None = None
@@ -163,7 +172,7 @@ class Labelling:
             aside = self._orders(tail, new)
         finally:
             tail.close()
-        if self._labeler.await_verdicts:
+        if self._inputs:
             held = [line.core.point for line in self.lines.values()]
             self.book = VerdictBook.at(self._inputs, [*points.values(), *held])
             for line in self.lines.values():
@@ -288,7 +297,7 @@ class Labelling:
             return
         self._check_ends_at_ms = now_ms + CHECK_ENDS_MS
         claims = {name: end for name, end in self.book.ends.items() if end}
-        inputs = {name: Partition(name.rpartition("/")[0], int(name.rpartition("/")[2])) for name in claims}
+        inputs = {name: self._source(name) for name in claims}
         ends = self._reader.end_offsets(inputs.values()) if inputs else {}
         beyond = {name: claims[name] for name in claims if claims[name] > position(ends[inputs[name]])}
         for name in beyond.keys() & self._suspect.keys():
@@ -297,6 +306,11 @@ class Labelling:
                     reason = f"a watermark of {name} claims position {beyond[name]}, beyond the end of its log (F3)"
                     line.core.stop(self._stream.verdicts, 0, reason)
         self._suspect = beyond
+
+    def _source(self, input: str) -> Partition:
+        """The log that an input's watermarks claim positions of."""
+        topic, _, number = input.rpartition("/")
+        return Partition(self._stream.impressions if topic == BREAKER else topic, int(number))
 
     # --- labelling and sending ------------------------------------------------------------------------------------
 

@@ -249,7 +249,9 @@ class PartitionLabeler:
             none = np.zeros(len(impressions), np.bool_)
             return Ruling(none, np.full(len(impressions), -1, np.int64), none)
         deadline_ms = impressions.arrival_ms + self._stream.wait_ms
-        ruling = self._book.rule(impressions.source_hash, impressions.vendor_hash, impressions.ts_ms, deadline_ms)
+        ruling = self._book.rule(
+            impressions.source_hash, impressions.vendor_hash, impressions.ts_ms, deadline_ms, impressions.table
+        )
         first = ~taken.duplicate
         return Ruling(ruling.rejected & first, np.where(first, ruling.by, -1), ruling.withheld & first)
 

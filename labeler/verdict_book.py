@@ -14,11 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from labeler.resume import ResumePoint
+from stream.events import FEATURE_PREFIX
 from stream.keys import hash_string
 from stream.record import Record
-from stream.verdicts import Verdict, Watermark, decode_verdict
+from stream.verdicts import ALLOW, OPERATOR, REJECT, WITHHOLD, Verdict, Watermark, decode_verdict
 
 #: Watermark of an input that has none yet.
 NO_WATERMARK = 0
@@ -127,26 +130,34 @@ class VerdictBook:
         at = bisect_right(self._step_lows, deadline_ms)
         return self._step_offsets[at] if at < len(self._step_lows) else None
 
-    def rule(self, source_hash: U64, vendor_hash: U64, ts_ms: I64, deadline_ms: I64) -> Ruling:
-        """Which of these impressions verdicts take out. All deadlines must have been passed (`low_ms`)."""
+    def rule(self, source_hash: U64, vendor_hash: U64, ts_ms: I64, deadline_ms: I64, table: pa.Table) -> Ruling:
+        """Which of these impressions verdicts take out. All deadlines must have been passed (`low_ms`). `table` holds
+        the feature columns (`f_<name>`) that slices are named by; a slice of another feature covers nothing."""
         n = len(ts_ms)
         withheld, allowed, by = np.zeros(n, np.bool_), np.zeros(n, np.bool_), np.full(n, -1, np.int64)
         if not n or not self._held:
             return Ruling(by >= 0, by, withheld)
+        ordered = np.zeros(n, np.bool_)  # an operator has decided whether it is withheld
         columns = self._as_columns()
         for i in columns.candidates(source_hash, vendor_hash, ts_ms, deadline_ms):
             held = self._held[i]
-            covered = (ts_ms >= held.verdict.from_ms) & (ts_ms < held.verdict.to_ms) & (deadline_ms >= held.low_ms)
-            if held.verdict.source is not None:
+            said = held.verdict
+            covered = (ts_ms >= said.from_ms) & (ts_ms < said.to_ms) & (deadline_ms >= held.low_ms)
+            if said.source is not None:
                 covered &= source_hash == columns.source[i]
-            if held.verdict.vendor is not None:
+            if said.vendor is not None:
                 covered &= vendor_hash == columns.vendor[i]
-            if held.verdict.decision == "allow":
+            if said.feature is not None:
+                covered &= _in_slice(table, said.feature, said.value or "")
+            if said.decision == ALLOW:
                 allowed |= covered
-            elif held.verdict.decision == "withhold":
-                withheld |= covered
-            else:
+            elif said.decision == REJECT:
                 by[covered & (by < 0)] = i
+            elif said.rule == OPERATOR:  # of operators the last word counts, of the breaker too; operators go first
+                ordered |= covered
+                withheld[covered] = said.decision == WITHHOLD
+            else:
+                withheld[covered & ~ordered] = said.decision == WITHHOLD
         by[allowed] = -1
         rejected = by >= 0
         return Ruling(rejected, by, withheld & ~rejected)
@@ -188,12 +199,7 @@ class VerdictBook:
             if not isinstance(said.watermark_ms, int):
                 raise ValueError(f"watermark_ms {said.watermark_ms!r}: expected an integer")
             return
-        if said.source is None and said.vendor is None:
-            raise ValueError(f"verdict {said.id!r}: neither source nor vendor is given")
-        if said.decision not in ("reject", "withhold", "allow"):
-            raise ValueError(f"verdict {said.id!r}: decision {said.decision!r}: allowed are reject, withhold, allow")
-        if not isinstance(said.from_ms, int) or not isinstance(said.to_ms, int) or said.from_ms >= said.to_ms:
-            raise ValueError(f"verdict {said.id!r}: interval [{said.from_ms}, {said.to_ms}) is empty or no integers")
+        said.check()
 
     def _on_watermark(self, said: Watermark, offset: int) -> None:
         number = self._numbers.get(said.input)
@@ -221,6 +227,14 @@ class VerdictBook:
         if self._columns is None:
             self._columns = _Columns(self._held)
         return self._columns
+
+
+def _in_slice(table: pa.Table, feature: str, value: str) -> Bools:
+    name = FEATURE_PREFIX + feature
+    if name not in table.column_names or not pa.types.is_string(table.schema.field(name).type):
+        return np.zeros(len(table), np.bool_)
+    same: Bools = pc.equal(table.column(name), value).to_numpy(zero_copy_only=False)
+    return same
 
 
 class _Columns:

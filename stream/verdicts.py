@@ -1,4 +1,4 @@
-"""What travels on `verdicts` and `signals`: fraud verdicts, watermarks, and pre-counted activity (F1-F3, L3).
+"""What travels on `verdicts`: verdicts of the fraud filter, the breaker and operators, and watermarks (F1-F3, L3, L8).
 
 A record of `verdicts` is JSON, `{"kind": "verdict", ...}` or `{"kind": "watermark", ...}`. Watermarks are exclusive:
 w says that all arrivals below w on that input have been judged, and every verdict that follows from them stands
@@ -8,24 +8,52 @@ before the watermark in the log.
 import json
 from dataclasses import asdict, dataclass, field
 
+REJECT, ALLOW = "reject", "allow"
+WITHHOLD, RELEASE = "withhold", "release"
+DECISIONS = (REJECT, ALLOW, WITHHOLD, RELEASE)
+#: Rule of what an operator decides: in matters of withholding it beats the breaker's word, whichever came first.
+OPERATOR = "operator"
+#: Stands in the place of a topic in the names of the breaker's inputs.
+BREAKER = "breaker"
+_SLICE = ("feature", "value")
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """Impressions and clicks of `source` and/or `vendor` with event time in `[from_ms, to_ms)` are `decision`ed.
+    """Impressions of a scope with event time in `[from_ms, to_ms)` are `decision`ed.
 
-    A None source or vendor matches any; at least one is given. Identifiers are the strings of the events.
-    `id` is a function of (rule, entity, interval) (F3): a repeat changes nothing.
+    The scope is a source, a vendor, and/or a slice (`feature` = `value`, a declared categorical feature); None matches
+    any. Without any of them it is everything, which only withholding and releasing may name. Identifiers are the
+    strings of the events. `id` is a function of (rule, entity, interval) (F3): a repeat changes nothing.
     """
 
     id: str
     rule: str
-    decision: str  # "reject" (fraud) | "withhold" (breaker, operator) | "allow" (operator: overrides a rejection)
+    decision: str  # REJECT (fraud) | ALLOW (operator: overrides a rejection) | WITHHOLD, RELEASE (breaker, operator)
     source: str | None
     vendor: str | None
     from_ms: int
     to_ms: int
     reason: str
     evidence: dict[str, float] = field(default_factory=dict)
+    feature: str | None = None
+    value: str | None = None
+
+    @property
+    def everything(self) -> bool:
+        """Whether the scope is all impressions."""
+        return self.source is None and self.vendor is None and self.feature is None
+
+    def check(self) -> None:
+        """Raises ValueError naming what makes this say nothing."""
+        if self.decision not in DECISIONS:
+            raise ValueError(f"verdict {self.id!r}: decision {self.decision!r}: allowed are {', '.join(DECISIONS)}")
+        if (self.feature is None) != (self.value is None):
+            raise ValueError(f"verdict {self.id!r}: a slice is a feature and its value, both given")
+        if self.everything and self.decision in (REJECT, ALLOW):
+            raise ValueError(f"verdict {self.id!r}: neither source nor vendor is given, nor a slice")
+        if not isinstance(self.from_ms, int) or not isinstance(self.to_ms, int) or self.from_ms >= self.to_ms:
+            raise ValueError(f"verdict {self.id!r}: interval [{self.from_ms}, {self.to_ms}) is empty or no integers")
 
 
 @dataclass(frozen=True)
@@ -38,8 +66,10 @@ class Watermark:
 
 
 def encode_verdict(record: Verdict | Watermark) -> bytes:
+    """A verdict without a slice has no key for it."""
     kind = "verdict" if isinstance(record, Verdict) else "watermark"
-    return json.dumps({"kind": kind, **asdict(record)}, sort_keys=True, separators=(",", ":")).encode()
+    body = {name: value for name, value in asdict(record).items() if value is not None or name not in _SLICE}
+    return json.dumps({"kind": kind, **body}, sort_keys=True, separators=(",", ":")).encode()
 
 
 def decode_verdict(value: bytes) -> Verdict | Watermark:
@@ -59,3 +89,8 @@ def decode_verdict(value: bytes) -> Verdict | Watermark:
 def input_name(topic: str, partition: int) -> str:
     """The name of a fraud input: one per partition of `impressions` and of `clicks`."""
     return f"{topic}/{partition}"
+
+
+def breaker_input(partition: int) -> str:
+    """The breaker's input of a partition. Its watermark w: what arrived below w on both topics of it is judged."""
+    return input_name(BREAKER, partition)

@@ -14,6 +14,7 @@ class Row:
     id: str = ""
     source: str = ""
     vendor: str = ""
+    features: dict = field(default_factory=dict)
     bad: bool = False
     duplicate: bool = False
 
@@ -78,6 +79,7 @@ def read_rows(record, arrival, config, is_click):
         rows.append(Row(record.offset << W | k, arrival, body["ts_ms"], body["id"]))
         if not is_click:
             rows[-1].source, rows[-1].vendor = body["source"], body["vendor"]
+            rows[-1].features = body.get("features", {})
     return rows
 
 
@@ -132,16 +134,22 @@ class Book:
         return next((o for o, low in enumerate(self.low) if low > deadline), None)
 
     def decisions(self, row, deadline):
+        """{"reject"}, {"withhold"}, both or none: the last word of an operator on withholding beats the breaker's."""
         v = self.v(deadline)
-        said = {
-            b["decision"]
+        said = [
+            b
             for o, b in self.verdicts
             if o < v
             and b["from_ms"] <= row.ts < b["to_ms"]
             and b["source"] in (None, row.source)
             and b["vendor"] in (None, row.vendor)
-        }
-        return said - {"reject"} if "allow" in said else said
+            and ("feature" not in b or row.features.get(b["feature"], "") == b["value"])
+        ]
+        out = {b["decision"] for b in said}
+        out = {"reject"} if "reject" in out and "allow" not in out else set()
+        words = [b for b in said if b["decision"] in ("withhold", "release")]
+        words = [b for b in words if b["rule"] == "operator"] or words
+        return out | {b["decision"] for b in words[-1:]} - {"release"}
 
     def point(self, deadline, covers_from):
         last = self.v(deadline)

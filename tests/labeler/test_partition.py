@@ -89,10 +89,15 @@ def random_verdicts(rng, end_ms):
         if rng.random() < 0.25:
             start = (ZERO + rng.randrange(-10, end_ms)) // 20 * 20
             end = start + rng.choice((5, 20, 60))
-            rule = rng.choice(("reject", "reject", "withhold", "allow"))
-            source, vendor = rng.choice((("a", None), ("b", "v"), (None, "w")))
-            id = f"{rule}/{source}/{vendor}/{start}/{end}"  # F3: a function of rule, entity and interval
-            said.append(Verdict(id, rule, rule, source, vendor, start, end, "why", {"n": 1.0}))
+            decision = rng.choice(("reject", "reject", "withhold", "withhold", "allow", "release"))
+            rule = rng.choice(("operator", "a rule"))
+            scopes = (("a", None), ("b", "v"), (None, "w"), ("a", None, "x"), (None, None, "y"), (None, None))
+            scope = rng.choice(scopes)
+            if scope == (None, None) and decision in ("reject", "allow"):
+                continue  # everything can only be withheld
+            slice_ = {"feature": "place", "value": scope[2]} if scope[2:] else {}
+            id = f"{rule}/{decision}/{scope}/{start}/{end}"  # F3: a function of rule, entity and interval
+            said.append(Verdict(id, rule, decision, *scope[:2], start, end, "why", {"n": 1.0}, **slice_))
         else:
             name = rng.choice(INPUTS)
             marks[name] += rng.choice((0, 3, 5, 10))

@@ -44,6 +44,7 @@ class Row:
     id: str = ""
     source: str = ""
     vendor: str = ""
+    features: dict[str, Any] = field(default_factory=dict)
     label: int = 0
     delay_ms: int = -1
     clicks: int = 0  # how many count for it (L1)
@@ -146,6 +147,7 @@ def impression_rows(seen: Seen, partition: int, c: StreamConfig) -> list[Row]:
         for k, body in enumerate(bodies(record)):
             row = Row(at | k, seen.arrival_ms, WAITING, _number(body, "ts_ms"), key, _text(body, "id"))
             row.source, row.vendor = _text(body, "source"), _text(body, "vendor")
+            row.features = body.get("features", {})
             _text(body, "item")
             if not timely(row.ts_ms, seen.arrival_ms, c):
                 raise ValueError("ts_ms")
@@ -209,18 +211,24 @@ class Verdicts:
         return next((o for o, low in enumerate(self.lows) if low > deadline_ms), None)
 
     def ruling(self, before: int, row: Row) -> str | None:
-        """What the verdicts that stand before an offset decide of a row: 'allow' takes back 'reject'."""
-        found = {
-            v["decision"]
-            for offset, v in self.verdicts
-            if offset < before
-            and v["from_ms"] <= row.ts_ms < v["to_ms"]
-            and (v["source"] or row.source) == row.source
-            and (v["vendor"] or row.vendor) == row.vendor
-        }
-        if "allow" in found:
-            found -= {"reject", "allow"}
-        return next((d for d in ("reject", "withhold") if d in found), None)
+        """What the verdicts that stand before an offset decide of a row: 'allow' takes back 'reject'; of withholding,
+        the last word counts, an operator's before the breaker's."""
+        said = [v for offset, v in self.verdicts if offset < before and covers(v, row)]
+        found = {v["decision"] for v in said}
+        if "reject" in found and "allow" not in found:
+            return "reject"
+        words = [v for v in said if v["decision"] in ("withhold", "release")]
+        words = [v for v in words if v["rule"] == "operator"] or words
+        return "withhold" if words and words[-1]["decision"] == "withhold" else None
+
+
+def covers(v: dict[str, Any], row: Row) -> bool:
+    """Whether a verdict's interval and scope hold a row."""
+    if not v["from_ms"] <= row.ts_ms < v["to_ms"]:
+        return False
+    if (v["source"] or row.source) != row.source or (v["vendor"] or row.vendor) != row.vendor:
+        return False
+    return "feature" not in v or row.features.get(v["feature"], "") == v["value"]
 
 
 def truth(
