@@ -6,6 +6,7 @@ counted afterwards.
 `lost` and `doubled` are counted by id against the site's own list; that each event changed a shard exactly once is
 read from parameters: the model has one row an event, which every training of it raises by 1. A kill is recovered from
 once every chain on every shard has moved beyond where the log stood at the kill. Exit code 1 when something is off.
+Takes about six minutes and 4 GB.
 """
 
 import argparse
