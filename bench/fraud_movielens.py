@@ -3,7 +3,8 @@
     python -m bench.fraud_movielens FOLDER_WITH_WHEEL [--sweep | --extremes] [--json]
 
 Plants the replay's two attacks, runs the filter's core over the whole history, and counts what its verdicts cover.
-`--sweep` plants one attack of each direction on every vendor of 100 events or more, at several times. Takes about 20 s and 0.4 GB.
+`--sweep` plants one attack of each direction on every vendor of 100 events or more, at several times. Takes about 20 s
+and 0.4 GB.
 """
 
 import argparse

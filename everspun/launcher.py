@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -75,13 +76,14 @@ class Launcher:
             "replica": run.replicas,
         }
 
-    def start(self) -> None:
+    def start(self, roles: Collection[str] = ROLES) -> None:
+        """Start the processes of these roles."""
         (self.dir / "logs").mkdir(parents=True, exist_ok=True)
         for stale in (self.dir / "roles").glob("*.json"):
             stale.unlink()
         (self.dir / "roles").mkdir(exist_ok=True)
         for role, count in self.counts().items():
-            for index in range(count):
+            for index in range(count if role in roles else 0):
                 self._spawn(role, index)
         self._watcher.start()
 

@@ -4,14 +4,14 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from everspun import config as config_file
 from everspun.broker import Broker, start_broker
 from everspun.config import Config
-from everspun.launcher import Launcher
+from everspun.launcher import ROLES, Launcher
 from everspun.scrape import scrape
 from stream.client import create_topics
 from stream.kafka import KafkaLog
@@ -62,9 +62,9 @@ class LocalRun:
     def log(self) -> KafkaLog:
         return KafkaLog(self.config.stream)
 
-    def start(self, on_wait: Callable[[set[str]], None] | None = None) -> None:
-        """Start all roles and wait until each answers. Raises NotReady."""
-        self.launcher.start()
+    def start(self, on_wait: Callable[[set[str]], None] | None = None, roles: Collection[str] = ROLES) -> None:
+        """Start the processes of these roles and wait until each answers. Raises NotReady."""
+        self.launcher.start(roles)
         end = time.monotonic() + READY_TIMEOUT_S
         while missing := set(self.launcher.processes) - set(scrape(self.dir)):
             self.launcher.raise_if_failed()

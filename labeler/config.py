@@ -17,6 +17,9 @@ class LabelerConfig:
 
     await_verdicts: bool = _option(True, "labels wait for the fraud filter's watermarks (L3); false = no fraud filter")
     await_breaker: bool = _option(False, "labels wait for the circuit breaker's watermarks (L3, L8)")
+    count_always: bool = _option(
+        False, "write signals also where labels do not wait for verdicts: a fraud filter may come later, or elsewhere"
+    )
     on_outage: str = _option("hold", "when the fraud filter is silent, labels wait: 'hold' is the only answer")
 
     read_ahead_rows_max: int = _option(

@@ -47,7 +47,7 @@ class Head:
 
     def __init__(self, stream: StreamConfig, labeler: LabelerConfig, fraud: FraudConfig, log: Log):
         self._stream, self._labeler, self._fraud, self._log = stream, labeler, fraud, log
-        self._counts_wanted = labeler.await_verdicts
+        self._counts_wanted = labeler.await_verdicts or labeler.count_always
         self._heartbeats = None if stream.replayed else Heartbeats(stream)
         self._owned: frozenset[int] = frozenset()
         self._reader: Reader | None = None
