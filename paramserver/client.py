@@ -1,4 +1,4 @@
-"""Both ports of the parameter server over gRPC.
+"""Both ports of the parameter server over gRPC, pulls and pushes over lanes where the shard has them.
 
 Every call has a deadline, after which it raises `Unreachable`; so does a call that nobody answers after a few quick
 attempts. All calls are safe to repeat, so repeating is left to the caller, who knows what it waits for.
@@ -6,17 +6,22 @@ attempts. All calls are safe to repeat, so repeating is left to the caller, who 
 
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 
-from paramserver import codec
+from paramserver import codec, frames, payload
 from paramserver import wire_pb2 as wire
 from paramserver.config import ParamServerConfig
+from paramserver.encoding import ENCODINGS
+from paramserver.frames import BadFrame, Body
+from paramserver.keylists import Sent
+from paramserver.lane import STATUSES, Lanes
 from paramserver.messages import (
     Epoch,
     Keys,
@@ -30,6 +35,7 @@ from paramserver.messages import (
     StartReply,
     StartRequest,
 )
+from paramserver.payload import Payload
 from paramserver.ports import JoinReply, PartInfo, ProgressReply, Refused, Unreachable
 from paramserver.staging import split
 
@@ -40,10 +46,15 @@ STAGINGS_MAX = 3
 #: Rows asked for in one pull, until a shard says that its answer does not fit a message.
 PULL_ROWS_MAX = 1 << 17
 
-_REFUSED = frozenset(
-    {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED}
-)
-_AGAIN = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
+#: Digests remembered of lists of keys that a shard was sent.
+KEY_LISTS_MAX = 64
+
+Status = grpc.StatusCode
+
+_REFUSED = frozenset({Status.FAILED_PRECONDITION, Status.INVALID_ARGUMENT, Status.UNAUTHENTICATED})
+_AGAIN = frozenset({Status.UNAVAILABLE, Status.RESOURCE_EXHAUSTED})
+#: The method that was called takes it from here.
+_SPECIAL = frozenset({Status.OUT_OF_RANGE, Status.ABORTED, Status.NOT_FOUND})
 
 
 class _Status(Exception):
@@ -83,20 +94,32 @@ class Connection:
             )
             for method, (request, reply) in codec.METHODS[service].items()
         }
+        frames_too = frames.METHODS if service == "everspun.Shard" else ()
+        self._stubs |= {method: self._channel.unary_unary(f"/{service}/{method}") for method in frames_too}
 
     def call(self, method: str, message: Any, timeout_ms: int) -> Any:
         """The answer. Raises Unreachable or Refused."""
+
+        def once(left_s: float) -> Any:
+            try:
+                return self._stubs[method](message, timeout=left_s, metadata=self._metadata)
+            except grpc.RpcError as error:
+                raise _Status(error.code(), error.details()) from error
+
+        return self.persist(method, once, timeout_ms)
+
+    def persist(self, method: str, once: Callable[[float], Any], timeout_ms: int) -> Any:
+        """What `once(seconds left)` answers, tried again where it was not taken. Raises Unreachable or Refused."""
         deadline = time.monotonic() + timeout_ms / 1_000
         pause = self.config.retry_ms / 1_000
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
-                left = max(0.001, deadline - time.monotonic())
-                return self._stubs[method](message, timeout=left, metadata=self._metadata)
-            except grpc.RpcError as error:
-                code, detail = error.code(), f"{method} at {self.address}: {error.details()}"
+                return once(max(0.001, deadline - time.monotonic()))
+            except _Status as error:
+                code, detail = error.code, f"{method} at {self.address}: {error}"
                 if code in _REFUSED:
                     raise Refused(detail) from error
-                if code in (grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.ABORTED):
+                if code in _SPECIAL:
                     raise _Status(code, detail) from error
                 late = time.monotonic() + pause >= deadline
                 if code not in _AGAIN or late or attempt == ATTEMPTS_MAX:
@@ -118,6 +141,9 @@ class ShardClient:
     def __init__(self, address: str, config: ParamServerConfig) -> None:
         self.config = config
         self._connection = Connection("everspun.Shard", address, config)
+        self._encoding = ENCODINGS[config.wire]
+        self._lanes = Lanes(self._ask_lane, config.data_timeout_ms, config.body_bytes_max)
+        self._sent = Sent(KEY_LISTS_MAX if config.key_lists_bytes_max else 0)
         self._pushes = itertools.count(1)
         self._pull_rows_max = PULL_ROWS_MAX
 
@@ -134,6 +160,8 @@ class ShardClient:
             try:
                 return self._pull(request, pieces)
             except _Status as error:
+                if error.code is not Status.OUT_OF_RANGE:
+                    raise Unreachable(str(error)) from error
                 if self._pull_rows_max == 1:
                     raise Refused(f"{error}: raise message_bytes_max") from error
                 self._pull_rows_max //= 2
@@ -143,8 +171,8 @@ class ShardClient:
         replies: list[PullReply] = []
         for number, keys in enumerate(pieces):
             piece = replace(request, keys=keys, dense=request.dense and number == 0)
-            message = self._connection.call("Pull", codec.encode_pull(piece), self.config.data_timeout_ms)
-            reply = codec.decode_pull_reply(message)
+            header, body = self._data("Pull", partial(payload.encode_pull, piece, self._encoding))
+            reply = payload.decode_pull_reply(wire.PullReply.FromString(header), body)
             if reply.outcome is not Outcome.APPLIED:
                 return reply
             if replies and reply.incarnation != replies[0].incarnation:
@@ -162,13 +190,12 @@ class ShardClient:
         for _ in range(STAGINGS_MAX):
             number = next(self._pushes)
             for part, tables in enumerate(parts):
-                blocks = codec.encode_tables(tables)
-                epoch = codec.encode_epoch(request.epoch)
-                stage = wire.StageRequest(model=request.model, epoch=epoch, push=number, part=part, tables=blocks)
-                self._connection.call("Stage", stage, self.config.data_timeout_ms)
+                whose = (request.model, request.epoch, number, part)
+                self._data("Stage", partial(payload.encode_stage, *whose, tables, self._encoding))
             try:
-                message = codec.encode_push(last, number, len(parts))
-                return codec.decode_push_reply(self._connection.call("Push", message, self.config.data_timeout_ms))
+                encode = partial(payload.encode_push, last, self._encoding, push=number, staged=len(parts))
+                header, _ = self._data("Push", encode)
+                return payload.decode_push_reply(wire.PushReply.FromString(header))
             except _Status as error:
                 reason = str(error)
         raise Unreachable(f"{reason} (after {STAGINGS_MAX} times)")
@@ -193,7 +220,51 @@ class ShardClient:
         return int(self._connection.control("Allow", message).value)
 
     def close(self) -> None:
+        self._lanes.close()
         self._connection.close()
+
+    # --- frames -------------------------------------------------------------------------------------------------
+
+    def _data(self, method: str, encode: Callable[[Container[bytes]], Payload]) -> tuple[bytes, Body]:
+        """(header, body) of the answer. `encode` leaves out lists of keys whose digest is in what it is given; where
+        the shard does not have one, they are sent after all."""
+        sent = encode(self._sent)
+        try:
+            answer = self._exchange(method, sent)
+        except _Status as error:
+            if error.code is not Status.NOT_FOUND:
+                raise
+            self._sent.clear()
+            sent = encode(())
+            answer = self._exchange(method, sent)
+        for digest in sent.digests:
+            self._sent.add(digest)
+        return answer
+
+    def _exchange(self, method: str, sent: Payload) -> tuple[bytes, Body]:
+        header = sent.header.SerializeToString()
+        if self.config.lanes and not self.config.cert and not self.config.ca and self._lanes.served():
+            answer: tuple[bytes, Body] = self._connection.persist(
+                method, lambda left_s: self._over_lane(method, header, sent.arrays), self.config.data_timeout_ms
+            )
+            return answer
+        message = b"".join(frames.pieces(frames.METHODS[method], header, sent.arrays))
+        data = self._connection.call(method, message, self.config.data_timeout_ms)
+        _, reply, body = frames.unpack(data, self.config.body_bytes_max)
+        return reply, Body(body)
+
+    def _over_lane(self, method: str, header: bytes, arrays: list[frames.Array]) -> tuple[bytes, Body]:
+        try:
+            status, reply, body = self._lanes.call(frames.METHODS[method], header, arrays)
+        except (OSError, BadFrame) as error:
+            raise _Status(Status.UNAVAILABLE, f"lane: {error}") from error
+        if status != frames.OK:
+            raise _Status(STATUSES.get(status, Status.UNKNOWN), reply.decode(errors="replace"))
+        return reply, Body(body)
+
+    def _ask_lane(self) -> tuple[str, bytes]:
+        reply = self._connection.control("Lane", wire.ModelRequest())
+        return reply.address, reply.token
 
 
 class ClockClient:

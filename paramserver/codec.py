@@ -1,8 +1,6 @@
-"""Messages as protobuf, and back. Keys and rows cross as raw little-endian bytes: uint64 and float32.
+"""Messages as protobuf, and back. What carries keys and rows is in `payload`.
 
 `encode_x` takes a value to its protobuf message, `decode_x` the other way; a message that cannot be raises ValueError.
-Decoded arrays are copies that the receiver may write to: kernels are compiled for those alone, and a copy costs less
-than a second version of every kernel.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,16 +14,9 @@ from paramserver.messages import (
     ChainProgress,
     DenseSpec,
     Epoch,
-    Keys,
     MarkReply,
     ModelSpec,
-    Outcome,
     Progress,
-    PullReply,
-    PullRequest,
-    PushReply,
-    PushRequest,
-    Rows,
     StartOutcome,
     StartReply,
     StartRequest,
@@ -33,14 +24,13 @@ from paramserver.messages import (
 )
 from paramserver.ports import JoinReply, PartInfo, ProgressReply
 
-#: service -> method -> (request, reply). The client and the server are wired from this one table.
+#: service -> method -> (request, reply). The client and the server are wired from this one table. Beside these, a shard
+#: takes the methods of `frames.METHODS`, whose messages are frames.
 METHODS: dict[str, dict[str, tuple[Any, Any]]] = {
     "everspun.Shard": {
         "Begin": (wire.BeginRequest, wire.ProgressReply),
         "Progress": (wire.ModelRequest, wire.ProgressReply),
-        "Pull": (wire.PullRequest, wire.PullReply),
-        "Stage": (wire.StageRequest, wire.Number),
-        "Push": (wire.PushRequest, wire.PushReply),
+        "Lane": (wire.ModelRequest, wire.LaneReply),
         "Mark": (wire.CutRequest, wire.MarkReply),
         "Unmark": (wire.CutRequest, wire.Number),
         "WritePart": (wire.CutRequest, wire.PartInfo),
@@ -62,49 +52,28 @@ METHODS: dict[str, dict[str, tuple[Any, Any]]] = {
 
 # --- arrays -----------------------------------------------------------------------------------------------------
 
-_U64, _F32 = np.dtype("<u8"), np.dtype("<f4")
-
-
-def _raw(array: npt.NDArray[np.generic], dtype: np.dtype[np.generic]) -> bytes:
-    return np.ascontiguousarray(array, dtype).tobytes()
-
-
-def _keys(data: bytes) -> Keys:
-    return np.frombuffer(data, _U64).astype(np.uint64)
-
-
-def _values(block: wire.Block) -> npt.NDArray[np.float32]:
-    return np.frombuffer(block.values, _F32).reshape(tuple(block.shape)).astype(np.float32)
-
-
-def encode_keys(keys: Mapping[str, Keys]) -> list[wire.Block]:
-    return [wire.Block(name=name, keys=_raw(array, _U64)) for name, array in keys.items()]
-
-
-def decode_keys(blocks: Iterable[wire.Block]) -> dict[str, Keys]:
-    return {block.name: _keys(block.keys) for block in blocks}
-
-
-def encode_tables(tables: Mapping[str, tuple[Keys, Rows]]) -> list[wire.Block]:
-    return [
-        wire.Block(name=name, keys=_raw(keys, _U64), values=_raw(rows, _F32), shape=rows.shape)
-        for name, (keys, rows) in tables.items()
-    ]
+_F32 = np.dtype("<f4")
 
 
 def encode_arrays(arrays: Mapping[str, npt.NDArray[np.float32]]) -> list[wire.Block]:
-    return [wire.Block(name=n, values=_raw(array, _F32), shape=array.shape) for n, array in arrays.items()]
+    return [
+        wire.Block(name=n, values=np.ascontiguousarray(array, _F32).tobytes(), shape=array.shape)
+        for n, array in arrays.items()
+    ]
 
 
 def decode_arrays(blocks: Iterable[wire.Block]) -> dict[str, npt.NDArray[np.float32]]:
-    return {block.name: _values(block) for block in blocks}
+    """Copies that the receiver may write to: kernels are compiled for those alone."""
+    return {
+        block.name: np.frombuffer(block.values, _F32).reshape(tuple(block.shape)).astype(np.float32) for block in blocks
+    }
 
 
-def _encode_hash(row_hash: int) -> bytes:
+def encode_hash(row_hash: int) -> bytes:
     return row_hash.to_bytes(16, "little")
 
 
-def _decode_hash(data: bytes) -> int:
+def decode_hash(data: bytes) -> int:
     return int.from_bytes(data, "little")
 
 
@@ -121,7 +90,7 @@ def decode_epoch(message: wire.Epoch) -> Epoch:
 
 def encode_progress(progress: Progress) -> wire.Progress:
     chains = {
-        chain: wire.ChainProgress(end=at.end, row_hash=_encode_hash(at.row_hash), barrier=at.barrier, rows=at.rows)
+        chain: wire.ChainProgress(end=at.end, row_hash=encode_hash(at.row_hash), barrier=at.barrier, rows=at.rows)
         for chain, at in progress.chains.items()
     }
     return wire.Progress(
@@ -134,7 +103,7 @@ def encode_progress(progress: Progress) -> wire.Progress:
 
 def decode_progress(message: wire.Progress) -> Progress:
     chains = {
-        chain: ChainProgress(at.end, _decode_hash(at.row_hash), at.barrier, at.rows)
+        chain: ChainProgress(at.end, decode_hash(at.row_hash), at.barrier, at.rows)
         for chain, at in message.chains.items()
     }
     return Progress(chains, dict(message.next_record), message.version, message.event_time_max_ms)
@@ -178,108 +147,6 @@ def decode_begin(message: wire.BeginRequest) -> tuple[ModelSpec, dict[str, int],
     spec = ModelSpec(message.name, message.digest, tables, dense)
     values: dict[str, object] = dict(decode_arrays(message.values))
     return spec, dict(message.vector), values
-
-
-# --- pull and push ----------------------------------------------------------------------------------------------
-
-
-def encode_pull(request: PullRequest) -> wire.PullRequest:
-    return wire.PullRequest(
-        model=request.model,
-        epoch=encode_epoch(request.epoch),
-        map_epoch=request.map_epoch,
-        tables=encode_keys(request.keys),
-        dense=request.dense,
-    )
-
-
-def decode_pull(message: wire.PullRequest) -> PullRequest:
-    keys = decode_keys(message.tables)
-    return PullRequest(message.model, decode_epoch(message.epoch), message.map_epoch, keys, message.dense)
-
-
-def encode_pull_reply(reply: PullReply) -> wire.PullReply:
-    return wire.PullReply(
-        outcome=reply.outcome.value,
-        tables=encode_arrays(reply.rows),
-        dense=encode_arrays(reply.dense),
-        version=reply.version,
-        incarnation=reply.incarnation,
-    )
-
-
-def decode_pull_reply(message: wire.PullReply) -> PullReply:
-    return PullReply(
-        Outcome(message.outcome),
-        decode_arrays(message.tables),
-        decode_arrays(message.dense),
-        message.version,
-        message.incarnation,
-    )
-
-
-def encode_push(request: PushRequest, push: int = 0, staged: int = 0) -> wire.PushRequest:
-    """`push` and `staged`: the name and the number of the parts sent ahead (S4)."""
-    return wire.PushRequest(
-        model=request.model,
-        epoch=encode_epoch(request.epoch),
-        map_epoch=request.map_epoch,
-        incarnation=request.incarnation,
-        chain=request.chain,
-        start=request.start,
-        end=request.end,
-        partition=request.partition,
-        next_record=request.next_record,
-        read_version=request.read_version,
-        row_hash=_encode_hash(request.row_hash),
-        rows=request.rows,
-        event_time_max_ms=request.event_time_max_ms,
-        barrier=request.barrier,
-        tables=encode_tables({name: (keys, request.gradients[name]) for name, keys in request.keys.items()}),
-        dense=encode_arrays(request.dense),
-        reason=request.reason,
-        push=push,
-        staged=staged,
-    )
-
-
-def decode_push(message: wire.PushRequest) -> PushRequest:
-    return PushRequest(
-        model=message.model,
-        epoch=decode_epoch(message.epoch),
-        map_epoch=message.map_epoch,
-        incarnation=message.incarnation,
-        chain=message.chain,
-        start=message.start,
-        end=message.end,
-        partition=message.partition,
-        next_record=message.next_record,
-        read_version=message.read_version,
-        row_hash=_decode_hash(message.row_hash),
-        rows=message.rows,
-        event_time_max_ms=message.event_time_max_ms,
-        barrier=message.barrier,
-        keys=decode_keys(message.tables),
-        gradients=decode_arrays(message.tables),
-        dense=decode_arrays(message.dense),
-        reason=message.reason,
-    )
-
-
-def encode_push_reply(reply: PushReply) -> wire.PushReply:
-    return wire.PushReply(
-        outcome=reply.outcome.value,
-        end=reply.end,
-        incarnation=reply.incarnation,
-        map_epoch=reply.map_epoch,
-        version=reply.version,
-        staleness=reply.staleness,
-        detail=reply.detail,
-    )
-
-
-def decode_push_reply(m: wire.PushReply) -> PushReply:
-    return PushReply(Outcome(m.outcome), m.end, m.incarnation, m.map_epoch, m.version, m.staleness, m.detail)
 
 
 # --- cuts -------------------------------------------------------------------------------------------------------

@@ -36,6 +36,15 @@ class ParamServerConfig:
     ca: str = _option("", "PEM file of the authority that callers trust; empty = the system's")
     token_file: str = _option("", "file with the bearer token that every call must carry; empty = none")
 
+    wire: str = _option(
+        "float32", "rows on the wire: 'float32', or rounded to 'bfloat16' or 'float16', half the bytes; see protocol.md"
+    )
+    lanes: bool = _option(
+        True, "pulls and pushes over a plain stream socket beside gRPC, several times as fast; with cert never"
+    )
+    key_lists_bytes_max: int = _option(
+        67_108_864, "lists of keys that a shard keeps, so that a push can name the list of its pull, bytes; 0 = none"
+    )
     message_bytes_max: int = _option(16_777_216, "largest message, bytes; larger pushes and pulls go in several (S4)")
     staged_bytes_max: int = _option(536_870_912, "parts of unfinished pushes that a shard keeps, bytes (S4)")
     data_threads: int = _option(4, "pulls and pushes handled at once; further ones are told to come again (K4)")
@@ -72,6 +81,10 @@ class ParamServerConfig:
         for name in ("allow_ms", "data_threads", "data_timeout_ms", "control_timeout_ms", "write_timeout_ms"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
+        if self.wire not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f"wire = {self.wire!r}: allowed is 'float32', 'bfloat16' or 'float16'")
+        if self.key_lists_bytes_max < 0:
+            raise ValueError(f"key_lists_bytes_max = {self.key_lists_bytes_max}: allowed is 0 or more")
         if self.control_threads < 2:
             raise ValueError(f"control_threads = {self.control_threads}: allowed is 2 or more")
 
@@ -106,6 +119,11 @@ class ParamServerConfig:
     def listen(self, shard: int, run_dir: str) -> str:
         """Where a shard listens."""
         return f"{self.host}:{self.port + shard}" if self.transport == "tcp" else self.address(shard, run_dir)
+
+    @property
+    def body_bytes_max(self) -> int:
+        """Of a frame: `message_bytes_max` of keys and rows, and what pads them."""
+        return self.message_bytes_max + 65_536
 
     def channel_options(self) -> list[tuple[str, int]]:
         """gRPC options of both ends. A message carries `message_bytes_max` of arrays, and names and numbers besides."""

@@ -6,7 +6,7 @@ Counters are set from the cores' own counts where there are some, so that core a
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from paramserver.clocks import Clocks
-from paramserver.messages import Outcome, PullReply, PullRequest, PushReply, PushRequest, StartOutcome
+from paramserver.messages import Outcome, PullReply, PushReply, PushRequest, StartOutcome
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 UPDATES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
@@ -34,6 +34,9 @@ class Metrics:
         )  # fmt: skip
         self.rows = Counter("everspun_rows", "parameter rows pulled or pushed", ["method"], registry=r)
         self.bytes = Counter("everspun_bytes", "bytes of keys and rows, in both directions", ["method"], registry=r)
+        self.key_lists = Counter(
+            "everspun_key_lists", "lists of keys: sent, named by digest and known, or unknown", ["how"], registry=r
+        )
         self.turned_away = Counter(
             "everspun_turned_away", "calls told to come again: no thread or no room", ["method"], registry=r
         )
@@ -54,21 +57,20 @@ class Metrics:
         self._pushes = self._pushes_sampled = 0
         self.waits("idle")
 
-    def pulled(self, request: PullRequest, reply: PullReply, seconds: float) -> None:
+    def pulled(self, reply: PullReply, nbytes: int, seconds: float) -> None:
+        """`nbytes`: of keys and rows that travelled, in both directions."""
         self.pulls.labels(reply.outcome.value).inc()
         self.seconds.labels("pull").observe(seconds)
         self.rows.labels("pull").inc(sum(len(rows) for rows in reply.rows.values()))
-        keys = sum(keys.nbytes for keys in request.keys.values())
-        self.bytes.labels("pull").inc(keys + sum(rows.nbytes for rows in reply.rows.values()))
+        self.bytes.labels("pull").inc(nbytes)
 
-    def pushed(self, request: PushRequest, reply: PushReply, seconds: float) -> None:
+    def pushed(self, request: PushRequest, reply: PushReply, nbytes: int, seconds: float) -> None:
         self._pushes += 1
         self.pushes.labels(reply.outcome.value).inc()
         self.seconds.labels("push").observe(seconds)
         self.records_in.inc(request.rows)
         self.rows.labels("push").inc(sum(len(keys) for keys in request.keys.values()))
-        keys = sum(keys.nbytes for keys in request.keys.values())
-        self.bytes.labels("push").inc(keys + sum(rows.nbytes for rows in request.gradients.values()))
+        self.bytes.labels("push").inc(nbytes)
         if reply.outcome in (Outcome.APPLIED, Outcome.PARTLY_APPLIED):
             self.records_out.inc(request.rows)
             self._data_time_ms = max(self._data_time_ms, request.event_time_max_ms)

@@ -1,8 +1,8 @@
-"""A shard, and the clocks where they are held, as gRPC services.
+"""A shard, and the clocks where they are held, as gRPC services; pulls and pushes over lanes too.
 
-No handler waits for another caller (K4): pulls and pushes beyond `data_threads` are told to come again, so the threads
-for control calls are never taken by data. The shard has one lock, the clocks have another, and both are held only
-while the core runs; decoding and encoding happen outside.
+No handler waits for another caller (K4): pulls and pushes over gRPC beyond `data_threads` are told to come again, and a
+lane has a thread of its own, so the threads for control calls are never taken by data. The shard has one lock, the
+clocks have another, and both are held only while the core runs; decoding and encoding happen outside.
 """
 
 import hmac
@@ -15,14 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from paramserver import codec
+from paramserver import codec, frames, payload
 from paramserver import wire_pb2 as wire
 from paramserver.clocks import Clocks
 from paramserver.config import ParamServerConfig
-from paramserver.messages import Epoch
+from paramserver.frames import Body, Buffer
+from paramserver.keylists import KeyLists
+from paramserver.lane import LaneServer, refusal
+from paramserver.messages import Epoch, Keys
 from paramserver.metrics import Metrics
 from paramserver.orders import Orders
+from paramserver.payload import Lists, Payload, UnknownKeys
 from paramserver.ports import PartInfo, Refused
 from paramserver.shard import Shard
 from paramserver.staging import StageFull, StageIncomplete, Staging
@@ -30,7 +35,9 @@ from paramserver.store import write_part
 
 log = logging.getLogger(__name__)
 
-DATA = frozenset({"Pull", "Stage", "Push"})
+#: method -> the message of its header. Their requests and answers are frames.
+DATA: dict[str, Any] = {"Pull": wire.PullRequest, "Stage": wire.StageRequest, "Push": wire.PushRequest}
+METHOD_NAMES = {code: method for method, code in frames.METHODS.items()}
 #: Calls accepted at once, handled or not yet; gRPC turns further ones away.
 CALLS_MAX = 1_024
 Status = grpc.StatusCode
@@ -47,6 +54,9 @@ class ShardService:
         self.shard, self.config, self.metrics = shard, config, metrics
         self.lock = threading.Lock()  # the one writer of the core (S1)
         self.staging = Staging(config.staged_bytes_max)
+        self.lanes: LaneServer | None = None
+        self._key_lists, self._lists_lock = KeyLists(config.key_lists_bytes_max), threading.Lock()
+        self._lists = Lists(self._find_keys, self._keep_keys)
         self._writer = ThreadPoolExecutor(1, "part-writer")
         self._writing: dict[tuple[str, str, str], Future[PartInfo]] = {}
 
@@ -60,34 +70,49 @@ class ShardService:
             reply = self.shard.progress(message.model)
         return codec.encode_progress_reply(reply)
 
-    def pull(self, message: wire.PullRequest) -> wire.PullReply:
+    def lane(self, message: wire.ModelRequest) -> wire.LaneReply:
+        if self.lanes is None:
+            return wire.LaneReply()
+        return wire.LaneReply(address=self.lanes.address, token=self.lanes.token)
+
+    def pull(self, message: wire.PullRequest, body: Body) -> Payload:
         began = time.perf_counter()
-        request = codec.decode_pull(message)
+        request, encoding = payload.decode_pull(message, body, self._lists)
         with self.lock:
             reply = self.shard.pull(request)
-        nbytes = sum(a.nbytes for a in reply.rows.values()) + sum(a.nbytes for a in reply.dense.values())
-        if nbytes > self.config.message_bytes_max:
-            raise TooLarge(f"the answer has {nbytes} bytes, a message at most {self.config.message_bytes_max}")
-        self.metrics.pulled(request, reply, time.perf_counter() - began)
-        return codec.encode_pull_reply(reply)
+        answer = payload.encode_pull_reply(reply, encoding)
+        if answer.nbytes > self.config.message_bytes_max:
+            raise TooLarge(f"the answer has {answer.nbytes} bytes, a message at most {self.config.message_bytes_max}")
+        self.metrics.pulled(reply, body.nbytes + answer.nbytes, time.perf_counter() - began)
+        return answer
 
-    def stage(self, message: wire.StageRequest) -> wire.Number:
-        keys, rows = codec.decode_keys(message.tables), codec.decode_arrays(message.tables)
-        tables = {name: (keys[name], rows[name]) for name in keys}
+    def stage(self, message: wire.StageRequest, body: Body) -> Payload:
+        tables = payload.decode_stage(message, body, self._lists)
         with self.lock:
             self.staging.add(message.model, codec.decode_epoch(message.epoch), message.push, message.part, tables)
             self.metrics.staged_bytes.set(self.staging.nbytes)
-        return _number(1)
+        return Payload(_number(1), [], [])
 
-    def push(self, message: wire.PushRequest) -> wire.PushReply:
+    def push(self, message: wire.PushRequest, body: Body) -> Payload:
         began = time.perf_counter()
-        request = codec.decode_push(message)
+        request = payload.decode_push(message, body, self._lists)
         with self.lock:
             if message.staged:
                 request = self.staging.complete(request, message.push, message.staged)
             reply = self.shard.push(request)
-        self.metrics.pushed(request, reply, time.perf_counter() - began)
-        return codec.encode_push_reply(reply)
+        self.metrics.pushed(request, reply, body.nbytes, time.perf_counter() - began)
+        return payload.encode_push_reply(reply)
+
+    def _find_keys(self, digest: bytes) -> Keys | None:
+        with self._lists_lock:
+            found = self._key_lists.get(digest)
+        self.metrics.key_lists.labels("unknown" if found is None else "known").inc()
+        return found
+
+    def _keep_keys(self, digest: bytes, keys: Keys) -> None:
+        with self._lists_lock:
+            self._key_lists.keep(digest, keys)
+        self.metrics.key_lists.labels("sent").inc()
 
     def mark(self, message: wire.CutRequest) -> wire.MarkReply:
         with self.lock:
@@ -211,10 +236,10 @@ class ClockService:
 
 
 class Server:
-    """One listening gRPC server for a shard, and for the clocks if this process holds them."""
+    """One listening gRPC server for a shard, and for the clocks if this process holds them; and the shard's lanes."""
 
     def __init__(self, shard: ShardService, clock: ClockService | None, address: str) -> None:
-        config, self._metrics = shard.config, shard.metrics
+        config, self._metrics, self._shard = shard.config, shard.metrics, shard
         self._data_room = threading.BoundedSemaphore(config.data_threads)
         self._token = Path(config.token_file).read_text().strip() if config.token_file else ""
         self._server = grpc.server(
@@ -225,6 +250,8 @@ class Server:
         services = {"everspun.Shard": shard} | ({} if clock is None else {"everspun.Clock": clock})
         for name, service in services.items():
             handlers = {method: self._handler(service, method, types) for method, types in codec.METHODS[name].items()}
+            if service is shard:
+                handlers |= {method: self._frame_handler(method) for method in DATA}
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         try:
             if config.cert:
@@ -235,56 +262,107 @@ class Server:
         except RuntimeError as error:
             raise RuntimeError(f"shard {shard.shard.index} cannot listen at {address}: {error}") from error
         self.address = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{bound}"
+        if config.lanes and not config.cert:
+            shard.lanes = LaneServer(
+                self._perform_frame, lane_address(self.address), config.data_timeout_ms, config.body_bytes_max
+            )
+        self._lanes = shard.lanes
 
     def start(self) -> None:
+        if self._lanes is not None:
+            self._lanes.start()
         self._server.start()
 
     def stop(self, grace_s: float) -> None:
         """Refuse new calls, let those under way end within `grace_s`."""
-        self._server.stop(grace_s).wait()
+        stopped = self._server.stop(grace_s)
+        if self._lanes is not None:
+            self._lanes.stop(grace_s)
+        stopped.wait()
 
     def _handler(self, service: object, method: str, types: tuple[Any, Any]) -> grpc.RpcMethodHandler:
         call = getattr(service, snake_case(method))
 
         def handle(message: Any, context: grpc.ServicerContext) -> Any:
-            if self._token and not self._authorized(context):
-                context.abort(Status.UNAUTHENTICATED, "bearer token missing or wrong: see token_file")
-            if method not in DATA:
-                return self._perform(call, message, context)
-            if not self._data_room.acquire(blocking=False):
-                self._metrics.turned_away.labels(method).inc()
-                context.abort(Status.RESOURCE_EXHAUSTED, "all data threads are taken")
+            self._check_token(context)
             try:
-                return self._perform(call, message, context)
-            finally:
-                self._data_room.release()
+                return call(message)
+            except Exception as error:
+                return context.abort(*self._failure(method, error))
 
         request, reply = types
         return grpc.unary_unary_rpc_method_handler(handle, request.FromString, reply.SerializeToString)
 
-    def _perform(self, call: Callable[[Any], Any], message: Any, context: grpc.ServicerContext) -> Any:
+    def _frame_handler(self, method: str) -> grpc.RpcMethodHandler:
+        """Pulls and pushes as gRPC messages: where there is no lane."""
+
+        def handle(data: bytes, context: grpc.ServicerContext) -> bytes:
+            self._check_token(context)
+            if not self._data_room.acquire(blocking=False):
+                self._metrics.turned_away.labels(method).inc()
+                context.abort(Status.RESOURCE_EXHAUSTED, "all data threads are taken")
+            try:
+                _, header, body = frames.unpack(data, self._shard.config.body_bytes_max)
+                return b"".join(self._frame(method, header, body))
+            except Exception as error:
+                return bytes(context.abort(*self._failure(method, error)))  # abort raises
+            finally:
+                self._data_room.release()
+
+        return grpc.unary_unary_rpc_method_handler(handle, None, None)
+
+    def _perform_frame(self, code: int, header: bytes, body: Buffer) -> list[memoryview]:
+        """The answer to a lane's frame."""
+        method = METHOD_NAMES.get(code, f"method {code}")
         try:
-            return call(message)
-        except Refused as error:
-            code, detail = Status.FAILED_PRECONDITION, str(error)
-        except TooLarge as error:
-            code, detail = Status.OUT_OF_RANGE, str(error)
-        except StageIncomplete as error:
-            code, detail = Status.ABORTED, str(error)
-        except (StageFull, MemoryError, TimeoutError) as error:  # nothing was changed: come again
-            self._metrics.turned_away.labels(call.__name__).inc()
-            code, detail = Status.RESOURCE_EXHAUSTED, f"{type(error).__name__}: {error}"
-        except ValueError as error:
-            code, detail = Status.INVALID_ARGUMENT, str(error)
+            return self._frame(method, header, body)
         except Exception as error:
-            log.exception("%s failed", call.__name__)
-            self._metrics.faults.inc()
-            code, detail = Status.INTERNAL, f"{type(error).__name__}: {error}"
-        return context.abort(code, detail)
+            return refusal(*self._failure(method, error))
+
+    def _frame(self, method: str, header: bytes, body: Buffer) -> list[memoryview]:
+        if method not in DATA:
+            raise ValueError(f"{method} is none of {', '.join(DATA)}")
+        try:
+            message = DATA[method].FromString(header)
+        except DecodeError as error:
+            raise ValueError(f"the header of {method} is not its message: {error}") from error
+        answer: Payload = getattr(self._shard, snake_case(method))(message, Body(body))
+        return frames.pieces(frames.OK, answer.header.SerializeToString(), answer.arrays)
+
+    def _failure(self, method: str, error: Exception) -> tuple[grpc.StatusCode, str]:
+        """The status and the words for an error. Whatever it is, nothing was changed."""
+        text = str(error)
+        if isinstance(error, Refused):
+            return Status.FAILED_PRECONDITION, text
+        if isinstance(error, UnknownKeys):
+            return Status.NOT_FOUND, text
+        if isinstance(error, TooLarge):
+            return Status.OUT_OF_RANGE, text
+        if isinstance(error, StageIncomplete):
+            return Status.ABORTED, text
+        if isinstance(error, StageFull | MemoryError | TimeoutError):  # come again
+            self._metrics.turned_away.labels(method).inc()
+            return Status.RESOURCE_EXHAUSTED, f"{type(error).__name__}: {text}"
+        if isinstance(error, ValueError):
+            return Status.INVALID_ARGUMENT, text
+        log.error("%s failed", method, exc_info=error)
+        self._metrics.faults.inc()
+        return Status.INTERNAL, f"{type(error).__name__}: {text}"
+
+    def _check_token(self, context: grpc.ServicerContext) -> None:
+        if self._token and not self._authorized(context):
+            context.abort(Status.UNAUTHENTICATED, "bearer token missing or wrong: see token_file")
 
     def _authorized(self, context: grpc.ServicerContext) -> bool:
         given = dict(context.invocation_metadata()).get("authorization", "")
         return hmac.compare_digest(str(given), f"Bearer {self._token}")
+
+
+def lane_address(address: str) -> str:
+    """Where the lanes of a shard are that listens at `address`: a socket beside its own, or a port that is free."""
+    if address.startswith("unix:"):
+        return f"{address.removesuffix('.sock')}.lane"
+    return f"tcp:{address.rpartition(':')[0]}:0"
 
 
 def _number(value: int) -> wire.Number:

@@ -15,16 +15,22 @@ class Epoch(_message.Message):
     def __init__(self, era: _Optional[int] = ..., n: _Optional[int] = ...) -> None: ...
 
 class Block(_message.Message):
-    __slots__ = ("name", "keys", "values", "shape")
+    __slots__ = ("name", "values", "shape", "count", "digest", "known", "encoding")
     NAME_FIELD_NUMBER: _ClassVar[int]
-    KEYS_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
     name: str
-    keys: bytes
     values: bytes
     shape: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, name: _Optional[str] = ..., keys: _Optional[bytes] = ..., values: _Optional[bytes] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+    count: int
+    digest: bytes
+    known: bool
+    encoding: int
+    def __init__(self, name: _Optional[str] = ..., values: _Optional[bytes] = ..., shape: _Optional[_Iterable[int]] = ..., count: _Optional[int] = ..., digest: _Optional[bytes] = ..., known: _Optional[bool] = ..., encoding: _Optional[int] = ...) -> None: ...
 
 class ChainProgress(_message.Message):
     __slots__ = ("end", "row_hash", "barrier", "rows")
@@ -138,18 +144,20 @@ class BeginRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., tables: _Optional[_Iterable[_Union[TableSpec, _Mapping]]] = ..., dense: _Optional[_Union[DenseSpec, _Mapping]] = ..., vector: _Optional[_Mapping[str, int]] = ..., values: _Optional[_Iterable[_Union[Block, _Mapping]]] = ...) -> None: ...
 
 class PullRequest(_message.Message):
-    __slots__ = ("model", "epoch", "map_epoch", "tables", "dense")
+    __slots__ = ("model", "epoch", "map_epoch", "tables", "dense", "encoding")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     MAP_EPOCH_FIELD_NUMBER: _ClassVar[int]
     TABLES_FIELD_NUMBER: _ClassVar[int]
     DENSE_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
     model: str
     epoch: Epoch
     map_epoch: int
     tables: _containers.RepeatedCompositeFieldContainer[Block]
     dense: bool
-    def __init__(self, model: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., map_epoch: _Optional[int] = ..., tables: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., dense: _Optional[bool] = ...) -> None: ...
+    encoding: int
+    def __init__(self, model: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., map_epoch: _Optional[int] = ..., tables: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., dense: _Optional[bool] = ..., encoding: _Optional[int] = ...) -> None: ...
 
 class PullReply(_message.Message):
     __slots__ = ("outcome", "tables", "dense", "version", "incarnation")
@@ -238,6 +246,14 @@ class PushReply(_message.Message):
     staleness: int
     detail: str
     def __init__(self, outcome: _Optional[str] = ..., end: _Optional[int] = ..., incarnation: _Optional[int] = ..., map_epoch: _Optional[int] = ..., version: _Optional[int] = ..., staleness: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class LaneReply(_message.Message):
+    __slots__ = ("address", "token")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    token: bytes
+    def __init__(self, address: _Optional[str] = ..., token: _Optional[bytes] = ...) -> None: ...
 
 class ModelRequest(_message.Message):
     __slots__ = ("model",)

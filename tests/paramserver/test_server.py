@@ -14,14 +14,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from prometheus_client import generate_latest
 
-from paramserver import codec
+from paramserver import frames, payload
 from paramserver import wire_pb2 as wire
 from paramserver.client import ShardClient, _slices, connect
 from paramserver.config import ParamServerConfig
+from paramserver.encoding import Encoding, decode_rows, encode_rows
+from paramserver.keylists import KeyLists, digest_of
+from paramserver.lane import STATUSES, Lane, LaneClosed
 from paramserver.messages import (
     DenseSpec,
     Epoch,
@@ -35,6 +39,7 @@ from paramserver.messages import (
 )
 from paramserver.metrics import Metrics
 from paramserver.partfile import decode_part, encode_part
+from paramserver.payload import Payload
 from paramserver.ports import Refused, Unreachable
 from paramserver.server import Server, ShardService
 from paramserver.service import run
@@ -96,12 +101,8 @@ def test_staged_parts_go_with_the_fence(tmp_path: Path):
     parts, last = split(a_push(10_000), SMALL.message_bytes_max)
     with served(tmp_path, SMALL) as (service, client):
         for number, tables in enumerate(parts):
-            blocks = codec.encode_tables(tables)
-            client._connection.call(
-                "Stage",
-                wire.StageRequest(model="m", epoch=codec.encode_epoch(ME), push=1, part=number, tables=blocks),
-                1_000,
-            )
+            staged = payload.encode_stage("m", ME, 1, number, tables, Encoding.FLOAT32)
+            client._exchange("Stage", staged)
         assert service.staging.nbytes > 0
         client.allow(1, 2, [Epoch(1, 2)], 1)
         assert service.staging.nbytes == 0
@@ -148,7 +149,7 @@ def test_slices_cover_all_keys_in_order():
 
 def test_control_calls_are_answered_while_data_waits(tmp_path: Path):
     """With every data thread taken, a further pull is turned away at once, and takes no thread from control calls."""
-    config = ParamServerConfig(data_threads=1, control_threads=2, retry_ms=1, retry_max_ms=1)
+    config = ParamServerConfig(lanes=False, data_threads=1, control_threads=2, retry_ms=1, retry_max_ms=1)
     with served(tmp_path, config) as (service, client):
         arrived = threading.Event()
         apply = service.shard.push
@@ -186,13 +187,133 @@ def test_a_wrong_token_is_refused_and_the_right_one_is_not(tmp_path: Path):
         stranger.close()
 
 
-def test_a_message_that_cannot_be_is_refused(tmp_path: Path):
+@pytest.mark.parametrize("lanes", [True, False])
+def test_a_message_that_cannot_be_is_refused(tmp_path: Path, lanes: bool):
+    """Whatever is wrong with a frame is named, and the shard is as before."""
+
+    def refused(what: str, sent: Payload) -> None:
+        with pytest.raises(Refused, match=what):
+            client._connection.persist("Push", lambda _: client._exchange("Push", sent), 1_000)
+
+    config = ParamServerConfig(message_bytes_max=65_536, lanes=lanes)
+    with served(tmp_path, config) as (service, client):
+        good = payload.encode_push(a_push(20), Encoding.FLOAT32)
+        refused("left", good._replace(arrays=good.arrays[:-1]))
+        refused("more than its header", good._replace(arrays=[*good.arrays, np.ones(9, np.float32)]))
+        for change, what in (
+            ({"encoding": 7}, "encoding 7"),
+            ({"shape": [-1, 8]}, "negative"),
+            ({"shape": [20, 1 << 60]}, "left"),
+            ({"digest": b"x" * 16}, "keys have the digest"),
+        ):
+            header = wire.PushRequest.FromString(good.header.SerializeToString())
+            for name, value in change.items():
+                if name == "shape":
+                    del header.tables[0].shape[:]
+                    header.tables[0].shape.extend(value)
+                else:
+                    setattr(header.tables[0], name, value)
+            refused(what, good._replace(header=header))
+        if lanes:
+            refused("message_bytes_max", good._replace(arrays=[*good.arrays, np.ones(1 << 20, np.float32)]))
+        assert client.push(a_push(20)).version == 1
+        assert service.metrics.faults._value.get() == 0
+
+
+def test_what_a_lane_does_not_understand(tmp_path: Path):
     with served(tmp_path, ParamServerConfig()) as (_, client):
-        block = wire.Block(name="t", keys=b"12345678", values=b"1234", shape=[3, 8])
-        message = codec.encode_push(a_push(1))
-        message.tables.append(block)
-        with pytest.raises(Refused, match="reshape"):
-            client._connection.call("Push", message, 1_000)
+        address, token = client._ask_lane()
+        with pytest.raises(LaneClosed):
+            Lane.open(address, b"guessed", 1_000)
+        lane = Lane.open(address, token, 1_000)
+        lane.send(frames.pieces(9, b""))
+        status, reason, _ = lane.receive(0)
+        assert STATUSES[status] is grpc.StatusCode.INVALID_ARGUMENT
+        assert b"method 9" in reason
+        lane.send(frames.pieces(frames.METHODS["Push"], b"\xff\xff"))
+        assert b"header of Push" in lane.receive(0)[1]
+        lane.send([memoryview(b"GET / HTTP/1.1\r\n\r\n" * 2)])
+        with pytest.raises(OSError):
+            lane.receive(0)
+        lane.close()
+
+
+@pytest.mark.parametrize("lanes", [True, False])
+def test_a_list_of_keys_is_sent_once(tmp_path: Path, lanes: bool):
+    """A push names the list of its pull; a shard that does not have it says so, and gets it."""
+    push = a_push(1_000)
+    with served(tmp_path, ParamServerConfig(lanes=lanes)) as (service, client):
+
+        def count(how: str) -> float:
+            return service.metrics.key_lists.labels(how)._value.get()
+
+        client.pull(PullRequest("m", ME, 1, push.keys))
+        assert client.push(push).outcome is Outcome.APPLIED
+        assert (count("sent"), count("known"), count("unknown")) == (1, 1, 0)
+        service._key_lists = KeyLists(1 << 20)  # as after a restart
+        assert client.push(replace(push, start=1, end=2)).outcome is Outcome.APPLIED
+        assert (count("sent"), count("known"), count("unknown")) == (2, 1, 1)
+        pulled = client.pull(PullRequest("m", ME, 1, push.keys))
+        assert count("known") == 2
+        np.testing.assert_array_equal(pulled.rows["t"], -2 * push.gradients["t"])
+
+
+def test_lists_of_keys_have_a_limit_and_digests_tell_them_apart():
+    lists = KeyLists(240)
+    keys = [np.arange(n, n + 10, dtype=np.uint64) for n in range(4)]
+    digests = [digest_of(k) for k in keys]
+    assert len({*digests, digest_of(keys[0][::-1]), digest_of(keys[0][:9]), digest_of(keys[0][:0])}) == 7
+    for digest, array in zip(digests, keys, strict=True):
+        lists.keep(digest, array)
+    assert lists.nbytes == 240
+    assert lists.get(digests[0]) is None
+    assert lists.get(digests[3]) is keys[3]
+    lists.keep(b"large", np.arange(100, dtype=np.uint64))
+    assert lists.get(b"large") is None
+
+
+@pytest.mark.parametrize("wire_name", ["bfloat16", "float16"])
+def test_rows_in_16_bits_are_the_nearest(tmp_path: Path, wire_name: str):
+    rng = np.random.default_rng(1)
+    push = a_push(500, gradients={"t": rng.normal(0, 1, (500, 8)).astype(np.float32)})
+    precision = {"bfloat16": 2.0**-8, "float16": 2.0**-11}[wire_name]
+    with served(tmp_path, ParamServerConfig(wire=wire_name)) as (service, client):
+        assert client.push(push).outcome is Outcome.APPLIED
+        kept = -service.shard.snapshot("m").tables["t"].rows
+        assert np.abs(kept / push.gradients["t"] - 1).max() <= precision
+        pulled = client.pull(PullRequest("m", ME, 1, push.keys)).rows["t"]
+        np.testing.assert_array_equal(pulled, -kept)  # a number of 16 bits is sent as it is
+        bad = replace(push, start=1, end=2, gradients={"t": push.gradients["t"].copy()})
+        bad.gradients["t"][3, 3] = np.nan
+        assert client.push(bad).outcome is Outcome.PARTLY_APPLIED
+
+
+def test_16_bit_rows_agree_with_torch():
+    torch = pytest.importorskip("torch")
+    values = np.concatenate([np.random.default_rng(1).integers(0, 1 << 32, 100_000, np.uint32).view(np.float32)])
+    rows = values.reshape(-1, 8)
+    ours = decode_rows(encode_rows(rows, Encoding.BFLOAT16), Encoding.BFLOAT16)
+    np.testing.assert_array_equal(ours, torch.from_numpy(rows).bfloat16().float().numpy())
+
+
+def test_a_shard_that_restarts_is_reached_again(tmp_path: Path):
+    config = ParamServerConfig()
+    with served(tmp_path, config) as (_, client):
+        assert client.push(a_push(20)).outcome is Outcome.APPLIED
+        lost = ShardClient(config.address(0, str(tmp_path)), config)
+        assert lost.pull(PullRequest("m", ME, 1, {})).version == 1
+    with served(tmp_path, config):
+        assert lost.push(a_push(20)).outcome is Outcome.APPLIED
+        lost.close()
+
+
+def test_a_shard_that_is_silent_is_unreachable_in_time(tmp_path: Path):
+    config = ParamServerConfig(data_timeout_ms=200)
+    with served(tmp_path, config) as (service, client):
+        client.push(a_push(20))
+        with service.lock, pytest.raises(Unreachable, match="no answer within the deadline"):
+            client.push(a_push(20))
+        assert client.push(a_push(20)).outcome is Outcome.DUPLICATE
 
 
 def test_over_tcp_on_loopback(tmp_path: Path):
