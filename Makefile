@@ -14,7 +14,8 @@ demo: $(READY)            ## the main job on a real log, with an audit and a rep
 OUTSIDE := (kafka or processes) and not soak
 
 test: $(READY)            ## every test but the soaks
-	$(BIN)/python -m pytest -q -m "not kafka and not processes and not soak"
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not kafka and not processes and not soak and not simulator"
+	$(BIN)/python -m pytest -q -m simulator
 	$(BIN)/python -m pytest -q -m "$(OUTSIDE)" || $(BIN)/python -m pytest -q --last-failed -m "$(OUTSIDE)"
 
 soak: $(READY)            ## 20,000 fresh seeds of the simulator

@@ -18,6 +18,7 @@ SEEDS = 300
 REGRESSIONS = (3, 7, 56)
 
 
+@pytest.mark.simulator
 @pytest.mark.timeout(1200)
 def test_no_invariant_breaks_whatever_fails(capsys):
     table: Counter[tuple[str, str]] = Counter()
