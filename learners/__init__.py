@@ -12,7 +12,7 @@ batch ended. Nothing it holds outlives it.
       calls                the calls that are not answered
     features               columns -> 64-bit keys and numbers
     model                  what shards must know, forward and gradient; `Scorer` for gates and replicas
-      logistic, mlp, ...   the kinds
+      logistic, factorization, counter, network   the kinds; networks: the torch modules, embeddings: their rows
     gradient               rows and pulled parameters -> what is pushed
     progressive            the two losses of a batch
     worker                 the process; client (calls on threads), service (readers of the log), metrics

@@ -1,10 +1,16 @@
 """Settings of a model (what is learned) and of learners (how)."""
 
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-KINDS = ("lr", "mlp", "count")
+KINDS = ("lr", "fm", "mlp", "dlrm", "dcn", "count")
+NETWORK_KINDS = ("mlp", "dlrm", "dcn")
+#: Stands in the kind of a user's own torch module, `package.module:Class`.
+PATH = ":"
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+DEVICES = ("auto", "cpu", "cuda")
 TRANSFORMS = ("none", "log1p")
 REDUCTIONS = ("sum", "mean")
 TABLE_OPTIMIZERS = ("sgd", "adagrad", "ftrl")
@@ -29,7 +35,9 @@ class ModelConfig:
     name: str = _option("clicks", "names the model in progress, checkpoints and evaluations")
     kind: str = _option(
         "lr",
-        "'lr' (logistic regression), 'mlp' (embeddings, hidden layers) or 'count' (how often each key was learned)",
+        "'lr' (logistic regression), 'fm' (factorization machine), 'mlp' (embeddings, hidden layers), 'dlrm'"
+        " (dot products of embeddings), 'dcn' (DCN-v2), a torch module as 'package.module:Class' (docs/models.md), or"
+        " 'count' (how often each key was learned)",
     )
     categorical: tuple[str, ...] = _option(
         ("source", "item"),
@@ -48,36 +56,50 @@ class ModelConfig:
         metadata={"help": "feature that serving does not have, such as shown_at -> the raw value it then takes"},
     )
     prior_rate: float = _option(0.1, "click rate that the untrained model answers, and the base of base_log_loss_sum")
-    bias: bool = _option(False, "lr: learn a bias beside the prior rate's logit (mlp always does)")
+    bias: bool = _option(False, "lr, fm: learn a bias beside the prior rate's logit (networks always do)")
     seed: int = _option(0, "seeds the hashes of features and the initial weights")
     reduction: str = _option("sum", "'sum' or 'mean' over the rows of a batch, of the gradient of every parameter")
-    dim: int = _option(16, "mlp: width of an embedding")
-    hidden: tuple[int, ...] = _option((64, 32), "mlp: widths of the hidden layers")
-    table_optimizer: str = _option("", "'sgd', 'adagrad' or 'ftrl'; empty = ftrl for lr, adagrad for mlp")
+    dim: int = _option(16, "width of an embedding; fm: of a key's vector")
+    hidden: tuple[int, ...] = _option((64, 32), "mlp, dlrm, dcn: widths of the hidden layers")
+    bottom: tuple[int, ...] = _option((), "dlrm: widths of the layers that numbers pass before one of width dim")
+    cross_layers: int = _option(2, "dcn: cross layers")
+    cross_rank: int = _option(0, "dcn: rank of their matrices; 0 = full")
+    module_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "module of your own: what its constructor takes by name"}
+    )
+    table_optimizer: str = _option("", "'sgd', 'adagrad' or 'ftrl'; empty = ftrl for lr, adagrad for the others")
     table_options: dict[str, float] = field(
         default_factory=dict,
-        metadata={"help": "options of the table's optimizer; lr: {alpha = 0.4}, mlp: {rate = 0.1} where not given"},
+        metadata={
+            "help": "options of the table's optimizer; {alpha = 0.4} for lr, {rate = 0.05} for fm, {rate = 0.1} for"
+            " networks where not given"
+        },
     )
-    init_scale: float = _option(0.05, "mlp: a new embedding is uniform in [-init_scale, init_scale)")
-    dense_optimizer: str = _option("adam", "mlp: 'sgd', 'adagrad', 'adam' or 'ftrl'")
+    init_scale: float = _option(0.05, "fm, networks: a new embedding is uniform in [-init_scale, init_scale)")
+    dense_optimizer: str = _option("adam", "networks: 'sgd', 'adagrad', 'adam' or 'ftrl'")
     dense_options: dict[str, float] = field(
         default_factory=dict, metadata={"help": "options of the dense optimizer; {rate = 0.001} where not given"}
     )
 
     def __post_init__(self) -> None:
-        for name in ("categorical", "numeric", "hidden"):
+        for name in ("categorical", "numeric", "hidden", "bottom"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # TOML and JSON give lists
         if not self.name:
             raise ValueError("name = '': allowed is any other text")
-        _one_of(self, "kind", KINDS)
+        if not _MODULE.fullmatch(self.kind):
+            _one_of(self, "kind", KINDS)
         _one_of(self, "reduction", REDUCTIONS)
         if self.table_optimizer:
             _one_of(self, "table_optimizer", TABLE_OPTIMIZERS)
         _one_of(self, "dense_optimizer", DENSE_OPTIMIZERS)
         if not 0.0 < self.prior_rate < 1.0:
             raise ValueError(f"prior_rate = {self.prior_rate}: allowed is above 0 and below 1")
-        if self.dim < 1 or any(width < 1 for width in self.hidden):
-            raise ValueError(f"dim = {self.dim}, hidden = {list(self.hidden)}: allowed is 1 or more")
+        for name, widths in (("dim", (self.dim,)), ("hidden", self.hidden), ("bottom", self.bottom)):
+            if any(width < 1 for width in widths):
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
+        for name in ("cross_layers", "cross_rank"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")
         if not 0 <= self.init_scale < math.inf:
             raise ValueError(f"init_scale = {self.init_scale}: allowed is 0 or more")
         self._check_features()
@@ -95,6 +117,8 @@ class ModelConfig:
             if unknown := sorted(set(getattr(self, key)) - set(self.numeric)):
                 raise ValueError(f"{key} = {unknown}: allowed are names in numeric")
         columns = {part for name in self.categorical for part in name.split(CROSS)} | set(self.numeric)
+        if self.kind == "dlrm" and len(self.categorical) + bool(self.numeric) < 2:
+            raise ValueError("categorical: a dlrm needs two features to pair, or one and numbers")
         if self.kind == "count" and self.numeric:
             raise ValueError(f"numeric = {list(self.numeric)}: allowed with kind = 'count' are none, it counts keys")
         if unknown := sorted(set(self.serving) - columns):
@@ -109,6 +133,11 @@ class ModelConfig:
     @property
     def prior_logit(self) -> float:
         return math.log(self.prior_rate / (1.0 - self.prior_rate))
+
+    @property
+    def is_network(self) -> bool:
+        """Whether its kind is a torch module."""
+        return self.kind in NETWORK_KINDS or PATH in self.kind
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it, with every key: what a manifest carries."""
@@ -127,7 +156,12 @@ class ModelConfig:
 class LearnerConfig:
     """How learners run. What they learn is [model]; how stale they may be is [paramserver]."""
 
-    torch_threads: int = _option(1, "threads of one gradient of an mlp")
+    torch_threads: int = _option(
+        0, "threads of a network's gradient; 0 = the cores given to the process less one, which reads and prepares"
+    )
+    device: str = _option(
+        "auto", "where a network's gradient is computed: 'auto' (a GPU if there is one), 'cpu', 'cuda'"
+    )
     queue_batches_max: int = _option(32, "batches read ahead in one partition before it is paused")
     outstanding_max: int = _option(8, "batches of one learner between start and end, whatever the staleness bound")
     poll_records_max: int = _option(16, "records taken by one poll")
@@ -142,7 +176,6 @@ class LearnerConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "slices", tuple(self.slices))
         for name in (
-            "torch_threads",
             "queue_batches_max",
             "outstanding_max",
             "poll_records_max",
@@ -155,3 +188,6 @@ class LearnerConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
+        if self.torch_threads < 0:
+            raise ValueError(f"torch_threads = {self.torch_threads}: allowed is 0 (the cores given) or more")
+        _one_of(self, "device", DEVICES)

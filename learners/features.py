@@ -28,6 +28,8 @@ Columns: TypeAlias = pa.RecordBatch | pa.Table
 STRINGS = ("source", "vendor", "item")
 NUMBERS = ("shown_at",)
 _SEED_MAX = 1 << 64
+#: Probes an element, on average, beyond which keys are sorted by numpy: they are no hashes, or made to collide.
+_PROBES_MAX = 16
 
 
 class Encoded(NamedTuple):
@@ -119,13 +121,16 @@ def numeric_keys(names: Iterable[str], seed: int) -> Keys:
 def unique_keys(keys: Keys) -> tuple[Keys, npt.NDArray[np.int64]]:
     """The distinct keys, rising, and for every element its place among them (in the shape of `keys`). No key is 0."""
     flat = np.ascontiguousarray(keys).reshape(-1)
-    place = np.empty(len(flat), np.int64)
-    found = np.empty(len(flat), np.uint64)
-    distinct = found[: _distinct(flat, found, place)]
-    order = np.argsort(distinct)
-    rank = np.empty(len(distinct), np.int64)
-    rank[order] = np.arange(len(distinct))
-    return distinct[order], rank[place].reshape(keys.shape)
+    size = 1 << max(4, (2 * len(flat)).bit_length())
+    cells = np.zeros(size + len(flat), np.uint64)  # probing never wraps, or cells would not be in order
+    at = np.empty(len(flat), np.int32)
+    count = _scatter(flat, cells, at, np.uint64(65 - size.bit_length()), _PROBES_MAX * (len(flat) + 1))
+    if count < 0:
+        distinct, inverse = np.unique(flat, return_inverse=True)
+        return distinct, inverse.astype(np.int64).reshape(keys.shape)
+    distinct, place = np.empty(count, np.uint64), np.empty(len(flat), np.int64)
+    _rank(cells, at, distinct, place)
+    return distinct, place.reshape(keys.shape)
 
 
 def _seed(name: str, seed: int) -> int:
@@ -150,23 +155,44 @@ def _cross(a: Keys, b: Keys, seed: np.uint64) -> Keys:
 
 
 @numba.njit(cache=True, nogil=True)
-def _distinct(keys: Keys, found: Keys, place: npt.NDArray[np.int64]) -> int:
-    """Number the distinct keys in order of appearance, by an open-addressing table in which 0 is empty."""
-    size = 16
-    while size < 2 * len(keys):
-        size *= 2
-    mask = np.uint64(size - 1)
-    cells = np.zeros(size, np.uint64)
-    numbers = np.empty(size, np.int64)
-    count = 0
+def _scatter(keys: Keys, cells: Keys, at: npt.NDArray[np.int32], shift: np.uint64, probes_max: int) -> int:
+    """Put every key into a cell, 0 = empty, by its top bits: hashes are uniform, so the cells are nearly sorted.
+    Returns the number of distinct keys, or -1 for keys that are no hashes and need too many probes."""
+    count = probes = 0
     for i in range(len(keys)):
-        at = mix(keys[i]) & mask
-        while cells[at] != 0 and cells[at] != keys[i]:
-            at = (at + np.uint64(1)) & mask
-        if cells[at] == 0:
-            cells[at] = keys[i]
-            numbers[at] = count
-            found[count] = keys[i]
+        key = keys[i]
+        cell = np.int64(key >> shift)
+        while cells[cell] != 0 and cells[cell] != key:
+            cell += 1
+            probes += 1
+        if cells[cell] == 0:
+            cells[cell] = key
             count += 1
-        place[i] = numbers[at]
+        at[i] = cell
+        if probes > probes_max:
+            return -1
     return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _rank(cells: Keys, at: npt.NDArray[np.int32], distinct: Keys, place: npt.NDArray[np.int64]) -> None:
+    """Sort what stands in the cells, which only neighbours can be out of, and number it."""
+    origin = np.empty(len(distinct), np.int32)
+    rank = np.empty(len(cells), np.int32)
+    count = 0
+    for cell in range(len(cells)):
+        key = cells[cell]
+        if key == 0:
+            continue
+        to = count
+        while to > 0 and distinct[to - 1] > key:
+            distinct[to] = distinct[to - 1]
+            origin[to] = origin[to - 1]
+            to -= 1
+        distinct[to] = key
+        origin[to] = cell
+        count += 1
+    for number in range(count):
+        rank[origin[number]] = number
+    for i in range(len(at)):
+        place[i] = rank[at[i]]

@@ -153,6 +153,9 @@ def assemble(
     """(rows of every table in the order of its keys, all dense arrays) from what each shard answered."""
     rows: dict[str, Rows] = {}
     for table, keys in prepared.keys.items():
+        if slot_map.shards == 1:
+            rows[table] = pulls[0].rows[table]
+            continue
         for shard, mine in enumerate(slot_map.split(keys)):
             answered = pulls[shard].rows[table]
             if table not in rows:
@@ -172,6 +175,9 @@ def contents(computed: Computed, slot_map: SlotMap) -> list[dict[str, Any]]:
     }
     shards: list[dict[str, Any]] = [common | {"keys": {}, "gradients": {}, "dense": {}} for _ in range(slot_map.shards)]
     for table, keys in computed.keys.items():
+        if slot_map.shards == 1:
+            shards[0]["keys"][table], shards[0]["gradients"][table] = keys, computed.gradients[table]
+            continue
         for shard, mine in enumerate(slot_map.split(keys)):
             shards[shard]["keys"][table] = keys[mine]
             shards[shard]["gradients"][table] = computed.gradients[table][mine]

@@ -50,7 +50,7 @@ class Logistic:
         return names[column]
 
     def predict(self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats) -> Floats:
-        p: Floats = _sigmoid(self._logits(places[TABLE], rows[TABLE], numbers))
+        p: Floats = sigmoid(self._logits(places[TABLE], rows[TABLE], numbers))
         return p
 
     def differentiate(
@@ -63,7 +63,7 @@ class Logistic:
         weight: Floats,
     ) -> tuple[Floats, dict[str, Rows], dict[str, Floats]]:
         place = places[TABLE]
-        p = _sigmoid(self._logits(place, rows[TABLE], numbers))
+        p = sigmoid(self._logits(place, rows[TABLE], numbers))
         gradient = _gradient(place, self._values(numbers), p, label, weight, len(rows[TABLE]))
         return p, {TABLE: gradient}, {}
 
@@ -90,7 +90,7 @@ def _logits(place: npt.NDArray[np.int64], value: Floats, weights: Rows, base: fl
 
 
 @numba.njit(cache=True, nogil=True)
-def _sigmoid(logits: npt.NDArray[np.float64]) -> Floats:
+def sigmoid(logits: npt.NDArray[np.float64]) -> Floats:
     out = np.empty(len(logits), np.float32)
     for i in range(len(logits)):
         out[i] = 1.0 / (1.0 + np.exp(-logits[i]))

@@ -1,13 +1,13 @@
 """A model: what the shards must know of it, its forward and its gradient. One definition for learners, gates, replicas.
 
 `make_model(config)` gives the `Model`; `Scorer` answers requests with the weights of a checkpoint. A kind is a class
-with the methods of `Kind`; torch is imported only for a kind that needs it. A kind of your own is one more entry of
-`_kind`.
+with the methods of `Kind`; torch is imported only for a kind that needs it. A torch module of your own needs no
+change here (docs/models.md).
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from learners.config import ModelConfig
 from learners.counter import Counter
+from learners.factorization import FactorizationMachine
 from learners.features import Columns, Encoded, Encoder, Floats, Keys, Places, unique_keys
 from learners.logistic import Logistic
 from paramserver.init import fill_unknown
@@ -78,22 +79,21 @@ class Model:
         return self.kind.initial_dense()
 
 
-def make_model(config: ModelConfig) -> Model:
-    """Raises ValueError for a config that cannot be."""
-    kind = _kind(config)
+def make_model(config: ModelConfig, device: str = "cpu") -> Model:
+    """`device`: torch's name of where a network computes. Raises ValueError for a config that cannot be."""
+    kind = _kind(config, device)
     raw = json.dumps(config.to_dict(), sort_keys=True, separators=(",", ":")).encode()
     digest = hashlib.blake2b(raw, digest_size=8).hexdigest()
     return Model(config, kind, Encoder(config), ModelSpec(config.name, digest, kind.tables, kind.dense))
 
 
-def _kind(config: ModelConfig) -> Kind:
-    if config.kind == "lr":
-        return Logistic(config)
-    if config.kind == "count":
-        return Counter(config)
-    from learners.mlp import Perceptron  # torch, which an lr must not need
+def _kind(config: ModelConfig, device: str) -> Kind:
+    closed: dict[str, Callable[[ModelConfig], Kind]] = {"lr": Logistic, "fm": FactorizationMachine, "count": Counter}
+    if config.kind in closed:
+        return closed[config.kind](config)
+    from learners.network import Network  # torch, which an lr must not need
 
-    return Perceptron(config)
+    return Network(config, device)
 
 
 def clip(probability: Floats) -> Floats:

@@ -1,4 +1,5 @@
-"""A learner's process: the core on the main thread, and around it a reader, callers and one thread that computes.
+"""A learner's process: the core on the main thread, and around it a reader, callers, one thread that prepares
+and one that computes. So while one batch is computed, the next is decoded and pulled and the last is pushed.
 
 Everything meets in one queue of events. The main thread takes them one by one, asks the core, and hands out what it
 says. An exception of any thread ends the process.
@@ -7,6 +8,7 @@ says. An exception of any thread ends the process.
 import contextlib
 import json
 import logging
+import os
 import queue
 import threading
 import time
@@ -57,12 +59,8 @@ def run(
     stop: threading.Event,
 ) -> None:
     """Learn until told to stop, then drain. Raises Stopped when it cannot go on, and what ended a thread."""
-    definition = make_model(model)
+    definition = make_model(model, prepare_torch(config) if model.is_network else "cpu")
     definition.encoder.check_declared(stream.features)
-    if model.kind == "mlp":
-        import torch
-
-        torch.set_num_threads(config.torch_threads)
     metrics = LearnerMetrics()
     start_metrics(run_dir, "learner", index, metrics)
     with contextlib.ExitStack() as stack:
@@ -71,6 +69,17 @@ def run(
         for port in ports.values():
             stack.callback(port.close)
         Worker(stream, definition, config, ports, clock, KafkaLog(stream), metrics, f"learner-{index}").run(stop)
+
+
+def prepare_torch(config: LearnerConfig) -> str:
+    """Give torch its threads; the device to compute on. Raises ValueError for one that is not there."""
+    import torch
+
+    torch.set_num_threads(config.torch_threads or max(1, len(os.sched_getaffinity(0)) - 1))
+    found = torch.cuda.is_available()
+    if config.device == "cuda" and not found:
+        raise ValueError("[learners] device = 'cuda': torch finds none here; allowed are 'auto' and 'cpu'")
+    return "cuda" if found and config.device != "cpu" else "cpu"
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,7 @@ class Worker:
         self._caller = Caller(model.name, name, shards, clock, self._events.put, metrics)
         group = f"{stream.topic_prefix}learners-{model.name}"
         self._reader = ExamplesReader(log, stream, config, group, name, self._events.put, self._events.qsize, metrics)
+        self._preparing = ThreadPoolExecutor(1, "prepare")
         self._computing = ThreadPoolExecutor(1, "compute")
         self._published = Published(model.name, not stream.replayed, config.versions_max)
         self._checkpoints = CheckpointsReader(log, stream.checkpoints, self._published)
@@ -120,7 +130,8 @@ class Worker:
         finally:
             self._reader.stop()
             self._caller.close()
-            self._computing.shutdown(wait=True, cancel_futures=True)
+            for pool in (self._preparing, self._computing):
+                pool.shutdown(wait=True, cancel_futures=True)
             self._checkpoints.close()
             self._close_writer()
 
@@ -203,12 +214,13 @@ class Worker:
     # --- the gradient -------------------------------------------------------------------------------------------
 
     def _prepare(self, batch: Batch) -> "Future[Prepared]":
-        """Decode and encode a batch once, however many shards ask; the last few are kept."""
+        """Decode and encode a batch once, however many shards ask, beside the gradient of the one before; the last few
+        are kept."""
         key = batch._replace(value=None)
         if key not in self._prepared:
             while len(self._prepared) > 2 * self._config.outstanding_max:
                 del self._prepared[next(iter(self._prepared))]
-            self._prepared[key] = self._computing.submit(self._timed, "prepare", self._decode, batch)
+            self._prepared[key] = self._preparing.submit(self._timed, "prepare", self._decode, batch)
         return self._prepared[key]
 
     def _decode(self, batch: Batch) -> Prepared:
@@ -232,9 +244,8 @@ class Worker:
         return Result(computed, gradient.contents(computed, slot_map), self._evaluation(it, computed))
 
     def _prepared_now(self, batch: Batch) -> Prepared:
-        """On the computing thread, where waiting for it would be waiting for oneself."""
         known = self._prepared.get(batch._replace(value=None))
-        return known.result() if known is not None and known.done() else self._decode(batch)
+        return known.result() if known is not None else self._decode(batch)
 
     def _evaluation(self, it: do.Compute, computed: Computed) -> dict[str, Any] | None:
         if computed.rows is None or computed.reason:

@@ -80,6 +80,8 @@ def partitions_of_keys(keys: pa.Array, partitions: int) -> I32:
 
 # --- 64-bit hashes ----------------------------------------------------------------------------------------------
 
+_M = _U64(0xC6A4A7935BD1E995)
+
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def mix(h: np.uint64) -> np.uint64:
@@ -92,29 +94,61 @@ def mix(h: np.uint64) -> np.uint64:
     return h
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _eight(data: Bytes, at: int) -> np.uint64:
+    """Eight bytes as a little-endian number; the compiler makes one load of it."""
+    k = _U64(data[at])
+    for b in range(1, 8):
+        k |= _U64(data[at + b]) << _U64(8 * b)
+    return k
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _tail(data: Bytes, at: int, end: int) -> np.uint64:
+    """The last one to seven bytes. No branch by their number, which would be mispredicted for most strings."""
+    if at + 8 <= len(data):
+        whole: np.uint64 = _eight(data, at) & ((_U64(1) << _U64(8 * (end - at))) - _U64(1))
+        return whole
+    tail = _U64(0)
+    for b in range(end - at):
+        tail |= _U64(data[at + b]) << _U64(8 * b)
+    return tail
+
+
 @numba.njit(cache=True, nogil=True)
 def hash_bytes(data: Bytes, start: int, end: int, seed: np.uint64) -> np.uint64:
     """MurmurHash64A (Austin Appleby, 2008) of `data[start:end]`, finished with fmix64; the empty string gives
     `mix(seed)`, so 0 for seed 0."""
-    m = _U64(0xC6A4A7935BD1E995)
-    h = seed ^ (_U64(end - start) * m)
+    h = seed ^ (_U64(end - start) * _M)
     at = start
     while end - at >= 8:
-        k = _U64(data[at])
-        for b in range(1, 8):
-            k |= _U64(data[at + b]) << _U64(8 * b)
-        k *= m
+        k = _eight(data, at) * _M
         k ^= k >> _U64(47)
-        k *= m
-        h = (h ^ k) * m
+        h = (h ^ (k * _M)) * _M
         at += 8
     if at < end:
-        tail = _U64(0)
-        for b in range(end - at):
-            tail |= _U64(data[at + b]) << _U64(8 * b)
-        h = (h ^ tail) * m
+        h = (h ^ _tail(data, at, end)) * _M
     mixed: np.uint64 = mix(h)
     return mixed
+
+
+@numba.njit(cache=True, nogil=True)
+def hash_bytes_twice(
+    data: Bytes, start: int, end: int, seed: np.uint64, other: np.uint64
+) -> tuple[np.uint64, np.uint64]:
+    """`hash_bytes` with each of two seeds, reading the bytes once."""
+    h, g = seed ^ (_U64(end - start) * _M), other ^ (_U64(end - start) * _M)
+    at = start
+    while end - at >= 8:
+        k = _eight(data, at) * _M
+        k ^= k >> _U64(47)
+        k *= _M
+        h, g = (h ^ k) * _M, (g ^ k) * _M
+        at += 8
+    if at < end:
+        k = _tail(data, at, end)
+        h, g = (h ^ k) * _M, (g ^ k) * _M
+    return mix(h), mix(g)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stream.keys import hash_bytes, hash_string, mix, string_buffers
+from stream.keys import hash_bytes_twice, hash_string, mix, string_buffers
 
 U64 = npt.NDArray[np.uint64]
 
@@ -63,8 +63,9 @@ def _fold(values: U64, low: U64, high: U64) -> None:
 @numba.njit(cache=True, nogil=True)
 def _fold_strings(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int32], low: U64, high: U64) -> None:
     for i in range(len(low)):
-        low[i] = mix(low[i] ^ hash_bytes(data, offsets[i], offsets[i + 1], _LOW))
-        high[i] = mix(high[i] + hash_bytes(data, offsets[i], offsets[i + 1], _HIGH))
+        first, second = hash_bytes_twice(data, offsets[i], offsets[i + 1], _LOW, _HIGH)
+        low[i] = mix(low[i] ^ first)
+        high[i] = mix(high[i] + second)
 
 
 @numba.njit(cache=True, nogil=True)

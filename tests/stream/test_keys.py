@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from stream.keys import (
     Pseudonymiser,
+    hash_bytes,
+    hash_bytes_twice,
     hash_pair,
     hash_string,
     hash_strings,
@@ -66,6 +68,14 @@ def test_hashes_do_not_depend_on_how_arrow_holds_the_strings(values: list[str], 
     chunked = pa.chunked_array([values[:cut], values[cut:]], pa.string())
     for other in (sliced, chunked, chunked.dictionary_encode(), sliced.cast(pa.large_string())):
         np.testing.assert_array_equal(plain, hash_strings(other))
+
+
+@given(st.binary(max_size=40), st.integers(0, 40), st.integers(0, 40))
+def test_two_hashes_at_once_are_each_alone(data: bytes, start: int, end: int):
+    raw, (start, end) = np.frombuffer(data, np.uint8), sorted((min(start, len(data)), min(end, len(data))))
+    seeds = np.array([7, 1 << 63], np.uint64)
+    pair = hash_bytes_twice(raw, start, end, *seeds)
+    assert pair == tuple(hash_bytes(raw, start, end, seed) for seed in seeds)
 
 
 def test_the_empty_string_hashes_to_not_given():

@@ -1,0 +1,192 @@
+"""A torch module as a kind of model: its embeddings in one table, its parameters as dense arrays.
+
+Built-in networks take their initial values from (seed, name) alone; a module of a user keeps those of its constructor,
+run with torch's generator seeded by the model's seed.
+"""
+
+import copy
+import importlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from learners.config import PATH, ModelConfig
+from learners.embeddings import gather, segment_sums
+from learners.features import Encoded, Floats, Keys, Places
+from learners.networks import NETWORKS
+from paramserver.init import fill_unknown
+from paramserver.messages import DenseSpec, Rows, TableSpec
+from stream.keys import hash_string
+
+TABLE = "embeddings"
+_TABLE_RATE = 0.1
+_DENSE_RATE = 0.001
+#: What keeps statistics of its own or draws at random: shards hold neither, and a batch would not repeat.
+_REFUSED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RNNBase)
+
+
+class Network:
+    """See `learners.model.Kind`."""
+
+    def __init__(self, config: ModelConfig, device: str = "cpu"):
+        """ValueError for a module that cannot be trained here, naming it and why."""
+        self.config, self.device = config, torch.device(device)
+        self._prototype = make_module(config)
+        self._idle = [self._prototype.to(self.device)]  # each used by one thread at a time
+
+    @property
+    def tables(self) -> tuple[TableSpec, ...]:
+        config = self.config
+        if not config.categorical:
+            return ()
+        optimizer = config.table_optimizer or "adagrad"
+        defaults = {"alpha": _TABLE_RATE} if optimizer == "ftrl" else {"rate": _TABLE_RATE}
+        options = defaults | config.table_options
+        return (TableSpec(TABLE, config.dim, optimizer, options, config.init_scale, config.seed),)
+
+    @property
+    def dense(self) -> DenseSpec:
+        shapes = {name: tuple(value.shape) for name, value in self._prototype.named_parameters()}
+        defaults = {"alpha": _DENSE_RATE} if self.config.dense_optimizer == "ftrl" else {"rate": _DENSE_RATE}
+        return DenseSpec(shapes, self.config.dense_optimizer, defaults | self.config.dense_options)
+
+    def initial_dense(self) -> dict[str, Floats]:
+        values = {name: p.detach().cpu().numpy().copy() for name, p in self._prototype.named_parameters()}
+        return values if PATH in self.config.kind else initial_arrays(values, self.config)
+
+    def keys(self, encoded: Encoded) -> dict[str, Keys]:
+        return {TABLE: encoded.keys} if self.config.categorical else {}
+
+    def column_name(self, table: str, column: int) -> str:
+        return self.config.categorical[column]
+
+    def predict(self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats) -> Floats:
+        with torch.no_grad():
+            embeddings = self._to_device(self._gathered(places, rows, len(numbers)))
+            parameters = {name: self._to_device(array) for name, array in dense.items()}
+            return _probability(self._logits(parameters, embeddings, self._to_device(numbers)))
+
+    def differentiate(
+        self,
+        places: Places,
+        rows: dict[str, Rows],
+        dense: dict[str, Floats],
+        numbers: Floats,
+        label: Floats,
+        weight: Floats,
+    ) -> tuple[Floats, dict[str, Rows], dict[str, Floats]]:
+        embeddings = self._to_device(self._gathered(places, rows, len(numbers))).requires_grad_()
+        parameters = {name: self._to_device(array).requires_grad_() for name, array in dense.items()}
+        logits = self._logits(parameters, embeddings, self._to_device(numbers))
+        loss = functional.binary_cross_entropy_with_logits(
+            logits, self._to_device(label), self._to_device(weight), reduction="sum"
+        )
+        by = [embeddings, *parameters.values()]
+        found = torch.autograd.grad(loss, by, allow_unused=True, materialize_grads=True)
+        arrays = [gradient.cpu().numpy() for gradient in found]
+        dense_gradients = dict(zip(parameters, map(np.ascontiguousarray, arrays[1:]), strict=True))
+        p = _probability(logits.detach())
+        if not self.config.categorical:
+            return p, {}, dense_gradients
+        return p, {TABLE: segment_sums(places[TABLE], arrays[0], len(rows[TABLE]))}, dense_gradients
+
+    def _gathered(self, places: Places, rows: dict[str, Rows], count: int) -> Floats:
+        if not self.config.categorical:
+            return np.empty((count, 0, self.config.dim), np.float32)
+        return gather(rows[TABLE], places[TABLE])
+
+    def _to_device(self, array: Floats) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def _logits(self, parameters: dict[str, Tensor], embeddings: Tensor, numbers: Tensor) -> Tensor:
+        """(n,) of these parameters. `functional_call` changes a module while it runs, so each call has its own."""
+        module = self._idle.pop() if self._idle else copy.deepcopy(self._prototype).to(self.device)
+        try:
+            logits: Tensor = torch.func.functional_call(module, parameters, (embeddings, numbers))
+        finally:
+            self._idle.append(module)
+        return logits.reshape(-1)
+
+
+def _probability(logits: Tensor) -> Floats:
+    probability: Floats = torch.sigmoid(logits.double()).float().cpu().numpy()
+    return probability
+
+
+def make_module(config: ModelConfig) -> nn.Module:
+    """The network of a config, in evaluation mode. ValueError for one that cannot be trained here, or not be found."""
+    if PATH not in config.kind:
+        return NETWORKS[config.kind](config).eval()
+    found = _named(config.kind)
+    shape = {"features": len(config.categorical), "dim": config.dim, "numbers": len(config.numeric)}
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(config.seed)
+    try:
+        module: nn.Module = found(**shape, **config.module_options)
+    except TypeError as error:
+        raise ValueError(
+            f"kind = {config.kind!r}: {error}; it is called with {sorted(shape)} and module_options"
+        ) from error
+    finally:
+        torch.set_rng_state(before)
+    module.eval()
+    _check(config, module)
+    return module
+
+
+def _named(path: str) -> Any:
+    """The class that `package.module:Class` names."""
+    where, _, name = path.partition(PATH)
+    try:
+        found = getattr(importlib.import_module(where), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"kind = {path!r}: {error}; it must be importable wherever the model is trained or served"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ValueError(f"kind = {path!r}: {found!r} is not a subclass of torch.nn.Module")
+    return found
+
+
+def _check(config: ModelConfig, module: nn.Module) -> None:
+    """ValueError for what would only show in the middle of a stream."""
+    kind = config.kind
+    for name, part in module.named_modules():
+        if isinstance(part, _REFUSED):
+            raise ValueError(
+                f"kind = {kind!r}: {name or 'it'} is a {type(part).__name__}, which keeps state of its own or draws at "
+                "random; allowed are modules that are a function of parameters and inputs (such as LayerNorm)"
+            )
+    for name, value in module.named_parameters():
+        if value.dtype != torch.float32 or value.numel() == 0:
+            raise ValueError(
+                f"kind = {kind!r}: parameter {name} is {value.dtype} {tuple(value.shape)}, expected float32"
+            )
+    with torch.no_grad():
+        answer = module(torch.zeros(2, len(config.categorical), config.dim), torch.zeros(2, len(config.numeric)))
+    if answer.shape not in ((2,), (2, 1)):
+        raise ValueError(f"kind = {kind!r}: forward answered {tuple(answer.shape)} for 2 rows, expected (2,) or (2, 1)")
+
+
+def initial_arrays(shapes: dict[str, Floats], config: ModelConfig) -> dict[str, Floats]:
+    """Weights uniform in +-sqrt(6 / inputs) (He et al. 2015); the last layer's and those of cross layers, which no ReLU
+    follows, in +-1/sqrt(inputs); biases 0, the last one the prior rate's logit."""
+    arrays: dict[str, Floats] = {}
+    *_, last_bias = shapes
+    last = last_bias.removesuffix(".bias")
+    for name, like in shapes.items():
+        layer, _, what = name.rpartition(".")
+        if what == "bias":
+            arrays[name] = np.full(like.shape, config.prior_logit if layer == last else 0.0, np.float32)
+            continue
+        linear = layer == last or layer.startswith("cross")
+        bound = np.sqrt((1.0 if linear else 6.0) / like.shape[1])
+        weight = np.empty(like.shape, np.float32)
+        seed = np.uint64(hash_string(layer, config.seed))
+        rows = np.arange(1, len(weight) + 1, dtype=np.uint64)
+        fill_unknown(weight, rows, np.full(len(weight), -1), seed, np.float32(bound), like.shape[1])
+        arrays[name] = weight
+    return arrays

@@ -1,0 +1,101 @@
+"""The network kinds, as torch modules: `forward(embeddings, numbers)` -> logits.
+
+`embeddings` (n, features, dim) are the rows of an example's keys, in the order of `categorical`; `numbers` (n, g) the
+numeric features; the result (n,) or (n, 1). A module of your own has the same shape (docs/models.md). Parameters are
+only declared here: their values live on the shards and are put in for each batch.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from learners.config import ModelConfig
+
+
+def concatenated(embeddings: Tensor, numbers: Tensor) -> Tensor:
+    """(n, features x dim + g). A model without numbers copies nothing."""
+    flat = embeddings.flatten(1)
+    return flat if numbers.shape[1] == 0 else torch.cat([flat, numbers], dim=1)
+
+
+class Layers(nn.Module):
+    """Linear layers `layer0`, `layer1`, ... with ReLU between them; the last one ends in one logit."""
+
+    def __init__(self, widths: list[int]):
+        super().__init__()
+        self.names = [f"layer{i}" for i in range(len(widths) - 1)]
+        for name, (into, out) in zip(self.names, pairwise(widths), strict=True):
+            self.add_module(name, nn.Linear(into, out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number, name in enumerate(self.names):
+            x = self.get_submodule(name)(torch.relu(x) if number else x)
+        return x
+
+
+class Mlp(Layers):
+    """Embeddings and numbers side by side, through hidden layers."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__([len(config.categorical) * config.dim + len(config.numeric), *config.hidden, 1])
+
+    def forward(self, embeddings: Tensor, numbers: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(concatenated(embeddings, numbers))
+
+
+class Dlrm(nn.Module):
+    """Naumov et al. 2019: dot products of every pair of embeddings, then hidden layers.
+
+    Numbers pass a bottom perceptron that ends at `dim`; its output is one more vector to pair, and stands beside the
+    products as it is.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        vectors = len(config.categorical) + bool(config.numeric)
+        self.bottom = Layers([len(config.numeric), *config.bottom, config.dim]) if config.numeric else None
+        beside = config.dim if config.numeric else 0
+        self.top = Layers([vectors * (vectors - 1) // 2 + beside, *config.hidden, 1])
+        first, second = torch.triu_indices(vectors, vectors, 1)
+        self.register_buffer("pairs", first * vectors + second, persistent=False)
+
+    def forward(self, embeddings: Tensor, numbers: Tensor) -> Tensor:
+        if self.bottom is not None:
+            dense = torch.relu(self.bottom(numbers))
+            embeddings = torch.cat([dense.unsqueeze(1), embeddings], dim=1)
+        products = torch.bmm(embeddings, embeddings.transpose(1, 2)).flatten(1).index_select(1, self.pairs)  # type: ignore[arg-type]
+        x = products if self.bottom is None else torch.cat([dense, products], dim=1)
+        logits: Tensor = self.top(x)
+        return logits
+
+
+class Dcn(nn.Module):
+    """DCN-v2 (Wang et al. 2021), stacked: `cross_layers` layers x <- x0 * (W x + b) + x, then hidden layers.
+
+    With `cross_rank` above 0, W is the product of two matrices of that rank.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width = len(config.categorical) * config.dim + len(config.numeric)
+        rank = config.cross_rank
+        crosses = [
+            nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, width))
+            if rank
+            else nn.Linear(width, width)
+            for _ in range(config.cross_layers)
+        ]
+        self.cross = nn.ModuleList(crosses)
+        self.deep = Layers([width, *config.hidden, 1])
+
+    def forward(self, embeddings: Tensor, numbers: Tensor) -> Tensor:
+        x = first = concatenated(embeddings, numbers)
+        for cross in self.cross:
+            x = first * cross(x) + x
+        logits: Tensor = self.deep(x)
+        return logits
+
+
+NETWORKS: dict[str, Callable[[ModelConfig], nn.Module]] = {"mlp": Mlp, "dlrm": Dlrm, "dcn": Dcn}
