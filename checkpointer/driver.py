@@ -93,7 +93,12 @@ class Driver:
     _head: Manifest | None = None
 
     def __post_init__(self) -> None:
-        self.schedule = Schedule(self.config.interval_ms, self.config.event_interval_ms, self.config.retry_ms)
+        self.schedule = Schedule(
+            self.config.interval_ms,
+            self.config.event_interval_ms,
+            self.config.retry_ms,
+            self.definition.barrier_kinds,
+        )
         self.evaluations = Evaluations(self.definition.spec.name)
 
     # --- once ---

@@ -14,6 +14,7 @@ from typing import Any
 
 from paramserver.messages import ChainProgress, DenseSpec, ModelSpec, Progress, TableSpec
 from paramserver.ports import PartInfo
+from stream.chain import LABEL, kind_of
 
 FORMAT = 1
 FILE = "manifest.json"
@@ -70,6 +71,8 @@ class Definition:
     dense: dict[str, Any]
     #: names the columns of `examples` it learns from
     schema: str = ""
+    #: kinds of chains that answer barriers (E3)
+    barrier_kinds: tuple[str, ...] = (LABEL,)
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class Manifest:
     #: slot map epoch at the cut (S6)
     map_epoch: int = 0
     schema: str = ""
+    #: kinds of chains that answer barriers (E3)
+    barrier_kinds: tuple[str, ...] = (LABEL,)
     format: int = field(default=FORMAT)
 
     @property
@@ -112,8 +117,9 @@ class Manifest:
 
     @property
     def barrier(self) -> int:
-        """The period that every chain has reached (E3); 0 = none."""
-        return min((progress.barrier for progress in self.chains.values()), default=0)
+        """The period that every chain which answers barriers has reached (E3); 0 = none."""
+        answer = [at.barrier for chain, at in self.chains.items() if kind_of(chain) in self.barrier_kinds]
+        return min(answer, default=0)
 
     @property
     def is_full(self) -> bool:
@@ -148,7 +154,9 @@ def decode(data: bytes, sha256: str | None = None, name: str = FILE) -> Manifest
         format_, digest, body = outer["format"], outer["body_sha256"], outer["body"]
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{name}: not a manifest ({type(error).__name__}: {error})") from error
-    if not isinstance(format_, int) or format_ > FORMAT:
+    if not isinstance(format_, int) or format_ < 1:
+        raise Damaged(f"{name}: format {format_!r}, expected a number from 1 to {FORMAT}")
+    if format_ > FORMAT:
         raise Damaged(f"{name}: format {format_!r} is newer than {FORMAT}, the newest known here; update the reader")
     if hashlib.sha256(_canonical(body)).hexdigest() != digest or _canonical(outer) != data:
         raise Damaged(f"{name}: contents differ from their checksum")
@@ -232,6 +240,7 @@ def assemble(
         parts=parts_of(infos),
         map_epoch=map_epoch,
         schema=definition.schema,
+        barrier_kinds=definition.barrier_kinds,
     )
 
 
@@ -263,6 +272,7 @@ def _body(manifest: Manifest) -> dict[str, Any]:
     """JSON has no integers of 128 bits that every reader keeps: row hashes travel as 32 hexadecimal digits."""
     body = {name: getattr(manifest, name) for name in _PLAIN}
     body["name"], body["barrier"] = manifest.name, manifest.barrier
+    body["barrier_kinds"] = list(manifest.barrier_kinds)
     body["spec"] = asdict(manifest.spec)
     body["chains"] = {
         chain: {"end": at.end, "row_hash": f"{at.row_hash:032x}", "barrier": at.barrier, "rows": at.rows}
@@ -299,6 +309,7 @@ def _manifest(format_: int, body: dict[str, Any]) -> Manifest:
         next_record={int(partition): record for partition, record in body["next_record"].items()},
         evaluation=Evaluation(**body["evaluation"]),
         parts=tuple(Part(**part) for part in body["parts"]),
+        barrier_kinds=tuple(body.get("barrier_kinds", (LABEL,))),
         format=format_,
     )
 

@@ -1,10 +1,11 @@
 """When the next cut is due: by wall time, by event time learned, or by a barrier in the logs (E3)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from checkpointer.manifest import Manifest
 from paramserver.messages import Progress
+from stream.chain import LABEL, kind_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Schedule:
     event_interval_ms: int = 0
     #: wall time before an abandoned cut is tried again, ms
     retry_ms: int = 0
+    #: kinds of chains that answer barriers: those that a labeler writes for every impression (E3)
+    barrier_kinds: tuple[str, ...] = (LABEL,)
     not_before_ms: int = 0
 
     def abandoned(self, now_ms: int) -> None:
@@ -39,7 +42,7 @@ class Schedule:
             return None
         if head is None:
             return Due("first")
-        barrier = barrier_reached(shards)
+        barrier = barrier_reached(shards, self.barrier_kinds)
         if barrier > head.barrier:
             return Due("barrier", barrier)
         if all(_ends(shard) == head.vector for shard in shards):
@@ -53,9 +56,10 @@ class Schedule:
         return None
 
 
-def barrier_reached(shards: Sequence[Progress]) -> int:
-    """The period that every shard has reached on every chain (E3); 0 = none."""
-    return min((chain.barrier for shard in shards for chain in shard.chains.values()), default=0)
+def barrier_reached(shards: Sequence[Progress], kinds: Collection[str] = (LABEL,)) -> int:
+    """The period that every shard has reached on every chain that answers barriers (E3); 0 = none."""
+    reached = (at.barrier for shard in shards for chain, at in shard.chains.items() if kind_of(chain) in kinds)
+    return min(reached, default=0)
 
 
 def _ends(progress: Progress) -> dict[str, int]:

@@ -21,7 +21,7 @@ from checkpointer.metrics import CheckpointerMetrics
 from checkpointer.store import open_store
 from learners.model import Model
 from paramserver.ports import ClockPort, ShardPort
-from stream.chain import label_chain
+from stream.chain import LABEL, begin_vector
 from stream.config import StreamConfig
 from stream.log import Log, LogError, OffsetOutOfRange, Reader, Writer
 from stream.metrics import start_metrics
@@ -89,16 +89,17 @@ class Surroundings:
         return self.clean.check(ref)
 
     def first_vector(self) -> dict[str, int]:
-        """The first (or next) offset of every partition of `impressions`, as a position. Raises Unavailable."""
+        """Every chain's first (or next) position in the log that it runs over. Raises Unavailable."""
         topic = self.stream.impressions
         partitions = [Partition(topic, p) for p in range(self.stream.partitions)]
+        verdicts = Partition(self.stream.verdicts, 0)
         reader = self.log.reader()
         try:
             ask = reader.beginning_offsets if self.config.begin == "beginning" else reader.end_offsets
-            offsets = ask(partitions)
+            offsets = ask([*partitions, verdicts])
         finally:
             reader.close()
-        return {label_chain(p.partition): position(offset) for p, offset in offsets.items()}
+        return begin_vector({p.partition: position(offsets[p]) for p in partitions}, position(offsets[verdicts]))
 
     # --- checkpoints ---
 
@@ -180,9 +181,9 @@ class Surroundings:
                 end.close()
 
 
-def definition(model: Model, schema: str = "") -> Definition:
+def definition(model: Model, schema: str = "", barrier_kinds: tuple[str, ...] = (LABEL,)) -> Definition:
     """What a manifest carries of a model."""
-    return Definition(model.spec, model.config.to_dict(), dict(model.initial_dense()), schema)
+    return Definition(model.spec, model.config.to_dict(), dict(model.initial_dense()), schema, barrier_kinds)
 
 
 def run(
@@ -202,7 +203,7 @@ def run(
     metrics = CheckpointerMetrics()
     if run_dir:
         start_metrics(run_dir, "checkpointer", index, metrics)
-    what = definition(model, schema)
+    what = definition(model, schema, stream.barrier_kinds)
     clean = CleanProcess(config.root, what, config.gate_timeout_ms, config.golden)
     clean.start()
     around = Surroundings(stream, config, log, clean, metrics, stop)

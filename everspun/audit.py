@@ -17,7 +17,7 @@ from everspun.fold import CLICK_CLASSES, IMPRESSION_CLASSES, ChainAudit
 from labeler.intake import Intake, clicks_intake, impressions_intake
 from labeler.set_aside import orders
 from paramserver.messages import Progress
-from stream.chain import label_chain
+from stream.chain import KINDS, LABEL, kind_of, label_chain
 from stream.log import Log, Reader
 from stream.record import ROW_BITS, Partition, Record
 
@@ -77,21 +77,34 @@ def audit(
     result = Audit()
     reader = log.reader()
     try:
-        chains = {}
+        chains: dict[str, ChainAudit] = {}
         for p in range(config.stream.partitions):
-            chain = label_chain(p)
-            marks = {s.progress.chains[chain].end for s in standings if chain in s.progress.chains}
-            one = ChainAudit.begin_at(chain, begin.get(chain, 0), marks)
-            for record in read_all(reader, Partition(config.stream.examples, p)):
-                one.add(record)
-            chains[chain] = one
-        _tiling(result, chains)
-        _impressions(result, reader, config, chains, waiting_allowed)
-        _clicks(result, reader, config, chains)
+            chains |= _fold(reader, config, p, standings, begin)
+        labels = {name: one for name, one in chains.items() if kind_of(name) == LABEL}
+        _tiling(result, labels)
+        _corrections(result, chains)
+        _impressions(result, reader, config, labels, waiting_allowed)
+        _clicks(result, reader, config, labels)
         _standings(result, standings, chains, waiting_allowed)
     finally:
         reader.close()
     return result
+
+
+def _fold(
+    reader: Reader, config: Config, p: int, standings: Sequence[Standing], begin: Mapping[str, int]
+) -> dict[str, ChainAudit]:
+    """Every chain of one partition of `examples` (C1), each folded on its own (C2)."""
+    chains = {}
+    for chain in (f"{kind}/{p}" for kind in KINDS):
+        marks = {s.progress.chains[chain].end for s in standings if chain in s.progress.chains}
+        chains[chain] = ChainAudit.begin_at(chain, begin.get(chain, 0), marks, begin.get(label_chain(p), 0))
+    for record in read_all(reader, Partition(config.stream.examples, p)):
+        named = (record.header("chain") or b"").decode("ascii", "replace")
+        if named not in chains:
+            raise AuditError(f"{config.stream.examples}[{p}] offset {record.offset}: no chain {named!r} stands here")
+        chains[named].add(record)
+    return chains
 
 
 def read_all(reader: Reader, partition: Partition) -> Iterator[Record]:
@@ -121,6 +134,17 @@ def _tiling(result: Audit, chains: Mapping[str, ChainAudit]) -> None:
         f"{records:,} batches in {len(chains)} chains; {dangling} dangling, {overlaps} overlapping, {repeats} repeated"
     )
     result.add("ranges tile impressions, no hole (I2)", found, dangling == 0)
+
+
+def _corrections(result: Audit, chains: Mapping[str, ChainAudit]) -> None:
+    """The chains of corrections and retractions, if anybody wrote one."""
+    written = [one for name, one in chains.items() if kind_of(name) != LABEL and one.records]
+    if not written:
+        return
+    records, rows, dangling = (sum(getattr(c, name) for c in written) for name in ("records", "rows", "dangling"))
+    wrong = [one.chain for one in written if one.rows > one.counts["labelled"]]
+    found = f"{records:,} records in {len(written)} chains, {rows:,} rows; {dangling} dangling"
+    result.add("corrections and retractions chain (C1, C2)", found, dangling == 0 and not wrong)
 
 
 def _impressions(

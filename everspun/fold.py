@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from stream.chain import Chain, Fold
-from stream.examples import BatchHeader, decode_examples, trim
+from stream.chain import RETRACT, Chain, Fold, kind_of
+from stream.examples import BatchHeader, decode_examples, rows_from, rows_of
 from stream.record import Record
 from stream.rowhash import HASH_MODULUS, row_hash_sum
 
@@ -21,6 +21,7 @@ class ChainAudit:
     marks: set[int]
     fold: Chain
     begin: int
+    floor: int = 0  # rows of impressions below are not learned from a retraction (C1)
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys((*IMPRESSION_CLASSES, "positives", *CLICK_CLASSES), 0)
     )
@@ -33,8 +34,8 @@ class ChainAudit:
     hash_at: dict[int, int] = field(default_factory=dict)
 
     @classmethod
-    def begin_at(cls, chain: str, begin: int, marks: Iterable[int]) -> "ChainAudit":
-        audit = cls(chain, set(marks), Chain(begin), begin)
+    def begin_at(cls, chain: str, begin: int, marks: Iterable[int], floor: int = 0) -> "ChainAudit":
+        audit = cls(chain, set(marks), Chain(begin), begin, floor if kind_of(chain) == RETRACT else 0)
         if begin in audit.marks:
             audit.hash_at[begin] = 0
         return audit
@@ -61,10 +62,10 @@ class ChainAudit:
             self.counts[name] += getattr(header, name)
         inside = sorted(m for m in self.marks if before < m < header.end)
         if value:
-            batch = trim(decode_examples(value), before)
-            position = batch.column("position").to_numpy()
+            record = rows_from(decode_examples(value), self.floor)
+            batch = rows_of(record, self.chain, header.end, before, header.end)
             for mark in inside:  # a shard may stand inside a record that it got in pieces
-                part = batch.slice(0, int(position.searchsorted(mark)))
+                part = rows_of(record, self.chain, header.end, before, mark)
                 self.hash_at[mark] = (self.row_hash + row_hash_sum(part)) % HASH_MODULUS
             self.rows += batch.num_rows
             self.row_hash = (self.row_hash + row_hash_sum(batch)) % HASH_MODULUS

@@ -16,6 +16,7 @@ from labeler.resume import ExamplesFold, ResumePoint
 from labeler.set_aside import SetAside, orders
 from labeler.tail import TailReader
 from labeler.verdict_book import VerdictBook
+from stream.chain import label_chain
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
 from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
@@ -190,20 +191,29 @@ class Labelling:
         stream = self._stream
         points: dict[int, ResumePoint] = {}
         for p in partitions:
-            examples = Partition(stream.examples, p)
-            start, _ = tail.span(examples, self._labeler.fold_records_max)
-            fold = ExamplesFold(p, from_first=start == 0)
-            tail.read(examples, self._labeler.fold_records_max, fold.add)
-            self.totals.dangling += fold.dangling
-            self.totals.repeats += fold.repeats
-            if fold.dangling:
-                logger.error("examples[%d]: %d records dangle above the chain's end (C5)", p, fold.dangling)
-            points[p] = fold.point or ResumePoint.fresh(
+            points[p] = self._fold_chain(tail, p, label_chain(p)) or ResumePoint.fresh(
                 tail.first(Partition(stream.impressions, p)),
                 tail.first(Partition(stream.clicks, p)),
                 tail.first(self._verdicts),
             )
         return points
+
+    def _fold_chain(self, tail: TailReader, p: int, chain: str) -> ResumePoint | None:
+        """Where one chain of `examples[p]` ends; None if it has no record. Other chains share the partition (C1), so a
+        tail without a record of this one is followed by a longer tail, up to all there is."""
+        examples, records_max = Partition(self._stream.examples, p), self._labeler.fold_records_max
+        while True:
+            start, end = tail.span(examples, records_max)
+            fold = ExamplesFold(chain, from_first=start == 0)
+            tail.read(examples, records_max, fold.add)
+            if fold.point is not None or records_max >= end:
+                break
+            records_max *= 4
+        self.totals.dangling += fold.dangling
+        self.totals.repeats += fold.repeats
+        if fold.dangling:
+            logger.error("%s in examples[%d]: %d records dangle above its end (C5)", chain, p, fold.dangling)
+        return fold.point
 
     def _orders(self, tail: TailReader, partitions: Iterable[int]) -> frozenset[SetAside]:
         """What operators have sent to quarantine of these partitions (L7)."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from stream.chain import Chain, Fold, label_chain
+from stream.chain import Chain, Fold
 from stream.examples import BatchHeader
 from stream.record import Record, offset_of, position
 
@@ -49,15 +49,15 @@ class ResumePoint:
 
 
 class ExamplesFold:
-    """Folds the records of `examples[p]`, in order, into a resume point.
+    """Folds the records of one chain in `examples[p]`, in order, into a resume point.
 
     With the log complete (`from_first`: read from offset 0) the chain is folded strictly. After retention, or when
     only a tail was read, E is the largest `end` seen (C2). That may fall short of the true E if many repeats of a
     labeler thought dead fill the tail; the labeler then writes repeats, which every reader ignores.
     """
 
-    def __init__(self, partition: int, from_first: bool):
-        self._chain_name = label_chain(partition)
+    def __init__(self, chain: str, from_first: bool):
+        self._chain_name = chain
         self._from_first = from_first
         self._chain = Chain()
         self._header: BatchHeader | None = None

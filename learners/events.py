@@ -8,7 +8,8 @@ class Batch(NamedTuple):
     """One record of `examples`, or a part of one: the range `[start, end)` of a chain.
 
     As read from the log, `[start, end)` is what the record claims; the core trims and splits it (C2, S1), and only
-    rows with position in the range are meant. `value` is opaque here: the shell puts the record's bytes there.
+    rows that stand in the range are meant (`stream.examples.rows_of`). `value` is opaque here: the shell puts the
+    record's bytes there.
     """
 
     partition: int
@@ -21,6 +22,8 @@ class Batch(NamedTuple):
     barrier: int = 0  # of an empty range (E3); 0 = none
     time_ms: int = 0  # arrival time reached; the oldest batch of a learner is started first
     value: Any = None
+    record_end: int = -1  # `end` as the record claims it; the core keeps it through trims and splits
+    floor: int = 0  # rows of impressions below are not learned: the model began above them (C1)
 
 
 class Answered(NamedTuple):

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from learners.events import Batch
 from learners.features import Encoded, Floats, Keys, Places, unique_keys
 from learners.model import Model, clip
 from paramserver.messages import PullReply, Rows
 from paramserver.slots import SlotMap
-from stream.examples import decode_examples
+from stream.examples import decode_examples, rows_from, rows_of
 from stream.rowhash import row_hash_sum
 
 
@@ -54,17 +55,16 @@ class Computed:
 EMPTY = Computed(None)
 
 
-def rows_between(rows: pa.RecordBatch, start: int, end: int) -> pa.RecordBatch:
-    """The rows with position in `[start, end)`; positions rise."""
-    positions = rows.column("position").to_numpy()
-    first, last = positions.searchsorted(start), positions.searchsorted(end)
-    return rows.slice(int(first), int(last - first))
+def rows_between(rows: pa.RecordBatch, batch: Batch, start: int, end: int) -> pa.RecordBatch:
+    """The rows of a record that stand in the piece `[start, end)` of this batch."""
+    piece = rows_of(rows, batch.chain, batch.record_end, start, end)
+    return rows_from(piece, batch.floor) if batch.floor else piece
 
 
-def read(model: Model, value: bytes, start: int, end: int) -> Prepared:
-    """The rows of a record of `examples` with position in `[start, end)`; one that cannot be read has a reason."""
+def read(model: Model, batch: Batch) -> Prepared:
+    """The rows of a record of `examples` that are meant; one that cannot be read has a reason."""
     try:
-        return prepare(model, rows_between(decode_examples(value), start, end))
+        return prepare(model, rows_between(decode_examples(batch.value), batch, batch.start, batch.end))
     except (ValueError, KeyError) as error:  # of Arrow, of its columns
         empty = Encoded(np.empty((0, 0), np.uint64), np.empty((0, 0), np.float32))
         nothing = {table.name: np.empty(0, np.uint64) for table in model.spec.tables}
@@ -81,10 +81,10 @@ def prepare(model: Model, rows: pa.RecordBatch) -> Prepared:
 
 
 def part(
-    model: Model, prepared: Prepared, pulled: dict[str, Rows], start: int, end: int
+    model: Model, prepared: Prepared, pulled: dict[str, Rows], batch: Batch, start: int, end: int
 ) -> tuple[Prepared, dict[str, Rows]]:
-    """The same for the rows with position in `[start, end)` alone, with their share of what was pulled."""
-    rows = prepared.rows if prepared.reason else rows_between(prepared.rows, start, end)
+    """The same for the rows in the piece `[start, end)` of the batch alone, with their share of what was pulled."""
+    rows = prepared.rows if prepared.reason else rows_between(prepared.rows, batch, start, end)
     if rows.num_rows == prepared.rows.num_rows:
         return prepared, pulled
     piece = prepare(model, rows)

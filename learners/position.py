@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from learners.events import Batch
 from paramserver.ports import ProgressReply
-from stream.chain import Chain, Fold
+from stream.chain import LABEL, RETRACT, Chain, Fold, kind_of, label_chain
 
 
 class CannotGoOn(Exception):
@@ -33,6 +33,7 @@ class Position:
     paused: bool = False
     first: int | None = None  # offset of the first record read here
     folded: set[str] = field(default_factory=set)  # chains that a record was folded into
+    floor: int = 0  # of `impressions[partition]`: where the model began on `label` (C1)
 
     @staticmethod
     def sought(partition: int, seek: int, told: dict[int, ProgressReply]) -> "Position":
@@ -56,6 +57,7 @@ class Position:
             chains,
             ends,
             min(known) if len(known) == len(records) else None,
+            floor=max((reply.begun.get(label_chain(partition), 0) for reply in told.values()), default=0),
         )
 
     def fold(self, batch: Batch) -> Fold:
@@ -71,6 +73,7 @@ class Position:
             )
         if self.first is None:
             self.first = batch.record
+        batch = batch._replace(record_end=batch.end, floor=self.floor if kind_of(batch.chain) == RETRACT else 0)
         kind, at = chain.fold(batch.start, batch.end, batch.barrier or None)
         if kind is Fold.EXTENDS:
             self.queue.extend(split(batch._replace(start=at, barrier=0), self.ends[batch.chain]))
@@ -93,8 +96,8 @@ class Position:
         )
 
     def scored(self, batch: Batch) -> bool:
-        """Whether no shard has applied the batch as far as known (E1)."""
-        return batch.start >= self.ends[batch.chain][-1]
+        """Whether it is of first labels, and no shard has applied it as far as known (E1)."""
+        return kind_of(batch.chain) == LABEL and batch.start >= self.ends[batch.chain][-1]
 
     def take(self, batch: Batch) -> None:
         """The first of the queue, or its beginning, was started."""

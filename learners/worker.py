@@ -224,7 +224,7 @@ class Worker:
         return self._prepared[key]
 
     def _decode(self, batch: Batch) -> Prepared:
-        return gradient.read(self._model, batch.value, batch.start, batch.end)
+        return gradient.read(self._model, batch)
 
     def _compute(self, it: do.Compute) -> None:
         result = self._timed("compute", self._result, it)
@@ -236,7 +236,7 @@ class Worker:
             return Result(gradient.EMPTY, gradient.contents(gradient.EMPTY, slot_map), None)
         prepared = self._prepared_now(it.batch)
         pulled, dense = gradient.assemble(prepared, slot_map, it.pulls)
-        piece, pulled = gradient.part(self._model, prepared, pulled, it.start, it.end)
+        piece, pulled = gradient.part(self._model, prepared, pulled, it.batch, it.start, it.end)
         computed = gradient.compute(self._model, piece, pulled, dense)
         if computed.reason:
             self._metrics.unusable.inc()

@@ -111,12 +111,14 @@ def decode_progress(message: wire.Progress) -> Progress:
 
 def encode_progress_reply(reply: ProgressReply) -> wire.ProgressReply:
     progress = None if reply.progress is None else encode_progress(reply.progress)
-    return wire.ProgressReply(incarnation=reply.incarnation, map_epoch=reply.map_epoch, progress=progress)
+    return wire.ProgressReply(
+        incarnation=reply.incarnation, map_epoch=reply.map_epoch, progress=progress, begun=reply.begun
+    )
 
 
 def decode_progress_reply(message: wire.ProgressReply) -> ProgressReply:
     progress = decode_progress(message.progress) if message.HasField("progress") else None
-    return ProgressReply(message.incarnation, message.map_epoch, progress)
+    return ProgressReply(message.incarnation, message.map_epoch, progress, dict(message.begun))
 
 
 # --- begin ------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@
 client, after which it raises `Unreachable`, and may be sent again: every call here is safe to repeat.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from paramserver.messages import (
@@ -35,6 +35,7 @@ class ProgressReply:
     incarnation: int
     map_epoch: int
     progress: Progress | None  # None: the model has not begun here (S5)
+    begun: dict[str, int] = field(default_factory=dict)  # chain -> the E at which it began
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,9 @@ class Shard:
 
     def progress(self, model: str) -> ProgressReply:
         state = self._models.get(model)
-        return ProgressReply(self.incarnation, self.slot_map.epoch, None if state is None else state.progress)
+        if state is None:
+            return ProgressReply(self.incarnation, self.slot_map.epoch, None)
+        return ProgressReply(self.incarnation, self.slot_map.epoch, state.progress, dict(state.begun))
 
     def restore(self, snapshots: Sequence[Snapshot], manifest_sha256: str) -> ProgressReply:
         """Begin a model from the parts of one complete cut, of this or any other number of shards (X2).

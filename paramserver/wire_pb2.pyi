@@ -71,14 +71,23 @@ class Progress(_message.Message):
     def __init__(self, chains: _Optional[_Mapping[str, ChainProgress]] = ..., next_record: _Optional[_Mapping[int, int]] = ..., version: _Optional[int] = ..., event_time_max_ms: _Optional[int] = ...) -> None: ...
 
 class ProgressReply(_message.Message):
-    __slots__ = ("incarnation", "map_epoch", "progress")
+    __slots__ = ("incarnation", "map_epoch", "progress", "begun")
+    class BegunEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     MAP_EPOCH_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    BEGUN_FIELD_NUMBER: _ClassVar[int]
     incarnation: int
     map_epoch: int
     progress: Progress
-    def __init__(self, incarnation: _Optional[int] = ..., map_epoch: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ...) -> None: ...
+    begun: _containers.ScalarMap[str, int]
+    def __init__(self, incarnation: _Optional[int] = ..., map_epoch: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., begun: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class TableSpec(_message.Message):
     __slots__ = ("name", "dim", "optimizer", "options", "init_scale", "seed")

@@ -4,8 +4,15 @@ Every reader of a chain (labeler, learner, audit, archive, fraud filter) folds i
 on which records count whatever a late or repeated writer does.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+
+LABEL = "label"  # first labels, over `impressions[p]`
+LATE = "late"  # what a later reading of `impressions[p]` adds: late clicks, released scopes
+RETRACT = "retract"  # what is taken back, over `verdicts`
+#: The kinds of chains that share `examples[p]` (C1). A model begins with all of them (S5), written or not.
+KINDS = (LABEL, LATE, RETRACT)
 
 
 class Fold(Enum):
@@ -55,7 +62,32 @@ class Chain:
 
 def label_chain(partition: int) -> str:
     """The chain of first labels over `impressions[partition]` (C1)."""
-    return f"label/{partition}"
+    return f"{LABEL}/{partition}"
+
+
+def late_chain(partition: int) -> str:
+    """The chain of corrections over `impressions[partition]`, read again at a later deadline (C1)."""
+    return f"{LATE}/{partition}"
+
+
+def retract_chain(partition: int) -> str:
+    """The chain over `verdicts` of what they take back of `examples[partition]` (C1)."""
+    return f"{RETRACT}/{partition}"
+
+
+def begin_vector(impressions: Mapping[int, int], verdicts: int) -> dict[str, int]:
+    """The first end of every chain (S5). `impressions`: partition -> the first position to learn; `verdicts`: the
+    position in `verdicts` behind which verdicts may take something back."""
+    first: dict[str, int] = {}
+    for partition, at in sorted(impressions.items()):
+        first[label_chain(partition)] = first[late_chain(partition)] = at
+        first[retract_chain(partition)] = verdicts
+    return first
+
+
+def kind_of(chain: str) -> str:
+    """The part of a chain's name before the slash."""
+    return chain.partition("/")[0]
 
 
 def partition_of(chain: str) -> int:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from stream.chain import LABEL
 from stream.events import CATEGORICAL, NUMERIC, FeatureColumn, Features
 
 
@@ -81,6 +82,11 @@ class StreamConfig:
     def wait_ms(self) -> int:
         """`deadline(i) - arrival(i)` (L1)."""
         return self.window_ms + self.grace_ms
+
+    @property
+    def barrier_kinds(self) -> tuple[str, ...]:
+        """Kinds of chains in which a labeler answers barriers (E3)."""
+        return (LABEL,)
 
     @property
     def features(self) -> Features:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stream.chain import RETRACT, kind_of
 from stream.events import FEATURE_PREFIX, FeatureColumn, Impressions
 from stream.keys import string_buffers
 from stream.log import Headers
@@ -92,6 +93,27 @@ def decode_examples(value: bytes) -> pa.RecordBatch:
 def trim(batch: pa.RecordBatch, from_position: int) -> pa.RecordBatch:
     """The rows at or above a position: what a range that overlaps its chain's end still adds (C2)."""
     return batch.slice(int(np.searchsorted(batch.column("position").to_numpy(), from_position)))
+
+
+def rows_of(batch: pa.RecordBatch, chain: str, record_end: int, start: int, end: int) -> pa.RecordBatch:
+    """The rows of a record that the piece `[start, end)` of its range holds (C1, C2).
+
+    Rows of `label` and `late` stand at their impression's position, which is a position of the chain. Rows of
+    `retract` all stand at the last position of their record's range, whose own `end` is `record_end`: their column
+    `position` names an impression, and the chain runs over `verdicts`.
+    """
+    if kind_of(chain) == RETRACT:
+        return batch if start < record_end <= end else batch.slice(0, 0)
+    positions = batch.column("position").to_numpy()
+    first, last = (int(at) for at in np.searchsorted(positions, (start, end)))
+    return batch.slice(first, last - first)
+
+
+def rows_from(batch: pa.RecordBatch, position: int) -> pa.RecordBatch:
+    """The rows of impressions at or above a position, in whatever order they stand: what a model keeps of a
+    retraction, having learned nothing below where it began (C1)."""
+    keep = batch.column("position").to_numpy() >= position
+    return batch if keep.all() else batch.filter(pa.array(keep))
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.live import Live
 
+from checkpointer.schedule import barrier_reached
 from everspun import attacks, history, report
 from everspun.audit import Audit
 from everspun.commands import options as shared
@@ -118,8 +119,8 @@ def _settle(local: LocalRun, follower: Follower, replayer: Replayer) -> None:
     last = replayer.progress.periods if local.config.replay.barrier_ms else 0
     while time.monotonic() < end:
         standing, _ = of_shards(local.config)
-        reached = [c.barrier for s in standing for c in s.progress.chains.values()]
-        if len(standing) == local.config.run.shards and min(reached, default=0) >= last:
+        reached = barrier_reached([s.progress for s in standing], local.config.stream.barrier_kinds)
+        if len(standing) == local.config.run.shards and reached >= last:
             break
         time.sleep(0.2)
     follower.look(replayer.progress.now_ms)

@@ -49,3 +49,9 @@ def test_a_clock_set_back_stops_no_cuts(make):
     schedule = Schedule(interval_ms=500, retry_ms=50)
     schedule.abandoned(100_000)
     assert schedule.due(600, [moved], at(make)) == Due("interval")
+
+
+def test_only_chains_that_answer_barriers_are_waited_for():
+    chains = {"label/0": ChainProgress(5, 0, 3, 1), "late/0": ChainProgress(0, 0, 2), "retract/0": ChainProgress(0)}
+    assert barrier_reached([Progress(chains, {})]) == 3
+    assert barrier_reached([Progress(chains, {})], ("label", "late")) == 2

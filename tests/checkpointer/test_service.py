@@ -67,7 +67,7 @@ class House:
         self.model = make_model(config_of())
         self.stream = StreamConfig(partitions=1)
         self.log = MemoryLog(lambda: 0)
-        for topic in ("impressions", "evaluations", "checkpoints"):
+        for topic in ("impressions", "verdicts", "evaluations", "checkpoints"):
             self.log.create(topic, 1)
         writer = self.log.writer()
         for _ in range(3):
@@ -131,7 +131,11 @@ def test_from_a_new_model_to_a_served_prediction_and_on_after_a_restart(tmp_path
     house.start()
     house.wait(lambda: len(house.announced()) == 1)
     zero = house.announced()[0]
-    assert (zero.kind, zero.number, zero.vector) == ("published", 0, {"label/0": position(2)})
+    assert (zero.kind, zero.number, zero.vector) == (
+        "published",
+        0,
+        {"label/0": position(2), "late/0": position(2), "retract/0": 0},
+    )
     with Replica(house.root, "clicks", ServingConfig(poll_ms=5), log=house.log) as replica:
         assert replica.predict_rows(ROWS)["probabilities"] == pytest.approx([0.25])
         start = position(2)

@@ -123,6 +123,40 @@ def test_rows_that_do_not_match_their_count_are_found():
     assert "2 rows, 3 labelled" in wrong(shop.write().audit())
 
 
+def test_chains_of_one_partition_are_folded_each_on_its_own():
+    shop = Shop().write()
+    late = BatchHeader("late/0", 0, position(2), "s", "c", labelled=1, positives=1)
+    back = BatchHeader("retract/0", 0, position(7), "s", "c", labelled=2, positives=2)
+    shop.append(late, encode_examples(shop.rows.slice(1, 1)))
+    shop.append(back, encode_examples(shop.rows.slice(0, 2)))
+    shop.append(back, encode_examples(shop.rows.slice(0, 2)))
+    at = {
+        "label/0": standing(shop, 3, position(3)),
+        "late/0": ChainProgress(position(2), row_hash_sum(shop.rows.slice(1, 1)), 0, 1),
+        "retract/0": ChainProgress(position(7), row_hash_sum(shop.rows.slice(0, 2)), 0, 2),
+    }
+    begin = dict.fromkeys(at, 0)
+    found = audit(shop.log, CONFIG, [Standing("shard 0", Progress(at, {}))], begin, waiting_allowed=False)
+    assert found.right, wrong(found)
+    assert found.impressions["labelled"] == 3, "an impression is labelled once, however often it is corrected"
+    at["late/0"] = replace(at["late/0"], end=position(0, 1))
+    assert "late/0" in wrong(audit(shop.log, CONFIG, [Standing("shard 0", Progress(at, {}))], begin, True))
+
+
+def test_a_retraction_of_what_a_model_never_learned_is_not_counted():
+    shop = Shop().write()
+    back = BatchHeader("retract/0", 0, position(7), "s", "c", labelled=3, positives=3)
+    shop.append(back, encode_examples(shop.rows))
+    kept = shop.rows.slice(2, 1)
+    at = {
+        "label/0": ChainProgress(position(3), row_hash_sum(kept), 0, 1),
+        "retract/0": ChainProgress(position(7), row_hash_sum(kept), 0, 1),
+    }
+    begin = {"label/0": position(2), "retract/0": 0}
+    found = audit(shop.log, CONFIG, [Standing("shard 0", Progress(at, {}))], begin, waiting_allowed=True)
+    assert not [f for f in found.findings if "I3" in f.check and not f.right], wrong(found)
+
+
 def test_a_shard_that_learned_a_row_twice_is_found():
     shop = Shop().write()
     at = standing(shop, 3, position(3))

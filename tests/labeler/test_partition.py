@@ -124,7 +124,7 @@ class Run:
         self.start()
 
     def start(self):
-        fold = ExamplesFold(0, from_first=True)
+        fold = ExamplesFold("label/0", from_first=True)
         fold.add(self.records())
         assert fold.dangling == fold.repeats == 0
         logs = self.logs

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from learners import gradient
 from learners.config import ModelConfig
+from learners.events import Batch
 from learners.features import Encoder, unique_keys
 from learners.model import Model, Scorer, make_model
 from paramserver.messages import Outcome, PullReply
@@ -32,6 +33,10 @@ FM = replace(MLP, kind="fm", bias=True, init_scale=0.0)
 DLRM = replace(MLP, kind="dlrm", bottom=(4,))
 DCN = replace(MLP, kind="dcn", cross_rank=2)
 KINDS = [LR, FM, MLP, DLRM, DCN]
+
+
+def record(value: bytes, start: int, end: int, chain: str = "label/0", floor: int = 0) -> Batch:
+    return Batch(0, chain, start, end, 0, 1, 1, value=value, record_end=end, floor=floor)
 
 
 def rows(count: int = 12, seed: int = 0, **columns: object) -> pa.RecordBatch:
@@ -132,7 +137,7 @@ def test_pieces_add_up_to_the_whole(config: ModelConfig) -> None:
     total = {t: np.zeros_like(g, np.float64) for t, g in whole.gradients.items()}
     row_hash = 0
     for start, end in ((0, 107), (107, 108), (108, 300)):
-        piece, rows_of_piece = gradient.part(model, prepared, pulled, start, end)
+        piece, rows_of_piece = gradient.part(model, prepared, pulled, record(b"", 0, 300), start, end)
         computed = gradient.compute(model, piece, rows_of_piece, dense)
         row_hash += computed.row_hash
         for table, keys in computed.keys.items():
@@ -196,9 +201,11 @@ def test_the_feature_of_a_bad_weight_is_named() -> None:
 
 def test_a_record_that_cannot_be_read_has_a_reason() -> None:
     model = make_model(LR)
-    assert "cannot be read" in gradient.read(model, b"not arrow", 0, 10).reason
-    assert "cannot be read" in gradient.read(model, encode_examples(rows().drop_columns(["item"])), 0, 200).reason
-    good = gradient.read(model, encode_examples(rows()), 103, 105)
+    assert "cannot be read" in gradient.read(model, record(b"not arrow", 0, 10)).reason
+    assert (
+        "cannot be read" in gradient.read(model, record(encode_examples(rows().drop_columns(["item"])), 0, 200)).reason
+    )
+    good = gradient.read(model, record(encode_examples(rows()), 103, 105))
     assert good.rows.num_rows == 2
 
 
@@ -324,3 +331,12 @@ def test_closed_forms_do_not_load_torch() -> None:
 def test_an_impossible_config_is_refused(values: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         ModelConfig(**values)
+
+
+def test_rows_of_a_retraction_stand_at_the_end_of_their_range_and_not_below_the_models_beginning():
+    model, value = make_model(LR), encode_examples(rows(12))
+    whole = gradient.read(model, record(value, 5, 9, "retract/0", floor=104))
+    assert whole.rows.column("position").to_pylist() == list(range(104, 112))
+    batch = record(value, 5, 9, "retract/0", floor=104)
+    assert gradient.read(model, batch._replace(end=8)).rows.num_rows == 0, "the last piece of the range has the rows"
+    assert gradient.read(model, batch._replace(start=8)).rows.num_rows == 8

@@ -33,8 +33,8 @@ def check_labels(broker: Broker, scenario: Scenario, watch: Watch, true: dict[in
     """I1, I2, I7: the folded chains tile the logs, and say of every impression what the oracle says."""
     totals: Counter[str] = Counter()
     for p, t in true.items():
-        folded = watch.fold(p)
         name = f"label/{p}"
+        folded = watch.fold(name)
         check_tiling(name, folded, t, not scenario.mixed)
         check_side_records(broker, scenario, p, t, folded.end)
         for start, header, record in folded.records:
@@ -96,7 +96,7 @@ def check_side_records(broker: Broker, scenario: Scenario, p: int, t: Truth, end
 
 def check_reread(broker: Broker, scenario: Scenario, watch: Watch, p: int, settings: LabelerConfig) -> None:
     """I7: a labeler that reads the logs again, from the beginning and from a resume point, writes the same bytes."""
-    folded = [record for _, header, record in watch.fold(p).records]
+    folded = [record for _, header, record in watch.fold(f"label/{p}").records]
     if not folded:
         return
     middle = len(folded) // 2

@@ -6,10 +6,10 @@ import pyarrow as pa
 from sim_log import Broker
 from sim_network import Process, World
 from sim_scenario import MODEL, SHARDS, TABLE, Scenario
-from sim_toy import gradients, keys_of
+from sim_toy import gradients, keys_of, lane_of
 from sim_watch import Watch
 
-from learners import events
+from learners import events, gradient
 from learners import instructions as do
 from learners.config import LearnerConfig
 from learners.pacing import Pacer
@@ -39,14 +39,9 @@ def as_batch(partition: int, record: Record) -> events.Batch:
     )
 
 
-def rows_between(value: bytes, start: int, end: int) -> pa.RecordBatch | None:
-    """The rows of a batch with position in `[start, end)`."""
-    if not value:
-        return None
-    rows = decode_examples(value)
-    positions = rows.column("position").to_numpy()
-    a, b = positions.searchsorted(start), positions.searchsorted(end)
-    return rows.slice(a, b - a)
+def rows_between(batch: events.Batch, start: int, end: int) -> pa.RecordBatch | None:
+    """The rows of a batch that stand in `[start, end)`."""
+    return gradient.rows_between(decode_examples(batch.value), batch, start, end) if batch.value else None
 
 
 class LearnerNode(Process):
@@ -170,8 +165,8 @@ class LearnerNode(Process):
         if isinstance(it, do.Renew):
             return lambda: self.guarded(lambda: shard.clocks.renew(MODEL, it.epoch, it.doing, shard.steady_ms()))
         if isinstance(it, do.Pull):
-            rows = rows_between(it.batch.value, it.batch.start, it.batch.end)
-            keys = {} if rows is None else {TABLE: self.keys(it.shard, it.batch.partition, rows)}
+            rows = rows_between(it.batch, it.batch.start, it.batch.end)
+            keys = {} if rows is None else {TABLE: self.keys(it.shard, it.batch.chain, rows)}
             request = PullRequest(MODEL, it.epoch, it.map_epoch, keys)
             return lambda: shard.pull(request, it.clock)
         assert isinstance(it, do.Push)
@@ -179,10 +174,10 @@ class LearnerNode(Process):
 
     def push(self, it: do.Push, shard: Any) -> Any:
         _, _, batch = it.result
-        rows = rows_between(batch.value, it.start, it.end)
+        rows = rows_between(batch, it.start, it.end)
         content: dict[str, Any] = {"row_hash": 0, "rows": 0}
         if rows is not None and rows.num_rows:
-            keys = self.keys(it.shard, it.partition, rows)
+            keys = self.keys(it.shard, it.chain, rows)
             content = {
                 "row_hash": row_hash_sum(rows),
                 "rows": rows.num_rows,
@@ -199,5 +194,5 @@ class LearnerNode(Process):
         return work
 
     @staticmethod
-    def keys(shard: int, partition: int, rows: pa.RecordBatch) -> Any:
-        return keys_of(shard, partition, rows.column("position").to_numpy())
+    def keys(shard: int, chain: str, rows: pa.RecordBatch) -> Any:
+        return keys_of(shard, lane_of(chain), rows.column("position").to_numpy())

@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 
 from labeler.fraud_config import FraudConfig
+from stream.chain import begin_vector
 from stream.config import StreamConfig
 
 PARTITIONS, SHARDS, LEARNERS, LABELERS, REPLICAS = 3, 2, 2, 2, 1
@@ -97,6 +98,6 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
         forged=seed % 3 > 1,
         mixed=seed % 7 == 6,
         # A barrier that stands below a model's beginning is none of its barriers, and would never be lifted (E3).
-        begin={f"label/{p}": 0 if keep_step else middle[p] for p in range(PARTITIONS)},
+        begin=begin_vector({p: 0 if keep_step else middle[p] for p in range(PARTITIONS)}, 0),
         faultless=faultless,
     )

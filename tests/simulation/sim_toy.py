@@ -10,6 +10,7 @@ from sim_scenario import MODEL, SHARDS, TABLE
 
 from paramserver.messages import DenseSpec, Keys, ModelSpec, Rows, TableSpec
 from paramserver.slots import SlotMap, slot_of
+from stream.chain import KINDS, kind_of, partition_of
 
 SPEC = ModelSpec(
     name=MODEL,
@@ -38,6 +39,11 @@ def key_of(shard: int, partition: int, position: int) -> int:
 def keys_of(shard: int, partition: int, positions: npt.NDArray[np.int64]) -> Keys:
     """Rising, as positions rise."""
     return np.array([key_of(shard, partition, int(p)) for p in positions], np.uint64)
+
+
+def lane_of(chain: str) -> int:
+    """What stands for the partition in the keys of a chain's rows: each chain has rows of its own. Below 16."""
+    return partition_of(chain) + 4 * KINDS.index(kind_of(chain))
 
 
 def gradients(count: int) -> Rows:

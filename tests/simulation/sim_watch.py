@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from sim_log import Message
 from sim_recount import Recount
 from sim_scenario import TABLE, Scenario
-from sim_toy import impression_of
+from sim_toy import impression_of, lane_of
 from sim_violation import Violation
 
 from checkpointer.files import Files
@@ -19,7 +19,7 @@ from paramserver.messages import HASH_MODULUS, Epoch, MarkReply, Outcome, PullRe
 from paramserver.part import weights
 from paramserver.partfile import decode_part
 from paramserver.state import Snapshot
-from stream.chain import partition_of
+from stream.chain import kind_of, partition_of
 from stream.examples import BatchHeader, decode_examples
 from stream.record import Record
 from stream.rowhash import row_hashes
@@ -27,7 +27,7 @@ from stream.rowhash import row_hashes
 
 @dataclass
 class Folded:
-    """One `label` chain as it stands in the log: its records, and its rows with the running sum of their hashes."""
+    """One chain as it stands in the log: its records, and its rows with the running sum of their hashes."""
 
     end: int = 0
     barrier: int = 0
@@ -90,7 +90,7 @@ class Watch:
     def __init__(self, scenario: Scenario) -> None:
         self.examples, self.verdicts = scenario.stream.examples, scenario.stream.verdicts
         self.staleness, self.begin = scenario.staleness, scenario.begin
-        self.folded: dict[int, Folded] = {}
+        self.folded: dict[str, Folded] = {}
         self.stands: dict[tuple[int, int], Stand] = {}
         self.counts: dict[str, int] = {}
         self.manifests: dict[str, Manifest] = {}
@@ -104,14 +104,18 @@ class Watch:
 
     def landed(self, message: Message, record: Record, writer: str) -> None:
         if message.topic == self.examples and record.header("forged") is None:
-            self.fold(message.partition).add(BatchHeader.from_headers(record.headers), record)
+            header = BatchHeader.from_headers(record.headers)
+            if partition_of(header.chain) != message.partition:
+                raise Violation("C1", f"{header.chain} stands in partition {message.partition}")
+            self.fold(header.chain).add(header, record)
+            self.count(f"examples of {kind_of(header.chain)}")
             self.count("examples")
         elif message.topic == self.verdicts:
             self.recount.landed(record)
             self.count("verdicts")
 
-    def fold(self, partition: int) -> Folded:
-        return self.folded.setdefault(partition, Folded())
+    def fold(self, chain: str) -> Folded:
+        return self.folded.setdefault(chain, Folded())
 
     # --- the shards ---
 
@@ -152,7 +156,7 @@ class Watch:
         where = f"shard {shard}.{reply.incarnation} applied {request.chain} [{request.start}, {request.end})"
         if request.start != at:
             raise Violation("I3", f"{where} while it stood at {at}")
-        folded = self.fold(request.partition)
+        folded = self.fold(request.chain)
         if request.end > folded.end:
             raise Violation("I3", f"{where}, ahead of the folded log at {folded.end}")
         if (request.rows, request.row_hash) != folded.hash_between(request.start, request.end):
@@ -203,8 +207,8 @@ class Watch:
             found.setdefault((shard, partition), []).append(position)
         for shard in shards:
             for chain, end in ends.items():
-                partition = partition_of(chain)
-                known = self.fold(partition).positions
+                partition = lane_of(chain)
+                known = self.fold(chain).positions
                 expected = known[bisect_left(known, self.begin[chain]) : bisect_left(known, end)]
                 if (there := sorted(found.pop((shard, partition), []))) != expected:
                     odd = sorted(set(there) ^ set(expected))[:5]
@@ -218,7 +222,7 @@ class Watch:
         ends = {chain: at.end for chain, at in snapshot.progress.chains.items()}
         self.check_rows(rule, where, rows, [snapshot.shard], ends)
         for chain, at in snapshot.progress.chains.items():
-            if (at.rows, at.row_hash) != self.fold(partition_of(chain)).hash_between(self.begin[chain], at.end):
+            if (at.rows, at.row_hash) != self.fold(chain).hash_between(self.begin[chain], at.end):
                 raise Violation("I3", f"{where}: hash of {chain} at {at.end} is not that of the folded log (S7)")
 
     def complete(self, manifest: Manifest, files: Files) -> None:

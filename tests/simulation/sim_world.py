@@ -132,7 +132,7 @@ class Simulation:
         out = []
         for p in range(c.partitions):
             last = max((r.offset for r in self.broker.records(c.impressions, p) if not r.is_heartbeat), default=-1)
-            if (end := self.watch.fold(p).end) < (last + 1) << 20:
+            if (end := self.watch.fold(f"label/{p}").end) < (last + 1) << 20:
                 out.append(f"label/{p} at {end >> 20}.{end & 0xFFFFF} of {last + 1}")
         return out
 
@@ -140,10 +140,10 @@ class Simulation:
         out = []
         for shard in self.shards():
             progress = shard.core.progress(MODEL).progress
-            for p in range(self.scenario.stream.partitions):
-                end = -1 if progress is None else progress.chains[f"label/{p}"].end
-                if end < max(self.watch.fold(p).end, self.scenario.begin[f"label/{p}"]):
-                    out.append(f"{shard.name}: label/{p} at {end} of {self.watch.fold(p).end}")
+            for chain, begin in self.scenario.begin.items():
+                end = -1 if progress is None else progress.chains[chain].end
+                if end < max(self.watch.fold(chain).end, begin):
+                    out.append(f"{shard.name}: {chain} at {end} of {self.watch.fold(chain).end}")
         return out
 
     def close(self) -> None:

@@ -13,6 +13,8 @@ from stream.examples import (
     encode_examples,
     example_batch,
     examples_schema,
+    rows_from,
+    rows_of,
     schema_id,
     trim,
 )
@@ -186,3 +188,18 @@ def test_impossible_ranges_are_refused():
 def test_a_schema_is_named_by_names_types_and_order():
     ids = {schema_id(examples_schema(f)) for f in (FEATURES, FEATURES[::-1], FEATURES[:1], ())}
     assert len(ids) == 4
+
+
+def test_rows_of_a_piece_stand_by_their_impression_or_at_the_end_of_their_range():
+    rows = batch(impressions(10))
+    for chain in ("label/0", "late/0"):
+        assert rows_of(rows, chain, 10 << 20, 3 << 20, 5 << 20).column("position").to_pylist() == [3 << 20, 4 << 20]
+    assert rows_of(rows, "retract/0", 7, 2, 7).num_rows == 10
+    assert rows_of(rows, "retract/0", 7, 2, 6).num_rows == 0
+    assert rows_of(rows, "retract/0", 7, 6, 7).num_rows == 10
+
+
+def test_rows_from_keeps_impressions_in_any_order():
+    rows = batch(impressions(4)).take(pa.array([3, 1, 0, 2]))
+    assert rows_from(rows, 2 << 20).column("position").to_pylist() == [3 << 20, 2 << 20]
+    assert rows_from(rows, 0).num_rows == 4
