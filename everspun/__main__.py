@@ -11,6 +11,7 @@ COMMANDS = {
     "demo": ("everspun.commands.demo", "the main job on a real log, from nothing: broker, all roles, audit, report"),
     "run": ("everspun.commands.run", "run all roles of a config on your own Kafka until stopped"),
     "role": ("everspun.commands.role", "run one process of one role (what `run` starts)"),
+    "broker": ("everspun.commands.broker", "a broker on loopback to try things out with"),
     "topics": ("everspun.commands.topics", "create or check the topics"),
     "status": ("everspun.commands.status", "what every stage does and waits for; exit 1 when a stated limit is broken"),
     "audit": ("everspun.commands.audit", "check the promise: every impression once, every batch once, every cut whole"),

@@ -74,6 +74,11 @@ class Broker:
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether a broker that was started here is gone by itself."""
+        return self._process is not None and self._process.poll() is not None
+
     def restart(self) -> None:
         """Start the stopped or killed broker again at its address; returns when it answers."""
         if self._command is None or self._dir is None:
@@ -144,6 +149,8 @@ def start_broker(kind: str, dir: Path, port: int = 0) -> Broker:
 
 def why_not_kafka() -> str | None:
     """What Apache Kafka lacks on this machine; None if nothing."""
+    if not POM.exists():
+        return f"{POM} is not there: only a checkout knows which jars to take"
     if shutil.which("java") is None:
         return "no java on the path (17 or newer is needed)"
     if not _jars().exists() and shutil.which("mvn") is None:

@@ -1,7 +1,9 @@
 """A small shop that publishes to a running system, and asks the replica before it shows something.
 
-    everspun config --example > everspun.toml    # then: everspun topics create; everspun run
-    python examples/shop.py --config everspun.toml --minutes 5
+    everspun broker                                       # in a terminal of its own, unless you have a Kafka
+    everspun topics create -c examples/shop.toml
+    everspun run -c examples/shop.toml                    # in another
+    python examples/shop.py -c examples/shop.toml --minutes 5
 
 Each visitor sees a page of items, ordered by what the replica predicts, and clicks by a taste that the system does not
 know. Predictions and the model's version travel with the impressions, so that `everspun status` can tell the loss as
@@ -48,7 +50,7 @@ def would_click(user: str, item: str, dice: random.Random) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=Path("everspun.toml"))
+    parser.add_argument("--config", "-c", type=Path, default=Path("examples/shop.toml"))
     parser.add_argument("--minutes", type=float, default=5.0)
     options = parser.parse_args()
     config = config_file.load(options.config)

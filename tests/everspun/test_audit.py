@@ -181,6 +181,22 @@ def test_clicks_joined_that_nobody_sent_are_found():
     assert "clicks add up" in wrong(shop.write().audit())
 
 
+def test_a_click_joined_before_the_line_has_passed_it_is_no_fault_of_a_running_system():
+    shop = Shop()
+    shop.headers[0] = replace(shop.headers[0], clicks_read=0)
+    running = shop.write(0).audit(at_rest=False, shard_0=standing(shop, 2, position(2)))
+    assert running.right
+    assert running.clicks == {
+        "seen": 1,
+        "joined": 1,
+        "duplicate": 0,
+        "quarantined": 0,
+        "unmatched": 0,
+        "not read yet": 0,
+    }
+    assert "clicks add up" in wrong(shop.write(1).audit())
+
+
 def test_an_altered_label_is_found():
     shop = Shop()
     at = standing(shop, 3, position(3))
