@@ -23,6 +23,7 @@ COMMANDS = {
     "pause": ("everspun.commands.pause", "stop training; labels, checkpoints and serving go on"),
     "resume": ("everspun.commands.pause", "start training again"),
     "staleness": ("everspun.commands.staleness", "set how far learners may run ahead of each other, while they run"),
+    "learners": ("everspun.commands.learners", "start or stop learner processes while training goes on"),
     "config": ("everspun.commands.config", "print an example config, or the reference of all keys"),
 }
 

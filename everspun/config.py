@@ -106,6 +106,14 @@ class Config:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
+    def __post_init__(self) -> None:
+        way, optimizer = self.paramserver.compensation, self.model.table_optimizer
+        if way == "adaptive_revision" and optimizer != way:
+            raise ValueError(
+                f"paramserver.compensation = {way!r} with model.table_optimizer = {optimizer!r}: allowed is {way!r}, "
+                "whose rows hold what it needs"
+            )
+
 
 def load(path: Path, overrides: typing.Sequence[str] = ()) -> Config:
     """Read a file, apply `section.key=value` overrides (TOML values), check all. Raises ConfigError."""

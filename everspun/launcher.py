@@ -30,6 +30,11 @@ _PR_SET_PDEATHSIG = 1
 ROLES = ("shard", "checkpointer", "fraud", "labeler", "learner", "replica")
 
 
+#: Roles whose processes may be started and stopped while the rest goes on.
+SCALABLE = ("learner",)
+SCALE_FILE = "scale.json"
+
+
 class RunStopped(RuntimeError):
     """A process died too often; the message ends with its last words."""
 
@@ -44,6 +49,7 @@ class Process:
     log: IO[bytes]
     starts: deque[float] = field(default_factory=deque)
     restarts: int = 0
+    leaving: bool = False  # told to drain, and to stay away
 
     @property
     def name(self) -> str:
@@ -66,8 +72,9 @@ class Launcher:
         self._watcher = threading.Thread(target=self._watch, name="launcher", daemon=True)
 
     def counts(self) -> dict[str, int]:
+        """How many processes of each role are to run: as configured, or as ordered since (`order_scale`)."""
         run = self.run
-        return {
+        configured = {
             "shard": run.shards,
             "checkpointer": 1,
             "fraud": run.fraud,
@@ -75,6 +82,7 @@ class Launcher:
             "learner": run.learners,
             "replica": run.replicas,
         }
+        return configured | ordered_scale(self.dir)
 
     def start(self, roles: Collection[str] = ROLES) -> None:
         """Start the processes of these roles."""
@@ -82,6 +90,7 @@ class Launcher:
         for stale in (self.dir / "roles").glob("*.json"):
             stale.unlink()
         (self.dir / "roles").mkdir(exist_ok=True)
+        (self.dir / SCALE_FILE).unlink(missing_ok=True)
         for role, count in self.counts().items():
             for index in range(count if role in roles else 0):
                 self._spawn(role, index)
@@ -138,17 +147,20 @@ class Launcher:
         if self.failure is not None:
             raise self.failure
 
-    def _spawn(self, role: str, index: int) -> None:
-        name = f"{role}-{index}"
+    def _command(self, role: str, index: int) -> list[str]:
         command = [sys.executable, "-m", "everspun", "role", role, "--index", str(index)]
         command += ["--config", str(self.config_path)]
         for override in self.overrides:
             command += ["--set", override]
+        return command
+
+    def _spawn(self, role: str, index: int) -> None:
+        name = f"{role}-{index}"
         with self._lock:
             old = self.processes.get(name)
             log = old.log if old else (self.dir / "logs" / f"{name}.log").open("ab")
             popen = subprocess.Popen(
-                command,
+                self._command(role, index),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -165,8 +177,29 @@ class Launcher:
         while not self._stopping.wait(0.1):
             for process in list(self.processes.values()):
                 gone = process.popen.poll() is not None
-                if gone and process.role not in self._retired and not self._stopping.is_set():
+                if process.leaving and gone:
+                    self._forget(process)
+                elif gone and process.role not in self._retired and not self._stopping.is_set():
                     self._restart(process)
+            self._scale()
+
+    def _scale(self) -> None:
+        """Bring the number of processes to what was ordered. Who is to go drains and is not started again."""
+        for role, count in ordered_scale(self.dir).items():
+            if role in self._retired:
+                continue
+            for index in range(count):
+                if f"{role}-{index}" not in self.processes and not self._stopping.is_set():
+                    self._spawn(role, index)
+            for process in list(self.processes.values()):
+                if process.role == role and process.index >= count and not process.leaving:
+                    process.leaving = True
+                    process.popen.send_signal(signal.SIGTERM)
+
+    def _forget(self, process: Process) -> None:
+        del self.processes[process.name]
+        process.log.close()
+        (self.dir / "roles" / f"{process.name}.json").unlink(missing_ok=True)
 
     def _restart(self, process: Process) -> None:
         now = time.monotonic()
@@ -187,6 +220,23 @@ class Launcher:
 
 def log_tail(path: Path) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+
+
+def order_scale(run_dir: Path, role: str, count: int) -> None:
+    """Tell the launcher that runs in this folder how many processes of a role are to run from now on."""
+    path = run_dir / SCALE_FILE
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(ordered_scale(run_dir) | {role: count}))
+    fresh.replace(path)
+
+
+def ordered_scale(run_dir: Path) -> dict[str, int]:
+    """Role -> processes ordered of the launcher that runs in this folder."""
+    try:
+        said = json.loads((run_dir / SCALE_FILE).read_text())
+    except FileNotFoundError:
+        return {}
+    return {role: int(count) for role, count in said.items() if role in SCALABLE and int(count) >= 1}
 
 
 def role_files(run_dir: Path) -> dict[str, dict[str, object]]:

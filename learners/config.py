@@ -13,8 +13,8 @@ _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 DEVICES = ("auto", "cpu", "cuda")
 TRANSFORMS = ("none", "log1p")
 REDUCTIONS = ("sum", "mean")
-TABLE_OPTIMIZERS = ("sgd", "adagrad", "ftrl")
-DENSE_OPTIMIZERS = ("sgd", "adagrad", "adam", "ftrl")
+TABLE_OPTIMIZERS = ("sgd", "adagrad", "ftrl", "adaptive_revision")
+DENSE_OPTIMIZERS = ("sgd", "adagrad", "adam", "ftrl", "adaptive_revision")
 CROSS = "*"
 
 
@@ -67,7 +67,9 @@ class ModelConfig:
     module_options: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "module of your own: what its constructor takes by name"}
     )
-    table_optimizer: str = _option("", "'sgd', 'adagrad' or 'ftrl'; empty = ftrl for lr, adagrad for the others")
+    table_optimizer: str = _option(
+        "", "'sgd', 'adagrad', 'ftrl' or 'adaptive_revision'; empty = ftrl for lr, adagrad for the others"
+    )
     table_options: dict[str, float] = field(
         default_factory=dict,
         metadata={
@@ -76,7 +78,7 @@ class ModelConfig:
         },
     )
     init_scale: float = _option(0.05, "fm, networks: a new embedding is uniform in [-init_scale, init_scale)")
-    dense_optimizer: str = _option("adam", "networks: 'sgd', 'adagrad', 'adam' or 'ftrl'")
+    dense_optimizer: str = _option("adam", "networks: 'sgd', 'adagrad', 'adam', 'ftrl' or 'adaptive_revision'")
     dense_options: dict[str, float] = field(
         default_factory=dict, metadata={"help": "options of the dense optimizer; {rate = 0.001} where not given"}
     )

@@ -30,7 +30,7 @@ from learners.progressive import Published
 from learners.service import CheckpointsReader, ExamplesReader
 from paramserver.client import connect
 from paramserver.config import ParamServerConfig
-from paramserver.messages import PullReply, PushReply
+from paramserver.messages import Outcome, PullReply, PushReply
 from paramserver.ports import ClockPort, ShardPort
 from stream.config import StreamConfig
 from stream.kafka import KafkaLog
@@ -206,7 +206,7 @@ class Worker:
                 self._rows[event.clock] = (event.result.computed.row_count, flight.batch.time_ms)
         elif isinstance(event, events.Records):
             metrics.records_in.inc(sum(batch.rows for batch in event.batches))
-        elif isinstance(event, events.Answered) and isinstance(event.reply, PushReply):
+        elif isinstance(event, events.Answered) and isinstance(event.reply, PushReply) and _applied(event.reply):
             metrics.staleness.observe(event.reply.staleness)
             if len(self._staleness) < 1_000:
                 self._staleness.append(event.reply.staleness)
@@ -308,6 +308,11 @@ class Worker:
             self._metrics.unsent.inc()
             log.warning("the last evaluations may not have been sent: %s", error)
         self._writer.close()
+
+
+def _applied(reply: PushReply) -> bool:
+    """Only then was something written, and the staleness says how late."""
+    return reply.outcome in (Outcome.APPLIED, Outcome.PARTLY_APPLIED)
 
 
 def _version(pulls: Mapping[int, PullReply]) -> int:

@@ -214,9 +214,16 @@ class ShardClient:
     def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
         self._connection.control("Settle", wire.CutRequest(model=model, cut=cut, sha256=manifest_sha256))
 
-    def allow(self, era: int, sequence: int, epochs: list[Epoch], incarnation: int | None = None) -> int:
+    def allow(
+        self,
+        era: int,
+        sequence: int,
+        epochs: list[Epoch],
+        incarnation: int | None = None,
+        ways: dict[str, str] | None = None,
+    ) -> int:
         listed = [codec.encode_epoch(epoch) for epoch in epochs]
-        message = wire.AllowRequest(era=era, sequence=sequence, epochs=listed, incarnation=incarnation)
+        message = wire.AllowRequest(era=era, sequence=sequence, epochs=listed, incarnation=incarnation, ways=ways or {})
         return int(self._connection.control("Allow", message).value)
 
     def close(self) -> None:
@@ -304,6 +311,12 @@ class ClockClient:
 
     def set_staleness(self, model: str, staleness: int) -> None:
         self._connection.control("SetStaleness", wire.MemberRequest(model=model, value=staleness))
+
+    def set_concurrency(self, model: str, concurrency: int) -> None:
+        self._connection.control("SetConcurrency", wire.MemberRequest(model=model, value=concurrency))
+
+    def set_compensation(self, model: str, way: str) -> None:
+        self._connection.control("SetCompensation", wire.MemberRequest(model=model, doing=way))
 
     def set_paused(self, model: str, paused: bool) -> None:
         self._connection.control("SetPaused", wire.MemberRequest(model=model, value=int(paused)))

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from paramserver.compensation import WAYS
 from paramserver.messages import Epoch, StartOutcome, StartReply, StartRequest
 from paramserver.orders import Orders
 from paramserver.ports import JoinReply, Refused
@@ -90,9 +91,14 @@ class ModelClocks:
     highest: int = 0  # the highest clock of this era
     hold: Hold | None = None
     paused: bool = False  # by an operator
+    concurrency: int = 0  # batches under way at once, of all members; 0 = no limit
 
     def minimum(self) -> int:
         return min((m.acknowledged for m in self.members.values() if not m.parked), default=self.highest)
+
+    def running(self) -> int:
+        """Batches under way. Those of a fenced member count until every shard has confirmed its fence."""
+        return sum(len(member.outstanding) for member in self.members.values())
 
     def holding(self, now_ms: int) -> Hold | None:
         """The hold in force, if any. It runs out by itself; nothing needs to be alive for that."""
@@ -101,6 +107,8 @@ class ModelClocks:
 
     def admits(self, member: Member, clock: int) -> bool:
         """K2: every active learner, the asker included, has acknowledged at least `clock - s`."""
+        if self.concurrency and self.running() >= self.concurrency:
+            return False
         if self.staleness < 0:
             return len(member.outstanding) < OUTSTANDING_MAX
         floor = clock - self.staleness
@@ -141,6 +149,10 @@ class Clocks:
         """What every shard must hold now. Sent repeatedly, since a shard that starts holds none (K5)."""
         members = (m for model in self.models.values() for m in model.members.values())
         return Allow(self.era, self._sequence, tuple(sorted(m.epoch for m in members if m.fenced_at is None)))
+
+    def ways(self) -> dict[str, str]:
+        """Model -> the compensation that an operator has ordered; it goes to the shards with the allow list."""
+        return {model: said.compensation for model, said in self.orders.items() if said.compensation}
 
     def unconfirmed(self) -> list[int]:
         """Shards that have not confirmed the present list."""
@@ -233,7 +245,8 @@ class Clocks:
     def _model(self, model: str) -> ModelClocks:
         if model not in self.models:
             orders = self.orders.get(model, Orders())
-            self.models[model] = ModelClocks(orders.bound(self.staleness), paused=orders.paused)
+            bound = orders.bound(self.staleness)
+            self.models[model] = ModelClocks(bound, paused=orders.paused, concurrency=orders.concurrency)
         return self.models[model]
 
     def _member(self, model: str, epoch: Epoch) -> Member | None:
@@ -344,6 +357,23 @@ class Clocks:
             raise Refused(f"staleness {staleness}, expected 0, 1, 2, ... or -1 for unbounded")
         self._model(model).staleness = staleness
         self.orders[model] = self.orders.get(model, Orders())._replace(staleness=staleness, configured=self.staleness)
+
+    def set_concurrency(self, model: str, concurrency: int) -> None:
+        """At most this many batches of all learners under way at once; 0 = no limit. Raises Refused below 0.
+
+        It comes after K2: with s = 0 and 1 learners take turns, and no push is stale at all.
+        """
+        if concurrency < 0:
+            raise Refused(f"concurrency {concurrency}, expected 0 (no limit), 1, 2, ...")
+        self._model(model).concurrency = concurrency
+        self.orders[model] = self.orders.get(model, Orders())._replace(concurrency=concurrency)
+
+    def set_compensation(self, model: str, way: str) -> None:
+        """How every shard meets stale gradients from the next list on; "" = as configured. Raises Refused."""
+        if way not in ("", *WAYS):
+            raise Refused(f"compensation {way!r}, expected one of {', '.join(WAYS)}, or nothing for the configured one")
+        self.orders[model] = self.orders.get(model, Orders())._replace(compensation=way)
+        self._sequence += 1
 
     def set_paused(self, model: str, paused: bool) -> None:
         """Admit no start but what a cut must catch up with, or admit them again."""

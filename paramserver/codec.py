@@ -46,6 +46,8 @@ METHODS: dict[str, dict[str, tuple[Any, Any]]] = {
         "Hold": (wire.CutRequest, wire.Number),
         "Release": (wire.CutRequest, wire.Number),
         "SetStaleness": (wire.MemberRequest, wire.Number),
+        "SetConcurrency": (wire.MemberRequest, wire.Number),
+        "SetCompensation": (wire.MemberRequest, wire.Number),
         "SetPaused": (wire.MemberRequest, wire.Number),
     },
 }

@@ -4,6 +4,8 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Any
 
+from paramserver.compensation import WAYS, Compensation
+
 #: A unix socket's path must fit `sun_path` of the kernel's socket address.
 SOCKET_PATH_MAX = 107
 
@@ -18,6 +20,16 @@ class ParamServerConfig:
 
     staleness: int = _option(
         2, "batches a learner may run ahead of the slowest active one; 0 = in step, -1 = unbounded"
+    )
+    compensation: str = _option(
+        "none",
+        "what a shard does about a gradient computed on weights that have changed since: 'none', 'staleness_rate' "
+        "(rate / staleness), 'dc_asgd' (g + lambda g g (w_now - w_read)), 'adaptive_revision' (the model's optimizers "
+        "of that name)",
+    )
+    compensation_lambda: float = _option(0.04, "lambda of 'dc_asgd'")
+    compensation_bytes_max: int = _option(
+        268_435_456, "updates that a shard keeps for 'dc_asgd' and 'adaptive_revision', bytes a model"
     )
     lease_ms: int = _option(5_000, "a learner silent for this long is fenced, then expelled, ms (K3)")
     stated_max_ms: int = _option(
@@ -63,6 +75,13 @@ class ParamServerConfig:
     def _check_numbers(self) -> None:
         if self.staleness < -1:
             raise ValueError(f"staleness = {self.staleness}: allowed is 0, 1, 2, ... or -1 (unbounded)")
+        if self.compensation not in WAYS:
+            raise ValueError(f"compensation = {self.compensation!r}: allowed are {', '.join(map(repr, WAYS))}")
+        if not 0 <= self.compensation_lambda < float("inf") or self.compensation_bytes_max < 0:
+            raise ValueError(
+                f"compensation_lambda = {self.compensation_lambda}, compensation_bytes_max = "
+                f"{self.compensation_bytes_max}: allowed is 0 or more"
+            )
         if not 0 < self.lease_ms <= self.stated_max_ms:
             raise ValueError(
                 f"lease_ms = {self.lease_ms}, stated_max_ms = {self.stated_max_ms}: allowed is 0 < lease <= stated max"
@@ -97,6 +116,10 @@ class ParamServerConfig:
             raise ValueError("cert and key: give both, or neither")
         if self.transport == "tcp" and not is_loopback(self.host) and not (self.cert and self.token_file):
             raise ValueError(f"host = {self.host!r} is not loopback: give cert, key and token_file as well")
+
+    def stale_gradients(self) -> Compensation:
+        """How shards meet stale gradients, as configured."""
+        return Compensation(self.compensation, self.compensation_lambda, self.compensation_bytes_max)
 
     def address(self, shard: int, run_dir: str) -> str:
         """Where a shard is called: gRPC's name of it. ValueError if there is none, or a socket's path is too long."""

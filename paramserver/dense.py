@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paramserver.kernel import plain
-from paramserver.messages import DenseSpec, Rows
+from paramserver.messages import DenseSpec, Floats, Rows
 from paramserver.optimizers import make_optimizer
 
 _ROW_0 = np.zeros(1, np.int64)
@@ -63,10 +63,13 @@ class Dense:
             out[name] = flat.reshape(self._shapes[name])
         return out
 
-    def apply(self, gradients: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    def apply(
+        self, gradients: Mapping[str, Floats], scale: float = 1.0, meanwhile: Mapping[str, Floats] | None = None
+    ) -> None:
         """One optimizer step for each named array; gradients are finite and have its shape (`refusal` has looked)."""
         for name, gradient in gradients.items():
-            self.optimizer.apply(self._slabs[name], _ROW_0, plain(gradient).reshape(1, -1))
+            applied = None if meanwhile is None else plain(meanwhile[name]).reshape(1, -1)
+            self.optimizer.apply(self._slabs[name], _ROW_0, plain(gradient).reshape(1, -1), scale, applied)
 
     def refusal(self, name: str, gradient: npt.NDArray[np.float32]) -> str:
         """Why a gradient does not fit, or "". Its values are judged elsewhere."""

@@ -58,10 +58,17 @@ class LocalShard:
     def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
         self.shard.settle(model, cut, manifest_sha256)
 
-    def allow(self, era: int, sequence: int, epochs: list[Epoch], incarnation: int | None = None) -> int:
+    def allow(
+        self,
+        era: int,
+        sequence: int,
+        epochs: list[Epoch],
+        incarnation: int | None = None,
+        ways: dict[str, str] | None = None,
+    ) -> int:
         if incarnation is not None and incarnation != self.shard.incarnation:
             return self.shard.incarnation
-        return self.shard.allow(era, sequence, epochs)
+        return self.shard.allow(era, sequence, epochs, ways)
 
 
 class LocalClock:
@@ -77,7 +84,7 @@ class LocalClock:
             allow = self.clocks.allow_list()
             for _ in range(2):  # the second time under the incarnation that answered the first
                 named = self.clocks.incarnations.get(index, 0)
-                answered = shard.allow(allow.era, allow.sequence, list(allow.epochs), named)
+                answered = shard.allow(allow.era, allow.sequence, list(allow.epochs), named, self.clocks.ways())
                 self.clocks.confirm(allow.era, allow.sequence if answered == named else 0, index, answered)
                 if answered == named:
                     break
@@ -105,6 +112,12 @@ class LocalClock:
 
     def set_staleness(self, model: str, staleness: int) -> None:
         self.clocks.set_staleness(model, staleness)
+
+    def set_concurrency(self, model: str, concurrency: int) -> None:
+        self.clocks.set_concurrency(model, concurrency)
+
+    def set_compensation(self, model: str, way: str) -> None:
+        self.clocks.set_compensation(model, way)
 
     def set_paused(self, model: str, paused: bool) -> None:
         self.clocks.set_paused(model, paused)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 Keys = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.float32]  # (len(keys), dim)
+Floats = npt.NDArray[np.float32]
 
 HASH_MODULUS = 1 << 128
 

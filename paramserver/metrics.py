@@ -51,6 +51,14 @@ class Metrics:
         self.clock = Gauge("everspun_clock", "clocks of a model", ["model", "which"], registry=r)
         self.bound = Gauge("everspun_staleness_bound", "the bound s in force; -1 = unbounded", ["model"], registry=r)
         self.paused = Gauge("everspun_training_paused", "1 while an operator pauses training", ["model"], registry=r)
+        self.concurrency = Gauge(
+            "everspun_concurrency_bound", "batches under way at once that are allowed; 0 = no limit", ["model"],
+            registry=r,
+        )  # fmt: skip
+        self.beyond_history = Gauge(
+            "everspun_compensated_in_part", "pushes that read before the updates that compensation keeps", ["model"],
+            registry=r,
+        )  # fmt: skip
         self.expelled = Gauge("everspun_learners_expelled", "learners whose lease ran out in this era", registry=r)
         self.unconfirmed = Gauge("everspun_shards_unconfirmed", "shards without the present allow list", registry=r)
         self._data_time_ms = 0
@@ -75,12 +83,14 @@ class Metrics:
             self.records_out.inc(request.rows)
             self._data_time_ms = max(self._data_time_ms, request.event_time_max_ms)
             self.data_time_ms.set(self._data_time_ms)
-            self.staleness.observe(reply.staleness)
+            if request.rows:  # a range without rows was read from nothing
+                self.staleness.observe(reply.staleness)
 
-    def sample(self, rows: dict[str, int]) -> None:
+    def sample(self, rows: dict[str, int], beyond: dict[str, int]) -> None:
         """What is measured now and then: rows by model, and whether pushes came since the last time."""
         for model, count in rows.items():
             self.table_rows.labels(model).set(count)
+            self.beyond_history.labels(model).set(beyond[model])
         self.waits("idle" if self._pushes == self._pushes_sampled else "none")
         self._pushes_sampled = self._pushes
 
@@ -100,6 +110,7 @@ class Metrics:
             self.clock.labels(name, "highest").set(model.highest)
             self.bound.labels(name).set(model.staleness)
             self.paused.labels(name).set(model.paused)
+            self.concurrency.labels(name).set(model.concurrency)
             if model.holding(now_ms) is not None:
                 self.waits("cut")
 

@@ -28,8 +28,11 @@ class Optimizer(Protocol):
     def initialize(self, slab: Rows, dim: int) -> None:
         """Complete new rows whose first `dim` floats are their initial weights."""
 
-    def apply(self, slab: Rows, rows: RowNumbers, gradients: Rows) -> None:
-        """One step for each of `rows`."""
+    def apply(
+        self, slab: Rows, rows: RowNumbers, gradients: Rows, scale: float = 1.0, meanwhile: Rows | None = None
+    ) -> None:
+        """One step for each of `rows`. `scale` multiplies the rate of this step alone, not what accumulators take;
+        `meanwhile` (m, dim): the gradients applied since these were computed, for who revises (`compensation`)."""
 
     def weights(self, slab: Rows, rows: RowNumbers, out: Rows) -> None:
         """Write the weights of each row number >= 0 into `out` (m, dim); leave the others' rows of `out` alone."""
@@ -97,7 +100,9 @@ def _ftrl_weight(z: np.float64, n: np.float64, alpha: float, beta: float, l1: fl
 
 
 @kernel
-def _ftrl(slab: Rows, rows: RowNumbers, gradients: Rows, alpha: float, beta: float, l1: float, l2: float) -> None:
+def _ftrl(
+    slab: Rows, rows: RowNumbers, gradients: Rows, alpha: float, beta: float, l1: float, l2: float, scale: float
+) -> None:
     dim = gradients.shape[1]
     for i in range(len(rows)):
         r = rows[i]
@@ -106,10 +111,10 @@ def _ftrl(slab: Rows, rows: RowNumbers, gradients: Rows, alpha: float, beta: flo
             z = np.float64(slab[r, j])
             n = np.float64(slab[r, dim + j])
             # The shard's own present w, not the one that the learner pulled: with l1 = l2 = 0 the step is then
-            # exactly w - rate * g, however stale the gradient.
+            # exactly w - scale * rate * g, however stale the gradient.
             w = _ftrl_weight(z, n, alpha, beta, l1, l2)
             sigma = (np.sqrt(n + g * g) - np.sqrt(n)) / alpha
-            slab[r, j] = np.float32(z + g - sigma * w)
+            slab[r, j] = np.float32(z + scale * g - sigma * w)
             slab[r, dim + j] = np.float32(n + g * g)
 
 
@@ -153,8 +158,10 @@ class Sgd:
     def initialize(self, slab: Rows, dim: int) -> None:
         pass
 
-    def apply(self, slab: Rows, rows: RowNumbers, gradients: Rows) -> None:
-        _sgd(slab, rows, gradients, np.float32(self.rate))
+    def apply(
+        self, slab: Rows, rows: RowNumbers, gradients: Rows, scale: float = 1.0, meanwhile: Rows | None = None
+    ) -> None:
+        _sgd(slab, rows, gradients, np.float32(self.rate * scale))
 
     def weights(self, slab: Rows, rows: RowNumbers, out: Rows) -> None:
         _gather(slab, rows, out)
@@ -178,8 +185,10 @@ class Adagrad:
     def initialize(self, slab: Rows, dim: int) -> None:
         slab[:, dim:] = self.accumulator
 
-    def apply(self, slab: Rows, rows: RowNumbers, gradients: Rows) -> None:
-        _adagrad(slab, rows, gradients, np.float32(self.rate), np.float32(self.epsilon))
+    def apply(
+        self, slab: Rows, rows: RowNumbers, gradients: Rows, scale: float = 1.0, meanwhile: Rows | None = None
+    ) -> None:
+        _adagrad(slab, rows, gradients, np.float32(self.rate * scale), np.float32(self.epsilon))
 
     def weights(self, slab: Rows, rows: RowNumbers, out: Rows) -> None:
         _gather(slab, rows, out)
@@ -206,8 +215,10 @@ class Adam:
     def initialize(self, slab: Rows, dim: int) -> None:
         slab[:, dim:] = 0.0
 
-    def apply(self, slab: Rows, rows: RowNumbers, gradients: Rows) -> None:
-        _adam(slab, rows, gradients, self.rate, self.beta1, self.beta2, self.epsilon)
+    def apply(
+        self, slab: Rows, rows: RowNumbers, gradients: Rows, scale: float = 1.0, meanwhile: Rows | None = None
+    ) -> None:
+        _adam(slab, rows, gradients, self.rate * scale, self.beta1, self.beta2, self.epsilon)
 
     def weights(self, slab: Rows, rows: RowNumbers, out: Rows) -> None:
         _gather(slab, rows, out)
@@ -240,18 +251,71 @@ class Ftrl:
         slab[:, :dim] = -(weights * strength) - np.sign(weights) * self.l1
         slab[:, dim:] = 0.0
 
-    def apply(self, slab: Rows, rows: RowNumbers, gradients: Rows) -> None:
-        _ftrl(slab, rows, gradients, self.alpha, self.beta, self.l1, self.l2)
+    def apply(
+        self, slab: Rows, rows: RowNumbers, gradients: Rows, scale: float = 1.0, meanwhile: Rows | None = None
+    ) -> None:
+        _ftrl(slab, rows, gradients, self.alpha, self.beta, self.l1, self.l2, scale)
 
     def weights(self, slab: Rows, rows: RowNumbers, out: Rows) -> None:
         _ftrl_gather(slab, rows, out, self.alpha, self.beta, self.l1, self.l2)
 
 
-OPTIMIZERS: dict[str, type[Sgd] | type[Adagrad] | type[Adam] | type[Ftrl]] = {
+@kernel
+def _adaptive_revision(
+    slab: Rows, rows: RowNumbers, gradients: Rows, meanwhile: Rows, rate: float, scale: float
+) -> None:
+    dim = gradients.shape[1]
+    for i in range(len(rows)):
+        r = rows[i]
+        for j in range(dim):
+            g, applied = np.float64(gradients[i, j]), np.float64(meanwhile[i, j])
+            rate_before = rate / np.sqrt(np.float64(slab[r, 2 * dim + j]))
+            total = np.float64(slab[r, dim + j]) + g * g + 2.0 * g * applied
+            largest = max(total, np.float64(slab[r, 2 * dim + j]))
+            rate_now = rate / np.sqrt(largest)
+            step = scale * rate_now * g - (rate_before - rate_now) * applied
+            slab[r, dim + j] = np.float32(total)
+            slab[r, 2 * dim + j] = np.float32(largest)
+            slab[r, j] = np.float32(np.float64(slab[r, j]) - step)
+
+
+@dataclass(frozen=True)
+class AdaptiveRevision:
+    """AdaptiveRevision (McMahan and Streeter 2014): Adagrad, where nothing was applied `meanwhile` (g_b). State: z, z'.
+
+    z += g^2 + 2 g g_b; z' = max(z, z'); the rate falls from r = rate / sqrt(z') before to r' after, and
+    w -= r' g - (r - r') g_b, which revises the steps that were applied meanwhile. g_b comes with the compensation of
+    that name.
+    """
+
+    rate: float = 0.05
+    accumulator: float = 0.1  # z and z' of a new row
+
+    def __post_init__(self) -> None:
+        _positive(self, "rate", "accumulator")
+
+    def state_size(self, dim: int) -> int:
+        return 2 * dim
+
+    def initialize(self, slab: Rows, dim: int) -> None:
+        slab[:, dim:] = self.accumulator
+
+    def apply(
+        self, slab: Rows, rows: RowNumbers, gradients: Rows, scale: float = 1.0, meanwhile: Rows | None = None
+    ) -> None:
+        applied = np.zeros_like(gradients) if meanwhile is None else meanwhile
+        _adaptive_revision(slab, rows, gradients, applied, self.rate, scale)
+
+    def weights(self, slab: Rows, rows: RowNumbers, out: Rows) -> None:
+        _gather(slab, rows, out)
+
+
+OPTIMIZERS: dict[str, type[Sgd] | type[Adagrad] | type[Adam] | type[Ftrl] | type[AdaptiveRevision]] = {
     "sgd": Sgd,
     "adagrad": Adagrad,
     "adam": Adam,
     "ftrl": Ftrl,
+    "adaptive_revision": AdaptiveRevision,
 }
 
 

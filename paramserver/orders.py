@@ -7,14 +7,19 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from paramserver.compensation import WAYS
+
 
 class Orders(NamedTuple):
     """`staleness` stands in for the `configured` bound, and is void once another one is configured; None = as
-    configured."""
+    configured. `concurrency`: batches of all learners under way at once; 0 = no limit. `compensation`: one of
+    `compensation.WAYS`, or "" = as configured."""
 
     paused: bool = False
     staleness: int | None = None
     configured: int | None = None
+    concurrency: int = 0
+    compensation: str = ""
 
     def bound(self, configured: int) -> int:
         """The staleness bound in force when the config says `configured`."""
@@ -32,7 +37,8 @@ def decode_orders(data: bytes) -> dict[str, Orders]:
     except (AttributeError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"orders of an operator: {data[:200]!r} cannot be read ({error})") from error
     for model, said in orders.items():
-        numbers = [n for n in (said.staleness, said.configured) if n is not None]
-        if type(said.paused) is not bool or any(type(n) is not int or n < -1 for n in numbers):
+        numbers = [n for n in (said.staleness, said.configured, said.concurrency) if n is not None]
+        known = said.compensation in ("", *WAYS)
+        if type(said.paused) is not bool or not known or any(type(n) is not int or n < -1 for n in numbers):
             raise ValueError(f"orders of an operator: model {model!r} has {said}")
     return orders

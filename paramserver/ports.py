@@ -84,8 +84,16 @@ class ShardPort(Protocol):
     def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
         """The cut is complete as this manifest: it may be a parent; its copy is dropped."""
 
-    def allow(self, era: int, sequence: int, epochs: list[Epoch], incarnation: int | None = None) -> int:
+    def allow(
+        self,
+        era: int,
+        sequence: int,
+        epochs: list[Epoch],
+        incarnation: int | None = None,
+        ways: dict[str, str] | None = None,
+    ) -> int:
         """The clock holder's word: this era, and exactly these epochs may push (K5). Answers the incarnation.
+        `ways`: model -> the compensation that an operator ordered (K6).
 
         With `incarnation`, a shard of another one adopts nothing and only answers its own. The clock holder always
         names one, so a list delayed on its way to a dead process cannot open its successor to an expelled learner.
@@ -120,6 +128,12 @@ class ClockPort(Protocol):
 
     def set_staleness(self, model: str, staleness: int) -> None:
         """The bound from the next start on, also after a restart of the clock holder; -1 = unbounded."""
+
+    def set_concurrency(self, model: str, concurrency: int) -> None:
+        """Batches of all learners under way at once, also after a restart of the clock holder; 0 = no limit."""
+
+    def set_compensation(self, model: str, way: str) -> None:
+        """How shards meet stale gradients (`compensation.WAYS`), also after a restart; "" = as configured."""
 
     def set_paused(self, model: str, paused: bool) -> None:
         """Stop starts until further notice, also after a restart of the clock holder. Cuts go on: what a shard lacks

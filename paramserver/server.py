@@ -154,13 +154,20 @@ class ShardService:
     def allow(self, message: wire.AllowRequest) -> wire.Number:
         epochs = [codec.decode_epoch(epoch) for epoch in message.epochs]
         incarnation = message.incarnation if message.HasField("incarnation") else None
-        return _number(self.allow_here(message.era, message.sequence, epochs, incarnation))
+        return _number(self.allow_here(message.era, message.sequence, epochs, incarnation, dict(message.ways)))
 
-    def allow_here(self, era: int, sequence: int, epochs: list[Epoch], incarnation: int | None) -> int:
+    def allow_here(
+        self,
+        era: int,
+        sequence: int,
+        epochs: list[Epoch],
+        incarnation: int | None,
+        ways: Mapping[str, str] | None = None,
+    ) -> int:
         """`ShardPort.allow`, for a clock holder in this very process too."""
         with self.lock:
             if incarnation is None or incarnation == self.shard.incarnation:
-                self.shard.allow(era, sequence, epochs)
+                self.shard.allow(era, sequence, epochs, ways)
                 self.staging.keep(epochs)
             return self.shard.incarnation
 
@@ -222,6 +229,19 @@ class ClockService:
         with self.lock:
             self.clocks.set_staleness(message.model, message.value)
             self._keep_orders()
+        return _number(1)
+
+    def set_concurrency(self, message: wire.MemberRequest) -> wire.Number:
+        with self.lock:
+            self.clocks.set_concurrency(message.model, message.value)
+            self._keep_orders()
+        return _number(1)
+
+    def set_compensation(self, message: wire.MemberRequest) -> wire.Number:
+        with self.lock:
+            self.clocks.set_compensation(message.model, message.doing)
+            self._keep_orders()
+        self.changed()
         return _number(1)
 
     def set_paused(self, message: wire.MemberRequest) -> wire.Number:

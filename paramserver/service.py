@@ -17,9 +17,8 @@ from pathlib import Path
 from prometheus_client import start_http_server
 
 from paramserver.client import ShardClient
-from paramserver.clocks import Clocks
+from paramserver.clocks import Allow, Clocks
 from paramserver.config import ParamServerConfig
-from paramserver.messages import Epoch
 from paramserver.metrics import Metrics
 from paramserver.ports import Refused, Unreachable
 from paramserver.server import ClockService, Server, ShardService
@@ -64,7 +63,7 @@ def run(
     """
     warm_up()
     slot_map = slot_map or SlotMap.even(shards)
-    shard = Shard(index, incarnation, slot_map)
+    shard = Shard(index, incarnation, slot_map, config.stale_gradients())
     for model in restored:
         shard.restore(model.snapshots, model.manifest_sha256)
     metrics = Metrics()
@@ -95,7 +94,8 @@ def _sample(service: ShardService, holder: "ClockHolder | None") -> None:
     """What is measured now and then rather than call by call."""
     with service.lock:
         rows = {model: service.shard.rows(model) for model in service.shard.models}
-    service.metrics.sample(rows)
+        beyond = {model: service.shard.beyond_history(model) for model in service.shard.models}
+    service.metrics.sample(rows, beyond)
     if holder:
         with holder.service.lock:
             service.metrics.clocks(holder.service.clocks, holder.now_ms())
@@ -173,15 +173,14 @@ class ClockHolder:
         with lock:
             before = clocks.allow_list().sequence
             clocks.tick(self.now_ms())
-            allow, named = clocks.allow_list(), clocks.incarnations.get(shard, 0)
+            allow, named, ways = clocks.allow_list(), clocks.incarnations.get(shard, 0), clocks.ways()
         if allow.sequence != before:
             self._wake()  # a lease ran out: every shard is to hear of it now
-        answered = self._allow(shard, allow.era, allow.sequence, list(allow.epochs), named)
+        answered = self._allow(shard, allow, named, ways)
         with lock:
             clocks.confirm(allow.era, allow.sequence if answered == named else 0, shard, answered)
             return answered != named
 
-    def _allow(self, shard: int, era: int, sequence: int, epochs: list[Epoch], named: int) -> int:
-        if shard in self._clients:
-            return self._clients[shard].allow(era, sequence, epochs, named)
-        return self.own.allow_here(era, sequence, epochs, named)
+    def _allow(self, shard: int, allow: Allow, named: int, ways: dict[str, str]) -> int:
+        to = self._clients[shard].allow if shard in self._clients else self.own.allow_here
+        return to(allow.era, allow.sequence, list(allow.epochs), named, ways)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from paramserver.compensation import NO_COMPENSATION, WAYS, Compensation
 from paramserver.kernel import plain
 from paramserver.messages import (
     ChainProgress,
@@ -68,7 +69,10 @@ def judge(end: int, barrier: int, request: PushRequest) -> Outcome:
 class Shard:
     """The core of one shard process, for all models. Calls are serialised by the shell; none waits."""
 
-    def __init__(self, index: int, incarnation: int, slot_map: SlotMap) -> None:
+    def __init__(
+        self, index: int, incarnation: int, slot_map: SlotMap, compensation: Compensation = NO_COMPENSATION
+    ) -> None:
+        """`compensation` is how stale gradients are met where no operator has ordered otherwise."""
         if index not in range(slot_map.shards):
             raise ValueError(f"shard {index}: the slot map has shards 0 to {slot_map.shards - 1}")
         self.index, self.incarnation, self.slot_map = index, incarnation, slot_map
@@ -76,12 +80,16 @@ class Shard:
         self._cuts: dict[str, _Cut] = {}  # at most one a model: a copy of it is held in memory
         self._parents: dict[str, Parent] = {}
         self._era, self._sequence = -1, -1
+        self._compensation = compensation
+        self._ways: dict[str, str] = {}  # model -> the way that an operator has ordered
         self._allowed: frozenset[Epoch] | None = None  # None: not told since this incarnation began (K5)
 
     # --- who may push -------------------------------------------------------------------------------------------
 
-    def allow(self, era: int, sequence: int, epochs: Iterable[Epoch]) -> int:
+    def allow(self, era: int, sequence: int, epochs: Iterable[Epoch], ways: Mapping[str, str] | None = None) -> int:
         """Exactly these epochs may push and pull, in this era (K5). Answers the incarnation.
+
+        `ways`: model -> the compensation that an operator ordered (K6); models without one have the configured one.
 
         Words of one era count in the order of their sequence: an older one, delivered late, changes nothing. Refused
         if the era is older than the shard's: another clock holder has taken over.
@@ -91,6 +99,9 @@ class Shard:
         if (era, sequence) > (self._era, self._sequence):
             self._era, self._sequence = era, sequence
             self._allowed = frozenset(Epoch(*epoch) for epoch in epochs)
+            self._ways = {model: way for model, way in (ways or {}).items() if way in WAYS}
+            for model, state in self._models.items():
+                state.compensate(self._compensation_of(model))
         return self.incarnation
 
     @property
@@ -107,6 +118,9 @@ class Shard:
         if map_epoch != self.slot_map.epoch:
             return Outcome.WRONG_MAP
         return None
+
+    def _compensation_of(self, model: str) -> Compensation:
+        return self._compensation._replace(way=self._ways.get(model, self._compensation.way))
 
     # --- progress -----------------------------------------------------------------------------------------------
 
@@ -132,7 +146,7 @@ class Shard:
                 )
             return self.progress(spec.name)
         try:
-            state = ModelState(spec, self.index, self.slot_map, dict(vector))
+            state = ModelState(spec, self.index, self.slot_map, dict(vector), self._compensation_of(spec.name))
             state.dense.initialize(dense)
         except (ValueError, TypeError) as error:
             raise Refused(f"model {spec.name!r}: {error}") from error
@@ -155,7 +169,8 @@ class Shard:
             snapshot = select(merge(snapshots), self.index, self.slot_map)
             if snapshot.spec.name in self._models:
                 raise Refused(f"model {snapshot.spec.name!r} has begun here: restore needs a new incarnation")
-            state = ModelState(snapshot.spec, self.index, self.slot_map, snapshot.begun)
+            compensation = self._compensation_of(snapshot.spec.name)
+            state = ModelState(snapshot.spec, self.index, self.slot_map, snapshot.begun, compensation)
             state.load(snapshot)
         except ValueError as error:
             raise Refused(f"restore from manifest {manifest_sha256}: {error}") from error
@@ -272,6 +287,10 @@ class Shard:
     def rows(self, model: str) -> int:
         """Rows of all tables of a model on this shard."""
         return sum(len(table) for table in self._state(model).tables.values())
+
+    def beyond_history(self, model: str) -> int:
+        """Pushes that were compensated by less than what was applied since they read (`compensation.History`)."""
+        return self._state(model).compensator.beyond_history
 
     def snapshot(self, model: str) -> Snapshot:
         """A copy of the present state, without naming it."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from paramserver.compensation import NO_COMPENSATION, Compensation, Compensator
 from paramserver.dense import Dense
 from paramserver.kernel import kernel, mix64, plain
 from paramserver.messages import HASH_MODULUS, ChainProgress, Keys, ModelSpec, Progress, PushRequest, Rows
@@ -55,7 +56,14 @@ class Snapshot:
 class ModelState:
     """The tables, dense arrays and progress of one model on one shard. One writer; `apply` changes them together."""
 
-    def __init__(self, spec: ModelSpec, shard: int, slot_map: SlotMap, begun: dict[str, int]) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        shard: int,
+        slot_map: SlotMap,
+        begun: dict[str, int],
+        compensation: Compensation = NO_COMPENSATION,
+    ) -> None:
         """Empty tables, zero dense arrays, progress at `begun`. ValueError for a spec that cannot be."""
         self.spec, self.shard, self.slot_map, self.begun = spec, shard, slot_map, dict(begun)
         self.tables = {table.name: Table(table) for table in spec.tables}
@@ -67,6 +75,13 @@ class ModelState:
         self.version = 0
         self.event_time_max_ms = 0
         self.refused = 0
+        self.compensator = Compensator(compensation, self.version)
+
+    def compensate(self, settings: Compensation) -> None:
+        """How stale gradients are met from the next push on; what was kept for another way is forgotten."""
+        if settings != self.compensator.settings:
+            before, self.compensator = self.compensator, Compensator(settings, self.version)
+            self.compensator.beyond_history = before.beyond_history
 
     @property
     def progress(self) -> Progress:
@@ -127,9 +142,7 @@ class ModelState:
         if empty:
             self.refused += 1
         else:
-            for name, keys in request.keys.items():
-                self.tables[name].apply(keys, request.gradients[name], self.version, request.event_time_max_ms)
-            self.dense.apply(request.dense)
+            self.compensator.apply(self.tables, self.dense, request, self.version)
         at = self.chains[request.chain]
         self.chains[request.chain] = ChainProgress(
             end=request.end,
@@ -164,6 +177,7 @@ class ModelState:
         self.chains, self.next_record = dict(snapshot.progress.chains), dict(snapshot.progress.next_record)
         self.version, self.event_time_max_ms = snapshot.progress.version, snapshot.progress.event_time_max_ms
         self.refused = snapshot.refused
+        self.compensator = Compensator(self.compensator.settings, self.version)
 
     def validate(self) -> None:
         """AssertionError if an invariant does not hold. Reads everything; for tests."""

@@ -150,13 +150,22 @@ class Table:
         if needed > self._capacity:
             self._grow(_power_of_two(needed))
 
-    def apply(self, keys: Keys, gradients: Rows, version: int, event_ms: int) -> None:
+    def apply(
+        self,
+        keys: Keys,
+        gradients: Rows,
+        version: int,
+        event_ms: int,
+        scale: float = 1.0,
+        meanwhile: Rows | None = None,
+    ) -> None:
         """One optimizer step for each key (unique), creating unknown rows first. `reserve(keys)` has been called.
 
-        `gradients` is (n, dim) float32, finite. `version` (rising) and `event_ms` are kept as the rows' last touch.
+        `gradients` is (n, dim) float32, finite; `scale` and `meanwhile` go to the optimizer. `version` (rising) and
+        `event_ms` are kept as the rows' last touch.
         """
         rows = self._rows_for(plain(keys))
-        self.optimizer.apply(self._slab.array, rows, plain(gradients))
+        self.optimizer.apply(self._slab.array, rows, plain(gradients), scale, meanwhile)
         _touch(self._touched.array, rows, version, event_ms)
 
     def items(self, since_version: int = -1) -> TableRows:

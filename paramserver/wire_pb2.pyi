@@ -324,16 +324,25 @@ class PartInfo(_message.Message):
     def __init__(self, shard: _Optional[int] = ..., url: _Optional[str] = ..., sha256: _Optional[str] = ..., bytes: _Optional[int] = ..., rows: _Optional[int] = ..., tombstones: _Optional[int] = ..., kind: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ...) -> None: ...
 
 class AllowRequest(_message.Message):
-    __slots__ = ("era", "sequence", "epochs", "incarnation")
+    __slots__ = ("era", "sequence", "epochs", "incarnation", "ways")
+    class WaysEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ERA_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    WAYS_FIELD_NUMBER: _ClassVar[int]
     era: int
     sequence: int
     epochs: _containers.RepeatedCompositeFieldContainer[Epoch]
     incarnation: int
-    def __init__(self, era: _Optional[int] = ..., sequence: _Optional[int] = ..., epochs: _Optional[_Iterable[_Union[Epoch, _Mapping]]] = ..., incarnation: _Optional[int] = ...) -> None: ...
+    ways: _containers.ScalarMap[str, str]
+    def __init__(self, era: _Optional[int] = ..., sequence: _Optional[int] = ..., epochs: _Optional[_Iterable[_Union[Epoch, _Mapping]]] = ..., incarnation: _Optional[int] = ..., ways: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Number(_message.Message):
     __slots__ = ("value",)

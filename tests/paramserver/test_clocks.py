@@ -329,15 +329,64 @@ def test_a_paused_learner_keeps_its_lease_and_holds_nobody_back():
     assert d.start(b, 100).outcome is ADMITTED
 
 
+def test_concurrency_bounds_the_batches_of_all_learners():
+    d = Driver(staleness=-1)
+    a, b, c = d.join("a"), d.join("b"), d.join("c")
+    d.clocks.set_concurrency("m", 2)
+    assert d.start(a, 0).clock == 0
+    assert d.start(a, 1).clock == 1
+    assert d.start(b, 100).outcome is WAIT
+    assert d.ended(a, 1)
+    assert d.start(b, 100).clock == 0
+    assert d.start(c, 200).outcome is WAIT
+    d.clocks.set_concurrency("m", 0)
+    assert d.start(c, 200).outcome is ADMITTED
+    with pytest.raises(Refused, match="concurrency -1"):
+        d.clocks.set_concurrency("m", -1)
+
+
+def test_at_s_0_and_concurrency_1_learners_take_turns():
+    d = Driver(staleness=0)
+    a, b = d.join("a"), d.join("b")
+    d.clocks.set_concurrency("m", 1)
+    turns = []
+    for _ in range(6):
+        for who, name in ((a, "a"), (b, "b")):
+            if d.start(who, len(turns)).outcome is ADMITTED:
+                turns.append(name)
+                assert d.start(b if who is a else a, 500).outcome is WAIT
+                clock = next(iter(d.clocks.models["m"].members[who].outstanding))
+                assert d.ended(who, clock)
+    assert turns == ["a", "b"] * 6
+
+
+def test_the_batch_of_a_dead_learner_counts_until_every_shard_has_fenced_it():
+    d = Driver(staleness=-1, lease_ms=1_000)
+    a, b = d.join("a"), d.join("b")
+    d.clocks.set_concurrency("m", 1)
+    assert d.start(a, 0).outcome is ADMITTED
+    d.now_ms += 900
+    d.clocks.renew("m", b, "waiting", d.now_ms)
+    d.now_ms += 900
+    d.clocks.tick(d.now_ms)
+    assert d.start(b, 1).outcome is WAIT
+    d.confirm_all()
+    assert d.start(b, 1).outcome is ADMITTED
+
+
 def test_what_an_operator_ordered_outlives_the_clock_holder():
     d = Driver(staleness=2)
     d.clocks.set_paused("m", True)
     d.clocks.set_staleness("m", 0)
+    d.clocks.set_concurrency("m", 3)
+    d.clocks.set_compensation("m", "dc_asgd")
     again = Driver(staleness=2)
     again.clocks.obey(d.clocks.orders)
+    assert again.clocks.ways() == {"m": "dc_asgd"}
     a = again.join("a")
     assert again.clocks.join("m", "b", 0).staleness == 0
     assert again.start(a, 0).outcome is StartOutcome.WAIT_PAUSED
+    assert again.clocks.models["m"].concurrency == 3
     reconfigured = Driver(staleness=5)
     reconfigured.clocks.obey(d.clocks.orders)
     assert reconfigured.clocks.join("m", "a", 0).staleness == 5  # the config has been changed since

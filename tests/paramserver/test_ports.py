@@ -326,6 +326,22 @@ def test_staleness_is_set_while_it_runs(ports: Ports):
         ports.clock.set_staleness("clicks", -3)
 
 
+def test_concurrency_and_compensation_are_set_while_it_runs(ports: Ports):
+    ports.begin()
+    a, b = ports.join("a").epoch, ports.join("b").epoch
+    ports.clock.set_concurrency("clicks", 1)
+    assert ports.clock.start(StartRequest("clicks", a, "label/0", 0, 10)).outcome is StartOutcome.ADMITTED
+    asked = StartRequest("clicks", b, "label/1", 0, 10)
+    assert ports.clock.start(asked).outcome is StartOutcome.WAIT_STALENESS
+    ports.clock.set_concurrency("clicks", 0)
+    assert ports.clock.start(asked).outcome is StartOutcome.ADMITTED
+    ports.clock.set_compensation("clicks", "staleness_rate")
+    with pytest.raises(Refused, match="compensation 'hope'"):
+        ports.clock.set_compensation("clicks", "hope")
+    with pytest.raises(Refused, match="concurrency -3"):
+        ports.clock.set_concurrency("clicks", -3)
+
+
 def test_a_list_for_another_incarnation_is_not_adopted(ports: Ports):
     ports.begin()
     epoch = ports.join("a").epoch

@@ -297,6 +297,22 @@ def two_own_batches() -> list[Patch]:
     return [patch.object(ModelClocks, "admits", bad), patch.object(Starts, "may_ask", may_ask)]
 
 
+@bug("concurrency not looked at", "batches under way at once are not counted (K6)", first=4, step=5)
+def concurrency_not_looked_at() -> list[Patch]:
+    return [patch.object(ModelClocks, "running", lambda self: 0)]
+
+
+@bug(
+    "operator's bound only in memory",
+    "a clock holder that restarts takes the configured one (K6)",
+    seed=111,
+    first=1,
+    step=5,
+)
+def bound_only_in_memory() -> list[Patch]:
+    return [patch.object(Clocks, "obey", lambda self, orders: None)]
+
+
 @bug("incarnations remembered per learner", "pushes name the newest incarnation seen, not that of the position (S2)")
 def incarnations_per_learner() -> list[Patch]:
     def saw(self: Pacer, shard: int, incarnation: int) -> None:

@@ -13,7 +13,7 @@ from learners import events, gradient
 from learners import instructions as do
 from learners.config import LearnerConfig
 from learners.pacing import Pacer
-from paramserver.messages import PullRequest, PushReply
+from paramserver.messages import PullRequest, PushReply, StartOutcome
 from stream.examples import BatchHeader, decode_examples
 from stream.record import Record
 from stream.rowhash import row_hash_sum
@@ -157,7 +157,7 @@ class LearnerNode(Process):
         if isinstance(it, do.AskProgress):
             return shard.progress
         if isinstance(it, do.Start):
-            return lambda: shard.clocks.start(it.request(MODEL), shard.steady_ms())
+            return lambda: self.start_of(it, shard)
         if isinstance(it, do.Ended):
             return lambda: shard.clocks.ended(MODEL, it.epoch, it.clock, shard.steady_ms())
         if isinstance(it, do.Park):
@@ -171,6 +171,12 @@ class LearnerNode(Process):
             return lambda: shard.pull(request, it.clock)
         assert isinstance(it, do.Push)
         return self.push(it, shard)
+
+    def start_of(self, it: do.Start, shard: Any) -> Any:
+        reply = shard.clocks.start(it.request(MODEL), shard.steady_ms())
+        if reply.outcome is StartOutcome.ADMITTED:
+            self.watch.admitted(it.epoch, reply.clock)
+        return reply
 
     def push(self, it: do.Push, shard: Any) -> Any:
         _, _, batch = it.result

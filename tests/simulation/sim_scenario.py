@@ -41,8 +41,14 @@ class Scenario:
     fold_records_max: int  # records of `examples` that a labeler reads back to find its end
     begin: dict[str, int]  # where the model begins on each chain (S5): often not where a batch does
     mixed: bool  # whether the labelers cut batches differently, as in the midst of a change of configuration
+    tuning: str  # what an operator does meanwhile: nothing | bounds | learners | turns
     forged: bool  # whether a record that dangles is put into `examples`
     faultless: bool = False
+
+    @property
+    def concurrency(self) -> int:
+        """Batches under way at once, from the beginning; 0 = no limit."""
+        return 1 if self.tuning == "turns" else 0
 
     @property
     def replayed(self) -> bool:
@@ -52,6 +58,8 @@ class Scenario:
         s = self.stream
         bound = "inf" if self.staleness < 0 else self.staleness
         on = [name for name in ("fraud", "keep_step", "mixed", "forged") if getattr(self, name)]
+        if self.tuning != "nothing":
+            on.append(self.tuning)
         return (
             f"{'replayed' if self.replayed else 'live'} s={bound} {' '.join(on)} window={s.window_ms} "
             f"flush={s.flush_ms} rows={s.batch_rows_max} heartbeat={s.heartbeat_ms} impressions={self.impressions}"
@@ -87,6 +95,7 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
         stream=stream,
         staleness=(0, 1, 4, -1)[(seed // 2) % 4],
         fraud=(seed // 8) % 2 == 0,
+        tuning=("nothing", "bounds", "learners", "nothing", "turns")[seed % 5],
         keep_step=keep_step,
         impressions=300 + rng.randrange(40),
         span_ms=50000,

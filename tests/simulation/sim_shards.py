@@ -16,6 +16,7 @@ from checkpointer.files import Files
 from checkpointer.manifest import Manifest
 from paramserver.clocks import Clocks
 from paramserver.messages import Epoch, MarkReply, PullReply, PullRequest, PushReply, PushRequest
+from paramserver.orders import decode_orders, encode_orders
 from paramserver.partfile import decode_part, encode_part, part_info, part_name
 from paramserver.ports import PartInfo, ProgressReply
 from paramserver.shard import Shard
@@ -51,6 +52,7 @@ class ShardNode(Process):
         if self.index == 0:
             s = self.scenario.staleness
             self.clocks = Clocks(incarnation, SHARDS, s, lease_ms=LEASE_MS, stated_max_ms=120_000)
+            self.clocks.obey(decode_orders(self.disk.get("orders", b"{}")))
             self._tell_shards()
 
     # --- the clock holder ---
@@ -142,6 +144,14 @@ class ShardNode(Process):
         self.core.settle(MODEL, cut, manifest_sha256)
 
     # --- what is asked of the clock holder ---
+
+    def ordered(self, staleness: int, concurrency: int) -> None:
+        """An operator's word: durable before it is acknowledged (K6)."""
+        assert self.clocks is not None
+        self.clocks.set_staleness(MODEL, staleness)
+        self.clocks.set_concurrency(MODEL, concurrency)
+        self.disk["orders"] = encode_orders(self.clocks.orders)
+        self.watch.staleness, self.watch.concurrency = staleness, concurrency
 
     def hold(self, cut: str, lease_ms: int, highest: dict[str, int]) -> bool:
         assert self.clocks is not None

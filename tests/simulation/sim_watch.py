@@ -80,7 +80,7 @@ class Stand:
     """What the watcher knows of one incarnation of one shard."""
 
     ends: dict[str, int]
-    reads: dict[int, int] = field(default_factory=dict)  # era -> highest clock of a batch that read here
+    floors: dict[int, int] = field(default_factory=dict)  # era -> no older stamp may be applied, for what read here
     acknowledged: dict[Epoch, int] = field(default_factory=dict)  # -> version of the newest own update it was told of
 
 
@@ -89,7 +89,10 @@ class Watch:
 
     def __init__(self, scenario: Scenario) -> None:
         self.examples, self.verdicts = scenario.stream.examples, scenario.stream.verdicts
-        self.staleness, self.begin = scenario.staleness, scenario.begin
+        self.begin = scenario.begin
+        self.staleness, self.concurrency = scenario.staleness, scenario.concurrency  # as ordered
+        self.turns = scenario.tuning == "turns" and not scenario.mixed  # pieces of a split batch follow each other
+        self.bounds: dict[tuple[Epoch, int], int] = {}  # batch (epoch, clock) -> s when it was admitted
         self.folded: dict[str, Folded] = {}
         self.stands: dict[tuple[int, int], Stand] = {}
         self.counts: dict[str, int] = {}
@@ -130,12 +133,17 @@ class Watch:
         if not self.stands[shard, incarnation].ends:
             self.stands[shard, incarnation].ends = dict(ends)
 
+    def admitted(self, epoch: Epoch, clock: int) -> None:
+        """The clock holder admitted a batch: the bound of this moment is its own (K2)."""
+        self.bounds.setdefault((epoch, clock), self.staleness)
+
     def read(self, shard: int, epoch: Epoch, clock: int, reply: PullReply) -> None:
         """A pull for batch `clock` was performed (I4)."""
         if reply.outcome is not Outcome.APPLIED:
             return
         stand = self.stands[shard, reply.incarnation]
-        stand.reads[epoch.era] = max(clock, stand.reads.get(epoch.era, -1))
+        if (s := self.bounds[epoch, clock]) >= 0:
+            stand.floors[epoch.era] = max(clock - s, stand.floors.get(epoch.era, 0))
         if reply.version < stand.acknowledged.get(epoch, 0):
             raise Violation("I4", f"{epoch} does not see its own update on shard {shard}")
 
@@ -164,9 +172,11 @@ class Watch:
         if reply.outcome is Outcome.PARTLY_APPLIED:
             raise Violation("I3", f"{where} only in part: {reply.detail}")
         stand.ends[request.chain] = request.end
-        highest = stand.reads.get(request.epoch.era, -1)
-        if self.staleness >= 0 and clock <= highest - self.staleness - 1:
-            raise Violation("I4", f"{where}, stamped {clock}, after a read of batch {highest} at s={self.staleness}")
+        floor = stand.floors.get(request.epoch.era, 0)
+        if clock < floor:
+            raise Violation("I4", f"{where}, stamped {clock}, after a read that was to see all below {floor}")
+        if self.turns and request.rows and reply.staleness:
+            raise Violation("I4", f"{where}, {reply.staleness} updates after its read, though learners take turns")
 
     def told(self, shard: int, epoch: Epoch, reply: PushReply) -> None:
         """The learner received the answer."""

@@ -14,6 +14,7 @@ from sim_learners import GROUP as LEARNERS_GROUP
 from sim_learners import LearnerNode
 from sim_log import Broker, Group
 from sim_network import World
+from sim_operator import Operator
 from sim_scenario import LABELERS, LEARNERS, MODEL, REPLICAS, SHARDS, Scenario
 from sim_shards import ShardNode
 from sim_site import Site
@@ -58,6 +59,10 @@ class Simulation:
             self.world.add(FraudNode(self.world, s, self.broker, self.watch))
         for i in range(LEARNERS):
             self.world.add(LearnerNode(self.world, i, s, self.broker, self.watch))
+        extra = LearnerNode(self.world, LEARNERS, s, self.broker, self.watch) if s.tuning == "learners" else None
+        if extra is not None:
+            self.world.add(extra)
+        self.operator = Operator(self.world, s, extra, self.busy_ms)
         self.world.add(self.site)
         self.faults = Faults(self.world, [] if s.faultless else plan(s.seed, s.faults, self.busy_ms, s.fraud, s.mixed))
         self.barrier = 0
@@ -82,7 +87,8 @@ class Simulation:
     def run(self) -> "Simulation":
         time = self.world.time
         for process in list(self.world.processes.values()):
-            process.start()
+            if process is not self.operator.extra:
+                process.start()
         time.run_until(time.now_ms + self.busy_ms)
         self.faults.stop()
         began = time.now_ms

@@ -80,5 +80,6 @@ def test_each_seed_is_large_enough():
 def test_seeds_cover_the_switches():
     seen = [scenario(seed) for seed in range(96)]
     assert {s.staleness for s in seen} == {0, 1, 4, -1}
+    assert {s.tuning for s in seen} == {"nothing", "bounds", "learners", "turns"}
     for switch in ("replayed", "fraud", "keep_step", "forged", "mixed"):
         assert {getattr(s, switch) for s in seen} == {True, False}, switch
