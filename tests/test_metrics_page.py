@@ -71,3 +71,13 @@ def test_the_page_says_the_unit():
 def test_served_model_age_stands_first():
     text = PAGE.read_text()
     assert re.findall("`(everspun_[a-z_]+)`", text)[0] == "everspun_served_model_age_s"
+
+
+@pytest.mark.parametrize("name", ["alerts.yml", "grafana.json"])
+def test_dashboard_and_alerts_name_series_that_exist(name: str):
+    text = (PAGE.parents[1] / "deploy" / "monitoring" / name).read_text()
+    used = set(re.findall(r"everspun_[a-z_]+", text))
+    known = {series for rows in page().values() for series, *_ in rows}
+    histograms = {f"{series}_bucket" for rows in page().values() for series, kind, *_ in rows if kind == "histogram"}
+    assert used
+    assert used <= known | histograms, f"not exported: {sorted(used - known - histograms)}"

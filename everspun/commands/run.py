@@ -10,6 +10,7 @@ from rich.live import Live
 from everspun.commands import options as shared
 from everspun.follow import Follower
 from everspun.launcher import Launcher, RunStopped
+from everspun.targets import write_targets
 from stream.client import check_topics
 from stream.kafka import KafkaLog
 from stream.log import Unavailable
@@ -42,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
         with Live(console=console, refresh_per_second=2, transient=True) as live:
             while not stop.wait(1.0):
                 launcher.raise_if_failed()
+                write_targets(launcher.dir)
                 follower.look(int(time.time() * 1_000))
                 if not options.quiet:
                     live.update(follower.panel("everspun", f"config {options.config}, logs in {launcher.dir / 'logs'}"))

@@ -1,5 +1,6 @@
 """The command line: help, bad use, events checked in a file, limits judged."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from everspun.config import Config, LimitsConfig
 from everspun.quality import Quality
 from everspun.scrape import Report, quantile
 from everspun.table import Snapshot, duration, render, snapshot
+from everspun.targets import write_targets
 
 EVENT = '{"id":"e1","ts_ms":1700000000000,"session":"s","source":"u","vendor":"v","item":"i"}'
 
@@ -98,3 +100,12 @@ def test_quantiles_of_a_histogram_are_upper_bounds():
     assert quantile(buckets, 0.5) == 1.0
     assert quantile(buckets, 0.9) == 2.0
     assert quantile({}, 0.5) == 0.0
+
+
+def test_prometheus_finds_every_role_and_only_changes_are_written(tmp_path: Path):
+    (tmp_path / "roles").mkdir()
+    (tmp_path / "roles" / "learner-1.json").write_text('{"pid": 1, "metrics_port": 4711}')
+    assert write_targets(tmp_path)
+    found = json.loads((tmp_path / "prometheus-targets.json").read_text())
+    assert found == [{"targets": ["127.0.0.1:4711"], "labels": {"process": "learner-1", "role": "learner"}}]
+    assert not write_targets(tmp_path)
