@@ -20,7 +20,7 @@ from faust.types import TP
 
 from labeler.fraud import FraudFilter, Step
 from labeler.fraud_config import FraudConfig
-from labeler.fraud_tables import Json, Tables
+from labeler.fraud_tables import TABLES, Json, Tables
 from labeler.metrics import FraudMetrics
 from labeler.producer import VerdictSender
 from labeler.signals import Signal, decode_signal
@@ -32,7 +32,6 @@ from stream.verdicts import input_name
 
 logger = logging.getLogger(__name__)
 
-TABLES = ("pairs", "sources", "vendors", "progress")
 #: A quiet time, in seconds, after which the reader looks whether Faust passed over records.
 IDLE_S = 3.0
 #: Records that came too early are dropped for this long, in seconds, before those missing are sought once more.

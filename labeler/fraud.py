@@ -23,16 +23,27 @@ After any exception the filter is dropped and made anew from the tables.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute
+
+from labeler.activity import ROW_SCHEMA, Activity, Sums, by_cell
+from labeler.activity_pages import ActivityPages, no_rows, rejected_rows
 from labeler.fraud_config import FraudConfig
-from labeler.fraud_tables import Cell, InputRow, Row, Rows, Tables, pair_key, pair_of
+from labeler.fraud_tables import InputRow, Tables, pair_key
+from labeler.pair_index import joined
 from labeler.rules import RULES
 from labeler.rules.evidence import Evidence, Finding
-from labeler.signals import Signal
+from labeler.signals import SIGNAL_SCHEMA, Signal
 from labeler.vendor_history import VendorHistory
 from stream.chain import Chain, Fold
 from stream.verdicts import Verdict, Watermark
 
-#: Rows of `progress` that are no inputs: [first cell not settled, offset of `signals` to read from] ...
+I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+#: Rows of `progress` that are no inputs: [first cell not settled, offset of `signals` to read from, first page] ...
 COMMITTED = "committed"
 #: ... and the highest watermark by input that may have been sent.
 PROMISED = "promised"
@@ -78,19 +89,24 @@ class FraudFilter:
         self._promised: dict[str, int] = dict(tables.progress.get(PROMISED) or {})
         self._said = {name: row.end for name, row in self._inputs.items()}  # E at which the last watermark was given
         self._chains = {name: Chain(row.end) for name, row in self._inputs.items()}
-        committed: tuple[int, int] = tables.progress.get(COMMITTED) or (0, 0)
-        self._settled, self._next_offset = committed
+        self._settled, self._next_offset, first_page = tables.progress.get(COMMITTED) or (0, 0, 0)
         self._saved = True
-        self._forgotten = self._settled - 2 * config.span  # cells below it are in no window, in no later life
-        self._pairs = Rows(tables.pairs, lambda key: pair_of(key)[0])
-        self._sources = Rows(tables.sources, str)
-        self._history = VendorHistory(config, tables.vendors)
-        self._pending: dict[int, set[str]] = {}  # cell -> pairs to judge when it settles
-        self._aging: dict[int, set[str]] = {}  # settled cell -> pairs to enter history a window later
-        for key, row in self._pairs.load():
-            for number in row.cells:
-                (self._pending if number >= self._settled else self._aging).setdefault(number, set()).add(key)
-        self._sources.load()
+        self._activity = Activity(config.gap_fast_ms)
+        self._pages = ActivityPages(tables.activity)
+        self._unwritten: list[pa.RecordBatch] = []  # rows of activity since the last write
+        self._history = VendorHistory(config, tables.history)
+        self._counted = {name: -1 if row.end is None else row.end for name, row in self._inputs.items()}
+        for group in self._pages.load(first_page):
+            for rows in group.rows:
+                self._activity.load(rows)
+            self._counted |= {name: max(end, self._counted.get(name, -1)) for name, end in group.ends.items()}
+        self._pending: dict[int, list[I64]] = {}  # cell -> pairs to judge when it settles
+        self._aging: set[int] = set()  # settled cells, to enter history a window later
+        for number in self._activity.numbers:
+            if number >= self._settled:
+                self._pending[number] = [self._activity.touched(number)]
+            else:
+                self._aging.add(number)
 
     @property
     def next_offset(self) -> int:
@@ -104,8 +120,14 @@ class FraudFilter:
 
     @property
     def rows(self) -> dict[str, int]:
-        """Rows held, by table."""
-        return {"pairs": len(self._pairs), "sources": len(self._sources), "vendors": len(self._history)}
+        """What is held, by kind."""
+        pairs = self._activity.pairs
+        return {
+            "pairs": len(pairs),
+            "sources": len(pairs.sources),
+            "vendors": len(self._history),
+            "pages": len(self._pages),
+        }
 
     @property
     def settled_ms(self) -> int:
@@ -115,9 +137,13 @@ class FraudFilter:
     def on_signals(self, signals: Iterable[tuple[int, Signal]]) -> Step:
         """Count signals, each with its offset, and judge the cells that they settle."""
         self._saved = False
+        counted = []
         for offset, signal in signals:
-            self._fold(signal)
+            if self._fold(signal):
+                counted.append(signal)
             self._next_offset = max(self._next_offset, offset + 1)
+        if counted:
+            self._count(counted)
         watermarks = self._promise()
         verdicts = self._judge()
         inputs = {name: InputRow(row.end, row.watermark_ms) for name, row in self._inputs.items()}
@@ -129,8 +155,9 @@ class FraudFilter:
         if self._saved:
             return
         self._saved = True
-        self._pairs.write(self._settled - 2 * self.config.span)
-        self._sources.write(self._settled - 2 * self.config.span)
+        rows = pa.Table.from_batches(self._unwritten, ROW_SCHEMA).combine_chunks().to_batches()
+        self._unwritten.clear()
+        self._pages.write(rows[0] if rows else no_rows(), self._counted, self._settled - 2 * self.config.span)
         self._history.write()
 
     def commit(self, step: Step) -> None:
@@ -142,21 +169,21 @@ class FraudFilter:
         for name, row in step.inputs.items():
             if row.end is not None:
                 self.tables.progress[name] = row.value()
-        self.tables.progress[COMMITTED] = [step.settled, step.next_offset]
-        self._forgotten = step.settled - 2 * self.config.span
+        self.tables.progress[COMMITTED] = [step.settled, step.next_offset, self._pages.first]
 
     # --- counting ---------------------------------------------------------------------------------------------
 
-    def _fold(self, signal: Signal) -> None:
+    def _fold(self, signal: Signal) -> bool:
+        """Whether the signal has rows to look at."""
         self.counts.signals += 1
         chain = self._chains.get(signal.input)
         if chain is None:
             self.counts.strangers += 1
-            return
+            return False
         kind, _ = chain.fold(signal.start, signal.end)
         if kind is Fold.DANGLES:
             self.counts.dangling += 1
-            return
+            return False
         if kind is Fold.EXTENDS:
             row = self._inputs[signal.input]
             row.end = chain.end
@@ -164,58 +191,57 @@ class FraudFilter:
             self.counts.unknown += signal.unknown
         else:
             self.counts.repeats += 1
-        if signal.rows is not None:
-            self._count(signal)
+        return signal.rows is not None
 
-    def _count(self, signal: Signal) -> None:
-        """Rows move only where this signal is above what they have counted; pairs are judged either way (F2)."""
-        assert signal.rows is not None
-        clicks = signal.input in self._clicks
-        groups: dict[str, list[tuple[int, int, int, int, int]]] = {}
-        by_source: dict[str, list[tuple[int, int, int, int, int]]] = {}
-        columns = [column.to_pylist() for column in signal.rows.columns]
-        for source, vendor, cell_ms, count, first, last, _, fast in zip(*columns, strict=True):
-            number = cell_ms // self.config.cell_ms
-            if number < self._settled - self.config.span:
-                self.counts.stale += count
-            elif source:
-                groups.setdefault(pair_key(source, vendor), []).append((number, count, first, last, fast))
-                by_source.setdefault(source, []).append((number, count, first, last, fast))
-        for key, cells in groups.items():
-            row = self._add(self._pairs, key, signal, cells, clicks)
-            for number, *_ in cells:
-                self._touch(key, row, number)
-        for source, cells in by_source.items():
-            self._add(self._sources, source, signal, cells, clicks)
+    def _is_new(self, signal: Signal) -> bool:
+        """Whether its rows are still to be counted: they are above all that was counted of its input (F2)."""
+        new = self._counted[signal.input] < signal.end
+        if new:
+            self._counted[signal.input] = signal.end
+        return new
 
-    def _add(
-        self, rows: Rows, key: str, signal: Signal, cells: list[tuple[int, int, int, int, int]], clicks: bool
-    ) -> Row:
-        row = rows[key]
-        if row.ends.get(signal.input, -1) >= signal.end:
-            return row
-        row.ends[signal.input] = signal.end
-        row.trim(self._forgotten)
-        for number, count, first, last, fast in cells:
-            cell = row.cells.setdefault(number, Cell())
-            if not clicks:
-                cell.views += count
-                continue
-            cell.clicks += count
-            cell.gaps_fast += fast + (0 <= first - row.click_ts_ms < self.config.gap_fast_ms)
-            row.click_ts_ms = max(row.click_ts_ms, last)
-        if rows is self._pairs:
-            self.counts.events += sum(count for _, count, *_ in cells)
-        rows.changed(key, row)
-        return row
+    def _count(self, signals: list[Signal]) -> None:
+        """Counts move only where a signal is new; its pairs are judged either way (F2)."""
+        table = pa.Table.from_batches([signal.rows for signal in signals], SIGNAL_SCHEMA).combine_chunks()
+        lengths = [signal.rows.num_rows for signal in signals if signal.rows is not None]
+        new = np.repeat([self._is_new(signal) for signal in signals], lengths)
+        is_click = np.repeat([signal.input in self._clicks for signal in signals], lengths)
+        cell = table.column("cell_ms").to_numpy() // self.config.cell_ms
+        count = table.column("count").to_numpy()
+        stale = cell < self._settled - self.config.span
+        self.counts.stale += int(count[stale & new].sum())
+        named = pa.compute.not_equal(table.column("source"), "").to_numpy()
+        kept = ~stale & named
+        if not kept.all():
+            table = table.filter(pa.array(kept)).combine_chunks()
+            new, is_click, cell, count = new[kept], is_click[kept], cell[kept], count[kept]
+        if table.num_rows:
+            self._count_rows(table, new, is_click, cell, count)
 
-    def _touch(self, key: str, row: Row, number: int) -> None:
+    def _count_rows(self, table: pa.Table, new: Bools, is_click: Bools, cell: I64, count: I64) -> None:
+        source, vendor = table.column("source").chunk(0), table.column("vendor").chunk(0)
+        pair = self._activity.pairs.of(source, vendor)
+        clicks = np.where(is_click & new, count, 0)
+        views = np.where(new, count, 0) - clicks
+        first, last, fast = (table.column(name).to_numpy() for name in ("first_ts_ms", "last_ts_ms", "gaps_fast"))
+        near = self._activity.close_gaps(pair, clicks, first, last)
+        fast = np.where(clicks > 0, fast, 0) + near
+        self._activity.add(pair[new], cell[new], views[new], clicks[new], fast[new])
+        self.counts.events += int(count[new].sum())
+        last = np.where(clicks > 0, last, 0)
+        columns = [source, vendor, *map(pa.array, (cell, views, clicks, fast, last, np.zeros(len(cell), np.bool_)))]
+        rows = pa.RecordBatch.from_arrays(columns, schema=ROW_SCHEMA)
+        self._unwritten.append(rows if new.all() else rows.filter(pa.array(new)))
+        for number, at in by_cell(cell):
+            self._touch(pair[at], number)
+
+    def _touch(self, pairs: I64, number: int) -> None:
         """To be judged in this cell, and again in settled ones whose window holds a cell that came late."""
-        self._pending.setdefault(number, set()).add(key)
-        if number < self._settled:
-            for later in row.cells:
-                if number < later < min(self._settled, number + self.config.span):
-                    self._pending.setdefault(later, set()).add(key)
+        self._pending.setdefault(number, []).append(pairs)
+        for later in range(number + 1, min(self._settled, number + self.config.span)):
+            again = np.intersect1d(pairs, self._activity.touched(later))
+            if len(again):
+                self._pending.setdefault(later, []).append(again)
 
     def _promise(self) -> list[Watermark]:
         """Watermarks to send. Before one may be sent its promise is written down, so that after a crash it is sent
@@ -240,55 +266,85 @@ class FraudFilter:
         verdicts: list[Verdict] = []
         for number in sorted(n for n in self._pending if n < settled):
             self._age(number)
-            for key in sorted(self._pending.pop(number)):
-                verdicts += self._judge_pair(key, self._pairs[key], number)
-                self._aging.setdefault(number, set()).add(key)
+            verdicts += self._judge_cell(number, np.unique(joined(self._pending.pop(number))))
+            self._aging.add(number)
         self._age(settled)
-        self._settled = settled
+        if settled > self._settled:
+            self._settled = settled
+            self._activity.forget(settled - 2 * self.config.span)
+            self._renumber()
         return verdicts
+
+    def _renumber(self) -> None:
+        new = self._activity.renumber()
+        if new is not None:
+            self._pending = {number: [new[joined(pairs)]] for number, pairs in self._pending.items()}
 
     def _age(self, now: int) -> None:
         """Cells a window older than `now` enter history, but for pairs that a verdict covers there: an attack that is
         being judged cannot teach the filter that it is usual."""
+        pairs = self._activity.pairs
         for number in sorted(n for n in self._aging if n < now - self.config.span):
-            honest: dict[str, list[int]] = {}
-            for key in sorted(self._aging.pop(number)):
-                cell = self._pairs[key].cells.get(number)
-                if cell is not None and not cell.rejected:
-                    totals = honest.setdefault(pair_of(key)[1], [0, 0])
-                    totals[0] += cell.views
-                    totals[1] += cell.clicks
-            self._history.add(number, honest)
+            self._aging.remove(number)
+            honest = self._activity.honest(number)
+            vendor = pairs.vendor[honest.pair]
+            views = np.bincount(vendor, weights=honest.views, minlength=len(pairs.vendors))
+            clicks = np.bincount(vendor, weights=honest.clicks, minlength=len(pairs.vendors))
+            seen = np.unique(vendor)
+            self._history.add(number, pairs.vendors.take(seen).to_pylist(), views[seen], clicks[seen])
 
-    def _judge_pair(self, key: str, row: Row, last: int) -> list[Verdict]:
+    def _judge_cell(self, last: int, touched: I64) -> list[Verdict]:
+        """Judge pairs (rising) over the window that ends with a cell. Only what reaches a rule's least count is
+        looked at one by one."""
         config = self.config
-        window = row.window(last, config.span)
-        if window.clicks < config.clicks_min and window.views < config.views_min:
+        sums = self._activity.window(last, config.span)
+        suspects = touched[(sums.clicks[touched] >= config.clicks_min) | (sums.views[touched] >= config.views_min)]
+        if not len(suspects):
             return []
-        seen = self._evidence(key, window, last)
-        found = ((name, RULES[name](config, seen)) for name in config.rules)
-        verdicts = [self._verdict(name, finding, seen, last) for name, finding in found if finding is not None]
-        if verdicts:
-            row.reject(last, config.span)
-            self._pairs.changed(key, row)
+        verdicts, rejected = [], []
+        for seen, pair in self._evidence(suspects, sums):
+            found = ((name, RULES[name](config, seen)) for name in config.rules)
+            said = [self._verdict(name, finding, seen, last) for name, finding in found if finding is not None]
+            verdicts += said
+            if said:
+                rejected.append(pair)
+        if rejected:
+            self._reject(np.array(rejected, np.int64), last)
         return verdicts
 
-    def _evidence(self, key: str, window: Cell, last: int) -> Evidence:
-        source, vendor = pair_of(key)
-        everything = self._sources[source].window(last, self.config.span)
-        vendorless = self._pairs[pair_key(source, "")].window(last, self.config.span)
-        return Evidence(
-            source=source,
-            vendor=vendor,
-            views=window.views,
-            clicks=window.clicks,
-            source_views=everything.views,
-            source_clicks=everything.clicks,
-            vendorless_clicks=vendorless.clicks,
-            gaps_fast=window.gaps_fast,
-            click_rate=self._history.click_rate(vendor),
-            vendor_share=self._history.share(vendor),
-        )
+    def _reject(self, pairs: I64, last: int) -> None:
+        first = last - self.config.span + 1
+        self._activity.reject(pairs, first, last)
+        again = np.repeat(pairs, self.config.span)
+        cells = np.tile(np.arange(first, last + 1), len(pairs))
+        self._unwritten.append(rejected_rows(*self._activity.pairs.columns(again), cells))
+
+    def _evidence(self, suspects: I64, sums: Sums) -> list[tuple[Evidence, int]]:
+        """What the rules see of each pair, in the order of their keys."""
+        pairs = self._activity.pairs
+        source, vendor = pairs.source, pairs.vendor
+        views = np.bincount(source, weights=sums.views, minlength=1)
+        clicks = np.bincount(source, weights=sums.clicks, minlength=1)
+        unnamed = vendor == pairs.vendors.number("")
+        vendorless = np.bincount(source[unnamed], weights=sums.clicks[unnamed], minlength=len(views))
+        seen = []
+        for pair in suspects.tolist():
+            name, vendor_name = pairs.names(pair)
+            who = source[pair]
+            evidence = Evidence(
+                source=name,
+                vendor=vendor_name,
+                views=int(sums.views[pair]),
+                clicks=int(sums.clicks[pair]),
+                source_views=int(views[who]),
+                source_clicks=int(clicks[who]),
+                vendorless_clicks=int(vendorless[who]),
+                gaps_fast=int(sums.gaps_fast[pair]),
+                click_rate=self._history.click_rate(vendor_name),
+                vendor_share=self._history.share(vendor_name),
+            )
+            seen.append((evidence, pair))
+        return sorted(seen, key=lambda one: pair_key(one[0].source, one[0].vendor))
 
     def _verdict(self, rule: str, finding: Finding, seen: Evidence, last: int) -> Verdict:
         """A function of rule, source, vendor and interval alone, but for its evidence (F3)."""

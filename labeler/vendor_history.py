@@ -1,62 +1,98 @@
 """What honest sources do to each vendor: the base that a rule compares a source with.
 
-A cell enters a window after it was judged, without the pairs that a verdict covers there, so an attack cannot teach
+A cell enters it a window after it was judged, without the pairs that a verdict covers there, so an attack cannot teach
 the filter that its own behaviour is usual while it is being judged.
 """
 
+import numpy as np
+import numpy.typing as npt
+
 from labeler.fraud_config import FraudConfig
-from labeler.fraud_tables import Table, VendorRow
+from labeler.fraud_tables import Table
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 
 #: Key of the sum over all vendors; a vendor's key is its name behind a letter.
 ALL = "*"
+#: Vendors of one entry of the table.
+PAGE_VENDORS = 256
 
 
 class VendorHistory:
-    """Views and clicks by vendor and of all vendors. Changes stay here until `write` (F2: written at the commit)."""
+    """Views and clicks by vendor and of all vendors. Each remembers the last cell added: those at or below it are not
+    added again. Changes stay here until `write` (F2: written at the commit)."""
 
     def __init__(self, config: FraudConfig, table: Table) -> None:
         self._config = config
         self._table = table
-        self._rows: dict[str, VendorRow] = {}
-        self._changed: set[str] = set()
+        self._places: dict[str, int] = {}  # key -> place in the columns; pages are stretches of them
+        self._cell: I64 = np.zeros(0, np.int64)
+        self._views: F64 = np.zeros(0)
+        self._clicks: F64 = np.zeros(0)
+        self._changed: set[int] = set()  # pages
+        for _, (keys, *columns) in sorted(table.items(), key=lambda entry: int(entry[0])):
+            at = self._places_of(keys)
+            self._cell[at], self._views[at], self._clicks[at] = columns
+        self._places_of([ALL])
 
     def __len__(self) -> int:
-        """Vendors read or changed since the start."""
-        return len(self._rows)
+        return len(self._places)
 
-    def add(self, cell: int, by_vendor: dict[str, list[int]]) -> None:
-        """Add the [views, clicks] of a cell. A vendor that already has this cell, or a later one, is left alone."""
-        for vendor in sorted(by_vendor):
-            self._add("v" + vendor, cell, by_vendor[vendor])
-        if by_vendor:
-            self._add(ALL, cell, [sum(counts) for counts in zip(*by_vendor.values(), strict=True)])
+    def add(self, cell: int, vendors: list[str], views: F64, clicks: F64) -> None:
+        """Add what was done in a cell to each of some vendors (n,). A vendor that already has this cell, or a later
+        one, is left alone."""
+        if not vendors:
+            return
+        at = self._places_of([*("v" + vendor for vendor in vendors), ALL])
+        more_views, more_clicks = np.append(views, views.sum()), np.append(clicks, clicks.sum())
+        new = self._cell[at] < cell
+        at = at[new]
+        self._cell[at] = cell
+        self._views[at] += more_views[new]
+        self._clicks[at] += more_clicks[new]
+        full = at[self._views[at] > self._config.history_views_max]
+        self._views[full] /= 2
+        self._clicks[full] /= 2
+        self._changed.update(np.unique(at // PAGE_VENDORS).tolist())
 
     def click_rate(self, vendor: str) -> float:
         """The share of the vendor's views that are clicked: its own, drawn to that of all vendors, drawn to a prior."""
-        weight, own, everyone = self._config.rate_prior_views, self._row("v" + vendor), self._row(ALL)
-        common = (everyone.clicks + weight * self._config.rate_prior) / (everyone.views + weight)
-        return min(1.0, (own.clicks + weight * common) / (own.views + weight))
+        weight, (views, clicks), (all_views, all_clicks) = self._config.rate_prior_views, self._of(vendor), self._all
+        common = (all_clicks + weight * self._config.rate_prior) / (all_views + weight)
+        return min(1.0, (clicks + weight * common) / (views + weight))
 
     def share(self, vendor: str) -> float:
         """The vendor's share of all views."""
-        return self._row("v" + vendor).views / max(1.0, self._row(ALL).views)
+        return self._of(vendor)[0] / max(1.0, self._all[0])
 
     def write(self) -> None:
-        for key in self._changed:
-            self._table[key] = self._rows[key].value()
+        keys = list(self._places) if self._changed else []
+        for page in sorted(self._changed):
+            at = slice(page * PAGE_VENDORS, (page + 1) * PAGE_VENDORS)
+            self._table[str(page)] = [
+                keys[at],
+                self._cell[at].tolist(),
+                self._views[at].tolist(),
+                self._clicks[at].tolist(),
+            ]
         self._changed.clear()
 
-    def _add(self, key: str, cell: int, counts: list[int]) -> None:
-        row = self._row(key)
-        if cell <= row.cell:
-            return
-        row.cell, row.views, row.clicks = cell, row.views + counts[0], row.clicks + counts[1]
-        if row.views > self._config.history_views_max:
-            row.views, row.clicks = row.views / 2, row.clicks / 2
-        self._changed.add(key)
+    @property
+    def _all(self) -> tuple[float, float]:
+        at = self._places[ALL]
+        return float(self._views[at]), float(self._clicks[at])
 
-    def _row(self, key: str) -> VendorRow:
-        row = self._rows.get(key)
-        if row is None:
-            row = self._rows[key] = VendorRow.of(self._table.get(key))
-        return row
+    def _of(self, vendor: str) -> tuple[float, float]:
+        at = self._places.get("v" + vendor)
+        return (0.0, 0.0) if at is None else (float(self._views[at]), float(self._clicks[at]))
+
+    def _places_of(self, keys: list[str]) -> I64:
+        """The place of each key; new ones are given at the end."""
+        at = np.array([self._places.setdefault(key, len(self._places)) for key in keys], np.int64)
+        new = len(self._places) - len(self._cell)
+        if new:
+            self._cell = np.append(self._cell, np.full(new, -1, np.int64))
+            self._views = np.append(self._views, np.zeros(new))
+            self._clicks = np.append(self._clicks, np.zeros(new))
+        return at

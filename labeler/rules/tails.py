@@ -6,27 +6,41 @@ distribution around the population's mean m, with the weight of `weight` observa
 (Skellam 1948). Its tails fall as a power of n, not exponentially: no honest lover of one genre becomes impossible.
 """
 
-from math import exp, lgamma
+from math import exp, lgamma, log
+
+import numba
 
 #: Means are kept this far from 0 and 1, where a beta distribution has no meaning.
 MEAN_EDGE = 1e-6
 
 
+#: A running sum is scaled down above this.
+_LARGE = 1e250
+
+
 def upper_tail(count: int, total: int, mean: float, weight: float) -> float:
     """P(X >= count) of `total` trials."""
-    return _mass(range(count, total + 1), total, mean, weight)
+    return float(_mass(count, total + 1, total, float(mean), float(weight)))
 
 
 def lower_tail(count: int, total: int, mean: float, weight: float) -> float:
     """P(X <= count) of `total` trials."""
-    return _mass(range(min(count, total) + 1), total, mean, weight)
+    return float(_mass(0, min(count, total) + 1, total, float(mean), float(weight)))
 
 
-def _mass(counts: range, total: int, mean: float, weight: float) -> float:
+@numba.njit(cache=True, nogil=True)
+def _mass(first: int, end: int, total: int, mean: float, weight: float) -> float:
+    """P(first <= X < end). The first term by its logarithm, each later one by its ratio to the one before."""
+    if first >= end:
+        return 0.0
     mean = min(max(mean, MEAN_EDGE), 1 - MEAN_EDGE)
     a, b = weight * mean, weight * (1 - mean)
-    fixed = lgamma(total + 1) - lgamma(total + a + b) + lgamma(a + b) - lgamma(a) - lgamma(b)
-    return min(
-        1.0,
-        sum(exp(fixed + lgamma(k + a) - lgamma(k + 1) + lgamma(total - k + b) - lgamma(total - k + 1)) for k in counts),
-    )
+    scale = lgamma(total + 1) - lgamma(total + a + b) + lgamma(a + b) - lgamma(a) - lgamma(b)
+    scale += lgamma(first + a) - lgamma(first + 1) + lgamma(total - first + b) - lgamma(total - first + 1)
+    term, summed = 1.0, 1.0
+    for k in range(first, end - 1):
+        term *= (k + a) * (total - k) / ((k + 1) * (total - k - 1 + b))
+        summed += term
+        if summed > _LARGE:
+            term, summed, scale = term / _LARGE, summed / _LARGE, scale + log(_LARGE)
+    return min(1.0, exp(min(0.0, scale + log(summed))))

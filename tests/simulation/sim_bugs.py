@@ -12,6 +12,7 @@ from sim_shards import ShardNode
 from sim_site import Site
 
 from checkpointer.driver import Driver
+from labeler import activity_pages
 from labeler.fraud import FraudFilter
 from labeler.head import Head
 from labeler.heartbeats import Heartbeats
@@ -218,17 +219,23 @@ def verdict_lost() -> list[Patch]:
     return [patch.object(FraudNode, "say", bad), patch.object(FraudNode, "said", nothing)]
 
 
-@bug("table counts a repeat", "a row does not look at what it has counted already (F2)")
+@bug("table counts a repeat", "what comes again is counted, whatever the pages say was counted already (F2)")
 def counts_a_repeat() -> list[Patch]:
-    add = FraudFilter._add
+    def bad(self: FraudFilter, signal: Any) -> bool:
+        self._counted[signal.input] = max(self._counted[signal.input], signal.end)
+        return True
 
-    def bad(self: FraudFilter, rows: Any, key: str, signal: Any, *rest: Any) -> Any:
-        row = rows[key]
-        row.ends.pop(signal.input, None)
-        rows.changed(key, row)
-        return add(self, rows, key, signal, *rest)
+    return [patch.object(FraudFilter, "_is_new", bad)]
 
-    return [patch.object(FraudFilter, "_add", bad)]
+
+@bug("half a group of pages counts", "pages that a crash cut off from the last of their group are added up (F2)")
+def half_a_group() -> list[Patch]:
+    def bad(pages: Any, first: int) -> Any:
+        while first in pages:
+            yield [{**pages[first], "ends": pages[first]["ends"] or {}}]
+            first += 1
+
+    return [patch.object(activity_pages, "groups_from", bad), patch.object(activity_pages, "PAGE_BYTES_MAX", 300)]
 
 
 @bug("counting reader bound by the head of the line", "clicks are counted only as far as labels have read them (L5)")

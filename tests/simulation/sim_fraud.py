@@ -13,14 +13,14 @@ from sim_network import Process, World
 from sim_scenario import FRAUD, Scenario
 from sim_watch import Watch
 
+from labeler.activity_pages import counts_in
 from labeler.fraud import FraudFilter, Step
-from labeler.fraud_tables import Tables, rows_in
+from labeler.fraud_tables import TABLES, Tables
 from labeler.signals import decode_signal
 from stream.verdicts import encode_verdict, input_name
 
 POLL_MS = 150
 COMMIT_MS = 1500
-NAMES = ("pairs", "sources", "vendors", "progress")
 
 
 class Journal:
@@ -28,8 +28,8 @@ class Journal:
     changelog, and of each by itself."""
 
     def __init__(self) -> None:
-        self.flushed: dict[str, dict[str, Any]] = {name: {} for name in NAMES}
-        self.open: dict[str, list[tuple[str, Any]]] = {name: [] for name in NAMES}
+        self.flushed: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
+        self.open: dict[str, list[tuple[str, Any]]] = {name: [] for name in TABLES}
 
     def flush(self, keep: Callable[[int], int] = lambda length: length) -> None:
         """`keep` of a changelog's unflushed length says how much of it got out."""
@@ -42,7 +42,7 @@ class Journal:
             written.clear()
 
     def tables(self) -> Tables:
-        return Tables(*(JournalledTable(self, name) for name in NAMES))
+        return Tables(*(JournalledTable(self, name) for name in TABLES))
 
 
 class JournalledTable:
@@ -150,5 +150,5 @@ class FraudNode(Process):
         self.journal.flush()
         self.reach("commit")
         signals = self.broker.records(self.config.signals, 0)
-        self.watch.recount.check(step, rows_in(self.filter.tables.pairs), signals)
+        self.watch.recount.check(step, counts_in(self.filter.tables.activity), signals)
         self.filter.commit(step)

@@ -4,14 +4,13 @@ The recount folds the chains of `signals` itself and adds up each (source, vendo
 the filter dies between any two writes; its counts must be these, neither more nor fewer.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sim_scenario import FRAUD
 from sim_violation import Violation
 
 from labeler.fraud import Step
-from labeler.fraud_tables import Row, pair_of
 from labeler.signals import decode_signal
 from stream.record import Record
 from stream.verdicts import Verdict, Watermark, decode_verdict
@@ -53,18 +52,13 @@ class Recount:
 
     # --- counts ---
 
-    def check(self, step: Step, pairs: Iterable[tuple[str, Any]], signals: list[Record]) -> None:
+    def check(self, step: Step, counted: Mapping[tuple[str, str, int], list[int]], signals: list[Record]) -> None:
         """The fold position is about to be written: everything below it is counted once, and said."""
         if self.decided:
             raise Violation("F2", f"verdict {next(iter(self.decided))} counts as said, and does not stand in the log")
         self._count(signals[: step.next_offset])
         oldest = step.settled - FRAUD.span
-        there: dict[tuple[str, str, int], list[int]] = {}
-        for key, value in pairs:
-            source, vendor = pair_of(key)
-            for number, cell in Row.of(value).cells.items():
-                if number >= oldest:
-                    there[source, vendor, number] = [cell.views, cell.clicks]
+        there = {key: counts[:2] for key, counts in counted.items() if key[2] >= oldest}
         expected = {k: v for k, v in self.counts.items() if k[2] >= oldest and k[0]}
         self._compare(there, expected)
 

@@ -1,0 +1,187 @@
+"""What every source did to every vendor within the last windows of event time, in columns.
+
+A *cell* of event time holds lists of counted rows, appended as they come and added up when the cell is first asked for
+after that. Windows are sums over the cells that make them up: nothing runs along that could drift.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from labeler.pair_index import Pairs, joined
+
+I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+#: Pairs that no cell names any more are forgotten once they are more than so many, and more than the others.
+IDLE_PAIRS_MIN = 4_096
+
+#: Counted rows as they are kept between restarts: one a (source, vendor, cell) and signal, in the order of counting.
+ROW_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("vendor", pa.string(), nullable=False),
+        pa.field("cell", pa.int64(), nullable=False),
+        pa.field("views", pa.int64(), nullable=False),
+        pa.field("clicks", pa.int64(), nullable=False),
+        pa.field("gaps_fast", pa.int64(), nullable=False),
+        pa.field("click_ts_ms", pa.int64(), nullable=False),  # of the last click; 0 = none
+        pa.field("rejected", pa.bool_(), nullable=False),  # a verdict covers the pair in this cell; counts nothing
+    ]
+)
+
+
+class Counted(NamedTuple):
+    """Counts of pairs, each int64 (n,): the pair, its views, its clicks, and its clicks right after another one."""
+
+    pair: I64
+    views: I64
+    clicks: I64
+    gaps_fast: I64
+
+
+class Sums(NamedTuple):
+    """Sums over a window, by number of a pair (or of a source), each int64 (pairs,)."""
+
+    views: I64
+    clicks: I64
+    gaps_fast: I64
+
+
+class Activity:
+    """Cells by number (event time // cell_ms), with the pairs that verdicts cover in each."""
+
+    def __init__(self, gap_fast_ms: int) -> None:
+        self.pairs = Pairs()
+        self._gap_fast_ms = gap_fast_ms
+        self._cells: dict[int, list[Counted]] = {}
+        self._rejected: dict[int, list[I64]] = {}
+
+    @property
+    def numbers(self) -> list[int]:
+        """The cells in which anything was counted, rising."""
+        return sorted(self._cells)
+
+    def add(self, pair: I64, cell: I64, views: I64, clicks: I64, gaps_fast: I64) -> None:
+        """Count rows; all int64 (n,)."""
+        for number, at in by_cell(cell):
+            self._cells.setdefault(number, []).append(Counted(pair[at], views[at], clicks[at], gaps_fast[at]))
+
+    def close_gaps(self, pair: I64, clicks: I64, first_ts_ms: I64, last_ts_ms: I64) -> I64:
+        """Rows in the order of counting: 1 where its first click follows the pair's last one within `gap_fast_ms`, and
+        remembers the last ones. int64 (n,)."""
+        near = np.zeros(len(pair), np.int64)
+        _close_gaps(self.pairs.click_ts_ms, pair, clicks, first_ts_ms, last_ts_ms, self._gap_fast_ms, near)
+        return near
+
+    def reject(self, pairs: I64, first: int, last: int) -> None:
+        """A verdict covers these pairs in all cells from `first` to `last`."""
+        for number in range(first, last + 1):
+            self._rejected.setdefault(number, []).append(pairs)
+
+    def load(self, rows: pa.RecordBatch) -> None:
+        """Rows of ROW_SCHEMA, as an earlier filter counted them."""
+        pair = self.pairs.of(rows.column("source"), rows.column("vendor"))
+        cell, views, clicks, fast, ts = (rows.column(i).to_numpy() for i in range(2, 7))
+        rejected = rows.column("rejected").to_numpy(zero_copy_only=False)
+        np.maximum.at(self.pairs.click_ts_ms, pair, ts)
+        counted = ~rejected
+        self.add(pair[counted], cell[counted], views[counted], clicks[counted], fast[counted])
+        for number, at in by_cell(cell[rejected]):
+            self._rejected.setdefault(number, []).append(pair[rejected][at])
+
+    def touched(self, number: int) -> I64:
+        """The pairs counted in a cell, rising."""
+        return self._cell(number).pair
+
+    def window(self, last: int, span: int) -> Sums:
+        """Of every pair, over the `span` cells that end with `last`."""
+        sums = Sums(*(np.zeros(len(self.pairs), np.int64) for _ in Sums._fields))
+        for number in range(last - span + 1, last + 1):
+            if number in self._cells:
+                _add_up(*sums, *self._cell(number))
+        return sums
+
+    def honest(self, number: int) -> Counted:
+        """What was counted in a cell, without the pairs that a verdict covers there."""
+        cell = self._cell(number)
+        rejected = self._rejected.get(number)
+        if not rejected:
+            return cell
+        kept = ~np.isin(cell.pair, joined(rejected))
+        return Counted(*(column[kept] for column in cell))
+
+    def forget(self, before: int) -> None:
+        """Drop the cells below `before`."""
+        for number in [n for n in self._cells if n < before]:
+            del self._cells[number]
+        for number in [n for n in self._rejected if n < before]:
+            del self._rejected[number]
+
+    def renumber(self) -> I64 | None:
+        """Forget pairs that stand in no cell, if they are many: the new number of each old pair, or None."""
+        if len(self.pairs) < IDLE_PAIRS_MIN:
+            return None
+        alive = np.zeros(len(self.pairs), np.bool_)
+        for number in self._cells:
+            alive[self._cell(number).pair] = True
+        for rejected in self._rejected.values():
+            alive[joined(rejected)] = True
+        if 2 * int(alive.sum()) > len(alive):
+            return None
+        new = self.pairs.keep(np.flatnonzero(alive))
+        self._cells = {n: [Counted(new[c.pair], *c[1:]) for c in (self._cell(n),)] for n in self._cells}
+        self._rejected = {n: [new[joined(pairs)]] for n, pairs in self._rejected.items()}
+        return new
+
+    def _cell(self, number: int) -> Counted:
+        """One cell, added up: each pair once, rising."""
+        parts = self._cells.get(number)
+        if not parts:
+            none = np.zeros(0, np.int64)
+            return Counted(none, none, none, none)
+        if len(parts) > 1 or not _rises(parts[0].pair):
+            pair, inverse = np.unique(joined([part.pair for part in parts]), return_inverse=True)
+            sums = Counted(pair, *(np.zeros(len(pair), np.int64) for _ in range(3)))
+            _add_up(*sums[1:], inverse, *(joined([part[i] for part in parts]) for i in (1, 2, 3)))
+            parts[:] = [sums]
+        return parts[0]
+
+
+def by_cell(cell: I64) -> list[tuple[int, I64]]:
+    """(cell, the rows that lie in it, in order), cells rising."""
+    if not len(cell):
+        return []
+    order = np.argsort(cell, kind="stable")
+    ordered = cell[order]
+    cuts = np.flatnonzero(np.diff(ordered)) + 1
+    return [(int(cell[at[0]]), at) for at in np.split(order, cuts)]
+
+
+def _rises(numbers: I64) -> bool:
+    return bool((np.diff(numbers) > 0).all())
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_up(to_views: I64, to_clicks: I64, to_fast: I64, place: I64, views: I64, clicks: I64, fast: I64) -> None:
+    for i in range(len(place)):
+        at = place[i]
+        to_views[at] += views[i]
+        to_clicks[at] += clicks[i]
+        to_fast[at] += fast[i]
+
+
+@numba.njit(cache=True, nogil=True)
+def _close_gaps(
+    click_ts_ms: I64, pair: I64, clicks: I64, first_ts_ms: I64, last_ts_ms: I64, gap_ms: int, near: I64
+) -> None:
+    for i in range(len(pair)):
+        if clicks[i] == 0:
+            continue
+        at = pair[i]
+        if 0 <= first_ts_ms[i] - click_ts_ms[at] < gap_ms:
+            near[i] = 1
+        click_ts_ms[at] = max(click_ts_ms[at], last_ts_ms[i])

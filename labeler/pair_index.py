@@ -1,0 +1,179 @@
+"""Dense numbers for what the fraud filter counts: names (sources, vendors) and pairs of them, so that counts are arrays.
+
+Numbers are given in order of first appearance, hold in memory only, and are given anew when most of what they stand for
+is forgotten (`keep`): nothing that is written down names them.
+"""
+
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from stream.keys import hash_strings
+
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
+
+ENTRIES_MIN = 1_024  # a power of two; an index is at most half full
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_SHIFT = np.uint64(32)
+
+
+class KeyNumbers:
+    """64-bit key -> 0, 1, 2, ... in order of first appearance. About 24 bytes a key."""
+
+    def __init__(self) -> None:
+        self._keys = np.zeros(ENTRIES_MIN, np.uint64)
+        self._index = np.full(2 * ENTRIES_MIN, -1, np.int64)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def keys(self) -> U64:
+        """By number, uint64 (len,)."""
+        return self._keys[: self._count]
+
+    def of(self, keys: U64, limit: int = 1 << 62) -> I64:
+        """The number of each key, int64 (n,). New ones are given while there are fewer than `limit`; then it is -1."""
+        self._reserve(min(self._count + len(keys), max(limit, self._count)))
+        numbers = np.empty(len(keys), np.int64)
+        self._count = _number(self._index, self._keys, self._count, limit, keys, numbers)
+        return numbers
+
+    def _reserve(self, entries: int) -> None:
+        size = len(self._keys)
+        if entries <= size:
+            return
+        while size < entries:
+            size *= 2
+        known = self.keys
+        self._keys = np.zeros(size, np.uint64)
+        self._index = np.full(2 * size, -1, np.int64)
+        numbers = np.empty(len(known), np.int64)
+        self._count = _number(self._index, self._keys, 0, size, known, numbers)
+
+
+class Names:
+    """Strings by number. A string is known by its 64-bit hash; two of one hash are one (as everywhere here)."""
+
+    def __init__(self) -> None:
+        self._numbers = KeyNumbers()
+        self._chunks: list[pa.Array] = []
+        self._starts: list[int] = []  # number of each chunk's first string
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def of(self, strings: pa.Array) -> I64:
+        """The number of each string, int64 (n,). New ones are given."""
+        known = len(self)
+        numbers = self._numbers.of(hash_strings(strings))
+        if len(self) > known:
+            new = np.flatnonzero(numbers >= known)
+            _, first = np.unique(numbers[new], return_index=True)
+            self._starts.append(known)
+            self._chunks.append(strings.take(pa.array(new[first])))
+        return numbers
+
+    def number(self, name: str) -> int:
+        return int(self.of(pa.array([name], pa.string()))[0])
+
+    def __getitem__(self, number: int) -> str:
+        chunk = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return str(self._chunks[chunk][number - self._starts[chunk]])
+
+    def take(self, numbers: I64) -> pa.Array:
+        """The strings of these numbers."""
+        if not len(numbers):
+            return pa.array([], pa.string())
+        if len(self._chunks) > 1:
+            self._starts, self._chunks = [0], [pa.concat_arrays(self._chunks)]
+        return self._chunks[0].take(pa.array(numbers))
+
+    def keep(self, numbers: I64) -> None:
+        """Forget all but these; the one at place i becomes i."""
+        kept = self.take(numbers)
+        self.__init__()  # type: ignore[misc]
+        self.of(kept)
+
+
+class Pairs:
+    """Pairs (source, vendor) by number, with the numbers of both and the time of the last click, ms."""
+
+    def __init__(self) -> None:
+        self.sources, self.vendors = Names(), Names()
+        self._numbers = KeyNumbers()
+        self._click_ts_ms = np.zeros(ENTRIES_MIN, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @property
+    def source(self) -> I64:
+        """The source of each pair, int64 (len,)."""
+        return (self._numbers.keys >> _SHIFT).astype(np.int64)
+
+    @property
+    def vendor(self) -> I64:
+        """The vendor of each pair, int64 (len,)."""
+        return (self._numbers.keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+    @property
+    def click_ts_ms(self) -> I64:
+        """Event time of the last click of each pair, int64 (len,), to be changed in place."""
+        return self._click_ts_ms[: len(self)]
+
+    def of(self, source: pa.Array, vendor: pa.Array) -> I64:
+        """The pair of each row, int64 (n,)."""
+        keys = self.sources.of(source).astype(np.uint64) << _SHIFT
+        numbers = self._numbers.of(keys | self.vendors.of(vendor).astype(np.uint64))
+        if len(self) > len(self._click_ts_ms):
+            grown = np.zeros(len(self._numbers._keys), np.int64)
+            grown[: len(self._click_ts_ms)] = self._click_ts_ms
+            self._click_ts_ms = grown
+        return numbers
+
+    def names(self, pair: int) -> tuple[str, str]:
+        return self.sources[int(self.source[pair])], self.vendors[int(self.vendor[pair])]
+
+    def columns(self, pairs: I64) -> tuple[pa.Array, pa.Array]:
+        """Their sources and vendors, as strings."""
+        return self.sources.take(self.source[pairs]), self.vendors.take(self.vendor[pairs])
+
+    def keep(self, pairs: I64) -> I64:
+        """Forget all pairs but these (rising), and names that none of them has. The new number of each old pair, -1
+        where it is forgotten, int64 (old len,)."""
+        source, vendor = self.columns(pairs)
+        clicks = self.click_ts_ms[pairs]
+        renumbered = np.full(len(self), -1, np.int64)
+        renumbered[pairs] = np.arange(len(pairs))
+        self.__init__()  # type: ignore[misc]
+        self.of(source, vendor)
+        self.click_ts_ms[:] = clicks
+        return renumbered
+
+
+@numba.njit(cache=True, nogil=True)
+def _number(index: I64, keys: U64, count: int, limit: int, wanted: U64, numbers: I64) -> int:
+    mask = np.int64(len(index) - 1)
+    for i in range(len(wanted)):
+        key = wanted[i]
+        at = np.int64((key * _GOLDEN) >> _SHIFT) & mask
+        while index[at] >= 0 and keys[index[at]] != key:
+            at = (at + 1) & mask
+        if index[at] < 0 and count < limit:
+            index[at] = count
+            keys[count] = key
+            count += 1
+        numbers[i] = index[at]
+    return count
+
+
+def joined(parts: Sequence[I64]) -> I64:
+    """All of them, int64; empty where there are none."""
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
