@@ -13,10 +13,10 @@ label waits for watermarks `window + grace` after its arrival (L3). So what is j
 Order of one step, and why a crash anywhere loses nothing (F2):
  1. `on_signals` counts and judges, in memory, and writes down the watermarks that it promises.
  2. The caller sends `step.verdicts`, waits until the log holds them, then sends `step.watermarks`.
- 3. `commit(step)`, now or some steps later, writes rows, each with the position it has counted to, then history,
-    settled cells, and the fold position. After a crash the signals since the last commit come again: rows that were
-    already written ignore them, pairs are judged again, verdicts are sent again, and watermarks below the promised
-    ones are not.
+ 3. `commit(step)`, now or some steps later, writes rows, in pages that say how far each input is counted with them,
+    then history, settled cells, and the fold position. After a crash the signals since the last commit come again: what
+    stands in pages already is not counted again, pairs are judged again, verdicts are sent again, and watermarks below
+    the promised ones are not.
 After any exception the filter is dropped and made anew from the tables.
 """
 
@@ -89,7 +89,8 @@ class FraudFilter:
         self._promised: dict[str, int] = dict(tables.progress.get(PROMISED) or {})
         self._said = {name: row.end for name, row in self._inputs.items()}  # E at which the last watermark was given
         self._chains = {name: Chain(row.end) for name, row in self._inputs.items()}
-        self._settled, self._next_offset, first_page = tables.progress.get(COMMITTED) or (0, 0, 0)
+        committed: tuple[int, int, int] = tables.progress.get(COMMITTED) or (0, 0, 0)
+        self._settled, self._next_offset, first_page = committed
         self._saved = True
         self._activity = Activity(config.gap_fast_ms)
         self._pages = ActivityPages(tables.activity)
@@ -100,6 +101,7 @@ class FraudFilter:
             for rows in group.rows:
                 self._activity.load(rows)
             self._counted |= {name: max(end, self._counted.get(name, -1)) for name, end in group.ends.items()}
+        self._activity.forget(self._settled - 2 * config.span)
         self._pending: dict[int, list[I64]] = {}  # cell -> pairs to judge when it settles
         self._aging: set[int] = set()  # settled cells, to enter history a window later
         for number in self._activity.numbers:
@@ -288,8 +290,8 @@ class FraudFilter:
             self._aging.remove(number)
             honest = self._activity.honest(number)
             vendor = pairs.vendor[honest.pair]
-            views = np.bincount(vendor, weights=honest.views, minlength=len(pairs.vendors))
-            clicks = np.bincount(vendor, weights=honest.clicks, minlength=len(pairs.vendors))
+            views = np.bincount(vendor, weights=honest.views, minlength=len(pairs.vendors)).astype(np.float64)
+            clicks = np.bincount(vendor, weights=honest.clicks, minlength=len(pairs.vendors)).astype(np.float64)
             seen = np.unique(vendor)
             self._history.add(number, pairs.vendors.take(seen).to_pylist(), views[seen], clicks[seen])
 

@@ -1,4 +1,4 @@
-"""Dense numbers for what the fraud filter counts: names (sources, vendors) and pairs of them, so that counts are arrays.
+"""Dense numbers for what the fraud filter counts, names (sources, vendors) and pairs of them: so counts are arrays.
 
 Numbers are given in order of first appearance, hold in memory only, and are given anew when most of what they stand for
 is forgotten (`keep`): nothing that is written down names them.
