@@ -89,10 +89,11 @@ def groups_from(pages: Mapping[int, Json], first: int) -> Iterator[list[Json]]:
             group = []
 
 
-def counts_in(table: Table, first: int = 0) -> dict[tuple[str, str, int], list[int]]:
-    """(source, vendor, cell) -> [views, clicks, gaps_fast, rejected] as the table has them, from page `first` on."""
+def counts_in(table: Table) -> dict[tuple[str, str, int], list[int]]:
+    """(source, vendor, cell) -> [views, clicks, gaps_fast, rejected] as the table has them, from its first page on."""
     found: dict[tuple[str, str, int], list[int]] = {}
-    for group in groups_from({int(key): value for key, value in table.items()}, first):
+    pages = {int(key): value for key, value in table.items()}
+    for group in groups_from(pages, min(pages, default=0)):
         for page in group:
             for row in _decode(page["rows"]).to_pylist():
                 counts = found.setdefault((row["source"], row["vendor"], row["cell"]), [0, 0, 0, 0])
