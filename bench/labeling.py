@@ -11,6 +11,7 @@ from /proc: all its threads, the Kafka client included, the broker and the writi
 Both readers run: the joining and delayed ones, and the counting ones, which read every record a second time and write
 `signals`. No fraud filter runs, so labels do not wait for verdicts (`await_verdicts` = false): waiting costs no CPU.
 The log's events arrive at `--rate` a second, so buckets and batches are those of a site as busy as that.
+Takes about two minutes and 1.5 GB.
 """
 
 import argparse

@@ -228,7 +228,13 @@ def counts_a_repeat() -> list[Patch]:
     return [patch.object(FraudFilter, "_is_new", bad)]
 
 
-@bug("half a group of pages counts", "pages that a crash cut off from the last of their group are added up (F2)")
+@bug(
+    "half a group of pages counts",
+    "pages that a crash cut off from the last of their group are added up (F2)",
+    seed=2,
+    first=2,
+    step=4,
+)
 def half_a_group() -> list[Patch]:
     def bad(pages: Any, first: int) -> Any:
         while first in pages:

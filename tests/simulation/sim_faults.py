@@ -42,6 +42,8 @@ class Fault:
 TRAPS_A_SEED = 3
 #: In every fourth seed a learner sleeps for longer than its lease, and keeps its partitions.
 EXPULSION = 1
+#: In others the fraud filter dies while its rows are on their way to the changelogs.
+CUT_SHORT = 2
 
 
 def plan(seed: int, count: int, span_ms: int, fraud: bool, mixed: bool) -> list[Fault]:
@@ -75,6 +77,9 @@ def plan(seed: int, count: int, span_ms: int, fraud: bool, mixed: bool) -> list[
         at = rng.randrange(span_ms // 6, span_ms * 2 // 3)
         for_ms = rng.randrange(6000, 9000)
         faults.append(Fault(at, "sleep", "learner", 0, for_ms, 0, "pulled", rng.choice((1, 2, 3)), True))
+    if fraud and seed % 4 == CUT_SHORT:
+        at = rng.randrange(span_ms // 2)
+        faults.append(Fault(at, "crash", "fraud filter", 0, 500, 0, "rows", rng.choice((1, 2, 3))))
     if mixed:  # writers of different ranges must follow each other while appends of the one before are under way
         for _ in range(6):
             kind = rng.choice(("sleep", "partition", "restart", "lost ack"))

@@ -21,6 +21,7 @@ from stream.verdicts import encode_verdict, input_name
 
 POLL_MS = 150
 COMMIT_MS = 1500
+FLUSH_MS = 100  # rows on their way to the changelogs
 
 
 class Journal:
@@ -111,7 +112,6 @@ class FraudNode(Process):
         self.steps += 1
         self.watch.recount.decides(step, self.steps)
         self.journal.flush()  # promises are out before anything is said
-        self.reach("rows")
         self.say(step)
 
     def say(self, step: Step) -> None:
@@ -142,13 +142,19 @@ class FraudNode(Process):
 
     def said(self, step: Step) -> None:
         """The log holds it all. Every so often, rows, and when they are out, the fold position."""
-        self.busy = False
         if self.world.time.now_ms - self.committed_ms < COMMIT_MS:
+            self.busy = False
             return
         self.committed_ms = self.world.time.now_ms
         self.filter.save()
+        generation = self.generation
+        self.after(FLUSH_MS * self.world.rng.random(), lambda: self.generation == generation and self.commit(step))
+        self.reach("rows")  # a crash before the flush may cut a group of pages short
+
+    def commit(self, step: Step) -> None:
         self.journal.flush()
         self.reach("commit")
         signals = self.broker.records(self.config.signals, 0)
         self.watch.recount.check(step, counts_in(self.filter.tables.activity), signals)
         self.filter.commit(step)
+        self.busy = False
