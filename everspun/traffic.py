@@ -5,6 +5,7 @@ topics, so that a benchmark can hold the pipeline's answers against it.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,12 @@ class TrafficConfig:
     start_ms: int = field(default=1_700_000_000_000, metadata={"help": "time of the first impression, ms"})
     views_max: int = field(default=8, metadata={"help": "most impressions of one page view"})
     zipf: float = field(default=1.05, metadata={"help": "exponent of popularity and activity"})
+    session_views: float = field(
+        default=1.0, metadata={"help": "mean page views of a visit, heavy-tailed; 1 = each page view by itself"}
+    )
+    focus: float = field(default=0.0, metadata={"help": "share of visits that look at one vendor only"})
+    shared: float = field(default=0.0, metadata={"help": "share of people behind addresses of 2 to 50 people"})
+    sale_day: int = field(default=-1, metadata={"help": "day with 5 times the traffic; -1 = none"})
     attacks: bool = field(default=True, metadata={"help": "plant one attack of each direction"})
     seed: int = field(default=1, metadata={"help": "everything is a function of it"})
 
@@ -55,22 +62,26 @@ def simulate(config: TrafficConfig) -> Traffic:
     views = rng.integers(1, config.views_max + 1, count)
     view_of = np.repeat(np.arange(count), views)[:count]
     view_count = int(view_of[-1]) + 1
-    view_ts = _times(rng, view_count, config)
-    view_user = _zipf(rng, config.users, config.zipf, view_count)
-    ts, users = view_ts[view_of], view_user[view_of]
+    if config.session_views > 1:
+        visits = _visits(rng, config, view_count)
+    else:
+        visits = Visits(_times(rng, view_count, config), _zipf(rng, config.users, config.zipf, view_count), None)
+    ts, users = visits.ts_ms[view_of], visits.user[view_of]
     items = _zipf(rng, config.items, config.zipf, count)
     vendor_of = rng.integers(config.vendors, size=config.items)
+    if visits.number is not None:
+        items = _focused(rng, config, items, visits.number[view_of], vendor_of)
     probability = _click_probability(rng, config, users, items)
     clicked = np.flatnonzero(rng.random(count) < probability)
     click_ts = ts[clicked] + click_delays_ms(count, config.seed)[clicked]
     order = np.argsort(click_ts, kind="stable")
-    names = [f"user-{u}" for u in users.tolist()]
+    names = _names(config, users)
     history = History(
         name=f"simulated shop, seed {config.seed}",
         note=f"simulated: {count:,} impressions, {config.users:,} people, {config.items:,} items, seed {config.seed}",
         ts_ms=ts,
         ids=[f"e{i}" for i in range(count)],
-        sessions=sessions_of(names, ts),
+        sessions=sessions_of([f"user-{u}" for u in users.tolist()], ts),
         sources=names,
         vendors=[f"vendor-{v}" for v in vendor_of[items].tolist()],
         items=[f"item-{i}" for i in items.tolist()],
@@ -83,9 +94,68 @@ def simulate(config: TrafficConfig) -> Traffic:
     return Traffic(attacks.plant(history, config.seed) if config.attacks else history, probability)
 
 
+class Visits(NamedTuple):
+    """Page views in order of time, each (n,): when, by whom, and in which visit (None: each by itself)."""
+
+    ts_ms: npt.NDArray[np.int64]
+    user: npt.NDArray[np.int64]
+    number: npt.NDArray[np.int64] | None
+
+
+def _visits(rng: np.random.Generator, config: TrafficConfig, count: int) -> Visits:
+    """Visits whose lengths are Pareto (a few last for hours), with page views half a minute apart (log-normal)."""
+    lengths = np.ceil((config.session_views - 1) * rng.pareto(2.0, count) + rng.random(count)).astype(np.int64)
+    visit_of = np.repeat(np.arange(count), np.clip(lengths, 1, 200))[:count]
+    begins = _times(rng, count, config)
+    rng.shuffle(begins)
+    gaps = (30_000 * np.exp(rng.normal(0, 1, count))).astype(np.int64)
+    first = np.append(True, np.diff(visit_of) > 0)
+    since = np.cumsum(gaps)
+    ts_ms = begins[visit_of] + since - since[np.maximum.accumulate(np.where(first, np.arange(count), 0))]
+    users = _zipf(rng, config.users, config.zipf, count)[visit_of]
+    order = np.argsort(ts_ms, kind="stable")
+    return Visits(ts_ms[order], users[order], visit_of[order])
+
+
+def _focused(
+    rng: np.random.Generator,
+    config: TrafficConfig,
+    items: npt.NDArray[np.int64],
+    visit: npt.NDArray[np.int64],
+    vendor_of: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """The items looked at; in some visits all are of the vendor of one item drawn by popularity."""
+    visits = int(visit.max()) + 1
+    target = vendor_of[_zipf(rng, config.items, config.zipf, visits)]
+    focused = (rng.random(visits) < config.focus)[visit]
+    order = np.argsort(vendor_of, kind="stable")
+    begins = np.searchsorted(vendor_of[order], np.arange(config.vendors + 1))
+    wanted = target[visit]
+    place = begins[wanted] + (rng.random(len(items)) * (begins[wanted + 1] - begins[wanted])).astype(np.int64)
+    return np.where(focused, order[place], items).astype(np.int64)
+
+
+def _names(config: TrafficConfig, users: npt.NDArray[np.int64]) -> list[str]:
+    """What the site sees of each person: a user, or the address that up to 50 people share."""
+    if not config.shared:
+        return [f"user-{u}" for u in users.tolist()]
+    rng = np.random.default_rng([config.seed, 50])
+    behind = np.flatnonzero(rng.random(config.users) < config.shared)
+    sizes = np.exp(rng.uniform(np.log(2), np.log(51), len(behind))).astype(np.int64)
+    address = np.full(config.users, -1, np.int64)
+    address[behind] = np.repeat(np.arange(len(behind)), sizes)[: len(behind)]
+    return [
+        f"user-{u}" if a < 0 else f"address-{a}" for u, a in zip(users.tolist(), address[users].tolist(), strict=True)
+    ]
+
+
 def _times(rng: np.random.Generator, count: int, config: TrafficConfig) -> npt.NDArray[np.int64]:
     """Rising times over the span, twice as dense at the day's peak as on average and rare at its low."""
     uniform = np.sort(rng.random(count)) * config.days
+    if config.sale_day >= 0:
+        edges = np.arange(int(np.ceil(config.days)) + 1.0)
+        busy = np.where(edges[:-1] == config.sale_day, 5.0, 1.0)
+        uniform = np.interp(uniform / config.days * busy.sum(), np.append(0, np.cumsum(busy)), edges)
     phase = uniform - np.sin(2 * np.pi * uniform) / (2 * np.pi) * 0.9
     return (config.start_ms + np.sort(phase) * DAY_MS).astype(np.int64)
 
