@@ -52,8 +52,8 @@ class Watch:
         return _beyond(self.ends, mark)
 
     def at(self, ends: Mapping[str, int]) -> bool:
-        """Whether every chain stands exactly there on every shard."""
-        return self.ends == dict(ends)
+        """Whether each of these chains stands exactly there on every shard."""
+        return ends.items() <= self.ends.items()
 
     def beyond_at(self, mark: Mapping[str, int], since: float) -> float | None:
         """When, at or after `since`, every chain on every shard was first seen at or beyond its mark."""

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from stream.moment import parse_ms
+
 
 def _option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
@@ -26,7 +28,9 @@ class CheckpointerConfig:
     event_interval_ms: int = _option(
         0, "event time between cuts, ms; 0 = not by event time. Barriers always count (E3)"
     )
-    begin: str = _option("beginning", "where a new model starts in impressions: 'beginning' or 'end' (S5)")
+    begin: str = _option(
+        "beginning", "where a new model starts: 'beginning', 'end', or a time in UTC such as 2026-11-01T13:30 (S5)"
+    )
     keep: int = _option(5, "checkpoints kept beside the head, what is served, and their parents")
     keep_rejected: int = _option(2, "rejected checkpoints kept, to be looked at")
     hold_lease_ms: int = _option(
@@ -55,12 +59,33 @@ class CheckpointerConfig:
         if not self.root:
             raise ValueError("root = '': allowed is a directory or an fsspec URL")
         if self.begin not in ("beginning", "end"):
-            raise ValueError(f"begin = {self.begin!r}: allowed is 'beginning' or 'end'")
+            try:
+                parse_ms(self.begin)
+            except ValueError as error:
+                raise ValueError(
+                    f"begin = {self.begin!r}: allowed is 'beginning', 'end', or a time ({error})"
+                ) from None
         if not 0 <= self.prediction_mean_min < self.prediction_mean_max <= 1:
             raise ValueError(
                 f"prediction_mean_min = {self.prediction_mean_min}, prediction_mean_max = {self.prediction_mean_max}: "
                 "allowed is 0 <= min < max <= 1"
             )
+
+
+@dataclass(frozen=True)
+class ArchiveConfig:
+    """The archive of `examples`: Parquet files by event hour, from which a model can be trained after retention."""
+
+    root: str = _option("var/archive", "directory or fsspec URL of the archive")
+    read: bool = _option(False, "learn from the archive what the broker no longer holds")
+    file_bytes_max: int = _option(33_554_432, "a file ends at so many bytes of records, before Parquet compresses them")
+    file_age_max_ms: int = _option(300_000, "a file ends this long after its first record came, ms of wall time")
+    poll_records_max: int = _option(64, "records taken by one poll")
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "file_bytes_max", "file_age_max_ms", "poll_records_max")
+        if not self.root:
+            raise ValueError("root = '': allowed is a directory or an fsspec URL")
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,19 @@ class CheckpointerMetrics(RoleMetrics):
         self.evaluations = self.counter("everspun_evaluations_read_total", "records of evaluations read", "outcome")
 
 
+class ArchiverMetrics(RoleMetrics):
+    """Rows are rows of examples; its data time is the arrival reached by what is in files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files = self.counter("everspun_archive_files_total", "files written")
+        self.bytes = self.counter("everspun_archive_bytes_total", "bytes of records in files, before compression")
+        self.waiting = self.gauge("everspun_archive_waiting", "records read and not yet in a file")
+        self.lag = self.gauge("everspun_archive_lag", "records of examples not read yet")
+        self.repeats = self.counter("everspun_archive_repeats_total", "records that extend no chain, not kept (C2)")
+        self.lost = self.counter("everspun_archive_lost_total", "records that retention took first: an alarm")
+
+
 class ReplicaMetrics(RoleMetrics):
     """Rows are rows of requests; its data time is the newest event time that the served checkpoint learned."""
 

@@ -18,6 +18,7 @@ from checkpointer.gates import Findings
 from checkpointer.launcher import CleanProcess
 from checkpointer.manifest import Definition
 from checkpointer.metrics import CheckpointerMetrics
+from checkpointer.span import find_spans, vector_at
 from checkpointer.store import open_store
 from learners.model import Model
 from paramserver.ports import ClockPort, ShardPort
@@ -25,6 +26,7 @@ from stream.chain import LABEL, begin_vector
 from stream.config import StreamConfig
 from stream.log import Log, LogError, OffsetOutOfRange, Reader, Writer
 from stream.metrics import start_metrics
+from stream.moment import parse_ms
 from stream.record import Partition, position
 
 T = TypeVar("T")
@@ -95,11 +97,15 @@ class Surroundings:
         verdicts = Partition(self.stream.verdicts, 0)
         reader = self.log.reader()
         try:
-            ask = reader.beginning_offsets if self.config.begin == "beginning" else reader.end_offsets
+            ask = reader.end_offsets if self.config.begin == "end" else reader.beginning_offsets
             offsets = ask([*partitions, verdicts])
+            first = {p.partition: position(offsets[p]) for p in partitions}
+            if self.config.begin in ("beginning", "end"):
+                return begin_vector(first, position(offsets[verdicts]))
+            spans = find_spans(reader, self.stream, parse_ms(self.config.begin), lambda: self.sleep_ms(0))
+            return vector_at(spans, first)
         finally:
             reader.close()
-        return begin_vector({p.partition: position(offsets[p]) for p in partitions}, position(offsets[verdicts]))
 
     # --- checkpoints ---
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from checkpointer.config import CheckpointerConfig, ServingConfig
+from checkpointer.config import ArchiveConfig, CheckpointerConfig, ServingConfig
 from labeler.config import LabelerConfig
 from labeler.fraud_config import FraudConfig
 from learners.config import LearnerConfig, ModelConfig
@@ -31,6 +31,7 @@ class RunConfig:
     shards: int = field(default=2, metadata={"help": "parameter server shards"})
     learners: int = field(default=2, metadata={"help": "learner processes"})
     replicas: int = field(default=1, metadata={"help": "serving replicas"})
+    archivers: int = field(default=0, metadata={"help": "1 = keep all examples in the archive; see [archive]"})
     restart_limit: int = field(
         default=20, metadata={"help": "restarts of one process within a minute before the run stops with its log"}
     )
@@ -39,9 +40,11 @@ class RunConfig:
         for name in ("labelers", "shards", "learners"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: at least 1")
-        for name in ("fraud", "replicas", "restart_limit"):
+        for name in ("fraud", "replicas", "restart_limit", "archivers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: at least 0")
+        if self.archivers > 1:
+            raise ValueError(f"archivers = {self.archivers}: allowed are 0 and 1; one reads all partitions")
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class Config:
     paramserver: ParamServerConfig = field(default_factory=ParamServerConfig)
     learners: LearnerConfig = field(default_factory=LearnerConfig)
     checkpointer: CheckpointerConfig = field(default_factory=CheckpointerConfig)
+    archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)

@@ -27,7 +27,7 @@ LAUNCHER = "EVERSPUN_LAUNCHER"
 _PR_SET_PDEATHSIG = 1
 
 #: Roles in the order in which they are started; they are stopped in the opposite order of the data: readers last.
-ROLES = ("shard", "checkpointer", "fraud", "labeler", "learner", "replica")
+ROLES = ("shard", "checkpointer", "fraud", "labeler", "learner", "archiver", "replica")
 
 
 #: Roles whose processes may be started and stopped while the rest goes on.
@@ -80,6 +80,7 @@ class Launcher:
             "fraud": run.fraud,
             "labeler": run.labelers,
             "learner": run.learners,
+            "archiver": run.archivers,
             "replica": run.replicas,
         }
         return configured | ordered_scale(self.dir)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from everspun.config import Config
 from stream.kafka import KafkaLog
+from stream.log import Log
 
 if TYPE_CHECKING:
     from paramserver.service import Restored
@@ -91,8 +92,33 @@ def learner(config: Config, index: int, stop: threading.Event) -> None:
     from learners import worker
 
     worker.run(
-        config.stream, config.model, config.learners, config.paramserver, config.run.shards, config.run.dir, index, stop
+        config.stream,
+        config.model,
+        config.learners,
+        config.paramserver,
+        config.run.shards,
+        config.run.dir,
+        index,
+        stop,
+        examples_log(config),
     )
+
+
+def examples_log(config: Config) -> Log:
+    """The log, of which `examples` goes on into the archive where the config says so."""
+    if not config.archive.read:
+        return KafkaLog(config.stream)
+    from checkpointer.archive import Archive
+    from checkpointer.archived_log import ArchivedLog
+    from checkpointer.store import open_store
+
+    return ArchivedLog(KafkaLog(config.stream), Archive(open_store(config.archive.root)), config.stream.examples)
+
+
+def archiver(config: Config, index: int, stop: threading.Event) -> None:
+    from checkpointer import archiver
+
+    archiver.run(config.stream, config.archive, KafkaLog(config.stream), config.run.dir, index, stop)
 
 
 def checkpointer(config: Config, index: int, stop: threading.Event) -> None:
@@ -111,7 +137,7 @@ def checkpointer(config: Config, index: int, stop: threading.Event) -> None:
             config.stream,
             shards,
             clock,
-            KafkaLog(config.stream),
+            examples_log(config),
             stop,
             run_dir=config.run.dir,
             index=index,
@@ -124,5 +150,6 @@ ROLES: dict[str, Role] = {
     "fraud": fraud,
     "labeler": labeler,
     "learner": learner,
+    "archiver": archiver,
     "replica": replica,
 }

@@ -5,6 +5,8 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from stream.moment import parse_ms
+
 KINDS = ("lr", "fm", "mlp", "dlrm", "dcn", "count")
 NETWORK_KINDS = ("mlp", "dlrm", "dcn")
 #: Stands in the kind of a user's own torch module, `package.module:Class`.
@@ -171,6 +173,9 @@ class LearnerConfig:
     retry_ms: int = _option(50, "before an unanswered call is made again, ms; a refused one waits ten times that")
     gap_retries_max: int = _option(20, "a gap answered this often is no reordering: ask every shard again (S2)")
     drain_ms: int = _option(10_000, "how long a stopping learner finishes what it has started, ms")
+    until: str = _option(
+        "", "learn what arrived before this time in UTC, and no more (see `everspun retrain`); '' = all"
+    )
     slices: tuple[str, ...] = _option((), "columns by whose values the progressive loss is also summed, such as vendor")
     slices_max: int = _option(64, "values of one slice in one evaluation; the largest are kept, the rest is 'other'")
     versions_max: int = _option(4_096, "model versions remembered, to tell which predictions count as served (E2)")
@@ -192,4 +197,6 @@ class LearnerConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
         if self.torch_threads < 0:
             raise ValueError(f"torch_threads = {self.torch_threads}: allowed is 0 (the cores given) or more")
+        if self.until:
+            parse_ms(self.until)
         _one_of(self, "device", DEVICES)

@@ -16,9 +16,11 @@ from learners.config import LearnerConfig
 from learners.events import Batch
 from learners.metrics import LearnerMetrics
 from learners.progressive import Published
+from stream.chain import LABEL, kind_of
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
 from stream.log import Log, OffsetOutOfRange, Reader, Unavailable
+from stream.moment import parse_ms
 from stream.record import Partition, Record
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,8 @@ class ExamplesReader:
         self._orders: deque[do.Seek | do.Pause | do.Resume] = deque()
         self._seeks: dict[Partition, int] = {}  # of the assigned partitions that were sought
         self._assigned: set[Partition] = set()
+        self._until_ms = parse_ms(config.until) if config.until else None
+        self._ended: set[Partition] = set()  # read up to `until`: paused for good
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="examples", daemon=True)
 
@@ -89,6 +93,7 @@ class ExamplesReader:
 
     def _on_revoked(self, partitions: list[Partition]) -> None:
         self._assigned -= set(partitions)
+        self._ended -= set(partitions)
         for partition in partitions:
             self._seeks.pop(partition, None)
         self._give(events.Revoked([p.partition for p in partitions]))
@@ -120,9 +125,22 @@ class ExamplesReader:
         for partition, records in fetched.items():
             if (number := self._seeks.get(partition)) is not None:
                 batches = [b for b in map(self._read, [partition] * len(records), records) if b is not None]
+                if self._until_ms is not None:
+                    batches = self._before(self._until_ms, partition, batches)
                 self._give(events.Records(number, partition.partition, batches))
         if not fetched and not self._orders:
             self._give(events.Idle())
+
+    def _before(self, until_ms: int, partition: Partition, batches: list[Batch]) -> list[Batch]:
+        """The batches up to the first of labels whose arrivals reach `until_ms`; behind it nothing is read."""
+        if partition in self._ended:
+            return []
+        for at, batch in enumerate(batches):
+            if kind_of(batch.chain) == LABEL and batch.time_ms >= until_ms:
+                self._ended.add(partition)
+                self._reader.pause([partition])
+                return batches[:at]
+        return batches
 
     def _read(self, partition: Partition, record: Record) -> Batch | None:
         """A record whose headers say nothing extends no chain (C2); were it part of one, the next would dangle."""
@@ -140,8 +158,12 @@ class ExamplesReader:
         if isinstance(order, do.Pause):
             self._reader.pause([partition])
         elif isinstance(order, do.Resume):
-            self._reader.resume([partition])
+            if partition not in self._ended:
+                self._reader.resume([partition])
         else:
+            if partition in self._ended:
+                self._ended.discard(partition)
+                self._reader.resume([partition])
             record = order.record
             if record is None:
                 record = self._reader.beginning_offsets([partition])[partition]

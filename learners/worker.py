@@ -38,7 +38,7 @@ from stream.log import Log, SendFailed, Unavailable, Writer
 from stream.metrics import start_metrics
 from stream.record import Partition
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 LOOK_EVERY_MS = 250
 FLUSH_MS = 5_000
@@ -57,8 +57,10 @@ def run(
     run_dir: str,
     index: int,
     stop: threading.Event,
+    log: Log | None = None,
 ) -> None:
-    """Learn until told to stop, then drain. Raises Stopped when it cannot go on, and what ended a thread."""
+    """Learn until told to stop, then drain; from `log`, or the brokers of `stream`. Raises Stopped when it cannot go
+    on, and what ended a thread."""
     definition = make_model(model, prepare_torch(config) if model.is_network else "cpu")
     definition.encoder.check_declared(stream.features)
     metrics = LearnerMetrics()
@@ -68,7 +70,8 @@ def run(
         stack.callback(clock.close)
         for port in ports.values():
             stack.callback(port.close)
-        Worker(stream, definition, config, ports, clock, KafkaLog(stream), metrics, f"learner-{index}").run(stop)
+        log = log or KafkaLog(stream)
+        Worker(stream, definition, config, ports, clock, log, metrics, f"learner-{index}").run(stop)
 
 
 def prepare_torch(config: LearnerConfig) -> str:
@@ -158,12 +161,12 @@ class Worker:
                 self._perform(instruction)
             self._measure(event)
             if isinstance(event, events.Refused):
-                log.warning("refused, and asked again: %s", event.reason)
+                _log.warning("refused, and asked again: %s", event.reason)
             if now_ms >= look_at_ms:
                 look_at_ms = now_ms + LOOK_EVERY_MS
                 self._metrics.look(self.pacer)
             if drain_until_ms is not None and now_ms > drain_until_ms:
-                log.warning("stopped with %d batches under way: they are read again", len(self.pacer.flights))
+                _log.warning("stopped with %d batches under way: they are read again", len(self.pacer.flights))
                 return False
 
     def _next(self, now_ms: int) -> Any:
@@ -240,7 +243,7 @@ class Worker:
         computed = gradient.compute(self._model, piece, pulled, dense)
         if computed.reason:
             self._metrics.unusable.inc()
-            log.error("%s [%d, %d) is pushed empty: %s", it.batch.chain, it.start, it.end, computed.reason)
+            _log.error("%s [%d, %d) is pushed empty: %s", it.batch.chain, it.start, it.end, computed.reason)
         return Result(computed, gradient.contents(computed, slot_map), self._evaluation(it, computed))
 
     def _prepared_now(self, batch: Batch) -> Prepared:
@@ -294,7 +297,7 @@ class Worker:
             self._writer.append(partition, value, key, timestamp_ms=time.time_ns() // 1_000_000)
         except (SendFailed, Unavailable) as error:
             self._metrics.unsent.inc()
-            log.warning("an evaluation was not sent: %s", error)
+            _log.warning("an evaluation was not sent: %s", error)
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
@@ -306,7 +309,7 @@ class Worker:
             self._writer.flush(FLUSH_MS)
         except SendFailed as error:
             self._metrics.unsent.inc()
-            log.warning("the last evaluations may not have been sent: %s", error)
+            _log.warning("the last evaluations may not have been sent: %s", error)
         self._writer.close()
 
 

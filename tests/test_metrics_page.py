@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from checkpointer.metrics import CheckpointerMetrics, ReplicaMetrics
+from checkpointer.metrics import ArchiverMetrics, CheckpointerMetrics, ReplicaMetrics
 from labeler.metrics import FraudMetrics, LabelerMetrics
 from learners.metrics import LearnerMetrics
 from paramserver.metrics import Metrics as ShardMetrics
@@ -21,6 +21,7 @@ ROLES = {
     "Learner": LearnerMetrics,
     "Shard": ShardMetrics,
     "Checkpointer": CheckpointerMetrics,
+    "Archiver": ArchiverMetrics,
 }
 #: The unit of a series is its name's ending.
 UNITS = {"_ms": "ms", "_s": "s", "_seconds": "s", "_bytes": "bytes", "_share": "share", "_rows": "rows"}

@@ -1,0 +1,92 @@
+"""From a moment to the place in every chain where the records of that moment begin (S5).
+
+A label record belongs to the moment that the arrivals of its range have reached (`arrival_max_ms`). So what is learned
+from T1 to T2 and from T2 to T3 is, record for record, what is learned from T1 to T3.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from stream.chain import LABEL, Chain, Fold, begin_vector, kind_of, label_chain, retract_chain
+from stream.config import StreamConfig
+from stream.examples import BatchHeader
+from stream.log import Reader
+from stream.record import Partition, Record, position
+
+_RECORDS_MAX, _POLL_MS = 200, 100
+
+
+@dataclass
+class Span:
+    """The ends at which the records from `at_ms` on begin: feed it `examples[partition]` from its beginning."""
+
+    partition: int
+    at_ms: int
+    chains: dict[str, Chain] = field(default_factory=dict)
+    reached: bool = False
+    verdicts_offset: int = 0  # up to here labels have obeyed `verdicts`
+
+    def add(self, record: Record) -> bool:
+        """Take a record; True once the place is found, and no more records are needed."""
+        try:
+            header = BatchHeader.from_headers(record.headers)
+        except ValueError:
+            return self.reached  # extends no chain
+        chain = self.chains.setdefault(header.chain, Chain())
+        if chain.judge(header.start, header.end, header.barrier or None) is not Fold.EXTENDS:
+            return self.reached
+        if kind_of(header.chain) == LABEL:
+            if header.arrival_max_ms >= self.at_ms:
+                self.reached = True
+                chain.end = header.start if chain.end is None else chain.end
+                self.verdicts_offset = self.verdicts_offset or header.verdicts_offset
+                return True
+            self.verdicts_offset = header.verdicts_offset
+        chain.fold(header.start, header.end)
+        return False
+
+    @property
+    def label_end(self) -> int | None:
+        """The first position of `impressions` to learn; None = the partition holds no record."""
+        found = self.chains.get(label_chain(self.partition))
+        return None if found is None else found.end
+
+    @property
+    def retract_end(self) -> int:
+        """What verdicts below took back is taken from older rows, or was never labelled."""
+        found = self.chains.get(retract_chain(self.partition))
+        return max(position(self.verdicts_offset), (found.end or 0) if found is not None else 0)
+
+
+def vector_at(spans: Iterable[Span], otherwise: dict[int, int]) -> dict[str, int]:
+    """The vector to begin with. `otherwise`: partition -> position, where `examples` holds nothing yet."""
+    found = list(spans)
+    impressions = {s.partition: otherwise[s.partition] if s.label_end is None else s.label_end for s in found}
+    vector = begin_vector(impressions, 0)
+    for span in found:
+        vector[retract_chain(span.partition)] = span.retract_end
+    return vector
+
+
+def find_spans(reader: Reader, stream: StreamConfig, at_ms: int, between: Callable[[], None]) -> list[Span]:
+    """Read `examples` from its beginning to the records of a moment, or to its end if they are still to come.
+
+    `between` is called between polls, and may raise. Raises LogError. One pass over what lies before, headers alone
+    looked at; the reader's assignment is taken.
+    """
+    wanted = {Partition(stream.examples, p): Span(p, at_ms) for p in range(stream.partitions)}
+    ends = reader.end_offsets(wanted)
+    first = reader.beginning_offsets(wanted)
+    reader.assign(wanted)
+    for partition in wanted:
+        reader.seek(partition, first[partition])
+    left = {p for p in wanted if first[p] < ends[p]}
+    reader.pause(p for p in wanted if p not in left)
+    while left:
+        between()
+        for partition, records in reader.poll(_RECORDS_MAX, _POLL_MS).items():
+            if partition in left and any(wanted[partition].add(record) for record in records):
+                left.discard(partition)
+                reader.pause([partition])
+        left -= {p for p in left if reader.position(p) >= ends[p]}
+    return list(wanted.values())
