@@ -7,8 +7,9 @@
     <model>/published.json                       the newest published one, for a replica without Kafka
     <model>/hold.json                            the operator's hold on serving (X4)
     <model>/training.json                        the operator's rollback of training (X4)
+    <model>/successor.json                       the model that answers in this one's place
 
-Every file is written whole or not at all, by one writer, and (but for the last three) once. So whoever reads at any
+Every file is written whole or not at all, by one writer, and (but for the last four) once. So whoever reads at any
 moment finds the old state or the new one.
 """
 
@@ -188,6 +189,11 @@ class Catalogue:
         body = self._json("begin.json")
         return None if body is None else dict(body["vector"])
 
+    def successor(self) -> str:
+        """The model that replicas of this one serve; its own name where nothing was promoted."""
+        body = self._json("successor.json")
+        return self.model if body is None else str(body["model"])
+
     # --- writing ---
 
     def write_begun(self, vector: dict[str, int]) -> None:
@@ -215,6 +221,10 @@ class Catalogue:
         """Training goes on from this one: what was cut after it is no head any more, and stays only to be looked at."""
         above = max((number_of(name) or 0 for name in self.names()), default=ref.number)
         self._write("training.json", {"ref": ref, "above": above})
+
+    def write_successor(self, model: str) -> None:
+        """From now on replicas of this model serve that one."""
+        self._write("successor.json", {"model": model})
 
     def next_number(self) -> int:
         """One more than any complete checkpoint has; an attempt that was abandoned leaves its number to the next."""

@@ -58,7 +58,8 @@ class Replica:
         self.served: ServedModel | None = None
         self.follower = Follower(model, retry_ms=self.config.retry_ms)
         self._features = features
-        self._catalogue = Catalogue(open_store(root), model)
+        self._files = open_store(root)
+        self._asked = self._catalogue = Catalogue(self._files, model)
         self._source, self._topic = log, topic
         self._reader: Reader | None = None
         self._partitions: list[Partition] = []
@@ -212,6 +213,7 @@ class Replica:
     def _look(self, everything: bool) -> None:
         """The pointer files; with `everything`, also the older published checkpoints, to fall back on."""
         try:
+            everything |= self._succeed()
             if everything:
                 self.follower.on_published(self._catalogue.published_refs())
             published = self._catalogue.published()
@@ -221,6 +223,16 @@ class Replica:
         except (Damaged, OSError) as error:
             _log.error("checkpoint store: %s", error)
             self.metrics.errors.labels(where="store").inc()
+
+    def _succeed(self) -> bool:
+        """Follow another model from now on, if one was promoted. What is served answers until that one is loaded."""
+        model = self._asked.successor()
+        if model == self.follower.model:
+            return False
+        _log.info("following model %s in place of %s", model, self.follower.model)
+        self._catalogue = self._asked if model == self._asked.model else Catalogue(self._files, model)
+        self.follower = Follower(model, retry_ms=self.config.retry_ms)
+        return True
 
     def _show_ages(self) -> None:
         served, metrics = self.served, self.metrics

@@ -24,20 +24,30 @@ class Span:
     at_ms: int
     chains: dict[str, Chain] = field(default_factory=dict)
     reached: bool = False
+    offset: int = 0  # of the first record from then on, or behind the last one read
     verdicts_offset: int = 0  # up to here labels have obeyed `verdicts`
 
     def add(self, record: Record) -> bool:
         """Take a record; True once the place is found, and no more records are needed."""
+        if self.reached:
+            return True
+        self.offset = record.offset
+        if self._reaches(record):
+            self.reached = True
+        else:
+            self.offset += 1
+        return self.reached
+
+    def _reaches(self, record: Record) -> bool:
         try:
             header = BatchHeader.from_headers(record.headers)
         except ValueError:
-            return self.reached  # extends no chain
+            return False  # extends no chain
         chain = self.chains.setdefault(header.chain, Chain())
         if chain.judge(header.start, header.end, header.barrier or None) is not Fold.EXTENDS:
-            return self.reached
+            return False
         if kind_of(header.chain) == LABEL:
             if header.arrival_max_ms >= self.at_ms:
-                self.reached = True
                 chain.end = header.start if chain.end is None else chain.end
                 self.verdicts_offset = self.verdicts_offset or header.verdicts_offset
                 return True

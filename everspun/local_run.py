@@ -12,6 +12,7 @@ from everspun import config as config_file
 from everspun.broker import Broker, start_broker
 from everspun.config import Config
 from everspun.launcher import ROLES, Launcher
+from everspun.model_check import check_model
 from everspun.scrape import scrape
 from stream.client import create_topics
 from stream.kafka import KafkaLog
@@ -53,6 +54,7 @@ class LocalRun:
             path = dir / "everspun.toml"
             path.write_text(config_text)
             config = config_file.load(path, placed)
+            check_model(config)
             create_topics(config.stream)
         except BaseException:
             running.stop()

@@ -9,7 +9,8 @@ from rich.live import Live
 
 from everspun.commands import options as shared
 from everspun.follow import Follower
-from everspun.launcher import Launcher, RunStopped
+from everspun.launcher import ROLES, Launcher, RunStopped
+from everspun.model_check import check_model
 from everspun.targets import write_targets
 from stream.client import check_topics
 from stream.kafka import KafkaLog
@@ -18,11 +19,17 @@ from stream.log import Unavailable
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no live table")
+    parser.add_argument("--roles", default="", metavar="A,B", help=f"only these of {', '.join(ROLES)}")
     shared.config_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
+    check_model(config)
+    roles = set(options.roles.split(",")) if options.roles else set(ROLES)
+    if unknown := roles - set(ROLES):
+        print(f"--roles {','.join(sorted(unknown))}: allowed are {', '.join(ROLES)}")
+        return 2
     console = shared.console()
     try:
         problems = check_topics(config.stream)
@@ -38,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stop.set())
     launcher = Launcher(options.config, config.run, tuple(options.set))
     follower = Follower(config, KafkaLog(config.stream))
-    launcher.start()
+    launcher.start(roles)
     try:
         with Live(console=console, refresh_per_second=2, transient=True) as live:
             while not stop.wait(1.0):
