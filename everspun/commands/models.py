@@ -56,7 +56,7 @@ def promote(files: Files, new: str, old: str) -> int:
         print(f"{new} has no published checkpoint: there is nothing to serve (models of this store: {known})")
         return 1
     Catalogue(files, old).write_successor(new)
-    print(f"replicas of {old} serve {new}, now at {ref.name}; `everspun models promote {old} --of {old}` takes it back")
+    print(f"replicas of {old} serve {new}, now at {ref.name}; `everspun models promote {old}` takes it back")
     return 0
 
 

@@ -7,13 +7,16 @@ import shutil
 import signal
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from kafka import KafkaAdminClient, TopicPartition
 
+from checkpointer.archive import Archive
 from checkpointer.catalogue import Catalogue
 from checkpointer.manifest import Manifest
 from checkpointer.store import open_store
@@ -21,6 +24,7 @@ from everspun import __main__ as front_door
 from everspun.audit import read_all
 from everspun.broker import Broker, why_not_kafka
 from everspun.commands.audit import full_audit
+from everspun.launcher import role_files
 from everspun.local_run import LocalRun
 from everspun.standings import of_shards
 from paramserver.messages import ChainProgress
@@ -115,10 +119,11 @@ def heartbeat(at_ms: int, barrier: int = 0) -> Headers:
 class Run:
     """One system of processes over a broker that others use too."""
 
-    def __init__(self, broker: Broker, prefix: str):
+    def __init__(self, broker: Broker, prefix: str, *overrides: str):
         self.dir = Path(tempfile.mkdtemp(prefix="everspun-"))  # a socket's path must be short
         static = f"stream.static_members={'false' if broker.kind == 'embedded' else 'true'}"
-        self.local = LocalRun.begin(self.dir, CONFIG, broker.address, (f'stream.topic_prefix="{prefix}"', static))
+        placed = (f'stream.topic_prefix="{prefix}"', static, f'archive.root="{self.dir / "archive"}"', *overrides)
+        self.local = LocalRun.begin(self.dir, CONFIG, broker.address, placed)
         self.config = self.local.config
         self.local.start()
 
@@ -162,6 +167,13 @@ class Run:
         found = [e.manifest for e in catalogue.entries() if e.manifest is not None and e.manifest.barrier == barrier]
         return found[-1] if found else None
 
+    def command(self, *more: str) -> list[str]:
+        """The options that name this run's config to a command."""
+        options = ["--config", str(self.local.config_path)]
+        for override in (*self.local.launcher.overrides, *more):
+            options += ["--set", override]
+        return options
+
     @property
     def catalogue(self) -> Catalogue:
         return Catalogue(open_store(self.config.checkpointer.root), self.config.model.name)
@@ -192,13 +204,13 @@ class Run:
 
 
 @pytest.fixture
-def start_run(broker_of_kind: Callable[[str], Broker], topic_prefix: str) -> Iterator[Callable[[str], Run]]:
+def start_run(broker_of_kind: Callable[[str], Broker], topic_prefix: str) -> Iterator[Callable[..., Run]]:
     """Starts runs over one broker; all are ended with the test."""
     broker = broker_of_kind("kafka" if why_not_kafka() is None else "embedded")
     running: list[Run] = []
 
-    def start(name: str) -> Run:
-        running.append(Run(broker, topic_prefix + name))
+    def start(name: str, *overrides: str) -> Run:
+        running.append(Run(broker, topic_prefix + name, *overrides))
         return running[-1]
 
     yield start
@@ -258,9 +270,7 @@ def test_kills_change_no_label_no_byte_and_no_parameter(start_run: Callable[[str
 
 def test_a_paused_run_labels_and_does_not_train_until_it_is_resumed(start_run: Callable[[str], Run]):
     run = start_run("paused.")
-    command = ["--config", str(run.local.config_path)]
-    for override in run.local.launcher.overrides:
-        command += ["--set", override]
+    command = run.command()
     run.until(lambda: run.progress(), "the model does not begin")
     assert front_door.main(["pause", *command]) == 0
     run.write(stage(0))
@@ -273,3 +283,50 @@ def test_a_paused_run_labels_and_does_not_train_until_it_is_resumed(start_run: C
     assert front_door.main(["resume", *command]) == 0
     run.until(lambda: run.checkpoint(1), "training does not go on")
     run.forget()
+
+
+def test_another_model_learns_the_same_from_the_archive(start_run: Callable[..., Run]):
+    """Two stages of three, of which the broker holds only the last; then the rest; then it answers for the first."""
+    run = start_run("archived.", "run.archivers=1", "archive.file_bytes_max=20000", "run.replicas=1")
+    play(run, lambda number: None)
+    archive, examples = Archive(open_store(run.config.archive.root)), Partition(run.config.stream.examples, 0)
+    run.local.launcher.retire("archiver")
+    head = archive.head(0)
+    assert head is not None
+    admin = KafkaAdminClient(bootstrap_servers=run.local.broker.address)
+    admin.delete_records({TopicPartition(*examples): head.next_offset - 1})
+    admin.close()
+    assert run.local.log().reader().beginning_offsets([examples]) == {examples: head.next_offset - 1}
+
+    folder = run.dir / "second"
+    other = run.command(f'run.dir="{folder}"', 'model.name="second"', "run.replicas=0")
+    until = str(T0 + 2 * STAGE_MS)
+    assert front_door.main(["retrain", "--archive", "--to", until, *other]) == 0
+    second = Catalogue(open_store(run.config.checkpointer.root), "second")
+    first_two = run.checkpoint(2)
+    published = second.published()
+    assert first_two is not None
+    assert published is not None
+    learned = second.manifest(published.name).chains[CHAIN]
+    assert learned == replace(first_two.chains[CHAIN], barrier=learned.barrier)
+
+    assert front_door.main(["retrain", "--archive", "--to", str(T0 + 9 * STAGE_MS), *other]) == 0
+    run.until(lambda: second.published() != published, "the rest is not learned")
+    last, whole = second.published(), run.checkpoint(STAGES)
+    assert last is not None
+    assert whole is not None
+    assert second.manifest(last.name).chains[CHAIN] == whole.chains[CHAIN]
+
+    assert front_door.main(["models", "promote", "second", *run.command()]) == 0
+    run.until(lambda: served(run) == ("second", last.number), "the replica does not follow the promoted model")
+    assert front_door.main(["models", "promote", "nobody", *run.command()]) == 1
+    assert front_door.main(["archive", "verify", *run.command()]) == 0
+    run.forget()
+
+
+def served(run: Run) -> tuple[str, int]:
+    """What the replica says that it serves."""
+    port = role_files(run.dir)["replica-0"]["http_port"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/model", timeout=5) as answer:
+        said = json.load(answer)
+    return said["model"], said["number"]
