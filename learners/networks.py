@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from learners.config import ModelConfig
+from learners.pairs import pair_products
 
 
 def concatenated(embeddings: Tensor, numbers: Tensor) -> Tensor:
@@ -58,14 +59,12 @@ class Dlrm(nn.Module):
         self.bottom = Layers([len(config.numeric), *config.bottom, config.dim]) if config.numeric else None
         beside = config.dim if config.numeric else 0
         self.top = Layers([vectors * (vectors - 1) // 2 + beside, *config.hidden, 1])
-        first, second = torch.triu_indices(vectors, vectors, 1)
-        self.register_buffer("pairs", first * vectors + second, persistent=False)
 
     def forward(self, embeddings: Tensor, numbers: Tensor) -> Tensor:
         if self.bottom is not None:
             dense = torch.relu(self.bottom(numbers))
             embeddings = torch.cat([dense.unsqueeze(1), embeddings], dim=1)
-        products = torch.bmm(embeddings, embeddings.transpose(1, 2)).flatten(1).index_select(1, self.pairs)  # type: ignore[arg-type]
+        products = pair_products(embeddings)
         x = products if self.bottom is None else torch.cat([dense, products], dim=1)
         logits: Tensor = self.top(x)
         return logits

@@ -14,6 +14,7 @@ from learners import gradient
 from learners.config import LearnerConfig, ModelConfig
 from learners.embeddings import gather, segment_sums
 from learners.model import Model, Scorer, make_model
+from learners.pairs import pair_products
 from learners.worker import prepare_torch
 
 Tensors = dict[str, torch.Tensor]
@@ -154,6 +155,19 @@ def test_gather_and_segment_sums_are_index_and_add() -> None:
     expected = np.zeros((9, 4))
     np.add.at(expected, places, by_place)
     np.testing.assert_allclose(segment_sums(places, by_place, 9), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 16, 37])
+def test_pair_products_and_their_gradient_are_those_of_torch(count: int) -> None:
+    generator = torch.Generator().manual_seed(count)
+    vectors = torch.randn(count, 5, 3, generator=generator, requires_grad=True)
+    by_pair = torch.randn(count, 10, generator=generator)
+    first, second = torch.triu_indices(5, 5, 1)
+    theirs = torch.bmm(vectors, vectors.transpose(1, 2))[:, first, second]
+    ours = pair_products(vectors)
+    torch.testing.assert_close(ours, theirs)
+    (a,), (b,) = (torch.autograd.grad(products, vectors, by_pair) for products in (ours, theirs))
+    torch.testing.assert_close(a, b)
 
 
 # --- a module of one's own --------------------------------------------------------------------------------------
