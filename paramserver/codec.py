@@ -129,7 +129,14 @@ def decode_progress_reply(message: wire.ProgressReply) -> ProgressReply:
 def encode_begin(spec: ModelSpec, vector: Mapping[str, int], dense: Mapping[str, object]) -> wire.BeginRequest:
     tables = [
         wire.TableSpec(
-            name=t.name, dim=t.dim, optimizer=t.optimizer, options=t.options, init_scale=t.init_scale, seed=t.seed
+            name=t.name,
+            dim=t.dim,
+            optimizer=t.optimizer,
+            options=t.options,
+            init_scale=t.init_scale,
+            seed=t.seed,
+            policy=t.policy,
+            storage=t.storage,
         )
         for t in spec.tables
     ]
@@ -145,7 +152,12 @@ def encode_begin(spec: ModelSpec, vector: Mapping[str, int], dense: Mapping[str,
 
 
 def decode_begin(message: wire.BeginRequest) -> tuple[ModelSpec, dict[str, int], dict[str, object]]:
-    tables = tuple(TableSpec(t.name, t.dim, t.optimizer, dict(t.options), t.init_scale, t.seed) for t in message.tables)
+    tables = tuple(
+        TableSpec(
+            t.name, t.dim, t.optimizer, dict(t.options), t.init_scale, t.seed, dict(t.policy), t.storage or "float32"
+        )
+        for t in message.tables
+    )
     shapes = {block.name: tuple(block.shape) for block in message.dense.shapes}
     dense = DenseSpec(shapes, message.dense.optimizer, dict(message.dense.options))
     spec = ModelSpec(message.name, message.digest, tables, dense)

@@ -128,23 +128,26 @@ class Compensator:
         self.history = History(settings.bytes_max, version)
         self.beyond_history = 0  # pushes that read before what is kept
 
-    def apply(self, tables: Mapping[str, Table], dense: Dense, request: PushRequest, version: int) -> None:
-        """One step for every row and array of the push, which makes `version`. It was judged, rows are reserved."""
+    def apply(self, tables: Mapping[str, Table], dense: Dense, request: PushRequest, version: int, now_ms: int) -> None:
+        """One step for every row and array of the push, which makes `version`. It was judged, rows are reserved.
+
+        `now_ms`: the model's event time after it, which is the rows' last touch.
+        """
         way, read = self.settings.way, min(request.read_version, version - 1)
         if way == "none" or way == "staleness_rate":
             tau = version - 1 - read
             scale = 1.0 if way == "none" else 1.0 / max(1, tau)
             for name, keys in request.keys.items():
                 gradients = request.gradients[name]
-                tables[name].apply(keys, gradients, version, request.event_time_max_ms, scale)
+                tables[name].apply(keys, gradients, version, now_ms, scale)
             dense.apply(request.dense, scale)
             return
         self.beyond_history += read < self.history.forgotten
         work = self._delay_compensated if way == "dc_asgd" else self._revised
-        self.history.add(work(tables, dense, request, version, read))
+        self.history.add(work(tables, dense, request, version, read, now_ms))
 
     def _delay_compensated(
-        self, tables: Mapping[str, Table], dense: Dense, request: PushRequest, version: int, read: int
+        self, tables: Mapping[str, Table], dense: Dense, request: PushRequest, version: int, read: int, now_ms: int
     ) -> Update:
         changed: dict[str, tuple[Keys, Rows]] = {}
         for name, keys in request.keys.items():
@@ -152,7 +155,7 @@ class Compensator:
             moved = self.history.rows_since(read, name, keys, table.spec.dim)
             before = table.pull(keys)
             gradients = delay_compensated(request.gradients[name], moved, self.settings.strength)
-            table.apply(keys, gradients, version, request.event_time_max_ms)
+            table.apply(keys, gradients, version, now_ms)
             changed[name] = (keys, table.pull(keys) - before)
         old = dense.pull() if request.dense else {}
         dense.apply(
@@ -165,13 +168,13 @@ class Compensator:
         return Update(version, changed, {name: new[name] - old[name] for name in request.dense})
 
     def _revised(
-        self, tables: Mapping[str, Table], dense: Dense, request: PushRequest, version: int, read: int
+        self, tables: Mapping[str, Table], dense: Dense, request: PushRequest, version: int, read: int, now_ms: int
     ) -> Update:
         applied: dict[str, tuple[Keys, Rows]] = {}
         for name, keys in request.keys.items():
             table, keys, gradients = tables[name], plain(keys), plain(request.gradients[name])
             meanwhile = self.history.rows_since(read, name, keys, table.spec.dim)
-            table.apply(keys, gradients, version, request.event_time_max_ms, meanwhile=meanwhile)
+            table.apply(keys, gradients, version, now_ms, meanwhile=meanwhile)
             applied[name] = (keys, gradients)
         dense.apply(
             request.dense,

@@ -59,7 +59,7 @@ class Dense:
         out = {}
         for name, slab in self._slabs.items():
             flat = np.empty((1, self._sizes[name]), np.float32)
-            self.optimizer.weights(slab, _ROW_0, flat)
+            self.optimizer.weights(slab, 0, _ROW_0, flat)
             out[name] = flat.reshape(self._shapes[name])
         return out
 
@@ -69,7 +69,15 @@ class Dense:
         """One optimizer step for each named array; gradients are finite and have its shape (`refusal` has looked)."""
         for name, gradient in gradients.items():
             applied = None if meanwhile is None else plain(meanwhile[name]).reshape(1, -1)
-            self.optimizer.apply(self._slabs[name], _ROW_0, plain(gradient).reshape(1, -1), scale, applied)
+            self.optimizer.apply(self._slabs[name], 0, _ROW_0, plain(gradient).reshape(1, -1), scale, applied)
+
+    def advance(self, before_ms: int, now_ms: int) -> None:
+        """The model's event time goes on: accumulators decay once for each period that has ended."""
+        period_ms = int(self.optimizer.decay_ms)
+        periods = now_ms // period_ms - before_ms // period_ms if period_ms else 0
+        if periods > 0:
+            for name, slab in self._slabs.items():
+                self.optimizer.decay(slab, 0, self._sizes[name], _ROW_0, np.full(1, periods))
 
     def refusal(self, name: str, gradient: npt.NDArray[np.float32]) -> str:
         """Why a gradient does not fit, or "". Its values are judged elsewhere."""

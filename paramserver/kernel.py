@@ -10,7 +10,10 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T", bound=np.generic)
@@ -40,3 +43,22 @@ def mix64(key: np.uint64) -> np.uint64:
     h *= np.uint64(0xC4CEB9FE1A85EC53)
     h ^= h >> np.uint64(33)
     return h
+
+
+@intrinsic
+def prefetch(context: Any, address: Any) -> Any:
+    """Ask for the cache line at an address (uintp, `array.ctypes.data` plus bytes) without waiting for it.
+
+    A kernel that walks rows in the order of keys waits for memory at every one of them; asking some rows ahead hides
+    that. Nothing is read, so any address will do.
+    """
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        at = builder.inttoptr(arguments[0], pointer)
+        builder.call(function, [at, ir.Constant(number, 0), ir.Constant(number, 3), ir.Constant(number, 1)])
+        return target.get_dummy_value()
+
+    return types.void(types.uintp), generate

@@ -70,19 +70,23 @@ class TableSpec:
 
     name: str
     dim: int
-    #: "sgd" | "adagrad" | "adam" | "ftrl"
+    #: "sgd" | "adagrad" | "rowwise_adagrad" | "adam" | "ftrl"
     optimizer: str = "adagrad"
-    #: hyper-parameters by name: rate (sgd); rate, epsilon, accumulator (adagrad); rate, beta1, beta2, epsilon (adam);
-    #: alpha, beta, l1, l2 (ftrl). Defaults and meaning: `paramserver.optimizers`
+    #: hyper-parameters by name: rate (sgd); rate, epsilon, accumulator (both adagrads); rate, beta1, beta2, epsilon
+    #: (adam); alpha, beta, l1, l2 (ftrl); decay_ms, decay_share (adagrads, ftrl). Meaning: `paramserver.optimizers`
     options: dict[str, float] = field(default_factory=dict)
     #: a new row is uniform in [-init_scale, init_scale), a function of (key, seed) alone
     init_scale: float = 0.0
     seed: int = 0
+    #: which keys get a row, and how long they keep it: ttl_ms, rows_max, ... (`paramserver.policy`); none = all, always
+    policy: dict[str, float] = field(default_factory=dict)
+    #: how rows are kept: "float32"
+    storage: str = "float32"
 
 
 @dataclass(frozen=True)
 class DenseSpec:
-    """The dense parameters of a model: arrays by name and their optimizer ("sgd" | "adagrad" | "adam" | "ftrl")."""
+    """The dense parameters of a model: arrays by name and their optimizer, one of those of a table."""
 
     shapes: dict[str, tuple[int, ...]]
     optimizer: str = "adagrad"

@@ -1,9 +1,9 @@
 """The optimizers that run on a shard: a row of float32 holds the weights and, behind them, their state.
 
-One kernel call updates a whole batch of rows: `apply(slab, rows, gradients)` with `slab` (n, stride), `rows` (m,)
-int64 row numbers, each at most once, and `gradients` (m, dim): the sum over the batch of each key's gradient. A dense
-array is a slab of one row. Arithmetic inside a step is float64 where float32 would cancel (FTRL, Adam); what is kept
-is float32. Options and defaults are the fields of the classes.
+One kernel call updates many rows: `apply(slab, head, rows, gradients)` with `slab` (n, head + stride), `rows` (m,)
+int64 row numbers, each at most once, -1 = none, and `gradients` (m, dim): the sum over the batch of each key's
+gradient. A dense array is a slab of one row. Arithmetic inside a step is float64 where float32 would cancel (FTRL,
+Adam); what is kept is float32. Options and defaults are the fields of the classes.
 """
 
 from dataclasses import dataclass, fields
@@ -11,12 +11,10 @@ from difflib import get_close_matches
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from paramserver.kernel import kernel
+from paramserver import optimizer_kernels as kernels
 from paramserver.messages import Rows
-
-RowNumbers = npt.NDArray[np.int64]
+from paramserver.optimizer_kernels import Periods, RowNumbers
 
 
 class Optimizer(Protocol):
@@ -25,108 +23,34 @@ class Optimizer(Protocol):
     def state_size(self, dim: int) -> int:
         """Floats of state behind `dim` weights."""
 
+    def read_size(self, dim: int) -> int:
+        """Floats of a row that its weights are derived from."""
+
+    @property
+    def decay_ms(self) -> float:
+        """The period of event time after which accumulators decay; 0 = never."""
+
     def initialize(self, slab: Rows, dim: int) -> None:
         """Complete new rows whose first `dim` floats are their initial weights."""
 
     def apply(
-        self, slab: Rows, rows: RowNumbers, gradients: Rows, scale: float = 1.0, meanwhile: Rows | None = None
+        self,
+        slab: Rows,
+        head: int,
+        rows: RowNumbers,
+        gradients: Rows,
+        scale: float = 1.0,
+        meanwhile: Rows | None = None,
     ) -> None:
-        """One step for each of `rows`. `scale` multiplies the rate of this step alone, not what accumulators take;
-        `meanwhile` (m, dim): the gradients applied since these were computed, for who revises (`compensation`)."""
+        """One step for each of `rows` (>= 0), whose floats begin at column `head`. `scale` multiplies the rate of this
+        step alone, not what accumulators take; `meanwhile` (m, dim): the gradients applied since these were computed,
+        for who revises (`compensation`)."""
 
-    def weights(self, slab: Rows, rows: RowNumbers, out: Rows) -> None:
+    def weights(self, slab: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
         """Write the weights of each row number >= 0 into `out` (m, dim); leave the others' rows of `out` alone."""
 
-
-@kernel
-def _gather(slab: Rows, rows: RowNumbers, out: Rows) -> None:
-    dim = out.shape[1]
-    for i in range(len(rows)):
-        r = rows[i]
-        if r >= 0:
-            for j in range(dim):
-                out[i, j] = slab[r, j]
-
-
-@kernel
-def _sgd(slab: Rows, rows: RowNumbers, gradients: Rows, rate: np.float32) -> None:
-    dim = gradients.shape[1]
-    for i in range(len(rows)):
-        r = rows[i]
-        for j in range(dim):
-            slab[r, j] -= rate * gradients[i, j]
-
-
-@kernel
-def _adagrad(slab: Rows, rows: RowNumbers, gradients: Rows, rate: np.float32, epsilon: np.float32) -> None:
-    dim = gradients.shape[1]
-    for i in range(len(rows)):
-        r = rows[i]
-        for j in range(dim):
-            g = gradients[i, j]
-            total = slab[r, dim + j] + g * g
-            slab[r, dim + j] = total
-            slab[r, j] -= rate * g / (np.sqrt(total) + epsilon)
-
-
-@kernel
-def _adam(
-    slab: Rows, rows: RowNumbers, gradients: Rows, rate: float, beta1: float, beta2: float, epsilon: float
-) -> None:
-    dim = gradients.shape[1]
-    for i in range(len(rows)):
-        r = rows[i]
-        # The step count is the last float of the row: exact to 2^24, where both corrections have long been 1.
-        step = np.float64(slab[r, 3 * dim]) + 1.0
-        slab[r, 3 * dim] = np.float32(step)
-        correction1 = 1.0 - beta1**step
-        correction2 = np.sqrt(1.0 - beta2**step)
-        for j in range(dim):
-            g = np.float64(gradients[i, j])
-            m = np.float64(slab[r, dim + j])
-            m += (1.0 - beta1) * (g - m)
-            v = beta2 * np.float64(slab[r, 2 * dim + j]) + (1.0 - beta2) * g * g
-            slab[r, dim + j] = np.float32(m)
-            slab[r, 2 * dim + j] = np.float32(v)
-            step_size = rate / correction1 * m / (np.sqrt(v) / correction2 + epsilon)
-            slab[r, j] = np.float32(np.float64(slab[r, j]) - step_size)
-
-
-@kernel
-def _ftrl_weight(z: np.float64, n: np.float64, alpha: float, beta: float, l1: float, l2: float) -> np.float64:
-    """w of (z, n), without a branch: McMahan et al. 2013, Algorithm 1."""
-    shrunk = max(abs(z) - l1, 0.0)
-    return np.float64(-np.copysign(shrunk, z) / ((beta + np.sqrt(n)) / alpha + l2))
-
-
-@kernel
-def _ftrl(
-    slab: Rows, rows: RowNumbers, gradients: Rows, alpha: float, beta: float, l1: float, l2: float, scale: float
-) -> None:
-    dim = gradients.shape[1]
-    for i in range(len(rows)):
-        r = rows[i]
-        for j in range(dim):
-            g = np.float64(gradients[i, j])
-            z = np.float64(slab[r, j])
-            n = np.float64(slab[r, dim + j])
-            # The shard's own present w, not the one that the learner pulled: with l1 = l2 = 0 the step is then
-            # exactly w - scale * rate * g, however stale the gradient.
-            w = _ftrl_weight(z, n, alpha, beta, l1, l2)
-            sigma = (np.sqrt(n + g * g) - np.sqrt(n)) / alpha
-            slab[r, j] = np.float32(z + scale * g - sigma * w)
-            slab[r, dim + j] = np.float32(n + g * g)
-
-
-@kernel
-def _ftrl_gather(slab: Rows, rows: RowNumbers, out: Rows, alpha: float, beta: float, l1: float, l2: float) -> None:
-    dim = out.shape[1]
-    for i in range(len(rows)):
-        r = rows[i]
-        if r >= 0:
-            for j in range(dim):
-                z = np.float64(slab[r, j])
-                out[i, j] = np.float32(_ftrl_weight(z, np.float64(slab[r, dim + j]), alpha, beta, l1, l2))
+    def decay(self, slab: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods) -> None:
+        """Decay the accumulators of each of `rows` (>= 0) as often as `periods` says."""
 
 
 def _positive(owner: object, *names: str) -> None:
@@ -143,6 +67,14 @@ def _not_negative(owner: object, *names: str) -> None:
             raise ValueError(f"{type(owner).__name__} option {name} = {value}: must be 0 or above and finite")
 
 
+def _check_decay(optimizer: str, decay_ms: float, decay_share: float) -> None:
+    """Periods are whole seconds: that is how finely a row remembers its last touch."""
+    if not (decay_ms >= 0 and decay_ms % 1000 == 0):
+        raise ValueError(f"{optimizer} option decay_ms = {decay_ms}: must be 0 or whole seconds, ms")
+    if not 0 < decay_share <= 1:
+        raise ValueError(f"{optimizer} option decay_share = {decay_share}: must be in (0, 1]")
+
+
 @dataclass(frozen=True)
 class Sgd:
     """w -= rate * g."""
@@ -152,6 +84,13 @@ class Sgd:
     def __post_init__(self) -> None:
         _positive(self, "rate")
 
+    def read_size(self, dim: int) -> int:
+        return dim
+
+    @property
+    def decay_ms(self) -> float:
+        return 0.0
+
     def state_size(self, dim: int) -> int:
         return 0
 
@@ -159,39 +98,87 @@ class Sgd:
         pass
 
     def apply(
-        self, slab: Rows, rows: RowNumbers, gradients: Rows, scale: float = 1.0, meanwhile: Rows | None = None
+        self,
+        slab: Rows,
+        head: int,
+        rows: RowNumbers,
+        gradients: Rows,
+        scale: float = 1.0,
+        meanwhile: Rows | None = None,
     ) -> None:
-        _sgd(slab, rows, gradients, np.float32(self.rate * scale))
+        kernels.sgd(slab, head, rows, gradients, np.float32(self.rate * scale))
 
-    def weights(self, slab: Rows, rows: RowNumbers, out: Rows) -> None:
-        _gather(slab, rows, out)
+    def weights(self, slab: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
+        kernels.gather(slab, head, rows, out)
+
+    def decay(self, slab: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods) -> None:
+        pass
 
 
 @dataclass(frozen=True)
 class Adagrad:
-    """G += g^2; w -= rate * g / (sqrt(G) + epsilon), element by element (Duchi et al. 2011). State: G."""
+    """G += g^2; w -= rate * g / (sqrt(G) + epsilon), element by element (Duchi et al. 2011). State: G.
+
+    A stream that never ends would stop every weight: each `decay_ms` of event time G becomes max(decay_share * G,
+    accumulator), for a row when it is touched next.
+    """
 
     rate: float = 0.05
     epsilon: float = 1e-8
     accumulator: float = 0.1  # G of a new row: damps the first steps
+    decay_ms: float = 0.0  # 0 = never
+    decay_share: float = 0.95
 
     def __post_init__(self) -> None:
         _positive(self, "rate", "epsilon")
         _not_negative(self, "accumulator")
+        _check_decay(type(self).__name__, self.decay_ms, self.decay_share)
 
     def state_size(self, dim: int) -> int:
+        return dim
+
+    def read_size(self, dim: int) -> int:
         return dim
 
     def initialize(self, slab: Rows, dim: int) -> None:
         slab[:, dim:] = self.accumulator
 
     def apply(
-        self, slab: Rows, rows: RowNumbers, gradients: Rows, scale: float = 1.0, meanwhile: Rows | None = None
+        self,
+        slab: Rows,
+        head: int,
+        rows: RowNumbers,
+        gradients: Rows,
+        scale: float = 1.0,
+        meanwhile: Rows | None = None,
     ) -> None:
-        _adagrad(slab, rows, gradients, np.float32(self.rate * scale), np.float32(self.epsilon))
+        kernels.adagrad(slab, head, rows, gradients, np.float32(self.rate * scale), np.float32(self.epsilon))
 
-    def weights(self, slab: Rows, rows: RowNumbers, out: Rows) -> None:
-        _gather(slab, rows, out)
+    def weights(self, slab: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
+        kernels.gather(slab, head, rows, out)
+
+    def decay(self, slab: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods) -> None:
+        first, last = head + dim, head + dim + self.state_size(dim)
+        kernels.decay_accumulators(slab, first, last, rows, periods, self.decay_share, np.float32(self.accumulator))
+
+
+@dataclass(frozen=True)
+class RowwiseAdagrad(Adagrad):
+    """Adagrad with one G a row, which the mean of g^2 is added to (as in fbgemm): a float of state instead of dim."""
+
+    def state_size(self, dim: int) -> int:
+        return 1
+
+    def apply(
+        self,
+        slab: Rows,
+        head: int,
+        rows: RowNumbers,
+        gradients: Rows,
+        scale: float = 1.0,
+        meanwhile: Rows | None = None,
+    ) -> None:
+        kernels.rowwise_adagrad(slab, head, rows, gradients, np.float32(self.rate * scale), np.float32(self.epsilon))
 
 
 @dataclass(frozen=True)
@@ -209,6 +196,13 @@ class Adam:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"Adam option {name} = {getattr(self, name)}: must be in [0, 1)")
 
+    def read_size(self, dim: int) -> int:
+        return dim
+
+    @property
+    def decay_ms(self) -> float:
+        return 0.0
+
     def state_size(self, dim: int) -> int:
         return 2 * dim + 1
 
@@ -216,12 +210,21 @@ class Adam:
         slab[:, dim:] = 0.0
 
     def apply(
-        self, slab: Rows, rows: RowNumbers, gradients: Rows, scale: float = 1.0, meanwhile: Rows | None = None
+        self,
+        slab: Rows,
+        head: int,
+        rows: RowNumbers,
+        gradients: Rows,
+        scale: float = 1.0,
+        meanwhile: Rows | None = None,
     ) -> None:
-        _adam(slab, rows, gradients, self.rate * scale, self.beta1, self.beta2, self.epsilon)
+        kernels.adam(slab, head, rows, gradients, self.rate * scale, self.beta1, self.beta2, self.epsilon)
 
-    def weights(self, slab: Rows, rows: RowNumbers, out: Rows) -> None:
-        _gather(slab, rows, out)
+    def weights(self, slab: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
+        kernels.gather(slab, head, rows, out)
+
+    def decay(self, slab: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -232,10 +235,13 @@ class Ftrl:
     beta: float = 1.0  # smooths the first steps
     l1: float = 0.0  # |z| <= l1 gives w = 0 exactly
     l2: float = 0.0
+    decay_ms: float = 0.0  # each so much event time n becomes decay_share * n, with w unchanged; 0 = never
+    decay_share: float = 0.95
 
     def __post_init__(self) -> None:
         _positive(self, "alpha")
         _not_negative(self, "beta", "l1", "l2")
+        _check_decay(type(self).__name__, self.decay_ms, self.decay_share)
         if self.beta == 0 and self.l2 == 0:
             raise ValueError(
                 "Ftrl options beta = 0 and l2 = 0: a row without gradients would be 0 / 0; set beta above 0"
@@ -243,6 +249,9 @@ class Ftrl:
 
     def state_size(self, dim: int) -> int:
         return dim
+
+    def read_size(self, dim: int) -> int:
+        return 2 * dim
 
     def initialize(self, slab: Rows, dim: int) -> None:
         """Choose z so that w, derived with n = 0, is the initial weight."""
@@ -252,31 +261,21 @@ class Ftrl:
         slab[:, dim:] = 0.0
 
     def apply(
-        self, slab: Rows, rows: RowNumbers, gradients: Rows, scale: float = 1.0, meanwhile: Rows | None = None
+        self,
+        slab: Rows,
+        head: int,
+        rows: RowNumbers,
+        gradients: Rows,
+        scale: float = 1.0,
+        meanwhile: Rows | None = None,
     ) -> None:
-        _ftrl(slab, rows, gradients, self.alpha, self.beta, self.l1, self.l2, scale)
+        kernels.ftrl(slab, head, rows, gradients, self.alpha, self.beta, self.l1, self.l2, scale)
 
-    def weights(self, slab: Rows, rows: RowNumbers, out: Rows) -> None:
-        _ftrl_gather(slab, rows, out, self.alpha, self.beta, self.l1, self.l2)
+    def weights(self, slab: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
+        kernels.ftrl_gather(slab, head, rows, out, self.alpha, self.beta, self.l1, self.l2)
 
-
-@kernel
-def _adaptive_revision(
-    slab: Rows, rows: RowNumbers, gradients: Rows, meanwhile: Rows, rate: float, scale: float
-) -> None:
-    dim = gradients.shape[1]
-    for i in range(len(rows)):
-        r = rows[i]
-        for j in range(dim):
-            g, applied = np.float64(gradients[i, j]), np.float64(meanwhile[i, j])
-            rate_before = rate / np.sqrt(np.float64(slab[r, 2 * dim + j]))
-            total = np.float64(slab[r, dim + j]) + g * g + 2.0 * g * applied
-            largest = max(total, np.float64(slab[r, 2 * dim + j]))
-            rate_now = rate / np.sqrt(largest)
-            step = scale * rate_now * g - (rate_before - rate_now) * applied
-            slab[r, dim + j] = np.float32(total)
-            slab[r, 2 * dim + j] = np.float32(largest)
-            slab[r, j] = np.float32(np.float64(slab[r, j]) - step)
+    def decay(self, slab: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods) -> None:
+        kernels.ftrl_decay(slab, head, dim, rows, periods, self.decay_share, self.alpha, self.beta, self.l1, self.l2)
 
 
 @dataclass(frozen=True)
@@ -294,6 +293,13 @@ class AdaptiveRevision:
     def __post_init__(self) -> None:
         _positive(self, "rate", "accumulator")
 
+    def read_size(self, dim: int) -> int:
+        return dim
+
+    @property
+    def decay_ms(self) -> float:
+        return 0.0
+
     def state_size(self, dim: int) -> int:
         return 2 * dim
 
@@ -301,18 +307,30 @@ class AdaptiveRevision:
         slab[:, dim:] = self.accumulator
 
     def apply(
-        self, slab: Rows, rows: RowNumbers, gradients: Rows, scale: float = 1.0, meanwhile: Rows | None = None
+        self,
+        slab: Rows,
+        head: int,
+        rows: RowNumbers,
+        gradients: Rows,
+        scale: float = 1.0,
+        meanwhile: Rows | None = None,
     ) -> None:
         applied = np.zeros_like(gradients) if meanwhile is None else meanwhile
-        _adaptive_revision(slab, rows, gradients, applied, self.rate, scale)
+        kernels.adaptive_revision(slab, head, rows, gradients, applied, self.rate, scale)
 
-    def weights(self, slab: Rows, rows: RowNumbers, out: Rows) -> None:
-        _gather(slab, rows, out)
+    def weights(self, slab: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
+        kernels.gather(slab, head, rows, out)
+
+    def decay(self, slab: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods) -> None:
+        pass
 
 
-OPTIMIZERS: dict[str, type[Sgd] | type[Adagrad] | type[Adam] | type[Ftrl] | type[AdaptiveRevision]] = {
+OPTIMIZERS: dict[
+    str, type[Sgd] | type[Adagrad] | type[RowwiseAdagrad] | type[Adam] | type[Ftrl] | type[AdaptiveRevision]
+] = {
     "sgd": Sgd,
     "adagrad": Adagrad,
+    "rowwise_adagrad": RowwiseAdagrad,
     "adam": Adam,
     "ftrl": Ftrl,
     "adaptive_revision": AdaptiveRevision,

@@ -215,7 +215,7 @@ def _sorted(items: TableRows) -> TableRows:
 
 def _derive(optimizer: str, options: dict[str, float], rows: Rows, dim: int) -> Rows:
     out = np.empty((len(rows), dim), np.float32)
-    make_optimizer(optimizer, options).weights(plain(rows), np.arange(len(rows)), out)
+    make_optimizer(optimizer, options).weights(plain(rows), 0, np.arange(len(rows)), out)
     return out
 
 

@@ -139,10 +139,14 @@ class ModelState:
         Parameters and progress change here and nowhere else, and nothing here raises half-way.
         """
         self.version += 1
+        now_ms = max(self.event_time_max_ms, request.event_time_max_ms)
+        self.dense.advance(self.event_time_max_ms, now_ms)
+        for name, table in self.tables.items():
+            table.advance(self.version, now_ms, len(request.keys.get(name, ())))
         if empty:
             self.refused += 1
         else:
-            self.compensator.apply(self.tables, self.dense, request, self.version)
+            self.compensator.apply(self.tables, self.dense, request, self.version, now_ms)
         at = self.chains[request.chain]
         self.chains[request.chain] = ChainProgress(
             end=request.end,
@@ -153,7 +157,7 @@ class ModelState:
         # Set, not raised: where the chains of a partition interleave, reading a record again is harmless and
         # skipping one is not.
         self.next_record[request.partition] = request.next_record
-        self.event_time_max_ms = max(self.event_time_max_ms, request.event_time_max_ms)
+        self.event_time_max_ms = now_ms
 
     def snapshot(self) -> Snapshot:
         """An exact copy. It copies every row: O(rows) memory and time while the writer waits."""
@@ -172,7 +176,7 @@ class ModelState:
     def load(self, snapshot: Snapshot) -> None:
         """Become the snapshot, which covers exactly this shard's slots. For a state that nothing was applied to."""
         for name, table in self.tables.items():
-            table.load(snapshot.tables[name])
+            table.load(snapshot.tables[name], snapshot.progress.version)
         self.dense.load(snapshot.dense)
         self.chains, self.next_record = dict(snapshot.progress.chains), dict(snapshot.progress.next_record)
         self.version, self.event_time_max_ms = snapshot.progress.version, snapshot.progress.event_time_max_ms

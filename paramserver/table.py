@@ -1,30 +1,32 @@
 """One embedding table of one shard: key -> row of weights and optimizer state.
 
-An open-addressing index leads from a 64-bit key to a row number; rows lie in one slab, weights and state side by side,
-so that an update touches one stretch of memory. Row numbers rise by creation and mean nothing outside: whatever leaves
-a table is compared and sorted by key.
-
-Invariants (`validate`):
-- each row number below `len(table)` stands in exactly one cell, beside its key; every other cell is empty;
-- the cells from a key's home to its own are all taken (linear probing finds it);
-- at least half of the cells are empty.
+A `Slab` keeps the rows; here is what a pull and a push do with them. Both go through their keys in chunks that fit the
+processor's cache, so that a row is fetched from memory once: found, checked, updated and stamped while it is there. A
+push starts from the row numbers that a pull of the same keys found, and looks up only those that hold no more.
 """
 
+from collections import deque
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.arena import Arena
+from paramserver.copying import Copy
 from paramserver.init import fill_unknown
-from paramserver.kernel import kernel, mix64, plain
+from paramserver.kernel import plain
 from paramserver.messages import Keys, Rows, TableSpec
-from paramserver.optimizers import RowNumbers, make_optimizer
+from paramserver.optimizers import make_optimizer
+from paramserver.policy import make_policy
+from paramserver.record import HEAD, SECONDS_MAX, RowNumbers
+from paramserver.slab import ROWS_MIN, Slab
 
-ROWS_MIN = 16
-
-#: (cells, 2) uint64: key, and row number + 1 (0 = empty, so that key 0 is a key like any other)
-Cells = npt.NDArray[np.uint64]
+#: Rows of one pass: some 300 KB of records.
+CHUNK = 2048
+#: Pulls whose row numbers are remembered, each for the push that follows it.
+RECENT_MAX = 8
+#: What is evicted at once from a full table: this part of its rows.
+EVICTED_PART = 16
+_NO_KEYS: Keys = np.zeros(0, np.uint64)
 
 
 class TableRows(NamedTuple):
@@ -32,123 +34,74 @@ class TableRows(NamedTuple):
 
     keys: Keys  # (n,) unique
     rows: Rows  # (n, stride): weights (FTRL: z), then state
-    touched_ms: npt.NDArray[np.int64]  # (n,) largest event time of the pushes that touched it
-    version: npt.NDArray[np.int64]  # (n,) the shard's version after the last of them
+    touched_ms: npt.NDArray[np.int64]  # (n,) event time of the last push that touched it, whole seconds
+    version: npt.NDArray[np.int64]  # (n,) the shard's version after it
 
     def take(self, chosen: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> "TableRows":
         """A copy of the rows of these indices, or of this mask."""
         return TableRows(self.keys[chosen], self.rows[chosen], self.touched_ms[chosen], self.version[chosen])
 
 
-@kernel
-def _find(cells: Cells, keys: Keys, rows: RowNumbers) -> int:
-    """rows[i] = row number of keys[i], or -1. Returns how many are unknown."""
-    mask = np.uint64(len(cells) - 1)
-    unknown = 0
-    for i in range(len(keys)):
-        key = keys[i]
-        at = np.int64(mix64(key) & mask)
-        while cells[at, 1] != np.uint64(0) and cells[at, 0] != key:
-            at = np.int64((np.uint64(at) + np.uint64(1)) & mask)
-        rows[i] = np.int64(cells[at, 1]) - 1
-        unknown += rows[i] < 0
-    return unknown
+class Changes(NamedTuple):
+    """What a delta says of a table: evicted keys go first, then rows replace (X3). Both rising by key."""
 
-
-@kernel
-def _insert(cells: Cells, keys: Keys, rows: RowNumbers, row_keys: Keys, size: int) -> int:
-    """Give every key with `rows[i] < 0` the next row number and a cell. Returns the new size.
-
-    The caller has made room. A key that stands twice in `keys` gets one row.
-    """
-    mask = np.uint64(len(cells) - 1)
-    for i in range(len(keys)):
-        if rows[i] >= 0:
-            continue
-        key = keys[i]
-        at = np.int64(mix64(key) & mask)
-        while cells[at, 1] != np.uint64(0) and cells[at, 0] != key:
-            at = np.int64((np.uint64(at) + np.uint64(1)) & mask)
-        if cells[at, 1] == np.uint64(0):
-            cells[at, 0] = key
-            cells[at, 1] = np.uint64(size + 1)
-            row_keys[size, 0] = key
-            size += 1
-        rows[i] = np.int64(cells[at, 1]) - 1
-    return size
-
-
-@kernel
-def _index(cells: Cells, row_keys: Keys, size: int) -> None:
-    """Fill empty cells with the first `size` rows."""
-    mask = np.uint64(len(cells) - 1)
-    for r in range(size):
-        at = np.int64(mix64(row_keys[r, 0]) & mask)
-        while cells[at, 1] != np.uint64(0):
-            at = np.int64((np.uint64(at) + np.uint64(1)) & mask)
-        cells[at, 0] = row_keys[r, 0]
-        cells[at, 1] = np.uint64(r + 1)
-
-
-@kernel
-def _touch(touched: npt.NDArray[np.int64], rows: RowNumbers, version: int, event_ms: int) -> None:
-    for i in range(len(rows)):
-        r = rows[i]
-        touched[r, 0] = version
-        touched[r, 1] = max(touched[r, 1], event_ms)
-
-
-def _power_of_two(n: int) -> int:
-    return 1 << max(n - 1, 0).bit_length()
+    rows: TableRows
+    tombstones: Keys
 
 
 class Table:
-    """Rows by key. One writer; `pull` may not run beside `apply` or `reserve`."""
+    """Rows by key. One writer; `pull` may not run beside anything else."""
 
     def __init__(self, spec: TableSpec, capacity: int = ROWS_MIN) -> None:
-        """ValueError for a spec that cannot be: dimension, optimizer, options, scale, seed."""
+        """ValueError for a spec that cannot be: dimension, optimizer, options, policy, scale, seed."""
         if spec.dim < 1:
             raise ValueError(f"table {spec.name!r}: dim = {spec.dim}, must be at least 1")
         if not 0 <= spec.init_scale < float("inf"):
             raise ValueError(f"table {spec.name!r}: init_scale = {spec.init_scale}, must be 0 or above and finite")
         if not 0 <= spec.seed < 1 << 64:
             raise ValueError(f"table {spec.name!r}: seed = {spec.seed}, must be an unsigned 64-bit integer")
+        if spec.storage != "float32":
+            raise ValueError(f"table {spec.name!r}: storage = {spec.storage!r}, allowed is float32")
         self.spec = spec
         self.optimizer = make_optimizer(spec.optimizer, spec.options)
+        self.policy = make_policy(spec.name, spec.policy)
         self.stride = spec.dim + self.optimizer.state_size(spec.dim)
         self._seed, self._scale = np.uint64(spec.seed), np.float32(spec.init_scale)
-        self._size = 0
-        self._capacity = _power_of_two(max(capacity, ROWS_MIN))
-        self._cells: Cells = np.zeros((2 * self._capacity, 2), np.uint64)
-        self._keys = Arena(self._capacity, 1, np.uint64)
-        self._slab = Arena(self._capacity, self.stride, np.float32)
-        self._touched = Arena(self._capacity, 2, np.int64)  # version, event time (ms)
+        self._slab = Slab(self.stride, capacity, self.policy.mortal)
+        self._recent: deque[tuple[tuple[int, int, int], RowNumbers]] = deque(maxlen=RECENT_MAX)
+        self.refused = 0  # keys of pushes that got no row for want of room
 
     def __len__(self) -> int:
-        return self._size
+        return len(self._slab)
 
     @property
     def nbytes(self) -> int:
         """Memory reserved, in bytes; what no row has used yet is not taken."""
-        return self._cells.nbytes + sum(a.array.nbytes for a in (self._keys, self._slab, self._touched))
+        return self._slab.nbytes
 
     def pull(self, keys: Keys) -> Rows:
         """(n,) keys -> (n, dim) weights, new memory; unknown keys answer their initial value. Changes nothing (S3)."""
         keys = plain(keys)
-        rows, unknown = self._locate(keys)
-        out = np.empty((len(keys), self.spec.dim), np.float32)
-        self.optimizer.weights(self._slab.array, rows, out)
-        if unknown:
-            fill_unknown(out, keys, rows, self._seed, self._scale, self.spec.dim)
+        rows, out = np.empty(len(keys), np.int64), np.empty((len(keys), self.spec.dim), np.float32)
+        nbytes = 4 * (HEAD + self.optimizer.read_size(self.spec.dim))
+        for at in range(0, len(keys), CHUNK):
+            part = slice(at, at + CHUNK)
+            missing = self._slab.find(keys[part], rows[part], nbytes)
+            self.optimizer.weights(self._slab.floats, HEAD, rows[part], out[part])
+            if missing:
+                fill_unknown(out[part], keys[part], rows[part], self._seed, self._scale, self.spec.dim)
+        if len(keys):
+            self._recent.appendleft((_digest(keys), rows))
         return out
 
     def reserve(self, keys: Keys) -> None:
         """Make room for all of `keys`, so that `apply` allocates no row. MemoryError leaves the table as it was."""
-        if self._size + len(keys) <= self._capacity:
-            return
-        needed = self._size + self._locate(plain(keys))[1]
-        if needed > self._capacity:
-            self._grow(_power_of_two(needed))
+        self._slab.reserve(len(keys))
+
+    def advance(self, version: int, now_ms: int, pushed: int) -> None:
+        """A push of `pushed` keys of this table begins, at the shard's event time: what is too old by then dies."""
+        ttl_ms = int(self.policy.ttl_ms)
+        self._slab.advance(version, _seconds(now_ms - ttl_ms) if ttl_ms else 0, pushed)
 
     def apply(
         self,
@@ -164,60 +117,136 @@ class Table:
         `gradients` is (n, dim) float32, finite; `scale` and `meanwhile` go to the optimizer. `version` (rising) and
         `event_ms` are kept as the rows' last touch.
         """
-        rows = self._rows_for(plain(keys))
-        self.optimizer.apply(self._slab.array, rows, plain(gradients), scale, meanwhile)
-        _touch(self._touched.array, rows, version, event_ms)
+        keys, gradients, now_s = plain(keys), plain(gradients), _seconds(event_ms)
+        self._slab.version = max(self._slab.version, version)
+        rows = self._recall(keys)
+        if self.policy.rows_max:
+            rows = self._make_room(keys, rows, version, now_s)
+        for at in range(0, len(keys), CHUNK):
+            part = slice(at, at + CHUNK)
+            found = self._rows_for(keys[part], None if rows is None else rows[part], now_s)
+            if self.optimizer.decay_ms:
+                self._decay(found, now_s)
+            after = None if meanwhile is None else plain(meanwhile[part])
+            self._slab.stamp(found, version, now_s)
+            self.optimizer.apply(self._slab.floats, HEAD, found, gradients[part], scale, after)
 
     def items(self, since_version: int = -1) -> TableRows:
-        """A copy of all rows, or of those touched after `since_version` (a delta), in any order."""
-        n = self._size
-        keys, slab, touched = self._keys.array[:n, 0], self._slab.array[:n], self._touched.array[:n]
-        if since_version < 0:
-            return TableRows(keys.copy(), slab.copy(), touched[:, 1].copy(), touched[:, 0].copy())
-        chosen = np.flatnonzero(touched[:, 0] > since_version)
-        return TableRows(keys[chosen], slab[chosen], touched[chosen, 1], touched[chosen, 0])
+        """A copy of all rows, or of those touched after `since_version`, rising by key."""
+        return self.copied(self._whole_copy(since_version))
 
-    def load(self, items: TableRows) -> None:
-        """Set rows, replacing those of the same keys. ValueError if the arrays do not fit this table."""
+    def changes_since(self, version: int) -> Changes:
+        """What has changed after a version that the table has been at: rows touched, keys evicted.
+
+        ValueError if evictions since then are not known (any more): the part must be a full one.
+        """
+        copy = self._whole_copy(version)
+        return Changes(self.copied(copy), copy.tombstones())
+
+    def forget(self, version: int) -> None:
+        """Nobody will ask for changes since an earlier version than this."""
+        self._slab.tombstones.forget(version)
+
+    # --- copies that are made while pushes go on (X1) ----------------------------------------------------------
+
+    def copy(self, since_version: int = -1) -> Copy:
+        """Begin an exact copy of the table as it is now; finish it by `advance_copy`."""
+        return self._slab.copy(since_version)
+
+    def advance_copy(self, copy: Copy, rows: int) -> bool:
+        """Copy the next so many rows. True when it is done, and `copied` can be asked."""
+        return self._slab.advance_copy(copy, rows)
+
+    def drop_copy(self, copy: Copy) -> None:
+        self._slab.drop(copy)
+
+    def copied(self, copy: Copy) -> TableRows:
+        """The rows of a copy that is done, rising by key."""
+        columns, order = copy.living()
+        rows = columns.payload[order].view(np.float32)
+        return TableRows(columns.keys[order], rows, columns.touched_s[order] * 1000, columns.versions[order])
+
+    def load(self, items: TableRows, version: int = 0) -> None:
+        """Add rows, as of a version of the shard. ValueError if the arrays do not fit, or a key is there already."""
         if items.keys.dtype != np.uint64 or items.rows.shape != (len(items.keys), self.stride):
             raise ValueError(
                 f"table {self.spec.name!r}: {items.keys.dtype} keys and rows {items.rows.shape}, expected uint64 and "
                 f"({len(items.keys)}, {self.stride}): dim {self.spec.dim} with {self.spec.optimizer} state"
             )
-        keys = plain(items.keys)
-        self.reserve(keys)
-        rows = self._rows_for(keys)
-        self._slab.array[rows] = items.rows
-        self._touched.array[rows, 0] = items.version
-        self._touched.array[rows, 1] = items.touched_ms
+        keys, slab = plain(items.keys), self._slab
+        slab.reserve(len(keys))
+        if slab.find(keys, np.empty(len(keys), np.int64), 0) < len(keys):
+            raise ValueError(f"table {self.spec.name!r}: rows of keys that it holds already")
+        rows = slab.create(keys, items.touched_ms // 1000)
+        slab.words[rows, 2] = items.version
+        slab.floats[rows, HEAD:] = items.rows
+        slab.version = max(version, int(items.version.max(initial=0)))
+        slab.tombstones.forget(slab.version)
 
     def validate(self) -> None:
         """AssertionError if an invariant of this file does not hold. Reads everything; for tests."""
-        n, cells, keys = self._size, self._cells, self._keys.array[: self._size, 0].copy()
-        taken = np.flatnonzero(cells[:, 1])
-        numbers = cells[taken, 1].astype(np.int64) - 1
-        assert len(taken) == n
-        assert 2 * n <= 2 * self._capacity == len(cells)
-        assert min(len(a.array) for a in (self._keys, self._slab, self._touched)) >= self._capacity
-        assert np.array_equal(np.sort(numbers), np.arange(n)), "each row number stands in one cell"
-        assert np.array_equal(keys[numbers], cells[taken, 0]), "beside its key"
-        assert len(np.unique(keys)) == n, "a key has one row"
-        assert np.array_equal(self._locate(keys)[0], np.arange(n)), "every key is found"
-        assert np.isfinite(self._slab.array[:n]).all(), "weights and state are finite"
+        self._slab.validate()
 
-    def _locate(self, keys: Keys) -> tuple[RowNumbers, int]:
-        rows = np.empty(len(keys), np.int64)
-        return rows, _find(self._cells, keys, rows)
+    # --- inside -------------------------------------------------------------------------------------------------
 
-    def _rows_for(self, keys: Keys) -> RowNumbers:
-        """Row numbers of all keys, creating what is unknown with its initial value. Room has been made."""
-        rows, unknown = self._locate(keys)
-        if unknown:
-            start = self._size
-            self._size = _insert(self._cells, keys, rows, self._keys.array, start)
-            self._slab.array[start : self._size] = self._initial(self._keys.array[start : self._size, 0])
-            self._touched.array[start : self._size] = 0
+    def _recall(self, keys: Keys) -> RowNumbers | None:
+        """The row numbers that a pull of these keys found, to be checked by whoever uses them."""
+        for known, rows in self._recent:
+            if len(keys) and known == _digest(keys):
+                return rows.copy()
+        return None
+
+    def _rows_for(self, keys: Keys, rows: RowNumbers | None, now_s: int) -> RowNumbers:
+        """Row numbers of all keys, creating what is unknown with its initial value; -1 where there is no room."""
+        slab = self._slab
+        if rows is None:
+            rows = np.empty(len(keys), np.int64)
+            if not slab.find(keys, rows, 4 * (HEAD + self.stride)):
+                return rows
+            unknown = np.flatnonzero(rows < 0)
+        else:
+            if not slab.hold(keys, rows):
+                return rows
+            unknown = slab.seek(keys, rows)
+        if self.policy.rows_max:
+            room = max(0, int(self.policy.rows_max) - len(slab))
+            self.refused += max(0, len(unknown) - room)
+            unknown = unknown[:room]
+        if len(unknown):
+            new = keys[unknown]
+            created = slab.create(new, now_s)
+            slab.floats[created, HEAD:] = self._initial(new)
+            rows[unknown] = created
         return rows
+
+    def _decay(self, rows: RowNumbers, now_s: int) -> None:
+        """What accumulators have missed since each row's last touch."""
+        periods = self._slab.periods(rows, int(self.optimizer.decay_ms) // 1000, now_s)
+        if periods is not None:
+            self._slab.save(rows)
+            self.optimizer.decay(self._slab.floats, HEAD, self.spec.dim, rows, periods)
+
+    def _make_room(self, keys: Keys, rows: RowNumbers | None, version: int, now_s: int) -> RowNumbers | None:
+        """Evict the longest untouched rows if the new ones would be too many. Known keys of this push are kept."""
+        slab, rows_max = self._slab, int(self.policy.rows_max)
+        if self.policy.refuse or len(slab) + len(keys) <= rows_max:
+            return rows
+        if rows is None:
+            rows = np.empty(len(keys), np.int64)
+            slab.find(keys, rows, 4 * (HEAD + self.stride))
+        else:
+            slab.hold(keys, rows)
+        new = len(slab.seek(keys, rows))
+        if len(slab) + new > rows_max:
+            slab.stamp(rows, version, now_s)
+            slab.cull(max(0, rows_max - max(new, rows_max // EVICTED_PART)), version, now_s)
+        return rows
+
+    def _whole_copy(self, since_version: int) -> Copy:
+        copy = self._slab.copy(since_version)
+        self._slab.advance_copy(copy, len(self._slab.words))
+        self._slab.drop(copy)
+        return copy
 
     def _initial(self, keys: Keys) -> Rows:
         """(n, stride) new rows."""
@@ -226,13 +255,11 @@ class Table:
         self.optimizer.initialize(slab, self.spec.dim)
         return slab
 
-    def _grow(self, capacity: int) -> None:
-        """Room for `capacity` rows: rows do not move, the index is made anew (one pause, some 100 ns a row).
 
-        Nothing changes until all is allocated.
-        """
-        cells: Cells = np.zeros((2 * capacity, 2), np.uint64)
-        for arena in (self._keys, self._slab, self._touched):
-            arena.grow(capacity)
-        _index(cells, self._keys.array, self._size)
-        self._cells, self._capacity = cells, capacity
+def _digest(keys: Keys) -> tuple[int, int, int]:
+    """Of one or more keys: enough to guess that two lists are one, where every row is checked."""
+    return len(keys), int(keys[0]), int(keys[-1])
+
+
+def _seconds(ms: int) -> int:
+    return min(max(ms // 1000, 0), SECONDS_MAX)

@@ -4,6 +4,8 @@ A first start takes a few seconds and leaves the code in numba's cache; later st
 calls this before it answers, so that no call's deadline has to cover a compiler.
 """
 
+from dataclasses import fields
+
 import numpy as np
 
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, PullRequest, PushRequest, TableSpec
@@ -17,18 +19,23 @@ def warm_up() -> int:
     """Drive a small shard of its own through push, pull, mark, restore and serving. Answers how many rows it made."""
     slot_map = SlotMap.even(1)
     keys = np.arange(64, dtype=np.uint64)
-    dense = {"bias": np.zeros(1, np.float32)}
+    dense = {"bias": np.ones(1, np.float32)}
     rows = 0
-    for name in OPTIMIZERS:
-        spec = ModelSpec(name, "", (TableSpec("t", 2, name, init_scale=0.1),), DenseSpec({"bias": (1,)}, name))
+    for name, optimizer in OPTIMIZERS.items():
+        decay = {"decay_ms": 1000.0} if "decay_ms" in (field.name for field in fields(optimizer)) else {}
+        tables = (TableSpec("t", 2, name, decay, 0.1), TableSpec("mortal", 2, name, policy={"ttl_ms": 60_000}))
+        spec = ModelSpec(name, "", tables, DenseSpec({"bias": (1,)}, name, decay))
         shard, epoch = Shard(0, 1, slot_map), Epoch(0, 0)
         shard.allow(0, 0, [epoch])
         shard.begin(spec, {"c": 0}, dense)
-        push = PushRequest(name, epoch, 1, 1, "c", 0, 1, 0, 1, 0, 0, 1, keys={"t": keys[slot_map.split(keys)[0]]})
-        push.gradients["t"] = np.ones((len(keys), 2), np.float32)
-        push.dense["bias"] = np.ones(1, np.float32)
-        shard.push(push)
-        shard.pull(PullRequest(name, epoch, 1, {"t": keys}))
+        for n in range(3):
+            now_ms = 100_000 * (1 + n)
+            push = PushRequest(name, epoch, 1, 1, "c", n, n + 1, 0, 1, 0, 0, 1, now_ms, dense=dense)
+            for table in ("t", "mortal"):
+                push.keys[table] = keys[slot_map.split(keys)[0]] + np.uint64(n)
+                push.gradients[table] = np.ones((len(keys), 2), np.float32)
+            shard.push(push)
+            shard.pull(PullRequest(name, epoch, 1, {"t": keys, "mortal": keys}))
         snapshot = shard.snapshot(name)
         weights(snapshot)
         Shard(0, 2, slot_map).restore([snapshot], "")

@@ -90,8 +90,15 @@ class ProgressReply(_message.Message):
     def __init__(self, incarnation: _Optional[int] = ..., map_epoch: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., begun: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class TableSpec(_message.Message):
-    __slots__ = ("name", "dim", "optimizer", "options", "init_scale", "seed")
+    __slots__ = ("name", "dim", "optimizer", "options", "init_scale", "seed", "policy", "storage")
     class OptionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class PolicyEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -104,13 +111,17 @@ class TableSpec(_message.Message):
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     INIT_SCALE_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_FIELD_NUMBER: _ClassVar[int]
     name: str
     dim: int
     optimizer: str
     options: _containers.ScalarMap[str, float]
     init_scale: float
     seed: int
-    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., optimizer: _Optional[str] = ..., options: _Optional[_Mapping[str, float]] = ..., init_scale: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
+    policy: _containers.ScalarMap[str, float]
+    storage: str
+    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., optimizer: _Optional[str] = ..., options: _Optional[_Mapping[str, float]] = ..., init_scale: _Optional[float] = ..., seed: _Optional[int] = ..., policy: _Optional[_Mapping[str, float]] = ..., storage: _Optional[str] = ...) -> None: ...
 
 class DenseSpec(_message.Message):
     __slots__ = ("shapes", "optimizer", "options")

@@ -25,9 +25,9 @@ def run(optimizer: Optimizer, start: np.ndarray, gradients: np.ndarray) -> np.nd
     optimizer.initialize(new, DIM)
     slab[rows] = new
     for step in gradients:
-        optimizer.apply(slab, rows, step)
+        optimizer.apply(slab, 0, rows, step)
     out = np.empty((ROWS, DIM), np.float32)
-    optimizer.weights(slab, rows, out)
+    optimizer.weights(slab, 0, rows, out)
     untouched = np.setdiff1d(np.arange(3 * ROWS), rows)
     assert np.isnan(slab[untouched]).all()
     return out
@@ -114,8 +114,8 @@ def test_ftrl_without_regularisation_steps_from_its_own_weight():
     optimizer.initialize(slab, 1)
     out = np.empty((1, 1), np.float32)
     for step in gradients:
-        optimizer.apply(slab, np.zeros(1, np.int64), step)
-    optimizer.weights(slab, np.zeros(1, np.int64), out)
+        optimizer.apply(slab, 0, np.zeros(1, np.int64), step)
+    optimizer.weights(slab, 0, np.zeros(1, np.int64), out)
     assert out[0, 0] == pytest.approx(w, abs=1e-6)
 
 

@@ -1,0 +1,108 @@
+"""A copy of a table's rows as they stand now, made while pushes go on (X1: copy-on-write).
+
+A row is copied when the copy comes to it, or just before a push changes it, whichever is first. A row's own version
+says whether it has changed since: nothing else has to be remembered.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from paramserver.kernel import kernel
+from paramserver.messages import Keys
+from paramserver.record import FREE, HEAD, RowNumbers, Words, key_of
+from paramserver.tombstones import Tombstones
+
+
+@kernel
+def _keep(
+    words: Words,
+    rows: RowNumbers,
+    first: int,
+    since: int,
+    until: int,
+    horizon: int,
+    kept: npt.NDArray[np.uint8],
+    keys: Keys,
+    payload: Words,
+    versions: npt.NDArray[np.int64],
+    touched_s: npt.NDArray[np.int64],
+) -> None:
+    """Copy those of `rows`, from `first` on, that have changed after `since` and not after `until`, or are dead."""
+    for i in range(len(rows)):
+        r = rows[i]
+        if r < first or r >= len(kept) or kept[r] or words[r, 2] == np.uint32(0xFFFFFFFF):
+            continue
+        version, touched = np.int64(words[r, 2]), np.int64(words[r, 3])
+        if version > until or (version <= since and touched >= horizon):
+            continue
+        kept[r] = 1
+        keys[r] = key_of(words, r)
+        versions[r] = version
+        touched_s[r] = touched
+        for j in range(payload.shape[1]):
+            payload[r, j] = words[r, 4 + j]
+
+
+class Columns:
+    """Rows as columns, unsorted, living ones and dead ones."""
+
+    def __init__(self, rows: int, payload: int) -> None:
+        self.keys: Keys = np.empty(rows, np.uint64)
+        self.payload: Words = np.empty((rows, payload), np.uint32)
+        self.versions = np.empty(rows, np.int64)
+        self.touched_s = np.empty(rows, np.int64)
+
+
+class Copy:
+    """Rows with a version above `since` (-1: all), as of `until`, the table's version now; and what has died since.
+
+    Whoever changes a row calls `save` first. One writer, as for the table.
+    """
+
+    def __init__(self, rows: int, payload: int, since: int, until: int, horizon_s: int, deaths: Tombstones) -> None:
+        self.since, self._until, self._horizon_s, self._deaths = since, until, horizon_s, deaths.copy()
+        self._kept = np.zeros(rows, np.uint8)
+        self._columns = Columns(rows, payload)
+        self._next = 0
+
+    @property
+    def done(self) -> bool:
+        return self._next >= len(self._kept)
+
+    def save(self, words: Words, rows: RowNumbers) -> None:
+        """These rows are about to change or to go."""
+        if not self.done:
+            self._take(words, rows)
+
+    def advance(self, words: Words, rows: int) -> bool:
+        """Copy the next so many rows. True when all are copied."""
+        stop = min(self._next + rows, len(self._kept))
+        self._take(words, np.arange(self._next, stop))
+        self._next = stop
+        return self.done
+
+    def _take(self, words: Words, rows: RowNumbers) -> None:
+        c = self._columns
+        _keep(
+            words, rows, self._next, self.since, self._until, self._horizon_s,
+            self._kept, c.keys, c.payload, c.versions, c.touched_s,
+        )  # fmt: skip
+
+    def living(self) -> tuple[Columns, RowNumbers]:
+        """(columns, which of them are the living rows, in the order of their keys)."""
+        assert self.done
+        chosen = np.flatnonzero(self._kept)
+        chosen = chosen[self._columns.touched_s[chosen] >= self._horizon_s]
+        return self._columns, chosen[np.argsort(self._columns.keys[chosen])]
+
+    def tombstones(self) -> Keys:
+        """Keys that have died since and are not alive, rising. ValueError if that is not known any more."""
+        columns, order = self.living()
+        dead = np.flatnonzero(self._kept)
+        dead = dead[columns.touched_s[dead] < self._horizon_s]
+        keys = self._deaths.after(self.since, columns.keys[dead], columns.touched_s[dead])
+        return np.setdiff1d(keys, columns.keys[order], assume_unique=True)
+
+
+assert HEAD == 4
+assert FREE == 0xFFFFFFFF
