@@ -84,7 +84,8 @@ def audit(
         _tiling(result, labels)
         _corrections(result, chains)
         _impressions(result, reader, config, labels, waiting_allowed)
-        _clicks(result, reader, config, labels)
+        last = {name: one for name, one in chains.items() if kind_of(name) == config.stream.barrier_kinds[-1]}
+        _clicks(result, reader, config, last)
         _standings(result, standings, chains, waiting_allowed)
     finally:
         reader.close()

@@ -9,7 +9,7 @@ from stream.record import Record
 from stream.rowhash import HASH_MODULUS, row_hash_sum
 
 #: Counts that are summed over the records which extend a chain.
-IMPRESSION_CLASSES = ("labelled", "rejected", "duplicate", "withheld", "quarantined")
+IMPRESSION_CLASSES = ("labelled", "sampled", "rejected", "duplicate", "withheld", "quarantined")
 CLICK_CLASSES = ("clicks_read", "clicks_joined", "clicks_duplicate", "clicks_quarantined")
 
 

@@ -82,7 +82,7 @@ class ReplayPlan:
         last = int(self.history.ts_ms[self.impressions - 1])
         if len(self.click_ts_ms):
             last = max(last, int(self.click_ts_ms[-1]))
-        return last + stream.window_ms + stream.grace_ms + stream.signal_ms + stream.flush_ms + 1
+        return last + stream.wait_last_ms + stream.signal_ms + stream.flush_ms + 1
 
     def periods(self) -> Iterator[Period]:
         """Periods in order; with barriers the last one ends at the first multiple at or after `quiet_ms`."""

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from labeler.intake import Read
 from labeler.join import ClickJoin, Matches
+from labeler.reading import Reading
 from labeler.resume import ResumePoint
 from labeler.track import Track
 from stream.config import StreamConfig
@@ -32,7 +33,7 @@ class ClickLine:
     """Holds exactly the clicks that arrived from `arrival(head) - early` on, as far as they were read."""
 
     def __init__(self, config: StreamConfig, point: ResumePoint):
-        self._window_ms, self._wait_ms, self._early_ms = config.window_ms, config.wait_ms, config.early_ms
+        self._early_ms = config.early_ms
         self._join = ClickJoin()
         self._seen = Track(point.clicks_arrival_max_ms)
         self._bad: deque[BadRecord] = deque()
@@ -73,10 +74,15 @@ class ClickLine:
         at = self.arrival_max_ms
         return at > deadline_ms and at >= arrival_max_ms - self._early_ms
 
-    def match(self, impressions: Impressions) -> Matches:
-        """The clicks that count for each impression (L1)."""
+    def match(self, impressions: Impressions, reading: Reading) -> Matches:
+        """The clicks that count for each impression in this reading (L1)."""
         return self._join.match(
-            impressions.id, impressions.ts_ms, impressions.arrival_ms, self._window_ms, self._wait_ms, self._early_ms
+            impressions.id,
+            impressions.ts_ms,
+            impressions.arrival_ms,
+            reading.window_ms,
+            reading.wait_ms,
+            self._early_ms,
         )
 
     def passed(self, arrival_max_ms: int) -> Passed:

@@ -12,11 +12,12 @@ from labeler.emission import REJECTED, Emission, SideRecord
 from labeler.feed import Feed
 from labeler.outbox import Message, Outbox, Outgoing
 from labeler.partition import PartitionLabeler
+from labeler.reading import Reading, readings
 from labeler.resume import ExamplesFold, ResumePoint
 from labeler.set_aside import SetAside, orders
 from labeler.tail import TailReader
 from labeler.verdict_book import VerdictBook
-from stream.chain import label_chain
+from stream.chain import LABEL
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
 from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
@@ -71,7 +72,10 @@ class Labelling:
         stream: StreamConfig,
         labeler: LabelerConfig,
         log: Log,
+        reading: Reading | None = None,
     ):
+        """`reading`: which one this is, and so which chain it writes; the first unless given."""
+        self._reading = reading or readings(stream)[0]
         self._stream, self._labeler, self._log = stream, labeler, log
         self._inputs = awaited_inputs(stream, labeler)
         self._verdicts = Partition(stream.verdicts, 0)
@@ -181,9 +185,9 @@ class Labelling:
         if self._writer is None:
             self._writer = self._log.writer()
         for p, point in points.items():
-            core = PartitionLabeler(self._stream, self._labeler, p, point, self.book, aside)
+            core = PartitionLabeler(self._stream, self._labeler, p, point, self.book, aside, self._reading)
             self.lines[p] = Line(core, self._feed(), self._feed(), self._outbox(), aside)
-            logger.info("labelling partition %d from position %d", p, point.start)
+            logger.info("%s/%d goes on from position %d", self._reading.kind, p, point.start)
         self._assign(new)
 
     def _fold(self, tail: TailReader, partitions: list[int]) -> dict[int, ResumePoint]:
@@ -191,7 +195,8 @@ class Labelling:
         stream = self._stream
         points: dict[int, ResumePoint] = {}
         for p in partitions:
-            points[p] = self._fold_chain(tail, p, label_chain(p)) or ResumePoint.fresh(
+            fresh = ResumePoint.fresh if self._reading.kind == LABEL else ResumePoint.fresh_late
+            points[p] = self._fold_chain(tail, p, f"{self._reading.kind}/{p}") or fresh(
                 tail.first(Partition(stream.impressions, p)),
                 tail.first(Partition(stream.clicks, p)),
                 tail.first(self._verdicts),

@@ -5,10 +5,11 @@ from dataclasses import replace
 from labeler.fraud import FraudCounts, FraudFilter, Step
 from labeler.head import Head
 from labeler.labelling import Labelling
+from stream.chain import LABEL, kind_of
 from stream.examples import BatchHeader
 from stream.metrics import RoleMetrics
 
-CLASSES = ("labelled", "rejected", "duplicate", "withheld", "quarantined")
+CLASSES = ("labelled", "sampled", "rejected", "duplicate", "withheld", "quarantined")
 CLICKS = ("read", "joined", "duplicate", "quarantined")
 
 
@@ -22,6 +23,7 @@ class LabelerMetrics(RoleMetrics):
         self._impressions = self.counter("everspun_labeler_impressions_total", "impressions by class (L6)", "class")
         self._clicks = self.counter("everspun_labeler_clicks_total", "clicks by what became of them (L6)", "class")
         self._positives = self.counter("everspun_labeler_positives_total", "labelled impressions with a click")
+        self._corrections = self.counter("everspun_labeler_corrections_total", "rows of late chains acknowledged (C1)")
         self._pending = self.gauge("everspun_labeler_pending_clicks", "clicks that wait for impressions")
         self._pending_bytes = self.gauge("everspun_labeler_pending_clicks_bytes", "memory of waiting clicks, bytes")
         self._queue_rows = self.gauge("everspun_labeler_queue_rows", "impressions read and not yet labelled")
@@ -42,15 +44,18 @@ class LabelerMetrics(RoleMetrics):
         self._rows_read: dict[int, int] = {}
         self.clicks = dict.fromkeys(CLICKS, 0)
 
-    def on_acknowledged(self, headers: list[BatchHeader]) -> None:
-        """These batches are in the log."""
+    def on_acknowledged(self, headers: list[BatchHeader], is_last: bool = True) -> None:
+        """These batches are in the log. Clicks are counted by the last reading of them, impressions by the first."""
         for header in headers:
             self._batches.inc()
             self.records_out.inc(header.labelled)
             self._positives.inc(header.positives)
-            for name in CLASSES:
-                self._impressions.labels(name).inc(getattr(header, name))
-            for name in CLICKS:
+            if kind_of(header.chain) == LABEL:
+                for name in CLASSES:
+                    self._impressions.labels(name).inc(getattr(header, name))
+            else:
+                self._corrections.inc(header.labelled)
+            for name in CLICKS if is_last else ():
                 count = getattr(header, f"clicks_{name}")
                 self.clicks[name] += count
                 self._clicks.labels(name).inc(count)

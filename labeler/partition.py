@@ -6,8 +6,10 @@ and the resume point; how records were polled changes nothing (I7).
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from labeler.boundaries import Stretch
 from labeler.click_line import ClickLine, Passed
@@ -15,10 +17,12 @@ from labeler.config import LabelerConfig, label_config_hash
 from labeler.emission import Emission, SideRecord, quarantine_records, rejected_records
 from labeler.impression_line import ImpressionLine, Taken
 from labeler.intake import clicks_intake, impressions_intake
+from labeler.join import Matches
+from labeler.reading import Reading, kept_negatives, readings
 from labeler.resume import ResumePoint
 from labeler.set_aside import SetAside
 from labeler.verdict_book import Ruling, VerdictBook
-from stream.chain import label_chain
+from stream.chain import LABEL
 from stream.config import StreamConfig
 from stream.examples import BatchHeader, encode_examples, example_batch, examples_schema, schema_id
 from stream.record import Record, offset_of, position
@@ -43,6 +47,15 @@ class Stop:
         )
 
 
+class _Said(NamedTuple):
+    """What a reading says of a range: which impressions are rows, and counts."""
+
+    rows: npt.NDArray[np.bool_]
+    sampled: int  # labelled without a click, and left out by `negative_rate`
+    late: int = 0  # clicks that a late reading brings
+    on_time: int = 0  # clicks that the first reading knew
+
+
 class PartitionLabeler:
     """Labels `impressions[partition]` from a resume point on.
 
@@ -59,9 +72,10 @@ class PartitionLabeler:
         point: ResumePoint,
         book: VerdictBook | None,
         set_aside: Collection[SetAside] = (),
+        reading: Reading | None = None,
     ):
         """`book` is shared by the partitions of a process, and None when no verdicts are awaited. `set_aside`: records
-        that an operator sent to quarantine unread (L7)."""
+        that an operator sent to quarantine unread (L7). `reading`: the first one unless given."""
         self.partition = partition
         self.point = point  # moves with every emission
         self.stopped: Stop | None = None
@@ -69,6 +83,8 @@ class PartitionLabeler:
         self._broken = False  # a batch itself could not be made; a record that cannot be read only ends the reading
         self.waiting = "idle"  # | "window" | "verdicts" | "stopped": why the last `step` ended
         self._stream, self._labeler = stream, labeler
+        self._first = readings(stream)[0]
+        self._reading = reading or self._first
         self._config_hash = label_config_hash(stream, labeler)
         self._schema_id = schema_id(examples_schema(stream.features))
         aside = [
@@ -131,7 +147,7 @@ class PartitionLabeler:
         if stretch is not None:
             return not self._clicks.covers(self._deadline_ms(stretch), stretch.arrival_max_ms)
         known = boundaries.known_deadline_arrival_ms()
-        return known is not None and self._clicks.arrival_max_ms <= known + self._stream.wait_ms
+        return known is not None and self._clicks.arrival_max_ms <= known + self._reading.wait_ms
 
     @property
     def rows_read(self) -> int:
@@ -200,7 +216,7 @@ class PartitionLabeler:
             return False
         known = self._line.boundaries.known_deadline_arrival_ms()
         arrival = known if stretch is None else stretch.deadline_arrival_ms
-        return arrival is not None and arrival + self._stream.wait_ms >= self._clicks.barriers[0].at_ms
+        return arrival is not None and arrival + self._reading.wait_ms >= self._clicks.barriers[0].at_ms
 
     def _barrier(self) -> Emission | None:
         period, at_ms = self._clicks.barriers[0]
@@ -212,26 +228,31 @@ class PartitionLabeler:
 
     def _batch(self, stretch: Stretch) -> Emission:
         taken = self._line.take(stretch)
-        ruling = self._rule(taken)
-        labelled = ~(taken.duplicate | ruling.rejected | ruling.withheld)
-        matches = self._clicks.match(taken.impressions)
-        rows = taken.impressions.filter(labelled)
-        label = matches.label[labelled]
+        ruling = self._rule(taken, self._reading)
+        matches = self._clicks.match(taken.impressions, self._reading)
+        is_first = self._reading.kind == LABEL
+        said = self._first_labels(taken, ruling, matches) if is_first else self._late_labels(taken, ruling, matches)
+        rows = taken.impressions.filter(said.rows)
+        label = matches.label[said.rows]
         value = b""
         if len(rows):
-            weight = np.ones(len(rows), np.float32)
-            value = encode_examples(example_batch(rows, label, matches.delay_ms[labelled], weight))
+            value = encode_examples(example_batch(rows, label, matches.delay_ms[said.rows], self._weights(label)))
         passed = self._clicks.passed(stretch.arrival_max_ms)
-        before = self._side_records(taken, ruling, passed)
+        before = self._side_records(taken, ruling, passed) if is_first else ()
+        passed_ms = stretch.arrival_max_ms - (self.point.arrival_max_ms or stretch.arrival_max_ms)
         self._move(stretch, passed)  # from here on the book may have forgotten what the ruling names
+        if not is_first:
+            share = self.point.share.add(said.late, said.on_time, passed_ms, self._stream.late_share_half_life_ms)
+            self.point = replace(self.point, share=share)
         counting = matches.clicks[~taken.duplicate]  # the clicks of a repeat belong to its first
         header = self._header(
             stretch.start,
             labelled=len(rows),
-            rejected=int(ruling.rejected.sum()),
-            duplicate=int(taken.duplicate.sum()),
-            withheld=int(ruling.withheld.sum()),
-            quarantined=len(taken.bad),
+            sampled=said.sampled,
+            rejected=int(ruling.rejected.sum()) if is_first else 0,
+            duplicate=int(taken.duplicate.sum()) if is_first else 0,
+            withheld=int(ruling.withheld.sum()) if is_first else 0,
+            quarantined=len(taken.bad) if is_first else 0,
             positives=int(label.sum()),
             clicks_read=passed.read,
             clicks_joined=int(np.count_nonzero(counting)),
@@ -242,13 +263,42 @@ class PartitionLabeler:
         )
         return Emission(header, value, before, stretch.arrival_max_ms)
 
-    def _rule(self, taken: Taken) -> Ruling:
-        """What verdicts take out; a duplicate is a duplicate whatever the verdicts say."""
+    def _first_labels(self, taken: Taken, ruling: Ruling, matches: Matches) -> _Said:
+        """Every impression that nothing takes out, negatives at their rate."""
+        labelled = ~(taken.duplicate | ruling.rejected | ruling.withheld)
+        rows = labelled & self._kept(taken, matches)
+        return _Said(rows, int(labelled.sum()) - int(rows.sum()))
+
+    def _late_labels(self, taken: Taken, ruling: Ruling, matches: Matches) -> _Said:
+        """The clicks that the first reading could not know; and the impressions that it withheld and that have been
+        released since (L8), which are labelled here for the first time."""
+        first = self._rule(taken, self._first)
+        known = self._clicks.match(taken.impressions, self._first).label > 0
+        stands = ~(taken.duplicate | ruling.rejected | ruling.withheld)
+        trained = stands & ~(first.rejected | first.withheld)
+        clicked = matches.label > 0
+        late = trained & clicked & ~known
+        released = stands & first.withheld & self._kept(taken, matches)
+        return _Said(late | released, 0, int(late.sum()), int((trained & known).sum()))
+
+    def _kept(self, taken: Taken, matches: Matches) -> npt.NDArray[np.bool_]:
+        kept: npt.NDArray[np.bool_] = matches.label > 0
+        return kept | kept_negatives(taken.impressions.id, self._stream.negative_rate)
+
+    def _weights(self, label: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
+        """A negative stands for all those of its kind that were left out, unless answers are corrected instead."""
+        weight = np.ones(len(label), np.float32)
+        if self._stream.negative_correction == "weights":
+            weight[label == 0] = 1.0 / self._stream.negative_rate
+        return weight
+
+    def _rule(self, taken: Taken, reading: Reading) -> Ruling:
+        """What verdicts take out by this reading's deadlines; a duplicate is a duplicate whatever the verdicts say."""
         impressions = taken.impressions
         if self._book is None or not len(impressions):
             none = np.zeros(len(impressions), np.bool_)
             return Ruling(none, np.full(len(impressions), -1, np.int64), none)
-        deadline_ms = impressions.arrival_ms + self._stream.wait_ms
+        deadline_ms = impressions.arrival_ms + reading.wait_ms
         ruling = self._book.rule(
             impressions.source_hash, impressions.vendor_hash, impressions.ts_ms, deadline_ms, impressions.table
         )
@@ -287,13 +337,13 @@ class PartitionLabeler:
     def _tell_need(self, book: VerdictBook) -> None:
         """What is still to come arrives at or after `arrival_max_ms`, with event times not older than T3 allows."""
         arrival_ms = self.point.arrival_max_ms
-        book.need(self.partition, arrival_ms + self._stream.wait_ms, arrival_ms - self._stream.age_max_ms)
+        book.need(self.partition, arrival_ms + self._reading.wait_ms, arrival_ms - self._stream.age_max_ms)
 
     def _header(self, start: int, barrier: int = 0, **counts: int) -> BatchHeader:
         """The header of `[start, point.start)`, with the resume point behind it."""
         point = self.point
         return BatchHeader(
-            chain=label_chain(self.partition),
+            chain=f"{self._reading.kind}/{self.partition}",
             start=start,
             end=point.start,
             schema_id=self._schema_id,
@@ -306,9 +356,11 @@ class PartitionLabeler:
             ids_arrival_max_ms=point.ids_arrival_max_ms,
             verdicts_offset=point.verdicts_offset,
             watermarks=point.watermarks,
+            late_micro=point.share.late_micro,
+            on_time_micro=point.share.on_time_micro,
             **counts,
         )
 
     def _deadline_ms(self, stretch: Stretch) -> int:
         """L1, of the last impression of the range."""
-        return stretch.deadline_arrival_ms + self._stream.wait_ms
+        return stretch.deadline_arrival_ms + self._reading.wait_ms

@@ -1,11 +1,12 @@
 """Where a labeler goes on: folded from `examples[p]` and from nothing else (C2, C4)."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from labeler.reading import NOTHING, Share
 from stream.chain import Chain, Fold
 from stream.examples import BatchHeader
-from stream.record import Record, offset_of, position
+from stream.record import Record, position
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,18 @@ class ResumePoint:
     ids_arrival_max_ms: int = 0  # just before ids_offset
     verdicts_offset: int = 0
     watermarks: Mapping[str, int] = field(default_factory=dict)  # by input, just before verdicts_offset
+    share: Share = NOTHING  # of late clicks, of a `late` chain
 
     @classmethod
     def fresh(cls, impressions: int, clicks: int, verdicts: int) -> "ResumePoint":
         """At the first offsets of the logs, where nothing was labelled before."""
         return cls(position(impressions), clicks_offset=clicks, ids_offset=impressions, verdicts_offset=verdicts)
+
+    @classmethod
+    def fresh_late(cls, impressions: int, clicks: int, verdicts: int) -> "ResumePoint":
+        """The same for a later reading. Its chain begins at 0, since what is no longer in the log gets no correction:
+        so it tiles from wherever a model began, also if the strategy was chosen long after that."""
+        return replace(cls.fresh(impressions, clicks, verdicts), start=0)
 
     @classmethod
     def after(cls, header: BatchHeader, barrier: int) -> "ResumePoint":
@@ -40,12 +48,13 @@ class ResumePoint:
             header.ids_arrival_max_ms,
             header.verdicts_offset,
             header.watermarks,
+            Share(header.late_micro, header.on_time_micro),
         )
 
     @property
     def impressions_offset(self) -> int:
         """Where the delayed reader of impressions starts."""
-        return min(self.ids_offset, offset_of(self.start))
+        return self.ids_offset  # never above `start`: ids are re-read up to it
 
 
 class ExamplesFold:

@@ -1,8 +1,9 @@
-"""The labeler's process: three threads and their end (shell).
+"""The labeler's process: its threads and their end (shell).
 
-The main thread labels. `head` counts for the fraud filter and writes heartbeats, so that neither waits for a fold or a
-slow label (L5). `group` does nothing but take part in the consumer group: its client answers a rebalance only inside a
-poll, and short polls between other work made one take tens of seconds. They share the set of owned partitions.
+The main thread labels. `late` labels again at a later deadline, where the strategy does (docs/labels.md). `head` counts
+for the fraud filter and writes heartbeats, so that neither waits for a fold or a slow label (L5). `group` does nothing
+but take part in the consumer group: its client answers a rebalance only inside a poll, and short polls between other
+work made one take tens of seconds. They share the set of owned partitions.
 """
 
 import logging
@@ -15,6 +16,7 @@ from labeler.fraud_config import FraudConfig
 from labeler.head import Head
 from labeler.labelling import Labelling
 from labeler.metrics import LabelerMetrics
+from labeler.reading import readings
 from stream.config import StreamConfig
 from stream.kafka import KafkaLog
 from stream.log import Log
@@ -64,7 +66,8 @@ class Service:
         """`name` is this labeler's among all: the process that takes its place has the same."""
         self._labeler, self._metrics, self._now = labeler, metrics, now
         self._stream = stream
-        self._labelling = Labelling(stream, labeler, log)
+        self._labelling, *later = (Labelling(stream, labeler, log, reading) for reading in readings(stream))
+        self._late = later[0] if later else None
         self._head = Head(stream, labeler, fraud, log)
         self._group = log.group_reader(stream.topic_prefix + GROUP, name)
         self._owned: frozenset[int] = frozenset()  # written by the group's thread only
@@ -76,7 +79,7 @@ class Service:
         ending = threading.Event()
         threads = [
             threading.Thread(target=self._guard, args=(work, ending), name=work.__name__.strip("_"), daemon=True)
-            for work in (self._run_head, self._run_group)
+            for work in (self._run_head, self._run_group, *([self._run_late] if self._late else []))
         ]
         for thread in threads:
             thread.start()
@@ -88,6 +91,8 @@ class Service:
             for thread in threads:
                 thread.join(self._labeler.drain_ms / 1000)
             self._labelling.close()
+            if self._late is not None:
+                self._late.close()
         if self._failure is not None:
             raise self._failure
 
@@ -102,7 +107,7 @@ class Service:
                 labelling.wait(IN_FLIGHT_MS)
             if labelling.resting(now_ms):
                 stop.wait(self._labeler.poll_ms / 1000)
-            self._metrics.on_acknowledged(labelling.take_acknowledged())
+            self._metrics.on_acknowledged(labelling.take_acknowledged(), self._late is None)
             if now_ms >= metrics_at_ms:
                 self._look()
                 metrics_at_ms = now_ms + METRICS_EVERY_MS
@@ -112,7 +117,22 @@ class Service:
         deadline_ms = self._now() + self._labeler.drain_ms
         while not self._labelling.drain(self._now()) and self._now() < deadline_ms:
             time.sleep(IN_FLIGHT_MS / 1000)
-        self._metrics.on_acknowledged(self._labelling.take_acknowledged())
+        self._metrics.on_acknowledged(self._labelling.take_acknowledged(), self._late is None)
+
+    def _run_late(self, ending: threading.Event) -> None:
+        """The later reading, by the same rules and of the same partitions; what it had not sent is the next one's."""
+        late, wait_ms = self._late, 0
+        assert late is not None
+        while not ending.is_set():
+            now_ms = self._now()
+            late.own(self._owned)
+            moved = late.turn(now_ms, wait_ms)
+            wait_ms = 0 if moved or late.in_flight else self._labeler.poll_ms
+            if late.in_flight and not moved:
+                late.wait(IN_FLIGHT_MS)
+            if late.resting(now_ms):
+                ending.wait(self._labeler.poll_ms / 1000)
+            self._metrics.on_acknowledged(late.take_acknowledged(), True)
 
     def _guard(self, work: Callable[[threading.Event], None], ending: threading.Event) -> None:
         """What a thread raises ends the process: the next one folds the log."""

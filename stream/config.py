@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from stream.chain import LABEL
+from stream.chain import LABEL, LATE
 from stream.events import CATEGORICAL, NUMERIC, FeatureColumn, Features
 
 
@@ -30,6 +30,30 @@ class StreamConfig:
 
     window_ms: int = _option(3_600_000, "a click counts this long after its impression, in event time, ms (L1)")
     grace_ms: int = _option(300_000, "a click may arrive this late, and this early, ms (L1)")
+    label_strategy: str = _option(
+        "window",
+        "'window': one label after window and grace; 'eager': negative at once, clicks once they are known; "
+        "'window+correct': as 'window', and late clicks once more (docs/labels.md)",
+    )
+    late_window_ms: int = _option(
+        0, "with label_strategy 'window+correct', a late click counts this long after its impression, event time, ms"
+    )
+    delay_correction: str = _option(
+        "weights",
+        "how a model is kept from believing early negatives: 'weights' in its loss, or 'calibration' of its answers",
+    )
+    late_share_prior: float = _option(
+        0.1, "with 'window+correct', the share of late clicks that is believed before the stream has shown one"
+    )
+    late_share_half_life_ms: int = _option(
+        86_400_000, "a click of so long ago counts half in the estimate of the late share, arrival time, ms"
+    )
+    negative_rate: float = _option(
+        1.0, "share of impressions without a click that become examples, chosen by the impression's id"
+    )
+    negative_correction: str = _option(
+        "weights", "how negative_rate is made good: 'weights' 1/rate in the loss, or 'log_odds' in answers; never both"
+    )
     dedup_ms: int = _option(600_000, "an id seen again within this much arrival time is a duplicate, ms (L2)")
     skew_ms: int = _option(60_000, "an event time may be this far ahead of its arrival, ms (T3)")
     age_max_ms: int = _option(86_400_000, "an event time may be this far behind its arrival, ms (T3)")
@@ -71,6 +95,7 @@ class StreamConfig:
             raise ValueError(
                 f"heartbeat_ms = {self.heartbeat_ms}: allowed is below jump_max_ms = {self.jump_max_ms} (T2)"
             )
+        _check_labels(self)
         _check_features(self)
 
     @property
@@ -84,9 +109,19 @@ class StreamConfig:
         return self.window_ms + self.grace_ms
 
     @property
+    def wait_last_ms(self) -> int:
+        """The same for the last reading of an impression: after so long nothing about it is awaited any more."""
+        return max(self.wait_ms, self.late_window_ms + self.grace_ms if self.corrects else 0)
+
+    @property
+    def corrects(self) -> bool:
+        """Whether late clicks are trained on as such."""
+        return self.label_strategy == "window+correct"
+
+    @property
     def barrier_kinds(self) -> tuple[str, ...]:
         """Kinds of chains in which a labeler answers barriers (E3)."""
-        return (LABEL,)
+        return (LABEL,) if self.label_strategy == "window" else (LABEL, LATE)
 
     @property
     def features(self) -> Features:
@@ -140,6 +175,7 @@ _POSITIVE = (
     "window_ms",
     "age_max_ms",
     "jump_max_ms",
+    "late_share_half_life_ms",
     "heartbeat_ms",
     "signal_ms",
     "flush_ms",
@@ -152,6 +188,34 @@ _POSITIVE = (
     "session_timeout_ms",
     "pseudonym_key_number",
 )
+
+
+def _check_labels(config: StreamConfig) -> None:
+    for name, allowed in _ONE_OF.items():
+        if getattr(config, name) not in allowed:
+            hint = "; one of them, never both: each alone makes the sampling good" if "negative" in name else ""
+            raise ValueError(f"{name} = {getattr(config, name)!r}: allowed is {' or '.join(map(repr, allowed))}{hint}")
+    if config.corrects and config.late_window_ms <= config.window_ms:
+        raise ValueError(
+            f"late_window_ms = {config.late_window_ms}: with label_strategy 'window+correct' allowed is above "
+            f"window_ms = {config.window_ms}"
+        )
+    if not config.corrects and config.late_window_ms:
+        raise ValueError(
+            f"late_window_ms = {config.late_window_ms}: only label_strategy 'window+correct' has a late window, "
+            f"and label_strategy is {config.label_strategy!r}"
+        )
+    if not 0.0 <= config.late_share_prior < 1.0:
+        raise ValueError(f"late_share_prior = {config.late_share_prior}: allowed is 0 to below 1")
+    if not 0.0 < config.negative_rate <= 1.0:
+        raise ValueError(f"negative_rate = {config.negative_rate}: allowed is above 0 to 1")
+
+
+_ONE_OF = {
+    "label_strategy": ("window", "eager", "window+correct"),
+    "delay_correction": ("weights", "calibration"),
+    "negative_correction": ("weights", "log_odds"),
+}
 
 
 def _check_features(config: StreamConfig) -> None:

@@ -159,6 +159,7 @@ class BatchHeader:
     withheld: int = 0
     quarantined: int = 0
     positives: int = 0  # of the labelled
+    sampled: int = 0  # labelled without a click, and left out of the rows by `negative_rate`
     # Clicks that the joining reader passed while handling the range (L6)
     clicks_read: int = 0
     clicks_joined: int = 0
@@ -176,6 +177,9 @@ class BatchHeader:
     ids_arrival_max_ms: int = 0  # just before it
     verdicts_offset: int = 0  # of `verdicts`, to re-read from
     watermarks: Mapping[str, int] = field(default_factory=dict)  # input -> watermark just before it
+    # Of a `late` chain: its clicks that were late, and those that were in time, counted less the longer ago
+    late_micro: int = 0
+    on_time_micro: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= self.end:
@@ -186,16 +190,16 @@ class BatchHeader:
     @property
     def impressions(self) -> int:
         """All impressions of the range, whatever their class (I1)."""
-        return self.labelled + self.rejected + self.duplicate + self.withheld + self.quarantined
+        return self.labelled + self.sampled + self.rejected + self.duplicate + self.withheld + self.quarantined
 
     def to_headers(self) -> Headers:
-        """Each a short ASCII value, in a fixed order. A barrier of 0 is left out."""
+        """Each a short ASCII value, in a fixed order. A 0 is left out where most records have it."""
         headers = [("format", _FORMAT.encode())]
         for f in fields(self):
             value = getattr(self, f.name)
             if f.name == "watermarks":
                 value = ",".join(f"{name}={ms}" for name, ms in sorted(self.watermarks.items()))
-            if f.name != BARRIER or value:
+            if f.name not in _LEFT_OUT or value:
                 headers.append((f.name, str(value).encode("ascii")))
         return tuple(headers)
 
@@ -205,7 +209,7 @@ class BatchHeader:
         raw = {name: value.decode("ascii") for name, value in headers}
         if raw.get("format") != _FORMAT:
             raise ValueError(f"batch header format: {raw.get('format')!r}, this version reads {_FORMAT!r}")
-        raw.setdefault(BARRIER, "0")
+        raw = dict.fromkeys(_LEFT_OUT, "0") | raw
         values: dict[str, object] = {}
         for f in fields(cls):
             if f.name not in raw:
@@ -215,6 +219,9 @@ class BatchHeader:
             except ValueError as error:
                 raise ValueError(f"batch header {f.name}: {raw[f.name]!r} cannot be read ({error})") from error
         return cls(**values)  # type: ignore[arg-type]
+
+
+_LEFT_OUT = (BARRIER, "sampled", "late_micro", "on_time_micro")
 
 
 def _parse_watermarks(raw: str) -> dict[str, int]:

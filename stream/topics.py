@@ -50,8 +50,8 @@ class Problem:
 def topic_specs(config: StreamConfig) -> list[TopicSpec]:
     """All topics of a pipeline. Replayed events keep their original arrivals as timestamps, by which a broker would
     delete them at once: these topics delete nothing."""
-    inputs_ms = config.wait_ms + config.outage_max_ms
-    models_ms = config.checkpoint_age_max_ms + config.wait_ms + config.outage_max_ms
+    inputs_ms = config.wait_last_ms + config.outage_max_ms
+    models_ms = config.checkpoint_age_max_ms + config.wait_last_ms + config.outage_max_ms
     stamps = {"message.timestamp.type": "LogAppendTime"}
     if config.replayed:
         stamps = {"message.timestamp.type": "CreateTime", "message.timestamp.after.max.ms": str(LONG_MAX)}

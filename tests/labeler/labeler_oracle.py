@@ -92,10 +92,21 @@ def mark_duplicates(seen, config):
                 last[row.id] = row.arrival
 
 
-def ranges(seen, config):
+@dataclass
+class Plan:
+    """A reading: how long it waits and which clicks count; for a later one also what the first one was."""
+
+    window: int
+    wait: int
+    first: "Plan | None" = None
+
+    def start(self, seen):
+        return seen[0].offset << W if seen and self.first is None else 0
+
+
+def ranges(seen, config, start):
     """C3: every range that the log has closed."""
     out, items = [], []
-    start = seen[0].offset << W if seen else 0
 
     def close(end):
         nonlocal start, items
@@ -157,8 +168,9 @@ class Book:
         return offset, self.before[offset]
 
 
-def expected(impressions, clicks, verdicts, config, inputs):
+def expected(impressions, clicks, verdicts, config, inputs, plan=None, kept=lambda row: True):
     """Per batch a dict of header fields and rows (position, label, delay). `verdicts` None = fraud filter off."""
+    plan = plan or Plan(config.window_ms, config.wait_ms)
     seen, clicked = see(impressions, config, False), see(clicks, config, True)
     mark_duplicates(seen, config)
     book = None if verdicts is None else Book(verdicts, inputs)
@@ -171,54 +183,77 @@ def expected(impressions, clicks, verdicts, config, inputs):
             barriers.append((record.barrier, record.arrival))
     out, clicks_at = [], 0
     point = {
-        "arrival_max_ms": 0, "clicks_offset": 0, "clicks_arrival_max_ms": 0, "ids_offset": 0, "ids_arrival_max_ms": 0,
-        "verdicts_offset": 0, "watermarks": {},
+        "arrival_max_ms": 0, "clicks_offset": clicks[0].offset if clicks else 0, "clicks_arrival_max_ms": 0,
+        "ids_offset": impressions[0].offset if impressions else 0, "ids_arrival_max_ms": 0,
+        "verdicts_offset": 0, "watermarks": {}, "late_micro": 0, "on_time_micro": 0,
     }  # fmt: skip
-    closed = ranges(seen, config)
+    closed = ranges(seen, config, plan.start(seen))
     for r in [*closed, None]:
         if r is None:  # the open end of the log: what is known of the next range's deadline
-            end = closed[-1].end if closed else 0
+            end = closed[-1].end if closed else plan.start(seen)
             left = [s for s in seen if (s.offset << W) >= end or any(row.position >= end for row in s.rows)]
             if not left:
                 break
             left = [s for s in left if s.arrival // config.flush_ms == left[0].arrival // config.flush_ms]
             known = [s.arrival for s in left if s.rows][-1:] or [s.arrival for s in left][-1:]
-            deadline = known[0] + config.wait_ms
+            deadline = known[0] + plan.wait
         else:
-            deadline = r.deadline_arrival + config.wait_ms
+            deadline = r.deadline_arrival + plan.wait
         while barriers and barriers[0][1] <= deadline:
             if book and not (book.low and book.low[-1] >= barriers[0][1]):
                 return out
-            at = r.start if r else (closed[-1].end if closed else seen[0].offset << W)
+            at = r.start if r else (closed[-1].end if closed else plan.start(seen))
             out.append({"start": at, "end": at, "barrier": barriers.pop(0)[0], "rows": [], **point})
         if r is None or top <= deadline or top < r.arrival_max - config.early_ms:
             break
         if book and book.v(deadline) is None:
             break
-        batch, point, clicks_at = one_batch(r, all_clicks, clicked, clicks_at, seen, book, config)
+        sums = [point["late_micro"], point["on_time_micro"]]
+        batch, point, clicks_at, more = one_batch(r, all_clicks, clicked, clicks_at, seen, book, config, plan, kept)
+        point["late_micro"], point["on_time_micro"] = (a + 1_000_000 * b for a, b in zip(sums, more, strict=True))
         out.append({**batch, **point})
     return out
 
 
-def one_batch(r, all_clicks, clicked, clicks_at, seen, book, config):
-    count = dict.fromkeys(("labelled", "rejected", "duplicate", "withheld", "quarantined", "positives"), 0)
+CLASSES = ("rejected", "duplicate", "withheld", "quarantined")
+
+
+def is_late(row, counting, all_clicks, book, config, plan, kept, count):
+    """Whether a later reading has something to say of an impression that it labels."""
+    said = book.decisions(row, row.arrival + plan.first.wait) if book else set()
+    if "reject" in said:
+        return False
+    if "withhold" in said:
+        return bool(counting) or kept(row)
+    on_time = bool(counting_clicks(row, all_clicks, config, plan.first))
+    count["on_time"] += on_time
+    count["late"] += bool(counting) and not on_time
+    return bool(counting) and not on_time
+
+
+def counting_clicks(row, all_clicks, config, plan):
+    return [
+        c
+        for c in all_clicks
+        if c.id == row.id
+        and 0 <= c.ts - row.ts <= plan.window
+        and row.arrival - config.early_ms <= c.arrival <= row.arrival + plan.wait
+    ]
+
+
+def one_batch(r, all_clicks, clicked, clicks_at, seen, book, config, plan, kept):
+    count = dict.fromkeys(("labelled", "sampled", *CLASSES, "positives", "late", "on_time"), 0)
     joined = repeated = 0
     rows, times = [], []
     for row in r.rows:
-        deadline = row.arrival + config.wait_ms
+        deadline = row.arrival + plan.wait
         if row.bad:
             count["quarantined"] += 1
             continue
         if row.duplicate:
             count["duplicate"] += 1
             continue
-        counting = [
-            c
-            for c in all_clicks
-            if c.id == row.id
-            and 0 <= c.ts - row.ts <= config.window_ms
-            and row.arrival - config.early_ms <= c.arrival <= deadline
-        ]
+        counting = counting_clicks(row, all_clicks, config, plan)
         joined += bool(counting)
         repeated += max(0, len(counting) - 1)
         said = book.decisions(row, deadline) if book else set()
@@ -226,17 +261,24 @@ def one_batch(r, all_clicks, clicked, clicks_at, seen, book, config):
             count["rejected"] += 1
         elif "withhold" in said:
             count["withheld"] += 1
+        elif plan.first and not is_late(row, counting, all_clicks, book, config, plan, kept, count):
+            continue
+        elif not counting and not kept(row):
+            count["sampled"] += not plan.first
         else:
             count["labelled"] += 1
             count["positives"] += bool(counting)
             times.append(row.ts)
             rows.append((row.position, int(bool(counting)), counting[0].ts - row.ts if counting else -1))
+    late, on_time = count.pop("late"), count.pop("on_time")
+    if plan.first:  # the other classes are counted by the first reading
+        count |= dict.fromkeys((*CLASSES, "sampled"), 0)
     cut = next(n for n, s in enumerate(clicked) if s.arrival >= r.arrival_max - config.early_ms)
     gone = [row for s in clicked[clicks_at:cut] for row in s.rows]
     ids = next(s for s in seen if s.arrival >= r.arrival_max - config.dedup_ms)
     verdicts_offset, watermarks = 0, {}
     if book:
-        verdicts_offset, watermarks = book.point(r.deadline_arrival + config.wait_ms, r.arrival_max - config.age_max_ms)
+        verdicts_offset, watermarks = book.point(r.deadline_arrival + plan.wait, r.arrival_max - config.age_max_ms)
     batch = {
         "start": r.start, "end": r.end, "barrier": 0, "rows": rows, **count,
         "clicks_read": len(gone), "clicks_joined": joined, "clicks_duplicate": repeated,
@@ -249,4 +291,4 @@ def one_batch(r, all_clicks, clicked, clicks_at, seen, book, config):
         "ids_offset": ids.offset, "ids_arrival_max_ms": ids.top,
         "verdicts_offset": verdicts_offset, "watermarks": watermarks,
     }  # fmt: skip
-    return batch, point, cut
+    return batch, point, cut, (late, on_time)

@@ -9,6 +9,7 @@ from labeler_oracle import expected
 
 from labeler.config import LabelerConfig
 from labeler.partition import PartitionLabeler
+from labeler.reading import readings
 from labeler.resume import ExamplesFold, ResumePoint
 from labeler.verdict_book import VerdictBook
 from stream.config import StreamConfig
@@ -111,7 +112,8 @@ def random_verdicts(rng, end_ms):
 class Run:
     """Feeds the logs in pieces of random size, in random order, and restarts when told, from the output alone."""
 
-    def __init__(self, impressions, clicks, verdicts, rng, crash=0.0, poll_max=8, config=CONFIG):
+    def __init__(self, impressions, clicks, verdicts, rng, crash=0.0, poll_max=8, config=CONFIG, reading=None):
+        self.reading = reading or readings(config)[0]
         self.logs = {"impressions": impressions, "clicks": clicks, "verdicts": verdicts or []}
         self.fraud, self.rng, self.crash, self.poll_max, self.config = (
             verdicts is not None,
@@ -124,17 +126,19 @@ class Run:
         self.start()
 
     def start(self):
-        fold = ExamplesFold("label/0", from_first=True)
+        fold = ExamplesFold(f"{self.reading.kind}/0", from_first=True)
         fold.add(self.records())
         assert fold.dangling == fold.repeats == 0
         logs = self.logs
-        point = fold.point or ResumePoint.fresh(
+        fresh = ResumePoint.fresh if self.reading.kind == "label" else ResumePoint.fresh_late
+        point = fold.point or fresh(
             logs["impressions"][0].offset if logs["impressions"] else 0,
             logs["clicks"][0].offset if logs["clicks"] else 0,
             0,
         )
         self.book = VerdictBook.at(INPUTS, [point]) if self.fraud else None
-        self.labeler = PartitionLabeler(self.config, FRAUD if self.fraud else NO_FRAUD, 0, point, self.book)
+        settings = FRAUD if self.fraud else NO_FRAUD
+        self.labeler = PartitionLabeler(self.config, settings, 0, point, self.book, (), self.reading)
         self.at = {
             "impressions": point.impressions_offset, "clicks": point.clicks_offset, "verdicts": point.verdicts_offset,
         }  # fmt: skip
