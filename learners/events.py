@@ -23,6 +23,8 @@ class Batch(NamedTuple):
     time_ms: int = 0  # arrival time reached; the oldest batch of a learner is started first
     value: Any = None
     record_end: int = -1  # `end` as the record claims it; the core keeps it through trims and splits
+    late_micro: int = 0  # of a late chain: the sums that its late share is told by (`learners.delay`)
+    on_time_micro: int = 0
     floor: int = 0  # rows of impressions below are not learned: the model began above them (C1)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from learners.delay import NONE, Correction
 from learners.events import Batch
 from learners.features import Encoded, Floats, Keys, Places, unique_keys
 from learners.model import Model, clip
@@ -91,8 +92,17 @@ def part(
     return piece, {t: pulled[t][np.searchsorted(prepared.keys[t], keys)] for t, keys in piece.keys.items()}
 
 
-def compute(model: Model, prepared: Prepared, pulled: dict[str, Rows], dense: dict[str, Floats]) -> Computed:
-    """Predict and differentiate. `pulled[table]` (m, dim) belongs to `prepared.keys[table]`."""
+def compute(
+    model: Model,
+    prepared: Prepared,
+    pulled: dict[str, Rows],
+    dense: dict[str, Floats],
+    correction: Correction = NONE,
+) -> Computed:
+    """Predict and differentiate. `pulled[table]` (m, dim) belongs to `prepared.keys[table]`.
+
+    `correction`: of what the labels did not know yet. Its weights come from a forward pass of their own, so that no
+    gradient flows through them; `Computed.prediction` is the corrected answer."""
     rows = prepared.rows
     if rows.num_rows == 0:
         return replace(EMPTY, reason=prepared.reason)
@@ -100,6 +110,9 @@ def compute(model: Model, prepared: Prepared, pulled: dict[str, Rows], dense: di
     weight = rows.column("weight").to_numpy().copy()
     if model.config.reduction == "mean":
         weight = weight / np.float32(rows.num_rows)
+    if correction.weighs:
+        said = model.kind.predict(prepared.places, pulled, dense, prepared.encoded.numbers)
+        weight = weight * correction.weights(said, label)
     p, gradients, dense_gradients = model.kind.differentiate(
         prepared.places, pulled, dense, prepared.encoded.numbers, label, weight
     )
@@ -108,7 +121,9 @@ def compute(model: Model, prepared: Prepared, pulled: dict[str, Rows], dense: di
     if reason:
         # Predictions that are not finite say nothing; the batch is not scored.
         return Computed(rows, np.empty(0, np.float32), {}, {}, {}, row_hash, event_time_max_ms, reason)
-    return Computed(rows, clip(p), prepared.keys, gradients, dense_gradients, row_hash, event_time_max_ms)
+    return Computed(
+        rows, clip(correction.answer(p)), prepared.keys, gradients, dense_gradients, row_hash, event_time_max_ms
+    )
 
 
 def not_finite(

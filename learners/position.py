@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from learners.events import Batch
 from paramserver.ports import ProgressReply
-from stream.chain import LABEL, RETRACT, Chain, Fold, kind_of, label_chain
+from stream.chain import RETRACT, Chain, Fold, kind_of, label_chain
 
 
 class CannotGoOn(Exception):
@@ -96,8 +96,8 @@ class Position:
         )
 
     def scored(self, batch: Batch) -> bool:
-        """Whether it is of first labels, and no shard has applied it as far as known (E1)."""
-        return kind_of(batch.chain) == LABEL and batch.start >= self.ends[batch.chain][-1]
+        """Whether it says something of labels, and no shard has applied it as far as known (E1)."""
+        return kind_of(batch.chain) != RETRACT and batch.start >= self.ends[batch.chain][-1]
 
     def take(self, batch: Batch) -> None:
         """The first of the queue, or its beginning, was started."""

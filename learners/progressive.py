@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from learners.events import Batch
 from learners.gradient import Computed
+from stream.chain import LATE, kind_of
 
 #: Predictions are counted in this many bins of equal width in logit, the outer two open.
 BINS = 40
@@ -74,16 +75,24 @@ def evaluate(
     published: Published,
     slices: Sequence[str] = (),
     slices_max: int = 64,
+    negative_rate: float = 1.0,
 ) -> dict[str, Any]:
-    """The record of `evaluations` for a batch that no shard had applied (E1); `computed` has rows and no reason."""
+    """The record of `evaluations` for a batch that no shard had applied (E1); `computed` has rows and no reason.
+
+    A negative counts for the `1 / negative_rate` that it was chosen from. A click of a `late` chain counts for no row:
+    its impression was scored as a negative before, so it takes that loss back and adds the right one.
+    """
     rows = computed.rows
     assert rows is not None
     label = rows.column("label").to_numpy().astype(np.float64)
     prediction = computed.prediction.astype(np.float64)
-    loss = log_losses(prediction, label)
+    is_correction = (label > 0) & (kind_of(batch.chain) == LATE)
+    count = np.where(is_correction, 0.0, np.where(label > 0, 1.0, 1.0 / negative_rate))
+    loss = _losses(prediction, label, count)
     served = published.served(rows)
+    served_count = count[served]
     answered = np.clip(rows.column("prediction").to_numpy()[served].astype(np.float64), 1e-7, 1 - 1e-7)
-    base = log_losses(np.full(len(label), prior_rate), label)
+    base = _losses(np.full(len(label), prior_rate), label, count)
     return {
         "model": model,
         "chain": batch.chain,
@@ -92,20 +101,22 @@ def evaluate(
         "partition": batch.partition,
         "version": version,
         "learner": learner,
-        "rows": len(label),
+        "rows": round(count.sum()),
         "clicks": int(label.sum()),
         "log_loss_sum": float(loss.sum()),
-        "prediction_sum": float(prediction.sum()),
+        "prediction_sum": float((count * prediction).sum()),
         "label_sum": float(label.sum()),
         "base_log_loss_sum": float(base.sum()),
-        "served_rows": int(served.sum()),
-        "served_log_loss_sum": float(log_losses(answered, label[served]).sum()),
-        "served_prediction_sum": float(answered.sum()),
+        "served_rows": round(served_count.sum()),
+        "served_log_loss_sum": float(_losses(answered, label[served], served_count).sum()),
+        "served_prediction_sum": float((served_count * answered).sum()),
         "served_label_sum": float(label[served].sum()),
-        "slices": {name: _slice(rows, name, loss, prediction, label, slices_max) for name in slices},
+        "slices": {name: _slice(rows, name, (count, loss, count * prediction, label), slices_max) for name in slices},
         "ts_ms_max": computed.event_time_max_ms,
         "arrival_ms_max": int(rows.column("arrival_ms").to_numpy().max()),
-        "bins": np.round(_bins(prediction, label), 6).tolist(),
+        "bins": np.round(_bins(prediction, label, count), 6).tolist(),
+        "late_micro": batch.late_micro,
+        "on_time_micro": batch.on_time_micro,
     }
 
 
@@ -113,6 +124,12 @@ def log_losses(prediction: Doubles, label: Doubles) -> Doubles:
     """-log of the probability given to what happened, by row."""
     out: Doubles = -np.log(np.where(label > 0, prediction, 1.0 - prediction))
     return out
+
+
+def _losses(prediction: Doubles, label: Doubles, count: Doubles) -> Doubles:
+    """The same for rows that count so often; a click that counts 0 times corrects a negative."""
+    loss = log_losses(prediction, label)
+    return np.where(count > 0, count * loss, loss + np.log(1.0 - prediction))
 
 
 def auc(bins: Sequence[Sequence[float]]) -> float:
@@ -125,12 +142,12 @@ def auc(bins: Sequence[Sequence[float]]) -> float:
 
 
 def _slice(
-    rows: pa.RecordBatch, name: str, loss: Doubles, prediction: Doubles, label: Doubles, values_max: int
+    rows: pa.RecordBatch, name: str, columns: tuple[Doubles, Doubles, Doubles, Doubles], values_max: int
 ) -> dict[str, list[float]]:
     """value -> [rows, log loss, predictions, labels], sums; beyond the largest values all are 'other'."""
     column = rows.column(name).cast(pa.string()).dictionary_encode()
     names, place = column.dictionary.to_pylist(), column.indices.to_numpy()
-    sums = np.stack([np.bincount(place, w, len(names)) for w in (np.ones(len(loss)), loss, prediction, label)], axis=1)
+    sums = np.stack([np.bincount(place, w, len(names)) for w in columns], axis=1)
     largest = np.argsort(-sums[:, 0], kind="stable")
     out = {names[i]: sums[i].tolist() for i in largest[:values_max]}
     if len(rest := largest[values_max:]):
@@ -139,14 +156,14 @@ def _slice(
 
 
 @numba.njit(cache=True, nogil=True)
-def _bins(prediction: Doubles, label: Doubles) -> Doubles:
+def _bins(prediction: Doubles, label: Doubles, count: Doubles) -> Doubles:
     """(BINS, 3): rows, sum of predictions, sum of labels, by bins of the prediction's logit."""
     out = np.zeros((BINS, 3), np.float64)
     for i in range(len(prediction)):
         logit = np.log(prediction[i] / (1.0 - prediction[i]))
         at = int((logit + LOGIT_MAX) / (2 * LOGIT_MAX) * BINS)
         at = min(max(at, 0), BINS - 1)
-        out[at, 0] += 1.0
-        out[at, 1] += prediction[i]
+        out[at, 0] += count[i]
+        out[at, 1] += count[i] * prediction[i]
         out[at, 2] += label[i]
     return out

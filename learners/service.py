@@ -47,6 +47,8 @@ def as_batch(partition: int, record: Record) -> Batch:
         header.barrier,
         header.arrival_max_ms,
         record.value,
+        late_micro=header.late_micro,
+        on_time_micro=header.on_time_micro,
     )
 
 

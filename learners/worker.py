@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from learners import events, gradient, progressive
+from learners import delay, events, gradient, progressive
 from learners import instructions as do
 from learners.client import Caller
 from learners.config import LearnerConfig, ModelConfig
@@ -32,6 +32,7 @@ from paramserver.client import connect
 from paramserver.config import ParamServerConfig
 from paramserver.messages import Outcome, PullReply, PushReply
 from paramserver.ports import ClockPort, ShardPort
+from stream.chain import LATE, RETRACT, kind_of
 from stream.config import StreamConfig
 from stream.kafka import KafkaLog
 from stream.log import Log, SendFailed, Unavailable, Writer
@@ -123,6 +124,7 @@ class Worker:
         self._writer: Writer | None = None
         self._evaluations = 0  # partitions; 0 = not asked yet
         self._rows: dict[int, tuple[int, int]] = {}  # clock -> rows and arrival time of a computed batch
+        self._late = delay.LateShare(stream.late_share_prior)
         self._staleness: list[int] = []  # of the pushes answered since the last evaluation
 
     def run(self, stop: threading.Event) -> None:
@@ -209,6 +211,10 @@ class Worker:
                 self._rows[event.clock] = (event.result.computed.row_count, flight.batch.time_ms)
         elif isinstance(event, events.Records):
             metrics.records_in.inc(sum(batch.rows for batch in event.batches))
+            for batch in event.batches:
+                if kind_of(batch.chain) == LATE:
+                    self._late.take(event.partition, batch.late_micro, batch.on_time_micro)
+            metrics.late_share.set(self._late.share)
         elif isinstance(event, events.Answered) and isinstance(event.reply, PushReply) and _applied(event.reply):
             metrics.staleness.observe(event.reply.staleness)
             if len(self._staleness) < 1_000:
@@ -240,7 +246,8 @@ class Worker:
         prepared = self._prepared_now(it.batch)
         pulled, dense = gradient.assemble(prepared, slot_map, it.pulls)
         piece, pulled = gradient.part(self._model, prepared, pulled, it.batch, it.start, it.end)
-        computed = gradient.compute(self._model, piece, pulled, dense)
+        corrects = delay.NONE if kind_of(it.batch.chain) == RETRACT else delay.correction(self._stream, self._late)
+        computed = gradient.compute(self._model, piece, pulled, dense, corrects)
         if computed.reason:
             self._metrics.unusable.inc()
             _log.error("%s [%d, %d) is pushed empty: %s", it.batch.chain, it.start, it.end, computed.reason)
@@ -264,6 +271,7 @@ class Worker:
             self._published,
             self._config.slices,
             self._config.slices_max,
+            self._stream.negative_rate,
         )
 
     def _timed(self, step: str, work: Any, *arguments: Any) -> Any:
