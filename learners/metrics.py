@@ -33,6 +33,7 @@ class LearnerMetrics(RoleMetrics):
         self.partitions = self.gauge("everspun_learner_partitions", "partitions of examples owned")
         self.outstanding = self.gauge("everspun_learner_outstanding", "batches between start and end")
         self.queued = self.gauge("everspun_learner_queued_batches", "batches read and not started")
+        self.late_share = self.gauge("everspun_learner_late_share", "share of clicks that came after the first label")
         self.waits_for("idle")
 
     def look(self, pacer: Pacer) -> None:
@@ -46,6 +47,7 @@ class LearnerMetrics(RoleMetrics):
 
     def evaluated(self, evaluation: dict[str, Any]) -> None:
         self.scored.inc(evaluation["rows"])
-        self.log_loss.inc(evaluation["log_loss_sum"])
+        # What a late click takes back may be more than it adds, where its answer was above one half: a counter cannot.
+        self.log_loss.inc(max(0.0, evaluation["log_loss_sum"]))
         self.predicted.inc(evaluation["prediction_sum"])
         self.clicked.inc(evaluation["label_sum"])
