@@ -11,30 +11,20 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
+from bench import fraud_run
 from everspun import movielens
 from everspun.attacks import FLOOD_SOURCES, FLOOD_VIEWS, HOUR_MS, SELF_CLICKS, Planted, merge, plant
 from everspun.history import History, from_movielens
-from labeler.counting import Activity, group
-from labeler.fraud import FraudFilter, run_step
 from labeler.fraud_config import FraudConfig
-from labeler.fraud_tables import dict_tables
-from labeler.rules import RULES, Rule
+from labeler.rules import PAIR_RULES, Rule
 from labeler.rules.evidence import Evidence, Finding
-from labeler.signals import Signal
-from stream.config import StreamConfig
-from stream.verdicts import Verdict, Watermark
 
-SIGNAL_MS = 60_000
-WAIT_MS = StreamConfig().wait_ms
-HEARTBEAT_MS = HOUR_MS
-VIEWS, CLICKS = "impressions/0", "clicks/0"
 VENDOR_EVENTS_MIN = 100
 EXTREME_MIN = 30
 ALMOST_ONE = 0.999_999
@@ -60,103 +50,43 @@ class Outcome:
         return self.planted_rejected / max(1, self.planted)
 
 
-def signals(history: History, config: FraudConfig) -> Iterator[Signal]:
-    """Both inputs as they would be counted, in order of time, with an empty signal each hour (heartbeats)."""
-    clicked = history.click_impression
-    sides = [
-        (VIEWS, history.ts_ms, np.arange(len(history))),
-        (CLICKS, history.click_ts_ms, clicked),
-    ]
-    cut: list[tuple[int, str, np.ndarray, np.ndarray]] = []
-    for name, ts_ms, who in sides:
-        bucket = ts_ms // SIGNAL_MS
-        for rows in np.split(np.arange(len(ts_ms)), np.flatnonzero(np.diff(bucket)) + 1):
-            cut.append((int(bucket[rows[0]]) * SIGNAL_MS, name, ts_ms[rows], who[rows]))
-    first = int(history.ts_ms[0]) // HEARTBEAT_MS * HEARTBEAT_MS
-    last = int(max(history.ts_ms[-1], history.click_ts_ms[-1])) + 3 * HOUR_MS
-    nobody = np.zeros(0, np.int64)
-    for at in range(first, last, HEARTBEAT_MS):
-        cut += [(at, name, nobody, nobody) for name, *_ in sides]
-    cut.sort(key=lambda one: one[0])
-    ends = dict.fromkeys((VIEWS, CLICKS), 0)
-    for at, name, ts_ms, who in cut:
-        start, ends[name] = ends[name], ends[name] + max(1, len(who))
-        rows = None
-        if len(who):
-            sources, vendors = pa.array([history.sources[i] for i in who]), pa.array([history.vendors[i] for i in who])
-            rows = group([Activity(nobody, ts_ms, sources, vendors, [])], config.cell_ms, config.gap_fast_ms)
-        yield Signal(name, start, ends[name], at, at + SIGNAL_MS, at, 0, rows)
-
-
-def judge(history: History, config: FraudConfig, batch: int = 8) -> Outcome:
+def judge(history: History, config: FraudConfig) -> Outcome:
     """Run the core over the history and count the impressions that its verdicts cover."""
     began = time.perf_counter()
-    filter = FraudFilter(config, [VIEWS], [CLICKS], dict_tables())
-    verdicts: dict[str, tuple[int, Verdict]] = {}
-    low = {VIEWS: 0, CLICKS: 0}
-
-    def send(records: Sequence[Verdict | Watermark]) -> None:
-        for record in records:
-            if isinstance(record, Verdict):
-                verdicts.setdefault(record.id, (min(low.values()), record))
-            else:
-                low[record.input] = record.watermark_ms
-
-    waiting: list[tuple[int, Signal]] = []
-    for offset, signal in enumerate(signals(history, config)):
-        waiting.append((offset, signal))
-        if len(waiting) == batch:
-            run_step(filter, waiting, send)
-            waiting = []
-    run_step(filter, waiting, send)
-    rejected = covered(history, list(verdicts.values()))
-    by_rule: dict[str, int] = {}
-    for _, verdict in verdicts.values():
-        by_rule[verdict.rule] = by_rule.get(verdict.rule, 0) + 1
+    judged = fraud_run.judge(history, config)
     return Outcome(
         honest=int((~history.planted).sum()),
-        honest_rejected=int((rejected & ~history.planted).sum()),
+        honest_rejected=int((judged.rejected & ~history.planted).sum()),
         planted=int(history.planted.sum()),
-        planted_rejected=int((rejected & history.planted).sum()),
-        verdicts=by_rule,
+        planted_rejected=int((judged.rejected & history.planted).sum()),
+        verdicts=judged.by_rule,
         seconds=time.perf_counter() - began,
     )
 
 
-def covered(history: History, verdicts: list[tuple[int, Verdict]]) -> np.ndarray:
-    """Which impressions are rejected, bool (n,): a verdict covers them, and stands before all watermarks have passed
-    their deadline (L3). Each verdict comes with the lowest watermark sent before it."""
-    sources, vendors = np.array(history.sources), np.array(history.vendors)
-    rejected = np.zeros(len(history), np.bool_)
-    for low_ms, one in verdicts:
-        inside = (history.ts_ms >= max(one.from_ms, low_ms - WAIT_MS)) & (history.ts_ms < one.to_ms)
-        rejected |= inside & (sources == one.source) & (vendors == one.vendor)
-    return rejected
-
-
 def extremes(history: History, config: FraudConfig) -> dict[str, dict[str, float]]:
     """By rule, the smallest chance of any honest and any planted source, over windows of EXTREME_MIN events or more."""
-    loose = replace(config, clicks_min=EXTREME_MIN, views_min=EXTREME_MIN)
-    everything = replace(loose, clicks_surprise=ALMOST_ONE, views_surprise=ALMOST_ONE)
+    loose = replace(config, clicks_min=EXTREME_MIN, views_min=EXTREME_MIN, burst_clicks_min=EXTREME_MIN)
+    everything = replace(loose, clicks_surprise=ALMOST_ONE, views_surprise=ALMOST_ONE, burst_surprise=ALMOST_ONE)
     bad = {source for source, planted in zip(history.sources, history.planted.tolist(), strict=True) if planted}
-    least: dict[str, dict[str, float]] = {name: {"honest": 1.0, "planted": 1.0} for name in RULES}
+    least: dict[str, dict[str, float]] = {name: {"honest": 1.0, "planted": 1.0} for name in PAIR_RULES}
 
     def spied(name: str, rule: Rule) -> Rule:
         def judge_and_note(_: FraudConfig, seen: Evidence) -> Finding | None:
             if found := rule(everything, seen):
                 side = "planted" if seen.source in bad else "honest"
-                chance = found.evidence["chance_share"] * found.evidence["chance_rate"]
+                chance = prod(value for key, value in found.evidence.items() if key.startswith("chance_"))
                 least[name][side] = min(least[name][side], chance)
             return rule(config, seen)
 
         return judge_and_note
 
-    plain = dict(RULES)
-    RULES.update({name: spied(name, rule) for name, rule in plain.items()})
+    plain = dict(PAIR_RULES)
+    PAIR_RULES.update({name: spied(name, rule) for name, rule in plain.items()})
     try:
         judge(history, loose)
     finally:
-        RULES.update(plain)
+        PAIR_RULES.update(plain)
     return least
 
 

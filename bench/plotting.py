@@ -58,3 +58,20 @@ def cpu_by_role(found: dict[str, Any], path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("CPU seconds for a million examples")
     _save(figure, path)
+
+
+def fraud(found: dict[str, Any], path: Path) -> None:
+    """Recall of fraudulent events by what the attacker does in its busiest hour, one line an attack."""
+    lost = found["honest_clicks_lost"]
+    figure, axes = _figure(f"Fraud caught, at {lost:.2%} of honest clicks lost (simulated traffic)", 3.6)
+    colors = (INK, SECOND, "#5b8c5a", "#8a6fb0", FAINT)
+    for (kind, points), color in zip(found["curve"].items(), colors, strict=True):
+        rates = [(point["from"] * point["below"]) ** 0.5 for point in points]
+        axes.plot(rates, [point["recall"] for point in points], marker="o", color=color, label=kind)
+    axes.axvline(20, color=FAINT, linestyle=":")
+    axes.set_xscale("log")
+    axes.set_ylim(-0.03, 1.05)
+    axes.set_xlabel("events of the attacker in its busiest hour")
+    axes.set_ylabel("share of its events rejected")
+    axes.legend(frameon=False)
+    _save(figure, path)

@@ -18,6 +18,8 @@ from everspun.history import History
 KINDS = ("self_click", "botnet", "view_flood", "burst", "slow_drip", "duplicate_flood")
 #: Attacks of each kind in one history.
 ATTACKS = {"self_click": 6, "botnet": 3, "view_flood": 4, "burst": 4, "slow_drip": 8, "duplicate_flood": 2}
+#: Ends the id of a view by which an attacker hides.
+HIDING = "-x"
 #: An attacker clicks so long after its view, ms.
 CLICK_MS = (800, 6_000)
 
@@ -43,6 +45,7 @@ class Staged:
     history: History
     attacks: list[Attack]
     attack: Int64s  # of each impression: index into `attacks`, -1 = honest
+    hiding: npt.NDArray[np.bool_]  # views by which an attacker looks like others; no fraud by themselves
 
 
 class _Shop:
@@ -85,7 +88,9 @@ def stage(history: History, seed: int, counts: dict[str, int] | None = None) -> 
             planted += events
     ts_ms = np.concatenate([history.ts_ms, np.array([event[0] for event in planted], np.int64)])
     labels = np.concatenate([np.full(len(history), -1, np.int64), np.array(belongs, np.int64)])
-    return Staged(merge(history, planted), attacks, labels[np.argsort(ts_ms, kind="stable")])
+    order = np.argsort(ts_ms, kind="stable")
+    hiding = np.concatenate([np.zeros(len(history), np.bool_), [event[1].endswith(HIDING) for event in planted]])
+    return Staged(merge(history, planted), attacks, labels[order], hiding[order])
 
 
 def _visits(
@@ -98,8 +103,8 @@ def _visits(
         events.append((ts, f"{name}-{n}", f"{source}-{ts // HOUR_MS}", source, vendor, shop.item(vendor), click))
         if rng.random() < elsewhere:
             other = shop.vendor()
-            hidden = (ts + 2_000, f"{name}-{n}-x", f"{source}-{ts // HOUR_MS}", source, other, shop.item(other), -1)
-            events.append(hidden)
+            id, session = f"{name}-{n}{HIDING}", f"{source}-{ts // HOUR_MS}"
+            events.append((ts + 2_000, id, session, source, other, shop.item(other), -1))
     return events
 
 

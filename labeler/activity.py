@@ -4,6 +4,7 @@ A *cell* of event time holds lists of counted rows, appended as they come and ad
 after that. Windows are sums over the cells that make them up: nothing runs along that could drift.
 """
 
+from math import log
 from typing import NamedTuple
 
 import numba
@@ -19,6 +20,10 @@ Bools = npt.NDArray[np.bool_]
 #: Pairs that no cell names any more are forgotten once they are more than so many, and more than the others.
 IDLE_PAIRS_MIN = 4_096
 
+_ID_BITS = 64
+#: Fewer events than this are not looked at for repeats: nobody is judged on so few.
+_COUNTED_AS_IT_IS = 4
+
 #: Counted rows as they are kept between restarts: one a (source, vendor, cell) and signal, in the order of counting.
 ROW_SCHEMA = pa.schema(
     [
@@ -28,6 +33,7 @@ ROW_SCHEMA = pa.schema(
         pa.field("views", pa.int64(), nullable=False),
         pa.field("clicks", pa.int64(), nullable=False),
         pa.field("gaps_fast", pa.int64(), nullable=False),
+        pa.field("ids", pa.int64(), nullable=False),  # of 64 bits those that ids of these events fall on
         pa.field("click_ts_ms", pa.int64(), nullable=False),  # of the last click; 0 = none
         pa.field("rejected", pa.bool_(), nullable=False),  # a verdict covers the pair in this cell; counts nothing
     ]
@@ -35,20 +41,22 @@ ROW_SCHEMA = pa.schema(
 
 
 class Counted(NamedTuple):
-    """Counts of pairs, each int64 (n,): the pair, its views, its clicks, and its clicks right after another one."""
+    """Counts of pairs, each int64 (n,): the pair, its views, its clicks, its clicks right after another one, and the
+    bits (of 64) that the ids of its views and of its clicks fall on."""
 
     pair: I64
     views: I64
     clicks: I64
     gaps_fast: I64
+    view_ids: I64
+    click_ids: I64
 
-
-class Sums(NamedTuple):
-    """Sums over a window, by number of a pair (or of a source), each int64 (pairs,)."""
-
-    views: I64
-    clicks: I64
-    gaps_fast: I64
+    def distinct(self) -> "Counted":
+        """Without what was sent again: it is one event to who labels, so it must be one to who judges."""
+        views, clicks = (np.empty_like(column) for column in self[1:3])
+        _distinct(self.views, self.view_ids, views)
+        _distinct(self.clicks, self.click_ids, clicks)
+        return self._replace(views=views, clicks=clicks, gaps_fast=np.where(clicks < self.clicks, 0, self.gaps_fast))
 
 
 class Activity:
@@ -65,10 +73,11 @@ class Activity:
         """The cells in which anything was counted, rising."""
         return sorted(self._cells)
 
-    def add(self, pair: I64, cell: I64, views: I64, clicks: I64, gaps_fast: I64) -> None:
-        """Count rows; all int64 (n,)."""
+    def add(self, pair: I64, cell: I64, views: I64, clicks: I64, gaps_fast: I64, ids: I64) -> None:
+        """Count rows, each of views or of clicks; all int64 (n,)."""
+        rows = Counted(pair, views, clicks, gaps_fast, np.where(views > 0, ids, 0), np.where(clicks > 0, ids, 0))
         for number, at in by_cell(cell):
-            self._cells.setdefault(number, []).append(Counted(pair[at], views[at], clicks[at], gaps_fast[at]))
+            self._cells.setdefault(number, []).append(Counted(*(column[at] for column in rows)))
 
     def close_gaps(self, pair: I64, clicks: I64, first_ts_ms: I64, last_ts_ms: I64) -> I64:
         """Rows in the order of counting: 1 where its first click follows the pair's last one within `gap_fast_ms`, and
@@ -85,11 +94,11 @@ class Activity:
     def load(self, rows: pa.RecordBatch) -> None:
         """Rows of ROW_SCHEMA, as an earlier filter counted them."""
         pair = self.pairs.of(rows.column("source"), rows.column("vendor"))
-        cell, views, clicks, fast, ts = (rows.column(i).to_numpy() for i in range(2, 7))
+        cell, views, clicks, fast, ids, ts = (rows.column(i).to_numpy() for i in range(2, 8))
         rejected = rows.column("rejected").to_numpy(zero_copy_only=False)
         np.maximum.at(self.pairs.click_ts_ms, pair, ts)
         counted = ~rejected
-        self.add(pair[counted], cell[counted], views[counted], clicks[counted], fast[counted])
+        self.add(*(column[counted] for column in (pair, cell, views, clicks, fast, ids)))
         for number, at in by_cell(cell[rejected]):
             self._rejected.setdefault(number, []).append(pair[rejected][at])
 
@@ -97,22 +106,29 @@ class Activity:
         """The pairs counted in a cell, rising."""
         return self._cell(number).pair
 
-    def window(self, last: int, span: int) -> Sums:
-        """Of every pair, over the `span` cells that end with `last`."""
-        sums = Sums(*(np.zeros(len(self.pairs), np.int64) for _ in Sums._fields))
+    def window(self, last: int, span: int) -> Counted:
+        """Of every pair, over the `span` cells that end with `last`, without what was sent again."""
+        sums = _nothing(len(self.pairs))
         for number in range(last - span + 1, last + 1):
             if number in self._cells:
-                _add_up(*sums, *self._cell(number))
-        return sums
+                _add_up(*sums[1:], *self._cell(number))
+        return sums.distinct()
 
     def honest(self, number: int) -> Counted:
-        """What was counted in a cell, without the pairs that a verdict covers there."""
-        cell = self._cell(number)
+        """What was counted in a cell, without what was sent again and the pairs that a verdict covers there."""
+        cell = self._cell(number).distinct()
         rejected = self._rejected.get(number)
         if not rejected:
             return cell
         kept = ~np.isin(cell.pair, joined(rejected))
         return Counted(*(column[kept] for column in cell))
+
+    def uncovered(self, pairs: I64, first: int, last: int) -> I64:
+        """The pairs of which something was counted, in the cells from `first` to `last`, that no verdict covers."""
+        found = np.zeros(len(self.pairs), np.bool_)
+        for number in range(first, last + 1):
+            found[self.honest(number).pair] = True
+        return pairs[found[pairs]]
 
     def forget(self, before: int) -> None:
         """Drop the cells below `before`."""
@@ -141,13 +157,12 @@ class Activity:
         """One cell, added up: each pair once, rising."""
         parts = self._cells.get(number)
         if not parts:
-            none = np.zeros(0, np.int64)
-            return Counted(none, none, none, none)
+            return _nothing(0)
         if len(parts) > 1 or not _rises(parts[0].pair):
             pair, inverse = np.unique(joined([part.pair for part in parts]), return_inverse=True)
-            sums = Counted(pair, *(np.zeros(len(pair), np.int64) for _ in range(3)))
-            _add_up(*sums[1:], inverse, *(joined([part[i] for part in parts]) for i in (1, 2, 3)))
-            parts[:] = [sums]
+            sums = _nothing(len(pair))
+            _add_up(*sums[1:], inverse, *(joined([part[i] for part in parts]) for i in range(1, 6)))
+            parts[:] = [sums._replace(pair=pair)]
         return parts[0]
 
 
@@ -165,13 +180,41 @@ def _rises(numbers: I64) -> bool:
     return bool((np.diff(numbers) > 0).all())
 
 
+def _nothing(pairs: int) -> Counted:
+    """Of the pairs 0, 1, 2, ..."""
+    return Counted(np.arange(pairs), *(np.zeros(pairs, np.int64) for _ in Counted._fields[1:]))
+
+
 @numba.njit(cache=True, nogil=True)
-def _add_up(to_views: I64, to_clicks: I64, to_fast: I64, place: I64, views: I64, clicks: I64, fast: I64) -> None:
+def _add_up(
+    to_views: I64, to_clicks: I64, to_fast: I64, to_view_ids: I64, to_click_ids: I64,
+    place: I64, views: I64, clicks: I64, fast: I64, view_ids: I64, click_ids: I64,
+) -> None:  # fmt: skip
     for i in range(len(place)):
         at = place[i]
         to_views[at] += views[i]
         to_clicks[at] += clicks[i]
         to_fast[at] += fast[i]
+        to_view_ids[at] |= view_ids[i]
+        to_click_ids[at] |= click_ids[i]
+
+
+@numba.njit(cache=True, nogil=True)
+def _distinct(counts: I64, ids: I64, out: I64) -> None:
+    """Linear counting (Whang et al. 1990): with b of m bits set there were about m ln(m / (m - b)) ids. Counts up to
+    twice that are believed, for the estimate errs by a tenth; so is any count once all bits are set."""
+    for i in range(len(counts)):
+        out[i] = counts[i]
+        if counts[i] < _COUNTED_AS_IT_IS:
+            continue
+        rest, bits = np.uint64(ids[i]), 0
+        while rest:
+            rest &= rest - np.uint64(1)
+            bits += 1
+        if bits < _ID_BITS:
+            about = int(_ID_BITS * log(_ID_BITS / (_ID_BITS - bits)) + 0.5)
+            if counts[i] > 2 * about:
+                out[i] = about
 
 
 @numba.njit(cache=True, nogil=True)

@@ -133,6 +133,7 @@ def rejected_rows(source: pa.Array, vendor: pa.Array, cell: "np.typing.NDArray[n
         nothing,
         nothing,
         nothing,
+        nothing,
         pa.array(np.ones(len(cell), np.bool_)),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=ROW_SCHEMA)

@@ -26,19 +26,21 @@ from stream.record import ROW_BITS, Record, offset_of, position
 from stream.verdicts import input_name
 
 I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
 #: The gap of a group's first event, above all others.
 NO_GAP = np.iinfo(np.int64).max
 
 
 class Activity(NamedTuple):
     """Events of some records of one input, in log order. `position`, `ts_ms` are int64 (n,); `source` and `vendor`
-    Arrow string arrays without nulls, `""` where not given. `unknown` holds the offset of each record (or row of one)
-    that could not be read."""
+    Arrow string arrays without nulls, `""` where not given; `id` is that of the impression, uint64 (n,). `unknown`
+    holds the offset of each record (or row of one) that could not be read."""
 
     position: I64
     ts_ms: I64
     source: pa.Array
     vendor: pa.Array
+    id: U64
     unknown: list[int]
 
 
@@ -58,7 +60,7 @@ def activity_reader(stream: StreamConfig, topic: str, partition: int) -> ReadAct
         unknown += [offset_of(at) for at in events.position[~fine].tolist()]
         events = events.filter(fine)
         source, vendor = (events.table.column(name).combine_chunks() for name in ("source", "vendor"))
-        return Activity(events.position, events.ts_ms, source, vendor, unknown)
+        return Activity(events.position, events.ts_ms, source, vendor, events.id, unknown)
 
     return read
 
@@ -248,6 +250,7 @@ class _Batch:
             rows.ts_ms[first:last],
             rows.source.slice(first, last - first),
             rows.vendor.slice(first, last - first),
+            rows.id[first:last],
             [],
         )
         offsets = self._offsets[[low, high - 1]]
@@ -281,5 +284,11 @@ def group(parts: list[Activity], cell_ms: int, gap_fast_ms: int) -> pa.RecordBat
         pa.array(ts_ms[last]),
         pa.array(np.where(shortest == NO_GAP, -1, shortest)),
         pa.array(np.add.reduceat((gaps < gap_fast_ms).astype(np.int64), first)),
+        pa.array(np.bitwise_or.reduceat(_id_bit(np.concatenate([part.id for part in parts]))[order], first)),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SIGNAL_SCHEMA)
+
+
+def _id_bit(ids: U64) -> I64:
+    """The one of 64 bits that each id falls on."""
+    return (np.uint64(1) << (ids >> np.uint64(58))).view(np.int64)

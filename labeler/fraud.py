@@ -28,17 +28,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
-from labeler.activity import ROW_SCHEMA, Activity, Sums, by_cell
+from labeler.activity import ROW_SCHEMA, Activity, by_cell
 from labeler.activity_pages import ActivityPages, no_rows, rejected_rows
 from labeler.fraud_config import FraudConfig
 from labeler.fraud_tables import InputRow, Tables, pair_key
+from labeler.judgement import Found, Window
 from labeler.pair_index import joined
-from labeler.rules import RULES
-from labeler.rules.evidence import Evidence, Finding
 from labeler.signals import SIGNAL_SCHEMA, Signal
 from labeler.vendor_history import VendorHistory
 from stream.chain import Chain, Fold
-from stream.verdicts import Verdict, Watermark
+from stream.verdicts import REJECT, Verdict, Watermark
 
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -225,13 +224,15 @@ class FraudFilter:
         pair = self._activity.pairs.of(source, vendor)
         clicks = np.where(is_click & new, count, 0)
         views = np.where(new, count, 0) - clicks
-        first, last, fast = (table.column(name).to_numpy() for name in ("first_ts_ms", "last_ts_ms", "gaps_fast"))
+        named = ("first_ts_ms", "last_ts_ms", "gaps_fast", "ids")
+        first, last, fast, ids = (table.column(name).to_numpy() for name in named)
         near = self._activity.close_gaps(pair, clicks, first, last)
         fast = np.where(clicks > 0, fast, 0) + near
-        self._activity.add(pair[new], cell[new], views[new], clicks[new], fast[new])
+        self._activity.add(*(column[new] for column in (pair, cell, views, clicks, fast, ids)))
         self.counts.events += int(count[new].sum())
         last = np.where(clicks > 0, last, 0)
-        columns = [source, vendor, *map(pa.array, (cell, views, clicks, fast, last, np.zeros(len(cell), np.bool_)))]
+        numbers = (cell, views, clicks, fast, ids, last, np.zeros(len(cell), np.bool_))
+        columns = [source, vendor, *map(pa.array, numbers)]
         rows = pa.RecordBatch.from_arrays(columns, schema=ROW_SCHEMA)
         self._unwritten.append(rows if new.all() else rows.filter(pa.array(new)))
         for number, at in by_cell(cell):
@@ -294,25 +295,17 @@ class FraudFilter:
             clicks = np.bincount(vendor, weights=honest.clicks, minlength=len(pairs.vendors)).astype(np.float64)
             seen = np.unique(vendor)
             self._history.add(number, pairs.vendors.take(seen).to_pylist(), views[seen], clicks[seen])
+            self._history.add_gaps(number, int(honest.clicks.sum()), int(honest.gaps_fast.sum()))
+            if number % self.config.span == 0:  # windows that do not overlap
+                clicked, devoted = Window(self.config, self._activity, self._history, number).devotion()
+                self._history.add_devoted(number, clicked, devoted)
 
     def _judge_cell(self, last: int, touched: I64) -> list[Verdict]:
-        """Judge pairs (rising) over the window that ends with a cell. Only what reaches a rule's least count is
-        looked at one by one."""
-        config = self.config
-        sums = self._activity.window(last, config.span)
-        suspects = touched[(sums.clicks[touched] >= config.clicks_min) | (sums.views[touched] >= config.views_min)]
-        if not len(suspects):
-            return []
-        verdicts, rejected = [], []
-        for seen, pair in self._evidence(suspects, sums):
-            found = ((name, RULES[name](config, seen)) for name in config.rules)
-            said = [self._verdict(name, finding, seen, last) for name, finding in found if finding is not None]
-            verdicts += said
-            if said:
-                rejected.append(pair)
-        if rejected:
-            self._reject(np.array(rejected, np.int64), last)
-        return verdicts
+        """Judge pairs (rising) over the window that ends with a cell."""
+        found = Window(self.config, self._activity, self._history, last).judge(touched)
+        if found:
+            self._reject(np.unique([one.pair for one in found]), last)
+        return [self._verdict(one, last) for one in found]
 
     def _reject(self, pairs: I64, last: int) -> None:
         first = last - self.config.span + 1
@@ -321,48 +314,21 @@ class FraudFilter:
         cells = np.tile(np.arange(first, last + 1), len(pairs))
         self._unwritten.append(rejected_rows(*self._activity.pairs.columns(again), cells))
 
-    def _evidence(self, suspects: I64, sums: Sums) -> list[tuple[Evidence, int]]:
-        """What the rules see of each pair, in the order of their keys."""
-        pairs = self._activity.pairs
-        source, vendor = pairs.source, pairs.vendor
-        views = np.bincount(source, weights=sums.views, minlength=1)
-        clicks = np.bincount(source, weights=sums.clicks, minlength=1)
-        unnamed = vendor == pairs.vendors.number("")
-        vendorless = np.bincount(source[unnamed], weights=sums.clicks[unnamed], minlength=len(views))
-        seen = []
-        for pair in suspects.tolist():
-            name, vendor_name = pairs.names(pair)
-            who = source[pair]
-            evidence = Evidence(
-                source=name,
-                vendor=vendor_name,
-                views=int(sums.views[pair]),
-                clicks=int(sums.clicks[pair]),
-                source_views=int(views[who]),
-                source_clicks=int(clicks[who]),
-                vendorless_clicks=int(vendorless[who]),
-                gaps_fast=int(sums.gaps_fast[pair]),
-                click_rate=self._history.click_rate(vendor_name),
-                vendor_share=self._history.share(vendor_name),
-            )
-            seen.append((evidence, pair))
-        return sorted(seen, key=lambda one: pair_key(one[0].source, one[0].vendor))
-
-    def _verdict(self, rule: str, finding: Finding, seen: Evidence, last: int) -> Verdict:
+    def _verdict(self, found: Found, last: int) -> Verdict:
         """A function of rule, source, vendor and interval alone, but for its evidence (F3)."""
         from_ms = (last - self.config.span + 1) * self.config.cell_ms
         to_ms = (last + 1) * self.config.cell_ms
-        self.counts.verdicts[rule] = self.counts.verdicts.get(rule, 0) + 1
+        self.counts.verdicts[found.rule] = self.counts.verdicts.get(found.rule, 0) + 1
         return Verdict(
-            id=f"{rule}/{from_ms}/{to_ms}/{pair_key(seen.source, seen.vendor)}",
-            rule=rule,
-            decision="reject",
-            source=seen.source,
-            vendor=seen.vendor,
+            id=f"{found.rule}/{from_ms}/{to_ms}/{pair_key(found.source, found.vendor)}",
+            rule=found.rule,
+            decision=REJECT,
+            source=found.source,
+            vendor=found.vendor,
             from_ms=from_ms,
             to_ms=to_ms,
-            reason=finding.reason,
-            evidence=finding.evidence,
+            reason=found.finding.reason,
+            evidence=found.finding.evidence,
         )
 
 

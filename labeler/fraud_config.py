@@ -9,7 +9,7 @@ def _option(default: Any, help: str) -> Any:
 
 
 #: Rules by name, in the order in which they are applied.
-RULE_NAMES = ("repeated_clicks", "view_flood")
+RULE_NAMES = ("repeated_clicks", "view_flood", "burst", "botnet")
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,33 @@ class FraudConfig:
         " cell + settle + skew must stay below the label's window + grace",
     )
 
-    clicks_min: int = _option(50, "repeated_clicks: fewer clicks on one vendor in a window are never judged")
+    clicks_min: int = _option(6, "repeated_clicks: fewer clicks on one vendor in a window are never judged")
     clicks_surprise: float = _option(1e-4, "repeated_clicks: largest chance of an honest source doing this")
+    clicks_rate_surprise: float = _option(
+        0.02, "repeated_clicks: largest chance of an honest source clicking on so much of what it sees there"
+    )
     views_min: int = _option(50, "view_flood: fewer views of one vendor in a window are never judged")
-    views_surprise: float = _option(1e-5, "view_flood: largest chance of an honest source doing this")
+    views_surprise: float = _option(1e-4, "view_flood: largest chance of an honest source doing this")
+    flood_rate_surprise: float = _option(0.1, "view_flood: largest chance of an honest source clicking so little there")
+    flood_rate_clicks: float = _option(
+        2.0, "view_flood: as rate_weight, but in clicks: where few views are clicked, people who click on none are rare"
+    )
+    flood_share_weight: float = _option(4.0, "view_flood: as share_weight")
+    burst_clicks_min: int = _option(15, "burst: fewer clicks on one vendor in a window are never judged")
+    burst_surprise: float = _option(1e-5, "burst: largest chance of an honest source doing this")
+    botnet_sources_min: int = _option(10, "botnet: fewer devoted sources on one vendor in a window are never judged")
+    botnet_surprise: float = _option(1e-6, "botnet: largest chance of so many devoted sources coming together")
+    devoted_surprise: float = _option(
+        0.01, "botnet: a source is devoted to a vendor where an honest one does this with such a chance at most"
+    )
 
     share_floor: float = _option(0.25, "no vendor's share of an honest source's activity is assumed smaller")
     share_weight: float = _option(2.0, "how alike sources are in which vendors they visit (beta prior, in events)")
     rate_weight: float = _option(4.0, "how alike sources are in how often they click (beta prior, in views)")
+    gap_weight: float = _option(4.0, "how alike sources are in how fast they click (beta prior, in clicks)")
+    gap_prior: float = _option(0.05, "share of clicks within gap_fast_ms of the one before, before any history")
+    devoted_weight: float = _option(50.0, "how alike vendors are in how many devoted sources they have (beta prior)")
+    devoted_prior: float = _option(0.05, "share of a vendor's clicking sources that are devoted, before any history")
     rate_prior: float = _option(0.1, "share of views clicked, before any history")
     rate_prior_views: int = _option(1_000, "views of history that weigh as much as the prior")
     history_views_max: int = _option(1_000_000, "a history above so many views is halved, so that it follows change")
@@ -52,7 +71,7 @@ class FraudConfig:
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is above 0")
-        for name in ("clicks_surprise", "views_surprise", "share_floor", "rate_prior"):
+        for name in _SHARES:
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is between 0 and 1, both excluded")
         if self.settle_ms < 0:
@@ -71,7 +90,26 @@ class FraudConfig:
         return self.cell_ms + self.settle_ms
 
 
+_SHARES = (
+    "clicks_rate_surprise",
+    "flood_rate_surprise",
+    "clicks_surprise",
+    "views_surprise",
+    "burst_surprise",
+    "botnet_surprise",
+    "devoted_surprise",
+    "share_floor",
+    "rate_prior",
+    "gap_prior",
+    "devoted_prior",
+)
 _POSITIVE = (
+    "flood_rate_clicks",
+    "flood_share_weight",
+    "burst_clicks_min",
+    "botnet_sources_min",
+    "gap_weight",
+    "devoted_weight",
     "cell_ms",
     "window_ms",
     "clicks_min",

@@ -12,7 +12,8 @@ import pyarrow as pa
 from stream.record import Record
 
 #: One row a (source, vendor, cell of event time). `""` = not given, or not readable (L5). Gaps are those between
-#: consecutive events of the group in event time; `gap_ms_min` is -1 where the group has one event only.
+#: consecutive events of the group in event time; `gap_ms_min` is -1 where the group has one event only. `ids` has, of
+#: 64 bits, those that the ids of the events fall on: how many different ones there are, whatever is sent again.
 SIGNAL_SCHEMA = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),
@@ -23,6 +24,7 @@ SIGNAL_SCHEMA = pa.schema(
         pa.field("last_ts_ms", pa.int64(), nullable=False),
         pa.field("gap_ms_min", pa.int64(), nullable=False),
         pa.field("gaps_fast", pa.int64(), nullable=False),
+        pa.field("ids", pa.int64(), nullable=False),
     ]
 )
 

@@ -15,6 +15,10 @@ I64 = npt.NDArray[np.int64]
 
 #: Key of the sum over all vendors; a vendor's key is its name behind a letter.
 ALL = "*"
+#: Keys of what else is usual on the site: of clicks, those that follow another one fast; of sources that click on a
+#: vendor, those devoted to it. In the columns of views and clicks.
+GAPS, DEVOTED = "*gaps", "*devoted"
+_SITE = [ALL, GAPS, DEVOTED]
 #: Vendors of one entry of the table.
 PAGE_VENDORS = 256
 
@@ -34,18 +38,30 @@ class VendorHistory:
         for _, (keys, *columns) in sorted(table.items(), key=lambda entry: int(entry[0])):
             at = self._places_of(keys)
             self._cell[at], self._views[at], self._clicks[at] = columns
-        self._places_of([ALL])
+        self._places_of(_SITE)
 
     def __len__(self) -> int:
-        return len(self._places)
+        """Vendors."""
+        return len(self._places) - len(_SITE)
 
     def add(self, cell: int, vendors: list[str], views: F64, clicks: F64) -> None:
         """Add what was done in a cell to each of some vendors (n,). A vendor that already has this cell, or a later
         one, is left alone."""
         if not vendors:
             return
-        at = self._places_of([*("v" + vendor for vendor in vendors), ALL])
-        more_views, more_clicks = np.append(views, views.sum()), np.append(clicks, clicks.sum())
+        keys = [*("v" + vendor for vendor in vendors), ALL]
+        self._add(cell, keys, np.append(views, views.sum()), np.append(clicks, clicks.sum()))
+
+    def add_gaps(self, cell: int, clicks: int, fast: int) -> None:
+        """Of the clicks of a cell, so many follow another one fast."""
+        self._add(cell, [GAPS], np.array([float(clicks)]), np.array([float(fast)]))
+
+    def add_devoted(self, cell: int, sources: int, devoted: int) -> None:
+        """Of the sources that clicked on a vendor in the window that ends with a cell, so many are devoted to it."""
+        self._add(cell, [DEVOTED], np.array([float(sources)]), np.array([float(devoted)]))
+
+    def _add(self, cell: int, keys: list[str], more_views: F64, more_clicks: F64) -> None:
+        at = self._places_of(keys)
         new = self._cell[at] < cell
         at = at[new]
         self._cell[at] = cell
@@ -66,6 +82,16 @@ class VendorHistory:
         """The vendor's share of all views."""
         return self._of(vendor)[0] / max(1.0, self._all[0])
 
+    @property
+    def gap_rate(self) -> float:
+        """The share of clicks that follow another one fast."""
+        return self._rate(GAPS, self._config.gap_prior)
+
+    @property
+    def devoted_rate(self) -> float:
+        """The share of a vendor's clicking sources that are devoted to it."""
+        return self._rate(DEVOTED, self._config.devoted_prior)
+
     def write(self) -> None:
         keys = list(self._places) if self._changed else []
         for page in sorted(self._changed):
@@ -82,6 +108,10 @@ class VendorHistory:
     def _all(self) -> tuple[float, float]:
         at = self._places[ALL]
         return float(self._views[at]), float(self._clicks[at])
+
+    def _rate(self, key: str, prior: float) -> float:
+        at, weight = self._places[key], self._config.rate_prior_views
+        return float((self._clicks[at] + weight * prior) / (self._views[at] + weight))
 
     def _of(self, vendor: str) -> tuple[float, float]:
         at = self._places.get("v" + vendor)

@@ -1,16 +1,20 @@
-"""The fraud rules: one file a rule, each a pure function of a window's counts, tried in the order of RULES.
+"""The fraud rules: one file a rule, each a pure function of a window's counts, tried in the order of RULE_NAMES.
 
-A rule is `judge(config, evidence) -> Finding | None`. Why these, and how their thresholds were set: `docs/fraud.md`.
+A rule is `judge(config, evidence) -> Finding | None`. Those of `PAIR_RULES` judge a source by what it did to a vendor,
+those of `VENDOR_RULES` all sources that are devoted to a vendor. Why these, and how their thresholds were set:
+`docs/fraud.md`.
 """
 
 from collections.abc import Callable
 
 from labeler.fraud_config import RULE_NAMES, FraudConfig
-from labeler.rules import repeated_clicks, view_flood
-from labeler.rules.evidence import Evidence, Finding
+from labeler.rules import botnet, burst, repeated_clicks, view_flood
+from labeler.rules.evidence import Evidence, Finding, VendorEvidence
 
 Rule = Callable[[FraudConfig, Evidence], Finding | None]
+VendorRule = Callable[[FraudConfig, VendorEvidence], Finding | None]
 
-RULES: dict[str, Rule] = {repeated_clicks.NAME: repeated_clicks.judge, view_flood.NAME: view_flood.judge}
+PAIR_RULES: dict[str, Rule] = {rule.NAME: rule.judge for rule in (repeated_clicks, view_flood, burst)}
+VENDOR_RULES: dict[str, VendorRule] = {botnet.NAME: botnet.judge}
 
-assert tuple(RULES) == RULE_NAMES
+assert (*PAIR_RULES, *VENDOR_RULES) == RULE_NAMES

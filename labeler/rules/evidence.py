@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Evidence:
-    """What `source` did to `vendor` within a window of event time, and what others do (all counts are events)."""
+    """What `source` did to `vendor` within a window of event time, and what others do. All counts are of different
+    events: what is sent again counts once."""
 
     source: str
     vendor: str
@@ -14,14 +15,27 @@ class Evidence:
     source_views: int  # of the source, on all vendors
     source_clicks: int
     vendorless_clicks: int  # of the source, where the site did not say on which vendor
-    gaps_fast: int  # pairs of consecutive clicks on this vendor closer than `gap_fast_ms`
+    gaps_fast: int  # clicks on this vendor that follow another one within `gap_fast_ms`
     click_rate: float  # share of the vendor's views that honest sources click
     vendor_share: float  # share of honest views that go to the vendor
+    gap_rate: float  # share of honest sources' clicks that follow another one within `gap_fast_ms`
+
+
+@dataclass(frozen=True)
+class VendorEvidence:
+    """Who clicked on `vendor` within a window of event time. A source is *devoted* to a vendor when an honest one
+    clicks on so few others, and so often where it looks, with a chance of `devoted_surprise` at most."""
+
+    vendor: str
+    sources: int  # that clicked
+    devoted: int  # of them
+    devoted_clicks: int
+    devoted_rate: float  # share of honest sources that are devoted to a vendor they click on
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A rule's word against a source on a vendor: why, and the numbers it rests on."""
+    """A rule's word: why, and the numbers it rests on."""
 
     reason: str
     evidence: dict[str, float] = field(default_factory=dict)

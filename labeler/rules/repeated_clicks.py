@@ -2,7 +2,8 @@
 
 Three things must come together, each of which honest people do alone: many clicks on one vendor within an hour; hardly
 any clicks on others; and hardly a view that is not clicked. A heavy honest user has the first, for many vendors at
-once; a lover of one genre the second, in small numbers; someone who opens everything the third.
+once; a lover of one genre the second; someone who opens everything the third. The third must be unlikely by itself:
+who stays in one shop all evening and clicks there as others do is a customer.
 """
 
 from labeler.fraud_config import FraudConfig
@@ -20,7 +21,7 @@ def judge(config: FraudConfig, seen: Evidence) -> Finding | None:
     by_share = upper_tail(seen.clicks, max(seen.source_clicks, seen.clicks), share, config.share_weight)
     views = max(seen.views, seen.clicks)
     by_rate = upper_tail(seen.clicks, views, seen.click_rate, config.rate_weight)
-    if by_share * by_rate > config.clicks_surprise:
+    if by_rate > config.clicks_rate_surprise or by_share * by_rate > config.clicks_surprise:
         return None
     return Finding(
         f"{seen.clicks} clicks on one vendor within an hour's window, {seen.clicks} of the source's"

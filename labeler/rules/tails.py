@@ -9,11 +9,14 @@ distribution around the population's mean m, with the weight of `weight` observa
 from math import exp, lgamma, log
 
 import numba
+import numpy as np
+import numpy.typing as npt
+
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
 
 #: Means are kept this far from 0 and 1, where a beta distribution has no meaning.
 MEAN_EDGE = 1e-6
-
-
 #: A running sum is scaled down above this.
 _LARGE = 1e250
 
@@ -44,3 +47,10 @@ def _mass(first: int, end: int, total: int, mean: float, weight: float) -> float
         if summed > _LARGE:
             term, summed, scale = term / _LARGE, summed / _LARGE, scale + log(_LARGE)
     return min(1.0, exp(min(0.0, scale + log(summed))))
+
+
+@numba.njit(cache=True, nogil=True)
+def upper_tails(counts: I64, totals: I64, means: F64, weight: float, out: F64) -> None:
+    """P(X >= count) of each, all (n,), into `out`."""
+    for i in range(len(counts)):
+        out[i] = _mass(counts[i], totals[i] + 1, totals[i], means[i], weight)

@@ -2,7 +2,8 @@
 
 Two things must come together: nearly all views of the source go to one vendor, and so few of very many are clicked
 that at the rate at which other people click there it is no accident. A heavy honest user who dislikes a genre looks
-at others too, and clicks there.
+at others too, and clicks there; who came for one shop only clicks now and then: the second must be unlikely by
+itself.
 """
 
 from labeler.fraud_config import FraudConfig
@@ -18,9 +19,10 @@ def judge(config: FraudConfig, seen: Evidence) -> Finding | None:
         return None
     clicks = min(seen.clicks + seen.vendorless_clicks, seen.views)
     share = max(seen.vendor_share, config.share_floor)
-    by_share = upper_tail(seen.views, max(seen.source_views, seen.views), share, config.share_weight)
-    by_rate = lower_tail(clicks, seen.views, seen.click_rate, config.rate_weight)
-    if by_share * by_rate > config.views_surprise:
+    by_share = upper_tail(seen.views, max(seen.source_views, seen.views), share, config.flood_share_weight)
+    weight = max(config.rate_weight, config.flood_rate_clicks / seen.click_rate)
+    by_rate = lower_tail(clicks, seen.views, seen.click_rate, weight)
+    if by_rate > config.flood_rate_surprise or by_share * by_rate > config.views_surprise:
         return None
     return Finding(
         f"{seen.views} views of one vendor's items within an hour's window and {clicks} clicks, where others click on"

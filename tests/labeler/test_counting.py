@@ -3,6 +3,8 @@
 import json
 from itertools import pairwise
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from labeler.counting import CountingReader, ResumePoint, SignalEnds
 from labeler.fraud_config import FraudConfig
 from labeler.signals import Signal, decode_signal
 from stream.config import StreamConfig
-from stream.keys import partition_of_key
+from stream.keys import hash_pair, partition_of_key
 from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Record, position
 
 T0 = 1_700_000_000_000
@@ -69,7 +71,13 @@ def test_counts_gaps_and_cells_of_event_time():
         "last_ts_ms": [T0 + 205, T0 + 100],
         "gap_ms_min": [200, -1],
         "gaps_fast": [1, 0],
+        "ids": [id_bit("i1") | id_bit("i2"), id_bit("i3")],
     }
+
+
+def id_bit(id: str) -> int:
+    bit = 1 << int(hash_pair(pa.array(["s"]), pa.array([id]))[0] >> np.uint64(58))
+    return bit - (1 << 64) if bit >> 63 else bit
 
 
 def test_what_cannot_be_read_counts_as_unknown_and_is_passed():

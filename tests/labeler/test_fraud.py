@@ -28,6 +28,7 @@ class Site:
 
     def __init__(self) -> None:
         self.ends = {VIEWS: 0, CLICKS: 0}
+        self.ids = -1  # all 64 bits: as many different ids as events
         self.log: list[tuple[int, Signal]] = []
 
     def bucket(self, name: str, at_ms: int, events: Sequence[tuple[str, str, int]], width_ms: int = MINUTE) -> None:
@@ -35,7 +36,7 @@ class Site:
         rows = None
         if events:
             cell = at_ms // CELL * CELL
-            table = [[s, v, cell, n, at_ms, at_ms + 5_000, 100, 0] for s, v, n in events]
+            table = [[s, v, cell, n, at_ms, at_ms + 5_000, 100, 0, self.ids] for s, v, n in events]
             columns = [
                 pa.array(column, field.type)
                 for column, field in zip(zip(*table, strict=True), SIGNAL_SCHEMA, strict=True)
@@ -179,6 +180,38 @@ def test_a_fan_of_one_vendor_who_clicks_like_others_is_left_alone():
     assert run(site).verdicts == []
 
 
+def test_what_is_sent_again_convicts_nobody():
+    site = Site()
+    honest_hour(site, T0)
+    site.ids = 1 << 40 | 1 << 3 | 1 << 17  # three impressions and their clicks, many times
+    clicker(site, T0 + 60 * MINUTE)
+    flooder(site, T0 + 180 * MINUTE)
+    site.quiet(T0 + 300 * MINUTE)
+    assert run(site).verdicts == []
+
+
+def test_many_sources_devoted_to_one_vendor_are_named_each_and_honest_visitors_are_not():
+    site = Site()
+    for minute in range(60):
+        site.bucket(VIEWS, T0 + minute * MINUTE, [(f"u{minute % 12}", f"v{minute % 3}", 20)])
+        site.bucket(CLICKS, T0 + minute * MINUTE, [(f"u{minute % 12}", f"v{minute % 3}", 2)])
+    for minute in range(60):
+        at = T0 + (60 + minute) * MINUTE
+        bots = [(f"bot{minute}", "v1", 3)]
+        people = [(f"u{minute % 12}", "v1", 20), (f"u{minute % 12}", "v2", 20)]
+        site.bucket(VIEWS, at, [*bots, *people])
+        site.bucket(CLICKS, at, [*bots, *((source, vendor, 1) for source, vendor, _ in people)])
+    site.quiet(T0 + 200 * MINUTE)
+    config = FraudConfig(rate_prior_views=20, rate_prior=0.1, devoted_prior=0.05, rules=("botnet",))
+    one, log = make(config=config), Log()
+    for record in site.log:
+        run_step(one, [record], log)
+    for minute in range(60):
+        assert covered(log.verdicts, f"bot{minute}", "v1", T0 + (60 + minute) * MINUTE)
+    assert all(verdict.source is not None and verdict.source.startswith("bot") for verdict in log.verdicts)
+    assert {verdict.rule for verdict in log.verdicts} == {"botnet"}
+
+
 def test_clicks_without_a_vendor_speak_for_their_source():
     site = Site()
     honest_hour(site, T0)
@@ -228,7 +261,7 @@ def test_cells_and_rows_are_forgotten():
     for record in site.log[-4:]:
         run_step(one, [record], log)
     assert len(tables.activity) == 0
-    assert one.rows["vendors"] == 4
+    assert one.rows["vendors"] == 3
 
 
 class Crash(Exception):

@@ -50,7 +50,7 @@ def signals(stream: StreamConfig) -> list[Signal]:
         bad = [("clicker", "v1", 10), ("flooder", "v2", 20)] if 60 <= n < 120 else []
         seen = {views: honest + bad, clicks: [(s, v, 1) for s, v, _ in honest] + bad[:1]}
         for name, events in seen.items():
-            table = [[s, v, at // FRAUD.cell_ms * FRAUD.cell_ms, k, at, at, -1, 0] for s, v, k in events]
+            table = [[s, v, at // FRAUD.cell_ms * FRAUD.cell_ms, k, at, at, -1, 0, -1] for s, v, k in events]
             columns = zip(*table, strict=True) if table else [[] for _ in SIGNAL_SCHEMA]
             arrays = [pa.array(column, field.type) for column, field in zip(columns, SIGNAL_SCHEMA, strict=True)]
             rows = pa.RecordBatch.from_arrays(arrays, schema=SIGNAL_SCHEMA) if table else None
