@@ -75,3 +75,44 @@ def fraud(found: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("share of its events rejected")
     axes.legend(frameon=False)
     _save(figure, path)
+
+
+def staleness(body: dict[str, Any], path: Path) -> None:
+    """Log loss against speed, relative to one learner in sequence: a line a number of learners, a point a bound."""
+    figure, axes = pyplot.subplots(1, 2, figsize=(9.6, 4.2), layout="constrained")
+    plain = [s for s in body["settings"] if s["compensation"] == "none"]
+    shades = dict(zip((1, 2, 4, 8), (FAINT, "#7fa8cc", INK, SECOND), strict=True))
+    for learners, color in shades.items():
+        points = [s for s in plain if s["learners"] == learners]
+        _loss_and_speed(axes[0], points, f"{learners} learners", color)
+        for point in points:
+            bound = "∞" if point["staleness_bound"] < 0 else point["staleness_bound"]
+            at = (point["speedup_to_sequential"], _lost(point))
+            axes[0].annotate(f"s={bound}", at, fontsize=7, xytext=(3, 3), textcoords="offset points")
+    for way, color in zip(("none", "staleness_rate", "dc_asgd", "adaptive_revision"), shades.values(), strict=True):
+        points = [s for s in body["settings"] if s["compensation"] == way and s["learners"] == 8]
+        axes[1].plot([p["staleness"]["mean"] for p in points], [_lost(p) for p in points], "o-", color=color, label=way)
+    titles = ("loss against speed", "compensation at 8 learners")
+    for one, title, x in zip(axes, titles, ("speed to sequential", "measured staleness, updates (mean)"), strict=True):
+        one.set_title(title, loc="left", fontsize=10)
+        one.set_xlabel(x)
+        one.set_ylabel("log loss above sequential, %")
+        one.axhline(0.1, color=FAINT, linewidth=0.8, linestyle="--")
+        one.set_yscale("symlog", linthresh=0.1)
+        one.grid(alpha=0.25)
+        one.legend(frameon=False, fontsize=8)
+        one.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(
+        f"Models can train too fast: {body['examples']:,} examples, each point at its best rate. Virtual time: "
+        f"{body['think_ms']:g} ms a batch stand in for a core of the learner's own",
+        fontsize=9,
+    )
+    _save(figure, path)
+
+
+def _loss_and_speed(axes: Axes, points: list[dict[str, Any]], label: str, color: str) -> None:
+    axes.plot([p["speedup_to_sequential"] for p in points], [_lost(p) for p in points], "o-", color=color, label=label)
+
+
+def _lost(point: dict[str, Any]) -> float:
+    return 100.0 * (float(point["logloss_ratio_to_sequential"]) - 1.0)
