@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from learners.config import ModelConfig
 from learners.model import make_model
@@ -23,6 +24,8 @@ NAMES = tuple(f"c{f}" for f in range(FEATURES))
 SAMPLE = 1_000
 #: Records of one batch, distinct and drawn once; a log repeats them in order.
 BATCHES = 64
+#: For `--model lr`, whose loss is compared with that of one that learns within a batch: the first must weigh little.
+BATCHES_LR = 256
 
 
 @dataclass(frozen=True)
@@ -90,17 +93,15 @@ def keys_of(ids: npt.NDArray[np.int64], config: ModelConfig) -> npt.NDArray[np.u
     return keys
 
 
-def write_text(path: Path, drawn: Drawn, examples: int) -> None:
-    """The first examples as Vowpal Wabbit's text: a namespace a feature."""
-    ids, labels = drawn.ids.reshape(-1, FEATURES), drawn.labels.reshape(-1)
+def write_text(path: Path, drawn: Drawn) -> None:
+    """The examples as Vowpal Wabbit's text: a namespace a feature."""
+    said = [pa.array([f" |{name} v{value}" for value in range(VALUES)]) for name in NAMES]
     with path.open("w") as file:
-        for at in range(0, examples, len(labels)):
-            count = min(len(labels), examples - at)
-            columns = [np.char.add(f" |{name} ", value_of(ids[:count, f])) for f, name in enumerate(NAMES)]
-            lines = np.where(labels[:count] > 0, "1", "-1")
-            for column in columns:
-                lines = np.char.add(lines, column)
-            file.write("\n".join(lines.tolist()) + "\n")
+        for ids, labels in zip(drawn.ids, drawn.labels, strict=True):
+            sign = pa.array(["-1", "1"]).take(pa.array(labels))
+            columns = [said[f].take(pa.array(ids[:, f] % VALUES)) for f in range(FEATURES)]
+            lines = pc.binary_join_element_wise(sign, *columns, "")
+            file.write("\n".join(lines.to_pylist()) + "\n")
 
 
 # --- for us -----------------------------------------------------------------------------------------------------
@@ -126,12 +127,13 @@ class Records:
             "prediction": pa.array(np.full(rows, np.nan, np.float32)),
             "model_version": pa.array([""] * rows),
         }
+        self._values = pa.array([f"v{value}" for value in range(VALUES)])
         self._columns = [dict(self._of(batch)) for batch in range(len(drawn.ids))]
 
     def _of(self, batch: int) -> Iterator[tuple[str, pa.Array]]:
         yield "label", pa.array(self.drawn.labels[batch].astype(np.int8))
         for feature, name in enumerate(NAMES):
-            yield f"f_{name}", pa.array(value_of(self.drawn.ids[batch, :, feature]))
+            yield f"f_{name}", self._values.take(pa.array(self.drawn.ids[batch, :, feature] % VALUES))
 
     def append(self, count: int, timeout_ms: int = 60_000) -> None:
         """The next `count` records."""
