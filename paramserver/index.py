@@ -21,7 +21,7 @@ Cells = npt.NDArray[np.uint64]
 Span = npt.NDArray[np.int64]  # (2,): start, moved
 
 #: Share of cells taken at which growth begins, and by how much.
-LOAD_MAX, GROWTH = 0.8, 1.6
+LOAD_MAX, GROWTH = 0.8, 1.4
 CELLS_MIN = 32
 #: Cells moved for each row that is asked room for: the old table is left when 1 / 16 more rows have come.
 MOVES = 16

@@ -2,6 +2,10 @@
 
 Every kernel takes `slab` (n, head + stride) float32, of which a row's weights begin at column `head` with its state
 behind them, and `rows` (m,) int64, -1 = none. Each row stands in `rows` at most once.
+
+Rows and columns are indexed by unsigned numbers, once a row is known to be one: a signed index may be negative, which
+the compiler would provide for at each element, and it would vectorise no loop (element-wise Adagrad: 39 ns a row of 16
+then, 6 now). Beware: a signed number and an unsigned one make a float64.
 """
 
 import numpy as np
@@ -17,53 +21,53 @@ Periods = npt.NDArray[np.int64]
 
 @kernel
 def gather(slab: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
-    dim = out.shape[1]
+    first, dim = np.uint64(head), np.uint64(out.shape[1])
     for i in range(len(rows)):
-        r = rows[i]
-        if r >= 0:
+        if rows[i] >= 0:
+            r = np.uint64(rows[i])
             for j in range(dim):
-                out[i, j] = slab[r, head + j]
+                out[i, j] = slab[r, first + j]
 
 
 @kernel
 def sgd(slab: Rows, head: int, rows: RowNumbers, gradients: Rows, rate: np.float32) -> None:
-    dim = gradients.shape[1]
+    first, dim = np.uint64(head), np.uint64(gradients.shape[1])
     for i in range(len(rows)):
-        r = rows[i]
-        if r >= 0:
+        if rows[i] >= 0:
+            r = np.uint64(rows[i])
             for j in range(dim):
-                slab[r, head + j] -= rate * gradients[i, j]
+                slab[r, first + j] -= rate * gradients[i, j]
 
 
 @kernel
 def adagrad(slab: Rows, head: int, rows: RowNumbers, gradients: Rows, rate: np.float32, epsilon: np.float32) -> None:
-    dim = gradients.shape[1]
+    first, dim = np.uint64(head), np.uint64(gradients.shape[1])
     for i in range(len(rows)):
-        r = rows[i]
-        if r >= 0:
+        if rows[i] >= 0:
+            r = np.uint64(rows[i])
             for j in range(dim):
                 g = gradients[i, j]
-                total = slab[r, head + dim + j] + g * g
-                slab[r, head + dim + j] = total
-                slab[r, head + j] -= rate * g / (np.sqrt(total) + epsilon)
+                total = slab[r, first + dim + j] + g * g
+                slab[r, first + dim + j] = total
+                slab[r, first + j] -= rate * g / (np.sqrt(total) + epsilon)
 
 
 @kernel
 def rowwise_adagrad(
     slab: Rows, head: int, rows: RowNumbers, gradients: Rows, rate: np.float32, epsilon: np.float32
 ) -> None:
-    dim = gradients.shape[1]
+    first, dim = np.uint64(head), np.uint64(gradients.shape[1])
     for i in range(len(rows)):
-        r = rows[i]
-        if r >= 0:
+        if rows[i] >= 0:
+            r = np.uint64(rows[i])
             square = np.float64(0)
             for j in range(dim):
                 square += np.float64(gradients[i, j]) * np.float64(gradients[i, j])
-            total = np.float32(np.float64(slab[r, head + dim]) + square / dim)
-            slab[r, head + dim] = total
+            total = np.float32(np.float64(slab[r, first + dim]) + square / np.float64(dim))
+            slab[r, first + dim] = total
             step = rate / (np.sqrt(total) + epsilon)
             for j in range(dim):
-                slab[r, head + j] -= step * gradients[i, j]
+                slab[r, first + j] -= step * gradients[i, j]
 
 
 @kernel
@@ -130,13 +134,13 @@ def ftrl(
     l2: float,
     scale: float,
 ) -> None:
-    dim = gradients.shape[1]
+    first, dim = np.uint64(head), np.uint64(gradients.shape[1])
     for i in range(len(rows)):
-        r = rows[i]
-        if r < 0:
+        if rows[i] < 0:
             continue
-        for j in range(head, head + dim):
-            g = np.float64(gradients[i, j - head])
+        r = np.uint64(rows[i])
+        for j in range(first, first + dim):
+            g = np.float64(gradients[i, j - first])
             z = np.float64(slab[r, j])
             n = np.float64(slab[r, dim + j])
             # The shard's own present w, not the one that the learner pulled: with l1 = l2 = 0 the step is then
@@ -151,13 +155,13 @@ def ftrl(
 def ftrl_gather(
     slab: Rows, head: int, rows: RowNumbers, out: Rows, alpha: float, beta: float, l1: float, l2: float
 ) -> None:
-    dim = out.shape[1]
+    first, dim = np.uint64(head), np.uint64(out.shape[1])
     for i in range(len(rows)):
-        r = rows[i]
-        if r >= 0:
+        if rows[i] >= 0:
+            r = np.uint64(rows[i])
             for j in range(dim):
-                z = np.float64(slab[r, head + j])
-                n = np.float64(slab[r, head + dim + j])
+                z = np.float64(slab[r, first + j])
+                n = np.float64(slab[r, first + dim + j])
                 out[i, j] = np.float32(_ftrl_weight(z, n, alpha, beta, l1, l2))
 
 

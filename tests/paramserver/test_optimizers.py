@@ -7,7 +7,10 @@ import pytest
 import torch
 from river.optim import FTRLProximal
 
+from paramserver.dense import Dense
+from paramserver.messages import DenseSpec, TableSpec
 from paramserver.optimizers import OPTIMIZERS, Optimizer, make_optimizer
+from paramserver.table import Table
 
 DIM, ROWS, STEPS = 5, 7, 40
 
@@ -143,3 +146,50 @@ def test_ftrl_initial_weights_survive_l1():
 def test_bad_options_are_named(name, options, words):
     with pytest.raises(ValueError, match=words):
         make_optimizer(name, options)
+
+
+def test_rowwise_adagrad_equals_its_formula_in_float64():
+    rng = np.random.default_rng(8)
+    start = rng.normal(size=(ROWS, DIM)).astype(np.float32)
+    gradients = rng.normal(size=(60, ROWS, DIM)).astype(np.float32)
+    weight, total = torch.tensor(start, dtype=torch.float64), torch.full((ROWS, 1), 0.2, dtype=torch.float64)
+    for step in torch.tensor(gradients, dtype=torch.float64):
+        total += step.square().mean(1, keepdim=True)
+        weight -= 0.1 * step / (total.sqrt() + 1e-8)
+    optimizer = make_optimizer("rowwise_adagrad", {"rate": 0.1, "accumulator": 0.2})
+    np.testing.assert_allclose(run(optimizer, start, gradients), weight.numpy(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "floats"), [("adagrad", 2), ("rowwise_adagrad", 1)])
+def test_accumulators_decay_once_a_period_and_not_below_those_of_a_new_row(name, floats):
+    spec = TableSpec("t", 2, name, {"rate": 1.0, "accumulator": 0.1, "decay_ms": 1000, "decay_share": 0.5})
+    table, keys = Table(spec), np.arange(2, dtype=np.uint64)
+    for version, (now_ms, gradient) in enumerate([(1500, 2.0), (1900, 0.0), (4000, 0.0)], 1):
+        table.reserve(keys)
+        table.apply(keys, np.full((2, 2), gradient, np.float32), version, now_ms)
+        state = table.items().rows[:, 2:]
+        assert state.shape == (2, floats)
+        np.testing.assert_allclose(state, 4.1 * 0.5 ** (now_ms // 1000 - 1), rtol=1e-6)
+    table.apply(keys, np.zeros((2, 2), np.float32), 4, 60_000)
+    np.testing.assert_allclose(table.items().rows[:, 2:], 0.1, rtol=1e-6)
+
+
+def test_ftrl_decay_forgets_how_much_was_seen_and_not_what():
+    spec = TableSpec("t", 1, "ftrl", {"l1": 0.01, "l2": 0.1, "decay_ms": 1000, "decay_share": 0.5})
+    table, keys = Table(spec), np.arange(1, dtype=np.uint64)
+    for version in range(1, 20):
+        table.reserve(keys)
+        table.apply(keys, np.full((1, 1), 0.7, np.float32), version, 1000)
+    weight, n = table.pull(keys), table.items().rows[0, 1]
+    table.apply(keys, np.zeros((1, 1), np.float32), 20, 3000)
+    np.testing.assert_allclose(table.pull(keys), weight, rtol=1e-6)
+    np.testing.assert_allclose(table.items().rows[0, 1], n / 4, rtol=1e-6)
+
+
+def test_dense_accumulators_decay_with_the_events_time():
+    options = {"rate": 1.0, "accumulator": 0.1, "decay_ms": 1000.0, "decay_share": 0.5}
+    dense = Dense(DenseSpec({"bias": (2,)}, "adagrad", options), ["bias"])
+    dense.initialize({"bias": np.zeros(2)})
+    dense.apply({"bias": np.full(2, 2.0, np.float32)})
+    dense.advance(1500, 3400)
+    np.testing.assert_allclose(dense.items()["bias"][2:], 4.1 / 4, rtol=1e-6)
