@@ -116,3 +116,39 @@ def _loss_and_speed(axes: Axes, points: list[dict[str, Any]], label: str, color:
 
 def _lost(point: dict[str, Any]) -> float:
     return 100.0 * (float(point["logloss_ratio_to_sequential"]) - 1.0)
+
+
+def delayed_feedback(rows: list[dict[str, Any]], path: Path) -> None:
+    """Calibration and log loss over the oracle's, by share of late clicks; a column for each drift."""
+    drifts, names = sorted({r["drift"] for r in rows}), list(dict.fromkeys(r["strategy"] for r in rows))
+    figure, grid = pyplot.subplots(
+        2, len(drifts), figsize=(5.2 * len(drifts), 6.4), layout="constrained", squeeze=False
+    )
+    figure.suptitle("Late clicks: which strategy when (mean and worst of the seeds)", x=0.01, ha="left", fontsize=11)
+    colors = dict(
+        zip(names, ("#9aa5b1", "#c8553d", "#e3a857", "#1f4e79", "#5b8fb9", "#2f7d4f", "#7fb98f"), strict=False)
+    )
+    for column, drift in enumerate(drifts):
+        for line, (name, what, unit) in enumerate(
+            (("calibration", "calibration", 1.0), ("loss_over_oracle", "%", 100.0))
+        ):
+            axes = grid[line][column]
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+            for strategy in names:
+                mine = [r for r in rows if (r["strategy"], r["drift"]) == (strategy, drift)]
+                at = [100 * r["late_share"] for r in mine]
+                axes.plot(
+                    at, [unit * r[f"{name}_mean"] for r in mine], marker="o", color=colors[strategy], label=strategy
+                )
+                worst = [unit * r[f"{name}_worst"] for r in mine]
+                axes.plot(at, worst, marker="_", linestyle="", color=colors[strategy])
+            if name == "calibration":
+                axes.axhspan(0.98, 1.02, color=FAINT, alpha=0.15)
+                axes.set_title("no drift" if not drift else f"drift {drift:g} in logit", loc="left", fontsize=10)
+            else:
+                axes.set_yscale("symlog", linthresh=0.5)
+            axes.set_ylabel("calibration" if what == "calibration" else "log loss over the oracle's, %")
+            axes.set_xlabel("late clicks, %")
+    grid[0][0].legend(frameon=False, fontsize=8)
+    _save(figure, path)
