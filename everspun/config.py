@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpointer.config import ArchiveConfig, CheckpointerConfig, ServingConfig
+from labeler.breaker_config import BreakerConfig
 from labeler.config import LabelerConfig
 from labeler.fraud_config import FraudConfig
 from learners.config import LearnerConfig, ModelConfig
@@ -28,6 +29,9 @@ class RunConfig:
     dir: str = field(default="var/run", metadata={"help": "folder of this run: sockets, logs, role files, local state"})
     labelers: int = field(default=1, metadata={"help": "labeler processes"})
     fraud: int = field(default=1, metadata={"help": "fraud filter processes; 0 = labels do not wait for verdicts"})
+    breaker: int = field(
+        default=0, metadata={"help": "circuit breaker processes (L8); 0 = labels do not wait for a breaker"}
+    )
     shards: int = field(default=2, metadata={"help": "parameter server shards"})
     learners: int = field(default=2, metadata={"help": "learner processes"})
     replicas: int = field(default=1, metadata={"help": "serving replicas"})
@@ -40,7 +44,7 @@ class RunConfig:
         for name in ("labelers", "shards", "learners"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: at least 1")
-        for name in ("fraud", "replicas", "restart_limit", "archivers"):
+        for name in ("fraud", "breaker", "replicas", "restart_limit", "archivers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: at least 0")
         if self.archivers > 1:
@@ -101,6 +105,7 @@ class Config:
     stream: StreamConfig = field(default_factory=StreamConfig)
     labeler: LabelerConfig = field(default_factory=LabelerConfig)
     fraud: FraudConfig = field(default_factory=FraudConfig)
+    breaker: BreakerConfig = field(default_factory=BreakerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     paramserver: ParamServerConfig = field(default_factory=ParamServerConfig)
     learners: LearnerConfig = field(default_factory=LearnerConfig)

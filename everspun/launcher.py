@@ -27,7 +27,7 @@ LAUNCHER = "EVERSPUN_LAUNCHER"
 _PR_SET_PDEATHSIG = 1
 
 #: Roles in the order in which they are started; they are stopped in the opposite order of the data: readers last.
-ROLES = ("shard", "checkpointer", "fraud", "labeler", "learner", "archiver", "replica")
+ROLES = ("shard", "checkpointer", "fraud", "breaker", "labeler", "learner", "archiver", "replica")
 
 
 #: Roles whose processes may be started and stopped while the rest goes on.
@@ -78,6 +78,7 @@ class Launcher:
             "shard": run.shards,
             "checkpointer": 1,
             "fraud": run.fraud,
+            "breaker": run.breaker,
             "labeler": run.labelers,
             "learner": run.learners,
             "archiver": run.archivers,

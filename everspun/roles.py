@@ -73,12 +73,14 @@ def replica(config: Config, index: int, stop: threading.Event) -> None:
 
 
 def labeler(config: Config, index: int, stop: threading.Event) -> None:
-    """Without a fraud process labels do not wait for verdicts."""
+    """Labels wait for the verdicts of what runs: the fraud filter, the breaker, both or none."""
     from labeler import service
 
-    settings = config.labeler
-    if config.run.fraud == 0:
-        settings = dataclasses.replace(settings, await_verdicts=False)
+    settings = dataclasses.replace(
+        config.labeler,
+        await_verdicts=config.labeler.await_verdicts and config.run.fraud > 0,
+        await_breaker=config.labeler.await_breaker or config.run.breaker > 0,
+    )
     service.run(config.stream, settings, config.fraud, config.run.dir, index, stop)
 
 
@@ -86,6 +88,12 @@ def fraud(config: Config, index: int, stop: threading.Event) -> None:
     from labeler import app
 
     app.run(KafkaLog(config.stream), config.stream, config.fraud, Path(config.run.dir), index, stop)
+
+
+def breaker(config: Config, index: int, stop: threading.Event) -> None:
+    from labeler import breaker_service
+
+    breaker_service.run(config.stream, config.labeler, config.breaker, config.run.dir, index, stop)
 
 
 def learner(config: Config, index: int, stop: threading.Event) -> None:
@@ -145,6 +153,7 @@ def checkpointer(config: Config, index: int, stop: threading.Event) -> None:
 
 
 ROLES: dict[str, Role] = {
+    "breaker": breaker,
     "shard": shard,
     "checkpointer": checkpointer,
     "fraud": fraud,

@@ -11,7 +11,7 @@ from rich.table import Table
 from everspun.quality import Quality
 from everspun.scrape import Report, quantile
 
-STAGES = ("fraud", "labeler", "learner", "shard", "checkpointer", "replica")
+STAGES = ("fraud", "breaker", "labeler", "learner", "shard", "checkpointer", "replica")
 STALENESS = "everspun_staleness_updates_bucket"
 
 

@@ -73,10 +73,12 @@ class Labelling:
         labeler: LabelerConfig,
         log: Log,
         reading: Reading | None = None,
+        core: type[PartitionLabeler] = PartitionLabeler,
     ):
-        """`reading`: which one this is, and so which chain it writes; the first unless given."""
+        """`reading`: which one this is, and so which chain it writes; the first unless given. `core` labels a
+        partition; the breaker's early join has another (`labeler.tally`)."""
         self._reading = reading or readings(stream)[0]
-        self._stream, self._labeler, self._log = stream, labeler, log
+        self._stream, self._labeler, self._log, self._core = stream, labeler, log, core
         self._inputs = awaited_inputs(stream, labeler)
         self._verdicts = Partition(stream.verdicts, 0)
         self._reader: Reader = log.reader()
@@ -185,7 +187,7 @@ class Labelling:
         if self._writer is None:
             self._writer = self._log.writer()
         for p, point in points.items():
-            core = PartitionLabeler(self._stream, self._labeler, p, point, self.book, aside, self._reading)
+            core = self._core(self._stream, self._labeler, p, point, self.book, aside, self._reading)
             self.lines[p] = Line(core, self._feed(), self._feed(), self._outbox(), aside)
             logger.info("%s/%d goes on from position %d", self._reading.kind, p, point.start)
         self._assign(new)

@@ -24,6 +24,7 @@ from labeler.set_aside import SetAside
 from labeler.verdict_book import Ruling, VerdictBook
 from stream.chain import LABEL
 from stream.config import StreamConfig
+from stream.events import Impressions
 from stream.examples import BatchHeader, encode_examples, example_batch, examples_schema, schema_id
 from stream.record import Record, offset_of, position
 
@@ -236,7 +237,7 @@ class PartitionLabeler:
         label = matches.label[said.rows]
         value = b""
         if len(rows):
-            value = encode_examples(example_batch(rows, label, matches.delay_ms[said.rows], self._weights(label)))
+            value = self._value(rows, label, matches.delay_ms[said.rows])
         passed = self._clicks.passed(stretch.arrival_max_ms)
         before = self._side_records(taken, ruling, passed) if is_first else ()
         passed_ms = stretch.arrival_max_ms - (self.point.arrival_max_ms or stretch.arrival_max_ms)
@@ -262,6 +263,10 @@ class PartitionLabeler:
             ts_ms_max=int(rows.ts_ms.max()) if len(rows) else 0,
         )
         return Emission(header, value, before, stretch.arrival_max_ms)
+
+    def _value(self, rows: Impressions, label: npt.NDArray[np.int8], delay_ms: npt.NDArray[np.int64]) -> bytes:
+        """What a range with rows says of them."""
+        return encode_examples(example_batch(rows, label, delay_ms, self._weights(label)))
 
     def _first_labels(self, taken: Taken, ruling: Ruling, matches: Matches) -> _Said:
         """Every impression that nothing takes out, negatives at their rate."""

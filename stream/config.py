@@ -144,6 +144,14 @@ class StreamConfig:
         return self.topic_prefix + "signals"
 
     @property
+    def tallies(self) -> str:
+        return self.topic_prefix + "tallies"
+
+    @property
+    def bands(self) -> str:
+        return self.topic_prefix + "bands"
+
+    @property
     def verdicts(self) -> str:
         return self.topic_prefix + "verdicts"
 

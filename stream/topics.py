@@ -1,4 +1,4 @@
-"""The nine topics: how each is to be, and what is wrong with one that is otherwise (T6)."""
+"""The topics: how each is to be, and what is wrong with one that is otherwise (T6)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from stream.config import StreamConfig
 
 DAY_MS = 86_400_000
 FOREVER_MS = -1
+#: The breaker's bands rest on weeks, and the log is where they are kept.
+BANDS_MS = 30 * DAY_MS
 LONG_MAX = 2**63 - 1
 
 
@@ -62,6 +64,8 @@ def topic_specs(config: StreamConfig) -> list[TopicSpec]:
         _spec(config, config.impressions, each, inputs_ms, once, stamps),
         _spec(config, config.clicks, each, inputs_ms, once, stamps),
         _spec(config, config.signals, config.signals_partitions, inputs_ms, once),
+        _spec(config, config.tallies, each, inputs_ms, once),
+        _spec(config, config.bands, 1, max(BANDS_MS, models_ms), once),
         _spec(config, config.verdicts, 1, models_ms, once),
         _spec(config, config.examples, each, models_ms, 2 * once),
         _spec(config, config.rejected, each, people_ms, 2 * once),

@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from checkpointer.metrics import ArchiverMetrics, CheckpointerMetrics, ReplicaMetrics
+from labeler.breaker_metrics import BreakerMetrics
 from labeler.metrics import FraudMetrics, LabelerMetrics
 from learners.metrics import LearnerMetrics
 from paramserver.metrics import Metrics as ShardMetrics
@@ -18,6 +19,7 @@ ROLES = {
     "Replica": ReplicaMetrics,
     "Labeler": LabelerMetrics,
     "Fraud filter": FraudMetrics,
+    "Breaker": BreakerMetrics,
     "Learner": LearnerMetrics,
     "Shard": ShardMetrics,
     "Checkpointer": CheckpointerMetrics,

@@ -16,9 +16,9 @@ def spec(name: str, **changed: object) -> TopicSpec:
     return next(s for s in topic_specs(StreamConfig(**changed)) if s.name == name)
 
 
-def test_there_are_nine_topics_with_their_prefix():
+def test_there_are_eleven_topics_with_their_prefix():
     names = [s.name for s in topic_specs(StreamConfig(topic_prefix="a."))]
-    assert len(set(names)) == 9
+    assert len(set(names)) == 11
     assert all(name.startswith("a.") for name in names)
 
 

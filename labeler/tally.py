@@ -1,0 +1,126 @@
+"""The early join: how many impressions of each slice find a click within minutes, counted while labels still wait (L8).
+
+It is the labeler's own core with a shorter window, on topic `tallies` in the place of `examples`: the same chain, the
+same resume points (C1-C4), so a restarted one goes on where the log ends and no impression is counted twice. A record
+holds counts in the place of rows. It awaits no verdict, so it is always about `join_window` behind the head.
+"""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from labeler.breaker_config import VENDOR, BreakerConfig
+from labeler.emission import SideRecord
+from labeler.partition import PartitionLabeler
+from stream.config import StreamConfig
+from stream.events import FEATURE_PREFIX, Impressions
+
+#: One row a (feature, value, cell of event time); feature "" counts everything. `clicks` are impressions with a click.
+TALLY_SCHEMA = pa.schema(
+    [
+        pa.field("feature", pa.string(), nullable=False),
+        pa.field("value", pa.string(), nullable=False),
+        pa.field("cell_ms", pa.int64(), nullable=False),
+        pa.field("impressions", pa.int64(), nullable=False),
+        pa.field("clicks", pa.int64(), nullable=False),
+    ]
+)
+#: Impressions of any class in one tally.
+TALLY_ROWS_MAX = 8_192
+
+
+class TallyStream(StreamConfig):
+    """The stream as the early join sees it: it writes `tallies` where a labeler writes `examples`."""
+
+    @property
+    def examples(self) -> str:
+        return self.tallies
+
+
+def tally_stream(stream: StreamConfig, breaker: BreakerConfig) -> StreamConfig:
+    """What the early join reads and when it closes a range: the labels' own rules with a window of minutes."""
+    values = {f.name: getattr(stream, f.name) for f in fields(StreamConfig)}
+    sliced = tuple(name for name in breaker.slices if name != VENDOR)
+    personal = tuple(name for name in stream.personal_features if name in sliced)
+    values |= {"categorical_features": sliced, "numeric_features": (), "personal_features": personal}
+    values |= {"window_ms": breaker.join_window_ms, "flush_ms": stream.signal_ms, "batch_rows_max": TALLY_ROWS_MAX}
+    # Every impression is counted, once: no second reading, no negative left out.
+    values |= {"label_strategy": "window", "late_window_ms": 0, "negative_rate": 1.0}
+    return TallyStream(**values)
+
+
+class TallyLabeler(PartitionLabeler):
+    """One partition, tallied."""
+
+    slices: tuple[str, ...] = ()
+    cell_ms: int = 1
+
+    def _value(self, rows: Impressions, label: npt.NDArray[np.int8], delay_ms: npt.NDArray[np.int64]) -> bytes:
+        return encode_tally(tally(rows, label, self.slices, self.cell_ms))
+
+    def _side_records(self, *_: Any) -> tuple[SideRecord, ...]:
+        """The labeler writes them."""
+        return ()
+
+
+def tally_labeler(breaker: BreakerConfig) -> type[PartitionLabeler]:
+    """The core for `labeler.labelling.Labelling`."""
+    return type("TallyLabeler", (TallyLabeler,), {"slices": breaker.slices, "cell_ms": breaker.cell_ms})
+
+
+def tally(rows: Impressions, label: npt.NDArray[np.int8], slices: tuple[str, ...], cell_ms: int) -> pa.RecordBatch:
+    """`TALLY_SCHEMA` of these impressions, in order of feature, value, cell. `label` is (n,). Needs at least one."""
+    cell = rows.ts_ms // cell_ms * cell_ms
+    parts = [_counts("", pa.array([""]), np.zeros(len(rows), np.int64), cell, label)]
+    for name in slices:
+        column = rows.table.column(VENDOR if name == VENDOR else FEATURE_PREFIX + name).combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = column.chunk(0)
+        values = pc.unique(column).sort()
+        parts.append(_counts(name, values, pc.index_in(column, values).to_numpy(), cell, label))
+    return pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
+
+
+def _counts(
+    feature: str, values: pa.Array, place: npt.NDArray[Any], cell: npt.NDArray[np.int64], label: npt.NDArray[np.int8]
+) -> pa.RecordBatch:
+    cells, at = np.unique(cell, return_inverse=True)
+    group = place.astype(np.int64) * len(cells) + at
+    impressions = np.bincount(group, minlength=len(values) * len(cells))
+    clicks = np.bincount(group, weights=label, minlength=len(impressions)).astype(np.int64)
+    seen = np.flatnonzero(impressions)
+    columns = [
+        pa.array([feature] * len(seen), pa.string()),
+        values.take(pa.array(seen // len(cells))),
+        pa.array(cells[seen % len(cells)], pa.int64()),
+        pa.array(impressions[seen].astype(np.int64)),
+        pa.array(clicks[seen]),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=TALLY_SCHEMA)
+
+
+def encode_tally(rows: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_batch(rows)
+    return bytes(sink.getvalue())
+
+
+def decode_tally(value: bytes) -> pa.RecordBatch:
+    """Raises ValueError for what is no tally."""
+    try:
+        batch = pa.ipc.open_stream(value).read_next_batch()
+    except (pa.ArrowInvalid, StopIteration, OSError) as error:
+        raise ValueError(f"tally: the value is no Arrow stream: {error}") from error
+    if batch.schema != TALLY_SCHEMA:
+        raise ValueError(f"tally: columns {batch.schema.names}, expected {TALLY_SCHEMA.names}")
+    return batch
+
+
+def tally_settings(labeler: Any) -> Any:
+    """A labeler's settings for the early join, which waits for nobody."""
+    return replace(labeler, await_verdicts=False, await_breaker=False)
