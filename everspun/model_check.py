@@ -7,6 +7,7 @@ def check_model(config: Config) -> None:
     """Raises ConfigError for a definition that learners or shards would refuse. Loads a network's library."""
     from learners.model import make_model
     from paramserver.optimizers import make_optimizer
+    from paramserver.policy import make_policy
 
     try:
         model = make_model(config.model)
@@ -21,6 +22,10 @@ def check_model(config: Config) -> None:
                 f"model.table_options with model.kind = {config.model.kind!r}: {error}; "
                 "give the options of this optimizer, or `model.table_options={}` for its defaults"
             ) from error
+        try:
+            make_policy(table.name, table.policy)
+        except ValueError as error:
+            raise ConfigError(f"model.table_policy: {error}") from error
     dense = model.spec.dense
     try:
         make_optimizer(dense.optimizer, dense.options)

@@ -15,7 +15,7 @@ _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 DEVICES = ("auto", "cpu", "cuda")
 TRANSFORMS = ("none", "log1p")
 REDUCTIONS = ("sum", "mean")
-TABLE_OPTIMIZERS = ("sgd", "adagrad", "ftrl", "adaptive_revision")
+TABLE_OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "adam", "ftrl", "adaptive_revision")
 DENSE_OPTIMIZERS = ("sgd", "adagrad", "adam", "ftrl", "adaptive_revision")
 CROSS = "*"
 
@@ -70,13 +70,23 @@ class ModelConfig:
         default_factory=dict, metadata={"help": "module of your own: what its constructor takes by name"}
     )
     table_optimizer: str = _option(
-        "", "'sgd', 'adagrad', 'ftrl' or 'adaptive_revision'; empty = ftrl for lr, adagrad for the others"
+        "",
+        "'sgd', 'adagrad', 'rowwise_adagrad', 'adam', 'ftrl' or 'adaptive_revision'; empty = ftrl for lr, adagrad for"
+        " the others",
     )
     table_options: dict[str, float] = field(
         default_factory=dict,
         metadata={
             "help": "options of the table's optimizer; {alpha = 0.4} for lr, {rate = 0.05} for fm, {rate = 0.1} for"
             " networks where not given"
+        },
+    )
+    table_policy: dict[str, float] = field(
+        default_factory=dict,
+        metadata={
+            "help": "how long rows are kept: ttl_ms (event time since the last push that touched one), rows_max (of one"
+            " shard; the longest untouched go first), refuse = 1 (new keys get no row at rows_max instead); none = for"
+            " ever"
         },
     )
     init_scale: float = _option(0.05, "fm, networks: a new embedding is uniform in [-init_scale, init_scale)")

@@ -25,7 +25,9 @@ class FactorizationMachine(Logistic):
         config = self.config
         optimizer = config.table_optimizer or "adagrad"
         options = {"alpha" if optimizer == "ftrl" else "rate": _RATE} | config.table_options
-        return (TableSpec(TABLE, 1 + config.dim, optimizer, options, config.init_scale, config.seed),)
+        return (
+            TableSpec(TABLE, 1 + config.dim, optimizer, options, config.init_scale, config.seed, config.table_policy),
+        )
 
     def predict(self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats) -> Floats:
         p: Floats = sigmoid(self._sums(places[TABLE], rows[TABLE], numbers)[0])

@@ -13,6 +13,7 @@ LOAD_MAX of the new table, and a few per cent more of an old one, are taken.
 import numpy as np
 import numpy.typing as npt
 
+from paramserver.arena import zeroed
 from paramserver.kernel import kernel, mix64, prefetch
 from paramserver.messages import Keys
 from paramserver.record import Int, RowNumbers, Words, ask_for, key_of
@@ -221,7 +222,7 @@ class Index:
             return None
         if rows > ROWS_MAX:
             raise MemoryError(f"{rows} rows: a table holds at most {ROWS_MAX}")
-        return np.zeros(int(max(GROWTH * len(self.cells), rows / LOAD_MAX + 1)), np.uint64)
+        return zeroed(int(max(GROWTH * len(self.cells), rows / LOAD_MAX + 1)), np.uint64)
 
     def grow(self, cells: Cells) -> None:
         """Go on with these cells, moving the present ones bit by bit."""

@@ -13,7 +13,7 @@ class RowPolicy:
 
     ttl_ms: float = 0  # a row that no push has touched for this long dies
     rows_max: float = 0  # more living rows than this: the longest untouched die, a sixteenth at a time
-    refuse: float = 0  # 1: at `rows_max`, or out of memory, new keys get no row instead
+    refuse: float = 0  # 1: at `rows_max` new keys get no row instead
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -248,3 +248,9 @@ def test_the_device_is_what_there_is() -> None:
         torch.set_num_threads(threads)
     with pytest.raises(ValueError, match="device = 'gpu': allowed are 'auto', 'cpu', 'cuda'"):
         LearnerConfig(device="gpu")
+
+
+def test_a_models_rows_live_as_long_as_its_config_says():
+    for kind in ("lr", "fm", "dlrm"):
+        model = make_model(ModelConfig(kind=kind, table_policy={"ttl_ms": 60_000}))
+        assert [table.policy for table in model.spec.tables] == [{"ttl_ms": 60_000}]

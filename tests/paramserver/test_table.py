@@ -249,3 +249,22 @@ def test_slots_are_even_and_maps_cover_them():
         assert owned[0][0] == 0, "shard 0 holds the clocks (K1)"
     with pytest.raises(ValueError, match="shards = 0"):
         SlotMap.even(0)
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ({"ttl": 5000}, r"no policy 'ttl'.*did you mean 'ttl_ms'"),
+        ({"ttl_ms": 10}, "ttl_ms = 10: allowed is 0 .off. or 1000 and more"),
+        ({"rows_max": -1}, "rows_max = -1: must be 0"),
+        ({"refuse": 2}, "refuse = 2: allowed is 0 or 1"),
+    ],
+)
+def test_bad_policies_are_named(policy, words):
+    with pytest.raises(ValueError, match=words):
+        Table(TableSpec("t", 2, policy=policy))
+
+
+def test_other_storage_is_refused_by_name():
+    with pytest.raises(ValueError, match="storage = 'float16', allowed is float32"):
+        Table(TableSpec("t", 2, storage="float16"))
