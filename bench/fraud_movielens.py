@@ -40,6 +40,7 @@ class Outcome:
     planted_rejected: int
     verdicts: dict[str, int]
     seconds: float
+    filter_cpu_s_per_million_events: float
 
     @property
     def honest_share(self) -> float:
@@ -61,6 +62,7 @@ def judge(history: History, config: FraudConfig) -> Outcome:
         planted_rejected=int((judged.rejected & history.planted).sum()),
         verdicts=judged.by_rule,
         seconds=time.perf_counter() - began,
+        filter_cpu_s_per_million_events=1e6 * judged.cpu_s / judged.events,
     )
 
 
@@ -141,6 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
                         "honest_rejected": o.honest_share,
                         "recall": o.recall,
                         "seconds": o.seconds,
+                        "filter_cpu_s_per_million_events": o.filter_cpu_s_per_million_events,
                     }
                     for v, p, o in rows
                 ]

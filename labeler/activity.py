@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labeler.pair_index import Pairs, joined
+from labeler.pair_index import NO_LIMIT, Pairs, joined
 
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -62,8 +62,9 @@ class Counted(NamedTuple):
 class Activity:
     """Cells by number (event time // cell_ms), with the pairs that verdicts cover in each."""
 
-    def __init__(self, gap_fast_ms: int) -> None:
+    def __init__(self, gap_fast_ms: int, pairs_max: int = NO_LIMIT) -> None:
         self.pairs = Pairs()
+        self.pairs_max = pairs_max
         self._gap_fast_ms = gap_fast_ms
         self._cells: dict[int, list[Counted]] = {}
         self._rejected: dict[int, list[I64]] = {}
@@ -93,7 +94,7 @@ class Activity:
 
     def load(self, rows: pa.RecordBatch) -> None:
         """Rows of ROW_SCHEMA, as an earlier filter counted them."""
-        pair = self.pairs.of(rows.column("source"), rows.column("vendor"))
+        pair = self.pairs.of(rows.column("source"), rows.column("vendor"), self.pairs_max)
         cell, views, clicks, fast, ids, ts = (rows.column(i).to_numpy() for i in range(2, 8))
         rejected = rows.column("rejected").to_numpy(zero_copy_only=False)
         np.maximum.at(self.pairs.click_ts_ms, pair, ts)
@@ -115,12 +116,12 @@ class Activity:
         return sums.distinct()
 
     def honest(self, number: int) -> Counted:
-        """What was counted in a cell, without what was sent again and the pairs that a verdict covers there."""
+        """What was counted in a cell by source, without what was sent again and pairs that a verdict covers there."""
         cell = self._cell(number).distinct()
+        kept = self.pairs.source_of(cell.pair) != self.pairs.nobody
         rejected = self._rejected.get(number)
-        if not rejected:
-            return cell
-        kept = ~np.isin(cell.pair, joined(rejected))
+        if rejected:
+            kept &= ~np.isin(cell.pair, joined(rejected))
         return Counted(*(column[kept] for column in cell))
 
     def uncovered(self, pairs: I64, first: int, last: int) -> I64:
@@ -138,15 +139,16 @@ class Activity:
             del self._rejected[number]
 
     def renumber(self) -> I64 | None:
-        """Forget pairs that stand in no cell, if they are many: the new number of each old pair, or None."""
-        if len(self.pairs) < IDLE_PAIRS_MIN:
+        """Forget pairs that stand in no cell, if they are many or there is no more room: the new number of each old
+        pair, or None."""
+        if len(self.pairs) < min(IDLE_PAIRS_MIN, self.pairs_max):
             return None
         alive = np.zeros(len(self.pairs), np.bool_)
         for number in self._cells:
             alive[self._cell(number).pair] = True
         for rejected in self._rejected.values():
             alive[joined(rejected)] = True
-        if 2 * int(alive.sum()) > len(alive):
+        if 2 * int(alive.sum()) > len(alive) and (len(alive) < self.pairs_max or alive.all()):
             return None
         new = self.pairs.keep(np.flatnonzero(alive))
         self._cells = {n: [Counted(new[c.pair], *c[1:]) for c in (self._cell(n),)] for n in self._cells}

@@ -69,6 +69,7 @@ class FraudCounts:
     strangers: int = 0  # signals of inputs that the configuration does not have: an alarm
     events: int = 0
     unknown: int = 0  # records that could not be read (L5)
+    vendor_only: int = 0  # events counted by vendor alone, for want of room: an alarm
     stale: int = 0  # events of cells that are already forgotten
     verdicts: dict[str, int] = field(default_factory=dict)  # by rule
 
@@ -91,7 +92,7 @@ class FraudFilter:
         committed: tuple[int, int, int] = tables.progress.get(COMMITTED) or (0, 0, 0)
         self._settled, self._next_offset, first_page = committed
         self._saved = True
-        self._activity = Activity(config.gap_fast_ms)
+        self._activity = Activity(config.gap_fast_ms, config.pairs_max)
         self._pages = ActivityPages(tables.activity)
         self._unwritten: list[pa.RecordBatch] = []  # rows of activity since the last write
         self._history = VendorHistory(config, tables.history)
@@ -125,7 +126,7 @@ class FraudFilter:
         pairs = self._activity.pairs
         return {
             "pairs": len(pairs),
-            "sources": len(pairs.sources),
+            "sources": len(pairs.sources) - 1,
             "vendors": len(self._history),
             "pages": len(self._pages),
         }
@@ -221,7 +222,12 @@ class FraudFilter:
 
     def _count_rows(self, table: pa.Table, new: Bools, is_click: Bools, cell: I64, count: I64) -> None:
         source, vendor = table.column("source").chunk(0), table.column("vendor").chunk(0)
-        pair = self._activity.pairs.of(source, vendor)
+        pairs = self._activity.pairs
+        pair = pairs.of(source, vendor, self.config.pairs_max)
+        nameless = pairs.source_of(pair) == pairs.nobody
+        if nameless.any():
+            source, vendor = pairs.columns(pair)
+            self.counts.vendor_only += int(count[nameless & new].sum())
         clicks = np.where(is_click & new, count, 0)
         views = np.where(new, count, 0) - clicks
         named = ("first_ts_ms", "last_ts_ms", "gaps_fast", "ids")

@@ -58,6 +58,11 @@ class FraudConfig:
     history_views_max: int = _option(1_000_000, "a history above so many views is halved, so that it follows change")
     gap_fast_ms: int = _option(1_000, "two events of a source on a vendor closer than this count as a fast gap, ms")
 
+    pairs_max: int = _option(
+        4_000_000,
+        "(source, vendor) pairs held of the last windows, about 200 bytes each; what comes beyond is counted by vendor"
+        " alone, convicts nobody, and is an alarm",
+    )
     signal_rows_max: int = _option(8_192, "events of one bucket in one record of signals; more are sent in several")
     batch_signals_max: int = _option(512, "signals judged between two acknowledged sends of verdicts")
     commit_ms: int = _option(
@@ -104,6 +109,7 @@ _SHARES = (
     "devoted_prior",
 )
 _POSITIVE = (
+    "pairs_max",
     "flood_rate_clicks",
     "flood_share_weight",
     "burst_clicks_min",

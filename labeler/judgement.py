@@ -44,16 +44,18 @@ class Window:
         self.source, self.vendor = self.pairs.source, self.pairs.vendor
         self.source_views = np.bincount(self.source, weights=self.sums.views, minlength=1).astype(np.int64)
         self.source_clicks = np.bincount(self.source, weights=self.sums.clicks, minlength=1).astype(np.int64)
-        self._nameless = self.pairs.vendors.number("")
+        self._nameless, self._named = self.pairs.vendors.number(""), self.source != self.pairs.nobody
 
     def judge(self, touched: I64) -> list[Found]:
         """What the rules say of these pairs (rising), and of who is devoted to their vendors, by pairs' keys."""
+        touched = touched[self._named[touched]]
         found = [*self._judge_pairs(touched), *self._judge_vendors(touched)]
         return sorted(found, key=lambda one: (pair_key(one.source, one.vendor), one.rule))
 
     def devotion(self) -> tuple[int, int]:
         """Pairs with a click, and those of them that are devoted, without what verdicts cover."""
-        clicked = self._activity.uncovered(np.flatnonzero(self.sums.clicks > 0), self._first, self._last)
+        clicked = np.flatnonzero((self.sums.clicks > 0) & self._named)
+        clicked = self._activity.uncovered(clicked, self._first, self._last)
         return len(clicked), int(self.devoted(clicked).sum())
 
     def devoted(self, pairs: I64) -> Bools:
@@ -110,14 +112,14 @@ class Window:
         rules = {name: judge for name, judge in VENDOR_RULES.items() if name in config.rules}
         if not rules:
             return
-        many = np.flatnonzero(self.sums.clicks >= DEVOTED_CLICKS_MIN)
+        many = np.flatnonzero((self.sums.clicks >= DEVOTED_CLICKS_MIN) & self._named)
         crowds = np.bincount(self.vendor[many], minlength=len(self.pairs.vendors)) >= config.botnet_sources_min
         crowds &= np.isin(np.arange(len(crowds)), self.vendor[touched])
         many = many[crowds[self.vendor[many]]]
         if not len(many):
             return
         devoted = many[self.devoted(many)]
-        sources = np.bincount(self.vendor[self.sums.clicks > 0], minlength=len(crowds))
+        sources = np.bincount(self.vendor[(self.sums.clicks > 0) & self._named], minlength=len(crowds))
         for vendor in np.unique(self.vendor[devoted]).tolist():
             theirs = devoted[self.vendor[devoted] == vendor]
             seen = VendorEvidence(

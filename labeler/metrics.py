@@ -112,6 +112,9 @@ class FraudMetrics(RoleMetrics):
         self._signals = self.counter("everspun_fraud_signals_total", "records of signals by what they were", "kind")
         self._unknown = self.counter("everspun_fraud_unknown_total", "records of inputs that could not be read (L5)")
         self._stale = self.counter("everspun_fraud_stale_total", "events of windows already forgotten")
+        self._vendor_only = self.counter(
+            "everspun_fraud_vendor_only_total", "events counted by vendor alone, as the tables were full: alarm"
+        )
         self._gaps = self.gauge("everspun_fraud_reads_again", "times records were sought again that Faust passed over")
         self._failures = self.gauge("everspun_fraud_send_failures", "sends of verdicts that failed (C5)")
         self._seen: tuple[FraudFilter | None, FraudCounts] = (None, FraudCounts())
@@ -128,6 +131,7 @@ class FraudMetrics(RoleMetrics):
             self._signals.labels(kind).inc(getattr(now, kind) - getattr(before, kind))
         self._unknown.inc(now.unknown - before.unknown)
         self._stale.inc(now.stale - before.stale)
+        self._vendor_only.inc(now.vendor_only - before.vendor_only)
         for name, watermark_ms in filter.watermarks.items():
             self._watermark.labels(name).set(watermark_ms)
         self.data_time_ms.set(min(filter.watermarks.values()))

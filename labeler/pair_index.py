@@ -17,6 +17,7 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 
+NO_LIMIT = 1 << 62
 ENTRIES_MIN = 1_024  # a power of two; an index is at most half full
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(32)
@@ -38,7 +39,7 @@ class KeyNumbers:
         """By number, uint64 (len,)."""
         return self._keys[: self._count]
 
-    def of(self, keys: U64, limit: int = 1 << 62) -> I64:
+    def of(self, keys: U64, limit: int = NO_LIMIT) -> I64:
         """The number of each key, int64 (n,). New ones are given while there are fewer than `limit`; then it is -1."""
         self._reserve(min(self._count + len(keys), max(limit, self._count)))
         numbers = np.empty(len(keys), np.int64)
@@ -69,10 +70,10 @@ class Names:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def of(self, strings: pa.Array) -> I64:
-        """The number of each string, int64 (n,). New ones are given."""
+    def of(self, strings: pa.Array, limit: int = NO_LIMIT) -> I64:
+        """The number of each string, int64 (n,). New ones are given while there are fewer than `limit`; then -1."""
         known = len(self)
-        numbers = self._numbers.of(hash_strings(strings))
+        numbers = self._numbers.of(hash_strings(strings), limit)
         if len(self) > known:
             new = np.flatnonzero(numbers >= known)
             _, first = np.unique(numbers[new], return_index=True)
@@ -103,10 +104,12 @@ class Names:
 
 
 class Pairs:
-    """Pairs (source, vendor) by number, with the numbers of both and the time of the last click, ms."""
+    """Pairs (source, vendor) by number, with the numbers of both and the time of the last click, ms. The source `""`
+    stands for all those that there was no room for."""
 
     def __init__(self) -> None:
         self.sources, self.vendors = Names(), Names()
+        self.nobody = self.sources.number("")
         self._numbers = KeyNumbers()
         self._click_ts_ms = np.zeros(ENTRIES_MIN, np.int64)
 
@@ -118,6 +121,10 @@ class Pairs:
         """The source of each pair, int64 (len,)."""
         return (self._numbers.keys >> _SHIFT).astype(np.int64)
 
+    def source_of(self, pairs: I64) -> I64:
+        """The source of each of these pairs, int64 (n,)."""
+        return (self._numbers.keys[pairs] >> _SHIFT).astype(np.int64)
+
     @property
     def vendor(self) -> I64:
         """The vendor of each pair, int64 (len,)."""
@@ -128,10 +135,15 @@ class Pairs:
         """Event time of the last click of each pair, int64 (len,), to be changed in place."""
         return self._click_ts_ms[: len(self)]
 
-    def of(self, source: pa.Array, vendor: pa.Array) -> I64:
-        """The pair of each row, int64 (n,)."""
-        keys = self.sources.of(source).astype(np.uint64) << _SHIFT
-        numbers = self._numbers.of(keys | self.vendors.of(vendor).astype(np.uint64))
+    def of(self, source: pa.Array, vendor: pa.Array, limit: int = NO_LIMIT) -> I64:
+        """The pair of each row, int64 (n,). One that would be above `limit` is ("", vendor)."""
+        nobody, vendors = np.uint64(self.nobody), self.vendors.of(vendor).astype(np.uint64)
+        sources = self.sources.of(source, max(1, limit))
+        keys = np.where(sources < 0, nobody, sources.astype(np.uint64)) << _SHIFT | vendors
+        numbers = self._numbers.of(keys, limit)
+        over = numbers < 0
+        if over.any():
+            numbers[over] = self._numbers.of(nobody << _SHIFT | vendors[over])
         if len(self) > len(self._click_ts_ms):
             grown = np.zeros(len(self._numbers._keys), np.int64)
             grown[: len(self._click_ts_ms)] = self._click_ts_ms

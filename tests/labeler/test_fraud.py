@@ -264,6 +264,22 @@ def test_cells_and_rows_are_forgotten():
     assert one.rows["vendors"] == 3
 
 
+def test_what_there_is_no_room_for_is_counted_by_vendor_alone_and_convicts_nobody():
+    site, tables, most = attacked(), dict_tables(), 8 + 3  # and one a vendor
+    config = FraudConfig(rate_prior_views=20, rate_prior=0.5, pairs_max=8)
+    one, log = make(tables, config), Log()
+    for record in site.log[: len(site.log) // 2]:
+        run_step(one, [record], log)
+    again = make(tables, config)  # the same rows, read back
+    assert again.rows["pairs"] <= most
+    for record in site.log[len(site.log) // 2 :]:
+        run_step(again, [record], log)
+    assert one.counts.vendor_only > 0
+    assert max(one.rows["pairs"], again.rows["pairs"]) <= most
+    assert log.verdicts
+    assert {verdict.source for verdict in log.verdicts} <= {"bad", "rival"}
+
+
 class Crash(Exception):
     pass
 

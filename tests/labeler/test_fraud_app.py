@@ -25,7 +25,8 @@ from stream.verdicts import Verdict, Watermark, decode_verdict
 MINUTE = 60_000
 T0 = 1_000 * 60 * MINUTE
 FRAUD = FraudConfig(rate_prior_views=20, rate_prior=0.5)
-DEADLINE_S = 60.0
+#: So long without a new record, in seconds, and it has failed: a loaded machine is slow, not stuck.
+DEADLINE_S = 90.0
 
 PROCESS = """
 import pathlib, signal, sys, threading
@@ -82,12 +83,13 @@ def wait_for(log: KafkaLog, stream: StreamConfig, watermark_ms: int) -> list[Ver
     while time.monotonic() < until:
         for record in reader.poll(1_000, 500).get(partition, []):
             assert record.value is not None
+            until = time.monotonic() + DEADLINE_S
             read.append(decode_verdict(record.value))
         low = {r.input for r in read if isinstance(r, Watermark) and r.watermark_ms >= watermark_ms}
         if len(low) == 2:
             reader.close()
             return read
-    raise AssertionError(f"no watermark {watermark_ms} within {DEADLINE_S} s; read {len(read)} records")
+    raise AssertionError(f"no watermark {watermark_ms}, nothing new for {DEADLINE_S} s; read {len(read)} records")
 
 
 def expected(stream: StreamConfig) -> set[str]:
@@ -99,7 +101,7 @@ def expected(stream: StreamConfig) -> set[str]:
 
 @pytest.mark.kafka
 @pytest.mark.processes
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("disk", ["its own disk", "a new disk"])
 def test_killed_and_started_again(broker: Broker, topic_prefix: str, tmp_path: Path, disk: str):
     stream = StreamConfig(bootstrap_servers=broker.address, topic_prefix=topic_prefix, partitions=1)
@@ -116,7 +118,7 @@ def test_killed_and_started_again(broker: Broker, topic_prefix: str, tmp_path: P
         process = start(broker, stream, tmp_path / ("first" if disk == "its own disk" else "second"))
         after = wait_for(log, stream, all_signals[-1].bucket_end_ms)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
     assert after[: len(before)] == before
