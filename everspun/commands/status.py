@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+from everspun.catch_up import behind, near_retention
 from everspun.commands import options as shared
 from everspun.config import Config
 from everspun.follow import Follower
@@ -14,6 +15,9 @@ from everspun.quality import Quality
 from everspun.scrape import Report, scrape
 from everspun.table import Snapshot
 from stream.kafka import KafkaLog
+
+#: Between the two looks that say how fast each stage is.
+LOOK_S = 2.0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,17 +30,23 @@ def run(options: argparse.Namespace) -> int:
     run_dir = Path(config.run.dir)
     follower = Follower(config, KafkaLog(config.stream))
     try:
+        before = follower.look(int(time.time() * 1_000))
+        time.sleep(LOOK_S)
         shot = follower.look(int(time.time() * 1_000))
+        late = behind(config.stream, before, shot)
         while follower.read_evaluations(200):
             pass
         broken = breaches(config, shot, follower.quality, scrape(run_dir))
         silent = sorted(set(role_files(run_dir)) - set(scrape(run_dir)))
         broken += [f"{name} does not answer" for name in silent]
+        broken += near_retention(config.stream, shot)
         if options.json:
-            print(json.dumps(_body(shot, follower.quality, broken)))
+            print(json.dumps(_body(shot, follower.quality, broken) | {"behind": [vars(one) for one in late]}))
         else:
             console = shared.console()
             console.print(follower.panel("everspun status", "limits: see the section limits of the config"))
+            for one in late:
+                console.print(f"[yellow]{one}")
             for line in broken:
                 console.print(f"[red]broken: {line}")
     finally:
