@@ -10,9 +10,13 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from learners.config import ModelConfig
 from learners.pairs import pair_products
+
+#: On the CPU the gradient by an input of 336 columns took half as long as by one of 325.
+ROUND = 16
 
 
 def concatenated(embeddings: Tensor, numbers: Tensor) -> Tensor:
@@ -22,7 +26,10 @@ def concatenated(embeddings: Tensor, numbers: Tensor) -> Tensor:
 
 
 class Layers(nn.Module):
-    """Linear layers `layer0`, `layer1`, ... with ReLU between them; the last one ends in one logit."""
+    """Linear layers `layer0`, `layer1`, ... with ReLU between them; the last one ends in one logit.
+
+    Input may have columns of zeros behind its width: matrices of round widths multiply faster (`ROUND`).
+    """
 
     def __init__(self, widths: list[int]):
         super().__init__()
@@ -32,7 +39,11 @@ class Layers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for number, name in enumerate(self.names):
-            x = self.get_submodule(name)(torch.relu(x) if number else x)
+            layer = self.get_submodule(name)
+            if number == 0 and (zeros := x.shape[1] - layer.in_features) > 0:  # type: ignore[operator]
+                x = functional.linear(x, functional.pad(layer.weight, (0, zeros)), layer.bias)  # type: ignore[arg-type]
+            else:
+                x = layer(torch.relu(x) if number else x)
         return x
 
 
@@ -64,8 +75,10 @@ class Dlrm(nn.Module):
         if self.bottom is not None:
             dense = torch.relu(self.bottom(numbers))
             embeddings = torch.cat([dense.unsqueeze(1), embeddings], dim=1)
-        products = pair_products(embeddings)
-        x = products if self.bottom is None else torch.cat([dense, products], dim=1)
+        if self.bottom is None:
+            x = pair_products(embeddings, ROUND)
+        else:
+            x = torch.cat([dense, pair_products(embeddings)], dim=1)
         logits: Tensor = self.top(x)
         return logits
 

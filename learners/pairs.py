@@ -14,6 +14,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 from torch import Tensor
+from torch.nn import functional
 
 from learners.features import Floats
 
@@ -21,32 +22,37 @@ from learners.features import Floats
 LANES = 16
 
 
-def pair_products(vectors: Tensor) -> Tensor:
-    """(n, v, dim) -> (n, v (v - 1) / 2): products of vectors i < j, in the order (0, 1), (0, 2), ..., (1, 2), ..."""
-    if vectors.device.type == "cpu" and vectors.dtype == torch.float32:
-        products: Tensor = _PairProducts.apply(vectors)  # type: ignore[no-untyped-call]
-        return products
+def pair_products(vectors: Tensor, multiple: int = 1) -> Tensor:
+    """(n, v, dim) -> (n, v (v - 1) / 2): products of vectors i < j, in the order (0, 1), (0, 2), ..., (1, 2), ...
+
+    Behind them stand zeros up to a `multiple` of columns."""
     count = vectors.shape[1]
+    pairs = count * (count - 1) // 2
+    width = -(-pairs // multiple) * multiple
+    if vectors.device.type == "cpu" and vectors.dtype == torch.float32:
+        products: Tensor = _PairProducts.apply(vectors, width)  # type: ignore[no-untyped-call]
+        return products
     first, second = torch.triu_indices(count, count, 1, device=vectors.device)
-    return torch.bmm(vectors, vectors.transpose(1, 2))[:, first, second]
+    return functional.pad(torch.bmm(vectors, vectors.transpose(1, 2))[:, first, second], (0, width - pairs))
 
 
 class _PairProducts(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, vectors: Tensor) -> Tensor:
+    def forward(context: Any, vectors: Tensor, width: int) -> Tensor:
         context.save_for_backward(vectors)
         values = vectors.detach().contiguous().numpy()
-        out = np.empty((len(values), values.shape[1] * (values.shape[1] - 1) // 2), np.float32)
+        out = np.empty((len(values), width), np.float32)
+        out[:, values.shape[1] * (values.shape[1] - 1) // 2 :] = 0.0
         _products(values, out)
         return torch.from_numpy(out)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         (vectors,) = context.saved_tensors
         values = vectors.detach().contiguous().numpy()
         out = np.empty_like(values)
         _gradients(values, gradient.contiguous().numpy(), out)
-        return torch.from_numpy(out)
+        return torch.from_numpy(out), None
 
 
 @intrinsic

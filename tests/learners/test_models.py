@@ -23,6 +23,7 @@ BASE = ModelConfig(
 )
 FM = replace(BASE, kind="fm", bias=True)
 DLRM = replace(BASE, kind="dlrm", bottom=(4,))
+DLRM_NO_NUMBERS = replace(BASE, kind="dlrm", numeric=())
 DCN = replace(BASE, kind="dcn", cross_layers=2)
 LOW_RANK = replace(DCN, cross_rank=2)
 OWN = replace(BASE, kind="gated_network:Gated", module_options={"width": 4}, seed=7)
@@ -84,6 +85,10 @@ def dlrm_logit(row: torch.Tensor, numbers: torch.Tensor, dense: Tensors) -> torc
     return layers(torch.cat([bottom, torch.stack(products)]), dense, "top.")[0]
 
 
+def pairs_logit(row: torch.Tensor, numbers: torch.Tensor, dense: Tensors) -> torch.Tensor:
+    return layers(torch.stack([row[i] @ row[j] for i, j in combinations(range(3), 2)]), dense, "top.")[0]
+
+
 def dcn_logit(row: torch.Tensor, numbers: torch.Tensor, dense: Tensors) -> torch.Tensor:
     x = first = torch.cat([row.flatten(), numbers])
     for number in range(2):
@@ -104,10 +109,19 @@ def own_logit(row: torch.Tensor, numbers: torch.Tensor, dense: Tensors) -> torch
     return (dense["logit.weight"] @ x + dense["logit.bias"])[0]
 
 
-FORMULAS = [(FM, fm_logit), (DLRM, dlrm_logit), (DCN, dcn_logit), (LOW_RANK, dcn_logit), (OWN, own_logit)]
+FORMULAS = [
+    (FM, fm_logit),
+    (DLRM, dlrm_logit),
+    (DLRM_NO_NUMBERS, pairs_logit),
+    (DCN, dcn_logit),
+    (LOW_RANK, dcn_logit),
+    (OWN, own_logit),
+]
 
 
-@pytest.mark.parametrize(("config", "formula"), FORMULAS, ids=["fm", "dlrm", "dcn", "dcn of low rank", "own"])
+@pytest.mark.parametrize(
+    ("config", "formula"), FORMULAS, ids=["fm", "dlrm", "dlrm without numbers", "dcn", "dcn of low rank", "own"]
+)
 def test_prediction_and_gradient_are_those_of_the_formula(
     config: ModelConfig, formula: Callable[[torch.Tensor, torch.Tensor, Tensors], torch.Tensor]
 ) -> None:
@@ -132,7 +146,7 @@ def test_prediction_and_gradient_are_those_of_the_formula(
         np.testing.assert_allclose(computed.dense[array], value.grad.numpy(), atol=3e-5, err_msg=array)
 
 
-@pytest.mark.parametrize("config", [FM, DLRM, DCN, OWN], ids=lambda c: c.kind)
+@pytest.mark.parametrize("config", [FM, DLRM, DLRM_NO_NUMBERS, DCN, OWN], ids=lambda c: c.kind)
 def test_a_batch_repeats_bit_for_bit(config: ModelConfig) -> None:
     results = []
     for _ in range(2):
@@ -167,6 +181,10 @@ def test_pair_products_and_their_gradient_are_those_of_torch(count: int) -> None
     ours = pair_products(vectors)
     torch.testing.assert_close(ours, theirs)
     (a,), (b,) = (torch.autograd.grad(products, vectors, by_pair) for products in (ours, theirs))
+    torch.testing.assert_close(a, b)
+    padded = pair_products(vectors, 16)
+    torch.testing.assert_close(padded, torch.nn.functional.pad(theirs, (0, 6)))
+    (a,) = torch.autograd.grad(padded, vectors, torch.nn.functional.pad(by_pair, (0, 6), value=7.0))
     torch.testing.assert_close(a, b)
 
 
