@@ -15,12 +15,14 @@ moment finds the old state or the new one.
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from checkpointer.announcement import Hold, Ref
 from checkpointer.files import Files
 from checkpointer.manifest import FILE, Damaged, Manifest, decode, part_problem
+from checkpointer.replica import steps
 from checkpointer.retention import Kept, expired
 
 
@@ -123,12 +125,29 @@ class Catalogue:
     def head(self, verify: bool = False) -> Manifest | None:
         """The head complete cut, published or not: shards restore from it, and it is the parent of the next (X2, X4).
 
-        With `verify` every part is read; the first checkpoint found whole is the head.
+        With `verify` every part is read, down to the base of a delta; the first checkpoint found whole is the head.
         """
         for manifest in self.newest_first():
-            if not verify or not self.problems(manifest):
+            if not verify or not self._chain_problems(manifest):
                 return manifest
         return None
+
+    def chain(self, manifest: Manifest, held: str | None = None) -> tuple[Manifest, ...]:
+        """What must be loaded to arrive at a checkpoint, oldest first, by one who holds `held` (X3). Raises Damaged."""
+        return steps(manifest, held, self._by_checksum)
+
+    def _by_checksum(self, sha256: str) -> Manifest | None:
+        for name in reversed(self.names()):
+            with suppress(Damaged):
+                if (manifest := self.manifest(name)).sha256 == sha256:
+                    return manifest
+        return None
+
+    def _chain_problems(self, manifest: Manifest) -> list[str]:
+        try:
+            return [problem for one in self.chain(manifest) for problem in self.problems(one)]
+        except Damaged as error:
+            return [str(error)]
 
     def problems(self, manifest: Manifest) -> list[str]:
         """What is wrong with the parts of a checkpoint, by name."""

@@ -155,7 +155,7 @@ class Replica:
         while (wanted := self.follower.wanted(_steady_ms())) is not None and not self._stop.is_set():
             began = time.monotonic()
             try:
-                served = load(self._catalogue, wanted.name, wanted.manifest_sha256)
+                served = load(self._catalogue, wanted.name, wanted.manifest_sha256, self.served)
             except (Damaged, OSError) as error:
                 _log.error("refused checkpoint %s: %s", wanted.name, error)
                 self.metrics.refused.inc()

@@ -32,6 +32,9 @@ class CheckpointerConfig:
         "beginning", "where a new model starts: 'beginning', 'end', or a time in UTC such as 2026-11-01T13:30 (S5)"
     )
     keep: int = _option(5, "checkpoints kept beside the head, what is served, and their parents")
+    deltas_max: int = _option(
+        0, "checkpoints in a row that hold only the rows touched since the one before (X2); 0 = each holds all rows"
+    )
     keep_rejected: int = _option(2, "rejected checkpoints kept, to be looked at")
     hold_lease_ms: int = _option(
         2_000, "the stop of starts runs out by itself after this long without renewal, ms (X1)"
@@ -53,7 +56,8 @@ class CheckpointerConfig:
     golden: str = _option("", "JSON-lines file of rows that every checkpoint must answer in range; empty = none")
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "interval_ms", "event_interval_ms", "keep_rejected", "retry_ms", "evaluation_wait_ms")
+        _at_least(self, 0, "interval_ms", "event_interval_ms", "deltas_max", "keep_rejected", "retry_ms")
+        _at_least(self, 0, "evaluation_wait_ms")
         _at_least(self, 1, "keep", "hold_lease_ms", "cut_timeout_ms", "poll_ms", "gate_timeout_ms", "entropy_rows_min")
         _at_least(self, 0, "entropy_band")
         if not self.root:

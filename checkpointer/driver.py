@@ -271,12 +271,14 @@ class Driver:
             _try(shard.unmark, self.definition.spec.name, marked.cut)
 
     def _complete(self, marked: Marked, parent: Manifest | None) -> Manifest:
-        """Parts, then evaluations, then the manifest: with it the checkpoint exists (X2). Full parts only."""
+        """Parts, then evaluations, then the manifest: with it the checkpoint exists (X2)."""
         model, number = self.definition.spec.name, self.catalogue.next_number()
         url = self.catalogue.folder_url(f"{number:08d}-{marked.cut}")
 
+        upon = self._delta_upon(parent)
+
         def write(shard: int) -> PartInfo:
-            return self.shards[shard].write_part(model, marked.cut, url, None)
+            return self.shards[shard].write_part(model, marked.cut, url, upon)
 
         infos = self.outside.each(write, sorted(self.shards))
         evaluation = self._evaluation(marked, parent)
@@ -301,6 +303,15 @@ class Driver:
         for shard in self.shards.values():
             _try(shard.settle, model, marked.cut, manifest.sha256)
         return manifest
+
+    def _delta_upon(self, parent: Manifest | None) -> str | None:
+        """The checksum of the manifest that deltas may build on; None: this checkpoint shall be a base."""
+        if parent is None or self.config.deltas_max == 0:
+            return None
+        try:
+            return parent.sha256 if len(self.catalogue.chain(parent)) <= self.config.deltas_max else None
+        except Damaged:
+            return None  # something on the way to its base is gone: begin anew
 
     def _evaluation(self, marked: Marked, parent: Manifest | None) -> Evaluation:
         """The sums up to the cut. Learners say them right after their pushes, so a short wait finds nearly all."""

@@ -11,9 +11,9 @@ import pyarrow as pa
 from checkpointer.announcement import Ref, ref
 from checkpointer.catalogue import Catalogue
 from checkpointer.manifest import Damaged, Manifest, Part, part_problem
-from checkpointer.replica import steps
 from checkpointer.request import Request, of_rows
 from learners.model import Scorer
+from paramserver.delta import patched
 from paramserver.messages import ModelSpec
 from paramserver.part import Weights, weights
 from paramserver.partfile import decode_part, encode_part
@@ -62,16 +62,26 @@ class ServedModel:
         return sorted(name for name, array in arrays.items() if not np.isfinite(array).all())
 
 
-def load(catalogue: Catalogue, name: str, sha256: str | None = None) -> ServedModel:
-    """The checkpoint of this name, every file verified. Raises Damaged, naming the file that is not as it should be."""
+def load(catalogue: Catalogue, name: str, sha256: str | None = None, held: ServedModel | None = None) -> ServedModel:
+    """The checkpoint of this name, every file verified. Raises Damaged, naming the file that is not as it should be.
+
+    Where only deltas lie between `held` and it, they are applied to a copy of those weights; else its base comes first.
+    """
     manifest = catalogue.manifest(name, sha256)
-    chain = steps(manifest, None, _by_checksum(catalogue))
-    if len(chain) > 1 or not manifest.is_full:
-        raise Damaged(f"{name}: holds deltas, which this version cannot apply; it needs a full checkpoint")
-    snapshots = [_snapshot(catalogue, manifest, part) for part in manifest.parts]
-    if not snapshots:
-        raise Damaged(f"{name}: has no parts")
-    merged = _merge([weights(snapshot) for snapshot in snapshots])
+    chain = catalogue.chain(manifest, None if held is None else held.manifest.sha256)
+    merged: Weights | None = None
+    before = ""
+    if held is not None and not chain[0].is_full:
+        merged, before = held.weights, held.manifest.sha256
+    for one in chain:
+        snapshots = [_snapshot(catalogue, one, part) for part in one.parts]
+        if not snapshots:
+            raise Damaged(f"{one.name}: has no parts")
+        try:
+            merged, before = patched(merged if not one.is_full else None, before, snapshots), one.sha256
+        except (ValueError, KeyError) as error:
+            raise Damaged(f"{one.name}: {error}") from error
+    assert merged is not None
     try:
         scorer = Scorer.from_weights(manifest.model_config, merged.tables, merged.dense)
     except (KeyError, TypeError, ValueError) as error:
@@ -120,13 +130,6 @@ def ages(manifest: Manifest, now_ms: int) -> dict[str, float | None]:
     }
 
 
-def _by_checksum(catalogue: Catalogue) -> Any:
-    def find(sha256: str) -> Manifest | None:
-        return next((e.manifest for e in catalogue.entries() if e.manifest and e.manifest.sha256 == sha256), None)
-
-    return find
-
-
 def _snapshot(catalogue: Catalogue, manifest: Manifest, part: Part) -> Snapshot:
     """One part, whole, and of this very cut (I5)."""
     where = f"{manifest.name}/{part.path}"
@@ -146,14 +149,3 @@ def _snapshot(catalogue: Catalogue, manifest: Manifest, part: Part) -> Snapshot:
         if there is None or (there.end, there.row_hash) != (at.end, at.row_hash):
             raise Damaged(f"{where}: chain {chain} stands at {there}, the manifest says {at}")
     return snapshot
-
-
-def _merge(parts: Sequence[Weights]) -> Weights:
-    """The weights of all shards as one: keys rising, rows beside them."""
-    tables = {}
-    for name in parts[0].tables:
-        keys = np.concatenate([part.tables[name][0] for part in parts])
-        rows = np.concatenate([part.tables[name][1] for part in parts])
-        order = np.argsort(keys)
-        tables[name] = (keys[order], rows[order])
-    return Weights(tables, {name: array for part in parts for name, array in part.dense.items()})

@@ -44,6 +44,7 @@ def head_cut(config: Config) -> list["Restored"]:
     """The parts of the newest checkpoint that is whole, or nothing for a model that has not begun."""
     from checkpointer.catalogue import Catalogue
     from checkpointer.store import open_store
+    from paramserver.delta import whole
     from paramserver.service import Restored
     from paramserver.store import read_part
 
@@ -51,8 +52,11 @@ def head_cut(config: Config) -> list["Restored"]:
     manifest = catalogue.head(verify=True)
     if manifest is None:
         return []
-    parts = [read_part(catalogue.part_url(manifest, part.shard)) for part in manifest.parts]
-    return [Restored(parts, manifest.sha256)]
+    cuts = [
+        (one.sha256, [read_part(catalogue.part_url(one, part.shard)) for part in one.parts])
+        for one in catalogue.chain(manifest)
+    ]
+    return [Restored([whole(cuts)] if len(cuts) > 1 else cuts[0][1], manifest.sha256)]
 
 
 def replica(config: Config, index: int, stop: threading.Event) -> None:

@@ -49,7 +49,7 @@ class LocalShard:
         self.shard.unmark(model, cut)
 
     def write_part(self, model: str, cut: str, url: str, parent: str | None) -> PartInfo:
-        snapshot = self.shard.marked(model, cut)
+        snapshot = self.shard.marked(model, cut, parent)
         target = f"{url.rstrip('/')}/{part_name(self.shard.index)}"
         data = encode_part(snapshot)
         self.files[target] = data

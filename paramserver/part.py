@@ -3,7 +3,9 @@
 Arrays: `table/<name>/keys` (n,) uint64 rising, `.../rows` (n, stride) float32 (weights, or FTRL's z, then optimizer
 state), `.../touched_ms` and `.../version` (n,) int64; `dense/<name>` (k,) float32, weights then state. Metadata is
 text: `format`, `model`, `spec`, `begun` and `progress` (JSON; row hashes as 32 hexadecimal digits), `slots`, `shard`,
-`map_epoch`, `refused`. The same state gives the same arrays and metadata, whatever order its rows were created in.
+`map_epoch`, `refused`. A delta (X3) has another `format`, holds the rows touched since its `parent` (a manifest's
+checksum), and `table/<name>/tombstones` (k,) uint64 rising, the keys evicted since. The same state gives the same
+arrays and metadata, whatever order its rows were created in.
 """
 
 import json
@@ -23,6 +25,8 @@ from paramserver.state import Snapshot
 from paramserver.table import TableRows
 
 FORMAT = "everspun-part/1"
+#: A delta has a name of its own, so that a reader who does not know them cannot take one for the whole.
+DELTA_FORMAT = "everspun-part-delta/1"
 
 Arrays = dict[str, npt.NDArray[Any]]
 _DTYPES = {"keys": np.uint64, "rows": np.float32, "touched_ms": np.int64, "version": np.int64}
@@ -41,10 +45,12 @@ def to_arrays(snapshot: Snapshot) -> tuple[Arrays, dict[str, str]]:
     for name, items in snapshot.tables.items():
         for column, array in _sorted(items)._asdict().items():
             arrays[f"table/{name}/{column}"] = array
+        if snapshot.parent is not None:
+            arrays[f"table/{name}/tombstones"] = np.sort(snapshot.tombstones.get(name, items.keys[:0]))
     for name, row in snapshot.dense.items():
         arrays[f"dense/{name}"] = row
     metadata = {
-        "format": FORMAT,
+        "format": FORMAT if snapshot.parent is None else DELTA_FORMAT,
         "model": snapshot.spec.name,
         "spec": _dumps(asdict(snapshot.spec)),
         "begun": _dumps(snapshot.begun),
@@ -54,13 +60,16 @@ def to_arrays(snapshot: Snapshot) -> tuple[Arrays, dict[str, str]]:
         "slots": _ranges(snapshot.slots),
         "refused": str(snapshot.refused),
     }
+    if snapshot.parent is not None:
+        metadata["parent"] = snapshot.parent
     return arrays, metadata
 
 
 def from_arrays(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> Snapshot:
     """The snapshot of a part. ValueError names what is missing, has another format, or does not fit the spec."""
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"part format {metadata.get('format')!r}: this version reads {FORMAT!r}")
+    if metadata.get("format") not in (FORMAT, DELTA_FORMAT):
+        raise ValueError(f"part format {metadata.get('format')!r}: this version reads {FORMAT!r} and {DELTA_FORMAT!r}")
+    is_delta = metadata["format"] == DELTA_FORMAT
     try:
         spec = spec_from_json(metadata["spec"])
         snapshot = Snapshot(
@@ -76,6 +85,8 @@ def from_arrays(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, s
             },
             dense={name: arrays[f"dense/{name}"] for name in spec.dense.shapes if f"dense/{name}" in arrays},
             refused=int(metadata["refused"]),
+            parent=metadata["parent"] if is_delta else None,
+            tombstones={t.name: arrays[f"table/{t.name}/tombstones"] for t in spec.tables} if is_delta else {},
         )
     except KeyError as error:
         raise ValueError(f"part of model {metadata.get('model')!r}: {error.args[0]!r} is missing") from error
@@ -86,11 +97,15 @@ def from_arrays(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, s
 def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
     """The snapshots of all shards at one cut as one snapshot of the whole model.
 
-    ValueError if they are not of one model and one cut (chains, ends, hashes: I5), or their slots overlap.
+    ValueError if they are not of one model and one cut (chains, ends, hashes: I5), their slots overlap, or one is a
+    delta, which is nothing without its parent (`delta.whole`).
     """
     if not snapshots:
         raise ValueError("no parts given: a model is restored from all parts of a cut")
     first = snapshots[0]
+    for one in snapshots:
+        if one.parent is not None:
+            raise ValueError(f"the part of shard {one.shard} is a delta upon manifest {one.parent}: give its base too")
     for other in snapshots[1:]:
         if (other.spec.name, other.spec.digest) != (first.spec.name, first.spec.digest):
             raise ValueError(f"parts of {first.spec.name!r} and {other.spec.name!r}, or of two definitions of it")
@@ -233,6 +248,9 @@ def _check(snapshot: Snapshot) -> None:
             raise ValueError(f"table {spec.name!r}: keys are not unique and rising")
         if not np.isin(slot_of(items.keys), snapshot.slots).all():
             raise ValueError(f"table {spec.name!r}: holds keys outside its slots {_ranges(snapshot.slots)}")
+        gone = snapshot.tombstones.get(spec.name, items.keys[:0])
+        if gone.dtype != np.uint64 or gone.ndim != 1 or (gone[1:] <= gone[:-1]).any():
+            raise ValueError(f"table {spec.name!r}: tombstones are {gone.dtype} {gone.shape}, expected rising uint64")
     _check_dense(snapshot)
 
 

@@ -59,7 +59,7 @@ def decode_part(data: bytes) -> Snapshot:
 
 
 def part_info(snapshot: Snapshot, url: str, data: bytes) -> PartInfo:
-    """What is said of a full part whose file stands at `url`."""
+    """What is said of a part whose file stands at `url`."""
     return pieces_info(snapshot, url, [memoryview(data)])
 
 
@@ -75,8 +75,8 @@ def pieces_info(snapshot: Snapshot, url: str, pieces: Iterable[memoryview]) -> P
         sha256=digest.hexdigest(),
         bytes=size,
         rows=sum(len(items.keys) for items in snapshot.tables.values()),
-        tombstones=0,
-        kind="full",
+        tombstones=sum(len(keys) for keys in snapshot.tombstones.values()),
+        kind="full" if snapshot.parent is None else "delta",
         progress=snapshot.progress,
     )
 

@@ -128,7 +128,8 @@ class ShardService:
         """The part is written by a thread of its own; asked again meanwhile, the same writing is answered."""
         key = (message.model, message.cut, message.url)
         with self.lock:
-            snapshot = self.shard.marked(message.model, message.cut)
+            parent = message.sha256 if message.HasField("sha256") else None
+            snapshot = self.shard.marked(message.model, message.cut, parent)
             writing = self._writing.get(key)
             if writing is None or (writing.done() and writing.exception() is not None):
                 for other, running in self._writing.items():

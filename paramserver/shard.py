@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from paramserver.compensation import NO_COMPENSATION, WAYS, Compensation
+from paramserver.delta import delta
 from paramserver.kernel import plain
 from paramserver.messages import (
     ChainProgress,
@@ -43,6 +44,8 @@ class _Cut:
     name: str
     vector: dict[str, int]
     snapshot: Snapshot
+    parent: "Parent | None"  # what a delta of it may build on
+    tombstones: dict[str, Keys]  # evicted since that parent
 
 
 @dataclass(frozen=True)
@@ -252,7 +255,9 @@ class Shard:
         if state.vector != dict(vector):
             return MarkReply(False, self.incarnation, state.progress)
         snapshot = state.snapshot()
-        self._cuts[model] = _Cut(cut, dict(vector), snapshot)
+        parent = self._parents.get(model)
+        tombstones = None if parent is None else state.tombstones(parent.version)
+        self._cuts[model] = _Cut(cut, dict(vector), snapshot, None if tombstones is None else parent, tombstones or {})
         return MarkReply(True, self.incarnation, snapshot.progress)
 
     def unmark(self, model: str, cut: str) -> None:
@@ -261,12 +266,18 @@ class Shard:
         if marked is not None and marked.name == cut:
             del self._cuts[model]
 
-    def marked(self, model: str, cut: str) -> Snapshot:
-        """The marked copy, to be written as a part while pushes go on. Refused if this cut is not marked here."""
+    def marked(self, model: str, cut: str, parent: str | None = None) -> Snapshot:
+        """The marked copy, to be written as a part while pushes go on. Refused if this cut is not marked here.
+
+        A delta if `parent` is the manifest of this shard's own last cut, taken or restored; else all of it (X2).
+        """
         marked = self._cuts.get(model)
         if marked is None or marked.name != cut:
             raise Refused(f"cut {cut!r} of model {model!r} is not marked on shard {self.index}: mark it again")
-        return marked.snapshot
+        known = marked.parent
+        if parent is None or known is None or known.manifest_sha256 != parent:
+            return marked.snapshot
+        return delta(marked.snapshot, known.version, parent, marked.tombstones)
 
     def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
         """The cut is complete as this manifest: it becomes the parent, its copy is dropped. Repeating is harmless.
@@ -276,6 +287,7 @@ class Shard:
         marked = self._cuts.get(model)
         if marked is not None and marked.name == cut:
             self._parents[model] = Parent(manifest_sha256, marked.snapshot.progress.version)
+            self._models[model].forget(marked.snapshot.progress.version)
             del self._cuts[model]
 
     def parent(self, model: str) -> Parent | None:

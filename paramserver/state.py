@@ -3,7 +3,7 @@
 `Snapshot` is that as a value: what a cut keeps, what a part of a checkpoint holds, what a shard restores from.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,8 @@ class Snapshot:
     tables: dict[str, TableRows]
     dense: dict[str, npt.NDArray[np.float32]]  # name -> weights and state, flat
     refused: int = 0  # pushes that ended as empty ones for their content (S4)
+    parent: str | None = None  # checksum of the manifest that this is a delta upon (X3); None: all there is
+    tombstones: dict[str, Keys] = field(default_factory=dict)  # of a delta: table -> keys evicted since the parent
 
 
 class ModelState:
@@ -172,6 +174,18 @@ class ModelState:
             dense=self.dense.items(),
             refused=self.refused,
         )
+
+    def tombstones(self, since_version: int) -> dict[str, Keys] | None:
+        """table -> keys evicted after a version and not back, rising; None if that is not known any more (X3)."""
+        try:
+            return {name: table.changes_since(since_version).tombstones for name, table in self.tables.items()}
+        except ValueError:
+            return None
+
+    def forget(self, version: int) -> None:
+        """Nobody will ask for what was evicted up to this version."""
+        for table in self.tables.values():
+            table.forget(version)
 
     def load(self, snapshot: Snapshot) -> None:
         """Become the snapshot, which covers exactly this shard's slots. For a state that nothing was applied to."""

@@ -13,6 +13,7 @@ from checkpointer.manifest import Definition, Evaluation, Manifest, Part, assemb
 from checkpointer.request import of_rows
 from learners.config import ModelConfig
 from learners.model import make_model
+from paramserver.delta import delta as changed_since
 from paramserver.messages import (
     ChainProgress,
     DenseSpec,
@@ -119,8 +120,11 @@ def train_checkpoint(
     config: ModelConfig | None = None,
     outcome: str | None = "published",
     parent: Manifest | None = None,
+    delta: bool = False,
 ) -> Manifest:
-    """A real checkpoint from real shards: the weight of every key in `rows` has been moved by `step`."""
+    """A real checkpoint from real shards: the weight of every key in `rows` has been moved by `step`. `delta`: told as
+    what has changed since `parent`.
+    """
     model = make_model(config or model_config())
     request = of_rows(rows or [], model.encoder.features)
     keys = {t: np.unique(k) for t, k in model.kind.keys(model.encoder.encode(request.columns, True)).items()}
@@ -137,6 +141,8 @@ def train_checkpoint(
         )  # fmt: skip
         assert shard.push(push).outcome is Outcome.APPLIED
         snapshot = shard.snapshot(model.name)
+        if delta and parent is not None:
+            snapshot = changed_since(snapshot, 0, parent.sha256, {})
         data = encode_part(snapshot)
         path = f"{model.name}/{number:08d}-c/part-{index}.safetensors"
         catalogue.files.write(path, data)

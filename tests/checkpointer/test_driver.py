@@ -11,6 +11,7 @@ from checkpointer.files import MemoryFiles
 from checkpointer.gates import Findings
 from checkpointer.manifest import Definition
 from paramserver.clocks import Clocks
+from paramserver.delta import whole
 from paramserver.local import LocalClock, LocalShard
 from paramserver.messages import DenseSpec, ModelSpec, Outcome, PushRequest, TableSpec
 from paramserver.partfile import decode_part
@@ -81,8 +82,11 @@ class House:
         shard = Shard(index, incarnation, self.slot_map)
         head = Catalogue(self.files, "clicks").head() if restore else None
         if head is not None:
-            parts = [self.files.read(f"clicks/{head.name}/{part.path}") for part in head.parts]
-            shard.restore([decode_part(part) for part in parts], head.sha256)
+            cuts = []
+            for one in Catalogue(self.files, "clicks").chain(head):
+                parts = [self.files.read(f"clicks/{one.name}/{part.path}") for part in one.parts]
+                cuts.append((one.sha256, [decode_part(part) for part in parts]))
+            shard.restore([whole(cuts)], head.sha256)
         self.shards[index] = LocalShard(shard, self.files.contents)
 
     def push(self, chain, start, end, shards=(0, 1), barrier=0, key=None, rows=1):
@@ -164,6 +168,45 @@ def test_a_cut_holds_what_was_pushed_and_names_its_parent(house):
     assert house.driver.catalogue.problems(head) == []
     assert [a.number for a in house.announced] == [0, 1]
     assert house.announced[1].vector == head.vector
+
+
+def test_deltas_follow_a_base_until_the_next_and_a_restarted_shard_goes_on_from_them():
+    house = House(deltas_max=2)
+    house.begin()
+    kinds, rows = [], []
+    for number in range(1, 5):
+        house.push("label/0", 99 + number, 100 + number, key=number)
+        assert house.later().outcome == "published"
+        head = house.driver.catalogue.head()
+        kinds.append({part.kind for part in head.parts})
+        rows.append(sum(part.rows for part in head.parts))
+    assert kinds == [{"delta"}, {"delta"}, {"full"}, {"delta"}]
+    assert rows == [1, 1, 3, 1]
+    house.restart(0, incarnation=2)
+    house.clock.tell(house.shards)
+    house.push("label/0", 104, 105, key=9)
+    assert house.later().outcome == "published"
+    assert {part.kind for part in house.driver.catalogue.head().parts} == {"delta"}
+    assert sum(shard.shard.rows("clicks") for shard in house.shards.values()) == 5
+
+
+def test_a_base_that_is_gone_is_followed_by_a_new_one_and_its_deltas_are_no_head():
+    house = House(deltas_max=5)
+    house.begin()
+    base = house.driver.catalogue.head()
+    house.push("label/0", 100, 101, key=1)
+    house.later()
+    delta = house.driver.catalogue.head()
+    house.files.delete(f"clicks/{base.name}/{base.parts[0].path}")
+    assert not delta.is_full
+    assert house.driver.catalogue.head(verify=True) is None
+    house.files.delete(f"clicks/{base.name}")
+    house.driver.catalogue = Catalogue(house.files, "clicks")
+    house.push("label/0", 101, 102, key=2)
+    house.later()
+    head = house.driver.catalogue.head(verify=True)
+    assert head.is_full
+    assert sum(part.rows for part in head.parts) == 2
 
 
 def test_a_barrier_is_cut_when_all_shards_have_it_and_is_announced(house):

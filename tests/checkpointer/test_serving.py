@@ -89,3 +89,26 @@ def test_a_damaged_checkpoint_is_refused_by_name(catalogue, train, harm):
     with pytest.raises(Damaged, match=manifest.name):
         load(Catalogue(catalogue.files, "clicks"), manifest.name)
     assert load(Catalogue(catalogue.files, "clicks"), other.name).version == other.name
+
+
+def test_a_delta_is_applied_to_what_is_held_or_loaded_by_way_of_its_base(catalogue, train):
+    base = train(catalogue, 1, ROWS)
+    delta = train(catalogue, 2, ROWS[:1], step=3.0, parent=base, delta=True)
+    held = load(catalogue, base.name)
+    asked = of_rows(ROWS, held.features).columns
+    prior = math.log(0.25 / 0.75)
+    expected = [sigmoid(prior + 6.0), sigmoid(prior + 2.0)]  # the second row's keys were not touched again
+    for served in (load(catalogue, delta.name, held=held), load(catalogue, delta.name)):
+        np.testing.assert_allclose(served.predict(asked), expected, rtol=1e-6)
+        assert served.version == delta.name
+    np.testing.assert_allclose(held.predict(asked), [sigmoid(prior + 2.0)] * 2, rtol=1e-6)  # answers as before (I6)
+    other = load(catalogue, train(catalogue, 3, ROWS[1:]).name)
+    np.testing.assert_allclose(load(catalogue, delta.name, held=other).predict(asked), expected, rtol=1e-6)
+
+
+def test_a_delta_without_its_base_is_refused_by_name(catalogue, train):
+    base = train(catalogue, 1, ROWS)
+    delta = train(catalogue, 2, ROWS[:1], parent=base, delta=True)
+    catalogue.files.delete(f"clicks/{base.name}")
+    with pytest.raises(Damaged, match=r"its parent .* is not there"):
+        load(Catalogue(catalogue.files, "clicks"), delta.name)

@@ -4,7 +4,9 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+import sim_checkpointing
 import sim_learners
+import sim_shards
 from sim_bug import BUGS, Patch, bug
 from sim_fraud import FraudNode
 from sim_labelers import LabelerNode
@@ -23,9 +25,11 @@ from labeler.verdict_book import VerdictBook
 from learners.pacing import Pacer
 from learners.position import Position
 from learners.starts import Starts
+from paramserver import delta as delta_module
 from paramserver import shard as shard_module
 from paramserver.clocks import Clocks, ModelClocks
 from paramserver.messages import MarkReply, Outcome, PushReply
+from paramserver.part import merge
 from paramserver.shard import Shard
 from stream import arrival as arrival_module
 from stream.chain import Chain, Fold
@@ -434,3 +438,32 @@ def hold_without_end() -> list[Patch]:
 def hash_of_boundaries() -> list[Patch]:
     right = sim_learners.row_hash_sum
     return [patch.object(sim_learners, "row_hash_sum", lambda rows: right(rows) + 1)]
+
+
+@bug("delta since the settling", "a delta leaves out what was pushed between the mark and the word that it stands (X2)")
+def delta_since_settling() -> list[Patch]:
+    settle = Shard.settle
+
+    def bad(self: Shard, model: str, cut: str, manifest_sha256: str) -> None:
+        settle(self, model, cut, manifest_sha256)
+        known = self.parent(model)
+        if known is not None and known.manifest_sha256 == manifest_sha256:
+            self._parents[model] = replace(known, version=self._state(model).version)
+
+    return [patch.object(Shard, "settle", bad)]
+
+
+@bug("delta applied to another parent", "a replica applies the newest delta to whatever it holds (X3)")
+def delta_on_another_parent() -> list[Patch]:
+    return [
+        patch.object(sim_checkpointing, "steps", lambda target, held, find: (target,)),
+        patch.object(delta_module, "_check_parents", lambda parts, held: None),
+    ]
+
+
+@bug("restore from a delta alone", "a shard restores the rows of the head cut without those of its base (X2)")
+def restore_without_base() -> list[Patch]:
+    def bad(files: Any, manifest: Any) -> Any:
+        return merge([replace(part, parent=None) for part in sim_shards.snapshots_of(files, manifest)])
+
+    return [patch.object(sim_shards, "model_of", bad)]

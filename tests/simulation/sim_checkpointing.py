@@ -27,8 +27,9 @@ from checkpointer.files import Files
 from checkpointer.gates import Findings
 from checkpointer.manifest import Damaged, Definition, Manifest, part_problem
 from checkpointer.replica import Follower, steps
+from paramserver.delta import patched
 from paramserver.messages import MarkReply, ModelSpec
-from paramserver.part import weights
+from paramserver.part import Weights
 from paramserver.partfile import decode_part
 from paramserver.ports import PartInfo, ProgressReply, Unreachable
 
@@ -71,7 +72,7 @@ class Remote:
 
     def write_part(self, model: str, cut: str, url: str, parent: str | None) -> PartInfo:
         self.node.watch.writes(cut)
-        info: PartInfo = self._ask(lambda shard: shard.write_part(cut, url), 1500)
+        info: PartInfo = self._ask(lambda shard: shard.write_part(cut, url, parent), 1500)
         self.node.reach("part")
         return info
 
@@ -98,8 +99,8 @@ class CheckpointerNode(Process):
         super().__init__(world, "checkpointer")
         self.scenario, self.broker, self.files, self.watch = scenario, broker, files, watch
         self.config = CheckpointerConfig(
-            interval_ms=every_ms, keep=50, hold_lease_ms=1500, cut_timeout_ms=6000, retry_ms=300, poll_ms=40,
-            evaluation_wait_ms=20,
+            interval_ms=every_ms, keep=50, deltas_max=3, hold_lease_ms=1500, cut_timeout_ms=6000, retry_ms=300,
+            poll_ms=40, evaluation_wait_ms=20,
         )  # fmt: skip
         self.counts: Counter[str] = Counter()
         self.task: Task
@@ -195,7 +196,7 @@ class ReplicaNode(Process):
         self.follower.on_published(self.catalogue.published_refs())
         self.follower.on_hold(self.catalogue.hold())
         self.heard_to = 0
-        self.served: dict[int, float] = {}
+        self.served: Weights | None = None
         self.poll()
 
     def poll(self) -> None:
@@ -216,16 +217,20 @@ class ReplicaNode(Process):
         target = self.catalogue.manifest(ref.name, ref.manifest_sha256)
         by_sha = {m.sha256: m for m in self.catalogue.newest_first()}
         held = self.follower.serving.manifest_sha256 if self.follower.serving else None
-        rows = dict(self.served)
+        model, before = self.served, held or ""
         for manifest in steps(target, held, by_sha.get):
-            if manifest.is_full:
-                rows = {}
+            parts = []
             for part in manifest.parts:
                 data = self.files.read(f"{MODEL}/{manifest.name}/{part.path}")
                 if problem := part_problem(part, data):
                     raise Damaged(problem)
-                keys, values = weights(decode_part(data)).tables[SPEC.tables[0].name]
-                rows.update(zip(keys.tolist(), values[:, 0].tolist(), strict=True))
-        self.served = rows
+                parts.append(decode_part(data))
+            model, before = patched(None if manifest.is_full else model, before, parts), manifest.sha256
+            if not manifest.is_full:
+                self.watch.count("deltas applied by replicas")
+        assert model is not None
+        self.served = model
         self.follower.loaded(ref)
+        keys, values = model.tables[SPEC.tables[0].name]
+        rows = dict(zip(keys.tolist(), values[:, 0].tolist(), strict=True))
         self.watch.serves(self.name, target, rows)

@@ -15,6 +15,7 @@ from checkpointer.catalogue import Catalogue
 from checkpointer.files import Files
 from checkpointer.manifest import Manifest
 from paramserver.clocks import Clocks
+from paramserver.delta import whole
 from paramserver.messages import Epoch, MarkReply, PullReply, PullRequest, PushReply, PushRequest
 from paramserver.orders import decode_orders, encode_orders
 from paramserver.partfile import decode_part, encode_part, part_info, part_name
@@ -27,7 +28,14 @@ LEASE_MS = 3000
 
 
 def snapshots_of(files: Files, manifest: Manifest) -> list[Snapshot]:
+    """The parts of one cut, as they are: full or deltas."""
     return [decode_part(files.read(f"{manifest.model}/{manifest.name}/{part.path}")) for part in manifest.parts]
+
+
+def model_of(files: Files, manifest: Manifest) -> Snapshot:
+    """The whole model of a cut, by way of its base."""
+    chain = Catalogue(files, manifest.model).chain(manifest)
+    return whole((one.sha256, snapshots_of(files, one)) for one in chain)
 
 
 class ShardNode(Process):
@@ -46,7 +54,7 @@ class ShardNode(Process):
         self.watch.stands_at(self.index, incarnation, {})
         head = Catalogue(self.files, MODEL).head()
         if head is not None:
-            self.core.restore(snapshots_of(self.files, head), head.sha256)
+            self.core.restore([model_of(self.files, head)], head.sha256)
             self.watch.begun(self.index, incarnation, head.vector)
             self.world.trace(self.name, f"incarnation {incarnation} restores {head.name}")
         if self.index == 0:
@@ -130,9 +138,9 @@ class ShardNode(Process):
     def unmark(self, cut: str) -> None:
         self.core.unmark(MODEL, cut)
 
-    def write_part(self, cut: str, folder: str) -> PartInfo | Exception:
+    def write_part(self, cut: str, folder: str, parent: str | None) -> PartInfo | Exception:
         def work() -> PartInfo:
-            snapshot = self.core.marked(MODEL, cut)
+            snapshot = self.core.marked(MODEL, cut, parent)
             data, url = encode_part(snapshot), f"{folder}/{part_name(self.index)}"
             self.files.write(url.removeprefix(self.files.url("")), data)
             self.reach("part")

@@ -15,6 +15,7 @@ from sim_violation import Violation
 
 from checkpointer.files import Files
 from checkpointer.manifest import Manifest
+from paramserver.delta import whole
 from paramserver.messages import HASH_MODULUS, Epoch, MarkReply, Outcome, PullReply, PushReply, PushRequest
 from paramserver.part import weights
 from paramserver.partfile import decode_part
@@ -97,6 +98,7 @@ class Watch:
         self.stands: dict[tuple[int, int], Stand] = {}
         self.counts: dict[str, int] = {}
         self.manifests: dict[str, Manifest] = {}
+        self.models: dict[str, Snapshot] = {}  # by checksum of the manifest
         self.recount = Recount()
         self.holds: set[str] = set()
 
@@ -231,6 +233,9 @@ class Watch:
         rows = dict(zip(keys.tolist(), values[:, 0].tolist(), strict=True))
         ends = {chain: at.end for chain, at in snapshot.progress.chains.items()}
         self.check_rows(rule, where, rows, [snapshot.shard], ends)
+        self.check_hashes(where, snapshot)
+
+    def check_hashes(self, where: str, snapshot: Snapshot) -> None:
         for chain, at in snapshot.progress.chains.items():
             if (at.rows, at.row_hash) != self.fold(chain).hash_between(self.begin[chain], at.end):
                 raise Violation("I3", f"{where}: hash of {chain} at {at.end} is not that of the folded log (S7)")
@@ -239,14 +244,26 @@ class Watch:
         """A manifest was written (I5)."""
         self.manifests[manifest.sha256] = manifest
         self.count("cuts")
-        for part in manifest.parts:
-            snapshot = decode_part(files.read(f"{manifest.model}/{manifest.name}/{part.path}"))
+        parts = [decode_part(files.read(f"{manifest.model}/{manifest.name}/{part.path}")) for part in manifest.parts]
+        if not manifest.is_full and manifest.parent not in self.models:
+            raise Violation("X3", f"{manifest.name} builds on a manifest that was never complete")
+        before = [] if manifest.is_full else [(str(manifest.parent), [self.models[str(manifest.parent)]])]
+        try:
+            model = whole([*before, (manifest.sha256, parts)])
+        except ValueError as error:
+            raise Violation("X3", f"{manifest.name}: {error}") from error
+        self.models[manifest.sha256] = model
+        for part, snapshot in zip(manifest.parts, parts, strict=True):
+            self.count("full parts" if snapshot.parent is None else "delta parts")
             where = f"{manifest.name}/{part.path}"
             ends = {chain: (at.end, at.row_hash, at.rows) for chain, at in snapshot.progress.chains.items()}
             wanted = {chain: (at.end, at.row_hash, at.rows) for chain, at in manifest.chains.items()}
             if ends != wanted or snapshot.shard != part.shard:
                 raise Violation("I5", f"{where} stands at {ends}, its manifest at {wanted}")
-            self.check_snapshot("I5", where, snapshot)
+            self.check_hashes(where, snapshot)
+        keys, values = weights(model).tables[TABLE]
+        rows = dict(zip(keys.tolist(), values[:, 0].tolist(), strict=True))
+        self.check_rows("I5", manifest.name, rows, [part.shard for part in manifest.parts], manifest.vector)
 
     def serves(self, replica: str, manifest: Manifest, rows: dict[int, float]) -> None:
         """A replica swapped to this manifest's model (I6)."""

@@ -1,0 +1,101 @@
+"""Deltas: what changed since a parent cut, and how a model is put together from a base and deltas (X2, X3).
+
+A delta part holds the rows touched since its shard's own last cut, the keys evicted since (tombstones), and all dense
+arrays, which are small. It names the manifest it builds on by checksum and applies to nothing else. One cut may mix
+full parts and deltas: a full part replaces what its slots held, a delta changes it, tombstones before rows.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from paramserver.messages import Keys
+from paramserver.part import Weights, merge, weights
+from paramserver.slots import SLOTS, slot_of
+from paramserver.state import Snapshot
+from paramserver.table import TableRows
+
+
+def delta(snapshot: Snapshot, since_version: int, parent: str, tombstones: Mapping[str, Keys]) -> Snapshot:
+    """Of a full snapshot, what was touched after a version, and what was evicted since: a delta upon the manifest with
+    this checksum."""
+    tables = {name: items.take(items.version > since_version) for name, items in snapshot.tables.items()}
+    return replace(snapshot, tables=tables, parent=parent, tombstones=dict(tombstones))
+
+
+def whole(chain: Iterable[tuple[str, Sequence[Snapshot]]]) -> Snapshot:
+    """The model at the end of a chain of cuts, oldest first: (checksum of the manifest, its parts); the first is full.
+
+    ValueError if a delta names another parent than the cut before it, or parts do not fit together.
+    """
+    held: Snapshot | None = None
+    held_sha256 = ""
+    for sha256, parts in chain:
+        _check_parents(parts, held_sha256)
+        merged = merge([_as_full(part) for part in parts])
+        if held is not None:
+            _check_slots(held.slots, parts)
+            tables = {}
+            for name, items in merged.tables.items():
+                kept = held.tables[name].take(_kept(held.tables[name].keys, parts, name))
+                tables[name] = TableRows(*map(np.concatenate, zip(*[kept, items], strict=True)))
+            merged = replace(merged, tables=tables)
+        held, held_sha256 = merged, sha256
+    if held is None:
+        raise ValueError("no cut given: a model is put together from a full one on")
+    return held
+
+
+def patched(held: Weights | None, held_sha256: str, parts: Sequence[Snapshot]) -> Weights:
+    """What a replica holds after one more cut, as new arrays. `held` = None: the cut is full.
+
+    ValueError if a delta names another parent than `held_sha256`, or parts do not fit together.
+    """
+    _check_parents(parts, held_sha256 if held is not None else "")
+    merged = weights(merge([_as_full(part) for part in parts]))
+    if held is None:
+        return merged
+    tables = {}
+    for name, (keys, rows) in merged.tables.items():
+        old_keys, old_rows = held.tables[name]
+        kept = _kept(old_keys, parts, name)
+        keys, rows = np.concatenate([old_keys[kept], keys]), np.concatenate([old_rows[kept], rows])
+        order = np.argsort(keys)
+        tables[name] = (keys[order], rows[order])
+    return Weights(tables, merged.dense)
+
+
+def _as_full(part: Snapshot) -> Snapshot:
+    return replace(part, parent=None, tombstones={})
+
+
+def _check_parents(parts: Sequence[Snapshot], held_sha256: str) -> None:
+    for part in parts:
+        if part.parent not in (None, held_sha256):
+            raise ValueError(
+                f"shard {part.shard}: a delta upon manifest {part.parent[:12] if part.parent else ''}, and "
+                f"{held_sha256[:12] or 'nothing'} is held"
+            )
+
+
+def _check_slots(held: npt.NDArray[np.int32], parts: Sequence[Snapshot]) -> None:
+    slots = np.sort(np.concatenate([part.slots for part in parts]))
+    if not np.array_equal(slots, held):
+        raise ValueError(f"parts cover {len(slots)} slots, what they build on has {len(held)}")
+
+
+def _kept(keys: Keys, parts: Sequence[Snapshot], table: str) -> npt.NDArray[np.bool_]:
+    """Which rows of before stay as they were: neither evicted, nor given anew, nor in the slots of a full part."""
+    kept = np.ones(len(keys), np.bool_)
+    full = np.zeros(SLOTS, np.bool_)
+    for part in parts:
+        if part.parent is None:
+            full[part.slots] = True
+        else:
+            gone = np.concatenate([part.tombstones.get(table, keys[:0]), part.tables[table].keys])
+            kept &= ~np.isin(keys, gone)
+    if full.any():
+        kept &= ~full[slot_of(keys)]
+    return kept
