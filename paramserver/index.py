@@ -22,10 +22,10 @@ Cells = npt.NDArray[np.uint64]
 Span = npt.NDArray[np.int64]  # (2,): start, moved
 
 #: Share of cells taken at which growth begins, and by how much.
-LOAD_MAX, GROWTH = 0.8, 1.4
+LOAD_MAX, GROWTH = 0.78, 1.4
 CELLS_MIN = 32
-#: Cells moved for each row that is asked room for: the old table is left when 1 / 16 more rows have come.
-MOVES = 16
+#: Cells moved for each row that is asked room for: the old table is left when 1 / 8 of its cells in rows have come.
+MOVES = 8
 ROWS_MAX = (1 << 32) - 2
 
 _LOW = np.uint64(0xFFFFFFFF)
