@@ -108,10 +108,10 @@ def write_text(path: Path, drawn: Drawn) -> None:
 
 
 class Records:
-    """Appends batches to `examples[0]` as a labeler does: the real encoder, the real headers, chained ranges."""
+    """Appends batches to a partition of `examples` as a labeler does: the real encoder and headers, chained ranges."""
 
-    def __init__(self, drawn: Drawn, writer: Writer, topic: str, seed: int):
-        self.drawn, self._writer, self._partition = drawn, writer, Partition(topic, 0)
+    def __init__(self, drawn: Drawn, writer: Writer, topic: str, seed: int, partition: int = 0):
+        self.drawn, self._writer, self._partition = drawn, writer, Partition(topic, partition)
         self.schema = examples_schema([FeatureColumn(name, CATEGORICAL) for name in NAMES])
         self.written = self.bytes = 0
         self._begun_ms = time.time_ns() // 1_000_000  # a broker deletes at once what its retention says is old
@@ -152,7 +152,7 @@ class Records:
         arrays = {**values, **self._fixed, **columns}
         value = encode_examples(pa.record_batch([arrays[n] for n in self.schema.names], schema=self.schema))
         header = BatchHeader(
-            label_chain(0),
+            label_chain(self._partition.partition),
             start,
             start + rows,
             schema_id(self.schema),
