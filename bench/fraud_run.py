@@ -14,12 +14,13 @@ import pyarrow as pa
 
 from everspun.attacks import HOUR_MS
 from everspun.history import History
-from labeler.counting import Activity, group
+from labeler.counting import group
 from labeler.fraud import FraudFilter, run_step
 from labeler.fraud_config import FraudConfig
 from labeler.fraud_tables import dict_tables
 from labeler.signals import Signal
 from stream.config import StreamConfig
+from stream.decode import Activity
 from stream.keys import hash_strings
 from stream.verdicts import Verdict, Watermark
 
@@ -73,7 +74,8 @@ def signals(history: History, config: FraudConfig) -> Iterator[Signal]:
         rows = None
         if len(who):
             source, vendor = (column.take(pa.array(who)) for column in columns)
-            rows = group([Activity(nobody, ts_ms, source, vendor, ids[who], [])], config.cell_ms, config.gap_fast_ms)
+            events = Activity(nobody, ts_ms, nobody, source, vendor, ids[who], nobody)
+            rows = group([events], config.cell_ms, config.gap_fast_ms)
         yield Signal(name, start, ends[name], at, at + SIGNAL_MS, at, 0, rows)
 
 

@@ -6,7 +6,7 @@ topic, and notices nothing where the archive ends and the broker begins.
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from checkpointer.archive import Archive, first_offset_of
@@ -86,8 +86,8 @@ class ArchivedReader:
         cursor = self._cursors.get(partition)
         return self._inner.position(partition) if cursor is None else cursor.next_offset
 
-    def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, list[Record]]:
-        given: dict[Partition, list[Record]] = {}
+    def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, Sequence[Record]]:
+        given: dict[Partition, Sequence[Record]] = {}
         left = max_records
         for partition in [p for p in self._cursors if p not in self._paused]:
             cursor = self._cursors[partition]

@@ -7,8 +7,7 @@ arrival lies in a later bucket: boundaries are a function of the log, and a rest
 The chain of an input's signals is its own commit record: `SignalEnds` folds it, and the reader goes on at its end.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -21,8 +20,9 @@ from labeler.signals import SIGNAL_SCHEMA, Signal
 from stream.arrival import TIME_FINE, ArrivalClock, Arrived, judge_event_times
 from stream.chain import Chain, Fold
 from stream.config import StreamConfig
-from stream.decode import decode_clicks, decode_impressions
+from stream.decode import Activity, decode_activity
 from stream.record import ROW_BITS, Record, offset_of, position
+from stream.record_columns import RecordColumns
 from stream.verdicts import input_name
 
 I64 = npt.NDArray[np.int64]
@@ -31,36 +31,29 @@ U64 = npt.NDArray[np.uint64]
 NO_GAP = np.iinfo(np.int64).max
 
 
-class Activity(NamedTuple):
-    """Events of some records of one input, in log order. `position`, `ts_ms` are int64 (n,); `source` and `vendor`
-    Arrow string arrays without nulls, `""` where not given; `id` is that of the impression, uint64 (n,). `unknown`
-    holds the offset of each record (or row of one) that could not be read."""
-
-    position: I64
-    ts_ms: I64
-    source: pa.Array
-    vendor: pa.Array
-    id: U64
-    unknown: list[int]
-
-
 #: Reads the events of records with their arrivals (n,), ms. Raises nothing: what is bad is unknown (L5).
-ReadActivity = Callable[[list[Record], I64], Activity]
+ReadActivity = Callable[[RecordColumns, I64], Activity]
 
 
 def activity_reader(stream: StreamConfig, topic: str, partition: int) -> ReadActivity:
-    """Reads what counting needs of `impressions[partition]` or `clicks[partition]`; features are passed over."""
-    bare = replace(stream, categorical_features=(), numeric_features=(), personal_features=())
-    decode = decode_clicks if topic == stream.clicks else decode_impressions
+    """Reads what counting needs of `impressions[partition]` or `clicks[partition]`; the rest is passed over."""
+    is_click = topic == stream.clicks
 
-    def read(records: list[Record], arrival_ms: I64) -> Activity:
-        events, bad = decode(records, partition, arrival_ms, bare)
-        unknown = [one.record.offset for one in bad]
+    def read(records: RecordColumns, arrival_ms: I64) -> Activity:
+        events = decode_activity(records, partition, arrival_ms, is_click, stream)
         fine = judge_event_times(events.ts_ms, events.arrival_ms, stream.skew_ms, stream.age_max_ms) == TIME_FINE
-        unknown += [offset_of(at) for at in events.position[~fine].tolist()]
-        events = events.filter(fine)
-        source, vendor = (events.table.column(name).combine_chunks() for name in ("source", "vendor"))
-        return Activity(events.position, events.ts_ms, source, vendor, events.id, unknown)
+        if fine.all():
+            return events
+        rows = pa.array(np.flatnonzero(fine))
+        return Activity(
+            events.position[fine],
+            events.ts_ms[fine],
+            events.arrival_ms[fine],
+            events.source.take(rows),
+            events.vendor.take(rows),
+            events.id[fine],
+            np.sort(np.concatenate([events.unknown, events.position[~fine] >> ROW_BITS])),
+        )
 
     return read
 
@@ -134,7 +127,7 @@ class CountingReader:
         """Records that wait for a heartbeat to judge their time (T3)."""
         return self._clock.held
 
-    def on_records(self, records: list[Record]) -> list[Signal]:
+    def on_records(self, records: Sequence[Record]) -> list[Signal]:
         """The next records in; out, in order, the buckets that they close.
 
         Closed buckets without activity that follow one another come as one signal: it counts nothing, so it does not
@@ -219,13 +212,13 @@ class _Batch:
 
     def __init__(self, arrived: Arrived, read: ReadActivity) -> None:
         records, arrival_ms, refused = arrived
-        wanted = [i for i, record in enumerate(records) if i not in refused and not record.is_heartbeat]
-        self._activity = read([records[i] for i in wanted], arrival_ms[wanted])
+        wanted = np.ones(len(records), np.bool_)
+        wanted[list(refused)] = False
+        self._activity = read(records.take(wanted) if refused else records, arrival_ms[wanted])
         self._arrival_ms = arrival_ms
-        self._offsets = np.array([record.offset for record in records], np.int64)
-        self._unknown = np.sort(
-            [*self._activity.unknown, *(records[i].offset for i in refused if not records[i].is_heartbeat)]
-        )
+        self._offsets = np.ascontiguousarray(records.offset)
+        unknown = self._offsets[~wanted & ~records.heartbeat]
+        self._unknown = np.sort(np.concatenate([self._activity.unknown, unknown]))
         starts = np.append(self._offsets, self._offsets[-1] + 1) << ROW_BITS
         self._rows_before = np.searchsorted(self._activity.position, starts)  # (records + 1,)
 
@@ -248,10 +241,11 @@ class _Batch:
         activity = Activity(
             rows.position[first:last],
             rows.ts_ms[first:last],
+            rows.arrival_ms[first:last],
             rows.source.slice(first, last - first),
             rows.vendor.slice(first, last - first),
             rows.id[first:last],
-            [],
+            self._unknown[:0],
         )
         offsets = self._offsets[[low, high - 1]]
         unknown = np.searchsorted(self._unknown, [offsets[0], offsets[1] + 1])

@@ -1,7 +1,7 @@
 """What runs at the head of the inputs, bound by no label: counting for fraud, and heartbeats (L5, F1, T2)."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from labeler.config import LabelerConfig
@@ -178,7 +178,7 @@ class Head:
             self._count(at, records)
         return bool(polled)
 
-    def _count(self, at: Partition, records: list[Record]) -> None:
+    def _count(self, at: Partition, records: Sequence[Record]) -> None:
         count = self.counts[at]
         try:
             signals = count.reader.on_records(records)

@@ -12,6 +12,7 @@ from stream.config import StreamConfig
 from stream.decode import BadRecord, decode_clicks, decode_impressions
 from stream.events import Clicks, Impressions
 from stream.record import ROW_BITS, Record, offset_of
+from stream.record_columns import RecordColumns
 
 Rows = TypeVar("Rows", Impressions, Clicks)
 Decode = Callable[[Sequence[Record], int, I64, StreamConfig], tuple[Rows, list[BadRecord]]]
@@ -59,8 +60,8 @@ class Intake(Generic[Rows]):
     def read(self, records: Sequence[Record]) -> Read[Rows]:
         """The next records of the partition. Behind an unreadable one this intake is of no more use."""
         arrived = self._clock.admit(records)
-        for i, record in enumerate(arrived.records if self._set_aside else ()):
-            if record.offset in self._set_aside:
+        if self._set_aside:
+            for i in np.flatnonzero(np.isin(arrived.records.offset, list(self._set_aside))).tolist():
                 arrived.refused[i] = "set aside by an operator"
         try:
             return self._columns(arrived)
@@ -79,10 +80,12 @@ class Intake(Generic[Rows]):
 
     def _columns(self, arrived: Arrived) -> Read[Rows]:
         records, arrival_ms, refused = arrived
-        offset = np.fromiter((r.offset for r in records), np.int64, len(records))
-        readable = [i for i in range(len(records)) if i not in refused] if refused else range(len(records))
-        given = [records[i] for i in readable] if refused else records
-        given_arrival = arrival_ms[list(readable)] if refused else arrival_ms
+        offset = records.offset
+        given, given_arrival = records, arrival_ms
+        if refused:
+            readable = np.ones(len(records), np.bool_)
+            readable[list(refused)] = False
+            given, given_arrival = records.take(readable), arrival_ms[readable]
         events, bad = self._decode(given, self._partition, given_arrival, self._config)
         # A refused heartbeat moves no time, and is counted by nobody like any other (T2, T3).
         bad += [BadRecord(records[i], "timestamp", why) for i, why in refused.items() if not records[i].is_heartbeat]
@@ -93,14 +96,11 @@ class Intake(Generic[Rows]):
         bad_rows[np.searchsorted(offset, [b.record.offset for b in bad])] = 1
         firsts = np.searchsorted(events.position, offset << ROW_BITS)
         rows = np.diff(firsts, append=len(events)).astype(np.int32) + bad_rows
-        barriers = [
-            (record.barrier or 0, int(arrival_ms[i]))
-            for i, record in enumerate(records)
-            if record.headers and record.is_heartbeat and record.barrier and i not in refused
-        ]
+        beats = [i for i in np.flatnonzero(records.heartbeat).tolist() if i not in refused]
+        barriers = [(period, int(arrival_ms[i])) for i in beats if (period := records[i].barrier)]
         return Read(offset, arrival_ms, rows, bad_rows, events, bad, barriers)
 
-    def _judge_times(self, events: Rows, offset: I64, records: Sequence[Record]) -> tuple[Rows, list[BadRecord]]:
+    def _judge_times(self, events: Rows, offset: I64, records: RecordColumns) -> tuple[Rows, list[BadRecord]]:
         """T3: one event time that is not to be believed sends its whole record to quarantine."""
         judged = judge_event_times(events.ts_ms, events.arrival_ms, self._config.skew_ms, self._config.age_max_ms)
         wrong = np.flatnonzero(judged != TIME_FINE)

@@ -7,10 +7,12 @@ elsewhere in the log needs that number and nothing else (C4).
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
 from stream.record import CLOCK_MS, Record
+from stream.record_columns import NO_RECORDS, RecordColumns
 
 I64 = npt.NDArray[np.int64]
 
@@ -22,7 +24,7 @@ class Arrived(NamedTuple):
     """Records in log order with their arrivals (n,), ms. `refused[i]` says why record i's stamp is not believed:
     it is to be quarantined, moved nothing, and has the arrival of what stood before it."""
 
-    records: list[Record]
+    records: RecordColumns
     arrival_ms: I64
     refused: dict[int, str]
 
@@ -39,7 +41,7 @@ class ArrivalClock:
         """`maximum_ms` is that of a `snapshot` taken just before the first record to come; 0 = none was seen."""
         self._jump_max_ms, self._skew_ms = jump_max_ms, skew_ms
         self._maximum_ms = maximum_ms
-        self._held: list[Record] = []
+        self._held = NO_RECORDS
 
     @property
     def maximum_ms(self) -> int:
@@ -57,50 +59,68 @@ class ArrivalClock:
 
     def restore(self, maximum_ms: int) -> None:
         self._maximum_ms = maximum_ms
-        self._held.clear()
+        self._held = NO_RECORDS
 
     def admit(self, records: Iterable[Record]) -> Arrived:
         """The next records of the partition in; out, in order, those whose arrival is now known."""
-        out: list[Record] = []
-        arrivals: list[int] = []
+        coming, held = RecordColumns.of(records), len(self._held)
+        if held:
+            coming = RecordColumns.concat([self._held, coming])
+        arrival_ms = np.empty(len(coming), np.int64)
         refused: dict[int, str] = {}
-        for record in records:
-            if not self._held and self._is_near(record.timestamp_ms):
-                self._give(record, out, arrivals)
-                continue
-            self._held.append(record)
-            clock_ms = _heartbeat_clock(record)
-            if clock_ms is None:
-                continue
-            for waiting in self._held:
-                stamp_ms = waiting.timestamp_ms
-                if not self._is_near(stamp_ms) and stamp_ms > clock_ms + self._skew_ms:
-                    refused[len(out)] = (
-                        f"timestamp {stamp_ms} is {stamp_ms - clock_ms} ms ahead of the next heartbeat's clock "
-                        f"{clock_ms}; set the clock of its producer (or of the replay)"
-                    )
-                    out.append(waiting)
-                    arrivals.append(self._maximum_ms)
-                else:
-                    self._give(waiting, out, arrivals)
-            self._held.clear()
-        return Arrived(out, np.array(arrivals, np.int64), refused)
+        at, judged_from = 0, held  # what was held has seen no heartbeat yet
+        while at < len(coming):
+            if judged_from <= at:
+                at = self._run(coming, arrival_ms, at)
+                judged_from = at
+            judge = self._next_judge(coming, judged_from)
+            if judge is None:
+                break
+            at = judged_from = self._judge(coming, arrival_ms, at, judge, refused)
+        self._held = coming[at:]
+        return Arrived(coming[:at], arrival_ms[:at], refused)
 
-    def _is_near(self, stamp_ms: int) -> bool:
-        return self._maximum_ms > 0 and stamp_ms <= self._maximum_ms + self._jump_max_ms
+    def _run(self, records: RecordColumns, arrival_ms: I64, at: int) -> int:
+        """Give out the records from `at` on whose stamps are believed as they stand; the index behind them."""
+        at = _run(records.timestamp_ms, arrival_ms, at, self._maximum_ms, self._jump_max_ms)
+        if at:
+            self._maximum_ms = max(self._maximum_ms, int(arrival_ms[at - 1]))
+        return at
 
-    def _give(self, record: Record, out: list[Record], arrivals: list[int]) -> None:
-        self._maximum_ms = max(self._maximum_ms, record.timestamp_ms)
-        out.append(record)
-        arrivals.append(self._maximum_ms)
-
-
-def _heartbeat_clock(record: Record) -> int | None:
-    """The clock of a heartbeat's writer; None for any other record, and for a heartbeat without a readable one."""
-    if not record.headers or not record.is_heartbeat:
+    def _next_judge(self, records: RecordColumns, at: int) -> tuple[int, int] | None:
+        """Index and clock of the first heartbeat from `at` on that says its clock."""
+        for i in np.flatnonzero(records.heartbeat[at:]) + at:
+            raw = records[int(i)].header(CLOCK_MS)
+            if raw is not None and raw.isdigit():
+                return int(i), int(raw)
         return None
-    raw = record.header(CLOCK_MS)
-    return int(raw) if raw is not None and raw.isdigit() else None
+
+    def _judge(
+        self, records: RecordColumns, arrival_ms: I64, at: int, judge: tuple[int, int], refused: dict[int, str]
+    ) -> int:
+        """Give out the records from `at` up to the heartbeat that judges them, itself included."""
+        last, clock_ms = judge
+        for i, stamp_ms in enumerate(records.timestamp_ms[at : last + 1].tolist(), at):
+            near = self._maximum_ms > 0 and stamp_ms <= self._maximum_ms + self._jump_max_ms
+            if not near and stamp_ms > clock_ms + self._skew_ms:
+                refused[i] = (
+                    f"timestamp {stamp_ms} is {stamp_ms - clock_ms} ms ahead of the next heartbeat's clock "
+                    f"{clock_ms}; set the clock of its producer (or of the replay)"
+                )
+            else:
+                self._maximum_ms = max(self._maximum_ms, stamp_ms)
+            arrival_ms[i] = self._maximum_ms
+        return last + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _run(stamp_ms: I64, arrival_ms: I64, at: int, maximum_ms: int, jump_max_ms: int) -> int:
+    """Running maxima from `at` on, up to the first stamp that is not to be believed as it stands; its index."""
+    while at < len(stamp_ms) and maximum_ms > 0 and stamp_ms[at] <= maximum_ms + jump_max_ms:
+        maximum_ms = max(maximum_ms, stamp_ms[at])
+        arrival_ms[at] = maximum_ms
+        at += 1
+    return at
 
 
 def judge_event_times(ts_ms: I64, arrival_ms: I64, skew_ms: int, age_max_ms: int) -> npt.NDArray[np.int8]:

@@ -8,23 +8,29 @@ until the bad records stand alone. A bad record is bad as a whole: it is quarant
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
+from stream.arrow_values import read_arrow
 from stream.config import StreamConfig
 from stream.events import CATEGORICAL, STRING_BYTES_MAX, TS_MS_MAX, TS_MS_MIN, Clicks, Impressions
-from stream.faults import ARROW_STREAM, SHOWN_MAX, find_fault
+from stream.faults import SHOWN_MAX, find_fault
 from stream.frames import Lines, frame
 from stream.keys import hash_pair, hash_strings, partitions_of_keys, string_buffers
 from stream.record import ROW_BITS, ROWS_PER_RECORD_MAX, Record
-from stream.shape import Columns, Shape, click_shape, flatten_json, impression_shape
+from stream.record_columns import Bytes, Entries, RecordColumns
+from stream.shape import Columns, Shape, activity_shape, click_shape, flatten_json, impression_shape
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
+
+#: What a record's value is. `ARROW_STREAM` in `faults` says how one begins.
+_CONTROL, _EMPTY, _ARROW, _JSON = 0, 1, 2, 3
 
 
 class BadRecord(NamedTuple):
@@ -42,24 +48,56 @@ def decode_impressions(
 
     `records` rise in offset; `arrival_ms` (n,) are their arrivals (T1). Heartbeats are passed over.
     """
-    shape = impression_shape(config.features)
-    rows, bad = _decode(records, partition, shape, config)
+    laid_out, shape = RecordColumns.of(records), impression_shape(config.features)
+    rows, bad = _decode(laid_out, partition, shape, config)
     events = Impressions.empty(config.features)
     if rows is not None:
-        events = Impressions(*_numpy_columns(rows, records, arrival_ms), _travelling(rows.columns, shape))
-    return events, _explain(records, bad, False, partition, config)
+        events = Impressions(*_numpy_columns(rows, laid_out, arrival_ms), _travelling(rows.columns, shape))
+    return events, _explain(laid_out, bad, False, partition, config)
 
 
 def decode_clicks(
     records: Sequence[Record], partition: int, arrival_ms: I64, config: StreamConfig
 ) -> tuple[Clicks, list[BadRecord]]:
     """The clicks of records of `clicks[partition]`; else as `decode_impressions`."""
-    shape = click_shape()
-    rows, bad = _decode(records, partition, shape, config)
+    laid_out, shape = RecordColumns.of(records), click_shape()
+    rows, bad = _decode(laid_out, partition, shape, config)
     events = Clicks.empty()
     if rows is not None:
-        events = Clicks(*_numpy_columns(rows, records, arrival_ms), _travelling(rows.columns, shape))
-    return events, _explain(records, bad, True, partition, config)
+        events = Clicks(*_numpy_columns(rows, laid_out, arrival_ms), _travelling(rows.columns, shape))
+    return events, _explain(laid_out, bad, True, partition, config)
+
+
+class Activity(NamedTuple):
+    """Events of some records of one input, in log order. `position`, `ts_ms`, `arrival_ms` are int64 (n,); `source`
+    and `vendor` Arrow string arrays without nulls, `""` where not given; `id` is that of the impression, uint64 (n,).
+    `unknown` holds the offset of each record that could not be read, rising."""
+
+    position: I64
+    ts_ms: I64
+    arrival_ms: I64
+    source: pa.Array
+    vendor: pa.Array
+    id: U64
+    unknown: I64
+
+
+def decode_activity(
+    records: Sequence[Record], partition: int, arrival_ms: I64, is_click: bool, config: StreamConfig
+) -> Activity:
+    """What counting needs of records of `impressions[partition]` or `clicks[partition]` (F1); the rest of an event is
+    passed over unread. Heartbeats are nobody's activity."""
+    laid_out = RecordColumns.of(records)
+    rows, bad = _decode(laid_out, partition, click_shape() if is_click else activity_shape(), config)
+    unknown = laid_out.offset[np.array(sorted(bad), np.int64)]
+    if rows is None:
+        nothing, no_names = np.zeros(0, np.int64), pa.array([], pa.string())
+        return Activity(nothing, nothing, nothing, no_names, no_names, nothing.astype(np.uint64), unknown)
+    source, vendor = (_filled(rows.columns[name], "") for name in ("source", "vendor"))
+    arrived = np.asarray(arrival_ms, np.int64)[rows.record]
+    id = hash_pair(rows.columns["session"], rows.columns["id"])
+    ts_ms = rows.columns["ts_ms"].to_numpy(False)
+    return Activity(_positions(rows, laid_out), ts_ms, arrived, source, vendor, id, unknown)
 
 
 class _Rows(NamedTuple):
@@ -70,32 +108,20 @@ class _Rows(NamedTuple):
 
 
 def _explain(
-    records: Sequence[Record], bad: Iterable[int], is_click: bool, partition: int, config: StreamConfig
+    records: RecordColumns, bad: Iterable[int], is_click: bool, partition: int, config: StreamConfig
 ) -> list[BadRecord]:
-    return [BadRecord(records[i], *find_fault(records[i], is_click, partition, config)) for i in sorted(bad)]
+    return [BadRecord(one, *find_fault(one, is_click, partition, config)) for one in (records[i] for i in sorted(bad))]
 
 
 def _decode(
-    records: Sequence[Record], partition: int, shape: Shape, config: StreamConfig
+    records: RecordColumns, partition: int, shape: Shape, config: StreamConfig
 ) -> tuple[_Rows | None, set[int]]:
     """The good rows (None without any) and the indices of the bad records."""
-    bad: set[int] = set()
-    json: list[int] = []
-    parts: list[_Rows] = []
-    for i, record in enumerate(records):
-        if record.headers and record.is_heartbeat:
-            continue
-        if not record.value:
-            bad.add(i)
-        elif record.value.startswith(ARROW_STREAM):
-            columns = _read_arrow(record.value, shape)
-            if columns is None:
-                bad.add(i)
-            elif len(columns["id"]):
-                parts.append(_Rows(columns, np.full(len(columns["id"]), i, np.int64)))
-        else:
-            json.append(i)
-    parts += _read_json(records, json, shape, bad)
+    kinds = np.empty(len(records), np.int8)
+    _kinds(records.data, records.entries, kinds)
+    bad: set[int] = set(np.flatnonzero(kinds == _EMPTY).tolist())
+    parts = [_Rows(*part) for part in read_arrow(records, np.flatnonzero(kinds == _ARROW).tolist(), shape, bad)]
+    parts += _read_json(records, np.flatnonzero(kinds == _JSON), shape, bad)
     rows = _in_log_order(parts)
     if rows is None:
         return None, bad
@@ -108,6 +134,27 @@ def _decode(
     if not len(keep):
         return None, bad
     return _Rows({name: column.take(pa.array(keep)) for name, column in rows.columns.items()}, rows.record[keep]), bad
+
+
+@numba.njit(cache=True, nogil=True)
+def _kinds(data: Bytes, entries: Entries, kinds: npt.NDArray[np.int8]) -> None:
+    for i in range(len(kinds)):
+        entry = entries[i]
+        at = entry.value
+        if entry.heartbeat:
+            kinds[i] = _CONTROL
+        elif entry.value_bytes <= 0:
+            kinds[i] = _EMPTY
+        elif (
+            entry.value_bytes >= 4
+            and data[at] == 255
+            and data[at + 1] == 255
+            and data[at + 2] == 255
+            and data[at + 3] == 255
+        ):
+            kinds[i] = _ARROW
+        else:
+            kinds[i] = _JSON
 
 
 def _in_log_order(parts: list[_Rows]) -> _Rows | None:
@@ -125,19 +172,19 @@ def _in_log_order(parts: list[_Rows]) -> _Rows | None:
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
-def _read_json(records: Sequence[Record], indices: list[int], shape: Shape, bad: set[int]) -> list[_Rows]:
+def _read_json(records: RecordColumns, indices: I64, shape: Shape, bad: set[int]) -> list[_Rows]:
     """Rows of the JSON records of these indices; the unreadable ones are added to `bad`."""
-    if not indices:
+    if not len(indices):
         return []
-    lines = frame([records[i].value or b"" for i in indices])
-    bad |= {indices[j] for j in np.flatnonzero(lines.objects < 0)}
+    entries = records.entries[indices]
+    lines = frame(records.data, entries["value"].astype(np.int64), entries["value_bytes"].astype(np.int64))
+    bad |= set(indices[lines.objects < 0].tolist())
     parts = []
     for table, start, end in _parse(lines, 0, len(indices), shape):
         if table is None:
-            bad.add(indices[start])
+            bad.add(int(indices[start]))
             continue
-        objects = np.maximum(lines.objects[start:end], 0)
-        of_object = np.repeat(np.array(indices[start:end], np.int64), objects)
+        of_object = np.repeat(indices[start:end], np.maximum(lines.objects[start:end], 0))
         columns, object_of_row = flatten_json(table, shape)
         if len(object_of_row):
             parts.append(_Rows(columns, of_object[object_of_row]))
@@ -150,7 +197,7 @@ def _parse(lines: Lines, start: int, end: int, shape: Shape) -> list[tuple[pa.Ta
     if objects == 0:
         return []
     first = int(lines.ends[start - 1]) if start else 0
-    text = lines.data[first : int(lines.ends[end - 1])]
+    text = pa.py_buffer(lines.data[first : int(lines.ends[end - 1])])
     read = pj.ReadOptions(use_threads=False, block_size=len(text) + 1)  # one block: rows never straddle two
     try:
         table = pj.read_json(pa.BufferReader(text), read, shape.parse)
@@ -164,42 +211,7 @@ def _parse(lines: Lines, start: int, end: int, shape: Shape) -> list[tuple[pa.Ta
     return _parse(lines, start, middle, shape) + _parse(lines, middle, end, shape)
 
 
-def _read_arrow(value: bytes, shape: Shape) -> Columns | None:
-    """Flat columns of an Arrow IPC value, or None if it is not one of this shape."""
-    batches, rows = [], 0
-    try:
-        with pa.ipc.open_stream(value) as reader:
-            for batch in reader:
-                rows += batch.num_rows
-                if rows > ROWS_PER_RECORD_MAX:
-                    return None
-                batch.validate(full=True)
-                batches.append(batch)
-            table = pa.Table.from_batches(batches, reader.schema)
-        return {name: _column(table, name, type_) for name, type_ in shape.wire.items()}
-    except (pa.ArrowException, OSError, TypeError):
-        return None
-
-
-def _column(table: pa.Table, name: str, wanted: pa.DataType) -> pa.Array:
-    """The column, nulls if there is none. Raises TypeError for one of another kind (a number is no identifier)."""
-    at = table.schema.get_field_index(name)
-    if at < 0:
-        return pa.nulls(table.num_rows, wanted)
-    column = table.column(at)
-    given = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    kinds = {
-        pa.string(): (pa.types.is_string, pa.types.is_large_string),
-        pa.int64(): (pa.types.is_integer,),
-        pa.float64(): (pa.types.is_floating, pa.types.is_integer),
-    }
-    if not any(fits(given) for fits in kinds[wanted]):
-        raise TypeError(f"column {name} is {column.type}, expected {wanted}")
-    column = column.cast(wanted)
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
-def _fill_sessions(rows: _Rows, records: Sequence[Record]) -> None:
+def _fill_sessions(rows: _Rows, records: RecordColumns) -> None:
     """A row without a session has its record's key as session (T5)."""
     sessions = rows.columns["session"]
     if sessions.null_count == 0:
@@ -230,7 +242,7 @@ def _wrong_rows(rows: _Rows, shape: Shape, partition: int, partitions: int) -> B
             wrong |= _wrong_lengths(column, 1 if name in ("id", "session") else 0)
     ts_ms = _filled(columns["ts_ms"], 0).to_numpy(False)
     wrong |= (ts_ms < TS_MS_MIN) | (ts_ms >= TS_MS_MAX)
-    if shape.is_impression:
+    if "prediction" in shape.wire:
         wrong |= _wrong_numbers(columns, shape)
     wrong |= partitions_of_keys(_filled(columns["session"], ""), partitions) != partition
     if len(rows.record) > ROWS_PER_RECORD_MAX:
@@ -269,19 +281,25 @@ def _float32(column: pa.Array) -> npt.NDArray[np.float32]:
 # --- writing columns --------------------------------------------------------------------------------------------
 
 
-def _numpy_columns(rows: _Rows, records: Sequence[Record], arrival_ms: I64) -> tuple[I64, I64, I64, U64, U64, U64]:
+def _numpy_columns(rows: _Rows, records: RecordColumns, arrival_ms: I64) -> tuple[I64, I64, I64, U64, U64, U64]:
     """position, arrival_ms, ts_ms, id, source_hash, vendor_hash."""
-    columns, record = rows.columns, rows.record
-    offsets = np.fromiter((r.offset for r in records), np.int64, len(records))
-    first = np.searchsorted(record, record)  # index of the first row of each row's record
+    columns = rows.columns
     return (
-        (offsets[record] << ROW_BITS) | (np.arange(len(record)) - first),
-        np.asarray(arrival_ms, np.int64)[record],
+        _positions(rows, records),
+        np.asarray(arrival_ms, np.int64)[rows.record],
         columns["ts_ms"].to_numpy(False),
         hash_pair(columns["session"], columns["id"]),
         hash_strings(_filled(columns["source"], "")),
         hash_strings(_filled(columns["vendor"], "")),
     )
+
+
+def _positions(rows: _Rows, records: RecordColumns) -> I64:
+    """T4."""
+    record = rows.record
+    begins = np.flatnonzero(np.append(True, np.diff(record) != 0))
+    row = np.arange(len(record)) - np.repeat(begins, np.diff(begins, append=len(record)))
+    return (records.offset[record] << ROW_BITS) | row
 
 
 def _travelling(columns: Columns, shape: Shape) -> pa.Table:

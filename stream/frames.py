@@ -6,7 +6,6 @@ value ends. Any other value is left out here. Of what is left, a parse of the wh
 of each line alone does, because no line leaves the parser inside a string or a bracket.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numba
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 I64 = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
 
 DEPTH_MAX = 32
 _MALFORMED = -1
@@ -27,48 +27,49 @@ class Lines(NamedTuple):
     are; -1 = none, it is malformed (not one object or one array of objects, not UTF-8, nested deeper than DEPTH_MAX,
     or empty)."""
 
-    data: bytes
+    data: Bytes
     ends: I64
     objects: I64
 
 
-def frame(values: Sequence[bytes]) -> Lines:
-    """Frame the values of many records. Inside strings nothing is changed; elsewhere line breaks become spaces, an
-    outer array's brackets become spaces, and its commas line breaks."""
-    blob = b"\n".join(values)
-    data = np.frombuffer(blob, np.uint8).copy()
-    ends = np.fromiter((len(v) for v in values), np.int64, len(values))
-    ends = np.cumsum(ends + 1) - 1
-    objects = np.empty(len(values), np.int64)
-    _frame_all(data, ends, objects)
-    if not _is_utf8(blob):
-        for i, value in enumerate(values):
-            if not _is_utf8(value):
-                data[ends[i] - len(value) : ends[i]] = _SPACE
+def frame(data: Bytes, starts: I64, sizes: I64) -> Lines:
+    """Frame the values `data[starts[i] : starts[i] + sizes[i]]`. Inside strings nothing is changed; elsewhere line
+    breaks become spaces, an outer array's brackets become spaces, and its commas line breaks."""
+    lines = np.empty(int(sizes.sum()) + len(sizes), np.uint8)
+    ends = np.cumsum(sizes + 1) - 1
+    objects = np.empty(len(sizes), np.int64)
+    _frame_all(data, starts, lines, ends, objects)
+    if not _is_utf8(lines):
+        for i, (end, size) in enumerate(zip(ends.tolist(), sizes.tolist(), strict=True)):
+            if not _is_utf8(lines[end - size : end]):
+                lines[end - size : end] = _SPACE
                 objects[i] = _MALFORMED
-    return Lines(data.tobytes(), ends, objects)
+    return Lines(lines, ends, objects)
 
 
-def _is_utf8(raw: bytes) -> bool:
+def _is_utf8(raw: Bytes) -> bool:
     try:
-        raw.decode()
+        str(raw.data, "utf-8")
     except UnicodeDecodeError:
         return False
     return True
 
 
 @numba.njit(cache=True, nogil=True)
-def _frame_all(data: npt.NDArray[np.uint8], ends: I64, objects: I64) -> None:
+def _frame_all(data: Bytes, starts: I64, lines: Bytes, ends: I64, objects: I64) -> None:
     start = 0
     for i in range(len(ends)):
-        objects[i] = _frame_one(data, start, ends[i])
+        end = ends[i]
+        lines[start:end] = data[starts[i] : starts[i] + end - start]
+        lines[end] = _NEWLINE
+        objects[i] = _frame_one(lines, start, end)
         if objects[i] < 0:
-            data[start : ends[i]] = _SPACE
-        start = ends[i] + 1
+            lines[start:end] = _SPACE
+        start = end + 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _frame_one(data: npt.NDArray[np.uint8], start: int, end: int) -> int:
+def _frame_one(data: Bytes, start: int, end: int) -> int:
     """Frame `data[start:end]` in place. Returns its number of objects, or -1."""
     while start < end and _is_blank(data[start]):
         data[start] = _SPACE
@@ -88,7 +89,7 @@ def _frame_one(data: npt.NDArray[np.uint8], start: int, end: int) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _frame_list(data: npt.NDArray[np.uint8], at: int, end: int) -> int:
+def _frame_list(data: Bytes, at: int, end: int) -> int:
     """Objects separated by commas in `data[at:end]`, which become line breaks."""
     count, wants_object = 0, False
     while True:
@@ -114,7 +115,7 @@ def _frame_list(data: npt.NDArray[np.uint8], at: int, end: int) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _object_end(data: npt.NDArray[np.uint8], at: int, end: int) -> int:
+def _object_end(data: Bytes, at: int, end: int) -> int:
     """The index after the bracket that closes the one at `at`, or -1. Line breaks outside strings become spaces."""
     depth, quoted = 0, False
     while at < end:

@@ -7,7 +7,7 @@ broker's ListOffsets is short of it; time look-ups and committed offsets are not
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
@@ -22,8 +22,10 @@ from kafka.errors import (
 
 from stream.client import CLOSE_TIMEOUT_MS, Probe, connect, consumer_settings, describe_topics, theirs
 from stream.config import StreamConfig
+from stream.fetched import read_in_columns
 from stream.log import LogError, OffsetOutOfRange, OnPartitions, Unavailable
 from stream.record import Partition, Record
+from stream.record_columns import RecordColumns
 from stream.writer import KafkaWriter
 
 log = logging.getLogger(__name__)
@@ -88,7 +90,7 @@ class KafkaReader:
             raise ValueError(f"{partition.topic}[{partition.partition}]: was never sought")
         return self._positions[partition]
 
-    def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, list[Record]]:
+    def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, Sequence[Record]]:
         consumer = self._connected(timeout_ms)
         if consumer is None:
             return {}
@@ -123,13 +125,13 @@ class KafkaReader:
             if error := self._range_error(partition):
                 raise error
 
-    def _taken(self, fetched: dict[Any, list[Any]]) -> dict[Partition, list[Record]]:
-        given = {}
+    def _taken(self, fetched: dict[Any, list[Any]]) -> dict[Partition, Sequence[Record]]:
+        given: dict[Partition, Sequence[Record]] = {}
         for (topic, number), records in fetched.items():
             partition = Partition(topic, number)
             if records and partition in self._positions:
-                given[partition] = [_record(r) for r in records]
-                self._positions[partition] = records[-1].offset + 1
+                given[partition] = RecordColumns.concat(records)
+                self._positions[partition] = int(records[-1].offset[-1]) + 1
         return given
 
     def pause(self, partitions: Iterable[Partition]) -> None:
@@ -171,7 +173,7 @@ class KafkaReader:
         return self._consumer
 
     def _new_consumer(self, **changed: Any) -> KafkaConsumer:
-        return KafkaConsumer(**{**consumer_settings(self._config), **changed})
+        return read_in_columns(KafkaConsumer(**{**consumer_settings(self._config), **changed}))
 
     def _subscribe(self) -> None:
         self._tell_assignment()
@@ -218,7 +220,7 @@ class KafkaGroupReader(KafkaReader):
     def subscribe(self, topic: str, on_assigned: OnPartitions, on_revoked: OnPartitions) -> None:
         self._topic, self._on_assigned, self._on_revoked = topic, on_assigned, on_revoked
 
-    def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, list[Record]]:
+    def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, Sequence[Record]]:
         fetched = super().poll(max_records, timeout_ms)
         changed = self._told()
         # Records that were fetched before the change and belong to another now are not given.
@@ -335,7 +337,3 @@ def _unpark(consumer: KafkaConsumer) -> None:
     fetcher: Any = consumer._fetcher
     if fetcher._next_partition_records is not None and not fetcher._next_partition_records:
         fetcher._next_partition_records = None
-
-
-def _record(r: Any) -> Record:
-    return Record(r.offset, r.timestamp, r.key or None, r.value, tuple(r.headers))

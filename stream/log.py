@@ -6,7 +6,7 @@ runs on both. Nothing is ever committed: a reader's positions are set by `seek`,
 A reader or writer belongs to one thread.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from stream.record import Partition, Record
@@ -59,7 +59,7 @@ class Reader(Protocol):
     def position(self, partition: Partition) -> int:
         """The offset after the last record given."""
 
-    def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, list[Record]]:
+    def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, Sequence[Record]]:
         """At most `max_records` next records, each partition's in log order; empty after `timeout_ms` without one.
 
         Waits out a broker that is gone (empty answers). Raises OffsetOutOfRange; Unavailable if a position is out of

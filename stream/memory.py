@@ -5,7 +5,7 @@ retention on demand, groups that hand partitions out in order of joining. `on_ap
 so that a simulation can lose a record, or only its acknowledgement.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -196,8 +196,8 @@ class MemoryReader:
             raise ValueError(f"{partition.topic}[{partition.partition}]: was never sought")
         return offset
 
-    def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, list[Record]]:
-        given: dict[Partition, list[Record]] = {}
+    def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, Sequence[Record]]:
+        given: dict[Partition, Sequence[Record]] = {}
         order = list(self._positions)
         self._turn += 1
         for i in range(len(order)):
@@ -255,7 +255,7 @@ class MemoryGroupReader(MemoryReader):
     def subscribe(self, topic: str, on_assigned: OnPartitions, on_revoked: OnPartitions) -> None:
         self.topic, self._on_assigned, self._on_revoked = topic, on_assigned, on_revoked
 
-    def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, list[Record]]:
+    def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, Sequence[Record]]:
         self._rebalance()
         return super().poll(max_records, timeout_ms)
 

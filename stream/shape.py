@@ -66,6 +66,17 @@ def click_shape() -> Shape:
     return Shape(False, (), wire, ("id", "ts_ms", "session"), click_schema(), _parse_options(json))
 
 
+@lru_cache(maxsize=1)
+def activity_shape() -> Shape:
+    """An impression as far as counting needs it (F1): who saw whose, when, and which one it was."""
+    text = dict.fromkeys(("id", "session", "source", "vendor"), pa.string())
+    wire = {**text, "ts_ms": pa.int64()}
+    own = pa.list_(pa.struct([("id", pa.string()), ("vendor", pa.string())]))
+    json = pa.schema([*wire.items(), (_PAGE, own)])
+    required = ("id", "ts_ms", "session", "source", "vendor")
+    return Shape(True, (), wire, required, click_schema(), _parse_options(json))
+
+
 def _parse_options(schema: pa.Schema) -> pj.ParseOptions:
     """Types are given, never inferred, so that they cannot depend on which records are read together."""
     return pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
