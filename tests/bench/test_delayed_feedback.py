@@ -1,0 +1,51 @@
+"""The strategies on simulated traffic, against what the traffic knows: every click, and which were late."""
+
+import numpy as np
+import pytest
+
+from bench import delayed_feedback as bench
+from bench.delayed_traffic import WINDOW_MS, Traffic, draw
+from learners.model import make_model
+
+
+@pytest.fixture(scope="module")
+def cell() -> bench.Cell:
+    return bench.labelled(Traffic(20_000, 0.3, 0.5, 1), make_model(bench.MODEL))
+
+
+def late_positions(cell: bench.Cell, strategy: str) -> list[int]:
+    rows = [p.rows.column("position").to_pylist() for _, p in cell.late[strategy] if p is not None]
+    return [position for part in rows for position in part]
+
+
+def test_first_and_late_rows_together_are_every_click_once(cell: bench.Cell) -> None:
+    position = np.concatenate([c.rows.column("position").to_numpy() for c in cell.chunks])
+    views, clicked = draw(cell.traffic)
+    delay_ms = np.zeros(len(clicked), np.int64)
+    delay_ms[views.click] = views.click_ts_ms - views.ts_ms[views.click]
+    is_late = clicked & (delay_ms > WINDOW_MS)
+    assert is_late.sum() == pytest.approx(0.3 * clicked.sum(), rel=0.05)
+    assert (np.concatenate(cell.first[WINDOW_MS]) == (clicked & ~is_late)).all()
+    assert (np.concatenate(cell.first[bench.LATE_WINDOW_MS]) == clicked).all()
+    assert late_positions(cell, "window+correct") == position[is_late].tolist()
+    assert late_positions(cell, "eager") == position[clicked].tolist()
+
+
+def test_the_share_that_the_stream_tells_is_that_of_the_traffic(cell: bench.Cell) -> None:
+    header = cell.late["window+correct"][-1][0].header
+    assert header.late_micro / (header.late_micro + header.on_time_micro) == pytest.approx(0.3, abs=0.02)
+
+
+def test_corrected_answers_are_near_the_truth_and_uncorrected_ones_are_not(cell: bench.Cell) -> None:
+    model = make_model(bench.MODEL)
+    found = {name: bench.run(cell, model, stream)["calibration"] for name, stream in bench.STRATEGIES.items()}
+    oracle = bench.run(cell, model, None)["calibration"]
+    assert found["window"] / oracle < 0.9  # 0.7 once the model has forgotten the prior that it began with
+    for name in ("correct_weights", "correct_calibration"):
+        assert found[name] / oracle == pytest.approx(1, abs=0.05)
+
+
+def test_a_corrected_strategy_that_is_off_is_said_to_be() -> None:
+    row = {"late_share": 0.3, "drift": 0.0, "calibration_mean": 0.9, "calibration_worst": 0.9}
+    rows = [row | {"strategy": name, "loss_over_oracle_worst": 0.001} for name in ("window", "correct_weights")]
+    assert [one.split(" at ")[0] for one in bench.judge(rows)] == ["correct_weights"]
