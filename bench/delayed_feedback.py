@@ -240,7 +240,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--shares", default="0,0.1,0.3,0.4", help="shares of late clicks")
     parser.add_argument("--drifts", default="0,0.5", help="amplitudes of the swing of an item's logit in 12 hours")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--impressions", type=int, default=260_000, help="of one stream; about 27%% are clicked")
+    parser.add_argument("--impressions", type=int, default=280_000, help="of one stream; about 27%% are clicked")
     return parser
 
 
