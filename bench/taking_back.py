@@ -8,7 +8,7 @@ Beside it learn a model that never saw the attack, from the same honest rows in 
 not taken back. Taken back is by the opposite gradient, or by a negative in the place of a click. `rate_error`: the
 vendor's mean predicted click rate on the honest impressions of the last day over that of the model that never saw the
 attack, less 1; `loss_change`: the same for the log loss of all other vendors' impressions.
-Exit code 1 if, a day after the verdict, a seed is beyond 5% or 0.1%. Takes about 10 s of one core and 0.4 GB.
+Exit code 1 if, a day after the verdict, a seed is beyond 5% or 0.1%. Takes about 5 s of one core and 0.3 GB.
 """
 
 import argparse
