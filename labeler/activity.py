@@ -107,6 +107,10 @@ class Activity:
         """The pairs counted in a cell, rising."""
         return self._cell(number).pair
 
+    def counted(self, number: int) -> Counted:
+        """What was counted in a cell, without what was sent again."""
+        return self._cell(number).distinct()
+
     def window(self, last: int, span: int) -> Counted:
         """Of every pair, over the `span` cells that end with `last`, without what was sent again."""
         sums = _nothing(len(self.pairs))

@@ -47,7 +47,7 @@ class ActivityPages:
             for page in group:
                 self._newest[self._next] = page["newest"]
                 self._next += 1
-            yield Group([_decode(page["rows"]) for page in group], dict(group[-1]["ends"]))
+            yield Group([decode_rows(page["rows"]) for page in group], dict(group[-1]["ends"]))
         self._leaving = sorted(number for number in pages if number not in self._newest)
 
     def write(self, rows: pa.RecordBatch, ends: Mapping[str, int], before: int) -> None:
@@ -70,7 +70,7 @@ class ActivityPages:
             newest = int(part.column("cell").to_numpy().max())
             last = start + step >= rows.num_rows
             self._table[str(self._next)] = {
-                "rows": _encode(part),
+                "rows": encode_rows(part),
                 "newest": newest,
                 "ends": dict(ends) if last else None,
             }
@@ -95,7 +95,7 @@ def counts_in(table: Table) -> dict[tuple[str, str, int], list[int]]:
     pages = {int(key): value for key, value in table.items()}
     for group in groups_from(pages, min(pages, default=0)):
         for page in group:
-            for row in _decode(page["rows"]).to_pylist():
+            for row in decode_rows(page["rows"]).to_pylist():
                 counts = found.setdefault((row["source"], row["vendor"], row["cell"]), [0, 0, 0, 0])
                 for place, name in enumerate(("views", "clicks", "gaps_fast")):
                     counts[place] += row[name]
@@ -106,15 +106,16 @@ def counts_in(table: Table) -> dict[tuple[str, str, int], list[int]]:
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
 
-def _encode(rows: pa.RecordBatch) -> str:
+def encode_rows(rows: pa.RecordBatch) -> str:
     """As text, since tables hold JSON."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, ROW_SCHEMA, options=_COMPRESSED) as writer:
+    with pa.ipc.new_stream(sink, rows.schema, options=_COMPRESSED) as writer:
         writer.write_batch(rows)
     return base64.b64encode(memoryview(sink.getvalue())).decode()
 
 
-def _decode(text: str) -> pa.RecordBatch:
+def decode_rows(text: str) -> pa.RecordBatch:
+    """What `encode_rows` made."""
     return pa.ipc.open_stream(base64.b64decode(text)).read_next_batch()
 
 

@@ -14,9 +14,9 @@ Order of one step, and why a crash anywhere loses nothing (F2):
  1. `on_signals` counts and judges, in memory, and writes down the watermarks that it promises.
  2. The caller sends `step.verdicts`, waits until the log holds them, then sends `step.watermarks`.
  3. `commit(step)`, now or some steps later, writes rows, in pages that say how far each input is counted with them,
-    then history, settled cells, and the fold position. After a crash the signals since the last commit come again: what
-    stands in pages already is not counted again, pairs are judged again, verdicts are sent again, and watermarks below
-    the promised ones are not.
+    then history, scores, settled cells, and the fold position. After a crash the signals since the last commit come
+    again: what stands in pages already is not counted again, pairs are judged again, verdicts are sent again, and
+    watermarks below the promised ones are not.
 After any exception the filter is dropped and made anew from the tables.
 """
 
@@ -34,6 +34,7 @@ from labeler.fraud_config import FraudConfig
 from labeler.fraud_tables import InputRow, Tables, pair_key
 from labeler.judgement import Found, Window
 from labeler.pair_index import joined
+from labeler.scores import Scores
 from labeler.signals import SIGNAL_SCHEMA, Signal
 from labeler.vendor_history import VendorHistory
 from stream.chain import Chain, Fold
@@ -42,7 +43,8 @@ from stream.verdicts import REJECT, Verdict, Watermark
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-#: Rows of `progress` that are no inputs: [first cell not settled, offset of `signals` to read from, first page] ...
+#: Rows of `progress` that are no inputs: [first cell not settled, offset of `signals` to read from, first page of
+#: activity, generation of scores, last cell that they hold] ...
 COMMITTED = "committed"
 #: ... and the highest watermark by input that may have been sent.
 PROMISED = "promised"
@@ -70,6 +72,7 @@ class FraudCounts:
     events: int = 0
     unknown: int = 0  # records that could not be read (L5)
     vendor_only: int = 0  # events counted by vendor alone, for want of room: an alarm
+    scores_dropped: int = 0  # remembered pairs forgotten for want of room: an alarm
     stale: int = 0  # events of cells that are already forgotten
     verdicts: dict[str, int] = field(default_factory=dict)  # by rule
 
@@ -89,13 +92,14 @@ class FraudFilter:
         self._promised: dict[str, int] = dict(tables.progress.get(PROMISED) or {})
         self._said = {name: row.end for name, row in self._inputs.items()}  # E at which the last watermark was given
         self._chains = {name: Chain(row.end) for name, row in self._inputs.items()}
-        committed: tuple[int, int, int] = tables.progress.get(COMMITTED) or (0, 0, 0)
-        self._settled, self._next_offset, first_page = committed
+        committed: Sequence[int] = tables.progress.get(COMMITTED) or (0, 0, 0)
+        self._settled, self._next_offset, first_page, *remembered = committed
         self._saved = True
         self._activity = Activity(config.gap_fast_ms, config.pairs_max)
         self._pages = ActivityPages(tables.activity)
         self._unwritten: list[pa.RecordBatch] = []  # rows of activity since the last write
         self._history = VendorHistory(config, tables.history)
+        self._scores = Scores(config, tables.scores, *(remembered or (0, self._settled - 1 - config.span)))
         self._counted = {name: -1 if row.end is None else row.end for name, row in self._inputs.items()}
         for group in self._pages.load(first_page):
             for rows in group.rows:
@@ -129,6 +133,7 @@ class FraudFilter:
             "sources": len(pairs.sources) - 1,
             "vendors": len(self._history),
             "pages": len(self._pages),
+            "scores": len(self._scores),
         }
 
     @property
@@ -161,6 +166,7 @@ class FraudFilter:
         self._unwritten.clear()
         self._pages.write(rows[0] if rows else no_rows(), self._counted, self._settled - 2 * self.config.span)
         self._history.write()
+        self._scores.write()
 
     def commit(self, step: Step) -> None:
         """The log holds the verdicts and watermarks of this step and all before: their signals need not come again.
@@ -171,7 +177,13 @@ class FraudFilter:
         for name, row in step.inputs.items():
             if row.end is not None:
                 self.tables.progress[name] = row.value()
-        self.tables.progress[COMMITTED] = [step.settled, step.next_offset, self._pages.first]
+        self.tables.progress[COMMITTED] = [
+            step.settled,
+            step.next_offset,
+            self._pages.first,
+            self._scores.generation,
+            self._scores.folded,
+        ]
 
     # --- counting ---------------------------------------------------------------------------------------------
 
@@ -275,9 +287,12 @@ class FraudFilter:
         verdicts: list[Verdict] = []
         for number in sorted(n for n in self._pending if n < settled):
             self._age(number)
+            self._scores.fold(self._activity, number - self.config.span)
             verdicts += self._judge_cell(number, np.unique(joined(self._pending.pop(number))))
             self._aging.add(number)
         self._age(settled)
+        self._scores.fold(self._activity, settled - 1 - self.config.span)
+        self.counts.scores_dropped = self._scores.dropped
         if settled > self._settled:
             self._settled = settled
             self._activity.forget(settled - 2 * self.config.span)
@@ -308,7 +323,9 @@ class FraudFilter:
 
     def _judge_cell(self, last: int, touched: I64) -> list[Verdict]:
         """Judge pairs (rising) over the window that ends with a cell."""
-        found = Window(self.config, self._activity, self._history, last).judge(touched)
+        window = Window(self.config, self._activity, self._history, last)
+        found = window.judge(touched)
+        found += window.judge_remembered(touched, {one.pair for one in found}, self._scores)
         if found:
             self._reject(np.unique([one.pair for one in found]), last)
         return [self._verdict(one, last) for one in found]

@@ -9,7 +9,7 @@ def _option(default: Any, help: str) -> Any:
 
 
 #: Rules by name, in the order in which they are applied.
-RULE_NAMES = ("repeated_clicks", "view_flood", "burst", "botnet")
+RULE_NAMES = ("repeated_clicks", "view_flood", "burst", "botnet", "slow_clicks")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,17 @@ class FraudConfig:
     botnet_surprise: float = _option(1e-6, "botnet: largest chance of so many devoted sources coming together")
     devoted_surprise: float = _option(
         0.01, "botnet: a source is devoted to a vendor where an honest one does this with such a chance at most"
+    )
+
+    slow_clicks_min: int = _option(8, "slow_clicks: fewer remembered clicks on one vendor are never judged")
+    slow_score_min: float = _option(
+        5.0, "slow_clicks: a source is rejected from this score on; 5: an honest one gets there with a chance of 1e-5"
+    )
+    score_half_life_days: float = _option(2.0, "of what is remembered of a source half counts after this long, days")
+    scores_max: int = _option(
+        100_000,
+        "(source, vendor) pairs remembered beyond a window, about 150 bytes each; when they are more, those with the"
+        " fewest clicks are forgotten, which is an alarm",
     )
 
     share_floor: float = _option(0.25, "no vendor's share of an honest source's activity is assumed smaller")
@@ -113,6 +124,10 @@ _POSITIVE = (
     "flood_rate_clicks",
     "flood_share_weight",
     "burst_clicks_min",
+    "slow_clicks_min",
+    "slow_score_min",
+    "score_half_life_days",
+    "scores_max",
     "botnet_sources_min",
     "gap_weight",
     "devoted_weight",

@@ -27,16 +27,17 @@ class Table(Protocol):
 @dataclass(frozen=True)
 class Tables:
     """`activity`: pages of what was counted (`ActivityPages`). `history`: pages of what honest sources did to each
-    vendor (`VendorHistory`). `progress`: how far each input is counted and judged (`InputRow`), cells settled, and
-    watermarks promised."""
+    vendor (`VendorHistory`). `scores`: pages of what is remembered of sources (`Scores`). `progress`: how far each
+    input is counted and judged (`InputRow`), cells settled, and watermarks promised."""
 
     activity: Table
     history: Table
+    scores: Table
     progress: Table
 
 
 #: The tables' names, in the order of `Tables`.
-TABLES = ("activity", "history", "progress")
+TABLES = ("activity", "history", "scores", "progress")
 
 
 def dict_tables() -> Tables:

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from labeler.activity import Activity, Counted
 from labeler.fraud_config import FraudConfig
 from labeler.fraud_tables import pair_key
-from labeler.rules import PAIR_RULES, VENDOR_RULES
-from labeler.rules.evidence import Evidence, Finding, VendorEvidence
+from labeler.rules import PAIR_RULES, SCORE_RULES, VENDOR_RULES
+from labeler.rules.evidence import Evidence, Finding, Remembered, VendorEvidence
 from labeler.rules.tails import upper_tails
+from labeler.scores import Scores
 from labeler.vendor_history import VendorHistory
 
 I64 = npt.NDArray[np.int64]
@@ -50,6 +51,34 @@ class Window:
         """What the rules say of these pairs (rising), and of who is devoted to their vendors, by pairs' keys."""
         touched = touched[self._named[touched]]
         found = [*self._judge_pairs(touched), *self._judge_vendors(touched)]
+        return sorted(found, key=lambda one: (pair_key(one.source, one.vendor), one.rule))
+
+    def judge_remembered(self, touched: I64, named: set[int], scores: Scores) -> list[Found]:
+        """What the rules say of those of these pairs (rising) that are remembered and not `named` by another rule, by
+        pairs' keys. Who is devoted now is remembered from here on."""
+        rules = {name: judge for name, judge in SCORE_RULES.items() if name in self.config.rules}
+        if not rules or scores.folded > self._first - 1:
+            return []  # a cell judged again: what is remembered reaches into its window already
+        touched = touched[self._named[touched]]
+        found = []
+        place = scores.places(self.pairs, touched)
+        # History ahead of this window was written down once the verdicts of this cell stood in the log. They are not
+        # found anew, with what is usual now; only who is remembered is.
+        said = self.history.newest >= self._first - 1
+        for pair, at in zip(touched[place >= 0].tolist(), place[place >= 0].tolist(), strict=True):
+            if said or pair in named:
+                continue
+            source, vendor = self.pairs.names(pair)
+            sums = scores.sums(at, self.sums, pair, int(self.source_clicks[self.source[pair]]), self._last)
+            rate, share = self.history.click_rate(vendor), self.history.share(vendor)
+            seen = Remembered(source, vendor, *sums, click_rate=rate, vendor_share=share)
+            for name, judge in rules.items():
+                finding = judge(self.config, seen)
+                if finding is not None:
+                    found.append(Found(name, pair, source, vendor, finding))
+        clicked = touched[(place < 0) & (self.sums.clicks[touched] >= DEVOTED_CLICKS_MIN)]
+        if len(clicked):
+            scores.remember(self.pairs, clicked[self.devoted(clicked)])
         return sorted(found, key=lambda one: (pair_key(one.source, one.vendor), one.rule))
 
     def devotion(self) -> tuple[int, int]:

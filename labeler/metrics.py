@@ -115,6 +115,9 @@ class FraudMetrics(RoleMetrics):
         self._vendor_only = self.counter(
             "everspun_fraud_vendor_only_total", "events counted by vendor alone, as the tables were full: alarm"
         )
+        self._scores_dropped = self.counter(
+            "everspun_fraud_scores_dropped_total", "remembered sources forgotten for want of room: alarm"
+        )
         self._gaps = self.gauge("everspun_fraud_reads_again", "times records were sought again that Faust passed over")
         self._failures = self.gauge("everspun_fraud_send_failures", "sends of verdicts that failed (C5)")
         self._seen: tuple[FraudFilter | None, FraudCounts] = (None, FraudCounts())
@@ -132,6 +135,7 @@ class FraudMetrics(RoleMetrics):
         self._unknown.inc(now.unknown - before.unknown)
         self._stale.inc(now.stale - before.stale)
         self._vendor_only.inc(now.vendor_only - before.vendor_only)
+        self._scores_dropped.inc(now.scores_dropped - before.scores_dropped)
         for name, watermark_ms in filter.watermarks.items():
             self._watermark.labels(name).set(watermark_ms)
         self.data_time_ms.set(min(filter.watermarks.values()))

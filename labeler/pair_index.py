@@ -81,6 +81,15 @@ class Names:
             self._chunks.append(strings.take(pa.array(new[first])))
         return numbers
 
+    @property
+    def hashes(self) -> U64:
+        """Of each string, by number, uint64 (len,)."""
+        return self._numbers.keys
+
+    def numbers(self, strings: pa.Array) -> I64:
+        """The number of each string, int64 (n,); -1 = it has none."""
+        return self._numbers.of(hash_strings(strings), 0)
+
     def number(self, name: str) -> int:
         return int(self.of(pa.array([name], pa.string()))[0])
 
@@ -153,6 +162,11 @@ class Pairs:
     def names(self, pair: int) -> tuple[str, str]:
         return self.sources[int(self.source[pair])], self.vendors[int(self.vendor[pair])]
 
+    def keys(self, pairs: I64) -> U64:
+        """Of these pairs, as `pair_keys` has them, uint64 (n,)."""
+        vendor = self._numbers.keys[pairs] & np.uint64(0xFFFFFFFF)
+        return _mixed(self.sources.hashes[self.source_of(pairs)], self.vendors.hashes[vendor])
+
     def columns(self, pairs: I64) -> tuple[pa.Array, pa.Array]:
         """Their sources and vendors, as strings."""
         return self.sources.take(self.source[pairs]), self.vendors.take(self.vendor[pairs])
@@ -168,6 +182,16 @@ class Pairs:
         self.of(source, vendor)
         self.click_ts_ms[:] = clicks
         return renumbered
+
+
+def pair_keys(sources: pa.Array, vendors: pa.Array) -> U64:
+    """One 64-bit key for each (source, vendor), uint64 (n,): the same wherever it is computed."""
+    return _mixed(hash_strings(sources), hash_strings(vendors))
+
+
+def _mixed(source: U64, vendor: U64) -> U64:
+    mixed: U64 = (source ^ (source >> _SHIFT)) * _GOLDEN + vendor
+    return mixed
 
 
 @numba.njit(cache=True, nogil=True)

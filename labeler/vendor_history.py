@@ -44,6 +44,11 @@ class VendorHistory:
         """Vendors."""
         return len(self._places) - len(_SITE)
 
+    @property
+    def newest(self) -> int:
+        """The last cell added; -1 = none."""
+        return int(self._cell[self._places[ALL]])
+
     def add(self, cell: int, vendors: list[str], views: F64, clicks: F64) -> None:
         """Add what was done in a cell to each of some vendors (n,). A vendor that already has this cell, or a later
         one, is left alone."""

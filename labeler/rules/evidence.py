@@ -34,6 +34,19 @@ class VendorEvidence:
 
 
 @dataclass(frozen=True)
+class Remembered:
+    """What `source` did to `vendor` over days, older events counting less (`Scores`), and what others do."""
+
+    source: str
+    vendor: str
+    views: int
+    clicks: int
+    source_clicks: int  # of the source, on all vendors
+    click_rate: float  # share of the vendor's views that honest sources click
+    vendor_share: float  # share of honest views that go to the vendor
+
+
+@dataclass(frozen=True)
 class Finding:
     """A rule's word: why, and the numbers it rests on."""
 

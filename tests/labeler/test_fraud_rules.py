@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from labeler.fraud_config import FraudConfig
-from labeler.rules import PAIR_RULES, VENDOR_RULES
-from labeler.rules.evidence import Evidence, VendorEvidence
+from labeler.rules import PAIR_RULES, SCORE_RULES, VENDOR_RULES
+from labeler.rules.evidence import Evidence, Remembered, VendorEvidence
 
 CONFIG = FraudConfig()
 #: Somebody who looks around: 40 views of 200 are this vendor's, 2 are clicked.
@@ -44,6 +44,19 @@ def test_a_vendor():
     assert "40 sources" in found.reason
     assert judge(CONFIG, replace(CROWD, devoted=40, vendor="")) is None
     assert judge(CONFIG, replace(CROWD, devoted=15, sources=600)) is None
+
+
+def test_what_is_remembered():
+    judge = SCORE_RULES["slow_clicks"]
+    drip = Remembered("s", "v", views=32, clicks=30, source_clicks=31, click_rate=0.05, vendor_share=0.02)
+    found = judge(CONFIG, drip)
+    assert found is not None
+    assert found.evidence["score"] >= CONFIG.slow_score_min
+    assert "30" in found.reason
+    assert judge(CONFIG, replace(drip, vendor="")) is None
+    assert judge(CONFIG, replace(drip, views=300)) is None  # a customer of the shop
+    assert judge(CONFIG, replace(drip, source_clicks=400)) is None  # clicks on everything
+    assert judge(CONFIG, replace(drip, views=5, clicks=5, source_clicks=5)) is None  # too little to go by
 
 
 @pytest.mark.parametrize("rule", PAIR_RULES)

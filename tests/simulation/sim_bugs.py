@@ -31,7 +31,7 @@ from paramserver.clocks import Clocks, ModelClocks
 from paramserver.messages import MarkReply, Outcome, PushReply
 from paramserver.part import merge
 from paramserver.shard import Shard
-from stream.arrival import ArrivalClock
+from stream import arrival as arrival_module
 from stream.chain import Chain, Fold
 from stream.record import offset_of
 
@@ -176,13 +176,12 @@ def last_heartbeat_early() -> list[Patch]:
 
 @bug("jump quarantined for ever", "no heartbeat can confirm a stamp that jumped (T3)")
 def jump_for_ever() -> list[Patch]:
-    judge = ArrivalClock._next_judge
+    clock = arrival_module._heartbeat_clock
 
-    def bad(self: ArrivalClock, records: Any, at: int) -> tuple[int, int] | None:
-        found = judge(self, records, at)
-        return None if found is None else (found[0], 0)
+    def bad(record: Any) -> int | None:
+        return None if clock(record) is None else 0
 
-    return [patch.object(ArrivalClock, "_next_judge", bad)]
+    return [patch.object(arrival_module, "_heartbeat_clock", bad)]
 
 
 # --- fraud ------------------------------------------------------------------------------------------------------

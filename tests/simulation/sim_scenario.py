@@ -19,6 +19,10 @@ FRAUD = FraudConfig(
     clicks_surprise=0.05,
     views_min=15,
     views_surprise=0.05,
+    slow_clicks_min=4,
+    slow_score_min=1.0,
+    score_half_life_days=20_000 / 86_400_000,
+    scores_max=40,
     gap_fast_ms=100,
     signal_rows_max=12,
 )
