@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+import sim_bugs_late  # noqa: F401, registers its bugs
 import sim_checkpointing
 import sim_learners
 import sim_shards

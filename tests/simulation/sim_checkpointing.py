@@ -108,7 +108,7 @@ class CheckpointerNode(Process):
     def boot(self) -> None:
         self.rng = random.Random(f"gates/{self.world.seed}/{self.life}")
         remotes: list[Any] = [Remote(self, index) for index in range(SHARDS)]
-        definition = Definition(SPEC, {}, {})
+        definition = Definition(SPEC, {}, {}, barrier_kinds=self.scenario.stream.barrier_kinds)
         self.catalogue = WatchedCatalogue(self)
         self.driver = Driver(
             self.config, definition, dict(enumerate(remotes)), remotes[0], self.catalogue, self, self, "simulated"

@@ -1,9 +1,10 @@
 """What must hold when the run is over and the logs are still: I1, I2, I3 and I7, against the oracle and own folds."""
 
 from collections import Counter
+from typing import NamedTuple
 
 from sim_log import Broker
-from sim_oracle import LABELLED, QUARANTINED, WAITING, Row, Truth, truth
+from sim_oracle import LABELLED, QUARANTINED, WAITING, WITHHELD, Row, Truth, first_and_last, late_truth, truth
 from sim_scenario import Scenario
 from sim_violation import Violation
 from sim_watch import Folded, Watch
@@ -11,8 +12,10 @@ from sim_watch import Folded, Watch
 from labeler.config import LabelerConfig
 from labeler.emission import Emission
 from labeler.partition import PartitionLabeler
+from labeler.reading import Reading, readings
 from labeler.resume import ResumePoint
 from labeler.verdict_book import VerdictBook
+from stream.chain import LABEL, LATE
 from stream.examples import BatchHeader, decode_examples
 from stream.record import Record
 from stream.verdicts import input_name
@@ -20,30 +23,77 @@ from stream.verdicts import input_name
 CLASSES = ("labelled", "rejected", "duplicate", "withheld", "quarantined")
 
 
-def truths(broker: Broker, scenario: Scenario) -> dict[int, Truth]:
+class Readings(NamedTuple):
+    """What the oracle says of one partition by the deadlines of the first reading, and by those of the last."""
+
+    first: Truth
+    last: Truth
+
+
+def truths(broker: Broker, scenario: Scenario) -> dict[int, Readings]:
     c = scenario.stream
     verdicts = broker.records(c.verdicts, 0)
-    return {
-        p: truth(p, broker.records(c.impressions, p), broker.records(c.clicks, p), verdicts, c, scenario.fraud)
-        for p in range(c.partitions)
-    }
+
+    def one(p: int) -> Readings:
+        logs = broker.records(c.impressions, p), broker.records(c.clicks, p), verdicts
+        first, *later = (truth(p, *logs, c, scenario.fraud, when) for when in dict.fromkeys(first_and_last(c)))
+        return Readings(first, later[0] if later else first)
+
+    return {p: one(p) for p in range(c.partitions)}
 
 
-def check_labels(broker: Broker, scenario: Scenario, watch: Watch, true: dict[int, Truth]) -> Counter[str]:
+def check_labels(broker: Broker, scenario: Scenario, watch: Watch, true: dict[int, Readings]) -> Counter[str]:
     """I1, I2, I7: the folded chains tile the logs, and say of every impression what the oracle says."""
     totals: Counter[str] = Counter()
     for p, t in true.items():
-        name = f"label/{p}"
-        folded = watch.fold(name)
-        check_tiling(name, folded, t, not scenario.mixed)
-        check_side_records(broker, scenario, p, t, folded.end)
-        for start, header, record in folded.records:
-            if header.start == header.end:
-                continue
-            rows = [row for row in t.rows if start <= row.position < header.end]
-            check_batch(name, header, record, rows, start)
-            totals.update(row.cls for row in rows)
+        check_side_records(broker, scenario, p, t.first, watch.fold(f"{LABEL}/{p}").end)
+        totals.update(check_chain(f"{LABEL}/{p}", t.first, scenario, watch))
+        if scenario.late:
+            totals["released"] += check_together(p, t, watch)
+            totals["late rows"] += check_chain(f"{LATE}/{p}", late_truth(*t), scenario, watch)[LABELLED]
     return totals
+
+
+def check_chain(name: str, t: Truth, scenario: Scenario, watch: Watch) -> Counter[str]:
+    """One chain; returns how many impressions of each class it has."""
+    totals: Counter[str] = Counter()
+    folded = watch.fold(name)
+    check_tiling(name, folded, t, not scenario.mixed)
+    for start, header, record in folded.records:
+        if header.start == header.end:
+            continue
+        rows = [row for row in t.rows if start <= row.position < header.end]
+        check_batch(name, header, record, rows, start)
+        totals.update(row.cls for row in rows)
+    return totals
+
+
+def check_together(p: int, t: Readings, watch: Watch) -> int:
+    """I1, I7: what both chains say of an impression is its label by the last deadline, once: one positive if it was
+    clicked and none if not, never two negatives, and nothing of what verdicts keep out. Returns how many were released.
+    """
+    chains = [watch.fold(f"{kind}/{p}") for kind in (LABEL, LATE)]
+    said: dict[int, list[int]] = {}
+    for folded in chains:
+        for start, _, record in folded.records:
+            if record.value:
+                rows = decode_examples(record.value).select(["position", "label"]).to_pylist()
+                for row in rows:
+                    if row["position"] >= start:
+                        said.setdefault(row["position"], []).append(row["label"])
+    released = 0
+    for before, after in zip(t.first.rows, t.last.rows, strict=True):
+        if before.position >= min(folded.end for folded in chains):
+            break
+        freed = before.cls == WITHHELD and after.cls == LABELLED
+        released += freed
+        trained = freed or before.cls == LABELLED
+        label = after.label if after.cls == LABELLED else before.label
+        got = said.get(before.position, [])
+        if (sum(got), bool(got), got.count(0) <= 1) != (label * trained, trained, True):
+            true = label if trained else before.cls
+            raise Violation("I1", f"partition {p}: first and late rows of {before.position} say {got}, true is {true}")
+    return released
 
 
 def check_tiling(name: str, folded: Folded, t: Truth, boundaries: bool) -> None:
@@ -96,44 +146,54 @@ def check_side_records(broker: Broker, scenario: Scenario, p: int, t: Truth, end
 
 def check_reread(broker: Broker, scenario: Scenario, watch: Watch, p: int, settings: LabelerConfig) -> None:
     """I7: a labeler that reads the logs again, from the beginning and from a resume point, writes the same bytes."""
-    folded = [record for _, header, record in watch.fold(f"label/{p}").records]
+    for reading in readings(scenario.stream):
+        check_reading_again(broker, scenario, watch, p, settings, reading)
+
+
+def check_reading_again(
+    broker: Broker, scenario: Scenario, watch: Watch, p: int, settings: LabelerConfig, reading: Reading
+) -> None:
+    chain = f"{reading.kind}/{p}"
+    folded = [record for _, header, record in watch.fold(chain).records]
     if not folded:
         return
     middle = len(folded) // 2
     header = BatchHeader.from_headers(folded[middle].headers)
     barrier = max((BatchHeader.from_headers(r.headers).barrier for r in folded[: middle + 1]), default=0)
     for first, point in ((0, ResumePoint.fresh(0, 0, 0)), (middle + 1, ResumePoint.after(header, barrier))):
-        again = reread(broker, scenario, p, point, settings)
+        again = reread(broker, scenario, p, point, settings, reading)
         for k, record in enumerate(folded[first:]):
             if k >= len(again):
-                raise Violation("I7", f"label/{p}: read again from {point.start}, batch {first + k} is not decided")
+                raise Violation("I7", f"{chain}: read again from {point.start}, batch {first + k} is not decided")
             if (again[k].value, again[k].header.to_headers()) != (record.value, record.headers):
                 written = BatchHeader.from_headers(record.headers)
                 names = BatchHeader.__dataclass_fields__
                 odd = {f: (getattr(written, f), getattr(again[k].header, f)) for f in names}
                 odd = {f: pair for f, pair in odd.items() if pair[0] != pair[1]}
-                raise Violation("I7", f"label/{p}: read again from {point.start}, batch {first + k} differs: {odd}")
+                raise Violation("I7", f"{chain}: read again from {point.start}, batch {first + k} differs: {odd}")
 
 
-def reread(broker: Broker, scenario: Scenario, p: int, point: ResumePoint, settings: LabelerConfig) -> list[Emission]:
+def reread(
+    broker: Broker, scenario: Scenario, p: int, point: ResumePoint, settings: LabelerConfig, reading: Reading
+) -> list[Emission]:
     c = scenario.stream
     book = None
     if scenario.fraud:
         inputs = [input_name(topic, q) for topic in (c.impressions, c.clicks) for q in range(c.partitions)]
         book = VerdictBook.at(inputs, [point])
         book.read(broker.records(c.verdicts, 0))
-    core = PartitionLabeler(c, settings, p, point, book)
+    core = PartitionLabeler(c, settings, p, point, book, reading=reading)
     core.on_impressions(broker.records(c.impressions, p)[point.impressions_offset :])
     core.on_clicks(broker.records(c.clicks, p)[point.clicks_offset :])
     return core.step(10_000)
 
 
-def check_sent(broker: Broker, scenario: Scenario, true: dict[int, Truth], good: set[bytes]) -> None:
+def check_sent(broker: Broker, scenario: Scenario, true: dict[int, Readings], good: set[bytes]) -> None:
     """On a replay, whose stamps no fault can reach: what the site sent well is not quarantined, its first copy at
     least. So time itself is right, not only its reading."""
     c = scenario.stream
     for p, t in true.items():
-        bad = {row.position >> 20 for row in t.rows if row.cls == QUARANTINED}
+        bad = {row.position >> 20 for row in t.first.rows if row.cls == QUARANTINED}
         seen: set[bytes] = set()
         for record in broker.records(c.impressions, p):
             value = record.value or b""

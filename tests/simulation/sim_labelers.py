@@ -10,6 +10,7 @@ from sim_scenario import FRAUD, Scenario
 from labeler.config import LabelerConfig
 from labeler.head import Head
 from labeler.labelling import Labelling
+from labeler.reading import readings
 
 GROUP = "labelers"
 TURN_MS = 500
@@ -40,12 +41,17 @@ class LabelerNode(Process):
         self.owned: frozenset[int] = frozenset()
         self.label_log = Client(self, self.broker, lambda: self.soon(self.label))
         self.head_log = Client(self, self.broker, lambda: self.soon(self.count))
-        self.labelling = Labelling(self.config, self.settings, self.label_log)
+        first, *later = readings(self.config)
+        self.labelling = Labelling(self.config, self.settings, self.label_log, first)
+        self.late_log = Client(self, self.broker, lambda: self.soon(self.label_late))
+        self.late = Labelling(self.config, self.settings, self.late_log, later[0]) if later else None
         self.head = Head(self.config, self.settings, FRAUD, self.head_log)
-        self.labelled_ms = self.counted_ms = 0
+        self.labelled_ms = self.labelled_late_ms = self.counted_ms = 0
         self.ask_group()
         self.after(self.world.rng.random() * TURN_MS, self.label_loop)
         self.after(self.world.rng.random() * TURN_MS, self.count_loop)
+        if self.late is not None:
+            self.after(self.world.rng.random() * TURN_MS, self.late_loop)
 
     def stop(self) -> None:
         self.labelling.drain(self.clock_ms())
@@ -60,10 +66,12 @@ class LabelerNode(Process):
             self.world.trace(self.name, f"owns {share}, owned {sorted(self.owned)}")
             self.owned = frozenset(share)
             self.labelling.own(self.owned)
-            self.labelled_ms = self.counted_ms = 0
+            if self.late is not None:
+                self.late.own(self.owned)
+            self.labelled_ms = self.labelled_late_ms = self.counted_ms = 0
         self.after(GROUP_EVERY_MS * (0.7 + 0.6 * self.world.rng.random()), self.ask_group)
 
-    # --- the two threads of the service ---
+    # --- the threads of the service: `label`, `late` where the strategy reads twice, `head` ---
 
     def label_loop(self) -> None:
         if self.label_log.behind() or self.world.time.now_ms - self.labelled_ms > IDLE_MS:
@@ -73,12 +81,25 @@ class LabelerNode(Process):
     def label(self) -> None:
         """One turn. No record here may stop a partition: the site's bad records are for quarantine (L7)."""
         self.labelled_ms = self.world.time.now_ms
-        folds = self.labelling.totals.refolds
-        while self.labelling.turn(self.clock_ms(), 0):
+        self.turn(self.labelling)
+
+    def late_loop(self) -> None:
+        if self.late_log.behind() or self.world.time.now_ms - self.labelled_late_ms > IDLE_MS:
+            self.label_late()
+        self.after(TURN_MS * (0.5 + self.world.rng.random()), self.late_loop)
+
+    def label_late(self) -> None:
+        self.labelled_late_ms = self.world.time.now_ms
+        assert self.late is not None
+        self.turn(self.late)
+
+    def turn(self, labelling: Labelling) -> None:
+        folds = labelling.totals.refolds
+        while labelling.turn(self.clock_ms(), 0):
             pass
-        if self.labelling.totals.refolds > folds:
+        if labelling.totals.refolds > folds:
             self.world.trace(self.name, "a send failed: folds again")
-        for line in self.labelling.lines.values():
+        for line in labelling.lines.values():
             if line.core.stopped is not None:
                 raise AssertionError(f"{self.name}: {line.core.stopped}")
 

@@ -5,8 +5,8 @@ labeler streams, holds and resumes, the oracle sorts and searches whole lists.
 """
 
 import json
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from stream.config import StreamConfig
 from stream.record import Record
@@ -14,6 +14,7 @@ from stream.record import Record
 LABELLED, REJECTED, DUPLICATE, WITHHELD, QUARANTINED, WAITING = (
     "labelled", "rejected", "duplicate", "withheld", "quarantined", "waiting",
 )  # fmt: skip
+SILENT = "silent"  # of a later reading: it has nothing to say of this impression
 
 
 def murmur2_partition(key: bytes, partitions: int) -> int:
@@ -179,6 +180,23 @@ def click_rows(seen: Seen, partition: int, c: StreamConfig) -> list[Click]:
 # --- labels -----------------------------------------------------------------------------------------------------
 
 
+class When(NamedTuple):
+    """A reading: which clicks count, by event time, and how long after an impression's arrival it is decided (L1)."""
+
+    window_ms: int
+    wait_ms: int
+
+
+def first_and_last(c: StreamConfig) -> tuple[When, When]:
+    """When `label/p` reads and when `late/p` does, after docs/labels.md; the same twice where there is but one."""
+    whole = When(c.window_ms, c.window_ms + c.grace_ms)
+    if c.label_strategy == "eager":
+        return When(-1, 0), whole
+    if c.label_strategy == "window+correct":
+        return whole, When(c.late_window_ms, c.late_window_ms + c.grace_ms)
+    return whole, whole
+
+
 @dataclass
 class Truth:
     """Everything the oracle knows of one partition."""
@@ -197,12 +215,14 @@ class Verdicts:
     def __init__(self, records: list[Record], inputs: list[str]) -> None:
         marks: dict[str, int] = {}
         self.lows: list[int] = []  # after each record, the lowest watermark of all inputs
-        self.verdicts: list[tuple[int, dict[str, Any]]] = []
+        self.verdicts: list[tuple[int, dict[str, Any]]] = []  # where each was first said: a repeat is no later word
+        said: set[str] = set()
         for record in records:
             body = json.loads(record.value or b"{}")
             if body.get("kind") == "watermark":
                 marks[body["input"]] = max(marks.get(body["input"], 0), body["watermark_ms"])
-            elif body.get("kind") == "verdict":
+            elif body.get("kind") == "verdict" and body["id"] not in said:
+                said.add(body["id"])
                 self.verdicts.append((record.offset, body))
             self.lows.append(min(marks.get(name, 0) for name in inputs))
 
@@ -238,8 +258,9 @@ def truth(
     verdicts: list[Record],
     c: StreamConfig,
     fraud: bool,
+    when: When,
 ) -> Truth:
-    """Classes, labels and batch ends of one partition, as far as these logs decide them."""
+    """Classes, labels and batch ends of one partition by one reading, as far as these logs decide them."""
     seen = arrivals(impressions, c)
     by_record = [impression_rows(s, partition, c) for s in seen]
     rows = [row for rows in by_record for row in rows]
@@ -255,9 +276,9 @@ def truth(
     for row in rows:
         if row.cls == QUARANTINED:
             continue
-        deadline = row.arrival_ms + c.window_ms + c.grace_ms
+        deadline = row.arrival_ms + when.wait_ms
         before = book.offset_past(deadline) if fraud else 0
-        counting = [k for k in clicks_of.get((row.key, row.id), ()) if counts(k, row, deadline, c)]
+        counting = [k for k in clicks_of.get((row.key, row.id), ()) if counts(k, row, when, c)]
         duplicate = last.get((row.key, row.id), -1) >= row.arrival_ms - c.dedup_ms
         last[row.key, row.id] = row.arrival_ms
         if deadline >= read_to_ms or before is None:
@@ -278,11 +299,26 @@ def truth(
     return Truth(rows, batch_ends(seen, by_record, c), known_to, {row.position: row for row in rows})
 
 
-def counts(click: Click, row: Row, deadline_ms: int, c: StreamConfig) -> bool:
+def late_truth(first: Truth, last: Truth) -> Truth:
+    """What `late/p` must say: the clicks that the first reading did not know, and what it withheld and was released.
+    What was rejected stays so; what is taken out between the readings keeps the label it has (L8)."""
+    rows = [replace(after, cls=_late_class(before, after)) for before, after in zip(first.rows, last.rows, strict=True)]
+    return replace(last, rows=rows, by_position={row.position: row for row in rows})
+
+
+def _late_class(before: Row, after: Row) -> str:
+    if WAITING in (before.cls, after.cls):
+        return WAITING
+    if after.cls != LABELLED:
+        return SILENT
+    clicked_since = before.cls == LABELLED and after.label > before.label
+    return LABELLED if clicked_since or before.cls == WITHHELD else SILENT
+
+
+def counts(click: Click, row: Row, when: When, c: StreamConfig) -> bool:
     """L1."""
-    return (
-        0 <= click.ts_ms - row.ts_ms <= c.window_ms and row.arrival_ms - c.grace_ms <= click.arrival_ms <= deadline_ms
-    )
+    in_time = row.arrival_ms - c.grace_ms <= click.arrival_ms <= row.arrival_ms + when.wait_ms
+    return in_time and 0 <= click.ts_ms - row.ts_ms <= when.window_ms
 
 
 def batch_ends(seen: list[Seen], by_record: list[list[Row]], c: StreamConfig) -> list[int]:

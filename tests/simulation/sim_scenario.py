@@ -1,7 +1,7 @@
 """What one seed stands for: the times, sizes and switches of a run. Everything else is drawn as the run goes."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from labeler.fraud_config import FraudConfig
 from stream.chain import begin_vector
@@ -9,6 +9,8 @@ from stream.config import StreamConfig
 
 PARTITIONS, SHARDS, LEARNERS, LABELERS, REPLICAS = 3, 2, 2, 2, 1
 MODEL = "toy"
+#: Seeds of these remainders by 11 label with a later reading; the others say all at once.
+STRATEGIES = {5: "window+correct", 8: "eager"}
 TABLE = "rows"
 #: Thresholds at which the site's two attacks are found, and a few honest people too: rejection is to be frequent here.
 FRAUD = FraudConfig(
@@ -55,6 +57,11 @@ class Scenario:
         return 1 if self.tuning == "turns" else 0
 
     @property
+    def late(self) -> bool:
+        """Whether there are `late` chains."""
+        return self.stream.label_strategy != "window"
+
+    @property
     def replayed(self) -> bool:
         return self.stream.replayed
 
@@ -62,6 +69,8 @@ class Scenario:
         s = self.stream
         bound = "inf" if self.staleness < 0 else self.staleness
         on = [name for name in ("fraud", "keep_step", "mixed", "forged") if getattr(self, name)]
+        if self.late:
+            on.append(s.label_strategy)
         if self.tuning != "nothing":
             on.append(self.tuning)
         return (
@@ -96,7 +105,7 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
     middle = [rng.choice((0, 0, rng.randrange(1, 14) << 20 | rng.randrange(3))) for _ in range(PARTITIONS)]
     return Scenario(
         seed=seed,
-        stream=stream,
+        stream=_strategy(seed, stream),
         staleness=(0, 1, 4, -1)[(seed // 2) % 4],
         fraud=(seed // 8) % 2 == 0,
         tuning=("nothing", "bounds", "learners", "nothing", "turns")[seed % 5],
@@ -114,3 +123,15 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
         begin=begin_vector({p: 0 if keep_step else middle[p] for p in range(PARTITIONS)}, 0),
         faultless=faultless,
     )
+
+
+def _strategy(seed: int, stream: StreamConfig) -> StreamConfig:
+    """Drawn apart from the rest, so that what a seed of one reading stands for does not depend on it."""
+    strategy = STRATEGIES.get(seed % 11, "window")
+    if strategy == "window":
+        return stream
+    rng = random.Random(f"strategy/{seed}")
+    late_window_ms = int(stream.window_ms * rng.choice((1.25, 1.5, 2))) if strategy == "window+correct" else 0
+    # Short against a run, so that what is counted of late clicks is seen to fade.
+    half_life_ms = rng.choice((10_000, 40_000))
+    return replace(stream, label_strategy=strategy, late_window_ms=late_window_ms, late_share_half_life_ms=half_life_ms)

@@ -228,6 +228,7 @@ class Site(Process):
         self.waiting_for = 0
         self.barriers = 0
         self.rng = random.Random(f"operator/{scenario.seed}")
+        self.second_thoughts = random.Random(f"release/{scenario.seed}")
 
     def boot(self) -> None:
         span = self.scenario.span_ms / self.scenario.speed
@@ -268,6 +269,13 @@ class Site(Process):
         to_ms = from_ms + rng.choice((2000, 6000, self.scenario.stream.verdict_max_ms - 1))
         decision = rng.choice(("reject", "withhold", "withhold", "allow"))
         verdict = Verdict(id, "operator", decision, None, vendor, from_ms, to_ms, "a person says so")
+        self._say(verdict)
+        if self.scenario.late and decision == "withhold":  # and a second thought, often between the two readings
+            after_ms = self.second_thoughts.randrange(int(1.5 * wait_ms)) / self.scenario.speed
+            release = replace(verdict, id=f"{id}-released", decision="release")
+            self.after(max(1, int(after_ms)), lambda: self._say(release))
+
+    def _say(self, verdict: Verdict) -> None:
         self._publish(Message(self.scenario.stream.verdicts, 0, b"", encode_verdict(verdict)))
 
     def _publish(self, message: Message) -> None:
@@ -303,7 +311,7 @@ class Site(Process):
         steps.sort(key=lambda s: s[:2])
         self.unsent = sum(len(messages) for _, _, messages in steps)
         self.steps, self.next_step, self.paused_ms = steps, 0, 0
-        self.last_ms = end + c.window_ms + c.grace_ms + c.signal_ms + c.flush_ms
+        self.last_ms = end + c.wait_last_ms + c.signal_ms + c.flush_ms
         self._advance()
 
     def _heartbeats(self, t: int, barrier: int = 0) -> list[Message]:

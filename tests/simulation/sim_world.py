@@ -23,6 +23,7 @@ from sim_watch import Watch
 
 from checkpointer.announcement import decode as decode_announcement
 from checkpointer.files import MemoryFiles
+from labeler.reading import readings
 
 logging.getLogger("labeler").setLevel(logging.CRITICAL)  # failed sends are the everyday here
 
@@ -72,7 +73,7 @@ class Simulation:
     @property
     def busy_ms(self) -> int:
         s = self.scenario
-        return int((s.span_ms + s.stream.wait_ms) / s.speed)
+        return int((s.span_ms + s.stream.wait_last_ms) / s.speed)
 
     def lifted(self, period: int) -> bool:
         """E3: whether the cut of this period has been published or rejected."""
@@ -138,8 +139,9 @@ class Simulation:
         out = []
         for p in range(c.partitions):
             last = max((r.offset for r in self.broker.records(c.impressions, p) if not r.is_heartbeat), default=-1)
-            if (end := self.watch.fold(f"label/{p}").end) < (last + 1) << 20:
-                out.append(f"label/{p} at {end >> 20}.{end & 0xFFFFF} of {last + 1}")
+            for chain in (f"{reading.kind}/{p}" for reading in readings(c)):
+                if (end := self.watch.fold(chain).end) < (last + 1) << 20:
+                    out.append(f"{chain} at {end >> 20}.{end & 0xFFFFF} of {last + 1}")
         return out
 
     def waits(self) -> list[str]:

@@ -42,7 +42,7 @@ def test_a_seed_that_once_failed(seed: int):
     assert not result.failure, result.failure
 
 
-@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("seed", [0, 3, 5, 8])
 def test_without_faults_nothing_is_written_twice(seed: int):
     simulation = Simulation(scenario(seed, faultless=True)).run()
     simulation.close()
@@ -81,5 +81,6 @@ def test_seeds_cover_the_switches():
     seen = [scenario(seed) for seed in range(96)]
     assert {s.staleness for s in seen} == {0, 1, 4, -1}
     assert {s.tuning for s in seen} == {"nothing", "bounds", "learners", "turns"}
+    assert {s.stream.label_strategy for s in seen} == {"window", "eager", "window+correct"}
     for switch in ("replayed", "fraud", "keep_step", "forged", "mixed"):
         assert {getattr(s, switch) for s in seen} == {True, False}, switch

@@ -1,0 +1,60 @@
+"""Planted bugs of the later reading (`late/p`, docs/labels.md). Seeds 5, 16, 27, ... run 'window+correct'."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+from sim_bug import Patch, bug
+
+from labeler.partition import PartitionLabeler
+from labeler.reading import NOTHING
+from labeler.resume import ExamplesFold, ResumePoint
+from stream.examples import BatchHeader
+from stream.record import Record
+
+late_labels = PartitionLabeler._late_labels
+
+
+@bug("click learned by both readings", "the later reading brings what the first one knew too", seed=5, first=5, step=11)
+def click_twice() -> list[Patch]:
+    def bad(self: PartitionLabeler, taken: Any, ruling: Any, matches: Any) -> Any:
+        said = late_labels(self, taken, ruling, matches)
+        stands = ~(taken.duplicate | ruling.rejected | ruling.withheld)
+        return said._replace(rows=said.rows | (stands & (matches.label > 0)))
+
+    return [patch.object(PartitionLabeler, "_late_labels", bad)]
+
+
+@bug("release forgotten", "what was withheld and released is never labelled (L8)", seed=5, first=5, step=11)
+def release_forgotten() -> list[Patch]:
+    def bad(self: PartitionLabeler, taken: Any, ruling: Any, matches: Any) -> Any:
+        said = late_labels(self, taken, ruling, matches)
+        return said._replace(rows=said.rows & ~self._rule(taken, self._first).withheld)
+
+    return [patch.object(PartitionLabeler, "_late_labels", bad)]
+
+
+@bug(
+    "later reading resumes where the first one stands",
+    "a fold takes other chains' records (C2)",
+    seed=27,
+    first=5,
+    step=11,
+)
+def one_fold_for_all() -> list[Patch]:
+    def bad(self: ExamplesFold, records: Iterable[Record]) -> None:
+        for record in records:
+            self._add(BatchHeader.from_headers(record.headers))
+
+    return [patch.object(ExamplesFold, "add", bad)]
+
+
+@bug("late share lost on restart", "a resumed later reading counts clicks from nothing (C4)", seed=5, first=5, step=11)
+def share_lost() -> list[Patch]:
+    after = ResumePoint.after.__func__  # type: ignore[attr-defined]
+
+    def bad(cls: type[ResumePoint], header: Any, barrier: int) -> ResumePoint:
+        return replace(after(cls, header, barrier), share=NOTHING)
+
+    return [patch.object(ResumePoint, "after", classmethod(bad))]
