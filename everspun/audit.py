@@ -19,7 +19,7 @@ from labeler.set_aside import orders
 from paramserver.messages import Progress
 from stream.chain import KINDS, LABEL, kind_of, label_chain
 from stream.log import Log, Reader
-from stream.record import ROW_BITS, Partition, Record
+from stream.record import ROW_BITS, Partition, Record, position
 
 POLL_RECORDS = 2_000
 #: A partition's end is known from the broker; this many empty polls before it is reached are one that lies.
@@ -206,15 +206,20 @@ def _positions(reader: Reader, partition: Partition, intake: Intake[Any]) -> Ite
 
 def _clicks(result: Audit, reader: Reader, config: Config, chains: Mapping[str, ChainAudit]) -> None:
     totals = {name: sum(c.counts[name] for c in chains.values()) for name in CLICK_CLASSES}
-    seen, stream = 0, config.stream
-    for p in range(stream.partitions):
+    stream = config.stream
+    below = beyond = 0  # where the last range of a partition reads on
+    for p, chain in enumerate(chains.values()):
         intake = clicks_intake(p, stream, 0, _set_aside(reader, config, stream.clicks, p))
-        seen += sum(len(found) for found in _positions(reader, Partition(stream.clicks, p), intake)) + intake.held
+        for positions in _positions(reader, Partition(stream.clicks, p), intake):
+            passed = int((positions < position(chain.clicks_offset)).sum())
+            below, beyond = below + passed, beyond + len(positions) - passed
+        beyond += intake.held
+    seen = below + beyond
     read, joined = totals["clicks_read"], totals["clicks_joined"]
     unmatched = read - joined - totals["clicks_duplicate"] - totals["clicks_quarantined"]
-    # A click is joined with its impression, and counted as read once the line has passed the click's own arrival. While
-    # impressions wait, some are between the two.
-    between = max(0, -unmatched) if result.impressions["waiting"] else 0
+    # A click is joined with its impression, and counted as read once the line has passed the click's own arrival. Some
+    # that arrived behind the last range are between the two, however long the logs have been at rest.
+    between = min(beyond, max(0, -unmatched))
     unmatched += between
     result.clicks = {
         "seen": seen,

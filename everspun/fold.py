@@ -30,6 +30,7 @@ class ChainAudit:
     records: int = 0
     repeats: int = 0
     dangling: int = 0
+    clicks_offset: int = 0  # of the last record: clicks below have been read (C4)
     overlaps: int = 0  # records that had to be trimmed, whose class counts cover more than they added
     hash_at: dict[int, int] = field(default_factory=dict)
 
@@ -58,6 +59,7 @@ class ChainAudit:
 
     def _extend(self, header: BatchHeader, value: bytes, before: int) -> None:
         self.overlaps += header.start < before
+        self.clicks_offset = header.clicks_offset
         for name in self.counts:
             self.counts[name] += getattr(header, name)
         inside = sorted(m for m in self.marks if before < m < header.end)

@@ -194,7 +194,14 @@ def test_a_click_joined_before_the_line_has_passed_it_is_no_fault_of_a_running_s
         "unmatched": 0,
         "not read yet": 0,
     }
-    assert "clicks add up" in wrong(shop.write(1).audit())
+    assert shop.write(1).audit().clicks == running.clicks, "nothing came behind the last impression, so it stays so"
+
+
+def test_a_click_joined_and_not_counted_as_read_where_the_line_has_passed_it_is_found():
+    shop = Shop()
+    shop.headers[0] = replace(shop.headers[0], clicks_read=0)
+    shop.headers[1] = replace(shop.headers[1], clicks_offset=1)
+    assert "clicks add up" in wrong(shop.write().audit())
 
 
 def test_an_altered_label_is_found():

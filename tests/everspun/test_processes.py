@@ -29,7 +29,7 @@ from everspun.local_run import LocalRun
 from everspun.standings import of_shards
 from paramserver.messages import ChainProgress
 from paramserver.store import read_part
-from stream.chain import Chain, Fold
+from stream.chain import LABEL, LATE, Chain, Fold, kind_of
 from stream.examples import BatchHeader, decode_examples, encode_examples, trim
 from stream.log import Headers
 from stream.record import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT, Partition
@@ -178,12 +178,14 @@ class Run:
     def catalogue(self) -> Catalogue:
         return Catalogue(open_store(self.config.checkpointer.root), self.config.model.name)
 
-    def batches(self) -> list[tuple[BatchHeader, bytes]]:
-        """`examples[0]`, folded record by record: headers and bytes of what each adds."""
+    def batches(self, chain_kind: str = LABEL) -> list[tuple[BatchHeader, bytes]]:
+        """One chain of `examples[0]`, folded record by record: headers and bytes of what each adds."""
         reader = self.local.log().reader()
         chain, found = Chain(0), []
         for record in read_all(reader, Partition(self.config.stream.examples, 0)):
             header = BatchHeader.from_headers(record.headers)
+            if kind_of(header.chain) != chain_kind:
+                continue
             kind, before = chain.fold(header.start, header.end, header.barrier or None)
             assert kind is not Fold.DANGLES
             if kind is Fold.EXTENDS:
@@ -216,6 +218,12 @@ def start_run(broker_of_kind: Callable[[str], Broker], topic_prefix: str) -> Ite
     yield start
     for run in running:
         run.close()
+
+
+def rows_of(run: Run, kind: str) -> list[tuple[int, int]]:
+    """(position, label) of every row of one chain."""
+    values = [decode_examples(value) for _, value in run.batches(kind) if value]
+    return [(row["position"], row["label"]) for v in values for row in v.select(["position", "label"]).to_pylist()]
 
 
 def play(run: Run, kill: Callable[[int], None]) -> None:
@@ -266,6 +274,34 @@ def test_kills_change_no_label_no_byte_and_no_parameter(start_run: Callable[[str
     assert audit.right, audit.findings
     undisturbed.forget()
     killed.forget()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        ('stream.label_strategy="eager"',),
+        ('stream.label_strategy="window+correct"', "stream.late_window_ms=80_000"),
+    ],
+    ids=["eager", "window+correct"],
+)
+def test_a_run_that_reads_twice_learns_each_click_once(start_run: Callable[..., Run], strategy: tuple[str, ...]):
+    """One stage: a row for every impression and one more for every click that the first reading did not know."""
+    run = start_run("twice.", *strategy)
+    run.write(stage(0))
+    run.until(lambda: run.checkpoint(1), "no checkpoint of barrier 1")
+    first, late = (rows_of(run, kind) for kind in (LABEL, LATE))
+    clicked = {at for at, label in [*first, *late] if label}
+    assert len(first) == len(set(first)) == IMPRESSIONS
+    assert {label for _, label in late} == {1}
+    assert sum(label for _, label in [*first, *late]) == len(clicked)
+    assert {at for at, _ in late} <= {at for at, label in first if not label}
+    standing, _ = of_shards(run.config)
+    for kind, rows in ((LABEL, first), (LATE, late)):
+        assert standing[0].progress.chains[f"{kind}/0"].rows == len(rows)
+    audit = full_audit(run.config, run.local.log(), at_rest=True)
+    assert audit.right, audit.findings
+    run.forget()
 
 
 def test_a_paused_run_labels_and_does_not_train_until_it_is_resumed(start_run: Callable[[str], Run]):
