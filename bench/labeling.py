@@ -11,7 +11,10 @@ from /proc: all its threads, the Kafka client included, the broker and the writi
 Both readers run: the joining and delayed ones, and the counting ones, which read every record a second time and write
 `signals`. No fraud filter runs, so labels do not wait for verdicts (`await_verdicts` = false): waiting costs no CPU.
 The log's events arrive at `--rate` a second, so buckets and batches are those of a site as busy as that.
-Takes about two minutes and 1.5 GB.
+
+`ratio_faust_join` and `ratio_faust_join_arrow` compare `json_single` and `arrow` with a plain Faust app
+(`bench/baselines/faust_join.py`) on fewer of the same single JSON events, measured in the same way; the reason is
+printed where it cannot run. Takes about three minutes and 1.5 GB.
 """
 
 import argparse
@@ -28,7 +31,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from bench.labeling_log import FORMATS, Shop, Written, draw, write
+from bench.labeling_log import FORMATS, WARM_BEFORE_MS, WARM_FIRST_VIEW, Shop, Written, draw, write
+from bench.labeling_peer import compare
 from bench.machine import machine, process_cpu_s
 from everspun.config import Config
 from everspun.local_run import LocalRun
@@ -38,9 +42,6 @@ from stream.record import Partition
 #: Impressions of the measured log: a few CPU seconds of each.
 IMPRESSIONS = {"arrow": 2_000_000, "json_page_views": 600_000, "json_single": 200_000}
 WARM_IMPRESSIONS = 20_000
-#: Page views of the warm log are numbered from here, those of the measured one from 0.
-WARM_FIRST_VIEW = 1_000_000_000
-WARM_BEFORE_MS = 86_400_000
 STUCK_S = 120.0
 LOOK_S = 0.1
 
@@ -172,6 +173,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--impressions", type=int, default=0, help=f"of the measured log (default: {IMPRESSIONS})")
     parser.add_argument("--rate", type=float, default=50_000, help="impressions a second of arrival time")
     parser.add_argument("--click-share", type=float, default=0.02, help="clicks an impression")
+    parser.add_argument(
+        "--baseline", action=argparse.BooleanOptionalAction, default=True, help="measure the plain Faust app too"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key")
     return parser
 
@@ -181,6 +185,8 @@ def main() -> int:
     found: dict[str, Any] = {"bench": "labeling", "rate": options.rate}
     for form in options.formats.split(","):
         found[form] = run_format(form, options)
+    if options.baseline:
+        found |= compare(found, options)
     found["machine"] = machine()
     print(json.dumps(found, indent=None if options.json else 2))
     return 0

@@ -27,6 +27,9 @@ ARROW_ROWS = 500  # what a producer gathers in one record (`ProducerConfig.batch
 ARRIVAL_LAG_MS = 100  # from an event to the log
 CLICK_DELAY_MEAN_MS = 20_000
 IN_FLIGHT_MAX = 20_000
+#: Page views of a log that only warms up are numbered from here, those of the measured one from 0, a day later.
+WARM_FIRST_VIEW = 1_000_000_000
+WARM_BEFORE_MS = 86_400_000
 PRODUCER = (("producer", b"bench"),)
 
 

@@ -34,8 +34,8 @@ def warm_up() -> int:
             for table in ("t", "mortal"):
                 push.keys[table] = keys[slot_map.split(keys)[0]] + np.uint64(n)
                 push.gradients[table] = np.ones((len(keys), 2), np.float32)
+            shard.pull(PullRequest(name, epoch, 1, dict(push.keys)))  # whose rows the push takes up
             shard.push(push)
-            shard.pull(PullRequest(name, epoch, 1, {"t": keys, "mortal": keys}))
         snapshot = shard.snapshot(name)
         weights(snapshot)
         Shard(0, 2, slot_map).restore([snapshot], "")

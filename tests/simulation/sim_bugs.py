@@ -32,7 +32,7 @@ from paramserver.clocks import Clocks, ModelClocks
 from paramserver.messages import MarkReply, Outcome, PushReply
 from paramserver.part import merge
 from paramserver.shard import Shard
-from stream import arrival as arrival_module
+from stream.arrival import ArrivalClock
 from stream.chain import Chain, Fold
 from stream.record import offset_of
 
@@ -177,12 +177,13 @@ def last_heartbeat_early() -> list[Patch]:
 
 @bug("jump quarantined for ever", "no heartbeat can confirm a stamp that jumped (T3)")
 def jump_for_ever() -> list[Patch]:
-    clock = arrival_module._heartbeat_clock
+    judge = ArrivalClock._next_judge
 
-    def bad(record: Any) -> int | None:
-        return None if clock(record) is None else 0
+    def bad(self: ArrivalClock, records: Any, at: int) -> tuple[int, int] | None:
+        found = judge(self, records, at)
+        return None if found is None else (found[0], 0)
 
-    return [patch.object(arrival_module, "_heartbeat_clock", bad)]
+    return [patch.object(ArrivalClock, "_next_judge", bad)]
 
 
 # --- fraud ------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from stream.config import StreamConfig
 from stream.kafka import KafkaGroupReader, KafkaLog
 from stream.log import SendFailed, Unavailable
 from stream.record import Partition
+from stream.topics import topic_specs
 
 pytestmark = pytest.mark.kafka
 NOWHERE = "127.0.0.1:1"
@@ -27,8 +28,8 @@ def config(address: str, prefix: str = "", **changed: object) -> StreamConfig:
 
 def test_topics_are_created_once_and_pass_the_check(broker: Broker, topic_prefix: str):
     settings = config(broker.address, topic_prefix)
-    assert len(check_topics(settings)) == 9
-    assert len(create_topics(settings)) == 9
+    assert len(check_topics(settings)) == len(topic_specs(settings))
+    assert len(create_topics(settings)) == len(topic_specs(settings))
     assert create_topics(settings) == []
     assert check_topics(settings) == []
     assert KafkaLog(settings).partitions(settings.examples) == settings.partitions
