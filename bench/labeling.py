@@ -14,7 +14,9 @@ The log's events arrive at `--rate` a second, so buckets and batches are those o
 
 `ratio_faust_join` and `ratio_faust_join_arrow` compare `json_single` and `arrow` with a plain Faust app
 (`bench/baselines/faust_join.py`) on fewer of the same single JSON events, measured in the same way; the reason is
-printed where it cannot run. Takes about three minutes and 1.5 GB.
+printed where it cannot run. `rss_ratio_24h_1h` is a labeler's memory with a window of 24 hours to that with one of
+an hour, as many clicks waiting, and `bytes_per_pending_click` what each of them takes (`bench/labeling_memory.py`).
+Takes about five minutes and 2 GB.
 """
 
 import argparse
@@ -31,6 +33,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from bench import labeling_memory
 from bench.labeling_log import FORMATS, WARM_BEFORE_MS, WARM_FIRST_VIEW, Shop, Written, draw, write
 from bench.labeling_peer import compare
 from bench.machine import machine, process_cpu_s
@@ -169,12 +172,15 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--broker", default=os.environ.get("EVERSPUN_KAFKA", "auto"), help="auto | kafka | embedded | host:port"
     )
-    parser.add_argument("--formats", default=",".join(FORMATS), help=f"which of {', '.join(FORMATS)}")
+    parser.add_argument("--formats", default=",".join(FORMATS), help=f"which of {', '.join(FORMATS)}; may be empty")
     parser.add_argument("--impressions", type=int, default=0, help=f"of the measured log (default: {IMPRESSIONS})")
     parser.add_argument("--rate", type=float, default=50_000, help="impressions a second of arrival time")
     parser.add_argument("--click-share", type=float, default=0.02, help="clicks an impression")
     parser.add_argument(
         "--baseline", action=argparse.BooleanOptionalAction, default=True, help="measure the plain Faust app too"
+    )
+    parser.add_argument(
+        "--memory", action=argparse.BooleanOptionalAction, default=True, help="measure memory by window too"
     )
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key")
     return parser
@@ -183,10 +189,12 @@ def arguments() -> argparse.ArgumentParser:
 def main() -> int:
     options = arguments().parse_args()
     found: dict[str, Any] = {"bench": "labeling", "rate": options.rate}
-    for form in options.formats.split(","):
+    for form in filter(None, options.formats.split(",")):
         found[form] = run_format(form, options)
     if options.baseline:
         found |= compare(found, options)
+    if options.memory:
+        found |= labeling_memory.compare(options)
     found["machine"] = machine()
     print(json.dumps(found, indent=None if options.json else 2))
     return 0

@@ -123,14 +123,15 @@ class Written:
         }
 
 
-def write(log: Log, stream: StreamConfig, views: Views, form: str) -> Written:
-    """Append impressions and clicks by arrival, a heartbeat each `heartbeat_ms`, and one that closes everything."""
+def write(log: Log, stream: StreamConfig, views: Views, form: str, close: bool = True) -> Written:
+    """Append impressions and clicks by arrival, a heartbeat each `heartbeat_ms`, and with `close` one by which every
+    label is due."""
     done, writer = Written(), log.writer()
     streams = [impression_entries(views, stream, form), click_entries(views, stream, form)]
     for entries in streams:
         _write_topic(writer, stream, entries, views, done)
     done.end_ms = views.end_ms + stream.wait_ms + stream.flush_ms + stream.signal_ms + 1
-    for topic in (stream.impressions, stream.clicks):
+    for topic in (stream.impressions, stream.clicks) if close else ():
         _beat(writer, stream, topic, done.end_ms)
     writer.flush(60_000)
     writer.close()
