@@ -18,6 +18,9 @@ from stream.record import Partition, Record
 NOW = 1_700_000_000_000
 PATIENCE_S = 20.0
 
+#: The embedded broker takes up to half a minute to hand partitions out anew, and a busy machine longer.
+REBALANCE_MAX_S = 150.0
+
 
 @dataclass
 class Setting:
@@ -257,6 +260,7 @@ def test_topics_are_counted(setting: Setting, topic: str, topic_prefix: str):
     assert setting.log.partitions(topic_prefix + "none") == 0
 
 
+@pytest.mark.timeout(600)
 def test_a_group_shares_partitions_and_takes_over(setting: Setting, topic: str):
     for p in range(3):
         fill(setting, Partition(topic, p), 5)
@@ -278,7 +282,7 @@ def test_a_group_shares_partitions_and_takes_over(setting: Setting, topic: str):
     seen: dict[str, list[Record]] = {"one": [], "two": []}
 
     def poll_until(done: Callable[[], bool], *names: str) -> None:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + REBALANCE_MAX_S
         while not done():
             assert time.monotonic() < deadline, owned
             for name in names:
