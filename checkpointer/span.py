@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from stream.chain import LABEL, Chain, Fold, begin_vector, kind_of, label_chain, retract_chain
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
-from stream.log import Reader
+from stream.log import Reader, Unavailable
 from stream.record import Partition, Record, position
 
 _RECORDS_MAX, _POLL_MS = 200, 100
+#: So many polls in a row that give nothing are no slow broker any more.
+_SILENT_POLLS_MAX = 600
 
 
 @dataclass
@@ -81,8 +83,8 @@ def vector_at(spans: Iterable[Span], otherwise: dict[int, int]) -> dict[str, int
 def find_spans(reader: Reader, stream: StreamConfig, at_ms: int, between: Callable[[], None]) -> list[Span]:
     """Read `examples` from its beginning to the records of a moment, or to its end if they are still to come.
 
-    `between` is called between polls, and may raise. Raises LogError. One pass over what lies before, headers alone
-    looked at; the reader's assignment is taken.
+    `between` is called between polls, and may raise. Raises LogError, also where nothing comes any more. One pass over
+    what lies before, headers alone looked at; the reader's assignment is taken.
     """
     wanted = {Partition(stream.examples, p): Span(p, at_ms) for p in range(stream.partitions)}
     ends = reader.end_offsets(wanted)
@@ -92,9 +94,14 @@ def find_spans(reader: Reader, stream: StreamConfig, at_ms: int, between: Callab
         reader.seek(partition, first[partition])
     left = {p for p in wanted if first[p] < ends[p]}
     reader.pause(p for p in wanted if p not in left)
+    silent = 0
     while left:
         between()
-        for partition, records in reader.poll(_RECORDS_MAX, _POLL_MS).items():
+        polled = reader.poll(_RECORDS_MAX, _POLL_MS)
+        silent = 0 if polled else silent + 1
+        if silent > _SILENT_POLLS_MAX:
+            raise Unavailable(f"{stream.examples}: nothing comes, and the end of {sorted(left)} was not reached")
+        for partition, records in polled.items():
             if partition in left and any(wanted[partition].add(record) for record in records):
                 left.discard(partition)
                 reader.pause([partition])

@@ -156,7 +156,7 @@ def describe_topics(config: StreamConfig, names: Iterable[str]) -> dict[str, Exi
 
 
 def create_topics(config: StreamConfig) -> list[str]:
-    """Create what is missing of the nine topics; returns the names of those created. Raises Unavailable, LogError."""
+    """Create the topics that are missing; returns the names of those created. Raises Unavailable, LogError."""
     specs = topic_specs(config)
     existing = describe_topics(config, [s.name for s in specs])
     missing = [s for s in specs if s.name not in existing]

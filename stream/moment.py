@@ -1,19 +1,27 @@
 """A moment as people write it."""
 
+import re
+
 import numpy as np
+
+_WRITTEN = re.compile(r"\d{4}-\d\d(-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,3})?)?)?)?Z?")
+#: A plain number below is no time in milliseconds that anybody means: a year, or seconds.
+_LEAST_MS = 100_000_000_000
 
 
 def parse_ms(text: str) -> int:
     """Milliseconds since 1970 of an ISO date or time in UTC ("2026-11-01", "2026-11-01T13:30", "...T13:30:05Z"), or of
     a plain number of milliseconds. Raises ValueError."""
-    if text.isdigit():
+    if text.isdecimal() and int(text) >= _LEAST_MS:
         return int(text)
     try:
-        return int(np.datetime64(text.strip().removesuffix("Z"), "ms").astype(np.int64))
+        if _WRITTEN.fullmatch(text):
+            return int(np.datetime64(text.removesuffix("Z"), "ms").astype(np.int64))
     except ValueError:
-        raise ValueError(
-            f"moment {text!r}: allowed is a time in UTC such as 2026-11-01T13:30:00, or milliseconds since 1970"
-        ) from None
+        pass  # written like a date, and none: the error below says so
+    raise ValueError(
+        f"moment {text!r}: allowed is a time in UTC such as 2026-11-01T13:30:00, or milliseconds since 1970"
+    )
 
 
 def show_ms(ms: int) -> str:

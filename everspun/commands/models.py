@@ -17,11 +17,11 @@ from everspun.config import Config
 from everspun.quality import Quality
 from everspun.table import duration
 from stream.kafka import KafkaLog
-from stream.log import LogError, Reader
+from stream.log import LogError, Reader, Unavailable
 from stream.moment import show_ms
 from stream.record import Partition
 
-_RECORDS_MAX, _POLL_MS = 5_000, 200
+_RECORDS_MAX, _POLL_MS, _SILENCE_MAX_S = 5_000, 200, 30.0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,8 @@ def promote(files: Files, new: str, old: str) -> int:
         print(f"{new} has no published checkpoint: there is nothing to serve (models of this store: {known})")
         return 1
     Catalogue(files, old).write_successor(new)
-    print(f"replicas of {old} serve {new}, now at {ref.name}; `everspun models promote {old}` takes it back")
+    print(f"replicas of {old} serve {new}, now at {ref.name}")
+    print(f"`everspun models promote {old} --of {old}` takes it back")
     return 0
 
 
@@ -117,7 +118,11 @@ def evaluations(reader: Reader, topic: str, partitions: int) -> list[bytes]:
     for partition in wanted:
         reader.seek(partition, first[partition])
     found: list[bytes] = []
+    until = time.monotonic() + _SILENCE_MAX_S
     while any(reader.position(p) < ends[p] for p in wanted):
+        if time.monotonic() > until:
+            raise Unavailable(f"{topic}: nothing came for {_SILENCE_MAX_S:g} s, and its end was not reached")
         for records in reader.poll(_RECORDS_MAX, _POLL_MS).values():
+            until = time.monotonic() + _SILENCE_MAX_S
             found += [record.value for record in records if record.value]
     return found

@@ -56,11 +56,11 @@ def run(options: argparse.Namespace) -> int:
     if problem := _in_use(Path(config.run.dir)):
         print(problem)
         return 2
+    console = shared.console()
+    retraining = Retraining(config, options.until, console)  # may read for a while; SIGINT ends that at once
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    console = shared.console()
-    retraining = Retraining(config, options.until, console)
     launcher = Launcher(options.config, config.run, overrides)
     launcher.start(ROLES)
     try:
@@ -93,9 +93,19 @@ def _in_use(run_dir: Path) -> str:
     """Whether another system runs in this folder: two models there would be one."""
     for name, said in role_files(run_dir).items():
         pid = int(str(said.get("pid", 0)))
-        if pid and Path(f"/proc/{pid}").exists() and pid != os.getpid():
+        if pid and _runs(pid):
             return f"run.dir = {str(run_dir)!r}: {name} (pid {pid}) runs there; give the new model a folder of its own"
     return ""
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return True
 
 
 class Retraining:
