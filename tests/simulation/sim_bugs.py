@@ -4,17 +4,13 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-import sim_bugs_late  # noqa: F401, registers its bugs
-import sim_checkpointing
-import sim_learners
-import sim_shards
+import sim_bugs_cuts  # noqa: F401, registers its bugs
+import sim_bugs_late  # noqa: F401, so does this
 from sim_bug import BUGS, Patch, bug
 from sim_fraud import FraudNode
 from sim_labelers import LabelerNode
-from sim_shards import ShardNode
 from sim_site import Site
 
-from checkpointer.driver import Driver
 from labeler import activity_pages
 from labeler.fraud import FraudFilter
 from labeler.head import Head
@@ -26,12 +22,9 @@ from labeler.verdict_book import VerdictBook
 from learners.pacing import Pacer
 from learners.position import Position
 from learners.starts import Starts
-from paramserver import delta as delta_module
 from paramserver import shard as shard_module
 from paramserver.clocks import Clocks, ModelClocks
-from paramserver.messages import MarkReply, Outcome, PushReply
-from paramserver.part import merge
-from paramserver.shard import Shard
+from paramserver.messages import Outcome, PushReply
 from stream.arrival import ArrivalClock
 from stream.chain import Chain, Fold
 from stream.record import offset_of
@@ -387,89 +380,3 @@ def fold_from_first() -> list[Patch]:
         return position
 
     return [patch.object(Position, "sought", staticmethod(bad))]
-
-
-# --- cuts -------------------------------------------------------------------------------------------------------
-
-
-@bug("cut that holds pushes", "while starts are stopped, pushes are too (X1)")
-def cut_holds_pushes() -> list[Patch]:
-    take = ShardNode.take
-
-    def bad(self: ShardNode, request: Any) -> PushReply:
-        holder: Any = self.world.processes["shard-0"]
-        model = holder.clocks.models.get(request.model) if holder.alive else None
-        if model is not None and model.holding(holder.steady_ms()) is not None:
-            return PushReply(Outcome.NO_ERA, -1, self.core.incarnation, 1, 0)
-        return take(self, request)
-
-    return [patch.object(ShardNode, "take", bad)]
-
-
-@bug("cut without hold", "starts go on while a cut looks for a common vector (X1)")
-def cut_without_hold() -> list[Patch]:
-    call = Driver._call
-
-    def bad(self: Driver, asked: Any) -> Any:
-        return (asked, True) if type(asked).__name__ == "AskHold" else call(self, asked)
-
-    return [patch.object(Driver, "_call", bad)]
-
-
-@bug("unnamed mark", "a shard marks whatever it holds just now (X1)", seed=10)
-def unnamed_mark() -> list[Patch]:
-    mark = Shard.mark
-
-    def bad(self: Shard, model: str, cut: str, vector: Any) -> MarkReply:
-        return mark(self, model, cut, self._state(model).vector)
-
-    return [patch.object(Shard, "mark", bad)]
-
-
-@bug(
-    "cut time limit held by the checkpointer", "a stop of starts ends only by the word of who asked for it (X1)", seed=7
-)
-def hold_without_end() -> list[Patch]:
-    def bad(self: ModelClocks, now_ms: int) -> Any:
-        return None if self.hold is None or self.hold.broken else self.hold
-
-    return [patch.object(ModelClocks, "holding", bad)]
-
-
-@bug("hash that depends on boundaries", "the row hash covers how rows were batched (S7)")
-def hash_of_boundaries() -> list[Patch]:
-    right = sim_learners.row_hash_sum
-    return [patch.object(sim_learners, "row_hash_sum", lambda rows: right(rows) + 1)]
-
-
-@bug(
-    "delta since the settling",
-    "a delta leaves out what was pushed between the mark and the word that it stands (X2)",
-    seed=12,
-)
-def delta_since_settling() -> list[Patch]:
-    settle = Shard.settle
-
-    def bad(self: Shard, model: str, cut: str, manifest_sha256: str) -> None:
-        settle(self, model, cut, manifest_sha256)
-        known = self.parent(model)
-        if known is not None and known.manifest_sha256 == manifest_sha256:
-            self._parents[model] = replace(known, version=self._state(model).version)
-
-    return [patch.object(Shard, "settle", bad)]
-
-
-@bug("delta applied to another parent", "a replica applies the newest delta to whatever it holds (X3)", seed=1)
-def delta_on_another_parent() -> list[Patch]:
-    return [
-        patch.object(sim_checkpointing, "steps", lambda target, held, find: (target,)),
-        patch.object(delta_module, "_check_parents", lambda parts, held: None),
-    ]
-
-
-@bug("restore from a delta alone", "a shard restores the rows of the head cut without those of its base (X2)")
-def restore_without_base() -> list[Patch]:
-    def bad(files: Any, manifest: Any) -> Any:
-        return merge([replace(part, parent=None) for part in sim_shards.snapshots_of(files, manifest)])
-
-    return [patch.object(sim_shards, "model_of", bad)]
