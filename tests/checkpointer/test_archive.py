@@ -11,9 +11,10 @@ from checkpointer.archive import Archive, Archiving
 from checkpointer.archived_log import ArchivedLog
 from checkpointer.files import MemoryFiles
 from checkpointer.manifest import Damaged
-from checkpointer.span import Span, vector_at
+from checkpointer.span import Span, find_spans, vector_at
+from stream.config import StreamConfig
 from stream.examples import BatchHeader, decode_examples, encode_examples, examples_schema
-from stream.log import OffsetOutOfRange
+from stream.log import OffsetOutOfRange, Unavailable
 from stream.memory import MemoryLog
 from stream.record import Partition, Record, position
 
@@ -234,6 +235,16 @@ def test_spans_tile():
     for at, end in zip(moments, ends, strict=True):
         first = next((r for r in made if BatchHeader.from_headers(r.headers).arrival_max_ms >= at), None)
         assert end == (120 if first is None else BatchHeader.from_headers(first.headers).start)
+
+
+def test_looking_for_a_moment_in_a_log_that_falls_silent_ends():
+    log, partition = MemoryLog(lambda: BEGIN), Partition("examples", 0)
+    log.create("examples", 1)
+    log.append(partition, None)
+    reader = log.reader()
+    reader.poll = lambda max_records, timeout_ms: {}
+    with pytest.raises(Unavailable, match="nothing comes"):
+        find_spans(reader, StreamConfig(partitions=1), BEGIN, lambda: None)
 
 
 def test_retractions_begin_where_labels_have_obeyed_verdicts():
