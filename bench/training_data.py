@@ -114,7 +114,9 @@ class Records:
         self.drawn, self._writer, self._partition = drawn, writer, Partition(topic, partition)
         self.schema = examples_schema([FeatureColumn(name, CATEGORICAL) for name in NAMES])
         self.written = self.bytes = 0
-        self._begun_ms = time.time_ns() // 1_000_000  # a broker deletes at once what its retention says is old
+        # A row a millisecond, from yesterday on: a broker refuses stamps an hour ahead of its clock, where fast runs
+        # would come, and deletes at once what its retention says is old.
+        self._begun_ms = time.time_ns() // 1_000_000 - 86_400_000
         rng = np.random.default_rng(seed)
         rows = drawn.rows
         self._fixed = {
