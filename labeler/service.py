@@ -2,8 +2,7 @@
 
 The main thread labels. `late` labels again at a later deadline, where the strategy does (docs/labels.md). `head` counts
 for the fraud filter and writes heartbeats, so that neither waits for a fold or a slow label (L5). `group` does nothing
-but take part in the consumer group: its client answers a rebalance only inside a poll, and short polls between other
-work made one take tens of seconds. They share the set of owned partitions.
+but take part in the consumer group. They share the set of owned partitions.
 """
 
 import logging
@@ -12,23 +11,22 @@ import time
 from collections.abc import Callable
 
 from labeler.config import LabelerConfig
+from labeler.crew import IN_FLIGHT_MS, Crew, LabellingLoop, wall_clock_ms
 from labeler.fraud_config import FraudConfig
 from labeler.head import Head
 from labeler.labelling import Labelling
+from labeler.membership import Membership
 from labeler.metrics import LabelerMetrics
 from labeler.reading import readings
 from stream.config import StreamConfig
+from stream.examples import BatchHeader
 from stream.kafka import KafkaLog
 from stream.log import Log
 from stream.metrics import start_metrics
-from stream.record import Partition
 
 logger = logging.getLogger(__name__)
 
 GROUP = "labelers"
-#: How long to wait for an acknowledgement before looking for new records again.
-IN_FLIGHT_MS = 5
-GROUP_POLL_MS = 500
 METRICS_EVERY_MS = 250
 
 
@@ -43,11 +41,7 @@ def run(
     """Label until told to stop, then drain. Raises what ended the process otherwise."""
     metrics = LabelerMetrics()
     start_metrics(run_dir, "labeler", index, metrics)
-    Service(stream, labeler, fraud, KafkaLog(stream), metrics, _now_ms, f"labeler-{index}").run(stop)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    Service(stream, labeler, fraud, KafkaLog(stream), metrics, wall_clock_ms, f"labeler-{index}").run(stop)
 
 
 class Service:
@@ -65,52 +59,37 @@ class Service:
     ):
         """`name` is this labeler's among all: the process that takes its place has the same."""
         self._labeler, self._metrics, self._now = labeler, metrics, now
-        self._stream = stream
         self._labelling, *later = (Labelling(stream, labeler, log, reading) for reading in readings(stream))
         self._late = later[0] if later else None
         self._head = Head(stream, labeler, fraud, log)
-        self._group = log.group_reader(stream.topic_prefix + GROUP, name)
-        self._owned: frozenset[int] = frozenset()  # written by the group's thread only
-        self._failure: BaseException | None = None
+        self._group = Membership(log.group_reader(stream.topic_prefix + GROUP, name), stream, labeler.poll_ms)
+        works = {"head": self._run_head, "group": self._group.run}
+        self._crew = Crew(works | ({"late": self._run_late} if self._late else {}), labeler.drain_ms)
         self._orphan_alarm = False
+        self._metrics_at_ms = 0
 
     def run(self, stop: threading.Event) -> None:
         """Raises what ended a thread."""
-        ending = threading.Event()
-        threads = [
-            threading.Thread(target=self._guard, args=(work, ending), name=work.__name__.strip("_"), daemon=True)
-            for work in (self._run_head, self._run_group, *([self._run_late] if self._late else []))
-        ]
-        for thread in threads:
-            thread.start()
+        self._crew.start()
         try:
-            self._label_until(stop)
+            self._loop(self._labelling).run(stop, self._on_labelled, lambda: self._crew.failed)
             self._drain()
         finally:
-            ending.set()
-            for thread in threads:
-                thread.join(self._labeler.drain_ms / 1000)
+            self._crew.end()
             self._labelling.close()
             if self._late is not None:
                 self._late.close()
-        if self._failure is not None:
-            raise self._failure
+        self._crew.reraise()
 
-    def _label_until(self, stop: threading.Event) -> None:
-        labelling, metrics_at_ms, wait_ms = self._labelling, 0, 0
-        while not stop.is_set() and self._failure is None:
-            now_ms = self._now()
-            labelling.own(self._owned)
-            moved = labelling.turn(now_ms, wait_ms)
-            wait_ms = 0 if moved or labelling.in_flight else self._labeler.poll_ms
-            if labelling.in_flight and not moved:
-                labelling.wait(IN_FLIGHT_MS)
-            if labelling.resting(now_ms):
-                stop.wait(self._labeler.poll_ms / 1000)
-            self._metrics.on_acknowledged(labelling.take_acknowledged(), self._late is None)
-            if now_ms >= metrics_at_ms:
-                self._look()
-                metrics_at_ms = now_ms + METRICS_EVERY_MS
+    def _loop(self, labelling: Labelling) -> LabellingLoop:
+        return LabellingLoop(labelling, lambda: self._group.owned, self._now, self._labeler.poll_ms)
+
+    def _on_labelled(self, headers: list[BatchHeader]) -> None:
+        self._metrics.on_acknowledged(headers, self._late is None)
+        now_ms = self._now()
+        if now_ms >= self._metrics_at_ms:
+            self._look()
+            self._metrics_at_ms = now_ms + METRICS_EVERY_MS
 
     def _drain(self) -> None:
         """What is on its way is waited for; what was not begun is the next labeler's."""
@@ -121,31 +100,14 @@ class Service:
 
     def _run_late(self, ending: threading.Event) -> None:
         """The later reading, by the same rules and of the same partitions; what it had not sent is the next one's."""
-        late, wait_ms = self._late, 0
-        assert late is not None
-        while not ending.is_set():
-            now_ms = self._now()
-            late.own(self._owned)
-            moved = late.turn(now_ms, wait_ms)
-            wait_ms = 0 if moved or late.in_flight else self._labeler.poll_ms
-            if late.in_flight and not moved:
-                late.wait(IN_FLIGHT_MS)
-            if late.resting(now_ms):
-                ending.wait(self._labeler.poll_ms / 1000)
-            self._metrics.on_acknowledged(late.take_acknowledged(), True)
-
-    def _guard(self, work: Callable[[threading.Event], None], ending: threading.Event) -> None:
-        """What a thread raises ends the process: the next one folds the log."""
-        try:
-            work(ending)
-        except BaseException as error:
-            logger.exception("%s failed", work.__name__)
-            self._failure = error
+        assert self._late is not None
+        heard = self._metrics.on_acknowledged
+        self._loop(self._late).run(ending, lambda headers: heard(headers, True), lambda: False)
 
     def _run_head(self, ending: threading.Event) -> None:
         head, wait_ms = self._head, 0
         while not ending.is_set():
-            head.own(self._owned)
+            head.own(self._group.owned)
             moved = head.turn(self._now(), wait_ms)
             wait_ms = 0 if moved or head.in_flight else self._labeler.poll_ms
             if head.in_flight and not moved:
@@ -153,21 +115,6 @@ class Service:
             if not moved and not head.counts:
                 ending.wait(self._labeler.poll_ms / 1000)
         head.close()
-
-    def _run_group(self, ending: threading.Event) -> None:
-        self._group.subscribe(self._stream.impressions, self._on_assigned, self._on_revoked)
-        while not ending.is_set():
-            self._group.poll(1, GROUP_POLL_MS)  # it is given partitions, and reads none of them
-            ending.wait(self._labeler.poll_ms / 1000)
-        self._group.close()
-
-    def _on_assigned(self, partitions: list[Partition]) -> None:
-        self._owned |= {at.partition for at in partitions}
-        logger.info("owns partitions %s", sorted(self._owned))
-
-    def _on_revoked(self, partitions: list[Partition]) -> None:
-        self._owned -= {at.partition for at in partitions}
-        logger.info("owns partitions %s", sorted(self._owned))
 
     def _look(self) -> None:
         """Gauges, and the alarm of T5: clicks that find no impression often mean another partitioner."""
