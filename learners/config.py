@@ -84,9 +84,10 @@ class ModelConfig:
     table_policy: dict[str, float] = field(
         default_factory=dict,
         metadata={
-            "help": "how long rows are kept: ttl_ms (event time since the last push that touched one), rows_max (of one"
-            " shard; the longest untouched go first), refuse = 1 (new keys get no row at rows_max instead); none = for"
-            " ever"
+            "help": "which keys get a row: admit_count (with the so many-th push that carries it), or admit_chance;"
+            " and how long they keep it: ttl_ms (event time since the last push that touched one), rows_max (of one"
+            " shard; the longest untouched go first), refuse = 1 (new keys get no row at rows_max instead); none = all,"
+            " for ever (docs/tables.md)"
         },
     )
     init_scale: float = _option(0.05, "fm, networks: a new embedding is uniform in [-init_scale, init_scale)")

@@ -175,7 +175,8 @@ class Compensator:
             table, keys, gradients = tables[name], plain(keys), plain(request.gradients[name])
             meanwhile = self.history.rows_since(read, name, keys, table.spec.dim)
             table.apply(keys, gradients, version, now_ms, meanwhile=meanwhile)
-            applied[name] = (keys, gradients)
+            held = table.holds(keys)  # what had no row was not applied
+            applied[name] = (keys, gradients) if held is None else (keys[held], gradients[held])
         dense.apply(
             request.dense,
             meanwhile={name: self.history.array_since(read, name, g) for name, g in request.dense.items()},

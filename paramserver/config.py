@@ -57,6 +57,11 @@ class ParamServerConfig:
     key_lists_bytes_max: int = _option(
         67_108_864, "lists of keys that a shard keeps, so that a push can name the list of its pull, bytes; 0 = none"
     )
+    memory_bytes_max: int = _option(
+        0,
+        "what the rows of one model may take on one shard, bytes; at the limit tables with rows_max evict, others"
+        " give new keys no row; 0 = no limit",
+    )
     message_bytes_max: int = _option(16_777_216, "largest message, bytes; larger pushes and pulls go in several (S4)")
     staged_bytes_max: int = _option(536_870_912, "parts of unfinished pushes that a shard keeps, bytes (S4)")
     data_threads: int = _option(4, "pulls and pushes handled at once; further ones are told to come again (K4)")
@@ -102,8 +107,9 @@ class ParamServerConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
         if self.wire not in ("float32", "bfloat16", "float16"):
             raise ValueError(f"wire = {self.wire!r}: allowed is 'float32', 'bfloat16' or 'float16'")
-        if self.key_lists_bytes_max < 0:
-            raise ValueError(f"key_lists_bytes_max = {self.key_lists_bytes_max}: allowed is 0 or more")
+        for name in ("key_lists_bytes_max", "memory_bytes_max"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")
         if self.control_threads < 2:
             raise ValueError(f"control_threads = {self.control_threads}: allowed is 2 or more")
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from paramserver.admission import Sightings, joined, slots_of_lines
 from paramserver.messages import Keys
 from paramserver.part import Weights, merge, weights
 from paramserver.slots import SLOTS, slot_of
@@ -22,7 +23,8 @@ def delta(snapshot: Snapshot, since_version: int, parent: str, tombstones: Mappi
     """Of a full snapshot, what was touched after a version, and what was evicted since: a delta upon the manifest with
     this checksum."""
     tables = {name: items.take(items.version > since_version) for name, items in snapshot.tables.items()}
-    return replace(snapshot, tables=tables, parent=parent, tombstones=dict(tombstones))
+    sightings = {name: items.take(items.version > since_version) for name, items in snapshot.sightings.items()}
+    return replace(snapshot, tables=tables, parent=parent, tombstones=dict(tombstones), sightings=sightings)
 
 
 def whole(chain: Iterable[tuple[str, Sequence[Snapshot]]]) -> Snapshot:
@@ -41,7 +43,7 @@ def whole(chain: Iterable[tuple[str, Sequence[Snapshot]]]) -> Snapshot:
             for name, items in merged.tables.items():
                 kept = held.tables[name].take(_kept(held.tables[name].keys, parts, name))
                 tables[name] = TableRows(*map(np.concatenate, zip(*[kept, items], strict=True)))
-            merged = replace(merged, tables=tables)
+            merged = replace(merged, tables=tables, sightings=_with_sightings(held, merged, parts))
         held, held_sha256 = merged, sha256
     if held is None:
         raise ValueError("no cut given: a model is put together from a full one on")
@@ -86,14 +88,32 @@ def _check_slots(held: npt.NDArray[np.int32], parts: Sequence[Snapshot]) -> None
         raise ValueError(f"parts cover {len(slots)} slots, what they build on has {len(held)}")
 
 
-def _kept(keys: Keys, parts: Sequence[Snapshot], table: str) -> npt.NDArray[np.bool_]:
-    """Which rows of before stay as they were: neither evicted, nor given anew, nor in the slots of a full part."""
-    kept = np.ones(len(keys), np.bool_)
+def _with_sightings(held: Snapshot, merged: Snapshot, parts: Sequence[Snapshot]) -> dict[str, Sightings]:
+    """The counts after one more cut: lines of a delta replace, and full parts hold all lines of their slots."""
+    full = _full_slots(parts)
+    found = {}
+    for spec in merged.spec.tables:
+        if spec.name in merged.sightings:
+            old, new = held.sightings[spec.name], merged.sightings[spec.name]
+            kept = ~np.isin(old.lines, new.lines) & ~full[slots_of_lines(old.lines, spec)]
+            found[spec.name] = joined([old.take(kept), new])
+    return found
+
+
+def _full_slots(parts: Sequence[Snapshot]) -> npt.NDArray[np.bool_]:
     full = np.zeros(SLOTS, np.bool_)
     for part in parts:
         if part.parent is None:
             full[part.slots] = True
-        else:
+    return full
+
+
+def _kept(keys: Keys, parts: Sequence[Snapshot], table: str) -> npt.NDArray[np.bool_]:
+    """Which rows of before stay as they were: neither evicted, nor given anew, nor in the slots of a full part."""
+    kept = np.ones(len(keys), np.bool_)
+    full = _full_slots(parts)
+    for part in parts:
+        if part.parent is not None:
             gone = np.concatenate([part.tombstones.get(table, keys[:0]), part.tables[table].keys])
             kept &= ~np.isin(keys, gone)
     if full.any():

@@ -3,6 +3,9 @@
 Counters are set from the cores' own counts where there are some, so that core and metric cannot differ.
 """
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from paramserver.clocks import Clocks
@@ -11,6 +14,15 @@ from paramserver.messages import Outcome, PullReply, PushReply, PushRequest, Sta
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 UPDATES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
 WAITING = ("cut", "idle", "none")
+
+
+class ModelSample(NamedTuple):
+    """What is measured of a model now and then."""
+
+    rows: int
+    rows_bytes: int
+    dropped: Mapping[str, int]  # gradients, by why their keys got no row
+    beyond_history: int
 
 
 class Metrics:
@@ -43,6 +55,10 @@ class Metrics:
         self.faults = Counter("everspun_handler_faults", "calls that ended in an unexpected error", registry=r)
         self.incarnation = Gauge("everspun_incarnation", "incarnation of this shard", registry=r)
         self.table_rows = Gauge("everspun_table_rows", "rows in all tables of a model", ["model"], registry=r)
+        self.rows_bytes = Gauge("everspun_table_rows_bytes", "what these rows take, bytes", ["model"], registry=r)
+        self.dropped = Gauge(
+            "everspun_gradients_dropped", "gradients of keys that got no row", ["model", "reason"], registry=r
+        )
         self.staged_bytes = Gauge("everspun_staged_bytes", "parts of unfinished pushes kept, bytes", registry=r)
         self.part_seconds = Histogram("everspun_part_write_seconds", "time to write a part of a cut", registry=r)
         self.part_bytes = Counter("everspun_part_written_bytes", "bytes of parts written", registry=r)
@@ -86,11 +102,14 @@ class Metrics:
             if request.rows:  # a range without rows was read from nothing
                 self.staleness.observe(reply.staleness)
 
-    def sample(self, rows: dict[str, int], beyond: dict[str, int]) -> None:
-        """What is measured now and then: rows by model, and whether pushes came since the last time."""
-        for model, count in rows.items():
-            self.table_rows.labels(model).set(count)
-            self.beyond_history.labels(model).set(beyond[model])
+    def sample(self, samples: Mapping[str, ModelSample]) -> None:
+        """What is measured now and then: by model, and whether pushes came since the last time."""
+        for model, sample in samples.items():
+            self.table_rows.labels(model).set(sample.rows)
+            self.rows_bytes.labels(model).set(sample.rows_bytes)
+            for reason, count in sample.dropped.items():
+                self.dropped.labels(model, reason).set(count)
+            self.beyond_history.labels(model).set(sample.beyond_history)
         self.waits("idle" if self._pushes == self._pushes_sampled else "none")
         self._pushes_sampled = self._pushes
 

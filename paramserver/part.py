@@ -4,7 +4,9 @@ Arrays: `table/<name>/keys` (n,) uint64 rising, `.../rows` (n, stride) float32 (
 state), `.../touched_ms` and `.../version` (n,) int64; `dense/<name>` (k,) float32, weights then state. Metadata is
 text: `format`, `model`, `spec`, `begun` and `progress` (JSON; row hashes as 32 hexadecimal digits), `slots`, `shard`,
 `map_epoch`, `refused`. A delta (X3) has another `format`, holds the rows touched since its `parent` (a manifest's
-checksum), and `table/<name>/tombstones` (k,) uint64 rising, the keys evicted since. The same state gives the same
+checksum), and `table/<name>/tombstones` (k,) uint64 rising, the keys evicted since. A table that counts sightings of
+keys has those too (`admission`): `table/<name>/sightings/lines` (k,) int64 rising, `.../counters` (k, 64) uint8 and
+`.../version` (k,) int64. The same state gives the same
 arrays and metadata, whatever order its rows were created in.
 """
 
@@ -16,10 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from paramserver.admission import LINE, Sightings, joined, slots_of_lines
 from paramserver.dense import shape_of
 from paramserver.kernel import plain
 from paramserver.messages import ChainProgress, DenseSpec, Keys, ModelSpec, Progress, Rows, TableSpec
 from paramserver.optimizers import make_optimizer
+from paramserver.policy import make_policy
 from paramserver.slots import SlotMap, slot_of, slot_of_name
 from paramserver.state import Snapshot
 from paramserver.table import TableRows
@@ -45,6 +49,9 @@ def to_arrays(snapshot: Snapshot) -> tuple[Arrays, dict[str, str]]:
     for name, items in snapshot.tables.items():
         for column, array in _sorted(items)._asdict().items():
             arrays[f"table/{name}/{column}"] = array
+        if name in snapshot.sightings:
+            for column, array in snapshot.sightings[name]._asdict().items():
+                arrays[f"table/{name}/sightings/{column}"] = array
         if snapshot.parent is not None:
             arrays[f"table/{name}/tombstones"] = np.sort(snapshot.tombstones.get(name, items.keys[:0]))
     for name, row in snapshot.dense.items():
@@ -87,6 +94,7 @@ def from_arrays(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, s
             refused=int(metadata["refused"]),
             parent=metadata["parent"] if is_delta else None,
             tombstones={t.name: arrays[f"table/{t.name}/tombstones"] for t in spec.tables} if is_delta else {},
+            sightings={t.name: _sightings(t.name, arrays) for t in spec.tables if _counts(t)},
         )
     except KeyError as error:
         raise ValueError(f"part of model {metadata.get('model')!r}: {error.args[0]!r} is missing") from error
@@ -131,6 +139,7 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
         },
         dense={name: row for s in snapshots for name, row in s.dense.items()},
         refused=max(s.refused for s in snapshots),
+        sightings={name: joined([s.sightings[name] for s in snapshots]) for name in first.sightings},
     )
 
 
@@ -144,6 +153,11 @@ def select(snapshot: Snapshot, shard: int, slot_map: SlotMap) -> Snapshot:
     for name, items in snapshot.tables.items():
         tables[name] = items.take(slot_map.owner[slot_of(items.keys)] == shard)
     dense = {name: row for name, row in snapshot.dense.items() if slot_map.owner_of_name(name) == shard}
+    sightings = {}
+    for spec in snapshot.spec.tables:
+        if spec.name in snapshot.sightings:
+            seen = snapshot.sightings[spec.name]
+            sightings[spec.name] = seen.take(slot_map.owner[slots_of_lines(seen.lines, spec)] == shard)
     return Snapshot(
         spec=snapshot.spec,
         begun=snapshot.begun,
@@ -154,6 +168,7 @@ def select(snapshot: Snapshot, shard: int, slot_map: SlotMap) -> Snapshot:
         tables=tables,
         dense=dense,
         refused=snapshot.refused,
+        sightings=sightings,
     )
 
 
@@ -212,6 +227,14 @@ def spec_from_json(text: str) -> ModelSpec:
     )
 
 
+def _counts(table: TableSpec) -> bool:
+    return make_policy(table.name, table.policy).counts
+
+
+def _sightings(table: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Sightings:
+    return Sightings(*(arrays[f"table/{table}/sightings/{column}"] for column in Sightings._fields))
+
+
 def _dumps(body: object) -> str:
     return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
@@ -251,7 +274,21 @@ def _check(snapshot: Snapshot) -> None:
         gone = snapshot.tombstones.get(spec.name, items.keys[:0])
         if gone.dtype != np.uint64 or gone.ndim != 1 or (gone[1:] <= gone[:-1]).any():
             raise ValueError(f"table {spec.name!r}: tombstones are {gone.dtype} {gone.shape}, expected rising uint64")
+        if spec.name in snapshot.sightings:
+            _check_sightings(spec, snapshot)
     _check_dense(snapshot)
+
+
+def _check_sightings(spec: TableSpec, snapshot: Snapshot) -> None:
+    """ValueError unless these are counters of the snapshot's slots."""
+    lines, counters, version = snapshot.sightings[spec.name]
+    if (lines.dtype, counters.dtype, version.dtype) != (np.int64, np.uint8, np.int64):
+        found = f"{lines.dtype}, {counters.dtype}, {version.dtype}"
+        raise ValueError(f"table {spec.name!r}: sightings are {found}, expected int64, uint8, int64")
+    if counters.shape != (len(lines), LINE) or version.shape != lines.shape or (lines[1:] <= lines[:-1]).any():
+        raise ValueError(f"table {spec.name!r}: sightings {counters.shape} are not {LINE} counters a line, rising")
+    if not np.isin(slots_of_lines(lines, spec), snapshot.slots).all():
+        raise ValueError(f"table {spec.name!r}: sightings outside its slots {_ranges(snapshot.slots)}")
 
 
 def _check_dense(snapshot: Snapshot) -> None:

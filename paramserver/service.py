@@ -19,7 +19,7 @@ from prometheus_client import start_http_server
 from paramserver.client import ShardClient
 from paramserver.clocks import Allow, Clocks
 from paramserver.config import ParamServerConfig
-from paramserver.metrics import Metrics
+from paramserver.metrics import Metrics, ModelSample
 from paramserver.ports import Refused, Unreachable
 from paramserver.server import ClockService, Server, ShardService
 from paramserver.shard import Shard
@@ -63,7 +63,7 @@ def run(
     """
     warm_up()
     slot_map = slot_map or SlotMap.even(shards)
-    shard = Shard(index, incarnation, slot_map, config.stale_gradients())
+    shard = Shard(index, incarnation, slot_map, config.stale_gradients(), config.memory_bytes_max)
     for model in restored:
         shard.restore(model.snapshots, model.manifest_sha256)
     metrics = Metrics()
@@ -92,10 +92,15 @@ def run(
 
 def _sample(service: ShardService, holder: "ClockHolder | None") -> None:
     """What is measured now and then rather than call by call."""
+    shard = service.shard
     with service.lock:
-        rows = {model: service.shard.rows(model) for model in service.shard.models}
-        beyond = {model: service.shard.beyond_history(model) for model in service.shard.models}
-    service.metrics.sample(rows, beyond)
+        samples = {
+            model: ModelSample(
+                shard.rows(model), shard.rows_bytes(model), shard.dropped(model), shard.beyond_history(model)
+            )
+            for model in shard.models
+        }
+    service.metrics.sample(samples)
     if holder:
         with holder.service.lock:
             service.metrics.clocks(holder.service.clocks, holder.now_ms())

@@ -73,9 +73,15 @@ class Shard:
     """The core of one shard process, for all models. Calls are serialised by the shell; none waits."""
 
     def __init__(
-        self, index: int, incarnation: int, slot_map: SlotMap, compensation: Compensation = NO_COMPENSATION
+        self,
+        index: int,
+        incarnation: int,
+        slot_map: SlotMap,
+        compensation: Compensation = NO_COMPENSATION,
+        memory_bytes_max: int = 0,
     ) -> None:
-        """`compensation` is how stale gradients are met where no operator has ordered otherwise."""
+        """`compensation` is how stale gradients are met where no operator has ordered otherwise; `memory_bytes_max`,
+        what the rows of one model may take, 0 = no limit."""
         if index not in range(slot_map.shards):
             raise ValueError(f"shard {index}: the slot map has shards 0 to {slot_map.shards - 1}")
         self.index, self.incarnation, self.slot_map = index, incarnation, slot_map
@@ -83,7 +89,7 @@ class Shard:
         self._cuts: dict[str, _Cut] = {}  # at most one a model: a copy of it is held in memory
         self._parents: dict[str, Parent] = {}
         self._era, self._sequence = -1, -1
-        self._compensation = compensation
+        self._compensation, self._memory_bytes_max = compensation, memory_bytes_max
         self._ways: dict[str, str] = {}  # model -> the way that an operator has ordered
         self._allowed: frozenset[Epoch] | None = None  # None: not told since this incarnation began (K5)
 
@@ -149,7 +155,7 @@ class Shard:
                 )
             return self.progress(spec.name)
         try:
-            state = ModelState(spec, self.index, self.slot_map, dict(vector), self._compensation_of(spec.name))
+            state = self._new_state(spec, dict(vector))
             state.dense.initialize(dense)
         except (ValueError, TypeError) as error:
             raise Refused(f"model {spec.name!r}: {error}") from error
@@ -172,8 +178,7 @@ class Shard:
             snapshot = select(merge(snapshots), self.index, self.slot_map)
             if snapshot.spec.name in self._models:
                 raise Refused(f"model {snapshot.spec.name!r} has begun here: restore needs a new incarnation")
-            compensation = self._compensation_of(snapshot.spec.name)
-            state = ModelState(snapshot.spec, self.index, self.slot_map, snapshot.begun, compensation)
+            state = self._new_state(snapshot.spec, snapshot.begun)
             state.load(snapshot)
         except ValueError as error:
             raise Refused(f"restore from manifest {manifest_sha256}: {error}") from error
@@ -300,6 +305,14 @@ class Shard:
         """Rows of all tables of a model on this shard."""
         return sum(len(table) for table in self._state(model).tables.values())
 
+    def rows_bytes(self, model: str) -> int:
+        """What they take, bytes: what `memory_bytes_max` is held against."""
+        return self._state(model).rows_bytes
+
+    def dropped(self, model: str) -> dict[str, int]:
+        """Gradients that this incarnation dropped since their keys got no row, by why."""
+        return self._state(model).dropped
+
     def beyond_history(self, model: str) -> int:
         """Pushes that were compensated by less than what was applied since they read (`compensation.History`)."""
         return self._state(model).compensator.beyond_history
@@ -319,6 +332,10 @@ class Shard:
             ends = {chain: at.end for chain, at in marked.snapshot.progress.chains.items()}
             assert ends == marked.vector, "a cut is the state at exactly its vector"
             assert all(ends[c] <= e for c, e in self._models[model].vector.items()), "a cut is never ahead of its shard"
+
+    def _new_state(self, spec: ModelSpec, begun: dict[str, int]) -> ModelState:
+        compensation = self._compensation_of(spec.name)
+        return ModelState(spec, self.index, self.slot_map, begun, compensation, self._memory_bytes_max)
 
     def _state(self, model: str) -> ModelState:
         state = self._models.get(model)

@@ -4,10 +4,12 @@
 """
 
 from dataclasses import dataclass, field
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
+from paramserver.admission import Sightings
 from paramserver.compensation import NO_COMPENSATION, Compensation, Compensator
 from paramserver.dense import Dense
 from paramserver.kernel import kernel, mix64, plain
@@ -38,6 +40,11 @@ def _first_fault(
     return 0, 0
 
 
+def range_seed(request: PushRequest) -> int:
+    """What a push draws by, unsigned 64 bits: a function of its range, so that the same log draws the same."""
+    return (crc32(request.chain.encode()) << 32 ^ request.start) & 0xFFFFFFFFFFFFFFFF
+
+
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """One shard's state of one model at one moment. Nobody changes its arrays."""
@@ -53,6 +60,8 @@ class Snapshot:
     refused: int = 0  # pushes that ended as empty ones for their content (S4)
     parent: str | None = None  # checksum of the manifest that this is a delta upon (X3); None: all there is
     tombstones: dict[str, Keys] = field(default_factory=dict)  # of a delta: table -> keys evicted since the parent
+    #: of the tables that admit keys by how often they were seen; of a delta: what changed since the parent
+    sightings: dict[str, Sightings] = field(default_factory=dict)
 
 
 class ModelState:
@@ -65,8 +74,12 @@ class ModelState:
         slot_map: SlotMap,
         begun: dict[str, int],
         compensation: Compensation = NO_COMPENSATION,
+        memory_bytes_max: int = 0,
     ) -> None:
-        """Empty tables, zero dense arrays, progress at `begun`. ValueError for a spec that cannot be."""
+        """Empty tables, zero dense arrays, progress at `begun`. ValueError for a spec that cannot be.
+
+        `memory_bytes_max`: what rows may take; 0 = no limit."""
+        self._memory_bytes_max = memory_bytes_max
         self.spec, self.shard, self.slot_map, self.begun = spec, shard, slot_map, dict(begun)
         self.tables = {table.name: Table(table) for table in spec.tables}
         if len(self.tables) != len(spec.tables):
@@ -143,8 +156,11 @@ class ModelState:
         self.version += 1
         now_ms = max(self.event_time_max_ms, request.event_time_max_ms)
         self.dense.advance(self.event_time_max_ms, now_ms)
+        seed = range_seed(request)
         for name, table in self.tables.items():
-            table.advance(self.version, now_ms, len(request.keys.get(name, ())))
+            table.advance(self.version, now_ms, len(request.keys.get(name, ())), self.event_time_max_ms, seed)
+        if self._memory_bytes_max:
+            self._leave_room(request)
         if empty:
             self.refused += 1
         else:
@@ -161,6 +177,25 @@ class ModelState:
         self.next_record[request.partition] = request.next_record
         self.event_time_max_ms = now_ms
 
+    @property
+    def rows_bytes(self) -> int:
+        """What the living rows take: a function of the pushes applied, unlike what is reserved for them."""
+        return sum(len(table) * table.row_bytes for table in self.tables.values())
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Gradients of keys that got no row, in this incarnation, by why."""
+        tables = self.tables.values()
+        return {"room": sum(t.refused for t in tables), "admission": sum(t.unadmitted for t in tables)}
+
+    def _leave_room(self, request: PushRequest) -> None:
+        """What is left of the memory, in equal shares for this push's tables: at the limit they evict or refuse."""
+        left = max(0, self._memory_bytes_max - self.rows_bytes)
+        for name in request.keys:
+            if name in self.tables:
+                table = self.tables[name]
+                table.leave(left // len(request.keys) // table.row_bytes)
+
     def snapshot(self) -> Snapshot:
         """An exact copy. It copies every row: O(rows) memory and time while the writer waits."""
         return Snapshot(
@@ -173,6 +208,7 @@ class ModelState:
             tables={name: table.items() for name, table in self.tables.items()},
             dense=self.dense.items(),
             refused=self.refused,
+            sightings={name: table.sightings() for name, table in self.tables.items() if table.policy.counts},
         )
 
     def tombstones(self, since_version: int) -> dict[str, Keys] | None:
@@ -191,6 +227,8 @@ class ModelState:
         """Become the snapshot, which covers exactly this shard's slots. For a state that nothing was applied to."""
         for name, table in self.tables.items():
             table.load(snapshot.tables[name], snapshot.progress.version)
+            if name in snapshot.sightings:
+                table.load_sightings(snapshot.sightings[name])
         self.dense.load(snapshot.dense)
         self.chains, self.next_record = dict(snapshot.progress.chains), dict(snapshot.progress.next_record)
         self.version, self.event_time_max_ms = snapshot.progress.version, snapshot.progress.event_time_max_ms

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from paramserver.admission import NO_SIGHTINGS, Admission, Mask, Sightings
 from paramserver.copying import Copy
 from paramserver.init import fill_unknown
 from paramserver.kernel import plain
@@ -24,6 +25,8 @@ from paramserver.slab import ROWS_MIN, Slab
 CHUNK = 2048
 #: Pulls whose row numbers are remembered, each for the push that follows it.
 RECENT_MAX = 8
+#: Of the index for each row, at most, bytes.
+INDEX_BYTES = 15
 #: What is evicted at once from a full table: this part of its rows.
 EVICTED_PART = 16
 _NO_KEYS: Keys = np.zeros(0, np.uint64)
@@ -69,7 +72,11 @@ class Table:
         self._seed, self._scale = np.uint64(spec.seed), np.float32(spec.init_scale)
         self._slab = Slab(self.stride, capacity, self.policy.mortal)
         self._recent: deque[tuple[tuple[int, int, int], RowNumbers]] = deque(maxlen=RECENT_MAX)
+        self._admission = Admission(self.policy) if self.policy.admits else None
+        self._range_seed = 0
+        self._room: int | None = None
         self.refused = 0  # keys of pushes that got no row for want of room
+        self.unadmitted = 0  # and because they were not admitted yet
 
     def __len__(self) -> int:
         return len(self._slab)
@@ -78,6 +85,23 @@ class Table:
     def nbytes(self) -> int:
         """Memory reserved, in bytes; what no row has used yet is not taken."""
         return self._slab.nbytes
+
+    @property
+    def row_bytes(self) -> int:
+        """What a row takes, its place in the index included."""
+        return 4 * (HEAD + self.stride) + INDEX_BYTES
+
+    @property
+    def limit(self) -> int | None:
+        """More living rows there may not be: by the policy, and by the room that was left; None = any number."""
+        limits = [int(self.policy.rows_max)] if self.policy.rows_max else []
+        if self._room is not None:
+            limits.append(len(self) + self._room)
+        return min(limits, default=None)
+
+    def leave(self, room: int | None) -> None:
+        """The next push may add so many rows, whatever the policy says; None = as that says."""
+        self._room = room
 
     def pull(self, keys: Keys) -> Rows:
         """(n,) keys -> (n, dim) weights, new memory; unknown keys answer their initial value. Changes nothing (S3)."""
@@ -98,10 +122,15 @@ class Table:
         """Make room for all of `keys`, so that `apply` allocates no row. MemoryError leaves the table as it was."""
         self._slab.reserve(len(keys))
 
-    def advance(self, version: int, now_ms: int, pushed: int) -> None:
-        """A push of `pushed` keys of this table begins, at the shard's event time: what is too old by then dies."""
+    def advance(self, version: int, now_ms: int, pushed: int, before_ms: int = 0, range_seed: int = 0) -> None:
+        """A push of `pushed` keys of this table begins, at the shard's event time: what is too old by then dies.
+
+        `before_ms`: the event time until now; `range_seed`: a hash of the push's range, which chance is drawn by."""
         ttl_ms = int(self.policy.ttl_ms)
         self._slab.advance(version, _seconds(now_ms - ttl_ms) if ttl_ms else 0, pushed)
+        self._range_seed = range_seed
+        if self._admission is not None:
+            self._admission.advance(before_ms, now_ms, version)
 
     def apply(
         self,
@@ -114,22 +143,46 @@ class Table:
     ) -> None:
         """One optimizer step for each key (unique), creating unknown rows first. `reserve(keys)` has been called.
 
+        Gradients of keys that are not admitted, or have no room, are dropped and counted.
+
         `gradients` is (n, dim) float32, finite; `scale` and `meanwhile` go to the optimizer. `version` (rising) and
         `event_ms` are kept as the rows' last touch.
         """
         keys, gradients, now_s = plain(keys), plain(gradients), _seconds(event_ms)
         self._slab.version = max(self._slab.version, version)
         rows = self._recall(keys)
-        if self.policy.rows_max:
-            rows = self._make_room(keys, rows, version, now_s)
+        if self._admission is not None:
+            rows = self._look_up(keys, rows)
+            chosen = self._admitted(self._admission, keys, rows, version)
+            if chosen is not None:
+                keys, gradients, rows = keys[chosen], gradients[chosen], rows[chosen]
+                meanwhile = None if meanwhile is None else meanwhile[chosen]
+        limit = self.limit
+        if limit is not None and self.policy.evicts:
+            rows = self._make_room(keys, rows, version, now_s, limit)
         for at in range(0, len(keys), CHUNK):
             part = slice(at, at + CHUNK)
-            found = self._rows_for(keys[part], None if rows is None else rows[part], now_s)
+            found = self._rows_for(keys[part], None if rows is None else rows[part], now_s, limit)
             if self.optimizer.decay_ms:
                 self._decay(found, now_s)
             after = None if meanwhile is None else plain(meanwhile[part])
             self._slab.stamp(found, version, now_s)
             self.optimizer.apply(self._slab.floats, HEAD, found, gradients[part], scale, after)
+
+    def holds(self, keys: Keys) -> Mask | None:
+        """Which of these keys have a row, where after a push not all of them need have one; else None."""
+        if self._admission is None and self.limit is None:
+            return None
+        return np.asarray(self._look_up(plain(keys), None) >= 0)
+
+    def sightings(self) -> Sightings:
+        """A copy of the counts by which keys are admitted."""
+        return NO_SIGHTINGS if self._admission is None else self._admission.items()
+
+    def load_sightings(self, items: Sightings) -> None:
+        """Take over the counts of a table of the same policy. ValueError if they do not fit."""
+        if self._admission is not None:
+            self._admission.load(items)
 
     def items(self, since_version: int = -1) -> TableRows:
         """A copy of all rows, or of those touched after `since_version`, rising by key."""
@@ -196,7 +249,27 @@ class Table:
                 return rows.copy()
         return None
 
-    def _rows_for(self, keys: Keys, rows: RowNumbers | None, now_s: int) -> RowNumbers:
+    def _look_up(self, keys: Keys, rows: RowNumbers | None) -> RowNumbers:
+        """Row numbers of all keys, -1 where there is no living one. `rows`: what they were."""
+        if rows is None:
+            rows = np.empty(len(keys), np.int64)
+            self._slab.find(keys, rows, 4 * (HEAD + self.stride))
+        elif self._slab.hold(keys, rows):
+            self._slab.seek(keys, rows)
+        return rows
+
+    def _admitted(self, admission: Admission, keys: Keys, rows: RowNumbers, version: int) -> RowNumbers | None:
+        """The indices of keys that have a row or may get one; None = all. Each key is seen once a push."""
+        unknown = np.flatnonzero(rows < 0)
+        if not len(unknown):
+            return None
+        kept = np.ones(len(keys), np.bool_)
+        kept[unknown] = admission.admits(keys[unknown], version, self._range_seed)
+        chosen = np.flatnonzero(kept)
+        self.unadmitted += len(keys) - len(chosen)
+        return None if len(chosen) == len(keys) else chosen
+
+    def _rows_for(self, keys: Keys, rows: RowNumbers | None, now_s: int, limit: int | None) -> RowNumbers:
         """Row numbers of all keys, creating what is unknown with its initial value; -1 where there is no room."""
         slab = self._slab
         if rows is None:
@@ -208,8 +281,8 @@ class Table:
             if not slab.hold(keys, rows):
                 return rows
             unknown = slab.seek(keys, rows)
-        if self.policy.rows_max:
-            room = max(0, int(self.policy.rows_max) - len(slab))
+        if limit is not None:
+            room = max(0, limit - len(slab))
             self.refused += max(0, len(unknown) - room)
             unknown = unknown[:room]
         if len(unknown):
@@ -226,17 +299,15 @@ class Table:
             self._slab.save(rows)
             self.optimizer.decay(self._slab.floats, HEAD, self.spec.dim, rows, periods)
 
-    def _make_room(self, keys: Keys, rows: RowNumbers | None, version: int, now_s: int) -> RowNumbers | None:
+    def _make_room(
+        self, keys: Keys, rows: RowNumbers | None, version: int, now_s: int, rows_max: int
+    ) -> RowNumbers | None:
         """Evict the longest untouched rows if the new ones would be too many. Known keys of this push are kept."""
-        slab, rows_max = self._slab, int(self.policy.rows_max)
-        if self.policy.refuse or len(slab) + len(keys) <= rows_max:
+        slab = self._slab
+        if len(slab) + len(keys) <= rows_max:
             return rows
-        if rows is None:
-            rows = np.empty(len(keys), np.int64)
-            slab.find(keys, rows, 4 * (HEAD + self.stride))
-        else:
-            slab.hold(keys, rows)
-        new = len(slab.seek(keys, rows))
+        rows = self._look_up(keys, rows)
+        new = int((rows < 0).sum())
         if len(slab) + new > rows_max:
             slab.stamp(rows, version, now_s)
             slab.cull(max(0, rows_max - max(new, rows_max // EVICTED_PART)), version, now_s)

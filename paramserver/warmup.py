@@ -23,7 +23,12 @@ def warm_up() -> int:
     rows = 0
     for name, optimizer in OPTIMIZERS.items():
         decay = {"decay_ms": 1000.0} if "decay_ms" in (field.name for field in fields(optimizer)) else {}
-        tables = (TableSpec("t", 2, name, decay, 0.1), TableSpec("mortal", 2, name, policy={"ttl_ms": 60_000}))
+        tables = (
+            TableSpec("t", 2, name, decay, 0.1),
+            TableSpec("mortal", 2, name, policy={"ttl_ms": 60_000}),
+            TableSpec("counted", 2, name, policy={"admit_count": 2, "admit_bytes": 65_536, "admit_halve_ms": 300_000}),
+            TableSpec("drawn", 2, name, policy={"admit_chance": 0.5}),
+        )
         spec = ModelSpec(name, "", tables, DenseSpec({"bias": (1,)}, name, decay))
         shard, epoch = Shard(0, 1, slot_map), Epoch(0, 0)
         shard.allow(0, 0, [epoch])
@@ -31,7 +36,7 @@ def warm_up() -> int:
         for n in range(3):
             now_ms = 100_000 * (1 + n)
             push = PushRequest(name, epoch, 1, 1, "c", n, n + 1, 0, 1, 0, 0, 1, now_ms, dense=dense)
-            for table in ("t", "mortal"):
+            for table in (table.name for table in tables):
                 push.keys[table] = keys[slot_map.split(keys)[0]] + np.uint64(n)
                 push.gradients[table] = np.ones((len(keys), 2), np.float32)
             shard.pull(PullRequest(name, epoch, 1, dict(push.keys)))  # whose rows the push takes up

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from paramserver.ages import STEP_S
-from paramserver.messages import TableSpec
+from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PushRequest, TableSpec
+from paramserver.shard import Shard
+from paramserver.slots import SlotMap
 from paramserver.table import Table
 from paramserver.tombstones import Tombstones
 
@@ -138,6 +140,37 @@ def test_rows_of_the_present_second_are_not_evicted_for_others():
     table = Table(TableSpec("t", 1, "sgd", policy={"rows_max": 4}))
     push(table, np.arange(10, dtype=np.uint64), 1, 5)
     assert (len(table), table.refused) == (4, 6)
+
+
+def shard_of(memory_bytes_max: int, policy: dict[str, float]) -> Shard:
+    shard = Shard(0, 1, SlotMap.even(1), memory_bytes_max=memory_bytes_max)
+    tables = (TableSpec("a", 2, "sgd", policy=policy), TableSpec("b", 4, "sgd", policy=policy))
+    shard.allow(1, 1, [Epoch(1, 1)])
+    shard.begin(ModelSpec("m", "d", tables, DenseSpec({})), {"c": 0}, {})
+    return shard
+
+
+def push_to(shard: Shard, end: int, keys: np.ndarray) -> None:
+    gradients = {"a": np.ones((len(keys), 2), np.float32), "b": np.ones((len(keys), 4), np.float32)}
+    push = PushRequest(
+        "m", Epoch(1, 1), 1, 1, "c", end, end + 1, 0, 0, 0, 0, 1, 10_000 * end, keys=dict.fromkeys(gradients, keys),
+        gradients=gradients,
+    )  # fmt: skip
+    assert shard.push(push).outcome is Outcome.APPLIED
+
+
+@pytest.mark.parametrize(("policy", "evicts"), [({}, False), ({"ttl_ms": 1e9}, False), ({"rows_max": 1e9}, True)])
+def test_a_shard_at_its_memory_limit_evicts_or_refuses_and_goes_on(policy, evicts):
+    shard, limit = shard_of(20_000, policy), 20_000
+    for end in range(30):
+        push_to(shard, end, np.arange(50 * end, 50 * end + 50, dtype=np.uint64))
+        assert shard.rows_bytes("m") <= limit
+        shard.validate()
+    assert shard.rows_bytes("m") > 0.8 * limit
+    dropped = shard.dropped("m")["room"]
+    assert dropped == (0 if evicts else 2 * 30 * 50 - shard.rows("m"))
+    known, newest = shard.snapshot("m").tables["a"].keys, 29 * 50 if evicts else 0
+    assert newest in known, "evicted are the longest untouched; refused are the new"
 
 
 def test_dead_rows_give_their_memory_to_new_ones():
