@@ -282,8 +282,8 @@ def _check(snapshot: Snapshot) -> None:
 def _check_sightings(spec: TableSpec, snapshot: Snapshot) -> None:
     """ValueError unless these are counters of the snapshot's slots."""
     lines, counters, version = snapshot.sightings[spec.name]
-    if (lines.dtype, counters.dtype, version.dtype) != (np.int64, np.uint8, np.int64):
-        found = f"{lines.dtype}, {counters.dtype}, {version.dtype}"
+    found = f"{lines.dtype}, {counters.dtype}, {version.dtype}"
+    if found != "int64, uint8, int64":
         raise ValueError(f"table {spec.name!r}: sightings are {found}, expected int64, uint8, int64")
     if counters.shape != (len(lines), LINE) or version.shape != lines.shape or (lines[1:] <= lines[:-1]).any():
         raise ValueError(f"table {spec.name!r}: sightings {counters.shape} are not {LINE} counters a line, rising")
