@@ -99,6 +99,11 @@ def check(stream: StreamConfig, breaker: BreakerConfig) -> None:
             "label_strategy = 'eager': with a breaker allowed are 'window' and 'window+correct'; what is labelled at"
             " its arrival cannot be withheld"
         )
+    if not stream.reads_again:
+        raise ValueError(
+            f"release_ms = 0: with a breaker and label_strategy 'window' allowed is above window_ms = {stream.window_ms}:"
+            " what is withheld is looked at again so much later, and trained if it has been released by then"
+        )
     room_ms = stream.wait_ms - stream.grace_ms - 2 * stream.skew_ms - stream.signal_ms
     needs_ms = breaker.join_window_ms + breaker.cell_ms + breaker.settle_ms
     if needs_ms > room_ms:

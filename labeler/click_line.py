@@ -81,7 +81,7 @@ class ClickLine:
             impressions.ts_ms,
             impressions.arrival_ms,
             reading.window_ms,
-            reading.wait_ms,
+            reading.click_wait_ms,
             self._early_ms,
         )
 

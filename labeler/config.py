@@ -93,6 +93,7 @@ _DECIDES = (
     "label_strategy",
     "late_window_ms",
     "late_share_half_life_ms",
+    "release_ms",
     "negative_rate",
     "negative_correction",
     "grace_ms",

@@ -1,7 +1,7 @@
 """When impressions are read to be labelled, and what a reading says: the strategies of docs/labels.md.
 
 strategy         `label/p` reads at                  `late/p` reads again at
-window           arrival + window + grace            -
+window           arrival + window + grace            - (with release_ms: arrival + release + grace, what was released)
 eager            arrival: everything is negative     arrival + window + grace: the clicks
 window+correct   arrival + window + grace            arrival + late window + grace: the clicks that came later
 """
@@ -29,16 +29,19 @@ class Reading:
     kind: str  # LABEL or LATE
     window_ms: int
     wait_ms: int  # deadline - arrival
+    click_wait_ms: int  # a click that arrives longer than this after its impression does not count
 
 
 def readings(stream: StreamConfig) -> tuple[Reading, ...]:
     """The first reading, and the later one where the strategy has one."""
     if stream.label_strategy == "eager":
-        return Reading(LABEL, NO_WINDOW_MS, 0), Reading(LATE, stream.window_ms, stream.wait_ms)
-    first = Reading(LABEL, stream.window_ms, stream.wait_ms)
-    if stream.label_strategy == "window":
+        return Reading(LABEL, NO_WINDOW_MS, 0, 0), Reading(LATE, stream.window_ms, stream.wait_ms, stream.wait_ms)
+    first = Reading(LABEL, stream.window_ms, stream.wait_ms, stream.wait_ms)
+    if not stream.reads_again:
         return (first,)
-    return first, Reading(LATE, stream.late_window_ms, stream.late_window_ms + stream.grace_ms)
+    if stream.label_strategy == "window":  # what is released has the label it would have had
+        return first, Reading(LATE, stream.window_ms, stream.wait_last_ms, stream.wait_ms)
+    return first, Reading(LATE, stream.late_window_ms, stream.wait_last_ms, stream.wait_last_ms)
 
 
 class Share(NamedTuple):

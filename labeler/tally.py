@@ -49,7 +49,7 @@ def tally_stream(stream: StreamConfig, breaker: BreakerConfig) -> StreamConfig:
     values |= {"categorical_features": sliced, "numeric_features": (), "personal_features": personal}
     values |= {"window_ms": breaker.join_window_ms, "flush_ms": stream.signal_ms, "batch_rows_max": TALLY_ROWS_MAX}
     # Every impression is counted, once: no second reading, no negative left out.
-    values |= {"label_strategy": "window", "late_window_ms": 0, "negative_rate": 1.0}
+    values |= {"label_strategy": "window", "late_window_ms": 0, "release_ms": 0, "negative_rate": 1.0}
     return TallyStream(**values)
 
 

@@ -76,17 +76,19 @@ def evaluate(
     slices: Sequence[str] = (),
     slices_max: int = 64,
     negative_rate: float = 1.0,
+    corrections: bool = True,
 ) -> dict[str, Any]:
     """The record of `evaluations` for a batch that no shard had applied (E1); `computed` has rows and no reason.
 
     A negative counts for the `1 / negative_rate` that it was chosen from. A click of a `late` chain counts for no row:
-    its impression was scored as a negative before, so it takes that loss back and adds the right one.
+    its impression was scored as a negative before, so it takes that loss back and adds the right one. Without
+    `corrections`, the chain brings only what was never a row before (label_strategy 'window').
     """
     rows = computed.rows
     assert rows is not None
     label = rows.column("label").to_numpy().astype(np.float64)
     prediction = computed.prediction.astype(np.float64)
-    is_correction = (label > 0) & (kind_of(batch.chain) == LATE)
+    is_correction = (label > 0) & (corrections and kind_of(batch.chain) == LATE)
     count = np.where(is_correction, 0.0, np.where(label > 0, 1.0, 1.0 / negative_rate))
     loss = _losses(prediction, label, count)
     served = published.served(rows)

@@ -272,6 +272,7 @@ class Worker:
             self._config.slices,
             self._config.slices_max,
             self._stream.negative_rate,
+            self._stream.label_strategy != "window",
         )
 
     def _timed(self, step: str, work: Any, *arguments: Any) -> Any:

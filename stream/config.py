@@ -38,6 +38,11 @@ class StreamConfig:
     late_window_ms: int = _option(
         0, "with label_strategy 'window+correct', a late click counts this long after its impression, event time, ms"
     )
+    release_ms: int = _option(
+        0,
+        "with label_strategy 'window', what was withheld is looked at again this long after its impression and trained "
+        "if it has been released by then (L8); 0 = what is withheld stays untrained. A breaker asks for it",
+    )
     delay_correction: str = _option(
         "weights",
         "how a model is kept from believing early negatives: 'weights' in its loss, or 'calibration' of its answers",
@@ -88,7 +93,7 @@ class StreamConfig:
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
-        for name in ("grace_ms", "dedup_ms", "skew_ms", "outage_max_ms", "checkpoint_age_max_ms"):
+        for name in ("grace_ms", "dedup_ms", "skew_ms", "outage_max_ms", "checkpoint_age_max_ms", "release_ms"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")
         if self.heartbeat_ms >= self.jump_max_ms:
@@ -111,7 +116,7 @@ class StreamConfig:
     @property
     def wait_last_ms(self) -> int:
         """The same for the last reading of an impression: after so long nothing about it is awaited any more."""
-        return max(self.wait_ms, self.late_window_ms + self.grace_ms if self.corrects else 0)
+        return max(self.wait_ms, max(self.late_window_ms, self.release_ms) + self.grace_ms)
 
     @property
     def corrects(self) -> bool:
@@ -119,9 +124,14 @@ class StreamConfig:
         return self.label_strategy == "window+correct"
 
     @property
+    def reads_again(self) -> bool:
+        """Whether there is a later reading, and so `late` chains are written."""
+        return self.label_strategy != "window" or self.release_ms > 0
+
+    @property
     def barrier_kinds(self) -> tuple[str, ...]:
         """Kinds of chains in which a labeler answers barriers (E3)."""
-        return (LABEL,) if self.label_strategy == "window" else (LABEL, LATE)
+        return (LABEL, LATE) if self.reads_again else (LABEL,)
 
     @property
     def features(self) -> Features:
@@ -212,6 +222,16 @@ def _check_labels(config: StreamConfig) -> None:
         raise ValueError(
             f"late_window_ms = {config.late_window_ms}: only label_strategy 'window+correct' has a late window, "
             f"and label_strategy is {config.label_strategy!r}"
+        )
+    if config.release_ms and config.label_strategy != "window":
+        raise ValueError(
+            f"release_ms = {config.release_ms}: only label_strategy 'window' has it; with {config.label_strategy!r} the "
+            "later reading trains what was released"
+        )
+    if config.release_ms and config.release_ms <= config.window_ms:
+        raise ValueError(
+            f"release_ms = {config.release_ms}: allowed are 0 and above window_ms = {config.window_ms}, at which it is "
+            "withheld"
         )
     if not 0.0 <= config.late_share_prior < 1.0:
         raise ValueError(f"late_share_prior = {config.late_share_prior}: allowed is 0 to below 1")

@@ -99,6 +99,7 @@ class Plan:
     window: int
     wait: int
     first: "Plan | None" = None
+    click_wait: int | None = None  # where clicks are waited for less long than verdicts
 
     def start(self, seen):
         return seen[0].offset << W if seen and self.first is None else 0
@@ -237,7 +238,9 @@ def counting_clicks(row, all_clicks, config, plan):
         for c in all_clicks
         if c.id == row.id
         and 0 <= c.ts - row.ts <= plan.window
-        and row.arrival - config.early_ms <= c.arrival <= row.arrival + plan.wait
+        and row.arrival - config.early_ms
+        <= c.arrival
+        <= row.arrival + (plan.wait if plan.click_wait is None else plan.click_wait)
     ]
 
 

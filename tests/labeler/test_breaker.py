@@ -16,7 +16,7 @@ from stream.examples import BatchHeader
 from stream.record import Record
 from stream.verdicts import OPERATOR, RELEASE, WITHHOLD, Verdict, decode_verdict, encode_verdict
 
-STREAM = StreamConfig(partitions=2, categorical_features=("language", "partner", "discounted"))
+STREAM = StreamConfig(partitions=2, categorical_features=("language", "partner", "discounted"), release_ms=21_600_000)
 CONFIG = BreakerConfig(slices=("language", "partner", "discounted"), cell_ms=900_000, cells_max=4)
 CELL, DAY = CONFIG.cell_ms, 96
 FIRST = 1_700_006_400_000 // CELL  # a midnight
@@ -346,6 +346,11 @@ def test_a_band_record_reads_as_it_was_written():
 
 def test_a_config_without_room_before_the_label_is_refused():
     with pytest.raises(ValueError, match="join_window_ms"):
-        check(StreamConfig(window_ms=600_000), BreakerConfig())
+        check(StreamConfig(window_ms=600_000, release_ms=1_200_000), BreakerConfig())
     with pytest.raises(ValueError, match="slices"):
         check(STREAM, BreakerConfig(slices=("country",)))
+    with pytest.raises(ValueError, match="release_ms"):
+        check(StreamConfig(), BreakerConfig())
+    for wrong in ({"release_ms": 3_000_000}, {"release_ms": 9_000_000, "label_strategy": "eager"}):
+        with pytest.raises(ValueError, match="release_ms"):
+            StreamConfig(**wrong)

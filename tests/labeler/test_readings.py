@@ -17,11 +17,15 @@ from stream.keys import hash_pair
 LONG = replace(CONFIG, late_share_half_life_ms=10**15)
 EAGER = replace(LONG, label_strategy="eager")
 CORRECT = replace(LONG, label_strategy="window+correct", late_window_ms=45)
+RELEASE = replace(LONG, release_ms=45)
 
 
 def plans(config):
     if config.label_strategy == "eager":
         first, second = Plan(-1, 0), (config.window_ms, config.wait_ms)
+    elif config.release_ms:
+        first, second = Plan(config.window_ms, config.wait_ms), (config.window_ms, config.release_ms + 5)
+        return first, Plan(*second, first, config.wait_ms)
     else:
         first, second = Plan(config.window_ms, config.wait_ms), (config.late_window_ms, config.late_window_ms + 5)
     return first, Plan(*second, first)
@@ -41,7 +45,7 @@ def is_kept(rate):
 
 
 @settings(max_examples=80, deadline=None)
-@given(SEEDS, st.booleans(), st.sampled_from((EAGER, CORRECT)), st.sampled_from((1.0, 0.5)), st.integers(0, 1))
+@given(SEEDS, st.booleans(), st.sampled_from((EAGER, CORRECT, RELEASE)), st.sampled_from((1.0, 0.5)), st.integers(0, 1))
 def test_each_reading_says_what_the_rules_say(seed, fraud, config, rate, which):
     config = replace(config, negative_rate=rate)
     logs = logs_of(seed, fraud)
@@ -59,7 +63,7 @@ def test_polls_and_restarts_change_no_byte_of_a_later_reading(seed, fraud, crash
     assert broken == straight
 
 
-@pytest.mark.parametrize("config", [EAGER, CORRECT])
+@pytest.mark.parametrize("config", [EAGER, CORRECT, RELEASE])
 def test_random_logs_hold_late_clicks_and_releases(config):
     late = on_time = negatives = 0
     for seed in range(60):
@@ -68,8 +72,8 @@ def test_random_logs_hold_late_clicks_and_releases(config):
             late += out[-1].header.late_micro
             on_time += out[-1].header.on_time_micro
         negatives += sum(e.header.labelled - e.header.positives for e in out)
-    assert late > 0
-    assert (on_time > 0) == (config is CORRECT)
+    assert (late > 0) == (config is not RELEASE)
+    assert (on_time > 0) == (config is not EAGER)
     assert negatives > 0, "released impressions are labelled whether clicked or not"
 
 

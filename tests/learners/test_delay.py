@@ -107,13 +107,15 @@ def test_a_gradient_weighs_by_the_models_own_answer() -> None:
 
 
 def test_an_evaluation_of_a_late_click_takes_its_negative_back() -> None:
-    def evaluated(chain: str, label: list[int]) -> dict:
+    def evaluated(chain: str, label: list[int], corrections: bool = True) -> dict:
         computed = Computed(rows(label), np.full(len(label), 0.2, np.float32), event_time_max_ms=5)
         at = Batch(0, chain, 0, 10, 0, 1, len(label))
-        return evaluate("m", "l", at, computed, 1, 0.1, Published("m", True, 10))
+        return evaluate("m", "l", at, computed, 1, 0.1, Published("m", True, 10), corrections=corrections)
 
     first, late = evaluated("label/0", [0, 0, 1]), evaluated("late/0", [1])
     total = {name: first[name] + late[name] for name in ("rows", "log_loss_sum", "prediction_sum", "label_sum")}
     assert (total["rows"], total["label_sum"]) == (3, 2)
     assert total["log_loss_sum"] == pytest.approx(-2 * math.log(0.2) - math.log(0.8), rel=1e-6)
     assert total["prediction_sum"] == pytest.approx(0.6)
+    released = evaluated("late/0", [1], corrections=False)  # strategy 'window': it was no row before
+    assert (released["rows"], released["log_loss_sum"]) == (1, pytest.approx(-math.log(0.2), rel=1e-6))

@@ -59,7 +59,7 @@ class Scenario:
     @property
     def late(self) -> bool:
         """Whether there are `late` chains."""
-        return self.stream.label_strategy != "window"
+        return self.stream.reads_again
 
     @property
     def replayed(self) -> bool:
