@@ -101,8 +101,9 @@ def check(stream: StreamConfig, breaker: BreakerConfig) -> None:
         )
     if not stream.reads_again:
         raise ValueError(
-            f"release_ms = 0: with a breaker and label_strategy 'window' allowed is above window_ms = {stream.window_ms}:"
-            " what is withheld is looked at again so much later, and trained if it has been released by then"
+            "release_ms = 0: with a breaker and label_strategy 'window' allowed is above window_ms ="
+            f" {stream.window_ms}: what is withheld is looked at again so much later, and trained if it has been"
+            " released by then"
         )
     room_ms = stream.wait_ms - stream.grace_ms - 2 * stream.skew_ms - stream.signal_ms
     needs_ms = breaker.join_window_ms + breaker.cell_ms + breaker.settle_ms

@@ -225,8 +225,8 @@ def _check_labels(config: StreamConfig) -> None:
         )
     if config.release_ms and config.label_strategy != "window":
         raise ValueError(
-            f"release_ms = {config.release_ms}: only label_strategy 'window' has it; with {config.label_strategy!r} the "
-            "later reading trains what was released"
+            f"release_ms = {config.release_ms}: only label_strategy 'window' has it; with "
+            f"{config.label_strategy!r} the later reading trains what was released"
         )
     if config.release_ms and config.release_ms <= config.window_ms:
         raise ValueError(
