@@ -118,6 +118,21 @@ def _lost(point: dict[str, Any]) -> float:
     return 100.0 * (float(point["logloss_ratio_to_sequential"]) - 1.0)
 
 
+_LINES = (
+    "#9aa5b1",
+    "#5c6670",
+    "#c8553d",
+    "#e3a857",
+    "#1f4e79",
+    "#5b8fb9",
+    "#2f7d4f",
+    "#7fb98f",
+    "#6a4c93",
+    "#b39ddb",
+    "#d81b60",
+)
+
+
 def delayed_feedback(rows: list[dict[str, Any]], path: Path) -> None:
     """Calibration and log loss over the oracle's, by share of late clicks; a column for each drift."""
     drifts, names = sorted({r["drift"] for r in rows}), list(dict.fromkeys(r["strategy"] for r in rows))
@@ -125,9 +140,7 @@ def delayed_feedback(rows: list[dict[str, Any]], path: Path) -> None:
         2, len(drifts), figsize=(5.2 * len(drifts), 6.4), layout="constrained", squeeze=False
     )
     figure.suptitle("Late clicks: which strategy when (mean and worst of the seeds)", x=0.01, ha="left", fontsize=11)
-    colors = dict(
-        zip(names, ("#9aa5b1", "#c8553d", "#e3a857", "#1f4e79", "#5b8fb9", "#2f7d4f", "#7fb98f"), strict=False)
-    )
+    colors = dict(zip(names, _LINES, strict=False))
     for column, drift in enumerate(drifts):
         for line, (name, what, unit) in enumerate(
             (("calibration", "calibration", 1.0), ("loss_over_oracle", "%", 100.0))

@@ -92,6 +92,7 @@ _DECIDES = (
     "window_ms",
     "label_strategy",
     "late_window_ms",
+    "late_clicks",
     "late_share_half_life_ms",
     "release_ms",
     "negative_rate",

@@ -55,6 +55,7 @@ class _Said(NamedTuple):
     sampled: int  # labelled without a click, and left out by `negative_rate`
     late: int = 0  # clicks that a late reading brings
     on_time: int = 0  # clicks that the first reading knew
+    late_rows: npt.NDArray[np.bool_] | None = None  # which impressions those late clicks are of
 
 
 class PartitionLabeler:
@@ -237,7 +238,8 @@ class PartitionLabeler:
         label = matches.label[said.rows]
         value = b""
         if len(rows):
-            value = self._value(rows, label, matches.delay_ms[said.rows])
+            late = None if said.late_rows is None else said.late_rows[said.rows]
+            value = self._value(rows, label, matches.delay_ms[said.rows], late)
         passed = self._clicks.passed(stretch.arrival_max_ms)
         before = self._side_records(taken, ruling, passed) if is_first else ()
         passed_ms = stretch.arrival_max_ms - (self.point.arrival_max_ms or stretch.arrival_max_ms)
@@ -264,9 +266,15 @@ class PartitionLabeler:
         )
         return Emission(header, value, before, stretch.arrival_max_ms)
 
-    def _value(self, rows: Impressions, label: npt.NDArray[np.int8], delay_ms: npt.NDArray[np.int64]) -> bytes:
+    def _value(
+        self,
+        rows: Impressions,
+        label: npt.NDArray[np.int8],
+        delay_ms: npt.NDArray[np.int64],
+        late: npt.NDArray[np.bool_] | None,
+    ) -> bytes:
         """What a range with rows says of them."""
-        return encode_examples(example_batch(rows, label, delay_ms, self._weights(label)))
+        return encode_examples(example_batch(rows, label, delay_ms, self._weights(label, late)))
 
     def _first_labels(self, taken: Taken, ruling: Ruling, matches: Matches) -> _Said:
         """Every impression that nothing takes out, negatives at their rate."""
@@ -284,15 +292,18 @@ class PartitionLabeler:
         clicked = matches.label > 0
         late = trained & clicked & ~known
         released = stands & first.withheld & self._kept(taken, matches)
-        return _Said(late | released, 0, int(late.sum()), int((trained & known).sum()))
+        return _Said(late | released, 0, int(late.sum()), int((trained & known).sum()), late)
 
     def _kept(self, taken: Taken, matches: Matches) -> npt.NDArray[np.bool_]:
         kept: npt.NDArray[np.bool_] = matches.label > 0
         return kept | kept_negatives(taken.impressions.id, self._stream.negative_rate)
 
-    def _weights(self, label: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
-        """A negative stands for all those of its kind that were left out, unless answers are corrected instead."""
+    def _weights(self, label: npt.NDArray[np.int8], late: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.float32]:
+        """A negative stands for all those of its kind that were left out, unless answers are corrected instead; a late
+        click that is only counted weighs nothing."""
         weight = np.ones(len(label), np.float32)
+        if late is not None and self._stream.late_clicks == "count":
+            weight[late] = 0.0
         if self._stream.negative_correction == "weights":
             weight[label == 0] = 1.0 / self._stream.negative_rate
         return weight

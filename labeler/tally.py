@@ -49,7 +49,8 @@ def tally_stream(stream: StreamConfig, breaker: BreakerConfig) -> StreamConfig:
     values |= {"categorical_features": sliced, "numeric_features": (), "personal_features": personal}
     values |= {"window_ms": breaker.join_window_ms, "flush_ms": stream.signal_ms, "batch_rows_max": TALLY_ROWS_MAX}
     # Every impression is counted, once: no second reading, no negative left out.
-    values |= {"label_strategy": "window", "late_window_ms": 0, "release_ms": 0, "negative_rate": 1.0}
+    values |= {"label_strategy": "window", "late_window_ms": 0, "late_clicks": "learn", "release_ms": 0}
+    values |= {"negative_rate": 1.0}
     return TallyStream(**values)
 
 
@@ -59,7 +60,7 @@ class TallyLabeler(PartitionLabeler):
     slices: tuple[str, ...] = ()
     cell_ms: int = 1
 
-    def _value(self, rows: Impressions, label: npt.NDArray[np.int8], delay_ms: npt.NDArray[np.int64]) -> bytes:
+    def _value(self, rows: Impressions, label: npt.NDArray[np.int8], *_: Any) -> bytes:
         return encode_tally(tally(rows, label, self.slices, self.cell_ms))
 
     def _side_records(self, *_: Any) -> tuple[SideRecord, ...]:

@@ -2,19 +2,22 @@
 
 A first reading knows all clicks but a share k; those it misses are told as negatives first, and as positives once
 they are known. With p the true probability, the stream then shows positives at the rate b = p / (1 + k p). k is 1 for
-`eager`, which knows none; for `window+correct` it is what the stream itself shows; 0 is no delay.
+`eager`, which knows none; for `window+correct` it is what the stream itself shows; 0 is no delay. Where late clicks are
+only counted (`late_clicks = "count"`), the stream shows b = (1 - k) p.
 
 - in the loss: a positive weighs 1 + k p, a negative (1 + k p)(1 - p) / (1 - p + k p), with p the model's own answer,
   held fixed. For k = 1 this is the fake-negative weighting of Ktena et al. 2019 (arXiv:1907.06558), for others the
-  importance weights of ES-DFM (Yang et al. 2021, arXiv:2012.03245) with p_dp = k p. The model learns p.
-- by calibration: the loss is left as it is, the model learns b, and answers p = b / (1 - k b).
+  importance weights of ES-DFM (Yang et al. 2021, arXiv:2012.03245) with p_dp = k p. Where late clicks are only counted
+  the same reasoning, p / b for a positive and (1 - p) / (1 - b) for a negative, gives 1 / (1 - k) and
+  (1 - p) / (1 - (1 - k) p). The model learns p.
+- by calibration: the loss is left as it is, the model learns b, and answers p = b / (1 - k b), or b / (1 - k).
 
 Where negatives were sampled at a rate r and the loss does not know it (`negative_correction = "log_odds"`), an answer's
 logit is first moved by ln r.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +31,8 @@ Floats = npt.NDArray[np.float32]
 PRIOR_CLICKS = 10
 _MICRO = 1_000_000
 PROBABILITY_MAX = 1.0 - 1e-6
+#: Above this nearly nothing is known in time, and the few clicks that are would weigh without bound.
+SHARE_MAX = 0.99
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Correction:
     share: float = 0.0  # k
     in_loss: bool = True
     negative_rate: float = 1.0  # of a sampling that answers have to make good; 1 where weights do
+    late_learned: bool = True  # late clicks are positives of the stream, and not only counted
 
     @property
     def weighs(self) -> bool:
@@ -52,7 +58,8 @@ class Correction:
             return prediction
         b = self._with_all_negatives(prediction.astype(np.float64))
         if not self.in_loss:
-            b = np.minimum(b / np.maximum(1.0 - self.share * b, 1e-12), PROBABILITY_MAX)
+            known = 1.0 - self.share * (b if self.late_learned else 1.0)
+            b = np.minimum(b / np.maximum(known, 1e-12), PROBABILITY_MAX)
         out: Floats = b.astype(np.float32)
         return out
 
@@ -60,18 +67,21 @@ class Correction:
         """The factor of each example's loss, (n,) float32, from what the model says of it; no gradient flows here."""
         p = self._with_all_negatives(prediction.astype(np.float64))
         late = self.share * p
-        weight = (1.0 + late) * np.where(label > 0, 1.0, (1.0 - p) / np.maximum(1.0 - p + late, 1e-12))
+        positive = 1.0 + late if self.late_learned else 1.0 / (1.0 - self.share)
+        negative = (1.0 + late if self.late_learned else 1.0) * (1.0 - p) / np.maximum(1.0 - p + late, 1e-12)
+        weight = np.where(label > 0, positive, negative)
         out: Floats = weight.astype(np.float32)
         return out
 
     def to_dict(self) -> dict[str, Any]:
-        return {"share": self.share, "in_loss": self.in_loss, "negative_rate": self.negative_rate}
+        return asdict(self)
 
     @staticmethod
     def from_dict(body: Mapping[str, Any]) -> "Correction":
         """Raises ValueError for what no `to_dict` gives."""
-        made = Correction(float(body["share"]), bool(body["in_loss"]), float(body["negative_rate"]))
-        if not (0.0 <= made.share <= 1.0 and 0.0 < made.negative_rate <= 1.0):
+        learned = bool(body.get("late_learned", True))  # manifests from before this option have none
+        made = Correction(float(body["share"]), bool(body["in_loss"]), float(body["negative_rate"]), learned)
+        if not (0.0 <= made.share <= (1.0 if learned else SHARE_MAX) and 0.0 < made.negative_rate <= 1.0):
             raise ValueError(f"correction {dict(body)}: allowed are a share of 0 to 1 and a negative_rate above 0 to 1")
         return made
 
@@ -106,4 +116,7 @@ def correction(stream: StreamConfig, late: LateShare) -> Correction:
     """What the configuration asks for, as far as the stream has shown its late share."""
     share = 1.0 if stream.label_strategy == "eager" else late.share if stream.corrects else 0.0
     rate = stream.negative_rate if stream.negative_correction == "log_odds" else 1.0
-    return Correction(share, stream.delay_correction == "weights", rate)
+    learned = stream.late_clicks == "learn"
+    if not learned:
+        share = min(share, SHARE_MAX)
+    return Correction(share, stream.delay_correction == "weights", rate, learned)

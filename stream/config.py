@@ -47,6 +47,11 @@ class StreamConfig:
         "weights",
         "how a model is kept from believing early negatives: 'weights' in its loss, or 'calibration' of its answers",
     )
+    late_clicks: str = _option(
+        "learn",
+        "with 'window+correct': 'learn' late clicks, or only 'count' them, for the late share; the latter where things "
+        "change within the late window (docs/labels.md)",
+    )
     late_share_prior: float = _option(
         0.1, "with 'window+correct', the share of late clicks that is believed before the stream has shown one"
     )
@@ -120,7 +125,7 @@ class StreamConfig:
 
     @property
     def corrects(self) -> bool:
-        """Whether late clicks are trained on as such."""
+        """Whether the late share makes early negatives good."""
         return self.label_strategy == "window+correct"
 
     @property
@@ -233,6 +238,11 @@ def _check_labels(config: StreamConfig) -> None:
             f"release_ms = {config.release_ms}: allowed are 0 and above window_ms = {config.window_ms}, at which it is "
             "withheld"
         )
+    if not config.corrects and config.late_clicks != "learn":
+        raise ValueError(
+            f"late_clicks = {config.late_clicks!r}: only label_strategy 'window+correct' may leave late clicks at a "
+            f"count, and label_strategy is {config.label_strategy!r}"
+        )
     if not 0.0 <= config.late_share_prior < 1.0:
         raise ValueError(f"late_share_prior = {config.late_share_prior}: allowed is 0 to below 1")
     if not 0.0 < config.negative_rate <= 1.0:
@@ -242,6 +252,7 @@ def _check_labels(config: StreamConfig) -> None:
 _ONE_OF = {
     "label_strategy": ("window", "eager", "window+correct"),
     "delay_correction": ("weights", "calibration"),
+    "late_clicks": ("learn", "count"),
     "negative_correction": ("weights", "log_odds"),
 }
 

@@ -6,6 +6,7 @@ import pytest
 from bench import delayed_feedback as bench
 from bench.delayed_traffic import WINDOW_MS, Traffic, draw
 from learners.model import make_model
+from stream.config import StreamConfig
 
 
 @pytest.fixture(scope="module")
@@ -13,8 +14,8 @@ def cell() -> bench.Cell:
     return bench.labelled(Traffic(20_000, 0.3, 0.5, 1), make_model(bench.MODEL))
 
 
-def late_positions(cell: bench.Cell, strategy: str) -> list[int]:
-    rows = [p.rows.column("position").to_pylist() for _, p in cell.late[strategy] if p is not None]
+def late_positions(cell: bench.Cell, stream: StreamConfig) -> list[int]:
+    rows = [p.rows.column("position").to_pylist() for _, p in cell.late[bench.Late.of(stream)] if p is not None]
     return [position for part in rows for position in part]
 
 
@@ -27,12 +28,18 @@ def test_first_and_late_rows_together_are_every_click_once(cell: bench.Cell) -> 
     assert is_late.sum() == pytest.approx(0.3 * clicked.sum(), rel=0.05)
     assert (np.concatenate(cell.first[WINDOW_MS]) == (clicked & ~is_late)).all()
     assert (np.concatenate(cell.first[bench.LATE_WINDOW_MS]) == clicked).all()
-    assert late_positions(cell, "window+correct") == position[is_late].tolist()
-    assert late_positions(cell, "eager") == position[clicked].tolist()
+    assert late_positions(cell, bench.CORRECT) == position[is_late].tolist()
+    assert late_positions(cell, bench.EAGER) == position[clicked].tolist()
+
+
+def test_late_clicks_that_are_only_counted_are_rows_that_weigh_nothing(cell: bench.Cell) -> None:
+    assert late_positions(cell, bench.COUNT) == late_positions(cell, bench.CORRECT)
+    rows = [p.rows for _, p in cell.late[bench.Late.of(bench.COUNT)] if p is not None]
+    assert all((r.column("weight").to_numpy() == 0).all() and (r.column("label").to_numpy() == 1).all() for r in rows)
 
 
 def test_the_share_that_the_stream_tells_is_that_of_the_traffic(cell: bench.Cell) -> None:
-    header = cell.late["window+correct"][-1][0].header
+    header = cell.late[bench.Late.of(bench.CORRECT)][-1][0].header
     assert header.late_micro / (header.late_micro + header.on_time_micro) == pytest.approx(0.3, abs=0.02)
 
 
@@ -41,7 +48,7 @@ def test_corrected_answers_are_near_the_truth_and_uncorrected_ones_are_not(cell:
     found = {name: bench.run(cell, model, stream)["calibration"] for name, stream in bench.STRATEGIES.items()}
     oracle = bench.run(cell, model, None)["calibration"]
     assert found["window"] / oracle < 0.9  # 0.7 once the model has forgotten the prior that it began with
-    for name in ("correct_weights", "correct_calibration"):
+    for name in ("correct_weights", "correct_calibration", "count_weights"):
         assert found[name] / oracle == pytest.approx(1, abs=0.05)
 
 

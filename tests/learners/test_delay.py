@@ -1,6 +1,7 @@
 """Corrections of early labels: against the rates they must lead to, and against the published formulas."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pytest
 
 from learners import gradient
 from learners.config import ModelConfig
-from learners.delay import NONE, PRIOR_CLICKS, Correction, LateShare, correction
+from learners.delay import NONE, PRIOR_CLICKS, SHARE_MAX, Correction, LateShare, correction
 from learners.events import Batch
 from learners.gradient import Computed
 from learners.model import make_model
@@ -28,6 +29,17 @@ def test_the_weighted_loss_of_the_biased_stream_stands_still_at_the_true_rate(sh
     clicks, negatives = true, 1 - true + share * true
     gradient_at_truth = clicks * positive * (true - 1) + negatives * negative * true
     assert gradient_at_truth == pytest.approx(0, abs=1e-6 * true)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.9])
+@pytest.mark.parametrize("true", [0.001, 0.05, 0.4])
+def test_where_late_clicks_are_only_counted_both_corrections_lead_to_the_true_rate(share: float, true: float) -> None:
+    at, known = np.array([true], np.float32), (1 - share) * true
+    corrects = Correction(share, late_learned=False)
+    positive, negative = corrects.weights(at, ONE)[0], corrects.weights(at, NO)[0]
+    assert known * positive * (true - 1) + (1 - known) * negative * true == pytest.approx(0, abs=1e-6)
+    answer = Correction(share, in_loss=False, late_learned=False).answer(np.array([known], np.float32))
+    assert answer[0] == pytest.approx(true, rel=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 1.0])
@@ -68,6 +80,10 @@ def test_the_configuration_decides_what_is_corrected() -> None:
     assert correction(StreamConfig(label_strategy="eager"), late).share == 1.0
     corrected = StreamConfig(label_strategy="window+correct", late_window_ms=7_200_000, delay_correction="calibration")
     assert correction(corrected, late) == Correction(0.25, False)
+    counted = correction(replace(corrected, late_clicks="count"), LateShare(0.9999))
+    assert counted == Correction(SHARE_MAX, False, late_learned=False), "a click in time may not weigh without bound"
+    with pytest.raises(ValueError, match="late_clicks = 'count': only label_strategy 'window"):
+        StreamConfig(late_clicks="count")
     assert correction(StreamConfig(negative_rate=0.5), late).negative_rate == 1.0, "weights make it good, once"
     sampled = StreamConfig(negative_rate=0.5, negative_correction="log_odds")
     assert correction(sampled, late).negative_rate == 0.5
