@@ -26,8 +26,9 @@ from bench.staleness import a_model
 from bench.virtual_training import Setting, Trained, VirtualTraining, Work, draw_work
 from learners.model import Model
 from learners.shadow import Shadow, touched_only
+from paramserver.bounds import Rung
 from paramserver.compensation import Compensation
-from paramserver.governor import Governor, Rung, estimate, ladder
+from paramserver.governor import Governor, estimate, ladder
 from paramserver.state import Snapshot
 
 EXAMPLES, BATCH_ROWS, SEED, RATE, LEARNERS = 400_000, 512, 1, 0.3, 8

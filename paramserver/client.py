@@ -17,6 +17,7 @@ import numpy as np
 
 from paramserver import codec, frames, payload
 from paramserver import wire_pb2 as wire
+from paramserver.bounds import Bounds, Rung
 from paramserver.config import ParamServerConfig
 from paramserver.encoding import ENCODINGS
 from paramserver.frames import BadFrame, Body
@@ -320,6 +321,15 @@ class ClockClient:
 
     def set_paused(self, model: str, paused: bool) -> None:
         self._connection.control("SetPaused", wire.MemberRequest(model=model, value=int(paused)))
+
+    def bounds(self, model: str) -> Bounds:
+        return codec.decode_bounds(self._connection.control("Bounds", wire.ModelRequest(model=model)))
+
+    def govern(self, model: str, governor: str, sequence: int, rung: Rung, lease_ms: int) -> Bounds:
+        message = wire.GovernRequest(
+            model=model, governor=governor, sequence=sequence, rung=codec.encode_rung(rung), lease_ms=lease_ms
+        )
+        return codec.decode_bounds(self._connection.control("Govern", message))
 
     def close(self) -> None:
         self._connection.close()

@@ -1,4 +1,4 @@
-"""Stale synchronous parallel clocks (K1-K5) and the stop lease of cuts (X1), as a pure core.
+"""Stale synchronous parallel clocks (K1-K7) and the stop lease of cuts (X1), as a pure core.
 
 Who holds slot 0 runs one `Clocks`. A learner joins under a new epoch, asks to start each batch, and says when it ended.
 Time is an argument; the only instruction that comes out is the *allow list*: whoever runs the core sends `allow_list()`
@@ -19,16 +19,15 @@ The bound is that of Ho et al., "More Effective Distributed ML via a Stale Synch
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from paramserver.bounds import GOVERNOR_LEASE_MAX_MS, Bounds, GovernorLease, Rung
 from paramserver.compensation import WAYS
 from paramserver.messages import Epoch, StartOutcome, StartReply, StartRequest
+from paramserver.modelclocks import Hold, Member, ModelClocks, Range
 from paramserver.orders import Orders
 from paramserver.ports import JoinReply, Refused
 
-#: A member of an unbounded clock (s = -1) may have this many batches running, and no more.
-OUTSTANDING_MAX = 1_024
 #: Members of all models together; beyond it `join` is refused.
 LEARNERS_MAX = 4_096
 #: What a learner may say it does when it renews its lease (K3).
@@ -41,78 +40,6 @@ class Allow(NamedTuple):
     era: int
     sequence: int
     epochs: tuple[Epoch, ...]
-
-
-class Range(NamedTuple):
-    """What a started batch covers."""
-
-    chain: str
-    start: int
-    end: int
-    barrier: int
-
-
-@dataclass
-class Member:
-    """One epoch of one learner."""
-
-    learner: str
-    epoch: Epoch
-    allowed_at: int  # sequence of the first list that names it
-    lease_until_ms: int
-    progress_ms: int  # when it last came on: joined, was admitted, ended a batch
-    started: int
-    parked: bool = True  # and then nothing is outstanding
-    outstanding: dict[int, Range] = field(default_factory=dict)
-    ticket: int = 0
-    fenced_at: int | None = None  # sequence of the first list without it
-
-    @property
-    def acknowledged(self) -> int:
-        return min(self.outstanding, default=self.started)
-
-
-@dataclass
-class Hold:
-    """The stop lease of a cut (X1): only ranges up to `highest` (chain -> E) may start."""
-
-    cut: str
-    until_ms: int
-    highest: dict[str, int]
-    broken: bool = False  # a learner was fenced in the middle of a batch: the cut is to be abandoned
-
-
-@dataclass
-class ModelClocks:
-    """The clocks of one model."""
-
-    staleness: int
-    members: dict[Epoch, Member] = field(default_factory=dict)
-    highest: int = 0  # the highest clock of this era
-    hold: Hold | None = None
-    paused: bool = False  # by an operator
-    concurrency: int = 0  # batches under way at once, of all members; 0 = no limit
-
-    def minimum(self) -> int:
-        return min((m.acknowledged for m in self.members.values() if not m.parked), default=self.highest)
-
-    def running(self) -> int:
-        """Batches under way. Those of a fenced member count until every shard has confirmed its fence."""
-        return sum(len(member.outstanding) for member in self.members.values())
-
-    def holding(self, now_ms: int) -> Hold | None:
-        """The hold in force, if any. It runs out by itself; nothing needs to be alive for that."""
-        hold = self.hold
-        return hold if hold is not None and not hold.broken and now_ms < hold.until_ms else None
-
-    def admits(self, member: Member, clock: int) -> bool:
-        """K2: every active learner, the asker included, has acknowledged at least `clock - s`."""
-        if self.concurrency and self.running() >= self.concurrency:
-            return False
-        if self.staleness < 0:
-            return len(member.outstanding) < OUTSTANDING_MAX
-        floor = clock - self.staleness
-        return member.acknowledged >= floor and self.minimum() >= floor
 
 
 class Clocks:
@@ -288,7 +215,7 @@ class Clocks:
         if member.parked:  # entering raises a clock to the minimum, and never lowers it: parking passes no bound (K3)
             member.started = max(member.started, model.minimum())
         clock = member.started
-        if member.allowed_at > self._everywhere() or not model.admits(member, clock):
+        if member.allowed_at > self._everywhere() or not model.admits(member, clock, now_ms):
             self._waited(member, now_ms)
             return self._answer(StartOutcome.WAIT_STALENESS)
         member.parked = False
@@ -374,6 +301,23 @@ class Clocks:
             raise Refused(f"compensation {way!r}, expected one of {', '.join(WAYS)}, or nothing for the configured one")
         self.orders[model] = self.orders.get(model, Orders())._replace(compensation=way)
         self._sequence += 1
+
+    def bounds(self, model: str, now_ms: int) -> Bounds:
+        """What bounds a model's training, and by whose word."""
+        return self._model(model).bounds(now_ms)
+
+    def govern(self, model: str, governor: str, sequence: int, rung: Rung, lease_ms: int, now_ms: int) -> Bounds:
+        """A governor's word, for `lease_ms`; 0 gives it back (K7). Answers what then bounds the model: another
+        governor's name there says that its lease is in force, and nothing was taken. Raises Refused."""
+        if not governor or sequence < 1 or not 0 <= lease_ms <= GOVERNOR_LEASE_MAX_MS:
+            raise Refused(
+                f"governor {governor!r}, sequence {sequence}, lease_ms {lease_ms}: expected a name, 1 or more, and 0 "
+                f"to {GOVERNOR_LEASE_MAX_MS}"
+            )
+        if rung.staleness < -1 or rung.concurrency < 0:
+            raise Refused(f"rung {tuple(rung)}, expected a bound of -1 or more and a concurrency of 0 or more")
+        self._model(model).govern(GovernorLease(governor, sequence, rung, now_ms + lease_ms), now_ms)
+        return self.bounds(model, now_ms)
 
     def set_paused(self, model: str, paused: bool) -> None:
         """Admit no start but what a cut must catch up with, or admit them again."""

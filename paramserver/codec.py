@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paramserver import wire_pb2 as wire
+from paramserver.bounds import Bounds, Rung
 from paramserver.messages import (
     ChainProgress,
     DenseSpec,
@@ -49,6 +50,8 @@ METHODS: dict[str, dict[str, tuple[Any, Any]]] = {
         "SetConcurrency": (wire.MemberRequest, wire.Number),
         "SetCompensation": (wire.MemberRequest, wire.Number),
         "SetPaused": (wire.MemberRequest, wire.Number),
+        "Bounds": (wire.ModelRequest, wire.BoundsReply),
+        "Govern": (wire.GovernRequest, wire.BoundsReply),
     },
 }
 
@@ -236,3 +239,28 @@ def encode_renew_reply(incarnations: Mapping[int, int] | None) -> wire.RenewRepl
 
 def decode_renew_reply(message: wire.RenewReply) -> dict[int, int] | None:
     return None if message.fenced else dict(message.incarnations)
+
+
+def encode_rung(rung: Rung) -> wire.Rung:
+    return wire.Rung(staleness=rung.staleness, concurrency=rung.concurrency)
+
+
+def decode_rung(message: wire.Rung) -> Rung:
+    return Rung(message.staleness, message.concurrency)
+
+
+def encode_bounds(bounds: Bounds) -> wire.BoundsReply:
+    return wire.BoundsReply(
+        ordered=encode_rung(bounds.ordered),
+        paused=bounds.paused,
+        learners=bounds.learners,
+        governor=bounds.governor,
+        governed=None if bounds.governed is None else encode_rung(bounds.governed),
+        left_ms=bounds.left_ms,
+        sequence=bounds.sequence,
+    )
+
+
+def decode_bounds(m: wire.BoundsReply) -> Bounds:
+    governed = decode_rung(m.governed) if m.HasField("governed") else None
+    return Bounds(decode_rung(m.ordered), m.paused, m.learners, m.governor, governed, m.left_ms, m.sequence)

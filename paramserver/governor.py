@@ -15,16 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from paramserver.bounds import Rung
+
 #: Rungs that one estimate may go down.
 DOWN_MAX = 2
 _BOUNDS = (16, 8, 4, 2, 1, 0)
-
-
-class Rung(NamedTuple):
-    """`staleness`: the bound s, -1 = unbounded. `concurrency`: batches under way at once, 0 = no limit."""
-
-    staleness: int
-    concurrency: int = 0
 
 
 class Estimate(NamedTuple):

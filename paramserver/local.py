@@ -6,6 +6,7 @@ is locked: whoever shares one between threads serialises the calls.
 
 from collections.abc import Callable, MutableMapping
 
+from paramserver.bounds import Bounds, Rung
 from paramserver.clocks import Clocks
 from paramserver.messages import (
     Epoch,
@@ -121,3 +122,9 @@ class LocalClock:
 
     def set_paused(self, model: str, paused: bool) -> None:
         self.clocks.set_paused(model, paused)
+
+    def bounds(self, model: str) -> Bounds:
+        return self.clocks.bounds(model, self.now_ms())
+
+    def govern(self, model: str, governor: str, sequence: int, rung: Rung, lease_ms: int) -> Bounds:
+        return self.clocks.govern(model, governor, sequence, rung, lease_ms, self.now_ms())

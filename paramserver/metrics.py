@@ -71,6 +71,12 @@ class Metrics:
             "everspun_concurrency_bound", "batches under way at once that are allowed; 0 = no limit", ["model"],
             registry=r,
         )  # fmt: skip
+        self.governed = Gauge(
+            "everspun_governor_lease_left_ms",
+            "until the governor's lease runs out (K7); 0 = none",
+            ["model"],
+            registry=r,
+        )
         self.beyond_history = Gauge(
             "everspun_compensated_in_part", "pushes that read before the updates that compensation keeps", ["model"],
             registry=r,
@@ -127,9 +133,11 @@ class Metrics:
                 self.learners.labels(name, state).set(count)
             self.clock.labels(name, "minimum").set(model.minimum())
             self.clock.labels(name, "highest").set(model.highest)
-            self.bound.labels(name).set(model.staleness)
+            bounds = model.bounds(now_ms)
+            self.bound.labels(name).set(bounds.in_force.staleness)
             self.paused.labels(name).set(model.paused)
-            self.concurrency.labels(name).set(model.concurrency)
+            self.concurrency.labels(name).set(bounds.in_force.concurrency)
+            self.governed.labels(name).set(bounds.left_ms)
             if model.holding(now_ms) is not None:
                 self.waits("cut")
 

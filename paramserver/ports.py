@@ -8,6 +8,7 @@ client, after which it raises `Unreachable`, and may be sent again: every call h
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from paramserver.bounds import Bounds, Rung
 from paramserver.messages import (
     Epoch,
     MarkReply,
@@ -101,7 +102,7 @@ class ShardPort(Protocol):
 
 
 class ClockPort(Protocol):
-    """The holder of slot 0: clocks of all learners of all models (K1-K5), and the stop lease of cuts (X1)."""
+    """The holder of slot 0: clocks of all learners of all models (K1-K7), and the stop lease of cuts (X1)."""
 
     def join(self, model: str, learner: str) -> JoinReply:
         """Enter at the current minimum under a new epoch; an older epoch of the same learner is fenced first."""
@@ -138,3 +139,11 @@ class ClockPort(Protocol):
     def set_paused(self, model: str, paused: bool) -> None:
         """Stop starts until further notice, also after a restart of the clock holder. Cuts go on: what a shard lacks
         of another's progress may still be started."""
+
+    def bounds(self, model: str) -> Bounds:
+        """What bounds a model's training now, and by whose word (K6, K7)."""
+
+    def govern(self, model: str, governor: str, sequence: int, rung: Rung, lease_ms: int) -> Bounds:
+        """A governor's word beside the operator's: it only tightens, for `lease_ms` (0 gives it back), and is lost with
+        the clock holder (K7). `sequence` numbers a governor's words. Answers what then bounds the model: another
+        governor's name there says that nothing was taken."""

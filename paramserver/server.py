@@ -9,7 +9,7 @@ import hmac
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,13 @@ from google.protobuf.message import DecodeError
 
 from paramserver import codec, frames, payload
 from paramserver import wire_pb2 as wire
-from paramserver.clocks import Clocks
+from paramserver.clock_service import ClockService, number
 from paramserver.config import ParamServerConfig
 from paramserver.frames import Body, Buffer
 from paramserver.keylists import KeyLists
 from paramserver.lane import LaneServer, refusal
 from paramserver.messages import Epoch, Keys
 from paramserver.metrics import Metrics
-from paramserver.orders import Orders
 from paramserver.payload import Lists, Payload, UnknownKeys
 from paramserver.ports import PartInfo, Refused
 from paramserver.shard import Shard
@@ -91,7 +90,7 @@ class ShardService:
         with self.lock:
             self.staging.add(message.model, codec.decode_epoch(message.epoch), message.push, message.part, tables)
             self.metrics.staged_bytes.set(self.staging.nbytes)
-        return Payload(_number(1), [], [])
+        return Payload(number(1), [], [])
 
     def push(self, message: wire.PushRequest, body: Body) -> Payload:
         began = time.perf_counter()
@@ -122,7 +121,7 @@ class ShardService:
     def unmark(self, message: wire.CutRequest) -> wire.Number:
         with self.lock:
             self.shard.unmark(message.model, message.cut)
-        return _number(1)
+        return number(1)
 
     def write_part(self, message: wire.CutRequest) -> wire.PartInfo:
         """The part is written by a thread of its own; asked again meanwhile, the same writing is answered."""
@@ -150,12 +149,12 @@ class ShardService:
         with self.lock:
             self.shard.settle(message.model, message.cut, message.sha256)
             self._writing = {}
-        return _number(1)
+        return number(1)
 
     def allow(self, message: wire.AllowRequest) -> wire.Number:
         epochs = [codec.decode_epoch(epoch) for epoch in message.epochs]
         incarnation = message.incarnation if message.HasField("incarnation") else None
-        return _number(self.allow_here(message.era, message.sequence, epochs, incarnation, dict(message.ways)))
+        return number(self.allow_here(message.era, message.sequence, epochs, incarnation, dict(message.ways)))
 
     def allow_here(
         self,
@@ -174,86 +173,6 @@ class ShardService:
 
     def close(self) -> None:
         self._writer.shutdown(wait=True)
-
-
-class ClockService:
-    """`everspun.Clock` over the clock core. `changed` is called after what may have changed the allow list; `keep`
-    writes down what an operator ordered, before it is acknowledged."""
-
-    def __init__(
-        self,
-        clocks: Clocks,
-        now_ms: Callable[[], int],
-        changed: Callable[[], None],
-        keep: Callable[[Mapping[str, Orders]], None] | None = None,
-    ) -> None:
-        self.clocks, self.now_ms, self.changed, self._keep = clocks, now_ms, changed, keep
-        self.lock = threading.Lock()
-
-    def join(self, message: wire.MemberRequest) -> wire.JoinReply:
-        with self.lock:
-            reply = self.clocks.join(message.model, message.learner, self.now_ms())
-        self.changed()
-        return codec.encode_join_reply(reply)
-
-    def start(self, message: wire.StartRequest) -> wire.StartReply:
-        with self.lock:
-            return codec.encode_start_reply(self.clocks.start(codec.decode_start(message), self.now_ms()))
-
-    def ended(self, message: wire.MemberRequest) -> wire.Number:
-        epoch = codec.decode_epoch(message.epoch)
-        with self.lock:
-            return _number(self.clocks.ended(message.model, epoch, message.value, self.now_ms()))
-
-    def park(self, message: wire.MemberRequest) -> wire.Number:
-        with self.lock:
-            return _number(self.clocks.park(message.model, codec.decode_epoch(message.epoch), self.now_ms()))
-
-    def renew(self, message: wire.MemberRequest) -> wire.RenewReply:
-        epoch = codec.decode_epoch(message.epoch)
-        with self.lock:
-            reply = self.clocks.renew(message.model, epoch, message.doing, self.now_ms())
-        return codec.encode_renew_reply(reply)
-
-    def hold(self, message: wire.CutRequest) -> wire.Number:
-        highest = dict(message.vector)
-        with self.lock:
-            granted = self.clocks.hold(message.model, message.cut, message.lease_ms, highest, self.now_ms())
-        return _number(granted)
-
-    def release(self, message: wire.CutRequest) -> wire.Number:
-        with self.lock:
-            self.clocks.release(message.model, message.cut)
-        return _number(1)
-
-    def set_staleness(self, message: wire.MemberRequest) -> wire.Number:
-        with self.lock:
-            self.clocks.set_staleness(message.model, message.value)
-            self._keep_orders()
-        return _number(1)
-
-    def set_concurrency(self, message: wire.MemberRequest) -> wire.Number:
-        with self.lock:
-            self.clocks.set_concurrency(message.model, message.value)
-            self._keep_orders()
-        return _number(1)
-
-    def set_compensation(self, message: wire.MemberRequest) -> wire.Number:
-        with self.lock:
-            self.clocks.set_compensation(message.model, message.doing)
-            self._keep_orders()
-        self.changed()
-        return _number(1)
-
-    def set_paused(self, message: wire.MemberRequest) -> wire.Number:
-        with self.lock:
-            self.clocks.set_paused(message.model, bool(message.value))
-            self._keep_orders()
-        return _number(1)
-
-    def _keep_orders(self) -> None:
-        if self._keep is not None:
-            self._keep(self.clocks.orders)
 
 
 class Server:
@@ -384,10 +303,6 @@ def lane_address(address: str) -> str:
     if address.startswith("unix:"):
         return f"{address.removesuffix('.sock')}.lane"
     return f"tcp:{address.rpartition(':')[0]}:0"
-
-
-def _number(value: int) -> wire.Number:
-    return wire.Number(value=int(value))
 
 
 def snake_case(method: str) -> str:

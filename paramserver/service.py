@@ -17,11 +17,12 @@ from pathlib import Path
 from prometheus_client import start_http_server
 
 from paramserver.client import ShardClient
+from paramserver.clock_service import ClockService
 from paramserver.clocks import Allow, Clocks
 from paramserver.config import ParamServerConfig
 from paramserver.metrics import Metrics, ModelSample
 from paramserver.ports import Refused, Unreachable
-from paramserver.server import ClockService, Server, ShardService
+from paramserver.server import Server, ShardService
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.state import Snapshot

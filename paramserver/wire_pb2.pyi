@@ -375,6 +375,46 @@ class MemberRequest(_message.Message):
     value: int
     def __init__(self, model: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., learner: _Optional[str] = ..., doing: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
 
+class Rung(_message.Message):
+    __slots__ = ("staleness", "concurrency")
+    STALENESS_FIELD_NUMBER: _ClassVar[int]
+    CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
+    staleness: int
+    concurrency: int
+    def __init__(self, staleness: _Optional[int] = ..., concurrency: _Optional[int] = ...) -> None: ...
+
+class GovernRequest(_message.Message):
+    __slots__ = ("model", "governor", "sequence", "rung", "lease_ms")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    GOVERNOR_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    RUNG_FIELD_NUMBER: _ClassVar[int]
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    governor: str
+    sequence: int
+    rung: Rung
+    lease_ms: int
+    def __init__(self, model: _Optional[str] = ..., governor: _Optional[str] = ..., sequence: _Optional[int] = ..., rung: _Optional[_Union[Rung, _Mapping]] = ..., lease_ms: _Optional[int] = ...) -> None: ...
+
+class BoundsReply(_message.Message):
+    __slots__ = ("ordered", "paused", "learners", "governor", "governed", "left_ms", "sequence")
+    ORDERED_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    LEARNERS_FIELD_NUMBER: _ClassVar[int]
+    GOVERNOR_FIELD_NUMBER: _ClassVar[int]
+    GOVERNED_FIELD_NUMBER: _ClassVar[int]
+    LEFT_MS_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ordered: Rung
+    paused: bool
+    learners: int
+    governor: str
+    governed: Rung
+    left_ms: int
+    sequence: int
+    def __init__(self, ordered: _Optional[_Union[Rung, _Mapping]] = ..., paused: _Optional[bool] = ..., learners: _Optional[int] = ..., governor: _Optional[str] = ..., governed: _Optional[_Union[Rung, _Mapping]] = ..., left_ms: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+
 class JoinReply(_message.Message):
     __slots__ = ("epoch", "clock", "lease_ms", "staleness")
     EPOCH_FIELD_NUMBER: _ClassVar[int]

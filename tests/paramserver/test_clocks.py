@@ -5,6 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from paramserver.bounds import Bounds, Rung
 from paramserver.clocks import Clocks
 from paramserver.messages import Epoch, StartOutcome, StartRequest
 from paramserver.ports import Refused
@@ -392,6 +393,71 @@ def test_what_an_operator_ordered_outlives_the_clock_holder():
     assert reconfigured.clocks.join("m", "a", 0).staleness == 5  # the config has been changed since
 
 
+def govern(d: Driver, sequence: int, rung: Rung, lease_ms: int = 1_000, governor: str = "g") -> Bounds:
+    return d.clocks.govern("m", governor, sequence, rung, lease_ms, d.now_ms)
+
+
+def test_a_governor_tightens_until_its_lease_runs_out():
+    d = Driver(staleness=-1)
+    a, b = d.join("a"), d.join("b")
+    said = govern(d, 1, Rung(0, 1))
+    assert said == Bounds(Rung(-1), False, 2, "g", Rung(0, 1), 1_000, 1)
+    assert said.in_force == Rung(0, 1)
+    assert d.start(a, 0).outcome is ADMITTED
+    assert d.start(b, 100).outcome is WAIT
+    d.now_ms += 999
+    assert d.start(b, 100).outcome is WAIT
+    d.now_ms += 1
+    assert d.clocks.bounds("m", d.now_ms) == Bounds(Rung(-1), False, 2, sequence=1)
+    assert d.start(b, 100).outcome is ADMITTED
+    assert d.clocks.orders == {}  # nothing of it is durable
+
+
+@pytest.mark.parametrize(
+    ("ordered", "governed", "in_force"),
+    [
+        (Rung(1, 0), Rung(4, 0), Rung(1, 0)),
+        (Rung(-1, 3), Rung(0, 8), Rung(0, 3)),
+        (Rung(0, 0), Rung(-1, 2), Rung(0, 2)),
+        (Rung(-1, 0), Rung(-1, 0), Rung(-1, 0)),
+    ],
+)
+def test_of_two_words_the_tighter_number_is_in_force(ordered: Rung, governed: Rung, in_force: Rung):
+    d = Driver(staleness=ordered.staleness)
+    d.clocks.set_concurrency("m", ordered.concurrency)
+    assert govern(d, 1, governed).in_force == in_force
+
+
+def test_an_overtaken_word_and_another_governor_change_nothing():
+    d = Driver(staleness=4)
+    govern(d, 2, Rung(0))
+    assert govern(d, 1, Rung(1)).governed == Rung(0)
+    assert govern(d, 2, Rung(1), 9_000).left_ms == 1_000
+    assert govern(d, 9, Rung(1), governor="other").governor == "g"
+    assert govern(d, 3, Rung(0), lease_ms=0).governor == ""  # given back
+    assert govern(d, 1, Rung(1)).governor == ""
+    assert govern(d, 1, Rung(1), governor="other").governor == "other"
+
+
+def test_a_governor_does_not_lift_a_pause():
+    d = Driver(staleness=0)
+    a = d.join("a")
+    d.clocks.set_paused("m", True)
+    assert govern(d, 1, Rung(-1)).paused
+    assert d.start(a, 0).outcome is StartOutcome.WAIT_PAUSED
+
+
+@pytest.mark.parametrize(
+    "word", [(0, Rung(0), 1, "g"), (1, Rung(-2), 1, "g"), (1, Rung(0, -1), 1, "g"), (1, Rung(0), -1, "g"),
+             (1, Rung(0), 600_001, "g"), (1, Rung(0), 1, "")],
+)  # fmt: skip
+def test_a_word_that_cannot_be_is_refused(word: tuple[int, Rung, int, str]):
+    d = Driver(staleness=0)
+    with pytest.raises(Refused, match="expected"):
+        govern(d, *word)
+    assert d.clocks.bounds("m", 0).governor == ""
+
+
 class Ssp(RuleBasedStateMachine):
     """Learners, shards and a clock holder with every message free to be late, repeated or lost.
 
@@ -412,6 +478,7 @@ class Ssp(RuleBasedStateMachine):
         self.ended: set[tuple[Epoch, int]] = set()
         self.sent: list[StartRequest] = []
         self.minimum = 0
+        self.words = 0
 
     @initialize(staleness=st.integers(0, 2))
     def begin(self, staleness: int) -> None:
@@ -458,7 +525,8 @@ class Ssp(RuleBasedStateMachine):
         assert batch not in self.ended
         self.running[batch] = set(range(self.SHARDS))
         # The read is at once: the earliest, and so the hardest for the bound.
-        self.read_floor = max(self.read_floor, reply.clock - self.clocks.models["m"].staleness - 1)
+        s = self.clocks.bounds("m", self.now_ms).in_force.staleness
+        self.read_floor = max(self.read_floor, reply.clock - s - 1)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), shards=st.sampled_from([(0,), (1,), (0, 1)]), end=st.booleans())
@@ -501,6 +569,11 @@ class Ssp(RuleBasedStateMachine):
             self.clocks.release("m", "cut")
         else:
             self.clocks.hold("m", "cut", 100, {"c": top}, self.now_ms)
+
+    @rule(s=st.integers(0, 3), lease_ms=st.integers(0, 100))
+    def govern(self, s: int, lease_ms: int) -> None:
+        self.words += 1
+        self.clocks.govern("m", "g", self.words, Rung(s), lease_ms, self.now_ms)
 
     @invariant()
     def the_minimum_never_falls(self) -> None:

@@ -6,7 +6,8 @@ from unittest.mock import patch
 import pytest
 
 from paramserver import governor as under_test
-from paramserver.governor import DOWN_MAX, Decision, Estimate, Governor, Rung, estimate, ladder
+from paramserver.bounds import Rung
+from paramserver.governor import DOWN_MAX, Decision, Estimate, Governor, estimate, ladder
 
 BAND, ERROR, LEARNERS = 0.005, 0.0003, 8
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from paramserver.bounds import Bounds, Rung
 from paramserver.client import connect
 from paramserver.clocks import Clocks
 from paramserver.config import ParamServerConfig
@@ -340,6 +341,25 @@ def test_concurrency_and_compensation_are_set_while_it_runs(ports: Ports):
         ports.clock.set_compensation("clicks", "hope")
     with pytest.raises(Refused, match="concurrency -3"):
         ports.clock.set_concurrency("clicks", -3)
+
+
+def test_a_governor_speaks_beside_the_operator(ports: Ports):
+    ports.begin()
+    a, b = ports.join("a").epoch, ports.join("b").epoch
+    ports.clock.set_staleness("clicks", 4)
+    assert ports.clock.bounds("clicks") == Bounds(Rung(4), False, 2)
+    said = ports.clock.govern("clicks", "governor-0", 7, Rung(0, 1), 60_000)
+    assert said[:5] == (Rung(4), False, 2, "governor-0", Rung(0, 1))
+    assert 0 < said.left_ms <= 60_000
+    assert said.sequence == 7
+    assert ports.clock.start(StartRequest("clicks", a, "label/0", 0, 10)).outcome is StartOutcome.ADMITTED
+    asked = StartRequest("clicks", b, "label/1", 0, 10)
+    assert ports.clock.start(asked).outcome is StartOutcome.WAIT_STALENESS
+    ports.clock.govern("clicks", "governor-0", 8, Rung(0, 1), 0)
+    assert ports.clock.bounds("clicks").governor == ""
+    assert ports.clock.start(asked).outcome is StartOutcome.ADMITTED
+    with pytest.raises(Refused, match="sequence 0"):
+        ports.clock.govern("clicks", "governor-0", 0, Rung(0), 1_000)
 
 
 def test_a_list_for_another_incarnation_is_not_adopted(ports: Ports):

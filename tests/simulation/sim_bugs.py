@@ -5,7 +5,8 @@ from typing import Any
 from unittest.mock import patch
 
 import sim_bugs_cuts  # noqa: F401, registers its bugs
-import sim_bugs_late  # noqa: F401, so does this
+import sim_bugs_governor  # noqa: F401, so does this
+import sim_bugs_late  # noqa: F401, and this
 from sim_bug import BUGS, Patch, bug
 from sim_fraud import FraudNode
 from sim_labelers import LabelerNode
@@ -23,8 +24,9 @@ from learners.pacing import Pacer
 from learners.position import Position
 from learners.starts import Starts
 from paramserver import shard as shard_module
-from paramserver.clocks import Clocks, ModelClocks
+from paramserver.clocks import Clocks
 from paramserver.messages import Outcome, PushReply
+from paramserver.modelclocks import ModelClocks
 from stream.arrival import ArrivalClock
 from stream.chain import Chain, Fold
 from stream.record import offset_of
@@ -299,9 +301,10 @@ def expel_before_fence() -> list[Patch]:
 
 @bug("two own batches in flight at s = 0", "a learner does not count itself among the active (K2)")
 def two_own_batches() -> list[Patch]:
-    def bad(self: ModelClocks, member: Any, clock: int) -> bool:
+    def bad(self: ModelClocks, member: Any, clock: int, now_ms: int) -> bool:
         others = [m.acknowledged for m in self.members.values() if m is not member and not m.parked]
-        return self.staleness < 0 or min(others, default=clock) >= clock - self.staleness
+        s = self.in_force(now_ms).staleness
+        return s < 0 or min(others, default=clock) >= clock - s
 
     def may_ask(self: Starts, outstanding: int, now_ms: int) -> bool:
         return self.asked is None and now_ms >= self.at_ms and outstanding < 2

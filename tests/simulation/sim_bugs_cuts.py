@@ -12,8 +12,8 @@ from sim_shards import ShardNode
 
 from checkpointer.driver import Driver
 from paramserver import delta as delta_module
-from paramserver.clocks import ModelClocks
 from paramserver.messages import MarkReply, Outcome, PushReply
+from paramserver.modelclocks import ModelClocks
 from paramserver.part import merge
 from paramserver.shard import Shard
 

@@ -173,9 +173,11 @@ class LearnerNode(Process):
         return self.push(it, shard)
 
     def start_of(self, it: do.Start, shard: Any) -> Any:
-        reply = shard.clocks.start(it.request(MODEL), shard.steady_ms())
+        now_ms = shard.steady_ms()
+        reply = shard.clocks.start(it.request(MODEL), now_ms)
+        self.watch.bounded(shard.clocks.models[MODEL].in_force(now_ms), now_ms)
         if reply.outcome is StartOutcome.ADMITTED:
-            self.watch.admitted(it.epoch, reply.clock)
+            self.watch.admitted(it.epoch, reply.clock, now_ms)
         return reply
 
     def push(self, it: do.Push, shard: Any) -> Any:

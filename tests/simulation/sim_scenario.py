@@ -48,6 +48,7 @@ class Scenario:
     begin: dict[str, int]  # where the model begins on each chain (S5): often not where a batch does
     mixed: bool  # whether the labelers cut batches differently, as in the midst of a change of configuration
     tuning: str  # what an operator does meanwhile: nothing | bounds | learners | turns
+    governed: bool  # whether a governor speaks too (K7)
     forged: bool  # whether a record that dangles is put into `examples`
     faultless: bool = False
 
@@ -68,7 +69,7 @@ class Scenario:
     def summary(self) -> str:
         s = self.stream
         bound = "inf" if self.staleness < 0 else self.staleness
-        on = [name for name in ("fraud", "keep_step", "mixed", "forged") if getattr(self, name)]
+        on = [name for name in ("fraud", "keep_step", "mixed", "forged", "governed") if getattr(self, name)]
         if self.late:
             on.append(s.label_strategy)
         if self.tuning != "nothing":
@@ -109,6 +110,7 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
         staleness=(0, 1, 4, -1)[(seed // 2) % 4],
         fraud=(seed // 8) % 2 == 0,
         tuning=("nothing", "bounds", "learners", "nothing", "turns")[seed % 5],
+        governed=seed % 5 == 3 or seed % 10 == 1,
         keep_step=keep_step,
         impressions=300 + rng.randrange(40),
         span_ms=50000,

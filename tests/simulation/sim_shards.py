@@ -14,6 +14,7 @@ from sim_watch import Watch
 from checkpointer.catalogue import Catalogue
 from checkpointer.files import Files
 from checkpointer.manifest import Manifest
+from paramserver.bounds import Bounds, Rung
 from paramserver.clocks import Clocks
 from paramserver.delta import whole
 from paramserver.messages import Epoch, MarkReply, PullReply, PullRequest, PushReply, PushRequest
@@ -61,6 +62,7 @@ class ShardNode(Process):
             s = self.scenario.staleness
             self.clocks = Clocks(incarnation, SHARDS, s, lease_ms=LEASE_MS, stated_max_ms=120_000)
             self.clocks.obey(decode_orders(self.disk.get("orders", b"{}")))
+            self.watch.leased.clear()  # a lease is lost with its clock holder (K7)
             self._tell_shards()
 
     # --- the clock holder ---
@@ -160,6 +162,17 @@ class ShardNode(Process):
         self.clocks.set_concurrency(MODEL, concurrency)
         self.disk["orders"] = encode_orders(self.clocks.orders)
         self.watch.staleness, self.watch.concurrency = staleness, concurrency
+
+    def bounds(self) -> Bounds:
+        assert self.clocks is not None
+        return self.clocks.bounds(MODEL, self.steady_ms())
+
+    def govern(self, governor: str, sequence: int, rung: Rung, lease_ms: int) -> Bounds:
+        """A governor's word (K7)."""
+        assert self.clocks is not None
+        now_ms = self.steady_ms()
+        self.watch.leased.said(governor, sequence, rung, now_ms + lease_ms, now_ms)
+        return self.clocks.govern(MODEL, governor, sequence, rung, lease_ms, now_ms)
 
     def hold(self, cut: str, lease_ms: int, highest: dict[str, int]) -> bool:
         assert self.clocks is not None

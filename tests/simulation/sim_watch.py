@@ -7,6 +7,7 @@ invariant. It folds `examples` itself and never asks a core what is right.
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
+from sim_governor import Leased
 from sim_log import Message
 from sim_recount import Recount
 from sim_scenario import TABLE, Scenario
@@ -92,6 +93,7 @@ class Watch:
         self.examples, self.verdicts = scenario.stream.examples, scenario.stream.verdicts
         self.begin = scenario.begin
         self.staleness, self.concurrency = scenario.staleness, scenario.concurrency  # as ordered
+        self.leased = Leased()
         self.turns = scenario.tuning == "turns" and not scenario.mixed  # pieces of a split batch follow each other
         self.bounds: dict[tuple[Epoch, int], int] = {}  # batch (epoch, clock) -> s when it was admitted
         self.folded: dict[str, Folded] = {}
@@ -135,9 +137,16 @@ class Watch:
         if not self.stands[shard, incarnation].ends:
             self.stands[shard, incarnation].ends = dict(ends)
 
-    def admitted(self, epoch: Epoch, clock: int) -> None:
+    def admitted(self, epoch: Epoch, clock: int, now_ms: int) -> None:
         """The clock holder admitted a batch: the bound of this moment is its own (K2)."""
-        self.bounds.setdefault((epoch, clock), self.staleness)
+        self.bounds.setdefault((epoch, clock), self.leased.staleness(self.staleness, now_ms))
+
+    def bounded(self, by: tuple[int, int], now_ms: int) -> None:
+        """A start was judged by these (K6, K7)."""
+        s = self.leased.staleness(self.staleness, now_ms)
+        concurrency = self.leased.concurrency(self.concurrency, now_ms)
+        if by != (s, concurrency):
+            raise Violation("K7", f"a start is judged by {tuple(by)}, and in force are {(s, concurrency)}")
 
     def read(self, shard: int, epoch: Epoch, clock: int, reply: PullReply) -> None:
         """A pull for batch `clock` was performed (I4)."""

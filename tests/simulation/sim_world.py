@@ -8,6 +8,7 @@ from typing import Any
 from sim_checkpointing import CheckpointerNode, ReplicaNode
 from sim_faults import EXPULSION, Faults, plan
 from sim_fraud import FraudNode
+from sim_governor import GovernorNode
 from sim_invariants import check_labels, check_reread, check_sent, truths
 from sim_labelers import GROUP as LABELERS_GROUP
 from sim_labelers import LabelerNode
@@ -64,6 +65,8 @@ class Simulation:
         extra = LearnerNode(self.world, LEARNERS, s, self.broker, self.watch) if s.tuning == "learners" else None
         if extra is not None:
             self.world.add(extra)
+        if s.governed:
+            self.world.add(GovernorNode(self.world, s, self.busy_ms))
         self.operator = Operator(self.world, s, extra, self.busy_ms)
         self.world.add(self.site)
         self.faults = Faults(self.world, [] if s.faultless else plan(s.seed, s.faults, self.busy_ms, s.fraud, s.mixed))

@@ -1,0 +1,46 @@
+"""What bounds a model's training: an operator's word (K6), and a governor's lease, which only tightens it (K7)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+#: A lease that lasts longer is none: it would stand for so long after its governor died.
+GOVERNOR_LEASE_MAX_MS = 600_000
+
+
+class Rung(NamedTuple):
+    """`staleness`: the bound s, -1 = unbounded. `concurrency`: batches under way at once, 0 = no limit."""
+
+    staleness: int
+    concurrency: int = 0
+
+    def tightened(self, by: "Rung") -> "Rung":
+        """Of each number the tighter one."""
+        bounds = [s for s in (self.staleness, by.staleness) if s >= 0]
+        limits = [n for n in (self.concurrency, by.concurrency) if n > 0]
+        return Rung(min(bounds, default=-1), min(limits, default=0))
+
+
+@dataclass
+class GovernorLease:
+    """A governor's word. `sequence` numbers its words: one that was overtaken by a later one changes nothing."""
+
+    governor: str
+    sequence: int
+    rung: Rung
+    until_ms: int
+
+
+class Bounds(NamedTuple):
+    """What a clock holder answers to whoever asks what bounds a model, or sets it."""
+
+    ordered: Rung  # by an operator, or as configured
+    paused: bool
+    learners: int  # that have joined and are not fenced, parked ones included
+    governor: str = ""  # whose lease is in force; "" = nobody's
+    governed: Rung | None = None
+    left_ms: int = 0  # until it runs out
+    sequence: int = 0  # of the last word taken: a governor that starts goes on above it
+
+    @property
+    def in_force(self) -> Rung:
+        return self.ordered if self.governed is None else self.ordered.tightened(self.governed)

@@ -1,0 +1,45 @@
+"""Planted bugs of the governor's lease (K7)."""
+
+from unittest.mock import patch
+
+from sim_bug import Patch, bug
+
+from paramserver.bounds import GovernorLease, Rung
+from paramserver.modelclocks import ModelClocks
+
+_GOVERNED = {"first": 3, "step": 5}
+
+
+@bug("governor's bound outlives its lease", "nobody looks when it runs out (K7)", **_GOVERNED)
+def outlives() -> list[Patch]:
+    return [patch.object(ModelClocks, "governing", lambda self, now_ms: self.lease)]
+
+
+@bug("governor's word loosens", "it stands in for the operator's bound (K7)", **_GOVERNED)
+def loosens() -> list[Patch]:
+    return [patch.object(Rung, "tightened", lambda self, by: by)]
+
+
+@bug("governor's bound not looked at", "starts are admitted by the operator's bound alone (K7)", **_GOVERNED)
+def not_looked_at() -> list[Patch]:
+    """The bound is told right, and not applied: only what pushes do to each other shows it."""
+    admits = ModelClocks.admits
+
+    def bad(self: ModelClocks, member: object, clock: int, now_ms: int) -> bool:
+        lease, self.lease = self.lease, None
+        try:
+            return admits(self, member, clock, now_ms)  # type: ignore[arg-type]
+        finally:
+            self.lease = lease
+
+    return [patch.object(ModelClocks, "admits", bad)]
+
+
+@bug("overtaken word of a governor counts", "a delayed word brings back a rung that was left (K7)", **_GOVERNED)
+def overtaken() -> list[Patch]:
+    def bad(self: ModelClocks, word: GovernorLease, now_ms: int) -> None:
+        present = self.governing(now_ms)
+        if present is None or present.governor == word.governor:
+            self.lease = word
+
+    return [patch.object(ModelClocks, "govern", bad)]
