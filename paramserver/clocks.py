@@ -171,10 +171,12 @@ class Clocks:
 
     def _model(self, model: str) -> ModelClocks:
         if model not in self.models:
-            orders = self.orders.get(model, Orders())
-            bound = orders.bound(self.staleness)
-            self.models[model] = ModelClocks(bound, paused=orders.paused, concurrency=orders.concurrency)
+            self.models[model] = self._as_ordered(model)
         return self.models[model]
+
+    def _as_ordered(self, model: str) -> ModelClocks:
+        orders = self.orders.get(model, Orders())
+        return ModelClocks(orders.bound(self.staleness), paused=orders.paused, concurrency=orders.concurrency)
 
     def _member(self, model: str, epoch: Epoch) -> Member | None:
         clocks = self.models.get(model)
@@ -303,8 +305,8 @@ class Clocks:
         self._sequence += 1
 
     def bounds(self, model: str, now_ms: int) -> Bounds:
-        """What bounds a model's training, and by whose word."""
-        return self._model(model).bounds(now_ms)
+        """What bounds a model's training, and by whose word. Changes nothing."""
+        return (self.models.get(model) or self._as_ordered(model)).bounds(now_ms)
 
     def govern(self, model: str, governor: str, sequence: int, rung: Rung, lease_ms: int, now_ms: int) -> Bounds:
         """A governor's word, for `lease_ms`; 0 gives it back (K7). Answers what then bounds the model: another

@@ -175,7 +175,7 @@ class LearnerNode(Process):
     def start_of(self, it: do.Start, shard: Any) -> Any:
         now_ms = shard.steady_ms()
         reply = shard.clocks.start(it.request(MODEL), now_ms)
-        self.watch.bounded(shard.clocks.models[MODEL].in_force(now_ms), now_ms)
+        self.watch.bounded(shard.clocks.bounds(MODEL, now_ms).in_force, now_ms)
         if reply.outcome is StartOutcome.ADMITTED:
             self.watch.admitted(it.epoch, reply.clock, now_ms)
         return reply
