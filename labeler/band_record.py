@@ -1,7 +1,7 @@
 """A record of `bands`: one settled cell with the breaker's state behind it. The topic is the breaker's memory (C2).
 
 Value: Arrow IPC, one row a scope that was active in the cell or is withheld. Headers: the cell, totals, and where to
-read each partition of `tallies` (with its chain's end there) and `verdicts` from to go on. A repeat of a cell, or one
+read each partition of `tallies` (with what stood there) and `verdicts` from to go on. A repeat of a cell, or one
 below the last, changes nothing.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from labeler.bands import Scope
+from labeler.open_cells import Point
 from stream.log import Headers
 from stream.record import Record
 
@@ -20,6 +21,8 @@ BAND_SCHEMA = pa.schema(
         pa.field("value", pa.string(), nullable=False),
         pa.field("impressions", pa.int64(), nullable=False),
         pa.field("clicks", pa.int64(), nullable=False),
+        pa.field("squares", pa.float64(), nullable=False),  # how much of it is one person's: `labeler.open_cells`
+        pa.field("deviation", pa.float64(), nullable=False),
         pa.field("rule", pa.string(), nullable=False),  # "" = healthy
         pa.field("since", pa.int64(), nullable=False),  # first cell withheld; where it ended, the first healthy one
         pa.field("base", pa.float64(), nullable=False),  # what it is held against while withheld
@@ -35,6 +38,8 @@ class ScopeRow:
     scope: Scope
     impressions: int
     clicks: int
+    squares: float = 0.0
+    deviation: float = 0.0
     rule: str = ""
     since: int = 0
     base: float = 0.0
@@ -50,7 +55,7 @@ class BandRecord:
     bad_clicks: int
     bad_impressions: int
     verdicts_offset: int
-    points: Mapping[int, tuple[int, int]] = field(default_factory=dict)  # partition -> (offset, chain end, -1 = none)
+    points: Mapping[int, Point] = field(default_factory=dict)  # by partition of `tallies`
     rows: tuple[ScopeRow, ...] = ()
 
     @property
@@ -68,7 +73,7 @@ class BandRecord:
 
     @property
     def headers(self) -> Headers:
-        points = ",".join(f"{p}={offset}:{end}" for p, (offset, end) in sorted(self.points.items()))
+        points = ",".join(f"{p}={':'.join(map(str, at))}" for p, at in sorted(self.points.items()))
         numbers = tuple((name, str(getattr(self, name)).encode()) for name in _NUMBERS)
         return (*numbers, ("points", points.encode()))
 
@@ -88,8 +93,7 @@ def decode_band(record: Record) -> BandRecord:
     points = {}
     for part in filter(None, (record.header("points") or b"").decode().split(",")):
         p, _, at = part.partition("=")
-        offset, _, end = at.partition(":")
-        points[int(p)] = (int(offset), int(end))
+        points[int(p)] = Point(*map(int, at.split(":")))
     batch = pa.ipc.open_stream(record.value or b"").read_next_batch()
     if batch.schema != BAND_SCHEMA:
         raise ValueError(f"bands[{record.offset}]: columns {batch.schema.names}, expected {BAND_SCHEMA.names}")

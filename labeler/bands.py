@@ -4,6 +4,10 @@ Counts of a healthy scope are Poisson around a mean that itself differs from hou
 binomial (Greenwood and Yule 1920). With a relative deviation `spread` of the mean, the shape is 1 / spread^2: few
 counts are judged by their own noise, many by how much hours differ. So a night is not surprising: it is small.
 
+One person's impressions are no independent ones. People differ by a relative deviation `tau`, estimated from each
+scope's own history, and a stretch holds as many people as its impressions are worth, (sum n)^2 / sum n^2 (Kish 1965):
+together they add tau^2 / people to the relative variance. The same sums say how many people are few.
+
 The band of a click share runs from the lower to the higher of two means, that of all of history and that of the same
 hours of the days before; that of a volume begins at the lowest of the same hours before, an hour around included.
 """
@@ -59,26 +63,34 @@ class Cell(NamedTuple):
 
     impressions: I64
     clicks: I64
+    squares: F64  # the sum over sources of their impressions squared
+    deviation: F64  # the sum over sources of (clicks - share x impressions) squared
     raw: int = 0  # clicks that arrived, found or not
     bad_clicks: int = 0  # records that could not be read
     bad_impressions: int = 0
 
 
 class Shares(NamedTuple):
-    """By scope, (scopes,): the ends of the band of its click share, and the clicks that it rests on."""
+    """By scope, (scopes,): the ends of the band of its click share; the clicks and the cells that it rests on; the
+    relative deviation of people's click shares; and the impressions that one person accounts for (of whose impressions
+    one is picked)."""
 
     low: F64
     high: F64
     clicks: I64
+    cells: I64
+    tau: F64
+    each: F64
 
 
 class Stretch(NamedTuple):
-    """Healthy counts of the last `cells` cells: (scopes,) impressions, clicks, and how many of the cells are healthy;
-    (3,) raw clicks, bad clicks, bad impressions."""
+    """Healthy counts of the last `cells` cells: (scopes,) impressions, clicks, how many people they are worth, and how
+    many of the cells are healthy; (3,) raw clicks, bad clicks, bad impressions."""
 
     cells: int
     impressions: I64
     clicks: I64
+    people: F64
     healthy: I64
     totals: I64
 
@@ -103,6 +115,8 @@ class Bands:
         self._size = config.history_cells
         self._impressions = np.zeros((self._size, 1), np.int64)
         self._clicks = np.zeros((self._size, 1), np.int64)
+        self._squares = np.zeros((self._size, 1), np.float64)
+        self._deviation = np.zeros((self._size, 1), np.float64)
         self._good = np.zeros((self._size, 1), np.bool_)
         self._totals = np.zeros((self._size, 3), np.int64)  # raw, bad clicks, bad impressions
 
@@ -114,7 +128,7 @@ class Bands:
             self.scopes.append(scope)
             if at >= self._impressions.shape[1]:
                 more = max(16, at)
-                for name in ("_impressions", "_clicks", "_good"):
+                for name in ("_impressions", "_clicks", "_squares", "_deviation", "_good"):
                     setattr(self, name, np.pad(getattr(self, name), ((0, 0), (0, more))))
         return at
 
@@ -126,10 +140,13 @@ class Bands:
         for at in (*empty, number):
             row = at % self._size
             self._impressions[row], self._clicks[row], self._totals[row] = 0, 0, 0
+            self._squares[row], self._deviation[row] = 0.0, 0.0
             self._good[row] = at == number
         row = number % self._size
         self._impressions[row, : len(cell.impressions)] = cell.impressions
         self._clicks[row, : len(cell.clicks)] = cell.clicks
+        self._squares[row, : len(cell.squares)] = cell.squares
+        self._deviation[row, : len(cell.deviation)] = cell.deviation
         self._totals[row] = (cell.raw, cell.bad_clicks, cell.bad_impressions)
         self.last = number
 
@@ -151,12 +168,16 @@ class Bands:
         rows, n = self._rows(self.last - cells + 1, self.last), len(self.scopes)
         good = self._good[rows, :n]
         impressions, clicks = self._healthy(rows)
-        return Stretch(cells, impressions, clicks, good.sum(0), (self._totals[rows] * good[:, :1]).sum(0))
+        # As if the same people were there in all cells: this many at least.
+        roots = (np.sqrt(self._squares[rows, :n]) * good).sum(0)
+        people = impressions**2 / np.maximum(roots**2, 1)
+        return Stretch(cells, impressions, clicks, people, good.sum(0), (self._totals[rows] * good[:, :1]).sum(0))
 
     def shares(self) -> Shares:
         """The bands of click shares, without the last `cells_max` cells, which are being judged."""
         before = self.last - self.config.cells_max
-        impressions, clicks = self._healthy(self._rows(before - self._size + 1, before))
+        rows = self._rows(before - self._size + 1, before)
+        impressions, clicks = self._healthy(rows)
         mean = clicks / np.maximum(impressions, 1)
         around = AROUND_MS // self.config.cell_ms
         hours = [self._rows(first - around, last + around) for first, last in self._same_hours(self.config.cells_max)]
@@ -166,7 +187,9 @@ class Bands:
             known = clicked >= self.config.history_clicks_min
             same = clicked / np.maximum(then, 1)
             low, high = np.where(known, np.minimum(low, same), low), np.where(known, np.maximum(high, same), high)
-        return Shares(low, high, clicks)
+        squares, tau = self._people(rows, mean)
+        cells = (self._good[rows, : len(mean)] & (self._impressions[rows, : len(mean)] > 0)).sum(0)
+        return Shares(low, high, clicks, cells, tau, squares / np.maximum(impressions, 1))
 
     def totals(self) -> Usual:
         """Of everything, over healthy history."""
@@ -199,6 +222,19 @@ class Bands:
         rows = self._rows(before - self.config.day_cells + 1, before)
         rows = rows[self._good[rows, scope]]
         return float(self._impressions[rows, scope].mean()) if len(rows) else 0.0
+
+    def _people(self, rows: I64, mean: F64) -> tuple[F64, F64]:
+        """(sums of squares, tau), (scopes,) each, of healthy cells. Within a cell the clicks of a person with n
+        impressions vary by n p (1 - p) + (n p tau)^2. A scope's own history may hold too little to show it: tau is
+        that of everything at least, and at most that of people who click on all or nothing."""
+        n = len(mean)
+        good = self._good[rows, :n]
+        squares = (self._squares[rows, :n] * good).sum(0)
+        chance = ((self._clicks[rows, :n] * good) * (1.0 - mean)).sum(0)
+        beyond = (self._deviation[rows, :n] * good).sum(0) - chance
+        tau2 = np.maximum(beyond, 0.0) / np.maximum(mean**2 * squares, 1e-12)
+        tau2 = np.minimum(np.maximum(tau2, tau2[0]), (1.0 - mean) / np.maximum(mean, 1e-12))
+        return squares, np.sqrt(np.maximum(tau2, 0.0))
 
     def _same_hours(self, cells: int) -> list[tuple[int, int]]:
         """(first, last) of the same stretch on each day before, as far as history reaches."""

@@ -13,7 +13,7 @@ judged and not written there are judged again, from the same counts, with the sa
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -53,11 +53,13 @@ class Breaker:
         last: int | None = None
         for record in memory:
             if last is None or record.cell > last:
-                last, points = record.cell, {p: Point(*at) for p, at in record.points.items()}
+                last, points = record.cell, dict(record.points)
                 self.verdicts_offset = record.verdicts_offset
                 self._add(record)
                 self._apply(record)
-        self.cells = OpenCells(config.cell_ms, stream.partitions, points, None if last is None else last + 1)
+        next_cell = None if last is None else last + 1
+        wait_ms, partitions = stream.wait_ms, stream.partitions
+        self.cells = OpenCells(config.cell_ms, config.settle_ms, wait_ms, partitions, points, next_cell)
 
     @property
     def settled_ms(self) -> int:
@@ -86,7 +88,7 @@ class Breaker:
     def step(self) -> BreakerStep:
         """Judge what has settled since the last step."""
         out = BreakerStep()
-        for number, cell in self.cells.settle(self.config.settle_ms):
+        for number, cell in self.cells.settle():
             record, verdicts = self._judge(number, cell)
             out.bands.append(record)
             out.verdicts.extend(verdicts)
@@ -98,6 +100,8 @@ class Breaker:
     # --- one cell ----------------------------------------------------------------------------------------------
 
     def _judge(self, number: int, cell: OpenCell) -> tuple[BandRecord, list[Verdict]]:
+        scopes, *columns = cell.counts()
+        seen = zip(scopes, *(column.tolist() for column in columns), strict=True)
         counts = BandRecord(
             number,
             cell.raw,
@@ -105,27 +109,27 @@ class Breaker:
             cell.bad_impressions,
             self.verdicts_offset,
             {},
-            tuple(ScopeRow(scope, seen[0], seen[1]) for scope, seen in sorted(cell.scopes.items())),
+            tuple(ScopeRow(*one) for one in seen),
         )
         self._add(counts)
         rows: dict[Scope, ScopeRow] = {}
         verdicts: list[Verdict] = []
         for scope in self._released:
             if self.trips.pop(scope, None) is not None:
-                rows[scope] = ScopeRow(scope, 0, 0, RELEASED, number, 0.0, True)
+                rows[scope] = _word(scope, RELEASED, number, 0.0, True)
         self._released.clear()
         for scope, trip in sorted(self.trips.items()):
             since = recovered(self.config, self.bands, trip)
             if since is not None:
-                rows[scope] = ScopeRow(scope, 0, 0, trip.rule, since, trip.base, True)
+                rows[scope] = _word(scope, trip.rule, since, trip.base, True)
                 verdicts.append(self._release(trip, since, number))
         self._apply(self._with(counts, rows))
         found = find(self.config, self.bands, self.trips)
         for trip in found:
-            rows[trip.scope] = ScopeRow(trip.scope, 0, 0, trip.rule, trip.since, trip.base)
+            rows[trip.scope] = _word(trip.scope, trip.rule, trip.since, trip.base)
             self.trips[trip.scope] = trip
         for scope, trip in sorted(self.trips.items()):
-            rows.setdefault(scope, ScopeRow(scope, 0, 0, trip.rule, trip.since, trip.base))
+            rows.setdefault(scope, _word(scope, trip.rule, trip.since, trip.base))
             first = trip.since if trip in found else number
             verdicts.append(self._withhold(trip, first, number))
         record = self._with(counts, rows)
@@ -137,7 +141,7 @@ class Breaker:
         rows = {row.scope: row for row in counts.rows}
         for scope, row in said.items():
             seen = rows.get(scope, row)
-            rows[scope] = ScopeRow(scope, seen.impressions, seen.clicks, row.rule, row.since, row.base, row.ended)
+            rows[scope] = replace(seen, rule=row.rule, since=row.since, base=row.base, ended=row.ended)
         return BandRecord(
             counts.cell, counts.raw, counts.bad_clicks, counts.bad_impressions, counts.verdicts_offset, {},
             tuple(rows[scope] for scope in sorted(rows)),
@@ -154,10 +158,13 @@ class Breaker:
         places = [(self.bands.scope(row.scope), row) for row in record.rows]
         self.unwatched += sum(at is None for at, _ in places)
         impressions, clicks = (np.zeros(len(self.bands.scopes), np.int64) for _ in range(2))
+        squares, deviation = (np.zeros(len(self.bands.scopes)) for _ in range(2))
         for at, row in places:
             if at is not None:
                 impressions[at], clicks[at] = row.impressions, row.clicks
-        self.bands.add(record.cell, Cell(impressions, clicks, record.raw, record.bad_clicks, record.bad_impressions))
+                squares[at], deviation[at] = row.squares, row.deviation
+        totals = (record.raw, record.bad_clicks, record.bad_impressions)
+        self.bands.add(record.cell, Cell(impressions, clicks, squares, deviation, *totals))
 
     def _apply(self, record: BandRecord) -> None:
         """What a record says of scopes: who is withheld since when, who is healthy again. The same when restored."""
@@ -214,6 +221,11 @@ class Breaker:
                 self._said[p] = watermark_ms
                 out.append(Watermark(breaker_input(p), watermark_ms, end))
         return out
+
+
+def _word(scope: Scope, rule: str, since: int, base: float, ended: bool = False) -> ScopeRow:
+    """What is said of a scope, without its counts."""
+    return ScopeRow(scope, 0, 0, rule=rule, since=since, base=base, ended=ended)
 
 
 def scope_of(said: Verdict) -> Scope:

@@ -37,6 +37,12 @@ class BreakerConfig:
     spread: float = _option(0.12, "healthy click shares differ by this much from hour to hour (relative deviation)")
     volume_spread: float = _option(0.3, "healthy volumes differ by this much from the lowest of the same hours before")
     expected_min: float = _option(20.0, "fewer expected clicks (or impressions, for volumes) than this are not judged")
+    people_min: float = _option(
+        12.0, "impressions that so few people account for are not judged, nor volumes that so few would make up"
+    )
+    history_cells_min: int = _option(
+        48, "healthy cells with impressions that a scope's band must rest on before it can be withheld"
+    )
     history_clicks_min: int = _option(200, "clicks that a scope's band must rest on before it can be withheld")
     share_floor: float = _option(0.4, "a click share above this part of its band's low end is never an outage")
     share_ceiling: float = _option(3.0, "a click share below this many times its band's high end is never a surge")
@@ -84,6 +90,8 @@ _POSITIVE = (
     "spread",
     "volume_spread",
     "expected_min",
+    "people_min",
+    "history_cells_min",
     "history_clicks_min",
     "recovered_cells",
 )

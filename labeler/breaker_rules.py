@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +49,7 @@ def find(config: BreakerConfig, bands: Bands, trips: Mapping[Scope, Trip]) -> li
     found: dict[Scope, Trip] = {}
     for cells in _lengths(config, bands):
         seen = bands.stretch(cells)
-        for trip in (*_click_shares(config, bands, shares, usual, seen), *_volumes(config, bands, seen)):
+        for trip in (*_click_shares(config, bands, shares, usual, seen), *_volumes(config, bands, shares, seen)):
             found.setdefault(trip.scope, trip)
         for whole in _totals(config, bands, shares, usual, seen):
             found.setdefault(EVERYTHING, whole)
@@ -96,7 +97,8 @@ def _lengths(config: BreakerConfig, bands: Bands) -> list[int]:
 
 def _click_shares(config: BreakerConfig, bands: Bands, shares: Shares, usual: Usual, seen: Stretch) -> list[Trip]:
     """Slices and everything whose impressions find fewer clicks than their band, or more."""
-    armed = shares.clicks >= config.history_clicks_min
+    armed = (shares.clicks >= config.history_clicks_min) & (shares.cells >= config.history_cells_min)
+    armed &= seen.people >= config.people_min
     expected = seen.impressions * shares.low
     share_now = seen.clicks[0] / expected[0] if armed[0] and expected[0] > 0 else 1.0
     # A slice is held against what happens to all: a sale day that makes everyone click less is no slice's outage.
@@ -110,10 +112,16 @@ def _click_shares(config: BreakerConfig, bands: Bands, shares: Shares, usual: Us
     for at in np.flatnonzero(low | high).tolist():
         mean = float(expected[at] if low[at] else most[at])
         tail = lower_tail if low[at] else upper_tail
-        chance = tail(int(seen.clicks[at]), mean, config.spread)
+        chance = tail(int(seen.clicks[at]), mean, _spread(config.spread, shares, seen, at))
         if chance <= config.surprise:
             out.append(_share_trip(config, bands, shares, usual, seen, at, mean, chance, bool(low[at])))
     return out
+
+
+def _spread(spread: float, shares: Shares, seen: Stretch, at: int) -> float:
+    """The relative deviation of a stretch's clicks: how much hours differ, and how much so many people do."""
+    people = max(1.0, float(seen.people[at]))
+    return sqrt(spread**2 + float(shares.tau[at]) ** 2 / people)
 
 
 def _share_trip(
@@ -146,11 +154,12 @@ def _share_trip(
     evidence = {"clicks": float(clicks), "impressions": float(impressions), "expected": mean, "chance": chance}
     evidence |= {"band_low": band[0], "band_high": band[1], "cells": float(seen.cells)}
     evidence |= {"raw_clicks": float(raw), "raw_clicks_expected": usual_raw}
+    evidence |= {"people": round(float(seen.people[at]), 1)}
     first = bands.last - seen.cells + 1 - config.back_cells
     return Trip(scope, rule, max(first, bands.first or 0), band[0] if low else band[1], reason, evidence)
 
 
-def _volumes(config: BreakerConfig, bands: Bands, seen: Stretch) -> list[Trip]:
+def _volumes(config: BreakerConfig, bands: Bands, shares: Shares, seen: Stretch) -> list[Trip]:
     """Scopes whose impressions are hardly there, held against the same hours of the days before."""
     if seen.cells not in (config.recovered_cells, config.cells_max):
         return []
@@ -158,11 +167,13 @@ def _volumes(config: BreakerConfig, bands: Bands, seen: Stretch) -> list[Trip]:
     share_now = seen.impressions[0] / lowest[0] if lowest[0] > 0 else 1.0
     expected = lowest * min(1.0, share_now)
     expected[0] = lowest[0]
+    people = expected / np.maximum(shares.each, 1.0)  # who come one by one, each with impressions of their own
     gone = (expected >= config.expected_min) & (seen.impressions <= config.volume_floor * expected)
+    gone &= people >= config.people_min
     out = []
     for at in np.flatnonzero(gone).tolist():
         count, mean = int(seen.impressions[at]), float(expected[at])
-        chance = lower_tail(count, mean, config.volume_spread)
+        chance = lower_tail(count, mean, sqrt(config.volume_spread**2 + 1.0 / float(people[at])))
         if chance <= config.surprise:
             reason = f"{count:,} impressions within {seen.cells} cells where the same hours before had {mean:,.0f}"
             evidence = {"impressions": float(count), "expected": mean, "chance": chance, "cells": float(seen.cells)}
@@ -175,15 +186,16 @@ def _volumes(config: BreakerConfig, bands: Bands, seen: Stretch) -> list[Trip]:
 
 def _totals(config: BreakerConfig, bands: Bands, shares: Shares, usual: Usual, seen: Stretch) -> list[Trip]:
     """What only the whole shows: clicks without impressions, and records that cannot be read."""
-    if shares.clicks[0] < config.history_clicks_min:
+    if shares.clicks[0] < config.history_clicks_min or shares.cells[0] < config.history_cells_min:
         return []
     raw, bad_clicks, bad_impressions = (int(total) for total in seen.totals)
     impressions = int(seen.impressions[0])
     out = []
     mean = usual.raw * impressions
     first = max(bands.first or 0, bands.last - seen.cells + 1 - config.back_cells)
-    if mean >= config.expected_min and raw >= config.share_ceiling * mean:
-        chance = upper_tail(raw, mean, config.spread)
+    enough = mean >= config.expected_min and seen.people[0] >= config.people_min
+    if enough and raw >= config.share_ceiling * mean:
+        chance = upper_tail(raw, mean, _spread(config.spread, shares, seen, 0))
         if chance <= config.surprise:
             reason = f"{raw:,} clicks came where {impressions:,} impressions give {mean:,.0f}: impressions are missing"
             evidence = {"raw_clicks": float(raw), "expected": mean, "chance": chance}

@@ -1,7 +1,8 @@
 """The breaker's reader and writer: `tallies` and operators' words in; verdicts, bands and watermarks out (C5, F2).
 
 One process judges, the one that owns partition 0 of the group. What it knows stands in `bands`; it is restored from
-there at every start and after every failed send.
+there at every start and after every failed send. One that was replaced and does not know it yet may still write there:
+whoever finds a record of `bands` where its own should stand begins again, and says no watermark before (L9).
 """
 
 import logging
@@ -14,7 +15,7 @@ from labeler.tail import TailReader
 from labeler.tally import decode_tally
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
-from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
+from stream.log import Append, Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
 from stream.record import Partition, Record
 from stream.verdicts import Verdict, decode_verdict, encode_verdict
 
@@ -49,6 +50,7 @@ class Judging:
         self._writer: Writer | None = None
         self._owned = False
         self._retry_at_ms = 0
+        self._bands_end = 0  # where the next record of `bands` must stand
         self.breaker: Breaker | None = None
         self.totals = JudgingTotals()
 
@@ -85,7 +87,9 @@ class Judging:
             memory.extend(decode_band(record) for record in records)
 
         try:
-            tail.read(self._bands, int(MEMORY * self._config.history_cells), take)
+            memory_max = int(MEMORY * self._config.history_cells)
+            _, self._bands_end = tail.span(self._bands, memory_max)
+            tail.read(self._bands, memory_max, take)
             breaker = Breaker(self._stream, self._config, memory)
             firsts = {at: tail.first(at) for at in (*self._tallies, self._verdicts)}
         finally:
@@ -156,20 +160,27 @@ class Judging:
                 logger.error("withheld: %s=%s, %s", verdict.feature or "vendor", verdict.value or verdict.vendor,
                              verdict.reason)  # fmt: skip
         self._flush(bool(step.verdicts))
-        for band in step.bands:
-            self._append(self._bands, str(band.cell), band.value, band.headers, now_ms)
+        sent = [self._append(self._bands, str(band.cell), band.value, band.headers, now_ms) for band in step.bands]
         self._flush(bool(step.bands))
+        self._check_alone([append.offset for append in sent])
         self.totals.cells += len(step.bands)
         for mark in step.watermarks:
             self._append(self._verdicts, mark.input, encode_verdict(mark), (), now_ms)
         self._flush(bool(step.watermarks))
         self.totals.watermarks += len(step.watermarks)
 
+    def _check_alone(self, offsets: list[int]) -> None:
+        """Raises SendFailed where records of `bands` do not follow what this judge was restored from (L9)."""
+        first = self._bands_end
+        if offsets != list(range(first, first + len(offsets))):
+            raise SendFailed(f"{self._bands.topic}: another judge wrote between {first} and {offsets[-1]}")
+        self._bands_end += len(offsets)
+
     def _append(
         self, to: Partition, key: str, value: bytes, headers: tuple[tuple[str, bytes], ...], now_ms: int
-    ) -> None:
+    ) -> Append:
         assert self._writer is not None
-        self._writer.append(to, value, key.encode(), headers, now_ms)
+        return self._writer.append(to, value, key.encode(), headers, now_ms)
 
     def _flush(self, anything: bool) -> None:
         if anything:

@@ -10,7 +10,7 @@ from labeler.band_record import BandRecord, decode_band
 from labeler.bands import lower_tail, upper_tail
 from labeler.breaker import Breaker, open_scopes
 from labeler.breaker_config import BreakerConfig, check
-from labeler.tally import TALLY_SCHEMA, tally_stream
+from labeler.tally import GROUPS, TALLY_SCHEMA, tally_stream
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
 from stream.record import Record
@@ -72,6 +72,7 @@ class Log:
         self.stream = tally_stream(STREAM, config)
         self.bands, self.verdicts, self.watermarks, self.tallies = [], [], [], {0: [], 1: []}
         self.breaker = Breaker(self.stream, config)
+        self.rng = np.random.default_rng(0)
 
     def feed(self, shop, first, last):
         for n in range(first, last):
@@ -90,7 +91,12 @@ class Log:
                 total = rows.setdefault(scope, [0, 0])
                 total[0] += seen
                 total[1] += clicked
-        table = [[f, v, n * CELL, *total] for (f, v), total in sorted(rows.items()) if total[0]]
+        table = []
+        for (f, v), total in sorted(rows.items()):
+            if total[0]:  # many people, a few impressions each
+                seen = self.rng.multinomial(total[0], np.full(GROUPS, 1 / GROUPS))
+                clicked = self.rng.multivariate_hypergeometric(seen, total[1])
+                table += [[f, v, n * CELL, g, seen[g], clicked[g]] for g in np.flatnonzero(seen)]
         batch = None
         if table:
             columns = [pa.array(c, t.type) for c, t in zip(zip(*table, strict=True), TALLY_SCHEMA, strict=True)]

@@ -27,7 +27,7 @@ STREAM = StreamConfig(
 )  # fmt: skip
 BREAKER = BreakerConfig(
     slices=("place",), join_window_ms=2_000, cell_ms=1_000, settle_ms=200, cells_max=3, history_ms=60_000,
-    history_clicks_min=60, expected_min=12.0, surprise=1e-4, recovered_cells=2,
+    history_clicks_min=60, history_cells_min=8, expected_min=12.0, surprise=1e-4, recovered_cells=2,
 )  # fmt: skip
 LABELER = LabelerConfig(await_verdicts=False, await_breaker=True, retry_ms=10, fold_records_max=10_000)
 OUTAGE = (20_000, 26_000)
@@ -51,7 +51,7 @@ def shop(seconds=45, fault="place"):
     for n in range(seconds * 60):
         now = ZERO + n * 1_000 // 60
         place = rng.choice(("home", "abroad"))
-        view = {"id": str(n), "ts_ms": now, "session": "s", "source": "u", "vendor": "v", "item": "i"}
+        view = {"id": str(n), "ts_ms": now, "session": "s", "source": f"u{n % 197}", "vendor": "v", "item": "i"}
         events.append((now, 1, view | {"features": {"place": place, "colour": "red"}}))
         at = now + rng.randrange(1, 1_500)
         out = OUTAGE[0] <= at - ZERO < OUTAGE[1]
@@ -184,6 +184,7 @@ def test_whoever_dies_when_the_same_verdicts_stand_there_in_the_end(seed):
         parts[dies] = makers[dies](stormy)
     work(parts, clock)
     verdicts = {v.id: v for v in said(calm)[0]}
+    assert verdicts
     assert {v.id: v for v in said(stormy)[0]} == verdicts
     assert examples(stormy)[1] == examples(calm)[1]
 
