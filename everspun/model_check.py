@@ -6,6 +6,7 @@ from everspun.config import Config, ConfigError
 def check_model(config: Config) -> None:
     """Raises ConfigError for a definition that learners or shards would refuse. Loads a network's library."""
     from learners.model import make_model
+    from paramserver.layout import make_layout
     from paramserver.optimizers import make_optimizer
     from paramserver.policy import make_policy
 
@@ -26,6 +27,10 @@ def check_model(config: Config) -> None:
             make_policy(table.name, table.policy)
         except ValueError as error:
             raise ConfigError(f"model.table_policy: {error}") from error
+        try:
+            make_layout(table)
+        except ValueError as error:
+            raise ConfigError(f"model.table_storage: {error}") from error
     dense = model.spec.dense
     try:
         make_optimizer(dense.optimizer, dense.options)

@@ -90,6 +90,11 @@ class ModelConfig:
             " for ever (docs/tables.md)"
         },
     )
+    table_storage: str = _option(
+        "float32",
+        "how rows are kept: 'float32'; weights in 'float16' or 'bfloat16'; or accumulators in bfloat16 too,"
+        " 'float16/bfloat16', 'bfloat16/bfloat16' (docs/tables.md)",
+    )
     init_scale: float = _option(0.05, "fm, networks: a new embedding is uniform in [-init_scale, init_scale)")
     dense_optimizer: str = _option("adam", "networks: 'sgd', 'adagrad', 'adam', 'ftrl' or 'adaptive_revision'")
     dense_options: dict[str, float] = field(

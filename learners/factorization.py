@@ -26,7 +26,16 @@ class FactorizationMachine(Logistic):
         optimizer = config.table_optimizer or "adagrad"
         options = {"alpha" if optimizer == "ftrl" else "rate": _RATE} | config.table_options
         return (
-            TableSpec(TABLE, 1 + config.dim, optimizer, options, config.init_scale, config.seed, config.table_policy),
+            TableSpec(
+                TABLE,
+                1 + config.dim,
+                optimizer,
+                options,
+                config.init_scale,
+                config.seed,
+                config.table_policy,
+                config.table_storage,
+            ),
         )
 
     def predict(self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats) -> Floats:

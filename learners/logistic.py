@@ -31,7 +31,9 @@ class Logistic:
     def tables(self) -> tuple[TableSpec, ...]:
         optimizer = self.config.table_optimizer or "ftrl"
         defaults = {"alpha": _ALPHA} if optimizer == "ftrl" else {"rate": _RATE}
-        return (TableSpec(TABLE, 1, optimizer, defaults | self.config.table_options, policy=self.config.table_policy),)
+        config = self.config
+        options = defaults | config.table_options
+        return (TableSpec(TABLE, 1, optimizer, options, policy=config.table_policy, storage=config.table_storage),)
 
     @property
     def dense(self) -> DenseSpec:

@@ -45,7 +45,18 @@ class Network:
         optimizer = config.table_optimizer or "adagrad"
         defaults = {"alpha": _TABLE_RATE} if optimizer == "ftrl" else {"rate": _TABLE_RATE}
         options = defaults | config.table_options
-        return (TableSpec(TABLE, config.dim, optimizer, options, config.init_scale, config.seed, config.table_policy),)
+        return (
+            TableSpec(
+                TABLE,
+                config.dim,
+                optimizer,
+                options,
+                config.init_scale,
+                config.seed,
+                config.table_policy,
+                config.table_storage,
+            ),
+        )
 
     @property
     def dense(self) -> DenseSpec:

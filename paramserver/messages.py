@@ -80,7 +80,7 @@ class TableSpec:
     seed: int = 0
     #: which keys get a row, and how long they keep it: ttl_ms, rows_max, ... (`paramserver.policy`); none = all, always
     policy: dict[str, float] = field(default_factory=dict)
-    #: how rows are kept: "float32"
+    #: how rows are kept: "float32", or in 16 bits (`paramserver.layout`)
     storage: str = "float32"
 
 

@@ -1,13 +1,13 @@
 """A snapshot as named arrays and text, which is what a part of a checkpoint holds; and parts of N shards as one of M.
 
 Arrays: `table/<name>/keys` (n,) uint64 rising, `.../rows` (n, stride) float32 (weights, or FTRL's z, then optimizer
-state), `.../touched_ms` and `.../version` (n,) int64; `dense/<name>` (k,) float32, weights then state. Metadata is
+state; of a storage in 16 bits uint32 words, two numbers each: `layout`), `.../touched_ms` and `.../version` (n,) int64;
+`dense/<name>` (k,) float32, weights then state. A table that counts sightings of keys has those too (`admission`):
+`table/<name>/sightings/lines` (k,) int64 rising, `.../counters` (k, 64) uint8 and `.../version` (k,) int64. Metadata is
 text: `format`, `model`, `spec`, `begun` and `progress` (JSON; row hashes as 32 hexadecimal digits), `slots`, `shard`,
-`map_epoch`, `refused`. A delta (X3) has another `format`, holds the rows touched since its `parent` (a manifest's
-checksum), and `table/<name>/tombstones` (k,) uint64 rising, the keys evicted since. A table that counts sightings of
-keys has those too (`admission`): `table/<name>/sightings/lines` (k,) int64 rising, `.../counters` (k, 64) uint8 and
-`.../version` (k,) int64. The same state gives the same
-arrays and metadata, whatever order its rows were created in.
+`map_epoch`, `refused`. A delta (X3) has another `format`, holds the rows and lines touched since its `parent` (a
+manifest's checksum), and `table/<name>/tombstones` (k,) uint64 rising, the keys evicted since. The same state gives the
+same arrays and metadata, whatever order its rows were created in.
 """
 
 import json
@@ -21,9 +21,11 @@ import numpy.typing as npt
 from paramserver.admission import LINE, Sightings, joined, slots_of_lines
 from paramserver.dense import shape_of
 from paramserver.kernel import plain
+from paramserver.layout import make_layout
 from paramserver.messages import ChainProgress, DenseSpec, Keys, ModelSpec, Progress, Rows, TableSpec
 from paramserver.optimizers import make_optimizer
 from paramserver.policy import make_policy
+from paramserver.record import Words
 from paramserver.slots import SlotMap, slot_of, slot_of_name
 from paramserver.state import Snapshot
 from paramserver.table import TableRows
@@ -33,7 +35,7 @@ FORMAT = "everspun-part/1"
 DELTA_FORMAT = "everspun-part-delta/1"
 
 Arrays = dict[str, npt.NDArray[Any]]
-_DTYPES = {"keys": np.uint64, "rows": np.float32, "touched_ms": np.int64, "version": np.int64}
+_DTYPES = {"keys": np.uint64, "touched_ms": np.int64, "version": np.int64}
 
 
 class Weights(NamedTuple):
@@ -177,13 +179,16 @@ def weights(snapshot: Snapshot) -> Weights:
     tables = {}
     for spec in snapshot.spec.tables:
         items = _sorted(snapshot.tables[spec.name])
-        tables[spec.name] = (items.keys, _derive(spec.optimizer, spec.options, items.rows, spec.dim))
+        tables[spec.name] = (items.keys, _table_weights(spec, items.rows))
     dense = {}
     spec_dense = snapshot.spec.dense
     for name, row in snapshot.dense.items():
         shape = shape_of(spec_dense, name)
         size = int(np.prod(shape, dtype=np.int64))
-        dense[name] = _derive(spec_dense.optimizer, spec_dense.options, row.reshape(1, -1), size).reshape(shape)
+        flat = np.empty((1, size), np.float32)
+        optimizer = make_optimizer(spec_dense.optimizer, spec_dense.options)
+        optimizer.weights(plain(row).reshape(1, -1), 0, np.zeros(1, np.int64), flat)
+        dense[name] = flat.reshape(shape)
     return Weights(tables, dense)
 
 
@@ -251,9 +256,9 @@ def _sorted(items: TableRows) -> TableRows:
     return items.take(np.argsort(items.keys))
 
 
-def _derive(optimizer: str, options: dict[str, float], rows: Rows, dim: int) -> Rows:
-    out = np.empty((len(rows), dim), np.float32)
-    make_optimizer(optimizer, options).weights(plain(rows), 0, np.arange(len(rows)), out)
+def _table_weights(spec: TableSpec, rows: Rows | Words) -> Rows:
+    out = np.empty((len(rows), spec.dim), np.float32)
+    make_layout(spec).weights(plain(rows.view(np.uint32)), 0, np.arange(len(rows)), out)
     return out
 
 
@@ -261,11 +266,12 @@ def _check(snapshot: Snapshot) -> None:
     """ValueError where arrays do not fit the spec or each other."""
     for spec in snapshot.spec.tables:
         items = snapshot.tables[spec.name]
-        stride = spec.dim + make_optimizer(spec.optimizer, spec.options).state_size(spec.dim)
+        layout = make_layout(spec)
         for column, array in items._asdict().items():
-            shape = (len(items.keys), stride) if column == "rows" else (len(items.keys),)
-            if array.shape != shape or array.dtype != _DTYPES[column]:
-                wanted = f"{np.dtype(_DTYPES[column])} {shape}"
+            shape = (len(items.keys), layout.words) if column == "rows" else (len(items.keys),)
+            dtype = layout.dtype if column == "rows" else np.dtype(_DTYPES[column])
+            if array.shape != shape or array.dtype != dtype:
+                wanted = f"{dtype} {shape}"
                 raise ValueError(f"table {spec.name!r}: {column} is {array.dtype} {array.shape}, expected {wanted}")
         if (items.keys[1:] <= items.keys[:-1]).any():
             raise ValueError(f"table {spec.name!r}: keys are not unique and rising")

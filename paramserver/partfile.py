@@ -13,7 +13,7 @@ from paramserver.part import from_arrays, to_arrays
 from paramserver.ports import PartInfo
 from paramserver.state import Snapshot
 
-_DTYPES = {"<f4": "F32", "<i8": "I64", "<u8": "U64", "|u1": "U8"}
+_DTYPES = {"<f4": "F32", "<i8": "I64", "<u4": "U32", "<u8": "U64", "|u1": "U8"}
 
 
 def part_name(shard: int) -> str:

@@ -15,10 +15,11 @@ from paramserver.admission import NO_SIGHTINGS, Admission, Mask, Sightings
 from paramserver.copying import Copy
 from paramserver.init import fill_unknown
 from paramserver.kernel import plain
+from paramserver.layout import make_layout
 from paramserver.messages import Keys, Rows, TableSpec
 from paramserver.optimizers import make_optimizer
 from paramserver.policy import make_policy
-from paramserver.record import HEAD, SECONDS_MAX, RowNumbers
+from paramserver.record import HEAD, SECONDS_MAX, RowNumbers, Words
 from paramserver.slab import ROWS_MIN, Slab
 
 #: Rows of one pass: some 300 KB of records.
@@ -36,7 +37,8 @@ class TableRows(NamedTuple):
     """Rows as they leave and enter a table; in any order of keys."""
 
     keys: Keys  # (n,) unique
-    rows: Rows  # (n, stride): weights (FTRL: z), then state
+    #: (n, stride): weights (FTRL: z), then state, float32; of a storage in 16 bits uint32 words of both (`layout`)
+    rows: Rows | Words
     touched_ms: npt.NDArray[np.int64]  # (n,) event time of the last push that touched it, whole seconds
     version: npt.NDArray[np.int64]  # (n,) the shard's version after it
 
@@ -63,12 +65,11 @@ class Table:
             raise ValueError(f"table {spec.name!r}: init_scale = {spec.init_scale}, must be 0 or above and finite")
         if not 0 <= spec.seed < 1 << 64:
             raise ValueError(f"table {spec.name!r}: seed = {spec.seed}, must be an unsigned 64-bit integer")
-        if spec.storage != "float32":
-            raise ValueError(f"table {spec.name!r}: storage = {spec.storage!r}, allowed is float32")
         self.spec = spec
         self.optimizer = make_optimizer(spec.optimizer, spec.options)
         self.policy = make_policy(spec.name, spec.policy)
-        self.stride = spec.dim + self.optimizer.state_size(spec.dim)
+        self.layout = make_layout(spec)
+        self.stride = self.layout.words
         self._seed, self._scale = np.uint64(spec.seed), np.float32(spec.init_scale)
         self._slab = Slab(self.stride, capacity, self.policy.mortal)
         self._recent: deque[tuple[tuple[int, int, int], RowNumbers]] = deque(maxlen=RECENT_MAX)
@@ -107,11 +108,11 @@ class Table:
         """(n,) keys -> (n, dim) weights, new memory; unknown keys answer their initial value. Changes nothing (S3)."""
         keys = plain(keys)
         rows, out = np.empty(len(keys), np.int64), np.empty((len(keys), self.spec.dim), np.float32)
-        nbytes = 4 * (HEAD + self.optimizer.read_size(self.spec.dim))
+        nbytes = 4 * (HEAD + self.layout.read_words)
         for at in range(0, len(keys), CHUNK):
             part = slice(at, at + CHUNK)
             missing = self._slab.find(keys[part], rows[part], nbytes)
-            self.optimizer.weights(self._slab.floats, HEAD, rows[part], out[part])
+            self.layout.weights(self._slab.words, HEAD, rows[part], out[part])
             if missing:
                 fill_unknown(out[part], keys[part], rows[part], self._seed, self._scale, self.spec.dim)
         if len(keys):
@@ -167,7 +168,7 @@ class Table:
                 self._decay(found, now_s)
             after = None if meanwhile is None else plain(meanwhile[part])
             self._slab.stamp(found, version, now_s)
-            self.optimizer.apply(self._slab.floats, HEAD, found, gradients[part], scale, after)
+            self.layout.apply(self._slab.words, HEAD, found, gradients[part], scale, after, self._range_seed)
 
     def holds(self, keys: Keys) -> Mask | None:
         """Which of these keys have a row, where after a push not all of them need have one; else None."""
@@ -216,15 +217,16 @@ class Table:
     def copied(self, copy: Copy) -> TableRows:
         """The rows of a copy that is done, rising by key."""
         columns, order = copy.living()
-        rows = columns.payload[order].view(np.float32)
+        rows = columns.payload[order].view(self.layout.dtype)
         return TableRows(columns.keys[order], rows, columns.touched_s[order] * 1000, columns.versions[order])
 
     def load(self, items: TableRows, version: int = 0) -> None:
         """Add rows, as of a version of the shard. ValueError if the arrays do not fit, or a key is there already."""
-        if items.keys.dtype != np.uint64 or items.rows.shape != (len(items.keys), self.stride):
+        shape, dtype = (len(items.keys), self.stride), self.layout.dtype
+        if items.keys.dtype != np.uint64 or items.rows.shape != shape or items.rows.dtype != dtype:
             raise ValueError(
-                f"table {self.spec.name!r}: {items.keys.dtype} keys and rows {items.rows.shape}, expected uint64 and "
-                f"({len(items.keys)}, {self.stride}): dim {self.spec.dim} with {self.spec.optimizer} state"
+                f"table {self.spec.name!r}: {items.keys.dtype} keys and {items.rows.dtype} rows {items.rows.shape}, "
+                f"expected uint64 and {shape} {dtype}: dim {self.spec.dim} with {self.spec.optimizer} state"
             )
         keys, slab = plain(items.keys), self._slab
         slab.reserve(len(keys))
@@ -232,7 +234,7 @@ class Table:
             raise ValueError(f"table {self.spec.name!r}: rows of keys that it holds already")
         rows = slab.create(keys, items.touched_ms // 1000)
         slab.words[rows, 2] = items.version
-        slab.floats[rows, HEAD:] = items.rows
+        slab.words[rows, HEAD:] = items.rows.view(np.uint32)
         slab.version = max(version, int(items.version.max(initial=0)))
         slab.tombstones.forget(slab.version)
 
@@ -288,7 +290,7 @@ class Table:
         if len(unknown):
             new = keys[unknown]
             created = slab.create(new, now_s)
-            slab.floats[created, HEAD:] = self._initial(new)
+            slab.words[created, HEAD:] = self._initial(new)
             rows[unknown] = created
         return rows
 
@@ -297,7 +299,7 @@ class Table:
         periods = self._slab.periods(rows, int(self.optimizer.decay_ms) // 1000, now_s)
         if periods is not None:
             self._slab.save(rows)
-            self.optimizer.decay(self._slab.floats, HEAD, self.spec.dim, rows, periods)
+            self.layout.decay(self._slab.words, HEAD, rows, periods, self._range_seed)
 
     def _make_room(
         self, keys: Keys, rows: RowNumbers | None, version: int, now_s: int, rows_max: int
@@ -319,12 +321,11 @@ class Table:
         self._slab.drop(copy)
         return copy
 
-    def _initial(self, keys: Keys) -> Rows:
+    def _initial(self, keys: Keys) -> Words:
         """(n, stride) new rows."""
-        slab = np.empty((len(keys), self.stride), np.float32)
-        fill_unknown(slab, keys, np.full(len(keys), -1, np.int64), self._seed, self._scale, self.spec.dim)
-        self.optimizer.initialize(slab, self.spec.dim)
-        return slab
+        weights = np.empty((len(keys), self.spec.dim), np.float32)
+        fill_unknown(weights, keys, np.full(len(keys), -1, np.int64), self._seed, self._scale, self.spec.dim)
+        return self.layout.initialize(weights)
 
 
 def _digest(keys: Keys) -> tuple[int, int, int]:

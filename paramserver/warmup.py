@@ -28,6 +28,8 @@ def warm_up() -> int:
             TableSpec("mortal", 2, name, policy={"ttl_ms": 60_000}),
             TableSpec("counted", 2, name, policy={"admit_count": 2, "admit_bytes": 65_536, "admit_halve_ms": 300_000}),
             TableSpec("drawn", 2, name, policy={"admit_chance": 0.5}),
+            *([] if name == "ftrl" else [TableSpec("halved", 2, name, decay, 0.1, storage="float16")]),
+            *([TableSpec("quartered", 2, name, storage="float16/bfloat16")] if name == "adagrad" else []),
         )
         spec = ModelSpec(name, "", tables, DenseSpec({"bias": (1,)}, name, decay))
         shard, epoch = Shard(0, 1, slot_map), Epoch(0, 0)
