@@ -168,12 +168,13 @@ def delayed_feedback(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def taking_back(rows: list[dict[str, Any]], path: Path) -> None:
-    """The attacked vendor's predicted rate over that of a model that never saw the attack, by time; a line a seed."""
+    """The predicted rate of a small attacked vendor over that of a model that never saw the attack; a line a seed."""
     figure, axes = _figure("A verdict one day late: what is left of an attack in the model", 3.6)
-    for name, color in (("left", SECOND), ("opposite", INK), ("negative", "#2f7d4f")):
+    for name, color in (("left", SECOND), ("opposite", INK), ("learned again", "#2f7d4f")):
         for n, seed in enumerate(sorted({row["seed"] for row in rows})):
-            mine = [row for row in rows if (row["model"], row["seed"]) == (name, seed)]
-            words = {"left": "not taken back", "opposite": "opposite gradient", "negative": "as negatives"}
+            chosen = (name, seed, 0.1, "ftrl")
+            mine = [r for r in rows if (r["model"], r["seed"], r["size"], r["optimizer"]) == chosen]
+            words = {"left": "not taken back", "opposite": "opposite gradient", "learned again": "learned again"}
             label = words[name] if n == 0 else None
             hours, errors = [r["hours_from_verdict"] for r in mine], [100 * r["rate_error"] for r in mine]
             axes.plot(hours, errors, marker="o", markersize=3, color=color, alpha=0.7, label=label)

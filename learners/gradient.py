@@ -46,6 +46,7 @@ class Computed:
     row_hash: int = 0
     event_time_max_ms: int = 0
     reason: str = ""
+    rewrites: bool = False  # `gradients` are whole rows (S8)
 
     @property
     def row_count(self) -> int:
@@ -187,6 +188,7 @@ def contents(computed: Computed, slot_map: SlotMap) -> list[dict[str, Any]]:
         "rows": computed.row_count,
         "event_time_max_ms": computed.event_time_max_ms,
         "reason": computed.reason,
+        "rewrites": computed.rewrites,
     }
     shards: list[dict[str, Any]] = [common | {"keys": {}, "gradients": {}, "dense": {}} for _ in range(slot_map.shards)]
     for table, keys in computed.keys.items():

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from learners.gradient import Computed
 from learners.pacing import Pacer
 from stream.metrics import RoleMetrics
+from stream.retracted import taken
 
 UPDATES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -34,6 +36,8 @@ class LearnerMetrics(RoleMetrics):
         self.outstanding = self.gauge("everspun_learner_outstanding", "batches between start and end")
         self.queued = self.gauge("everspun_learner_queued_batches", "batches read and not started")
         self.late_share = self.gauge("everspun_learner_late_share", "share of clicks that came after the first label")
+        self.taken_back = self.counter("everspun_learner_taken_back_rows_total", "rows of retractions learned from")
+        self.rewritten = self.counter("everspun_learner_relearned_rows_total", "parameter rows learned again, written")
         self.waits_for("idle")
 
     def look(self, pacer: Pacer) -> None:
@@ -44,6 +48,11 @@ class LearnerMetrics(RoleMetrics):
         self.outstanding.set(len(pacer.flights))
         self.queued.set(sum(len(p.queue) for p in pacer.positions.values() if p is not None))
         self.waits_for(pacer.waiting)
+
+    def took_back(self, computed: Computed) -> None:
+        """What a retraction became (S8)."""
+        self.taken_back.inc(0 if computed.rows is None else int(taken(computed.rows).sum()))
+        self.rewritten.inc(sum(len(keys) for keys in computed.keys.values()))
 
     def evaluated(self, evaluation: dict[str, Any]) -> None:
         self.scored.inc(evaluation["rows"])

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from learners import delay, events, gradient, progressive
+from learners import delay, events, gradient, progressive, relearning
 from learners import instructions as do
 from learners.client import Caller
 from learners.config import LearnerConfig, ModelConfig
@@ -246,8 +246,12 @@ class Worker:
         prepared = self._prepared_now(it.batch)
         pulled, dense = gradient.assemble(prepared, slot_map, it.pulls)
         piece, pulled = gradient.part(self._model, prepared, pulled, it.batch, it.start, it.end)
-        corrects = delay.NONE if kind_of(it.batch.chain) == RETRACT else delay.correction(self._stream, self._late)
-        computed = gradient.compute(self._model, piece, pulled, dense, corrects)
+        if kind_of(it.batch.chain) == RETRACT:
+            computed = relearning.relearn(self._model, piece, pulled, dense)
+            self._metrics.took_back(computed)
+        else:
+            corrects = delay.correction(self._stream, self._late)
+            computed = gradient.compute(self._model, piece, pulled, dense, corrects)
         if computed.reason:
             self._metrics.unusable.inc()
             _log.error("%s [%d, %d) is pushed empty: %s", it.batch.chain, it.start, it.end, computed.reason)
@@ -258,7 +262,7 @@ class Worker:
         return known.result() if known is not None else self._decode(batch)
 
     def _evaluation(self, it: do.Compute, computed: Computed) -> dict[str, Any] | None:
-        if computed.rows is None or computed.reason:
+        if computed.rows is None or computed.reason or computed.rewrites:
             return None
         self._checkpoints.catch_up(computed.rows.column("model_version"))
         return progressive.evaluate(

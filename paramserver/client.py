@@ -19,7 +19,7 @@ from paramserver import codec, frames, payload
 from paramserver import wire_pb2 as wire
 from paramserver.bounds import Bounds, Rung
 from paramserver.config import ParamServerConfig
-from paramserver.encoding import ENCODINGS
+from paramserver.encoding import ENCODINGS, Encoding
 from paramserver.frames import BadFrame, Body
 from paramserver.keylists import Sent
 from paramserver.lane import STATUSES, Lanes
@@ -187,14 +187,15 @@ class ShardClient:
         return replace(replies[0], rows=rows, version=min(reply.version for reply in replies))
 
     def push(self, request: PushRequest) -> PushReply:
+        encoding = Encoding.FLOAT32 if request.rewrites else self._encoding  # no rounding is added up in rows (W3)
         parts, last = split(request, self.config.message_bytes_max)
         for _ in range(STAGINGS_MAX):
             number = next(self._pushes)
             for part, tables in enumerate(parts):
                 whose = (request.model, request.epoch, number, part)
-                self._data("Stage", partial(payload.encode_stage, *whose, tables, self._encoding))
+                self._data("Stage", partial(payload.encode_stage, *whose, tables, encoding))
             try:
-                encode = partial(payload.encode_push, last, self._encoding, push=number, staged=len(parts))
+                encode = partial(payload.encode_push, last, encoding, push=number, staged=len(parts))
                 header, _ = self._data("Push", encode)
                 return payload.decode_push_reply(wire.PushReply.FromString(header))
             except _Status as error:

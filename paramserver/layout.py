@@ -41,6 +41,13 @@ class Layout(Protocol):
     def dtype(self) -> np.dtype[Any]:
         """Of these words as a part of a checkpoint names them."""
 
+    @property
+    def wide(self) -> int:
+        """Weights and state of a row, in numbers."""
+
+    def keep(self, rows: Rows) -> Words:
+        """(n, words) of weights and state in float32 (n, wide), rounded to the nearest."""
+
     def initialize(self, weights: Rows) -> Words:
         """(n, words): new rows of the initial weights (n, dim)."""
 
@@ -68,9 +75,12 @@ class Whole:
 
     def __init__(self, optimizer: Optimizer, dim: int) -> None:
         self._optimizer, self._dim = optimizer, dim
-        self.words = dim + optimizer.state_size(dim)
+        self.words = self.wide = dim + optimizer.state_size(dim)
         self.read_words = optimizer.read_size(dim)
         self.dtype: np.dtype[Any] = np.dtype(np.float32)
+
+    def keep(self, rows: Rows) -> Words:
+        return np.ascontiguousarray(rows).view(np.uint32)
 
     def initialize(self, weights: Rows) -> Words:
         rows = np.empty((len(weights), self.words), np.float32)
@@ -103,6 +113,7 @@ class Halved:
     def __init__(self, optimizer: Optimizer, dim: int, weights: str, state: str) -> None:
         self._optimizer, self._dim = optimizer, dim
         self._state = optimizer.state_size(dim)
+        self.wide = dim + self._state
         self._is_float16, self._state_is_half = weights == "float16", bool(state)
         self.read_words = (dim + 1) // 2
         self.words = self.read_words + ((self._state + 1) // 2 if state else self._state)
@@ -113,8 +124,11 @@ class Halved:
         wide = np.empty((len(weights), self._dim + self._state), np.float32)
         wide[:, : self._dim] = weights
         self._optimizer.initialize(wide, self._dim)
-        words = np.zeros((len(weights), self.words), np.uint32)
-        self._round(wide, words, 0, np.arange(len(wide)), _TO_THE_NEAREST)
+        return self.keep(wide)
+
+    def keep(self, rows: Rows) -> Words:
+        words = np.zeros((len(rows), self.words), np.uint32)
+        self._round(np.ascontiguousarray(rows), words, 0, np.arange(len(rows)), _TO_THE_NEAREST)
         return words
 
     def weights(self, words: Words, head: int, rows: RowNumbers, out: Rows) -> None:

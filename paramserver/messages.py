@@ -148,6 +148,8 @@ class PushRequest:
     gradients: dict[str, Rows] = field(default_factory=dict)
     dense: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     reason: str = ""  # why the learner sends this batch empty (S4): "nan gradient in feature item", ...
+    #: `gradients` are whole rows, (n, weights and optimizer state), to stand where these keys have a row (S8)
+    rewrites: bool = False
 
 
 @dataclass(frozen=True)

@@ -213,6 +213,7 @@ def encode_push(
         reason=request.reason,
         push=push,
         staged=staged,
+        rewrites=request.rewrites,
     )
     return Payload(header, [*arrays, *dense], digests)
 
@@ -240,6 +241,7 @@ def decode_push(message: wire.PushRequest, body: Body, lists: Lists) -> PushRequ
         gradients=gradients,
         dense=dense,
         reason=message.reason,
+        rewrites=message.rewrites,
     )
 
 

@@ -117,9 +117,11 @@ class ModelState:
             table = self.tables.get(name)
             if table is None:
                 return f"table {name!r} is not in model {self.spec.name!r}"
-            fault = self._table_fault(table, keys, request.gradients[name])
+            fault = self._table_fault(table, keys, request.gradients[name], request.rewrites)
             if fault:
                 return f"table {name!r}: {fault}"
+        if request.rewrites and request.dense:
+            return "a push that rewrites rows carries no dense arrays"
         for name, gradient in request.dense.items():
             fault = self.dense.refusal(name, gradient)
             if fault:
@@ -128,24 +130,25 @@ class ModelState:
                 return f"dense array {name!r}: gradient is not finite, or beyond {GRADIENT_MAX}"
         return ""
 
-    def _table_fault(self, table: Table, keys: Keys, gradients: Rows) -> str:
+    def _table_fault(self, table: Table, keys: Keys, gradients: Rows, whole: bool) -> str:
+        what = "row" if whole else "gradient"
         if keys.dtype != np.uint64 or keys.ndim != 1:
             return f"keys are {keys.dtype} {keys.shape}, expected uint64 (n,)"
-        expected = (len(keys), table.spec.dim)
+        expected = (len(keys), table.layout.wide if whole else table.spec.dim)
         if gradients.dtype != np.float32 or gradients.shape != expected:
-            return f"gradients are {gradients.dtype} {gradients.shape}, expected float32 {expected}"
+            return f"{what}s are {gradients.dtype} {gradients.shape}, expected float32 {expected}"
         fault, i = _first_fault(plain(keys), plain(gradients), self.slot_map.owner, self.shard, GRADIENT_MAX)
         if fault == _NOT_RISING:
             return f"key {keys[i]} stands after {keys[i - 1]}: keys must be unique and rising"
         if fault == _FOREIGN:
             return f"key {keys[i]} belongs to another shard"
         if fault == _NOT_FINITE:
-            return f"gradient of key {keys[i]} is not finite, or beyond {GRADIENT_MAX}"
+            return f"{what} of key {keys[i]} is not finite, or beyond {GRADIENT_MAX}"
         return ""
 
     def reserve(self, request: PushRequest) -> None:
         """Make room for every table's rows before any is changed (S4). MemoryError leaves the model as it was."""
-        for name, keys in request.keys.items():
+        for name, keys in request.keys.items() if not request.rewrites else ():
             self.tables[name].reserve(keys)
 
     def apply(self, request: PushRequest, empty: bool) -> None:
@@ -163,6 +166,9 @@ class ModelState:
             self._leave_room(request)
         if empty:
             self.refused += 1
+        elif request.rewrites:
+            for name, keys in request.keys.items():
+                self.tables[name].rewrite(keys, request.gradients[name], self.version, now_ms)
         else:
             self.compensator.apply(self.tables, self.dense, request, self.version, now_ms)
         at = self.chains[request.chain]

@@ -119,6 +119,12 @@ class Table:
             self._recent.appendleft((_digest(keys), rows))
         return out
 
+    def initial(self, keys: Keys) -> Words:
+        """(n, stride): the rows that these keys begin with."""
+        weights = np.empty((len(keys), self.spec.dim), np.float32)
+        fill_unknown(weights, keys, np.full(len(keys), -1, np.int64), self._seed, self._scale, self.spec.dim)
+        return self.layout.initialize(weights)
+
     def reserve(self, keys: Keys) -> None:
         """Make room for all of `keys`, so that `apply` allocates no row. MemoryError leaves the table as it was."""
         self._slab.reserve(len(keys))
@@ -169,6 +175,17 @@ class Table:
             after = None if meanwhile is None else plain(meanwhile[part])
             self._slab.stamp(found, version, now_s)
             self.layout.apply(self._slab.words, HEAD, found, gradients[part], scale, after, self._range_seed)
+
+    def rewrite(self, keys: Keys, rows: Rows, version: int, event_ms: int) -> None:
+        """Whole rows (n, weights and state), float32 and finite, in the place of those that these keys have (S8);
+        rounded where the storage is narrower. A key without a row gets none: it has its initial value already."""
+        keys, rows = plain(keys), plain(rows)
+        self._slab.version = max(self._slab.version, version)
+        found = self._look_up(keys, None)
+        there = np.flatnonzero(found >= 0)
+        found = found[there]
+        self._slab.stamp(found, version, _seconds(event_ms))
+        self._slab.words[found, HEAD:] = self.layout.keep(rows[there])
 
     def holds(self, keys: Keys) -> Mask | None:
         """Which of these keys have a row, where after a push not all of them need have one; else None."""
@@ -290,7 +307,7 @@ class Table:
         if len(unknown):
             new = keys[unknown]
             created = slab.create(new, now_s)
-            slab.words[created, HEAD:] = self._initial(new)
+            slab.words[created, HEAD:] = self.initial(new)
             rows[unknown] = created
         return rows
 
@@ -320,12 +337,6 @@ class Table:
         self._slab.advance_copy(copy, len(self._slab.words))
         self._slab.drop(copy)
         return copy
-
-    def _initial(self, keys: Keys) -> Words:
-        """(n, stride) new rows."""
-        weights = np.empty((len(keys), self.spec.dim), np.float32)
-        fill_unknown(weights, keys, np.full(len(keys), -1, np.int64), self._seed, self._scale, self.spec.dim)
-        return self.layout.initialize(weights)
 
 
 def _digest(keys: Keys) -> tuple[int, int, int]:

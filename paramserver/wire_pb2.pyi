@@ -208,7 +208,7 @@ class StageRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., push: _Optional[int] = ..., part: _Optional[int] = ..., tables: _Optional[_Iterable[_Union[Block, _Mapping]]] = ...) -> None: ...
 
 class PushRequest(_message.Message):
-    __slots__ = ("model", "epoch", "map_epoch", "incarnation", "chain", "start", "end", "partition", "next_record", "read_version", "row_hash", "rows", "event_time_max_ms", "barrier", "tables", "dense", "reason", "push", "staged")
+    __slots__ = ("model", "epoch", "map_epoch", "incarnation", "chain", "start", "end", "partition", "next_record", "read_version", "row_hash", "rows", "event_time_max_ms", "barrier", "tables", "dense", "reason", "push", "staged", "rewrites")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     MAP_EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -228,6 +228,7 @@ class PushRequest(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     PUSH_FIELD_NUMBER: _ClassVar[int]
     STAGED_FIELD_NUMBER: _ClassVar[int]
+    REWRITES_FIELD_NUMBER: _ClassVar[int]
     model: str
     epoch: Epoch
     map_epoch: int
@@ -247,7 +248,8 @@ class PushRequest(_message.Message):
     reason: str
     push: int
     staged: int
-    def __init__(self, model: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., map_epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., chain: _Optional[str] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., partition: _Optional[int] = ..., next_record: _Optional[int] = ..., read_version: _Optional[int] = ..., row_hash: _Optional[bytes] = ..., rows: _Optional[int] = ..., event_time_max_ms: _Optional[int] = ..., barrier: _Optional[int] = ..., tables: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., dense: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., reason: _Optional[str] = ..., push: _Optional[int] = ..., staged: _Optional[int] = ...) -> None: ...
+    rewrites: bool
+    def __init__(self, model: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., map_epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., chain: _Optional[str] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., partition: _Optional[int] = ..., next_record: _Optional[int] = ..., read_version: _Optional[int] = ..., row_hash: _Optional[bytes] = ..., rows: _Optional[int] = ..., event_time_max_ms: _Optional[int] = ..., barrier: _Optional[int] = ..., tables: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., dense: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., reason: _Optional[str] = ..., push: _Optional[int] = ..., staged: _Optional[int] = ..., rewrites: _Optional[bool] = ...) -> None: ...
 
 class PushReply(_message.Message):
     __slots__ = ("outcome", "end", "incarnation", "map_epoch", "version", "staleness", "detail")

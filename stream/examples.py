@@ -111,8 +111,9 @@ def rows_of(batch: pa.RecordBatch, chain: str, record_end: int, start: int, end:
 
 def rows_from(batch: pa.RecordBatch, position: int) -> pa.RecordBatch:
     """The rows of impressions at or above a position, in whatever order they stand: what a model keeps of a
-    retraction, having learned nothing below where it began (C1)."""
-    keep = batch.column("position").to_numpy() >= position
+    retraction, having learned nothing below where it began (C1). Its clean rows have no position, and stay."""
+    at = batch.column("position").to_numpy()
+    keep = (at >= position) | (at < 0)
     return batch if keep.all() else batch.filter(pa.array(keep))
 
 

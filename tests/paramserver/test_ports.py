@@ -230,6 +230,25 @@ def test_a_push_refused_for_its_content_ends_as_an_empty_one(ports: Ports):
     assert "item" in reply.detail
 
 
+def test_rows_are_rewritten_whole_and_none_is_made(ports: Ports):
+    ports.begin()
+    epoch, keys = ports.join("a").epoch, keys_of(0)
+    user = a_push(epoch, keys={"user": keys[:4]}, gradients={"user": np.ones((4, 2), np.float32)})
+    assert ports.shards[0].push(user).outcome is Outcome.APPLIED
+    rows = np.arange(20, dtype=np.float32).reshape(5, 4) + np.float32(1 / 3)
+    rewrite = a_push(epoch, 0, 10, 20, keys={"user": keys}, gradients={"user": rows}, rewrites=True)
+    assert ports.shards[0].push(rewrite).outcome is Outcome.APPLIED
+    again = a_push(epoch, 0, 20, 30, keys={"user": keys}, gradients={"user": rows[:, :2]}, rewrites=True)
+    refused = ports.shards[0].push(again)
+    assert refused.outcome is Outcome.PARTLY_APPLIED
+    assert "rows are float32 (5, 2), expected float32 (5, 4)" in refused.detail
+    pulled = ports.shards[0].pull(a_pull(epoch, keys={"user": keys})).rows["user"]
+    z, n = rows[:, :2].astype(np.float64), rows[:, 2:].astype(np.float64)
+    expected = -z / ((1.0 + np.sqrt(n)) / 0.05)
+    np.testing.assert_allclose(pulled[:4], expected[:4], rtol=1e-5)
+    np.testing.assert_array_equal(pulled[4], 0.0)
+
+
 def test_a_pull_that_cannot_be_is_refused(ports: Ports):
     ports.begin()
     epoch = ports.join("a").epoch
