@@ -14,6 +14,7 @@ from labeler.breaker_config import BreakerConfig
 from labeler.config import LabelerConfig
 from labeler.fraud_config import FraudConfig
 from learners.config import LearnerConfig, ModelConfig
+from learners.governor_config import GovernorConfig
 from paramserver.config import ParamServerConfig
 from stream.config import StreamConfig
 
@@ -109,6 +110,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     paramserver: ParamServerConfig = field(default_factory=ParamServerConfig)
     learners: LearnerConfig = field(default_factory=LearnerConfig)
+    governor: GovernorConfig = field(default_factory=GovernorConfig)
     checkpointer: CheckpointerConfig = field(default_factory=CheckpointerConfig)
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)

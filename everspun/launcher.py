@@ -27,7 +27,7 @@ LAUNCHER = "EVERSPUN_LAUNCHER"
 _PR_SET_PDEATHSIG = 1
 
 #: Roles in the order in which they are started; they are stopped in the opposite order of the data: readers last.
-ROLES = ("shard", "checkpointer", "fraud", "breaker", "labeler", "learner", "archiver", "replica")
+ROLES = ("shard", "checkpointer", "fraud", "breaker", "labeler", "learner", "governor", "archiver", "replica")
 
 
 #: Roles whose processes may be started and stopped while the rest goes on.
@@ -59,9 +59,11 @@ class Process:
 class Launcher:
     """Runs the roles of one configuration under `run.dir`."""
 
-    def __init__(self, config_path: Path, run: RunConfig, overrides: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, config_path: Path, run: RunConfig, overrides: tuple[str, ...] = (), governed: bool = False
+    ) -> None:
         self.config_path = config_path
-        self.run = run
+        self.run, self.governed = run, governed
         self.overrides = overrides
         self.dir = Path(run.dir)
         self.processes: dict[str, Process] = {}
@@ -81,6 +83,7 @@ class Launcher:
             "breaker": run.breaker,
             "labeler": run.labelers,
             "learner": run.learners,
+            "governor": int(self.governed),
             "archiver": run.archivers,
             "replica": run.replicas,
         }

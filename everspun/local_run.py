@@ -59,7 +59,7 @@ class LocalRun:
         except BaseException:
             running.stop()
             raise
-        return cls(dir, path, config, running, Launcher(path, config.run, placed))
+        return cls(dir, path, config, running, Launcher(path, config.run, placed, config.governor.enabled))
 
     def log(self) -> KafkaLog:
         return KafkaLog(self.config.stream)

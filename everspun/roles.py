@@ -116,6 +116,27 @@ def learner(config: Config, index: int, stop: threading.Event) -> None:
     )
 
 
+def governor(config: Config, index: int, stop: threading.Event) -> None:
+    from checkpointer.catalogue import Catalogue
+    from checkpointer.store import open_store
+    from everspun.complete_cuts import StoredCuts
+    from learners import governor_service
+
+    governor_service.run(
+        config.stream,
+        config.model,
+        config.learners,
+        config.governor,
+        config.paramserver,
+        config.run.shards,
+        config.run.dir,
+        index,
+        stop,
+        examples_log(config),
+        StoredCuts(Catalogue(open_store(config.checkpointer.root), config.model.name)),
+    )
+
+
 def examples_log(config: Config) -> Log:
     """The log, of which `examples` goes on into the archive where the config says so."""
     if not config.archive.read:
@@ -161,6 +182,7 @@ ROLES: dict[str, Role] = {
     "shard": shard,
     "checkpointer": checkpointer,
     "fraud": fraud,
+    "governor": governor,
     "labeler": labeler,
     "learner": learner,
     "archiver": archiver,

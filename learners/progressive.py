@@ -86,11 +86,7 @@ def evaluate(
     """
     rows = computed.rows
     assert rows is not None
-    label = rows.column("label").to_numpy().astype(np.float64)
-    prediction = computed.prediction.astype(np.float64)
-    is_correction = (label > 0) & (corrections and kind_of(batch.chain) == LATE)
-    count = np.where(is_correction, 0.0, np.where(label > 0, 1.0, 1.0 / negative_rate))
-    loss = _losses(prediction, label, count)
+    label, prediction, count, loss = _scored(batch.chain, computed, negative_rate, corrections)
     served = published.served(rows)
     served_count = count[served]
     answered = np.clip(rows.column("prediction").to_numpy()[served].astype(np.float64), 1e-7, 1 - 1e-7)
@@ -120,6 +116,23 @@ def evaluate(
         "late_micro": batch.late_micro,
         "on_time_micro": batch.on_time_micro,
     }
+
+
+def log_loss_sum(chain: str, computed: Computed, negative_rate: float) -> float:
+    """What `evaluate` says of the same, alone."""
+    return float(_scored(chain, computed, negative_rate)[3].sum())
+
+
+def _scored(
+    chain: str, computed: Computed, negative_rate: float, corrections: bool = True
+) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+    """(labels, predictions, for how many rows each counts, losses), each (n,)."""
+    assert computed.rows is not None
+    label = computed.rows.column("label").to_numpy().astype(np.float64)
+    prediction = computed.prediction.astype(np.float64)
+    is_correction = (label > 0) & (corrections and kind_of(chain) == LATE)
+    count = np.where(is_correction, 0.0, np.where(label > 0, 1.0, 1.0 / negative_rate))
+    return label, prediction, count, _losses(prediction, label, count)
 
 
 def log_losses(prediction: Doubles, label: Doubles) -> Doubles:

@@ -40,6 +40,7 @@ class Bounds(NamedTuple):
     governed: Rung | None = None
     left_ms: int = 0  # until it runs out
     sequence: int = 0  # of the last word taken: a governor that starts goes on above it
+    cut: str = ""  # that stopped starts last: one of another name, if not older, began after this was answered (X1)
 
     @property
     def in_force(self) -> Rung:

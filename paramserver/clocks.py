@@ -263,6 +263,7 @@ class Clocks:
             return False
         if present is None or present.cut != cut or now_ms >= present.until_ms:
             present = clocks.hold = Hold(cut, now_ms, {})
+            clocks.last_cut = cut
         if present.broken:
             return False
         present.until_ms = max(present.until_ms, now_ms + lease_ms)

@@ -258,9 +258,10 @@ def encode_bounds(bounds: Bounds) -> wire.BoundsReply:
         governed=None if bounds.governed is None else encode_rung(bounds.governed),
         left_ms=bounds.left_ms,
         sequence=bounds.sequence,
+        cut=bounds.cut,
     )
 
 
 def decode_bounds(m: wire.BoundsReply) -> Bounds:
     governed = decode_rung(m.governed) if m.HasField("governed") else None
-    return Bounds(decode_rung(m.ordered), m.paused, m.learners, m.governor, governed, m.left_ms, m.sequence)
+    return Bounds(decode_rung(m.ordered), m.paused, m.learners, m.governor, governed, m.left_ms, m.sequence, m.cut)

@@ -31,21 +31,34 @@ class Estimate(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """`action`: "hold", "slower" or "faster"; `rung`: what is to be in force now; `reason`: for a person."""
+    """`action`: "hold", "slower" or "faster"; `rung`: what is to be in force now; `why`: one of `WHY`; `reason`: for a
+    person, with the numbers."""
 
     action: str
     rung: Rung
     reason: str
+    why: str = ""
 
 
-def ladder(bound: int, learners: int) -> tuple[Rung, ...]:
-    """From what the operator allows (s = `bound`, -1 = unbounded) down to one batch at a time."""
-    if bound < -1 or learners < 1:
-        raise ValueError(f"bound {bound}, learners {learners}: allowed are -1, 0, 1, ... and 1, 2, ...")
-    rungs = [Rung(bound)] + [Rung(s) for s in _BOUNDS if bound < 0 or s < bound]
+#: Why a decision was taken: for a metric, which must not have numbers in its labels.
+WHY = (
+    "within the band", "beyond the band", "as slow as can be", "not surely within half the band", "as loose as allowed",
+    "the next rung was left for its cost", "data age grows",
+)  # fmt: skip
+(WITHIN, BEYOND, SLOWEST, UNSURE, LOOSEST, LEFT, GROWS) = WHY
+
+
+def ladder(bound: int, learners: int, concurrency: int = 0) -> tuple[Rung, ...]:
+    """From what the operator allows (s = `bound`, -1 = unbounded; `concurrency`, 0 = no limit) down to one batch at a
+    time."""
+    if bound < -1 or learners < 1 or concurrency < 0:
+        raise ValueError(f"bound {bound}, learners {learners}, concurrency {concurrency}: allowed are -1, 1 and 0 on")
+    allowed = Rung(bound, concurrency)
+    rungs = [allowed] + [Rung(s, concurrency) for s in _BOUNDS if bound < 0 or s < bound]
     at_once = learners // 2
     while at_once >= 1:
-        rungs.append(Rung(0, at_once))
+        if not concurrency or at_once < concurrency:
+            rungs.append(Rung(0, at_once))
         at_once //= 2
     return tuple(rungs)
 
@@ -69,7 +82,21 @@ class Governor:
     certainty: float = 2.0
     patience: int = 8
     at: int = 0
-    _left: dict[int, int] = field(default_factory=dict)  # rung that was left for its cost -> estimates to wait
+    _left: dict[Rung, int] = field(default_factory=dict)  # rung that was left for its cost -> estimates to wait
+
+    @property
+    def rung(self) -> Rung:
+        return self.rungs[self.at]
+
+    def stand_on(self, rungs: tuple[Rung, ...]) -> None:
+        """Another ladder, since the operator allows something else or learners came or went. It stays at the loosest
+        rung that is no looser than its present one; at the top it stays at the top."""
+        if rungs == self.rungs:
+            return
+        present = self.rung
+        if self.at:
+            self.at = next((n for n, r in enumerate(rungs) if r.tightened(present) == r), len(rungs) - 1)
+        self.rungs = rungs
 
     def decide(self, found: Estimate, speed_wanted: bool) -> Decision:
         """Take one estimate of the present rung. `speed_wanted`: the model's data age grows."""
@@ -79,19 +106,22 @@ class Governor:
         if low > self.band:
             return self._slower(low, said)
         if not speed_wanted:
-            return Decision("hold", self.rungs[self.at], said)
+            return self._decided("hold", said, WITHIN)
         if high >= self.band / 2:
-            return Decision("hold", self.rungs[self.at], f"{said}: not surely within half the band")
-        if self.at == 0 or self.at - 1 in self._left:
-            why = "as loose as allowed" if self.at == 0 else "the next rung was left for its cost"
-            return Decision("hold", self.rungs[self.at], f"{said}: {why}")
+            return self._decided("hold", said, UNSURE)
+        if self.at == 0 or self.rungs[self.at - 1] in self._left:
+            return self._decided("hold", said, LOOSEST if self.at == 0 else LEFT)
         self.at -= 1
-        return Decision("faster", self.rungs[self.at], f"{said}: within half the band {self.band:.2%}, data age grows")
+        return self._decided("faster", f"{said}: within half the band {self.band:.2%}", GROWS)
 
     def _slower(self, low: float, said: str) -> Decision:
+        said = f"{said}: beyond the band {self.band:.2%}"
         steps = min(DOWN_MAX if low > 2 * self.band else 1, len(self.rungs) - 1 - self.at)
         if steps == 0:
-            return Decision("hold", self.rungs[self.at], f"{said}: beyond the band, and as slow as can be")
-        self._left |= dict.fromkeys(range(self.at, self.at + steps), self.patience)
+            return self._decided("hold", said, SLOWEST)
+        self._left |= dict.fromkeys(self.rungs[self.at : self.at + steps], self.patience)
         self.at += steps
-        return Decision("slower", self.rungs[self.at], f"{said}: beyond the band {self.band:.2%}")
+        return self._decided("slower", said, BEYOND)
+
+    def _decided(self, action: str, said: str, why: str) -> Decision:
+        return Decision(action, self.rung, said if why == BEYOND else f"{said}: {why}", why)

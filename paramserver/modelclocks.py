@@ -60,6 +60,7 @@ class ModelClocks:
     paused: bool = False
     concurrency: int = 0  # batches under way at once, of all members; 0 = no limit
     lease: GovernorLease | None = None
+    last_cut: str = ""  # that stopped starts
 
     def minimum(self) -> int:
         return min((m.acknowledged for m in self.members.values() if not m.parked), default=self.highest)
@@ -83,9 +84,9 @@ class ModelClocks:
         learners = sum(member.fenced_at is None for member in self.members.values())
         sequence, lease = self.lease.sequence if self.lease else 0, self.governing(now_ms)
         if lease is None:
-            return Bounds(ordered, self.paused, learners, sequence=sequence)
+            return Bounds(ordered, self.paused, learners, sequence=sequence, cut=self.last_cut)
         left_ms = lease.until_ms - now_ms
-        return Bounds(ordered, self.paused, learners, lease.governor, lease.rung, left_ms, sequence)
+        return Bounds(ordered, self.paused, learners, lease.governor, lease.rung, left_ms, sequence, self.last_cut)
 
     def govern(self, word: GovernorLease, now_ms: int) -> None:
         """Take a governor's word, unless another one's lease is in force or a later word of its own came first (K7)."""

@@ -1,6 +1,7 @@
 """What a shard keeps on disk: its incarnation and its lock, and the parts of cuts at any fsspec URL."""
 
 import fcntl
+import mmap
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import IO
 
 import fsspec
 
+from paramserver.messages import Keys
 from paramserver.orders import Orders, decode_orders, encode_orders
 from paramserver.partfile import decode_part, part_name, part_pieces, pieces_info
 from paramserver.ports import PartInfo
 from paramserver.state import Snapshot
+from paramserver.touched import touched_part
 
 
 class StateInUse(RuntimeError):
@@ -98,6 +101,19 @@ def read_part(url: str) -> Snapshot:
     data = local.read_bytes() if local is not None else fsspec.open(url, "rb").open().read()
     try:
         return decode_part(data)
+    except ValueError as error:
+        raise ValueError(f"{url}: {error}") from error
+
+
+def read_touched(url: str, keys: Mapping[str, Keys]) -> Snapshot:
+    """Of a part, the rows of these keys alone (table -> keys, rising); a file on this host is not read whole. Raises
+    FileNotFoundError, and ValueError, naming the file, if it is none."""
+    local = local_path(url)
+    try:
+        if local is None:
+            return touched_part(fsspec.open(url, "rb").open().read(), keys)
+        with local.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return touched_part(data, keys)
     except ValueError as error:
         raise ValueError(f"{url}: {error}") from error
 

@@ -400,7 +400,7 @@ class GovernRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., governor: _Optional[str] = ..., sequence: _Optional[int] = ..., rung: _Optional[_Union[Rung, _Mapping]] = ..., lease_ms: _Optional[int] = ...) -> None: ...
 
 class BoundsReply(_message.Message):
-    __slots__ = ("ordered", "paused", "learners", "governor", "governed", "left_ms", "sequence")
+    __slots__ = ("ordered", "paused", "learners", "governor", "governed", "left_ms", "sequence", "cut")
     ORDERED_FIELD_NUMBER: _ClassVar[int]
     PAUSED_FIELD_NUMBER: _ClassVar[int]
     LEARNERS_FIELD_NUMBER: _ClassVar[int]
@@ -408,6 +408,7 @@ class BoundsReply(_message.Message):
     GOVERNED_FIELD_NUMBER: _ClassVar[int]
     LEFT_MS_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
     ordered: Rung
     paused: bool
     learners: int
@@ -415,7 +416,8 @@ class BoundsReply(_message.Message):
     governed: Rung
     left_ms: int
     sequence: int
-    def __init__(self, ordered: _Optional[_Union[Rung, _Mapping]] = ..., paused: _Optional[bool] = ..., learners: _Optional[int] = ..., governor: _Optional[str] = ..., governed: _Optional[_Union[Rung, _Mapping]] = ..., left_ms: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+    cut: str
+    def __init__(self, ordered: _Optional[_Union[Rung, _Mapping]] = ..., paused: _Optional[bool] = ..., learners: _Optional[int] = ..., governor: _Optional[str] = ..., governed: _Optional[_Union[Rung, _Mapping]] = ..., left_ms: _Optional[int] = ..., sequence: _Optional[int] = ..., cut: _Optional[str] = ...) -> None: ...
 
 class JoinReply(_message.Message):
     __slots__ = ("epoch", "clock", "lease_ms", "staleness")

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from checkpointer.metrics import ArchiverMetrics, CheckpointerMetrics, ReplicaMetrics
 from labeler.breaker_metrics import BreakerMetrics
 from labeler.metrics import FraudMetrics, LabelerMetrics
+from learners.governor_metrics import GovernorMetrics
 from learners.metrics import LearnerMetrics
 from paramserver.metrics import Metrics as ShardMetrics
 from stream.metrics import RoleMetrics
@@ -21,6 +22,7 @@ ROLES = {
     "Fraud filter": FraudMetrics,
     "Breaker": BreakerMetrics,
     "Learner": LearnerMetrics,
+    "Governor": GovernorMetrics,
     "Shard": ShardMetrics,
     "Checkpointer": CheckpointerMetrics,
     "Archiver": ArchiverMetrics,

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    launcher = Launcher(options.config, config.run, tuple(options.set))
+    launcher = Launcher(options.config, config.run, tuple(options.set), config.governor.enabled)
     follower = Follower(config, KafkaLog(config.stream))
     launcher.start(roles)
     try:

@@ -439,6 +439,14 @@ def test_an_overtaken_word_and_another_governor_change_nothing():
     assert govern(d, 1, Rung(1), governor="other").governor == "other"
 
 
+def test_the_last_cut_is_told_by_name():
+    d = Driver(staleness=0)
+    assert d.clocks.bounds("m", 0).cut == ""
+    d.clocks.hold("m", "c1", 100, {}, 0)
+    d.clocks.release("m", "c1")
+    assert govern(d, 1, Rung(0)).cut == d.clocks.bounds("m", 0).cut == "c1"
+
+
 def test_a_governor_does_not_lift_a_pause():
     d = Driver(staleness=0)
     a = d.join("a")

@@ -108,6 +108,27 @@ def test_the_ladder_goes_from_what_is_allowed_to_the_sequence():
         ladder(-2, 4)
 
 
+def test_the_ladder_stays_below_an_operators_concurrency():
+    assert ladder(1, 8, concurrency=3) == (Rung(1, 3), Rung(0, 3), Rung(0, 2), Rung(0, 1))
+    assert ladder(0, 8, concurrency=1) == (Rung(0, 1),)
+
+
+@pytest.mark.parametrize(
+    ("at", "rungs", "rung"),
+    [
+        (0, ladder(16, 8), Rung(16)),  # at the top it follows the operator up
+        (1, ladder(16, 8), Rung(0)),  # else it keeps what it has found
+        (2, ladder(0, 2), Rung(0, 1)),  # the nearest one that is no looser
+        (1, ladder(0, 4, concurrency=2), Rung(0, 2)),
+        (3, ladder(0, 1), Rung(0)),  # nothing is tighter there
+    ],
+)
+def test_on_another_ladder_it_keeps_its_place(at: int, rungs: tuple[Rung, ...], rung: Rung):
+    governor = Governor(ladder(1, 8), BAND, at=at)
+    governor.stand_on(rungs)
+    assert governor.rung == rung
+
+
 def test_an_estimate_is_the_ratio_of_sums_and_its_error_that_of_repeated_draws():
     rng = random.Random(1)
 

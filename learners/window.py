@@ -1,0 +1,100 @@
+"""The batches that follow a cut, in the order in which they were learned live, each with the loss it had then.
+
+First the evaluations are collected, which are small; then the records of `examples` are read from where the cut
+stands, and folded as learners fold them (C2). What was learned and not scored (E1) is trained by a shadow too, and not
+compared.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from learners.cuts import CompleteCut
+from learners.events import Batch
+from learners.position import Position
+from paramserver.ports import ProgressReply
+from stream.chain import LABEL, kind_of, partition_of
+
+#: Evaluations of a window, for each that is to be compared: those of other chains count too.
+SCORED_PER_PAIR_MAX = 16
+
+
+class Scored(NamedTuple):
+    """One record of `evaluations`: a batch that was scored, and by then not learned by any shard."""
+
+    chain: str
+    start: int
+    end: int
+    log_loss_sum: float
+
+
+class Step(NamedTuple):
+    """A batch for the shadow. `live`: the loss it had when it was learned live; None = it is not compared."""
+
+    batch: Batch
+    live: float | None
+
+
+def scored(model: str, said: Mapping[str, Any]) -> Scored | None:
+    """What a record of `evaluations` says; None for another model's. Raises ValueError for one that says nothing."""
+    if said.get("model") != model:
+        return None
+    try:
+        return Scored(str(said["chain"]), int(said["start"]), int(said["end"]), float(said["log_loss_sum"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"evaluation {dict(said)!r:.200}: {error!r}") from error
+
+
+class Window:
+    """What follows `cut`, until `wanted` batches of first labels have been scored."""
+
+    def __init__(self, cut: CompleteCut, wanted: int) -> None:
+        self.cut, self.wanted = cut, wanted
+        self.order: list[Scored] = []
+        chains = cut.progress.chains
+        told = {0: ProgressReply(1, 1, cut.progress, dict(cut.begun))}
+        self.positions = {p: Position.sought(p, 0, told) for p in sorted({partition_of(chain) for chain in chains})}
+        self._needed: dict[int, dict[str, int]] = {p: {} for p in self.positions}  # partition -> chain -> E
+
+    def hear(self, one: Scored) -> None:
+        """In the order of the log."""
+        at = self.cut.progress.chains.get(one.chain)
+        if at is None or one.start < at.end or self.complete:
+            return
+        self.order.append(one)
+        needed = self._needed[partition_of(one.chain)]
+        needed[one.chain] = max(one.end, needed.get(one.chain, 0))
+
+    @property
+    def pairs(self) -> int:
+        """Batches that can be compared as far as heard."""
+        return sum(kind_of(one.chain) == LABEL for one in self.order)
+
+    @property
+    def complete(self) -> bool:
+        return self.pairs >= self.wanted or len(self.order) >= SCORED_PER_PAIR_MAX * self.wanted
+
+    def wants(self, partition: int) -> bool:
+        """Whether a batch that was scored has not been read yet."""
+        chains = self.positions[partition].chains
+        return any((chains[chain].end or 0) < end for chain, end in self._needed[partition].items())
+
+    def read(self, batch: Batch) -> None:
+        """The next record of its partition. Raises CannotGoOn for a chain that the model did not begin with."""
+        if self.wants(batch.partition):
+            self.positions[batch.partition].fold(batch)
+
+    def steps(self) -> list[Step]:
+        """All that is to be trained, once everything wanted has been read."""
+        steps: list[Step] = []
+        for one in self.order:
+            queue = self.positions[partition_of(one.chain)].queue
+            if not any(batch.chain == one.chain and batch.start == one.start for batch in queue):
+                continue  # a piece of a batch that was split where shards stood apart: nobody compares it
+            while True:
+                batch = queue.popleft()
+                found = (batch.chain, batch.start) == (one.chain, one.start)
+                compared = found and batch.end == one.end and kind_of(batch.chain) == LABEL
+                steps.append(Step(batch, one.log_loss_sum if compared else None))
+                if found:
+                    break
+        return steps
