@@ -23,14 +23,14 @@ from learners.model import Model, make_model
 from learners.position import CannotGoOn
 from learners.service import as_batch
 from learners.shadow import Shadow
-from learners.window import Step, Window, scored
+from learners.window import Window, scored
 from learners.worker import prepare_torch
 from paramserver.client import connect
 from paramserver.config import ParamServerConfig
 from paramserver.encoding import ENCODINGS, Encoding
 from paramserver.messages import Keys
 from paramserver.ports import ClockPort, Refused, ShardPort, Unreachable
-from stream.chain import LATE, RETRACT, kind_of
+from stream.chain import LATE, kind_of
 from stream.config import StreamConfig
 from stream.log import Log, LogError, OffsetOutOfRange, Reader
 from stream.metrics import start_metrics
@@ -191,6 +191,9 @@ class GovernorService:
         began = time.monotonic()
         try:
             self._read(window)
+            if window.rewritten:
+                self.core.drop("rewritten")
+                return
             live, sequence, rows = self._train(window)
             if self.core.window is not window:
                 return  # what is in force has changed meanwhile
@@ -249,7 +252,7 @@ class GovernorService:
         shadow = Shadow(self._model, [copy], self._stream.negative_rate, self._encoding)
         live, sequence, rows = [], [], 0
         for step, ready in zip(steps, prepared, strict=True):
-            loss = shadow.train(step.batch, ready, self._correction(step))
+            loss = shadow.train(step.batch, ready, delay.correction(self._stream, self._late))
             rows += 0 if ready is None else ready.rows.num_rows
             if step.live is not None and np.isfinite(loss):
                 live.append(step.live)
@@ -263,11 +266,6 @@ class GovernorService:
         self._metrics.records_in.inc(rows)
         self._metrics.records_out.inc(rows)
         return live, sequence, rows
-
-    def _correction(self, step: Step) -> delay.Correction:
-        if kind_of(step.batch.chain) == RETRACT:
-            return delay.NONE
-        return delay.correction(self._stream, self._late)
 
     def _backlog(self) -> int | None:
         """Records of `examples` that wait to be learned; None where it is not known."""

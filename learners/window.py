@@ -12,7 +12,7 @@ from learners.cuts import CompleteCut
 from learners.events import Batch
 from learners.position import Position
 from paramserver.ports import ProgressReply
-from stream.chain import LABEL, kind_of, partition_of
+from stream.chain import LABEL, RETRACT, Fold, kind_of, partition_of
 
 #: Evaluations of a window, for each that is to be compared: those of other chains count too.
 SCORED_PER_PAIR_MAX = 16
@@ -50,6 +50,7 @@ class Window:
     def __init__(self, cut: CompleteCut, wanted: int) -> None:
         self.cut, self.wanted = cut, wanted
         self.order: list[Scored] = []
+        self.rewritten = False  # rows of the model were replaced meanwhile (S8), which no shadow repeats
         chains = cut.progress.chains
         told = {0: ProgressReply(1, 1, cut.progress, dict(cut.begun))}
         self.positions = {p: Position.sought(p, 0, told) for p in sorted({partition_of(chain) for chain in chains})}
@@ -80,8 +81,10 @@ class Window:
 
     def read(self, batch: Batch) -> None:
         """The next record of its partition. Raises CannotGoOn for a chain that the model did not begin with."""
-        if self.wants(batch.partition):
-            self.positions[batch.partition].fold(batch)
+        if not self.wants(batch.partition):
+            return
+        if self.positions[batch.partition].fold(batch) is Fold.EXTENDS and kind_of(batch.chain) == RETRACT:
+            self.rewritten = self.rewritten or batch.rows > 0
 
     def steps(self) -> list[Step]:
         """All that is to be trained, once everything wanted has been read."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from paramserver.messages import Keys
 from paramserver.part import from_arrays
 from paramserver.state import Snapshot
+from paramserver.table import TableRows
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U64": "<u8", "U32": "<u4", "U16": "<u2",
@@ -25,16 +26,16 @@ _TABLE = "table/"
 
 def touched_part(data: Any, keys: Mapping[str, Keys]) -> Snapshot:
     """The snapshot of a part without any rows but those of `keys` (table -> keys, rising). `data` is a buffer with the
-    file's bytes. Tombstones of a delta are kept whole. ValueError if it is no part that this version reads."""
+    file's bytes. Tombstones of a delta and sightings are kept whole. ValueError if it is no part that can be read."""
     arrays, metadata = _arrays(data)
     chosen = {name: array for name, array in arrays.items() if not name.startswith(_TABLE)}
     for name in [n for n in arrays if n.startswith(_TABLE) and n.endswith("/keys")]:
         table = name[len(_TABLE) : -len("/keys")]
         there = arrays[name]
         at = _positions(there, keys.get(table, there[:0]))
+        by_row = {f"{_TABLE}{table}/{column}" for column in TableRows._fields}
         for column in [n for n in arrays if n.startswith(f"{_TABLE}{table}/")]:
-            per_row = not column.endswith("/tombstones") and arrays[column].shape[:1] == there.shape
-            chosen[column] = arrays[column][at] if per_row else arrays[column]
+            chosen[column] = arrays[column][at] if column in by_row else arrays[column]
     return from_arrays({name: np.array(array) for name, array in chosen.items()}, metadata)
 
 

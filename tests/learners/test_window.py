@@ -34,7 +34,7 @@ def test_batches_stand_in_the_order_of_their_scores_and_what_was_not_scored_befo
     assert (window.pairs, window.wants(0), window.wants(1)) == (3, True, True)
     for one in [
         batch("label/0", 0, 12, 5),  # reaches over the cut: trimmed
-        batch("retract/0", 0, 4, 6),
+        batch("retract/0", 0, 4, 6, rows=0),
         batch("label/0", 12, 18, 7, rows=0),
         batch("label/0", 18, 25, 8),
         batch("label/0", 25, 31, 9),  # not wanted any more
@@ -63,6 +63,15 @@ def test_a_batch_that_was_scored_with_other_ends_is_not_compared():
     window.hear(Scored("label/0", 12, 13, 1.0))
     window.read(batch("label/0", 10, 15, 5))
     assert named(window.steps()) == [("label/0", 10, 15, None)]
+
+
+def test_a_window_in_which_rows_were_replaced_says_so():
+    window = Window(CUT, 2)
+    window.hear(Scored("label/0", 10, 15, 1.0))
+    window.read(batch("retract/0", 0, 4, 5, rows=0))
+    assert not window.rewritten
+    window.read(batch("retract/0", 4, 8, 6))
+    assert window.rewritten
 
 
 def test_a_window_ends_even_where_few_batches_can_be_compared():
