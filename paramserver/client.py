@@ -37,7 +37,7 @@ from paramserver.messages import (
     StartRequest,
 )
 from paramserver.payload import Payload
-from paramserver.ports import JoinReply, PartInfo, ProgressReply, Refused, Unreachable
+from paramserver.ports import JoinReply, Malformed, NotAuthorized, PartInfo, ProgressReply, Refused, Unreachable
 from paramserver.staging import split
 
 #: Attempts of one call at a shard that does not listen or has no thread free, with growing pauses, before Unreachable.
@@ -52,7 +52,11 @@ KEY_LISTS_MAX = 64
 
 Status = grpc.StatusCode
 
-_REFUSED = frozenset({Status.FAILED_PRECONDITION, Status.INVALID_ARGUMENT, Status.UNAUTHENTICATED})
+_REFUSALS: dict[grpc.StatusCode, type[Refused]] = {
+    Status.FAILED_PRECONDITION: Refused,
+    Status.INVALID_ARGUMENT: Malformed,
+    Status.UNAUTHENTICATED: NotAuthorized,
+}
 _AGAIN = frozenset({Status.UNAVAILABLE, Status.RESOURCE_EXHAUSTED})
 #: The method that was called takes it from here.
 _SPECIAL = frozenset({Status.OUT_OF_RANGE, Status.ABORTED, Status.NOT_FOUND})
@@ -118,8 +122,8 @@ class Connection:
                 return once(max(0.001, deadline - time.monotonic()))
             except _Status as error:
                 code, detail = error.code, f"{method} at {self.address}: {error}"
-                if code in _REFUSED:
-                    raise Refused(detail) from error
+                if code in _REFUSALS:
+                    raise _REFUSALS[code](detail) from error
                 if code in _SPECIAL:
                     raise _Status(code, detail) from error
                 late = time.monotonic() + pause >= deadline
@@ -188,7 +192,10 @@ class ShardClient:
 
     def push(self, request: PushRequest) -> PushReply:
         encoding = Encoding.FLOAT32 if request.rewrites else self._encoding  # no rounding is added up in rows (W3)
-        parts, last = split(request, self.config.message_bytes_max)
+        try:
+            parts, last = split(request, self.config.message_bytes_max)
+        except ValueError as error:
+            raise Malformed(str(error)) from error
         for _ in range(STAGINGS_MAX):
             number = next(self._pushes)
             for part, tables in enumerate(parts):

@@ -28,7 +28,15 @@ class Unreachable(Exception):
 
 
 class Refused(Exception):
-    """The call was understood and refused; the message says why and what to do."""
+    """The call was refused and nothing was changed; the message says why and what to do."""
+
+
+class Malformed(Refused):
+    """The message itself cannot be: arrays that do not fit its header, or over the limit. The same again never will."""
+
+
+class NotAuthorized(Refused):
+    """The caller has no token, or a wrong one."""
 
 
 @dataclass(frozen=True)

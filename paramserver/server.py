@@ -95,10 +95,11 @@ class ShardService:
     def push(self, message: wire.PushRequest, body: Body) -> Payload:
         began = time.perf_counter()
         request = payload.decode_push(message, body, self._lists)
+        refusal = ""
         with self.lock:
             if message.staged:
-                request = self.staging.complete(request, message.push, message.staged)
-            reply = self.shard.push(request)
+                request, refusal = self.staging.complete(request, message.push, message.staged)
+            reply = self.shard.push(request, refusal)
         self.metrics.pushed(request, reply, body.nbytes, time.perf_counter() - began)
         return payload.encode_push_reply(reply)
 

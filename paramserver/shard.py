@@ -210,8 +210,10 @@ class Shard:
             raise Refused(f"table {name!r}: key {keys[foreign]} belongs to another shard than {self.index}")
         return table.pull(keys)
 
-    def push(self, request: PushRequest) -> PushReply:
+    def push(self, request: PushRequest, refusal: str = "") -> PushReply:
         """Apply a batch if it starts where the shard ends, else say what it is (S1, S2, S4, K5).
+
+        `refusal`: why its content is refused, where that is known before it is looked at.
 
         MemoryError, if rows cannot be reserved, leaves everything as it was: the push may be sent again.
         """
@@ -230,7 +232,7 @@ class Shard:
         if outcome is not Outcome.APPLIED:
             return self._answer(outcome, state, request)
         staleness = max(0, state.version - request.read_version)
-        refusal = state.refusal(request)
+        refusal = refusal or state.refusal(request)
         if not refusal:
             state.reserve(request)
         state.apply(request, empty=bool(refusal))

@@ -1,7 +1,8 @@
 """Pushes too large for one message: their parts, kept until the last arrives (S4).
 
 A learner has one push per shard in flight, so a newer push of an epoch replaces what an older one left behind. Parts
-are dropped with their epoch's fence, and together they hold at most `bytes_max`.
+are dropped with their epoch's fence, and together they hold at most `bytes_max`. A push that is larger than that by
+itself would never fit: it is not kept, and ends as an empty one.
 """
 
 from collections.abc import Collection
@@ -26,6 +27,7 @@ class StageIncomplete(Exception):
 class _Push:
     number: int
     parts: dict[int, Tables] = field(default_factory=dict)
+    too_large: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -50,16 +52,25 @@ class Staging:
             return  # overtaken by a later push: nobody waits for it
         if staged is None or push > staged.number:
             staged = self._pushes[model, epoch] = _Push(push)
-        if part in staged.parts:
+        if part in staged.parts or staged.too_large:
             return
         size = sum(keys.nbytes + rows.nbytes for keys, rows in tables.values())
+        if staged.nbytes + size > self.bytes_max:
+            staged.too_large = True
+            staged.parts.clear()
+            return
         if self.nbytes + size > self.bytes_max:
             raise StageFull(f"{self.nbytes + size} bytes of unfinished pushes, at most {self.bytes_max} are kept")
         staged.parts[part] = tables
 
-    def complete(self, request: PushRequest, push: int, staged: int) -> PushRequest:
-        """The whole push, its own blocks last. Raises StageIncomplete unless exactly `staged` parts are here."""
+    def complete(self, request: PushRequest, push: int, staged: int) -> tuple[PushRequest, str]:
+        """The whole push, its own blocks last, and why it cannot be applied, or "".
+
+        Raises StageIncomplete unless exactly `staged` parts are here."""
         found = self._pushes.get((request.model, request.epoch))
+        if found is not None and found.number == push and found.too_large:
+            del self._pushes[request.model, request.epoch]
+            return request, f"the push is over the limit: staged_bytes_max = {self.bytes_max}"
         if found is None or found.number != push or sorted(found.parts) != list(range(staged)):
             raise StageIncomplete(f"push {push} of {request.epoch}: {staged} parts were sent ahead, not all are here")
         parts = [found.parts[n] for n in range(staged)]
@@ -70,7 +81,7 @@ class Staging:
             keys[name] = np.concatenate([part[name][0] for part in parts if name in part])
             gradients[name] = np.concatenate([part[name][1] for part in parts if name in part])
         del self._pushes[request.model, request.epoch]
-        return replace(request, keys=keys, gradients=gradients)
+        return replace(request, keys=keys, gradients=gradients), ""
 
     def keep(self, epochs: Collection[Epoch]) -> None:
         """Drop the parts of all other epochs: they are fenced."""

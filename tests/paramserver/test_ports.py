@@ -1,6 +1,7 @@
 """One contract for both implementations of the ports: in memory, and over gRPC on unix sockets."""
 
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -247,6 +248,51 @@ def test_rows_are_rewritten_whole_and_none_is_made(ports: Ports):
     expected = -z / ((1.0 + np.sqrt(n)) / 0.05)
     np.testing.assert_allclose(pulled[:4], expected[:4], rtol=1e-5)
     np.testing.assert_array_equal(pulled[4], 0.0)
+
+
+U64, F32 = np.uint64, np.float32
+FOREIGN = {"item": keys_of(1)}
+#: What is wrong with a push -> (changes to a good one, what becomes of it, the words that name it).
+BAD_PUSHES: dict[str, tuple[dict[str, object], Outcome, str]] = {
+    "gap": ({"start": 15, "end": 20}, Outcome.GAP, ""),
+    "overlap": ({"start": 5, "end": 15}, Outcome.OVERLAP, ""),
+    "dimension": ({"gradients": {"item": np.ones((5, 3), F32)}}, Outcome.PARTLY_APPLIED, r"float32 \(5, 4\)"),
+    "unsorted": ({"keys": {"item": keys_of(0)[::-1].copy()}}, Outcome.PARTLY_APPLIED, "unique and rising"),
+    "duplicate": ({"keys": {"item": np.repeat(keys_of(0)[:1], 5)}}, Outcome.PARTLY_APPLIED, "unique and rising"),
+    "nan": ({"gradients": {"item": np.full((5, 4), np.nan, F32)}}, Outcome.PARTLY_APPLIED, "'item'.*not finite"),
+    "inf": ({"gradients": {"item": np.full((5, 4), np.inf, F32)}}, Outcome.PARTLY_APPLIED, "'item'.*not finite"),
+    "unknown table": (
+        {"keys": {"shop": keys_of(0)}, "gradients": {"shop": np.ones((5, 4), F32)}},
+        Outcome.PARTLY_APPLIED,
+        "'shop' is not in model",
+    ),
+    "another shard's key": ({"keys": FOREIGN}, Outcome.PARTLY_APPLIED, "belongs to another shard"),
+    "unknown array": ({"dense": {"q": np.ones(2, F32)}}, Outcome.PARTLY_APPLIED, "'q' is not in the model"),
+    "fenced": ({"epoch": Epoch(1, 999)}, Outcome.FENCED, ""),
+    "incarnation": ({"incarnation": 9}, Outcome.WRONG_INCARNATION, ""),
+    "map": ({"map_epoch": 9}, Outcome.WRONG_MAP, ""),
+    "chain": ({"chain": "odd/0"}, Outcome.NOT_BEGUN, "did not name chain 'odd/0'"),
+}
+
+
+def test_whatever_is_wrong_with_a_push_is_named_and_changes_no_row(ports: Ports):
+    """S1, S2, S4: the outcome says what it is; refused content moves progress and nothing else."""
+    ports.begin()
+    epoch, shard = ports.join("a").epoch, ports.shards[0]
+    assert shard.push(a_push(epoch)).end == 10
+    before = shard.pull(a_pull(epoch))
+    for case, (changes, outcome, words) in BAD_PUSHES.items():
+        at = shard.progress("clicks").progress.chains["label/0"].end
+        reply = shard.push(replace(a_push(epoch, start=at, end=at + 10), **changes))
+        assert reply.outcome is outcome, case
+        assert re.search(words, reply.detail), (case, reply.detail)
+        moved = at + 10 if outcome is Outcome.PARTLY_APPLIED else at
+        assert shard.progress("clicks").progress.chains["label/0"].end == moved, case
+        after = shard.pull(a_pull(epoch))
+        for name, rows in before.rows.items():
+            np.testing.assert_array_equal(rows, after.rows[name], case)
+        for name, array in before.dense.items():
+            np.testing.assert_array_equal(array, after.dense[name], case)
 
 
 def test_a_pull_that_cannot_be_is_refused(ports: Ports):

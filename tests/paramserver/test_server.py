@@ -40,7 +40,7 @@ from paramserver.messages import (
 from paramserver.metrics import Metrics
 from paramserver.partfile import decode_part, encode_part
 from paramserver.payload import Payload
-from paramserver.ports import Refused, Unreachable
+from paramserver.ports import Malformed, NotAuthorized, Unreachable
 from paramserver.server import Server, ShardService
 from paramserver.service import run
 from paramserver.shard import Shard
@@ -120,7 +120,8 @@ def test_staging_puts_a_push_together_once_and_keeps_the_newest():
     staging.add("m", ME, 6, 0, parts[0])  # late, from an attempt that was given up
     with pytest.raises(StageIncomplete):
         staging.complete(last, 6, len(parts))
-    whole = staging.complete(last, 7, len(parts))
+    whole, refusal = staging.complete(last, 7, len(parts))
+    assert not refusal
     np.testing.assert_array_equal(whole.keys["t"], push.keys["t"])
     np.testing.assert_array_equal(whole.gradients["t"], push.gradients["t"])
     assert staging.nbytes == 0
@@ -133,9 +134,19 @@ def test_staging_has_a_limit():
     staging = Staging(15_000)
     staging.add("m", ME, 1, 0, parts[0])
     with pytest.raises(StageFull):
-        staging.add("m", ME, 1, 1, parts[1])
+        staging.add("m", Epoch(1, 2), 1, 0, parts[0])
     with pytest.raises(ValueError, match="a row of 40 bytes"):
         split(a_push(1_000), 32)
+
+
+def test_a_push_that_no_room_is_large_enough_for_ends_as_an_empty_one(tmp_path: Path):
+    """S4: a chain never stops at a batch."""
+    with served(tmp_path, replace(SMALL, staged_bytes_max=70_000)) as (service, client):
+        reply = client.push(a_push(10_000))
+        assert (reply.outcome, reply.end) == (Outcome.PARTLY_APPLIED, 1)
+        assert "staged_bytes_max = 70000" in reply.detail
+        assert (service.staging.nbytes, service.shard.rows("m")) == (0, 0)
+        assert client.push(a_push(5, start=1, end=2)).outcome is Outcome.APPLIED
 
 
 def test_slices_cover_all_keys_in_order():
@@ -153,7 +164,7 @@ def test_control_calls_are_answered_while_data_waits(tmp_path: Path):
     with served(tmp_path, config) as (service, client):
         arrived = threading.Event()
         apply = service.shard.push
-        service.shard.push = lambda request: (arrived.set(), hold.wait(10), apply(request))[-1]  # type: ignore[method-assign]
+        service.shard.push = lambda request, refusal: (arrived.set(), hold.wait(10), apply(request, refusal))[-1]  # type: ignore[method-assign]
         hold = threading.Event()
         first = threading.Thread(target=lambda: client.push(a_push(3)))
         first.start()
@@ -182,7 +193,7 @@ def test_a_wrong_token_is_refused_and_the_right_one_is_not(tmp_path: Path):
     with served(tmp_path, config) as (_, client):
         assert client.progress("m").incarnation == 1
         stranger = ShardClient(config.address(0, str(tmp_path)), ParamServerConfig())
-        with pytest.raises(Refused, match="bearer token"):
+        with pytest.raises(NotAuthorized, match="bearer token"):
             stranger.progress("m")
         stranger.close()
 
@@ -192,7 +203,7 @@ def test_a_message_that_cannot_be_is_refused(tmp_path: Path, lanes: bool):
     """Whatever is wrong with a frame is named, and the shard is as before."""
 
     def refused(what: str, sent: Payload) -> None:
-        with pytest.raises(Refused, match=what):
+        with pytest.raises(Malformed, match=what):
             client._connection.persist("Push", lambda _: client._exchange("Push", sent), 1_000)
 
     config = ParamServerConfig(message_bytes_max=65_536, lanes=lanes)
