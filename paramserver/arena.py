@@ -2,6 +2,10 @@
 
 A table of millions of rows would otherwise stop its shard for seconds each time it doubles, mostly in page faults, and
 hold both copies meanwhile. New rows hold anything; their memory is taken when they are first written.
+
+A mapping is whole large pages (2 MB). Only then does Linux place it, and move it, at a multiple of their size: else half
+of it would stand on small pages, and what moves would be split into them. Rows drawn from all of a large table cost a
+walk through the page table each on small pages, which doubles what a pull costs.
 """
 
 import mmap
@@ -10,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-#: Below this an array is plain memory and growing copies it: a mapping is whole pages.
-MAPPED_BYTES_MIN = 1 << 20
+LARGE_PAGE_BYTES = 1 << 21
+#: Below this an array is plain memory and growing copies it: a mapping is whole large pages.
+MAPPED_BYTES_MIN = LARGE_PAGE_BYTES
 
 
 class Arena:
@@ -44,6 +49,9 @@ class Arena:
     def _nbytes(self, rows: int) -> int:
         return rows * self._columns * self._dtype.itemsize
 
+    def _mapped_nbytes(self, rows: int) -> int:
+        return -(-self._nbytes(rows) // LARGE_PAGE_BYTES) * LARGE_PAGE_BYTES
+
     def _allocate(self, rows: int) -> npt.NDArray[Any]:
         """New memory, mapped and with large pages where that pays. Sets `_memory`."""
         nbytes = self._nbytes(rows)
@@ -52,28 +60,29 @@ class Arena:
             return np.empty((rows, self._columns), self._dtype)
         try:
             # Private: a shared mapping that is extended has nothing behind its new pages.
-            self._memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self._memory = mmap.mmap(-1, self._mapped_nbytes(rows), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
             raise MemoryError(f"{nbytes} bytes for {rows} rows: {error}") from error
         if hasattr(mmap, "MADV_HUGEPAGE"):
             self._memory.madvise(mmap.MADV_HUGEPAGE)
-        return self._view(self._memory)
+        return self._view(self._memory, rows)
 
     def _moved(self, rows: int) -> bool:
         """Extend the mapping where it is or elsewhere; False where the system cannot, and the caller copies."""
-        memory = self._memory
+        memory, held = self._memory, len(self.array)
         assert memory is not None
         self.array = np.empty((0, self._columns), self._dtype)  # a mapping with views does not move
         try:
-            memory.resize(self._nbytes(rows))
+            memory.resize(self._mapped_nbytes(rows))
+            held = rows
         except (OSError, SystemError):
             return False
         finally:
-            self.array = self._view(memory)
+            self.array = self._view(memory, held)
         return True
 
-    def _view(self, memory: mmap.mmap) -> npt.NDArray[Any]:
-        return np.frombuffer(memory, self._dtype).reshape(-1, self._columns)
+    def _view(self, memory: mmap.mmap, rows: int) -> npt.NDArray[Any]:
+        return np.frombuffer(memory, self._dtype, rows * self._columns).reshape(rows, self._columns)
 
 
 def zeroed(count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -13,27 +13,25 @@ from paramserver.copying import Copy
 from paramserver.index import Cells, Index, Span, add, discard, find, row_of
 from paramserver.kernel import kernel
 from paramserver.messages import Keys, Rows
-from paramserver.record import FREE, HEAD, TOUCHED, VERSION, RowNumbers, Words, ask_for, heads, key_of, set_key
+from paramserver.record import FREE, HEAD, TOUCHED, VERSION, RowNumbers, Words, ask_for_rows, heads, key_of, set_key
 from paramserver.tombstones import Tombstones
 
 ROWS_MIN = 16
 #: Records looked at by the sweep for each row that is asked room for.
 SWEPT_PER_ROW = 8
-_AHEAD = 12
 
 
 @kernel
 def _hold(words: Words, size: int, keys: Keys, rows: RowNumbers, horizon: int) -> int:
     """rows[i] = -1 where that row is not a living one of keys[i] any more. Returns how many are -1."""
     missing = 0
-    base, row_bytes = np.uint64(words.ctypes.data), 4 * words.shape[1]
-    for i in range(-_AHEAD, len(keys)):
-        if i + _AHEAD < len(keys) and 0 <= rows[i + _AHEAD] < size:
-            ask_for(base + np.uint64(rows[i + _AHEAD]) * np.uint64(row_bytes), row_bytes)
-        if i < 0:
-            continue
+    for i in range(len(rows)):
+        if rows[i] >= size:
+            rows[i] = -1
+    ask_for_rows(words, rows, 4 * words.shape[1])
+    for i in range(len(keys)):
         r = rows[i]
-        holds = 0 <= r < size and key_of(words, r) == keys[i] and words[r, 2] != np.uint32(0xFFFFFFFF)
+        holds = r >= 0 and key_of(words, r) == keys[i] and words[r, 2] != np.uint32(0xFFFFFFFF)
         if not holds or np.int64(words[r, 3]) < horizon:
             rows[i] = -1
             missing += 1
