@@ -3,9 +3,9 @@
 A table of millions of rows would otherwise stop its shard for seconds each time it doubles, mostly in page faults, and
 hold both copies meanwhile. New rows hold anything; their memory is taken when they are first written.
 
-A mapping is whole large pages (2 MB). Only then does Linux place it, and move it, at a multiple of their size: else half
-of it would stand on small pages, and what moves would be split into them. Rows drawn from all of a large table cost a
-walk through the page table each on small pages, which doubles what a pull costs.
+A mapping is whole large pages (2 MB). Only then does Linux place it, and move it, at a multiple of their size: else
+half of it would stand on small pages, and what moves would be split into them. On small pages, rows drawn from all of a
+large table cost a walk through the page table each, which doubles what a pull costs.
 """
 
 import mmap

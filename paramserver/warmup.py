@@ -4,10 +4,11 @@ A first start takes a few seconds and leaves the code in numba's cache; later st
 calls this before it answers, so that no call's deadline has to cover a compiler.
 """
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 
+from paramserver.encoding import Encoding, decode_rows, encode_rows
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, PullRequest, PushRequest, TableSpec
 from paramserver.optimizers import OPTIMIZERS
 from paramserver.part import weights
@@ -17,6 +18,8 @@ from paramserver.slots import SlotMap
 
 def warm_up() -> int:
     """Drive a small shard of its own through push, pull, mark, restore and serving. Answers how many rows it made."""
+    for encoding in Encoding:
+        decode_rows(encode_rows(np.ones((2, 2), np.float32), encoding), encoding)
     slot_map = SlotMap.even(1)
     keys = np.arange(64, dtype=np.uint64)
     dense = {"bias": np.ones(1, np.float32)}
@@ -43,6 +46,8 @@ def warm_up() -> int:
                 push.gradients[table] = np.ones((len(keys), 2), np.float32)
             shard.pull(PullRequest(name, epoch, 1, dict(push.keys)))  # whose rows the push takes up
             shard.push(push)
+        bad = {table.name: np.full((len(keys), 2), np.nan, np.float32) for table in tables}
+        shard.push(replace(push, start=3, end=4, gradients=bad))
         snapshot = shard.snapshot(name)
         weights(snapshot)
         Shard(0, 2, slot_map).restore([snapshot], "")

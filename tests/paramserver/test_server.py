@@ -23,7 +23,7 @@ from paramserver import frames, payload
 from paramserver import wire_pb2 as wire
 from paramserver.client import ShardClient, _slices, connect
 from paramserver.config import ParamServerConfig
-from paramserver.encoding import Encoding, decode_rows, encode_rows
+from paramserver.encoding import Encoding
 from paramserver.keylists import KeyLists, digest_of
 from paramserver.lane import STATUSES, Lane, LaneClosed
 from paramserver.messages import (
@@ -297,14 +297,6 @@ def test_rows_in_16_bits_are_the_nearest(tmp_path: Path, wire_name: str):
         bad = replace(push, start=1, end=2, gradients={"t": push.gradients["t"].copy()})
         bad.gradients["t"][3, 3] = np.nan
         assert client.push(bad).outcome is Outcome.PARTLY_APPLIED
-
-
-def test_16_bit_rows_agree_with_torch():
-    torch = pytest.importorskip("torch")
-    values = np.concatenate([np.random.default_rng(1).integers(0, 1 << 32, 100_000, np.uint32).view(np.float32)])
-    rows = values.reshape(-1, 8)
-    ours = decode_rows(encode_rows(rows, Encoding.BFLOAT16), Encoding.BFLOAT16)
-    np.testing.assert_array_equal(ours, torch.from_numpy(rows).bfloat16().float().numpy())
 
 
 def test_a_shard_that_restarts_is_reached_again(tmp_path: Path):
