@@ -42,7 +42,7 @@ def _sound(
         word = np.uint32(words[i] & np.uint32(0x7FFFFFFF))  # cut at once, or the compiler works in 64 bits
         if word > largest:
             largest = word
-    return falling == 0 and foreign == 0 and largest <= limit
+    return bool(falling == 0 and foreign == 0 and largest <= limit)
 
 
 @kernel
