@@ -70,13 +70,13 @@ class Boundaries:
         last = int(with_rows[-1]) if len(with_rows) else same - 1
         return int(records["arrival_ms"][last])
 
-    def add(self, offset: I64, arrival_ms: I64, rows: I32, bad: I32) -> None:
+    def add(self, offset: I64, arrival_ms: I64, rows: I32) -> None:
         """The next records of the log, in order. Those below `start` are passed over."""
         at, row = offset_of(self.start), row_of(self.start)
         first = int(np.searchsorted(offset, at))
         if row and first < len(offset) and int(offset[first]) == at and row >= int(rows[first]):
             first += 1  # the last range ended behind this record's last row
-        self.ahead.append(offset[first:], arrival_ms[first:], rows[first:], bad[first:])
+        self.ahead.append(offset[first:], arrival_ms[first:], rows[first:])
 
     def advance(self, end: int) -> None:
         """The range up to `end` is emitted: `start` becomes `end`."""

@@ -57,7 +57,7 @@ class ClickLine:
         """The next records of the log."""
         clicks = read.events
         self._join.insert(clicks.id, clicks.ts_ms, clicks.arrival_ms)
-        self._seen.append(read.offset, read.arrival_ms, read.rows, read.bad_rows)
+        self._seen.append(read.offset, read.arrival_ms, read.rows)
         self._bad.extend(read.bad)
         for period, at_ms in read.barriers:
             self._on_barrier(period, at_ms)

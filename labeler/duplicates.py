@@ -8,13 +8,13 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from labeler.ring_index import I32, I64, RING_MIN, U64, delete, find, ring_size
+from labeler.ring_index import I32, I64, RING_MIN, U64, delete, find, new_index, ring_size
 
 Flags = npt.NDArray[np.bool_]
 
 
 class DuplicateIds:
-    """id -> arrival of its last occurrence, for `dedup_ms` of arrival. 24 bytes an occurrence in a full table."""
+    """id -> arrival of its last occurrence, for `dedup_ms` of arrival. 22 bytes an occurrence in a full table."""
 
     def __init__(self, dedup_ms: int) -> None:
         self._dedup_ms = dedup_ms
@@ -51,10 +51,10 @@ class DuplicateIds:
     def _allocate(self, size: int) -> None:
         self._ids = np.zeros(size, np.uint64)
         self._arrival_ms = np.zeros(size, np.int64)
-        self._index = np.zeros(2 * size, np.int32)
+        self._index = new_index(size)
 
     def _resize(self, size: int) -> None:
-        rows = np.arange(self._head, self._tail) & (len(self._ids) - 1)
+        rows = np.arange(self._head, self._tail) % len(self._ids)
         ids, arrival_ms = self._ids[rows], self._arrival_ms[rows]
         self._allocate(size)
         _add(self._ids, self._arrival_ms, self._index, self._head, ids, arrival_ms, 0, np.zeros(len(ids), np.bool_))
@@ -64,9 +64,9 @@ class DuplicateIds:
 def _add(
     ids: U64, arrival_ms: I64, index: I32, tail: int, new_ids: U64, new_arrival: I64, dedup_ms: int, duplicate: Flags
 ) -> None:
-    mask = len(ids) - 1
+    size = len(ids)
     for k in range(len(new_ids)):
-        slot = (tail + k) & mask
+        slot = (tail + k) % size
         at = find(index, ids, new_ids[k])
         if index[at] != 0 and arrival_ms[index[at] - 1] >= new_arrival[k] - dedup_ms:
             duplicate[k] = True
@@ -77,9 +77,9 @@ def _add(
 
 @numba.njit(cache=True, nogil=True)
 def _evict(ids: U64, arrival_ms: I64, index: I32, head: int, tail: int, before_ms: int) -> int:
-    mask = len(ids) - 1
-    while head < tail and arrival_ms[head & mask] < before_ms:
-        slot = head & mask
+    size = len(ids)
+    while head < tail and arrival_ms[head % size] < before_ms:
+        slot = head % size
         at = find(index, ids, ids[slot])
         if index[at] == slot + 1:
             delete(index, ids, at)

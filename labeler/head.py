@@ -9,7 +9,7 @@ from labeler.counting import CountingReader, SignalEnds
 from labeler.fraud_config import FraudConfig
 from labeler.heartbeats import Heartbeats, heartbeat_headers
 from labeler.outbox import Message, Outbox, Outgoing
-from labeler.signals import Signal, decode_signal
+from labeler.signals import decode_signal
 from labeler.tail import TailReader
 from stream.config import StreamConfig
 from stream.keys import partition_of_key
@@ -19,8 +19,9 @@ from stream.verdicts import input_name
 
 logger = logging.getLogger(__name__)
 
-#: Signals of one input that wait for the one on its way; reading pauses above it.
-WAITING_MAX = 256
+#: Signals of one input that wait for the one on its way; reading pauses above it. One is on its way at a time, so a few
+#: keep it busy, and more are memory that a catch-up fills.
+WAITING_MAX = 16
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Count:
     """One input being counted."""
 
     reader: CountingReader
-    outbox: Outbox[Signal]
+    outbox: Outbox[None]  # encoded: their columns are let go at once
 
 
 @dataclass
@@ -188,7 +189,7 @@ class Head:
         for signal in signals:
             to = partition_of_key(signal.key, self._stream.signals_partitions)
             message = Message(Partition(self._stream.signals, to), signal.value, signal.key, signal.headers)
-            count.outbox.put(Outgoing(message, (), signal))
+            count.outbox.put(Outgoing(message, (), None))
 
     def _stop(self, at: Partition, reason: str) -> None:
         assert self._reader is not None

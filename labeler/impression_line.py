@@ -49,9 +49,9 @@ class ImpressionLine:
         """The next records of the log."""
         events = read.events
         duplicate = self._ids.add(events.id, events.arrival_ms)
-        self._seen.append(read.offset, read.arrival_ms, read.rows, read.bad_rows)
+        self._seen.append(read.offset, read.arrival_ms, read.rows)
         start = self.boundaries.start
-        self.boundaries.add(read.offset, read.arrival_ms, read.rows, read.bad_rows)
+        self.boundaries.add(read.offset, read.arrival_ms, read.rows)
         first = int(np.searchsorted(events.position, start))
         if first:
             events, duplicate = events.slice(first, len(events)), duplicate[first:]

@@ -31,8 +31,7 @@ class Read(Generic[Rows]):
 
     offset: I64
     arrival_ms: I64
-    rows: I32  # events of any class per record
-    bad_rows: I32
+    rows: I32  # events of any class per record; a bad record is one
     events: Rows
     bad: list[BadRecord]
     barriers: list[tuple[int, int]]  # (period, arrival) of barrier heartbeats (E3)
@@ -92,13 +91,12 @@ class Intake(Generic[Rows]):
         events, untimely = self._judge_times(events, offset, records)
         bad += untimely
         bad.sort(key=lambda b: b.record.offset)
-        bad_rows = np.zeros(len(records), np.int32)
-        bad_rows[np.searchsorted(offset, [b.record.offset for b in bad])] = 1
         firsts = np.searchsorted(events.position, offset << ROW_BITS)
-        rows = np.diff(firsts, append=len(events)).astype(np.int32) + bad_rows
+        rows = np.diff(firsts, append=len(events)).astype(np.int32)
+        rows[np.searchsorted(offset, [b.record.offset for b in bad])] += 1
         beats = [i for i in np.flatnonzero(records.heartbeat).tolist() if i not in refused]
         barriers = [(period, int(arrival_ms[i])) for i in beats if (period := records[i].barrier)]
-        return Read(offset, arrival_ms, rows, bad_rows, events, bad, barriers)
+        return Read(offset, arrival_ms, rows, events, bad, barriers)
 
     def _judge_times(self, events: Rows, offset: I64, records: RecordColumns) -> tuple[Rows, list[BadRecord]]:
         """T3: one event time that is not to be believed sends its whole record to quarantine."""

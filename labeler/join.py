@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from labeler.ring_index import I32, I64, RING_MIN, U64, delete, find, ring_size
+from labeler.ring_index import I32, I64, RING_MIN, U64, delete, find, new_index, ring_size
 
 I8 = npt.NDArray[np.int8]
 
@@ -24,7 +24,7 @@ class Matches(NamedTuple):
 
 
 class ClickJoin:
-    """A multimap id -> clicks (event time, arrival), first in, first out. 36 bytes a click in a full table.
+    """A multimap id -> clicks (event time, arrival), first in, first out. 34 bytes a click in a full table.
 
     The *first* click is the first in the log; the others that count are duplicates (L6).
     """
@@ -75,10 +75,10 @@ class ClickJoin:
         self._ts_ms = np.zeros(size, np.int64)
         self._arrival_ms = np.zeros(size, np.int64)
         self._older = np.zeros(size, np.int32)  # distance back to the next older click of the id; 0 = none
-        self._index = np.zeros(2 * size, np.int32)
+        self._index = new_index(size)
 
     def _resize(self, size: int) -> None:
-        rows = np.arange(self._head, self._tail) & (len(self._ids) - 1)
+        rows = np.arange(self._head, self._tail) % len(self._ids)
         ids, ts_ms, arrival_ms = self._ids[rows], self._ts_ms[rows], self._arrival_ms[rows]
         self._allocate(size)
         self._tail = self._head
@@ -97,11 +97,11 @@ def _insert(
     new_ts: I64,
     new_arrival: I64,
 ) -> None:
-    mask = len(ids) - 1
+    size = len(ids)
     for k in range(len(new_ids)):
-        slot = (tail + k) & mask
+        slot = (tail + k) % size
         at = find(index, ids, new_ids[k])
-        older[slot] = (slot - (index[at] - 1)) & mask if index[at] != 0 else 0
+        older[slot] = (slot - (index[at] - 1)) % size if index[at] != 0 else 0
         ids[slot] = new_ids[k]
         ts_ms[slot] = new_ts[k]
         arrival_ms[slot] = new_arrival[k]
@@ -110,9 +110,9 @@ def _insert(
 
 @numba.njit(cache=True, nogil=True)
 def _evict(ids: U64, arrival_ms: I64, index: I32, head: int, tail: int, before_ms: int) -> int:
-    mask = len(ids) - 1
-    while head < tail and arrival_ms[head & mask] < before_ms:
-        slot = head & mask
+    size = len(ids)
+    while head < tail and arrival_ms[head % size] < before_ms:
+        slot = head % size
         at = find(index, ids, ids[slot])
         if index[at] == slot + 1:  # the id's newest click leaves, so all of its clicks have left
             delete(index, ids, at)
@@ -126,13 +126,13 @@ def _match(
     wanted: U64, shown_ms: I64, arrived_ms: I64, window_ms: int, wait_ms: int, early_ms: int,
     label: I8, delay_ms: I64, clicks: I64,
 ) -> None:  # fmt: skip
-    mask = len(ids) - 1
+    size = len(ids)
     for k in range(len(wanted)):
         at = find(index, ids, wanted[k])
         if index[at] == 0:
             continue
         slot = np.int64(index[at] - 1)
-        age = (slot - head) & mask  # clicks that are older than this one
+        age = (slot - head) % size  # clicks that are older than this one
         while True:
             delay = ts_ms[slot] - shown_ms[k]
             wait = arrival_ms[slot] - arrived_ms[k]
@@ -144,4 +144,4 @@ def _match(
             if step == 0 or step > age:  # no older one, or it has left
                 break
             age -= step
-            slot = (slot - step) & mask
+            slot = (slot - step) % size

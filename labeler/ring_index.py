@@ -1,8 +1,10 @@
 """An open-addressing index over a ring of 64-bit ids: id -> the slot of its newest entry.
 
 The ring is first in, first out (arrivals never fall), so entries leave in the order in which they came. The index
-holds slots only (`slot + 1`, 0 = free) and reads the id from the ring: 8 bytes an entry at a load of at most one half.
-Linear probing; deletion shifts back (Knuth, TAOCP 6.4, algorithm R), so there are no tombstones and no rebuilds.
+holds slots only (`slot + 1`, 0 = free) and reads the id from the ring: about 6 bytes an entry, since it is never fuller
+than `1 / INDEX_ROOM`. Its length is free: a hash is scaled to it (Lemire, "Fast random integer generation in an
+interval", 2019), so that a table grows by an eighth and not to twice what it holds. Linear probing; deletion shifts back
+(Knuth, TAOCP 6.4, algorithm R), so there are no tombstones and no rebuilds.
 """
 
 import numba
@@ -17,44 +19,49 @@ I32 = npt.NDArray[np.int32]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(32)
 
-RING_MIN = 64  # slots; a power of two, as every size
+RING_MIN = 64  # slots
+INDEX_ROOM = 1.4  # places of the index a slot
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def home(id: np.uint64, mask: int) -> np.int64:
-    return np.int64((id * _GOLDEN) >> _SHIFT) & np.int64(mask)
+def home(id: np.uint64, places: int) -> np.int64:
+    return np.int64((((id * _GOLDEN) >> _SHIFT) * np.uint64(places)) >> _SHIFT)
 
 
 @numba.njit(cache=True, nogil=True)
 def find(index: I32, ids: U64, id: np.uint64) -> int:
     """Where the id stands in the index, or the free place where it would."""
-    mask = len(index) - 1
-    at: int = home(id, mask)
+    places = len(index)
+    at: int = home(id, places)
     while index[at] != 0 and ids[index[at] - 1] != id:
-        at = (at + 1) & mask
+        at += 1
+        if at == places:
+            at = 0
     return at
 
 
 @numba.njit(cache=True, nogil=True)
 def delete(index: I32, ids: U64, at: int) -> None:
     """Free a place, moving back what was displaced by it."""
-    mask = len(index) - 1
+    places = len(index)
     hole = at
     index[hole] = 0
-    probe = (hole + 1) & mask
+    probe = (hole + 1) % places
     while index[probe] != 0:
-        wish = home(ids[index[probe] - 1], mask)
+        wish = home(ids[index[probe] - 1], places)
         # the entry may move into the hole unless its home lies cyclically in (hole, probe]
-        if ((probe - wish) & mask) >= ((probe - hole) & mask):
+        if (probe - wish) % places >= (probe - hole) % places:
             index[hole] = index[probe]
             index[probe] = 0
             hole = probe
-        probe = (probe + 1) & mask
+        probe = (probe + 1) % places
 
 
 def ring_size(entries: int) -> int:
-    """The smallest allowed ring for so many entries."""
-    size = RING_MIN
-    while size < entries:
-        size *= 2
-    return size
+    """Slots of a ring that is to hold so many entries and an eighth more."""
+    return max(RING_MIN, entries + entries // 8)
+
+
+def new_index(size: int) -> I32:
+    """An empty index over a ring of so many slots."""
+    return np.zeros(int(INDEX_ROOM * size) + 1, np.int32)

@@ -10,8 +10,8 @@ import numpy.typing as npt
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
 
-#: 24 bytes a record. `rows` counts events of any class; `bad` those of them that are quarantined.
-RECORD = np.dtype([("offset", np.int64), ("arrival_ms", np.int64), ("rows", np.int32), ("bad", np.int32)])
+#: 20 bytes a record. `rows` counts events of any class.
+RECORD = np.dtype([("offset", np.int64), ("arrival_ms", np.int64), ("rows", np.int32)])
 _ROOM_MIN = 64
 
 #: Arrival maximum of a log before its first record.
@@ -48,13 +48,13 @@ class Track:
         """The running maximum after the last record held."""
         return int(self._data["arrival_ms"][self._stop - 1]) if len(self) else self.arrival_max_ms
 
-    def append(self, offset: I64, arrival_ms: I64, rows: I32 | I64, bad: I32 | I64) -> None:
+    def append(self, offset: I64, arrival_ms: I64, rows: I32 | I64) -> None:
         """Add records at the end."""
         n = len(offset)
         if self._stop + n > len(self._data):
             self._make_room(n)
         new = self._data[self._stop : self._stop + n]
-        new["offset"], new["arrival_ms"], new["rows"], new["bad"] = offset, arrival_ms, rows, bad
+        new["offset"], new["arrival_ms"], new["rows"] = offset, arrival_ms, rows
         self._stop += n
 
     def first_at(self, arrival_ms: int) -> int:
@@ -70,6 +70,6 @@ class Track:
     def _make_room(self, n: int) -> None:
         held = self.records
         room = max(_ROOM_MIN, len(held) + n)
-        data = self._data if room * 2 <= len(self._data) else np.empty(room * 3 // 2, RECORD)
+        data = self._data if room * 9 <= len(self._data) * 8 <= room * 16 else np.empty(room + room // 8, RECORD)
         data[: len(held)] = held
         self._data, self._start, self._stop = data, 0, len(held)

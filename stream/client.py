@@ -46,7 +46,7 @@ def consumer_settings(config: StreamConfig) -> dict[str, Any]:
         "allow_auto_create_topics": False,
         "fetch_max_wait_ms": FETCH_WAIT_MS,
         "fetch_max_bytes": max(FETCH_BYTES_MAX, 2 * config.record_bytes_max),
-        "max_partition_fetch_bytes": 2 * config.record_bytes_max,
+        "max_partition_fetch_bytes": config.fetch_bytes_max,
         "metrics_enabled": False,
     }
 

@@ -82,6 +82,9 @@ class StreamConfig:
 
     record_bytes_max: int = _option(4_194_304, "largest record, bytes")
     poll_records_max: int = _option(2_000, "records taken by one poll")
+    fetch_bytes_max: int = _option(
+        2_097_152, "bytes of one partition in one fetch; a larger batch of records comes alone. A reader holds two"
+    )
     request_timeout_ms: int = _option(15_000, "deadline of a request to the broker, ms")
     reconnect_max_ms: int = _option(2_000, "longest pause between two attempts to reach a broker, ms")
     session_timeout_ms: int = _option(6_000, "a group member silent for this long is replaced, ms")
@@ -206,6 +209,7 @@ _POSITIVE = (
     "verdict_max_ms",
     "record_bytes_max",
     "poll_records_max",
+    "fetch_bytes_max",
     "request_timeout_ms",
     "reconnect_max_ms",
     "session_timeout_ms",
