@@ -124,6 +124,11 @@ class Config:
                 f"paramserver.compensation = {way!r} with model.table_optimizer = {optimizer!r}: allowed is {way!r}, "
                 "whose rows hold what it needs"
             )
+        for group, settings in self.model.groups.items():
+            if way == "adaptive_revision" and settings.get("optimizer", way) != way:
+                raise ValueError(
+                    f"paramserver.compensation = {way!r}: model.groups.{group}.optimizer must be {way!r} too"
+                )
 
 
 def load(path: Path, overrides: typing.Sequence[str] = ()) -> Config:

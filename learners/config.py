@@ -18,6 +18,8 @@ REDUCTIONS = ("sum", "mean")
 TABLE_OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "adam", "ftrl", "adaptive_revision")
 DENSE_OPTIMIZERS = ("sgd", "adagrad", "adam", "ftrl", "adaptive_revision")
 CROSS = "*"
+#: What a group of features may say.
+GROUP_KEYS = ("features", "optimizer", "options", "policy", "storage")
 
 
 def _option(default: Any, help: str) -> Any:
@@ -95,6 +97,13 @@ class ModelConfig:
         "how rows are kept: 'float32'; weights in 'float16' or 'bfloat16'; or accumulators in bfloat16 too,"
         " 'float16/bfloat16', 'bfloat16/bfloat16' (docs/tables.md)",
     )
+    groups: dict[str, dict[str, Any]] = field(
+        default_factory=dict,
+        metadata={
+            "help": "features with a table of their own, as [model.groups.NAME]: features, and of optimizer, options,"
+            " policy and storage what differs from table_optimizer, table_options, ... (docs/tables.md)"
+        },
+    )
     init_scale: float = _option(0.05, "fm, networks: a new embedding is uniform in [-init_scale, init_scale)")
     dense_optimizer: str = _option("adam", "networks: 'sgd', 'adagrad', 'adam', 'ftrl' or 'adaptive_revision'")
     dense_options: dict[str, float] = field(
@@ -123,6 +132,29 @@ class ModelConfig:
         if not 0 <= self.init_scale < math.inf:
             raise ValueError(f"init_scale = {self.init_scale}: allowed is 0 or more")
         self._check_features()
+        self._check_groups()
+
+    def _check_groups(self) -> None:
+        taken: dict[str, str] = {}
+        for group, settings in self.groups.items():
+            if not re.fullmatch(r"\w+", group):
+                raise ValueError(f"groups.{group}: a name of letters, digits and _ is allowed")
+            if unknown := sorted(set(settings) - set(GROUP_KEYS)):
+                raise ValueError(f"groups.{group} keys {unknown}: allowed are {', '.join(GROUP_KEYS)}")
+            features = settings.get("features", [])
+            if not features:
+                raise ValueError(f"groups.{group}.features = []: name those of its table")
+            for feature in features:
+                if feature not in self.categorical:
+                    raise ValueError(f"groups.{group}.features = {feature!r}: allowed are names in categorical")
+                if feature in taken:
+                    raise ValueError(f"groups.{group}.features = {feature!r}: is in group {taken[feature]!r} already")
+                taken[feature] = group
+            if settings.get("optimizer", TABLE_OPTIMIZERS[0]) not in TABLE_OPTIMIZERS:
+                allowed = ", ".join(repr(o) for o in TABLE_OPTIMIZERS)
+                raise ValueError(f"groups.{group}.optimizer = {settings['optimizer']!r}: allowed are {allowed}")
+        if self.groups and self.kind == "count":
+            raise ValueError("groups: allowed with kind = 'count' are none, it has one table")
 
     def _check_features(self) -> None:
         used = [*self.categorical, *self.numeric]

@@ -17,6 +17,7 @@ from learners.config import ModelConfig
 from learners.counter import Counter
 from learners.factorization import FactorizationMachine
 from learners.features import Columns, Encoded, Encoder, Floats, Keys, Places, unique_keys
+from learners.groups import Grouped
 from learners.logistic import Logistic
 from paramserver.init import fill_unknown
 from paramserver.messages import DenseSpec, ModelSpec, Rows, TableSpec
@@ -89,11 +90,14 @@ def make_model(config: ModelConfig, device: str = "cpu") -> Model:
 
 def _kind(config: ModelConfig, device: str) -> Kind:
     closed: dict[str, Callable[[ModelConfig], Kind]] = {"lr": Logistic, "fm": FactorizationMachine, "count": Counter}
+    kind: Kind
     if config.kind in closed:
-        return closed[config.kind](config)
-    from learners.network import Network  # torch, which an lr must not need
+        kind = closed[config.kind](config)
+    else:
+        from learners.network import Network  # torch, which an lr must not need
 
-    return Network(config, device)
+        kind = Network(config, device)
+    return Grouped(kind, config) if config.groups else kind
 
 
 def clip(probability: Floats) -> Floats:

@@ -8,6 +8,7 @@ import pytest
 
 from everspun import config
 from everspun.config import Config, ConfigError
+from everspun.model_check import check_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,3 +71,29 @@ def test_shipped_files_are_valid(tmp_path: Path, name: str):
 
 def test_the_reference_page_is_current():
     assert (ROOT / "docs" / "configuration.md").read_text() == config.markdown() + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("table_policy = {ttl = 5000}", "model.table_policy: .*did you mean 'ttl_ms'"),
+        ("table_storage = 'float16'", "model.table_storage: .*keeps sums of gradients"),
+        ("table_options = {rate = 1}", "model.table_options with .*`model.table_options={}`"),
+        (
+            "groups.a = {features = ['item'], policy = {admit_count = 300}}",
+            "model.groups.a.policy: .*admit_count = 300",
+        ),
+        ("groups.a = {features = ['item'], storage = 'float8'}", "model.groups.a.storage: .*storage = 'float8'"),
+        ("groups.a = {features = ['item'], options = {rate = 1}}", "model.groups.a.options with .*no option 'rate'"),
+    ],
+)
+def test_a_table_that_cannot_be_is_told_before_anything_starts(tmp_path: Path, text: str, told: str):
+    read = load(tmp_path, f"[model]\n{text}\n")
+    with pytest.raises(ConfigError, match=told):
+        check_model(read)
+
+
+def test_groups_are_read_from_a_file(tmp_path: Path):
+    read = load(tmp_path, "[model.groups.goods]\nfeatures = ['item']\npolicy = {admit_count = 2}\n")
+    check_model(read)
+    assert read.model.groups == {"goods": {"features": ["item"], "policy": {"admit_count": 2}}}

@@ -272,3 +272,77 @@ def test_a_models_rows_live_as_long_as_its_config_says():
     for kind in ("lr", "fm", "dlrm"):
         model = make_model(ModelConfig(kind=kind, table_policy={"ttl_ms": 60_000}))
         assert [table.policy for table in model.spec.tables] == [{"ttl_ms": 60_000}]
+
+
+# --- groups of features -----------------------------------------------------------------------------------------
+
+GROUPS = {
+    "people": {"features": ["source"], "policy": {"ttl_ms": 60_000}, "options": {"rate": 0.5}},
+    "goods": {"features": ["source*item", "item"], "optimizer": "sgd", "storage": "bfloat16"},
+}
+ALL_GROUPED = {"one": {"features": ["source", "item"]}, "two": {"features": ["source*item"]}}
+GROUPABLE = [replace(BASE, kind="lr", bias=True), FM, DLRM, DCN, replace(BASE, kind="mlp")]
+
+
+@pytest.mark.parametrize("groups", [GROUPS, ALL_GROUPED])
+@pytest.mark.parametrize("config", GROUPABLE, ids=lambda c: c.kind)
+def test_groups_change_where_rows_stand_and_nothing_else(config: ModelConfig, groups: dict[str, dict[str, object]]):
+    one, many = make_model(config), make_model(replace(config, groups=groups))
+    batch = rows()
+    first, second = gradient.prepare(one, batch), gradient.prepare(many, batch)
+    (table,) = one.spec.tables
+    pulled, dense = parameters(one, first)
+    at = {name: np.searchsorted(first.keys[table.name], keys) for name, keys in second.keys.items()}
+    split = {name: pulled[table.name][places] for name, places in at.items()}
+    a = gradient.compute(one, first, pulled, dense)
+    b = gradient.compute(many, second, split, dense)
+    np.testing.assert_array_equal(a.prediction, b.prediction)
+    together = np.zeros_like(a.gradients[table.name])
+    for name, gradients in b.gradients.items():
+        together[at[name]] += gradients
+    np.testing.assert_array_equal(together, a.gradients[table.name])
+    for name, array in a.dense.items():
+        np.testing.assert_array_equal(array, b.dense[name])
+    for name, keys in many.kind.keys(many.encoder.encode(batch)).items():
+        for column in range(keys.shape[1]):
+            feature = many.kind.column_name(name, column)
+            whole = one.kind.keys(one.encoder.encode(batch))[table.name]
+            at_one = [one.kind.column_name(table.name, c) for c in range(whole.shape[1])].index(feature)
+            np.testing.assert_array_equal(keys[:, column], whole[:, at_one])
+
+
+def test_a_group_has_what_it_says_and_else_what_the_model_has():
+    config = replace(BASE, kind="fm", groups=GROUPS, table_options={"rate": 0.1}, table_policy={"rows_max": 9})
+    base, people, goods = make_model(config).spec.tables
+    assert [t.name for t in (base, people, goods)] == ["weights", "weights.people", "weights.goods"]
+    assert (base.optimizer, base.options, base.policy) == ("adagrad", {"rate": 0.1}, {"rows_max": 9})
+    assert (people.optimizer, people.options, people.policy) == ("adagrad", {"rate": 0.5}, {"ttl_ms": 60_000})
+    assert (goods.optimizer, goods.options, goods.policy) == ("sgd", {}, {"rows_max": 9})
+    assert [t.storage for t in (base, people, goods)] == ["float32", "float32", "bfloat16"]
+    assert ModelConfig.from_dict(config.to_dict()) == config
+
+
+def test_a_model_with_groups_is_served_from_its_config_and_weights():
+    config = replace(BASE, kind="fm", groups=GROUPS)
+    model, batch = make_model(config), rows()
+    prepared = gradient.prepare(model, batch)
+    pulled, dense = parameters(model, prepared)
+    scorer = Scorer.from_weights(config.to_dict(), {t: (prepared.keys[t], pulled[t]) for t in pulled}, dense)
+    expected = gradient.compute(model, prepared, pulled, dense).prediction
+    np.testing.assert_allclose(scorer.predict(batch, serving=False), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ({"a b": {"features": ["item"]}}, "groups.a b: a name of letters"),
+        ({"a": {"features": ["item"], "ttl_ms": 5}}, r"groups.a keys \['ttl_ms'\]: allowed are features, optimizer"),
+        ({"a": {}}, r"groups.a.features = \[\]"),
+        ({"a": {"features": ["price"]}}, "groups.a.features = 'price': allowed are names in categorical"),
+        ({"a": {"features": ["item"]}, "b": {"features": ["item"]}}, "'item': is in group 'a' already"),
+        ({"a": {"features": ["item"], "optimizer": "adagard"}}, "groups.a.optimizer = 'adagard': allowed are 'sgd'"),
+    ],
+)
+def test_bad_groups_are_named(groups: dict[str, dict[str, object]], words: str):
+    with pytest.raises(ValueError, match=words):
+        replace(BASE, groups=groups)
