@@ -150,6 +150,10 @@ class ModelConfig:
                 if feature in taken:
                     raise ValueError(f"groups.{group}.features = {feature!r}: is in group {taken[feature]!r} already")
                 taken[feature] = group
+            for key in ("options", "policy"):
+                for name, value in settings.get(key, {}).items():
+                    if not isinstance(value, int | float):
+                        raise ValueError(f"groups.{group}.{key}.{name} = {value!r}: allowed are numbers")
             if settings.get("optimizer", TABLE_OPTIMIZERS[0]) not in TABLE_OPTIMIZERS:
                 allowed = ", ".join(repr(o) for o in TABLE_OPTIMIZERS)
                 raise ValueError(f"groups.{group}.optimizer = {settings['optimizer']!r}: allowed are {allowed}")

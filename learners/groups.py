@@ -103,7 +103,12 @@ def _spec_of(name: str, base: TableSpec, settings: dict[str, Any]) -> TableSpec:
         base,
         name=name,
         optimizer=settings.get("optimizer", base.optimizer),
-        options=options | settings.get("options", {}),
-        policy=settings.get("policy", base.policy),
+        options=options | _floats(settings.get("options", {})),
+        policy=_floats(settings["policy"]) if "policy" in settings else base.policy,
         storage=settings.get("storage", base.storage),
     )
+
+
+def _floats(settings: dict[str, Any]) -> dict[str, float]:
+    """Kernels are compiled for float64 alone, and a file may say 1."""
+    return {key: float(value) for key, value in settings.items()}

@@ -93,6 +93,11 @@ def test_a_table_that_cannot_be_is_told_before_anything_starts(tmp_path: Path, t
         check_model(read)
 
 
+def test_options_of_a_module_are_read_as_they_are(tmp_path: Path):
+    read = load(tmp_path, "[model]\nkind = 'gated:Gated'\nmodule_options = {width = 8, name = 'a', wide = [1, 2]}\n")
+    assert read.model.module_options == {"width": 8, "name": "a", "wide": [1, 2]}
+
+
 def test_groups_are_read_from_a_file(tmp_path: Path):
     read = load(tmp_path, "[model.groups.goods]\nfeatures = ['item']\npolicy = {admit_count = 2}\n")
     check_model(read)

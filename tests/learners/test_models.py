@@ -340,6 +340,7 @@ def test_a_model_with_groups_is_served_from_its_config_and_weights():
         ({"a": {}}, r"groups.a.features = \[\]"),
         ({"a": {"features": ["price"]}}, "groups.a.features = 'price': allowed are names in categorical"),
         ({"a": {"features": ["item"]}, "b": {"features": ["item"]}}, "'item': is in group 'a' already"),
+        ({"a": {"features": ["item"], "policy": {"ttl_ms": "5"}}}, "groups.a.policy.ttl_ms = '5': allowed are numbers"),
         ({"a": {"features": ["item"], "optimizer": "adagard"}}, "groups.a.optimizer = 'adagard': allowed are 'sgd'"),
     ],
 )
