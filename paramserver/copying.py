@@ -22,12 +22,14 @@ def _keep(
     until: int,
     horizon: int,
     kept: npt.NDArray[np.uint8],
+    count: int,
     keys: Keys,
     payload: Words,
     versions: npt.NDArray[np.int64],
     touched_s: npt.NDArray[np.int64],
-) -> None:
-    """Copy those of `rows`, from `first` on, that have changed after `since` and not after `until`, or are dead."""
+) -> int:
+    """Copy those of `rows`, from `first` on, that have changed after `since` and not after `until`, or are dead, behind
+    the `count` rows copied so far. Returns how many there are now."""
     for i in range(len(rows)):
         r = rows[i]
         if r < first or r >= len(kept) or kept[r] or words[r, 2] == np.uint32(0xFFFFFFFF):
@@ -36,17 +38,20 @@ def _keep(
         if version > until or (version <= since and touched >= horizon):
             continue
         kept[r] = 1
-        keys[r] = key_of(words, r)
-        versions[r] = version
-        touched_s[r] = touched
+        keys[count] = key_of(words, r)
+        versions[count] = version
+        touched_s[count] = touched
         for j in range(payload.shape[1]):
-            payload[r, j] = words[r, 4 + j]
+            payload[count, j] = words[r, 4 + j]
+        count += 1
+    return count
 
 
 class Columns:
-    """Rows as columns, unsorted, living ones and dead ones."""
+    """Rows as columns, unsorted, living ones and dead ones. There is room for `rows`; memory is taken as they come."""
 
     def __init__(self, rows: int, payload: int) -> None:
+        self.count = 0
         self.keys: Keys = np.empty(rows, np.uint64)
         self.payload: Words = np.empty((rows, payload), np.uint32)
         self.versions = np.empty(rows, np.int64)
@@ -69,6 +74,19 @@ class Copy:
     def done(self) -> bool:
         return self._next >= len(self._kept)
 
+    @property
+    def advanced(self) -> bool:
+        """Whether anybody has asked for rows of it."""
+        return self._next > 0
+
+    def knows_since(self, version: int) -> bool:
+        """Whether all deaths after a version are known, so that `tombstones` of a copy since then can be told."""
+        return version >= self._deaths.since
+
+    def narrow(self, since: int) -> None:
+        """Only rows with a version above `since` from now on, and what has died since."""
+        self.since = max(self.since, since)
+
     def save(self, words: Words, rows: RowNumbers) -> None:
         """These rows are about to change or to go."""
         if not self.done:
@@ -83,23 +101,24 @@ class Copy:
 
     def _take(self, words: Words, rows: RowNumbers) -> None:
         c = self._columns
-        _keep(
+        c.count = _keep(
             words, rows, self._next, self.since, self._until, self._horizon_s,
-            self._kept, c.keys, c.payload, c.versions, c.touched_s,
+            self._kept, c.count, c.keys, c.payload, c.versions, c.touched_s,
         )  # fmt: skip
 
     def living(self) -> tuple[Columns, RowNumbers]:
         """(columns, which of them are the living rows, in the order of their keys)."""
         assert self.done
-        chosen = np.flatnonzero(self._kept)
-        chosen = chosen[self._columns.touched_s[chosen] >= self._horizon_s]
-        return self._columns, chosen[np.argsort(self._columns.keys[chosen])]
+        columns, count = self._columns, self._columns.count
+        living = columns.touched_s[:count] >= self._horizon_s
+        # A row saved before the copy was narrowed may be older than what is wanted now.
+        chosen = np.flatnonzero(living & (columns.versions[:count] > self.since))
+        return columns, chosen[np.argsort(columns.keys[chosen])]
 
     def tombstones(self) -> Keys:
         """Keys that have died since and are not alive, rising. ValueError if that is not known any more."""
         columns, order = self.living()
-        dead = np.flatnonzero(self._kept)
-        dead = dead[columns.touched_s[dead] < self._horizon_s]
+        dead = np.flatnonzero(columns.touched_s[: columns.count] < self._horizon_s)
         keys = self._deaths.after(self.since, columns.keys[dead], columns.touched_s[dead])
         return np.setdiff1d(keys, columns.keys[order], assume_unique=True)
 

@@ -5,7 +5,7 @@ arrays, which are small. It names the manifest it builds on by checksum and appl
 full parts and deltas: a full part replaces what its slots held, a delta changes it, tombstones before rows.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,14 +17,6 @@ from paramserver.part import Weights, merge, weights
 from paramserver.slots import SLOTS, slot_of
 from paramserver.state import Snapshot
 from paramserver.table import TableRows
-
-
-def delta(snapshot: Snapshot, since_version: int, parent: str, tombstones: Mapping[str, Keys]) -> Snapshot:
-    """Of a full snapshot, what was touched after a version, and what was evicted since: a delta upon the manifest with
-    this checksum."""
-    tables = {name: items.take(items.version > since_version) for name, items in snapshot.tables.items()}
-    sightings = {name: items.take(items.version > since_version) for name, items in snapshot.sightings.items()}
-    return replace(snapshot, tables=tables, parent=parent, tombstones=dict(tombstones), sightings=sightings)
 
 
 def whole(chain: Iterable[tuple[str, Sequence[Snapshot]]]) -> Snapshot:

@@ -30,6 +30,8 @@ from paramserver.payload import Lists, Payload, UnknownKeys
 from paramserver.ports import PartInfo, Refused
 from paramserver.shard import Shard
 from paramserver.staging import StageFull, StageIncomplete, Staging
+from paramserver.state import COPY_ROWS
+from paramserver.statecopy import StateCopy
 from paramserver.store import write_part
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ DATA: dict[str, Any] = {"Pull": wire.PullRequest, "Stage": wire.StageRequest, "P
 METHOD_NAMES = {code: method for method, code in frames.METHODS.items()}
 #: Calls accepted at once, handled or not yet; gRPC turns further ones away.
 CALLS_MAX = 1_024
+#: Between two steps of a copy.
+COPY_PAUSE_S = 0.000_5
 Status = grpc.StatusCode
 
 
@@ -129,22 +133,31 @@ class ShardService:
         key = (message.model, message.cut, message.url)
         with self.lock:
             parent = message.sha256 if message.HasField("sha256") else None
-            snapshot = self.shard.marked(message.model, message.cut, parent)
+            copy = self.shard.copying(message.model, message.cut, parent)
             writing = self._writing.get(key)
             if writing is None or (writing.done() and writing.exception() is not None):
                 for other, running in self._writing.items():
                     if not running.done():
                         raise Refused(f"shard {self.shard.index} still writes cut {other[1]!r}: ask again later")
-                writing = self._writer.submit(self._write, snapshot, message.url)
+                writing = self._writer.submit(self._write, copy, message.url)
                 self._writing = {key: writing}
         return codec.encode_part_info(writing.result(self.config.write_timeout_ms / 1_000))
 
-    def _write(self, snapshot: Any, url: str) -> PartInfo:
+    def _write(self, copy: StateCopy, url: str) -> PartInfo:
         began = time.perf_counter()
-        info = write_part(snapshot, self.shard.index, url)
+        while self._copy_more(copy):
+            time.sleep(COPY_PAUSE_S)  # a lock goes to whoever asks first, so a push that waits needs a moment to ask
+        info = write_part(copy.snapshot(), self.shard.index, url)
         self.metrics.part_seconds.observe(time.perf_counter() - began)
         self.metrics.part_bytes.inc(info.bytes)
         return info
+
+    def _copy_more(self, copy: StateCopy) -> bool:
+        """Copy some rows of a marked state while no push is at work; False once all are copied."""
+        with self.lock:
+            if copy.dropped:
+                raise Refused(f"shard {self.shard.index}: the cut was given up while its part was written")
+            return not copy.advance(COPY_ROWS)
 
     def settle(self, message: wire.CutRequest) -> wire.Number:
         with self.lock:

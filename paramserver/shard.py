@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from paramserver.compensation import NO_COMPENSATION, WAYS, Compensation
-from paramserver.delta import delta
 from paramserver.kernel import plain
 from paramserver.messages import (
     ChainProgress,
@@ -32,7 +31,8 @@ from paramserver.messages import (
 from paramserver.part import merge, select
 from paramserver.ports import ProgressReply, Refused
 from paramserver.slots import SlotMap, foreign_key
-from paramserver.state import ModelState, Snapshot
+from paramserver.state import COPY_ROWS, ModelState, Snapshot
+from paramserver.statecopy import StateCopy
 
 NO_CHAIN = ChainProgress(end=-1)
 
@@ -43,9 +43,8 @@ class _Cut:
 
     name: str
     vector: dict[str, int]
-    snapshot: Snapshot
+    copy: StateCopy
     parent: "Parent | None"  # what a delta of it may build on
-    tombstones: dict[str, Keys]  # evicted since that parent
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,7 @@ class Parent:
 
     manifest_sha256: str
     version: int  # rows touched by later versions are the delta
+    map_epoch: int  # of the slots that it covers
 
 
 def judge(end: int, barrier: int, request: PushRequest) -> Outcome:
@@ -67,6 +67,10 @@ def judge(end: int, barrier: int, request: PushRequest) -> Outcome:
     if request.start < end:
         return Outcome.OVERLAP
     return Outcome.APPLIED
+
+
+def _kind(parent: str | None) -> str:
+    return "whole" if parent is None else f"as a delta upon {parent[:12]}"
 
 
 class Shard:
@@ -183,7 +187,7 @@ class Shard:
         except ValueError as error:
             raise Refused(f"restore from manifest {manifest_sha256}: {error}") from error
         self._models[snapshot.spec.name] = state
-        self._parents[snapshot.spec.name] = Parent(manifest_sha256, state.version)
+        self._parents[snapshot.spec.name] = Parent(manifest_sha256, state.version, self.slot_map.epoch)
         return self.progress(snapshot.spec.name)
 
     # --- pull and push ------------------------------------------------------------------------------------------
@@ -252,39 +256,57 @@ class Shard:
     def mark(self, model: str, cut: str, vector: Mapping[str, int]) -> MarkReply:
         """Name the state at exactly this vector (chain -> E) as the cut, or refuse (X1).
 
-        A marked cut keeps an exact copy (O(rows), the writer waits for it) and pushes go on. The same mark again
-        answers the same, whatever was pushed since. One cut a model is kept: a later mark replaces it.
+        A marked cut keeps an exact copy, made while pushes go on: what a mark costs does not grow with the tables. The
+        same mark again answers the same, whatever was pushed since. One cut a model is kept: a later mark replaces it.
         """
         state = self._state(model)
         marked = self._cuts.get(model)
         if marked is not None and marked.name == cut and marked.vector == dict(vector):
-            return MarkReply(True, self.incarnation, marked.snapshot.progress)
+            return MarkReply(True, self.incarnation, marked.copy.head.progress)
         if state.vector != dict(vector):
             return MarkReply(False, self.incarnation, state.progress)
-        snapshot = state.snapshot()
+        self._drop_cut(model)
+        copy = state.copy()
         parent = self._parents.get(model)
-        tombstones = None if parent is None else state.tombstones(parent.version)
-        self._cuts[model] = _Cut(cut, dict(vector), snapshot, None if tombstones is None else parent, tombstones or {})
-        return MarkReply(True, self.incarnation, snapshot.progress)
+        known = parent is not None and parent.map_epoch == self.slot_map.epoch and copy.knows_since(parent.version)
+        self._cuts[model] = _Cut(cut, dict(vector), copy, parent if known else None)
+        return MarkReply(True, self.incarnation, copy.head.progress)
 
     def unmark(self, model: str, cut: str) -> None:
         """Forget the marked copy; harmless if there is none of this name."""
         marked = self._cuts.get(model)
         if marked is not None and marked.name == cut:
-            del self._cuts[model]
+            self._drop_cut(model)
 
-    def marked(self, model: str, cut: str, parent: str | None = None) -> Snapshot:
-        """The marked copy, to be written as a part while pushes go on. Refused if this cut is not marked here.
+    def _drop_cut(self, model: str) -> None:
+        marked = self._cuts.pop(model, None)
+        if marked is not None:
+            marked.copy.drop()
 
-        A delta if `parent` is the manifest of this shard's own last cut, taken or restored; else all of it (X2).
+    def copying(self, model: str, cut: str, parent: str | None = None) -> StateCopy:
+        """The copy of the marked state, to be advanced between pushes and written as a part.
+
+        A delta if `parent` is the manifest of this shard's own last cut, taken or restored, and the slots are those of
+        then; else all of it (X2). Refused if this cut is not marked here, or was begun as the other kind.
         """
         marked = self._cuts.get(model)
         if marked is None or marked.name != cut:
             raise Refused(f"cut {cut!r} of model {model!r} is not marked on shard {self.index}: mark it again")
-        known = marked.parent
-        if parent is None or known is None or known.manifest_sha256 != parent:
-            return marked.snapshot
-        return delta(marked.snapshot, known.version, parent, marked.tombstones)
+        known, copy = marked.parent, marked.copy
+        upon = parent if known is not None and known.manifest_sha256 == parent else None
+        if upon == copy.parent:
+            return copy
+        if copy.begun or known is None or upon is None:
+            raise Refused(f"cut {cut!r} of model {model!r} is copied {_kind(copy.parent)} already: mark it again")
+        copy.narrow(upon, known.version)
+        return copy
+
+    def marked(self, model: str, cut: str, parent: str | None = None) -> Snapshot:
+        """The marked state, the rest of its rows copied at once while the writer waits. As `copying` else."""
+        copy = self.copying(model, cut, parent)
+        while not copy.advance(COPY_ROWS):
+            pass
+        return copy.snapshot()
 
     def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
         """The cut is complete as this manifest: it becomes the parent, its copy is dropped. Repeating is harmless.
@@ -293,9 +315,9 @@ class Shard:
         """
         marked = self._cuts.get(model)
         if marked is not None and marked.name == cut:
-            self._parents[model] = Parent(manifest_sha256, marked.snapshot.progress.version)
-            self._models[model].forget(marked.snapshot.progress.version)
-            del self._cuts[model]
+            self._parents[model] = Parent(manifest_sha256, marked.copy.version, self.slot_map.epoch)
+            self._models[model].forget(marked.copy.version)
+            self._drop_cut(model)
 
     def parent(self, model: str) -> Parent | None:
         """The cut a delta may build on, or None: the next part must be full."""
@@ -331,7 +353,7 @@ class Shard:
             state.validate()
         assert self._cuts.keys() | self._parents.keys() <= self._models.keys()
         for model, marked in self._cuts.items():
-            ends = {chain: at.end for chain, at in marked.snapshot.progress.chains.items()}
+            ends = {chain: at.end for chain, at in marked.copy.head.progress.chains.items()}
             assert ends == marked.vector, "a cut is the state at exactly its vector"
             assert all(ends[c] <= e for c, e in self._models[model].vector.items()), "a cut is never ahead of its shard"
 

@@ -15,10 +15,13 @@ from paramserver.dense import Dense
 from paramserver.kernel import kernel, mix64, plain
 from paramserver.messages import HASH_MODULUS, ChainProgress, Keys, ModelSpec, Progress, PushRequest, Rows
 from paramserver.slots import SLOT_SHIFT, SlotMap, slot_of
+from paramserver.statecopy import StateCopy
 from paramserver.table import Table, TableRows
 
 #: A gradient element beyond this is refused like NaN: its square would overflow the accumulators for ever.
 GRADIENT_MAX = np.float32(1e15)
+#: Rows of one step of a copy: about a millisecond.
+COPY_ROWS = 16_384
 
 _NOT_RISING, _FOREIGN, _NOT_FINITE = 1, 2, 3
 
@@ -227,27 +230,30 @@ class ModelState:
                 table = self.tables[name]
                 table.leave(left // len(request.keys) // table.row_bytes)
 
-    def snapshot(self) -> Snapshot:
-        """An exact copy. It copies every row: O(rows) memory and time while the writer waits."""
-        return Snapshot(
+    def copy(self) -> StateCopy:
+        """Begin an exact copy of this moment, which takes its rows while pushes go on (X1)."""
+        head = Snapshot(
             spec=self.spec,
             begun=dict(self.begun),
             progress=self.progress,
             shard=self.shard,
             map_epoch=self.slot_map.epoch,
             slots=self.slot_map.owned(self.shard),
-            tables={name: table.items() for name, table in self.tables.items()},
+            tables={},
             dense=self.dense.items(),
             refused=self.refused,
             sightings={name: table.sightings() for name, table in self.tables.items() if table.policy.counts},
         )
+        return StateCopy(head, self.tables)
 
-    def tombstones(self, since_version: int) -> dict[str, Keys] | None:
-        """table -> keys evicted after a version and not back, rising; None if that is not known any more (X3)."""
-        try:
-            return {name: table.changes_since(since_version).tombstones for name, table in self.tables.items()}
-        except ValueError:
-            return None
+    def snapshot(self) -> Snapshot:
+        """An exact copy at once: O(rows) memory and time while the writer waits."""
+        copy = self.copy()
+        while not copy.advance(COPY_ROWS):
+            pass
+        snapshot = copy.snapshot()
+        copy.drop()
+        return snapshot
 
     def forget(self, version: int) -> None:
         """Nobody will ask for what was evicted up to this version."""

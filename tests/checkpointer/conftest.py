@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from checkpointer.manifest import Definition, Evaluation, Manifest, Part, assemb
 from checkpointer.request import of_rows
 from learners.config import ModelConfig
 from learners.model import make_model
-from paramserver.delta import delta as changed_since
 from paramserver.messages import (
     ChainProgress,
     DenseSpec,
@@ -142,7 +142,7 @@ def train_checkpoint(
         assert shard.push(push).outcome is Outcome.APPLIED
         snapshot = shard.snapshot(model.name)
         if delta and parent is not None:
-            snapshot = changed_since(snapshot, 0, parent.sha256, {})
+            snapshot = replace(snapshot, parent=parent.sha256)  # all of it was touched since then
         data = encode_part(snapshot)
         path = f"{model.name}/{number:08d}-c/part-{index}.safetensors"
         catalogue.files.write(path, data)

@@ -7,7 +7,7 @@ import pytest
 
 from paramserver.delta import patched, whole
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PushRequest, TableSpec
-from paramserver.part import weights
+from paramserver.part import merge, weights
 from paramserver.partfile import decode_part, encode_part, part_info
 from paramserver.ports import Refused
 from paramserver.shard import Shard
@@ -198,9 +198,62 @@ def test_what_is_evicted_goes_from_replicas_too(seed, policy):
     parts = [shard.marked("m", "last", upon) for shard in house.shards]
     assert all(part.parent == upon for part in parts)
     served = patched(served, upon, parts)
-    fulls = weights(whole([("last", [shard.marked("m", "last") for shard in house.shards])]))
+    with pytest.raises(Refused, match="copied as a delta upon cut-8 already"):
+        house.shards[0].marked("m", "last")
+    for shard in house.shards:
+        shard.mark("m", "all", {"c": house.end})
+    fulls = weights(whole([("all", [shard.marked("m", "all") for shard in house.shards])]))
     np.testing.assert_array_equal(served.tables["t"][0], fulls.tables["t"][0])
     np.testing.assert_array_equal(served.tables["t"][1], fulls.tables["t"][1])
+
+
+@pytest.mark.parametrize("policy", [{}, {"ttl_ms": 6_000.0}, {"rows_max": 60.0}])
+@pytest.mark.parametrize("upon", [None, "base"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_part_is_of_its_mark_however_copying_and_pushes_take_turns(seed, upon, policy):
+    """X1: rows are copied a few at a time while pushes change, create and evict them."""
+    house = House(seed, policy)
+    for _ in range(6):
+        house.push()
+    base = house.cut("base")
+    for _ in range(3):
+        house.push()
+    at = {"c": house.end}
+    for shard in house.shards:
+        shard.mark("m", "cut", at)
+    expected = [shard.snapshot("m") for shard in house.shards]
+    copies = [shard.copying("m", "cut", upon) for shard in house.shards]
+    assert not any(copy.begun or copy.done for copy in copies), "a mark copies no row"
+    while not all(copy.done for copy in copies):
+        if house.rng.random() < 0.7:
+            house.push()
+        for copy in copies:
+            if house.rng.random() < 0.7:
+                copy.advance(int(house.rng.integers(1, 40)))
+    for _ in range(3):
+        house.push()
+    parts = [decode_part(encode_part(copy.snapshot())) for copy in copies]
+    assert all(part.parent == upon for part in parts)
+    found = whole([("base", base), ("cut", parts)] if upon else [("cut", parts)])
+    same(found, merge(expected))
+    for shard in house.shards:
+        shard.settle("m", "cut", "cut")
+        assert not any(table._slab._copies for table in shard._models["m"].tables.values()), "pushes save for nobody"
+        shard.validate()
+
+
+def test_a_copy_whose_cut_was_given_up_is_dropped():
+    house = House(1)
+    house.push()
+    shard = house.shards[0]
+    shard.mark("m", "a", {"c": 1})
+    copy = shard.copying("m", "a")
+    copy.advance(1)
+    shard.mark("m", "b", {"c": 1})
+    assert copy.dropped
+    assert not shard.copying("m", "b").dropped
+    shard.unmark("m", "b")
+    assert not any(table._slab._copies for table in shard._models["m"].tables.values())
 
 
 def test_a_delta_upon_another_parent_is_refused():

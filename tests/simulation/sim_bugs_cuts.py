@@ -12,6 +12,7 @@ from sim_shards import ShardNode
 
 from checkpointer.driver import Driver
 from paramserver import delta as delta_module
+from paramserver.copying import Copy
 from paramserver.messages import MarkReply, Outcome, PushReply
 from paramserver.modelclocks import ModelClocks
 from paramserver.part import merge
@@ -66,6 +67,17 @@ def hold_without_end() -> list[Patch]:
 def hash_of_boundaries() -> list[Patch]:
     right = sim_learners.row_hash_sum
     return [patch.object(sim_learners, "row_hash_sum", lambda rows: right(rows) + 1)]
+
+
+@bug("copy sees a later push", "rows are copied after a mark as they stand by then (X1)")
+def copy_sees_a_later_push() -> list[Patch]:
+    begin = Copy.__init__
+
+    def bad(self: Copy, *arguments: Any) -> None:
+        begin(self, *arguments)
+        self._until = 1 << 40
+
+    return [patch.object(Copy, "__init__", bad), patch.object(Copy, "save", lambda self, words, rows: None)]
 
 
 @bug(
