@@ -124,23 +124,23 @@ class Holds:
     """Writes a part as the server does, and notes the longest hold of the lock."""
 
     def __init__(self, service: ShardService) -> None:
-        self.service, self.longest_ms = service, 0.0
+        self.parts, self.lock, self.longest_ms = service.parts, service.lock, 0.0
 
     def write(self, copy: Any, url: str) -> Any:
-        more = self.service._copy_more
+        more = self.parts.copy_more
 
         def timed(copy: Any) -> bool:
-            with self.service.lock:
+            with self.lock:
                 began = time.perf_counter()
             found = more(copy)
             self.longest_ms = max(self.longest_ms, 1e3 * (time.perf_counter() - began))
             return found
 
-        self.service._copy_more = timed  # type: ignore[method-assign]
+        self.parts.copy_more = timed  # type: ignore[method-assign]
         try:
-            return self.service._write(copy, url)
+            return self.parts.write(copy, url)
         finally:
-            del self.service._copy_more  # type: ignore[method-assign]
+            del self.parts.copy_more  # type: ignore[method-assign]
 
 
 class Pushes:

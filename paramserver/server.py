@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,11 @@ from paramserver.keylists import KeyLists
 from paramserver.lane import LaneServer, refusal
 from paramserver.messages import Epoch, Keys
 from paramserver.metrics import Metrics
+from paramserver.partwriter import PartWriter
 from paramserver.payload import Lists, Payload, UnknownKeys
-from paramserver.ports import PartInfo, Refused
+from paramserver.ports import Refused
 from paramserver.shard import Shard
 from paramserver.staging import StageFull, StageIncomplete, Staging
-from paramserver.state import COPY_ROWS
-from paramserver.statecopy import StateCopy
-from paramserver.store import write_part
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +39,6 @@ DATA: dict[str, Any] = {"Pull": wire.PullRequest, "Stage": wire.StageRequest, "P
 METHOD_NAMES = {code: method for method, code in frames.METHODS.items()}
 #: Calls accepted at once, handled or not yet; gRPC turns further ones away.
 CALLS_MAX = 1_024
-#: Between two steps of a copy.
-COPY_PAUSE_S = 0.000_5
 Status = grpc.StatusCode
 
 
@@ -60,8 +56,7 @@ class ShardService:
         self.lanes: LaneServer | None = None
         self._key_lists, self._lists_lock = KeyLists(config.key_lists_bytes_max), threading.Lock()
         self._lists = Lists(self._find_keys, self._keep_keys)
-        self._writer = ThreadPoolExecutor(1, "part-writer")
-        self._writing: dict[tuple[str, str, str], Future[PartInfo]] = {}
+        self.parts = PartWriter(shard, self.lock, metrics)
 
     def begin(self, message: wire.BeginRequest) -> wire.ProgressReply:
         spec, vector, dense = codec.decode_begin(message)
@@ -129,40 +124,15 @@ class ShardService:
         return number(1)
 
     def write_part(self, message: wire.CutRequest) -> wire.PartInfo:
-        """The part is written by a thread of its own; asked again meanwhile, the same writing is answered."""
-        key = (message.model, message.cut, message.url)
+        parent = message.sha256 if message.HasField("sha256") else None
         with self.lock:
-            parent = message.sha256 if message.HasField("sha256") else None
-            copy = self.shard.copying(message.model, message.cut, parent)
-            writing = self._writing.get(key)
-            if writing is None or (writing.done() and writing.exception() is not None):
-                for other, running in self._writing.items():
-                    if not running.done():
-                        raise Refused(f"shard {self.shard.index} still writes cut {other[1]!r}: ask again later")
-                writing = self._writer.submit(self._write, copy, message.url)
-                self._writing = {key: writing}
+            writing = self.parts.begin(message.model, message.cut, message.url, parent)
         return codec.encode_part_info(writing.result(self.config.write_timeout_ms / 1_000))
-
-    def _write(self, copy: StateCopy, url: str) -> PartInfo:
-        began = time.perf_counter()
-        while self._copy_more(copy):
-            time.sleep(COPY_PAUSE_S)  # a lock goes to whoever asks first, so a push that waits needs a moment to ask
-        info = write_part(copy.snapshot(), self.shard.index, url)
-        self.metrics.part_seconds.observe(time.perf_counter() - began)
-        self.metrics.part_bytes.inc(info.bytes)
-        return info
-
-    def _copy_more(self, copy: StateCopy) -> bool:
-        """Copy some rows of a marked state while no push is at work; False once all are copied."""
-        with self.lock:
-            if copy.dropped:
-                raise Refused(f"shard {self.shard.index}: the cut was given up while its part was written")
-            return not copy.advance(COPY_ROWS)
 
     def settle(self, message: wire.CutRequest) -> wire.Number:
         with self.lock:
             self.shard.settle(message.model, message.cut, message.sha256)
-            self._writing = {}
+            self.parts.forget()
         return number(1)
 
     def allow(self, message: wire.AllowRequest) -> wire.Number:
@@ -186,7 +156,7 @@ class ShardService:
             return self.shard.incarnation
 
     def close(self) -> None:
-        self._writer.shutdown(wait=True)
+        self.parts.close()
 
 
 class Server:
