@@ -26,7 +26,7 @@ from paramserver.keylists import KeyLists
 from paramserver.lane import LaneServer, refusal
 from paramserver.messages import Epoch, Keys
 from paramserver.metrics import Metrics
-from paramserver.partwriter import PartWriter
+from paramserver.part_writer import PartWriter
 from paramserver.payload import Lists, Payload, UnknownKeys
 from paramserver.ports import Refused
 from paramserver.shard import Shard

@@ -26,7 +26,7 @@ SHELL_FILES = {
     "__main__", "kafka", "writer", "server", "client", "store", "service", "worker", "app", "http", "launcher", "cli",
     "metrics", "producer", "broker", "lane", "archiver", "breaker_metrics", "breaker_service",
     "crew", "membership",  # threads of a labelling process
-    "clock_service", "governor_service", "governor_metrics",
+    "clock_service", "governor_service", "governor_metrics", "part_writer",
     "fetched", "record_batches",  # what the Kafka client fetched: its fetcher's hook, its codecs and errors
 }  # fmt: skip
 SHELL_MODULES = {
