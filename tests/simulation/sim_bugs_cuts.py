@@ -12,7 +12,6 @@ from sim_shards import ShardNode
 
 from checkpointer.driver import Driver
 from paramserver import delta as delta_module
-from paramserver.copying import Copy
 from paramserver.messages import MarkReply, Outcome, PushReply
 from paramserver.modelclocks import ModelClocks
 from paramserver.part import merge
@@ -69,15 +68,17 @@ def hash_of_boundaries() -> list[Patch]:
     return [patch.object(sim_learners, "row_hash_sum", lambda rows: right(rows) + 1)]
 
 
-@bug("copy sees a later push", "rows are copied after a mark as they stand by then (X1)")
+@bug("copy sees a later push", "a marked state is copied as it stands when its part is written (X1)")
 def copy_sees_a_later_push() -> list[Patch]:
-    begin = Copy.__init__
+    copying = Shard.copying
 
-    def bad(self: Copy, *arguments: Any) -> None:
-        begin(self, *arguments)
-        self._until = 1 << 40
+    def bad(self: Shard, model: str, cut: str, parent: str | None = None) -> Any:
+        marked = self._cuts.get(model)
+        if marked is not None and not marked.copy.begun:
+            marked.copy._copies = {name: table.copy() for name, table in self._state(model).tables.items()}
+        return copying(self, model, cut, parent)
 
-    return [patch.object(Copy, "__init__", bad), patch.object(Copy, "save", lambda self, words, rows: None)]
+    return [patch.object(Shard, "copying", bad)]
 
 
 @bug(

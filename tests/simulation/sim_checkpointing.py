@@ -35,6 +35,8 @@ from paramserver.ports import PartInfo, ProgressReply, Unreachable
 
 LOOK_MS = 400
 PATIENCE_MS = 100
+#: A large table is still being copied when pushes have long gone on.
+WRITE_AFTER_MS = (0, 0, 60, 400)
 
 
 class Remote:
@@ -72,6 +74,7 @@ class Remote:
 
     def write_part(self, model: str, cut: str, url: str, parent: str | None) -> PartInfo:
         self.node.watch.writes(cut)
+        self.node.sleep_ms(self.node.rng.choice(WRITE_AFTER_MS))
         info: PartInfo = self._ask(lambda shard: shard.write_part(cut, url, parent), 1500)
         self.node.reach("part")
         return info
