@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from checkpointer.catalogue import Catalogue, Entry
+from checkpointer.model_state import model_state
 from everspun.audit import read_all
 from learners.counter import TABLE
 from learners.model import Model
-from paramserver.store import read_part
 from stream.chain import label_chain
 from stream.config import StreamConfig
 from stream.log import Reader
@@ -162,15 +162,14 @@ class Parameters:
             self._keys[chain] = model.encoder.encode(columns).keys[:, 0]
 
     def check(self, catalogue: Catalogue, entry: Entry) -> Coverage:
-        """Of one complete checkpoint, from its files."""
+        """Of one complete checkpoint, from its files and those it builds on."""
         assert entry.manifest is not None
         vector = entry.manifest.vector
         expected = np.concatenate(
             [keys[: np.searchsorted(self._positions[chain], vector[chain])] for chain, keys in self._keys.items()]
         )
-        parts = [read_part(catalogue.part_url(entry.manifest, p.shard)).tables[TABLE] for p in entry.manifest.parts]
-        keys = np.concatenate([part.keys for part in parts])
-        rows = np.concatenate([part.rows[:, 0] for part in parts])
+        table = model_state(catalogue, entry.manifest).tables[TABLE]
+        keys, rows = table.keys, table.rows[:, 0]
         missing, beyond = len(np.setdiff1d(expected, keys)), len(keys) - int(np.isin(keys, expected).sum())
         repeated = len(keys) - len(np.unique(keys))
         return Coverage(entry.name, len(expected), missing, beyond + repeated, int((rows != np.float32(1.0)).sum()))

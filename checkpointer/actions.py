@@ -26,6 +26,7 @@ class Line:
     rows: int = 0
     bytes: int = 0
     barrier: int = 0
+    kind: str = ""  # "full", or "delta" if any part holds only what has changed; rows and bytes are then of that
     entropy: float = float("nan")  # normalized entropy of the progressive predictions since the parent
     reason: str = ""
 
@@ -56,10 +57,40 @@ def find(catalogue: Catalogue, which: str) -> Manifest:
     return found[0]
 
 
+@dataclass(frozen=True)
+class Verified:
+    """A checkpoint, what it is loaded from (oldest first, itself last), and what is wrong with any of that."""
+
+    name: str
+    chain: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def verify(catalogue: Catalogue, which: str = "") -> list[Verified]:
+    """Read every byte of one checkpoint, or of all, down to the base of each. ValueError names what there is."""
+    if which:
+        return [_verified(catalogue, find(catalogue, which))]
+    found = []
+    for entry in catalogue.entries():
+        if entry.manifest is not None:
+            found.append(_verified(catalogue, entry.manifest))
+        elif entry.problem:
+            found.append(Verified(entry.name, (), (entry.problem,)))
+    return found
+
+
+def _verified(catalogue: Catalogue, manifest: Manifest) -> Verified:
+    try:
+        chain = tuple(one.name for one in catalogue.chain(manifest))
+    except Damaged as error:
+        return Verified(manifest.name, (), (str(error),))
+    return Verified(manifest.name, chain, tuple(catalogue.chain_problems(manifest)))
+
+
 def restore(catalogue: Catalogue, which: str, reason: str, now_ms: int) -> Announcement:
     """Roll serving back (or forth) to a checkpoint and hold it there until `lift`. Refuses one that is not whole."""
     manifest = find(catalogue, which)
-    problems = catalogue.problems(manifest)
+    problems = catalogue.chain_problems(manifest)
     if problems:
         raise Damaged("; ".join(problems))
     hold = Hold(catalogue.hold().revision + 1, ref(manifest), reason)
@@ -84,7 +115,7 @@ def restore_training(catalogue: Catalogue, which: str) -> Manifest:
     Start all shards again afterwards, so that they come back under new incarnations; learners then rewind.
     """
     manifest = find(catalogue, which)
-    problems = catalogue.problems(manifest)
+    problems = catalogue.chain_problems(manifest)
     if problems:
         raise Damaged("; ".join(problems))
     catalogue.write_training_rollback(ref(manifest))
@@ -105,6 +136,7 @@ def _line(entry: Entry, marks: tuple[str, ...]) -> Line:
         rows=sum(part.rows for part in manifest.parts),
         bytes=sum(part.bytes for part in manifest.parts),
         barrier=manifest.barrier,
+        kind="full" if manifest.is_full else "delta",
         entropy=normalized_entropy(manifest.evaluation),
         reason="" if gates is None else gates.reason,
     )

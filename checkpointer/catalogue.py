@@ -128,7 +128,7 @@ class Catalogue:
         With `verify` every part is read, down to the base of a delta; the first checkpoint found whole is the head.
         """
         for manifest in self.newest_first():
-            if not verify or not self._chain_problems(manifest):
+            if not verify or not self.chain_problems(manifest):
                 return manifest
         return None
 
@@ -143,7 +143,8 @@ class Catalogue:
                     return manifest
         return None
 
-    def _chain_problems(self, manifest: Manifest) -> list[str]:
+    def chain_problems(self, manifest: Manifest) -> list[str]:
+        """What is wrong with a checkpoint or anything that it builds on, down to its base, by name."""
         try:
             return [problem for one in self.chain(manifest) for problem in self.problems(one)]
         except Damaged as error:

@@ -165,6 +165,7 @@ class Replica:
             self.served = served  # the swap: one assignment
             self.follower.loaded(wanted)
             self.metrics.swaps.inc()
+            self.metrics.loads.labels(how="deltas" if served.upon else "base").inc()
             self.metrics.load_seconds.observe(time.monotonic() - began)
             _log.info("serving %s (%d rows)", served.version, served.rows)
         self._show_ages()

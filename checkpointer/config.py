@@ -33,7 +33,7 @@ class CheckpointerConfig:
     )
     keep: int = _option(5, "checkpoints kept beside the head, what is served, and their parents")
     deltas_max: int = _option(
-        0, "checkpoints in a row that hold only the rows touched since the one before (X2); 0 = each holds all rows"
+        10, "checkpoints in a row that hold only the rows touched since the one before (X2); 0 = each holds all rows"
     )
     keep_rejected: int = _option(2, "rejected checkpoints kept, to be looked at")
     hold_lease_ms: int = _option(

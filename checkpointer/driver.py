@@ -70,6 +70,7 @@ class Step:
     manifest: Manifest | None = None
     gates: Gates | None = None
     rows_learned: int = 0  # since the parent
+    deltas: int = 0  # between the manifest and its base
     swept: tuple[str, ...] = ()
 
 
@@ -209,6 +210,7 @@ class Driver:
             manifest=manifest,
             gates=gates,
             rows_learned=sum(_rows(chain, head, end.progress) for chain in end.vector),
+            deltas=len(self.catalogue.chain(manifest)) - 1,
             swept=tuple(swept),
         )
 

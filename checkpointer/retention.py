@@ -22,9 +22,9 @@ def expired(
     """Names of the folders to delete, oldest first.
 
     Kept are: the head (shards restore from it); what is served or held (`pinned` names); the last `keep` complete
-    ones that were not rejected, and the last `keep_rejected` that were; whatever a kept one names as its parent, and
-    for deltas everything down to their base. A folder without a manifest goes once a checkpoint of its number or a
-    later one is complete: until then somebody may be writing it.
+    ones that were not rejected, and the last `keep_rejected` that were; of a full one the parent, if that is full too;
+    and of a delta everything down to its base. So whatever is kept can be loaded. A folder without a manifest goes once
+    a checkpoint of its number or a later one is complete: until then somebody may be writing it.
     """
     if keep < 1 or keep_rejected < 0:
         raise ValueError(f"keep {keep}, keep_rejected {keep_rejected}: expected keep >= 1 and keep_rejected >= 0")
@@ -45,8 +45,13 @@ def expired(
 
 
 def _keep_ancestors(entry: Kept, by_sha: dict[str | None, Kept], kept: dict[str, Kept]) -> None:
-    """The parent of a full checkpoint, so that the two can be compared; of a delta, the chain down to its base."""
+    """The parent of a full checkpoint, so that the two can be compared; of a delta, the chain down to its base.
+
+    A delta that is the parent of a base is not kept for that: without its own base it could not be loaded.
+    """
     while entry.parent is not None and (parent := by_sha.get(entry.parent)) is not None:
+        if entry.full and not parent.full:
+            return
         kept[parent.name] = parent
         if entry.full or parent.full:
             return

@@ -261,6 +261,7 @@ def _record(step: Step, metrics: CheckpointerMetrics) -> None:
     metrics.swept.inc(len(step.swept))
     metrics.data_time_ms.set(manifest.event_time_max_ms)
     metrics.barrier.set(manifest.barrier)
+    metrics.deltas.set(step.deltas)
     metrics.bytes.set(sum(part.bytes for part in manifest.parts))
     metrics.rows.set(sum(part.rows for part in manifest.parts))
     metrics.records_in.inc(step.rows_learned)

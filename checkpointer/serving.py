@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from checkpointer.announcement import Ref, ref
 from checkpointer.catalogue import Catalogue
-from checkpointer.manifest import Damaged, Manifest, Part, part_problem
+from checkpointer.manifest import Damaged, Manifest
+from checkpointer.model_state import read_snapshot
 from checkpointer.request import Request, of_rows
 from learners.model import Scorer
 from paramserver.delta import patched
@@ -19,7 +20,6 @@ from paramserver.part import Weights, weights
 from paramserver.partfile import decode_part, encode_part
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
-from paramserver.state import Snapshot
 from stream.events import Features
 
 
@@ -30,6 +30,8 @@ class ServedModel:
     manifest: Manifest
     weights: Weights
     scorer: Scorer
+    #: the checkpoint that deltas were applied to on the way here, held before; "" = loaded from a base
+    upon: str = ""
 
     @property
     def features(self) -> Features:
@@ -70,11 +72,11 @@ def load(catalogue: Catalogue, name: str, sha256: str | None = None, held: Serve
     manifest = catalogue.manifest(name, sha256)
     chain = catalogue.chain(manifest, None if held is None else held.manifest.sha256)
     merged: Weights | None = None
-    before = ""
+    before = upon = ""
     if held is not None and not chain[0].is_full:
-        merged, before = held.weights, held.manifest.sha256
+        merged, before, upon = held.weights, held.manifest.sha256, held.version
     for one in chain:
-        snapshots = [_snapshot(catalogue, one, part) for part in one.parts]
+        snapshots = [read_snapshot(catalogue, one, part) for part in one.parts]
         if not snapshots:
             raise Damaged(f"{one.name}: has no parts")
         try:
@@ -86,7 +88,7 @@ def load(catalogue: Catalogue, name: str, sha256: str | None = None, held: Serve
         scorer = Scorer.from_weights(manifest.model_config, merged.tables, merged.dense)
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{name}: its model config does not fit its weights: {error}") from error
-    return ServedModel(manifest, merged, scorer)
+    return ServedModel(manifest, merged, scorer, upon)
 
 
 def rehearse(spec: ModelSpec, model_config: Mapping[str, Any]) -> float:
@@ -128,24 +130,3 @@ def ages(manifest: Manifest, now_ms: int) -> dict[str, float | None]:
         "model_age_s": (now_ms - manifest.created_ms) / 1_000,
         "data_age_s": (now_ms - learned) / 1_000 if learned else None,
     }
-
-
-def _snapshot(catalogue: Catalogue, manifest: Manifest, part: Part) -> Snapshot:
-    """One part, whole, and of this very cut (I5)."""
-    where = f"{manifest.name}/{part.path}"
-    try:
-        data = catalogue.files.read(f"{manifest.model}/{where}")
-    except FileNotFoundError as error:
-        raise Damaged(f"{where}: missing") from error
-    problem = part_problem(part, data)
-    if problem is not None:
-        raise Damaged(f"{manifest.name}/{problem}")
-    try:
-        snapshot = decode_part(data)
-    except ValueError as error:
-        raise Damaged(f"{where}: {error}") from error
-    for chain, at in manifest.chains.items():
-        there = snapshot.progress.chains.get(chain)
-        if there is None or (there.end, there.row_hash) != (at.end, at.row_hash):
-            raise Damaged(f"{where}: chain {chain} stands at {there}, the manifest says {at}")
-    return snapshot

@@ -41,22 +41,17 @@ def shard(config: Config, index: int, stop: threading.Event) -> None:
 
 
 def head_cut(config: Config) -> list["Restored"]:
-    """The parts of the newest checkpoint that is whole, or nothing for a model that has not begun."""
+    """The newest checkpoint that is whole, from its base on, or nothing for a model that has not begun."""
     from checkpointer.catalogue import Catalogue
+    from checkpointer.model_state import model_state
     from checkpointer.store import open_store
-    from paramserver.delta import whole
     from paramserver.service import Restored
-    from paramserver.store import read_part
 
     catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
     manifest = catalogue.head(verify=True)
     if manifest is None:
         return []
-    cuts = [
-        (one.sha256, [read_part(catalogue.part_url(one, part.shard)) for part in one.parts])
-        for one in catalogue.chain(manifest)
-    ]
-    return [Restored([whole(cuts)] if len(cuts) > 1 else cuts[0][1], manifest.sha256)]
+    return [Restored([model_state(catalogue, manifest)], manifest.sha256)]
 
 
 def replica(config: Config, index: int, stop: threading.Event) -> None:

@@ -1,4 +1,7 @@
-"""List checkpoints, show one (why it was rejected, too), or restore one.
+"""List checkpoints, show one (why it was rejected, too), verify, or restore one.
+
+A `delta` holds only the rows touched since its parent; it is loaded from its base and all deltas since, and `verify`
+reads each of these files.
 
 `restore N` rolls serving back and holds it until `restore --lift`. `restore N --training` makes all shards go on from
 that cut: stop the run first, start it again afterwards (X4).
@@ -9,6 +12,7 @@ import json
 import time
 from datetime import UTC, datetime
 
+from rich.console import Console
 from rich.table import Table
 
 from checkpointer import actions
@@ -29,6 +33,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     show = commands.add_parser("show", help="one manifest and its gates")
     show.add_argument("which", help="number, name, or 'head'")
     shared.config_options(show)
+    verify = commands.add_parser("verify", help="read every file of all checkpoints, or of one, down to its base")
+    verify.add_argument("which", nargs="?", default="", help="number, name, or 'head'; none = all")
+    shared.config_options(verify)
     restore = commands.add_parser("restore", help="serve an older checkpoint, or train on from it")
     restore.add_argument("which", nargs="?", help="number, name, or 'head'")
     restore.add_argument("--training", action="store_true", help="shards restore from it at their next start")
@@ -41,14 +48,14 @@ def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
     try:
-        return {"list": _list, "show": _show, "restore": _restore}[options.action](catalogue, config, options)
+        return ACTIONS[options.action](catalogue, config, options)
     except (ValueError, Damaged) as error:
         print(error)
         return 1
 
 
 def _list(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> int:
-    table = Table("name", "state", "marks", "age", "learned to (UTC)", "rows", "bytes", "NE since parent", "reason")
+    table = Table("name", "state", "marks", "age", "learned to (UTC)", "kind", "rows", "bytes", "NE", "reason")
     now_s = time.time()
     for line in actions.list_checkpoints(catalogue):
         learned = datetime.fromtimestamp(line.event_time_max_ms / 1_000, UTC) if line.event_time_max_ms else None
@@ -58,6 +65,7 @@ def _list(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> 
             " ".join(line.marks),
             duration(now_s - line.created_ms / 1_000) if line.created_ms else "",
             f"{learned:%Y-%m-%d %H:%M:%S}" if learned else "",
+            line.kind,
             f"{line.rows:,}",
             f"{line.bytes:,}",
             f"{line.entropy:.4f}" if line.entropy == line.entropy else "",
@@ -79,9 +87,19 @@ def _show(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> 
             table.add_row(gate.gate, "yes" if gate.passed else "no", gate.detail)
         console.print(f"{manifest.name}: {gates.outcome} {gates.reason}")
         console.print(table)
-    problems = catalogue.problems(manifest)
-    console.print("\n".join(problems) if problems else "every part has the manifest's checksum")
-    return 1 if problems else 0
+    return _say(console, actions.verify(catalogue, manifest.name))
+
+
+def _verify(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> int:
+    return _say(shared.console(), actions.verify(catalogue, options.which))
+
+
+def _say(console: Console, found: list[actions.Verified]) -> int:
+    """One line a checkpoint; 1 if anything is wrong."""
+    for one in found:
+        way = f"from {one.chain[0]} by {len(one.chain) - 1} deltas" if len(one.chain) > 1 else "full"
+        console.print(f"{one.name}: {'; '.join(one.problems) or f'{way}, every part has its checksum'}")
+    return 1 if any(one.problems for one in found) else 0
 
 
 def _restore(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> int:
@@ -105,6 +123,9 @@ def _restore(catalogue: Catalogue, config: Config, options: argparse.Namespace) 
     _announce(announcement, config)
     print(f"replicas serve {announcement.name} until `everspun checkpoints restore --lift`")
     return 0
+
+
+ACTIONS = {"list": _list, "show": _show, "verify": _verify, "restore": _restore}
 
 
 def _announce(announcement: Announcement, config: Config) -> None:

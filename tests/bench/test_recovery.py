@@ -91,9 +91,9 @@ def test_a_checkpoint_holds_one_row_of_one_for_each_event_below_its_vector(
     events = Events({"label/0": Learnable([1, 5, 15], ["a", "b", "c"], [0, 1, 0], 20)})
     keys = MODEL.encoder.encode(pa.record_batch({EVENT: list(learned)})).keys[:, 0]
     rows = TableRows(keys, np.array([[w] for w in learned.values()], np.float32), keys, keys)
-    monkeypatch.setattr(recovery_check, "read_part", lambda url: SimpleNamespace(tables={"counts": rows}))
-    manifest = SimpleNamespace(vector={"label/0": 10}, parts=[SimpleNamespace(shard=0)])
-    catalogue = SimpleNamespace(part_url=lambda manifest, shard: "")
-    found = Parameters(MODEL, events).check(catalogue, SimpleNamespace(name="1", manifest=manifest))
+    state = SimpleNamespace(tables={"counts": rows})
+    monkeypatch.setattr(recovery_check, "model_state", lambda catalogue, manifest: state)
+    manifest = SimpleNamespace(vector={"label/0": 10})
+    found = Parameters(MODEL, events).check(None, SimpleNamespace(name="1", manifest=manifest))
     assert (found.missing, found.beyond, found.not_one) == wrong
     assert bool(found.wrong) == any(wrong)

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
+from checkpointer.actions import find, restore, restore_training, verify
 from checkpointer.announcement import Announcement
 from checkpointer.catalogue import Catalogue
 from checkpointer.config import CheckpointerConfig
 from checkpointer.driver import Driver
 from checkpointer.files import MemoryFiles
 from checkpointer.gates import Findings
-from checkpointer.manifest import Definition
+from checkpointer.manifest import Damaged, Definition
+from checkpointer.model_state import model_state
 from paramserver.clocks import Clocks
-from paramserver.delta import whole
 from paramserver.local import LocalClock, LocalShard
 from paramserver.messages import DenseSpec, ModelSpec, Outcome, PushRequest, TableSpec
-from paramserver.partfile import decode_part
 from paramserver.ports import Refused, Unreachable
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
@@ -82,11 +82,7 @@ class House:
         shard = Shard(index, incarnation, self.slot_map)
         head = Catalogue(self.files, "clicks").head() if restore else None
         if head is not None:
-            cuts = []
-            for one in Catalogue(self.files, "clicks").chain(head):
-                parts = [self.files.read(f"clicks/{one.name}/{part.path}") for part in one.parts]
-                cuts.append((one.sha256, [decode_part(part) for part in parts]))
-            shard.restore([whole(cuts)], head.sha256)
+            shard.restore([model_state(Catalogue(self.files, "clicks"), head)], head.sha256)
         self.shards[index] = LocalShard(shard, self.files.contents)
 
     def push(self, chain, start, end, shards=(0, 1), barrier=0, key=None, rows=1):
@@ -365,8 +361,48 @@ def test_another_definition_under_the_name_is_refused(house):
         house.checkpointer(digest="d2")
 
 
+def test_retention_keeps_what_deltas_build_on():
+    house = House(keep=1, deltas_max=3)
+    house.begin()
+    kept = []
+    for i in range(9):
+        house.push("label/0", 100 + i, 101 + i, key=i + 1)
+        assert house.later().outcome == "published"
+        kept.append([e.number for e in house.driver.catalogue.entries()])
+        assert [one.problems for one in verify(house.driver.catalogue)] == [()] * len(kept[-1])
+        assert len(model_state(house.driver.catalogue, house.driver.catalogue.head()).tables["w"].keys) == i + 1
+    assert kept[2:6] == [[0, 1, 2, 3], [4], [4, 5], [4, 5, 6]], "a base goes with the last delta upon it"
+
+
+def test_training_goes_on_by_deltas_from_where_it_was_rolled_back_to():
+    """X4: the target is a delta itself; the next one builds on it, and those cut after it are nobody's parents."""
+    house = House(deltas_max=9)
+    house.begin()
+    for i in range(4):
+        house.push("label/0", 100 + i, 101 + i, key=i + 1)
+        assert house.later().outcome == "published"
+    catalogue = house.driver.catalogue
+    restore_training(catalogue, "2")
+    for index in (0, 1):
+        house.restart(index, incarnation=2)
+    house.clock.tell(house.shards)
+    house.push("label/0", 102, 103, key=77)
+    assert house.later().outcome == "published"
+    head = catalogue.head()
+    assert (head.number, head.parent) == (5, find(catalogue, "2").sha256)
+    assert {part.kind for part in head.parts} == {"delta"}
+    assert model_state(catalogue, head).tables["w"].keys.tolist() == [1, 2, 77]
+    assert [len(one.chain) for one in verify(catalogue)] == [1, 2, 3, 4, 5, 4]
+    catalogue.files.delete(f"clicks/{find(catalogue, '1').name}/part-0.safetensors")
+    catalogue.files.delete(f"clicks/{find(catalogue, '1').name}/part-1.safetensors")
+    with pytest.raises(Damaged, match=r"part-0\.safetensors: missing"):
+        restore_training(catalogue, "2")
+    with pytest.raises(Damaged, match=r"part-0\.safetensors: missing"):
+        restore(catalogue, "2", "too new", 1)
+
+
 def test_retention_runs_after_each_cut():
-    house = House(keep=2)
+    house = House(keep=2, deltas_max=0)
     house.begin()
     for i in range(5):
         house.push("label/0", 100 + i, 101 + i)

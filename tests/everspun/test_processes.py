@@ -19,6 +19,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from checkpointer.archive import Archive
 from checkpointer.catalogue import Catalogue
 from checkpointer.manifest import Manifest
+from checkpointer.model_state import model_state
 from checkpointer.store import open_store
 from everspun import __main__ as front_door
 from everspun.audit import read_all
@@ -28,7 +29,6 @@ from everspun.launcher import role_files
 from everspun.local_run import LocalRun
 from everspun.standings import of_shards
 from paramserver.messages import ChainProgress
-from paramserver.store import read_part
 from stream.chain import LABEL, LATE, Chain, Fold, kind_of
 from stream.examples import BatchHeader, decode_examples, encode_examples, trim
 from stream.log import Headers
@@ -197,7 +197,7 @@ class Run:
     def parameters(self, barrier: int) -> dict[str, np.ndarray]:
         manifest = self.checkpoint(barrier)
         assert manifest is not None
-        part = read_part(self.catalogue.part_url(manifest, 0))
+        part = model_state(self.catalogue, manifest)
         arrays = {f"dense {name}": row for name, row in part.dense.items()}
         for name, table in part.tables.items():
             order = np.argsort(table.keys)
@@ -239,7 +239,7 @@ def killer(run: Run) -> Callable[[int], None]:
     plan = {
         0: [("learner", 40), ("labeler", 200)],
         1: [("shard", 150), ("labeler", 260)],
-        2: [("shard", 60), ("learner", 90)],
+        2: [("checkpointer", 30), ("shard", 60), ("learner", 90)],
     }
 
     def kill(number: int) -> None:
@@ -251,7 +251,7 @@ def killer(run: Run) -> Callable[[int], None]:
 
 
 def test_kills_change_no_label_no_byte_and_no_parameter(start_run: Callable[[str], Run]):
-    undisturbed = start_run("calm.")
+    undisturbed = start_run("calm.", "checkpointer.deltas_max=0")
     play(undisturbed, lambda number: None)
     batches = undisturbed.batches()
     parameters = [undisturbed.parameters(k) for k in range(1, STAGES + 1)]
@@ -259,6 +259,8 @@ def test_kills_change_no_label_no_byte_and_no_parameter(start_run: Callable[[str
 
     killed = start_run("killed.")
     play(killed, killer(killed))
+    manifests = [killed.checkpoint(k) for k in range(1, STAGES + 1)]
+    assert not any(m is None or m.is_full for m in manifests), "shards restored from a base and deltas (X2)"
     assert killed.local.launcher.processes["shard-0"].restarts == 2
     assert killed.local.launcher.processes["labeler-0"].restarts == 2
     assert killed.local.launcher.processes["learner-0"].restarts == 2

@@ -1,0 +1,37 @@
+"""The whole state of a model at a checkpoint, from its base and the deltas since: what shards restore from (X2, X3)."""
+
+from checkpointer.catalogue import Catalogue
+from checkpointer.manifest import Damaged, Manifest, Part, part_problem
+from paramserver.delta import whole
+from paramserver.partfile import decode_part
+from paramserver.state import Snapshot
+
+
+def model_state(catalogue: Catalogue, manifest: Manifest) -> Snapshot:
+    """All shards' parts as one snapshot, every file verified. Raises Damaged, naming the file that is not right."""
+    chain = catalogue.chain(manifest)
+    try:
+        return whole((one.sha256, [read_snapshot(catalogue, one, part) for part in one.parts]) for one in chain)
+    except (ValueError, KeyError) as error:
+        raise error if isinstance(error, Damaged) else Damaged(f"{manifest.name}: {error}") from error
+
+
+def read_snapshot(catalogue: Catalogue, manifest: Manifest, part: Part) -> Snapshot:
+    """One part, whole, and of this very cut (I5). Raises Damaged."""
+    where = f"{manifest.name}/{part.path}"
+    try:
+        data = catalogue.files.read(f"{manifest.model}/{where}")
+    except FileNotFoundError:
+        raise Damaged(f"{where}: missing") from None
+    problem = part_problem(part, data)
+    if problem is not None:
+        raise Damaged(f"{manifest.name}/{problem}")
+    try:
+        snapshot = decode_part(data)
+    except ValueError as error:
+        raise Damaged(f"{where}: {error}") from error
+    for chain, at in manifest.chains.items():
+        there = snapshot.progress.chains.get(chain)
+        if there is None or (there.end, there.row_hash) != (at.end, at.row_hash):
+            raise Damaged(f"{where}: chain {chain} stands at {there}, the manifest says {at}")
+    return snapshot
