@@ -27,7 +27,10 @@ COMMANDS = {
     "checkpoints": ("everspun.commands.checkpoints", "list, show or restore checkpoints"),
     "pause": ("everspun.commands.pause", "stop training; labels, checkpoints and serving go on"),
     "resume": ("everspun.commands.pause", "start training again"),
-    "staleness": ("everspun.commands.staleness", "set how far learners may run ahead of each other, while they run"),
+    "staleness": (
+        "everspun.commands.staleness",
+        "show or set how far learners may run ahead of each other",
+    ),
     "learners": ("everspun.commands.learners", "start or stop learner processes while training goes on"),
     "config": ("everspun.commands.config", "print an example config, or the reference of all keys"),
 }

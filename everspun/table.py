@@ -8,10 +8,11 @@ from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
 
+from everspun.governed import Governed, governed
 from everspun.quality import Quality
 from everspun.scrape import Report, quantile
 
-STAGES = ("fraud", "breaker", "labeler", "learner", "shard", "checkpointer", "replica")
+STAGES = ("fraud", "breaker", "labeler", "learner", "governor", "shard", "checkpointer", "replica")
 STALENESS = "everspun_staleness_updates_bucket"
 
 
@@ -38,6 +39,7 @@ class Snapshot:
     staleness_p99: float = 0.0
     model_age_s: float | None = None
     data_age_s: float | None = None
+    governor: Governed | None = None
     taken: float = field(default_factory=time.monotonic)
 
 
@@ -66,6 +68,7 @@ def snapshot(reports: dict[str, Report], now_ms: int, before: Snapshot | None) -
         for name, stage in stages.items():
             seconds = max(1e-3, taken - before.taken)
             stage.rate = max(0.0, stage.records_in - before.stages[name].records_in) / seconds
+    governor = next((r for name, r in reports.items() if name.startswith("governor-")), None)
     replica = next((r for name, r in reports.items() if name.startswith("replica")), None)
     return Snapshot(
         now_ms=now_ms,
@@ -74,6 +77,7 @@ def snapshot(reports: dict[str, Report], now_ms: int, before: Snapshot | None) -
         staleness_p99=quantile(buckets, 0.99),
         model_age_s=None if replica is None else replica.value("everspun_served_model_age_s"),
         data_age_s=_data_age_s(replica, now_ms),
+        governor=None if governor is None else governed(governor, int(time.time() * 1_000)),
         taken=taken,
     )
 
@@ -107,6 +111,8 @@ def render(shot: Snapshot, quality: Quality, title: str, note: str = "") -> Pane
         f"staleness p50 {shot.staleness_p50:.0f}  p99 {shot.staleness_p99:.0f} updates   "
         f"served model_age {duration(shot.model_age_s)}  data_age {duration(shot.data_age_s)}",
     ]
+    if shot.governor is not None:
+        lines.append(shot.governor.line(duration(shot.governor.decided_s)))
     if note:
         lines.append(note)
     return Panel(Group(table, *lines), title=title)

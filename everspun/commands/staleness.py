@@ -1,10 +1,13 @@
 """Set how far learners may run ahead of each other, while they run: the bound (0 = in step, -1 = unbounded), how many
 batches may be under way at once, and what shards do about stale gradients. What is given here holds over restarts,
-the bound until another one is configured. docs/staleness.md says what the numbers mean."""
+the bound until another one is configured. Given nothing, it shows what is in force, and by whose word: yours, or a
+governor's, which only tightens it. docs/staleness.md says what the numbers mean."""
 
 import argparse
 
 from everspun.commands import options as shared
+from everspun.governed import words
+from paramserver.bounds import Bounds
 from paramserver.client import connect
 from paramserver.compensation import WAYS
 from paramserver.ports import Refused, Unreachable
@@ -18,16 +21,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.bound is None and options.concurrency is None and options.compensation is None:
-        print("nothing was changed: give a bound, --concurrency or --compensation")
-        return 2
     config = shared.load(options)
     model, way = config.model.name, options.compensation
     if way == "adaptive_revision" and config.model.table_optimizer != way:
         print(f"nothing was changed: {way} needs model.table_optimizer = {way!r}")
         return 2
     shards, clock = connect(config.paramserver, config.run.dir, config.run.shards)
+    asks = options.bound is None and options.concurrency is None and way is None
     try:
+        if asks:
+            print("\n".join(_said(clock.bounds(model), model)))
         if options.bound is not None:
             clock.set_staleness(model, options.bound)
             configured = config.paramserver.staleness
@@ -39,10 +42,22 @@ def run(options: argparse.Namespace) -> int:
             clock.set_compensation(model, "" if way == "configured" else way)
             print(f"stale gradients of {model}: {way}")
     except (Unreachable, Refused) as error:
-        print(f"not changed, or nobody knows: {error}")
+        print(f"no answer: {error}" if asks else f"not changed, or nobody knows: {error}")
         return 1
     finally:
         clock.close()
         for port in shards.values():
             port.close()
     return 0
+
+
+def _said(bounds: Bounds, model: str) -> list[str]:
+    """What bounds a model, by whose word, for a person."""
+    lines = [f"{model}: {words(bounds.in_force)} in force, {bounds.learners} learners"]
+    lines.append(f"  operator, or as configured: {words(bounds.ordered)}{', paused' if bounds.paused else ''}")
+    if bounds.governed is not None:
+        until = f"runs out in {bounds.left_ms / 1_000:.0f} s unless it is renewed"
+        lines.append(f"  {bounds.governor}: {words(bounds.governed)}; {until}")
+    else:
+        lines.append("  no governor's word")
+    return lines

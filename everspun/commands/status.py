@@ -70,6 +70,8 @@ def breaches(config: Config, shot: Snapshot, quality: Quality, reports: dict[str
         found.append(
             f"progressive calibration {quality.calibration:.3f} leaves 1 by more than {limits.calibration_band:g}"
         )
+    if shot.governor is not None and shot.governor.at_its_end:
+        found.append("governor: at the slowest rung, and staleness still costs more than its band")
     for name, report in reports.items():
         stopped = report.value("everspun_stopped_partitions")
         if stopped:
@@ -96,6 +98,7 @@ def _body(shot: Snapshot, quality: Quality, broken: list[str]) -> dict[str, obje
             "calibration": quality.served_calibration,
         },
         "staleness": {"p50": shot.staleness_p50, "p99": shot.staleness_p99},
+        "governor": None if shot.governor is None else dataclasses.asdict(shot.governor),
         "served": {"model_age_s": shot.model_age_s, "data_age_s": shot.data_age_s},
         "broken": broken,
     }

@@ -64,5 +64,7 @@ def test_what_nobody_carries_out_is_said(tmp_path: Path, capsys):
     assert main(["learners", "scale", "2", "--wait-s", "0.1", "--config", str(path)]) == 1
     assert "0 learners run, 2 were ordered" in capsys.readouterr().out
     assert main(["learners", "scale", "0", "--config", str(path)]) == 2
-    assert main(["staleness", "--config", str(path)]) == 2
-    assert "nothing was changed" in capsys.readouterr().out
+    assert main(["staleness", "--config", str(path)]) == 1
+    assert "no answer" in capsys.readouterr().out
+    assert main(["staleness", "0", "--config", str(path)]) == 1
+    assert "not changed, or nobody knows" in capsys.readouterr().out
