@@ -15,6 +15,7 @@ the batch after which it was made. Ratios are to one learner in sequence.
 
 import argparse
 import json
+import os
 import time
 from typing import Any
 
@@ -104,8 +105,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
     parser.add_argument("--think-ms", type=float, default=50.0, help="what a batch takes on a core of its own, ms")
-    arguments = parser.parse_args()
-    print(json.dumps(measure(arguments.think_ms), indent=None if arguments.json else 2))
+    parser.add_argument("--live", action="store_true", help="real processes, with 4 learners: about five minutes")
+    parser.add_argument("--live-examples", type=int, default=800_000, help="of each run of --live")
+    parser.add_argument("--live-bound", type=int, default=16, help="the bad staleness bound of --live")
+    parser.add_argument(
+        "--broker", default=os.environ.get("EVERSPUN_KAFKA", "auto"), help="--live: auto | kafka | embedded | host:port"
+    )
+    options = parser.parse_args()
+    if options.live:
+        from bench import governor_live
+
+        body = governor_live.measure(options.live_examples, options.think_ms, options.live_bound, options.broker)
+    else:
+        body = measure(options.think_ms)
+    print(json.dumps(body, indent=None if options.json else 2))
 
 
 if __name__ == "__main__":
