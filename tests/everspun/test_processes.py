@@ -25,9 +25,13 @@ from everspun import __main__ as front_door
 from everspun.audit import read_all
 from everspun.broker import Broker, why_not_kafka
 from everspun.commands.audit import full_audit
+from everspun.governed import Governed, governed
 from everspun.launcher import role_files
 from everspun.local_run import LocalRun
+from everspun.scrape import scrape
 from everspun.standings import of_shards
+from paramserver.bounds import Rung
+from paramserver.client import connect
 from paramserver.messages import ChainProgress
 from stream.chain import LABEL, LATE, Chain, Fold, kind_of
 from stream.examples import BatchHeader, decode_examples, encode_examples, trim
@@ -320,6 +324,45 @@ def test_a_paused_run_labels_and_does_not_train_until_it_is_resumed(start_run: C
     assert run.progress() == ChainProgress(0)
     assert front_door.main(["resume", *command]) == 0
     run.until(lambda: run.checkpoint(1), "training does not go on")
+    run.forget()
+
+
+def test_a_governor_holds_its_lease_and_measures_nothing_where_nothing_is_stale(
+    start_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+):
+    """The operator allows s = 4; a governor that begins slowest holds it at 0, where one learner is a sequence."""
+    governor = ('governor.begin="slowest"', "governor.window_batches=10", "governor.share_max=1.0")
+    times = ("governor.poll_ms=100", "governor.lease_ms=1500", "paramserver.staleness=4")
+    run = start_run("governed.", "governor.enabled=true", *governor, *times)
+    shards, clock = connect(run.config.paramserver, run.config.run.dir, 1)
+
+    def in_force() -> tuple[str, Rung]:
+        bounds = clock.bounds(run.config.model.name)
+        return bounds.governor, bounds.in_force
+
+    def found() -> Governed | None:
+        report = scrape(run.dir).get("governor-0")
+        return None if report is None else governed(report, 0)
+
+    run.until(lambda: in_force() == ("governor-0", Rung(0)), "the governor says nothing")
+    play(run, lambda number: None)
+    run.until(lambda: (said := found()) is not None and said.estimates, "no estimate")
+    said = found()
+    assert said is not None
+    assert abs(said.excess) < 1e-3
+    assert said.error < 1e-3
+    assert front_door.main(["staleness", *run.command()]) == 0
+    told = capsys.readouterr().out
+    assert "s = 0 in force" in told
+    assert "as configured: s = 4" in told
+    assert "governor-0: s = 0" in told
+
+    frozen = run.local.launcher.freeze("governor", 0)
+    run.until(lambda: in_force() == ("", Rung(4)), "the lease does not run out")
+    frozen.kill()
+    run.until(lambda: in_force() == ("governor-0", Rung(0)), "a governor that is started again says nothing")
+    for port in (*shards.values(), clock):
+        port.close()
     run.forget()
 
 
