@@ -24,6 +24,7 @@ from checkpointer.files import Files
 from checkpointer.manifest import FILE, Damaged, Manifest, decode, part_problem
 from checkpointer.replica import steps
 from checkpointer.retention import Kept, expired
+from paramserver.slots import SlotMap
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,14 @@ class Catalogue:
         body = self._json("training.json")
         return None if body is None else (Ref(*body["ref"]), body["above"])
 
+    def slot_map(self, manifest: Manifest) -> SlotMap | None:
+        """The map that shards take from a head (S6). None: as configured; it was written before maps were."""
+        if not manifest.slot_owners:
+            return None
+        rollback = self._json("training.json") or {"ref": [-1], "map_epoch": 0}
+        after = rollback.get("map_epoch", 0) if manifest.number <= rollback["ref"][0] else 0
+        return SlotMap.decode(max(manifest.map_epoch, after), manifest.slot_owners)
+
     def begun(self) -> dict[str, int] | None:
         """chain -> E at which the model began (S5); None = nobody has begun it."""
         body = self._json("begin.json")
@@ -238,9 +247,12 @@ class Catalogue:
         self._write("hold.json", {"revision": hold.revision, "ref": hold.ref, "reason": hold.reason})
 
     def write_training_rollback(self, ref: Ref) -> None:
-        """Training goes on from this one: what was cut after it is no head any more, and stays only to be looked at."""
+        """Training goes on from this one: what was cut after it is no head any more, and stays only to be looked at.
+        The map that it brings back has an epoch above all there were (S6)."""
         above = max((number_of(name) or 0 for name in self.names()), default=ref.number)
-        self._write("training.json", {"ref": ref, "above": above})
+        epochs = [self.slot_map(e.manifest) for e in self.entries() if e.manifest is not None]
+        epoch = 1 + max((known.epoch for known in epochs if known is not None), default=0)
+        self._write("training.json", {"ref": ref, "above": above, "map_epoch": epoch})
 
     def write_successor(self, model: str) -> None:
         """From now on replicas of this model serve that one."""

@@ -104,11 +104,20 @@ class Cut:
     """One attempt, named `cut`. Each round of marks has its own name: `cut`, `cut.2`, `cut.3`, ..., so that what is
     delayed from one round cannot touch the next."""
 
-    def __init__(self, model: str, cut: str, shards: Sequence[int], now_ms: int, pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        cut: str,
+        shards: Sequence[int],
+        now_ms: int,
+        pace: Pace | None = None,
+        keep_hold: bool = False,
+    ) -> None:
+        """`keep_hold`: starts stay stopped once all have marked; who asked for that renews and releases (S6)."""
         if not shards or not cut:
             raise ValueError(f"cut {cut!r} of shards {list(shards)}: expected a name and at least one shard")
         self.model, self.cut, self.shards, self.pace = model, cut, tuple(shards), pace or Pace()
-        self.state = State.WAITING
+        self.state, self.keep_hold = State.WAITING, keep_hold
         self.rounds = 0
         self.hold_ms = 0  # from the first granted hold until starts resume
         self._began_ms = now_ms
@@ -238,7 +247,7 @@ class Cut:
         self.state = State.MARKED
         self._resume(now_ms)
         marked = Marked(self.round_name, dict(self._vector), dict(self._incarnations), dict(self._marks))
-        return [Release(self.model, self.cut), marked]
+        return [marked] if self.keep_hold else [Release(self.model, self.cut), marked]
 
     def _back_to_waiting(self, now_ms: int) -> list[Instruction]:
         """One stands elsewhere: all unmark, and wait again. Marks still under way unmark when they answer."""
@@ -257,6 +266,10 @@ class Cut:
     def _resume(self, now_ms: int) -> None:
         if self._held_ms is not None:
             self.hold_ms = now_ms - self._held_ms
+
+    def held_for_ms(self, now_ms: int) -> int:
+        """How long starts have been stopped, where the hold was kept."""
+        return 0 if self._held_ms is None else now_ms - self._held_ms
 
     # --- what the shards say --------------------------------------------------------------------------------
 

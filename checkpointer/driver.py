@@ -8,35 +8,27 @@ announcements may be said again.
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from checkpointer.announcement import Announcement, Ref, announce, ref
 from checkpointer.catalogue import Catalogue, Gates
 from checkpointer.config import CheckpointerConfig
-from checkpointer.cut import Abandoned, AskHold, AskProgress, Cut, Instruction, Mark, Marked, Pace, Release, Unmark
+from checkpointer.cut import Abandoned, Cut, Marked, Pace
+from checkpointer.cutting import Crowd, Cutting, Time
 from checkpointer.evaluations import Evaluations
 from checkpointer.gates import Findings, judge
 from checkpointer.manifest import Damaged, Definition, Evaluation, Manifest, assemble
+from checkpointer.resharding import Resharding
 from checkpointer.schedule import Due, Schedule
 from paramserver.messages import Progress
 from paramserver.ports import ClockPort, PartInfo, ProgressReply, Refused, ShardPort, Unreachable
+from paramserver.slots import SlotMap
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-class Time(Protocol):
-    def now_ms(self) -> int:
-        """The host's clock, ms since 1970."""
-
-    def steady_ms(self) -> int:
-        """A clock that nobody sets: what leases and limits are measured by."""
-
-    def sleep_ms(self, ms: int) -> None:
-        """May raise to end the process: every step is safe to die in."""
+#: Among those that write parts: who renews the stop of starts meanwhile.
+_HOLDER = -1
 
 
-class Outside(Protocol):
+class Outside(Crowd, Protocol):
     """What the driver asks of its shell."""
 
     def announce(self, announcement: Announcement) -> None:
@@ -51,14 +43,11 @@ class Outside(Protocol):
     def first_vector(self) -> dict[str, int]:
         """chain -> E at which a new model begins (S5)."""
 
-    def each(self, call: Callable[[T], R], items: list[T]) -> list[R]:
-        """`call` on all items, at once if possible; raises the first exception after all have ended."""
-
 
 @dataclass(frozen=True)
 class Step:
-    """What one look came to: "idle" | "unreachable" | "begun" | "not_restored" | "abandoned" | "published" |
-    "rejected"."""
+    """What one look came to: "idle" | "unreachable" | "begun" | "not_restored" | "moving" (shards take a new map) |
+    "abandoned" | "published" | "rejected"."""
 
     outcome: str
     detail: str = ""
@@ -72,6 +61,8 @@ class Step:
     rows_learned: int = 0  # since the parent
     deltas: int = 0  # between the manifest and its base
     swept: tuple[str, ...] = ()
+    pause_ms: int = 0  # of a move: from the stop of starts until all shards of the new map stand at it
+    shards: int = 0  # of a move: how many there are now
 
 
 @dataclass
@@ -80,18 +71,23 @@ class Driver:
 
     config: CheckpointerConfig
     definition: Definition
-    shards: dict[int, ShardPort]
+    shards: Mapping[int, ShardPort]  # also of shards that are not there yet
     clock: ClockPort
     catalogue: Catalogue
     outside: Outside
     time: Time
     code_version: str = ""
+    #: of a model without a checkpoint; None = even, over `shards`
+    slot_map: SlotMap | None = None
     schedule: Schedule = field(init=False)
     evaluations: Evaluations = field(init=False)
+    cutting: Cutting = field(init=False)
+    resharding: Resharding = field(init=False)
     attempts: int = 0
-    map_epoch: int = 0
     #: the head complete cut as last seen; this is its only writer, but for an operator's rollback
     _head: Manifest | None = None
+    #: the epoch of the map that an ordinary cut was taken for, so that the move has little to write
+    _prepared_for: int = 0
 
     def __post_init__(self) -> None:
         self.schedule = Schedule(
@@ -100,7 +96,11 @@ class Driver:
             self.config.retry_ms,
             self.definition.barrier_kinds,
         )
-        self.evaluations = Evaluations(self.definition.spec.name)
+        name = self.definition.spec.name
+        self.evaluations = Evaluations(name)
+        slot_map = self.slot_map or SlotMap.even(len(self.shards))
+        self.cutting = Cutting(self.shards, self.clock, self.outside, self.time, self.config.poll_ms)
+        self.resharding = Resharding(name, self.shards, self.clock, self.outside.each, slot_map)
 
     # --- once ---
 
@@ -109,7 +109,7 @@ class Driver:
 
         Raises ValueError if the checkpoints are of another definition of the model, Damaged if what is held is.
         """
-        self._head = head = self.catalogue.head()
+        head = self._find_head()
         if head is None:
             return
         if head.spec.digest != self.definition.spec.digest:
@@ -128,6 +128,14 @@ class Driver:
             self._announce("rejected", head, gates.reason)
         self._repeat_hold()
 
+    def _find_head(self) -> Manifest | None:
+        """The head complete cut and, with it, the map in force (S6)."""
+        self._head = head = self.catalogue.head()
+        slot_map = None if head is None else self.catalogue.slot_map(head)
+        if slot_map is not None:
+            self.resharding.slot_map = slot_map
+        return head
+
     def _repeat_hold(self) -> None:
         hold = self.catalogue.hold()
         if hold.ref is not None:
@@ -143,6 +151,8 @@ class Driver:
         replies = self._look()
         if replies is None:
             return Step("unreachable", "a shard does not answer")
+        if behind := self.resharding.behind(replies):
+            return self._bring(behind)
         head = self._head
         missing = [shard for shard, reply in replies.items() if reply.progress is None]
         if missing and head is not None:
@@ -150,20 +160,35 @@ class Driver:
         if missing:
             return self._begin(missing)
         standing = [reply.progress for reply in replies.values() if reply.progress is not None]
-        if self.schedule.due(self.time.now_ms(), standing, head) is None:
+        move = self.resharding.wanted(self.time.steady_ms())
+        if self._due(standing, move) is None:
             return Step("idle")
-        self._head = head = self.catalogue.head()  # an operator may have moved it (X4)
-        due = self.schedule.due(self.time.now_ms(), standing, head)
-        return Step("idle") if due is None else self._cut(due, head)
+        in_force = self.resharding.slot_map
+        head = self._find_head()  # an operator may have moved it (X4)
+        due = self._due(standing, move)
+        if due is None or self.resharding.slot_map != in_force:
+            return Step("idle")
+        prepared = move is None or self._prepared_for == move.epoch
+        self._prepared_for = 0 if move is None else move.epoch
+        return self._cut(due, head, move if prepared else None)
+
+    def _due(self, standing: list[Progress], move: SlotMap | None) -> Due | None:
+        if move is not None and self.schedule.may_try(self.time.now_ms()):
+            return Due("scale")
+        return self.schedule.due(self.time.now_ms(), standing, self._head)
+
+    def _bring(self, behind: list[int]) -> Step:
+        """Shards that stand at another map than the head's: they are told, or it is they who know of a newer one."""
+        self._find_head()
+        behind = self.resharding.bring(behind)
+        return Step("moving", f"shards {behind} are still to take the map of epoch {self.resharding.slot_map.epoch}")
 
     def _look(self) -> dict[int, ProgressReply] | None:
         name = self.definition.spec.name
         try:
-            replies = {index: shard.progress(name) for index, shard in self.shards.items()}
+            return {index: self.shards[index].progress(name) for index in self.resharding.members}
         except Unreachable:
             return None
-        self.map_epoch = max(reply.map_epoch for reply in replies.values())
-        return replies
 
     def _begin(self, missing: list[int]) -> Step:
         """The vector is written down first: a shard that must begin again before the first cut begins where the
@@ -181,23 +206,26 @@ class Driver:
 
     # --- a cut ---
 
-    def _cut(self, due: Due, head: Manifest | None) -> Step:
+    def _cut(self, due: Due, head: Manifest | None, move: SlotMap | None = None) -> Step:
+        """`move`: the map that the checkpoint is to name; starts then stay stopped until all shards of it have it."""
         self.attempts += 1
         began = self.time.steady_ms()
         config = self.config
         pace = Pace(config.hold_lease_ms, config.cut_timeout_ms, config.poll_ms)
         # The time keeps the names of two checkpointers apart, the count those of one.
         name = f"{self.time.now_ms():x}x{self.attempts}"
-        cut = Cut(self.definition.spec.name, name, sorted(self.shards), began, pace)
-        end = self._perform(cut)
+        cut = Cut(self.definition.spec.name, name, self.resharding.members, began, pace, keep_hold=move is not None)
+        end = self.cutting.perform(cut)
         cut_ms = self.time.steady_ms() - began
         if isinstance(end, Abandoned):
             return self._abandoned(due, end.reason, end.detail, cut.hold_ms, cut_ms)
         try:
-            manifest = self._complete(end, head)
+            manifest = self._complete(end, head, cut, move)
         except (Unreachable, Refused, Damaged, ValueError) as error:
             self._forget(end)
+            _try(self.clock.release, cut.model, cut.cut)
             return self._abandoned(due, "parts", str(error), cut.hold_ms, cut_ms)
+        pause_ms = 0 if move is None else self._spread(cut, move)
         gates = self._publish(manifest)
         swept = self.catalogue.sweep(config.keep, config.keep_rejected)
         return Step(
@@ -212,78 +240,42 @@ class Driver:
             rows_learned=sum(_rows(chain, head, end.progress) for chain in end.vector),
             deltas=len(self.catalogue.chain(manifest)) - 1,
             swept=tuple(swept),
+            pause_ms=pause_ms,
+            shards=0 if move is None else move.shards,
         )
+
+    def _spread(self, cut: Cut, move: SlotMap) -> int:
+        """The map is committed: tell its shards, keep starts stopped until all have it, and release them. Returns how
+        long they were stopped, ms. Who does not take it in time does so later: the clock holder waits for that (S6)."""
+        former, self.resharding.slot_map = self.resharding.members, move
+        behind, until = self.resharding.members, self.time.steady_ms() + self.config.cut_timeout_ms
+        while (behind := self.resharding.bring(behind)) and self.time.steady_ms() < until:
+            self._keep_hold(cut)
+            self.time.sleep_ms(self.config.poll_ms)
+        _try(self.clock.release, cut.model, cut.cut)
+        pause_ms = cut.held_for_ms(self.time.steady_ms())
+        self.resharding.bring([shard for shard in former if shard not in self.resharding.members])
+        return pause_ms
+
+    def _keep_hold(self, cut: Cut) -> None:
+        """Where it is not granted any more, training goes on as it was, and what it learns is learned again."""
+        _try(self.clock.hold, cut.model, cut.cut, self.config.hold_lease_ms, {})
 
     def _abandoned(self, due: Due, reason: str, detail: str, hold_ms: int, cut_ms: int) -> Step:
         self.schedule.abandoned(self.time.now_ms())
         return Step("abandoned", detail, due, reason, hold_ms, cut_ms)
 
-    def _perform(self, cut: Cut) -> Marked | Abandoned:
-        """Carry out what the cut says until it is done. What it says in one breath is asked at once."""
-        while True:
-            said = cut.tick(self.time.steady_ms())
-            while said:
-                end = next((i for i in said if isinstance(i, Marked | Abandoned)), None)
-                answers = self.outside.each(self._call, [i for i in said if not isinstance(i, Marked | Abandoned)])
-                if end is not None:
-                    return end
-                said = [more for asked, answer in answers for more in self._told(cut, asked, answer)]
-            self.time.sleep_ms(max(1, min(self.config.poll_ms, cut.next_wake_ms - self.time.steady_ms())))
-
-    def _call(self, asked: Instruction) -> tuple[Instruction, Any]:
-        """One call to a port: the instruction and its answer; Refused is one, None is none within the deadline."""
-        try:
-            return asked, self._ask(asked)
-        except Refused as refused:
-            return asked, refused
-        except Unreachable:
-            return asked, None
-
-    def _ask(self, asked: Instruction) -> Any:
-        model = self.definition.spec.name
-        match asked:
-            case AskHold(_, cut, lease_ms, highest):
-                return self.clock.hold(model, cut, lease_ms, highest)
-            case AskProgress(shard):
-                return self.shards[shard].progress(model)
-            case Mark(shard, cut, vector):
-                return self.shards[shard].mark(model, cut, vector)
-            case Unmark(shard, cut):
-                return self.shards[shard].unmark(model, cut)
-            case Release(_, cut):
-                return self.clock.release(model, cut)
-        raise AssertionError(asked)
-
-    def _told(self, cut: Cut, asked: Instruction, answer: Any) -> list[Instruction]:
-        """What the cut makes of an answer."""
-        now_ms = self.time.steady_ms()
-        if isinstance(answer, Refused):
-            return cut.refused(str(answer), now_ms)
-        match asked:
-            case AskHold():
-                return cut.held(answer, now_ms)
-            case AskProgress(shard):
-                return cut.told(shard, answer, now_ms)
-            case Mark(shard, name, _):
-                return cut.marked(shard, name, answer, now_ms)
-        return []
-
     def _forget(self, marked: Marked) -> None:
-        for shard in self.shards.values():
-            _try(shard.unmark, self.definition.spec.name, marked.cut)
+        for index in self.resharding.members:
+            _try(self.shards[index].unmark, self.definition.spec.name, marked.cut)
 
-    def _complete(self, marked: Marked, parent: Manifest | None) -> Manifest:
+    def _complete(self, marked: Marked, parent: Manifest | None, cut: Cut, move: SlotMap | None) -> Manifest:
         """Parts, then evaluations, then the manifest: with it the checkpoint exists (X2)."""
         model, number = self.definition.spec.name, self.catalogue.next_number()
         url = self.catalogue.folder_url(f"{number:08d}-{marked.cut}")
-
-        upon = self._delta_upon(parent)
-
-        def write(shard: int) -> PartInfo:
-            return self.shards[shard].write_part(model, marked.cut, url, upon)
-
-        infos = self.outside.each(write, sorted(self.shards))
-        evaluation = self._evaluation(marked, parent)
+        upon = self._delta_upon(parent, 1 if move is not None else 0)
+        infos = self._write_parts(marked, url, upon, cut if move is not None else None)
+        evaluation = self._evaluation(marked, parent, 0 if move is not None else self.config.evaluation_wait_ms)
         manifest = assemble(
             self.definition,
             number,
@@ -294,7 +286,7 @@ class Driver:
             evaluation,
             self.time.now_ms(),
             self.code_version,
-            self.map_epoch,
+            move or self.resharding.slot_map,
         )
         problems = self.catalogue.problems(manifest)
         if problems:
@@ -302,23 +294,51 @@ class Driver:
         self.catalogue.write_manifest(manifest)
         self._head = manifest
         self.evaluations.take(manifest.vector)
-        for shard in self.shards.values():
-            _try(shard.settle, model, marked.cut, manifest.sha256)
+        for index in self.resharding.members:
+            _try(self.shards[index].settle, model, marked.cut, manifest.sha256)
         return manifest
 
-    def _delta_upon(self, parent: Manifest | None) -> str | None:
-        """The checksum of the manifest that deltas may build on; None: this checkpoint shall be a base."""
-        if parent is None or self.config.deltas_max == 0:
+    def _write_parts(self, marked: Marked, url: str, upon: str | None, holding: Cut | None) -> list[PartInfo]:
+        """All shards write at once. `holding`: the cut whose stop of starts is renewed meanwhile."""
+        writing = set(self.resharding.members)
+
+        def write(shard: int) -> PartInfo | None:
+            if holding is not None:
+                self._keep_hold(holding)
+            if shard == _HOLDER:
+                self._hold_while(writing, holding)
+                return None
+            try:
+                return self.shards[shard].write_part(self.definition.spec.name, marked.cut, url, upon)
+            finally:
+                writing.discard(shard)
+
+        infos = self.outside.each(write, [*self.resharding.members, *([] if holding is None else [_HOLDER])])
+        return [info for info in infos if info is not None]
+
+    def _hold_while(self, writing: set[int], cut: Cut | None) -> None:
+        renew_at_ms = self.time.steady_ms()
+        while writing and cut is not None:
+            if self.time.steady_ms() >= renew_at_ms:
+                renew_at_ms = self.time.steady_ms() + self.config.hold_lease_ms // 3
+                self._keep_hold(cut)
+            self.time.sleep_ms(self.config.poll_ms)
+
+    def _delta_upon(self, parent: Manifest | None, more: int) -> str | None:
+        """The checksum of the manifest that deltas may build on; None: this checkpoint shall be a base. `more` deltas
+        than configured may stand in a row."""
+        deltas_max = self.config.deltas_max + more
+        if parent is None or deltas_max == 0:
             return None
         try:
-            return parent.sha256 if len(self.catalogue.chain(parent)) <= self.config.deltas_max else None
+            return parent.sha256 if len(self.catalogue.chain(parent)) <= deltas_max else None
         except Damaged:
             return None  # something on the way to its base is gone: begin anew
 
-    def _evaluation(self, marked: Marked, parent: Manifest | None) -> Evaluation:
+    def _evaluation(self, marked: Marked, parent: Manifest | None, wait_ms: int) -> Evaluation:
         """The sums up to the cut. Learners say them right after their pushes, so a short wait finds nearly all."""
         expected = sum(_rows(chain, parent, marked.progress) for chain in marked.vector)
-        until = self.time.steady_ms() + self.config.evaluation_wait_ms
+        until = self.time.steady_ms() + wait_ms
         while True:
             for record in self.outside.read_evaluations():
                 self.evaluations.add(record)

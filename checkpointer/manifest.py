@@ -14,6 +14,7 @@ from typing import Any
 
 from paramserver.messages import ChainProgress, DenseSpec, ModelSpec, Progress, TableSpec
 from paramserver.ports import PartInfo
+from paramserver.slots import SlotMap
 from stream.chain import LABEL, kind_of
 
 FORMAT = 1
@@ -98,8 +99,9 @@ class Manifest:
     parent: str | None
     code_version: str
     parts: tuple[Part, ...]
-    #: slot map epoch at the cut (S6)
+    #: the slot map that this cut is restored under: its epoch and `SlotMap.encode` (S6); "" = as configured
     map_epoch: int = 0
+    slot_owners: str = ""
     schema: str = ""
     #: kinds of chains that answer barriers (E3)
     barrier_kinds: tuple[str, ...] = (LABEL,)
@@ -212,9 +214,12 @@ def assemble(
     evaluation: Evaluation,
     created_ms: int,
     code_version: str,
-    map_epoch: int = 0,
+    slot_map: SlotMap | None = None,
 ) -> Manifest:
-    """The manifest of a cut whose parts are written. ValueError unless every part stands at `vector` (I5)."""
+    """The manifest of a cut whose parts are written. ValueError unless every part stands at `vector` (I5).
+
+    `slot_map`: which shards restore what from it, not necessarily those that wrote it (S6).
+    """
     chains, next_record, event_time_max_ms = agree({info.shard: info.progress for info in infos})
     for chain, end in vector.items():
         if chain not in chains or chains[chain].end != end:
@@ -238,7 +243,8 @@ def assemble(
         parent=None if parent is None else parent.sha256,
         code_version=code_version,
         parts=parts_of(infos),
-        map_epoch=map_epoch,
+        map_epoch=0 if slot_map is None else slot_map.epoch,
+        slot_owners="" if slot_map is None else slot_map.encode(),
         schema=definition.schema,
         barrier_kinds=definition.barrier_kinds,
     )
@@ -273,6 +279,7 @@ def _body(manifest: Manifest) -> dict[str, Any]:
     body = {name: getattr(manifest, name) for name in _PLAIN}
     body["name"], body["barrier"] = manifest.name, manifest.barrier
     body["barrier_kinds"] = list(manifest.barrier_kinds)
+    body["slot_owners"] = manifest.slot_owners
     body["spec"] = asdict(manifest.spec)
     body["chains"] = {
         chain: {"end": at.end, "row_hash": f"{at.row_hash:032x}", "barrier": at.barrier, "rows": at.rows}
@@ -310,6 +317,7 @@ def _manifest(format_: int, body: dict[str, Any]) -> Manifest:
         evaluation=Evaluation(**body["evaluation"]),
         parts=tuple(Part(**part) for part in body["parts"]),
         barrier_kinds=tuple(body.get("barrier_kinds", (LABEL,))),
+        slot_owners=body.get("slot_owners", ""),
         format=format_,
     )
 

@@ -10,7 +10,8 @@ from stream.chain import LABEL, kind_of
 
 @dataclass(frozen=True)
 class Due:
-    """Why a cut is due: "first" | "barrier" | "event_time" | "interval". `barrier` = the period reached, 0 = none."""
+    """Why a cut is due: "first" | "barrier" | "event_time" | "interval", or "scale": other shards are wanted (S6).
+    `barrier` = the period reached, 0 = none."""
 
     reason: str
     barrier: int = 0
@@ -36,9 +37,13 @@ class Schedule:
     def abandoned(self, now_ms: int) -> None:
         self.not_before_ms = now_ms + self.retry_ms
 
+    def may_try(self, now_ms: int) -> bool:
+        """Whether no cut was abandoned just now. A clock that was set back does not hold one up."""
+        return not now_ms < self.not_before_ms <= now_ms + self.retry_ms
+
     def due(self, now_ms: int, shards: Sequence[Progress], head: Manifest | None) -> Due | None:
         """What is due at `now_ms`, if anything. `shards` = what every shard reports; `head` = the last complete cut."""
-        if not shards or now_ms < self.not_before_ms <= now_ms + self.retry_ms:
+        if not shards or not self.may_try(now_ms):
             return None
         if head is None:
             return Due("first")

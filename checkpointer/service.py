@@ -214,7 +214,7 @@ def run(
     clean.start()
     around = Surroundings(stream, config, log, clean, metrics, stop)
     catalogue = Catalogue(open_store(config.root), model.name)
-    driver = Driver(config, what, dict(shards), clock, catalogue, around, around, code_version())
+    driver = Driver(config, what, shards, clock, catalogue, around, around, code_version())
     try:
         driver.recover()
         _log.info("checkpoints of %s in %s", model.name, config.root)
@@ -236,7 +236,7 @@ def _turn(driver: Driver, around: Surroundings, metrics: CheckpointerMetrics) ->
     _record(step, metrics)
     if step.outcome == "idle":
         around.sleep_ms(driver.config.poll_ms)
-    elif step.outcome in ("unreachable", "not_restored"):
+    elif step.outcome in ("unreachable", "not_restored", "moving"):
         _log.log(logging.DEBUG, "%s: %s", step.outcome, step.detail)
         around.sleep_ms(_PATIENCE_MS)
     elif step.outcome == "abandoned":
@@ -249,6 +249,10 @@ def _record(step: Step, metrics: CheckpointerMetrics) -> None:
         metrics.attempts.labels(reason=step.due.reason).inc()
         metrics.cut_hold_ms.observe(step.hold_ms)
         metrics.cut_seconds.observe(step.cut_ms / 1_000)
+    if step.shards:
+        metrics.move_pause_ms.set(step.pause_ms)
+        metrics.moves.inc()
+        _log.info("%d shards: slots moved, starts stopped for %d ms", step.shards, step.pause_ms)
     if step.outcome == "abandoned":
         metrics.abandoned.labels(reason=step.reason).inc()
     manifest, gates = step.manifest, step.gates

@@ -32,6 +32,7 @@ COMMANDS = {
         "show or set how far learners may run ahead of each other",
     ),
     "learners": ("everspun.commands.learners", "start or stop learner processes while training goes on"),
+    "shards": ("everspun.commands.shards", "change the number of shards while training goes on"),
     "config": ("everspun.commands.config", "print an example config, or the reference of all keys"),
 }
 

@@ -190,8 +190,8 @@ class Launcher:
 
     def _scale(self) -> None:
         """Bring the number of processes to what was ordered. Who is to go drains and is not started again."""
-        for role, count in ordered_scale(self.dir).items():
-            if role in self._retired:
+        for role, count in (ordered_scale(self.dir) | shards_needed(self.dir)).items():
+            if role in self._retired or not any(process.role == role for process in self.processes.values()):
                 continue
             for index in range(count):
                 if f"{role}-{index}" not in self.processes and not self._stopping.is_set():
@@ -242,6 +242,16 @@ def ordered_scale(run_dir: Path) -> dict[str, int]:
     except FileNotFoundError:
         return {}
     return {role: int(count) for role, count in said.items() if role in SCALABLE and int(count) >= 1}
+
+
+def shards_needed(run_dir: Path) -> dict[str, int]:
+    """How many shards are to run, as the one that holds the clocks says: those of the map in force, and those that an
+    operator wants (S6). Empty while it does not say."""
+    try:
+        said = json.loads((run_dir / "roles" / "shard-0.json").read_text())
+    except (ValueError, FileNotFoundError):
+        return {}  # it starts, or never did
+    return {"shard": int(said["processes"])} if said.get("processes") else {}
 
 
 def role_files(run_dir: Path) -> dict[str, dict[str, object]]:

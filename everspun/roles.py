@@ -15,7 +15,7 @@ from stream.kafka import KafkaLog
 from stream.log import Log
 
 if TYPE_CHECKING:
-    from paramserver.service import Restored
+    from paramserver.headcut import HeadCut
 
 Role = Callable[[Config, int, threading.Event], None]
 
@@ -27,7 +27,6 @@ def shard(config: Config, index: int, stop: threading.Event) -> None:
 
     with contextlib.closing(StateDir(config.run.dir, index)) as state:
         incarnation = state.next_incarnation()
-        restored = head_cut(config)
         service.run(
             config.paramserver,
             config.run.shards,
@@ -35,23 +34,27 @@ def shard(config: Config, index: int, stop: threading.Event) -> None:
             incarnation,
             config.run.dir,
             stop,
-            restored=restored,
+            head=head_cut(config, verify=True),
+            find_head=lambda: head_cut(config),
             state=state,
         )
 
 
-def head_cut(config: Config) -> list["Restored"]:
-    """The newest checkpoint that is whole, from its base on, or nothing for a model that has not begun."""
+def head_cut(config: Config, verify: bool = False) -> "HeadCut":
+    """The newest checkpoint, or nothing for a model that has not begun. With `verify`, the newest that is whole: it
+    costs reading all of it."""
     from checkpointer.catalogue import Catalogue
     from checkpointer.model_state import model_state
     from checkpointer.store import open_store
-    from paramserver.service import Restored
+    from paramserver.headcut import NO_HEAD, HeadCut, Restored
 
     catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
-    manifest = catalogue.head(verify=True)
+    manifest = catalogue.head(verify=verify)
     if manifest is None:
-        return []
-    return [Restored([model_state(catalogue, manifest)], manifest.sha256)]
+        return NO_HEAD
+    return HeadCut(
+        catalogue.slot_map(manifest), lambda: [Restored([model_state(catalogue, manifest)], manifest.sha256)]
+    )
 
 
 def replica(config: Config, index: int, stop: threading.Event) -> None:
@@ -157,8 +160,7 @@ def checkpointer(config: Config, index: int, stop: threading.Event) -> None:
     shards, clock = connect(config.paramserver, config.run.dir, config.run.shards)
     with contextlib.ExitStack() as stack:
         stack.callback(clock.close)
-        for port in shards.values():
-            stack.callback(port.close)
+        stack.callback(shards.close)
         service.run(
             config.checkpointer,
             make_model(config.model),

@@ -7,27 +7,29 @@ from everspun.config import Config
 from paramserver.client import connect
 from paramserver.messages import Progress
 from paramserver.ports import Unreachable
+from paramserver.slots import SlotMap
 from paramserver.store import read_part
 
 
 def of_shards(config: Config) -> tuple[list[Standing], list[str]]:
     """What each shard says; and the names of those that do not answer."""
-    shards, clock = connect(config.paramserver, config.run.dir, config.run.shards)
+    shards, clock = connect(config.paramserver, config.run.dir, 0)
     found: list[Standing] = []
     silent: list[str] = []
+    index, count = 0, config.run.shards
     try:
-        for index, port in shards.items():
+        while index < count:
             try:
-                progress = port.progress(config.model.name).progress
+                reply = shards[index].progress(config.model.name)
+                count = reply.slot_map.shards if reply.slot_map is not None else count
+                if reply.progress is not None and index < count:
+                    found.append(Standing(f"shard {index}", reply.progress))
             except Unreachable:
                 silent.append(f"shard {index}")
-                continue
-            if progress is not None:
-                found.append(Standing(f"shard {index}", progress))
+            index += 1
     finally:
         clock.close()
-        for port in shards.values():
-            port.close()
+        shards.close()
     return found, silent
 
 
@@ -72,3 +74,20 @@ def check_parts(config: Config, result: Audit) -> None:
     result.add(
         "every part of every checkpoint is at its manifest's cut (I5)", "; ".join(wrong) or f"{parts} parts", not wrong
     )
+
+
+def slot_maps(config: Config, count: int) -> list[SlotMap | None]:
+    """The map of each of the first `count` shards; None: it does not answer (S6)."""
+    shards, clock = connect(config.paramserver, config.run.dir, 0)
+
+    def of(index: int) -> SlotMap | None:
+        try:
+            return shards[index].progress(config.model.name).slot_map
+        except Unreachable:
+            return None
+
+    try:
+        return [of(index) for index in range(count)]
+    finally:
+        clock.close()
+        shards.close()

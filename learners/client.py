@@ -1,7 +1,7 @@
 """Performs the calls of the core against the ports, each on a thread, and hands back one event for each (shell).
 
 Calls to the clock keep their order, on one thread. Calls to shards run beside each other: at most one push and
-`outstanding_max` pulls a shard are ever under way, so the threads are bounded by the core.
+`outstanding_max` pulls a shard are ever under way, so what waits for a thread is bounded by the core.
 """
 
 import time
@@ -16,9 +16,11 @@ from learners.instructions import Call
 from learners.metrics import LearnerMetrics
 from paramserver.messages import PullRequest
 from paramserver.ports import ClockPort, Refused, ShardPort, Unreachable
-from paramserver.slots import SlotMap
 
 Give = Callable[[Any], None]
+
+#: Calls to shards that run beside each other; a thread is made only when no other is free.
+SHARD_THREADS_MAX = 64
 
 
 class Caller:
@@ -33,11 +35,10 @@ class Caller:
         give: Give,
         metrics: LearnerMetrics,
     ):
-        self.model, self.learner, self.shards, self.clock = model, learner, dict(shards), clock
-        self.slot_map = SlotMap.even(len(self.shards))
+        self.model, self.learner, self.shards, self.clock = model, learner, shards, clock
         self._give, self._metrics = give, metrics
         self._clock_thread = ThreadPoolExecutor(1, "clock")
-        self._shard_threads = ThreadPoolExecutor(4 * len(self.shards), "shard")
+        self._shard_threads = ThreadPoolExecutor(SHARD_THREADS_MAX, "shard")
 
     def make(self, call: Call, prepared: "Future[Prepared] | None" = None) -> None:
         """`prepared`: of the batch of a `Pull`."""
@@ -80,8 +81,8 @@ class Caller:
                 return self.shards[call.shard].progress(self.model)
             case do.Pull():
                 assert prepared is not None
-                mine = {t: k[self.slot_map.split(k)[call.shard]] for t, k in prepared.result().keys.items()}
-                request = PullRequest(self.model, call.epoch, call.map_epoch, mine)
+                mine = {t: k[call.slot_map.split(k)[call.shard]] for t, k in prepared.result().keys.items()}
+                request = PullRequest(self.model, call.epoch, call.slot_map.epoch, mine)
                 return self.shards[call.shard].pull(request)
             case do.Push():
                 return self.shards[call.shard].push(call.request(self.model, **call.result.contents[call.shard]))

@@ -8,6 +8,7 @@ from learners.events import Batch
 from learners.instructions import Push
 from learners.position import Position, clip
 from paramserver.messages import Epoch, Outcome, PullReply, PushReply
+from paramserver.slots import SlotMap
 
 Range = tuple[int, int]
 _ACKNOWLEDGED = (Outcome.APPLIED, Outcome.DUPLICATE, Outcome.PARTLY_APPLIED)
@@ -25,7 +26,7 @@ class Flight:
     seek: int
     epoch: Epoch
     incarnations: dict[int, int]
-    map_epochs: dict[int, int]
+    slot_map: SlotMap
     scored: bool
     pieces: dict[int, list[Range]]
     pulls: dict[int, PullReply] = field(default_factory=dict)
@@ -42,7 +43,7 @@ class Flight:
             position.seek,
             epoch,
             position.incarnations,
-            position.map_epochs,
+            position.slot_map,
             position.scored(batch),
             pieces,
         )
@@ -88,7 +89,7 @@ class Flight:
             shard,
             self.clock,
             self.epoch,
-            self.map_epochs[shard],
+            self.slot_map.epoch,
             self.incarnations[shard],
             batch.chain,
             start,
@@ -105,7 +106,7 @@ def ready_to_push(flights: Iterable[Flight], shard: int) -> Flight | None:
     """The oldest with a piece for this shard; never one past a piece of its partition that is not computed yet."""
     held: set[int] = set()
     for flight in flights:
-        pieces = flight.pieces[shard]
+        pieces = flight.pieces.get(shard)
         if flight.abandoned or not pieces or flight.batch.partition in held:
             continue
         if flight.results.get(pieces[0]) is not None:

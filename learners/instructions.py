@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from learners.events import Batch
 from paramserver.messages import Epoch, PullReply, PushRequest, StartRequest
+from paramserver.slots import SlotMap
 
 # --- calls --------------------------------------------------------------------------------------------------------
 
@@ -40,7 +41,7 @@ class Pull(NamedTuple):
     shard: int
     clock: int
     epoch: Epoch
-    map_epoch: int
+    slot_map: SlotMap
     batch: Batch
 
 
@@ -128,6 +129,7 @@ class Compute(NamedTuple):
     start: int
     end: int
     pulls: dict[int, PullReply]
+    slot_map: SlotMap  # by which the keys were asked for, and the gradient is dealt
 
 
 class Evaluate(NamedTuple):

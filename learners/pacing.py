@@ -27,6 +27,7 @@ from learners.starts import Starts
 from learners.survey import Survey
 from paramserver.messages import Epoch, Outcome, PullReply, PushReply, StartOutcome, StartReply
 from paramserver.ports import JoinReply, ProgressReply
+from paramserver.slots import SlotMap
 from stream.chain import Fold
 
 _COUNTS = ("rewinds", "fenced", "abandoned", "gaps", "splits", "dangling", "repeats", "unreachable", "partly")
@@ -37,7 +38,7 @@ class Pacer:
 
     def __init__(self, model: str, shards: Sequence[int], config: LearnerConfig | None = None):
         """`config` has the limit of every queue, wait and retry."""
-        self.model, self.shards, self.config = model, tuple(shards), config or LearnerConfig()
+        self.model, self.config = model, config or LearnerConfig()
         self.epoch: Epoch | None = None
         self.positions: dict[int, Position | None] = {}  # of the assigned partitions; None = not known where
         self.flights: dict[int, Flight] = {}  # by clock, rising
@@ -47,14 +48,12 @@ class Pacer:
         self.counts = dict.fromkeys(_COUNTS, 0)
         self._calls = Calls()
         self._starts = Starts(self.config.wait_ms, self.config.retry_ms, self.config.outstanding_max)
-        self._survey = Survey(self.shards)
+        self._survey = Survey(shards)
         self._lanes: dict[int, do.Push] = {}  # shard -> the one push under way
         self._ending: dict[int, bool] = {}  # clocks whose end is not confirmed -> whether abandoned
         self._lease_ms = self._renew_at_ms = self._now_ms = 0
         self._idle = self._draining = False
         self._out: list[Instruction] = []
-
-    # --- what is asked of the core ------------------------------------------------------------------------------
 
     def handle(self, event: Event, now_ms: int) -> list[Instruction]:
         """Take one event; returns what to do now, in this order. `now_ms` never falls."""
@@ -97,8 +96,6 @@ class Pacer:
     def _seeking(self) -> bool:
         return None in self.positions.values()
 
-    # --- partitions and records ---------------------------------------------------------------------------------
-
     def _on_assigned(self, event: events.Assigned) -> None:
         for partition in event.partitions:
             self.positions.setdefault(partition, None)
@@ -115,17 +112,15 @@ class Pacer:
         for batch in event.batches:
             self._idle = False
             try:
-                self._count(position.fold(batch))
+                kind = position.fold(batch)
             except CannotGoOn as reason:
                 self._stop(str(reason))
                 return
+            self.counts["repeats"] += kind is Fold.REPEAT
+            self.counts["dangling"] += kind is Fold.DANGLES
         if not position.paused and len(position.queue) >= self.config.queue_batches_max:
             position.paused = True
             self._out.append(do.Pause(position.partition))
-
-    def _count(self, kind: Fold) -> None:
-        self.counts["repeats"] += kind is Fold.REPEAT
-        self.counts["dangling"] += kind is Fold.DANGLES
 
     def _on_truncated(self, event: events.Truncated) -> None:
         position = self.positions.get(event.partition)
@@ -149,8 +144,6 @@ class Pacer:
         flight.results[piece] = event.result
         if flight.scored and flight.batch.rows and piece == flight.whole:
             self._out.append(do.Evaluate(flight.clock, flight.batch, event.result))
-
-    # --- answers ------------------------------------------------------------------------------------------------
 
     def _on_answered(self, event: events.Answered) -> None:
         call = self._calls.answered(event.call)
@@ -182,6 +175,7 @@ class Pacer:
 
     def _told_askprogress(self, call: do.AskProgress, reply: ProgressReply) -> None:
         self._saw(call.shard, reply.incarnation)
+        self._learn_map(reply.slot_map or SlotMap.even(len(self._survey.shards), reply.map_epoch))
         if not self._survey.take(call.shard, reply):
             self._retry(call)
 
@@ -201,8 +195,8 @@ class Pacer:
             position.paused = False
             self._out.append(do.Resume(position.partition))
         if not flight.pulled:
-            for shard in self.shards:
-                self._send(do.Pull(0, shard, clock, flight.epoch, flight.map_epochs[shard], flight.batch))
+            for shard in flight.incarnations:
+                self._send(do.Pull(0, shard, clock, flight.epoch, flight.slot_map, flight.batch))
 
     def _told_pull(self, call: do.Pull, reply: PullReply) -> None:
         self._saw(call.shard, reply.incarnation)
@@ -267,6 +261,15 @@ class Pacer:
             del self._lanes[shard]
             self._calls.drop(push)
 
+    def _learn_map(self, slot_map: SlotMap) -> None:
+        """A newer map rewinds every position (S6). What is under way to a shard that it has no more is over."""
+        if not self._survey.learned(slot_map):
+            return
+        for partition in list(self.positions):
+            self._rewind(partition)
+        for shard in [shard for shard in self._lanes if shard not in self._survey.shards]:
+            self._calls.drop(self._lanes.pop(shard))
+
     def _rewind(self, partition: int) -> None:
         if self.positions.get(partition) is None:
             return
@@ -314,8 +317,8 @@ class Pacer:
         self._find_positions()
         for flight in self.flights.values():
             for start, end in flight.take_missing():
-                self._out.append(do.Compute(flight.clock, flight.batch, start, end, flight.pulls))
-        for shard in self.shards:
+                self._out.append(do.Compute(flight.clock, flight.batch, start, end, flight.pulls, flight.slot_map))
+        for shard in self._survey.shards:
             if shard not in self._lanes and (ready := ready_to_push(self.flights.values(), shard)):
                 self._send(ready.push(shard, self._survey.versions.get(shard, 0)))
         self._end_flights()
@@ -331,7 +334,7 @@ class Pacer:
             flight = self.flights.get(call.clock)
             return flight is not None and not flight.abandoned
         if isinstance(call, do.AskProgress):
-            return self._seeking and call.shard not in self._survey.told
+            return self._seeking and call.shard in self._survey.missing
         return not isinstance(call, do.Renew | do.Park)  # both are decided anew
 
     def _send(self, call: Call) -> None:
@@ -354,7 +357,7 @@ class Pacer:
             return
         for partition, position in self.positions.items():
             if position is None:
-                found = Position.sought(partition, self._calls.number(), self._survey.told)
+                found = Position.sought(partition, self._calls.number(), self._survey.told, self._survey.slot_map)
                 self.positions[partition] = found
                 self._out += [do.Seek(found.seek, partition, found.next_record), do.Resume(partition)]
                 self._idle = False

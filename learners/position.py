@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from learners.events import Batch
 from paramserver.ports import ProgressReply
+from paramserver.slots import SlotMap
 from stream.chain import RETRACT, Chain, Fold, kind_of, label_chain
 
 
@@ -25,7 +26,7 @@ class Position:
     partition: int
     seek: int
     incarnations: dict[int, int]
-    map_epochs: dict[int, int]
+    slot_map: SlotMap  # under which all of them answered (S6)
     chains: dict[str, Chain]
     ends: dict[str, list[int]]
     next_record: int | None
@@ -36,8 +37,8 @@ class Position:
     floor: int = 0  # of `impressions[partition]`: where the model began on `label` (C1)
 
     @staticmethod
-    def sought(partition: int, seek: int, told: dict[int, ProgressReply]) -> "Position":
-        """From what every shard answered; each reply's progress is there."""
+    def sought(partition: int, seek: int, told: dict[int, ProgressReply], slot_map: SlotMap) -> "Position":
+        """From what every shard of a map answered under it; each reply's progress is there."""
         progress = {shard: reply.progress for shard, reply in told.items() if reply.progress is not None}
         names = sorted(set.intersection(*(set(p.chains) for p in progress.values())))
         chains, ends = {}, {}
@@ -53,7 +54,7 @@ class Position:
             partition,
             seek,
             {shard: reply.incarnation for shard, reply in told.items()},
-            {shard: reply.map_epoch for shard, reply in told.items()},
+            slot_map,
             chains,
             ends,
             min(known) if len(known) == len(records) else None,

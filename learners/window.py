@@ -12,6 +12,7 @@ from learners.cuts import CompleteCut
 from learners.events import Batch
 from learners.position import Position
 from paramserver.ports import ProgressReply
+from paramserver.slots import SlotMap
 from stream.chain import LABEL, RETRACT, Fold, kind_of, partition_of
 
 #: Evaluations of a window, for each that is to be compared: those of other chains count too.
@@ -53,7 +54,9 @@ class Window:
         self.rewritten = False  # rows of the model were replaced meanwhile (S8), which no shadow repeats
         chains = cut.progress.chains
         told = {0: ProgressReply(1, 1, cut.progress, dict(cut.begun))}
-        self.positions = {p: Position.sought(p, 0, told) for p in sorted({partition_of(chain) for chain in chains})}
+        self.positions = {
+            p: Position.sought(p, 0, told, SlotMap.even(1)) for p in sorted({partition_of(chain) for chain in chains})
+        }
         self._needed: dict[int, dict[str, int]] = {p: {} for p in self.positions}  # partition -> chain -> E
 
     def hear(self, one: Scored) -> None:

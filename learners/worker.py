@@ -69,8 +69,7 @@ def run(
     with contextlib.ExitStack() as stack:
         ports, clock = connect(paramserver, run_dir, shards)
         stack.callback(clock.close)
-        for port in ports.values():
-            stack.callback(port.close)
+        stack.callback(ports.close)
         log = log or KafkaLog(stream)
         Worker(stream, definition, config, ports, clock, log, metrics, f"learner-{index}").run(stop)
 
@@ -240,7 +239,7 @@ class Worker:
         self._events.put(events.Computed(it.clock, it.start, it.end, result))
 
     def _result(self, it: do.Compute) -> Result:
-        slot_map = self._caller.slot_map
+        slot_map = it.slot_map
         if not it.batch.rows:
             return Result(gradient.EMPTY, gradient.contents(gradient.EMPTY, slot_map), None)
         prepared = self._prepared_now(it.batch)

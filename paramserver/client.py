@@ -5,8 +5,9 @@ attempts. All calls are safe to repeat, so repeating is left to the caller, who 
 """
 
 import itertools
+import threading
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,8 +38,17 @@ from paramserver.messages import (
     StartRequest,
 )
 from paramserver.payload import Payload
-from paramserver.ports import JoinReply, Malformed, NotAuthorized, PartInfo, ProgressReply, Refused, Unreachable
-from paramserver.staging import split
+from paramserver.ports import (
+    AllowReply,
+    JoinReply,
+    Malformed,
+    NotAuthorized,
+    PartInfo,
+    ProgressReply,
+    Refused,
+    Unreachable,
+)
+from paramserver.staging import slices, split
 
 #: Attempts of one call at a shard that does not listen or has no thread free, with growing pauses, before Unreachable.
 ATTEMPTS_MAX = 5
@@ -161,7 +171,7 @@ class ShardClient:
 
     def pull(self, request: PullRequest) -> PullReply:
         while True:
-            pieces = _slices(request.keys, self._pull_rows_max)
+            pieces = slices(request.keys, self._pull_rows_max)
             try:
                 return self._pull(request, pieces)
             except _Status as error:
@@ -230,10 +240,21 @@ class ShardClient:
         epochs: list[Epoch],
         incarnation: int | None = None,
         ways: dict[str, str] | None = None,
-    ) -> int:
-        listed = [codec.encode_epoch(epoch) for epoch in epochs]
-        message = wire.AllowRequest(era=era, sequence=sequence, epochs=listed, incarnation=incarnation, ways=ways or {})
-        return int(self._connection.control("Allow", message).value)
+        map_epoch: int | None = None,
+    ) -> AllowReply:
+        message = wire.AllowRequest(
+            era=era,
+            sequence=sequence,
+            epochs=[codec.encode_epoch(epoch) for epoch in epochs],
+            incarnation=incarnation,
+            ways=ways or {},
+            map_epoch=map_epoch,
+        )
+        answered = self._connection.control("Allow", message)
+        return AllowReply(answered.incarnation, answered.map_epoch)
+
+    def remap(self, epoch: int) -> int:
+        return int(self._connection.control("Remap", wire.Number(value=epoch)).value)
 
     def close(self) -> None:
         self._lanes.close()
@@ -339,26 +360,36 @@ class ClockClient:
         )
         return codec.decode_bounds(self._connection.control("Govern", message))
 
+    def set_shards(self, model: str, shards: int) -> None:
+        self._connection.control("SetShards", wire.MemberRequest(model=model, value=shards))
+
+    def shards_ordered(self, model: str) -> int:
+        return int(self._connection.control("ShardsOrdered", wire.MemberRequest(model=model)).value)
+
     def close(self) -> None:
         self._connection.close()
 
 
-def connect(config: ParamServerConfig, run_dir: str, shards: int) -> tuple[dict[int, ShardClient], ClockClient]:
-    """Ports of all shards by index, and of the clocks, which shard 0 holds: it owns slot 0 in every even map (K1)."""
-    ports = {shard: ShardClient(config.address(shard, run_dir), config) for shard in range(shards)}
-    return ports, ClockClient(config.address(0, run_dir), config)
+class ShardPorts(dict[int, ShardClient]):
+    """Ports by index of shard: those that were asked for. There may come more shards than there are (S6)."""
+
+    def __init__(self, config: ParamServerConfig, run_dir: str, shards: int) -> None:
+        super().__init__()
+        self._config, self._run_dir, self._lock = config, run_dir, threading.Lock()
+        for shard in range(shards):
+            self[shard]
+
+    def __missing__(self, shard: int) -> ShardClient:
+        with self._lock:
+            if shard not in self:
+                self[shard] = ShardClient(self._config.address(shard, self._run_dir), self._config)
+            return dict.__getitem__(self, shard)
+
+    def close(self) -> None:
+        for port in self.values():
+            port.close()
 
 
-def _slices(keys: Mapping[str, Keys], rows_max: int) -> list[dict[str, Keys]]:
-    """Keys in pieces of at most `rows_max`, in order; tables without keys ride with the first."""
-    pieces: list[dict[str, Keys]] = [{name: array for name, array in keys.items() if not len(array)}]
-    room = rows_max
-    for name, array in keys.items():
-        for at in range(0, len(array), rows_max):
-            piece = array[at : at + rows_max]
-            if len(piece) > room:
-                pieces.append({})
-                room = rows_max
-            pieces[-1][name] = piece
-            room -= len(piece)
-    return pieces
+def connect(config: ParamServerConfig, run_dir: str, shards: int) -> tuple[ShardPorts, ClockClient]:
+    """Ports of all shards by index, and of the clocks, which shard 0 holds: it owns slot 0 in every map (S6)."""
+    return ShardPorts(config, run_dir, shards), ClockClient(config.address(0, run_dir), config)

@@ -84,6 +84,16 @@ class ClockService:
             self._keep_orders()
         return number(1)
 
+    def set_shards(self, message: wire.MemberRequest) -> wire.Number:
+        with self.lock:
+            self.clocks.set_shards(message.model, message.value)
+            self._keep_orders()
+        return number(1)
+
+    def shards_ordered(self, message: wire.MemberRequest) -> wire.Number:
+        with self.lock:
+            return number(self.clocks.shards_ordered(message.model))
+
     def bounds(self, message: wire.ModelRequest) -> wire.BoundsReply:
         with self.lock:
             return codec.encode_bounds(self.clocks.bounds(message.model, self.now_ms()))

@@ -27,6 +27,7 @@ from paramserver.messages import Epoch, StartOutcome, StartReply, StartRequest
 from paramserver.modelclocks import Hold, Member, ModelClocks, Range
 from paramserver.orders import Orders
 from paramserver.ports import JoinReply, Refused
+from paramserver.slots import SLOTS
 
 #: Members of all models together; beyond it `join` is refused.
 LEARNERS_MAX = 4_096
@@ -58,7 +59,9 @@ class Clocks:
                 f"lease_ms {lease_ms} positive and at most stated_max_ms {stated_max_ms}"
             )
         self.era = era
-        self.shards = shards
+        self.shards = self.shards_configured = shards
+        self.map_epoch = 1  # of the map whose shards these are (S6)
+        self._shards_max = shards
         self.staleness = staleness
         self.lease_ms = lease_ms
         self.stated_max_ms = stated_max_ms
@@ -91,8 +94,10 @@ class Clocks:
         A confirmation outlives the incarnation that gave it: the next one holds nothing until it is told, and is
         told no older list, since lists name the incarnation they are for.
         """
+        if shard not in range(self._shards_max):
+            raise ValueError(f"shard {shard} confirmed, expected 0..{self._shards_max - 1}")
         if shard not in self._confirmed:
-            raise ValueError(f"shard {shard} confirmed, expected 0..{self.shards - 1}")
+            return  # it was asked under a map that is over
         self.incarnations[shard] = max(incarnation, self.incarnations.get(shard, 0))
         if era != self.era:
             return
@@ -102,6 +107,21 @@ class Clocks:
             gone = [m for m in model.members.values() if m.fenced_at is not None and m.fenced_at <= everywhere]
             for member in gone:  # fenced on every shard, so no batch of it can arrive any more: leave (K3)
                 del model.members[member.epoch]
+
+    def remap(self, epoch: int, shards: int) -> None:
+        """Another map is in force: no start is admitted until every shard of it has confirmed a list (S6). A shard that
+        is no more of it is asked no more: what it holds counts for nobody."""
+        if (epoch, shards) == (self.map_epoch, self.shards):
+            return
+        self.map_epoch, self.shards = epoch, shards
+        self._shards_max = max(self._shards_max, shards)
+        self._sequence += 1
+        self._confirmed = dict.fromkeys(range(shards), 0)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every shard of the map has confirmed a list since it is in force."""
+        return self._everywhere() > 0
 
     def _everywhere(self) -> int:
         return min(self._confirmed.values())
@@ -321,6 +341,17 @@ class Clocks:
             raise Refused(f"rung {tuple(rung)}, expected a bound of -1 or more and a concurrency of 0 or more")
         self._model(model).govern(GovernorLease(governor, sequence, rung, now_ms + lease_ms), now_ms)
         return self.bounds(model, now_ms)
+
+    def set_shards(self, model: str, shards: int) -> None:
+        """How many shards there are to be from the next move on (S6). Raises Refused for a number that cannot be."""
+        if not 1 <= shards <= SLOTS:
+            raise Refused(f"shards {shards}, expected 1 to {SLOTS}")
+        before = self.orders.get(model, Orders())
+        self.orders[model] = before._replace(shards=shards, shards_configured=self.shards_configured)
+
+    def shards_ordered(self, model: str) -> int:
+        """How many shards there are to be: as ordered, else as configured."""
+        return self.orders.get(model, Orders()).shards_wanted(self.shards_configured)
 
     def set_paused(self, model: str, paused: bool) -> None:
         """Admit no start but what a cut must catch up with, or admit them again."""

@@ -24,6 +24,7 @@ from paramserver.messages import (
     TableSpec,
 )
 from paramserver.ports import JoinReply, PartInfo, ProgressReply
+from paramserver.slots import SlotMap
 
 #: service -> method -> (request, reply). The client and the server are wired from this one table. Beside these, a shard
 #: takes the methods of `frames.METHODS`, whose messages are frames.
@@ -36,7 +37,8 @@ METHODS: dict[str, dict[str, tuple[Any, Any]]] = {
         "Unmark": (wire.CutRequest, wire.Number),
         "WritePart": (wire.CutRequest, wire.PartInfo),
         "Settle": (wire.CutRequest, wire.Number),
-        "Allow": (wire.AllowRequest, wire.Number),
+        "Allow": (wire.AllowRequest, wire.AllowReply),
+        "Remap": (wire.Number, wire.Number),
     },
     "everspun.Clock": {
         "Join": (wire.MemberRequest, wire.JoinReply),
@@ -52,6 +54,8 @@ METHODS: dict[str, dict[str, tuple[Any, Any]]] = {
         "SetPaused": (wire.MemberRequest, wire.Number),
         "Bounds": (wire.ModelRequest, wire.BoundsReply),
         "Govern": (wire.GovernRequest, wire.BoundsReply),
+        "SetShards": (wire.MemberRequest, wire.Number),
+        "ShardsOrdered": (wire.MemberRequest, wire.Number),
     },
 }
 
@@ -117,13 +121,18 @@ def decode_progress(message: wire.Progress) -> Progress:
 def encode_progress_reply(reply: ProgressReply) -> wire.ProgressReply:
     progress = None if reply.progress is None else encode_progress(reply.progress)
     return wire.ProgressReply(
-        incarnation=reply.incarnation, map_epoch=reply.map_epoch, progress=progress, begun=reply.begun
+        incarnation=reply.incarnation,
+        map_epoch=reply.map_epoch,
+        progress=progress,
+        begun=reply.begun,
+        slot_owners="" if reply.slot_map is None else reply.slot_map.encode(),
     )
 
 
 def decode_progress_reply(message: wire.ProgressReply) -> ProgressReply:
     progress = decode_progress(message.progress) if message.HasField("progress") else None
-    return ProgressReply(message.incarnation, message.map_epoch, progress, dict(message.begun))
+    slot_map = SlotMap.decode(message.map_epoch, message.slot_owners) if message.slot_owners else None
+    return ProgressReply(message.incarnation, message.map_epoch, progress, dict(message.begun), slot_map)
 
 
 # --- begin ------------------------------------------------------------------------------------------------------

@@ -20,15 +20,21 @@ from paramserver.messages import (
     StartRequest,
 )
 from paramserver.partfile import encode_part, part_info, part_name
-from paramserver.ports import JoinReply, PartInfo, ProgressReply
+from paramserver.ports import AllowReply, JoinReply, PartInfo, ProgressReply
 from paramserver.shard import Shard
 
 
 class LocalShard:
-    """`ShardPort` over a shard core. `files` maps a URL to the bytes written there."""
+    """`ShardPort` over a shard core. `files` maps a URL to the bytes written there; `take_map` answers a new
+    incarnation of the shard, from the head complete cut (S6)."""
 
-    def __init__(self, shard: Shard, files: MutableMapping[str, bytes] | None = None) -> None:
-        self.shard = shard
+    def __init__(
+        self,
+        shard: Shard,
+        files: MutableMapping[str, bytes] | None = None,
+        take_map: Callable[[Shard], Shard] | None = None,
+    ) -> None:
+        self.shard, self.take_map = shard, take_map
         self.files: MutableMapping[str, bytes] = {} if files is None else files
 
     def begin(self, spec: ModelSpec, vector: dict[str, int], dense: dict[str, object]) -> ProgressReply:
@@ -66,10 +72,16 @@ class LocalShard:
         epochs: list[Epoch],
         incarnation: int | None = None,
         ways: dict[str, str] | None = None,
-    ) -> int:
+        map_epoch: int | None = None,
+    ) -> AllowReply:
         if incarnation is not None and incarnation != self.shard.incarnation:
-            return self.shard.incarnation
-        return self.shard.allow(era, sequence, epochs, ways)
+            return AllowReply(self.shard.incarnation, self.shard.slot_map.epoch)
+        return self.shard.allow(era, sequence, epochs, ways, map_epoch)
+
+    def remap(self, epoch: int) -> int:
+        if epoch > self.shard.slot_map.epoch and self.take_map is not None:
+            self.shard = self.take_map(self.shard)
+        return self.shard.slot_map.epoch
 
 
 class LocalClock:
@@ -84,9 +96,17 @@ class LocalClock:
         for index, shard in shards.items():
             allow = self.clocks.allow_list()
             for _ in range(2):  # the second time under the incarnation that answered the first
-                named = self.clocks.incarnations.get(index, 0)
-                answered = shard.allow(allow.era, allow.sequence, list(allow.epochs), named, self.clocks.ways())
-                self.clocks.confirm(allow.era, allow.sequence if answered == named else 0, index, answered)
+                named = AllowReply(self.clocks.incarnations.get(index, 0), self.clocks.map_epoch)
+                answered = shard.allow(
+                    allow.era,
+                    allow.sequence,
+                    list(allow.epochs),
+                    named.incarnation,
+                    self.clocks.ways(),
+                    named.map_epoch,
+                )
+                holds = allow.sequence if answered == named else 0
+                self.clocks.confirm(allow.era, holds, index, answered.incarnation)
                 if answered == named:
                     break
 
@@ -119,6 +139,12 @@ class LocalClock:
 
     def set_compensation(self, model: str, way: str) -> None:
         self.clocks.set_compensation(model, way)
+
+    def set_shards(self, model: str, shards: int) -> None:
+        self.clocks.set_shards(model, shards)
+
+    def shards_ordered(self, model: str) -> int:
+        return self.clocks.shards_ordered(model)
 
     def set_paused(self, model: str, paused: bool) -> None:
         self.clocks.set_paused(model, paused)

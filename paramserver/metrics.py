@@ -53,7 +53,7 @@ class Metrics:
             "everspun_turned_away", "calls told to come again: no thread or no room", ["method"], registry=r
         )
         self.faults = Counter("everspun_handler_faults", "calls that ended in an unexpected error", registry=r)
-        self.incarnation = Gauge("everspun_incarnation", "incarnation of this shard", registry=r)
+        self._of_maps(r)
         self.table_rows = Gauge("everspun_table_rows", "rows in all tables of a model", ["model"], registry=r)
         self.rows_bytes = Gauge("everspun_table_rows_bytes", "what these rows take, bytes", ["model"], registry=r)
         self.dropped = Gauge(
@@ -87,6 +87,18 @@ class Metrics:
         self._pushes = self._pushes_sampled = 0
         self.waits("idle")
 
+    def _of_maps(self, r: CollectorRegistry) -> None:
+        """Of the slot map, and the incarnation that took it (S6)."""
+        self.incarnation = Gauge("everspun_incarnation", "incarnation of this shard", registry=r)
+        self.map_epoch = Gauge("everspun_map_epoch", "epoch of the slot map in force on this shard", registry=r)
+        self.map_seconds = Histogram(
+            "everspun_map_take_seconds", "time to take a newer slot map from the head cut", registry=r
+        )
+        self.maps_failed = Counter("everspun_map_take_faults", "attempts to take a newer map that failed", registry=r)
+        self.shards = Gauge(
+            "everspun_shards", "shards of the map in force, and processes that are to run", ["which"], registry=r
+        )
+
     def pulled(self, reply: PullReply, nbytes: int, seconds: float) -> None:
         """`nbytes`: of keys and rows that travelled, in both directions."""
         self.pulls.labels(reply.outcome.value).inc()
@@ -119,8 +131,10 @@ class Metrics:
         self.waits("idle" if self._pushes == self._pushes_sampled else "none")
         self._pushes_sampled = self._pushes
 
-    def clocks(self, clocks: Clocks, now_ms: int) -> None:
-        """Take over the counts of the clock core."""
+    def clocks(self, clocks: Clocks, now_ms: int, needed: int) -> None:
+        """Take over the counts of the clock core. `needed`: shard processes that are to run."""
+        self.shards.labels("map").set(clocks.shards)
+        self.shards.labels("needed").set(needed)
         for outcome in StartOutcome:
             self.starts.labels(outcome.value).set(clocks.counts[outcome.value])
         self.expelled.set(clocks.counts["expelled"])

@@ -8,22 +8,30 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from paramserver.compensation import WAYS
+from paramserver.slots import SLOTS
 
 
 class Orders(NamedTuple):
     """`staleness` stands in for the `configured` bound, and is void once another one is configured; None = as
     configured. `concurrency`: batches of all learners under way at once; 0 = no limit. `compensation`: one of
-    `compensation.WAYS`, or "" = as configured."""
+    `compensation.WAYS`, or "" = as configured. `shards`: how many there are to be, void like the bound once the
+    config's number is no longer `shards_configured`; 0 = as configured."""
 
     paused: bool = False
     staleness: int | None = None
     configured: int | None = None
     concurrency: int = 0
     compensation: str = ""
+    shards: int = 0
+    shards_configured: int = 0
 
     def bound(self, configured: int) -> int:
         """The staleness bound in force when the config says `configured`."""
         return configured if self.staleness is None or self.configured != configured else self.staleness
+
+    def shards_wanted(self, configured: int) -> int:
+        """How many shards there are to be when the config says `configured`."""
+        return self.shards if self.shards and self.shards_configured == configured else configured
 
 
 def encode_orders(orders: Mapping[str, Orders]) -> bytes:
@@ -38,7 +46,9 @@ def decode_orders(data: bytes) -> dict[str, Orders]:
         raise ValueError(f"orders of an operator: {data[:200]!r} cannot be read ({error})") from error
     for model, said in orders.items():
         numbers = [n for n in (said.staleness, said.configured, said.concurrency) if n is not None]
+        numbers += [said.shards, said.shards_configured]
         known = said.compensation in ("", *WAYS)
-        if type(said.paused) is not bool or not known or any(type(n) is not int or n < -1 for n in numbers):
+        known = known and type(said.paused) is bool and all(type(n) is int and n >= -1 for n in numbers)
+        if not known or said.shards not in range(SLOTS + 1):
             raise ValueError(f"orders of an operator: model {model!r} has {said}")
     return orders

@@ -53,6 +53,11 @@ class PartWriter:
                 raise Refused(f"shard {self._shard.index}: the cut was given up while its part was written")
             return not copy.advance(COPY_ROWS)
 
+    def take(self, shard: Shard) -> None:
+        """From now on parts are of this incarnation (S6). The caller holds the lock."""
+        self._shard.retire()
+        self._shard, self._writing = shard, {}
+
     def forget(self) -> None:
         """The cut is complete: nobody asks for its part again."""
         self._writing = {}

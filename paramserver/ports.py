@@ -6,7 +6,7 @@ client, after which it raises `Unreachable`, and may be sent again: every call h
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from paramserver.bounds import Bounds, Rung
 from paramserver.messages import (
@@ -21,6 +21,7 @@ from paramserver.messages import (
     StartReply,
     StartRequest,
 )
+from paramserver.slots import SlotMap
 
 
 class Unreachable(Exception):
@@ -45,6 +46,14 @@ class ProgressReply:
     map_epoch: int
     progress: Progress | None  # None: the model has not begun here (S5)
     begun: dict[str, int] = field(default_factory=dict)  # chain -> the E at which it began
+    slot_map: SlotMap | None = None  # in force on this shard (S6); None: even, over the shards that are asked
+
+
+class AllowReply(NamedTuple):
+    """A list counts where these are the incarnation and the map epoch that it named (K5, S6)."""
+
+    incarnation: int
+    map_epoch: int
 
 
 @dataclass(frozen=True)
@@ -100,13 +109,19 @@ class ShardPort(Protocol):
         epochs: list[Epoch],
         incarnation: int | None = None,
         ways: dict[str, str] | None = None,
-    ) -> int:
-        """The clock holder's word: this era, and exactly these epochs may push (K5). Answers the incarnation.
+        map_epoch: int | None = None,
+    ) -> AllowReply:
+        """The clock holder's word: this era, and exactly these epochs may push (K5).
         `ways`: model -> the compensation that an operator ordered (K6).
 
         With `incarnation`, a shard of another one adopts nothing and only answers its own. The clock holder always
         names one, so a list delayed on its way to a dead process cannot open its successor to an expelled learner.
+        With `map_epoch`, so does a shard of another map; one of an older map reads the head complete cut (S6).
         """
+
+    def remap(self, epoch: int) -> int:
+        """A map of this epoch stands in the head complete cut: take it from there, soon. Answers the epoch in force
+        (S6)."""
 
 
 class ClockPort(Protocol):
@@ -143,6 +158,12 @@ class ClockPort(Protocol):
 
     def set_compensation(self, model: str, way: str) -> None:
         """How shards meet stale gradients (`compensation.WAYS`), also after a restart; "" = as configured."""
+
+    def set_shards(self, model: str, shards: int) -> None:
+        """How many shards there are to be, also after a restart, until another number is configured (S6)."""
+
+    def shards_ordered(self, model: str) -> int:
+        """How many shards there are to be: as ordered, else as configured."""
 
     def set_paused(self, model: str, paused: bool) -> None:
         """Stop starts until further notice, also after a restart of the clock holder. Cuts go on: what a shard lacks

@@ -9,7 +9,7 @@ import hmac
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from paramserver.messages import Epoch, Keys
 from paramserver.metrics import Metrics
 from paramserver.part_writer import PartWriter
 from paramserver.payload import Lists, Payload, UnknownKeys
-from paramserver.ports import Refused
+from paramserver.ports import AllowReply, Refused
 from paramserver.shard import Shard
 from paramserver.staging import StageFull, StageIncomplete, Staging
 
@@ -57,6 +57,8 @@ class ShardService:
         self._key_lists, self._lists_lock = KeyLists(config.key_lists_bytes_max), threading.Lock()
         self._lists = Lists(self._find_keys, self._keep_keys)
         self.parts = PartWriter(shard, self.lock, metrics)
+        #: is told of the epoch of every map heard of; whoever runs the service takes it from the head (S6)
+        self.newer_map: Callable[[int], None] = lambda epoch: None
 
     def begin(self, message: wire.BeginRequest) -> wire.ProgressReply:
         spec, vector, dense = codec.decode_begin(message)
@@ -135,10 +137,12 @@ class ShardService:
             self.parts.forget()
         return number(1)
 
-    def allow(self, message: wire.AllowRequest) -> wire.Number:
+    def allow(self, message: wire.AllowRequest) -> wire.AllowReply:
         epochs = [codec.decode_epoch(epoch) for epoch in message.epochs]
         incarnation = message.incarnation if message.HasField("incarnation") else None
-        return number(self.allow_here(message.era, message.sequence, epochs, incarnation, dict(message.ways)))
+        map_epoch = message.map_epoch if message.HasField("map_epoch") else None
+        answer = self.allow_here(message.era, message.sequence, epochs, incarnation, dict(message.ways), map_epoch)
+        return wire.AllowReply(incarnation=answer.incarnation, map_epoch=answer.map_epoch)
 
     def allow_here(
         self,
@@ -147,13 +151,30 @@ class ShardService:
         epochs: list[Epoch],
         incarnation: int | None,
         ways: Mapping[str, str] | None = None,
-    ) -> int:
+        map_epoch: int | None = None,
+    ) -> AllowReply:
         """`ShardPort.allow`, for a clock holder in this very process too."""
+        if map_epoch is not None:
+            self.newer_map(map_epoch)
         with self.lock:
-            if incarnation is None or incarnation == self.shard.incarnation:
+            own = AllowReply(self.shard.incarnation, self.shard.slot_map.epoch)
+            if own == (incarnation or own.incarnation, map_epoch or own.map_epoch):
                 self.shard.allow(era, sequence, epochs, ways)
                 self.staging.keep(epochs)
-            return self.shard.incarnation
+            return own
+
+    def remap(self, message: wire.Number) -> wire.Number:
+        self.newer_map(message.value)
+        with self.lock:
+            return number(self.shard.slot_map.epoch)
+
+    def replace(self, shard: Shard) -> None:
+        """Another incarnation of the shard serves from now on (S6)."""
+        with self.lock:
+            self.shard = shard
+            self.parts.take(shard)
+            self.staging.keep([])
+        self.metrics.incarnation.set(shard.incarnation)
 
     def close(self) -> None:
         self.parts.close()

@@ -10,22 +10,22 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from prometheus_client import start_http_server
 
-from paramserver.client import ShardClient
+from paramserver.client import ShardPorts
 from paramserver.clock_service import ClockService
 from paramserver.clocks import Allow, Clocks
 from paramserver.config import ParamServerConfig
+from paramserver.headcut import NO_HEAD, HeadCut
+from paramserver.maptaker import MapTaker
 from paramserver.metrics import Metrics, ModelSample
-from paramserver.ports import Refused, Unreachable
+from paramserver.ports import AllowReply, Refused, Unreachable
 from paramserver.server import Server, ShardService
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
-from paramserver.state import Snapshot
 from paramserver.store import StateDir, write_durably
 from paramserver.warmup import warm_up
 
@@ -36,14 +36,6 @@ DRAIN_S = 5.0
 SAMPLE_MS = 500
 
 
-@dataclass(frozen=True)
-class Restored:
-    """A model to begin from: all parts of one complete cut, and the checksum of its manifest (X2)."""
-
-    snapshots: Sequence[Snapshot]
-    manifest_sha256: str
-
-
 def run(
     config: ParamServerConfig,
     shards: int,
@@ -51,44 +43,64 @@ def run(
     incarnation: int,
     run_dir: str,
     stop: threading.Event,
-    restored: Sequence[Restored] = (),
-    slot_map: SlotMap | None = None,
+    head: HeadCut = NO_HEAD,
+    find_head: Callable[[], HeadCut] | None = None,
     state: StateDir | None = None,
 ) -> None:
-    """Serve shard `index` of `shards` until `stop` is set, then drain.
+    """Serve shard `index` until `stop` is set, then drain. There are `shards`, if `head` does not say otherwise.
 
     `incarnation` comes from `StateDir.next_incarnation` of a folder that the caller holds; `state` is that folder,
-    where the clock holder keeps what operators ordered. Writes
+    where the clock holder keeps what operators ordered. `find_head` looks for a newer head cut, with which the map may
+    change (S6); without it, or `state`, it does not. Writes
     `<run_dir>/roles/shard-<index>.json` once calls are taken. Raises what makes serving impossible: an address in
     use, parts that do not fit, a bad token file.
     """
     warm_up()
-    slot_map = slot_map or SlotMap.even(shards)
-    shard = Shard(index, incarnation, slot_map, config.stale_gradients(), config.memory_bytes_max)
-    for model in restored:
-        shard.restore(model.snapshots, model.manifest_sha256)
+    shard = _incarnate(config, index, incarnation, head.slot_map or SlotMap.even(shards), head)
     metrics = Metrics()
     metrics.incarnation.set(incarnation)
     service = ShardService(shard, config, metrics)
-    holder = ClockHolder(config, service, shards, run_dir, state=state) if slot_map.owner[0] == index else None
+    holder = ClockHolder(config, service, shards, run_dir, state=state) if shard.slot_map.owner[0] == index else None
+    taker = None
+    if find_head is not None and state is not None:
+        next_incarnation = state.next_incarnation
+        taker = MapTaker(
+            service,
+            find_head,
+            lambda slot_map, head: _incarnate(config, index, next_incarnation(), slot_map, head),
+            holder.remap if holder else lambda slot_map: None,
+        )
+        taker.start()
     Path(run_dir).mkdir(parents=True, exist_ok=True)
     server = Server(service, holder.service if holder else None, config.listen(index, run_dir))
     server.start()
     if holder:
         holder.start()
     exporter, thread = start_http_server(0, "127.0.0.1", metrics.registry)
-    _write_role(run_dir, index, server.address, exporter.server_port)
+    role = Role(run_dir, index, server.address, exporter.server_port)
+    role.write(holder.needed() if holder else 0)
     log.info("shard %d serves at %s as incarnation %d", index, server.address, incarnation)
     try:
         while not stop.wait(SAMPLE_MS / 1_000):
             _sample(service, holder)
+            role.write(holder.needed() if holder else 0)
     finally:
         server.stop(DRAIN_S)
+        if taker:
+            taker.stop()
         if holder:
             holder.stop()
         service.close()
         exporter.shutdown()
         thread.join()
+
+
+def _incarnate(config: ParamServerConfig, index: int, incarnation: int, slot_map: SlotMap, head: HeadCut) -> Shard:
+    """A shard as it begins: with its slots of the head, or standing by (S6)."""
+    shard = Shard(index, incarnation, slot_map, config.stale_gradients(), config.memory_bytes_max)
+    for model in () if shard.stands_by else head.load():
+        shard.restore(model.snapshots, model.manifest_sha256)
+    return shard
 
 
 def _sample(service: ShardService, holder: "ClockHolder | None") -> None:
@@ -102,16 +114,28 @@ def _sample(service: ShardService, holder: "ClockHolder | None") -> None:
             for model in shard.models
         }
     service.metrics.sample(samples)
+    service.metrics.map_epoch.set(shard.slot_map.epoch)
     if holder:
+        needed = holder.needed()
         with holder.service.lock:
-            service.metrics.clocks(holder.service.clocks, holder.now_ms())
+            service.metrics.clocks(holder.service.clocks, holder.now_ms(), needed)
 
 
-def _write_role(run_dir: str, index: int, address: str, metrics_port: int) -> None:
-    path = Path(run_dir) / "roles" / f"shard-{index}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    role = {"pid": os.getpid(), "metrics_port": metrics_port, "address": address}
-    write_durably(path, [json.dumps(role).encode()])
+class Role:
+    """What this process says of itself in `<run_dir>/roles`, written when it changes."""
+
+    def __init__(self, run_dir: str, index: int, address: str, metrics_port: int) -> None:
+        self._path = Path(run_dir) / "roles" / f"shard-{index}.json"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._said = {"pid": os.getpid(), "metrics_port": metrics_port, "address": address}
+        self._written: dict[str, object] = {}
+
+    def write(self, processes: int) -> None:
+        """`processes`: how many shards are to run, by the clock holder's word; 0 = this one does not say."""
+        role = self._said | ({"processes": processes} if processes else {})
+        if role != self._written:
+            write_durably(self._path, [json.dumps(role).encode()])
+            self._written = role
 
 
 def monotonic_ms() -> int:
@@ -119,7 +143,8 @@ def monotonic_ms() -> int:
 
 
 class ClockHolder:
-    """The clocks in the process that owns slot 0. Their era is the shard's incarnation: it only grows (K5)."""
+    """The clocks in the process that owns slot 0. Their era is the incarnation with which it started: it only grows
+    (K5)."""
 
     def __init__(
         self,
@@ -132,39 +157,61 @@ class ClockHolder:
     ) -> None:
         self.config, self.own, self.now_ms = config, own, now_ms
         clocks = Clocks(own.shard.incarnation, shards, config.staleness, config.lease_ms, config.stated_max_ms)
-        self._wakes = [threading.Event() for _ in range(shards)]
+        clocks.remap(own.shard.slot_map.epoch, own.shard.slot_map.shards)
         if state is not None:
             clocks.obey(state.orders())
         self.service = ClockService(clocks, now_ms, self._wake, None if state is None else state.keep_orders)
         self._stopped = threading.Event()
-        self._clients = {
-            shard: ShardClient(config.address(shard, run_dir), config)
-            for shard in range(shards)
-            if shard != own.shard.index
-        }
-        self._threads = [threading.Thread(target=self._tell, args=(n,), name=f"allow-{n}") for n in range(shards)]
+        self._ports = ShardPorts(config, run_dir, 0)
+        self._wakes: list[threading.Event] = []  # of every shard that was ever one here
+        self._threads: list[threading.Thread] = []
+        self._needed = shards
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        self._tell_all()
 
     def stop(self) -> None:
         self._stopped.set()
         self._wake()
         for thread in self._threads:
             thread.join()
-        for client in self._clients.values():
-            client.close()
+        self._ports.close()
+
+    def remap(self, slot_map: SlotMap) -> None:
+        """Another map is in force: no start before all shards of it have confirmed (S6)."""
+        with self.service.lock:
+            self.service.clocks.remap(slot_map.epoch, slot_map.shards)
+        self._tell_all()
+        self._wake()
+
+    def needed(self) -> int:
+        """How many shard processes are to run: those of the map and those that are wanted; fewer than before only once
+        the map is in force everywhere (S6)."""
+        models = self.own.shard.models
+        with self.service.lock:
+            clocks = self.service.clocks
+            needed = max([clocks.shards, *map(clocks.shards_ordered, models)])
+            self._needed = needed if clocks.settled else max(needed, self._needed)
+            return self._needed
+
+    def _tell_all(self) -> None:
+        """A thread for every shard of the map."""
+        for shard in range(len(self._threads), self.service.clocks.shards):
+            self._wakes.append(threading.Event())
+            self._threads.append(threading.Thread(target=self._tell, args=(shard,), name=f"allow-{shard}"))
+            self._threads[-1].start()
 
     def _wake(self) -> None:
         for wake in self._wakes:
             wake.set()
 
     def _tell(self, shard: int) -> None:
-        """Bring one shard the present list, whenever it changes and at every beat."""
+        """Bring one shard the present list, whenever it changes and at every beat, as long as it is of the map."""
         while not self._stopped.is_set():
             self._wakes[shard].wait(self.config.allow_ms / 1_000)
             self._wakes[shard].clear()
+            if shard >= self.service.clocks.shards:
+                continue
             try:
                 while self._tell_once(shard):
                     pass
@@ -179,14 +226,17 @@ class ClockHolder:
         with lock:
             before = clocks.allow_list().sequence
             clocks.tick(self.now_ms())
-            allow, named, ways = clocks.allow_list(), clocks.incarnations.get(shard, 0), clocks.ways()
+            named = AllowReply(clocks.incarnations.get(shard, 0), clocks.map_epoch)
+            allow, ways = clocks.allow_list(), clocks.ways()
         if allow.sequence != before:
             self._wake()  # a lease ran out: every shard is to hear of it now
         answered = self._allow(shard, allow, named, ways)
+        self.own.newer_map(answered.map_epoch)
         with lock:
-            clocks.confirm(allow.era, allow.sequence if answered == named else 0, shard, answered)
-            return answered != named
+            holds = answered == named and clocks.map_epoch == named.map_epoch
+            clocks.confirm(allow.era, allow.sequence if holds else 0, shard, answered.incarnation)
+            return answered.incarnation != named.incarnation
 
-    def _allow(self, shard: int, allow: Allow, named: int, ways: dict[str, str]) -> int:
-        to = self._clients[shard].allow if shard in self._clients else self.own.allow_here
-        return to(allow.era, allow.sequence, list(allow.epochs), named, ways)
+    def _allow(self, shard: int, allow: Allow, named: AllowReply, ways: dict[str, str]) -> AllowReply:
+        to = self.own.allow_here if shard == self.own.shard.index else self._ports[shard].allow
+        return to(allow.era, allow.sequence, list(allow.epochs), named.incarnation, ways, named.map_epoch)

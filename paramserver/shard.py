@@ -29,7 +29,7 @@ from paramserver.messages import (
     Rows,
 )
 from paramserver.part import merge, select
-from paramserver.ports import ProgressReply, Refused
+from paramserver.ports import AllowReply, ProgressReply, Refused
 from paramserver.slots import SlotMap, foreign_key
 from paramserver.state import COPY_ROWS, ModelState, Snapshot
 from paramserver.statecopy import StateCopy
@@ -85,9 +85,10 @@ class Shard:
         memory_bytes_max: int = 0,
     ) -> None:
         """`compensation` is how stale gradients are met where no operator has ordered otherwise; `memory_bytes_max`,
-        what the rows of one model may take, 0 = no limit."""
-        if index not in range(slot_map.shards):
-            raise ValueError(f"shard {index}: the slot map has shards 0 to {slot_map.shards - 1}")
+        what the rows of one model may take, 0 = no limit. A map in which the shard owns nothing means that it stands
+        by (S6)."""
+        if index < 0:
+            raise ValueError(f"shard {index}: expected 0, 1, 2, ...")
         self.index, self.incarnation, self.slot_map = index, incarnation, slot_map
         self._models: dict[str, ModelState] = {}
         self._cuts: dict[str, _Cut] = {}  # at most one a model: a copy of it is held in memory
@@ -99,14 +100,29 @@ class Shard:
 
     # --- who may push -------------------------------------------------------------------------------------------
 
-    def allow(self, era: int, sequence: int, epochs: Iterable[Epoch], ways: Mapping[str, str] | None = None) -> int:
-        """Exactly these epochs may push and pull, in this era (K5). Answers the incarnation.
+    @property
+    def stands_by(self) -> bool:
+        """Whether its map gives it nothing (S6)."""
+        return self.index >= self.slot_map.shards
+
+    def allow(
+        self,
+        era: int,
+        sequence: int,
+        epochs: Iterable[Epoch],
+        ways: Mapping[str, str] | None = None,
+        map_epoch: int | None = None,
+    ) -> AllowReply:
+        """Exactly these epochs may push and pull, in this era (K5). Answers incarnation and map epoch.
 
         `ways`: model -> the compensation that an operator ordered (K6); models without one have the configured one.
+        `map_epoch`: of the map that the list is for; a shard of another one adopts nothing (S6).
 
         Words of one era count in the order of their sequence: an older one, delivered late, changes nothing. Refused
         if the era is older than the shard's: another clock holder has taken over.
         """
+        if map_epoch not in (None, self.slot_map.epoch):
+            return AllowReply(self.incarnation, self.slot_map.epoch)
         if era < self._era:
             raise Refused(f"era {era} is over: shard {self.index} is in era {self._era}")
         if (era, sequence) > (self._era, self._sequence):
@@ -115,7 +131,7 @@ class Shard:
             self._ways = {model: way for model, way in (ways or {}).items() if way in WAYS}
             for model, state in self._models.items():
                 state.compensate(self._compensation_of(model))
-        return self.incarnation
+        return AllowReply(self.incarnation, self.slot_map.epoch)
 
     @property
     def era(self) -> int | None:
@@ -158,6 +174,8 @@ class Shard:
                     f"model {spec.name!r} began at {known.begun}, not at {dict(vector)}: restore a checkpoint"
                 )
             return self.progress(spec.name)
+        if self.stands_by:
+            raise Refused(f"shard {self.index} stands by: its map has shards 0 to {self.slot_map.shards - 1}")
         try:
             state = self._new_state(spec, dict(vector))
             state.dense.initialize(dense)
@@ -169,8 +187,9 @@ class Shard:
     def progress(self, model: str) -> ProgressReply:
         state = self._models.get(model)
         if state is None:
-            return ProgressReply(self.incarnation, self.slot_map.epoch, None)
-        return ProgressReply(self.incarnation, self.slot_map.epoch, state.progress, dict(state.begun))
+            return ProgressReply(self.incarnation, self.slot_map.epoch, None, slot_map=self.slot_map)
+        at = state.progress
+        return ProgressReply(self.incarnation, self.slot_map.epoch, at, dict(state.begun), self.slot_map)
 
     def restore(self, snapshots: Sequence[Snapshot], manifest_sha256: str) -> ProgressReply:
         """Begin a model from the parts of one complete cut, of this or any other number of shards (X2).
@@ -317,6 +336,11 @@ class Shard:
         if marked is not None and marked.name == cut:
             self._parents[model] = Parent(manifest_sha256, marked.copy.version, self.slot_map.epoch)
             self._models[model].forget(marked.copy.version)
+            self._drop_cut(model)
+
+    def retire(self) -> None:
+        """Another incarnation takes over (S6): nobody asks for these cuts again, and copies under way end."""
+        for model in list(self._cuts):
             self._drop_cut(model)
 
     def parent(self, model: str) -> Parent | None:

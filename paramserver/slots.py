@@ -76,12 +76,48 @@ class SlotMap:
                 f"slot map: owner must be ({SLOTS},) int32 and not negative, got {self.owner.dtype} {self.owner.shape}"
             )
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SlotMap) and self.epoch == other.epoch and np.array_equal(self.owner, other.owner)
+
+    def __hash__(self) -> int:
+        return hash((self.epoch, self.owner.tobytes()))
+
     @classmethod
     def even(cls, shards: int, epoch: int = 1) -> "SlotMap":
         """Contiguous slot ranges of nearly equal length; shard 0 owns slot 0, hence the clocks (K1)."""
         if not 1 <= shards <= SLOTS:
             raise ValueError(f"shards = {shards}: allowed 1 to {SLOTS}")
         return cls(epoch, (np.arange(SLOTS, dtype=np.int64) * shards // SLOTS).astype(np.int32))
+
+    @classmethod
+    def decode(cls, epoch: int, text: str) -> "SlotMap":
+        """What `encode` wrote. ValueError unless every slot has one owner."""
+        owner = np.full(SLOTS, -1, np.int32)
+        for run in text.split(","):
+            slots, _, shard = run.partition(":")
+            first, _, last = slots.partition("-")
+            if not (first.isdigit() and shard.isdigit() and (last or first).isdigit()):
+                raise ValueError(f"slot map {text[:80]!r}: {run!r} is not first-last:shard")
+            owner[int(first) : int(last or first) + 1] = int(shard)
+        return cls(epoch, owner)
+
+    def encode(self) -> str:
+        """The owners as text: "0-511:0,512-1023:1"."""
+        firsts = np.flatnonzero(np.diff(self.owner, prepend=-1)).tolist()
+        runs = zip(firsts, [*firsts[1:], SLOTS], strict=True)
+        return ",".join(f"{first}-{end - 1}:{self.owner[first]}" for first, end in runs)
+
+    def resized(self, shards: int) -> "SlotMap":
+        """The next map, of another number of shards, each with nearly as many slots as any other. Only slots of shards
+        that end, or that have more than their share, move; the lowest ones stay, so slot 0 stays with shard 0 (S6)."""
+        share = np.bincount(SlotMap.even(shards).owner, minlength=shards)
+        owner = np.where(self.owner < shards, self.owner, -1).astype(np.int32)
+        for shard in range(min(shards, self.shards)):
+            owner[np.flatnonzero(owner == shard)[share[shard] :]] = -1
+        free = np.flatnonzero(owner < 0)
+        lacks = share - np.bincount(owner[owner >= 0], minlength=shards)
+        owner[free] = np.repeat(np.arange(shards, dtype=np.int32), lacks)
+        return SlotMap(self.epoch + 1, owner)
 
     @property
     def shards(self) -> int:

@@ -1,11 +1,11 @@
-"""Pushes too large for one message: their parts, kept until the last arrives (S4).
+"""Pushes and pulls too large for one message: their parts, those of a push kept until the last arrives (S4).
 
 A learner has one push per shard in flight, so a newer push of an epoch replaces what an older one left behind. Parts
 are dropped with their epoch's fence, and together they hold at most `bytes_max`. A push that is larger than that by
 itself would never fit: it is not kept, and ends as an empty one.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -120,3 +120,18 @@ def split(request: PushRequest, bytes_max: int) -> tuple[list[Tables], PushReque
 def _nbytes(request: PushRequest) -> int:
     rows = [*request.gradients.values(), *request.dense.values()]
     return sum(keys.nbytes for keys in request.keys.values()) + sum(array.nbytes for array in rows)
+
+
+def slices(keys: Mapping[str, Keys], rows_max: int) -> list[dict[str, Keys]]:
+    """Keys in pieces of at most `rows_max`, in order; tables without keys ride with the first."""
+    pieces: list[dict[str, Keys]] = [{name: array for name, array in keys.items() if not len(array)}]
+    room = rows_max
+    for name, array in keys.items():
+        for at in range(0, len(array), rows_max):
+            piece = array[at : at + rows_max]
+            if len(piece) > room:
+                pieces.append({})
+                room = rows_max
+            pieces[-1][name] = piece
+            room -= len(piece)
+    return pieces

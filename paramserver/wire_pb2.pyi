@@ -71,7 +71,7 @@ class Progress(_message.Message):
     def __init__(self, chains: _Optional[_Mapping[str, ChainProgress]] = ..., next_record: _Optional[_Mapping[int, int]] = ..., version: _Optional[int] = ..., event_time_max_ms: _Optional[int] = ...) -> None: ...
 
 class ProgressReply(_message.Message):
-    __slots__ = ("incarnation", "map_epoch", "progress", "begun")
+    __slots__ = ("incarnation", "map_epoch", "progress", "begun", "slot_owners")
     class BegunEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -83,11 +83,13 @@ class ProgressReply(_message.Message):
     MAP_EPOCH_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     BEGUN_FIELD_NUMBER: _ClassVar[int]
+    SLOT_OWNERS_FIELD_NUMBER: _ClassVar[int]
     incarnation: int
     map_epoch: int
     progress: Progress
     begun: _containers.ScalarMap[str, int]
-    def __init__(self, incarnation: _Optional[int] = ..., map_epoch: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., begun: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    slot_owners: str
+    def __init__(self, incarnation: _Optional[int] = ..., map_epoch: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., begun: _Optional[_Mapping[str, int]] = ..., slot_owners: _Optional[str] = ...) -> None: ...
 
 class TableSpec(_message.Message):
     __slots__ = ("name", "dim", "optimizer", "options", "init_scale", "seed", "policy", "storage")
@@ -337,7 +339,7 @@ class PartInfo(_message.Message):
     def __init__(self, shard: _Optional[int] = ..., url: _Optional[str] = ..., sha256: _Optional[str] = ..., bytes: _Optional[int] = ..., rows: _Optional[int] = ..., tombstones: _Optional[int] = ..., kind: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ...) -> None: ...
 
 class AllowRequest(_message.Message):
-    __slots__ = ("era", "sequence", "epochs", "incarnation", "ways")
+    __slots__ = ("era", "sequence", "epochs", "incarnation", "ways", "map_epoch")
     class WaysEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -350,12 +352,22 @@ class AllowRequest(_message.Message):
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     WAYS_FIELD_NUMBER: _ClassVar[int]
+    MAP_EPOCH_FIELD_NUMBER: _ClassVar[int]
     era: int
     sequence: int
     epochs: _containers.RepeatedCompositeFieldContainer[Epoch]
     incarnation: int
     ways: _containers.ScalarMap[str, str]
-    def __init__(self, era: _Optional[int] = ..., sequence: _Optional[int] = ..., epochs: _Optional[_Iterable[_Union[Epoch, _Mapping]]] = ..., incarnation: _Optional[int] = ..., ways: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    map_epoch: int
+    def __init__(self, era: _Optional[int] = ..., sequence: _Optional[int] = ..., epochs: _Optional[_Iterable[_Union[Epoch, _Mapping]]] = ..., incarnation: _Optional[int] = ..., ways: _Optional[_Mapping[str, str]] = ..., map_epoch: _Optional[int] = ...) -> None: ...
+
+class AllowReply(_message.Message):
+    __slots__ = ("incarnation", "map_epoch")
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    MAP_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    incarnation: int
+    map_epoch: int
+    def __init__(self, incarnation: _Optional[int] = ..., map_epoch: _Optional[int] = ...) -> None: ...
 
 class Number(_message.Message):
     __slots__ = ("value",)

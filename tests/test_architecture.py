@@ -27,6 +27,7 @@ SHELL_FILES = {
     "metrics", "producer", "broker", "lane", "archiver", "breaker_metrics", "breaker_service",
     "crew", "membership",  # threads of a labelling process
     "clock_service", "governor_service", "governor_metrics", "part_writer",
+    "maptaker",  # the thread of a shard that goes over to a newer map
     "fetched", "record_batches",  # what the Kafka client fetched: its fetcher's hook, its codecs and errors
 }  # fmt: skip
 SHELL_MODULES = {

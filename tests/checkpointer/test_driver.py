@@ -79,8 +79,10 @@ class House:
         return driver
 
     def restart(self, index, incarnation, restore=True):
-        shard = Shard(index, incarnation, self.slot_map)
         head = Catalogue(self.files, "clicks").head() if restore else None
+        slot_map = (head and Catalogue(self.files, "clicks").slot_map(head)) or self.slot_map
+        self.clocks.remap(slot_map.epoch, slot_map.shards)
+        shard = Shard(index, incarnation, slot_map)
         if head is not None:
             shard.restore([model_state(Catalogue(self.files, "clicks"), head)], head.sha256)
         self.shards[index] = LocalShard(shard, self.files.contents)
@@ -90,7 +92,7 @@ class House:
             shard = self.shards[index].shard
             mine = key is not None and self._owner(key) == index
             request = PushRequest(
-                "clicks", self.epoch, self.slot_map.epoch, shard.incarnation, chain, start, end, 0, end, 0,
+                "clicks", self.epoch, shard.slot_map.epoch, shard.incarnation, chain, start, end, 0, end, 0,
                 row_hash=start * 7, rows=rows, event_time_max_ms=end, barrier=barrier,
                 keys={"w": np.array([key], np.uint64)} if mine else {},
                 gradients={"w": np.array([[-1.0]], np.float32)} if mine else {},
@@ -387,6 +389,7 @@ def test_training_goes_on_by_deltas_from_where_it_was_rolled_back_to():
         house.restart(index, incarnation=2)
     house.clock.tell(house.shards)
     house.push("label/0", 102, 103, key=77)
+    assert house.later().outcome == "moving", "the map that is brought back has a newer epoch (S6)"
     assert house.later().outcome == "published"
     head = catalogue.head()
     assert (head.number, head.parent) == (5, find(catalogue, "2").sha256)

@@ -430,9 +430,9 @@ def test_a_governor_speaks_beside_the_operator(ports: Ports):
 def test_a_list_for_another_incarnation_is_not_adopted(ports: Ports):
     ports.begin()
     epoch = ports.join("a").epoch
-    assert ports.shards[1].allow(99, 1, [], incarnation=7) == 1
+    assert ports.shards[1].allow(99, 1, [], incarnation=7) == (1, 1)
     assert ports.shards[1].push(a_push(epoch, 1)).outcome is Outcome.APPLIED
-    assert ports.shards[1].allow(99, 1, [], incarnation=1) == 1
+    assert ports.shards[1].allow(99, 1, [], incarnation=1) == (1, 1)
     assert ports.shards[1].push(a_push(epoch, 1, start=10, end=20)).outcome is Outcome.FENCED
 
 

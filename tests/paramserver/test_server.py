@@ -21,7 +21,7 @@ from prometheus_client import generate_latest
 
 from paramserver import frames, payload
 from paramserver import wire_pb2 as wire
-from paramserver.client import ShardClient, _slices, connect
+from paramserver.client import ShardClient, connect
 from paramserver.config import ParamServerConfig
 from paramserver.encoding import Encoding
 from paramserver.keylists import KeyLists, digest_of
@@ -45,7 +45,7 @@ from paramserver.server import Server, ShardService
 from paramserver.service import run
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
-from paramserver.staging import StageFull, StageIncomplete, Staging, split
+from paramserver.staging import StageFull, StageIncomplete, Staging, slices, split
 from paramserver.store import StateDir, StateInUse, read_part, write_part
 
 SPEC = ModelSpec("m", "d", (TableSpec("t", 8, "sgd", {"rate": 1.0}),), DenseSpec({"w": (4,)}, "sgd", {"rate": 1.0}))
@@ -151,7 +151,7 @@ def test_a_push_that_no_room_is_large_enough_for_ends_as_an_empty_one(tmp_path: 
 
 def test_slices_cover_all_keys_in_order():
     keys = {"a": np.arange(10, dtype=np.uint64), "b": np.empty(0, np.uint64), "c": np.arange(5, dtype=np.uint64)}
-    pieces = _slices(keys, 4)
+    pieces = slices(keys, 4)
     assert all(sum(len(k) for k in piece.values()) <= 4 for piece in pieces)
     for name, array in keys.items():
         found = [piece[name] for piece in pieces if name in piece]

@@ -183,7 +183,7 @@ def test_another_incarnation_is_told_so_before_e_is_looked_at():
 def test_only_the_allowed_epochs_of_the_present_era_push_and_pull():
     shard = new_shard(incarnation=5)
     pull = PullRequest("clicks", LEARNER, 1, {})
-    assert shard.allow(1, 3, [Epoch(1, 2)]) == 5
+    assert shard.allow(1, 3, [Epoch(1, 2)]).incarnation == 5
     assert shard.push(push_of("label/0", 10, 11, incarnation=5)).outcome is Outcome.FENCED
     assert shard.pull(pull).outcome is Outcome.FENCED
     shard.allow(1, 2, [LEARNER])

@@ -10,7 +10,7 @@ import sim_shards
 from sim_bug import Patch, bug
 from sim_shards import ShardNode
 
-from checkpointer.driver import Driver
+from checkpointer.cutting import Cutting
 from paramserver import delta as delta_module
 from paramserver.messages import MarkReply, Outcome, PushReply
 from paramserver.modelclocks import ModelClocks
@@ -34,12 +34,12 @@ def cut_holds_pushes() -> list[Patch]:
 
 @bug("cut without hold", "starts go on while a cut looks for a common vector (X1)")
 def cut_without_hold() -> list[Patch]:
-    call = Driver._call
+    ask = Cutting._ask
 
-    def bad(self: Driver, asked: Any) -> Any:
-        return (asked, True) if type(asked).__name__ == "AskHold" else call(self, asked)
+    def bad(self: Cutting, model: str, asked: Any) -> Any:
+        return True if type(asked).__name__ == "AskHold" else ask(self, model, asked)
 
-    return [patch.object(Driver, "_call", bad)]
+    return [patch.object(Cutting, "_ask", bad)]
 
 
 @bug("unnamed mark", "a shard marks whatever it holds just now (X1)", seed=10)

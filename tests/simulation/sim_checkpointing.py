@@ -11,10 +11,10 @@ from typing import Any
 
 from sim_log import Broker, Message
 from sim_network import Process, World
-from sim_scenario import MODEL, SHARDS, Scenario
+from sim_scenario import MODEL, Scenario
 from sim_shards import ShardNode
 from sim_tasks import Task
-from sim_toy import SPEC
+from sim_toy import HOME_MAP, SPEC
 from sim_violation import Violation
 from sim_watch import Watch
 
@@ -82,6 +82,12 @@ class Remote:
     def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
         self._ask(lambda shard: shard.settle(cut, manifest_sha256))
 
+    def remap(self, epoch: int) -> int:
+        return self._ask(lambda shard: shard.remap(epoch))  # type: ignore[no-any-return]
+
+    def shards_ordered(self, model: str) -> int:
+        return self._ask(lambda shard: shard.shards_ordered())  # type: ignore[no-any-return]
+
     def hold(self, model: str, cut: str, lease_ms: int, highest: dict[str, int]) -> bool:
         granted: bool = self._ask(lambda shard: shard.hold(cut, lease_ms, highest))
         self.node.reach("held")
@@ -110,12 +116,13 @@ class CheckpointerNode(Process):
 
     def boot(self) -> None:
         self.rng = random.Random(f"gates/{self.world.seed}/{self.life}")
-        remotes: list[Any] = [Remote(self, index) for index in range(SHARDS)]
+        remotes: list[Any] = [Remote(self, index) for index in range(self.scenario.shards_max)]
         definition = Definition(SPEC, {}, {}, barrier_kinds=self.scenario.stream.barrier_kinds)
         self.catalogue = WatchedCatalogue(self)
         self.driver = Driver(
-            self.config, definition, dict(enumerate(remotes)), remotes[0], self.catalogue, self, self, "simulated"
-        )
+            self.config, definition, dict(enumerate(remotes)), remotes[0], self.catalogue, self, self, "simulated",
+            HOME_MAP,
+        )  # fmt: skip
         self.task = Task(self.drive)
         self.after(0, self.task.start)
 
@@ -127,11 +134,13 @@ class CheckpointerNode(Process):
         while True:
             step = self.driver.step()
             self.counts[f"{step.outcome} {step.reason}".strip()] += 1
+            if step.shards:
+                self.watch.count(f"moves to {step.shards} shards")
             if step.reason == "timeout" and self.world.fair_for_ms() > self.config.cut_timeout_ms + 3000:
                 raise Violation("X1", f"a cut in fair weather is not done after {step.cut_ms} ms: {step.detail}")
             if step.outcome == "idle":
                 self.sleep_ms(LOOK_MS)
-            elif step.outcome in ("unreachable", "not_restored"):
+            elif step.outcome in ("unreachable", "not_restored", "moving"):
                 self.sleep_ms(PATIENCE_MS)
             else:
                 self.world.trace(self.name, f"{step.outcome} {step.reason} {step.detail} {step.due}")

@@ -6,7 +6,7 @@ import pyarrow as pa
 from sim_log import Broker
 from sim_network import Process, World
 from sim_scenario import MODEL, SHARDS, TABLE, Scenario
-from sim_toy import gradients, keys_of, lane_of
+from sim_toy import gradients, keys_on, lane_of
 from sim_watch import Watch
 
 from learners import events, gradient
@@ -14,6 +14,7 @@ from learners import instructions as do
 from learners.config import LearnerConfig
 from learners.pacing import Pacer
 from paramserver.messages import PullRequest, PushReply, StartOutcome
+from paramserver.slots import SlotMap
 from stream.examples import BatchHeader, decode_examples
 from stream.record import Record
 from stream.rowhash import row_hash_sum
@@ -127,7 +128,10 @@ class LearnerNode(Process):
             self.reach("pulled")
             took = self.world.rng.choice((1, 5, 40))
             self.after(
-                took, lambda: self.event(events.Computed(it.clock, it.start, it.end, (it.start, it.end, it.batch)))
+                took,
+                lambda: self.event(
+                    events.Computed(it.clock, it.start, it.end, (it.start, it.end, it.batch, it.slot_map))
+                ),
             )
         elif isinstance(it, do.Stop):
             self.stopped_for = it.reason
@@ -166,8 +170,8 @@ class LearnerNode(Process):
             return lambda: self.guarded(lambda: shard.clocks.renew(MODEL, it.epoch, it.doing, shard.steady_ms()))
         if isinstance(it, do.Pull):
             rows = rows_between(it.batch, it.batch.start, it.batch.end)
-            keys = {} if rows is None else {TABLE: self.keys(it.shard, it.batch.chain, rows)}
-            request = PullRequest(MODEL, it.epoch, it.map_epoch, keys)
+            keys = {} if rows is None else {TABLE: self.keys(it.slot_map, it.shard, it.batch.chain, rows)}
+            request = PullRequest(MODEL, it.epoch, it.slot_map.epoch, keys)
             return lambda: shard.pull(request, it.clock)
         assert isinstance(it, do.Push)
         return self.push(it, shard)
@@ -177,15 +181,15 @@ class LearnerNode(Process):
         reply = shard.clocks.start(it.request(MODEL), now_ms)
         self.watch.bounded(shard.clocks.bounds(MODEL, now_ms).in_force, now_ms)
         if reply.outcome is StartOutcome.ADMITTED:
-            self.watch.admitted(it.epoch, reply.clock, now_ms)
+            self.watch.admitted(it.epoch, reply.clock, shard.clocks, now_ms)
         return reply
 
     def push(self, it: do.Push, shard: Any) -> Any:
-        _, _, batch = it.result
+        _, _, batch, slot_map = it.result
         rows = rows_between(batch, it.start, it.end)
         content: dict[str, Any] = {"row_hash": 0, "rows": 0}
         if rows is not None and rows.num_rows:
-            keys = self.keys(it.shard, it.chain, rows)
+            keys = self.keys(slot_map, it.shard, it.chain, rows)
             content = {
                 "row_hash": row_hash_sum(rows),
                 "rows": rows.num_rows,
@@ -202,5 +206,5 @@ class LearnerNode(Process):
         return work
 
     @staticmethod
-    def keys(shard: int, chain: str, rows: pa.RecordBatch) -> Any:
-        return keys_of(shard, lane_of(chain), rows.column("position").to_numpy())
+    def keys(slot_map: SlotMap, shard: int, chain: str, rows: pa.RecordBatch) -> Any:
+        return keys_on(slot_map, shard, lane_of(chain), rows.column("position").to_numpy())

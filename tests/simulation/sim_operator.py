@@ -1,13 +1,16 @@
-"""The operator: changes the bound, the concurrency and the number of learners while training goes on (K6)."""
+"""The operator: changes the bound, the concurrency, and the number of learners and of shards while training goes on
+(K6, S6); and the launcher of shards, which starts those that are wanted and ends those that are over."""
 
 import random
 from typing import Any
 
 from sim_learners import LearnerNode
 from sim_network import World
-from sim_scenario import Scenario
+from sim_scenario import SHARDS, Scenario
+from sim_shards import ShardNode
 
 CHANGES = 5
+LAUNCH_EVERY_MS = 500
 
 
 class Operator:
@@ -15,6 +18,7 @@ class Operator:
 
     def __init__(self, world: World, scenario: Scenario, extra: LearnerNode | None, busy_ms: int) -> None:
         self.world, self.extra = world, extra
+        self.launched = set(range(SHARDS))
         rng = random.Random(f"operator/{scenario.seed}")
         if scenario.concurrency:
             self.at(1, lambda: self.order(scenario.staleness, scenario.concurrency))
@@ -22,8 +26,13 @@ class Operator:
             moment, s, concurrency = rng.randrange(1, busy_ms), rng.choice((0, 1, 4, -1)), rng.choice((0, 0, 1, 2))
             if scenario.tuning == "bounds":
                 self.at(moment, lambda s=s, c=concurrency: self.order(s, c))
+            elif scenario.tuning == "shards":
+                wanted = rng.randrange(1, scenario.shards_max + 1)
+                self.at(moment, lambda n=wanted: self.scale_shards(n))
             elif extra is not None:
                 self.at(moment, self.scale)
+        if scenario.tuning == "shards":
+            self.at(LAUNCH_EVERY_MS, self.launch)
 
     def at(self, after_ms: int, work: Any) -> None:
         self.world.time.at(self.world.time.now_ms + after_ms, work)
@@ -33,6 +42,26 @@ class Operator:
         if holder.alive:
             self.world.trace("operator", f"s={staleness} concurrency={concurrency}")
             holder.ordered(staleness, concurrency)
+
+    def scale_shards(self, shards: int) -> None:
+        holder: Any = self.world.processes["shard-0"]
+        if holder.alive:
+            self.world.trace("operator", f"shards={shards}")
+            holder.ordered_shards(shards)
+
+    def launch(self) -> None:
+        """Who holds the clocks says how many are needed. It is not asked while it is dead or asleep."""
+        holder: Any = self.world.processes["shard-0"]
+        if holder.alive and not holder.asleep:
+            needed = max(holder.clocks.shards, holder.shards_ordered())
+            for shard in (p for p in self.world.processes.values() if isinstance(p, ShardNode)):
+                if shard.index < needed and shard.index not in self.launched:
+                    self.launched.add(shard.index)
+                    shard.start()
+                elif shard.index >= needed and holder.clocks.settled and shard.alive:
+                    self.launched.discard(shard.index)
+                    shard.crash()
+        self.at(LAUNCH_EVERY_MS, self.launch)
 
     def scale(self) -> None:
         """One learner more or less: who goes says so to its group, and then ends."""

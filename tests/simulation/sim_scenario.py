@@ -8,6 +8,8 @@ from stream.chain import begin_vector
 from stream.config import StreamConfig
 
 PARTITIONS, SHARDS, LEARNERS, LABELERS, REPLICAS = 3, 2, 2, 2, 1
+#: Where an operator scales them (S6).
+SHARDS_MAX = 3
 MODEL = "toy"
 #: Seeds of these remainders by 11 label with a later reading; the others say all at once.
 STRATEGIES = {5: "window+correct", 8: "eager"}
@@ -47,7 +49,7 @@ class Scenario:
     fold_records_max: int  # records of `examples` that a labeler reads back to find its end
     begin: dict[str, int]  # where the model begins on each chain (S5): often not where a batch does
     mixed: bool  # whether the labelers cut batches differently, as in the midst of a change of configuration
-    tuning: str  # what an operator does meanwhile: nothing | bounds | learners | turns
+    tuning: str  # what an operator does meanwhile: nothing | bounds | learners | shards | turns
     governed: bool  # whether a governor speaks too (K7)
     forged: bool  # whether a record that dangles is put into `examples`
     faultless: bool = False
@@ -56,6 +58,11 @@ class Scenario:
     def concurrency(self) -> int:
         """Batches under way at once, from the beginning; 0 = no limit."""
         return 1 if self.tuning == "turns" else 0
+
+    @property
+    def shards_max(self) -> int:
+        """Shard processes that there may be."""
+        return SHARDS_MAX if self.tuning == "shards" else SHARDS
 
     @property
     def late(self) -> bool:
@@ -109,7 +116,7 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
         stream=_strategy(seed, stream),
         staleness=(0, 1, 4, -1)[(seed // 2) % 4],
         fraud=(seed // 8) % 2 == 0,
-        tuning=("nothing", "bounds", "learners", "nothing", "turns")[seed % 5],
+        tuning=("nothing", "bounds", "learners", "shards", "turns")[seed % 5],
         governed=seed % 5 == 3 or seed % 10 == 1,
         keep_step=keep_step,
         impressions=300 + rng.randrange(40),

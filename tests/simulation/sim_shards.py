@@ -8,7 +8,7 @@ from typing import Any
 
 from sim_network import Process, World
 from sim_scenario import MODEL, SHARDS, Scenario
-from sim_toy import SLOT_MAP, SPEC
+from sim_toy import HOME_MAP, SPEC
 from sim_watch import Watch
 
 from checkpointer.catalogue import Catalogue
@@ -20,8 +20,9 @@ from paramserver.delta import whole
 from paramserver.messages import Epoch, MarkReply, PullReply, PullRequest, PushReply, PushRequest
 from paramserver.orders import decode_orders, encode_orders
 from paramserver.partfile import decode_part, encode_part, part_info, part_name
-from paramserver.ports import PartInfo, ProgressReply
+from paramserver.ports import AllowReply, PartInfo, ProgressReply
 from paramserver.shard import Shard
+from paramserver.slots import SlotMap
 from paramserver.state import Snapshot
 
 ALLOW_EVERY_MS = 200
@@ -50,20 +51,54 @@ class ShardNode(Process):
         self.clocks: Clocks | None = None
 
     def boot(self) -> None:
-        incarnation = self.disk["incarnation"] = self.disk.get("incarnation", 0) + 1
-        self.core = Shard(self.index, incarnation, SLOT_MAP)
-        self.watch.stands_at(self.index, incarnation, {})
-        head = Catalogue(self.files, MODEL).head()
-        if head is not None:
-            self.core.restore([model_of(self.files, head)], head.sha256)
-            self.watch.begun(self.index, incarnation, head.vector)
-            self.world.trace(self.name, f"incarnation {incarnation} restores {head.name}")
+        self.taking = False
+        self.core = self.incarnate(*self.head())
         if self.index == 0:
             s = self.scenario.staleness
-            self.clocks = Clocks(incarnation, SHARDS, s, lease_ms=LEASE_MS, stated_max_ms=120_000)
+            self.clocks = Clocks(self.core.incarnation, SHARDS, s, lease_ms=LEASE_MS, stated_max_ms=120_000)
+            self.clocks.remap(self.core.slot_map.epoch, self.core.slot_map.shards)
             self.clocks.obey(decode_orders(self.disk.get("orders", b"{}")))
             self.watch.leased.clear()  # a lease is lost with its clock holder (K7)
             self._tell_shards()
+
+    # --- the map (S6) ---
+
+    def head(self) -> tuple[Manifest | None, SlotMap]:
+        """The head complete cut and the map that it names."""
+        catalogue = Catalogue(self.files, MODEL)
+        head = catalogue.head()
+        return head, (head and catalogue.slot_map(head)) or HOME_MAP
+
+    def incarnate(self, head: Manifest | None, slot_map: SlotMap) -> Shard:
+        """A new incarnation, restored from the head."""
+        incarnation = self.disk["incarnation"] = self.disk.get("incarnation", 0) + 1
+        core = Shard(self.index, incarnation, slot_map)
+        self.watch.stands_at(self.index, incarnation, {})
+        self.watch.takes_map(self.index, slot_map)
+        if head is not None and not core.stands_by:
+            core.restore([model_of(self.files, head)], head.sha256)
+            self.watch.begun(self.index, incarnation, head.vector)
+            self.world.trace(self.name, f"incarnation {incarnation} restores {head.name}")
+        return core
+
+    def remap(self, epoch: int) -> int:
+        """What waits for the store happens later."""
+        if epoch > self.core.slot_map.epoch and not self.taking:
+            self.taking = True
+            self.after(self.world.rng.choice((5, 50, 300)), self.take_map)
+        return self.core.slot_map.epoch
+
+    def take_map(self) -> None:
+        self.taking = False
+        head, slot_map = self.head()
+        if slot_map.epoch <= self.core.slot_map.epoch:
+            return
+        core = self.incarnate(head, slot_map)
+        if self.clocks is not None:
+            self.clocks.remap(slot_map.epoch, slot_map.shards)
+        self.core = core
+        self.world.trace(self.name, f"takes the map of epoch {slot_map.epoch}: {slot_map.shards} shards")
+        self.reach("remap")
 
     # --- the clock holder ---
 
@@ -71,7 +106,7 @@ class ShardNode(Process):
         """Send the allow list to every shard, again and again (K5), and fence whose lease has run out (K3)."""
         assert self.clocks is not None
         self.clocks.tick(self.steady_ms())
-        for index in range(SHARDS):
+        for index in range(self.clocks.shards):
             self._tell(index)
         self.after(ALLOW_EVERY_MS, self._tell_shards)
 
@@ -79,7 +114,7 @@ class ShardNode(Process):
         clocks = self.clocks
         assert clocks is not None
         era, sequence, epochs = clocks.allow_list()
-        named = clocks.incarnations.get(index, 0)
+        named = AllowReply(clocks.incarnations.get(index, 0), clocks.map_epoch)
         shard: Any = self.world.processes[f"shard-{index}"]
 
         def told(answered: Any) -> None:
@@ -87,23 +122,25 @@ class ShardNode(Process):
                 self.world.trace(self.name, f"shard-{index} refuses the list: {answered}")
                 return
             before = clocks.unconfirmed()
-            clocks.confirm(era, sequence if answered == named else 0, index, answered)
-            if answered != named and index in before:
+            self.remap(answered.map_epoch)
+            clocks.confirm(era, sequence if answered == named else 0, index, answered.incarnation)
+            if answered.incarnation != named.incarnation and index in before:
                 self._tell(index)
 
         if index == self.index:
-            told(self.allow(era, sequence, list(epochs), named))
+            told(self.allow(era, sequence, list(epochs), *named))
         else:
             self.world.network.call(
-                self, shard, lambda: shard.allow(era, sequence, list(epochs), named), told, lambda: None, 400
+                self, shard, lambda: shard.allow(era, sequence, list(epochs), *named), told, lambda: None, 400
             )
 
     # --- what is asked of a shard ---
 
-    def allow(self, era: int, sequence: int, epochs: list[Epoch], incarnation: int | None) -> Any:
-        if incarnation not in (None, self.core.incarnation):
-            return self.core.incarnation
-        return self.guarded(lambda: self.core.allow(era, sequence, epochs))
+    def allow(self, era: int, sequence: int, epochs: list[Epoch], incarnation: int, map_epoch: int) -> Any:
+        self.remap(map_epoch)
+        if incarnation != self.core.incarnation:
+            return AllowReply(self.core.incarnation, self.core.slot_map.epoch)
+        return self.guarded(lambda: self.core.allow(era, sequence, epochs, None, map_epoch))
 
     def begin(self, vector: dict[str, int]) -> Any:
         reply = self.guarded(lambda: self.core.begin(SPEC, vector, {}))
@@ -118,11 +155,13 @@ class ShardNode(Process):
         reply = self.guarded(lambda: self.core.pull(request))
         if isinstance(reply, PullReply):
             self.watch.read(self.index, request.epoch, clock, reply)
+            self.watch.mapped(self.index, reply.outcome, request.map_epoch, self.core.slot_map.epoch)
         return reply
 
     def push(self, request: PushRequest, clock: int) -> PushReply:
         reply = self.take(request)
         told = self.core.era is not None and self.core.era >= request.epoch.era
+        self.watch.mapped(self.index, reply.outcome, request.map_epoch, self.core.slot_map.epoch)
         self.watch.pushed(self.index, request, clock, reply, told)
         self.reach("pushed")
         return reply
@@ -173,6 +212,17 @@ class ShardNode(Process):
         now_ms = self.steady_ms()
         self.watch.leased.said(governor, sequence, rung, now_ms + lease_ms, now_ms)
         return self.clocks.govern(MODEL, governor, sequence, rung, lease_ms, now_ms)
+
+    def ordered_shards(self, shards: int) -> None:
+        """Likewise (S6)."""
+        assert self.clocks is not None
+        self.clocks.set_shards(MODEL, shards)
+        self.disk["orders"] = encode_orders(self.clocks.orders)
+        self.watch.shards = shards
+
+    def shards_ordered(self) -> int:
+        assert self.clocks is not None
+        return self.clocks.shards_ordered(MODEL)
 
     def hold(self, cut: str, lease_ms: int, highest: dict[str, int]) -> bool:
         assert self.clocks is not None

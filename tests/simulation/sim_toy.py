@@ -1,7 +1,8 @@
 """The toy model, from whose parameters it can be read which rows a shard learned and how often (I3).
 
-Every labelled impression has one row on every shard; the optimizer is SGD at rate 1 and the gradient is -1, so a row's
-weight is the number of times that its impression changed the shard.
+Every labelled impression has one row in each half of the slots, so one on each of two shards; the optimizer is SGD at
+rate 1 and the gradient is -1, so a row's weight is the number of times that its impression changed the shard. A row's
+key, hence its slot, never changes; where other shards own the slots (S6), other shards have the rows.
 """
 
 import numpy as np
@@ -18,27 +19,35 @@ SPEC = ModelSpec(
     tables=(TableSpec(TABLE, dim=1, optimizer="sgd", options={"rate": 1.0}),),
     dense=DenseSpec({}, "sgd", {"rate": 1.0}),
 )
-SLOT_MAP = SlotMap.even(SHARDS)
+HOME_MAP = SlotMap.even(SHARDS)
 _NONCE_BITS = 6
 _known: dict[tuple[int, int, int], int] = {}
 
 
-def key_of(shard: int, partition: int, position: int) -> int:
-    """The key of an impression on a shard: the first of 64 candidates that the slot map gives to that shard."""
-    found = _known.get((shard, partition, position))
+def key_of(home: int, partition: int, position: int) -> int:
+    """The key of an impression in a half: the first of 64 candidates whose slot lies there."""
+    found = _known.get((home, partition, position))
     if found is None:
-        base = ((partition << 50 | position) << 4 | shard) << _NONCE_BITS
+        base = ((partition << 50 | position) << 4 | home) << _NONCE_BITS
         candidates = np.arange(base, base + (1 << _NONCE_BITS), dtype=np.uint64)
-        mine = np.flatnonzero(SLOT_MAP.owner[slot_of(candidates)] == shard)
-        found = _known[shard, partition, position] = base + int(mine[0])
+        mine = np.flatnonzero(HOME_MAP.owner[slot_of(candidates)] == home)
+        found = _known[home, partition, position] = base + int(mine[0])
         if len(_known) > 200_000:
             _known.clear()
     return found
 
 
-def keys_of(shard: int, partition: int, positions: npt.NDArray[np.int64]) -> Keys:
+def keys_of(home: int, partition: int, positions: npt.NDArray[np.int64]) -> Keys:
     """Rising, as positions rise."""
-    return np.array([key_of(shard, partition, int(p)) for p in positions], np.uint64)
+    return np.array([key_of(home, partition, int(p)) for p in positions], np.uint64)
+
+
+def keys_on(slot_map: SlotMap, shard: int, partition: int, positions: npt.NDArray[np.int64]) -> Keys:
+    """Those of both halves that a shard owns under a map, rising."""
+    if slot_map.epoch == HOME_MAP.epoch:
+        return keys_of(shard, partition, positions)
+    keys = np.concatenate([keys_of(home, partition, positions) for home in range(SHARDS)])
+    return np.sort(keys[slot_map.owner[slot_of(keys)] == shard])
 
 
 def lane_of(chain: str) -> int:
@@ -51,6 +60,6 @@ def gradients(count: int) -> Rows:
 
 
 def impression_of(key: int) -> tuple[int, int, int]:
-    """(shard, partition, position) of a key."""
+    """(half, partition, position) of a key."""
     rest = key >> _NONCE_BITS
     return rest & 15, rest >> 54, (rest >> 4) & ((1 << 50) - 1)

@@ -7,24 +7,35 @@ invariant. It folds `examples` itself and never asks a core what is right.
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 from sim_governor import Leased
 from sim_log import Message
 from sim_recount import Recount
-from sim_scenario import TABLE, Scenario
-from sim_toy import impression_of, lane_of
+from sim_scenario import SHARDS, TABLE, Scenario
+from sim_toy import HOME_MAP, impression_of, keys_of, lane_of
 from sim_violation import Violation
 
 from checkpointer.files import Files
 from checkpointer.manifest import Manifest
+from paramserver.clocks import Clocks
 from paramserver.delta import whole
 from paramserver.messages import HASH_MODULUS, Epoch, MarkReply, Outcome, PullReply, PushReply, PushRequest
 from paramserver.part import weights
 from paramserver.partfile import decode_part
+from paramserver.slots import SlotMap, slot_of
 from paramserver.state import Snapshot
 from stream.chain import kind_of, partition_of
 from stream.examples import BatchHeader, decode_examples
 from stream.record import Record
 from stream.rowhash import row_hashes
+
+Slots = npt.NDArray[np.int32]
+
+
+def within(positions: list[int], slots: Slots, of: Slots) -> list[int]:
+    """The positions whose keys' slots are of these."""
+    return [p for p, mine in zip(positions, np.isin(slots, of).tolist(), strict=True) if mine]
 
 
 @dataclass
@@ -103,6 +114,9 @@ class Watch:
         self.models: dict[str, Snapshot] = {}  # by checksum of the manifest
         self.recount = Recount()
         self.holds: set[str] = set()
+        self.shards = SHARDS  # as ordered
+        self.maps = {HOME_MAP.epoch: HOME_MAP.encode()}  # epoch -> owners, of complete cuts (S6)
+        self.stood: set[tuple[int, int]] = set()  # (shard, epoch of a map it has taken)
 
     def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -137,7 +151,7 @@ class Watch:
         if not self.stands[shard, incarnation].ends:
             self.stands[shard, incarnation].ends = dict(ends)
 
-    def admitted(self, epoch: Epoch, clock: int, now_ms: int) -> None:
+    def admitted(self, epoch: Epoch, clock: int, clocks: Clocks, now_ms: int) -> None:
         """The clock holder admitted a batch: the bound of this moment is its own (K2)."""
         self.bounds.setdefault((epoch, clock), self.leased.staleness(self.staleness, now_ms))
 
@@ -147,6 +161,17 @@ class Watch:
         concurrency = self.leased.concurrency(self.concurrency, now_ms)
         if by != (s, concurrency):
             raise Violation("K7", f"a start is judged by {tuple(by)}, and in force are {(s, concurrency)}")
+
+    def takes_map(self, shard: int, slot_map: SlotMap) -> None:
+        """S6: a map comes from a complete cut, and an epoch names one map."""
+        if self.maps.get(slot_map.epoch) != slot_map.encode():
+            raise Violation("S6", f"shard {shard} takes a map of epoch {slot_map.epoch} that no complete cut names")
+        self.stood.add((shard, slot_map.epoch))
+
+    def mapped(self, shard: int, outcome: Outcome, named: int, stands: int) -> None:
+        """S6: what names another map does nothing."""
+        if outcome in (Outcome.APPLIED, Outcome.PARTLY_APPLIED) and named != stands:
+            raise Violation("S6", f"shard {shard} stands at map {stands}, and serves what names map {named}")
 
     def read(self, shard: int, epoch: Epoch, clock: int, reply: PullReply) -> None:
         """A pull for batch `clock` was performed (I4)."""
@@ -215,9 +240,10 @@ class Watch:
     # --- parameters, read from rows ---
 
     def check_rows(
-        self, rule: str, where: str, rows: dict[int, float], shards: list[int], ends: dict[str, int]
+        self, rule: str, where: str, rows: dict[int, float], ends: dict[str, int], slots: Slots | None = None
     ) -> None:
-        """Each labelled impression below the ends has one row of exactly 1.0 on each shard, and no other row exists."""
+        """Each labelled impression below the ends has one row of exactly 1.0 in each half (of these slots, if given),
+        and no other row exists."""
         wrong = {k: w for k, w in rows.items() if w != 1.0}
         if wrong:
             key = min(wrong)
@@ -226,22 +252,24 @@ class Watch:
         for key in rows:
             shard, partition, position = impression_of(key)
             found.setdefault((shard, partition), []).append(position)
-        for shard in shards:
+        for home in range(SHARDS):
             for chain, end in ends.items():
                 partition = lane_of(chain)
                 known = self.fold(chain).positions
                 expected = known[bisect_left(known, self.begin[chain]) : bisect_left(known, end)]
-                if (there := sorted(found.pop((shard, partition), []))) != expected:
+                if slots is not None:
+                    expected = within(expected, slot_of(keys_of(home, partition, np.array(expected, np.int64))), slots)
+                if (there := sorted(found.pop((home, partition), []))) != expected:
                     odd = sorted(set(there) ^ set(expected))[:5]
-                    raise Violation(rule, f"{where}: rows of {chain} below {end} on shard {shard} differ at {odd}")
+                    raise Violation(rule, f"{where}: rows of {chain} below {end} in half {home} differ at {odd}")
         if found:
-            raise Violation(rule, f"{where}: rows of other shards or chains: {sorted(found)}")
+            raise Violation(rule, f"{where}: rows of other slots or chains: {sorted(found)}")
 
     def check_snapshot(self, rule: str, where: str, snapshot: Snapshot) -> None:
         keys, values = weights(snapshot).tables[TABLE]
         rows = dict(zip(keys.tolist(), values[:, 0].tolist(), strict=True))
         ends = {chain: at.end for chain, at in snapshot.progress.chains.items()}
-        self.check_rows(rule, where, rows, [snapshot.shard], ends)
+        self.check_rows(rule, where, rows, ends, snapshot.slots)
         self.check_hashes(where, snapshot)
 
     def check_hashes(self, where: str, snapshot: Snapshot) -> None:
@@ -272,12 +300,15 @@ class Watch:
             self.check_hashes(where, snapshot)
         keys, values = weights(model).tables[TABLE]
         rows = dict(zip(keys.tolist(), values[:, 0].tolist(), strict=True))
-        self.check_rows("I5", manifest.name, rows, [part.shard for part in manifest.parts], manifest.vector)
+        self.check_rows("I5", manifest.name, rows, manifest.vector)
+        if manifest.map_epoch < max(self.maps):
+            raise Violation("S6", f"{manifest.name} goes back to the map of epoch {manifest.map_epoch}")
+        if self.maps.setdefault(manifest.map_epoch, manifest.slot_owners) != manifest.slot_owners:
+            raise Violation("S6", f"{manifest.name}: another map of epoch {manifest.map_epoch}")
 
     def serves(self, replica: str, manifest: Manifest, rows: dict[int, float]) -> None:
         """A replica swapped to this manifest's model (I6)."""
         self.count("served")
         if manifest.sha256 not in self.manifests:
             raise Violation("I6", f"{replica} serves {manifest.name}, which was never complete")
-        shards = [part.shard for part in manifest.parts]
-        self.check_rows("I6", f"{replica} serving {manifest.name}", rows, shards, manifest.vector)
+        self.check_rows("I6", f"{replica} serving {manifest.name}", rows, manifest.vector)

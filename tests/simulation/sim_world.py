@@ -50,7 +50,7 @@ class Simulation:
         self.files = MemoryFiles()
         self.world.add(self.broker)
         self.site = Site(self.world, s, self.broker, self.lifted)
-        for i in range(SHARDS):
+        for i in range(s.shards_max):
             self.world.add(ShardNode(self.world, i, s, self.files, self.watch))
         self.checkpointer = CheckpointerNode(self.world, s, self.broker, self.files, self.watch, 14_000)
         self.world.add(self.checkpointer)
@@ -69,6 +69,7 @@ class Simulation:
             self.world.add(GovernorNode(self.world, s, self.busy_ms))
         self.operator = Operator(self.world, s, extra, self.busy_ms)
         self.world.add(self.site)
+        self.later = {f"shard-{i}" for i in range(SHARDS, s.shards_max)}  # once they are wanted
         self.faults = Faults(self.world, [] if s.faultless else plan(s.seed, s.faults, self.busy_ms, s.fraud, s.mixed))
         self.barrier = 0
         self.classes: Counter[str] = Counter()
@@ -85,14 +86,16 @@ class Simulation:
         return any(decode_announcement(r.value or b"").barrier >= period for r in records)
 
     def shards(self) -> list[Any]:
-        return [self.world.processes[f"shard-{i}"] for i in range(SHARDS)]
+        """Those of the map in force."""
+        holder: Any = self.world.processes["shard-0"]
+        return [self.world.processes[f"shard-{i}"] for i in range(holder.clocks.shards)]
 
     # --- running ---
 
     def run(self) -> "Simulation":
         time = self.world.time
         for process in list(self.world.processes.values()):
-            if process is not self.operator.extra:
+            if process is not self.operator.extra and process.name not in self.later:
                 process.start()
         time.run_until(time.now_ms + self.busy_ms)
         self.faults.stop()
@@ -135,7 +138,8 @@ class Simulation:
     def nothing_to_cut(self) -> bool:
         """Whether the last cut already holds all there is."""
         head = self.checkpointer.catalogue.head()
-        ends = [{c: at.end for c, at in s.core.progress(MODEL).progress.chains.items()} for s in self.shards()]
+        standing = [s.core.progress(MODEL).progress for s in self.shards()]
+        ends = [None if at is None else {c: e.end for c, e in at.chains.items()} for at in standing]
         return head is not None and all(end == head.vector for end in ends)
 
     def unlabelled(self) -> list[str]:
@@ -153,7 +157,10 @@ class Simulation:
 
     def waits(self) -> list[str]:
         out = []
-        for shard in self.shards():
+        shards = self.shards()
+        if len(shards) != self.watch.shards or len({shard.core.slot_map for shard in shards}) > 1:
+            out.append(f"{len(shards)} shards at {[s.core.slot_map.epoch for s in shards]}, {self.watch.shards} wanted")
+        for shard in shards:
             progress = shard.core.progress(MODEL).progress
             for chain, begin in self.scenario.begin.items():
                 end = -1 if progress is None else progress.chains[chain].end

@@ -1,0 +1,68 @@
+"""How many shards a model has and is to have (S6): the map of the head cut, the operator's word, and the change of map.
+
+The manifest that names the new map is the change. All that is done here comes before (is everyone there who will be
+needed?) or after it (has everyone heard?), is safe to repeat, and is taken up by the next checkpointer where one died.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from paramserver.ports import ClockPort, ProgressReply, Refused, ShardPort, Unreachable
+from paramserver.slots import SlotMap
+
+#: The operator's word is looked for this often.
+ORDER_EVERY_MS = 250
+
+
+class Each(Protocol):
+    def __call__(self, call: Callable[[int], bool], items: list[int], /) -> list[bool]: ...
+
+
+@dataclass
+class Resharding:
+    """`shards` answers a port for every index, also of shards that are not started yet. `slot_map` is the one in force:
+    of the head cut, or of the configuration before there is one. `each` performs calls at once if possible."""
+
+    model: str
+    shards: Mapping[int, ShardPort]
+    clock: ClockPort
+    each: Each
+    slot_map: SlotMap
+    _ask_at_ms: int = field(default=0, init=False)
+
+    @property
+    def members(self) -> list[int]:
+        return list(range(self.slot_map.shards))
+
+    def wanted(self, now_ms: int) -> SlotMap | None:
+        """The map to go over to, if an operator wants other shards than there are and all of those answer. `now_ms`: of
+        a clock that nobody sets."""
+        if now_ms < self._ask_at_ms:
+            return None
+        self._ask_at_ms = now_ms + ORDER_EVERY_MS
+        try:
+            ordered = self.clock.shards_ordered(self.model)
+            if ordered == self.slot_map.shards:
+                return None
+            for index in range(self.slot_map.shards, ordered):
+                self.shards[index].progress(self.model)
+        except (Unreachable, Refused):
+            return None
+        self._ask_at_ms = now_ms
+        return self.slot_map.resized(ordered)
+
+    def behind(self, replies: Mapping[int, ProgressReply]) -> list[int]:
+        """Shards that stand at another map than the one in force."""
+        return [shard for shard, reply in replies.items() if reply.map_epoch != self.slot_map.epoch]
+
+    def bring(self, shards: list[int]) -> list[int]:
+        """Tell shards that there is a newer map. Returns those that do not stand at it yet."""
+
+        def told(shard: int) -> bool:
+            try:
+                return self.shards[shard].remap(self.slot_map.epoch) == self.slot_map.epoch
+            except (Unreachable, Refused):
+                return False
+
+        return [shard for shard, there in zip(shards, self.each(told, shards), strict=True) if not there]

@@ -1,0 +1,76 @@
+"""A running shard goes over to a newer map: as a new incarnation, restored from the head complete cut (S6).
+
+Whoever hears of a newer epoch calls `hear`, as often as it likes; one thread reads the head and takes what it names.
+Until then the former incarnation answers. So for a moment the rows of both are in memory.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from paramserver.headcut import HeadCut
+from paramserver.ports import Refused
+from paramserver.server import ShardService
+from paramserver.shard import Shard
+from paramserver.slots import SlotMap
+
+log = logging.getLogger(__name__)
+
+
+class MapTaker:
+    """`find_head` reads the store; `incarnate` makes the next incarnation, durably numbered, under a map and from a
+    head; `remapped` is told of the map just before the service goes over to it."""
+
+    def __init__(
+        self,
+        service: ShardService,
+        find_head: Callable[[], HeadCut],
+        incarnate: Callable[[SlotMap, HeadCut], Shard],
+        remapped: Callable[[SlotMap], None],
+    ) -> None:
+        self._service, self._find_head, self._incarnate, self._remapped = service, find_head, incarnate, remapped
+        self._heard, self._stopped = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="map", daemon=True)
+
+    def start(self) -> None:
+        self._service.newer_map = self.hear
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._heard.set()
+        self._thread.join()
+
+    def hear(self, epoch: int) -> None:
+        """There is a map of this epoch."""
+        if epoch > self._service.shard.slot_map.epoch:
+            self._heard.set()
+
+    def _run(self) -> None:
+        while True:
+            self._heard.wait()
+            self._heard.clear()
+            if self._stopped.is_set():
+                return
+            try:
+                self._take()
+            except (Refused, ValueError, OSError) as error:
+                self._service.metrics.maps_failed.inc()
+                log.error("shard %d keeps its map for now: %s", self._service.shard.index, error)
+
+    def _take(self) -> None:
+        began = time.monotonic()
+        head = self._find_head()
+        slot_map = head.slot_map
+        if slot_map is None or slot_map.epoch <= self._service.shard.slot_map.epoch:
+            return  # heard of before it was there to be seen
+        shard = self._incarnate(slot_map, head)
+        self._remapped(slot_map)
+        self._service.replace(shard)
+        seconds = time.monotonic() - began
+        self._service.metrics.map_seconds.observe(seconds)
+        log.info(
+            "shard %d takes the map of epoch %d (%d shards) as incarnation %d, in %.0f ms",
+            *(shard.index, slot_map.epoch, slot_map.shards, shard.incarnation, 1_000 * seconds),
+        )

@@ -1,0 +1,97 @@
+"""Planted bugs of moving slots (S6)."""
+
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+from sim_bug import Patch, bug
+from sim_operator import Operator
+from sim_scenario import MODEL
+from sim_shards import ShardNode
+
+from checkpointer.resharding import Resharding
+from paramserver.clocks import Clocks
+from paramserver.messages import PushReply
+from paramserver.ports import PartInfo
+from paramserver.shard import Shard
+
+#: Seeds in which an operator scales shards.
+SCALED = {"first": 3, "step": 5}
+
+
+@bug(
+    "starts before all have the map",
+    "a shard of the new map has not taken it when training goes on (S6)",
+    seed=23,
+    **SCALED,
+)
+def starts_before_all() -> list[Patch]:
+    remap = Clocks.remap
+
+    def bad(self: Clocks, epoch: int, shards: int) -> None:
+        remap(self, epoch, shards)
+        self._confirmed = dict.fromkeys(range(shards), self._sequence)
+
+    bring = Resharding.bring
+
+    def enough(self: Resharding, shards: list[int]) -> list[int]:
+        bring(self, shards)
+        return []
+
+    return [patch.object(Clocks, "remap", bad), patch.object(Resharding, "bring", enough)]
+
+
+@bug("slots dropped before the manifest is complete", "a shard goes over once its part is written (S6)", **SCALED)
+def dropped_before_manifest() -> list[Patch]:
+    write = ShardNode.write_part
+
+    def bad(self: ShardNode, cut: str, folder: str, parent: str | None) -> Any:
+        reply = write(self, cut, folder, parent)
+        holder: Any = self.world.processes["shard-0"]
+        wanted = holder.shards_ordered() if holder.alive else self.core.slot_map.shards
+        if isinstance(reply, PartInfo) and wanted != self.core.slot_map.shards:
+            self.core = self.incarnate(self.head()[0], self.core.slot_map.resized(wanted))
+        return reply
+
+    return [patch.object(ShardNode, "write_part", bad)]
+
+
+@bug(
+    "push under an old map applied", "a shard looks at neither the map nor the incarnation of a push (S6, S2)", **SCALED
+)
+def old_map_applied() -> list[Patch]:
+    push = Shard.push
+
+    def bad(self: Shard, request: Any) -> PushReply:
+        return push(self, replace(request, map_epoch=self.slot_map.epoch, incarnation=self.incarnation))
+
+    return [patch.object(Shard, "push", bad)]
+
+
+@bug("shard ended before the map without it", "whoever is not wanted any more is stopped at once (S6)", **SCALED)
+def ended_too_early() -> list[Patch]:
+    launch = Operator.launch
+
+    def bad(self: Operator) -> None:
+        holder: Any = self.world.processes["shard-0"]
+        for shard in (p for p in self.world.processes.values() if isinstance(p, ShardNode)):
+            if holder.alive and shard.index >= holder.shards_ordered():
+                shard.crash()
+        launch(self)
+
+    return [patch.object(Operator, "launch", bad)]
+
+
+@bug(
+    "number of shards only in memory",
+    "a restarted clock holder has forgotten how many are wanted (S6, K6)",
+    seed=8,
+    **SCALED,
+)
+def shards_in_memory() -> list[Patch]:
+    def bad(self: ShardNode, shards: int) -> None:
+        assert self.clocks is not None
+        self.clocks.set_shards(MODEL, shards)
+        self.watch.shards = shards
+
+    return [patch.object(ShardNode, "ordered_shards", bad)]
