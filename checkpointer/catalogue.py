@@ -44,6 +44,8 @@ class Gates:
     reason: str
     checked_ms: int
     results: tuple[Gate, ...] = ()
+    #: the answers to the golden rows, for the next one to be compared with
+    golden: tuple[float, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -179,7 +181,8 @@ class Catalogue:
         body = self._json(f"{name}/gates.json")
         if body is None:
             return None
-        return Gates(body["outcome"], body["reason"], body["checked_ms"], tuple(Gate(**g) for g in body["results"]))
+        results, golden = tuple(Gate(**g) for g in body["results"]), tuple(body.get("golden", ()))
+        return Gates(body["outcome"], body["reason"], body["checked_ms"], results, golden)
 
     def published(self) -> Ref | None:
         """The newest published checkpoint."""

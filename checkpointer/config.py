@@ -53,13 +53,29 @@ class CheckpointerConfig:
         0.25, "normalized entropy since the parent may exceed the last published one's by this share; 0 = off"
     )
     entropy_rows_min: int = _option(1_000, "scored rows that a comparison of normalized entropy needs on both sides")
+    calibration_band: float = _option(
+        1.0, "sum of predictions to labels may be further off 1 than the last published one's by this share; 0 = off"
+    )
+    clicks_min: int = _option(100, "clicks that a comparison of calibration or of a slice needs on both sides")
+    slice_entropy_band: float = _option(
+        0.5, "as entropy_band, for each value of the columns in [learners] slices; calibration_band counts too; 0 = off"
+    )
+    slice_rows_min: int = _option(5_000, "scored rows of a slice that a comparison needs on both sides")
+    memory_bytes_max: int = _option(0, "memory that loading and answering may take in a clean process, bytes; 0 = off")
+    latency_ms_max: float = _option(0.0, "time that a clean process may take to answer a request, ms; 0 = off")
+    latency_rows: int = _option(100, "rows of that request")
     golden: str = _option("", "JSON-lines file of rows that every checkpoint must answer in range; empty = none")
+    golden_change_max: float = _option(
+        1.0, "answers to `golden` may differ from the last published one's by this in log odds, on average; 0 = off"
+    )
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "interval_ms", "event_interval_ms", "deltas_max", "keep_rejected", "retry_ms")
         _at_least(self, 0, "evaluation_wait_ms")
         _at_least(self, 1, "keep", "hold_lease_ms", "cut_timeout_ms", "poll_ms", "gate_timeout_ms", "entropy_rows_min")
-        _at_least(self, 0, "entropy_band")
+        _at_least(self, 0, "entropy_band", "calibration_band", "slice_entropy_band", "golden_change_max")
+        _at_least(self, 0, "memory_bytes_max", "latency_ms_max")
+        _at_least(self, 1, "clicks_min", "slice_rows_min", "latency_rows")
         if not self.root:
             raise ValueError("root = '': allowed is a directory or an fsspec URL")
         if self.begin not in ("beginning", "end"):

@@ -16,7 +16,7 @@ from checkpointer.config import CheckpointerConfig
 from checkpointer.cut import Abandoned, Cut, Marked, Pace
 from checkpointer.cutting import Crowd, Cutting, Time
 from checkpointer.evaluations import Evaluations
-from checkpointer.gates import Findings, judge
+from checkpointer.gates import Findings, Reference, judge
 from checkpointer.manifest import Damaged, Definition, Evaluation, Manifest, assemble
 from checkpointer.resharding import Resharding
 from checkpointer.schedule import Due, Schedule
@@ -358,14 +358,17 @@ class Driver:
         self._announce(gates.outcome, manifest, gates.reason)
         return gates
 
-    def _reference(self, manifest: Manifest) -> Evaluation | None:
+    def _reference(self, manifest: Manifest) -> Reference | None:
+        """What the last published one was found to be."""
         published = self.catalogue.published()
         if published is None or published.name == manifest.name:
             return None
         try:
-            return self.catalogue.manifest(published.name, published.manifest_sha256).evaluation
+            evaluation = self.catalogue.manifest(published.name, published.manifest_sha256).evaluation
+            gates = self.catalogue.gates(published.name)
         except Damaged:
             return None  # deleted or damaged since: there is nothing to compare with, and it serves nobody any more
+        return Reference(evaluation, () if gates is None else gates.golden)
 
     def _announce(self, kind: str, manifest: Manifest, reason: str = "", revision: int = 0) -> None:
         url = self.catalogue.folder_url(manifest.name)

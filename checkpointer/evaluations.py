@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from checkpointer.manifest import Evaluation
+from checkpointer.slices import read
 
-_SUMS = tuple(f.name for f in fields(Evaluation) if f.name != "batches")
+_SUMS = tuple(f.name for f in fields(Evaluation) if f.name not in ("batches", "slices"))
 
 
 @dataclass
@@ -39,9 +40,10 @@ class Evaluations:
             return False
         try:
             chain, start, end = str(record["chain"]), int(record["start"]), int(record["end"])
-            sums = Evaluation(1, **{name: record.get(name) or 0 for name in _SUMS})
+            by_slice = read(record.get("slices"))
+            sums = Evaluation(1, **{name: record.get(name) or 0 for name in _SUMS}, slices=by_slice)
             finite = all(float("-inf") < getattr(sums, name) < float("inf") for name in _SUMS)
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             self.records_bad += 1
             return False
         if not finite:

@@ -18,8 +18,10 @@ SLACK_S = 5.0
 class CleanProcess:
     """`python -m checkpointer.worker` as a child. One that dies or hangs fails the check it was at, and is replaced."""
 
-    def __init__(self, root: str, definition: Definition, timeout_ms: int, golden: str = "") -> None:
-        self.root, self.definition, self.golden = root, definition, golden
+    def __init__(
+        self, root: str, definition: Definition, timeout_ms: int, golden: str = "", latency_rows: int = 1
+    ) -> None:
+        self.root, self.definition, self.golden, self.latency_rows = root, definition, golden, latency_rows
         self.timeout_s = timeout_ms / 1_000
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -46,6 +48,7 @@ class CleanProcess:
             "name": ref.name,
             "manifest_sha256": ref.manifest_sha256,
             "golden": self.golden,
+            "latency_rows": self.latency_rows,
             "timeout_s": self.timeout_s,
         }
         try:

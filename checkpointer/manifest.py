@@ -8,10 +8,11 @@ announcements and children name it. Inside, `body_sha256` lets a reader who was 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
+from checkpointer.slices import Slices, joined
 from paramserver.messages import ChainProgress, DenseSpec, ModelSpec, Progress, TableSpec
 from paramserver.ports import PartInfo
 from paramserver.slots import SlotMap
@@ -55,10 +56,12 @@ class Evaluation:
     served_log_loss_sum: float = 0.0
     served_prediction_sum: float = 0.0
     served_label_sum: float = 0.0
+    #: by the columns that learners slice by
+    slices: Slices = field(default_factory=dict)
 
     def __add__(self, other: "Evaluation") -> "Evaluation":
-        mine, theirs = asdict(self), asdict(other)
-        return Evaluation(**{name: mine[name] + theirs[name] for name in mine})
+        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name != "slices"}
+        return Evaluation(**sums, slices=joined(self.slices, other.slices))
 
 
 @dataclass(frozen=True)

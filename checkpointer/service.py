@@ -210,7 +210,7 @@ def run(
     if run_dir:
         start_metrics(run_dir, "checkpointer", index, metrics)
     what = definition(model, schema, stream.barrier_kinds)
-    clean = CleanProcess(config.root, what, config.gate_timeout_ms, config.golden)
+    clean = CleanProcess(config.root, what, config.gate_timeout_ms, config.golden, config.latency_rows)
     clean.start()
     around = Surroundings(stream, config, log, clean, metrics, stop)
     catalogue = Catalogue(open_store(config.root), model.name)

@@ -4,10 +4,13 @@ It shares nothing with the checkpointer but the path of a checkpoint. Each check
 has imported the code and loaded nothing: as clean as a new process, without its two seconds of imports.
 """
 
+import itertools
 import json
 import os
+import resource
 import select
 import signal
+import statistics
 import sys
 import time
 import traceback
@@ -17,23 +20,46 @@ from typing import Any
 from checkpointer.catalogue import Catalogue
 from checkpointer.gates import Findings
 from checkpointer.manifest import spec_from
-from checkpointer.serving import load, probe, rehearse
+from checkpointer.request import of_rows
+from checkpointer.serving import ServedModel, load, probe, rehearse
 from checkpointer.store import open_store
+
+REQUESTS = 5
 
 
 def check(request: dict[str, Any]) -> Findings:
     """Load the checkpoint `name` of `model` under `root`, whose manifest has `manifest_sha256`, and ask it."""
-    began = time.monotonic()
+    began, before = time.monotonic(), _peak_bytes()
     catalogue = Catalogue(open_store(request["root"]), request["model"])
     served = load(catalogue, request["name"], request["manifest_sha256"])
     golden = _golden(request.get("golden", ""))
     answers = probe(served, golden)
+    seconds = time.monotonic() - began
+    answer_ms = _answer_ms(served, golden, request.get("latency_rows", 1))
     return Findings(
         not_finite=tuple(served.not_finite()),
         answers=tuple(answers),
         rows=served.rows,
-        seconds=time.monotonic() - began,
+        seconds=seconds,
+        memory_bytes=_peak_bytes() - before,
+        answer_ms=answer_ms,
     )
+
+
+def _peak_bytes() -> int:
+    """The most memory this process has held. A fork begins with what it shares with its parent."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _answer_ms(served: ServedModel, golden: list[dict[str, Any]], rows: int) -> float:
+    """The median time of a few requests of so many rows, the golden ones over and over, once all is warm."""
+    request = list(itertools.islice(itertools.cycle(golden or [{}]), rows))
+    took = []
+    for _ in range(REQUESTS):
+        began = time.perf_counter()
+        served.predict(of_rows(request, served.features).columns)
+        took.append(1e3 * (time.perf_counter() - began))
+    return statistics.median(took)
 
 
 def _golden(path: str) -> list[dict[str, Any]]:

@@ -56,3 +56,23 @@ def test_every_batch_counts_exactly_once_over_all_cuts(starts, cuts):
     for cut in [*sorted(cuts), 21]:
         total += seen.take({"label/0": cut})
     assert total.batches == len(set(starts))
+
+
+def test_slices_are_summed_and_bounded_and_what_is_none_is_counted_bad():
+    evaluations = Evaluations("clicks")
+
+    def record(start, slices):
+        return {"model": "clicks", "chain": "label/0", "start": start, "end": start + 1, "rows": 1, "slices": slices}
+
+    assert evaluations.add(record(0, {"country": {"de": [1, 0.5, 0.25, 0], "fr": [2, 1, 1, 1]}}))
+    assert evaluations.add(record(1, {"country": {"de": [1, 0.5, 0.25, 1]}}))
+    for bad in ({"country": {"de": [1, 2]}}, {"country": 3}, {"country": {"de": [1, 2, 3, "nan"]}}, [1]):
+        assert not evaluations.add(record(2, bad))
+    assert evaluations.records_bad == 4
+    summed = evaluations.sums({"label/0": 9}).slices
+    assert summed == {"country": {"de": [2, 1, 0.5, 1], "fr": [2, 1, 1, 1]}}
+    many = {"country": {f"c{i}": [1.0, 0.0, 0.0, 0.0] for i in range(300)}}
+    evaluations.add(record(3, many))
+    summed = evaluations.sums({"label/0": 9}).slices["country"]
+    assert len(summed) == 257
+    assert summed["other"][0] == 300 - 254

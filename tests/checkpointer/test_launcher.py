@@ -42,6 +42,14 @@ def test_it_loads_and_answers(clean, catalogue, train):
     assert found.not_finite == ()
 
 
+def test_it_tells_what_loading_and_answering_took(clean, catalogue, train):
+    many = [{"source": f"u{n}", "item": f"i{n}"} for n in range(20_000)]
+    found = clean.check(ref(train(catalogue, 10, many)))
+    assert found.rows == 40_000
+    assert found.memory_bytes > 40_000 * 12, "the keys and weights alone"
+    assert found.answer_ms > 0
+
+
 def test_damage_is_a_finding_and_the_next_check_is_as_good_as_the_first(clean, catalogue, train):
     bad = train(catalogue, 1, ROWS)
     catalogue.files.delete(f"clicks/{bad.name}/part-0.safetensors")
