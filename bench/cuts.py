@@ -8,8 +8,9 @@ a time. Parts go to a folder on this machine's disk, synced. Takes about 1 minut
 
 Keys, by number of rows. `mark_ms`: how long the shard's lock is held by a mark, median and largest; `mark_ms_at_once`:
 the same where a mark copies all rows (median). `full`, `delta`: seconds and CPU seconds of this process for a part,
-pushes aside as far as they can be told, its bytes, and the longest hold of the lock in between. `push_ms`: median and
-99th percentile of a push without a cut, and while the full part was copied and written.
+pushes aside as far as they can be told, its bytes, and the longest hold of the lock in between. `composed`:
+what it would take another process to make a base of base and delta. `push_ms`: median and 99th percentile of a push
+without a cut, and while the full part was copied and written.
 """
 
 import argparse
@@ -27,11 +28,14 @@ import numpy as np
 from bench.machine import machine
 from bench.table import by_key
 from paramserver.config import ParamServerConfig
+from paramserver.delta import whole
 from paramserver.messages import DenseSpec, Epoch, Keys, ModelSpec, Outcome, PushRequest, TableSpec
 from paramserver.metrics import Metrics
+from paramserver.partfile import part_name
 from paramserver.server import ShardService
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
+from paramserver.store import read_part, write_part
 from paramserver.warmup import warm_up
 
 DIM, FILLED, PUSHED, MARKS = 16, 100_000, 4_096, 9
@@ -120,6 +124,14 @@ class House:
         }
 
 
+def compose(folder: str) -> dict[str, float]:
+    """A new base out of a base and one delta, as another process would make it: read both, put together, write."""
+    began, cpu = time.perf_counter(), time.process_time()
+    base, delta = (read_part(f"{folder}/{cut}/{part_name(0)}") for cut in ("full", "delta"))
+    write_part(whole([("full", [base]), ("delta", [delta])]), 0, f"{folder}/composed")
+    return {"seconds": round(time.perf_counter() - began, 3), "cpu_s": round(time.process_time() - cpu, 3)}
+
+
 class Holds:
     """Writes a part as the server does, and notes the longest hold of the lock."""
 
@@ -182,6 +194,7 @@ def measure(rows: int, touched: float, folder: str) -> dict[str, Any]:
         "mark_ms_at_once": round(median(at_once), 1),
         "full": full,
         "delta": delta,
+        "composed": compose(folder),
         "push_ms": {"quiet": spread(quiet, 0.99), "beside_a_full_part": spread(busy.took_ms or [0.0], 0.99)},
     }
 
