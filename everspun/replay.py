@@ -105,6 +105,8 @@ class Replayer:
             self._send(line, writer)
             progress.now_ms = line.arrival_ms
         self._heartbeat(period.end_ms, writer, barrier=period.number)
+        if not period.number:  # a barrier takes the breaker along (L9); without one, its early join closes by this
+            self._heartbeat(self.plan.last_ms, writer)
         writer.flush(self.config.stream.request_timeout_ms)
         self._in_flight.clear()
         progress.now_ms = period.end_ms

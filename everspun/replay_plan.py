@@ -77,12 +77,18 @@ class ReplayPlan:
 
     @property
     def quiet_ms(self) -> int:
-        """From here on the log needs no more time to decide everything: the last heartbeat's stamp (T2)."""
+        """From here on the log needs no more time to decide everything: the last heartbeat but one (T2)."""
         stream = self.stream
         last = int(self.history.ts_ms[self.impressions - 1])
         if len(self.click_ts_ms):
             last = max(last, int(self.click_ts_ms[-1]))
         return last + stream.wait_last_ms + stream.signal_ms + stream.flush_ms + 1
+
+    @property
+    def last_ms(self) -> int:
+        """The last heartbeat's stamp: by it the breaker's early join has closed the range of the one before (T2)."""
+        stream = self.stream
+        return self.quiet_ms + stream.wait_ms + stream.signal_ms + stream.flush_ms
 
     def periods(self) -> Iterator[Period]:
         """Periods in order; with barriers the last one ends at the first multiple at or after `quiet_ms`."""

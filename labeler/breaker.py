@@ -12,7 +12,7 @@ After a crash a new breaker is restored from `bands`: the last cell there names 
 judged and not written there are judged again, from the same counts, with the same verdicts (F3).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -49,17 +49,23 @@ class Breaker:
         self.verdicts_offset = 0
         self._released: list[Scope] = []
         self._said = dict.fromkeys(range(stream.partitions), 0)  # partition -> watermark
-        points: dict[int, Point] = {}
-        last: int | None = None
+        points: Mapping[int, Point] = {}
         for record in memory:
-            if last is None or record.cell > last:
-                last, points = record.cell, dict(record.points)
-                self.verdicts_offset = record.verdicts_offset
-                self._add(record)
-                self._apply(record)
+            if self.remember(record):
+                points = record.points
+        last = self.bands.last if self.bands.first is not None else None
         next_cell = None if last is None else last + 1
         wait_ms, partitions = stream.wait_ms, stream.partitions
         self.cells = OpenCells(config.cell_ms, config.settle_ms, wait_ms, partitions, points, next_cell)
+
+    def remember(self, record: BandRecord) -> bool:
+        """A record of `bands`, on restoring. False for a cell that is known: its first record counts."""
+        if self.bands.first is not None and record.cell <= self.bands.last:
+            return False
+        self.verdicts_offset = record.verdicts_offset
+        self._add(record)
+        self._apply(record)
+        return True
 
     @property
     def settled_ms(self) -> int:
@@ -124,7 +130,8 @@ class Breaker:
                 rows[scope] = _word(scope, trip.rule, since, trip.base, True)
                 verdicts.append(self._release(trip, since, number))
         self._apply(self._with(counts, rows))
-        found = find(self.config, self.bands, self.trips)
+        # One row of a record says one thing of a scope: what ends with this cell can begin anew with the next one only.
+        found = [trip for trip in find(self.config, self.bands, self.trips) if trip.scope not in rows]
         for trip in found:
             rows[trip.scope] = _word(trip.scope, trip.rule, trip.since, trip.base)
             self.trips[trip.scope] = trip
@@ -213,11 +220,12 @@ class Breaker:
         )
 
     def _watermarks(self) -> list[Watermark]:
-        out = []
+        """Of every partition as far as all are tallied, and no further: those of one that died between two of them
+        stand beside the next one's, and their lowest must not say more than either has judged."""
+        low_ms, out = self.cells.low_ms, []
         for p, said in self._said.items():
-            arrival_ms, end = self.cells.arrival_ms(p), self.cells.end(p)
-            watermark_ms = arrival_ms + self._stream.wait_ms
-            if end is not None and arrival_ms and watermark_ms > said:
+            end, watermark_ms = self.cells.end(p), low_ms + self._stream.wait_ms
+            if end is not None and low_ms and watermark_ms > said:
                 self._said[p] = watermark_ms
                 out.append(Watermark(breaker_input(p), watermark_ms, end))
         return out

@@ -81,16 +81,8 @@ class Judging:
 
     def _start(self) -> None:
         tail = TailReader(self._log, self._stream.poll_records_max)
-        memory: list[BandRecord] = []
-
-        def take(records: list[Record]) -> None:
-            memory.extend(decode_band(record) for record in records)
-
         try:
-            memory_max = int(MEMORY * self._config.history_cells)
-            _, self._bands_end = tail.span(self._bands, memory_max)
-            tail.read(self._bands, memory_max, take)
-            breaker = Breaker(self._stream, self._config, memory)
+            breaker = Breaker(self._stream, self._config, self._memory(tail))
             firsts = {at: tail.first(at) for at in (*self._tallies, self._verdicts)}
         finally:
             tail.close()
@@ -104,6 +96,19 @@ class Judging:
         self._reader.seek(self._verdicts, max(breaker.verdicts_offset, firsts[self._verdicts]))
         self.breaker = breaker
         logger.info("breaker judges from event time %d on, %d scopes withheld", breaker.settled_ms, len(breaker.trips))
+
+    def _memory(self, tail: TailReader) -> list[BandRecord]:
+        """The records of `bands` that hold all of history. Repeats may make a tail of them short: then a longer one."""
+        cells = self._config.history_cells
+        records_max = int(MEMORY * cells)
+        while True:
+            memory: list[BandRecord] = []
+            begin, self._bands_end = tail.span(self._bands, records_max)
+            tail.read(self._bands, records_max, lambda some, to=memory: to.extend(map(decode_band, some)))  # type: ignore[misc]
+            numbers = [record.cell for record in memory]
+            if begin == tail.first(self._bands) or max(numbers) - min(numbers) + 1 >= cells:
+                return memory
+            records_max *= 2
 
     def _skip(self, breaker: Breaker, at: Partition, first: int) -> None:
         if breaker.cells.next_offset(at.partition):

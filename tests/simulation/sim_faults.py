@@ -9,14 +9,17 @@ from collections import Counter
 from dataclasses import dataclass
 
 from sim_network import Process, Weather, World
+from sim_scenario import Scenario
 
 KINDS = ("crash", "restart", "delay", "reorder", "duplicate", "partition", "clock jump", "sleep", "lost ack")
-ROLES = ("labeler", "fraud filter", "learner", "shard", "clock holder", "checkpointer", "replica", "broker")
+EVERYWHERE = ("labeler", "fraud filter", "learner", "shard", "clock holder", "checkpointer", "replica", "broker")
+ROLES = (*EVERYWHERE, "breaker")
 
 
 #: Where a fault hurts most: the points that processes of a role pass, and what may be laid there as a trap.
 POINTS = {
     "labeler": ("append",),
+    "breaker": ("append",),
     "fraud filter": ("rows", "verdict", "commit"),
     "learner": ("pulled", "pushed"),
     "shard": ("pushed", "mark", "part"),
@@ -40,19 +43,21 @@ class Fault:
 
 
 TRAPS_A_SEED = 3
+BREAKER_FAULTS = 2
 #: In every fourth seed a learner sleeps for longer than its lease, and keeps its partitions.
 EXPULSION = 1
 #: In others the fraud filter dies while its rows are on their way to the changelogs.
 CUT_SHORT = 2
 
 
-def plan(seed: int, count: int, span_ms: int, fraud: bool, mixed: bool) -> list[Fault]:
+def plan(scenario: Scenario, span_ms: int) -> list[Fault]:
+    seed, count, fraud = scenario.seed, scenario.faults, scenario.fraud
     rng = random.Random(f"faults/{seed}")
     faults = []
     expulsion = seed % 4 == EXPULSION
     for k in range(count):
-        cell = seed * 5 + k if k < 1 else rng.randrange(len(KINDS) * len(ROLES))
-        kind, role = KINDS[cell % len(KINDS)], ROLES[cell // len(KINDS) % len(ROLES)]
+        cell = seed * 5 + k if k < 1 else rng.randrange(len(KINDS) * len(EVERYWHERE))
+        kind, role = KINDS[cell % len(KINDS)], EVERYWHERE[cell // len(KINDS) % len(EVERYWHERE)]
         if role == "fraud filter" and not fraud:
             role = rng.choice(("labeler", "learner", "shard"))
         point, passes = "", 0
@@ -80,7 +85,16 @@ def plan(seed: int, count: int, span_ms: int, fraud: bool, mixed: bool) -> list[
     if fraud and seed % 4 == CUT_SHORT:
         at = rng.randrange(span_ms // 2)
         faults.append(Fault(at, "crash", "fraud filter", 0, 500, 0, "rows", rng.choice((1, 2, 3))))
-    if mixed:  # writers of different ranges must follow each other while appends of the one before are under way
+    if scenario.breaker:
+        for k in range(BREAKER_FAULTS):
+            kind = KINDS[(seed // 11 * BREAKER_FAULTS + k) % len(KINDS)]
+            at, for_ms = rng.randrange(span_ms), int(300 * 30 ** rng.random())
+            faults.append(Fault(at, kind, "breaker", rng.randrange(2), for_ms, rng.choice((-1500, 4000))))
+            trap = rng.choice(TRAPS)
+            faults.append(Fault(at, trap, "breaker", 0, for_ms, 0, "append", rng.choice((1, 2, 5, 20))))
+    if (
+        scenario.mixed
+    ):  # writers of different ranges must follow each other while appends of the one before are under way
         for _ in range(6):
             kind = rng.choice(("sleep", "partition", "restart", "lost ack"))
             at, for_ms = rng.randrange(span_ms), rng.randrange(2000, 6000)

@@ -18,7 +18,6 @@ from labeler.verdict_book import VerdictBook
 from stream.chain import LABEL, LATE
 from stream.examples import BatchHeader, decode_examples
 from stream.record import Record
-from stream.verdicts import input_name
 
 CLASSES = ("labelled", "rejected", "duplicate", "withheld", "quarantined")
 
@@ -36,7 +35,7 @@ def truths(broker: Broker, scenario: Scenario) -> dict[int, Readings]:
 
     def one(p: int) -> Readings:
         logs = broker.records(c.impressions, p), broker.records(c.clicks, p), verdicts
-        first, *later = (truth(p, *logs, c, scenario.fraud, when) for when in dict.fromkeys(first_and_last(c)))
+        first, *later = (truth(p, *logs, c, scenario.inputs, when) for when in dict.fromkeys(first_and_last(c)))
         return Readings(first, later[0] if later else first)
 
     return {p: one(p) for p in range(c.partitions)}
@@ -178,9 +177,8 @@ def reread(
 ) -> list[Emission]:
     c = scenario.stream
     book = None
-    if scenario.fraud:
-        inputs = [input_name(topic, q) for topic in (c.impressions, c.clicks) for q in range(c.partitions)]
-        book = VerdictBook.at(inputs, [point])
+    if scenario.inputs:
+        book = VerdictBook.at(scenario.inputs, [point])
         book.read(broker.records(c.verdicts, 0))
     core = PartitionLabeler(c, settings, p, point, book, reading=reading)
     core.on_impressions(broker.records(c.impressions, p)[point.impressions_offset :])

@@ -29,6 +29,7 @@ class LabelerNode(Process):
             self.config = replace(self.config, batch_rows_max=5, flush_ms=1000)
         self.settings = LabelerConfig(
             await_verdicts=scenario.fraud,
+            await_breaker=scenario.breaker,
             fold_records_max=scenario.fold_records_max,
             outbox_max=3,
             feed_records_max=200,

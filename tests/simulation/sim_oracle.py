@@ -185,6 +185,7 @@ class When(NamedTuple):
 
     window_ms: int
     wait_ms: int
+    click_wait_ms: int | None = None  # where clicks are waited for less long than verdicts
 
 
 def first_and_last(c: StreamConfig) -> tuple[When, When]:
@@ -194,6 +195,8 @@ def first_and_last(c: StreamConfig) -> tuple[When, When]:
         return When(-1, 0), whole
     if c.label_strategy == "window+correct":
         return whole, When(c.late_window_ms, c.late_window_ms + c.grace_ms)
+    if c.release_ms:
+        return whole, When(c.window_ms, c.release_ms + c.grace_ms, whole.wait_ms)
     return whole, whole
 
 
@@ -257,18 +260,18 @@ def truth(
     clicks: list[Record],
     verdicts: list[Record],
     c: StreamConfig,
-    fraud: bool,
+    inputs: list[str],
     when: When,
 ) -> Truth:
-    """Classes, labels and batch ends of one partition by one reading, as far as these logs decide them."""
+    """Classes, labels and batch ends of one partition by one reading, as far as these logs decide them. `inputs` are
+    those whose watermarks labels wait for; without any, verdicts are not looked at."""
     seen = arrivals(impressions, c)
     by_record = [impression_rows(s, partition, c) for s in seen]
     rows = [row for rows in by_record for row in rows]
     seen_clicks = arrivals(clicks, c)
     all_clicks = [click for s in seen_clicks for click in click_rows(s, partition, c)]
     read_to_ms = seen_clicks[-1].arrival_ms if seen_clicks else 0
-    inputs = [f"{topic}/{p}" for topic in (c.impressions, c.clicks) for p in range(c.partitions)]
-    book = Verdicts(verdicts, inputs)
+    book = Verdicts(verdicts, inputs) if inputs else None
     clicks_of: dict[tuple[str, str], list[Click]] = {}
     for click in all_clicks:
         clicks_of.setdefault((click.key, click.id), []).append(click)
@@ -277,13 +280,13 @@ def truth(
         if row.cls == QUARANTINED:
             continue
         deadline = row.arrival_ms + when.wait_ms
-        before = book.offset_past(deadline) if fraud else 0
+        before = book.offset_past(deadline) if book else 0
         counting = [k for k in clicks_of.get((row.key, row.id), ()) if counts(k, row, when, c)]
         duplicate = last.get((row.key, row.id), -1) >= row.arrival_ms - c.dedup_ms
         last[row.key, row.id] = row.arrival_ms
         if deadline >= read_to_ms or before is None:
             continue
-        decision = book.ruling(before, row) if fraud else None
+        decision = book.ruling(before, row) if book else None
         if duplicate:
             row.cls = DUPLICATE
         elif decision == "reject":
@@ -317,7 +320,8 @@ def _late_class(before: Row, after: Row) -> str:
 
 def counts(click: Click, row: Row, when: When, c: StreamConfig) -> bool:
     """L1."""
-    in_time = row.arrival_ms - c.grace_ms <= click.arrival_ms <= row.arrival_ms + when.wait_ms
+    wait_ms = when.wait_ms if when.click_wait_ms is None else when.click_wait_ms
+    in_time = row.arrival_ms - c.grace_ms <= click.arrival_ms <= row.arrival_ms + wait_ms
     return in_time and 0 <= click.ts_ms - row.ts_ms <= when.window_ms
 
 

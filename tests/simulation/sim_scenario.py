@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass, replace
 
+from labeler.breaker_config import BreakerConfig, check
 from labeler.fraud_config import FraudConfig
 from stream.chain import begin_vector
 from stream.config import StreamConfig
@@ -13,6 +14,9 @@ SHARDS_MAX = 3
 MODEL = "toy"
 #: Seeds of these remainders by 11 label with a later reading; the others say all at once.
 STRATEGIES = {5: "window+correct", 8: "eager"}
+#: Seeds of this remainder by 11 have a breaker, and so does every other one of those with 'window+correct'.
+BREAKER_SEEDS = 4
+BREAKERS = 2
 TABLE = "rows"
 #: Thresholds at which the site's two attacks are found, and a few honest people too: rejection is to be frequent here.
 FRAUD = FraudConfig(
@@ -29,6 +33,22 @@ FRAUD = FraudConfig(
     scores_max=40,
     gap_fast_ms=100,
     signal_rows_max=12,
+)
+
+#: Thresholds at which a shop of three clicks a cell is withheld now and then, in its outages and by chance.
+BREAKER = BreakerConfig(
+    slices=("colour",),
+    join_window_ms=4000,
+    cell_ms=2000,
+    settle_ms=1000,
+    cells_max=3,
+    history_ms=40_000,
+    surprise=0.2,
+    expected_min=2.0,
+    people_min=2.0,
+    history_cells_min=3,
+    history_clicks_min=5,
+    recovered_cells=2,
 )
 
 
@@ -51,6 +71,7 @@ class Scenario:
     mixed: bool  # whether the labelers cut batches differently, as in the midst of a change of configuration
     tuning: str  # what an operator does meanwhile: nothing | bounds | learners | shards | turns
     governed: bool  # whether a governor speaks too (K7)
+    breaker: bool  # whether labels wait for the breaker's word
     forged: bool  # whether a record that dangles is put into `examples`
     faultless: bool = False
 
@@ -65,6 +86,13 @@ class Scenario:
         return SHARDS_MAX if self.tuning == "shards" else SHARDS
 
     @property
+    def inputs(self) -> list[str]:
+        """Whose watermarks labels wait for (L3)."""
+        c, partitions = self.stream, range(PARTITIONS)
+        fraud = [f"{topic}/{p}" for topic in (c.impressions, c.clicks) for p in partitions] if self.fraud else []
+        return fraud + ([f"breaker/{p}" for p in partitions] if self.breaker else [])
+
+    @property
     def late(self) -> bool:
         """Whether there are `late` chains."""
         return self.stream.reads_again
@@ -76,7 +104,7 @@ class Scenario:
     def summary(self) -> str:
         s = self.stream
         bound = "inf" if self.staleness < 0 else self.staleness
-        on = [name for name in ("fraud", "keep_step", "mixed", "forged", "governed") if getattr(self, name)]
+        on = [name for name in ("fraud", "breaker", "keep_step", "mixed", "forged", "governed") if getattr(self, name)]
         if self.late:
             on.append(s.label_strategy)
         if self.tuning != "nothing":
@@ -128,6 +156,7 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
         # Who reads back only a tail believes its largest end (C2), so nothing may dangle there.
         forged=seed % 3 > 1,
         mixed=seed % 7 == 6,
+        breaker=_has_breaker(seed),
         # A barrier that stands below a model's beginning is none of its barriers, and would never be lifted (E3).
         begin=begin_vector({p: 0 if keep_step else middle[p] for p in range(PARTITIONS)}, 0),
         faultless=faultless,
@@ -137,6 +166,8 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
 def _strategy(seed: int, stream: StreamConfig) -> StreamConfig:
     """Drawn apart from the rest, so that what a seed of one reading stands for does not depend on it."""
     strategy = STRATEGIES.get(seed % 11, "window")
+    if _has_breaker(seed):
+        stream = replace(stream, window_ms=16_000, release_ms=20_000 if strategy == "window" else 0)
     if strategy == "window":
         return stream
     rng = random.Random(f"strategy/{seed}")
@@ -144,3 +175,12 @@ def _strategy(seed: int, stream: StreamConfig) -> StreamConfig:
     # Short against a run, so that what is counted of late clicks is seen to fade.
     half_life_ms = rng.choice((10_000, 40_000))
     return replace(stream, label_strategy=strategy, late_window_ms=late_window_ms, late_share_half_life_ms=half_life_ms)
+
+
+def _has_breaker(seed: int) -> bool:
+    return seed % 11 == BREAKER_SEEDS or (STRATEGIES.get(seed % 11) == "window+correct" and seed // 11 % 2 == 1)
+
+
+check(
+    _strategy(BREAKER_SEEDS, StreamConfig(categorical_features=BREAKER.slices, skew_ms=2000, signal_ms=2000)), BREAKER
+)

@@ -50,6 +50,20 @@ class Planner:
         quiet = self.rng.random() < 0.4
         self.idle = {self.rng.randrange(self.c.partitions)} if quiet else set()
         self.sessions = self._sessions()
+        self.outages = self._outages()
+
+    def _outages(self) -> list[tuple[int, int, str | None]]:
+        """Where there is a breaker: (from, to, colour) of impressions shown that find no click; None = any."""
+        rng = random.Random(f"outages/{self.s.seed}")
+        found = []
+        for colour in ("red", rng.choice(("blue", None))) if self.s.breaker else ():
+            at = rng.randrange(12_000, 38_000)
+            found.append((at, at + rng.randrange(4_000, 14_000), colour))
+            self.plan.note("outage")
+        return found
+
+    def _is_out(self, at: int, colour: object) -> bool:
+        return any(first <= at < end and c in (None, colour) for first, end, c in self.outages)
 
     def _sessions(self) -> list[str]:
         found: list[str] = []
@@ -98,7 +112,7 @@ class Planner:
             if rng.random() < 0.2:
                 entry["prediction"], entry["model_version"] = 0.25, "m-1"
             shown.append(entry)
-        shared = {"ts_ms": self.zero_ms + ts, "session": session, "source": source}
+        shared: dict[str, Any] = {"ts_ms": self.zero_ms + ts, "session": session, "source": source}
         shared["features"] = {"colour": rng.choice(("red", "blue", "")), "price": float(rng.randrange(100))}
         if len(shown) == 1 and rng.random() < 0.5:
             self._send(at, c.impressions, session, {**shared, **shown[0]})
@@ -111,7 +125,7 @@ class Planner:
             self.plan.impressions += 1
             self.plan.note("duplicate impression")
         for entry in shown:
-            if vendor is None and rng.random() < 0.3:
+            if vendor is None and rng.random() < 0.3 and not self._is_out(at, shared["features"]["colour"]):
                 self._clicks_for(at, ts, session, source, entry)
 
     def _clicks_for(self, at: int, ts: int, session: str, source: str, entry: dict[str, Any]) -> None:
@@ -228,6 +242,7 @@ class Site(Process):
         self.waiting_for = 0
         self.barriers = 0
         self.rng = random.Random(f"operator/{scenario.seed}")
+        self.slices = random.Random(f"slices/{scenario.seed}")
         self.second_thoughts = random.Random(f"release/{scenario.seed}")
 
     def boot(self) -> None:
@@ -236,6 +251,10 @@ class Site(Process):
             for n in range(12):
                 at = self.began_ms + int(span * self.rng.uniform(0.1, 0.9))
                 self.world.time.at(at, lambda n=n: self._rule(f"operator-{n}"))
+        if self.scenario.breaker:
+            for n in range(10):
+                at = self.began_ms + int(span * self.slices.uniform(0.1, 1.2))
+                self.world.time.at(at, lambda n=n: self._rule_scope(f"scope-{n}"))
         if self.scenario.forged:
             at = self.began_ms + int(span * self.rng.uniform(0.4, 1.0))
             self.world.time.at(at, self._forge)
@@ -274,6 +293,16 @@ class Site(Process):
             after_ms = self.second_thoughts.randrange(int(1.5 * wait_ms)) / self.scenario.speed
             release = replace(verdict, id=f"{id}-released", decision="release")
             self.after(max(1, int(after_ms)), lambda: self._say(release))
+
+    def _rule_scope(self, id: str) -> None:
+        """An operator's word on what the breaker may withhold too; a release often says that it is healthy as it is."""
+        rng, wait_ms = self.slices, self.scenario.stream.wait_last_ms
+        now = self.zero_ms + int((self.world.time.now_ms - self.began_ms) * self.scenario.speed)
+        from_ms = now - rng.choice((rng.randrange(15_000), wait_ms + rng.randrange(-4000, 4000)))
+        to_ms = max(from_ms + 2000, now + rng.choice((-6000, 2000, 4000)))
+        decision = rng.choice(("withhold", "release", "release"))
+        feature, value = rng.choice((("colour", "red"), ("colour", "blue"), (None, None)))
+        self._say(Verdict(id, "operator", decision, None, None, from_ms, to_ms, "a person says so", {}, feature, value))
 
     def _say(self, verdict: Verdict) -> None:
         self._publish(Message(self.scenario.stream.verdicts, 0, b"", encode_verdict(verdict)))
@@ -348,14 +377,16 @@ class Site(Process):
             self._pump(line)
         if self.done and self.last_ms:
             # Once no copy of a record can be under way any more: one that came later would have a later arrival.
-            last, self.last_ms = self._heartbeats(self.last_ms), 0
+            c = self.scenario.stream
+            stamps = [self.last_ms, self.last_ms + c.wait_ms + c.signal_ms + c.flush_ms]
+            last, self.last_ms = [m for stamp in stamps for m in self._heartbeats(stamp)], 0
             self.unsent = len(last)
             self.after(SETTLED_MS, lambda: self._last(last))
         elif not self.done:
             self.after(50, self._advance)
 
     def _last(self, last: list[Message]) -> None:
-        """T2: past everything that an impression at the end may still wait for."""
+        """T2: past everything that an impression at the end may still wait for, and past what a breaker waits for."""
         for message in last:
             self.lines.setdefault((message.topic, message.partition), []).append(message)
         self._advance()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from sim_bands import BandsWatch
 from sim_governor import Leased
 from sim_log import Message
 from sim_recount import Recount
@@ -113,6 +114,7 @@ class Watch:
         self.manifests: dict[str, Manifest] = {}
         self.models: dict[str, Snapshot] = {}  # by checksum of the manifest
         self.recount = Recount()
+        self.bands = BandsWatch(scenario)
         self.holds: set[str] = set()
         self.shards = SHARDS  # as ordered
         self.maps = {HOME_MAP.epoch: HOME_MAP.encode()}  # epoch -> owners, of complete cuts (S6)
@@ -131,7 +133,8 @@ class Watch:
             self.fold(header.chain).add(header, record)
             self.count(f"examples of {kind_of(header.chain)}")
             self.count("examples")
-        elif message.topic == self.verdicts:
+        self.bands.landed(message, record)
+        if message.topic == self.verdicts:
             self.recount.landed(record)
             self.count("verdicts")
 

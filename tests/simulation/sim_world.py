@@ -5,6 +5,8 @@ import logging
 from collections import Counter
 from typing import Any
 
+from sim_breaker import GROUP as BREAKERS_GROUP
+from sim_breaker import BreakerNode
 from sim_checkpointing import CheckpointerNode, ReplicaNode
 from sim_faults import EXPULSION, Faults, plan
 from sim_fraud import FraudNode
@@ -17,7 +19,7 @@ from sim_learners import LearnerNode
 from sim_log import Broker, Group
 from sim_network import World
 from sim_operator import Operator
-from sim_scenario import LABELERS, LEARNERS, MODEL, REPLICAS, SHARDS, Scenario
+from sim_scenario import BREAKERS, LABELERS, LEARNERS, MODEL, REPLICAS, SHARDS, Scenario
 from sim_shards import ShardNode
 from sim_site import Site
 from sim_violation import Violation
@@ -44,6 +46,7 @@ class Simulation:
         self.watch = Watch(s)
         self.broker = Broker(self.world, slow_append=0.0 if s.faultless else 0.05 if s.mixed else 0.004)
         self.broker.groups[LABELERS_GROUP] = Group(s.stream.partitions, SESSION_MS)
+        self.broker.groups[BREAKERS_GROUP] = Group(s.stream.partitions, SESSION_MS)
         session_ms = 10_000 if s.seed % 4 == EXPULSION else SESSION_MS
         self.broker.groups[LEARNERS_GROUP] = Group(s.stream.partitions, session_ms)
         self.broker.landed.append(self.watch.landed)
@@ -60,6 +63,8 @@ class Simulation:
             self.world.add(LabelerNode(self.world, i, s, self.broker))
         if s.fraud:
             self.world.add(FraudNode(self.world, s, self.broker, self.watch))
+        for i in range(BREAKERS if s.breaker else 0):
+            self.world.add(BreakerNode(self.world, i, s, self.broker, self.watch))
         for i in range(LEARNERS):
             self.world.add(LearnerNode(self.world, i, s, self.broker, self.watch))
         extra = LearnerNode(self.world, LEARNERS, s, self.broker, self.watch) if s.tuning == "learners" else None
@@ -70,7 +75,7 @@ class Simulation:
         self.operator = Operator(self.world, s, extra, self.busy_ms)
         self.world.add(self.site)
         self.later = {f"shard-{i}" for i in range(SHARDS, s.shards_max)}  # once they are wanted
-        self.faults = Faults(self.world, [] if s.faultless else plan(s.seed, s.faults, self.busy_ms, s.fraud, s.mixed))
+        self.faults = Faults(self.world, [] if s.faultless else plan(s, self.busy_ms))
         self.barrier = 0
         self.classes: Counter[str] = Counter()
         self.rest_ms = 0

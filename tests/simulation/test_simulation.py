@@ -42,7 +42,7 @@ def test_a_seed_that_once_failed(seed: int):
     assert not result.failure, result.failure
 
 
-@pytest.mark.parametrize("seed", [0, 3, 5, 8])
+@pytest.mark.parametrize("seed", [0, 3, 5, 8, 16, 37])
 def test_without_faults_nothing_is_written_twice(seed: int):
     simulation = Simulation(scenario(seed, faultless=True)).run()
     simulation.close()
@@ -82,5 +82,5 @@ def test_seeds_cover_the_switches():
     assert {s.staleness for s in seen} == {0, 1, 4, -1}
     assert {s.tuning for s in seen} == {"nothing", "bounds", "learners", "turns"}
     assert {s.stream.label_strategy for s in seen} == {"window", "eager", "window+correct"}
-    for switch in ("replayed", "fraud", "keep_step", "forged", "mixed", "governed"):
+    for switch in ("replayed", "fraud", "breaker", "keep_step", "forged", "mixed", "governed"):
         assert {getattr(s, switch) for s in seen} == {True, False}, switch

@@ -1,0 +1,131 @@
+"""Planted bugs of the breaker (L8, L9). Seeds 4, 15, 26, ... have one, and label with 'window' and a second reading."""
+
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from sim_bug import Patch, bug
+
+from labeler.breaker import Breaker, BreakerStep
+from labeler.judging import Judging
+from labeler.labelling import Labelling
+from labeler.open_cells import OpenCells
+from labeler.reading import Reading
+from labeler.tally import TallyLabeler
+from labeler.verdict_book import VerdictBook
+from stream.verdicts import RELEASE, WITHHOLD, Watermark, breaker_input
+
+SEEDS = {"first": 4, "step": 11}
+
+
+@bug("breaker's watermark before its verdicts", "the watermarks go out first (L9)", seed=4, **SEEDS)
+def breakers_watermark_first() -> list[Patch]:
+    send = Judging._send
+
+    def bad(self: Judging, step: BreakerStep, now_ms: int) -> None:
+        send(self, BreakerStep(watermarks=step.watermarks), now_ms)
+        send(self, replace(step, watermarks=[]), now_ms)
+
+    return [patch.object(Judging, "_send", bad)]
+
+
+@bug("breaker's watermark by partition", "each says how far its own partition is tallied (L9)", seed=48, **SEEDS)
+def breakers_watermark_by_partition() -> list[Patch]:
+    def bad(self: Breaker) -> list[Watermark]:
+        out = []
+        for p in self._said:
+            end, watermark_ms = self.cells.end(p), self.cells.arrival_ms(p) + self._stream.wait_ms
+            if end is not None and watermark_ms > max(self._said[p], self._stream.wait_ms):
+                self._said[p] = watermark_ms
+                out.append(Watermark(breaker_input(p), watermark_ms, end))
+        return out
+
+    return [patch.object(Breaker, "_watermarks", bad)]
+
+
+@bug("band forgotten on restart", "a restored judge knows who is withheld, and no counts (L9)", seed=4, **SEEDS)
+def band_forgotten() -> list[Patch]:
+    remember = Breaker.remember
+
+    def bad(self: Breaker, record: Any) -> bool:
+        rows = tuple(replace(row, impressions=0, clicks=0) for row in record.rows)
+        return remember(self, replace(record, rows=rows))
+
+    return [patch.object(Breaker, "remember", bad)]
+
+
+@bug("release wherever it stands", "what was released once is never withheld again (L8)", seed=4, **SEEDS)
+def release_wherever() -> list[Patch]:
+    rule = VerdictBook.rule
+
+    def bad(self: VerdictBook, source: Any, vendor: Any, ts_ms: Any, deadline_ms: Any, table: Any) -> Any:
+        held = self._held
+        last = [h for h in held if h.verdict.decision == RELEASE]
+        self._held, self._columns = [h for h in held if h.verdict.decision != RELEASE] + last, None
+        try:
+            ruling = rule(self, source, vendor, ts_ms, deadline_ms, table)
+        finally:
+            self._held, self._columns = held, None
+        return ruling._replace(by=np.where(ruling.by < 0, -1, 0)) if len(held) else ruling
+
+    return [patch.object(VerdictBook, "rule", bad)]
+
+
+@bug("breaker's word beats an operator's", "the last word counts, whoever said it (L8)", seed=15, **SEEDS)
+def operator_beaten() -> list[Patch]:
+    heard = VerdictBook._on_verdict
+
+    def bad(self: VerdictBook, said: Any, offset: int) -> None:
+        word = said.decision in (WITHHOLD, RELEASE)
+        heard(self, replace(said, rule="anybody") if word else said, offset)
+
+    return [patch.object(VerdictBook, "_on_verdict", bad)]
+
+
+@bug("cell judged before it settled", "a cell is judged when the first partition has passed it (L9)", seed=4, **SEEDS)
+def judged_early() -> list[Patch]:
+    low = property(lambda self: max(p.arrival_ms for p in self._partitions.values()))
+    return [patch.object(OpenCells, "low_ms", low)]
+
+
+@bug("cell counts what came later", "a cell takes all that was read before it was judged (L9)", seed=37, **SEEDS)
+def counts_later() -> list[Patch]:
+    def bad(self: OpenCells, arrival_ms: int) -> int:
+        return self._passed(0) if self.next_cell is None else self.next_cell
+
+    return [patch.object(OpenCells, "_first_open", bad)]
+
+
+@bug(
+    "barrier leaves the judge behind", "labels wait at a barrier for a word that never comes (L9, E3)", **SEEDS, seed=15
+)
+def barrier_leaves_behind() -> list[Patch]:
+    def bad(self: TallyLabeler) -> Any:
+        return super(TallyLabeler, self)._barrier()
+
+    return [patch.object(TallyLabeler, "_barrier", bad)]
+
+
+@bug("labels do not wait for the breaker", "V is that of the fraud filter alone (L3)", seed=4, **SEEDS)
+def not_waited_for() -> list[Patch]:
+    from labeler import labelling
+
+    inputs = labelling.awaited_inputs
+
+    def bad(stream: Any, labeler: Any) -> list[str]:
+        return inputs(stream, replace(labeler, await_breaker=False)) or inputs(stream, labeler)[:1]
+
+    return [patch.object(labelling, "awaited_inputs", bad)]
+
+
+@bug("released with later clicks", "what is released is labelled by clicks up to then (L8)", seed=4, **SEEDS)
+def released_with_later_clicks() -> list[Patch]:
+    made = Labelling.__init__
+
+    def bad(self: Labelling, stream: Any, labeler: Any, log: Any, reading: Reading | None = None, **more: Any) -> None:
+        if reading is not None and reading.kind == "late":
+            reading = replace(reading, window_ms=reading.wait_ms, click_wait_ms=reading.wait_ms)
+        made(self, stream, labeler, log, reading, **more)
+
+    return [patch.object(Labelling, "__init__", bad)]
