@@ -80,7 +80,7 @@ def test_each_seed_is_large_enough():
 def test_seeds_cover_the_switches():
     seen = [scenario(seed) for seed in range(96)]
     assert {s.staleness for s in seen} == {0, 1, 4, -1}
-    assert {s.tuning for s in seen} == {"nothing", "bounds", "learners", "turns"}
+    assert {s.tuning for s in seen} == {"nothing", "bounds", "learners", "shards", "turns"}
     assert {s.stream.label_strategy for s in seen} == {"window", "eager", "window+correct"}
     for switch in ("replayed", "fraud", "breaker", "keep_step", "forged", "mixed", "governed"):
         assert {getattr(s, switch) for s in seen} == {True, False}, switch
