@@ -83,7 +83,7 @@ def labeler(config: Config, index: int, stop: threading.Event) -> None:
         await_verdicts=config.labeler.await_verdicts and config.run.fraud > 0,
         await_breaker=config.labeler.await_breaker or config.run.breaker > 0,
     )
-    service.run(config.stream, settings, config.fraud, config.run.dir, index, stop)
+    service.run(config.stream, settings, config.fraud, config.run.dir, index, stop, examples_log(config))
 
 
 def fraud(config: Config, index: int, stop: threading.Event) -> None:

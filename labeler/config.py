@@ -42,6 +42,15 @@ class LabelerConfig:
     fold_orders_max: int = _option(50_000, "records of a partition of quarantine searched for operators' orders (L7)")
     fold_signals_max: int = _option(50_000, "records of a partition of signals read back to find its chains' ends")
 
+    retract: bool = _option(True, "what verdicts cover that come after training is taken back (L3)")
+    retract_horizon_ms: int = _option(
+        604_800_000, "rows that arrived so long before a verdict are looked through for what it takes back, ms"
+    )
+    retract_rows_max: int = _option(10_000, "clean rows, and rows taken back, of one record of a retraction")
+    retract_share_min: float = _option(
+        0.002, "a source, vendor or item is learned again if at least this share of its rows is taken back"
+    )
+
     poll_ms: int = _option(50, "longest wait for new records when there is nothing to do, ms")
     send_timeout_ms: int = _option(30_000, "a record not acknowledged for this long has failed: fold again (C5), ms")
     retry_ms: int = _option(500, "pause after a failed send or an unreachable broker, ms")
@@ -52,6 +61,8 @@ class LabelerConfig:
             raise ValueError(f"on_outage = {self.on_outage!r}: allowed is 'hold'")
         if not 0.0 <= self.orphan_share_max <= 1.0:
             raise ValueError(f"orphan_share_max = {self.orphan_share_max}: allowed is 0 to 1")
+        if not 0.0 <= self.retract_share_min <= 1.0:
+            raise ValueError(f"retract_share_min = {self.retract_share_min}: allowed is 0 to 1")
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
@@ -69,6 +80,8 @@ _POSITIVE = (
     "fold_orders_max",
     "fold_signals_max",
     "orphan_clicks_min",
+    "retract_horizon_ms",
+    "retract_rows_max",
     "poll_ms",
     "send_timeout_ms",
     "retry_ms",

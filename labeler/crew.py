@@ -4,8 +4,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
-from labeler.labelling import Labelling
 from stream.examples import BatchHeader
 
 logger = logging.getLogger(__name__)
@@ -61,10 +61,27 @@ class Crew:
             self._failure = error
 
 
+class Turned(Protocol):
+    """What a loop turns: a `labelling.Labelling`, or a `retracting.Retracting`."""
+
+    def own(self, partitions: Iterable[int]) -> None: ...
+
+    def turn(self, now_ms: int, wait_ms: int) -> bool: ...
+
+    @property
+    def in_flight(self) -> bool: ...
+
+    def wait(self, timeout_ms: int) -> None: ...
+
+    def resting(self, now_ms: int) -> bool: ...
+
+    def take_acknowledged(self) -> list[BatchHeader]: ...
+
+
 class LabellingLoop:
     """Turns one `Labelling` again and again, and waits where there is nothing to do."""
 
-    def __init__(self, labelling: Labelling, owned: Callable[[], Iterable[int]], now: Callable[[], int], poll_ms: int):
+    def __init__(self, labelling: Turned, owned: Callable[[], Iterable[int]], now: Callable[[], int], poll_ms: int):
         self._labelling, self._owned, self._now, self._poll_ms = labelling, owned, now, poll_ms
 
     def run(

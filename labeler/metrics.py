@@ -5,7 +5,7 @@ from dataclasses import replace
 from labeler.fraud import FraudCounts, FraudFilter, Step
 from labeler.head import Head
 from labeler.labelling import Labelling
-from stream.chain import LABEL, kind_of
+from stream.chain import LABEL, RETRACT, kind_of
 from stream.examples import BatchHeader
 from stream.metrics import RoleMetrics
 
@@ -24,6 +24,10 @@ class LabelerMetrics(RoleMetrics):
         self._clicks = self.counter("everspun_labeler_clicks_total", "clicks by what became of them (L6)", "class")
         self._positives = self.counter("everspun_labeler_positives_total", "labelled impressions with a click")
         self._corrections = self.counter("everspun_labeler_corrections_total", "rows of late chains acknowledged (C1)")
+        self._taken_back = self.counter("everspun_labeler_taken_back_rows_total", "rows that late verdicts took back")
+        self._clean = self.counter(
+            "everspun_labeler_clean_rows_total", "clean rows sent with them, to learn again from"
+        )
         self._pending = self.gauge("everspun_labeler_pending_clicks", "clicks that wait for impressions")
         self._pending_bytes = self.gauge("everspun_labeler_pending_clicks_bytes", "memory of waiting clicks, bytes")
         self._queue_rows = self.gauge("everspun_labeler_queue_rows", "impressions read and not yet labelled")
@@ -48,6 +52,10 @@ class LabelerMetrics(RoleMetrics):
         """These batches are in the log. Clicks are counted by the last reading of them, impressions by the first."""
         for header in headers:
             self._batches.inc()
+            if kind_of(header.chain) == RETRACT:
+                self._taken_back.inc(header.rejected)
+                self._clean.inc(header.labelled - header.rejected)
+                continue
             self.records_out.inc(header.labelled)
             self._positives.inc(header.positives)
             if kind_of(header.chain) == LABEL:

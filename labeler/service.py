@@ -1,8 +1,9 @@
 """The labeler's process: its threads and their end (shell).
 
 The main thread labels. `late` labels again at a later deadline, where the strategy does (docs/labels.md). `head` counts
-for the fraud filter and writes heartbeats, so that neither waits for a fold or a slow label (L5). `group` does nothing
-but take part in the consumer group. They share the set of owned partitions.
+for the fraud filter and writes heartbeats, so that neither waits for a fold or a slow label (L5). `retract` takes back
+what late verdicts cover. `group` does nothing but take part in the consumer group. They share the set of owned
+partitions.
 """
 
 import ctypes
@@ -13,13 +14,14 @@ import time
 from collections.abc import Callable
 
 from labeler.config import LabelerConfig
-from labeler.crew import IN_FLIGHT_MS, Crew, LabellingLoop, wall_clock_ms
+from labeler.crew import IN_FLIGHT_MS, Crew, LabellingLoop, Turned, wall_clock_ms
 from labeler.fraud_config import FraudConfig
 from labeler.head import Head
 from labeler.labelling import Labelling
 from labeler.membership import Membership
 from labeler.metrics import LabelerMetrics
 from labeler.reading import readings
+from labeler.retracting import Retracting
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
 from stream.kafka import KafkaLog
@@ -41,12 +43,14 @@ def run(
     run_dir: str,
     index: int,
     stop: threading.Event,
+    history: Log | None = None,
 ) -> None:
-    """Label until told to stop, then drain. Raises what ended the process otherwise."""
+    """Label until told to stop, then drain; look for what late verdicts cover in `history`, or in the log. Raises what
+    ended the process otherwise."""
     _share_heaps()
     metrics = LabelerMetrics()
     start_metrics(run_dir, "labeler", index, metrics)
-    Service(stream, labeler, fraud, KafkaLog(stream), metrics, wall_clock_ms, f"labeler-{index}").run(stop)
+    Service(stream, labeler, fraud, KafkaLog(stream), metrics, wall_clock_ms, f"labeler-{index}", history).run(stop)
 
 
 def _share_heaps() -> None:
@@ -68,6 +72,7 @@ class Service:
         metrics: LabelerMetrics,
         now: Callable[[], int],
         name: str = "",
+        history: Log | None = None,
     ):
         """`name` is this labeler's among all: the process that takes its place has the same."""
         self._labeler, self._metrics, self._now = labeler, metrics, now
@@ -75,7 +80,8 @@ class Service:
         self._late = later[0] if later else None
         self._head = Head(stream, labeler, fraud, log)
         self._group = Membership(log.group_reader(stream.topic_prefix + GROUP, name), stream, labeler.poll_ms)
-        works = {"head": self._run_head, "group": self._group.run}
+        self._retracting = Retracting(stream, labeler, log, history)
+        works = {"head": self._run_head, "group": self._group.run, "retract": self._run_retract}
         self._crew = Crew(works | ({"late": self._run_late} if self._late else {}), labeler.drain_ms)
         self._orphan_alarm = False
         self._metrics_at_ms = 0
@@ -89,11 +95,12 @@ class Service:
         finally:
             self._crew.end()
             self._labelling.close()
+            self._retracting.close()
             if self._late is not None:
                 self._late.close()
         self._crew.reraise()
 
-    def _loop(self, labelling: Labelling) -> LabellingLoop:
+    def _loop(self, labelling: Turned) -> LabellingLoop:
         return LabellingLoop(labelling, lambda: self._group.owned, self._now, self._labeler.poll_ms)
 
     def _on_labelled(self, headers: list[BatchHeader]) -> None:
@@ -115,6 +122,9 @@ class Service:
         assert self._late is not None
         heard = self._metrics.on_acknowledged
         self._loop(self._late).run(ending, lambda headers: heard(headers, True), lambda: False)
+
+    def _run_retract(self, ending: threading.Event) -> None:
+        self._loop(self._retracting).run(ending, lambda headers: self._metrics.on_acknowledged(headers), lambda: False)
 
     def _run_head(self, ending: threading.Event) -> None:
         head, wait_ms = self._head, 0
