@@ -32,6 +32,7 @@ from learners.config import ModelConfig
 from learners.model import clip, make_model
 from learners.progressive import log_losses
 from paramserver.table import Table
+from stream.retracted import Again
 from stream.verdicts import REJECT, Verdict
 
 HOUR_MS = 3_600_000
@@ -109,12 +110,12 @@ class Learner:
         self.table.reserve(keys)
         self.table.apply(keys, computed.gradients[self.spec.name], self.steps, computed.event_time_max_ms)
 
-    def take_back(self, record: pa.RecordBatch) -> None:
+    def take_back(self, record: pa.RecordBatch, again: Again) -> None:
         """Rows that are learned again from a record take the place of what the table has."""
         self.steps += 1
         prepared = gradient.prepare(self.model, record)
         pulled = {self.spec.name: self.table.pull(prepared.keys[self.spec.name])}
-        found = relearning.relearn(self.model, prepared, pulled, {})
+        found = relearning.relearn(self.model, prepared, pulled, {}, again.encode())
         if found.reason:
             raise RuntimeError(found.reason)
         for name, keys in found.keys.items():
@@ -135,7 +136,7 @@ def verdicts() -> list[Verdict]:
     ]
 
 
-def retraction(trained: pa.RecordBatch) -> pa.RecordBatch:
+def retraction(trained: pa.RecordBatch) -> tuple[pa.RecordBatch, Again]:
     """The record that the labeler writes of what was trained."""
     held = [Held(said, offset, START_MS + int(1e12)) for offset, said in enumerate(verdicts())]
     late, batches = Late(held, 0, len(held)), range(0, trained.num_rows, BATCH)
@@ -178,7 +179,7 @@ def run(seed: int, size: float, config: ModelConfig) -> list[dict[str, Any]]:
         now = float(world.hour[at])
         if now >= VERDICT_H and not told:
             told, trained = True, world.rows.slice(0, at)
-            saw[TAKEN_BACK].take_back(retraction(trained))
+            saw[TAKEN_BACK].take_back(*retraction(trained))
             for name, way in (("opposite", opposite), ("negative", negative)):
                 saw[name].learn(way(trained, world.attack[:at]))
             look(0.0)

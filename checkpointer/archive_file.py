@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from checkpointer.manifest import Damaged
 from stream.examples import decode_examples, encode_examples, schema_id
 from stream.record import Record
+from stream.retracted import Again
 
 FORMAT = 1
 RECORD = "record"  # the column with the record's offset
@@ -186,13 +187,13 @@ def without_sources(data: bytes, path: str, sources: Sequence[str]) -> tuple[byt
     if not gone:
         return data, 0
     listed: list[Listed] = said["records"]  # type: ignore[assignment]
-    said |= {"records": [list(one) for one in _recounted(listed, kept)], "rows": kept.num_rows}
+    said |= {"records": [list(one) for one in _recounted(listed, kept, sources)], "rows": kept.num_rows}
     left = kept.replace_schema_metadata(None)
     batches = left.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], schema=left.schema)]
     return _parquet(batches, said), gone
 
 
-def _recounted(listed: list[Listed], after: pa.Table) -> Iterator[Listed]:
+def _recounted(listed: list[Listed], after: pa.Table, sources: Sequence[str]) -> Iterator[Listed]:
     """The list of records with what is left of each: rows, digest, and the headers that count them."""
     counts = _count_by_record(after)
     rows = after.replace_schema_metadata(None).drop_columns([RECORD])
@@ -204,7 +205,14 @@ def _recounted(listed: list[Listed], after: pa.Table) -> Iterator[Listed]:
         if left != count:
             digest = _digest(encode_examples(_one_batch(mine))) if left else ""
             headers = _relabelled(headers, mine.column("label").to_numpy())
+        headers = [[name, _unnamed(value, sources) if name == "again" else value] for name, value in headers]
         yield offset, timestamp_ms, left, digest, key, raw, headers
+
+
+def _unnamed(value: str, sources: Sequence[str]) -> str:
+    """The header of a retraction without the names of these sources."""
+    again = Again.decode(base64.b64decode(value).decode("ascii")).without(sources)
+    return base64.b64encode(again.encode().encode("ascii")).decode()
 
 
 def _count_by_record(table: pa.Table) -> dict[int, int]:

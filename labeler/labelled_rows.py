@@ -35,8 +35,9 @@ def reached_ms(log: Log, impressions: Partition, examples: Partition, reading: R
     last records. It is the arrival of the first record that is not labelled yet, if that is there and believed as it
     stands (T3). Raises Unavailable."""
     tail = TailReader(log, stream.poll_records_max)
-    fold = ExamplesFold(f"{reading.kind}/{examples.partition}", from_first=False)
     try:
+        start, _ = tail.span(examples, LOOK_RECORDS)
+        fold = ExamplesFold(f"{reading.kind}/{examples.partition}", from_first=start == 0)
         tail.read(examples, LOOK_RECORDS, fold.add)
     finally:
         tail.close()

@@ -374,7 +374,7 @@ class PartitionLabeler:
             watermarks=point.watermarks,
             late_micro=point.share.late_micro,
             on_time_micro=point.share.on_time_micro,
-            **counts,
+            **counts,  # type: ignore[arg-type]
         )
 
     def _deadline_ms(self, stretch: Stretch) -> int:

@@ -221,9 +221,10 @@ class Retracting:
                 yield self._header(p, start, end, run, None), b""
             else:
                 back = taken.slice(part * rows_max, rows_max)
-                rows = record_rows(back, self._gathered(back, run), self._labeler.retract_share_min)
+                rows, again = record_rows(back, self._gathered(back, run), self._labeler.retract_share_min)
                 logger.info("%d rows of partition %d are taken back, %d with them", back.num_rows, p, rows.num_rows)
-                yield self._header(p, start, end, run, rows, back.num_rows), encode_examples(rows)
+                header = self._header(p, start, end, run, rows, back.num_rows)
+                yield replace(header, again=again.encode()), encode_examples(rows)
             start = end
 
     def _taken(self, p: int, run: Run) -> pa.RecordBatch | None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stream.events import FEATURE_PREFIX
-from stream.retracted import NAMED, Again, with_again
+from stream.retracted import NAMED, Again
 from stream.verdicts import ALLOW, REJECT, Verdict
 
 Bools = npt.NDArray[np.bool_]
@@ -146,8 +146,8 @@ class Gathered:
         self._rows = left
 
 
-def record_rows(back: pa.RecordBatch, gathered: Gathered, share_min: float) -> pa.RecordBatch:
-    """The rows of a record of `retract/p`: `back` with the opposite weight, then the clean rows of what is worth it."""
+def record_rows(back: pa.RecordBatch, gathered: Gathered, share_min: float) -> tuple[pa.RecordBatch, Again]:
+    """A record of `retract/p`: `back` with the opposite weight, then the clean rows of what is worth it."""
     weight = -back.column("weight").to_numpy()
     parts = [_with(back, "weight", weight.astype(np.float32))]
     gathered.close()
@@ -163,7 +163,7 @@ def record_rows(back: pa.RecordBatch, gathered: Gathered, share_min: float) -> p
             some = aligned(rows.filter(pa.array(meant)), back.schema)
             parts.append(_with(some, "position", np.full(some.num_rows, -len(sizes), np.int64)))
     whole = pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
-    return with_again(whole, Again(named, sizes))
+    return whole, Again(named, sizes)
 
 
 def values_of(rows: pa.RecordBatch) -> dict[str, list[str]]:

@@ -25,6 +25,7 @@ class Batch(NamedTuple):
     record_end: int = -1  # `end` as the record claims it; the core keeps it through trims and splits
     late_micro: int = 0  # of a late chain: the sums that its late share is told by (`learners.delay`)
     on_time_micro: int = 0
+    again: str = ""  # of a retraction: what is to be learned again (C1)
     floor: int = 0  # rows of impressions below are not learned: the model began above them (C1)
 
 

@@ -20,14 +20,15 @@ from learners.gradient import EMPTY, Computed, Prepared
 from learners.model import Model
 from paramserver.messages import Rows
 from paramserver.table import Table
-from stream.retracted import NAMED, Again, again_of, taken
+from stream.retracted import NAMED, Again, taken
 from stream.rowhash import row_hash_sum
 
 Bools = npt.NDArray[np.bool_]
 
 
-def relearn(model: Model, prepared: Prepared, pulled: dict[str, Rows], dense: dict[str, Floats]) -> Computed:
-    """What is pushed for a record of `retract/p`: `gradients[table]` are whole rows. `pulled` as for any batch."""
+def relearn(model: Model, prepared: Prepared, pulled: dict[str, Rows], dense: dict[str, Floats], said: str) -> Computed:
+    """What is pushed for a record of `retract/p`: `gradients[table]` are whole rows. `pulled` as for any batch; `said`:
+    the record's header `again`."""
     rows = prepared.rows
     if rows.num_rows == 0:
         return replace(EMPTY, reason=prepared.reason)
@@ -35,7 +36,7 @@ def relearn(model: Model, prepared: Prepared, pulled: dict[str, Rows], dense: di
         EMPTY, rows=rows, row_hash=row_hash_sum(rows), event_time_max_ms=int(rows.column("ts_ms").to_numpy().max())
     )
     try:
-        again = again_of(rows)
+        again = Again.decode(said)
     except ValueError as error:
         return replace(whole, reason=str(error))
     back = taken(rows)

@@ -49,6 +49,7 @@ def as_batch(partition: int, record: Record) -> Batch:
         record.value,
         late_micro=header.late_micro,
         on_time_micro=header.on_time_micro,
+        again=header.again,
     )
 
 

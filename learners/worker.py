@@ -246,7 +246,7 @@ class Worker:
         pulled, dense = gradient.assemble(prepared, slot_map, it.pulls)
         piece, pulled = gradient.part(self._model, prepared, pulled, it.batch, it.start, it.end)
         if kind_of(it.batch.chain) == RETRACT:
-            computed = relearning.relearn(self._model, piece, pulled, dense)
+            computed = relearning.relearn(self._model, piece, pulled, dense, it.batch.again)
             self._metrics.took_back(computed)
         else:
             corrects = delay.correction(self._stream, self._late)

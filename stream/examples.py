@@ -181,6 +181,8 @@ class BatchHeader:
     # Of a `late` chain: its clicks that were late, and those that were in time, counted less the longer ago
     late_micro: int = 0
     on_time_micro: int = 0
+    # Of a `retract` chain: what is to be learned again (`stream.retracted.Again`)
+    again: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= self.end:
@@ -200,7 +202,7 @@ class BatchHeader:
             value = getattr(self, f.name)
             if f.name == "watermarks":
                 value = ",".join(f"{name}={ms}" for name, ms in sorted(self.watermarks.items()))
-            if f.name not in _LEFT_OUT or value:
+            if f.name not in (*_LEFT_OUT, "again") or value:
                 headers.append((f.name, str(value).encode("ascii")))
         return tuple(headers)
 
@@ -210,7 +212,7 @@ class BatchHeader:
         raw = {name: value.decode("ascii") for name, value in headers}
         if raw.get("format") != _FORMAT:
             raise ValueError(f"batch header format: {raw.get('format')!r}, this version reads {_FORMAT!r}")
-        raw = dict.fromkeys(_LEFT_OUT, "0") | raw
+        raw = dict.fromkeys(_LEFT_OUT, "0") | {"again": ""} | raw
         values: dict[str, object] = {}
         for f in fields(cls):
             if f.name not in raw:
@@ -231,6 +233,7 @@ def _parse_watermarks(raw: str) -> dict[str, int]:
 
 
 _PARSE: dict[str, Callable[[str], object]] = {
+    "again": str,
     "chain": str,
     "schema_id": str,
     "config_hash": str,

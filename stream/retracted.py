@@ -1,8 +1,8 @@
 """What a record of `retract/p` says beside its rows: what is to be learned again, and in which batches (C1).
 
 Its rows are of two sorts. *Taken* rows are those of `examples[p]` that a late verdict covers, with their position and
-the opposite weight. *Clean* rows are what is left, in every partition, of the sources, vendors and items named in
-`Again`, in the order in which they were labelled; the position of one is -k, k = 1, 2, ... being its batch.
+the opposite weight. *Clean* rows are what is left, in every partition, of the sources, vendors and items that its
+header `again` names, in the order in which they were labelled; the position of one is -k, k = 1, 2, ... its batch.
 """
 
 import json
@@ -15,7 +15,6 @@ import pyarrow as pa
 
 #: The columns whose values may be learned again: the record holds all that is known of them.
 NAMED = ("source", "vendor", "item")
-_KEY = b"everspun.again"
 
 
 @dataclass(frozen=True)
@@ -26,25 +25,27 @@ class Again:
     named: Mapping[str, Sequence[str]] = field(default_factory=dict)
     batch_rows: Sequence[int] = ()
 
+    def encode(self) -> str:
+        """As it stands in the record's header `again`, ASCII."""
+        named = {name: sorted(values) for name, values in self.named.items()}
+        return json.dumps({"named": named, "batch_rows": list(self.batch_rows)}, sort_keys=True, separators=(",", ":"))
 
-def with_again(rows: pa.RecordBatch, again: Again) -> pa.RecordBatch:
-    """The rows of a record, complete. They travel as those of any other (`stream.examples.encode_examples`)."""
-    named = {name: sorted(values) for name, values in again.named.items()}
-    said = json.dumps({"named": named, "batch_rows": list(again.batch_rows)}, sort_keys=True)
-    return rows.replace_schema_metadata({_KEY: said.encode()})
+    @classmethod
+    def decode(cls, raw: str) -> "Again":
+        """Nothing for an empty header. ValueError for what cannot be read."""
+        if not raw:
+            return cls()
+        try:
+            said = json.loads(raw)
+            named = {str(name): [str(value) for value in values] for name, values in said["named"].items()}
+            return cls({name: named[name] for name in NAMED if name in named}, [int(n) for n in said["batch_rows"]])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"retract record: header again cannot be read ({error!r})") from error
 
-
-def again_of(rows: pa.RecordBatch) -> Again:
-    """What the record says; nothing where it says nothing. ValueError for what cannot be read."""
-    raw = (rows.schema.metadata or {}).get(_KEY)
-    if raw is None:
-        return Again()
-    try:
-        said = json.loads(raw)
-        named = {str(name): [str(value) for value in values] for name, values in said["named"].items()}
-        return Again({name: named[name] for name in NAMED if name in named}, [int(n) for n in said["batch_rows"]])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"retract record: metadata {_KEY.decode()!r} cannot be read ({error!r})") from error
+    def without(self, sources: Sequence[str]) -> "Again":
+        """The same, without the names of these sources."""
+        kept = [source for source in self.named.get("source", ()) if source not in set(sources)]
+        return Again({**self.named, "source": kept} if "source" in self.named else self.named, self.batch_rows)
 
 
 def taken(rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:

@@ -17,6 +17,7 @@ from stream.examples import BatchHeader, decode_examples, encode_examples, examp
 from stream.log import OffsetOutOfRange, Unavailable
 from stream.memory import MemoryLog
 from stream.record import Partition, Record, position
+from stream.retracted import Again
 
 HOUR = 3_600_000
 BEGIN = 1_750_000_000_000 // HOUR * HOUR
@@ -41,7 +42,7 @@ def rows(start: int, count: int, ts_ms: int) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=examples_schema(()))
 
 
-def record(offset: int, start: int, count: int, ts_ms: int, chain: str = "label/0", **more: int) -> Record:
+def record(offset: int, start: int, count: int, ts_ms: int, chain: str = "label/0", **more: object) -> Record:
     batch = rows(start, count, ts_ms) if count else None
     header = BatchHeader(
         chain,
@@ -204,6 +205,17 @@ def test_a_person_is_forgotten_and_the_rest_reads_on():
         left = decode_examples(one.value) if one.value else None
         assert header.labelled == (left.num_rows if left else 0)
         assert left is None or "u3" not in left.column("source").to_pylist()
+
+
+def test_a_retraction_comes_back_with_what_is_to_be_learned_again_and_without_who_is_forgotten():
+    again = Again({"source": ["u3", "u9"], "vendor": ["v"]}, [7]).encode()
+    went_in = [record(0, 0, 5, BEGIN), record(1, 5, 6, BEGIN, "retract/0", again=again)]
+    archive = Archive(MemoryFiles())
+    archived(went_in, archive)
+    assert [r for path in archive.paths() for r in archive.records(path)] == went_in
+    archive.forget(["u3"])
+    left = [r for path in archive.paths() for r in archive.records(path)]
+    assert Again.decode(BatchHeader.from_headers(left[1].headers).again).named == {"source": ["u9"], "vendor": ["v"]}
 
 
 def test_a_damaged_file_is_refused_by_name():

@@ -16,7 +16,7 @@ from stream.config import StreamConfig
 from stream.examples import BatchHeader, decode_examples
 from stream.memory import Fate, MemoryLog
 from stream.record import Partition, Record, offset_of, position
-from stream.retracted import again_of, taken
+from stream.retracted import Again, taken
 from stream.topics import topic_specs
 from stream.verdicts import ALLOW, REJECT, Verdict, Watermark, encode_verdict, input_name
 
@@ -169,7 +169,11 @@ def test_a_record_holds_the_clean_rows_of_the_vendor_from_all_partitions():
     rows = decode_examples(shop.records(0)[0][0])
     clean = [source for _, source in shop.rows(0) + shop.rows(1) if source != "u0"]
     assert sorted(rows.column("source").to_pylist()[int(taken(rows).sum()) :]) == sorted(clean)
-    assert again_of(rows).named == {"source": ["u0"], "vendor": ["v"], "item": ["i"]}
+    assert Again.decode(BatchHeader.from_headers(shop.records(0)[0][1]).again).named == {
+        "source": ["u0"],
+        "vendor": ["v"],
+        "item": ["i"],
+    }
     header = BatchHeader.from_headers(shop.records(0)[0][1])
     assert (header.rejected, header.labelled) == (int(taken(rows).sum()), rows.num_rows)
     assert header.end == position(len(INPUTS) + 1), "behind the verdict"

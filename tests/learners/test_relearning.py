@@ -10,7 +10,7 @@ from learners import gradient, relearning
 from learners.config import ModelConfig
 from learners.model import make_model
 from paramserver.table import Table
-from stream.retracted import Again, with_again
+from stream.retracted import Again
 
 LR = ModelConfig(categorical=("source", "vendor", "item"), prior_rate=0.1)
 BATCHES, BATCH = 12, 16
@@ -62,13 +62,13 @@ def record(rows, attack, named):
     columns = {name: rows.column(name) for name in rows.schema.names} | {"weight": weight, "position": position}
     made = pa.record_batch(columns)
     order = np.argsort(~attack, kind="stable")
-    return with_again(made.take(pa.array(order)), Again(named, [BATCH] * BATCHES))
+    return made.take(pa.array(order)), Again(named, [BATCH] * BATCHES).encode()
 
 
-def relearned(model, table, rows):
-    spec = model.spec.tables[0]
+def relearned(model, table, made):
+    (rows, said), spec = made, model.spec.tables[0]
     prepared = gradient.prepare(model, rows)
-    return relearning.relearn(model, prepared, {spec.name: table.pull(prepared.keys[spec.name])}, dense_of(model))
+    return relearning.relearn(model, prepared, {spec.name: table.pull(prepared.keys[spec.name])}, dense_of(model), said)
 
 
 ALL = {"source": ["bad"], "vendor": ["v"], "item": ["i"]}
@@ -125,9 +125,9 @@ def test_a_model_that_never_learned_the_rows_is_left_alone():
     rows, attack = draw()
     model = make_model(LR)
     table = learn(model, rows)
-    back = record(rows, attack, ALL)
+    back, said = record(rows, attack, ALL)
     clean = back.filter(pa.array(back.column("position").to_numpy() < 0))
-    found = relearned(model, table, clean)
+    found = relearned(model, table, (clean, said))
     assert not found.keys
     assert found.row_count == clean.num_rows
 
@@ -145,5 +145,5 @@ def test_networks_learn_their_embeddings_again_and_leave_the_dense_part():
 def test_a_record_that_cannot_be_read_is_pushed_empty_with_the_reason():
     rows, attack = draw()
     model = make_model(LR)
-    broken = record(rows, attack, ALL).replace_schema_metadata({b"everspun.again": b'{"named": 3}'})
-    assert "cannot be read" in relearned(model, learn(model, rows), broken).reason
+    back, _ = record(rows, attack, ALL)
+    assert "cannot be read" in relearned(model, learn(model, rows), (back, '{"named": 3}')).reason

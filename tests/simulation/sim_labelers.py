@@ -11,6 +11,7 @@ from labeler.config import LabelerConfig
 from labeler.head import Head
 from labeler.labelling import Labelling
 from labeler.reading import readings
+from labeler.retracting import Retracting
 
 GROUP = "labelers"
 TURN_MS = 500
@@ -34,6 +35,7 @@ class LabelerNode(Process):
             outbox_max=3,
             feed_records_max=200,
             take_records_max=64,
+            retract_rows_max=12,
             send_timeout_ms=1200,
             retry_ms=300,
         )
@@ -46,13 +48,17 @@ class LabelerNode(Process):
         self.labelling = Labelling(self.config, self.settings, self.label_log, first)
         self.late_log = Client(self, self.broker, lambda: self.soon(self.label_late))
         self.late = Labelling(self.config, self.settings, self.late_log, later[0]) if later else None
+        self.retract_log = Client(self, self.broker, lambda: self.soon(self.retract))
+        self.retracting = Retracting(self.config, self.settings, self.retract_log)
         self.head = Head(self.config, self.settings, FRAUD, self.head_log)
-        self.labelled_ms = self.labelled_late_ms = self.counted_ms = 0
+        self.labelled_ms = self.labelled_late_ms = self.counted_ms = self.retracted_ms = 0
         self.ask_group()
         self.after(self.world.rng.random() * TURN_MS, self.label_loop)
         self.after(self.world.rng.random() * TURN_MS, self.count_loop)
         if self.late is not None:
             self.after(self.world.rng.random() * TURN_MS, self.late_loop)
+        if self.scenario.inputs:
+            self.after(self.world.rng.random() * TURN_MS, self.retract_loop)
 
     def stop(self) -> None:
         self.labelling.drain(self.clock_ms())
@@ -69,6 +75,7 @@ class LabelerNode(Process):
             self.labelling.own(self.owned)
             if self.late is not None:
                 self.late.own(self.owned)
+            self.retracting.own(self.owned)
             self.labelled_ms = self.labelled_late_ms = self.counted_ms = 0
         self.after(GROUP_EVERY_MS * (0.7 + 0.6 * self.world.rng.random()), self.ask_group)
 
@@ -93,6 +100,16 @@ class LabelerNode(Process):
         self.labelled_late_ms = self.world.time.now_ms
         assert self.late is not None
         self.turn(self.late)
+
+    def retract_loop(self) -> None:
+        if self.retract_log.behind() or self.world.time.now_ms - self.retracted_ms > IDLE_MS:
+            self.retract()
+        self.after(TURN_MS * (0.5 + self.world.rng.random()), self.retract_loop)
+
+    def retract(self) -> None:
+        self.retracted_ms = self.world.time.now_ms
+        while self.retracting.turn(self.clock_ms(), 0):
+            pass
 
     def turn(self, labelling: Labelling) -> None:
         folds = labelling.totals.refolds

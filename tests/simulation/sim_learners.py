@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from sim_log import Broker
 from sim_network import Process, World
 from sim_scenario import MODEL, SHARDS, TABLE, Scenario
-from sim_toy import gradients, keys_on, lane_of
+from sim_toy import gradients, keys_on, lane_of, names_of
 from sim_watch import Watch
 
 from learners import events, gradient
@@ -207,4 +208,5 @@ class LearnerNode(Process):
 
     @staticmethod
     def keys(slot_map: SlotMap, shard: int, chain: str, rows: pa.RecordBatch) -> Any:
-        return keys_on(slot_map, shard, lane_of(chain), rows.column("position").to_numpy())
+        names = names_of(chain, rows)
+        return keys_on(slot_map, shard, lane_of(chain), np.sort(names[names >= 0]))

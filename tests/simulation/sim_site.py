@@ -243,6 +243,7 @@ class Site(Process):
         self.barriers = 0
         self.rng = random.Random(f"operator/{scenario.seed}")
         self.slices = random.Random(f"slices/{scenario.seed}")
+        self.hindsight = random.Random(f"hindsight/{scenario.seed}")
         self.second_thoughts = random.Random(f"release/{scenario.seed}")
 
     def boot(self) -> None:
@@ -251,6 +252,10 @@ class Site(Process):
             for n in range(12):
                 at = self.began_ms + int(span * self.rng.uniform(0.1, 0.9))
                 self.world.time.at(at, lambda n=n: self._rule(f"operator-{n}"))
+            busy_ms = (self.scenario.span_ms + self.scenario.stream.wait_last_ms) / self.scenario.speed
+            for n in range(4):
+                at = self.began_ms + int(busy_ms * self.hindsight.uniform(0.5, 1.0))
+                self.world.time.at(at, lambda n=n: self._rule_late(f"hindsight-{n}"))
         if self.scenario.breaker:
             for n in range(10):
                 at = self.began_ms + int(span * self.slices.uniform(0.1, 1.2))
@@ -303,6 +308,15 @@ class Site(Process):
         decision = rng.choice(("withhold", "release", "release"))
         feature, value = rng.choice((("colour", "red"), ("colour", "blue"), (None, None)))
         self._say(Verdict(id, "operator", decision, None, None, from_ms, to_ms, "a person says so", {}, feature, value))
+
+    def _rule_late(self, id: str) -> None:
+        """A rejection of what has long been labelled, often of what another one covers too (L3)."""
+        rng = self.hindsight
+        passed_ms = int((self.world.time.now_ms - self.began_ms) * self.scenario.speed)
+        from_ms = self.zero_ms + rng.randrange(max(1, passed_ms - self.scenario.stream.wait_ms))
+        to_ms = from_ms + rng.choice((1000, 4000, 12000))
+        vendor = f"vendor-{rng.randrange(VENDORS)}"
+        self._say(Verdict(id, "operator", "reject", None, vendor, from_ms, to_ms, "found late"))
 
     def _say(self, verdict: Verdict) -> None:
         self._publish(Message(self.scenario.stream.verdicts, 0, b"", encode_verdict(verdict)))

@@ -7,11 +7,12 @@ key, hence its slot, never changes; where other shards own the slots (S6), other
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from sim_scenario import MODEL, SHARDS, TABLE
 
 from paramserver.messages import DenseSpec, Keys, ModelSpec, Rows, TableSpec
 from paramserver.slots import SlotMap, slot_of
-from stream.chain import KINDS, kind_of, partition_of
+from stream.chain import KINDS, RETRACT, kind_of, partition_of
 
 SPEC = ModelSpec(
     name=MODEL,
@@ -53,6 +54,15 @@ def keys_on(slot_map: SlotMap, shard: int, partition: int, positions: npt.NDArra
 def lane_of(chain: str) -> int:
     """What stands for the partition in the keys of a chain's rows: each chain has rows of its own. Below 16."""
     return partition_of(chain) + 4 * KINDS.index(kind_of(chain))
+
+
+def names_of(chain: str, rows: pa.RecordBatch) -> npt.NDArray[np.int64]:
+    """What stands for the position of each row in the keys: of a row taken back its label too, since the negative and
+    the late click of one impression are two rows; -1 for a clean row, which is not pushed."""
+    positions: npt.NDArray[np.int64] = rows.column("position").to_numpy()
+    if kind_of(chain) != RETRACT:
+        return positions
+    return np.where(positions >= 0, 2 * positions + rows.column("label").to_numpy(), -1)
 
 
 def gradients(count: int) -> Rows:

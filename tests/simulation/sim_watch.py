@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from sim_bands import BandsWatch
 from sim_governor import Leased
 from sim_log import Message
 from sim_recount import Recount
 from sim_scenario import SHARDS, TABLE, Scenario
-from sim_toy import HOME_MAP, impression_of, keys_of, lane_of
+from sim_toy import HOME_MAP, impression_of, keys_of, lane_of, names_of
 from sim_violation import Violation
 
 from checkpointer.files import Files
@@ -26,8 +27,8 @@ from paramserver.part import weights
 from paramserver.partfile import decode_part
 from paramserver.slots import SlotMap, slot_of
 from paramserver.state import Snapshot
-from stream.chain import kind_of, partition_of
-from stream.examples import BatchHeader, decode_examples
+from stream.chain import LABEL, RETRACT, kind_of, partition_of
+from stream.examples import BatchHeader, decode_examples, rows_from
 from stream.record import Record
 from stream.rowhash import row_hashes
 
@@ -39,6 +40,14 @@ def within(positions: list[int], slots: Slots, of: Slots) -> list[int]:
     return [p for p, mine in zip(positions, np.isin(slots, of).tolist(), strict=True) if mine]
 
 
+def places(header: BatchHeader, rows: pa.RecordBatch) -> tuple[list[int], list[int]]:
+    """Where each row stands on its chain, and its name among the toy's keys."""
+    names = names_of(header.chain, rows).tolist()
+    if kind_of(header.chain) == RETRACT:
+        return [header.end - 1] * rows.num_rows, names
+    return names, names
+
+
 @dataclass
 class Folded:
     """One chain as it stands in the log: its records, and its rows with the running sum of their hashes."""
@@ -46,7 +55,9 @@ class Folded:
     end: int = 0
     barrier: int = 0
     records: list[tuple[int, BatchHeader, Record]] = field(default_factory=list)  # E before it, header, record
-    positions: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)  # where each row stands on the chain (C1)
+    names: list[int] = field(default_factory=list)  # what the toy calls it; a clean row of a retraction has none, -1
+    floor: int = 0  # of a retraction: what it takes back of impressions below was never learned
     sums: list[int] = field(default_factory=lambda: [0])
     first_bytes: dict[tuple[int, int, int, str], Record] = field(default_factory=dict)
     repeats: int = 0
@@ -80,11 +91,12 @@ class Folded:
     def _extend(self, header: BatchHeader, record: Record) -> None:
         self.records.append((self.end, header, record))
         if record.value:
-            rows = decode_examples(record.value)
+            rows = rows_from(decode_examples(record.value), self.floor)
             low, high = row_hashes(rows)
-            for k, position in enumerate(rows.column("position").to_pylist()):
+            for k, (position, name) in enumerate(zip(*places(header, rows), strict=True)):
                 if position >= self.end:
                     self.positions.append(position)
+                    self.names.append(name)
                     self.sums.append(self.sums[-1] + int(low[k]) + (int(high[k]) << 64))
         self.end = header.end
 
@@ -139,7 +151,10 @@ class Watch:
             self.count("verdicts")
 
     def fold(self, chain: str) -> Folded:
-        return self.folded.setdefault(chain, Folded())
+        if chain not in self.folded:
+            of_label = self.begin[f"{LABEL}/{partition_of(chain)}"] if kind_of(chain) == RETRACT else 0
+            self.folded[chain] = Folded(floor=of_label)
+        return self.folded[chain]
 
     # --- the shards ---
 
@@ -258,8 +273,9 @@ class Watch:
         for home in range(SHARDS):
             for chain, end in ends.items():
                 partition = lane_of(chain)
-                known = self.fold(chain).positions
-                expected = known[bisect_left(known, self.begin[chain]) : bisect_left(known, end)]
+                folded = self.fold(chain)
+                a, b = (bisect_left(folded.positions, at) for at in (self.begin[chain], end))
+                expected = sorted(name for name in folded.names[a:b] if name >= 0)
                 if slots is not None:
                     expected = within(expected, slot_of(keys_of(home, partition, np.array(expected, np.int64))), slots)
                 if (there := sorted(found.pop((home, partition), []))) != expected:

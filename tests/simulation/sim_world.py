@@ -19,6 +19,7 @@ from sim_learners import LearnerNode
 from sim_log import Broker, Group
 from sim_network import World
 from sim_operator import Operator
+from sim_retraction import check_retractions, untaken
 from sim_scenario import BREAKERS, LABELERS, LEARNERS, MODEL, REPLICAS, SHARDS, Scenario
 from sim_shards import ShardNode
 from sim_site import Site
@@ -113,6 +114,7 @@ class Simulation:
         self.come_to_rest()
         true = truths(self.broker, self.scenario)
         self.classes = check_labels(self.broker, self.scenario, self.watch, true)
+        self.classes["taken back"] = check_retractions(self.broker, self.scenario, self.watch)
         if self.scenario.replayed:
             check_sent(self.broker, self.scenario, true, self.site.plan.good)
         labeler = self.world.processes["labeler-0"]
@@ -133,6 +135,7 @@ class Simulation:
         labelled = False
         while True:
             waits = self.waits() if labelled or (labelled := not self.unlabelled()) else self.unlabelled()
+            waits = waits or untaken(self.broker, self.scenario, self.watch)
             if labelled and not waits and (self.watch.counts.get("cuts", 0) > cuts or self.nothing_to_cut()):
                 break
             if time.now_ms - began > REST_MS:
