@@ -12,6 +12,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from stream.config import StreamConfig
 from stream.log import LogError, Unavailable
+from stream.receiving import receive_in_large_pieces
 from stream.record import Partition
 from stream.topics import ExistingTopic, Problem, check_topic, topic_specs
 
@@ -53,6 +54,7 @@ def consumer_settings(config: StreamConfig) -> dict[str, Any]:
 
 def connect(new: Callable[..., T], timeout_ms: int) -> T | None:
     """A new client, or None when there is no broker within the time."""
+    receive_in_large_pieces()
     began = time.monotonic()
     try:
         return new(bootstrap_timeout_ms=max(timeout_ms, 500))

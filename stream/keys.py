@@ -132,35 +132,44 @@ def hash_bytes(data: Bytes, start: int, end: int, seed: np.uint64) -> np.uint64:
     return mixed
 
 
-@numba.njit(cache=True, nogil=True)
-def hash_bytes_twice(
-    data: Bytes, start: int, end: int, seed: np.uint64, other: np.uint64
-) -> tuple[np.uint64, np.uint64]:
-    """`hash_bytes` with each of two seeds, reading the bytes once."""
-    h, g = seed ^ (_U64(end - start) * _M), other ^ (_U64(end - start) * _M)
-    at = start
-    while end - at >= 8:
-        k = _eight(data, at) * _M
-        k ^= k >> _U64(47)
-        k *= _M
-        h, g = (h ^ k) * _M, (g ^ k) * _M
-        at += 8
-    if at < end:
-        k = _tail(data, at, end)
-        h, g = (h ^ k) * _M, (g ^ k) * _M
-    return mix(h), mix(g)
+# Many strings are hashed in two walks: one reads bytes, the other mixes numbers, which the compiler makes vector
+# instructions of. Both take a quarter of the time of a single one.
 
 
 @numba.njit(cache=True, nogil=True)
-def _hash_all(data: Bytes, offsets: I32, seed: np.uint64, out: U64) -> None:
+def fold_twice(data: Bytes, offsets: I32, seed: np.uint64, other: np.uint64, first: U64, second: U64) -> None:
+    """What `mix` makes `hash_bytes` of: of every string, with each of two seeds, reading the bytes once."""
+    for i in range(len(first)):
+        at, end = offsets[i], offsets[i + 1]
+        h, g = seed ^ (_U64(end - at) * _M), other ^ (_U64(end - at) * _M)
+        while end - at >= 8:
+            k = _eight(data, at) * _M
+            k ^= k >> _U64(47)
+            k *= _M
+            h, g = (h ^ k) * _M, (g ^ k) * _M
+            at += 8
+        if at < end:
+            k = _tail(data, at, end)
+            h, g = (h ^ k) * _M, (g ^ k) * _M
+        first[i], second[i] = h, g
+
+
+@numba.njit(cache=True, nogil=True)
+def _hash_all(data: Bytes, offsets: I32, seeds: U64, out: U64) -> None:
+    """`hash_bytes` of every string, each with its seed."""
     for i in range(len(out)):
-        out[i] = hash_bytes(data, offsets[i], offsets[i + 1], seed)
-
-
-@numba.njit(cache=True, nogil=True)
-def _hash_pairs(data: Bytes, offsets: I32, seeds: U64, out: U64) -> None:
+        at, end = offsets[i], offsets[i + 1]
+        h = seeds[i] ^ (_U64(end - at) * _M)
+        while end - at >= 8:
+            k = _eight(data, at) * _M
+            k ^= k >> _U64(47)
+            h = (h ^ (k * _M)) * _M
+            at += 8
+        if at < end:
+            h = (h ^ _tail(data, at, end)) * _M
+        out[i] = h
     for i in range(len(out)):
-        out[i] = hash_bytes(data, offsets[i], offsets[i + 1], seeds[i])
+        out[i] = mix(out[i])
 
 
 def hash_strings(strings: pa.Array | pa.ChunkedArray, seed: int = 0) -> U64:
@@ -172,7 +181,7 @@ def hash_strings(strings: pa.Array | pa.ChunkedArray, seed: int = 0) -> U64:
         return hashed
     data, offsets = string_buffers(strings)
     out = np.empty(len(strings), np.uint64)
-    _hash_all(data, offsets, _U64(seed), out)
+    _hash_all(data, offsets, np.full(len(out), seed, np.uint64), out)
     return out
 
 
@@ -186,7 +195,7 @@ def hash_pair(keys: pa.Array, ids: pa.Array) -> U64:
     """The `id` column of impressions and clicks: 64-bit hash of (key, id), uint64 (n,). No nulls."""
     data, offsets = string_buffers(ids)
     out = np.empty(len(ids), np.uint64)
-    _hash_pairs(data, offsets, hash_strings(keys), out)
+    _hash_all(data, offsets, hash_strings(keys), out)
     return out
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stream.keys import hash_bytes_twice, hash_string, mix, string_buffers
+from stream.keys import fold_twice, hash_string, mix, string_buffers
 
 U64 = npt.NDArray[np.uint64]
 
@@ -57,15 +57,18 @@ def _float_bits(values: npt.NDArray[np.float32]) -> U64:
 def _fold(values: U64, low: U64, high: U64) -> None:
     for i in range(len(values)):
         low[i] = mix((low[i] ^ values[i]) * _LOW)
+    for i in range(len(values)):
         high[i] = mix((high[i] + values[i]) * _HIGH)
 
 
 @numba.njit(cache=True, nogil=True)
 def _fold_strings(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int32], low: U64, high: U64) -> None:
+    first, second = np.empty(len(low), np.uint64), np.empty(len(low), np.uint64)
+    fold_twice(data, offsets, _LOW, _HIGH, first, second)
     for i in range(len(low)):
-        first, second = hash_bytes_twice(data, offsets[i], offsets[i + 1], _LOW, _HIGH)
-        low[i] = mix(low[i] ^ first)
-        high[i] = mix(high[i] + second)
+        low[i] = mix(low[i] ^ mix(first[i]))
+    for i in range(len(low)):
+        high[i] = mix(high[i] + mix(second[i]))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -29,6 +29,7 @@ SHELL_FILES = {
     "clock_service", "governor_service", "governor_metrics", "part_writer",
     "maptaker",  # the thread of a shard that goes over to a newer map
     "fetched", "record_batches",  # what the Kafka client fetched: its fetcher's hook, its codecs and errors
+    "receiving",  # how it takes that off its socket
 }  # fmt: skip
 SHELL_MODULES = {
     "time", "datetime", "random", "secrets", "uuid", "os", "io", "pathlib", "tempfile", "shutil", "socket", "http",

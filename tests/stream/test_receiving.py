@@ -1,0 +1,80 @@
+"""kafka-python's receiving, as we have it: the same bytes, in larger pieces."""
+
+import socket
+
+import pytest
+from kafka.errors import KafkaConnectionError
+from kafka.net import transport
+from kafka.protocol import parser
+from kafka.protocol.frame import KafkaBytes
+
+from stream.receiving import PIECE_BYTES, VIEW_BYTES_MIN, Frame, receive_in_large_pieces
+
+ANY = bytes(range(256)) * (VIEW_BYTES_MIN // 64)
+
+
+@pytest.fixture
+def pair():
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    with near, far:
+        yield near, far
+
+
+def test_a_frame_reads_as_kafkas_own():
+    ours, theirs = Frame(len(ANY)), KafkaBytes(len(ANY))
+    for frame in (ours, theirs):
+        frame.write(memoryview(ANY)[:10])
+        frame.write(ANY[10:])
+        frame.seek(0)
+    for length in (4, 0, 100, VIEW_BYTES_MIN, 2 * VIEW_BYTES_MIN, 7, len(ANY)):
+        assert bytes(ours.read(length)) == theirs.read(length)
+        assert ours.tell() == theirs.tell()
+    ours.seek(1)
+    assert bytes(ours.read()) == ANY[1:]
+    assert ours.read() == b""
+
+
+def test_small_fields_are_bytes_of_their_own():
+    frame = Frame(8)
+    frame.write(b"examples")
+    frame.seek(0)
+    assert frame.read(8).decode() == "examples"
+
+
+def test_what_arrives_is_received_and_its_end_told(pair):
+    near, far = pair
+    receive_in_large_pieces()
+    receiving = transport.KafkaTCPTransport(None, near)
+    assert receiving._sock_recv() == (b"", None), "nothing is there"
+    far.sendall(b"a response")
+    assert receiving._sock_recv() == (b"a response", None)
+    sent, got = 0, bytearray()
+    far.setblocking(False)
+    while len(got) < 2 * PIECE_BYTES:
+        try:
+            sent += far.send(ANY[sent % len(ANY) :])
+        except BlockingIOError:
+            data, error = receiving._sock_recv()
+            assert error is None
+            got += data
+    assert bytes(got) == (ANY * (1 + len(got) // len(ANY)))[: len(got)]
+    while len(receiving._sock_recv()[0]):
+        pass
+    far.close()
+    data, error = receiving._sock_recv()
+    assert len(data) == 0
+    assert isinstance(error, KafkaConnectionError)
+
+
+def test_a_response_in_pieces_is_put_together(pair):
+    """Through kafka-python's own parser, which takes the pieces as they come."""
+    receive_in_large_pieces()
+    assert parser.KafkaBytes is Frame
+    responses = parser.KafkaProtocol(client_id="test")
+    taken = []
+    responses._process_response = lambda frame: taken.append(bytes(frame.read()))
+    message = len(ANY).to_bytes(4, "big") + ANY
+    for at in range(0, 2 * len(message), 1000):
+        responses.receive_bytes(memoryview(message * 2)[at : at + 1000])
+    assert taken == [ANY, ANY]
