@@ -88,7 +88,10 @@ def write(local: LocalRun, works: list[Work]) -> None:
     with closing(writer):
         for work in works:
             batch = work.batch
-            header = BatchHeader(batch.chain, batch.start, batch.end, "s", "bench", labelled=batch.rows)
+            # Learners take the oldest batch first, whatever partition it stands in.
+            header = BatchHeader(
+                batch.chain, batch.start, batch.end, "s", "bench", labelled=batch.rows, arrival_max_ms=batch.time_ms
+            )
             at = Partition(local.config.stream.examples, batch.partition)
             value = encode_examples(work.prepared.rows)
             writer.append(at, value, None, header.to_headers(), time.time_ns() // 1_000_000)
@@ -129,22 +132,27 @@ def evaluations(local: LocalRun, batches: int) -> tuple[dict[tuple[str, int], fl
 def decisions(log: Path) -> list[str]:
     """What the governor's log says it decided."""
     found = []
-    for line in log.read_text().splitlines():
+    for line in log.read_text().splitlines():  # time, process, level, words
         _, mark, said = line.partition(" governor-0 ")
         level, _, words = said.partition(" ")
         if mark and level in ("INFO", "WARNING") and words.split(":")[0] in ("hold", "slower", "faster"):
-            found.append(words)
+            found.append(f"{line[11:19]} {words}")
     return found
 
 
 def figures(run: Run, works: list[Work], sequential: VirtualTraining) -> dict[str, Any]:
     """Losses to those of one learner in sequence, over the same batches: all, and the last third by their own time."""
     reference = {(t.work.batch.chain, t.work.batch.start): t.log_loss for t in sequential.trained}
-    ratios = {}
+    ratios: dict[str, Any] = {}
+    tenths = np.array_split(np.arange(len(run.losses)), 10)
+    keys = list(run.losses)  # in the order in which they were learned
+    ratios["ratio_to_sequential_by_tenth"] = [
+        round(sum(run.losses[keys[i]] for i in part) / sum(reference[keys[i]] for i in part), 4) for part in tenths
+    ]
     for name, part in (("logloss", works), ("last_third", works[2 * len(works) // 3 :])):
-        keys = [key for w in part if (key := (w.batch.chain, w.batch.start)) in run.losses]
+        scored = [key for w in part if (key := (w.batch.chain, w.batch.start)) in run.losses]
         ratios[f"{name}_ratio_to_sequential"] = round(
-            sum(run.losses[k] for k in keys) / sum(reference[k] for k in keys), 5
+            sum(run.losses[k] for k in scored) / sum(reference[k] for k in scored), 5
         )
     tail = run.staleness[2 * len(run.staleness) // 3 :]
     return ratios | {
