@@ -19,11 +19,12 @@ class StoredCuts:
 
     def __init__(self, catalogue: Catalogue, read: ReadTouched = read_touched) -> None:
         self._catalogue, self._read = catalogue, read
+        self._begun: dict[str, int] | None = None  # written once in a model's life
 
     def newest(self) -> CompleteCut | None:
         try:
             manifest = self._catalogue.head()
-            begun = self._catalogue.begun()
+            self._begun = self._begun or self._catalogue.begun()
         except (OSError, ValueError) as error:
             raise CutGone(f"checkpoints of {self._catalogue.model}: {error}") from error
         if manifest is None:
@@ -33,7 +34,7 @@ class StoredCuts:
             next_record=dict(manifest.next_record),
             event_time_max_ms=manifest.event_time_max_ms,
         )
-        return CompleteCut(manifest.number, manifest.cut.partition(".")[0], progress, begun or {})
+        return CompleteCut(manifest.number, manifest.cut.partition(".")[0], progress, self._begun or {})
 
     def touched(self, cut: CompleteCut, keys: Mapping[str, Keys]) -> Snapshot:
         """Base and deltas are each read by key and then put together: the same as taking the keys of the whole."""
