@@ -71,7 +71,7 @@ class VirtualGovernor:
         """The governor's process starts; called by itself after the first batch."""
         clock = LocalClock(world.clocks, lambda: int(world.now_ms))
         self.service = GovernorService(
-            STREAM, world.model, self.config, {0: LocalShard(world.shard)}, clock, self.log, self.cuts,
+            STREAM, world.model, self.config, LocalShard(world.shard), clock, self.log, self.cuts,
             GovernorMetrics(), "governor-0", now_ms=lambda: int(world.now_ms),
         )  # fmt: skip
         return self.service

@@ -236,7 +236,7 @@ class VirtualLearner:
             return clocks.renew(name, it.epoch, it.doing, now)
         if isinstance(it, do.Pull):
             keys = self.work(it.batch).prepared.keys
-            return shard.pull(PullRequest(name, it.epoch, it.map_epoch, keys))
+            return shard.pull(PullRequest(name, it.epoch, it.slot_map.epoch, keys))
         assert isinstance(it, do.Push)
         return self.push(it)
 

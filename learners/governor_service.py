@@ -8,7 +8,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -63,22 +63,21 @@ def run(
     with contextlib.ExitStack() as stack:
         ports, clock = connect(paramserver, run_dir, shards)
         stack.callback(clock.close)
-        for port in ports.values():
-            stack.callback(port.close)
+        stack.callback(ports.close)
         encoding = ENCODINGS[paramserver.wire]
         name = f"governor-{index}"
-        GovernorService(stream, definition, config, ports, clock, log, cuts, metrics, name, encoding).run(stop)
+        GovernorService(stream, definition, config, ports[0], clock, log, cuts, metrics, name, encoding).run(stop)
 
 
 class GovernorService:
-    """One governor over any log, ports and cuts. Belongs to one thread."""
+    """One governor over any log, ports and cuts. Belongs to one thread. `shard`: the one that owns slot 0."""
 
     def __init__(
         self,
         stream: StreamConfig,
         model: Model,
         config: GovernorConfig,
-        shards: Mapping[int, ShardPort],
+        shard: ShardPort,
         clock: ClockPort,
         log: Log,
         cuts: Cuts,
@@ -87,7 +86,7 @@ class GovernorService:
         encoding: Encoding = Encoding.FLOAT32,
         now_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
     ) -> None:
-        self._stream, self._model, self._config, self._shards = stream, model, config, shards
+        self._stream, self._model, self._config, self._shard = stream, model, config, shard
         self._clock, self._log, self._cuts, self._metrics, self._encoding = clock, log, cuts, metrics, encoding
         self._now_ms = now_ms
         self.core = Governing(config, name)
@@ -271,18 +270,15 @@ class GovernorService:
         """Records of `examples` that wait to be learned; None where it is not known."""
         partitions = [Partition(self._stream.examples, p) for p in range(self._stream.partitions)]
         try:
-            told = [shard.progress(self._model.name).progress for shard in self._shards.values()]
+            told = self._shard.progress(self._model.name).progress
             reader = self._log.reader()
             with contextlib.closing(reader):
                 ends, firsts = reader.end_offsets(partitions), reader.beginning_offsets(partitions)
         except (Unreachable, Refused, LogError) as error:
             _log.warning("what waits in examples is not known: %s", error)
             return None
-        waiting = 0
-        for partition, end in ends.items():
-            stand = [firsts[partition] if p is None else p.next_record.get(partition.partition, 0) for p in told]
-            waiting += max(0, end - max(min(stand, default=0), firsts[partition]))
-        return waiting
+        next_record = {} if told is None else told.next_record
+        return sum(max(0, end - max(next_record.get(p.partition, 0), firsts[p])) for p, end in ends.items())
 
 
 def _union(keys: list[Keys]) -> Keys:
