@@ -10,6 +10,7 @@ from rich.table import Table
 
 from everspun.governed import Governed, governed
 from everspun.quality import Quality
+from everspun.resharded import Resharded, resharded
 from everspun.scrape import Report, quantile
 
 STAGES = ("fraud", "breaker", "labeler", "learner", "governor", "shard", "checkpointer", "replica")
@@ -40,6 +41,7 @@ class Snapshot:
     model_age_s: float | None = None
     data_age_s: float | None = None
     governor: Governed | None = None
+    shards: Resharded | None = None
     taken: float = field(default_factory=time.monotonic)
 
 
@@ -78,6 +80,7 @@ def snapshot(reports: dict[str, Report], now_ms: int, before: Snapshot | None) -
         model_age_s=None if replica is None else replica.value("everspun_served_model_age_s"),
         data_age_s=_data_age_s(replica, now_ms),
         governor=None if governor is None else governed(governor, int(time.time() * 1_000)),
+        shards=resharded(reports),
         taken=taken,
     )
 
@@ -111,6 +114,8 @@ def render(shot: Snapshot, quality: Quality, title: str, note: str = "") -> Pane
         f"staleness p50 {shot.staleness_p50:.0f}  p99 {shot.staleness_p99:.0f} updates   "
         f"served model_age {duration(shot.model_age_s)}  data_age {duration(shot.data_age_s)}",
     ]
+    if shot.shards is not None:
+        lines.append(shot.shards.line())
     if shot.governor is not None:
         lines.append(shot.governor.line(duration(shot.governor.decided_s)))
     if note:

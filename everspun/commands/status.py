@@ -99,6 +99,7 @@ def _body(shot: Snapshot, quality: Quality, broken: list[str]) -> dict[str, obje
         },
         "staleness": {"p50": shot.staleness_p50, "p99": shot.staleness_p99},
         "governor": None if shot.governor is None else dataclasses.asdict(shot.governor),
+        "shards": None if shot.shards is None else dataclasses.asdict(shot.shards),
         "served": {"model_age_s": shot.model_age_s, "data_age_s": shot.data_age_s},
         "broken": broken,
     }
