@@ -17,6 +17,7 @@ from checkpointer.archive_file import (
     describe,
     encode_file,
     event_hour,
+    rows_of_sources,
     without_sources,
 )
 from checkpointer.files import Files
@@ -76,6 +77,10 @@ class Archive:
     def records(self, path: str) -> list[Record]:
         """Raises Damaged."""
         return decode_file(self.files.read(path), path)[1]
+
+    def count(self, sources: Sequence[str]) -> int:
+        """How many rows there are of these sources."""
+        return sum(rows_of_sources(self.files.read(path), path, sources) for path in self.paths())
 
     def forget(self, sources: Sequence[str]) -> int:
         """Take every row of these (pseudonymised) sources out of all files. Returns how many rows there were."""

@@ -174,6 +174,16 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=table.schema)
 
 
+def rows_of_sources(data: bytes, path: str, sources: Sequence[str]) -> int:
+    """How many rows of these sources a file holds."""
+    parquet = _open(data, path)
+    _metadata(parquet, path)
+    if "source" not in parquet.schema_arrow.names:
+        return 0
+    column = parquet.read(columns=["source"], use_threads=False).column("source")
+    return int(pc.sum(pc.is_in(column, value_set=pa.array(sources, pa.string()))).as_py() or 0)
+
+
 def without_sources(data: bytes, path: str, sources: Sequence[str]) -> tuple[bytes, int]:
     """The file without all rows of these sources, and how many they were; 0 leaves the file as it is (`forget`)."""
     parquet = _open(data, path)

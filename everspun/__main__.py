@@ -23,6 +23,7 @@ COMMANDS = {
     "events": ("everspun.commands.events", "check events of a file or topic: field, value and fix of each bad one"),
     "quarantine": ("everspun.commands.quarantine", "list, show or add records that could not be used"),
     "fraud": ("everspun.commands.fraud", "list or show what was rejected and why; allow or ban a source"),
+    "forget": ("everspun.commands.forget", "forget a person: no further training, what was learned is taken back"),
     "breaker": ("everspun.commands.breaker", "what is withheld from training; withhold or release a scope"),
     "checkpoints": ("everspun.commands.checkpoints", "list, show or restore checkpoints"),
     "pause": ("everspun.commands.pause", "stop training; labels, checkpoints and serving go on"),

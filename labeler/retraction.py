@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from stream.events import FEATURE_PREFIX
 from stream.retracted import NAMED, Again
-from stream.verdicts import ALLOW, REJECT, Verdict
+from stream.verdicts import ALLOW, FORGET, REJECT, Verdict
 
 Bools = npt.NDArray[np.bool_]
 
@@ -84,7 +84,8 @@ class Late:
             if said.decision == ALLOW:
                 allowed |= inside
             else:
-                taken = inside & (deadline_ms < low_ms) & ~allowed & ~gone & ~now
+                spared = allowed if said.rule != FORGET else np.zeros_like(allowed)
+                taken = inside & (deadline_ms < low_ms) & ~spared & ~gone & ~now
                 if offset < self._first:
                     gone |= taken
                 else:

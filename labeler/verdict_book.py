@@ -21,7 +21,7 @@ from labeler.resume import ResumePoint
 from stream.events import FEATURE_PREFIX
 from stream.keys import hash_string
 from stream.record import Record
-from stream.verdicts import ALLOW, OPERATOR, REJECT, WITHHOLD, Verdict, Watermark, decode_verdict
+from stream.verdicts import ALLOW, FORGET, OPERATOR, REJECT, WITHHOLD, Verdict, Watermark, decode_verdict
 
 #: Watermark of an input that has none yet.
 NO_WATERMARK = 0
@@ -134,7 +134,8 @@ class VerdictBook:
         """Which of these impressions verdicts take out. All deadlines must have been passed (`low_ms`). `table` holds
         the feature columns (`f_<name>`) that slices are named by; a slice of another feature covers nothing."""
         n = len(ts_ms)
-        withheld, allowed, by = np.zeros(n, np.bool_), np.zeros(n, np.bool_), np.full(n, -1, np.int64)
+        withheld, allowed, forgotten = (np.zeros(n, np.bool_) for _ in range(3))
+        by = np.full(n, -1, np.int64)
         if not n or not self._held:
             return Ruling(by >= 0, by, withheld)
         ordered = np.zeros(n, np.bool_)  # an operator has decided whether it is withheld
@@ -153,12 +154,14 @@ class VerdictBook:
                 allowed |= covered
             elif said.decision == REJECT:
                 by[covered & (by < 0)] = i
+                if said.rule == FORGET:
+                    forgotten |= covered
             elif said.rule == OPERATOR:  # of operators the last word counts, of the breaker too; operators go first
                 ordered |= covered
                 withheld[covered] = said.decision == WITHHOLD
             else:
                 withheld[covered & ~ordered] = said.decision == WITHHOLD
-        by[allowed] = -1
+        by[allowed & ~forgotten] = -1
         rejected = by >= 0
         return Ruling(rejected, by, withheld & ~rejected)
 

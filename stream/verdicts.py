@@ -13,6 +13,8 @@ WITHHOLD, RELEASE = "withhold", "release"
 DECISIONS = (REJECT, ALLOW, WITHHOLD, RELEASE)
 #: Rule of what an operator decides: in matters of withholding it beats the breaker's word, whichever came first.
 OPERATOR = "operator"
+#: Rule of what is to be forgotten: no allowance beats it.
+FORGET = "forget"
 #: Stands in the place of a topic in the names of the breaker's inputs.
 BREAKER = "breaker"
 _SLICE = ("feature", "value")

@@ -27,15 +27,18 @@ def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     archive = Archive(open_store(config.archive.root))
     partitions = range(config.stream.partitions)
-    return {"status": _status, "list": _list, "verify": _verify}[options.action](archive, partitions)
+    if options.action == "status":
+        return _status(archive, partitions, config.archive.file_age_max_ms)
+    return {"list": _list, "verify": _verify}[options.action](archive, partitions)
 
 
-def _status(archive: Archive, partitions: range) -> int:
+def _status(archive: Archive, partitions: range, age_max_ms: int) -> int:
     table = Table("partition", "files", "first record", "next record", "lost to retention", "chains")
     for p in partitions:
         head, paths = archive.head(p), archive.paths(p)
         if head is None:
-            table.add_row(str(p), "0", "", "", "", "not archived")
+            within = f"no file yet: records wait for theirs, at most {age_max_ms / 1000:.0f} s"
+            table.add_row(str(p), "0", "", "", "", within + " ([archive] file_age_max_ms)")
             continue
         first = str(archive.describe(paths[0]).first_offset) if paths else ""
         chains = ", ".join(f"{chain} {end}" for chain, (end, _) in sorted(head.ends.items()))

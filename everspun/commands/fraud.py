@@ -13,6 +13,7 @@ from rich.table import Table
 from everspun.audit import read_all
 from everspun.commands import options as shared
 from everspun.config import Config
+from everspun.forgetting import taken_back
 from labeler.fraud_tables import pair_key
 from stream.kafka import KafkaLog
 from stream.moment import parse_ms, show_ms
@@ -146,6 +147,13 @@ def _show(config: Config, source: str) -> int:
         print(f"  {last.rule}: {last.reason}")
         for name, value in last.evidence.items():
             print(f"  {name} = {value:.6g}")
+    if found:
+        reader = KafkaLog(config.stream).reader()
+        try:
+            count = taken_back(reader, config.stream, source)
+        finally:
+            reader.close()
+        print(f"taken back after training, of what is still in the log: {count:,} rows")
     if not found:
         print(f"no verdict names {source!r}; those still in the log are in `everspun fraud list`")
     return 0 if found else 1

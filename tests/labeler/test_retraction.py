@@ -9,7 +9,7 @@ import pytest
 from labeler.retraction import Gathered, Held, Late, aligned, covered, record_rows, values_of
 from stream.examples import rows_from
 from stream.retracted import Again, taken
-from stream.verdicts import ALLOW, REJECT, WITHHOLD, Verdict
+from stream.verdicts import ALLOW, FORGET, REJECT, WITHHOLD, Verdict
 
 ROWS = pa.record_batch(
     {
@@ -75,6 +75,11 @@ def test_a_row_is_taken_by_the_first_that_covers_it_and_by_no_later_one():
 def test_an_allowance_before_it_beats_a_rejection_and_one_after_it_changes_nothing():
     assert judged(held(verdict(ALLOW, source="a"), verdict(source="a")))[0] == []
     assert judged(held(verdict(source="a"), verdict(ALLOW, source="a")))[0] == [0, 1]
+
+
+def test_no_allowance_beats_that_somebody_is_to_be_forgotten():
+    forgotten = replace(verdict(source="a"), rule=FORGET)
+    assert judged(held(verdict(ALLOW, source="a"), forgotten))[0] == [0, 1]
 
 
 def test_withholding_takes_nothing():
