@@ -12,7 +12,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from stream.config import StreamConfig
 from stream.log import LogError, Unavailable
-from stream.receiving import receive_in_large_pieces
+from stream.receiving import PlainSelector, receive_in_large_pieces
 from stream.record import Partition
 from stream.topics import ExistingTopic, Problem, check_topic, topic_specs
 
@@ -34,6 +34,7 @@ def client_settings(config: StreamConfig) -> dict[str, Any]:
         "reconnect_backoff_ms": 50,
         "reconnect_backoff_max_ms": config.reconnect_max_ms,
         "metadata_max_age_ms": METADATA_AGE_MAX_MS,
+        "selector": PlainSelector,
     }
 
 

@@ -5,6 +5,7 @@ a third of the CPU time of who reads records of a megabyte. TLS keeps its own wa
 out shows on no socket.
 """
 
+import selectors
 from typing import Any
 
 from kafka import errors
@@ -28,6 +29,18 @@ class Frame(frame.KafkaBytes):  # type: ignore[misc]
         self._idx = len(self) if nbytes is None else min(start + nbytes, len(self))
         view = memoryview(self)[start : self._idx]
         return view if len(view) >= VIEW_BYTES_MIN else bytes(view)
+
+
+class PlainSelector(selectors.DefaultSelector):
+    """Says that a socket is unknown without describing it. The client asks whenever it begins to wait for one, and
+    the description, two system calls and a text that nobody reads, was a seventh of a producer's CPU time."""
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        keys: dict[int, selectors.SelectorKey] = self._fd_to_key  # type: ignore[attr-defined]
+        key = keys.get(fileobj if isinstance(fileobj, int) else fileobj.fileno())
+        if key is None:
+            raise KeyError(fileobj)
+        return key
 
 
 def _receive(self: Any) -> tuple[memoryview, Exception | None]:

@@ -1,5 +1,6 @@
 """kafka-python's receiving, as we have it: the same bytes, in larger pieces."""
 
+import selectors
 import socket
 
 import pytest
@@ -8,7 +9,7 @@ from kafka.net import transport
 from kafka.protocol import parser
 from kafka.protocol.frame import KafkaBytes
 
-from stream.receiving import PIECE_BYTES, VIEW_BYTES_MIN, Frame, receive_in_large_pieces
+from stream.receiving import PIECE_BYTES, VIEW_BYTES_MIN, Frame, PlainSelector, receive_in_large_pieces
 
 ANY = bytes(range(256)) * (VIEW_BYTES_MIN // 64)
 
@@ -78,3 +79,15 @@ def test_a_response_in_pieces_is_put_together(pair):
     for at in range(0, 2 * len(message), 1000):
         responses.receive_bytes(memoryview(message * 2)[at : at + 1000])
     assert taken == [ANY, ANY]
+
+
+def test_an_unknown_socket_is_a_key_error_without_its_description(pair):
+    near, far = pair
+    with PlainSelector() as selector:
+        with pytest.raises(KeyError) as raised:
+            selector.get_key(far)
+        assert raised.value.args == (far,)
+        selector.register(far, selectors.EVENT_READ, "it")
+        assert selector.get_key(far).data == selector.get_key(far.fileno()).data == "it"
+        with pytest.raises(KeyError):
+            selector.get_key(near)
