@@ -9,12 +9,13 @@ from sim_network import Process, World
 from sim_scenario import MODEL, SHARDS, TABLE, Scenario
 from sim_toy import gradients, keys_on, lane_of, names_of
 from sim_watch import Watch
+from sim_words import WORDS, words_on
 
 from learners import events, gradient
 from learners import instructions as do
 from learners.config import LearnerConfig
 from learners.pacing import Pacer
-from paramserver.messages import PullRequest, PushReply, StartOutcome
+from paramserver.messages import Keys, PullRequest, PushReply, StartOutcome
 from paramserver.slots import SlotMap
 from stream.examples import BatchHeader, decode_examples
 from stream.record import Record
@@ -171,7 +172,7 @@ class LearnerNode(Process):
             return lambda: self.guarded(lambda: shard.clocks.renew(MODEL, it.epoch, it.doing, shard.steady_ms()))
         if isinstance(it, do.Pull):
             rows = rows_between(it.batch, it.batch.start, it.batch.end)
-            keys = {} if rows is None else {TABLE: self.keys(it.slot_map, it.shard, it.batch.chain, rows)}
+            keys = {} if rows is None else self.keys(it.slot_map, it.shard, it.batch.chain, rows)
             request = PullRequest(MODEL, it.epoch, it.slot_map.epoch, keys)
             return lambda: shard.pull(request, it.clock)
         assert isinstance(it, do.Push)
@@ -195,8 +196,8 @@ class LearnerNode(Process):
                 "row_hash": row_hash_sum(rows),
                 "rows": rows.num_rows,
                 "event_time_max_ms": int(rows.column("ts_ms").to_numpy().max()),
-                "keys": {TABLE: keys},
-                "gradients": {TABLE: gradients(len(keys))},
+                "keys": keys,
+                "gradients": {table: gradients(len(of_table)) for table, of_table in keys.items()},
             }
         request = it.request(MODEL, **content)
 
@@ -206,7 +207,8 @@ class LearnerNode(Process):
 
         return work
 
-    @staticmethod
-    def keys(slot_map: SlotMap, shard: int, chain: str, rows: pa.RecordBatch) -> Any:
+    def keys(self, slot_map: SlotMap, shard: int, chain: str, rows: pa.RecordBatch) -> dict[str, Keys]:
         names = names_of(chain, rows)
-        return keys_on(slot_map, shard, lane_of(chain), np.sort(names[names >= 0]))
+        names = np.sort(names[names >= 0])
+        keys = {TABLE: keys_on(slot_map, shard, lane_of(chain), names)}
+        return keys | {WORDS: words_on(slot_map, shard, names)} if self.scenario.words else keys

@@ -81,6 +81,11 @@ class Scenario:
         return 1 if self.tuning == "turns" else 0
 
     @property
+    def words(self) -> bool:
+        """Whether pushes carry words too, whose rows are admitted and die (`sim_words`)."""
+        return self.tuning in ("nothing", "bounds", "shards")
+
+    @property
     def shards_max(self) -> int:
         """Shard processes that there may be."""
         return SHARDS_MAX if self.tuning == "shards" else SHARDS

@@ -78,6 +78,7 @@ class ShardNode(Process):
         if head is not None and not core.stands_by:
             core.restore([model_of(self.files, head)], head.sha256)
             self.watch.begun(self.index, incarnation, head.vector)
+            self.watch.lexicons.restored(self.index, incarnation, head.sha256, slot_map)
             self.world.trace(self.name, f"incarnation {incarnation} restores {head.name}")
         return core
 

@@ -8,6 +8,7 @@ key, hence its slot, never changes; where other shards own the slots (S6), other
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import sim_words
 from sim_scenario import MODEL, SHARDS, TABLE
 
 from paramserver.messages import DenseSpec, Keys, ModelSpec, Rows, TableSpec
@@ -17,7 +18,7 @@ from stream.chain import KINDS, RETRACT, kind_of, partition_of
 SPEC = ModelSpec(
     name=MODEL,
     digest="toy-1",
-    tables=(TableSpec(TABLE, dim=1, optimizer="sgd", options={"rate": 1.0}),),
+    tables=(TableSpec(TABLE, dim=1, optimizer="sgd", options={"rate": 1.0}), sim_words.SPEC),
     dense=DenseSpec({}, "sgd", {"rate": 1.0}),
 )
 HOME_MAP = SlotMap.even(SHARDS)

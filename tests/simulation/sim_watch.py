@@ -17,6 +17,7 @@ from sim_recount import Recount
 from sim_scenario import SHARDS, TABLE, Scenario
 from sim_toy import HOME_MAP, impression_of, keys_of, lane_of, names_of
 from sim_violation import Violation
+from sim_words import WORDS, Lexicons
 
 from checkpointer.files import Files
 from checkpointer.manifest import Manifest
@@ -127,6 +128,7 @@ class Watch:
         self.models: dict[str, Snapshot] = {}  # by checksum of the manifest
         self.recount = Recount()
         self.bands = BandsWatch(scenario)
+        self.lexicons = Lexicons()
         self.holds: set[str] = set()
         self.shards = SHARDS  # as ordered
         self.maps = {HOME_MAP.epoch: HOME_MAP.encode()}  # epoch -> owners, of complete cuts (S6)
@@ -226,6 +228,8 @@ class Watch:
         if reply.outcome is Outcome.PARTLY_APPLIED:
             raise Violation("I3", f"{where} only in part: {reply.detail}")
         stand.ends[request.chain] = request.end
+        words = request.keys[WORDS].tolist() if WORDS in request.keys else []
+        self.lexicons.pushed(shard, reply.incarnation, words, request.event_time_max_ms)
         floor = stand.floors.get(request.epoch.era, 0)
         if clock < floor:
             raise Violation("I4", f"{where}, stamped {clock}, after a read that was to see all below {floor}")
@@ -249,6 +253,8 @@ class Watch:
         ends = {chain: at.end for chain, at in reply.progress.chains.items()}
         if reply.marked and ends != vector:
             raise Violation("X1", f"shard {shard} marks {ends}, and was asked for {vector}")
+        if reply.marked and self.stands[shard, reply.incarnation].ends == vector:  # not asked again, later
+            self.lexicons.marked(shard, reply.incarnation, vector)
 
     def writes(self, cut: str) -> None:
         """A part of a marked cut is asked for."""
@@ -291,6 +297,14 @@ class Watch:
         self.check_rows(rule, where, rows, ends, snapshot.slots)
         self.check_hashes(where, snapshot)
 
+    def check_words(self, where: str, snapshot: Snapshot, expected: dict[int, float]) -> None:
+        """S3: which words have a row, and what was added to it, is a function of the pushes applied."""
+        keys, values = weights(snapshot).tables[WORDS]
+        found = dict(zip(keys.tolist(), values[:, 0].tolist(), strict=True))
+        if found != expected:
+            odd = sorted(found.items() ^ expected.items())[:4]
+            raise Violation("S3", f"{where}: rows of words differ from what was pushed at {odd}")
+
     def check_hashes(self, where: str, snapshot: Snapshot) -> None:
         for chain, at in snapshot.progress.chains.items():
             if (at.rows, at.row_hash) != self.fold(chain).hash_between(self.begin[chain], at.end):
@@ -324,6 +338,8 @@ class Watch:
             raise Violation("S6", f"{manifest.name} goes back to the map of epoch {manifest.map_epoch}")
         if self.maps.setdefault(manifest.map_epoch, manifest.slot_owners) != manifest.slot_owners:
             raise Violation("S6", f"{manifest.name}: another map of epoch {manifest.map_epoch}")
+        words = self.lexicons.complete(manifest.sha256, manifest.vector, [part.shard for part in manifest.parts])
+        self.check_words(manifest.name, model, words)
 
     def serves(self, replica: str, manifest: Manifest, rows: dict[int, float]) -> None:
         """A replica swapped to this manifest's model (I6)."""

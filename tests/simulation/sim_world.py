@@ -183,7 +183,10 @@ class Simulation:
     def check_shards(self) -> None:
         """I3, from parameters."""
         for shard in self.shards():
-            self.watch.check_snapshot("I3", shard.name, shard.core.snapshot(MODEL))
+            snapshot = shard.core.snapshot(MODEL)
+            self.watch.check_snapshot("I3", shard.name, snapshot)
+            words = self.watch.lexicons.of(shard.index, shard.core.incarnation)
+            self.watch.check_words(shard.name, snapshot, words.weights())
             shard.core.validate()
 
 

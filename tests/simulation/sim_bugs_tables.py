@@ -1,0 +1,31 @@
+"""Planted bugs of tables: which keys have a row (S3)."""
+
+from typing import Any
+from unittest.mock import patch
+
+from sim_bug import Patch, bug
+
+from paramserver.admission import Admission
+from paramserver.table import Table
+
+
+@bug("admission counts forgotten on restore", "a shard that restarts has seen no key yet (S3)")
+def counts_forgotten() -> list[Patch]:
+    return [patch.object(Table, "load_sightings", lambda self, items: None)]
+
+
+@bug("a pull is a sighting", "a key is counted when it is asked for, too (S3)")
+def pull_is_a_sighting() -> list[Patch]:
+    pull = Table.pull
+
+    def bad(self: Table, keys: Any) -> Any:
+        if self._admission is not None:
+            self._admission.admits(keys, 1, 0)
+        return pull(self, keys)
+
+    return [patch.object(Table, "pull", bad)]
+
+
+@bug("counts never halved", "what was seen long ago counts as what was seen today (S3)")
+def never_halved() -> list[Patch]:
+    return [patch.object(Admission, "advance", lambda self, before_ms, now_ms, version: None)]
