@@ -130,5 +130,5 @@ def _among(keys: Keys, some: Keys) -> npt.NDArray[np.bool_]:
         return np.isin(keys, some)
     found = np.zeros(len(keys) + 1, np.bool_)
     places = np.searchsorted(keys, some)
-    found[places[np.append(keys, 0)[places] == some]] = True
+    found[places[np.append(keys, np.uint64(0))[places] == some]] = True  # a plain 0 would make floats of all keys
     return found[:-1]

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from paramserver.delta import patched, whole
+from paramserver.delta import _among, patched, whole
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PushRequest, TableSpec
 from paramserver.part import merge, weights
 from paramserver.partfile import decode_part, encode_part, part_info
@@ -268,3 +270,13 @@ def test_a_delta_upon_another_parent_is_refused():
         whole([("b", delta)])
     with pytest.raises(Refused, match="is a delta upon manifest a: give its base too"):
         house.begin(0, 3).restore(delta, "b")
+
+
+@given(
+    st.lists(st.integers(0, 40), max_size=20), st.lists(st.integers(0, 40), max_size=20), st.sampled_from([0, 1 << 60])
+)
+@settings(max_examples=100, deadline=None)
+def test_neighbouring_keys_are_told_apart(keys, some, base):
+    """Large ones too: as floats, 64 bits would lose their last ten."""
+    have, want = (np.array(sorted({base + k for k in values}), np.uint64) for values in (keys, some))
+    np.testing.assert_array_equal(_among(have, want), np.isin(have, want))
