@@ -9,6 +9,7 @@ from types import FrameType
 
 from everspun import roles
 from everspun.commands import options as shared
+from everspun.heap import keep_freed_memory
 from everspun.launcher import ROLES, die_with_parent
 
 
@@ -21,6 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Returns when told to stop (SIGTERM, SIGINT) and drained."""
+    keep_freed_memory()
     config = shared.load(options)
     logging.basicConfig(
         level=options.log_level, format=f"%(asctime)s {options.role}-{options.index} %(levelname)s %(message)s"
