@@ -33,10 +33,12 @@ from everspun.standings import of_shards
 from paramserver.bounds import Rung
 from paramserver.client import connect
 from paramserver.messages import ChainProgress
-from stream.chain import LABEL, LATE, Chain, Fold, kind_of
-from stream.examples import BatchHeader, decode_examples, encode_examples, trim
+from stream.chain import LABEL, LATE, RETRACT, Chain, Fold, kind_of
+from stream.examples import BatchHeader, decode_examples, encode_examples
+from stream.examples import rows_of as rows_of_piece
 from stream.log import Headers
 from stream.record import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT, Partition
+from stream.verdicts import OPERATOR, REJECT, Verdict, Watermark, breaker_input, encode_verdict
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(600)]
 
@@ -194,7 +196,12 @@ class Run:
             assert kind is not Fold.DANGLES
             if kind is Fold.EXTENDS:
                 value = record.value or b""
-                found.append((header, encode_examples(trim(decode_examples(value), before)) if value else b""))
+                rows = (
+                    rows_of_piece(decode_examples(value), header.chain, header.end, before, header.end)
+                    if value
+                    else None
+                )
+                found.append((header, encode_examples(rows) if rows is not None else b""))
         reader.close()
         return found
 
@@ -311,6 +318,43 @@ def test_shards_come_and_go_while_events_flow_and_no_batch_is_lost_or_doubled(st
     audit = full_audit(run.config, run.local.log(), at_rest=True)
     assert audit.right, audit.findings
     assert run.learned(2 * IMPRESSIONS)
+    run.forget()
+
+
+def test_a_late_verdict_is_taken_back_on_the_shard(start_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]):
+    """Labels wait for a judge, whose watermarks are written here; its verdict comes when all has been learned."""
+    run = start_run("late.", "labeler.await_breaker=true", "labeler.retract_share_min=0")
+    verdicts = Partition(run.config.stream.verdicts, 0)
+    writer = run.local.log().writer()
+
+    def judged(stages: float) -> None:
+        said = Watermark(breaker_input(0), T0 + int(stages * STAGE_MS), 0)
+        writer.append(verdicts, encode_verdict(said), timestamp_ms=T0)
+
+    judged(2)
+    run.write(stage(0))
+    run.until(lambda: run.learned(IMPRESSIONS), "stage 0 is not learned")
+    late = Verdict("late/u1", OPERATOR, REJECT, "u1", None, T0, T0 + STAGE_MS, "found late")
+    writer.append(verdicts, encode_verdict(late), timestamp_ms=T0)
+    judged(3)
+
+    def chain() -> ChainProgress | None:
+        standing, _ = of_shards(run.config)
+        return standing[0].progress.chains.get("retract/0") if standing else None
+
+    run.write(
+        [Line(topic, T0 + 2 * STAGE_MS, None, heartbeat(T0 + 2 * STAGE_MS)) for topic in ("impressions", "clicks")]
+    )
+    run.until(lambda: (at := chain()) is not None and at.rows, "nothing is taken back")
+    writer.close()
+    rows = {kind: [decode_examples(v) for _, v in run.batches(kind) if v] for kind in (LABEL, RETRACT)}
+    learned = [row["position"] for part in rows[LABEL] for row in part.to_pylist() if row["source"] == "u1"]
+    back = [row["position"] for part in rows[RETRACT] for row in part.to_pylist() if row["position"] >= 0]
+    assert back == learned != []
+    audit = full_audit(run.config, run.local.log(), at_rest=False)
+    assert audit.right, audit.findings
+    assert front_door.main(["fraud", "show", "u1", *run.command()]) == 0
+    assert f"still in the log: {len(back)} rows" in capsys.readouterr().out
     run.forget()
 
 
