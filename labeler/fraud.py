@@ -90,7 +90,7 @@ class FraudFilter:
         self._clicks = frozenset(clicks)
         self._inputs = {name: InputRow.of(tables.progress.get(name)) for name in (*views, *clicks)}
         self._promised: dict[str, int] = dict(tables.progress.get(PROMISED) or {})
-        self._said = {name: row.end for name, row in self._inputs.items()}  # E at which the last watermark was given
+        self._told = {name: row.end for name, row in self._inputs.items()}  # E at which the last watermark was given
         self._chains = {name: Chain(row.end) for name, row in self._inputs.items()}
         committed: Sequence[int] = tables.progress.get(COMMITTED) or (0, 0, 0)
         self._settled, self._next_offset, first_page, *remembered = committed
@@ -106,6 +106,10 @@ class FraudFilter:
                 self._activity.load(rows)
             self._counted |= {name: max(end, self._counted.get(name, -1)) for name, end in group.ends.items()}
         self._activity.forget(self._settled - 2 * config.span)
+        # History is written once the verdicts of all cells up to here stand in the log. What was counted there before is
+        # not found anew with what is usual now; it is looked at for what must be remembered alone.
+        self._said = self._history.newest + config.span if self._history.newest >= 0 else -1
+        self._fresh: dict[int, list[I64]] = {}  # of these cells, the pairs that were counted since
         self._pending: dict[int, list[I64]] = {}  # cell -> pairs to judge when it settles
         self._aging: set[int] = set()  # settled cells, to enter history a window later
         for number in self._activity.numbers:
@@ -254,23 +258,28 @@ class FraudFilter:
         rows = pa.RecordBatch.from_arrays(columns, schema=ROW_SCHEMA)
         self._unwritten.append(rows if new.all() else rows.filter(pa.array(new)))
         for number, at in by_cell(cell):
-            self._touch(pair[at], number)
+            self._touch(pair[at], pair[at][new[at]], number)
 
-    def _touch(self, pairs: I64, number: int) -> None:
+    def _touch(self, pairs: I64, fresh: I64, number: int) -> None:
         """To be judged in this cell, and again in settled ones whose window holds a cell that came late."""
         self._pending.setdefault(number, []).append(pairs)
+        if number <= self._said:
+            self._fresh.setdefault(number, []).append(fresh)
         for later in range(number + 1, min(self._settled, number + self.config.span)):
-            again = np.intersect1d(pairs, self._activity.touched(later))
+            there = self._activity.touched(later)
+            again = np.intersect1d(pairs, there)
             if len(again):
                 self._pending.setdefault(later, []).append(again)
+                if later <= self._said:
+                    self._fresh.setdefault(later, []).append(np.intersect1d(fresh, there))
 
     def _promise(self) -> list[Watermark]:
         """Watermarks to send. Before one may be sent its promise is written down, so that after a crash it is sent
         again or raised, and never followed by a lower one (F3)."""
         watermarks = []
         for name, row in sorted(self._inputs.items()):
-            if row.end is not None and row.end != self._said[name]:
-                self._said[name] = row.end
+            if row.end is not None and row.end != self._told[name]:
+                self._told[name] = row.end
                 if row.watermark_ms >= self._promised.get(name, 0):
                     watermarks.append(Watermark(name, row.watermark_ms, row.end))
         new = {one.input: one.watermark_ms for one in watermarks if one.watermark_ms > self._promised.get(one.input, 0)}
@@ -288,7 +297,9 @@ class FraudFilter:
         for number in sorted(n for n in self._pending if n < settled):
             self._age(number)
             self._scores.fold(self._activity, number - self.config.span)
-            verdicts += self._judge_cell(number, np.unique(joined(self._pending.pop(number))))
+            touched = np.unique(joined(self._pending.pop(number)))
+            found_anew = touched if number > self._said else np.unique(joined(self._fresh.pop(number, [])))
+            verdicts += self._judge_cell(number, touched, found_anew)
             self._aging.add(number)
         self._age(settled)
         self._scores.fold(self._activity, settled - 1 - self.config.span)
@@ -302,7 +313,8 @@ class FraudFilter:
     def _renumber(self) -> None:
         new = self._activity.renumber()
         if new is not None:
-            self._pending = {number: [new[joined(pairs)]] for number, pairs in self._pending.items()}
+            for waiting in (self._pending, self._fresh):
+                waiting |= {number: [new[joined(pairs)]] for number, pairs in waiting.items()}
 
     def _age(self, now: int) -> None:
         """Cells a window older than `now` enter history, but for pairs that a verdict covers there: an attack that is
@@ -321,10 +333,10 @@ class FraudFilter:
                 clicked, devoted = Window(self.config, self._activity, self._history, number).devotion()
                 self._history.add_devoted(number, clicked, devoted)
 
-    def _judge_cell(self, last: int, touched: I64) -> list[Verdict]:
-        """Judge pairs (rising) over the window that ends with a cell."""
+    def _judge_cell(self, last: int, touched: I64, anew: I64) -> list[Verdict]:
+        """Judge pairs (rising) over the window that ends with a cell; rules of windows alone only those of `anew`."""
         window = Window(self.config, self._activity, self._history, last)
-        found = window.judge(touched)
+        found = window.judge(anew) if len(anew) else []
         found += window.judge_remembered(touched, {one.pair for one in found}, self._scores)
         if found:
             self._reject(np.unique([one.pair for one in found]), last)

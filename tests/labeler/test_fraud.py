@@ -1,5 +1,7 @@
 """The fraud filter's core: counted once, judged together, sent in order, whatever is repeated or cut short."""
 
+import contextlib
+
 import pytest
 from fraud_site import CELL, CLICKS, MINUTE, T0, VIEWS, Crash, Fuse, FusedLog, FusedTable, Log, Site, covered
 from hypothesis import given, settings
@@ -261,6 +263,29 @@ def before_watermarks(log: Log, plain: Log) -> bool:
 
     crashed, smooth = low_at(log.sent), low_at(plain.sent)
     return all(crashed[id] <= smooth[id] for id in smooth)
+
+
+@pytest.mark.parametrize(("size", "left"), [(7, 71), (7, 73), (3, 71), (5, 72)])
+def test_a_verdict_is_not_found_again_with_what_is_usual_since(size: int, left: int):
+    """History is written before the fold position: a crash between them judges cells again whose verdicts stand in the
+    log, and beside a history that has gone on."""
+    plain = {verdict.id: verdict.evidence for verdict in run(attacked()).verdicts}
+    site, log, stores = attacked(), FusedLog(), [FusedTable() for _ in TABLES]
+    for fuse in (Fuse(left), Fuse(10**9)):
+        log.fuse = fuse
+        for store in stores:
+            store.fuse = fuse
+        with contextlib.suppress(Crash):
+            one = make(Tables(*stores))
+            for at in range(one.next_offset, len(site.log), size):
+                step = one.on_signals(site.log[at : at + size])
+                log(step.verdicts)
+                log(step.watermarks)
+                if at // size % 3 == 0:
+                    one.commit(step)
+    log.check()
+    assert [verdict for verdict in log.verdicts if verdict.evidence != plain[verdict.id]] == []
+    assert {verdict.id for verdict in log.verdicts} == plain.keys()
 
 
 def test_a_lost_commit_counts_nothing_twice():
