@@ -38,7 +38,11 @@ MAP = SlotMap.even(SHARDS)
 SPEC = ModelSpec(
     "clicks",
     "d1",
-    (TableSpec("item", 4, "sgd", {"rate": 1.0}, init_scale=0.5, seed=7), TableSpec("user", 2, "ftrl")),
+    (
+        TableSpec("item", 4, "sgd", {"rate": 1.0}, init_scale=0.5, seed=7),
+        TableSpec("user", 2, "ftrl"),
+        TableSpec("word", 2, "adagrad", {}, 0.5, 7, {"admit_count": 2}, "float16/bfloat16"),
+    ),
     DenseSpec({"w": (3, 2), "b": (2,)}, "sgd", {"rate": 1.0}),
 )
 BEGIN = {"label/0": 0, "label/1": 100}
@@ -342,6 +346,23 @@ def test_a_cut_is_marked_written_and_settled(ports: Ports):
     ports.shards[0].unmark("clicks", "c1")
     with pytest.raises(Refused, match="not marked"):
         ports.shards[0].write_part("clicks", "c1", ports.files, None)
+
+
+def test_policy_and_storage_of_a_table_arrive_and_are_in_its_part(ports: Ports):
+    ports.begin()
+    epoch, shard, keys = ports.join("a").epoch, ports.shards[0], keys_of(0)
+    word = {"keys": {"word": keys}, "gradients": {"word": np.ones((5, 2), np.float32)}}
+    before = shard.pull(a_pull(epoch, keys={"word": keys})).rows["word"]
+    assert shard.push(a_push(epoch, **word)).outcome is Outcome.APPLIED
+    np.testing.assert_array_equal(shard.pull(a_pull(epoch, keys={"word": keys})).rows["word"], before)
+    assert shard.push(a_push(epoch, start=10, end=20, **word)).outcome is Outcome.APPLIED
+    after = shard.pull(a_pull(epoch, keys={"word": keys})).rows["word"]
+    assert (after < before).all(), "admitted with the second push"
+    np.testing.assert_array_equal(after, after.astype(np.float16))
+    assert shard.mark("clicks", "c1", {"label/0": 20, "label/1": 100}).marked
+    snapshot = decode_part(ports.read(shard.write_part("clicks", "c1", ports.files, None).url))
+    assert snapshot.tables["word"].rows.dtype == np.uint32
+    assert snapshot.sightings["word"].counters.max() == 1
 
 
 def test_clocks_admit_wait_and_know_who_is_fenced(ports: Ports):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from paramserver import ages, copying, index, init, optimizer_kernels, record, slab, slots, state
+from paramserver import admission, ages, copying, halves, index, init, optimizer_kernels, record, slab, slots, state
 from paramserver.messages import (
     HASH_MODULUS,
     ChainProgress,
@@ -421,7 +421,7 @@ def test_a_later_mark_replaces_an_abandoned_one():
         shard.mark("orders", "cut-1", CHAINS)
 
 
-MODULES = (ages, copying, index, init, optimizer_kernels, record, slab, slots, state)
+MODULES = (admission, ages, copying, halves, index, init, optimizer_kernels, record, slab, slots, state)
 
 
 def test_after_the_warm_up_nothing_is_compiled_whatever_arrays_come():
@@ -431,6 +431,7 @@ def test_after_the_warm_up_nothing_is_compiled_whatever_arrays_come():
     warm_up()
     compiled = {k.__name__: len(k.nopython_signatures) for k in kernels}
     inlined = {"mix64", "initial_value", "_ftrl_weight", "key_of", "set_key", "ask_for", "row_of", "add", "discard"}
+    inlined |= {"_chance", "_line_of"}
     inlined |= {"_home", "_in_old", "_cell_of", "_tagged", "_put", "_take_out", "heads", "_look_at_cells"}
     inlined |= {"_look_at_rows", "_ask_for_cells", "ask_for_rows"}
     assert {name for name, signatures in compiled.items() if not signatures} <= inlined
