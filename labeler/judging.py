@@ -105,8 +105,9 @@ class Judging:
             memory: list[BandRecord] = []
             begin, self._bands_end = tail.span(self._bands, records_max)
             tail.read(self._bands, records_max, lambda some, to=memory: to.extend(map(decode_band, some)))  # type: ignore[misc]
-            numbers = [record.cell for record in memory]
-            if begin == tail.first(self._bands) or max(numbers) - min(numbers) + 1 >= cells:
+            last = -1  # the first record of a cell counts: what stands behind a later cell is a repeat
+            known = {last := record.cell for record in memory if record.cell > last}
+            if begin == tail.first(self._bands) or known.issuperset(range(last - cells + 1, last)):
                 return memory
             records_max *= 2
 
