@@ -23,6 +23,7 @@ BAND_SCHEMA = pa.schema(
         pa.field("clicks", pa.int64(), nullable=False),
         pa.field("squares", pa.float64(), nullable=False),  # how much of it is one person's: `labeler.open_cells`
         pa.field("deviation", pa.float64(), nullable=False),
+        pa.field("groups", pa.binary(), nullable=False),  # impressions by group of sources, int32; empty = none
         pa.field("rule", pa.string(), nullable=False),  # "" = healthy
         pa.field("since", pa.int64(), nullable=False),  # first cell withheld; where it ended, the first healthy one
         pa.field("base", pa.float64(), nullable=False),  # what it is held against while withheld
@@ -40,6 +41,7 @@ class ScopeRow:
     clicks: int
     squares: float = 0.0
     deviation: float = 0.0
+    groups: bytes = b""
     rule: str = ""
     since: int = 0
     base: float = 0.0
@@ -67,7 +69,7 @@ class BandRecord:
         ]
         arrays = [pa.array(column, f.type) for column, f in zip(columns, BAND_SCHEMA, strict=True)]
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, BAND_SCHEMA) as writer:
+        with pa.ipc.new_stream(sink, BAND_SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=BAND_SCHEMA))
         return bytes(sink.getvalue())
 

@@ -24,6 +24,8 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+#: Into how many groups sources fall by their hash: how much groups differ tells how much people do (`labeler.tally`).
+GROUPS = 32
 #: A slice: (feature, value).
 Scope = tuple[str, str]
 EVERYTHING: Scope = ("", "")
@@ -58,6 +60,15 @@ def _tail(count: int, step: int, mean: float, spread: float) -> float:
     return min(1.0, total)
 
 
+def squares_of(groups: I64) -> F64:
+    """(scopes,): the sum over people of their impressions squared, from impressions by group, (scopes, GROUPS). The
+    products of people of one group are taken out as if they had been drawn into it at random."""
+    n = groups.sum(1)
+    squares = ((groups**2).sum(1) - n**2 / GROUPS) * GROUPS / (GROUPS - 1)
+    clipped: F64 = np.clip(squares, n, n.astype(np.float64) ** 2)
+    return clipped
+
+
 class Cell(NamedTuple):
     """What a settled cell holds, (scopes,) each; `raw`, `bad_clicks`, `bad_impressions` are of everything."""
 
@@ -65,6 +76,7 @@ class Cell(NamedTuple):
     clicks: I64
     squares: F64  # the sum over sources of their impressions squared
     deviation: F64  # the sum over sources of (clicks - share x impressions) squared
+    groups: I64  # (scopes, GROUPS): impressions by group of sources
     raw: int = 0  # clicks that arrived, found or not
     bad_clicks: int = 0  # records that could not be read
     bad_impressions: int = 0
@@ -118,6 +130,7 @@ class Bands:
         self._squares = np.zeros((self._size, 1), np.float64)
         self._deviation = np.zeros((self._size, 1), np.float64)
         self._good = np.zeros((self._size, 1), np.bool_)
+        self._groups = np.zeros((config.cells_max, 1, GROUPS), np.int64)
         self._totals = np.zeros((self._size, 3), np.int64)  # raw, bad clicks, bad impressions
 
     def scope(self, scope: Scope) -> int | None:
@@ -130,6 +143,7 @@ class Bands:
                 more = max(16, at)
                 for name in ("_impressions", "_clicks", "_squares", "_deviation", "_good"):
                     setattr(self, name, np.pad(getattr(self, name), ((0, 0), (0, more))))
+                self._groups = np.pad(self._groups, ((0, 0), (0, more), (0, 0)))
         return at
 
     def add(self, number: int, cell: Cell) -> None:
@@ -140,13 +154,14 @@ class Bands:
         for at in (*empty, number):
             row = at % self._size
             self._impressions[row], self._clicks[row], self._totals[row] = 0, 0, 0
-            self._squares[row], self._deviation[row] = 0.0, 0.0
+            self._squares[row], self._deviation[row], self._groups[at % len(self._groups)] = 0.0, 0.0, 0
             self._good[row] = at == number
         row = number % self._size
         self._impressions[row, : len(cell.impressions)] = cell.impressions
         self._clicks[row, : len(cell.clicks)] = cell.clicks
         self._squares[row, : len(cell.squares)] = cell.squares
         self._deviation[row, : len(cell.deviation)] = cell.deviation
+        self._groups[number % len(self._groups), : len(cell.groups)] = cell.groups
         self._totals[row] = (cell.raw, cell.bad_clicks, cell.bad_impressions)
         self.last = number
 
@@ -164,13 +179,14 @@ class Bands:
         return self._impressions[rows, :n].sum(0), self._clicks[rows, :n].sum(0), self._totals[rows].sum(0)
 
     def stretch(self, cells: int) -> Stretch:
-        """Healthy counts of the last so many cells; `totals` are of the cells in which everything was healthy."""
+        """Healthy counts of the last so many cells, `cells_max` at most; `totals` are of the cells in which everything
+        was healthy."""
         rows, n = self._rows(self.last - cells + 1, self.last), len(self.scopes)
         good = self._good[rows, :n]
         impressions, clicks = self._healthy(rows)
-        # As if the same people were there in all cells: this many at least.
-        roots = (np.sqrt(self._squares[rows, :n]) * good).sum(0)
-        people = impressions**2 / np.maximum(roots**2, 1)
+        latest = np.arange(self.last - len(rows) + 1, self.last + 1) % len(self._groups)
+        groups = (self._groups[latest, :n] * good[:, :, None]).sum(0)
+        people = impressions**2 / np.maximum(squares_of(groups), 1)
         return Stretch(cells, impressions, clicks, people, good.sum(0), (self._totals[rows] * good[:, :1]).sum(0))
 
     def shares(self) -> Shares:

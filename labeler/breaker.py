@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from labeler.band_record import BandRecord, ScopeRow
-from labeler.bands import EVERYTHING, Bands, Cell, Scope
+from labeler.bands import EVERYTHING, GROUPS, Bands, Cell, Scope
 from labeler.breaker_config import VENDOR, BreakerConfig
 from labeler.breaker_rules import RELEASED, Trip, find, recovered
 from labeler.open_cells import OpenCell, OpenCells, Point
@@ -106,8 +106,9 @@ class Breaker:
     # --- one cell ----------------------------------------------------------------------------------------------
 
     def _judge(self, number: int, cell: OpenCell) -> tuple[BandRecord, list[Verdict]]:
-        scopes, *columns = cell.counts()
-        seen = zip(scopes, *(column.tolist() for column in columns), strict=True)
+        scopes, *columns, groups = cell.counts()
+        packed = [row.tobytes() for row in groups.astype("<i4")]
+        seen = zip(scopes, *(column.tolist() for column in columns), packed, strict=True)
         counts = BandRecord(
             number,
             cell.raw,
@@ -166,12 +167,15 @@ class Breaker:
         self.unwatched += sum(at is None for at, _ in places)
         impressions, clicks = (np.zeros(len(self.bands.scopes), np.int64) for _ in range(2))
         squares, deviation = (np.zeros(len(self.bands.scopes)) for _ in range(2))
+        groups = np.zeros((len(self.bands.scopes), GROUPS), np.int64)
         for at, row in places:
             if at is not None:
                 impressions[at], clicks[at] = row.impressions, row.clicks
                 squares[at], deviation[at] = row.squares, row.deviation
+                if row.groups:
+                    groups[at] = np.frombuffer(row.groups, "<i4")
         totals = (record.raw, record.bad_clicks, record.bad_impressions)
-        self.bands.add(record.cell, Cell(impressions, clicks, squares, deviation, *totals))
+        self.bands.add(record.cell, Cell(impressions, clicks, squares, deviation, groups, *totals))
 
     def _apply(self, record: BandRecord) -> None:
         """What a record says of scopes: who is withheld since when, who is healthy again. The same when restored."""

@@ -91,8 +91,13 @@ def _back(
 
 
 def _lengths(config: BreakerConfig, bands: Bands) -> list[int]:
+    """Every length up to 8 cells, then each a quarter longer than the one before, up to the longest."""
     known = 0 if bands.first is None else bands.last - bands.first + 1
-    return [k for k in range(1, config.cells_max + 1) if k <= known]
+    lengths, k = [], 1
+    while k < config.cells_max:
+        lengths.append(k)
+        k = max(k + 1, k * 5 // 4)
+    return [k for k in (*lengths, config.cells_max) if k <= known]
 
 
 def _click_shares(config: BreakerConfig, bands: Bands, shares: Shares, usual: Usual, seen: Stretch) -> list[Trip]:

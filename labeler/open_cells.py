@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labeler.bands import EVERYTHING, F64, I64, Scope
-from labeler.tally import GROUPS
+from labeler.bands import EVERYTHING, F64, GROUPS, I64, Scope, squares_of
 from stream.chain import Chain, Fold
 from stream.examples import BatchHeader
 
@@ -31,6 +30,7 @@ class ScopeCounts(NamedTuple):
     clicks: I64
     squares: F64  # the sum over sources of their impressions squared, about
     deviation: F64  # the sum over sources of (clicks - share x impressions) squared, about
+    groups: I64  # (scopes, GROUPS): impressions by group of sources
 
 
 @dataclass
@@ -51,7 +51,7 @@ class OpenCell:
     def counts(self) -> ScopeCounts:
         if not self.parts:
             nothing = np.zeros((0, GROUPS), np.int64)
-            return ScopeCounts([], *people(nothing, nothing))
+            return ScopeCounts([], *people(nothing, nothing), nothing)
         sums = self._sums()
         names = pc.binary_join_element_wise(sums.column("feature"), sums.column("value"), "\0").combine_chunks()
         ordered = pc.unique(names).sort()
@@ -60,7 +60,8 @@ class OpenCell:
         for k, column in enumerate(("impressions", "clicks")):
             by_group[k, cell] = sums.column(column).to_numpy()
         scopes = [tuple(name.split("\0", 1)) for name in ordered.to_pylist()]
-        return ScopeCounts(scopes, *people(*by_group.reshape(2, len(ordered), GROUPS)))  # type: ignore[arg-type]
+        impressions, clicks = by_group.reshape(2, len(ordered), GROUPS)
+        return ScopeCounts(scopes, *people(impressions, clicks), impressions)  # type: ignore[arg-type]
 
     def _sums(self) -> pa.Table:
         grouped = pa.concat_tables(self.parts).group_by(_BY, use_threads=False)
@@ -69,13 +70,12 @@ class OpenCell:
 
 
 def people(impressions: I64, clicks: I64) -> tuple[I64, I64, F64, F64]:
-    """Counts by scope and group, (scopes, GROUPS), to `ScopeCounts`' four. A group holds many people whose squares add
-    up with their products; of people drawn into groups at random the products cancel, so both sums are about right."""
+    """Counts by scope and group, (scopes, GROUPS), to the first four of `ScopeCounts`. A group holds many people whose
+    squares add up with their products; of people drawn into groups at random the products cancel in `deviation`."""
     n, k = impressions.sum(1), clicks.sum(1)
-    squares = ((impressions**2).sum(1) - n**2 / GROUPS) * GROUPS / (GROUPS - 1)
     expected = impressions * (k / np.maximum(n, 1))[:, None]
     deviation = ((clicks - expected) ** 2).sum(1) * GROUPS / (GROUPS - 1)
-    return n, k, np.clip(squares, n, n.astype(np.float64) ** 2), deviation
+    return n, k, squares_of(impressions), deviation
 
 
 class Point(NamedTuple):

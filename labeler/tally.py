@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from labeler.bands import GROUPS
 from labeler.breaker_config import VENDOR, BreakerConfig
 from labeler.emission import Emission, SideRecord
 from labeler.partition import PartitionLabeler
@@ -37,7 +38,6 @@ TALLY_SCHEMA = pa.schema(
         pa.field("clicks", pa.int64(), nullable=False),
     ]
 )
-GROUPS = 32
 #: Impressions of any class in one tally.
 TALLY_ROWS_MAX = 8_192
 
