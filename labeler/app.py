@@ -9,9 +9,10 @@ rows -> changelog acknowledged -> fold position.
 
 import asyncio
 import contextlib
+import functools
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from labeler.fraud_config import FraudConfig
 from labeler.fraud_tables import TABLES, Json, Tables
 from labeler.metrics import FraudMetrics
 from labeler.producer import VerdictSender
+from labeler.sent_watermarks import sent_watermarks
 from labeler.signals import Signal, decode_signal
 from stream.config import StreamConfig
 from stream.log import Log, LogError
 from stream.metrics import start_metrics
-from stream.record import Record
+from stream.record import Partition, Record
 from stream.verdicts import input_name
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,10 @@ class Judge:
         tables: Tables,
         sender: VerdictSender,
         metrics: FraudMetrics,
+        sent: Callable[[], Mapping[str, int]],
     ):
+        """`sent` reads back which watermarks stand in the log."""
+        self._sent = sent
         self._app, self._stream, self._fraud = app, stream, fraud
         self._tables, self._sender, self._metrics = tables, sender, metrics
         self._views = [input_name(stream.impressions, p) for p in range(stream.partitions)]
@@ -100,7 +105,8 @@ class Judge:
         offset = event.message.offset
         if self.filter is None:
             await self._know_changelogs()
-            self.filter = FraudFilter(self._fraud, self._views, self._clicks, self._tables)
+            sent = await asyncio.to_thread(self._sent)
+            self.filter = FraudFilter(self._fraud, self._views, self._clicks, self._tables, sent)
             self._next = self.filter.next_offset
             logger.info("fraud filter begins at signals[%d]; Faust at %d", self._next, offset)
         if offset > self._next and await self._seek_back(event.message.tp, offset):
@@ -249,13 +255,13 @@ def make_judge(
     sender: VerdictSender,
     metrics: FraudMetrics,
     fail: Callable[[BaseException], None],
+    sent: Callable[[], Mapping[str, int]],
 ) -> Judge:
     """Tables and agent of the app."""
     # Keys and values are JSON, Faust's default. Each table has its own options: Faust takes them apart.
     tables = {name: app.Table(name, partitions=1, options={"driver": "rocksdict"}) for name in TABLES}
-    judge = Judge(
-        app, stream, fraud, Tables(**{name: FaustTable(table) for name, table in tables.items()}), sender, metrics
-    )
+    stores = Tables(**{name: FaustTable(table) for name, table in tables.items()})
+    judge = Judge(app, stream, fraud, stores, sender, metrics, sent)
     signals = app.topic(stream.signals, key_serializer="raw", value_serializer="raw", partitions=1)
 
     @app.agent(signals, name="fraud", concurrency=1)  # type: ignore[untyped-decorator]
@@ -281,7 +287,10 @@ async def _serve(
     sender, metrics = VerdictSender(log, stream), FraudMetrics()
     start_metrics(run_dir, "fraud", index, metrics)
     app = make_app(stream, run_dir, index)
-    judge = make_judge(app, stream, fraud, sender, metrics, failure.append)
+    inputs = [input_name(topic, p) for topic in (stream.impressions, stream.clicks) for p in range(stream.partitions)]
+    verdicts = Partition(stream.verdicts, 0)
+    sent = functools.partial(sent_watermarks, log, verdicts, inputs, stream.poll_records_max)
+    judge = make_judge(app, stream, fraud, sender, metrics, failure.append, sent)
     try:
         await app.start()
         while not stop.is_set() and not failure and app.crash_reason is None:

@@ -20,7 +20,7 @@ Order of one step, and why a crash anywhere loses nothing (F2):
 After any exception the filter is dropped and made anew from the tables.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -83,13 +83,24 @@ class FraudFilter:
     `views` and `clicks` name all inputs (`stream.verdicts.input_name`); no cell settles before all of them passed it.
     """
 
-    def __init__(self, config: FraudConfig, views: Sequence[str], clicks: Sequence[str], tables: Tables) -> None:
+    def __init__(
+        self,
+        config: FraudConfig,
+        views: Sequence[str],
+        clicks: Sequence[str],
+        tables: Tables,
+        sent: Mapping[str, int] | None = None,
+    ) -> None:
+        """`sent`: the highest watermark by input that stands in the log. Tables that were restored short of their last
+        rows may not know them."""
         self.config = config
         self.tables = tables
         self.counts = FraudCounts()
         self._clicks = frozenset(clicks)
         self._inputs = {name: InputRow.of(tables.progress.get(name)) for name in (*views, *clicks)}
         self._promised: dict[str, int] = dict(tables.progress.get(PROMISED) or {})
+        for name, sent_ms in (sent or {}).items():
+            self._promised[name] = max(sent_ms, self._promised.get(name, 0))
         self._told = {name: row.end for name, row in self._inputs.items()}  # E at which the last watermark was given
         self._chains = {name: Chain(row.end) for name, row in self._inputs.items()}
         committed: Sequence[int] = tables.progress.get(COMMITTED) or (0, 0, 0)
@@ -106,8 +117,8 @@ class FraudFilter:
                 self._activity.load(rows)
             self._counted |= {name: max(end, self._counted.get(name, -1)) for name, end in group.ends.items()}
         self._activity.forget(self._settled - 2 * config.span)
-        # History is written once the verdicts of all cells up to here stand in the log. What was counted there before is
-        # not found anew with what is usual now; it is looked at for what must be remembered alone.
+        # History is written once the verdicts of all cells up to here stand in the log. What was counted there before
+        # is not found anew with what is usual now; it is looked at for what must be remembered alone.
         self._said = self._history.newest + config.span if self._history.newest >= 0 else -1
         self._fresh: dict[int, list[I64]] = {}  # of these cells, the pairs that were counted since
         self._pending: dict[int, list[I64]] = {}  # cell -> pairs to judge when it settles

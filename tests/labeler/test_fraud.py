@@ -11,7 +11,10 @@ from labeler.activity_pages import counts_in
 from labeler.fraud import FraudFilter, Step, run_step
 from labeler.fraud_config import FraudConfig
 from labeler.fraud_tables import TABLES, Tables, dict_tables, pair_key
-from stream.verdicts import Verdict, Watermark
+from labeler.sent_watermarks import sent_watermarks
+from stream.memory import MemoryLog
+from stream.record import Partition
+from stream.verdicts import Verdict, Watermark, encode_verdict
 
 CONFIG = FraudConfig(rate_prior_views=20, rate_prior=0.5)
 
@@ -286,6 +289,29 @@ def test_a_verdict_is_not_found_again_with_what_is_usual_since(size: int, left: 
     log.check()
     assert [verdict for verdict in log.verdicts if verdict.evidence != plain[verdict.id]] == []
     assert {verdict.id for verdict in log.verdicts} == plain.keys()
+
+
+def test_tables_that_have_lost_their_last_rows_send_no_lower_watermark():
+    """As of a new disk whose changelogs were read short of their ends: the log says what was sent."""
+    site, log, stores = attacked(), Log(), [{} for _ in TABLES]
+    one = make(Tables(*stores))
+    before: list[dict[str, object]] = []
+    for at in range(0, len(site.log), 9):
+        run_step(one, site.log[at : at + 9], log)
+        if at == 90:
+            before = [dict(store) for store in stores]
+    memory = MemoryLog(lambda: 0)
+    memory.create("verdicts", 1)
+    for said in log.sent:
+        memory.append(Partition("verdicts", 0), encode_verdict(said))
+    memory.append(Partition("verdicts", 0), b"nonsense")
+    sent = sent_watermarks(memory, Partition("verdicts", 0), [VIEWS, CLICKS], 100)
+    assert sent == one.watermarks
+    late = FraudFilter(CONFIG, [VIEWS], [CLICKS], Tables(*before), sent)
+    assert late.next_offset < len(site.log) - 9, "it begins far behind"
+    for at in range(late.next_offset, len(site.log), 4):
+        run_step(late, site.log[at : at + 4], log)
+    log.check()
 
 
 def test_a_lost_commit_counts_nothing_twice():

@@ -85,7 +85,7 @@ def judged(faust: Faust, monkeypatch: pytest.MonkeyPatch, rounds: int, fetch: in
     sender = Sender()
 
     async def run() -> None:
-        judge = Judge(faust, STREAM, FraudConfig(), dict_tables(), sender, FraudMetrics())  # type: ignore[arg-type]
+        judge = Judge(faust, STREAM, FraudConfig(), dict_tables(), sender, FraudMetrics(), dict)  # type: ignore[arg-type]
         for _ in range(rounds):
             await faust.run(judge, fetch)
 
