@@ -4,7 +4,8 @@ import json
 import shutil
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 
 from bench.machine import Meter, machine
 from bench.virtual_training import PARTITIONS, Setting, VirtualTraining, Work, draw_work
-from everspun.launcher import Launcher, log_tail
+from everspun.launcher import Launcher, log_tail, ordered_scale
 from everspun.local_run import LocalRun
 from everspun.standings import of_shards
 from learners.config import ModelConfig
@@ -30,7 +31,8 @@ class Roles(Launcher):
     """What training and governing need: nothing is labelled or served here."""
 
     def counts(self) -> dict[str, int]:
-        return {"shard": 1, "checkpointer": 1, "learner": LEARNERS, "governor": int(self.governed)}
+        governed = {"governor": int(self.governed)}
+        return {"shard": self.run.shards, "checkpointer": 1, "learner": LEARNERS} | governed | ordered_scale(self.dir)
 
 
 def model_values(think_ms: float) -> dict[str, Any]:
@@ -59,16 +61,28 @@ class Run:
     cpu_s: dict[str, float]
 
 
-def run_processes(works: list[Work], think_ms: float, bound: int, governed: bool, broker: str) -> Run:
-    folder = Path(tempfile.mkdtemp(prefix="everspun-governor-"))
+@contextmanager
+def site(
+    works: list[Work], think_ms: float, bound: int, broker: str, governed: bool = False, shards: int = 1
+) -> Iterator[LocalRun]:
+    """A broker with all batches, and the processes that learn them."""
+    folder = Path(tempfile.mkdtemp(prefix="everspun-bench-"))
     text = files("bench").joinpath("governor.toml").read_text()
     overrides = [f"model.{key}={toml(value)}" for key, value in model_values(think_ms).items()]
     overrides += [f"paramserver.staleness={bound}", f"governor.enabled={str(governed).lower()}"]
-    local = LocalRun.begin(folder / "run", text, broker, tuple(overrides))
+    local = LocalRun.begin(folder / "run", text, broker, (*overrides, f"run.shards={shards}"))
     local.launcher = Roles(local.config_path, local.config.run, local.launcher.overrides, governed)
     try:
         write(local, works)
         local.start()
+        yield local
+    finally:
+        local.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_processes(works: list[Work], think_ms: float, bound: int, governed: bool, broker: str) -> Run:
+    with site(works, think_ms, bound, broker, governed) as local:
         pids = {name: process.popen.pid for name, process in local.launcher.processes.items()}
         meter, began = Meter.start(pids), time.monotonic()
         learn(local, sum(work.batch.rows for work in works))
@@ -77,9 +91,6 @@ def run_processes(works: list[Work], think_ms: float, bound: int, governed: bool
         losses, staleness = evaluations(local, len(works))
         log = local.dir / "logs" / "governor-0.log"
         return Run(losses, staleness, seconds, decisions(log) if governed else [], cpu_s)
-    finally:
-        local.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write(local: LocalRun, works: list[Work]) -> None:
