@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
     parser.add_argument("--think-ms", type=float, default=50.0, help="what a batch takes on a core of its own, ms")
     parser.add_argument("--live", action="store_true", help="real processes, with 4 learners: about five minutes")
-    parser.add_argument("--live-examples", type=int, default=800_000, help="of each run of --live")
+    parser.add_argument("--live-examples", type=int, default=400_000, help="of each run of --live")
     parser.add_argument("--live-bound", type=int, default=16, help="the bad staleness bound of --live")
     parser.add_argument(
         "--broker", default=os.environ.get("EVERSPUN_KAFKA", "auto"), help="--live: auto | kafka | embedded | host:port"
