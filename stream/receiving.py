@@ -48,15 +48,20 @@ def _receive(self: Any) -> tuple[memoryview, Exception | None]:
     has copied it by then. Called when the socket is readable."""
     if not hasattr(self, "_piece"):
         self._piece = memoryview(bytearray(PIECE_BYTES))
-    try:
-        received = self._sock.recv_into(self._piece)
-    except (BlockingIOError, InterruptedError):
-        return self._piece[:0], None
-    except OSError as error:
-        return self._piece[:0], errors.KafkaConnectionError(error)
-    if not received:
-        return self._piece[:0], errors.KafkaConnectionError("socket disconnected")
-    return self._piece[:received], None
+    received, error = 0, None
+    while received < PIECE_BYTES:  # a turn of the client's loop costs more than to ask once too often
+        try:
+            got = self._sock.recv_into(self._piece[received:])
+        except (BlockingIOError, InterruptedError):
+            break
+        except OSError as reason:
+            error = errors.KafkaConnectionError(reason)
+            break
+        if not got:
+            error = errors.KafkaConnectionError("socket disconnected")
+            break
+        received += got
+    return self._piece[:received], error
 
 
 def receive_in_large_pieces() -> None:
