@@ -29,6 +29,8 @@ class Resharding:
     clock: ClockPort
     each: Each
     slot_map: SlotMap
+    #: why what an operator wants is not begun; "" = nothing is wanted
+    waits: str = field(default="", init=False)
     _ask_at_ms: int = field(default=0, init=False)
 
     @property
@@ -41,13 +43,15 @@ class Resharding:
         if now_ms < self._ask_at_ms:
             return None
         self._ask_at_ms = now_ms + ORDER_EVERY_MS
+        self.waits = ""
         try:
             ordered = self.clock.shards_ordered(self.model)
             if ordered == self.slot_map.shards:
                 return None
             for index in range(self.slot_map.shards, ordered):
                 self.shards[index].progress(self.model)
-        except (Unreachable, Refused):
+        except (Unreachable, Refused, ValueError) as error:  # ValueError: the config has no address for it
+            self.waits = str(error)
             return None
         self._ask_at_ms = now_ms
         return self.slot_map.resized(ordered)

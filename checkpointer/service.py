@@ -65,6 +65,7 @@ class Surroundings:
             stop,
         )
         self.unsent: deque[Announcement] = deque()
+        self.waits = ""  # for shards that are wanted, as last said
         self._writer: Writer | None = None
         self._evaluations: Reader | None = None
         self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="shards")
@@ -232,6 +233,9 @@ def _turn(driver: Driver, around: Surroundings, metrics: CheckpointerMetrics) ->
         step = driver.step()
     except LogError as error:
         step = Step("unreachable", str(error))
+    if driver.resharding.waits != around.waits:
+        around.waits = driver.resharding.waits
+        _log.warning("other shards are wanted: %s", around.waits or "all of them answer")
     around.send()
     _record(step, metrics)
     if step.outcome == "idle":

@@ -190,14 +190,16 @@ class Launcher:
 
     def _scale(self) -> None:
         """Bring the number of processes to what was ordered. Who is to go drains and is not started again."""
-        for role, count in (ordered_scale(self.dir) | shards_needed(self.dir)).items():
+        needed, settled = shards_needed(self.dir)
+        for role, count in (ordered_scale(self.dir) | ({"shard": needed} if needed else {})).items():
             if role in self._retired or not any(process.role == role for process in self.processes.values()):
                 continue
             for index in range(count):
                 if f"{role}-{index}" not in self.processes and not self._stopping.is_set():
                     self._spawn(role, index)
             for process in list(self.processes.values()):
-                if process.role == role and process.index >= count and not process.leaving:
+                over = process.role == role and process.index >= count and not process.leaving
+                if over and (settled or role != "shard"):
                     process.leaving = True
                     process.popen.send_signal(signal.SIGTERM)
 
@@ -244,14 +246,14 @@ def ordered_scale(run_dir: Path) -> dict[str, int]:
     return {role: int(count) for role, count in said.items() if role in SCALABLE and int(count) >= 1}
 
 
-def shards_needed(run_dir: Path) -> dict[str, int]:
+def shards_needed(run_dir: Path) -> tuple[int, bool]:
     """How many shards are to run, as the one that holds the clocks says: those of the map in force, and those that an
-    operator wants (S6). Empty while it does not say."""
+    operator wants; and whether others may end (S6). 0 while it does not say."""
     try:
         said = json.loads((run_dir / "roles" / "shard-0.json").read_text())
     except (ValueError, FileNotFoundError):
-        return {}  # it starts, or never did
-    return {"shard": int(said["processes"])} if said.get("processes") else {}
+        return 0, False  # it starts, or never did
+    return int(said.get("processes", 0)), bool(said.get("settled", False))
 
 
 def role_files(run_dir: Path) -> dict[str, dict[str, object]]:

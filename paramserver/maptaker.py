@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 
 from paramserver.headcut import HeadCut
-from paramserver.ports import Refused
 from paramserver.server import ShardService
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
@@ -55,9 +54,9 @@ class MapTaker:
                 return
             try:
                 self._take()
-            except (Refused, ValueError, OSError) as error:
+            except Exception:  # a store has errors of its own kind; it is told again, and tries again
                 self._service.metrics.maps_failed.inc()
-                log.error("shard %d keeps its map for now: %s", self._service.shard.index, error)
+                log.exception("shard %d keeps its map for now", self._service.shard.index)
 
     def _take(self) -> None:
         began = time.monotonic()

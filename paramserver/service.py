@@ -78,12 +78,12 @@ def run(
         holder.start()
     exporter, thread = start_http_server(0, "127.0.0.1", metrics.registry)
     role = Role(run_dir, index, server.address, exporter.server_port)
-    role.write(holder.needed() if holder else 0)
+    role.write(holder.needed() if holder else None)
     log.info("shard %d serves at %s as incarnation %d", index, server.address, incarnation)
     try:
         while not stop.wait(SAMPLE_MS / 1_000):
             _sample(service, holder)
-            role.write(holder.needed() if holder else 0)
+            role.write(holder.needed() if holder else None)
     finally:
         server.stop(DRAIN_S)
         if taker:
@@ -116,7 +116,7 @@ def _sample(service: ShardService, holder: "ClockHolder | None") -> None:
     service.metrics.sample(samples)
     service.metrics.map_epoch.set(shard.slot_map.epoch)
     if holder:
-        needed = holder.needed()
+        needed, _ = holder.needed()
         with holder.service.lock:
             service.metrics.clocks(holder.service.clocks, holder.now_ms(), needed)
 
@@ -130,9 +130,9 @@ class Role:
         self._said = {"pid": os.getpid(), "metrics_port": metrics_port, "address": address}
         self._written: dict[str, object] = {}
 
-    def write(self, processes: int) -> None:
-        """`processes`: how many shards are to run, by the clock holder's word; 0 = this one does not say."""
-        role = self._said | ({"processes": processes} if processes else {})
+    def write(self, needed: tuple[int, bool] | None) -> None:
+        """`needed`: of the clock holder, how many shards are to run and whether others may end."""
+        role = self._said | ({"processes": needed[0], "settled": needed[1]} if needed else {})
         if role != self._written:
             write_durably(self._path, [json.dumps(role).encode()])
             self._written = role
@@ -165,7 +165,6 @@ class ClockHolder:
         self._ports = ShardPorts(config, run_dir, 0)
         self._wakes: list[threading.Event] = []  # of every shard that was ever one here
         self._threads: list[threading.Thread] = []
-        self._needed = shards
 
     def start(self) -> None:
         self._tell_all()
@@ -184,15 +183,13 @@ class ClockHolder:
         self._tell_all()
         self._wake()
 
-    def needed(self) -> int:
-        """How many shard processes are to run: those of the map and those that are wanted; fewer than before only once
-        the map is in force everywhere (S6)."""
+    def needed(self) -> tuple[int, bool]:
+        """How many shard processes are to run, those of the map and those that are wanted; and whether others may end,
+        since the map is in force everywhere (S6)."""
         models = self.own.shard.models
         with self.service.lock:
             clocks = self.service.clocks
-            needed = max([clocks.shards, *map(clocks.shards_ordered, models)])
-            self._needed = needed if clocks.settled else max(needed, self._needed)
-            return self._needed
+            return max([clocks.shards, *map(clocks.shards_ordered, models)]), clocks.settled
 
     def _tell_all(self) -> None:
         """A thread for every shard of the map."""
@@ -217,8 +214,8 @@ class ClockHolder:
                     pass
             except Unreachable:
                 log.debug("shard %d does not answer", shard)
-            except Refused as error:
-                log.error("shard %d refuses this clock holder: %s", shard, error)
+            except (Refused, ValueError) as error:  # ValueError: the config has no address for it
+                log.error("shard %d refuses this clock holder, or has no place: %s", shard, error)
 
     def _tell_once(self, shard: int) -> bool:
         """Send the list to the incarnation last seen. True: another one answered, or the list changed meanwhile."""

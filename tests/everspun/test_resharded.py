@@ -37,9 +37,10 @@ def test_what_is_wanted_and_how_long_the_last_move_took():
 
 
 def test_the_launcher_runs_as_many_as_the_clock_holder_says(tmp_path):
-    assert shards_needed(tmp_path) == {}
+    assert shards_needed(tmp_path) == (0, False)
     (tmp_path / "roles").mkdir()
     path = tmp_path / "roles" / "shard-0.json"
-    for text, expected in (('{"pid": 1}', {}), ('{"pid": 1, "proc', {}), ('{"pid": 1, "processes": 3}', {"shard": 3})):
+    said = '{"pid": 1, "processes": 3, "settled": true}'
+    for text, expected in (('{"pid": 1}', (0, False)), (said[:20], (0, False)), (said, (3, True))):
         path.write_text(text)
         assert shards_needed(tmp_path) == expected
