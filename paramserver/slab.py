@@ -240,11 +240,14 @@ class Slab:
             self.tombstones.risen(self.ages.horizon_s, version)
 
     def _sweep(self, records: int) -> None:
-        """Take back the memory of dead rows among the next records."""
-        if self._sweep_at >= self._size:
-            self._sweep_at = 0
-        stop = min(self._sweep_at + records, self._size)
-        rows = _dead(self.words, self._sweep_at, stop, self.horizon_s)
+        """Take back the memory of dead rows among the next records; behind the last one comes the first."""
+        first = self._sweep_at if self._sweep_at < self._size else 0
+        stop = min(first + records, self._size)
+        rows = _dead(self.words, first, stop, self.horizon_s)
+        if left := min(records, self._size) - (stop - first):
+            # At once: after each push that brings new rows there are some behind the last, and none of them is dead.
+            rows = np.concatenate([rows, _dead(self.words, 0, left, self.horizon_s)])
+            stop = left
         self._sweep_at = stop
         if not len(rows):
             return
