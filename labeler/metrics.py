@@ -5,6 +5,7 @@ from dataclasses import replace
 from labeler.fraud import FraudCounts, FraudFilter, Step
 from labeler.head import Head
 from labeler.labelling import Labelling
+from labeler.retracting import Retracting
 from stream.chain import LABEL, RETRACT, kind_of
 from stream.examples import BatchHeader
 from stream.metrics import RoleMetrics
@@ -28,6 +29,7 @@ class LabelerMetrics(RoleMetrics):
         self._clean = self.counter(
             "everspun_labeler_clean_rows_total", "clean rows sent with them, to learn again from"
         )
+        self._late_runs = self.gauge("everspun_labeler_late_verdict_runs", "runs of late verdicts not answered yet")
         self._pending = self.gauge("everspun_labeler_pending_clicks", "clicks that wait for impressions")
         self._pending_bytes = self.gauge("everspun_labeler_pending_clicks_bytes", "memory of waiting clicks, bytes")
         self._queue_rows = self.gauge("everspun_labeler_queue_rows", "impressions read and not yet labelled")
@@ -67,6 +69,10 @@ class LabelerMetrics(RoleMetrics):
                 count = getattr(header, f"clicks_{name}")
                 self.clicks[name] += count
                 self._clicks.labels(name).inc(count)
+
+    def look_late(self, retracting: Retracting) -> None:
+        """What is still to be taken back."""
+        self._late_runs.set(retracting.waiting)
 
     @property
     def orphan_share(self) -> float:

@@ -125,6 +125,11 @@ class Retracting:
         if self._writer is not None:
             self._writer.wait(timeout_ms)
 
+    @property
+    def waiting(self) -> int:
+        """Runs of late verdicts that have been read, and not yet answered by every partition."""
+        return 0 if self._late is None else sum(not run.empty for run in self._late.runs)
+
     # --- folding and reading ----------------------------------------------------------------------------------------
 
     def _start(self) -> None:
@@ -141,6 +146,12 @@ class Retracting:
         self._late = LateVerdicts.at(self._inputs, points.values(), first.wait_ms, s.skew_ms, horizon_ms)
         self._writer = self._log.writer()
         self._reader = self._log.reader()
+        first_there = self._reader.beginning_offsets([self._verdicts])[self._verdicts]
+        if first_there > self._late.next_offset:
+            needed = self._late.next_offset
+            logger.error("verdicts from %d on are gone, the first still there is %d: those between take nothing back",
+                         needed, first_there)  # fmt: skip
+            self._late.next_offset = first_there
         self._reader.assign([self._verdicts])
         self._reader.seek(self._verdicts, self._late.next_offset)
 

@@ -124,7 +124,11 @@ class Service:
         self._loop(self._late).run(ending, lambda headers: heard(headers, True), lambda: False)
 
     def _run_retract(self, ending: threading.Event) -> None:
-        self._loop(self._retracting).run(ending, lambda headers: self._metrics.on_acknowledged(headers), lambda: False)
+        def heard(headers: list[BatchHeader]) -> None:
+            self._metrics.on_acknowledged(headers)
+            self._metrics.look_late(self._retracting)
+
+        self._loop(self._retracting).run(ending, heard, lambda: False)
 
     def _run_head(self, ending: threading.Event) -> None:
         head, wait_ms = self._head, 0

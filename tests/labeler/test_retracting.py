@@ -278,6 +278,19 @@ def test_a_labeler_thought_dead_writes_the_same_bytes_which_count_once():
     assert shop.back(0) == [row for row in shop.rows(0) if row[1] == "u0"]
 
 
+def test_verdicts_that_retention_took_are_passed_over(caplog):
+    shop = late_shop()
+    shop.retract()
+    say(shop.log, verdict("b", "u1"))
+    judged(shop.log, SECONDS + 6)
+    shop.log.delete_below(VERDICTS, len(INPUTS) + 2)
+    again = shop.retract()
+    assert "are gone" in caplog.text
+    assert again.waiting == 0
+    for p in range(2):
+        assert {source for _, source in shop.back(p)} >= {"u0"}
+
+
 def test_without_anybody_to_wait_for_no_verdict_is_late():
     shop = late_shop()
     shop.retract(labeler=replace(LABELER, await_verdicts=False))
