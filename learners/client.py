@@ -81,7 +81,9 @@ class Caller:
                 return self.shards[call.shard].progress(self.model)
             case do.Pull():
                 assert prepared is not None
-                mine = {t: k[call.slot_map.split(k)[call.shard]] for t, k in prepared.result().keys.items()}
+                batch = prepared.result()
+                dealt = batch.dealt(call.slot_map)
+                mine = {table: keys[dealt[table][call.shard]] for table, keys in batch.keys.items()}
                 request = PullRequest(self.model, call.epoch, call.slot_map.epoch, mine)
                 return self.shards[call.shard].pull(request)
             case do.Push():

@@ -221,7 +221,7 @@ class LearnerConfig:
     queue_batches_max: int = _option(32, "batches read ahead in one partition before it is paused")
     outstanding_max: int = _option(8, "batches of one learner between start and end, whatever the staleness bound")
     poll_records_max: int = _option(16, "records taken by one poll")
-    wait_ms: int = _option(2, "between two asks for a start that was answered 'wait', ms (K4)")
+    wait_ms: int = _option(2, "least time between two asks for a start that was answered 'wait', ms (K4)")
     retry_ms: int = _option(50, "before an unanswered call is made again, ms; a refused one waits ten times that")
     gap_retries_max: int = _option(20, "a gap answered this often is no reordering: ask every shard again (S2)")
     drain_ms: int = _option(10_000, "how long a stopping learner finishes what it has started, ms")

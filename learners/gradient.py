@@ -22,6 +22,8 @@ from paramserver.slots import SlotMap
 from stream.examples import decode_examples, rows_from, rows_of
 from stream.rowhash import row_hash_sum
 
+Indices = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -32,6 +34,15 @@ class Prepared:
     keys: dict[str, Keys]
     places: Places
     reason: str = ""  # why the rows could not be read; there are none then
+    _dealt: dict[int, dict[str, list[Indices]]] = field(default_factory=dict)  # by epoch of the map
+
+    def dealt(self, slot_map: SlotMap) -> dict[str, list[Indices]]:
+        """table -> by shard, the indices of its keys. Worked out once for a map: pulls, rows and gradients all ask."""
+        found = self._dealt.get(slot_map.epoch)
+        if found is None:
+            found = {table: slot_map.split(keys) for table, keys in self.keys.items()}
+            self._dealt[slot_map.epoch] = found
+        return found
 
 
 @dataclass(frozen=True)
@@ -172,7 +183,7 @@ def assemble(
         if slot_map.shards == 1:
             rows[table] = pulls[0].rows[table]
             continue
-        for shard, mine in enumerate(slot_map.split(keys)):
+        for shard, mine in enumerate(prepared.dealt(slot_map)[table]):
             answered = pulls[shard].rows[table]
             if table not in rows:
                 rows[table] = np.empty((len(keys), answered.shape[1]), np.float32)
@@ -181,8 +192,11 @@ def assemble(
     return rows, dense
 
 
-def contents(computed: Computed, slot_map: SlotMap) -> list[dict[str, Any]]:
-    """By shard, what `instructions.Push.request` takes: each shard its keys and dense arrays, all of them the rest."""
+def contents(computed: Computed, slot_map: SlotMap, prepared: Prepared | None = None) -> list[dict[str, Any]]:
+    """By shard, what `instructions.Push.request` takes: each shard its keys and dense arrays, all of them the rest.
+
+    `prepared`: what it was computed from, whose keys are dealt already if they are the same.
+    """
     common = {
         "row_hash": computed.row_hash,
         "rows": computed.row_count,
@@ -195,7 +209,9 @@ def contents(computed: Computed, slot_map: SlotMap) -> list[dict[str, Any]]:
         if slot_map.shards == 1:
             shards[0]["keys"][table], shards[0]["gradients"][table] = keys, computed.gradients[table]
             continue
-        for shard, mine in enumerate(slot_map.split(keys)):
+        same = prepared is not None and keys is prepared.keys.get(table)
+        dealt = prepared.dealt(slot_map)[table] if prepared is not None and same else slot_map.split(keys)
+        for shard, mine in enumerate(dealt):
             shards[shard]["keys"][table] = keys[mine]
             shards[shard]["gradients"][table] = computed.gradients[table][mine]
     for name, gradient in computed.dense.items():

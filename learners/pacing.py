@@ -48,7 +48,7 @@ class Pacer:
         self.counts = dict.fromkeys(_COUNTS, 0)
         self._calls = Calls()
         self._starts = Starts(self.config.wait_ms, self.config.retry_ms, self.config.outstanding_max)
-        self._survey = Survey(shards)
+        self.survey = Survey(shards)
         self._lanes: dict[int, do.Push] = {}  # shard -> the one push under way
         self._ending: dict[int, bool] = {}  # clocks whose end is not confirmed -> whether abandoned
         self._lease_ms = self._renew_at_ms = self._now_ms = 0
@@ -175,8 +175,8 @@ class Pacer:
 
     def _told_askprogress(self, call: do.AskProgress, reply: ProgressReply) -> None:
         self._saw(call.shard, reply.incarnation)
-        self._learn_map(reply.slot_map or SlotMap.even(len(self._survey.shards), reply.map_epoch))
-        if not self._survey.take(call.shard, reply):
+        self._learn_map(reply.slot_map or SlotMap.even(len(self.survey.shards), reply.map_epoch))
+        if not self.survey.take(call.shard, reply):
             self._retry(call)
 
     def _told_start(self, call: do.Start, reply: StartReply) -> None:
@@ -209,13 +209,13 @@ class Pacer:
             self._rewind(flight.batch.partition)
         else:
             flight.pulls[call.shard] = reply
-            self._survey.versions[call.shard] = reply.version
+            self.survey.versions[call.shard] = reply.version
 
     def _told_push(self, call: do.Push, reply: PushReply) -> None:
         del self._lanes[call.shard]
-        self._survey.versions[call.shard] = reply.version
+        self.survey.versions[call.shard] = reply.version
         self._saw(call.shard, reply.incarnation)
-        if call.incarnation < self._survey.seen[call.shard]:
+        if call.incarnation < self.survey.seen[call.shard]:
             return  # rewound, and refused whenever a repeat of it arrives
         outcome = reply.outcome
         if outcome is Outcome.NO_ERA:
@@ -251,7 +251,7 @@ class Pacer:
 
     def _saw(self, shard: int, incarnation: int) -> None:
         """A newer incarnation, wherever seen, rewinds every position that names an older one (S2)."""
-        if not self._survey.saw(shard, incarnation):
+        if not self.survey.saw(shard, incarnation):
             return
         for partition, position in self.positions.items():
             if position is not None and position.incarnations.get(shard, incarnation) < incarnation:
@@ -263,11 +263,11 @@ class Pacer:
 
     def _learn_map(self, slot_map: SlotMap) -> None:
         """A newer map rewinds every position (S6). What is under way to a shard that it has no more is over."""
-        if not self._survey.learned(slot_map):
+        if not self.survey.learned(slot_map):
             return
         for partition in list(self.positions):
             self._rewind(partition)
-        for shard in [shard for shard in self._lanes if shard not in self._survey.shards]:
+        for shard in [shard for shard in self._lanes if shard not in self.survey.shards]:
             self._calls.drop(self._lanes.pop(shard))
 
     def _rewind(self, partition: int) -> None:
@@ -290,7 +290,7 @@ class Pacer:
         self.epoch, self.parked = None, False
         self._calls.clear()
         self._starts.asked = None
-        for state in (self._lanes, self._survey.told, self._ending, self.flights):
+        for state in (self._lanes, self.survey.told, self._ending, self.flights):
             state.clear()
         for partition, position in self.positions.items():
             if position is not None:
@@ -318,9 +318,9 @@ class Pacer:
         for flight in self.flights.values():
             for start, end in flight.take_missing():
                 self._out.append(do.Compute(flight.clock, flight.batch, start, end, flight.pulls, flight.slot_map))
-        for shard in self._survey.shards:
+        for shard in self.survey.shards:
             if shard not in self._lanes and (ready := ready_to_push(self.flights.values(), shard)):
-                self._send(ready.push(shard, self._survey.versions.get(shard, 0)))
+                self._send(ready.push(shard, self.survey.versions.get(shard, 0)))
         self._end_flights()
         self._start()
         self._park()
@@ -334,7 +334,7 @@ class Pacer:
             flight = self.flights.get(call.clock)
             return flight is not None and not flight.abandoned
         if isinstance(call, do.AskProgress):
-            return self._seeking and call.shard in self._survey.missing
+            return self._seeking and call.shard in self.survey.missing
         return not isinstance(call, do.Renew | do.Park)  # both are decided anew
 
     def _send(self, call: Call) -> None:
@@ -350,18 +350,18 @@ class Pacer:
         if not self._seeking:
             return
         asked = {call.shard for call in self._calls.of(do.AskProgress)}
-        for shard in self._survey.missing:
+        for shard in self.survey.missing:
             if shard not in asked:
                 self._send(do.AskProgress(0, shard))
-        if self._survey.missing:
+        if self.survey.missing:
             return
         for partition, position in self.positions.items():
             if position is None:
-                found = Position.sought(partition, self._calls.number(), self._survey.told, self._survey.slot_map)
+                found = Position.sought(partition, self._calls.number(), self.survey.told, self.survey.slot_map)
                 self.positions[partition] = found
                 self._out += [do.Seek(found.seek, partition, found.next_record), do.Resume(partition)]
                 self._idle = False
-        self._survey.told = {}
+        self.survey.told = {}
 
     def _end_flights(self) -> None:
         under_way = {push.clock for push in self._lanes.values()}

@@ -1,10 +1,11 @@
 """Which batch a learner asks to start next, and when."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from learners.events import Batch
 from learners.instructions import Start
+from learners.patience import Patience
 from learners.position import Position, clip
 from paramserver.messages import StartOutcome, StartReply
 
@@ -27,7 +28,11 @@ class Starts:
     at_ms: int = 0  # not before
     probe_at_ms: int = 0
     waiting: str = "none"  # why the last one was not admitted: staleness | cut | paused | none
+    patience: Patience = field(init=False)
     reach: dict[str, int] | None = None  # under a cut, for the next ask: chain -> how far a start may reach (X1)
+
+    def __post_init__(self) -> None:
+        self.patience = Patience(self.wait_ms)
 
     def may_ask(self, outstanding: int, now_ms: int) -> bool:
         if self.asked is not None or now_ms < self.at_ms or outstanding >= self.outstanding_max:
@@ -53,6 +58,7 @@ class Starts:
         clipped, self.asked, self.reach = self.reach is not None, None, None
         self.waiting = "none"
         if reply.outcome is StartOutcome.ADMITTED:
+            self.patience.admitted(now_ms)
             if 0 <= self.staleness < outstanding:
                 self.staleness = outstanding
             return
@@ -65,9 +71,14 @@ class Starts:
                 self.reach = None
         else:
             self.waiting = "paused" if reply.outcome is StartOutcome.WAIT_PAUSED else "staleness"
-        self.at_ms = now_ms + (self.paused_ms if self.waiting == "paused" else self.wait_ms)
+        if self.waiting == "staleness":
+            self.at_ms = now_ms + self.patience.held_back(now_ms)
+        else:
+            self.patience.forget()
+            self.at_ms = now_ms + (self.paused_ms if self.waiting == "paused" else self.wait_ms)
 
     def joined(self, staleness: int, now_ms: int) -> None:
         """A new epoch: nothing is asked, and the bound is the one it was told."""
         self.asked, self.reach, self.waiting = None, None, "none"
+        self.patience.forget()
         self.staleness, self.probe_at_ms = staleness, now_ms + PROBE_MS

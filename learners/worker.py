@@ -232,7 +232,9 @@ class Worker:
         return self._prepared[key]
 
     def _decode(self, batch: Batch) -> Prepared:
-        return gradient.read(self._model, batch)
+        prepared = gradient.read(self._model, batch)
+        prepared.dealt(self.pacer.survey.slot_map)  # here, once, and not by each of the threads that pull
+        return prepared
 
     def _compute(self, it: do.Compute) -> None:
         result = self._timed("compute", self._result, it)
@@ -254,7 +256,7 @@ class Worker:
         if computed.reason:
             self._metrics.unusable.inc()
             _log.error("%s [%d, %d) is pushed empty: %s", it.batch.chain, it.start, it.end, computed.reason)
-        return Result(computed, gradient.contents(computed, slot_map), self._evaluation(it, computed))
+        return Result(computed, gradient.contents(computed, slot_map, piece), self._evaluation(it, computed))
 
     def _prepared_now(self, batch: Batch) -> Prepared:
         known = self._prepared.get(batch._replace(value=None))

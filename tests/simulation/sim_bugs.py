@@ -335,7 +335,7 @@ def bound_only_in_memory() -> list[Patch]:
 @bug("incarnations remembered per learner", "pushes name the newest incarnation seen, not that of the position (S2)")
 def incarnations_per_learner() -> list[Patch]:
     def saw(self: Pacer, shard: int, incarnation: int) -> None:
-        self._survey.saw(shard, incarnation)
+        self.survey.saw(shard, incarnation)
         for position in self.positions.values():
             if position is not None:
                 position.incarnations[shard] = max(incarnation, position.incarnations[shard])
