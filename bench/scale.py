@@ -1,6 +1,6 @@
 """Does a larger system cost more for each example? CPU seconds with 1, 2 and 4 shards and 1, 2 and 4 learners.
 
-    python -m bench.scale [--json] [--sizes 1x1,4x4]
+    python -m bench.scale [--json] [--sizes 1x1,4x4] [--beside 4]
 
 DLRM-style, 26 features x 16 and an MLP of 64-32, batches of 4,096, element-wise Adagrad. Shards and learners are the
 product's processes over unix sockets; each learner has its partition of `examples` in its own memory, so no broker is
@@ -8,6 +8,8 @@ in the figure. Measured from the 50th batch on, over 100 batches. On few cores w
 can. Takes about 5 minutes and 3 GB.
 
 Keys. `sizes`: by shards x learners. `cpu_growth_4x4`: CPU seconds for an example at 4x4 to those at 1x1.
+`cpu_growth_4x4_beside`: to those of four systems of 1x1 that run at once (`--beside 4`), so without what eight busy
+processes cost each other on these cores whatever they say to one another.
 """
 
 import argparse
@@ -18,8 +20,10 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from bench.machine import Meter, machine
@@ -179,6 +183,19 @@ def measure(shards: int, learners: int) -> dict[str, Any]:
     return report(after - before, seconds, cpu_s)
 
 
+def beside(systems: int) -> dict[str, Any]:
+    """So many systems of one shard and one learner at once, that share the machine and nothing else: the mean."""
+    with ThreadPoolExecutor(systems) as pool:
+        reports = list(pool.map(lambda _: measure(1, 1), range(systems)))
+    roles = reports[0]["cpu_s_per_million_examples"]
+    mean = {role: round(fmean(r["cpu_s_per_million_examples"][role] for r in reports), 2) for role in roles}
+    return {
+        "cpu_s_per_million_examples": mean,
+        "examples": sum(r["examples"] for r in reports),
+        "examples_per_s": sum(r["examples_per_s"] for r in reports),
+    }
+
+
 def report(examples: int, seconds: float, cpu_s: dict[str, float]) -> dict[str, Any]:
     def of(role: str) -> float:
         return round(sum(s for name, s in cpu_s.items() if name.startswith(role)) / examples * 1e6, 2)
@@ -194,6 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
     parser.add_argument("--sizes", default=SIZES, help="shards x learners, with commas between")
+    parser.add_argument("--beside", type=int, default=0, help="also so many systems of 1x1 at once, each on its own")
     parser.add_argument("--role", choices=["shard", "learner"], help=argparse.SUPPRESS)
     parser.add_argument("--index", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -204,10 +222,14 @@ def main() -> None:
     if options.role == "learner":
         return run_learner(options.index, sizes[0][1], sizes[0][0], options.folder)
     found = {f"{shards}x{learners}": measure(shards, learners) for shards, learners in sizes}
+    if options.beside:
+        found[f"{options.beside} of 1x1"] = beside(options.beside)
     body: dict[str, Any] = {"bench": "scale", "sizes": found, "batch_rows": ROWS, "machine": machine()}
     if {"1x1", "4x4"} <= found.keys():
         cost = {size: one["cpu_s_per_million_examples"]["all"] for size, one in found.items()}
         body["cpu_growth_4x4"] = round(cost["4x4"] / cost["1x1"], 3)
+        if "4 of 1x1" in cost:
+            body["cpu_growth_4x4_beside"] = round(cost["4x4"] / cost["4 of 1x1"], 3)
     print(json.dumps(body, indent=None if options.json else 2))
 
 

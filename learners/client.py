@@ -34,9 +34,11 @@ class Caller:
         clock: ClockPort,
         give: Give,
         metrics: LearnerMetrics,
+        under_way: Callable[[str, int], None] = lambda step, by: None,
     ):
+        """`under_way` is told of each pull and push, +1 and -1, before its answer is given."""
         self.model, self.learner, self.shards, self.clock = model, learner, shards, clock
-        self._give, self._metrics = give, metrics
+        self._give, self._metrics, self._under_way = give, metrics, under_way
         self._clock_thread = ThreadPoolExecutor(1, "clock")
         self._shard_threads = ThreadPoolExecutor(SHARD_THREADS_MAX, "shard")
 
@@ -54,7 +56,7 @@ class Caller:
     def _perform(self, call: Call, prepared: "Future[Prepared] | None") -> None:
         began = time.monotonic()
         try:
-            reply = self._reply(call, prepared)
+            reply = self._counted(call, prepared)
         except Unreachable:
             self._give(events.Unreachable(call.call))
         except Refused as refusal:
@@ -64,6 +66,16 @@ class Caller:
         else:
             self._give(events.Answered(call.call, reply))
         self._metrics.seconds.labels(type(call).__name__.lower()).observe(time.monotonic() - began)
+
+    def _counted(self, call: Call, prepared: "Future[Prepared] | None") -> Any:
+        if not isinstance(call, do.Pull | do.Push):
+            return self._reply(call, prepared)
+        step = type(call).__name__.lower()
+        self._under_way(step, 1)
+        try:
+            return self._reply(call, prepared)
+        finally:
+            self._under_way(step, -1)
 
     def _reply(self, call: Call, prepared: "Future[Prepared] | None") -> Any:
         match call:

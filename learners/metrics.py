@@ -3,6 +3,7 @@
 from typing import Any
 
 from learners.gradient import Computed
+from learners.overlap import Overlap
 from learners.pacing import Pacer
 from stream.metrics import RoleMetrics
 from stream.retracted import taken
@@ -24,6 +25,9 @@ class LearnerMetrics(RoleMetrics):
             UPDATES,
         )
         self.seconds = self.histogram("everspun_learner_seconds", "time by step, seconds", SECONDS, "step")
+        self.overlap = self.gauge(
+            "everspun_learner_overlap_seconds", "time that calls ran beside a computation, since start", "step"
+        )
         self.log_loss = self.counter("everspun_learner_log_loss_total", "progressive log loss over scored rows")
         self.scored = self.counter("everspun_learner_scored_rows_total", "rows scored before they were trained on")
         self.predicted = self.counter("everspun_learner_predictions_total", "sum of progressive predictions")
@@ -40,8 +44,10 @@ class LearnerMetrics(RoleMetrics):
         self.rewritten = self.counter("everspun_learner_relearned_rows_total", "parameter rows learned again, written")
         self.waits_for("idle")
 
-    def look(self, pacer: Pacer) -> None:
+    def look(self, pacer: Pacer, overlap: Overlap) -> None:
         """Take the gauges from the core as it stands."""
+        for call, seconds in overlap.seconds.items():
+            self.overlap.labels(call).set(seconds)
         for what, count in pacer.counts.items():
             self.counts.labels(what).set(count)
         self.partitions.set(len(pacer.positions))

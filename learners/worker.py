@@ -25,6 +25,7 @@ from learners.events import Batch
 from learners.gradient import Computed, Prepared
 from learners.metrics import LearnerMetrics
 from learners.model import Model, make_model
+from learners.overlap import COMPUTE, Overlap
 from learners.pacing import Pacer
 from learners.progressive import Published
 from learners.service import CheckpointsReader, ExamplesReader
@@ -112,7 +113,8 @@ class Worker:
         self._name = name
         self.pacer = Pacer(model.name, sorted(shards), config)
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._caller = Caller(model.name, name, shards, clock, self._events.put, metrics)
+        self._overlap, self._overlap_lock = Overlap(), threading.Lock()
+        self._caller = Caller(model.name, name, shards, clock, self._events.put, metrics, self._under_way)
         group = f"{stream.topic_prefix}learners-{model.name}"
         self._reader = ExamplesReader(log, stream, config, group, name, self._events.put, self._events.qsize, metrics)
         self._preparing = ThreadPoolExecutor(1, "prepare")
@@ -165,7 +167,7 @@ class Worker:
                 _log.warning("refused, and asked again: %s", event.reason)
             if now_ms >= look_at_ms:
                 look_at_ms = now_ms + LOOK_EVERY_MS
-                self._metrics.look(self.pacer)
+                self._metrics.look(self.pacer, self._overlap)
             if drain_until_ms is not None and now_ms > drain_until_ms:
                 _log.warning("stopped with %d batches under way: they are read again", len(self.pacer.flights))
                 return False
@@ -237,7 +239,11 @@ class Worker:
         return prepared
 
     def _compute(self, it: do.Compute) -> None:
-        result = self._timed("compute", self._result, it)
+        self._under_way(COMPUTE, 1)
+        try:
+            result = self._timed("compute", self._result, it)
+        finally:
+            self._under_way(COMPUTE, -1)
         self._events.put(events.Computed(it.clock, it.start, it.end, result))
 
     def _result(self, it: do.Compute) -> Result:
@@ -279,6 +285,10 @@ class Worker:
             self._stream.negative_rate,
             self._stream.label_strategy != "window",
         )
+
+    def _under_way(self, step: str, by: int) -> None:
+        with self._overlap_lock:
+            self._overlap.change(step, by, time.monotonic())
 
     def _timed(self, step: str, work: Any, *arguments: Any) -> Any:
         began = time.monotonic()

@@ -1,5 +1,6 @@
 """A whole learner over the log in memory and the ports in memory: real threads, real gradient."""
 
+import itertools
 import json
 import threading
 import time
@@ -65,6 +66,49 @@ def rows(partition: int, start: int, count: int, version: str = "", seed: int = 
     return pa.record_batch(columns, schema=examples_schema(()))
 
 
+class Meeting:
+    """A computation that goes on only once the next batch is being pulled, and a push that returns only once the next
+    computation has begun: batches that do not overlap stand still."""
+
+    WAIT_S = 15.0
+
+    def __init__(self, batches: int):
+        self.batches = batches
+        self.pulled, self.computing = ([threading.Event() for _ in range(batches)] for _ in range(2))
+        self.pulls, self.computed = itertools.count(), itertools.count()
+
+    def of(self, port: Any) -> Any:
+        meeting = self
+
+        class Port:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(port, name)
+
+            def pull(self, request: Any) -> Any:
+                meeting.pulled[min(next(meeting.pulls), meeting.batches - 1)].set()
+                return port.pull(request)
+
+            def push(self, request: Any) -> Any:
+                meeting.await_(meeting.computing, request.start // 10 + 1)
+                return port.push(request)
+
+        return Port()
+
+    def watch(self, worker: Worker) -> None:
+        result = worker._result
+
+        def compute(it: Any) -> Any:
+            number = next(self.computed)
+            self.computing[number].set()
+            self.await_(self.pulled, number + 1)
+            return result(it)
+
+        worker._result = compute  # type: ignore[method-assign]
+
+    def await_(self, events: list[threading.Event], number: int) -> None:
+        assert number >= self.batches or events[number].wait(self.WAIT_S), f"batch {number} waits for the one before"
+
+
 class System:
     """Two shards, clocks, a log with `examples`; learners as threads."""
 
@@ -99,11 +143,15 @@ class System:
         said = BatchHeader(f"label/{partition}", start, end, "s", "c", labelled=count, **header)
         self.log.append(Partition(STREAM.examples, partition), value, headers=said.to_headers())
 
-    def learner(self, index: int = 0) -> Worker:
+    def learner(self, index: int = 0, meeting: "Meeting | None" = None) -> Worker:
         shards: Any = {i: Locked(port, self.lock) for i, port in self.ports.items()}
+        if meeting is not None:
+            shards[0] = meeting.of(shards[0])
         clock: Any = Locked(self.clock, self.lock)
         log = self.log
         worker = Worker(STREAM, MODEL, FAST, shards, clock, log, LearnerMetrics(), f"learner-{index}")
+        if meeting is not None:
+            meeting.watch(worker)
         stop = threading.Event()
 
         def body() -> None:
@@ -170,6 +218,25 @@ def test_two_learners_learn_every_row_once_and_score_it_before(system: System) -
     assert first["log_loss_sum"] / first["rows"] == pytest.approx(np.log(2), abs=1e-6), "untrained: the prior rate"
     assert last["log_loss_sum"] / last["rows"] < 0.4
     assert last["served_rows"] == 0, "no version was announced"
+
+
+def test_the_next_pull_and_the_last_push_run_beside_a_computation(system: System) -> None:
+    """s = 1: each batch meets the one before and the one after."""
+    meeting = Meeting(8)
+    for n in range(8):
+        system.append(0, rows(0, 10 * n, 10), 10 * n, 10 * n + 10)
+    worker = system.learner(meeting=meeting)
+    system.until({"label/0": 80})
+    assert min(worker._overlap.seconds.values()) > 0
+
+
+def test_without_staleness_nothing_runs_beside_a_computation(system: System) -> None:
+    system.clock.set_staleness(MODEL.name, 0)
+    for n in range(8):
+        system.append(0, rows(0, 10 * n, 10), 10 * n, 10 * n + 10)
+    worker = system.learner()
+    system.until({"label/0": 80})
+    assert worker._overlap.seconds == {"pull": 0.0, "push": 0.0}
 
 
 def test_served_predictions_count_once_their_version_was_announced(system: System) -> None:
