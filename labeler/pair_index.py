@@ -160,7 +160,8 @@ class Pairs:
         return numbers
 
     def names(self, pair: int) -> tuple[str, str]:
-        return self.sources[int(self.source[pair])], self.vendors[int(self.vendor[pair])]
+        key = int(self._numbers.keys[pair])  # of this one alone: there may be a million others
+        return self.sources[key >> 32], self.vendors[key & 0xFFFFFFFF]
 
     def keys(self, pairs: I64) -> U64:
         """Of these pairs, as `pair_keys` has them, uint64 (n,)."""
