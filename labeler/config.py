@@ -27,8 +27,12 @@ class LabelerConfig:
     )
     read_ahead_bytes_max: int = _option(67_108_864, "the same limit in bytes of decoded columns")
     pending_clicks_bytes_max: int = _option(
-        536_870_912, "waiting clicks of a partition above this many bytes raise an alarm; none is ever dropped (L5)"
+        67_108_864,
+        "waiting clicks of a partition held in memory, bytes; those above it wait in the local copy, for 5 bytes each, "
+        "and where there is none an alarm is raised; none is ever dropped (L5)",
     )
+    clicks_copy: bool = _option(True, "keep a local copy of waiting clicks under run.dir (C4)")
+    click_page_rows: int = _option(4_096, "clicks of a page of the copy")
     orphan_share_max: float = _option(
         0.5, "alarm when a larger share of clicks finds no impression (T5): often a wrong partitioner"
     )
@@ -72,6 +76,7 @@ _POSITIVE = (
     "read_ahead_rows_max",
     "read_ahead_bytes_max",
     "pending_clicks_bytes_max",
+    "click_page_rows",
     "feed_records_max",
     "feed_bytes_max",
     "take_records_max",

@@ -22,6 +22,22 @@ class Matches(NamedTuple):
     delay_ms: I64
     clicks: I64
 
+    @classmethod
+    def none(cls, count: int) -> "Matches":
+        """Of so many impressions none has a click."""
+        return cls(np.zeros(count, np.int8), np.full(count, -1, np.int64), np.zeros(count, np.int64))
+
+    def spread(self, rows: I64, count: int) -> "Matches":
+        """These are of so many impressions the ones at `rows`; the others have no click."""
+        whole = Matches.none(count)
+        whole.label[rows], whole.delay_ms[rows], whole.clicks[rows] = self
+        return whole
+
+    def with_later(self, later: "Matches") -> "Matches":
+        """These, and those among clicks that stand later in the log."""
+        delay_ms = np.where(self.label > 0, self.delay_ms, later.delay_ms)
+        return Matches(self.label | later.label, delay_ms, self.clicks + later.clicks)
+
 
 class ClickJoin:
     """A multimap id -> clicks (event time, arrival), first in, first out. 34 bytes a click in a full table.
@@ -54,9 +70,7 @@ class ClickJoin:
 
     def match(self, ids: U64, ts_ms: I64, arrival_ms: I64, window_ms: int, wait_ms: int, early_ms: int) -> Matches:
         """For each impression the clicks that count for it (L1). Changes nothing."""
-        label = np.zeros(len(ids), np.int8)
-        delay_ms = np.full(len(ids), -1, np.int64)
-        clicks = np.zeros(len(ids), np.int64)
+        label, delay_ms, clicks = Matches.none(len(ids))
         if len(self) and len(ids):
             _match(
                 self._ids, self._ts_ms, self._arrival_ms, self._older, self._index, self._head,

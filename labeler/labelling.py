@@ -11,6 +11,7 @@ from labeler.config import LabelerConfig
 from labeler.emission import REJECTED, Emission, SideRecord
 from labeler.feed import Feed
 from labeler.outbox import Message, Outbox, Outgoing
+from labeler.pages import Pages, PagesFailed
 from labeler.partition import PartitionLabeler
 from labeler.reading import Reading, readings
 from labeler.resume import ExamplesFold, ResumePoint
@@ -62,6 +63,8 @@ class Totals:
     refolds: int = 0
     dangling: int = 0
     repeats: int = 0
+    restored_clicks: int = 0  # taken from the local copy where a partition started (C4)
+    copy_failures: int = 0
 
 
 class Labelling:
@@ -74,15 +77,17 @@ class Labelling:
         log: Log,
         reading: Reading | None = None,
         core: type[PartitionLabeler] = PartitionLabeler,
+        pages: Pages | None = None,
     ):
         """`reading`: which one this is, and so which chain it writes; the first unless given. `core` labels a
-        partition; the breaker's early join has another (`labeler.tally`)."""
+        partition; the breaker's early join has another (`labeler.tally`). `pages`: where the local copy lies (C4)."""
         self._reading = reading or readings(stream)[0]
         self._stream, self._labeler, self._log, self._core = stream, labeler, log, core
         self._inputs = awaited_inputs(stream, labeler)
         self._verdicts = Partition(stream.verdicts, 0)
         self._reader: Reader = log.reader()
         self._writer: Writer | None = None
+        self._pages = pages
         self._owned: frozenset[int] = frozenset()
         self._retry_at_ms = 0
         self._check_ends_at_ms = self._heed_at_ms = 0
@@ -121,6 +126,12 @@ class Labelling:
             logger.warning("fold again in %d ms: %s", self._labeler.retry_ms, error)
             self._forget(now_ms)
             return False
+        except PagesFailed as error:
+            logger.error("fold again, and on without the local copy: %s", error)
+            self._pages = None
+            self.totals.copy_failures += 1
+            self._forget(now_ms)
+            return False
 
     def drain(self, now_ms: int) -> bool:
         """Finish the record on its way in each partition, begin nothing. True when there is none left."""
@@ -138,6 +149,8 @@ class Labelling:
     def close(self) -> None:
         """Drop readers and writer."""
         self._reader.close()
+        if self._pages is not None:
+            self._pages.close()
         if self._writer is not None:
             self._writer.close()
 
@@ -187,7 +200,8 @@ class Labelling:
         if self._writer is None:
             self._writer = self._log.writer()
         for p, point in points.items():
-            core = self._core(self._stream, self._labeler, p, point, self.book, aside, self._reading)
+            core = self._core(self._stream, self._labeler, p, point, self.book, aside, self._reading, self._pages)
+            self.totals.restored_clicks += core.clicks.restored
             self.lines[p] = Line(core, self._feed(), self._feed(), self._outbox(), aside)
             logger.info("%s/%d goes on from position %d", self._reading.kind, p, point.start)
         self._assign(new)
@@ -256,7 +270,7 @@ class Labelling:
         for p in new:
             impressions, clicks = self._inputs_of(p)
             self._reader.seek(impressions, self.lines[p].core.point.impressions_offset)
-            self._reader.seek(clicks, self.lines[p].core.point.clicks_offset)
+            self._reader.seek(clicks, self.lines[p].core.clicks.offset)
         if self.book is not None and new:
             self._reader.seek(self._verdicts, self.book.next_offset)
 
@@ -353,6 +367,8 @@ class Labelling:
     def _send(self, line: Line, now_ms: int) -> bool:
         assert self._writer is not None
         acknowledged = line.outbox.advance(self._writer, now_ms)
+        if acknowledged:
+            line.core.on_acknowledged(acknowledged[-1].header)
         self._acknowledge(acknowledged)
         return bool(acknowledged)
 

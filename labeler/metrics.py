@@ -32,6 +32,9 @@ class LabelerMetrics(RoleMetrics):
         self._late_runs = self.gauge("everspun_labeler_late_verdict_runs", "runs of late verdicts not answered yet")
         self._pending = self.gauge("everspun_labeler_pending_clicks", "clicks that wait for impressions")
         self._pending_bytes = self.gauge("everspun_labeler_pending_clicks_bytes", "memory of waiting clicks, bytes")
+        self._spilled = self.gauge("everspun_labeler_spilled_clicks", "those of them in the local copy alone (C4)")
+        self._restored = self.gauge("everspun_labeler_restored_clicks", "clicks taken from the local copy at a start")
+        self._copy_failures = self.gauge("everspun_labeler_copy_failures", "local copies given up (C4): alarm")
         self._queue_rows = self.gauge("everspun_labeler_queue_rows", "impressions read and not yet labelled")
         self._queue_bytes = self.gauge("everspun_labeler_queue_bytes", "memory of queues and feeds, bytes")
         self._partitions = self.gauge("everspun_labeler_partitions", "partitions owned")
@@ -45,7 +48,10 @@ class LabelerMetrics(RoleMetrics):
         self._watermark = self.gauge("everspun_labeler_watermark_ms", "arrivals below it are judged on every input")
         self._orphans = self.gauge("everspun_labeler_orphan_share", "share of clicks that found no impression (T5)")
         self._orphan_alarm = self.gauge("everspun_labeler_orphan_alarm", "1 when that share is above its limit")
-        self._bytes_alarm = self.gauge("everspun_labeler_pending_clicks_alarm", "1 when waiting clicks are too many")
+        self._bytes_alarm = self.gauge(
+            "everspun_labeler_pending_clicks_alarm",
+            "1 when waiting clicks are too many for memory, without a local copy",
+        )
         self._bad_verdicts = self.gauge("everspun_labeler_bad_verdicts", "records of verdicts that say nothing")
         self._rows_read: dict[int, int] = {}
         self.clicks = dict.fromkeys(CLICKS, 0)
@@ -81,7 +87,7 @@ class LabelerMetrics(RoleMetrics):
         unmatched = clicks["read"] - clicks["joined"] - clicks["duplicate"] - clicks["quarantined"]
         return max(0, unmatched) / clicks["read"] if clicks["read"] else 0.0
 
-    def look(self, labelling: Labelling, head: Head, orphan_alarm: bool, bytes_max: int) -> None:
+    def look(self, labelling: Labelling, head: Head, orphan_alarm: bool) -> None:
         """Take the gauges from the parts as they stand."""
         lines = labelling.lines
         for p, line in lines.items():
@@ -91,8 +97,11 @@ class LabelerMetrics(RoleMetrics):
         reached = [core.point.arrival_max_ms for core in cores if core.point.arrival_max_ms]
         if reached:
             self.data_time_ms.set(min(reached))
-        self._pending.set(sum(core.pending_clicks for core in cores))
-        self._pending_bytes.set(sum(core.pending_clicks_bytes for core in cores))
+        self._pending.set(sum(len(core.clicks) for core in cores))
+        self._pending_bytes.set(sum(core.clicks.bytes for core in cores))
+        self._spilled.set(sum(core.clicks.spilled for core in cores))
+        self._restored.set(labelling.totals.restored_clicks)
+        self._copy_failures.set(labelling.totals.copy_failures)
         self._queue_rows.set(sum(core.queue_rows for core in cores))
         fed = sum(line.impressions.bytes + line.clicks.bytes for line in lines.values())
         self._queue_bytes.set(fed + sum(core.queue_bytes for core in cores))
@@ -109,7 +118,7 @@ class LabelerMetrics(RoleMetrics):
             self._bad_verdicts.set(len(labelling.book.bad))
         self._orphans.set(self.orphan_share)
         self._orphan_alarm.set(orphan_alarm)
-        self._bytes_alarm.set(any(core.pending_clicks_bytes > bytes_max for core in cores))
+        self._bytes_alarm.set(any(core.clicks.is_over for core in cores))
         self.waits_for(labelling.waiting)
 
 

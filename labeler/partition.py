@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler.boundaries import Stretch
+from labeler.click_copy import ClickCopy
 from labeler.click_line import ClickLine, Passed
 from labeler.config import LabelerConfig, label_config_hash
 from labeler.emission import Emission, SideRecord, quarantine_records, rejected_records
 from labeler.impression_line import ImpressionLine, Taken
 from labeler.intake import clicks_intake, impressions_intake
 from labeler.join import Matches
+from labeler.pages import Pages, PagesFailed
 from labeler.reading import Reading, kept_negatives, readings
 from labeler.resume import ResumePoint
 from labeler.set_aside import SetAside
@@ -61,7 +63,7 @@ class _Said(NamedTuple):
 class PartitionLabeler:
     """Labels `impressions[partition]` from a resume point on.
 
-    The shell reads impressions from `point.impressions_offset`, clicks from `point.clicks_offset` and verdicts from
+    The shell reads impressions from `point.impressions_offset`, clicks from `clicks.offset` and verdicts from
     `point.verdicts_offset`, hands over what it reads while `wants_impressions()` and `wants_clicks()`, and writes
     what `step()` returns, in order, each after its `before` records (C6).
     """
@@ -75,9 +77,11 @@ class PartitionLabeler:
         book: VerdictBook | None,
         set_aside: Collection[SetAside] = (),
         reading: Reading | None = None,
+        pages: Pages | None = None,
     ):
         """`book` is shared by the partitions of a process, and None when no verdicts are awaited. `set_aside`: records
-        that an operator sent to quarantine unread (L7). `reading`: the first one unless given."""
+        that an operator sent to quarantine unread (L7). `reading`: the first one unless given. `pages`: where the local
+        copy of waiting clicks lies (C4); without, they wait in memory."""
         self.partition = partition
         self.point = point  # moves with every emission
         self.stopped: Stop | None = None
@@ -94,9 +98,12 @@ class PartitionLabeler:
             for topic in (stream.impressions, stream.clicks)
         ]
         self._impressions_intake = impressions_intake(partition, stream, point.ids_arrival_max_ms, aside[0])
-        self._clicks_intake = clicks_intake(partition, stream, point.clicks_arrival_max_ms, aside[1])
         self._line = ImpressionLine(stream, point)
-        self._clicks = ClickLine(stream, point)
+        name = f"{self._reading.kind}/{stream.clicks}/{partition}"
+        copy = ClickCopy(pages, name, self._config_hash, aside[1]) if pages is not None else None
+        limits = (labeler.pending_clicks_bytes_max, labeler.click_page_rows)
+        self.clicks = ClickLine(stream, point, copy, *limits)
+        self._clicks_intake = clicks_intake(partition, stream, self.clicks.arrival_max_ms, aside[1])
         self.use(book)
 
     # --- what is told --------------------------------------------------------------------------------------------
@@ -119,7 +126,7 @@ class PartitionLabeler:
         """The next records of `clicks[p]`; behind an unreadable one they are passed over (L7)."""
         if self._stream.clicks not in self._ended:
             read = self._clicks_intake.read(records)
-            self._clicks.add(read)
+            self.clicks.add(read)
             if read.unreadable:
                 self.stop(self._stream.clicks, position(read.unreadable.offset), read.unreadable.reason)
 
@@ -129,6 +136,10 @@ class PartitionLabeler:
         self._ended.add(topic)
         if self.stopped is None:
             self.stopped = Stop(topic, self.partition, at, reason)
+
+    def on_acknowledged(self, header: BatchHeader) -> None:
+        """The record is in the log: nobody starts below its resume point again."""
+        self.clicks.forget(header.clicks_offset)
 
     # --- what is asked -------------------------------------------------------------------------------------------
 
@@ -147,22 +158,14 @@ class PartitionLabeler:
         boundaries = self._line.boundaries
         stretch = boundaries.first()
         if stretch is not None:
-            return not self._clicks.covers(self._deadline_ms(stretch), stretch.arrival_max_ms)
+            return not self.clicks.covers(self._deadline_ms(stretch), stretch.arrival_max_ms)
         known = boundaries.known_deadline_arrival_ms()
-        return known is not None and self._clicks.arrival_max_ms <= known + self._reading.wait_ms
+        return known is not None and self.clicks.arrival_max_ms <= known + self._reading.wait_ms
 
     @property
     def rows_read(self) -> int:
         """Impressions of any class read at or above the resume point."""
         return self._line.rows_read
-
-    @property
-    def pending_clicks(self) -> int:
-        return len(self._clicks)
-
-    @property
-    def pending_clicks_bytes(self) -> int:
-        return self._clicks.bytes
 
     @property
     def queue_rows(self) -> int:
@@ -181,6 +184,8 @@ class PartitionLabeler:
         while len(out) < limit:
             try:
                 emission = self._next()
+            except PagesFailed:  # no record's fault: the caller goes on without the copy
+                raise
             except Exception as error:  # L7: this partition stops, the process goes on
                 self.stop(self._stream.impressions, self.point.start, repr(error))
                 emission = None
@@ -200,7 +205,7 @@ class PartitionLabeler:
         if stretch is None:
             return self._wait("idle")
         deadline_ms = self._deadline_ms(stretch)
-        if not self._clicks.covers(deadline_ms, stretch.arrival_max_ms):
+        if not self.clicks.covers(deadline_ms, stretch.arrival_max_ms):
             return self._wait("window")
         if self._book is not None and self._book.low_ms <= deadline_ms:
             return self._wait("verdicts")
@@ -214,24 +219,24 @@ class PartitionLabeler:
     def _barrier_is_next(self, stretch: Stretch | None) -> bool:
         """E3: the barrier stands before the first range whose last deadline is at or after its time. It is known
         from `clicks[p]`, which is read past every deadline that is handled, so ranges cannot overtake it."""
-        if not self._clicks.barriers:
+        if not self.clicks.barriers:
             return False
         known = self._line.boundaries.known_deadline_arrival_ms()
         arrival = known if stretch is None else stretch.deadline_arrival_ms
-        return arrival is not None and arrival + self._reading.wait_ms >= self._clicks.barriers[0].at_ms
+        return arrival is not None and arrival + self._reading.wait_ms >= self.clicks.barriers[0].at_ms
 
     def _barrier(self) -> Emission | None:
-        period, at_ms = self._clicks.barriers[0]
+        period, at_ms = self.clicks.barriers[0]
         if self._book is not None and self._book.low_ms < at_ms:
             return self._wait("verdicts")
-        self._clicks.barriers.popleft()
+        self.clicks.barriers.popleft()
         self.point = replace(self.point, barrier=period)
         return Emission(self._header(self.point.start, barrier=period), b"", (), at_ms)
 
     def _batch(self, stretch: Stretch) -> Emission:
         taken = self._line.take(stretch)
         ruling = self._rule(taken, self._reading)
-        matches = self._clicks.match(taken.impressions, self._reading)
+        matches = self.clicks.match(taken.impressions, self._reading)
         is_first = self._reading.kind == LABEL
         said = self._first_labels(taken, ruling, matches) if is_first else self._late_labels(taken, ruling, matches)
         rows = taken.impressions.filter(said.rows)
@@ -240,7 +245,7 @@ class PartitionLabeler:
         if len(rows):
             late = None if said.late_rows is None else said.late_rows[said.rows]
             value = self._value(rows, label, matches.delay_ms[said.rows], late)
-        passed = self._clicks.passed(stretch.arrival_max_ms)
+        passed = self.clicks.passed(stretch.arrival_max_ms)
         before = self._side_records(taken, ruling, passed) if is_first else ()
         passed_ms = stretch.arrival_max_ms - (self.point.arrival_max_ms or stretch.arrival_max_ms)
         self._move(stretch, passed)  # from here on the book may have forgotten what the ruling names
@@ -286,7 +291,7 @@ class PartitionLabeler:
         """The clicks that the first reading could not know; and the impressions that it withheld and that have been
         released since (L8), which are labelled here for the first time."""
         first = self._rule(taken, self._first)
-        known = self._clicks.match(taken.impressions, self._first).label > 0
+        known = self.clicks.match(taken.impressions, self._first).label > 0
         stands = ~(taken.duplicate | ruling.rejected | ruling.withheld)
         trained = stands & ~(first.rejected | first.withheld)
         clicked = matches.label > 0

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from labeler.config import LabelerConfig
 from labeler.crew import IN_FLIGHT_MS, Crew, LabellingLoop, Turned, wall_clock_ms
@@ -20,8 +21,10 @@ from labeler.head import Head
 from labeler.labelling import Labelling
 from labeler.membership import Membership
 from labeler.metrics import LabelerMetrics
-from labeler.reading import readings
+from labeler.pages import Pages
+from labeler.reading import Reading, readings
 from labeler.retracting import Retracting
+from labeler.store import RocksPages
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
 from stream.kafka import KafkaLog
@@ -48,9 +51,10 @@ def run(
     """Label until told to stop, then drain; look for what late verdicts cover in `history`, or in the log. Raises what
     ended the process otherwise."""
     _share_heaps()
-    metrics = LabelerMetrics()
+    name, metrics = f"labeler-{index}", LabelerMetrics()
     start_metrics(run_dir, "labeler", index, metrics)
-    Service(stream, labeler, fraud, KafkaLog(stream), metrics, wall_clock_ms, f"labeler-{index}", history).run(stop)
+    dir, log = Path(run_dir) / name, KafkaLog(stream)
+    Service(stream, labeler, fraud, log, metrics, wall_clock_ms, name, history, dir).run(stop)
 
 
 def _share_heaps() -> None:
@@ -73,10 +77,14 @@ class Service:
         now: Callable[[], int],
         name: str = "",
         history: Log | None = None,
+        dir: Path | None = None,
     ):
-        """`name` is this labeler's among all: the process that takes its place has the same."""
+        """`name` is this labeler's among all: the process that takes its place has the same, and finds in `dir` the
+        local copy of its clicks (C4)."""
         self._labeler, self._metrics, self._now = labeler, metrics, now
-        self._labelling, *later = (Labelling(stream, labeler, log, reading) for reading in readings(stream))
+        self._labelling, *later = (
+            Labelling(stream, labeler, log, reading, pages=self._pages(dir, reading)) for reading in readings(stream)
+        )
         self._late = later[0] if later else None
         self._head = Head(stream, labeler, fraud, log)
         self._group = Membership(log.group_reader(stream.topic_prefix + GROUP, name), stream, labeler.poll_ms)
@@ -85,6 +93,12 @@ class Service:
         self._crew = Crew(works | ({"late": self._run_late} if self._late else {}), labeler.drain_ms)
         self._orphan_alarm = False
         self._metrics_at_ms = 0
+
+    def _pages(self, dir: Path | None, reading: Reading) -> Pages | None:
+        """Each reading has its own: they stand at different places, in different threads."""
+        if dir is None or not self._labeler.clicks_copy:
+            return None
+        return RocksPages(dir / f"clicks-{reading.kind}")
 
     def run(self, stop: threading.Event) -> None:
         """Raises what ended a thread."""
@@ -153,4 +167,4 @@ class Service:
                 100 * limits.orphan_share_max,
             )
         self._orphan_alarm = wrong
-        metrics.look(self._labelling, self._head, wrong, limits.pending_clicks_bytes_max)
+        metrics.look(self._labelling, self._head, wrong)

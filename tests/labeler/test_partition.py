@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -112,7 +113,10 @@ def random_verdicts(rng, end_ms):
 class Run:
     """Feeds the logs in pieces of random size, in random order, and restarts when told, from the output alone."""
 
-    def __init__(self, impressions, clicks, verdicts, rng, crash=0.0, poll_max=8, config=CONFIG, reading=None):
+    def __init__(
+        self, impressions, clicks, verdicts, rng, crash=0.0, poll_max=8, config=CONFIG, reading=None, pages=None
+    ):
+        self.pages = pages or (lambda: None)  # the local copy that the next start finds
         self.reading = reading or readings(config)[0]
         self.logs = {"impressions": impressions, "clicks": clicks, "verdicts": verdicts or []}
         self.fraud, self.rng, self.crash, self.poll_max, self.config = (
@@ -137,10 +141,11 @@ class Run:
             0,
         )
         self.book = VerdictBook.at(INPUTS, [point]) if self.fraud else None
-        settings = FRAUD if self.fraud else NO_FRAUD
-        self.labeler = PartitionLabeler(self.config, settings, 0, point, self.book, (), self.reading)
+        settings = replace(FRAUD if self.fraud else NO_FRAUD, pending_clicks_bytes_max=150, click_page_rows=2)
+        self.labeler = PartitionLabeler(self.config, settings, 0, point, self.book, (), self.reading, self.pages())
         self.at = {
-            "impressions": point.impressions_offset, "clicks": point.clicks_offset, "verdicts": point.verdicts_offset,
+            "impressions": point.impressions_offset, "clicks": self.labeler.clicks.offset,
+            "verdicts": point.verdicts_offset,
         }  # fmt: skip
 
     def records(self):
@@ -175,6 +180,7 @@ class Run:
                 self.restarts += 1
                 self.start()
                 return True
+            self.labeler.on_acknowledged(emission.header)
         return moved or bool(written)
 
     def finish(self):
