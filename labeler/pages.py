@@ -31,7 +31,7 @@ class MemoryPages:
     """See `Pages`. Tests and the simulator keep one over the restarts of a labeler, as a disk does."""
 
     def __init__(self, pages: dict[bytes, bytes] | None = None) -> None:
-        self.pages = pages or {}
+        self.pages = {} if pages is None else pages
 
     def put(self, key: bytes, value: bytes) -> None:
         self.pages[key] = value

@@ -44,6 +44,7 @@ class Fault:
 
 TRAPS_A_SEED = 3
 BREAKER_FAULTS = 2
+COPY_RESTARTS = 3
 #: In every fourth seed a learner sleeps for longer than its lease, and keeps its partitions.
 EXPULSION = 1
 #: In others the fraud filter dies while its rows are on their way to the changelogs.
@@ -99,6 +100,10 @@ def plan(scenario: Scenario, span_ms: int) -> list[Fault]:
             kind = rng.choice(("sleep", "partition", "restart", "lost ack"))
             at, for_ms = rng.randrange(span_ms), rng.randrange(2000, 6000)
             faults.append(Fault(at, kind, "labeler", rng.randrange(2), for_ms, 0))
+    if scenario.copies:  # labelers that start where something waits in their copies
+        for _ in range(COPY_RESTARTS):
+            at, kind = rng.randrange(span_ms // 3, span_ms * 19 // 20), rng.choice(("crash", "restart"))
+            faults.append(Fault(at, kind, "labeler", rng.randrange(2), rng.randrange(100, 1000), 0))
     return sorted(faults, key=lambda f: f.at_ms)
 
 

@@ -1,5 +1,6 @@
 """A labeler process: the labeler's own `Labelling` and `Head` over the simulated log, turned as its service does."""
 
+import random
 from dataclasses import replace
 
 from sim_client import Client
@@ -10,6 +11,7 @@ from sim_scenario import FRAUD, Scenario
 from labeler.config import LabelerConfig
 from labeler.head import Head
 from labeler.labelling import Labelling
+from labeler.pages import MemoryPages, Pages
 from labeler.reading import readings
 from labeler.retracting import Retracting
 
@@ -26,6 +28,9 @@ class LabelerNode(Process):
     def __init__(self, world: World, index: int, scenario: Scenario, broker: Broker) -> None:
         super().__init__(world, f"labeler-{index}")
         self.scenario, self.config, self.broker = scenario, scenario.stream, broker
+        self.disk: dict[bytes, bytes] = {}  # outlives a crash
+        self.earlier: dict[bytes, bytes] = {}
+        self.fate = random.Random(f"copy/{scenario.seed}/{index}")
         if scenario.mixed and index:
             self.config = replace(self.config, batch_rows_max=5, flush_ms=1000)
         self.settings = LabelerConfig(
@@ -38,6 +43,8 @@ class LabelerNode(Process):
             retract_rows_max=12,
             send_timeout_ms=1200,
             retry_ms=300,
+            pending_clicks_bytes_max=300,
+            click_page_rows=1,
         )
 
     def boot(self) -> None:
@@ -45,9 +52,10 @@ class LabelerNode(Process):
         self.label_log = Client(self, self.broker, lambda: self.soon(self.label))
         self.head_log = Client(self, self.broker, lambda: self.soon(self.count))
         first, *later = readings(self.config)
-        self.labelling = Labelling(self.config, self.settings, self.label_log, first)
+        pages = self.found_on_disk()
+        self.labelling = Labelling(self.config, self.settings, self.label_log, first, pages=pages)
         self.late_log = Client(self, self.broker, lambda: self.soon(self.label_late))
-        self.late = Labelling(self.config, self.settings, self.late_log, later[0]) if later else None
+        self.late = Labelling(self.config, self.settings, self.late_log, later[0], pages=pages) if later else None
         self.retract_log = Client(self, self.broker, lambda: self.soon(self.retract))
         self.retracting = Retracting(self.config, self.settings, self.retract_log)
         self.head = Head(self.config, self.settings, FRAUD, self.head_log)
@@ -59,6 +67,25 @@ class LabelerNode(Process):
             self.after(self.world.rng.random() * TURN_MS, self.late_loop)
         if self.scenario.inputs:
             self.after(self.world.rng.random() * TURN_MS, self.retract_loop)
+
+    def found_on_disk(self) -> Pages | None:
+        """The local copy (C4): as it was left, as an earlier start found it, without some of its pages, that of another
+        labeler, or none."""
+        if not self.scenario.copies:
+            return None
+        earlier, self.earlier = self.earlier, dict(self.disk)
+        kind = self.fate.choice(("own", "own", "earlier", "holes", "holes", "another's", "none"))
+        if kind == "earlier":
+            self.disk = dict(earlier)
+        elif kind == "holes":
+            self.disk = {key: value for key, value in sorted(self.disk.items()) if self.fate.random() < 0.7}
+        elif kind == "another's":
+            others = [one for one in self.world.processes.values() if isinstance(one, LabelerNode) and one is not self]
+            self.disk = {key: value for one in others for key, value in one.disk.items()}
+        elif kind == "none":
+            self.disk = {}
+        self.world.trace(self.name, f"starts with a copy of {len(self.disk)} pages ({kind})")
+        return MemoryPages(self.disk)
 
     def stop(self) -> None:
         self.labelling.drain(self.clock_ms())

@@ -98,6 +98,11 @@ class Scenario:
         return fraud + ([f"breaker/{p}" for p in partitions] if self.breaker else [])
 
     @property
+    def copies(self) -> bool:
+        """Whether labelers keep a local copy of waiting clicks (C4)."""
+        return self.seed % 3 != 0
+
+    @property
     def late(self) -> bool:
         """Whether there are `late` chains."""
         return self.stream.reads_again
@@ -109,7 +114,8 @@ class Scenario:
     def summary(self) -> str:
         s = self.stream
         bound = "inf" if self.staleness < 0 else self.staleness
-        on = [name for name in ("fraud", "breaker", "keep_step", "mixed", "forged", "governed") if getattr(self, name)]
+        switches = ("fraud", "breaker", "keep_step", "mixed", "forged", "copies", "governed")
+        on = [name for name in switches if getattr(self, name)]
         if self.late:
             on.append(s.label_strategy)
         if self.tuning != "nothing":

@@ -1,0 +1,22 @@
+"""Planted bugs of a labeler's local copy of waiting clicks (C4, L5). Two seeds in three keep one."""
+
+from unittest.mock import patch
+
+from sim_bug import Patch, bug
+
+from labeler.click_copy import ClickCopy
+from labeler.spilled_clicks import SpilledClicks
+
+
+@bug(
+    "copy used that does not cover the resume point",
+    "whatever pages are there are taken, with a hole between them or before them (C4)",
+    seed=4,
+)
+def copy_with_a_hole() -> list[Patch]:
+    return [patch.object(ClickCopy, "_follows", lambda self, page, end, point: True)]
+
+
+@bug("spilled clicks not looked up", "only clicks in memory are matched (L5)", seed=1)
+def spilled_forgotten() -> list[Patch]:
+    return [patch.object(SpilledClicks, "match", lambda self, *_: [])]
