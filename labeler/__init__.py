@@ -43,11 +43,12 @@ What makes it exact
 
 Files
 -----
-Cores, pure: `ring_index`, `join`, `duplicates` (tables) · `track`, `boundaries` (records and ranges) · `intake`
-(arrivals, columns, quarantine) · `impression_line`, `click_line`, `verdict_book` (what is held) · `resume` (the fold)
-· `partition` (the labeler of one partition) · `counting`, `signals`, `fraud`, `rules` (the fraud filter).
+Cores, pure: `ring_index`, `join`, `duplicates` (tables) · `click_copy`, `click_page`, `spilled_clicks` (clicks on
+disk, over `pages`) · `track`, `boundaries` (records and ranges) · `intake` (arrivals, columns, quarantine) ·
+`impression_line`, `click_line`, `verdict_book` (what is held) · `resume` (the fold) · `partition` (the labeler of one
+partition) · `counting`, `signals`, `fraud`, `rules` (the fraud filter).
 Over `stream.log`, without a clock: `feed`, `outbox`, `tail`, `set_aside`, `heartbeats`, `labelling` (all partitions of
-a process), `head` (counting and heartbeats). Shells: `service`, `metrics`, `app` (the fraud filter's Faust app).
+a process), `head` (counting and heartbeats). Shells: `service`, `store`, `metrics`, `app` (the fraud filter's Faust app).
 
 Why not ...
 -----------

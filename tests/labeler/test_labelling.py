@@ -13,6 +13,7 @@ from labeler.head import Head
 from labeler.heartbeats import Heartbeats
 from labeler.labelling import Labelling
 from labeler.metrics import LabelerMetrics
+from labeler.pages import MemoryPages, PagesFailed
 from labeler.service import Service
 from labeler.set_aside import SetAside, order_headers, order_key
 from labeler.signals import decode_signal
@@ -109,6 +110,48 @@ def test_every_impression_is_labelled_once_with_its_click():
     assert [position >> 20 for position, _ in rows] == views
     assert {n for n, (_, label) in enumerate(rows) if label} == clicked
     assert sum(h.positives for h in labelling.take_acknowledged()) == len(clicked)
+
+
+class Disk(MemoryPages):
+    """One that fails from its so many-th read or write on."""
+
+    def __init__(self, works):
+        super().__init__()
+        self.left = works
+
+    def put(self, key, value):
+        self.count()
+        super().put(key, value)
+
+    def get(self, key):
+        self.count()
+        return super().get(key)
+
+    def count(self):
+        self.left -= 1
+        if self.left < 0:
+            raise PagesFailed("no space left on device")
+
+
+@pytest.mark.parametrize(("works", "restored"), [(1 << 30, True), (12, False)])
+def test_a_restarted_labeler_takes_clicks_from_its_copy_and_goes_on_without_one_that_fails(works, restored):
+    """C4: clicks that spill, a restart in the midst, a disk that breaks: the same labels."""
+    clock, disk = Clock(), Disk(works)
+    log = memory_log(clock=clock)
+    clicked = fill(log, seconds=20)
+    settings = replace(LABELER, pending_clicks_bytes_max=200, click_page_rows=2, take_records_max=5, outbox_max=2)
+    labellings = []
+    for turns in (60, 1_000):
+        labellings.append(Labelling(STREAM, settings, log, pages=disk))
+        labellings[-1].own([0])
+        for _ in range(turns):
+            labellings[-1].turn(clock(), 0)
+    rows, kinds = folded(log)
+    assert {n for n, (_, label) in enumerate(rows) if label} == clicked
+    assert len(rows) == 200
+    assert set(kinds) <= {Fold.EXTENDS, Fold.REPEAT}
+    assert (labellings[1].totals.restored_clicks > 0) is restored
+    assert any(one.totals.copy_failures for one in labellings) is not restored
 
 
 @pytest.mark.parametrize("seed", range(8))

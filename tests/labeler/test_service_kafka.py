@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from labeler_oracle import expected
@@ -31,9 +32,10 @@ def now_ms():
 class Running:
     """One labeler on threads of its own."""
 
-    def __init__(self, stream, log):
+    def __init__(self, stream, log, dir):
         self.stop = threading.Event()
-        service = Service(stream, LabelerConfig(await_verdicts=False), FraudConfig(), log, LabelerMetrics(), now_ms)
+        settings = LabelerConfig(await_verdicts=False, click_page_rows=4, pending_clicks_bytes_max=500)
+        service = Service(stream, settings, FraudConfig(), log, LabelerMetrics(), now_ms, dir=dir)
         self.thread = threading.Thread(target=service.run, args=(self.stop,))
         self.thread.start()
 
@@ -74,14 +76,14 @@ def by_the_rules(reader, stream, p):
 
 
 @pytest.mark.timeout(180)
-def test_live_events_are_labelled_once_over_a_handover(broker: Broker, topic_prefix: str):
+def test_live_events_are_labelled_once_over_a_handover(broker: Broker, topic_prefix: str, tmp_path: Path):
     stream = StreamConfig(
         bootstrap_servers=broker.address, topic_prefix=topic_prefix, partitions=2, window_ms=1_000, grace_ms=500,
         dedup_ms=1_000, flush_ms=200, heartbeat_ms=200, signal_ms=100, skew_ms=5_000, batch_rows_max=7,
     )  # fmt: skip
     create_topics(stream)
     log = KafkaLog(stream)
-    first = Running(stream, log)
+    first = Running(stream, log, tmp_path)
     writer, reader, chains, found = log.writer(), log.reader(), {}, {}
     examples = [Partition(stream.examples, p) for p in range(2)]
     reader.assign(examples)
@@ -102,7 +104,7 @@ def test_live_events_are_labelled_once_over_a_handover(broker: Broker, topic_pre
         labelled(reader, chains, found)
         if found and running is first:
             first.end()
-            running = Running(stream, log)
+            running = Running(stream, log, tmp_path)
     running.end()
     writer.close()
     assert len(found) == SHOWN
