@@ -184,7 +184,7 @@ def test_dead_rows_give_their_memory_to_new_ones():
 
 @pytest.mark.parametrize("policy", [{"ttl_ms": 200_000}, {"rows_max": 1200}])
 def test_the_sweep_comes_round_though_every_push_brings_new_rows(policy):
-    """Rows that are all new, for longer than the sweep needs for a round: it must not run behind the newest for ever."""
+    """Rows that are all new, for longer than a round of the sweep: it must not run behind the newest for ever."""
     table = Table(TableSpec("t", 2, "sgd", policy=policy))
     for version in range(1, 400):
         push(table, np.arange(100 * version, 100 * version + 100, dtype=np.uint64), version, 20 * version)
