@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from learners.delay import NONE, Correction
 from learners.features import Floats, Keys
 from learners.gradient import EMPTY, Computed, Prepared
 from learners.model import Model
@@ -26,9 +27,16 @@ from stream.rowhash import row_hash_sum
 Bools = npt.NDArray[np.bool_]
 
 
-def relearn(model: Model, prepared: Prepared, pulled: dict[str, Rows], dense: dict[str, Floats], said: str) -> Computed:
-    """What is pushed for a record of `retract/p`: `gradients[table]` are whole rows. `pulled` as for any batch; `said`:
-    the record's header `again`."""
+def relearn(
+    model: Model,
+    prepared: Prepared,
+    pulled: dict[str, Rows],
+    dense: dict[str, Floats],
+    said: str,
+    correction: Correction = NONE,
+) -> Computed:
+    """What is pushed for a record of `retract/p`: `gradients[table]` are whole rows. `pulled` and `correction` as for
+    any batch; `said`: the record's header `again`."""
     rows = prepared.rows
     if rows.num_rows == 0:
         return replace(EMPTY, reason=prepared.reason)
@@ -43,7 +51,7 @@ def relearn(model: Model, prepared: Prepared, pulled: dict[str, Rows], dense: di
     named = named_keys(model, rows.filter(pa.array(back)), again)
     if not any(len(keys) for keys in named.values()):
         return replace(whole, rewrites=True)
-    tables = _learned(model, prepared, np.flatnonzero(~back), again, named, pulled, dense)
+    tables = _learned(model, prepared, np.flatnonzero(~back), again, named, pulled, dense, correction)
     keys = {name: found for name, found in named.items() if len(found)}
     written = {name: _rows_of(tables[name], found) for name, found in keys.items()}
     for name, array in written.items():
@@ -78,6 +86,7 @@ def _learned(
     named: dict[str, Keys],
     pulled: dict[str, Rows],
     dense: dict[str, Floats],
+    correction: Correction,
 ) -> dict[str, Table]:
     """Tables with the named keys, trained on the clean rows. No policy: whoever had a row keeps it."""
     tables = {spec.name: Table(replace(spec, policy={}, storage="float32")) for spec in model.spec.tables}
@@ -99,8 +108,10 @@ def _learned(
             weights[name] = pulled[name][local[name]].copy()
             mine = held[name][local[name]] if name in held else np.zeros(len(local[name]), np.bool_)
             weights[name][mine] = tables[name].pull(prepared.keys[name][local[name][mine]])
-        numbers = prepared.encoded.numbers[some]
-        _, gradients, _ = model.kind.differentiate(places, weights, dense, numbers, label[some], weight[some] / of)
+        numbers, loss = prepared.encoded.numbers[some], weight[some] / of
+        if correction.weighs:
+            loss = loss * correction.weights(model.kind.predict(places, weights, dense, numbers), label[some])
+        _, gradients, _ = model.kind.differentiate(places, weights, dense, numbers, label[some], loss)
         for name, gradient in gradients.items():
             mine = held[name][local[name]] if name in held else np.zeros(len(local[name]), np.bool_)
             keys = prepared.keys[name][local[name][mine]]

@@ -253,11 +253,11 @@ class Worker:
         prepared = self._prepared_now(it.batch)
         pulled, dense = gradient.assemble(prepared, slot_map, it.pulls)
         piece, pulled = gradient.part(self._model, prepared, pulled, it.batch, it.start, it.end)
+        corrects = delay.correction(self._stream, self._late)
         if kind_of(it.batch.chain) == RETRACT:
-            computed = relearning.relearn(self._model, piece, pulled, dense, it.batch.again)
+            computed = relearning.relearn(self._model, piece, pulled, dense, it.batch.again, corrects)
             self._metrics.took_back(computed)
         else:
-            corrects = delay.correction(self._stream, self._late)
             computed = gradient.compute(self._model, piece, pulled, dense, corrects)
         if computed.reason:
             self._metrics.unusable.inc()

@@ -8,6 +8,7 @@ import pytest
 
 from learners import gradient, relearning
 from learners.config import ModelConfig
+from learners.delay import NONE, Correction
 from learners.model import make_model
 from paramserver.table import Table
 from stream.retracted import Again
@@ -35,7 +36,7 @@ def draw(seed=3):
     return rows, attack
 
 
-def learn(model, rows, skip=None):
+def learn(model, rows, skip=None, correction=NONE):
     """The table of a model that learned these rows, but `skip`, in batches."""
     spec = model.spec.tables[0]
     table = Table(spec)
@@ -45,7 +46,7 @@ def learn(model, rows, skip=None):
             part = part.filter(pa.array(~skip[step * BATCH : (step + 1) * BATCH]))
         prepared = gradient.prepare(model, part)
         pulled = {spec.name: table.pull(prepared.keys[spec.name])}
-        found = gradient.compute(model, prepared, pulled, dense_of(model))
+        found = gradient.compute(model, prepared, pulled, dense_of(model), correction)
         keys = found.keys[spec.name]
         table.reserve(keys)
         table.apply(keys, found.gradients[spec.name], step + 1, found.event_time_max_ms)
@@ -65,10 +66,12 @@ def record(rows, attack, named):
     return made.take(pa.array(order)), Again(named, [BATCH] * BATCHES).encode()
 
 
-def relearned(model, table, made):
+def relearned(model, table, made, correction=NONE):
     (rows, said), spec = made, model.spec.tables[0]
     prepared = gradient.prepare(model, rows)
-    return relearning.relearn(model, prepared, {spec.name: table.pull(prepared.keys[spec.name])}, dense_of(model), said)
+    return relearning.relearn(
+        model, prepared, {spec.name: table.pull(prepared.keys[spec.name])}, dense_of(model), said, correction
+    )
 
 
 ALL = {"source": ["bad"], "vendor": ["v"], "item": ["i"]}
@@ -91,6 +94,18 @@ def test_with_nothing_else_in_the_row_it_is_bit_for_bit_that_of_a_model_that_nev
     own = np.isin(there.keys, found.keys[name])
     assert own.tolist().count(True) == 1, "vendor w is no business of the record"
     assert there.rows.tolist() == expected.rows.tolist()
+
+
+def test_late_clicks_are_weighed_as_they_were_learned():
+    rows, attack = draw()
+    attack &= np.array(rows.column("vendor").to_pylist()) == "v"
+    model, weighs = make_model(replace(LR, categorical=("vendor",))), Correction(share=0.4)
+    saw, never = learn(model, rows, None, weighs), learn(model, rows, attack, weighs)
+    back = record(rows, attack, ALL)
+    found, plain = relearned(model, saw, back, weighs), relearned(model, saw, back)
+    assert not np.array_equal(found.gradients["weights"], plain.gradients["weights"])
+    saw.rewrite(found.keys["weights"], found.gradients["weights"], 99, 5_000)
+    assert saw.items().rows.tolist() == never.items().rows.tolist()
 
 
 def test_only_what_is_named_and_taken_back_is_written():
