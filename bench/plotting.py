@@ -77,6 +77,21 @@ def fraud(found: dict[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
+def breaker(rows: list[dict[str, Any]], path: Path) -> None:
+    """The share of an outage's impressions that are withheld in time, by size of the shop, one line a story."""
+    figure, axes = _figure("Outages withheld before they are learned (simulated shops)", 3.6)
+    for name, color in zip(dict.fromkeys(row["story"] for row in rows), _LINES, strict=False):
+        mine = [row for row in rows if row["story"] == name]
+        sizes = [row["visitors_a_cell"] for row in mine]
+        axes.plot(sizes, [row["withheld"] for row in mine], marker="o", color=color, label=name.replace("_", " "))
+    axes.set_xscale("log")
+    axes.set_ylim(-0.03, 1.05)
+    axes.set_xlabel("new visitors in five minutes")
+    axes.set_ylabel("share of the outage's impressions")
+    axes.legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
 def staleness(body: dict[str, Any], path: Path) -> None:
     """Log loss against speed, relative to one learner in sequence: a line a number of learners, a point a bound."""
     figure, axes = pyplot.subplots(1, 2, figsize=(9.6, 4.2), layout="constrained")

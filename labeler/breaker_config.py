@@ -30,7 +30,11 @@ class BreakerConfig:
     )
     cell_ms: int = _option(300_000, "counts are added up in cells of event time this long, ms; a divisor of a day")
     settle_ms: int = _option(60_000, "a cell is judged once every partition has passed its end by this much, ms")
-    cells_max: int = _option(8, "the longest stretch judged at once, cells: small scopes need longer to be sure")
+    cells_max: int = _option(
+        24,
+        "the longest stretch judged at once, cells: small scopes need longer to be sure. What is labelled by then stays"
+        " trained, what follows is withheld",
+    )
     history_ms: int = _option(7 * 86_400_000, "the trailing band rests on this much event time, ms; a day or more")
 
     surprise: float = _option(1e-7, "largest chance of a healthy scope doing what one is withheld for")

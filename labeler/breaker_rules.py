@@ -166,7 +166,7 @@ def _share_trip(
 
 def _volumes(config: BreakerConfig, bands: Bands, shares: Shares, seen: Stretch) -> list[Trip]:
     """Scopes whose impressions are hardly there, held against the same hours of the days before."""
-    if seen.cells not in (config.recovered_cells, config.cells_max):
+    if seen.cells not in (config.recovered_cells, max(config.recovered_cells, config.cells_max // 3), config.cells_max):
         return []
     lowest = bands.volumes(seen.cells) * seen.healthy / seen.cells
     share_now = seen.impressions[0] / lowest[0] if lowest[0] > 0 else 1.0

@@ -67,8 +67,9 @@ class Shop:
 class Log:
     """Everything that a breaker sent, and a breaker that may be restored from it at any time."""
 
-    def __init__(self, config=CONFIG):
-        self.config = config
+    def __init__(self, config=CONFIG, groups=GROUPS):
+        """`groups`: into how many the sources of any cell fall: as many people at most."""
+        self.config, self.groups = config, groups
         self.stream = tally_stream(STREAM, config)
         self.bands, self.verdicts, self.watermarks, self.tallies = [], [], [], {0: [], 1: []}
         self.breaker = Breaker(self.stream, config)
@@ -94,7 +95,7 @@ class Log:
         table = []
         for (f, v), total in sorted(rows.items()):
             if total[0]:  # many people, a few impressions each
-                seen = self.rng.multinomial(total[0], np.full(GROUPS, 1 / GROUPS))
+                seen = self.rng.multinomial(total[0], np.full(self.groups, 1 / self.groups))
                 clicked = self.rng.multivariate_hypergeometric(seen, total[1])
                 table += [[f, v, n * CELL, g, seen[g], clicked[g]] for g in np.flatnonzero(seen)]
         batch = None
@@ -256,6 +257,12 @@ def test_a_country_that_vanishes_is_withheld():
     assert log.scopes == {("language", "de")}
     assert log.rules == {"breaker/slice_vanished"}
     assert cells(3 * DAY + 50, 3 * DAY + 66) <= log.withheld() <= cells(3 * DAY + 49, 3 * DAY + 69)
+
+
+def test_a_few_people_who_like_nothing_are_no_outage():
+    """The same impressions without a click, of three people: nothing is known of all the others."""
+    shop = Shop(1, stories=[(FIRST + DAY + 34, FIRST + DAY + 40, lose("all"))])
+    assert Log(groups=3).feed(shop, FIRST, FIRST + int(1.6 * DAY)).verdicts == []
 
 
 def test_a_small_slice_needs_longer_to_be_sure_and_is_found():
