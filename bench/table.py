@@ -7,9 +7,10 @@ bytes of payload. Each number of rows has a process of its own, which fills a ta
 rows and measures: resident memory over the same process before the table, by bytes of payload, after growth and at its
 highest; the longest push less the median one while growing, in CPU time of the thread and by the clock; then rows/s,
 pulled and pushed once each, over batches of 32,000 rows drawn from all. A sample of rows is compared with the formula
-(`formula_error`, relative) after that. `ratio_kernels_numpy` is another process: Zipf(1.05) batches of about 32,000
-unique rows out of 1,000,000, one thread, in turns with bench/baselines/numpy_adagrad.py, medians of rounds. Takes about
-2 minutes and 9 GB.
+(`formula_error`, relative) after that. `by_storage` is the same of 1,000,000 rows in each storage, bytes still by those
+of float32's payload; `ratio_bytes_16bit` and `ratio_rows_per_s_16bit` are float16/bfloat16 to float32.
+`ratio_kernels_numpy` is another process: Zipf(1.05) batches of about 32,000 unique rows out of 1,000,000, one thread,
+in turns with bench/baselines/numpy_adagrad.py, medians of rounds. Takes about 2 minutes and 9 GB.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import numpy.typing as npt
 
 from bench.baselines.numpy_adagrad import NumpyAdagrad
 from bench.machine import machine
+from paramserver.layout import STORAGES
 from paramserver.messages import Keys, Rows, TableSpec
 from paramserver.table import Table
 from paramserver.warmup import warm_up
@@ -77,9 +79,9 @@ def formula_error(found: Rows, wanted: npt.NDArray[np.float64]) -> float:
     return float(np.max(np.abs(found - wanted) / np.abs(wanted)))
 
 
-def new_table(dim: int) -> Table:
+def new_table(dim: int, storage: str = "float32") -> Table:
     options = {"rate": RATE, "accumulator": ACCUMULATOR, "epsilon": EPSILON}
-    return Table(TableSpec("bench", dim, "adagrad", options))
+    return Table(TableSpec("bench", dim, "adagrad", options, storage=storage))
 
 
 def push(table: Table, keys: Keys, gradient: Rows, version: int) -> None:
@@ -94,9 +96,9 @@ def resident_bytes() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def sized(rows: int, dim: int) -> dict[str, Any]:
+def sized(rows: int, dim: int, storage: str = "float32") -> dict[str, Any]:
     """All figures of one number of rows."""
-    table, of = new_table(dim), gradients(dim)
+    table, of = new_table(dim, storage), gradients(dim)
     empty, highest = resident_bytes(), 0
     cpu_ms, wall_ms = [], []
     for first in range(0, rows, BATCH):
@@ -183,8 +185,8 @@ def beside_numpy(dim: int) -> dict[str, Any]:
     }
 
 
-def in_own_process(part: str, dim: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.table", "--part", part, "--dim", str(dim)]
+def in_own_process(part: str, dim: int, storage: str = "float32") -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.table", "--part", part, "--dim", str(dim), "--storage", storage]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
@@ -202,26 +204,48 @@ def report(sizes: list[int], dim: int) -> dict[str, Any]:
     if {1_000_000, 50_000_000} <= set(sizes):
         figures["ratio_50m_1m"] = round(found[50_000_000]["rows_per_s"] / found[1_000_000]["rows_per_s"], 3)
     others = {width: in_own_process("1000000", width)["bytes_per_payload_byte"] for width in (4, 8, 32, 64)}
-    return figures | {"sizes": found, "numpy": numpy, "bytes_per_payload_byte_by_dim": others, "machine": machine()}
+    halved = {storage: in_own_process("1000000", dim, storage) for storage in STORAGES}
+    by_storage = {
+        storage: {name: size[name] for name in ("bytes_per_payload_byte", "rows_per_s", "formula_error")}
+        for storage, size in halved.items()
+    }
+    figures["ratio_rows_per_s_16bit"] = round(
+        by_storage["float16/bfloat16"]["rows_per_s"] / by_storage["float32"]["rows_per_s"], 3
+    )
+    figures["ratio_bytes_16bit"] = round(
+        by_storage["float16/bfloat16"]["bytes_per_payload_byte"] / by_storage["float32"]["bytes_per_payload_byte"], 3
+    )
+    return figures | {
+        "sizes": found,
+        "numpy": numpy,
+        "by_storage": by_storage,
+        "bytes_per_payload_byte_by_dim": others,
+        "machine": machine(),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="1000000,10000000,50000000")
     parser.add_argument("--dim", type=int, default=16)
+    parser.add_argument("--storage", default="float32", choices=STORAGES, help="of a part that is measured alone")
     parser.add_argument("--part", default="", help="measure this number of rows, or `numpy`, in this very process")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if args.part:
         warm_up()
-        print(json.dumps(beside_numpy(args.dim) if args.part == "numpy" else sized(int(args.part), args.dim)))
+        print(
+            json.dumps(
+                beside_numpy(args.dim) if args.part == "numpy" else sized(int(args.part), args.dim, args.storage)
+            )
+        )
         return
     figures = report([int(rows) for rows in args.rows.split(",")], args.dim)
     if args.json:
         print(json.dumps(figures))
         return
     for name, value in figures.items():
-        if name != "sizes":
+        if name not in ("sizes", "by_storage"):
             print(f"{name:28} {value}")
     for rows, size in figures["sizes"].items():
         print(f"{rows:>12,} rows", "  ".join(f"{name} {value:,}" for name, value in size.items() if name != "rows"))
