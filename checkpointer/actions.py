@@ -7,7 +7,7 @@ the file.
 from dataclasses import dataclass
 
 from checkpointer.announcement import Announcement, Hold, announce, ref
-from checkpointer.catalogue import Catalogue, Entry
+from checkpointer.catalogue import Catalogue, Entry, Gates
 from checkpointer.gates import normalized_entropy
 from checkpointer.manifest import Damaged, Manifest
 
@@ -23,10 +23,10 @@ class Line:
     marks: tuple[str, ...]
     created_ms: int = 0
     event_time_max_ms: int = 0
-    rows: int = 0
-    bytes: int = 0
+    rows: int = 0  # of the whole model, where its gates were asked; else of its parts
+    bytes: int = 0  # of its parts: of a delta, what has changed
     barrier: int = 0
-    kind: str = ""  # "full", or "delta" if any part holds only what has changed; rows and bytes are then of that
+    kind: str = ""  # "full", or "delta" if any part holds only what has changed
     entropy: float = float("nan")  # normalized entropy of the progressive predictions since the parent
     reason: str = ""
 
@@ -122,6 +122,11 @@ def restore_training(catalogue: Catalogue, which: str) -> Manifest:
     return manifest
 
 
+def model_rows(manifest: Manifest, gates: Gates | None) -> int:
+    """Rows of the whole model, also where the checkpoint is a delta; of its parts alone if no gate has loaded it."""
+    return (gates.rows if gates is not None else 0) or sum(part.rows for part in manifest.parts)
+
+
 def _line(entry: Entry, marks: tuple[str, ...]) -> Line:
     manifest, gates = entry.manifest, entry.gates
     if manifest is None:
@@ -133,7 +138,7 @@ def _line(entry: Entry, marks: tuple[str, ...]) -> Line:
         marks=marks,
         created_ms=manifest.created_ms,
         event_time_max_ms=manifest.event_time_max_ms,
-        rows=sum(part.rows for part in manifest.parts),
+        rows=model_rows(manifest, gates),
         bytes=sum(part.bytes for part in manifest.parts),
         barrier=manifest.barrier,
         kind="full" if manifest.is_full else "delta",

@@ -46,6 +46,8 @@ class Gates:
     results: tuple[Gate, ...] = ()
     #: the answers to the golden rows, for the next one to be compared with
     golden: tuple[float, ...] = ()
+    #: of the whole model, as the clean process loaded it; 0 = it could not
+    rows: int = 0
 
     @property
     def passed(self) -> bool:
@@ -182,7 +184,7 @@ class Catalogue:
         if body is None:
             return None
         results, golden = tuple(Gate(**g) for g in body["results"]), tuple(body.get("golden", ()))
-        return Gates(body["outcome"], body["reason"], body["checked_ms"], results, golden)
+        return Gates(body["outcome"], body["reason"], body["checked_ms"], results, golden, body.get("rows", 0))
 
     def published(self) -> Ref | None:
         """The newest published checkpoint."""

@@ -58,7 +58,8 @@ def judge(findings: Findings, evaluation: Evaluation, reference: Reference | Non
         _slices(evaluation, reference, config),
     )
     failed = [f"{gate.gate}: {gate.detail}" for gate in results if not gate.passed]
-    return Gates("rejected" if failed else "published", "; ".join(failed), now_ms, results, findings.golden)
+    outcome = "rejected" if failed else "published"
+    return Gates(outcome, "; ".join(failed), now_ms, results, findings.golden, findings.rows)
 
 
 def normalized_entropy(evaluation: Evaluation) -> float:

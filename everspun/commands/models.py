@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from rich.table import Table
 
+from checkpointer.actions import model_rows
 from checkpointer.catalogue import Catalogue
 from checkpointer.files import Files
 from checkpointer.store import open_store
@@ -77,7 +78,7 @@ def models_table(files: Files, names: list[str]) -> Table:
             manifest.name if manifest else "",
             duration(time.time() - manifest.created_ms / 1_000) if manifest else "",
             show_ms(manifest.event_time_max_ms) if manifest and manifest.event_time_max_ms else "",
-            f"{sum(part.rows for part in manifest.parts):,}" if manifest else "",
+            f"{model_rows(manifest, catalogue.gates(manifest.name)):,}" if manifest else "",
         )
     return table
 

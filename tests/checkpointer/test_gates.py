@@ -81,7 +81,8 @@ def test_golden_answers_may_neither_stand_still_nor_jump():
     assert outcome(replace(GOOD, answers=(0.2, math.nan)), reference=Reference(SCORED, (0.3,)))[1] == {
         "answers", "golden set",
     }  # fmt: skip
-    assert judge(GOOD, SCORED, None, CheckpointerConfig(), 7).golden == (0.3,), "kept for the next one"
+    kept = judge(GOOD, SCORED, None, CheckpointerConfig(), 7)
+    assert (kept.golden, kept.rows) == ((0.3,), 10), "kept for the next one, and for the list"
 
 
 def test_calibration_may_be_off_by_habit_and_get_no_worse():
