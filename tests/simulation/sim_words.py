@@ -1,4 +1,4 @@
-"""A second table of the toy model, whose keys are admitted by how often they were seen and die of age (S3).
+"""A second table of the toy model, in 16 bits, whose keys are admitted by how often they were seen and die of age (S3).
 
 Every labelled impression has a word, a few of which are frequent. What a shard then holds depends on every push that it
 has applied, in order, through every restart: the watcher keeps a dict for each shard and compares.
@@ -21,6 +21,7 @@ SPEC = TableSpec(
     optimizer="sgd",
     options={"rate": 1.0},
     policy={"admit_count": COUNT, "admit_halve_ms": HALVE_MS, "admit_bytes": 1 << 20, "ttl_ms": TTL_MS},
+    storage="float16",  # which counts to 2,048 without a rounding
 )
 
 
