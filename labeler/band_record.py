@@ -69,7 +69,7 @@ class BandRecord:
         ]
         arrays = [pa.array(column, f.type) for column, f in zip(columns, BAND_SCHEMA, strict=True)]
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, BAND_SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        with pa.ipc.new_stream(sink, BAND_SCHEMA, options=_WRITE) as writer:
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=BAND_SCHEMA))
         return bytes(sink.getvalue())
 
@@ -80,6 +80,7 @@ class BandRecord:
         return (*numbers, ("points", points.encode()))
 
 
+_WRITE = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
 _NUMBERS = ("cell", "raw", "bad_clicks", "bad_impressions", "verdicts_offset")
 
 

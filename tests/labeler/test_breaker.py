@@ -10,7 +10,7 @@ from labeler.band_record import BandRecord, decode_band
 from labeler.bands import lower_tail, upper_tail
 from labeler.breaker import Breaker, open_scopes
 from labeler.breaker_config import BreakerConfig, check
-from labeler.tally import GROUPS, TALLY_SCHEMA, tally_stream
+from labeler.tally import TALLY_SCHEMA, tally_stream
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
 from stream.record import Record
@@ -67,7 +67,7 @@ class Shop:
 class Log:
     """Everything that a breaker sent, and a breaker that may be restored from it at any time."""
 
-    def __init__(self, config=CONFIG, groups=GROUPS):
+    def __init__(self, config=CONFIG, groups=16):
         """`groups`: into how many the sources of any cell fall: as many people at most."""
         self.config, self.groups = config, groups
         self.stream = tally_stream(STREAM, config)
@@ -95,7 +95,7 @@ class Log:
         table = []
         for (f, v), total in sorted(rows.items()):
             if total[0]:  # many people, a few impressions each
-                seen = self.rng.multinomial(total[0], np.full(self.groups, 1 / self.groups))
+                seen = self.rng.multinomial(total[0], [1 / self.groups] * self.groups)
                 clicked = self.rng.multivariate_hypergeometric(seen, total[1])
                 table += [[f, v, n * CELL, g, seen[g], clicked[g]] for g in np.flatnonzero(seen)]
         batch = None
