@@ -85,6 +85,9 @@ def breaker(rows: list[dict[str, Any]], path: Path) -> None:
         sizes = [row["visitors_a_cell"] for row in mine]
         axes.plot(sizes, [row["withheld"] for row in mine], marker="o", color=color, label=name.replace("_", " "))
     axes.set_xscale("log")
+    ticks = sorted({row["visitors_a_cell"] for row in rows})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
     axes.set_ylim(-0.03, 1.05)
     axes.set_xlabel("new visitors in five minutes")
     axes.set_ylabel("share of the outage's impressions")

@@ -48,7 +48,8 @@ disk, over `pages`) · `track`, `boundaries` (records and ranges) · `intake` (a
 `impression_line`, `click_line`, `verdict_book` (what is held) · `resume` (the fold) · `partition` (the labeler of one
 partition) · `counting`, `signals`, `fraud`, `rules` (the fraud filter).
 Over `stream.log`, without a clock: `feed`, `outbox`, `tail`, `set_aside`, `heartbeats`, `labelling` (all partitions of
-a process), `head` (counting and heartbeats). Shells: `service`, `store`, `metrics`, `app` (the fraud filter's Faust app).
+a process), `head` (counting and heartbeats). Shells: `service`, `crew` and `membership` (its threads, its group),
+`store`, `metrics`, `app` (the fraud filter's Faust app).
 
 Why not ...
 -----------
