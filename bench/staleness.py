@@ -8,7 +8,7 @@ one learner in sequence, at its own best rate. Settings run on virtual time (`be
 own clocks, pacing, shard and gradient, where a batch takes `--think-ms` give or take a fifth on a core of the
 learner's own, a pull or push 3 ms, a control call 1 ms. Takes about 2 CPU minutes and 1 GB. With `--live`, and nothing
 else, 4 learners, 2 shards and a broker as processes show how stale pushes are while an operator gives orders; a batch
-sleeps the think time instead. Takes about a minute and a half.
+sleeps the think time instead. Takes about two minutes and 3 GB.
 
 Keys. `recommended`: the fastest setting with at least 4 learners, logloss_ratio_to_sequential <= 1.001 and
 speedup_to_sequential >= 2.5. `bad`: a setting faster still that loses more than 0.5%. `staleness`: mean, median, 99th

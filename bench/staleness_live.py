@@ -16,7 +16,7 @@ from everspun.standings import of_shards
 from learners.config import ModelConfig
 from learners.model import make_model
 
-EXAMPLES, BOUND, SHARDS = 1_000_000, 4, 2
+EXAMPLES, BOUND, SHARDS = 1_500_000, 4, 2
 SETTLE_S, LOOK_S = 1.0, 6.0
 #: (name, what is ordered before it)
 PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -57,6 +57,8 @@ def look(local: LocalRun) -> dict[str, Any]:
         if upto > below:
             pushes[f"{le:g}"] = round(upto - below)
         below = upto
+    if not pushes:
+        raise RuntimeError(f"nothing was pushed in {seconds:.0f} s, {now} rows are learned: give it more examples")
     return {
         "pushes_by_staleness": pushes,
         "largest": max(map(float, pushes), default=0.0),
