@@ -27,6 +27,8 @@ Invariants
   for bit one that never stopped. Row order, table growth and the number of shards leave no trace.
 - A push names the incarnation of the shard whose progress it was planned by, and that is compared before E: after a
   restart from a cut, a range that lies ahead is a reason to rewind and not a reordering.
+- Which shard owns a slot changes with a complete cut that says so, and with nothing else; a shard takes its slots of
+  another map as a new incarnation, restored from that cut. So nothing is moved between two running shards.
 - Who may push is an allow list, told anew to each incarnation by the holder of the clocks; never a remembered
   deny list, which a restart would forget.
 
