@@ -2,7 +2,7 @@
 
 A push is judged in this order, and only the last step changes anything:
 
-    era and epoch (K5)  ->  slot map epoch (S6)  ->  incarnation (S2)  ->  begun (S5)  ->  E (S1)  ->  content (S4)
+    slot map epoch (S6)  ->  era and epoch (K5)  ->  incarnation (S2)  ->  begun (S5)  ->  E (S1)  ->  content (S4)
 
 so a push of a former incarnation is told so before its range is compared with an E it never knew, and a chain never
 stops at a batch: what is refused for content ends as an empty push.
@@ -140,12 +140,12 @@ class Shard:
 
     def _gate(self, epoch: Epoch, map_epoch: int) -> Outcome | None:
         """Why this epoch or map is not served, or None."""
+        if map_epoch != self.slot_map.epoch:  # first: a shard that stands by is told no era, and would say so for ever
+            return Outcome.WRONG_MAP
         if self._allowed is None or epoch.era > self._era:
             return Outcome.NO_ERA
         if epoch not in self._allowed:
             return Outcome.FENCED
-        if map_epoch != self.slot_map.epoch:
-            return Outcome.WRONG_MAP
         return None
 
     def _compensation_of(self, model: str) -> Compensation:

@@ -226,6 +226,7 @@ def test_slots_move_and_every_row_with_them():
         house.check_all(shards)
     head = house.driver.catalogue.head()
     assert (head.map_epoch, house.driver.catalogue.slot_map(head).shards) == (5, 2)
+    assert house.push(house.ports[3].shard, map_epoch=4).outcome is Outcome.WRONG_MAP, "who stands by is told no era"
     assert [shard.stands_by for shard in (house.ports[2].shard, house.ports[3].shard)] == [True, True]
 
 

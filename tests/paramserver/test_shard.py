@@ -148,13 +148,13 @@ def test_order_of_the_checks():
     """Every fault but the last: each is told before the next is looked at, and nothing changes."""
     shard = Shard(0, 2, SlotMap.even(1, epoch=4))
     bad = push_of("nowhere/7", 99, 100, model="other", epoch=Epoch(1, 9), map_epoch=3, incarnation=1)
+    assert shard.push(bad).outcome is Outcome.WRONG_MAP
+    bad = replace(bad, map_epoch=4)
     assert shard.push(bad).outcome is Outcome.NO_ERA
     shard.allow(1, 1, [LEARNER])
     assert shard.push(replace(bad, epoch=Epoch(2, 1))).outcome is Outcome.NO_ERA, "a younger era than it was told"
     assert shard.push(bad).outcome is Outcome.FENCED
     bad = replace(bad, epoch=LEARNER)
-    assert shard.push(bad).outcome is Outcome.WRONG_MAP
-    bad = replace(bad, map_epoch=4)
     assert shard.push(bad).outcome is Outcome.WRONG_INCARNATION
     bad = replace(bad, incarnation=2)
     assert shard.push(bad).outcome is Outcome.NOT_BEGUN
