@@ -67,7 +67,8 @@ def read_events(reader: Reader, stream: StreamConfig, begin: Mapping[str, int]) 
         chain = label_chain(p)
         one = events.partitions[chain] = Learnable(end=begin[chain])
         for record in read_all(reader, Partition(stream.examples, p)):
-            _fold(one, record)
+            if (record.header("chain") or b"").decode() == chain:  # late clicks and retractions stand there too
+                _fold(one, record)
         for record in read_all(reader, Partition(stream.rejected, p)):
             events.rejected.update(json.loads(record.value or b"{}")["id"])
         events.quarantined += sum(1 for _ in read_all(reader, Partition(stream.quarantine, p)))

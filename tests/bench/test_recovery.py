@@ -51,13 +51,13 @@ def test_lost_doubled_and_strange_events_are_found():
     assert events.strangers(sent) == ["x"]
 
 
-def record(log: MemoryLog, start: int, end: int, rows: list[tuple[int, str, int]]) -> None:
+def record(log: MemoryLog, start: int, end: int, rows: list[tuple[int, str, int]], chain: bytes = b"label/0") -> None:
     columns = {"position": [r[0] for r in rows], EVENT: [r[1] for r in rows], "label": [r[2] for r in rows]}
     batch = pa.record_batch(columns)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    headers = (("start", str(start).encode()), ("end", str(end).encode()))
+    headers = (("chain", chain), ("start", str(start).encode()), ("end", str(end).encode()))
     log.append(Partition("examples", 0), bytes(sink.getvalue()), None, headers)
 
 
@@ -67,6 +67,7 @@ def test_examples_are_folded_and_holes_counted():
         log.create(topic, 1)
     record(log, 0, 10, [(1, "a", 0), (5, "b", 1)])
     record(log, 0, 10, [(1, "a", 0), (5, "b", 1)])  # a repeat
+    record(log, 0, 99, [(1, "a", 0)], b"retract/0")  # positions of another log
     record(log, 4, 20, [(5, "b", 1), (15, "c", 0)])  # overlaps
     record(log, 30, 40, [(31, "e", 0)])  # a hole
     log.append(Partition("rejected", 0), b'{"id": ["r"]}')
