@@ -19,7 +19,7 @@ judge = Late.judge
 close = LateVerdicts._close
 
 
-@bug("verdict taken back twice", "a row that an earlier verdict took is taken again by the next one (L3)", seed=6)
+@bug("verdict taken back twice", "a row that an earlier verdict took is taken again by the next one (L3)", seed=0)
 def taken_twice() -> list[Patch]:
     def bad(self: Late, rows: pa.RecordBatch, wait_ms: int) -> Any:
         forgetful = Late([one for one in self._held if one.offset >= self._first], self._first, 1 << 62)
@@ -28,12 +28,12 @@ def taken_twice() -> list[Patch]:
     return [patch.object(Late, "judge", bad)]
 
 
-@bug("taken back before it was labelled", "a run does not wait for the labels of all partitions (C1)", seed=7)
+@bug("taken back before it was labelled", "a run does not wait for the labels of all partitions (C1)", seed=6)
 def too_early() -> list[Patch]:
     return [patch.object(Retracting, "_is_labelled", lambda self, run, now_ms: True)]
 
 
-@bug("retraction resumes without what was taken before", "its resume point is the end of its range (C4)", seed=33)
+@bug("retraction resumes without what was taken before", "its resume point is the end of its range (C4)", seed=20)
 def forgets_verdicts() -> list[Patch]:
     def bad(self: LateVerdicts, first: int, end: int) -> None:
         close(self, first, end)

@@ -253,7 +253,7 @@ class Site(Process):
                 at = self.began_ms + int(span * self.rng.uniform(0.1, 0.9))
                 self.world.time.at(at, lambda n=n: self._rule(f"operator-{n}"))
             busy_ms = (self.scenario.span_ms + self.scenario.stream.wait_last_ms) / self.scenario.speed
-            for n in range(4):
+            for n in range(6):
                 at = self.began_ms + int(busy_ms * self.hindsight.uniform(0.5, 1.0))
                 self.world.time.at(at, lambda n=n: self._rule_late(f"hindsight-{n}"))
         if self.scenario.breaker:
@@ -314,8 +314,8 @@ class Site(Process):
         rng = self.hindsight
         passed_ms = int((self.world.time.now_ms - self.began_ms) * self.scenario.speed)
         from_ms = self.zero_ms + rng.randrange(max(1, passed_ms - self.scenario.stream.wait_ms))
-        to_ms = from_ms + rng.choice((1000, 4000, 12000))
-        vendor = f"vendor-{rng.randrange(VENDORS)}"
+        to_ms = from_ms + rng.choice((1000, 6000, 15000))
+        vendor = f"vendor-{rng.randrange(2)}"
         self._say(Verdict(id, "operator", "reject", None, vendor, from_ms, to_ms, "found late"))
 
     def _say(self, verdict: Verdict) -> None:
