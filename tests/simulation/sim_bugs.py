@@ -213,7 +213,7 @@ def watermark_first() -> list[Patch]:
 @bug(
     "verdict lost between table and send",
     "the fold position is written before the verdicts are (F2)",
-    seed=3,
+    seed=515,
     first=3,
     step=16,
 )
