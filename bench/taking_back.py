@@ -10,7 +10,8 @@ The attacked vendor has as much honest traffic as others (40 events an hour), a 
 `rate_error`: the vendor's mean predicted click rate on the honest impressions of the last day over that of the model
 that never saw the attack, less 1; `loss_change`: the same for the log loss of all other vendors' impressions; as soon
 as the record is learned (+0.0h) and a day later. Exit code 1 if, a day after the verdict, `rate_error` of the model
-that took back is beyond 5%, or the rest of it is worse by 0.1% than if it had not. About 60 s of one core and 0.4 GB.
+that took back is beyond 5%, or the rest of it is worse by 0.1% than if it had not.
+Takes about 30 s of one core and 0.4 GB.
 """
 
 import argparse
