@@ -22,7 +22,6 @@ SCALED = {"first": 3, "step": 5}
 @bug(
     "starts before all have the map",
     "a shard of the new map has not taken it when training goes on (S6)",
-    seed=23,
     **SCALED,
 )
 def starts_before_all() -> list[Patch]:
