@@ -1,6 +1,7 @@
 """`retract/p`: late verdicts are taken back once, whatever fails, in the same bytes whoever writes (L3, C1, C2)."""
 
 import json
+import logging
 import random
 from dataclasses import replace
 
@@ -278,7 +279,9 @@ def test_a_labeler_thought_dead_writes_the_same_bytes_which_count_once():
     assert shop.back(0) == [row for row in shop.rows(0) if row[1] == "u0"]
 
 
-def test_verdicts_that_retention_took_are_passed_over(caplog):
+def test_verdicts_that_retention_took_are_passed_over(caplog, monkeypatch):
+    # A library that configures logging in the same process (Faust does) may have switched it off.
+    monkeypatch.setattr(logging.getLogger("labeler.retracting"), "disabled", False)
     shop = late_shop()
     shop.retract()
     say(shop.log, verdict("b", "u1"))
