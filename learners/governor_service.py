@@ -150,7 +150,9 @@ class GovernorService:
     # --- evaluations --------------------------------------------------------------------------------------------
 
     def _hear(self) -> None:
-        """Read `evaluations` to its end, from where it ended when this governor began."""
+        """Read `evaluations` towards its end, from where it ended when this governor began; for `poll_ms` at most,
+        since learners may write faster than an end is ever seen."""
+        until_ms = self._now_ms() + self._config.poll_ms
         if self._evaluations is None:
             self._evaluations = self._open_at_ends(self._stream.evaluations)
         try:
@@ -158,6 +160,8 @@ class GovernorService:
                 for records in polled.values():
                     for record in records:
                         self._take(record.value)
+                if self._now_ms() >= until_ms:
+                    break
         except OffsetOutOfRange as error:
             self._evaluations.seek(error.partition, error.first)
             self.core.drop("truncated")

@@ -1,5 +1,6 @@
 """The governor's process over twins in memory: real learners, clocks and shard on virtual time."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -96,6 +97,22 @@ def interrupted(at: int, what: Any) -> VirtualGovernor:
 def counts(governor: VirtualGovernor) -> Any:
     assert governor.service is not None
     return governor.service.core.counts
+
+
+def test_evaluations_without_an_end_do_not_hold_a_turn_for_ever(monkeypatch: pytest.MonkeyPatch):
+    now_ms = itertools.count()
+
+    def busy(governor: VirtualGovernor) -> None:
+        service = governor.service
+        assert service is not None
+        assert service._evaluations is not None
+        with monkeypatch.context() as patched:
+            patched.setattr(service, "_now_ms", lambda: next(now_ms))
+            patched.setattr(service._evaluations, "poll", lambda *_: {Partition(STREAM.evaluations, 0): []})
+            service._hear()
+
+    interrupted(25, busy)
+    assert next(now_ms) >= CONFIG.poll_ms
 
 
 def test_a_cut_that_is_gone_and_records_that_are_gone_cost_one_comparison():
