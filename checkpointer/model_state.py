@@ -1,8 +1,13 @@
-"""The whole state of a model at a checkpoint, from its base and the deltas since: what shards restore from (X2, X3)."""
+"""The state of a model at a checkpoint, from its base and the deltas since: as a whole, or cut by cut and part by part,
+as shards restore it (X2, X3)."""
+
+from collections.abc import Iterator
+from functools import partial
 
 from checkpointer.catalogue import Catalogue
 from checkpointer.manifest import Damaged, Manifest, Part, part_problem
 from paramserver.delta import whole
+from paramserver.headcut import CutParts
 from paramserver.partfile import decode_part
 from paramserver.state import Snapshot
 
@@ -14,6 +19,16 @@ def model_state(catalogue: Catalogue, manifest: Manifest) -> Snapshot:
         return whole((one.sha256, [read_snapshot(catalogue, one, part) for part in one.parts]) for one in chain)
     except (ValueError, KeyError) as error:
         raise error if isinstance(error, Damaged) else Damaged(f"{manifest.name}: {error}") from error
+
+
+def cut_parts(catalogue: Catalogue, manifest: Manifest, held: str | None = None) -> list[CutParts]:
+    """What is to be read, oldest cut first, by who holds the cut of manifest `held` (X3). Raises Damaged, while parts
+    are read too."""
+
+    def read(one: Manifest) -> Iterator[Snapshot]:
+        return (read_snapshot(catalogue, one, part) for part in one.parts)
+
+    return [CutParts(one.sha256, one.is_full, partial(read, one)) for one in catalogue.chain(manifest, held)]
 
 
 def read_snapshot(catalogue: Catalogue, manifest: Manifest, part: Part) -> Snapshot:

@@ -44,16 +44,16 @@ def head_cut(config: Config, verify: bool = False) -> "HeadCut":
     """The newest checkpoint, or nothing for a model that has not begun. With `verify`, the newest that is whole: it
     costs reading all of it."""
     from checkpointer.catalogue import Catalogue
-    from checkpointer.model_state import model_state
+    from checkpointer.model_state import cut_parts
     from checkpointer.store import open_store
-    from paramserver.headcut import NO_HEAD, HeadCut, Restored
+    from paramserver.headcut import NO_HEAD, HeadCut
 
     catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
     manifest = catalogue.head(verify=verify)
     if manifest is None:
         return NO_HEAD
     return HeadCut(
-        catalogue.slot_map(manifest), lambda: [Restored([model_state(catalogue, manifest)], manifest.sha256)]
+        catalogue.slot_map(manifest), manifest.sha256, lambda held: cut_parts(catalogue, manifest, held or None)
     )
 
 

@@ -153,8 +153,14 @@ class Admission:
             return Sightings(lines, self._counters.copy(), self._versions.copy())
         return Sightings(lines, self._counters[lines], self._versions[lines])
 
+    def clear(self, slots: npt.NDArray[np.int32]) -> None:
+        """Nothing was ever seen of these slots."""
+        lines = (slots[:, None].astype(np.int64) * self._per_slot + np.arange(self._per_slot)).reshape(-1)
+        if self.threshold:
+            self._counters[lines], self._versions[lines] = 0, 0
+
     def load(self, items: Sightings) -> None:
-        """Take over counts. ValueError for lines that this policy does not have."""
+        """Take over counts in the place of those of these lines. ValueError for lines that the policy does not have."""
         lines = items.lines
         fits = items.counters.shape == (len(lines), LINE) and (
             not len(lines) or 0 <= lines.min() <= lines.max() < len(self._counters)

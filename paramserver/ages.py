@@ -49,6 +49,11 @@ class Ages:
         np.add.at(self._counts, steps - self._base, 1)
         self.live += len(steps)
 
+    def leave(self, touched_s: npt.NDArray[np.int64]) -> None:
+        """Living rows are taken away."""
+        np.subtract.at(self._counts, (touched_s >> _SHIFT) - self._base, 1)
+        self.live -= len(touched_s)
+
     def touch(self, words: Words, rows: RowNumbers, now_s: int) -> None:
         """Before living rows (>= 0) are stamped with `now_s`, or with what they have, if that is later."""
         self._cover(now_s >> _SHIFT, now_s >> _SHIFT)

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from paramserver.admission import Sightings, joined, slots_of_lines
 from paramserver.messages import Keys, Rows
-from paramserver.part import Weights, merge, weights
-from paramserver.slots import SLOTS, slot_of
+from paramserver.part import Weights, check_covered, merge, select, weights
+from paramserver.slots import SLOTS, SlotMap, slot_of
 from paramserver.state import Snapshot
 from paramserver.table import TableRows
 
@@ -57,6 +57,30 @@ def patched(held: Weights | None, held_sha256: str, parts: Sequence[Snapshot]) -
         kept = _kept(old_keys, parts, name)
         tables[name] = _in_order(old_keys, old_rows, kept, keys, rows)
     return Weights(tables, merged.dense)
+
+
+def first_cut(parts: Iterable[Snapshot], shard: int, slot_map: SlotMap) -> Snapshot:
+    """What a full cut says of a shard's slots, taken from one part after the other. ValueError if it lacks some."""
+    cut = merge([select(part, shard, slot_map) for part in parts])
+    check_covered(cut, shard, slot_map)
+    return cut
+
+
+def next_cut(
+    parts: Iterable[Snapshot], shard: int, slot_map: SlotMap, held_sha256: str
+) -> tuple[Snapshot, npt.NDArray[np.int32]]:
+    """The next cut for a shard that holds the one before and changes it in place: what its parts say of the shard's
+    slots, as one, and of which slots full parts say all there is.
+
+    ValueError if a delta names another parent than `held_sha256`, or parts do not fit together or lack a slot.
+    """
+    own = [select(part, shard, slot_map) for part in parts]
+    _check_parents(own, held_sha256)
+    cut = merge([_as_full(part) for part in own])
+    check_covered(cut, shard, slot_map)
+    names = {name for part in own for name in part.tombstones}
+    gone = {name: np.concatenate([p.tombstones[name] for p in own if name in p.tombstones]) for name in names}
+    return replace(cut, tombstones=gone), np.flatnonzero(_full_slots(own)).astype(np.int32)
 
 
 def _in_order(old_keys: Keys, old_rows: Rows, kept: npt.NDArray[np.bool_], keys: Keys, rows: Rows) -> tuple[Keys, Rows]:

@@ -1,6 +1,6 @@
-"""The head complete cut as a shard's process takes it: which map it names, and the models to begin from (X2, S6)."""
+"""The head complete cut as a shard's process takes it: which map it names, and what is to be read of it (X2, S6)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from paramserver.slots import SlotMap
@@ -8,20 +8,23 @@ from paramserver.state import Snapshot
 
 
 @dataclass(frozen=True)
-class Restored:
-    """A model to begin from: all parts of one complete cut, and the checksum of its manifest (X2)."""
+class CutParts:
+    """One complete cut on the way to the head. `read` reads its parts, one after the other as they are asked for."""
 
-    snapshots: Sequence[Snapshot]
     manifest_sha256: str
+    is_full: bool  # it says all there is; else it builds on the cut before
+    read: Callable[[], Iterable[Snapshot]]
 
 
 @dataclass(frozen=True)
 class HeadCut:
-    """`load` reads the parts; whoever owns no slot need not. `slot_map` = None: as configured."""
+    """`slot_map` = None: as configured. `chain` tells who holds the cut of a manifest ("" = none) what to read to get
+    here, oldest first: cuts that build on it, or a full one and those that build on that (X3)."""
 
     slot_map: SlotMap | None
-    load: Callable[[], Sequence[Restored]]
+    manifest_sha256: str
+    chain: Callable[[str], Sequence[CutParts]]
 
 
 #: Of a model that has no checkpoint yet.
-NO_HEAD = HeadCut(None, lambda: ())
+NO_HEAD = HeadCut(None, "", lambda held: ())

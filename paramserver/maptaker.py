@@ -11,24 +11,24 @@ from collections.abc import Callable
 
 from paramserver.headcut import HeadCut
 from paramserver.server import ShardService
-from paramserver.shard import Shard
 from paramserver.slots import SlotMap
+from paramserver.successor import Successor
 
 log = logging.getLogger(__name__)
 
 
 class MapTaker:
-    """`find_head` reads the store; `incarnate` makes the next incarnation, durably numbered, under a map and from a
-    head; `remapped` is told of the map just before the service goes over to it."""
+    """`find_head` reads the store; `succeed` makes the next incarnation, durably numbered, under a map; `remapped` is
+    told of the map just before the service goes over to it."""
 
     def __init__(
         self,
         service: ShardService,
         find_head: Callable[[], HeadCut],
-        incarnate: Callable[[SlotMap, HeadCut], Shard],
+        succeed: Callable[[SlotMap], Successor],
         remapped: Callable[[SlotMap], None],
     ) -> None:
-        self._service, self._find_head, self._incarnate, self._remapped = service, find_head, incarnate, remapped
+        self._service, self._find_head, self._succeed, self._remapped = service, find_head, succeed, remapped
         self._heard, self._stopped = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="map", daemon=True)
 
@@ -64,7 +64,7 @@ class MapTaker:
         slot_map = head.slot_map
         if slot_map is None or slot_map.epoch <= self._service.shard.slot_map.epoch:
             return  # heard of before it was there to be seen
-        shard = self._incarnate(slot_map, head)
+        shard = self._succeed(slot_map).bring(head)
         self._remapped(slot_map)
         self._service.replace(shard)
         seconds = time.monotonic() - began

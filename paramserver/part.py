@@ -146,14 +146,14 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
 
 
 def select(snapshot: Snapshot, shard: int, slot_map: SlotMap) -> Snapshot:
-    """What of a snapshot belongs to one shard of a map. ValueError if the snapshot lacks a slot of that shard."""
-    slots = slot_map.owned(shard)
-    missing = np.setdiff1d(slots, snapshot.slots)
-    if len(missing):
-        raise ValueError(f"parts lack slots {_ranges(missing)} of shard {shard}: pass all parts of the cut")
-    tables = {}
+    """What of a snapshot, full or a delta, belongs to one shard of a map; `check_covered` tells whether that is all."""
+    slots = snapshot.slots[slot_map.owner[snapshot.slots] == shard]
+    tables, tombstones = {}, {}
     for name, items in snapshot.tables.items():
-        tables[name] = items.take(slot_map.owner[slot_of(items.keys)] == shard)
+        mine = slot_map.owner[slot_of(items.keys)] == shard
+        tables[name] = items if mine.all() else items.take(mine)
+    for name, keys in snapshot.tombstones.items():
+        tombstones[name] = keys[slot_map.owner[slot_of(keys)] == shard]
     dense = {name: row for name, row in snapshot.dense.items() if slot_map.owner_of_name(name) == shard}
     sightings = {}
     for spec in snapshot.spec.tables:
@@ -170,8 +170,17 @@ def select(snapshot: Snapshot, shard: int, slot_map: SlotMap) -> Snapshot:
         tables=tables,
         dense=dense,
         refused=snapshot.refused,
+        parent=snapshot.parent,
+        tombstones=tombstones,
         sightings=sightings,
     )
+
+
+def check_covered(snapshot: Snapshot, shard: int, slot_map: SlotMap) -> None:
+    """ValueError if a snapshot lacks a slot of a shard."""
+    missing = np.setdiff1d(slot_map.owned(shard), snapshot.slots)
+    if len(missing):
+        raise ValueError(f"parts lack slots {_ranges(missing)} of shard {shard}: pass all parts of the cut")
 
 
 def weights(snapshot: Snapshot) -> Weights:

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import start_http_server
@@ -27,6 +28,7 @@ from paramserver.server import Server, ShardService
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.store import StateDir, write_durably
+from paramserver.successor import Successor
 from paramserver.warmup import warm_up
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,8 @@ def run(
     use, parts that do not fit, a bad token file.
     """
     warm_up()
-    shard = _incarnate(config, index, incarnation, head.slot_map or SlotMap.even(shards), head)
+    make = partial(_incarnation, config, index, incarnation)
+    shard = Successor(head.slot_map or SlotMap.even(shards), make).bring(head)
     metrics = Metrics()
     metrics.incarnation.set(incarnation)
     service = ShardService(shard, config, metrics)
@@ -67,7 +70,7 @@ def run(
         taker = MapTaker(
             service,
             find_head,
-            lambda slot_map, head: _incarnate(config, index, next_incarnation(), slot_map, head),
+            lambda slot_map: Successor(slot_map, partial(_incarnation, config, index, next_incarnation())),
             holder.remap if holder else lambda slot_map: None,
         )
         taker.start()
@@ -95,12 +98,9 @@ def run(
         thread.join()
 
 
-def _incarnate(config: ParamServerConfig, index: int, incarnation: int, slot_map: SlotMap, head: HeadCut) -> Shard:
-    """A shard as it begins: with its slots of the head, or standing by (S6)."""
-    shard = Shard(index, incarnation, slot_map, config.stale_gradients(), config.memory_bytes_max)
-    for model in () if shard.stands_by else head.load():
-        shard.restore(model.snapshots, model.manifest_sha256)
-    return shard
+def _incarnation(config: ParamServerConfig, index: int, incarnation: int, slot_map: SlotMap) -> Shard:
+    """A shard as it begins, empty."""
+    return Shard(index, incarnation, slot_map, config.stale_gradients(), config.memory_bytes_max)
 
 
 def _sample(service: ShardService, holder: "ClockHolder | None") -> None:

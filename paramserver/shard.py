@@ -8,13 +8,14 @@ so a push of a former incarnation is told so before its range is compared with a
 stops at a batch: what is refused for content ends as an empty push.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from paramserver.compensation import NO_COMPENSATION, WAYS, Compensation
+from paramserver.delta import first_cut, next_cut
 from paramserver.kernel import plain
+from paramserver.marked import MarkedCut, Parent, kind_upon
 from paramserver.messages import (
     ChainProgress,
     Epoch,
@@ -28,32 +29,12 @@ from paramserver.messages import (
     PushRequest,
     Rows,
 )
-from paramserver.part import merge, select
 from paramserver.ports import AllowReply, ProgressReply, Refused
 from paramserver.slots import SlotMap, foreign_key
 from paramserver.state import COPY_ROWS, ModelState, Snapshot
 from paramserver.statecopy import StateCopy
 
 NO_CHAIN = ChainProgress(end=-1)
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """A marked state: what the shard was when it stood at the vector."""
-
-    name: str
-    vector: dict[str, int]
-    copy: StateCopy
-    parent: "Parent | None"  # what a delta of it may build on
-
-
-@dataclass(frozen=True)
-class Parent:
-    """The last complete cut this shard took or was restored from: what a delta may build on (X2)."""
-
-    manifest_sha256: str
-    version: int  # rows touched by later versions are the delta
-    map_epoch: int  # of the slots that it covers
 
 
 def judge(end: int, barrier: int, request: PushRequest) -> Outcome:
@@ -67,10 +48,6 @@ def judge(end: int, barrier: int, request: PushRequest) -> Outcome:
     if request.start < end:
         return Outcome.OVERLAP
     return Outcome.APPLIED
-
-
-def _kind(parent: str | None) -> str:
-    return "whole" if parent is None else f"as a delta upon {parent[:12]}"
 
 
 class Shard:
@@ -91,7 +68,7 @@ class Shard:
             raise ValueError(f"shard {index}: expected 0, 1, 2, ...")
         self.index, self.incarnation, self.slot_map = index, incarnation, slot_map
         self._models: dict[str, ModelState] = {}
-        self._cuts: dict[str, _Cut] = {}  # at most one a model: a copy of it is held in memory
+        self._cuts: dict[str, MarkedCut] = {}  # at most one a model: a copy of it is held in memory
         self._parents: dict[str, Parent] = {}
         self._era, self._sequence = -1, -1
         self._compensation, self._memory_bytes_max = compensation, memory_bytes_max
@@ -191,14 +168,15 @@ class Shard:
         at = state.progress
         return ProgressReply(self.incarnation, self.slot_map.epoch, at, dict(state.begun), self.slot_map)
 
-    def restore(self, snapshots: Sequence[Snapshot], manifest_sha256: str) -> ProgressReply:
-        """Begin a model from the parts of one complete cut, of this or any other number of shards (X2).
+    def restore(self, parts: Iterable[Snapshot], manifest_sha256: str) -> ProgressReply:
+        """Begin a model from the full parts of one complete cut, of this or any other number of shards (X2).
 
-        Takes what belongs to this shard's slots. Refused if the model has begun in this incarnation (a shard goes
-        back only under a new one: S2, X4), or if the parts are of different cuts or lack a slot.
+        Takes what belongs to this shard's slots, from one part after the other. Refused if the model has begun in this
+        incarnation (a shard goes back only under a new one: S2, X4), or if the parts are of different cuts or lack a
+        slot.
         """
         try:
-            snapshot = select(merge(snapshots), self.index, self.slot_map)
+            snapshot = first_cut(parts, self.index, self.slot_map)
             if snapshot.spec.name in self._models:
                 raise Refused(f"model {snapshot.spec.name!r} has begun here: restore needs a new incarnation")
             state = self._new_state(snapshot.spec, snapshot.begun)
@@ -208,6 +186,32 @@ class Shard:
         self._models[snapshot.spec.name] = state
         self._parents[snapshot.spec.name] = Parent(manifest_sha256, state.version, self.slot_map.epoch)
         return self.progress(snapshot.spec.name)
+
+    def follow(self, parts: Iterable[Snapshot], manifest_sha256: str) -> ProgressReply:
+        """Go on to the next complete cut: its parts, deltas or full ones, build upon the one that this incarnation was
+        restored from or followed last. It costs what the parts hold (X3).
+
+        Refused if anything was pushed since, or the parts build on another cut or lack a slot: then nothing has
+        changed.
+        """
+        try:
+            model, parent = self._last_cut()
+            cut, anew = next_cut(parts, self.index, self.slot_map, parent.manifest_sha256)
+            state = self._models[model]
+            if (cut.spec.name, cut.spec.digest) != (model, state.spec.digest):
+                raise ValueError(f"it is of {cut.spec.name!r} {cut.spec.digest}, not of {model!r} {state.spec.digest}")
+        except ValueError as error:
+            raise Refused(f"follow to manifest {manifest_sha256}: {error}") from error
+        state.follow(cut, anew)
+        self._parents[model] = Parent(manifest_sha256, state.version, self.slot_map.epoch)
+        return self.progress(model)
+
+    def _last_cut(self) -> tuple[str, Parent]:
+        """The one model here, which stands at a complete cut. ValueError if there is none, or it went on."""
+        for model, parent in self._parents.items():
+            if len(self._models) == 1 and self._models[model].version == parent.version:
+                return model, parent
+        raise ValueError(f"shard {self.index} does not stand at one complete cut of one model")
 
     # --- pull and push ------------------------------------------------------------------------------------------
 
@@ -288,7 +292,7 @@ class Shard:
         copy = state.copy()
         parent = self._parents.get(model)
         known = parent is not None and parent.map_epoch == self.slot_map.epoch and copy.knows_since(parent.version)
-        self._cuts[model] = _Cut(cut, dict(vector), copy, parent if known else None)
+        self._cuts[model] = MarkedCut(cut, dict(vector), copy, parent if known else None)
         return MarkReply(True, self.incarnation, copy.head.progress)
 
     def unmark(self, model: str, cut: str) -> None:
@@ -316,7 +320,7 @@ class Shard:
         if upon == copy.parent:
             return copy
         if copy.begun or known is None or upon is None:
-            raise Refused(f"cut {cut!r} of model {model!r} is copied {_kind(copy.parent)} already: mark it again")
+            raise Refused(f"cut {cut!r} of model {model!r} is copied {kind_upon(copy.parent)} already: mark it again")
         copy.narrow(upon, known.version)
         return copy
 

@@ -252,6 +252,10 @@ class Slab:
         if not len(rows):
             return
         self.save(rows)
+        self.tombstones.swept(*self._take_back(rows))
+
+    def _take_back(self, rows: RowNumbers) -> tuple[Keys, npt.NDArray[np.int64]]:
+        """These records are free from now on. Returns the keys that they had, and when they were touched, s."""
         keys, touched_s = np.empty(len(rows), np.uint64), np.empty(len(rows), np.int64)
         i = self.index
         _remove(i.cells, i.old, i.span, self.words, rows, keys, touched_s)
@@ -259,7 +263,38 @@ class Slab:
             self._free.grow(2 * (self._frees + len(rows)))
         self._free.array[self._frees : self._frees + len(rows), 0] = rows
         self._frees += len(rows)
-        self.tombstones.swept(keys, touched_s)
+        return keys, touched_s
+
+    # --- what another cut says, before any push (X3) --------------------------------------------------------------
+
+    def keys(self) -> Keys:
+        """Of all records in use, dead or alive, in no order."""
+        n = self._size
+        keys, versions, touched_s = np.empty(n, np.uint64), np.empty(n, np.int64), np.empty(n, np.int64)
+        heads(self.words, keys, versions, touched_s)
+        used: Keys = keys[versions != FREE]
+        return used
+
+    def remove(self, keys: Keys) -> None:
+        """These keys (distinct) have no record any more, and did not die here: no tombstone is left of them."""
+        rows = np.empty(len(keys), np.int64)
+        self.find(keys, rows, 0)
+        _, touched_s = self._take_back(rows[rows >= 0])
+        if self.ages:
+            self.ages.leave(touched_s)
+
+    def put(self, keys: Keys, touched_s: npt.NDArray[np.int64]) -> RowNumbers:
+        """Records of distinct keys, those that they have or new ones, last touched then; payload and version are the
+        caller's to write. Room was reserved."""
+        rows = np.empty(len(keys), np.int64)
+        self.find(keys, rows, 0)
+        there = rows >= 0
+        if self.ages:
+            self.ages.leave(self.words[rows[there], TOUCHED].astype(np.int64))
+            self.ages.enter(touched_s[there])
+        self.words[rows[there], TOUCHED] = touched_s[there]
+        rows[~there] = self.create(keys[~there], touched_s[~there])
+        return rows
 
     # --- copies -------------------------------------------------------------------------------------------------
 

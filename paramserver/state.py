@@ -262,10 +262,23 @@ class ModelState:
 
     def load(self, snapshot: Snapshot) -> None:
         """Become the snapshot, which covers exactly this shard's slots. For a state that nothing was applied to."""
+        self.follow(snapshot, snapshot.slots[:0])
+
+    def follow(self, cut: Snapshot, anew: npt.NDArray[np.int32]) -> None:
+        """Become what one more cut makes of this: what was evicted goes first, and all that is of the slots `anew`
+        (X3). For a state that nothing was applied to."""
         for name, table in self.tables.items():
-            table.load(snapshot.tables[name], snapshot.progress.version)
-            if name in snapshot.sightings:
-                table.load_sightings(snapshot.sightings[name])
+            if len(anew):
+                table.clear(anew)
+            if name in cut.tombstones:
+                table.remove(cut.tombstones[name])
+            table.load(cut.tables[name], cut.progress.version)
+            if name in cut.sightings:
+                table.load_sightings(cut.sightings[name])
+        self._stand_at(cut)
+
+    def _stand_at(self, snapshot: Snapshot) -> None:
+        """All but tables: dense arrays, progress, counts."""
         self.dense.load(snapshot.dense)
         self.chains, self.next_record = dict(snapshot.progress.chains), dict(snapshot.progress.next_record)
         self.version, self.event_time_max_ms = snapshot.progress.version, snapshot.progress.event_time_max_ms

@@ -21,6 +21,7 @@ from paramserver.optimizers import make_optimizer
 from paramserver.policy import make_policy
 from paramserver.record import HEAD, SECONDS_MAX, RowNumbers, Words
 from paramserver.slab import ROWS_MIN, Slab
+from paramserver.slots import slot_of
 
 #: Rows of one pass: some 300 KB of records.
 CHUNK = 2048
@@ -197,6 +198,13 @@ class Table:
         """A copy of the counts by which keys are admitted."""
         return NO_SIGHTINGS if self._admission is None else self._admission.items()
 
+    def clear(self, slots: npt.NDArray[np.int32]) -> None:
+        """Rows and counts of these slots go, as if they had never been: before any push."""
+        keys = self._slab.keys()
+        self.remove(keys[np.isin(slot_of(keys), slots)])
+        if self._admission is not None:
+            self._admission.clear(slots)
+
     def load_sightings(self, items: Sightings) -> None:
         """Take over the counts of a table of the same policy. ValueError if they do not fit."""
         if self._admission is not None:
@@ -237,8 +245,14 @@ class Table:
         rows = columns.payload[order].view(self.layout.dtype)
         return TableRows(columns.keys[order], rows, columns.touched_s[order] * 1000, columns.versions[order])
 
+    def remove(self, keys: Keys) -> None:
+        """Rows of these keys (distinct) go, where there are any, as if they had never been: before any push."""
+        self._slab.remove(plain(keys))
+
     def load(self, items: TableRows, version: int = 0) -> None:
-        """Add rows, as of a version of the shard. ValueError if the arrays do not fit, or a key is there already."""
+        """Put in rows, in the place of those that their keys have, as of a version of the shard: before any push.
+
+        ValueError if the arrays do not fit."""
         shape, dtype = (len(items.keys), self.stride), self.layout.dtype
         if items.keys.dtype != np.uint64 or items.rows.shape != shape or items.rows.dtype != dtype:
             raise ValueError(
@@ -247,9 +261,7 @@ class Table:
             )
         keys, slab = plain(items.keys), self._slab
         slab.reserve(len(keys))
-        if slab.find(keys, np.empty(len(keys), np.int64), 0) < len(keys):
-            raise ValueError(f"table {self.spec.name!r}: rows of keys that it holds already")
-        rows = slab.create(keys, items.touched_ms // 1000)
+        rows = slab.put(keys, items.touched_ms // 1000)
         slab.words[rows, 2] = items.version
         slab.words[rows, HEAD:] = items.rows.view(np.uint32)
         slab.version = max(version, int(items.version.max(initial=0)))

@@ -89,6 +89,9 @@ def same(found, wanted):
         first, second = np.argsort(a.keys), np.argsort(b.keys)
         for one, other in zip(a, b, strict=True):
             np.testing.assert_array_equal(one[first], other[second])
+    for name, seen in wanted.sightings.items():
+        for one, other in zip(found.sightings[name], seen, strict=True):
+            np.testing.assert_array_equal(one, other)
     assert found.progress.chains == wanted.progress.chains
     assert found.dense.keys() == wanted.dense.keys()
     for name, row in wanted.dense.items():
@@ -242,6 +245,61 @@ def test_a_part_is_of_its_mark_however_copying_and_pushes_take_turns(seed, upon,
         shard.settle("m", "cut", "cut")
         assert not any(table._slab._copies for table in shard._models["m"].tables.values()), "pushes save for nobody"
         shard.validate()
+
+
+@pytest.mark.parametrize(
+    "policy", [{}, {"ttl_ms": 6_000.0}, {"rows_max": 60.0}, {"admit_count": 2.0, "admit_bytes": 65_536.0}]
+)
+@pytest.mark.parametrize("shards", [1, 2, 3])
+def test_a_shard_that_follows_cut_by_cut_is_one_that_was_restored_from_the_last(shards, policy):
+    """S6: under another map, with deltas, full parts among them, keys that were evicted and came back."""
+    house, slot_map = House(shards, policy), SlotMap.even(2).resized(shards)
+    for _ in range(6):
+        house.push()
+    house.cut("0")
+    after = [Shard(index, 1, slot_map) for index in range(shards)]
+    for shard in after:
+        shard.restore(house.chain[0][1], "0")
+    for number in range(1, 7):
+        for _ in range(3):
+            house.push()
+        if number == 4:  # it has forgotten its last cut, and writes all there is
+            house.shards[1]._parents.clear()
+        parts = house.cut(str(number), str(number - 1))
+        assert [part.parent is None for part in parts] == [False, number == 4]
+        for index, shard in enumerate(after):
+            shard.follow(iter(parts), str(number))
+            shard.validate()
+            again = Shard(index, 2, slot_map)
+            again.restore([whole(house.chain)], str(number))
+            same(shard.snapshot("m"), again.snapshot("m"))
+    head = shard.parent("m")
+    assert head.manifest_sha256 == "6"
+    assert shard.mark("m", "next", {"c": house.end}).marked
+    assert shard.marked("m", "next", "6").parent == "6", "its own next part may be a delta"
+
+
+def test_a_shard_follows_no_cut_but_the_next():
+    house = House(1)
+    for name, upon in (("a", None), ("b", "a"), ("c", "b")):
+        house.push()
+        house.cut(name, upon)
+    shard = house.begin(0, 2)
+    with pytest.raises(Refused, match="does not stand at one complete cut"):
+        shard.follow(house.chain[1][1], "b")
+    shard.restore(house.chain[0][1], "a")
+    with pytest.raises(Refused, match="a delta upon manifest b, and a is held"):
+        shard.follow(house.chain[2][1], "c")
+    with pytest.raises(Refused, match="lack slots 0-511"):
+        shard.follow(house.chain[1][1][1:], "b")
+    assert shard.progress("m").progress.chains["c"].end == 1
+    shard.follow(house.chain[1][1], "b")
+    house.shards[0], house.end = shard, 2
+    house.shards[1] = house.begin(1, 2)
+    house.shards[1].restore([whole(house.chain[:2])], "b")
+    house.push()
+    with pytest.raises(Refused, match="does not stand at one complete cut"):
+        shard.follow(house.chain[2][1], "c")
 
 
 def test_a_copy_whose_cut_was_given_up_is_dropped():
