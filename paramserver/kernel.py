@@ -14,6 +14,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
 
 F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T", bound=np.generic)
@@ -62,3 +63,27 @@ def prefetch(context: Any, address: Any) -> Any:
         return target.get_dummy_value()
 
     return types.void(types.uintp), generate
+
+
+@intrinsic
+def first_of_four(context: Any, cells: Any, at: Any, high: Any) -> Any:
+    """Which of `cells[at : at + 4]` (uint64, all inside) is the first whose upper half is `high`: 0 to 3, or 4.
+
+    One comparison of all four: a loop that ends where it finds one costs a wrong guess of the processor for most keys.
+    """
+    if not isinstance(cells, types.Array) or cells.dtype != types.uint64:
+        raise TypeError(f"cells = {cells}, must be an array of uint64")
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        whole, four = ir.IntType(64), ir.VectorType(ir.IntType(64), 4)
+        data = make_array(signature.args[0])(target, builder, arguments[0]).data
+        found = builder.load(builder.bitcast(builder.gep(data, [arguments[1]]), four.as_pointer()), align=8)
+        wanted = ir.Constant(four, ir.Undefined)
+        for lane in range(4):
+            wanted = builder.insert_element(wanted, arguments[2], ir.Constant(ir.IntType(32), lane))
+        upper = builder.lshr(found, ir.Constant(four, [ir.Constant(whole, 32)] * 4))
+        equal = builder.bitcast(builder.icmp_unsigned("==", upper, wanted), ir.IntType(4))
+        bounded = builder.or_(builder.zext(equal, ir.IntType(32)), ir.Constant(ir.IntType(32), 1 << 4))
+        return builder.zext(builder.cttz(bounded, ir.Constant(ir.IntType(1), 1)), whole)
+
+    return types.int64(cells, types.int64, types.uint64), generate

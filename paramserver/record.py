@@ -47,15 +47,6 @@ def ask_for(address: np.uint64, nbytes: Int) -> None:
 
 
 @kernel
-def ask_for_rows(words: Words, rows: RowNumbers, nbytes: Int) -> None:
-    """Prefetch the first `nbytes` of these records (-1: none)."""
-    base, row_bytes = np.uint64(words.ctypes.data), np.uint64(4 * words.shape[1])
-    for i in range(len(rows)):
-        if rows[i] >= 0:
-            ask_for(base + np.uint64(rows[i]) * row_bytes, nbytes)
-
-
-@kernel
 def heads(words: Words, keys: Keys, versions: npt.NDArray[np.int64], touched_s: npt.NDArray[np.int64]) -> None:
     """Key, version and touch of the first `len(keys)` records, as columns."""
     for r in range(len(keys)):

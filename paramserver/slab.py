@@ -10,10 +10,10 @@ import numpy.typing as npt
 from paramserver.ages import Ages
 from paramserver.arena import Arena
 from paramserver.copying import Copy
-from paramserver.index import Cells, Index, Span, add, discard, find, row_of
+from paramserver.index import AHEAD, Cells, Index, Span, add, discard, find, row_of
 from paramserver.kernel import kernel
 from paramserver.messages import Keys, Rows
-from paramserver.record import FREE, HEAD, TOUCHED, VERSION, RowNumbers, Words, ask_for_rows, heads, key_of, set_key
+from paramserver.record import FREE, HEAD, TOUCHED, VERSION, RowNumbers, Words, ask_for, heads, key_of, set_key
 from paramserver.tombstones import Tombstones
 
 ROWS_MIN = 16
@@ -23,18 +23,25 @@ SWEPT_PER_ROW = 8
 
 @kernel
 def _hold(words: Words, size: int, keys: Keys, rows: RowNumbers, horizon: int) -> int:
-    """rows[i] = -1 where that row is not a living one of keys[i] any more. Returns how many are -1."""
-    missing = 0
-    for i in range(len(rows)):
-        if rows[i] >= size:
-            rows[i] = -1
-    ask_for_rows(words, rows, 4 * words.shape[1])
-    for i in range(len(keys)):
-        r = rows[i]
-        holds = r >= 0 and key_of(words, r) == keys[i] and words[r, 2] != np.uint32(0xFFFFFFFF)
-        if not holds or np.int64(words[r, 3]) < horizon:
-            rows[i] = -1
-            missing += 1
+    """rows[i] = -1 where that row is not a living one of keys[i] any more. Returns how many are -1.
+
+    Asks for a record, and looks at it `AHEAD` keys later.
+    """
+    missing, count = 0, len(rows)
+    at_words, nbytes = np.uint64(words.ctypes.data), 4 * words.shape[1]
+    for asked in range(count + AHEAD):
+        if asked < count:
+            if rows[asked] >= size:
+                rows[asked] = -1
+            elif rows[asked] >= 0:
+                ask_for(at_words + np.uint64(rows[asked]) * np.uint64(nbytes), nbytes)
+        looked = asked - AHEAD
+        if looked >= 0:
+            r = rows[looked]
+            holds = r >= 0 and key_of(words, r) == keys[looked] and words[r, 2] != np.uint32(0xFFFFFFFF)
+            if not holds or np.int64(words[r, 3]) < horizon:
+                rows[looked] = -1
+                missing += 1
     return missing
 
 
