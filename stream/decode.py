@@ -200,7 +200,7 @@ def _parse(lines: Lines, start: int, end: int, shape: Shape) -> list[tuple[pa.Ta
     text = pa.py_buffer(lines.data[first : int(lines.ends[end - 1])])
     read = pj.ReadOptions(use_threads=False, block_size=len(text) + 1)  # one block: rows never straddle two
     try:
-        table = pj.read_json(pa.BufferReader(text), read, shape.parse)
+        table = pj.open_json(pa.BufferReader(text), read, shape.parse).read_all()
         if table.num_rows == objects:
             return [(table, start, end)]
     except pa.ArrowInvalid:

@@ -21,7 +21,9 @@ class Task:
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
         self._thread = threading.Thread(target=self._main, daemon=True)
-        self._mine, self._worlds = threading.Semaphore(0), threading.Semaphore(0)
+        self._mine, self._worlds = threading.Lock(), threading.Lock()  # taken by whoever waits for the baton
+        self._mine.acquire()
+        self._worlds.acquire()
         self._answer: Any = None
         self._killed = self._ended = False
         self._error: BaseException | None = None
