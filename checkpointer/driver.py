@@ -18,14 +18,18 @@ from checkpointer.cutting import Crowd, Cutting, Time
 from checkpointer.evaluations import Evaluations
 from checkpointer.gates import Findings, Reference, judge
 from checkpointer.manifest import Damaged, Definition, Evaluation, Manifest, assemble
+from checkpointer.preparation import Preparation
 from checkpointer.resharding import Resharding
 from checkpointer.schedule import Due, Schedule
+from checkpointer.step import Step
 from paramserver.messages import Progress
 from paramserver.ports import ClockPort, PartInfo, ProgressReply, Refused, ShardPort, Unreachable
 from paramserver.slots import SlotMap
 
 #: Among those that write parts: who renews the stop of starts meanwhile.
 _HOLDER = -1
+#: A cut for a move is judged without it if shards take so long to read it.
+JUDGED_AFTER_MS = 5_000
 
 
 class Outside(Crowd, Protocol):
@@ -42,27 +46,6 @@ class Outside(Crowd, Protocol):
 
     def first_vector(self) -> dict[str, int]:
         """chain -> E at which a new model begins (S5)."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one look came to: "idle" | "unreachable" | "begun" | "not_restored" | "moving" (shards take a new map) |
-    "abandoned" | "published" | "rejected"."""
-
-    outcome: str
-    detail: str = ""
-    due: Due | None = None
-    reason: str = ""  # why a cut was abandoned, in one word
-    hold_ms: int = 0
-    cut_ms: int = 0  # the cut alone, from the first question to all marked
-    total_ms: int = 0  # from due to announced
-    manifest: Manifest | None = None
-    gates: Gates | None = None
-    rows_learned: int = 0  # since the parent
-    deltas: int = 0  # between the manifest and its base
-    swept: tuple[str, ...] = ()
-    pause_ms: int = 0  # of a move: from the stop of starts until all shards of the new map stand at it
-    shards: int = 0  # of a move: how many there are now
 
 
 @dataclass
@@ -86,8 +69,8 @@ class Driver:
     attempts: int = 0
     #: the head complete cut as last seen; this is its only writer, but for an operator's rollback
     _head: Manifest | None = None
-    #: the epoch of the map that an ordinary cut was taken for, so that the move has little to write
-    _prepared_for: int = 0
+    #: a cut that was taken for a move, to be judged if it is still the head when no move comes of it
+    _unjudged: Manifest | None = None
 
     def __post_init__(self) -> None:
         self.schedule = Schedule(
@@ -160,22 +143,38 @@ class Driver:
         if missing:
             return self._begin(missing)
         standing = [reply.progress for reply in replies.values() if reply.progress is not None]
-        move = self.resharding.wanted(self.time.steady_ms())
-        if self._due(standing, move) is None:
-            return Step("idle")
+        coming = self.resharding.wanted(self.time.steady_ms())
+        due = self.schedule.due(self.time.now_ms(), standing, self._head)
+        if coming is None and due is None:
+            return self._judge() or Step("idle")
         in_force = self.resharding.slot_map
         head = self._find_head()  # an operator may have moved it (X4)
-        due = self._due(standing, move)
-        if due is None or self.resharding.slot_map != in_force:
+        if self.resharding.slot_map != in_force:
             return Step("idle")
-        prepared = move is None or self._prepared_for == move.epoch
-        self._prepared_for = 0 if move is None else move.epoch
-        return self._cut(due, head, move if prepared else None)
+        due = self.schedule.due(self.time.now_ms(), standing, head)
+        if coming is not None and self.schedule.may_try(self.time.now_ms()):
+            return self._prepare(coming, head, due)
+        return Step("idle") if due is None else self._cut(due, head)
 
-    def _due(self, standing: list[Progress], move: SlotMap | None) -> Due | None:
-        if move is not None and self.schedule.may_try(self.time.now_ms()):
-            return Due("scale")
-        return self.schedule.due(self.time.now_ms(), standing, self._head)
+    def _prepare(self, coming: Preparation, head: Manifest | None, due: Due | None) -> Step:
+        """The next round before a move, or the move, once all shards of its map hold the head (S6)."""
+        now_ms = self.time.steady_ms()
+        ready = coming.rounds > 0 and head is not None and self.resharding.prepare(coming.slot_map, head.sha256)
+        if ready and coming.enough(now_ms):
+            return self._cut(Due("scale"), head, coming, move=coming.slot_map)
+        if ready or not coming.rounds or due is not None:
+            coming.cut(now_ms)
+            return self._cut(due or Due("scale"), head, coming)
+        late = coming.lasts_ms(now_ms) > JUDGED_AFTER_MS
+        return (self._judge() if late else None) or Step("preparing", self.resharding.waits)
+
+    def _judge(self) -> Step | None:
+        """Of a cut that was taken for a move, which has not come."""
+        manifest, self._unjudged = self._unjudged, None
+        if manifest is None or self._head is None or manifest.sha256 != self._head.sha256:
+            return None
+        gates = self._publish(manifest)
+        return Step(gates.outcome, gates.reason, manifest=manifest, gates=gates)
 
     def _bring(self, behind: list[int]) -> Step:
         """Shards that stand at another map than the head's: they are told, or it is they who know of a newer one."""
@@ -206,8 +205,11 @@ class Driver:
 
     # --- a cut ---
 
-    def _cut(self, due: Due, head: Manifest | None, move: SlotMap | None = None) -> Step:
-        """`move`: the map that the checkpoint is to name; starts then stay stopped until all shards of it have it."""
+    def _cut(
+        self, due: Due, head: Manifest | None, coming: Preparation | None = None, move: SlotMap | None = None
+    ) -> Step:
+        """`coming`: the move that it is taken for. `move`: the map that the checkpoint is to name; starts then stay
+        stopped until all shards of it have it."""
         self.attempts += 1
         began = self.time.steady_ms()
         config = self.config
@@ -220,13 +222,19 @@ class Driver:
         if isinstance(end, Abandoned):
             return self._abandoned(due, end.reason, end.detail, cut.hold_ms, cut_ms)
         try:
-            manifest = self._complete(end, head, cut, move)
+            manifest = self._complete(end, head, cut, coming, move)
         except (Unreachable, Refused, Damaged, ValueError) as error:
             self._forget(end)
             _try(self.clock.release, cut.model, cut.cut)
             return self._abandoned(due, "parts", str(error), cut.hold_ms, cut_ms)
         pause_ms = 0 if move is None else self._spread(cut, move)
+        if coming is not None and move is None:
+            self.resharding.prepare(coming.slot_map, manifest.sha256)  # they read while it is judged
+            if due.reason == "scale" and coming.rounds > 1:
+                self._unjudged = manifest
+                return Step("prepared", due=due, hold_ms=cut.hold_ms, cut_ms=cut_ms, manifest=manifest)
         gates = self._publish(manifest)
+        self._unjudged = None
         swept = self.catalogue.sweep(config.keep, config.keep_rejected)
         return Step(
             outcome=gates.outcome,
@@ -263,17 +271,21 @@ class Driver:
 
     def _abandoned(self, due: Due, reason: str, detail: str, hold_ms: int, cut_ms: int) -> Step:
         self.schedule.abandoned(self.time.now_ms())
+        self.resharding.coming = None
         return Step("abandoned", detail, due, reason, hold_ms, cut_ms)
 
     def _forget(self, marked: Marked) -> None:
         for index in self.resharding.members:
             _try(self.shards[index].unmark, self.definition.spec.name, marked.cut)
 
-    def _complete(self, marked: Marked, parent: Manifest | None, cut: Cut, move: SlotMap | None) -> Manifest:
+    def _complete(
+        self, marked: Marked, parent: Manifest | None, cut: Cut, coming: Preparation | None, move: SlotMap | None
+    ) -> Manifest:
         """Parts, then evaluations, then the manifest: with it the checkpoint exists (X2)."""
         model, number = self.definition.spec.name, self.catalogue.next_number()
         url = self.catalogue.folder_url(f"{number:08d}-{marked.cut}")
-        upon = self._delta_upon(parent, 1 if move is not None else 0)
+        more = 0 if coming is None else coming.rounds - (move is None)
+        upon = self._delta_upon(parent, more)
         infos = self._write_parts(marked, url, upon, cut if move is not None else None)
         evaluation = self._evaluation(marked, parent, 0 if move is not None else self.config.evaluation_wait_ms)
         manifest = assemble(

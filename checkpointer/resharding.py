@@ -6,17 +6,20 @@ needed?) or after it (has everyone heard?), is safe to repeat, and is taken up b
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from checkpointer.preparation import Preparation
 from paramserver.ports import ClockPort, ProgressReply, Refused, ShardPort, Unreachable
 from paramserver.slots import SlotMap
+
+T = TypeVar("T")
 
 #: The operator's word is looked for this often.
 ORDER_EVERY_MS = 250
 
 
 class Each(Protocol):
-    def __call__(self, call: Callable[[int], bool], items: list[int], /) -> list[bool]: ...
+    def __call__(self, call: Callable[[int], T], items: list[int], /) -> list[T]: ...
 
 
 @dataclass
@@ -31,15 +34,17 @@ class Resharding:
     slot_map: SlotMap
     #: why what an operator wants is not begun; "" = nothing is wanted
     waits: str = field(default="", init=False)
+    #: of the move that an operator wants
+    coming: Preparation | None = field(default=None, init=False)
     _ask_at_ms: int = field(default=0, init=False)
 
     @property
     def members(self) -> list[int]:
         return list(range(self.slot_map.shards))
 
-    def wanted(self, now_ms: int) -> SlotMap | None:
-        """The map to go over to, if an operator wants other shards than there are and all of those answer. `now_ms`: of
-        a clock that nobody sets."""
+    def wanted(self, now_ms: int) -> Preparation | None:
+        """Of the map to go over to, if an operator wants other shards than there are and all of those answer. `now_ms`:
+        of a clock that nobody sets."""
         if now_ms < self._ask_at_ms:
             return None
         self._ask_at_ms = now_ms + ORDER_EVERY_MS
@@ -47,6 +52,7 @@ class Resharding:
         try:
             ordered = self.clock.shards_ordered(self.model)
             if ordered == self.slot_map.shards:
+                self.coming = None
                 return None
             for index in range(self.slot_map.shards, ordered):
                 self.shards[index].progress(self.model)
@@ -54,7 +60,26 @@ class Resharding:
             self.waits = str(error)
             return None
         self._ask_at_ms = now_ms
-        return self.slot_map.resized(ordered)
+        slot_map = self.slot_map.resized(ordered)
+        if self.coming is None or self.coming.slot_map != slot_map:
+            self.coming = Preparation(slot_map)
+        return self.coming
+
+    def prepare(self, slot_map: SlotMap, manifest_sha256: str) -> bool:
+        """Tell the shards of a map to come to hold what a cut gives them. True: all of them do; else `waits` says who
+        does not, and why."""
+
+        def told(shard: int) -> str:
+            try:
+                return self.shards[shard].prepare(slot_map, manifest_sha256)
+            except (Unreachable, Refused) as error:
+                return str(error)
+
+        shards = list(range(slot_map.shards))
+        self.waits = "; ".join(
+            f"shard {shard}: {waits}" for shard, waits in zip(shards, self.each(told, shards), strict=True) if waits
+        )
+        return not self.waits
 
     def behind(self, replies: Mapping[int, ProgressReply]) -> list[int]:
         """Shards that stand at another map than the one in force."""

@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 from checkpointer.announcement import Announcement, Ref
 from checkpointer.catalogue import Catalogue
 from checkpointer.config import CheckpointerConfig
-from checkpointer.driver import Driver, Step
+from checkpointer.driver import Driver
 from checkpointer.gates import Findings
 from checkpointer.launcher import CleanProcess
 from checkpointer.manifest import Definition
 from checkpointer.metrics import CheckpointerMetrics
 from checkpointer.span import find_spans, vector_at
+from checkpointer.step import Step
 from checkpointer.store import open_store
 from learners.model import Model
 from paramserver.ports import ClockPort, ShardPort
@@ -240,7 +241,7 @@ def _turn(driver: Driver, around: Surroundings, metrics: CheckpointerMetrics) ->
     _record(step, metrics)
     if step.outcome == "idle":
         around.sleep_ms(driver.config.poll_ms)
-    elif step.outcome in ("unreachable", "not_restored", "moving"):
+    elif step.outcome in ("unreachable", "not_restored", "preparing", "moving"):
         _log.log(logging.DEBUG, "%s: %s", step.outcome, step.detail)
         around.sleep_ms(_PATIENCE_MS)
     elif step.outcome == "abandoned":

@@ -48,6 +48,7 @@ from paramserver.ports import (
     Refused,
     Unreachable,
 )
+from paramserver.slots import SlotMap
 from paramserver.staging import slices, split
 
 #: Attempts of one call at a shard that does not listen or has no thread free, with growing pauses, before Unreachable.
@@ -255,6 +256,10 @@ class ShardClient:
 
     def remap(self, epoch: int) -> int:
         return int(self._connection.control("Remap", wire.Number(value=epoch)).value)
+
+    def prepare(self, slot_map: SlotMap, manifest_sha256: str) -> str:
+        message = codec.encode_prepare(slot_map, manifest_sha256)
+        return str(self._connection.control("Prepare", message).waits)
 
     def close(self) -> None:
         self._lanes.close()

@@ -39,6 +39,7 @@ METHODS: dict[str, dict[str, tuple[Any, Any]]] = {
         "Settle": (wire.CutRequest, wire.Number),
         "Allow": (wire.AllowRequest, wire.AllowReply),
         "Remap": (wire.Number, wire.Number),
+        "Prepare": (wire.PrepareRequest, wire.PrepareReply),
     },
     "everspun.Clock": {
         "Join": (wire.MemberRequest, wire.JoinReply),
@@ -187,6 +188,14 @@ def encode_mark_reply(reply: MarkReply) -> wire.MarkReply:
 
 def decode_mark_reply(message: wire.MarkReply) -> MarkReply:
     return MarkReply(message.marked, message.incarnation, decode_progress(message.progress))
+
+
+def encode_prepare(slot_map: SlotMap, manifest_sha256: str) -> wire.PrepareRequest:
+    return wire.PrepareRequest(map_epoch=slot_map.epoch, owners=slot_map.encode(), manifest_sha256=manifest_sha256)
+
+
+def decode_prepare(message: wire.PrepareRequest) -> tuple[SlotMap, str]:
+    return SlotMap.decode(message.map_epoch, message.owners), message.manifest_sha256
 
 
 def encode_part_info(part: PartInfo) -> wire.PartInfo:

@@ -22,6 +22,7 @@ from paramserver.messages import (
 from paramserver.partfile import encode_part, part_info, part_name
 from paramserver.ports import AllowReply, JoinReply, PartInfo, ProgressReply
 from paramserver.shard import Shard
+from paramserver.slots import SlotMap
 
 
 class LocalShard:
@@ -82,6 +83,10 @@ class LocalShard:
         if epoch > self.shard.slot_map.epoch and self.take_map is not None:
             self.shard = self.take_map(self.shard)
         return self.shard.slot_map.epoch
+
+    def prepare(self, slot_map: SlotMap, manifest_sha256: str) -> str:
+        """Nothing is read ahead here."""
+        return ""
 
 
 class LocalClock:

@@ -94,7 +94,12 @@ class Metrics:
         self.map_seconds = Histogram(
             "everspun_map_take_seconds", "time to take a newer slot map from the head cut", registry=r
         )
-        self.maps_failed = Counter("everspun_map_take_faults", "attempts to take a newer map that failed", registry=r)
+        self.ahead_seconds = Histogram(
+            "everspun_map_ahead_seconds", "time to read ahead, for a map to come, what a cut changed", registry=r
+        )
+        self.maps_failed = Counter(
+            "everspun_map_take_faults", "attempts to read or take a newer map that failed", registry=r
+        )
         self.shards = Gauge(
             "everspun_shards", "shards of the map in force, and processes that are to run", ["which"], registry=r
         )

@@ -123,6 +123,10 @@ class ShardPort(Protocol):
         """A map of this epoch stands in the head complete cut: take it from there, soon. Answers the epoch in force
         (S6)."""
 
+    def prepare(self, slot_map: SlotMap, manifest_sha256: str) -> str:
+        """Slots are to move to this map: hold what the head cut gives this shard under it, beside what it has, so that
+        the move need not read it. "" = what is held is of the cut of this manifest; else why it is not, yet (S6)."""
+
 
 class ClockPort(Protocol):
     """The holder of slot 0: clocks of all learners of all models (K1-K7), and the stop lease of cuts (X1)."""

@@ -30,6 +30,7 @@ from paramserver.part_writer import PartWriter
 from paramserver.payload import Lists, Payload, UnknownKeys
 from paramserver.ports import AllowReply, Refused
 from paramserver.shard import Shard
+from paramserver.slots import SlotMap
 from paramserver.staging import StageFull, StageIncomplete, Staging
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ class ShardService:
         self.parts = PartWriter(shard, self.lock, metrics)
         #: is told of the epoch of every map heard of; whoever runs the service takes it from the head (S6)
         self.newer_map: Callable[[int], None] = lambda epoch: None
+        #: reads ahead for a map to come, up to the cut of a manifest; "" = that is held
+        self.map_to_come: Callable[[SlotMap, str], str] = lambda slot_map, manifest: "it takes no other map"
 
     def begin(self, message: wire.BeginRequest) -> wire.ProgressReply:
         spec, vector, dense = codec.decode_begin(message)
@@ -167,6 +170,9 @@ class ShardService:
         self.newer_map(message.value)
         with self.lock:
             return number(self.shard.slot_map.epoch)
+
+    def prepare(self, message: wire.PrepareRequest) -> wire.PrepareReply:
+        return wire.PrepareReply(waits=self.map_to_come(*codec.decode_prepare(message)))
 
     def replace(self, shard: Shard) -> None:
         """Another incarnation of the shard serves from now on (S6)."""

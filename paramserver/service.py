@@ -28,7 +28,7 @@ from paramserver.server import Server, ShardService
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.store import StateDir, write_durably
-from paramserver.successor import Successor
+from paramserver.successor import Succession, Successor
 from paramserver.warmup import warm_up
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def run(
         taker = MapTaker(
             service,
             find_head,
-            lambda slot_map: Successor(slot_map, partial(_incarnation, config, index, next_incarnation())),
+            Succession(lambda slot_map: Successor(slot_map, partial(_incarnation, config, index, next_incarnation()))),
             holder.remap if holder else lambda slot_map: None,
         )
         taker.start()

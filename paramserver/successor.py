@@ -34,3 +34,34 @@ class Successor:
                 self.shard.follow(cut.read(), cut.manifest_sha256)
             self.held = cut.manifest_sha256
         return self.shard
+
+    def fits(self, slot_map: SlotMap) -> bool:
+        """Whether it was made for this very map. An epoch alone says little: what is to come may still change."""
+        return self.slot_map == slot_map
+
+
+class Succession:
+    """At most one successor of a shard, read ahead for a map to come, and taken for that map or for none."""
+
+    def __init__(self, make: Callable[[SlotMap], Successor]) -> None:
+        """`make`: a successor of a new incarnation."""
+        self._make = make
+        self._successor: Successor | None = None
+
+    def prepare(self, slot_map: SlotMap, head: HeadCut) -> None:
+        """Hold what the head gives the shard under this map. What was read for another map goes first."""
+        if self._successor is None or not self._successor.fits(slot_map):
+            self._successor = None
+            self._successor = self._make(slot_map)
+        self._successor.bring(head)
+
+    def take(self, slot_map: SlotMap, head: HeadCut) -> Shard:
+        """The next incarnation, which stands at the head and its map."""
+        self.prepare(slot_map, head)
+        assert self._successor is not None
+        shard, self._successor = self._successor.shard, None
+        return shard
+
+    def forget(self) -> None:
+        """That map is not to come."""
+        self._successor = None

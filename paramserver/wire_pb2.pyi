@@ -375,6 +375,22 @@ class Number(_message.Message):
     value: int
     def __init__(self, value: _Optional[int] = ...) -> None: ...
 
+class PrepareRequest(_message.Message):
+    __slots__ = ("map_epoch", "owners", "manifest_sha256")
+    MAP_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    OWNERS_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_SHA256_FIELD_NUMBER: _ClassVar[int]
+    map_epoch: int
+    owners: str
+    manifest_sha256: str
+    def __init__(self, map_epoch: _Optional[int] = ..., owners: _Optional[str] = ..., manifest_sha256: _Optional[str] = ...) -> None: ...
+
+class PrepareReply(_message.Message):
+    __slots__ = ("waits",)
+    WAITS_FIELD_NUMBER: _ClassVar[int]
+    waits: str
+    def __init__(self, waits: _Optional[str] = ...) -> None: ...
+
 class MemberRequest(_message.Message):
     __slots__ = ("model", "epoch", "learner", "doing", "value")
     MODEL_FIELD_NUMBER: _ClassVar[int]

@@ -255,15 +255,65 @@ def test_nothing_moves_until_every_shard_of_the_new_map_answers():
     house.check_all(3)
 
 
+def test_nothing_moves_until_every_shard_of_the_new_map_holds_the_last_cut():
+    """Starts stand for what is changed then, not for all there is; what is taken for it meanwhile is judged late."""
+    house = House()
+    house.learn(5)
+    asked = []
+    house.ports[2].prepare = lambda slot_map, manifest: asked.append((slot_map, manifest)) or "it reads"
+    house.clock.set_shards("clicks", 3)
+    outcomes = []
+    house.now += 300
+    for _ in range(4):
+        house.now += 100
+        outcomes.append(house.driver.step().outcome)
+        house.learn()
+    assert outcomes == ["published", "preparing", "preparing", "preparing"]
+    assert house.driver.resharding.waits == "shard 2: it reads"
+    head = house.driver.catalogue.head()
+    assert set(asked) == {(SlotMap.even(2).resized(3), head.sha256)}
+    house.ports[2].prepare = lambda slot_map, manifest: ""
+    assert [house.driver.step().outcome for _ in range(2)] == ["prepared", "published"]
+    house.tell()
+    house.check_all(3)
+    head, parent = house.driver.catalogue.head(), house.driver.catalogue.chain(house.driver.catalogue.head())[-2]
+    assert (head.map_epoch, sum(part.rows for part in head.parts)) == (2, 0)
+    assert (parent.map_epoch, sum(part.rows for part in parent.parts)) == (1, 4)
+    assert house.driver.catalogue.gates(parent.name) is None, "the move's own is judged"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_cut_for_a_move_that_does_not_come_is_judged(late):
+    house = House()
+    house.learn(5)
+    house.clock.set_shards("clicks", 3)
+    house.now += 300
+    assert house.driver.step().outcome == "published"
+    house.now += 400
+    house.learn()
+    assert house.driver.step().outcome == "prepared"
+    name = house.driver.catalogue.head().name
+    assert house.driver.catalogue.gates(name) is None
+    house.ports[2].prepare = lambda slot_map, manifest: "it reads"
+    if late:
+        assert house.driver.step().outcome == "preparing"
+        house.now += 6_000
+    else:
+        house.clock.set_shards("clicks", 2)
+    assert house.driver.step().outcome == "published"
+    assert house.driver.catalogue.published().name == name
+    assert house.driver.step().outcome == ("preparing" if late else "idle")
+
+
 @pytest.mark.parametrize("shards", [1, 3])
-@pytest.mark.parametrize("writes", range(6))  # manifest, gates, published: of the cut before, and of the move
+@pytest.mark.parametrize("writes", range(7))  # manifest, gates, published; manifest; and those of the move
 def test_a_checkpointer_killed_at_any_write_leaves_the_old_map_or_the_new_one(shards, writes):
     house = House()
     house.learn(20)
     house.clock.set_shards("clicks", shards)
     house.files.steps = writes
     killed = False
-    for _ in range(4):
+    for _ in range(5):
         house.now += 1000
         try:
             house.driver.step()
@@ -297,7 +347,7 @@ def test_a_shard_that_restarts_into_a_newer_map_makes_the_others_follow_before_a
     house.learn(20)
     house.clock.set_shards("clicks", 3)
     house.driver.resharding.bring = lambda shards: []  # it dies right behind the manifest
-    for _ in range(3):
+    for _ in range(4):
         house.now += 1000
         house.driver.step()
     assert [shard.slot_map.epoch for shard in house.members] == [1, 1]

@@ -12,9 +12,9 @@ from sim_shards import ShardNode
 
 from checkpointer.cutting import Cutting
 from paramserver import delta as delta_module
+from paramserver.headcut import CutParts
 from paramserver.messages import MarkReply, Outcome, PushReply
 from paramserver.modelclocks import ModelClocks
-from paramserver.part import merge
 from paramserver.shard import Shard
 
 
@@ -108,7 +108,10 @@ def delta_on_another_parent() -> list[Patch]:
 
 @bug("restore from a delta alone", "a shard restores the rows of the head cut without those of its base (X2)")
 def restore_without_base() -> list[Patch]:
-    def bad(files: Any, manifest: Any) -> Any:
-        return merge([replace(part, parent=None) for part in sim_shards.snapshots_of(files, manifest)])
+    cut_parts = sim_shards.cut_parts
 
-    return [patch.object(sim_shards, "model_of", bad)]
+    def bad(catalogue: Any, manifest: Any, held: Any = None) -> Any:
+        last = cut_parts(catalogue, manifest, held)[-1]
+        return [CutParts(last.manifest_sha256, True, lambda: [replace(part, parent=None) for part in last.read()])]
+
+    return [patch.object(sim_shards, "cut_parts", bad)]

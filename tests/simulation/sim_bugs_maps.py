@@ -10,10 +10,12 @@ from sim_scenario import MODEL
 from sim_shards import ShardNode
 
 from checkpointer.resharding import Resharding
+from paramserver import delta
 from paramserver.clocks import Clocks
 from paramserver.messages import PushReply
 from paramserver.ports import PartInfo
 from paramserver.shard import Shard
+from paramserver.successor import Succession, Successor
 
 #: Seeds in which an operator scales shards.
 SCALED = {"first": 3, "step": 5}
@@ -94,3 +96,46 @@ def shards_in_memory() -> list[Patch]:
         self.watch.shards = shards
 
     return [patch.object(ShardNode, "ordered_shards", bad)]
+
+
+@bug(
+    "successor of another map",
+    "what was read ahead for one number of shards is taken for another (S6)",
+    seed=3,
+    **SCALED,
+)
+def successor_of_another_map() -> list[Patch]:
+    def bad(self: Successor, slot_map: Any) -> bool:
+        return bool(self.slot_map.epoch == slot_map.epoch)
+
+    return [patch.object(Successor, "fits", bad)]
+
+
+@bug(
+    "successor as it was read ahead",
+    "a shard goes over without what changed since it read ahead (S6)",
+    seed=13,
+    **SCALED,
+)
+def successor_as_read() -> list[Patch]:
+    take = Succession.take
+
+    def bad(self: Succession, slot_map: Any, head: Any) -> Any:
+        own = self._successor
+        if own is None or not own.held or not own.fits(slot_map):
+            return take(self, slot_map, head)
+        self._successor = None
+        return own.shard
+
+    return [patch.object(Succession, "take", bad)]
+
+
+@bug("successor skips a cut", "a shard that reads ahead reads the newest cut alone (S6, X3)", seed=203, **SCALED)
+def successor_skips() -> list[Patch]:
+    bring = Successor.bring
+
+    def bad(self: Successor, head: Any) -> Any:
+        newest = replace(head, chain=lambda held: head.chain(held)[-1:] if held else head.chain(held))
+        return bring(self, newest)
+
+    return [patch.object(Successor, "bring", bad), patch.object(delta, "_check_parents", lambda parts, held: None)]

@@ -32,6 +32,7 @@ from paramserver.messages import MarkReply, ModelSpec
 from paramserver.part import Weights
 from paramserver.partfile import decode_part
 from paramserver.ports import PartInfo, ProgressReply, Unreachable
+from paramserver.slots import SlotMap
 
 LOOK_MS = 400
 PATIENCE_MS = 100
@@ -84,6 +85,10 @@ class Remote:
 
     def remap(self, epoch: int) -> int:
         return self._ask(lambda shard: shard.remap(epoch))  # type: ignore[no-any-return]
+
+    def prepare(self, slot_map: SlotMap, manifest_sha256: str) -> str:
+        self.node.reach("prepare")
+        return self._ask(lambda shard: shard.prepare(slot_map, manifest_sha256))  # type: ignore[no-any-return]
 
     def shards_ordered(self, model: str) -> int:
         return self._ask(lambda shard: shard.shards_ordered())  # type: ignore[no-any-return]
@@ -140,7 +145,7 @@ class CheckpointerNode(Process):
                 raise Violation("X1", f"a cut in fair weather is not done after {step.cut_ms} ms: {step.detail}")
             if step.outcome == "idle":
                 self.sleep_ms(LOOK_MS)
-            elif step.outcome in ("unreachable", "not_restored", "moving"):
+            elif step.outcome in ("unreachable", "not_restored", "preparing", "moving"):
                 self.sleep_ms(PATIENCE_MS)
             else:
                 self.world.trace(self.name, f"{step.outcome} {step.reason} {step.detail} {step.due}")

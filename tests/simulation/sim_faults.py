@@ -43,6 +43,9 @@ class Fault:
 
 
 TRAPS_A_SEED = 3
+#: Where a move is hurt: while a cut is read ahead of it, and when a shard goes over.
+MOVING = (("shard", "ahead"), ("shard", "remap"), ("clock holder", "ahead"), ("checkpointer", "prepare"))
+MOVE_FAULTS = 2
 BREAKER_FAULTS = 2
 COPY_RESTARTS = 3
 #: In every fourth seed a learner sleeps for longer than its lease, and keeps its partitions.
@@ -86,6 +89,11 @@ def plan(scenario: Scenario, span_ms: int) -> list[Fault]:
     if fraud and seed % 4 == CUT_SHORT:
         at = rng.randrange(span_ms // 2)
         faults.append(Fault(at, "crash", "fraud filter", 0, 500, 0, "rows", rng.choice((1, 2, 3))))
+    if scenario.tuning == "shards":  # in the midst of a move (S6), drawn apart from the rest
+        move = random.Random(f"moves/{seed}")
+        for role, point in move.sample(MOVING, MOVE_FAULTS):
+            at, trap, for_ms = move.randrange(span_ms // 2), move.choice(TRAPS), int(300 * 30 ** move.random())
+            faults.append(Fault(at, trap, role, 0, for_ms, 0, point, move.choice((1, 2, 3))))
     if scenario.breaker:
         for k in range(BREAKER_FAULTS):
             kind = KINDS[(seed // 11 * BREAKER_FAULTS + k) % len(KINDS)]

@@ -14,30 +14,20 @@ from sim_watch import Watch
 from checkpointer.catalogue import Catalogue
 from checkpointer.files import Files
 from checkpointer.manifest import Manifest
+from checkpointer.model_state import cut_parts
 from paramserver.bounds import Bounds, Rung
 from paramserver.clocks import Clocks
-from paramserver.delta import whole
+from paramserver.headcut import NO_HEAD, HeadCut
 from paramserver.messages import Epoch, MarkReply, PullReply, PullRequest, PushReply, PushRequest
 from paramserver.orders import decode_orders, encode_orders
-from paramserver.partfile import decode_part, encode_part, part_info, part_name
+from paramserver.partfile import encode_part, part_info, part_name
 from paramserver.ports import AllowReply, PartInfo, ProgressReply
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
-from paramserver.state import Snapshot
+from paramserver.successor import Succession, Successor
 
 ALLOW_EVERY_MS = 200
 LEASE_MS = 3000
-
-
-def snapshots_of(files: Files, manifest: Manifest) -> list[Snapshot]:
-    """The parts of one cut, as they are: full or deltas."""
-    return [decode_part(files.read(f"{manifest.model}/{manifest.name}/{part.path}")) for part in manifest.parts]
-
-
-def model_of(files: Files, manifest: Manifest) -> Snapshot:
-    """The whole model of a cut, by way of its base."""
-    chain = Catalogue(files, manifest.model).chain(manifest)
-    return whole((one.sha256, snapshots_of(files, one)) for one in chain)
 
 
 class ShardNode(Process):
@@ -51,7 +41,10 @@ class ShardNode(Process):
         self.clocks: Clocks | None = None
 
     def boot(self) -> None:
-        self.taking = False
+        self.looking = False
+        self.asked: SlotMap | None = None  # for a map to come, and what is held of it, of which manifest
+        self.held: tuple[SlotMap, str] | None = None
+        self.succession = Succession(self.successor)
         self.core = self.incarnate(*self.head())
         if self.index == 0:
             s = self.scenario.staleness
@@ -69,31 +62,58 @@ class ShardNode(Process):
         head = catalogue.head()
         return head, (head and catalogue.slot_map(head)) or HOME_MAP
 
-    def incarnate(self, head: Manifest | None, slot_map: SlotMap) -> Shard:
-        """A new incarnation, restored from the head."""
+    def successor(self, slot_map: SlotMap) -> Successor:
         incarnation = self.disk["incarnation"] = self.disk.get("incarnation", 0) + 1
-        core = Shard(self.index, incarnation, slot_map)
-        self.watch.stands_at(self.index, incarnation, {})
-        self.watch.takes_map(self.index, slot_map)
+        return Successor(slot_map, lambda own: Shard(self.index, incarnation, own))
+
+    def cut_of(self, head: Manifest | None, slot_map: SlotMap) -> HeadCut:
+        if head is None:
+            return NO_HEAD
+        return HeadCut(slot_map, head.sha256, lambda held: cut_parts(Catalogue(self.files, MODEL), head, held or None))
+
+    def incarnate(self, head: Manifest | None, slot_map: SlotMap) -> Shard:
+        """A new incarnation, restored from the head, by what was read ahead of it where that fits."""
+        core = self.succession.take(slot_map, self.cut_of(head, slot_map))
+        self.watch.stands_at(self.index, core.incarnation, {})
+        self.watch.takes_map(self.index, core.slot_map)
         if head is not None and not core.stands_by:
-            core.restore([model_of(self.files, head)], head.sha256)
-            self.watch.begun(self.index, incarnation, head.vector)
-            self.watch.lexicons.restored(self.index, incarnation, head.sha256, slot_map)
-            self.world.trace(self.name, f"incarnation {incarnation} restores {head.name}")
+            self.watch.begun(self.index, core.incarnation, head.vector)
+            self.watch.lexicons.restored(self.index, core.incarnation, head.sha256, slot_map)
+            self.world.trace(self.name, f"incarnation {core.incarnation} restores {head.name}")
         return core
 
     def remap(self, epoch: int) -> int:
-        """What waits for the store happens later."""
-        if epoch > self.core.slot_map.epoch and not self.taking:
-            self.taking = True
-            self.after(self.world.rng.choice((5, 50, 300)), self.take_map)
+        if epoch > self.core.slot_map.epoch:
+            self.look_later()
         return self.core.slot_map.epoch
 
-    def take_map(self) -> None:
-        self.taking = False
+    def prepare(self, slot_map: SlotMap, manifest_sha256: str) -> str:
+        self.asked = slot_map
+        if self.held == (slot_map, manifest_sha256):
+            return ""
+        self.look_later()
+        return "it reads"
+
+    def look_later(self) -> None:
+        """What waits for the store happens later."""
+        if not self.looking:
+            self.looking = True
+            self.after(self.world.rng.choice((5, 50, 300)), self.look)
+
+    def look(self) -> None:
+        """Take the head's map if it is newer, else read ahead for the one to come."""
+        self.looking = False
         head, slot_map = self.head()
-        if slot_map.epoch <= self.core.slot_map.epoch:
-            return
+        if slot_map.epoch > self.core.slot_map.epoch:
+            self.take_map(head, slot_map)
+        elif self.asked is not None and self.asked.epoch > self.core.slot_map.epoch:
+            self.succession.prepare(self.asked, self.cut_of(head, slot_map))
+            self.held = self.asked, "" if head is None else head.sha256
+            self.watch.count("read ahead of a move")
+            self.reach("ahead")
+
+    def take_map(self, head: Manifest | None, slot_map: SlotMap) -> None:
+        self.held = None
         core = self.incarnate(head, slot_map)
         if self.clocks is not None:
             self.clocks.remap(slot_map.epoch, slot_map.shards)

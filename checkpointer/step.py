@@ -1,0 +1,29 @@
+"""What one look of the checkpointer came to."""
+
+from dataclasses import dataclass
+
+from checkpointer.catalogue import Gates
+from checkpointer.manifest import Manifest
+from checkpointer.schedule import Due
+
+
+@dataclass(frozen=True)
+class Step:
+    """`outcome`: "idle" | "unreachable" | "begun" | "not_restored" | "preparing" (shards read ahead of a
+    move) | "prepared" (a cut for them, judged later) | "moving" (shards take a new map) | "abandoned" | "published" |
+    "rejected"."""
+
+    outcome: str
+    detail: str = ""
+    due: Due | None = None
+    reason: str = ""  # why a cut was abandoned, in one word
+    hold_ms: int = 0
+    cut_ms: int = 0  # the cut alone, from the first question to all marked
+    total_ms: int = 0  # from due to announced
+    manifest: Manifest | None = None
+    gates: Gates | None = None
+    rows_learned: int = 0  # since the parent
+    deltas: int = 0  # between the manifest and its base
+    swept: tuple[str, ...] = ()
+    pause_ms: int = 0  # of a move: from the stop of starts until all shards of the new map stand at it
+    shards: int = 0  # of a move: how many there are now
