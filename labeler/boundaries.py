@@ -30,6 +30,8 @@ class Boundaries:
         self._flush_ms = flush_ms
         self._batch_rows_max = batch_rows_max
         self.ahead = Track()  # records at and after `start`
+        self._next: Stretch | None = None  # once closed, a range stays as it is, whatever comes behind it
+        self._looked = True  # whether `_next` is what the records held say
 
     @property
     def rows_ahead(self) -> int:
@@ -39,6 +41,11 @@ class Boundaries:
 
     def first(self) -> Stretch | None:
         """The range that starts at `start`, or None while the log has not closed it."""
+        if not self._looked:
+            self._next, self._looked = self._find(), True
+        return self._next
+
+    def _find(self) -> Stretch | None:
         records = self.ahead.records
         if not len(records):
             return None
@@ -77,6 +84,7 @@ class Boundaries:
         if row and first < len(offset) and int(offset[first]) == at and row >= int(rows[first]):
             first += 1  # the last range ended behind this record's last row
         self.ahead.append(offset[first:], arrival_ms[first:], rows[first:])
+        self._looked = self._next is not None
 
     def advance(self, end: int) -> None:
         """The range up to `end` is emitted: `start` becomes `end`."""
@@ -86,6 +94,7 @@ class Boundaries:
         if row_of(end) and at < len(held) and row_of(end) >= int(held["rows"][at]):
             at += 1
         self.ahead.drop(at)
+        self._next, self._looked = None, False
 
     def _passed_rows(self) -> int:
         """Rows of the first record held that lie below `start`."""

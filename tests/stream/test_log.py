@@ -21,6 +21,9 @@ PATIENCE_S = 20.0
 #: The embedded broker takes up to half a minute to hand partitions out anew, and a busy machine longer.
 REBALANCE_MAX_S = 150.0
 
+#: Records here are years old: a broker that looks while a test runs would delete them.
+LIMITS = {"max.message.bytes": "8000000", "retention.ms": "-1"}
+
 
 @dataclass
 class Setting:
@@ -49,7 +52,7 @@ def kafka(broker: Broker, prefix: str) -> Setting:
 
     def create(topic: str, partitions: int, append_time: bool = False) -> None:
         settings = {"message.timestamp.type": "LogAppendTime" if append_time else "CreateTime"}
-        new = NewTopic(topic, partitions, 1, topic_configs={**settings, "max.message.bytes": "8000000"})
+        new = NewTopic(topic, partitions, 1, topic_configs={**settings, **LIMITS})
         admin(lambda client: client.create_topics([new], wait_for_metadata=True))
 
     def delete_below(partition: Partition, offset: int) -> None:
