@@ -1,17 +1,19 @@
 """How long training stands while slots move between shards: one shard, two, three, two, one, under pushes.
 
-    python -m bench.moves [--rows 1000000] [--to 2,3,2,1] [--json]
+    python -m bench.moves [--rows 1000000] [--to 2,3,2,1] [--batches-per-s 20] [--json]
 
 Rows of 32 float32 (128 bytes). Shards are the product's processes over unix sockets (`everspun role shard`), those that
 are to come stand by already; the checkpointer is its driver in this process, without gates; one learner pushes 4,096
-keys at a time, drawn uniformly, one batch after the other. Checkpoints go to a folder on this machine's disk, synced.
-The optimizer is SGD at rate 1 and every gradient is -1, so a row's weight is how often it was pushed: at the end all
-of them are compared with what the learner counts. Takes about 1 minute and 4 GB.
+keys at a time, drawn uniformly, 20 times a second (0 = one batch after the other, and all rows change all the time).
+Checkpoints go to a folder on this machine's disk, synced. The optimizer is SGD at rate 1 and every gradient is -1, so a
+row's weight is how often it was pushed: at the end all of them are compared with what the learner counts. Takes about
+1 minute and 4 GB.
 
 Keys, of each move. `pause_ms`: from the stop of starts until every shard of the new map has it, as the checkpointer
-measures it. `gap_ms`: the longest time between two batches that were learned for the first time, around the move.
-`gap_ms_before`: the same in the second before it was ordered. `moved`: share of the rows whose shard changed.
-`rewound`: batches learned once more. `wrong`: rows whose weight is not what was pushed.
+measures it. `gap_ms`: the longest time between two batches that were learned for the first time, around the move;
+`gap_ms_ahead`: while shards read ahead of it; `gap_ms_before`: in the second before it was ordered. `seconds`: from the
+order to the move. `changed`: rows of the move's checkpoint. `moved`: share of the rows whose shard changed. `rewound`:
+batches learned once more. `wrong`: rows whose weight is not what was pushed.
 """
 
 import argparse
@@ -49,7 +51,7 @@ from paramserver.slots import SlotMap
 DIM, FILLED, PUSHED = 32, 50_000, 4_096
 MODEL, CHAIN = "moves", "label/0"
 SPEC = ModelSpec(MODEL, "1", (TableSpec("t", DIM, "sgd", {"rate": 1.0}),), DenseSpec({}, "sgd", {"rate": 1.0}))
-ROWS, TO = 1_000_000, "2,3,2,1"
+ROWS, TO, BATCHES_PER_S = 1_000_000, "2,3,2,1", 20.0
 STUCK_S = 120.0
 CONFIG = """
 [run]
@@ -65,10 +67,11 @@ lease_ms = 60_000
 
 
 class Learner:
-    """Pushes batch after batch; batch n is the same whenever it is pushed. `learned[n]`: when every shard had it."""
+    """Pushes a batch every `pace_s`, or one after the other; batch n is the same whenever it is pushed. `learned[n]`:
+    when every shard had it."""
 
-    def __init__(self, ports: ShardPorts, clock: ClockClient, rows: int) -> None:
-        self.ports, self.clock, self.keys = ports, clock, by_key(np.arange(rows))[0]
+    def __init__(self, ports: ShardPorts, clock: ClockClient, rows: int, pace_s: float) -> None:
+        self.ports, self.clock, self.keys, self.pace_s = ports, clock, by_key(np.arange(rows))[0], pace_s
         self.fills = -(-rows // FILLED)
         self.learned: list[float] = []
         self.rewound = 0
@@ -95,12 +98,15 @@ class Learner:
             while not self.stop.is_set():
                 replies = self._standing()
                 ends = {reply.progress.chains[CHAIN].end for reply in replies if reply.progress is not None}
-                n = min(ends)
+                n, due = min(ends), time.monotonic()
                 self.rewound += max(0, len(self.learned) - n)
                 while not self.stop.is_set() and self._learn(epoch, n, replies):
                     n += 1
                     if n > len(self.learned):
                         self.learned.append(time.monotonic())
+                    if n > self.fills:
+                        due = max(due + self.pace_s, time.monotonic())
+                        self.stop.wait(due - time.monotonic())
         except BaseException as error:
             self.error = error
 
@@ -212,7 +218,9 @@ def move(driver: Driver, learner: Learner, clock: ClockClient, shards: int) -> d
         "shards": shards,
         "pause_ms": step.pause_ms,
         "gap_ms": learner.gap_ms(began, time.monotonic()),
+        "gap_ms_ahead": learner.gap_ms(began, ended - step.pause_ms / 1_000),
         "gap_ms_before": learner.gap_ms(began - 1.0, began),
+        "changed": sum(part.rows for part in step.manifest.parts),
         "seconds": round(ended - began, 2),
         "moved": round(float((before.owner != after.owner).mean()), 3),
         "rewound": learner.rewound - rewound,
@@ -233,7 +241,7 @@ def wrong_rows(catalogue: Catalogue, learner: Learner) -> int:
     return int((table.rows[order][:, 0] != expected).sum())
 
 
-def measure(rows: int, to: list[int]) -> dict[str, Any]:
+def measure(rows: int, to: list[int], pace_s: float) -> dict[str, Any]:
     config = ParamServerConfig(lease_ms=60_000)
     with tempfile.TemporaryDirectory(prefix="moves-") as folder, ExitStack() as stack:
         path = Path(folder) / "everspun.toml"
@@ -252,7 +260,7 @@ def measure(rows: int, to: list[int]) -> dict[str, Any]:
         driver = Driver(settings, Definition(SPEC, {}, {}), ports, clock, catalogue, around, around)
         driver.recover()
         step_until(driver, lambda step: step.outcome == "begun")
-        learner = Learner(ports, clock, rows)
+        learner = Learner(ports, clock, rows, pace_s)
         learner.start()
         stack.callback(learner.close)
         while len(learner.learned) < learner.fills + 50:
@@ -271,11 +279,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
     parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--batches-per-s", type=float, default=BATCHES_PER_S, help="0 = one after the other")
     parser.add_argument("--to", default=TO, help="numbers of shards, one after the other")
     options = parser.parse_args()
     load = os.getloadavg()[0]
-    found = measure(options.rows, [int(n) for n in options.to.split(",")])
-    report = {"rows": options.rows, **found, "load": round(load, 1), "machine": machine()}
+    pace_s = 1 / options.batches_per_s if options.batches_per_s else 0.0
+    found = measure(options.rows, [int(n) for n in options.to.split(",")], pace_s)
+    report = {
+        "rows": options.rows,
+        "batches_per_s": options.batches_per_s,
+        **found,
+        "load": round(load, 1),
+        "machine": machine(),
+    }
     print(json.dumps(report, indent=None if options.json else 1))
 
 

@@ -1,14 +1,14 @@
 """The state of a model at a checkpoint, from its base and the deltas since: as a whole, or cut by cut and part by part,
 as shards restore it (X2, X3)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from checkpointer.catalogue import Catalogue
 from checkpointer.manifest import Damaged, Manifest, Part, part_problem
 from paramserver.delta import whole
 from paramserver.headcut import CutParts
-from paramserver.partfile import decode_part
+from paramserver.partfile import decode_part, view_part
 from paramserver.state import Snapshot
 
 
@@ -26,12 +26,14 @@ def cut_parts(catalogue: Catalogue, manifest: Manifest, held: str | None = None)
     are read too."""
 
     def read(one: Manifest) -> Iterator[Snapshot]:
-        return (read_snapshot(catalogue, one, part) for part in one.parts)
+        return (read_snapshot(catalogue, one, part, view_part) for part in one.parts)
 
     return [CutParts(one.sha256, one.is_full, partial(read, one)) for one in catalogue.chain(manifest, held)]
 
 
-def read_snapshot(catalogue: Catalogue, manifest: Manifest, part: Part) -> Snapshot:
+def read_snapshot(
+    catalogue: Catalogue, manifest: Manifest, part: Part, decode: Callable[[bytes], Snapshot] = decode_part
+) -> Snapshot:
     """One part, whole, and of this very cut (I5). Raises Damaged."""
     where = f"{manifest.name}/{part.path}"
     try:
@@ -42,7 +44,7 @@ def read_snapshot(catalogue: Catalogue, manifest: Manifest, part: Part) -> Snaps
     if problem is not None:
         raise Damaged(f"{manifest.name}/{problem}")
     try:
-        snapshot = decode_part(data)
+        snapshot = decode(data)
     except ValueError as error:
         raise Damaged(f"{where}: {error}") from error
     for chain, at in manifest.chains.items():
