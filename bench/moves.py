@@ -10,10 +10,11 @@ row's weight is how often it was pushed: at the end all of them are compared wit
 1 minute and 4 GB.
 
 Keys, of each move. `pause_ms`: from the stop of starts until every shard of the new map has it, as the checkpointer
-measures it. `gap_ms`: the longest time between two batches that were learned for the first time, around the move;
-`gap_ms_ahead`: while shards read ahead of it; `gap_ms_before`: in the second before it was ordered. `seconds`: from the
-order to the move. `changed`: rows of the move's checkpoint. `moved`: share of the rows whose shard changed. `rewound`:
-batches learned once more. `wrong`: rows whose weight is not what was pushed.
+measures it; `phases_ms`: its parts, as `everspun_move_pause_ms` names them. `gap_ms`: the longest time between two
+batches that were learned for the first time, around the move; `gap_ms_ahead`: while shards read ahead of it;
+`gap_ms_before`: in the second before it was ordered. `seconds`: from the order to the move. `changed`: rows of the
+move's checkpoint. `moved`: share of the rows whose shard changed. `rewound`: batches learned once more. `wrong`: rows
+whose weight is not what was pushed.
 """
 
 import argparse
@@ -216,9 +217,10 @@ def move(driver: Driver, learner: Learner, clock: ClockClient, shards: int) -> d
     after = driver.resharding.slot_map
     return {
         "shards": shards,
-        "pause_ms": step.pause_ms,
+        "pause_ms": sum(step.pause),
+        "phases_ms": step.pause._asdict(),
         "gap_ms": learner.gap_ms(began, time.monotonic()),
-        "gap_ms_ahead": learner.gap_ms(began, ended - step.pause_ms / 1_000),
+        "gap_ms_ahead": learner.gap_ms(began, ended - sum(step.pause) / 1_000),
         "gap_ms_before": learner.gap_ms(began - 1.0, began),
         "changed": sum(part.rows for part in step.manifest.parts),
         "seconds": round(ended - began, 2),

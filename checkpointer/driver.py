@@ -21,7 +21,7 @@ from checkpointer.manifest import Damaged, Definition, Evaluation, Manifest, ass
 from checkpointer.preparation import Preparation
 from checkpointer.resharding import Resharding
 from checkpointer.schedule import Due, Schedule
-from checkpointer.step import Step
+from checkpointer.step import NO_PAUSE, Pause, Step
 from paramserver.messages import Progress
 from paramserver.ports import ClockPort, PartInfo, ProgressReply, Refused, ShardPort, Unreachable
 from paramserver.slots import SlotMap
@@ -227,7 +227,7 @@ class Driver:
             self._forget(end)
             _try(self.clock.release, cut.model, cut.cut)
             return self._abandoned(due, "parts", str(error), cut.hold_ms, cut_ms)
-        pause_ms = 0 if move is None else self._spread(cut, move)
+        pause = NO_PAUSE if move is None else self._spread(cut, move)
         if coming is not None and move is None:
             self.resharding.prepare(coming.slot_map, manifest.sha256)  # they read while it is judged
             if due.reason == "scale" and coming.rounds > 1:
@@ -248,13 +248,14 @@ class Driver:
             rows_learned=sum(_rows(chain, head, end.progress) for chain in end.vector),
             deltas=len(self.catalogue.chain(manifest)) - 1,
             swept=tuple(swept),
-            pause_ms=pause_ms,
+            pause=pause,
             shards=0 if move is None else move.shards,
         )
 
-    def _spread(self, cut: Cut, move: SlotMap) -> int:
-        """The map is committed: tell its shards, keep starts stopped until all have it, and release them. Returns how
-        long they were stopped, ms. Who does not take it in time does so later: the clock holder waits for that (S6)."""
+    def _spread(self, cut: Cut, move: SlotMap) -> Pause:
+        """The map is committed: tell its shards, keep starts stopped until all have it, and release them. Who does not
+        take it in time does so later: the clock holder waits for that (S6)."""
+        complete_ms = cut.held_for_ms(self.time.steady_ms())
         former, self.resharding.slot_map = self.resharding.members, move
         behind, until = self.resharding.members, self.time.steady_ms() + self.config.cut_timeout_ms
         while (behind := self.resharding.bring(behind)) and self.time.steady_ms() < until:
@@ -263,7 +264,7 @@ class Driver:
         _try(self.clock.release, cut.model, cut.cut)
         pause_ms = cut.held_for_ms(self.time.steady_ms())
         self.resharding.bring([shard for shard in former if shard not in self.resharding.members])
-        return pause_ms
+        return Pause(cut.hold_ms, complete_ms - cut.hold_ms, pause_ms - complete_ms)
 
     def _keep_hold(self, cut: Cut) -> None:
         """Where it is not granted any more, training goes on as it was, and what it learns is learned again."""

@@ -18,7 +18,7 @@ class CheckpointerMetrics(RoleMetrics):
         self.attempts = self.counter("everspun_cut_attempts_total", "cuts tried", "reason")
         self.abandoned = self.counter("everspun_cuts_abandoned_total", "cuts that came to nothing", "reason")
         self.moves = self.counter("everspun_moves_total", "changes of the number of shards (S6)")
-        self.move_pause_ms = self.gauge("everspun_move_pause_ms", "how long the last one stopped starts, ms")
+        self.move_pause_ms = self.gauge("everspun_move_pause_ms", "how long the last one stopped starts, ms", "phase")
         self.checkpoints = self.counter("everspun_checkpoints_total", "complete checkpoints judged", "outcome")
         self.gates = self.counter("everspun_gate_results_total", "findings of the gates", "gate", "passed")
         self.number = self.gauge("everspun_checkpoint_number", "number of the newest published checkpoint")

@@ -255,9 +255,10 @@ def _record(step: Step, metrics: CheckpointerMetrics) -> None:
         metrics.cut_hold_ms.observe(step.hold_ms)
         metrics.cut_seconds.observe(step.cut_ms / 1_000)
     if step.shards:
-        metrics.move_pause_ms.set(step.pause_ms)
+        for phase, ms in step.pause._asdict().items():
+            metrics.move_pause_ms.labels(phase=phase).set(ms)
         metrics.moves.inc()
-        _log.info("%d shards: slots moved, starts stopped for %d ms", step.shards, step.pause_ms)
+        _log.info("%d shards: slots moved, starts stopped for %d ms: %s", step.shards, sum(step.pause), step.pause)
     if step.outcome == "abandoned":
         metrics.abandoned.labels(reason=step.reason).inc()
     manifest, gates = step.manifest, step.gates

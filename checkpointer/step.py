@@ -1,10 +1,23 @@
 """What one look of the checkpointer came to."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from checkpointer.catalogue import Gates
 from checkpointer.manifest import Manifest
 from checkpointer.schedule import Due
+
+
+class Pause(NamedTuple):
+    """How long a move stopped starts, ms, in its phases: until all had marked, until the checkpoint that names the map
+    was complete, and until all shards of the new map stood at it."""
+
+    mark: int = 0
+    write: int = 0
+    take: int = 0
+
+
+NO_PAUSE = Pause()
 
 
 @dataclass(frozen=True)
@@ -25,5 +38,5 @@ class Step:
     rows_learned: int = 0  # since the parent
     deltas: int = 0  # between the manifest and its base
     swept: tuple[str, ...] = ()
-    pause_ms: int = 0  # of a move: from the stop of starts until all shards of the new map stand at it
+    pause: Pause = NO_PAUSE  # of a move
     shards: int = 0  # of a move: how many there are now

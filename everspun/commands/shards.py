@@ -45,8 +45,10 @@ def run(options: argparse.Namespace) -> int:
     told = time.monotonic() + TOLD_S
     while moved and _moves(config)[0] == moves and time.monotonic() < told:
         time.sleep(0.1)
-    now, pause_ms = _moves(config)
-    print(f"{count} shards of {model}; " + (f"starts were stopped for {pause_ms:.0f} ms" if now != moves else UNTOLD))
+    now, pause = _moves(config)
+    phases = ", ".join(f"{phase} {ms:.0f}" for phase, ms in pause.items())
+    stopped = f"starts were stopped for {sum(pause.values()):.0f} ms ({phases})"
+    print(f"{count} shards of {model}; {stopped if now != moves else UNTOLD}")
     return 0
 
 
@@ -79,9 +81,9 @@ def _missing(config: Config, count: int) -> str:
     return "" if there == {count} and len(set(maps)) == 1 else f"the map in force has {max(there)}"
 
 
-def _moves(config: Config) -> tuple[float, float]:
-    """(moves since the checkpointer started, how long the last one stopped starts, ms)."""
+def _moves(config: Config) -> tuple[float, dict[str, float]]:
+    """(moves since the checkpointer started, phase -> how long that of the last one stopped starts, ms)."""
     report = scrape(Path(config.run.dir)).get("checkpointer-0")
     if report is None:
-        return 0.0, 0.0
-    return report.value("everspun_moves_total"), report.value("everspun_move_pause_ms")
+        return 0.0, {}
+    return report.value("everspun_moves_total"), report.by_label("everspun_move_pause_ms", "phase")

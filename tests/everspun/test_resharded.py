@@ -4,6 +4,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from checkpointer.metrics import CheckpointerMetrics
+from checkpointer.step import Pause
 from everspun.launcher import shards_needed
 from everspun.resharded import resharded
 from everspun.scrape import Report
@@ -30,7 +31,8 @@ def test_what_is_wanted_and_how_long_the_last_move_took():
     shard.map_epoch.set(2)
     shard.clocks(clocks, 0, needed=3)
     checkpointer.moves.inc()
-    checkpointer.move_pause_ms.set(55)
+    for phase, ms in Pause(5, 20, 30)._asdict().items():
+        checkpointer.move_pause_ms.labels(phase=phase).set(ms)
     said = resharded({"shard-0": report(shard.registry), "checkpointer-0": report(checkpointer.registry)})
     assert said is not None
     assert said.line() == "shards 3 (map 2)   last move stopped starts for 55 ms"
