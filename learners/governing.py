@@ -48,7 +48,8 @@ class Governing:
         self.decision: Decision | None = None
         self.backlog: int | None = None  # records of examples that waited at the last estimate
         self.rows_spent, self.rows_live = 0, 0
-        self.counts: Counter[str] = Counter()  # windows by what became of them, decisions by action, leases lost
+        self.counts: Counter[str] = Counter()  # windows by what became of them, leases lost
+        self.decided: Counter[tuple[str, str]] = Counter()  # decisions by action and why
         self._newest: CompleteCut | None = None
         self._first_rows = 0  # learned live when this governor began
         self._cut_min = 0  # the number of the next cut that may be compared from ...
@@ -173,7 +174,7 @@ class Governing:
         self.estimate = found
         self.decision = self.governor.decide(found, self._speed_wanted(backlog))
         self.backlog = backlog
-        self.counts[self.decision.action] += 1
+        self.decided[self.decision.action, self.decision.why] += 1
         return self.decision
 
     def _speed_wanted(self, backlog: int | None) -> bool:

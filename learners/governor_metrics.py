@@ -18,10 +18,11 @@ class GovernorMetrics(RoleMetrics):
         self.seconds = self.histogram("everspun_governor_estimate_seconds", "time to read and train one", SECONDS)
         self.unanswered = self.counter("everspun_governor_unanswered_total", "looks at clock, log or store that failed")
         self._windows = self.gauge("everspun_governor_windows", "comparisons by what became of them", "outcome")
-        self._decisions = self.gauge("everspun_governor_decisions", "decisions since start", "action")
+        self._decisions = self.gauge("everspun_governor_decisions", "decisions since start", "action", "why")
         self._decision = self.gauge("everspun_governor_decision", "1 for the last decision and why", "action", "why")
         self.decided_ms = self.gauge("everspun_governor_decided_ms", "when it was taken, ms since 1970; 0 = none yet")
         self._excess = self.gauge("everspun_governor_excess_share", "log loss above that of the sequence")
+        self._band = self.gauge("everspun_governor_band_share", "log loss that speed may cost, a share of it")
         self._error = self.gauge("everspun_governor_error_share", "its standard error")
         self._bound = self.gauge("everspun_governor_staleness_bound", "the bound s by word: -1 = unbounded", "word")
         self._limit = self.gauge("everspun_governor_concurrency_bound", "batches at once by word: 0 = no limit", "word")
@@ -39,8 +40,9 @@ class GovernorMetrics(RoleMetrics):
         for name, count in counts.items():
             if name.startswith("window "):
                 self._windows.labels(name.removeprefix("window ")).set(count)
-        for action in ("hold", "slower", "faster"):
-            self._decisions.labels(action).set(counts[action])
+        for (action, why), count in governing.decided.items():
+            self._decisions.labels(action, why).set(count)
+        self._band.set(governing.config.band)
         if governing.decision is not None:
             said = (governing.decision.action, governing.decision.why)
             for action in ("hold", "slower", "faster"):

@@ -1,5 +1,6 @@
 """docs/metrics.md names every series that the roles export, with its type, labels and unit, and no other."""
 
+import json
 import re
 from pathlib import Path
 
@@ -86,3 +87,21 @@ def test_dashboard_and_alerts_name_series_that_exist(name: str):
     histograms = {f"{series}_bucket" for rows in page().values() for series, kind, *_ in rows if kind == "histogram"}
     assert used
     assert used <= known | histograms, f"not exported: {sorted(used - known - histograms)}"
+
+
+def test_the_dashboard_groups_and_names_by_labels_that_exist():
+    """A label that no series has, or that an aggregation took away, makes a panel that is empty or says nothing."""
+    of_series = {name: set(filter(None, labels.split(", "))) for rows in page().values() for name, _, labels, _ in rows}
+    dashboard = json.loads((PAGE.parents[1] / "deploy" / "monitoring" / "grafana.json").read_text())
+    targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    for target in targets:
+        query = target["expr"]
+        series = {re.sub("_bucket$", "", name) for name in re.findall("everspun_[a-z_]+", query)}
+        known = {"process", "role"}.union(*(of_series[name] for name in series))  # these two: everspun/targets.py
+        grouped = {label.strip() for by in re.findall(r"by \(([^)]*)\)", query) for label in by.split(",")} - {"le"}
+        chosen = set(re.findall(r"[{,](\w+)[=!]", query))
+        shown = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+        is_aggregate = re.match(r"(sum|max|min|avg|histogram_quantile)\b", query) is not None
+        assert grouped | chosen <= known, query
+        assert shown <= (grouped if is_aggregate else known), target

@@ -40,6 +40,12 @@ def test_of_a_sequence_the_estimate_is_nothing():
     assert {d["action"] for d in governor.decisions} == {"hold"}
     assert max(abs(d["excess"]) for d in governor.decisions) <= 1e-5
     assert core.counts["window judged"] == len(governor.decisions)
+    assert sum(core.decided.values()) == len(governor.decisions)
+    assert governor.service is not None
+    exported = governor.service._metrics.registry.get_sample_value
+    for (action, why), count in core.decided.items():
+        assert exported("everspun_governor_decisions", {"action": action, "why": why}) == count
+    assert exported("everspun_governor_band_share") == CONFIG.band
     assert core.rows_spent <= core.rows_live + 100 * CONFIG.window_batches
 
 
