@@ -9,14 +9,15 @@ READY  := $(VENV)/.ready
 demo: $(READY)            ## the main job on a real log, with an audit and a report at the end
 	$(BIN)/everspun demo
 
-# Tests over brokers and processes wait for other programs; on a busy machine one may run out of time. What failed there
-# is tried once more, alone, and must pass then. Tests of the cores get no second try.
+# Tests over brokers and processes wait for other programs: half of their time nothing computes, so two run at once, each
+# with brokers, ports and folders of its own. On a busy machine one may run out of time. What failed there is tried once
+# more, alone, and must pass then. Tests of the cores get no second try.
 OUTSIDE := (kafka or processes) and not soak
 
 test: $(READY)            ## every test but the soaks
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not kafka and not processes and not soak and not simulator"
 	$(BIN)/python -m pytest -q -m simulator
-	$(BIN)/python -m pytest -q -m "$(OUTSIDE)" || $(BIN)/python -m pytest -q --last-failed -m "$(OUTSIDE)"
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(OUTSIDE)" || $(BIN)/python -m pytest -q --last-failed -m "$(OUTSIDE)"
 
 soak: $(READY)            ## 20,000 fresh seeds of the simulator
 	$(BIN)/python tests/simulation/run.py --seeds 20000 --jobs 2
