@@ -280,7 +280,8 @@ def _environment() -> dict[str, str]:
 def die_with_parent() -> None:
     """Called by a role's process: if the launcher that started it is killed, it stops in order (Linux only; elsewhere
     it sees its broker go). It asks for that itself, since no Python may run between fork and exec of a process with
-    threads."""
+    threads. To Linux the parent is the thread that started it: one that the watcher started again is told to stop as
+    soon as the watcher ends, and once more by `stop`."""
     launcher = os.environ.get(LAUNCHER, "")
     if launcher and sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

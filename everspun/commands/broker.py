@@ -2,12 +2,11 @@
 embedded one. For trying things out; it has one node and keeps nothing safe from the loss of this machine."""
 
 import argparse
-import signal
-import threading
 from pathlib import Path
 
 from everspun.broker import KINDS, BrokerError, start_broker
 from everspun.commands import options as shared
+from everspun.stop_signals import stop_on_signals
 
 LOOK_S = 1.0
 
@@ -22,9 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     console = shared.console()
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     try:
         broker = start_broker(options.kind, options.dir, options.port)
     except BrokerError as error:

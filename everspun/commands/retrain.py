@@ -8,7 +8,6 @@ up to that time, takes a last checkpoint, says how it compares, and ends. Cut sh
 import argparse
 import json
 import os
-import signal
 import threading
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from everspun.launcher import Launcher, RunStopped, role_files
 from everspun.model_check import check_model
 from everspun.roles import examples_log
 from everspun.standings import of_shards
+from everspun.stop_signals import stop_on_signals
 from stream.chain import LABEL, kind_of
 from stream.log import Reader
 from stream.moment import parse_ms, show_ms
@@ -58,9 +58,7 @@ def run(options: argparse.Namespace) -> int:
         return 2
     console = shared.console()
     retraining = Retraining(config, options.until, console)  # may read for a while; SIGINT ends that at once
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     launcher = Launcher(options.config, config.run, overrides)
     launcher.start(ROLES)
     try:

@@ -4,13 +4,12 @@ import argparse
 import faulthandler
 import logging
 import signal
-import threading
-from types import FrameType
 
 from everspun import roles
 from everspun.commands import options as shared
 from everspun.heap import keep_freed_memory
 from everspun.launcher import ROLES, die_with_parent
+from everspun.stop_signals import stop_on_signals
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +31,7 @@ def run(options: argparse.Namespace) -> int:
         logging.getLogger(client).setLevel(logging.DEBUG if options.log_level == "DEBUG" else logging.CRITICAL)
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1)  # kill -USR1: what every thread does, into the log
-    stop = threading.Event()
-
-    def on_signal(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    stop = stop_on_signals()
     die_with_parent()
     roles.ROLES[options.role](config, options.index, stop)
     return 0

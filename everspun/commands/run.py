@@ -1,8 +1,6 @@
 """Run all roles of a config on your own Kafka, each as a process, restarted when it dies, until SIGINT or SIGTERM."""
 
 import argparse
-import signal
-import threading
 import time
 
 from rich.live import Live
@@ -11,6 +9,7 @@ from everspun.commands import options as shared
 from everspun.follow import Follower
 from everspun.launcher import ROLES, Launcher, RunStopped
 from everspun.model_check import check_model
+from everspun.stop_signals import stop_on_signals
 from everspun.targets import write_targets
 from stream.client import check_topics
 from stream.kafka import KafkaLog
@@ -40,9 +39,7 @@ def run(options: argparse.Namespace) -> int:
         console.print(str(problem))
     if problems:
         return 2
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     launcher = Launcher(options.config, config.run, tuple(options.set), config.governor.enabled)
     follower = Follower(config, KafkaLog(config.stream))
     launcher.start(roles)

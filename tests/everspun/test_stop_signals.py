@@ -1,0 +1,28 @@
+"""A process that is told to stop stops, whatever its main thread was doing, and however often it is told."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROCESS = """
+import os, signal, sys
+from everspun.stop_signals import stop_on_signals
+
+number = getattr(signal, sys.argv[1])
+stop = stop_on_signals()
+assert not stop.wait(0.05)
+with stop._cond:  # as within a wait or a set of the event
+    for _ in range(3):
+        os.kill(os.getpid(), number)
+        signal.sigpending()  # back in Python: the handler has run
+assert stop.wait(10), "never set"
+os.kill(os.getpid(), number)
+print("drained")
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_is_heeded_where_the_event_is_being_looked_at(name: str):
+    done = subprocess.run([sys.executable, "-c", PROCESS, name], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "drained\n"
