@@ -12,6 +12,11 @@ from paramserver.messages import Keys
 from paramserver.record import FREE, HEAD, RowNumbers, Words, key_of
 from paramserver.tombstones import Tombstones
 
+#: So many rows are looked at in the time that one takes to be copied.
+LOOKS = 4
+#: Rows looked at without asking how many were copied.
+PIECE = 4_096
+
 
 @kernel
 def _keep(
@@ -93,10 +98,13 @@ class Copy:
             self._take(words, rows)
 
     def advance(self, words: Words, rows: int) -> bool:
-        """Copy the next so many rows. True when all are copied."""
-        stop = min(self._next + rows, len(self._kept))
-        self._take(words, np.arange(self._next, stop))
-        self._next = stop
+        """Copy the next so many rows, or look at more that need not be. True when all are copied."""
+        left = LOOKS * rows
+        while left > 0 and not self.done:
+            before, stop = self._columns.count, min(self._next + PIECE, len(self._kept))
+            self._take(words, np.arange(self._next, stop))
+            left -= stop - self._next + (LOOKS - 1) * (self._columns.count - before)
+            self._next = stop
         return self.done
 
     def _take(self, words: Words, rows: RowNumbers) -> None:
