@@ -30,7 +30,7 @@ from stream.log import Reader
 from stream.moment import parse_ms, show_ms
 from stream.record import Partition
 
-ROLES = ("shard", "checkpointer", "learner", "replica")
+ROLES = ("shard", "checkpointer", "learner", "governor", "replica")
 LOOK_S = 0.5
 CUT_EVERY_MS = 5_000
 
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     console = shared.console()
     retraining = Retraining(config, options.until, console)  # may read for a while; SIGINT ends that at once
     stop = stop_on_signals()
-    launcher = Launcher(options.config, config.run, overrides)
+    launcher = Launcher(options.config, config.run, overrides, config.governor.enabled)
     launcher.start(ROLES)
     try:
         done = retraining.follow(launcher, stop)

@@ -1,9 +1,13 @@
 """Another model learns from the archive of a run of real processes, and takes over."""
 
 import json
+import signal
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
@@ -13,7 +17,10 @@ from checkpointer.archive import Archive
 from checkpointer.catalogue import Catalogue
 from checkpointer.store import open_store
 from everspun import __main__ as front_door
+from everspun.governed import Governed, governed
 from everspun.launcher import role_files
+from everspun.scrape import scrape
+from paramserver.bounds import Rung
 from stream.record import Partition
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(600)]
@@ -50,12 +57,33 @@ def test_another_model_learns_the_same_from_the_archive(start_run: Callable[...,
     assert last is not None
     assert whole is not None
     assert second.manifest(last.name).chains[CHAIN] == whole.chains[CHAIN]
+    governed_until_stopped(run, other)
 
     assert front_door.main(["models", "promote", "second", *run.command()]) == 0
     run.until(lambda: served(run) == ("second", last.number), "the replica does not follow the promoted model")
     assert front_door.main(["models", "promote", "nobody", *run.command()]) == 1
     assert front_door.main(["archive", "verify", *run.command()]) == 0
     run.forget()
+
+
+def governed_until_stopped(run: Run, other: list[str]) -> None:
+    """Without --to the model goes on, under a governor of its own where its config enables one."""
+    more = ["governor.enabled=true", 'governor.begin="slowest"', "paramserver.staleness=4"]
+    command = [sys.executable, "-m", "everspun", "retrain", *other, *(word for one in more for word in ("--set", one))]
+    retraining = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL)
+    try:
+
+        def said() -> Governed | None:
+            report = scrape(run.dir / "second").get("governor-0")
+            return None if report is None else governed(report, 0)
+
+        run.until(
+            lambda: (found := said()) and found.in_force == Rung(0), "no governor holds the second model at s = 0"
+        )
+        retraining.send_signal(signal.SIGTERM)
+        assert retraining.wait(60) == 0
+    finally:
+        retraining.kill()
 
 
 def served(run: Run) -> tuple[str, int]:
