@@ -313,4 +313,5 @@ def _kept(entry: Entry) -> Kept:
         # A damaged manifest is kept like a rejected one: somebody will want to look at it.
         return Kept(entry.name, entry.number, sha256=entry.problem or None, rejected=True)
     rejected = entry.gates is not None and not entry.gates.passed
-    return Kept(entry.name, entry.number, manifest.sha256, manifest.parent, rejected, manifest.is_full)
+    judged = entry.gates is not None
+    return Kept(entry.name, entry.number, manifest.sha256, manifest.parent, rejected, manifest.is_full, judged)

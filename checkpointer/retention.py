@@ -14,6 +14,7 @@ class Kept:
     parent: str | None = None
     rejected: bool = False
     full: bool = True
+    judged: bool = True  # not so: taken for a move of slots (S6), or its gates are still to be asked
 
 
 def expired(
@@ -21,17 +22,17 @@ def expired(
 ) -> list[str]:
     """Names of the folders to delete, oldest first.
 
-    Kept are: the head (shards restore from it); what is served or held (`pinned` names); the last `keep` complete
-    ones that were not rejected, and the last `keep_rejected` that were; of a full one the parent, if that is full too;
-    and of a delta everything down to its base. So whatever is kept can be loaded. A folder without a manifest goes once
-    a checkpoint of its number or a later one is complete: until then somebody may be writing it.
+    Kept are: the head (shards restore from it); what is served or held (`pinned` names); the last `keep` that were
+    published, and the last `keep_rejected` that were not; of a full one the parent, if that is full too; and of a delta
+    everything down to its base. So whatever is kept can be loaded. A folder without a manifest goes once a checkpoint
+    of its number or a later one is complete: until then somebody may be writing it.
     """
     if keep < 1 or keep_rejected < 0:
         raise ValueError(f"keep {keep}, keep_rejected {keep_rejected}: expected keep >= 1 and keep_rejected >= 0")
     complete = sorted((e for e in entries if e.sha256 is not None), key=lambda e: (e.number, e.name))
     by_sha = {e.sha256: e for e in complete}
     kept = {e.name: e for e in complete if e.name == head or e.name in pinned}
-    good = [e for e in complete if not e.rejected]
+    good = [e for e in complete if e.judged and not e.rejected]
     bad = [e for e in complete if e.rejected]
     for entry in good[-keep:] + bad[len(bad) - min(keep_rejected, len(bad)) :]:
         kept[entry.name] = entry

@@ -28,6 +28,12 @@ def test_rejected_ones_do_not_push_good_ones_out():
     assert "07" in expired(entries, "02", keep=2, keep_rejected=0)
 
 
+def test_those_of_a_move_push_nobody_out():
+    """Several are taken within seconds, for shards to read ahead; what people go back to is what was published."""
+    entries = chain(3) + [Kept(f"{i:02d}", i, f"s{i}", f"s{i - 1}", judged=False) for i in range(3, 6)]
+    assert expired([*entries, Kept("06", 6, "s6", "s5")], "06", keep=2) == ["00", "03", "04"]
+
+
 def test_an_unfinished_one_goes_once_its_number_is_complete():
     assert expired([*chain(2), Kept("01x", 1), Kept("02x", 2)], "01", keep=5) == ["01x"]
 
