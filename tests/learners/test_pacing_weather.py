@@ -16,7 +16,6 @@ from paramserver.messages import ChainProgress, Epoch, Outcome, Progress, PullRe
 from paramserver.ports import ProgressReply
 
 
-# --- random weather -----------------------------------------------------------------------------------------------
 @dataclass
 class ToyShard:
     """A shard that applies iff start = E, and remembers which rows it applied, once each."""

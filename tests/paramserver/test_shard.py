@@ -1,105 +1,24 @@
-"""The shard core: S1-S5, S7, X1's marking and K5's allow list, as a table of judgements and as properties."""
+"""The shard core: S1-S5 and K5's allow list, as a table of judgements."""
 
-import itertools
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from clicks_shard import CHAINS, DENSE, LEARNER, SPEC, assert_same, barrier_of, frozen, new_shard, push_of
 
 from paramserver import admission, ages, copying, halves, index, init, optimizer_kernels, record, slab, slots, state
 from paramserver.messages import (
-    HASH_MODULUS,
     ChainProgress,
-    DenseSpec,
     Epoch,
-    ModelSpec,
     Outcome,
     PullRequest,
-    PushRequest,
     TableSpec,
 )
-from paramserver.part import to_arrays
 from paramserver.ports import Refused
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
-from paramserver.state import Snapshot
 from paramserver.warmup import warm_up
-
-LEARNER = Epoch(1, 1)
-SPEC = ModelSpec(
-    "clicks",
-    "sha256:1",
-    (
-        TableSpec("user", 2, "ftrl", {"alpha": 0.4, "l1": 0.01}),
-        TableSpec("item", 3, "adagrad", {"rate": 0.1}, init_scale=0.1, seed=5),
-    ),
-    DenseSpec({"bias": (1,), "hidden": (2, 3)}, "adam"),
-)
-DENSE = {"bias": np.array([-2.0], np.float32), "hidden": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}
-CHAINS = {"label/0": 10, "label/1": 0}
-
-
-def new_shard(index: int = 0, shards: int = 1, incarnation: int = 1, spec: ModelSpec = SPEC) -> Shard:
-    shard = Shard(index, incarnation, SlotMap.even(shards))
-    shard.allow(1, 1, [LEARNER])
-    shard.begin(spec, CHAINS, DENSE)
-    return shard
-
-
-def push_of(chain: str, start: int, end: int, shard: Shard | None = None, seed: int = 0, **changes) -> PushRequest:
-    """A push whose content is a function of (chain, start, end, seed), cut to the keys of its shard."""
-    shard = shard or new_shard()
-    rng = np.random.default_rng([start, end, seed, *chain.encode()])
-    keys, gradients = {}, {}
-    for spec in SPEC.tables:
-        drawn = np.unique(rng.integers(0, 30, rng.integers(0, 8)).astype(np.uint64))
-        values = rng.normal(0, 1, (len(drawn), spec.dim)).astype(np.float32)
-        mine = shard.slot_map.split(drawn)[shard.index]
-        keys[spec.name], gradients[spec.name] = drawn[mine], values[mine]
-    dense = {name: rng.normal(0, 1, shape).astype(np.float32) for name, shape in sorted(SPEC.dense.shapes.items())}
-    dense = {name: g for name, g in dense.items() if shard.slot_map.owner_of_name(name) == shard.index}
-    request = PushRequest(
-        model="clicks",
-        epoch=LEARNER,
-        map_epoch=1,
-        incarnation=shard.incarnation,
-        chain=chain,
-        start=start,
-        end=end,
-        partition=int(chain[-1]),
-        next_record=end,
-        read_version=0,
-        row_hash=sum(hash_of(chain, i) for i in range(start, end)) % HASH_MODULUS,
-        rows=end - start,
-        event_time_max_ms=1000 + end,
-        keys=keys,
-        gradients=gradients,
-        dense=dense,
-    )
-    return replace(request, **changes)
-
-
-def barrier_of(chain: str, at: int, barrier: int, **changes) -> PushRequest:
-    return push_of(chain, at, at, barrier=barrier, keys={}, gradients={}, dense={}, **changes)
-
-
-def hash_of(chain: str, position: int) -> int:
-    return (position + 1) * ((1 << 127) + 12345) * (1 + int(chain[-1])) % HASH_MODULUS
-
-
-def frozen(snapshot: Snapshot) -> dict[str, object]:
-    """Every bit of a snapshot as bytes and text: independent of row order and of what is pushed later."""
-    arrays, metadata = to_arrays(snapshot)
-    return {**metadata, **{name: (str(array.dtype), array.tobytes()) for name, array in arrays.items()}}
-
-
-def assert_same(a: Snapshot, b: Snapshot | dict[str, object]) -> None:
-    assert frozen(a) == (b if isinstance(b, dict) else frozen(b))
-
 
 # --- judgement ----------------------------------------------------------------------------------------------------
 
@@ -360,67 +279,6 @@ def test_staleness_counts_updates_between_read_and_write():
     assert shard.push(push_of("label/0", 20, 21, read_version=3)).staleness == 0
 
 
-# --- cuts ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_mark_keeps_the_state_at_its_vector_while_pushes_go_on():
-    shard = new_shard()
-    shard.push(push_of("label/0", 10, 20))
-    there = {"label/0": 20, "label/1": 0}
-    refusal = shard.mark("clicks", "cut-1", {"label/0": 21, "label/1": 0})
-    assert not refusal.marked
-    assert refusal.progress.chains["label/0"].end == 20
-    assert not shard.mark("clicks", "cut-1", {"label/0": 20}).marked, "a vector names all chains"
-    assert shard.mark("clicks", "cut-1", there).marked
-    expected, progress = frozen(shard.snapshot("clicks")), shard.progress("clicks").progress
-    shard.push(push_of("label/0", 20, 30))
-    shard.push(push_of("label/1", 0, 30))
-    shard.validate()
-    assert_same(shard.marked("clicks", "cut-1"), expected)
-    again = shard.mark("clicks", "cut-1", there)
-    assert again.marked, "the same mark again is answered the same"
-    assert again.progress == progress
-    assert not shard.mark("clicks", "cut-2", there).marked, "an unnamed past is not marked again under another name"
-    with pytest.raises(Refused, match="'cut-2'"):
-        shard.marked("clicks", "cut-2")
-
-
-def test_unmark_settle_and_parents():
-    shard = new_shard()
-    vector = dict(CHAINS)
-    assert shard.parent("clicks") is None
-    shard.mark("clicks", "cut-1", vector)
-    shard.unmark("clicks", "cut-0")
-    shard.marked("clicks", "cut-1")
-    shard.unmark("clicks", "cut-1")
-    shard.unmark("clicks", "cut-1")
-    with pytest.raises(Refused):
-        shard.marked("clicks", "cut-1")
-    shard.settle("clicks", "cut-1", "aa")
-    assert shard.parent("clicks") is None, "what is not marked here cannot be a parent"
-    shard.push(push_of("label/0", 10, 20))
-    shard.mark("clicks", "cut-2", {**vector, "label/0": 20})
-    shard.push(push_of("label/0", 20, 30))
-    shard.settle("clicks", "cut-2", "bb")
-    shard.settle("clicks", "cut-2", "bb")
-    assert (shard.parent("clicks").manifest_sha256, shard.parent("clicks").version) == ("bb", 1)
-    with pytest.raises(Refused, match="mark it again"):
-        shard.marked("clicks", "cut-2")
-
-
-def test_a_later_mark_replaces_an_abandoned_one():
-    shard = new_shard()
-    assert shard.mark("clicks", "cut-1", CHAINS).marked
-    shard.push(push_of("label/0", 10, 20))
-    later = {**CHAINS, "label/0": 20}
-    assert shard.mark("clicks", "cut-1", later).marked, "tried again under its name, further on"
-    assert shard.mark("clicks", "cut-2", later).marked
-    with pytest.raises(Refused):
-        shard.marked("clicks", "cut-1")
-    with pytest.raises(Refused, match="has not begun"):
-        shard.mark("orders", "cut-1", CHAINS)
-
-
 MODULES = (admission, ages, copying, halves, index, init, optimizer_kernels, record, slab, slots, state)
 
 
@@ -443,117 +301,3 @@ def test_after_the_warm_up_nothing_is_compiled_whatever_arrays_come():
     assert shard.push(push_of("label/0", 10, 11, **content)).outcome is Outcome.APPLIED
     shard.pull(PullRequest("clicks", LEARNER, 1, {"item": keys}))
     assert {k.__name__: len(k.nopython_signatures) for k in kernels} == compiled
-
-
-# --- properties ---------------------------------------------------------------------------------------------------
-
-
-class ShardAsLedger(RuleBasedStateMachine):
-    """Pushes in any order, repeated, split and overlapping, with restarts from marks, against two simple twins.
-
-    `ledger` holds what a chain has learned as a list of positions; `straight` is a shard that was never restarted and
-    got each applied push once.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.incarnation = 1
-        self.shard = new_shard()
-        self.straight = new_shard()
-        self.ledger = dict(CHAINS)
-        self.applied: list[PushRequest] = []
-        self.cut: tuple[str, dict[str, object], int] | None = None
-        self.cuts = 0
-
-    @rule(
-        chain=st.sampled_from(sorted(CHAINS)), back=st.integers(-2, 4), length=st.integers(1, 5), seed=st.integers(0, 2)
-    )
-    def push(self, chain, back, length, seed):
-        at = self.ledger[chain]
-        start = max(at - back, 0)
-        request = push_of(chain, start, start + length, self.shard, seed)
-        reply = self.shard.push(request)
-        if start == at:
-            assert reply.outcome is Outcome.APPLIED
-            self.ledger[chain] = request.end
-            self.straight.push(replace(request, incarnation=1))
-            self.applied.append(request)
-        elif request.end <= at:
-            assert reply.outcome is Outcome.DUPLICATE
-        else:
-            assert reply.outcome is (Outcome.GAP if start > at else Outcome.OVERLAP)
-        assert reply.end == self.ledger[chain]
-
-    @rule(which=st.integers(0, 10))
-    def repeat_an_old_push(self, which):
-        if self.applied:
-            old = replace(self.applied[which % len(self.applied)], incarnation=self.incarnation)
-            if old.end <= self.ledger[old.chain]:
-                assert self.shard.push(old).outcome is Outcome.DUPLICATE
-
-    @rule()
-    def mark(self):
-        self.cuts += 1
-        name = f"cut-{self.cuts}"
-        assert self.shard.mark("clicks", name, self.ledger).marked
-        self.cut = (name, frozen(self.shard.snapshot("clicks")), len(self.applied))
-
-    @rule()
-    def crash_and_return_from_the_cut(self):
-        """The learner then sends again what the shard lost: the end is as if nothing had happened."""
-        if self.cut is None:
-            return
-        name, _, count = self.cut
-        part = self.shard.marked("clicks", name)
-        self.incarnation += 1
-        self.shard = Shard(0, self.incarnation, SlotMap.even(1))
-        self.shard.allow(1, 1, [LEARNER])
-        self.shard.restore([part], "aa")
-        for request in self.applied[count:]:
-            assert self.shard.push(request).outcome in (Outcome.WRONG_INCARNATION, Outcome.APPLIED)
-        for request in self.applied[count:]:
-            self.shard.push(replace(request, incarnation=self.incarnation))
-        self.cut = None
-
-    @invariant()
-    def holds(self):
-        self.shard.validate()
-        assert_same(self.shard.snapshot("clicks"), self.straight.snapshot("clicks"))
-        if self.cut is not None:
-            assert_same(self.shard.marked("clicks", self.cut[0]), self.cut[1])
-        for chain, at in self.shard.progress("clicks").progress.chains.items():
-            assert at.end == self.ledger[chain]
-            assert at.row_hash == sum(hash_of(chain, i) for i in range(CHAINS[chain], at.end)) % HASH_MODULUS
-
-
-TestShardAsLedger = ShardAsLedger.TestCase
-TestShardAsLedger.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
-
-
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.data())
-@settings(max_examples=30, deadline=None)
-def test_splits_and_boundaries_do_not_change_the_hash(lengths, data):
-    """S7: h is a sum over rows, so how a range was cut into batches leaves no trace in it."""
-    end = 10 + sum(lengths)
-    cuts = sorted(data.draw(st.sets(st.integers(10, end))) | {10, end})
-    one, other = new_shard(), new_shard()
-    at = 10
-    for length in lengths:
-        one.push(push_of("label/0", at, at + length))
-        at += length
-    for start, stop in itertools.pairwise(cuts):
-        other.push(push_of("label/0", start, stop, seed=1))
-    a, b = (s.progress("clicks").progress.chains["label/0"] for s in (one, other))
-    assert a == b
-
-
-def test_the_same_pushes_give_the_same_bytes_on_two_shards():
-    shards = [new_shard(index, shards=2) for index in range(2)]
-    twins = [new_shard(index, shards=2) for index in range(2)]
-    for group in (shards, twins):
-        for shard in group:
-            for at in range(10, 40, 5):
-                assert shard.push(push_of("label/0", at, at + 5, shard)).outcome is Outcome.APPLIED
-    for shard, twin in zip(shards, twins, strict=True):
-        shard.validate()
-        assert_same(shard.snapshot("clicks"), twin.snapshot("clicks"))
