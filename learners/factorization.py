@@ -56,6 +56,12 @@ class FactorizationMachine(Logistic):
         values, pairs = self._values(numbers), self._pairs
         return p, {TABLE: _gradient(places[TABLE], values, rows[TABLE], sums, p, label, weight, pairs)}, {}
 
+    def _values(self, numbers: Floats) -> Floats:
+        """What multiplies each key's weight: 1, the number, 1 for the bias."""
+        ones = np.ones((len(numbers), len(self.config.categorical)), np.float32)
+        bias = np.ones((len(numbers), int(self.config.bias)), np.float32)
+        return np.hstack([ones, numbers, bias])
+
     @property
     def _pairs(self) -> int:
         """How many columns are paired: all but the bias, the last."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from learners.config import CROSS, ModelConfig
 from stream.events import CATEGORICAL, FEATURE_PREFIX, NUMERIC, FeatureColumn, Features
-from stream.keys import hash_string, hash_strings, mix
+from stream.keys import hash_columns, hash_string, mix
 
 Keys = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float32]
@@ -51,10 +51,9 @@ class Encoder:
     def __init__(self, config: ModelConfig):
         self.config = config
         self.categorical, self.numeric = config.categorical, config.numeric
-        self._seeds = {name: _seed(name, config.seed) for name in config.categorical}
-        for name in config.categorical:
-            for part in name.split(CROSS):
-                self._seeds.setdefault(part, _seed(part, config.seed))
+        #: The columns whose values are hashed, each once: those of features alone and of pairs.
+        self._parts = tuple(dict.fromkeys(part for name in config.categorical for part in name.split(CROSS)))
+        self._seeds = {name: _seed(name, config.seed) for name in (*self._parts, *config.categorical)}
         self._serving = dict(config.serving)
 
     @property
@@ -78,29 +77,30 @@ class Encoder:
     def encode(self, columns: Columns, serving: bool = False) -> Encoded:
         """The rows of `examples`, or of a request when `serving`; columns as in `stream.events`, no nulls."""
         rows = columns.num_rows
-        hashed: dict[str, Keys] = {}
-        keys = np.empty((rows, len(self.categorical)), np.uint64)
-        for f, name in enumerate(self.categorical):
-            parts = [self._hash(columns, part, hashed, serving) for part in name.split(CROSS)]
-            keys[:, f] = parts[0] if len(parts) == 1 else _cross(parts[0], parts[1], np.uint64(self._seeds[name]))
+        parts = np.empty((rows, 0), np.uint64)
+        if self._parts:
+            strings = [self._strings(columns, name, serving) for name in self._parts]
+            parts = hash_columns(strings, np.array([self._seeds[name] for name in self._parts], np.uint64))
+            _never_zero(parts)
+        keys = parts if self._parts == self.categorical else self._crossed(parts)
         numbers = np.empty((rows, len(self.numeric)), np.float32)
         for g, name in enumerate(self.numeric):
             numbers[:, g] = self._number(columns, name, serving)
         return Encoded(keys, numbers)
 
-    def _hash(self, columns: Columns, name: str, hashed: dict[str, Keys], serving: bool) -> Keys:
-        if name not in hashed:
-            seed = self._seeds[name]
-            if serving and name in self._serving:
-                column = pa.array([f"{self._serving[name]:g}"] * columns.num_rows, pa.string())
-            else:
-                column = _column(columns, name)
-            if not pa.types.is_string(column.type) and not pa.types.is_dictionary(column.type):
-                column = column.cast(pa.string())
-            out = hash_strings(column, seed)
-            out[out == 0] = 1
-            hashed[name] = out
-        return hashed[name]
+    def _strings(self, columns: Columns, name: str, serving: bool) -> pa.Array:
+        if serving and name in self._serving:
+            return pa.array([f"{self._serving[name]:g}"] * columns.num_rows, pa.string())
+        column = _column(columns, name)
+        return column if pa.types.is_string(column.type) else column.cast(pa.string())
+
+    def _crossed(self, parts: Keys) -> Keys:
+        """The key of every feature from those of what it is made of, (n, parts)."""
+        keys = np.empty((len(parts), len(self.categorical)), np.uint64)
+        for f, name in enumerate(self.categorical):
+            pair = [parts[:, self._parts.index(part)] for part in name.split(CROSS)]
+            keys[:, f] = pair[0] if len(pair) == 1 else _cross(pair[0], pair[1], np.uint64(self._seeds[name]))
+        return keys
 
     def _number(self, columns: Columns, name: str, serving: bool) -> Floats:
         if serving and name in self._serving:
@@ -142,6 +142,14 @@ def _column(columns: Columns, name: str) -> pa.Array:
     if isinstance(column, pa.ChunkedArray):
         return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     return column
+
+
+@numba.njit(cache=True, nogil=True)
+def _never_zero(keys: Keys) -> None:
+    flat = keys.reshape(-1)
+    for i in range(len(flat)):
+        if flat[i] == 0:
+            flat[i] = 1
 
 
 @numba.njit(cache=True, nogil=True)

@@ -44,6 +44,8 @@ class Logistic:
 
     def keys(self, encoded: Encoded) -> dict[str, Keys]:
         """The row's categorical keys, then those of the numeric features and the bias: (n, width)."""
+        if not len(self._shared):
+            return {TABLE: encoded.keys}
         shared = np.broadcast_to(self._shared, (len(encoded), len(self._shared)))
         return {TABLE: np.hstack([encoded.keys, shared])}
 
@@ -52,7 +54,7 @@ class Logistic:
         return names[column]
 
     def predict(self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats) -> Floats:
-        p: Floats = sigmoid(self._logits(places[TABLE], rows[TABLE], numbers))
+        p: Floats = _probabilities(places[TABLE], numbers, rows[TABLE], self.config.prior_logit, self._ones)
         return p
 
     def differentiate(
@@ -64,31 +66,30 @@ class Logistic:
         label: Floats,
         weight: Floats,
     ) -> tuple[Floats, dict[str, Rows], dict[str, Floats]]:
-        place = places[TABLE]
-        p = sigmoid(self._logits(place, rows[TABLE], numbers))
-        gradient = _gradient(place, self._values(numbers), p, label, weight, len(rows[TABLE]))
+        p = self.predict(places, rows, dense, numbers)
+        gradient = _gradient(places[TABLE], numbers, p, label, weight, len(rows[TABLE]), self._ones)
         return p, {TABLE: gradient}, {}
 
-    def _values(self, numbers: Floats) -> Floats:
-        """What multiplies each key's weight: 1, the number, 1 for the bias."""
-        ones = np.ones((len(numbers), len(self.config.categorical)), np.float32)
-        bias = np.ones((len(numbers), int(self.config.bias)), np.float32)
-        return np.hstack([ones, numbers, bias])
-
-    def _logits(self, place: npt.NDArray[np.int64], weights: Rows, numbers: Floats) -> npt.NDArray[np.float64]:
-        logits: npt.NDArray[np.float64] = _logits(place, self._values(numbers), weights, self.config.prior_logit)
-        return logits
+    @property
+    def _ones(self) -> int:
+        """How many columns come before those that a number multiplies; behind those is the bias alone."""
+        return len(self.config.categorical)
 
 
 @numba.njit(cache=True, nogil=True)
-def _logits(place: npt.NDArray[np.int64], value: Floats, weights: Rows, base: float) -> npt.NDArray[np.float64]:
-    out = np.empty(len(place), np.float64)
+def _probabilities(place: npt.NDArray[np.int64], numbers: Floats, weights: Rows, base: float, ones: int) -> Floats:
+    logits = np.empty(len(place), np.float64)
     for i in range(len(place)):
         total = base
-        for f in range(place.shape[1]):
-            total += np.float64(weights[place[i, f], 0]) * np.float64(value[i, f])
-        out[i] = total
-    return out
+        for f in range(ones):
+            total += np.float64(weights[place[i, f], 0])
+        for g in range(numbers.shape[1]):
+            total += np.float64(weights[place[i, ones + g], 0]) * np.float64(numbers[i, g])
+        for f in range(ones + numbers.shape[1], place.shape[1]):
+            total += np.float64(weights[place[i, f], 0])
+        logits[i] = total
+    p: Floats = sigmoid(logits)
+    return p
 
 
 @numba.njit(cache=True, nogil=True)
@@ -100,10 +101,16 @@ def sigmoid(logits: npt.NDArray[np.float64]) -> Floats:
 
 
 @numba.njit(cache=True, nogil=True)
-def _gradient(place: npt.NDArray[np.int64], value: Floats, p: Floats, label: Floats, weight: Floats, keys: int) -> Rows:
+def _gradient(
+    place: npt.NDArray[np.int64], numbers: Floats, p: Floats, label: Floats, weight: Floats, keys: int, ones: int
+) -> Rows:
     total = np.zeros((keys, 1), np.float64)
     for i in range(len(place)):
         error = np.float64(weight[i]) * (np.float64(p[i]) - np.float64(label[i]))
-        for f in range(place.shape[1]):
-            total[place[i, f], 0] += error * np.float64(value[i, f])
+        for f in range(ones):
+            total[place[i, f], 0] += error
+        for g in range(numbers.shape[1]):
+            total[place[i, ones + g], 0] += error * np.float64(numbers[i, g])
+        for f in range(ones + numbers.shape[1], place.shape[1]):
+            total[place[i, f], 0] += error
     return total.astype(np.float32)

@@ -4,12 +4,15 @@ h = the sum over rows of H(row) mod 2^128, where H covers every column of an exa
 does not depend on order, batch boundaries, splits or trims; a row missing, repeated or altered changes it.
 """
 
+from typing import Any
+
 import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stream.keys import fold_twice, hash_string, mix, string_buffers
+from stream.keys import fold_twice, hash_string, mix
+from stream.placed import FLOAT32, INT32, INT64, STRING, Placed, placed, pointer
 
 U64 = npt.NDArray[np.uint64]
 
@@ -17,21 +20,17 @@ HASH_MODULUS = 1 << 128
 _LOW = np.uint64(0x9E3779B97F4A7C15)  # odd constants of splitmix64 and xxh64, one per lane
 _HIGH = np.uint64(0xC2B2AE3D27D4EB4F)
 _NAN_BITS = np.uint64(0x7FC00000)
+#: Rows that are hashed over all columns before the next: what is in work stays in the processor's first cache.
+_BLOCK = 256
 
 
 def row_hashes(batch: pa.RecordBatch) -> tuple[U64, U64]:
     """H of every row as (low, high) 64-bit halves, each (n,). Columns are int64, int32, int8, float32 or string."""
-    rows, schema = batch.num_rows, batch.schema
-    seed = np.uint64(hash_string(",".join(schema.names)))
-    low, high = np.full(rows, seed, np.uint64), np.full(rows, ~seed, np.uint64)
-    for i in range(len(schema)):
-        array = batch.column(i)
-        if pa.types.is_string(array.type) or pa.types.is_dictionary(array.type):
-            _fold_strings(*string_buffers(array), low, high)
-        elif pa.types.is_float32(array.type):
-            _fold(_float_bits(array.to_numpy()), low, high)
-        else:
-            _fold(array.to_numpy().astype(np.int64).view(np.uint64), low, high)
+    seed = np.uint64(hash_string(",".join(batch.schema.names)))
+    low, high = np.empty(batch.num_rows, np.uint64), np.empty(batch.num_rows, np.uint64)
+    if batch.num_rows:
+        columns = [c.cast(pa.string()) if pa.types.is_dictionary(c.type) else c for c in batch.columns]
+        _hash_rows(placed(columns), seed, low, high)
     return low, high
 
 
@@ -46,25 +45,56 @@ def row_hash_sum(batch: pa.RecordBatch) -> int:
     return hash_sum(*row_hashes(batch))
 
 
-def _float_bits(values: npt.NDArray[np.float32]) -> U64:
-    """One bit pattern for all NaN."""
-    bits = values.view(np.uint32).astype(np.uint64)
-    bits[np.isnan(values)] = _NAN_BITS
-    return bits
+@numba.njit(cache=True, nogil=True)
+def _hash_rows(columns: Placed, seed: np.uint64, low: U64, high: U64) -> None:
+    first, second = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint64)
+    for start in range(0, len(low), _BLOCK):
+        end = min(start + _BLOCK, len(low))
+        low[start:end], high[start:end] = seed, ~seed
+        for c in range(len(columns)):
+            if columns[c, 0] == STRING:
+                offsets = numba.carray(pointer(columns[c, 1]), len(low) + 1, np.int32)
+                data = numba.carray(pointer(columns[c, 2]), columns[c, 3], np.uint8)
+                fold_twice(data, offsets[start:], _LOW, _HIGH, first[: end - start], second[: end - start])
+                _fold_hashes(first, second, low[start:end], high[start:end])
+            else:
+                _read(columns[c], len(low), start, first[: end - start])
+                _fold(first, low[start:end], high[start:end])
+
+
+@numba.njit(cache=True, nogil=True)
+def _read(column: npt.NDArray[np.int64], rows: int, start: int, out: U64) -> None:
+    """The bits of numbers from row `start` on, integers as 64 bits; one bit pattern for all NaN."""
+    address = pointer(column[1])
+    if column[0] == FLOAT32:
+        bits = numba.carray(address, rows, np.uint32)
+        for i in range(len(out)):
+            is_nan = bits[start + i] & np.uint32(0x7FFFFFFF) > np.uint32(0x7F800000)
+            out[i] = _NAN_BITS if is_nan else np.uint64(bits[start + i])
+    elif column[0] == INT64:
+        out[:] = numba.carray(address, rows, np.int64)[start : start + len(out)].view(np.uint64)
+    elif column[0] == INT32:
+        _widen(numba.carray(address, rows, np.int32)[start:], out)
+    else:
+        _widen(numba.carray(address, rows, np.int8)[start:], out)
+
+
+@numba.njit(cache=True, nogil=True)
+def _widen(values: npt.NDArray[np.signedinteger[Any]], out: U64) -> None:
+    for i in range(len(out)):
+        out[i] = np.uint64(np.int64(values[i]))
 
 
 @numba.njit(cache=True, nogil=True)
 def _fold(values: U64, low: U64, high: U64) -> None:
-    for i in range(len(values)):
+    for i in range(len(low)):
         low[i] = mix((low[i] ^ values[i]) * _LOW)
-    for i in range(len(values)):
+    for i in range(len(low)):
         high[i] = mix((high[i] + values[i]) * _HIGH)
 
 
 @numba.njit(cache=True, nogil=True)
-def _fold_strings(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int32], low: U64, high: U64) -> None:
-    first, second = np.empty(len(low), np.uint64), np.empty(len(low), np.uint64)
-    fold_twice(data, offsets, _LOW, _HIGH, first, second)
+def _fold_hashes(first: U64, second: U64, low: U64, high: U64) -> None:
     for i in range(len(low)):
         low[i] = mix(low[i] ^ mix(first[i]))
     for i in range(len(low)):

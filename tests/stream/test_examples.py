@@ -107,6 +107,15 @@ def test_the_hash_of_a_split_is_the_sum_of_its_parts(rows: int, at: int):
     assert (row_hash_sum(left) + row_hash_sum(right)) % HASH_MODULUS == row_hash_sum(whole)
 
 
+def test_a_row_has_one_hash_wherever_it_stands_in_a_batch():
+    rows = batch(impressions(600))
+    whole = row_hashes(rows)
+    for start, end in ((0, 1), (3, 259), (255, 600), (9, 9)):
+        for half, of_piece in zip(whole, row_hashes(rows.slice(start, end - start)), strict=True):
+            assert of_piece.tolist() == half[start:end].tolist()
+    assert len(set(whole[0].tolist())) == len(set(whole[1].tolist())) == 600
+
+
 @pytest.mark.parametrize("column", examples_schema(FEATURES).names)
 def test_the_hash_covers_every_column(column: str):
     rows = batch(impressions(3))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from stream.keys import (
     Pseudonymiser,
     fold_twice,
+    hash_columns,
     hash_pair,
     hash_string,
     hash_strings,
@@ -69,6 +70,16 @@ def test_hashes_do_not_depend_on_how_arrow_holds_the_strings(values: list[str], 
     chunked = pa.chunked_array([values[:cut], values[cut:]], pa.string())
     for other in (sliced, chunked, chunked.dictionary_encode(), sliced.cast(pa.large_string())):
         np.testing.assert_array_equal(plain, hash_strings(other))
+
+
+@pytest.mark.parametrize("rows", [1, 256, 257, 600])
+def test_columns_hashed_in_one_walk_are_each_alone(rows: int):
+    columns = [pa.array([prefix * (i % 12) + str(i) for i in range(rows + 3)]).slice(3) for prefix in ("", "a", "žé")]
+    seeds = np.array([0, 7, MASK], np.uint64)
+    expected = [hash_strings(column, int(seed)) for column, seed in zip(columns, seeds, strict=True)]
+    np.testing.assert_array_equal(hash_columns(columns, seeds), np.stack(expected, axis=1))
+    with pytest.raises(ValueError, match="1 of 2 values"):
+        hash_columns([pa.array(["a", None])], seeds[:1])
 
 
 @given(strings)
