@@ -14,7 +14,7 @@ from labeler.outbox import Message, Outbox, Outgoing
 from labeler.pages import Pages, PagesFailed
 from labeler.partition import PartitionLabeler
 from labeler.reading import Reading, readings
-from labeler.resume import ExamplesFold, ResumePoint
+from labeler.resume import ResumePoint
 from labeler.set_aside import SetAside, orders
 from labeler.tail import TailReader
 from labeler.verdict_book import VerdictBook
@@ -220,16 +220,8 @@ class Labelling:
         return points
 
     def _fold_chain(self, tail: TailReader, p: int, chain: str) -> ResumePoint | None:
-        """Where one chain of `examples[p]` ends; None if it has no record. Other chains share the partition (C1), so a
-        tail without a record of this one is followed by a longer tail, up to all there is."""
-        examples, records_max = Partition(self._stream.examples, p), self._labeler.fold_records_max
-        while True:
-            start, end = tail.span(examples, records_max)
-            fold = ExamplesFold(chain, from_first=start == 0)
-            tail.read(examples, records_max, fold.add)
-            if fold.point is not None or records_max >= end:
-                break
-            records_max *= 4
+        """Where one chain of `examples[p]` ends; None if it has no record."""
+        fold = tail.fold(Partition(self._stream.examples, p), chain, self._labeler.fold_records_max)
         self.totals.dangling += fold.dangling
         self.totals.repeats += fold.repeats
         if fold.dangling:

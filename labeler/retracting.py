@@ -20,7 +20,7 @@ from labeler.labelling import awaited_inputs
 from labeler.late_verdicts import LateVerdicts, Run
 from labeler.outbox import Message, Outbox, Outgoing
 from labeler.reading import readings
-from labeler.resume import ExamplesFold, ResumePoint
+from labeler.resume import ResumePoint
 from labeler.retraction import Gathered, Late, aligned, record_rows, values_of
 from labeler.tail import TailReader
 from stream.chain import retract_chain
@@ -156,17 +156,9 @@ class Retracting:
         self._reader.seek(self._verdicts, self._late.next_offset)
 
     def _fold(self, tail: TailReader, p: int) -> ResumePoint:
-        """Where the chain ends now. A tail without a record of it is followed by a longer one, up to all there is."""
-        examples, records_max = Partition(self._stream.examples, p), self._labeler.fold_records_max
-        while True:
-            start, end = tail.span(examples, records_max)
-            fold = ExamplesFold(retract_chain(p), from_first=start == 0)
-            tail.read(examples, records_max, fold.add)
-            if fold.point is not None:
-                return fold.point
-            if records_max >= end - start and start == tail.first(examples):
-                return ResumePoint.fresh_late(0, 0, tail.first(self._verdicts))
-            records_max *= 4
+        """Where the chain ends now."""
+        fold = tail.fold(Partition(self._stream.examples, p), retract_chain(p), self._labeler.fold_records_max)
+        return fold.point or ResumePoint.fresh_late(0, 0, tail.first(self._verdicts))
 
     def _forget(self) -> None:
         """C5: everything but the log is forgotten."""

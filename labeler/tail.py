@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from labeler.resume import ExamplesFold
 from stream.log import Log, Unavailable
 from stream.record import Partition, Record
 
@@ -34,6 +35,17 @@ class TailReader:
             if empty > EMPTY_POLLS_MAX:
                 raise Unavailable(f"{partition.topic}[{partition.partition}]: no answer while reading back to {end}")
             take([record for record in records if record.offset < end])
+
+    def fold(self, examples: Partition, chain: str, records_max: int) -> ExamplesFold:
+        """One chain of `examples[p]`, folded from the last `records_max` records (C2). Other chains share the partition
+        (C1), so a tail without a record of this one is followed by a longer tail, up to all there is."""
+        while True:
+            start, end = self.span(examples, records_max)
+            folded = ExamplesFold(chain, from_first=start == 0)
+            self.read(examples, records_max, folded.add)
+            if folded.point is not None or start == 0 or end - start < records_max:  # nothing stands before a short one
+                return folded
+            records_max *= 4
 
     def span(self, partition: Partition, records_max: int) -> tuple[int, int]:
         """Offsets [start, end) of the last `records_max` records. Raises Unavailable."""
