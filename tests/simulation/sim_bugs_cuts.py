@@ -42,7 +42,7 @@ def cut_without_hold() -> list[Patch]:
     return [patch.object(Cutting, "_ask", bad)]
 
 
-@bug("unnamed mark", "a shard marks whatever it holds just now (X1)", seed=10)
+@bug("unnamed mark", "a shard marks whatever it holds just now (X1)", seed=1)
 def unnamed_mark() -> list[Patch]:
     mark = Shard.mark
 
