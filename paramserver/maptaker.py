@@ -98,7 +98,7 @@ class MapTaker:
         head = self._find_head()
         if head.slot_map is not None and head.slot_map.epoch > self._service.shard.slot_map.epoch:
             self._take(head, head.slot_map, began)
-        elif coming is not None:
+        elif coming is not None and self._held != (coming, head.manifest_sha256):
             self._held = None
             self._succession.prepare(coming, head)
             self._held = coming, head.manifest_sha256

@@ -116,13 +116,29 @@ def test_a_move_reads_what_changed_since_it_was_read_ahead(house):
 def test_what_was_read_for_another_map_is_read_again(house):
     """An operator changes his mind: the next map has the epoch of the one that was to come."""
     house.cut(range(100))
-    house.prepared(replace(OLD.resized(3)))
+    house.prepared(OLD.resized(3))
     house.head_map = NEW
     house.taker.hear(2)
     house.until(lambda: not house.service.shard.stands_by)
     assert house.read == ["cut-1", "cut-1"]
     assert house.rows() == house.expected()
     assert house.service.shard.incarnation == 3
+
+
+def test_a_head_that_does_not_build_on_what_was_read_is_read_from_its_base(house):
+    """Training was rolled back meanwhile (X4)."""
+    house.cut(range(100))
+    house.prepared()
+    house.cut(range(50))
+    house.prepared()
+    first, gone = house.cuts
+    house.cuts = [("other-0", True, first[2]), ("other-1", False, replace(gone[2], parent="other-0"))]
+    house.prepared()
+    assert house.read == ["cut-1", "cut-2", "other-0", "other-1"]
+    house.head_map = NEW
+    house.taker.hear(2)
+    house.until(lambda: not house.service.shard.stands_by)
+    assert house.rows() == house.expected()
 
 
 def test_what_cannot_be_read_is_said_and_tried_again(house, monkeypatch):
