@@ -1,4 +1,4 @@
-"""How kafka-python takes a fetch off its socket: in few large pieces, copied once.
+"""How kafka-python takes a fetch off its socket: in few large pieces, most of them right to where they stay.
 
 Its own way is 4 KB a system call, an object for each, and four more copies of what it has joined (kafka-python 3.0):
 a third of the CPU time of who reads records of a megabyte. TLS keeps its own way: what it has decrypted and not handed
@@ -6,6 +6,7 @@ out shows on no socket.
 """
 
 import selectors
+import socket
 from typing import Any
 
 from kafka import errors
@@ -14,6 +15,8 @@ from kafka.protocol import frame, parser
 
 #: Taken at once. It stays in the processor's second cache until it is copied to where the response is put together.
 PIECE_BYTES = 1 << 20
+#: Of a response that has begun, so much is waited for, or its end.
+READABLE_BYTES = 1 << 19
 #: A field that is read from a response is bytes of its own below this; above, it is a view of the response.
 VIEW_BYTES_MIN = 1 << 16
 
@@ -30,6 +33,18 @@ class Frame(frame.KafkaBytes):  # type: ignore[misc]
         view = memoryview(self)[start : self._idx]
         return view if len(view) >= VIEW_BYTES_MIN else bytes(view)
 
+    @property
+    def missing(self) -> memoryview:
+        """What has not arrived yet."""
+        return memoryview(self)[self._idx :]
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take what arrived; nothing is copied that was received into `missing`."""
+        if isinstance(data, memoryview) and data.obj is self:
+            self._idx += len(data)
+        else:
+            super().write(data)
+
 
 class PlainSelector(selectors.DefaultSelector):
     """Says that a socket is unknown without describing it. The client asks whenever it begins to wait for one, and
@@ -44,14 +59,21 @@ class PlainSelector(selectors.DefaultSelector):
 
 
 def _receive(self: Any) -> tuple[memoryview, Exception | None]:
-    """(what has arrived, an error that ends the connection). The memory is used again by the next call: the protocol
-    has copied it by then. Called when the socket is readable."""
+    """(what has arrived, an error that ends the connection). Called when the socket is readable.
+
+    The rest of a response that is known to come is received where it is put together, and the socket counts as
+    readable again when much of it has arrived. All else is received into memory that the next call uses again: the
+    protocol has copied it by then.
+    """
     if not hasattr(self, "_piece"):
-        self._piece = memoryview(bytearray(PIECE_BYTES))
+        self._piece, self._readable_from = memoryview(bytearray(PIECE_BYTES)), 1
+    parsing = self._protocol.parser if self._protocol else None
+    frame = parsing._rbuffer if parsing else None
+    into = frame.missing[:PIECE_BYTES] if frame is not None else self._piece
     received, error = 0, None
-    while received < PIECE_BYTES:  # a turn of the client's loop costs more than to ask once too often
+    while received < len(into):  # a turn of the client's loop costs more than to ask once too often
         try:
-            got = self._sock.recv_into(self._piece[received:])
+            got = self._sock.recv_into(into[received:])
         except (BlockingIOError, InterruptedError):
             break
         except OSError as reason:
@@ -61,7 +83,12 @@ def _receive(self: Any) -> tuple[memoryview, Exception | None]:
             error = errors.KafkaConnectionError("socket disconnected")
             break
         received += got
-    return self._piece[:received], error
+    missing = len(frame.missing) - received if frame is not None else 0
+    readable_from = max(1, min(missing, READABLE_BYTES))
+    if readable_from != self._readable_from and error is None:
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, readable_from)
+        self._readable_from = readable_from
+    return into[:received], error
 
 
 def receive_in_large_pieces() -> None:

@@ -2,6 +2,8 @@
 
 import selectors
 import socket
+from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 from kafka.errors import KafkaConnectionError
@@ -9,7 +11,7 @@ from kafka.net import transport
 from kafka.protocol import parser
 from kafka.protocol.frame import KafkaBytes
 
-from stream.receiving import PIECE_BYTES, VIEW_BYTES_MIN, Frame, PlainSelector, receive_in_large_pieces
+from stream.receiving import PIECE_BYTES, READABLE_BYTES, VIEW_BYTES_MIN, Frame, PlainSelector, receive_in_large_pieces
 
 ANY = bytes(range(256)) * (VIEW_BYTES_MIN // 64)
 
@@ -79,6 +81,46 @@ def test_a_response_in_pieces_is_put_together(pair):
     for at in range(0, 2 * len(message), 1000):
         responses.receive_bytes(memoryview(message * 2)[at : at + 1000])
     assert taken == [ANY, ANY]
+
+
+def test_the_rest_of_a_response_is_received_where_it_stays():
+    """In few pieces: until much has arrived, or all, the socket is not readable. What comes behind it is readable."""
+    receive_in_large_pieces()
+    parsing, taken = parser.KafkaProtocol(client_id="test"), []
+    parsing._process_response = lambda frame: taken.append(bytes(frame.read()))
+    body = ANY * (2 * READABLE_BYTES // len(ANY)) + b"end"
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as far:
+        near, _ = server.accept()
+        with near, selectors.DefaultSelector() as selector:
+            near.setblocking(False)
+            selector.register(near, selectors.EVENT_READ)
+            receiving = transport.KafkaTCPTransport(None, near)
+            receiving._protocol = SimpleNamespace(parser=parsing)
+
+            def receive() -> int:
+                assert selector.select(10), "readable"
+                data, error = receiving._sock_recv()
+                assert error is None
+                parsing.receive_bytes(data)
+                return len(data)
+
+            far.sendall(len(body).to_bytes(4, "big") + body[:96])
+            got = receive()
+            while got < 100:
+                got += receive()
+            far.sendall(body[96:100])
+            receive()
+            far.sendall(body[100:200])
+            assert not selector.select(0.05), "little of much that is missing"
+            assert not taken
+            sending = Thread(target=far.sendall, args=(body[200:] + len(ANY).to_bytes(4, "big") + ANY,))
+            sending.start()
+            pieces = 0
+            while len(taken) < 2:
+                pieces += receive() >= READABLE_BYTES
+            sending.join()
+    assert taken == [body, ANY]
+    assert pieces, "some were large"
 
 
 def test_an_unknown_socket_is_a_key_error_without_its_description(pair):
