@@ -171,14 +171,11 @@ def _scatter(keys: Keys, cells: Keys, at: npt.NDArray[np.int32], size: int, prob
         key = keys[i]
         home = np.int64(((key >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32))
         cell = home
-        while cells[cell] != key:
-            if cells[cell] == 0:
-                cells[cell] = key
-                break
+        while (cells[cell] != key) & (cells[cell] != 0):
             cell += 1
+        cells[cell] = key  # whether new or not: no branch that would be mispredicted for many
         at[i] = cell
-        if cell >= used:
-            used = cell + 1
+        used = max(used, cell + 1)
         probes += cell - home
         if probes > probes_max:
             return -1

@@ -99,24 +99,27 @@ def mix(h: np.uint64) -> np.uint64:
     return h
 
 
+# Places in the bytes are unsigned: of a signed one the compiler asks for each byte whether it counts from the end.
+
+
 @numba.njit(cache=True, nogil=True, inline="always")
-def _eight(data: Bytes, at: int) -> np.uint64:
+def _eight(data: Bytes, at: np.uint64) -> np.uint64:
     """Eight bytes as a little-endian number; the compiler makes one load of it."""
     k = _U64(data[at])
     for b in range(1, 8):
-        k |= _U64(data[at + b]) << _U64(8 * b)
+        k |= _U64(data[at + _U64(b)]) << _U64(8 * b)
     return k
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _tail(data: Bytes, at: int, end: int) -> np.uint64:
+def _tail(data: Bytes, at: np.uint64, end: np.uint64) -> np.uint64:
     """The last one to seven bytes. No branch by their number, which would be mispredicted for most strings."""
-    if at + 8 <= len(data):
-        whole: np.uint64 = _eight(data, at) & ((_U64(1) << _U64(8 * (end - at))) - _U64(1))
+    if at + _U64(8) <= _U64(len(data)):
+        whole: np.uint64 = _eight(data, at) & ((_U64(1) << (_U64(8) * (end - at))) - _U64(1))
         return whole
     tail = _U64(0)
     for b in range(end - at):
-        tail |= _U64(data[at + b]) << _U64(8 * b)
+        tail |= _U64(data[at + _U64(b)]) << _U64(8 * b)
     return tail
 
 
@@ -124,15 +127,15 @@ def _tail(data: Bytes, at: int, end: int) -> np.uint64:
 def hash_bytes(data: Bytes, start: int, end: int, seed: np.uint64) -> np.uint64:
     """MurmurHash64A (Austin Appleby, 2008) of `data[start:end]`, finished with fmix64; the empty string gives
     `mix(seed)`, so 0 for seed 0."""
-    h = seed ^ (_U64(end - start) * _M)
-    at = start
-    while end - at >= 8:
+    at, stop = _U64(start), _U64(end)
+    h = seed ^ ((stop - at) * _M)
+    while stop - at >= _U64(8):
         k = _eight(data, at) * _M
         k ^= k >> _U64(47)
         h = (h ^ (k * _M)) * _M
-        at += 8
-    if at < end:
-        h = (h ^ _tail(data, at, end)) * _M
+        at += _U64(8)
+    if at < stop:
+        h = (h ^ _tail(data, at, stop)) * _M
     mixed: np.uint64 = mix(h)
     return mixed
 
@@ -145,14 +148,14 @@ def hash_bytes(data: Bytes, start: int, end: int, seed: np.uint64) -> np.uint64:
 def fold_twice(data: Bytes, offsets: I32, seed: np.uint64, other: np.uint64, first: U64, second: U64) -> None:
     """What `mix` makes `hash_bytes` of: of every string, with each of two seeds, reading the bytes once."""
     for i in range(len(first)):
-        at, end = offsets[i], offsets[i + 1]
-        h, g = seed ^ (_U64(end - at) * _M), other ^ (_U64(end - at) * _M)
-        while end - at >= 8:
+        at, end = _U64(offsets[i]), _U64(offsets[i + 1])
+        h, g = seed ^ ((end - at) * _M), other ^ ((end - at) * _M)
+        while end - at >= _U64(8):
             k = _eight(data, at) * _M
             k ^= k >> _U64(47)
             k *= _M
             h, g = (h ^ k) * _M, (g ^ k) * _M
-            at += 8
+            at += _U64(8)
         if at < end:
             k = _tail(data, at, end)
             h, g = (h ^ k) * _M, (g ^ k) * _M
@@ -163,13 +166,13 @@ def fold_twice(data: Bytes, offsets: I32, seed: np.uint64, other: np.uint64, fir
 def _hash_all(data: Bytes, offsets: I32, seeds: U64, out: U64) -> None:
     """`hash_bytes` of every string, each with its seed."""
     for i in range(len(out)):
-        at, end = offsets[i], offsets[i + 1]
-        h = seeds[i] ^ (_U64(end - at) * _M)
-        while end - at >= 8:
+        at, end = _U64(offsets[i]), _U64(offsets[i + 1])
+        h = seeds[i] ^ ((end - at) * _M)
+        while end - at >= _U64(8):
             k = _eight(data, at) * _M
             k ^= k >> _U64(47)
             h = (h ^ (k * _M)) * _M
-            at += 8
+            at += _U64(8)
         if at < end:
             h = (h ^ _tail(data, at, end)) * _M
         out[i] = h
