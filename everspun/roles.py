@@ -136,14 +136,15 @@ def governor(config: Config, index: int, stop: threading.Event) -> None:
 
 
 def examples_log(config: Config) -> Log:
-    """The log, of which `examples` goes on into the archive where the config says so."""
+    """The log as `examples` is read from it, which goes on into the archive where the config says so."""
+    log = KafkaLog(dataclasses.replace(config.stream, fetch_bytes_max=config.stream.examples_fetch_bytes_max))
     if not config.archive.read:
-        return KafkaLog(config.stream)
+        return log
     from checkpointer.archive import Archive
     from checkpointer.archived_log import ArchivedLog
     from checkpointer.store import open_store
 
-    return ArchivedLog(KafkaLog(config.stream), Archive(open_store(config.archive.root)), config.stream.examples)
+    return ArchivedLog(log, Archive(open_store(config.archive.root)), config.stream.examples)
 
 
 def archiver(config: Config, index: int, stop: threading.Event) -> None:

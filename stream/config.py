@@ -85,6 +85,10 @@ class StreamConfig:
     fetch_bytes_max: int = _option(
         2_097_152, "bytes of one partition in one fetch; a larger batch of records comes alone. A reader holds two"
     )
+    examples_fetch_bytes_max: int = _option(
+        8_388_608,
+        "the same where `examples` is read: its records are batches, and one that a fetch cuts off comes again whole",
+    )
     request_timeout_ms: int = _option(15_000, "deadline of a request to the broker, ms")
     reconnect_max_ms: int = _option(2_000, "longest pause between two attempts to reach a broker, ms")
     session_timeout_ms: int = _option(6_000, "a group member silent for this long is replaced, ms")
@@ -210,6 +214,7 @@ _POSITIVE = (
     "record_bytes_max",
     "poll_records_max",
     "fetch_bytes_max",
+    "examples_fetch_bytes_max",
     "request_timeout_ms",
     "reconnect_max_ms",
     "session_timeout_ms",

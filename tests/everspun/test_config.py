@@ -9,6 +9,9 @@ import pytest
 from everspun import config
 from everspun.config import Config, ConfigError
 from everspun.model_check import check_model
+from everspun.roles import examples_log
+from stream.client import consumer_settings
+from stream.kafka import KafkaLog
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,6 +70,14 @@ def test_shipped_files_are_valid(tmp_path: Path, name: str):
     path = tmp_path / name
     path.write_text(files("everspun").joinpath(name).read_text())
     config.load(path)
+
+
+def test_examples_are_fetched_in_larger_pieces(tmp_path: Path):
+    read = load(tmp_path, "[stream]\nfetch_bytes_max = 100\nexamples_fetch_bytes_max = 300\n")
+    log = examples_log(read)
+    assert isinstance(log, KafkaLog)
+    settings = consumer_settings(log._config)
+    assert settings["max_partition_fetch_bytes"] == 300
 
 
 def test_the_reference_page_is_current():
