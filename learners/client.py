@@ -93,9 +93,8 @@ class Caller:
                 return self.shards[call.shard].progress(self.model)
             case do.Pull():
                 assert prepared is not None
-                batch = prepared.result()
-                dealt = batch.dealt(call.slot_map)
-                mine = {table: keys[dealt[table][call.shard]] for table, keys in batch.keys.items()}
+                dealt = prepared.result().dealt(call.slot_map)
+                mine = {table: deal.keys[call.shard] for table, deal in dealt.items()}
                 request = PullRequest(self.model, call.epoch, call.slot_map.epoch, mine)
                 return self.shards[call.shard].pull(request)
             case do.Push():

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from learners.deal import Deal
 from learners.delay import NONE, Correction
 from learners.events import Batch
 from learners.features import Encoded, Floats, Keys, Places, unique_keys
@@ -21,8 +22,6 @@ from paramserver.messages import PullReply, Rows
 from paramserver.slots import SlotMap
 from stream.examples import decode_examples, rows_from, rows_of
 from stream.rowhash import row_hash_sum
-
-Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,13 @@ class Prepared:
     keys: dict[str, Keys]
     places: Places
     reason: str = ""  # why the rows could not be read; there are none then
-    _dealt: dict[int, dict[str, list[Indices]]] = field(default_factory=dict)  # by epoch of the map
+    _dealt: dict[int, dict[str, Deal]] = field(default_factory=dict)  # by epoch of the map
 
-    def dealt(self, slot_map: SlotMap) -> dict[str, list[Indices]]:
-        """table -> by shard, the indices of its keys. Worked out once for a map: pulls, rows and gradients all ask."""
+    def dealt(self, slot_map: SlotMap) -> dict[str, Deal]:
+        """table -> its keys by shard. Worked out once for a map: pulls, rows and gradients all ask."""
         found = self._dealt.get(slot_map.epoch)
         if found is None:
-            found = {table: slot_map.split(keys) for table, keys in self.keys.items()}
+            found = {table: Deal.of(keys, slot_map) for table, keys in self.keys.items()}
             self._dealt[slot_map.epoch] = found
         return found
 
@@ -178,16 +177,10 @@ def assemble(
     prepared: Prepared, slot_map: SlotMap, pulls: dict[int, PullReply]
 ) -> tuple[dict[str, Rows], dict[str, Floats]]:
     """(rows of every table in the order of its keys, all dense arrays) from what each shard answered."""
-    rows: dict[str, Rows] = {}
-    for table, keys in prepared.keys.items():
-        if slot_map.shards == 1:
-            rows[table] = pulls[0].rows[table]
-            continue
-        for shard, mine in enumerate(prepared.dealt(slot_map)[table]):
-            answered = pulls[shard].rows[table]
-            if table not in rows:
-                rows[table] = np.empty((len(keys), answered.shape[1]), np.float32)
-            rows[table][mine] = answered
+    rows = {
+        table: deal.together([pulls[shard].rows[table] for shard in range(slot_map.shards)])
+        for table, deal in prepared.dealt(slot_map).items()
+    }
     dense = {name: array for reply in pulls.values() for name, array in reply.dense.items()}
     return rows, dense
 
@@ -206,14 +199,10 @@ def contents(computed: Computed, slot_map: SlotMap, prepared: Prepared | None = 
     }
     shards: list[dict[str, Any]] = [common | {"keys": {}, "gradients": {}, "dense": {}} for _ in range(slot_map.shards)]
     for table, keys in computed.keys.items():
-        if slot_map.shards == 1:
-            shards[0]["keys"][table], shards[0]["gradients"][table] = keys, computed.gradients[table]
-            continue
         same = prepared is not None and keys is prepared.keys.get(table)
-        dealt = prepared.dealt(slot_map)[table] if prepared is not None and same else slot_map.split(keys)
-        for shard, mine in enumerate(dealt):
-            shards[shard]["keys"][table] = keys[mine]
-            shards[shard]["gradients"][table] = computed.gradients[table][mine]
+        deal = prepared.dealt(slot_map)[table] if prepared is not None and same else Deal.of(keys, slot_map)
+        for shard, gradients in enumerate(deal.apart(computed.gradients[table])):
+            shards[shard]["keys"][table], shards[shard]["gradients"][table] = deal.keys[shard], gradients
     for name, gradient in computed.dense.items():
         shards[slot_map.owner_of_name(name)]["dense"][name] = gradient
     return shards

@@ -99,19 +99,24 @@ def _has_float16() -> bool:
 _FLOAT16 = _has_float16()
 
 
-def encode_rows(rows: Rows, encoding: Encoding) -> npt.NDArray[Any]:
-    """An array of the same shape, to be sent; `rows` itself where it can be sent as it is."""
-    if encoding is Encoding.FLOAT32:
-        return np.ascontiguousarray(rows, encoding.dtype)
-    if encoding is Encoding.FLOAT16 and not _FLOAT16:
-        with np.errstate(over="ignore"):
-            return np.ascontiguousarray(rows, np.float16).view(encoding.dtype)
+def encode_rows(rows: npt.NDArray[Any], encoding: Encoding) -> npt.NDArray[Any]:
+    """An array of the same shape, to be sent; `rows` itself where it can be sent as it is, or is encoded already."""
+    if rows.dtype == encoding.dtype:
+        return np.ascontiguousarray(rows)
     out = np.empty(rows.shape, np.uint16)
-    if encoding is Encoding.FLOAT16:
-        _to_float16(plain(rows).reshape(-1), out.reshape(-1))
-    else:
-        _to_bfloat16(plain(rows).reshape(-1).view(np.uint32), out.reshape(-1))
+    encode_into(plain(rows), out, encoding)
     return out
+
+
+def encode_into(rows: Rows, out: Bits, encoding: Encoding) -> None:
+    """The same into `out`, for an encoding in 16 bits; both arrays are plain and of one shape."""
+    if encoding is Encoding.BFLOAT16:
+        _to_bfloat16(rows.reshape(-1).view(np.uint32), out.reshape(-1))
+    elif _FLOAT16:
+        _to_float16(rows.reshape(-1), out.reshape(-1))
+    else:
+        with np.errstate(over="ignore"):
+            out[:] = rows.astype(np.float16).view(np.uint16)
 
 
 def decode_rows(sent: npt.NDArray[Any], encoding: Encoding) -> Rows:

@@ -117,7 +117,9 @@ class PullRequest:
 
 @dataclass(frozen=True)
 class PullReply:
-    """`rows[table][i]` belongs to `keys[table][i]`; a key the shard does not know has its initial value (S3)."""
+    """`rows[table][i]` belongs to `keys[table][i]`; a key the shard does not know has its initial value (S3).
+
+    Between a shard and what serves it, rows may be encoded already (`Shard.pull`)."""
 
     outcome: Outcome  # APPLIED, or why not
     rows: dict[str, Rows]

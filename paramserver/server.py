@@ -82,7 +82,7 @@ class ShardService:
         began = time.perf_counter()
         request, encoding = payload.decode_pull(message, body, self._lists)
         with self.lock:
-            reply = self.shard.pull(request)
+            reply = self.shard.pull(request, encoding)
         answer = payload.encode_pull_reply(reply, encoding)
         if answer.nbytes > self.config.message_bytes_max:
             raise TooLarge(f"the answer has {answer.nbytes} bytes, a message at most {self.config.message_bytes_max}")

@@ -9,11 +9,14 @@ stops at a batch: what is refused for content ends as an empty push.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from paramserver.compensation import NO_COMPENSATION, WAYS, Compensation
 from paramserver.delta import first_cut, next_cut
+from paramserver.encoding import Encoding
 from paramserver.kernel import plain
 from paramserver.marked import MarkedCut, Parent, kind_upon
 from paramserver.messages import (
@@ -27,7 +30,6 @@ from paramserver.messages import (
     PullRequest,
     PushReply,
     PushRequest,
-    Rows,
 )
 from paramserver.ports import AllowReply, ProgressReply, Refused
 from paramserver.slots import SlotMap, foreign_key
@@ -215,17 +217,19 @@ class Shard:
 
     # --- pull and push ------------------------------------------------------------------------------------------
 
-    def pull(self, request: PullRequest) -> PullReply:
-        """Rows and dense arrays as they are now; changes nothing (S3). Refused for a table or key not of this shard."""
+    def pull(self, request: PullRequest, encoding: Encoding = Encoding.FLOAT32) -> PullReply:
+        """Rows and dense arrays as they are now; changes nothing (S3). Refused for a table or key not of this shard.
+
+        `encoding`: of the rows, as they are to travel."""
         state = self._models.get(request.model)
         outcome = self._gate(request.epoch, request.map_epoch) or (Outcome.NOT_BEGUN if state is None else None)
         if outcome is not None or state is None:
             return PullReply(outcome or Outcome.NOT_BEGUN, {}, {}, 0, self.incarnation)
-        rows = {name: self._pull_table(state, name, keys) for name, keys in request.keys.items()}
+        rows = {name: self._pull_table(state, name, keys, encoding) for name, keys in request.keys.items()}
         dense = state.dense.pull() if request.dense else {}
         return PullReply(Outcome.APPLIED, rows, dense, state.version, self.incarnation)
 
-    def _pull_table(self, state: ModelState, name: str, keys: Keys) -> Rows:
+    def _pull_table(self, state: ModelState, name: str, keys: Keys, encoding: Encoding) -> npt.NDArray[Any]:
         table = state.tables.get(name)
         if table is None:
             raise Refused(f"model {state.spec.name!r} has no table {name!r}")
@@ -235,7 +239,7 @@ class Shard:
         foreign = foreign_key(keys, self.slot_map.owner, self.index)
         if foreign >= 0:
             raise Refused(f"table {name!r}: key {keys[foreign]} belongs to another shard than {self.index}")
-        return table.pull(keys)
+        return table.pull(keys, encoding)
 
     def push(self, request: PushRequest, refusal: str = "") -> PushReply:
         """Apply a batch if it starts where the shard ends, else say what it is (S1, S2, S4, K5).

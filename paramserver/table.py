@@ -6,13 +6,14 @@ push starts from the row numbers that a pull of the same keys found, and looks u
 """
 
 from collections import deque
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from paramserver.admission import NO_SIGHTINGS, Admission, Mask, Sightings
 from paramserver.copying import Copy
+from paramserver.encoding import Encoding, encode_into
 from paramserver.init import fill_unknown
 from paramserver.kernel import plain
 from paramserver.layout import make_layout
@@ -105,17 +106,23 @@ class Table:
         """The next push may add so many rows, whatever the policy says; None = as that says."""
         self._room = room
 
-    def pull(self, keys: Keys) -> Rows:
-        """(n,) keys -> (n, dim) weights, new memory; unknown keys answer their initial value. Changes nothing (S3)."""
+    def pull(self, keys: Keys, encoding: Encoding = Encoding.FLOAT32) -> npt.NDArray[Any]:
+        """(n,) keys -> (n, dim) weights, new memory; unknown keys answer their initial value. Changes nothing (S3).
+
+        They come as they are to travel; in 16 bits they are rounded a chunk at a time, while it is in the cache."""
         keys = plain(keys)
-        rows, out = np.empty(len(keys), np.int64), np.empty((len(keys), self.spec.dim), np.float32)
+        rows, out = np.empty(len(keys), np.int64), np.empty((len(keys), self.spec.dim), encoding.dtype)
         nbytes = 4 * (HEAD + self.layout.read_words)
+        wide = out if encoding is Encoding.FLOAT32 else np.empty((min(CHUNK, len(keys)), self.spec.dim), np.float32)
         for at in range(0, len(keys), CHUNK):
             part = slice(at, at + CHUNK)
             missing = self._slab.find(keys[part], rows[part], nbytes)
-            self.layout.weights(self._slab.words, HEAD, rows[part], out[part])
+            weights = wide[part] if wide is out else wide[: len(keys) - at]
+            self.layout.weights(self._slab.words, HEAD, rows[part], weights)
             if missing:
-                fill_unknown(out[part], keys[part], rows[part], self._seed, self._scale, self.spec.dim)
+                fill_unknown(weights, keys[part], rows[part], self._seed, self._scale, self.spec.dim)
+            if wide is not out:
+                encode_into(weights, out[part], encoding)
         if len(keys):
             self._recent.appendleft((_digest(keys), rows))
         return out

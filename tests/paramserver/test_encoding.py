@@ -5,6 +5,8 @@ import pytest
 
 from paramserver import encoding as module
 from paramserver.encoding import Encoding, decode_rows, encode_rows
+from paramserver.messages import TableSpec
+from paramserver.table import CHUNK, Table
 
 
 def any_numbers() -> np.ndarray:
@@ -44,3 +46,17 @@ def test_float32_is_sent_as_it_is():
     rows = any_numbers()
     assert encode_rows(rows, Encoding.FLOAT32) is rows
     assert decode_rows(rows, Encoding.FLOAT32) is rows
+
+
+@pytest.mark.parametrize("encoding", [Encoding.BFLOAT16, Encoding.FLOAT16])
+@pytest.mark.parametrize("count", [0, 1, CHUNK, 2 * CHUNK + 5])
+def test_a_pull_in_16_bits_is_the_pull_rounded(encoding: Encoding, count: int):
+    table = Table(TableSpec("t", 5, "sgd", {"rate": 0.5}, init_scale=0.1, seed=7))
+    keys = np.arange(1, count + 1, dtype=np.uint64)
+    known = keys[::2]  # the others answer their initial values
+    table.reserve(known)
+    table.apply(known, np.random.default_rng(2).normal(size=(len(known), 5)).astype(np.float32), 1, 1)
+    sent = table.pull(keys, encoding)
+    assert sent.dtype == encoding.dtype
+    np.testing.assert_array_equal(sent, encode_rows(table.pull(keys), encoding))
+    assert encode_rows(sent, encoding) is sent, "what is encoded already is sent as it is"
