@@ -1,8 +1,9 @@
 """The boundary of the parameter server: what a learner, a checkpointer or an operator may ask of it.
 
 `local` implements both ports in memory over the cores; `client` implements them over gRPC. One contract suite
-(`tests/paramserver/test_ports.py`) runs on both. Calls never wait for another caller (K4); each has a deadline in the
-client, after which it raises `Unreachable`, and may be sent again: every call here is safe to repeat.
+(`tests/paramserver/test_ports.py`, `test_clock_ports.py`) runs on both. Calls never wait for another caller (K4); each
+has a deadline in the client, after which it raises `Unreachable`, and may be sent again: every call here is safe to
+repeat.
 """
 
 from dataclasses import dataclass, field
