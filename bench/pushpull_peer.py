@@ -4,9 +4,7 @@ serve TRANSPORT PORT RUN_DIR, or drive TRANSPORT PORT RUN_DIR CLIENT SEED.
 """
 
 import json
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench.pushpull_work import ACCUMULATOR, DIM, EPSILON, EXAMPLES, RATE, ROWS, Work, gradients_of
+from everspun.stop_signals import stop_on_signals
 from paramserver.client import ShardClient, connect
 from paramserver.config import ParamServerConfig
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PullRequest, PushRequest, TableSpec
@@ -154,9 +153,7 @@ def _joined(shard: ShardPort, clock: Any, name: str) -> Epoch:
 
 
 def serve(transport: str, port: int, run_dir: str) -> None:
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    run(settings(transport, port), 1, 0, 1, run_dir, stop)
+    run(settings(transport, port), 1, 0, 1, run_dir, stop_on_signals())
 
 
 if __name__ == "__main__":

@@ -14,11 +14,9 @@ processes cost each other on these cores whatever they say to one another.
 
 import argparse
 import json
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -28,6 +26,7 @@ from typing import Any
 
 from bench.machine import Meter, machine
 from bench.training_data import FEATURES, NAMES, Records, draw
+from everspun.stop_signals import stop_on_signals
 from learners.config import LearnerConfig, ModelConfig
 from learners.metrics import LearnerMetrics
 from learners.model import Model, make_model
@@ -84,18 +83,12 @@ def ready_file(folder: str, index: int) -> Path:
     return Path(folder) / f"learner-{index}.ready"
 
 
-def until_term() -> threading.Event:
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    return stop
-
-
 def run_shard(index: int, shards: int, folder: str) -> None:
-    service.run(PARAMSERVER, shards, index, 1, folder, until_term())
+    service.run(PARAMSERVER, shards, index, 1, folder, stop_on_signals())
 
 
 def run_learner(index: int, learners: int, shards: int, folder: str) -> None:
-    stop, stream, config = until_term(), a_stream(learners), LearnerConfig(torch_threads=1)
+    stop, stream, config = stop_on_signals(), a_stream(learners), LearnerConfig(torch_threads=1)
     prepare_torch(config)
     log = OwnPartition(index)
     log.create(stream.examples, learners)

@@ -29,13 +29,13 @@ FRAUD = FraudConfig(rate_prior_views=20, rate_prior=0.5)
 DEADLINE_S = 90.0
 
 PROCESS = """
-import pathlib, signal, sys, threading
+import pathlib, sys
+from everspun.stop_signals import stop_on_signals
 from labeler import app
 from labeler.fraud_config import FraudConfig
 from stream.config import StreamConfig
 from stream.kafka import KafkaLog
-stop = threading.Event()
-signal.signal(signal.SIGTERM, lambda *_: stop.set())
+stop = stop_on_signals()
 stream = StreamConfig(bootstrap_servers=sys.argv[1], topic_prefix=sys.argv[2], partitions=1)
 app.run(KafkaLog(stream), stream, FraudConfig(rate_prior_views=20, rate_prior=0.5), pathlib.Path(sys.argv[3]), 0, stop)
 """

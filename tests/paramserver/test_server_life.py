@@ -26,16 +26,15 @@ from paramserver.service import run
 from paramserver.store import StateDir, StateInUse
 
 PROCESS = """
-    import signal, sys, threading
+    import sys
+    from everspun.stop_signals import stop_on_signals
     from paramserver.config import ParamServerConfig
     from paramserver.service import run
     from paramserver.store import StateDir
     index, run_dir = int(sys.argv[1]), sys.argv[2]
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     state = StateDir(run_dir, index)
     config = ParamServerConfig(staleness=0, allow_ms=20, lease_ms=60_000)
-    run(config, 2, index, state.next_incarnation(), run_dir, stop)
+    run(config, 2, index, state.next_incarnation(), run_dir, stop_on_signals())
 """
 
 
