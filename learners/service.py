@@ -74,7 +74,8 @@ class ExamplesReader:
         self._assigned: set[Partition] = set()
         self._until_ms = parse_ms(config.until) if config.until else None
         self._ended: set[Partition] = set()  # read up to `until`: paused for good
-        self._stopped = threading.Event()
+        self._said_idle = False  # and nothing was given or ordered since
+        self._stopped, self._woken = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="examples", daemon=True)
 
     def start(self) -> None:
@@ -84,9 +85,11 @@ class ExamplesReader:
     def order(self, instruction: do.Seek | do.Pause | do.Resume) -> None:
         """Performed before the next poll."""
         self._orders.append(instruction)
+        self._woken.set()
 
     def stop(self) -> None:
         self._stopped.set()
+        self._woken.set()
         self._thread.join()
         self._reader.close()
 
@@ -109,10 +112,13 @@ class ExamplesReader:
             self._give(error)
 
     def _turn(self) -> None:
+        began = time.monotonic()
+        self._woken.clear()
         try:
             while self._orders:
                 self._perform(self._orders[0])
                 self._orders.popleft()
+                self._said_idle = False
             if self._untaken() >= UNTAKEN_MAX:
                 self._stopped.wait(POLL_MS / 1000)
                 return
@@ -130,9 +136,19 @@ class ExamplesReader:
                 batches = [b for b in map(self._read, [partition] * len(records), records) if b is not None]
                 if self._until_ms is not None:
                     batches = self._before(self._until_ms, partition, batches)
+                self._said_idle = False
                 self._give(events.Records(number, partition.partition, batches))
-        if not fetched and not self._orders:
+        if not fetched:
+            self._nothing(began)
+
+    def _nothing(self, began_s: float) -> None:
+        """Say so, once: the core keeps it. A log that answers at once, as where all is paused, is not asked again
+        before a poll's time is over, or an order comes."""
+        if not self._orders and not self._said_idle:
+            self._said_idle = True
             self._give(events.Idle())
+        if not self._stopped.is_set():  # looked at after `_woken` was cleared: whoever stops sets it first
+            self._woken.wait(max(0.0, began_s + POLL_MS / 1000 - time.monotonic()))
 
     def _before(self, until_ms: int, partition: Partition, batches: list[Batch]) -> list[Batch]:
         """The batches up to the first of labels whose arrivals reach `until_ms`; behind it nothing is read."""
