@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench.pushpull_work import ACCUMULATOR, DIM, EPSILON, EXAMPLES, RATE, ROWS, Work, gradients_of
+from everspun.heap import keep_freed_memory
 from everspun.stop_signals import stop_on_signals
 from paramserver.client import ShardClient, connect
 from paramserver.config import ParamServerConfig
@@ -113,6 +114,7 @@ def timed(step: Callable[[], int]) -> dict[str, Any]:
 
 
 def drive(transport: str, port: int, run_dir: str, client: int, seed: int) -> None:
+    keep_freed_memory()  # as the roles do
     work = Work.drawn(seed)
     shards, clock = connect(settings(transport, port), run_dir, 1)
     epoch = _joined(shards[0], clock, f"bench-{client}")
@@ -153,6 +155,7 @@ def _joined(shard: ShardPort, clock: Any, name: str) -> Epoch:
 
 
 def serve(transport: str, port: int, run_dir: str) -> None:
+    keep_freed_memory()  # as the roles do
     run(settings(transport, port), 1, 0, 1, run_dir, stop_on_signals())
 
 

@@ -26,6 +26,7 @@ from typing import Any
 
 from bench.machine import Meter, machine
 from bench.training_data import FEATURES, NAMES, Records, draw
+from everspun.heap import keep_freed_memory
 from everspun.stop_signals import stop_on_signals
 from learners.config import LearnerConfig, ModelConfig
 from learners.metrics import LearnerMetrics
@@ -84,11 +85,13 @@ def ready_file(folder: str, index: int) -> Path:
 
 
 def run_shard(index: int, shards: int, folder: str) -> None:
+    keep_freed_memory()  # as the roles do
     service.run(PARAMSERVER, shards, index, 1, folder, stop_on_signals())
 
 
 def run_learner(index: int, learners: int, shards: int, folder: str) -> None:
     stop, stream, config = stop_on_signals(), a_stream(learners), LearnerConfig(torch_threads=1)
+    keep_freed_memory()  # as the roles do
     prepare_torch(config)
     log = OwnPartition(index)
     log.create(stream.examples, learners)
