@@ -16,6 +16,7 @@ from stream.chain import RETRACT, kind_of
 from stream.events import FEATURE_PREFIX, FeatureColumn, Impressions
 from stream.keys import string_buffers
 from stream.log import Headers
+from stream.placed import check_offsets
 from stream.record import BARRIER
 
 NO_CLICK = -1  # click_delay_ms of an impression without a click
@@ -79,7 +80,7 @@ def encode_examples(batch: pa.RecordBatch, compression: str | None = None) -> by
 
 def decode_examples(value: bytes) -> pa.RecordBatch:
     """The rows of a record of `examples`. Raises ValueError for an empty value (an empty range has no rows to read)
-    and for one that is not one Arrow IPC batch."""
+    and for one that is not one Arrow IPC batch of columns as they are hashed (`placed`)."""
     if not value:
         raise ValueError("examples record: no value; an empty range has no rows")
     with pa.ipc.open_stream(value) as reader:
@@ -87,6 +88,7 @@ def decode_examples(value: bytes) -> pa.RecordBatch:
     if len(batches) != 1:
         raise ValueError(f"examples record: {len(batches)} record batches, expected 1")
     batches[0].validate()
+    check_offsets([column for column in batches[0].columns if not pa.types.is_dictionary(column.type)])
     return batches[0]
 
 

@@ -212,3 +212,26 @@ def test_rows_from_keeps_impressions_in_any_order():
     rows = batch(impressions(4)).take(pa.array([3, 1, 0, 2]))
     assert rows_from(rows, 2 << 20).column("position").to_pylist() == [3 << 20, 2 << 20]
     assert rows_from(rows, 0).num_rows == 4
+
+
+def record(column: pa.Array) -> bytes:
+    sink = pa.BufferOutputStream()
+    rows = pa.record_batch([column], names=["f_user"])
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_batch(rows)
+    return sink.getvalue().to_pybytes()
+
+
+def test_strings_that_lie_outside_their_column_are_not_followed():
+    offsets = np.array([0, 4, 1, 6], np.int32)
+    broken = pa.StringArray.from_buffers(3, pa.py_buffer(offsets), pa.py_buffer(b"abcdef"))
+    broken.validate()  # looks at the first and the last alone
+    with pytest.raises(ValueError, match="offsets of a column of strings fall"):
+        decode_examples(record(broken))
+
+
+def test_a_column_that_cannot_be_hashed_is_a_bad_record():
+    with pytest.raises(ValueError, match="1 of 2 values of a column are null"):
+        decode_examples(record(pa.array(["a", None])))
+    with pytest.raises(ValueError, match="a column of double, expected string"):
+        decode_examples(record(pa.array([1.0])))
