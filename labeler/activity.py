@@ -7,12 +7,12 @@ after that. Windows are sums over the cells that make them up: nothing runs alon
 from math import log
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from labeler.pair_index import NO_LIMIT, Pairs, joined
+from stream.kernel import kernel
 
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -191,7 +191,7 @@ def _nothing(pairs: int) -> Counted:
     return Counted(np.arange(pairs), *(np.zeros(pairs, np.int64) for _ in Counted._fields[1:]))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _add_up(
     to_views: I64, to_clicks: I64, to_fast: I64, to_view_ids: I64, to_click_ids: I64,
     place: I64, views: I64, clicks: I64, fast: I64, view_ids: I64, click_ids: I64,
@@ -205,7 +205,7 @@ def _add_up(
         to_click_ids[at] |= click_ids[i]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _distinct(counts: I64, ids: I64, out: I64) -> None:
     """Linear counting (Whang et al. 1990): with b of m bits set there were about m ln(m / (m - b)) ids. Counts up to
     twice that are believed, for the estimate errs by a tenth; so is any count once all bits are set."""
@@ -223,7 +223,7 @@ def _distinct(counts: I64, ids: I64, out: I64) -> None:
                 out[i] = about
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _close_gaps(
     click_ts_ms: I64, pair: I64, clicks: I64, first_ts_ms: I64, last_ts_ms: I64, gap_ms: int, near: I64
 ) -> None:

@@ -4,11 +4,11 @@ i is a duplicate iff the same (key, id) stands at a lower position with arrival 
 fall along the log, so the newest earlier occurrence decides; every occurrence, of whatever class, is remembered.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from labeler.ring_index import I32, I64, RING_MIN, U64, delete, find, new_index, ring_size
+from stream.kernel import kernel
 
 Flags = npt.NDArray[np.bool_]
 
@@ -60,7 +60,7 @@ class DuplicateIds:
         _add(self._ids, self._arrival_ms, self._index, self._head, ids, arrival_ms, 0, np.zeros(len(ids), np.bool_))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _add(
     ids: U64, arrival_ms: I64, index: I32, tail: int, new_ids: U64, new_arrival: I64, dedup_ms: int, duplicate: Flags
 ) -> None:
@@ -75,7 +75,7 @@ def _add(
         index[at] = slot + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _evict(ids: U64, arrival_ms: I64, index: I32, head: int, tail: int, before_ms: int) -> int:
     size = len(ids)
     while head < tail and arrival_ms[head % size] < before_ms:

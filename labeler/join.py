@@ -6,11 +6,11 @@ impression: entries of one id are linked from the newest to the oldest.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from labeler.ring_index import I32, I64, RING_MIN, U64, delete, find, new_index, ring_size
+from stream.kernel import kernel
 
 I8 = npt.NDArray[np.int8]
 
@@ -99,7 +99,7 @@ class ClickJoin:
         self.insert(ids, ts_ms, arrival_ms)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _insert(
     ids: U64,
     ts_ms: I64,
@@ -122,7 +122,7 @@ def _insert(
         index[at] = slot + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _evict(ids: U64, arrival_ms: I64, index: I32, head: int, tail: int, before_ms: int) -> int:
     size = len(ids)
     while head < tail and arrival_ms[head % size] < before_ms:
@@ -134,7 +134,7 @@ def _evict(ids: U64, arrival_ms: I64, index: I32, head: int, tail: int, before_m
     return head
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _match(
     ids: U64, ts_ms: I64, arrival_ms: I64, older: I32, index: I32, head: int,
     wanted: U64, shown_ms: I64, arrived_ms: I64, window_ms: int, wait_ms: int, early_ms: int,

@@ -6,11 +6,11 @@ is forgotten (`keep`): nothing that is written down names them.
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stream.kernel import kernel
 from stream.keys import hash_strings
 
 I64 = npt.NDArray[np.int64]
@@ -195,7 +195,7 @@ def _mixed(source: U64, vendor: U64) -> U64:
     return mixed
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _number(index: I64, keys: U64, count: int, limit: int, wanted: U64, numbers: I64) -> int:
     mask = np.int64(len(index) - 1)
     for i in range(len(wanted)):

@@ -7,9 +7,10 @@ interval", 2019), so that a table grows by an eighth, not twofold. Linear probin
 (Knuth, TAOCP 6.4, algorithm R), so there are no tombstones and no rebuilds.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from stream.kernel import kernel
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
@@ -23,12 +24,12 @@ RING_MIN = 64  # slots
 INDEX_ROOM = 1.4  # places of the index a slot
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
-def home(id: np.uint64, places: int) -> np.int64:
-    return np.int64((((id * _GOLDEN) >> _SHIFT) * np.uint64(places)) >> _SHIFT)
+@kernel(inline="always")
+def home(id: np.uint64, places: int) -> int:
+    return np.int64((((id * _GOLDEN) >> _SHIFT) * np.uint64(places)) >> _SHIFT)  # type: ignore[return-value]  # an int64 in a kernel
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def find(index: I32, ids: U64, id: np.uint64) -> int:
     """Where the id stands in the index, or the free place where it would."""
     places = len(index)
@@ -40,7 +41,7 @@ def find(index: I32, ids: U64, id: np.uint64) -> int:
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def delete(index: I32, ids: U64, at: int) -> None:
     """Free a place, moving back what was displaced by it."""
     places = len(index)

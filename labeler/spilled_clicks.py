@@ -10,13 +10,13 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from labeler.click_page import ClickPage
 from labeler.join import ClickJoin, Matches
 from labeler.ring_index import I64, U64, home
+from stream.kernel import kernel
 
 U32 = npt.NDArray[np.uint32]
 
@@ -138,12 +138,12 @@ class SpilledClicks:
         return join
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _mark(id: np.uint64) -> np.uint64:
     return (id * _GOLDEN) >> _MARK_SHIFT << _PAGE_BITS
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _insert(table: U32, ids: U64, page: int) -> int:
     """How many places were filled: an id that stands twice in a page takes one."""
     places, filled = len(table), 0
@@ -160,7 +160,7 @@ def _insert(table: U32, ids: U64, page: int) -> int:
     return filled
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _probe(table: U32, ids: U64, rows: I64, pages: I64) -> int:
     """(row, page of the segment) of all that may match; how many there are, also beyond the room."""
     places, found = len(table), 0

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from learners.features import Keys
-from paramserver.kernel import kernel, plain
+from paramserver.kernel import plain
 from paramserver.messages import Rows
 from paramserver.slots import SlotMap
+from stream.kernel import kernel
 
 Indices = npt.NDArray[np.int64]
 

@@ -4,12 +4,12 @@ Both walk the examples in order, so a sum repeats bit for bit. They are kernels 
 passes: `embedding` copies, `cat` copies again, and the backward of `embedding` zeroes and scatters a second array.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from learners.features import Floats
 from paramserver.messages import Rows
+from stream.kernel import kernel
 
 
 def gather(rows: Rows, places: npt.NDArray[np.int64]) -> Floats:
@@ -27,7 +27,7 @@ def segment_sums(places: npt.NDArray[np.int64], gradients: Floats, count: int) -
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _gather(rows: Rows, places: npt.NDArray[np.int64], out: Floats) -> None:
     dim = rows.shape[1]
     for i in range(places.shape[0]):
@@ -37,7 +37,7 @@ def _gather(rows: Rows, places: npt.NDArray[np.int64], out: Floats) -> None:
                 out[i, f, j] = rows[row, j]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _segment_sums(places: npt.NDArray[np.int64], gradients: Floats, out: Rows) -> None:
     dim = out.shape[1]
     for i in range(places.shape[0]):

@@ -6,13 +6,13 @@ for a numeric feature (whose key is shared by all rows). With s = sum of v_i x_i
 bias, where there is one, has no pairs.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from learners.features import Floats, Places
 from learners.logistic import TABLE, Logistic, sigmoid
 from paramserver.messages import Rows, TableSpec
+from stream.kernel import kernel
 
 _RATE = 0.05
 
@@ -77,7 +77,7 @@ class FactorizationMachine(Logistic):
         return logits, sums
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _sum_up(
     place: npt.NDArray[np.int64],
     value: Floats,
@@ -106,7 +106,7 @@ def _sum_up(
         logits[i] = total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _gradient(
     place: npt.NDArray[np.int64],
     value: Floats,

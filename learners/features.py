@@ -9,13 +9,13 @@ stated value there. Key 0 is never made.
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from learners.config import CROSS, ModelConfig
 from stream.events import CATEGORICAL, FEATURE_PREFIX, NUMERIC, FeatureColumn, Features
+from stream.kernel import kernel
 from stream.keys import hash_columns, hash_string, mix
 
 Keys = npt.NDArray[np.uint64]
@@ -144,7 +144,7 @@ def _column(columns: Columns, name: str) -> pa.Array:
     return column
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _never_zero(keys: Keys) -> None:
     flat = keys.reshape(-1)
     for i in range(len(flat)):
@@ -152,7 +152,7 @@ def _never_zero(keys: Keys) -> None:
             flat[i] = 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _cross(a: Keys, b: Keys, seed: np.uint64) -> Keys:
     """The key of a pair; (a, b) and (b, a) differ."""
     out = np.empty(len(a), np.uint64)
@@ -162,7 +162,7 @@ def _cross(a: Keys, b: Keys, seed: np.uint64) -> Keys:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _scatter(keys: Keys, cells: Keys, at: npt.NDArray[np.int32], size: int, probes_max: int) -> int:
     """Put every key into a cell, 0 = empty, from its share of `size` on: hashes are uniform, so the cells are nearly
     sorted. Returns the end of the cells in use, or -1 for keys that are no hashes and need too many probes."""
@@ -182,7 +182,7 @@ def _scatter(keys: Keys, cells: Keys, at: npt.NDArray[np.int32], size: int, prob
     return int(used)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _rank(cells: Keys, at: npt.NDArray[np.int32], distinct: Keys, place: npt.NDArray[np.int64]) -> int:
     """Sort what stands in the cells, which only neighbours can be out of, and number it. Returns how many there are."""
     origin = np.empty(len(distinct), np.int32)

@@ -5,13 +5,13 @@ logit = logit(prior rate) + sum of the weights of the row's keys + sum of weight
 where x is 1 for a key. Sums run in float64, in row order, so that they repeat bit for bit.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from learners.config import ModelConfig
 from learners.features import Encoded, Floats, Keys, Places, numeric_keys
 from paramserver.messages import DenseSpec, Rows, TableSpec
+from stream.kernel import kernel
 
 TABLE = "weights"
 _ALPHA = 0.4
@@ -76,7 +76,7 @@ class Logistic:
         return len(self.config.categorical)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _probabilities(place: npt.NDArray[np.int64], numbers: Floats, weights: Rows, base: float, ones: int) -> Floats:
     logits = np.empty(len(place), np.float64)
     for i in range(len(place)):
@@ -92,7 +92,7 @@ def _probabilities(place: npt.NDArray[np.int64], numbers: Floats, weights: Rows,
     return p
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def sigmoid(logits: npt.NDArray[np.float64]) -> Floats:
     out = np.empty(len(logits), np.float32)
     for i in range(len(logits)):
@@ -100,7 +100,7 @@ def sigmoid(logits: npt.NDArray[np.float64]) -> Floats:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _gradient(
     place: npt.NDArray[np.int64], numbers: Floats, p: Floats, label: Floats, weight: Floats, keys: int, ones: int
 ) -> Rows:

@@ -7,7 +7,6 @@ elsewhere torch's way stands.
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from llvmlite import ir
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from learners.features import Floats
+from stream.kernel import kernel
 
 #: Rows taken at once, side by side, so that one vector instruction serves all of them.
 LANES = 16
@@ -76,7 +76,7 @@ def _add_products(typing: Any, out: Any, to: Any, a: Any, first: Any, b: Any, se
     return types.void(out, types.intp, a, types.intp, b, types.intp), build
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _turn(vectors: Floats, start: int, across: Floats) -> int:
     """Fill `across` (v, dim, LANES) with the rows from `start` on; returns how many there are."""
     rows = min(LANES, len(vectors) - start)
@@ -87,7 +87,7 @@ def _turn(vectors: Floats, start: int, across: Floats) -> int:
     return rows
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _products(vectors: Floats, out: Floats) -> None:
     count, dim = vectors.shape[1], vectors.shape[2]
     across = np.zeros((count, dim, LANES), np.float32)
@@ -107,7 +107,7 @@ def _products(vectors: Floats, out: Floats) -> None:
                 out[start + lane, pair] = line[pair, lane]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _gradients(vectors: Floats, gradient: Floats, out: Floats) -> None:
     count, dim = vectors.shape[1], vectors.shape[2]
     across = np.zeros((count, dim, LANES), np.float32)

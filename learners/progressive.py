@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -23,6 +22,7 @@ import pyarrow.compute as pc
 from learners.events import Batch
 from learners.gradient import Computed
 from stream.chain import LATE, kind_of
+from stream.kernel import kernel
 
 #: Predictions are counted in this many bins of equal width in logit, the outer two open.
 BINS = 40
@@ -170,7 +170,7 @@ def _slice(
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _bins(prediction: Doubles, label: Doubles, count: Doubles) -> Doubles:
     """(BINS, 3): rows, sum of predictions, sum of labels, by bins of the prediction's logit."""
     out = np.zeros((BINS, 3), np.float64)

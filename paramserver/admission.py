@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from paramserver.arena import zeroed
-from paramserver.kernel import kernel, mix64, prefetch
+from paramserver.kernel import mix64, prefetch
 from paramserver.messages import Keys, TableSpec
 from paramserver.policy import RowPolicy, make_policy
 from paramserver.slots import SLOTS
+from stream.kernel import kernel
 
 LINE = 64
 LINE_COUNTERS = 4

@@ -7,8 +7,8 @@ a function of the pushes applied, never of how far a sweep has come.
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.kernel import kernel
 from paramserver.record import RowNumbers, Words
+from stream.kernel import kernel
 
 #: Seconds a step; a power of two.
 STEP_S = 8

@@ -25,9 +25,10 @@ from typing import NamedTuple
 import numpy as np
 
 from paramserver.dense import Dense
-from paramserver.kernel import kernel, plain
+from paramserver.kernel import plain
 from paramserver.messages import Floats, Keys, PushRequest, Rows
 from paramserver.table import Table
+from stream.kernel import kernel
 
 WAYS = ("none", "staleness_rate", "dc_asgd", "adaptive_revision")
 #: Updates that a history keeps at most: a push that is staler has other troubles.

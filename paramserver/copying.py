@@ -7,10 +7,10 @@ says whether it has changed since: nothing else has to be remembered.
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.kernel import kernel
 from paramserver.messages import Keys
 from paramserver.record import FREE, HEAD, RowNumbers, Words, key_of
 from paramserver.tombstones import Tombstones
+from stream.kernel import kernel
 
 #: So many rows are looked at in the time that one takes to be copied.
 LOOKS = 4

@@ -16,8 +16,9 @@ from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.extending import intrinsic
 
-from paramserver.kernel import kernel, plain
+from paramserver.kernel import plain
 from paramserver.messages import Rows
+from stream.kernel import kernel
 
 Bits = npt.NDArray[np.uint16]
 

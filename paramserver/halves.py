@@ -11,9 +11,10 @@ float16 is clamped to its largest finite number, 65,504. Both formats are kept l
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.kernel import kernel, mix64
+from paramserver.kernel import mix64
 from paramserver.messages import Rows
 from paramserver.record import RowNumbers, Words, key_of
+from stream.kernel import kernel
 
 Halves = npt.NDArray[np.uint16]
 

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from paramserver.arena import zeroed
-from paramserver.kernel import first_of_four, kernel, mix64, prefetch
+from paramserver.kernel import first_of_four, mix64, prefetch
 from paramserver.messages import Keys
 from paramserver.record import Int, RowNumbers, Words, ask_for, key_of
+from stream.kernel import kernel
 
 Cells = npt.NDArray[np.uint64]
 Span = npt.NDArray[np.int64]  # (2,): start, moved

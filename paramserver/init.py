@@ -7,8 +7,9 @@ model does not depend on who asked first, and a replica can answer for keys that
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.kernel import kernel, mix64
+from paramserver.kernel import mix64
 from paramserver.messages import Keys, Rows
+from stream.kernel import kernel
 
 
 @kernel

@@ -1,31 +1,18 @@
-"""How this package compiles: one decorator, and the one hash that slots, tables and initial values share.
+"""What several kernels of a shard share: one hash of 64 bits, and two instructions of processors."""
 
-Kernels release the GIL and are cached on disk beside their source file. Numba notices a change of a kernel's own file
-only, so what kernels call across files (`mix64`, `initial_value`) must never change meaning: a checkpoint depends on
-both anyway.
-"""
-
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-F = TypeVar("F", bound=Callable[..., object])
+from stream.kernel import kernel
+
 T = TypeVar("T", bound=np.generic)
-
-
-def kernel(function: F) -> F:
-    """Compile for the machine: no GIL, cached, IEEE arithmetic (no fast maths, so results repeat bit for bit).
-
-    Division by zero gives infinity as in numpy: a check that raises would keep loops from being vectorised.
-    """
-    return cast(F, njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 def plain(array: npt.NDArray[T]) -> npt.NDArray[T]:

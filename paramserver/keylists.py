@@ -8,8 +8,9 @@ from collections import OrderedDict
 
 import numpy as np
 
-from paramserver.kernel import kernel, mix64, plain
+from paramserver.kernel import mix64, plain
 from paramserver.messages import Keys
+from stream.kernel import kernel
 
 
 @kernel

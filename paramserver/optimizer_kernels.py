@@ -11,8 +11,8 @@ then, 6 now). Beware: a signed number and an unsigned one make a float64.
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.kernel import kernel
 from paramserver.messages import Rows
+from stream.kernel import kernel
 
 RowNumbers = npt.NDArray[np.int64]
 #: (m,) how often the accumulators of each row are due to decay

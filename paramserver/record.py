@@ -10,8 +10,9 @@ seconds, so 4 bytes of it last until 2106.
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.kernel import kernel, prefetch
+from paramserver.kernel import prefetch
 from paramserver.messages import Keys
+from stream.kernel import kernel
 
 #: Words before the payload.
 HEAD = 4

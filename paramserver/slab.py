@@ -11,10 +11,10 @@ from paramserver.ages import Ages
 from paramserver.arena import Arena
 from paramserver.copying import Copy
 from paramserver.index import AHEAD, Cells, Index, Span, add, discard, find, row_of
-from paramserver.kernel import kernel
 from paramserver.messages import Keys, Rows
 from paramserver.record import FREE, HEAD, TOUCHED, VERSION, RowNumbers, Words, ask_for, heads, key_of, set_key
 from paramserver.tombstones import Tombstones
+from stream.kernel import kernel
 
 ROWS_MIN = 16
 #: Records looked at by the sweep for each row that is asked room for.

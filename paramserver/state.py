@@ -12,11 +12,12 @@ import numpy.typing as npt
 from paramserver.admission import Sightings
 from paramserver.compensation import NO_COMPENSATION, Compensation, Compensator
 from paramserver.dense import Dense
-from paramserver.kernel import kernel, mix64, plain
+from paramserver.kernel import mix64, plain
 from paramserver.messages import HASH_MODULUS, ChainProgress, Keys, ModelSpec, Progress, PushRequest, Rows
 from paramserver.slots import SLOT_SHIFT, SlotMap, slot_of
 from paramserver.statecopy import StateCopy
 from paramserver.table import Table, TableRows
+from stream.kernel import kernel
 
 #: A gradient element beyond this is refused like NaN: its square would overflow the accumulators for ever.
 GRADIENT_MAX = np.float32(1e15)

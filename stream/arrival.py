@@ -7,10 +7,10 @@ elsewhere in the log needs that number and nothing else (C4).
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from stream.kernel import kernel
 from stream.record import CLOCK_MS, Record
 from stream.record_columns import NO_RECORDS, RecordColumns
 
@@ -113,7 +113,7 @@ class ArrivalClock:
         return last + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _run(stamp_ms: I64, arrival_ms: I64, at: int, maximum_ms: int, jump_max_ms: int) -> int:
     """Running maxima from `at` on, up to the first stamp that is not to be believed as it stands; its index."""
     while at < len(stamp_ms) and maximum_ms > 0 and stamp_ms[at] <= maximum_ms + jump_max_ms:

@@ -8,7 +8,6 @@ until the bad records stand alone. A bad record is bad as a whole: it is quarant
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,6 +19,7 @@ from stream.config import StreamConfig
 from stream.events import CATEGORICAL, STRING_BYTES_MAX, TS_MS_MAX, TS_MS_MIN, Clicks, Impressions
 from stream.faults import SHOWN_MAX, find_fault
 from stream.frames import Lines, frame
+from stream.kernel import kernel
 from stream.keys import hash_pair, hash_strings, partitions_of_keys, string_buffers
 from stream.record import ROW_BITS, ROWS_PER_RECORD_MAX, Record
 from stream.record_columns import Bytes, Entries, RecordColumns
@@ -136,7 +136,7 @@ def _decode(
     return _Rows({name: column.take(pa.array(keep)) for name, column in rows.columns.items()}, rows.record[keep]), bad
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _kinds(data: Bytes, entries: Entries, kinds: npt.NDArray[np.int8]) -> None:
     for i in range(len(kinds)):
         entry = entries[i]

@@ -8,9 +8,10 @@ of each line alone does, because no line leaves the parser inside a string or a 
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from stream.kernel import kernel
 
 I64 = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -55,7 +56,7 @@ def _is_utf8(raw: Bytes) -> bool:
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _frame_all(data: Bytes, starts: I64, lines: Bytes, ends: I64, objects: I64) -> None:
     start = 0
     for i in range(len(ends)):
@@ -68,7 +69,7 @@ def _frame_all(data: Bytes, starts: I64, lines: Bytes, ends: I64, objects: I64) 
         start = end + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _frame_one(data: Bytes, start: int, end: int) -> int:
     """Frame `data[start:end]` in place. Returns its number of objects, or -1."""
     while start < end and _is_blank(data[start]):
@@ -88,7 +89,7 @@ def _frame_one(data: Bytes, start: int, end: int) -> int:
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _frame_list(data: Bytes, at: int, end: int) -> int:
     """Objects separated by commas in `data[at:end]`, which become line breaks."""
     count, wants_object = 0, False
@@ -114,7 +115,7 @@ def _frame_list(data: Bytes, at: int, end: int) -> int:
         wants_object = False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _object_end(data: Bytes, at: int, end: int) -> int:
     """The index after the bracket that closes the one at `at`, or -1. Line breaks outside strings become spaces."""
     depth, quoted = 0, False
@@ -141,6 +142,6 @@ def _object_end(data: Bytes, at: int, end: int) -> int:
     return -1
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _is_blank(byte: int) -> bool:
     return byte in (_SPACE, _NEWLINE, _TAB, _RETURN)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stream.kernel import kernel
 from stream.placed import Placed, placed, pointer
 
 U64 = npt.NDArray[np.uint64]
@@ -29,7 +30,7 @@ _U64 = np.uint64
 # --- murmur2: Kafka's placement of keys -------------------------------------------------------------------------
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _murmur2(data: Bytes, start: int, end: int) -> np.int64:
     """Kafka's 32-bit murmur2 (`org.apache.kafka.common.utils.Utils.murmur2`) of `data[start:end]`, made positive."""
     m = _U32(0x5BD1E995)
@@ -62,7 +63,7 @@ def _murmur2(data: Bytes, start: int, end: int) -> np.int64:
     return np.int64(h & _U32(0x7FFFFFFF))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _murmur2_all(data: Bytes, offsets: I32, partitions: int, out: I32) -> None:
     for i in range(len(out)):
         out[i] = _murmur2(data, offsets[i], offsets[i + 1]) % partitions
@@ -88,7 +89,7 @@ _M = _U64(0xC6A4A7935BD1E995)
 _BLOCK = 256
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def mix(h: np.uint64) -> np.uint64:
     """The finaliser of MurmurHash3 (fmix64): a bijection in which every input bit reaches every output bit."""
     h ^= h >> _U64(33)
@@ -102,7 +103,7 @@ def mix(h: np.uint64) -> np.uint64:
 # Places in the bytes are unsigned: of a signed one the compiler asks for each byte whether it counts from the end.
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _eight(data: Bytes, at: np.uint64) -> np.uint64:
     """Eight bytes as a little-endian number; the compiler makes one load of it."""
     k = _U64(data[at])
@@ -111,7 +112,7 @@ def _eight(data: Bytes, at: np.uint64) -> np.uint64:
     return k
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _tail(data: Bytes, at: np.uint64, end: np.uint64) -> np.uint64:
     """The last one to seven bytes. No branch by their number, which would be mispredicted for most strings."""
     if at + _U64(8) <= _U64(len(data)):
@@ -123,7 +124,7 @@ def _tail(data: Bytes, at: np.uint64, end: np.uint64) -> np.uint64:
     return tail
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def hash_bytes(data: Bytes, start: int, end: int, seed: np.uint64) -> np.uint64:
     """MurmurHash64A (Austin Appleby, 2008) of `data[start:end]`, finished with fmix64; the empty string gives
     `mix(seed)`, so 0 for seed 0."""
@@ -144,7 +145,7 @@ def hash_bytes(data: Bytes, start: int, end: int, seed: np.uint64) -> np.uint64:
 # instructions of. Both take a quarter of the time of a single one.
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def fold_twice(data: Bytes, offsets: I32, seed: np.uint64, other: np.uint64, first: U64, second: U64) -> None:
     """What `mix` makes `hash_bytes` of: of every string, with each of two seeds, reading the bytes once."""
     for i in range(len(first)):
@@ -162,7 +163,7 @@ def fold_twice(data: Bytes, offsets: I32, seed: np.uint64, other: np.uint64, fir
         first[i], second[i] = h, g
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _hash_all(data: Bytes, offsets: I32, seeds: U64, out: U64) -> None:
     """`hash_bytes` of every string, each with its seed."""
     for i in range(len(out)):
@@ -180,7 +181,7 @@ def _hash_all(data: Bytes, offsets: I32, seeds: U64, out: U64) -> None:
         out[i] = mix(out[i])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _hash_columns(columns: Placed, seeds: U64, out: U64) -> None:
     seed, hashed = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint64)
     for first in range(0, len(out), _BLOCK):

@@ -14,6 +14,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from stream.kernel import kernel
+
 #: (m, 4) int64, of every column: what it holds, the address of its first value (of strings: of their offsets), and
 #: the address and number of the bytes that the offsets point into.
 Placed = npt.NDArray[np.int64]
@@ -50,7 +52,7 @@ def check_offsets(columns: Sequence[pa.Array]) -> None:
         raise ValueError("the offsets of a column of strings fall")
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _falls(columns: Placed, rows: int) -> bool:
     falls = False
     for c in range(len(columns)):

@@ -7,13 +7,13 @@ as a whole, follow each other: length, attributes, timestamp delta, offset delta
 import struct
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from crc32c import crc32c
 from kafka import codec
 from kafka.errors import CorruptRecordError, KafkaError
 
+from stream.kernel import kernel
 from stream.record_columns import ENTRY, NO_RECORDS, Bytes, Entries, RecordColumns, read_headers, varint
 
 #: base offset, length, leader epoch, magic, crc, attributes, last offset delta, first and max timestamp, producer's
@@ -92,7 +92,7 @@ def _decompress(kind: int, data: memoryview) -> bytes:
     return bytes(getattr(codec, name)(data.tobytes()))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _read_records(data: Bytes, batches: I64, from_offset: int, entries: Entries) -> int:
     """How many entries were filled; -1 - b if batch b is broken."""
     n = 0

@@ -7,10 +7,10 @@ array; a `Record` is made only of the few that somebody asks for by index (a bad
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from stream.kernel import kernel
 from stream.record import CONTROL, HEARTBEAT, Record
 
 Bytes = npt.NDArray[np.uint8]
@@ -187,8 +187,8 @@ def _read_headers(data: Bytes, at: int) -> tuple[tuple[str, bytes], ...]:
     return tuple(headers)
 
 
-@numba.njit(cache=True, nogil=True)
-def varint(data: Bytes, at: int, end: int) -> tuple[np.int64, int]:
+@kernel
+def varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """A zigzag varint at `at`, and where it ends; NO_VARINT if it does not end before `end`."""
     value, shift = np.uint64(0), np.uint64(0)
     while at < end and shift < np.uint64(64):
@@ -196,12 +196,13 @@ def varint(data: Bytes, at: int, end: int) -> tuple[np.int64, int]:
         at += 1
         value |= (byte & np.uint64(0x7F)) << shift
         if byte < np.uint64(0x80):
-            return np.int64(value >> np.uint64(1)) ^ -np.int64(value & np.uint64(1)), at
+            number: int = np.int64(value >> np.uint64(1)) ^ -np.int64(value & np.uint64(1))  # type: ignore[assignment]
+            return number, at
         shift += np.uint64(7)
-    return NO_VARINT, end
+    return int(NO_VARINT), end
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def read_headers(data: Bytes, at: int, end: int) -> tuple[int, bool]:
     """Where the headers that begin at `at` end (-1: not before `end`), and whether they make a heartbeat (T2): the
     first one named `control` says so."""
@@ -225,7 +226,7 @@ def read_headers(data: Bytes, at: int, end: int) -> tuple[int, bool]:
     return at, heartbeat
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _same(data: Bytes, at: int, size: int, wanted: Bytes) -> bool:
     if size != len(wanted):
         return False

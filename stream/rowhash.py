@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stream.kernel import kernel
 from stream.keys import fold_twice, hash_string, mix
 from stream.placed import FLOAT32, INT32, INT64, STRING, Placed, placed, pointer
 
@@ -45,7 +46,7 @@ def row_hash_sum(batch: pa.RecordBatch) -> int:
     return hash_sum(*row_hashes(batch))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _hash_rows(columns: Placed, seed: np.uint64, low: U64, high: U64) -> None:
     first, second = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint64)
     for start in range(0, len(low), _BLOCK):
@@ -62,7 +63,7 @@ def _hash_rows(columns: Placed, seed: np.uint64, low: U64, high: U64) -> None:
                 _fold(first, low[start:end], high[start:end])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _read(column: npt.NDArray[np.int64], rows: int, start: int, out: U64) -> None:
     """The bits of numbers from row `start` on, integers as 64 bits; one bit pattern for all NaN."""
     address = pointer(column[1])
@@ -79,13 +80,13 @@ def _read(column: npt.NDArray[np.int64], rows: int, start: int, out: U64) -> Non
         _widen(numba.carray(address, rows, np.int8)[start:], out)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _widen(values: npt.NDArray[np.signedinteger[Any]], out: U64) -> None:
     for i in range(len(out)):
         out[i] = np.uint64(np.int64(values[i]))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _fold(values: U64, low: U64, high: U64) -> None:
     for i in range(len(low)):
         low[i] = mix((low[i] ^ values[i]) * _LOW)
@@ -93,7 +94,7 @@ def _fold(values: U64, low: U64, high: U64) -> None:
         high[i] = mix((high[i] + values[i]) * _HIGH)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _fold_hashes(first: U64, second: U64, low: U64, high: U64) -> None:
     for i in range(len(low)):
         low[i] = mix(low[i] ^ mix(first[i]))
@@ -101,7 +102,7 @@ def _fold_hashes(first: U64, second: U64, low: U64, high: U64) -> None:
         high[i] = mix(high[i] + mix(second[i]))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _sums(low: U64, high: U64) -> tuple[np.uint64, np.uint64, np.uint64]:
     total_low, total_high, carries = np.uint64(0), np.uint64(0), np.uint64(0)
     for i in range(len(low)):

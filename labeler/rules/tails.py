@@ -8,9 +8,10 @@ distribution around the population's mean m, with the weight of `weight` observa
 
 from math import exp, lgamma, log
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from stream.kernel import kernel
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -31,7 +32,7 @@ def lower_tail(count: int, total: int, mean: float, weight: float) -> float:
     return float(_mass(0, min(count, total) + 1, total, float(mean), float(weight)))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _mass(first: int, end: int, total: int, mean: float, weight: float) -> float:
     """P(first <= X < end). The first term by its logarithm, each later one by its ratio to the one before."""
     if first >= end:
@@ -49,7 +50,7 @@ def _mass(first: int, end: int, total: int, mean: float, weight: float) -> float
     return min(1.0, exp(min(0.0, scale + log(summed))))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def upper_tails(counts: I64, totals: I64, means: F64, weight: float, out: F64) -> None:
     """P(X >= count) of each, all (n,), into `out`."""
     for i in range(len(counts)):

@@ -4,11 +4,20 @@ from hypothesis import strategies as st
 
 from labeler.duplicates import DuplicateIds
 from labeler.join import ClickJoin
-from labeler.ring_index import RING_MIN
+from labeler.ring_index import _GOLDEN, INDEX_ROOM, RING_MIN, home
 
 WINDOW, WAIT, EARLY = 20, 25, 5
-# few ids, and some that share their low 32 bits, so that probes collide
-IDS = st.sampled_from([1, 2, 3, 4, 5, 1 << 32 | 1, 7 << 40 | 2, 2**64 - 1])
+# Few ids. Most share one home in an index of any size, or have one close behind it: hashes that agree in the half
+# that is scaled to the index, turned back into ids. So probes pass each other, and only a comparison tells them apart.
+UNHASH = pow(int(_GOLDEN), -1, 2**64)
+CROWDED = [((0x9ABCDEF0 + near) << 32 | low) * UNHASH % 2**64 for near in (0, 0, 0, 1, 1 << 24) for low in (3, 77)]
+IDS = st.sampled_from([1, 2, 2**64 - 1, *sorted(set(CROWDED))])
+
+
+def test_the_ids_of_these_tests_share_their_homes_at_every_size():
+    for slots in (RING_MIN, 5 * RING_MIN, 1261):
+        homes = [home(np.uint64(id), int(INDEX_ROOM * slots) + 1) for id in CROWDED]
+        assert len(set(homes)) <= 3
 
 
 def u64(values):
