@@ -24,6 +24,7 @@ from stream.retracted import Again
 
 FORMAT = 1
 RECORD = "record"  # the column with the record's offset
+FORGOTTEN = "forgotten"  # the header of a record that rows were taken out of: how many (`forget`)
 _METADATA = b"everspun"
 _HOUR_MS = 3_600_000
 #: offset, timestamp_ms, rows, digest of the value, key, a value that holds no rows, headers; bytes in base64.
@@ -101,7 +102,8 @@ def _decoded(value: bytes | None) -> pa.RecordBatch | None:
 
 def _parquet(batches: list[pa.RecordBatch], said: dict[str, object]) -> bytes:
     schema = batches[0].schema if batches else pa.schema([pa.field(RECORD, pa.int64(), nullable=False)])
-    schema = schema.with_metadata({_METADATA: json.dumps(said, sort_keys=True).encode()})
+    whole = said | {"digest": _said_digest(said)}
+    schema = schema.with_metadata({_METADATA: json.dumps(whole, sort_keys=True).encode()})
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         if batches:
@@ -113,6 +115,12 @@ def _digest(value: bytes) -> str:
     return hashlib.blake2b(value, digest_size=16).hexdigest()
 
 
+def _said_digest(said: dict[str, object]) -> str:
+    """Of all that the metadata says: headers count what rows do not."""
+    body = {name: value for name, value in said.items() if name != "digest"}
+    return _digest(json.dumps(body, sort_keys=True).encode())
+
+
 def describe(data: bytes, path: str) -> ArchivedFile:
     """What a file says of itself, its rows unread. Raises Damaged."""
     return _described(_metadata(_open(data, path), path))
@@ -122,22 +130,51 @@ def decode_file(data: bytes, path: str) -> tuple[ArchivedFile, list[Record]]:
     """The records, as they stood in the topic. Raises Damaged, naming file and record."""
     parquet = _open(data, path)
     said = _metadata(parquet, path)
-    table = parquet.read(use_threads=False).replace_schema_metadata(None)
-    return _described(said), list(_records(said, table, path))
+    try:
+        table = parquet.read(use_threads=False).replace_schema_metadata(None)
+        return _described(said), list(_records(said, table, path))
+    except Damaged:
+        raise
+    except _UNREADABLE as error:
+        raise Damaged(f"archive {path}: its rows cannot be read ({_first_line(error)})") from error
+
+
+#: What Parquet and Arrow raise for flipped bytes, and what follows from columns that are other ones.
+_UNREADABLE = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    MemoryError,
+)
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def _open(data: bytes, path: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(pa.BufferReader(data))
-    except pa.ArrowException as error:
+    except _UNREADABLE as error:
         raise Damaged(
-            f"archive {path}: not a whole Parquet file ({error}); delete it, and it is archived again"
+            f"archive {path}: not a whole Parquet file ({_first_line(error)}); delete it, and it is archived again "
+            "where the log still has its records"
         ) from error
 
 
 def _metadata(parquet: pq.ParquetFile, path: str) -> dict[str, object]:
-    raw = (parquet.schema_arrow.metadata or {}).get(_METADATA)
-    said: dict[str, object] = json.loads(raw) if raw else {}
+    try:
+        raw = (parquet.schema_arrow.metadata or {}).get(_METADATA)
+        said: dict[str, object] = json.loads(raw) if raw else {}
+        broken = said.get("digest", _said_digest(said)) != _said_digest(said)
+    except _UNREADABLE as error:
+        raise Damaged(f"archive {path}: its metadata cannot be read ({_first_line(error)})") from error
+    if broken:
+        raise Damaged(f"archive {path}: its metadata does not read as it was written")
     if said.get("format") != FORMAT:
         raise Damaged(f"archive {path}: format {said.get('format')!r}, this version reads {FORMAT}")
     return said
@@ -214,9 +251,16 @@ def _recounted(listed: list[Listed], after: pa.Table, sources: Sequence[str]) ->
         at += left
         if left != count:
             digest = _digest(encode_examples(_one_batch(mine))) if left else ""
-            headers = _relabelled(headers, mine.column("label").to_numpy())
+            headers = _forgotten(_relabelled(headers, mine.column("label").to_numpy()), count - left)
         headers = [[name, _unnamed(value, sources) if name == "again" else value] for name, value in headers]
         yield offset, timestamp_ms, left, digest, key, raw, headers
+
+
+def _forgotten(headers: list[list[str]], rows: int) -> list[list[str]]:
+    """The headers with how many rows of the record were taken out, so that a fold of row hashes knows (S7)."""
+    before = sum(int(base64.b64decode(value)) for name, value in headers if name == FORGOTTEN)
+    kept = [header for header in headers if header[0] != FORGOTTEN]
+    return [*kept, [FORGOTTEN, base64.b64encode(str(before + rows).encode()).decode()]]
 
 
 def _unnamed(value: str, sources: Sequence[str]) -> str:

@@ -1,33 +1,25 @@
-"""The audit: I1-I3 and I5 over real processes, from the logs, the shards and the checkpoint store.
+"""The audit: I1-I3 and I5 over real processes, from the logs, the archive, the shards and the checkpoint store.
 
 Every impression in exactly one class; ranges without hole or overlap; every shard's row hash equal to this page's own
-fold of `examples` up to where the shard stands; every complete checkpoint's parts at the manifest's vector.
+fold of `examples` up to where the shard stands; every complete checkpoint's parts at the manifest's vector. What
+retention has taken is no fault: what is there is judged, and `unseen` says what cannot be seen any more.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from checkpointer.archive import Archive
+from everspun.claims import Claims, Standing, least_reached
 from everspun.config import Config
-from everspun.fold import CLICK_CLASSES, IMPRESSION_CLASSES, ChainAudit
-from labeler.intake import Intake, clicks_intake, impressions_intake
-from labeler.set_aside import orders
-from paramserver.messages import Progress
-from stream.chain import KINDS, LABEL, kind_of, label_chain
+from everspun.fold import CLICK_CLASSES, IMPRESSION_CLASSES, ChainAudit, Counted
+from everspun.inputs import Counts, count_clicks, count_impressions
+from everspun.records import AuditError, ExamplesRecords, read_all
+from stream.chain import KINDS, LABEL, kind_of, label_chain, partition_of
 from stream.log import Log, Reader
-from stream.record import ROW_BITS, Partition, Record, position
+from stream.moment import show_ms
+from stream.record import Partition, position
 
-POLL_RECORDS = 2_000
-#: A partition's end is known from the broker; this many empty polls before it is reached are one that lies.
-EMPTY_POLLS_MAX = 100
-
-
-class AuditError(RuntimeError):
-    """The audit could not be done (which is not the same as: it found something wrong)."""
+__all__ = ["Audit", "AuditError", "Finding", "Standing", "audit", "read_all"]
 
 
 @dataclass(frozen=True)
@@ -41,11 +33,16 @@ class Finding:
 
 @dataclass
 class Audit:
-    """All findings, and the totals that people ask for."""
+    """All findings, and the totals that people ask for.
+
+    `unseen`: what cannot be judged since retention has taken it, a line each. The totals are empty where nothing of
+    them can be counted.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     impressions: dict[str, int] = field(default_factory=dict)  # class -> count, and "seen", "waiting"
     clicks: dict[str, int] = field(default_factory=dict)
+    unseen: list[str] = field(default_factory=list)
 
     @property
     def right(self) -> bool:
@@ -55,12 +52,16 @@ class Audit:
         self.findings.append(Finding(check, found, right))
 
 
-@dataclass(frozen=True)
-class Standing:
-    """A claim to have learned up to a progress: a shard's, or a checkpoint's."""
+@dataclass
+class _Folded:
+    """All chains, and of each partition of `examples` the first record there is."""
 
-    who: str
-    progress: Progress
+    chains: dict[str, ChainAudit] = field(default_factory=dict)
+    first: dict[int, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)  # of the archive
+
+    def of_kind(self, kind: str) -> dict[str, ChainAudit]:
+        return {name: one for name, one in self.chains.items() if kind_of(name) == kind}
 
 
 def audit(
@@ -69,61 +70,93 @@ def audit(
     standings: Sequence[Standing],
     begin: Mapping[str, int],
     waiting_allowed: bool = True,
+    archive: Archive | None = None,
 ) -> Audit:
-    """Fold the logs and compare. `begin`: chain -> first end, from manifest 0. Raises AuditError, and what logs raise.
+    """Fold the logs and compare. `begin`: chain -> first end, from manifest 0, empty while no model has begun;
+    `archive`: what goes on below the log's first records. Raises AuditError, and what logs raise.
 
     With `waiting_allowed` false, an impression that is in no class yet is wrong too, as is a shard behind the log.
     """
-    result = Audit()
+    result, folded = Audit(), _Folded()
     reader = log.reader()
     try:
-        chains: dict[str, ChainAudit] = {}
         for p in range(config.stream.partitions):
-            chains |= _fold(reader, config, p, standings, begin)
-        labels = {name: one for name, one in chains.items() if kind_of(name) == LABEL}
+            _fold(result, folded, reader, config, p, standings, begin, archive)
+        labels = folded.of_kind(LABEL)
         _tiling(result, labels)
-        _corrections(result, chains)
-        _impressions(result, reader, config, labels, waiting_allowed)
-        last = {name: one for name, one in chains.items() if kind_of(name) == config.stream.barrier_kinds[-1]}
-        _clicks(result, reader, config, last)
-        _standings(result, standings, chains, waiting_allowed)
+        _corrections(result, folded.chains)
+        if archive is not None:
+            found = "; ".join(folded.problems) or "every file read as it was written, none missing"
+            result.add("the archive goes on below the log", found, not folded.problems)
+        _impressions(result, reader, config, folded, waiting_allowed)
+        _clicks(result, reader, config, folded.of_kind(config.stream.barrier_kinds[-1]))
+        _quarantined(result, config)
+        _standings(result, standings, folded, waiting_allowed)
     finally:
         reader.close()
     return result
 
 
 def _fold(
-    reader: Reader, config: Config, p: int, standings: Sequence[Standing], begin: Mapping[str, int]
-) -> dict[str, ChainAudit]:
+    result: Audit,
+    folded: _Folded,
+    reader: Reader,
+    config: Config,
+    p: int,
+    standings: Sequence[Standing],
+    begin: Mapping[str, int],
+    archive: Archive | None,
+) -> None:
     """Every chain of one partition of `examples` (C1), each folded on its own (C2)."""
-    chains = {}
+    stream = config.stream
+    there = ExamplesRecords(reader, Partition(stream.examples, p), archive)
+    inputs = [Partition(stream.impressions, p), Partition(stream.clicks, p)]
+    first = reader.beginning_offsets(inputs)
+    impressions_first, clicks_first = (first[one] for one in inputs)
     for chain in (f"{kind}/{p}" for kind in KINDS):
         marks = {s.progress.chains[chain].end for s in standings if chain in s.progress.chains}
-        chains[chain] = ChainAudit.begin_at(chain, begin.get(chain, 0), marks, begin.get(label_chain(p), 0))
-    for record in read_all(reader, Partition(config.stream.examples, p)):
+        model_begin, floor = begin.get(chain, 0) if begin else None, begin.get(label_chain(p), 0)
+        if there.first == 0 and model_begin is not None:
+            one = ChainAudit.begin_at(chain, model_begin, marks, floor)
+        else:
+            least = least_reached(standings, chain, there.first)
+            one = ChainAudit.begin_retained(chain, model_begin, least, marks, floor)
+        whole = there.first == 0 and position(impressions_first) <= (model_begin or 0)
+        one.impressions = Counted(position(impressions_first), (model_begin or 0) if whole else None)
+        one.clicks = Counted(clicks_first, 0 if there.first == 0 and clicks_first == 0 else None)
+        folded.chains[chain] = one
+    folded.first[p] = there.first
+    strange: list[int] = []
+    oldest_ms = 0
+    for record in there:
+        oldest_ms = oldest_ms or record.timestamp_ms
         named = (record.header("chain") or b"").decode("ascii", "replace")
-        if named not in chains:
-            raise AuditError(f"{config.stream.examples}[{p}] offset {record.offset}: no chain {named!r} stands here")
-        chains[named].add(record)
-    return chains
+        try:
+            folded.chains[named].add(record)
+        except (KeyError, ValueError):
+            strange.append(record.offset)
+    folded.problems += there.problems
+    _say_unseen(result, there, oldest_ms, strange)
+    for chain in (f"{kind}/{p}" for kind in KINDS):
+        one = folded.chains[chain]
+        if there.first == 0 and one.fold.end is None:  # nobody wrote yet
+            one.begin = one.fold.end = position(impressions_first) if kind_of(chain) == LABEL else 0
+            one.impressions.start = one.begin
 
 
-def read_all(reader: Reader, partition: Partition) -> Iterator[Record]:
-    """Every record of a partition that is there now, from the first still there."""
-    reader.assign([partition])
-    begin = reader.beginning_offsets([partition])[partition]
-    end = reader.end_offsets([partition])[partition]
-    reader.seek(partition, begin)
-    empty = 0
-    while reader.position(partition) < end:
-        records = reader.poll(POLL_RECORDS, 500).get(partition, [])
-        empty = 0 if records else empty + 1
-        if empty > EMPTY_POLLS_MAX:
-            raise AuditError(
-                f"{partition.topic}[{partition.partition}]: no record from {reader.position(partition)} "
-                f"though the end is {end}"
-            )
-        yield from (r for r in records if r.offset < end)
+def _say_unseen(result: Audit, there: ExamplesRecords, oldest_ms: int, strange: list[int]) -> None:
+    name = f"{there.partition.topic}[{there.partition.partition}]"
+    if there.first:
+        oldest = f", the first that is there is of {show_ms(oldest_ms)}" if oldest_ms else ""
+        result.unseen.append(
+            f"{name}: records 0 to {there.first - 1} are gone by retention{oldest}: "
+            "ranges and row hashes before it cannot be seen, only how claims differ behind it"
+        )
+    if strange:
+        result.unseen.append(
+            f"{name}: {len(strange)} records are no batch of a chain that stands here (the first at offset "
+            f"{strange[0]}); every reader passes over them"
+        )
 
 
 def _tiling(result: Audit, chains: Mapping[str, ChainAudit]) -> None:
@@ -134,7 +167,12 @@ def _tiling(result: Audit, chains: Mapping[str, ChainAudit]) -> None:
     found = (
         f"{records:,} batches in {len(chains)} chains; {dangling} dangling, {overlaps} overlapping, {repeats} repeated"
     )
-    result.add("ranges tile impressions, no hole (I2)", found, dangling == 0)
+    result.add("ranges tile impressions, no hole (I2)", found + _first_holes(chains.values()), dangling == 0)
+
+
+def _first_holes(chains: Iterable[ChainAudit]) -> str:
+    holes = [one.first_dangling for one in chains if one.first_dangling]
+    return "".join(f"; {hole}" for hole in holes)
 
 
 def _corrections(result: Audit, chains: Mapping[str, ChainAudit]) -> None:
@@ -143,78 +181,48 @@ def _corrections(result: Audit, chains: Mapping[str, ChainAudit]) -> None:
     if not written:
         return
     records, rows, dangling = (sum(getattr(c, name) for c in written) for name in ("records", "rows", "dangling"))
-    wrong = [one.chain for one in written if one.rows > one.counts["labelled"]]
-    found = f"{records:,} records in {len(written)} chains, {rows:,} rows; {dangling} dangling"
+    wrong = [one.chain for one in written if one.rows > one.labelled]
+    found = f"{records:,} records in {len(written)} chains, {rows:,} rows; {dangling} dangling" + _first_holes(written)
     result.add("corrections and retractions chain (C1, C2)", found, dangling == 0 and not wrong)
 
 
-def _impressions(
-    result: Audit, reader: Reader, config: Config, chains: Mapping[str, ChainAudit], waiting_allowed: bool
-) -> None:
+def _impressions(result: Audit, reader: Reader, config: Config, folded: _Folded, waiting_allowed: bool) -> None:
     totals = dict.fromkeys(IMPRESSION_CLASSES, 0)
-    seen = waiting = 0
+    inside = waiting = counted = 0
     wrong: list[str] = []
-    for p in range(config.stream.partitions):
-        one = chains[label_chain(p)]
-        inside, beyond = _count_impressions(reader, config, p, one)
-        classed = sum(one.counts[name] for name in IMPRESSION_CLASSES)
-        if inside != classed:
-            wrong.append(f"partition {p}: {inside:,} in the range, {classed:,} in a class")
-        if one.rows != one.counts["labelled"]:
-            wrong.append(f"partition {p}: {one.rows:,} rows, {one.counts['labelled']:,} labelled")
-        for name in IMPRESSION_CLASSES:
-            totals[name] += one.counts[name]
-        seen += inside + beyond
-        waiting += beyond
-    result.impressions = {"seen": seen, **totals, "waiting": waiting}
+    for name, one in folded.of_kind(LABEL).items():
+        p = partition_of(name)
+        counts = count_impressions(reader, config.stream, p, one, folded.first[p] > 0)
+        wrong += filter(None, [counts.wrong])
+        if one.rows != one.labelled:
+            wrong.append(f"partition {p}: {one.rows:,} rows, {one.labelled:,} labelled")
+        if one.unreadable:
+            wrong.append(f"partition {p}: the rows of record {one.unreadable[0]} of examples cannot be read")
+        counted += counts.judged
+        for class_name in IMPRESSION_CLASSES:
+            totals[class_name] += one.impressions.counts[class_name]
+        inside, waiting = inside + counts.inside, waiting + counts.beyond
+        result.unseen += filter(None, [counts.unseen])
+    seen = inside + waiting
+    result.impressions = {"seen": seen, **totals, "waiting": waiting} if counted else {}
     parts = " + ".join(f"{count:,} {name}" for name, count in {**totals, "waiting": waiting}.items())
     right = not wrong and (waiting_allowed or waiting == 0)
-    result.add("every impression in one class (I1)", "; ".join(wrong) or f"{seen:,} = {parts}", right)
-
-
-def _count_impressions(reader: Reader, config: Config, p: int, one: ChainAudit) -> tuple[int, int]:
-    """Impressions of a partition below, and at or beyond, the chain's end."""
-    stream = config.stream
-    intake = impressions_intake(p, stream, 0, _set_aside(reader, config, stream.impressions, p))
-    inside = beyond = 0
-    for positions in _positions(reader, Partition(stream.impressions, p), intake):
-        positions = positions[positions >= one.begin]
-        inside += int((positions < one.end).sum())
-        beyond += int((positions >= one.end).sum())
-    return inside, beyond + intake.held
-
-
-def _set_aside(reader: Reader, config: Config, topic: str, p: int) -> set[int]:
-    """Offsets that an operator sent to quarantine unread (L7)."""
-    found = orders(read_all(reader, Partition(config.stream.quarantine, p)))
-    return {order.offset for order in found if (order.topic, order.partition) == (topic, p)}
-
-
-def _positions(reader: Reader, partition: Partition, intake: Intake[Any]) -> Iterator[npt.NDArray[np.int64]]:
-    """Positions of all events of a partition; a record that is bad as a whole counts as one, at its first row."""
-    for chunk in _chunks(read_all(reader, partition)):
-        read = intake.read(chunk)
-        if read.unreadable is not None:
-            at = read.unreadable
-            raise AuditError(
-                f"{partition.topic}[{partition.partition}] offset {at.offset} cannot be read ({at.reason}); "
-                f"the way on: everspun quarantine add {partition.topic} {partition.partition} {at.offset}"
-            )
-        bad = np.array([one.record.offset << ROW_BITS for one in read.bad], dtype=np.int64)
-        yield np.concatenate([read.events.position, bad])
+    found = f"{seen:,} = {parts}" if counted else "none can be counted any more"
+    result.add("every impression in one class (I1)", "; ".join(wrong) or found, right)
 
 
 def _clicks(result: Audit, reader: Reader, config: Config, chains: Mapping[str, ChainAudit]) -> None:
-    totals = {name: sum(c.counts[name] for c in chains.values()) for name in CLICK_CLASSES}
-    stream = config.stream
-    below = beyond = 0  # where the last range of a partition reads on
-    for p, chain in enumerate(chains.values()):
-        intake = clicks_intake(p, stream, 0, _set_aside(reader, config, stream.clicks, p))
-        for positions in _positions(reader, Partition(stream.clicks, p), intake):
-            passed = int((positions < position(chain.clicks_offset)).sum())
-            below, beyond = below + passed, beyond + len(positions) - passed
-        beyond += intake.held
-    seen = below + beyond
+    counted: list[Counts] = []
+    for name, one in chains.items():
+        counted.append(count_clicks(reader, config.stream, partition_of(name), one))
+    result.unseen += filter(None, (one.unseen for one in counted))
+    judged = [one for one in chains.values() if one.end is not None and one.clicks.start is not None]
+    if not judged:
+        result.add("clicks add up (L6)", "none can be counted any more", True)
+        return
+    totals = {name: sum(c.clicks.counts[name] for c in judged) for name in CLICK_CLASSES}
+    beyond = sum(one.beyond for one in counted)
+    seen = beyond + sum(one.inside for one in counted)
     read, joined = totals["clicks_read"], totals["clicks_joined"]
     unmatched = read - joined - totals["clicks_duplicate"] - totals["clicks_quarantined"]
     # A click is joined with its impression, and counted as read once the line has passed the click's own arrival. Some
@@ -230,48 +238,50 @@ def _clicks(result: Audit, reader: Reader, config: Config, chains: Mapping[str, 
         "not read yet": seen - read - between,
     }
     found = f"{seen:,} = " + " + ".join(f"{n:,} {name}" for name, n in result.clicks.items() if name != "seen")
-    positives = sum(c.counts["positives"] for c in chains.values())
+    positives = sum(c.clicks.counts["positives"] for c in judged)
     result.add("clicks add up (L6)", found, read + between <= seen and unmatched >= 0 and positives <= joined)
 
 
-def _standings(
-    result: Audit, standings: Sequence[Standing], chains: Mapping[str, ChainAudit], behind_allowed: bool
-) -> None:
+def _quarantined(result: Audit, config: Config) -> None:
+    """How much of what was sent could not be used: right in the sense of the promise, and nobody's intention."""
+    found, over = [], False
+    for what, counts in (("impressions", result.impressions), ("clicks", result.clicks)):
+        decided = sum(n for name, n in counts.items() if name not in ("seen", "waiting", "not read yet"))
+        bad = counts.get("quarantined", 0)
+        if not bad:
+            continue
+        share = bad / max(1, decided)
+        over |= share > config.limits.quarantined_share_max > 0
+        found.append(f"{bad:,} of {decided:,} {what} ({share:.1%})")
+    if found:
+        said = "; ".join(found) + " quarantined: `everspun quarantine list` says why"
+        result.add(f"at most {config.limits.quarantined_share_max:.0%} of the events quarantined", said, not over)
+
+
+def _standings(result: Audit, standings: Sequence[Standing], folded: _Folded, behind_allowed: bool) -> None:
     """One finding a shard, and one for all checkpoints together."""
+    claims = Claims(standings, folded.chains, folded.first)
     checkpoints: list[str] = []
     wrong_checkpoints: list[str] = []
     for standing in standings:
-        is_shard = standing.who.startswith("shard")
-        wrong = list(_faults(standing, chains, behind_allowed or not is_shard))
+        wrong = list(claims.faults(standing, behind_allowed or not standing.is_shard))
         rows = sum(at.rows for at in standing.progress.chains.values())
-        if is_shard:
-            found = "; ".join(wrong) or f"{len(standing.progress.chains)} chains, {rows:,} rows, hashes equal"
+        if standing.is_shard:
+            found = "; ".join(wrong) or f"{len(standing.progress.chains)} chains, {rows:,} rows, {claims.hashes}"
             result.add(f"{standing.who} learned exactly these rows, once (I3)", found, not wrong)
         else:
             checkpoints.append(f"{rows:,}")
             wrong_checkpoints += [f"{standing.who}: {fault}" for fault in wrong]
     if checkpoints:
-        found = f"{len(checkpoints)} checkpoints at {', '.join(checkpoints)} rows, hashes equal"
+        found = f"{len(checkpoints)} checkpoints at {', '.join(checkpoints)} rows, {claims.hashes}"
         result.add(
             "checkpoints learned exactly their rows, once (I3)",
             "; ".join(wrong_checkpoints) or found,
             not wrong_checkpoints,
         )
-
-
-def _faults(standing: Standing, chains: Mapping[str, ChainAudit], behind_allowed: bool) -> Iterator[str]:
-    for chain, at in sorted(standing.progress.chains.items()):
-        one = chains.get(chain)
-        if one is None:
-            yield f"{chain}: no such chain"
-        elif at.end > one.end:
-            yield f"{chain}: stands at {at.end}, ahead of the log's {one.end}"
-        elif one.hash_at.get(at.end) != at.row_hash:
-            yield f"{chain}: row hash at {at.end} differs from the log's"
-        elif not behind_allowed and at.end < one.end:
-            yield f"{chain}: stands at {at.end}, behind the log's {one.end}"
-
-
-def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
-    while chunk := list(islice(records, POLL_RECORDS)):
-        yield chunk
+    for chain, who in sorted(claims.unjudged.items()):
+        result.unseen.append(f"{chain}: {', '.join(sorted(who))} stand below what is still there")
+    if alone := claims.alone():
+        result.unseen.append(
+            f"{', '.join(alone)}: the rows before are gone and one place alone is claimed, so no row hash is checked"
+        )

@@ -91,9 +91,13 @@ class LimitsConfig:
     staleness_p99_max: float = field(
         default=0.0, metadata={"help": "99th percentile of updates between read and write"}
     )
+    quarantined_share_max: float = field(
+        default=0.3, metadata={"help": "`everspun audit` is WRONG where a larger share of what was sent is quarantined"}
+    )
 
     def __post_init__(self) -> None:
-        for name in ("model_age_max_s", "data_age_max_s", "calibration_band", "staleness_p99_max"):
+        limits = ("model_age_max_s", "data_age_max_s", "calibration_band", "staleness_p99_max", "quarantined_share_max")
+        for name in limits:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: 0 (no limit) or more")
 

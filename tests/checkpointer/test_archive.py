@@ -1,11 +1,14 @@
 """The archive gives back the records that went in, and a log that goes on below what the broker holds."""
 
+import contextlib
 import io
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from checkpointer.archive import Archive, Archiving
 from checkpointer.archived_log import ArchivedLog
@@ -266,3 +269,16 @@ def test_retractions_begin_where_labels_have_obeyed_verdicts():
     assert vector == {"label/0": 10, "late/0": 10, "retract/0": position(3)}
     assert vector_at([span_at(BEGIN, made)], {0: 0})["retract/0"] == position(3)
     assert vector_at([span_at(BEGIN, [])], {0: 55}) == {"label/0": 55, "late/0": 55, "retract/0": 0}
+
+
+@given(st.data())
+def test_a_flipped_byte_is_damage_or_changes_nothing(data: st.DataObject):
+    """Whatever byte it is: no exception but Damaged, and never other records than those that went in."""
+    archive = Archive(MemoryFiles())
+    archived(history(4), archive)
+    path = archive.paths(0)[0]
+    whole, records = bytearray(archive.files.read(path)), archive.records(path)
+    whole[data.draw(st.integers(0, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    archive.files.write(path, bytes(whole))
+    with contextlib.suppress(Damaged):
+        assert archive.records(path) == records
