@@ -25,6 +25,7 @@ def _keep(
     first: int,
     since: int,
     until: int,
+    base: int,
     horizon: int,
     kept: npt.NDArray[np.uint8],
     count: int,
@@ -34,12 +35,12 @@ def _keep(
     touched_s: npt.NDArray[np.int64],
 ) -> int:
     """Copy those of `rows`, from `first` on, that have changed after `since` and not after `until`, or are dead, behind
-    the `count` rows copied so far. Returns how many there are now."""
+    the `count` rows copied so far. `base`: of the versions in rows. Returns how many there are now."""
     for i in range(len(rows)):
         r = rows[i]
         if r < first or r >= len(kept) or kept[r] or words[r, 2] == np.uint32(0xFFFFFFFF):
             continue
-        version, touched = np.int64(words[r, 2]), np.int64(words[r, 3])
+        version, touched = base + np.int64(words[r, 2]), np.int64(words[r, 3])
         if version > until or (version <= since and touched >= horizon):
             continue
         kept[r] = 1
@@ -70,7 +71,7 @@ class Copy:
     """
 
     def __init__(self, rows: int, payload: int, since: int, until: int, horizon_s: int, deaths: Tombstones) -> None:
-        self.since, self._until, self._horizon_s, self._deaths = since, until, horizon_s, deaths.copy()
+        self.since, self.until, self._horizon_s, self._deaths = since, until, horizon_s, deaths.copy()
         self._kept = np.zeros(rows, np.uint8)
         self._columns = Columns(rows, payload)
         self._next = 0
@@ -92,25 +93,25 @@ class Copy:
         """Only rows with a version above `since` from now on, and what has died since."""
         self.since = max(self.since, since)
 
-    def save(self, words: Words, rows: RowNumbers) -> None:
+    def save(self, words: Words, rows: RowNumbers, base: int) -> None:
         """These rows are about to change or to go."""
         if not self.done:
-            self._take(words, rows)
+            self._take(words, rows, base)
 
-    def advance(self, words: Words, rows: int) -> bool:
+    def advance(self, words: Words, rows: int, base: int) -> bool:
         """Copy the next so many rows, or look at more that need not be. True when all are copied."""
         left = LOOKS * rows
         while left > 0 and not self.done:
             before, stop = self._columns.count, min(self._next + PIECE, len(self._kept))
-            self._take(words, np.arange(self._next, stop))
+            self._take(words, np.arange(self._next, stop), base)
             left -= stop - self._next + (LOOKS - 1) * (self._columns.count - before)
             self._next = stop
         return self.done
 
-    def _take(self, words: Words, rows: RowNumbers) -> None:
+    def _take(self, words: Words, rows: RowNumbers, base: int) -> None:
         c = self._columns
         c.count = _keep(
-            words, rows, self._next, self.since, self._until, self._horizon_s,
+            words, rows, self._next, self.since, self.until, base, self._horizon_s,
             self._kept, c.count, c.keys, c.payload, c.versions, c.touched_s,
         )  # fmt: skip
 

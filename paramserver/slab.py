@@ -12,7 +12,20 @@ from paramserver.arena import Arena
 from paramserver.copying import Copy
 from paramserver.index import AHEAD, Cells, Index, Span, add, discard, find, row_of
 from paramserver.messages import Keys, Rows
-from paramserver.record import FREE, HEAD, TOUCHED, VERSION, RowNumbers, Words, ask_for, heads, key_of, set_key
+from paramserver.record import (
+    FREE,
+    HEAD,
+    TOUCHED,
+    VERSION,
+    RowNumbers,
+    Words,
+    ask_for,
+    heads,
+    key_of,
+    rebase,
+    set_key,
+    version_base,
+)
 from paramserver.tombstones import Tombstones
 from stream.kernel import kernel
 
@@ -149,7 +162,8 @@ class Slab:
         self._sweep_at = 0
         self.ages = Ages() if mortal else None
         self.tombstones = Tombstones()
-        self.version = 0
+        self.version = 0  # the shard's; `advance_to` alone changes it
+        self.base = 0  # of the versions in rows (`record`)
         self._copies: list[Copy] = []
 
     # --- looking ------------------------------------------------------------------------------------------------
@@ -214,7 +228,7 @@ class Slab:
             i.cells, i.old, i.span, self.words, self._size, self._free.array[:, 0], self._frees, keys, rows
         )
         # Newer than every copy that has begun, so that none takes them for rows of its moment.
-        self.words[rows, VERSION], self.words[rows, TOUCHED] = self.version, touched_s
+        self.words[rows, VERSION], self.words[rows, TOUCHED] = self.version - self.base, touched_s
         if self.ages:
             self.ages.enter(self.words[rows, 3].astype(np.int64))
         return rows
@@ -229,16 +243,29 @@ class Slab:
         self.save(rows)
         if self.ages:
             self.ages.touch(self.words, rows, now_s)
-        _stamp(self.words, rows, version, now_s)
+        _stamp(self.words, rows, version - self.base, now_s)
 
     def advance(self, version: int, horizon_s: int, rows: int) -> None:
         """A push of so many rows begins: what is older than the horizon dies, the sweep goes on a little."""
-        self.version = max(self.version, version)
+        self.advance_to(version)
         if self.ages:
             if self.ages.raise_horizon(horizon_s):
                 self.tombstones.risen(self.ages.horizon_s, version)
             if self.ages.live < self._size - self._frees:
                 self._sweep(SWEPT_PER_ROW * rows + ROWS_MIN)
+
+    def advance_to(self, version: int) -> None:
+        """The shard is at this version, or was beyond it before. Moves the base of the versions in rows where it must:
+        all rows at once, and first those that a copy still lacks of a moment before the new base."""
+        self.version = max(self.version, version)
+        base = version_base(self.version)
+        if base == self.base:
+            return
+        for copy in self._copies:
+            while copy.until < base and not copy.advance(self.words, self._size, self.base):
+                pass
+        rebase(self.words, self._size, base - self.base)
+        self.base = base
 
     def cull(self, live: int, version: int, now_s: int) -> None:
         """Let the longest untouched rows die until at most `live` are left; never those of the present seconds."""
@@ -314,7 +341,7 @@ class Slab:
 
     def advance_copy(self, copy: Copy, rows: int) -> bool:
         """Copy the next so many rows of it. True when it is done."""
-        return copy.advance(self.words, rows)
+        return copy.advance(self.words, rows, self.base)
 
     def drop(self, copy: Copy) -> None:
         """Nobody wants it any more."""
@@ -323,7 +350,7 @@ class Slab:
     def save(self, rows: RowNumbers) -> None:
         """These rows are about to change or go: those that a copy still lacks are copied."""
         for copy in self._copies:
-            copy.save(self.words, rows)
+            copy.save(self.words, rows, self.base)
 
     def validate(self) -> None:
         """AssertionError if an invariant does not hold. Reads everything; for tests."""

@@ -69,13 +69,18 @@ class StateDir:
 
 
 def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    """Write beside, sync, rename over, sync the folder: after a crash there is the old file or the new one."""
+    """Write beside, sync, rename over, sync the folder: after a crash there is the old file or the new one, and after an
+    error nothing else."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as file:
-        file.writelines(pieces)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
+    try:
+        with draft.open("wb") as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+    except Exception:  # a full disk is not to stay full of what could not be written
+        draft.unlink(missing_ok=True)
+        raise
     _sync(path.parent)
 
 

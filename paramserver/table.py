@@ -20,7 +20,7 @@ from paramserver.layout import make_layout
 from paramserver.messages import Keys, Rows, TableSpec
 from paramserver.optimizers import make_optimizer
 from paramserver.policy import make_policy
-from paramserver.record import HEAD, SECONDS_MAX, RowNumbers, Words
+from paramserver.record import HEAD, SECONDS_MAX, VERSION, RowNumbers, Words
 from paramserver.slab import ROWS_MIN, Slab
 from paramserver.slots import slot_of
 
@@ -164,7 +164,7 @@ class Table:
         `event_ms` are kept as the rows' last touch.
         """
         keys, gradients, now_s = plain(keys), plain(gradients), _seconds(event_ms)
-        self._slab.version = max(self._slab.version, version)
+        self._slab.advance_to(version)
         rows = self._recall(keys)
         if self._admission is not None:
             rows = self._look_up(keys, rows)
@@ -188,7 +188,7 @@ class Table:
         """Whole rows (n, weights and state), float32 and finite, in the place of those that these keys have (S8);
         rounded where the storage is narrower. A key without a row gets none: it has its initial value already."""
         keys, rows = plain(keys), plain(rows)
-        self._slab.version = max(self._slab.version, version)
+        self._slab.advance_to(version)
         found = self._look_up(keys, None)
         there = np.flatnonzero(found >= 0)
         found = found[there]
@@ -268,10 +268,10 @@ class Table:
             )
         keys, slab = plain(items.keys), self._slab
         slab.reserve(len(keys))
+        slab.advance_to(max(version, int(items.version.max(initial=0))))
         rows = slab.put(keys, items.touched_ms // 1000)
-        slab.words[rows, 2] = items.version
+        slab.words[rows, VERSION] = np.maximum(items.version - slab.base, 0)
         slab.words[rows, HEAD:] = items.rows.view(np.uint32)
-        slab.version = max(version, int(items.version.max(initial=0)))
         slab.tombstones.forget(slab.version)
 
     def validate(self) -> None:
