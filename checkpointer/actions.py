@@ -6,7 +6,7 @@ the file.
 
 from dataclasses import dataclass
 
-from checkpointer.announcement import Announcement, Hold, announce, ref
+from checkpointer.announcement import Announcement, Hold, Ref, announce, ref
 from checkpointer.catalogue import Catalogue, Entry, Gates
 from checkpointer.gates import normalized_entropy
 from checkpointer.manifest import Damaged, Manifest
@@ -33,8 +33,8 @@ class Line:
 
 def list_checkpoints(catalogue: Catalogue) -> list[Line]:
     """All checkpoints of a model, oldest first."""
-    head, hold, published = catalogue.head(), catalogue.hold(), catalogue.published()
-    served = hold.ref or published
+    head, hold = catalogue.head(), hold_known(catalogue) or Hold()
+    served = hold.ref or _published_known(catalogue)
     marks = {"head": head and head.name, "held": hold.ref and hold.ref.name, "served": served and served.name}
     return [_line(entry, tuple(m for m, name in marks.items() if name == entry.name)) for entry in catalogue.entries()]
 
@@ -93,20 +93,41 @@ def restore(catalogue: Catalogue, which: str, reason: str, now_ms: int) -> Annou
     problems = catalogue.chain_problems(manifest)
     if problems:
         raise Damaged("; ".join(problems))
-    hold = Hold(catalogue.hold().revision + 1, ref(manifest), reason)
+    known = hold_known(catalogue)
+    # Of a hold that cannot be read nobody knows the revision: milliseconds are more than operators ever said words.
+    hold = Hold(now_ms if known is None else known.revision + 1, ref(manifest), reason)
     catalogue.write_hold(hold)
     return announce("rolled_back", manifest, catalogue.folder_url(manifest.name), now_ms, reason, hold.revision)
 
 
 def lift(catalogue: Catalogue, now_ms: int) -> Announcement | None:
     """End the hold: replicas go on to the newest published checkpoint. None = nothing is held."""
-    hold = catalogue.hold()
-    if hold.ref is None:
+    hold = hold_known(catalogue)
+    if hold is not None and hold.ref is None:
         return None
-    catalogue.write_hold(Hold(hold.revision + 1))
-    published = catalogue.published()
-    manifest = catalogue.manifest((published or hold.ref).name)
-    return announce("lifted", manifest, catalogue.folder_url(manifest.name), now_ms, "", hold.revision + 1)
+    lifted = Hold(now_ms if hold is None else hold.revision + 1)
+    catalogue.write_hold(lifted)
+    target = _published_known(catalogue) or (hold.ref if hold is not None else None)
+    if target is None:
+        return None
+    manifest = catalogue.manifest(target.name)
+    return announce("lifted", manifest, catalogue.folder_url(manifest.name), now_ms, "", lifted.revision)
+
+
+def hold_known(catalogue: Catalogue) -> Hold | None:
+    """The hold; None = it cannot be read, and an operator's next word replaces it."""
+    try:
+        return catalogue.hold()
+    except Damaged:
+        return None
+
+
+def _published_known(catalogue: Catalogue) -> Ref | None:
+    """The newest published checkpoint, also where the pointer to it cannot be read."""
+    try:
+        return catalogue.published()
+    except Damaged:
+        return max(catalogue.published_refs(), default=None)
 
 
 def restore_training(catalogue: Catalogue, which: str) -> Manifest:

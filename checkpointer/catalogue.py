@@ -8,16 +8,18 @@
     <model>/hold.json                            the operator's hold on serving (X4)
     <model>/training.json                        the operator's rollback of training (X4)
     <model>/successor.json                       the model that answers in this one's place
+    <model>/hold.json.copy, ...                  of each of these three, written just before it
 
 Every file is written whole or not at all, by one writer, and (but for the last four) once. So whoever reads at any
 moment finds the old state or the new one.
 """
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from checkpointer.announcement import Hold, Ref
 from checkpointer.files import Files
@@ -25,6 +27,9 @@ from checkpointer.manifest import FILE, Damaged, Manifest, decode, part_problem
 from checkpointer.replica import steps
 from checkpointer.retention import Kept, expired
 from paramserver.slots import SlotMap
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class Catalogue:
         return manifest
 
     def entries(self) -> list[Entry]:
-        """All folders, oldest first. A folder that vanishes meanwhile was deleted by retention, and is left out."""
+        """All folders, oldest first. One that vanishes meanwhile, or holds only half a file, counts as unfinished."""
         found = []
         for name in self.names():
             files = self.files.names(f"{self.model}/{name}")
@@ -108,8 +113,7 @@ class Catalogue:
                     manifest = self.manifest(name)
                 except Damaged as error:
                     problem = str(error)
-            if files:
-                found.append(Entry(name, number_of(name) or 0, manifest, self.gates(name), problem))
+            found.append(Entry(name, number_of(name) or 0, manifest, self.gates(name), problem))
         return found
 
     def newest_first(self) -> Iterator[Manifest]:
@@ -179,17 +183,23 @@ class Catalogue:
         return self.files.url(f"{self.model}/{name}")
 
     def gates(self, name: str) -> Gates | None:
-        """None = the gates have not been asked yet."""
-        body = self._json(f"{name}/gates.json")
-        if body is None:
+        """None = the gates have not been asked yet, or what they said cannot be read: ask them again."""
+
+        def parse(body: Any) -> Gates:
+            results, golden = tuple(Gate(**g) for g in body["results"]), tuple(body.get("golden", ()))
+            return Gates(body["outcome"], body["reason"], body["checked_ms"], results, golden, body.get("rows", 0))
+
+        try:
+            return self._parsed(f"{name}/gates.json", parse)
+        except Damaged as error:
+            _log.warning("%s: the checkpoint counts as not judged", error)
             return None
-        results, golden = tuple(Gate(**g) for g in body["results"]), tuple(body.get("golden", ()))
-        return Gates(body["outcome"], body["reason"], body["checked_ms"], results, golden, body.get("rows", 0))
 
     def published(self) -> Ref | None:
-        """The newest published checkpoint."""
-        body = self._json("published.json")
-        return None if body is None else Ref(body["number"], body["name"], body["manifest_sha256"])
+        """The newest published checkpoint. Raises Damaged if the pointer cannot be read: `mend` writes it anew."""
+        return self._parsed(
+            "published.json", lambda body: _ref((body["number"], body["name"], body["manifest_sha256"]))
+        )
 
     def published_refs(self) -> list[Ref]:
         """All published checkpoints that are still there, oldest first."""
@@ -200,33 +210,33 @@ class Catalogue:
         return refs
 
     def hold(self) -> Hold:
-        body = self._json("hold.json")
-        if body is None:
-            return Hold()
-        return Hold(body["revision"], None if body["ref"] is None else Ref(*body["ref"]), body["reason"])
+        """The operator's hold on serving. Raises Damaged if neither the file nor its copy can be read."""
+        return self._parsed_twice("hold.json", _hold) or Hold()
 
     def training_rollback(self) -> tuple[Ref, int] | None:
         """The checkpoint training went back to, and the highest number there was then."""
-        body = self._json("training.json")
-        return None if body is None else (Ref(*body["ref"]), body["above"])
+        rollback = self._rollback()
+        return None if rollback is None else rollback[:2]
+
+    def _rollback(self) -> tuple[Ref, int, int] | None:
+        """As `training_rollback`, and the epoch of the map that came back (S6)."""
+        return self._parsed_twice("training.json", _rollback)
 
     def slot_map(self, manifest: Manifest) -> SlotMap | None:
         """The map that shards take from a head (S6). None: as configured; it was written before maps were."""
         if not manifest.slot_owners:
             return None
-        rollback = self._json("training.json") or {"ref": [-1], "map_epoch": 0}
-        after = rollback.get("map_epoch", 0) if manifest.number <= rollback["ref"][0] else 0
+        rollback = self._rollback()
+        after = rollback[2] if rollback is not None and manifest.number <= rollback[0].number else 0
         return SlotMap.decode(max(manifest.map_epoch, after), manifest.slot_owners)
 
     def begun(self) -> dict[str, int] | None:
         """chain -> E at which the model began (S5); None = nobody has begun it."""
-        body = self._json("begin.json")
-        return None if body is None else dict(body["vector"])
+        return self._parsed("begin.json", lambda body: {str(c): int(end) for c, end in body["vector"].items()})
 
     def successor(self) -> str:
         """The model that replicas of this one serve; its own name where nothing was promoted."""
-        body = self._json("successor.json")
-        return self.model if body is None else str(body["model"])
+        return self._parsed_twice("successor.json", _successor) or self.model
 
     # --- writing ---
 
@@ -243,13 +253,18 @@ class Catalogue:
         self._write(f"{name}/gates.json", asdict(gates))
 
     def write_published(self, ref: Ref) -> None:
-        """Moves the pointer forward; one that already points there or beyond stays."""
-        there = self.published()
+        """Moves the pointer forward; one that already points there or beyond stays. One that cannot be read is written
+        anew."""
+        try:
+            there = self.published()
+        except Damaged as error:
+            _log.error("%s: it is written anew", error)
+            there = None
         if there is None or ref.number > there.number:
             self._write("published.json", {**ref._asdict(), "url": self.folder_url(ref.name)})
 
     def write_hold(self, hold: Hold) -> None:
-        self._write("hold.json", {"revision": hold.revision, "ref": hold.ref, "reason": hold.reason})
+        self._write_twice("hold.json", {"revision": hold.revision, "ref": hold.ref, "reason": hold.reason})
 
     def write_training_rollback(self, ref: Ref) -> None:
         """Training goes on from this one: what was cut after it is no head any more, and stays only to be looked at.
@@ -257,11 +272,34 @@ class Catalogue:
         above = max((number_of(name) or 0 for name in self.names()), default=ref.number)
         epochs = [self.slot_map(e.manifest) for e in self.entries() if e.manifest is not None]
         epoch = 1 + max((known.epoch for known in epochs if known is not None), default=0)
-        self._write("training.json", {"ref": ref, "above": above, "map_epoch": epoch})
+        self._write_twice("training.json", {"ref": ref, "above": above, "map_epoch": epoch})
 
     def write_successor(self, model: str) -> None:
         """From now on replicas of this model serve that one."""
-        self._write("successor.json", {"model": model})
+        self._write_twice("successor.json", {"model": model})
+
+    def mend(self) -> list[str]:
+        """Write anew what a power cut or somebody's hand has left unreadable of the files that say what is in force:
+        the pointer from the checkpoints that are there, the operator's from their copies. Returns what was done."""
+        done = []
+        try:
+            published = self.published()
+        except Damaged as error:
+            published = None
+            done.append(str(error))
+        if published is None and (refs := self.published_refs()):
+            self._write("published.json", {**refs[-1]._asdict(), "url": self.folder_url(refs[-1].name)})
+            done.append(f"published.json points at {refs[-1].name}, the newest published checkpoint there is")
+        for name, parse in {"hold.json": _hold, "training.json": _rollback, "successor.json": _successor}.items():
+            try:
+                self._parsed(name, parse)
+            except Damaged as error:
+                done.append(str(error))
+                with suppress(Damaged):
+                    if self._parsed(f"{name}.copy", parse) is not None:
+                        self._write(name, self._json(f"{name}.copy"))
+                        done.append(f"{name} is as its copy")
+        return done
 
     def next_number(self) -> int:
         """One more than any complete checkpoint has; an attempt that was abandoned leaves its number to the next."""
@@ -286,19 +324,71 @@ class Catalogue:
             self.delete(name)
         return doomed
 
-    def _json(self, path: str) -> dict[str, Any] | None:
+    def _json(self, path: str) -> Any:
+        """What a file says; None = it is not there. Raises Damaged for what is no JSON object."""
         try:
             data = self.files.read(f"{self.model}/{path}")
         except FileNotFoundError:
             return None
         try:
-            body: dict[str, Any] = json.loads(data)
+            body = json.loads(data)
         except ValueError as error:
-            raise Damaged(f"{self.model}/{path}: not JSON ({error})") from error
+            raise Damaged(f"{self.model}/{path}: {len(data)} bytes that are not JSON ({error})") from error
+        if not isinstance(body, dict):
+            raise Damaged(f"{self.model}/{path}: {data[:80]!r} is no JSON object")
         return body
+
+    def _parsed(self, path: str, parse: Callable[[Any], T]) -> T | None:
+        """What a file says, as `parse` takes it; None = it is not there. Raises Damaged, naming the file."""
+        body = self._json(path)
+        if body is None:
+            return None
+        try:
+            return parse(body)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise Damaged(f"{self.model}/{path}: {str(body)[:80]} is not what it should be ({error!r})") from error
+
+    def _parsed_twice(self, path: str, parse: Callable[[Any], T]) -> T | None:
+        """As `_parsed`, of a file that has a copy. The copy is written first, so it says what the file was to say."""
+        try:
+            return self._parsed(path, parse)
+        except Damaged as error:
+            copied = self._parsed(f"{path}.copy", parse)
+            if copied is None:
+                raise
+            _log.warning("%s: its copy counts", error)
+            return copied
 
     def _write(self, path: str, body: dict[str, Any]) -> None:
         self.files.write(f"{self.model}/{path}", json.dumps(body, sort_keys=True, indent=1).encode())
+
+    def _write_twice(self, path: str, body: dict[str, Any]) -> None:
+        """What an operator said cannot be found from anything else."""
+        self._write(f"{path}.copy", body)
+        self._write(path, body)
+
+
+def _ref(parts: Sequence[Any]) -> Ref:
+    number, name, sha256 = parts
+    if type(number) is not int or not isinstance(name, str) or not isinstance(sha256, str):
+        raise TypeError(f"checkpoint {parts!r}: expected number, name and checksum")
+    return Ref(number, name, sha256)
+
+
+def _hold(body: Any) -> Hold:
+    if type(body["revision"]) is not int:
+        raise TypeError(f"revision {body['revision']!r}")
+    return Hold(body["revision"], None if body["ref"] is None else _ref(body["ref"]), str(body["reason"]))
+
+
+def _rollback(body: Any) -> tuple[Ref, int, int]:
+    return _ref(body["ref"]), int(body["above"]), int(body.get("map_epoch", 0))
+
+
+def _successor(body: Any) -> str:
+    if not isinstance(body["model"], str) or not body["model"]:
+        raise TypeError(f"model {body['model']!r}")
+    return str(body["model"])
 
 
 def number_of(name: str) -> int | None:

@@ -9,21 +9,24 @@ model ends with it (I6). What cannot be loaded is refused by name, counted, and 
 """
 
 import logging
+import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from checkpointer.announcement import decode
+from checkpointer.announcement import Ref, decode
 from checkpointer.catalogue import Catalogue
 from checkpointer.config import ServingConfig
 from checkpointer.manifest import Damaged
-from checkpointer.metrics import ReplicaMetrics
+from checkpointer.metrics import NAN, ReplicaMetrics, Served
 from checkpointer.replica import Follower
 from checkpointer.request import Request, of_rows
 from checkpointer.serving import ServedModel, ages, load, reply
 from checkpointer.store import open_store
+from checkpointer.timed_store import Limits
+from stream.backoff import Backoff
 from stream.events import Features
 from stream.log import Log, LogError, OffsetOutOfRange, Reader
 from stream.record import Partition
@@ -31,6 +34,10 @@ from stream.record import Partition
 _log = logging.getLogger(__name__)
 _TOPIC_POLL_MS = 50
 _RECORDS_MAX = 500
+#: Pauses after a look that failed.
+_RETRY_MS, _RETRY_MS_MAX = 100, 5_000
+#: The operator's files are seldom there, and announced where there is a log: they are looked for at each so many looks.
+_LOOKS_PER_HOLD = 5
 
 
 class Replica:
@@ -58,26 +65,35 @@ class Replica:
         self.served: ServedModel | None = None
         self.follower = Follower(model, retry_ms=self.config.retry_ms)
         self._features = features
-        self._files = open_store(root)
+        self._files = open_store(
+            root, Limits(self.config.store_timeout_ms, self.config.transfer_timeout_ms), self.metrics.store_called
+        )
         self._asked = self._catalogue = Catalogue(self._files, model)
         self._source, self._topic = log, topic
         self._reader: Reader | None = None
         self._partitions: list[Partition] = []
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"replica of {model}", daemon=True)
-        self._look_at_s = 0.0
-        self._show_ages()
+        self._thread: threading.Thread | None = None
+        self._thread_lock = threading.Lock()
+        self._backoff = Backoff(_RETRY_MS, _RETRY_MS_MAX)
+        self._fault, self._failing_since_s = "", 0.0
+        self._look_at_s, self._looks, self._everything = 0.0, 0, True
+        self.metrics.served_is(self._served_now, lambda: self.following.failing_s)
 
     # --- life ---
 
     def start(self) -> Self:
-        self._follow(first=True)
-        self._thread.start()
+        self._attempt(first=True)
+        self._begin_thread()
         return self
+
+    def _begin_thread(self) -> None:
+        self._thread = threading.Thread(target=self._run, name=f"replica of {self.follower.model}", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         self._stop.set()
-        if self._thread.ident is not None:
+        if self._thread is not None:
             self._thread.join(timeout=10)
         if self._reader is not None:
             self._reader.close()
@@ -88,6 +104,39 @@ class Replica:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    # --- health ---
+
+    @property
+    def following(self) -> "Following":
+        """Whether the last look at store and topic went well."""
+        since = self._failing_since_s
+        return Following(self._fault, time.monotonic() - since if since else 0.0)
+
+    def not_ready(self) -> str:
+        """Why requests should go to another replica, "" if they need not: no model, or one that is too old."""
+        served, age_max_s = self.served, self.config.ready_age_max_s
+        if served is None:
+            return f"no model yet: {self.following.fault or 'none is published'}"
+        age_s = float(ages(served.manifest, now_ms())["model_age_s"] or 0.0)
+        if age_max_s and age_s > age_max_s:
+            return f"model {served.version} is {age_s:.0f} s old, more than ready_age_max_s = {age_max_s:g}"
+        return ""
+
+    def _served_now(self) -> Served | None:
+        served = self.served
+        if served is None:
+            return None
+        manifest, age = served.manifest, ages(served.manifest, now_ms())
+        model_age_s, data_age_s = age["model_age_s"], age["data_age_s"]
+        return Served(
+            manifest.number,
+            manifest.barrier,
+            manifest.event_time_max_ms,
+            NAN if model_age_s is None else model_age_s,
+            NAN if data_age_s is None else data_age_s,
+            ready=not self.not_ready(),
+        )
+
     # --- answers ---
 
     @property
@@ -97,6 +146,7 @@ class Replica:
 
     def answer(self, request: Request, served: ServedModel | None) -> dict[str, Any]:
         """The reply to a request by `served`, which the caller took once from this replica, at the start."""
+        self._revive()
         rows = request.columns.num_rows
         self.metrics.records_in.inc(rows)
         answer = reply(served, request, self.fallback, now_ms())
@@ -118,6 +168,7 @@ class Replica:
             "model": self.follower.model,
             "model_version": "" if served is None else served.version,
             "fallback": served is None,
+            "following": self.following._asdict(),
             "held": None if hold.ref is None else {"name": hold.ref.name, "reason": hold.reason},
             "refused": {name: reason for name, (reason, _) in list(self.follower.refused.items())},
         }
@@ -139,36 +190,89 @@ class Replica:
 
     # --- following ---
 
+    def _revive(self) -> None:
+        """Where the thread is not there any more, as in the child of a fork, it begins anew. A reader of the log is the
+        parent's: its connections are not to be shared."""
+        thread = self._thread
+        if thread is None or thread.is_alive() or self._stop.is_set():
+            return
+        with self._thread_lock:
+            if self._thread is thread:
+                self._reader = None
+                self._begin_thread()
+
     def _run(self) -> None:
         while not self._stop.is_set():
-            self._follow()
-            if self._reader is None:
+            pause_ms = self._attempt()
+            if pause_ms:
+                self._stop.wait(pause_ms / 1_000)
+            elif self._reader is None:
                 self._stop.wait(min(self.config.poll_ms, 1_000) / 1_000)
 
+    def _attempt(self, first: bool = False) -> int:
+        """Follow once, whatever becomes of it. Returns how long to wait before the next look if it failed, ms."""
+        try:
+            self._follow(first)
+        except Exception as error:
+            fault = f"{type(error).__name__}: {error}"
+            if fault != self._fault:
+                expected = isinstance(error, Damaged | OSError)
+                _log.error("following fails, tried again: %s", fault, exc_info=None if expected else error)
+            self._failing_since_s = self._failing_since_s or time.monotonic()
+            self._fault, self._look_at_s = fault, 0.0
+            self._everything |= isinstance(error, Damaged)  # the pointer says nothing: look at what is there
+            if not isinstance(error, Damaged | OSError) and self._reader is not None:
+                self._reader.close()
+                self._reader = None
+            self.metrics.errors.labels(where="store" if isinstance(error, Damaged | OSError) else "other").inc()
+            return self._backoff.failed(random.random())
+        if self._fault:
+            _log.info("following again, after %.0f s", self.following.failing_s)
+        self._fault, self._failing_since_s = "", 0.0
+        self._backoff.worked()
+        return 0
+
     def _follow(self, first: bool = False) -> None:
-        """One look at topic and store; then load what is wanted. A failing look is counted and tried again."""
+        """One look at topic and store; then load what is wanted. Raises what the store raises."""
         if self._source is not None:
             self._hear(_TOPIC_POLL_MS if not first else 0)
+        failure: Exception | None = None
         if time.monotonic() >= self._look_at_s:
             self._look_at_s = time.monotonic() + self.config.poll_ms / 1_000
-            self._look(everything=first)
+            failure = self._look(self._everything)
+            self._everything = False
+        self.metrics.held.set(self.follower.hold.ref is not None)
+        self.metrics.waits_for("idle" if self.served is None else "none")
         while (wanted := self.follower.wanted(_steady_ms())) is not None and not self._stop.is_set():
-            began = time.monotonic()
-            try:
-                served = load(self._catalogue, wanted.name, wanted.manifest_sha256, self.served)
-            except (Damaged, OSError) as error:
-                _log.error("refused checkpoint %s: %s", wanted.name, error)
-                self.metrics.refused.inc()
-                self.follower.refuse(wanted, str(error), _steady_ms())
-                self._look(everything=True)
-                continue
+            self._take(wanted)
+        if failure is not None:  # what could be seen was followed all the same
+            raise failure
+
+    def _take(self, wanted: Ref) -> None:
+        """Load it and serve it, or refuse it. A store that fails is no fault of the checkpoint's: that is raised."""
+        began = time.monotonic()
+        try:
+            served = load(self._catalogue, wanted.name, wanted.manifest_sha256, self.served)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                raise
+            self._refuse(wanted, str(error))
+        except Exception as error:  # whatever a checkpoint does to its reader is a finding about the checkpoint
+            self._refuse(wanted, str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}")
+        else:
             self.served = served  # the swap: one assignment
             self.follower.loaded(wanted)
             self.metrics.swaps.inc()
             self.metrics.loads.labels(how="deltas" if served.upon else "base").inc()
             self.metrics.load_seconds.observe(time.monotonic() - began)
             _log.info("serving %s (%d rows)", served.version, served.rows)
-        self._show_ages()
+
+    def _refuse(self, wanted: Ref, reason: str) -> None:
+        _log.error("refused checkpoint %s: %s", wanted.name, reason)
+        self.metrics.refused.inc()
+        self.follower.refuse(wanted, reason, _steady_ms())
+        if failure := self._look(everything=True):
+            raise failure
 
     def _hear(self, timeout_ms: int) -> None:
         """What was announced since. The reader stands at the end of the topic before the pointers are looked at, so
@@ -211,46 +315,45 @@ class Replica:
             return
         self.follower.on_announcement(announcement)
 
-    def _look(self, everything: bool) -> None:
-        """The pointer files; with `everything`, also the older published checkpoints, to fall back on."""
-        try:
-            everything |= self._succeed()
-            if everything:
-                self.follower.on_published(self._catalogue.published_refs())
-            published = self._catalogue.published()
-            if published is not None:
-                self.follower.on_published([published])
-            self.follower.on_hold(self._catalogue.hold())
-        except (Damaged, OSError) as error:
-            _log.error("checkpoint store: %s", error)
-            self.metrics.errors.labels(where="store").inc()
+    def _look(self, everything: bool) -> Exception | None:
+        """The pointer files; with `everything`, also the older published checkpoints, to fall back on. Each is looked
+        at whatever becomes of the others; returns the first failure."""
+        self._looks += 1
+        seldom = everything or self._looks % _LOOKS_PER_HOLD == 0 or self.follower.hold.ref is not None
+        failures: list[Exception] = []
 
-    def _succeed(self) -> bool:
+        def tried(look: Callable[[], object]) -> None:
+            try:
+                look()
+            except (Damaged, OSError) as error:
+                failures.append(error)
+
+        model = self.follower.model
+        if seldom:
+            tried(self._succeed)
+        everything |= model != self.follower.model
+        if everything:
+            tried(lambda: self.follower.on_published(self._catalogue.published_refs()))
+        tried(lambda: self.follower.on_published([ref for ref in (self._catalogue.published(),) if ref is not None]))
+        if seldom:
+            tried(lambda: self.follower.on_hold(self._catalogue.hold()))
+        return failures[0] if failures else None
+
+    def _succeed(self) -> None:
         """Follow another model from now on, if one was promoted. What is served answers until that one is loaded."""
         model = self._asked.successor()
         if model == self.follower.model:
-            return False
+            return
         _log.info("following model %s in place of %s", model, self.follower.model)
         self._catalogue = self._asked if model == self._asked.model else Catalogue(self._files, model)
         self.follower = Follower(model, retry_ms=self.config.retry_ms)
-        return True
 
-    def _show_ages(self) -> None:
-        served, metrics = self.served, self.metrics
-        metrics.held.set(self.follower.hold.ref is not None)
-        if served is None:
-            metrics.version.set(-1)
-            metrics.model_age_s.set(float("nan"))
-            metrics.data_age_s.set(float("nan"))
-            metrics.waits_for("idle")
-            return
-        age = ages(served.manifest, now_ms())
-        metrics.version.set(served.manifest.number)
-        metrics.barrier.set(served.manifest.barrier)
-        metrics.model_age_s.set(float(age["model_age_s"] or 0.0))
-        metrics.data_age_s.set(float("nan") if age["data_age_s"] is None else age["data_age_s"])
-        metrics.data_time_ms.set(served.manifest.event_time_max_ms)
-        metrics.waits_for("none")
+
+class Following(NamedTuple):
+    """`fault`: why the last look failed, "" if it did not; `failing_s`: for how long looks have failed, s."""
+
+    fault: str
+    failing_s: float
 
 
 def now_ms() -> int:

@@ -120,11 +120,27 @@ class ServingConfig:
     fallback_probability: float = _option(-1.0, "answered without a model; -1 = the model's configured prior")
     request_bytes_max: int = _option(16_777_216, "largest request body, bytes")
     request_rows_max: int = _option(50_000, "most rows in one request")
+    store_timeout_ms: int = _option(
+        10_000, "deadline of a call to the store about a small file, ms; what fails is tried again, in growing pauses"
+    )
+    transfer_timeout_ms: int = _option(600_000, "deadline of reading one part of a checkpoint, ms")
+    ready_age_max_s: float = _option(
+        0.0,
+        "/readyz answers 503 once the model is older than this, s; 0 = at any age: a replica with an old model is "
+        "better than none",
+    )
+    connections_max: int = _option(
+        512, "connections open at once, and never more than the process may open files; further ones are told 503"
+    )
     requests_max: int = _option(64, "requests answered at once; further ones are told 503")
-    request_timeout_s: float = _option(10.0, "a connection that is silent for this long is closed, s")
+    request_timeout_s: float = _option(
+        10.0, "a connection that is silent for this long, or takes longer to send one request, is closed, s"
+    )
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "poll_ms", "retry_ms", "request_bytes_max", "request_rows_max", "requests_max")
+        _at_least(self, 1, "store_timeout_ms", "transfer_timeout_ms", "connections_max")
+        _at_least(self, 0, "ready_age_max_s")
         if not 0 <= self.port <= 65_535:
             raise ValueError(f"port = {self.port}: allowed is 0 (any) to 65535")
         if not (self.fallback_probability == -1.0 or 0 <= self.fallback_probability <= 1):

@@ -3,8 +3,14 @@
 from typing import Protocol
 
 
+class StoreFault(OSError):
+    """The store did not do what it was asked, for a reason of its driver's own. Try again later."""
+
+
 class Files(Protocol):
-    """Files under one root. Paths use '/', are relative to the root, and their folders need no making."""
+    """Files under one root. Paths use '/', are relative to the root, and their folders need no making.
+
+    Every method raises OSError where the store fails, and changes nothing then but what can be done again."""
 
     def read(self, path: str) -> bytes:
         """Raises FileNotFoundError."""
@@ -17,6 +23,10 @@ class Files(Protocol):
 
     def delete(self, path: str) -> None:
         """A file, or a folder with all in it; nothing if it is not there."""
+
+    def sweep_drafts(self, path: str, age_ms: int) -> int:
+        """Delete what writers that died or failed left half written below a folder, if it is older than this. Returns
+        how many files that were."""
 
     def url(self, path: str) -> str:
         """How another process reaches it."""
@@ -44,6 +54,9 @@ class MemoryFiles:
     def delete(self, path: str) -> None:
         for name in [n for n in self.contents if n == path or n.startswith(f"{path}/")]:
             del self.contents[name]
+
+    def sweep_drafts(self, path: str, age_ms: int) -> int:
+        return 0
 
     def url(self, path: str) -> str:
         return f"{self.root}/{path}" if self.root else path

@@ -1,10 +1,28 @@
 """Prometheus metrics of the checkpointer and of replicas (shell)."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
+from prometheus_client import Counter, Histogram
+
 from stream.metrics import RoleMetrics
 
 _FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _SLOW_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _HOLD_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000, 30_000)
+
+NAN = float("nan")
+
+
+class Served(NamedTuple):
+    """What a replica serves, at the moment of asking. Ages in s, NaN where there is none."""
+
+    number: int
+    barrier: int
+    data_time_ms: int
+    model_age_s: float
+    data_age_s: float
+    ready: bool
 
 
 class CheckpointerMetrics(RoleMetrics):
@@ -52,6 +70,8 @@ class ReplicaMetrics(RoleMetrics):
         super().__init__()
         self.model_age_s = self.gauge("everspun_served_model_age_s", "age of the served checkpoint, s; NaN = none")
         self.data_age_s = self.gauge("everspun_served_data_age_s", "age of the newest event it learned, s; NaN = none")
+        self.failing_s = self.gauge("everspun_replica_failing_s", "for how long looks at store or topic have failed, s")
+        self.ready = self.gauge("everspun_replica_ready", "1 while it has a model that is not too old")
         self.version = self.gauge("everspun_served_version", "number of the served checkpoint; -1 = none")
         self.barrier = self.gauge("everspun_served_barrier", "the period the served checkpoint reached (E3)")
         self.held = self.gauge("everspun_served_held", "1 while an operator holds serving at a checkpoint (X4)")
@@ -59,8 +79,40 @@ class ReplicaMetrics(RoleMetrics):
         self.seconds = self.histogram("everspun_replica_request_seconds", "time to answer a prediction, s", _FAST_S)
         self.fallback_rows = self.counter("everspun_replica_fallback_rows_total", "rows answered without a model")
         self.in_flight = self.gauge("everspun_replica_requests_in_flight", "requests being answered")
+        self.connections = self.gauge("everspun_replica_connections", "connections open")
+        self.turned_away = self.counter(
+            "everspun_replica_connections_refused_total", "connections closed at once: too many, or no file to open"
+        )
         self.swaps = self.counter("everspun_replica_swaps_total", "checkpoints taken into service")
         self.refused = self.counter("everspun_replica_refused_total", "checkpoints that could not be loaded")
         self.loads = self.counter("everspun_replica_loads_total", "checkpoints loaded, from a base or by deltas", "how")
         self.load_seconds = self.histogram("everspun_replica_load_seconds", "time to load a checkpoint, s", _SLOW_S)
         self.errors = self.counter("everspun_replica_follow_errors_total", "failed looks at store or topic", "where")
+        self.store_calls, self.store_seconds = store_series(self)
+
+    def store_called(self, call: str, outcome: str, seconds: float) -> None:
+        self.store_calls.labels(call=call, outcome=outcome).inc()
+        self.store_seconds.labels(call=call).observe(seconds)
+
+    def served_is(self, served: Callable[[], Served | None], failing_s: Callable[[], float]) -> None:
+        """Where to ask what is served, whenever somebody asks for the metrics: an age stands still for nobody."""
+        none = Served(-1, 0, 0, NAN, NAN, ready=False)
+
+        def asked(field: str) -> Callable[[], float]:
+            return lambda: float(getattr(served() or none, field))
+
+        self.model_age_s.set_function(asked("model_age_s"))
+        self.data_age_s.set_function(asked("data_age_s"))
+        self.version.set_function(asked("number"))
+        self.barrier.set_function(asked("barrier"))
+        self.data_time_ms.set_function(asked("data_time_ms"))
+        self.ready.set_function(asked("ready"))
+        self.failing_s.set_function(failing_s)
+
+
+def store_series(metrics: RoleMetrics) -> tuple[Counter, Histogram]:
+    """Calls to the store of checkpoints, of every role that makes them."""
+    return (
+        metrics.counter("everspun_store_calls_total", "calls to the store, by how they ended", "call", "outcome"),
+        metrics.histogram("everspun_store_seconds", "time of a call to the store, s", _SLOW_S, "call"),
+    )

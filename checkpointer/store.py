@@ -1,20 +1,28 @@
 """Stores of checkpoints: a directory, or any fsspec URL (shell of `files`)."""
 
+import contextlib
 import os
 import secrets
 import shutil
+import time
 from pathlib import Path, PurePosixPath
 
 import fsspec
 
 from checkpointer.files import Files
+from checkpointer.timed_store import LIMITS, Limits, TimedFiles, Told
 
 
-def open_store(root: str) -> Files:
-    """The store at a path (`/var/lib/shop`, `file:///var/lib/shop`) or URL (`s3://bucket/shop`, `memory://shop`).
+def open_store(root: str, limits: Limits = LIMITS, told: Told | None = None) -> TimedFiles:
+    """The store at a path (`/var/lib/shop`, `file:///var/lib/shop`) or URL (`s3://bucket/shop`, `memory://shop`), every
+    call with a deadline; `told` hears of each.
 
     Raises ValueError, naming the root, for a scheme that fsspec does not know or has no driver for.
     """
+    return TimedFiles(_raw_store(root), limits, told)
+
+
+def _raw_store(root: str) -> Files:
     if root.startswith("file://"):
         return Directory(root[len("file://") :])
     if "://" not in root:
@@ -29,8 +37,8 @@ class Directory:
     """A directory on a local or mounted POSIX file system.
 
     A write goes to a hidden file beside its target, is synced, renamed over it, and the folder is synced: a crash at
-    any point leaves the old file or the new one. What it leaves of hidden files is invisible here, and goes with the
-    folder.
+    any point leaves the old file or the new one. A write that fails leaves no hidden file, so that a full disk does not
+    stay full of them; one that is killed leaves it for `sweep_drafts`.
     """
 
     def __init__(self, root: str) -> None:
@@ -45,14 +53,30 @@ class Directory:
         draft = target.parent / f".{target.name}.{secrets.token_hex(4)}"
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(handle, rest) :]
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        os.rename(draft, target)
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(handle, rest) :]
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            os.rename(draft, target)
+        except Exception:
+            with contextlib.suppress(OSError):
+                os.unlink(draft)
+            raise
         _sync_folder(target.parent)
+
+    def sweep_drafts(self, path: str, age_ms: int) -> int:
+        before_s, swept = time.time() - age_ms / 1_000, 0
+        for folder, _, names in os.walk(self.root / path):
+            for name in names:
+                draft = os.path.join(folder, name)
+                with contextlib.suppress(OSError):  # gone meanwhile, or not ours to delete: nobody reads it anyway
+                    if name.startswith(".") and os.stat(draft).st_mtime < before_s:
+                        os.unlink(draft)
+                        swept += 1
+        return swept
 
     def names(self, path: str) -> list[str]:
         try:
@@ -80,7 +104,8 @@ class ObjectStore:
 
     def __init__(self, url: str) -> None:
         self.scheme = url.split("://")[0]
-        self.fs, root = fsspec.core.url_to_fs(url)
+        # Without its cache of listings: what another process wrote is to be seen, and nothing is kept that grows.
+        self.fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         self.root = root.rstrip("/")
 
     def read(self, path: str) -> bytes:
@@ -106,6 +131,9 @@ class ObjectStore:
         target = f"{self.root}/{path}"
         if self.fs.exists(target):
             self.fs.rm(target, recursive=True)
+
+    def sweep_drafts(self, path: str, age_ms: int) -> int:
+        return 0
 
     def url(self, path: str) -> str:
         return f"{self.scheme}://{self.root.lstrip('/')}/{path}"

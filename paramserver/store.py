@@ -69,8 +69,8 @@ class StateDir:
 
 
 def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    """Write beside, sync, rename over, sync the folder: after a crash there is the old file or the new one, and after an
-    error nothing else."""
+    """Write beside, sync, rename over, sync the folder: after a crash there is the old file or the new one. After an
+    error there is nothing else."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("wb") as file:

@@ -74,6 +74,8 @@ def test_pointer_and_hold(catalogue, write):
     catalogue.write_hold(Hold(1, first, "bad"))
     assert catalogue.hold() == Hold(1, first, "bad")
     catalogue.files.write("clicks/hold.json", b"{")
+    assert catalogue.hold() == Hold(1, first, "bad"), "its copy counts"
+    catalogue.files.delete("clicks/hold.json.copy")
     with pytest.raises(Damaged, match=r"clicks/hold\.json"):
         catalogue.hold()
 
@@ -108,3 +110,33 @@ def test_folder_names(name, number):
 def test_a_model_name_is_a_folder(name):
     with pytest.raises(ValueError, match="model name"):
         Catalogue(MemoryFiles(), name)
+
+
+@pytest.mark.parametrize("said", [b"", b"{}", b"[]", b"\0" * 99, b'{"ref": [1, 2], "revision": 0}'])
+def test_what_a_power_cut_left_of_the_pointers_is_mended(catalogue, write, said):
+    first, second = write(catalogue, 0), write(catalogue, 1)
+    catalogue.write_hold(Hold(3, first, "why"))
+    catalogue.write_training_rollback(first)
+    catalogue.write_successor("other")
+    for name in ("published.json", "hold.json", "training.json", "successor.json"):
+        catalogue.files.write(f"clicks/{name}", said)
+    with pytest.raises(Damaged, match=r"published\.json"):
+        catalogue.published()
+    done = catalogue.mend()
+    assert any("newest published" in line for line in done)
+    assert catalogue.published() == second
+    for name in ("hold.json", "training.json", "successor.json"):
+        catalogue.files.delete(f"clicks/{name}.copy")  # so what is read now is the file itself
+    assert catalogue.hold() == Hold(3, first, "why")
+    assert catalogue.training_rollback() == (first, 1)
+    assert catalogue.successor() == "other"
+    assert catalogue.mend() == []
+
+
+def test_a_lost_pointer_is_written_anew_and_nothing_is_done_where_nothing_is_wrong(catalogue, write):
+    assert catalogue.mend() == []
+    ref = write(catalogue, 0)
+    assert catalogue.mend() == []
+    catalogue.files.delete("clicks/published.json")
+    assert len(catalogue.mend()) == 1
+    assert catalogue.published() == ref

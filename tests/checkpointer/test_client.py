@@ -198,7 +198,9 @@ def test_a_connection_serves_many_requests_and_a_bad_one_leaves_nothing_behind(s
 def test_what_is_served_is_told(server):
     model = json.loads(ask(server, "/model")[1])
     assert (model["model_version"], model["number"], model["vector"]) == ("00000004-c", 4, {"label/0": 5})
-    assert json.loads(ask(server, "/healthz")[1]) == {"status": "ok", "fallback": False, "model_version": "00000004-c"}
+    told = {"status": "ok", "fallback": False, "model_version": "00000004-c", "fault": "", "failing_s": 0.0}
+    assert json.loads(ask(server, "/healthz")[1]) == told
+    assert ask(server, "/readyz")[0] == 200
     ask(server, "/predict", {"rows": ROWS})
     text = ask(server, "/metrics")[1].decode()
     assert "everspun_served_version 4.0" in text

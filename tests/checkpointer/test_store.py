@@ -1,6 +1,8 @@
 """One contract for all stores, and: kill the writer at any step, and a reader sees the old state or the new one."""
 
+import errno
 import os
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,8 +10,9 @@ from hypothesis import strategies as st
 
 from checkpointer.announcement import Ref
 from checkpointer.catalogue import Catalogue
-from checkpointer.files import MemoryFiles
+from checkpointer.files import MemoryFiles, StoreFault
 from checkpointer.store import Directory, ObjectStore, open_store
+from checkpointer.timed_store import CALLS_MAX, Limits, TimedFiles
 
 
 class Killed(BaseException):
@@ -44,8 +47,8 @@ def test_the_contract_of_a_store(files):
 
 
 def test_a_root_is_a_directory_or_a_known_url(tmp_path):
-    assert isinstance(open_store(f"file://{tmp_path}"), Directory)
-    assert isinstance(open_store("memory://x"), ObjectStore)
+    assert isinstance(open_store(f"file://{tmp_path}").inner, Directory)
+    assert isinstance(open_store("memory://x").inner, ObjectStore)
     with pytest.raises(ValueError, match="nonsense://x"):
         open_store("nonsense://x")
 
@@ -121,3 +124,95 @@ def test_a_killed_checkpointer_leaves_whole_checkpoints(tmp_path_factory, write,
     ref = write(fresh, fresh.next_number(), parent=head.sha256, cut="d")
     assert fresh.head().sha256 == ref.manifest_sha256
     assert fresh.published() == ref
+
+
+# --- what fails ---------------------------------------------------------------------------------------------------
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    files = Directory(str(tmp_path))
+    files.write("m/x", b"old")
+    write = os.write
+
+    def full(handle, data):
+        write(handle, bytes(data)[:2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write("m/x", b"new and longer")
+    with pytest.raises(OSError, match="No space left"):
+        files.write("m/y", b"new")
+    monkeypatch.undo()
+    assert os.listdir(tmp_path / "m") == ["x"]
+    assert files.read("m/x") == b"old"
+
+
+def test_what_a_killed_writer_left_is_swept_once_it_is_old(tmp_path):
+    files = open_store(str(tmp_path))
+    files.write("m/a/x", b"1")
+    for name in (".part-0.safetensors.123", "a/.x.abcd"):
+        (tmp_path / "m" / name).write_bytes(b"half")
+    assert files.sweep_drafts("m", 60_000) == 0
+    assert files.sweep_drafts("m", -1_000) == 2
+    assert files.read("m/a/x") == b"1"
+    assert files.sweep_drafts("nowhere", 0) == 0
+
+
+class Faulty(MemoryFiles):
+    """Fails as told: one exception a call, None = it works."""
+
+    def __init__(self, *faults):
+        super().__init__()
+        self.faults = list(faults)
+        self.calls = 0
+
+    def read(self, path):
+        self.calls += 1
+        fault = self.faults.pop(0) if self.faults else None
+        if fault is not None:
+            raise fault
+        return super().read(path)
+
+
+def test_a_call_that_fails_is_tried_again_and_told():
+    told = []
+    inner = Faulty(OSError("reset"), RuntimeError("503"))
+    inner.write("x.json", b"1")
+    files = TimedFiles(inner, told=lambda call, outcome, seconds: told.append((call, outcome)))
+    assert files.read("x.json") == b"1"
+    inner.faults, inner.calls = [RuntimeError("503")] * 9, 0
+    with pytest.raises(StoreFault, match="RuntimeError: 503"):
+        files.read("x.json")
+    assert inner.calls == 3
+    inner.faults, inner.calls = [OSError(errno.EROFS, "Read-only file system")] * 9, 0
+    with pytest.raises(OSError, match="Read-only"):
+        files.read("x.json")
+    assert inner.calls == 1, "what lasts is not tried again at once"
+    inner.faults = []
+    with pytest.raises(FileNotFoundError):
+        files.read("y.json")
+    assert told == [("read", "ok"), ("read", "failed"), ("read", "failed"), ("read", "absent")]
+
+
+def test_calls_that_hang_are_given_up_and_bounded():
+    class Hanging(MemoryFiles):
+        answers = threading.Event()
+
+        def names(self, path):
+            self.answers.wait(60)
+            return []
+
+    inner = Hanging()
+    files = TimedFiles(inner, Limits(timeout_ms=20))
+    for _ in range(CALLS_MAX):
+        with pytest.raises(TimeoutError, match=r"no answer within 0.02 s"):
+            files.names("m")
+    with pytest.raises(StoreFault, match="hang already"):
+        files.names("m")
+    inner.answers.set()
+    for _ in range(1_000):
+        if files._room._value == CALLS_MAX:
+            break
+        threading.Event().wait(0.005)
+    assert files.names("m") == []
