@@ -54,7 +54,7 @@ def rebase(words: Words, size: int, by: int) -> None:
     for r in range(size):
         version = np.int64(words[r, 2])
         if version != np.int64(0xFFFFFFFF):
-            words[r, 2] = np.uint32(max(version - by, 0))
+            words[r, 2] = np.uint32(version - by if version > by else 0)
 
 
 @kernel
