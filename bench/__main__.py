@@ -10,6 +10,7 @@ Options after `--` go to the bench itself. Machines differ and drift: compare wh
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.catalogue import benches
-from bench.compare import Ratio, Run, compare, read_runs
+from bench.compare import Ratio, Run, check_comparable, compare, read_runs
 
 
 def list_benches(console: Console) -> None:
@@ -50,9 +51,9 @@ def show(console: Console, ratios: Sequence[Ratio]) -> None:
     for name in ("old", "new", "ratio", "from", "to"):
         table.add_column(name, justify="right")
     for one in ratios:
-        numbers = (f"{one.old:,.5g}", f"{one.new:,.5g}", f"{one.ratio:.3f}", f"{one.low:.3f}", f"{one.high:.3f}")
-        apart = one.low > 1 or one.high < 1
-        table.add_row(one.name, *numbers, style="bold" if apart else "dim")
+        ratios = (f"{ratio:.3f}" if math.isfinite(ratio) else "from 0" for ratio in (one.ratio, one.low, one.high))
+        style = "bold" if one.apart else "dim"
+        table.add_row(one.name, f"{one.old:,.5g}", f"{one.new:,.5g}", *ratios, style=style)
     console.print(table)
     console.print("bold: every new run lies on the same side of every old one")
 
@@ -75,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
         own, passed = own[:at], own[at + 1 :]
     parser = arguments()
     options = parser.parse_args(own)
-    console = Console(stderr=False)
+    console = Console(stderr=False, markup=False, emoji=False)
     files = options.compare or []
     if options.name is None and not files:
         list_benches(console)
@@ -92,6 +93,12 @@ def main(argv: Sequence[str]) -> int:
     if options.save is not None:
         options.save.write_text(json.dumps({"bench": options.name, "options": passed, "saved_runs": new}, indent=1))
     if old:
+        try:
+            said = check_comparable(old, new)
+        except ValueError as error:
+            parser.error(str(error))
+        for line in said:
+            console.print(line, style="yellow")
         show(console, compare(old, new))
     else:
         print(json.dumps(new if len(new) > 1 else new[0]))

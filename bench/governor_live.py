@@ -15,8 +15,9 @@ import numpy as np
 
 from bench.machine import Meter, machine
 from bench.virtual_training import PARTITIONS, Setting, VirtualTraining, Work, draw_work
-from everspun.launcher import Launcher, log_tail, ordered_scale
+from everspun.launcher import Launcher, ordered_scale
 from everspun.local_run import LocalRun
+from everspun.role_log import log_tail
 from everspun.standings import of_shards
 from learners.config import ModelConfig
 from learners.model import Model, make_model

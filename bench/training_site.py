@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from bench.machine import Meter
 from bench.training_data import Drawn, Records
-from everspun.launcher import Launcher, log_tail
+from everspun.launcher import Launcher
 from everspun.local_run import LocalRun
+from everspun.role_log import log_tail
 from learners.model import Model, make_model
 from paramserver.client import connect
 from paramserver.messages import Outcome, PullRequest

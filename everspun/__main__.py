@@ -1,10 +1,9 @@
 """`everspun`: the command line."""
 
 import argparse
+import os
 import sys
 from importlib import import_module
-
-from everspun.config import ConfigError
 
 #: name -> (module, one line of help); each module has `arguments(parser)` and `run(options) -> exit code`.
 COMMANDS = {
@@ -53,17 +52,27 @@ def main(arguments: list[str] | None = None) -> int:
     if not given or given[0] not in COMMANDS:
         parser().parse_args(given[:1])  # prints help or the error, and exits
     name = given[0]
-    module = import_module(COMMANDS[name][0])
-    own = argparse.ArgumentParser(prog=f"everspun {name}", description=module.__doc__)
-    own.set_defaults(command=name)
-    module.arguments(own)
+    for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show is shown escaped
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    from everspun import mistakes  # with it come the libraries, which `--help` of all commands does not need
+
+    if line := mistakes.unreadable_argument(given):
+        print(f"everspun: {line}", file=sys.stderr)
+        return mistakes.MISTAKE
     try:
+        module = import_module(COMMANDS[name][0])
+        own = argparse.ArgumentParser(prog=f"everspun {name}", description=module.__doc__)
+        own.set_defaults(command=name)
+        module.arguments(own)
         return int(module.run(own.parse_args(given[1:])))
-    except ConfigError as error:
-        print(f"everspun: config: {error}", file=sys.stderr)
-        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        return mistakes.NOBODY_READS
     except KeyboardInterrupt:
-        return 130
+        return mistakes.INTERRUPTED
+    except Exception as error:
+        return mistakes.report(name, error)
 
 
 if __name__ == "__main__":

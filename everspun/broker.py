@@ -23,12 +23,15 @@ from pathlib import Path
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from everspun.locks import Taken, lock_file, unlock
+
 KINDS = ("auto", "kafka", "embedded")
 POM = Path(__file__).resolve().parents[1] / "deploy" / "broker" / "pom.xml"
 MAVEN_TIMEOUT_S = 600
 START_TIMEOUT_S = 90
 STOP_TIMEOUT_S = 20
 _PR_SET_PDEATHSIG = 1
+LOCK_FILE = "broker.lock"
 _SERVER_PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -62,8 +65,11 @@ class BrokerError(Exception):
 class Broker:
     """A running broker, or somebody else's (`kind == "address"`), which can be neither killed nor restarted."""
 
-    def __init__(self, kind: str, address: str, command: list[str] | None = None, dir: Path | None = None):
-        self.kind, self.address = kind, address
+    def __init__(
+        self, kind: str, address: str, command: list[str] | None = None, dir: Path | None = None, held: int = 0
+    ):
+        """`held`: the lock on its folder, which lasts as long as this process."""
+        self.kind, self.address, self._held = kind, address, held
         self._command, self._dir = command, dir
         self._process: subprocess.Popen[bytes] | None = None
         if command is not None:
@@ -141,10 +147,23 @@ def start_broker(kind: str, dir: Path, port: int = 0) -> Broker:
         raise BrokerError(f"broker kind {kind!r}: allowed are {', '.join(KINDS)} and an address host:port")
     if kind == "auto":
         kind = "kafka" if why_not_kafka() is None else "embedded"
-    dir.mkdir(parents=True, exist_ok=True)
+    try:
+        dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BrokerError(f"folder {dir}: {error.strerror}; give another one with --dir") from None
+    if port and not _is_free(port):
+        raise BrokerError(f"port {port} of 127.0.0.1 is in use by another process; stop it, or give another --port")
+    try:
+        held = lock_file(dir / LOCK_FILE, f"the broker's folder {dir}")
+    except Taken as error:
+        raise BrokerError(f"{error}; give another one with --dir") from None
     port = port or _free_port()
-    command = _kafka_command(dir, port) if kind == "kafka" else _embedded_command(port)
-    return Broker(kind, f"127.0.0.1:{port}", command, dir)
+    try:
+        command = _kafka_command(dir, port) if kind == "kafka" else _embedded_command(port)
+        return Broker(kind, f"127.0.0.1:{port}", command, dir, held)
+    except BaseException:
+        unlock(held)
+        raise
 
 
 def why_not_kafka() -> str | None:
@@ -261,6 +280,16 @@ def _run(command: list[str], timeout_s: int) -> None:
         raise BrokerError(
             f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:].decode(errors='replace')}"
         )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            return False
+    return True
 
 
 def _free_port() -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from checkpointer.config import ArchiveConfig, CheckpointerConfig, ServingConfig
 from labeler.breaker_config import BreakerConfig
 from labeler.config import LabelerConfig
-from labeler.fraud_config import FraudConfig
+from labeler.fraud_config import FraudConfig, check_room
 from learners.config import LearnerConfig, ModelConfig
 from learners.governor_config import GovernorConfig
 from paramserver.config import ParamServerConfig
@@ -38,7 +38,13 @@ class RunConfig:
     replicas: int = field(default=1, metadata={"help": "serving replicas"})
     archivers: int = field(default=0, metadata={"help": "1 = keep all examples in the archive; see [archive]"})
     restart_limit: int = field(
-        default=20, metadata={"help": "restarts of one process within a minute before the run stops with its log"}
+        default=20, metadata={"help": "restarts of one process within a minute before each further one waits"}
+    )
+    restart_wait_max_s: float = field(
+        default=5.0, metadata={"help": "longest wait before a process that keeps ending is started again, seconds"}
+    )
+    log_bytes_max: int = field(
+        default=16_777_216, metadata={"help": "a role's log beyond so many bytes is kept as `.log.1` and begun anew"}
     )
 
     def __post_init__(self) -> None:
@@ -48,6 +54,10 @@ class RunConfig:
         for name in ("fraud", "breaker", "replicas", "restart_limit", "archivers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: at least 0")
+        if self.restart_wait_max_s <= 0:
+            raise ValueError(f"restart_wait_max_s = {self.restart_wait_max_s}: above 0")
+        if self.log_bytes_max < 65_536:
+            raise ValueError(f"log_bytes_max = {self.log_bytes_max}: at least 65536")
         if self.archivers > 1:
             raise ValueError(f"archivers = {self.archivers}: allowed are 0 and 1; one reads all partitions")
 
@@ -122,6 +132,8 @@ class Config:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
     def __post_init__(self) -> None:
+        if self.run.fraud and self.labeler.await_verdicts:
+            check_room(self.stream, self.fraud)
         way, optimizer = self.paramserver.compensation, self.model.table_optimizer
         if way == "adaptive_revision" and optimizer != way:
             raise ValueError(
@@ -138,14 +150,33 @@ class Config:
 def load(path: Path, overrides: typing.Sequence[str] = ()) -> Config:
     """Read a file, apply `section.key=value` overrides (TOML values), check all. Raises ConfigError."""
     try:
-        tree = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; write one with `everspun config --example > {path.name}`") from None
+        tree = tomllib.loads(_text(path))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}") from None
     for override in overrides:
         _override(tree, override)
     return parse(tree)
+
+
+def _text(path: Path) -> str:
+    """UTF-8, with or without a byte order mark. Raises ConfigError."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; write one with `everspun config --example > {path.name}`") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: a folder; name the TOML file in it with --config") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigError(f"{path}: its encoding is UTF-16, as PowerShell's > writes it; save it as UTF-8")
+    try:
+        return raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path}: byte {raw[error.start]:#04x} in line {line} is not UTF-8 (Latin-1?); save it as UTF-8"
+        ) from None
 
 
 def parse(tree: dict[str, Any]) -> Config:

@@ -8,24 +8,27 @@ from everspun.config import Config
 from everspun.quality import Quality
 from everspun.scrape import scrape
 from everspun.table import Snapshot, render, snapshot
-from stream.log import Log, LogError
+from stream.log import Log, LogError, OffsetOutOfRange
 from stream.record import Partition
 
 EVALUATIONS_PER_LOOK = 5_000
 #: Samples kept for the plots; older ones are thinned to every second one when this is reached.
 SAMPLES_MAX = 2_000
+#: Evaluations that a look at a run that is under way begins with.
+RECENT_EVALUATIONS = 5_000
 
 
 class Follower:
     """Belongs to one thread. `look` now and then; `quality` and `samples` are what has been seen."""
 
-    def __init__(self, config: Config, log: Log) -> None:
+    def __init__(self, config: Config, log: Log, evaluations_max: int | None = None) -> None:
+        """`evaluations_max`: begin so many before the end of `evaluations`; None = at their beginning."""
         self.config = config
         self.quality = Quality(config.model.name)
         self.samples: list[Snapshot] = []
         self._partition = Partition(config.stream.evaluations, 0)
         self._reader = log.reader()
-        self._sought = False
+        self._sought, self._tail = False, evaluations_max
 
     def look(self, now_ms: int) -> Snapshot:
         """Take a sample at the data's clock `now_ms`, and read what evaluations have come."""
@@ -41,13 +44,22 @@ class Follower:
         """Read on in `evaluations`; how many new ones there were. A broker that is gone is asked at the next look."""
         try:
             if not self._sought:
-                self._reader.assign([self._partition])
-                self._reader.seek(self._partition, self._reader.beginning_offsets([self._partition])[self._partition])
-                self._sought = True
+                self._seek()
             records = self._reader.poll(EVALUATIONS_PER_LOOK, timeout_ms).get(self._partition, [])
+        except OffsetOutOfRange:
+            self._sought = False  # retention was faster, or the topic was made anew
+            return 0
         except LogError:
             return 0
         return sum(self.quality.add(record.value) for record in records if record.value)
+
+    def _seek(self) -> None:
+        self._reader.assign([self._partition])
+        begin = self._reader.beginning_offsets([self._partition])[self._partition]
+        if self._tail is not None:
+            begin = max(begin, self._reader.end_offsets([self._partition])[self._partition] - self._tail)
+        self._reader.seek(self._partition, begin)
+        self._sought = True
 
     def panel(self, title: str, note: str = "") -> Panel:
         return render(self.samples[-1], self.quality, title, note)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Collection
@@ -9,19 +10,45 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everspun import config as config_file
+from everspun.broker import LOCK_FILE as BROKER_LOCK_FILE
 from everspun.broker import Broker, start_broker
 from everspun.config import Config
-from everspun.launcher import ROLES, Launcher
+from everspun.launcher import LOCK_FILE, ROLES, Launcher
+from everspun.locks import lock_file, unlock
 from everspun.model_check import check_model
 from everspun.scrape import scrape
 from stream.client import create_topics
 from stream.kafka import KafkaLog
 
+MARKER = ".everspun-run"
 READY_TIMEOUT_S = 240.0  # the first run on a machine compiles kernels in every role at once
 
 
 class NotReady(RuntimeError):
     """A part did not come up in time; the message names it and the end of its log."""
+
+
+class NotOurs(OSError):
+    """A folder that holds what no run of this kind has made: it is left alone."""
+
+
+def _empty(dir: Path) -> None:
+    """Remove a folder that an earlier run made. Raises NotOurs, Taken, OSError."""
+    if not os.path.lexists(dir):
+        return
+    if dir.is_symlink() or not dir.is_dir():
+        raise NotOurs(f"{dir} is no folder of an earlier run; nothing was removed: give another one")
+    if not any(dir.iterdir()):
+        return
+    if not (dir / MARKER).is_file():
+        raise NotOurs(
+            f"{dir} holds files that no run of this kind made (it has no {MARKER}); nothing was removed: give another "
+            "folder, or an empty one"
+        )
+    for name in (LOCK_FILE, f"broker/{BROKER_LOCK_FILE}"):
+        if (dir / name).exists():
+            unlock(lock_file(dir / name, f"folder {dir}"))
+    shutil.rmtree(dir)
 
 
 @dataclass
@@ -38,10 +65,12 @@ class LocalRun:
     def begin(
         cls, dir: Path, config_text: str, broker: str, overrides: tuple[str, ...] = (), fresh: bool = True
     ) -> "LocalRun":
-        """Start a broker of this kind (see `start_broker`), create the topics, start no role yet."""
-        if fresh and dir.exists():
-            shutil.rmtree(dir)
+        """Start a broker of this kind (see `start_broker`), create the topics, start no role yet. A `fresh` one
+        empties `dir` first. Raises Taken, and NotOurs where that was made by nobody here."""
+        if fresh:
+            _empty(dir)
         dir.mkdir(parents=True, exist_ok=True)
+        (dir / MARKER).write_text("Made by everspun for a run of its own, which empties this folder when it begins.\n")
         running = start_broker(broker, dir / "broker")
         try:
             placed = (

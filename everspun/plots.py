@@ -1,7 +1,7 @@
 """The report's plots: learning curve, calibration, freshness over time, staleness. Each returns an SVG."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -16,7 +16,6 @@ from everspun.quality import entropy
 from everspun.table import Snapshot
 
 SIZE = (7.2, 3.6)
-DAY_MS = 86_400_000
 INK, SECOND, FAINT = "#1f4e79", "#c8553d", "#9aa5b1"
 
 
@@ -38,16 +37,9 @@ def _svg(figure: Any) -> str:
     return text[text.index("<svg") :]
 
 
-def learning_curve(evaluations: Sequence[dict[str, Any]]) -> str:
-    """Normalized entropy by day of event time: progressive and as served, each in its own line."""
+def learning_curve(days: Mapping[int, Sequence[float]]) -> str:
+    """Normalized entropy by day of event time (sums of `quality.DAY_SUMS`): progressive and as served, a line each."""
     figure, axes = _figure("Learning curve", "event time", "normalized entropy (lower is better)")
-    days: dict[int, np.ndarray[Any, Any]] = {}
-    for one in evaluations:
-        if one.get("rows"):
-            day = int(one["ts_ms_max"]) // DAY_MS
-            sums = np.array([one["rows"], one["log_loss_sum"], one["label_sum"]], dtype=float)
-            served = [one.get("served_rows", 0), one.get("served_log_loss_sum", 0), one.get("served_label_sum", 0)]
-            days[day] = days.get(day, np.zeros(6)) + np.concatenate([sums, np.array(served, dtype=float)])
     if days:
         when = np.array(sorted(days), dtype="datetime64[D]")
         table = _smoothed(np.array([days[day] for day in sorted(days)]))
@@ -73,12 +65,12 @@ def _normalized(sums: np.ndarray[Any, Any]) -> list[float]:
     ]
 
 
-def calibration(evaluations: Sequence[dict[str, Any]]) -> str:
-    """Mean label against mean prediction in bins of prediction, progressive; size = rows."""
+def calibration(found: Sequence[Sequence[float]]) -> str:
+    """Mean label against mean prediction in bins of prediction (rows, predictions, labels); size = rows."""
     figure, axes = _figure("Calibration (progressive)", "mean prediction", "share that was clicked")
-    bins = calibration_bins(evaluations)
+    bins = np.array(found, dtype=float).reshape(-1, 3)
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--")
-    if len(bins):
+    if bins.sum():
         rows, predicted, clicked = bins.T
         kept = rows > 0
         size = 12 + 200 * rows[kept] / rows.max()
@@ -86,12 +78,6 @@ def calibration(evaluations: Sequence[dict[str, Any]]) -> str:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     return _svg(figure)
-
-
-def calibration_bins(evaluations: Sequence[dict[str, Any]]) -> np.ndarray[Any, Any]:
-    """(bins, 3): rows, sum of predictions, sum of labels."""
-    found = [np.array(one["bins"], dtype=float) for one in evaluations if one.get("bins")]
-    return np.sum(found, axis=0) if found else np.zeros((0, 3))
 
 
 def freshness(samples: Sequence[Snapshot], clock: str) -> str:
@@ -113,11 +99,9 @@ def _age_h(now_ms: int, reached_ms: float) -> float:
     return max(0.0, (now_ms - reached_ms) / 3_600_000) if reached_ms else float("nan")
 
 
-def staleness(evaluations: Sequence[dict[str, Any]]) -> str:
+def staleness(counts: Mapping[int, int]) -> str:
     """How many updates each push found applied since its read, over all shards and batches."""
     figure, axes = _figure("Staleness of pushes", "updates applied between read and write", "pushes")
-    found = [int(s) for one in evaluations for s in one.get("staleness", [])]
-    if found:
-        values, counts = np.unique(found, return_counts=True)
-        axes.bar(values, counts, color=INK)
+    if counts:
+        axes.bar(list(counts), list(counts.values()), color=INK)
     return _svg(figure)

@@ -2,8 +2,15 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
+
+from everspun.seen_ranges import SeenRanges
+
+DAY_MS = 86_400_000
+#: Days of event time, bins of predictions and values of staleness that are kept for the plots.
+DAYS_MAX, BINS_MAX, STALENESS_MAX = 4_000, 1_000, 10_000
 
 
 def entropy(rate: float) -> float:
@@ -15,7 +22,8 @@ def entropy(rate: float) -> float:
 
 @dataclass
 class Quality:
-    """Running sums over evaluations, each (model, chain, start) counted once: the first (E1)."""
+    """Running sums over evaluations, each (model, chain, start) counted once: the first (E1). What it holds does not
+    grow with their number."""
 
     model: str
     rows: float = 0.0
@@ -26,19 +34,48 @@ class Quality:
     served_log_loss_sum: float = 0.0
     served_prediction_sum: float = 0.0
     served_label_sum: float = 0.0
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
-    _seen: set[tuple[str, int]] = field(default_factory=set)
+    #: Day of event time -> sums of `DAY_SUMS`.
+    days: dict[int, list[float]] = field(default_factory=dict)
+    #: By bin of prediction: rows, sum of predictions, sum of labels.
+    bins: list[list[float]] = field(default_factory=list)
+    #: Updates applied between read and write -> pushes; the last entry is for so many or more.
+    staleness: Counter[int] = field(default_factory=Counter)
+    _seen: SeenRanges = field(default_factory=SeenRanges)
 
     def add(self, value: bytes) -> bool:
-        """Count one record of `evaluations`; False if it is another model's or a repeat."""
-        said = json.loads(value)
-        if said.get("model") != self.model or (said["chain"], said["start"]) in self._seen:
+        """Count one record of `evaluations`; False if it is another model's, a repeat, or no evaluation at all."""
+        try:
+            said = json.loads(value)
+            if said.get("model") != self.model:
+                return False
+            sums = {name: float(said.get(name) or 0.0) for name in _SUMS}
+            chain, start, end = str(said["chain"]), int(said["start"]), int(said.get("end", said["start"] + 1))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return False
-        self._seen.add((said["chain"], said["start"]))
-        for name in _SUMS:
-            setattr(self, name, getattr(self, name) + said.get(name, 0.0))
-        self.evaluations.append(said)
+        if not all(map(math.isfinite, sums.values())) or not self._seen.add(chain, start, end):
+            return False
+        for name, more in sums.items():
+            setattr(self, name, getattr(self, name) + more)
+        self._add_to_plots(said, sums)
         return True
+
+    def _add_to_plots(self, said: dict[str, Any], sums: dict[str, float]) -> None:
+        try:
+            day = int(said["ts_ms_max"]) // DAY_MS
+            bins = [[float(x) for x in one] for one in (said.get("bins") or [])[:BINS_MAX]]
+            staleness = [min(int(s), STALENESS_MAX) for s in said.get("staleness") or []]
+        except (ValueError, TypeError, KeyError, OverflowError):
+            return  # an older learner's: its sums are counted
+        if sums["rows"]:
+            before = self.days.get(day, [0.0] * len(DAY_SUMS))
+            self.days[day] = [a + sums[name] for a, name in zip(before, DAY_SUMS, strict=True)]
+            if len(self.days) > DAYS_MAX:
+                del self.days[min(self.days)]
+        if not self.bins:
+            self.bins = bins
+        elif len(bins) == len(self.bins):
+            self.bins = [[a + b for a, b in zip(x, y, strict=False)] for x, y in zip(self.bins, bins, strict=True)]
+        self.staleness.update(staleness)
 
     @property
     def log_loss(self) -> float:
@@ -77,6 +114,9 @@ _SUMS = (
     "served_prediction_sum",
     "served_label_sum",
 )
+
+
+DAY_SUMS = ("rows", "log_loss_sum", "label_sum", "served_rows", "served_log_loss_sum", "served_label_sum")
 
 
 def _ratio(loss_sum: float, rows: float, label_sum: float) -> float:

@@ -38,10 +38,10 @@ def write(
 ) -> Path:
     """Write the report. `audit` is (check, what was found, right?) a row."""
     drawn = (
-        plots.learning_curve(quality.evaluations),
-        plots.calibration(quality.evaluations),
+        plots.learning_curve(quality.days),
+        plots.calibration(quality.bins),
         plots.freshness(samples, clock),
-        plots.staleness(quality.evaluations),
+        plots.staleness(quality.staleness),
     )
     checks = "".join(
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(found)}</td>"

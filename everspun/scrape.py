@@ -1,5 +1,6 @@
 """Reading what running roles report: their role files and their Prometheus metrics over loopback."""
 
+import http.client
 import urllib.error
 import urllib.request
 from collections import defaultdict
@@ -11,6 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from everspun.launcher import role_files
 
 TIMEOUT_S = 1.0
+_ANSWER_BYTES_MAX = 16_777_216
+#: What stands in HTTP_PROXY is for other hosts.
+_LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 #: One series: (name, labels) -> value.
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -42,7 +46,7 @@ class Report:
 def scrape(run_dir: Path) -> dict[str, Report]:
     """A report of every role that answers; one that does not answer within a second is left out."""
     ports = {name: info.get("metrics_port") for name, info in role_files(run_dir).items()}
-    asked = {name: int(str(port)) for name, port in ports.items() if port}
+    asked = {name: port for name, port in ports.items() if type(port) is int and 0 < port < 65_536}
     with ThreadPoolExecutor(max_workers=max(1, min(8, len(asked)))) as pool:
         answers = pool.map(_fetch, asked.values())
         return {name: Report(series) for name, series in zip(asked, answers, strict=True) if series is not None}
@@ -50,9 +54,9 @@ def scrape(run_dir: Path) -> dict[str, Report]:
 
 def _fetch(port: int) -> Series | None:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT_S) as answer:
-            text = answer.read().decode()
-    except (urllib.error.URLError, OSError):
+        with _LOOPBACK.open(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT_S) as answer:
+            text = answer.read(_ANSWER_BYTES_MAX).decode(errors="replace")
+    except (urllib.error.URLError, OSError, http.client.HTTPException):
         return None  # starting, draining or dead: the caller sees it missing
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value

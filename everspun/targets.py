@@ -13,7 +13,7 @@ def write_targets(run_dir: Path) -> bool:
     found = []
     for name, known in sorted(role_files(run_dir).items()):
         labels = {"process": name, "role": name.rpartition("-")[0]}
-        if "metrics_port" in known:
+        if isinstance(known.get("metrics_port"), int):
             found.append({"targets": [f"127.0.0.1:{known['metrics_port']}"], "labels": labels})
     text = json.dumps(found, indent=1)
     path = run_dir / NAME

@@ -20,7 +20,7 @@ import faust
 from faust.types import TP
 
 from labeler.fraud import FraudFilter, Step
-from labeler.fraud_config import FraudConfig
+from labeler.fraud_config import FraudConfig, check_room
 from labeler.fraud_tables import TABLES, Json, Tables
 from labeler.metrics import FraudMetrics
 from labeler.producer import VerdictSender
@@ -315,9 +315,4 @@ def check(stream: StreamConfig, fraud: FraudConfig) -> None:
     """What the two sections must agree on. Raises ValueError naming key, value, and what is allowed."""
     if stream.signals_partitions != 1:
         raise ValueError(f"signals_partitions = {stream.signals_partitions}: allowed is 1, one filter sees all inputs")
-    room_ms = stream.wait_ms - stream.skew_ms - stream.signal_ms
-    if fraud.delay_ms > room_ms:
-        raise ValueError(
-            f"cell_ms + settle_ms = {fraud.delay_ms}: allowed is at most {room_ms}"
-            " (window_ms + grace_ms - skew_ms - signal_ms), or verdicts come after labels"
-        )
+    check_room(stream, fraud)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from stream.config import StreamConfig
+
 
 def _option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
@@ -144,3 +146,15 @@ _POSITIVE = (
     "batch_signals_max",
     "commit_ms",
 )
+
+
+def check_room(stream: StreamConfig, fraud: FraudConfig) -> None:
+    """Verdicts must come before labels (F2). Raises ValueError naming keys, values, and what is allowed."""
+    room_ms = stream.wait_ms - stream.skew_ms - stream.signal_ms
+    if fraud.delay_ms > room_ms:
+        raise ValueError(
+            f"fraud.cell_ms + fraud.settle_ms = {fraud.delay_ms}: allowed is at most {room_ms} (stream.window_ms "
+            f"{stream.window_ms} + grace_ms {stream.grace_ms} - skew_ms {stream.skew_ms} - signal_ms "
+            f"{stream.signal_ms}), or verdicts come after labels; make the cells shorter, the window longer, or set "
+            "run.fraud = 0"
+        )

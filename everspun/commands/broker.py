@@ -25,14 +25,14 @@ def run(options: argparse.Namespace) -> int:
     try:
         broker = start_broker(options.kind, options.dir, options.port)
     except BrokerError as error:
-        console.print(f"[red]{error}")
+        console.print(str(error), style="red")
         return 2
     kept = f"log in {options.dir}" if broker.kind == "kafka" else "in memory: it forgets everything when it ends"
     console.print(f"{broker.kind} broker at {broker.address}, {kept}; Ctrl-C ends it")
     try:
         while not stop.wait(LOOK_S):
             if broker.ended:
-                console.print(f"[red]the broker ended by itself; see {options.dir / 'broker.log'}")
+                console.print(f"the broker ended by itself; see {options.dir / 'broker.log'}", style="red")
                 return 1
     finally:
         broker.stop()

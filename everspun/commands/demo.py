@@ -32,7 +32,12 @@ LOOK_S = 0.5
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dir", type=Path, default=Path("var/demo"), help="folder of this run; emptied first")
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        default=Path("var/demo"),
+        help="folder of this run: new, empty, or of an earlier demo, which is emptied",
+    )
     parser.add_argument("--broker", default="", help="auto | kafka | embedded | host:port (EVERSPUN_KAFKA, else auto)")
     parser.add_argument("--report", type=Path, default=None, help="where the report goes (DIR/report.html)")
     parser.add_argument("--limit", type=int, default=0, help="replay only the first so many impressions")

@@ -142,11 +142,11 @@ def _show(config: Config, source: str) -> int:
     found = [case for case in cases(_verdicts(config)) if case.last.source == source]
     for case in found:
         last = case.last
-        where = "everywhere" if last.vendor is None else f"on {last.vendor}"
+        where = "everywhere" if last.vendor is None else f"on {shared.shown(last.vendor)}"
         print(f"{show_ms(case.from_ms)} to {show_ms(case.to_ms)}: {last.decision} {where}, {case.count} verdicts")
-        print(f"  {last.rule}: {last.reason}")
+        print(f"  {last.rule}: {shared.shown(last.reason)}")
         for name, value in last.evidence.items():
-            print(f"  {name} = {value:.6g}")
+            print(f"  {shared.shown(name)} = {value:.6g}")
     if found:
         reader = KafkaLog(config.stream).reader()
         try:

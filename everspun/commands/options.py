@@ -1,10 +1,13 @@
 """Options that several commands share."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from everspun import config
 from everspun.config import Config
@@ -21,6 +24,27 @@ def load(options: argparse.Namespace) -> Config:
     return config.load(options.config, options.set)
 
 
+class PlainConsole(Console):
+    """Shows text as it is: what stands in events, names and reasons is never taken for markup, emoji codes or a
+    terminal's control sequences. Colour is given by `style=`, or by a `Text` of ours."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **given: Any) -> Text:
+        return super().render_str(shown(text), **given)
+
+
+def shown(text: str) -> str:
+    """Text of somebody else's as a terminal may have it: control characters but line ends and tabs, and halves of
+    surrogate pairs, by their escapes."""
+    return _CONTROLS.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
+
+#: C0 but tab and line feed, DEL, C1, marks that turn the direction of text, lone surrogates.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
 def console() -> Console:
     """A terminal as wide as it is; a file or pipe gets lines of 140 characters."""
-    return Console() if sys.stdout.isatty() else Console(width=140)
+    return PlainConsole() if sys.stdout.isatty() else PlainConsole(width=140)

@@ -75,7 +75,7 @@ def _show(config: Config, options: argparse.Namespace) -> int:
         named = (said.get("topic", "").removeprefix(config.stream.topic_prefix), said.get("partition"))
         if named == (options.topic, str(options.partition)) and offset_of(int(said["position"])) == options.offset:
             for name, value in said.items():
-                print(f"{name}: {value}")
+                print(f"{name}: {shared.shown(value)}")
             print(f"value: {record.value!r}")
             return 0
     print(f"{options.topic}[{options.partition}] offset {options.offset} is not in quarantine")

@@ -4,11 +4,13 @@ import argparse
 import faulthandler
 import logging
 import signal
+from pathlib import Path
 
 from everspun import roles
 from everspun.commands import options as shared
 from everspun.heap import keep_freed_memory
-from everspun.launcher import ROLES, die_with_parent
+from everspun.launcher import ROLES, die_with_launcher
+from everspun.locks import lock_file
 from everspun.stop_signals import stop_on_signals
 
 
@@ -32,6 +34,9 @@ def run(options: argparse.Namespace) -> int:
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1)  # kill -USR1: what every thread does, into the log
     stop = stop_on_signals()
-    die_with_parent()
+    die_with_launcher()
+    folder = Path(config.run.dir) / "roles"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock_file(folder / f"{options.role}-{options.index}.lock", f"{options.role}-{options.index} of {config.run.dir}")
     roles.ROLES[options.role](config, options.index, stop)
     return 0

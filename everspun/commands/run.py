@@ -6,14 +6,14 @@ import time
 from rich.live import Live
 
 from everspun.commands import options as shared
-from everspun.follow import Follower
-from everspun.launcher import ROLES, Launcher, RunStopped
+from everspun.follow import RECENT_EVALUATIONS, Follower
+from everspun.launcher import ROLES, Launcher
+from everspun.mistakes import MISTAKE
 from everspun.model_check import check_model
 from everspun.stop_signals import stop_on_signals
 from everspun.targets import write_targets
 from stream.client import check_topics
 from stream.kafka import KafkaLog
-from stream.log import Unavailable
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,32 +30,31 @@ def run(options: argparse.Namespace) -> int:
         print(f"--roles {','.join(sorted(unknown))}: allowed are {', '.join(ROLES)}")
         return 2
     console = shared.console()
-    try:
-        problems = check_topics(config.stream)
-    except Unavailable as error:
-        console.print(f"no answer from {config.stream.bootstrap_servers}: {error}. Is the broker running?")
-        return 2
+    problems = check_topics(config.stream)
     for problem in problems:
         console.print(str(problem))
     if problems:
-        return 2
+        return MISTAKE
     stop = stop_on_signals()
     launcher = Launcher(options.config, config.run, tuple(options.set), config.governor.enabled)
-    follower = Follower(config, KafkaLog(config.stream))
-    launcher.start(roles)
+    follower = Follower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
     try:
+        launcher.start(roles)
         with Live(console=console, refresh_per_second=2, transient=True) as live:
             while not stop.wait(1.0):
-                launcher.raise_if_failed()
-                write_targets(launcher.dir)
-                follower.look(int(time.time() * 1_000))
-                if not options.quiet:
-                    live.update(follower.panel("everspun", f"config {options.config}, logs in {launcher.dir / 'logs'}"))
-    except RunStopped as error:
-        console.print(f"[red]{error}")
-        return 1
+                try:
+                    _look(launcher, follower, None if options.quiet else live, str(options.config))
+                except Exception as error:  # a full disk, no more descriptors: the roles run on, and so does this
+                    launcher.note("following the run", error)
     finally:
         console.print("draining ...")
         launcher.stop()
         follower.close()
     return 0
+
+
+def _look(launcher: Launcher, follower: Follower, live: Live | None, config: str) -> None:
+    write_targets(launcher.dir)
+    follower.look(int(time.time() * 1_000))
+    if live is not None:
+        live.update(follower.panel("everspun", f"config {config}, logs in {launcher.dir / 'logs'}"))

@@ -7,7 +7,7 @@ import pytest
 
 from bench.__main__ import main
 from bench.catalogue import benches
-from bench.compare import compare, read_runs
+from bench.compare import check_comparable, compare, read_runs
 
 
 def test_every_bench_says_what_it_takes():
@@ -50,3 +50,31 @@ def test_an_unknown_bench_is_refused(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         main(["pushpul"])
     assert "no bench 'pushpul'" in capsys.readouterr().err
+
+
+def test_a_loss_where_there_was_none_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    old, new = (
+        [{"lost": 0, "idle": 0, "rate": 2.0}, {"lost": 0, "idle": 0, "rate": 2.0}],
+        [{"lost": 5, "idle": 0, "rate": 2.0}],
+    )
+    lost, rate = compare(old, new)
+    assert (lost.name, lost.old, lost.new, lost.apart) == ("lost", 0, 5, True)
+    assert not rate.apart
+    assert not compare([{"lost": 0}, {"lost": 3}], [{"lost": 1}])[0].apart
+    for name, runs in (("old", old), ("new", new)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(runs))
+    assert main(["--compare", str(tmp_path / "old.json"), str(tmp_path / "new.json")]) == 0
+    assert "from 0" in capsys.readouterr().out
+
+
+def test_two_benches_are_not_compared_and_what_else_differs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"bench": "pushpull", "options": [], "saved_runs": [{"rate": 1.0}]}))
+    (tmp_path / "b.json").write_text(json.dumps({"bench": "pipeline", "rate": 1.0}))
+    with pytest.raises(SystemExit):
+        main(["--compare", str(path), str(tmp_path / "b.json")])
+    assert "pushpull on one side and pipeline on the other" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no figure is on both sides"):
+        check_comparable([{"a": 1}], [{"b": 1}])
+    said = check_comparable([{"a": 1, "format": "json", "gone": 2}], [{"a": 1, "format": "arrow"}])
+    assert said == ["format: 'json' on the old side, 'arrow' on the new", "gone: only on the old side"]

@@ -1,0 +1,51 @@
+"""What a launcher says of its processes to whoever looks: `<run.dir>/launcher.json`.
+
+The file keeps its length and is written over in place, so that it can still be written when the disk is full.
+"""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+NAME = "launcher.json"
+FILE_BYTES = 65_536
+_READ_TRIES = 5
+
+
+class StateFile:
+    """Written by the launcher alone."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """Takes its room on the disk. Raises OSError."""
+        self.path = run_dir / NAME
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        os.pwrite(self._file, b" " * FILE_BYTES, 0)
+
+    def write(self, said: dict[str, Any]) -> None:
+        """Raises OSError."""
+        text = json.dumps(said).encode()
+        if len(text) > FILE_BYTES:  # too many processes: those that are well say nothing
+            ill = {name: one for name, one in said["processes"].items() if one["state"] != "up"}
+            text = json.dumps(said | {"processes": ill}).encode()[:FILE_BYTES]
+        os.pwrite(self._file, text.ljust(FILE_BYTES), 0)
+
+    def close(self) -> None:
+        """The launcher ends in order: nothing is said any more."""
+        os.close(self._file)
+        with suppress(OSError):
+            self.path.unlink()
+
+
+def read_state(run_dir: Path) -> dict[str, Any]:
+    """What the launcher of this folder said last; {} where there is none, or it cannot be read."""
+    for _ in range(_READ_TRIES):
+        try:
+            said = json.loads((run_dir / NAME).read_bytes())
+        except OSError:
+            return {}
+        except ValueError:
+            continue  # being written over
+        return said if isinstance(said, dict) else {}
+    return {}

@@ -1,0 +1,42 @@
+"""One process a purpose: a file that is locked for as long as its process lives, and says who that is."""
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class Taken(Exception):
+    """Another process does this already; the message says which."""
+
+
+def lock_file(path: Path, what: str) -> int:
+    """Lock a file for the rest of this process. Returns its descriptor, which is to stay open; 0 where the disk takes
+    no file or knows no locks: then nobody is kept out. Raises Taken, naming the process that holds it.
+
+    A lock ends with its process, however that ends; it is a process's, so the same one may take it again.
+    """
+    try:
+        held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError:
+        return 0
+    try:
+        fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        owner = os.read(held, 64).decode(errors="replace").split()
+        os.close(held)
+        named = f"process {owner[0]}" if owner else "another process"
+        host = f" on {owner[1]}" if len(owner) > 1 and owner[1] != os.uname().nodename else ""
+        raise Taken(f"{what} is in use by {named}{host}") from None
+    except OSError:  # a file system without locks
+        return held
+    try:
+        os.truncate(held, 0)
+        os.pwrite(held, f"{os.getpid()} {os.uname().nodename}\n".encode(), 0)
+    except OSError:
+        pass  # a full disk: the lock holds, and has no name on it
+    return held
+
+
+def unlock(held: int) -> None:
+    if held:
+        os.close(held)

@@ -1,0 +1,73 @@
+"""What a person is told when a command fails: one line and what to do, never a traceback for what people can cause."""
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+
+from everspun.broker import BrokerError
+from everspun.config import ConfigError
+from everspun.launcher import RunStopped
+from everspun.local_run import NotReady
+from everspun.locks import Taken
+from paramserver.ports import Refused, Unreachable
+from stream.log import LogError, Unavailable
+
+#: Exit codes: a person's mistake or the surroundings; a fault of ours.
+MISTAKE, FAULT, INTERRUPTED, NOBODY_READS = 2, 70, 130, 141
+
+
+def told(error: BaseException) -> str | None:
+    """One line for an error that people or their surroundings cause; None for a fault of ours."""
+    if isinstance(error, ConfigError):
+        return f"config: {error}"
+    if isinstance(error, Unavailable):
+        return f"{error}: is the broker of [stream] bootstrap_servers running, and is that its address?"
+    if isinstance(error, Unreachable):
+        return f"{error}: does `everspun run` run with this config?"
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    if isinstance(error, UnicodeError):
+        return f"text that is not UTF-8: {error}"
+    if isinstance(error, LogError | Refused | Taken | BrokerError | NotReady | RunStopped):
+        return str(error)
+    if type(error).__module__.partition(".")[0] in _OUTSIDE:  # a client's own word for what the other side said
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+#: Libraries whose errors are the other side's: brokers, stores.
+_OUTSIDE = frozenset({"kafka", "grpc", "botocore", "aiobotocore", "s3fs", "gcsfs", "adlfs", "aiohttp", "fsspec"})
+
+
+def report(command: str, error: BaseException) -> int:
+    """Say it on standard error; returns the exit code. A fault of ours leaves its traceback in a file, and so does
+    every error of a role in the log, where an engineer looks for it."""
+    line = told(error)
+    if command == "role":
+        traceback.print_exception(error)
+    if line is not None:
+        print(f"everspun: {' '.join(line.split()) if isinstance(error, OSError) else line}", file=sys.stderr)
+        return MISTAKE
+    where = ""
+    try:
+        file, path = tempfile.mkstemp(prefix="everspun-", suffix=".traceback")
+        with os.fdopen(file, "w", errors="backslashreplace") as out:
+            traceback.print_exception(error, file=out)
+        where = f"; its traceback is in {path}"
+    except OSError:  # no room for it: better here than nowhere
+        traceback.print_exception(error)
+    print(f"everspun {command}: a fault of ours, please report it: {error!r}{where}", file=sys.stderr)
+    return FAULT
+
+
+def unreadable_argument(arguments: Sequence[str]) -> str:
+    """The first argument that is neither UTF-8 nor the name of a file, as a line; "" if there is none."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            if not os.path.exists(argument):
+                return f"argument {os.fsencode(argument)!r} is not UTF-8: give it in the terminal's encoding, UTF-8"
+    return ""
