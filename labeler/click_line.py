@@ -9,13 +9,17 @@ The oldest ones are in memory because most impressions are clicked soon: what th
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from labeler.click_copy import ClickCopy
 from labeler.click_page import ClickPage
 from labeler.intake import Read
 from labeler.join import ClickJoin, Matches
-from labeler.reading import Reading
+from labeler.reading import NO_WINDOW_MS, Reading
 from labeler.resume import ResumePoint
 from labeler.ring_index import I64
 from labeler.spilled_clicks import SpilledClicks
@@ -26,6 +30,8 @@ from stream.events import Clicks, Impressions
 
 #: About what a click and a record take in memory: so it is decided what spills, whatever tables have grown to.
 CLICK_BYTES, RECORD_BYTES = 36, 22
+#: Arrival of a record that was not read yet.
+TO_COME_MS = 1 << 62
 #: A page ends after so many records, however few clicks stand in them.
 PAGE_RECORDS_PER_CLICK = 4
 
@@ -44,6 +50,18 @@ class Passed(NamedTuple):
     bad: list[BadRecord]
     offset: int
     arrival_max_ms: int  # just before offset
+    lost_offsets: int = 0  # passed, and gone unread (C7)
+
+
+@dataclass
+class Gap:
+    """Offsets `[first, end)` of `clicks[p]` that are gone (C7): clicks that arrived from `from_ms` to `to_ms`."""
+
+    first: int
+    end: int
+    from_ms: int  # the arrival maximum before it
+    to_ms: int = TO_COME_MS  # of the first record behind it that arrived later, at offset `next`
+    next: int = -1  # not read yet
 
 
 class ClickLine:
@@ -63,6 +81,7 @@ class ClickLine:
         self._join = ClickJoin()  # the oldest ones; all of them while nothing is spilled
         self._seen = Track(point.clicks_arrival_max_ms)  # their records, from the resume point on
         self._bad: deque[BadRecord] = deque()
+        self._gaps: deque[Gap] = deque()
         self._last_barrier = point.barrier
         self.barriers: deque[Barrier] = deque()
         self.offset = point.clicks_offset  # where to read on
@@ -99,6 +118,7 @@ class ClickLine:
         if not len(read.offset):
             return
         clicks = read.events
+        self._end_gap(read)
         if self._spills:
             self._open_join.insert(clicks.id, clicks.ts_ms, clicks.arrival_ms)
         else:
@@ -108,6 +128,28 @@ class ClickLine:
             self._on_barrier(period, at_ms)
         if self._copy is not None:
             self._to_page(self._copy, read)
+
+    def skip(self, first: int, end: int) -> None:
+        """C7: offsets `[first, end)`, in which or at whose end it is to be read on, are gone. Pages do not reach
+        across."""
+        if not first <= self.offset <= end:
+            return
+        if self._open and self._copy is not None:
+            self._end_page(self._copy)
+        if self._gaps and self._gaps[-1].next < 0:  # nothing that moved time was read since the last one
+            self._gaps[-1].end = end
+        else:
+            self._gaps.append(Gap(first, end, self.arrival_max_ms))
+        self.offset = end
+        self._begin_page()
+
+    def _end_gap(self, read: Read[Clicks]) -> None:
+        """What is gone had arrived by the first record behind it, or, as that one may have been refused its stamp (T3),
+        by the first that moved time."""
+        if self._gaps and (gap := self._gaps[-1]).next < 0:
+            later = np.flatnonzero(read.arrival_ms > gap.from_ms)
+            if len(later):
+                gap.next, gap.to_ms = int(read.offset[later[0]]), int(read.arrival_ms[later[0]])
 
     def _hold(
         self, offset: I64, arrival_ms: I64, rows: I32, clicks: Clicks | ClickPage, bad: Sequence[BadRecord]
@@ -142,12 +184,15 @@ class ClickLine:
         self._open_records += len(read.offset)
         if self._open_clicks < self._page_rows and self._open_records < PAGE_RECORDS_PER_CLICK * self._page_rows:
             return
+        self._end_page(copy)
+        self._begin_page()
+
+    def _end_page(self, copy: ClickCopy) -> None:
         page = ClickPage.of(self._open, self._open_first, self._open_before_ms)
         copy.write(page)
         if self._spills:
             self._spilled.push(page)
         self._spills = self._spills or self._held_bytes() > self._bytes_max
-        self._begin_page()
 
     def _restore(self, page: ClickPage) -> None:
         """At the start, from the copy."""
@@ -198,6 +243,16 @@ class ClickLine:
             matches = matches.with_later(self._open_join.match(*wanted, *limits))
         return matches
 
+    def lost(self, arrival_ms: I64, reading: Reading) -> npt.NDArray[np.bool_]:
+        """Which impressions of these arrivals (n,) a click that is gone might have counted for (C7, L1)."""
+        lost = np.zeros(len(arrival_ms), np.bool_)
+        if reading.window_ms == NO_WINDOW_MS:
+            return lost
+        for gap in self._gaps:
+            early, late = arrival_ms - self._early_ms, arrival_ms + reading.click_wait_ms
+            lost |= (early <= gap.to_ms) & (late >= gap.from_ms)
+        return lost
+
     def passed(self, arrival_max_ms: int) -> Passed:
         """Let go what cannot count behind a range that ends at this arrival."""
         cut_ms = arrival_max_ms - self._early_ms
@@ -209,7 +264,13 @@ class ClickLine:
         bad: list[BadRecord] = []
         while self._bad and self._bad[0].record.offset < offset:
             bad.append(self._bad.popleft())
-        return Passed(read, bad, offset, self._seen.arrival_max_ms)
+        lost = 0
+        while self._gaps and 0 <= self._gaps[0].next < offset:
+            gap = self._gaps.popleft()
+            lost += gap.end - gap.first
+        if self._gaps and offset >= self._gaps[0].end:
+            offset = self._gaps[0].first  # what is gone may still have counted for what comes: it is met again
+        return Passed(read, bad, offset, self._seen.arrival_max_ms, lost)
 
     def _drop(self, cut_ms: int) -> int:
         """Clicks of any class that were held in memory and arrived before."""

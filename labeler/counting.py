@@ -115,6 +115,7 @@ class CountingReader:
         self._end = at.end  # of the signals given out
         self._arrival_max_ms = at.arrival_max_ms  # of the last record taken into a bucket
         self._open: _Bucket | None = None
+        self._passed = 0  # records that are gone, to be counted as unknown with the next one
         self._empty: Signal | None = None  # closed buckets without activity, to be given out as one
 
     @property
@@ -153,6 +154,10 @@ class CountingReader:
         self._give_empty(signals)
         return signals
 
+    def pass_over(self, records: int) -> None:
+        """So many records before the next one are gone (C7): unknown, like whatever cannot be read (L5)."""
+        self._passed += records
+
     def _enter(self, number: int, offset: int, signals: list[Signal]) -> _Bucket:
         """The bucket that the record at `offset` lies in; the one before it is closed."""
         if self._open is None:
@@ -172,6 +177,7 @@ class CountingReader:
         if low == high:
             return
         part, unknown = batch.part(low, high)
+        bucket.unknown, self._passed = bucket.unknown + self._passed, 0
         if len(part.ts_ms):
             bucket.parts.append(part)
             bucket.rows += len(part.ts_ms)

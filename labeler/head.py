@@ -40,6 +40,7 @@ class HeadTotals:
     heartbeats: int = 0
     refolds: int = 0
     dangling: int = 0
+    passed_over: int = 0  # records that were gone before they were counted (C7)
     stopped: dict[str, str] = field(default_factory=dict)  # input -> why nobody counts it any more
 
 
@@ -173,7 +174,7 @@ class Head:
         try:
             polled = self._reader.poll(self._stream.poll_records_max, wait_ms)
         except OffsetOutOfRange as error:
-            self._stop(error.partition, str(error))
+            self._on_gone(error)
             return True
         for at, records in polled.items():
             self._count(at, records)
@@ -190,6 +191,19 @@ class Head:
             to = partition_of_key(signal.key, self._stream.signals_partitions)
             message = Message(Partition(self._stream.signals, to), signal.value, signal.key, signal.headers)
             count.outbox.put(Outgoing(message, (), None))
+
+    def _on_gone(self, error: OffsetOutOfRange) -> None:
+        """What is gone counts as unknown (L5, C7): the labeler says what it means for labels, and waits for a word. A
+        log that lost its tail is not counted: what comes would be taken for what was counted."""
+        assert self._reader is not None
+        at = error.partition
+        if error.offset > error.end:
+            self._stop(at, str(error))
+            return
+        logger.error("%s[%d]: offsets %d to %d are gone before they were counted", *at, error.offset, error.first - 1)
+        self.totals.passed_over += error.first - error.offset
+        self.counts[at].reader.pass_over(error.first - error.offset)
+        self._reader.seek(at, error.first)
 
     def _stop(self, at: Partition, reason: str) -> None:
         assert self._reader is not None

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from labeler.config import LabelerConfig
 from labeler.emission import REJECTED, Emission, SideRecord
 from labeler.feed import Feed
+from labeler.lost import LostRange, Missing, begin_offset, behind, lost_ranges
 from labeler.outbox import Message, Outbox, Outgoing
 from labeler.pages import Pages, PagesFailed
-from labeler.partition import PartitionLabeler
+from labeler.partition import PartitionLabeler, Stop
 from labeler.reading import Reading, readings
 from labeler.resume import ResumePoint
 from labeler.set_aside import SetAside, orders
@@ -22,7 +23,7 @@ from stream.chain import LABEL
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
 from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
-from stream.record import Partition, offset_of, position
+from stream.record import Partition, Record, offset_of, position
 from stream.verdicts import BREAKER, breaker_input, input_name
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,15 @@ class Line:
     clicks: Feed
     outbox: Outbox[Emission]
     aside: frozenset[SetAside]  # what operators had sent to quarantine when it was started (L7)
-    gone: set[str] = field(default_factory=set)  # topics that cannot be read on
+    gone: dict[str, Missing] = field(default_factory=dict)  # by topic: these cannot be read on (C7)
+
+
+@dataclass(frozen=True)
+class Words:
+    """What operators said of some partitions: records set aside (L7), ranges that are lost (C7)."""
+
+    aside: frozenset[SetAside]
+    lost: frozenset[LostRange]
 
 
 @dataclass
@@ -188,36 +197,44 @@ class Labelling:
             return
         tail = TailReader(self._log, self._stream.poll_records_max)
         try:
-            points = self._fold(tail, new)
-            aside = self._orders(tail, new)
+            words = self._words(tail, new)
+            points = self._fold(tail, new, words.lost)
         finally:
             tail.close()
         if self._inputs:
             held = [line.core.point for line in self.lines.values()]
             self.book = VerdictBook.at(self._inputs, [*points.values(), *held])
+            self.book.skip(behind(words.lost, *self._verdicts, self.book.next_offset))
             for line in self.lines.values():
                 line.core.use(self.book)
         if self._writer is None:
             self._writer = self._log.writer()
         for p, point in points.items():
+            aside = words.aside
             core = self._core(self._stream, self._labeler, p, point, self.book, aside, self._reading, self._pages)
             self.totals.restored_clicks += core.clicks.restored
             self.lines[p] = Line(core, self._feed(), self._feed(), self._outbox(), aside)
             logger.info("%s/%d goes on from position %d", self._reading.kind, p, point.start)
-        self._assign(new)
+        self._assign(new, words.lost)
 
-    def _fold(self, tail: TailReader, partitions: list[int]) -> dict[int, ResumePoint]:
+    def _fold(self, tail: TailReader, partitions: list[int], lost: Iterable[LostRange]) -> dict[int, ResumePoint]:
         """Where each partition's chain ends in the log now (C2)."""
-        stream = self._stream
         points: dict[int, ResumePoint] = {}
         for p in partitions:
-            fresh = ResumePoint.fresh if self._reading.kind == LABEL else ResumePoint.fresh_late
-            points[p] = self._fold_chain(tail, p, f"{self._reading.kind}/{p}") or fresh(
-                tail.first(Partition(stream.impressions, p)),
-                tail.first(Partition(stream.clicks, p)),
-                tail.first(self._verdicts),
-            )
+            point = self._fold_chain(tail, p, f"{self._reading.kind}/{p}")
+            points[p] = self._fresh(tail, p, lost) if point is None else point
         return points
+
+    def _fresh(self, tail: TailReader, p: int, lost: Iterable[LostRange]) -> ResumePoint:
+        """Where nothing was labelled yet. First labels begin at the first record that ever was: what retention took
+        before anybody came is missed like any other input (C7)."""
+        impressions, clicks = self._inputs_of(p)
+        verdicts = tail.first(self._verdicts)
+        if self._reading.kind != LABEL:
+            return ResumePoint.fresh_late(tail.first(impressions), tail.first(clicks), verdicts)
+        if not self._core.begins_at_zero:
+            return ResumePoint.fresh(tail.first(impressions), tail.first(clicks), verdicts)
+        return ResumePoint.fresh(begin_offset(lost, *impressions), begin_offset(lost, *clicks), verdicts)
 
     def _fold_chain(self, tail: TailReader, p: int, chain: str) -> ResumePoint | None:
         """Where one chain of `examples[p]` ends; None if it has no record."""
@@ -228,41 +245,71 @@ class Labelling:
             logger.error("%s in examples[%d]: %d records dangle above its end (C5)", chain, p, fold.dangling)
         return fold.point
 
-    def _orders(self, tail: TailReader, partitions: Iterable[int]) -> frozenset[SetAside]:
-        """What operators have sent to quarantine of these partitions (L7)."""
-        found: set[SetAside] = set()
+    def _words(self, tail: TailReader, partitions: Iterable[int]) -> Words:
+        """What operators have sent to quarantine of these partitions, and what they declared lost (L7, C7)."""
+        aside: set[SetAside] = set()
+        lost: set[LostRange] = set()
+
+        def take(records: list[Record]) -> None:
+            aside.update(orders(records))
+            lost.update(lost_ranges(records))
+
         for p in partitions:
-            at = Partition(self._stream.quarantine, p)
-            tail.read(at, self._labeler.fold_orders_max, lambda records: found.update(orders(records)))
-        return frozenset(found)
+            tail.read(Partition(self._stream.quarantine, p), self._labeler.fold_orders_max, take)
+        return Words(frozenset(aside), frozenset(lost))
 
     def _heed_orders(self, now_ms: int) -> None:
-        """L7: a partition that stopped at a record starts again once an operator has set that record aside."""
-        stopped = {p: line.core.stopped for p, line in self.lines.items() if line.core.stopped is not None}
+        """L7, C7: a partition that stopped goes on once an operator has set the record aside, or declared lost what
+        is gone."""
+        stopped = [p for p, line in self.lines.items() if line.core.stopped is not None]
         if not stopped or now_ms < self._heed_at_ms:
             return
         self._heed_at_ms = now_ms + HEED_MS
         tail = TailReader(self._log, self._stream.poll_records_max)
         try:
-            found = self._orders(tail, stopped)
+            words = self._words(tail, stopped)
         finally:
             tail.close()
-        for p, stop in stopped.items():
-            order = SetAside(stop.topic, p, offset_of(stop.position))
-            if order in found - self.lines[p].aside and not self.lines[p].outbox.in_flight:
-                logger.info("partition %d goes on without %s[%d] offset %d", p, *order)
+        for p in stopped:
+            line = self.lines[p]
+            wanted = {SetAside(stop.topic, p, offset_of(stop.position)) for stop in line.core.stops if not stop.gone}
+            found = wanted & words.aside - line.aside
+            if found and not line.outbox.in_flight:
+                logger.info("partition %d goes on without %s", p, sorted(found))
                 del self.lines[p]
+        self._pass_over(words.lost)
 
-    def _assign(self, new: list[int]) -> None:
+    def _pass_over(self, lost: Iterable[LostRange]) -> None:
+        """C7: what is gone is read on behind, where an operator has said so."""
+        found = {m: one for line in self.lines.values() for m in line.gone.values() if (one := m.skipped(lost))}
+        for missing, one in found.items():
+            at = Partition(missing.topic, missing.partition)
+            if missing.beyond and self._reader.end_offsets([at])[at] < one.end:
+                continue  # what comes below is given offsets that were read
+            logger.warning("goes on without %s, on an operator's word", one)
+            if at == self._verdicts and self.book is not None:
+                self.book.skip(one.end)
+            for line in self.lines.values():
+                if line.gone.get(at.topic) == missing:
+                    line.core.skip(one)
+                    del line.gone[at.topic]
+            self._assign([])
+            self._reader.seek(at, one.end)
+
+    def _assign(self, new: list[int], lost: Iterable[LostRange] = ()) -> None:
         """Read what all lines need; `new` ones, and verdicts, from their resume points."""
         wanted = [at for p, line in self.lines.items() for at in self._inputs_of(p) if at.topic not in line.gone]
-        if self.book is not None:
+        gone = any(self._verdicts.topic in line.gone for line in self.lines.values())
+        if self.book is not None and (new or not gone):  # a new line is to hear that they are gone
             wanted.append(self._verdicts)
         self._reader.assign(wanted)
         for p in new:
-            impressions, clicks = self._inputs_of(p)
-            self._reader.seek(impressions, self.lines[p].core.point.impressions_offset)
-            self._reader.seek(clicks, self.lines[p].core.clicks.offset)
+            core = self.lines[p].core
+            for at, offset in zip(self._inputs_of(p), (core.point.impressions_offset, core.clicks.offset), strict=True):
+                end = behind(lost, *at, offset)
+                if end > offset:
+                    core.skip(LostRange(*at, offset, end))
+                self._reader.seek(at, end)
         if self.book is not None and new:
             self._reader.seek(self._verdicts, self.book.next_offset)
 
@@ -303,15 +350,19 @@ class Labelling:
 
     def _on_gone(self, error: OffsetOutOfRange) -> None:
         """Input that a partition still needs is gone: it stops with an alarm; an operator's word is needed (C7)."""
-        lines = list(self.lines.values())
-        if error.partition != self._verdicts:
-            lines = [line for p, line in self.lines.items() if p == error.partition.partition]
+        at = error.partition
+        lines = [line for p, line in self.lines.items() if at in (self._verdicts, *self._inputs_of(p))]
+        points = [line.core.point for line in lines]
+        needed = {
+            self._stream.impressions: lambda point: point.impressions_offset,
+            self._stream.clicks: lambda point: point.clicks_offset,
+            self._stream.verdicts: lambda point: point.verdicts_offset,
+        }[at.topic]
+        missing = Missing(*at, error.offset, error.first, error.end, min(map(needed, points), default=error.offset))
         for line in lines:
-            line.gone.add(error.partition.topic)
-            line.core.stop(error.partition.topic, position(error.offset), str(error))
-            logger.error("stopped: %s", line.core.stopped)
-        if error.partition == self._verdicts:
-            self.book = None
+            line.gone[at.topic] = missing
+            line.core.stop(at.topic, position(error.offset), str(missing), missing.range)
+        logger.error("stopped: %s", Stop(*at, position(error.offset), str(missing), missing.range))
         self._assign([])
 
     def _check_claims(self, now_ms: int) -> None:

@@ -10,7 +10,7 @@ from stream.chain import LABEL, RETRACT, kind_of
 from stream.examples import BatchHeader
 from stream.metrics import RoleMetrics
 
-CLASSES = ("labelled", "sampled", "rejected", "duplicate", "withheld", "quarantined")
+CLASSES = ("labelled", "sampled", "rejected", "duplicate", "withheld", "quarantined", "lost")
 CLICKS = ("read", "joined", "duplicate", "quarantined")
 
 
@@ -40,6 +40,10 @@ class LabelerMetrics(RoleMetrics):
         self._partitions = self.gauge("everspun_labeler_partitions", "partitions owned")
         self._stopped = self.gauge("everspun_labeler_stopped_partitions", "partitions stopped by a record (L7): alarm")
         self._uncounted = self.gauge("everspun_labeler_uncounted_inputs", "inputs nobody counts any more (F1): alarm")
+        self._passed_over = self.gauge(
+            "everspun_labeler_uncounted_records", "records gone before they were counted (C7): alarm"
+        )
+        self._gone = self.gauge("everspun_labeler_gone_inputs", "inputs that are needed and gone (C7): alarm")
         self._dangling = self.gauge("everspun_labeler_dangling_records", "records above their chain's end (C5): alarm")
         self._repeats = self.gauge("everspun_labeler_repeated_records", "repeats seen when folding (C2)")
         self._refolds = self.gauge("everspun_labeler_refolds", "times the log was folded again after a failure (C5)")
@@ -108,6 +112,8 @@ class LabelerMetrics(RoleMetrics):
         self._partitions.set(len(lines))
         self._stopped.set(sum(core.stopped is not None for core in cores))
         self._uncounted.set(len(head.totals.stopped))
+        self._passed_over.set(head.totals.passed_over)
+        self._gone.set(sum(len(line.gone) for line in lines.values()))
         self._dangling.set(labelling.totals.dangling + head.totals.dangling)
         self._repeats.set(labelling.totals.repeats)
         self._refolds.set(labelling.totals.refolds + head.totals.refolds)

@@ -19,8 +19,9 @@ from labeler.emission import Emission, SideRecord, quarantine_records, rejected_
 from labeler.impression_line import ImpressionLine, Taken
 from labeler.intake import clicks_intake, impressions_intake
 from labeler.join import Matches
+from labeler.lost import LostRange, lost_command
 from labeler.pages import Pages, PagesFailed
-from labeler.reading import Reading, kept_negatives, readings
+from labeler.reading import NO_WINDOW_MS, Reading, kept_negatives, readings
 from labeler.resume import ResumePoint
 from labeler.set_aside import SetAside
 from labeler.verdict_book import Ruling, VerdictBook
@@ -36,17 +37,26 @@ STEP_MAX = 16
 
 @dataclass(frozen=True)
 class Stop:
-    """The record at which a partition stopped (L7)."""
+    """The record at which a partition stopped (L7), or what it needs and is gone (C7)."""
 
     topic: str
     partition: int
     position: int
     reason: str
+    gone: LostRange | None = None  # what an operator has to declare lost
+
+    @property
+    def command(self) -> str:
+        """What an operator types to go on."""
+        if self.gone is not None:
+            return lost_command(self.gone)
+        return f"everspun quarantine add {self.topic} {self.partition} {offset_of(self.position)}"
 
     def __str__(self) -> str:
+        to_go_on = "without this record" if self.gone is None else "without them"
         return (
-            f"{self.topic}[{self.partition}] at position {self.position}: {self.reason}; to go on without this "
-            f"record: everspun quarantine add {self.topic} {self.partition} {offset_of(self.position)}"
+            f"{self.topic}[{self.partition}] at position {self.position}: {self.reason}; "
+            f"to go on {to_go_on}: {self.command}"
         )
 
 
@@ -58,6 +68,7 @@ class _Said(NamedTuple):
     late: int = 0  # clicks that a late reading brings
     on_time: int = 0  # clicks that the first reading knew
     late_rows: npt.NDArray[np.bool_] | None = None  # which impressions those late clicks are of
+    lost: int = 0  # not decided, for what decides on them is gone (C7)
 
 
 class PartitionLabeler:
@@ -67,6 +78,9 @@ class PartitionLabeler:
     `point.verdicts_offset`, hands over what it reads while `wants_impressions()` and `wants_clicks()`, and writes
     what `step()` returns, in order, each after its `before` records (C6).
     """
+
+    #: Whether its first chain begins at the first record that ever was, so that nothing is missed before it (C7).
+    begins_at_zero = True
 
     def __init__(
         self,
@@ -84,8 +98,8 @@ class PartitionLabeler:
         copy of waiting clicks lies (C4); without, they wait in memory."""
         self.partition = partition
         self.point = point  # moves with every emission
-        self.stopped: Stop | None = None
-        self._ended: set[str] = set()  # topics that are not read on
+        self._stops: dict[str, Stop] = {}  # by topic: these are not read on
+        self._gone: list[LostRange] = []  # of impressions, passed over (C7)
         self._broken = False  # a batch itself could not be made; a record that cannot be read only ends the reading
         self.waiting = "idle"  # | "window" | "verdicts" | "stopped": why the last `step` ended
         self._stream, self._labeler = stream, labeler
@@ -116,7 +130,7 @@ class PartitionLabeler:
 
     def on_impressions(self, records: Sequence[Record]) -> None:
         """The next records of `impressions[p]`; behind an unreadable one they are passed over (L7)."""
-        if self._stream.impressions not in self._ended:
+        if self._stream.impressions not in self._stops:
             read = self._impressions_intake.read(records)
             self._line.add(read)
             if read.unreadable:
@@ -124,18 +138,26 @@ class PartitionLabeler:
 
     def on_clicks(self, records: Sequence[Record]) -> None:
         """The next records of `clicks[p]`; behind an unreadable one they are passed over (L7)."""
-        if self._stream.clicks not in self._ended:
+        if self._stream.clicks not in self._stops:
             read = self._clicks_intake.read(records)
             self.clicks.add(read)
             if read.unreadable:
                 self.stop(self._stream.clicks, position(read.unreadable.offset), read.unreadable.reason)
 
-    def stop(self, topic: str, at: int, reason: str) -> None:
-        """Nothing more is read of this topic (L7). What was read before it is still labelled, unless the topic is
+    def stop(self, topic: str, at: int, reason: str, gone: LostRange | None = None) -> None:
+        """Nothing more is read of this topic (L7, C7). What was read before it is still labelled, unless the topic is
         `verdicts`, whose word then cannot be trusted (F3). The first reason stays."""
-        self._ended.add(topic)
-        if self.stopped is None:
-            self.stopped = Stop(topic, self.partition, at, reason)
+        partition = gone.partition if gone is not None else self.partition
+        self._stops.setdefault(topic, Stop(topic, partition, at, reason, gone))
+
+    def skip(self, lost: LostRange) -> None:
+        """C7: these offsets of a topic are gone, on an operator's word; it is read on behind them."""
+        if lost.topic == self._stream.clicks:
+            self.clicks.skip(lost.first, lost.end)
+        elif lost.topic == self._stream.impressions:
+            self._gone.append(lost)
+        if lost.topic in self._stops and self._stops[lost.topic].gone is not None:
+            del self._stops[lost.topic]
 
     def on_acknowledged(self, header: BatchHeader) -> None:
         """The record is in the log: nobody starts below its resume point again."""
@@ -143,9 +165,19 @@ class PartitionLabeler:
 
     # --- what is asked -------------------------------------------------------------------------------------------
 
+    @property
+    def stopped(self) -> Stop | None:
+        """The first stop that nobody has lifted."""
+        return next(iter(self._stops.values()), None)
+
+    @property
+    def stops(self) -> list[Stop]:
+        """All of them, a topic each."""
+        return list(self._stops.values())
+
     def wants_impressions(self) -> bool:
         """Whether to read on: the next range is open, or the read-ahead has room."""
-        if self._stream.impressions in self._ended:
+        if self._stream.impressions in self._stops:
             return False
         limits = self._labeler
         room = self._line.rows < limits.read_ahead_rows_max and self._line.bytes < limits.read_ahead_bytes_max
@@ -153,7 +185,7 @@ class PartitionLabeler:
 
     def wants_clicks(self) -> bool:
         """Whether the head of the line needs clicks that were not read yet (L5)."""
-        if self._stream.clicks in self._ended:
+        if self._stream.clicks in self._stops:
             return False
         boundaries = self._line.boundaries
         stretch = boundaries.first()
@@ -196,7 +228,7 @@ class PartitionLabeler:
         return out
 
     def _next(self) -> Emission | None:
-        if self._broken or self._stream.verdicts in self._ended:
+        if self._broken or self._stream.verdicts in self._stops:
             return self._wait("stopped")
         boundaries = self._line.boundaries
         stretch = boundaries.first()
@@ -261,11 +293,14 @@ class PartitionLabeler:
             duplicate=int(taken.duplicate.sum()) if is_first else 0,
             withheld=int(ruling.withheld.sum()) if is_first else 0,
             quarantined=len(taken.bad) if is_first else 0,
+            lost=said.lost,
+            lost_offsets=self._gone_before(stretch) if is_first else 0,
             positives=int(label.sum()),
             clicks_read=passed.read,
             clicks_joined=int(np.count_nonzero(counting)),
             clicks_duplicate=int(counting.sum()) - int(np.count_nonzero(counting)),
             clicks_quarantined=len(passed.bad),
+            clicks_lost_offsets=passed.lost_offsets,
             ts_ms_min=int(rows.ts_ms.min()) if len(rows) else 0,
             ts_ms_max=int(rows.ts_ms.max()) if len(rows) else 0,
         )
@@ -283,21 +318,38 @@ class PartitionLabeler:
 
     def _first_labels(self, taken: Taken, ruling: Ruling, matches: Matches) -> _Said:
         """Every impression that nothing takes out, negatives at their rate."""
-        labelled = ~(taken.duplicate | ruling.rejected | ruling.withheld)
+        stands = ~(taken.duplicate | ruling.rejected | ruling.withheld)
+        lost = stands & self._lost(taken, ruling, self._reading)
+        labelled = stands & ~lost
         rows = labelled & self._kept(taken, matches)
-        return _Said(rows, int(labelled.sum()) - int(rows.sum()))
+        return _Said(rows, int(labelled.sum()) - int(rows.sum()), lost=int(lost.sum()))
 
     def _late_labels(self, taken: Taken, ruling: Ruling, matches: Matches) -> _Said:
         """The clicks that the first reading could not know; and the impressions that it withheld and that have been
-        released since (L8), which are labelled here for the first time."""
+        released since (L8), which are labelled here for the first time. Of what is lost to this reading nothing is
+        said (C7); it is counted where the first reading knew no clicks at all, and called it a negative."""
         first = self._rule(taken, self._first)
         known = self.clicks.match(taken.impressions, self._first).label > 0
+        lost = self._lost(taken, ruling, self._reading)
         stands = ~(taken.duplicate | ruling.rejected | ruling.withheld)
-        trained = stands & ~(first.rejected | first.withheld)
+        uncorrected = int((stands & lost).sum()) if self._first.window_ms == NO_WINDOW_MS else 0
+        stands &= ~lost
+        trained = stands & ~(first.rejected | first.withheld | first.unknown)
         clicked = matches.label > 0
         late = trained & clicked & ~known
         released = stands & first.withheld & self._kept(taken, matches)
-        return _Said(late | released, 0, int(late.sum()), int((trained & known).sum()), late)
+        return _Said(late | released, 0, int(late.sum()), int((trained & known).sum()), late, uncorrected)
+
+    def _lost(self, taken: Taken, ruling: Ruling, reading: Reading) -> npt.NDArray[np.bool_]:
+        """C7: what a click that is gone might have counted for, or a verdict that is gone have covered."""
+        return ruling.unknown | self.clicks.lost(taken.impressions.arrival_ms, reading)
+
+    def _gone_before(self, stretch: Stretch) -> int:
+        """Offsets of impressions in this range that were gone unread (C7)."""
+        first, end = offset_of(stretch.start), offset_of(stretch.end - 1) + 1
+        gone = sum(max(0, min(one.end, end) - max(one.first, first)) for one in self._gone)
+        self._gone = [one for one in self._gone if one.end > end]
+        return gone
 
     def _kept(self, taken: Taken, matches: Matches) -> npt.NDArray[np.bool_]:
         kept: npt.NDArray[np.bool_] = matches.label > 0
@@ -318,13 +370,14 @@ class PartitionLabeler:
         impressions = taken.impressions
         if self._book is None or not len(impressions):
             none = np.zeros(len(impressions), np.bool_)
-            return Ruling(none, np.full(len(impressions), -1, np.int64), none)
+            return Ruling(none, np.full(len(impressions), -1, np.int64), none, none)
         deadline_ms = impressions.arrival_ms + reading.wait_ms
         ruling = self._book.rule(
             impressions.source_hash, impressions.vendor_hash, impressions.ts_ms, deadline_ms, impressions.table
         )
         first = ~taken.duplicate
-        return Ruling(ruling.rejected & first, np.where(first, ruling.by, -1), ruling.withheld & first)
+        by = np.where(first, ruling.by, -1)
+        return Ruling(ruling.rejected & first, by, ruling.withheld & first, ruling.unknown & first)
 
     def _side_records(self, taken: Taken, ruling: Ruling, passed: Passed) -> tuple[SideRecord, ...]:
         out = quarantine_records(self._stream.impressions, self.partition, taken.bad)

@@ -26,7 +26,7 @@ class ResumePoint:
 
     @classmethod
     def fresh(cls, impressions: int, clicks: int, verdicts: int) -> "ResumePoint":
-        """At the first offsets of the logs, where nothing was labelled before."""
+        """Where nothing was labelled before: from these offsets of the logs on."""
         return cls(position(impressions), clicks_offset=clicks, ids_offset=impressions, verdicts_offset=verdicts)
 
     @classmethod

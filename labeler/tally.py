@@ -66,6 +66,7 @@ def tally_stream(stream: StreamConfig, breaker: BreakerConfig) -> StreamConfig:
 class TallyLabeler(PartitionLabeler):
     """One partition, tallied."""
 
+    begins_at_zero = False  # a breaker may come to a shop that has long been open
     slices: tuple[str, ...] = ()
     cell_ms: int = 1
 

@@ -39,11 +39,13 @@ class VerdictPoint(NamedTuple):
 
 
 class Ruling(NamedTuple):
-    """Per impression: is it rejected, by which verdict (index into `VerdictBook.verdicts`, or -1), is it withheld."""
+    """Per impression: is it rejected, by which verdict (index into `VerdictBook.verdicts`, or -1), is it withheld; is
+    what was to decide on it gone (C7)."""
 
     rejected: Bools
     by: I64
     withheld: Bools
+    unknown: Bools
 
 
 class BadVerdict(NamedTuple):
@@ -51,6 +53,15 @@ class BadVerdict(NamedTuple):
 
     offset: int
     reason: str
+
+
+class _Gap(NamedTuple):
+    """Offsets from `first` on that are gone (C7), and the watermarks before them. Whether a verdict among them stands
+    before V(d) is not known for deadlines from `low_ms`, m before it, up to m at the first rise behind it."""
+
+    first: int
+    low_ms: int
+    watermarks: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,7 @@ class VerdictBook:
         self._step_offsets = [point.offset - 1]
         self._step_lows = [min(self._watermarks)]
         self._step_watermarks = [self._watermarks]
+        self._gaps: list[_Gap] = []
         self._needs: dict[int, tuple[int, int]] = {}
 
     @classmethod
@@ -125,6 +137,12 @@ class VerdictBook:
             else:
                 self._on_verdict(said, record.offset)
 
+    def skip(self, end: int) -> None:
+        """C7: the records from `next_offset` up to offset `end` are gone."""
+        if end > self.next_offset:
+            self._gaps.append(_Gap(self.next_offset, self.low_ms, self._watermarks))
+            self.next_offset = end
+
     def first_offset_past(self, deadline_ms: int) -> int | None:
         """V: the first offset at which all watermarks have passed the deadline. None = not yet."""
         at = bisect_right(self._step_lows, deadline_ms)
@@ -136,8 +154,9 @@ class VerdictBook:
         n = len(ts_ms)
         withheld, allowed, forgotten = (np.zeros(n, np.bool_) for _ in range(3))
         by = np.full(n, -1, np.int64)
+        unknown = self._unknown(deadline_ms)
         if not n or not self._held:
-            return Ruling(by >= 0, by, withheld)
+            return Ruling(by >= 0, by, withheld, unknown)
         ordered = np.zeros(n, np.bool_)  # an operator has decided whether it is withheld
         columns = self._as_columns()
         for i in columns.candidates(source_hash, vendor_hash, ts_ms, deadline_ms):
@@ -163,7 +182,7 @@ class VerdictBook:
                 withheld[covered & ~ordered] = said.decision == WITHHOLD
         by[allowed & ~forgotten] = -1
         rejected = by >= 0
-        return Ruling(rejected, by, withheld & ~rejected)
+        return Ruling(rejected, by, withheld & ~rejected, unknown)
 
     def point(self, deadline_ms: int, covers_from_ms: int) -> VerdictPoint:
         """Where to read on from after a range whose last deadline is `deadline_ms`, if later impressions have event
@@ -172,13 +191,16 @@ class VerdictBook:
         if at == len(self._step_lows):
             raise ValueError(f"watermarks stand at {self.low_ms}, deadline {deadline_ms} has not been passed")
         last = self._step_offsets[at]
+        met = next((gap for gap in self._gaps if gap.low_ms <= deadline_ms < self._low_behind(gap)), None)
         if self._held:
             columns = self._as_columns()
             alive = (columns.to_ms > covers_from_ms) & (columns.offset <= last)
             first = int(np.argmax(alive))
-            if alive[first]:
+            if alive[first] and (met is None or columns.offset[first] < met.first):
                 held = self._held[first]
                 return VerdictPoint(held.offset, self._named(held.watermarks))
+        if met is not None:  # what comes may be decided there too
+            return VerdictPoint(met.first, self._named(met.watermarks))
         return VerdictPoint(last + 1, self._named(self._step_watermarks[at]))
 
     def need(self, partition: int, deadline_ms: int, covers_from_ms: int) -> None:
@@ -187,12 +209,24 @@ class VerdictBook:
         deadline = min(need[0] for need in self._needs.values())
         covers_from = min(need[1] for need in self._needs.values())
         past = bisect_right(self._step_lows, deadline)
+        self._gaps = [gap for gap in self._gaps if deadline < self._low_behind(gap)]
         if past > 64 and past < len(self._step_lows):
             del self._step_offsets[:past], self._step_lows[:past], self._step_watermarks[:past]
         if self._held and int(self._as_columns().to_ms.min()) <= covers_from:
             self._held = [held for held in self._held if held.verdict.to_ms > covers_from]
             self._ids = {held.verdict.id for held in self._held}
             self._columns = None
+
+    def _unknown(self, deadline_ms: I64) -> Bools:
+        unknown = np.zeros(len(deadline_ms), np.bool_)
+        for gap in self._gaps:
+            unknown |= (deadline_ms >= gap.low_ms) & (deadline_ms < self._low_behind(gap))
+        return unknown
+
+    def _low_behind(self, gap: _Gap) -> int:
+        """m at its first rise behind a gap; 2^62 before that."""
+        at = bisect_right(self._step_lows, gap.low_ms)
+        return self._step_lows[at] if at < len(self._step_lows) else 1 << 62
 
     def _named(self, watermarks: tuple[int, ...]) -> dict[str, int]:
         return dict(zip(self._inputs, watermarks, strict=True))

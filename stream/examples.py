@@ -161,6 +161,7 @@ class BatchHeader:
     duplicate: int = 0
     withheld: int = 0
     quarantined: int = 0
+    lost: int = 0  # read, but clicks or verdicts that might have decided on them are gone (C7)
     positives: int = 0  # of the labelled
     sampled: int = 0  # labelled without a click, and left out of the rows by `negative_rate`
     # Clicks that the joining reader passed while handling the range (L6)
@@ -168,6 +169,10 @@ class BatchHeader:
     clicks_joined: int = 0
     clicks_duplicate: int = 0
     clicks_quarantined: int = 0
+    # Of this range and of these clicks: offsets that were gone unread, on an operator's word (C7); what stood there,
+    # and how many events, nobody knows
+    lost_offsets: int = 0  # of `impressions[p]`
+    clicks_lost_offsets: int = 0  # of `clicks[p]`
     # Event times of the labelled rows; 0, 0 without rows
     ts_ms_min: int = 0
     ts_ms_max: int = 0
@@ -194,8 +199,9 @@ class BatchHeader:
 
     @property
     def impressions(self) -> int:
-        """All impressions of the range, whatever their class (I1)."""
-        return self.labelled + self.sampled + self.rejected + self.duplicate + self.withheld + self.quarantined
+        """All impressions of the range that were read, whatever their class (I1)."""
+        decided = self.labelled + self.sampled + self.rejected + self.duplicate + self.withheld
+        return decided + self.quarantined + self.lost
 
     def to_headers(self) -> Headers:
         """Each a short ASCII value, in a fixed order. A 0 is left out where most records have it."""
@@ -226,7 +232,7 @@ class BatchHeader:
         return cls(**values)  # type: ignore[arg-type]
 
 
-_LEFT_OUT = (BARRIER, "sampled", "late_micro", "on_time_micro")
+_LEFT_OUT = (BARRIER, "sampled", "late_micro", "on_time_micro", "lost", "lost_offsets", "clicks_lost_offsets")
 
 
 def _parse_watermarks(raw: str) -> dict[str, int]:

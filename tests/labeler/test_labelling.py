@@ -295,7 +295,7 @@ def test_input_that_is_gone_stops_its_partition_and_only_that():
     log.delete_below(IMPRESSIONS, 40)
     work(labelling, clock)
     assert labelling.lines[0].core.stopped is not None
-    assert "outside" in labelling.lines[0].core.stopped.reason
+    assert "offsets 0 to 39 are still needed and gone" in labelling.lines[0].core.stopped.reason
     assert labelling.lines[1].core.stopped is None
     assert len(log.records(Partition("examples", 1))) > 10
 
