@@ -107,7 +107,7 @@ def wrong_labels(reader: Reader, stream: StreamConfig, events: Events) -> int:
             position, arrival_ms, ts_ms = shown.get(id_, (-1, 0, 0))
             first_ms, last_ms = arrival_ms - stream.grace_ms, arrival_ms + stream.window_ms + stream.grace_ms
             clicked = any(
-                first_ms <= arrived <= last_ms and 0 <= clicked_ms - ts_ms <= stream.window_ms
+                first_ms <= arrived <= last_ms and -stream.early_click_ms <= clicked_ms - ts_ms <= stream.window_ms
                 for arrived, clicked_ms in clicks.get(id_, ())
             )
             wrong += position != at or clicked != bool(label)

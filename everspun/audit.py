@@ -238,6 +238,8 @@ def _clicks(result: Audit, reader: Reader, config: Config, chains: Mapping[str, 
         "not read yet": seen - read - between,
     }
     found = f"{seen:,} = " + " + ".join(f"{n:,} {name}" for name, n in result.clicks.items() if name != "seen")
+    if too_early := totals["clicks_too_early"]:
+        found += f" ({too_early:,} of the unmatched came too long before their impression)"
     positives = sum(c.clicks.counts["positives"] for c in judged)
     result.add("clicks add up (L6)", found, read + between <= seen and unmatched >= 0 and positives <= joined)
 

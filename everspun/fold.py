@@ -17,7 +17,7 @@ from stream.rowhash import HASH_MODULUS, row_hash_sum
 
 #: Counts that are summed over the records which extend a chain.
 IMPRESSION_CLASSES = ("labelled", "sampled", "rejected", "duplicate", "withheld", "quarantined", "lost")
-CLICK_CLASSES = ("clicks_read", "clicks_joined", "clicks_duplicate", "clicks_quarantined")
+CLICK_CLASSES = ("clicks_read", "clicks_joined", "clicks_duplicate", "clicks_quarantined", "clicks_too_early")
 COUNTED = (*IMPRESSION_CLASSES, "positives", *CLICK_CLASSES)
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from labeler.click_copy import ClickCopy
 from labeler.click_page import ClickPage
 from labeler.intake import Read
-from labeler.join import ClickJoin, Matches
+from labeler.join import ClickJoin, Limits, Matches
 from labeler.reading import NO_WINDOW_MS, Reading
 from labeler.resume import ResumePoint
 from labeler.ring_index import I64
@@ -76,7 +76,7 @@ class ClickLine:
         page_rows: int = 4096,
     ):
         """`copy` holds pages of `page_rows` clicks or so; without one all stays in memory, whatever `bytes_max`."""
-        self._early_ms = config.early_ms
+        self._early_ms, self._early_click_ms = config.early_ms, config.early_click_ms
         self._copy, self._bytes_max, self._page_rows = copy, bytes_max, page_rows
         self._join = ClickJoin()  # the oldest ones; all of them while nothing is spilled
         self._seen = Track(point.clicks_arrival_max_ms)  # their records, from the resume point on
@@ -235,12 +235,12 @@ class ClickLine:
     def match(self, impressions: Impressions, reading: Reading) -> Matches:
         """The clicks that count for each impression in this reading (L1)."""
         wanted = (impressions.id, impressions.ts_ms, impressions.arrival_ms)
-        limits = (reading.window_ms, reading.click_wait_ms, self._early_ms)
-        matches = self._join.match(*wanted, *limits)
+        limits = Limits(reading.window_ms, reading.click_wait_ms, self._early_ms, self._early_click_ms)
+        matches = self._join.match(*wanted, limits)
         if self._spills:
-            for later in self._spilled.match(*wanted, *limits):
+            for later in self._spilled.match(*wanted, limits):
                 matches = matches.with_later(later)
-            matches = matches.with_later(self._open_join.match(*wanted, *limits))
+            matches = matches.with_later(self._open_join.match(*wanted, limits))
         return matches
 
     def lost(self, arrival_ms: I64, reading: Reading) -> npt.NDArray[np.bool_]:

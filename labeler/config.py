@@ -108,6 +108,7 @@ _DECIDES = (
     "categorical_features",
     "numeric_features",
     "window_ms",
+    "early_click_ms",
     "label_strategy",
     "late_window_ms",
     "late_clicks",

@@ -15,28 +15,44 @@ from stream.kernel import kernel
 I8 = npt.NDArray[np.int8]
 
 
+class Limits(NamedTuple):
+    """Which clicks count (L1), all in ms: by event time up to `window_ms` after their impression, or up to
+    `early_click_ms` before it; by arrival up to `wait_ms` after it, or up to `early_ms` before it. A window below 0 is
+    none."""
+
+    window_ms: int
+    wait_ms: int
+    early_ms: int
+    early_click_ms: int
+
+
 class Matches(NamedTuple):
-    """Per impression: whether a click counts, the first one's delay in ms (-1 = none), and how many count."""
+    """Per impression: whether a click counts, the first one's delay in ms (-1 = none), and how many count; and how
+    many would, were they not too long before it (L1)."""
 
     label: I8
     delay_ms: I64
     clicks: I64
+    too_early: I64
 
     @classmethod
     def none(cls, count: int) -> "Matches":
         """Of so many impressions none has a click."""
-        return cls(np.zeros(count, np.int8), np.full(count, -1, np.int64), np.zeros(count, np.int64))
+        counts = np.zeros(count, np.int64)
+        return cls(np.zeros(count, np.int8), np.full(count, -1, np.int64), counts, counts.copy())
 
     def spread(self, rows: I64, count: int) -> "Matches":
         """These are of so many impressions the ones at `rows`; the others have no click."""
         whole = Matches.none(count)
-        whole.label[rows], whole.delay_ms[rows], whole.clicks[rows] = self
+        for column, mine in zip(whole, self, strict=True):
+            column[rows] = mine
         return whole
 
     def with_later(self, later: "Matches") -> "Matches":
         """These, and those among clicks that stand later in the log."""
         delay_ms = np.where(self.label > 0, self.delay_ms, later.delay_ms)
-        return Matches(self.label | later.label, delay_ms, self.clicks + later.clicks)
+        clicks, too_early = self.clicks + later.clicks, self.too_early + later.too_early
+        return Matches(self.label | later.label, delay_ms, clicks, too_early)
 
 
 class ClickJoin:
@@ -68,15 +84,15 @@ class ClickJoin:
         _insert(self._ids, self._ts_ms, self._arrival_ms, self._older, self._index, self._tail, ids, ts_ms, arrival_ms)
         self._tail += len(ids)
 
-    def match(self, ids: U64, ts_ms: I64, arrival_ms: I64, window_ms: int, wait_ms: int, early_ms: int) -> Matches:
+    def match(self, ids: U64, ts_ms: I64, arrival_ms: I64, limits: Limits) -> Matches:
         """For each impression the clicks that count for it (L1). Changes nothing."""
-        label, delay_ms, clicks = Matches.none(len(ids))
+        found = Matches.none(len(ids))
         if len(self) and len(ids):
             _match(
                 self._ids, self._ts_ms, self._arrival_ms, self._older, self._index, self._head,
-                ids, ts_ms, arrival_ms, window_ms, wait_ms, early_ms, label, delay_ms, clicks,
+                ids, ts_ms, arrival_ms, limits, *found,
             )  # fmt: skip
-        return Matches(label, delay_ms, clicks)
+        return found
 
     def evict(self, before_ms: int) -> None:
         """Drop clicks that arrived before `before_ms`."""
@@ -137,10 +153,13 @@ def _evict(ids: U64, arrival_ms: I64, index: I32, head: int, tail: int, before_m
 @kernel
 def _match(
     ids: U64, ts_ms: I64, arrival_ms: I64, older: I32, index: I32, head: int,
-    wanted: U64, shown_ms: I64, arrived_ms: I64, window_ms: int, wait_ms: int, early_ms: int,
-    label: I8, delay_ms: I64, clicks: I64,
+    wanted: U64, shown_ms: I64, arrived_ms: I64, limits: Limits,
+    label: I8, delay_ms: I64, clicks: I64, too_early: I64,
 ) -> None:  # fmt: skip
     size = len(ids)
+    window_ms, wait_ms, early_ms, early_click_ms = limits
+    if window_ms < 0:
+        return
     for k in range(len(wanted)):
         at = find(index, ids, wanted[k])
         if index[at] == 0:
@@ -150,10 +169,13 @@ def _match(
         while True:
             delay = ts_ms[slot] - shown_ms[k]
             wait = arrival_ms[slot] - arrived_ms[k]
-            if 0 <= delay <= window_ms and -early_ms <= wait <= wait_ms:
-                label[k] = 1
-                delay_ms[k] = delay  # the oldest one that counts is seen last, and stays
-                clicks[k] += 1
+            if delay <= window_ms and -early_ms <= wait <= wait_ms:
+                if delay >= -early_click_ms:
+                    label[k] = 1
+                    delay_ms[k] = max(delay, 0)  # the oldest one that counts is seen last, and stays
+                    clicks[k] += 1
+                else:
+                    too_early[k] += 1
             step = np.int64(older[slot])
             if step == 0 or step > age:  # no older one, or it has left
                 break

@@ -11,7 +11,7 @@ from stream.examples import BatchHeader
 from stream.metrics import RoleMetrics
 
 CLASSES = ("labelled", "sampled", "rejected", "duplicate", "withheld", "quarantined", "lost")
-CLICKS = ("read", "joined", "duplicate", "quarantined")
+CLICKS = ("read", "joined", "duplicate", "quarantined", "too_early")
 
 
 class LabelerMetrics(RoleMetrics):
@@ -22,7 +22,11 @@ class LabelerMetrics(RoleMetrics):
         super().__init__()
         self._batches = self.counter("everspun_labeler_batches_total", "records of examples acknowledged")
         self._impressions = self.counter("everspun_labeler_impressions_total", "impressions by class (L6)", "class")
-        self._clicks = self.counter("everspun_labeler_clicks_total", "clicks by what became of them (L6)", "class")
+        self._clicks = self.counter(
+            "everspun_labeler_clicks_total",
+            "clicks by what became of them (L6); too_early: of the unmatched, too long before their impression (L1)",
+            "class",
+        )
         self._positives = self.counter("everspun_labeler_positives_total", "labelled impressions with a click")
         self._corrections = self.counter("everspun_labeler_corrections_total", "rows of late chains acknowledged (C1)")
         self._taken_back = self.counter("everspun_labeler_taken_back_rows_total", "rows that late verdicts took back")

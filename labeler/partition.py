@@ -301,6 +301,7 @@ class PartitionLabeler:
             clicks_duplicate=int(counting.sum()) - int(np.count_nonzero(counting)),
             clicks_quarantined=len(passed.bad),
             clicks_lost_offsets=passed.lost_offsets,
+            clicks_too_early=int(matches.too_early[~taken.duplicate].sum()),
             ts_ms_min=int(rows.ts_ms.min()) if len(rows) else 0,
             ts_ms_max=int(rows.ts_ms.max()) if len(rows) else 0,
         )

@@ -18,7 +18,7 @@ from stream.config import StreamConfig
 Bools = npt.NDArray[np.bool_]
 U64 = npt.NDArray[np.uint64]
 
-#: A window in which no click counts: event times of clicks are at or after their impression's.
+#: A window in which no click counts.
 NO_WINDOW_MS = -1
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler.click_page import ClickPage
-from labeler.join import ClickJoin, Matches
+from labeler.join import ClickJoin, Limits, Matches
 from labeler.ring_index import I64, U64, home
 from stream.kernel import kernel
 
@@ -95,15 +95,13 @@ class SpilledClicks:
             self._segments.popleft()
         return page
 
-    def match(
-        self, ids: U64, ts_ms: I64, arrival_ms: I64, window_ms: int, wait_ms: int, early_ms: int
-    ) -> list[Matches]:
+    def match(self, ids: U64, ts_ms: I64, arrival_ms: I64, limits: Limits) -> list[Matches]:
         """Per page that may hold a click of these impressions, in log order, the clicks that count (L1)."""
         rows, pages = self._candidates(ids)
         found = []
         for number in np.unique(pages).tolist():
             at = rows[pages == number]
-            few = self._join(number).match(ids[at], ts_ms[at], arrival_ms[at], window_ms, wait_ms, early_ms)
+            few = self._join(number).match(ids[at], ts_ms[at], arrival_ms[at], limits)
             found.append(few.spread(at, len(ids)))
         return found
 

@@ -30,6 +30,11 @@ class StreamConfig:
 
     window_ms: int = _option(3_600_000, "a click counts this long after its impression, in event time, ms (L1)")
     grace_ms: int = _option(300_000, "a click may arrive this late, and this early, ms (L1)")
+    early_click_ms: int = _option(
+        5_000,
+        "a click may lie this long before its impression in event time, ms (L1): who shows and who clicks have clocks "
+        "of their own. It then counts as clicked at once",
+    )
     label_strategy: str = _option(
         "window",
         "'window': one label after window and grace; 'eager': negative at once, clicks once they are known; "
@@ -105,7 +110,15 @@ class StreamConfig:
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
-        for name in ("grace_ms", "dedup_ms", "skew_ms", "outage_max_ms", "checkpoint_age_max_ms", "release_ms"):
+        for name in (
+            "grace_ms",
+            "early_click_ms",
+            "dedup_ms",
+            "skew_ms",
+            "outage_max_ms",
+            "checkpoint_age_max_ms",
+            "release_ms",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")
         if self.heartbeat_ms >= self.jump_max_ms:

@@ -173,6 +173,7 @@ class BatchHeader:
     # and how many events, nobody knows
     lost_offsets: int = 0  # of `impressions[p]`
     clicks_lost_offsets: int = 0  # of `clicks[p]`
+    clicks_too_early: int = 0  # of the unmatched: too long before the impression that they name (L1)
     # Event times of the labelled rows; 0, 0 without rows
     ts_ms_min: int = 0
     ts_ms_max: int = 0
@@ -232,7 +233,16 @@ class BatchHeader:
         return cls(**values)  # type: ignore[arg-type]
 
 
-_LEFT_OUT = (BARRIER, "sampled", "late_micro", "on_time_micro", "lost", "lost_offsets", "clicks_lost_offsets")
+_LEFT_OUT = (
+    BARRIER,
+    "sampled",
+    "clicks_too_early",
+    "late_micro",
+    "on_time_micro",
+    "lost",
+    "lost_offsets",
+    "clicks_lost_offsets",
+)
 
 
 def _parse_watermarks(raw: str) -> dict[str, int]:

@@ -232,12 +232,15 @@ def is_late(row, counting, all_clicks, book, config, plan, kept, count):
     return bool(counting) and not on_time
 
 
-def counting_clicks(row, all_clicks, config, plan):
+def counting_clicks(row, all_clicks, config, plan, too_early=False):
+    """Those that count, or those that would but for being too long before their impression."""
     return [
         c
         for c in all_clicks
         if c.id == row.id
-        and 0 <= c.ts - row.ts <= plan.window
+        and plan.window >= 0
+        and (-config.early_click_ms <= c.ts - row.ts) is not too_early
+        and c.ts - row.ts <= plan.window
         and row.arrival - config.early_ms
         <= c.arrival
         <= row.arrival + (plan.wait if plan.click_wait is None else plan.click_wait)
@@ -246,7 +249,7 @@ def counting_clicks(row, all_clicks, config, plan):
 
 def one_batch(r, all_clicks, clicked, clicks_at, seen, book, config, plan, kept):
     count = dict.fromkeys(("labelled", "sampled", *CLASSES, "positives", "late", "on_time"), 0)
-    joined = repeated = 0
+    joined = repeated = early = 0
     rows, times = [], []
     for row in r.rows:
         deadline = row.arrival + plan.wait
@@ -258,6 +261,7 @@ def one_batch(r, all_clicks, clicked, clicks_at, seen, book, config, plan, kept)
             continue
         counting = counting_clicks(row, all_clicks, config, plan)
         joined += bool(counting)
+        early += len(counting_clicks(row, all_clicks, config, plan, too_early=True))
         repeated += max(0, len(counting) - 1)
         said = book.decisions(row, deadline) if book else set()
         if "reject" in said:
@@ -272,7 +276,7 @@ def one_batch(r, all_clicks, clicked, clicks_at, seen, book, config, plan, kept)
             count["labelled"] += 1
             count["positives"] += bool(counting)
             times.append(row.ts)
-            rows.append((row.position, int(bool(counting)), counting[0].ts - row.ts if counting else -1))
+            rows.append((row.position, int(bool(counting)), max(counting[0].ts - row.ts, 0) if counting else -1))
     late, on_time = count.pop("late"), count.pop("on_time")
     if plan.first:  # the other classes are counted by the first reading
         count |= dict.fromkeys((*CLASSES, "sampled"), 0)
@@ -285,7 +289,7 @@ def one_batch(r, all_clicks, clicked, clicks_at, seen, book, config, plan, kept)
     batch = {
         "start": r.start, "end": r.end, "barrier": 0, "rows": rows, **count,
         "clicks_read": len(gone), "clicks_joined": joined, "clicks_duplicate": repeated,
-        "clicks_quarantined": sum(row.bad for row in gone),
+        "clicks_quarantined": sum(row.bad for row in gone), "clicks_too_early": early,
         "ts_ms_min": min(times, default=0), "ts_ms_max": max(times, default=0),
     }  # fmt: skip
     point = {

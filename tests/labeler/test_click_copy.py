@@ -12,6 +12,7 @@ from test_readings import CORRECT
 
 from labeler.click_copy import ClickCopy
 from labeler.click_page import ClickPage, decode_page, encode_page
+from labeler.join import Limits
 from labeler.pages import MemoryPages, PagesFailed
 from labeler.reading import readings
 from labeler.resume import ResumePoint
@@ -175,7 +176,7 @@ def test_spilled_clicks_match_as_those_in_memory(chunks, data):
     assert len(spilled) == sum(map(len, clicks))
     wanted = data.draw(st.lists(st.tuples(IDS, st.integers(0, 10 * at)), min_size=1, max_size=8))
     ids, shown = np.array([id for id, _ in wanted], np.uint64), np.array([ts for _, ts in wanted])
-    found = spilled.match(ids, shown, shown, 60, 60, 20)
+    found = spilled.match(ids, shown, shown, Limits(60, 60, 20, 0))
     counted = sum(one.clicks for one in found) if found else np.zeros(len(ids), np.int64)
     for (id, ts), count in zip(wanted, counted.tolist(), strict=True):
         assert count == sum(id == other and 0 <= when - ts <= 60 for page in clicks for other, when in page)
@@ -190,10 +191,10 @@ def test_a_spilled_click_costs_few_bytes_and_a_stranger_no_look_up():
         spilled.push(stored[k * n])
     assert spilled.bytes / len(spilled) <= 6
     ids = rng.integers(1, 2**64, n, np.uint64)
-    spilled.match(ids, np.zeros(n, np.int64), np.zeros(n, np.int64), 1, 1, 1)
+    spilled.match(ids, np.zeros(n, np.int64), np.zeros(n, np.int64), Limits(1, 1, 1, 0))
     assert spilled.lookups <= 5
     ids[7] = stored[9 * n].id[3]
-    found = spilled.match(ids, np.zeros(n, np.int64), np.zeros(n, np.int64), 1 << 40, 1 << 40, 0)
+    found = spilled.match(ids, np.zeros(n, np.int64), np.zeros(n, np.int64), Limits(1 << 40, 1 << 40, 0, 0))
     assert sum(one.clicks for one in found)[7] == 1
 
 

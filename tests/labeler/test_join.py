@@ -3,10 +3,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labeler.duplicates import DuplicateIds
-from labeler.join import ClickJoin
+from labeler.join import ClickJoin, Limits
 from labeler.ring_index import _GOLDEN, INDEX_ROOM, RING_MIN, home
 
-WINDOW, WAIT, EARLY = 20, 25, 5
+WINDOW, WAIT, EARLY, EARLY_CLICK = 20, 25, 5, 4
+LIMITS = Limits(WINDOW, WAIT, EARLY, EARLY_CLICK)
 # Few ids. Most share one home in an index of any size, or have one close behind it: hashes that agree in the half
 # that is scaled to the index, turned back into ids. So probes pass each other, and only a comparison tells them apart.
 UNHASH = pow(int(_GOLDEN), -1, 2**64)
@@ -33,12 +34,13 @@ class ObviousJoin:
         self.clicks = []
 
     def match(self, id, ts, arrival):
-        delays = [
+        near = [
             c_ts - ts
             for c_id, c_ts, c_arrival in self.clicks
-            if c_id == id and 0 <= c_ts - ts <= WINDOW and arrival - EARLY <= c_arrival <= arrival + WAIT
+            if c_id == id and c_ts - ts <= WINDOW and arrival - EARLY <= c_arrival <= arrival + WAIT
         ]
-        return (int(bool(delays)), delays[0] if delays else -1, len(delays))
+        delays = [max(delay, 0) for delay in near if delay >= -EARLY_CLICK]
+        return (int(bool(delays)), delays[0] if delays else -1, len(delays), len(near) - len(delays))
 
 
 steps = st.lists(
@@ -69,11 +71,9 @@ def test_join_agrees_with_the_obvious_one(steps):
             join.evict(evicted)
             assert len(join) == len(obvious.clicks)
         else:
-            got = join.match(
-                u64([r[0] for r in rows]), i64([r[1] for r in rows]), i64([r[2] for r in rows]), WINDOW, WAIT, EARLY
-            )
+            got = join.match(u64([r[0] for r in rows]), i64([r[1] for r in rows]), i64([r[2] for r in rows]), LIMITS)
             want = [obvious.match(*row) for row in rows]
-            assert list(zip(got.label.tolist(), got.delay_ms.tolist(), got.clicks.tolist(), strict=True)) == want
+            assert list(zip(*(column.tolist() for column in got), strict=True)) == want
 
 
 @settings(max_examples=200, deadline=None)
@@ -108,4 +108,4 @@ def test_tables_shrink_when_what_they_held_has_left():
     ids.add(u64([1]), i64([1_000]))
     assert join.bytes <= 36 * RING_MIN
     assert ids.bytes <= 22 * RING_MIN
-    assert join.match(u64([9_995]), i64([9_995]), i64([9_995]), 1, 1, 1).label.tolist() == [1]
+    assert join.match(u64([9_995]), i64([9_995]), i64([9_995]), Limits(1, 1, 1, 0)).label.tolist() == [1]

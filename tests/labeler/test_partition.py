@@ -21,8 +21,8 @@ from stream.verdicts import Verdict, Watermark, encode_verdict
 ZERO = 1_600_000_000_000
 INPUTS = ("impressions/0", "clicks/0")
 CONFIG = StreamConfig(
-    partitions=1, window_ms=20, grace_ms=5, dedup_ms=12, skew_ms=6, age_max_ms=60, jump_max_ms=30, heartbeat_ms=10,
-    signal_ms=5, flush_ms=10, batch_rows_max=3, categorical_features=("place",), numeric_features=("price",),
+    partitions=1, window_ms=20, grace_ms=5, early_click_ms=2, dedup_ms=12, skew_ms=6, age_max_ms=60, jump_max_ms=30,
+    heartbeat_ms=10, signal_ms=5, flush_ms=10, batch_rows_max=3, categorical_features=("place",), numeric_features=("price",),
 )  # fmt: skip
 NO_FRAUD, FRAUD = LabelerConfig(await_verdicts=False), LabelerConfig()
 KEY = b"s"
@@ -241,7 +241,18 @@ def test_polls_and_restarts_change_no_byte(seed, fraud, crash, poll_max):
 def test_random_logs_hold_what_they_are_to_test():
     """Without this the two tests above could pass on empty logs."""
     total = dict.fromkeys(
-        ("labelled", "rejected", "duplicate", "withheld", "quarantined", "positives", "clicks_duplicate", "barrier"), 0
+        (
+            "labelled",
+            "rejected",
+            "duplicate",
+            "withheld",
+            "quarantined",
+            "positives",
+            "clicks_duplicate",
+            "barrier",
+            "clicks_too_early",
+        ),
+        0,
     )
     for seed in range(20):
         for emission in Run(*logs_of(seed, True), random.Random(seed)).finish():

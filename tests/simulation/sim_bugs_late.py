@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 from sim_bug import Patch, bug
 
+from labeler.join import ClickJoin, Limits
 from labeler.partition import PartitionLabeler
 from labeler.reading import NOTHING
 from labeler.resume import ExamplesFold, ResumePoint
@@ -14,6 +15,16 @@ from stream.examples import BatchHeader
 from stream.record import Record
 
 late_labels = PartitionLabeler._late_labels
+
+
+@bug("early click is a negative", "a click before its impression by another clock does not count (L1)")
+def early_click_lost() -> list[Patch]:
+    match = ClickJoin.match
+
+    def bad(self: ClickJoin, ids: Any, ts_ms: Any, arrival_ms: Any, limits: Limits) -> Any:
+        return match(self, ids, ts_ms, arrival_ms, limits._replace(early_click_ms=0))
+
+    return [patch.object(ClickJoin, "match", bad)]
 
 
 @bug("click learned by both readings", "the later reading brings what the first one knew too", seed=5, first=5, step=11)

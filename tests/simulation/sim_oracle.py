@@ -297,7 +297,7 @@ def truth(
             row.cls = LABELLED
             row.clicks = len(counting)
             if counting:
-                row.label, row.delay_ms = 1, counting[0].ts_ms - row.ts_ms
+                row.label, row.delay_ms = 1, max(counting[0].ts_ms - row.ts_ms, 0)
     known_to = (seen[-1].record.offset + 1) << 20 if seen else 0
     return Truth(rows, batch_ends(seen, by_record, c), known_to, {row.position: row for row in rows})
 
@@ -322,7 +322,8 @@ def counts(click: Click, row: Row, when: When, c: StreamConfig) -> bool:
     """L1."""
     wait_ms = when.wait_ms if when.click_wait_ms is None else when.click_wait_ms
     in_time = row.arrival_ms - c.grace_ms <= click.arrival_ms <= row.arrival_ms + wait_ms
-    return in_time and 0 <= click.ts_ms - row.ts_ms <= when.window_ms
+    delay_ms = click.ts_ms - row.ts_ms
+    return in_time and when.window_ms >= 0 and -c.early_click_ms <= delay_ms <= when.window_ms
 
 
 def batch_ends(seen: list[Seen], by_record: list[list[Row]], c: StreamConfig) -> list[int]:

@@ -138,6 +138,7 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
         numeric_features=("price",),
         window_ms=rng.choice((8000, 12000, 16000)),
         grace_ms=rng.choice((0, 1000, 3000)),
+        early_click_ms=(200, 1000)[seed // 3 % 2],
         dedup_ms=rng.choice((5000, 15000)),
         skew_ms=2000,
         age_max_ms=30000,

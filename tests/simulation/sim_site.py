@@ -133,6 +133,9 @@ class Planner:
         kind = rng.random()
         if kind < 0.7:
             delay = int(rng.expovariate(4 / c.window_ms))
+            if delay % 8 == 0:  # by another clock: before its impression, within what is allowed or not (L1)
+                delay = -(delay // 8 % 1500)
+                self.plan.note("early click")
         elif kind < 0.85:
             delay = c.window_ms + rng.choice((-1, 0, 1, -50, 50))
         else:
