@@ -3,9 +3,8 @@
     {"rows": [{"source": "s", "vendor": "v", "item": "i", "features": {"price": 9.5}}, ...]}
     {"columns": {"source": ["s", ...], "vendor": [...], "item": [...], "price": [9.5, ...]}}
 
-Every field may be left out or null: a missing string is "", a missing number NaN, a missing `position` (place on the
-page) 0, as in `examples`. A feature that the
-model does not know is ignored, and the answer says so: a site may send a new one before every model has learned it.
+Every field may be left out or null: it then is what a missing one is in `examples` (`stream.values`). A feature that
+the model does not know is ignored, and the answer says so: a site may send a new one before every model has learned it.
 """
 
 import json
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stream.events import NUMERIC, STRING_BYTES_MAX, Features
+from stream.values import floats, positions, strings
 
 IDENTIFIERS = ("source", "vendor", "item")
 #: The place on the page, if it is known already. A model with a stated serving value for `shown_at` takes that instead.
@@ -129,7 +129,7 @@ def _strings(name: str, values: list[Any]) -> pa.Array:
         at = next(i for i, value in enumerate(values) if type(value) not in _STRING_TYPES)
         raise _bad(at, name, values[at], f'a string or null; send "{values[at]}" if that is its name')
     try:
-        array = pa.array(values, pa.string()).fill_null("")
+        array = strings(pa.array(values, pa.string()))
     except UnicodeEncodeError as error:
         at = next(i for i, value in enumerate(values) if value and not _is_utf8(value))
         raise _bad(at, name, values[at], "text without lone surrogates") from error
@@ -144,12 +144,11 @@ def _numbers(name: str, values: list[Any]) -> pa.Array:
     if not set(map(type, values)) <= _NUMBER_TYPES:
         at = next(i for i, value in enumerate(values) if type(value) not in _NUMBER_TYPES)
         raise _bad(at, name, values[at], "a number or null; send it without quotes")
-    with np.errstate(over="ignore"):
-        try:
-            numbers = np.array(values, np.float64).astype(np.float32)
-        except OverflowError as error:
-            at = next(i for i, value in enumerate(values) if type(value) is int and abs(value) > 1 << 1000)
-            raise _bad(at, name, values[at], "a number below 3.4e38") from error
+    try:
+        numbers = floats(pa.array(np.array(values, np.float64)))
+    except OverflowError as error:
+        at = next(i for i, value in enumerate(values) if type(value) is int and abs(value) > 1 << 1000)
+        raise _bad(at, name, values[at], "a number below 3.4e38") from error
     infinite = np.flatnonzero(np.isinf(numbers))
     if len(infinite):
         raise _bad(int(infinite[0]), name, values[infinite[0]], "a finite number below 3.4e38, or null")
@@ -160,7 +159,7 @@ def _positions(values: list[Any]) -> pa.Array:
     for at, value in enumerate(values):
         if value is not None and (type(value) is not int or not 0 <= value < 1 << 31):
             raise _bad(at, POSITION, value, "an integer from 0, or null")
-    return pa.array(values, pa.int32()).fill_null(0)
+    return positions(pa.array(values, pa.int64()))
 
 
 def _bad(at: int, name: str, value: Any, expected: str) -> BadRequest:

@@ -5,7 +5,7 @@ import difflib
 import tomllib
 import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +104,17 @@ class LimitsConfig:
     quarantined_share_max: float = field(
         default=0.3, metadata={"help": "`everspun audit` is WRONG where a larger share of what was sent is quarantined"}
     )
+    unusable_share_max: float = field(
+        default=0.01, metadata={"help": "share of the rows that learners read which were pushed empty, by cause (S4)"}
+    )
+    clipped_share_max: float = field(
+        default=0.01, metadata={"help": "share of a numeric feature's values that lie beyond its bounds"}
+    )
 
     def __post_init__(self) -> None:
-        limits = ("model_age_max_s", "data_age_max_s", "calibration_band", "staleness_p99_max", "quarantined_share_max")
-        for name in limits:
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: 0 (no limit) or more")
+        for limit in fields(self):
+            if getattr(self, limit.name) < 0:
+                raise ValueError(f"{limit.name} = {getattr(self, limit.name)}: 0 (no limit) or more")
 
 
 @dataclass(frozen=True)

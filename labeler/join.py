@@ -44,8 +44,8 @@ class Matches(NamedTuple):
     def spread(self, rows: I64, count: int) -> "Matches":
         """These are of so many impressions the ones at `rows`; the others have no click."""
         whole = Matches.none(count)
-        for column, mine in zip(whole, self, strict=True):
-            column[rows] = mine
+        whole.label[rows], whole.delay_ms[rows] = self.label, self.delay_ms
+        whole.clicks[rows], whole.too_early[rows] = self.clicks, self.too_early
         return whole
 
     def with_later(self, later: "Matches") -> "Matches":

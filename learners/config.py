@@ -18,6 +18,9 @@ REDUCTIONS = ("sum", "mean")
 TABLE_OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "adam", "ftrl", "adaptive_revision")
 DENSE_OPTIMIZERS = ("sgd", "adagrad", "adam", "ftrl", "adaptive_revision")
 CROSS = "*"
+SHOWN_AT = "shown_at"
+#: The largest bound of a raw number: its square, summed over a batch, is still far from the end of float32.
+NUMBER_MAX = 1e12
 #: What a group of features may say.
 GROUP_KEYS = ("features", "optimizer", "options", "policy", "storage")
 
@@ -53,7 +56,22 @@ class ModelConfig:
     )
     missing: dict[str, float] = field(
         default_factory=dict,
-        metadata={"help": "numeric feature -> the raw value that stands for a missing one (default 0)"},
+        metadata={"help": "numeric feature -> the raw value that stands for a missing one (default 0; of shown_at -1)"},
+    )
+    bounds: dict[str, tuple[float, ...]] = field(
+        default_factory=dict,
+        metadata={
+            "help": "numeric feature -> [lowest, highest] raw value; one beyond is clipped to it and counted, in"
+            " training and in serving. Others: number_max"
+        },
+    )
+    number_max: float = _option(
+        1e6, "raw value of a numeric feature, without sign, beyond which it is clipped and counted (see bounds)"
+    )
+    row_gradient_max: float = _option(
+        100.0,
+        "how far one row may move a batch's gradient: a row whose numbers reach further weighs less, and is counted"
+        " (docs/models.md)",
     )
     serving: dict[str, float] = field(
         default_factory=dict,
@@ -169,7 +187,7 @@ class ModelConfig:
         for name in self.categorical:
             if CROSS in name and (len(name.split(CROSS)) != 2 or not all(name.split(CROSS))):
                 raise ValueError(f"categorical = {name!r}: a cross is 'a*b', of two columns")
-        for key in ("transforms", "missing"):
+        for key in ("transforms", "missing", "bounds"):
             if unknown := sorted(set(getattr(self, key)) - set(self.numeric)):
                 raise ValueError(f"{key} = {unknown}: allowed are names in numeric")
         columns = {part for name in self.categorical for part in name.split(CROSS)} | set(self.numeric)
@@ -181,10 +199,33 @@ class ModelConfig:
             raise ValueError(f"serving = {unknown}: allowed are features of the model")
         if wrong := sorted(set(self.transforms.values()) - set(TRANSFORMS)):
             raise ValueError(f"transforms = {wrong}: allowed are {', '.join(repr(t) for t in TRANSFORMS)}")
+        self._check_bounds()
         for key in ("missing", "serving"):
             for name, value in getattr(self, key).items():
                 if not math.isfinite(value):
                     raise ValueError(f"{key}.{name} = {value}: allowed are finite numbers")
+                low, high = self.bounds_of(name)
+                if name in self.numeric and not low <= value <= high:
+                    raise ValueError(f"{key}.{name} = {value}: allowed is {low:g} to {high:g}, its bounds")
+        if not float(self.serving.get(SHOWN_AT, 0.0)).is_integer():
+            raise ValueError(f"serving.{SHOWN_AT} = {self.serving[SHOWN_AT]}: allowed are whole numbers")
+
+    def _check_bounds(self) -> None:
+        if not 0 < self.number_max <= NUMBER_MAX:
+            raise ValueError(f"number_max = {self.number_max}: allowed is above 0 to {NUMBER_MAX:g}")
+        if not 1.0 <= self.row_gradient_max < math.inf:
+            raise ValueError(f"row_gradient_max = {self.row_gradient_max}: allowed is 1 or more")
+        for name, pair in self.bounds.items():
+            if len(pair) != 2 or not -NUMBER_MAX <= pair[0] <= pair[1] <= NUMBER_MAX:
+                raise ValueError(
+                    f"bounds.{name} = {list(pair)}: allowed are two numbers [lowest, highest] within {NUMBER_MAX:g}"
+                )
+        object.__setattr__(self, "bounds", {name: tuple(map(float, pair)) for name, pair in self.bounds.items()})
+
+    def bounds_of(self, name: str) -> tuple[float, float]:
+        """Lowest and highest raw value of a numeric feature."""
+        low, high = self.bounds.get(name, (-self.number_max, self.number_max))
+        return low, high
 
     @property
     def prior_logit(self) -> float:

@@ -1,12 +1,15 @@
 """From the columns of an impression to what a model reads: 64-bit keys and numbers.
 
 A categorical feature becomes a key: the hash of its value, seeded by its name and the model's seed, so no vocabulary
-is kept and no two features share a key. "" (missing) is a value like any other. A numeric feature keeps its raw value;
-a missing one (NaN) takes a stated value. What serving does not have, such as the position on the page, takes its
-stated value there. Key 0 is never made.
+is kept and no two features share a key. "" (missing) is a value like any other. A numeric feature keeps its raw value
+within its bounds, beyond which it is clipped: one price in the wrong unit would spoil a weight for good. A missing one
+(NaN, or position -1) takes a stated value, and so does a declared feature that a record from before it lacks. What
+serving does not have, such as the position on the page, takes its stated value there. Key 0 is never made. So what a
+row becomes is a function of the row and the definition, in training and in serving.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,6 +20,7 @@ from learners.config import CROSS, ModelConfig
 from stream.events import CATEGORICAL, FEATURE_PREFIX, NUMERIC, FeatureColumn, Features
 from stream.kernel import kernel
 from stream.keys import hash_columns, hash_string, mix
+from stream.values import NO_POSITION
 
 Keys = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float32]
@@ -32,11 +36,16 @@ _SEED_MAX = 1 << 64
 _PROBES_MAX = 16
 
 
+_NONE: Mapping[str, int] = MappingProxyType({})
+
+
 class Encoded(NamedTuple):
     """`keys[i, f]` of the categorical features and `numbers[i, g]` of the numeric ones, in the model's order."""
 
     keys: Keys  # (n, features)
     numbers: Floats  # (n, numeric features)
+    clipped: Mapping[str, int] = _NONE  # numeric feature -> values beyond its bounds
+    filled: Mapping[str, int] = _NONE  # feature that the columns lack -> rows that have its missing value instead
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -55,6 +64,7 @@ class Encoder:
         self._parts = tuple(dict.fromkeys(part for name in config.categorical for part in name.split(CROSS)))
         self._seeds = {name: _seed(name, config.seed) for name in (*self._parts, *config.categorical)}
         self._serving = dict(config.serving)
+        self._declared = self.features
 
     @property
     def features(self) -> Features:
@@ -77,6 +87,8 @@ class Encoder:
     def encode(self, columns: Columns, serving: bool = False) -> Encoded:
         """The rows of `examples`, or of a request when `serving`; columns as in `stream.events`, no nulls."""
         rows = columns.num_rows
+        columns, filled = self._with_declared(columns)
+        clipped: dict[str, int] = {}
         parts = np.empty((rows, 0), np.uint64)
         if self._parts:
             strings = [self._strings(columns, name, serving) for name in self._parts]
@@ -85,12 +97,21 @@ class Encoder:
         keys = parts if self._parts == self.categorical else self._crossed(parts)
         numbers = np.empty((rows, len(self.numeric)), np.float32)
         for g, name in enumerate(self.numeric):
-            numbers[:, g] = self._number(columns, name, serving)
-        return Encoded(keys, numbers)
+            numbers[:, g] = self._number(columns, name, serving, clipped)
+        return Encoded(keys, numbers, clipped, filled)
+
+    def _with_declared(self, columns: Columns) -> tuple[Columns, dict[str, int]]:
+        """The columns, and for each declared feature that they lack one of its missing value."""
+        filled = {f.name: columns.num_rows for f in self._declared if f.column not in columns.schema.names}
+        for feature in self._declared:
+            if feature.name in filled:
+                missing = pa.array([feature.missing] * columns.num_rows, feature.type)
+                columns = columns.append_column(feature.column, missing)
+        return columns, filled
 
     def _strings(self, columns: Columns, name: str, serving: bool) -> pa.Array:
         if serving and name in self._serving:
-            return pa.array([f"{self._serving[name]:g}"] * columns.num_rows, pa.string())
+            return pa.array([_text(self._serving[name])] * columns.num_rows, pa.string())
         column = _column(columns, name)
         return column if pa.types.is_string(column.type) else column.cast(pa.string())
 
@@ -102,15 +123,22 @@ class Encoder:
             keys[:, f] = pair[0] if len(pair) == 1 else _cross(pair[0], pair[1], np.uint64(self._seeds[name]))
         return keys
 
-    def _number(self, columns: Columns, name: str, serving: bool) -> Floats:
+    def _number(self, columns: Columns, name: str, serving: bool, clipped: dict[str, int]) -> Floats:
+        """`clipped`: told how many values lie beyond the feature's bounds."""
         if serving and name in self._serving:
-            raw = np.full(columns.num_rows, self._serving[name], np.float32)
+            raw = np.full(columns.num_rows, self._serving[name], np.float64)
         else:
-            raw = _column(columns, name).to_numpy().astype(np.float32)
-        raw = np.where(np.isnan(raw), np.float32(self.config.missing.get(name, 0.0)), raw)
-        if self.config.transforms.get(name) == "log1p":
+            raw = _column(columns, name).to_numpy(zero_copy_only=False).astype(np.float64)
+        missing = raw == NO_POSITION if name in NUMBERS else np.isnan(raw)
+        raw = np.where(missing, self.config.missing.get(name, NO_POSITION if name in NUMBERS else 0.0), raw)
+        low, high = self.config.bounds_of(name)
+        if beyond := int(np.count_nonzero((raw < low) | (raw > high))):
+            clipped[name] = beyond
+            raw = np.clip(raw, low, high)
+        if self.config.transforms.get(name) == "log1p":  # in float64: rounded once, whatever a vector unit does
             raw = np.copysign(np.log1p(np.abs(raw)), raw)
-        return raw.astype(np.float32)
+        numbers: Floats = raw.astype(np.float32)
+        return numbers
 
 
 def numeric_keys(names: Iterable[str], seed: int) -> Keys:
@@ -135,6 +163,11 @@ def unique_keys(keys: Keys) -> tuple[Keys, npt.NDArray[np.int64]]:
 
 def _seed(name: str, seed: int) -> int:
     return hash_string(name, (seed * 0x9E3779B97F4A7C15 + 1) % _SEED_MAX)
+
+
+def _text(value: float) -> str:
+    """As it stands in a column that is hashed: a whole number as an integer's digits."""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
 def _column(columns: Columns, name: str) -> pa.Array:

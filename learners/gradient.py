@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from learners.clipping import row_scales
+from learners.columns import wrong_column
 from learners.deal import Deal
 from learners.delay import NONE, Correction
 from learners.events import Batch
@@ -22,6 +24,10 @@ from paramserver.messages import PullReply, Rows
 from paramserver.slots import SlotMap
 from stream.examples import decode_examples, rows_from, rows_of
 from stream.rowhash import row_hash_sum
+
+#: Why a batch is pushed empty: its bytes are no batch; its columns are of another kind than declared; a gradient that
+#: is not finite; a retraction that does not say what to learn again.
+CAUSES = UNREADABLE, COLUMNS, NOT_FINITE, RETRACTION = "unreadable", "columns", "not_finite", "retraction"
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class Prepared:
     keys: dict[str, Keys]
     places: Places
     reason: str = ""  # why the rows could not be read; there are none then
+    cause: str = ""  # of the reason: UNREADABLE or COLUMNS
     _dealt: dict[int, dict[str, Deal]] = field(default_factory=dict)  # by epoch of the map
 
     def dealt(self, slot_map: SlotMap) -> dict[str, Deal]:
@@ -56,7 +63,9 @@ class Computed:
     row_hash: int = 0
     event_time_max_ms: int = 0
     reason: str = ""
+    cause: str = ""  # of the reason, one of CAUSES
     rewrites: bool = False  # `gradients` are whole rows (S8)
+    clipped_rows: int = 0  # that reach further than one row may (`learners.clipping`)
 
     @property
     def row_count(self) -> int:
@@ -76,11 +85,18 @@ def rows_between(rows: pa.RecordBatch, batch: Batch, start: int, end: int) -> pa
 def read(model: Model, batch: Batch) -> Prepared:
     """The rows of a record of `examples` that are meant; one that cannot be read has a reason."""
     try:
-        return prepare(model, rows_between(decode_examples(batch.value), batch, batch.start, batch.end))
+        rows = decode_examples(batch.value)
+        if wrong := wrong_column(rows.schema, model.encoder.features):
+            return _nothing(model, f"the record is set aside: {wrong}", COLUMNS)
+        return prepare(model, rows_between(rows, batch, batch.start, batch.end))
     except (ValueError, KeyError) as error:  # of Arrow, of its columns
-        empty = Encoded(np.empty((0, 0), np.uint64), np.empty((0, 0), np.float32))
-        nothing = {table.name: np.empty(0, np.uint64) for table in model.spec.tables}
-        return Prepared(pa.record_batch([], names=[]), empty, nothing, {}, f"the record cannot be read: {error}")
+        return _nothing(model, f"the record cannot be read: {error}", UNREADABLE)
+
+
+def _nothing(model: Model, reason: str, cause: str) -> Prepared:
+    empty = Encoded(np.empty((0, 0), np.uint64), np.empty((0, 0), np.float32))
+    nothing = {table.name: np.empty(0, np.uint64) for table in model.spec.tables}
+    return Prepared(pa.record_batch([], names=[]), empty, nothing, {}, reason, cause)
 
 
 def prepare(model: Model, rows: pa.RecordBatch) -> Prepared:
@@ -116,11 +132,13 @@ def compute(
     gradient flows through them; `Computed.prediction` is the corrected answer."""
     rows = prepared.rows
     if rows.num_rows == 0:
-        return replace(EMPTY, reason=prepared.reason)
+        return replace(EMPTY, reason=prepared.reason, cause=prepared.cause)
     label = rows.column("label").to_numpy().astype(np.float32)
     weight = rows.column("weight").to_numpy().copy()
     if model.config.reduction == "mean":
         weight = weight / np.float32(rows.num_rows)
+    scales, clipped_rows = row_scales(model.config, prepared.encoded.numbers)
+    weight = weight * scales
     if correction.weighs:
         said = model.kind.predict(prepared.places, pulled, dense, prepared.encoded.numbers)
         weight = weight * correction.weights(said, label)
@@ -131,9 +149,17 @@ def compute(
     reason = not_finite(model, prepared, pulled, p, gradients, dense_gradients)
     if reason:
         # Predictions that are not finite say nothing; the batch is not scored.
-        return Computed(rows, np.empty(0, np.float32), {}, {}, {}, row_hash, event_time_max_ms, reason)
+        nothing = np.empty(0, np.float32)
+        return Computed(rows, nothing, {}, {}, {}, row_hash, event_time_max_ms, reason, NOT_FINITE)
     return Computed(
-        rows, clip(correction.answer(p)), prepared.keys, gradients, dense_gradients, row_hash, event_time_max_ms
+        rows,
+        clip(correction.answer(p)),
+        prepared.keys,
+        gradients,
+        dense_gradients,
+        row_hash,
+        event_time_max_ms,
+        clipped_rows=clipped_rows,
     )
 
 
@@ -151,9 +177,6 @@ def not_finite(
             break
     else:
         return ""
-    for g, name in enumerate(model.encoder.numeric):
-        if not np.isfinite(prepared.encoded.numbers[:, g]).all():
-            return f"feature {name}: a value is infinite"
     if not np.isfinite(prepared.rows.column("weight").to_numpy()).all():
         return "weight: a value is not finite"
     for what, arrays in (("weight", pulled), ("gradient", gradients)):

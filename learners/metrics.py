@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from learners.gradient import Computed
+from learners.features import Encoded
+from learners.gradient import CAUSES, Computed
 from learners.overlap import Overlap
 from learners.pacing import Pacer
 from stream.metrics import RoleMetrics
@@ -32,7 +33,22 @@ class LearnerMetrics(RoleMetrics):
         self.scored = self.counter("everspun_learner_scored_rows_total", "rows scored before they were trained on")
         self.predicted = self.counter("everspun_learner_predictions_total", "sum of progressive predictions")
         self.clicked = self.counter("everspun_learner_labels_total", "sum of labels of scored rows")
-        self.unusable = self.counter("everspun_learner_unusable_batches_total", "pushed empty for their content (S4)")
+        self.unusable = self.counter(
+            "everspun_learner_unusable_batches_total", "pushed empty for their content (S4), by why", "cause"
+        )
+        self.unusable_rows = self.counter("everspun_learner_unusable_rows_total", "rows of those batches", "cause")
+        for cause in CAUSES:
+            self.unusable.labels(cause)
+            self.unusable_rows.labels(cause)
+        self.clipped_values = self.counter(
+            "everspun_learner_clipped_values_total", "values beyond the bounds of their feature, clipped", "feature"
+        )
+        self.clipped_rows = self.counter(
+            "everspun_learner_clipped_rows_total", "rows that weigh less, since their numbers reach too far"
+        )
+        self.filled = self.counter(
+            "everspun_learner_filled_rows_total", "rows of records from before a feature was declared", "feature"
+        )
         self.unreadable = self.counter("everspun_learner_unreadable_records_total", "records without readable headers")
         self.unsent = self.counter("everspun_learner_evaluations_unsent_total", "evaluations lost to the broker")
         self.counts = self.gauge("everspun_learner_events", "what the pace counted since start", "what")
@@ -54,6 +70,19 @@ class LearnerMetrics(RoleMetrics):
         self.outstanding.set(len(pacer.flights))
         self.queued.set(sum(len(p.queue) for p in pacer.positions.values() if p is not None))
         self.waits_for(pacer.waiting)
+
+    def computed(self, computed: Computed, encoded: Encoded) -> None:
+        """What was made good in the rows of a batch."""
+        self.clipped_rows.inc(computed.clipped_rows)
+        for feature, count in encoded.clipped.items():
+            self.clipped_values.labels(feature).inc(count)
+        for feature, count in encoded.filled.items():
+            self.filled.labels(feature).inc(count)
+
+    def empty(self, computed: Computed, rows: int) -> None:
+        """A batch that was pushed empty, with its reason; `rows`: of its record, where they could not be read."""
+        self.unusable.labels(computed.cause).inc()
+        self.unusable_rows.labels(computed.cause).inc(computed.row_count or rows)
 
     def took_back(self, computed: Computed) -> None:
         """What a retraction became (S8)."""

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from learners.clipping import row_scales
 from learners.delay import NONE, Correction
 from learners.features import Floats, Keys
-from learners.gradient import EMPTY, Computed, Prepared
+from learners.gradient import EMPTY, NOT_FINITE, RETRACTION, Computed, Prepared
 from learners.model import Model
 from paramserver.messages import Rows
 from paramserver.table import Table
@@ -39,14 +40,14 @@ def relearn(
     any batch; `said`: the record's header `again`."""
     rows = prepared.rows
     if rows.num_rows == 0:
-        return replace(EMPTY, reason=prepared.reason)
+        return replace(EMPTY, reason=prepared.reason, cause=prepared.cause)
     whole = replace(
         EMPTY, rows=rows, row_hash=row_hash_sum(rows), event_time_max_ms=int(rows.column("ts_ms").to_numpy().max())
     )
     try:
         again = Again.decode(said)
     except ValueError as error:
-        return replace(whole, reason=str(error))
+        return replace(whole, reason=str(error), cause=RETRACTION)
     back = taken(rows)
     named = named_keys(model, rows.filter(pa.array(back)), again)
     if not any(len(keys) for keys in named.values()):
@@ -56,7 +57,7 @@ def relearn(
     written = {name: _rows_of(tables[name], found) for name, found in keys.items()}
     for name, array in written.items():
         if not np.isfinite(array).all():
-            return replace(whole, reason=f"table {name!r}: a row learned again is not finite")
+            return replace(whole, reason=f"table {name!r}: a row learned again is not finite", cause=NOT_FINITE)
     return replace(whole, keys=keys, gradients=written, rewrites=True)
 
 
@@ -95,6 +96,7 @@ def _learned(
     batch = -rows.column("position").to_numpy()[clean]
     label = rows.column("label").to_numpy().astype(np.float32)
     weight = rows.column("weight").to_numpy().astype(np.float32)
+    weight = weight * row_scales(model.config, prepared.encoded.numbers)[0]
     ts_ms = rows.column("ts_ms").to_numpy()
     order = np.argsort(batch, kind="stable")
     for step, some in enumerate(np.split(clean[order], np.flatnonzero(np.diff(batch[order])) + 1), 1):

@@ -259,9 +259,11 @@ class Worker:
             self._metrics.took_back(computed)
         else:
             computed = gradient.compute(self._model, piece, pulled, dense, corrects)
+        self._metrics.computed(computed, piece.encoded)
         if computed.reason:
-            self._metrics.unusable.inc()
-            _log.error("%s [%d, %d) is pushed empty: %s", it.batch.chain, it.start, it.end, computed.reason)
+            self._metrics.empty(computed, it.batch.rows)
+            where = (it.batch.chain, it.start, it.end, self._stream.examples, it.batch.partition, it.batch.record)
+            _log.error("%s [%d, %d), %s[%d] offset %d, is pushed empty: %s", *where, computed.reason)
         return Result(computed, gradient.contents(computed, slot_map, piece), self._evaluation(it, computed))
 
     def _prepared_now(self, batch: Batch) -> Prepared:

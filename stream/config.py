@@ -271,6 +271,12 @@ def _check_labels(config: StreamConfig) -> None:
         raise ValueError(f"negative_rate = {config.negative_rate}: allowed is above 0 to 1")
 
 
+#: Fields that every impression has, in the event or in `examples`. A feature is read from `features` alone: one named
+#: so would be missing in every row.
+BUILT_IN = frozenset(
+    ("id", "ts_ms", "session", "source", "vendor", "item", "position", "shown_at", "prediction", "model_version")
+) | {"features", "impressions"}
+
 _ONE_OF = {
     "label_strategy": ("window", "eager", "window+correct"),
     "delay_correction": ("weights", "calibration"),
@@ -283,5 +289,10 @@ def _check_features(config: StreamConfig) -> None:
     names = [f.name for f in config.features]
     if repeated := sorted({n for n in names if names.count(n) > 1}):
         raise ValueError(f"categorical_features, numeric_features = {repeated}: each feature is declared once")
+    if built_in := sorted(set(names) & BUILT_IN):
+        raise ValueError(
+            f"categorical_features, numeric_features = {built_in}: allowed are names that no field of an event has; a "
+            "model may use source, vendor, item and shown_at (an event's `position`) without declaring them"
+        )
     if unknown := sorted(set(config.personal_features) - set(config.categorical_features)):
         raise ValueError(f"personal_features = {unknown}: allowed are names in categorical_features")

@@ -24,6 +24,7 @@ from stream.keys import hash_pair, hash_strings, partitions_of_keys, string_buff
 from stream.record import ROW_BITS, ROWS_PER_RECORD_MAX, Record
 from stream.record_columns import Bytes, Entries, RecordColumns
 from stream.shape import Columns, Shape, activity_shape, click_shape, flatten_json, impression_shape
+from stream.values import floats, positions, strings
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -263,19 +264,12 @@ def _wrong_numbers(columns: Columns, shape: Shape) -> Bools:
     wrong: Bools = (shown < 0) | (shown > SHOWN_MAX) | (prediction < 0) | (prediction > 1)
     for feature in shape.features:
         if feature.kind != CATEGORICAL:
-            wrong |= np.isinf(_float32(columns[feature.column]))
+            wrong |= np.isinf(floats(columns[feature.column]))
     return wrong
 
 
 def _filled(column: pa.Array, value: object) -> pa.Array:
     return column.fill_null(value) if column.null_count else column
-
-
-def _float32(column: pa.Array) -> npt.NDArray[np.float32]:
-    """Null becomes NaN, what float32 cannot hold infinite."""
-    with np.errstate(over="ignore"):
-        narrow: npt.NDArray[np.float32] = _filled(column, float("nan")).to_numpy(False).astype(np.float32)
-    return narrow
 
 
 # --- writing columns --------------------------------------------------------------------------------------------
@@ -308,9 +302,9 @@ def _travelling(columns: Columns, shape: Shape) -> pa.Table:
     for field in shape.schema:
         column = columns["position" if field.name == "shown_at" else field.name]
         if pa.types.is_string(field.type):
-            arrays.append(_filled(column, ""))
+            arrays.append(strings(column))
         elif pa.types.is_float32(field.type):
-            arrays.append(pa.array(_float32(column)))
+            arrays.append(pa.array(floats(column)))
         else:
-            arrays.append(_filled(column, -1).cast(field.type))
+            arrays.append(positions(column))
     return pa.table(arrays, schema=shape.schema)

@@ -11,6 +11,7 @@ from everspun.commands import options as shared
 from everspun.config import Config
 from everspun.follow import Follower
 from everspun.launcher import role_files
+from everspun.learning_faults import learning_faults
 from everspun.quality import Quality
 from everspun.scrape import Report, scrape
 from everspun.table import Snapshot
@@ -76,6 +77,7 @@ def breaches(config: Config, shot: Snapshot, quality: Quality, reports: dict[str
         stopped = report.value("everspun_stopped_partitions")
         if stopped:
             found.append(f"{name}: {stopped:.0f} partitions stopped at a record (everspun quarantine list)")
+    found += learning_faults(limits, reports)
     if not reports:
         found.append(f"no process of {config.run.dir} answers: is it running?")
     return found

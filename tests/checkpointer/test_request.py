@@ -42,7 +42,7 @@ def test_rows_and_columns_say_the_same():
     prices = rows.columns["f_price"].to_pylist()
     assert prices[0] == columns.columns["f_price"].to_pylist()[0] == 9.0
     assert all(map(math.isnan, prices[1:]))
-    assert rows.columns["shown_at"].to_pylist() == [0, 0, 3]
+    assert rows.columns["shown_at"].to_pylist() == [-1, -1, 3]
     assert columns.columns["shown_at"].to_pylist() == [1, 2, 3]
     assert rows.ignored == columns.ignored == ()
 

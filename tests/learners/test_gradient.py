@@ -175,7 +175,7 @@ def test_a_gradient_is_dealt_to_the_owners_of_its_keys_and_pulls_are_put_togethe
 @pytest.mark.parametrize("config", KINDS, ids=lambda c: c.kind)
 @pytest.mark.parametrize(
     ("column", "reason"),
-    [("f_price", "feature price: a value is infinite"), ("weight", "weight: a value is not finite")],
+    [("weight", "weight: a value is not finite")],
 )
 def test_a_value_that_is_not_finite_is_named(config: ModelConfig, column: str, reason: str) -> None:
     values = rows().column(column).to_numpy().copy()
@@ -202,9 +202,8 @@ def test_the_feature_of_a_bad_weight_is_named() -> None:
 def test_a_record_that_cannot_be_read_has_a_reason() -> None:
     model = make_model(LR)
     assert "cannot be read" in gradient.read(model, record(b"not arrow", 0, 10)).reason
-    assert (
-        "cannot be read" in gradient.read(model, record(encode_examples(rows().drop_columns(["item"])), 0, 200)).reason
-    )
+    without = gradient.read(model, record(encode_examples(rows().drop_columns(["item"])), 0, 200))
+    assert without.reason == "the record is set aside: column item is missing"
     good = gradient.read(model, record(encode_examples(rows()), 103, 105))
     assert good.rows.num_rows == 2
 

@@ -262,7 +262,10 @@ def test_a_batch_that_cannot_be_read_or_is_not_finite_is_pushed_empty(system: Sy
     system.until({"label/0": 40})
     system.close()
     assert not system.failures
-    assert worker._metrics.unusable._value.get() == 2
+    assert worker._metrics.unusable.labels("not_finite")._value.get() == 1
+    assert worker._metrics.unusable.labels("unreadable")._value.get() == 1
+    assert worker._metrics.unusable_rows.labels("not_finite")._value.get() == 5
+    assert worker._metrics.unusable_rows.labels("unreadable")._value.get() == 3
     for shard in system.shards:
         progress = shard.progress("clicks").progress
         assert progress is not None

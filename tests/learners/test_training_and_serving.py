@@ -1,0 +1,178 @@
+"""A row is the same numbers to a model, bit for bit, whether it is learned or asked about (docs/models.md)."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from checkpointer.request import BadRequest, parse
+from learners.config import ModelConfig
+from learners.features import Encoder
+from stream.config import StreamConfig
+from stream.decode import decode_impressions
+from stream.examples import decode_examples, encode_examples, example_batch
+from stream.record import Record
+
+STREAM = StreamConfig(partitions=1, categorical_features=("user", "shop"), numeric_features=("price", "age"))
+ENCODER = Encoder(
+    ModelConfig(
+        categorical=("source", "vendor", "item", "user", "shop", "user*item"),
+        numeric=("price", "age", "shown_at"),
+        transforms={"price": "log1p"},
+        missing={"price": 7.5, "age": -0.0},
+        bounds={"age": [-3, 150], "shown_at": [-1, 2**31]},
+    )
+)
+PLACES = Encoder(ModelConfig(categorical=("item", "shown_at"), numeric=("price",)))
+TS_MS = 1_700_000_000_000
+ABSENT = object()
+
+texts = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    st.sampled_from(
+        ["", "\0", "zoé", "zoe\u0301", "\u00e9" * 512, "x" * 1025, "😀" * 256, "null", "NaN", "-1", "\u2028"]
+    ),
+)
+numbers = st.one_of(
+    st.floats(allow_infinity=False),
+    st.floats(width=32, allow_infinity=False),
+    st.integers(-(2**80), 2**80),
+    st.sampled_from(
+        [0.0, -0.0, 5e-324, 1e-46, 2**24 + 1, 2**53 + 1, 1e6, -1e6, 1_000_001, 3.4028235e38, 3.4028236e38, 1e39, 1e30]
+    ),
+)
+wrong = st.sampled_from([True, "12", [1], {}])
+optional_text = st.one_of(st.just(ABSENT), st.none(), texts, st.sampled_from([1, 2.5, True]))
+optional_number = st.one_of(st.just(ABSENT), st.none(), numbers, wrong)
+positions = st.one_of(
+    st.just(ABSENT), st.none(), st.integers(-2, 2**31), st.sampled_from([0, 2**31 - 1, 2**31, True, "3"])
+)
+
+
+def without_absent(**values):
+    return {name: value for name, value in values.items() if value is not ABSENT}
+
+
+events = st.builds(
+    lambda source, vendor, item, position, user, shop, price, age, bag: without_absent(
+        source=source, vendor=vendor, item=item, position=position,
+        features=without_absent(user=user, shop=shop, price=price, age=age) if bag else ABSENT,
+    ),
+    texts, texts, texts, positions, optional_text, optional_text, optional_number, optional_number, st.booleans(),
+)  # fmt: skip
+
+
+def learned(event: dict) -> pa.RecordBatch | None:
+    """The row of `examples` that a labeler makes of it; None = it is quarantined."""
+    body = {"id": "i", "ts_ms": TS_MS, "session": "s", **event}
+    record = Record(0, TS_MS, b"s", json.dumps(body).encode())
+    impressions, _ = decode_impressions([record], 0, np.array([TS_MS]), STREAM)
+    if not len(impressions):
+        return None
+    batch = example_batch(impressions, np.zeros(1, np.int8), np.full(1, -1), np.ones(1, np.float32))
+    return decode_examples(encode_examples(batch))
+
+
+def asked(event: dict, encoder: Encoder) -> list[pa.Table]:
+    """The columns of a request for it, as rows and as columns. Raises BadRequest."""
+    bag = event.get("features") or {}
+    flat = {**{name: value for name, value in event.items() if name != "features"}, **bag}
+    bodies = ({"rows": [event]}, {"columns": {name: [value] for name, value in flat.items()}})
+    return [parse(json.dumps(body).encode(), encoder.features, 10).columns for body in bodies]
+
+
+@settings(max_examples=1_500, deadline=None)
+@given(events)
+@example({"source": "", "vendor": "", "item": "i"})
+@example({"source": "a", "vendor": "v", "item": "i", "position": None, "features": {"price": None, "age": 1e30}})
+def test_a_row_is_the_same_bits_in_training_and_in_serving(event):
+    row = learned(event)
+    if row is None:
+        with pytest.raises(BadRequest):
+            asked(event, ENCODER)
+        return
+    for encoder in (ENCODER, PLACES):
+        for columns in asked(event, encoder):
+            mine, theirs = encoder.encode(row), encoder.encode(columns, serving=True)
+            assert mine.keys.tobytes() == theirs.keys.tobytes()
+            assert mine.numbers.tobytes() == theirs.numbers.tobytes()
+            assert mine.clipped == theirs.clipped
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(width=32, allow_infinity=False), min_size=1, max_size=40), st.data())
+def test_a_row_is_the_same_bits_whatever_stands_beside_it(values, data):
+    """A vector unit must not make of a row in a long column what it does not make of it alone."""
+    at = data.draw(st.integers(0, len(values) - 1))
+
+    def encoded(prices):
+        count = len(prices)
+        rows = pa.record_batch(
+            {
+                "item": ["i"] * count,
+                "f_price": pa.array(prices, pa.float32()),
+                "shown_at": pa.array([0] * count, pa.int32()),
+            }
+        )
+        return PLACES.encode(rows)
+
+    assert encoded(values).numbers[at].tobytes() == encoded([values[at]]).numbers[0].tobytes()
+
+
+def test_a_missing_position_is_no_position():
+    row, (asked_for, _) = learned({"source": "u", "vendor": "v", "item": "i"}), asked({"item": "i"}, ENCODER)
+    assert row.column("shown_at").to_pylist() == asked_for.column("shown_at").to_pylist() == [-1]
+
+
+def test_a_missing_position_takes_its_stated_value():
+    place = {"item": ["a", "b"], "shown_at": pa.array([-1, 4], pa.int32())}
+    assert Encoder(ModelConfig(categorical=("item",), numeric=("shown_at",))).encode(pa.record_batch(place)).numbers[
+        :, 0
+    ].tolist() == [-1.0, 4.0]
+    stated = Encoder(ModelConfig(categorical=("item",), numeric=("shown_at",), missing={"shown_at": 9.0}))
+    assert stated.encode(pa.record_batch(place)).numbers[:, 0].tolist() == [9.0, 4.0]
+
+
+def test_a_stated_serving_position_is_hashed_as_the_log_hashes_it():
+    """Seven digits and more are not written 1e+06."""
+    encoder = Encoder(ModelConfig(categorical=("item", "shown_at"), serving={"shown_at": 1_000_000.0}))
+    columns = {"item": ["i"], "shown_at": pa.array([1_000_000], pa.int32())}
+    logged, served = encoder.encode(pa.record_batch(columns)), encoder.encode(pa.record_batch(columns), True)
+    assert logged.keys.tobytes() == served.keys.tobytes()
+
+
+def test_values_beyond_their_bounds_are_clipped_and_counted():
+    encoder = Encoder(ModelConfig(categorical=(), numeric=("price", "age"), bounds={"age": [0, 120]}))
+    rows = pa.record_batch(
+        {
+            "f_price": pa.array([1e30, -1e30, 5.0, float("inf"), float("nan")], pa.float32()),
+            "f_age": pa.array([130.0, -1.0, 30.0, 0.0, 120.0], pa.float32()),
+        }
+    )
+    encoded = encoder.encode(rows)
+    assert encoded.numbers[:, 0].tolist() == [1e6, -1e6, 5.0, 1e6, 0.0]
+    assert encoded.numbers[:, 1].tolist() == [120.0, 0.0, 30.0, 0.0, 120.0]
+    assert encoded.clipped == {"price": 3, "age": 2}
+
+
+@pytest.mark.parametrize("bounds", [[1], [2, 1], [0, float("inf")], [float("nan"), 1]])
+def test_bounds_that_cannot_be_are_refused(bounds):
+    with pytest.raises(ValueError, match=r"bounds\.price"):
+        ModelConfig(numeric=("price",), bounds={"price": bounds})
+
+
+def test_a_stated_value_beyond_the_bounds_is_refused():
+    with pytest.raises(ValueError, match=r"missing\.price = 2000000"):
+        ModelConfig(numeric=("price",), missing={"price": 2e6})
+    with pytest.raises(ValueError, match="number_max"):
+        ModelConfig(numeric=("price",), number_max=0)
+
+
+@pytest.mark.parametrize("name", ["position", "source", "item", "ts_ms", "model_version", "shown_at"])
+def test_a_feature_named_as_a_field_of_every_event_is_refused(name):
+    for kind in ("categorical_features", "numeric_features"):
+        with pytest.raises(ValueError, match=name):
+            StreamConfig(**{kind: (name,)})
