@@ -44,7 +44,7 @@ def consumer_settings(config: StreamConfig) -> dict[str, Any]:
         **client_settings(config),
         "auto_offset_reset": "none",
         "enable_auto_commit": False,
-        "isolation_level": "read_uncommitted",
+        "isolation_level": "read_committed",
         "allow_auto_create_topics": False,
         "fetch_max_wait_ms": FETCH_WAIT_MS,
         "fetch_max_bytes": max(FETCH_BYTES_MAX, 2 * config.record_bytes_max),
@@ -75,12 +75,14 @@ class Probe:
     def __init__(self, config: StreamConfig):
         self._config = config
         self._consumer: KafkaConsumer | None = None
+        self._stable_offsets: dict[TopicPartition, int] = {}
 
     def beginning_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         return self._ask(list(partitions), KafkaConsumer.beginning_offsets)
 
     def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """At least what ListOffsets says; from there a fetch tells the high watermark, which is right everywhere."""
+        """At least what ListOffsets says; from there a fetch tells the high watermark, which is right everywhere, and
+        the last stable offset, behind which a transaction is still open."""
         wanted = list(partitions)
         ends = self._ask(wanted, KafkaConsumer.end_offsets)
         if not wanted:
@@ -100,7 +102,12 @@ class Probe:
             raise Unavailable(f"end of {wanted[0].topic}: {error}") from error
         if missing:
             raise Unavailable(f"end of {missing[0].topic}[{missing[0].partition}]: no answer")
-        return {p: max(ends[p], self._high(p) or 0) for p in wanted}
+        return {p: self._stable(p, max(ends[p], self._high(p) or 0)) for p in wanted}
+
+    def _stable(self, partition: Partition, end: int) -> int:
+        """The end that can be read to. A broker without transactions says -1."""
+        stable = self._stable_offsets.get(theirs(partition), -1)
+        return stable if 0 <= stable < end else end
 
     def _high(self, partition: Partition) -> int | None:
         assert self._consumer is not None
@@ -129,12 +136,26 @@ class Probe:
     def _new_consumer(self, **changed: Any) -> KafkaConsumer:
         # Without fetch sessions: in one, a broker leaves out the partitions where nothing changed.
         whole = {"enable_incremental_fetch_sessions": False, "fetch_max_wait_ms": PROBE_WAIT_MS}
-        return KafkaConsumer(**{**consumer_settings(self._config), **whole, **changed})
+        consumer = KafkaConsumer(**{**consumer_settings(self._config), **whole, **changed})
+        _note_stable_offsets(consumer, self._stable_offsets)
+        return consumer
 
     def close(self) -> None:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
+
+
+def _note_stable_offsets(consumer: KafkaConsumer, noted: dict[TopicPartition, int]) -> None:
+    """kafka-python 3.0 forgets the last stable offset of a fetch; it is kept here, by partition."""
+    fetcher: Any = consumer._fetcher
+    parse = fetcher._parse_fetched_data
+
+    def note(fetch: Any) -> Any:
+        noted[fetch.topic_partition] = fetch.partition_data.last_stable_offset
+        return parse(fetch)
+
+    fetcher._parse_fetched_data = note
 
 
 # --- topics -----------------------------------------------------------------------------------------------------

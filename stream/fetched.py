@@ -4,12 +4,12 @@ The fetcher makes one of these of every partition of a fetch response and takes 
 this one stands in for its own `Fetcher.PartitionRecords` (kafka-python 3.0).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from kafka import KafkaConsumer
 
-from stream.record_batches import parse_batches
+from stream.record_batches import AbortedTransaction, parse_batches
 from stream.record_columns import RecordColumns
 
 
@@ -43,13 +43,15 @@ class FetchedColumns:
         records: Any,
         check_crcs: bool = True,
         on_drain: Callable[["FetchedColumns"], None] = lambda _: None,
-        **_: Any,  # deserializers, aborted transactions (reads are uncommitted, T6), metrics (off)
+        aborted_transactions: Iterable[Any] | None = None,
+        **_: Any,  # deserializers, metrics (off), the isolation level: a broker lists what it has to by it
     ):
         self.topic_partition = tp
         self.next_fetch_offset = fetch_offset
         self.leader_epoch = -1
         self.bytes_read = 0
         self._buffer: Any = records._buffer
+        self._aborted = [AbortedTransaction(one.producer_id, one.first_offset) for one in aborted_transactions or ()]
         self._check_crcs, self._on_drain = check_crcs, on_drain
         self._records: RecordColumns | None = None
         self._behind = fetch_offset
@@ -72,7 +74,7 @@ class FetchedColumns:
 
     def _parse(self) -> RecordColumns:
         try:
-            parsed = parse_batches(self._buffer, self.next_fetch_offset, self._check_crcs)
+            parsed = parse_batches(self._buffer, self.next_fetch_offset, self._check_crcs, self._aborted)
         except Exception:
             self.drain()
             raise

@@ -132,7 +132,16 @@ class KafkaReader:
             if records and partition in self._positions:
                 given[partition] = RecordColumns.concat(records)
                 self._positions[partition] = int(records[-1].offset[-1]) + 1
+        self._pass_markers()
         return given
+
+    def _pass_markers(self) -> None:
+        """Markers of transactions and what was aborted are no records, and reading goes on behind them (T6)."""
+        assert self._consumer is not None
+        for tp, state in list(self._consumer._subscription.assignment.items()):
+            partition, at = Partition(*tp), state.position
+            if at is not None and self._positions.get(partition, at.offset) < at.offset:
+                self._positions[partition] = at.offset
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         new = {p for p in partitions if p in self._assigned} - self._paused

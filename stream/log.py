@@ -57,7 +57,8 @@ class Reader(Protocol):
         """The next record read from this partition is the first at or after `offset`; what was fetched is dropped."""
 
     def position(self, partition: Partition) -> int:
-        """The offset after the last record given."""
+        """The offset after the last record given, or behind what follows it and is no record (markers of transactions,
+        what was aborted)."""
 
     def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, Sequence[Record]]:
         """At most `max_records` next records, each partition's in log order; empty after `timeout_ms` without one.
@@ -75,7 +76,8 @@ class Reader(Protocol):
         """The first offset still there. Raises Unavailable."""
 
     def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """The offset that the next record appended would get. Raises Unavailable."""
+        """The offset behind the last record that can be read: the end, or where a transaction is still open. Raises
+        Unavailable."""
 
     def close(self) -> None: ...
 

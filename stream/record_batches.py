@@ -5,6 +5,8 @@ as a whole, follow each other: length, attributes, timestamp delta, offset delta
 """
 
 import struct
+from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +24,9 @@ _HEADER = struct.Struct(">qiibIhiqqqhii")
 _LENGTH_END = 12  # bytes before what `length` counts
 _CHECKED_FROM = 21  # the checksum covers everything from the attributes on
 _FORMAT = 2
-_CODEC, _APPEND_TIME, _CONTROL_BATCH = 0x07, 0x08, 0x20
+_CODEC, _APPEND_TIME, _TRANSACTIONAL, _CONTROL_BATCH = 0x07, 0x08, 0x10, 0x20
+_MARKER = struct.Struct(">hh")  # the key of a control record: version, type
+_ABORT = 0
 _DECOMPRESS = {1: "gzip_decode", 2: "snappy_decode", 3: "lz4_decode", 4: "zstd_decode"}
 
 I64 = npt.NDArray[np.int64]
@@ -36,17 +40,52 @@ class Parsed(NamedTuple):
     leader_epoch: int
 
 
-def parse_batches(data: bytes | bytearray | memoryview, from_offset: int, check: bool) -> Parsed:
+class AbortedTransaction(NamedTuple):
+    """From a fetch response's index: a producer's transaction that was aborted, and its first offset."""
+
+    producer_id: int
+    first_offset: int
+
+
+class _Aborted:
+    """Which batches of a fetch belong to aborted transactions (Kafka's transactional messaging, KIP-98; the algorithm
+    is that of its own consumers): a producer's batches from the first offset of one on, up to its abort marker."""
+
+    def __init__(self, index: Iterable[AbortedTransaction]):
+        self._to_come = deque(sorted(index, key=lambda one: one.first_offset))
+        self._producers: set[int] = set()
+
+    def holds(self, producer_id: int, attributes: int, last_offset: int) -> bool:
+        """Whether the next batch is of one. To be asked of every batch, in order, before `on_marker`."""
+        while self._to_come and self._to_come[0].first_offset <= last_offset:
+            self._producers.add(self._to_come.popleft().producer_id)
+        return bool(attributes & _TRANSACTIONAL) and producer_id in self._producers
+
+    def on_marker(self, producer_id: int, is_abort: bool) -> None:
+        """A control batch: with an abort, this producer's transaction is over."""
+        if is_abort:
+            self._producers.discard(producer_id)
+
+
+def parse_batches(
+    data: bytes | bytearray | memoryview,
+    from_offset: int,
+    check: bool,
+    aborted: Iterable[AbortedTransaction] = (),
+) -> Parsed:
     """The records at or above `from_offset` in the whole batches of `data`; a cut-off batch at its end is left out, as
-    are control batches. With `check` checksums are compared. Raises CorruptRecordError, KafkaError."""
+    are control batches and those of `aborted` transactions, unpacked or not. With `check` checksums are compared.
+    Raises CorruptRecordError, KafkaError."""
     view = memoryview(data)
+    undone = _Aborted(aborted)
     parts: list[RecordColumns] = []
     plain: list[tuple[int, ...]] = []  # of uncompressed batches, which share one buffer
     at, next_offset, epoch = 0, from_offset, -1
     while at + _HEADER.size <= len(view):
-        base, length, epoch, magic, crc, attributes, last_delta, first_ms, max_ms, _, _, _, count = _HEADER.unpack_from(
+        base, length, epoch, magic, crc, attributes, last_delta, *times, producer_id, _, _, count = _HEADER.unpack_from(
             view, at
         )
+        first_ms, max_ms = times
         end = at + _LENGTH_END + length
         if end > len(view):
             break
@@ -55,7 +94,10 @@ def parse_batches(data: bytes | bytearray | memoryview, from_offset: int, check:
         if check and crc32c(view[at + _CHECKED_FROM : end]) != crc:
             raise CorruptRecordError(f"record batch at offset {base}: its checksum is wrong")
         next_offset = base + last_delta + 1
-        if not attributes & _CONTROL_BATCH and next_offset > from_offset:
+        dropped = undone.holds(producer_id, attributes, next_offset - 1)
+        if attributes & _CONTROL_BATCH:
+            undone.on_marker(producer_id, _is_abort(view[at + _HEADER.size : end]))
+        elif not dropped and next_offset > from_offset:
             stamp_ms = max_ms if attributes & _APPEND_TIME else first_ms
             batch = (at + _HEADER.size, end, base, stamp_ms, 1 if attributes & _APPEND_TIME else 0, count)
             if attributes & _CODEC:
@@ -68,6 +110,18 @@ def parse_batches(data: bytes | bytearray | memoryview, from_offset: int, check:
         at = end
     parts += _read(view, plain, from_offset)
     return Parsed(RecordColumns.concat(parts) if parts else NO_RECORDS, next_offset, epoch)
+
+
+def _is_abort(records: memoryview) -> bool:
+    """Whether the control record at the beginning of a control batch's records is an abort marker."""
+    data = np.frombuffer(records, np.uint8)
+    _, at = varint(data, 0, len(data))
+    for _ in range(2):  # behind the attributes: deltas of time and offset
+        _, at = varint(data, at + (_ == 0), len(data))
+    key_bytes, at = varint(data, at, len(data))
+    if key_bytes < _MARKER.size or at + _MARKER.size > len(data):
+        return False
+    return bool(_MARKER.unpack_from(records, at)[1] == _ABORT)
 
 
 def _read(view: memoryview, batches: list[tuple[int, ...]], from_offset: int) -> list[RecordColumns]:

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import pytest
-from kafka import KafkaAdminClient, TopicPartition
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 
 from everspun.broker import Broker
@@ -33,6 +34,8 @@ class Setting:
     log: Log
     create: Callable[[str, int, bool], None]  # topic, partitions, stamped by the log
     delete_below: Callable[[Partition, int], None]
+    #: Records in a transaction, which `end("commit")` or `end("abort")` ends; None where there are none.
+    transaction: Callable[[Partition, list[bytes]], AbstractContextManager[Callable[[str], None]]] | None = None
 
 
 def memory() -> Setting:
@@ -58,7 +61,21 @@ def kafka(broker: Broker, prefix: str) -> Setting:
     def delete_below(partition: Partition, offset: int) -> None:
         admin(lambda client: client.delete_records({TopicPartition(*partition): offset}))
 
-    return Setting("embedded" if broker.kind == "embedded" else "kafka", KafkaLog(config), create, delete_below)
+    @contextmanager
+    def transaction(partition: Partition, values: list[bytes]) -> Iterator[Callable[[str], None]]:
+        producer = KafkaProducer(
+            bootstrap_servers=broker.address, transactional_id=f"{partition.topic}-{time.time_ns()}"
+        )
+        producer.init_transactions()
+        producer.begin_transaction()
+        for value in values:
+            producer.send(partition.topic, value, partition=partition.partition)
+        producer.flush()
+        yield lambda how: producer.commit_transaction() if how == "commit" else producer.abort_transaction()
+        producer.close()
+
+    kind = "embedded" if broker.kind == "embedded" else "kafka"
+    return Setting(kind, KafkaLog(config), create, delete_below, None if kind == "embedded" else transaction)
 
 
 kinds = ["memory", pytest.param("embedded", marks=pytest.mark.kafka), pytest.param("kafka", marks=pytest.mark.kafka)]
@@ -303,3 +320,30 @@ def test_a_group_shares_partitions_and_takes_over(setting: Setting, topic: str):
     poll_until(lambda: len(seen["two"]) >= 3, "two")
     assert set(values(seen["two"])) <= {2, 3, 4}
     readers["two"].close()
+
+
+def test_aborted_records_are_not_read_and_positions_pass_markers(setting: Setting, topic: str, reader: Reader):
+    """T6: committed is what a transaction wrote once it ended well; an open one holds what stands behind it."""
+    if setting.transaction is None:
+        pytest.skip("no transactions there")
+    at = Partition(topic, 0)
+    with setting.transaction(at, [b"1", b"2"]) as end:
+        end("commit")
+    with setting.transaction(at, [b"-1", b"-2"]) as end:
+        fill(setting, at, 1)
+        end("abort")
+    assert reader.end_offsets([at]) == {at: 7}, "two markers"
+    start(reader, at)
+    assert values(read(reader, 3)) == [1, 2, 0]
+    deadline = time.monotonic() + PATIENCE_S
+    while reader.position(at) < 7 and time.monotonic() < deadline:
+        assert reader.poll(10, 100) == {}
+    assert reader.position(at) == 7
+    with setting.transaction(at, [b"8"]) as end:
+        fill(setting, at, 1)
+        assert reader.end_offsets([at]) == {at: 7}, "an open transaction holds its partition"
+        assert reader.poll(10, 300) == {}
+        end("commit")
+    assert values(read(reader, 2)) == [8, 0]
+    reader.seek(at, 3)
+    assert values(read(reader, 3)) == [0, 8, 0]

@@ -3,12 +3,13 @@
 import random
 
 import pytest
+from crc32c import crc32c
 from kafka.errors import CorruptRecordError, KafkaError
 from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from stream.record import CONTROL, Record
-from stream.record_batches import parse_batches
+from stream.record_batches import AbortedTransaction, parse_batches
 from stream.record_columns import RecordColumns
 
 
@@ -107,3 +108,78 @@ def test_an_old_format_is_named():
     data[16] = 1
     with pytest.raises(KafkaError, match="format 1"):
         parse_batches(data, 0, check=True)
+
+
+def written(rng: random.Random, producers: int, steps: int) -> tuple[bytearray, list[tuple[int, int, int]], set[int]]:
+    """A log that transactional producers and plain ones write to in turns: its bytes, the aborted transactions as
+    (producer, first offset, last offset), and the offsets that a consumer is to see."""
+    data, at = bytearray(), 0
+    opened: dict[int, int] = {}  # producer -> first offset
+    pending: dict[int, list[int]] = {}
+    aborted: list[tuple[int, int, int]] = []
+    seen: set[int] = set()
+    for _ in range(steps):
+        producer = rng.randrange(producers)
+        if producer in opened and rng.random() < 0.4:
+            abort = rng.random() < 0.5
+            data += marker(producer, at, abort)
+            if abort:
+                aborted.append((producer, opened.pop(producer), at))
+                pending.pop(producer)
+            else:
+                del opened[producer]
+                seen |= set(pending.pop(producer))
+            at += 1
+            continue
+        n, plain = rng.randrange(1, 4), rng.random() < 0.2
+        builder = DefaultRecordBatchBuilder(2, 0, not plain, -1 if plain else producer, 0, 0, 1 << 20)
+        for k in range(n):
+            builder.append(k, 1_000, b"k", str(at + k).encode(), [])
+        built = bytearray(builder.build())
+        built[0:8] = at.to_bytes(8, "big")
+        data += built
+        if plain:
+            seen |= set(range(at, at + n))
+        else:
+            opened.setdefault(producer, at)
+            pending.setdefault(producer, []).extend(range(at, at + n))
+        at += n
+    for producer, offsets in pending.items():  # a broker gives nothing from the first open one on: none here
+        data += marker(producer, at, False)
+        seen |= set(offsets)
+        at += 1
+    return data, aborted, seen
+
+
+def marker(producer: int, offset: int, abort: bool) -> bytearray:
+    """A control batch."""
+    builder = DefaultRecordBatchBuilder(2, 0, True, producer, 0, -1, 1 << 20)
+    builder.append(0, 1_000, (0).to_bytes(2, "big") + (0 if abort else 1).to_bytes(2, "big"), b"\0" * 6, [])
+    built = bytearray(builder.build())
+    built[0:8] = offset.to_bytes(8, "big")
+    attributes = int.from_bytes(built[21:23], "big") | 0x20
+    built[21:23] = attributes.to_bytes(2, "big")
+    built[17:21] = crc32c(bytes(built[21:])).to_bytes(4, "big")
+    return built
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_was_aborted_is_not_read_whatever_stands_between_and_wherever_a_fetch_begins(seed):
+    rng = random.Random(seed)
+    data, aborted, seen = written(rng, producers=rng.randrange(1, 4), steps=40)
+    batches = boundaries(data)
+    for start in [0, *rng.sample(batches, min(8, len(batches)))]:
+        first = int.from_bytes(data[start : start + 8], "big")
+        # As a broker does: the aborted transactions that reach into what it sends, in any order.
+        index = [AbortedTransaction(p, begin) for p, begin, end in aborted if end >= first]
+        rng.shuffle(index)
+        parsed = parse_batches(data[start:], first, True, index)
+        assert parsed.records.offset.tolist() == sorted(at for at in seen if at >= first)
+
+
+def boundaries(data: bytearray) -> list[int]:
+    at, found = 0, []
+    while at < len(data):
+        found.append(at)
+        at += 12 + int.from_bytes(data[at + 8 : at + 12], "big")
+    return found
