@@ -12,8 +12,8 @@ stands before its label closes (window of an hour). Takes about 5 minutes of one
 import argparse
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,11 +73,11 @@ def judge(cells: Iterable[CellCounts], config: BreakerConfig) -> Judged:
     """Feed cells to the core one after the other."""
     early, out = tally_stream(STREAM, config), Judged()
     breaker, behind_ms = Breaker(early, config), early.wait_ms + config.settle_ms
-    for offset, one in enumerate(cells):
+    for offset, (one, clicks) in enumerate(_with_clicks(cells, early.wait_ms, config.cell_ms)):
         arrival_ms = (one.number + 1) * config.cell_ms - 1
         header = BatchHeader(
             "label/0", offset << 20, offset + 1 << 20, "s", "c", arrival_max_ms=arrival_ms,
-            clicks_read=one.raw + one.unreadable, clicks_quarantined=one.unreadable,
+            clicks_read=clicks.raw + clicks.unreadable, clicks_quarantined=clicks.unreadable,
         )  # fmt: skip
         out.cells += 1
         out.scopes += sum(count > 0 for count in one.impressions.values())
@@ -94,6 +94,19 @@ def judge(cells: Iterable[CellCounts], config: BreakerConfig) -> Judged:
                 out.withheld.setdefault(scope, set()).difference_update(cells_)
         out.trips.update(trip.rule for scope, trip in breaker.trips.items() if scope not in before)
     return out
+
+
+def _with_clicks(cells: Iterable[CellCounts], wait_ms: int, cell_ms: int) -> Iterator[tuple[CellCounts, CellCounts]]:
+    """Each cell with the one whose clicks have arrived when its impressions are tallied, `wait_ms` later."""
+    ahead = (cell_ms - 1 + wait_ms) // cell_ms
+    waiting: deque[CellCounts] = deque()
+    for one in cells:
+        waiting.append(one)
+        if len(waiting) > ahead:
+            yield waiting.popleft(), one
+    while waiting:
+        one = waiting.popleft()
+        yield one, CellCounts(one.number + ahead, None, 0)
 
 
 def healthy(size: float, seed: int, days: int, config: BreakerConfig) -> dict[str, Any]:

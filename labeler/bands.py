@@ -108,9 +108,11 @@ class Stretch(NamedTuple):
 
 
 class Usual(NamedTuple):
-    """Clicks that arrive an impression, and the shares of records that cannot be read."""
+    """Clicks that arrive an impression, the share of them that come later than the early join waits, and the shares of
+    records that cannot be read."""
 
     raw: float
+    late: float
     bad_clicks: float
     bad_impressions: float
 
@@ -213,10 +215,20 @@ class Bands:
         rows = self._rows(before - self._size + 1, before)
         rows = rows[self._good[rows, 0]]
         raw, bad_clicks, bad_impressions = (int(total) for total in self._totals[rows].sum(0))
-        seen = int(self._impressions[rows, 0].sum())
+        seen, joined = int(self._impressions[rows, 0].sum()), int(self._clicks[rows, 0].sum())
         return Usual(
-            raw / max(1, seen), bad_clicks / max(1, raw + bad_clicks), bad_impressions / max(1, seen + bad_impressions)
+            raw / max(1, seen),
+            max(0.0, 1.0 - joined / max(1, raw)),
+            bad_clicks / max(1, raw + bad_clicks),
+            bad_impressions / max(1, seen + bad_impressions),
         )
+
+    def most_before(self, cells: int, lag: int) -> int:
+        """The most impressions of everything in a stretch of `cells` cells that ends with the last one or up to `lag`
+        cells before it: those that clicks of the last stretch may have come from."""
+        rows = self._rows(self.last - cells - lag + 1, self.last)
+        summed = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._impressions[rows, 0])])
+        return int((summed[cells:] - summed[:-cells]).max()) if len(rows) >= cells else int(summed[-1])
 
     def volumes(self, cells: int) -> F64:
         """By scope: the fewest impressions of the same hours of the days before, or an hour earlier or later then;

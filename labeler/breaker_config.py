@@ -12,6 +12,8 @@ def _option(default: Any, help: str) -> Any:
 
 #: A slice by this name is the impressions of a vendor, which is a column of its own and no declared feature.
 VENDOR = "vendor"
+#: Of clicks that the early join no longer finds most have come after so long, ms.
+LATE_MS = 3_600_000
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,16 @@ class BreakerConfig:
     def back_cells(self) -> int:
         """Cells before the first bad one whose impressions lost some of their clicks too."""
         return -(-self.join_window_ms // self.cell_ms)
+
+    @property
+    def early_cells(self) -> int:
+        """Cells between an impression and a click that the early join finds, at most."""
+        return self.back_cells + 1
+
+    @property
+    def late_cells(self) -> int:
+        """Cells for which clicks go on to come that the early join no longer finds."""
+        return LATE_MS // self.cell_ms
 
 
 _POSITIVE = (

@@ -196,15 +196,16 @@ def _totals(config: BreakerConfig, bands: Bands, shares: Shares, usual: Usual, s
     raw, bad_clicks, bad_impressions = (int(total) for total in seen.totals)
     impressions = int(seen.impressions[0])
     out = []
-    mean = usual.raw * impressions
     first = max(bands.first or 0, bands.last - seen.cells + 1 - config.back_cells)
+    mean = _clicks_explained(config, bands, usual, seen.cells)
     enough = mean >= config.expected_min and seen.people[0] >= config.people_min
     if enough and raw >= config.share_ceiling * mean:
         chance = upper_tail(raw, mean, _spread(config.spread, shares, seen, 0))
         if chance <= config.surprise:
-            reason = f"{raw:,} clicks came where {impressions:,} impressions give {mean:,.0f}: impressions are missing"
+            reason = f"{raw:,} clicks came where the impressions up to then give {mean:,.0f}: impressions are missing"
             evidence = {"raw_clicks": float(raw), "expected": mean, "chance": chance}
-            out.append(Trip(EVERYTHING, ORPHAN_CLICKS, first, usual.raw, reason, evidence))
+            since = max(bands.first or 0, bands.last - seen.cells + 1 - config.early_cells)
+            out.append(Trip(EVERYTHING, ORPHAN_CLICKS, since, usual.raw, reason, evidence))
     kinds = (
         (UNREADABLE_CLICKS, "clicks", bad_clicks, raw, usual.bad_clicks),
         (UNREADABLE_IMPRESSIONS, "impressions", bad_impressions, impressions, usual.bad_impressions),
@@ -215,6 +216,15 @@ def _totals(config: BreakerConfig, bands: Bands, shares: Shares, usual: Usual, s
             evidence = {"unreadable": float(bad), "readable": float(good), "usual": share}
             out.append(Trip(EVERYTHING, rule, first, share, reason, evidence))
     return out
+
+
+def _clicks_explained(config: BreakerConfig, bands: Bands, usual: Usual, cells: int) -> float:
+    """How many clicks the impressions explain that those of the last `cells` cells may belong to. Clicks outlive their
+    impressions: of a site that stops they still come, early ones for the early join's window, late ones for as long
+    as any click counts; so each kind is held against the most impressions of a stretch within its reach."""
+    early = (1.0 - usual.late) * bands.most_before(cells, config.early_cells)
+    late = usual.late * bands.most_before(cells, config.early_cells + config.late_cells)
+    return usual.raw * (early + late)
 
 
 def _explained(

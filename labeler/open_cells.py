@@ -157,12 +157,15 @@ class OpenCells:
             return
         at.first_arrival_ms = at.first_arrival_ms or header.arrival_max_ms
         at.arrival_ms = max(at.arrival_ms, header.arrival_max_ms)
-        unread = header.clicks_quarantined
         cell = self._cell(at, header.arrival_max_ms // self._cell_ms, before)
         if cell is not None:
+            cell.bad_impressions += header.quarantined
+        # A range counts the clicks that arrived up to its impressions' deadline, not beside them (L5).
+        cell = self._cell(at, (header.arrival_max_ms + self._wait_ms) // self._cell_ms, before)
+        if cell is not None:
+            unread = header.clicks_quarantined
             cell.raw += header.clicks_read - unread - header.clicks_duplicate
             cell.bad_clicks += unread
-            cell.bad_impressions += header.quarantined
         if rows is not None and rows.num_rows:
             self._count(at, before, rows)
 

@@ -1,5 +1,6 @@
 """The breaker on the stories it is for, and on a healthy shop's nights and sale days, cell by cell (L8)."""
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,10 +75,15 @@ class Log:
         self.bands, self.verdicts, self.watermarks, self.tallies = [], [], [], {0: [], 1: []}
         self.breaker = Breaker(self.stream, config)
         self.rng = np.random.default_rng(0)
+        self.drawn = deque()  # cells of the shop from the next one on
 
     def feed(self, shop, first, last):
+        ahead = (CELL - 1 + self.stream.wait_ms) // CELL  # a range counts the clicks up to its impressions' deadline
         for n in range(first, last):
-            impressions, clicks, raw, bad = shop.cell(n)
+            while len(self.drawn) <= ahead:
+                self.drawn.append(shop.cell(n + len(self.drawn)))
+            impressions, clicks, *_ = self.drawn.popleft()
+            *_, raw, bad = self.drawn[ahead - 1]
             for p in (0, 1):
                 half = {k: (v // 2 if p else v - v // 2, clicks[k] // 2 if p else clicks[k] - clicks[k] // 2)
                         for k, v in impressions.items()}  # fmt: skip
