@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpointer.config import ArchiveConfig, CheckpointerConfig, ServingConfig
+from everspun.hash_secret import with_secret
 from labeler.breaker_config import BreakerConfig
 from labeler.config import LabelerConfig
 from labeler.fraud_config import FraudConfig, check_room
@@ -37,6 +38,13 @@ class RunConfig:
     learners: int = field(default=2, metadata={"help": "learner processes"})
     replicas: int = field(default=1, metadata={"help": "serving replicas"})
     archivers: int = field(default=0, metadata={"help": "1 = keep all examples in the archive; see [archive]"})
+    hash_secret_file: str = field(
+        default="",
+        metadata={
+            "help": "file with the secret that ids, names and features are hashed with, the same on every host; made at"
+            " the first start; '' = hash.secret in dir. EVERSPUN_HASH_SECRET goes before it"
+        },
+    )
     restart_limit: int = field(
         default=20, metadata={"help": "restarts of one process within a minute before each further one waits"}
     )
@@ -160,7 +168,10 @@ def load(path: Path, overrides: typing.Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: {error}") from None
     for override in overrides:
         _override(tree, override)
-    return parse(tree)
+    try:
+        return with_secret(parse(tree))
+    except (ValueError, OSError) as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from None
 
 
 def _text(path: Path) -> str:

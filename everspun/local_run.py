@@ -13,6 +13,7 @@ from everspun import config as config_file
 from everspun.broker import LOCK_FILE as BROKER_LOCK_FILE
 from everspun.broker import Broker, start_broker
 from everspun.config import Config
+from everspun.hash_secret import with_secret_made
 from everspun.launcher import LOCK_FILE, ROLES, Launcher
 from everspun.locks import lock_file, unlock
 from everspun.model_check import check_model
@@ -82,7 +83,7 @@ class LocalRun:
             )
             path = dir / "everspun.toml"
             path.write_text(config_text)
-            config = config_file.load(path, placed)
+            config = with_secret_made(config_file.load(path, placed), lambda: False)
             check_model(config)
             create_topics(config.stream)
         except BaseException:

@@ -57,6 +57,14 @@ def head_cut(config: Config, verify: bool = False) -> "HeadCut":
     )
 
 
+def has_begun(config: Config) -> bool:
+    """Whether the store holds a checkpoint of this model."""
+    from checkpointer.catalogue import Catalogue
+    from checkpointer.store import open_store
+
+    return Catalogue(open_store(config.checkpointer.root), config.model.name).head() is not None
+
+
 def replica(config: Config, index: int, stop: threading.Event) -> None:
     from checkpointer import http
 

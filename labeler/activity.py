@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from labeler.pair_index import NO_LIMIT, Pairs, joined
 from stream.kernel import kernel
+from stream.secret import NO_KEY, HashKey
 
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -62,8 +63,8 @@ class Counted(NamedTuple):
 class Activity:
     """Cells by number (event time // cell_ms), with the pairs that verdicts cover in each."""
 
-    def __init__(self, gap_fast_ms: int, pairs_max: int = NO_LIMIT) -> None:
-        self.pairs = Pairs()
+    def __init__(self, gap_fast_ms: int, pairs_max: int = NO_LIMIT, hash_key: HashKey = NO_KEY) -> None:
+        self.pairs = Pairs(hash_key)
         self.pairs_max = pairs_max
         self._gap_fast_ms = gap_fast_ms
         self._cells: dict[int, list[Counted]] = {}

@@ -106,7 +106,8 @@ class Judge:
         if self.filter is None:
             await self._know_changelogs()
             sent = await asyncio.to_thread(self._sent)
-            self.filter = FraudFilter(self._fraud, self._views, self._clicks, self._tables, sent)
+            key = self._stream.hash_key
+            self.filter = FraudFilter(self._fraud, self._views, self._clicks, self._tables, sent, key)
             self._next = self.filter.next_offset
             logger.info("fraud filter begins at signals[%d]; Faust at %d", self._next, offset)
         if offset > self._next and await self._seek_back(event.message.tp, offset):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stream.config import StreamConfig
+from stream.secret import key_id
 
 
 def _option(default: Any, help: str) -> Any:
@@ -99,6 +100,7 @@ def label_config_hash(stream: StreamConfig, labeler: LabelerConfig) -> str:
     decides = [f"{name}={getattr(stream, name)}" for name in _DECIDES] + [
         f"verdicts={labeler.await_verdicts}",
         f"breaker={labeler.await_breaker}",
+        f"hash_key={key_id(stream.hash_secret)}",
     ]
     return hashlib.blake2b(";".join(decides).encode(), digest_size=8).hexdigest()
 

@@ -38,6 +38,7 @@ from labeler.scores import Scores
 from labeler.signals import SIGNAL_SCHEMA, Signal
 from labeler.vendor_history import VendorHistory
 from stream.chain import Chain, Fold
+from stream.secret import NO_KEY, HashKey
 from stream.verdicts import REJECT, Verdict, Watermark
 
 I64 = npt.NDArray[np.int64]
@@ -90,9 +91,11 @@ class FraudFilter:
         clicks: Sequence[str],
         tables: Tables,
         sent: Mapping[str, int] | None = None,
+        hash_key: HashKey = NO_KEY,
     ) -> None:
         """`sent`: the highest watermark by input that stands in the log. Tables that were restored short of their last
-        rows may not know them."""
+        rows may not know them. `hash_key`: what names are hashed with in memory; nothing that is written depends on it.
+        """
         self.config = config
         self.tables = tables
         self.counts = FraudCounts()
@@ -106,11 +109,12 @@ class FraudFilter:
         committed: Sequence[int] = tables.progress.get(COMMITTED) or (0, 0, 0)
         self._settled, self._next_offset, first_page, *remembered = committed
         self._saved = True
-        self._activity = Activity(config.gap_fast_ms, config.pairs_max)
+        self._activity = Activity(config.gap_fast_ms, config.pairs_max, hash_key)
         self._pages = ActivityPages(tables.activity)
         self._unwritten: list[pa.RecordBatch] = []  # rows of activity since the last write
         self._history = VendorHistory(config, tables.history)
-        self._scores = Scores(config, tables.scores, *(remembered or (0, self._settled - 1 - config.span)))
+        generation, folded = remembered or (0, self._settled - 1 - config.span)
+        self._scores = Scores(config, tables.scores, generation, folded, hash_key)
         self._counted = {name: -1 if row.end is None else row.end for name, row in self._inputs.items()}
         for group in self._pages.load(first_page):
             for rows in group.rows:

@@ -203,7 +203,7 @@ class Labelling:
             tail.close()
         if self._inputs:
             held = [line.core.point for line in self.lines.values()]
-            self.book = VerdictBook.at(self._inputs, [*points.values(), *held])
+            self.book = VerdictBook.at(self._inputs, [*points.values(), *held], self._stream.hash_key)
             self.book.skip(behind(words.lost, *self._verdicts, self.book.next_offset))
             for line in self.lines.values():
                 line.core.use(self.book)

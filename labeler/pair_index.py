@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stream.kernel import kernel
-from stream.keys import hash_strings
+from stream.keys import hash_strings, mix
+from stream.secret import NO_KEY, HashKey
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -24,9 +25,14 @@ _SHIFT = np.uint64(32)
 
 
 class KeyNumbers:
-    """64-bit key -> 0, 1, 2, ... in order of first appearance. About 24 bytes a key."""
+    """64-bit key -> 0, 1, 2, ... in order of first appearance. About 24 bytes a key.
 
-    def __init__(self) -> None:
+    Which keys share a place of the index depends on a secret (the construction of Even and Mansour 1997 around `mix`,
+    twice): whoever sends events chooses the order in which names and pairs come, and so the numbers that keys are made
+    of."""
+
+    def __init__(self, hash_key: HashKey = NO_KEY) -> None:
+        self._words = np.array([hash_key & (1 << 64) - 1, hash_key >> 64], np.uint64)
         self._keys = np.zeros(ENTRIES_MIN, np.uint64)
         self._index = np.full(2 * ENTRIES_MIN, -1, np.int64)
         self._count = 0
@@ -43,7 +49,7 @@ class KeyNumbers:
         """The number of each key, int64 (n,). New ones are given while there are fewer than `limit`; then it is -1."""
         self._reserve(min(self._count + len(keys), max(limit, self._count)))
         numbers = np.empty(len(keys), np.int64)
-        self._count = _number(self._index, self._keys, self._count, limit, keys, numbers)
+        self._count = _number(self._index, self._keys, self._count, limit, self._words, keys, numbers)
         return numbers
 
     def _reserve(self, entries: int) -> None:
@@ -56,14 +62,15 @@ class KeyNumbers:
         self._keys = np.zeros(size, np.uint64)
         self._index = np.full(2 * size, -1, np.int64)
         numbers = np.empty(len(known), np.int64)
-        self._count = _number(self._index, self._keys, 0, size, known, numbers)
+        self._count = _number(self._index, self._keys, 0, size, self._words, known, numbers)
 
 
 class Names:
-    """Strings by number. A string is known by its 64-bit hash; two of one hash are one (as everywhere here)."""
+    """Strings by number. A string is known by its keyed 64-bit hash, which nobody can aim at."""
 
-    def __init__(self) -> None:
-        self._numbers = KeyNumbers()
+    def __init__(self, hash_key: HashKey = NO_KEY) -> None:
+        self._hash_key = hash_key
+        self._numbers = KeyNumbers(hash_key)
         self._chunks: list[pa.Array] = []
         self._starts: list[int] = []  # number of each chunk's first string
 
@@ -73,7 +80,7 @@ class Names:
     def of(self, strings: pa.Array, limit: int = NO_LIMIT) -> I64:
         """The number of each string, int64 (n,). New ones are given while there are fewer than `limit`; then -1."""
         known = len(self)
-        numbers = self._numbers.of(hash_strings(strings), limit)
+        numbers = self._numbers.of(hash_strings(strings, self._hash_key), limit)
         if len(self) > known:
             new = np.flatnonzero(numbers >= known)
             _, first = np.unique(numbers[new], return_index=True)
@@ -88,7 +95,7 @@ class Names:
 
     def numbers(self, strings: pa.Array) -> I64:
         """The number of each string, int64 (n,); -1 = it has none."""
-        return self._numbers.of(hash_strings(strings), 0)
+        return self._numbers.of(hash_strings(strings, self._hash_key), 0)
 
     def number(self, name: str) -> int:
         return int(self.of(pa.array([name], pa.string()))[0])
@@ -108,7 +115,7 @@ class Names:
     def keep(self, numbers: I64) -> None:
         """Forget all but these; the one at place i becomes i."""
         kept = self.take(numbers)
-        self.__init__()  # type: ignore[misc]
+        self.__init__(self._hash_key)  # type: ignore[misc]
         self.of(kept)
 
 
@@ -116,10 +123,11 @@ class Pairs:
     """Pairs (source, vendor) by number, with the numbers of both and the time of the last click, ms. The source `""`
     stands for all those that there was no room for."""
 
-    def __init__(self) -> None:
-        self.sources, self.vendors = Names(), Names()
+    def __init__(self, hash_key: HashKey = NO_KEY) -> None:
+        self._hash_key = hash_key
+        self.sources, self.vendors = Names(hash_key), Names(hash_key)
         self.nobody = self.sources.number("")
-        self._numbers = KeyNumbers()
+        self._numbers = KeyNumbers(hash_key)
         self._click_ts_ms = np.zeros(ENTRIES_MIN, np.int64)
 
     def __len__(self) -> int:
@@ -179,15 +187,15 @@ class Pairs:
         clicks = self.click_ts_ms[pairs]
         renumbered = np.full(len(self), -1, np.int64)
         renumbered[pairs] = np.arange(len(pairs))
-        self.__init__()  # type: ignore[misc]
+        self.__init__(self._hash_key)  # type: ignore[misc]
         self.of(source, vendor)
         self.click_ts_ms[:] = clicks
         return renumbered
 
 
-def pair_keys(sources: pa.Array, vendors: pa.Array) -> U64:
-    """One 64-bit key for each (source, vendor), uint64 (n,): the same wherever it is computed."""
-    return _mixed(hash_strings(sources), hash_strings(vendors))
+def pair_keys(sources: pa.Array, vendors: pa.Array, hash_key: HashKey) -> U64:
+    """One 64-bit key for each (source, vendor), uint64 (n,): the same wherever it is computed with one key."""
+    return _mixed(hash_strings(sources, hash_key), hash_strings(vendors, hash_key))
 
 
 def _mixed(source: U64, vendor: U64) -> U64:
@@ -196,11 +204,11 @@ def _mixed(source: U64, vendor: U64) -> U64:
 
 
 @kernel
-def _number(index: I64, keys: U64, count: int, limit: int, wanted: U64, numbers: I64) -> int:
+def _number(index: I64, keys: U64, count: int, limit: int, words: U64, wanted: U64, numbers: I64) -> int:
     mask = np.int64(len(index) - 1)
     for i in range(len(wanted)):
         key = wanted[i]
-        at = np.int64((key * _GOLDEN) >> _SHIFT) & mask
+        at = np.int64(mix(mix(key ^ words[0]) + words[1])) & mask
         while index[at] >= 0 and keys[index[at]] != key:
             at = (at + 1) & mask
         if index[at] < 0 and count < limit:

@@ -22,6 +22,7 @@ from labeler.activity_pages import PAGE_BYTES_MAX, decode_rows, encode_rows
 from labeler.fraud_config import FraudConfig
 from labeler.fraud_tables import Table
 from labeler.pair_index import KeyNumbers, Pairs, pair_keys
+from stream.secret import NO_KEY, HashKey
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -59,8 +60,11 @@ class Sums(NamedTuple):
 class Scores:
     """Pairs by place, in columns. `folded` is the last cell that is counted; a window begins behind it."""
 
-    def __init__(self, config: FraudConfig, table: Table, generation: int, folded: int) -> None:
-        self._config, self._table = config, table
+    def __init__(
+        self, config: FraudConfig, table: Table, generation: int, folded: int, hash_key: HashKey = NO_KEY
+    ) -> None:
+        """`hash_key`: that of the `Pairs` that are asked for."""
+        self._config, self._table, self._hash_key = config, table, hash_key
         self.generation, self.folded = generation, folded
         self.dropped = 0  # pairs forgotten for want of room: an alarm
         self._changed = False
@@ -185,8 +189,8 @@ class Scores:
         self._source, self._vendor = (_one(rows.column(name)) for name in ("source", "vendor"))
         columns = (np.array(rows.column(place).to_numpy()) for place in range(2, len(ROW_SCHEMA)))
         self._since, self._views, self._clicks, self._source_clicks, self._view_ids, self._click_ids = columns
-        self._numbers = KeyNumbers()
-        self._numbers.of(pair_keys(self._source, self._vendor))
+        self._numbers = KeyNumbers(self._hash_key)
+        self._numbers.of(pair_keys(self._source, self._vendor, self._hash_key))
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 
 from labeler.resume import ResumePoint
 from stream.events import FEATURE_PREFIX
-from stream.keys import hash_string
+from stream.keys import hash_strings
 from stream.record import Record
+from stream.secret import NO_KEY, HashKey
 from stream.verdicts import ALLOW, FORGET, OPERATOR, REJECT, WITHHOLD, Verdict, Watermark, decode_verdict
 
 #: Watermark of an input that has none yet.
@@ -77,8 +78,10 @@ class _Held:
 class VerdictBook:
     """Verdicts, watermarks and V(d), from a point of `verdicts` on."""
 
-    def __init__(self, inputs: Sequence[str], point: VerdictPoint):
-        """`inputs` are the names of all fraud inputs (`stream.verdicts.input_name`): V waits for each of them."""
+    def __init__(self, inputs: Sequence[str], point: VerdictPoint, hash_key: HashKey = NO_KEY):
+        """`inputs` are the names of all fraud inputs (`stream.verdicts.input_name`): V waits for each of them.
+        `hash_key` is that of the impressions' hashes (`StreamConfig.hash_key`)."""
+        self._hash_key = hash_key
         self._inputs = tuple(inputs)
         self._numbers = {name: i for i, name in enumerate(inputs)}
         self._watermarks = tuple(point.watermarks.get(name, NO_WATERMARK) for name in inputs)
@@ -96,10 +99,10 @@ class VerdictBook:
         self._needs: dict[int, tuple[int, int]] = {}
 
     @classmethod
-    def at(cls, inputs: Sequence[str], points: Iterable[ResumePoint]) -> "VerdictBook":
+    def at(cls, inputs: Sequence[str], points: Iterable[ResumePoint], hash_key: HashKey = NO_KEY) -> "VerdictBook":
         """A book that serves all these partitions: it starts at the lowest of their offsets."""
         first = min(points, key=lambda point: point.verdicts_offset)
-        return cls(inputs, VerdictPoint(first.verdicts_offset, first.watermarks))
+        return cls(inputs, VerdictPoint(first.verdicts_offset, first.watermarks), hash_key)
 
     @property
     def low_ms(self) -> int:
@@ -150,7 +153,8 @@ class VerdictBook:
 
     def rule(self, source_hash: U64, vendor_hash: U64, ts_ms: I64, deadline_ms: I64, table: pa.Table) -> Ruling:
         """Which of these impressions verdicts take out. All deadlines must have been passed (`low_ms`). `table` holds
-        the feature columns (`f_<name>`) that slices are named by; a slice of another feature covers nothing."""
+        the feature columns (`f_<name>`) that slices are named by; a slice of another feature covers nothing. Its
+        columns `source` and `vendor` decide whom a verdict names: hashes only find the few that it may (F3)."""
         n = len(ts_ms)
         withheld, allowed, forgotten = (np.zeros(n, np.bool_) for _ in range(3))
         by = np.full(n, -1, np.int64)
@@ -164,9 +168,9 @@ class VerdictBook:
             said = held.verdict
             covered = (ts_ms >= said.from_ms) & (ts_ms < said.to_ms) & (deadline_ms >= held.low_ms)
             if said.source is not None:
-                covered &= source_hash == columns.source[i]
+                covered &= (source_hash == columns.source[i]) & _named(table, "source", said.source)
             if said.vendor is not None:
-                covered &= vendor_hash == columns.vendor[i]
+                covered &= (vendor_hash == columns.vendor[i]) & _named(table, "vendor", said.vendor)
             if said.feature is not None:
                 covered &= _in_slice(table, said.feature, said.value or "")
             if said.decision == ALLOW:
@@ -262,8 +266,16 @@ class VerdictBook:
 
     def _as_columns(self) -> "_Columns":
         if self._columns is None:
-            self._columns = _Columns(self._held)
+            self._columns = _Columns(self._held, self._hash_key)
         return self._columns
+
+
+def _named(table: pa.Table, column: str, name: str) -> Bools | np.bool_:
+    """Which rows are this source's or vendor's; all, where the table does not say."""
+    if column not in table.column_names:
+        return np.bool_(True)
+    same: Bools = pc.equal(table.column(column), name).to_numpy(zero_copy_only=False)
+    return same
 
 
 def _in_slice(table: pa.Table, feature: str, value: str) -> Bools:
@@ -277,13 +289,13 @@ def _in_slice(table: pa.Table, feature: str, value: str) -> Bools:
 class _Columns:
     """The held verdicts as arrays, to find the few that can cover anything in a range."""
 
-    def __init__(self, held: Sequence[_Held]):
+    def __init__(self, held: Sequence[_Held], key: HashKey):
         self.offset = np.array([h.offset for h in held], np.int64)
         self.low_ms = np.array([h.low_ms for h in held], np.int64)
         self.from_ms = np.array([h.verdict.from_ms for h in held], np.int64)
         self.to_ms = np.array([h.verdict.to_ms for h in held], np.int64)
-        self.source = np.array([hash_string(h.verdict.source or "") for h in held], np.uint64)
-        self.vendor = np.array([hash_string(h.verdict.vendor or "") for h in held], np.uint64)
+        self.source = hash_strings(pa.array([h.verdict.source or "" for h in held], pa.string()), key)
+        self.vendor = hash_strings(pa.array([h.verdict.vendor or "" for h in held], pa.string()), key)
         self.any_source = np.array([h.verdict.source is None for h in held], np.bool_)
         self.any_vendor = np.array([h.verdict.vendor is None for h in held], np.bool_)
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stream.moment import parse_ms
+from stream.secret import check_secret
 
 KINDS = ("lr", "fm", "mlp", "dlrm", "dcn", "count")
 NETWORK_KINDS = ("mlp", "dlrm", "dcn")
@@ -80,6 +81,14 @@ class ModelConfig:
     prior_rate: float = _option(0.1, "click rate that the untrained model answers, and the base of base_log_loss_sum")
     bias: bool = _option(False, "lr, fm: learn a bias beside the prior rate's logit (networks always do)")
     seed: int = _option(0, "seeds the hashes of features and the initial weights")
+    hash_secret: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "help": "secret that features are hashed with; '' = derived from the deployment's (stream.hash_secret)."
+            " Checkpoints carry it, and with another one it is another model"
+        },
+    )
     reduction: str = _option("sum", "'sum' or 'mean' over the rows of a batch, of the gradient of every parameter")
     dim: int = _option(16, "width of an embedding; fm: of a key's vector")
     hidden: tuple[int, ...] = _option((64, 32), "mlp, dlrm, dcn: widths of the hidden layers")
@@ -133,6 +142,7 @@ class ModelConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))  # TOML and JSON give lists
         if not self.name:
             raise ValueError("name = '': allowed is any other text")
+        check_secret("hash_secret", self.hash_secret)
         if not _MODULE.fullmatch(self.kind):
             _one_of(self, "kind", KINDS)
         _one_of(self, "reduction", REDUCTIONS)

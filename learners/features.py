@@ -1,11 +1,13 @@
 """From the columns of an impression to what a model reads: 64-bit keys and numbers.
 
-A categorical feature becomes a key: the hash of its value, seeded by its name and the model's seed, so no vocabulary
-is kept and no two features share a key. "" (missing) is a value like any other. A numeric feature keeps its raw value
-within its bounds, beyond which it is clipped: one price in the wrong unit would spoil a weight for good. A missing one
-(NaN, or position -1) takes a stated value, and so does a declared feature that a record from before it lacks. What
-serving does not have, such as the position on the page, takes its stated value there. Key 0 is never made. So what a
-row becomes is a function of the row and the definition, in training and in serving.
+A categorical feature becomes a key: the keyed hash of its value. What it is keyed with is derived from the model's
+secret (`ModelConfig.hash_secret`), the feature's name and the model's seed, so no vocabulary is kept, no two features
+share a key, and who does not know the secret can choose no value that falls on another's key. "" (missing) is a value
+like any other. A numeric feature keeps its raw value within its bounds, beyond which it is clipped: one price in the
+wrong unit would spoil a weight for good. A missing one (NaN, or position -1) takes a stated value, and so does a
+declared feature that a record from before it lacks. What serving does not have, such as the position on the page, takes
+its stated value there. Key 0 is never made. So what a row becomes is a function of the row and the definition, in
+training and in serving.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,6 +22,7 @@ from learners.config import CROSS, ModelConfig
 from stream.events import CATEGORICAL, FEATURE_PREFIX, NUMERIC, FeatureColumn, Features
 from stream.kernel import kernel
 from stream.keys import hash_columns, hash_string, mix
+from stream.secret import NO_KEY, HashKey, derived_key, key_of
 from stream.values import NO_POSITION
 
 Keys = npt.NDArray[np.uint64]
@@ -62,7 +65,8 @@ class Encoder:
         self.categorical, self.numeric = config.categorical, config.numeric
         #: The columns whose values are hashed, each once: those of features alone and of pairs.
         self._parts = tuple(dict.fromkeys(part for name in config.categorical for part in name.split(CROSS)))
-        self._seeds = {name: _seed(name, config.seed) for name in (*self._parts, *config.categorical)}
+        secret = key_of(config.hash_secret)
+        self._keys = {name: _seed(name, config.seed, secret) for name in (*self._parts, *config.categorical)}
         self._serving = dict(config.serving)
         self._declared = self.features
 
@@ -92,7 +96,7 @@ class Encoder:
         parts = np.empty((rows, 0), np.uint64)
         if self._parts:
             strings = [self._strings(columns, name, serving) for name in self._parts]
-            parts = hash_columns(strings, np.array([self._seeds[name] for name in self._parts], np.uint64))
+            parts = hash_columns(strings, [self._keys[name] for name in self._parts])
             _never_zero(parts)
         keys = parts if self._parts == self.categorical else self._crossed(parts)
         numbers = np.empty((rows, len(self.numeric)), np.float32)
@@ -120,7 +124,9 @@ class Encoder:
         keys = np.empty((len(parts), len(self.categorical)), np.uint64)
         for f, name in enumerate(self.categorical):
             pair = [parts[:, self._parts.index(part)] for part in name.split(CROSS)]
-            keys[:, f] = pair[0] if len(pair) == 1 else _cross(pair[0], pair[1], np.uint64(self._seeds[name]))
+            keys[:, f] = (
+                pair[0] if len(pair) == 1 else _cross(pair[0], pair[1], np.uint64(self._keys[name] % _SEED_MAX))
+            )
         return keys
 
     def _number(self, columns: Columns, name: str, serving: bool, clipped: dict[str, int]) -> Floats:
@@ -141,9 +147,9 @@ class Encoder:
         return numbers
 
 
-def numeric_keys(names: Iterable[str], seed: int) -> Keys:
+def numeric_keys(names: Iterable[str], seed: int, secret: str = "") -> Keys:
     """The key of the weight that multiplies each numeric feature of a logistic regression, (m,) uint64."""
-    return np.array([hash_string(name, _seed("numeric", seed)) or 1 for name in names], np.uint64)
+    return np.array([hash_string(name, _seed("numeric", seed, key_of(secret))) or 1 for name in names], np.uint64)
 
 
 def unique_keys(keys: Keys) -> tuple[Keys, npt.NDArray[np.int64]]:
@@ -161,8 +167,9 @@ def unique_keys(keys: Keys) -> tuple[Keys, npt.NDArray[np.int64]]:
     return distinct[:count].copy(), place.reshape(keys.shape)
 
 
-def _seed(name: str, seed: int) -> int:
-    return hash_string(name, (seed * 0x9E3779B97F4A7C15 + 1) % _SEED_MAX)
+def _seed(name: str, seed: int, secret: HashKey = NO_KEY) -> HashKey:
+    """The key that a feature's values are hashed with."""
+    return derived_key(secret, "feature", str(seed), name)
 
 
 def _text(value: float) -> str:
@@ -187,7 +194,7 @@ def _never_zero(keys: Keys) -> None:
 
 @kernel
 def _cross(a: Keys, b: Keys, seed: np.uint64) -> Keys:
-    """The key of a pair; (a, b) and (b, a) differ."""
+    """The key of a pair; (a, b) and (b, a) differ. `a` and `b` are keyed hashes, so nobody aims at what this gives."""
     out = np.empty(len(a), np.uint64)
     for i in range(len(a)):
         h = mix(mix(a[i] ^ seed) + b[i])

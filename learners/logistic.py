@@ -23,9 +23,9 @@ class Logistic:
 
     def __init__(self, config: ModelConfig):
         self.config = config
-        self._shared = numeric_keys(config.numeric, config.seed)
+        self._shared = numeric_keys(config.numeric, config.seed, config.hash_secret)
         if config.bias:
-            self._shared = np.append(self._shared, numeric_keys(["(bias)"], config.seed))
+            self._shared = np.append(self._shared, numeric_keys(["(bias)"], config.seed, config.hash_secret))
 
     @property
     def tables(self) -> tuple[TableSpec, ...]:

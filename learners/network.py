@@ -20,6 +20,7 @@ from learners.networks import NETWORKS
 from paramserver.init import fill_unknown
 from paramserver.messages import DenseSpec, Rows, TableSpec
 from stream.keys import hash_string
+from stream.secret import NO_KEY, derived_key
 
 TABLE = "embeddings"
 _TABLE_RATE = 0.1
@@ -196,7 +197,7 @@ def initial_arrays(shapes: dict[str, Floats], config: ModelConfig) -> dict[str, 
         linear = layer == last or layer.startswith("cross")
         bound = np.sqrt((1.0 if linear else 6.0) / like.shape[1])
         weight = np.empty(like.shape, np.float32)
-        seed = np.uint64(hash_string(layer, config.seed))
+        seed = np.uint64(hash_string(layer, derived_key(NO_KEY, str(config.seed))))
         rows = np.arange(1, len(weight) + 1, dtype=np.uint64)
         fill_unknown(weight, rows, np.full(len(weight), -1), seed, np.float32(bound), like.shape[1])
         arrays[name] = weight

@@ -6,9 +6,17 @@ sequential passes, without looking at a key, a stretch with each insertion. Whil
 up to `moved` (counted from `start`, round the end) stand in the new one, all others in the old one. `moved` always
 stands behind an empty cell, so no run of cells lies across it.
 
+Keys are keyed hashes, which nobody can aim at (`learners.features`); should somebody hold the secret, or make keys of a
+module's own, the index has one that no other process has: the tag is a hash of key and *seed*. And a guard: a key that
+finds its way longer than DISTANCE_MAX cells, or past TAGS_MAX others of its tag, as honest keys never do, strains the
+index. Then it is made anew with the next seed (`reseed`), once for each REST_PART that the rows have grown. Which rows
+there are does not depend on it (S3).
+
 Invariants (`validate` of `Slab`): linear probing from its home finds every key in the table where it belongs; at most
 LOAD_MAX of the new table, and a few per cent more of an old one, are taken.
 """
+
+import hashlib
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +28,7 @@ from paramserver.record import Int, RowNumbers, Words, ask_for, key_of
 from stream.kernel import kernel
 
 Cells = npt.NDArray[np.uint64]
-Span = npt.NDArray[np.int64]  # (2,): start, moved
+Span = npt.NDArray[np.int64]  # (4,): start, moved, seed (its 64 bits), insertions that were past the guard
 
 #: Share of cells taken at which growth begins, and by how much.
 LOAD_MAX, GROWTH = 0.78, 1.4
@@ -28,12 +36,24 @@ CELLS_MIN = 32
 #: Cells moved for each row that is asked room for: the old table is left when 1 / 8 of its cells in rows have come.
 MOVES = 8
 ROWS_MAX = (1 << 32) - 2
+#: From its home to its cell: of 10^9 keys at a load of 0.78 the longest is some 730 (Knuth 6.4; a run of k cells has a
+#: chance of exp(-0.028 k)), of an old table at its fullest 1,600.
+DISTANCE_MAX = 2_048
+#: Others of a key's tag that it passes by: of 10^9 keys none has more than 7 with 32 bits alike.
+TAGS_MAX = 8
+#: Rows since the index was made anew, at least, before it is again: this part of them, and so many.
+REST_PART, REST_MIN = 8, 1_024
 
 _LOW = np.uint64(0xFFFFFFFF)
 #: Cells that a look-up compares at once; as a rule the key is among them.
 _PROBED = 4
 #: Keys from one place of a walk to the next: about as many lines as a processor has on their way at once.
 AHEAD = 16
+
+
+@kernel
+def _tag(key: np.uint64, span: Span) -> np.uint64:
+    return mix64(key ^ np.uint64(span[2])) & _LOW  # type: ignore[no-any-return]
 
 
 @kernel
@@ -84,13 +104,19 @@ def _tagged(cells: Cells, tag: np.uint64) -> Int:
 
 
 @kernel
-def _put(cells: Cells, cell: np.uint64) -> None:
-    at = _home(cell >> np.uint64(32), len(cells))
+def _put(cells: Cells, cell: np.uint64) -> bool:
+    """Whether the guard had nothing against its way."""
+    tag = cell >> np.uint64(32)
+    at = _home(tag, len(cells))
+    distance, same = 0, 0
     while cells[at] != np.uint64(0):
+        same += cells[at] >> np.uint64(32) == tag
+        distance += 1
         at += 1
         if at == len(cells):
             at = 0
     cells[at] = cell
+    return bool((distance <= DISTANCE_MAX) & (same <= TAGS_MAX))
 
 
 @kernel
@@ -114,7 +140,7 @@ def _take_out(cells: Cells, hole: Int) -> None:
 @kernel
 def row_of(cells: Cells, old: Cells, span: Span, words: Words, key: np.uint64) -> Int:
     """The row of a key, dead or alive, or -1."""
-    tag = mix64(key) & _LOW
+    tag = _tag(key, span)
     table = old if _in_old(tag, len(old), span[0], span[1]) else cells
     at = _cell_of(table, words, key, tag)
     return -1 if at < 0 else np.int64(table[at] & _LOW) - 1
@@ -133,10 +159,10 @@ def find(
     missing, count = 0, len(keys)
     at_cells, at_old = np.uint64(cells.ctypes.data), np.uint64(old.ctypes.data)
     at_words, row_bytes = np.uint64(words.ctypes.data), np.uint64(4 * words.shape[1])
-    size, start, moved = len(old), span[0], span[1]
+    size, start, moved, seed = len(old), span[0], span[1], np.uint64(span[2])
     for asked in range(count + 2 * AHEAD):
         if asked < count:
-            tag = mix64(keys[asked]) & _LOW
+            tag = mix64(keys[asked] ^ seed) & _LOW
             if _in_old(tag, size, start, moved):
                 home = at_old + np.uint64(8 * _home(tag, size))
             else:
@@ -145,7 +171,7 @@ def find(
             prefetch(home + np.uint64(8 * (_PROBED - 1)))
         looked = asked - AHEAD
         if 0 <= looked < count:
-            tag = mix64(keys[looked]) & _LOW
+            tag = mix64(keys[looked] ^ seed) & _LOW
             row = _tagged(old, tag) if _in_old(tag, size, start, moved) else _tagged(cells, tag)
             rows[looked] = row
             if row >= 0:
@@ -164,15 +190,17 @@ def find(
 
 @kernel
 def add(cells: Cells, old: Cells, span: Span, key: np.uint64, row: Int) -> None:
-    """Enter a key that is not there."""
-    tag = mix64(key) & _LOW
-    _put(old if _in_old(tag, len(old), span[0], span[1]) else cells, tag << np.uint64(32) | np.uint64(row + 1))
+    """Enter a key that is not there. One that was past the guard is counted in `span[3]`."""
+    tag = _tag(key, span)
+    table = old if _in_old(tag, len(old), span[0], span[1]) else cells
+    if not _put(table, tag << np.uint64(32) | np.uint64(row + 1)):
+        span[3] += 1
 
 
 @kernel
 def discard(cells: Cells, old: Cells, span: Span, words: Words, key: np.uint64) -> None:
     """Take a key out that is there."""
-    tag = mix64(key) & _LOW
+    tag = _tag(key, span)
     table = old if _in_old(tag, len(old), span[0], span[1]) else cells
     _take_out(table, _cell_of(table, words, key, tag))
 
@@ -186,7 +214,8 @@ def _move(old: Cells, cells: Cells, span: Span, steps: int) -> bool:
     while moved < size:
         cell = old[at]
         if cell != np.uint64(0):
-            _put(cells, cell)
+            if not _put(cells, cell):
+                span[3] += 1
             old[at] = np.uint64(0)
         moved += 1
         at += 1
@@ -197,11 +226,23 @@ def _move(old: Cells, cells: Cells, span: Span, steps: int) -> bool:
     if moved == size:  # keys whose home is before the end but that were entered behind it
         at = span[0]
         while old[at] != np.uint64(0):
-            _put(cells, old[at])
+            if not _put(cells, old[at]):
+                span[3] += 1
             old[at] = np.uint64(0)
             at = (at + 1) % size
     span[1] = moved
     return bool(moved == size)
+
+
+@kernel
+def _enter_again(former: Cells, cells: Cells, span: Span, words: Words) -> None:
+    """Every row of some cells into others, under the seed of now."""
+    for i in range(len(former)):
+        if former[i] != np.uint64(0):
+            row = np.int64(former[i] & _LOW) - 1
+            tag = _tag(key_of(words, row), span)
+            if not _put(cells, tag << np.uint64(32) | np.uint64(row + 1)):
+                span[3] += 1
 
 
 @kernel
@@ -219,10 +260,16 @@ NO_CELLS: Cells = np.zeros(0, np.uint64)
 class Index:
     """The cells and their growth. `cells`, `old`, `span` are what the kernels take."""
 
-    def __init__(self) -> None:
+    def __init__(self, secret: int = 0) -> None:
+        """`secret`: 64 bits that whoever chooses keys does not know."""
         self.cells: Cells = np.zeros(CELLS_MIN, np.uint64)
         self.old: Cells = NO_CELLS
-        self.span: Span = np.zeros(2, np.int64)
+        self.span: Span = np.zeros(4, np.int64)
+        self.reseeded = 0  # times that the guard had it made anew
+        self.strained = 0  # keys past the guard, ever
+        self._rest = 0  # rows below which it is not made anew again
+        self._secret = secret
+        self._choose_seed()
 
     @property
     def nbytes(self) -> int:
@@ -241,7 +288,7 @@ class Index:
         while not self.move(len(self.old)):
             pass
         self.old, self.cells = self.cells, cells
-        self.span[:] = _first_start(self.old), 0
+        self.span[:2] = _first_start(self.old), 0
         if len(cells) > GROWTH * len(self.old) + 1:  # the old ones have no room for what is to come
             self.move(len(self.old))
 
@@ -250,3 +297,32 @@ class Index:
         if len(self.old) and _move(self.old, self.cells, self.span, MOVES * max(rows, 1)):
             self.old = NO_CELLS
         return not len(self.old)
+
+    @property
+    def is_strained(self) -> bool:
+        """Whether a key was past the guard since `reseed` was asked last."""
+        return bool(self.span[3])
+
+    def reseed(self, words: Words, rows: int) -> None:
+        """After a strain: all cells anew under the next seed, if the last time is long enough ago for `rows` rows and
+        there is memory for it; else it goes on as it is, slower for those keys."""
+        self.strained += int(self.span[3])
+        self.span[3] = 0
+        if rows < self._rest:
+            return
+        try:
+            cells = zeroed(len(self.cells), np.uint64)
+        except MemoryError:
+            return
+        former, self.cells = (self.old, self.cells), cells
+        self.old, self.span[:2] = NO_CELLS, 0
+        self._rest = rows + max(REST_MIN, rows // REST_PART)
+        self.reseeded += 1
+        self._choose_seed()
+        for some in former:
+            _enter_again(some, self.cells, self.span, words)
+
+    def _choose_seed(self) -> None:
+        """A function of the secret, and of nothing that a key shows."""
+        said = self._secret.to_bytes(8, "little") + self.reseeded.to_bytes(8, "little")
+        self.span[2] = int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "little", signed=True)

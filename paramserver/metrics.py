@@ -23,6 +23,7 @@ class ModelSample(NamedTuple):
     rows_bytes: int
     dropped: Mapping[str, int]  # gradients, by why their keys got no row
     beyond_history: int
+    reseeded: int
 
 
 class Metrics:
@@ -81,6 +82,12 @@ class Metrics:
             "everspun_compensated_in_part", "pushes that read before the updates that compensation keeps", ["model"],
             registry=r,
         )  # fmt: skip
+        self.reseeded = Gauge(
+            "everspun_index_reseeded",
+            "times an index was made anew, for keys that crowd together",
+            ["model"],
+            registry=r,
+        )
         self.expelled = Gauge("everspun_learners_expelled", "learners whose lease ran out in this era", registry=r)
         self.unconfirmed = Gauge("everspun_shards_unconfirmed", "shards without the present allow list", registry=r)
         self._data_time_ms = 0
@@ -133,6 +140,7 @@ class Metrics:
             for reason, count in sample.dropped.items():
                 self.dropped.labels(model, reason).set(count)
             self.beyond_history.labels(model).set(sample.beyond_history)
+            self.reseeded.labels(model).set(sample.reseeded)
         self.waits("idle" if self._pushes == self._pushes_sampled else "none")
         self._pushes_sampled = self._pushes
 

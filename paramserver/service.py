@@ -8,6 +8,7 @@ other.
 import json
 import logging
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -100,7 +101,8 @@ def run(
 
 def _incarnation(config: ParamServerConfig, index: int, incarnation: int, slot_map: SlotMap) -> Shard:
     """A shard as it begins, empty."""
-    return Shard(index, incarnation, slot_map, config.stale_gradients(), config.memory_bytes_max)
+    compensation, limit = config.stale_gradients(), config.memory_bytes_max
+    return Shard(index, incarnation, slot_map, compensation, limit, secrets.randbits(64))
 
 
 def _sample(service: ShardService, holder: "ClockHolder | None") -> None:
@@ -109,7 +111,11 @@ def _sample(service: ShardService, holder: "ClockHolder | None") -> None:
     with service.lock:
         samples = {
             model: ModelSample(
-                shard.rows(model), shard.rows_bytes(model), shard.dropped(model), shard.beyond_history(model)
+                shard.rows(model),
+                shard.rows_bytes(model),
+                shard.dropped(model),
+                shard.beyond_history(model),
+                shard.reseeded(model),
             )
             for model in shard.models
         }

@@ -62,10 +62,11 @@ class Shard:
         slot_map: SlotMap,
         compensation: Compensation = NO_COMPENSATION,
         memory_bytes_max: int = 0,
+        index_secret: int = 0,
     ) -> None:
         """`compensation` is how stale gradients are met where no operator has ordered otherwise; `memory_bytes_max`,
         what the rows of one model may take, 0 = no limit. A map in which the shard owns nothing means that it stands
-        by (S6)."""
+        by (S6). `index_secret`: 64 bits that no other process has (`paramserver.index`)."""
         if index < 0:
             raise ValueError(f"shard {index}: expected 0, 1, 2, ...")
         self.index, self.incarnation, self.slot_map = index, incarnation, slot_map
@@ -74,6 +75,7 @@ class Shard:
         self._parents: dict[str, Parent] = {}
         self._era, self._sequence = -1, -1
         self._compensation, self._memory_bytes_max = compensation, memory_bytes_max
+        self._index_secret = index_secret
         self._ways: dict[str, str] = {}  # model -> the way that an operator has ordered
         self._allowed: frozenset[Epoch] | None = None  # None: not told since this incarnation began (K5)
 
@@ -369,6 +371,10 @@ class Shard:
         """Gradients that this incarnation dropped since their keys got no row, by why."""
         return self._state(model).dropped
 
+    def reseeded(self, model: str) -> int:
+        """How often an index of this incarnation was made anew, for keys that crowd together as honest ones do not."""
+        return self._state(model).reseeded
+
     def beyond_history(self, model: str) -> int:
         """Pushes that were compensated by less than what was applied since they read (`compensation.History`)."""
         return self._state(model).compensator.beyond_history
@@ -391,7 +397,8 @@ class Shard:
 
     def _new_state(self, spec: ModelSpec, begun: dict[str, int]) -> ModelState:
         compensation = self._compensation_of(spec.name)
-        return ModelState(spec, self.index, self.slot_map, begun, compensation, self._memory_bytes_max)
+        limit, secret = self._memory_bytes_max, self._index_secret
+        return ModelState(spec, self.index, self.slot_map, begun, compensation, limit, secret)
 
     def _state(self, model: str) -> ModelState:
         state = self._models.get(model)

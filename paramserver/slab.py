@@ -86,9 +86,13 @@ def _create(
     frees: int,
     keys: Keys,
     rows: RowNumbers,
-) -> tuple[int, int]:
-    """Give every key a record: its dead one, a free one, or the next; the stamp is left. Returns (size, frees)."""
-    for i in range(len(keys)):
+    done: int,
+) -> tuple[int, int, int]:
+    """Give every key from `done` on a record: its dead one, a free one, or the next; the stamp is left. Stops where the
+    index is strained. Returns (size, frees, done)."""
+    for i in range(done, len(keys)):
+        if span[3] > 0:
+            return size, frees, i
         r = row_of(cells, old, span, words, keys[i])
         if r < 0:
             if frees > 0:
@@ -100,7 +104,7 @@ def _create(
             set_key(words, r, keys[i])
             add(cells, old, span, keys[i], r)
         rows[i] = r
-    return size, frees
+    return size, frees, len(keys)
 
 
 @kernel
@@ -149,12 +153,12 @@ def _remove(
 class Slab:
     """Rows of `payload` words by key. One writer; `find` may not run beside anything that changes it.
 
-    `mortal`: rows may die, so their ages are counted.
+    `mortal`: rows may die, so their ages are counted. `secret`: of the index.
     """
 
-    def __init__(self, payload: int, capacity: int, mortal: bool) -> None:
+    def __init__(self, payload: int, capacity: int, mortal: bool, secret: int = 0) -> None:
         self.payload = payload
-        self.index = Index()
+        self.index = Index(secret)
         self._arena = Arena(max(capacity, ROWS_MIN), HEAD + payload, np.uint32)
         self._free = Arena(ROWS_MIN, 1, np.int64)
         self._frees = 0
@@ -224,9 +228,13 @@ class Slab:
             dead = np.full(len(keys), -1, np.int64)
             _seek(i.cells, i.old, i.span, self.words, keys, dead, 0)
             self.save(dead)
-        self._size, self._frees = _create(
-            i.cells, i.old, i.span, self.words, self._size, self._free.array[:, 0], self._frees, keys, rows
-        )
+        done = 0
+        while done < len(keys):
+            if i.is_strained:
+                i.reseed(self.words, self._size)
+            self._size, self._frees, done = _create(
+                i.cells, i.old, i.span, self.words, self._size, self._free.array[:, 0], self._frees, keys, rows, done
+            )
         # Newer than every copy that has begun, so that none takes them for rows of its moment.
         self.words[rows, VERSION], self.words[rows, TOUCHED] = self.version - self.base, touched_s
         if self.ages:

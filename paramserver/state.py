@@ -101,13 +101,14 @@ class ModelState:
         begun: dict[str, int],
         compensation: Compensation = NO_COMPENSATION,
         memory_bytes_max: int = 0,
+        index_secret: int = 0,
     ) -> None:
         """Empty tables, zero dense arrays, progress at `begun`. ValueError for a spec that cannot be.
 
-        `memory_bytes_max`: what rows may take; 0 = no limit."""
+        `memory_bytes_max`: what rows may take; 0 = no limit. `index_secret`: of the tables' indices."""
         self._memory_bytes_max = memory_bytes_max
         self.spec, self.shard, self.slot_map, self.begun = spec, shard, slot_map, dict(begun)
-        self.tables = {table.name: Table(table) for table in spec.tables}
+        self.tables = {table.name: Table(table, secret=index_secret) for table in spec.tables}
         if len(self.tables) != len(spec.tables):
             raise ValueError(f"model {spec.name!r}: two tables share a name")
         self.dense = Dense(spec.dense, [n for n in sorted(spec.dense.shapes) if slot_map.owner_of_name(n) == shard])
@@ -222,6 +223,11 @@ class ModelState:
         """Gradients of keys that got no row, in this incarnation, by why."""
         tables = self.tables.values()
         return {"room": sum(t.refused for t in tables), "admission": sum(t.unadmitted for t in tables)}
+
+    @property
+    def reseeded(self) -> int:
+        """How often an index was made anew, in this incarnation, for keys that crowd together."""
+        return sum(table.reseeded for table in self.tables.values())
 
     def _leave_room(self, request: PushRequest) -> None:
         """What is left of the memory, in equal shares for this push's tables: at the limit they evict or refuse."""

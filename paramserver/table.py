@@ -59,8 +59,9 @@ class Changes(NamedTuple):
 class Table:
     """Rows by key. One writer; `pull` may not run beside anything else."""
 
-    def __init__(self, spec: TableSpec, capacity: int = ROWS_MIN) -> None:
-        """ValueError for a spec that cannot be: dimension, optimizer, options, policy, scale, seed."""
+    def __init__(self, spec: TableSpec, capacity: int = ROWS_MIN, secret: int = 0) -> None:
+        """`secret`: 64 bits that nobody knows who chooses keys (`paramserver.index`). ValueError for a spec that cannot
+        be: dimension, optimizer, options, policy, scale, seed."""
         if spec.dim < 1:
             raise ValueError(f"table {spec.name!r}: dim = {spec.dim}, must be at least 1")
         if not 0 <= spec.init_scale < float("inf"):
@@ -73,7 +74,7 @@ class Table:
         self.layout = make_layout(spec)
         self.stride = self.layout.words
         self._seed, self._scale = np.uint64(spec.seed), np.float32(spec.init_scale)
-        self._slab = Slab(self.stride, capacity, self.policy.mortal)
+        self._slab = Slab(self.stride, capacity, self.policy.mortal, secret)
         self._recent: deque[tuple[tuple[int, int, int], RowNumbers]] = deque(maxlen=RECENT_MAX)
         self._admission = Admission(self.policy) if self.policy.admits else None
         self._range_seed = 0
@@ -88,6 +89,11 @@ class Table:
     def nbytes(self) -> int:
         """Memory reserved, in bytes; what no row has used yet is not taken."""
         return self._slab.nbytes
+
+    @property
+    def reseeded(self) -> int:
+        """How often its index was made anew, because keys crowded together as honest ones never do: an alarm."""
+        return self._slab.index.reseeded
 
     @property
     def row_bytes(self) -> int:

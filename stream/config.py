@@ -5,6 +5,7 @@ from typing import Any
 
 from stream.chain import LABEL, LATE
 from stream.events import CATEGORICAL, NUMERIC, FeatureColumn, Features
+from stream.secret import HashKey, check_secret, key_of
 
 
 def _option(default: Any, help: str) -> Any:
@@ -102,6 +103,14 @@ class StreamConfig:
         "a labeler or learner that dies and comes back takes its partitions at once; false for a broker that does not "
         "know members by name, such as the embedded one",
     )
+    hash_secret: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "help": "secret that ids and names are hashed with, so that nobody can choose one that collides; '' = from"
+            " EVERSPUN_HASH_SECRET or run.hash_secret_file, where it is safer than here (docs/fraud.md)"
+        },
+    )
     pseudonym_key_number: int = _option(1, "number of the key that producers pseudonymise with (T5)")
 
     def __post_init__(self) -> None:
@@ -125,8 +134,14 @@ class StreamConfig:
             raise ValueError(
                 f"heartbeat_ms = {self.heartbeat_ms}: allowed is below jump_max_ms = {self.jump_max_ms} (T2)"
             )
+        check_secret("hash_secret", self.hash_secret)
         _check_labels(self)
         _check_features(self)
+
+    @property
+    def hash_key(self) -> HashKey:
+        """What ids, sources and vendors are hashed with."""
+        return key_of(self.hash_secret)
 
     @property
     def early_ms(self) -> int:

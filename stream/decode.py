@@ -23,6 +23,7 @@ from stream.kernel import kernel
 from stream.keys import hash_pair, hash_strings, partitions_of_keys, string_buffers
 from stream.record import ROW_BITS, ROWS_PER_RECORD_MAX, Record
 from stream.record_columns import Bytes, Entries, RecordColumns
+from stream.secret import HashKey
 from stream.shape import Columns, Shape, activity_shape, click_shape, flatten_json, impression_shape
 from stream.values import floats, positions, strings
 
@@ -53,7 +54,9 @@ def decode_impressions(
     rows, bad = _decode(laid_out, partition, shape, config)
     events = Impressions.empty(config.features)
     if rows is not None:
-        events = Impressions(*_numpy_columns(rows, laid_out, arrival_ms), _travelling(rows.columns, shape))
+        events = Impressions(
+            *_numpy_columns(rows, laid_out, arrival_ms, config.hash_key), _travelling(rows.columns, shape)
+        )
     return events, _explain(laid_out, bad, False, partition, config)
 
 
@@ -65,7 +68,7 @@ def decode_clicks(
     rows, bad = _decode(laid_out, partition, shape, config)
     events = Clicks.empty()
     if rows is not None:
-        events = Clicks(*_numpy_columns(rows, laid_out, arrival_ms), _travelling(rows.columns, shape))
+        events = Clicks(*_numpy_columns(rows, laid_out, arrival_ms, config.hash_key), _travelling(rows.columns, shape))
     return events, _explain(laid_out, bad, True, partition, config)
 
 
@@ -96,7 +99,7 @@ def decode_activity(
         return Activity(nothing, nothing, nothing, no_names, no_names, nothing.astype(np.uint64), unknown)
     source, vendor = (_filled(rows.columns[name], "") for name in ("source", "vendor"))
     arrived = np.asarray(arrival_ms, np.int64)[rows.record]
-    id = hash_pair(rows.columns["session"], rows.columns["id"])
+    id = hash_pair(rows.columns["session"], rows.columns["id"], config.hash_key)
     ts_ms = rows.columns["ts_ms"].to_numpy(False)
     return Activity(_positions(rows, laid_out), ts_ms, arrived, source, vendor, id, unknown)
 
@@ -275,16 +278,18 @@ def _filled(column: pa.Array, value: object) -> pa.Array:
 # --- writing columns --------------------------------------------------------------------------------------------
 
 
-def _numpy_columns(rows: _Rows, records: RecordColumns, arrival_ms: I64) -> tuple[I64, I64, I64, U64, U64, U64]:
+def _numpy_columns(
+    rows: _Rows, records: RecordColumns, arrival_ms: I64, key: HashKey
+) -> tuple[I64, I64, I64, U64, U64, U64]:
     """position, arrival_ms, ts_ms, id, source_hash, vendor_hash."""
     columns = rows.columns
     return (
         _positions(rows, records),
         np.asarray(arrival_ms, np.int64)[rows.record],
         columns["ts_ms"].to_numpy(False),
-        hash_pair(columns["session"], columns["id"]),
-        hash_strings(_filled(columns["source"], "")),
-        hash_strings(_filled(columns["vendor"], "")),
+        hash_pair(columns["session"], columns["id"], key),
+        hash_strings(_filled(columns["source"], ""), key),
+        hash_strings(_filled(columns["vendor"], ""), key),
     )
 
 

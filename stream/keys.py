@@ -1,21 +1,25 @@
 """From strings to numbers: where a key is placed (T5), 64-bit hashes of identifiers, and pseudonyms.
 
 Hashes are computed over Arrow's string buffers without making Python strings. They stand in no file by themselves,
-but batches, tables and checkpoints are keyed by them: changing one is a change of format.
+but batches, tables and checkpoints are keyed by them: changing one, or its key, is a change of format. They are keyed
+with the deployment's secret (`stream.siphash` says why): of 64 bits that nobody can aim at, n names have a pair that
+share a hash with a chance of n^2 / 2^65; 3e-8 for a million, 3% for a billion.
 """
 
 import base64
 import hashlib
+import hmac
 import re
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from stream.kernel import kernel
-from stream.placed import Placed, placed, pointer
+from stream.placed import placed
+from stream.secret import NO_KEY, HashKey, derived_key
+from stream.siphash import hash_all, hash_all_columns, hash_behind
 
 U64 = npt.NDArray[np.uint64]
 I32 = npt.NDArray[np.int32]
@@ -84,14 +88,13 @@ def partitions_of_keys(keys: pa.Array, partitions: int) -> I32:
 
 # --- 64-bit hashes ----------------------------------------------------------------------------------------------
 
-_M = _U64(0xC6A4A7935BD1E995)
-#: Rows of all columns that are hashed before the next: what is written stays in the processor's first caches.
-_BLOCK = 256
+_WORD = (1 << 64) - 1
 
 
 @kernel(inline="always")
 def mix(h: np.uint64) -> np.uint64:
-    """The finaliser of MurmurHash3 (fmix64): a bijection in which every input bit reaches every output bit."""
+    """The finaliser of MurmurHash3 (fmix64): a bijection in which every input bit reaches every output bit. Anybody can
+    invert it: it spreads what is a keyed hash already, and keeps nobody from choosing what it gives."""
     h ^= h >> _U64(33)
     h *= _U64(0xFF51AFD7ED558CCD)
     h ^= h >> _U64(33)
@@ -100,133 +103,45 @@ def mix(h: np.uint64) -> np.uint64:
     return h
 
 
-# Places in the bytes are unsigned: of a signed one the compiler asks for each byte whether it counts from the end.
+def _words(key: HashKey) -> tuple[np.uint64, np.uint64]:
+    return _U64(key & _WORD), _U64(key >> 64)
 
 
-@kernel(inline="always")
-def _eight(data: Bytes, at: np.uint64) -> np.uint64:
-    """Eight bytes as a little-endian number; the compiler makes one load of it."""
-    k = _U64(data[at])
-    for b in range(1, 8):
-        k |= _U64(data[at + _U64(b)]) << _U64(8 * b)
-    return k
-
-
-@kernel(inline="always")
-def _tail(data: Bytes, at: np.uint64, end: np.uint64) -> np.uint64:
-    """The last one to seven bytes. No branch by their number, which would be mispredicted for most strings."""
-    if at + _U64(8) <= _U64(len(data)):
-        whole: np.uint64 = _eight(data, at) & ((_U64(1) << (_U64(8) * (end - at))) - _U64(1))
-        return whole
-    tail = _U64(0)
-    for b in range(end - at):
-        tail |= _U64(data[at + _U64(b)]) << _U64(8 * b)
-    return tail
-
-
-@kernel
-def hash_bytes(data: Bytes, start: int, end: int, seed: np.uint64) -> np.uint64:
-    """MurmurHash64A (Austin Appleby, 2008) of `data[start:end]`, finished with fmix64; the empty string gives
-    `mix(seed)`, so 0 for seed 0."""
-    at, stop = _U64(start), _U64(end)
-    h = seed ^ ((stop - at) * _M)
-    while stop - at >= _U64(8):
-        k = _eight(data, at) * _M
-        k ^= k >> _U64(47)
-        h = (h ^ (k * _M)) * _M
-        at += _U64(8)
-    if at < stop:
-        h = (h ^ _tail(data, at, stop)) * _M
-    mixed: np.uint64 = mix(h)
-    return mixed
-
-
-# Many strings are hashed in two walks: one reads bytes, the other mixes numbers, which the compiler makes vector
-# instructions of. Both take a quarter of the time of a single one.
-
-
-@kernel
-def fold_twice(data: Bytes, offsets: I32, seed: np.uint64, other: np.uint64, first: U64, second: U64) -> None:
-    """What `mix` makes `hash_bytes` of: of every string, with each of two seeds, reading the bytes once."""
-    for i in range(len(first)):
-        at, end = _U64(offsets[i]), _U64(offsets[i + 1])
-        h, g = seed ^ ((end - at) * _M), other ^ ((end - at) * _M)
-        while end - at >= _U64(8):
-            k = _eight(data, at) * _M
-            k ^= k >> _U64(47)
-            k *= _M
-            h, g = (h ^ k) * _M, (g ^ k) * _M
-            at += _U64(8)
-        if at < end:
-            k = _tail(data, at, end)
-            h, g = (h ^ k) * _M, (g ^ k) * _M
-        first[i], second[i] = h, g
-
-
-@kernel
-def _hash_all(data: Bytes, offsets: I32, seeds: U64, out: U64) -> None:
-    """`hash_bytes` of every string, each with its seed."""
-    for i in range(len(out)):
-        at, end = _U64(offsets[i]), _U64(offsets[i + 1])
-        h = seeds[i] ^ ((end - at) * _M)
-        while end - at >= _U64(8):
-            k = _eight(data, at) * _M
-            k ^= k >> _U64(47)
-            h = (h ^ (k * _M)) * _M
-            at += _U64(8)
-        if at < end:
-            h = (h ^ _tail(data, at, end)) * _M
-        out[i] = h
-    for i in range(len(out)):
-        out[i] = mix(out[i])
-
-
-@kernel
-def _hash_columns(columns: Placed, seeds: U64, out: U64) -> None:
-    seed, hashed = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint64)
-    for first in range(0, len(out), _BLOCK):
-        rows = min(_BLOCK, len(out) - first)
-        for c in range(len(columns)):
-            data = numba.carray(pointer(columns[c, 2]), columns[c, 3], np.uint8)
-            offsets = numba.carray(pointer(columns[c, 1]), len(out) + 1, np.int32)
-            seed[:] = seeds[c]
-            _hash_all(data, offsets[first:], seed, hashed[:rows])
-            for i in range(rows):
-                out[first + i, c] = hashed[i]
-
-
-def hash_columns(columns: Sequence[pa.Array], seeds: U64) -> U64:
-    """`hash_strings` of columns of one length, each with its seed, uint64 (n, columns). No nulls."""
+def hash_columns(columns: Sequence[pa.Array], keys: Sequence[HashKey]) -> U64:
+    """Keyed 64-bit hashes of columns of one length, each with its key, uint64 (n, columns). No nulls. "" is a value
+    like any other."""
     out = np.empty((len(columns[0]) if columns else 0, len(columns)), np.uint64)
     if out.size:
-        _hash_columns(placed(columns), seeds, out)
+        low, high = (np.array(words, np.uint64) for words in zip(*map(_words, keys), strict=True))
+        hash_all_columns(placed(columns), low, high, out)
     return out
 
 
-def hash_strings(strings: pa.Array | pa.ChunkedArray, seed: int = 0) -> U64:
-    """64-bit hash of every string, uint64 (n,). With seed 0 the empty string gives 0. No nulls."""
+def hash_strings(strings: pa.Array | pa.ChunkedArray, key: HashKey = NO_KEY) -> U64:
+    """Keyed 64-bit hash (SipHash-1-3) of every string, uint64 (n,); 0 of the empty one, which is "not given". No
+    nulls."""
     if isinstance(strings, pa.ChunkedArray):
         strings = strings.chunk(0) if strings.num_chunks == 1 else strings.combine_chunks()
     if pa.types.is_dictionary(strings.type):
-        hashed: U64 = hash_strings(strings.dictionary, seed)[strings.indices.to_numpy()]
+        hashed: U64 = hash_strings(strings.dictionary, key)[strings.indices.to_numpy()]
         return hashed
     data, offsets = string_buffers(strings)
     out = np.empty(len(strings), np.uint64)
-    _hash_all(data, offsets, np.full(len(out), seed, np.uint64), out)
+    hash_all(data, offsets, *_words(key), out)
+    out[offsets[1:] == offsets[:-1]] = 0
     return out
 
 
-def hash_string(string: str, seed: int = 0) -> int:
+def hash_string(string: str, key: HashKey = NO_KEY) -> int:
     """`hash_strings` of one."""
-    raw = string.encode()
-    return int(hash_bytes(np.frombuffer(raw, np.uint8), 0, len(raw), _U64(seed)))
+    return int(hash_strings(pa.array([string], pa.string()), key)[0])
 
 
-def hash_pair(keys: pa.Array, ids: pa.Array) -> U64:
-    """The `id` column of impressions and clicks: 64-bit hash of (key, id), uint64 (n,). No nulls."""
+def hash_pair(keys: pa.Array, ids: pa.Array, key: HashKey = NO_KEY) -> U64:
+    """The `id` column of impressions and clicks: keyed 64-bit hash of (key, id), uint64 (n,). No nulls."""
     data, offsets = string_buffers(ids)
     out = np.empty(len(ids), np.uint64)
-    _hash_all(data, offsets, hash_strings(keys), out)
+    hash_behind(data, offsets, hash_strings(keys, key), *_words(derived_key(key, "pair")), out)
     return out
 
 
@@ -246,11 +161,16 @@ def string_buffers(strings: pa.Array) -> tuple[Bytes, I32]:
 # --- pseudonyms -------------------------------------------------------------------------------------------------
 
 
+#: Of a pseudonym's 16 bytes so many are the identifier's hash; the others say that this key made it.
+_NAME_BYTES = 11
+
+
 class Pseudonymiser:
     """Replaces identifiers of people by keyed hashes `k<number>:<22 URL-safe characters>` (128 bits of BLAKE2b).
 
     Equal identifiers stay equal under one key and cannot be recovered without it. The number says which key was
-    used, so that keys can be changed. A value that already is a pseudonym of this number, and "", stay as they are.
+    used, so that keys can be changed. A pseudonym that this key has made, and "", stay as they are; what only looks
+    like one is an identifier like any other. Which it is, 40 of its bits say, a keyed hash of the rest.
     """
 
     def __init__(self, key_number: int, secret: bytes):
@@ -260,10 +180,21 @@ class Pseudonymiser:
             raise ValueError(f"pseudonym secret of {len(secret)} bytes: allowed are {SECRET_BYTES_MIN} to 64 bytes")
         self._prefix = f"k{key_number}:"
         self._secret = secret
-        self._done = re.compile(rf"k{key_number}:[A-Za-z0-9_-]{{22}}\Z")
+        self._form = re.compile(rf"k{key_number}:[A-Za-z0-9_-]{{22}}\Z")
 
     def __call__(self, identifier: str) -> str:
-        if not identifier or self._done.match(identifier):
+        if not identifier or (self._form.match(identifier) and self._made(identifier)):
             return identifier
-        digest = hashlib.blake2b(identifier.encode(), key=self._secret, digest_size=16).digest()
-        return self._prefix + base64.urlsafe_b64encode(digest)[:22].decode()
+        name = self._hash(identifier.encode(), _NAME_BYTES, b"")
+        return self._spelled(name)
+
+    def _made(self, pseudonym: str) -> bool:
+        name = base64.urlsafe_b64decode(pseudonym[len(self._prefix) :] + "==")[:_NAME_BYTES]
+        return hmac.compare_digest(self._spelled(name), pseudonym)
+
+    def _spelled(self, name: bytes) -> str:
+        whole = name + self._hash(name, 16 - _NAME_BYTES, b"made")
+        return self._prefix + base64.urlsafe_b64encode(whole)[:22].decode()
+
+    def _hash(self, data: bytes, size: int, purpose: bytes) -> bytes:
+        return hashlib.blake2b(data, key=self._secret, digest_size=size, person=purpose).digest()

@@ -1,7 +1,8 @@
 """The hash by which shards and audit know that they saw the same rows (S7).
 
 h = the sum over rows of H(row) mod 2^128, where H covers every column of an examples row, its position first. A sum
-does not depend on order, batch boundaries, splits or trims; a row missing, repeated or altered changes it.
+does not depend on order, batch boundaries, splits or trims; a row missing, repeated or altered changes it. It finds
+what goes wrong, not what somebody forges: it has no key, so that an audit needs none.
 """
 
 from typing import Any
@@ -12,10 +13,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stream.kernel import kernel
-from stream.keys import fold_twice, hash_string, mix
+from stream.keys import hash_string, mix
 from stream.placed import FLOAT32, INT32, INT64, STRING, Placed, placed, pointer
+from stream.siphash import eight, tail
 
 U64 = npt.NDArray[np.uint64]
+I32 = npt.NDArray[np.int32]
+Bytes = npt.NDArray[np.uint8]
+_U64 = np.uint64
+_M = _U64(0xC6A4A7935BD1E995)
 
 HASH_MODULUS = 1 << 128
 _LOW = np.uint64(0x9E3779B97F4A7C15)  # odd constants of splitmix64 and xxh64, one per lane
@@ -44,6 +50,29 @@ def hash_sum(low: U64, high: U64) -> int:
 def row_hash_sum(batch: pa.RecordBatch) -> int:
     """h of these rows (S7)."""
     return hash_sum(*row_hashes(batch))
+
+
+# Many strings are hashed in two walks: one reads bytes, the other mixes numbers, which the compiler makes vector
+# instructions of. Both take a quarter of the time of a single one.
+
+
+@kernel
+def fold_twice(data: Bytes, offsets: I32, seed: np.uint64, other: np.uint64, first: U64, second: U64) -> None:
+    """MurmurHash64A (Austin Appleby, 2008) of every string with each of two seeds, reading the bytes once; without its
+    last step, in whose place `mix` comes."""
+    for i in range(len(first)):
+        at, end = _U64(offsets[i]), _U64(offsets[i + 1])
+        h, g = seed ^ ((end - at) * _M), other ^ ((end - at) * _M)
+        while end - at >= _U64(8):
+            k = eight(data, at) * _M
+            k ^= k >> _U64(47)
+            k *= _M
+            h, g = (h ^ k) * _M, (g ^ k) * _M
+            at += _U64(8)
+        if at < end:
+            k = tail(data, at, end)
+            h, g = (h ^ k) * _M, (g ^ k) * _M
+        first[i], second[i] = h, g
 
 
 @kernel

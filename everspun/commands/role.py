@@ -4,14 +4,19 @@ import argparse
 import faulthandler
 import logging
 import signal
+import sys
 from pathlib import Path
 
 from everspun import roles
 from everspun.commands import options as shared
+from everspun.hash_secret import missing
 from everspun.heap import keep_freed_memory
 from everspun.launcher import ROLES, die_with_launcher
 from everspun.locks import lock_file
 from everspun.stop_signals import stop_on_signals
+
+#: Roles that hash what events name.
+HASHING = ("labeler", "fraud", "breaker", "learner", "governor", "checkpointer")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +30,9 @@ def run(options: argparse.Namespace) -> int:
     """Returns when told to stop (SIGTERM, SIGINT) and drained."""
     keep_freed_memory()
     config = shared.load(options)
+    if options.role in HASHING and not config.stream.hash_secret:
+        print(missing(config), file=sys.stderr)
+        return 2
     logging.basicConfig(
         level=options.log_level, format=f"%(asctime)s {options.role}-{options.index} %(levelname)s %(message)s"
     )

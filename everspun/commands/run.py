@@ -7,9 +7,11 @@ from rich.live import Live
 
 from everspun.commands import options as shared
 from everspun.follow import RECENT_EVALUATIONS, Follower
+from everspun.hash_secret import with_secret_made
 from everspun.launcher import ROLES, Launcher
 from everspun.mistakes import MISTAKE
 from everspun.model_check import check_model
+from everspun.roles import has_begun
 from everspun.stop_signals import stop_on_signals
 from everspun.targets import write_targets
 from stream.client import check_topics
@@ -34,6 +36,11 @@ def run(options: argparse.Namespace) -> int:
     for problem in problems:
         console.print(str(problem))
     if problems:
+        return MISTAKE
+    try:
+        config = with_secret_made(config, lambda: has_begun(config))
+    except (OSError, ValueError) as error:
+        console.print(str(error), markup=False)
         return MISTAKE
     stop = stop_on_signals()
     launcher = Launcher(options.config, config.run, tuple(options.set), config.governor.enabled)

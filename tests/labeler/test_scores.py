@@ -147,4 +147,4 @@ def test_keys_of_pairs_do_not_depend_on_their_numbers():
     pairs = Pairs()
     pairs.of(*columns("s", ["x", "y", "z"]))
     which = pairs.of(*columns("t", ["y", "x"]))
-    assert np.array_equal(pairs.keys(which), pair_keys(*columns("t", ["y", "x"])))
+    assert np.array_equal(pairs.keys(which), pair_keys(*columns("t", ["y", "x"]), 0))
