@@ -1,10 +1,13 @@
-"""Attackers of six kinds, drawn into a history with the truth kept apart from what the pipeline sees.
+"""Attackers of eight kinds, drawn into a history with the truth kept apart from what the pipeline sees.
 
 `self_click`: one source clicks on its own vendor. `botnet`: many sources, a few clicks each, one vendor. `view_flood`:
 a rival's listings are looked at and never clicked. `burst`: clicks faster than a person's. `slow_drip`: a self-clicker
 who stays slow, for hours. `duplicate_flood`: events of honest people are sent again, many times, so that the system
-may discard them. Intensities, times, sizes and vendors are drawn from `seed`; so is how much an attacker looks at
-other vendors to hide. All of it is simulated: no figure here was measured on a real site.
+may discard them. `framing`: events are made up in the name of honest people, in sessions of the attacker's own, and a
+crowd clicks on a competitor's vendor, so that its honest visitors are rejected with it. `blinding`: sources without
+end, each seen once, so that no room is left to count the others. Intensities, times, sizes and vendors are drawn from
+`seed`; so is how much an attacker looks at other vendors to hide. All of it is simulated: no figure here was measured
+on a real site.
 """
 
 from dataclasses import dataclass
@@ -16,8 +19,12 @@ from everspun.attacks import HOUR_MS, Planted, merge
 from everspun.history import History
 
 KINDS = ("self_click", "botnet", "view_flood", "burst", "slow_drip", "duplicate_flood")
+#: Attacks on the filter itself; staged where they are asked for.
+FRAMING, BLINDING = "framing", "blinding"
 #: Attacks of each kind in one history.
 ATTACKS = {"self_click": 6, "botnet": 3, "view_flood": 4, "burst": 4, "slow_drip": 8, "duplicate_flood": 2}
+#: Honest sources that one `framing` speaks for, and sources of one `blinding`.
+FRAMED, BLINDERS = 60, 400_000
 #: Ends the id of a view by which an attacker hides.
 HIDING = "-x"
 #: An attacker clicks so long after its view, ms.
@@ -188,7 +195,44 @@ def _duplicate_flood(shop: _Shop, number: int) -> tuple[Attack, list[Planted]]:
     return Attack("duplicate_flood", "", int(history.ts_ms[0]), 0.1, len(pick), 20 * len(events) / len(pick)), events
 
 
+def _framing(shop: _Shop, number: int) -> tuple[Attack, list[Planted]]:
+    """Made-up clicks and views under honest people's sources around their own visits: fast, slow, and in floods; and a
+    crowd on the vendor that most of them visited."""
+    rng, history = shop.rng, shop.history
+    picked = rng.choice(len(history.click_impression), FRAMED, replace=False)
+    events: list[Planted] = []
+    for n, click in enumerate(picked.tolist()):
+        i = int(history.click_impression[click])
+        vendor = history.vendors[i] if n % 2 else shop.vendor()
+        name, session, source = f"framing-{number}-{n}", f"framing-{number}-{n}-s", history.sources[i]
+        hours = (0.75, 0.1, 1.0, 8.0)[n % 4]
+        count, share = ((round(shop.log_uniform(15, 200)), 1.0), (60, 1.0), (600, 0.0), (40, 1.0))[n % 4]
+        start = int(history.ts_ms[i]) - int(rng.uniform(0, hours) * HOUR_MS)
+        for event in _visits(shop, _times(shop, start, hours, count), name, source, vendor, share, 0.0):
+            events.append((*event[:2], session, *event[3:]))
+    vendor = history.vendors[int(history.click_impression[picked[0]])]
+    start = shop.start(1.0)
+    for n in range(200):
+        name = f"framing-{number}-crowd-{n}"
+        events += _visits(shop, _times(shop, start, 1.0, int(rng.integers(3, 9))), name, name, vendor, 1.0, 0.0)
+    return Attack(FRAMING, vendor, start, 8.0, FRAMED, len(events) / FRAMED), events
+
+
+def _blinding(shop: _Shop, number: int) -> tuple[Attack, list[Planted]]:
+    """All the time, one or two views or clicks each."""
+    at = shop.rng.integers(*shop.span, BLINDERS)
+    events: list[Planted] = []
+    for n, ts in enumerate(np.sort(at).tolist()):
+        vendor = shop.vendor()
+        name, click = f"blinding-{number}-{n}", ts + 3_000 if n % 3 == 0 else -1
+        events.append((ts, name, name, name, vendor, shop.item(vendor), click))
+    hours = (shop.span[1] - shop.span[0]) / HOUR_MS
+    return Attack(BLINDING, "", shop.span[0], hours, BLINDERS, 1.0), events
+
+
 _KINDS = {
+    FRAMING: _framing,
+    BLINDING: _blinding,
     "self_click": _self_click,
     "botnet": _botnet,
     "view_flood": _view_flood,

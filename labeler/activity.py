@@ -21,6 +21,9 @@ Bools = npt.NDArray[np.bool_]
 #: Pairs that no cell names any more are forgotten once they are more than so many, and more than the others.
 IDLE_PAIRS_MIN = 4_096
 
+#: Rows are counted so much of `pairs_max` at a time; of a full table so many of these parts stay.
+STEP_PART, ROOM_PART = 8, 6
+
 _ID_BITS = 64
 #: Fewer events than this are not looked at for repeats: nobody is judged on so few.
 _COUNTED_AS_IT_IS = 4
@@ -66,6 +69,7 @@ class Activity:
     def __init__(self, gap_fast_ms: int, pairs_max: int = NO_LIMIT, hash_key: HashKey = NO_KEY) -> None:
         self.pairs = Pairs(hash_key)
         self.pairs_max = pairs_max
+        self.crowded_out = 0  # events of pairs that made room for others
         self._gap_fast_ms = gap_fast_ms
         self._cells: dict[int, list[Counted]] = {}
         self._rejected: dict[int, list[I64]] = {}
@@ -93,9 +97,20 @@ class Activity:
         for number in range(first, last + 1):
             self._rejected.setdefault(number, []).append(pairs)
 
+    @property
+    def step_rows(self) -> int:
+        """Rows for which there is room once `make_room` was asked, whatever they name."""
+        return max(1, self.pairs_max // STEP_PART)
+
     def load(self, rows: pa.RecordBatch) -> None:
         """Rows of ROW_SCHEMA, as an earlier filter counted them."""
-        pair = self.pairs.of(rows.column("source"), rows.column("vendor"), self.pairs_max)
+        for at in range(0, rows.num_rows, self.step_rows):
+            part = rows.slice(at, self.step_rows)
+            self.make_room(part.num_rows)
+            self._load(part)
+
+    def _load(self, rows: pa.RecordBatch) -> None:
+        pair = self.pairs.of(rows.column("source"), rows.column("vendor"))
         cell, views, clicks, fast, ids, ts = (rows.column(i).to_numpy() for i in range(2, 8))
         rejected = rows.column("rejected").to_numpy(zero_copy_only=False)
         np.maximum.at(self.pairs.click_ts_ms, pair, ts)
@@ -144,8 +159,7 @@ class Activity:
             del self._rejected[number]
 
     def renumber(self) -> I64 | None:
-        """Forget pairs that stand in no cell, if they are many or there is no more room: the new number of each old
-        pair, or None."""
+        """Forget pairs that stand in no cell, if they are many: the new number of each old pair, or None."""
         if len(self.pairs) < min(IDLE_PAIRS_MIN, self.pairs_max):
             return None
         alive = np.zeros(len(self.pairs), np.bool_)
@@ -156,9 +170,37 @@ class Activity:
         if 2 * int(alive.sum()) > len(alive) and (len(alive) < self.pairs_max or alive.all()):
             return None
         new = self.pairs.keep(np.flatnonzero(alive))
+        self._renumbered(new)
+        return new
+
+    def make_room(self, pairs: int) -> I64 | None:
+        """Before so many pairs come that may be new: if there is no room for them, the lightest make it. What they did
+        is nobody's from then on, ("", ""). The new number of each old pair, or None where all stay.
+
+        As the summaries of Misra and Gries 1982 do, in bulk (Anderson et al. 2017): of n events no pair loses more than
+        about n / (pairs_max / 2), so whoever does more than most of a flood's sources is never lost to it."""
+        known = len(self.pairs)
+        if known + pairs <= self.pairs_max:
+            return None
+        weight = np.zeros(known, np.int64)
+        for number in self._cells:
+            cell = self._cell(number).distinct()  # what is sent again costs its sender nothing
+            weight[cell.pair] += cell.views + cell.clicks
+        nobody = self.pairs.number("", "")
+        weight[nobody : nobody + 1] = np.iinfo(np.int64).max
+        leave = known - max(1, min(self.pairs_max - pairs, self.pairs_max * ROOM_PART // STEP_PART))
+        gone = np.argsort(weight, kind="stable")[:leave]  # of equals those that came first
+        self.crowded_out += int(weight[gone].sum())
+        stay = np.ones(len(self.pairs), np.bool_)
+        stay[gone] = False
+        new = self.pairs.keep(np.flatnonzero(stay))
+        new[gone] = new[nobody]
+        self._renumbered(new)
+        return new
+
+    def _renumbered(self, new: I64) -> None:
         self._cells = {n: [Counted(new[c.pair], *c[1:]) for c in (self._cell(n),)] for n in self._cells}
         self._rejected = {n: [new[joined(pairs)]] for n, pairs in self._rejected.items()}
-        return new
 
     def _cell(self, number: int) -> Counted:
         """One cell, added up: each pair once, rising."""

@@ -72,7 +72,7 @@ class FraudCounts:
     strangers: int = 0  # signals of inputs that the configuration does not have: an alarm
     events: int = 0
     unknown: int = 0  # records that could not be read (L5)
-    vendor_only: int = 0  # events counted by vendor alone, for want of room: an alarm
+    vendor_only: int = 0  # events of pairs that made room for heavier ones: an alarm
     scores_dropped: int = 0  # remembered pairs forgotten for want of room: an alarm
     stale: int = 0  # events of cells that are already forgotten
     verdicts: dict[str, int] = field(default_factory=dict)  # by rule
@@ -252,13 +252,16 @@ class FraudFilter:
             self._count_rows(table, new, is_click, cell, count)
 
     def _count_rows(self, table: pa.Table, new: Bools, is_click: Bools, cell: I64, count: I64) -> None:
-        source, vendor = table.column("source").chunk(0), table.column("vendor").chunk(0)
-        pairs = self._activity.pairs
-        pair = pairs.of(source, vendor, self.config.pairs_max)
-        nameless = pairs.source_of(pair) == pairs.nobody
-        if nameless.any():
-            source, vendor = pairs.columns(pair)
-            self.counts.vendor_only += int(count[nameless & new].sum())
+        step = self._activity.step_rows
+        for at in range(0, table.num_rows, step):
+            self._renumbered(self._activity.make_room(min(step, table.num_rows - at)))
+            part = slice(at, at + step)
+            self._count_some(table.slice(at, step), new[part], is_click[part], cell[part], count[part])
+        self.counts.vendor_only = self._activity.crowded_out
+
+    def _count_some(self, table: pa.Table, new: Bools, is_click: Bools, cell: I64, count: I64) -> None:
+        source, vendor = (_whole(table.column(name)) for name in ("source", "vendor"))
+        pair = self._activity.pairs.of(source, vendor)
         clicks = np.where(is_click & new, count, 0)
         views = np.where(new, count, 0) - clicks
         named = ("first_ts_ms", "last_ts_ms", "gaps_fast", "ids")
@@ -322,11 +325,11 @@ class FraudFilter:
         if settled > self._settled:
             self._settled = settled
             self._activity.forget(settled - 2 * self.config.span)
-            self._renumber()
+            self._renumbered(self._activity.renumber())
         return verdicts
 
-    def _renumber(self) -> None:
-        new = self._activity.renumber()
+    def _renumbered(self, new: I64 | None) -> None:
+        """Pairs have these new numbers."""
         if new is not None:
             for waiting in (self._pending, self._fresh):
                 waiting |= {number: [new[joined(pairs)]] for number, pairs in waiting.items()}
@@ -380,6 +383,10 @@ class FraudFilter:
             reason=found.finding.reason,
             evidence=found.finding.evidence,
         )
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 Send = Callable[[Sequence[Verdict | Watermark]], None]

@@ -73,8 +73,8 @@ class FraudConfig:
 
     pairs_max: int = _option(
         4_000_000,
-        "(source, vendor) pairs held of the last windows, about 200 bytes each; what comes beyond is counted by vendor"
-        " alone, convicts nobody, and is an alarm",
+        "(source, vendor) pairs held of the last windows, about 200 bytes each; when they are more, those with the"
+        " fewest events make room, which is an alarm",
     )
     signal_rows_max: int = _option(8_192, "events of one bucket in one record of signals; more are sent in several")
     batch_signals_max: int = _option(512, "signals judged between two acknowledged sends of verdicts")

@@ -121,7 +121,7 @@ class Names:
 
 class Pairs:
     """Pairs (source, vendor) by number, with the numbers of both and the time of the last click, ms. The source `""`
-    stands for all those that there was no room for."""
+    stands for all those that made room for others."""
 
     def __init__(self, hash_key: HashKey = NO_KEY) -> None:
         self._hash_key = hash_key
@@ -152,20 +152,18 @@ class Pairs:
         """Event time of the last click of each pair, int64 (len,), to be changed in place."""
         return self._click_ts_ms[: len(self)]
 
-    def of(self, source: pa.Array, vendor: pa.Array, limit: int = NO_LIMIT) -> I64:
-        """The pair of each row, int64 (n,). One that would be above `limit` is ("", vendor)."""
-        nobody, vendors = np.uint64(self.nobody), self.vendors.of(vendor).astype(np.uint64)
-        sources = self.sources.of(source, max(1, limit))
-        keys = np.where(sources < 0, nobody, sources.astype(np.uint64)) << _SHIFT | vendors
-        numbers = self._numbers.of(keys, limit)
-        over = numbers < 0
-        if over.any():
-            numbers[over] = self._numbers.of(nobody << _SHIFT | vendors[over])
+    def of(self, source: pa.Array, vendor: pa.Array) -> I64:
+        """The pair of each row, int64 (n,)."""
+        sources, vendors = self.sources.of(source).astype(np.uint64), self.vendors.of(vendor).astype(np.uint64)
+        numbers = self._numbers.of(sources << _SHIFT | vendors)
         if len(self) > len(self._click_ts_ms):
             grown = np.zeros(len(self._numbers._keys), np.int64)
             grown[: len(self._click_ts_ms)] = self._click_ts_ms
             self._click_ts_ms = grown
         return numbers
+
+    def number(self, source: str, vendor: str) -> int:
+        return int(self.of(pa.array([source], pa.string()), pa.array([vendor], pa.string()))[0])
 
     def names(self, pair: int) -> tuple[str, str]:
         key = int(self._numbers.keys[pair])  # of this one alone: there may be a million others

@@ -21,6 +21,8 @@ GAPS, DEVOTED = "*gaps", "*devoted"
 _SITE = [ALL, GAPS, DEVOTED]
 #: Vendors of one entry of the table.
 PAGE_VENDORS = 256
+#: Vendors remembered, about 200 bytes each.
+VENDORS_MAX = 100_000
 
 
 class VendorHistory:
@@ -39,6 +41,7 @@ class VendorHistory:
             at = self._places_of(keys)
             self._cell[at], self._views[at], self._clicks[at] = columns
         self._places_of(_SITE)
+        self._left: set[int] = set()  # pages that are no more
 
     def __len__(self) -> int:
         """Vendors."""
@@ -54,6 +57,8 @@ class VendorHistory:
         one, is left alone."""
         if not vendors:
             return
+        if len(self) + len(vendors) > VENDORS_MAX:
+            self._make_room(len(vendors))
         keys = [*("v" + vendor for vendor in vendors), ALL]
         self._add(cell, keys, np.append(views, views.sum()), np.append(clicks, clicks.sum()))
 
@@ -76,6 +81,19 @@ class VendorHistory:
         self._views[full] /= 2
         self._clicks[full] /= 2
         self._changed.update(np.unique(at // PAGE_VENDORS).tolist())
+
+    def _make_room(self, vendors: int) -> None:
+        """Forget the vendors with the fewest views, for which the common rate then stands: whoever sends events may
+        name any number of them."""
+        site = {self._places[key] for key in _SITE}
+        names, pages = list(self._places), range(len(self._places) // PAGE_VENDORS + 1)
+        heaviest = np.argsort(-self._views, kind="stable")
+        room = max(0, min(VENDORS_MAX - vendors, VENDORS_MAX * 3 // 4))
+        kept = np.sort([*site, *[at for at in heaviest.tolist() if at not in site][:room]])
+        self._cell, self._views, self._clicks = self._cell[kept], self._views[kept], self._clicks[kept]
+        self._places = {names[at]: place for place, at in enumerate(kept.tolist())}
+        self._changed = set(range((len(self._places) - 1) // PAGE_VENDORS + 1))
+        self._left |= set(pages) - self._changed
 
     def click_rate(self, vendor: str) -> float:
         """The share of the vendor's views that are clicked: its own, drawn to that of all vendors, drawn to a prior."""
@@ -107,7 +125,10 @@ class VendorHistory:
                 self._views[at].tolist(),
                 self._clicks[at].tolist(),
             ]
+        for page in self._left - self._changed:
+            self._table.pop(str(page), None)
         self._changed.clear()
+        self._left.clear()
 
     @property
     def _all(self) -> tuple[float, float]:

@@ -55,11 +55,7 @@ class Metrics:
         )
         self.faults = Counter("everspun_handler_faults", "calls that ended in an unexpected error", registry=r)
         self._of_maps(r)
-        self.table_rows = Gauge("everspun_table_rows", "rows in all tables of a model", ["model"], registry=r)
-        self.rows_bytes = Gauge("everspun_table_rows_bytes", "what these rows take, bytes", ["model"], registry=r)
-        self.dropped = Gauge(
-            "everspun_gradients_dropped", "gradients of keys that got no row", ["model", "reason"], registry=r
-        )
+        self._of_tables(r)
         self.staged_bytes = Gauge("everspun_staged_bytes", "parts of unfinished pushes kept, bytes", registry=r)
         self.part_seconds = Histogram("everspun_part_write_seconds", "time to write a part of a cut", registry=r)
         self.part_bytes = Counter("everspun_part_written_bytes", "bytes of parts written", registry=r)
@@ -82,17 +78,25 @@ class Metrics:
             "everspun_compensated_in_part", "pushes that read before the updates that compensation keeps", ["model"],
             registry=r,
         )  # fmt: skip
+        self.expelled = Gauge("everspun_learners_expelled", "learners whose lease ran out in this era", registry=r)
+        self.unconfirmed = Gauge("everspun_shards_unconfirmed", "shards without the present allow list", registry=r)
+        self._data_time_ms = 0
+        self._pushes = self._pushes_sampled = 0
+        self.waits("idle")
+
+    def _of_tables(self, r: CollectorRegistry) -> None:
+        """Of the rows of a model."""
+        self.table_rows = Gauge("everspun_table_rows", "rows in all tables of a model", ["model"], registry=r)
+        self.rows_bytes = Gauge("everspun_table_rows_bytes", "what these rows take, bytes", ["model"], registry=r)
+        self.dropped = Gauge(
+            "everspun_gradients_dropped", "gradients of keys that got no row", ["model", "reason"], registry=r
+        )
         self.reseeded = Gauge(
             "everspun_index_reseeded",
             "times an index was made anew, for keys that crowd together",
             ["model"],
             registry=r,
         )
-        self.expelled = Gauge("everspun_learners_expelled", "learners whose lease ran out in this era", registry=r)
-        self.unconfirmed = Gauge("everspun_shards_unconfirmed", "shards without the present allow list", registry=r)
-        self._data_time_ms = 0
-        self._pushes = self._pushes_sampled = 0
-        self.waits("idle")
 
     def _of_maps(self, r: CollectorRegistry) -> None:
         """Of the slot map, and the incarnation that took it (S6)."""

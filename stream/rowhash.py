@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stream.kernel import kernel
-from stream.keys import hash_string, mix
+from stream.keys import mix, string_buffers
 from stream.placed import FLOAT32, INT32, INT64, STRING, Placed, placed, pointer
 from stream.siphash import eight, tail
 
@@ -33,12 +33,19 @@ _BLOCK = 256
 
 def row_hashes(batch: pa.RecordBatch) -> tuple[U64, U64]:
     """H of every row as (low, high) 64-bit halves, each (n,). Columns are int64, int32, int8, float32 or string."""
-    seed = np.uint64(hash_string(",".join(batch.schema.names)))
+    seed = _hash_names(batch.schema.names)
     low, high = np.empty(batch.num_rows, np.uint64), np.empty(batch.num_rows, np.uint64)
     if batch.num_rows:
         columns = [c.cast(pa.string()) if pa.types.is_dictionary(c.type) else c for c in batch.columns]
         _hash_rows(placed(columns), seed, low, high)
     return low, high
+
+
+def _hash_names(names: list[str]) -> np.uint64:
+    data, offsets = string_buffers(pa.array([",".join(names)]))
+    folded, _ = np.empty((2, 1), np.uint64)
+    fold_twice(data, offsets, _U64(0), _U64(0), folded, _)
+    return mix(folded[0])
 
 
 def hash_sum(low: U64, high: U64) -> int:
