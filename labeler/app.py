@@ -12,6 +12,7 @@ import contextlib
 import functools
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from labeler.metrics import FraudMetrics
 from labeler.producer import VerdictSender
 from labeler.sent_watermarks import sent_watermarks
 from labeler.signals import Signal, decode_signal
+from labeler.waiting import Backoff, StepSize
 from stream.config import StreamConfig
 from stream.log import Log, LogError
 from stream.metrics import start_metrics
@@ -34,13 +36,16 @@ from stream.verdicts import input_name
 
 logger = logging.getLogger(__name__)
 
-#: A quiet time, in seconds, after which the reader looks whether Faust passed over records.
-IDLE_S = 3.0
+#: A quiet time, in seconds, after which the reader looks whether Faust passed over records, at first and at most.
+IDLE_S, IDLE_MAX_S = 3.0, 120.0
 #: Records that came too early are dropped for this long, in seconds, before those missing are sought once more.
-SEEK_AGAIN_S = 1.0
-#: How often, and how many seconds apart, to look for the changelog topics before Faust is left to complain.
+SEEK_AGAIN_S, SEEK_AGAIN_MAX_S = 1.0, 60.0
+#: How often, and how many seconds apart at first and at most, to look for the changelog topics before Faust is left to
+#: complain: three minutes in all.
 METADATA_CHECKS = 40
-METADATA_CHECK_S = 0.25
+METADATA_CHECK_S, METADATA_CHECK_MAX_S = 0.25, 5.0
+#: A step may take this part of the group's time-out.
+STEP_PART = 6
 
 
 class FaustTable:
@@ -77,18 +82,20 @@ class Judge:
         sender: VerdictSender,
         metrics: FraudMetrics,
         sent: Callable[[], Mapping[str, int]],
+        clock_s: Callable[[], float] = time.monotonic,
     ):
         """`sent` reads back which watermarks stand in the log."""
-        self._sent = sent
+        self._sent, self._clock_s = sent, clock_s
         self._app, self._stream, self._fraud = app, stream, fraud
         self._tables, self._sender, self._metrics = tables, sender, metrics
         self._views = [input_name(stream.impressions, p) for p in range(stream.partitions)]
         self._clicks = [input_name(stream.clicks, p) for p in range(stream.partitions)]
         self._batch: list[tuple[int, Signal]] = []
         self._next = 0  # the offset to come
-        self._sought_s = -SEEK_AGAIN_S  # loop time of the last seek for records before one that came too early
-        self._idle_since = asyncio.get_running_loop().time()  # seconds
-        self._committed_s = 0.0  # loop time
+        self._early = Backoff(SEEK_AGAIN_S, SEEK_AGAIN_MAX_S)  # seeks for records before one that came too early
+        self._idle = Backoff(IDLE_S, IDLE_MAX_S, clock_s(), IDLE_S)  # seeks for records that never came
+        self._size = StepSize(fraud.batch_signals_max, stream.session_timeout_ms / 1_000 / STEP_PART)
+        self._committed_s = 0.0
         self.filter: FraudFilter | None = None
         self.unreadable = 0
         self.reads_again = 0
@@ -101,7 +108,12 @@ class Judge:
 
     async def on_event(self, event: Any, more: bool) -> Step | None:
         """One record of `signals`. It is judged with those after it while there are `more` to come."""
-        self._idle_since = asyncio.get_running_loop().time()
+        try:
+            return await self._on_event(event, more)
+        finally:
+            self._idle.come(self._clock_s())  # behind a step, however long it took
+
+    async def _on_event(self, event: Any, more: bool) -> Step | None:
         offset = event.message.offset
         if self.filter is None:
             await self._know_changelogs()
@@ -114,8 +126,9 @@ class Judge:
             return None
         if offset >= self._next:
             self._next = offset + 1
+            self._early.come(self._clock_s())
             self._read(event.message)
-        if not self._batch or (more and len(self._batch) < self._fraud.batch_signals_max):
+        if not self._batch or (more and len(self._batch) < self._size.size):
             return None
         self._metrics.waits_for("none")
         step = await self._step(self._batch)
@@ -126,19 +139,20 @@ class Judge:
         """Wait until the group's metadata has the changelog topics: just created, they may count no partitions yet, for
         which Faust would end the process at the first write."""
         names = [f"{self._app.conf.id}-{name}-changelog" for name in TABLES]
-        for _ in range(METADATA_CHECKS):
+        for check in range(METADATA_CHECKS):
             if all(self._app.consumer.topic_partitions(name) in (None, 1) for name in names):
                 return
-            await asyncio.sleep(METADATA_CHECK_S)
+            await asyncio.sleep(min(METADATA_CHECK_MAX_S, METADATA_CHECK_S * 2**check))
 
     async def _seek_back(self, partition: TP, offset: int) -> bool:
         """Whether to drop this record, because earlier ones are still to come. They are sought.
 
         Faust may begin behind the tables, and it passes over records that it fetched while it was rebalancing. What it
         had fetched before a seek it still hands out, and may then take what was sought for old and drop it: so the
-        seek is repeated until the next record comes.
+        seek is repeated until the next record comes. Each seek throws away the fetch that is under way, so they come
+        less and less often.
         """
-        if asyncio.get_running_loop().time() - self._sought_s < SEEK_AGAIN_S:
+        if not self._early.is_due(self._clock_s()):
             return True
         first = (await self._app.consumer.earliest_offsets(partition))[partition]
         logger.warning("signals[%d] came where %d was expected; the first still there is %d", offset, self._next, first)
@@ -147,7 +161,7 @@ class Judge:
             return False
         self.reads_again += 1
         await self._app.consumer.seek(partition, self._next)
-        self._sought_s = asyncio.get_running_loop().time()
+        self._early.ask(self._clock_s())
         return True
 
     async def look_behind(self) -> None:
@@ -155,14 +169,15 @@ class Judge:
 
         Where no record came at all, the last one is: with it come the tables, which know what is missing.
         """
-        consumer, now = self._app.consumer, asyncio.get_running_loop().time()
+        consumer, now_s = self._app.consumer, self._clock_s()
         partition = TP(self._stream.signals, 0)
-        if now - self._idle_since < IDLE_S or self._batch or partition not in consumer.assignment():
+        if not self._idle.is_due(now_s) or self._batch or partition not in consumer.assignment():
             return
-        self._idle_since = now
+        self._idle.pause(now_s)
         self._metrics.waits_for("idle")
         position = await consumer.position(partition)
         if position and (self.filter is None or self._next < position):
+            self._idle.ask(now_s)
             self.reads_again += 1
             logger.warning("no records, yet Faust is at signals[%d]; reading again", position)
             await consumer.seek(partition, position - 1 if self.filter is None else self._next)
@@ -182,7 +197,9 @@ class Judge:
     async def _step(self, batch: list[tuple[int, Signal]]) -> Step:
         """Promises, verdicts, watermarks, rows, fold position, each once the one before is acknowledged (F2)."""
         assert self.filter is not None
+        began_s = self._clock_s()
         step = self.filter.on_signals(batch)
+        self._size.took(len(batch), self._clock_s() - began_s)
         await self._app.producer.flush()
         try:
             if step.verdicts:
@@ -204,10 +221,10 @@ class Judge:
 
     async def _commit(self, step: Step) -> None:
         """Every so often. Tables are durable one by one, and the fold position comes after all others."""
-        now = asyncio.get_running_loop().time()
-        if now - self._committed_s < self._fraud.commit_ms / 1_000:
+        now_s = self._clock_s()
+        if now_s - self._committed_s < self._fraud.commit_ms / 1_000:
             return
-        self._committed_s = now
+        self._committed_s = now_s
         filter = self.filter
         assert filter is not None
         filter.save()

@@ -12,6 +12,7 @@ from labeler.app import FraudMetrics, Judge
 from labeler.fraud_config import FraudConfig
 from labeler.fraud_tables import dict_tables
 from labeler.signals import Signal
+from labeler.waiting import Backoff, StepSize
 from stream.config import StreamConfig
 from stream.verdicts import Verdict, Watermark
 
@@ -108,3 +109,95 @@ def test_what_is_truly_gone_is_passed_over(monkeypatch: pytest.MonkeyPatch):
     faust = Faust(records(40), position=25)
     faust.first = 6
     assert judged(faust, monkeypatch, rounds=120, fetch=3) == {"impressions/0": 20 * MINUTE, "clicks/0": 20 * MINUTE}
+
+
+class SlowFaust(Faust):
+    """On a machine so busy that a fetch takes `fetch_s`, and handing over and judging a record `hand_s`. A seek throws
+    away the fetch under way and what was fetched."""
+
+    def __init__(self, log: list[Signal], position: int, fetch_s: float, hand_s: float):
+        super().__init__(log, position)
+        self.now_s, self.fetch_s, self.hand_s = 1_000.0, fetch_s, hand_s
+        self.seeks, self.sought = 0, False
+
+    async def seek(self, partition: str, offset: int) -> None:
+        await super().seek(partition, offset)
+        self.seeks, self.sought = self.seeks + 1, True
+
+    async def position_of(self, partition: Any) -> int:
+        return max(self.position, self.handed_out + 1)
+
+    def assignment(self) -> set[Any]:
+        return {labeler.app.TP("signals", 0)}
+
+    async def go(self, judge: Judge, until_s: float, fetch: int) -> None:
+        while self.now_s < until_s and self.position < len(self.log):
+            first, ready_s, self.sought = self.position, self.now_s + self.fetch_s, False
+            while self.now_s < ready_s and not self.sought:
+                self.now_s += 0.1
+                await judge.look_behind()
+            if self.sought:
+                continue
+            self.position = min(first + fetch, len(self.log))
+            for offset in range(first, self.position):
+                self.now_s += self.hand_s
+                await self.take(judge, offset)
+                await judge.look_behind()
+                if self.sought:
+                    break
+
+
+@pytest.mark.parametrize(("fetch_s", "hand_s"), [(0.1, 0.01), (5.0, 0.5), (20.0, 4.0), (50.0, 8.0)])
+def test_on_a_slow_machine_the_fetch_under_way_is_waited_for(fetch_s: float, hand_s: float):
+    log = records(40)
+    faust = SlowFaust(log, 25, fetch_s, hand_s)
+    consumer = SimpleNamespace(
+        assignment=faust.assignment, position=faust.position_of, seek=faust.seek, topic_partitions=lambda name: 1,
+        earliest_offsets=faust.earliest_offsets,
+    )  # fmt: skip
+    faust.consumer = consumer  # type: ignore[assignment]
+    sender = Sender()
+
+    async def run() -> None:
+        judge = Judge(
+            faust, STREAM, FraudConfig(), dict_tables(), sender, FraudMetrics(), dict, lambda: faust.now_s  # type: ignore[arg-type]
+        )  # fmt: skip
+        await faust.go(judge, 1_000.0 + 60 * (fetch_s + 40 * hand_s), 10)
+
+    asyncio.run(run())
+    assert {one.input: one.watermark_ms for one in sender.sent} == {
+        "impressions/0": 20 * MINUTE,
+        "clicks/0": 20 * MINUTE,
+    }
+    assert faust.seeks <= 10
+
+
+def test_a_step_is_cut_to_what_the_machine_can_do_in_a_turn():
+    size = StepSize(512, 1.0)
+    for _ in range(20):
+        size.took(size.size, size.size * 0.05)
+    assert 5 <= size.size <= 20
+    for _ in range(20):
+        size.took(size.size, size.size * 0.0001)
+    assert size.size == 512
+    size.took(1, 100.0)
+    assert size.size == 1
+
+
+def test_a_question_is_repeated_less_and_less_often_until_an_answer_comes():
+    backoff, asked, now = Backoff(1.0, 60.0), [], 0.0
+    while now < 1_000:
+        if backoff.is_due(now):
+            backoff.ask(now)
+            asked.append(now)
+        now += 0.5
+    assert asked[:5] == [0.0, 1.0, 3.0, 7.0, 15.0]
+    assert 10 < len(asked) < 25
+    backoff.ask(now)
+    backoff.come(now + 8.0)  # an answer takes so long here
+    assert not backoff.is_due(now + 8.0 + 11.9)
+    assert backoff.is_due(now + 8.0 + 12.0)
+    for _ in range(200):
+        backoff.come(now + 8.0)  # and here it no longer does
+    assert not backoff.is_due(now + 8.9)
+    assert backoff.is_due(now + 9.0)
