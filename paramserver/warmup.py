@@ -12,7 +12,9 @@ from paramserver.encoding import Encoding, decode_rows, encode_rows
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, PullRequest, PushRequest, TableSpec
 from paramserver.optimizers import OPTIMIZERS
 from paramserver.part import weights
+from paramserver.record import rebase
 from paramserver.shard import Shard
+from paramserver.slab import ROWS_MIN, Slab
 from paramserver.slots import SlotMap
 
 
@@ -52,4 +54,7 @@ def warm_up() -> int:
         weights(snapshot)
         Shard(0, 2, slot_map).restore([snapshot], "")
         rows += shard.rows(name)
+    slab = Slab(2, ROWS_MIN, mortal=False)  # what happens rarely
+    slab.index.reseed(slab.words, 0)
+    rebase(slab.words, 0, 0)
     return rows

@@ -290,7 +290,7 @@ def test_after_the_warm_up_nothing_is_compiled_whatever_arrays_come():
     compiled = {k.__name__: len(k.nopython_signatures) for k in kernels}
     inlined = {"mix64", "initial_value", "_ftrl_weight", "key_of", "set_key", "ask_for", "row_of", "add", "discard"}
     inlined |= {"_chance", "_line_of"}
-    inlined |= {"_home", "_in_old", "_cell_of", "_tagged", "_put", "_take_out", "heads"}
+    inlined |= {"_home", "_in_old", "_cell_of", "_tagged", "_put", "_take_out", "_tag", "heads"}
     assert {name for name, signatures in compiled.items() if not signatures} <= inlined
     shard = new_shard()
     keys = np.arange(40, dtype=np.uint64)[::2]
