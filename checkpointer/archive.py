@@ -17,6 +17,7 @@ from checkpointer.archive_file import (
     describe,
     encode_file,
     event_hour,
+    record_headers,
     rows_of_sources,
     without_sources,
 )
@@ -77,6 +78,10 @@ class Archive:
     def records(self, path: str) -> list[Record]:
         """Raises Damaged."""
         return decode_file(self.files.read(path), path)[1]
+
+    def record_headers(self, path: str) -> list[Record]:
+        """The records without their values, which costs no row. Raises Damaged."""
+        return record_headers(self.files.read(path), path)
 
     def count(self, sources: Sequence[str]) -> int:
         """How many rows there are of these sources."""

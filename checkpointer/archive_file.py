@@ -126,6 +126,19 @@ def describe(data: bytes, path: str) -> ArchivedFile:
     return _described(_metadata(_open(data, path), path))
 
 
+def record_headers(data: bytes, path: str) -> list[Record]:
+    """The records without their values: offsets, timestamps and headers, no row decoded. Raises Damaged."""
+    said = _metadata(_open(data, path), path)
+    try:
+        listed: list[Listed] = said["records"]  # type: ignore[assignment]
+        return [
+            Record(offset, timestamp_ms, None, None, tuple((name, base64.b64decode(h)) for name, h in headers))
+            for offset, timestamp_ms, _, _, _, _, headers in listed
+        ]
+    except _UNREADABLE as error:
+        raise Damaged(f"archive {path}: its metadata cannot be read ({_first_line(error)})") from error
+
+
 def decode_file(data: bytes, path: str) -> tuple[ArchivedFile, list[Record]]:
     """The records, as they stood in the topic. Raises Damaged, naming file and record."""
     parquet = _open(data, path)

@@ -6,7 +6,7 @@ from itertools import islice
 
 from checkpointer.archive import Archive
 from checkpointer.manifest import Damaged
-from stream.log import OffsetOutOfRange, Reader
+from stream.log import LogError, OffsetOutOfRange, Reader
 from stream.record import Partition, Record
 
 POLL_RECORDS = 2_000
@@ -14,7 +14,7 @@ POLL_RECORDS = 2_000
 EMPTY_POLLS_MAX = 100
 
 
-class AuditError(RuntimeError):
+class AuditError(LogError):
     """The audit could not be done (which is not the same as: it found something wrong)."""
 
 

@@ -6,13 +6,13 @@ import argparse
 import json
 import sys
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from checkpointer.archive import Archive
 from checkpointer.store import open_store
 from everspun import standings
-from everspun.audit import Audit, AuditError, audit
+from everspun.audit import Audit, audit
 from everspun.commands import options as shared
 from everspun.config import Config
 from stream.kafka import KafkaLog
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         log = KafkaLog(config.stream)
         result = full_audit(config, log, options.at_rest, not options.no_shards, options.archive)
-    except (AuditError, LogError, OSError) as error:
+    except (LogError, OSError) as error:
         print(f"everspun audit: not done: {error}", file=sys.stderr)
         return NOT_DONE
     if options.json:
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         console = shared.console()
         console.print(table(result))
         for line in result.unseen:
-            console.print(f"not seen: {escape(line)}")
+            console.print(Text(f"not seen: {line}"))
     return 0 if result.right else 1
 
 
@@ -76,5 +76,6 @@ def full_audit(config: Config, log: Log, at_rest: bool, with_shards: bool = True
 def table(result: Audit) -> Table:
     out = Table("check", "found", "", title="audit")
     for finding in result.findings:
-        out.add_row(finding.check, escape(finding.found), "[green]right" if finding.right else "[bold red]WRONG")
+        verdict = Text("right", "green") if finding.right else Text("WRONG", "bold red")
+        out.add_row(Text(finding.check), Text(finding.found), verdict)
     return out

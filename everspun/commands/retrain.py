@@ -3,20 +3,29 @@ folder of its own (run.dir), and the topics of the live system.
 
 Without --to it catches up and goes on until stopped; `everspun models promote` lets it take over. With --to it learns
 up to that time, takes a last checkpoint, says how it compares, and ends. Cut short, it goes on where it stood.
+Refused before anything is changed (exit code 1): a time of which records are gone, a model that has begun otherwise.
 """
 
 import argparse
+import dataclasses
 import json
 import os
+import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
+from checkpointer.archive import Archive
 from checkpointer.catalogue import Catalogue
-from checkpointer.span import find_spans, vector_at
+from checkpointer.files import Files
+from checkpointer.manifest import Damaged
+from checkpointer.span import vector_at
 from checkpointer.store import open_store
+from everspun.asked import BEGINNING_MS, Asked, begun_otherwise, look
 from everspun.commands import options as shared
 from everspun.commands.models import begun_models, comparison
 from everspun.config import Config
@@ -25,14 +34,19 @@ from everspun.model_check import check_model
 from everspun.roles import examples_log
 from everspun.standings import of_shards
 from everspun.stop_signals import stop_on_signals
-from stream.chain import LABEL, kind_of
-from stream.log import Reader
+from stream.chain import LABEL, kind_of, label_chain
+from stream.kafka import KafkaLog
+from stream.log import LogError, Reader
 from stream.moment import parse_ms, show_ms
 from stream.record import Partition
 
 ROLES = ("shard", "checkpointer", "learner", "governor", "replica")
 LOOK_S = 0.5
 CUT_EVERY_MS = 5_000
+#: In a model's folder of the store: with which --from it was begun.
+SAID = "retrain.json"
+#: Exit codes: nothing was trained, or not all; not asked for as it must be.
+REFUSED, MISTAKE = 1, 2
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,43 +57,123 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    overrides = (*options.set, *_overrides(options))
-    options.set = list(overrides)
     try:
-        for moment in filter(None, (options.begin, options.until)):
-            parse_ms(moment)
+        from_ms = parse_ms(options.begin) if options.begin else BEGINNING_MS
+        to_ms = parse_ms(options.until) if options.until else None
     except ValueError as error:
-        print(error)
-        return 2
+        print(f"everspun retrain: {error}", file=sys.stderr)
+        return MISTAKE
+    if to_ms is not None and to_ms <= from_ms:
+        print(f"everspun retrain: --to {options.until} is not after --from {options.begin}", file=sys.stderr)
+        return MISTAKE
+    overrides = (*options.set, *_overrides(options, from_ms))
+    options.set = list(overrides)
     config = shared.load(options)
     check_model(config)
-    if problem := _in_use(Path(config.run.dir)):
-        print(problem)
-        return 2
+    try:
+        asked, needs_archive = _refuse(config, from_ms, to_ms)
+    except Refused as error:
+        print(f"everspun retrain: refused: {error}", file=sys.stderr)
+        return REFUSED
+    except (LogError, Damaged) as error:
+        print(f"everspun retrain: {error}", file=sys.stderr)
+        return MISTAKE
+    if config.archive.read and not needs_archive:  # a hole in it would be in the way of what the log holds
+        overrides = (*overrides, "archive.read=false")
+        config = dataclasses.replace(config, archive=dataclasses.replace(config.archive, read=False))
+    return _train(config, asked, options, overrides)
+
+
+def _train(config: Config, asked: list[Asked], options: argparse.Namespace, overrides: tuple[str, ...]) -> int:
     console = shared.console()
-    retraining = Retraining(config, options.until, console)  # may read for a while; SIGINT ends that at once
+    retraining = Retraining(config, asked, console)
     stop = stop_on_signals()
     launcher = Launcher(options.config, config.run, overrides, config.governor.enabled)
-    launcher.start(ROLES)
     try:
+        launcher.start(ROLES)
         done = retraining.follow(launcher, stop)
-    except RunStopped as error:
-        console.print(f"[red]{error}")
-        return 1
+    except (RunStopped, Refused) as error:
+        print(f"everspun retrain: {error}", file=sys.stderr)
+        return REFUSED
     finally:
         console.print("draining ...")
         launcher.stop()
         retraining.close()
     if done:
-        names = begun_models(open_store(config.checkpointer.root))
-        console.print(comparison(config, names, retraining.covers))
-    return 0 if done or not options.until else 1
+        try:
+            names = begun_models(open_store(config.checkpointer.root))
+            console.print(comparison(config, names, retraining.covers))
+        except LogError as error:
+            console.print(Text(f"the model is published; no comparison: {error}"))
+    return 0 if done or not options.until else REFUSED
 
 
-def _overrides(options: argparse.Namespace) -> list[str]:
-    said = []
-    if options.begin:
-        said.append(f"checkpointer.begin={json.dumps(options.begin)}")
+class Refused(Exception):
+    """What was asked for cannot be trained; nothing was changed."""
+
+
+def _refuse(config: Config, from_ms: int, to_ms: int | None) -> tuple[list[Asked], bool]:
+    """What is asked for, if all of it is there and nobody began otherwise; and whether the archive is needed for it.
+    Raises Refused, Damaged, LogError."""
+    if problem := _in_use(Path(config.run.dir)):
+        raise Refused(problem)
+    files = open_store(config.checkpointer.root)
+    catalogue = Catalogue(files, config.model.name)
+    begun, head = catalogue.begun(), catalogue.head()
+    next_record = dict(head.next_record) if head is not None else {}
+    archive = Archive(open_store(config.archive.root)) if config.archive.read else None
+    reader = KafkaLog(config.stream).reader()
+    try:
+        with shared.console().status(f"looking whether {config.stream.examples} holds what is asked for ..."):
+            asked = look(reader, None, config.stream, from_ms, to_ms, next_record)
+            needs_archive = archive is not None and any(one.lacks for one in asked)
+            if needs_archive:
+                asked = look(reader, archive, config.stream, from_ms, to_ms, next_record)
+    finally:
+        reader.close()
+    name = config.model.name
+    if begun is not None:
+        before = _said_before(files, name)
+        if before is not None and before != from_ms:
+            asked_then = "the beginning" if before <= BEGINNING_MS else show_ms(before)
+            raise Refused(f"model {name!r} has begun with --from {asked_then}; give another model.name")
+        if before is None and (where := begun_otherwise(begun, asked)):
+            raise Refused(f"model {name!r} has begun otherwise ({where}); give another model.name")
+    if lacks := [line for one in asked for line in one.lacks]:
+        raise Refused(_lacking(lacks, asked, archive is not None))
+    if to_ms is not None and not sum(one.rows for one in asked):
+        raise Refused(f"no row of {config.stream.examples} arrived between --from and --to: nothing is there to learn")
+    if head is not None and (beyond := _beyond(head.vector, asked)):
+        raise Refused(f"model {name!r} has learned more than --to asks for already ({beyond}); give another model.name")
+    files.write(f"{name}/{SAID}", json.dumps({"from_ms": from_ms}).encode())
+    return asked, needs_archive
+
+
+def _said_before(files: Files, model: str) -> int | None:
+    """The --from that this model was begun with by this command; None = by another, or an older version."""
+    try:
+        return int(json.loads(files.read(f"{model}/{SAID}"))["from_ms"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _lacking(lacks: list[str], asked: list[Asked], archived: bool) -> str:
+    whole_ms = max((one.oldest_whole_ms for one in asked if one.lacks), default=0)
+    later = f"--from {show_ms(whole_ms + 999)} is the earliest that is there whole" if whole_ms else ""
+    more = "" if archived else "--archive reads what an archive holds"
+    return "gone by retention: " + "; ".join(lacks) + "".join(f". {hint}" for hint in (later, more) if hint)
+
+
+def _beyond(vector: Mapping[str, int], asked: list[Asked]) -> str:
+    for one in asked:
+        chain, end = label_chain(one.partition), one.until.label_end if one.until is not None else None
+        if end is not None and vector.get(chain, 0) > end:
+            return f"{chain} stands at {vector[chain]}, --to ends at {end}"
+    return ""
+
+
+def _overrides(options: argparse.Namespace, from_ms: int) -> list[str]:
+    said = [f'checkpointer.begin="{from_ms}"']
     if options.until:
         said += [f"learners.until={json.dumps(options.until)}", f"checkpointer.interval_ms={CUT_EVERY_MS}"]
     if options.archive:
@@ -88,44 +182,45 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 
 
 def _in_use(run_dir: Path) -> str:
-    """Whether another system runs in this folder: two models there would be one."""
+    """Whether another system runs in this folder, or still drains there: two models there would be one."""
     for name, said in role_files(run_dir).items():
         pid = int(str(said.get("pid", 0)))
         if pid and _runs(pid):
-            return f"run.dir = {str(run_dir)!r}: {name} (pid {pid}) runs there; give the new model a folder of its own"
+            return (
+                f"run.dir = {str(run_dir)!r}: {name} (pid {pid}) runs there, or drains; wait until it has ended, or "
+                "give the new model a folder of its own"
+            )
     return ""
 
 
 def _runs(pid: int) -> bool:
+    """Whether a process of ours has this id; another program may have got it since."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True  # somebody else's
-    return True
+    try:
+        return b"everspun" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return True  # no /proc to look at
 
 
 class Retraining:
     """How far the new model is, and whether it is done."""
 
-    def __init__(self, config: Config, until: str, console: Console) -> None:
-        self.config, self.until, self.console = config, until, console
+    def __init__(self, config: Config, asked: list[Asked], console: Console) -> None:
+        self.config, self.asked, self.console = config, asked, console
         self.catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
         self.partitions = [Partition(config.stream.examples, p) for p in range(config.stream.partitions)]
         self.reader: Reader = examples_log(config).reader()
         self.first = self.reader.beginning_offsets(self.partitions)
-        self.ends: dict[str, int] = {}  # label chains at `until`
-        self.offsets: dict[Partition, int] = {}
-        if until:
-            self._find_end()
-
-    def _find_end(self) -> None:
-        with self.console.status(f"looking for {self.until} in {self.config.stream.examples} ..."):
-            spans = find_spans(self.reader, self.config.stream, parse_ms(self.until), lambda: None)
+        spans = [one.until for one in asked if one.until is not None]
         vector = vector_at(spans, {span.partition: 0 for span in spans})
-        self.ends = {chain: end for chain, end in vector.items() if kind_of(chain) == LABEL}
-        self.offsets = {Partition(self.config.stream.examples, s.partition): s.offset for s in spans}
+        self.ends = {chain: end for chain, end in vector.items() if kind_of(chain) == LABEL}  # at --to
+        self.offsets = {Partition(config.stream.examples, span.partition): span.offset for span in spans}
+        self._begun = False
 
     def covers(self, chain: str, start: int, end: int) -> bool:
         """Whether a range of a chain was to be learned here."""
@@ -133,13 +228,14 @@ class Retraining:
         return kind_of(chain) == LABEL and start >= first and (not self.ends or end <= self.ends.get(chain, 0))
 
     def follow(self, launcher: Launcher, stop: threading.Event) -> bool:
-        """Until a checkpoint holds all up to `until`, or `stop`; True for the former."""
+        """Until a checkpoint holds all up to `until`, or `stop`; True for the former. Raises RunStopped, Refused."""
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         said = False
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task(f"{self.config.model.name}: starting", total=1)
             while not stop.wait(LOOK_S):
                 launcher.raise_if_failed()
+                self._look_at_beginning()
                 if self.ends and self._checkpointed():
                     return True
                 read, total, learned_ms = self._standing()
@@ -154,6 +250,13 @@ class Retraining:
                         "lets it take over"
                     )
         return False
+
+    def _look_at_beginning(self) -> None:
+        """Once: retention may have taken records between the look at what is there and the model's beginning."""
+        if not self._begun and (begun := self.catalogue.begun()) is not None:
+            self._begun = True
+            if where := begun_otherwise(begun, self.asked):
+                raise Refused(f"records went while the model began: it began with {where}; give another model.name")
 
     def _standing(self) -> tuple[int, int, int]:
         """Records of `examples` that every shard has behind it, of how many, and the newest event learned."""
