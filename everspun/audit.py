@@ -90,6 +90,7 @@ def audit(
             result.add("the archive goes on below the log", found, not folded.problems)
         _impressions(result, reader, config, folded, waiting_allowed)
         _clicks(result, reader, config, folded.of_kind(config.stream.barrier_kinds[-1]))
+        _lost(result, labels)
         _quarantined(result, config)
         _standings(result, standings, folded, waiting_allowed)
     finally:
@@ -242,6 +243,17 @@ def _clicks(result: Audit, reader: Reader, config: Config, chains: Mapping[str, 
         found += f" ({too_early:,} of the unmatched came too long before their impression)"
     positives = sum(c.clicks.counts["positives"] for c in judged)
     result.add("clicks add up (L6)", found, read + between <= seen and unmatched >= 0 and positives <= joined)
+
+
+def _lost(result: Audit, chains: Mapping[str, ChainAudit]) -> None:
+    """What operators declared lost shows in every audit; it is said, and no fault of the system's (C7)."""
+    offsets, clicks = (
+        sum(getattr(c, name) for c in chains.values()) for name in ("lost_offsets", "clicks_lost_offsets")
+    )
+    events = result.impressions.get("lost", 0)
+    if offsets or clicks or events:
+        found = f"{offsets:,} offsets of impressions, {clicks:,} of clicks; {events:,} impressions lost for them"
+        result.add("declared lost by an operator (C7)", found, True)
 
 
 def _quarantined(result: Audit, config: Config) -> None:

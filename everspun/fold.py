@@ -65,7 +65,8 @@ class ChainAudit:
     hash_from: int = 0
     rows: int = 0
     labelled: int = 0
-    positives: int = 0
+    lost_offsets: int = 0  # of the inputs, passed over on an operator's word (C7): what stood there nobody knows
+    clicks_lost_offsets: int = 0
     row_hash: int = 0
     records: int = 0
     repeats: int = 0
@@ -133,7 +134,8 @@ class ChainAudit:
         self.overlaps += header.start < before
         self.clicks_offset = header.clicks_offset
         self.labelled += header.labelled
-        self.positives += header.positives
+        self.lost_offsets += header.lost_offsets
+        self.clicks_lost_offsets += header.clicks_lost_offsets
         forgotten = int(record.header(FORGOTTEN) or 0)
         self.impressions.add(header, header.end, header.arrival_max_ms, forgotten)
         self.clicks.add(header, header.clicks_offset, header.clicks_arrival_max_ms, forgotten)

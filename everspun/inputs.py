@@ -40,7 +40,7 @@ def count_impressions(reader: Reader, stream: StreamConfig, p: int, one: ChainAu
     if one.end < first:
         return Counts(
             wrong=f"partition {p}: labels stand at {one.end}, and impressions below {first} are gone: "
-            f"those between have no class"
+            "those between have no class (the labeler's log names the `everspun lost` to type)"
         )
     if not gone and one.model_begin is None and one.begin is not None and one.begin > first:
         return Counts(wrong=f"partition {p}: the first range begins at {one.begin}, impressions from {first} are there")

@@ -223,3 +223,11 @@ def test_a_large_share_in_quarantine_is_no_right_system():
     assert first.header.labelled
     assert "100.0%" in wrong(result)
     assert "everspun quarantine list" in wrong(result)
+
+
+def test_what_was_declared_lost_shows_and_is_no_fault():
+    shop = OldShop()
+    shop.batches[3] = replace(shop.batches[3], header=replace(shop.batches[3].header, lost_offsets=7))
+    result = shop.write().audit()
+    assert result.right, wrong(result)
+    assert any("7 offsets of impressions" in one.found for one in result.findings)
