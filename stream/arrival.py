@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.kernel import kernel
-from stream.record import CLOCK_MS, Record
+from stream.record import CLOCK_MS, Record, decimal
 from stream.record_columns import NO_RECORDS, RecordColumns
 
 I64 = npt.NDArray[np.int64]
@@ -90,9 +90,9 @@ class ArrivalClock:
     def _next_judge(self, records: RecordColumns, at: int) -> tuple[int, int] | None:
         """Index and clock of the first heartbeat from `at` on that says its clock."""
         for i in np.flatnonzero(records.heartbeat[at:]) + at:
-            raw = records[int(i)].header(CLOCK_MS)
-            if raw is not None and raw.isdigit():
-                return int(i), int(raw)
+            clock_ms = decimal(records[int(i)].header(CLOCK_MS))
+            if clock_ms is not None:
+                return int(i), clock_ms
         return None
 
     def _judge(

@@ -86,7 +86,10 @@ class StreamConfig:
         604_800_000, "age of the oldest kept checkpoint, ms: retention of examples (T6)"
     )
 
-    record_bytes_max: int = _option(4_194_304, "largest record, bytes")
+    record_bytes_max: int = _option(4_194_304, "largest record, bytes; also of a record that was unpacked")
+    decoded_bytes_max: int = _option(
+        67_108_864, "memory that the rows of one record, or the records of one packed batch, may take, bytes"
+    )
     poll_records_max: int = _option(2_000, "records taken by one poll")
     fetch_bytes_max: int = _option(
         2_097_152, "bytes of one partition in one fetch; a larger batch of records comes alone. A reader holds two"
@@ -240,6 +243,7 @@ _POSITIVE = (
     "batch_rows_max",
     "verdict_max_ms",
     "record_bytes_max",
+    "decoded_bytes_max",
     "poll_records_max",
     "fetch_bytes_max",
     "examples_fetch_bytes_max",

@@ -1,38 +1,41 @@
 """From records to columns: JSON (one event, a page view, an array of either) and Arrow IPC, whole polls at once.
 
 Which rows come out, and which records are bad, is a function of each record alone, however records were polled
-together (I7): JSON is framed per record first (`frames`), parsed with a fixed schema, and where a parse fails, halved
-until the bad records stand alone. A bad record is bad as a whole: it is quarantined with its bytes, counted as one.
+together (I7). A bad record is bad as a whole: it is quarantined with its bytes, counted as one.
+
+No record makes this raise, and none costs more than its bytes allow: a value holds at most `record_bytes_max` bytes,
+and its rows take at most `decoded_bytes_max`, which is known before the memory is taken.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.json as pj
 
 from stream.arrow_values import read_arrow
 from stream.config import StreamConfig
-from stream.events import CATEGORICAL, STRING_BYTES_MAX, TS_MS_MAX, TS_MS_MIN, Clicks, Impressions
-from stream.faults import SHOWN_MAX, find_fault
-from stream.frames import Lines, frame
+from stream.events import Clicks, Impressions
+from stream.faults import Bad, Fault, Reason, fault
+from stream.json_values import read_json
+from stream.judging import filled, judge
 from stream.kernel import kernel
-from stream.keys import hash_pair, hash_strings, partitions_of_keys, string_buffers
-from stream.record import ROW_BITS, ROWS_PER_RECORD_MAX, Record
+from stream.keys import hash_pair, hash_strings
+from stream.record import ROW_BITS, Record
 from stream.record_columns import Bytes, Entries, RecordColumns
 from stream.secret import HashKey
-from stream.shape import Columns, Shape, activity_shape, click_shape, flatten_json, impression_shape
+from stream.shape import Rows, Shape, activity_shape, click_shape, impression_shape, in_log_order, without
 from stream.values import floats, positions, strings
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
-Bools = npt.NDArray[np.bool_]
 
-#: What a record's value is. `ARROW_STREAM` in `faults` says how one begins.
-_CONTROL, _EMPTY, _ARROW, _JSON = 0, 1, 2, 3
+#: What a record's value is. An Arrow IPC stream begins with four bytes FF, which no JSON text does.
+_CONTROL, _EMPTY, _ARROW, _JSON, _LARGE = 0, 1, 2, 3, 4
+_EMPTY_VALUE = fault("value", "is empty; send a JSON object, a JSON array of objects, or an Arrow IPC stream")
+_GOOD = b'{"id":"i","ts_ms":1700000000000,"session":"s","source":"u","vendor":"v","item":"x"}'
 
 
 class BadRecord(NamedTuple):
@@ -54,10 +57,8 @@ def decode_impressions(
     rows, bad = _decode(laid_out, partition, shape, config)
     events = Impressions.empty(config.features)
     if rows is not None:
-        events = Impressions(
-            *_numpy_columns(rows, laid_out, arrival_ms, config.hash_key), _travelling(rows.columns, shape)
-        )
-    return events, _explain(laid_out, bad, False, partition, config)
+        events = Impressions(*_numpy_columns(rows, laid_out, arrival_ms, config.hash_key), _travelling(rows, shape))
+    return events, _explained(laid_out, bad)
 
 
 def decode_clicks(
@@ -68,8 +69,8 @@ def decode_clicks(
     rows, bad = _decode(laid_out, partition, shape, config)
     events = Clicks.empty()
     if rows is not None:
-        events = Clicks(*_numpy_columns(rows, laid_out, arrival_ms, config.hash_key), _travelling(rows.columns, shape))
-    return events, _explain(laid_out, bad, True, partition, config)
+        events = Clicks(*_numpy_columns(rows, laid_out, arrival_ms, config.hash_key), _travelling(rows, shape))
+    return events, _explained(laid_out, bad)
 
 
 class Activity(NamedTuple):
@@ -97,51 +98,86 @@ def decode_activity(
     if rows is None:
         nothing, no_names = np.zeros(0, np.int64), pa.array([], pa.string())
         return Activity(nothing, nothing, nothing, no_names, no_names, nothing.astype(np.uint64), unknown)
-    source, vendor = (_filled(rows.columns[name], "") for name in ("source", "vendor"))
+    source, vendor = (filled(rows.columns[name], "") for name in ("source", "vendor"))
     arrived = np.asarray(arrival_ms, np.int64)[rows.record]
     id = hash_pair(rows.columns["session"], rows.columns["id"], config.hash_key)
     ts_ms = rows.columns["ts_ms"].to_numpy(False)
     return Activity(_positions(rows, laid_out), ts_ms, arrived, source, vendor, id, unknown)
 
 
-class _Rows(NamedTuple):
-    """Flat columns with the index of the record that each row came from, rising."""
-
-    columns: Columns
-    record: I64
+# --- one decoder for all of them --------------------------------------------------------------------------------
 
 
-def _explain(
-    records: RecordColumns, bad: Iterable[int], is_click: bool, partition: int, config: StreamConfig
-) -> list[BadRecord]:
-    return [BadRecord(one, *find_fault(one, is_click, partition, config)) for one in (records[i] for i in sorted(bad))]
+def _decode(records: RecordColumns, partition: int, shape: Shape, config: StreamConfig) -> tuple[Rows | None, Bad]:
+    """The good rows (None without any), and the bad records, each with what is wrong.
+
+    The guard: where reading raises all the same, records are divided until one stands alone; that one is bad.
+    """
+    try:
+        return _decode_together(records, partition, shape, config)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if len(records) <= 1:
+            _check_decoder(error, shape, config)
+            return None, dict.fromkeys(range(len(records)), _unforeseen("cannot be read", error))
+    middle = len(records) // 2
+    low, low_bad = _decode(records[:middle], partition, shape, config)
+    high, high_bad = _decode(records[middle:], partition, shape, config)
+    parts = [part for part in (low, high and Rows(high.columns, high.record + middle)) if part is not None]
+    return in_log_order(parts), low_bad | {i + middle: why for i, why in high_bad.items()}
 
 
-def _decode(
+def _decode_together(
     records: RecordColumns, partition: int, shape: Shape, config: StreamConfig
-) -> tuple[_Rows | None, set[int]]:
-    """The good rows (None without any) and the indices of the bad records."""
+) -> tuple[Rows | None, Bad]:
     kinds = np.empty(len(records), np.int8)
-    _kinds(records.data, records.entries, kinds)
-    bad: set[int] = set(np.flatnonzero(kinds == _EMPTY).tolist())
-    parts = [_Rows(*part) for part in read_arrow(records, np.flatnonzero(kinds == _ARROW).tolist(), shape, bad)]
-    parts += _read_json(records, np.flatnonzero(kinds == _JSON), shape, bad)
-    rows = _in_log_order(parts)
+    _kinds(records.data, records.entries, config.record_bytes_max, kinds)
+    bad: Bad = dict.fromkeys(np.flatnonzero(kinds == _EMPTY).tolist(), _EMPTY_VALUE)
+    for i in np.flatnonzero(kinds == _LARGE).tolist():
+        size, allowed = int(records.entries[i]["value_bytes"]), config.record_bytes_max
+        bad[i] = fault("value", f"has {size} bytes; send at most {allowed} a record (record_bytes_max)")
+    parts = read_arrow(records, np.flatnonzero(kinds == _ARROW).tolist(), shape, config, bad)
+    parts += read_json(records, np.flatnonzero(kinds == _JSON), shape, partition, config, bad)
+    rows = in_log_order(parts)
     if rows is None:
         return None, bad
-    _fill_sessions(rows, records)
-    wrong = _wrong_rows(rows, shape, partition, config.partitions)
-    if not wrong.any():
-        return rows, bad
-    bad |= set(rows.record[wrong].tolist())
-    keep = np.flatnonzero(~np.isin(rows.record, np.array(sorted(bad), np.int64)))
-    if not len(keep):
-        return None, bad
-    return _Rows({name: column.take(pa.array(keep)) for name, column in rows.columns.items()}, rows.record[keep]), bad
+    wrong = judge(rows, records, shape, partition, config)
+    return without(rows, wrong), bad | wrong
+
+
+def _check_decoder(error: Exception, shape: Shape, config: StreamConfig) -> None:
+    """If a good event cannot be read either, it is the decoder that is broken and no record: that error is raised."""
+    good = RecordColumns.of([Record(0, 0, None, _GOOD)])
+    try:
+        rows, _ = _decode_together(good, 0, shape, replace(config, partitions=1))
+    except Exception:
+        raise error from None
+    if rows is None:
+        raise error
+
+
+def _explained(records: RecordColumns, bad: Bad) -> list[BadRecord]:
+    return [BadRecord(record, *_reason(record, bad[i])) for i, record in ((i, records[i]) for i in sorted(bad))]
+
+
+def _reason(record: Record, why: Fault | Reason) -> Fault:
+    if isinstance(why, tuple):
+        return why
+    try:
+        return fault(*why(record))
+    except MemoryError:
+        raise
+    except Exception as error:  # the record is bad already: that nobody can say why makes nothing worse
+        return _unforeseen("cannot be used, and why cannot be said", error)
+
+
+def _unforeseen(what: str, error: Exception) -> Fault:
+    return fault("value", f"{what} ({type(error).__name__}: {error}); please report it, with the record")
 
 
 @kernel
-def _kinds(data: Bytes, entries: Entries, kinds: npt.NDArray[np.int8]) -> None:
+def _kinds(data: Bytes, entries: Entries, bytes_max: int, kinds: npt.NDArray[np.int8]) -> None:
     for i in range(len(kinds)):
         entry = entries[i]
         at = entry.value
@@ -149,6 +185,8 @@ def _kinds(data: Bytes, entries: Entries, kinds: npt.NDArray[np.int8]) -> None:
             kinds[i] = _CONTROL
         elif entry.value_bytes <= 0:
             kinds[i] = _EMPTY
+        elif entry.value_bytes > bytes_max:
+            kinds[i] = _LARGE
         elif (
             entry.value_bytes >= 4
             and data[at] == 255
@@ -161,125 +199,11 @@ def _kinds(data: Bytes, entries: Entries, kinds: npt.NDArray[np.int8]) -> None:
             kinds[i] = _JSON
 
 
-def _in_log_order(parts: list[_Rows]) -> _Rows | None:
-    if len(parts) <= 1:
-        return parts[0] if parts else None
-    columns = {name: pa.concat_arrays([part.columns[name] for part in parts]) for name in parts[0].columns}
-    record = np.concatenate([part.record for part in parts])
-    if (np.diff(record) < 0).any():  # JSON and Arrow records stand mixed in the log
-        order = np.argsort(record, kind="stable")
-        columns = {name: column.take(pa.array(order)) for name, column in columns.items()}
-        record = record[order]
-    return _Rows(columns, record)
-
-
-# --- reading ----------------------------------------------------------------------------------------------------
-
-
-def _read_json(records: RecordColumns, indices: I64, shape: Shape, bad: set[int]) -> list[_Rows]:
-    """Rows of the JSON records of these indices; the unreadable ones are added to `bad`."""
-    if not len(indices):
-        return []
-    entries = records.entries[indices]
-    lines = frame(records.data, entries["value"].astype(np.int64), entries["value_bytes"].astype(np.int64))
-    bad |= set(indices[lines.objects < 0].tolist())
-    parts = []
-    for table, start, end in _parse(lines, 0, len(indices), shape):
-        if table is None:
-            bad.add(int(indices[start]))
-            continue
-        of_object = np.repeat(indices[start:end], np.maximum(lines.objects[start:end], 0))
-        columns, object_of_row = flatten_json(table, shape)
-        if len(object_of_row):
-            parts.append(_Rows(columns, of_object[object_of_row]))
-    return parts
-
-
-def _parse(lines: Lines, start: int, end: int, shape: Shape) -> list[tuple[pa.Table | None, int, int]]:
-    """Tables of the values `[start, end)`, halving where a parse fails; None for a value that fails alone."""
-    objects = int(np.maximum(lines.objects[start:end], 0).sum())
-    if objects == 0:
-        return []
-    first = int(lines.ends[start - 1]) if start else 0
-    text = pa.py_buffer(lines.data[first : int(lines.ends[end - 1])])
-    read = pj.ReadOptions(use_threads=False, block_size=len(text) + 1)  # one block: rows never straddle two
-    try:
-        table = pj.open_json(pa.BufferReader(text), read, shape.parse).read_all()
-        if table.num_rows == objects:
-            return [(table, start, end)]
-    except pa.ArrowInvalid:
-        pass  # found again below, alone, and explained by `find_fault`
-    if end - start == 1:
-        return [(None, start, end)]
-    middle = (start + end) // 2
-    return _parse(lines, start, middle, shape) + _parse(lines, middle, end, shape)
-
-
-def _fill_sessions(rows: _Rows, records: RecordColumns) -> None:
-    """A row without a session has its record's key as session (T5)."""
-    sessions = rows.columns["session"]
-    if sessions.null_count == 0:
-        return
-    missing = sessions.is_null().to_numpy(False)
-    keys: dict[int, str | None] = {}
-    for i in np.unique(rows.record[missing]).tolist():
-        try:
-            keys[i] = (records[i].key or b"").decode() or None
-        except UnicodeDecodeError:
-            keys[i] = None  # stays missing: `find_fault` says so
-    filled = pa.array([keys.get(i) for i in rows.record.tolist()], pa.string())
-    rows.columns["session"] = pc.coalesce(sessions, filled)
-
-
-# --- judging ----------------------------------------------------------------------------------------------------
-
-
-def _wrong_rows(rows: _Rows, shape: Shape, partition: int, partitions: int) -> Bools:
-    """Rows with a field missing or out of range, of a record with too many rows, or misplaced (T4, T5)."""
-    columns = rows.columns
-    wrong = np.zeros(len(rows.record), np.bool_)
-    for name in shape.required:
-        if columns[name].null_count:
-            wrong |= columns[name].is_null().to_numpy(False)
-    for name, column in columns.items():
-        if pa.types.is_string(column.type):
-            wrong |= _wrong_lengths(column, 1 if name in ("id", "session") else 0)
-    ts_ms = _filled(columns["ts_ms"], 0).to_numpy(False)
-    wrong |= (ts_ms < TS_MS_MIN) | (ts_ms >= TS_MS_MAX)
-    if "prediction" in shape.wire:
-        wrong |= _wrong_numbers(columns, shape)
-    wrong |= partitions_of_keys(_filled(columns["session"], ""), partitions) != partition
-    if len(rows.record) > ROWS_PER_RECORD_MAX:
-        wrong |= np.bincount(rows.record)[rows.record] > ROWS_PER_RECORD_MAX
-    return wrong
-
-
-def _wrong_lengths(column: pa.Array, bytes_min: int) -> Bools:
-    """Strings shorter or longer than allowed; a null counts as neither."""
-    _, offsets = string_buffers(_filled(column, "-"))
-    lengths = np.diff(offsets)
-    return (lengths < bytes_min) | (lengths > STRING_BYTES_MAX)
-
-
-def _wrong_numbers(columns: Columns, shape: Shape) -> Bools:
-    shown = _filled(columns["position"], 0).to_numpy(False)
-    prediction = _filled(columns["prediction"], 0.0).to_numpy(False)
-    wrong: Bools = (shown < 0) | (shown > SHOWN_MAX) | (prediction < 0) | (prediction > 1)
-    for feature in shape.features:
-        if feature.kind != CATEGORICAL:
-            wrong |= np.isinf(floats(columns[feature.column]))
-    return wrong
-
-
-def _filled(column: pa.Array, value: object) -> pa.Array:
-    return column.fill_null(value) if column.null_count else column
-
-
 # --- writing columns --------------------------------------------------------------------------------------------
 
 
 def _numpy_columns(
-    rows: _Rows, records: RecordColumns, arrival_ms: I64, key: HashKey
+    rows: Rows, records: RecordColumns, arrival_ms: I64, key: HashKey
 ) -> tuple[I64, I64, I64, U64, U64, U64]:
     """position, arrival_ms, ts_ms, id, source_hash, vendor_hash."""
     columns = rows.columns
@@ -288,12 +212,12 @@ def _numpy_columns(
         np.asarray(arrival_ms, np.int64)[rows.record],
         columns["ts_ms"].to_numpy(False),
         hash_pair(columns["session"], columns["id"], key),
-        hash_strings(_filled(columns["source"], ""), key),
-        hash_strings(_filled(columns["vendor"], ""), key),
+        hash_strings(filled(columns["source"], ""), key),
+        hash_strings(filled(columns["vendor"], ""), key),
     )
 
 
-def _positions(rows: _Rows, records: RecordColumns) -> I64:
+def _positions(rows: Rows, records: RecordColumns) -> I64:
     """T4."""
     record = rows.record
     begins = np.flatnonzero(np.append(True, np.diff(record) != 0))
@@ -301,11 +225,11 @@ def _positions(rows: _Rows, records: RecordColumns) -> I64:
     return (records.offset[record] << ROW_BITS) | row
 
 
-def _travelling(columns: Columns, shape: Shape) -> pa.Table:
+def _travelling(rows: Rows, shape: Shape) -> pa.Table:
     """The table of what only travels on: no nulls, in the schema's types."""
     arrays = []
     for field in shape.schema:
-        column = columns["position" if field.name == "shown_at" else field.name]
+        column = rows.columns["position" if field.name == "shown_at" else field.name]
         if pa.types.is_string(field.type):
             arrays.append(strings(column))
         elif pa.types.is_float32(field.type):

@@ -9,6 +9,9 @@ from typing import NamedTuple
 ROW_BITS = 20
 ROWS_PER_RECORD_MAX = 1 << ROW_BITS
 
+#: A header's number has no more digits: it is below 2^63.
+DECIMAL_DIGITS_MAX = 18
+
 #: Header of a control record (T2). Its value is `heartbeat`; the record has no value.
 CONTROL = "control"
 HEARTBEAT = "heartbeat"
@@ -36,13 +39,18 @@ class Record(NamedTuple):
 
     @property
     def is_heartbeat(self) -> bool:
-        return self.header(CONTROL) == HEARTBEAT.encode()
+        """T2: an event that has the header and a value is an event."""
+        return not self.value and self.header(CONTROL) == HEARTBEAT.encode()
 
     @property
     def barrier(self) -> int | None:
         """The period k of a barrier heartbeat, else None."""
-        raw = self.header(BARRIER)
-        return None if raw is None else int(raw)
+        return decimal(self.header(BARRIER))
+
+
+def decimal(raw: bytes | None) -> int | None:
+    """The number that a header holds, 0 or more; None if there is none, or it holds something else."""
+    return int(raw) if raw is not None and raw.isdigit() and len(raw) <= DECIMAL_DIGITS_MAX else None
 
 
 class Partition(NamedTuple):

@@ -178,7 +178,7 @@ def _read_records(data: Bytes, batches: I64, from_offset: int, entries: Entries)
             entry.timestamp_ms = stamp_ms if append_time else stamp_ms + ms_delta
             entry.key, entry.key_bytes = key, key_bytes
             entry.value, entry.value_bytes = value, value_bytes
-            entry.headers, entry.end, entry.heartbeat = headers, stop, heartbeat
+            entry.headers, entry.end, entry.heartbeat = headers, stop, heartbeat and value_bytes <= 0
             n += 1
         if at != end:
             return -1 - b

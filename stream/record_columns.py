@@ -36,6 +36,8 @@ Entries = npt.NDArray[np.void]
 _NOTHING = np.zeros(0, np.uint8)
 _CONTROL = np.frombuffer(CONTROL.encode(), np.uint8)
 _HEARTBEAT = np.frombuffer(HEARTBEAT.encode(), np.uint8)
+#: Of a record's headers so many are made objects of; one record can hold millions.
+HEADERS_MAX = 64
 NO_VARINT = np.int64(-(2**62))  # what `varint` answers where the buffer ends
 
 
@@ -177,7 +179,7 @@ def _varint_bytes(value: int) -> bytearray:
 def _read_headers(data: Bytes, at: int) -> tuple[tuple[str, bytes], ...]:
     count, at = varint(data, at, len(data))
     headers = []
-    for _ in range(count):
+    for _ in range(min(count, HEADERS_MAX)):
         size, at = varint(data, at, len(data))
         name = data[at : at + size].tobytes().decode(errors="replace")
         at += size
@@ -204,17 +206,17 @@ def varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
 
 @kernel
 def read_headers(data: Bytes, at: int, end: int) -> tuple[int, bool]:
-    """Where the headers that begin at `at` end (-1: not before `end`), and whether they make a heartbeat (T2): the
-    first one named `control` says so."""
+    """Where the headers that begin at `at` end (-1: not before `end`), and whether they say that this is a heartbeat
+    (T2): the first one named `control` does."""
     count, at = varint(data, at, end)
     if count < 0:
         return -1, False
     heartbeat, decided = False, False
-    for _ in range(count):
+    for i in range(count):
         size, at = varint(data, at, end)
         if size < 0 or size > end - at:
             return -1, False
-        is_control = not decided and _same(data, at, size, _CONTROL)
+        is_control = not decided and i < HEADERS_MAX and _same(data, at, size, _CONTROL)
         at += size
         size, at = varint(data, at, end)
         if size < -1 or size > end - at:

@@ -1,8 +1,9 @@
 """What impressions and clicks look like outside (JSON, Arrow IPC) and how a parsed JSON object becomes flat rows."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,37 @@ from stream.events import CATEGORICAL, Features, click_schema, impression_schema
 I64 = npt.NDArray[np.int64]
 #: Equally long columns of one chunk, by the names of `Shape.wire`; nulls where nothing was given.
 Columns = dict[str, pa.Array]
+
+
+class Rows(NamedTuple):
+    """Flat columns with the index of the record that each row came from, rising."""
+
+    columns: Columns
+    record: I64
+
+
+def in_log_order(parts: Sequence[Rows]) -> Rows | None:
+    """All rows of all parts; None without any part."""
+    if len(parts) <= 1:
+        return parts[0] if parts else None
+    columns = {name: pa.concat_arrays([part.columns[name] for part in parts]) for name in parts[0].columns}
+    record = np.concatenate([part.record for part in parts])
+    if (np.diff(record) < 0).any():  # JSON and Arrow records stand mixed in the log
+        order = np.argsort(record, kind="stable")
+        columns = {name: column.take(pa.array(order)) for name, column in columns.items()}
+        record = record[order]
+    return Rows(columns, record)
+
+
+def without(rows: Rows, records: Collection[int]) -> Rows | None:
+    """The rows of all records but these; None if there is none."""
+    if not records:
+        return rows
+    keep = np.flatnonzero(~np.isin(rows.record, np.array(sorted(records), np.int64)))
+    if not len(keep):
+        return None
+    return Rows({name: column.take(pa.array(keep)) for name, column in rows.columns.items()}, rows.record[keep])
+
 
 _PAGE = "impressions"  # the list of a page view
 _OWN = ("id", "item", "vendor", "position", "prediction", "model_version")  # what each impression of a page view has
@@ -31,6 +63,11 @@ class Shape:
     required: tuple[str, ...]
     schema: pa.Schema  # of `Events.table`
     parse: pj.ParseOptions
+
+    @property
+    def row_bytes(self) -> int:
+        """Memory of one row in flat columns, without the bytes of its strings."""
+        return sum(4 if pa.types.is_string(type_) else 8 for type_ in self.wire.values())
 
 
 @lru_cache(maxsize=64)
@@ -107,6 +144,25 @@ def flatten_json(table: pa.Table, shape: Shape) -> tuple[Columns, I64]:
         if name in shared and flat[name].null_count < len(flat[name]):
             columns[name] = pc.coalesce(columns[name], flat[name].take(rows))
     return columns, object_of_row
+
+
+def expansion(table: pa.Table, shape: Shape) -> tuple[I64, I64]:
+    """How many rows each parsed object gives, and at most how many bytes of memory more than the object itself:
+    what a page view says once stands in each of its rows. Both int64 (n,)."""
+    rows = np.ones(table.num_rows, np.int64)
+    if _PAGE not in table.column_names:
+        return rows, rows * shape.row_bytes
+    pages = _one_chunk(table.column(_PAGE))
+    if pages.null_count == len(pages):
+        return rows, rows * shape.row_bytes
+    counts = pages.value_lengths().fill_null(-1).to_numpy(False).astype(np.int64)
+    rows = np.where(counts >= 0, counts, 1)
+    said_once = np.zeros(table.num_rows, np.int64)
+    top = {name: _one_chunk(table.column(name)) for name in table.column_names if name != _PAGE}
+    for column in _with_features(top, shape).values():
+        if pa.types.is_string(column.type):
+            said_once += pc.binary_length(column).fill_null(0).to_numpy(False)
+    return rows, rows * (shape.row_bytes + np.where(counts >= 0, said_once, 0))
 
 
 def _rows_of(object_of_row: I64, is_page: npt.NDArray[np.bool_], nested: int) -> pa.Array:
