@@ -17,7 +17,7 @@ from checkpointer.cut import Abandoned, Cut, Marked, Pace
 from checkpointer.cutting import Crowd, Cutting, Time
 from checkpointer.evaluations import Evaluations
 from checkpointer.gates import Findings, Reference, judge
-from checkpointer.manifest import Damaged, Definition, Evaluation, Manifest, assemble
+from checkpointer.manifest import Damaged, Definition, Evaluation, Manifest, assemble, definition_change
 from checkpointer.preparation import Preparation
 from checkpointer.resharding import Resharding
 from checkpointer.schedule import Due, Schedule
@@ -97,8 +97,8 @@ class Driver:
             return
         if head.spec.digest != self.definition.spec.digest:
             raise ValueError(
-                f"model {head.model!r}: checkpoint {head.name} holds definition {head.spec.digest}, the config says "
-                f"{self.definition.spec.digest}; give the changed model a new name"
+                f"model {head.model!r}: {definition_change(head, self.definition)} since checkpoint {head.name}; "
+                "give the changed model a new name, or change it back"
             )
         self.evaluations.skip(head.vector)
         gates = self.catalogue.gates(head.name)

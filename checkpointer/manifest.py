@@ -229,8 +229,8 @@ def assemble(
             raise ValueError(f"chain {chain}: the parts stand at {chains.get(chain)}, the cut was named at {end}")
     if parent is not None and parent.spec.digest != definition.spec.digest:
         raise ValueError(
-            f"model {definition.spec.name!r} is {definition.spec.digest}, but its checkpoint {parent.name} holds "
-            f"{parent.spec.digest}: give the changed model a new name"
+            f"model {definition.spec.name!r}: {definition_change(parent, definition)} since checkpoint {parent.name}; "
+            "give the changed model a new name, or change it back"
         )
     return Manifest(
         model=definition.spec.name,
@@ -251,6 +251,27 @@ def assemble(
         schema=definition.schema,
         barrier_kinds=definition.barrier_kinds,
     )
+
+
+def definition_change(before: Manifest, now: Definition) -> str:
+    """What makes a definition another one than a checkpoint's: keys of the config, shapes, or code, in one line."""
+    old, new = before.model_config, json.loads(json.dumps(now.model_config))
+    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    found = [f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}" for key in keys[:3]]
+    found += [f"{len(keys) - 3} more keys have changed"] if len(keys) > 3 else []
+    shapes = {name: tuple(shape) for name, shape in now.spec.dense.shapes.items()}
+    was = {name: tuple(shape) for name, shape in before.spec.dense.shapes.items()}
+    names = sorted(name for name in shapes.keys() | was.keys() if shapes.get(name) != was.get(name))
+    found += [f"parameter {name} was {was.get(name)} and is {shapes.get(name)}" for name in names[:1]]
+    codes = before.spec.digest.partition("-")[2], now.spec.digest.partition("-")[2]
+    if codes[0] != codes[1]:
+        found.append(f"the code of {new.get('kind')} has changed")
+    return "; ".join(found) or f"its definition was {before.spec.digest} and is {now.spec.digest}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def parts_of(infos: Sequence[PartInfo]) -> tuple[Part, ...]:

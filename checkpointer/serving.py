@@ -13,7 +13,7 @@ from checkpointer.catalogue import Catalogue
 from checkpointer.manifest import Damaged, Manifest
 from checkpointer.model_state import read_snapshot
 from checkpointer.request import Request, of_rows
-from learners.model import Scorer
+from learners.model import Scorer, code_of
 from paramserver.delta import patched
 from paramserver.messages import ModelSpec
 from paramserver.part import Weights, weights
@@ -88,6 +88,12 @@ def load(catalogue: Catalogue, name: str, sha256: str | None = None, held: Serve
         scorer = Scorer.from_weights(manifest.model_config, merged.tables, merged.dense)
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{name}: its model config does not fit its weights: {error}") from error
+    trained, here = code_of(manifest.spec.digest), code_of(scorer.model.spec.digest)
+    if trained and trained != here:
+        kind = manifest.model_config.get("kind")
+        raise Damaged(
+            f"{name}: the code of {kind} is {here} here, and was {trained} where it was trained; install that"
+        )
     return ServedModel(manifest, merged, scorer, upon)
 
 

@@ -28,6 +28,10 @@ class Counter:
     def dense(self) -> DenseSpec:
         return DenseSpec({})
 
+    @property
+    def constants(self) -> frozenset[str]:
+        return frozenset()
+
     def initial_dense(self) -> dict[str, Floats]:
         return {}
 

@@ -145,6 +145,8 @@ def compute(
     p, gradients, dense_gradients = model.kind.differentiate(
         prepared.places, pulled, dense, prepared.encoded.numbers, label, weight
     )
+    constants = model.kind.constants
+    dense_gradients = {name: array for name, array in dense_gradients.items() if name not in constants}
     row_hash, event_time_max_ms = row_hash_sum(rows), int(rows.column("ts_ms").to_numpy().max())
     reason = not_finite(model, prepared, pulled, p, gradients, dense_gradients)
     if reason:

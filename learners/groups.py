@@ -53,6 +53,10 @@ class Grouped:
     def dense(self) -> DenseSpec:
         return self._kind.dense
 
+    @property
+    def constants(self) -> frozenset[str]:
+        return self._kind.constants
+
     def initial_dense(self) -> dict[str, Floats]:
         return self._kind.initial_dense()
 

@@ -39,6 +39,10 @@ class Logistic:
     def dense(self) -> DenseSpec:
         return DenseSpec({})
 
+    @property
+    def constants(self) -> frozenset[str]:
+        return frozenset()
+
     def initial_dense(self) -> dict[str, Floats]:
         return {}
 

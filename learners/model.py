@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from learners.config import ModelConfig
+from learners.config import PATH, ModelConfig
 from learners.counter import Counter
 from learners.factorization import FactorizationMachine
 from learners.features import Columns, Encoded, Encoder, Floats, Keys, Places, unique_keys
@@ -24,6 +24,8 @@ from paramserver.messages import DenseSpec, ModelSpec, Rows, TableSpec
 
 #: Predictions stay this far from 0 and 1, so that their log loss is finite.
 PROBABILITY_MIN = np.float32(1e-7)
+#: Between the digests of config and code.
+CODE = "-"
 
 
 class Kind(Protocol):
@@ -37,6 +39,10 @@ class Kind(Protocol):
 
     @property
     def dense(self) -> DenseSpec: ...
+
+    @property
+    def constants(self) -> frozenset[str]:
+        """Names of the dense arrays that are not trained."""
 
     def initial_dense(self) -> dict[str, Floats]: ...
 
@@ -64,7 +70,8 @@ class Kind(Protocol):
 
 @dataclass(frozen=True)
 class Model:
-    """A model's definition. `spec.digest` covers the whole config: under one name there is one definition."""
+    """A model's definition. `spec.digest` covers the whole config, and behind a dash the code of a module of one's own:
+    under one name there is one definition."""
 
     config: ModelConfig
     kind: Kind
@@ -85,6 +92,10 @@ def make_model(config: ModelConfig, device: str = "cpu") -> Model:
     kind = _kind(config, device)
     raw = json.dumps(config.to_dict(), sort_keys=True, separators=(",", ":")).encode()
     digest = hashlib.blake2b(raw, digest_size=8).hexdigest()
+    if PATH in config.kind:
+        from learners.user_module import code_digest  # torch, which an lr must not need
+
+        digest += f"{CODE}{code_digest(config.kind)}"
     return Model(config, kind, Encoder(config), ModelSpec(config.name, digest, kind.tables, kind.dense))
 
 
@@ -98,6 +109,11 @@ def _kind(config: ModelConfig, device: str) -> Kind:
 
         kind = Network(config, device)
     return Grouped(kind, config) if config.groups else kind
+
+
+def code_of(digest: str) -> str:
+    """The part of a definition's digest that names the code of a module of one's own; "" = it is of none."""
+    return digest.partition(CODE)[2]
 
 
 def clip(probability: Floats) -> Floats:

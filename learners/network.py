@@ -5,14 +5,13 @@ run with torch's generator seeded by the model's seed.
 """
 
 import copy
-import importlib
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from learners import user_module
 from learners.config import PATH, ModelConfig
 from learners.embeddings import gather, segment_sums
 from learners.features import Encoded, Floats, Keys, Places
@@ -25,8 +24,6 @@ from stream.secret import NO_KEY, derived_key
 TABLE = "embeddings"
 _TABLE_RATE = 0.1
 _DENSE_RATE = 0.001
-#: What keeps statistics of its own or draws at random: shards hold neither, and a batch would not repeat.
-_REFUSED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RNNBase)
 
 
 class Network:
@@ -35,7 +32,8 @@ class Network:
     def __init__(self, config: ModelConfig, device: str = "cpu"):
         """ValueError for a module that cannot be trained here, naming it and why."""
         self.config, self.device = config, torch.device(device)
-        self._prototype = make_module(config)
+        is_own = PATH in config.kind
+        self._prototype = user_module.make_module(config) if is_own else NETWORKS[config.kind](config).eval()
         self._idle = [self._prototype.to(self.device)]  # each used by one thread at a time
 
     @property
@@ -65,6 +63,11 @@ class Network:
         defaults = {"alpha": _DENSE_RATE} if self.config.dense_optimizer == "ftrl" else {"rate": _DENSE_RATE}
         return DenseSpec(shapes, self.config.dense_optimizer, defaults | self.config.dense_options)
 
+    @property
+    def constants(self) -> frozenset[str]:
+        """Those that the module marks `requires_grad=False`: shards hold and checkpoints carry them as they began."""
+        return frozenset(name for name, p in self._prototype.named_parameters() if not p.requires_grad)
+
     def initial_dense(self) -> dict[str, Floats]:
         values = {name: p.detach().cpu().numpy().copy() for name, p in self._prototype.named_parameters()}
         return values if PATH in self.config.kind else initial_arrays(values, self.config)
@@ -90,16 +93,21 @@ class Network:
         label: Floats,
         weight: Floats,
     ) -> tuple[Floats, dict[str, Rows], dict[str, Floats]]:
+        constants = self.constants
         embeddings = self._to_device(self._gathered(places, rows, len(numbers))).requires_grad_()
-        parameters = {name: self._to_device(array).requires_grad_() for name, array in dense.items()}
+        parameters = {
+            name: self._to_device(array).requires_grad_(name not in constants) for name, array in dense.items()
+        }
         logits = self._logits(parameters, embeddings, self._to_device(numbers))
         loss = functional.binary_cross_entropy_with_logits(
             logits, self._to_device(label), self._to_device(weight), reduction="sum"
         )
-        by = [embeddings, *parameters.values()]
+        trained = {name: parameter for name, parameter in parameters.items() if name not in constants}
+        by = [embeddings, *trained.values()]
         found = torch.autograd.grad(loss, by, allow_unused=True, materialize_grads=True)
         arrays = [gradient.cpu().numpy() for gradient in found]
-        dense_gradients = dict(zip(parameters, map(np.ascontiguousarray, arrays[1:]), strict=True))
+        dense_gradients = dict(zip(trained, map(np.ascontiguousarray, arrays[1:]), strict=True))
+        dense_gradients |= {name: np.zeros_like(dense[name]) for name in constants}
         p = _probability(logits.detach())
         if not self.config.categorical:
             return p, {}, dense_gradients
@@ -126,61 +134,6 @@ class Network:
 def _probability(logits: Tensor) -> Floats:
     probability: Floats = torch.sigmoid(logits.double()).float().cpu().numpy()
     return probability
-
-
-def make_module(config: ModelConfig) -> nn.Module:
-    """The network of a config, in evaluation mode. ValueError for one that cannot be trained here, or not be found."""
-    if PATH not in config.kind:
-        return NETWORKS[config.kind](config).eval()
-    found = _named(config.kind)
-    shape = {"features": len(config.categorical), "dim": config.dim, "numbers": len(config.numeric)}
-    before = torch.get_rng_state()
-    torch.default_generator.manual_seed(config.seed)
-    try:
-        module: nn.Module = found(**shape, **config.module_options)
-    except TypeError as error:
-        raise ValueError(
-            f"kind = {config.kind!r}: {error}; it is called with {sorted(shape)} and module_options"
-        ) from error
-    finally:
-        torch.set_rng_state(before)
-    module.eval()
-    _check(config, module)
-    return module
-
-
-def _named(path: str) -> Any:
-    """The class that `package.module:Class` names."""
-    where, _, name = path.partition(PATH)
-    try:
-        found = getattr(importlib.import_module(where), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"kind = {path!r}: {error}; it must be importable wherever the model is trained or served"
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ValueError(f"kind = {path!r}: {found!r} is not a subclass of torch.nn.Module")
-    return found
-
-
-def _check(config: ModelConfig, module: nn.Module) -> None:
-    """ValueError for what would only show in the middle of a stream."""
-    kind = config.kind
-    for name, part in module.named_modules():
-        if isinstance(part, _REFUSED):
-            raise ValueError(
-                f"kind = {kind!r}: {name or 'it'} is a {type(part).__name__}, which keeps state of its own or draws at "
-                "random; allowed are modules that are a function of parameters and inputs (such as LayerNorm)"
-            )
-    for name, value in module.named_parameters():
-        if value.dtype != torch.float32 or value.numel() == 0:
-            raise ValueError(
-                f"kind = {kind!r}: parameter {name} is {value.dtype} {tuple(value.shape)}, expected float32"
-            )
-    with torch.no_grad():
-        answer = module(torch.zeros(2, len(config.categorical), config.dim), torch.zeros(2, len(config.numeric)))
-    if answer.shape not in ((2,), (2, 1)):
-        raise ValueError(f"kind = {kind!r}: forward answered {tuple(answer.shape)} for 2 rows, expected (2,) or (2, 1)")
 
 
 def initial_arrays(shapes: dict[str, Floats], config: ModelConfig) -> dict[str, Floats]:

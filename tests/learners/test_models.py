@@ -236,7 +236,7 @@ class Plain:
         ("odd_networks:Net", {}, "has no attribute 'Net'"),
         ("odd_networks:Plain", {}, "not a subclass of torch.nn.Module"),
         ("odd_networks:Dropped", {}, "layer.1 is a Dropout"),
-        ("odd_networks:Wide", {}, r"forward answered \(2, 2\) for 2 rows"),
+        ("odd_networks:Wide", {}, r"forward answered torch.float32 \(7, 2\) for 7 rows"),
         ("odd_networks:Wide", {"depth": 3}, "unexpected keyword argument 'depth'"),
     ],
 )

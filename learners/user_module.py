@@ -1,0 +1,158 @@
+"""A torch module of a user's own: found, made, tried, and named by its code (docs/models.md).
+
+What would only show in the middle of a stream is refused here, in one line: `make_module` raises ValueError, and
+nothing else, for a class that cannot be found, made or trained.
+"""
+
+import ast
+import hashlib
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from learners.config import PATH, ModelConfig
+
+#: What keeps statistics of its own or draws at random: shards hold neither, and a batch would not repeat.
+_REFUSED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RNNBase)
+#: Rows of the trial. An answer may differ by this share of the answers' spread where other rows stand beside it: matrix
+#: products of other sizes add up in another order.
+_ROWS, _TOLERANCE = 7, 1e-3
+
+
+def make_module(config: ModelConfig) -> nn.Module:
+    """The module that `config.kind` names, in evaluation mode. ValueError for one that cannot be trained here."""
+    found = _named(config.kind)
+    shape = {"features": len(config.categorical), "dim": config.dim, "numbers": len(config.numeric)}
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(config.seed)
+    try:
+        module: nn.Module = found(**shape, **config.module_options)
+    except TypeError as error:
+        raise ValueError(
+            f"kind = {config.kind!r}: {_line(error)}; it is called with {sorted(shape)} and module_options"
+        ) from error
+    except Exception as error:  # whatever code of a user's own raises
+        raise ValueError(f"kind = {config.kind!r}: its constructor raised {_line(error)}") from error
+    finally:
+        torch.set_rng_state(before)
+    module.eval()
+    _check_parts(config.kind, module)
+    _check_answers(config, module)
+    return module
+
+
+def code_digest(path: str) -> str:
+    """8 hex digits over the source of the class that `package.module:Class` names, and of what it uses of its own
+    package and folder. Comments, blank lines and formatting count for nothing."""
+    first = sys.modules[_named(path).__module__]
+    home, package = Path(getattr(first, "__file__", None) or "").parent, first.__name__.partition(".")[0]
+    sources: dict[str, str] = {}
+    waiting = [first]
+    while waiting:
+        module = waiting.pop()
+        if module.__name__ in sources:
+            continue
+        sources[module.__name__] = _source(module)
+        for value in list(vars(module).values()):
+            used = value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
+            if used is not None and _is_own(used, home, package):
+                waiting.append(used)
+    text = "\0".join(f"{name}\0{source}" for name, source in sorted(sources.items()))
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def _is_own(module: ModuleType, home: Path, package: str) -> bool:
+    file = getattr(module, "__file__", None)
+    if not file:
+        return False
+    return module.__name__.partition(".")[0] == package or Path(file).parent == home
+
+
+def _source(module: ModuleType) -> str:
+    try:
+        return ast.unparse(ast.parse(inspect.getsource(module)))
+    except (OSError, TypeError, SyntaxError):
+        return ""  # compiled, or typed at a prompt: there is nothing to compare
+
+
+def _named(path: str) -> type[nn.Module]:
+    """The class that `package.module:Class` names."""
+    where, _, name = path.partition(PATH)
+    try:
+        found = getattr(importlib.import_module(where), name)
+    except Exception as error:  # importing runs code of a user's own
+        raise ValueError(
+            f"kind = {path!r}: {_line(error)}; it must be importable wherever the model is trained or served"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ValueError(f"kind = {path!r}: {found!r} is not a subclass of torch.nn.Module")
+    return found
+
+
+def _check_parts(kind: str, module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        if isinstance(part, _REFUSED):
+            raise ValueError(
+                f"kind = {kind!r}: {name or 'it'} is a {type(part).__name__}, which keeps state of its own or draws at "
+                "random; allowed are modules that are a function of parameters and inputs (such as LayerNorm)"
+            )
+    for name, value in module.named_parameters():
+        if nn.parameter.is_lazy(value):
+            raise ValueError(f"kind = {kind!r}: parameter {name} has no shape before the first batch; name its sizes")
+        if value.dtype != torch.float32 or value.numel() == 0:
+            raise ValueError(
+                f"kind = {kind!r}: parameter {name} is {value.dtype} {tuple(value.shape)}, expected float32"
+            )
+
+
+def _check_answers(config: ModelConfig, module: nn.Module) -> None:
+    """It answers one logit a row, the same again, and the same whichever rows stand beside it."""
+    kind = config.kind
+    generator = torch.Generator().manual_seed(1)
+    embeddings = torch.randn(_ROWS, len(config.categorical), config.dim, generator=generator)
+    numbers = torch.randn(_ROWS, len(config.numeric), generator=generator)
+    buffers = {name: value.clone() for name, value in module.named_buffers()}
+    answer = _answer(kind, module, embeddings, numbers)
+    if not torch.equal(answer, _answer(kind, module, embeddings, numbers)):
+        raise ValueError(f"kind = {kind!r}: forward answers the same rows differently again: it draws at random")
+    for name, value in module.named_buffers():
+        if name not in buffers or not torch.equal(value, buffers[name]):
+            raise ValueError(f"kind = {kind!r}: forward changes buffer {name}; shards hold parameters alone")
+    spread = max(1.0, float(answer.abs().max())) * _TOLERANCE
+    alone = [_answer(kind, module, embeddings[i : i + 1], numbers[i : i + 1]) for i in range(_ROWS)]
+    few = _answer(kind, module, embeddings[2:5], numbers[2:5])
+    if float((torch.cat(alone) - answer).abs().max()) > spread or float((few - answer[2:5]).abs().max()) > spread:
+        raise ValueError(
+            f"kind = {kind!r}: the answer to a row depends on the other rows of its batch (it normalises over them?); "
+            "a row must be answered alike in training and in serving, whatever stands beside it"
+        )
+
+
+def _answer(kind: str, module: nn.Module, embeddings: Tensor, numbers: Tensor) -> Tensor:
+    rows = len(numbers)
+    try:
+        with torch.no_grad():
+            answer = module(embeddings, numbers)
+    except Exception as error:  # whatever code of a user's own raises
+        raise ValueError(f"kind = {kind!r}: forward of {rows} rows raised {_line(error)}") from error
+    if not isinstance(answer, Tensor):
+        raise ValueError(f"kind = {kind!r}: forward answered a {type(answer).__name__}, expected one tensor of logits")
+    if answer.shape not in ((rows,), (rows, 1)) or not answer.is_floating_point():
+        raise ValueError(
+            f"kind = {kind!r}: forward answered {answer.dtype} {tuple(answer.shape)} for {rows} rows, "
+            f"expected floats ({rows},) or ({rows}, 1)"
+        )
+    if not bool(torch.isfinite(answer).all()):
+        raise ValueError(f"kind = {kind!r}: forward answered a value that is not finite")
+    return answer.reshape(-1)
+
+
+def _line(error: BaseException) -> str:
+    """One line of an error's text, which may have many."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
