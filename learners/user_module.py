@@ -9,7 +9,6 @@ import hashlib
 import importlib
 import inspect
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -50,7 +49,7 @@ def code_digest(path: str) -> str:
     """8 hex digits over the source of the class that `package.module:Class` names, and of what it uses of its own
     package and folder. Comments, blank lines and formatting count for nothing."""
     first = sys.modules[_named(path).__module__]
-    home, package = Path(getattr(first, "__file__", None) or "").parent, first.__name__.partition(".")[0]
+    home, package = _folder(first), first.__name__.partition(".")[0]
     sources: dict[str, str] = {}
     waiting = [first]
     while waiting:
@@ -66,11 +65,14 @@ def code_digest(path: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
-def _is_own(module: ModuleType, home: Path, package: str) -> bool:
-    file = getattr(module, "__file__", None)
-    if not file:
-        return False
-    return module.__name__.partition(".")[0] == package or Path(file).parent == home
+def _is_own(module: ModuleType, home: str, package: str) -> bool:
+    folder = _folder(module)
+    return bool(folder) and (folder == home or module.__name__.partition(".")[0] == package)
+
+
+def _folder(module: ModuleType) -> str:
+    """Of its file; "" = it has none."""
+    return (getattr(module, "__file__", None) or "").rpartition("/")[0]
 
 
 def _source(module: ModuleType) -> str:
