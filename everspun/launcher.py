@@ -302,14 +302,15 @@ class Launcher:
         looks = 0
         while not self._stopping.wait(LOOK_S):
             for process in list(self.processes.values()):
-                self._try(f"watching {process.name}", partial(self._look, process))
-            self._try("scaling", self._scale)
+                self.attempt(f"watching {process.name}", partial(self._look, process))
+            self.attempt("scaling", self._scale)
             looks += 1
             if looks % SLOW_LOOKS == 1:
-                self._try("bounding the logs", self._cut_logs)
-                self._try("writing the launcher's state", self._write_state)
+                self.attempt("bounding the logs", self._cut_logs)
+                self.attempt("writing the launcher's state", self._write_state)
 
-    def _try(self, doing: str, act: Callable[[], None]) -> None:
+    def attempt(self, doing: str, act: Callable[[], object]) -> None:
+        """Do it; whatever is raised is noted, and it is for the caller to try again."""
         try:
             act()
         except Exception as error:  # whatever it is, the other processes are watched on

@@ -65,10 +65,11 @@ def _fetch(port: int) -> Series | None:
     }
 
 
-def quantile(buckets: dict[str, float], q: float) -> float:
-    """The q-quantile of a Prometheus histogram's cumulative `le` buckets, as the upper bound that holds it."""
+def quantile(buckets: dict[str, float], q: float) -> float | None:
+    """The q-quantile of a Prometheus histogram's cumulative `le` buckets, as the upper bound that holds it; None where
+    nothing was counted."""
     rows = sorted((float(le), count) for le, count in buckets.items())
     if not rows or rows[-1][1] == 0:
-        return 0.0
+        return None
     total = rows[-1][1]
     return next(le for le, count in rows if count >= q * total)

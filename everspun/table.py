@@ -1,5 +1,6 @@
 """The live table: one row a stage (in, out, rate, data age, why it waits), and a line on the model's quality."""
 
+import math
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -36,8 +37,8 @@ class Snapshot:
 
     now_ms: int
     stages: dict[str, Stage]
-    staleness_p50: float = 0.0
-    staleness_p99: float = 0.0
+    staleness_p50: float | None = None
+    staleness_p99: float | None = None
     model_age_s: float | None = None
     data_age_s: float | None = None
     governor: Governed | None = None
@@ -77,12 +78,17 @@ def snapshot(reports: dict[str, Report], now_ms: int, before: Snapshot | None) -
         stages=stages,
         staleness_p50=quantile(buckets, 0.5),
         staleness_p99=quantile(buckets, 0.99),
-        model_age_s=None if replica is None else replica.value("everspun_served_model_age_s"),
+        model_age_s=_model_age_s(replica),
         data_age_s=_data_age_s(replica, now_ms),
         governor=None if governor is None else governed(governor, int(time.time() * 1_000)),
         shards=resharded(reports),
         taken=taken,
     )
+
+
+def _model_age_s(replica: Report | None) -> float | None:
+    age_s = math.nan if replica is None else replica.value("everspun_served_model_age_s", math.nan)
+    return age_s if math.isfinite(age_s) else None
 
 
 def _data_age_s(replica: Report | None, now_ms: int) -> float | None:
@@ -111,7 +117,7 @@ def render(shot: Snapshot, quality: Quality, title: str, note: str = "") -> Pane
         f"calibration {quality.calibration:.3f}  ({quality.rows:,.0f} rows)",
         f"as served loss {quality.served_log_loss:.4f}  normalized entropy {quality.served_normalized_entropy:.4f}  "
         f"({quality.served_rows:,.0f} rows)",
-        f"staleness p50 {shot.staleness_p50:.0f}  p99 {shot.staleness_p99:.0f} updates   "
+        f"staleness p50 {_number(shot.staleness_p50)}  p99 {_number(shot.staleness_p99)} updates   "
         f"served model_age {duration(shot.model_age_s)}  data_age {duration(shot.data_age_s)}",
     ]
     if shot.shards is not None:
@@ -121,6 +127,10 @@ def render(shot: Snapshot, quality: Quality, title: str, note: str = "") -> Pane
     if note:
         lines.append(note)
     return Panel(Group(table, *lines), title=title)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
 
 
 def duration(seconds: float | None) -> str:

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from checkpointer.metrics import ArchiverMetrics, CheckpointerMetrics, ReplicaMetrics
+from everspun.launcher_metrics import LauncherMetrics
 from labeler.breaker_metrics import BreakerMetrics
 from labeler.metrics import FraudMetrics, LabelerMetrics
 from learners.governor_metrics import GovernorMetrics
@@ -15,9 +16,18 @@ from learners.metrics import LearnerMetrics
 from paramserver.metrics import Metrics as ShardMetrics
 from stream.metrics import RoleMetrics
 
+
+class Launched(LauncherMetrics):
+    """The page's test makes each without arguments."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: {"processes": {}, "troubles": [], "stream": {}})
+
+
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 ROLES = {
     "Every role": RoleMetrics,
+    "Launcher": Launched,
     "Replica": ReplicaMetrics,
     "Labeler": LabelerMetrics,
     "Fraud filter": FraudMetrics,

@@ -9,13 +9,16 @@ from everspun.commands import options as shared
 from everspun.follow import RECENT_EVALUATIONS, Follower
 from everspun.hash_secret import with_secret_made
 from everspun.launcher import ROLES, Launcher
+from everspun.launcher_metrics import LauncherMetrics
 from everspun.mistakes import MISTAKE
 from everspun.model_check import check_model
 from everspun.roles import has_begun
 from everspun.stop_signals import stop_on_signals
 from everspun.targets import write_targets
+from everspun.usual_rate import UsualRate
 from stream.client import check_topics
 from stream.kafka import KafkaLog
+from stream.metrics import start_metrics
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,14 +48,20 @@ def run(options: argparse.Namespace) -> int:
     stop = stop_on_signals()
     launcher = Launcher(options.config, config.run, tuple(options.set), config.governor.enabled)
     follower = Follower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
+    usual = UsualRate()
+    launcher.stream_said = usual.said
     try:
         launcher.start(roles)
+        metrics = LauncherMetrics(launcher.said)
+        launcher.attempt("exporting metrics", lambda: start_metrics(launcher.dir, "launcher", 0, metrics))
         with Live(console=console, refresh_per_second=2, transient=True) as live:
             while not stop.wait(1.0):
-                try:
-                    _look(launcher, follower, None if options.quiet else live, str(options.config))
-                except Exception as error:  # a full disk, no more descriptors: the roles run on, and so does this
-                    launcher.note("following the run", error)
+                launcher.attempt("exporting metrics", metrics.look)
+                launcher.attempt("writing the targets of Prometheus", lambda: write_targets(launcher.dir))
+                launcher.attempt("following the run", lambda: _look(follower, usual))
+                if not options.quiet and follower.samples:
+                    note = f"config {options.config}, logs in {launcher.dir / 'logs'}"
+                    launcher.attempt("showing the run", lambda: live.update(follower.panel("everspun", note)))  # noqa: B023
     finally:
         console.print("draining ...")
         launcher.stop()
@@ -60,8 +69,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _look(launcher: Launcher, follower: Follower, live: Live | None, config: str) -> None:
-    write_targets(launcher.dir)
-    follower.look(int(time.time() * 1_000))
-    if live is not None:
-        live.update(follower.panel("everspun", f"config {config}, logs in {launcher.dir / 'logs'}"))
+def _look(follower: Follower, usual: UsualRate) -> None:
+    now_ms = int(time.time() * 1_000)
+    seen = follower.samples[-1].stages["labeler"].records_in if follower.samples else 0.0
+    rows = follower.look(now_ms).stages["labeler"].records_in
+    usual.look(now_ms, max(0.0, rows - seen))

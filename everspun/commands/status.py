@@ -3,14 +3,20 @@
 import argparse
 import dataclasses
 import json
+import math
+import os
+import shutil
 import time
 from pathlib import Path
+from typing import Any
 
-from everspun.catch_up import behind, near_retention
+from everspun import referee
+from everspun.catch_up import CatchUp, behind, near_retention
 from everspun.commands import options as shared
 from everspun.config import Config
-from everspun.follow import Follower
+from everspun.follow import RECENT_EVALUATIONS, Follower
 from everspun.launcher import role_files
+from everspun.launcher_state import read_state
 from everspun.learning_faults import learning_faults
 from everspun.quality import Quality
 from everspun.scrape import Report, scrape
@@ -19,6 +25,8 @@ from stream.kafka import KafkaLog
 
 #: Between the two looks that say how fast each stage is.
 LOOK_S = 2.0
+#: Reads of `evaluations`, which goes on while it is looked at.
+READS_MAX = 20
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,17 +37,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     run_dir = Path(config.run.dir)
-    follower = Follower(config, KafkaLog(config.stream))
+    follower = Follower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
     try:
         before = follower.look(int(time.time() * 1_000))
         time.sleep(LOOK_S)
         shot = follower.look(int(time.time() * 1_000))
+        for _ in range(READS_MAX):
+            if not follower.read_evaluations(200):
+                break
         late = behind(config.stream, before, shot)
-        while follower.read_evaluations(200):
-            pass
-        broken = breaches(config, shot, follower.quality, scrape(run_dir))
-        silent = sorted(set(role_files(run_dir)) - set(scrape(run_dir)))
-        broken += [f"{name} does not answer" for name in silent]
+        reports = scrape(run_dir)
+        broken = breaches(config, shot, follower.quality, reports) + wrong(config, shot, late, reports)
         broken += near_retention(config.stream, shot)
         if options.json:
             print(json.dumps(_body(shot, follower.quality, broken) | {"behind": [vars(one) for one in late]}))
@@ -47,12 +55,44 @@ def run(options: argparse.Namespace) -> int:
             console = shared.console()
             console.print(follower.panel("everspun status", "limits: see the section limits of the config"))
             for one in late:
-                console.print(f"[yellow]{one}")
+                console.print(str(one), style="yellow")
             for line in broken:
-                console.print(f"[red]broken: {line}")
+                console.print(f"broken: {line}", style="red", soft_wrap=True)
     finally:
         follower.close()
     return 1 if broken else 0
+
+
+def wrong(config: Config, shot: Snapshot, late: list[CatchUp], reports: dict[str, Report]) -> list[str]:
+    """What the processes, the launcher and the disks of this run say, judged (`everspun.referee`)."""
+    run_dir = Path(config.run.dir)
+    state, files = read_state(run_dir), role_files(run_dir)
+    alive = {name: _lives(said.get("pid")) for name, said in files.items()} | {"launcher": _lives(state.get("pid"))}
+    found = referee.processes(config.run.dir, state, files, reports, alive, shot.now_ms)
+    if not config.stream.replayed:
+        found += referee.stream(state, shot.now_ms, (config.stream.impressions, config.stream.clicks))
+    found += referee.stages(config, shot, late, reports)
+    disks: set[int] = set()
+    for place in (config.run.dir, config.checkpointer.root, config.archive.root):
+        path = next((p for p in (Path(place), *Path(place).parents) if p.exists()), None)
+        if "://" in place or path is None or (device := path.stat().st_dev) in disks:
+            continue
+        disks.add(device)
+        usage = shutil.disk_usage(path)
+        found += referee.room(str(path), usage.free, usage.total)
+    return found
+
+
+def _lives(pid: object) -> bool:
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def breaches(config: Config, shot: Snapshot, quality: Quality, reports: dict[str, Report]) -> list[str]:
@@ -74,7 +114,7 @@ def breaches(config: Config, shot: Snapshot, quality: Quality, reports: dict[str
     if shot.governor is not None and shot.governor.at_its_end:
         found.append("governor: at the slowest rung, and staleness still costs more than its band")
     for name, report in reports.items():
-        stopped = report.value("everspun_stopped_partitions")
+        stopped = report.value("everspun_labeler_stopped_partitions")
         if stopped:
             found.append(f"{name}: {stopped:.0f} partitions stopped at a record (everspun quarantine list)")
     found += learning_faults(limits, reports)
@@ -83,21 +123,28 @@ def breaches(config: Config, shot: Snapshot, quality: Quality, reports: dict[str
     return found
 
 
-def _body(shot: Snapshot, quality: Quality, broken: list[str]) -> dict[str, object]:
-    return {
+def _body(shot: Snapshot, quality: Quality, broken: list[str]) -> dict[str, Any]:
+    """For machines: null where there is nothing to say, never a 0 that was not measured."""
+    stages = {}
+    for name, stage in shot.stages.items():
+        said = dataclasses.asdict(stage)
+        if not stage.processes:
+            said |= dict.fromkeys(("records_in", "records_out", "rate"))
+        stages[name] = said | {"data_time_ms": stage.data_time_ms or None, "waiting": stage.waiting or None}
+    body = {
         "now_ms": shot.now_ms,
-        "stages": {name: dataclasses.asdict(stage) for name, stage in shot.stages.items()},
+        "stages": stages,
         "progressive": {
             "rows": quality.rows,
-            "log_loss": quality.log_loss,
-            "normalized_entropy": quality.normalized_entropy,
-            "calibration": quality.calibration,
+            "log_loss": quality.log_loss if quality.rows else None,
+            "normalized_entropy": quality.normalized_entropy if quality.rows and quality.label_sum else None,
+            "calibration": quality.calibration if quality.label_sum else None,
         },
         "as_served": {
             "rows": quality.served_rows,
-            "log_loss": quality.served_log_loss,
-            "normalized_entropy": quality.served_normalized_entropy,
-            "calibration": quality.served_calibration,
+            "log_loss": quality.served_log_loss if quality.served_rows else None,
+            "normalized_entropy": quality.served_normalized_entropy if quality.served_label_sum else None,
+            "calibration": quality.served_calibration if quality.served_label_sum else None,
         },
         "staleness": {"p50": shot.staleness_p50, "p99": shot.staleness_p99},
         "governor": None if shot.governor is None else dataclasses.asdict(shot.governor),
@@ -105,3 +152,14 @@ def _body(shot: Snapshot, quality: Quality, broken: list[str]) -> dict[str, obje
         "served": {"model_age_s": shot.model_age_s, "data_age_s": shot.data_age_s},
         "broken": broken,
     }
+    finite: dict[str, Any] = _finite(body)
+    return finite
+
+
+def _finite(tree: Any) -> Any:
+    """The same with null for numbers that JSON does not have."""
+    if isinstance(tree, dict):
+        return {name: _finite(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

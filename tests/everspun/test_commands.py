@@ -99,7 +99,7 @@ def test_quantiles_of_a_histogram_are_upper_bounds():
     buckets = {"1.0": 50.0, "2.0": 90.0, "+Inf": 100.0}
     assert quantile(buckets, 0.5) == 1.0
     assert quantile(buckets, 0.9) == 2.0
-    assert quantile({}, 0.5) == 0.0
+    assert quantile({}, 0.5) is None
 
 
 def test_prometheus_finds_every_role_and_only_changes_are_written(tmp_path: Path):

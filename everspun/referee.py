@@ -1,0 +1,138 @@
+"""What `everspun status` calls wrong: what, since when, and what to type (pure)."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from everspun.catch_up import CatchUp
+from everspun.config import Config
+from everspun.scrape import Report
+from everspun.table import Snapshot, duration
+
+#: A launcher writes every second.
+LAUNCHER_SILENT_MS = 10_000
+#: Labels, and what follows, may be behind by so much more than they must wait before it is called wrong, s.
+BEHIND_MAX_S = 300.0
+#: A checkpoint is overdue after so many intervals, and at least so long, while there is something new to keep.
+INTERVALS_MAX, OVERDUE_MIN_MS = 5, 120_000
+#: A disk is nearly full below this share and this many bytes.
+ROOM_SHARE_MIN, ROOM_BYTES_MIN = 0.05, 1 << 30
+
+
+def since(then_ms: float, now_ms: float) -> str:
+    """`since 13:02:11 UTC (4.2 min)`."""
+    return f"since {datetime.fromtimestamp(then_ms / 1_000, UTC):%H:%M:%S} UTC ({duration((now_ms - then_ms) / 1_000)})"
+
+
+def processes(
+    run_dir: str,
+    state: Mapping[str, Any],
+    files: Mapping[str, Mapping[str, Any]],
+    answering: Iterable[str],
+    alive: Mapping[str, bool],
+    now_ms: int,
+) -> list[str]:
+    """Processes that are not there. `state` is the launcher's word ({} without one), `files` the role files,
+    `answering` who was scraped, `alive` whether the pid of a role file, and that of "launcher", lives."""
+    found, named, there = [], set(), set(answering)
+    for name, one in sorted(state.get("processes", {}).items()):
+        log = f"its log: {run_dir}/logs/{name}.log"
+        when = since(one.get("since_ms", now_ms), now_ms)
+        if one.get("state") == "failing":
+            found.append(f"{name} keeps ending {when}, {one.get('ends')} times: {one.get('reason')}; {log}")
+            named.add(name)
+        elif one.get("state") == "waits":
+            found.append(f"{name} is down {when} and about to be started again: {one.get('reason')}; {log}")
+            named.add(name)
+        elif name not in files and now_ms - one.get("since_ms", now_ms) > LAUNCHER_SILENT_MS:
+            found.append(f"{name} has not come up {when}; {log}")
+            named.add(name)
+    for name in sorted(set(files) - there - named):
+        role, _, index = name.rpartition("-")
+        if alive.get(name):
+            found.append(f"{name} does not answer, though its process {files[name].get('pid')} is there (its log)")
+        elif not state:
+            found.append(f"{name} is gone: everspun role {role} --index {index} starts it")
+        else:
+            found.append(f"{name} does not answer")
+    if state:
+        silent_ms = now_ms - state.get("written_ms", now_ms)
+        if not alive.get("launcher", True):
+            found.append(f"the launcher (process {state.get('pid')}) is gone: nothing starts what ends; everspun run")
+        elif silent_ms > LAUNCHER_SILENT_MS:
+            found.append(f"the launcher has said nothing {since(state['written_ms'], now_ms)}: is its disk full?")
+    for trouble in state.get("troubles", []):
+        when = since(trouble["since_ms"], now_ms)
+        found.append(
+            f"the launcher cannot go on with {trouble['what']}, {trouble['count']} times {when}; it tries again"
+        )
+    return found
+
+
+def stream(state: Mapping[str, Any], now_ms: int, topics: tuple[str, str]) -> list[str]:
+    """A stream that stopped, by its own usual rate at that hour."""
+    said = state.get("stream") or {}
+    if not said.get("stopped"):
+        return []
+    usual = float(said.get("usual_rows_per_minute") or 0.0)
+    return [
+        f"no events {since(said['last_row_ms'], now_ms)}, where this hour brings {usual:,.1f} a minute: do the sites "
+        f"send? everspun events check {topics[0]}"
+    ]
+
+
+def stages(config: Config, shot: Snapshot, late: Iterable[CatchUp], reports: Mapping[str, Report]) -> list[str]:
+    """Stages that are there and do not do what they are for."""
+    found = []
+    for name, report in sorted(reports.items()):
+        if name.startswith("replica-"):
+            if report.value("everspun_served_version", -1.0) < 0:
+                found.append(
+                    f"{name} has no model and answers with the prior: everspun checkpoints list; its /model says "
+                    "what it refused"
+                )
+            if failing := report.value("everspun_replica_failing_s"):
+                found.append(
+                    f"{name} has not reached the store for {duration(failing)}: [checkpointer] root = "
+                    f"{config.checkpointer.root}; its log says why"
+                )
+    if not config.stream.replayed:
+        found += [_behind(one, shot) for one in late if one.ends_in_s is None and one.behind_s > BEHIND_MAX_S]
+        found += _overdue(config, shot, reports)
+    return found
+
+
+def _behind(one: CatchUp, shot: Snapshot) -> str:
+    """A stage that falls behind; what it waits for says where to look."""
+    waits = shot.stages[one.stage].waiting
+    todo = {
+        "verdicts": "it waits for verdicts: is the fraud filter up? its log; run.fraud = 0 labels without",
+        "breaker": "it waits for the breaker: its log",
+        "paused": "everspun resume",
+        "cut": "it waits for a cut: the checkpointer's log",
+        "staleness": "it waits for the slowest learner: everspun staleness",
+    }.get(waits, f"logs/{one.stage}-0.log")
+    return f"{one}: {todo}"
+
+
+def _overdue(config: Config, shot: Snapshot, reports: Mapping[str, Report]) -> list[str]:
+    """No checkpoint is published though shards have learned more than the newest holds."""
+    report = reports.get("checkpointer-0")
+    created_ms = 0.0 if report is None else report.value("everspun_checkpoint_created_ms")
+    learned_ms, kept_ms = shot.stages["shard"].data_time_ms, shot.stages["checkpointer"].data_time_ms
+    limit_ms = max(OVERDUE_MIN_MS, INTERVALS_MAX * config.checkpointer.interval_ms)
+    if not config.checkpointer.interval_ms or not created_ms or learned_ms <= kept_ms:
+        return []
+    if shot.now_ms - created_ms <= limit_ms:
+        return []
+    return [
+        f"no checkpoint is published {since(created_ms, shot.now_ms)}: everspun checkpoints list says which were "
+        "rejected and why; the checkpointer's log"
+    ]
+
+
+def room(path: str, free: int, total: int) -> list[str]:
+    """A disk that is nearly full."""
+    if free >= min(ROOM_BYTES_MIN, ROOM_SHARE_MIN * total):
+        return []
+    return [f"the disk of {path} is nearly full: {free / 1e6:,.1f} MB of {total / 1e6:,.0f} left; df {path}"]
