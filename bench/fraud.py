@@ -4,7 +4,12 @@
 
 The thresholds are the defaults of `FraudConfig`; they were fixed on seeds 0-9, the figures come from seeds 100-109. The
 seed draws the shop (vendors, click rate, people, how they cluster) and every attack anew: its vendor, time, length,
-intensity, and how much it looks elsewhere to hide. Takes about 2 minutes and 1 GB.
+intensity, and how much it looks elsewhere to hide. Takes about 8 minutes and 2 GB.
+
+Two attacks on the filter itself come beside these, each in a run of its own. `framing`: events in honest people's
+names, fast, slow and in floods, and a crowd on a competitor's vendor; `honest_banned_by_framing` counts honest sources
+of which an honest impression is rejected with it and not in the same seed without it, beside the clicks that they lose.
+`blinding`: 400,000 junk sources, with room for BLIND_PAIRS pairs only; `recall_lost_by_blinding` is what it costs.
 
 Recall is of fraudulent events (views and clicks on the attacked vendors) that a verdict rejects in time. Of an
 attacker's views elsewhere, which hide it, no verdict speaks; `camouflage` is their share of its events. An honest click
@@ -17,7 +22,7 @@ import json
 import resource
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,7 +32,7 @@ import numpy.typing as npt
 
 from bench import plotting
 from bench.fraud_run import Judged, judge
-from everspun.attackers import KINDS, Staged, stage
+from everspun.attackers import ATTACKS, BLINDING, FRAMED, FRAMING, KINDS, Staged, stage
 from everspun.attacks import HOUR_MS
 from everspun.history import History
 from everspun.traffic import TrafficConfig, simulate
@@ -35,6 +40,8 @@ from labeler.fraud_config import FraudConfig
 
 FIXED_ON, MEASURED_ON = range(10), range(100, 110)
 BUSY_EVENTS = 20  # an hour
+#: Pairs that there is room for under `blinding`; honest people make up about so many in two windows.
+BLIND_PAIRS = 8_000
 BUSIEST_SHARE = 0.01
 #: Edges of the curves over events an hour.
 EDGES = (2, 4, 6, 8, 12, 16, 20, 30, 60, 100, 300, 1_000, 10_000)
@@ -107,6 +114,64 @@ def run(seed: int, impressions: int, config: FraudConfig) -> Trial:
         staged, judged, 1 + clicks, clicks, most[source].astype(np.float64), busiest[source], len(sources),
         int((most[busy] > BUSY_EVENTS).sum()),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """One seed under the attacks on the filter, against the same seed without them."""
+
+    banned: list[str]  # honest sources that framing has rejected
+    honest_lost: int  # clicks of honest people that framing costs them
+    framing: tuple[int, int]  # made-up events rejected, and all
+    caught: dict[str, tuple[int, int]]  # kind -> events rejected and all, framed
+    blinded: dict[str, tuple[int, int]]  # the same, blinded
+
+
+def run_hostile(seed: int, impressions: int, config: FraudConfig, plain: Trial) -> Hostile:
+    history = simulate(shop(seed, impressions)).history
+    framed = _judged(history, seed, FRAMING, config)
+    blinded = _judged(history, seed, BLINDING, replace(config, pairs_max=BLIND_PAIRS))
+    fraud = [kind for kind in KINDS if kind != "duplicate_flood"]
+    before, after = _hurt(plain), _hurt(framed)
+    everyone = np.ones(len(framed.clicks), np.bool_)
+    return Hostile(
+        sorted(after - before),
+        framed.lost(everyone)[0] - plain.lost(np.ones(len(plain.clicks), np.bool_))[0],
+        framed.caught(framed.mine(FRAMING)),
+        {kind: framed.caught(framed.mine(kind)) for kind in fraud},
+        {kind: blinded.caught(blinded.mine(kind)) for kind in fraud},
+    )
+
+
+def _judged(history: History, seed: int, kind: str, config: FraudConfig) -> Trial:
+    staged = stage(history, seed, ATTACKS | {kind: 1})
+    clicks = np.bincount(staged.history.click_impression, minlength=len(staged.history))
+    nothing = np.zeros(len(clicks))
+    return Trial(staged, judge(staged.history, config), 1 + clicks, clicks, nothing, nothing > 0, 0, 0)
+
+
+def _hurt(trial: Trial) -> set[str]:
+    """Honest sources of which something honest is rejected."""
+    found = np.flatnonzero((trial.staged.attack < 0) & trial.judged.rejected)
+    return {trial.staged.history.sources[i] for i in found.tolist()}
+
+
+def hostile_figures(trials: Sequence[Trial], hostile: Sequence[Hostile]) -> dict[str, Any]:
+    fraud = [kind for kind in KINDS if kind != "duplicate_flood"]
+    plain = {kind: share(t.caught(t.mine(kind)) for t in trials) or 0.0 for kind in fraud}
+
+    def lost(what: str) -> dict[str, float]:
+        now = {kind: share(getattr(h, what)[kind] for h in hostile) or 0.0 for kind in fraud}
+        return {kind: round(plain[kind] - now[kind], 5) for kind in fraud}
+
+    return {
+        "honest_banned_by_framing": sum(len(h.banned) for h in hostile),
+        "honest_clicks_lost_by_framing": sum(h.honest_lost for h in hostile),
+        "framed_sources": FRAMED * len(hostile),
+        "framing_rejected": share(h.framing for h in hostile),
+        "recall_lost_by_framing": lost("caught"),
+        "recall_lost_by_blinding": lost("blinded"),
+    }
 
 
 def busiest_hours(history: History) -> tuple[I64, I64]:
@@ -190,12 +255,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--plot", action="store_true", help="draw docs/fraud.png")
     chosen = parser.parse_args(arguments)
-    trials = []
+    trials, hostile = [], []
     for seed in chosen.seeds:
         trials.append(run(seed, chosen.impressions, FraudConfig()))
+        hostile.append(run_hostile(seed, chosen.impressions, FraudConfig(), trials[-1]))
+        print(f"banned by framing: {hostile[-1].banned}", file=sys.stderr, flush=True)
         print(f"seed {seed} of {chosen.seeds[0]}-{chosen.seeds[-1]}", file=sys.stderr, flush=True)
     found = {"bench": "fraud", "seeds": [chosen.seeds[0], chosen.seeds[-1]], "impressions": chosen.impressions}
-    found |= figures(trials)
+    found |= figures(trials) | hostile_figures(trials, hostile)
     if chosen.plot:
         plotting.fraud(found, Path("docs/fraud.png"))
     if chosen.json:

@@ -21,7 +21,7 @@ from labeler.fraud_tables import dict_tables
 from labeler.signals import Signal
 from stream.config import StreamConfig
 from stream.decode import Activity
-from stream.keys import hash_strings
+from stream.keys import hash_pair, hash_strings, session_of
 from stream.verdicts import Verdict, Watermark
 
 SIGNAL_MS = 60_000
@@ -54,7 +54,7 @@ def signals(history: History, config: FraudConfig) -> Iterator[Signal]:
     """Both inputs as they would be counted, in order of time, with an empty signal each hour (heartbeats)."""
     everyone = np.arange(len(history))
     columns = [pa.array(names, pa.string()) for names in (history.sources, history.vendors)]
-    ids = hash_strings(pa.array(history.ids, pa.string()))
+    ids = hash_pair(*(pa.array(names, pa.string()) for names in (history.sessions, history.ids)))
     sides = [(VIEWS, history.ts_ms, everyone), (CLICKS, history.click_ts_ms, history.click_impression)]
     nobody = np.zeros(0, np.int64)
     cut: list[tuple[int, str, npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
@@ -105,11 +105,13 @@ def rejected(history: History, verdicts: list[tuple[int, Verdict]]) -> Bools:
     """Which impressions a verdict covers that stands before all watermarks have passed their deadline (L3)."""
     found = np.zeros(len(history), np.bool_)
     rows = _rows_of(history)
+    session = session_of(hash_strings(pa.array(history.sessions, pa.string())))
     for low_ms, one in verdicts:
         assert one.source is not None
         mine = rows.get((one.source, one.vendor), _NOBODY)
         ts_ms = history.ts_ms[mine]
-        found[mine[(ts_ms >= max(one.from_ms, low_ms - WAIT_MS)) & (ts_ms < one.to_ms)]] = True
+        meant = (ts_ms >= max(one.from_ms, low_ms - WAIT_MS)) & (ts_ms < one.to_ms)
+        found[mine[meant & ~np.isin(session[mine], one.spared)]] = True
     return found
 
 

@@ -23,6 +23,8 @@ IDLE_PAIRS_MIN = 4_096
 
 #: Rows are counted so much of `pairs_max` at a time; of a full table so many of these parts stay.
 STEP_PART, ROOM_PART = 8, 6
+#: Rows by session are added up when so many signals have brought some of a cell.
+SESSION_PARTS_MAX = 256
 
 _ID_BITS = 64
 #: Fewer events than this are not looked at for repeats: nobody is judged on so few.
@@ -39,6 +41,7 @@ ROW_SCHEMA = pa.schema(
         pa.field("gaps_fast", pa.int64(), nullable=False),
         pa.field("ids", pa.int64(), nullable=False),  # of 64 bits those that ids of these events fall on
         pa.field("click_ts_ms", pa.int64(), nullable=False),  # of the last click; 0 = none
+        pa.field("session", pa.int64(), nullable=False),  # -1 = not known
         pa.field("rejected", pa.bool_(), nullable=False),  # a verdict covers the pair in this cell; counts nothing
     ]
 )
@@ -73,17 +76,36 @@ class Activity:
         self._gap_fast_ms = gap_fast_ms
         self._cells: dict[int, list[Counted]] = {}
         self._rejected: dict[int, list[I64]] = {}
+        self._sessions: dict[int, list[Counted]] = {}  # what is in cells, with `pair << 16 | session` as pair
 
     @property
     def numbers(self) -> list[int]:
         """The cells in which anything was counted, rising."""
         return sorted(self._cells)
 
-    def add(self, pair: I64, cell: I64, views: I64, clicks: I64, gaps_fast: I64, ids: I64) -> None:
+    def add(self, pair: I64, cell: I64, views: I64, clicks: I64, gaps_fast: I64, ids: I64, session: I64) -> None:
         """Count rows, each of views or of clicks; all int64 (n,)."""
         rows = Counted(pair, views, clicks, gaps_fast, np.where(views > 0, ids, 0), np.where(clicks > 0, ids, 0))
+        known = session >= 0
+        of_session = rows._replace(pair=pair << 16 | np.where(known, session, 0))
         for number, at in by_cell(cell):
             self._cells.setdefault(number, []).append(Counted(*(column[at] for column in rows)))
+            at = at[known[at]]
+            if len(at):
+                parts = self._sessions.setdefault(number, [])
+                parts.append(Counted(*(column[at] for column in of_session)))
+                if len(parts) >= SESSION_PARTS_MAX:
+                    parts[:] = [_added_up(parts)]
+
+    def by_session(self, pairs: I64, first: int, last: int) -> Counted:
+        """What these pairs did in the cells from `first` to `last` by session, without what was sent again: `pair` is
+        the pair's number << 16 | session."""
+        found = []
+        for number in range(first, last + 1):
+            for part in self._sessions.get(number, []):
+                mine = np.isin(part.pair >> 16, pairs)
+                found.append(Counted(*(column[mine] for column in part)))
+        return _added_up(found).distinct() if found else _nothing(0)
 
     def close_gaps(self, pair: I64, clicks: I64, first_ts_ms: I64, last_ts_ms: I64) -> I64:
         """Rows in the order of counting: 1 where its first click follows the pair's last one within `gap_fast_ms`, and
@@ -111,11 +133,11 @@ class Activity:
 
     def _load(self, rows: pa.RecordBatch) -> None:
         pair = self.pairs.of(rows.column("source"), rows.column("vendor"))
-        cell, views, clicks, fast, ids, ts = (rows.column(i).to_numpy() for i in range(2, 8))
+        cell, views, clicks, fast, ids, ts, session = (rows.column(i).to_numpy() for i in range(2, 9))
         rejected = rows.column("rejected").to_numpy(zero_copy_only=False)
         np.maximum.at(self.pairs.click_ts_ms, pair, ts)
         counted = ~rejected
-        self.add(*(column[counted] for column in (pair, cell, views, clicks, fast, ids)))
+        self.add(*(column[counted] for column in (pair, cell, views, clicks, fast, ids, session)))
         for number, at in by_cell(cell[rejected]):
             self._rejected.setdefault(number, []).append(pair[rejected][at])
 
@@ -155,6 +177,7 @@ class Activity:
         """Drop the cells below `before`."""
         for number in [n for n in self._cells if n < before]:
             del self._cells[number]
+            self._sessions.pop(number, None)
         for number in [n for n in self._rejected if n < before]:
             del self._rejected[number]
 
@@ -201,6 +224,8 @@ class Activity:
     def _renumbered(self, new: I64) -> None:
         self._cells = {n: [Counted(new[c.pair], *c[1:]) for c in (self._cell(n),)] for n in self._cells}
         self._rejected = {n: [new[joined(pairs)]] for n, pairs in self._rejected.items()}
+        for parts in self._sessions.values():
+            parts[:] = [part._replace(pair=new[part.pair >> 16] << 16 | part.pair & 0xFFFF) for part in parts]
 
     def _cell(self, number: int) -> Counted:
         """One cell, added up: each pair once, rising."""
@@ -208,11 +233,16 @@ class Activity:
         if not parts:
             return _nothing(0)
         if len(parts) > 1 or not _rises(parts[0].pair):
-            pair, inverse = np.unique(joined([part.pair for part in parts]), return_inverse=True)
-            sums = _nothing(len(pair))
-            _add_up(*sums[1:], inverse, *(joined([part[i] for part in parts]) for i in range(1, 6)))
-            parts[:] = [sums._replace(pair=pair)]
+            parts[:] = [_added_up(parts)]
         return parts[0]
+
+
+def _added_up(parts: list[Counted]) -> Counted:
+    """Each pair once, rising."""
+    pair, inverse = np.unique(joined([part.pair for part in parts]), return_inverse=True)
+    sums = _nothing(len(pair))
+    _add_up(*sums[1:], inverse, *(joined([part[i] for part in parts]) for i in range(1, 6)))
+    return sums._replace(pair=pair)
 
 
 def by_cell(cell: I64) -> list[tuple[int, I64]]:

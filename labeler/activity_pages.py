@@ -135,6 +135,7 @@ def rejected_rows(source: pa.Array, vendor: pa.Array, cell: "np.typing.NDArray[n
         nothing,
         nothing,
         nothing,
+        pa.array(np.full(len(cell), -1, np.int64)),
         pa.array(np.ones(len(cell), np.bool_)),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=ROW_SCHEMA)

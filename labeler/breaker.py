@@ -220,7 +220,9 @@ class Breaker:
             to_ms=to_ms,
             reason=reason,
             evidence=dict(trip.evidence) or {"base": trip.base},
-            **named,
+            vendor=named["vendor"],
+            feature=named["feature"],
+            value=named["value"],
         )
 
     def _watermarks(self) -> list[Watermark]:

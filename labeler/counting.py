@@ -16,11 +16,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from labeler.fraud_config import FraudConfig
-from labeler.signals import SIGNAL_SCHEMA, Signal
+from labeler.signals import SESSION_SIGNAL_SCHEMA, Signal
 from stream.arrival import TIME_FINE, ArrivalClock, Arrived, judge_event_times
 from stream.chain import Chain, Fold
 from stream.config import StreamConfig
 from stream.decode import Activity, decode_activity
+from stream.keys import session_of
 from stream.record import ROW_BITS, Record, offset_of, position
 from stream.record_columns import RecordColumns
 from stream.verdicts import input_name
@@ -259,8 +260,8 @@ class _Batch:
 
 
 def group(parts: list[Activity], cell_ms: int, gap_fast_ms: int) -> pa.RecordBatch:
-    """Count events by (source, vendor, cell of event time), in order of first appearance, then of cell:
-    `SIGNAL_SCHEMA`. Needs at least one event."""
+    """Count events by (source, vendor, session, cell of event time), in order of first appearance, then of session and
+    cell: `SESSION_SIGNAL_SCHEMA`. Needs at least one event."""
     source = pa.chunked_array([part.source for part in parts]).combine_chunks().dictionary_encode()
     vendor = pa.chunked_array([part.vendor for part in parts]).combine_chunks().dictionary_encode()
     ts_ms = np.concatenate([part.ts_ms for part in parts])
@@ -268,7 +269,9 @@ def group(parts: list[Activity], cell_ms: int, gap_fast_ms: int) -> pa.RecordBat
     cells = ts_ms // cell_ms
     cell_min = int(cells.min())
     span = int(cells.max()) - cell_min + 1
-    group = (sources * len(vendor.dictionary) + vendors) * span + (cells - cell_min)
+    ids = np.concatenate([part.id for part in parts])
+    sessions, session = np.unique(session_of(ids), return_inverse=True)
+    group = ((sources * len(vendor.dictionary) + vendors) * len(sessions) + session) * span + (cells - cell_min)
     order = _order(group, ts_ms)
     group = group[order]
     begins = np.append(True, group[1:] != group[:-1])
@@ -288,9 +291,10 @@ def group(parts: list[Activity], cell_ms: int, gap_fast_ms: int) -> pa.RecordBat
         pa.array(ts_ms[last]),
         pa.array(np.where(shortest == NO_GAP, -1, shortest)),
         pa.array(np.add.reduceat((gaps < gap_fast_ms).astype(np.int64), first)),
-        pa.array(np.bitwise_or.reduceat(_id_bit(np.concatenate([part.id for part in parts]))[order], first)),
+        pa.array(np.bitwise_or.reduceat(_id_bit(ids)[order], first)),
+        pa.array(sessions[session[one]]),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=SIGNAL_SCHEMA)
+    return pa.RecordBatch.from_arrays(columns, schema=SESSION_SIGNAL_SCHEMA)
 
 
 def _order(group: I64, ts_ms: I64) -> I64:
@@ -306,5 +310,5 @@ def _order(group: I64, ts_ms: I64) -> I64:
 
 
 def _id_bit(ids: U64) -> I64:
-    """The one of 64 bits that each id falls on."""
-    return (np.uint64(1) << (ids >> np.uint64(58))).view(np.int64)
+    """The one of 64 bits that each id falls on: by bits that the session has no part in."""
+    return (np.uint64(1) << (ids >> np.uint64(42) & np.uint64(63))).view(np.int64)

@@ -35,7 +35,8 @@ from labeler.fraud_tables import InputRow, Tables, pair_key
 from labeler.judgement import Found, Window
 from labeler.pair_index import joined
 from labeler.scores import Scores
-from labeler.signals import SIGNAL_SCHEMA, Signal
+from labeler.sessions import Visits, spared, visits_of
+from labeler.signals import SESSION_SIGNAL_SCHEMA, SIGNAL_SCHEMA, Signal
 from labeler.vendor_history import VendorHistory
 from stream.chain import Chain, Fold
 from stream.secret import NO_KEY, HashKey
@@ -235,7 +236,8 @@ class FraudFilter:
 
     def _count(self, signals: list[Signal]) -> None:
         """Counts move only where a signal is new; its pairs are judged either way (F2)."""
-        table = pa.Table.from_batches([signal.rows for signal in signals], SIGNAL_SCHEMA).combine_chunks()
+        rows = [_with_session(signal.rows) for signal in signals if signal.rows is not None]
+        table = pa.Table.from_batches(rows, SESSION_SIGNAL_SCHEMA).combine_chunks()
         lengths = [signal.rows.num_rows for signal in signals if signal.rows is not None]
         new = np.repeat([self._is_new(signal) for signal in signals], lengths)
         is_click = np.repeat([signal.input in self._clicks for signal in signals], lengths)
@@ -264,14 +266,14 @@ class FraudFilter:
         pair = self._activity.pairs.of(source, vendor)
         clicks = np.where(is_click & new, count, 0)
         views = np.where(new, count, 0) - clicks
-        named = ("first_ts_ms", "last_ts_ms", "gaps_fast", "ids")
-        first, last, fast, ids = (table.column(name).to_numpy() for name in named)
+        named = ("first_ts_ms", "last_ts_ms", "gaps_fast", "ids", "session")
+        first, last, fast, ids, session = (table.column(name).to_numpy() for name in named)
         near = self._activity.close_gaps(pair, clicks, first, last)
         fast = np.where(clicks > 0, fast, 0) + near
-        self._activity.add(*(column[new] for column in (pair, cell, views, clicks, fast, ids)))
+        self._activity.add(*(column[new] for column in (pair, cell, views, clicks, fast, ids, session)))
         self.counts.events += int(count[new].sum())
         last = np.where(clicks > 0, last, 0)
-        numbers = (cell, views, clicks, fast, ids, last, np.zeros(len(cell), np.bool_))
+        numbers = (cell, views, clicks, fast, ids, last, session, np.zeros(len(cell), np.bool_))
         columns = [source, vendor, *map(pa.array, numbers)]
         rows = pa.RecordBatch.from_arrays(columns, schema=ROW_SCHEMA)
         self._unwritten.append(rows if new.all() else rows.filter(pa.array(new)))
@@ -356,9 +358,21 @@ class FraudFilter:
         window = Window(self.config, self._activity, self._history, last)
         found = window.judge(anew) if len(anew) else []
         found += window.judge_remembered(touched, {one.pair for one in found}, self._scores)
-        if found:
-            self._reject(np.unique([one.pair for one in found]), last)
-        return [self._verdict(one, last) for one in found]
+        pairs = np.array([one.pair for one in found], np.int64)
+        visits = visits_of(self._activity, pairs, last - self.config.span + 1, last) if found else {}
+        said = [(one, self._spared(one, visits.get(one.pair))) for one in found]
+        meant = [(one, sessions) for one, sessions in said if sessions is not None]
+        if meant:
+            self._reject(np.unique([one.pair for one, _ in meant]), last)
+        return [self._verdict(one, last, sessions) for one, sessions in meant]
+
+    def _spared(self, found: Found, visits: Visits | None) -> tuple[int, ...] | None:
+        """The sessions that are not meant; None if none is meant at all."""
+        if visits is None:
+            return ()
+        rate, share = self._history.click_rate(found.vendor), self._history.share(found.vendor)
+        sessions = spared(self.config, found.rule, visits, rate, share)
+        return None if len(sessions) == len(visits.session) else sessions
 
     def _reject(self, pairs: I64, last: int) -> None:
         first = last - self.config.span + 1
@@ -367,7 +381,7 @@ class FraudFilter:
         cells = np.tile(np.arange(first, last + 1), len(pairs))
         self._unwritten.append(rejected_rows(*self._activity.pairs.columns(again), cells))
 
-    def _verdict(self, found: Found, last: int) -> Verdict:
+    def _verdict(self, found: Found, last: int, sessions: tuple[int, ...]) -> Verdict:
         """A function of rule, source, vendor and interval alone, but for its evidence (F3)."""
         from_ms = (last - self.config.span + 1) * self.config.cell_ms
         to_ms = (last + 1) * self.config.cell_ms
@@ -382,7 +396,16 @@ class FraudFilter:
             to_ms=to_ms,
             reason=found.finding.reason,
             evidence=found.finding.evidence,
+            spared=sessions,
         )
+
+
+def _with_session(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Rows as `SESSION_SIGNAL_SCHEMA`; where they do not say, the session is not known (-1)."""
+    if rows.schema != SIGNAL_SCHEMA:
+        return rows
+    unknown = pa.array(np.full(rows.num_rows, -1, np.int64))
+    return pa.RecordBatch.from_arrays([*rows.columns, unknown], schema=SESSION_SIGNAL_SCHEMA)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

@@ -373,9 +373,8 @@ class PartitionLabeler:
             none = np.zeros(len(impressions), np.bool_)
             return Ruling(none, np.full(len(impressions), -1, np.int64), none, none)
         deadline_ms = impressions.arrival_ms + reading.wait_ms
-        ruling = self._book.rule(
-            impressions.source_hash, impressions.vendor_hash, impressions.ts_ms, deadline_ms, impressions.table
-        )
+        hashes = (impressions.source_hash, impressions.vendor_hash)
+        ruling = self._book.rule(*hashes, impressions.ts_ms, deadline_ms, impressions.table, impressions.id)
         first = ~taken.duplicate
         by = np.where(first, ruling.by, -1)
         return Ruling(ruling.rejected & first, by, ruling.withheld & first, ruling.unknown & first)

@@ -28,6 +28,9 @@ SIGNAL_SCHEMA = pa.schema(
     ]
 )
 
+#: The same by session (`stream.keys.session_of`), as the counting readers write it.
+SESSION_SIGNAL_SCHEMA = SIGNAL_SCHEMA.append(pa.field("session", pa.int64(), nullable=False))
+
 _PREFIX = "signal/"
 _NUMBERS = ("start", "end", "bucket_start_ms", "bucket_end_ms", "arrival_max_ms", "unknown")
 
@@ -52,7 +55,7 @@ class Signal:
     bucket_end_ms: int
     arrival_max_ms: int  # of the input at `end` (T1): where a restarted reader goes on from
     unknown: int  # records that could not be read (L5)
-    rows: pa.RecordBatch | None  # SIGNAL_SCHEMA; None = nobody did anything
+    rows: pa.RecordBatch | None  # SESSION_SIGNAL_SCHEMA; None = nobody did anything
 
     @property
     def key(self) -> bytes:
@@ -63,7 +66,7 @@ class Signal:
         if self.rows is None:
             return b""
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, SIGNAL_SCHEMA) as writer:
+        with pa.ipc.new_stream(sink, self.rows.schema) as writer:
             writer.write_batch(self.rows)
         return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
@@ -95,6 +98,8 @@ def _rows(record: Record) -> pa.RecordBatch | None:
         batch = pa.ipc.open_stream(record.value).read_next_batch()
     except (pa.ArrowInvalid, StopIteration, OSError) as error:
         raise ValueError(f"signals[{record.offset}]: the value is no Arrow stream: {error}") from error
-    if batch.schema != SIGNAL_SCHEMA:
-        raise ValueError(f"signals[{record.offset}]: columns {batch.schema.names}, expected {SIGNAL_SCHEMA.names}")
+    if batch.schema not in (SESSION_SIGNAL_SCHEMA, SIGNAL_SCHEMA):
+        raise ValueError(
+            f"signals[{record.offset}]: columns {batch.schema.names}, expected {SESSION_SIGNAL_SCHEMA.names}"
+        )
     return batch

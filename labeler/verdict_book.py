@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from labeler.resume import ResumePoint
 from stream.events import FEATURE_PREFIX
-from stream.keys import hash_strings
+from stream.keys import hash_strings, session_of
 from stream.record import Record
 from stream.secret import NO_KEY, HashKey
 from stream.verdicts import ALLOW, FORGET, OPERATOR, REJECT, WITHHOLD, Verdict, Watermark, decode_verdict
@@ -151,10 +151,19 @@ class VerdictBook:
         at = bisect_right(self._step_lows, deadline_ms)
         return self._step_offsets[at] if at < len(self._step_lows) else None
 
-    def rule(self, source_hash: U64, vendor_hash: U64, ts_ms: I64, deadline_ms: I64, table: pa.Table) -> Ruling:
+    def rule(
+        self,
+        source_hash: U64,
+        vendor_hash: U64,
+        ts_ms: I64,
+        deadline_ms: I64,
+        table: pa.Table,
+        ids: U64 | None = None,
+    ) -> Ruling:
         """Which of these impressions verdicts take out. All deadlines must have been passed (`low_ms`). `table` holds
         the feature columns (`f_<name>`) that slices are named by; a slice of another feature covers nothing. Its
-        columns `source` and `vendor` decide whom a verdict names: hashes only find the few that it may (F3)."""
+        columns `source` and `vendor` decide whom a verdict names: hashes only find the few that it may (F3). `ids`
+        tell which session each belongs to; without them none is spared."""
         n = len(ts_ms)
         withheld, allowed, forgotten = (np.zeros(n, np.bool_) for _ in range(3))
         by = np.full(n, -1, np.int64)
@@ -171,6 +180,8 @@ class VerdictBook:
                 covered &= (source_hash == columns.source[i]) & _named(table, "source", said.source)
             if said.vendor is not None:
                 covered &= (vendor_hash == columns.vendor[i]) & _named(table, "vendor", said.vendor)
+            if said.spared and ids is not None:
+                covered &= ~np.isin(session_of(ids), said.spared)
             if said.feature is not None:
                 covered &= _in_slice(table, said.feature, said.value or "")
             if said.decision == ALLOW:

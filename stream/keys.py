@@ -89,6 +89,7 @@ def partitions_of_keys(keys: pa.Array, partitions: int) -> I32:
 # --- 64-bit hashes ----------------------------------------------------------------------------------------------
 
 _WORD = (1 << 64) - 1
+_SESSION = _U64(0xFFFF << 48)
 
 
 @kernel(inline="always")
@@ -138,11 +139,17 @@ def hash_string(string: str, key: HashKey = NO_KEY) -> int:
 
 
 def hash_pair(keys: pa.Array, ids: pa.Array, key: HashKey = NO_KEY) -> U64:
-    """The `id` column of impressions and clicks: keyed 64-bit hash of (key, id), uint64 (n,). No nulls."""
+    """The `id` column of impressions and clicks: keyed 64-bit hash of (key, id), uint64 (n,). No nulls. Its upper 16
+    bits are those of the key's own hash, so that events of one session can be told from those of others."""
     data, offsets = string_buffers(ids)
-    out = np.empty(len(ids), np.uint64)
-    hash_behind(data, offsets, hash_strings(keys, key), *_words(derived_key(key, "pair")), out)
-    return out
+    out, session = np.empty(len(ids), np.uint64), hash_strings(keys, key)
+    hash_behind(data, offsets, session, *_words(derived_key(key, "pair")), out)
+    return (session & _SESSION) | (out & ~_SESSION)
+
+
+def session_of(ids: U64) -> npt.NDArray[np.int64]:
+    """The session of each id, as far as 16 bits tell sessions apart, int64 (n,)."""
+    return (ids >> _U64(48)).astype(np.int64)
 
 
 def string_buffers(strings: pa.Array) -> tuple[Bytes, I32]:

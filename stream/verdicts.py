@@ -17,7 +17,7 @@ OPERATOR = "operator"
 FORGET = "forget"
 #: Stands in the place of a topic in the names of the breaker's inputs.
 BREAKER = "breaker"
-_SLICE = ("feature", "value")
+_OPTIONAL = ("feature", "value", "spared")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,12 @@ class Verdict:
     evidence: dict[str, float] = field(default_factory=dict)
     feature: str | None = None
     value: str | None = None
+    #: Sessions (`stream.keys.session_of`) of the source that are not meant: made-up events in a name harm nobody's own.
+    spared: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.spared, list):  # of JSON
+            object.__setattr__(self, "spared", tuple(self.spared))
 
     @property
     def everything(self) -> bool:
@@ -68,9 +74,9 @@ class Watermark:
 
 
 def encode_verdict(record: Verdict | Watermark) -> bytes:
-    """A verdict without a slice has no key for it."""
+    """A verdict without a slice has no key for it, nor one that spares no session."""
     kind = "verdict" if isinstance(record, Verdict) else "watermark"
-    body = {name: value for name, value in asdict(record).items() if value is not None or name not in _SLICE}
+    body = {name: value for name, value in asdict(record).items() if value not in (None, ()) or name not in _OPTIONAL}
     return json.dumps({"kind": kind, **body}, sort_keys=True, separators=(",", ":")).encode()
 
 

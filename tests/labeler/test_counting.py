@@ -13,7 +13,7 @@ from labeler.counting import CountingReader, ResumePoint, SignalEnds
 from labeler.fraud_config import FraudConfig
 from labeler.signals import Signal, decode_signal
 from stream.config import StreamConfig
-from stream.keys import hash_pair, partition_of_key
+from stream.keys import hash_pair, partition_of_key, session_of
 from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Record, position
 
 T0 = 1_700_000_000_000
@@ -72,11 +72,12 @@ def test_counts_gaps_and_cells_of_event_time():
         "gap_ms_min": [200, -1],
         "gaps_fast": [1, 0],
         "ids": [id_bit("i1") | id_bit("i2"), id_bit("i3")],
+        "session": session_of(hash_pair(pa.array(["s"] * 2), pa.array(["i1", "i3"]))).tolist(),
     }
 
 
 def id_bit(id: str) -> int:
-    bit = 1 << int(hash_pair(pa.array(["s"]), pa.array([id]))[0] >> np.uint64(58))
+    bit = 1 << int(hash_pair(pa.array(["s"]), pa.array([id]))[0] >> np.uint64(42) & np.uint64(63))
     return bit - (1 << 64) if bit >> 63 else bit
 
 

@@ -12,6 +12,7 @@ from stream.keys import (
     hash_strings,
     partition_of_key,
     partitions_of_keys,
+    session_of,
 )
 from stream.secret import NO_KEY, derived_key, key_id, key_of
 
@@ -88,8 +89,11 @@ def test_hashes_equal_the_reference(values: list[str], key: int):
 def test_a_pair_is_its_id_behind_the_hash_of_its_key(pairs: list[tuple[str, str]], key: int):
     keys, ids = (pa.array([pair[i] for pair in pairs], pa.string()) for i in (0, 1))
     own = derived_key(key, "pair")
-    expected = [reference_siphash(hash_string(k, key).to_bytes(8, "little") + i.encode(), own) for k, i in pairs]
-    assert hash_pair(keys, ids, key).tolist() == expected
+    whole = [reference_siphash(hash_string(k, key).to_bytes(8, "little") + i.encode(), own) for k, i in pairs]
+    sessions = [hash_string(k, key) >> 48 for k, _ in pairs]
+    found = hash_pair(keys, ids, key)
+    assert found.tolist() == [s << 48 | w & (1 << 48) - 1 for s, w in zip(sessions, whole, strict=True)]
+    assert session_of(found).tolist() == sessions
 
 
 def test_a_name_made_for_the_hash_without_its_secret_falls_on_nobodys_key():
