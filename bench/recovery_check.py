@@ -2,7 +2,7 @@
 parameters in the checkpoints' files, and from the site's own list.
 """
 
-import json
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,11 +14,13 @@ import pyarrow as pa
 from checkpointer.catalogue import Catalogue, Entry
 from checkpointer.model_state import model_state
 from everspun.audit import read_all
+from labeler.emission import rejected_ids
 from learners.counter import TABLE
 from learners.model import Model
 from stream.chain import label_chain
 from stream.config import StreamConfig
 from stream.log import Reader
+from stream.malformed import MalformedRecord
 from stream.record import ROW_BITS, Partition, Record
 
 EVENT = "f_event"
@@ -70,7 +72,8 @@ def read_events(reader: Reader, stream: StreamConfig, begin: Mapping[str, int]) 
             if (record.header("chain") or b"").decode() == chain:  # late clicks and retractions stand there too
                 _fold(one, record)
         for record in read_all(reader, Partition(stream.rejected, p)):
-            events.rejected.update(json.loads(record.value or b"{}")["id"])
+            with contextlib.suppress(MalformedRecord):
+                events.rejected.update(rejected_ids(record))
         events.quarantined += sum(1 for _ in read_all(reader, Partition(stream.quarantine, p)))
     return events
 

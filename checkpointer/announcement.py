@@ -1,11 +1,15 @@
 """What is said on `checkpoints`: one was published or rejected, serving was rolled back, or that was lifted."""
 
 import json
-from dataclasses import asdict, dataclass, field
+import re
+from dataclasses import asdict, dataclass, field, fields
 from typing import NamedTuple
 
 from checkpointer.manifest import Manifest
+from stream.malformed import Fields, json_object, shown
 
+#: A checkpoint's folder: no path leads out of the model's.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 KINDS = ("published", "rejected", "rolled_back", "lifted")
 
 
@@ -76,13 +80,27 @@ def announce(kind: str, manifest: Manifest, url: str, now_ms: int, reason: str =
     )
 
 
-def decode(value: bytes) -> Announcement:
-    """Raises ValueError naming what is wrong with the record."""
-    body = json.loads(value)
-    if not isinstance(body, dict) or body.get("kind") not in KINDS:
-        kind = body.get("kind") if isinstance(body, dict) else None
-        raise ValueError(f"checkpoints record: kind {kind!r}, expected one of {', '.join(KINDS)}")
-    try:
-        return Announcement(**body)
-    except TypeError as error:
-        raise ValueError(f"checkpoints record: {error}") from error
+def decode(value: bytes | None) -> Announcement:
+    """Raises MalformedRecord naming what is wrong with the record."""
+    said = json_object("checkpoints", value)
+    said.only(f.name for f in fields(Announcement))
+    if (kind := said.text("kind")) not in KINDS:
+        said.wrong("kind", f"{shown(kind)}, expected one of {', '.join(KINDS)}")
+    name = said.text("name")
+    if not NAME.fullmatch(name):
+        said.wrong("name", f"{shown(name)}, expected the name of a checkpoint's folder")
+    vector = Fields("checkpoints", said.mapping("vector"))
+    return Announcement(
+        kind=kind,
+        model=said.text("model"),
+        number=said.integer("number", low=0),
+        name=name,
+        url=said.text("url"),
+        manifest_sha256=said.text("manifest_sha256"),
+        vector={chain: vector.integer(chain, low=0) for chain in vector.body},
+        event_time_max_ms=said.integer("event_time_max_ms", 0, low=0),
+        barrier=said.integer("barrier", 0, low=0),
+        reason=said.text("reason", ""),
+        created_ms=said.integer("created_ms", 0, low=0),
+        revision=said.integer("revision", 0, low=0),
+    )

@@ -29,7 +29,9 @@ from checkpointer.timed_store import Limits
 from stream.backoff import Backoff
 from stream.events import Features
 from stream.log import Log, LogError, OffsetOutOfRange, Reader
-from stream.record import Partition
+from stream.malformed import MalformedRecord
+from stream.passed_over import PassedOver
+from stream.record import Partition, Record
 
 _log = logging.getLogger(__name__)
 _TOPIC_POLL_MS = 50
@@ -64,6 +66,7 @@ class Replica:
         self.fallback = self.config.fallback_probability if self.config.fallback_probability >= 0 else fallback
         self.served: ServedModel | None = None
         self.follower = Follower(model, retry_ms=self.config.retry_ms)
+        self._passed_over = PassedOver(_log, self.metrics.on_malformed)
         self._features = features
         self._files = open_store(
             root, Limits(self.config.store_timeout_ms, self.config.transfer_timeout_ms), self.metrics.store_called
@@ -281,9 +284,9 @@ class Replica:
             if self._reader is None:
                 self._open_topic()
             assert self._reader is not None
-            for records in self._reader.poll(_RECORDS_MAX, timeout_ms).values():
+            for at, records in self._reader.poll(_RECORDS_MAX, timeout_ms).items():
                 for record in records:
-                    self._on_record(record.value)
+                    self._on_record(at, record)
         except OffsetOutOfRange as error:
             assert self._reader is not None
             self._reader.seek(error.partition, error.end)
@@ -306,11 +309,11 @@ class Replica:
             raise
         self._reader, self._partitions, self._look_at_s = reader, partitions, 0.0
 
-    def _on_record(self, value: bytes | None) -> None:
+    def _on_record(self, at: Partition, record: Record) -> None:
         try:
-            announcement = decode(value or b"")
-        except ValueError as error:
-            _log.error("checkpoints topic: %s", error)
+            announcement = decode(record.value)
+        except MalformedRecord as error:
+            self._passed_over.add(at, record, error)
             self.metrics.errors.labels(where="record").inc()
             return
         self.follower.on_announcement(announcement)

@@ -7,8 +7,36 @@ from typing import Any
 
 from checkpointer.manifest import Evaluation
 from checkpointer.slices import read
+from stream.chain import KINDS, kind_of, partition_of
+from stream.malformed import Fields, MalformedRecord
 
-_SUMS = tuple(f.name for f in fields(Evaluation) if f.name not in ("batches", "slices"))
+#: The sums that a record carries, and of what type they are.
+_SUMS = {f.name: type(f.default) for f in fields(Evaluation) if f.name not in ("batches", "slices")}
+
+
+#: No sum over one batch is larger.
+SUM_MAX = 1 << 50
+
+
+def _read(record: Mapping[str, Any]) -> tuple[str, int, int, Evaluation]:
+    """Chain, start, end and sums. Raises MalformedRecord, also for a chain that no model has (C1)."""
+    said = Fields.of("evaluations", dict(record))
+    chain, start = said.text("chain"), said.integer("start", low=0)
+    end = said.integer("end", low=start)
+    try:
+        partition_of(chain)
+        by_slice = read(said.mapping("slices"))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise MalformedRecord("evaluations", "chain or slices", str(error)) from error
+    if kind_of(chain) not in KINDS:
+        said.wrong("chain", f"{chain!r:.80}, expected one of {', '.join(KINDS)}, and a partition")
+    sums: dict[str, Any] = {
+        name: said.integer(name, 0, -SUM_MAX, SUM_MAX) if kind is int else said.number(name, 0.0)
+        for name, kind in _SUMS.items()
+    }
+    if max(map(abs, sums.values())) > SUM_MAX:
+        said.wrong("sums", f"{max(map(abs, sums.values()))}, allowed is up to {SUM_MAX}")
+    return chain, start, end, Evaluation(1, **sums, slices=by_slice)
 
 
 @dataclass
@@ -24,6 +52,9 @@ class Evaluations:
     starts_max: int = 65_536
     rows_seen: int = 0
     records_bad: int = 0
+    last_bad: str = ""  # why the last of them is
+    forgotten: int = 0  # evaluations that waited for a cut while so many newer ones came
+    _chains: frozenset[str] = frozenset()  # those of the model; none = not known yet
     _waiting: dict[str, dict[int, tuple[int, Evaluation]]] = field(default_factory=dict)
     _starts: dict[str, set[int]] = field(default_factory=dict)
     _order: dict[str, deque[int]] = field(default_factory=dict)
@@ -31,6 +62,7 @@ class Evaluations:
 
     def skip(self, vector: Mapping[str, int]) -> None:
         """What starts below this vector was counted by a checkpoint that is there already."""
+        self._chains = frozenset(vector)
         for chain, end in vector.items():
             self._floor[chain] = max(end, self._floor.get(chain, 0))
 
@@ -39,19 +71,20 @@ class Evaluations:
         if record.get("model") != self.model:
             return False
         try:
-            chain, start, end = str(record["chain"]), int(record["start"]), int(record["end"])
-            by_slice = read(record.get("slices"))
-            sums = Evaluation(1, **{name: record.get(name) or 0 for name in _SUMS}, slices=by_slice)
-            finite = all(float("-inf") < getattr(sums, name) < float("inf") for name in _SUMS)
-        except (AttributeError, KeyError, TypeError, ValueError):
+            chain, start, end, sums = _read(record)
+            if self._chains and chain not in self._chains:
+                raise MalformedRecord("evaluations", "chain", f"the model has none of name {chain!r:.80}")
+        except MalformedRecord as error:
             self.records_bad += 1
-            return False
-        if not finite:
-            self.records_bad += 1
+            self.last_bad = str(error)
             return False
         if not self._is_first(chain, start):
             return False
-        self._waiting.setdefault(chain, {})[start] = (end, sums)
+        waiting = self._waiting.setdefault(chain, {})
+        if len(waiting) >= self.starts_max:  # of a chain that nobody learns, or far beyond what is learned
+            del waiting[next(iter(waiting))]
+            self.forgotten += 1
+        waiting[start] = (end, sums)
         self.rows_seen += sums.rows
         return True
 

@@ -1,6 +1,5 @@
 """The checkpointer process: the driver over the log, the shards' ports, a store and a clean process (shell)."""
 
-import json
 import logging
 import threading
 import time
@@ -14,6 +13,7 @@ from checkpointer.announcement import Announcement, Ref
 from checkpointer.catalogue import Catalogue
 from checkpointer.config import CheckpointerConfig
 from checkpointer.driver import Driver
+from checkpointer.evaluations import Evaluations
 from checkpointer.gates import Findings
 from checkpointer.launcher import CleanProcess
 from checkpointer.manifest import Definition
@@ -26,9 +26,11 @@ from paramserver.ports import ClockPort, ShardPort
 from stream.chain import LABEL, begin_vector
 from stream.config import StreamConfig
 from stream.log import Log, LogError, OffsetOutOfRange, Reader, Writer
+from stream.malformed import MalformedRecord, json_object
 from stream.metrics import start_metrics
 from stream.moment import parse_ms
-from stream.record import Partition, position
+from stream.passed_over import PassedOver
+from stream.record import Partition, Record, position
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -69,6 +71,8 @@ class Surroundings:
         self.waits = ""  # for shards that are wanted, as last said
         self._writer: Writer | None = None
         self._evaluations: Reader | None = None
+        self._passed_over = PassedOver(_log, metrics.on_malformed)
+        self._bad_evaluations = 0  # of those whose fields say nothing, as last looked at
         self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="shards")
 
     def now_ms(self) -> int:
@@ -154,9 +158,9 @@ class Surroundings:
         except LogError as error:
             _log.warning("evaluations topic: %s", error)
             return
-        for records in polled.values():
+        for at, records in polled.items():
             for record in records:
-                yield from self._evaluation(record.value)
+                yield from self._evaluation(at, record)
 
     def _open_evaluations(self) -> None:
         reader = self.log.reader()
@@ -171,15 +175,23 @@ class Surroundings:
             raise
         self._evaluations = reader
 
-    def _evaluation(self, value: bytes | None) -> Iterator[Mapping[str, Any]]:
+    def _evaluation(self, at: Partition, record: Record) -> Iterator[Mapping[str, Any]]:
         try:
-            body = json.loads(value or b"")
-        except ValueError:
-            body = None
-        outcome = "read" if isinstance(body, dict) else "unreadable"
-        self.metrics.evaluations.labels(outcome=outcome).inc()
-        if isinstance(body, dict):
-            yield body
+            body = json_object("evaluations", record.value).body
+        except MalformedRecord as error:
+            self.metrics.evaluations.labels(outcome="unreadable").inc()
+            self._passed_over.add(at, record, error)
+            return
+        self.metrics.evaluations.labels(outcome="read").inc()
+        yield body
+
+    def look_at(self, evaluations: Evaluations) -> None:
+        """Say so where some of them said nothing."""
+        if new := evaluations.records_bad - self._bad_evaluations:
+            self._bad_evaluations = evaluations.records_bad
+            self.metrics.malformed.labels(topic=self.stream.evaluations).inc(new)
+            _log.error("%d evaluations count for nothing (%d so far), the last one: %s",
+                       new, evaluations.records_bad, evaluations.last_bad)  # fmt: skip
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -238,6 +250,7 @@ def _turn(driver: Driver, around: Surroundings, metrics: CheckpointerMetrics) ->
         around.waits = driver.resharding.waits
         _log.warning("other shards are wanted: %s", around.waits or "all of them answer")
     around.send()
+    around.look_at(driver.evaluations)
     _record(step, metrics)
     if step.outcome == "idle":
         around.sleep_ms(driver.config.poll_ms)

@@ -14,6 +14,7 @@ from stream.chain import RETRACT, Chain, kind_of, retract_chain
 from stream.config import StreamConfig
 from stream.examples import BatchHeader, decode_examples
 from stream.log import Reader
+from stream.malformed import MalformedRecord
 from stream.record import Partition, position
 from stream.verdicts import FORGET, REJECT, Verdict, decode_verdict
 
@@ -51,7 +52,7 @@ def standing(reader: Reader, stream: StreamConfig, source: str) -> Standing:
     found = Standing()
     for record in read_all(reader, Partition(stream.verdicts, 0)):
         try:
-            said = decode_verdict(record.value or b"")
+            said = decode_verdict(record.value)
         except ValueError:
             continue
         if not isinstance(said, Verdict) or said.source != source:
@@ -68,11 +69,14 @@ def standing(reader: Reader, stream: StreamConfig, source: str) -> Standing:
 def _examples(reader: Reader, stream: StreamConfig, p: int, source: str, found: Standing) -> None:
     chain = Chain(0)
     for record in read_all(reader, Partition(stream.examples, p)):
-        header = BatchHeader.from_headers(record.headers)
+        try:
+            header = BatchHeader.from_headers(record.headers)
+            rows = decode_examples(record.value) if record.value else None
+        except MalformedRecord:
+            continue  # nobody learns of it
         if header.chain == retract_chain(p):
             chain.end = max(chain.end or 0, header.end)
-        if record.value:
-            rows = decode_examples(record.value)
+        if rows is not None:
             count = int(pc.sum(pc.equal(rows.column("source"), source)).as_py() or 0)
             if count:
                 kind = kind_of(header.chain)
@@ -87,11 +91,17 @@ def taken_back(reader: Reader, stream: StreamConfig, source: str) -> int:
     for p in range(stream.partitions):
         chain = Chain(0)
         for record in read_all(reader, Partition(stream.examples, p)):
-            header = BatchHeader.from_headers(record.headers)
+            try:
+                header = BatchHeader.from_headers(record.headers)
+            except MalformedRecord:
+                continue
             if kind_of(header.chain) != RETRACT or not header.rejected or header.end <= (chain.end or 0):
                 continue
             chain.end = header.end
-            rows = decode_examples(record.value or b"")
+            try:
+                rows = decode_examples(record.value or b"")
+            except MalformedRecord:
+                continue
             mine = pc.and_(pc.equal(rows.column("source"), source), pc.greater_equal(rows.column("position"), 0))
             total += int(pc.sum(mine).as_py() or 0)
     return total

@@ -1,12 +1,14 @@
 """What became of the attacks that a replay planted: from `rejected`, by the history's own ids."""
 
-import json
+import contextlib
 from dataclasses import dataclass
 
 from everspun.audit import read_all
 from everspun.config import Config
 from everspun.history import History
+from labeler.emission import rejected_ids
 from stream.log import Log
+from stream.malformed import MalformedRecord
 from stream.record import Partition
 
 
@@ -33,7 +35,8 @@ def attack_outcome(log: Log, config: Config, history: History) -> AttackOutcome:
     try:
         for p in range(config.stream.partitions):
             for record in read_all(reader, Partition(config.stream.rejected, p)):
-                rejected.update(json.loads(record.value or b"{}")["id"])
+                with contextlib.suppress(MalformedRecord):  # says of nobody that they were rejected
+                    rejected.update(rejected_ids(record))
     finally:
         reader.close()
     return AttackOutcome(

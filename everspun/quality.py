@@ -1,12 +1,12 @@
 """The two losses, from the records of `evaluations`, never mixed: progressive and as served (E1, E2)."""
 
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from everspun.seen_ranges import SeenRanges
+from stream.malformed import MalformedRecord, json_object
 
 DAY_MS = 86_400_000
 #: Days of event time, bins of predictions and values of staleness that are kept for the plots.
@@ -34,6 +34,7 @@ class Quality:
     served_log_loss_sum: float = 0.0
     served_prediction_sum: float = 0.0
     served_label_sum: float = 0.0
+    malformed: int = 0  # records that say nothing
     #: Day of event time -> sums of `DAY_SUMS`.
     days: dict[int, list[float]] = field(default_factory=dict)
     #: By bin of prediction: rows, sum of predictions, sum of labels.
@@ -45,14 +46,17 @@ class Quality:
     def add(self, value: bytes) -> bool:
         """Count one record of `evaluations`; False if it is another model's, a repeat, or no evaluation at all."""
         try:
-            said = json.loads(value)
+            fields = json_object("evaluations", value)
+            said = fields.body
             if said.get("model") != self.model:
                 return False
-            sums = {name: float(said.get(name) or 0.0) for name in _SUMS}
-            chain, start, end = str(said["chain"]), int(said["start"]), int(said.get("end", said["start"] + 1))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            sums = {name: fields.number(name, 0.0) for name in _SUMS}
+            start = fields.integer("start", low=0)
+            key = fields.text("chain"), start, fields.integer("end", start + 1, low=start)
+        except MalformedRecord:
+            self.malformed += 1
             return False
-        if not all(map(math.isfinite, sums.values())) or not self._seen.add(chain, start, end):
+        if not self._seen.add(*key):
             return False
         for name, more in sums.items():
             setattr(self, name, getattr(self, name) + more)

@@ -23,6 +23,7 @@ from everspun.launcher import role_files
 from everspun.replay_plan import PRODUCER, Answers, Line, Period, ReplayPlan
 from stream.keys import Pseudonymiser, partition_of_key
 from stream.log import Append, Log, Writer
+from stream.malformed import MalformedRecord, json_object
 from stream.record import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT, Partition
 
 #: Records on their way to the broker at once.
@@ -221,8 +222,11 @@ class Replayer:
         """Period -> what was last said of its cut on `checkpoints`."""
         for records in self._reader.poll(100, 50).values():
             for record in records:
-                said = json.loads(record.value or b"{}")
+                try:
+                    said = json_object("checkpoints", record.value).body
+                except MalformedRecord:
+                    continue  # no process reads it otherwise
                 judged = said.get("kind") in ("published", "rejected")
-                if judged and said.get("model") == self.config.model.name and said.get("barrier"):
-                    self._announced[int(said["barrier"])] = said
+                if judged and said.get("model") == self.config.model.name and type(said.get("barrier")) is int:
+                    self._announced[said["barrier"]] = said
         return self._announced

@@ -20,17 +20,20 @@ from typing import Any
 import faust
 from faust.types import TP
 
+from labeler.claimed_ends import ClaimedEnds
 from labeler.fraud import FraudFilter, Step
 from labeler.fraud_config import FraudConfig, check_room
 from labeler.fraud_tables import TABLES, Json, Tables
 from labeler.metrics import FraudMetrics
 from labeler.producer import VerdictSender
-from labeler.sent_watermarks import sent_watermarks
-from labeler.signals import Signal, decode_signal
+from labeler.sent_watermarks import look_at_ends, sent_watermarks
+from labeler.signals import Signal, contradiction, decode_signal
 from labeler.waiting import Backoff, StepSize
 from stream.config import StreamConfig
 from stream.log import Log, LogError
+from stream.malformed import MalformedRecord
 from stream.metrics import start_metrics
+from stream.passed_over import PassedOver
 from stream.record import Partition, Record
 from stream.verdicts import input_name
 
@@ -83,21 +86,22 @@ class Judge:
         metrics: FraudMetrics,
         sent: Callable[[], Mapping[str, int]],
         clock_s: Callable[[], float] = time.monotonic,
+        look: Callable[[ClaimedEnds], None] | None = None,
     ):
-        """`sent` reads back which watermarks stand in the log."""
-        self._sent, self._clock_s = sent, clock_s
+        """`sent` reads back which watermarks stand in the log; `look` how far the inputs' logs go (F3)."""
+        self._sent, self._look, self._claimed, self._clock_s = sent, look, ClaimedEnds(stream), clock_s
+        self.passed_over = PassedOver(logger, metrics.on_malformed)
         self._app, self._stream, self._fraud = app, stream, fraud
         self._tables, self._sender, self._metrics = tables, sender, metrics
         self._views = [input_name(stream.impressions, p) for p in range(stream.partitions)]
         self._clicks = [input_name(stream.clicks, p) for p in range(stream.partitions)]
-        self._batch: list[tuple[int, Signal]] = []
+        self._batch: list[tuple[int, Signal | None]] = []
         self._next = 0  # the offset to come
         self._early = Backoff(SEEK_AGAIN_S, SEEK_AGAIN_MAX_S)  # seeks for records before one that came too early
         self._idle = Backoff(IDLE_S, IDLE_MAX_S, clock_s(), IDLE_S)  # seeks for records that never came
         self._size = StepSize(fraud.batch_signals_max, stream.session_timeout_ms / 1_000 / STEP_PART)
         self._committed_s = 0.0
         self.filter: FraudFilter | None = None
-        self.unreadable = 0
         self.reads_again = 0
         self.send_failures = 0
 
@@ -127,7 +131,7 @@ class Judge:
         if offset >= self._next:
             self._next = offset + 1
             self._early.come(self._clock_s())
-            self._read(event.message)
+            await self._read(event.message)
         if not self._batch or (more and len(self._batch) < self._size.size):
             return None
         self._metrics.waits_for("none")
@@ -182,19 +186,39 @@ class Judge:
             logger.warning("no records, yet Faust is at signals[%d]; reading again", position)
             await consumer.seek(partition, position - 1 if self.filter is None else self._next)
 
-    def _read(self, message: Any) -> None:
+    async def _read(self, message: Any) -> None:
+        """One more for the batch. What says nothing, or more than its input's log holds, counts for nothing (F3)."""
         headers = message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
         record = Record(
             message.offset, int(message.timestamp * 1_000), message.key, message.value or None, tuple(headers)
         )
+        signal: Signal | None = None
         try:
-            self._batch.append((message.offset, decode_signal(record)))
-        except ValueError:
-            # Whoever wrote it counts on: what follows dangles, watermarks stand still, and labels wait (C5).
-            self.unreadable += 1
-            logger.exception("signals[%d] cannot be read", message.offset)
+            signal = decode_signal(record)
+            wrong = await self._contradiction(signal, record.timestamp_ms)
+        except MalformedRecord as error:
+            wrong = error
+        if wrong is not None:
+            signal = None
+            self.passed_over.add(Partition(self._stream.signals, 0), record, wrong)
+        self._batch.append((message.offset, signal))
 
-    async def _step(self, batch: list[tuple[int, Signal]]) -> Step:
+    async def _contradiction(self, signal: Signal, timestamp_ms: int) -> MalformedRecord | None:
+        """Why the signal counts for nothing. It waits for a broker that does not say how far the logs go."""
+        claimed = {signal.input: signal.end}
+        looked = self._look is None
+        while not looked and self._claimed.exceeded_by(claimed):
+            try:
+                assert self._look is not None
+                await asyncio.to_thread(self._look, self._claimed)
+                looked = True
+            except LogError as error:
+                logger.warning("signals wait: %s", error)
+                await asyncio.sleep(self._stream.reconnect_max_ms / 1_000)
+        ends = self._claimed.ends if self._look is not None else {signal.input: signal.end}
+        return contradiction(signal, timestamp_ms, ends, self._stream.watermark_ahead_ms)
+
+    async def _step(self, batch: list[tuple[int, Signal | None]]) -> Step:
         """Promises, verdicts, watermarks, rows, fold position, each once the one before is acknowledged (F2)."""
         assert self.filter is not None
         began_s = self._clock_s()
@@ -274,12 +298,13 @@ def make_judge(
     metrics: FraudMetrics,
     fail: Callable[[BaseException], None],
     sent: Callable[[], Mapping[str, int]],
+    look: Callable[[ClaimedEnds], None] | None = None,
 ) -> Judge:
     """Tables and agent of the app."""
     # Keys and values are JSON, Faust's default. Each table has its own options: Faust takes them apart.
     tables = {name: app.Table(name, partitions=1, options={"driver": "rocksdict"}) for name in TABLES}
     stores = Tables(**{name: FaustTable(table) for name, table in tables.items()})
-    judge = Judge(app, stream, fraud, stores, sender, metrics, sent)
+    judge = Judge(app, stream, fraud, stores, sender, metrics, sent, look=look)
     signals = app.topic(stream.signals, key_serializer="raw", value_serializer="raw", partitions=1)
 
     @app.agent(signals, name="fraud", concurrency=1)  # type: ignore[untyped-decorator]
@@ -305,10 +330,8 @@ async def _serve(
     sender, metrics = VerdictSender(log, stream), FraudMetrics()
     start_metrics(run_dir, "fraud", index, metrics)
     app = make_app(stream, run_dir, index)
-    inputs = [input_name(topic, p) for topic in (stream.impressions, stream.clicks) for p in range(stream.partitions)]
-    verdicts = Partition(stream.verdicts, 0)
-    sent = functools.partial(sent_watermarks, log, verdicts, inputs, stream.poll_records_max)
-    judge = make_judge(app, stream, fraud, sender, metrics, failure.append, sent)
+    sent = functools.partial(sent_watermarks, log, stream)
+    judge = make_judge(app, stream, fraud, sender, metrics, failure.append, sent, functools.partial(look_at_ends, log))
     try:
         await app.start()
         while not stop.is_set() and not failure and app.crash_reason is None:

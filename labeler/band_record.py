@@ -5,14 +5,17 @@ read each partition of `tallies` (with what stood there) and `verdicts` from to 
 below the last, changes nothing.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 
-from labeler.bands import Scope
+from labeler.bands import GROUPS, Scope
 from labeler.open_cells import Point
 from stream.log import Headers
+from stream.malformed import HeaderFields, MalformedRecord, read_rows, shown
 from stream.record import Record
 
 BAND_SCHEMA = pa.schema(
@@ -80,25 +83,30 @@ class BandRecord:
         return (*numbers, ("points", points.encode()))
 
 
+_TOPIC = "bands"
+_POINT = re.compile(r"([0-9]{1,9})=([0-9]{1,18}):(-1|[0-9]{1,18}):([0-9]{1,18})")
 _WRITE = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
 _NUMBERS = ("cell", "raw", "bad_clicks", "bad_impressions", "verdicts_offset")
 
 
 def decode_band(record: Record) -> BandRecord:
-    """Raises ValueError naming what cannot be read."""
-    numbers: dict[str, int] = {}
-    for name in _NUMBERS:
-        raw = record.header(name)
-        try:
-            numbers[name] = int((raw or b"").decode())
-        except ValueError:
-            raise ValueError(f"bands[{record.offset}]: header {name} = {raw!r}, expected a decimal number") from None
-    points = {}
-    for part in filter(None, (record.header("points") or b"").decode().split(",")):
-        p, _, at = part.partition("=")
-        points[int(p)] = Point(*map(int, at.split(":")))
-    batch = pa.ipc.open_stream(record.value or b"").read_next_batch()
-    if batch.schema != BAND_SCHEMA:
-        raise ValueError(f"bands[{record.offset}]: columns {batch.schema.names}, expected {BAND_SCHEMA.names}")
+    """Raises MalformedRecord naming what cannot be read."""
+    headers = HeaderFields(_TOPIC, record.headers)
+    numbers = {name: headers.integer(name) for name in _NUMBERS}
+    points = dict(_point(headers, part) for part in headers.text("points").split(",") if part)
+    batch = read_rows(_TOPIC, record.value, BAND_SCHEMA)
+    for name in ("squares", "deviation", "base"):
+        if not np.isfinite(batch.column(name).to_numpy()).all():
+            raise MalformedRecord(_TOPIC, name, "a number that is not finite")
     rows = tuple(ScopeRow((r.pop("feature"), r.pop("value")), **r) for r in batch.to_pylist())
+    if wrong := {len(row.groups) for row in rows} - {0, 4 * GROUPS}:
+        raise MalformedRecord(_TOPIC, "groups", f"{sorted(wrong)} bytes, expected 0 or {4 * GROUPS}")
     return BandRecord(rows=rows, points=points, **numbers)
+
+
+def _point(headers: HeaderFields, part: str) -> tuple[int, Point]:
+    found = _POINT.fullmatch(part)
+    if found is None:
+        headers.wrong("points", f"{shown(part)}, expected '<partition>=<offset>:<end>:<arrival_ms>'")
+    partition, offset, end, arrival_ms = map(int, found.groups())
+    return partition, Point(offset, end, arrival_ms)

@@ -4,6 +4,8 @@ Three threads, as in the labeler: the main one joins and tallies (`Labelling` wi
 this process owns partition 0 of the group, `group` takes part in the group. Several processes share the join.
 """
 
+import functools
+import logging
 import threading
 from collections.abc import Callable
 
@@ -20,6 +22,9 @@ from stream.examples import BatchHeader
 from stream.kafka import KafkaLog
 from stream.log import Log
 from stream.metrics import start_metrics
+from stream.passed_over import PassedOver
+
+logger = logging.getLogger(__name__)
 
 GROUP = "breakers"
 METRICS_EVERY_MS = 250
@@ -54,9 +59,12 @@ class BreakerService:
         name: str = "",
     ):
         sliced = tally_stream(stream, breaker)
+        passed_over = functools.partial(PassedOver, logger, metrics.on_malformed)  # one for each thread
         self._poll_ms, self._metrics, self._now = labeler.poll_ms, metrics, now
-        self._labelling = Labelling(sliced, tally_settings(labeler), log, core=tally_labeler(breaker))
-        self._judging = Judging(sliced, breaker, log, labeler.retry_ms)
+        self._labelling = Labelling(
+            sliced, tally_settings(labeler), log, core=tally_labeler(breaker), passed_over=passed_over()
+        )
+        self._judging = Judging(sliced, breaker, log, labeler.retry_ms, passed_over())
         self._group = Membership(log.group_reader(stream.topic_prefix + GROUP, name), sliced, labeler.poll_ms)
         self._crew = Crew({"judge": self._run_judge, "group": self._group.run}, labeler.drain_ms)
         self._metrics_at_ms = 0

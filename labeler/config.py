@@ -125,4 +125,5 @@ _DECIDES = (
     "jump_max_ms",
     "flush_ms",
     "batch_rows_max",
+    "record_bytes_max",
 )

@@ -7,7 +7,8 @@ arrival lies in a later bucket: boundaries are a function of the log, and a rest
 The chain of an input's signals is its own commit record: `SignalEnds` folds it, and the reader goes on at its end.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -24,10 +25,15 @@ from stream.decode import Activity, decode_activity
 from stream.keys import session_of
 from stream.record import ROW_BITS, Record, offset_of, position
 from stream.record_columns import RecordColumns
+from stream.row_bytes import cuts, string_lengths
 from stream.verdicts import input_name
+
+logger = logging.getLogger(__name__)
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
+#: A row of SIGNAL_SCHEMA without its names: two offsets and eight numbers.
+SIGNAL_BYTES = 2 * 4 + 8 * 8
 #: The gap of a group's first event, above all others.
 NO_GAP = np.iinfo(np.int64).max
 
@@ -96,7 +102,7 @@ class _Bucket:
         self.number = number
         self.start = start
         self.parts: list[Activity] = []
-        self.rows = 0
+        self.rows = self.bytes = 0  # of the events
         self.unknown = 0
 
 
@@ -113,6 +119,10 @@ class CountingReader:
         self._fraud = fraud
         self._read = activity_reader(stream, topic, partition)
         self._clock = ArrivalClock(stream.jump_max_ms, stream.skew_ms, at.arrival_max_ms)
+        #: A part of a bucket ends behind the record with which its events reach this; a record of more is cut itself.
+        #: So what `group` makes of a part, which is no larger than its events, fits a record.
+        self._part_bytes = stream.record_bytes_max // 3
+        self._begin = at.end
         self._end = at.end  # of the signals given out
         self._arrival_max_ms = at.arrival_max_ms  # of the last record taken into a bucket
         self._open: _Bucket | None = None
@@ -138,20 +148,24 @@ class CountingReader:
         arrived = self._clock.admit(records)
         if not arrived.records:
             return []
-        batch = _Batch(arrived, self._read)
+        batch = _Batch(arrived, self._read, self._begin, self._part_bytes)
         buckets = arrived.arrival_ms // self._bucket_ms
         cuts = [0, *(np.flatnonzero(np.diff(buckets)) + 1).tolist(), len(buckets)]
         signals: list[Signal] = []
         for low, high in pairwise(cuts):
             bucket = self._enter(int(buckets[low]), batch.offset(low), signals)
             while low < high:
-                if bucket.rows >= self._fraud.signal_rows_max:
+                if bucket.rows >= self._fraud.signal_rows_max or bucket.bytes >= self._part_bytes:
                     # Only now, with more of the bucket to come: a part that ended with its bucket would leave an
                     # empty range behind it, which no fold extends, and with it the bucket's watermark.
-                    bucket = self._cut(bucket, batch.offset(low), signals)
-                full = batch.full_at(low, high, self._fraud.signal_rows_max - bucket.rows)
-                self._add(bucket, batch, low, high if full is None else full)
-                low = high if full is None else full
+                    bucket = self._cut(bucket, position(batch.offset(low)), signals)
+                if batch.is_large(low):
+                    bucket, low = self._add_large(bucket, batch, low, signals), low + 1
+                    continue
+                left = self._fraud.signal_rows_max - bucket.rows, self._part_bytes - bucket.bytes
+                end = batch.full_at(low, high, *left)
+                self._add(bucket, batch, low, end)
+                low = end
         self._give_empty(signals)
         return signals
 
@@ -168,22 +182,34 @@ class CountingReader:
             self._open = _Bucket(number, position(offset))
         return self._open
 
-    def _cut(self, bucket: _Bucket, offset: int, signals: list[Signal]) -> _Bucket:
-        """Send a full bucket's first part; its end is its start, for more of it is to come."""
-        self._close(bucket, position(offset), bucket.number, signals)
-        self._open = _Bucket(bucket.number, position(offset))
+    def _cut(self, bucket: _Bucket, at: int, signals: list[Signal]) -> _Bucket:
+        """Send a full bucket's first part, up to position `at`; its end is its start, for more of it is to come."""
+        self._close(bucket, at, bucket.number, signals)
+        self._open = _Bucket(bucket.number, at)
         return self._open
+
+    def _add_large(self, bucket: _Bucket, batch: "_Batch", index: int, signals: list[Signal]) -> _Bucket:
+        """A record whose events alone are more than a part holds, in as many parts as it takes."""
+        self._arrival_max_ms = batch.arrival_ms(index)
+        for at, part in batch.pieces(index):
+            if bucket.rows:
+                bucket = self._cut(bucket, at, signals)
+            self._count(bucket, part, 0)
+        return bucket
 
     def _add(self, bucket: _Bucket, batch: "_Batch", low: int, high: int) -> None:
         if low == high:
             return
-        part, unknown = batch.part(low, high)
+        self._count(bucket, *batch.part(low, high))
+        self._arrival_max_ms = batch.arrival_ms(high - 1)
+
+    def _count(self, bucket: _Bucket, part: Activity, unknown: int) -> None:
         bucket.unknown, self._passed = bucket.unknown + self._passed, 0
         if len(part.ts_ms):
             bucket.parts.append(part)
             bucket.rows += len(part.ts_ms)
+            bucket.bytes += int(event_bytes(part).sum())
         bucket.unknown += unknown
-        self._arrival_max_ms = batch.arrival_ms(high - 1)
 
     def _close(self, bucket: _Bucket, end: int, next_number: int, signals: list[Signal]) -> None:
         empty = not bucket.rows and not bucket.unknown
@@ -215,19 +241,25 @@ class CountingReader:
 
 
 class _Batch:
-    """Records with their arrivals and events, addressed by index of the record."""
+    """Records with their arrivals and events, addressed by index of the record. Events below position `begin` are left
+    out: a part that ended within their record counts them."""
 
-    def __init__(self, arrived: Arrived, read: ReadActivity) -> None:
+    def __init__(self, arrived: Arrived, read: ReadActivity, begin: int, part_bytes: int) -> None:
         records, arrival_ms, refused = arrived
         wanted = np.ones(len(records), np.bool_)
         wanted[list(refused)] = False
-        self._activity = read(records.take(wanted) if refused else records, arrival_ms[wanted])
+        self._part_bytes = part_bytes
+        activity = _read_each(records.take(wanted) if refused else records, arrival_ms[wanted], read)
+        counted = int(np.searchsorted(activity.position, begin))
+        self._activity = _slice(activity, counted, len(activity.position)) if counted else activity
         self._arrival_ms = arrival_ms
         self._offsets = np.ascontiguousarray(records.offset)
         unknown = self._offsets[~wanted & ~records.heartbeat]
         self._unknown = np.sort(np.concatenate([self._activity.unknown, unknown]))
         starts = np.append(self._offsets, self._offsets[-1] + 1) << ROW_BITS
         self._rows_before = np.searchsorted(self._activity.position, starts)  # (records + 1,)
+        self._sizes = event_bytes(self._activity)
+        self._bytes_before = np.append(0, np.cumsum(self._sizes))[self._rows_before]  # (records + 1,)
 
     def offset(self, index: int) -> int:
         return int(self._offsets[index])
@@ -235,28 +267,65 @@ class _Batch:
     def arrival_ms(self, index: int) -> int:
         return int(self._arrival_ms[index])
 
-    def full_at(self, low: int, high: int, rows: int) -> int | None:
-        """The index behind the record with which `[low, ...)` holds `rows` events or more; None if `[low, high)`
-        does not reach it."""
-        full = int(np.searchsorted(self._rows_before, self._rows_before[low] + rows))
-        return full if full <= high else None
+    def is_large(self, index: int) -> bool:
+        """Whether a record's events are more than a part holds."""
+        return bool(self._bytes_before[index + 1] - self._bytes_before[index] > self._part_bytes)
+
+    def full_at(self, low: int, high: int, rows: int, size: int) -> int:
+        """The index behind the record with which `[low, ...)` holds `rows` events or `size` bytes or more, before the
+        first large record and `high`; above `low`."""
+        by_rows = int(np.searchsorted(self._rows_before, self._rows_before[low] + rows))
+        by_bytes = int(np.searchsorted(self._bytes_before, self._bytes_before[low] + size))
+        end = max(low + 1, min(by_rows, by_bytes, high))
+        large = np.flatnonzero(np.diff(self._bytes_before[low : end + 1]) > self._part_bytes)
+        return low + int(large[0]) if len(large) else end
+
+    def pieces(self, index: int) -> Iterator[tuple[int, Activity]]:
+        """A large record's events in pieces that a part holds, each with the position of its first one."""
+        first, last = int(self._rows_before[index]), int(self._rows_before[index + 1])
+        for start, end in pairwise(cuts(self._sizes[first:last], last - first, self._part_bytes)):
+            part = _slice(self._activity, first + start, first + end)
+            yield int(part.position[0]), part
 
     def part(self, low: int, high: int) -> tuple[Activity, int]:
         """The events of records `[low, high)`, and how many could not be read."""
-        first, last = int(self._rows_before[low]), int(self._rows_before[high])
-        rows = self._activity
-        activity = Activity(
-            rows.position[first:last],
-            rows.ts_ms[first:last],
-            rows.arrival_ms[first:last],
-            rows.source.slice(first, last - first),
-            rows.vendor.slice(first, last - first),
-            rows.id[first:last],
-            self._unknown[:0],
-        )
+        activity = _slice(self._activity, int(self._rows_before[low]), int(self._rows_before[high]))
         offsets = self._offsets[[low, high - 1]]
         unknown = np.searchsorted(self._unknown, [offsets[0], offsets[1] + 1])
         return activity, int(unknown[1] - unknown[0])
+
+
+def _slice(rows: Activity, first: int, last: int) -> Activity:
+    """Its events `[first, last)`, and nothing that is unknown."""
+    return Activity(
+        rows.position[first:last],
+        rows.ts_ms[first:last],
+        rows.arrival_ms[first:last],
+        rows.source.slice(first, last - first),
+        rows.vendor.slice(first, last - first),
+        rows.id[first:last],
+        rows.unknown[:0],
+    )
+
+
+def event_bytes(events: Activity) -> I64:
+    """What a row of SIGNAL_SCHEMA for each event alone takes, (n,)."""
+    return SIGNAL_BYTES + string_lengths(events.source) + string_lengths(events.vendor)
+
+
+def _read_each(records: RecordColumns, arrival_ms: I64, read: ReadActivity) -> Activity:
+    """What `read` makes of the records; of one that it cannot read, that it is unknown (L5), whatever it raised."""
+    try:
+        return read(records, arrival_ms)
+    except Exception as error:
+        if len(records) <= 1:
+            logger.error("offset %d is counted as unknown: %r", int(records.offset[0]), error)
+            none, names = np.zeros(0, np.int64), pa.array([], pa.string())
+            return Activity(none, none, none, names, names, none.view(np.uint64), np.ascontiguousarray(records.offset))
+    middle = len(records) // 2
+    halves = [_read_each(records[at], arrival_ms[at], read) for at in (slice(middle), slice(middle, None))]
+    columns = zip(*halves, strict=True)
+    return Activity(*(pa.concat_arrays(c) if isinstance(c[0], pa.Array) else np.concatenate(c) for c in columns))
 
 
 def group(parts: list[Activity], cell_ms: int, gap_fast_ms: int) -> pa.RecordBatch:

@@ -161,12 +161,12 @@ class FraudFilter:
         """Event time below which everything is judged."""
         return self._settled * self.config.cell_ms
 
-    def on_signals(self, signals: Iterable[tuple[int, Signal]]) -> Step:
-        """Count signals, each with its offset, and judge the cells that they settle."""
+    def on_signals(self, signals: Iterable[tuple[int, Signal | None]]) -> Step:
+        """Count signals, each with its offset (None: a record that says nothing), and judge the cells they settle."""
         self._saved = False
         counted = []
         for offset, signal in signals:
-            if self._fold(signal):
+            if signal is not None and self._fold(signal):
                 counted.append(signal)
             self._next_offset = max(self._next_offset, offset + 1)
         if counted:
@@ -415,7 +415,7 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
 Send = Callable[[Sequence[Verdict | Watermark]], None]
 
 
-def run_step(filter: FraudFilter, signals: Iterable[tuple[int, Signal]], send: Send) -> Step:
+def run_step(filter: FraudFilter, signals: Iterable[tuple[int, Signal | None]], send: Send) -> Step:
     """One step in the right order. `send` returns once the log holds the records, or raises."""
     step = filter.on_signals(signals)
     if step.verdicts:

@@ -1,19 +1,23 @@
 """What runs at the head of the inputs, bound by no label: counting for fraud, and heartbeats (L5, F1, T2)."""
 
+import functools
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from labeler.claimed_ends import ClaimedEnds
 from labeler.config import LabelerConfig
 from labeler.counting import CountingReader, SignalEnds
 from labeler.fraud_config import FraudConfig
 from labeler.heartbeats import Heartbeats, heartbeat_headers
 from labeler.outbox import Message, Outbox, Outgoing
-from labeler.signals import decode_signal
+from labeler.signals import contradiction, decode_signal
 from labeler.tail import TailReader
 from stream.config import StreamConfig
 from stream.keys import partition_of_key
 from stream.log import Append, Log, LogError, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
+from stream.malformed import MalformedRecord
+from stream.passed_over import PassedOver
 from stream.record import Partition, Record
 from stream.verdicts import input_name
 
@@ -47,7 +51,15 @@ class HeadTotals:
 class Head:
     """Owns the counting reader and the writers of `signals` and of heartbeats. Belongs to one thread."""
 
-    def __init__(self, stream: StreamConfig, labeler: LabelerConfig, fraud: FraudConfig, log: Log):
+    def __init__(
+        self,
+        stream: StreamConfig,
+        labeler: LabelerConfig,
+        fraud: FraudConfig,
+        log: Log,
+        passed_over: PassedOver | None = None,
+    ):
+        self.passed_over = passed_over or PassedOver(logger)
         self._stream, self._labeler, self._fraud, self._log = stream, labeler, fraud, log
         self._counts_wanted = labeler.await_verdicts or labeler.count_always
         self._heartbeats = None if stream.replayed else Heartbeats(stream)
@@ -155,16 +167,27 @@ class Head:
 
     def _fold(self, tail: TailReader) -> SignalEnds:
         """The ends of all chains in `signals` (C2)."""
-        ends = SignalEnds()
-
-        def take(records: list[Record]) -> None:
-            for record in records:
-                ends.on_signal(decode_signal(record))
-
+        ends, claimed = SignalEnds(), ClaimedEnds(self._stream)
+        claimed.look(tail)
         for p in range(self._stream.signals_partitions):
-            tail.read(Partition(self._stream.signals, p), self._labeler.fold_signals_max, take)
+            at = Partition(self._stream.signals, p)
+            tail.read(at, self._labeler.fold_signals_max, functools.partial(self._fold_records, ends, claimed, at))
         self.totals.dangling += ends.dangling
         return ends
+
+    def _fold_records(self, ends: SignalEnds, claimed: ClaimedEnds, at: Partition, records: list[Record]) -> None:
+        """What says nothing, or more than its input's log holds, is passed over, as the filter does (F3)."""
+        for record in records:
+            try:
+                signal = decode_signal(record)
+            except MalformedRecord as error:
+                self.passed_over.add(at, record, error)
+                continue
+            wrong = contradiction(signal, record.timestamp_ms, claimed.ends, self._stream.watermark_ahead_ms)
+            if wrong is not None:
+                self.passed_over.add(at, record, wrong)
+            else:
+                ends.on_signal(signal)
 
     def _read(self, wait_ms: int) -> bool:
         assert self._reader is not None

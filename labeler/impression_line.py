@@ -14,7 +14,9 @@ from labeler.track import Track
 from stream.config import StreamConfig
 from stream.decode import BadRecord
 from stream.events import Impressions
+from stream.examples import FIXED_BYTES
 from stream.record import position
+from stream.row_bytes import I64, row_bytes
 
 
 class Taken(NamedTuple):
@@ -35,7 +37,7 @@ class ImpressionLine:
         self._nothing = Impressions.empty(config.features)
         self._queue: deque[tuple[Impressions, npt.NDArray[np.bool_]]] = deque()
         self._bad: deque[BadRecord] = deque()
-        self.boundaries = Boundaries(point.start, config.flush_ms, config.batch_rows_max)
+        self.boundaries = Boundaries(point.start, config.flush_ms, config.batch_rows_max, config.record_bytes_max)
         self.rows_read = 0  # at or above `start`, of any class
         self.rows = 0  # queued
         self.bytes = 0  # of queued rows, about
@@ -51,7 +53,7 @@ class ImpressionLine:
         duplicate = self._ids.add(events.id, events.arrival_ms)
         self._seen.append(read.offset, read.arrival_ms, read.rows)
         start = self.boundaries.start
-        self.boundaries.add(read.offset, read.arrival_ms, read.rows)
+        self.boundaries.add(read.offset, read.arrival_ms, read.rows, _row_bytes(read))
         first = int(np.searchsorted(events.position, start))
         if first:
             events, duplicate = events.slice(first, len(events)), duplicate[first:]
@@ -92,6 +94,19 @@ class ImpressionLine:
         """(offset, arrival maximum just before it) to re-read ids from, to go on behind this range (C4)."""
         self._seen.drop(self._seen.first_at(stretch.arrival_max_ms - self._dedup_ms))
         return int(self._seen.records["offset"][0]), self._seen.arrival_max_ms
+
+
+def _row_bytes(read: Read[Impressions]) -> I64:
+    """What each row of `read.rows` takes as an example, (rows,); a bad record is one row, which takes nothing."""
+    events = read.events
+    names = [name for name in events.table.column_names if name != "id"]
+    sizes = FIXED_BYTES + row_bytes([events.table.column(name) for name in names], len(events))
+    if not read.bad:
+        return sizes
+    is_bad = np.isin(read.offset, [one.record.offset for one in read.bad])
+    out = np.zeros(int(read.rows.sum()), np.int64)
+    out[~np.repeat(is_bad, read.rows)] = sizes
+    return out
 
 
 def _bytes(events: Impressions) -> int:

@@ -5,6 +5,7 @@ there at every start and after every failed send. One that was replaced and does
 whoever finds a record of `bands` where its own should stand begins again, and says no watermark before (L9).
 """
 
+import functools
 import logging
 from dataclasses import dataclass, field
 
@@ -16,6 +17,8 @@ from labeler.tally import decode_tally
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
 from stream.log import Append, Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
+from stream.malformed import MalformedRecord
+from stream.passed_over import PassedOver
 from stream.record import Partition, Record
 from stream.verdicts import Verdict, decode_verdict, encode_verdict
 
@@ -41,7 +44,14 @@ class JudgingTotals:
 class Judging:
     """Drives the core over a log. Belongs to one thread."""
 
-    def __init__(self, stream: StreamConfig, config: BreakerConfig, log: Log, retry_ms: int):
+    def __init__(
+        self,
+        stream: StreamConfig,
+        config: BreakerConfig,
+        log: Log,
+        retry_ms: int,
+        passed_over: PassedOver | None = None,
+    ):
         """`stream` is that of the early join (`labeler.tally.tally_stream`)."""
         self._stream, self._config, self._log, self._retry_ms = stream, config, log, retry_ms
         self._tallies = [Partition(stream.tallies, p) for p in range(stream.partitions)]
@@ -49,6 +59,7 @@ class Judging:
         self._reader: Reader | None = None
         self._writer: Writer | None = None
         self._owned = False
+        self.passed_over = passed_over or PassedOver(logger)
         self._retry_at_ms = 0
         self._bands_end = 0  # where the next record of `bands` must stand
         self.breaker: Breaker | None = None
@@ -104,12 +115,19 @@ class Judging:
         while True:
             memory: list[BandRecord] = []
             begin, self._bands_end = tail.span(self._bands, records_max)
-            tail.read(self._bands, records_max, lambda some, to=memory: to.extend(map(decode_band, some)))  # type: ignore[misc]
+            tail.read(self._bands, records_max, functools.partial(self._remember, memory))
             last = -1  # the first record of a cell counts: what stands behind a later cell is a repeat
             known = {last := record.cell for record in memory if record.cell > last}
             if begin == tail.first(self._bands) or known.issuperset(range(last - cells + 1, last)):
                 return memory
             records_max *= 2
+
+    def _remember(self, memory: list[BandRecord], records: list[Record]) -> None:
+        for record in records:
+            try:
+                memory.append(decode_band(record))
+            except MalformedRecord as error:
+                self.passed_over.add(self._bands, record, error)
 
     def _skip(self, breaker: Breaker, at: Partition, first: int) -> None:
         if breaker.cells.next_offset(at.partition):
@@ -143,19 +161,17 @@ class Judging:
         assert self.breaker is not None
         try:
             if at == self._verdicts:
-                said = decode_verdict(record.value or b"")
+                said = decode_verdict(record.value)
                 if isinstance(said, Verdict):
-                    said.check()
                     self.breaker.on_operator(record.offset, said)
                 return
             header = BatchHeader.from_headers(record.headers)
             rows = decode_tally(record.value) if record.value else None
             self.breaker.on_tally(at.partition, record.offset, header, rows)
             self.totals.tallies += 1
-        except ValueError as error:
-            # Of verdicts, every reader passes it over; of tallies, the chain dangles and labels wait (C5): an alarm.
+        except MalformedRecord as error:  # every reader passes it over, and it extends no chain (C2)
             self.totals.unreadable += 1
-            logger.error("%s[%d] offset %d cannot be read: %s", *at, record.offset, error)
+            self.passed_over.add(at, record, error)
 
     def _send(self, step: BreakerStep, now_ms: int) -> None:
         """Verdicts, then bands, then watermarks, each acknowledged before the next (F2)."""

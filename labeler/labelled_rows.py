@@ -12,6 +12,7 @@ from stream.chain import LABEL, Chain, Fold
 from stream.config import StreamConfig
 from stream.examples import BatchHeader, decode_examples, trim
 from stream.log import Log, Reader, Unavailable
+from stream.malformed import MalformedRecord
 from stream.record import Partition, Record, offset_of
 
 #: Records of a partition of `examples` between which is not searched any more.
@@ -78,12 +79,18 @@ def labelled(
 
 
 def _added(chain: Chain, record: Record, partition: int, from_first: bool) -> Iterator[Labelled]:
-    header = BatchHeader.from_headers(record.headers)
+    try:
+        header = BatchHeader.from_headers(record.headers)
+    except MalformedRecord:
+        return  # extends no chain
     if chain.judge(header.start, header.end) is Fold.DANGLES and not from_first:
         chain.end = header.start  # what lies between is not read
     kind, before = chain.fold(header.start, header.end)
     if kind is Fold.EXTENDS and record.value:
-        rows = trim(decode_examples(record.value), before)
+        try:
+            rows = trim(decode_examples(record.value), before)
+        except MalformedRecord:
+            return  # nobody learned a row of it
         yield Labelled(header.chain.partition("/")[0], partition, record.offset, header.arrival_max_ms, rows)
 
 
@@ -115,5 +122,8 @@ def _arrival(reader: Reader, at: Partition, start: int, end: int) -> int | None:
     """Of the first label at or after an offset."""
     for record in _records(reader, at, start, min(end, start + LOOK_RECORDS), NEAR_RECORDS):
         if (record.header("chain") or b"").startswith(LABEL.encode()):
-            return BatchHeader.from_headers(record.headers).arrival_max_ms
+            try:
+                return BatchHeader.from_headers(record.headers).arrival_max_ms
+            except MalformedRecord:
+                continue
     return None

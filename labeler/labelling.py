@@ -3,13 +3,16 @@
 Everything here goes through `stream.log`; the loop, threads and the clock are the service's.
 """
 
+import functools
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from labeler.claimed_ends import ClaimedEnds
 from labeler.config import LabelerConfig
 from labeler.emission import REJECTED, Emission, SideRecord
 from labeler.feed import Feed
+from labeler.heard import Heard, claims, hear, without_contradictions
 from labeler.lost import LostRange, Missing, begin_offset, behind, lost_ranges
 from labeler.outbox import Message, Outbox, Outgoing
 from labeler.pages import Pages, PagesFailed
@@ -23,13 +26,14 @@ from stream.chain import LABEL
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
 from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
+from stream.passed_over import PassedOver
 from stream.record import Partition, Record, offset_of, position
-from stream.verdicts import BREAKER, breaker_input, input_name
+from stream.verdicts import breaker_input, input_name
 
 logger = logging.getLogger(__name__)
 
-#: How often the claims of watermarks are compared with the ends of their logs (F3).
-CHECK_ENDS_MS = 5_000
+#: A watermark that claims more than its log holds is looked at again this much later (F3).
+DOUBT_MS = 1_000
 #: How often a stopped partition looks for an operator's order (L7).
 HEED_MS = 2_000
 
@@ -55,6 +59,7 @@ class Line:
     outbox: Outbox[Emission]
     aside: frozenset[SetAside]  # what operators had sent to quarantine when it was started (L7)
     gone: dict[str, Missing] = field(default_factory=dict)  # by topic: these cannot be read on (C7)
+    said: set[Stop] = field(default_factory=set)  # stops that stand in the log
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,11 @@ class Labelling:
         reading: Reading | None = None,
         core: type[PartitionLabeler] = PartitionLabeler,
         pages: Pages | None = None,
+        passed_over: PassedOver | None = None,
     ):
         """`reading`: which one this is, and so which chain it writes; the first unless given. `core` labels a
-        partition; the breaker's early join has another (`labeler.tally`). `pages`: where the local copy lies (C4)."""
+        partition; the breaker's early join has another (`labeler.tally`). `pages`: where the local copy lies (C4).
+        `passed_over`: counts records of internal topics that say nothing."""
         self._reading = reading or readings(stream)[0]
         self._stream, self._labeler, self._log, self._core = stream, labeler, log, core
         self._inputs = awaited_inputs(stream, labeler)
@@ -99,8 +106,10 @@ class Labelling:
         self._pages = pages
         self._owned: frozenset[int] = frozenset()
         self._retry_at_ms = 0
-        self._check_ends_at_ms = self._heed_at_ms = 0
-        self._suspect: dict[str, int] = {}
+        self._heed_at_ms = 0
+        self._heard: list[Heard] = []  # read of `verdicts`, and not taken yet
+        self._claimed, self._doubt_until_ms = ClaimedEnds(stream), 0
+        self.passed_over = passed_over or PassedOver(logger)
         self._acknowledged: list[BatchHeader] = []
         self.lines: dict[int, Line] = {}
         self.book: VerdictBook | None = None
@@ -126,7 +135,7 @@ class Labelling:
             self._heed_orders(now_ms)
             self._start_lines()
             moved = self._read(wait_ms)
-            self._check_claims(now_ms)
+            self._take_verdicts(now_ms)
             for line in self.lines.values():
                 moved |= self._label(line)
                 moved |= self._send(line, now_ms)
@@ -195,7 +204,7 @@ class Labelling:
         new = sorted(self._owned - self.lines.keys())
         if not new:
             return
-        tail = TailReader(self._log, self._stream.poll_records_max)
+        tail = TailReader(self._log, self._stream.poll_records_max, self.passed_over)
         try:
             words = self._words(tail, new)
             points = self._fold(tail, new, words.lost)
@@ -250,13 +259,15 @@ class Labelling:
         aside: set[SetAside] = set()
         lost: set[LostRange] = set()
 
-        def take(records: list[Record]) -> None:
-            aside.update(orders(records))
-            lost.update(lost_ranges(records))
-
         for p in partitions:
-            tail.read(Partition(self._stream.quarantine, p), self._labeler.fold_orders_max, take)
+            at = Partition(self._stream.quarantine, p)
+            tail.read(at, self._labeler.fold_orders_max, functools.partial(self._take_words, at, aside, lost))
         return Words(frozenset(aside), frozenset(lost))
+
+    def _take_words(self, at: Partition, aside: set[SetAside], lost: set[LostRange], records: list[Record]) -> None:
+        malformed = functools.partial(self.passed_over.add, at)
+        aside.update(orders(records, malformed))
+        lost.update(lost_ranges(records, malformed))
 
     def _heed_orders(self, now_ms: int) -> None:
         """L7, C7: a partition that stopped goes on once an operator has set the record aside, or declared lost what
@@ -265,7 +276,7 @@ class Labelling:
         if not stopped or now_ms < self._heed_at_ms:
             return
         self._heed_at_ms = now_ms + HEED_MS
-        tail = TailReader(self._log, self._stream.poll_records_max)
+        tail = TailReader(self._log, self._stream.poll_records_max, self.passed_over)
         try:
             words = self._words(tail, stopped)
         finally:
@@ -284,6 +295,8 @@ class Labelling:
         found = {m: one for line in self.lines.values() for m in line.gone.values() if (one := m.skipped(lost))}
         for missing, one in found.items():
             at = Partition(missing.topic, missing.partition)
+            if at == self._verdicts and self._heard:
+                continue  # what was read before is taken first
             if missing.beyond and self._reader.end_offsets([at])[at] < one.end:
                 continue  # what comes below is given offsets that were read
             logger.warning("goes on without %s, on an operator's word", one)
@@ -312,12 +325,13 @@ class Labelling:
                 self._reader.seek(at, end)
         if self.book is not None and new:
             self._reader.seek(self._verdicts, self.book.next_offset)
+            self._heard = []
 
     def _forget(self, now_ms: int) -> None:
         """C5: the writer is dropped unflushed, every position is forgotten, and the log is folded again."""
         if self._writer is not None:
             self._writer.close()
-        self._writer, self.book = None, None
+        self._writer, self.book, self._heard = None, None, []
         self.lines.clear()
         self._reader.assign(())
         self._retry_at_ms = now_ms + self._labeler.retry_ms
@@ -332,6 +346,8 @@ class Labelling:
             for at, feed in zip(self._inputs_of(p), (line.impressions, line.clicks), strict=True):
                 if at.topic not in line.gone:
                     (full if feed.full else open_).add(at)
+        if self.book is not None:
+            (full if self._heard else open_).add(self._verdicts)
         self._reader.pause(full)
         self._reader.resume(open_)
         try:
@@ -341,12 +357,30 @@ class Labelling:
             return True
         for at, records in polled.items():
             if at == self._verdicts:
-                if self.book is not None:
-                    self.book.read(records)
+                self._heard += hear(records)
             elif at.partition in self.lines:
                 line = self.lines[at.partition]
                 (line.impressions if at.topic == self._stream.impressions else line.clicks).put(records)
         return bool(polled)
+
+    def _take_verdicts(self, now_ms: int) -> None:
+        """F3: what contradicts the log counts for nothing. It is looked at twice, for an end may be known late."""
+        if self.book is None or not self._heard:
+            return
+        claimed = claims(self._heard)
+        if self._claimed.exceeded_by(claimed):
+            if now_ms < self._doubt_until_ms:
+                return
+            self._claimed.look(self._reader)
+            if self._claimed.exceeded_by(claimed) and not self._doubt_until_ms:
+                self._doubt_until_ms = now_ms + DOUBT_MS
+                return
+        self._doubt_until_ms = 0
+        heard = without_contradictions(self._heard, self._claimed.ends, self._stream.watermark_ahead_ms)
+        self._heard = []
+        for one in self.book.take(heard):
+            assert one.error is not None
+            self.passed_over.add(self._verdicts, one.record, one.error)
 
     def _on_gone(self, error: OffsetOutOfRange) -> None:
         """Input that a partition still needs is gone: it stops with an alarm; an operator's word is needed (C7)."""
@@ -365,27 +399,6 @@ class Labelling:
         logger.error("stopped: %s", Stop(*at, position(error.offset), str(missing), missing.range))
         self._assign([])
 
-    def _check_claims(self, now_ms: int) -> None:
-        """F3: a watermark beyond the true end of its input stops the line. Looked at twice, for the end may be old."""
-        if self.book is None or now_ms < self._check_ends_at_ms:
-            return
-        self._check_ends_at_ms = now_ms + CHECK_ENDS_MS
-        claims = {name: end for name, end in self.book.ends.items() if end}
-        inputs = {name: self._source(name) for name in claims}
-        ends = self._reader.end_offsets(inputs.values()) if inputs else {}
-        beyond = {name: claims[name] for name in claims if claims[name] > position(ends[inputs[name]])}
-        for name in beyond.keys() & self._suspect.keys():
-            if beyond[name] == self._suspect[name]:
-                for line in self.lines.values():
-                    reason = f"a watermark of {name} claims position {beyond[name]}, beyond the end of its log (F3)"
-                    line.core.stop(self._stream.verdicts, 0, reason)
-        self._suspect = beyond
-
-    def _source(self, input: str) -> Partition:
-        """The log that an input's watermarks claim positions of."""
-        topic, _, number = input.rpartition("/")
-        return Partition(self._stream.impressions if topic == BREAKER else topic, int(number))
-
     # --- labelling and sending ------------------------------------------------------------------------------------
 
     def _label(self, line: Line) -> bool:
@@ -400,12 +413,20 @@ class Labelling:
                 line.core.on_clicks(line.clicks.take(take))
                 given = True
             emissions = line.core.step(self._labeler.outbox_max)
+            self._say_stops(line)
             for emission in emissions:
                 line.outbox.put(self._outgoing(line.core.partition, emission))
             if not given and not emissions:
                 break
             moved = True
         return moved
+
+    def _say_stops(self, line: Line) -> None:
+        """L7: loud, once."""
+        for stop in line.core.stops:
+            if stop not in line.said and stop.gone is None:  # else it was said when it was found to be gone
+                logger.error("stopped: %s", stop)
+            line.said.add(stop)
 
     def _send(self, line: Line, now_ms: int) -> bool:
         assert self._writer is not None

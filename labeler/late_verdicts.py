@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from labeler.heard import Heard, hear
 from labeler.resume import ResumePoint
 from labeler.retraction import Held
 from labeler.verdict_book import NO_WATERMARK, VerdictPoint
 from stream.record import Record
-from stream.verdicts import ALLOW, REJECT, Verdict, Watermark, decode_verdict
+from stream.verdicts import ALLOW, REJECT, Verdict, Watermark
 
 #: A chain that has nothing to take back gets an empty range as often, in offsets of `verdicts`.
 RUN_OFFSETS = 8_192
@@ -68,21 +69,20 @@ class LateVerdicts:
 
     def read(self, records: Iterable[Record]) -> None:
         """The next records of `verdicts`; what has been read is passed over, as is what says nothing."""
-        for record in records:
-            if record.offset < self.next_offset:
+        self.take(hear(records))
+
+    def take(self, heard: Iterable[Heard]) -> None:
+        """The same, of what was heard already."""
+        for one in heard:
+            offset, said = one.record.offset, one.said
+            if offset < self.next_offset:
                 continue
-            if self._open is None and record.offset // RUN_OFFSETS > max(0, self.next_offset - 1) // RUN_OFFSETS:
-                self._close(record.offset, record.offset)
-            self.next_offset = record.offset + 1
-            try:
-                said = decode_verdict(record.value or b"")
-                if isinstance(said, Verdict):
-                    said.check()
-            except ValueError:
-                continue
+            if self._open is None and offset // RUN_OFFSETS > max(0, self.next_offset - 1) // RUN_OFFSETS:
+                self._close(offset, offset)
+            self.next_offset = offset + 1
             if isinstance(said, Verdict):
-                self._on_verdict(said, record.offset)
-            elif said.input in self._marks:
+                self._on_verdict(said, offset)
+            elif said is not None and said.input in self._marks:
                 self._on_watermark(said)
 
     def after(self, end: int) -> Run | None:
@@ -98,8 +98,7 @@ class LateVerdicts:
             first, end, _ = self._open
             self._open = None
             self._close(first, end)
-        if isinstance(said.watermark_ms, int):
-            self._marks[said.input] = max(self._marks[said.input], said.watermark_ms)
+        self._marks[said.input] = max(self._marks[said.input], said.watermark_ms)
 
     def _on_verdict(self, said: Verdict, offset: int) -> None:
         low_ms = self.low_ms

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from stream.log import Headers
-from stream.record import Record, position
+from stream.malformed import INT64_MAX, HeaderFields, MalformedRecord, OnMalformed
+from stream.record import ROW_BITS, Record, position
 
 _LOST, _FROM, _TO, _BEGIN = "lost", "from", "to", "begin"
 
@@ -59,19 +60,26 @@ def lost_headers(lost: LostRange, reason: str) -> Headers:
     )
 
 
-def lost_ranges(records: Iterable[Record]) -> list[LostRange]:
-    """The words among records of `quarantine`; what only looks like one says nothing."""
+#: Offsets whose positions are 64-bit numbers (T4).
+OFFSET_MAX = INT64_MAX >> ROW_BITS
+
+
+def lost_ranges(records: Iterable[Record], malformed: OnMalformed | None = None) -> list[LostRange]:
+    """The words among records of `quarantine`; what only looks like one says nothing, and `malformed` is told of it."""
     found = []
     for record in records:
         if record.header(_LOST) is None:
             continue
-        raw = [record.header(name) or b"" for name in ("topic", "partition", _FROM, _TO)]
+        headers = HeaderFields("quarantine", record.headers)
         try:
-            topic, partition, first, end = raw[0].decode(), int(raw[1]), int(raw[2]), int(raw[3])
-        except ValueError:
+            first = headers.integer(_FROM, high=OFFSET_MAX)
+            end = headers.integer(_TO, low=first + 1, high=OFFSET_MAX)
+            at = headers.text("topic"), headers.integer("partition")
+        except MalformedRecord as error:
+            if malformed is not None:
+                malformed(record, error)
             continue
-        if 0 <= first < end:
-            found.append(LostRange(topic, partition, first, end, record.header(_BEGIN) is not None))
+        found.append(LostRange(*at, first, end, _BEGIN in headers))
     return found
 
 

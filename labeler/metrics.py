@@ -1,15 +1,20 @@
 """Prometheus metrics of the labeler and of the fraud filter (shell)."""
 
+import time
 from dataclasses import replace
 
 from labeler.fraud import FraudCounts, FraudFilter, Step
 from labeler.head import Head
 from labeler.labelling import Labelling
+from labeler.partition import Stop
 from labeler.retracting import Retracting
 from stream.chain import LABEL, RETRACT, kind_of
 from stream.examples import BatchHeader
 from stream.metrics import RoleMetrics
+from stream.record import offset_of
 
+#: Characters of the reason of a stop that stand in its series.
+REASON_MAX = 300
 CLASSES = ("labelled", "sampled", "rejected", "duplicate", "withheld", "quarantined", "lost")
 CLICKS = ("read", "joined", "duplicate", "quarantined", "too_early")
 
@@ -43,6 +48,12 @@ class LabelerMetrics(RoleMetrics):
         self._queue_bytes = self.gauge("everspun_labeler_queue_bytes", "memory of queues and feeds, bytes")
         self._partitions = self.gauge("everspun_labeler_partitions", "partitions owned")
         self._stopped = self.gauge("everspun_labeler_stopped_partitions", "partitions stopped by a record (L7): alarm")
+        self._stops = self.gauge(
+            "everspun_partition_stopped",
+            "where a partition stopped (L7, C7): since when, s since 1970",
+            *("topic", "partition", "offset", "reason", "command"),
+        )
+        self._since_s: dict[Stop, float] = {}
         self._uncounted = self.gauge("everspun_labeler_uncounted_inputs", "inputs nobody counts any more (F1): alarm")
         self._passed_over = self.gauge(
             "everspun_labeler_uncounted_records", "records gone before they were counted (C7): alarm"
@@ -95,8 +106,8 @@ class LabelerMetrics(RoleMetrics):
         unmatched = clicks["read"] - clicks["joined"] - clicks["duplicate"] - clicks["quarantined"]
         return max(0, unmatched) / clicks["read"] if clicks["read"] else 0.0
 
-    def look(self, labelling: Labelling, head: Head, orphan_alarm: bool) -> None:
-        """Take the gauges from the parts as they stand."""
+    def look(self, labelling: Labelling, head: Head, orphan_alarm: bool, late: Labelling | None = None) -> None:
+        """Take the gauges from the parts as they stand; `late` labels again, and may stop by itself."""
         lines = labelling.lines
         for p, line in lines.items():
             self.records_in.inc(max(0, line.core.rows_read - self._rows_read.get(p, 0)))
@@ -116,6 +127,8 @@ class LabelerMetrics(RoleMetrics):
         self._partitions.set(len(lines))
         self._stopped.set(sum(core.stopped is not None for core in cores))
         self._uncounted.set(len(head.totals.stopped))
+        again = [] if late is None else [line.core for line in list(late.lines.values())]
+        self._show_stops({stop for core in (*cores, *again) for stop in core.stops}, time.time())
         self._passed_over.set(head.totals.passed_over)
         self._gone.set(sum(len(line.gone) for line in lines.values()))
         self._dangling.set(labelling.totals.dangling + head.totals.dangling)
@@ -125,11 +138,21 @@ class LabelerMetrics(RoleMetrics):
         self._heartbeats.set(head.totals.heartbeats)
         if labelling.book is not None:
             self._watermark.set(labelling.book.low_ms)
-            self._bad_verdicts.set(len(labelling.book.bad))
+            self._bad_verdicts.set(labelling.book.bad)
         self._orphans.set(self.orphan_share)
         self._orphan_alarm.set(orphan_alarm)
         self._bytes_alarm.set(any(core.clicks.is_over for core in cores))
         self.waits_for(labelling.waiting)
+
+    def _show_stops(self, stops: set[Stop], now_s: float) -> None:
+        """One series for each place where a partition stopped, with the command that lets it go on."""
+        for stop in self._since_s.keys() - stops:
+            del self._since_s[stop]
+        self._stops.clear()
+        for stop in stops:
+            at = (stop.topic, str(stop.partition), str(offset_of(stop.position)))
+            since_s = self._since_s.setdefault(stop, now_s)
+            self._stops.labels(*at, stop.reason[:REASON_MAX], stop.command).set(since_s)
 
 
 class FraudMetrics(RoleMetrics):

@@ -112,6 +112,7 @@ class PartitionLabeler:
             for topic in (stream.impressions, stream.clicks)
         ]
         self._impressions_intake = impressions_intake(partition, stream, point.ids_arrival_max_ms, aside[0])
+        self._aside = aside[0]
         self._line = ImpressionLine(stream, point)
         name = f"{self._reading.kind}/{stream.clicks}/{partition}"
         copy = ClickCopy(pages, name, self._config_hash, aside[1]) if pages is not None else None
@@ -219,13 +220,21 @@ class PartitionLabeler:
             except PagesFailed:  # no record's fault: the caller goes on without the copy
                 raise
             except Exception as error:  # L7: this partition stops, the process goes on
-                self.stop(self._stream.impressions, self.point.start, repr(error))
+                self.stop(self._stream.impressions, self._first_kept(), repr(error))
                 emission = None
                 self._broken = True
             if emission is None:
                 break
             out.append(emission)
         return out
+
+    def _first_kept(self) -> int:
+        """The position of the first record from `point` on that no operator has set aside: where a batch cannot be made
+        and nobody knows by which of its records, they go one by one (L7)."""
+        offset = offset_of(self.point.start)
+        while offset in self._aside:
+            offset += 1
+        return max(self.point.start, position(offset))
 
     def _next(self) -> Emission | None:
         if self._broken or self._stream.verdicts in self._stops:
@@ -380,11 +389,13 @@ class PartitionLabeler:
         return Ruling(ruling.rejected & first, by, ruling.withheld & first, ruling.unknown & first)
 
     def _side_records(self, taken: Taken, ruling: Ruling, passed: Passed) -> tuple[SideRecord, ...]:
-        out = quarantine_records(self._stream.impressions, self.partition, taken.bad)
-        out += quarantine_records(self._stream.clicks, self.partition, passed.bad)
+        bytes_max = self._stream.record_bytes_max
+        out = quarantine_records(self._stream.impressions, self.partition, taken.bad, bytes_max)
+        out += quarantine_records(self._stream.clicks, self.partition, passed.bad, bytes_max)
         if self._book is not None and ruling.rejected.any():
             verdicts = self._book.verdicts
-            out += rejected_records(self._stream.impressions, self.partition, taken.impressions, ruling.by, verdicts)
+            rejected = (taken.impressions, ruling.by, verdicts)
+            out += rejected_records(self._stream.impressions, self.partition, *rejected, bytes_max)
         return tuple(out)
 
     def _move(self, stretch: Stretch, passed: Passed) -> None:

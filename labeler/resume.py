@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from labeler.reading import NOTHING, Share
 from stream.chain import Chain, Fold
 from stream.examples import BatchHeader
+from stream.malformed import MalformedRecord, OnMalformed
 from stream.record import Record, position
 
 
@@ -65,7 +66,9 @@ class ExamplesFold:
     labeler thought dead fill the tail; the labeler then writes repeats, which every reader ignores.
     """
 
-    def __init__(self, chain: str, from_first: bool):
+    def __init__(self, chain: str, from_first: bool, malformed: OnMalformed | None = None):
+        """`malformed` is told of each record whose headers say nothing; it extends no chain (C2)."""
+        self._malformed = malformed
         self._chain_name = chain
         self._from_first = from_first
         self._chain = Chain()
@@ -75,11 +78,18 @@ class ExamplesFold:
         self.dangling = 0  # above E: ignored, and an alarm (C5)
 
     def add(self, records: Iterable[Record]) -> None:
-        """The next records. Raises ValueError for one whose headers cannot be read."""
+        """The next records."""
         for record in records:
-            if record.header("chain") == self._chain_name.encode():
-                self.records += 1
-                self._add(BatchHeader.from_headers(record.headers))
+            if record.header("chain") != self._chain_name.encode():
+                continue
+            try:
+                header = BatchHeader.from_headers(record.headers)
+            except MalformedRecord as error:
+                if self._malformed is not None:
+                    self._malformed(record, error)
+                continue
+            self.records += 1
+            self._add(header)
 
     @property
     def point(self) -> ResumePoint | None:

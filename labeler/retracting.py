@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
+from labeler.claimed_ends import ClaimedEnds
 from labeler.config import LabelerConfig, label_config_hash
+from labeler.heard import claims, hear, without_contradictions
 from labeler.labelled_rows import Labelled, labelled, reached_ms
 from labeler.labelling import awaited_inputs
 from labeler.late_verdicts import LateVerdicts, Run
@@ -28,6 +30,7 @@ from stream.config import StreamConfig
 from stream.examples import BatchHeader, encode_examples, schema_id
 from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
 from stream.record import Partition, offset_of, position, row_of
+from stream.row_bytes import cuts, row_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +69,7 @@ class Retracting:
         self._late: LateVerdicts | None = None
         self._owned: frozenset[int] = frozenset()
         self._retry_at_ms = self._ready_at_ms = 0
+        self._claimed = ClaimedEnds(stream)
         self._reached: dict[tuple[int, str], int] = {}
         self._acknowledged: list[BatchHeader] = []
         self.lines: dict[int, Line] = {}
@@ -174,7 +178,10 @@ class Retracting:
         if len(self._late.runs) >= RUNS_MAX:
             return False
         records = self._reader.poll(self._stream.poll_records_max, wait_ms).get(self._verdicts, [])
-        self._late.read(records)
+        heard = hear(records)
+        if self._claimed.exceeded_by(claims(heard)):
+            self._claimed.look(self._reader)
+        self._late.take(without_contradictions(heard, self._claimed.ends, self._stream.watermark_ahead_ms))
         return bool(records)
 
     # --- deciding ---------------------------------------------------------------------------------------------------
@@ -215,20 +222,25 @@ class Retracting:
         """Those that end at or behind the line's end; a large run comes in numbered parts."""
         done = row_of(line.end) if offset_of(line.end) == run.end - 1 else 0
         taken = None if run.empty else self._taken(p, run)
-        rows_max = self._labeler.retract_rows_max
-        parts = 1 if taken is None else -(-taken.num_rows // rows_max)
-        start = line.end
+        ends = [0, 0] if taken is None else self._parts(taken)
+        parts, start = len(ends) - 1, line.end
         for part in range(done, parts):
             end = position(run.end) if part == parts - 1 else position(run.end - 1, part + 1)
             if taken is None:
                 yield self._header(p, start, end, run, None), b""
             else:
-                back = taken.slice(part * rows_max, rows_max)
+                back = taken.slice(ends[part], ends[part + 1] - ends[part])
                 rows, again = record_rows(back, self._gathered(back, run), self._labeler.retract_share_min)
                 logger.info("%d rows of partition %d are taken back, %d with them", back.num_rows, p, rows.num_rows)
                 header = self._header(p, start, end, run, rows, back.num_rows)
                 yield replace(header, again=again.encode()), encode_examples(rows)
             start = end
+
+    def _parts(self, taken: pa.RecordBatch) -> list[int]:
+        """Where to cut the rows taken back: each part with the names of its rows, as JSON six times as long, and its
+        clean rows fits a record of `examples`."""
+        sizes = row_bytes(taken.columns, taken.num_rows)
+        return cuts(sizes, self._labeler.retract_rows_max, self._stream.record_bytes_max // 8)
 
     def _taken(self, p: int, run: Run) -> pa.RecordBatch | None:
         """The rows of a partition that the run takes, in the order of the log; None without any."""
@@ -245,7 +257,8 @@ class Retracting:
     def _gathered(self, back: pa.RecordBatch, run: Run) -> Gathered:
         """The clean rows of all partitions that have to do with those taken back."""
         late = Late(run.held, run.first, run.end)
-        gathered = Gathered(values_of(back), self._labeler.retract_rows_max)
+        bytes_max = self._stream.record_bytes_max * 3 // 4
+        gathered = Gathered(values_of(back), self._labeler.retract_rows_max, bytes_max)
         for p in range(self._stream.partitions):
             for one in self._labelled(p, run):
                 _, clean = late.judge(one.rows, self._waits[one.kind])

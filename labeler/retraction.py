@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from stream.events import FEATURE_PREFIX
 from stream.retracted import NAMED, Again
+from stream.row_bytes import row_bytes
 from stream.verdicts import ALLOW, FORGET, REJECT, Verdict
 
 Bools = npt.NDArray[np.bool_]
@@ -95,14 +96,17 @@ class Late:
 
 @dataclass
 class Gathered:
-    """The clean rows of what a record names, from the batches in which they were labelled; the newest `rows_max`."""
+    """The clean rows of what a record names, from the batches in which they were labelled; the newest `rows_max`, and
+    of those at most `bytes_max`, in whole batches."""
 
     named: Mapping[str, Iterable[str]]
     rows_max: int
+    bytes_max: int = 1 << 62
     batches: list[tuple[tuple[int, int, int], int, pa.RecordBatch]] = field(default_factory=list)
     clean: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in NAMED})
     taken: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in NAMED})
     _rows: int = 0
+    _bytes: int = 0
 
     def __post_init__(self) -> None:
         self._values = {name: pa.array(sorted(self.named.get(name, ())), pa.string()) for name in NAMED}
@@ -118,9 +122,10 @@ class Gathered:
             self._count(self.taken[name], column, inside & taken)
         meant &= clean
         if meant.any():
-            self.batches.append((at, rows.num_rows, rows.filter(pa.array(meant))))
-            self._rows += int(meant.sum())
-            if self._rows > 2 * self.rows_max:
+            some = rows.filter(pa.array(meant))
+            self.batches.append((at, rows.num_rows, some))
+            self._rows, self._bytes = self._rows + some.num_rows, self._bytes + _bytes(some)
+            if self._rows > 2 * self.rows_max or self._bytes > 2 * self.bytes_max:
                 self.close()
 
     def worth(self, share_min: float) -> dict[str, list[str]]:
@@ -139,12 +144,15 @@ class Gathered:
     def close(self) -> None:
         """Order the batches, and forget the oldest as long as enough rows are left."""
         self.batches.sort(key=lambda one: one[0])
-        first, left = 0, self._rows
-        while first < len(self.batches) and left - self.batches[first][2].num_rows >= self.rows_max:
-            left -= self.batches[first][2].num_rows
+        first, left, size = 0, self._rows, self._bytes
+        while first < len(self.batches):
+            rows = self.batches[first][2]
+            if left - rows.num_rows < self.rows_max and size <= self.bytes_max:
+                break
+            left, size = left - rows.num_rows, size - _bytes(rows)
             first += 1
         del self.batches[:first]
-        self._rows = left
+        self._rows, self._bytes = left, size
 
 
 def record_rows(back: pa.RecordBatch, gathered: Gathered, share_min: float) -> tuple[pa.RecordBatch, Again]:
@@ -165,6 +173,10 @@ def record_rows(back: pa.RecordBatch, gathered: Gathered, share_min: float) -> t
             parts.append(_with(some, "position", np.full(some.num_rows, -len(sizes), np.int64)))
     whole = pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
     return whole, Again(named, sizes)
+
+
+def _bytes(rows: pa.RecordBatch) -> int:
+    return int(row_bytes(rows.columns, rows.num_rows).sum())
 
 
 def values_of(rows: pa.RecordBatch) -> dict[str, list[str]]:

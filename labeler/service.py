@@ -30,6 +30,7 @@ from stream.examples import BatchHeader
 from stream.kafka import KafkaLog
 from stream.log import Log
 from stream.metrics import start_metrics
+from stream.passed_over import PassedOver
 
 logger = logging.getLogger(__name__)
 
@@ -83,16 +84,21 @@ class Service:
         local copy of its clicks (C4)."""
         self._labeler, self._metrics, self._now = labeler, metrics, now
         self._labelling, *later = (
-            Labelling(stream, labeler, log, reading, pages=self._pages(dir, reading)) for reading in readings(stream)
+            Labelling(stream, labeler, log, reading, pages=self._pages(dir, reading), passed_over=self._passed_over())
+            for reading in readings(stream)
         )
         self._late = later[0] if later else None
-        self._head = Head(stream, labeler, fraud, log)
+        self._head = Head(stream, labeler, fraud, log, self._passed_over())
         self._group = Membership(log.group_reader(stream.topic_prefix + GROUP, name), stream, labeler.poll_ms)
         self._retracting = Retracting(stream, labeler, log, history)
         works = {"head": self._run_head, "group": self._group.run, "retract": self._run_retract}
         self._crew = Crew(works | ({"late": self._run_late} if self._late else {}), labeler.drain_ms)
         self._orphan_alarm = False
         self._metrics_at_ms = 0
+
+    def _passed_over(self) -> PassedOver:
+        """One for each thread."""
+        return PassedOver(logger, self._metrics.on_malformed)
 
     def _pages(self, dir: Path | None, reading: Reading) -> Pages | None:
         """Each reading has its own: they stand at different places, in different threads."""
@@ -167,4 +173,4 @@ class Service:
                 100 * limits.orphan_share_max,
             )
         self._orphan_alarm = wrong
-        metrics.look(self._labelling, self._head, wrong)
+        metrics.look(self._labelling, self._head, wrong, self._late)

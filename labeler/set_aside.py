@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from stream.log import Headers
+from stream.malformed import HeaderFields, MalformedRecord, OnMalformed
 from stream.record import Record, offset_of, position
 
 _ORDER = "set_aside"
@@ -38,11 +39,17 @@ def order_headers(order: SetAside, reason: str) -> Headers:
     )
 
 
-def orders(records: Iterable[Record]) -> list[SetAside]:
-    """The orders among records of `quarantine`."""
+def orders(records: Iterable[Record], malformed: OnMalformed | None = None) -> list[SetAside]:
+    """The orders among records of `quarantine`; one that says nothing is passed over, and `malformed` told of it."""
     found = []
     for record in records:
         if record.header(_ORDER) is not None:
-            topic, partition, at = (record.header(name) or b"" for name in ("topic", "partition", "position"))
-            found.append(SetAside(topic.decode(), int(partition), offset_of(int(at))))
+            headers = HeaderFields("quarantine", record.headers)
+            try:
+                at = headers.text("topic"), headers.integer("partition"), offset_of(headers.integer("position"))
+            except MalformedRecord as error:
+                if malformed is not None:
+                    malformed(record, error)
+            else:
+                found.append(SetAside(*at))
     return found

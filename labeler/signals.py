@@ -5,12 +5,18 @@ positions counted, the bucket, and the arrival maximum at `end`, which makes eac
 the reader that wrote it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from stream.events import TS_MS_MAX
+from stream.malformed import HeaderFields, MalformedRecord, read_rows, shown
 from stream.record import Record
 
+#: Events that one row may count.
+COUNT_MAX = 1 << 40
+_TOPIC = "signals"
 #: One row a (source, vendor, cell of event time). `""` = not given, or not readable (L5). Gaps are those between
 #: consecutive events of the group in event time; `gap_ms_min` is -1 where the group has one event only. `ids` has, of
 #: 64 bits, those that the ids of the events fall on: how many different ones there are, whatever is sent again.
@@ -77,29 +83,39 @@ class Signal:
 
 
 def decode_signal(record: Record) -> Signal:
-    """Raises ValueError naming the header that is missing or wrong, or what Arrow says of the value."""
-    chain = (record.header("chain") or b"").decode()
+    """Raises MalformedRecord naming the header that is missing or wrong, or what is wrong with the rows."""
+    headers = HeaderFields(_TOPIC, record.headers)
+    chain = headers.text("chain")
     if not chain.startswith(_PREFIX):
-        raise ValueError(f"signals[{record.offset}]: header chain = {chain!r}, expected 'signal/<input>'")
-    numbers: dict[str, int] = {}
-    for name in _NUMBERS:
-        raw = record.header(name)
-        try:
-            numbers[name] = int((raw or b"").decode())
-        except ValueError:
-            raise ValueError(f"signals[{record.offset}]: header {name} = {raw!r}, expected a decimal number") from None
-    return Signal(input=chain.removeprefix(_PREFIX), rows=_rows(record), **numbers)
+        headers.wrong("chain", f"{shown(chain)}, expected 'signal/<input>'")
+    numbers = {name: headers.integer(name) for name in _NUMBERS}
+    if numbers["end"] < numbers["start"] or numbers["bucket_end_ms"] < numbers["bucket_start_ms"]:
+        headers.wrong("end", "range or bucket ends before it starts")
+    rows = read_rows(_TOPIC, record.value, SESSION_SIGNAL_SCHEMA, SIGNAL_SCHEMA) if record.value else None
+    if rows is not None:
+        _check(rows)
+    return Signal(input=chain.removeprefix(_PREFIX), rows=rows, **numbers)
 
 
-def _rows(record: Record) -> pa.RecordBatch | None:
-    if not record.value:
-        return None
-    try:
-        batch = pa.ipc.open_stream(record.value).read_next_batch()
-    except (pa.ArrowInvalid, StopIteration, OSError) as error:
-        raise ValueError(f"signals[{record.offset}]: the value is no Arrow stream: {error}") from error
-    if batch.schema not in (SESSION_SIGNAL_SCHEMA, SIGNAL_SCHEMA):
-        raise ValueError(
-            f"signals[{record.offset}]: columns {batch.schema.names}, expected {SESSION_SIGNAL_SCHEMA.names}"
-        )
-    return batch
+def contradiction(signal: Signal, timestamp_ms: int, ends: Mapping[str, int], ahead_ms: int) -> MalformedRecord | None:
+    """What a signal says that its input's log does not hold: it is set aside, and counts for nothing (F3).
+
+    `ends`: input -> the position behind the last record of its log, looked up after the signal was read.
+    `timestamp_ms`: of the signal's record, than which a bucket ends at most `ahead_ms` later.
+    """
+    if signal.input not in ends:
+        return MalformedRecord(_TOPIC, "header chain", f"{shown(signal.input)} is no input")
+    if signal.end > ends[signal.input]:
+        return MalformedRecord(_TOPIC, "header end", f"{signal.end}, and the log ends at {ends[signal.input]}")
+    if timestamp_ms > 0 and signal.bucket_end_ms > timestamp_ms + ahead_ms:
+        return MalformedRecord(_TOPIC, "header bucket_end_ms", f"{signal.bucket_end_ms - timestamp_ms} ms ahead")
+    return None
+
+
+def _check(rows: pa.RecordBatch) -> None:
+    """Numbers that the filter adds up and divides by."""
+    for name in ("cell_ms", "count", "first_ts_ms", "last_ts_ms", "gaps_fast"):
+        column = rows.column(name).to_numpy()
+        limit = COUNT_MAX if name in ("count", "gaps_fast") else TS_MS_MAX
+        if len(column) and not (int(column.min()) >= 0 and int(column.max()) <= limit):
+            raise MalformedRecord(_TOPIC, name, f"a number outside [0, {limit}]")

@@ -1,9 +1,11 @@
 """Reading back the end of a partition, to fold it."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 
 from labeler.resume import ExamplesFold
 from stream.log import Log, Unavailable
+from stream.passed_over import PassedOver
 from stream.record import Partition, Record
 
 #: How long one poll waits, and how many in a row may give nothing before the broker counts as gone.
@@ -14,7 +16,9 @@ EMPTY_POLLS_MAX = 30
 class TailReader:
     """Reads the last records of partitions, one after the other. Close it when done."""
 
-    def __init__(self, log: Log, poll_records_max: int):
+    def __init__(self, log: Log, poll_records_max: int, passed_over: PassedOver | None = None):
+        """`passed_over` counts records of a chain that say nothing."""
+        self._passed_over = passed_over
         self._reader = log.reader()
         self._poll_records_max = poll_records_max
 
@@ -41,7 +45,8 @@ class TailReader:
         (C1), so a tail without a record of this one is followed by a longer tail, up to all there is."""
         while True:
             start, end = self.span(examples, records_max)
-            folded = ExamplesFold(chain, from_first=start == 0)
+            malformed = None if self._passed_over is None else functools.partial(self._passed_over.add, examples)
+            folded = ExamplesFold(chain, start == 0, malformed)
             self.read(examples, records_max, folded.add)
             if folded.point is not None or start == 0 or end - start < records_max:  # nothing stands before a short one
                 return folded
@@ -56,6 +61,10 @@ class TailReader:
     def first(self, partition: Partition) -> int:
         """The first offset still there. Raises Unavailable."""
         return self._reader.beginning_offsets([partition])[partition]
+
+    def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """The offset that the next record of each would get. Raises Unavailable."""
+        return self._reader.end_offsets(partitions)
 
     def close(self) -> None:
         self._reader.close()

@@ -22,7 +22,8 @@ from labeler.breaker_config import VENDOR, BreakerConfig
 from labeler.emission import Emission, SideRecord
 from labeler.partition import PartitionLabeler
 from stream.config import StreamConfig
-from stream.events import FEATURE_PREFIX, Impressions
+from stream.events import FEATURE_PREFIX, TS_MS_MAX, Impressions
+from stream.malformed import MalformedRecord, read_rows
 
 I64 = npt.NDArray[np.int64]
 
@@ -40,6 +41,8 @@ TALLY_SCHEMA = pa.schema(
 )
 #: Impressions of any class in one tally.
 TALLY_ROWS_MAX = 8_192
+#: A row of a tally without its value, about.
+TALLY_BYTES = 100
 
 
 class TallyStream(StreamConfig):
@@ -56,7 +59,10 @@ def tally_stream(stream: StreamConfig, breaker: BreakerConfig) -> StreamConfig:
     sliced = tuple(name for name in breaker.slices if name != VENDOR)
     personal = tuple(name for name in stream.personal_features if name in sliced)
     values |= {"categorical_features": sliced, "numeric_features": (), "personal_features": personal}
-    values |= {"window_ms": breaker.join_window_ms, "flush_ms": stream.signal_ms, "batch_rows_max": TALLY_ROWS_MAX}
+    # A tally has a row for each impression and slice at most: those, and their values, fit a record.
+    rows_max = min(TALLY_ROWS_MAX, stream.record_bytes_max * 3 // 4 // (TALLY_BYTES * (len(breaker.slices) + 1)))
+    values |= {"window_ms": breaker.join_window_ms, "flush_ms": stream.signal_ms, "batch_rows_max": max(1, rows_max)}
+    values |= {"record_bytes_max": max(1, stream.record_bytes_max // 4)}
     # Every impression is counted, once: no second reading, no negative left out.
     values |= {"label_strategy": "window", "late_window_ms": 0, "late_clicks": "learn", "release_ms": 0}
     values |= {"negative_rate": 1.0}
@@ -131,13 +137,12 @@ def encode_tally(rows: pa.RecordBatch) -> bytes:
 
 
 def decode_tally(value: bytes) -> pa.RecordBatch:
-    """Raises ValueError for what is no tally."""
-    try:
-        batch = pa.ipc.open_stream(value).read_next_batch()
-    except (pa.ArrowInvalid, StopIteration, OSError) as error:
-        raise ValueError(f"tally: the value is no Arrow stream: {error}") from error
-    if batch.schema != TALLY_SCHEMA:
-        raise ValueError(f"tally: columns {batch.schema.names}, expected {TALLY_SCHEMA.names}")
+    """Raises MalformedRecord for what is no tally."""
+    batch = read_rows("tallies", value, TALLY_SCHEMA)
+    for name, limit in (("cell_ms", TS_MS_MAX), ("group", GROUPS - 1), ("impressions", 1 << 40), ("clicks", 1 << 40)):
+        column = batch.column(name).to_numpy()
+        if len(column) and not (int(column.min()) >= 0 and int(column.max()) <= limit):
+            raise MalformedRecord("tallies", name, f"a number outside [0, {limit}]")
     return batch
 
 

@@ -17,12 +17,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from labeler.heard import Heard, hear
 from labeler.resume import ResumePoint
 from stream.events import FEATURE_PREFIX
 from stream.keys import hash_strings, session_of
 from stream.record import Record
 from stream.secret import NO_KEY, HashKey
-from stream.verdicts import ALLOW, FORGET, OPERATOR, REJECT, WITHHOLD, Verdict, Watermark, decode_verdict
+from stream.verdicts import ALLOW, FORGET, OPERATOR, REJECT, WITHHOLD, Verdict, Watermark
 
 #: Watermark of an input that has none yet.
 NO_WATERMARK = 0
@@ -47,13 +48,6 @@ class Ruling(NamedTuple):
     by: I64
     withheld: Bools
     unknown: Bools
-
-
-class BadVerdict(NamedTuple):
-    """A record of `verdicts` that says nothing: it is passed over by every reader alike."""
-
-    offset: int
-    reason: str
 
 
 class _Gap(NamedTuple):
@@ -85,9 +79,8 @@ class VerdictBook:
         self._inputs = tuple(inputs)
         self._numbers = {name: i for i, name in enumerate(inputs)}
         self._watermarks = tuple(point.watermarks.get(name, NO_WATERMARK) for name in inputs)
-        self._ends = dict.fromkeys(inputs, 0)
         self.next_offset = point.offset
-        self.bad: list[BadVerdict] = []
+        self.bad = 0  # records that say nothing: every reader passes them over alike
         self._held: list[_Held] = []
         self._ids: set[str] = set()
         self._columns: _Columns | None = None
@@ -114,31 +107,30 @@ class VerdictBook:
         return self._named(self._watermarks)
 
     @property
-    def ends(self) -> Mapping[str, int]:
-        """Per input the highest position that a watermark claims to have judged; beyond its log's end is F3's alarm."""
-        return self._ends
-
-    @property
     def verdicts(self) -> Sequence[Verdict]:
         """Those still held, in the order of the log."""
         return [held.verdict for held in self._held]
 
     def read(self, records: Iterable[Record]) -> None:
         """The next records of `verdicts`. What is below `next_offset` has been read and is passed over."""
-        for record in records:
-            if record.offset < self.next_offset:
+        self.take(hear(records))
+
+    def take(self, heard: Iterable[Heard]) -> list[Heard]:
+        """The same, of what was heard already; answers the new ones that say nothing."""
+        bad: list[Heard] = []
+        for one in heard:
+            offset = one.record.offset
+            if offset < self.next_offset:
                 continue
-            self.next_offset = record.offset + 1
-            try:
-                said = decode_verdict(record.value or b"")
-                self._check(said)
-            except ValueError as error:
-                self.bad.append(BadVerdict(record.offset, str(error)))
-                continue
-            if isinstance(said, Watermark):
-                self._on_watermark(said, record.offset)
+            self.next_offset = offset + 1
+            if isinstance(one.said, Watermark):
+                self._on_watermark(one.said, offset)
+            elif one.said is not None:
+                self._on_verdict(one.said, offset)
             else:
-                self._on_verdict(said, record.offset)
+                bad.append(one)
+        self.bad += len(bad)
+        return bad
 
     def skip(self, end: int) -> None:
         """C7: the records from `next_offset` up to offset `end` are gone."""
@@ -246,19 +238,10 @@ class VerdictBook:
     def _named(self, watermarks: tuple[int, ...]) -> dict[str, int]:
         return dict(zip(self._inputs, watermarks, strict=True))
 
-    def _check(self, said: Verdict | Watermark) -> None:
-        if isinstance(said, Watermark):
-            if not isinstance(said.watermark_ms, int):
-                raise ValueError(f"watermark_ms {said.watermark_ms!r}: expected an integer")
-            return
-        said.check()
-
     def _on_watermark(self, said: Watermark, offset: int) -> None:
         number = self._numbers.get(said.input)
-        if number is None:
-            self.bad.append(BadVerdict(offset, f"watermark of unknown input {said.input!r}"))
+        if number is None:  # nobody waits for it here
             return
-        self._ends[said.input] = max(self._ends[said.input], said.end)
         if said.watermark_ms <= self._watermarks[number]:  # watermarks never go back (F3)
             return
         self._watermarks = (*self._watermarks[:number], said.watermark_ms, *self._watermarks[number + 1 :])

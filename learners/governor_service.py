@@ -4,7 +4,6 @@ leaves a lease that runs out (K7).
 """
 
 import contextlib
-import json
 import logging
 import threading
 import time
@@ -33,8 +32,10 @@ from paramserver.ports import ClockPort, Refused, ShardPort, Unreachable
 from stream.chain import LATE, kind_of
 from stream.config import StreamConfig
 from stream.log import Log, LogError, OffsetOutOfRange, Reader
+from stream.malformed import MalformedRecord, json_object
 from stream.metrics import start_metrics
-from stream.record import Partition
+from stream.passed_over import PassedOver
+from stream.record import Partition, Record
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class GovernorService:
         self._now_ms = now_ms
         self.core = Governing(config, name)
         self._evaluations: Reader | None = None
+        self.passed_over = PassedOver(_log, metrics.on_malformed)
         self._late = delay.LateShare(stream.late_share_prior)
         self._spoken_ms = -config.poll_ms
 
@@ -157,9 +159,9 @@ class GovernorService:
             self._evaluations = self._open_at_ends(self._stream.evaluations)
         try:
             while polled := self._evaluations.poll(EVALUATIONS_MAX, POLL_MS):
-                for records in polled.values():
+                for at, records in polled.items():
                     for record in records:
-                        self._take(record.value)
+                        self._take(at, record)
                 if self._now_ms() >= until_ms:
                     break
         except OffsetOutOfRange as error:
@@ -178,11 +180,11 @@ class GovernorService:
             raise
         return reader
 
-    def _take(self, value: bytes | None) -> None:
+    def _take(self, at: Partition, record: Record) -> None:
         try:
-            one = scored(self._model.name, json.loads(value or b""))
-        except ValueError as error:
-            _log.warning("a record of evaluations says nothing: %s", error)
+            one = scored(self._model.name, json_object("evaluations", record.value).body)
+        except MalformedRecord as error:
+            self.passed_over.add(at, record, error)
             return
         if one is not None:
             self.core.hear(one)
@@ -234,7 +236,11 @@ class GovernorService:
                 for partition, records in reader.poll(EXAMPLES_MAX, POLL_MS).items():
                     left += len(records)
                     for record in records:
-                        batch = as_batch(partition.partition, record)
+                        try:
+                            batch = as_batch(partition.partition, record)
+                        except MalformedRecord as error:
+                            self.passed_over.add(partition, record, error)
+                            continue
                         if kind_of(batch.chain) == LATE:
                             self._late.take(batch.partition, batch.late_micro, batch.on_time_micro)
                         window.read(batch)

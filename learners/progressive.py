@@ -23,6 +23,7 @@ from learners.events import Batch
 from learners.gradient import Computed
 from stream.chain import LATE, kind_of
 from stream.kernel import kernel
+from stream.malformed import Fields
 
 #: Predictions are counted in this many bins of equal width in logit, the outer two open.
 BINS = 40
@@ -41,12 +42,14 @@ class Published:
     versions_max: int
     _known_from_ms: dict[str, int] = field(default_factory=dict)
 
-    def announced(self, record: dict[str, Any]) -> None:
-        """One record of `checkpoints`."""
-        if record.get("model") != self.model or record.get("kind") != "published":
+    def announced(self, record: object) -> None:
+        """One record of `checkpoints`, parsed. Raises MalformedRecord for one that says nothing."""
+        said = Fields.of("checkpoints", record)
+        if said.body.get("model") != self.model or said.body.get("kind") != "published":
             return
-        learned = int(record.get("event_time_max_ms", 0))
-        self._known_from_ms[str(record["name"])] = max(learned, int(record["created_ms"])) if self.live else learned
+        name, learned = said.text("name"), said.integer("event_time_max_ms", 0, low=0)
+        created = said.integer("created_ms", low=0)
+        self._known_from_ms[name] = max(learned, created) if self.live else learned
         while len(self._known_from_ms) > self.versions_max:
             del self._known_from_ms[next(iter(self._known_from_ms))]
 

@@ -1,6 +1,5 @@
 """Reads `examples` as a group member, on a thread of its own: what was read goes to the core, its seeks come back."""
 
-import json
 import logging
 import threading
 import time
@@ -16,11 +15,13 @@ from learners.config import LearnerConfig
 from learners.events import Batch
 from learners.metrics import LearnerMetrics
 from learners.progressive import Published
-from stream.chain import LABEL, kind_of
+from stream.chain import KINDS, LABEL, kind_of, partition_of
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
 from stream.log import Log, OffsetOutOfRange, Reader, Unavailable
+from stream.malformed import MalformedRecord, json_object
 from stream.moment import parse_ms
+from stream.passed_over import PassedOver
 from stream.record import Partition, Record
 
 log = logging.getLogger(__name__)
@@ -34,8 +35,11 @@ CHECKPOINTS_TIMEOUT_S, CHECKPOINTS_AGAIN_S = 5.0, 2.0
 
 
 def as_batch(partition: int, record: Record) -> Batch:
-    """A record of `examples` as the core takes it. Raises ValueError for headers that cannot be read."""
+    """A record of `examples` as the core takes it. Raises MalformedRecord for headers that say nothing, also where they
+    name a chain that has no place in this partition (C1)."""
     header = BatchHeader.from_headers(record.headers)
+    if kind_of(header.chain) not in KINDS or partition_of(header.chain) != partition:
+        raise MalformedRecord("examples", "header chain", f"{header.chain!r:.80} has no place in partition {partition}")
     return Batch(
         partition,
         header.chain,
@@ -69,6 +73,7 @@ class ExamplesReader:
     ):
         self._topic, self._config, self._give, self._untaken = stream.examples, config, give, untaken
         self._reader, self._metrics = log.group_reader(group, member), metrics
+        self.passed_over = PassedOver(logging.getLogger(__name__), metrics.on_malformed)
         self._orders: deque[do.Seek | do.Pause | do.Resume] = deque()
         self._seeks: dict[Partition, int] = {}  # of the assigned partitions that were sought
         self._assigned: set[Partition] = set()
@@ -165,9 +170,9 @@ class ExamplesReader:
         """A record whose headers say nothing extends no chain (C2); were it part of one, the next would dangle."""
         try:
             return as_batch(partition.partition, record)
-        except ValueError as error:
+        except MalformedRecord as error:
             self._metrics.unreadable.inc()
-            log.error("%s[%d] offset %d is skipped: %s", *partition, record.offset, error)
+            self.passed_over.add(partition, record, error)
             return None
 
     def _perform(self, order: do.Seek | do.Pause | do.Resume) -> None:
@@ -193,8 +198,11 @@ class ExamplesReader:
 class CheckpointsReader:
     """Keeps `Published` up to date from the topic `checkpoints`. Belongs to the thread that evaluates."""
 
-    def __init__(self, log: Log, topic: str, published: Published):
+    def __init__(self, log: Log, topic: str, published: Published, count: Callable[[str], None] | None = None):
+        """`count` is told the topic of each record that says nothing."""
         self._log, self._topic, self._published = log, topic, published
+        logger = logging.getLogger(__name__)
+        self.passed_over = PassedOver(logger) if count is None else PassedOver(logger, count)
         self._reader: Reader | None = None
         self._partitions: list[Partition] = []
         self._missing: set[str] = set()  # versions that the topic did not hold when it was last read to its end
@@ -219,9 +227,9 @@ class CheckpointsReader:
         reader = self._reader = self._reader or self._begin()
         ends = reader.end_offsets(self._partitions)
         while any(reader.position(p) < end for p, end in ends.items()) and time.monotonic() < until_s:
-            for records in reader.poll(500, CHECKPOINTS_POLL_MS).values():
+            for at, records in reader.poll(500, CHECKPOINTS_POLL_MS).items():
                 for record in records:
-                    self._take(record)
+                    self._take(at, record)
 
     def _begin(self) -> Reader:
         self._partitions = [Partition(self._topic, p) for p in range(self._log.partitions(self._topic))]
@@ -231,13 +239,11 @@ class CheckpointsReader:
             reader.seek(partition, first)
         return reader
 
-    def _take(self, record: Record) -> None:
-        if record.value is None:
-            return
+    def _take(self, at: Partition, record: Record) -> None:
         try:
-            self._published.announced(json.loads(record.value))
-        except (ValueError, KeyError, TypeError) as error:
-            log.warning("checkpoints offset %d says nothing: %s", record.offset, error)
+            self._published.announced(json_object("checkpoints", record.value).body)
+        except MalformedRecord as error:
+            self.passed_over.add(at, record, error)
 
     def close(self) -> None:
         if self._reader is not None:

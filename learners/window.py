@@ -5,8 +5,7 @@ stands, and folded as learners fold them (C2). What was learned and not scored (
 compared.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from learners.cuts import CompleteCut
 from learners.events import Batch
@@ -14,6 +13,7 @@ from learners.position import Position
 from paramserver.ports import ProgressReply
 from paramserver.slots import SlotMap
 from stream.chain import LABEL, RETRACT, Fold, kind_of, partition_of
+from stream.malformed import Fields
 
 #: Evaluations of a window, for each that is to be compared: those of other chains count too.
 SCORED_PER_PAIR_MAX = 16
@@ -35,14 +35,13 @@ class Step(NamedTuple):
     live: float | None
 
 
-def scored(model: str, said: Mapping[str, Any]) -> Scored | None:
-    """What a record of `evaluations` says; None for another model's. Raises ValueError for one that says nothing."""
-    if said.get("model") != model:
+def scored(model: str, record: object) -> Scored | None:
+    """What a record of `evaluations` says; None for another model's. Raises MalformedRecord if it says nothing."""
+    said = Fields.of("evaluations", record)
+    if said.body.get("model") != model:
         return None
-    try:
-        return Scored(str(said["chain"]), int(said["start"]), int(said["end"]), float(said["log_loss_sum"]))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"evaluation {dict(said)!r:.200}: {error!r}") from error
+    start = said.integer("start", low=0)
+    return Scored(said.text("chain"), start, said.integer("end", low=start), said.number("log_loss_sum"))
 
 
 class Window:

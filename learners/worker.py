@@ -120,7 +120,7 @@ class Worker:
         self._preparing = ThreadPoolExecutor(1, "prepare")
         self._computing = ThreadPoolExecutor(1, "compute")
         self._published = Published(model.name, not stream.replayed, config.versions_max)
-        self._checkpoints = CheckpointsReader(log, stream.checkpoints, self._published)
+        self._checkpoints = CheckpointsReader(log, stream.checkpoints, self._published, metrics.on_malformed)
         self._prepared: dict[Batch, Future[Prepared]] = {}
         self._writer: Writer | None = None
         self._evaluations = 0  # partitions; 0 = not asked yet

@@ -6,6 +6,7 @@ from typing import Any
 from stream.chain import LABEL, LATE
 from stream.events import CATEGORICAL, NUMERIC, FeatureColumn, Features
 from stream.secret import HashKey, check_secret, key_of
+from stream.watermarks import PARTITIONS_MAX
 
 
 def _option(default: Any, help: str) -> Any:
@@ -133,6 +134,10 @@ class StreamConfig:
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")
+        if self.partitions > PARTITIONS_MAX:
+            raise ValueError(
+                f"partitions = {self.partitions}: allowed is up to {PARTITIONS_MAX}, as batches name all watermarks"
+            )
         if self.heartbeat_ms >= self.jump_max_ms:
             raise ValueError(
                 f"heartbeat_ms = {self.heartbeat_ms}: allowed is below jump_max_ms = {self.jump_max_ms} (T2)"
@@ -150,6 +155,11 @@ class StreamConfig:
     def early_ms(self) -> int:
         """How much before its impression a click may arrive (L1): as much as late."""
         return self.grace_ms
+
+    @property
+    def watermark_ahead_ms(self) -> int:
+        """How far a watermark may be ahead of the time of its own record (F3): as an arrival that jumped (T3)."""
+        return self.skew_ms + self.jump_max_ms
 
     @property
     def wait_ms(self) -> int:

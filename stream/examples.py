@@ -5,22 +5,26 @@ from, so that two labelers with one config write the same record (C3, I7).
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stream.chain import RETRACT, kind_of
+from stream.chain import RETRACT, kind_of, partition_of
 from stream.events import FEATURE_PREFIX, FeatureColumn, Impressions
 from stream.keys import string_buffers
 from stream.log import Headers
+from stream.malformed import HeaderFields, MalformedRecord, read_rows, shown
 from stream.placed import check_offsets
 from stream.record import BARRIER
+from stream.watermarks import pack_watermarks, unpack_watermarks
 
 NO_CLICK = -1  # click_delay_ms of an impression without a click
 _FORMAT = "1"
+#: Of each row: position, ts_ms, arrival_ms, label, click_delay_ms and weight, which an impression does not carry.
+FIXED_BYTES = 3 * 8 + 1 + 8 + 4
 _CANONICAL_NAN = np.float32("nan")
 
 
@@ -42,6 +46,11 @@ def examples_schema(features: Iterable[FeatureColumn]) -> pa.Schema:
     ]
     columns = fixed + [(f.column, f.type) for f in features]
     return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in columns])
+
+
+_TOPIC = "examples"
+_FIXED = examples_schema(())
+_TYPES = {pa.string(), pa.int64(), pa.int32(), pa.int8(), pa.float32()}
 
 
 def schema_id(schema: pa.Schema) -> str:
@@ -79,17 +88,32 @@ def encode_examples(batch: pa.RecordBatch, compression: str | None = None) -> by
 
 
 def decode_examples(value: bytes) -> pa.RecordBatch:
-    """The rows of a record of `examples`. Raises ValueError for an empty value (an empty range has no rows to read)
-    and for one that is not one Arrow IPC batch of columns as they are hashed (`placed`)."""
-    if not value:
-        raise ValueError("examples record: no value; an empty range has no rows")
-    with pa.ipc.open_stream(value) as reader:
-        batches = list(reader)
-    if len(batches) != 1:
-        raise ValueError(f"examples record: {len(batches)} record batches, expected 1")
-    batches[0].validate()
-    check_offsets([column for column in batches[0].columns if not pa.types.is_dictionary(column.type)])
-    return batches[0]
+    """The rows of a record of `examples`. Raises MalformedRecord for an empty value (an empty range has no rows to
+    read) and for one that is not one Arrow IPC batch of the fixed columns and of features, without a null."""
+    batch = read_rows(_TOPIC, value)
+    _check_columns(batch.schema)
+    try:
+        check_offsets([column for column in batch.columns if not pa.types.is_dictionary(column.type)])
+    except ValueError as error:
+        raise MalformedRecord(_TOPIC, "value", str(error)) from error
+    return batch
+
+
+def _check_columns(schema: pa.Schema) -> None:
+    for column in _FIXED:
+        at = schema.get_field_index(column.name)  # -1 also where it stands there twice
+        if at < 0 or _plain(schema.field(at).type) != column.type:
+            found = "is not there once" if at < 0 else f"is {shown(schema.field(at).type)}"
+            raise MalformedRecord(_TOPIC, column.name, f"the column {found}, expected {column.type}")
+    if len(set(schema.names)) < len(schema):
+        raise MalformedRecord(_TOPIC, "columns", f"{shown(schema.names)}: one stands there twice")
+    for column in schema:
+        if _plain(column.type) not in _TYPES:
+            raise MalformedRecord(_TOPIC, shown(column.name), f"the column is {shown(column.type)}")
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def trim(batch: pa.RecordBatch, from_position: int) -> pa.RecordBatch:
@@ -210,27 +234,30 @@ class BatchHeader:
         for f in fields(self):
             value = getattr(self, f.name)
             if f.name == "watermarks":
-                value = ",".join(f"{name}={ms}" for name, ms in sorted(self.watermarks.items()))
+                value = pack_watermarks(self.watermarks)
             if f.name not in (*_LEFT_OUT, "again") or value:
                 headers.append((f.name, str(value).encode("ascii")))
         return tuple(headers)
 
     @classmethod
     def from_headers(cls, headers: Headers) -> "BatchHeader":
-        """Raises ValueError naming the header that is missing, unreadable or of a newer format."""
-        raw = {name: value.decode("ascii") for name, value in headers}
-        if raw.get("format") != _FORMAT:
-            raise ValueError(f"batch header format: {raw.get('format')!r}, this version reads {_FORMAT!r}")
-        raw = dict.fromkeys(_LEFT_OUT, "0") | {"again": ""} | raw
+        """Raises MalformedRecord naming the header that is missing, unreadable or of a newer format."""
+        read = HeaderFields(_TOPIC, headers)
+        if (found := read.text("format", "")) != _FORMAT:
+            read.wrong("format", f"{shown(found)}, this version reads {_FORMAT!r}")
         values: dict[str, object] = {}
         for f in fields(cls):
-            if f.name not in raw:
-                raise ValueError(f"batch header {f.name}: missing")
-            try:
-                values[f.name] = _PARSE.get(f.name, int)(raw[f.name])
-            except ValueError as error:
-                raise ValueError(f"batch header {f.name}: {raw[f.name]!r} cannot be read ({error})") from error
-        return cls(**values)  # type: ignore[arg-type]
+            if f.name == "watermarks":
+                values[f.name] = _parse_watermarks(read)
+            elif f.name in _TEXTS:
+                values[f.name] = read.text(f.name, "" if f.name == "again" else None)
+            else:
+                values[f.name] = read.integer(f.name, 0 if f.name in _LEFT_OUT else None)
+        try:
+            partition_of(str(values["chain"]))
+            return cls(**values)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise MalformedRecord(_TOPIC, "headers", str(error)) from error
 
 
 _LEFT_OUT = (
@@ -245,15 +272,11 @@ _LEFT_OUT = (
 )
 
 
-def _parse_watermarks(raw: str) -> dict[str, int]:
-    pairs = [part.rpartition("=") for part in raw.split(",")] if raw else []
-    return {name: int(ms) for name, _, ms in pairs}
+_TEXTS = ("chain", "schema_id", "config_hash", "again")
 
 
-_PARSE: dict[str, Callable[[str], object]] = {
-    "again": str,
-    "chain": str,
-    "schema_id": str,
-    "config_hash": str,
-    "watermarks": _parse_watermarks,
-}
+def _parse_watermarks(read: HeaderFields) -> dict[str, int]:
+    try:
+        return unpack_watermarks(read.text("watermarks"))
+    except ValueError as error:
+        read.wrong("watermarks", str(error))

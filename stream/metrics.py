@@ -19,6 +19,9 @@ class RoleMetrics:
         self.records_in = self.counter("everspun_records_in_total", "rows taken in")
         self.records_out = self.counter("everspun_records_out_total", "rows given out")
         self.data_time_ms = self.gauge("everspun_data_time_ms", "arrival time reached, ms since 1970")
+        self.malformed = self.counter(
+            "everspun_records_malformed_total", "records of internal topics that say nothing, passed over", "topic"
+        )
         self._waiting = self.gauge("everspun_waiting", "1 for what this process waits for now", "reason")
         self.waits_for("none")
 
@@ -30,6 +33,10 @@ class RoleMetrics:
 
     def histogram(self, name: str, help: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(name, help, labels, registry=self.registry, buckets=buckets)
+
+    def on_malformed(self, topic: str) -> None:
+        """A record of this topic was passed over (`stream.passed_over`)."""
+        self.malformed.labels(topic=topic).inc()
 
     def waits_for(self, reason: str) -> None:
         """Say why nothing is being done now; "none" while something is. Raises ValueError for another word."""

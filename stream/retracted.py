@@ -13,6 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stream.malformed import json_object, shown
+from stream.record import ROWS_PER_RECORD_MAX
+
 #: The columns whose values may be learned again: the record holds all that is known of them.
 NAMED = ("source", "vendor", "item")
 
@@ -32,15 +35,16 @@ class Again:
 
     @classmethod
     def decode(cls, raw: str) -> "Again":
-        """Nothing for an empty header. ValueError for what cannot be read."""
+        """Nothing for an empty header. MalformedRecord for what cannot be read."""
         if not raw:
             return cls()
-        try:
-            said = json.loads(raw)
-            named = {str(name): [str(value) for value in values] for name, values in said["named"].items()}
-            return cls({name: named[name] for name in NAMED if name in named}, [int(n) for n in said["batch_rows"]])
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"retract record: header again cannot be read ({error!r})") from error
+        said = json_object("examples", raw.encode("utf-8", "surrogatepass"))
+        named, sizes = said.mapping("named"), said.body.get("batch_rows")
+        if not isinstance(sizes, list) or not all(type(n) is int and 0 < n <= ROWS_PER_RECORD_MAX for n in sizes):
+            said.wrong("header again", f"batch_rows are {shown(sizes)}, expected numbers of rows")
+        if not all(isinstance(values, list) and all(type(v) is str for v in values) for values in named.values()):
+            said.wrong("header again", f"named is {shown(named)}, expected lists of strings")
+        return cls({name: named[name] for name in NAMED if name in named}, sizes)
 
     def without(self, sources: Sequence[str]) -> "Again":
         """The same, without the names of these sources."""

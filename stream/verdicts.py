@@ -6,7 +6,9 @@ before the watermark in the log.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+
+from stream.malformed import Fields, MalformedRecord, json_object, shown
 
 REJECT, ALLOW = "reject", "allow"
 WITHHOLD, RELEASE = "withhold", "release"
@@ -80,18 +82,51 @@ def encode_verdict(record: Verdict | Watermark) -> bytes:
     return json.dumps({"kind": kind, **body}, sort_keys=True, separators=(",", ":")).encode()
 
 
-def decode_verdict(value: bytes) -> Verdict | Watermark:
-    """Raises ValueError for anything else than the two kinds above."""
-    body = json.loads(value)
-    kind = body.pop("kind", None) if isinstance(body, dict) else None
+def decode_verdict(value: bytes | None) -> Verdict | Watermark:
+    """Raises MalformedRecord for anything else than the two kinds above, and for a verdict that says nothing."""
+    said = json_object(_TOPIC, value)
+    kind = said.text("kind")
+    if kind == "watermark":
+        said.only(_WATERMARK)
+        return Watermark(said.text("input"), said.integer("watermark_ms", low=0), said.integer("end", low=0))
+    if kind != "verdict":
+        said.wrong("kind", f"{kind!r:.80}, expected 'verdict' or 'watermark'")
+    said.only(_VERDICT)
+    verdict = Verdict(
+        id=said.text("id"),
+        rule=said.text("rule"),
+        decision=said.text("decision"),
+        source=said.text_or_none("source"),
+        vendor=said.text_or_none("vendor"),
+        from_ms=said.integer("from_ms"),
+        to_ms=said.integer("to_ms"),
+        reason=said.text("reason"),
+        evidence=_evidence(said),
+        feature=said.text_or_none("feature"),
+        value=said.text_or_none("value"),
+        spared=_spared(said),
+    )
     try:
-        if kind == "verdict":
-            return Verdict(**body)
-        if kind == "watermark":
-            return Watermark(**body)
-    except TypeError as error:
-        raise ValueError(f"verdict record: {error}") from error
-    raise ValueError(f"verdict record: kind {kind!r}, expected 'verdict' or 'watermark'")
+        verdict.check()
+    except ValueError as error:
+        raise MalformedRecord(_TOPIC, "verdict", str(error)) from error
+    return verdict
+
+
+_TOPIC = "verdicts"
+_VERDICT = ("kind", *(f.name for f in fields(Verdict)))
+_WATERMARK = ("kind", *(f.name for f in fields(Watermark)))
+
+
+def _spared(said: Fields) -> tuple[int, ...]:
+    found = said.body.get("spared", [])
+    if not isinstance(found, list) or not all(type(one) is int and 0 <= one < 1 << 16 for one in found):
+        said.wrong("spared", f"{shown(found)}, expected sessions by 16 bits of their hash")
+    return tuple(found)
+
+
+def _evidence(said: Fields) -> dict[str, float]:
+    return {name: said.as_number("evidence", value) for name, value in said.mapping("evidence").items()}
 
 
 def input_name(topic: str, partition: int) -> str:

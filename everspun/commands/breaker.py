@@ -118,7 +118,7 @@ def _decisions(config: Config) -> list[Verdict]:
         out = []
         for record in read_all(reader, Partition(config.stream.verdicts, 0)):
             try:
-                said = decode_verdict(record.value or b"")
+                said = decode_verdict(record.value)
             except ValueError:
                 continue  # every reader passes it over
             if isinstance(said, Verdict) and said.decision in (WITHHOLD, RELEASE):

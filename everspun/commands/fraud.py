@@ -107,7 +107,7 @@ def _verdicts(config: Config) -> Iterator[Verdict]:
     try:
         for record in read_all(reader, Partition(config.stream.verdicts, 0)):
             try:
-                said = decode_verdict(record.value or b"")
+                said = decode_verdict(record.value)
             except ValueError:
                 continue
             if isinstance(said, Verdict) and said.decision in (REJECT, ALLOW):

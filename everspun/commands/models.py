@@ -2,7 +2,6 @@
 rows that all of them have learned. `promote NEW --of OLD`: replicas of OLD serve NEW; promoting OLD takes it back."""
 
 import argparse
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from everspun.quality import Quality
 from everspun.table import duration
 from stream.kafka import KafkaLog
 from stream.log import LogError, Reader, Unavailable
+from stream.malformed import MalformedRecord, json_object
 from stream.moment import show_ms
 from stream.record import Partition
 
@@ -94,9 +94,13 @@ def comparison(config: Config, names: list[str], span: Callable[[str, int, int],
         reader.close()
     by_model: dict[str, dict[tuple[str, int, int], bytes]] = defaultdict(dict)
     for value in said:
-        body = json.loads(value)
-        if span is None or span(body["chain"], body["start"], body["end"]):
-            by_model[body["model"]].setdefault((body["chain"], body["start"], body["end"]), value)
+        try:
+            one = json_object("evaluations", value)
+            model, key = one.text("model"), (one.text("chain"), one.integer("start"), one.integer("end"))
+        except MalformedRecord:
+            continue  # counts for no model
+        if span is None or span(*key):
+            by_model[model].setdefault(key, value)
     present = [name for name in names if by_model[name]]
     common = set.intersection(*(set(by_model[name]) for name in present)) if present else set()
     table = Table(

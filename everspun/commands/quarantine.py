@@ -14,6 +14,8 @@ from stream.kafka import KafkaLog
 from stream.record import Partition, Record, offset_of
 
 SHOWN_BYTES = 120
+#: Records that one command sets aside.
+ORDERS_MAX = 5_000
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         one.add_argument("partition", type=int)
         one.add_argument("offset", type=int)
         if name == "add":
+            one.add_argument("--to", type=int, default=None, help="the last offset, where several are meant")
             one.add_argument("--reason", default="added by an operator", help="why")
         shared.config_options(one)
 
@@ -92,14 +95,20 @@ def _add(config: Config, options: argparse.Namespace) -> int:
             f"{options.topic}[{options.partition}] offset {options.offset}: a record of impressions or clicks is meant"
         )
         return 2
-    order = SetAside(topic, options.partition, options.offset)
+    last = options.offset if options.to is None else options.to
+    if not options.offset <= last < options.offset + ORDERS_MAX:
+        print(f"--to {last}: allowed is {options.offset} up to {options.offset + ORDERS_MAX - 1}")
+        return 2
     writer = KafkaLog(stream).writer()
     try:
         now_ms = int(time.time() * 1_000)
         where = Partition(stream.quarantine, options.partition)
-        writer.append(where, b"", order_key(order), order_headers(order, options.reason), now_ms)
+        for offset in range(options.offset, last + 1):
+            order = SetAside(topic, options.partition, offset)
+            writer.append(where, b"", order_key(order), order_headers(order, options.reason), now_ms)
         writer.flush(stream.request_timeout_ms)
     finally:
         writer.close()
-    print(f"{topic}[{options.partition}] offset {options.offset} is set aside; its labeler goes on within seconds")
+    named = f"offset {last}" if last == options.offset else f"offsets {options.offset} to {last}"
+    print(f"{topic}[{options.partition}] {named} set aside; its labeler goes on within seconds")
     return 0

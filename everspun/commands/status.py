@@ -22,6 +22,7 @@ from everspun.quality import Quality
 from everspun.scrape import Report, scrape
 from everspun.table import Snapshot
 from stream.kafka import KafkaLog
+from stream.moment import show_ms
 
 #: Between the two looks that say how fast each stage is.
 LOOK_S = 2.0
@@ -114,12 +115,28 @@ def breaches(config: Config, shot: Snapshot, quality: Quality, reports: dict[str
     if shot.governor is not None and shot.governor.at_its_end:
         found.append("governor: at the slowest rung, and staleness still costs more than its band")
     for name, report in reports.items():
-        stopped = report.value("everspun_labeler_stopped_partitions")
-        if stopped:
-            found.append(f"{name}: {stopped:.0f} partitions stopped at a record (everspun quarantine list)")
+        found += [f"{name}: {line}" for line in stops(report)]
+        uncounted = report.value("everspun_labeler_uncounted_inputs")
+        if uncounted:
+            found.append(f"{name}: {uncounted:.0f} inputs are not counted any more, so labels wait (F1): see its log")
     found += learning_faults(limits, reports)
     if not reports:
         found.append(f"no process of {config.run.dir} answers: is it running?")
+    return found
+
+
+def stops(report: Report) -> list[str]:
+    """Where a process stopped (L7, C7): topic, partition and offset, since when, why, and the command that lets it go
+    on."""
+    found = []
+    for (name, labels), since_s in sorted(report.series.items()):
+        if name == "everspun_partition_stopped":
+            said = dict(labels)
+            at = f"{said['topic']}[{said['partition']}] stopped at offset {said['offset']}"
+            found.append(f"{at} since {show_ms(int(1_000 * since_s))}: {said['reason']}; to go on: {said['command']}")
+    count = max(report.value(f"everspun_{role}_stopped_partitions") for role in ("labeler", "breaker"))
+    if count and not found:
+        found.append(f"{count:.0f} partitions stopped at a record: see its log (everspun quarantine list)")
     return found
 
 

@@ -12,6 +12,7 @@ from labeler.fraud import FraudFilter, Step, run_step
 from labeler.fraud_config import FraudConfig
 from labeler.fraud_tables import TABLES, Tables, dict_tables, pair_key
 from labeler.sent_watermarks import sent_watermarks
+from stream.config import StreamConfig
 from stream.memory import MemoryLog
 from stream.record import Partition
 from stream.verdicts import Verdict, Watermark, encode_verdict
@@ -301,11 +302,15 @@ def test_tables_that_have_lost_their_last_rows_send_no_lower_watermark():
         if at == 90:
             before = [dict(store) for store in stores]
     memory = MemoryLog(lambda: 0)
-    memory.create("verdicts", 1)
+    for topic in ("verdicts", "impressions", "clicks"):
+        memory.create(topic, 1)
+        memory.append(Partition(topic, 0), b"")
     for said in log.sent:
         memory.append(Partition("verdicts", 0), encode_verdict(said))
     memory.append(Partition("verdicts", 0), b"nonsense")
-    sent = sent_watermarks(memory, Partition("verdicts", 0), [VIEWS, CLICKS], 100)
+    for lie in (Watermark(VIEWS, 10**14, 2 << 20), Watermark("clicks/7", 10**14, 0)):
+        memory.append(Partition("verdicts", 0), encode_verdict(lie))
+    sent = sent_watermarks(memory, StreamConfig(partitions=1))
     assert sent == one.watermarks
     late = FraudFilter(CONFIG, [VIEWS], [CLICKS], Tables(*before), sent)
     assert late.next_offset < len(site.log) - 9, "it begins far behind"

@@ -300,23 +300,31 @@ def test_input_that_is_gone_stops_its_partition_and_only_that():
     assert len(log.records(Partition("examples", 1))) > 10
 
 
-def test_a_watermark_beyond_the_end_of_its_input_stops_the_line():
-    """F3: it is never skipped."""
+@pytest.mark.parametrize(("ahead_ms", "end"), [(100, 10**6), (10**12, 1)], ids=["position", "time"])
+def test_a_watermark_that_contradicts_the_log_counts_for_nothing(ahead_ms: int, end: int):
+    """F3: it moves no label and stops no line, and the honest ones behind it count."""
     clock = Clock()
     log = memory_log(clock=clock)
-    fill(log, seconds=1)
+    verdicts = Partition("verdicts", 0)
+    fill(log, seconds=3)
     for topic in ("impressions", "clicks"):
-        lie = Watermark(input_name(topic, 0), ZERO + 100, 10**6 << 20)
-        log.append(Partition("verdicts", 0), encode_verdict(lie))
+        lie = Watermark(input_name(topic, 0), ZERO + ahead_ms, end << 20)
+        log.append(verdicts, encode_verdict(lie), timestamp_ms=ZERO + 3_000)
     labelling = Labelling(STREAM, replace(LABELER, await_verdicts=True), log)
     labelling.own([0])
+    for _ in range(3):
+        work(labelling, clock)
+        clock.now_ms += 1_000
+    assert labelling.passed_over.by_partition == {verdicts: 2}
+    assert labelling.book is not None
+    assert labelling.book.low_ms == 0
+    assert not log.records(EXAMPLES)
+    for topic in ("impressions", "clicks"):
+        mark = Watermark(input_name(topic, 0), ZERO + 2_900, 1 << 20)
+        log.append(verdicts, encode_verdict(mark), timestamp_ms=ZERO + 3_000)
     work(labelling, clock)
     assert labelling.lines[0].core.stopped is None
-    clock.now_ms += 10_000
-    labelling.turn(clock(), 0)
-    clock.now_ms += 10_000
-    labelling.turn(clock(), 0)
-    assert "beyond the end" in labelling.lines[0].core.stopped.reason
+    assert log.records(EXAMPLES)
 
 
 def test_heartbeats_are_refused_on_replayed_topics_and_due_on_live_ones():
