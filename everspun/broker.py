@@ -17,8 +17,11 @@ import subprocess
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
@@ -35,8 +38,8 @@ LOCK_FILE = "broker.lock"
 _SERVER_PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listeners}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{listeners}
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 log.dirs={logs}
@@ -136,11 +139,24 @@ class Broker:
         raise BrokerError(f"{self.kind} broker at {self.address} did not answer within {START_TIMEOUT_S} s")
 
 
-def start_broker(kind: str, dir: Path, port: int = 0) -> Broker:
+@dataclass(frozen=True)
+class Secured:
+    """More listeners of an Apache Kafka, for tests of clients: `,NAME://host:port...`, their properties, and options
+    of the storage tool (`--add-scram ...`)."""
+
+    listeners: str
+    properties: str
+    format_options: tuple[str, ...] = ()
+
+
+def start_broker(
+    kind: str, dir: Path, port: int = 0, secured: Secured | None = None, client: Mapping[str, Any] | None = None
+) -> Broker:
     """Start a broker of this kind, or name one that runs: `kind` is "auto" (Apache Kafka if it can be had, else the
-    embedded one), "kafka", "embedded", or an address `host:port`. Raises BrokerError."""
+    embedded one), "kafka", "embedded", or an address `host:port`, with what a `client` needs to be let in there. Raises
+    BrokerError."""
     if ":" in kind:
-        if not answers(kind):
+        if not answers(kind, client):
             raise BrokerError(f"broker {kind} does not answer; start it, or unset the address")
         return Broker("address", kind)
     if kind not in KINDS:
@@ -159,7 +175,7 @@ def start_broker(kind: str, dir: Path, port: int = 0) -> Broker:
         raise BrokerError(f"{error}; give another one with --dir") from None
     port = port or _free_port()
     try:
-        command = _kafka_command(dir, port) if kind == "kafka" else _embedded_command(port)
+        command = _kafka_command(dir, port, secured) if kind == "kafka" else _embedded_command(port)
         return Broker(kind, f"127.0.0.1:{port}", command, dir, held)
     except BaseException:
         unlock(held)
@@ -195,12 +211,14 @@ def console_producer(address: str, topic: str) -> list[str]:
     ]
 
 
-def answers(address: str) -> bool:
+def answers(address: str, client: Mapping[str, Any] | None = None) -> bool:
     """Whether a Kafka broker at this address answers a metadata request within a few seconds."""
-    host, _, port = address.split(",")[0].rpartition(":")
+    host, _, port = address.split(",")[0].strip().rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=2).close()
-        admin = KafkaAdminClient(bootstrap_servers=address, request_timeout_ms=4000, bootstrap_timeout_ms=4000)
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+        admin = KafkaAdminClient(
+            bootstrap_servers=address, request_timeout_ms=4000, bootstrap_timeout_ms=4000, **(client or {})
+        )
     except (OSError, ValueError, KafkaError):
         return False
     try:
@@ -231,7 +249,7 @@ def _tansu() -> Path | None:
     return binary if binary.exists() else None
 
 
-def _kafka_command(dir: Path, port: int) -> list[str]:
+def _kafka_command(dir: Path, port: int, secured: Secured | None = None) -> list[str]:
     if reason := why_not_kafka():
         raise BrokerError(f"Apache Kafka: {reason}")
     # One compiler tier: a third less time and work to start, which is what demos, tests and kills wait for.
@@ -239,11 +257,17 @@ def _kafka_command(dir: Path, port: int) -> list[str]:
     java += ["-cp", f"{_resolve_jars()}/*"]
     properties = dir / "server.properties"
     logs = dir / "logs"
-    text = _SERVER_PROPERTIES.format(port=port, controller_port=_free_port(), logs=logs)
+    secured = secured or Secured("", "")
+    text = _SERVER_PROPERTIES.format(port=port, controller_port=_free_port(), logs=logs, listeners=secured.listeners)
+    # A properties file takes a backslash for an escape.
+    text = text.replace("\\", "\\\\") + secured.properties
     if not (logs / "meta.properties").exists():
         properties.write_text(text)
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22].replace("-", "a")
-        _run([*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)], START_TIMEOUT_S)
+        _run(
+            [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties), *secured.format_options],
+            START_TIMEOUT_S,
+        )
     elif f":{port},CONTROLLER" not in properties.read_text():
         properties.write_text(text)
     return [*java, "kafka.Kafka", str(properties)]

@@ -162,10 +162,15 @@ class Config:
 
 def load(path: Path, overrides: typing.Sequence[str] = ()) -> Config:
     """Read a file, apply `section.key=value` overrides (TOML values), check all. Raises ConfigError."""
+    return loads(_text(path), overrides, f"{path}: ")
+
+
+def loads(text: str, overrides: typing.Sequence[str] = (), where: str = "") -> Config:
+    """The same from text; `where` stands before what is said of it."""
     try:
-        tree = tomllib.loads(_text(path))
+        tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{where}{error}") from None
     for override in overrides:
         _override(tree, override)
     try:

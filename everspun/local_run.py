@@ -20,6 +20,7 @@ from everspun.model_check import check_model
 from everspun.scrape import scrape
 from stream.client import create_topics
 from stream.kafka import KafkaLog
+from stream.security import client_security
 
 MARKER = ".everspun-run"
 READY_TIMEOUT_S = 240.0  # the first run on a machine compiles kernels in every role at once
@@ -72,7 +73,8 @@ class LocalRun:
             _empty(dir)
         dir.mkdir(parents=True, exist_ok=True)
         (dir / MARKER).write_text("Made by everspun for a run of its own, which empties this folder when it begins.\n")
-        running = start_broker(broker, dir / "broker")
+        asked = config_file.loads(config_text, overrides).stream
+        running = start_broker(broker, dir / "broker", client=client_security(asked))
         try:
             placed = (
                 f"run.dir={json.dumps(str(dir))}",

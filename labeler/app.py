@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from aiokafka.abc import AbstractTokenProvider
+from faust.auth import OAuthCredentials
 from faust.types import TP
 
 from labeler.claimed_ends import ClaimedEnds
@@ -35,6 +37,7 @@ from stream.malformed import MalformedRecord
 from stream.metrics import start_metrics
 from stream.passed_over import PassedOver
 from stream.record import Partition, Record
+from stream.security import login, tls_context, token_source
 from stream.verdicts import input_name
 
 logger = logging.getLogger(__name__)
@@ -263,7 +266,8 @@ def make_app(stream: StreamConfig, run_dir: Path, index: int) -> Any:
     datadir.mkdir(parents=True, exist_ok=True)
     return faust.App(
         f"{stream.topic_prefix}everspun-fraud",
-        broker=[f"kafka://{server.strip()}" for server in stream.bootstrap_servers.split(",")],
+        broker=[f"kafka://{server.strip()}" for server in stream.bootstrap_servers.split(",") if server.strip()],
+        broker_credentials=_credentials(stream),
         store="rocksdb://",
         datadir=str(datadir),
         autodiscover=False,
@@ -288,6 +292,43 @@ def make_app(stream: StreamConfig, run_dir: Path, index: int) -> Any:
         recovery_consistency_check=False,
         worker_redirect_stdouts=False,
     )
+
+
+def _credentials(stream: StreamConfig) -> Any:
+    """The cluster's security as Faust takes it; None for none. Raises CannotAuthenticate, and ValueError for a
+    mechanism that aiokafka does not have."""
+    protocol, mechanism = stream.security_protocol, stream.sasl_mechanism
+    context = tls_context(stream) if protocol.endswith("SSL") else None
+    if protocol == "PLAINTEXT":
+        return None
+    if protocol == "SSL":
+        return faust.SSLCredentials(context)
+    if mechanism == "OAUTHBEARER":
+        return OAuthCredentials(oauth_cb=_FaustTokens(token_source(stream)), ssl_context=context)
+    if mechanism == "GSSAPI":
+        options = stream.sasl_options
+        return faust.GSSAPICredentials(
+            kerberos_service_name=options.get("sasl_kerberos_service_name", "kafka"),
+            kerberos_domain_name=options.get("sasl_kerberos_domain_name"),
+            ssl_context=context,
+        )
+    if mechanism != "PLAIN" and not mechanism.startswith("SCRAM"):
+        raise ValueError(
+            f"sasl_mechanism = {mechanism!r}: the fraud filter's client has PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, "
+            "OAUTHBEARER and GSSAPI; use one of them, or set run.fraud = 0"
+        )
+    username, password = login(stream)
+    return faust.SASLCredentials(username=username, password=password, mechanism=mechanism, ssl_context=context)
+
+
+class _FaustTokens(AbstractTokenProvider):  # type: ignore[misc]
+    """A token for each connection, asked for off the loop."""
+
+    def __init__(self, token: Callable[[], str]) -> None:
+        self._source = token
+
+    async def token(self) -> str:
+        return await asyncio.to_thread(self._source)
 
 
 def make_judge(

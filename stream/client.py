@@ -14,6 +14,7 @@ from stream.config import StreamConfig
 from stream.log import LogError, Unavailable
 from stream.receiving import PlainSelector, receive_in_large_pieces
 from stream.record import Partition
+from stream.security import client_security, why_refused
 from stream.topics import ExistingTopic, Problem, check_topic, topic_specs
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ def client_settings(config: StreamConfig) -> dict[str, Any]:
         "reconnect_backoff_max_ms": config.reconnect_max_ms,
         "metadata_max_age_ms": METADATA_AGE_MAX_MS,
         "selector": PlainSelector,
+        **client_security(config),
     }
 
 
@@ -210,4 +212,4 @@ def _admin(config: StreamConfig) -> KafkaAdminClient:
     try:
         return KafkaAdminClient(**client_settings(config))
     except KafkaError as error:
-        raise Unavailable(f"no broker at {config.bootstrap_servers}: {error}") from error
+        raise Unavailable(f"no broker at {config.bootstrap_servers}: {error}{why_refused(config)}") from error

@@ -18,6 +18,29 @@ class StreamConfig:
     """One section of the config file. Labeler, fraud filter, learners and replayer read the same one."""
 
     bootstrap_servers: str = _option("127.0.0.1:9092", "Kafka brokers, `host:port`, separated by commas")
+    security_protocol: str = _option("PLAINTEXT", "'PLAINTEXT', 'SSL', 'SASL_PLAINTEXT' or 'SASL_SSL' (docs/kafka.md)")
+    ssl_cafile: str = _option("", "PEM file of the authorities that vouch for the brokers; empty = the system's")
+    ssl_certfile: str = _option("", "PEM file of this client's certificate, where brokers ask for one")
+    ssl_keyfile: str = _option("", "PEM file of its key; empty = in ssl_certfile")
+    ssl_key_password_file: str = _option(
+        "", "file with the key's password; empty = EVERSPUN_KAFKA_KEY_PASSWORD, or it has none"
+    )
+    ssl_check_hostname: bool = _option(True, "the brokers' certificates must name their hosts")
+    sasl_mechanism: str = _option(
+        "", "'PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512', 'OAUTHBEARER', or another one of kafka-python"
+    )
+    sasl_username: str = _option("", "user name; empty = EVERSPUN_KAFKA_USERNAME")
+    sasl_password_file: str = _option("", "file with the password; empty = EVERSPUN_KAFKA_PASSWORD. It has no key here")
+    sasl_token_provider: str = _option(
+        "", "with OAUTHBEARER, MODULE:FUNCTION that returns a token, called at each connection"
+    )
+    sasl_token_file: str = _option(
+        "", "or a file with the token, read at each connection; empty = EVERSPUN_KAFKA_TOKEN"
+    )
+    sasl_options: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "more `sasl_...` settings of kafka-python, such as sasl_kerberos_service_name"},
+    )
     topic_prefix: str = _option("", "put before every topic's name, so that several pipelines share one cluster")
     partitions: int = _option(4, "partitions of impressions, clicks, examples; cannot change while a model learns (T6)")
     signals_partitions: int = _option(1, "partitions of signals")
@@ -143,6 +166,7 @@ class StreamConfig:
                 f"heartbeat_ms = {self.heartbeat_ms}: allowed is below jump_max_ms = {self.jump_max_ms} (T2)"
             )
         check_secret("hash_secret", self.hash_secret)
+        _check_security(self)
         _check_labels(self)
         _check_features(self)
 
@@ -262,6 +286,27 @@ _POSITIVE = (
     "session_timeout_ms",
     "pseudonym_key_number",
 )
+
+
+def _check_security(config: StreamConfig) -> None:
+    protocol, mechanism = config.security_protocol, config.sasl_mechanism
+    allowed = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+    if protocol not in allowed:
+        raise ValueError(f"security_protocol = {protocol!r}: allowed is {' or '.join(map(repr, allowed))}")
+    if protocol.startswith("SASL") != bool(mechanism):
+        raise ValueError(
+            f"sasl_mechanism = {mechanism!r} with security_protocol = {protocol!r}: the SASL protocols need one, such "
+            "as 'SCRAM-SHA-512', and the others have none"
+        )
+    named = [name for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile") if getattr(config, name)]
+    if named and not protocol.endswith("SSL"):
+        raise ValueError(f"{named[0]} with security_protocol = {protocol!r}: allowed with 'SSL' and 'SASL_SSL'")
+    if config.ssl_keyfile and not config.ssl_certfile:
+        raise ValueError("ssl_keyfile without ssl_certfile: a key belongs to a certificate")
+    if config.sasl_token_provider and config.sasl_token_provider.count(":") != 1:
+        raise ValueError(f"sasl_token_provider = {config.sasl_token_provider!r}: expected MODULE:FUNCTION")
+    if bad := [name for name in config.sasl_options if not name.startswith("sasl_") or "password" in name]:
+        raise ValueError(f"sasl_options.{bad[0]}: allowed are settings `sasl_...` of kafka-python, and no password")
 
 
 def _check_labels(config: StreamConfig) -> None:

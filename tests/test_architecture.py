@@ -31,6 +31,7 @@ SHELL_FILES = {
     "fetched", "record_batches",  # what the Kafka client fetched: its fetcher's hook, its codecs and errors
     "receiving",  # how it takes that off its socket
     "timed_store",  # a thread for each call to a store
+    "security",  # secrets from the environment and files; TLS
     "kernel_cache",  # where Numba keeps what it compiled; only stream.kernel asks it
 }  # fmt: skip
 SHELL_MODULES = {

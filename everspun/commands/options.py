@@ -21,6 +21,10 @@ def config_options(parser: argparse.ArgumentParser) -> None:
 
 
 def load(options: argparse.Namespace) -> Config:
+    """The configuration; modules beside its file can be imported, after all others."""
+    beside = str(options.config.absolute().parent)
+    if beside not in sys.path:
+        sys.path.append(beside)
     return config.load(options.config, options.set)
 
 

@@ -1,0 +1,108 @@
+"""An Apache Kafka that asks for TLS, SASL and client certificates, with certificates and users of its own."""
+
+import base64
+import json
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from everspun.broker import Broker, Secured, start_broker
+
+USER, PASSWORD = "site", "p%ss_word;x=1"
+
+
+@dataclass(frozen=True)
+class SecuredBroker:
+    broker: Broker
+    dir: Path
+    sasl_port: int
+    mutual_port: int
+
+    def settings(self, mechanism: str) -> dict[str, Any]:
+        """Of `[stream]`, for this mechanism; "" = a client certificate."""
+        if not mechanism:
+            return {
+                "bootstrap_servers": f"localhost:{self.mutual_port}",
+                "security_protocol": "SSL",
+                "ssl_cafile": str(self.dir / "ca.pem"),
+                "ssl_certfile": str(self.dir / "client.pem"),
+                "ssl_keyfile": str(self.dir / "client.key"),
+            }
+        return {
+            "bootstrap_servers": f"localhost:{self.sasl_port}",
+            "security_protocol": "SASL_SSL",
+            "ssl_cafile": str(self.dir / "ca.pem"),
+            "sasl_mechanism": mechanism,
+        }
+
+
+def token(subject: str = USER) -> str:
+    """An unsecured JSON web token, as Kafka's own validator for tests takes it."""
+
+    def part(said: dict[str, Any]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(said).encode()).decode().rstrip("=")
+
+    return f"{part({'alg': 'none'})}.{part({'sub': subject, 'iat': time.time(), 'exp': time.time() + 3600})}."
+
+
+def start(dir: Path) -> SecuredBroker:
+    """Raises BrokerError, CalledProcessError."""
+    certificates(dir)
+    sasl_port, mutual_port = free_ports(2)
+    properties = f"""
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_SSL,MUTUAL:SSL
+inter.broker.listener.name=PLAINTEXT
+ssl.keystore.type=PEM
+ssl.keystore.location={dir}/server.both.pem
+ssl.truststore.type=PEM
+ssl.truststore.location={dir}/ca.pem
+listener.name.mutual.ssl.client.auth=required
+listener.name.login.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
+listener.name.login.plain.sasl.jaas.config={LOGIN}.plain.PlainLoginModule required user_{USER}="{PASSWORD}";
+listener.name.login.scram-sha-256.sasl.jaas.config={LOGIN}.scram.ScramLoginModule required;
+listener.name.login.scram-sha-512.sasl.jaas.config={LOGIN}.scram.ScramLoginModule required;
+listener.name.login.oauthbearer.sasl.jaas.config={LOGIN}.oauthbearer.OAuthBearerLoginModule required \
+  unsecuredLoginStringClaim_sub="broker";
+"""
+    scram = [("--add-scram", f"{name}=[name={USER},password={PASSWORD}]") for name in SCRAM]
+    listeners = f",LOGIN://localhost:{sasl_port},MUTUAL://localhost:{mutual_port}"
+    secured = Secured(listeners, properties, tuple(word for pair in scram for word in pair))
+    return SecuredBroker(start_broker("kafka", dir / "broker", secured=secured), dir, sasl_port, mutual_port)
+
+
+LOGIN = "org.apache.kafka.common.security"
+SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
+
+
+def certificates(dir: Path) -> None:
+    """An authority, a server for localhost, a client, and a client of another authority."""
+    dir.mkdir(parents=True, exist_ok=True)
+    ext = dir / "names"
+    ext.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    for ca, names in (("ca", ("server", "client")), ("other", ("stranger",))):
+        openssl(dir, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={ca}", "-keyout",
+                f"{ca}.key", "-out", f"{ca}.pem")  # fmt: skip
+        for name in names:
+            openssl(dir, "req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", f"{name}.key",
+                    "-out", f"{name}.csr")  # fmt: skip
+            openssl(dir, "x509", "-req", "-in", f"{name}.csr", "-CA", f"{ca}.pem", "-CAkey", f"{ca}.key", "-days", "2",
+                    "-CAcreateserial", "-extfile", ext.name, "-out", f"{name}.pem")  # fmt: skip
+    both = (dir / "server.key").read_text() + (dir / "server.pem").read_text()
+    (dir / "server.both.pem").write_text(both)
+
+
+def openssl(dir: Path, *words: str) -> None:
+    subprocess.run(["openssl", *words], cwd=dir, check=True, capture_output=True)
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
