@@ -17,6 +17,7 @@ from labeler.judging import Judging
 from labeler.labelling import Labelling
 from labeler.membership import Membership
 from labeler.tally import tally_labeler, tally_settings, tally_stream
+from labeler.wait import Wait
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
 from stream.kafka import KafkaLog
@@ -67,7 +68,7 @@ class BreakerService:
         self._judging = Judging(sliced, breaker, log, labeler.retry_ms, passed_over())
         self._group = Membership(log.group_reader(stream.topic_prefix + GROUP, name), sliced, labeler.poll_ms)
         self._crew = Crew({"judge": self._run_judge, "group": self._group.run}, labeler.drain_ms)
-        self._metrics_at_ms = 0
+        self._metrics_wait = Wait()
 
     def run(self, stop: threading.Event) -> None:
         """Raises what ended a thread."""
@@ -83,9 +84,9 @@ class BreakerService:
     def _on_tallied(self, headers: list[BatchHeader]) -> None:
         self._metrics.on_tallied(headers)
         now_ms = self._now()
-        if now_ms >= self._metrics_at_ms:
+        if self._metrics_wait.over(now_ms):
             self._metrics.look(self._labelling, self._judging)
-            self._metrics_at_ms = now_ms + METRICS_EVERY_MS
+            self._metrics_wait.begin(now_ms, METRICS_EVERY_MS)
 
     def _run_judge(self, ending: threading.Event) -> None:
         judging = self._judging

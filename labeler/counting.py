@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from labeler.fraud_config import FraudConfig
 from labeler.signals import SESSION_SIGNAL_SCHEMA, Signal
-from stream.arrival import TIME_FINE, ArrivalClock, Arrived, judge_event_times
+from stream.arrival import TIME_FINE, Arrived, arrival_clock, judge_event_times
 from stream.chain import Chain, Fold
 from stream.config import StreamConfig
 from stream.decode import Activity, decode_activity
@@ -48,7 +48,9 @@ def activity_reader(stream: StreamConfig, topic: str, partition: int) -> ReadAct
 
     def read(records: RecordColumns, arrival_ms: I64) -> Activity:
         events = decode_activity(records, partition, arrival_ms, is_click, stream)
-        fine = judge_event_times(events.ts_ms, events.arrival_ms, stream.skew_ms, stream.age_max_ms) == TIME_FINE
+        stamp_ms = records.timestamp_ms[np.searchsorted(records.offset, events.position >> ROW_BITS)]
+        limits = (stream.skew_ms, stream.age_max_ms)
+        fine = judge_event_times(events.ts_ms, events.arrival_ms, *limits, stamp_ms) == TIME_FINE
         if fine.all():
             return events
         rows = pa.array(np.flatnonzero(fine))
@@ -118,7 +120,7 @@ class CountingReader:
         self._bucket_ms = stream.signal_ms
         self._fraud = fraud
         self._read = activity_reader(stream, topic, partition)
-        self._clock = ArrivalClock(stream.jump_max_ms, stream.skew_ms, at.arrival_max_ms)
+        self._clock = arrival_clock(stream, at.arrival_max_ms)
         #: A part of a bucket ends behind the record with which its events reach this; a record of more is cut itself.
         #: So what `group` makes of a part, which is no larger than its events, fits a record.
         self._part_bytes = stream.record_bytes_max // 3
@@ -136,7 +138,7 @@ class CountingReader:
 
     @property
     def held(self) -> int:
-        """Records that wait for a heartbeat to judge their time (T3)."""
+        """Records that wait for a jump of time to be confirmed or contradicted (T3)."""
         return self._clock.held
 
     def on_records(self, records: Sequence[Record]) -> list[Signal]:
@@ -245,17 +247,14 @@ class _Batch:
     out: a part that ended within their record counts them."""
 
     def __init__(self, arrived: Arrived, read: ReadActivity, begin: int, part_bytes: int) -> None:
-        records, arrival_ms, refused = arrived
-        wanted = np.ones(len(records), np.bool_)
-        wanted[list(refused)] = False
+        records, arrival_ms, _ = arrived
         self._part_bytes = part_bytes
-        activity = _read_each(records.take(wanted) if refused else records, arrival_ms[wanted], read)
+        activity = _read_each(records, arrival_ms, read)
         counted = int(np.searchsorted(activity.position, begin))
         self._activity = _slice(activity, counted, len(activity.position)) if counted else activity
         self._arrival_ms = arrival_ms
         self._offsets = np.ascontiguousarray(records.offset)
-        unknown = self._offsets[~wanted & ~records.heartbeat]
-        self._unknown = np.sort(np.concatenate([self._activity.unknown, unknown]))
+        self._unknown = self._activity.unknown
         starts = np.append(self._offsets, self._offsets[-1] + 1) << ROW_BITS
         self._rows_before = np.searchsorted(self._activity.position, starts)  # (records + 1,)
         self._sizes = event_bytes(self._activity)

@@ -13,6 +13,7 @@ from labeler.heartbeats import Heartbeats, heartbeat_headers
 from labeler.outbox import Message, Outbox, Outgoing
 from labeler.signals import contradiction, decode_signal
 from labeler.tail import TailReader
+from labeler.wait import Wait
 from stream.config import StreamConfig
 from stream.keys import partition_of_key
 from stream.log import Append, Log, LogError, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
@@ -68,7 +69,7 @@ class Head:
         self._signals: Writer | None = None
         self._beats: Writer | None = None
         self._beating: dict[Partition, Append] = {}
-        self._retry_at_ms = 0
+        self._retry = Wait()
         self.counts: dict[Partition, Count] = {}
         self.totals = HeadTotals()
 
@@ -87,7 +88,7 @@ class Head:
     def turn(self, now_ms: int, wait_ms: int) -> bool:
         """Beat, count and send once. True if anything moved."""
         self._beat(now_ms)
-        if not self._counts_wanted or now_ms < self._retry_at_ms:
+        if not self._counts_wanted or not self._retry.over(now_ms):
             return False
         try:
             self._start_counts()
@@ -243,5 +244,5 @@ class Head:
         self.counts.clear()
         if self._reader is not None:
             self._reader.assign(())
-        self._retry_at_ms = now_ms + self._labeler.retry_ms
+        self._retry.begin(now_ms, self._labeler.retry_ms)
         self.totals.refolds += 1

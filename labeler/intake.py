@@ -7,12 +7,15 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from labeler.track import I32, I64
-from stream.arrival import TIME_FINE, ArrivalClock, Arrived, event_time_reason, judge_event_times
+from stream.arrival import TIME_FINE, Arrived, arrival_clock, event_time_reason, judge_event_times
 from stream.config import StreamConfig
 from stream.decode import BadRecord, decode_clicks, decode_impressions
 from stream.events import Clicks, Impressions
 from stream.record import ROW_BITS, Record, offset_of
 from stream.record_columns import RecordColumns
+
+#: Why a record is in quarantine that an operator named (L7).
+SET_ASIDE = "set aside by an operator"
 
 Rows = TypeVar("Rows", Impressions, Clicks)
 Decode = Callable[[Sequence[Record], int, I64, StreamConfig], tuple[Rows, list[BadRecord]]]
@@ -48,20 +51,17 @@ class Intake(Generic[Rows]):
         operator has sent to quarantine unread (L7)."""
         self._decode: Decode[Rows] = decode
         self._partition, self._config = partition, config
-        self._clock = ArrivalClock(config.jump_max_ms, config.skew_ms, maximum_ms)
+        self._clock = arrival_clock(config, maximum_ms)
         self._set_aside = set_aside
 
     @property
     def held(self) -> int:
-        """Records that wait for a heartbeat's judgement (T3)."""
+        """Records that wait for a jump of time to be confirmed or contradicted (T3)."""
         return self._clock.held
 
     def read(self, records: Sequence[Record]) -> Read[Rows]:
         """The next records of the partition. Behind an unreadable one this intake is of no more use."""
         arrived = self._clock.admit(records)
-        if self._set_aside:
-            for i in np.flatnonzero(np.isin(arrived.records.offset, list(self._set_aside))).tolist():
-                arrived.refused[i] = "set aside by an operator"
         try:
             return self._columns(arrived)
         except Exception as error:
@@ -81,13 +81,13 @@ class Intake(Generic[Rows]):
         records, arrival_ms, refused = arrived
         offset = records.offset
         given, given_arrival = records, arrival_ms
-        if refused:
+        aside = np.flatnonzero(np.isin(offset, list(self._set_aside))) if self._set_aside else ()
+        if len(aside):
             readable = np.ones(len(records), np.bool_)
-            readable[list(refused)] = False
+            readable[aside] = False
             given, given_arrival = records.take(readable), arrival_ms[readable]
         events, bad = self._decode(given, self._partition, given_arrival, self._config)
-        # A refused heartbeat moves no time, and is counted by nobody like any other (T2, T3).
-        bad += [BadRecord(records[i], "timestamp", why) for i, why in refused.items() if not records[i].is_heartbeat]
+        bad += [BadRecord(one, "record", SET_ASIDE) for i in aside if not (one := records[int(i)]).is_heartbeat]
         events, untimely = self._judge_times(events, offset, records)
         bad += untimely
         bad.sort(key=lambda b: b.record.offset)
@@ -100,7 +100,11 @@ class Intake(Generic[Rows]):
 
     def _judge_times(self, events: Rows, offset: I64, records: RecordColumns) -> tuple[Rows, list[BadRecord]]:
         """T3: one event time that is not to be believed sends its whole record to quarantine."""
-        judged = judge_event_times(events.ts_ms, events.arrival_ms, self._config.skew_ms, self._config.age_max_ms)
+        if not len(events):
+            return events, []
+        stamp_ms = records.timestamp_ms[np.searchsorted(offset, events.position >> ROW_BITS)]
+        limits = (self._config.skew_ms, self._config.age_max_ms)
+        judged = judge_event_times(events.ts_ms, events.arrival_ms, *limits, stamp_ms)
         wrong = np.flatnonzero(judged != TIME_FINE)
         if not len(wrong):
             return events, []

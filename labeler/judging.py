@@ -14,6 +14,7 @@ from labeler.breaker import Breaker, BreakerStep
 from labeler.breaker_config import BreakerConfig
 from labeler.tail import TailReader
 from labeler.tally import decode_tally
+from labeler.wait import Wait
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
 from stream.log import Append, Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
@@ -60,7 +61,7 @@ class Judging:
         self._writer: Writer | None = None
         self._owned = False
         self.passed_over = passed_over or PassedOver(logger)
-        self._retry_at_ms = 0
+        self._retry = Wait()
         self._bands_end = 0  # where the next record of `bands` must stand
         self.breaker: Breaker | None = None
         self.totals = JudgingTotals()
@@ -73,7 +74,7 @@ class Judging:
 
     def turn(self, now_ms: int, wait_ms: int) -> bool:
         """Read, judge, send once. True if anything moved."""
-        if not self._owned or now_ms < self._retry_at_ms:
+        if not self._owned or not self._retry.over(now_ms):
             return False
         try:
             if self.breaker is None:
@@ -82,7 +83,7 @@ class Judging:
         except (SendFailed, Unavailable) as error:
             logger.warning("breaker begins again in %d ms: %s", self._retry_ms, error)
             self.totals.restarts += 1
-            self._retry_at_ms = now_ms + self._retry_ms
+            self._retry.begin(now_ms, self._retry_ms)
             self._forget()
             return False
 

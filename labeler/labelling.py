@@ -22,6 +22,7 @@ from labeler.resume import ResumePoint
 from labeler.set_aside import SetAside, orders
 from labeler.tail import TailReader
 from labeler.verdict_book import VerdictBook
+from labeler.wait import Wait
 from stream.chain import LABEL
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
@@ -105,10 +106,10 @@ class Labelling:
         self._writer: Writer | None = None
         self._pages = pages
         self._owned: frozenset[int] = frozenset()
-        self._retry_at_ms = 0
-        self._heed_at_ms = 0
+        self._retry, self._heed = Wait(), Wait()
         self._heard: list[Heard] = []  # read of `verdicts`, and not taken yet
-        self._claimed, self._doubt_until_ms = ClaimedEnds(stream), 0
+        self._claimed = ClaimedEnds(stream)
+        self._doubt: Wait | None = None  # about claims that go beyond their logs' ends
         self.passed_over = passed_over or PassedOver(logger)
         self._acknowledged: list[BatchHeader] = []
         self.lines: dict[int, Line] = {}
@@ -129,7 +130,7 @@ class Labelling:
 
     def turn(self, now_ms: int, wait_ms: int) -> bool:
         """Read, label and send once. True if anything moved; waits at most `wait_ms` for records otherwise."""
-        if now_ms < self._retry_at_ms:
+        if not self._retry.over(now_ms):
             return False
         try:
             self._heed_orders(now_ms)
@@ -179,7 +180,7 @@ class Labelling:
 
     def resting(self, now_ms: int) -> bool:
         """Whether a turn would return at once: nothing is owned, or a failure is being waited out."""
-        return now_ms < self._retry_at_ms or not self._owned
+        return not self._retry.over(now_ms) or not self._owned
 
     @property
     def waiting(self) -> str:
@@ -273,9 +274,9 @@ class Labelling:
         """L7, C7: a partition that stopped goes on once an operator has set the record aside, or declared lost what
         is gone."""
         stopped = [p for p, line in self.lines.items() if line.core.stopped is not None]
-        if not stopped or now_ms < self._heed_at_ms:
+        if not stopped or not self._heed.over(now_ms):
             return
-        self._heed_at_ms = now_ms + HEED_MS
+        self._heed.begin(now_ms, HEED_MS)
         tail = TailReader(self._log, self._stream.poll_records_max, self.passed_over)
         try:
             words = self._words(tail, stopped)
@@ -334,7 +335,7 @@ class Labelling:
         self._writer, self.book, self._heard = None, None, []
         self.lines.clear()
         self._reader.assign(())
-        self._retry_at_ms = now_ms + self._labeler.retry_ms
+        self._retry.begin(now_ms, self._labeler.retry_ms)
         self.totals.refolds += 1
 
     # --- reading --------------------------------------------------------------------------------------------------
@@ -369,13 +370,14 @@ class Labelling:
             return
         claimed = claims(self._heard)
         if self._claimed.exceeded_by(claimed):
-            if now_ms < self._doubt_until_ms:
+            if self._doubt is not None and not self._doubt.over(now_ms):
                 return
             self._claimed.look(self._reader)
-            if self._claimed.exceeded_by(claimed) and not self._doubt_until_ms:
-                self._doubt_until_ms = now_ms + DOUBT_MS
+            if self._claimed.exceeded_by(claimed) and self._doubt is None:
+                self._doubt = Wait()
+                self._doubt.begin(now_ms, DOUBT_MS)
                 return
-        self._doubt_until_ms = 0
+        self._doubt = None
         heard = without_contradictions(self._heard, self._claimed.ends, self._stream.watermark_ahead_ms)
         self._heard = []
         for one in self.book.take(heard):

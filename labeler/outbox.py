@@ -83,6 +83,7 @@ class Outbox(Generic[What]):
         return done
 
     def _check_time(self, partition: Partition, now_ms: int) -> None:
+        self._since_ms = min(self._since_ms, now_ms)  # a clock that was set back must not lengthen the wait
         if now_ms - self._since_ms > self._timeout_ms:
             raise SendFailed(f"{partition.topic}[{partition.partition}]: not acknowledged within {self._timeout_ms} ms")
 

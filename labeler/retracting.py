@@ -25,6 +25,7 @@ from labeler.reading import readings
 from labeler.resume import ResumePoint
 from labeler.retraction import Gathered, Late, aligned, record_rows, values_of
 from labeler.tail import TailReader
+from labeler.wait import Wait
 from stream.chain import retract_chain
 from stream.config import StreamConfig
 from stream.examples import BatchHeader, encode_examples, schema_id
@@ -68,7 +69,7 @@ class Retracting:
         self._writer: Writer | None = None
         self._late: LateVerdicts | None = None
         self._owned: frozenset[int] = frozenset()
-        self._retry_at_ms = self._ready_at_ms = 0
+        self._retry, self._ready = Wait(), Wait()
         self._claimed = ClaimedEnds(stream)
         self._reached: dict[tuple[int, str], int] = {}
         self._acknowledged: list[BatchHeader] = []
@@ -86,7 +87,7 @@ class Retracting:
 
     def turn(self, now_ms: int, wait_ms: int) -> bool:
         """Read, look back and send once. True if anything moved."""
-        if now_ms < self._retry_at_ms or not self._owned:
+        if not self._retry.over(now_ms) or not self._owned:
             return False
         try:
             if self._late is None:
@@ -103,7 +104,7 @@ class Retracting:
         except (SendFailed, Unavailable, OffsetOutOfRange) as error:
             logger.warning("retractions are folded again in %d ms: %s", self._labeler.retry_ms, error)
             self._forget()
-            self._retry_at_ms = now_ms + self._labeler.retry_ms
+            self._retry.begin(now_ms, self._labeler.retry_ms)
             self.refolds += 1
             return False
 
@@ -118,7 +119,7 @@ class Retracting:
 
     def resting(self, now_ms: int) -> bool:
         """Whether a turn would return at once."""
-        return now_ms < self._retry_at_ms or not self._owned
+        return not self._retry.over(now_ms) or not self._owned
 
     @property
     def in_flight(self) -> bool:
@@ -210,9 +211,9 @@ class Retracting:
             for reading in self._readings
             if self._reached.get((p, reading.kind), 0) + reading.wait_ms < run.low_ms
         ]
-        if not missing or now_ms < self._ready_at_ms:
+        if not missing or not self._ready.over(now_ms):
             return not missing
-        self._ready_at_ms = now_ms + READY_MS
+        self._ready.begin(now_ms, READY_MS)
         for p, reading in missing:
             logs = Partition(self._stream.impressions, p), Partition(self._stream.examples, p)
             self._reached[p, reading.kind] = reached_ms(self._log, *logs, reading, self._stream)

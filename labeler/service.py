@@ -25,6 +25,7 @@ from labeler.pages import Pages
 from labeler.reading import Reading, readings
 from labeler.retracting import Retracting
 from labeler.store import RocksPages
+from labeler.wait import Wait
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
 from stream.kafka import KafkaLog
@@ -94,7 +95,7 @@ class Service:
         works = {"head": self._run_head, "group": self._group.run, "retract": self._run_retract}
         self._crew = Crew(works | ({"late": self._run_late} if self._late else {}), labeler.drain_ms)
         self._orphan_alarm = False
-        self._metrics_at_ms = 0
+        self._metrics_wait = Wait()
 
     def _passed_over(self) -> PassedOver:
         """One for each thread."""
@@ -126,14 +127,14 @@ class Service:
     def _on_labelled(self, headers: list[BatchHeader]) -> None:
         self._metrics.on_acknowledged(headers, self._late is None)
         now_ms = self._now()
-        if now_ms >= self._metrics_at_ms:
+        if self._metrics_wait.over(now_ms):
             self._look()
-            self._metrics_at_ms = now_ms + METRICS_EVERY_MS
+            self._metrics_wait.begin(now_ms, METRICS_EVERY_MS)
 
     def _drain(self) -> None:
         """What is on its way is waited for; what was not begun is the next labeler's."""
-        deadline_ms = self._now() + self._labeler.drain_ms
-        while not self._labelling.drain(self._now()) and self._now() < deadline_ms:
+        deadline_s = time.monotonic() + self._labeler.drain_ms / 1000
+        while not self._labelling.drain(self._now()) and time.monotonic() < deadline_s:
             time.sleep(IN_FLIGHT_MS / 1000)
         self._metrics.on_acknowledged(self._labelling.take_acknowledged(), self._late is None)
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stream.config import StreamConfig
 from stream.kernel import kernel
 from stream.record import CLOCK_MS, Record, decimal
 from stream.record_columns import NO_RECORDS, RecordColumns
@@ -21,27 +22,33 @@ TIME_FINE, TIME_AHEAD, TIME_BEHIND = 0, 1, 2
 
 
 class Arrived(NamedTuple):
-    """Records in log order with their arrivals (n,), ms. `refused[i]` says why record i's stamp is not believed:
-    it is to be quarantined, moved nothing, and has the arrival of what stood before it."""
+    """Records in log order with their arrivals (n,), ms. `refused[i]` says why record i's timestamp is not believed:
+    it moved nothing, and the record has the arrival of what stood before it."""
 
     records: RecordColumns
     arrival_ms: I64
     refused: dict[int, str]
 
 
-class ArrivalClock:
-    """Arrival = the running maximum of the believed stamps (T1).
+#: Records behind a jump that wait for its confirmation; one with more behind it, and none against it, is believed.
+HELD_MAX = 65_536
 
-    The first stamp, and one more than `jump_max_ms` above the maximum, waits for the partition's next heartbeat and
-    is believed if at most `skew_ms` above that heartbeat's clock (T3). What stands behind it waits with it. A
-    heartbeat judges itself. Deterministic: the answers depend on the records alone, not on how they were polled.
+
+class ArrivalClock:
+    """Arrival = the running maximum of the times that are believed (T1).
+
+    A heartbeat has two times, by two clocks: its timestamp, and the one that its writer read. A time at most
+    `jump_max_ms` above the maximum is believed as it stands. A timestamp further above is a *jump*: what stands
+    behind it waits with it until heartbeats contradict or confirm it (T3). Where timestamps are off, by a jump or by
+    standing back, the writer's clock carries the time on. Deterministic: the answers depend on the records alone, not
+    on how they were polled.
     """
 
-    def __init__(self, jump_max_ms: int, skew_ms: int, maximum_ms: int = 0):
+    def __init__(self, jump_max_ms: int, skew_ms: int, maximum_ms: int = 0, *, confirm_ms: int = 60_000):
         """`maximum_ms` is that of a `snapshot` taken just before the first record to come; 0 = none was seen."""
-        self._jump_max_ms, self._skew_ms = jump_max_ms, skew_ms
+        self._limits = (jump_max_ms, skew_ms, confirm_ms)
         self._maximum_ms = maximum_ms
-        self._held = NO_RECORDS
+        self._held: list[RecordColumns] = []
 
     @property
     def maximum_ms(self) -> int:
@@ -50,8 +57,8 @@ class ArrivalClock:
 
     @property
     def held(self) -> int:
-        """Records that wait for a heartbeat: at most what comes within one `heartbeat_ms`."""
-        return len(self._held)
+        """Records that wait for a jump to be confirmed or contradicted: HELD_MAX and one poll at most."""
+        return sum(map(len, self._held))
 
     def snapshot(self) -> int:
         """All there is to keep. What is held is read again from the log."""
@@ -59,75 +66,141 @@ class ArrivalClock:
 
     def restore(self, maximum_ms: int) -> None:
         self._maximum_ms = maximum_ms
-        self._held = NO_RECORDS
+        self._held = []
 
     def admit(self, records: Iterable[Record]) -> Arrived:
         """The next records of the partition in; out, in order, those whose arrival is now known."""
-        coming, held = RecordColumns.of(records), len(self._held)
-        if held:
-            coming = RecordColumns.concat([self._held, coming])
-        arrival_ms = np.empty(len(coming), np.int64)
-        refused: dict[int, str] = {}
-        at, judged_from = 0, held  # what was held has seen no heartbeat yet
-        while at < len(coming):
-            if judged_from <= at:
-                at = self._run(coming, arrival_ms, at)
-                judged_from = at
-            judge = self._next_judge(coming, judged_from)
-            if judge is None:
-                break
-            at = judged_from = self._judge(coming, arrival_ms, at, judge, refused)
-        self._held = coming[at:]
+        coming = RecordColumns.of(records)
+        if self._held:
+            jump_ms = self._held[0].timestamp_ms[0]
+            self._held.append(coming)
+            index, _ = _decide(coming.timestamp_ms, _clocks(coming), 0, jump_ms, self._maximum_ms, *self._limits)
+            if index < 0 and self.held <= HELD_MAX:
+                return Arrived(NO_RECORDS, np.empty(0, np.int64), {})
+            coming = RecordColumns.concat(self._held)
+        arrival_ms, against_ms = np.empty(len(coming), np.int64), np.zeros(len(coming), np.int64)
+        stamp_ms, clock_ms = coming.timestamp_ms, _clocks(coming)
+        at, self._maximum_ms = _run(stamp_ms, clock_ms, arrival_ms, against_ms, self._maximum_ms, *self._limits)
+        self._held = [coming[at:]] if at < len(coming) else []
+        refused = {
+            i: _jump_reason(int(stamp_ms[i]), int(against_ms[i])) for i in np.flatnonzero(against_ms[:at]).tolist()
+        }
         return Arrived(coming[:at], arrival_ms[:at], refused)
 
-    def _run(self, records: RecordColumns, arrival_ms: I64, at: int) -> int:
-        """Give out the records from `at` on whose stamps are believed as they stand; the index behind them."""
-        at = _run(records.timestamp_ms, arrival_ms, at, self._maximum_ms, self._jump_max_ms)
-        if at:
-            self._maximum_ms = max(self._maximum_ms, int(arrival_ms[at - 1]))
-        return at
 
-    def _next_judge(self, records: RecordColumns, at: int) -> tuple[int, int] | None:
-        """Index and clock of the first heartbeat from `at` on that says its clock."""
-        for i in np.flatnonzero(records.heartbeat[at:]) + at:
-            clock_ms = decimal(records[int(i)].header(CLOCK_MS))
-            if clock_ms is not None:
-                return int(i), clock_ms
-        return None
+def arrival_clock(config: StreamConfig, maximum_ms: int = 0) -> ArrivalClock:
+    """The clock of one reader, as this deployment is configured."""
+    return ArrivalClock(config.jump_max_ms, config.skew_ms, maximum_ms, confirm_ms=config.jump_confirm_ms)
 
-    def _judge(
-        self, records: RecordColumns, arrival_ms: I64, at: int, judge: tuple[int, int], refused: dict[int, str]
-    ) -> int:
-        """Give out the records from `at` up to the heartbeat that judges them, itself included."""
-        last, clock_ms = judge
-        for i, stamp_ms in enumerate(records.timestamp_ms[at : last + 1].tolist(), at):
-            near = self._maximum_ms > 0 and stamp_ms <= self._maximum_ms + self._jump_max_ms
-            if not near and stamp_ms > clock_ms + self._skew_ms:
-                refused[i] = (
-                    f"timestamp {stamp_ms} is {stamp_ms - clock_ms} ms ahead of the next heartbeat's clock "
-                    f"{clock_ms}; set the clock of its producer (or of the replay)"
-                )
-            else:
-                self._maximum_ms = max(self._maximum_ms, stamp_ms)
-            arrival_ms[i] = self._maximum_ms
-        return last + 1
+
+def _clocks(records: RecordColumns) -> I64:
+    """What each heartbeat's writer read, ms, int64 (n,); 0 for every other record, and for one that does not say."""
+    clock_ms = np.zeros(len(records), np.int64)
+    for i in np.flatnonzero(records.heartbeat).tolist():
+        clock_ms[i] = decimal(records[i].header(CLOCK_MS)) or 0
+    return clock_ms
+
+
+def _jump_reason(stamp_ms: int, against_ms: int) -> str:
+    return (
+        f"timestamp {stamp_ms} is {abs(stamp_ms - against_ms)} ms {'ahead of' if stamp_ms > against_ms else 'behind'} "
+        "what heartbeats say; set the clock that stamps this topic: the broker's, or the producer's where the topic "
+        "keeps CreateTime"
+    )
 
 
 @kernel
-def _run(stamp_ms: I64, arrival_ms: I64, at: int, maximum_ms: int, jump_max_ms: int) -> int:
-    """Running maxima from `at` on, up to the first stamp that is not to be believed as it stands; its index."""
-    while at < len(stamp_ms) and maximum_ms > 0 and stamp_ms[at] <= maximum_ms + jump_max_ms:
-        maximum_ms = max(maximum_ms, stamp_ms[at])
+def _run(
+    stamp_ms: I64,
+    clock_ms: I64,
+    arrival_ms: I64,
+    against_ms: I64,
+    maximum_ms: int,
+    jump_max_ms: int,
+    skew_ms: int,
+    confirm_ms: int,
+) -> tuple[int, int]:
+    """Arrivals, up to the first record that must wait; its index, and the maximum before it.
+
+    `against_ms` becomes, for a timestamp that is not believed, the time that speaks against it.
+    """
+    for at in range(len(stamp_ms)):
+        time_ms, writer_ms = stamp_ms[at], clock_ms[at]
+        jumps = maximum_ms == 0 or time_ms > maximum_ms + jump_max_ms
+        back = time_ms < maximum_ms - skew_ms
+        if maximum_ms > 0 and maximum_ms - skew_ms <= writer_ms <= maximum_ms + jump_max_ms:
+            if jumps or back:  # the writer's clock goes on where time stood
+                time_ms = writer_ms
+            elif maximum_ms + skew_ms // 2 < writer_ms <= maximum_ms + skew_ms:  # timestamps fall behind, bit by bit
+                time_ms = max(time_ms, writer_ms - skew_ms // 2)
+        elif jumps:
+            start = at if maximum_ms == 0 else at + 1
+            decider, against = _decide(stamp_ms, clock_ms, start, time_ms, maximum_ms, jump_max_ms, skew_ms, confirm_ms)
+            if decider < 0 and len(stamp_ms) - at <= HELD_MAX:
+                return at, maximum_ms
+            if decider >= 0 and against > 0:
+                against_ms[at] = against
+                time_ms = maximum_ms if maximum_ms > 0 else against
+        maximum_ms = max(maximum_ms, time_ms)
         arrival_ms[at] = maximum_ms
-        at += 1
-    return at
+    return len(stamp_ms), maximum_ms
 
 
-def judge_event_times(ts_ms: I64, arrival_ms: I64, skew_ms: int, age_max_ms: int) -> npt.NDArray[np.int8]:
+@kernel
+def _decide(
+    stamp_ms: I64,
+    clock_ms: I64,
+    start: int,
+    jump_ms: int,
+    maximum_ms: int,
+    jump_max_ms: int,
+    skew_ms: int,
+    confirm_ms: int,
+) -> tuple[int, int]:
+    """(index, time against it) of the first heartbeat from `start` on that decides about a jump; the time is 0 where
+    it is confirmed, the index -1 where none decides."""
+    low_ms, high_ms, ahead_ms = maximum_ms - skew_ms, maximum_ms + jump_max_ms, 0
+    for k in range(start, min(len(stamp_ms), start + HELD_MAX)):
+        writer_ms = clock_ms[k]
+        if writer_ms == 0:
+            continue
+        latest_ms = max(stamp_ms[k], writer_ms)
+        if maximum_ms > 0:
+            if low_ms <= stamp_ms[k] <= high_ms:
+                return k, stamp_ms[k]
+            if low_ms <= writer_ms <= high_ms:
+                return k, writer_ms
+        if maximum_ms == 0 and abs(stamp_ms[k] - writer_ms) > jump_max_ms:
+            # One of the two is wrong, and nothing before says which: a later one tells.
+            if ahead_ms == 0:
+                ahead_ms = writer_ms if writer_ms > stamp_ms[k] else 0
+            continue
+        if jump_ms > latest_ms + skew_ms:
+            return k, latest_ms
+        if 0 < ahead_ms <= latest_ms + skew_ms:
+            return k, ahead_ms  # timestamps stood back when the partition began
+        agreed = writer_ms >= jump_ms - jump_max_ms or writer_ms < low_ms
+        if maximum_ms == 0 or (agreed and stamp_ms[k] >= jump_ms + confirm_ms):
+            return k, 0
+    return -1, 0
+
+
+def judge_event_times(
+    ts_ms: I64, arrival_ms: I64, skew_ms: int, age_max_ms: int, stamp_ms: I64 | None = None
+) -> npt.NDArray[np.int8]:
     """TIME_FINE, TIME_AHEAD (of its arrival by more than `skew_ms`) or TIME_BEHIND (by more than `age_max_ms`) for
-    every row (T3), int8 (n,)."""
+    every row (T3), int8 (n,).
+
+    `stamp_ms` (n,): the timestamps of the rows' records. One that stands back behind its arrival by more than
+    `skew_ms` says that the log's own clock is or was wrong: then nobody is refused who is right by the timestamp, and
+    nobody who is ahead by less than `age_max_ms`.
+    """
     ahead_ms = ts_ms - arrival_ms
-    verdict = np.where(ahead_ms > skew_ms, TIME_AHEAD, np.where(ahead_ms < -age_max_ms, TIME_BEHIND, TIME_FINE))
+    allowed_ms, behind_ms = np.full(len(ts_ms), skew_ms, np.int64), -ahead_ms
+    if stamp_ms is not None:
+        allowed_ms[stamp_ms < arrival_ms - skew_ms] = max(skew_ms, age_max_ms)
+        behind_ms = np.minimum(arrival_ms, stamp_ms) - ts_ms
+    verdict = np.where(ahead_ms > allowed_ms, TIME_AHEAD, np.where(behind_ms > age_max_ms, TIME_BEHIND, TIME_FINE))
     return verdict.astype(np.int8)
 
 

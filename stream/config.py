@@ -98,7 +98,10 @@ class StreamConfig:
     skew_ms: int = _option(60_000, "an event time may be this far ahead of its arrival, ms (T3)")
     age_max_ms: int = _option(86_400_000, "an event time may be this far behind its arrival, ms (T3)")
     jump_max_ms: int = _option(
-        600_000, "a larger step of arrival time waits for the next heartbeat's judgement, ms (T3)"
+        600_000, "a larger step of arrival time waits until heartbeats confirm or contradict it, ms (T3)"
+    )
+    jump_confirm_ms: int = _option(
+        60_000, "a larger step is believed once timestamps have gone on behind it for this long, ms (T3)"
     )
     heartbeat_ms: int = _option(1_000, "every partition gets a heartbeat at least this often; below jump_max_ms (T2)")
     signal_ms: int = _option(500, "bucket of arrival time that signals are counted in, ms (F1)")
@@ -270,6 +273,7 @@ _POSITIVE = (
     "window_ms",
     "age_max_ms",
     "jump_max_ms",
+    "jump_confirm_ms",
     "late_share_half_life_ms",
     "heartbeat_ms",
     "signal_ms",

@@ -48,23 +48,64 @@ class Range:
 
 
 def see(records, config, is_click):
-    """T1, T3: arrivals, and the rows of each record; stops before a record whose stamp is not yet judged."""
+    """T1, T3: arrivals, and the rows of each record; stops before a record whose time is not yet known."""
     seen, top = [], 0
     for n, record in enumerate(records):
-        stamp, believed = record.timestamp_ms, True
-        if top == 0 or stamp > top + config.jump_max_ms:
-            clock = next((int(r.header("clock_ms")) for r in records[n:] if r.is_heartbeat), None)
-            if clock is None:
-                break
-            believed = stamp <= clock + config.skew_ms
-        before, top = top, max(top, stamp) if believed else top
+        step = step_of_time(records, n, top, config)
+        if step is None:
+            break
+        before, (top, believed) = top, step
         rows = []
         if not record.is_heartbeat:
-            rows = read_rows(record, top, config, is_click) if believed else None
+            rows = read_rows(record, top, config, is_click)
             if rows is None:
                 rows = [Row(record.offset << W, top, bad=True)]
-        seen.append(Seen(record.offset, top, before, rows, record.is_heartbeat, record.barrier or 0))
+        seen.append(Seen(record.offset, top, before, rows, record.is_heartbeat, (believed and record.barrier) or 0))
     return seen
+
+
+def step_of_time(records, i, top, c):
+    """T1, T3, one record at a time: (the time that record i moves its partition to, whether its own timestamp is
+    believed); None if that is not known yet."""
+    stamp, clock = record_times(records[i])
+    low, high = top - c.skew_ms, top + c.jump_max_ms
+    if top and low <= clock <= high:
+        if stamp > high or stamp < low:
+            return max(top, clock), True
+        if top + c.skew_ms // 2 < clock <= top + c.skew_ms:
+            return max(top, stamp, clock - c.skew_ms // 2), True
+    if top and stamp <= high:
+        return max(top, stamp), True
+    ahead = 0
+    for k in range(i if top == 0 else i + 1, len(records)):
+        beat_stamp, beat_clock = record_times(records[k])
+        if not beat_clock:
+            continue
+        if top and (low <= beat_stamp <= high or low <= beat_clock <= high):
+            return top, False
+        if top == 0 and abs(beat_stamp - beat_clock) > c.jump_max_ms:
+            if not ahead and beat_clock > beat_stamp:
+                ahead = beat_clock
+            continue
+        if stamp > max(beat_stamp, beat_clock) + c.skew_ms:
+            return top or max(beat_stamp, beat_clock), False
+        if 0 < ahead <= max(beat_stamp, beat_clock) + c.skew_ms:
+            return ahead, False
+        near = beat_clock >= stamp - c.jump_max_ms or beat_clock < low
+        if top == 0 or (near and beat_stamp >= stamp + c.jump_confirm_ms):
+            return max(top, stamp), True
+    return None
+
+
+def record_times(record):
+    """The timestamp, and what a heartbeat's writer read (0: it is none, or does not say)."""
+    raw = record.header("clock_ms") if record.is_heartbeat else None
+    return record.timestamp_ms, int(raw) if raw and raw.isdigit() else 0
+
+
+def timely(ts_ms, arrival_ms, stamp_ms, c):
+    ahead = c.skew_ms if stamp_ms >= arrival_ms - c.skew_ms else max(c.skew_ms, c.age_max_ms)
+    return min(arrival_ms, stamp_ms) - c.age_max_ms <= ts_ms <= arrival_ms + ahead
 
 
 def read_rows(record, arrival, config, is_click):
@@ -74,7 +115,7 @@ def read_rows(record, arrival, config, is_click):
         return None
     rows = []
     for k, body in enumerate(bodies if isinstance(bodies, list) else [bodies]):
-        if not -config.age_max_ms <= body["ts_ms"] - arrival <= config.skew_ms:
+        if not timely(body["ts_ms"], arrival, record.timestamp_ms, config):
             return None
         rows.append(Row(record.offset << W | k, arrival, body["ts_ms"], body["id"]))
         if not is_click:

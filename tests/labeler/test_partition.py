@@ -22,7 +22,7 @@ ZERO = 1_600_000_000_000
 INPUTS = ("impressions/0", "clicks/0")
 CONFIG = StreamConfig(
     partitions=1, window_ms=20, grace_ms=5, early_click_ms=2, dedup_ms=12, skew_ms=6, age_max_ms=60, jump_max_ms=30,
-    heartbeat_ms=10, signal_ms=5, flush_ms=10, batch_rows_max=3,
+    jump_confirm_ms=5, heartbeat_ms=10, signal_ms=5, flush_ms=10, batch_rows_max=3,
     categorical_features=("place",), numeric_features=("price",),
 )  # fmt: skip
 NO_FRAUD, FRAUD = LabelerConfig(await_verdicts=False), LabelerConfig()

@@ -83,7 +83,7 @@ def test_the_two_readings_together_are_the_labels_of_a_long_window():
     t = 1_600_000_000_000
     shown = [events(0, t, [impression(str(i), t) for i in range(4)])]
     clicks = [events(0, t + 10, click("0", t + 10)), events(1, t + 40, [click("1", t + 40), click("0", t + 40)])]
-    beats = [heartbeat(n, t + at, t + at) for n, at in enumerate((60, 90), 2)]
+    beats = [heartbeat(n, t + at, t + at) for n, at in enumerate((60, 66, 90), 2)]
     said = {}
     for reading in readings(config):
         logs = ([*shown, *[b._replace(offset=b.offset - 1) for b in beats]], [*clicks, *beats], None)

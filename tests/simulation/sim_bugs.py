@@ -175,15 +175,24 @@ def last_heartbeat_early() -> list[Patch]:
     return [patch.object(Site, "_replay", bad)]
 
 
-@bug("jump quarantined for ever", "no heartbeat can confirm a stamp that jumped (T3)")
-def jump_for_ever() -> list[Patch]:
-    judge = ArrivalClock._next_judge
+@bug("jump believed as it stands", "a timestamp far ahead moves time before heartbeats confirm it (T3)")
+def jump_at_once() -> list[Patch]:
+    return [_clock_with(jump_max_ms=10**9)]
 
-    def bad(self: ArrivalClock, records: Any, at: int) -> tuple[int, int] | None:
-        found = judge(self, records, at)
-        return None if found is None else (found[0], 0)
 
-    return [patch.object(ArrivalClock, "_next_judge", bad)]
+@bug("first timestamp believed as it stands", "a partition begins at a time that its heartbeats contradict (T3)")
+def first_at_once() -> list[Patch]:
+    return [_clock_with(skew_ms=10**9)]
+
+
+def _clock_with(**wrong: int) -> Patch:
+    made = ArrivalClock.__init__
+
+    def bad(self: ArrivalClock, jump_max_ms: int, skew_ms: int, maximum_ms: int = 0, *, confirm_ms: int = 0) -> None:
+        right = {"jump_max_ms": jump_max_ms, "skew_ms": skew_ms, "maximum_ms": maximum_ms, "confirm_ms": confirm_ms}
+        made(self, **{**right, **wrong})
+
+    return patch.object(ArrivalClock, "__init__", bad)
 
 
 # --- fraud ------------------------------------------------------------------------------------------------------

@@ -70,29 +70,60 @@ class Click:
 
 
 def arrivals(records: list[Record], c: StreamConfig) -> list[Seen]:
-    """T1 and T3. Records after one that still waits for a heartbeat's judgement are not there yet."""
+    """T1 and T3. Records after one whose time is not known yet are not there yet."""
     seen: list[Seen] = []
-    top: int | None = None
+    top = 0
     for i, record in enumerate(records):
-        stamp = record.timestamp_ms
-        believed = True
-        if top is None or stamp > top + c.jump_max_ms:
-            clock = next_clock(records, i)
-            if clock is None:
-                break  # what stands behind it waits with it
-            believed = stamp <= clock + c.skew_ms
-        if believed:
-            top = stamp if top is None else max(top, stamp)
-        seen.append(Seen(record, top or 0, believed))
+        step = step_of_time(records, i, top, c)
+        if step is None:
+            break  # what stands behind it waits with it
+        top, believed = step
+        seen.append(Seen(record, top, believed))
     return seen
 
 
-def next_clock(records: list[Record], i: int) -> int | None:
-    """The clock of the heartbeat at or after record i (T3)."""
-    for record in records[i:]:
-        if record.is_heartbeat:
-            return int(record.header("clock_ms") or b"")
+def step_of_time(records: list[Record], i: int, top: int, c: StreamConfig) -> tuple[int, bool] | None:
+    """T1, T3, one record at a time: (the time that record i moves its partition to, whether its own timestamp is
+    believed); None if that is not known yet."""
+    stamp, clock = record_times(records[i])
+    low, high = top - c.skew_ms, top + c.jump_max_ms
+    if top and low <= clock <= high:
+        if stamp > high or stamp < low:
+            return max(top, clock), True
+        if top + c.skew_ms // 2 < clock <= top + c.skew_ms:
+            return max(top, stamp, clock - c.skew_ms // 2), True
+    if top and stamp <= high:
+        return max(top, stamp), True
+    ahead = 0
+    for k in range(i if top == 0 else i + 1, len(records)):
+        beat_stamp, beat_clock = record_times(records[k])
+        if not beat_clock:
+            continue
+        if top and (low <= beat_stamp <= high or low <= beat_clock <= high):
+            return top, False
+        if top == 0 and abs(beat_stamp - beat_clock) > c.jump_max_ms:
+            if not ahead and beat_clock > beat_stamp:
+                ahead = beat_clock
+            continue
+        if stamp > max(beat_stamp, beat_clock) + c.skew_ms:
+            return top or max(beat_stamp, beat_clock), False
+        if 0 < ahead <= max(beat_stamp, beat_clock) + c.skew_ms:
+            return ahead, False
+        near = beat_clock >= stamp - c.jump_max_ms or beat_clock < low
+        if top == 0 or (near and beat_stamp >= stamp + c.jump_confirm_ms):
+            return max(top, stamp), True
     return None
+
+
+def record_times(record: Record) -> tuple[int, int]:
+    """The timestamp, and what a heartbeat's writer read (0: it is none, or does not say)."""
+    raw = record.header("clock_ms") if record.is_heartbeat else None
+    return record.timestamp_ms, int(raw) if raw and raw.isdigit() else 0
+
+
+def timely(ts_ms: int, arrival_ms: int, stamp_ms: int, c: StreamConfig) -> bool:
+    ahead = c.skew_ms if stamp_ms >= arrival_ms - c.skew_ms else max(c.skew_ms, c.age_max_ms)
+    return min(arrival_ms, stamp_ms) - c.age_max_ms <= ts_ms <= arrival_ms + ahead
 
 
 # --- decoding ---------------------------------------------------------------------------------------------------
@@ -130,10 +161,6 @@ def bodies(record: Record) -> list[dict[str, Any]]:
     return out
 
 
-def timely(ts_ms: int, arrival_ms: int, c: StreamConfig) -> bool:
-    return arrival_ms - c.age_max_ms <= ts_ms <= arrival_ms + c.skew_ms
-
-
 def impression_rows(seen: Seen, partition: int, c: StreamConfig) -> list[Row]:
     """The impressions of one record: a record with a fault that is not a single row's is one quarantined row."""
     record = seen.record
@@ -142,15 +169,15 @@ def impression_rows(seen: Seen, partition: int, c: StreamConfig) -> list[Row]:
         return []
     try:
         key = (record.key or b"").decode()
-        if murmur2_partition(record.key or b"", c.partitions) != partition or not seen.believed:
-            raise ValueError("placed or stamped wrongly")
+        if murmur2_partition(record.key or b"", c.partitions) != partition:
+            raise ValueError("placed wrongly")
         rows = []
         for k, body in enumerate(bodies(record)):
             row = Row(at | k, seen.arrival_ms, WAITING, _number(body, "ts_ms"), key, _text(body, "id"))
             row.source, row.vendor = _text(body, "source"), _text(body, "vendor")
             row.features = body.get("features", {})
             _text(body, "item")
-            if not timely(row.ts_ms, seen.arrival_ms, c):
+            if not timely(row.ts_ms, seen.arrival_ms, record.timestamp_ms, c):
                 raise ValueError("ts_ms")
             rows.append(row)
         return rows
@@ -164,12 +191,12 @@ def click_rows(seen: Seen, partition: int, c: StreamConfig) -> list[Click]:
         return []
     try:
         key = (record.key or b"").decode()
-        if murmur2_partition(record.key or b"", c.partitions) != partition or not seen.believed:
-            raise ValueError("placed or stamped wrongly")
+        if murmur2_partition(record.key or b"", c.partitions) != partition:
+            raise ValueError("placed wrongly")
         out = []
         for k, body in enumerate(bodies(record)):
             ts = _number(body, "ts_ms")
-            if not timely(ts, seen.arrival_ms, c):
+            if not timely(ts, seen.arrival_ms, record.timestamp_ms, c):
                 raise ValueError("ts_ms")
             out.append(Click(record.offset << 20 | k, seen.arrival_ms, ts, key, _text(body, "id")))
         return out

@@ -143,6 +143,7 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
         skew_ms=2000,
         age_max_ms=30000,
         jump_max_ms=rng.choice((8000, 12000)),
+        jump_confirm_ms=3000,
         heartbeat_ms=heartbeat_ms,
         signal_ms=rng.choice((1000, 2000)),
         flush_ms=rng.choice((2000, 4000)),
