@@ -300,6 +300,7 @@ class Driver:
             self.time.now_ms(),
             self.code_version,
             move or self.resharding.slot_map,
+            self.evaluations.late_share(marked.vector),
         )
         problems = self.catalogue.problems(manifest)
         if problems:

@@ -56,6 +56,7 @@ class Evaluations:
     forgotten: int = 0  # evaluations that waited for a cut while so many newer ones came
     _chains: frozenset[str] = frozenset()  # those of the model; none = not known yet
     _waiting: dict[str, dict[int, tuple[int, Evaluation]]] = field(default_factory=dict)
+    _late: dict[str, dict[int, float]] = field(default_factory=dict)  # chain -> start -> late share that it had
     _starts: dict[str, set[int]] = field(default_factory=dict)
     _order: dict[str, deque[int]] = field(default_factory=dict)
     _floor: dict[str, int] = field(default_factory=dict)
@@ -82,9 +83,13 @@ class Evaluations:
             return False
         waiting = self._waiting.setdefault(chain, {})
         if len(waiting) >= self.starts_max:  # of a chain that nobody learns, or far beyond what is learned
-            del waiting[next(iter(waiting))]
+            oldest = next(iter(waiting))
+            del waiting[oldest]
+            self._late.get(chain, {}).pop(oldest, None)
             self.forgotten += 1
         waiting[start] = (end, sums)
+        if (share := _late_share(record)) is not None:
+            self._late.setdefault(chain, {})[start] = share
         self.rows_seen += sums.rows
         return True
 
@@ -101,12 +106,24 @@ class Evaluations:
                     total += sums
         return total
 
+    def late_share(self, vector: Mapping[str, int]) -> float | None:
+        """The share of late clicks that answers were corrected by, over the rows that `sums` counts; None = by none."""
+        rows = total = 0.0
+        for chain, shares in self._late.items():
+            for start, share in shares.items():
+                end, sums = self._waiting[chain][start]
+                if end <= vector.get(chain, -1):
+                    rows += sums.rows
+                    total += sums.rows * share
+        return total / rows if rows > 0 else None
+
     def take(self, vector: Mapping[str, int]) -> Evaluation:
         """`sums`, which are then forgotten: a manifest carries them."""
         total = self.sums(vector)
         for chain, waiting in self._waiting.items():
             for start in [s for s, (end, _) in waiting.items() if end <= vector.get(chain, -1)]:
                 del waiting[start]
+                self._late.get(chain, {}).pop(start, None)
         return total
 
     def _is_first(self, chain: str, start: int) -> bool:
@@ -121,3 +138,10 @@ class Evaluations:
             starts.discard(oldest)
             self._floor[chain] = max(oldest + 1, self._floor.get(chain, 0))
         return True
+
+
+def _late_share(record: Mapping[str, Any]) -> float | None:
+    """What a record says of how its answers were corrected; None = nothing that can be."""
+    said = record.get("correction")
+    share = said.get("share") if isinstance(said, Mapping) else None
+    return float(share) if isinstance(share, int | float) and 0.0 <= share <= 1.0 else None

@@ -77,6 +77,8 @@ class Definition:
     schema: str = ""
     #: kinds of chains that answer barriers (E3)
     barrier_kinds: tuple[str, ...] = (LABEL,)
+    #: how answers are corrected (`learners.delay.Correction`) until learners say otherwise; {} = they are not
+    correction: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ class Manifest:
     schema: str = ""
     #: kinds of chains that answer barriers (E3)
     barrier_kinds: tuple[str, ...] = (LABEL,)
+    #: what makes a probability of a click of what the model says (`learners.delay.Correction`); {} = nothing
+    correction: dict[str, Any] = field(default_factory=dict)
     format: int = field(default=FORMAT)
 
     @property
@@ -218,10 +222,12 @@ def assemble(
     created_ms: int,
     code_version: str,
     slot_map: SlotMap | None = None,
+    late_share: float | None = None,
 ) -> Manifest:
     """The manifest of a cut whose parts are written. ValueError unless every part stands at `vector` (I5).
 
-    `slot_map`: which shards restore what from it, not necessarily those that wrote it (S6).
+    `slot_map`: which shards restore what from it, not necessarily those that wrote it (S6). `late_share`: that learners
+    corrected by as they scored; None = they have said none since the parent.
     """
     chains, next_record, event_time_max_ms = agree({info.shard: info.progress for info in infos})
     for chain, end in vector.items():
@@ -250,7 +256,17 @@ def assemble(
         slot_owners="" if slot_map is None else slot_map.encode(),
         schema=definition.schema,
         barrier_kinds=definition.barrier_kinds,
+        correction=_correction(definition, parent, late_share),
     )
+
+
+def _correction(definition: Definition, parent: Manifest | None, late_share: float | None) -> dict[str, Any]:
+    """The configured one, with the late share that the stream has shown: since the parent, else until then."""
+    if not definition.correction:
+        return {}
+    before = {} if parent is None else parent.correction
+    share = before.get("share", definition.correction["share"]) if late_share is None else late_share
+    return {**definition.correction, "share": share}
 
 
 def definition_change(before: Manifest, now: Definition) -> str:
@@ -304,6 +320,8 @@ def _body(manifest: Manifest) -> dict[str, Any]:
     body["name"], body["barrier"] = manifest.name, manifest.barrier
     body["barrier_kinds"] = list(manifest.barrier_kinds)
     body["slot_owners"] = manifest.slot_owners
+    if manifest.correction:  # in most there is none
+        body["correction"] = manifest.correction
     body["spec"] = asdict(manifest.spec)
     body["chains"] = {
         chain: {"end": at.end, "row_hash": f"{at.row_hash:032x}", "barrier": at.barrier, "rows": at.rows}
@@ -342,6 +360,7 @@ def _manifest(format_: int, body: dict[str, Any]) -> Manifest:
         parts=tuple(Part(**part) for part in body["parts"]),
         barrier_kinds=tuple(body.get("barrier_kinds", (LABEL,))),
         slot_owners=body.get("slot_owners", ""),
+        correction=body.get("correction", {}),
         format=format_,
     )
 

@@ -21,7 +21,7 @@ from checkpointer.metrics import CheckpointerMetrics
 from checkpointer.span import find_spans, vector_at
 from checkpointer.step import Step
 from checkpointer.store import open_store
-from learners.model import Model
+from learners.model import Model, stated_correction
 from paramserver.ports import ClockPort, ShardPort
 from stream.chain import LABEL, begin_vector
 from stream.config import StreamConfig
@@ -201,9 +201,15 @@ class Surroundings:
                 end.close()
 
 
-def definition(model: Model, schema: str = "", barrier_kinds: tuple[str, ...] = (LABEL,)) -> Definition:
-    """What a manifest carries of a model."""
-    return Definition(model.spec, model.config.to_dict(), dict(model.initial_dense()), schema, barrier_kinds)
+def definition(
+    model: Model,
+    schema: str = "",
+    barrier_kinds: tuple[str, ...] = (LABEL,),
+    correction: dict[str, Any] | None = None,
+) -> Definition:
+    """What a manifest carries of a model. `correction`: `learners.model.stated_correction`."""
+    config, dense = model.config.to_dict(), dict(model.initial_dense())
+    return Definition(model.spec, config, dense, schema, barrier_kinds, correction or {})
 
 
 def run(
@@ -223,7 +229,7 @@ def run(
     metrics = CheckpointerMetrics()
     if run_dir:
         start_metrics(run_dir, "checkpointer", index, metrics)
-    what = definition(model, schema, stream.barrier_kinds)
+    what = definition(model, schema, stream.barrier_kinds, stated_correction(stream))
     clean = CleanProcess(config.root, what, config.gate_timeout_ms, config.golden, config.latency_rows)
     clean.start()
     around = Surroundings(stream, config, log, clean, metrics, stop)

@@ -85,7 +85,7 @@ def load(catalogue: Catalogue, name: str, sha256: str | None = None, held: Serve
             raise Damaged(f"{one.name}: {error}") from error
     assert merged is not None
     try:
-        scorer = Scorer.from_weights(manifest.model_config, merged.tables, merged.dense)
+        scorer = Scorer.from_weights(manifest.model_config, merged.tables, merged.dense, manifest.correction)
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{name}: its model config does not fit its weights: {error}") from error
     trained, here = code_of(manifest.spec.digest), code_of(scorer.model.spec.digest)

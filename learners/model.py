@@ -15,12 +15,14 @@ import numpy as np
 
 from learners.config import PATH, ModelConfig
 from learners.counter import Counter
+from learners.delay import NONE, Correction, LateShare, correction
 from learners.factorization import FactorizationMachine
 from learners.features import Columns, Encoded, Encoder, Floats, Keys, Places, unique_keys
 from learners.groups import Grouped
 from learners.logistic import Logistic
 from paramserver.init import fill_unknown
 from paramserver.messages import DenseSpec, ModelSpec, Rows, TableSpec
+from stream.config import StreamConfig
 
 #: Predictions stay this far from 0 and 1, so that their log loss is finite.
 PROBABILITY_MIN = np.float32(1e-7)
@@ -120,12 +122,26 @@ def clip(probability: Floats) -> Floats:
     return np.clip(probability, PROBABILITY_MIN, np.float32(1) - PROBABILITY_MIN)
 
 
+def stated_correction(stream: StreamConfig) -> dict[str, Any]:
+    """What a manifest says of how answers are corrected, before the stream has shown its late share; {} = they are
+    not."""
+    found = correction(stream, LateShare(stream.late_share_prior))
+    return found.to_dict() if found.changes_answers else {}
+
+
 class Scorer:
     """A model with the weights of one checkpoint: what a replica and the gates ask."""
 
-    def __init__(self, model: Model, tables: Mapping[str, tuple[Keys, Rows]], dense: Mapping[str, Floats]):
-        """`tables[name]`: keys (m,) rising and their weights (m, dim). Raises ValueError where they do not fit."""
-        self.model = model
+    def __init__(
+        self,
+        model: Model,
+        tables: Mapping[str, tuple[Keys, Rows]],
+        dense: Mapping[str, Floats],
+        corrects: Correction = NONE,
+    ):
+        """`tables[name]`: keys (m,) rising and their weights (m, dim). `corrects`: what makes a probability of a click
+        of what the model says, as in training. Raises ValueError where they do not fit."""
+        self.model, self.corrects = model, corrects
         for table in model.spec.tables:
             if table.name not in tables:
                 raise ValueError(f"model {model.name!r}: the checkpoint lacks table {table.name!r}")
@@ -139,10 +155,14 @@ class Scorer:
 
     @staticmethod
     def from_weights(
-        model_config: Mapping[str, Any], tables: Mapping[str, tuple[Keys, Rows]], dense: Mapping[str, Floats]
+        model_config: Mapping[str, Any],
+        tables: Mapping[str, tuple[Keys, Rows]],
+        dense: Mapping[str, Floats],
+        corrects: Mapping[str, Any] | None = None,
     ) -> "Scorer":
-        """Of a manifest's `model_config` (`ModelConfig.to_dict`) and the weights of its parts."""
-        return Scorer(make_model(ModelConfig.from_dict(dict(model_config))), tables, dense)
+        """Of a manifest's `model_config` (`ModelConfig.to_dict`), the weights of its parts, and its `correction`."""
+        made = Correction.from_dict(corrects) if corrects else NONE
+        return Scorer(make_model(ModelConfig.from_dict(dict(model_config))), tables, dense, made)
 
     def predict(self, columns: Columns, serving: bool = True) -> Floats:
         """Probabilities (n,) float32 in (0, 1). Unknown keys have their initial weights, as on a shard (S3)."""
@@ -151,7 +171,7 @@ class Scorer:
         for name, keys in self.model.kind.keys(encoded).items():
             distinct, places[name] = unique_keys(keys)
             rows[name] = self._rows(name, distinct)
-        return clip(self.model.kind.predict(places, rows, self.dense, encoded.numbers))
+        return clip(self.corrects.answer(self.model.kind.predict(places, rows, self.dense, encoded.numbers)))
 
     def _rows(self, name: str, wanted: Keys) -> Rows:
         spec = next(t for t in self.model.spec.tables if t.name == name)

@@ -264,7 +264,10 @@ class Worker:
             self._metrics.empty(computed, it.batch.rows)
             where = (it.batch.chain, it.start, it.end, self._stream.examples, it.batch.partition, it.batch.record)
             _log.error("%s [%d, %d), %s[%d] offset %d, is pushed empty: %s", *where, computed.reason)
-        return Result(computed, gradient.contents(computed, slot_map, piece), self._evaluation(it, computed))
+        evaluation = self._evaluation(it, computed)
+        if evaluation is not None and corrects.changes_answers:
+            evaluation["correction"] = corrects.to_dict()
+        return Result(computed, gradient.contents(computed, slot_map, piece), evaluation)
 
     def _prepared_now(self, batch: Batch) -> Prepared:
         known = self._prepared.get(batch._replace(value=None))
