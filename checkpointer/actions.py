@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from checkpointer.announcement import Announcement, Hold, Ref, announce, ref
 from checkpointer.catalogue import Catalogue, Entry, Gates
-from checkpointer.gates import normalized_entropy
 from checkpointer.manifest import Damaged, Manifest
+from checkpointer.normalized_entropy import normalized_entropy
 
 
 @dataclass(frozen=True)

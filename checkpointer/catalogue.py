@@ -26,6 +26,7 @@ from checkpointer.files import Files
 from checkpointer.manifest import FILE, Damaged, Manifest, decode, part_problem
 from checkpointer.replica import steps
 from checkpointer.retention import Kept, expired
+from checkpointer.track_record import Span, TrackRecord
 from paramserver.slots import SlotMap
 
 T = TypeVar("T")
@@ -34,11 +35,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Gate:
-    """One gate's finding about one checkpoint."""
+    """One gate's finding about one checkpoint. What is not `known`, for want of data, has not passed."""
 
     gate: str
     passed: bool
     detail: str = ""
+    known: bool = True
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Gates:
     golden: tuple[float, ...] = ()
     #: of the whole model, as the clean process loaded it; 0 = it could not
     rows: int = 0
+    #: how the model has done lately, with this one (`track_record.Span`s)
+    history: tuple[Span, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -187,7 +191,9 @@ class Catalogue:
 
         def parse(body: Any) -> Gates:
             results, golden = tuple(Gate(**g) for g in body["results"]), tuple(body.get("golden", ()))
-            return Gates(body["outcome"], body["reason"], body["checked_ms"], results, golden, body.get("rows", 0))
+            history = TrackRecord.of(body.get("history", ())).spans
+            rows = body.get("rows", 0)
+            return Gates(body["outcome"], body["reason"], body["checked_ms"], results, golden, rows, history)
 
         try:
             return self._parsed(f"{name}/gates.json", parse)

@@ -49,10 +49,21 @@ class CheckpointerConfig:
     gate_timeout_ms: int = _option(20_000, "a clean process that has not answered by then fails its gates, ms")
     prediction_mean_min: float = _option(1e-6, "the mean prediction since the parent must be at least this")
     prediction_mean_max: float = _option(0.999999, "the mean prediction since the parent must be at most this")
-    entropy_band: float = _option(
-        0.25, "normalized entropy since the parent may exceed the last published one's by this share; 0 = off"
+    entropy_max: float = _option(
+        1.0, "normalized entropy above this is never published: 1 = always answering the mean label; 0 = off"
     )
-    entropy_rows_min: int = _option(1_000, "scored rows that a comparison of normalized entropy needs on both sides")
+    entropy_band: float = _option(
+        0.25, "normalized entropy may exceed the best that was published within reference_ms by this share; 0 = off"
+    )
+    reference_ms: int = _option(604_800_000, "how long what was published counts as the best, event time, ms")
+    entropy_rows_min: int = _option(
+        1_000,
+        "scored rows, with clicks_min clicks, that a known progressive loss takes; older ones are taken too",
+    )
+    served_retry_ms: int = _option(
+        3_600_000,
+        "while what was served did worse than entropy_max, one checkpoint is published so often, event time, ms",
+    )
     calibration_band: float = _option(
         1.0, "sum of predictions to labels may be further off 1 than the last published one's by this share; 0 = off"
     )
@@ -73,6 +84,7 @@ class CheckpointerConfig:
         _at_least(self, 0, "interval_ms", "event_interval_ms", "deltas_max", "keep_rejected", "retry_ms")
         _at_least(self, 0, "evaluation_wait_ms")
         _at_least(self, 1, "keep", "hold_lease_ms", "cut_timeout_ms", "poll_ms", "gate_timeout_ms", "entropy_rows_min")
+        _at_least(self, 0, "entropy_max", "reference_ms", "served_retry_ms")
         _at_least(self, 0, "entropy_band", "calibration_band", "slice_entropy_band", "golden_change_max")
         _at_least(self, 0, "memory_bytes_max", "latency_ms_max")
         _at_least(self, 1, "clicks_min", "slice_rows_min", "latency_rows")

@@ -7,11 +7,11 @@ announcements may be said again.
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from checkpointer.announcement import Announcement, Ref, announce, ref
-from checkpointer.catalogue import Catalogue, Gates
+from checkpointer.catalogue import Catalogue, Gates, number_of
 from checkpointer.config import CheckpointerConfig
 from checkpointer.cut import Abandoned, Cut, Marked, Pace
 from checkpointer.cutting import Crowd, Cutting, Time
@@ -22,6 +22,7 @@ from checkpointer.preparation import Preparation
 from checkpointer.resharding import Resharding
 from checkpointer.schedule import Due, Schedule
 from checkpointer.step import NO_PAUSE, Pause, Step
+from checkpointer.track_record import TrackRecord
 from paramserver.messages import Progress
 from paramserver.ports import ClockPort, PartInfo, ProgressReply, Refused, ShardPort, Unreachable
 from paramserver.slots import SlotMap
@@ -365,7 +366,10 @@ class Driver:
     def _publish(self, manifest: Manifest) -> Gates:
         """Gates, their record, the pointer, the announcement: in this order, so that each is found if the next is."""
         findings = self.outside.check(ref(manifest))
-        gates = judge(findings, manifest.evaluation, self._reference(manifest), self.config, self.time.now_ms())
+        record, sums, now_ms = self._track_record(manifest), manifest.evaluation, self.time.now_ms()
+        gates = judge(findings, sums, self._reference(manifest), self.config, now_ms, record)
+        record = record.extended(sums, _at_ms(manifest), gates.passed, self.config.reference_ms)
+        gates = replace(gates, history=record.spans)
         self.catalogue.write_gates(manifest.name, gates)
         if gates.passed:
             self.catalogue.write_published(ref(manifest))
@@ -378,11 +382,19 @@ class Driver:
         if published is None or published.name == manifest.name:
             return None
         try:
-            evaluation = self.catalogue.manifest(published.name, published.manifest_sha256).evaluation
+            last = self.catalogue.manifest(published.name, published.manifest_sha256)
             gates = self.catalogue.gates(published.name)
         except Damaged:
             return None  # deleted or damaged since: there is nothing to compare with, and it serves nobody any more
-        return Reference(evaluation, () if gates is None else gates.golden)
+        age_ms = _at_ms(manifest) - _at_ms(last)
+        return Reference(last.evaluation, () if gates is None else gates.golden, age_ms)
+
+    def _track_record(self, manifest: Manifest) -> TrackRecord:
+        """How the model had done when the checkpoint before was judged."""
+        for name in reversed(self.catalogue.names()):
+            if (number_of(name) or 0) < manifest.number and (gates := self.catalogue.gates(name)) is not None:
+                return TrackRecord(gates.history)
+        return TrackRecord()
 
     def _announce(self, kind: str, manifest: Manifest, reason: str = "", revision: int = 0) -> None:
         url = self.catalogue.folder_url(manifest.name)
@@ -393,6 +405,11 @@ def _try(call: Callable[..., object], *arguments: object) -> None:
     """A call that helps but need not succeed: the next mark replaces a copy that was neither settled nor dropped."""
     with suppress(Unreachable, Refused):
         call(*arguments)
+
+
+def _at_ms(manifest: Manifest) -> int:
+    """When it was cut, by the event time that it had learned."""
+    return manifest.event_time_max_ms or manifest.created_ms
 
 
 def _rows(chain: str, parent: Manifest | None, progress: Mapping[int, Progress]) -> int:

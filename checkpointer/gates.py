@@ -7,8 +7,13 @@ from typing import Any
 from checkpointer.catalogue import Gate, Gates
 from checkpointer.config import CheckpointerConfig
 from checkpointer.manifest import Evaluation
+from checkpointer.normalized_entropy import normalized, normalized_entropy
+from checkpointer.track_record import Span, TrackRecord
 
 NOTHING = "nothing to compare with"
+NO_RECORD = TrackRecord()
+#: Gates that must be known where something of known quality is published already.
+NEEDED = ("progressive loss",)
 
 
 @dataclass(frozen=True)
@@ -36,15 +41,28 @@ class Findings:
 
 @dataclass(frozen=True)
 class Reference:
-    """The last published checkpoint: sums since its parent, and its answers to the golden rows."""
+    """The last published checkpoint: sums since its parent, its answers to the golden rows, and how much event time
+    lies between it and the one that is judged."""
 
     evaluation: Evaluation = field(default_factory=Evaluation)
     golden: tuple[float, ...] = ()
+    age_ms: int = 0
 
 
-def judge(findings: Findings, evaluation: Evaluation, reference: Reference | None, config: CheckpointerConfig,
-          now_ms: int) -> Gates:  # fmt: skip
-    """All gates' results. `evaluation` = sums since the parent."""
+def judge(
+    findings: Findings,
+    evaluation: Evaluation,
+    reference: Reference | None,
+    config: CheckpointerConfig,
+    now_ms: int,
+    record: TrackRecord = NO_RECORD,
+) -> Gates:
+    """All gates' results. `evaluation` = sums since the parent; `record` = how the model did before.
+
+    Published is what no gate rejects. A gate that has too little to judge by is *unknown*, and has not passed: while
+    something of known quality is published, that rejects too where it is the progressive loss. A new system has nothing
+    better to serve, so its first checkpoints are published on what the other gates say."""
+    evidence = record.evidence(evaluation, config.entropy_rows_min, config.clicks_min)
     results = (
         Gate("loads", not findings.error, findings.error or f"{findings.rows} rows in {findings.seconds:.3f} s"),
         Gate("finite", not findings.not_finite, ", ".join(findings.not_finite[:5])),
@@ -53,27 +71,15 @@ def judge(findings: Findings, evaluation: Evaluation, reference: Reference | Non
         _latency(findings, config),
         _golden(findings, evaluation, reference, config),
         _mean(evaluation, config),
-        _entropy(evaluation, reference, config),
-        _calibration(evaluation, reference, config),
+        _entropy(reference, record, evidence, config),
+        _as_served(evaluation, reference, record, config),
+        _calibration(evidence, reference, config),
         _slices(evaluation, reference, config),
     )
-    failed = [f"{gate.gate}: {gate.detail}" for gate in results if not gate.passed]
+    proven = _best(reference, record, config) is not None
+    failed = [f"{g.gate}: {g.detail}" for g in results if not g.passed and (g.known or (proven and g.gate in NEEDED))]
     outcome = "rejected" if failed else "published"
     return Gates(outcome, "; ".join(failed), now_ms, results, findings.golden, findings.rows)
-
-
-def normalized_entropy(evaluation: Evaluation) -> float:
-    """Log loss over the entropy of the mean label (He et al. 2014); below 1 is better than knowing only that. NaN =
-    no rows, or all of one label."""
-    return _normalized(evaluation.rows, evaluation.log_loss_sum, evaluation.label_sum)
-
-
-def _normalized(rows: float, log_loss_sum: float, label_sum: float) -> float:
-    rate = label_sum / rows if rows else 0.0
-    if not 0 < rate < 1:
-        return math.nan
-    entropy = -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
-    return log_loss_sum / (rows * entropy)
 
 
 # --- what the clean process found ---
@@ -132,36 +138,76 @@ def _log_odds(probability: float) -> float:
 
 def _mean(evaluation: Evaluation, config: CheckpointerConfig) -> Gate:
     if not evaluation.rows:
-        return Gate("mean prediction", True, "no scored rows since the parent")
+        return Gate("mean prediction", False, "unknown: no scored rows since the parent", known=False)
     mean = evaluation.prediction_sum / evaluation.rows
     low, high = config.prediction_mean_min, config.prediction_mean_max
     return Gate("mean prediction", low <= mean <= high, f"{mean:.6g}, allowed is {low:g} to {high:g}")
 
 
-def _entropy(evaluation: Evaluation, reference: Reference | None, config: CheckpointerConfig) -> Gate:
-    """Losses of two spans of time are compared relative to what their base rates alone explain."""
+def _entropy(reference: Reference | None, record: TrackRecord, evidence: Span, config: CheckpointerConfig) -> Gate:
+    """Losses of two spans of time are compared relative to what their base rates alone explain: with the best that was
+    published lately, and with knowing nothing but the mean label."""
     name = "progressive loss"
-    if not config.entropy_band or reference is None:
-        return Gate(name, True, NOTHING)
-    before_rows = reference.evaluation.rows
-    if min(evaluation.rows, before_rows) < config.entropy_rows_min:
-        return Gate(name, True, f"too few rows to compare: {evaluation.rows} and {before_rows}")
-    now, before = normalized_entropy(evaluation), normalized_entropy(reference.evaluation)
-    if math.isnan(now) or math.isnan(before):
-        return Gate(name, True, "no base rate to compare with")
+    now = normalized(evidence.rows, evidence.log_loss_sum, evidence.label_sum)
+    if not _is_known(evidence, config) or math.isnan(now):
+        return Gate(name, False, _too_little(evidence, config), known=False)
+    if config.entropy_max and now > config.entropy_max:
+        worse = "; always answering the mean label does better" if now > 1 else ""
+        return Gate(name, False, f"normalized entropy {now:.4f}, allowed {config.entropy_max:g}{worse}")
+    before = _best(reference, record, config)
+    if not config.entropy_band or before is None:
+        return Gate(name, True, f"normalized entropy {now:.4f}")
     worst = before * (1 + config.entropy_band)
-    return Gate(name, now <= worst, f"normalized entropy {now:.4f}, last published {before:.4f}, allowed {worst:.4f}")
+    found = f"normalized entropy {now:.4f}, best published lately {before:.4f}, allowed {worst:.4f}"
+    return Gate(name, now <= worst, found)
 
 
-def _calibration(evaluation: Evaluation, reference: Reference | None, config: CheckpointerConfig) -> Gate:
+def _best(reference: Reference | None, record: TrackRecord, config: CheckpointerConfig) -> float | None:
+    """The lowest normalized entropy that is known of what was published lately; None = of nothing."""
+    found = [record.best(config.entropy_rows_min, config.clicks_min)]
+    if reference is not None and _is_known(reference.evaluation, config):
+        found.append(normalized_entropy(reference.evaluation))
+    return min((one for one in found if one is not None and not math.isnan(one)), default=None)
+
+
+def _is_known(sums: Evaluation | Span, config: CheckpointerConfig) -> bool:
+    return sums.rows >= config.entropy_rows_min and sums.label_sum >= config.clicks_min
+
+
+def _too_little(evidence: Span, config: CheckpointerConfig) -> str:
+    return (
+        f"unknown: {evidence.rows:,.0f} scored rows with {evidence.label_sum:,.0f} clicks so far, needed are"
+        f" {config.entropy_rows_min:,} with {config.clicks_min:,}"
+    )
+
+
+def _as_served(
+    evaluation: Evaluation, reference: Reference | None, record: TrackRecord, config: CheckpointerConfig
+) -> Gate:
+    """What replicas answered, once its labels are known. It tells of versions before this one: while they did worse
+    than the mean label, one checkpoint each `served_retry_ms` is published, and is waited for before the next one is."""
+    name, served = "as-served loss", record.served(evaluation, config.entropy_rows_min)
+    now = normalized(served.served_rows, served.served_log_loss_sum, served.served_label_sum)
+    if served.served_rows < config.entropy_rows_min or math.isnan(now):
+        return Gate(name, False, f"unknown: {served.served_rows:,.0f} rows with a served answer so far", known=False)
+    if not config.entropy_max or now <= config.entropy_max:
+        return Gate(name, True, f"normalized entropy {now:.4f}")
+    found = f"normalized entropy {now:.4f} of what was served, allowed {config.entropy_max:g}"
+    if reference is None or reference.age_ms >= config.served_retry_ms:
+        return Gate(name, True, f"{found}; this one is tried, the last is {config.served_retry_ms} ms old or more")
+    return Gate(name, False, f"{found}; the next one is tried {config.served_retry_ms} ms after the last")
+
+
+def _calibration(evidence: Span, reference: Reference | None, config: CheckpointerConfig) -> Gate:
     """A model may be off by habit (late labels, sampled negatives); what counts is that it gets no worse."""
     name = "calibration"
     if not config.calibration_band or reference is None:
         return Gate(name, True, NOTHING)
     old = reference.evaluation
-    if min(evaluation.label_sum, old.label_sum) < config.clicks_min:
-        return Gate(name, True, f"too few clicks to compare: {evaluation.label_sum:g} and {old.label_sum:g}")
-    now, before = evaluation.prediction_sum / evaluation.label_sum, old.prediction_sum / old.label_sum
+    if min(evidence.label_sum, old.label_sum) < config.clicks_min:
+        few = f"unknown: {evidence.label_sum:,.0f} and {old.label_sum:,.0f} clicks, needed are {config.clicks_min:,}"
+        return Gate(name, False, few, known=False)
+    now, before = evidence.prediction_sum / evidence.label_sum, old.prediction_sum / old.label_sum
     return Gate(name, not _further_off(now, before, config), f"{now:.3f}, last published {before:.3f}")
 
 
@@ -195,7 +241,7 @@ def _is_enough(sums: list[float], config: CheckpointerConfig) -> bool:
 
 def _slice_fault(sums: list[float], old: list[float], config: CheckpointerConfig) -> str:
     rows, loss, predicted, labels = sums
-    now, before = _normalized(rows, loss, labels), _normalized(old[0], old[1], old[3])
+    now, before = normalized(rows, loss, labels), normalized(old[0], old[1], old[3])
     if now > before * (1 + config.slice_entropy_band):
         return f"normalized entropy {now:.4f}, last published {before:.4f}"
     if config.calibration_band and _further_off(predicted / labels, old[2] / old[3], config):

@@ -84,7 +84,7 @@ def _show(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> 
     if gates is not None:
         table = Table("gate", "passed", "what was found")
         for gate in gates.results:
-            table.add_row(gate.gate, "yes" if gate.passed else "no", gate.detail)
+            table.add_row(gate.gate, "yes" if gate.passed else "no" if gate.known else "unknown", gate.detail)
         console.print(f"{manifest.name}: {gates.outcome} {gates.reason}")
         console.print(table)
     return _say(console, actions.verify(catalogue, manifest.name))
