@@ -185,7 +185,7 @@ def _as_served(
     evaluation: Evaluation, reference: Reference | None, record: TrackRecord, config: CheckpointerConfig
 ) -> Gate:
     """What replicas answered, once its labels are known. It tells of versions before this one: while they did worse
-    than the mean label, one checkpoint each `served_retry_ms` is published, and is waited for before the next one is."""
+    than the mean label, one checkpoint each `served_retry_ms` is published, and waited for before the next one is."""
     name, served = "as-served loss", record.served(evaluation, config.entropy_rows_min)
     now = normalized(served.served_rows, served.served_log_loss_sum, served.served_label_sum)
     if served.served_rows < config.entropy_rows_min or math.isnan(now):

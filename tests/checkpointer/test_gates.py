@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from checkpointer.config import CheckpointerConfig, ServingConfig
-from checkpointer.gates import Findings, Reference, judge
+from checkpointer.gates import NO_RECORD, Findings, Reference, judge
 from checkpointer.manifest import Evaluation
 from checkpointer.normalized_entropy import normalized_entropy
 from checkpointer.track_record import HOUR_MS, TrackRecord
@@ -14,7 +14,7 @@ GOOD = Findings(answers=(0.2, 0.3), rows=10, seconds=0.1)
 SCORED = Evaluation(5, 5000, log_loss_sum=450.0, prediction_sum=500.0, label_sum=500.0, base_log_loss_sum=500.0)
 
 
-def judged(findings=GOOD, evaluation=SCORED, reference=SCORED, record=TrackRecord(), **config):
+def judged(findings=GOOD, evaluation=SCORED, reference=SCORED, record=NO_RECORD, **config):
     if isinstance(reference, Evaluation):
         reference = Reference(reference)
     return judge(findings, evaluation, reference, CheckpointerConfig(**config), 7, record)
@@ -137,9 +137,7 @@ def test_too_little_data_is_unknown_and_is_published_only_where_nothing_better_i
     assert (kind, failed) == ("rejected", set())
     assert why == ("progressive loss: unknown: 50 scored rows with 5 clicks so far, needed are 1,000 with 100")
     record = TrackRecord().extended(entropy(0.8), 0, True, HOUR_MS)
-    assert outcome(evaluation=few, reference=few, record=TrackRecord(record.spans))[0] == "published", (
-        "older rows count"
-    )
+    assert outcome(evaluation=few, reference=few, record=record)[0] == "published", "older rows count"
 
 
 def test_a_site_with_few_visitors_is_judged_on_its_last_rows():
