@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from prometheus_client import Counter, Histogram
 
-from stream.metrics import RoleMetrics
+from stream.metrics import ReaderMetrics, RoleMetrics
 
 _FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _SLOW_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -25,7 +25,7 @@ class Served(NamedTuple):
     ready: bool
 
 
-class CheckpointerMetrics(RoleMetrics):
+class CheckpointerMetrics(ReaderMetrics):
     """Rows are rows of examples; its data time is the newest event time in a complete checkpoint."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class ArchiverMetrics(RoleMetrics):
         self.lost = self.counter("everspun_archive_lost_total", "records that retention took first: an alarm")
 
 
-class ReplicaMetrics(RoleMetrics):
+class ReplicaMetrics(ReaderMetrics):
     """Rows are rows of requests; its data time is the newest event time that the served checkpoint learned."""
 
     def __init__(self) -> None:

@@ -3,10 +3,10 @@
 from labeler.judging import Judging
 from labeler.labelling import Labelling
 from stream.examples import BatchHeader
-from stream.metrics import RoleMetrics
+from stream.metrics import ReaderMetrics
 
 
-class BreakerMetrics(RoleMetrics):
+class BreakerMetrics(ReaderMetrics):
     """Updated by the tallying thread. Rows in are impressions tallied, rows out records of verdicts; its data time is
     the arrival below which everything is judged."""
 

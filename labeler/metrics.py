@@ -10,7 +10,7 @@ from labeler.partition import Stop
 from labeler.retracting import Retracting
 from stream.chain import LABEL, RETRACT, kind_of
 from stream.examples import BatchHeader
-from stream.metrics import RoleMetrics
+from stream.metrics import ReaderMetrics
 from stream.record import offset_of
 
 #: Characters of the reason of a stop that stand in its series.
@@ -19,7 +19,7 @@ CLASSES = ("labelled", "sampled", "rejected", "duplicate", "withheld", "quaranti
 CLICKS = ("read", "joined", "duplicate", "quarantined", "too_early")
 
 
-class LabelerMetrics(RoleMetrics):
+class LabelerMetrics(ReaderMetrics):
     """Updated by the labelling thread. Rows in are impressions read, rows out labelled rows in the log; its data time
     is the arrival up to which the slowest partition is labelled."""
 
@@ -155,7 +155,7 @@ class LabelerMetrics(RoleMetrics):
             self._stops.labels(*at, stop.reason[:REASON_MAX], stop.command).set(since_s)
 
 
-class FraudMetrics(RoleMetrics):
+class FraudMetrics(ReaderMetrics):
     """Updated after each step, on Faust's thread. Rows in are events counted from signals, rows out verdicts and
     watermarks acknowledged; its data time is that below which arrivals are judged on every input."""
 

@@ -3,12 +3,12 @@
 from learners.governing import Governing
 from paramserver.bounds import Rung
 from paramserver.governor import WHY
-from stream.metrics import RoleMetrics
+from stream.metrics import ReaderMetrics
 
 SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
-class GovernorMetrics(RoleMetrics):
+class GovernorMetrics(ReaderMetrics):
     """Updated by the governor's one thread. Rows in and out are rows trained by its shadows; its data time is the
     arrival reached by the last comparison."""
 

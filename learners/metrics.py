@@ -6,14 +6,14 @@ from learners.features import Encoded
 from learners.gradient import CAUSES, Computed
 from learners.overlap import Overlap
 from learners.pacing import Pacer
-from stream.metrics import RoleMetrics
+from stream.metrics import ReaderMetrics
 from stream.retracted import taken
 
 UPDATES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
-class LearnerMetrics(RoleMetrics):
+class LearnerMetrics(ReaderMetrics):
     """Updated by the learner's main thread. Rows in are rows of examples read, rows out those acknowledged by every
     shard; its data time is the arrival reached by the batches that ended."""
 

@@ -19,9 +19,6 @@ class RoleMetrics:
         self.records_in = self.counter("everspun_records_in_total", "rows taken in")
         self.records_out = self.counter("everspun_records_out_total", "rows given out")
         self.data_time_ms = self.gauge("everspun_data_time_ms", "arrival time reached, ms since 1970")
-        self.malformed = self.counter(
-            "everspun_records_malformed_total", "records of internal topics that say nothing, passed over", "topic"
-        )
         self._waiting = self.gauge("everspun_waiting", "1 for what this process waits for now", "reason")
         self.waits_for("none")
 
@@ -34,16 +31,26 @@ class RoleMetrics:
     def histogram(self, name: str, help: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(name, help, labels, registry=self.registry, buckets=buckets)
 
-    def on_malformed(self, topic: str) -> None:
-        """A record of this topic was passed over (`stream.passed_over`)."""
-        self.malformed.labels(topic=topic).inc()
-
     def waits_for(self, reason: str) -> None:
         """Say why nothing is being done now; "none" while something is. Raises ValueError for another word."""
         if reason not in WAITS:
             raise ValueError(f"waiting reason {reason!r}: allowed are {', '.join(WAITS)}")
         for known in WAITS:
             self._waiting.labels(reason=known).set(known == reason)
+
+
+class ReaderMetrics(RoleMetrics):
+    """Those of a role that reads internal topics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.malformed = self.counter(
+            "everspun_records_malformed_total", "records of internal topics that say nothing, passed over", "topic"
+        )
+
+    def on_malformed(self, topic: str) -> None:
+        """A record of this topic was passed over (`stream.passed_over`)."""
+        self.malformed.labels(topic=topic).inc()
 
 
 def start_metrics(run_dir: Path | str, role: str, index: int, metrics: RoleMetrics, **extra: Any) -> int:

@@ -96,10 +96,10 @@ def test_a_page_view_of_shared_strings_becomes_batches_that_fit():
 
 def clicks_of(offset: int, rows: int, length: int, at_ms: int) -> Record:
     """One Arrow record: names that are short in it, and long in every row (a dictionary)."""
-    names = pa.array([f"{k:04d}" + "v" * length for k in range(40)])
-    column = pa.DictionaryArray.from_arrays(pa.array(np.arange(rows) % 40, pa.int32()), names)
+    names = pa.array([f"{k:04d}" + "v" * length for k in range(20)])
+    column = pa.DictionaryArray.from_arrays(pa.array(np.arange(rows) % 20, pa.int32()), names)
     ids = [f"{offset}-{k}" for k in range(rows)]
-    source = pa.DictionaryArray.from_arrays(pa.array(np.arange(rows) // 40, pa.int32()), names)
+    source = pa.DictionaryArray.from_arrays(pa.array(np.arange(rows) // 20, pa.int32()), names)
     times = [at_ms + k for k in range(rows)]
     table = pa.table({"id": ids, "ts_ms": times, "session": ["s"] * rows, "vendor": column, "source": source})
     sink = pa.BufferOutputStream()
