@@ -46,6 +46,7 @@ def with_secret(config: "Config", environ: Mapping[str, str] = os.environ) -> "C
 
 def with_secret_made(config: "Config", has_begun: Callable[[], bool]) -> "Config":
     """The same, and makes the file on a first start. Raises NoSecret where the deployment `has_begun` elsewhere."""
+    config = with_secret(config)
     if config.stream.hash_secret:
         return config
     if has_begun():

@@ -114,6 +114,7 @@ class Labelling:
         self._acknowledged: list[BatchHeader] = []
         self.lines: dict[int, Line] = {}
         self.book: VerdictBook | None = None
+        self._labels_move = False  # whether the last turn labelled anything, or read what it will
         self.totals = Totals()
 
     def own(self, partitions: Iterable[int]) -> None:
@@ -137,10 +138,11 @@ class Labelling:
             self._start_lines()
             moved = self._read(wait_ms)
             self._take_verdicts(now_ms)
+            self._labels_move = False
             for line in self.lines.values():
-                moved |= self._label(line)
+                self._labels_move |= self._label(line)
                 moved |= self._send(line, now_ms)
-            return moved
+            return moved or self._labels_move
         except (SendFailed, Unavailable) as error:
             logger.warning("fold again in %d ms: %s", self._labeler.retry_ms, error)
             self._forget(now_ms)
@@ -348,7 +350,9 @@ class Labelling:
                 if at.topic not in line.gone:
                     (full if feed.full else open_).add(at)
         if self.book is not None:
-            (full if self._heard else open_).add(self._verdicts)
+            # After an outage a day of them may stand in the log: a full book is read on when labels stand still.
+            rests = bool(self._heard) or (self.book.is_full and self._labels_move)
+            (full if rests else open_).add(self._verdicts)
         self._reader.pause(full)
         self._reader.resume(open_)
         try:

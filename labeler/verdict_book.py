@@ -27,6 +27,9 @@ from stream.verdicts import ALLOW, FORGET, OPERATOR, REJECT, WITHHOLD, Verdict, 
 
 #: Watermark of an input that has none yet.
 NO_WATERMARK = 0
+#: Watermarks and verdicts held, about 10 to 1,000 bytes each, above which a book is full: with 64 partitions some 25
+#: minutes of a live log.
+ENTRIES_MAX = 200_000
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -101,6 +104,11 @@ class VerdictBook:
     def low_ms(self) -> int:
         """All arrivals below this have been judged on every input."""
         return self._step_lows[-1]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds so much that no more should be read while nobody waits for it."""
+        return len(self._step_offsets) * len(self._inputs) + len(self._held) > ENTRIES_MAX
 
     @property
     def watermarks(self) -> Mapping[str, int]:

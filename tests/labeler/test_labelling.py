@@ -20,6 +20,7 @@ from labeler.signals import decode_signal
 from stream.chain import Chain, Fold
 from stream.config import StreamConfig
 from stream.examples import BatchHeader, decode_examples
+from stream.keys import partition_of_key
 from stream.memory import Fate, MemoryLog
 from stream.record import Partition
 from stream.topics import topic_specs
@@ -56,19 +57,21 @@ def beat(log, stamp_ms, partition=0):
         log.append(Partition(topic, partition), None, None, headers, stamp_ms)
 
 
-def fill(log, seconds=4, seed=0):
+def fill(log, seconds=4, seed=0, session="s"):
     """A shop: ten views a second, a third of them clicked, heartbeats; ends with all deadlines passed."""
     rng = random.Random(seed)
     beat(log, ZERO)
     clicks = []
     for n in range(seconds * 10):
         now = ZERO + n * 100
-        view = {"id": str(n), "ts_ms": now, "session": "s", "source": f"u{n % 5}", "vendor": "v", "item": "i"}
-        log.append(IMPRESSIONS, json.dumps(view).encode(), b"s", (), now)
+        view = {"id": str(n), "ts_ms": now, "session": session, "source": f"u{n % 5}", "vendor": "v", "item": "i"}
+        log.append(IMPRESSIONS, json.dumps(view).encode(), session.encode(), (), now)
         if rng.random() < 0.33:
             clicks.append((now + rng.randrange(1, 900), n))
     for at, n in sorted(clicks):
-        log.append(CLICKS, json.dumps({"id": str(n), "ts_ms": at, "session": "s"}).encode(), b"s", (), at)
+        log.append(
+            CLICKS, json.dumps({"id": str(n), "ts_ms": at, "session": session}).encode(), session.encode(), (), at
+        )
     for more in (0, 2_000, 4_000):
         beat(log, ZERO + seconds * 1_000 + more)
     return {n for _, n in clicks}
@@ -325,6 +328,31 @@ def test_a_watermark_that_contradicts_the_log_counts_for_nothing(ahead_ms: int, 
     work(labelling, clock)
     assert labelling.lines[0].core.stopped is None
     assert log.records(EXAMPLES)
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_verdicts_of_an_outage_are_read_as_labels_come_to_them(monkeypatch, partitions):
+    """A book that is full is read on only while a line waits for it: never so much at once, and all is labelled."""
+    monkeypatch.setattr("labeler.verdict_book.ENTRIES_MAX", 60)
+    stream, clock = replace(STREAM, poll_records_max=20, partitions=partitions), Clock()
+    log = memory_log(stream, clock)
+    fill(log, seconds=30, session=next(s for s in "abcdefgh" if partition_of_key(s.encode(), partitions) == 0))
+    for p in range(1, partitions):
+        for at in range(0, 35_000, 500):
+            beat(log, ZERO + at, p)
+    inputs = [input_name(topic, p) for topic in ("impressions", "clicks") for p in range(partitions)]
+    for at in range(0, 40_000, 20):
+        for name in inputs:
+            log.append(Partition("verdicts", 0), encode_verdict(Watermark(name, ZERO + at, 1)))
+    labelling, held = Labelling(stream, replace(LABELER, await_verdicts=True), log), []
+    labelling.own(list(range(partitions)))
+    for _ in range(3_000):
+        labelling.turn(clock(), 0)
+        held.append(len(labelling.book._step_offsets))
+    rows, _ = folded(log)
+    assert len(rows) == 300
+    assert max(held) < 500  # of 2,000, 400 of which stand behind the last label
+    assert labelling.book.low_ms > ZERO + 31_000
 
 
 def test_heartbeats_are_refused_on_replayed_topics_and_due_on_live_ones():
