@@ -25,10 +25,11 @@ F64 = npt.NDArray[np.float64]
 #: What an attack's session is taken to do: click on so much of what it sees of the vendor (or on so little, where views
 #: are the attack), and look elsewhere for so large a part.
 ATTACK_CLICKS, FLOOD_CLICKS, ATTACK_ELSEWHERE = 0.95, 0.01, 0.1
-#: Log of the likelihood ratio below which a session is spared.
-SPARED_BELOW = -1.0
+#: Log of the likelihood ratio below which a session is spared; lower for rules to which few events are enough.
+SPARED_BELOW = {"botnet": -4.0, "slow_clicks": -2.5}
+SPARED_BELOW_ELSE = -1.0
 #: A session is a small part of what is rejected with so many events at most, and this share of them.
-SMALL_EVENTS, SMALL_SHARE = 6, 0.2
+SMALL_EVENTS, SMALL_SHARE = 12, 0.2
 #: A session of which a smaller share of clicks comes fast is not that of a program.
 SLOW_SHARE = 0.3
 #: A verdict spares so many sessions at most: those that speak loudest for people.
@@ -52,8 +53,8 @@ def spared(config: FraudConfig, rule: str, visits: Visits, click_rate: float, sh
         return tuple(np.sort(visits.session[slow][:SPARED_MAX]).tolist())
     is_flood = rule == "view_flood"
     ratio = _ratio(visits, FLOOD_CLICKS if is_flood else ATTACK_CLICKS, click_rate, max(share, config.share_floor))
-    like_people = ratio < SPARED_BELOW
-    if rule not in ("botnet", "slow_clicks"):  # where few events are enough, a small part is none
+    like_people = ratio < SPARED_BELOW.get(rule, SPARED_BELOW_ELSE)
+    if rule not in SPARED_BELOW:  # where few events are enough, a small part is none
         like_people |= _small(config, visits)
     loudest = np.flatnonzero(like_people)
     loudest = loudest[np.argsort(ratio[loudest], kind="stable")[:SPARED_MAX]]

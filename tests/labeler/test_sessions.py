@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from labeler.fraud import FraudFilter, run_step
 from labeler.fraud_config import FraudConfig
 from labeler.fraud_tables import dict_tables
-from labeler.sessions import SPARED_MAX, Visits, spared
+from labeler.sessions import ATTACK_CLICKS, SPARED_BELOW_ELSE, SPARED_MAX, Visits, _ratio, spared
 from labeler.signals import SESSION_SIGNAL_SCHEMA, decode_signal
 from labeler.verdict_book import VerdictBook, VerdictPoint
 from stream.keys import hash_pair, hash_strings, session_of
@@ -34,6 +34,11 @@ def test_a_visit_as_people_make_them_is_spared_beside_one_that_only_clicks_there
     assert spared(CONFIG, "slow_clicks", seen, 0.05, 0.02) == (MINE,)
 
 
+def test_a_visit_of_a_lover_of_the_vendor_is_spared_beside_many_made_up_events():
+    assert spared(CONFIG, "repeated_clicks", visits((MINE, 5, 3, 0), (MADE_UP, 63, 60, 0)), 0.05, 0.02) == (MINE,)
+    assert spared(CONFIG, "view_flood", visits((MINE, 7, 1, 0), (MADE_UP, 600, 0, 0)), 0.05, 0.02) == (MINE,)
+
+
 def test_an_attack_that_is_spread_over_sessions_is_meant_in_all_of_them():
     seen = visits(*((n, 1, 1, 0) for n in range(40)))
     assert len(spared(CONFIG, "repeated_clicks", seen, 0.05, 0.02)) < CONFIG.clicks_min
@@ -44,7 +49,7 @@ def test_an_attack_that_is_spread_over_sessions_is_meant_in_all_of_them():
 def test_what_is_spared_only_as_a_small_part_would_convict_nobody_by_itself(rows):
     seen = visits(*((n, max(views, clicks), clicks, away) for n, (views, clicks, away) in enumerate(rows)))
     left_out = np.isin(seen.session, spared(CONFIG, "repeated_clicks", seen, 0.05, 0.02))
-    like_people = np.isin(seen.session, spared(CONFIG, "slow_clicks", seen, 0.05, 0.02))
+    like_people = _ratio(seen, ATTACK_CLICKS, 0.05, CONFIG.share_floor) < SPARED_BELOW_ELSE
     assert left_out.sum() <= SPARED_MAX
     assert seen.clicks[left_out & ~like_people].sum() < CONFIG.clicks_min or like_people.sum() >= SPARED_MAX
 
