@@ -1,7 +1,9 @@
 """The fraud filter's core: counted once, judged together, sent in order, whatever is repeated or cut short."""
 
 import contextlib
+from typing import Any
 
+import numpy as np
 import pytest
 from fraud_site import CELL, CLICKS, MINUTE, T0, VIEWS, Crash, Fuse, FusedLog, FusedTable, Log, Site, covered
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from labeler.fraud import FraudFilter, Step, run_step
 from labeler.fraud_config import FraudConfig
 from labeler.fraud_tables import TABLES, Tables, dict_tables, pair_key
 from labeler.sent_watermarks import sent_watermarks
+from labeler.vendor_history import VendorHistory
 from stream.config import StreamConfig
 from stream.memory import MemoryLog
 from stream.record import Partition
@@ -345,3 +348,45 @@ def test_config_names_what_is_wrong():
         FraudConfig(clicks_surprise=2)
     with pytest.raises(ValueError, match="window_ms = 1"):
         FraudConfig(window_ms=1)
+
+
+@pytest.mark.parametrize("junk", [(30, "views"), (60, "views"), (40, "clicks")])
+def test_a_flood_of_junk_sources_and_vendors_blinds_nobody(junk: tuple[int, str]):
+    """Each junk source is seen once; room is for a fraction of them."""
+    count, kind = junk
+    site, number = Site(), 0
+    honest_hour(site, T0)
+    for minute in range(60):
+        at = T0 + (60 + minute) * MINUTE
+        rows = [(f"junk-{number + k}", f"junk-vendor-{(number + k) % 7_000}", 1) for k in range(count)]
+        number += count
+        site.bucket(VIEWS, at, [*rows, ("bad", "v1", 1)])
+        site.bucket(CLICKS, at, [*(rows if kind == "clicks" else []), ("bad", "v1", 1)])
+    site.quiet(T0 + 240 * MINUTE)
+    one, log = make(config=FraudConfig(rate_prior_views=20, rate_prior=0.5, pairs_max=400)), Log()
+    for record in site.log:
+        run_step(one, [record], log)
+        assert one.rows["pairs"] <= 401
+        assert one.rows["sources"] <= 402
+    assert one.counts.vendor_only > 0
+    assert {v.source for v in log.verdicts} == {"bad"}
+    for minute in range(60):
+        assert covered(log.verdicts, "bad", "v1", T0 + (60 + minute) * MINUTE), minute
+
+
+def test_history_forgets_the_smallest_vendors_and_nothing_else(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("labeler.vendor_history.VENDORS_MAX", 600)
+    table: dict[str, Any] = {}
+    history = VendorHistory(FraudConfig(), table)
+    for cell in range(1, 30):
+        junk = [f"junk-{cell}-{k}" for k in range(100)]
+        history.add(cell, ["large", *junk], np.array([500.0, *[1.0] * 100]), np.array([50.0, *[0.0] * 100]))
+        history.write()
+        assert len(history) <= 600
+    assert history.click_rate("large") == pytest.approx(0.1, abs=0.01)
+    again = VendorHistory(FraudConfig(), table)
+    assert len(again) == len(history)
+    assert again.newest == history.newest == 29
+    assert again.click_rate("large") == history.click_rate("large")
+    assert again.share("large") == history.share("large")
+    assert len(table) <= 600 // 256 + 2

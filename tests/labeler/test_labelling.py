@@ -343,7 +343,7 @@ def test_verdicts_of_an_outage_are_read_as_labels_come_to_them(monkeypatch, part
     inputs = [input_name(topic, p) for topic in ("impressions", "clicks") for p in range(partitions)]
     for at in range(0, 40_000, 20):
         for name in inputs:
-            log.append(Partition("verdicts", 0), encode_verdict(Watermark(name, ZERO + at, 1)))
+            log.append(Partition("verdicts", 0), encode_verdict(Watermark(name, ZERO + at, 1)), None, (), ZERO + at)
     labelling, held = Labelling(stream, replace(LABELER, await_verdicts=True), log), []
     labelling.own(list(range(partitions)))
     for _ in range(3_000):
