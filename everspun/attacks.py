@@ -16,13 +16,16 @@ FLOOD_SOURCES = 5
 def plant(history: History, seed: int) -> History:
     """Add 200 views with clicks by one source on one vendor within an hour (a vendor promoting itself), and 2,000
     views of one vendor's items by 5 sources within an hour without a click (a rival burying it). Times, vendors and
-    items are drawn from the history with `seed`."""
+    items are drawn from the history with `seed`. In a history of less than four hours an attack lasts a fifth of it."""
     rng = np.random.default_rng(seed)
-    span = (int(history.ts_ms[0]) + HOUR_MS, int(history.ts_ms[-1]) - 3 * HOUR_MS)
+    begin, end = int(history.ts_ms[0]), int(history.ts_ms[-1])
+    lasts_ms = HOUR_MS if end - begin > 4 * HOUR_MS else max(1, (end - begin) // 5)
+    first, last = begin + lasts_ms, end - 3 * lasts_ms
+    span = (first, last) if first < last else (begin, begin + 1)
     popular = _vendors_by_size(history)
-    loved, buried = popular[len(popular) // 3], popular[1]
-    attack = [*_self_clicks(history, loved, int(rng.integers(*span)), rng)]
-    attack += _view_flood(history, buried, int(rng.integers(*span)), rng)
+    loved, buried = popular[len(popular) // 3], popular[min(1, len(popular) - 1)]
+    attack = [*_self_clicks(history, loved, int(rng.integers(*span)), lasts_ms, rng)]
+    attack += _view_flood(history, buried, int(rng.integers(*span)), lasts_ms, rng)
     return merge(history, attack)
 
 
@@ -30,18 +33,18 @@ def plant(history: History, seed: int) -> History:
 Planted = tuple[int, str, str, str, str, str, int]
 
 
-def _self_clicks(history: History, vendor: str, start: int, rng: np.random.Generator) -> list[Planted]:
+def _self_clicks(history: History, vendor: str, start: int, lasts_ms: int, rng: np.random.Generator) -> list[Planted]:
     items = sorted({i for i, v in zip(history.items, history.vendors, strict=True) if v == vendor})
-    times = np.sort(rng.integers(0, HOUR_MS - 120_000, SELF_CLICKS)) + start
+    times = np.sort(rng.integers(0, lasts_ms - min(120_000, lasts_ms // 2), SELF_CLICKS)) + start
     return [
         (int(t), f"attack-click-{n}", "s-attack-0", "attacker-0", vendor, items[n % len(items)], int(t) + 3_000)
         for n, t in enumerate(times)
     ]
 
 
-def _view_flood(history: History, vendor: str, start: int, rng: np.random.Generator) -> list[Planted]:
+def _view_flood(history: History, vendor: str, start: int, lasts_ms: int, rng: np.random.Generator) -> list[Planted]:
     items = sorted({i for i, v in zip(history.items, history.vendors, strict=True) if v == vendor})
-    times = np.sort(rng.integers(0, HOUR_MS, FLOOD_VIEWS)) + start
+    times = np.sort(rng.integers(0, lasts_ms, FLOOD_VIEWS)) + start
     planted = []
     for n, t in enumerate(times):
         who = 1 + n % FLOOD_SOURCES

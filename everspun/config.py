@@ -76,7 +76,9 @@ class ReplayConfig:
 
     source: str = field(default="movielens", metadata={"help": "'movielens', an EB-NeRD folder, or a JSON-lines file"})
     cache_dir: str = field(default="~/.cache/everspun", metadata={"help": "where fetched histories are kept"})
-    attacks: bool = field(default=True, metadata={"help": "plant one fraud attack of each direction, counted apart"})
+    attacks: bool = field(
+        default=False, metadata={"help": "plant one fraud attack of each direction into a recorded history"}
+    )
     attack_seed: int = field(default=7, metadata={"help": "seed of the planted attacks"})
     limit: int = field(default=0, metadata={"help": "replay only the first so many impressions; 0 = all"})
     barrier_ms: int = field(

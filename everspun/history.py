@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,45 +90,14 @@ def from_ebnerd(folder: Path) -> History:
     )
 
 
-def from_jsonl(path: Path) -> History:
-    """One event a line: an impression as in docs/events.md, or a click `{"click": <impression id>, "ts_ms": ...}`."""
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
-        events = [json.loads(line) for line in lines if line.strip()]
-    shown = sorted((e for e in events if "click" not in e), key=lambda e: int(e["ts_ms"]))
-    clicks = sorted((e for e in events if "click" in e), key=lambda e: int(e["ts_ms"]))
-    index = {e["id"]: i for i, e in enumerate(shown)}
-    missing = next((e["click"] for e in clicks if e["click"] not in index), None)
-    if missing is not None:
-        raise ValueError(f"{path}: click on {missing!r}, which is no impression of this file")
-    return History(
-        name=path.name,
-        note=f"file {path}",
-        ts_ms=np.array([int(e["ts_ms"]) for e in shown], dtype=np.int64),
-        ids=[e["id"] for e in shown],
-        sessions=[e["session"] for e in shown],
-        sources=[e["source"] for e in shown],
-        vendors=[e.get("vendor", "") for e in shown],
-        items=[e["item"] for e in shown],
-        shown_at=[int(e.get("position", 0)) for e in shown],
-        features=[e.get("features", {}) for e in shown],
-        click_impression=np.array([index[e["click"]] for e in clicks], dtype=np.int64),
-        click_ts_ms=np.array([int(e["ts_ms"]) for e in clicks], dtype=np.int64),
-        planted=np.zeros(len(shown), dtype=np.bool_),
-    )
-
-
 def load(source: str, cache: Path) -> History:
-    """`movielens` (fetched), a folder of EB-NeRD's shape, or a JSON-lines file. Raises ValueError for anything else."""
+    """`movielens` (fetched), or a folder of EB-NeRD's shape. Raises ValueError for anything else."""
     if source == "movielens":
         return from_movielens(movielens.load(movielens.fetch(cache)))
     path = Path(source)
     if path.is_dir() and (path / "impressions.csv.gz").exists():
         return from_ebnerd(path)
-    if path.is_file():
-        return from_jsonl(path)
-    raise ValueError(
-        f"history {source!r}: expected 'movielens', a folder with impressions.csv.gz, or a JSON-lines file"
-    )
+    raise ValueError(f"history {source!r}: expected 'movielens', or a folder with impressions.csv.gz")
 
 
 def sessions_of(users: list[str], ts_ms: Int64s) -> list[str]:

@@ -11,7 +11,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,20 +20,15 @@ from everspun.config import Config
 from everspun.history import History
 from everspun.launcher import role_files
 from everspun.replay_plan import PRODUCER, Answers, Line, Period, ReplayPlan
+from everspun.replay_writer import AnnouncedCuts, ReplayWriter, Stuck, wait_until
 from stream.keys import Pseudonymiser, partition_of_key
-from stream.log import Append, Log, Writer
-from stream.malformed import MalformedRecord, json_object
-from stream.record import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT, Partition
+from stream.log import Log
+from stream.record import Partition
 
-#: Records on their way to the broker at once.
-IN_FLIGHT_MAX = 2_000
-#: A broker that is gone is waited for; what is in flight is sent again only by the log's own idempotent client.
+__all__ = ["ReplayProgress", "Replayer", "Stuck"]
+
 PREDICT_ROWS_MAX = 5_000
 HTTP_TIMEOUT_S = 20.0
-
-
-class Stuck(RuntimeError):
-    """The pipeline did not answer a barrier in time; the message says what the replay was waiting for."""
 
 
 @dataclass
@@ -70,16 +64,11 @@ class Replayer:
         self.run_dir = run_dir
         self.progress = ReplayProgress(planted=int(history.planted.sum()))
         self._log = log
-        self._announced: dict[int, dict[str, object]] = {}
-        self._reader = log.reader()
-        self._in_flight: deque[Append] = deque()
 
     def run(self, stop: threading.Event) -> ReplayProgress:
         """Replay all periods. Raises Stuck, and what the log raises."""
-        checkpoints = Partition(self.config.stream.checkpoints, 0)
-        self._reader.assign([checkpoints])
-        self._reader.seek(checkpoints, self._reader.beginning_offsets([checkpoints])[checkpoints])
-        writer = self._log.writer()
+        cuts = AnnouncedCuts(self.config, self._log)
+        writer = ReplayWriter(self.config, self._log)
         periods = list(self.plan.periods())
         self.progress.periods = len(periods)
         try:
@@ -89,15 +78,15 @@ class Replayer:
             for period in periods:
                 if stop.is_set():
                     break
-                self._replay(period, writer, stop)
+                self._replay(period, writer, cuts, stop)
         finally:
             self.progress.finished = time.monotonic()
             self.progress.doing = "done"
             writer.close()
-            self._reader.close()
+            cuts.close()
         return self.progress
 
-    def _replay(self, period: Period, writer: Writer, stop: threading.Event) -> None:
+    def _replay(self, period: Period, writer: ReplayWriter, cuts: AnnouncedCuts, stop: threading.Event) -> None:
         progress = self.progress
         progress.period = period.number
         answers = self._predict(period) if self.config.replay.predict else None
@@ -105,49 +94,30 @@ class Replayer:
         for line in self.plan.lines(period, answers):
             self._send(line, writer)
             progress.now_ms = line.arrival_ms
-        self._heartbeat(period.end_ms, writer, barrier=period.number)
+        writer.heartbeat(period.end_ms, barrier=period.number)
         if not period.number:  # a barrier takes the breaker along (L9); without one, its early join closes by this
-            self._heartbeat(self.plan.last_ms, writer)
-        writer.flush(self.config.stream.request_timeout_ms)
-        self._in_flight.clear()
+            writer.heartbeat(self.plan.last_ms)
+        writer.flush()
         progress.now_ms = period.end_ms
         if period.number:
-            self._wait_for_step(period, stop)
+            self._wait_for_step(period, cuts, stop)
 
     # --- writing ----------------------------------------------------------------------------------------------
 
-    def _send(self, line: Line, writer: Writer) -> None:
+    def _send(self, line: Line, writer: ReplayWriter) -> None:
         stream = self.config.stream
         if line.kind == "heartbeat":
-            self._heartbeat(line.arrival_ms, writer)
+            writer.heartbeat(line.arrival_ms)
             return
         assert line.key is not None
         topic = stream.impressions if line.kind == "impression" else stream.clicks
         partition = Partition(topic, partition_of_key(line.key, stream.partitions))
         headers = (("producer", PRODUCER.encode()),)
-        self._in_flight.append(writer.append(partition, line.value, line.key, headers, line.arrival_ms))
+        writer.append(partition, line.value, line.key, headers, line.arrival_ms)
         if line.kind == "impression":
             self.progress.impressions += line.rows
         else:
             self.progress.clicks += line.rows
-        self._bound_in_flight(writer)
-
-    def _heartbeat(self, arrival_ms: int, writer: Writer, barrier: int = 0) -> None:
-        stream = self.config.stream
-        headers = [(CONTROL, HEARTBEAT.encode()), (CLOCK_MS, str(arrival_ms).encode())]
-        if barrier:
-            headers.append((BARRIER, str(barrier).encode()))
-        for topic in (stream.impressions, stream.clicks):
-            for p in range(stream.partitions):
-                self._in_flight.append(writer.append(Partition(topic, p), None, None, tuple(headers), arrival_ms))
-        self._bound_in_flight(writer)
-
-    def _bound_in_flight(self, writer: Writer) -> None:
-        while self._in_flight and self._in_flight[0].done:
-            self._in_flight.popleft()
-        if len(self._in_flight) >= IN_FLIGHT_MAX:
-            writer.flush(self.config.stream.request_timeout_ms)
-            self._in_flight.clear()
 
     # --- playing the site -------------------------------------------------------------------------------------
 
@@ -196,11 +166,11 @@ class Replayer:
 
     # --- keeping step -----------------------------------------------------------------------------------------
 
-    def _wait_for_step(self, period: Period, stop: threading.Event) -> None:
+    def _wait_for_step(self, period: Period, cuts: AnnouncedCuts, stop: threading.Event) -> None:
         began = time.monotonic()
         self.progress.doing = f"waiting for cut {period.number}"
-        self._wait(lambda: period.number in self._read_announcements(), self.progress.doing, stop)
-        announced = self._announced.get(period.number, {})
+        self._wait(lambda: period.number in cuts.read(), self.progress.doing, stop)
+        announced = cuts.said.get(period.number, {})
         if self.config.replay.predict and announced.get("kind") == "published":
             name = announced["name"]
             self.progress.doing = f"waiting for the replica to serve {name}"
@@ -210,23 +180,4 @@ class Replayer:
         self.progress.cuts.append({**announced, "waited_s": took, "end_ms": period.end_ms})
 
     def _wait(self, reached: Callable[[], bool], what: str, stop: threading.Event) -> None:
-        end = time.monotonic() + self.config.replay.stuck_s
-        while not reached():
-            if stop.is_set():
-                return
-            if time.monotonic() > end:
-                raise Stuck(f"stuck for {self.config.replay.stuck_s} s {what}; `everspun status` says where")
-            time.sleep(0.02)
-
-    def _read_announcements(self) -> dict[int, dict[str, object]]:
-        """Period -> what was last said of its cut on `checkpoints`."""
-        for records in self._reader.poll(100, 50).values():
-            for record in records:
-                try:
-                    said = json_object("checkpoints", record.value).body
-                except MalformedRecord:
-                    continue  # no process reads it otherwise
-                judged = said.get("kind") in ("published", "rejected")
-                if judged and said.get("model") == self.config.model.name and type(said.get("barrier")) is int:
-                    self._announced[said["barrier"]] = said
-        return self._announced
+        wait_until(reached, what, self.config.replay.stuck_s, stop)

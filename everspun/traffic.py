@@ -13,8 +13,10 @@ import numpy.typing as npt
 from everspun import attacks
 from everspun.history import History, sessions_of
 from everspun.movielens import click_delays_ms
+from stream.events import TS_MS_MAX, TS_MS_MIN
 
 DAY_MS = 86_400_000
+DAYS_MAX, ZIPF_MAX, SESSION_VIEWS_MAX = 36_500, 20, 200
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,19 @@ class TrafficConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}: at least 1")
         if not 0 < self.click_rate < 1:
             raise ValueError(f"click_rate = {self.click_rate}: above 0, below 1")
+        for name in ("focus", "shared"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: a share, 0 to 1")
+        if not 0 < self.days <= DAYS_MAX:
+            raise ValueError(f"days = {self.days}: above 0, at most {DAYS_MAX}")
+        if not 0 <= self.zipf <= ZIPF_MAX:
+            raise ValueError(f"zipf = {self.zipf}: 0 to {ZIPF_MAX}")
+        if not 1 <= self.session_views <= SESSION_VIEWS_MAX:
+            raise ValueError(f"session_views = {self.session_views}: 1 to {SESSION_VIEWS_MAX}")
+        if self.seed < 0:
+            raise ValueError(f"seed = {self.seed}: 0 or more")
+        if not TS_MS_MIN <= self.start_ms < TS_MS_MAX - (DAYS_MAX + 1_000) * DAY_MS:
+            raise ValueError(f"start_ms = {self.start_ms}: milliseconds since 1970, between 1973 and 5000")
 
 
 @dataclass(frozen=True)

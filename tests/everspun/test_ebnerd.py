@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from everspun import history
-from everspun.config import Config, ReplayConfig
+from everspun.config import Config, ReplayConfig, RunConfig
 from everspun.replay import Replayer
 from labeler.config import LabelerConfig
 from labeler.labelling import Labelling
@@ -45,7 +45,9 @@ def labelled(tmp_path: Path, window_ms: int) -> list[tuple[BatchHeader, bytes]]:
     log = MemoryLog(now=lambda: 0)
     for spec in topic_specs(stream):
         log.create(spec.name, spec.partitions)
-    config = Config(stream=stream, replay=ReplayConfig(barrier_ms=0, predict=False, attacks=False))
+    config = Config(
+        run=RunConfig(fraud=0), stream=stream, replay=ReplayConfig(barrier_ms=0, predict=False, attacks=False)
+    )
     Replayer(config, history.load(str(FOLDER), tmp_path), log, tmp_path, b"0" * 32).run(threading.Event())
     labelling = Labelling(stream, LabelerConfig(await_verdicts=False), log)
     labelling.own(range(stream.partitions))

@@ -9,7 +9,7 @@ import pytest
 
 from everspun import attacks
 from everspun.config import ReplayConfig
-from everspun.history import SESSION_GAP_MS, History, from_jsonl, sessions_of
+from everspun.history import SESSION_GAP_MS, History, sessions_of
 from everspun.replay_plan import Answers, ReplayPlan
 from everspun.traffic import TrafficConfig, simulate
 from stream.config import StreamConfig
@@ -114,21 +114,6 @@ def test_a_barrier_must_be_a_multiple_of_the_buckets(history: History):
         ReplayPlan(
             history, StreamConfig(signal_ms=HOUR_MS + 1), ReplayConfig(), Pseudonymiser(1, b"sixteen bytes or more")
         )
-
-
-def test_json_lines_round_trip(tmp_path, history: History):
-    path = tmp_path / "log.jsonl"
-    path.write_text(
-        '{"id":"b","ts_ms":2000000000002,"session":"s","source":"u","item":"i"}\n'
-        '{"id":"a","ts_ms":2000000000001,"session":"s","source":"u","item":"i"}\n'
-        '{"click":"b","ts_ms":2000000000005}\n'
-    )
-    read = from_jsonl(path)
-    assert read.ids == ["a", "b"]
-    assert read.click_impression.tolist() == [1]
-    path.write_text('{"click":"zzz","ts_ms":1}\n')
-    with pytest.raises(ValueError, match="zzz"):
-        from_jsonl(path)
 
 
 def test_simulated_traffic_is_a_function_of_its_config():
