@@ -4,9 +4,12 @@ back as after a late verdict, and then its rows leave the archive. Run it again 
 goes on where it stands (exit code 3 = not yet). docs/fraud.md says what stays, and for how long."""
 
 import argparse
+import os
+import sys
 import time
 
 from checkpointer.archive import Archive
+from checkpointer.manifest import Damaged
 from checkpointer.store import open_store
 from everspun.commands import options as shared
 from everspun.commands.replay import replay_secret
@@ -14,13 +17,14 @@ from everspun.config import Config
 from everspun.forgetting import Standing, orders, standing
 from stream.kafka import KafkaLog
 from stream.keys import Pseudonymiser
-from stream.log import Log
+from stream.log import Log, LogError
 from stream.moment import show_ms
 from stream.record import Partition
 from stream.verdicts import encode_verdict
 
 NOT_YET = 3
 LOOK_S = 2.0
+SAID = "it is said in `verdicts`, and not known how far it is taken back"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,22 +40,42 @@ def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     source = options.source
     if options.user is not None:
+        if not os.environ.get("EVERSPUN_SECRET"):
+            print(
+                "everspun forget: nothing was done: --user is pseudonymised with the key that your producers have, and "
+                "EVERSPUN_SECRET is not set; set it, or give --source as it stands in the events",
+                file=sys.stderr,
+            )
+            return 2
         source = Pseudonymiser(config.stream.pseudonym_key_number, replay_secret())(options.user)
     if not source:
-        print("nothing was done: the name is empty, which is everybody who has none")
+        print("everspun forget: nothing was done: the name is empty, which is everybody who has none", file=sys.stderr)
         return 2
     return forget(config, KafkaLog(config.stream), source, options.dry_run, options.wait_s)
 
 
 def forget(config: Config, log: Log, source: str, dry_run: bool, wait_s: float) -> int:
-    """Over any log. Exit code: 0 done, 3 not yet."""
-    archive = Archive(open_store(config.archive.root))
-    found = _standing(config, log, source)
-    _show(source, found, archive.count([source]))
-    if dry_run:
-        return 0
-    if _say_on(config, log, source, found):
+    """Over any log. Exit code: 0 done, 2 nothing was done, 3 not yet: what was done is said, whatever failed since."""
+    done = "nothing was done"
+    try:
+        archive = Archive(open_store(config.archive.root))
         found = _standing(config, log, source)
+        _show(source, found, archive.count([source]))
+        if dry_run:
+            return 0
+        done = "not known whether it is said in `verdicts`"
+        if _say_on(config, log, source, found):
+            done = SAID
+            print("said in `verdicts`: from now on nothing of it is trained on")
+            found = _standing(config, log, source)
+        done = SAID
+        return _take_back(config, log, source, found, archive, wait_s)
+    except (LogError, Damaged, OSError) as error:
+        print(f"everspun forget: {done}: {error}; run this again", file=sys.stderr)
+        return 2 if done == "nothing was done" else NOT_YET
+
+
+def _take_back(config: Config, log: Log, source: str, found: Standing, archive: Archive, wait_s: float) -> int:
     deadline = time.monotonic() + wait_s
     while found.behind and time.monotonic() < deadline:
         time.sleep(LOOK_S)

@@ -1,0 +1,96 @@
+"""Typical mistakes, command by command: each is told in one line that says what to do, and never as a traceback.
+
+Add a row: what is typed, what is wrong with it, words of the line, the exit code. `{dir}` is an empty folder with a
+config `x.toml`, whose broker does not answer, and the files that `surroundings` makes.
+"""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from everspun.__main__ import main
+
+EVENT = {"id": "a", "ts_ms": 1_700_000_000_000, "session": "s", "source": "u", "vendor": "v", "item": "i"}
+
+CONFIG = """
+[run]
+dir = "{dir}/run"
+[stream]
+bootstrap_servers = "127.0.0.1:1"
+request_timeout_ms = 1_000
+replayed = {replayed}
+[model]
+name = "shop"
+categorical = ["item"]
+[checkpointer]
+root = "{dir}/checkpoints"
+[archive]
+root = "{dir}/archive"
+"""
+
+#: (what is typed after `everspun`, what is wrong, words of the line, exit code)
+MISTAKES = [
+    ("audit -c {dir}/none.toml", "a config that is not there", "none.toml: no such file", 2),
+    ("audit -c {dir}", "a config that is a folder", "{dir}", 2),
+    ("audit -c {dir}/x.toml --no-shards", "no broker", "127.0.0.1:1", 2),
+    ("audit -c {dir}/x.toml --set limits.quarantined_share_max=-1", "a limit below 0", "quarantined_share_max = -1", 2),
+    ("replay -c {dir}/x.toml {dir}/log.jsonl", "no broker", "127.0.0.1:1", 2),
+    ("replay -c {dir}/live.toml {dir}/log.jsonl", "topics that carry the broker's clock", "stream.replayed = false", 2),
+    ("replay -c {dir}/x.toml {dir}/none.jsonl", "a file that is not there", "none.jsonl: no such file", 2),
+    ("replay -c {dir}/x.toml {dir}/empty", "a folder that holds nothing of ours", "without impressions.csv.gz", 2),
+    ("replay -c {dir}/x.toml {dir}/log.jsonl --clicks {dir}/none", "clicks that are not there", "none: no such file", 2),
+    ("replay -c {dir}/x.toml {dir}/log.jsonl --attacks", "attacks on one's own log", "nothing is planted", 2),
+    ("replay -c {dir}/x.toml movielens --clicks {dir}/log.jsonl", "clicks beside a history", "clicks of its own", 2),
+    ("retrain -c {dir}/x.toml --from yesterday", "a time that is none", "moment 'yesterday'", 2),
+    ("retrain -c {dir}/x.toml --from 2026-02-30", "a day that is none", "moment '2026-02-30'", 2),
+    ("retrain -c {dir}/x.toml --to 1700000000", "seconds", "moment '1700000000'", 2),
+    ("retrain -c {dir}/x.toml --from 2026-02-01 --to 2026-01-01", "the end before the beginning", "not after --from", 2),
+    ("retrain -c {dir}/x.toml", "no broker", "127.0.0.1:1", 2),
+    ("simulate {dir}/none/x.jsonl", "a folder that is not there", "none/x.jsonl", 2),
+    ("simulate {dir}", "a folder in the place of a file", "not a file", 2),
+    ("simulate {dir}/x.jsonl --vendors 0", "a shop without vendors", "vendors = 0: at least 1", 2),
+    ("simulate {dir}/x.jsonl --days -1", "no time at all", "days = -1", 2),
+    ("archive verify -c {dir}/damaged.toml", "a damaged file", "not a whole Parquet file", 1),
+    ("archive list -c {dir}/damaged.toml", "a damaged file", "not a whole Parquet file", 1),
+    ("archive status -c {dir}/damaged.toml", "a damaged file", "not a whole Parquet file", 1),
+    ("models list -c {dir}/x.toml", "no broker", "no comparison", 0),
+    ("models promote other -c {dir}/x.toml", "a model that is not there", "other has no published checkpoint", 1),
+    ("models promote ../other -c {dir}/x.toml", "a name that is none", "model name '../other'", 2),
+    ("forget --user ann -c {dir}/x.toml", "no secret", "EVERSPUN_SECRET is not set", 2),
+    ("forget --source= -c {dir}/x.toml", "nobody", "the name is empty", 2),
+    ("forget --source ann -c {dir}/x.toml", "no broker", "nothing was done", 2),
+]
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("EVERSPUN_SECRET", raising=False)
+    for name, replayed in (("x", "true"), ("live", "false"), ("damaged", "true")):
+        text = CONFIG.replace("{dir}", str(tmp_path)).replace("{replayed}", replayed)
+        (tmp_path / f"{name}.toml").write_text(text.replace("/archive", "/damaged") if name == "damaged" else text)
+    (tmp_path / "log.jsonl").write_text(json.dumps(EVENT) + "\n")
+    (tmp_path / "log.jsonl.gz").write_bytes(gzip.compress(json.dumps(EVENT).encode()))
+    (tmp_path / "empty").mkdir()
+    file = tmp_path / "damaged" / "date=2026-01-01" / "hour=00" / "p0-00000000000000000000.parquet"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"PAR1")
+    (tmp_path / "damaged" / "p0.json").write_text('{"next_offset": 5, "ends": {}, "lost": 0}')
+    return tmp_path
+
+
+@pytest.mark.parametrize(("typed", "wrong", "words", "code"), MISTAKES, ids=[f"{m[0].split()[0]}: {m[1]}" for m in MISTAKES])
+def test_a_mistake_is_a_line(
+    surroundings: Path, capfd: pytest.CaptureFixture[str], typed: str, wrong: str, words: str, code: int
+):
+    try:
+        ended = main([one.replace("{dir}", str(surroundings)) for one in typed.split()])
+    except SystemExit as error:
+        ended = int(error.code or 0)
+    out, err = capfd.readouterr()
+    assert ended == code, (wrong, out, err)
+    assert words.replace("{dir}", str(surroundings)) in out + err
+    assert "Traceback" not in out + err
+    said = [line for line in (err.splitlines() if code == 2 else []) if line.startswith("everspun")]
+    assert code != 2 or len(said) == 1, err
