@@ -22,6 +22,7 @@ from checkpointer.archive_file import (
     without_sources,
 )
 from checkpointer.files import Files
+from checkpointer.manifest import Damaged
 from stream.chain import Chain, Fold
 from stream.examples import BatchHeader
 from stream.record import Record
@@ -43,12 +44,16 @@ class Archive:
         self.files = files
 
     def head(self, partition: int) -> ArchiveHead | None:
+        """How far a partition is archived; None = it is not. Raises Damaged."""
+        path = f"p{partition}.json"
         try:
-            said = json.loads(self.files.read(f"p{partition}.json"))
+            said = json.loads(self.files.read(path))
+            ends = {str(chain): (int(end), int(barrier)) for chain, (end, barrier) in said["ends"].items()}
+            return ArchiveHead(int(said["next_offset"]), ends, int(said["lost"]))
         except FileNotFoundError:
             return None
-        ends = {chain: (end, barrier) for chain, (end, barrier) in said["ends"].items()}
-        return ArchiveHead(said["next_offset"], ends, said["lost"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Damaged(f"archive {path}: not how far a partition is archived ({error!r})") from error
 
     def write(self, file: ArchivedFile, records: Sequence[Record], lost: int = 0) -> None:
         self.files.write(file.path, encode_file(file, records))

@@ -2,6 +2,7 @@
 were written. `[run] archivers = 1` keeps it; `[archive] read = true` lets learners read it."""
 
 import argparse
+import sys
 
 from rich.progress import track
 from rich.table import Table
@@ -27,9 +28,13 @@ def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     archive = Archive(open_store(config.archive.root))
     partitions = range(config.stream.partitions)
-    if options.action == "status":
-        return _status(archive, partitions, config.archive.file_age_max_ms)
-    return {"list": _list, "verify": _verify}[options.action](archive, partitions)
+    try:
+        if options.action == "status":
+            return _status(archive, partitions, config.archive.file_age_max_ms)
+        return {"list": _list, "verify": _verify}[options.action](archive, partitions)
+    except Damaged as error:
+        print(f"everspun archive: {error}; `everspun archive verify` reads every file", file=sys.stderr)
+        return 1
 
 
 def _status(archive: Archive, partitions: range, age_max_ms: int) -> int:

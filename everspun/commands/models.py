@@ -2,6 +2,7 @@
 rows that all of them have learned. `promote NEW --of OLD`: replicas of OLD serve NEW; promoting OLD takes it back."""
 
 import argparse
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -38,7 +39,11 @@ def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     files = open_store(config.checkpointer.root)
     if options.action == "promote":
-        return promote(files, options.model, options.of or config.model.name)
+        try:
+            return promote(files, options.model, options.of or config.model.name)
+        except ValueError as error:
+            print(f"everspun models: nothing was promoted: {error}", file=sys.stderr)
+            return 2
     names = begun_models(files)
     console = shared.console()
     console.print(models_table(files, names))

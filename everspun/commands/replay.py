@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     if not config.stream.replayed:
         print(
-            "stream.replayed = false: these topics carry the broker's clock; a replay needs its own (T1)",
+            "everspun replay: stream.replayed = false: these topics carry the broker's clock, a replay its own (T1)",
             file=sys.stderr,
         )
         return MISTAKE

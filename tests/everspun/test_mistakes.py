@@ -40,13 +40,23 @@ MISTAKES = [
     ("replay -c {dir}/live.toml {dir}/log.jsonl", "topics that carry the broker's clock", "stream.replayed = false", 2),
     ("replay -c {dir}/x.toml {dir}/none.jsonl", "a file that is not there", "none.jsonl: no such file", 2),
     ("replay -c {dir}/x.toml {dir}/empty", "a folder that holds nothing of ours", "without impressions.csv.gz", 2),
-    ("replay -c {dir}/x.toml {dir}/log.jsonl --clicks {dir}/none", "clicks that are not there", "none: no such file", 2),
+    (
+        "replay -c {dir}/x.toml {dir}/log.jsonl --clicks {dir}/none",
+        "clicks that are not there",
+        "none: no such file",
+        2,
+    ),
     ("replay -c {dir}/x.toml {dir}/log.jsonl --attacks", "attacks on one's own log", "nothing is planted", 2),
     ("replay -c {dir}/x.toml movielens --clicks {dir}/log.jsonl", "clicks beside a history", "clicks of its own", 2),
     ("retrain -c {dir}/x.toml --from yesterday", "a time that is none", "moment 'yesterday'", 2),
     ("retrain -c {dir}/x.toml --from 2026-02-30", "a day that is none", "moment '2026-02-30'", 2),
     ("retrain -c {dir}/x.toml --to 1700000000", "seconds", "moment '1700000000'", 2),
-    ("retrain -c {dir}/x.toml --from 2026-02-01 --to 2026-01-01", "the end before the beginning", "not after --from", 2),
+    (
+        "retrain -c {dir}/x.toml --from 2026-02-01 --to 2026-01-01",
+        "an end before",
+        "not after --from",
+        2,
+    ),
     ("retrain -c {dir}/x.toml", "no broker", "127.0.0.1:1", 2),
     ("simulate {dir}/none/x.jsonl", "a folder that is not there", "none/x.jsonl", 2),
     ("simulate {dir}", "a folder in the place of a file", "not a file", 2),
@@ -80,7 +90,10 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("typed", "wrong", "words", "code"), MISTAKES, ids=[f"{m[0].split()[0]}: {m[1]}" for m in MISTAKES])
+NAMES = [f"{typed.split()[0]}: {wrong}" for typed, wrong, _, _ in MISTAKES]
+
+
+@pytest.mark.parametrize(("typed", "wrong", "words", "code"), MISTAKES, ids=NAMES)
 def test_a_mistake_is_a_line(
     surroundings: Path, capfd: pytest.CaptureFixture[str], typed: str, wrong: str, words: str, code: int
 ):
