@@ -51,7 +51,9 @@ class ReplicaServer(ThreadingHTTPServer):
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         handler = type("TimedHandler", (Handler,), {"timeout": config.request_timeout_s})
-        super().__init__((config.host, port), handler)
+        if ":" in config.host:
+            self.address_family = socket.AF_INET6
+        super().__init__((config.host.strip("[]"), port), handler)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
@@ -239,7 +241,12 @@ def run(
         thread.start()
         if run_dir:
             start_metrics(run_dir, "replica", index, replica.metrics, http_port=server.port)
-        _log.info("replica of %s at http://%s:%d", model, config.host, server.port)
+        _log.info(
+            "replica of %s at http://%s:%d",
+            model,
+            config.host if ":" not in config.host else f"[{config.host}]",
+            server.port,
+        )
         stop.wait()
         server.shutdown()
         _drain(server, config)

@@ -173,6 +173,8 @@ def loads(text: str, overrides: typing.Sequence[str] = (), where: str = "") -> C
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}{error}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}brackets within brackets, thousands deep: no TOML that anybody means") from None
     for override in overrides:
         _override(tree, override)
     try:

@@ -43,9 +43,9 @@ _OUTSIDE = frozenset({"kafka", "grpc", "botocore", "aiobotocore", "s3fs", "gcsfs
 
 def report(command: str, error: BaseException) -> int:
     """Say it on standard error; returns the exit code. A fault of ours leaves its traceback in a file, and so does
-    every error of a role in the log, where an engineer looks for it."""
+    an error of a role that runs in its log, where an engineer looks for it."""
     line = told(error)
-    if command == "role":
+    if command == "role" and not isinstance(error, ConfigError | Taken):
         traceback.print_exception(error)
     if line is not None:
         print(f"everspun: {' '.join(line.split()) if isinstance(error, OSError) else line}", file=sys.stderr)

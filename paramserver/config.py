@@ -131,7 +131,7 @@ class ParamServerConfig:
         """Where a shard is called: gRPC's name of it. ValueError if there is none, or a socket's path is too long."""
         if self.transport == "tcp":
             if not self.addresses:
-                return f"{self.host}:{self.port + shard}"
+                return f"{_bracketed(self.host)}:{self.port + shard}"
             if shard >= len(self.addresses):
                 raise ValueError(
                     f"addresses = {self.addresses!r}: has none for shard {shard}; name every shard in order"
@@ -143,11 +143,13 @@ class ParamServerConfig:
                 f"run folder {run_dir!r}: the socket's path {path!r} is longer than {SOCKET_PATH_MAX} bytes; "
                 "choose a shorter run folder, or transport = 'tcp'"
             )
-        return f"unix:{path}"
+        return f"unix:{path.replace('%', '%25')}"  # gRPC decodes it
 
     def listen(self, shard: int, run_dir: str) -> str:
         """Where a shard listens."""
-        return f"{self.host}:{self.port + shard}" if self.transport == "tcp" else self.address(shard, run_dir)
+        return (
+            f"{_bracketed(self.host)}:{self.port + shard}" if self.transport == "tcp" else self.address(shard, run_dir)
+        )
 
     @property
     def body_bytes_max(self) -> int:
@@ -172,3 +174,8 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _bracketed(host: str) -> str:
+    """An IPv6 address as it stands before a port."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host

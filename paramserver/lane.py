@@ -70,14 +70,13 @@ class Lane:
     def open(cls, address: str, token: bytes, timeout_ms: int) -> "Lane":
         """Connect and show the token. Raises OSError."""
         kind, _, where = address.partition(":")
-        connection = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET)
+        connection = socket.socket(_family(kind, where))
         try:
             connection.settimeout(timeout_ms / 1_000)
             if kind == "unix":
-                connection.connect(where)
+                connection.connect(_path(where))
             else:
-                host, _, port = where.rpartition(":")
-                connection.connect((host, int(port)))
+                connection.connect(_host_and_port(where))
             lane = cls(connection, timeout_ms)
             lane.send(frames.pieces(frames.HELLO, token))
             lane.receive(0)
@@ -234,15 +233,16 @@ class LaneServer:
         self._lock = threading.Lock()
         self._stopping = False
         kind, _, where = address.partition(":")
-        self._listener = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET)
+        self._listener = socket.socket(_family(kind, where))
         if kind == "unix":
-            Path(where).unlink(missing_ok=True)  # of a process that was killed; the state folder's lock keeps us alone
-            self._listener.bind(where)
+            Path(_path(where)).unlink(
+                missing_ok=True
+            )  # of a process that was killed; the state folder's lock keeps us alone
+            self._listener.bind(_path(where))
             self.address = address
         else:
-            host, _, port = where.rpartition(":")
-            self._listener.bind((host, int(port)))
-            self.address = f"tcp:{host}:{self._listener.getsockname()[1]}"
+            self._listener.bind(_host_and_port(where))
+            self.address = f"tcp:{where.rpartition(':')[0]}:{self._listener.getsockname()[1]}"
         self._listener.listen(LANES_MAX)
         self._accepting = threading.Thread(target=self._accept, name="lanes")
 
@@ -265,7 +265,7 @@ class LaneServer:
             thread.join(max(0.0, deadline - time.monotonic()))
         if self.address.startswith("unix:"):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.address.partition(":")[2])
+                os.unlink(_path(self.address.partition(":")[2]))
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -328,3 +328,20 @@ def status_number(code: grpc.StatusCode) -> int:
 
 
 STATUSES = {status_number(code): code for code in grpc.StatusCode}
+
+
+def _host_and_port(where: str) -> tuple[str, int]:
+    """Of `host:port`; an IPv6 address may stand in brackets."""
+    host, _, port = where.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _family(kind: str, where: str) -> socket.AddressFamily:
+    if kind == "unix":
+        return socket.AF_UNIX
+    return socket.AF_INET6 if ":" in where.rpartition(":")[0] else socket.AF_INET
+
+
+def _path(where: str) -> str:
+    """Of a socket, as gRPC's addresses name it: with `%25` for a percent sign."""
+    return where.replace("%25", "%")

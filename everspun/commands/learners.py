@@ -25,6 +25,9 @@ def run(options: argparse.Namespace) -> int:
     if options.count < 1:
         print(f"nothing was changed: {options.count} learners; at least 1, or `everspun pause`")
         return 2
+    if not (run_dir / "roles").is_dir():
+        print(f"nothing was changed: {run_dir} is no folder of a run; does `everspun run` run with this config, here?")
+        return 1
     order_scale(run_dir, role, options.count)
     end = time.monotonic() + options.wait_s
     while (running := sum(name.startswith(f"{role}-") for name in role_files(run_dir))) != options.count:

@@ -89,6 +89,7 @@ def test_an_order_is_of_one_launcher_and_of_roles_that_scale(tmp_path: Path):
 def test_what_nobody_carries_out_is_said(tmp_path: Path, capsys):
     path = tmp_path / "x.toml"
     path.write_text(f"[run]\ndir = {str(tmp_path)!r}\n")
+    (tmp_path / "roles").mkdir()
     assert main(["learners", "scale", "2", "--wait-s", "0.1", "--config", str(path)]) == 1
     assert "0 learners run, 2 were ordered" in capsys.readouterr().out
     assert main(["learners", "scale", "0", "--config", str(path)]) == 2

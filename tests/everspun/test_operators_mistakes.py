@@ -1,0 +1,320 @@
+"""What people do wrong at the command line is told in a line, with exit code 2 or 1, and never as a traceback."""
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.panel import Panel
+from rich.table import Table
+
+from everspun.__main__ import COMMANDS, main
+from everspun.broker import BrokerError, start_broker
+from everspun.commands.options import PlainConsole, shown
+from everspun.config import ConfigError, load
+from everspun.local_run import MARKER, LocalRun, NotOurs
+from everspun.locks import Taken, lock_file, unlock
+from everspun.mistakes import report, unreadable_argument
+
+#: A port of loopback at which nobody listens.
+NOBODY = "127.0.0.1:9"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "x.toml"
+    path.write_text(
+        f'[run]\ndir = "{tmp_path}/run"\n[checkpointer]\nroot = "{tmp_path}/checkpoints"\n'
+        f'[archive]\nroot = "{tmp_path}/archive"\n'
+        f'[stream]\nbootstrap_servers = "{NOBODY}"\nrequest_timeout_ms = 300\n'
+    )
+    return path
+
+
+def said(command: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """(exit code, all that was printed); a traceback anywhere fails."""
+    try:
+        code = main(command)
+    except SystemExit as end:  # argparse's
+        code = int(end.code or 0)
+    captured = capsys.readouterr()
+    text = captured.out + captured.err
+    assert "Traceback" not in text
+    assert "a fault of ours" not in text
+    return code, text
+
+
+#: Commands that read or write the cluster, the shards, or a run, as somebody types them when nothing runs.
+AWAY = {
+    "topics create": "127.0.0.1:9",
+    "topics check": "127.0.0.1:9",
+    "fraud list": "127.0.0.1:9",
+    "fraud show u1": "127.0.0.1:9",
+    "fraud allow u1": "",
+    "fraud ban u1": "",
+    "breaker list": "127.0.0.1:9",
+    "quarantine list": "127.0.0.1:9",
+    "quarantine add impressions 0 5": "",
+    "pause": "nothing was changed",
+    "resume": "nothing was changed",
+    "staleness": "no answer",
+    "staleness 3": "not changed",
+    "shards scale 3 --wait-s 0": "nothing was changed",
+    "learners scale 2 --wait-s 0.1": "nothing was changed",
+    "checkpoints show 7": "",
+    "checkpoints restore 7": "",
+    "checkpoints restore": "restore which?",
+    "checkpoints restore --lift": "nothing is held",
+    "run": "127.0.0.1:9",
+    "events check impressions": "127.0.0.1:9",
+}
+
+
+@pytest.mark.parametrize("command", AWAY)
+def test_nothing_that_runs_is_a_line(command: str, config: Path, capsys: pytest.CaptureFixture[str]):
+    code, text = said([*command.split(), "-c", str(config)], capsys)
+    assert code in (1, 2), text
+    assert AWAY[command] in text
+    assert 1 <= len(text.strip().splitlines()) <= 3, text
+
+
+#: What stands in a configuration file, and what is said of it.
+CONFIGS: dict[str, tuple[bytes, str]] = {
+    "UTF-16": ("[run]\nshards = 1\n".encode("utf-16"), "UTF-16, as PowerShell's > writes it"),
+    "Latin-1": (b'[run]\n[model]\nname = "caf\xe9"\n', "byte 0xe9 in line 3 is not UTF-8"),
+    "no TOML": (b"shards: 2\n", "line 1"),
+    "binary": (bytes(range(256)), "not UTF-8"),
+    "NUL": (b"[run]\nshards = 1\x00\n", "line 2"),
+    "unknown key": (b"[run]\nshard = 1\n", "did you mean 'shards'"),
+    "wrong type": (b'[run]\nshards = "two"\n', "run.shards = 'two': expected int"),
+    "short window": (b"[stream]\nwindow_ms = 30_000\n", "fraud.cell_ms + fraud.settle_ms"),
+    "no table": (b"run = 5\n", "[run] must be a table"),
+    "deep": (b"run = " + b"[" * 5_000, ""),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("command", ["run", "status", "role shard", "topics check", "pause", "checkpoints list"])
+def test_a_config_that_cannot_be_read(name: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "bad.toml"
+    path.write_bytes(CONFIGS[name][0])
+    code, text = said([*command.split(), "-c", str(path)], capsys)
+    assert code == 2
+    assert text.startswith("everspun: config: ")
+    assert CONFIGS[name][1] in text
+
+
+def test_a_config_path_that_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for path, words in ((tmp_path, "a folder"), (tmp_path / "none", "no such file"), (tmp_path / ("x" * 300), "")):
+        code, text = said(["status", "-c", str(path)], capsys)
+        assert (code, text.count("\n")) == (2, 1)
+        assert words in text
+    bom = tmp_path / "100%.toml"
+    bom.write_bytes(b"\xef\xbb\xbf[run]\r\nshards = 1\r\n")
+    assert load(bom).run.shards == 1
+
+
+@pytest.mark.parametrize(
+    "command", [["fraud", "ban"], ["fraud", "show"], ["checkpoints", "show"], ["breaker", "release"]]
+)
+def test_arguments_that_are_not_utf8(command: list[str], config: Path, capsys: pytest.CaptureFixture[str]):
+    code, text = said([*command, "caf\udce9", "-c", str(config)], capsys)
+    assert code == 2
+    assert "b'caf\\xe9' is not UTF-8" in text
+
+
+def test_a_file_whose_name_is_not_utf8_is_a_file(tmp_path: Path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    assert "is not UTF-8" in unreadable_argument([path])
+    Path(path).write_text("")
+    assert unreadable_argument([path]) == ""
+
+
+def test_a_fault_of_ours_says_where_its_traceback_is(capsys: pytest.CaptureFixture[str]):
+    assert report("audit", KeyError("x")) == 70
+    text = capsys.readouterr().err
+    assert "a fault of ours, please report it: KeyError('x'); its traceback is in " in text
+    path = Path(text.strip().rpartition(" ")[2])
+    assert "KeyError" in path.read_text()
+    path.unlink()
+
+
+# --- two of one kind ----------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from everspun.locks import lock_file
+lock_file(Path(sys.argv[1]), "x")
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def held_elsewhere() -> Callable[[Path], int]:
+    running: list[subprocess.Popen[str]] = []
+
+    def hold(path: Path) -> int:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        one = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
+        running.append(one)
+        assert one.stdout is not None
+        assert one.stdout.readline() == "held\n"
+        return one.pid
+
+    yield hold
+    for one in running:
+        one.kill()
+        one.wait()
+
+
+@pytest.mark.processes
+def test_a_second_one_of_anything_is_refused_and_names_the_first(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str], held_elsewhere: Callable[[Path], int]
+):
+    pid = held_elsewhere(tmp_path / "run/roles/replica-0.lock")
+    code, text = said_of_role(["role", "replica", "-c", str(config)])
+    assert code == 2
+    assert f"replica-0 of {tmp_path}/run is in use by process {pid}" in text
+    pid = held_elsewhere(tmp_path / "broker/broker.lock")
+    with pytest.raises(BrokerError, match=f"is in use by process {pid}; give another one with --dir"):
+        start_broker("embedded", tmp_path / "broker")
+    demo = tmp_path / "demo"
+    demo.mkdir()
+    (demo / MARKER).write_text("")
+    (demo / "kept").write_text("")
+    held_elsewhere(demo / "launcher.lock")
+    with pytest.raises(Taken):
+        LocalRun.begin(demo, "", NOBODY)
+    assert (demo / "kept").exists()
+
+
+def said_of_role(command: list[str]) -> tuple[int, str]:
+    """A role's process: it takes over the signals of its own."""
+    done = subprocess.run([sys.executable, "-m", "everspun", *command], capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.processes
+def test_a_lock_ends_with_its_process(tmp_path: Path, held_elsewhere: Callable[[Path], int]):
+    path = tmp_path / "x.lock"
+    pid = held_elsewhere(path)
+    with pytest.raises(Taken):
+        lock_file(path, "x")
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    unlock(lock_file(path, "x"))
+
+
+def test_a_port_that_another_process_answers_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        code, text = said(["broker", "--port", port, "--dir", str(tmp_path / "b")], capsys)
+    assert code == 2
+    assert f"port {port} of 127.0.0.1 is in use" in text
+    (tmp_path / "file").write_text("")
+    assert "give another one with --dir" in said(["broker", "--dir", str(tmp_path / "file/b")], capsys)[1]
+
+
+@pytest.mark.parametrize("what", ["work", "file", "link", "marked folder of another name"])
+def test_demo_empties_nothing_but_a_demo(tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]):
+    place, work = tmp_path / "place", tmp_path / "work"
+    work.mkdir()
+    (work / "thesis.tex").write_text("years")
+    if what == "work":
+        place = work
+    elif what == "file":
+        place.write_text("")
+    elif what == "link":
+        (work / MARKER).write_text("")
+        place.symlink_to(work)
+    else:
+        (work / MARKER).mkdir()
+        place = work
+    with pytest.raises(NotOurs):
+        LocalRun.begin(place, "", NOBODY)
+    code, text = said(["demo", "--dir", str(place), "--broker", NOBODY], capsys)
+    assert code == 2
+    assert "nothing was removed" in text
+    assert (work / "thesis.tex").read_text() == "years"
+
+
+# --- text is text -------------------------------------------------------------------------------------------------
+
+NASTY = [
+    "[/b] 5 EUR",
+    "[sale] 5 EUR",
+    "[red]x",
+    "[fe80::1]",
+    "[link=x]y[/link]",
+    ":smile:",
+    "[[",
+    "\\[x]",
+    "[/]",
+    "[bold",
+]
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_no_text_is_markup_anywhere_it_can_be_shown(text: str):
+    table = Table("column", text)
+    table.add_row("row", text)
+    for shows in (table, text, Panel(text), {"a": text}):
+        console = PlainConsole(width=200, file=io.StringIO())
+        console.print(shows)
+        assert text in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@given(st.text(max_size=30))
+def test_no_text_reaches_the_terminal_as_a_command(text: str):
+    console = PlainConsole(width=400, file=io.StringIO())
+    table = Table("x")
+    table.add_row(text)
+    console.print(table)
+    console.print(text)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert not {c for c in printed if (ord(c) < 32 and c != "\n") or 127 <= ord(c) < 160}
+    printed.encode()
+    assert shown(shown(text)) == shown(text)
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "\x07", "\u202e", "\ud800", "\x9b31m"])
+def test_what_a_terminal_would_obey_is_escaped(text: str):
+    assert shown(f"a{text}b").isascii()
+
+
+def test_values_of_events_are_shown_as_they_came(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "c.toml").write_text('[stream]\nnumeric_features = ["price"]\n')
+    event = {"id": "i", "ts_ms": 1_700_000_000_000, "session": "s", "source": "u", "vendor": "v", "item": "x"}
+    lines = [json.dumps(event | {"features": {"price": text}}) for text in NASTY]
+    (tmp_path / "e.jsonl").write_text("\n".join(lines))
+    code, text = said(["events", "check", str(tmp_path / "e.jsonl"), "-c", str(tmp_path / "c.toml")], capsys)
+    assert code == 1
+    assert not [one for one in NASTY if one not in text.replace("\\\\", "\\")]
+
+
+def test_every_command_is_in_some_table_of_mistakes():
+    """Those that nobody here types wrongly are tried beside their own tests."""
+    tried = {command.split()[0] for command in AWAY} | {"status", "role", "broker", "demo", "checkpoints", "config"}
+    elsewhere = {"audit", "replay", "retrain", "models", "archive", "simulate", "forget", "lost"}
+    assert set(COMMANDS) - tried - elsewhere == set()
+
+
+def test_a_bad_override_is_named(config: Path, capsys: pytest.CaptureFixture[str]):
+    for override in ("run.shards=0", "shards=1", "run.shards", "run.shards=x", "none.x=1", "run.shards.x=1"):
+        code, text = said(["status", "-c", str(config), "--set", override], capsys)
+        assert code == 2, override
+        assert text.startswith("everspun: config: "), text
+    with pytest.raises(ConfigError):
+        load(config, ["run.shards.deep.er=1"])
