@@ -102,6 +102,34 @@ def stages(config: Config, shot: Snapshot, late: Iterable[CatchUp], reports: Map
     return found
 
 
+def clocks(config: Config, reports: Mapping[str, Report], now_ms: int) -> list[str]:
+    """Clocks that are further apart than the rules allow for (T3), worst input first."""
+    skew_ms, apart, ahead = config.stream.skew_ms, _by_input(reports, "clocks_apart"), _by_input(reports, "time_ahead")
+    found = []
+    if wrong := [name for name, ms in apart.items() if abs(ms) > skew_ms]:
+        worst = max(wrong, key=lambda name: abs(apart[name]))
+        side = "ahead of" if apart[worst] > 0 else "behind"
+        found.append(
+            f"the broker's clock is {duration(abs(apart[worst]) / 1_000)} {side} the labeler's ({len(wrong)} inputs, "
+            f"worst {worst}): chronyc tracking on both hosts says which is wrong"
+        )
+    if stand := [name for name, ms in ahead.items() if ms > skew_ms]:
+        worst = max(stand, key=lambda name: ahead[name])
+        until = datetime.fromtimestamp((now_ms + ahead[worst]) / 1_000, UTC)
+        found.append(
+            f"time in {worst} is {duration(ahead[worst] / 1_000)} ahead of all clocks ({len(stand)} inputs): one was "
+            f"wrong for longer than stream.jump_confirm_ms; labels go on at {until:%F %H:%M:%S} UTC"
+        )
+    return found
+
+
+def _by_input(reports: Mapping[str, Report], what: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for report in reports.values():
+        found |= report.by_label(f"everspun_labeler_{what}_ms", "input")
+    return found
+
+
 def _behind(one: CatchUp, shot: Snapshot) -> str:
     """A stage that falls behind; what it waits for says where to look."""
     waits = shot.stages[one.stage].waiting

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from labeler.fraud_config import FraudConfig
 from labeler.signals import SESSION_SIGNAL_SCHEMA, Signal
-from stream.arrival import TIME_FINE, Arrived, arrival_clock, judge_event_times
+from stream.arrival import TIME_FINE, ArrivalClock, Arrived, arrival_clock, judge_event_times
 from stream.chain import Chain, Fold
 from stream.config import StreamConfig
 from stream.decode import Activity, decode_activity
@@ -140,6 +140,11 @@ class CountingReader:
     def held(self) -> int:
         """Records that wait for a jump of time to be confirmed or contradicted (T3)."""
         return self._clock.held
+
+    @property
+    def clock(self) -> ArrivalClock:
+        """What time it is in this input."""
+        return self._clock
 
     def on_records(self, records: Sequence[Record]) -> list[Signal]:
         """The next records in; out, in order, the buckets that they close.

@@ -54,6 +54,12 @@ class LabelerMetrics(ReaderMetrics):
             *("topic", "partition", "offset", "reason", "command"),
         )
         self._since_s: dict[Stop, float] = {}
+        self._clocks_apart = self.gauge(
+            "everspun_labeler_clocks_apart_ms", "timestamps lead the heartbeats' writer by so much (T3)", "input"
+        )
+        self._time_ahead = self.gauge(
+            "everspun_labeler_time_ahead_ms", "an input's time leads all clocks by so much, and stands (T1)", "input"
+        )
         self._uncounted = self.gauge("everspun_labeler_uncounted_inputs", "inputs nobody counts any more (F1): alarm")
         self._passed_over = self.gauge(
             "everspun_labeler_uncounted_records", "records gone before they were counted (C7): alarm"
@@ -127,6 +133,11 @@ class LabelerMetrics(ReaderMetrics):
         self._partitions.set(len(lines))
         self._stopped.set(sum(core.stopped is not None for core in cores))
         self._uncounted.set(len(head.totals.stopped))
+        self._clocks_apart.clear()
+        self._time_ahead.clear()
+        for count in list(head.counts.values()):
+            self._clocks_apart.labels(count.reader.input).set(count.reader.clock.apart_ms)
+            self._time_ahead.labels(count.reader.input).set(count.reader.clock.ahead_ms)
         again = [] if late is None else [line.core for line in list(late.lines.values())]
         self._show_stops({stop for core in (*cores, *again) for stop in core.stops}, time.time())
         self._passed_over.set(head.totals.passed_over)

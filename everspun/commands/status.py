@@ -72,6 +72,7 @@ def wrong(config: Config, shot: Snapshot, late: list[CatchUp], reports: dict[str
     found = referee.processes(config.run.dir, state, files, reports, alive, shot.now_ms)
     if not config.stream.replayed:
         found += referee.stream(state, shot.now_ms, (config.stream.impressions, config.stream.clicks))
+        found += referee.clocks(config, reports, shot.now_ms)
     found += referee.stages(config, shot, late, reports)
     disks: set[int] = set()
     for place in (config.run.dir, config.checkpointer.root, config.archive.root):

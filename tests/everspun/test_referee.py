@@ -175,3 +175,19 @@ def test_a_window_shorter_than_the_filters_cells_is_refused_before_anything_star
     with pytest.raises(ConfigError, match=r"fraud\.cell_ms \+ fraud\.settle_ms = 600000: allowed is at most 269500"):
         load(path)
     assert load(path, ["run.fraud=0"]).stream.window_ms == 30_000
+
+
+def test_clocks_that_are_apart_are_said_with_the_worst_input_and_no_producer_is_blamed():
+    def told(apart_ms: int, ahead_ms: int) -> list[str]:
+        series = {
+            ("everspun_labeler_clocks_apart_ms", (("input", "impressions/0"),)): float(apart_ms),
+            ("everspun_labeler_clocks_apart_ms", (("input", "clicks/0"),)): 5.0,
+            ("everspun_labeler_time_ahead_ms", (("input", "impressions/0"),)): float(ahead_ms),
+        }
+        return referee.clocks(Config(), {"labeler-0": Report(series)}, NOW_MS)
+
+    assert told(59_000, 59_000) == []
+    assert "broker's clock is 1.0 h behind the labeler's (1 inputs, worst impressions/0)" in told(-HOUR_MS, 0)[0]
+    (line,) = told(0, 2 * HOUR_MS)
+    assert "2.0 h ahead of all clocks" in line
+    assert "labels go on at 2027-01-15 10:00:00 UTC" in line

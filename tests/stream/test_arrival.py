@@ -125,6 +125,15 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch):
     assert it.held == 0
 
 
+def test_it_tells_by_how_much_clocks_are_apart_and_how_far_time_is_ahead():
+    it = clock(1000)
+    assert (it.apart_ms, it.ahead_ms) == (0, 0)
+    it.admit([heartbeat(0, 1050, clock=1045)])
+    assert (it.apart_ms, it.ahead_ms) == (5, 0)
+    it.admit([heartbeat(1, 800, clock=700)])
+    assert (it.apart_ms, it.ahead_ms) == (100, 250)
+
+
 stamps = st.lists(
     st.tuples(st.integers(1, 2000), st.sampled_from(["record", "heartbeat", "liar", "slow", "fast"])), max_size=30
 )
