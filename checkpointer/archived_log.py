@@ -135,6 +135,9 @@ class ArchivedReader:
     def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         return self._inner.end_offsets(partitions)
 
+    def topic_id(self, topic: str) -> str:
+        return self._inner.topic_id(topic)
+
     def close(self) -> None:
         self._inner.close()
 

@@ -18,6 +18,7 @@ from labeler.outbox import Message, Outbox, Outgoing
 from labeler.pages import Pages, PagesFailed
 from labeler.partition import PartitionLabeler, Stop
 from labeler.reading import Reading, readings
+from labeler.remade import Identified, Remade, identify
 from labeler.resume import ResumePoint
 from labeler.set_aside import SetAside, orders
 from labeler.tail import TailReader
@@ -59,7 +60,7 @@ class Line:
     clicks: Feed
     outbox: Outbox[Emission]
     aside: frozenset[SetAside]  # what operators had sent to quarantine when it was started (L7)
-    gone: dict[str, Missing] = field(default_factory=dict)  # by topic: these cannot be read on (C7)
+    gone: dict[str, Missing | Remade] = field(default_factory=dict)  # by topic: these cannot be read on (C7)
     said: set[Stop] = field(default_factory=set)  # stops that stand in the log
 
 
@@ -136,6 +137,7 @@ class Labelling:
         try:
             self._heed_orders(now_ms)
             self._start_lines()
+            self._check_ids(now_ms)
             moved = self._read(wait_ms)
             self._take_verdicts(now_ms)
             self._labels_move = False
@@ -210,9 +212,10 @@ class Labelling:
         tail = TailReader(self._log, self._stream.poll_records_max, self.passed_over)
         try:
             words = self._words(tail, new)
-            points = self._fold(tail, new, words.lost)
+            found = self._fold(tail, new, words.lost)
         finally:
             tail.close()
+        points = {p: one.point for p, one in found.items()}
         if self._inputs:
             held = [line.core.point for line in self.lines.values()]
             self.book = VerdictBook.at(self._inputs, [*points.values(), *held], self._stream.hash_key)
@@ -226,15 +229,24 @@ class Labelling:
             core = self._core(self._stream, self._labeler, p, point, self.book, aside, self._reading, self._pages)
             self.totals.restored_clicks += core.clicks.restored
             self.lines[p] = Line(core, self._feed(), self._feed(), self._outbox(), aside)
+            core.never_read(found[p].never_read)
+            for one in found[p].remade:
+                self._lack(self.lines[p], one, position(one.end))
             logger.info("%s/%d goes on from position %d", self._reading.kind, p, point.start)
         self._assign(new, words.lost)
 
-    def _fold(self, tail: TailReader, partitions: list[int], lost: Iterable[LostRange]) -> dict[int, ResumePoint]:
-        """Where each partition's chain ends in the log now (C2)."""
-        points: dict[int, ResumePoint] = {}
+    def _fold(self, tail: TailReader, partitions: list[int], lost: Iterable[LostRange]) -> dict[int, Identified]:
+        """Where each partition's chain ends in the log now (C2), and what it goes on in."""
+        inputs = self._inputs_of(partitions[0])
+        topics, ids = (inputs[0].topic, inputs[1].topic), {at.topic: tail.topic_id(at) for at in inputs}
+        points: dict[int, Identified] = {}
         for p in partitions:
-            point = self._fold_chain(tail, p, f"{self._reading.kind}/{p}")
-            points[p] = self._fresh(tail, p, lost) if point is None else point
+            folded = self._fold_chain(tail, p, f"{self._reading.kind}/{p}")
+            point = self._fresh(tail, p, lost) if folded is None else folded
+            read_to = point.start
+            if self._reading.kind != LABEL and (first := self._fold_chain(tail, p, f"{LABEL}/{p}")) is not None:
+                read_to = max(read_to, first.start)
+            points[p] = identify(point, p, topics, ids, lost, read_to)
         return points
 
     def _fresh(self, tail: TailReader, p: int, lost: Iterable[LostRange]) -> ResumePoint:
@@ -265,7 +277,11 @@ class Labelling:
         for p in partitions:
             at = Partition(self._stream.quarantine, p)
             tail.read(at, self._labeler.fold_orders_max, functools.partial(self._take_words, at, aside, lost))
-        return Words(frozenset(aside), frozenset(lost))
+        named = {(one.topic, one.partition) for one in lost if one.topic_id}
+        ids = {topic: tail.topic_id(Partition(topic, p)) for topic, p in named}
+        ids[""] = ""  # a word without an id is of whatever topic is there
+        of_todays = (one for one in lost if one.topic_id == ids[one.topic if one.topic_id else ""])
+        return Words(frozenset(aside), frozenset(of_todays))
 
     def _take_words(self, at: Partition, aside: set[SetAside], lost: set[LostRange], records: list[Record]) -> None:
         malformed = functools.partial(self.passed_over.add, at)
@@ -291,12 +307,17 @@ class Labelling:
             if found and not line.outbox.in_flight:
                 logger.info("partition %d goes on without %s", p, sorted(found))
                 del self.lines[p]
+            elif any(isinstance(one, Remade) and one.skipped(words.lost) for one in line.gone.values()):
+                del self.lines[p]  # it starts again in the topic that is there
         self._pass_over(words.lost)
 
     def _pass_over(self, lost: Iterable[LostRange]) -> None:
         """C7: what is gone is read on behind, where an operator has said so."""
-        found = {m: one for line in self.lines.values() for m in line.gone.values() if (one := m.skipped(lost))}
-        for missing, one in found.items():
+        gone = {m for line in self.lines.values() for m in line.gone.values() if isinstance(m, Missing)}
+        for missing in gone:
+            one = missing.skipped(lost)
+            if one is None:
+                continue
             at = Partition(missing.topic, missing.partition)
             if at == self._verdicts and self._heard:
                 continue  # what was read before is taken first
@@ -322,6 +343,8 @@ class Labelling:
         for p in new:
             core = self.lines[p].core
             for at, offset in zip(self._inputs_of(p), (core.point.impressions_offset, core.clicks.offset), strict=True):
+                if at.topic in self.lines[p].gone:
+                    continue
                 end = behind(lost, *at, offset)
                 if end > offset:
                     core.skip(LostRange(*at, offset, end))
@@ -400,10 +423,23 @@ class Labelling:
         }[at.topic]
         missing = Missing(*at, error.offset, error.first, error.end, min(map(needed, points), default=error.offset))
         for line in lines:
-            line.gone[at.topic] = missing
-            line.core.stop(at.topic, position(error.offset), str(missing), missing.range)
-        logger.error("stopped: %s", Stop(*at, position(error.offset), str(missing), missing.range))
+            self._lack(line, missing, position(error.offset))
         self._assign([])
+
+    def _lack(self, line: Line, lacks: Missing | Remade, at: int) -> None:
+        line.gone[lacks.topic] = lacks
+        line.core.stop(lacks.topic, at, str(lacks), lacks.range, force=isinstance(lacks, Remade))
+        logger.error("stopped: %s", line.core.stopped)
+
+    def _check_ids(self, now_ms: int) -> None:
+        """C7: a topic that was deleted and made anew meanwhile: all begins again, and says what it means."""
+        for line in self.lines.values():
+            for topic, was in line.core.point.topic_ids.items():
+                now = self._reader.topic_id(topic)
+                if now and was != now and topic not in line.gone:
+                    logger.error("topic %s was deleted and made anew: id %s, now %s", topic, was, now)
+                    self._forget(now_ms)
+                    return
 
     # --- labelling and sending ------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from stream.log import Headers
 from stream.malformed import INT64_MAX, HeaderFields, MalformedRecord, OnMalformed
 from stream.record import ROW_BITS, Record, position
 
-_LOST, _FROM, _TO, _BEGIN = "lost", "from", "to", "begin"
+_LOST, _FROM, _TO, _BEGIN, _ID = "lost", "from", "to", "begin", "topic_id"
 
 
 class LostRange(NamedTuple):
@@ -25,6 +25,7 @@ class LostRange(NamedTuple):
     first: int
     end: int
     begin: bool = False
+    topic_id: str = ""  # of the topic as it was when the word was given, where a broker has ids
 
     @property
     def offsets(self) -> int:
@@ -35,9 +36,10 @@ class LostRange(NamedTuple):
         return f"{self.topic}[{self.partition}] offsets {self.first} to {self.end - 1}"
 
 
-def lost_command(lost: LostRange) -> str:
-    """What an operator types to give the word."""
-    return f'everspun lost {lost.topic} {lost.partition} {lost.first} {lost.end} --reason "..."'
+def lost_command(lost: LostRange, force: bool = False) -> str:
+    """What an operator types to give the word; with `force` though records stand there."""
+    forced = " --force" if force else ""
+    return f'everspun lost {lost.topic} {lost.partition} {lost.first} {lost.end} --reason "..."{forced}'
 
 
 def lost_key(lost: LostRange) -> bytes:
@@ -50,6 +52,7 @@ def lost_headers(lost: LostRange, reason: str) -> Headers:
     return (
         (_LOST, b"1"),
         *(((_BEGIN, b"1"),) if lost.begin else ()),
+        *(((_ID, lost.topic_id.encode()),) if lost.topic_id else ()),
         ("topic", lost.topic.encode()),
         ("partition", str(lost.partition).encode()),
         ("position", str(position(lost.first)).encode()),
@@ -79,7 +82,7 @@ def lost_ranges(records: Iterable[Record], malformed: OnMalformed | None = None)
             if malformed is not None:
                 malformed(record, error)
             continue
-        found.append(LostRange(*at, first, end, _BEGIN in headers))
+        found.append(LostRange(*at, first, end, _BEGIN in headers, headers.text(_ID, "")))
     return found
 
 
@@ -96,6 +99,12 @@ def behind(lost: Iterable[LostRange], topic: str, partition: int, offset: int) -
         if one.first <= offset < one.end:
             offset = one.end
     return offset
+
+
+def accepted(lost: Iterable[LostRange], topic: str, partition: int, topic_id: str) -> int:
+    """Behind which offset a topic made anew is read, on an operator's word; 0 without one."""
+    named = (one for one in lost if (one.topic, one.partition, one.topic_id) == (topic, partition, topic_id))
+    return max((one.end for one in named if not one.first), default=0)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ class Membership:
 
     def __init__(self, reader: GroupReader, stream: StreamConfig, poll_ms: int):
         self._reader, self._topic, self._poll_ms = reader, stream.impressions, poll_ms
+        self._partitions = stream.partitions
         self.owned: frozenset[int] = frozenset()
+        self.added: frozenset[int] = frozenset()  # partitions that there are, and should not be
 
     def run(self, ending: threading.Event) -> None:
         """Take part until `ending`, then leave."""
@@ -32,7 +34,15 @@ class Membership:
         self._reader.close()
 
     def _on_assigned(self, partitions: list[Partition]) -> None:
-        self.owned |= {at.partition for at in partitions}
+        added = sorted(at.partition for at in partitions if at.partition >= self._partitions)
+        if added:
+            logger.error(
+                "topic %s has more than the %d partitions that are configured: %s are read by nobody (T6); let "
+                "producers go on by murmur2(key) modulo %d, or begin anew with another stream.topic_prefix",
+                self._topic, self._partitions, added, self._partitions,
+            )  # fmt: skip
+            self.added |= frozenset(added)
+        self.owned |= {at.partition for at in partitions} - self.added
         logger.info("owns partitions %s", sorted(self.owned))
 
     def _on_revoked(self, partitions: list[Partition]) -> None:

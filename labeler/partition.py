@@ -43,13 +43,14 @@ class Stop:
     partition: int
     position: int
     reason: str
-    gone: LostRange | None = None  # what an operator has to declare lost
+    gone: LostRange | None = None  # what an operator has to declare lost ...
+    force: bool = False  # ... though records stand there
 
     @property
     def command(self) -> str:
         """What an operator types to go on."""
         if self.gone is not None:
-            return lost_command(self.gone)
+            return lost_command(self.gone, self.force)
         return f"everspun quarantine add {self.topic} {self.partition} {offset_of(self.position)}"
 
     def __str__(self) -> str:
@@ -100,6 +101,7 @@ class PartitionLabeler:
         self.point = point  # moves with every emission
         self._stops: dict[str, Stop] = {}  # by topic: these are not read on
         self._gone: list[LostRange] = []  # of impressions, passed over (C7)
+        self._never_read = 0
         self._broken = False  # a batch itself could not be made; a record that cannot be read only ends the reading
         self.waiting = "idle"  # | "window" | "verdicts" | "stopped": why the last `step` ended
         self._stream, self._labeler = stream, labeler
@@ -115,7 +117,8 @@ class PartitionLabeler:
         self._aside = aside[0]
         self._line = ImpressionLine(stream, point)
         name = f"{self._reading.kind}/{stream.clicks}/{partition}"
-        copy = ClickCopy(pages, name, self._config_hash, aside[1]) if pages is not None else None
+        decides = f"{self._config_hash};{point.topic_ids.get(stream.clicks, '')}"
+        copy = ClickCopy(pages, name, decides, aside[1]) if pages is not None else None
         limits = (labeler.pending_clicks_bytes_max, labeler.click_page_rows)
         self.clicks = ClickLine(stream, point, copy, *limits)
         self._clicks_intake = clicks_intake(partition, stream, self.clicks.arrival_max_ms, aside[1])
@@ -145,11 +148,15 @@ class PartitionLabeler:
             if read.unreadable:
                 self.stop(self._stream.clicks, position(read.unreadable.offset), read.unreadable.reason)
 
-    def stop(self, topic: str, at: int, reason: str, gone: LostRange | None = None) -> None:
+    def stop(self, topic: str, at: int, reason: str, gone: LostRange | None = None, force: bool = False) -> None:
         """Nothing more is read of this topic (L7, C7). What was read before it is still labelled, unless the topic is
         `verdicts`, whose word then cannot be trusted (F3). The first reason stays."""
         partition = gone.partition if gone is not None else self.partition
-        self._stops.setdefault(topic, Stop(topic, partition, at, reason, gone))
+        self._stops.setdefault(topic, Stop(topic, partition, at, reason, gone, force))
+
+    def never_read(self, offsets: int) -> None:
+        """C7: so many offsets of a topic made anew stand below where its impressions are read from."""
+        self._never_read += offsets
 
     def skip(self, lost: LostRange) -> None:
         """C7: these offsets of a topic are gone, on an operator's word; it is read on behind them."""
@@ -357,7 +364,8 @@ class PartitionLabeler:
     def _gone_before(self, stretch: Stretch) -> int:
         """Offsets of impressions in this range that were gone unread (C7)."""
         first, end = offset_of(stretch.start), offset_of(stretch.end - 1) + 1
-        gone = sum(max(0, min(one.end, end) - max(one.first, first)) for one in self._gone)
+        gone, self._never_read = self._never_read, 0
+        gone += sum(max(0, min(one.end, end) - max(one.first, first)) for one in self._gone)
         self._gone = [one for one in self._gone if one.end > end]
         return gone
 
@@ -441,6 +449,7 @@ class PartitionLabeler:
             ids_arrival_max_ms=point.ids_arrival_max_ms,
             verdicts_offset=point.verdicts_offset,
             watermarks=point.watermarks,
+            topic_ids=point.topic_ids,
             late_micro=point.share.late_micro,
             on_time_micro=point.share.on_time_micro,
             **counts,  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ class ResumePoint:
     verdicts_offset: int = 0
     watermarks: Mapping[str, int] = field(default_factory=dict)  # by input, just before verdicts_offset
     share: Share = NOTHING  # of late clicks, of a `late` chain
+    topic_ids: Mapping[str, str] = field(default_factory=dict)  # of the topics that these positions are of (C7)
 
     @classmethod
     def fresh(cls, impressions: int, clicks: int, verdicts: int) -> "ResumePoint":
@@ -50,6 +51,7 @@ class ResumePoint:
             header.verdicts_offset,
             header.watermarks,
             Share(header.late_micro, header.on_time_micro),
+            header.topic_ids,
         )
 
     @property

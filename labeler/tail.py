@@ -66,5 +66,11 @@ class TailReader:
         """The offset that the next record of each would get. Raises Unavailable."""
         return self._reader.end_offsets(partitions)
 
+    def topic_id(self, partition: Partition) -> str:
+        """What tells its topic from a former one of the same name; "" where a broker does not say. Raises
+        Unavailable."""
+        self.first(partition)
+        return self._reader.topic_id(partition.topic)
+
     def close(self) -> None:
         self._reader.close()

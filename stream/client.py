@@ -79,6 +79,11 @@ class Probe:
         self._consumer: KafkaConsumer | None = None
         self._stable_offsets: dict[TopicPartition, int] = {}
 
+    @property
+    def consumer(self) -> KafkaConsumer | None:
+        """The one that asks, once it has been needed."""
+        return self._consumer
+
     def beginning_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         return self._ask(list(partitions), KafkaConsumer.beginning_offsets)
 
@@ -165,7 +170,7 @@ def _note_stable_offsets(consumer: KafkaConsumer, noted: dict[TopicPartition, in
 
 def describe_topics(config: StreamConfig, names: Iterable[str]) -> dict[str, ExistingTopic]:
     """Those of these topics that exist, with all the settings that the broker lists. Raises Unavailable."""
-    admin = _admin(config)
+    admin = admin_client(config)
     try:
         found = {t["name"]: t for t in admin.describe_topics(list(names)) if not t["error_code"] and t["partitions"]}
         wanted = [ConfigResource("TOPIC", name) for name in found]
@@ -189,7 +194,7 @@ def create_topics(config: StreamConfig) -> list[str]:
     new = [NewTopic(s.name, s.partitions, s.replication, topic_configs=s.all_settings) for s in missing]
     if not new:
         return []
-    admin = _admin(config)
+    admin = admin_client(config)
     try:
         admin.create_topics(new, timeout_ms=config.request_timeout_ms, wait_for_metadata=True)
     except TopicAlreadyExistsError:
@@ -208,7 +213,7 @@ def check_topics(config: StreamConfig) -> list[Problem]:
     return [p for s in specs for p in check_topic(s, existing.get(s.name), config.bootstrap_servers)]
 
 
-def _admin(config: StreamConfig) -> KafkaAdminClient:
+def admin_client(config: StreamConfig) -> KafkaAdminClient:
     try:
         return KafkaAdminClient(**client_settings(config))
     except KafkaError as error:

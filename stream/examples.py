@@ -210,6 +210,7 @@ class BatchHeader:
     ids_arrival_max_ms: int = 0  # just before it
     verdicts_offset: int = 0  # of `verdicts`, to re-read from
     watermarks: Mapping[str, int] = field(default_factory=dict)  # input -> watermark just before it
+    topic_ids: Mapping[str, str] = field(default_factory=dict)  # input topic -> id: positions are of these (C7)
     # Of a `late` chain: its clicks that were late, and those that were in time, counted less the longer ago
     late_micro: int = 0
     on_time_micro: int = 0
@@ -235,7 +236,9 @@ class BatchHeader:
             value = getattr(self, f.name)
             if f.name == "watermarks":
                 value = pack_watermarks(self.watermarks)
-            if f.name not in (*_LEFT_OUT, "again") or value:
+            if f.name == "topic_ids":
+                value = ",".join(f"{name}={id}" for name, id in sorted(self.topic_ids.items()))
+            if f.name not in (*_LEFT_OUT, "again", "topic_ids") or value:
                 headers.append((f.name, str(value).encode("ascii")))
         return tuple(headers)
 
@@ -249,6 +252,8 @@ class BatchHeader:
         for f in fields(cls):
             if f.name == "watermarks":
                 values[f.name] = _parse_watermarks(read)
+            elif f.name == "topic_ids":
+                values[f.name] = _parse_ids(read)
             elif f.name in _TEXTS:
                 values[f.name] = read.text(f.name, "" if f.name == "again" else None)
             else:
@@ -280,3 +285,8 @@ def _parse_watermarks(read: HeaderFields) -> dict[str, int]:
         return unpack_watermarks(read.text("watermarks"))
     except ValueError as error:
         read.wrong("watermarks", str(error))
+
+
+def _parse_ids(read: HeaderFields) -> dict[str, str]:
+    pairs = [part.rpartition("=") for part in read.text("topic_ids", "").split(",") if part]
+    return {name: id for name, _, id in pairs}

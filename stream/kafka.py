@@ -164,6 +164,13 @@ class KafkaReader:
     def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         return self._probe.end_offsets(partitions)
 
+    def topic_id(self, topic: str) -> str:
+        for consumer in (self._consumer, self._probe.consumer):
+            found = None if consumer is None else consumer._cluster.topic_id(topic)
+            if found is not None and found.int:
+                return str(found)
+        return ""
+
     def close(self) -> None:
         self._closed = True
         self._probe.close()

@@ -79,6 +79,10 @@ class Reader(Protocol):
         """The offset behind the last record that can be read: the end, or where a transaction is still open. Raises
         Unavailable."""
 
+    def topic_id(self, topic: str) -> str:
+        """What tells a topic from one of the same name that was made after it was deleted, as far as is known now and
+        half a minute late at most; "" where a broker has no such ids, or was not asked of the topic yet."""
+
     def close(self) -> None: ...
 
 

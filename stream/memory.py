@@ -36,6 +36,7 @@ class _PartitionLog:
 class _Topic:
     partitions: list[_PartitionLog]
     append_time: bool  # message.timestamp.type=LogAppendTime
+    id: str
 
 
 class MemoryLog:
@@ -43,13 +44,22 @@ class MemoryLog:
         self._now = now
         self.on_append = on_append
         self._topics: dict[str, _Topic] = {}
+        self._made = 0
         self._groups: dict[str, _Group] = {}
 
     def create(self, topic: str, partitions: int, append_time: bool = False) -> None:
         """A new topic. With `append_time` the log stamps every record with its own clock (T1)."""
         if topic in self._topics:
             raise ValueError(f"topic {topic!r} exists")
-        self._topics[topic] = _Topic([_PartitionLog() for _ in range(partitions)], append_time)
+        self._made += 1
+        self._topics[topic] = _Topic([_PartitionLog() for _ in range(partitions)], append_time, f"id-{self._made}")
+
+    def delete(self, topic: str) -> None:
+        """The topic is gone, with all that stood in it; one of this name may be created anew."""
+        del self._topics[topic]
+
+    def topic_id(self, topic: str) -> str:
+        return self._topics[topic].id if topic in self._topics else ""
 
     def partitions(self, topic: str) -> int:
         return len(self._topics[topic].partitions) if topic in self._topics else 0
@@ -228,6 +238,9 @@ class MemoryReader:
 
     def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         return {p: self._log.end(p) for p in partitions}
+
+    def topic_id(self, topic: str) -> str:
+        return self._log.topic_id(topic)
 
     def close(self) -> None:
         self._positions.clear()

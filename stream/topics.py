@@ -44,6 +44,7 @@ class Problem:
     topic: str
     wrong: str
     fix: str
+    stops: bool = True  # whether nothing may start before it is put right
 
     def __str__(self) -> str:
         return f"topic {self.topic}: {self.wrong}; run: {self.fix}"
@@ -93,7 +94,9 @@ def check_topic(spec: TopicSpec, existing: ExistingTopic | None, bootstrap_serve
     if existing is None:
         return [Problem(spec.name, "does not exist", "everspun topics create")]
     problems = []
-    if existing.partitions != spec.partitions:
+    if existing.partitions > spec.partitions:
+        problems.append(_more_partitions(spec, existing.partitions))
+    if existing.partitions < spec.partitions:
         wrong = f"has {existing.partitions} partitions, expected {spec.partitions} (positions and keys depend on it)"
         problems.append(
             Problem(spec.name, wrong, f"set stream.partitions = {existing.partitions}, or another topic_prefix")
@@ -104,6 +107,19 @@ def check_topic(spec: TopicSpec, existing: ExistingTopic | None, bootstrap_serve
             wrong = f"{name} = {found}, expected {_expected(name, wanted)}"
             problems.append(Problem(spec.name, wrong, _alter(bootstrap_servers, spec.name, name, wanted)))
     return problems
+
+
+def _more_partitions(spec: TopicSpec, found: int) -> Problem:
+    """T6: they cannot be taken away again, so the pipeline goes on with those that it knows."""
+    wrong = (
+        f"has {found} partitions, expected {spec.partitions} (positions and keys depend on it); those above are read "
+        "by nobody"
+    )
+    fix = (
+        f"let producers go on by murmur2(key) modulo {spec.partitions}, or begin anew with another stream.topic_prefix "
+        f"and stream.partitions = {found}"
+    )
+    return Problem(spec.name, wrong, fix, stops=False)
 
 
 def _suffices(name: str, found: str, wanted: str, spec: TopicSpec) -> bool:

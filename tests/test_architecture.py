@@ -29,6 +29,7 @@ SHELL_FILES = {
     "clock_service", "governor_service", "governor_metrics", "part_writer",
     "maptaker",  # the thread of a shard that goes over to a newer map
     "fetched", "record_batches",  # what the Kafka client fetched: its fetcher's hook, its codecs and errors
+    "transactions",  # which are open, from the broker's administration
     "receiving",  # how it takes that off its socket
     "timed_store",  # a thread for each call to a store
     "security",  # secrets from the environment and files; TLS

@@ -32,6 +32,7 @@ def run(options: argparse.Namespace) -> int:
     lost = LostRange(topic, options.partition, options.first, options.end)
     log = KafkaLog(stream)
     try:
+        lost = lost._replace(topic_id=topic_id(log, lost))
         wrong = fault(stream, lost) or ("" if options.force else still_there(log, lost))
         if wrong:
             print(wrong)
@@ -69,6 +70,16 @@ def still_there(log: Log, lost: LostRange) -> str:
         return f"offsets up to {first - 1} are gone by now; run: {lost_command(lost._replace(end=first))}"
     gone = f"; run: {lost_command(lost._replace(end=first))}" if lost.first < first else ", or --force"
     return f"offsets from {first} to {end - 1} of {lost.topic}[{lost.partition}] are still there{gone}"
+
+
+def topic_id(log: Log, lost: LostRange) -> str:
+    """The id of the topic that this is about, "" where there is none. Raises what logs raise."""
+    reader = log.reader()
+    try:
+        reader.beginning_offsets([Partition(lost.topic, lost.partition)])
+        return reader.topic_id(lost.topic)
+    finally:
+        reader.close()
 
 
 def say(log: Log, stream: StreamConfig, lost: LostRange, reason: str, now_ms: int) -> None:

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     problems = check_topics(config.stream)
     for problem in problems:
         console.print(str(problem))
-    if problems:
+    if any(problem.stops for problem in problems):
         return MISTAKE
     try:
         config = with_secret_made(config, lambda: has_begun(config))

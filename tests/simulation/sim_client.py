@@ -127,6 +127,9 @@ class ClientReader:
     def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         return {p: self._client.end(p) for p in partitions}
 
+    def topic_id(self, topic: str) -> str:
+        return ""
+
     def close(self) -> None:
         self._positions.clear()
         self._client.readers.remove(self)

@@ -69,6 +69,9 @@ def test_a_missing_topic_and_another_partition_count_are_refused():
     assert "everspun topics create" in str(check_topic(one, None, SERVERS)[0])
     (problem,) = check_topic(one, replace(existing(one), partitions=7), SERVERS)
     assert "has 7 partitions, expected 4" in str(problem)
+    assert not problem.stops, "they cannot be taken away again"
+    (problem,) = check_topic(one, replace(existing(one), partitions=2), SERVERS)
+    assert problem.stops
 
 
 def test_a_setting_that_the_broker_does_not_have_is_no_problem():
