@@ -4,6 +4,7 @@ The store of checkpoints is durable and always there; what fails is the processe
 weights it loaded, and is compared with its manifest at every swap (I6).
 """
 
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +34,7 @@ from paramserver.part import Weights
 from paramserver.partfile import decode_part
 from paramserver.ports import PartInfo, ProgressReply, Unreachable
 from paramserver.slots import SlotMap
+from stream.malformed import MalformedRecord
 
 LOOK_MS = 400
 PATIENCE_MS = 100
@@ -220,7 +222,8 @@ class ReplicaNode(Process):
         self.after(500, self.poll)
         for record in self.broker.fetch(self, self.scenario.stream.checkpoints, 0, self.heard_to, 10):
             self.heard_to = record.offset + 1
-            self.follower.on_announcement(decode_announcement(record.value or b""))
+            with contextlib.suppress(MalformedRecord):
+                self.follower.on_announcement(decode_announcement(record.value))
         if (pointer := self.catalogue.published()) is not None:
             self.follower.on_published([pointer])
         wanted = self.follower.wanted(self.steady_ms())

@@ -16,7 +16,9 @@ from sim_watch import Watch
 from labeler.activity_pages import counts_in
 from labeler.fraud import FraudFilter, Step
 from labeler.fraud_tables import TABLES, Tables
-from labeler.signals import decode_signal
+from labeler.signals import Signal, contradiction, decode_signal
+from stream.malformed import MalformedRecord
+from stream.record import Record, position
 from stream.verdicts import encode_verdict, input_name
 
 POLL_MS = 150
@@ -108,11 +110,23 @@ class FraudNode(Process):
         if not records:
             return
         self.busy = True
-        step = self.filter.on_signals([(record.offset, decode_signal(record)) for record in records])
+        step = self.filter.on_signals([(record.offset, self.heard(record)) for record in records])
         self.steps += 1
         self.watch.recount.decides(step, self.steps)
         self.journal.flush()  # promises are out before anything is said
         self.say(step)
+
+    def heard(self, record: Record) -> Signal | None:
+        """What a record says; None where it says nothing, or more than its input's log holds (F3)."""
+        c = self.config
+        topics = [(name, topic, p) for topic in (c.impressions, c.clicks) for p in range(c.partitions)
+                  for name in (input_name(topic, p),)]  # fmt: skip
+        ends = {name: position(len(self.broker.records(topic, p))) for name, topic, p in topics}
+        try:
+            signal = decode_signal(record)
+        except MalformedRecord:
+            return None
+        return None if contradiction(signal, record.timestamp_ms, ends, c.watermark_ahead_ms) else signal
 
     def say(self, step: Step) -> None:
         """All verdicts, acknowledged; then the watermarks (F2)."""

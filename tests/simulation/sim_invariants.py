@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from sim_log import Broker
 from sim_oracle import LABELLED, QUARANTINED, WAITING, WITHHELD, Row, Truth, first_and_last, late_truth, truth
+from sim_poison import is_junk
 from sim_scenario import Scenario
 from sim_violation import Violation
 from sim_watch import Folded, Watch
@@ -179,7 +180,7 @@ def reread(
     book = None
     if scenario.inputs:
         book = VerdictBook.at(scenario.inputs, [point])
-        book.read(broker.records(c.verdicts, 0))
+        book.read(record for record in broker.records(c.verdicts, 0) if not is_junk(record))
     core = PartitionLabeler(c, settings, p, point, book, reading=reading)
     core.on_impressions(broker.records(c.impressions, p)[point.impressions_offset :])
     core.on_clicks(broker.records(c.clicks, p)[point.clicks_offset :])

@@ -17,7 +17,9 @@ from learners.config import LearnerConfig
 from learners.pacing import Pacer
 from paramserver.messages import Keys, PullRequest, PushReply, StartOutcome
 from paramserver.slots import SlotMap
+from stream.chain import partition_of
 from stream.examples import BatchHeader, decode_examples
+from stream.malformed import MalformedRecord
 from stream.record import Record
 from stream.rowhash import row_hash_sum
 
@@ -26,8 +28,14 @@ POLL_MS = 150
 GROUP_EVERY_MS = 400
 
 
-def as_batch(partition: int, record: Record) -> events.Batch:
-    header = BatchHeader.from_headers(record.headers)
+def as_batch(partition: int, record: Record) -> events.Batch | None:
+    """None for a record that says nothing, or of a chain that has no place here (C8)."""
+    try:
+        header = BatchHeader.from_headers(record.headers)
+    except MalformedRecord:
+        return None
+    if partition_of(header.chain) != partition:
+        return None
     return events.Batch(
         partition=partition,
         chain=header.chain,
@@ -94,7 +102,7 @@ class LearnerNode(Process):
             if records:
                 found = True
                 self.seeks[p] = (seek, records[-1].offset + 1)
-                self.event(events.Records(seek, p, [as_batch(p, r) for r in records]))
+                self.event(events.Records(seek, p, [b for b in (as_batch(p, r) for r in records) if b is not None]))
         if not found:
             self.event(events.Idle())
         self.after(POLL_MS * (0.5 + self.world.rng.random()), self.poll)

@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from sim_poison import is_junk
+
 from stream.config import StreamConfig
 from stream.record import Record
 
@@ -248,7 +250,7 @@ class Verdicts:
         self.verdicts: list[tuple[int, dict[str, Any]]] = []  # where each was first said: a repeat is no later word
         said: set[str] = set()
         for record in records:
-            body = json.loads(record.value or b"{}")
+            body = {} if is_junk(record) else json.loads(record.value or b"{}")
             if body.get("kind") == "watermark":
                 marks[body["input"]] = max(marks.get(body["input"], 0), body["watermark_ms"])
             elif body.get("kind") == "verdict" and body["id"] not in said:

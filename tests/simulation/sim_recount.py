@@ -7,6 +7,7 @@ the filter dies between any two writes; its counts must be these, neither more n
 from collections.abc import Mapping
 from typing import Any
 
+from sim_poison import is_junk
 from sim_scenario import FRAUD
 from sim_violation import Violation
 
@@ -70,6 +71,8 @@ class Recount:
 
     def _count(self, signals: list[Record]) -> None:
         for record in signals[self.counted :]:
+            if is_junk(record):
+                continue
             signal = decode_signal(record)
             at = self.ends.setdefault(signal.input, 0)
             if not signal.start <= at < signal.end:

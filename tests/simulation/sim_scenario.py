@@ -73,6 +73,7 @@ class Scenario:
     governed: bool  # whether a governor speaks too (K7)
     breaker: bool  # whether labels wait for the breaker's word
     forged: bool  # whether a record that dangles is put into `examples`
+    poisoned: bool  # whether somebody writes junk on all internal topics
     faultless: bool = False
 
     @property
@@ -114,7 +115,7 @@ class Scenario:
     def summary(self) -> str:
         s = self.stream
         bound = "inf" if self.staleness < 0 else self.staleness
-        switches = ("fraud", "breaker", "keep_step", "mixed", "forged", "copies", "governed")
+        switches = ("fraud", "breaker", "keep_step", "mixed", "forged", "poisoned", "copies", "governed")
         on = [name for name in switches if getattr(self, name)]
         if self.late:
             on.append(s.label_strategy)
@@ -168,6 +169,7 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
         fold_records_max=(8, 2000)[seed % 3 > 0],
         # Who reads back only a tail believes its largest end (C2), so nothing may dangle there.
         forged=seed % 3 > 1,
+        poisoned=seed % 5 == 2,
         mixed=seed % 7 == 6,
         breaker=_has_breaker(seed),
         # A barrier that stands below a model's beginning is none of its barriers, and would never be lifted (E3).

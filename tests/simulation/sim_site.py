@@ -13,6 +13,7 @@ from typing import Any
 from sim_log import Broker, Message
 from sim_network import Process, World
 from sim_oracle import murmur2_partition
+from sim_poison import is_junk
 from sim_scenario import Scenario
 
 from stream.examples import BatchHeader
@@ -330,7 +331,7 @@ class Site(Process):
     def _forge(self) -> None:
         """A record that dangles above its chain's end: everyone ignores it (C2)."""
         p = self.rng.randrange(self.scenario.stream.partitions)
-        records = self.broker.records(self.scenario.stream.examples, p)
+        records = [r for r in self.broker.records(self.scenario.stream.examples, p) if not is_junk(r)]
         if records:
             header = BatchHeader.from_headers(records[-1].headers)
             # The last record may be a repeat, which ends below the chain's end.

@@ -13,6 +13,7 @@ import pyarrow as pa
 from sim_bands import BandsWatch
 from sim_governor import Leased
 from sim_log import Message
+from sim_poison import is_junk
 from sim_recount import Recount
 from sim_scenario import SHARDS, TABLE, Scenario
 from sim_toy import HOME_MAP, impression_of, keys_of, lane_of, names_of
@@ -140,6 +141,9 @@ class Watch:
     # --- the log ---
 
     def landed(self, message: Message, record: Record, writer: str) -> None:
+        if is_junk(record):
+            self.count("junk")
+            return
         if message.topic == self.examples and record.header("forged") is None:
             header = BatchHeader.from_headers(record.headers)
             if partition_of(header.chain) != message.partition:

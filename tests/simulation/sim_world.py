@@ -19,6 +19,7 @@ from sim_learners import LearnerNode
 from sim_log import Broker, Group
 from sim_network import World
 from sim_operator import Operator
+from sim_poison import Stranger, is_junk
 from sim_retraction import check_retractions, untaken
 from sim_scenario import BREAKERS, LABELERS, LEARNERS, MODEL, REPLICAS, SHARDS, Scenario
 from sim_shards import ShardNode
@@ -74,6 +75,7 @@ class Simulation:
         if s.governed:
             self.world.add(GovernorNode(self.world, s, self.busy_ms))
         self.operator = Operator(self.world, s, extra, self.busy_ms)
+        self.stranger = Stranger(self.world, s, self.broker, self.busy_ms)
         self.world.add(self.site)
         self.later = {f"shard-{i}" for i in range(SHARDS, s.shards_max)}  # once they are wanted
         self.faults = Faults(self.world, [] if s.faultless else plan(s, self.busy_ms))
@@ -89,7 +91,7 @@ class Simulation:
     def lifted(self, period: int) -> bool:
         """E3: whether the cut of this period has been published or rejected."""
         records = self.broker.records(self.scenario.stream.checkpoints, 0)
-        return any(decode_announcement(r.value or b"").barrier >= period for r in records)
+        return any(decode_announcement(r.value).barrier >= period for r in records if not is_junk(r))
 
     def shards(self) -> list[Any]:
         """Those of the map in force."""

@@ -82,5 +82,5 @@ def test_seeds_cover_the_switches():
     assert {s.staleness for s in seen} == {0, 1, 4, -1}
     assert {s.tuning for s in seen} == {"nothing", "bounds", "learners", "shards", "turns"}
     assert {s.stream.label_strategy for s in seen} == {"window", "eager", "window+correct"}
-    for switch in ("replayed", "fraud", "breaker", "keep_step", "forged", "mixed", "governed"):
+    for switch in ("replayed", "fraud", "breaker", "keep_step", "forged", "poisoned", "mixed", "governed"):
         assert {getattr(s, switch) for s in seen} == {True, False}, switch

@@ -1,0 +1,37 @@
+"""Planted bugs about junk on internal topics (C8, F3)."""
+
+from typing import Any
+from unittest.mock import patch
+
+from sim_bug import Patch, bug
+
+from labeler import labelling, retracting
+from stream.passed_over import PassedOver
+
+
+@bug(
+    "watermark beyond its input counts",
+    "labels close by a watermark that claims more than its input's log holds (F3)",
+    seed=2,
+    first=2,
+    step=5,
+)
+def contradiction_counts() -> list[Patch]:
+    def bad(heard: list[Any], ends: Any, ahead_ms: int) -> list[Any]:
+        return heard
+
+    return [patch.object(module, "without_contradictions", bad) for module in (labelling, retracting)]
+
+
+@bug(
+    "malformed internal record ends the reader",
+    "a record that says nothing is not passed over (C8)",
+    seed=2,
+    first=2,
+    step=5,
+)
+def junk_ends_the_reader() -> list[Patch]:
+    def bad(self: PassedOver, at: Any, record: Any, error: Exception) -> None:
+        raise error
+
+    return [patch.object(PassedOver, "add", bad)]
