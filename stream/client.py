@@ -11,6 +11,7 @@ from kafka.admin import ConfigResource, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from stream.config import StreamConfig
+from stream.fetched import read_in_columns
 from stream.log import LogError, Unavailable
 from stream.receiving import PlainSelector, receive_in_large_pieces
 from stream.record import Partition
@@ -103,7 +104,7 @@ class Probe:
                 self._consumer.seek(theirs(p), ends[p])
             while (missing := [p for p in wanted if self._high(p) is None]) and time.monotonic() < deadline:
                 for (topic, number), records in self._consumer.poll(timeout_ms=FETCH_WAIT_MS).items():
-                    ends[Partition(topic, number)] = records[-1].offset + 1
+                    ends[Partition(topic, number)] = int(records[-1].offset[-1]) + 1
         except KafkaError as error:
             self.close()
             raise Unavailable(f"end of {wanted[0].topic}: {error}") from error
@@ -145,7 +146,7 @@ class Probe:
         whole = {"enable_incremental_fetch_sessions": False, "fetch_max_wait_ms": PROBE_WAIT_MS}
         consumer = KafkaConsumer(**{**consumer_settings(self._config), **whole, **changed})
         _note_stable_offsets(consumer, self._stable_offsets)
-        return consumer
+        return read_in_columns(consumer, self._config.decoded_bytes_max)
 
     def close(self) -> None:
         consumer, self._consumer = self._consumer, None

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stream.arrow_values import read_arrow
+from stream.broken_batches import batch_fault
 from stream.config import StreamConfig
 from stream.events import Clicks, Impressions
 from stream.faults import Bad, Fault, Reason, fault
@@ -33,7 +34,7 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
 #: What a record's value is. An Arrow IPC stream begins with four bytes FF, which no JSON text does.
-_CONTROL, _EMPTY, _ARROW, _JSON, _LARGE = 0, 1, 2, 3, 4
+_CONTROL, _EMPTY, _ARROW, _JSON, _LARGE, _BROKEN = 0, 1, 2, 3, 4, 5
 _EMPTY_VALUE = fault("value", "is empty; send a JSON object, a JSON array of objects, or an Arrow IPC stream")
 _GOOD = b'{"id":"i","ts_ms":1700000000000,"session":"s","source":"u","vendor":"v","item":"x"}'
 
@@ -134,6 +135,7 @@ def _decode_together(
     kinds = np.empty(len(records), np.int8)
     _kinds(records.data, records.entries, config.record_bytes_max, kinds)
     bad: Bad = dict.fromkeys(np.flatnonzero(kinds == _EMPTY).tolist(), _EMPTY_VALUE)
+    bad |= dict.fromkeys(np.flatnonzero(kinds == _BROKEN).tolist(), batch_fault)
     for i in np.flatnonzero(kinds == _LARGE).tolist():
         size, allowed = int(records.entries[i]["value_bytes"]), config.record_bytes_max
         bad[i] = fault("value", f"has {size} bytes; send at most {allowed} a record (record_bytes_max)")
@@ -181,7 +183,9 @@ def _kinds(data: Bytes, entries: Entries, bytes_max: int, kinds: npt.NDArray[np.
     for i in range(len(kinds)):
         entry = entries[i]
         at = entry.value
-        if entry.heartbeat:
+        if entry.batch_fault:
+            kinds[i] = _BROKEN
+        elif entry.heartbeat:
             kinds[i] = _CONTROL
         elif entry.value_bytes <= 0:
             kinds[i] = _EMPTY

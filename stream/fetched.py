@@ -5,18 +5,21 @@ this one stands in for its own `Fetcher.PartitionRecords` (kafka-python 3.0).
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from kafka import KafkaConsumer
 
-from stream.record_batches import AbortedTransaction, parse_batches
-from stream.record_columns import RecordColumns
+from stream.record_batches import AbortedTransaction, BatchReader, Damaged
+from stream.record_columns import NO_RECORDS, RecordColumns
 
 
-def read_in_columns(consumer: KafkaConsumer) -> KafkaConsumer:
-    """The same consumer; its `poll` answers lists of `RecordColumns` from now on. Its `max_records` counts records."""
+def read_in_columns(consumer: KafkaConsumer, unpacked_bytes_max: int) -> KafkaConsumer:
+    """The same consumer; its `poll` answers lists of `RecordColumns` from now on. Its `max_records` counts records. A
+    batch that unpacks to more than `unpacked_bytes_max` is one bad record."""
     fetcher: Any = consumer._fetcher
-    fetcher.PartitionRecords = FetchedColumns
+    damaged: dict[Any, Damaged] = {}
+    fetcher.PartitionRecords = partial(FetchedColumns, unpacked_bytes_max=unpacked_bytes_max, damaged=damaged)
     return consumer
 
 
@@ -44,47 +47,47 @@ class FetchedColumns:
         check_crcs: bool = True,
         on_drain: Callable[["FetchedColumns"], None] = lambda _: None,
         aborted_transactions: Iterable[Any] | None = None,
+        unpacked_bytes_max: int = 1 << 26,
+        damaged: dict[Any, Damaged] | None = None,
         **_: Any,  # deserializers, metrics (off), the isolation level: a broker lists what it has to by it
     ):
+        """`damaged`: what is remembered over fetches, by partition."""
         self.topic_partition = tp
         self.next_fetch_offset = fetch_offset
         self.leader_epoch = -1
-        self.bytes_read = 0
-        self._buffer: Any = records._buffer
-        self._aborted = [AbortedTransaction(one.producer_id, one.first_offset) for one in aborted_transactions or ()]
-        self._check_crcs, self._on_drain = check_crcs, on_drain
-        self._records: RecordColumns | None = None
-        self._behind = fetch_offset
-        self._drained = False
+        self.bytes_read = len(records._buffer)
+        aborted = [AbortedTransaction(one.producer_id, one.first_offset) for one in aborted_transactions or ()]
+        remembered = ({} if damaged is None else damaged).setdefault(tp, Damaged()) if check_crcs else None
+        self._batches: BatchReader | None = BatchReader(
+            records._buffer, fetch_offset, aborted, unpacked_bytes_max, remembered
+        )
+        self._on_drain = on_drain
+        self._records = NO_RECORDS
 
     def __bool__(self) -> bool:
-        return not self._drained
+        return self._batches is not None
 
     def take(self, n: int) -> Taken:
-        """The next records, at most `n`. Raises what `parse_batches` does; it is then fetched anew."""
-        if self._records is None:
-            self._records = self._parse()
-        taken, self._records = self._records[:n], self._records[n:]
-        if len(self._records):
-            self.next_fetch_offset = int(self._records.offset[0])
-        else:
-            self.next_fetch_offset = self._behind
-            self.drain()
-        return Taken(taken)
-
-    def _parse(self) -> RecordColumns:
+        """The next records, at most `n`. Raises what `BatchReader.read` does; it is then fetched anew."""
+        assert self._batches is not None
         try:
-            parsed = parse_batches(self._buffer, self.next_fetch_offset, self._check_crcs, self._aborted)
+            while not len(self._records) and not self._batches.is_done:
+                self._records = self._batches.read()
         except Exception:
             self.drain()
             raise
-        self._behind, self.leader_epoch = parsed.next_offset, parsed.leader_epoch
-        self.bytes_read = len(self._buffer)
-        return parsed.records
+        taken, self._records = self._records[:n], self._records[n:]
+        self.leader_epoch = self._batches.leader_epoch
+        if len(self._records):
+            self.next_fetch_offset = int(self._records.offset[0])
+            return Taken(taken)
+        self.next_fetch_offset = self._batches.next_offset
+        if self._batches.is_done:
+            self.drain()
+        return Taken(taken)
 
     def drain(self) -> None:
         """The rest is of no more use."""
-        if not self._drained:
-            self._drained = True
-            self._records = self._buffer = None
+        if self._batches is not None:
+            self._batches, self._records = None, NO_RECORDS
             self._on_drain(self)

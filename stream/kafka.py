@@ -189,7 +189,8 @@ class KafkaReader:
         return self._consumer
 
     def _new_consumer(self, **changed: Any) -> KafkaConsumer:
-        return read_in_columns(KafkaConsumer(**{**consumer_settings(self._config), **changed}))
+        consumer = KafkaConsumer(**{**consumer_settings(self._config), **changed})
+        return read_in_columns(consumer, self._config.decoded_bytes_max)
 
     def _subscribe(self) -> None:
         self._tell_assignment()

@@ -28,6 +28,7 @@ ENTRY = np.dtype(
         ("headers", np.int32),
         ("end", np.int32),
         ("heartbeat", np.bool_),
+        ("batch_fault", np.int8),
     ],
     align=True,
 )
@@ -74,6 +75,7 @@ class RecordColumns(Sequence[Record]):
                     ends[1],
                     ends[2],
                     record.is_heartbeat,
+                    record.batch_fault,
                 )
             )
             parts += laid_out
@@ -109,8 +111,9 @@ class RecordColumns(Sequence[Record]):
             return RecordColumns(self.data, self.entries[index])
         entry = self.entries[index]
         key, value = (self._part(entry, name) for name in ("key", "value"))
-        headers = _read_headers(self.data, int(entry["headers"]))
-        return Record(int(entry["offset"]), int(entry["timestamp_ms"]), key or None, value, headers)
+        fault = int(entry["batch_fault"])
+        headers = () if fault else _read_headers(self.data, int(entry["headers"]))
+        return Record(int(entry["offset"]), int(entry["timestamp_ms"]), key or None, value, headers, fault)
 
     def __iter__(self) -> Iterator[Record]:
         return (self[i] for i in range(len(self)))

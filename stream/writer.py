@@ -1,6 +1,8 @@
 """Appending to the log over Kafka: at most so much in flight, and of no use after the first failure (C5)."""
 
+import os
 import time
+import weakref
 from collections import deque
 from contextlib import suppress
 from typing import Any
@@ -36,6 +38,22 @@ class KafkaAppend:
         return int(self._future.value.offset)
 
 
+_writers: "weakref.WeakSet[KafkaWriter]" = weakref.WeakSet()
+
+
+def _leave_inherited_alone() -> None:
+    """In a process that was forked off: kafka-python would close its parent's producer at exit, over its sockets."""
+    for writer in list(_writers):
+        if writer._producer is not None:
+            writer._producer._unregister_cleanup()
+            writer._producer._closed = True
+            writer._producer._closed = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_inherited_alone)
+
+
 class KafkaWriter:
     """See `stream.log.Writer`. At most PENDING_BYTES_MAX wait for acknowledgement; `append` blocks above that."""
 
@@ -45,6 +63,7 @@ class KafkaWriter:
         self._pending: deque[tuple[Any, int]] = deque()
         self.pending_bytes = 0
         self._failure: str | None = None
+        _writers.add(self)
 
     def append(
         self,

@@ -1,20 +1,26 @@
 """Columns read from Kafka's record batches, against kafka-python's own reader of the same bytes."""
 
 import random
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from crc32c import crc32c
-from kafka.errors import CorruptRecordError, KafkaError
+from kafka.errors import CorruptRecordError
 from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
+from stream import broken_batches
+from stream.config import StreamConfig
+from stream.decode import decode_clicks, decode_impressions
+from stream.fetched import FetchedColumns
 from stream.record import CONTROL, Record
-from stream.record_batches import AbortedTransaction, parse_batches
+from stream.record_batches import AbortedTransaction, BatchReader, Damaged, DamagedBatch, parse_batches
 from stream.record_columns import RecordColumns
 
 
 def batch(records: list[Record], codec: int = 0, base: int = 0) -> bytearray:
-    builder = DefaultRecordBatchBuilder(2, codec, False, -1, -1, -1, 1 << 20)
+    builder = DefaultRecordBatchBuilder(2, codec, False, -1, -1, -1, 1 << 30)
     for record in records:
         builder.append(record.offset - base, record.timestamp_ms, record.key, record.value, list(record.headers))
     built = bytearray(builder.build())
@@ -104,10 +110,15 @@ def test_broken_records_are_refused_and_read_nothing_beyond():
 
 
 def test_an_old_format_is_named():
+    good = batch([Record(400, 1, b"k", b"v")], base=400)
     data = batch(random_records(random.Random(6), 0))
     data[16] = 1
-    with pytest.raises(KafkaError, match="format 1"):
-        parse_batches(data, 0, check=True)
+    old, after = parse_batches(data + good, 0, check=True).records
+    assert after.offset == 400
+    assert (old.offset, old.value, old.headers) == (0, bytes(data), ())
+    field, reason = broken_batches.batch_fault(old)
+    assert field == "batch"
+    assert "old format" in reason
 
 
 def written(rng: random.Random, producers: int, steps: int) -> tuple[bytearray, list[tuple[int, int, int]], set[int]]:
@@ -183,3 +194,121 @@ def boundaries(data: bytearray) -> list[int]:
         found.append(at)
         at += 12 + int.from_bytes(data[at + 8 : at + 12], "big")
     return found
+
+
+# --- what cannot be read costs itself -----------------------------------------------------------------------------
+
+CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+GOOD = b'{"id":"i","ts_ms":1700000000000,"session":"s","source":"u","vendor":"v","item":"x"}'
+
+
+def resealed(data: bytearray) -> bytearray:
+    """The same with its length and checksum right."""
+    data[8:12] = (len(data) - 12).to_bytes(4, "big")
+    data[17:21] = crc32c(bytes(data[21:])).to_bytes(4, "big")
+    return data
+
+
+def bomb(codec: str, mib: int) -> bytearray:
+    return batch([Record(10, 5, b"k", b"0" * (mib << 20)), Record(11, 5, b"k", b"x")], CODECS[codec], base=10)
+
+
+def judged(data: bytes, unpacked_bytes_max: int = 1 << 20) -> tuple[list[int], list[tuple[int, str, str]]]:
+    """Offsets of the events that were read, and offset, field and reason of the bad records."""
+    reader = BatchReader(data, 0, unpacked_bytes_max=unpacked_bytes_max)
+    events: list[int] = []
+    bad: list[tuple[int, str, str]] = []
+    while not reader.is_done:
+        records = reader.read()
+        arrival_ms = np.full(len(records), 1_700_000_000_000)
+        rows, wrong = decode_impressions(records, 0, arrival_ms, StreamConfig(partitions=1))
+        assert len(decode_clicks(records, 0, arrival_ms, StreamConfig(partitions=1))[1]) == len(wrong)
+        events += (rows.position >> 20).tolist()
+        bad += [(one.record.offset, one.field, one.reason) for one in wrong]
+    assert len({*events, *(offset for offset, _, _ in bad)}) == len(events) + len(bad)
+    return events, bad
+
+
+def around(broken: bytes) -> bytes:
+    """A good event before the batch of offsets 10 and 11, and one behind it."""
+    return bytes(batch([Record(0, 5, b"s", GOOD)]) + broken + batch([Record(12, 5, b"s", GOOD)], base=12))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_every_codec_is_read_up_to_the_bound_and_not_beyond(codec: str):
+    data = batch(random_records(random.Random(7), 0), CODECS[codec])
+    assert list(parse_batches(data, 0, check=True).records) == theirs(data)
+    events, bad = judged(around(bomb(codec, 50)))
+    assert events == [0, 12]
+    assert [(offset, field) for offset, field, _ in bad] == [(11, "batch")]
+    for said in ("offsets 10 to 11", "2 records", codec, "decoded_bytes_max"):
+        assert said in bad[0][2]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_what_cannot_be_unpacked_costs_its_batch(codec: str):
+    rng = random.Random(8)
+    for _ in range(40):
+        broken = batch([Record(10, 5, b"s", GOOD), Record(11, 5, b"s", GOOD * 20)], CODECS[codec], base=10)
+        for _ in range(rng.randrange(1, 4)):
+            broken[rng.randrange(61, len(broken))] = rng.randrange(256)
+        if rng.random() < 0.3:
+            del broken[rng.randrange(70, len(broken)) :]
+        events, bad = judged(around(resealed(broken)))
+        assert {0, 12} <= set(events) <= {0, 10, 11, 12}
+        assert {offset for offset, _, _ in bad} <= {10, 11}
+        assert events == sorted(events)
+
+
+def test_a_codec_that_is_none_costs_its_batch():
+    broken = batch([Record(10, 5, b"s", GOOD), Record(11, 5, b"s", GOOD)], base=10)
+    broken[22] |= 6
+    events, bad = judged(around(resealed(broken)))
+    assert (events, [offset for offset, _, _ in bad]) == ([0, 12], [11])
+
+
+def test_damage_is_asked_for_again_and_then_costs_its_batch():
+    broken = batch([Record(10, 5, b"s", GOOD), Record(11, 5, b"s", GOOD)], base=10)
+    broken[-3] ^= 1
+    damaged = Damaged()
+    reader = BatchReader(around(broken), 0, damaged=damaged)
+    assert reader.read().offset.tolist() == [0]
+    with pytest.raises(DamagedBatch) as first:
+        reader.read()
+    assert first.value.retriable
+    again = BatchReader(around(broken), 10, damaged=damaged).read()
+    assert again.offset.tolist() == [11, 12]
+    assert "checksum" in broken_batches.batch_fault(again[0])[1]
+    broken[-3] ^= 1  # it was the wire: what comes now is right
+    assert BatchReader(around(broken), 10, damaged=damaged).read().offset.tolist() == [10, 11, 12]
+
+
+def test_a_bad_batch_is_given_once_wherever_reading_begins():
+    data = around(bomb("gzip", 50))
+    for begin, expected in ((0, [0, 11, 12]), (10, [11, 12]), (11, [11, 12]), (12, [12])):
+        assert BatchReader(data, begin, unpacked_bytes_max=1 << 20).read().offset.tolist() == expected
+
+
+def test_offsets_that_do_not_rise_cost_their_batch():
+    broken = batch([Record(10, 5, b"s", GOOD), Record(11, 5, b"s", GOOD)], base=10)
+    at = broken.index(b"\x02s", 62) - 1  # the first record's offset in its batch, 0
+    assert broken[at] == 0
+    broken[at] = 4
+    events, bad = judged(around(resealed(broken)))
+    assert (events, [offset for offset, _, _ in bad]) == ([0, 12], [11])
+
+
+def test_a_fetch_is_unpacked_piece_by_piece():
+    one = 6 << 20
+    data, drained = bytearray(), []
+    for n in range(10):
+        data += batch([Record(n, 5, b"k", b"0" * one)], CODECS["gzip"], base=n)
+    fetched = FetchedColumns(0, ("t", 0), SimpleNamespace(_buffer=bytes(data)), on_drain=drained.append)
+    seen: list[int] = []
+    while fetched:
+        (records,) = fetched.take(1_000)
+        seen += records.offset.tolist()
+        assert records.data.size <= 5 * one
+        assert fetched.next_fetch_offset == seen[-1] + 1
+    assert seen == list(range(10))
+    assert drained == [fetched]
