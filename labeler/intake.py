@@ -1,5 +1,6 @@
 """From records to what a labeler works on: arrivals, columns, and what goes to quarantine (T1, T3)."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, NamedTuple, TypeVar
@@ -13,9 +14,13 @@ from stream.decode import BadRecord, decode_clicks, decode_impressions
 from stream.events import Clicks, Impressions
 from stream.record import ROW_BITS, Record, offset_of
 from stream.record_columns import RecordColumns
+from stream.undeclared import count_undeclared
 
 #: Why a record is in quarantine that an operator named (L7).
 SET_ASIDE = "set aside by an operator"
+
+#: A record of each poll is looked at for features that nobody declared, unless it is larger than this.
+SAMPLED_BYTES_MAX = 65_536
 
 Rows = TypeVar("Rows", Impressions, Clicks)
 Decode = Callable[[Sequence[Record], int, I64, StreamConfig], tuple[Rows, list[BadRecord]]]
@@ -53,6 +58,7 @@ class Intake(Generic[Rows]):
         self._partition, self._config = partition, config
         self._clock = arrival_clock(config, maximum_ms)
         self._set_aside = set_aside
+        self.undeclared: Counter[str] = Counter()  # features that a sample of records holds, undeclared, by name
 
     @property
     def held(self) -> int:
@@ -62,6 +68,8 @@ class Intake(Generic[Rows]):
     def read(self, records: Sequence[Record]) -> Read[Rows]:
         """The next records of the partition. Behind an unreadable one this intake is of no more use."""
         arrived = self._clock.admit(records)
+        if len(records) and len(records[0].value or b"") <= SAMPLED_BYTES_MAX:
+            count_undeclared(self.undeclared, [records[0]], self._config)
         try:
             return self._columns(arrived)
         except Exception as error:

@@ -1,6 +1,7 @@
 """Prometheus metrics of the labeler and of the fraud filter (shell)."""
 
 import time
+from collections import Counter
 from dataclasses import replace
 
 from labeler.fraud import FraudCounts, FraudFilter, Step
@@ -12,6 +13,7 @@ from stream.chain import LABEL, RETRACT, kind_of
 from stream.examples import BatchHeader
 from stream.metrics import ReaderMetrics
 from stream.record import offset_of
+from stream.undeclared import NAMES_MAX
 
 #: Characters of the reason of a stop that stand in its series.
 REASON_MAX = 300
@@ -47,6 +49,9 @@ class LabelerMetrics(ReaderMetrics):
         self._queue_rows = self.gauge("everspun_labeler_queue_rows", "impressions read and not yet labelled")
         self._queue_bytes = self.gauge("everspun_labeler_queue_bytes", "memory of queues and feeds, bytes")
         self._partitions = self.gauge("everspun_labeler_partitions", "partitions owned")
+        self._undeclared = self.gauge(
+            "everspun_labeler_undeclared_features", "records of a sample that hold a feature nobody declared", "feature"
+        )
         self._stopped = self.gauge("everspun_labeler_stopped_partitions", "partitions stopped by a record (L7): alarm")
         self._stops = self.gauge(
             "everspun_partition_stopped",
@@ -131,6 +136,9 @@ class LabelerMetrics(ReaderMetrics):
         fed = sum(line.impressions.bytes + line.clicks.bytes for line in lines.values())
         self._queue_bytes.set(fed + sum(core.queue_bytes for core in cores))
         self._partitions.set(len(lines))
+        undeclared = sum((core.undeclared for core in cores), Counter[str]())
+        for name in sorted(undeclared)[:NAMES_MAX]:
+            self._undeclared.labels(name).set(undeclared[name])
         self._stopped.set(sum(core.stopped is not None for core in cores))
         self._uncounted.set(len(head.totals.stopped))
         self._clocks_apart.clear()

@@ -4,6 +4,7 @@ Pure: it is told what was read and answers what to write. Everything it writes i
 and the resume point; how records were polled changes nothing (I7).
 """
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -123,6 +124,11 @@ class PartitionLabeler:
         self.clicks = ClickLine(stream, point, copy, *limits)
         self._clicks_intake = clicks_intake(partition, stream, self.clicks.arrival_max_ms, aside[1])
         self.use(book)
+
+    @property
+    def undeclared(self) -> Counter[str]:
+        """Features that impressions hold and nobody declared, by name: how many of the records looked at hold each."""
+        return self._impressions_intake.undeclared
 
     # --- what is told --------------------------------------------------------------------------------------------
 

@@ -98,12 +98,19 @@ def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        registry = " (it begins with a zero byte, as a schema registry frames values: send the JSON alone)"
-        hint = registry if text.startswith("\0") else ""
-        where = f"at character {error.pos} of {len(text)}, {text[error.pos : error.pos + 20]!r}"
-        raise _Unreadable("value", f"is not JSON: {error.msg} {where}{hint}") from error
+        raise _no_json(text, error) from error
     except ValueError:  # an integer of so many digits that Python makes no number of it
-        return json.loads(text, parse_int=_integer)
+        try:
+            return json.loads(text, parse_int=_integer)
+        except json.JSONDecodeError as error:
+            raise _no_json(text, error) from error
+
+
+def _no_json(text: str, error: json.JSONDecodeError) -> _Unreadable:
+    registry = " (it begins with a zero byte, as a schema registry frames values: send the JSON alone)"
+    hint = registry if text.startswith("\0") else ""
+    where = f"at character {error.pos} of {len(text)}, {text[error.pos : error.pos + 20]!r}"
+    return _Unreadable("value", f"is not JSON: {error.msg} {where}{hint}")
 
 
 def _integer(text: str) -> int | ManyDigits:

@@ -77,7 +77,7 @@ class _Batch(NamedTuple):
     base_offset: int
     stamp_ms: int  # of the batch, or what its records' stamps are counted from
     append_time: int  # 1: its stamp is that of each record
-    count: int
+    records: int
     max_ms: int
     last_delta: int
     start: int  # of the header
@@ -86,8 +86,8 @@ class _Batch(NamedTuple):
     def of(cls, header: tuple[Any, ...], start: int, end: int, last_offset: int) -> "_Batch":
         append_time = 1 if header[5] & _APPEND_TIME else 0
         stamp_ms = header[8] if append_time else header[7]
-        base, count = header[0], header[12]
-        return cls(start + HEADER.size, end, base, stamp_ms, append_time, count, header[8], last_offset - base, start)
+        base, records = header[0], header[12]
+        return cls(start + HEADER.size, end, base, stamp_ms, append_time, records, header[8], last_offset - base, start)
 
     @property
     def last_offset(self) -> int:

@@ -4,8 +4,9 @@ FILE: JSON lines, one event, page view or array a line. TOPIC: `impressions` or 
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,15 @@ from rich.table import Table
 from everspun.audit import read_all
 from everspun.commands import options as shared
 from everspun.config import Config
-from stream.decode import BadRecord, decode_clicks, decode_impressions
+from stream.config import StreamConfig
+from stream.decode import decode_clicks, decode_impressions
 from stream.kafka import KafkaLog
 from stream.record import Partition, Record
+from stream.undeclared import count_undeclared
 
-CHUNK = 2_000
+#: Records that are decoded together: so many, or of so many bytes.
+CHUNK, CHUNK_BYTES = 2_000, 16_777_216
+UNDECLARED_SHOWN = 20
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,74 +36,107 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    path = Path(options.what)
+    path, checked = Path(options.what), Checked(options.limit)
     if path.is_file():
         config = shared.load(options) if options.config.exists() else Config()
-        sources = _from_file(path, options.kind, config)
+        _check_file(path, options.kind, config.stream, checked)
     elif options.what in ("impressions", "clicks"):
-        config = shared.load(options)
-        sources = _from_topic(options.what, config)
+        _check_topic(options.what, shared.load(options).stream, checked)
     else:
         print(f"{options.what}: neither a file nor 'impressions' or 'clicks'")
         return 2
-    return _report(sources, options.limit)
+    return _report(checked)
 
 
-#: (where, good events of this chunk, bad records of this chunk)
-Chunk = tuple[str, int, list[BadRecord]]
+@dataclass
+class Checked:
+    """What was found so far. Bad records are counted, and of the first a few are kept to be shown."""
+
+    limit: int
+    good: int = 0
+    bad: int = 0
+    shown: list[tuple[str, int, str, str]] = field(default_factory=list)
+    undeclared: Counter[str] = field(default_factory=Counter)
+
+    def add(self, where: str, records: list[Record], kind: str, partition: int, config: StreamConfig) -> None:
+        """The decoder of the labeler, on these records."""
+        arrivals = np.array([r.timestamp_ms for r in records], dtype=np.int64)
+        decode = decode_impressions if kind == "impressions" else decode_clicks
+        rows, bad = decode(records, partition, arrivals, config)
+        self.good += len(rows)
+        for one in bad:
+            self.add_bad(where, one.record.offset, one.field, one.reason)
+        if kind == "impressions":
+            count_undeclared(self.undeclared, records, config)
+
+    def add_bad(self, where: str, at: int, name: str, reason: str) -> None:
+        self.bad += 1
+        if len(self.shown) < self.limit:
+            self.shown.append((where, at, name, reason))
 
 
-def _check(records: list[Record], kind: str, partition: int, config: Config) -> tuple[int, list[BadRecord]]:
-    arrivals = np.array([r.timestamp_ms for r in records], dtype=np.int64)
-    decode = decode_impressions if kind == "impressions" else decode_clicks
-    rows, bad = decode(records, partition, arrivals, config.stream)
-    return len(rows), bad
-
-
-def _from_file(path: Path, kind: str, config: Config) -> Iterator[Chunk]:
+def _check_file(path: Path, kind: str, config: StreamConfig, checked: Checked) -> None:
     """A file has no partitions: with one only, no line is misplaced. Offsets are line numbers."""
-    config = replace(config, stream=replace(config.stream, partitions=1))
-    with path.open("rb") as lines:
-        chunk: list[Record] = []
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                chunk.append(Record(number, 0, None, line.rstrip(b"\n")))
-            if len(chunk) == CHUNK:
-                yield ("line", *_check(chunk, kind, 0, config))
-                chunk = []
-        if chunk:
-            yield ("line", *_check(chunk, kind, 0, config))
+    config = replace(config, partitions=1)
+    chunk, size = [], 0
+    for number, line in _lines(path, config.record_bytes_max):
+        if line is None:
+            text = f"has more than {config.record_bytes_max} bytes; send less a record (record_bytes_max)"
+            checked.add_bad("line", number, "value", text)
+        elif line.strip():
+            chunk.append(Record(number, 0, None, line))
+            size += len(line)
+        if len(chunk) == CHUNK or size > CHUNK_BYTES:
+            checked.add("line", chunk, kind, 0, config)
+            chunk, size = [], 0
+    if chunk:
+        checked.add("line", chunk, kind, 0, config)
 
 
-def _from_topic(kind: str, config: Config) -> Iterator[Chunk]:
-    topic = config.stream.impressions if kind == "impressions" else config.stream.clicks
-    reader = KafkaLog(config.stream).reader()
+def _lines(path: Path, bytes_max: int) -> Iterator[tuple[int, bytes | None]]:
+    """Lines by number, without their ends; None for one that is too long, which is not held in memory."""
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(bytes_max + 2):
+            number += 1
+            if len(line.rstrip(b"\n")) <= bytes_max:
+                yield number, line.rstrip(b"\n")
+                continue
+            while line and not line.endswith(b"\n"):
+                line = file.readline(bytes_max)
+            yield number, None
+
+
+def _check_topic(kind: str, config: StreamConfig, checked: Checked) -> None:
+    topic = config.impressions if kind == "impressions" else config.clicks
+    reader = KafkaLog(config).reader()
     try:
-        for p in range(config.stream.partitions):
-            chunk: list[Record] = []
+        for p in range(config.partitions):
+            chunk, size = [], 0
             for record in read_all(reader, Partition(topic, p)):
                 if not record.is_heartbeat:
                     chunk.append(record)
-                if len(chunk) == CHUNK:
-                    yield (f"{topic}[{p}]", *_check(chunk, kind, p, config))
-                    chunk = []
+                    size += len(record.value or b"")
+                if len(chunk) == CHUNK or size > CHUNK_BYTES:
+                    checked.add(f"{topic}[{p}]", chunk, kind, p, config)
+                    chunk, size = [], 0
             if chunk:
-                yield (f"{topic}[{p}]", *_check(chunk, kind, p, config))
+                checked.add(f"{topic}[{p}]", chunk, kind, p, config)
     finally:
         reader.close()
 
 
-def _report(chunks: Iterator[Chunk], limit: int) -> int:
-    good = wrong = 0
-    table = Table("where", "offset or line", "field", "what is wrong, and the fix")
-    for where, count, bad in chunks:
-        good += count
-        for one in bad:
-            if wrong < limit:
-                table.add_row(where, str(one.record.offset), one.field, one.reason)
-            wrong += 1
+def _report(checked: Checked) -> int:
     console = shared.console()
-    if wrong:
+    if checked.shown:
+        table = Table("where", "offset or line", "field", "what is wrong, and the fix")
+        for where, at, name, reason in checked.shown:
+            table.add_row(where, str(at), name, reason)
         console.print(table)
-    console.print(f"{good:,} good events, {wrong:,} bad records")
-    return 1 if wrong else 0
+    if checked.undeclared:
+        table = Table("feature that is not declared, and is ignored", "records")
+        for name, count in checked.undeclared.most_common(UNDECLARED_SHOWN):
+            table.add_row(name, f"{count:,}")
+        console.print(table)
+    console.print(f"{checked.good:,} good events, {checked.bad:,} bad records")
+    return 1 if checked.bad else 0

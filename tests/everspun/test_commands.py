@@ -56,6 +56,22 @@ def test_bad_events_are_named_by_line_field_and_fix(tmp_path: Path, capsys: pyte
     assert "not JSON" in out
 
 
+def test_events_check_decodes_as_the_labeler_does_in_bounded_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """What is odd costs its line; features that nobody declared are counted; a line without end is not held."""
+    path, config = tmp_path / "events.jsonl", tmp_path / "x.toml"
+    config.write_text('[stream]\ncategorical_features = ["user"]\nrecord_bytes_max = 2000\n')
+    spelled = EVENT[:-1] + ', "features": {"usr": "ann", "user": "ann"}}'
+    odd = [EVENT.replace('"e1"', '"\\ud83d"'), "[" * 1_999, "9" * 1_999, EVENT[:-1] + ', "x": "' + "y" * 9_000 + '"}']
+    path.write_text("\n".join([spelled, *odd, spelled]))
+    assert main(["events", "check", str(path), "--config", str(config)]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "2 good events, 4 bad records" in out
+    assert "half of a character" in out
+    assert "more than 2000 bytes" in out
+    assert "not declared" in out
+    assert "usr" in out
+
+
 def report(**series: float) -> Report:
     return Report({(name, ()): value for name, value in series.items()})
 

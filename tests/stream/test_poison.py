@@ -70,6 +70,7 @@ ODD = [
     (text().replace(str(TS).encode(), b"1" * 5000), "ts_ms", "5000 digits"),
     (text(position=7).replace(b"7}", b"7" * 5000 + b"}"), "position", "5000 digits"),
     (b'{"junk":' + b"9" * 5000 + b"," + text(id=17)[1:], "id", "the number 17"),
+    (text(position=7).replace(b"7}", b"7" * 5000 + b"]"), "value", "not JSON"),
     (text(prediction=1).replace(b": 1}", b": 1e999}"), "prediction", "inf"),
     (text(junk=1).replace(b": 1}", b": 1e999}"), "value", "too big"),
     (text(junk=1).replace(b": 1}", b": " + b"[" * 900 + b"]" * 900 + b"}"), "value", "901 deep"),

@@ -1,0 +1,132 @@
+"""The table of decoders that are fuzzed. Add a line to DECODERS for one of your own.
+
+A decoder takes many inputs at once and must not raise; what it has to be right in (good records beside bad ones come
+out, reasons are UTF-8 and short) it asserts itself.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+from crc32c import crc32c
+from events_made import TS, arrow_value, headers, json_value
+from kafka.errors import CorruptRecordError
+from kafka.record.default_records import DefaultRecordBatchBuilder
+
+from stream.config import StreamConfig
+from stream.decode import decode_activity, decode_clicks, decode_impressions
+from stream.faults import FIELD_CHARS_MAX, REASON_CHARS_MAX
+from stream.record import Record
+from stream.record_batches import BatchReader
+from stream.record_columns import RecordColumns
+from stream.unpacking import CODECS, CannotUnpack, unpack
+
+CONFIG = StreamConfig(
+    partitions=1, categorical_features=("user",), numeric_features=("price",), decoded_bytes_max=1 << 22
+)
+GOOD = b'{"id":"good","ts_ms":1700000000000,"session":"s","source":"u","vendor":"v","item":"x"}'
+UNFORESEEN = "please report it"
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """`make` gives one structured input; `read` takes many and raises for none. `raises`: what it may raise all the
+    same, because its callers are told so."""
+
+    make: Callable[[random.Random], bytes]
+    read: Callable[[Sequence[bytes]], None]
+    raises: tuple[type[BaseException], ...] = ()
+
+
+def _read_events(values: Sequence[bytes]) -> None:
+    """The values stand between good events, which all come out, whatever they are."""
+    rng = random.Random(len(values))
+    records = []
+    for i, value in enumerate(values):
+        records += [Record(2 * i, TS, b"s", GOOD), Record(2 * i + 1, TS, b"s", value, headers(rng))]
+    columns, arrival_ms = RecordColumns.of(records), np.full(len(records), TS)
+    for decode in (decode_impressions, decode_clicks):
+        rows, bad = decode(columns, 0, arrival_ms, CONFIG)
+        positions = set((rows.position >> 20).tolist())
+        assert set(range(0, len(records), 2)) <= positions, "a good event is missing"
+        assert not positions & {one.record.offset for one in bad}, "a record is good and bad"
+        for one in bad:
+            assert len(one.field) <= 6 * FIELD_CHARS_MAX
+            assert len(one.reason) <= 6 * REASON_CHARS_MAX
+            one.field.encode(), one.reason.encode()
+            assert UNFORESEEN not in one.reason, one.reason
+    unknown = decode_activity(columns, 0, arrival_ms, False, CONFIG).unknown
+    assert not (unknown % 2 == 0).any(), "a good event is unknown"
+
+
+def _batch(rng: random.Random) -> bytes:
+    builder = DefaultRecordBatchBuilder(2, rng.randrange(5), rng.random() < 0.2, -1, -1, -1, 1 << 20)
+    for offset in range(rng.choice((1, 2, 20))):
+        key = rng.choice((None, b"", b"s"))
+        value = rng.choice((None, b"", GOOD, b"0" * 5000))
+        builder.append(offset, TS + rng.randrange(-5, 5), key, value, list(headers(rng)))
+    return bytes(builder.build())
+
+
+def _resealed(data: bytes) -> bytes:
+    """With its length and checksum right, so that what is behind them is reached."""
+    if len(data) < 61:
+        return data
+    whole = bytearray(data)
+    whole[0:3], whole[8:12], whole[16] = b"\0\0\0", (len(whole) - 12).to_bytes(4, "big"), 2
+    whole[17:21] = crc32c(bytes(whole[21:])).to_bytes(4, "big")
+    return bytes(whole)
+
+
+def _read_batches(values: Sequence[bytes]) -> None:
+    for i, value in enumerate(values):
+        data = value if i % 4 == 0 else _resealed(value)
+        try:
+            reader = BatchReader(data, 0, unpacked_bytes_max=1 << 20)
+            offsets: list[int] = []
+            while not reader.is_done:
+                records = reader.read()
+                offsets += records.offset.tolist()
+                entries = records.entries
+                for name in ("key", "value", "headers"):
+                    assert (entries[name] >= 0).all()
+                assert (entries["end"] <= len(records.data)).all()
+                list(records)
+                decode_clicks(records, 0, records.timestamp_ms, CONFIG)
+            assert all(a < b for a, b in pairwise(offsets)), "offsets do not rise"
+        except CorruptRecordError:
+            continue  # a length that leads nowhere: nothing behind it can be found
+
+
+def _packed(rng: random.Random) -> bytes:
+    batch = b""
+    while not batch:
+        builder = DefaultRecordBatchBuilder(2, 1 + rng.randrange(4), False, -1, -1, -1, 1 << 20)
+        builder.append(0, TS, b"s", b"0" * rng.choice((10, 1000, 100_000)), [])
+        batch = bytes(builder.build())
+    return bytes([batch[22] & 7]) + batch[61:]
+
+
+def _unpack_all(values: Sequence[bytes]) -> None:
+    for value in values:
+        for codec in {value[0] & 7 if value else 0, *CODECS}:
+            try:
+                assert len(unpack(codec, memoryview(value)[1:], 1 << 18)) <= 1 << 18
+            except CannotUnpack as error:
+                str(error).encode()
+
+
+DECODERS: dict[str, Decoder] = {
+    "json": Decoder(json_value, _read_events),
+    "arrow": Decoder(arrow_value, _read_events),
+    "batches": Decoder(_batch, _read_batches),
+    "packed": Decoder(_packed, _unpack_all),
+}
+
+
+def allocated() -> int:
+    """Bytes that Arrow holds."""
+    return int(pa.total_allocated_bytes())
