@@ -14,7 +14,7 @@ import numpy.typing as npt
 from crc32c import crc32c
 from kafka.errors import CorruptRecordError
 
-from stream.broken_batches import CHECKSUM, CODEC_BITS, FORMAT, HEADER, LARGE, PACKED, RECORDS
+from stream.broken_batches import CHECKSUM, CODEC_BITS, FORMAT, HEADER, LARGE, PACKED, RECORDS, batch_fault
 from stream.kernel import kernel
 from stream.record_columns import ENTRY, Bytes, Entries, RecordColumns, read_headers, varint
 from stream.unpacking import CannotUnpack, UnpacksTooLarge, unpack
@@ -221,11 +221,13 @@ def parse_batches(
     check: bool,
     aborted: Iterable[AbortedTransaction] = (),
 ) -> Parsed:
-    """All that a `BatchReader` reads of `data`, at once; a cut-off batch at its end is left out. With `check` checksums
-    are compared. Raises CorruptRecordError."""
+    """All that a `BatchReader` reads of `data`, at once, where every batch can be read; a cut-off one at its end is
+    left out. With `check` checksums are compared. Raises CorruptRecordError for a batch that cannot be read."""
     reader, parts = BatchReader(data, from_offset, aborted, damaged=Damaged() if check else None), []
     while not reader.is_done:
         parts.append(reader.read())
+        for i in np.flatnonzero(parts[-1].entries["batch_fault"])[:1]:
+            raise CorruptRecordError(f"record batch {batch_fault(parts[-1][int(i)])[1]}")
     return Parsed(RecordColumns.concat(parts), reader.next_offset, reader.leader_epoch)
 
 

@@ -113,7 +113,9 @@ def test_an_old_format_is_named():
     good = batch([Record(400, 1, b"k", b"v")], base=400)
     data = batch(random_records(random.Random(6), 0))
     data[16] = 1
-    old, after = parse_batches(data + good, 0, check=True).records
+    old, after = BatchReader(data + good, 0, damaged=Damaged()).read()
+    with pytest.raises(CorruptRecordError, match="old format"):
+        parse_batches(data, 0, check=True)
     assert after.offset == 400
     assert (old.offset, old.value, old.headers) == (0, bytes(data), ())
     field, reason = broken_batches.batch_fault(old)
