@@ -9,7 +9,8 @@ intensity, and how much it looks elsewhere to hide. Takes about 8 minutes and 2 
 Two attacks on the filter itself come beside these, each in a run of its own. `framing`: events in honest people's
 names, fast, slow and in floods, and a crowd on a competitor's vendor; `honest_banned_by_framing` counts honest sources
 of which an honest impression is rejected with it and not in the same seed without it, beside the clicks that they lose.
-`blinding`: 400,000 junk sources, with room for BLIND_PAIRS pairs only; `recall_lost_by_blinding` is what it costs.
+`blinding`: 400,000 junk sources in ten bursts, with room for BLIND_PAIRS pairs only; `recall_lost_by_blinding` is what
+it costs.
 
 Recall is of fraudulent events (views and clicks on the attacked vendors) that a verdict rejects in time. Of an
 attacker's views elsewhere, which hide it, no verdict speaks; `camouflage` is their share of its events. An honest click
@@ -40,8 +41,9 @@ from labeler.fraud_config import FraudConfig
 
 FIXED_ON, MEASURED_ON = range(10), range(100, 110)
 BUSY_EVENTS = 20  # an hour
-#: Pairs that there is room for under `blinding`; honest people make up about so many in two windows.
-BLIND_PAIRS = 8_000
+#: Pairs that there is room for under `blinding`: some four times what honest people make up in two windows, and half of
+#: what comes in one of its bursts.
+BLIND_PAIRS = 20_000
 BUSIEST_SHARE = 0.01
 #: Edges of the curves over events an hour.
 EDGES = (2, 4, 6, 8, 12, 16, 20, 30, 60, 100, 300, 1_000, 10_000)

@@ -24,7 +24,7 @@ FRAMING, BLINDING = "framing", "blinding"
 #: Attacks of each kind in one history.
 ATTACKS = {"self_click": 6, "botnet": 3, "view_flood": 4, "burst": 4, "slow_drip": 8, "duplicate_flood": 2}
 #: Honest sources that one `framing` speaks for, and sources of one `blinding`.
-FRAMED, BLINDERS = 60, 400_000
+FRAMED, BLINDERS, BLINDING_BURSTS = 60, 400_000, 10
 #: Ends the id of a view by which an attacker hides.
 HIDING = "-x"
 #: An attacker clicks so long after its view, ms.
@@ -219,8 +219,10 @@ def _framing(shop: _Shop, number: int) -> tuple[Attack, list[Planted]]:
 
 
 def _blinding(shop: _Shop, number: int) -> tuple[Attack, list[Planted]]:
-    """All the time, one or two views or clicks each."""
-    at = shop.rng.integers(*shop.span, BLINDERS)
+    """In bursts of a quarter of an hour, one view each, of which a third are clicked."""
+    starts = shop.rng.integers(*shop.span, BLINDING_BURSTS)
+    at = np.repeat(starts, BLINDERS // BLINDING_BURSTS)
+    at = at + shop.rng.integers(0, HOUR_MS // 4, len(at))
     events: list[Planted] = []
     for n, ts in enumerate(np.sort(at).tolist()):
         vendor = shop.vendor()

@@ -4,6 +4,7 @@ A *cell* of event time holds lists of counted rows, appended as they come and ad
 after that. Windows are sums over the cells that make them up: nothing runs along that could drift.
 """
 
+from collections.abc import Callable
 from math import log
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ IDLE_PAIRS_MIN = 4_096
 
 #: Rows are counted so much of `pairs_max` at a time; of a full table so many of these parts stay.
 STEP_PART, ROOM_PART = 8, 6
+#: A click weighs as much as so many views: rules ask for few of them. And a pair that is remembered beyond its window.
+CLICK_WEIGHT, REMEMBERED_WEIGHT = 4, 1_000
 #: Rows by session are added up when so many signals have brought some of a cell.
 SESSION_PARTS_MAX = 256
 
@@ -72,7 +75,7 @@ class Activity:
     def __init__(self, gap_fast_ms: int, pairs_max: int = NO_LIMIT, hash_key: HashKey = NO_KEY) -> None:
         self.pairs = Pairs(hash_key)
         self.pairs_max = pairs_max
-        self.crowded_out = 0  # events of pairs that made room for others
+        self.crowded_out = 0  # pairs that made room for others
         self._gap_fast_ms = gap_fast_ms
         self._cells: dict[int, list[Counted]] = {}
         self._rejected: dict[int, list[I64]] = {}
@@ -196,9 +199,10 @@ class Activity:
         self._renumbered(new)
         return new
 
-    def make_room(self, pairs: int) -> I64 | None:
-        """Before so many pairs come that may be new: if there is no room for them, the lightest make it. What they did
-        is nobody's from then on, ("", ""). The new number of each old pair, or None where all stay.
+    def make_room(self, pairs: int, remembered: Callable[[], I64] | None = None) -> I64 | None:
+        """Before so many pairs come that may be new: if there is no room for them, the lightest make it, those that are
+        `remembered` for other reasons last. What they did is nobody's from then on, ("", ""). The new number of each
+        old pair, or None where all stay.
 
         As the summaries of Misra and Gries 1982 do, in bulk (Anderson et al. 2017): of n events no pair loses more than
         about n / (pairs_max / 2), so whoever does more than most of a flood's sources is never lost to it."""
@@ -208,12 +212,14 @@ class Activity:
         weight = np.zeros(known, np.int64)
         for number in self._cells:
             cell = self._cell(number).distinct()  # what is sent again costs its sender nothing
-            weight[cell.pair] += cell.views + cell.clicks
+            weight[cell.pair] += cell.views + CLICK_WEIGHT * cell.clicks
+        if remembered is not None:
+            weight[remembered()] += REMEMBERED_WEIGHT
         nobody = self.pairs.number("", "")
         weight[nobody : nobody + 1] = np.iinfo(np.int64).max
         leave = known - max(1, min(self.pairs_max - pairs, self.pairs_max * ROOM_PART // STEP_PART))
         gone = np.argsort(weight, kind="stable")[:leave]  # of equals those that came first
-        self.crowded_out += int(weight[gone].sum())
+        self.crowded_out += len(gone)
         stay = np.ones(len(self.pairs), np.bool_)
         stay[gone] = False
         new = self.pairs.keep(np.flatnonzero(stay))

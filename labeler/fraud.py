@@ -73,7 +73,7 @@ class FraudCounts:
     strangers: int = 0  # signals of inputs that the configuration does not have: an alarm
     events: int = 0
     unknown: int = 0  # records that could not be read (L5)
-    vendor_only: int = 0  # events of pairs that made room for heavier ones: an alarm
+    vendor_only: int = 0  # pairs that made room for heavier ones: an alarm
     scores_dropped: int = 0  # remembered pairs forgotten for want of room: an alarm
     stale: int = 0  # events of cells that are already forgotten
     verdicts: dict[str, int] = field(default_factory=dict)  # by rule
@@ -256,10 +256,15 @@ class FraudFilter:
     def _count_rows(self, table: pa.Table, new: Bools, is_click: Bools, cell: I64, count: I64) -> None:
         step = self._activity.step_rows
         for at in range(0, table.num_rows, step):
-            self._renumbered(self._activity.make_room(min(step, table.num_rows - at)))
+            self._renumbered(self._activity.make_room(min(step, table.num_rows - at), self._remembered))
             part = slice(at, at + step)
             self._count_some(table.slice(at, step), new[part], is_click[part], cell[part], count[part])
         self.counts.vendor_only = self._activity.crowded_out
+
+    def _remembered(self) -> I64:
+        """The pairs that scores remember."""
+        every = np.arange(len(self._activity.pairs))
+        return every[self._scores.places(self._activity.pairs, every) >= 0]
 
     def _count_some(self, table: pa.Table, new: Bools, is_click: Bools, cell: I64, count: I64) -> None:
         source, vendor = (_whole(table.column(name)) for name in ("source", "vendor"))

@@ -188,7 +188,7 @@ class FraudMetrics(ReaderMetrics):
         self._unknown = self.counter("everspun_fraud_unknown_total", "records of inputs that could not be read (L5)")
         self._stale = self.counter("everspun_fraud_stale_total", "events of windows already forgotten")
         self._vendor_only = self.counter(
-            "everspun_fraud_vendor_only_total", "events of pairs that made room for heavier ones: alarm"
+            "everspun_fraud_vendor_only_total", "pairs that made room for heavier ones: alarm"
         )
         self._scores_dropped = self.counter(
             "everspun_fraud_scores_dropped_total", "remembered sources forgotten for want of room: alarm"
