@@ -76,6 +76,7 @@ class Activity:
         self.pairs = Pairs(hash_key)
         self.pairs_max = pairs_max
         self.crowded_out = 0  # pairs that made room for others
+        self.thinned: set[int] = set()  # cells that lack what such pairs did: they show nothing of what is usual
         self._gap_fast_ms = gap_fast_ms
         self._cells: dict[int, list[Counted]] = {}
         self._rejected: dict[int, list[I64]] = {}
@@ -181,6 +182,7 @@ class Activity:
         for number in [n for n in self._cells if n < before]:
             del self._cells[number]
             self._sessions.pop(number, None)
+            self.thinned.discard(number)
         for number in [n for n in self._rejected if n < before]:
             del self._rejected[number]
 
@@ -220,6 +222,7 @@ class Activity:
         leave = known - max(1, min(self.pairs_max - pairs, self.pairs_max * ROOM_PART // STEP_PART))
         gone = np.argsort(weight, kind="stable")[:leave]  # of equals those that came first
         self.crowded_out += len(gone)
+        self.thinned |= self._cells.keys()
         stay = np.ones(len(self.pairs), np.bool_)
         stay[gone] = False
         new = self.pairs.keep(np.flatnonzero(stay))

@@ -347,6 +347,9 @@ class FraudFilter:
         pairs = self._activity.pairs
         for number in sorted(n for n in self._aging if n < now - self.config.span):
             self._aging.remove(number)
+            if number in self._activity.thinned:  # who clicks outlasts who looks: rates would rise
+                self._history.pass_over(number)
+                continue
             honest = self._activity.honest(number)
             vendor = pairs.vendor[honest.pair]
             views = np.bincount(vendor, weights=honest.views, minlength=len(pairs.vendors)).astype(np.float64)

@@ -62,6 +62,10 @@ class VendorHistory:
         keys = [*("v" + vendor for vendor in vendors), ALL]
         self._add(cell, keys, np.append(views, views.sum()), np.append(clicks, clicks.sum()))
 
+    def pass_over(self, cell: int) -> None:
+        """Nothing is learned of a cell."""
+        self._add(cell, [ALL], np.zeros(1), np.zeros(1))
+
     def add_gaps(self, cell: int, clicks: int, fast: int) -> None:
         """Of the clicks of a cell, so many follow another one fast."""
         self._add(cell, [GAPS], np.array([float(clicks)]), np.array([float(fast)]))
