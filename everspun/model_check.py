@@ -1,5 +1,6 @@
 """Whether the model of a config can begin at all, asked before any process is started."""
 
+import logging
 from typing import TYPE_CHECKING
 
 from everspun.config import Config, ConfigError
@@ -8,8 +9,33 @@ if TYPE_CHECKING:
     from paramserver.messages import TableSpec
 
 
+_log = logging.getLogger(__name__)
+
+#: Kinds that multiply a weight by a number as it is, with nothing between them.
+_LINEAR = ("lr", "fm")
+
+
+def raw_numbers(config: Config) -> list[str]:
+    """Numeric features of a linear model that reach it as they are: where their values are large, or of very different
+    sizes, its steps are too."""
+    model = config.model
+    return [
+        name
+        for name in model.numeric
+        if model.kind in _LINEAR
+        and model.transforms.get(name, "none") == "none"
+        and max(map(abs, model.bounds_of(name))) > 100
+    ]
+
+
 def check_model(config: Config) -> None:
     """Raises ConfigError for a definition that learners or shards would refuse. Loads a network's library."""
+    for name in raw_numbers(config):
+        _log.warning(
+            "model.numeric: %s goes into kind = %r as it is; if its values reach beyond 100 or so, give it"
+            " `transforms.%s = 'log1p'`, or state its bounds (docs/models.md)",
+            *(name, config.model.kind, name),
+        )
     from learners.model import make_model
     from paramserver.optimizers import make_optimizer
 

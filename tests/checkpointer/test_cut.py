@@ -155,6 +155,18 @@ def test_a_late_mark_of_an_abandoned_cut_is_unmarked():
     assert cut.marked(1, "c1", None, 30_001) == [Unmark(1, "c1")]
 
 
+def test_a_cut_is_as_old_as_the_time_since_it_began():
+    """The clock of a host does not begin at 0."""
+    began, shards = 1_700_000_000_000, stands(7, 9)
+    cut = Cut("m", "c1", [0, 1], began)
+    settle(cut, shards, cut.tick(began), began)
+    settle(cut, shards, cut.tick(began + 29_999), began + 29_999)
+    assert cut.state is State.WAITING
+    done = cut.tick(began + 30_000)
+    assert isinstance(done[-1], Abandoned)
+    assert done[-1] == Abandoned("timeout", "waiting after 30000 ms")
+
+
 def test_a_new_incarnation_abandons_the_cut():
     shards = stands(7, 9)
     cut = Cut("m", "c1", [0, 1], 0)

@@ -271,3 +271,60 @@ def test_a_raised_staleness_bound_is_found_out():
     s.started(1)
     assert not s.all(do.Start), "two outstanding are what is known to be allowed"
     assert len(s.pacer.flights) == 2
+
+
+# --- gaps (S2) ------------------------------------------------------------------------------------------------------
+
+
+def at_a_push(**limits: int) -> tuple[Script, do.Push]:
+    """A learner whose push to shard 0 has not been answered; shard 1 has applied its own."""
+    s = Script(**limits)
+    s.now_ms = 1_000_000
+    seek = s.joined(progress(0), progress(0))
+    s.say(events.Records(seek.seek, 0, [batch(0, 0, 10)]))
+    first, second = s.computed(s.started())
+    s.answer(second, pushed(Outcome.APPLIED, 10))
+    return s, first
+
+
+def again(s: Script) -> do.Push:
+    """The same push, sent once its pause is over."""
+    assert not s.all(do.Push)
+    s.say(events.Tick(), after_ms=s.pacer.config.retry_ms)
+    return s.one(do.Push)
+
+
+def test_a_gap_is_a_reordering_and_is_sent_again():
+    s, push = at_a_push()
+    s.answer(push, pushed(Outcome.GAP, -10))
+    assert not s.all(do.AskProgress)
+    assert not s.all(do.Pause)
+    repeat = again(s)
+    assert (repeat.shard, repeat.clock, repeat.start, repeat.end) == (push.shard, push.clock, push.start, push.end)
+    assert s.pacer.counts["gaps"] == 1
+    s.answer(repeat, pushed(Outcome.APPLIED, 10))
+    assert s.one(do.Ended).clock == push.clock
+
+
+def test_a_gap_that_stays_is_no_reordering_and_rewinds():
+    s, push = at_a_push(gap_retries_max=3)
+    for _ in range(3):
+        s.answer(push, pushed(Outcome.GAP, -10))
+        assert not s.all(do.AskProgress)
+        push = again(s)
+    s.answer(push, pushed(Outcome.GAP, -10))
+    assert s.one(do.Pause).partition == 0
+    assert {ask.shard for ask in s.all(do.AskProgress)} == {0, 1}
+    assert s.pacer.counts["gaps"] == 3
+
+
+@pytest.mark.parametrize("outcome", [Outcome.WRONG_INCARNATION, Outcome.WRONG_MAP, Outcome.NOT_BEGUN, Outcome.FENCED])
+def test_a_refusal_that_is_no_gap_is_not_sent_again(outcome: Outcome):
+    s, push = at_a_push()
+    s.answer(push, pushed(outcome, -10))
+    assert s.pacer.counts["gaps"] == 0
+    sent = s.all(do.Push)
+    for _ in range(5):
+        s.say(events.Tick(), after_ms=s.pacer.config.retry_ms)
+        sent += s.all(do.Push)
+    assert not sent
