@@ -123,6 +123,11 @@ _SUMS = (
 DAY_SUMS = ("rows", "log_loss_sum", "label_sum", "served_rows", "served_log_loss_sum", "served_label_sum")
 
 
+def shown(value: float, counted: float, digits: int = 4) -> str:
+    """A figure as people read it; a dash where nothing was counted."""
+    return f"{value:.{digits}f}" if counted else "-"
+
+
 def _ratio(loss_sum: float, rows: float, label_sum: float) -> float:
     base = rows * entropy(label_sum / rows) if rows else 0.0
     return loss_sum / base if base else 0.0

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from everspun import plots
-from everspun.quality import Quality
+from everspun.quality import Quality, shown
 from everspun.table import Snapshot, duration
 
 STYLE = """
@@ -63,16 +63,16 @@ def write(
 def quality_rows(quality: Quality) -> list[tuple[str, str]]:
     """The two losses, each by its name."""
     rows = [
-        ("progressive log loss", f"{quality.log_loss:.4f}"),
-        ("progressive normalized entropy", f"{quality.normalized_entropy:.4f}"),
-        ("progressive calibration", f"{quality.calibration:.3f}"),
+        ("progressive log loss", shown(quality.log_loss, quality.rows)),
+        ("progressive normalized entropy", shown(quality.normalized_entropy, quality.label_sum)),
+        ("progressive calibration", shown(quality.calibration, quality.label_sum, 3)),
         ("rows scored before training", f"{quality.rows:,.0f}"),
     ]
     if quality.served_rows:
         rows += [
-            ("as-served log loss", f"{quality.served_log_loss:.4f}"),
-            ("as-served normalized entropy", f"{quality.served_normalized_entropy:.4f}"),
-            ("as-served calibration", f"{quality.served_calibration:.3f}"),
+            ("as-served log loss", shown(quality.served_log_loss, quality.served_rows)),
+            ("as-served normalized entropy", shown(quality.served_normalized_entropy, quality.served_label_sum)),
+            ("as-served calibration", shown(quality.served_calibration, quality.served_label_sum, 3)),
             ("rows with a served prediction", f"{quality.served_rows:,.0f}"),
         ]
     return rows

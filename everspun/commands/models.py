@@ -15,7 +15,7 @@ from checkpointer.files import Files
 from checkpointer.store import open_store
 from everspun.commands import options as shared
 from everspun.config import Config
-from everspun.quality import Quality
+from everspun.quality import Quality, shown
 from everspun.table import duration
 from stream.kafka import KafkaLog
 from stream.log import LogError, Reader, Unavailable
@@ -115,8 +115,12 @@ def comparison(config: Config, names: list[str], span: Callable[[str, int, int],
         quality = Quality(name)
         for key in common:
             quality.add(by_model[name][key])
-        numbers = (quality.log_loss, quality.normalized_entropy, quality.calibration)
-        table.add_row(name, f"{quality.rows:,.0f}", *(f"{number:.4f}" for number in numbers))
+        numbers = (
+            shown(quality.log_loss, quality.rows),
+            shown(quality.normalized_entropy, quality.label_sum),
+            shown(quality.calibration, quality.label_sum),
+        )
+        table.add_row(name, f"{quality.rows:,.0f}", *numbers)
     return table
 
 

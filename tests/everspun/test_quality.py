@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from everspun import plots
 from everspun.quality import Quality
+from everspun.report import quality_rows
 from everspun.seen_ranges import RANGES_MAX, SeenRanges
 
 SAID = {
@@ -81,3 +82,9 @@ def test_gaps_are_bounded_and_a_stream_without_them_is_one_range():
         assert seen.add("none", n, n + 1)
     assert len(seen._starts["gaps"]) == RANGES_MAX
     assert len(seen._starts["none"]) == 1
+
+
+def test_figures_of_nothing_are_a_dash():
+    said = dict(quality_rows(Quality("shop")))
+    assert said["progressive log loss"] == said["progressive calibration"] == "-"
+    assert dict(quality_rows(Quality("shop", rows=10, log_loss_sum=5.0)))["progressive log loss"] == "0.5000"
