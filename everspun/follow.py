@@ -15,7 +15,7 @@ EVALUATIONS_PER_LOOK = 5_000
 #: Samples kept for the plots; older ones are thinned to every second one when this is reached.
 SAMPLES_MAX = 2_000
 #: Evaluations that a look at a run that is under way begins with.
-RECENT_EVALUATIONS = 5_000
+RECENT_EVALUATIONS = 2_000
 
 
 class Follower:
