@@ -1,10 +1,17 @@
 """Create the topics, or check that they are as they must be (T6)."""
 
 import argparse
+import time
+from collections.abc import Collection
 
 from everspun.commands import options as shared
+from everspun.commands.lost import say
+from labeler.lost import LostRange
 from stream.client import check_topics, create_topics
-from stream.log import Unavailable
+from stream.config import StreamConfig
+from stream.kafka import KafkaLog
+from stream.log import Log, Unavailable
+from stream.record import Partition
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,12 +19,30 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     shared.config_options(parser)
 
 
+def begin_where_inputs_begin(log: Log, stream: StreamConfig, created: Collection[str], now_ms: int) -> None:
+    """C7: of inputs that were there before the pipeline, what is gone by now is nothing that labels lack."""
+    reader = log.reader()
+    inputs = [topic for topic in (stream.impressions, stream.clicks) if topic not in created]
+    try:
+        partitions = [Partition(topic, p) for topic in inputs for p in range(stream.partitions)]
+        for at, first in (reader.beginning_offsets(partitions) if partitions else {}).items():
+            if first:
+                begin = LostRange(*at, 0, first, begin=True)
+                say(log, stream, begin, "was gone when the topics were made", now_ms)
+                print(f"labels of {at.topic}[{at.partition}] begin at offset {first}: what stood below is gone")
+    finally:
+        reader.close()
+
+
 def run(options: argparse.Namespace) -> int:
     stream = shared.load(options).stream
     try:
         if options.action == "create":
-            for name in create_topics(stream):
+            created = create_topics(stream)
+            for name in created:
                 print(f"created {name}")
+            if stream.examples in created:
+                begin_where_inputs_begin(KafkaLog(stream), stream, created, int(time.time() * 1_000))
         problems = check_topics(stream)
     except Unavailable as error:
         print(f"no answer from {stream.bootstrap_servers}: {error}")

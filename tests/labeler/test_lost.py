@@ -24,6 +24,7 @@ from test_labelling import (
 )  # fmt: skip
 
 from everspun.commands.lost import fault, say, still_there
+from everspun.commands.topics import begin_where_inputs_begin
 from labeler.fraud_config import FraudConfig
 from labeler.head import Head
 from labeler.labelling import Labelling
@@ -123,8 +124,8 @@ def test_what_was_gone_when_the_topics_were_made_is_where_labels_begin():
     fill(log, seconds=2)
     for at in (IMPRESSIONS, CLICKS):
         log.delete_below(at, 3)
-        begin = LostRange(*at, 0, 3, True)
-        log.append(QUARANTINE, b"", lost_key(begin), lost_headers(begin, "was gone before"))
+    begin_where_inputs_begin(log, STREAM, ["examples", "quarantine"], clock())
+    assert len(log.records(QUARANTINE)) == 2
     labelling = started(log, clock)
     assert labelling.lines[0].core.stopped is None
     assert headers(log)[0].start == 3 << 20
