@@ -25,7 +25,7 @@ from checkpointer.announcement import Hold, Ref
 from checkpointer.files import Files
 from checkpointer.manifest import FILE, Damaged, Manifest, decode, part_problem
 from checkpointer.replica import steps
-from checkpointer.retention import Kept, expired
+from checkpointer.retention import Keep, Kept, expired
 from checkpointer.track_record import Span, TrackRecord
 from paramserver.slots import SlotMap
 
@@ -318,17 +318,19 @@ class Catalogue:
         self.files.delete(f"{self.model}/{name}")
         self._manifests.pop(name, None)
 
-    def sweep(self, keep: int, keep_rejected: int) -> list[str]:
-        """Delete what retention gives up. Returns the names."""
+    def sweep(self, keep: Keep) -> list[str]:
+        """Delete what retention gives up. Returns the names. Raises Damaged if nobody knows what is held."""
         head = self.head()
         pins = [self.published(), self.hold().ref]
         entries = [_kept(entry) for entry in self.entries()]
-        doomed = expired(
-            entries, head.name if head else None, keep, keep_rejected, [pin.name for pin in pins if pin is not None]
-        )
-        for name in doomed:
+        doomed = expired(entries, head.name if head else None, keep, [pin.name for pin in pins if pin is not None])
+        for name in reversed(doomed):  # deltas before what they build on: whatever is left can be loaded
             self.delete(name)
         return doomed
+
+    def sweep_drafts(self, age_ms: int) -> int:
+        """Delete what writers left half written, if it is older than this. Returns how many files that were."""
+        return self.files.sweep_drafts(self.model, age_ms)
 
     def _json(self, path: str) -> Any:
         """What a file says; None = it is not there. Raises Damaged for what is no JSON object."""
@@ -410,4 +412,13 @@ def _kept(entry: Entry) -> Kept:
         return Kept(entry.name, entry.number, sha256=entry.problem or None, rejected=True)
     rejected = entry.gates is not None and not entry.gates.passed
     judged = entry.gates is not None
-    return Kept(entry.name, entry.number, manifest.sha256, manifest.parent, rejected, manifest.is_full, judged)
+    return Kept(
+        entry.name,
+        entry.number,
+        manifest.sha256,
+        manifest.parent,
+        rejected,
+        manifest.is_full,
+        judged,
+        manifest.created_ms,
+    )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from checkpointer.retention import Keep
 from stream.moment import parse_ms
 
 
@@ -28,10 +29,17 @@ class CheckpointerConfig:
     event_interval_ms: int = _option(
         0, "event time between cuts, ms; 0 = not by event time. Barriers always count (E3)"
     )
+    idle_interval_ms: int = _option(
+        3_600_000,
+        "wall time between cuts while no row is learned, ms: enough for the head not to fall behind what `examples` "
+        "retains; 0 = none then",
+    )
     begin: str = _option(
         "beginning", "where a new model starts: 'beginning', 'end', or a time in UTC such as 2026-11-01T13:30 (S5)"
     )
     keep: int = _option(5, "checkpoints kept beside the head, what is served, and their parents")
+    keep_hours: int = _option(6, "hours of which one published checkpoint each is kept beside those; 0 = none")
+    keep_days: int = _option(3, "days of which one published checkpoint each is kept beside those; 0 = none")
     deltas_max: int = _option(
         10, "checkpoints in a row that hold only the rows touched since the one before (X2); 0 = each holds all rows"
     )
@@ -41,6 +49,9 @@ class CheckpointerConfig:
     )
     cut_timeout_ms: int = _option(30_000, "a cut that takes longer is abandoned and tried again, ms")
     retry_ms: int = _option(200, "pause before an abandoned cut is tried again, ms")
+    retry_max_ms: int = _option(5_000, "longest pause after a store that failed, ms; pauses grow from `retry_ms`")
+    store_timeout_ms: int = _option(10_000, "deadline of a call to the store about a small file, ms")
+    transfer_timeout_ms: int = _option(600_000, "deadline of reading or writing one part of a checkpoint, ms")
     poll_ms: int = _option(20, "pause between two looks at the shards, ms")
     evaluation_wait_ms: int = _option(
         300,
@@ -80,9 +91,15 @@ class CheckpointerConfig:
         1.0, "answers to `golden` may differ from the last published one's by this in log odds, on average; 0 = off"
     )
 
+    @property
+    def kept(self) -> Keep:
+        return Keep(self.keep, self.keep_rejected, self.keep_hours, self.keep_days)
+
     def __post_init__(self) -> None:
         _at_least(self, 0, "interval_ms", "event_interval_ms", "deltas_max", "keep_rejected", "retry_ms")
-        _at_least(self, 0, "evaluation_wait_ms")
+        _at_least(self, 0, "evaluation_wait_ms", "idle_interval_ms", "keep_hours", "keep_days")
+        _at_least(self, 1, "store_timeout_ms", "transfer_timeout_ms")
+        _at_least(self, max(1, self.retry_ms), "retry_max_ms")
         _at_least(self, 1, "keep", "hold_lease_ms", "cut_timeout_ms", "poll_ms", "gate_timeout_ms", "entropy_rows_min")
         _at_least(self, 0, "entropy_max", "reference_ms", "served_retry_ms")
         _at_least(self, 0, "entropy_band", "calibration_band", "slice_entropy_band", "golden_change_max")

@@ -2,9 +2,10 @@
 
 Every step is safe to repeat and safe to die in. What stands in the store decides what comes next: a checkpoint is
 complete once its manifest is there, judged once its `gates.json` is, published once the pointer has reached it; and
-announcements may be said again.
+announcements may be said again. So where the store fails, what was under way is taken up by `recover` once it answers.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,12 @@ from paramserver.slots import SlotMap
 
 #: Among those that write parts: who renews the stop of starts meanwhile.
 _HOLDER = -1
+#: The store is looked at this often while no cut is due.
+LOOK_EVERY_MS = 10_000
+#: What a writer left half written is swept at a start once it is older than this: nobody writes one file for so long.
+DRAFT_AGE_MS = 3_600_000
+_log = logging.getLogger(__name__)
+
 #: A cut for a move is judged without it if shards take so long to read it.
 JUDGED_AFTER_MS = 5_000
 
@@ -51,7 +58,7 @@ class Outside(Crowd, Protocol):
 
 @dataclass
 class Driver:
-    """One model's checkpointer. `recover` once, then `step` again and again."""
+    """One model's checkpointer: `step` again and again. `recover` comes first, and again after the store has failed."""
 
     config: CheckpointerConfig
     definition: Definition
@@ -72,13 +79,17 @@ class Driver:
     _head: Manifest | None = None
     #: a cut that was taken for a move, to be judged if it is still the head when no move comes of it
     _unjudged: Manifest | None = None
+    _recovered: bool = False
+    _look_at_ms: int = 0
 
     def __post_init__(self) -> None:
         self.schedule = Schedule(
-            self.config.interval_ms,
-            self.config.event_interval_ms,
-            self.config.retry_ms,
-            self.definition.barrier_kinds,
+            interval_ms=self.config.interval_ms,
+            event_interval_ms=self.config.event_interval_ms,
+            idle_interval_ms=self.config.idle_interval_ms,
+            retry_ms=self.config.retry_ms,
+            retry_max_ms=self.config.retry_max_ms,
+            barrier_kinds=self.definition.barrier_kinds,
         )
         name = self.definition.spec.name
         self.evaluations = Evaluations(name)
@@ -89,13 +100,21 @@ class Driver:
     # --- once ---
 
     def recover(self) -> None:
-        """Take up what a predecessor left: judge a head that was not, and say again what is published and held.
+        """Take up what a predecessor left: mend what a power cut did to the pointers, judge a head that was not, say
+        again what is published and held.
 
-        Raises ValueError if the checkpoints are of another definition of the model, Damaged if what is held is.
+        Raises ValueError if the checkpoints are of another definition of the model, OSError if the store fails.
         """
+        for done in self.catalogue.mend():
+            _log.warning("checkpoints of %s: %s", self.definition.spec.name, done)
+        if swept := self.catalogue.sweep_drafts(DRAFT_AGE_MS):
+            _log.info("%d files swept that were left half written", swept)
         head = self._find_head()
-        if head is None:
-            return
+        if head is not None:
+            self._take_up(head)
+        self._recovered = True
+
+    def _take_up(self, head: Manifest) -> None:
         if head.spec.digest != self.definition.spec.digest:
             raise ValueError(
                 f"model {head.model!r}: {definition_change(head, self.definition)} since checkpoint {head.name}; "
@@ -121,15 +140,28 @@ class Driver:
         return head
 
     def _repeat_hold(self) -> None:
-        hold = self.catalogue.hold()
-        if hold.ref is not None:
-            held = self.catalogue.manifest(hold.ref.name, hold.ref.manifest_sha256)
-            self._announce("rolled_back", held, hold.reason, hold.revision)
+        try:
+            hold = self.catalogue.hold()
+            if hold.ref is not None:
+                held = self.catalogue.manifest(hold.ref.name, hold.ref.manifest_sha256)
+                self._announce("rolled_back", held, hold.reason, hold.revision)
+        except Damaged as error:
+            _log.error("the operator's hold is not said again: %s; `everspun checkpoints restore` says it anew", error)
 
     # --- again and again ---
 
     def step(self) -> Step:
-        """Look at the shards; begin the model, or take and publish a cut, if that is due."""
+        """Look at the shards; begin the model, or take and publish a cut, if that is due. A store that fails is an
+        outcome: nothing is lost by it, and the next step takes up what was under way."""
+        try:
+            if not self._recovered:
+                self.recover()
+            return self._step()
+        except (OSError, Damaged) as error:
+            self._recovered = False
+            return Step("store", f"{type(error).__name__}: {error}")
+
+    def _step(self) -> Step:
         for record in self.outside.read_evaluations():
             self.evaluations.add(record)
         replies = self._look()
@@ -146,7 +178,7 @@ class Driver:
         standing = [reply.progress for reply in replies.values() if reply.progress is not None]
         coming = self.resharding.wanted(self.time.steady_ms())
         due = self.schedule.due(self.time.now_ms(), standing, self._head)
-        if coming is None and due is None:
+        if coming is None and due is None and not self._is_time_to_look():
             return self._judge() or Step("idle")
         in_force = self.resharding.slot_map
         head = self._find_head()  # an operator may have moved it (X4)
@@ -155,7 +187,15 @@ class Driver:
         due = self.schedule.due(self.time.now_ms(), standing, head)
         if coming is not None and self.schedule.may_try(self.time.now_ms()):
             return self._prepare(coming, head, due)
-        return Step("idle") if due is None else self._cut(due, head)
+        return self._judge() or Step("idle") if due is None else self._cut(due, head)
+
+    def _is_time_to_look(self) -> bool:
+        """At the store, though no cut is due: an operator may have rolled training back meanwhile (X4)."""
+        now_ms = self.time.steady_ms()
+        if now_ms < self._look_at_ms:
+            return False
+        self._look_at_ms = now_ms + LOOK_EVERY_MS
+        return True
 
     def _prepare(self, coming: Preparation, head: Manifest | None, due: Due | None) -> Step:
         """The next round before a move, or the move, once all shards of its map hold the head (S6)."""
@@ -171,10 +211,12 @@ class Driver:
 
     def _judge(self) -> Step | None:
         """Of a cut that was taken for a move, which has not come."""
-        manifest, self._unjudged = self._unjudged, None
+        manifest = self._unjudged
         if manifest is None or self._head is None or manifest.sha256 != self._head.sha256:
+            self._unjudged = None
             return None
         gates = self._publish(manifest)
+        self._unjudged = None
         return Step(gates.outcome, gates.reason, manifest=manifest, gates=gates)
 
     def _bring(self, behind: list[int]) -> Step:
@@ -193,7 +235,7 @@ class Driver:
     def _begin(self, missing: list[int]) -> Step:
         """The vector is written down first: a shard that must begin again before the first cut begins where the
         others did, whatever retention has removed since."""
-        vector = self.catalogue.begun()
+        vector = self._begun()
         if vector is None:
             vector = self.outside.first_vector()
             self.catalogue.write_begun(vector)
@@ -203,6 +245,19 @@ class Driver:
         except Unreachable as error:
             return Step("unreachable", str(error))
         return Step("begun", f"model {self.definition.spec.name!r} begins at {vector} on shards {missing}")
+
+    def _begun(self) -> dict[str, int] | None:
+        """Where the model began; where the file cannot be read, as a shard says that has begun."""
+        try:
+            return self.catalogue.begun()
+        except Damaged as error:
+            _log.error("%s: it is written anew", error)
+        name = self.definition.spec.name
+        begun = [self.shards[index].progress(name).begun for index in self.resharding.members]
+        known = next((vector for vector in begun if vector), None)
+        if known is not None:
+            self.catalogue.write_begun(dict(known))
+        return None if known is None else dict(known)
 
     # --- a cut ---
 
@@ -224,9 +279,10 @@ class Driver:
             return self._abandoned(due, end.reason, end.detail, cut.hold_ms, cut_ms)
         try:
             manifest = self._complete(end, head, cut, coming, move)
-        except (Unreachable, Refused, Damaged, ValueError) as error:
+        except (Unreachable, Refused, Damaged, ValueError, OSError) as error:
             self._forget(end)
             _try(self.clock.release, cut.model, cut.cut)
+            self._discard(end, stored=not isinstance(error, OSError))
             return self._abandoned(due, "parts", str(error), cut.hold_ms, cut_ms)
         pause = NO_PAUSE if move is None else self._spread(cut, move)
         if coming is not None and move is None:
@@ -236,7 +292,8 @@ class Driver:
                 return Step("prepared", due=due, hold_ms=cut.hold_ms, cut_ms=cut_ms, manifest=manifest)
         gates = self._publish(manifest)
         self._unjudged = None
-        swept = self.catalogue.sweep(config.keep, config.keep_rejected)
+        swept = self._sweep()
+        self.schedule.completed()
         return Step(
             outcome=gates.outcome,
             detail=gates.reason,
@@ -279,6 +336,26 @@ class Driver:
     def _forget(self, marked: Marked) -> None:
         for index in self.resharding.members:
             _try(self.shards[index].unmark, self.definition.spec.name, marked.cut)
+
+    def _discard(self, marked: Marked, stored: bool) -> None:
+        """Parts of a cut that came to nothing: a disk that is full is not to stay full of them. Not `stored`: the store
+        failed, and may have taken the manifest though it said that it had not."""
+        self._recovered &= stored
+        try:
+            for name in self.catalogue.names():
+                if name.endswith(f"-{marked.cut}"):
+                    self.catalogue.delete(name)
+        except OSError as error:
+            _log.warning("parts of cut %s are left for the next sweep: %s", marked.cut, error)
+
+    def _sweep(self) -> list[str]:
+        """A store that deletes nothing costs room, and no checkpoint."""
+        try:
+            return self.catalogue.sweep(self.config.kept)
+        except (OSError, Damaged) as error:
+            _log.warning("nothing is swept: %s", error)
+            self._recovered = False
+            return []
 
     def _complete(
         self, marked: Marked, parent: Manifest | None, cut: Cut, coming: Preparation | None, move: SlotMap | None
@@ -378,10 +455,10 @@ class Driver:
 
     def _reference(self, manifest: Manifest) -> Reference | None:
         """What the last published one was found to be."""
-        published = self.catalogue.published()
-        if published is None or published.name == manifest.name:
-            return None
         try:
+            published = self.catalogue.published()
+            if published is None or published.name == manifest.name:
+                return None
             last = self.catalogue.manifest(published.name, published.manifest_sha256)
             gates = self.catalogue.gates(published.name)
         except Damaged:

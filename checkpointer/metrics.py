@@ -48,6 +48,12 @@ class CheckpointerMetrics(ReaderMetrics):
         self.swept = self.counter("everspun_checkpoints_swept_total", "checkpoints deleted by retention")
         self.unsent = self.gauge("everspun_announcements_unsent", "announcements that wait for the log")
         self.evaluations = self.counter("everspun_evaluations_read_total", "records of evaluations read", "outcome")
+        self.store_failing_s = self.gauge("everspun_store_failing_s", "for how long the store of checkpoints fails, s")
+        self.store_calls, self.store_seconds = store_series(self)
+
+    def store_called(self, call: str, outcome: str, seconds: float) -> None:
+        self.store_calls.labels(call=call, outcome=outcome).inc()
+        self.store_seconds.labels(call=call).observe(seconds)
 
 
 class ArchiverMetrics(RoleMetrics):

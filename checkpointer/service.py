@@ -1,11 +1,13 @@
 """The checkpointer process: the driver over the log, the shards' ports, a store and a clean process (shell)."""
 
 import logging
+import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
@@ -21,8 +23,10 @@ from checkpointer.metrics import CheckpointerMetrics
 from checkpointer.span import find_spans, vector_at
 from checkpointer.step import Step
 from checkpointer.store import open_store
+from checkpointer.timed_store import Limits
 from learners.model import Model, stated_correction
 from paramserver.ports import ClockPort, ShardPort
+from stream.backoff import Backoff
 from stream.chain import LABEL, begin_vector
 from stream.config import StreamConfig
 from stream.log import Log, LogError, OffsetOutOfRange, Reader, Writer
@@ -36,9 +40,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 _log = logging.getLogger(__name__)
 
-#: Announcements that may wait for the log. One a checkpoint: a log that is gone for longer stops the process.
+#: Announcements that may wait for the log, one a checkpoint. Beyond it the oldest go: the pointer files say the same.
 UNSENT_MAX = 1_000
 _EVALUATIONS_MAX = 5_000
+#: A fault of the store that lasts is said again this often.
+SAID_EVERY_S = 60.0
 #: Pause before a shard that does not answer, or has not restored, is looked at again.
 _PATIENCE_MS = 100
 
@@ -69,6 +75,8 @@ class Surroundings:
         )
         self.unsent: deque[Announcement] = deque()
         self.waits = ""  # for shards that are wanted, as last said
+        self.health = StoreHealth(Backoff(max(1, config.retry_ms), config.retry_max_ms))
+        metrics.store_failing_s.set_function(lambda: self.health.failing_s(time.monotonic()))
         self._writer: Writer | None = None
         self._evaluations: Reader | None = None
         self._passed_over = PassedOver(_log, metrics.on_malformed)
@@ -118,7 +126,8 @@ class Surroundings:
     def announce(self, announcement: Announcement) -> None:
         self.unsent.append(announcement)
         if len(self.unsent) > UNSENT_MAX:
-            raise RuntimeError(f"{len(self.unsent)} announcements wait for the log: {self.stream.bootstrap_servers}")
+            _log.error("%d announcements wait for the log %s", len(self.unsent), self.stream.bootstrap_servers)
+            self.unsent.popleft()
         self.send()
 
     def send(self) -> None:
@@ -201,6 +210,32 @@ class Surroundings:
                 end.close()
 
 
+@dataclass
+class StoreHealth:
+    """Since when the store has failed, and what is to be said of it: each new fault, and the same again each minute."""
+
+    backoff: Backoff
+    fault: str = ""
+    since_s: float = 0.0
+    said_s: float = 0.0
+
+    def told(self, fault: str, now_s: float) -> str:
+        """What became of the last step: "" = the store did all it was asked. Returns what is to be logged, or ""."""
+        if not fault:
+            was, since_s = self.fault, self.since_s
+            self.fault, self.since_s = "", 0.0
+            self.backoff.worked()
+            return f"going on, after {now_s - since_s:.0f} s" if was else ""
+        if self.fault and now_s - self.said_s < SAID_EVERY_S:
+            self.fault = fault
+            return ""
+        self.since_s, self.said_s, self.fault = self.since_s or now_s, now_s, fault
+        return f"failing for {now_s - self.since_s:.0f} s, tried again: {fault}"
+
+    def failing_s(self, now_s: float) -> float:
+        return now_s - self.since_s if self.fault else 0.0
+
+
 def definition(
     model: Model,
     schema: str = "",
@@ -233,10 +268,10 @@ def run(
     clean = CleanProcess(config.root, what, config.gate_timeout_ms, config.golden, config.latency_rows)
     clean.start()
     around = Surroundings(stream, config, log, clean, metrics, stop)
-    catalogue = Catalogue(open_store(config.root), model.name)
+    limits = Limits(config.store_timeout_ms, config.transfer_timeout_ms)
+    catalogue = Catalogue(open_store(config.root, limits, metrics.store_called), model.name)
     driver = Driver(config, what, shards, clock, catalogue, around, around, code_version())
     try:
-        driver.recover()
         _log.info("checkpoints of %s in %s", model.name, config.root)
         while not stop.is_set():
             _turn(driver, around, metrics)
@@ -258,7 +293,12 @@ def _turn(driver: Driver, around: Surroundings, metrics: CheckpointerMetrics) ->
     around.send()
     around.look_at(driver.evaluations)
     _record(step, metrics)
-    if step.outcome == "idle":
+    store_fault = step.detail if step.outcome == "store" or step.reason == "parts" else ""
+    if said := around.health.told(store_fault, time.monotonic()):
+        _log.warning("checkpoints in %s: %s", driver.config.root, said)
+    if step.outcome == "store":
+        around.sleep_ms(around.health.backoff.failed(random.random()))
+    elif step.outcome == "idle":
         around.sleep_ms(driver.config.poll_ms)
     elif step.outcome in ("unreachable", "not_restored", "preparing", "moving"):
         _log.log(logging.DEBUG, "%s: %s", step.outcome, step.detail)

@@ -24,7 +24,7 @@ NO_PAUSE = Pause()
 class Step:
     """`outcome`: "idle" | "unreachable" | "begun" | "not_restored" | "preparing" (shards read ahead of a
     move) | "prepared" (a cut for them, judged later) | "moving" (shards take a new map) | "abandoned" | "published" |
-    "rejected"."""
+    "rejected" | "store" (it failed: `detail` says how, and the next step takes up what was under way)."""
 
     outcome: str
     detail: str = ""

@@ -107,9 +107,13 @@ class ObjectStore:
         # Without its cache of listings: what another process wrote is to be seen, and nothing is kept that grows.
         self.fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         self.root = root.rstrip("/")
+        # s3fs asks for the size of what it may read in several pieces, and lists where there is nothing to be sized:
+        # two requests for a small file, and a dear one for each pointer file that is not there.
+        self._at_once = {"max_concurrency": 1} if hasattr(self.fs, "max_concurrency") else {}
 
     def read(self, path: str) -> bytes:
-        data: bytes = self.fs.cat_file(f"{self.root}/{path}")
+        how = self._at_once if path.endswith(".json") else {}
+        data: bytes = self.fs.cat_file(f"{self.root}/{path}", **how)
         return data
 
     def write(self, path: str, data: bytes) -> None:

@@ -96,6 +96,16 @@ def stages(config: Config, shot: Snapshot, late: Iterable[CatchUp], reports: Map
                     f"{name} has not reached the store for {duration(failing)}: [checkpointer] root = "
                     f"{config.checkpointer.root}; its log says why"
                 )
+        if name.startswith("checkpointer-") and (failing := report.value("everspun_store_failing_s")):
+            found.append(
+                f"{name} has had no store for {duration(failing)}, so nothing is kept of what is learned since: is "
+                f"[checkpointer] root = {config.checkpointer.root} there, has it room, may it be written? Its log"
+            )
+        if name.startswith("shard-") and report.value("everspun_state_stored", 1.0) == 0:
+            found.append(
+                f"{name}: the store does not take its incarnation, or what was ordered of it: do not replace that "
+                f"machine now; [checkpointer] root = {config.checkpointer.root}, its log"
+            )
     if not config.stream.replayed:
         found += [_behind(one, shot) for one in late if one.ends_in_s is None and one.behind_s > BEHIND_MAX_S]
         found += _overdue(config, shot, reports)

@@ -5,28 +5,42 @@ Imports stand inside the functions: a process of one role loads only its own lib
 
 import contextlib
 import dataclasses
+import logging
+import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from everspun.config import Config
+from stream.backoff import Backoff
 from stream.kafka import KafkaLog
 from stream.log import Log
 
 if TYPE_CHECKING:
     from paramserver.headcut import HeadCut
 
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 Role = Callable[[Config, int, threading.Event], None]
 
 
 def shard(config: Config, index: int, stop: threading.Event) -> None:
     """A shard restores its model from the head complete cut (X2), whichever shards wrote it."""
+    from checkpointer.store import open_store
+    from everspun.stored_state import StoredState
     from paramserver import service
+    from paramserver.headcut import NO_HEAD
     from paramserver.store import StateDir
 
-    with contextlib.closing(StateDir(config.run.dir, index)) as state:
-        incarnation = state.next_incarnation()
+    stored = StoredState(open_store(config.checkpointer.root), config.model.name)
+    with contextlib.closing(StateDir(config.run.dir, index, stored)) as state:
+        head = answered("checkpoints", lambda: head_cut(config, verify=True), stop)
+        if head is None:
+            return
+        incarnation = answered("state", lambda: state.next_incarnation(head is not NO_HEAD), stop)
+        if incarnation is None:
+            return
         service.run(
             config.paramserver,
             config.run.shards,
@@ -34,10 +48,23 @@ def shard(config: Config, index: int, stop: threading.Event) -> None:
             incarnation,
             config.run.dir,
             stop,
-            head=head_cut(config, verify=True),
+            head=head,
             find_head=lambda: head_cut(config),
             state=state,
         )
+
+
+def answered(what: str, ask: Callable[[], T], stop: threading.Event) -> T | None:
+    """What a store says, asked again, in growing pauses, while it fails. None = `stop` was set before."""
+    backoff = Backoff(200, 5_000)
+    while not stop.is_set():
+        try:
+            return ask()
+        except OSError as error:
+            pause_ms = backoff.failed(random.random())
+            _log.warning("%s: the store fails, asked again in %.1f s: %s", what, pause_ms / 1_000, error)
+            stop.wait(pause_ms / 1_000)
+    return None
 
 
 def head_cut(config: Config, verify: bool = False) -> "HeadCut":

@@ -50,6 +50,7 @@ from paramserver.ports import (
 )
 from paramserver.slots import SlotMap
 from paramserver.staging import slices, split
+from paramserver.token import with_token
 
 #: Attempts of one call at a shard that does not listen or has no thread free, with growing pauses, before Unreachable.
 ATTEMPTS_MAX = 5
@@ -380,7 +381,7 @@ class ShardPorts(dict[int, ShardClient]):
 
     def __init__(self, config: ParamServerConfig, run_dir: str, shards: int) -> None:
         super().__init__()
-        self._config, self._run_dir, self._lock = config, run_dir, threading.Lock()
+        self._config, self._run_dir, self._lock = with_token(config, run_dir), run_dir, threading.Lock()
         for shard in range(shards):
             self[shard]
 
@@ -397,4 +398,5 @@ class ShardPorts(dict[int, ShardClient]):
 
 def connect(config: ParamServerConfig, run_dir: str, shards: int) -> tuple[ShardPorts, ClockClient]:
     """Ports of all shards by index, and of the clocks, which shard 0 holds: it owns slot 0 in every map (S6)."""
+    config = with_token(config, run_dir)
     return ShardPorts(config, run_dir, shards), ClockClient(config.address(0, run_dir), config)

@@ -11,7 +11,7 @@ from paramserver.orders import Orders
 
 class ClockService:
     """`everspun.Clock` over the clock core. `changed` is called after what may have changed the allow list; `keep`
-    writes down what an operator ordered, before it is acknowledged."""
+    writes down what an operator ordered, before it is acknowledged; `kept` waits a little for the copy elsewhere."""
 
     def __init__(
         self,
@@ -19,8 +19,9 @@ class ClockService:
         now_ms: Callable[[], int],
         changed: Callable[[], None],
         keep: Callable[[Mapping[str, Orders]], None] | None = None,
+        kept: Callable[[], object] | None = None,
     ) -> None:
-        self.clocks, self.now_ms, self.changed, self._keep = clocks, now_ms, changed, keep
+        self.clocks, self.now_ms, self.changed, self._keep, self._kept = clocks, now_ms, changed, keep, kept
         self.lock = threading.Lock()
 
     def join(self, message: wire.MemberRequest) -> wire.JoinReply:
@@ -63,32 +64,32 @@ class ClockService:
         with self.lock:
             self.clocks.set_staleness(message.model, message.value)
             self._keep_orders()
-        return number(1)
+        return self._ordered()
 
     def set_concurrency(self, message: wire.MemberRequest) -> wire.Number:
         with self.lock:
             self.clocks.set_concurrency(message.model, message.value)
             self._keep_orders()
-        return number(1)
+        return self._ordered()
 
     def set_compensation(self, message: wire.MemberRequest) -> wire.Number:
         with self.lock:
             self.clocks.set_compensation(message.model, message.doing)
             self._keep_orders()
         self.changed()
-        return number(1)
+        return self._ordered()
 
     def set_paused(self, message: wire.MemberRequest) -> wire.Number:
         with self.lock:
             self.clocks.set_paused(message.model, bool(message.value))
             self._keep_orders()
-        return number(1)
+        return self._ordered()
 
     def set_shards(self, message: wire.MemberRequest) -> wire.Number:
         with self.lock:
             self.clocks.set_shards(message.model, message.value)
             self._keep_orders()
-        return number(1)
+        return self._ordered()
 
     def shards_ordered(self, message: wire.MemberRequest) -> wire.Number:
         with self.lock:
@@ -108,6 +109,12 @@ class ClockService:
     def _keep_orders(self) -> None:
         if self._keep is not None:
             self._keep(self.clocks.orders)
+
+    def _ordered(self) -> wire.Number:
+        """Outside the lock: nobody else waits for the store."""
+        if self._kept is not None:
+            self._kept()
+        return number(1)
 
 
 def number(value: int) -> wire.Number:

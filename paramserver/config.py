@@ -46,7 +46,11 @@ class ParamServerConfig:
     cert: str = _option("", "PEM file of a shard's TLS certificate; empty = no TLS")
     key: str = _option("", "PEM file of its private key")
     ca: str = _option("", "PEM file of the authority that callers trust; empty = the system's")
-    token_file: str = _option("", "file with the bearer token that every call must carry; empty = none")
+    token_file: str = _option(
+        "",
+        "file with the bearer token that every call must carry; empty = with transport 'tcp' shards.token in the run "
+        "folder, which only its user reads, and with 'unix' none: the socket's folder says who may call",
+    )
 
     wire: str = _option(
         "float32", "rows on the wire: 'float32', or rounded to 'bfloat16' or 'float16', half the bytes; see protocol.md"

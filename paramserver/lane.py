@@ -235,10 +235,10 @@ class LaneServer:
         kind, _, where = address.partition(":")
         self._listener = socket.socket(_family(kind, where))
         if kind == "unix":
-            Path(_path(where)).unlink(
-                missing_ok=True
-            )  # of a process that was killed; the state folder's lock keeps us alone
+            # One that is there is of a process that was killed: the state folder's lock keeps us alone.
+            Path(_path(where)).unlink(missing_ok=True)
             self._listener.bind(_path(where))
+            os.chmod(_path(where), 0o700)
             self.address = address
         else:
             self._listener.bind(_host_and_port(where))

@@ -53,6 +53,10 @@ class Metrics:
         self.turned_away = Counter(
             "everspun_turned_away", "calls told to come again: no thread or no room", ["method"], registry=r
         )
+        self.state_stored = Gauge(
+            "everspun_state_stored", "1 while the store of checkpoints has what this shard must find again", registry=r
+        )
+        self.state_stored.set(1)
         self.faults = Counter("everspun_handler_faults", "calls that ended in an unexpected error", registry=r)
         self._of_maps(r)
         self._of_tables(r)

@@ -1,6 +1,7 @@
-"""What an operator has ordered of a model's training: it outlives the clock holder, who writes it down (shell: store).
+"""What an operator has ordered of a model's training: it outlives the clock holder, who writes it down in its folder
+and beside the checkpoints (shell: store); of two copies the one with the higher revision is right.
 
-{"clicks": {"paused": true, "staleness": 0, "configured": 2}}
+{"revision": 3, "models": {"clicks": {"paused": true, "staleness": 0, "configured": 2}}}
 """
 
 import json
@@ -34,16 +35,32 @@ class Orders(NamedTuple):
         return self.shards if self.shards and self.shards_configured == configured else configured
 
 
-def encode_orders(orders: Mapping[str, Orders]) -> bytes:
-    return json.dumps({model: said._asdict() for model, said in orders.items()}, sort_keys=True).encode()
+class KeptOrders(NamedTuple):
+    """Model -> what was ordered; `revision`: how often anything was, so that the newer of two copies is known."""
+
+    revision: int
+    models: dict[str, Orders]
 
 
-def decode_orders(data: bytes) -> dict[str, Orders]:
-    """Raises ValueError for anything else than `encode_orders` writes."""
+NO_ORDERS = KeptOrders(0, {})
+
+
+def encode_orders(orders: Mapping[str, Orders], revision: int = 1) -> bytes:
+    models = {model: said._asdict() for model, said in orders.items()}
+    return json.dumps({"revision": revision, "models": models}, sort_keys=True).encode()
+
+
+def decode_orders(data: bytes) -> KeptOrders:
+    """Raises ValueError for anything else than `encode_orders` writes, or wrote before there were revisions."""
     try:
-        orders = {str(model): Orders(**said) for model, said in json.loads(data).items()}
-    except (AttributeError, TypeError, json.JSONDecodeError) as error:
+        body = json.loads(data)
+        revision = body.get("revision", 1)
+        models = body["models"] if "revision" in body else body
+        orders = {str(model): Orders(**said) for model, said in models.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"orders of an operator: {data[:200]!r} cannot be read ({error})") from error
+    if type(revision) is not int or revision < 0:
+        raise ValueError(f"orders of an operator: revision {revision!r}")
     for model, said in orders.items():
         numbers = [n for n in (said.staleness, said.configured, said.concurrency) if n is not None]
         numbers += [said.shards, said.shards_configured]
@@ -51,4 +68,4 @@ def decode_orders(data: bytes) -> dict[str, Orders]:
         known = known and type(said.paused) is bool and all(type(n) is int and n >= -1 for n in numbers)
         if not known or said.shards not in range(SLOTS + 1):
             raise ValueError(f"orders of an operator: model {model!r} has {said}")
-    return orders
+    return KeptOrders(revision, orders)

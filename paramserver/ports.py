@@ -50,6 +50,16 @@ class ProgressReply:
     slot_map: SlotMap | None = None  # in force on this shard (S6); None: even, over the shards that are asked
 
 
+class StateStore(Protocol):
+    """Beside the checkpoints: what shards must find again when a machine is replaced. Small files by name."""
+
+    def read(self, name: str) -> bytes | None:
+        """None = nothing of this name was written. Raises OSError where the store fails."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Whole and durable once it returns. Raises OSError where the store fails."""
+
+
 class AllowReply(NamedTuple):
     """A list counts where these are the incarnation and the map epoch that it named (K5, S6)."""
 

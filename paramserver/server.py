@@ -58,6 +58,8 @@ class ShardService:
         self._key_lists, self._lists_lock = KeyLists(config.key_lists_bytes_max), threading.Lock()
         self._lists = Lists(self._find_keys, self._keep_keys)
         self.parts = PartWriter(shard, self.lock, metrics)
+        #: is told of a newer incarnation of this shard than this one: its folder was lost, or another process took over
+        self.behind: Callable[[int], None] = lambda incarnation: None
         #: is told of the epoch of every map heard of; whoever runs the service takes it from the head (S6)
         self.newer_map: Callable[[int], None] = lambda epoch: None
         #: reads ahead for a map to come, up to the cut of a manifest; "" = that is held
@@ -159,6 +161,8 @@ class ShardService:
         """`ShardPort.allow`, for a clock holder in this very process too."""
         if map_epoch is not None:
             self.newer_map(map_epoch)
+        if incarnation is not None and incarnation > self.shard.incarnation:
+            self.behind(incarnation)
         with self.lock:
             own = AllowReply(self.shard.incarnation, self.shard.slot_map.epoch)
             if own == (incarnation or own.incarnation, map_epoch or own.map_epoch):
@@ -212,6 +216,9 @@ class Server:
                 bound = self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise RuntimeError(f"shard {shard.shard.index} cannot listen at {address}: {error}") from error
+        if address.startswith("unix:"):
+            path = Path(address.removeprefix("unix:").replace("%25", "%"))  # as gRPC names it
+            path.chmod(0o700)  # whatever the umask: a call needs no token here
         self.address = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{bound}"
         if config.lanes and not config.cert:
             shard.lanes = LaneServer(
@@ -302,7 +309,10 @@ class Server:
 
     def _check_token(self, context: grpc.ServicerContext) -> None:
         if self._token and not self._authorized(context):
-            context.abort(Status.UNAUTHENTICATED, "bearer token missing or wrong: see token_file")
+            context.abort(
+                Status.UNAUTHENTICATED,
+                "bearer token missing or wrong: name the shards' token_file, or their run folder",
+            )
 
     def _authorized(self, context: grpc.ServicerContext) -> bool:
         given = dict(context.invocation_metadata()).get("authorization", "")

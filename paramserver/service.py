@@ -30,6 +30,7 @@ from paramserver.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.store import StateDir, write_durably
 from paramserver.successor import Succession, Successor
+from paramserver.token import with_token
 from paramserver.warmup import warm_up
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,12 @@ log = logging.getLogger(__name__)
 #: Calls under way at SIGTERM may take this long to end.
 DRAIN_S = 5.0
 SAMPLE_MS = 500
+#: An operator's word waits so long for the store before it is acknowledged; it is durable in the folder already.
+STORED_S = 1.0
+
+
+class StateLost(RuntimeError):
+    """This process began as an incarnation that is not new: the next one, which takes its place, will be."""
 
 
 def run(
@@ -59,22 +66,21 @@ def run(
     use, parts that do not fit, a bad token file.
     """
     warm_up()
+    config = with_token(config, run_dir)
     make = partial(_incarnation, config, index, incarnation)
     shard = Successor(head.slot_map or SlotMap.even(shards), make).bring(head)
     metrics = Metrics()
     metrics.incarnation.set(incarnation)
     service = ShardService(shard, config, metrics)
     holder = ClockHolder(config, service, shards, run_dir, state=state) if shard.slot_map.owner[0] == index else None
-    taker = None
-    if find_head is not None and state is not None:
-        next_incarnation = state.next_incarnation
-        taker = MapTaker(
-            service,
-            find_head,
-            Succession(lambda slot_map: Successor(slot_map, partial(_incarnation, config, index, next_incarnation()))),
-            holder.remap if holder else lambda slot_map: None,
-        )
+    remapped = holder.remap if holder else lambda slot_map: None
+    taker = _map_taker(config, index, service, find_head, state, remapped)
+    if taker:
         taker.start()
+    heard = _Heard()
+    service.behind = heard.incarnation
+    ended = threading.Event()
+    _sync_state(state, ended)
     Path(run_dir).mkdir(parents=True, exist_ok=True)
     server = Server(service, holder.service if holder else None, config.listen(index, run_dir))
     server.start()
@@ -86,9 +92,12 @@ def run(
     log.info("shard %d serves at %s as incarnation %d", index, server.address, incarnation)
     try:
         while not stop.wait(SAMPLE_MS / 1_000):
+            heard.check(index, service.shard.incarnation, state)
             _sample(service, holder)
+            service.metrics.state_stored.set(state is None or not state.fault)
             role.write(holder.needed() if holder else None)
     finally:
+        ended.set()
         server.stop(DRAIN_S)
         if taker:
             taker.stop()
@@ -97,6 +106,49 @@ def run(
         service.close()
         exporter.shutdown()
         thread.join()
+
+
+def _map_taker(
+    config: ParamServerConfig,
+    index: int,
+    service: ShardService,
+    find_head: Callable[[], HeadCut] | None,
+    state: StateDir | None,
+    remapped: Callable[[SlotMap], None],
+) -> MapTaker | None:
+    """Who takes newer maps; None where there is no head to find them in, or nothing to number incarnations by."""
+    if find_head is None or state is None:
+        return None
+    make = partial(_incarnation, config, index)
+    succession = Succession(lambda slot_map: Successor(slot_map, partial(make, state.next_incarnation())))
+    return MapTaker(service, find_head, succession, remapped)
+
+
+def _sync_state(state: StateDir | None, ended: threading.Event) -> None:
+    """What is to be found again elsewhere goes to the store beside all else."""
+    if state is not None:
+        threading.Thread(target=state.sync, args=(ended,), name="state", daemon=True).start()
+
+
+class _Heard:
+    """Of newer incarnations of this shard, from the clock holder."""
+
+    def __init__(self) -> None:
+        self._newest = 0
+
+    def incarnation(self, incarnation: int) -> None:
+        self._newest = max(self._newest, incarnation)
+
+    def check(self, index: int, own: int, state: StateDir | None) -> None:
+        """Raises StateLost, after having seen to it that the next process begins above what was heard of."""
+        if self._newest <= own:
+            return
+        if state is not None:
+            state.behind(self._newest)
+        raise StateLost(
+            f"shard {index} began as incarnation {own}, and the clock holder has seen {self._newest}: its state folder "
+            "was lost, or another process runs as this shard. The next start goes on above"
+        )
 
 
 def _incarnation(config: ParamServerConfig, index: int, incarnation: int, slot_map: SlotMap) -> Shard:
@@ -135,13 +187,21 @@ class Role:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._said = {"pid": os.getpid(), "metrics_port": metrics_port, "address": address}
         self._written: dict[str, object] = {}
+        self._failed = False
 
     def write(self, needed: tuple[int, bool] | None) -> None:
         """`needed`: of the clock holder, how many shards are to run and whether others may end."""
         role = self._said | ({"processes": needed[0], "settled": needed[1]} if needed else {})
-        if role != self._written:
+        if role == self._written:
+            return
+        try:
             write_durably(self._path, [json.dumps(role).encode()])
-            self._written = role
+        except OSError as error:  # a disk that is full: it is said again at the next look
+            if not self._failed:
+                log.error("%s cannot be written, tried again: %s", self._path, error)
+            self._failed = True
+            return
+        self._written, self._failed = role, False
 
 
 def monotonic_ms() -> int:
@@ -166,7 +226,13 @@ class ClockHolder:
         clocks.remap(own.shard.slot_map.epoch, own.shard.slot_map.shards)
         if state is not None:
             clocks.obey(state.orders())
-        self.service = ClockService(clocks, now_ms, self._wake, None if state is None else state.keep_orders)
+        self.service = ClockService(
+            clocks,
+            now_ms,
+            self._wake,
+            None if state is None else state.keep_orders,
+            None if state is None else partial(state.wait_stored, STORED_S),
+        )
         self._stopped = threading.Event()
         self._ports = ShardPorts(config, run_dir, 0)
         self._wakes: list[threading.Event] = []  # of every shard that was ever one here

@@ -1,20 +1,31 @@
 """What a shard keeps on disk: its incarnation and its lock, and the parts of cuts at any fsspec URL."""
 
 import fcntl
+import json
+import logging
 import mmap
 import os
+import random
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
 import fsspec
 
+from paramserver.incarnations import next_incarnation
 from paramserver.messages import Keys
-from paramserver.orders import Orders, decode_orders, encode_orders
+from paramserver.orders import NO_ORDERS, Orders, decode_orders, encode_orders
 from paramserver.partfile import decode_part, part_name, part_pieces, pieces_info
-from paramserver.ports import PartInfo
+from paramserver.ports import PartInfo, StateStore
 from paramserver.state import Snapshot
 from paramserver.touched import touched_part
+from stream.backoff import Backoff
+
+log = logging.getLogger(__name__)
+
+#: `sync` looks whether it is to stop this often.
+SYNC_LOOK_S = 0.5
 
 
 class StateInUse(RuntimeError):
@@ -22,9 +33,14 @@ class StateInUse(RuntimeError):
 
 
 class StateDir:
-    """The folder of one shard on its host. Held by one process at a time, whatever becomes of that process."""
+    """What one shard keeps: in a folder on its host, held by one process at a time whatever becomes of that process,
+    and in the store of checkpoints, where it is found again if the folder is lost.
 
-    def __init__(self, run_dir: str, shard: int) -> None:
+    What is written is durable in the folder when the call returns; `sync`, on a thread of its own, brings it to the
+    store as well. A folder that cannot be written (its disk is full) is passed over where the store takes it.
+    """
+
+    def __init__(self, run_dir: str, shard: int, stored: StateStore | None = None) -> None:
         self.path = Path(run_dir).absolute() / "state" / f"shard-{shard}"
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock: IO[bytes] = (self.path / "lock").open("ab")
@@ -33,36 +49,168 @@ class StateDir:
         except BlockingIOError:
             self._lock.close()
             raise StateInUse(f"{self.path}: another process runs as shard {shard}; stop that one first") from None
+        self._shard, self._stored = shard, stored
+        self._wanted: dict[str, bytes] = {}  # name in the store -> what it is to say
+        self._changed = threading.Condition()
+        self._revision = 0
+        self.fault = ""  # why the store was not brought up to date, "" if it is, or will be at once
+        for name in os.listdir(self.path):
+            if name.startswith("."):  # of a write that was killed
+                (self.path / name).unlink(missing_ok=True)
 
-    def next_incarnation(self) -> int:
-        """A number larger than any before, durable before it is returned (S2).
+    # --- incarnations -------------------------------------------------------------------------------------------
 
-        Raises ValueError for a file that holds no number: a shard must not guess what it has been.
+    def next_incarnation(self, begun: bool = False) -> int:
+        """A number larger than any before, durable before it is returned (S2). `begun`: whether the model has a
+        checkpoint.
+
+        Raises ValueError for a file that holds no number: a shard must not guess what it has been. Raises OSError if
+        neither folder nor store can be written; and where the folder says nothing, unless the store can be read and
+        takes the new one: or a folder that is lost again would begin as the same.
         """
+        kept = self._kept_incarnation()
+        incarnation = next_incarnation(kept, self._stored_incarnation(), begun)
+        self._keep(incarnation, alone=kept is not None)
+        return incarnation
+
+    def behind(self, incarnation: int) -> None:
+        """The clock holder has seen this incarnation of the shard: the next one is to be above it."""
+        self._keep(incarnation)
+
+    def _kept_incarnation(self) -> int | None:
         path = self.path / "incarnation"
         try:
             text = path.read_text()
         except FileNotFoundError:
-            text = "0"
+            return None
         if not text.strip().isdigit():
+            if self._stored is not None and not text.strip("\0 \n"):
+                log.warning("%s is empty, as after a power cut: the store says what this shard has been", path)
+                return None
             raise ValueError(f"{path}: {text!r} is no number; write one that is above every incarnation seen so far")
-        incarnation = int(text) + 1
-        write_durably(path, [str(incarnation).encode()])
-        return incarnation
+        return int(text)
+
+    def _stored_incarnation(self) -> int | None:
+        if self._stored is None:
+            return None
+        try:
+            data = self._stored.read(self._incarnation_name)
+        except OSError:
+            if self._kept_incarnation() is None:
+                raise
+            return None  # the folder knows
+        try:
+            return None if data is None else int(json.loads(data)["incarnation"])
+        except (KeyError, TypeError, ValueError):
+            log.warning("%s in the store cannot be read: %r", self._incarnation_name, data)
+            return None
+
+    @property
+    def _incarnation_name(self) -> str:
+        return f"shard-{self._shard}.json"
+
+    def _keep(self, incarnation: int, alone: bool = True) -> None:
+        """In the store at once if it takes it, since nobody may have time to come later; else by `sync`, where the
+        folder may be `alone` with it for a while."""
+        kept, fault = False, OSError(f"{self.path}: the incarnation cannot be kept")
+        try:
+            write_durably(self.path / "incarnation", [str(incarnation).encode()])
+            kept = True
+        except OSError as error:
+            fault = error
+        if self._stored is not None:
+            data = json.dumps({"incarnation": incarnation}).encode()
+            try:
+                self._stored.write(self._incarnation_name, data)
+                kept = True
+            except OSError as error:
+                if not alone:
+                    (self.path / "incarnation").unlink(missing_ok=True)
+                    raise
+                log.warning("incarnation %d of shard %d is not in the store yet: %s", incarnation, self._shard, error)
+                self._want(self._incarnation_name, data)
+        if not kept:
+            raise fault
+
+    # --- orders -------------------------------------------------------------------------------------------------
 
     def orders(self) -> dict[str, Orders]:
-        """What operators have ordered of the clock holder in this folder. Raises ValueError, naming the file."""
+        """What operators have ordered of the clock holder: the newer of what folder and store say. Raises OSError if
+        the store cannot be read and the folder says nothing; ValueError, naming the file, if nothing can be read."""
         path = self.path / "orders.json"
+        faults: list[str] = []
+        found = []
         try:
-            return decode_orders(path.read_bytes())
+            found.append(decode_orders(path.read_bytes()))
         except FileNotFoundError:
-            return {}
+            pass
         except ValueError as error:
-            raise ValueError(f"{path}: {error}; remove it to train as configured") from error
+            faults.append(f"{path}: {error}; remove it to train as configured")
+        if self._stored is not None:
+            try:
+                data = self._stored.read("orders.json")
+                found += [] if data is None else [decode_orders(data)]
+            except ValueError as error:
+                faults.append(f"orders.json in the store: {error}")
+            except OSError:
+                if not found:
+                    raise
+        for fault in faults if found else ():
+            log.warning("%s", fault)
+        if faults and not found:
+            raise ValueError("; ".join(faults))
+        newest = max(found, key=lambda kept: kept.revision, default=NO_ORDERS)
+        self._revision = newest.revision
+        if newest.revision:
+            self._want("orders.json", encode_orders(newest.models, newest.revision))
+        return newest.models
 
     def keep_orders(self, orders: Mapping[str, Orders]) -> None:
-        """Durable once it returns."""
-        write_durably(self.path / "orders.json", [encode_orders(orders)])
+        """Durable in the folder once it returns; `wait_stored` for the store."""
+        self._revision += 1
+        data = encode_orders(orders, self._revision)
+        write_durably(self.path / "orders.json", [data])
+        self._want("orders.json", data)
+
+    # --- the store ----------------------------------------------------------------------------------------------
+
+    def _want(self, name: str, data: bytes) -> None:
+        if self._stored is not None:
+            with self._changed:
+                self._wanted[name] = data
+                self._changed.notify_all()
+
+    def wait_stored(self, timeout_s: float) -> bool:
+        """Whether the store has taken everything, within so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._wanted, timeout_s)
+
+    def sync(self, stop: threading.Event) -> None:
+        """Bring to the store what is to be there, as it comes, until `stop` is set."""
+        backoff = Backoff(200, 5_000)
+        while not stop.is_set():
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._wanted) or stop.is_set(), SYNC_LOOK_S)
+                wanted = dict(self._wanted)
+            if stop.is_set() or self._stored is None or not wanted:
+                continue
+            try:
+                for name, data in wanted.items():
+                    self._stored.write(name, data)
+                    self._is_stored(name, data)
+                self.fault = ""
+                backoff.worked()
+            except Exception as error:  # the store's driver has errors of its own kind; it is tried again
+                if not self.fault:
+                    log.warning("shard %d: its state is not in the store yet: %s", self._shard, error)
+                self.fault = str(error)
+                stop.wait(backoff.failed(random.random()) / 1_000)
+
+    def _is_stored(self, name: str, data: bytes) -> None:
+        with self._changed:
+            if self._wanted.get(name) == data:
+                del self._wanted[name]
+                self._changed.notify_all()
 
     def close(self) -> None:
         self._lock.close()

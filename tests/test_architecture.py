@@ -14,7 +14,7 @@ FUNCTION_LINES_MAX = 60
 # package -> the prefixes of ours that it may import beside itself
 MAY_IMPORT = {
     "stream": (),
-    "paramserver": ("stream.kernel",),
+    "paramserver": ("stream.kernel", "stream.backoff"),
     "labeler": ("stream",),
     "learners": ("stream", "paramserver"),
     "checkpointer": ("stream", "paramserver", "learners.model", "learners.features"),
@@ -31,6 +31,7 @@ SHELL_FILES = {
     "fetched", "record_batches",  # what the Kafka client fetched: its fetcher's hook, its codecs and errors
     "transactions",  # which are open, from the broker's administration
     "receiving",  # how it takes that off its socket
+    "token",  # a file that says who may call a shard
     "timed_store",  # a thread for each call to a store
     "security",  # secrets from the environment and files; TLS
     "kernel_cache",  # where Numba keeps what it compiled; only stream.kernel asks it

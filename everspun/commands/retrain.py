@@ -176,6 +176,7 @@ def _overrides(options: argparse.Namespace, from_ms: int) -> list[str]:
     said = [f'checkpointer.begin="{from_ms}"']
     if options.until:
         said += [f"learners.until={json.dumps(options.until)}", f"checkpointer.interval_ms={CUT_EVERY_MS}"]
+        said.append(f"checkpointer.idle_interval_ms={CUT_EVERY_MS}")  # the last ranges may hold no row
     if options.archive:
         said.append("archive.read=true")
     return said

@@ -1,8 +1,10 @@
 """Manifests and checkpoints to test with."""
 
 import hashlib
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,8 @@ from paramserver.messages import (
 from paramserver.partfile import encode_part, part_info
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 SPEC = ModelSpec(
     name="clicks",

@@ -4,6 +4,7 @@ from checkpointer.announcement import Hold
 from checkpointer.catalogue import Catalogue, Gates, number_of
 from checkpointer.files import MemoryFiles
 from checkpointer.manifest import Damaged
+from checkpointer.retention import Keep
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_pointer_and_hold(catalogue, write):
 def test_sweep_keeps_what_is_served_and_held(catalogue, write):
     refs = [write(catalogue, n) for n in range(6)]
     catalogue.write_hold(Hold(1, refs[1]))
-    assert catalogue.sweep(keep=2, keep_rejected=1) == [refs[n].name for n in (0, 2, 3)]
+    assert catalogue.sweep(Keep(2, 1)) == [refs[n].name for n in (0, 2, 3)]
     assert catalogue.names() == [refs[n].name for n in (1, 4, 5)]
 
 

@@ -1,140 +1,14 @@
 """The whole life of a checkpoint over the local parameter server and a store in memory."""
 
-import numpy as np
 import pytest
+from driver_house import CHAINS, House, Killed
 
 from checkpointer.actions import find, restore, restore_training, verify
-from checkpointer.announcement import Announcement
 from checkpointer.catalogue import Catalogue
-from checkpointer.config import CheckpointerConfig
-from checkpointer.driver import Driver
-from checkpointer.files import MemoryFiles
 from checkpointer.gates import Findings
-from checkpointer.manifest import Damaged, Definition
+from checkpointer.manifest import Damaged
 from checkpointer.model_state import model_state
-from paramserver.clocks import Clocks
-from paramserver.local import LocalClock, LocalShard
-from paramserver.messages import DenseSpec, ModelSpec, Outcome, PushRequest, TableSpec
 from paramserver.ports import Refused, Unreachable
-from paramserver.shard import Shard
-from paramserver.slots import SlotMap
-
-SPEC = ModelSpec(
-    "clicks", "d1", (TableSpec("w", 1, "sgd", {"rate": 1.0}),), DenseSpec({"bias": (1,)}, "sgd", {"rate": 1.0})
-)
-CHAINS = ("label/0", "label/1")
-
-
-class Killed(BaseException):
-    """kill -9: nothing of the checkpointer runs after it."""
-
-
-class MortalFiles(MemoryFiles):
-    """Files whose user dies at the `steps`-th change from now, which is then not made."""
-
-    steps = -1
-
-    def _live(self):
-        if self.steps == 0:
-            raise Killed
-        self.steps -= 1
-
-    def write(self, path, data):
-        self._live()
-        super().write(path, data)
-
-    def delete(self, path):
-        self._live()
-        super().delete(path)
-
-
-class House:
-    """Two local shards, one learner that pushes empty-handed or with one row, a store, and everything said."""
-
-    def __init__(self, **config):
-        self.now = 1_000_000
-        self.files = MortalFiles()
-        self.slot_map = SlotMap.even(2)
-        self.clocks = Clocks(1, 2, 0)
-        self.clock = LocalClock(self.clocks, lambda: self.now)
-        self.shards = {}
-        for index in range(2):
-            self.restart(index, incarnation=1, restore=False)
-        self.announced: list[Announcement] = []
-        self.findings = Findings(answers=(0.5,))
-        self.evaluations: list[dict] = []
-        self.first = dict.fromkeys(CHAINS, 100)
-        self.config = CheckpointerConfig(**{"interval_ms": 1000, "evaluation_wait_ms": 50, **config})
-        self.driver = self.checkpointer()
-        self.epoch = self.clock.join("clicks", "learner-0").epoch
-        self.clock.tell(self.shards)
-
-    def checkpointer(self, digest="d1"):
-        spec = SPEC if digest == "d1" else ModelSpec("clicks", digest, SPEC.tables, SPEC.dense)
-        definition = Definition(spec, {"kind": "lr"}, {"bias": np.array([0.25], np.float32)})
-        driver = Driver(
-            self.config, definition, self.shards, self.clock, Catalogue(self.files, "clicks"), self, self, "0.1.0"
-        )
-        driver.recover()
-        return driver
-
-    def restart(self, index, incarnation, restore=True):
-        head = Catalogue(self.files, "clicks").head() if restore else None
-        slot_map = (head and Catalogue(self.files, "clicks").slot_map(head)) or self.slot_map
-        self.clocks.remap(slot_map.epoch, slot_map.shards)
-        shard = Shard(index, incarnation, slot_map)
-        if head is not None:
-            shard.restore([model_state(Catalogue(self.files, "clicks"), head)], head.sha256)
-        self.shards[index] = LocalShard(shard, self.files.contents)
-
-    def push(self, chain, start, end, shards=(0, 1), barrier=0, key=None, rows=1):
-        for index in shards:
-            shard = self.shards[index].shard
-            mine = key is not None and self._owner(key) == index
-            request = PushRequest(
-                "clicks", self.epoch, shard.slot_map.epoch, shard.incarnation, chain, start, end, 0, end, 0,
-                row_hash=start * 7, rows=rows, event_time_max_ms=end, barrier=barrier,
-                keys={"w": np.array([key], np.uint64)} if mine else {},
-                gradients={"w": np.array([[-1.0]], np.float32)} if mine else {},
-            )  # fmt: skip
-            assert shard.push(request).outcome is Outcome.APPLIED
-
-    def _owner(self, key):
-        return next(i for i, at in enumerate(self.slot_map.split(np.array([key], np.uint64))) if len(at))
-
-    # Time and Outside
-    def now_ms(self):
-        return self.now
-
-    def steady_ms(self):
-        return self.now
-
-    def sleep_ms(self, ms):
-        self.now += ms
-
-    def announce(self, announcement):
-        self.announced.append(announcement)
-
-    def check(self, ref):
-        return self.findings
-
-    def read_evaluations(self):
-        new, self.evaluations = self.evaluations, []
-        return new
-
-    def first_vector(self):
-        return dict(self.first)
-
-    def each(self, call, items):
-        return [call(item) for item in items]
-
-    def begin(self):
-        assert self.driver.step().outcome == "begun"
-        assert self.driver.step().outcome == "published"
-
-    def later(self, ms=1000):
-        self.now += ms
-        return self.driver.step()
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@ from checkpointer.schedule import Due, Schedule, barrier_reached
 from paramserver.messages import ChainProgress, Progress
 
 
-def shard(*barriers, end=100, seen=1000):
-    return Progress({f"label/{i}": ChainProgress(end, 0, b, 1) for i, b in enumerate(barriers)}, {}, 0, seen)
+def shard(*barriers, end=100, seen=1000, rows=None):
+    rows = end - 99 if rows is None else rows
+    return Progress({f"label/{i}": ChainProgress(end, 0, b, rows) for i, b in enumerate(barriers)}, {}, 0, seen)
 
 
 def at(make, barrier=0, end=100, seen=1000, created=0):
@@ -55,3 +56,27 @@ def test_only_chains_that_answer_barriers_are_waited_for():
     chains = {"label/0": ChainProgress(5, 0, 3, 1), "late/0": ChainProgress(0, 0, 2), "retract/0": ChainProgress(0)}
     assert barrier_reached([Progress(chains, {})]) == 3
     assert barrier_reached([Progress(chains, {})], ("label", "late")) == 2
+
+
+def test_without_a_row_nothing_is_due_by_time_but_now_and_then(make):
+    """Traffic has stopped; chains go on over heartbeats."""
+    schedule = Schedule(interval_ms=500, event_interval_ms=1, idle_interval_ms=90_000)
+    moved = shard(0, end=100_000, seen=9_000, rows=1)
+    assert schedule.due(89_999, [moved], at(make)) is None
+    assert schedule.due(90_000, [moved], at(make)) == Due("idle")
+    assert schedule.due(89_999, [shard(2, end=100_000, rows=1)], at(make)) == Due("barrier", 2)
+    assert Schedule(interval_ms=500).due(10**12, [moved], at(make)) is None
+    assert schedule.due(500, [moved, shard(0, end=100_000, rows=2)], at(make)) == Due("interval")
+
+
+def test_cuts_that_fail_again_and_again_are_tried_less_often():
+    schedule, now, pauses = Schedule(retry_ms=200, retry_max_ms=5_000), 0, []
+    for _ in range(10):
+        schedule.abandoned(now)
+        pauses.append(schedule.not_before_ms - now)
+    assert pauses == [200, 200, 200, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]
+    assert not schedule.may_try(4_999)
+    assert schedule.may_try(-20_000), "a clock that was set back"
+    schedule.completed()
+    schedule.abandoned(now)
+    assert schedule.not_before_ms == 200

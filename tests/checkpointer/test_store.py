@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from checkpointer.announcement import Ref
 from checkpointer.catalogue import Catalogue
 from checkpointer.files import MemoryFiles, StoreFault
+from checkpointer.retention import Keep
 from checkpointer.store import Directory, ObjectStore, open_store
 from checkpointer.timed_store import CALLS_MAX, Limits, TimedFiles
 
@@ -105,7 +106,7 @@ def test_a_killed_checkpointer_leaves_whole_checkpoints(tmp_path_factory, write,
         try:
             for number in (1, 2):
                 refs.append(write(catalogue, number, parent=refs[-1].manifest_sha256))
-            catalogue.sweep(keep=1, keep_rejected=0)
+            catalogue.sweep(Keep(1, 0))
         except Killed:
             pass
     fresh = Catalogue(Directory(root), "clicks")

@@ -90,6 +90,18 @@ def test_stages_that_are_there_and_do_nothing_are_named():
     assert "no checkpoint" not in str(referee.stages(config, snapshot(reports, NOW_MS, None), [], reports))
 
 
+def test_a_store_that_fails_is_named_by_who_needs_it():
+    reports = {
+        "checkpointer-0": report(everspun_store_failing_s=90),
+        "shard-0": report(everspun_state_stored=0),
+        "shard-1": report(everspun_state_stored=1),
+    }
+    found = referee.stages(Config(), snapshot(reports, NOW_MS, None), [], reports)
+    assert len(found) == 2
+    assert "checkpointer-0 has had no store for 1.5 min" in found[0]
+    assert "shard-0: the store does not take its incarnation" in found[1]
+
+
 def test_a_disk_is_nearly_full_by_its_own_size():
     assert referee.room("/a", 40 << 30, 1 << 40) == []
     assert "nearly full: 10.5 MB" in referee.room("/a", 10 << 20, 1 << 40)[0]

@@ -25,8 +25,13 @@ def test_what_is_no_order_is_refused(data: bytes):
         decode_orders(data)
 
 
+def test_orders_written_before_there_were_revisions_are_read():
+    kept = decode_orders(b'{"a": {"paused": true}}')
+    assert (kept.revision, kept.models) == (1, {"a": Orders(paused=True)})
+
+
 def test_a_bound_is_void_once_another_is_configured():
-    said = decode_orders(encode_orders({"m": Orders(staleness=0, configured=2)}))["m"]
+    said = decode_orders(encode_orders({"m": Orders(staleness=0, configured=2)})).models["m"]
     assert (said.bound(2), said.bound(3), Orders().bound(3)) == (0, 3, 3)
 
 

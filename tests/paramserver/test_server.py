@@ -14,7 +14,7 @@ from served_shard import ME, SPEC, W, a_push, served
 
 from paramserver import frames, payload
 from paramserver import wire_pb2 as wire
-from paramserver.client import ShardClient
+from paramserver.client import ShardClient, connect
 from paramserver.config import ParamServerConfig
 from paramserver.encoding import Encoding
 from paramserver.keylists import KeyLists, digest_of
@@ -29,6 +29,7 @@ from paramserver.ports import Malformed, NotAuthorized, Unreachable
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.store import read_part, write_part
+from paramserver.token import with_token
 
 
 def test_control_calls_are_answered_while_data_waits(tmp_path: Path):
@@ -57,6 +58,33 @@ def test_a_call_that_nobody_answers_is_unreachable_in_time(tmp_path: Path):
     with served(tmp_path, config) as (service, live), service.lock, pytest.raises(Unreachable, match="deadline"):
         live.progress("m")
     client.close()
+
+
+def test_a_port_of_loopback_asks_for_the_token_of_the_run_folder(tmp_path: Path):
+    """A pause said by anybody on the host was kept for good."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        plain = ParamServerConfig(transport="tcp", port=probe.getsockname()[1])
+    config = with_token(plain, str(tmp_path))
+    assert with_token(plain, str(tmp_path)) == config
+    assert with_token(config, "elsewhere") == config
+    assert with_token(ParamServerConfig(), str(tmp_path)) == ParamServerConfig(), "a socket's folder says who may call"
+    path = Path(config.token_file)
+    assert (path.parent, path.stat().st_mode & 0o777) == (tmp_path, 0o600)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    with served(tmp_path, config) as (_, client):
+        assert client.progress("m").progress is not None
+        for stranger_config in (plain, with_token(plain, str(tmp_path / "another"))):
+            stranger = ShardClient(plain.address(0, ""), stranger_config)
+            with pytest.raises(NotAuthorized, match="bearer token missing or wrong") as refused:
+                stranger.progress("m")
+            assert "\n" not in str(refused.value)
+            stranger.close()
+    shards, clock = connect(plain, str(tmp_path), 1)
+    assert clock._connection._metadata == (("authorization", f"Bearer {path.read_text().strip()}"),)
+    assert shards[0]._connection._metadata == clock._connection._metadata
+    clock.close()
+    shards.close()
 
 
 def test_a_wrong_token_is_refused_and_the_right_one_is_not(tmp_path: Path):

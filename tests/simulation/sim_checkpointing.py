@@ -115,7 +115,8 @@ class CheckpointerNode(Process):
         super().__init__(world, "checkpointer")
         self.scenario, self.broker, self.files, self.watch = scenario, broker, files, watch
         self.config = CheckpointerConfig(
-            interval_ms=every_ms, keep=50, deltas_max=3, hold_lease_ms=1500, cut_timeout_ms=6000, retry_ms=300,
+            interval_ms=every_ms, idle_interval_ms=every_ms, keep=50, deltas_max=3, hold_lease_ms=1500,
+            cut_timeout_ms=6000, retry_ms=300, retry_max_ms=1000,
             poll_ms=40, evaluation_wait_ms=20,
         )  # fmt: skip
         self.counts: Counter[str] = Counter()

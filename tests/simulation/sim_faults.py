@@ -42,6 +42,8 @@ class Fault:
     apart: bool = False  # and meanwhile the clock holder does not reach the other shards
 
 
+#: Not of the table: only shards keep a folder that others cannot make anew.
+LOST_FOLDER = "lost folder"
 TRAPS_A_SEED = 3
 #: Where a move is hurt: while a cut is read ahead of it, and when a shard goes over.
 MOVING = (("shard", "ahead"), ("shard", "remap"), ("clock holder", "ahead"), ("checkpointer", "prepare"))
@@ -94,6 +96,11 @@ def plan(scenario: Scenario, span_ms: int) -> list[Fault]:
         for role, point in move.sample(MOVING, MOVE_FAULTS):
             at, trap, for_ms = move.randrange(span_ms // 2), move.choice(TRAPS), int(300 * 30 ** move.random())
             faults.append(Fault(at, trap, role, 0, for_ms, 0, point, move.choice((1, 2, 3))))
+    if scenario.loses_folders:  # machines are replaced, drawn apart from the rest
+        lost = random.Random(f"folders/{seed}")
+        for role in ("clock holder", "shard", lost.choice(("clock holder", "shard"))):
+            at, for_ms = lost.randrange(span_ms // 10, span_ms * 19 // 20), int(300 * 30 ** lost.random())
+            faults.append(Fault(at, LOST_FOLDER, role, lost.randrange(4), for_ms, 0))
     if scenario.breaker:
         for k in range(BREAKER_FAULTS):
             kind = KINDS[(seed // 11 * BREAKER_FAULTS + k) % len(KINDS)]
@@ -167,6 +174,13 @@ class Faults:
         target.stop()
         target.crash()
         self.world.time.after(20, target.start)
+
+    def _lost_folder(self, target: Process, fault: Fault) -> None:
+        """It comes back on another machine: nothing is there of what it kept on disk (S2, K6)."""
+        self.world.trace(target.name, "loses its state folder")
+        target.crash()
+        target.disk.clear()
+        self.world.time.after(fault.for_ms, target.start)
 
     def _sleep(self, target: Process, fault: Fault) -> None:
         target.sleep(max(3000, fault.for_ms))

@@ -51,6 +51,9 @@ BREAKER = BreakerConfig(
     recovered_cells=2,
 )
 
+#: Of these seeds of twenty, machines of shards are replaced; an operator speaks in them, too.
+LOSES_FOLDERS = 11
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -97,6 +100,11 @@ class Scenario:
         c, partitions = self.stream, range(PARTITIONS)
         fraud = [f"{topic}/{p}" for topic in (c.impressions, c.clicks) for p in partitions] if self.fraud else []
         return fraud + ([f"breaker/{p}" for p in partitions] if self.breaker else [])
+
+    @property
+    def loses_folders(self) -> bool:
+        """Whether shards lose their state folders, and the store does not always take what they would keep there."""
+        return self.seed % 20 == LOSES_FOLDERS
 
     @property
     def copies(self) -> bool:

@@ -1,9 +1,10 @@
 """Shards, and the clock holder that is shard 0: the shell around `Shard` and `Clocks`, as the server runs it.
 
-On disk a shard keeps its incarnation and nothing else. It restores from the head complete cut (X2), and the clock
-holder's incarnation is its era (K5).
+On disk and beside the checkpoints a shard keeps its incarnation, and the clock holder an operator's words (S2, K6). It
+restores from the head complete cut (X2), and the clock holder's incarnation is its era (K5).
 """
 
+import random
 from typing import Any
 
 from sim_network import Process, World
@@ -15,11 +16,13 @@ from checkpointer.catalogue import Catalogue
 from checkpointer.files import Files
 from checkpointer.manifest import Manifest
 from checkpointer.model_state import cut_parts
+from everspun.stored_state import StoredState
 from paramserver.bounds import Bounds, Rung
 from paramserver.clocks import Clocks
 from paramserver.headcut import NO_HEAD, HeadCut
+from paramserver.incarnations import next_incarnation
 from paramserver.messages import Epoch, MarkReply, PullReply, PullRequest, PushReply, PushRequest
-from paramserver.orders import decode_orders, encode_orders
+from paramserver.orders import NO_ORDERS, KeptOrders, decode_orders, encode_orders
 from paramserver.partfile import encode_part, part_info, part_name
 from paramserver.ports import AllowReply, PartInfo, ProgressReply
 from paramserver.shard import Shard
@@ -37,6 +40,8 @@ class ShardNode(Process):
         super().__init__(world, f"shard-{index}")
         self.role = "clock holder" if index == 0 else "shard"
         self.index, self.scenario, self.files, self.watch = index, scenario, files, watch
+        self.stored = StoredState(files, MODEL)
+        self.fate = random.Random(f"state/{world.seed}/{index}")
         self.core: Shard
         self.clocks: Clocks | None = None
 
@@ -50,7 +55,7 @@ class ShardNode(Process):
             s = self.scenario.staleness
             self.clocks = Clocks(self.core.incarnation, SHARDS, s, lease_ms=LEASE_MS, stated_max_ms=120_000)
             self.clocks.remap(self.core.slot_map.epoch, self.core.slot_map.shards)
-            self.clocks.obey(decode_orders(self.disk.get("orders", b"{}")))
+            self.clocks.obey(self.kept_orders().models)
             self.watch.leased.clear()  # a lease is lost with its clock holder (K7)
             self._tell_shards()
 
@@ -63,7 +68,15 @@ class ShardNode(Process):
         return head, (head and catalogue.slot_map(head)) or HOME_MAP
 
     def successor(self, slot_map: SlotMap) -> Successor:
-        incarnation = self.disk["incarnation"] = self.disk.get("incarnation", 0) + 1
+        name, catalogue = f"shard-{self.index}.json", Catalogue(self.files, MODEL)
+        told = self.stored.read(name)
+        incarnation = next_incarnation(
+            self.disk.get("incarnation"), None if told is None else int(told), catalogue.head() is not None
+        )
+        missed = self.scenario.loses_folders and "incarnation" in self.disk and self.fate.random() < 0.7
+        self.disk["incarnation"] = incarnation
+        if not missed:  # else the store did not take it; a shard without its folder waits until it does
+            self.stored.write(name, str(incarnation).encode())
         return Successor(slot_map, lambda own: Shard(self.index, incarnation, own))
 
     def cut_of(self, head: Manifest | None, slot_map: SlotMap) -> HeadCut:
@@ -213,6 +226,19 @@ class ShardNode(Process):
     def settle(self, cut: str, manifest_sha256: str) -> None:
         self.core.settle(MODEL, cut, manifest_sha256)
 
+    # --- an operator's words (K6) ---
+
+    def kept_orders(self) -> KeptOrders:
+        """The newer of what the disk and the store say."""
+        copies = [self.disk.get("orders"), self.stored.read("orders.json")]
+        return max((decode_orders(copy) for copy in copies if copy), key=lambda kept: kept.revision, default=NO_ORDERS)
+
+    def keep_orders(self) -> None:
+        assert self.clocks is not None
+        data = encode_orders(self.clocks.orders, self.kept_orders().revision + 1)
+        self.disk["orders"] = data
+        self.stored.write("orders.json", data)
+
     # --- what is asked of the clock holder ---
 
     def ordered(self, staleness: int, concurrency: int) -> None:
@@ -220,7 +246,7 @@ class ShardNode(Process):
         assert self.clocks is not None
         self.clocks.set_staleness(MODEL, staleness)
         self.clocks.set_concurrency(MODEL, concurrency)
-        self.disk["orders"] = encode_orders(self.clocks.orders)
+        self.keep_orders()
         self.watch.staleness, self.watch.concurrency = staleness, concurrency
 
     def bounds(self) -> Bounds:
@@ -238,7 +264,7 @@ class ShardNode(Process):
         """Likewise (S6)."""
         assert self.clocks is not None
         self.clocks.set_shards(MODEL, shards)
-        self.disk["orders"] = encode_orders(self.clocks.orders)
+        self.keep_orders()
         self.watch.shards = shards
 
     def shards_ordered(self) -> int:

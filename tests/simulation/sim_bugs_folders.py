@@ -1,0 +1,46 @@
+"""Planted bugs about state folders that are lost (S2, K5, K6)."""
+
+from unittest.mock import patch
+
+import sim_shards
+from sim_bug import Patch, bug
+from sim_scenario import LOSES_FOLDERS
+
+from everspun.stored_state import StoredState
+
+
+@bug(
+    "incarnation begins at 1 again",
+    "a shard without its folder does not ask the store what it has been (S2)",
+    seed=LOSES_FOLDERS,
+    first=LOSES_FOLDERS,
+    step=20,
+)
+def incarnation_begins_again() -> list[Patch]:
+    return [patch.object(sim_shards, "next_incarnation", lambda folder, store, begun: (folder or 0) + 1)]
+
+
+@bug(
+    "incarnation as the store says",
+    "a shard without its folder goes on just above the store, which was not always told (S2)",
+    seed=151,
+    first=LOSES_FOLDERS,
+    step=20,
+)
+def incarnation_as_stored() -> list[Patch]:
+    def bad(folder: int | None, store: int | None, begun: bool) -> int:
+        return max(folder or 0, store or 0) + 1
+
+    return [patch.object(sim_shards, "next_incarnation", bad)]
+
+
+@bug(
+    "operator's words only in the folder",
+    "a clock holder without its folder trains as configured (K6)",
+    seed=31,
+    first=LOSES_FOLDERS,
+    step=20,
+)
+def words_in_the_folder() -> list[Patch]:
+    read = StoredState.read
+    return [patch.object(StoredState, "read", lambda self, name: None if name == "orders.json" else read(self, name))]
