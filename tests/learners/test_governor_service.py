@@ -188,4 +188,4 @@ def test_an_evaluation_that_says_nothing_is_passed_over(caplog: pytest.LogCaptur
             governor.log.append(Partition(STREAM.evaluations, 0), value)
 
     assert counts(interrupted(25, nonsense))["window judged"] > 3
-    assert caplog.text.count("says nothing") == 3
+    assert [f"is passed over ({n} so far)" in caplog.text for n in (1, 2, 3)] == [True, True, False], "1, 2, 4, ..."
