@@ -10,6 +10,7 @@ import sim_bugs_cuts  # noqa: F401, so does this
 import sim_bugs_folders  # noqa: F401, so does this
 import sim_bugs_governor  # noqa: F401, so does this
 import sim_bugs_late  # noqa: F401, and this
+import sim_bugs_lost  # noqa: F401, and this
 import sim_bugs_maps  # noqa: F401, and this
 import sim_bugs_poison  # noqa: F401, and this
 import sim_bugs_retract  # noqa: F401, and this

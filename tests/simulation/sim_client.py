@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from sim_log import Broker, Message
 from sim_network import Process
 
-from stream.log import Headers, SendFailed, Unavailable
+from stream.log import Headers, OffsetOutOfRange, SendFailed, Unavailable
 from stream.record import Partition, Record
 
 
@@ -105,13 +105,15 @@ class ClientReader:
     def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, list[Record]]:
         broker, process = self._client.broker, self._client.process
         given = {}
-        for p, at in self._positions.items():
-            if at < 0 or p in self._paused:
-                continue
+        wanted = {p: at for p, at in self._positions.items() if at >= 0 and p not in self._paused}
+        for p, at in wanted.items():
+            if broker.is_gone(process, *p, at):
+                raise OffsetOutOfRange(p, at, broker.first[p], len(broker.records(*p)))
+        for p, at in wanted.items():
             limit = min(max_records, process.world.rng.choice((2, 20, 50, 50)))
-            if records := broker.fetch(process, p.topic, p.partition, at, limit):
+            records, self._positions[p] = broker.fetch_to(process, *p, at, limit)
+            if records:
                 given[p] = records
-                self._positions[p] = records[-1].offset + 1
         return given
 
     def pause(self, partitions: Iterable[Partition]) -> None:
@@ -122,7 +124,7 @@ class ClientReader:
 
     def beginning_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         self._client.end(None)
-        return dict.fromkeys(partitions, 0)
+        return {p: self._client.broker.first.get(p, 0) for p in partitions}
 
     def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         return {p: self._client.end(p) for p in partitions}

@@ -67,6 +67,8 @@ def plan(scenario: Scenario, span_ms: int) -> list[Fault]:
         if role == "fraud filter" and not fraud:
             role = rng.choice(("labeler", "learner", "shard"))
         point, passes = "", 0
+        if scenario.retention and (kind, role) == ("clock jump", "broker"):
+            kind = "delay"  # what is gone may have moved time, and the oracle begins anew behind it
         if expulsion and role == "learner":
             role = "replica"
         if k >= count - TRAPS_A_SEED and (points := POINTS.get(role)):

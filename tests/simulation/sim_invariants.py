@@ -4,7 +4,8 @@ from collections import Counter
 from typing import NamedTuple
 
 from sim_log import Broker
-from sim_oracle import LABELLED, QUARANTINED, WAITING, WITHHELD, Row, Truth, first_and_last, late_truth, truth
+from sim_lost import Gone
+from sim_oracle import LABELLED, QUARANTINED, WAITING, WITHHELD, Row, Truth, When, first_and_last, late_truth, truth
 from sim_poison import is_junk
 from sim_scenario import Scenario
 from sim_violation import Violation
@@ -12,6 +13,7 @@ from sim_watch import Folded, Watch
 
 from labeler.config import LabelerConfig
 from labeler.emission import Emission
+from labeler.lost import LostRange
 from labeler.partition import PartitionLabeler
 from labeler.reading import Reading, readings
 from labeler.resume import ResumePoint
@@ -20,7 +22,7 @@ from stream.chain import LABEL, LATE
 from stream.examples import BatchHeader, decode_examples
 from stream.record import Record
 
-CLASSES = ("labelled", "rejected", "duplicate", "withheld", "quarantined")
+CLASSES = ("labelled", "rejected", "duplicate", "withheld", "quarantined", "lost")
 
 
 class Readings(NamedTuple):
@@ -30,24 +32,53 @@ class Readings(NamedTuple):
     last: Truth
 
 
-def truths(broker: Broker, scenario: Scenario) -> dict[int, Readings]:
+def truths(broker: Broker, scenario: Scenario, gone: dict[int, Gone]) -> dict[int, Readings]:
+    """`gone`: what labelers did not find any more, by partition."""
     c = scenario.stream
     verdicts = broker.records(c.verdicts, 0)
 
     def one(p: int) -> Readings:
-        logs = broker.records(c.impressions, p), broker.records(c.clicks, p), verdicts
-        first, *later = (truth(p, *logs, c, scenario.inputs, when) for when in dict.fromkeys(first_and_last(c)))
+        logs = broker.committed(c.impressions, p), broker.committed(c.clicks, p)
+
+        def read(when: When) -> Truth:
+            whole = truth(p, *logs, verdicts, c, scenario.inputs, when)
+            if p not in gone:
+                return whole
+            since, *left = gone[p].left(*logs)
+            return joined(whole, truth(p, *left, verdicts, c, scenario.inputs, when, since), since.position)
+
+        first, *later = (read(when) for when in dict.fromkeys(first_and_last(c)))
         return Readings(first, later[0] if later else first)
 
     return {p: one(p) for p in range(c.partitions)}
 
 
-def check_labels(broker: Broker, scenario: Scenario, watch: Watch, true: dict[int, Readings]) -> Counter[str]:
+def joined(before: Truth, behind: Truth, at: int) -> Truth:
+    """What was labelled before something was gone, and what was labelled without it."""
+    rows = [*(row for row in before.rows if row.position < at), *behind.rows]
+    ends = [*(end for end in before.ends if end <= at), *behind.ends]
+    return Truth(rows, ends, behind.known_to, {row.position: row for row in rows})
+
+
+def check_gone(name: str, folded: Folded, gone: Gone) -> None:
+    """I1, C7: what is gone of impressions is counted once it is passed, what is gone of clicks once none may count."""
+    headers = [header for _, header, _ in folded.records]
+    counted = sum(h.lost_offsets for h in headers), sum(h.clicks_lost_offsets for h in headers)
+    impressions, clicks = gone.offsets
+    if counted[0] != impressions or counted[1] not in (0, clicks):
+        raise Violation("I1", f"{name}: counts {counted} offsets of impressions and clicks as lost, and {gone} are")
+
+
+def check_labels(
+    broker: Broker, scenario: Scenario, watch: Watch, true: dict[int, Readings], gone: dict[int, Gone]
+) -> Counter[str]:
     """I1, I2, I7: the folded chains tile the logs, and say of every impression what the oracle says."""
     totals: Counter[str] = Counter()
     for p, t in true.items():
         check_side_records(broker, scenario, p, t.first, watch.fold(f"{LABEL}/{p}").end)
         totals.update(check_chain(f"{LABEL}/{p}", t.first, scenario, watch))
+        if p in gone:
+            check_gone(f"{LABEL}/{p}", watch.fold(f"{LABEL}/{p}"), gone[p])
         if scenario.late:
             totals["released"] += check_together(p, t, watch)
             totals["late rows"] += check_chain(f"{LATE}/{p}", late_truth(*t), scenario, watch)[LABELLED]
@@ -144,23 +175,36 @@ def check_side_records(broker: Broker, scenario: Scenario, p: int, t: Truth, end
             raise Violation("I1", f"{key.decode()} is counted as quarantined and does not stand there (C6)")
 
 
-def check_reread(broker: Broker, scenario: Scenario, watch: Watch, p: int, settings: LabelerConfig) -> None:
-    """I7: a labeler that reads the logs again, from the beginning and from a resume point, writes the same bytes."""
+def check_reread(
+    broker: Broker, scenario: Scenario, watch: Watch, p: int, settings: LabelerConfig, gone: Gone | None
+) -> None:
+    """I7: a labeler that reads the logs again, from the beginning and from a resume point, writes the same bytes; where
+    something is gone, from resume points at and behind it."""
     for reading in readings(scenario.stream):
-        check_reading_again(broker, scenario, watch, p, settings, reading)
+        check_reading_again(broker, scenario, watch, p, settings, reading, gone)
 
 
 def check_reading_again(
-    broker: Broker, scenario: Scenario, watch: Watch, p: int, settings: LabelerConfig, reading: Reading
+    broker: Broker,
+    scenario: Scenario,
+    watch: Watch,
+    p: int,
+    settings: LabelerConfig,
+    reading: Reading,
+    gone: Gone | None,
 ) -> None:
     chain = f"{reading.kind}/{p}"
     folded = [record for _, header, record in watch.fold(chain).records]
     if not folded:
         return
-    middle = len(folded) // 2
+    least = 0 if gone is None else gone.batches
+    if least == len(folded):
+        return
+    middle = (least + len(folded)) // 2
     header = BatchHeader.from_headers(folded[middle].headers)
     barrier = max((BatchHeader.from_headers(r.headers).barrier for r in folded[: middle + 1]), default=0)
-    for first, point in ((0, ResumePoint.fresh(0, 0, 0)), (middle + 1, ResumePoint.after(header, barrier))):
+    begin = ResumePoint.fresh(0, 0, 0) if gone is None or gone.header is None else ResumePoint.after(gone.header, 0)
+    for first, point in ((least, begin), (middle + 1, ResumePoint.after(header, barrier))):
         again = reread(broker, scenario, p, point, settings, reading)
         for k, record in enumerate(folded[first:]):
             if k >= len(again):
@@ -182,8 +226,14 @@ def reread(
         book = VerdictBook.at(scenario.inputs, [point])
         book.read(record for record in broker.records(c.verdicts, 0) if not is_junk(record))
     core = PartitionLabeler(c, settings, p, point, book, reading=reading)
-    core.on_impressions(broker.records(c.impressions, p)[point.impressions_offset :])
-    core.on_clicks(broker.records(c.clicks, p)[point.clicks_offset :])
+    for topic, at, read in (
+        (c.impressions, point.impressions_offset, core.on_impressions),
+        (c.clicks, point.clicks_offset, core.on_clicks),
+    ):
+        left_from = broker.first.get((topic, p), 0)
+        if at < left_from:
+            core.skip(LostRange(topic, p, at, left_from))
+        read([record for record in broker.committed(topic, p) if record.offset >= max(at, left_from)])
     return core.step(10_000)
 
 
@@ -194,7 +244,7 @@ def check_sent(broker: Broker, scenario: Scenario, true: dict[int, Readings], go
     for p, t in true.items():
         bad = {row.position >> 20 for row in t.first.rows if row.cls == QUARANTINED}
         seen: set[bytes] = set()
-        for record in broker.records(c.impressions, p):
+        for record in broker.committed(c.impressions, p):
             value = record.value or b""
             if value in good and value not in seen and record.offset in bad:
                 raise Violation("I1", f"{c.impressions}[{p}] offset {record.offset} is good, and quarantined")

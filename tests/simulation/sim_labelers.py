@@ -1,6 +1,7 @@
 """A labeler process: the labeler's own `Labelling` and `Head` over the simulated log, turned as its service does."""
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 from sim_client import Client
@@ -12,6 +13,7 @@ from labeler.config import LabelerConfig
 from labeler.head import Head
 from labeler.labelling import Labelling
 from labeler.pages import MemoryPages, Pages
+from labeler.partition import Stop
 from labeler.reading import readings
 from labeler.retracting import Retracting
 
@@ -30,6 +32,8 @@ class LabelerNode(Process):
         self.scenario, self.config, self.broker = scenario, scenario.stream, broker
         self.disk: dict[bytes, bytes] = {}  # outlives a crash
         self.earlier: dict[bytes, bytes] = {}
+        self.held = False  # whether it may not come up now (`sim_lost`)
+        self.on_gone: Callable[[Stop], None] = lambda stop: None  # told of each stop for want of input (C7)
         self.fate = random.Random(f"copy/{scenario.seed}/{index}")
         if scenario.mixed and index:
             self.config = replace(self.config, batch_rows_max=5, flush_ms=1000)
@@ -46,6 +50,10 @@ class LabelerNode(Process):
             pending_clicks_bytes_max=300,
             click_page_rows=1,
         )
+
+    def start(self) -> None:
+        if not self.held:
+            super().start()
 
     def boot(self) -> None:
         self.owned: frozenset[int] = frozenset()
@@ -145,8 +153,10 @@ class LabelerNode(Process):
         if labelling.totals.refolds > folds:
             self.world.trace(self.name, "a send failed: folds again")
         for line in labelling.lines.values():
-            if line.core.stopped is not None:
-                raise AssertionError(f"{self.name}: {line.core.stopped}")
+            for stop in line.core.stops:
+                if stop.gone is None:
+                    raise AssertionError(f"{self.name}: {stop}")
+                self.on_gone(stop)
 
     def count_loop(self) -> None:
         if self.head_log.behind() or self.world.time.now_ms - self.counted_ms > IDLE_MS:

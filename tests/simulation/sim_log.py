@@ -2,7 +2,8 @@
 
 What is appended stays (acks=all). An append may land without its writer hearing of it, may land after the writer gave
 up, and may land after the writer died; two copies of a request are one record only to an idempotent producer, which
-gives up its sequence with its session, so here a repeated request does land twice.
+gives up its sequence with its session, so here a repeated request does land twice. Retention may take the head of a
+partition, and some of what stands there is no record of anybody: markers of transactions, and what was aborted (T6).
 """
 
 from collections.abc import Callable
@@ -15,6 +16,14 @@ from stream.record import Record
 
 Headers = tuple[tuple[str, bytes], ...]
 TopicPartition = tuple[str, int]
+
+
+#: Of what is no record: readers' positions pass it, and nobody is given it.
+ABORTED: Headers = (("aborted", b"1"),)
+
+
+def is_aborted(record: Record) -> bool:
+    return record.headers[-1:] == ABORTED
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,7 @@ class Broker(Process):
         self.topics: dict[TopicPartition, list[Record]] = {}
         self.groups: dict[str, Group] = {}
         self.slow_append = slow_append  # probability that an append lands long after its writer stopped waiting
+        self.first: dict[TopicPartition, int] = {}  # what retention has left begins here (C7)
         self.landed: list[Callable[[Message, Record, str], None]] = []
 
     def boot(self) -> None:
@@ -81,7 +91,12 @@ class Broker(Process):
                 group.members[name] = self.world.time.now_ms
 
     def records(self, topic: str, partition: int) -> list[Record]:
+        """All that ever stood there, at its offset."""
         return self.topics.setdefault((topic, partition), [])
+
+    def committed(self, topic: str, partition: int) -> list[Record]:
+        """Of these, what is a record."""
+        return [record for record in self.records(topic, partition) if not is_aborted(record)]
 
     def land(self, message: Message, writer: str) -> Record:
         records = self.records(message.topic, message.partition)
@@ -116,9 +131,20 @@ class Broker(Process):
 
     def fetch(self, reader: Process, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
         """Records from `offset` on. Empty when there are none, or when the broker does not answer."""
+        return self.fetch_to(reader, topic, partition, offset, limit)[0]
+
+    def fetch_to(
+        self, reader: Process, topic: str, partition: int, offset: int, limit: int
+    ) -> tuple[list[Record], int]:
+        """Records from `offset` on, and where to read on."""
         if not self._serves(reader):
-            return []
-        return self.records(topic, partition)[offset : offset + limit]
+            return [], offset
+        found = self.records(topic, partition)[offset : offset + limit]
+        return [record for record in found if not is_aborted(record)], offset + len(found)
+
+    def is_gone(self, reader: Process, topic: str, partition: int, offset: int) -> bool:
+        """Whether the broker says that an offset is below what retention has left."""
+        return offset < self.first.get((topic, partition), 0) and self._serves(reader)
 
     def end(self, reader: Process, topic: str, partition: int) -> int | None:
         """The offset after the last record, or None when the broker does not answer."""

@@ -1,13 +1,19 @@
 """The operator: changes the bound, the concurrency, and the number of learners and of shards while training goes on
-(K6, S6); and the launcher of shards, which starts those that are wanted and ends those that are over."""
+(K6, S6), and declares lost what labelers say is gone (C7); and the launcher of shards, which starts those that are
+wanted and ends those that are over."""
 
 import random
 from typing import Any
 
 from sim_learners import LearnerNode
+from sim_log import Broker, Message
 from sim_network import World
 from sim_scenario import SHARDS, Scenario
 from sim_shards import ShardNode
+from sim_violation import Violation
+
+from labeler.lost import LostRange, lost_headers, lost_key
+from labeler.partition import Stop
 
 CHANGES = 5
 LAUNCH_EVERY_MS = 500
@@ -16,8 +22,12 @@ LAUNCH_EVERY_MS = 500
 class Operator:
     """Acts at moments drawn from the seed. What finds the clock holder dead is not repeated."""
 
-    def __init__(self, world: World, scenario: Scenario, extra: LearnerNode | None, busy_ms: int) -> None:
-        self.world, self.extra = world, extra
+    def __init__(
+        self, world: World, scenario: Scenario, broker: Broker, extra: LearnerNode | None, busy_ms: int
+    ) -> None:
+        self.world, self.scenario, self.broker, self.extra = world, scenario, broker, extra
+        self.told: set[LostRange] = set()
+        self.thinks = random.Random(f"lost/{scenario.seed}")
         self.launched = set(range(SHARDS))
         rng = random.Random(f"operator/{scenario.seed}")
         if scenario.concurrency:
@@ -36,6 +46,24 @@ class Operator:
 
     def at(self, after_ms: int, work: Any) -> None:
         self.world.time.at(self.world.time.now_ms + after_ms, work)
+
+    def hears(self, stop: Stop) -> None:
+        """A labeler stopped for want of input (C7): after a while its own words are typed, if they name nothing that is
+        still there."""
+        gone = stop.gone
+        assert gone is not None
+        if gone in self.told:
+            return
+        self.told.add(gone)
+        if gone.end != self.broker.first.get((gone.topic, gone.partition)):
+            raise Violation("C7", f"a stop names {gone}, and some of it is there, or more is gone: {stop}")
+        self.at(self.thinks.randrange(200, 5000), lambda: self.declare_lost(gone))
+
+    def declare_lost(self, gone: LostRange) -> None:
+        self.world.trace("operator", f"{gone}: declared lost")
+        headers = lost_headers(gone, "retention was too short")
+        word = Message(self.scenario.stream.quarantine, gone.partition, lost_key(gone), None, headers)
+        self.broker.land(word, "operator")
 
     def order(self, staleness: int, concurrency: int) -> None:
         holder: Any = self.world.processes["shard-0"]

@@ -5,6 +5,7 @@ labeler streams, holds and resumes, the oracle sorts and searches whole lists.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -13,8 +14,8 @@ from sim_poison import is_junk
 from stream.config import StreamConfig
 from stream.record import Record
 
-LABELLED, REJECTED, DUPLICATE, WITHHELD, QUARANTINED, WAITING = (
-    "labelled", "rejected", "duplicate", "withheld", "quarantined", "waiting",
+LABELLED, REJECTED, DUPLICATE, WITHHELD, QUARANTINED, LOST, WAITING = (
+    "labelled", "rejected", "duplicate", "withheld", "quarantined", "lost", "waiting",
 )  # fmt: skip
 SILENT = "silent"  # of a later reading: it has nothing to say of this impression
 
@@ -71,10 +72,9 @@ class Click:
     id: str
 
 
-def arrivals(records: list[Record], c: StreamConfig) -> list[Seen]:
-    """T1 and T3. Records after one whose time is not known yet are not there yet."""
+def arrivals(records: list[Record], c: StreamConfig, top: int = 0) -> list[Seen]:
+    """T1 and T3, from a time on. Records after one whose time is not known yet are not there yet."""
     seen: list[Seen] = []
-    top = 0
     for i, record in enumerate(records):
         step = step_of_time(records, i, top, c)
         if step is None:
@@ -283,6 +283,18 @@ def covers(v: dict[str, Any], row: Row) -> bool:
     return "feature" not in v or row.features.get(v["feature"], "") == v["value"]
 
 
+class Since(NamedTuple):
+    """Where labelling goes on: what was read before is known by time only."""
+
+    position: int = 0
+    impressions_ms: int = 0
+    clicks_ms: int = 0
+    clicks_gone: bool = False  # whether clicks are missing before those that are given (C7)
+
+
+BEGINNING = Since()
+
+
 def truth(
     partition: int,
     impressions: list[Record],
@@ -291,13 +303,15 @@ def truth(
     c: StreamConfig,
     inputs: list[str],
     when: When,
+    since: Since = BEGINNING,
 ) -> Truth:
     """Classes, labels and batch ends of one partition by one reading, as far as these logs decide them. `inputs` are
-    those whose watermarks labels wait for; without any, verdicts are not looked at."""
-    seen = arrivals(impressions, c)
+    those whose watermarks labels wait for; without any, verdicts are not looked at. Of what stands below
+    `since` only the ids count."""
+    seen = arrivals(impressions, c, since.impressions_ms)
     by_record = [impression_rows(s, partition, c) for s in seen]
     rows = [row for rows in by_record for row in rows]
-    seen_clicks = arrivals(clicks, c)
+    seen_clicks = arrivals(clicks, c, since.clicks_ms)
     all_clicks = [click for s in seen_clicks for click in click_rows(s, partition, c)]
     read_to_ms = seen_clicks[-1].arrival_ms if seen_clicks else 0
     book = Verdicts(verdicts, inputs) if inputs else None
@@ -323,12 +337,18 @@ def truth(
         elif decision == "withhold":
             row.cls = WITHHELD
         else:
-            row.cls = LABELLED
+            row.cls = LOST if since.clicks_gone and may_lack_clicks(row, seen_clicks, since, when, c) else LABELLED
             row.clicks = len(counting)
             if counting:
                 row.label, row.delay_ms = 1, max(counting[0].ts_ms - row.ts_ms, 0)
     known_to = (seen[-1].record.offset + 1) << 20 if seen else 0
-    return Truth(rows, batch_ends(seen, by_record, c), known_to, {row.position: row for row in rows})
+    ahead = [
+        (s, [row for row in its if row.position >= since.position]) for s, its in zip(seen, by_record, strict=True)
+    ]
+    ahead = [(s, its) for s, its in ahead if its or s.record.offset << 20 >= since.position]
+    rows = [row for _, its in ahead for row in its]
+    ends = batch_ends([s for s, _ in ahead], [its for _, its in ahead], c)
+    return Truth(rows, ends, known_to, {row.position: row for row in rows})
 
 
 def late_truth(first: Truth, last: Truth) -> Truth:
@@ -355,8 +375,17 @@ def counts(click: Click, row: Row, when: When, c: StreamConfig) -> bool:
     return in_time and when.window_ms >= 0 and -c.early_click_ms <= delay_ms <= when.window_ms
 
 
-def batch_ends(seen: list[Seen], by_record: list[list[Row]], c: StreamConfig) -> list[int]:
-    """C3, from position 0."""
+def may_lack_clicks(row: Row, clicks: list[Seen], since: Since, when: When, c: StreamConfig) -> bool:
+    """C7: whether one of the clicks that are gone, which arrived up to where time is first moved behind them, might
+    have counted."""
+    wait_ms = when.wait_ms if when.click_wait_ms is None else when.click_wait_ms
+    last_ms = next((s.arrival_ms for s in clicks if s.arrival_ms > since.clicks_ms), None)
+    gone_later = last_ms is None or row.arrival_ms - c.grace_ms <= last_ms
+    return gone_later and row.arrival_ms + wait_ms >= since.clicks_ms
+
+
+def batch_ends(seen: Sequence[Seen], by_record: Sequence[list[Row]], c: StreamConfig) -> list[int]:
+    """C3, from the beginning of these."""
     ends: list[int] = []
     held, bucket = 0, None
     for s, rows in zip(seen, by_record, strict=True):

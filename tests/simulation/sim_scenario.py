@@ -109,7 +109,18 @@ class Scenario:
     @property
     def copies(self) -> bool:
         """Whether labelers keep a local copy of waiting clicks (C4)."""
-        return self.seed % 3 != 0
+        return self.seed % 3 != 0 and not self.retention
+
+    @property
+    def retention(self) -> bool:
+        """Whether retention passes input that nobody has read (C7): live, read once, nothing else waited for."""
+        plain = self.stream.label_strategy == "window" and not (self.fraud or self.breaker or self.mixed)
+        return plain and not self.replayed and self.seed // 8 % 4 == 3
+
+    @property
+    def transactions(self) -> bool:
+        """Whether some of what stands in the inputs is no record: markers, and what was aborted (T6)."""
+        return self.seed % 9 == 4
 
     @property
     def late(self) -> bool:
@@ -124,7 +135,7 @@ class Scenario:
         s = self.stream
         bound = "inf" if self.staleness < 0 else self.staleness
         switches = ("fraud", "breaker", "keep_step", "mixed", "forged", "poisoned", "copies", "governed")
-        on = [name for name in switches if getattr(self, name)]
+        on = [name for name in (*switches, "retention", "transactions") if getattr(self, name)]
         if self.late:
             on.append(s.label_strategy)
         if self.tuning != "nothing":

@@ -17,6 +17,7 @@ from sim_labelers import LabelerNode
 from sim_learners import GROUP as LEARNERS_GROUP
 from sim_learners import LearnerNode
 from sim_log import Broker, Group
+from sim_lost import Retention
 from sim_network import World
 from sim_operator import Operator
 from sim_poison import Stranger, is_junk
@@ -24,6 +25,7 @@ from sim_retraction import check_retractions, untaken
 from sim_scenario import BREAKERS, LABELERS, LEARNERS, MODEL, REPLICAS, SHARDS, Scenario
 from sim_shards import ShardNode
 from sim_site import Site
+from sim_transactions import Transactions
 from sim_violation import Violation
 from sim_watch import Watch
 
@@ -74,7 +76,9 @@ class Simulation:
             self.world.add(extra)
         if s.governed:
             self.world.add(GovernorNode(self.world, s, self.busy_ms))
-        self.operator = Operator(self.world, s, extra, self.busy_ms)
+        self.operator = Operator(self.world, s, self.broker, extra, self.busy_ms)
+        self.retention = Retention(self.world, s, self.broker, self.watch, self.operator, self.busy_ms)
+        self.transactions = Transactions(self.world, s, self.broker, self.busy_ms)
         self.stranger = Stranger(self.world, s, self.broker, self.busy_ms)
         self.world.add(self.site)
         self.later = {f"shard-{i}" for i in range(SHARDS, s.shards_max)}  # once they are wanted
@@ -114,8 +118,9 @@ class Simulation:
                 raise Violation("I8", f"the site still waits to send {self.site.unsent} records")
             time.run_until(time.now_ms + STEP_MS)
         self.come_to_rest()
-        true = truths(self.broker, self.scenario)
-        self.classes = check_labels(self.broker, self.scenario, self.watch, true)
+        gone = self.retention.gone
+        true = truths(self.broker, self.scenario, gone)
+        self.classes = check_labels(self.broker, self.scenario, self.watch, true, gone)
         self.classes["taken back"] = check_retractions(self.broker, self.scenario, self.watch)
         if self.scenario.replayed:
             check_sent(self.broker, self.scenario, true, self.site.plan.good)
@@ -123,7 +128,7 @@ class Simulation:
         assert isinstance(labeler, LabelerNode)
         if not self.scenario.mixed:
             p = self.scenario.seed % self.scenario.stream.partitions
-            check_reread(self.broker, self.scenario, self.watch, p, labeler.settings)
+            check_reread(self.broker, self.scenario, self.watch, p, labeler.settings, gone.get(p))
         self.check_shards()
         for folded in self.watch.folded.values():
             self.watch.counts["repeats"] = self.watch.counts.get("repeats", 0) + folded.repeats
@@ -161,7 +166,7 @@ class Simulation:
         c = self.scenario.stream
         out = []
         for p in range(c.partitions):
-            records = [r for r in self.broker.records(c.impressions, p) if not r.is_heartbeat]
+            records = [r for r in self.broker.committed(c.impressions, p) if not r.is_heartbeat]
             last, rows = (records[-1].offset, page_rows(records[-1].value or b"")) if records else (-1, 0)
             for chain in (f"{reading.kind}/{p}" for reading in readings(c)):
                 end = self.watch.fold(chain).end

@@ -63,6 +63,14 @@ def test_a_seed_is_one_run_whatever_the_hash_seed(seed: int):
     assert trace("1") == trace("2")
 
 
+def test_what_retention_takes_unread_is_lost_and_the_rest_is_labelled():
+    result = run_seed(56)
+    assert not result.failure, result.failure
+    assert result.counts["impressions gone"]
+    assert result.counts["clicks gone"]
+    assert 0 < result.counts["lost"] < result.counts["labelled"]
+
+
 def test_each_seed_is_large_enough():
     """At least 2 shards, 2 learners, 3 partitions, 2 labelers, 300 impressions, 2 checkpoints, 6 faults."""
     simulation = Simulation(scenario(5)).run()
@@ -82,5 +90,6 @@ def test_seeds_cover_the_switches():
     assert {s.staleness for s in seen} == {0, 1, 4, -1}
     assert {s.tuning for s in seen} == {"nothing", "bounds", "learners", "shards", "turns"}
     assert {s.stream.label_strategy for s in seen} == {"window", "eager", "window+correct"}
-    for switch in ("replayed", "fraud", "breaker", "keep_step", "forged", "poisoned", "mixed", "governed"):
+    switches = ("replayed", "fraud", "breaker", "keep_step", "forged", "poisoned", "mixed", "governed", "retention")
+    for switch in (*switches, "transactions"):
         assert {getattr(s, switch) for s in seen} == {True, False}, switch
