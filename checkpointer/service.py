@@ -25,7 +25,7 @@ from checkpointer.step import Step
 from checkpointer.store import open_store
 from checkpointer.timed_store import Limits
 from learners.model import Model, stated_correction
-from paramserver.ports import ClockPort, ShardPort
+from paramserver.ports import ClockPort, Refused, ShardPort
 from stream.backoff import Backoff
 from stream.chain import LABEL, begin_vector
 from stream.config import StreamConfig
@@ -105,7 +105,8 @@ class Surroundings:
         return self.clean.check(ref)
 
     def first_vector(self) -> dict[str, int]:
-        """Every chain's first (or next) position in the log that it runs over. Raises Unavailable."""
+        """Every chain's first (or next) position in the log that it runs over. Raises Unavailable, and Refused where
+        records of the time to begin with are gone: a model must not begin later than it was told without a word."""
         topic = self.stream.impressions
         partitions = [Partition(topic, p) for p in range(self.stream.partitions)]
         verdicts = Partition(self.stream.verdicts, 0)
@@ -117,6 +118,11 @@ class Surroundings:
             if self.config.begin in ("beginning", "end"):
                 return begin_vector(first, position(offsets[verdicts]))
             spans = find_spans(reader, self.stream, parse_ms(self.config.begin), lambda: self.sleep_ms(0))
+            if lacks := [f"{self.stream.examples}[{s.partition}]: {s.lacks}" for s in spans if s.lacks]:
+                raise Refused(
+                    f"checkpointer.begin = {self.config.begin!r}: gone by retention: {'; '.join(lacks)}; give a later "
+                    "time, or 'beginning' for all that is left, or set archive.read = true where an archive holds them"
+                )
             return vector_at(spans, first)
         finally:
             reader.close()
@@ -260,7 +266,8 @@ def run(
     run_dir: str = "",
     index: int = 0,
 ) -> None:
-    """Take checkpoints of one model until `stop` is set. Raises ValueError if those there are of another definition."""
+    """Take checkpoints of one model until `stop` is set. Raises ValueError if those there are of another definition,
+    Refused if records of the time that a new model is to begin with are gone."""
     metrics = CheckpointerMetrics()
     if run_dir:
         start_metrics(run_dir, "checkpointer", index, metrics)

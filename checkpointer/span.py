@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from stream.chain import LABEL, Chain, Fold, begin_vector, kind_of, label_chain, retract_chain
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
-from stream.log import Reader, Unavailable
+from stream.log import OffsetOutOfRange, Reader, Unavailable
+from stream.moment import show_ms
 from stream.record import Partition, Record, position
 
 _RECORDS_MAX, _POLL_MS = 200, 100
@@ -20,33 +21,55 @@ _SILENT_POLLS_MAX = 600
 
 @dataclass
 class Span:
-    """The ends at which the records from `at_ms` on begin: feed it `examples[partition]` from its beginning."""
+    """The ends at which the records from `at_ms` on begin: feed it `examples[partition]` from its beginning, which is
+    the record at offset `first`."""
 
     partition: int
     at_ms: int
+    first: int = 0
     chains: dict[str, Chain] = field(default_factory=dict)
     reached: bool = False
     offset: int = 0  # of the first record from then on, or behind the last one read
     verdicts_offset: int = 0  # up to here labels have obeyed `verdicts`
+    hole: str = ""  # the first records that are missing between two that are there, as where an archive ends too early
+    _before: bool = False  # a record of an earlier moment was seen: nothing from `at_ms` on is missing before it
+    _oldest_ms: int = 0
 
     def add(self, record: Record) -> bool:
         """Take a record; True once the place is found, and no more records are needed."""
         if self.reached:
             return True
-        self.offset = record.offset
-        if self._reaches(record):
+        behind, self.offset = max(self.first, self.offset), record.offset
+        if self._reaches(record, behind):
             self.reached = True
         else:
             self.offset += 1
         return self.reached
 
-    def _reaches(self, record: Record) -> bool:
+    @property
+    def lacks(self) -> str:
+        """Which records from `at_ms` on are gone, as far as those that were fed tell; "" = none. What is missing before
+        a record of an earlier moment is of an earlier moment too."""
+        if self.hole:
+            return self.hole
+        if self.first == 0 or self._before:
+            return ""
+        until = show_ms(self._oldest_ms) if self._oldest_ms else "the end: nothing is left"
+        return f"records 0 to {self.first - 1}, from {show_ms(self.at_ms)} to {until}"
+
+    def _reaches(self, record: Record, behind: int) -> bool:
         try:
             header = BatchHeader.from_headers(record.headers)
         except ValueError:
             return False  # extends no chain
         chain = self.chains.setdefault(header.chain, Chain())
-        if chain.judge(header.start, header.end, header.barrier or None) is not Fold.EXTENDS:
+        if kind_of(header.chain) == LABEL:
+            self._oldest_ms = self._oldest_ms or header.arrival_max_ms
+            self._before |= header.arrival_max_ms < self.at_ms
+        fold = chain.judge(header.start, header.end, header.barrier or None)
+        if fold is Fold.DANGLES and record.offset > behind and not self.hole:
+            self.hole = f"records {behind} to {record.offset - 1}"
+        if fold is not Fold.EXTENDS:
             return False
         if kind_of(header.chain) == LABEL:
             if header.arrival_max_ms >= self.at_ms:
@@ -86,9 +109,10 @@ def find_spans(reader: Reader, stream: StreamConfig, at_ms: int, between: Callab
     `between` is called between polls, and may raise. Raises LogError, also where nothing comes any more. One pass over
     what lies before, headers alone looked at; the reader's assignment is taken.
     """
-    wanted = {Partition(stream.examples, p): Span(p, at_ms) for p in range(stream.partitions)}
-    ends = reader.end_offsets(wanted)
-    first = reader.beginning_offsets(wanted)
+    partitions = [Partition(stream.examples, p) for p in range(stream.partitions)]
+    ends = reader.end_offsets(partitions)
+    first = reader.beginning_offsets(partitions)
+    wanted = {at: Span(at.partition, at_ms, first[at]) for at in partitions}
     reader.assign(wanted)
     for partition in wanted:
         reader.seek(partition, first[partition])
@@ -97,7 +121,14 @@ def find_spans(reader: Reader, stream: StreamConfig, at_ms: int, between: Callab
     silent = 0
     while left:
         between()
-        polled = reader.poll(_RECORDS_MAX, _POLL_MS)
+        try:
+            polled = reader.poll(_RECORDS_MAX, _POLL_MS)
+        except OffsetOutOfRange as error:  # between archive and log, or retention was faster
+            wanted[error.partition].hole = f"records {error.offset} to {error.first - 1}"
+            left.discard(error.partition)
+            reader.seek(error.partition, error.first)
+            reader.pause([error.partition])
+            continue
         silent = 0 if polled else silent + 1
         if silent > _SILENT_POLLS_MAX:
             raise Unavailable(f"{stream.examples}: nothing comes, and the end of {sorted(left)} was not reached")

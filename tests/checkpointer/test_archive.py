@@ -262,6 +262,38 @@ def test_looking_for_a_moment_in_a_log_that_falls_silent_ends():
         find_spans(reader, StreamConfig(partitions=1), BEGIN, lambda: None)
 
 
+@given(st.integers(0, 12), st.integers(-1, 30))
+def test_a_moment_of_which_records_are_gone_is_lacking(gone: int, hours: int):
+    made, at_ms = history(), BEGIN + hours * HOUR
+    log, partition = MemoryLog(lambda: BEGIN), Partition("examples", 0)
+    log.create("examples", 1)
+    for one in made:
+        log.append(partition, one.value, one.key, one.headers, one.timestamp_ms)
+    log.delete_below(partition, gone)
+    (span,) = find_spans(log.reader(), StreamConfig(partitions=1), at_ms, lambda: None)
+    left = [BatchHeader.from_headers(one.headers).arrival_max_ms for one in made[gone:]]
+    whole = gone == 0 or (bool(left) and left[0] < at_ms)
+    assert (span.lacks == "") == whole
+    assert whole or f"records 0 to {gone - 1}, from " in span.lacks
+
+
+def test_a_hole_between_archive_and_log_is_lacking():
+    made, log, partition = history(), MemoryLog(lambda: BEGIN), Partition("examples", 0)
+    log.create("examples", 1)
+    for one in made:
+        log.append(partition, one.value, one.key, one.headers, one.timestamp_ms)
+    archive = Archive(MemoryFiles())
+    archived(made[:5], archive)
+    log.delete_below(partition, 8)
+    reader = ArchivedLog(log, archive, "examples").reader()
+    (span,) = find_spans(reader, StreamConfig(partitions=1), BEGIN + 100 * HOUR, lambda: None)
+    assert span.lacks == "records 5 to 7"
+    jumps = Span(0, BEGIN + 100 * HOUR)
+    for one in [*made[:5], *made[8:]]:
+        jumps.add(one)
+    assert jumps.lacks == "records 5 to 7"
+
+
 def test_retractions_begin_where_labels_have_obeyed_verdicts():
     made = [record(0, 0, 10, BEGIN, verdicts_offset=3), record(1, position(2), 4, BEGIN, "retract/0")]
     made.append(record(2, 10, 10, BEGIN + HOUR, verdicts_offset=7))

@@ -19,9 +19,11 @@ from learners.model import make_model
 from paramserver.clocks import Clocks
 from paramserver.local import LocalClock, LocalShard
 from paramserver.messages import Outcome, PushRequest
+from paramserver.ports import Refused
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
 from stream.config import StreamConfig
+from stream.examples import BatchHeader
 from stream.memory import MemoryLog
 from stream.record import Partition, position
 
@@ -160,3 +162,20 @@ def test_from_a_new_model_to_a_served_prediction_and_on_after_a_restart(tmp_path
     assert said[-1].barrier == 1
     role = json.loads((tmp_path / "run" / "roles" / "checkpointer-0.json").read_text())
     assert role["metrics_port"] > 0
+
+
+def test_a_beginning_at_a_time_that_is_gone_is_refused_in_one_line(tmp_path, config_of):
+    house = House(tmp_path, config_of)
+    house.log.create("examples", 1)
+    header = BatchHeader("label/0", 0, 5, "s", "c", arrival_max_ms=1_700_000_000_000)
+    for _ in range(3):
+        house.log.append(Partition("examples", 0), None, None, header.to_headers(), 0)
+    house.log.delete_below(Partition("examples", 0), 3)
+    config = CheckpointerConfig(root=house.root, begin="2020-01-01")
+    with pytest.raises(Refused) as refused:
+        run(config, house.model, house.stream, house.ports, house.clock, house.log, threading.Event())
+    said = str(refused.value)
+    assert "checkpointer.begin = '2020-01-01'" in said
+    assert "examples[0]: records 0 to 2, from 2020-01-01T00:00:00" in said
+    assert "\n" not in said
+    assert house.catalogue.begun() is None
