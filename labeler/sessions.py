@@ -25,9 +25,14 @@ F64 = npt.NDArray[np.float64]
 #: What an attack's session is taken to do: click on so much of what it sees of the vendor (or on so little, where views
 #: are the attack), and look elsewhere for so large a part.
 ATTACK_CLICKS, FLOOD_CLICKS, ATTACK_ELSEWHERE = 0.95, 0.01, 0.1
-#: Log of the likelihood ratio below which a session is spared; lower for rules to which few events are enough.
-SPARED_BELOW = {"botnet": -4.0, "slow_clicks": -2.5}
+#: Log of the likelihood ratio below which a session is spared; lower for rules to which few events are enough. A score
+#: convicts windows in which next to nothing is seen: of an attack's visits, one view without a click (about -1.7) must
+#: not be spared; of a person's, one click among four views (-1.8 and less) must be.
+SPARED_BELOW = {"botnet": -4.0, "slow_clicks": -1.75}
 SPARED_BELOW_ELSE = -1.0
+#: The same of its clicks alone, wherever else it looked: who views one vendor only, and clicks as people do, is one of
+#: its visitors. Two views without a click come to -6, an attack's four views with one click to -5.5.
+CLICKS_SPARED_BELOW = -5.0
 #: A session is a small part of what is rejected with so many events at most, and this share of them.
 SMALL_EVENTS, SMALL_SHARE = 12, 0.2
 #: A session of which a smaller share of clicks comes fast is not that of a program.
@@ -52,8 +57,11 @@ def spared(config: FraudConfig, rule: str, visits: Visits, click_rate: float, sh
         slow = (visits.clicks <= 2) | (visits.gaps_fast < SLOW_SHARE * visits.clicks)
         return tuple(np.sort(visits.session[slow][:SPARED_MAX]).tolist())
     is_flood = rule == "view_flood"
-    ratio = _ratio(visits, FLOOD_CLICKS if is_flood else ATTACK_CLICKS, click_rate, max(share, config.share_floor))
+    clicked = FLOOD_CLICKS if is_flood else ATTACK_CLICKS
+    ratio = _ratio(visits, clicked, click_rate, max(share, config.share_floor))
     like_people = ratio < SPARED_BELOW.get(rule, SPARED_BELOW_ELSE)
+    if rule == "slow_clicks":  # what is rejected stands on other visits than those of this window
+        like_people |= _click_ratio(visits, clicked, click_rate) < CLICKS_SPARED_BELOW
     if rule not in SPARED_BELOW:  # where few events are enough, a small part is none
         like_people |= _small(config, visits)
     loudest = np.flatnonzero(like_people)
@@ -63,12 +71,18 @@ def spared(config: FraudConfig, rule: str, visits: Visits, click_rate: float, sh
 
 def _ratio(visits: Visits, clicked: float, rate: float, share: float) -> F64:
     """The log of how much likelier each session is an attack's than a person's."""
-    rate = min(max(rate, 0.005), 0.9)
-    views = np.maximum(visits.views, visits.clicks)
-    ratio: F64 = visits.clicks * log(clicked / rate) + (views - visits.clicks) * log((1 - clicked) / (1 - rate))
+    views, ratio = np.maximum(visits.views, visits.clicks), _click_ratio(visits, clicked, rate)
     there = log((1 - ATTACK_ELSEWHERE) / min(share, 0.9))
     away = log(ATTACK_ELSEWHERE / (1 - min(share, 0.9)))
     ratio += views * there + visits.elsewhere * away
+    return ratio
+
+
+def _click_ratio(visits: Visits, clicked: float, rate: float) -> F64:
+    """The part of it that clicks have, among the views of the vendor."""
+    rate = min(max(rate, 0.005), 0.9)
+    views = np.maximum(visits.views, visits.clicks)
+    ratio: F64 = visits.clicks * log(clicked / rate) + (views - visits.clicks) * log((1 - clicked) / (1 - rate))
     return ratio
 
 

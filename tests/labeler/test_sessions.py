@@ -39,6 +39,38 @@ def test_a_visit_of_a_lover_of_the_vendor_is_spared_beside_many_made_up_events()
     assert spared(CONFIG, "view_flood", visits((MINE, 7, 1, 0), (MADE_UP, 600, 0, 0)), 0.05, 0.02) == (MINE,)
 
 
+def test_a_short_visit_is_spared_where_a_score_outlives_made_up_events():
+    """As bench.fraud's framing brings them: nothing else is left of the attack in the window, or next to nothing."""
+    assert spared(CONFIG, "slow_clicks", visits((MINE, 1, 1, 3)), 0.05, 0.02) == (MINE,)
+    assert spared(CONFIG, "slow_clicks", visits((MINE, 1, 1, 3)), 0.0976, 0.01) == (MINE,)
+    assert spared(CONFIG, "slow_clicks", visits((MINE, 7, 2, 0), (MADE_UP, 2, 2, 0)), 0.034, 0.02) == (MINE,)
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.05, 0.1])
+def test_the_visits_of_a_slow_attack_are_meant_one_by_one(rate):
+    for views, clicks, away in [(1, 1, 0), (1, 1, 1), (1, 0, 0), (2, 2, 2), (2, 1, 1), (4, 3, 1), (5, 4, 2)]:
+        assert spared(CONFIG, "slow_clicks", visits((MADE_UP, views, clicks, away)), rate, 0.02) == ()
+
+
+SLOW_FROM, SLOW_TO, VISIT = 5, 900, 1_000
+
+
+def slowly_framed(minute):
+    """Somebody clicks slowly in the victim's name, for most of a day; an hour and more later the victim comes by."""
+    if minute == VISIT:
+        return [("victim", f"v{k}", 1, int(k == 1), MINE) for k in range(4)]
+    return [("victim", "v1", 1, 1, MADE_UP)] if SLOW_FROM <= minute < SLOW_TO and minute % 13 == 0 else []
+
+
+def test_who_is_framed_slowly_keeps_a_visit_after_it():
+    verdicts = [v for v in said_of(site_with(slowly_framed, minutes=1_010)) if v.source == "victim"]
+    assert {v.rule for v in verdicts} >= {"slow_clicks"}
+    assert all(MINE in v.spared for v in verdicts if v.from_ms <= T0 + VISIT * MINUTE < v.to_ms)
+    late = [v for v in verdicts if v.from_ms <= T0 + (SLOW_TO - 60) * MINUTE < v.to_ms]
+    assert late
+    assert all(MADE_UP not in v.spared for v in late)
+
+
 def test_an_attack_that_is_spread_over_sessions_is_meant_in_all_of_them():
     seen = visits(*((n, 1, 1, 0) for n in range(40)))
     assert len(spared(CONFIG, "repeated_clicks", seen, 0.05, 0.02)) < CONFIG.clicks_min
@@ -54,10 +86,10 @@ def test_what_is_spared_only_as_a_small_part_would_convict_nobody_by_itself(rows
     assert seen.clicks[left_out & ~like_people].sum() < CONFIG.clicks_min or like_people.sum() >= SPARED_MAX
 
 
-def site_with(events):
-    """Signals of an hour: `events` gives (source, vendor, views, clicks, session) of each minute."""
+def site_with(events, minutes=70):
+    """Signals of an hour, or of more: `events` gives (source, vendor, views, clicks, session) of each minute."""
     site = Site()
-    for minute in range(70):
+    for minute in range(minutes):
         at = T0 + minute * MINUTE
         honest = [(f"h{minute % 30}-{k}", f"v{k}", 3, int(k == minute % 5), 100 + minute) for k in range(5)]
         for place, name in ((2, "impressions/0"), (3, "clicks/0")):
@@ -65,7 +97,7 @@ def site_with(events):
             offset, empty = site.log[-1]
             did = [(one[0], one[1], one[place], one[4]) for one in [*honest, *events(minute)] if one[place]]
             site.log[-1] = (offset, replace(empty, rows=rows_of(did, at)))
-    site.quiet(T0 + 200 * MINUTE)
+    site.quiet(T0 + (minutes + 130) * MINUTE)
     return site
 
 
