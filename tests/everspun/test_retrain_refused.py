@@ -22,6 +22,10 @@ from stream.moment import show_ms
 BATCHES = 12
 
 
+class Started(BaseException):
+    """Passes the front door, which reports every Exception and goes on."""
+
+
 def arrival_ms(shop: OldShop, batch: int) -> int:
     return shop.batches[batch].header.arrival_max_ms
 
@@ -78,7 +82,7 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> OldShop:
     monkeypatch.setattr(retrain, "stop_on_signals", threading.Event)
 
     def never(*given: object) -> None:
-        raise AssertionError("a process would be started")
+        raise Started("a process would be started")
 
     monkeypatch.setattr(retrain.Launcher, "start", never)
     return made
@@ -115,7 +119,7 @@ def test_part_of_it_gone(shop: OldShop, command: list[str], capsys: pytest.Captu
     said = refused([*command, "--from", show_ms(T0)], capsys, tmp_path)
     assert "records 0 to 3" in said
     earliest = said.partition(". --from ")[2].split()[0]
-    with pytest.raises(AssertionError, match="a process would be started"):
+    with pytest.raises(Started):
         front_door.main([*command, "--from", earliest])
 
 
@@ -179,7 +183,7 @@ def test_while_another_system_drains_in_its_folder(
     other = subprocess.Popen(["sleep", "60"])
     try:
         role.write_text(json.dumps({"pid": other.pid}))  # an id that another program has got since
-        with pytest.raises(AssertionError, match="a process would be started"):
+        with pytest.raises(Started):
             front_door.main(command)
     finally:
         other.kill()
