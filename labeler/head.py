@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 #: Signals of one input that wait for the one on its way; reading pauses above it. One is on its way at a time, so a few
 #: keep it busy, and more are memory that a catch-up fills.
 WAITING_MAX = 16
+#: How often a log that lost its tail is looked at again.
+LOOK_AGAIN_MS = 2_000
 
 
 @dataclass
@@ -69,7 +71,8 @@ class Head:
         self._signals: Writer | None = None
         self._beats: Writer | None = None
         self._beating: dict[Partition, Append] = {}
-        self._retry = Wait()
+        self._retry, self._look_again = Wait(), Wait()
+        self._beyond: dict[Partition, int] = {}  # inputs whose logs end below this offset, up to which they are counted
         self.counts: dict[Partition, Count] = {}
         self.totals = HeadTotals()
 
@@ -79,6 +82,9 @@ class Head:
         if owned == self._owned:
             return
         self._owned = owned
+        for at in [at for at in self._beyond if at.partition not in owned]:
+            del self._beyond[at]
+            self.totals.stopped.pop(input_name(*at), None)
         lost = [at for at in self.counts if at.partition not in self._owned]
         for at in lost:
             del self.counts[at]
@@ -91,6 +97,7 @@ class Head:
         if not self._counts_wanted or not self._retry.over(now_ms):
             return False
         try:
+            self._look_at_tails(now_ms)
             self._start_counts()
             moved = self._read(wait_ms)
             assert self._signals is not None
@@ -166,6 +173,17 @@ class Head:
         for at in new:
             self._reader.seek(at, self.counts[at].reader.offset)
 
+    def _look_at_tails(self, now_ms: int) -> None:
+        """C7: an input whose log lost its tail is counted again once the log has grown past what was counted. No word
+        is needed for that: nothing is passed over, and below it no signal of new records would extend the chain."""
+        if not self._beyond or self._reader is None or not self._look_again.over(now_ms):
+            return
+        self._look_again.begin(now_ms, LOOK_AGAIN_MS)
+        ends = self._reader.end_offsets(self._beyond)
+        for at in [at for at, offset in self._beyond.items() if ends[at] >= offset]:
+            logger.warning("counting of %s[%d] goes on at offset %d", *at, self._beyond.pop(at))
+            self.totals.stopped.pop(input_name(*at), None)
+
     def _fold(self, tail: TailReader) -> SignalEnds:
         """The ends of all chains in `signals` (C2)."""
         ends, claimed = SignalEnds(), ClaimedEnds(self._stream)
@@ -218,11 +236,13 @@ class Head:
 
     def _on_gone(self, error: OffsetOutOfRange) -> None:
         """What is gone counts as unknown (L5, C7): the labeler says what it means for labels, and waits for a word. A
-        log that lost its tail is not counted: what comes would be taken for what was counted."""
+        log that lost its tail is not counted until it has grown past it: what comes would be taken for what was
+        counted."""
         assert self._reader is not None
         at = error.partition
         if error.offset > error.end:
-            self._stop(at, str(error))
+            self._beyond[at] = self.counts[at].reader.offset
+            self._stop(at, f"{error}; it goes on by itself once the log has grown to offset {self._beyond[at]}")
             return
         logger.error("%s[%d]: offsets %d to %d are gone before they were counted", *at, error.offset, error.first - 1)
         self.totals.passed_over += error.first - error.offset

@@ -31,6 +31,7 @@ from labeler.labelling import Labelling
 from labeler.lost import LostRange, lost_headers, lost_key, lost_ranges
 from labeler.pages import MemoryPages
 from labeler.signals import decode_signal
+from stream.chain import Chain, Fold
 from stream.examples import BatchHeader, decode_examples
 from stream.memory import MemoryLog
 from stream.record import Partition, Record
@@ -314,6 +315,46 @@ def test_counting_passes_over_what_is_gone_and_counts_it_as_unknown():
     mine = [s for s in signals if s.input == "impressions/0"]
     assert sum(s.unknown for s in mine) == 5
     assert all(a.end == b.start for a, b in pairwise(mine))
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_counting_of_a_log_that_lost_its_tail_goes_on_once_the_log_has_grown_past_it(restarts):
+    clock = Clock()
+    log = memory_log(clock=clock)
+    fill(log, seconds=2)
+
+    def counting():
+        head = Head(STREAM, replace(LABELER, await_verdicts=True), FraudConfig(), log)
+        head.own([0])
+        return head
+
+    def turn(head, times=40):
+        for _ in range(times):
+            clock.now_ms += 100
+            head.turn(clock(), 0)
+
+    def counted():
+        mine = [s for r in log.records(Partition("signals", 0)) if (s := decode_signal(r)).input == "impressions/0"]
+        chain = Chain()
+        return [kind for s in mine if (kind := chain.fold(s.start, s.end)[0]) is not Fold.REPEAT], chain.end or 0
+
+    head = counting()
+    turn(head)
+    end = log.end(IMPRESSIONS)
+    del log.records(IMPRESSIONS)[-10:]
+    turn(head)
+    assert "outside" in head.totals.stopped["impressions/0"]
+    assert list(head.totals.stopped) == ["impressions/0"], "the other input goes on"
+    if restarts:
+        head.close()
+        head = counting()
+    fill_later(log, 4)
+    assert log.end(IMPRESSIONS) > end
+    turn(head)
+    assert not head.totals.stopped
+    kinds, reached = counted()
+    assert set(kinds) == {Fold.EXTENDS}
+    assert reached > end << 20
 
 
 def test_a_range_that_is_not_what_is_gone_is_refused_with_what_to_type():
