@@ -45,7 +45,7 @@ def _hash_names(names: list[str]) -> np.uint64:
     data, offsets = string_buffers(pa.array([",".join(names)]))
     folded, _ = np.empty((2, 1), np.uint64)
     fold_twice(data, offsets, _U64(0), _U64(0), folded, _)
-    return mix(folded[0])
+    return np.uint64(mix(folded[0]))  # a kernel answers an int
 
 
 def hash_sum(low: U64, high: U64) -> int:

@@ -203,7 +203,7 @@ def test_a_record_that_cannot_be_read_has_a_reason() -> None:
     model = make_model(LR)
     assert "cannot be read" in gradient.read(model, record(b"not arrow", 0, 10)).reason
     without = gradient.read(model, record(encode_examples(rows().drop_columns(["item"])), 0, 200))
-    assert without.reason == "the record is set aside: column item is missing"
+    assert "item: the column is not there" in without.reason
     good = gradient.read(model, record(encode_examples(rows()), 103, 105))
     assert good.rows.num_rows == 2
 

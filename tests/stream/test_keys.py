@@ -183,3 +183,12 @@ def test_no_character_of_a_pseudonym_can_be_changed():
 def test_a_bad_pseudonym_key_is_refused(number: int, secret: bytes):
     with pytest.raises(ValueError, match="pseudonym"):
         Pseudonymiser(number, secret)
+
+
+def test_row_hashes_take_every_seed_in_one_process():
+    """A kernel answers a Python int, which another one would take for a signed number or not, by its size."""
+    from stream.rowhash import row_hashes
+
+    for number in range(40):
+        names = [f"a{number}", "b"]
+        row_hashes(pa.RecordBatch.from_arrays([pa.array([1, 2]), pa.array(["x", "y"])], names=names))
