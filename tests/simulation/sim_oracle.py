@@ -7,12 +7,16 @@ labeler streams, holds and resumes, the oracle sorts and searches whole lists.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 from sim_poison import is_junk
 
 from stream.config import StreamConfig
+from stream.keys import hash_strings
 from stream.record import Record
+from stream.secret import HashKey
 
 LABELLED, REJECTED, DUPLICATE, WITHHELD, QUARANTINED, LOST, WAITING = (
     "labelled", "rejected", "duplicate", "withheld", "quarantined", "lost", "waiting",
@@ -46,6 +50,7 @@ class Row:
     ts_ms: int = 0
     key: str = ""
     id: str = ""
+    session: int = -1  # 16 bits of its hash: a verdict may spare it
     source: str = ""
     vendor: str = ""
     features: dict[str, Any] = field(default_factory=dict)
@@ -176,6 +181,7 @@ def impression_rows(seen: Seen, partition: int, c: StreamConfig) -> list[Row]:
         rows = []
         for k, body in enumerate(bodies(record)):
             row = Row(at | k, seen.arrival_ms, WAITING, _number(body, "ts_ms"), key, _text(body, "id"))
+            row.session = session_bits(key, c.hash_key)
             row.source, row.vendor = _text(body, "source"), _text(body, "vendor")
             row.features = body.get("features", {})
             _text(body, "item")
@@ -274,9 +280,17 @@ class Verdicts:
         return "withhold" if words and words[-1]["decision"] == "withhold" else None
 
 
+@cache
+def session_bits(key: str, hash_key: HashKey) -> int:
+    """The session as verdicts name it."""
+    return int(hash_strings(pa.array([key]), hash_key)[0]) >> 48
+
+
 def covers(v: dict[str, Any], row: Row) -> bool:
     """Whether a verdict's interval and scope hold a row."""
     if not v["from_ms"] <= row.ts_ms < v["to_ms"]:
+        return False
+    if row.session in v.get("spared", ()):
         return False
     if (v["source"] or row.source) != row.source or (v["vendor"] or row.vendor) != row.vendor:
         return False
