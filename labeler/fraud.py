@@ -39,6 +39,7 @@ from labeler.sessions import Visits, spared, visits_of
 from labeler.signals import SESSION_SIGNAL_SCHEMA, SIGNAL_SCHEMA, Signal
 from labeler.vendor_history import VendorHistory
 from stream.chain import Chain, Fold
+from stream.record import offset_of
 from stream.secret import NO_KEY, HashKey
 from stream.verdicts import REJECT, Verdict, Watermark
 
@@ -50,6 +51,8 @@ Bools = npt.NDArray[np.bool_]
 COMMITTED = "committed"
 #: ... and the highest watermark by input that may have been sent.
 PROMISED = "promised"
+#: ... and the inputs whose next signal may stand behind some that are gone.
+BEHIND_GAP = "behind_gap"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class FraudCounts:
     signals: int = 0
     repeats: int = 0
     dangling: int = 0  # signals above E: an alarm (C5)
+    gaps: int = 0  # times a chain goes on behind signals that are gone: an alarm (F4)
     strangers: int = 0  # signals of inputs that the configuration does not have: an alarm
     events: int = 0
     unknown: int = 0  # records that could not be read (L5)
@@ -107,6 +111,7 @@ class FraudFilter:
             self._promised[name] = max(sent_ms, self._promised.get(name, 0))
         self._told = {name: row.end for name, row in self._inputs.items()}  # E at which the last watermark was given
         self._chains = {name: Chain(row.end) for name, row in self._inputs.items()}
+        self._behind_gap: set[str] = set(tables.progress.get(BEHIND_GAP) or ())
         committed: Sequence[int] = tables.progress.get(COMMITTED) or (0, 0, 0)
         self._settled, self._next_offset, first_page, *remembered = committed
         self._saved = True
@@ -166,6 +171,8 @@ class FraudFilter:
         self._saved = False
         counted = []
         for offset, signal in signals:
+            if offset > self._next_offset:  # records of `signals` are gone, and whose they were nobody knows (F4)
+                self._behind_gap |= {name for name, chain in self._chains.items() if chain.end is not None}
             if signal is not None and self._fold(signal):
                 counted.append(signal)
             self._next_offset = max(self._next_offset, offset + 1)
@@ -197,6 +204,7 @@ class FraudFilter:
         for name, row in step.inputs.items():
             if row.end is not None:
                 self.tables.progress[name] = row.value()
+        self.tables.progress[BEHIND_GAP] = sorted(self._behind_gap)
         self.tables.progress[COMMITTED] = [
             step.settled,
             step.next_offset,
@@ -214,11 +222,17 @@ class FraudFilter:
         if chain is None:
             self.counts.strangers += 1
             return False
-        kind, _ = chain.fold(signal.start, signal.end)
+        kind, at = chain.fold(signal.start, signal.end)
+        if kind is Fold.DANGLES and signal.input in self._behind_gap:
+            self.counts.gaps += 1
+            self.counts.unknown += offset_of(signal.start) - offset_of(at)
+            chain.end = signal.start
+            kind, _ = chain.fold(signal.start, signal.end)
         if kind is Fold.DANGLES:
             self.counts.dangling += 1
             return False
         if kind is Fold.EXTENDS:
+            self._behind_gap.discard(signal.input)
             row = self._inputs[signal.input]
             row.end = chain.end
             row.watermark_ms = max(row.watermark_ms, signal.bucket_end_ms)

@@ -205,7 +205,7 @@ class FraudMetrics(ReaderMetrics):
         self.records_out.inc(len(step.verdicts) + len(step.watermarks))
         for verdict in step.verdicts:
             self._verdicts.labels(verdict.rule).inc()
-        for kind in ("signals", "repeats", "dangling", "strangers"):
+        for kind in ("signals", "repeats", "dangling", "gaps", "strangers"):
             self._signals.labels(kind).inc(getattr(now, kind) - getattr(before, kind))
         self._unknown.inc(now.unknown - before.unknown)
         self._stale.inc(now.stale - before.stale)

@@ -185,9 +185,31 @@ def test_a_dangling_signal_is_ignored_and_counted():
     site, one = attacked(), make()
     one.on_signals(site.log[:4])
     watermarks = one.watermarks
-    one.on_signals(site.log[6:])
+    one.on_signals((4 + n, signal) for n, (_, signal) in enumerate(site.log[6:]))
     assert one.counts.dangling == len(site.log) - 6
+    assert one.counts.gaps == 0
     assert one.watermarks == watermarks
+
+
+@settings(max_examples=30)
+@given(first=st.integers(2, 40), gone=st.integers(1, 30), crash=st.integers(0, 20))
+def test_behind_signals_that_are_gone_the_filter_goes_on(first: int, gone: int, crash: int):
+    """What is gone is unknown; and wherever the filter is made anew, it knows that something is missing."""
+    site, tables = attacked(), dict_tables()
+    site.quiet(T0 + 500 * MINUTE)
+    one, log, gaps = make(tables), Log(), 0
+    left = [record for record in site.log if not first <= record[0] < min(first + gone, len(site.log) - 4)]
+    for n, record in enumerate(left):
+        run_step(one, [record], log)
+        if n == first + crash:
+            gaps = one.counts.gaps
+            one = make(tables)
+    log.check()
+    assert 1 <= gaps + one.counts.gaps <= 2
+    ends = {signal.input: signal.end for _, signal in site.log}
+    assert {name: tables.progress[name][0] for name in ends} == ends
+    assert one.watermarks == dict.fromkeys(ends, T0 + 501 * MINUTE)
+    assert one.counts.dangling == 0
 
 
 def test_cells_and_rows_are_forgotten():
