@@ -15,7 +15,7 @@ import pyarrow as pa
 from labeler.bands import GROUPS, Scope
 from labeler.open_cells import Point
 from stream.log import Headers
-from stream.malformed import HeaderFields, MalformedRecord, read_rows, shown
+from stream.malformed import INT64_MIN, HeaderFields, MalformedRecord, read_rows, shown
 from stream.record import Record
 
 BAND_SCHEMA = pa.schema(
@@ -56,7 +56,7 @@ class BandRecord:
     """One settled cell."""
 
     cell: int
-    raw: int
+    raw: int  # below 0 where more repeats were found in a cell than clicks were passed
     bad_clicks: int
     bad_impressions: int
     verdicts_offset: int
@@ -92,7 +92,7 @@ _NUMBERS = ("cell", "raw", "bad_clicks", "bad_impressions", "verdicts_offset")
 def decode_band(record: Record) -> BandRecord:
     """Raises MalformedRecord naming what cannot be read."""
     headers = HeaderFields(_TOPIC, record.headers)
-    numbers = {name: headers.integer(name) for name in _NUMBERS}
+    numbers = {name: headers.integer(name, low=INT64_MIN if name == "raw" else 0) for name in _NUMBERS}
     points = dict(_point(headers, part) for part in headers.text("points").split(",") if part)
     batch = read_rows(_TOPIC, record.value, BAND_SCHEMA)
     for name in ("squares", "deviation", "base"):

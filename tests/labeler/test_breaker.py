@@ -363,6 +363,11 @@ def test_a_band_record_reads_as_it_was_written():
         decode_band(Record(3, 0, None, record.value, ()))
 
 
+def test_a_band_record_of_more_repeats_than_clicks_reads_as_it_was_written():
+    said = BandRecord(cell=7, raw=-1, bad_clicks=0, bad_impressions=0, verdicts_offset=3)
+    assert decode_band(Record(3, 0, None, said.value, said.headers)) == said
+
+
 def test_a_config_without_room_before_the_label_is_refused():
     with pytest.raises(ValueError, match="join_window_ms"):
         check(StreamConfig(window_ms=600_000, release_ms=1_200_000), BreakerConfig())
