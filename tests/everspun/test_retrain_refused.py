@@ -171,8 +171,11 @@ def test_while_another_system_drains_in_its_folder(
 ):
     (tmp_path / "run" / "roles").mkdir(parents=True)
     role = tmp_path / "run" / "roles" / "learner-0.json"
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; 'everspun'; print(flush=True); time.sleep(60)"])
+    code = "import time; 'everspun'; print(flush=True); time.sleep(60)"
+    sleeper = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     try:
+        assert sleeper.stdout is not None
+        sleeper.stdout.readline()  # only now its command line is sure to be there
         role.write_text(json.dumps({"pid": sleeper.pid}))
         said = refused(command, capsys, tmp_path)
         assert "learner-0" in said

@@ -161,4 +161,4 @@ def test_a_record_that_cannot_be_read_is_pushed_empty_with_the_reason():
     rows, attack = draw()
     model = make_model(LR)
     back, _ = record(rows, attack, ALL)
-    assert "cannot be read" in relearned(model, learn(model, rows), (back, '{"named": 3}')).reason
+    assert "named: 3" in relearned(model, learn(model, rows), (back, '{"named": 3}')).reason

@@ -78,7 +78,7 @@ def test_rows_survive_the_round_trip():
 
 def test_an_empty_range_has_no_value_and_nothing_to_decode():
     assert encode_examples(batch(impressions(0))) == b""
-    with pytest.raises(ValueError, match="no value"):
+    with pytest.raises(ValueError, match="value: there is none"):
         decode_examples(b"")
 
 
@@ -226,12 +226,12 @@ def test_strings_that_lie_outside_their_column_are_not_followed():
     offsets = np.array([0, 4, 1, 6], np.int32)
     broken = pa.StringArray.from_buffers(3, pa.py_buffer(offsets), pa.py_buffer(b"abcdef"))
     broken.validate()  # looks at the first and the last alone
-    with pytest.raises(ValueError, match="offsets of a column of strings fall"):
+    with pytest.raises(ValueError, match="non-monotonic offset"):
         decode_examples(record(broken))
 
 
 def test_a_column_that_cannot_be_hashed_is_a_bad_record():
-    with pytest.raises(ValueError, match="1 of 2 values of a column are null"):
+    with pytest.raises(ValueError, match="nulls by column"):
         decode_examples(record(pa.array(["a", None])))
     with pytest.raises(ValueError, match="a column of double, expected string"):
         decode_examples(record(pa.array([1.0])))
