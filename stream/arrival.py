@@ -45,7 +45,9 @@ class ArrivalClock:
     """
 
     def __init__(self, jump_max_ms: int, skew_ms: int, maximum_ms: int = 0, *, confirm_ms: int = 60_000):
-        """`maximum_ms` is that of a `snapshot` taken just before the first record to come; 0 = none was seen."""
+        """`maximum_ms` is that of a `snapshot` taken just before the first record to come; 0 = none was seen.
+        `confirm_ms` below 0: a heartbeat confirms itself too, and what lies no further above it (a replayed topic,
+        whose heartbeats carry history's own time)."""
         self._limits = (jump_max_ms, skew_ms, confirm_ms)
         self._maximum_ms = maximum_ms
         self._held: list[RecordColumns] = []
@@ -108,7 +110,8 @@ class ArrivalClock:
 
 def arrival_clock(config: StreamConfig, maximum_ms: int = 0) -> ArrivalClock:
     """The clock of one reader, as this deployment is configured."""
-    return ArrivalClock(config.jump_max_ms, config.skew_ms, maximum_ms, confirm_ms=config.jump_confirm_ms)
+    confirm_ms = -config.skew_ms if config.replayed else config.jump_confirm_ms
+    return ArrivalClock(config.jump_max_ms, config.skew_ms, maximum_ms, confirm_ms=confirm_ms)
 
 
 def _clocks(records: RecordColumns) -> I64:
@@ -152,7 +155,7 @@ def _run(
             elif maximum_ms + skew_ms // 2 < writer_ms <= maximum_ms + skew_ms:  # timestamps fall behind, bit by bit
                 time_ms = max(time_ms, writer_ms - skew_ms // 2)
         elif jumps:
-            start = at if maximum_ms == 0 else at + 1
+            start = at if maximum_ms == 0 or confirm_ms < 0 else at + 1
             decider, against = _decide(stamp_ms, clock_ms, start, time_ms, maximum_ms, jump_max_ms, skew_ms, confirm_ms)
             if decider < 0 and len(stamp_ms) - at <= HELD_MAX:
                 return at, maximum_ms

@@ -29,9 +29,10 @@ from everspun.asked import BEGINNING_MS, Asked, begun_otherwise, look
 from everspun.commands import options as shared
 from everspun.commands.models import begun_models, comparison
 from everspun.config import Config
+from everspun.hash_secret import with_secret_made
 from everspun.launcher import Launcher, RunStopped, role_files
 from everspun.model_check import check_model
-from everspun.roles import examples_log
+from everspun.roles import examples_log, has_begun
 from everspun.standings import of_shards
 from everspun.stop_signals import stop_on_signals
 from stream.chain import LABEL, kind_of, label_chain
@@ -81,6 +82,11 @@ def run(options: argparse.Namespace) -> int:
     if config.archive.read and not needs_archive:  # a hole in it would be in the way of what the log holds
         overrides = (*overrides, "archive.read=false")
         config = dataclasses.replace(config, archive=dataclasses.replace(config.archive, read=False))
+    try:
+        config = with_secret_made(config, lambda: has_begun(config))
+    except (OSError, ValueError) as error:
+        print(f"everspun retrain: {error}", file=sys.stderr)
+        return MISTAKE
     return _train(config, asked, options, overrides)
 
 

@@ -77,7 +77,8 @@ def step_of_time(records, i, top, c):
     if top and stamp <= high:
         return max(top, stamp), True
     ahead = 0
-    for k in range(i if top == 0 else i + 1, len(records)):
+    confirm_ms = -c.skew_ms if c.replayed else c.jump_confirm_ms
+    for k in range(i if top == 0 or c.replayed else i + 1, len(records)):
         beat_stamp, beat_clock = record_times(records[k])
         if not beat_clock:
             continue
@@ -92,7 +93,7 @@ def step_of_time(records, i, top, c):
         if 0 < ahead <= max(beat_stamp, beat_clock) + c.skew_ms:
             return ahead, False
         near = beat_clock >= stamp - c.jump_max_ms or beat_clock < low
-        if top == 0 or (near and beat_stamp >= stamp + c.jump_confirm_ms):
+        if top == 0 or (near and beat_stamp >= stamp + confirm_ms):
             return max(top, stamp), True
     return None
 

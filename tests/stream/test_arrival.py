@@ -7,7 +7,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import stream.arrival as arrival_module
-from stream.arrival import TIME_AHEAD, TIME_BEHIND, TIME_FINE, ArrivalClock, event_time_reason, judge_event_times
+from stream.arrival import (
+    TIME_AHEAD,
+    TIME_BEHIND,
+    TIME_FINE,
+    ArrivalClock,
+    arrival_clock,
+    event_time_reason,
+    judge_event_times,
+)
+from stream.config import StreamConfig
 from stream.record import Record
 
 JUMP, SKEW, CONFIRM = 100, 10, 30
@@ -81,6 +90,15 @@ def test_a_true_gap_is_believed_once_it_has_gone_on():
     given_out = it.admit([heartbeat(4, 5030)])
     assert given_out.arrival_ms.tolist() == [5000, 5001, 5020, 5029, 5030]
     assert not given_out.refused
+
+
+def test_on_a_replayed_topic_a_heartbeat_is_historys_own_time():
+    """The last heartbeat of a replay stands a window behind the one before it, and nothing comes behind it."""
+    it = arrival_clock(StreamConfig(replayed=True, jump_max_ms=JUMP, skew_ms=SKEW, heartbeat_ms=50), 1000)
+    given_out = it.admit([record(0, 9_000), heartbeat(1, 1050), record(2, 5_000), heartbeat(3, 5_001)])
+    assert given_out.arrival_ms.tolist() == [1000, 1050, 5_000, 5_001]
+    assert list(given_out.refused) == [0]
+    assert it.admit([heartbeat(4, 9_999_999)]).arrival_ms.tolist() == [9_999_999]
 
 
 def test_a_liar_within_a_true_gap_is_found():
