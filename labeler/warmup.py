@@ -13,7 +13,7 @@ _START_MS = 1_600_000_000_000
 
 def warm_up() -> int:
     """Label one clicked impression and its repeat, far enough apart that both leave the tables. Returns the batches."""
-    stream = StreamConfig(partitions=1, categorical_features=("place",), numeric_features=("price",))
+    stream = StreamConfig(partitions=1, replayed=True, categorical_features=("place",), numeric_features=("price",))
     labeler = PartitionLabeler(stream, LabelerConfig(), 0, ResumePoint.fresh(0, 0, 0), None)
     shared = {"session": "s", "ts_ms": _START_MS}
     view = {**shared, "id": "1", "source": "u", "vendor": "v", "item": "i", "features": {"place": "x", "price": 1.0}}

@@ -13,6 +13,10 @@ def _option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
+#: A watermark further ahead of its own record is nobody's clock, ms: a week.
+WATERMARK_AHEAD_MAX_MS = 604_800_000
+
+
 @dataclass(frozen=True)
 class StreamConfig:
     """One section of the config file. Labeler, fraud filter, learners and replayer read the same one."""
@@ -185,8 +189,9 @@ class StreamConfig:
 
     @property
     def watermark_ahead_ms(self) -> int:
-        """How far a watermark may be ahead of the time of its own record (F3): as an arrival that jumped (T3)."""
-        return self.skew_ms + self.jump_max_ms
+        """How far a watermark may be ahead of the time of its own record (F3): a broker's clock may have fallen back
+        behind arrivals by days (T3). History's own time has nothing to do with that of a record about it."""
+        return WATERMARK_AHEAD_MAX_MS if not self.replayed else 1 << 62
 
     @property
     def wait_ms(self) -> int:

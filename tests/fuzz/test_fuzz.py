@@ -10,7 +10,7 @@ if str(HERE) not in sys.path:
     sys.path.insert(0, str(HERE))
 
 from decoders import DECODERS  # noqa: E402
-from run import Found, check, corpus, fuzz  # noqa: E402
+from fuzz_run import Found, check, corpus, fuzz  # noqa: E402
 
 
 @pytest.mark.parametrize("name", DECODERS)

@@ -12,7 +12,7 @@ from labeler import labelled_rows
 from labeler.labelled_rows import labelled, reached_ms
 from labeler.reading import Reading
 from stream.config import StreamConfig
-from stream.examples import BatchHeader, encode_examples
+from stream.examples import BatchHeader, encode_examples, examples_schema
 from stream.log import Log
 from stream.memory import MemoryLog
 from stream.record import Partition, position
@@ -20,10 +20,13 @@ from stream.record import Partition, position
 EXAMPLES, IMPRESSIONS = Partition("examples", 0), Partition("impressions", 0)
 READINGS = (Reading("label", 1, 1, 1), Reading("late", 2, 2, 2))
 COUNT = 600
+SCHEMA = examples_schema(())
 
 
 def append(log: MemoryLog, chain: str, start: int, end: int, arrival_ms: int) -> None:
-    rows = pa.record_batch({"position": pa.array([position(start)]), "arrival_ms": pa.array([arrival_ms])})
+    values = {"position": position(start), "arrival_ms": arrival_ms, "ts_ms": arrival_ms, "click_delay_ms": -1}
+    columns = [pa.array([values.get(f.name, "" if f.type == pa.string() else 0)], f.type) for f in SCHEMA]
+    rows = pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
     header = BatchHeader(chain, position(start), position(end), "s", "c", labelled=1, arrival_max_ms=arrival_ms)
     log.append(EXAMPLES, encode_examples(rows), None, header.to_headers())
 
@@ -65,7 +68,7 @@ def test_only_asked_for_readings_are_read(log: MemoryLog):
 
 def test_what_retention_took_is_found_in_the_archive(log: MemoryLog):
     archive = Archive(MemoryFiles())
-    core = Archiving.resumed(0, None, 4_000, 1, "t")
+    core = Archiving.resumed(0, None, 100_000, 1, "t")
     for record in log.records(EXAMPLES):
         for file, kept in core.add(record, 0):
             archive.write(file, kept)

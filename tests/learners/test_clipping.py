@@ -119,7 +119,11 @@ def test_older_records_are_learned_with_the_missing_value_of_a_new_feature():
         ("f_price", pa.array(["9"] * 50), "feature price is string in this record, and declared numeric now"),
         ("f_price", pa.array([1 << 60] * 50, pa.int64()), "feature price is int64 in this record"),
         ("f_country", pa.array([1.0] * 50, pa.float32()), "feature country is float in this record, and declared cat"),
-        ("label", pa.array([1] * 50, pa.int64()), "column label is int64, expected int8"),
+        (
+            "label",
+            pa.array([1] * 50, pa.int64()),
+            "cannot be read: examples record: label: the column is DataType(int64)",
+        ),
     ],
 )
 def test_a_record_whose_column_has_another_type_is_set_aside(name, column, found):
@@ -128,10 +132,10 @@ def test_a_record_whose_column_has_another_type_is_set_aside(name, column, found
     rows = rows.set_column(at, pa.field(name, column.type, nullable=False), column)
     model = make_model(ModelConfig(categorical=("source", "country"), numeric=("price",)))
     prepared = gradient.read(model, as_batch(rows))
-    assert prepared.reason.startswith(f"the record is set aside: {found}")
-    assert prepared.cause == gradient.COLUMNS
+    assert found in prepared.reason
+    assert (prepared.cause == gradient.COLUMNS) == name.startswith("f_")
     computed = gradient.compute(model, prepared, {}, {})
-    assert (computed.reason, computed.cause) == (prepared.reason, gradient.COLUMNS)
+    assert (computed.reason, computed.cause) == (prepared.reason, prepared.cause)
 
 
 def test_a_record_without_a_column_of_every_impression_is_set_aside():

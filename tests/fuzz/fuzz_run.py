@@ -1,4 +1,4 @@
-"""Fuzzes every decoder: `python tests/fuzz/run.py --inputs 1000000`, or `--seconds 60`, or `--decoder arrow --seed 7`.
+"""Fuzzes every decoder: `python tests/fuzz/fuzz_run.py --inputs 1000000`, `--seconds 60`, `--decoder arrow --seed 7`.
 
 Inputs are made by their structure or are others changed byte by byte, and half of them begin from the corpus. It
 fails on anything that a decoder raises, on more CPU time or memory than a record may take, and on a crash; the inputs
