@@ -177,11 +177,13 @@ class Watch:
 
     def admitted(self, epoch: Epoch, clock: int, clocks: Clocks, now_ms: int) -> None:
         """The clock holder admitted a batch: the bound of this moment is its own (K2), and every shard of the map in
-        force has stood at it by now (S6)."""
+        force has stood at it by now (S6). A repeat of a start that runs, admitted under the map before, is no other."""
+        if (epoch, clock) in self.bounds:
+            return
         for shard in range(clocks.shards):
             if not any(s == shard and at >= clocks.map_epoch for s, at in self.stood):
                 raise Violation("S6", f"a start is admitted under map {clocks.map_epoch}, which shard {shard} has not")
-        self.bounds.setdefault((epoch, clock), self.leased.staleness(self.staleness, now_ms))
+        self.bounds[epoch, clock] = self.leased.staleness(self.staleness, now_ms)
 
     def bounded(self, by: tuple[int, int], now_ms: int) -> None:
         """A start was judged by these (K6, K7)."""

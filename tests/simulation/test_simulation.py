@@ -1,4 +1,4 @@
-"""300 seeds of the whole pipeline, and what must be true of the simulator itself."""
+"""200 seeds of the whole pipeline, and what must be true of the simulator itself."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from sim_scenario import scenario
 from sim_world import Simulation
 
 HERE = Path(__file__).resolve().parent
-SEEDS = 300
+SEEDS = 200
 #: Seeds that once found something, whatever else the run draws today.
 REGRESSIONS = (3, 7, 56)
 
