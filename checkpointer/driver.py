@@ -463,7 +463,8 @@ class Driver:
             gates = self.catalogue.gates(published.name)
         except Damaged:
             return None  # deleted or damaged since: there is nothing to compare with, and it serves nobody any more
-        age_ms = _at_ms(manifest) - _at_ms(last)
+        # What served before anything was learned is the prior: nothing is to be waited for behind it.
+        age_ms = _at_ms(manifest) - _at_ms(last) if last.event_time_max_ms else self.config.served_retry_ms
         return Reference(last.evaluation, () if gates is None else gates.golden, age_ms)
 
     def _track_record(self, manifest: Manifest) -> TrackRecord:
