@@ -51,20 +51,19 @@ class ArrivalClock:
         self._limits = (jump_max_ms, skew_ms, confirm_ms)
         self._maximum_ms = maximum_ms
         self._held: list[RecordColumns] = []
-        self._beat_ms = (0, 0)  # timestamp and writer's clock of the newest heartbeat seen; held ones too
+        self._apart_ms = self._ahead_ms = 0  # by the newest heartbeat seen, held ones too
 
     @property
     def apart_ms(self) -> int:
         """By how much the newest heartbeat's timestamp leads its writer's clock: the broker's clock and the
         labeler's, where topics keep LogAppendTime. 0 before the first."""
-        stamp_ms, writer_ms = self._beat_ms
-        return stamp_ms - writer_ms
+        return self._apart_ms
 
     @property
     def ahead_ms(self) -> int:
-        """By how much the arrival so far leads both times of the newest heartbeat: nothing is labelled for so long.
+        """By how much the arrival of the newest heartbeat leads both its times: nothing is labelled for so long.
         0 where it does not."""
-        return max(0, self._maximum_ms - max(self._beat_ms)) if self._beat_ms[1] else 0
+        return self._ahead_ms
 
     @property
     def maximum_ms(self) -> int:
@@ -88,13 +87,12 @@ class ArrivalClock:
         """The next records of the partition in; out, in order, those whose arrival is now known."""
         coming = RecordColumns.of(records)
         clock_ms = _clocks(coming)
-        if len(beats := np.flatnonzero(clock_ms)):
-            self._beat_ms = (int(coming.timestamp_ms[beats[-1]]), int(clock_ms[beats[-1]]))
         if self._held:
             jump_ms = self._held[0].timestamp_ms[0]
             self._held.append(coming)
             index, _ = _decide(coming.timestamp_ms, clock_ms, 0, jump_ms, self._maximum_ms, *self._limits)
             if index < 0 and self.held <= HELD_MAX:
+                self._look(coming, clock_ms, np.full(len(coming), self._maximum_ms))
                 return Arrived(NO_RECORDS, np.empty(0, np.int64), {})
             coming = RecordColumns.concat(self._held)
             clock_ms = _clocks(coming)
@@ -102,10 +100,20 @@ class ArrivalClock:
         stamp_ms = coming.timestamp_ms
         at, self._maximum_ms = _run(stamp_ms, clock_ms, arrival_ms, against_ms, self._maximum_ms, *self._limits)
         self._held = [coming[at:]] if at < len(coming) else []
+        arrival_ms[at:] = self._maximum_ms
+        self._look(coming, clock_ms, arrival_ms)
         refused = {
             i: _jump_reason(int(stamp_ms[i]), int(against_ms[i])) for i in np.flatnonzero(against_ms[:at]).tolist()
         }
         return Arrived(coming[:at], arrival_ms[:at], refused)
+
+    def _look(self, records: RecordColumns, clock_ms: I64, arrival_ms: I64) -> None:
+        """Take from the newest heartbeat how far clocks are apart."""
+        beats = np.flatnonzero(clock_ms)
+        if len(beats):
+            stamp_ms, writer_ms = int(records.timestamp_ms[beats[-1]]), int(clock_ms[beats[-1]])
+            self._apart_ms = stamp_ms - writer_ms
+            self._ahead_ms = max(0, int(arrival_ms[beats[-1]]) - max(stamp_ms, writer_ms))
 
 
 def arrival_clock(config: StreamConfig, maximum_ms: int = 0) -> ArrivalClock:
