@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test soak check lint types proto docs clean
+.PHONY: demo test planted soak check lint types proto docs clean
 
 demo: $(READY)            ## the main job on a real log, with an audit and a report at the end
 	$(BIN)/everspun demo
@@ -15,9 +15,12 @@ demo: $(READY)            ## the main job on a real log, with an audit and a rep
 OUTSIDE := (kafka or processes) and not soak
 
 test: $(READY)            ## every test but the soaks
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not kafka and not processes and not soak and not simulator"
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not kafka and not processes and not soak and not simulator and not planted"
 	$(BIN)/python -m pytest -q -m simulator
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(OUTSIDE)" || $(BIN)/python -m pytest -q --last-failed -m "$(OUTSIDE)"
+
+planted: $(READY)         ## every planted bug must be caught within 100 seeds
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m planted
 
 soak: $(READY)            ## 20,000 fresh seeds of the simulator
 	$(BIN)/python tests/simulation/run.py --seeds 20000 --jobs 2

@@ -20,6 +20,7 @@ def caught_by(bug: Bug) -> int | None:
     return None
 
 
+@pytest.mark.planted
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_is_caught(bug: Bug):
