@@ -64,6 +64,7 @@ staleness = 0
 
 [checkpointer]
 interval_ms = 0
+entropy_max = 0        # clicks here are drawn: nothing beats their mean
 keep = 100
 """
 
