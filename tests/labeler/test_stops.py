@@ -67,7 +67,7 @@ def test_a_batch_that_cannot_be_made_frees_itself_record_by_record(
     head = Head(STREAM, LABELER, FraudConfig(), log)
     labelling.own([0])
     orders = 0
-    with caplog.at_level(logging.ERROR):
+    with caplog.at_level(logging.ERROR, logger="labeler"):  # simulated labelers are silenced
         while True:
             for _ in range(60):
                 clock[0] += 1
