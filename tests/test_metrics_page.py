@@ -2,6 +2,9 @@
 
 import json
 import re
+import shutil
+import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,7 @@ class Launched(LauncherMetrics):
 
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
+ALERTS = PAGE.parents[1] / "deploy" / "monitoring" / "alerts.yml"
 ROLES = {
     "Every role": RoleMetrics,
     "Launcher": Launched,
@@ -97,6 +101,18 @@ def test_dashboard_and_alerts_name_series_that_exist(name: str):
     histograms = {f"{series}_bucket" for rows in page().values() for series, kind, *_ in rows if kind == "histogram"}
     assert used
     assert used <= known | histograms, f"not exported: {sorted(used - known - histograms)}"
+
+
+def test_an_alert_has_a_name_of_its_own():
+    named = Counter(re.findall(r"- alert: (\w+)", ALERTS.read_text()))
+    assert named
+    assert max(named.values()) == 1, named.most_common(3)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: package prometheus)")
+def test_prometheus_accepts_the_alert_rules():
+    done = subprocess.run(["promtool", "check", "rules", str(ALERTS)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_dashboard_groups_and_names_by_labels_that_exist():
