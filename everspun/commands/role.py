@@ -13,7 +13,7 @@ from everspun.hash_secret import missing
 from everspun.heap import keep_freed_memory
 from everspun.launcher import ROLES, die_with_launcher
 from everspun.locks import lock_file
-from everspun.stop_signals import stop_on_signals
+from everspun.stop_signals import CLOSING_S, end_within, stop_on_signals
 
 #: Roles that hash what events name.
 HASHING = ("labeler", "fraud", "breaker", "learner", "governor", "checkpointer")
@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Returns when told to stop (SIGTERM, SIGINT) and drained."""
+    """Returns when told to stop (SIGTERM, SIGINT) and drained; ends undrained where that takes too long."""
     keep_freed_memory()
     config = shared.load(options)
     if options.role in HASHING and not config.stream.hash_secret:
@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1)  # kill -USR1: what every thread does, into the log
     stop = stop_on_signals()
+    end_within(stop, max(config.labeler.drain_ms, config.learners.drain_ms) / 1_000 + CLOSING_S)
     die_with_launcher()
     folder = Path(config.run.dir) / "roles"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,12 @@
-"""A process that is told to stop stops, whatever its main thread was doing, and however often it is told."""
+"""A process that is told to stop stops, whatever its main thread was doing, however often it is told, and whatever it
+waits for."""
 
 import subprocess
 import sys
 
 import pytest
+
+from everspun.stop_signals import ENDED
 
 PROCESS = """
 import os, signal, sys
@@ -26,3 +29,23 @@ print("drained")
 def test_a_signal_is_heeded_where_the_event_is_being_looked_at(name: str):
     done = subprocess.run([sys.executable, "-c", PROCESS, name], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "drained\n"
+
+
+HANGS = """
+import os, signal, threading
+from everspun.stop_signals import end_within, stop_on_signals
+
+def waits_for_a_broker():
+    threading.Event().wait()
+
+end_within(stop_on_signals(), 0.2)
+os.kill(os.getpid(), signal.SIGTERM)
+waits_for_a_broker()
+"""
+
+
+def test_a_process_that_does_not_drain_ends_and_says_what_it_was_doing():
+    done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == ENDED
+    assert "waits_for_a_broker" in done.stderr
+    assert "not drained" in done.stderr
