@@ -115,6 +115,44 @@ def test_prometheus_accepts_the_alert_rules():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_series_of_the_launcher_keep_the_name_of_the_process_that_they_are_about():
+    """Else Prometheus gives them the name of the process that exports them."""
+    assert "process" in {label for _, _, labels, _ in page()["Launcher"] for label in labels.split(", ")}
+    assert "honor_labels: true" in ALERTS.with_name("prometheus.yml").read_text()
+
+
+#: What Prometheus sees (values every 5 s) -> the alerts that fire a minute later, with the process they are about.
+SEEN: dict[str, tuple[dict[str, str], set[str]]] = {
+    "all is well": ({"up": "1+0x12", "time": "1+5000x12", "down": "0+0x12"}, set()),
+    "labels of one labeler stand": ({"up": "1+0x12", "time": "1+0x12", "down": "0+0x12"}, {"LabelsStand"}),
+    "a role file says nothing": ({"time": "1+5000x12", "down": "0+0x12"}, {"ProcessUnseen"}),
+    "a process does not answer": ({"up": "0+0x12", "down": "0+0x12"}, {"RoleGone"}),
+    "a process is down": ({"up": "1+0x12", "time": "1+5000x12", "down": "1+0x12"}, {"ProcessDown"}),
+}
+SERIES = {
+    "up": 'up{job="everspun", process="labeler-0", role="labeler"}',
+    "time": 'everspun_data_time_ms{process="labeler-0", role="labeler"}',
+    "down": 'everspun_launcher_processes_down{process="labeler-0", role="launcher"}',
+}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: package prometheus)")
+@pytest.mark.parametrize("what", SEEN)
+def test_what_is_wrong_with_a_process_wakes_somebody_within_a_minute(what: str, tmp_path: Path):
+    seen, alerts = SEEN[what]
+    series = [{"series": SERIES[name], "values": values} for name, values in seen.items()]
+    series.append({"series": 'everspun_labeler_partitions{process="labeler-0", role="labeler"}', "values": "2+0x12"})
+    fire = [{"labels": f'{{alertname="{name}", process="labeler-0"}}', "value": 1} for name in sorted(alerts)]
+    asked = {"expr": 'count by (alertname, process) (ALERTS{alertstate="firing"})', "eval_time": "1m"}
+    tests = [{"interval": "5s", "input_series": series, "promql_expr_test": [asked | {"exp_samples": fire}]}]
+    (tmp_path / "test.json").write_text(  # JSON is YAML
+        json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": "5s", "tests": tests})
+    )
+    command = ["promtool", "test", "rules", str(tmp_path / "test.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_dashboard_groups_and_names_by_labels_that_exist():
     """A label that no series has, or that an aggregation took away, makes a panel that is empty or says nothing."""
     of_series = {name: set(filter(None, labels.split(", "))) for rows in page().values() for name, _, labels, _ in rows}
