@@ -1,12 +1,14 @@
 """Does anything around the processes stop them, and is it said? Stores, brokers, disks, clocks and topics fail one
 after another under real processes on Apache Kafka, while events flow.
 
-    python -m bench.outages [--json] [--times 1] [--only NAME ...] [--rate 100]
+    python -m bench.outages [--json] [--times 1] [--only NAME ...] [--rate 100] [--prometheus PROGRAM] [--keep FOLDER]
 
-Each fault lasts until `everspun status` names it (exit code 1), a minute at most; then it ends, or the command that
-status names is typed. `seconds_to_follow_max` is the longest time from then until everything that the log held has been
-learned by every shard, and the replica serves something newer. `silent` counts faults that status did not name within
-a minute. At the end every event is counted by id. Takes about 15 minutes and 4 GB.
+Each fault lasts until `everspun status` names it (exit code 1) and, where this machine has a Prometheus, an alert of
+`deploy/monitoring` fires that did not before, a minute at most; then it ends, or the command that status names is
+typed. `seconds_to_follow_max` is the longest time from then until everything that the log held has been learned by
+every shard and the replica serves something newer, beyond what that takes without a fault. `silent` counts faults that
+status did not name within a minute, or no alert. At the end every event is counted by id. Takes about 15 minutes and
+4 GB.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.outages_alerts import Alerts, Exported, prometheus_at
 from bench.outages_faults import FAULTS, Fault, give_back_disk, served_version, small_disk, wrong_clock
 from bench.recovery_check import read_events
 from bench.recovery_site import Site
@@ -41,6 +44,8 @@ RATE, BASELINES = 100.0, 3
 NAMED_S, FOLLOW_S = 60.0, 180.0
 #: A fault lasts at least so long, though it is named sooner: some do harm only with time.
 LASTS_S = 10.0
+#: How long what is over may still be named: rules look back.
+CALM_S = 30.0
 #: Of the checkpoints' file system. The run writes some 20 MB of them.
 DISK_MB = 256
 _COMMAND = re.compile(r"everspun lost [^\n;`]+")
@@ -53,14 +58,21 @@ class Outcome:
     name: str
     said: str = ""  # by status, first of all that is about it
     seconds_to_named: float | None = None
+    alert: str = ""
+    seconds_to_alert: float | None = None
     typed: str = ""
     seconds_to_follow: float | None = None
     skipped: str = ""
     heals_itself: bool = False
+    alerts_watched: bool = False
 
     @property
     def silent(self) -> bool:
-        return not self.skipped and not self.heals_itself and self.seconds_to_named is None
+        return not self.skipped and not self.heals_itself and not self.said_everywhere
+
+    @property
+    def said_everywhere(self) -> bool:
+        return self.seconds_to_named is not None and (not self.alerts_watched or self.seconds_to_alert is not None)
 
 
 @dataclass
@@ -71,7 +83,8 @@ class Run:
     site: Site
     watch: Watch
     console: Console
-    usual_s: float = 0.0  # from the log to every shard, without a fault
+    alerts: Alerts | None = None
+    usual_s: float = 0.0  # from the log to every shard and to the replica, without a fault
 
     def status(self) -> tuple[int, list[str]]:
         """Exit code of `everspun status`, and what it calls broken."""
@@ -82,22 +95,37 @@ class Run:
 
     def measure(self) -> None:
         """How long the log takes to every shard when nothing is wrong, and that status then says so."""
-        until = time.monotonic() + FOLLOW_S
-        while len(self.site.delivered) < self.local.config.stream.partitions and time.monotonic() < until:
+        self.watch.wait_for(self.local.config.stream.partitions, FOLLOW_S)
+        end = time.monotonic() + FOLLOW_S
+        while len(self.site.delivered) < self.local.config.stream.partitions and time.monotonic() < end:
             time.sleep(0.1)
+        self._follow_s()  # the first one waits for kernels, for consumer groups, and for a first checkpoint
         took = [self._follow_s() for _ in range(BASELINES)]
         if None in took:
-            raise RuntimeError("the pipeline does not move before any fault")
+            raise RuntimeError(f"it does not move before any fault: {self.watch.describe(self.site.delivered)}")
         self.usual_s = statistics.median(s for s in took if s is not None)
-        code, broken = self.status()
-        if code:
-            raise RuntimeError(f"status calls a healthy run wrong: {broken}")
+        if not self._calm():
+            raise RuntimeError(f"a healthy run is called wrong: {self.status()[1]}, {self._firing()}")
+
+    def _calm(self) -> bool:
+        """Whether nothing is named and no alert fires, soon."""
+        end = time.monotonic() + CALM_S
+        while self._firing() or self.status()[0]:
+            if time.monotonic() > end:
+                return False
+            time.sleep(1.0)
+        return True
+
+    def _firing(self) -> set[str]:
+        return self.alerts.firing() if self.alerts is not None else set()
 
     def one(self, fault: Fault) -> Outcome:
         outcome = Outcome(fault.name, skipped=fault.why_not(), heals_itself=fault.heals_itself)
+        outcome.alerts_watched = self.alerts is not None
         if outcome.skipped:
             return outcome
-        before = {line.split(":")[0] for line in self.status()[1]}
+        self._calm()  # what an earlier fault left is not this one's
+        before = {line.split(":")[0] for line in self.status()[1]} | self._firing()
         began = time.monotonic()
         fault.begin()
         try:
@@ -105,9 +133,8 @@ class Run:
             outcome.typed = self._type(outcome) if fault.command else ""
         finally:
             fault.end()
-        served, ended = served_version(self.local), time.monotonic()
-        if self._follow_s(FOLLOW_S) is not None and self._serves_beyond(served, ended + FOLLOW_S):
-            outcome.seconds_to_follow = round(max(0.0, time.monotonic() - ended - self.usual_s), 1)
+        if (took := self._follow_s()) is not None:
+            outcome.seconds_to_follow = round(max(0.0, took - self.usual_s), 1)
         return outcome
 
     def _until_named(self, fault: Fault, outcome: Outcome, before: set[str], began: float) -> None:
@@ -118,7 +145,9 @@ class Run:
             fresh = [line for line in broken if line.split(":")[0] not in before]
             if code and fresh and outcome.seconds_to_named is None:
                 outcome.seconds_to_named, outcome.said = round(time.monotonic() - began, 1), fresh[0][:300]
-            if outcome.seconds_to_named is not None and passed >= LASTS_S:
+            if outcome.seconds_to_alert is None and (alerts := self._firing() - before):
+                outcome.seconds_to_alert, outcome.alert = round(time.monotonic() - began, 1), min(alerts)
+            if outcome.said_everywhere and passed >= LASTS_S:
                 return
 
     def _type(self, outcome: Outcome) -> str:
@@ -133,16 +162,16 @@ class Run:
             typed.append(command if done.returncode == 0 else f"{command} -> {done.stdout.strip()[:200]}")
         return "; ".join(typed)
 
-    def _follow_s(self, timeout_s: float = NAMED_S) -> float | None:
-        """From now until all that the log confirmed by now is learned everywhere."""
-        return self.watch.seconds_beyond(dict(self.site.delivered), time.monotonic(), timeout_s)
-
-    def _serves_beyond(self, version: float, until: float) -> bool:
-        while served_version(self.local) <= version:
-            if time.monotonic() > until:
-                return False
+    def _follow_s(self, timeout_s: float = FOLLOW_S) -> float | None:
+        """From now until all that the log confirmed by now is learned everywhere, and something newer is served."""
+        began, served = time.monotonic(), served_version(self.local)
+        if self.watch.seconds_beyond(dict(self.site.delivered), began, timeout_s) is None:
+            return None
+        while served_version(self.local) <= served:
+            if time.monotonic() - began > timeout_s:
+                return None
             time.sleep(0.2)
-        return True
+        return time.monotonic() - began
 
     def _everspun(self, *words: str) -> "subprocess.CompletedProcess[str]":
         config = self.local.config
@@ -158,7 +187,7 @@ class Run:
     def count(self) -> dict[str, int]:
         """Every event by id, against the site's own list; what an operator declared lost is counted apart."""
         self.site.stop(int(FOLLOW_S * 1_000))
-        if self._follow_s(FOLLOW_S) is None:
+        if self.watch.seconds_beyond(dict(self.site.delivered), time.monotonic(), FOLLOW_S) is None:
             raise RuntimeError(f"not all learned: {self.watch.describe(self.site.delivered)}")
         config = self.local.config
         catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
@@ -175,14 +204,17 @@ class Run:
         }
 
 
-def bench(times: int, only: Sequence[str], rate: float, console: Console) -> dict[str, Any]:
-    """Run it. Raises what ended a process for good."""
-    dir = Path(tempfile.mkdtemp(prefix="everspun-outages-"))
+def bench(
+    times: int, only: Sequence[str], rate: float, console: Console, prometheus: str = "", keep: Path | None = None
+) -> dict[str, Any]:
+    """Run it. `prometheus`: the program; "" = alerts are not watched. Raises what ended a process for good."""
+    dir = keep or Path(tempfile.mkdtemp(prefix="everspun-outages-"))
     text = (Path(__file__).parent / "recovery.toml").read_text()
     load, began = os.getloadavg(), time.monotonic()
     outcomes: list[Outcome] = []
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, dir, ignore_errors=True)
+        if keep is None:
+            stack.callback(shutil.rmtree, dir, ignore_errors=True)
         stack.enter_context(contextlib.contextmanager(wrong_clock)(dir / "clock"))
         local = LocalRun.begin(dir / "run", text, "kafka", overrides=("checkpointer.keep=50",))
         stack.callback(local.stop)
@@ -195,16 +227,22 @@ def bench(times: int, only: Sequence[str], rate: float, console: Console) -> dic
         site = Site(local.log(), local.config.stream, rate, seed=1)
         site.start()
         run = Run(local, site, watch, console)
-        watch.wait_for(local.config.stream.partitions, FOLLOW_S)
+        if prometheus:
+            stack.callback(Exported(local.launcher).close)
+            run.alerts = Alerts(prometheus, local.dir, dir / "prometheus")
+            stack.callback(run.alerts.close)
         run.measure()
-        console.log(f"without a fault: {run.usual_s:.1f} s from the log to every shard")
+        console.log(f"without a fault: {run.usual_s:.1f} s from the log to every shard and to the replica")
         for kind in FAULTS * times:
             fault = kind(local)
             if only and not any(word in fault.name for word in only):
                 continue
             outcomes.append(one := run.one(fault))
-            console.log(f"{one.name:24} named after {one.seconds_to_named} s, follows after {one.seconds_to_follow} s")
-            console.log(f"    {one.skipped or one.said} {one.typed}", markup=False)
+            console.log(
+                f"{one.name:24} named after {one.seconds_to_named} s, alert after {one.seconds_to_alert} s, "
+                f"follows after {one.seconds_to_follow} s"
+            )
+            console.log(f"    {one.skipped or one.said} | {one.alert} | {one.typed}", markup=False)
         counted = run.count()
     followed = [one.seconds_to_follow for one in outcomes if not one.skipped]
     return {
@@ -213,6 +251,7 @@ def bench(times: int, only: Sequence[str], rate: float, console: Console) -> dic
         "not_following": sum(s is None for s in followed),
         "skipped": sum(bool(one.skipped) for one in outcomes),
         **counted,
+        "alerts_watched": run.alerts is not None,
         "usual_s": round(run.usual_s, 2),
         "faults": [asdict(one) for one in outcomes],
         "seconds": round(time.monotonic() - began, 1),
@@ -226,9 +265,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--times", type=int, default=1, help="how often each fault (1)")
     parser.add_argument("--only", nargs="*", default=(), metavar="NAME", help="faults whose name holds one of these")
     parser.add_argument("--rate", type=float, default=RATE, help=f"impressions a second ({RATE:g})")
+    parser.add_argument("--prometheus", default="", metavar="PROGRAM", help="else that of the PATH, where there is one")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="run in this folder, and leave it")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     chosen = parser.parse_args(arguments)
-    result = bench(chosen.times, chosen.only, chosen.rate, Console(stderr=True))
+    program = prometheus_at(chosen.prometheus)
+    result = bench(chosen.times, chosen.only, chosen.rate, Console(stderr=True, width=200), program, chosen.keep)
     if chosen.json:
         print(json.dumps(result))
     else:

@@ -1,0 +1,101 @@
+"""Which alert rules of `deploy/monitoring` fire: a Prometheus of this machine over a run, for `bench.outages`."""
+
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from everspun.launcher import Launcher
+from everspun.launcher_metrics import LauncherMetrics
+from everspun.targets import NAME, write_targets
+from stream.metrics import start_metrics
+
+DEPLOYED = Path(__file__).parents[1] / "deploy" / "monitoring"
+ANSWER_S, READY_S = 5.0, 60.0
+_LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def prometheus_at(given: str) -> str:
+    """The program to use: as given, else that of the PATH; "" = there is none."""
+    return given or shutil.which("prometheus") or ""
+
+
+class Exported:
+    """What `everspun run` tells Prometheus of its launcher, for a launcher that runs within this process."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+        self._metrics = LauncherMetrics(launcher.said)
+        start_metrics(launcher.dir, "launcher", 0, self._metrics)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="targets", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(1.0):
+            self._launcher.attempt("exporting metrics", self._metrics.look)
+            self._launcher.attempt("writing the targets of Prometheus", lambda: write_targets(self._launcher.dir))
+
+
+class Alerts:
+    """A Prometheus with the deployed configuration and rules, over the targets of one run."""
+
+    def __init__(self, program: str, run_dir: Path, dir: Path) -> None:
+        """Raises TimeoutError where it does not come up."""
+        dir.mkdir(parents=True)
+        (dir / "prometheus.yml").write_text(placed(run_dir))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        command = [program, f"--config.file={dir / 'prometheus.yml'}", f"--storage.tsdb.path={dir / 'data'}"]
+        command.append(f"--web.listen-address=127.0.0.1:{self._port}")
+        self._log = (dir / "prometheus.log").open("wb")
+        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL)
+        end = time.monotonic() + READY_S
+        while not self._answers():
+            if time.monotonic() > end or self._process.poll() is not None:
+                self.close()
+                raise TimeoutError(f"Prometheus does not come up: {(dir / 'prometheus.log').read_text()[-500:]}")
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(10)
+        self._log.close()
+
+    def firing(self) -> set[str]:
+        """`name: summary` of each alert that fires. Raises URLError."""
+        with _LOOPBACK.open(f"http://127.0.0.1:{self._port}/api/v1/alerts", timeout=ANSWER_S) as answer:
+            alerts = json.load(answer)["data"]["alerts"]
+        return {
+            f"{one['labels']['alertname']}: {one['annotations'].get('summary', '')}"
+            for one in alerts
+            if one["state"] == "firing"
+        }
+
+    def _answers(self) -> bool:
+        try:
+            self.firing()
+        except (urllib.error.URLError, ConnectionError):
+            return False
+        return True
+
+
+def placed(run_dir: Path) -> str:
+    """The deployed configuration, for the rules where they stand and the targets of this run."""
+    text = (DEPLOYED / "prometheus.yml").read_text()
+    text = text.replace("- alerts.yml", f"- {DEPLOYED / 'alerts.yml'}")
+    return text.replace(f"../../var/run/{NAME}", str(run_dir / NAME))
