@@ -4,6 +4,7 @@ folder of its own (run.dir), and the topics of the live system.
 Without --to it catches up and goes on until stopped; `everspun models promote` lets it take over. With --to it learns
 up to that time, takes a last checkpoint, says how it compares, and ends. Cut short, it goes on where it stood.
 Refused before anything is changed (exit code 1): a time of which records are gone, a model that has begun otherwise.
+Where the gates reject the last checkpoint it says why, and ends (exit code 1): nothing is left that could change it.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from rich.text import Text
 from checkpointer.archive import Archive
 from checkpointer.catalogue import Catalogue
 from checkpointer.files import Files
-from checkpointer.manifest import Damaged
+from checkpointer.manifest import Damaged, Manifest
 from checkpointer.span import vector_at
 from checkpointer.store import open_store
 from everspun.asked import BEGINNING_MS, Asked, begun_otherwise, look
@@ -44,6 +46,8 @@ from stream.record import Partition
 ROLES = ("shard", "checkpointer", "learner", "governor", "replica")
 LOOK_S = 0.5
 CUT_EVERY_MS = 5_000
+#: The last checkpoint was rejected and no later one has come for so long: none will.
+REJECTED_FOR_S = 6 * CUT_EVERY_MS / 1_000
 #: In a model's folder of the store: with which --from it was begun.
 SAID = "retrain.json"
 #: Exit codes: nothing was trained, or not all; not asked for as it must be.
@@ -98,7 +102,7 @@ def _train(config: Config, asked: list[Asked], options: argparse.Namespace, over
     try:
         launcher.start(ROLES)
         done = retraining.follow(launcher, stop)
-    except (RunStopped, Refused) as error:
+    except (RunStopped, Refused, Rejected) as error:
         print(f"everspun retrain: {error}", file=sys.stderr)
         return REFUSED
     finally:
@@ -116,6 +120,10 @@ def _train(config: Config, asked: list[Asked], options: argparse.Namespace, over
 
 class Refused(Exception):
     """What was asked for cannot be trained; nothing was changed."""
+
+
+class Rejected(Exception):
+    """All that was asked for is learned, and the gates do not let it be published."""
 
 
 def _refuse(config: Config, from_ms: int, to_ms: int | None) -> tuple[list[Asked], bool]:
@@ -228,6 +236,8 @@ class Retraining:
         self.ends = {chain: end for chain, end in vector.items() if kind_of(chain) == LABEL}  # at --to
         self.offsets = {Partition(config.stream.examples, span.partition): span.offset for span in spans}
         self._begun = False
+        self._rejected = ""  # the newest complete checkpoint, where the gates rejected it
+        self._rejected_s = 0.0  # since when, by the monotonic clock
 
     def covers(self, chain: str, start: int, end: int) -> bool:
         """Whether a range of a chain was to be learned here."""
@@ -235,7 +245,8 @@ class Retraining:
         return kind_of(chain) == LABEL and start >= first and (not self.ends or end <= self.ends.get(chain, 0))
 
     def follow(self, launcher: Launcher, stop: threading.Event) -> bool:
-        """Until a checkpoint holds all up to `until`, or `stop`; True for the former. Raises RunStopped, Refused."""
+        """Until a checkpoint holds all up to `until`, or `stop`; True for the former. Raises RunStopped, Refused,
+        Rejected."""
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         said = False
         with Progress(*columns, console=self.console) as progress:
@@ -245,6 +256,8 @@ class Retraining:
                 self._look_at_beginning()
                 if self.ends and self._checkpointed():
                     return True
+                if told := self._look_at_gates(time.monotonic()):
+                    progress.console.print(Text(told))
                 read, total, learned_ms = self._standing()
                 moment = f" to {show_ms(learned_ms)}" if learned_ms else ""
                 progress.update(
@@ -282,8 +295,32 @@ class Retraining:
         published = self.catalogue.published()
         if published is None:
             return False
-        vector = self.catalogue.manifest(published.name).vector
+        return self._holds_all(self.catalogue.manifest(published.name))
+
+    def _holds_all(self, manifest: Manifest) -> bool:
+        """Whether it has learned all up to `until`."""
+        vector = manifest.vector
         return all(vector.get(chain, -1) >= end for chain, end in self.ends.items())
+
+    def _look_at_gates(self, now_s: float) -> str:
+        """What is to be told of a checkpoint that was rejected since the last look. Raises Rejected if it holds all up
+        to `until`, and no later one has come."""
+        newest = self.catalogue.head()
+        gates = None if newest is None else self.catalogue.gates(newest.name)
+        if newest is None or gates is None or gates.passed:
+            self._rejected = ""
+            return ""
+        told = f"checkpoint {newest.name} is rejected: {gates.reason}"
+        if newest.name != self._rejected:
+            self._rejected, self._rejected_s = newest.name, now_s
+            return told
+        if self.ends and self._holds_all(newest) and now_s - self._rejected_s >= REJECTED_FOR_S:
+            raise Rejected(
+                f"all is learned, and {told}. With this config `everspun checkpoints show {newest.name}` says more, "
+                f"and `everspun checkpoints restore {newest.name}` serves it all the same; or train under another "
+                "model.name, with another definition or other limits of [checkpointer]"
+            )
+        return ""
 
     def close(self) -> None:
         self.reader.close()
