@@ -228,7 +228,7 @@ def bench(
         site.start()
         run = Run(local, site, watch, console)
         if prometheus:
-            stack.callback(Exported(local.launcher).close)
+            stack.callback(Exported(local.launcher, local.config.stream).close)
             run.alerts = Alerts(prometheus, local.dir, dir / "prometheus")
             stack.callback(run.alerts.close)
         run.measure()

@@ -10,9 +10,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from everspun.input_faults import InputWatch, input_faults
 from everspun.launcher import Launcher
 from everspun.launcher_metrics import LauncherMetrics
 from everspun.targets import NAME, write_targets
+from stream.config import StreamConfig
 from stream.metrics import start_metrics
 
 DEPLOYED = Path(__file__).parents[1] / "deploy" / "monitoring"
@@ -28,9 +30,10 @@ def prometheus_at(given: str) -> str:
 class Exported:
     """What `everspun run` tells Prometheus of its launcher, for a launcher that runs within this process."""
 
-    def __init__(self, launcher: Launcher) -> None:
+    def __init__(self, launcher: Launcher, stream: StreamConfig) -> None:
         self._launcher = launcher
-        self._metrics = LauncherMetrics(launcher.said)
+        self._inputs = InputWatch(lambda: input_faults(stream, int(time.time() * 1_000)), launcher.note)
+        self._metrics = LauncherMetrics(launcher.said, lambda: self._inputs.count)
         start_metrics(launcher.dir, "launcher", 0, self._metrics)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="targets", daemon=True)
@@ -38,6 +41,7 @@ class Exported:
 
     def close(self) -> None:
         self._stopped.set()
+        self._inputs.close()
         self._thread.join(10)
 
     def _run(self) -> None:

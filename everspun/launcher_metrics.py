@@ -7,9 +7,9 @@ from stream.metrics import RoleMetrics
 
 
 class LauncherMetrics(RoleMetrics):
-    """`said` is `Launcher.said`."""
+    """`said` is `Launcher.said`, `input_faults` how many things are wrong with the inputs."""
 
-    def __init__(self, said: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, said: Callable[[], dict[str, Any]], input_faults: Callable[[], int] = int) -> None:
         super().__init__()
         self._said = said
         self._down = self.gauge("everspun_launcher_processes_down", "processes that are not up", "process")
@@ -20,6 +20,10 @@ class LauncherMetrics(RoleMetrics):
         stopped = self.gauge(
             "everspun_launcher_stream_stopped", "1 where the usual rate of this hour says that the stream stopped"
         )
+        inputs = self.gauge(
+            "everspun_launcher_input_faults", "things wrong with broker, topics and open transactions, as status says"
+        )
+        inputs.set_function(lambda: float(input_faults()))
         troubles.set_function(lambda: len(self._said()["troubles"]))
         silent.set_function(lambda: float(self._said()["stream"].get("silent_s", 0.0)))
         stopped.set_function(lambda: float(bool(self._said()["stream"].get("stopped"))))

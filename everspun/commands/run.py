@@ -8,6 +8,7 @@ from rich.live import Live
 from everspun.commands import options as shared
 from everspun.follow import RECENT_EVALUATIONS, Follower
 from everspun.hash_secret import with_secret_made
+from everspun.input_faults import InputWatch, input_faults
 from everspun.launcher import ROLES, Launcher
 from everspun.launcher_metrics import LauncherMetrics
 from everspun.mistakes import MISTAKE
@@ -50,9 +51,10 @@ def run(options: argparse.Namespace) -> int:
     follower = Follower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
     usual = UsualRate()
     launcher.stream_said = usual.said
+    inputs = InputWatch(lambda: input_faults(config.stream, int(time.time() * 1_000)), launcher.note)
     try:
         launcher.start(roles)
-        metrics = LauncherMetrics(launcher.said)
+        metrics = LauncherMetrics(launcher.said, lambda: inputs.count)
         launcher.attempt("exporting metrics", lambda: start_metrics(launcher.dir, "launcher", 0, metrics))
         with Live(console=console, refresh_per_second=2, transient=True) as live:
             while not stop.wait(1.0):
@@ -64,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
                     launcher.attempt("showing the run", lambda: live.update(follower.panel("everspun", note)))  # noqa: B023
     finally:
         console.print("draining ...")
+        inputs.close()
         launcher.stop()
         follower.close()
     return 0

@@ -15,19 +15,15 @@ from everspun.catch_up import CatchUp, behind, near_retention
 from everspun.commands import options as shared
 from everspun.config import Config
 from everspun.follow import RECENT_EVALUATIONS, Follower
-from everspun.input_faults import open_too_long, topic_faults, unread
+from everspun.input_faults import input_faults
 from everspun.launcher import role_files
 from everspun.launcher_state import read_state
 from everspun.learning_faults import learning_faults
 from everspun.quality import Quality
 from everspun.scrape import Report, scrape
 from everspun.table import Snapshot
-from stream.client import check_topics
 from stream.kafka import KafkaLog
-from stream.log import LogError
 from stream.moment import show_ms
-from stream.record import Partition
-from stream.transactions import open_transactions
 
 #: Between the two looks that say how fast each stage is.
 LOOK_S = 2.0
@@ -55,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         reports = scrape(run_dir)
         broken = breaches(config, shot, follower.quality, reports) + wrong(config, shot, late, reports)
         broken += near_retention(config.stream, shot)
-        broken += _inputs(config)
+        broken += input_faults(config.stream, int(time.time() * 1_000))
         if options.json:
             print(json.dumps(_body(shot, follower.quality, broken) | {"behind": [vars(one) for one in late]}))
         else:
@@ -101,26 +97,6 @@ def _lives(pid: object) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     return True
-
-
-def _inputs(config: Config) -> list[str]:
-    """What is wrong with the inputs, as far as the broker answers."""
-    stream, now_s = config.stream, time.time()
-    found: list[str] = []
-    reader = KafkaLog(stream).reader()
-    try:
-        problems = check_topics(stream)
-        found += topic_faults(problems)
-        inputs = (stream.impressions, stream.clicks)
-        found += unread(stream, reader, {name: KafkaLog(stream).partitions(name) for name in inputs})
-        partitions = [Partition(topic, p) for topic in inputs for p in range(stream.partitions)]
-        if not any(problem.topic in inputs and problem.stops for problem in problems):
-            found += open_too_long(open_transactions(stream, partitions), int(now_s * 1_000))
-    except LogError as error:
-        found.append(f"no answer from {stream.bootstrap_servers}: {error}")
-    finally:
-        reader.close()
-    return found
 
 
 def breaches(config: Config, shot: Snapshot, quality: Quality, reports: dict[str, Report]) -> list[str]:
