@@ -218,15 +218,21 @@ class Surroundings:
 
 @dataclass
 class StoreHealth:
-    """Since when the store has failed, and what is to be said of it: each new fault, and the same again each minute."""
+    """Since when the store has failed, and what is to be said of it: each new fault, and the same again each minute. A
+    store that took no part of a checkpoint is well once it has taken a whole one, not once it could be read."""
 
     backoff: Backoff
     fault: str = ""
     since_s: float = 0.0
     said_s: float = 0.0
+    unwritten: bool = False  # what failed was writing
 
-    def told(self, fault: str, now_s: float) -> str:
-        """What became of the last step: "" = the store did all it was asked. Returns what is to be logged, or ""."""
+    def told(self, fault: str, now_s: float, unwritten: bool = False, complete: bool = False) -> str:
+        """What became of the last step: "" = the store did all it was asked. `unwritten`: it was asked to take a
+        checkpoint, and did not; `complete`: it has taken one. Returns what is to be logged, or ""."""
+        if not fault and self.unwritten and not complete:
+            return ""
+        self.unwritten = bool(fault) and (self.unwritten or unwritten)
         if not fault:
             was, since_s = self.fault, self.since_s
             self.fault, self.since_s = "", 0.0
@@ -301,7 +307,8 @@ def _turn(driver: Driver, around: Surroundings, metrics: CheckpointerMetrics) ->
     around.look_at(driver.evaluations)
     _record(step, metrics)
     store_fault = step.detail if step.outcome == "store" or step.reason == "parts" else ""
-    if said := around.health.told(store_fault, time.monotonic()):
+    unwritten, complete = step.reason == "parts", step.manifest is not None
+    if said := around.health.told(store_fault, time.monotonic(), unwritten, complete):
         _log.warning("checkpoints in %s: %s", driver.config.root, said)
     if step.outcome == "store":
         around.sleep_ms(around.health.backoff.failed(random.random()))

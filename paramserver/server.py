@@ -303,6 +303,9 @@ class Server:
             return Status.RESOURCE_EXHAUSTED, f"{type(error).__name__}: {text}"
         if isinstance(error, ValueError):
             return Status.INVALID_ARGUMENT, text
+        if isinstance(error, OSError):  # a store that is full or away is no fault of the handler's
+            log.warning("%s: %s", method, text)
+            return Status.INTERNAL, f"{type(error).__name__}: {text}"
         log.error("%s failed", method, exc_info=error)
         self._metrics.faults.inc()
         return Status.INTERNAL, f"{type(error).__name__}: {text}"

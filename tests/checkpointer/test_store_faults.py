@@ -186,3 +186,14 @@ def test_what_is_said_of_a_store_that_fails():
     assert "failing for 60 s" in health.told("No space", 70.0)
     assert "going on, after 61 s" in health.told("", 71.0)
     assert health.failing_s(71.0) == 0.0
+
+
+def test_a_store_that_can_be_read_and_not_written_fails_all_the_while():
+    health = StoreHealth(Backoff(100, 1_000))
+    health.told("Read-only file system", 10.0, unwritten=True)
+    assert health.told("", 11.0) == ""  # a look, between two cuts
+    health.told("no answer", 20.0)  # a read that failed ends nothing
+    health.told("", 21.0)
+    assert health.failing_s(50.0) == 40.0
+    assert "going on, after 50 s" in health.told("", 60.0, complete=True)
+    assert health.failing_s(60.0) == 0.0

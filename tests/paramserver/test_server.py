@@ -267,3 +267,16 @@ def test_parts_are_written_and_read_and_repeat_byte_for_byte(tmp_path: Path):
     (tmp_path / "c" / "part-0.safetensors").write_bytes(b"\x00" * 20)
     with pytest.raises(ValueError, match=r"c/part-0\.safetensors"):
         read_part(f"file://{tmp_path}/c/part-0.safetensors")
+
+
+def test_a_store_that_takes_no_part_is_said_in_a_line_and_is_no_fault_of_a_handler(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "store").write_text("a file where the folder was")
+    with served(tmp_path, ParamServerConfig()) as (service, client):
+        assert client.mark("m", "cut", {"c": 0}).marked
+        with pytest.raises(Unreachable, match="File exists"):
+            client.write_part("m", "cut", f"file://{tmp_path}/store/part", None)
+        assert service.metrics.faults._value.get() == 0
+    assert "File exists" in caplog.text
+    assert "Traceback" not in caplog.text
