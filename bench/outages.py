@@ -174,14 +174,7 @@ class Run:
         return time.monotonic() - began
 
     def _everspun(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        config = self.local.config
-        placed = {
-            "run.dir": config.run.dir,
-            "stream.bootstrap_servers": config.stream.bootstrap_servers,
-            "checkpointer.root": config.checkpointer.root,
-        }
-        sets = [part for key, value in placed.items() for part in ("--set", f"{key}={json.dumps(str(value))}")]
-        command = [sys.executable, "-m", "everspun", *words, "--config", str(self.local.config_path), *sets]
+        command = everspun_command(self.local, *words)
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
     def count(self) -> dict[str, int]:
@@ -202,6 +195,12 @@ class Run:
             "doubled": len(events.doubled()),
             "quarantined": events.quarantined,
         }
+
+
+def everspun_command(local: LocalRun, *words: str) -> list[str]:
+    """The command line that a person would type beside this run."""
+    sets = [part for override in local.launcher.overrides for part in ("--set", override)]
+    return [sys.executable, "-m", "everspun", *words, "--config", str(local.config_path), *sets]
 
 
 def bench(
