@@ -188,7 +188,8 @@ def _decide(
 ) -> tuple[int, int]:
     """(index, time against it) of the first heartbeat from `start` on that decides about a jump; the time is 0 where
     it is confirmed, the index -1 where none decides."""
-    low_ms, high_ms, ahead_ms = maximum_ms - skew_ms, maximum_ms + jump_max_ms, 0
+    low_ms, high_ms = maximum_ms - skew_ms, maximum_ms + jump_max_ms
+    ahead_ms, first_ms = 0, 0  # writers' clocks ahead of their timestamps, and behind them, when the partition began
     for k in range(start, min(len(stamp_ms), start + HELD_MAX)):
         writer_ms = clock_ms[k]
         if writer_ms == 0:
@@ -203,9 +204,11 @@ def _decide(
             # One of the two is wrong, and nothing before says which: a later one tells.
             if ahead_ms == 0:
                 ahead_ms = writer_ms if writer_ms > stamp_ms[k] else 0
+            if first_ms == 0:
+                first_ms = writer_ms if writer_ms < stamp_ms[k] else 0
             continue
         if jump_ms > latest_ms + skew_ms:
-            return k, latest_ms
+            return k, first_ms if 0 < first_ms <= latest_ms else latest_ms
         if 0 < ahead_ms <= latest_ms + skew_ms:
             return k, ahead_ms  # timestamps stood back when the partition began
         agreed = writer_ms >= jump_ms - jump_max_ms or writer_ms < low_ms
