@@ -116,8 +116,8 @@ class Run:
             time.sleep(1.0)
         return True
 
-    def _firing(self) -> set[str]:
-        return self.alerts.firing() if self.alerts is not None else set()
+    def _firing(self) -> dict[str, float]:
+        return self.alerts.firing() if self.alerts is not None else {}
 
     def one(self, fault: Fault) -> Outcome:
         outcome = Outcome(fault.name, skipped=fault.why_not(), heals_itself=fault.heals_itself)
@@ -125,7 +125,7 @@ class Run:
         if outcome.skipped:
             return outcome
         self._calm()  # what an earlier fault left is not this one's
-        before = {line.split(":")[0] for line in self.status()[1]} | self._firing()
+        before = {line.split(":")[0] for line in self.status()[1]} | set(self._firing())
         began = time.monotonic()
         fault.begin()
         try:
@@ -145,8 +145,10 @@ class Run:
             fresh = [line for line in broken if line.split(":")[0] not in before]
             if code and fresh and outcome.seconds_to_named is None:
                 outcome.seconds_to_named, outcome.said = round(time.monotonic() - began, 1), fresh[0][:300]
-            if outcome.seconds_to_alert is None and (alerts := self._firing() - before):
-                outcome.seconds_to_alert, outcome.alert = round(time.monotonic() - began, 1), min(alerts)
+            fired = {name: at for name, at in self._firing().items() if name not in before}
+            if fired and outcome.seconds_to_alert is None:
+                outcome.seconds_to_alert = round(max(0.0, min(fired.values()) - began), 1)
+            outcome.alert = ", ".join(sorted(fired)) or outcome.alert
             if outcome.said_everywhere and passed >= LASTS_S:
                 return
 

@@ -64,14 +64,17 @@ class Alerts:
         command.append(f"--web.listen-address=127.0.0.1:{self._port}")
         self._log = (dir / "prometheus.log").open("wb")
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL)
-        end = time.monotonic() + READY_S
-        while not self._answers():
-            if time.monotonic() > end or self._process.poll() is not None:
-                self.close()
-                raise TimeoutError(f"Prometheus does not come up: {(dir / 'prometheus.log').read_text()[-500:]}")
-            time.sleep(0.2)
+        self._firing: dict[str, float] = {}  # since when, monotonic s
+        self._stopped, self._looked = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
+        self._thread.start()
+        if not self._looked.wait(READY_S):
+            self.close()
+            raise TimeoutError(f"Prometheus does not come up: {(dir / 'prometheus.log').read_text()[-500:]}")
 
     def close(self) -> None:
+        self._stopped.set()
+        self._thread.join(10)
         self._process.terminate()
         try:
             self._process.wait(10)
@@ -80,22 +83,28 @@ class Alerts:
             self._process.wait(10)
         self._log.close()
 
-    def firing(self) -> set[str]:
-        """`name: summary` of each alert that fires. Raises URLError."""
+    def firing(self) -> dict[str, float]:
+        """Each alert that fires, with the process that it is about -> since when, monotonic s."""
+        return dict(self._firing)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(0.5):
+            try:
+                now = self._ask()
+            except (urllib.error.URLError, OSError):
+                continue  # not up yet, or busy; what fired last goes on firing
+            self._firing = {name: self._firing.get(name, time.monotonic()) for name in now}
+            self._looked.set()
+
+    def _ask(self) -> set[str]:
+        """An alert is known by its name, and by whom it is about: its other words change with its value."""
         with _LOOPBACK.open(f"http://127.0.0.1:{self._port}/api/v1/alerts", timeout=ANSWER_S) as answer:
             alerts = json.load(answer)["data"]["alerts"]
         return {
-            f"{one['labels']['alertname']}: {one['annotations'].get('summary', '')}"
+            " ".join(filter(None, (one["labels"]["alertname"], one["labels"].get("process"))))
             for one in alerts
             if one["state"] == "firing"
         }
-
-    def _answers(self) -> bool:
-        try:
-            self.firing()
-        except (urllib.error.URLError, ConnectionError):
-            return False
-        return True
 
 
 def placed(run_dir: Path) -> str:

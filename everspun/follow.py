@@ -26,13 +26,15 @@ class Follower:
         self.config = config
         self.quality = Quality(config.model.name)
         self.samples: list[Snapshot] = []
+        self.answered = True  # whether the broker did, when asked last
         self._partition = Partition(config.stream.evaluations, 0)
         self._reader = log.reader()
         self._sought, self._tail = False, evaluations_max
 
-    def look(self, now_ms: int) -> Snapshot:
-        """Take a sample at the data's clock `now_ms`, and read what evaluations have come."""
-        self.read_evaluations()
+    def look(self, now_ms: int, evaluations: bool = True) -> Snapshot:
+        """Take a sample at the data's clock `now_ms`, and read what `evaluations` have come."""
+        if evaluations:
+            self.read_evaluations()
         before = self.samples[-1] if self.samples else None
         shot = snapshot(scrape(Path(self.config.run.dir)), now_ms, before)
         self.samples.append(shot)
@@ -50,7 +52,9 @@ class Follower:
             self._sought = False  # retention was faster, or the topic was made anew
             return 0
         except LogError:
+            self.answered = False
             return 0
+        self.answered = True
         return sum(self.quality.add(record.value) for record in records if record.value)
 
     def _seek(self) -> None:

@@ -27,6 +27,8 @@ from stream.moment import show_ms
 
 #: Between the two looks that say how fast each stage is.
 LOOK_S = 2.0
+#: A broker that does not answer within this is not waited for, ms: what else is wrong is to be said soon.
+ASK_MS = 5_000
 #: Reads of `evaluations`, which goes on while it is looked at.
 READS_MAX = 20
 
@@ -38,14 +40,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
+    hurried = min(ASK_MS, config.stream.request_timeout_ms)
+    config = dataclasses.replace(config, stream=dataclasses.replace(config.stream, request_timeout_ms=hurried))
     run_dir = Path(config.run.dir)
     follower = Follower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
     try:
         before = follower.look(int(time.time() * 1_000))
         time.sleep(LOOK_S)
-        shot = follower.look(int(time.time() * 1_000))
+        shot = follower.look(int(time.time() * 1_000), evaluations=follower.answered)
         for _ in range(READS_MAX):
-            if not follower.read_evaluations(200):
+            if not follower.answered or not follower.read_evaluations(200):
                 break
         late = behind(config.stream, before, shot)
         reports = scrape(run_dir)
