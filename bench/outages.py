@@ -48,7 +48,10 @@ LASTS_S = 10.0
 CALM_S = 30.0
 #: Of the checkpoints' file system. The run writes some 20 MB of them.
 DISK_MB = 256
-_COMMAND = re.compile(r"everspun lost [^\n;`]+")
+#: What a person types where something must be decided, as status writes it.
+_COMMAND = re.compile(r"everspun (?:lost|clock|clocks) [^\n;`]+")
+#: In the place of what `recovery.toml` says for kills: here clocks are wrong, and outages last a minute.
+OVERRIDES = ("checkpointer.keep=50", "stream.jump_max_ms=600000", "stream.skew_ms=10000")
 
 
 @dataclass
@@ -217,7 +220,7 @@ def bench(
         if keep is None:
             stack.callback(shutil.rmtree, dir, ignore_errors=True)
         stack.enter_context(contextlib.contextmanager(wrong_clock)(dir / "clock"))
-        local = LocalRun.begin(dir / "run", text, "kafka", overrides=("checkpointer.keep=50",))
+        local = LocalRun.begin(dir / "run", text, "kafka", overrides=OVERRIDES)
         stack.callback(local.stop)
         if small_disk(Path(local.config.checkpointer.root), DISK_MB):
             stack.callback(give_back_disk, Path(local.config.checkpointer.root))
