@@ -55,6 +55,11 @@ def processes(
             found.append(f"{name} does not answer, though its process {files[name].get('pid')} is there (its log)")
         elif not state:
             found.append(f"{name} is gone: everspun role {role} --index {index} starts it")
+        elif not files[name] and (pid := state.get("processes", {}).get(name, {}).get("pid")):
+            found.append(
+                f"{name} cannot be asked: {run_dir}/roles/{name}.json says nothing that can be read; kill {pid} ends "
+                "it, and the launcher starts it anew"
+            )
         else:
             found.append(f"{name} does not answer")
     if state:

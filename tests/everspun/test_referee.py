@@ -51,6 +51,8 @@ def test_a_healthy_run_is_not_called_wrong():
         (launched(replica_0={"state": "waits", "reason": "signal SIGKILL"}), {}, {}, ["is down since", "SIGKILL"]),
         (launched(replica_0={}), {}, {}, ["replica-0 has not come up since", "(1.0 min)"]),
         (launched(replica_0={}), {"replica-0": {"pid": 7}}, {"replica-0": True}, ["does not answer, though", " 7 "]),
+        (launched(replica_0={"pid": 7}), {"replica-0": {}}, {},
+         ["replica-0 cannot be asked", "roles/replica-0.json", "kill 7"]),
         ({}, {"replica-0": {"pid": 7}}, {}, ["is gone: everspun role replica --index 0"]),
         (launched() | {"written_ms": NOW_MS - 60_000}, {}, {}, ["the launcher has said nothing since", "(1.0 min)"]),
         (launched(), {}, {"launcher": False}, ["the launcher (process 5) is gone", "everspun run"]),
