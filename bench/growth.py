@@ -67,9 +67,9 @@ def growth(times_s: list[float], mib: list[float]) -> dict[str, float]:
 
 
 def fill(local: LocalRun, count: int) -> None:
-    """Evaluations of this model, as many as a busy week leaves behind."""
+    """Evaluations of a model of before, as many as a busy week leaves behind."""
     bins = [[10.0, 0.5, 0.4]] * 20
-    body = {"model": local.config.model.name, "chain": "label/0", "rows": 128, "clicks": 38, "log_loss_sum": 77.0}
+    body = {"model": "before", "chain": "label/0", "rows": 128, "clicks": 38, "log_loss_sum": 77.0}
     body |= {"prediction_sum": 38.0, "label_sum": 38.0, "bins": bins, "ts_ms_max": 1, "slices": {}, "staleness": [1]}
     text = json.dumps(body | {"start": "START", "end": "END"})
     at, writer = Partition(local.config.stream.evaluations, 0), local.log().writer()
