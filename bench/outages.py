@@ -51,7 +51,7 @@ DISK_MB = 256
 #: What a person types where something must be decided, as status writes it.
 _COMMAND = re.compile(r"everspun (?:lost|clock|clocks) [^\n;`]+")
 #: In the place of what `recovery.toml` says for kills: here clocks are wrong, and outages last a minute.
-OVERRIDES = ("checkpointer.keep=50", "stream.jump_max_ms=600000", "stream.skew_ms=10000")
+OVERRIDES = ("checkpointer.keep=50", "stream.jump_max_ms=600000", "stream.skew_ms=1000")
 
 
 @dataclass
