@@ -49,7 +49,8 @@ CALM_S = 30.0
 #: Of the checkpoints' file system. The run writes some 20 MB of them.
 DISK_MB = 256
 #: What a person types where something must be decided, as status writes it.
-_COMMAND = re.compile(r"everspun (?:lost|clock|clocks) [^\n;`]+")
+COMMAND = re.compile(r"everspun (?:lost|clock|clocks) [^\n;`]+")
+TYPED_MAX = 3
 #: In the place of what `recovery.toml` says for kills: here clocks are wrong, and outages last a minute.
 OVERRIDES = ("checkpointer.keep=50", "stream.jump_max_ms=600000", "stream.skew_ms=1000")
 
@@ -133,9 +134,10 @@ class Run:
         fault.begin()
         try:
             self._until_named(fault, outcome, before, began)
-            outcome.typed = self._type(outcome) if fault.command else ""
         finally:
             fault.end()
+        if fault.command:
+            outcome.typed = self._type()
         if (took := self._follow_s()) is not None:
             outcome.seconds_to_follow = round(max(0.0, took - self.usual_s), 1)
         return outcome
@@ -155,16 +157,16 @@ class Run:
             if outcome.said_everywhere and passed >= LASTS_S:
                 return
 
-    def _type(self, outcome: Outcome) -> str:
-        """Type the commands that status names."""
+    def _type(self) -> str:
+        """Type the commands that status names, until it names none: one may lead to the next."""
         typed: list[str] = []
-        _, broken = self.status()
-        for command in {found.group(0).strip() for line in broken for found in _COMMAND.finditer(line)}:
-            words = shlex.split(command)[1:]
-            if "--reason" not in words:
-                words += ["--reason", "bench"]
-            done = self._everspun(*[word for word in words if word != "..."])
-            typed.append(command if done.returncode == 0 else f"{command} -> {done.stdout.strip()[:200]}")
+        for _ in range(TYPED_MAX):
+            commands = {found.group(0).strip() for line in self.status()[1] for found in COMMAND.finditer(line)}
+            for command in sorted(commands):
+                done = self._everspun(*filled(command))
+                typed.append(command if done.returncode == 0 else f"{command} -> {done.stdout.strip()[:200]}")
+            if not commands:
+                break
         return "; ".join(typed)
 
     def _follow_s(self, timeout_s: float = FOLLOW_S) -> float | None:
@@ -200,6 +202,12 @@ class Run:
             "doubled": len(events.doubled()),
             "quarantined": events.quarantined,
         }
+
+
+def filled(command: str) -> list[str]:
+    """The words behind `everspun` of a command as status names it, with what a person would fill in."""
+    words = [word if word != "..." else "bench" for word in shlex.split(command)[1:]]
+    return words if "--reason" in words else [*words, "--reason", "bench"]
 
 
 def everspun_command(local: LocalRun, *words: str) -> list[str]:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from bench import outages_faults
-from bench.outages import _COMMAND, Outcome
+from bench.outages import COMMAND, Outcome, filled
 from bench.outages_faults import FAULTS, ClockTwoDaysAhead, PointerEmpty, StoreAway, wrong_clock
 
 
@@ -40,8 +40,15 @@ def test_every_fault_has_a_name_of_its_own(tmp_path: Path):
 
 def test_the_command_of_a_line_of_status_is_found():
     line = 'impressions[0] stopped: gone; to go on: everspun lost impressions 0 0 23 --reason "..."'
-    (found,) = _COMMAND.findall(line)
+    (found,) = COMMAND.findall(line)
     assert found == 'everspun lost impressions 0 0 23 --reason "..."'
+    assert filled(found) == ["lost", "impressions", "0", "0", "23", "--reason", "bench"]
+    assert filled("everspun lost clicks 1 2 3") == ["lost", "clicks", "1", "2", "3", "--reason", "bench"]
+
+
+def test_a_fault_is_silent_too_where_no_alert_fires():
+    assert Outcome("x", seconds_to_named=3.0, alerts_watched=True).silent
+    assert not Outcome("x", seconds_to_named=3.0, alerts_watched=True, seconds_to_alert=40.0).silent
 
 
 def test_a_store_that_was_away_comes_back_as_it_was(tmp_path: Path):
