@@ -38,11 +38,23 @@ def corpus(name: str) -> list[bytes]:
 
 
 def check(decoder: Decoder, values: list[bytes], keep: Path | None, measure: bool = False) -> None:
-    """One call, and what it took. Raises Found."""
+    """One call, and what it took. Raises Found. What took long is read again: the first may have compiled."""
     if keep is not None:  # before the call: a crash leaves nothing else
         for i, value in enumerate(values):
             (keep / f"{i:02}").write_bytes(value)
-    before, began = allocated(), time.thread_time()
+    before = allocated()
+    cpu_s, taken = _read(decoder, values, measure)
+    if cpu_s > CPU_S_MAX:
+        cpu_s, taken = _read(decoder, values, measure)
+    if cpu_s > CPU_S_MAX:
+        raise Found(f"took {cpu_s:.1f} s of CPU")
+    if taken > PYTHON_BYTES_MAX or allocated() - before > ARROW_BYTES_LEFT_MAX:
+        raise Found(f"took {taken} bytes, left {allocated() - before}")
+
+
+def _read(decoder: Decoder, values: list[bytes], measure: bool) -> tuple[float, int]:
+    """CPU seconds of this thread, and, if they are measured, the bytes that Python took at most."""
+    began = time.thread_time()
     if measure:
         tracemalloc.start()
     try:
@@ -54,10 +66,7 @@ def check(decoder: Decoder, values: list[bytes], keep: Path | None, measure: boo
     finally:
         taken = tracemalloc.get_traced_memory()[1] if measure else 0
         tracemalloc.stop()
-    if (cpu_s := time.thread_time() - began) > CPU_S_MAX:
-        raise Found(f"took {cpu_s:.1f} s of CPU")
-    if taken > PYTHON_BYTES_MAX or allocated() - before > ARROW_BYTES_LEFT_MAX:
-        raise Found(f"took {taken} bytes, left {allocated() - before}")
+    return time.thread_time() - began, taken
 
 
 def fuzz(name: str, inputs: int, seconds: float, seed: int, keep: Path | None = None) -> int:
