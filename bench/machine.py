@@ -2,6 +2,8 @@
 
 import os
 import platform
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,3 +80,38 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "load": [round(value, 2) for value in os.getloadavg()],
     }
+
+
+def resident_mb(pid: int, peak: bool = False) -> float:
+    """Memory of a process, now or at its highest, in MiB; 0 if it is gone."""
+    wanted = "VmHWM:" if peak else "VmRSS:"
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return next((int(line.split()[1]) / 1_024 for line in file if line.startswith(wanted)), 0.0)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+
+
+class Memory:
+    """The highest that each named process has held, over its restarts, against what it held at the beginning. Looks
+    from a thread of its own: the kernel keeps each process's peak, which goes with the process."""
+
+    def __init__(self, pids: Callable[[], dict[str, int]], look_s: float = 0.1):
+        self._pids, self._look_s = pids, look_s
+        self.idle_mb = {name: resident_mb(pid) for name, pid in pids().items()}
+        self.peak_mb = dict(self.idle_mb)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
+        self._thread.start()
+
+    def over_idle_mb(self) -> dict[str, float]:
+        return {name: round(self.peak_mb[name] - idle, 1) for name, idle in self.idle_mb.items()}
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._look_s):
+            for name, pid in self._pids().items():
+                self.peak_mb[name] = max(self.peak_mb.get(name, 0.0), resident_mb(pid, peak=True))

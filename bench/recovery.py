@@ -29,7 +29,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.recovery_check import Coverage, Events, Parameters, read_events, wrong_labels
+from bench.recovery_check import Coverage, Events, Parameters, Planted, read_events, wrong_labels
 from bench.recovery_plan import BROKER, Kill, plan
 from bench.recovery_site import Site
 from bench.recovery_watch import Watch
@@ -75,6 +75,7 @@ class Run:
     happened: list[Happened] = field(default_factory=list)
     baseline: list[float] = field(default_factory=list)
     broker_failure: BaseException | None = None
+    planted: Planted = field(default_factory=dict)
 
     def measure_without_kills(self) -> None:
         """How long the same measure takes when nobody dies: window, grace and all."""
@@ -186,7 +187,7 @@ class Run:
         """Where the chains end in the log."""
         reader = self.local.log().reader()
         try:
-            events = read_events(reader, self.local.config.stream, self.catalogue.begun() or {})
+            events = read_events(reader, self.local.config.stream, self.catalogue.begun() or {}, self.planted)
         finally:
             reader.close()
         return {chain: one.end for chain, one in events.partitions.items()}

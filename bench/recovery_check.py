@@ -4,7 +4,7 @@ parameters in the checkpoints' files, and from the site's own list.
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +24,9 @@ from stream.malformed import MalformedRecord
 from stream.record import ROW_BITS, Partition, Record
 
 EVENT = "f_event"
+#: Offsets of records that nobody of the system wrote and nobody is to heed.
+Planted = Mapping[Partition, Container[int]]
+NOTHING_PLANTED: Planted = {}
 
 
 @dataclass
@@ -62,20 +65,27 @@ class Events:
         return [id_ for id_ in self.labelled().keys() | self.rejected if id_ not in sent]
 
 
-def read_events(reader: Reader, stream: StreamConfig, begin: Mapping[str, int]) -> Events:
-    """Fold `examples` record by record, and read what was kept out."""
+def read_events(
+    reader: Reader, stream: StreamConfig, begin: Mapping[str, int], planted: Planted = NOTHING_PLANTED
+) -> Events:
+    """Fold `examples` record by record, and read what was kept out. `planted` records are passed over."""
     events = Events()
     for p in range(stream.partitions):
         chain = label_chain(p)
         one = events.partitions[chain] = Learnable(end=begin[chain])
-        for record in read_all(reader, Partition(stream.examples, p)):
+        for record in _unplanted(reader, Partition(stream.examples, p), planted):
             if (record.header("chain") or b"").decode() == chain:  # late clicks and retractions stand there too
                 _fold(one, record)
-        for record in read_all(reader, Partition(stream.rejected, p)):
+        for record in _unplanted(reader, Partition(stream.rejected, p), planted):
             with contextlib.suppress(MalformedRecord):
                 events.rejected.update(rejected_ids(record))
         events.quarantined += sum(1 for _ in read_all(reader, Partition(stream.quarantine, p)))
     return events
+
+
+def _unplanted(reader: Reader, partition: Partition, planted: Planted) -> Iterator[Record]:
+    skipped = planted.get(partition, ())
+    return (record for record in read_all(reader, partition) if record.offset not in skipped)
 
 
 def _fold(one: Learnable, record: Record) -> None:
@@ -96,17 +106,22 @@ def _fold(one: Learnable, record: Record) -> None:
 # --- labels -----------------------------------------------------------------------------------------------------
 
 
-def wrong_labels(reader: Reader, stream: StreamConfig, events: Events) -> int:
+def wrong_labels(
+    reader: Reader, stream: StreamConfig, events: Events, planted: Planted = NOTHING_PLANTED, prefix: str = ""
+) -> int:
     """Labelled rows that the rule over the logs' own stamps decides otherwise, or finds elsewhere (L1, L2): the label
-    is 1 iff a click of this id has an event time within the window, and came in time."""
+    is 1 iff a click of this id has an event time within the window, and came in time. Of ids with another prefix
+    nothing is known."""
     wrong = 0
     for p in range(stream.partitions):
-        shown = _first(_raw(reader, Partition(stream.impressions, p)))
+        shown = _first(_raw(reader, Partition(stream.impressions, p), planted))
         clicks: dict[str, list[tuple[int, int]]] = {}
-        for id_, _, arrival_ms, ts_ms in _raw(reader, Partition(stream.clicks, p)):
+        for id_, _, arrival_ms, ts_ms in _raw(reader, Partition(stream.clicks, p), planted):
             clicks.setdefault(id_, []).append((arrival_ms, ts_ms))
         one = events.partitions[label_chain(p)]
         for at, id_, label in zip(one.positions, one.ids, one.labels, strict=True):
+            if not id_.startswith(prefix):
+                continue
             position, arrival_ms, ts_ms = shown.get(id_, (-1, 0, 0))
             first_ms, last_ms = arrival_ms - stream.grace_ms, arrival_ms + stream.window_ms + stream.grace_ms
             clicked = any(
@@ -124,12 +139,12 @@ def _first(rows: Iterable[tuple[str, int, int, int]]) -> dict[str, tuple[int, in
     return first
 
 
-def _raw(reader: Reader, partition: Partition) -> Iterable[tuple[str, int, int, int]]:
+def _raw(reader: Reader, partition: Partition, planted: Planted) -> Iterable[tuple[str, int, int, int]]:
     """(id, position, arrival, event time) of every event of a topic, read without the product's decoder."""
     arrival_ms = 0
     for record in read_all(reader, partition):
         arrival_ms = max(arrival_ms, record.timestamp_ms)
-        if record.value:
+        if record.value and record.offset not in planted.get(partition, ()):
             rows = pa.ipc.open_stream(record.value).read_all()
             columns = rows.column("id").to_pylist(), rows.column("ts_ms").to_pylist()
             for row, (id_, ts_ms) in enumerate(zip(*columns, strict=True)):

@@ -28,6 +28,7 @@ class Site:
     stream: StreamConfig
     rate: float
     seed: int
+    users: int = USERS
     sent: dict[str, int] = field(default_factory=dict)  # id of an impression -> its event time, ms
     clicked: dict[str, int] = field(default_factory=dict)  # id -> event time of its click, ms
     delivered: dict[str, int] = field(default_factory=dict)  # chain -> position behind what the log has confirmed
@@ -76,7 +77,7 @@ class Site:
     def _show(self, number: int) -> None:
         rng, now_ms = self._rng, _now_ms()
         attack = rng.random() < ATTACK_SHARE
-        user = "attacker" if attack else f"user-{rng.randrange(USERS)}"
+        user = "attacker" if attack else f"user-{rng.randrange(self.users)}"
         session = f"{user}-{rng.randrange(8)}"
         event = {"id": f"e{self.seed}-{number}", "ts_ms": now_ms, "session": session, "source": user}
         event["vendor"] = "victim" if attack else f"vendor-{rng.randrange(VENDORS)}"
