@@ -14,11 +14,15 @@ from typing import Any, Never
 
 import pyarrow as pa
 
+from stream.arrow_messages import measure
 from stream.record import Record
 
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 #: What is shown of a value that is wrong, characters.
 SHOWN_MAX = 80
+#: What the rows of one record may take, bytes; and none is larger than its record where that is packed with nothing.
+#: No setting: all readers are to pass over the same records.
+ROWS_BYTES_MAX = 1 << 26
 
 _DECIMAL = re.compile(rb"-?[0-9]{1,19}")
 
@@ -182,10 +186,15 @@ class HeaderFields:
 
 
 def read_rows(topic: str, value: bytes | None, *schemas: pa.Schema) -> pa.RecordBatch:
-    """The one record batch of an Arrow IPC stream, checked in full; of one of these schemas, if any is given."""
+    """The one record batch of an Arrow IPC stream, checked in full; of one of these schemas, if any is given. Its size
+    is known before its memory is taken."""
     if not value:
         raise MalformedRecord(topic, "value", "there is none, expected an Arrow stream")
     try:
+        size = measure(value)
+        if size.unpacked_bytes > max(ROWS_BYTES_MAX, len(value)):
+            allowed = f"allowed are {ROWS_BYTES_MAX}"
+            raise MalformedRecord(topic, "value", f"rows that take {size.unpacked_bytes} bytes unpacked, {allowed}")
         with pa.ipc.open_stream(value) as reader:
             if schemas and reader.schema not in schemas:
                 raise MalformedRecord(topic, "columns", f"{shown(reader.schema.names)}, expected {schemas[0].names}")

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import logging
+import sys
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +24,7 @@ from learners.service import as_batch
 from learners.window import scored
 from stream.examples import BatchHeader, decode_examples, examples_schema
 from stream.malformed import MalformedRecord, json_object
+from stream.passed_over import PassedOver
 from stream.record import Partition, Record
 from stream.retracted import Again
 from stream.verdicts import Verdict, Watermark, decode_verdict, encode_verdict
@@ -145,3 +148,24 @@ def test_what_is_right_is_read():
     assert as_batch(0, record(None, HEADERS)).end == 1 << 20
     assert Evaluations("m").add(EVALUATION)
     assert Partition("examples", 0).partition == 0
+
+
+def test_rows_that_unpack_to_too_much_are_refused_before_they_are():
+    one = [pa.array(["" if pa.types.is_string(f.type) else 0] * 1_000, f.type) for f in SIGNAL_SCHEMA]
+    columns = [pa.concat_arrays([column] * 2_000) for column in one]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, SIGNAL_SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=SIGNAL_SCHEMA))
+    bomb = sink.getvalue().to_pybytes()
+    assert len(bomb) < 1 << 20
+    with pytest.raises(MalformedRecord, match="bytes unpacked, allowed are 67108864"):
+        decode_signal(record(bomb, SIGNAL.headers))
+
+
+def test_what_is_passed_over_is_not_held():
+    """One may be of megabytes."""
+    passed_over, one = PassedOver(logging.getLogger(__name__)), record(b"x" * 1_000)
+    before = sys.getrefcount(one)
+    passed_over.add(Partition("signals", 0), one, MalformedRecord("signals", "value", "no Arrow stream"))
+    assert sys.getrefcount(one) == before
+    assert len(passed_over) == 1
