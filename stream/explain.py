@@ -18,11 +18,15 @@ from stream.frames import DEPTH_MAX, depth
 from stream.record import Record
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+#: Of a longer record it is said what the parser of columns made of it: here every value would be a Python object, and
+#: 4 MiB hold some 400,000 names.
+_LOOKED_INTO_BYTES_MAX = 1 << 20
 #: Of a record in which no single value is found wrong, so many events are looked at by all rules.
 _ROWS_LOOKED_AT = 100
 _TEXT, _INTEGER, _NUMBER = "text", "integer", "number"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _MARK = "\ufeff"
+_COLUMN = re.compile(r"Column\(([^)]*)\)")
 _TWICE = re.compile(r"Column\(([^)]*)\) was specified twice")
 _SHARED = ("ts_ms", "session", "source", "vendor", "model_version")
 
@@ -40,7 +44,10 @@ def explain_json(record: Record, said: str, is_click: bool, partition: int, conf
 
 
 def _find(record: Record, said: str, is_click: bool, partition: int, config: StreamConfig) -> Fault:
-    objects = _objects(record.value or b"")
+    text = _text(record.value or b"")
+    if len(text) > _LOOKED_INTO_BYTES_MAX:
+        return _as_parsed(said, is_click)
+    objects = _objects(text)
     kinds = _kinds(is_click, config)
     looked = 0
     for row, is_odd in _rows(objects, kinds, is_click):
@@ -60,7 +67,7 @@ def _find(record: Record, said: str, is_click: bool, partition: int, config: Str
 def find_empty_part(record: Record) -> int | None:
     """The place of the first `null` among the impressions of a page view, which reads as an impression of nulls."""
     try:
-        objects = _objects(record.value or b"")
+        objects = _objects(_text(record.value or b""))
     except _Unreadable:
         return None  # an Arrow IPC stream
     for row in objects:
@@ -73,8 +80,8 @@ def find_empty_part(record: Record) -> int | None:
 # --- the text -----------------------------------------------------------------------------------------------------
 
 
-def _objects(value: bytes) -> list[dict[str, Any]]:
-    """The objects of a value. Raises _Unreadable."""
+def _text(value: bytes) -> str:
+    """Raises _Unreadable for what a parser does not get to see."""
     if value[:2] in _UTF16 or (len(value) > 1 and 0 in value[:2] and not value.startswith(b"\0\0")):
         raise _Unreadable("value", "looks like UTF-16; send UTF-8")
     try:
@@ -86,6 +93,11 @@ def _objects(value: bytes) -> list[dict[str, Any]]:
     levels = depth(np.frombuffer(value, np.uint8))
     if levels > DEPTH_MAX:
         raise _Unreadable("value", f"is nested {levels} deep; allowed are {DEPTH_MAX} levels")
+    return text
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    """The objects of a value. Raises _Unreadable."""
     parsed = _parsed(text)
     rows = parsed if isinstance(parsed, list) else [parsed]
     for row in rows:
@@ -211,8 +223,16 @@ def _elsewhere(objects: list[dict[str, Any]], said: str, is_click: bool) -> Faul
             name,
             f"holds half of a character, \\u{ord(whole[at]):04x}, behind {near!r}; send it whole, or not at all",
         )
+    return _as_parsed(said, is_click)
+
+
+def _as_parsed(said: str, is_click: bool) -> Fault:
+    """What the parser of columns found, and in which field if it names one."""
     kind = "clicks" if is_click else "impressions"
-    return "value", f"cannot be read as {kind} ({said or 'no reason given'}); see docs/events.md"
+    found = _COLUMN.search(said)
+    name = found[1].strip("/").replace("/", ".") if found else "value"
+    why = said or "it is not one object or one array of objects from its beginning to its end"
+    return name or "value", f"cannot be read as {kind} ({why}); see docs/events.md"
 
 
 def _holder(objects: list[dict[str, Any]], is_wrong: Any) -> str:

@@ -28,6 +28,9 @@ I64 = npt.NDArray[np.int64]
 _LINE = re.compile(r" in row (\d+)$")
 #: An object takes two bytes of text, and a comma behind it.
 _OBJECT_BYTES_MIN = 3
+#: An event takes `{"id":"","ts_ms":0}` at least: of more objects than that some are none. A parse takes a microsecond
+#: for each, so that a few are not counted.
+_EVENT_BYTES_MIN, _OBJECTS_FREE = 20, 1 << 16
 
 
 def read_json(
@@ -64,16 +67,17 @@ def _reason(said: str, is_click: bool, partition: int, config: StreamConfig) -> 
 
 
 def _not_too_many(records: RecordColumns, indices: I64, shape: Shape, config: StreamConfig, bad: Bad) -> I64:
-    """The records but those with so many objects that a parse would take too much memory, however empty they are."""
-    objects_max = config.decoded_bytes_max // shape.row_bytes
+    """The records but those with so many objects that a parse would take too much memory or time, however empty they
+    are."""
+    by_memory = config.decoded_bytes_max // shape.row_bytes
     keep = np.ones(len(indices), np.bool_)
     sizes = records.entries["value_bytes"][indices]
-    for at in np.flatnonzero(sizes > objects_max * _OBJECT_BYTES_MIN).tolist():
-        i = int(indices[at])
+    for at in np.flatnonzero(sizes > min(by_memory, _OBJECTS_FREE) * _OBJECT_BYTES_MIN).tolist():
+        i, objects_max = int(indices[at]), min(by_memory, max(_OBJECTS_FREE, int(sizes[at]) // _EVENT_BYTES_MIN))
         objects = int(count_objects(np.frombuffer(records.value(i), np.uint8)))
         if objects > objects_max:
             keep[at] = False
-            bad[i] = fault("value", f"holds {objects} objects; send at most {objects_max} a record (decoded_bytes_max)")
+            bad[i] = fault("value", f"holds {objects} objects; send at most {objects_max} in {sizes[at]} bytes")
     return indices[keep]
 
 
