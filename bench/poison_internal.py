@@ -137,9 +137,9 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 def _bomb(rng: random.Random, schema: pa.Schema) -> bytes:
     """A few KB of this schema that unpack to a hundred MB and more."""
-    rows = rng.choice(BOMB_BYTES) // 8
-    one = [pa.array([0], pa.int8()).cast(_plain(f.type)).cast(f.type) for f in schema]
-    few = [column.take(pa.array([0] * 1_000)) for column in one]
+    rows = rng.choice(BOMB_BYTES) // 4
+    texts = [pa.types.is_string(f.type) or pa.types.is_binary(f.type) for f in schema]
+    few = [pa.array(["" if text else 0] * 1_000).cast(f.type) for f, text in zip(schema, texts, strict=True)]
     columns = [pa.concat_arrays([column] * (rows // 1_000 // len(schema))) for column in few]
     return _stream(pa.RecordBatch.from_arrays(columns, schema=schema), "zstd")
 
