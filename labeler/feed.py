@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Iterable
 
+from stream.config import StreamConfig
+from stream.portions import fitting
 from stream.record import Record
 from stream.record_columns import NO_RECORDS, RecordColumns
 
@@ -10,9 +12,9 @@ from stream.record_columns import NO_RECORDS, RecordColumns
 class Feed:
     """First in, first out. Fetching pauses when full and goes on when half empty, so that it does not flutter."""
 
-    def __init__(self, records_max: int, bytes_max: int):
+    def __init__(self, stream: StreamConfig, records_max: int, bytes_max: int):
         self._fetched: deque[RecordColumns] = deque()
-        self._records_max, self._bytes_max = records_max, bytes_max
+        self._stream, self._records_max, self._bytes_max = stream, records_max, bytes_max
         self._full = False
         self._records = 0
         self.bytes = 0
@@ -37,10 +39,11 @@ class Feed:
             self.bytes += fetched.value_bytes
 
     def take(self, count: int) -> RecordColumns:
-        """The next records of one fetch, at most `count`."""
+        """The next records of one fetch, at most `count`, and of these as many as may be decoded at once."""
         if not self._fetched:
             return NO_RECORDS
         fetched = self._fetched.popleft()
+        count = fitting(fetched[:count], self._stream)
         out, rest = fetched[:count], fetched[count:]
         if len(rest):
             self._fetched.appendleft(rest)

@@ -19,7 +19,9 @@ from stream.keys import partition_of_key
 from stream.log import Append, Log, LogError, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
 from stream.malformed import MalformedRecord
 from stream.passed_over import PassedOver
+from stream.portions import fitting
 from stream.record import Partition, Record
+from stream.record_columns import RecordColumns
 from stream.verdicts import input_name
 
 logger = logging.getLogger(__name__)
@@ -223,16 +225,19 @@ class Head:
         return bool(polled)
 
     def _count(self, at: Partition, records: Sequence[Record]) -> None:
-        count = self.counts[at]
-        try:
-            signals = count.reader.on_records(records)
-        except Exception as error:  # L7: a process does not die of a record; labels wait, and the alarm says why
-            self._stop(at, f"at offset {records[0].offset} or behind: {error!r}")
-            return
-        for signal in signals:
-            to = partition_of_key(signal.key, self._stream.signals_partitions)
-            message = Message(Partition(self._stream.signals, to), signal.value, signal.key, signal.headers)
-            count.outbox.put(Outgoing(message, (), None))
+        count, left = self.counts[at], RecordColumns.of(records)
+        while len(left):
+            together = fitting(left, self._stream)
+            records, left = left[:together], left[together:]
+            try:
+                signals = count.reader.on_records(records)
+            except Exception as error:  # L7: a process does not die of a record; labels wait, and the alarm says why
+                self._stop(at, f"at offset {records[0].offset} or behind: {error!r}")
+                return
+            for signal in signals:
+                to = partition_of_key(signal.key, self._stream.signals_partitions)
+                message = Message(Partition(self._stream.signals, to), signal.value, signal.key, signal.headers)
+                count.outbox.put(Outgoing(message, (), None))
 
     def _on_gone(self, error: OffsetOutOfRange) -> None:
         """What is gone counts as unknown (L5, C7): the labeler says what it means for labels, and waits for a word. A

@@ -494,7 +494,7 @@ class Labelling:
         return Partition(self._stream.impressions, p), Partition(self._stream.clicks, p)
 
     def _feed(self) -> Feed:
-        return Feed(self._labeler.feed_records_max, self._labeler.feed_bytes_max)
+        return Feed(self._stream, self._labeler.feed_records_max, self._labeler.feed_bytes_max)
 
     def _outbox(self) -> Outbox[Emission]:
         return Outbox(self._labeler.outbox_max, self._labeler.send_timeout_ms)

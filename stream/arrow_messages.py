@@ -19,11 +19,13 @@ _PREFIX = struct.Struct("<q")
 
 
 class StreamSize(NamedTuple):
-    """What a stream claims: rows of all its batches, bytes of its buffers when unpacked, and bytes behind its end."""
+    """What a stream claims: rows of all its batches, bytes of its buffers when unpacked, bytes behind its end, and how
+    many of the unpacked bytes are of dictionaries, which a row refers to."""
 
     rows: int
     unpacked_bytes: int
     bytes_behind: int
+    dictionary_bytes: int = 0
 
 
 class MalformedStream(ValueError):
@@ -33,7 +35,7 @@ class MalformedStream(ValueError):
 def measure(value: bytes) -> StreamSize:
     """Raises MalformedStream, pa.ArrowException, OSError."""
     source = pa.BufferReader(value)
-    rows = unpacked = messages = 0
+    rows = unpacked = dictionaries = messages = 0
     try:
         for message in pa.ipc.MessageReader.open_stream(source):
             messages += 1
@@ -41,9 +43,10 @@ def measure(value: bytes) -> StreamSize:
                 raise MalformedStream(f"has more than {MESSAGES_MAX} batches and dictionaries; write larger ones")
             count, size = _claims(memoryview(message.metadata), message.body)
             rows, unpacked = rows + count, unpacked + size
+            dictionaries += size if message.type == "dictionary" else 0
     except (struct.error, IndexError) as error:
         raise MalformedStream(f"has a message that cannot be read ({error})") from error
-    return StreamSize(rows, unpacked, len(value) - source.tell())
+    return StreamSize(rows, unpacked, len(value) - source.tell(), dictionaries)
 
 
 def _claims(metadata: memoryview, body: pa.Buffer | None) -> tuple[int, int]:
