@@ -1,6 +1,5 @@
 """What one bad record costs its decoders, for `bench.poison`: CPU of the thread, beside a good record of its size."""
 
-import gc
 import json
 import random
 import time
@@ -69,7 +68,6 @@ def _least_ms(value: bytes, stream: StreamConfig, now: Now, headers: Headers = (
 
 
 def _ms(read: Callable[[], object]) -> float:
-    gc.collect()
     began = time.thread_time()
     read()
     return (time.thread_time() - began) * 1_000
