@@ -47,6 +47,9 @@ GOOD, BAD, KILLS, RATE = 1_000_000, 100_000, 12, 2_000.0
 ALONE_SHARE, BESIDE_SHARE = 0.2, 0.4
 #: People to an impression a second: nobody looks at so much that the fraud filter takes him for a machine.
 USERS_PER_RATE = 30
+#: Good events go on for so long behind the last bad one: a click is quarantined once an impression stands behind it.
+BEHIND_S = 3.0
+#: Labels come to themselves for so long before anything is measured.
 WARM_S = 10.0
 #: Bounds of what is promised.
 BOUNDS = {
@@ -72,14 +75,20 @@ class PoisonRun:
     rate: float
     memory: Memory
     spans: dict[str, tuple[int, int]] = field(default_factory=dict)  # arrival, ms
+    before: int = 0  # events sent while the pipeline came to itself
     stopped: list[str] = field(default_factory=list)  # what did not come to its end, a line each
 
     @property
     def events(self) -> int:
+        """Sent since the first span began."""
+        return self._sent() - self.before
+
+    def _sent(self) -> int:
         return len(self.run.site.sent) + len(self.run.site.clicked)
 
     def all(self) -> None:
-        console = self.run.console
+        time.sleep(WARM_S)
+        console, self.before = self.run.console, self._sent()
         with self._noted("alone"):
             self._until_events(ALONE_SHARE, "good events alone")
         seconds = (1 - ALONE_SHARE) * self.good / (self.rate * 1.45)  # clicks come besides
@@ -90,6 +99,7 @@ class PoisonRun:
             self.run.kill_all()
             self._until_events(1.0, "after the kills")
         self.poison.join(2 * STUCK_S)
+        time.sleep(BEHIND_S)
         console.log(f"{self.events:,} good events, {sum(self.poison.kinds.values()):,} bad records in the log")
 
     @contextlib.contextmanager

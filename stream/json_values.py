@@ -30,7 +30,7 @@ _LINE = re.compile(r" in row (\d+)$")
 _OBJECT_BYTES_MIN = 3
 #: An event takes `{"id":"","ts_ms":0}` at least: of more objects than that some are none. A parse takes a microsecond
 #: for each, so that a few are not counted.
-_EVENT_BYTES_MIN, _OBJECTS_FREE = 20, 1 << 16
+_EVENT_BYTES_MIN, _OBJECTS_FREE = 20, 1 << 13
 
 
 def read_json(
