@@ -22,6 +22,10 @@ COMMANDS = {
     "events": ("everspun.commands.events", "check events of a file or topic: field, value and fix of each bad one"),
     "quarantine": ("everspun.commands.quarantine", "list, show or add records that could not be used"),
     "lost": ("everspun.commands.lost", "declare input lost that is gone: the way on for a partition that stopped"),
+    "clock": (
+        "everspun.commands.clock",
+        "set back the times of inputs that clocks ahead have stamped, so labels go on",
+    ),
     "fraud": ("everspun.commands.fraud", "list or show what was rejected and why; allow or ban a source"),
     "forget": ("everspun.commands.forget", "forget a person: no further training, what was learned is taken back"),
     "breaker": ("everspun.commands.breaker", "what is withheld from training; withhold or release a scope"),

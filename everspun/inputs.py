@@ -6,7 +6,7 @@ on behind which the input is still whole.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from everspun.fold import IMPRESSION_CLASSES, ChainAudit
 from everspun.records import AuditError, chunks, read_all, read_from
 from labeler.intake import Intake, clicks_intake, impressions_intake
 from labeler.set_aside import orders
+from stream.clock_words import ClockWord, clock_words, maximum_set_back, words_of
 from stream.config import StreamConfig
 from stream.log import Reader
 from stream.record import ROW_BITS, Partition, offset_of, position
@@ -48,17 +49,17 @@ def count_impressions(reader: Reader, stream: StreamConfig, p: int, one: ChainAu
     if start is None:
         return Counts(unseen=f"{_named(topic)}: of no range both record and impressions are left")
     counts, end = Counts(judged=True), one.end
-    intake = impressions_intake(
-        p, stream, one.impressions.arrival_max_ms, _set_aside(reader, stream, stream.impressions, p)
-    )
+    said = _said(reader, stream, stream.impressions, p)
+    maximum_ms = maximum_set_back(said.words, offset_of(start), one.impressions.arrival_max_ms)
+    intake = impressions_intake(p, stream, maximum_ms, said.aside, said.words)
     at = offset_of(start) if one.impressions.arrival_max_ms else 0
     for positions in _positions(reader, topic, intake, at):
         positions = positions[positions >= start]
         counts.inside += int((positions < end).sum())
         counts.beyond += int((positions >= end).sum())
     counts.beyond += intake.held
-    said = one.impressions.counts
-    classed = sum(said[name] for name in IMPRESSION_CLASSES) + said[FORGOTTEN]
+    told = one.impressions.counts
+    classed = sum(told[name] for name in IMPRESSION_CLASSES) + told[FORGOTTEN]
     if counts.inside != classed:
         counts.wrong = f"partition {p}: {counts.inside:,} in the range, {classed:,} in a class"
     if first or one.impressions.arrival_max_ms:
@@ -71,7 +72,9 @@ def count_clicks(reader: Reader, stream: StreamConfig, p: int, one: ChainAudit) 
     topic, start = Partition(stream.clicks, p), one.clicks.start
     if one.end is None or start is None:
         return Counts(unseen=f"{_named(topic)}: of no range both record and clicks are left")
-    intake = clicks_intake(p, stream, one.clicks.arrival_max_ms, _set_aside(reader, stream, stream.clicks, p))
+    said = _said(reader, stream, stream.clicks, p)
+    maximum_ms = maximum_set_back(said.words, start, one.clicks.arrival_max_ms)
+    intake = clicks_intake(p, stream, maximum_ms, said.aside, said.words)
     counts = Counts(judged=True)
     for positions in _positions(reader, topic, intake, start):
         passed = int((positions < position(one.clicks_offset)).sum())
@@ -86,10 +89,19 @@ def _named(partition: Partition) -> str:
     return f"{partition.topic}[{partition.partition}]"
 
 
-def _set_aside(reader: Reader, stream: StreamConfig, topic: str, p: int) -> set[int]:
-    """Offsets that an operator sent to quarantine unread (L7)."""
-    found = orders(read_all(reader, Partition(stream.quarantine, p)))
-    return {order.offset for order in found if (order.topic, order.partition) == (topic, p)}
+class _Said(NamedTuple):
+    """What operators said of one partition of an input: records sent to quarantine unread (L7), its times (T3)."""
+
+    aside: set[int]
+    words: tuple[ClockWord, ...]
+
+
+def _said(reader: Reader, stream: StreamConfig, topic: str, p: int) -> _Said:
+    aside, words = set[int](), set[ClockWord]()
+    for records in chunks(read_all(reader, Partition(stream.quarantine, p))):
+        aside |= {order.offset for order in orders(records) if (order.topic, order.partition) == (topic, p)}
+        words.update(clock_words(records))
+    return _Said(aside, words_of(words, topic, p))
 
 
 def _positions(

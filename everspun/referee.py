@@ -134,9 +134,12 @@ def clocks(config: Config, reports: Mapping[str, Report], now_ms: int) -> list[s
     if stand := [name for name, ms in ahead.items() if ms > skew_ms]:
         worst = max(stand, key=lambda name: ahead[name])
         until = datetime.fromtimestamp((now_ms + ahead[worst]) / 1_000, UTC)
+        fell_ms = max(_by_input(reports, "time_fell").get(worst, 0.0), ahead[worst])
+        which = " ".join(worst.rsplit("/", 1)) + " " if len(stand) == 1 else ""
         found.append(
             f"time in {worst} is {duration(ahead[worst] / 1_000)} ahead of all clocks ({len(stand)} inputs): one was "
-            f"wrong for longer than stream.jump_confirm_ms; labels go on at {until:%F %H:%M:%S} UTC"
+            f"wrong for longer than stream.jump_confirm_ms; labels go on at {until:%F %H:%M:%S} UTC, or, once all "
+            f'clocks are right, by: everspun clock back {which}--by-ms {fell_ms:.0f} --reason "..."'
         )
     return found
 

@@ -8,7 +8,7 @@ The chain of an input's signals is its own commit record: `SignalEnds` folds it,
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from labeler.fraud_config import FraudConfig
 from labeler.signals import SESSION_SIGNAL_SCHEMA, Signal
 from stream.arrival import TIME_FINE, ArrivalClock, Arrived, arrival_clock, judge_event_times
 from stream.chain import Chain, Fold
+from stream.clock_words import ClockWord, maximum_set_back
 from stream.config import StreamConfig
 from stream.decode import Activity, decode_activity
 from stream.keys import session_of
@@ -115,12 +116,22 @@ class CountingReader:
     make a new reader at the chain's end in the log.
     """
 
-    def __init__(self, stream: StreamConfig, fraud: FraudConfig, topic: str, partition: int, at: ResumePoint) -> None:
+    def __init__(
+        self,
+        stream: StreamConfig,
+        fraud: FraudConfig,
+        topic: str,
+        partition: int,
+        at: ResumePoint,
+        words: Collection[ClockWord] = (),
+    ) -> None:
+        """`words`: what operators said of this partition's times (T3)."""
         self.input = input_name(topic, partition)
+        at = at._replace(arrival_max_ms=maximum_set_back(words, offset_of(at.end), at.arrival_max_ms))
         self._bucket_ms = stream.signal_ms
         self._fraud = fraud
         self._read = activity_reader(stream, topic, partition)
-        self._clock = arrival_clock(stream, at.arrival_max_ms)
+        self._clock = arrival_clock(stream, at.arrival_max_ms, words)
         #: A part of a bucket ends behind the record with which its events reach this; a record of more is cut itself.
         #: So what `group` makes of a part, which is no larger than its events, fits a record.
         self._part_bytes = stream.record_bytes_max // 3

@@ -14,6 +14,8 @@ from labeler.outbox import Message, Outbox, Outgoing
 from labeler.signals import contradiction, decode_signal
 from labeler.tail import TailReader
 from labeler.wait import Wait
+from labeler.words import read_words
+from stream.clock_words import ClockWord, words_of
 from stream.config import StreamConfig
 from stream.keys import partition_of_key
 from stream.log import Append, Log, LogError, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
@@ -39,6 +41,7 @@ class Count:
 
     reader: CountingReader
     outbox: Outbox[None]  # encoded: their columns are let go at once
+    clocks: frozenset[ClockWord]  # what operators had said of times when it was started (T3)
 
 
 @dataclass
@@ -73,7 +76,7 @@ class Head:
         self._signals: Writer | None = None
         self._beats: Writer | None = None
         self._beating: dict[Partition, Append] = {}
-        self._retry, self._look_again = Wait(), Wait()
+        self._retry, self._look_again, self._heed = Wait(), Wait(), Wait()
         self._beyond: dict[Partition, int] = {}  # inputs whose logs end below this offset, up to which they are counted
         self.counts: dict[Partition, Count] = {}
         self.totals = HeadTotals()
@@ -100,6 +103,7 @@ class Head:
             return False
         try:
             self._look_at_tails(now_ms)
+            self._heed_clocks(now_ms)
             self._start_counts()
             moved = self._read(wait_ms)
             assert self._signals is not None
@@ -164,16 +168,38 @@ class Head:
             return
         tail = TailReader(self._log, self._stream.poll_records_max)
         try:
-            ends = self._fold(tail)
+            ends, clocks = self._fold(tail), self._clocks(tail, {at.partition for at in new})
             for at in new:
                 point = ends.resume_point(input_name(*at), tail.first(at))
-                reader = CountingReader(self._stream, self._fraud, at.topic, at.partition, point)
-                self.counts[at] = Count(reader, Outbox(WAITING_MAX, self._labeler.send_timeout_ms))
+                said = words_of(clocks, *at)
+                reader = CountingReader(self._stream, self._fraud, at.topic, at.partition, point, said)
+                self.counts[at] = Count(reader, Outbox(WAITING_MAX, self._labeler.send_timeout_ms), frozenset(said))
         finally:
             tail.close()
         self._reader.assign(self.counts)
         for at in new:
             self._reader.seek(at, self.counts[at].reader.offset)
+
+    def _clocks(self, tail: TailReader, partitions: Iterable[int]) -> frozenset[ClockWord]:
+        return read_words(tail, self._stream, partitions, self._labeler.fold_orders_max, self.passed_over).clocks
+
+    def _heed_clocks(self, now_ms: int) -> None:
+        """T3: an input whose time stands is counted anew once an operator has set its times back."""
+        skew_ms = self._stream.skew_ms
+        stand = [at for at, one in self.counts.items() if one.reader.clock.ahead_ms > skew_ms]
+        if not stand or self._reader is None or not self._heed.over(now_ms):
+            return
+        self._heed.begin(now_ms, LOOK_AGAIN_MS)
+        tail = TailReader(self._log, self._stream.poll_records_max)
+        try:
+            clocks = self._clocks(tail, {at.partition for at in stand})
+        finally:
+            tail.close()
+        for at in stand:
+            if set(words_of(clocks, *at)) - self.counts[at].clocks and not self.counts[at].outbox.in_flight:
+                logger.info("counting of %s[%d] goes on with times set back, on an operator's word", *at)
+                del self.counts[at]
+        self._reader.assign(self.counts)
 
     def _look_at_tails(self, now_ms: int) -> None:
         """C7: an input whose log lost its tail is counted again once the log has grown past what was counted. No word

@@ -9,6 +9,7 @@ import numpy as np
 
 from labeler.track import I32, I64
 from stream.arrival import TIME_FINE, Arrived, arrival_clock, event_time_reason, judge_event_times
+from stream.clock_words import ClockWord
 from stream.config import StreamConfig
 from stream.decode import BadRecord, decode_clicks, decode_impressions
 from stream.events import Clicks, Impressions
@@ -50,24 +51,30 @@ class Intake(Generic[Rows]):
     """One reader's way into one partition of `impressions` or `clicks`."""
 
     def __init__(
-        self, decode: Decode[Rows], partition: int, config: StreamConfig, maximum_ms: int, set_aside: Collection[int]
+        self,
+        decode: Decode[Rows],
+        partition: int,
+        config: StreamConfig,
+        maximum_ms: int,
+        set_aside: Collection[int],
+        words: Collection[ClockWord] = (),
     ):
         """`maximum_ms`: the arrival maximum before the first record to come; 0 = none. `set_aside`: offsets that an
-        operator has sent to quarantine unread (L7)."""
+        operator has sent to quarantine unread (L7). `words`: what operators said of this partition's times (T3)."""
         self._decode: Decode[Rows] = decode
         self._partition, self._config = partition, config
-        self._clock = arrival_clock(config, maximum_ms)
+        self.clock = arrival_clock(config, maximum_ms, words)
         self._set_aside = set_aside
         self.undeclared: Counter[str] = Counter()  # features that a sample of records holds, undeclared, by name
 
     @property
     def held(self) -> int:
         """Records that wait for a jump of time to be confirmed or contradicted (T3)."""
-        return self._clock.held
+        return self.clock.held
 
     def read(self, records: Sequence[Record]) -> Read[Rows]:
         """The next records of the partition. Behind an unreadable one this intake is of no more use."""
-        arrived = self._clock.admit(records)
+        arrived = self.clock.admit(records)
         if len(records) and len(records[0].value or b"") <= SAMPLED_BYTES_MAX:
             count_undeclared(self.undeclared, [records[0]], self._config)
         try:
@@ -131,12 +138,20 @@ def _part(arrived: Arrived, start: int, end: int) -> Arrived:
 
 
 def impressions_intake(
-    partition: int, config: StreamConfig, maximum_ms: int, set_aside: Collection[int] = ()
+    partition: int,
+    config: StreamConfig,
+    maximum_ms: int,
+    set_aside: Collection[int] = (),
+    words: Collection[ClockWord] = (),
 ) -> Intake[Impressions]:
-    return Intake(decode_impressions, partition, config, maximum_ms, set_aside)
+    return Intake(decode_impressions, partition, config, maximum_ms, set_aside, words)
 
 
 def clicks_intake(
-    partition: int, config: StreamConfig, maximum_ms: int, set_aside: Collection[int] = ()
+    partition: int,
+    config: StreamConfig,
+    maximum_ms: int,
+    set_aside: Collection[int] = (),
+    words: Collection[ClockWord] = (),
 ) -> Intake[Clicks]:
-    return Intake(decode_clicks, partition, config, maximum_ms, set_aside)
+    return Intake(decode_clicks, partition, config, maximum_ms, set_aside, words)

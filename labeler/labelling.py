@@ -3,7 +3,6 @@
 Everything here goes through `stream.log`; the loop, threads and the clock are the service's.
 """
 
-import functools
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,23 +12,24 @@ from labeler.config import LabelerConfig
 from labeler.emission import REJECTED, Emission, SideRecord
 from labeler.feed import Feed
 from labeler.heard import Heard, claims, hear, without_contradictions
-from labeler.lost import LostRange, Missing, begin_offset, behind, lost_ranges
+from labeler.lost import LostRange, Missing, begin_offset, behind
 from labeler.outbox import Message, Outbox, Outgoing
 from labeler.pages import Pages, PagesFailed
 from labeler.partition import PartitionLabeler, Stop
 from labeler.reading import Reading, readings
 from labeler.remade import Identified, Remade, identify
 from labeler.resume import ResumePoint
-from labeler.set_aside import SetAside, orders
+from labeler.set_aside import SetAside
 from labeler.tail import TailReader
 from labeler.verdict_book import VerdictBook
 from labeler.wait import Wait
+from labeler.words import Words, read_words
 from stream.chain import LABEL
 from stream.config import StreamConfig
 from stream.examples import BatchHeader
 from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
 from stream.passed_over import PassedOver
-from stream.record import Partition, Record, offset_of, position
+from stream.record import Partition, offset_of, position
 from stream.verdicts import breaker_input, input_name
 
 logger = logging.getLogger(__name__)
@@ -59,17 +59,9 @@ class Line:
     impressions: Feed
     clicks: Feed
     outbox: Outbox[Emission]
-    aside: frozenset[SetAside]  # what operators had sent to quarantine when it was started (L7)
+    words: Words  # what operators had said when it was started
     gone: dict[str, Missing | Remade] = field(default_factory=dict)  # by topic: these cannot be read on (C7)
     said: set[Stop] = field(default_factory=set)  # stops that stand in the log
-
-
-@dataclass(frozen=True)
-class Words:
-    """What operators said of some partitions: records set aside (L7), ranges that are lost (C7)."""
-
-    aside: frozenset[SetAside]
-    lost: frozenset[LostRange]
 
 
 @dataclass
@@ -225,10 +217,10 @@ class Labelling:
         if self._writer is None:
             self._writer = self._log.writer()
         for p, point in points.items():
-            aside = words.aside
-            core = self._core(self._stream, self._labeler, p, point, self.book, aside, self._reading, self._pages)
+            decides = (self._stream, self._labeler, p, point, self.book, words.aside)
+            core = self._core(*decides, self._reading, self._pages, words.clocks)
             self.totals.restored_clicks += core.clicks.restored
-            self.lines[p] = Line(core, self._feed(), self._feed(), self._outbox(), aside)
+            self.lines[p] = Line(core, self._feed(), self._feed(), self._outbox(), words)
             core.never_read(found[p].never_read)
             for one in found[p].remade:
                 self._lack(self.lines[p], one, position(one.end))
@@ -270,28 +262,12 @@ class Labelling:
         return fold.point
 
     def _words(self, tail: TailReader, partitions: Iterable[int]) -> Words:
-        """What operators have sent to quarantine of these partitions, and what they declared lost (L7, C7)."""
-        aside: set[SetAside] = set()
-        lost: set[LostRange] = set()
-
-        for p in partitions:
-            at = Partition(self._stream.quarantine, p)
-            tail.read(at, self._labeler.fold_orders_max, functools.partial(self._take_words, at, aside, lost))
-        named = {(one.topic, one.partition) for one in lost if one.topic_id}
-        ids = {topic: tail.topic_id(Partition(topic, p)) for topic, p in named}
-        ids[""] = ""  # a word without an id is of whatever topic is there
-        of_todays = (one for one in lost if one.topic_id == ids[one.topic if one.topic_id else ""])
-        return Words(frozenset(aside), frozenset(of_todays))
-
-    def _take_words(self, at: Partition, aside: set[SetAside], lost: set[LostRange], records: list[Record]) -> None:
-        malformed = functools.partial(self.passed_over.add, at)
-        aside.update(orders(records, malformed))
-        lost.update(lost_ranges(records, malformed))
+        return read_words(tail, self._stream, partitions, self._labeler.fold_orders_max, self.passed_over)
 
     def _heed_orders(self, now_ms: int) -> None:
-        """L7, C7: a partition that stopped goes on once an operator has set the record aside, or declared lost what
-        is gone."""
-        stopped = [p for p, line in self.lines.items() if line.core.stopped is not None]
+        """A partition that stopped goes on once an operator has set the record aside (L7), or declared lost what is
+        gone (C7); one whose time stands, once its times are set back (T3)."""
+        stopped = [p for p, line in self.lines.items() if line.core.stopped is not None or line.core.time_stands]
         if not stopped or not self._heed.over(now_ms):
             return
         self._heed.begin(now_ms, HEED_MS)
@@ -303,9 +279,11 @@ class Labelling:
         for p in stopped:
             line = self.lines[p]
             wanted = {SetAside(stop.topic, p, offset_of(stop.position)) for stop in line.core.stops if not stop.gone}
-            found = wanted & words.aside - line.aside
-            if found and not line.outbox.in_flight:
-                logger.info("partition %d goes on without %s", p, sorted(found))
+            found = wanted & words.aside - line.words.aside
+            clocks = {one for one in words.clocks - line.words.clocks if one.partition == p}
+            if (found or clocks) and not line.outbox.in_flight:
+                for one in sorted(found | clocks):
+                    logger.info("partition %d goes on by an operator's word: %s", p, one)
                 del self.lines[p]
             elif any(isinstance(one, Remade) and one.skipped(words.lost) for one in line.gone.values()):
                 del self.lines[p]  # it starts again in the topic that is there

@@ -7,7 +7,7 @@ from dataclasses import replace
 from labeler.fraud import FraudCounts, FraudFilter, Step
 from labeler.head import Head
 from labeler.labelling import Labelling
-from labeler.partition import Stop
+from labeler.partition import PartitionLabeler, Stop
 from labeler.retracting import Retracting
 from stream.chain import LABEL, RETRACT, kind_of
 from stream.examples import BatchHeader
@@ -64,6 +64,11 @@ class LabelerMetrics(ReaderMetrics):
         )
         self._time_ahead = self.gauge(
             "everspun_labeler_time_ahead_ms", "an input's time leads all clocks by so much, and stands (T1)", "input"
+        )
+        self._time_fell = self.gauge(
+            "everspun_labeler_time_fell_ms",
+            "by so much all clocks fell below an input's time when they were put right (T3)",
+            "input",
         )
         self._uncounted = self.gauge("everspun_labeler_uncounted_inputs", "inputs nobody counts any more (F1): alarm")
         self._passed_over = self.gauge(
@@ -141,11 +146,7 @@ class LabelerMetrics(ReaderMetrics):
             self._undeclared.labels(name).set(undeclared[name])
         self._stopped.set(sum(core.stopped is not None for core in cores))
         self._uncounted.set(len(head.totals.stopped))
-        self._clocks_apart.clear()
-        self._time_ahead.clear()
-        for count in list(head.counts.values()):
-            self._clocks_apart.labels(count.reader.input).set(count.reader.clock.apart_ms)
-            self._time_ahead.labels(count.reader.input).set(count.reader.clock.ahead_ms)
+        self._show_clocks(cores, head)
         again = [] if late is None else [line.core for line in list(late.lines.values())]
         self._show_stops({stop for core in (*cores, *again) for stop in core.stops}, time.time())
         self._passed_over.set(head.totals.passed_over)
@@ -162,6 +163,17 @@ class LabelerMetrics(ReaderMetrics):
         self._orphan_alarm.set(orphan_alarm)
         self._bytes_alarm.set(any(core.clicks.is_over for core in cores))
         self.waits_for(labelling.waiting)
+
+    def _show_clocks(self, cores: list[PartitionLabeler], head: Head) -> None:
+        """What the counting readers see, which stand at the head; without them, what labels have read."""
+        clocks = {name: clock for core in cores for name, clock in core.clocks.items()}
+        clocks |= {count.reader.input: count.reader.clock for count in list(head.counts.values())}
+        for gauge in (self._clocks_apart, self._time_ahead, self._time_fell):
+            gauge.clear()
+        for name, clock in clocks.items():
+            self._clocks_apart.labels(name).set(clock.apart_ms)
+            self._time_ahead.labels(name).set(clock.ahead_ms)
+            self._time_fell.labels(name).set(clock.fell_ms)
 
     def _show_stops(self, stops: set[Stop], now_s: float) -> None:
         """One series for each place where a partition stopped, with the command that lets it go on."""

@@ -26,11 +26,14 @@ from labeler.reading import NO_WINDOW_MS, Reading, kept_negatives, readings
 from labeler.resume import ResumePoint
 from labeler.set_aside import SetAside
 from labeler.verdict_book import Ruling, VerdictBook
+from stream.arrival import ArrivalClock
 from stream.chain import LABEL
+from stream.clock_words import ClockWord, words_of
 from stream.config import StreamConfig
 from stream.events import Impressions
 from stream.examples import BatchHeader, encode_examples, example_batch, examples_schema, schema_id
 from stream.record import Record, offset_of, position
+from stream.verdicts import input_name
 
 #: Emissions of one `step` unless told otherwise.
 STEP_MAX = 16
@@ -94,12 +97,14 @@ class PartitionLabeler:
         set_aside: Collection[SetAside] = (),
         reading: Reading | None = None,
         pages: Pages | None = None,
+        words: Collection[ClockWord] = (),
     ):
         """`book` is shared by the partitions of a process, and None when no verdicts are awaited. `set_aside`: records
         that an operator sent to quarantine unread (L7). `reading`: the first one unless given. `pages`: where the local
-        copy of waiting clicks lies (C4); without, they wait in memory."""
+        copy of waiting clicks lies (C4); without, they wait in memory. `words`: what operators said of times (T3)."""
         self.partition = partition
-        self.point = point  # moves with every emission
+        said = [words_of(words, topic, partition) for topic in (stream.impressions, stream.clicks)]
+        self.point = point = point.set_back(*said)  # moves with every emission
         self._stops: dict[str, Stop] = {}  # by topic: these are not read on
         self._gone: list[LostRange] = []  # of impressions, passed over (C7)
         self._never_read = 0
@@ -114,16 +119,29 @@ class PartitionLabeler:
             {a.offset for a in set_aside if (a.topic, a.partition) == (topic, partition)}
             for topic in (stream.impressions, stream.clicks)
         ]
-        self._impressions_intake = impressions_intake(partition, stream, point.ids_arrival_max_ms, aside[0])
+        self._impressions_intake = impressions_intake(partition, stream, point.ids_arrival_max_ms, aside[0], said[0])
         self._aside = aside[0]
         self._line = ImpressionLine(stream, point)
         name = f"{self._reading.kind}/{stream.clicks}/{partition}"
-        decides = f"{self._config_hash};{point.topic_ids.get(stream.clicks, '')}"
+        decides = f"{self._config_hash};{point.topic_ids.get(stream.clicks, '')}" + "".join(f";{w}" for w in said[1])
         copy = ClickCopy(pages, name, decides, aside[1]) if pages is not None else None
         limits = (labeler.pending_clicks_bytes_max, labeler.click_page_rows)
         self.clicks = ClickLine(stream, point, copy, *limits)
-        self._clicks_intake = clicks_intake(partition, stream, self.clicks.arrival_max_ms, aside[1])
+        self._clicks_intake = clicks_intake(partition, stream, self.clicks.arrival_max_ms, aside[1], said[1])
         self.use(book)
+
+    @property
+    def clocks(self) -> dict[str, ArrivalClock]:
+        """What time it is in each input, as far as it is read."""
+        return {
+            input_name(self._stream.impressions, self.partition): self._impressions_intake.clock,
+            input_name(self._stream.clicks, self.partition): self._clicks_intake.clock,
+        }
+
+    @property
+    def time_stands(self) -> bool:
+        """Whether an input's time leads all clocks, so that nothing is labelled until they have come there (T3)."""
+        return any(clock.ahead_ms > self._stream.skew_ms for clock in self.clocks.values())
 
     @property
     def undeclared(self) -> Counter[str]:

@@ -1,13 +1,14 @@
 """Where a labeler goes on: folded from `examples[p]` and from nothing else (C2, C4)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from labeler.reading import NOTHING, Share
 from stream.chain import Chain, Fold
+from stream.clock_words import ClockWord, maximum_set_back
 from stream.examples import BatchHeader
 from stream.malformed import MalformedRecord, OnMalformed
-from stream.record import Record, position
+from stream.record import Record, offset_of, position
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,17 @@ class ResumePoint:
             header.watermarks,
             Share(header.late_micro, header.on_time_micro),
             header.topic_ids,
+        )
+
+    def set_back(self, impressions: Collection[ClockWord], clicks: Collection[ClockWord]) -> "ResumePoint":
+        """The same with arrival maxima as operators' words say of both inputs (T3): whoever wrote it may not have
+        heard them."""
+        offset = offset_of(self.start)
+        return replace(
+            self,
+            arrival_max_ms=maximum_set_back(impressions, offset, self.arrival_max_ms),
+            clicks_arrival_max_ms=maximum_set_back(clicks, self.clicks_offset, self.clicks_arrival_max_ms),
+            ids_arrival_max_ms=maximum_set_back(impressions, self.ids_offset, self.ids_arrival_max_ms),
         )
 
     @property

@@ -4,12 +4,13 @@ One clock a reader and partition. Its state is one number, the largest believed 
 elsewhere in the log needs that number and nothing else (C4).
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from stream.clock_words import ClockWord, set_back
 from stream.config import StreamConfig
 from stream.kernel import kernel
 from stream.record import CLOCK_MS, Record, decimal
@@ -44,14 +45,25 @@ class ArrivalClock:
     on how they were polled.
     """
 
-    def __init__(self, jump_max_ms: int, skew_ms: int, maximum_ms: int = 0, *, confirm_ms: int = 60_000):
+    def __init__(
+        self,
+        jump_max_ms: int,
+        skew_ms: int,
+        maximum_ms: int = 0,
+        *,
+        confirm_ms: int = 60_000,
+        words: Collection[ClockWord] = (),
+    ):
         """`maximum_ms` is that of a `snapshot` taken just before the first record to come; 0 = none was seen.
         `confirm_ms` below 0: a heartbeat confirms itself too, and what lies no further above it (a replayed topic,
-        whose heartbeats carry history's own time)."""
+        whose heartbeats carry history's own time). `words`: what operators said of this partition's times
+        (`words_of`)."""
         self._limits = (jump_max_ms, skew_ms, confirm_ms)
         self._maximum_ms = maximum_ms
         self._held: list[RecordColumns] = []
+        self._words = words
         self._apart_ms = self._ahead_ms = 0  # by the newest heartbeat seen, held ones too
+        self._fell_ms = 0  # the most that arrivals have led heartbeats by since they stand
 
     @property
     def apart_ms(self) -> int:
@@ -64,6 +76,11 @@ class ArrivalClock:
         """By how much the arrival of the newest heartbeat leads both its times: nothing is labelled for so long.
         0 where it does not."""
         return self._ahead_ms
+
+    @property
+    def fell_ms(self) -> int:
+        """By how much all clocks fell when what had been ahead was put right; 0 while time does not stand."""
+        return self._fell_ms
 
     @property
     def maximum_ms(self) -> int:
@@ -85,8 +102,8 @@ class ArrivalClock:
 
     def admit(self, records: Iterable[Record]) -> Arrived:
         """The next records of the partition in; out, in order, those whose arrival is now known."""
-        coming = RecordColumns.of(records)
-        clock_ms = _clocks(coming)
+        coming = self._set_back(RecordColumns.of(records))
+        clock_ms = self._clocks(coming)
         if self._held:
             jump_ms = self._held[0].timestamp_ms[0]
             self._held.append(coming)
@@ -95,7 +112,7 @@ class ArrivalClock:
                 self._look(coming, clock_ms, np.full(len(coming), self._maximum_ms))
                 return Arrived(NO_RECORDS, np.empty(0, np.int64), {})
             coming = RecordColumns.concat(self._held)
-            clock_ms = _clocks(coming)
+            clock_ms = self._clocks(coming)
         arrival_ms, against_ms = np.empty(len(coming), np.int64), np.zeros(len(coming), np.int64)
         stamp_ms = coming.timestamp_ms
         at, self._maximum_ms = _run(stamp_ms, clock_ms, arrival_ms, against_ms, self._maximum_ms, *self._limits)
@@ -107,19 +124,33 @@ class ArrivalClock:
         }
         return Arrived(coming[:at], arrival_ms[:at], refused)
 
+    def _set_back(self, records: RecordColumns) -> RecordColumns:
+        """The records with timestamps as operators' words say."""
+        return records.stamped(set_back(self._words, records.offset, records.timestamp_ms)) if self._words else records
+
+    def _clocks(self, records: RecordColumns) -> I64:
+        """What each heartbeat's writer read, as words say, ms, int64 (n,); 0 for every other record."""
+        return set_back(self._words, records.offset, _clocks(records))
+
     def _look(self, records: RecordColumns, clock_ms: I64, arrival_ms: I64) -> None:
-        """Take from the newest heartbeat how far clocks are apart."""
+        """Take from the newest heartbeat how far clocks are apart, and from all how far they fell."""
         beats = np.flatnonzero(clock_ms)
-        if len(beats):
-            stamp_ms, writer_ms = int(records.timestamp_ms[beats[-1]]), int(clock_ms[beats[-1]])
-            self._apart_ms = stamp_ms - writer_ms
-            self._ahead_ms = max(0, int(arrival_ms[beats[-1]]) - max(stamp_ms, writer_ms))
+        if not len(beats):
+            return
+        stamp_ms, writer_ms = records.timestamp_ms[beats], clock_ms[beats]
+        ahead_ms = arrival_ms[beats] - np.maximum(stamp_ms, writer_ms)
+        self._apart_ms = int(stamp_ms[-1]) - int(writer_ms[-1])
+        self._ahead_ms = max(0, int(ahead_ms[-1]))
+        follows = np.flatnonzero(ahead_ms <= self._limits[1])  # here time does not stand
+        standing = ahead_ms[int(follows[-1]) + 1 :] if len(follows) else ahead_ms
+        before_ms = 0 if len(follows) else self._fell_ms
+        self._fell_ms = max(before_ms, int(standing.max())) if len(standing) else 0
 
 
-def arrival_clock(config: StreamConfig, maximum_ms: int = 0) -> ArrivalClock:
+def arrival_clock(config: StreamConfig, maximum_ms: int = 0, words: Collection[ClockWord] = ()) -> ArrivalClock:
     """The clock of one reader, as this deployment is configured."""
     confirm_ms = -config.skew_ms if config.replayed else config.jump_confirm_ms
-    return ArrivalClock(config.jump_max_ms, config.skew_ms, maximum_ms, confirm_ms=confirm_ms)
+    return ArrivalClock(config.jump_max_ms, config.skew_ms, maximum_ms, confirm_ms=confirm_ms, words=words)
 
 
 def _clocks(records: RecordColumns) -> I64:

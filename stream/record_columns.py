@@ -133,6 +133,12 @@ class RecordColumns(Sequence[Record]):
     def timestamp_ms(self) -> npt.NDArray[np.int64]:
         return self.entries["timestamp_ms"]
 
+    def stamped(self, timestamp_ms: npt.NDArray[np.int64]) -> "RecordColumns":
+        """The same records with other timestamps (n,)."""
+        entries = self.entries.copy()
+        entries["timestamp_ms"] = timestamp_ms
+        return RecordColumns(self.data, entries)
+
     @property
     def heartbeat(self) -> npt.NDArray[np.bool_]:
         """Which of them are heartbeats (T2)."""

@@ -1,7 +1,9 @@
 """Whatever is wrong is said: what, since when, and what to type."""
 
+import argparse
 import json
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from checkpointer.config import CheckpointerConfig
 from everspun import referee
 from everspun.catch_up import CatchUp
+from everspun.commands import clock
 from everspun.commands.status import _body
 from everspun.config import Config, ConfigError, load
 from everspun.quality import Quality
@@ -205,3 +208,19 @@ def test_clocks_that_are_apart_are_said_with_the_worst_input_and_no_producer_is_
     (line,) = told(0, 2 * HOUR_MS)
     assert "2.0 h ahead of all clocks" in line
     assert "labels go on at 2027-01-15 10:00:00 UTC" in line
+    assert f"everspun clock back impressions 0 --by-ms {2 * HOUR_MS} " in line
+
+
+def test_the_command_that_sets_time_back_names_how_far_the_clocks_were_ahead():
+    """Not how far time is ahead now: it comes closer while it stands."""
+    series = {}
+    for name in ("impressions/0", "clicks/0"):
+        series["everspun_labeler_time_ahead_ms", (("input", name),)] = 1.0 * HOUR_MS
+        series["everspun_labeler_time_fell_ms", (("input", name),)] = 2.0 * HOUR_MS
+    (line,) = referee.clocks(Config(), {"labeler-0": Report(series)}, NOW_MS)
+    typed = shlex.split(line.partition("by: everspun clock ")[2])
+    parser = argparse.ArgumentParser()
+    clock.arguments(parser)
+    said = parser.parse_args(typed)
+    assert (said.action, said.topic, said.partition, said.by_ms) == ("back", None, None, 2 * HOUR_MS)
+    assert len(clock.inputs(Config().stream, said.topic, said.partition)) == 2 * Config().stream.partitions

@@ -1,0 +1,57 @@
+"""What operators said of partitions, as it stands in `quarantine` (L7, C7, T3)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from labeler.lost import LostRange, lost_ranges
+from labeler.set_aside import SetAside, orders
+from labeler.tail import TailReader
+from stream.clock_words import ClockWord, clock_words
+from stream.config import StreamConfig
+from stream.malformed import MalformedRecord
+from stream.passed_over import PassedOver
+from stream.record import Partition, Record
+
+
+@dataclass(frozen=True)
+class Words:
+    """Records set aside (L7), ranges that are lost (C7), times set back (T3)."""
+
+    aside: frozenset[SetAside]
+    lost: frozenset[LostRange]
+    clocks: frozenset[ClockWord]
+
+
+@dataclass
+class _Found:
+    at: Partition
+    passed_over: PassedOver
+    aside: set[SetAside] = field(default_factory=set)
+    lost: set[LostRange] = field(default_factory=set)
+    clocks: set[ClockWord] = field(default_factory=set)
+
+    def add(self, records: list[Record]) -> None:
+        self.aside.update(orders(records, self._malformed))
+        self.lost.update(lost_ranges(records, self._malformed))
+        self.clocks.update(clock_words(records, self._malformed))
+
+    def _malformed(self, record: Record, error: MalformedRecord) -> None:
+        self.passed_over.add(self.at, record, error)
+
+
+def read_words(
+    tail: TailReader, stream: StreamConfig, partitions: Iterable[int], records_max: int, passed_over: PassedOver
+) -> Words:
+    """The words about these partitions, among the last `records_max` records of each. Raises what logs raise."""
+    aside: set[SetAside] = set()
+    lost: set[LostRange] = set()
+    clocks: set[ClockWord] = set()
+    for p in partitions:
+        found = _Found(Partition(stream.quarantine, p), passed_over)
+        tail.read(found.at, records_max, found.add)
+        aside, lost, clocks = aside | found.aside, lost | found.lost, clocks | found.clocks
+    named = {(one.topic, one.partition) for one in lost if one.topic_id}
+    ids = {topic: tail.topic_id(Partition(topic, p)) for topic, p in named}
+    ids[""] = ""  # a word without an id is of whatever topic is there
+    of_todays = (one for one in lost if one.topic_id == ids[one.topic if one.topic_id else ""])
+    return Words(frozenset(aside), frozenset(of_todays), frozenset(clocks))
