@@ -59,17 +59,7 @@ class LabelerMetrics(ReaderMetrics):
             *("topic", "partition", "offset", "reason", "command"),
         )
         self._since_s: dict[Stop, float] = {}
-        self._clocks_apart = self.gauge(
-            "everspun_labeler_clocks_apart_ms", "timestamps lead the heartbeats' writer by so much (T3)", "input"
-        )
-        self._time_ahead = self.gauge(
-            "everspun_labeler_time_ahead_ms", "an input's time leads all clocks by so much, and stands (T1)", "input"
-        )
-        self._time_fell = self.gauge(
-            "everspun_labeler_time_fell_ms",
-            "by so much all clocks fell below an input's time when they were put right (T3)",
-            "input",
-        )
+        self._make_clocks()
         self._uncounted = self.gauge("everspun_labeler_uncounted_inputs", "inputs nobody counts any more (F1): alarm")
         self._passed_over = self.gauge(
             "everspun_labeler_uncounted_records", "records gone before they were counted (C7): alarm"
@@ -90,6 +80,19 @@ class LabelerMetrics(ReaderMetrics):
         self._bad_verdicts = self.gauge("everspun_labeler_bad_verdicts", "records of verdicts that say nothing")
         self._rows_read: dict[int, int] = {}
         self.clicks = dict.fromkeys(CLICKS, 0)
+
+    def _make_clocks(self) -> None:
+        self._clocks_apart = self.gauge(
+            "everspun_labeler_clocks_apart_ms", "timestamps lead the heartbeats' writer by so much (T3)", "input"
+        )
+        self._time_ahead = self.gauge(
+            "everspun_labeler_time_ahead_ms", "an input's time leads all clocks by so much, and stands (T1)", "input"
+        )
+        self._time_fell = self.gauge(
+            "everspun_labeler_time_fell_ms",
+            "by so much all clocks fell below an input's time when they were put right (T3)",
+            "input",
+        )
 
     def on_acknowledged(self, headers: list[BatchHeader], is_last: bool = True) -> None:
         """These batches are in the log. Clicks are counted by the last reading of them, impressions by the first."""
