@@ -7,11 +7,10 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from labeler.claimed_ends import ClaimedEnds
 from labeler.config import LabelerConfig
 from labeler.emission import REJECTED, Emission, SideRecord
 from labeler.feed import Feed
-from labeler.heard import Heard, claims, hear, without_contradictions
+from labeler.hearing import Hearing
 from labeler.lost import LostRange, Missing, begin_offset, behind
 from labeler.outbox import Message, Outbox, Outgoing
 from labeler.pages import Pages, PagesFailed
@@ -34,8 +33,6 @@ from stream.verdicts import breaker_input, input_name
 
 logger = logging.getLogger(__name__)
 
-#: A watermark that claims more than its log holds is looked at again this much later (F3).
-DOUBT_MS = 1_000
 #: How often a stopped partition looks for an operator's order (L7).
 HEED_MS = 2_000
 
@@ -100,9 +97,7 @@ class Labelling:
         self._pages = pages
         self._owned: frozenset[int] = frozenset()
         self._retry, self._heed = Wait(), Wait()
-        self._heard: list[Heard] = []  # read of `verdicts`, and not taken yet
-        self._claimed = ClaimedEnds(stream)
-        self._doubt: Wait | None = None  # about claims that go beyond their logs' ends
+        self._hearing = Hearing(stream)  # read of `verdicts`, and not taken yet
         self.passed_over = passed_over or PassedOver(logger)
         self._acknowledged: list[BatchHeader] = []
         self.lines: dict[int, Line] = {}
@@ -130,7 +125,7 @@ class Labelling:
             self._heed_orders(now_ms)
             self._start_lines()
             self._check_ids(now_ms)
-            moved = self._read(wait_ms)
+            moved = self._read(now_ms, wait_ms)
             self._take_verdicts(now_ms)
             self._labels_move = False
             for line in self.lines.values():
@@ -297,7 +292,7 @@ class Labelling:
             if one is None:
                 continue
             at = Partition(missing.topic, missing.partition)
-            if at == self._verdicts and self._heard:
+            if at == self._verdicts and len(self._hearing):
                 continue  # what was read before is taken first
             if missing.beyond and self._reader.end_offsets([at])[at] < one.end:
                 continue  # what comes below is given offsets that were read
@@ -329,13 +324,14 @@ class Labelling:
                 self._reader.seek(at, end)
         if self.book is not None and new:
             self._reader.seek(self._verdicts, self.book.next_offset)
-            self._heard = []
+            self._hearing.forget()
 
     def _forget(self, now_ms: int) -> None:
         """C5: the writer is dropped unflushed, every position is forgotten, and the log is folded again."""
         if self._writer is not None:
             self._writer.close()
-        self._writer, self.book, self._heard = None, None, []
+        self._writer, self.book = None, None
+        self._hearing.forget()
         self.lines.clear()
         self._reader.assign(())
         self._retry.begin(now_ms, self._labeler.retry_ms)
@@ -343,7 +339,7 @@ class Labelling:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    def _read(self, wait_ms: int) -> bool:
+    def _read(self, now_ms: int, wait_ms: int) -> bool:
         full: set[Partition] = set()
         open_: set[Partition] = set()
         for p, line in self.lines.items():
@@ -352,7 +348,7 @@ class Labelling:
                     (full if feed.full else open_).add(at)
         if self.book is not None:
             # After an outage a day of them may stand in the log: a full book is read on when labels stand still.
-            rests = bool(self._heard) or (self.book.is_full and self._labels_move)
+            rests = self._hearing.full or (self.book.is_full and self._labels_move)
             (full if rests else open_).add(self._verdicts)
         self._reader.pause(full)
         self._reader.resume(open_)
@@ -363,28 +359,17 @@ class Labelling:
             return True
         for at, records in polled.items():
             if at == self._verdicts:
-                self._heard += hear(records)
+                self._hearing.put(records, now_ms)
             elif at.partition in self.lines:
                 line = self.lines[at.partition]
                 (line.impressions if at.topic == self._stream.impressions else line.clicks).put(records)
         return bool(polled)
 
     def _take_verdicts(self, now_ms: int) -> None:
-        """F3: what contradicts the log counts for nothing. It is looked at twice, for an end may be known late."""
-        if self.book is None or not self._heard:
+        """F3: what contradicts the log counts for nothing."""
+        if self.book is None or not len(self._hearing):
             return
-        claimed = claims(self._heard)
-        if self._claimed.exceeded_by(claimed):
-            if self._doubt is not None and not self._doubt.over(now_ms):
-                return
-            self._claimed.look(self._reader)
-            if self._claimed.exceeded_by(claimed) and self._doubt is None:
-                self._doubt = Wait()
-                self._doubt.begin(now_ms, DOUBT_MS)
-                return
-        self._doubt = None
-        heard = without_contradictions(self._heard, self._claimed.ends, self._stream.watermark_ahead_ms)
-        self._heard = []
+        heard = self._hearing.take(self._reader, now_ms)
         for one in self.book.take(heard):
             assert one.error is not None
             self.passed_over.add(self._verdicts, one.record, one.error)

@@ -5,7 +5,7 @@ from unittest.mock import patch
 
 from sim_bug import Patch, bug
 
-from labeler import labelling, retracting
+from labeler import hearing, retracting
 from stream.passed_over import PassedOver
 
 
@@ -20,7 +20,7 @@ def contradiction_counts() -> list[Patch]:
     def bad(heard: list[Any], ends: Any, ahead_ms: int) -> list[Any]:
         return heard
 
-    return [patch.object(module, "without_contradictions", bad) for module in (labelling, retracting)]
+    return [patch.object(module, "without_contradictions", bad) for module in (hearing, retracting)]
 
 
 @bug(

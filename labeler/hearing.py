@@ -1,0 +1,68 @@
+"""Records of `verdicts` between the log and the book, in log order: what claims more than its input's log is known to
+hold waits, and what stands behind it with it, until it is known for certain (F3)."""
+
+from collections import deque
+from collections.abc import Iterable
+
+from labeler.claimed_ends import ClaimedEnds, Ends
+from labeler.heard import Heard, claims, hear, without_contradictions
+from stream.config import StreamConfig
+from stream.record import Record
+
+#: A claim beyond the end of its input's log is looked at again after this: the end of a log may be known late.
+DOUBT_MS = 1_000
+#: So much may wait; above it `verdicts` is not read on.
+WAITING_MAX, WAITING_BYTES_MAX = 16_384, 8 << 20
+
+
+class Hearing:
+    """Each claim has a second of its own, so that however many false ones come, nothing waits longer for them."""
+
+    def __init__(self, stream: StreamConfig):
+        self._claimed, self._ahead_ms = ClaimedEnds(stream), stream.watermark_ahead_ms
+        self._waiting: deque[tuple[Heard, int]] = deque()  # with when each was read
+        self._bytes = self._looked_ms = 0
+        self._looked = True  # since the last was put
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def full(self) -> bool:
+        return len(self._waiting) >= WAITING_MAX or self._bytes >= WAITING_BYTES_MAX
+
+    def forget(self) -> None:
+        """What waits is read again."""
+        self._waiting.clear()
+        self._bytes = 0
+
+    def put(self, records: Iterable[Record], now_ms: int) -> None:
+        """The next records of `verdicts`, read now."""
+        for one in hear(records):
+            self._waiting.append((one, now_ms))
+            self._bytes += len(one.record.value or b"")
+            self._looked = False
+
+    def take(self, log: Ends, now_ms: int) -> list[Heard]:
+        """The next ones, up to the first that is in doubt; with those set aside that contradict the log. Raises
+        Unavailable."""
+        if self._wants_look(now_ms):
+            self._claimed.look(log)
+            self._looked, self._looked_ms = True, now_ms
+        taken: list[Heard] = []
+        while self._waiting and not self._in_doubt(*self._waiting[0]):
+            one, _ = self._waiting.popleft()
+            self._bytes -= len(one.record.value or b"")
+            taken.append(one)
+        return without_contradictions(taken, self._claimed.ends, self._ahead_ms)
+
+    def _wants_look(self, now_ms: int) -> bool:
+        """Whether a claim was read since the last look, or has waited for its second one."""
+        if not self._claimed.exceeded_by(claims(one for one, _ in self._waiting)):
+            return False
+        _, read_ms = self._waiting[0]
+        return not self._looked or self._looked_ms < read_ms + DOUBT_MS <= now_ms or now_ms < read_ms
+
+    def _in_doubt(self, one: Heard, read_ms: int) -> bool:
+        """A clock that was set back ends all doubt: it must not prolong it."""
+        return 0 <= self._looked_ms - read_ms < DOUBT_MS and self._claimed.exceeded_by(claims([one]))
