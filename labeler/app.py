@@ -98,7 +98,7 @@ class Judge:
         self._tables, self._sender, self._metrics = tables, sender, metrics
         self._views = [input_name(stream.impressions, p) for p in range(stream.partitions)]
         self._clicks = [input_name(stream.clicks, p) for p in range(stream.partitions)]
-        self._batch: list[tuple[int, Signal | None]] = []
+        self._batch: list[tuple[Record, Signal | None]] = []  # records without what they held
         self._next = 0  # the offset to come
         self._early = Backoff(SEEK_AGAIN_S, SEEK_AGAIN_MAX_S)  # seeks for records before one that came too early
         self._idle = Backoff(IDLE_S, IDLE_MAX_S, clock_s(), IDLE_S)  # seeks for records that never came
@@ -134,11 +134,14 @@ class Judge:
         if offset >= self._next:
             self._next = offset + 1
             self._early.come(self._clock_s())
-            await self._read(event.message)
+            self._read(event.message)
         if not self._batch or (more and len(self._batch) < self._size.size):
             return None
         self._metrics.waits_for("none")
-        step = await self._step(self._batch)
+        believed = await self._believed(self._batch)
+        if self.filter is None:  # lost meanwhile
+            return None
+        step = await self._step(believed)
         self._batch.clear()
         return step
 
@@ -189,37 +192,45 @@ class Judge:
             logger.warning("no records, yet Faust is at signals[%d]; reading again", position)
             await consumer.seek(partition, position - 1 if self.filter is None else self._next)
 
-    async def _read(self, message: Any) -> None:
-        """One more for the batch. What says nothing, or more than its input's log holds, counts for nothing (F3)."""
+    def _read(self, message: Any) -> None:
+        """One more for the batch. What says nothing counts for nothing."""
         headers = message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
         record = Record(
             message.offset, int(message.timestamp * 1_000), message.key, message.value or None, tuple(headers)
         )
-        signal: Signal | None = None
         try:
-            signal = decode_signal(record)
-            wrong = await self._contradiction(signal, record.timestamp_ms)
+            self._batch.append((record._replace(value=None, headers=()), decode_signal(record)))
         except MalformedRecord as error:
-            wrong = error
-        if wrong is not None:
-            signal = None
-            self.passed_over.add(Partition(self._stream.signals, 0), record, wrong)
-        self._batch.append((message.offset, signal))
+            self._pass_over(record, error)
+            self._batch.append((record._replace(value=None, headers=()), None))
 
-    async def _contradiction(self, signal: Signal, timestamp_ms: int) -> MalformedRecord | None:
-        """Why the signal counts for nothing. It waits for a broker that does not say how far the logs go."""
-        claimed = {signal.input: signal.end}
-        looked = self._look is None
+    def _pass_over(self, record: Record, error: MalformedRecord) -> None:
+        self.passed_over.add(Partition(self._stream.signals, 0), record, error)
+
+    async def _believed(self, batch: list[tuple[Record, Signal | None]]) -> list[tuple[int, Signal | None]]:
+        """The same, without what says more than its input's log holds (F3). The logs' ends are looked up once for all
+        of it, and it waits for a broker that does not say them."""
+        claimed: dict[str, int] = {}
+        for _, signal in batch:
+            if signal is not None:
+                claimed[signal.input] = max(signal.end, claimed.get(signal.input, 0))
+        if self._look is None:
+            return [(record.offset, signal) for record, signal in batch]
+        looked = False
         while not looked and self._claimed.exceeded_by(claimed):
             try:
-                assert self._look is not None
                 await asyncio.to_thread(self._look, self._claimed)
                 looked = True
             except LogError as error:
                 logger.warning("signals wait: %s", error)
                 await asyncio.sleep(self._stream.reconnect_max_ms / 1_000)
-        ends = self._claimed.ends if self._look is not None else {signal.input: signal.end}
-        return contradiction(signal, timestamp_ms, ends, self._stream.watermark_ahead_ms)
+        return [(record.offset, signal and self._if_believed(record, signal)) for record, signal in batch]
+
+    def _if_believed(self, record: Record, signal: Signal) -> Signal | None:
+        wrong = contradiction(signal, record.timestamp_ms, self._claimed.ends, self._stream.watermark_ahead_ms)
+        if wrong is not None:
+            self._pass_over(record, wrong)
+        return signal if wrong is None else None
 
     async def _step(self, batch: list[tuple[int, Signal | None]]) -> Step:
         """Promises, verdicts, watermarks, rows, fold position, each once the one before is acknowledged (F2)."""

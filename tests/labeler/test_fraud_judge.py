@@ -2,6 +2,7 @@
 what it then takes for old."""
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,11 +10,13 @@ import pytest
 
 import labeler.app
 from labeler.app import FraudMetrics, Judge
+from labeler.claimed_ends import ClaimedEnds
 from labeler.fraud_config import FraudConfig
 from labeler.fraud_tables import dict_tables
 from labeler.signals import Signal
 from labeler.waiting import Backoff, StepSize
 from stream.config import StreamConfig
+from stream.record import Partition
 from stream.verdicts import Verdict, Watermark
 
 STREAM = StreamConfig(partitions=1)
@@ -201,3 +204,27 @@ def test_a_question_is_repeated_less_and_less_often_until_an_answer_comes():
         backoff.come(now + 8.0)  # and here it no longer does
     assert not backoff.is_due(now + 8.9)
     assert backoff.is_due(now + 9.0)
+
+
+def test_however_many_signals_claim_too_much_ends_are_looked_up_once_a_batch():
+    """F3: each of them would hold up the filter for a question to the broker."""
+    log = [replace(one, end=10**15) if i % 2 else one for i, one in enumerate(records(40))]
+    faust, sender, looks = Faust(log, position=0), Sender(), [0]
+
+    def look(claimed: ClaimedEnds) -> None:
+        looks[0] += 1
+        claimed.ends = dict.fromkeys(claimed.ends, 10**12)
+
+    async def run() -> Judge:
+        judge = Judge(faust, STREAM, FraudConfig(), dict_tables(), sender, FraudMetrics(), dict, look=look)  # type: ignore[arg-type]
+        for offset, one in enumerate(log):
+            message = SimpleNamespace(
+                offset=offset, tp=TP, timestamp=0.0, key=one.key, value=one.value, headers=one.headers
+            )
+            await judge.on_event(SimpleNamespace(message=message), more=offset + 1 < len(log))
+        return judge
+
+    judge = asyncio.run(run())
+    assert looks[0] == 1
+    assert judge.passed_over.by_partition == {Partition("signals", 0): 20}
+    assert sender.sent
