@@ -24,6 +24,7 @@ from checkpointer.resharding import Resharding
 from checkpointer.schedule import Due, Schedule
 from checkpointer.step import NO_PAUSE, Pause, Step
 from checkpointer.track_record import TrackRecord
+from checkpointer.used_store import NotRemembered, UsedStore, look_at
 from paramserver.messages import Progress
 from paramserver.ports import ClockPort, PartInfo, ProgressReply, Refused, ShardPort, Unreachable
 from paramserver.slots import SlotMap
@@ -70,6 +71,7 @@ class Driver:
     code_version: str = ""
     #: of a model without a checkpoint; None = even, over `shards`
     slot_map: SlotMap | None = None
+    used: UsedStore = field(default_factory=NotRemembered)
     schedule: Schedule = field(init=False)
     evaluations: Evaluations = field(init=False)
     cutting: Cutting = field(init=False)
@@ -79,7 +81,7 @@ class Driver:
     _head: Manifest | None = None
     #: a cut that was taken for a move, to be judged if it is still the head when no move comes of it
     _unjudged: Manifest | None = None
-    _recovered: bool = False
+    recovered: bool = False
     _look_at_ms: int = 0
 
     def __post_init__(self) -> None:
@@ -112,7 +114,7 @@ class Driver:
         head = self._find_head()
         if head is not None:
             self._take_up(head)
-        self._recovered = True
+        self.recovered = True
 
     def _take_up(self, head: Manifest) -> None:
         if head.spec.digest != self.definition.spec.digest:
@@ -134,6 +136,7 @@ class Driver:
     def _find_head(self) -> Manifest | None:
         """The head complete cut and, with it, the map in force (S6)."""
         self._head = head = self.catalogue.head()
+        look_at(self.catalogue, self.used, head is not None)
         slot_map = None if head is None else self.catalogue.slot_map(head)
         if slot_map is not None:
             self.resharding.slot_map = slot_map
@@ -154,11 +157,11 @@ class Driver:
         """Look at the shards; begin the model, or take and publish a cut, if that is due. A store that fails is an
         outcome: nothing is lost by it, and the next step takes up what was under way."""
         try:
-            if not self._recovered:
+            if not self.recovered:
                 self.recover()
             return self._step()
         except (OSError, Damaged) as error:
-            self._recovered = False
+            self.recovered = False
             return Step("store", f"{type(error).__name__}: {error}")
 
     def _step(self) -> Step:
@@ -237,8 +240,10 @@ class Driver:
         others did, whatever retention has removed since."""
         vector = self._begun()
         if vector is None:
+            look_at(self.catalogue, self.used, False)
             vector = self.outside.first_vector()
             self.catalogue.write_begun(vector)
+        self.used.remember()
         try:
             for index in missing:
                 self.shards[index].begin(self.definition.spec, vector, self.definition.dense)
@@ -340,7 +345,7 @@ class Driver:
     def _discard(self, marked: Marked, stored: bool) -> None:
         """Parts of a cut that came to nothing: a disk that is full is not to stay full of them. Not `stored`: the store
         failed, and may have taken the manifest though it said that it had not."""
-        self._recovered &= stored
+        self.recovered &= stored
         try:
             for name in self.catalogue.names():
                 if name.endswith(f"-{marked.cut}"):
@@ -354,7 +359,7 @@ class Driver:
             return self.catalogue.sweep(self.config.kept)
         except (OSError, Damaged) as error:
             _log.warning("nothing is swept: %s", error)
-            self._recovered = False
+            self.recovered = False
             return []
 
     def _complete(
@@ -445,7 +450,7 @@ class Driver:
         findings = self.outside.check(ref(manifest))
         record, sums, now_ms = self._track_record(manifest), manifest.evaluation, self.time.now_ms()
         gates = judge(findings, sums, self._reference(manifest), self.config, now_ms, record)
-        record = record.extended(sums, _at_ms(manifest), gates.passed, self.config.reference_ms)
+        record = record.extended(sums, manifest.at_ms, gates.passed, self.config.reference_ms)
         gates = replace(gates, history=record.spans)
         self.catalogue.write_gates(manifest.name, gates)
         if gates.passed:
@@ -464,7 +469,7 @@ class Driver:
         except Damaged:
             return None  # deleted or damaged since: there is nothing to compare with, and it serves nobody any more
         # What served before anything was learned is the prior: nothing is to be waited for behind it.
-        age_ms = _at_ms(manifest) - _at_ms(last) if last.event_time_max_ms else self.config.served_retry_ms
+        age_ms = manifest.at_ms - last.at_ms if last.event_time_max_ms else self.config.served_retry_ms
         return Reference(last.evaluation, () if gates is None else gates.golden, age_ms)
 
     def _track_record(self, manifest: Manifest) -> TrackRecord:
@@ -483,11 +488,6 @@ def _try(call: Callable[..., object], *arguments: object) -> None:
     """A call that helps but need not succeed: the next mark replaces a copy that was neither settled nor dropped."""
     with suppress(Unreachable, Refused):
         call(*arguments)
-
-
-def _at_ms(manifest: Manifest) -> int:
-    """When it was cut, by the event time that it had learned."""
-    return manifest.event_time_max_ms or manifest.created_ms
 
 
 def _rows(chain: str, parent: Manifest | None, progress: Mapping[int, Progress]) -> int:

@@ -131,6 +131,11 @@ class Manifest:
         return min(answer, default=0)
 
     @property
+    def at_ms(self) -> int:
+        """When it was cut, by the event time that it had learned."""
+        return self.event_time_max_ms or self.created_ms
+
+    @property
     def is_full(self) -> bool:
         return all(part.kind == "full" for part in self.parts)
 

@@ -18,11 +18,11 @@ from checkpointer.driver import Driver
 from checkpointer.evaluations import Evaluations
 from checkpointer.gates import Findings
 from checkpointer.launcher import CleanProcess
-from checkpointer.manifest import Definition
+from checkpointer.manifest import Damaged, Definition
 from checkpointer.metrics import CheckpointerMetrics
 from checkpointer.span import find_spans, vector_at
 from checkpointer.step import Step
-from checkpointer.store import open_store
+from checkpointer.store import RememberedStore, open_store
 from checkpointer.timed_store import Limits
 from learners.model import Model, stated_correction
 from paramserver.ports import ClockPort, Refused, ShardPort
@@ -74,6 +74,7 @@ class Surroundings:
             stop,
         )
         self.unsent: deque[Announcement] = deque()
+        self.told_published = False  # whether metrics say what was published before
         self.waits = ""  # for shards that are wanted, as last said
         self.health = StoreHealth(Backoff(max(1, config.retry_ms), config.retry_max_ms))
         metrics.store_failing_s.set_function(lambda: self.health.failing_s(time.monotonic()))
@@ -284,6 +285,8 @@ def run(
     limits = Limits(config.store_timeout_ms, config.transfer_timeout_ms)
     catalogue = Catalogue(open_store(config.root, limits, metrics.store_called), model.name)
     driver = Driver(config, what, shards, clock, catalogue, around, around, code_version())
+    if run_dir:
+        driver.used = RememberedStore(run_dir, config.root, model.name)
     try:
         _log.info("checkpoints of %s in %s", model.name, config.root)
         while not stop.is_set():
@@ -305,6 +308,8 @@ def _turn(driver: Driver, around: Surroundings, metrics: CheckpointerMetrics) ->
         _log.warning("other shards are wanted: %s", around.waits or "all of them answer")
     around.send()
     around.look_at(driver.evaluations)
+    if not around.told_published and driver.recovered:
+        around.told_published = _tell_published(driver.catalogue, metrics)
     _record(step, metrics)
     store_fault = step.detail if step.outcome == "store" or step.reason == "parts" else ""
     unwritten, complete = step.reason == "parts", step.manifest is not None
@@ -319,6 +324,21 @@ def _turn(driver: Driver, around: Surroundings, metrics: CheckpointerMetrics) ->
         around.sleep_ms(_PATIENCE_MS)
     elif step.outcome == "abandoned":
         _log.warning("cut abandoned (%s): %s", step.reason, step.detail)
+
+
+def _tell_published(catalogue: Catalogue, metrics: CheckpointerMetrics) -> bool:
+    """What was published before this process began, so that its age is known at once. False = ask again."""
+    try:
+        published = catalogue.published()
+        if published is not None:
+            manifest = catalogue.manifest(published.name, published.manifest_sha256)
+            metrics.number.set(manifest.number)
+            metrics.created_ms.set(manifest.created_ms)
+            metrics.data_time_ms.set(manifest.event_time_max_ms)
+    except (OSError, Damaged) as error:
+        _log.warning("what is published is not known yet: %s", error)
+        return False
+    return True
 
 
 def _record(step: Step, metrics: CheckpointerMetrics) -> None:

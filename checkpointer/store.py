@@ -1,6 +1,8 @@
 """Stores of checkpoints: a directory, or any fsspec URL (shell of `files`)."""
 
 import contextlib
+import json
+import logging
 import os
 import secrets
 import shutil
@@ -11,6 +13,10 @@ import fsspec
 
 from checkpointer.files import Files
 from checkpointer.timed_store import LIMITS, Limits, TimedFiles, Told
+
+#: In a run's folder: the stores and models that have begun (`used_store`).
+BEGUN = "begun.json"
+_log = logging.getLogger(__name__)
 
 
 def open_store(root: str, limits: Limits = LIMITS, told: Told | None = None) -> TimedFiles:
@@ -158,3 +164,42 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+class RememberedStore:
+    """A `UsedStore`: a file in the run's folder. Bounded: an entry for each root and model that this run was configured with."""
+
+    def __init__(self, run_dir: str, root: str, model: str) -> None:
+        self._path, self._key = Path(run_dir) / "state" / BEGUN, f"{root} {model}"
+        self._remembered = False
+
+    @property
+    def forget_it(self) -> str:
+        return f"rm {self._path}"
+
+    def was_begun(self) -> bool:
+        return self._remembered or self._key in self._begun()
+
+    def remember(self) -> None:
+        """Once. A folder that cannot be written keeps nobody from training: it is tried again at the next look."""
+        if self._remembered:
+            return
+        begun = self._begun()
+        try:
+            if self._key not in begun:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                draft = self._path.with_suffix(".draft")
+                draft.write_text(json.dumps(sorted({*begun, self._key})))
+                draft.replace(self._path)
+        except OSError as error:
+            _log.warning("%s: that %s has begun is not remembered yet: %s", self._path, self._key, error)
+            return
+        self._remembered = True
+
+    def _begun(self) -> set[str]:
+        """What cannot be read says nothing: the store then decides, as it would without."""
+        try:
+            said = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return set()
+        return {str(one) for one in said} if isinstance(said, list) else set()

@@ -6,6 +6,7 @@ from everspun.config import LimitsConfig
 from everspun.scrape import Report
 
 _EMPTY, _CLIPPED = "everspun_learner_unusable_rows_total", "everspun_learner_clipped_values_total"
+_UNDECLARED, _FILLED = "everspun_labeler_undeclared_features", "everspun_learner_filled_rows_total"
 _READ = "everspun_records_in_total"
 _WHY = {
     "unreadable": "their records cannot be read",
@@ -33,6 +34,26 @@ def learning_faults(limits: LimitsConfig, reports: Mapping[str, Report]) -> list
             found.append(
                 f"learners: feature {feature}: {count:,.0f} of {read:,.0f} values lie beyond its bounds; a wrong unit,"
                 f" or state model.bounds.{feature} (limit {limits.clipped_share_max:.2%})"
+            )
+    return found
+
+
+def feature_notes(reports: Mapping[str, Report]) -> list[str]:
+    """Features that are read otherwise than somebody may think: no fault by itself, and often a misspelling."""
+    labelers = [report for name, report in reports.items() if name.startswith("labeler-")]
+    learners = [report for name, report in reports.items() if name.startswith("learner-")]
+    found = []
+    for feature, records in sorted(_summed(labelers, _UNDECLARED, "feature").items()):
+        if records:
+            found.append(
+                f"feature {feature!r} is in {records:,.0f} records of a sample and declared nowhere, so it is ignored: "
+                "misspelled? else add it to [model]"
+            )
+    for feature, rows in sorted(_summed(learners, _FILLED, "feature").items()):
+        if rows:
+            found.append(
+                f"feature {feature!r}: {rows:,.0f} rows were learned with its missing value, from records written "
+                "before it was declared"
             )
     return found
 

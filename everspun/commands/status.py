@@ -18,7 +18,7 @@ from everspun.follow import RECENT_EVALUATIONS, Follower
 from everspun.input_faults import input_faults
 from everspun.launcher import role_files
 from everspun.launcher_state import read_state
-from everspun.learning_faults import learning_faults
+from everspun.learning_faults import feature_notes, learning_faults
 from everspun.quality import Quality
 from everspun.scrape import Report, scrape
 from everspun.table import Snapshot
@@ -56,11 +56,15 @@ def run(options: argparse.Namespace) -> int:
         broken = breaches(config, shot, follower.quality, reports) + wrong(config, shot, late, reports)
         broken += near_retention(config.stream, shot)
         broken += input_faults(config.stream, int(time.time() * 1_000))
+        notes = feature_notes(reports)
         if options.json:
-            print(json.dumps(_body(shot, follower.quality, broken) | {"behind": [vars(one) for one in late]}))
+            more = {"behind": [vars(one) for one in late], "notes": notes}
+            print(json.dumps(_body(shot, follower.quality, broken) | more))
         else:
             console = shared.console()
             console.print(follower.panel("everspun status", "limits: see the section limits of the config"))
+            for note in notes:
+                console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
             for one in late:
                 console.print(str(one), style="yellow")
             for line in broken:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from everspun.config import LimitsConfig
-from everspun.learning_faults import learning_faults
+from everspun.learning_faults import feature_notes, learning_faults
 from everspun.scrape import Report
 
 READ, EMPTY = "everspun_records_in_total", "everspun_learner_unusable_rows_total"
@@ -43,3 +43,16 @@ def test_clipped_values_above_the_limit_are_named_with_their_feature():
 )
 def test_at_or_below_the_limit_or_without_one_nothing_is_wrong(limits, found):
     assert learning_faults(limits, found) == []
+
+
+def test_features_that_are_misspelled_or_newer_than_their_rows_are_named():
+    said = {
+        "labeler-0": Report({("everspun_labeler_undeclared_features", (("feature", "prise"),)): 40.0}),
+        "labeler-1": Report({("everspun_labeler_undeclared_features", (("feature", "prise"),)): 2.0}),
+        "learner-0": Report({("everspun_learner_filled_rows_total", (("feature", "colour"),)): 1_500.0}),
+        "learner-1": Report({("everspun_learner_filled_rows_total", (("feature", "size"),)): 0.0}),
+    }
+    misspelled, newer = feature_notes(said)
+    assert misspelled.startswith("feature 'prise' is in 42 records of a sample and declared nowhere")
+    assert newer.startswith("feature 'colour': 1,500 rows were learned with its missing value")
+    assert feature_notes({}) == []
