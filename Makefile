@@ -33,8 +33,8 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-proto: $(READY)           ## regenerate the wire format after a change of paramserver/wire.proto
-	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. paramserver/wire.proto
+proto: $(READY)           ## regenerate the wire format after a change of paramserver/wire/wire.proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. paramserver/wire/wire.proto
 
 docs: $(READY)            ## regenerate docs/configuration.md from the dataclasses
 	$(BIN)/everspun config --markdown > docs/configuration.md

@@ -23,16 +23,16 @@ import numpy as np
 from bench import plotting
 from bench.breaker_shop import SLICES, CellCounts, Shop, Story, history_cells
 from bench.fraud import seeds_of
-from everspun import movielens
-from everspun.history import from_movielens
-from labeler.bands import Scope
-from labeler.breaker import Breaker, scope_of
+from everspun.replay import movielens
+from everspun.replay.history import from_movielens
+from labeler.breaker.bands import Scope
+from labeler.breaker.breaker import Breaker, scope_of
+from labeler.breaker.early_join import GROUPS, tally_stream
 from labeler.breaker_config import BreakerConfig
-from labeler.tally import GROUPS, tally_stream
 from stream.config import StreamConfig
-from stream.examples import BatchHeader
-from stream.keys import hash_string
-from stream.verdicts import WITHHOLD
+from stream.hashing.keys import hash_string
+from stream.internal_topics.examples import BatchHeader
+from stream.internal_topics.verdicts import WITHHOLD
 
 MEASURED_ON = range(100, 102)
 #: New visitors in five minutes, on average; each looks at 9 things in a cell, and a third stay for the next.

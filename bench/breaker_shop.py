@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from everspun.history import History
-from labeler.bands import Scope
+from everspun.replay.history import History
+from labeler.breaker.bands import Scope
+from labeler.breaker.early_join import GROUPS, TALLY_SCHEMA
 from labeler.breaker_config import BreakerConfig
-from labeler.tally import GROUPS, TALLY_SCHEMA
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]

@@ -23,14 +23,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.machine import machine
-from labeler.click_copy import ClickCopy
-from labeler.click_line import ClickLine, Passed
-from labeler.intake import Read
-from labeler.reading import readings
-from labeler.resume import ResumePoint
-from labeler.store import RocksPages
+from labeler.click_cache.cache import ClickCopy
+from labeler.click_cache.rocks import RocksPages
+from labeler.join.intake import Read
+from labeler.join.resume_point import ResumePoint
+from labeler.join.strategy import readings
+from labeler.labels.clicks import ClickLine, Passed
+from stream.columns.events import Clicks, Impressions
 from stream.config import StreamConfig
-from stream.events import Clicks, Impressions
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 WINDOW_DAYS, MOVED_DAYS = 30, 1

@@ -28,15 +28,15 @@ import numpy as np
 from bench.machine import machine
 from bench.table import by_key
 from paramserver.config import ParamServerConfig
-from paramserver.delta import whole
 from paramserver.messages import DenseSpec, Epoch, Keys, ModelSpec, Outcome, PushRequest, TableSpec
-from paramserver.metrics import Metrics
-from paramserver.partfile import part_name
-from paramserver.server import ShardService
-from paramserver.shard import Shard
+from paramserver.parts.delta import whole
+from paramserver.parts.safetensors_file import part_name
+from paramserver.process.warmup import warm_up
+from paramserver.server.metrics import Metrics
+from paramserver.server.server import ShardService
+from paramserver.server.state_dir import read_part, write_part
+from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
-from paramserver.store import read_part, write_part
-from paramserver.warmup import warm_up
 
 DIM, FILLED, PUSHED, MARKS = 16, 100_000, 4_096, 9
 EPOCH, MODEL, CHAIN = Epoch(1, 1), "cuts", "label/0"

@@ -30,16 +30,17 @@ import pyarrow as pa
 from bench.delayed_traffic import GRACE_MS, HOUR_MS, LATE_WINDOW_MS, START_MS, WINDOW_MS, Traffic, draw, label, logs
 from bench.machine import machine
 from bench.plotting import delayed_feedback
-from labeler.emission import Emission
-from labeler.reading import readings
-from learners import delay, gradient
+from labeler.join.strategy import readings
+from labeler.labels.emission import Emission
 from learners.config import ModelConfig
-from learners.gradient import Prepared
-from learners.model import clip, make_model
-from learners.progressive import log_losses
-from paramserver.table import Table
+from learners.models import delayed_feedback as delay
+from learners.models.model import clip, make_model
+from learners.training import gradient
+from learners.training.gradient import Prepared
+from learners.training.progressive import log_losses
+from paramserver.tables.table import Table
 from stream.config import StreamConfig
-from stream.examples import decode_examples
+from stream.internal_topics.examples import decode_examples
 
 COMMON = {
     "partitions": 1,

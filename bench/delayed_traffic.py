@@ -9,14 +9,14 @@ import pyarrow as pa
 
 from bench.labeling_log import PAGE_ROWS, PRODUCER, Entry, Views, columns
 from labeler.config import LabelerConfig
-from labeler.emission import Emission
-from labeler.partition import PartitionLabeler
-from labeler.reading import Reading
-from labeler.resume import ResumePoint
+from labeler.join.resume_point import ResumePoint
+from labeler.join.strategy import Reading
+from labeler.labels.emission import Emission
+from labeler.labels.partition import PartitionLabeler
 from stream.chain import LABEL
 from stream.config import StreamConfig
+from stream.decoding.schema import Shape, click_shape, impression_shape
 from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Record
-from stream.shape import Shape, click_shape, impression_shape
 
 I64 = npt.NDArray[np.int64]
 

@@ -33,10 +33,10 @@ import numpy.typing as npt
 
 from bench import plotting
 from bench.fraud_run import Judged, judge
-from everspun.attackers import ATTACKS, BLINDING, FRAMED, FRAMING, KINDS, Staged, stage
-from everspun.attacks import HOUR_MS
-from everspun.history import History
-from everspun.traffic import TrafficConfig, simulate
+from everspun.replay.attackers import ATTACKS, BLINDING, FRAMED, FRAMING, KINDS, Staged, stage
+from everspun.replay.attacks import HOUR_MS
+from everspun.replay.history import History
+from everspun.replay.traffic import TrafficConfig, simulate
 from labeler.fraud_config import FraudConfig
 
 FIXED_ON, MEASURED_ON = range(10), range(100, 110)

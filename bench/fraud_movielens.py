@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from bench import fraud_run
-from everspun import movielens
-from everspun.attacks import FLOOD_SOURCES, FLOOD_VIEWS, HOUR_MS, SELF_CLICKS, Planted, merge, plant
-from everspun.history import History, from_movielens
+from everspun.replay import movielens
+from everspun.replay.attacks import FLOOD_SOURCES, FLOOD_VIEWS, HOUR_MS, SELF_CLICKS, Planted, merge, plant
+from everspun.replay.history import History, from_movielens
+from labeler.fraud.rules import PAIR_RULES, Rule
+from labeler.fraud.rules.evidence import Evidence, Finding
 from labeler.fraud_config import FraudConfig
-from labeler.rules import PAIR_RULES, Rule
-from labeler.rules.evidence import Evidence, Finding
 
 VENDOR_EVENTS_MIN = 100
 EXTREME_MIN = 30

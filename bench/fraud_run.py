@@ -12,17 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from everspun.attacks import HOUR_MS
-from everspun.history import History
-from labeler.counting import group
-from labeler.fraud import FraudFilter, run_step
+from everspun.replay.attacks import HOUR_MS
+from everspun.replay.history import History
+from labeler.counting.reader import group
+from labeler.counting.signals import Signal
+from labeler.fraud.filter import FraudFilter, run_step
+from labeler.fraud.tables import dict_tables
 from labeler.fraud_config import FraudConfig
-from labeler.fraud_tables import dict_tables
-from labeler.signals import Signal
 from stream.config import StreamConfig
-from stream.decode import Activity
-from stream.keys import hash_pair, hash_strings, session_of
-from stream.verdicts import Verdict, Watermark
+from stream.decoding.decode import Activity
+from stream.hashing.keys import hash_pair, hash_strings, session_of
+from stream.internal_topics.verdicts import Verdict, Watermark
 
 SIGNAL_MS = 60_000
 WAIT_MS = StreamConfig().wait_ms

@@ -23,7 +23,7 @@ from typing import Any
 from bench.machine import machine
 from bench.plotting import freshness
 from bench.replayed import Replayed, replay
-from everspun.movielens import DELAY_NOTE
+from everspun.replay.movielens import DELAY_NOTE
 
 DAY_MS = 86_400_000
 DAYS = "1,7,30"

@@ -4,10 +4,11 @@
 
 Three runs of 400,000 simulated impressions on virtual time (`bench.virtual_training`), logistic regression with 8
 learners at the rate of the sequence. The product's governor runs beside them (`bench.virtual_governor`): a cut every 20
-batches, of which it compares the next 24 with the same ones trained in sequence (`learners.shadow`), in time and order
-as its process would, with a share of batches that is large since the runs are short. `bad` begins with s = 16 and plain
-Adagrad, `good` with s = 0 and AdaptiveRevision, `back` is `good` begun at one batch at a time while data age grows. The
-same settings without a governor, and one learner in sequence, stand beside them. Takes about 15 CPU seconds and 1 GB.
+batches, of which it compares the next 24 with the same ones trained in sequence (`learners.governor.shadow`), in time
+and order as its process would, with a share of batches that is large since the runs are short. `bad` begins with s = 16
+and plain Adagrad, `good` with s = 0 and AdaptiveRevision, `back` is `good` begun at one batch at a time while data age
+grows. The same settings without a governor, and one learner in sequence, stand beside them. Takes about 15 CPU seconds
+and 1 GB.
 
 Keys. `log_loss_last_third`: progressive, per example, over the last third of the data; `decisions`: every one, with
 the batch after which it was made. Ratios are to one learner in sequence.

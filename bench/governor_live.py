@@ -15,13 +15,13 @@ import numpy as np
 
 from bench.machine import Meter, machine
 from bench.virtual_training import PARTITIONS, Setting, VirtualTraining, Work, draw_work
-from everspun.launcher import Launcher, ordered_scale
+from everspun.audit.standings import of_shards
+from everspun.launcher.launcher import Launcher, ordered_scale
+from everspun.launcher.role_log import log_tail
 from everspun.local_run import LocalRun
-from everspun.role_log import log_tail
-from everspun.standings import of_shards
 from learners.config import ModelConfig
-from learners.model import Model, make_model
-from stream.examples import BatchHeader, encode_examples
+from learners.models.model import Model, make_model
+from stream.internal_topics.examples import BatchHeader, encode_examples
 from stream.record import Partition
 
 #: Plain SGD at a rate that suits the sequence: nothing mends a setting that is too fast, as a falling rate would.

@@ -28,9 +28,9 @@ import numpy as np
 from bench.machine import machine
 from bench.outages import everspun_command
 from bench.recovery_site import Site
+from everspun.launcher.locks import lock_file, unlock
 from everspun.local_run import READY_TIMEOUT_S, LocalRun, NotReady
-from everspun.locks import lock_file, unlock
-from everspun.scrape import scrape
+from everspun.status.scrape import scrape
 from stream.record import Partition
 
 LOOK_S = 5.0
@@ -116,7 +116,7 @@ def cost(command: list[str]) -> tuple[float, float, str]:
 
 def status(local: LocalRun) -> dict[str, Any]:
     said_s, mib, said = cost(everspun_command(local, "status", "--json"))
-    imports_s, _, _ = cost([sys.executable, "-c", "import everspun.commands.status, everspun.__main__"])
+    imports_s, _, _ = cost([sys.executable, "-c", "import everspun.commands.system.status, everspun.__main__"])
     broken = json.loads(said.splitlines()[-1])["broken"]
     return {
         "status_cpu_s": round(said_s - imports_s, 2),

@@ -4,8 +4,8 @@
 
 Beside 200,000 random rows, which are everybody else's, come as many keys as are said: random ones, and such as somebody
 makes who knows the hash and how long its secret is, but not the secret; and who knows the secret (he then fills many
-runs of cells just below the guard, and beside them shares one tag; `paramserver/index.py`). Ratios are of medians
-of CPU time over those of random keys. Takes about a minute and 0.3 GB.
+runs of cells just below the guard, and beside them shares one tag; `paramserver/tables/hash_index.py`). Ratios are of
+medians of CPU time over those of random keys. Takes about a minute and 0.3 GB.
 """
 
 import argparse
@@ -17,9 +17,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.index import DISTANCE_MAX
 from paramserver.messages import TableSpec
-from paramserver.table import Table
+from paramserver.tables.hash_index import DISTANCE_MAX
+from paramserver.tables.table import Table
 
 U64 = npt.NDArray[np.uint64]
 SECRET, GUESSED = 0x5EC2E7, 0

@@ -35,8 +35,8 @@ from bench.machine import Meter, machine
 from everspun.config import Config
 from everspun.local_run import LocalRun
 from stream.config import StreamConfig
-from stream.examples import decode_examples
-from stream.log import Log
+from stream.internal_topics.examples import decode_examples
+from stream.log.log import Log
 from stream.record import Partition
 
 FORMATS = ("json_page_views", "json_single")

@@ -39,7 +39,7 @@ from bench.labeling_peer import compare
 from bench.machine import machine, process_cpu_s
 from everspun.config import Config
 from everspun.local_run import LocalRun
-from stream.log import Log, Reader
+from stream.log.log import Log, Reader
 from stream.record import Partition
 
 #: Impressions of the measured log: a few CPU seconds of each.

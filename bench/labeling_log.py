@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stream.config import StreamConfig
-from stream.keys import partitions_of_keys
-from stream.log import Append, Log, Writer
+from stream.decoding.schema import Shape, click_shape, impression_shape
+from stream.hashing.keys import partitions_of_keys
+from stream.log.log import Append, Log, Writer
 from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Partition, position
-from stream.shape import Shape, click_shape, impression_shape
 
 I64 = npt.NDArray[np.int64]
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.labeling_log import ARRIVAL_LAG_MS, Shop, draw, write
 from everspun.local_run import LocalRun
-from everspun.scrape import Report, scrape
+from everspun.status.scrape import Report, scrape
 
 HOUR_MS = 3_600_000
 SPAN = 1.2

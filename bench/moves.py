@@ -36,18 +36,18 @@ import numpy as np
 
 from bench.machine import machine
 from bench.table import by_key
-from checkpointer.catalogue import Catalogue
 from checkpointer.config import CheckpointerConfig
-from checkpointer.driver import Driver
-from checkpointer.gates import Findings
-from checkpointer.manifest import Definition
-from checkpointer.model_state import model_state
-from checkpointer.store import open_store
-from paramserver.client import ClockClient, ShardPorts, connect
+from checkpointer.cuts.driver import Driver
+from checkpointer.gates.gates import Findings
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.fsspec_store import open_store
+from checkpointer.store.manifest import Definition
+from checkpointer.store.restore import model_state
 from paramserver.config import ParamServerConfig
 from paramserver.messages import DenseSpec, Keys, ModelSpec, Outcome, PushRequest, StartOutcome, StartRequest, TableSpec
 from paramserver.ports import ProgressReply, Refused, Unreachable
 from paramserver.slots import SlotMap
+from paramserver.wire.client import ClockClient, ShardPorts, connect
 
 DIM, FILLED, PUSHED = 32, 50_000, 4_096
 MODEL, CHAIN = "moves", "label/0"

@@ -35,8 +35,8 @@ from bench.outages_faults import FAULTS, Fault, give_back_disk, served_version, 
 from bench.recovery_check import read_events
 from bench.recovery_site import Site
 from bench.recovery_watch import Watch
-from checkpointer.catalogue import Catalogue
-from checkpointer.store import open_store
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.fsspec_store import open_store
 from everspun.local_run import LocalRun
 
 RATE, BASELINES = 100.0, 3

@@ -10,10 +10,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from everspun.input_faults import InputWatch, input_faults
-from everspun.launcher import Launcher
-from everspun.launcher_metrics import LauncherMetrics
-from everspun.targets import NAME, write_targets
+from everspun.launcher.launcher import Launcher
+from everspun.launcher.metrics import LauncherMetrics
+from everspun.launcher.targets import NAME, write_targets
+from everspun.status.input_faults import InputWatch, input_faults
 from stream.config import StreamConfig
 from stream.metrics import start_metrics
 

@@ -28,13 +28,13 @@ from bench.machine import Meter, machine
 from bench.pipeline_log import FORMATS, Written, write
 from bench.plotting import cpu_by_role
 from everspun.config import Config
-from everspun.follow import Follower
 from everspun.local_run import LocalRun
-from everspun.scrape import quantile, scrape
-from everspun.traffic import TrafficConfig, simulate
-from paramserver.client import connect
+from everspun.replay.traffic import TrafficConfig, simulate
+from everspun.status.follow import Follower
+from everspun.status.scrape import quantile, scrape
 from paramserver.messages import Progress
 from paramserver.ports import ShardPort, Unreachable
+from paramserver.wire.client import connect
 from stream.chain import label_chain
 
 WARM_IMPRESSIONS = 30_000

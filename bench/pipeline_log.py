@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from everspun.config import Config, ReplayConfig
-from everspun.history import History
-from everspun.replay_plan import Period, ReplayPlan
-from stream.keys import Pseudonymiser, partition_of_key
-from stream.log import Append, Log, Writer
+from everspun.replay.history import History
+from everspun.replay.plan import Period, ReplayPlan
+from stream.decoding.schema import Shape, click_shape, impression_shape
+from stream.hashing.keys import Pseudonymiser, partition_of_key
+from stream.log.log import Append, Log, Writer
 from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Partition, position
-from stream.shape import Shape, click_shape, impression_shape
 
 FORMATS = ("json", "arrow")
 #: Records sent between two waits for their acknowledgement.

@@ -38,8 +38,8 @@ from bench.recovery_check import Events, read_events, wrong_labels
 from bench.recovery_plan import BROKER, plan
 from bench.recovery_site import Site
 from bench.recovery_watch import Watch
-from everspun.commands.audit import full_audit
-from everspun.launcher import RunStopped
+from everspun.commands.system.audit import full_audit
+from everspun.launcher.launcher import RunStopped
 from everspun.local_run import LocalRun
 
 GOOD, BAD, KILLS, RATE = 1_000_000, 100_000, 12, 2_000.0
@@ -254,7 +254,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=KILLS, help=f"processes killed meanwhile ({KILLS})")
     parser.add_argument("--seed", type=int, default=None, help="of everything drawn; a fresh one is drawn and printed")
     parser.add_argument("--rate", type=float, default=RATE, help=f"impressions a second ({RATE:g})")
-    parser.add_argument("--broker", default="kafka", help="kafka (default), or another kind of everspun.broker")
+    parser.add_argument(
+        "--broker", default="kafka", help="kafka (default), or another kind of everspun.launcher.broker"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--keep", action="store_true", help="keep the run's folder even if all is right")
     chosen = parser.parse_args(arguments)

@@ -8,10 +8,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bench.poison_writer import Written, digest
-from everspun.audit import read_all
+from everspun.audit.audit import read_all
 from stream.chain import label_chain
 from stream.config import StreamConfig
-from stream.log import Reader
+from stream.log.log import Reader
 from stream.record import Partition, Record, offset_of
 
 #: Quarantine keeps so many bytes of a value; of a longer one, what makes it known again.

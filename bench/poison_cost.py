@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from bench.poison_inputs import Now, arrow_bomb, arrow_bytes, arrow_rows, good_columns, good_event, session_of
 from stream.config import StreamConfig
-from stream.decode import decode_activity, decode_clicks, decode_impressions
-from stream.log import Headers
+from stream.decoding.decode import decode_activity, decode_clicks, decode_impressions
+from stream.log.log import Headers
+from stream.log.record_columns import RecordColumns
 from stream.record import Record
-from stream.record_columns import RecordColumns
 
 #: Bytes; what is made of them is a little less, or a record of 4 MiB were above `record_bytes_max`.
 SIZES = (1 << 12, 1 << 16, 1 << 20, 4 << 20)

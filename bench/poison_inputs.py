@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from stream.keys import partition_of_key
-from stream.log import Headers
+from stream.hashing.keys import partition_of_key
+from stream.log.log import Headers
 
 FUZZ = Path(__file__).resolve().parents[1] / "tests" / "fuzz"
 CODECS = (None, None, None, "gzip", "snappy", "lz4", "zstd")

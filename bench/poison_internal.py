@@ -15,19 +15,19 @@ from typing import Any
 import pyarrow as pa
 
 from bench.poison_inputs import BOMB_BYTES, Bad, Now
-from checkpointer.announcement import decode as decode_announcement
-from checkpointer.evaluations import Evaluations
-from labeler.band_record import BAND_SCHEMA, decode_band
-from labeler.emission import rejected_ids
-from labeler.lost import lost_ranges
-from labeler.set_aside import orders
-from labeler.signals import SESSION_SIGNAL_SCHEMA, Signal, decode_signal
-from labeler.tally import TALLY_SCHEMA, decode_tally
-from stream.examples import BatchHeader, decode_examples, examples_schema
-from stream.log import Headers
-from stream.malformed import MalformedRecord, json_object
+from checkpointer.gates.evaluations import Evaluations
+from checkpointer.store.announcement import decode as decode_announcement
+from labeler.breaker.band_record import BAND_SCHEMA, decode_band
+from labeler.breaker.early_join import TALLY_SCHEMA, decode_tally
+from labeler.counting.signals import SESSION_SIGNAL_SCHEMA, Signal, decode_signal
+from labeler.io.set_aside import orders
+from labeler.labels.emission import rejected_ids
+from labeler.labels.lost_ranges import lost_ranges
+from stream.internal_topics.examples import BatchHeader, decode_examples, examples_schema
+from stream.internal_topics.malformed import MalformedRecord, json_object
+from stream.internal_topics.verdicts import Verdict, Watermark, decode_verdict, encode_verdict
+from stream.log.log import Headers
 from stream.record import Record, position
-from stream.verdicts import Verdict, Watermark, decode_verdict, encode_verdict
 
 TOPICS = ("signals", "verdicts", "examples", "evaluations", "checkpoints", "quarantine", "rejected", "tallies", "bands")
 #: A claim lies so many records beyond its input's log.

@@ -14,8 +14,8 @@ from kafka.errors import KafkaError
 
 from bench.poison_inputs import Bad, Inputs, Now
 from bench.poison_internal import CLAIM_SHARE, TOPICS, claim, malformed
-from stream.client import client_settings
 from stream.config import StreamConfig
+from stream.log.kafka_admin import client_settings
 from stream.record import Partition
 
 #: Of all bad records so many are events; the rest stands on the project's own topics.

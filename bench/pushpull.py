@@ -33,9 +33,9 @@ from bench.baselines import redis_rows
 from bench.machine import process_cpu_s
 from bench.pushpull_peer import Driver
 from bench.pushpull_work import BATCHES, Work, expected, formula_error
-from paramserver.clocks import Clocks
-from paramserver.local import LocalClock, LocalShard
-from paramserver.shard import Shard
+from paramserver.clocks.clocks import Clocks
+from paramserver.server.in_memory import LocalClock, LocalShard
+from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
 CLIENTS = (1, 2)

@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from paramserver.messages import TableSpec
-from paramserver.table import Table
+from paramserver.tables.table import Table
 
 
 def timed_round(table: Table, batches: list[np.ndarray], gradients: np.ndarray, version: int) -> tuple[float, float]:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from bench.pushpull_work import ACCUMULATOR, DIM, EPSILON, EXAMPLES, RATE, ROWS, Work, gradients_of
-from everspun.heap import keep_freed_memory
-from everspun.stop_signals import stop_on_signals
-from paramserver.client import ShardClient, connect
+from everspun.roles.heap import keep_freed_memory
+from everspun.roles.stop_signals import stop_on_signals
 from paramserver.config import ParamServerConfig
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PullRequest, PushRequest, TableSpec
 from paramserver.ports import ShardPort, Unreachable
-from paramserver.service import run
+from paramserver.process.process import run
+from paramserver.wire.client import ShardClient, connect
 
 SPEC = ModelSpec(
     "bench",

@@ -33,12 +33,12 @@ from bench.recovery_check import Coverage, Events, Parameters, Planted, read_eve
 from bench.recovery_plan import BROKER, Kill, plan
 from bench.recovery_site import Site
 from bench.recovery_watch import Watch
-from checkpointer.catalogue import Catalogue
-from checkpointer.store import open_store
-from everspun.commands.audit import full_audit
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.fsspec_store import open_store
+from everspun.commands.system.audit import full_audit
 from everspun.local_run import LocalRun
-from everspun.scrape import scrape
-from learners.model import make_model
+from everspun.status.scrape import scrape
+from learners.models.model import make_model
 
 KILLS, FREEZES, RATE = 24, 3, 150.0
 BASELINES = 5
@@ -313,7 +313,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=None, help="of kills and traffic; a fresh one is drawn and printed")
     parser.add_argument("--rate", type=float, default=RATE, help=f"impressions a second ({RATE:g})")
-    parser.add_argument("--broker", default="kafka", help="kafka (default), or another kind of everspun.broker")
+    parser.add_argument(
+        "--broker", default="kafka", help="kafka (default), or another kind of everspun.launcher.broker"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--keep", action="store_true", help="keep the run's folder even if all is right")
     chosen = parser.parse_args(arguments)

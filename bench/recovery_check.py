@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from checkpointer.catalogue import Catalogue, Entry
-from checkpointer.model_state import model_state
-from everspun.audit import read_all
-from labeler.emission import rejected_ids
-from learners.counter import TABLE
-from learners.model import Model
+from checkpointer.store.catalogue import Catalogue, Entry
+from checkpointer.store.restore import model_state
+from everspun.audit.audit import read_all
+from labeler.labels.emission import rejected_ids
+from learners.models.counting_model import TABLE
+from learners.models.model import Model
 from stream.chain import label_chain
 from stream.config import StreamConfig
-from stream.log import Reader
-from stream.malformed import MalformedRecord
+from stream.internal_topics.malformed import MalformedRecord
+from stream.log.log import Reader
 from stream.record import ROW_BITS, Partition, Record
 
 EVENT = "f_event"

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from stream.chain import label_chain
 from stream.config import StreamConfig
-from stream.log import Log
-from stream.producer import BufferFull, Delivery, EventProducer, ProducerConfig
+from stream.log.log import Log
+from stream.producer.producer import BufferFull, Delivery, EventProducer, ProducerConfig
 from stream.record import position
 
 USERS, VENDORS, ITEMS = 300, 20, 500

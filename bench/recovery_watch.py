@@ -6,8 +6,8 @@ from bisect import bisect_left
 from collections.abc import Mapping
 
 from everspun.config import Config
-from paramserver.client import connect
 from paramserver.ports import Refused, Unreachable
+from paramserver.wire.client import connect
 
 LOOK_S = 0.05
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import Meter
-from everspun import attacks, history
-from everspun.commands.replay import replay_secret
-from everspun.follow import Follower
+from everspun.commands.data.replay import replay_secret
 from everspun.local_run import LocalRun
-from everspun.quality import Quality
-from everspun.replay import Replayer, ReplayProgress
+from everspun.replay import attacks, history
+from everspun.replay.replay import Replayer, ReplayProgress
+from everspun.status.follow import Follower
+from everspun.status.quality import Quality
 
 REFERENCE = Path(__file__).resolve().parents[1] / "tests" / "reference" / "examples.py"
 REFERENCE_TIMEOUT_S = 600

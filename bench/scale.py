@@ -26,19 +26,19 @@ from typing import Any
 
 from bench.machine import Meter, machine
 from bench.training_data import FEATURES, NAMES, Records, draw
-from everspun.heap import keep_freed_memory
-from everspun.stop_signals import stop_on_signals
+from everspun.roles.heap import keep_freed_memory
+from everspun.roles.stop_signals import stop_on_signals
 from learners.config import LearnerConfig, ModelConfig
-from learners.metrics import LearnerMetrics
-from learners.model import Model, make_model
-from learners.worker import Worker, prepare_torch
-from paramserver import service
-from paramserver.client import connect
+from learners.models.model import Model, make_model
+from learners.process.metrics import LearnerMetrics
+from learners.process.worker import Worker, prepare_torch
 from paramserver.config import ParamServerConfig
 from paramserver.ports import ShardPort, Unreachable
+from paramserver.process import process as service
+from paramserver.wire.client import connect
 from stream.chain import begin_vector
 from stream.config import StreamConfig
-from stream.memory import MemoryGroupReader, MemoryLog
+from stream.log.memory import MemoryGroupReader, MemoryLog
 from stream.record import Partition
 
 SIZES = "1x1,1x2,1x4,2x1,2x2,2x4,4x1,4x2,4x4"

@@ -29,7 +29,7 @@ import numpy as np
 from bench.machine import machine
 from bench.virtual_training import Setting, VirtualTraining, Work, draw_work
 from learners.config import ModelConfig
-from learners.model import Model, make_model
+from learners.models.model import Model, make_model
 from paramserver.compensation import WAYS, Compensation
 
 EXAMPLES, BATCH_ROWS, SEED = 200_000, 512, 1

@@ -10,11 +10,11 @@ from bench.governor_live import BATCH_ROWS, LEARNERS, SEED, model_values, site
 from bench.machine import machine
 from bench.virtual_training import draw_work
 from everspun import __main__ as front_door
+from everspun.audit.standings import of_shards
 from everspun.local_run import LocalRun
-from everspun.scrape import scrape
-from everspun.standings import of_shards
+from everspun.status.scrape import scrape
 from learners.config import ModelConfig
-from learners.model import make_model
+from learners.models.model import make_model
 
 EXAMPLES, BOUND, SHARDS = 1_500_000, 4, 2
 SETTLE_S, LOOK_S = 1.0, 6.0

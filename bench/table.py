@@ -27,10 +27,10 @@ import numpy.typing as npt
 
 from bench.baselines.numpy_adagrad import NumpyAdagrad
 from bench.machine import machine
-from paramserver.layout import STORAGES
 from paramserver.messages import Keys, Rows, TableSpec
-from paramserver.table import Table
-from paramserver.warmup import warm_up
+from paramserver.process.warmup import warm_up
+from paramserver.tables.row_layout import STORAGES
+from paramserver.tables.table import Table
 
 RATE, ACCUMULATOR, EPSILON = 0.05, 0.1, 1e-8
 BATCH, CHECKED = 32_000, 2_000

@@ -27,14 +27,15 @@ import pyarrow as pa
 
 from bench.machine import machine
 from bench.plotting import taking_back
-from labeler.retraction import Gathered, Held, Late, record_rows, values_of
-from learners import gradient, relearning
+from labeler.retraction.rows import Gathered, Held, Late, record_rows, values_of
 from learners.config import ModelConfig
-from learners.model import clip, make_model
-from learners.progressive import log_losses
-from paramserver.table import Table
-from stream.retracted import Again
-from stream.verdicts import REJECT, Verdict
+from learners.models.model import clip, make_model
+from learners.training import gradient
+from learners.training import unlearning as relearning
+from learners.training.progressive import log_losses
+from paramserver.tables.table import Table
+from stream.internal_topics.retracted import Again
+from stream.internal_topics.verdicts import REJECT, Verdict
 
 HOUR_MS = 3_600_000
 START_MS = 1_700_000_000_000

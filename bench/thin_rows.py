@@ -19,8 +19,8 @@ from typing import Any
 from bench.machine import machine
 from bench.virtual_training import Setting, Trained, VirtualTraining, Work, draw_work
 from learners.config import ModelConfig
-from learners.model import make_model
-from paramserver.layout import STORAGES
+from learners.models.model import make_model
+from paramserver.tables.row_layout import STORAGES
 
 EXAMPLES, BATCH_ROWS, SEED = 200_000, 512, 1
 FEATURES = ("source", "item", "vendor", "source*vendor")

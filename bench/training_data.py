@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from learners.config import ModelConfig
-from learners.model import make_model
-from paramserver.init import fill_unknown
+from learners.models.model import make_model
+from paramserver.tables.initializer import fill_unknown
 from stream.chain import label_chain
-from stream.events import CATEGORICAL, FeatureColumn
-from stream.examples import BatchHeader, encode_examples, examples_schema, schema_id
-from stream.log import Writer
+from stream.columns.events import CATEGORICAL, FeatureColumn
+from stream.internal_topics.examples import BatchHeader, encode_examples, examples_schema, schema_id
+from stream.log.log import Writer
 from stream.record import Partition
 
 FEATURES, VALUES, EXPONENT = 26, 38_461, 1.05  # 999,986 rows in all

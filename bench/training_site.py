@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from bench.machine import Meter
 from bench.training_data import Drawn, Records
-from everspun.launcher import Launcher
+from everspun.launcher.launcher import Launcher
+from everspun.launcher.role_log import log_tail
 from everspun.local_run import LocalRun
-from everspun.role_log import log_tail
-from learners.model import Model, make_model
-from paramserver.client import connect
+from learners.models.model import Model, make_model
 from paramserver.messages import Outcome, PullRequest
 from paramserver.ports import Unreachable
+from paramserver.wire.client import connect
 from stream.chain import begin_vector
 from stream.record import Partition
 

@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.virtual_training import PARTITIONS, Trained, VirtualTraining, Work
-from learners.cuts import CompleteCut, CutGone
+from learners.governor.checkpoint_source import CompleteCut, CutGone
+from learners.governor.metrics import GovernorMetrics
+from learners.governor.process import GovernorService
 from learners.governor_config import GovernorConfig
-from learners.governor_metrics import GovernorMetrics
-from learners.governor_service import GovernorService
-from paramserver.local import LocalClock, LocalShard
 from paramserver.messages import Keys
-from paramserver.partfile import encode_part
-from paramserver.state import Snapshot
-from paramserver.touched import touched_part
+from paramserver.parts.partial_read import touched_part
+from paramserver.parts.safetensors_file import encode_part
+from paramserver.parts.snapshot import Snapshot
+from paramserver.server.in_memory import LocalClock, LocalShard
 from stream.config import StreamConfig
-from stream.examples import BatchHeader, encode_examples
-from stream.memory import MemoryLog
+from stream.internal_topics.examples import BatchHeader, encode_examples
+from stream.log.memory import MemoryLog
 from stream.record import Partition
 
 STREAM = StreamConfig(partitions=PARTITIONS)
@@ -30,7 +30,7 @@ CUTS_KEPT = 3
 
 @dataclass
 class CopiedCuts:
-    """`learners.cuts` in memory: the last few copies of the shard."""
+    """`learners.governor.checkpoint_source` in memory: the last few copies of the shard."""
 
     kept: dict[int, Snapshot] = field(default_factory=dict)
     count: int = 0

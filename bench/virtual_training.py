@@ -15,21 +15,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from everspun.traffic import TrafficConfig, simulate
-from learners import events, gradient
-from learners import instructions as do
+from everspun.replay.traffic import TrafficConfig, simulate
 from learners.config import LearnerConfig
-from learners.events import Batch
-from learners.gradient import Prepared
-from learners.model import Model, clip
-from learners.pacing import Pacer
-from paramserver.clocks import Clocks
+from learners.models.model import Model, clip
+from learners.pacing import events
+from learners.pacing import instructions as do
+from learners.pacing.events import Batch
+from learners.pacing.pacer import Pacer
+from learners.training import gradient
+from learners.training.gradient import Prepared
+from paramserver.clocks.clocks import Clocks
 from paramserver.compensation import NO_COMPENSATION, Compensation
 from paramserver.messages import Outcome, PullRequest, PushReply
-from paramserver.shard import Shard
+from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
-from stream.examples import NO_CLICK, examples_schema
-from stream.keys import partition_of_key
+from stream.hashing.keys import partition_of_key
+from stream.internal_topics.examples import NO_CLICK, examples_schema
 
 CONTROL_MS, PULL_MS = 1.0, 3.0
 JITTER = 0.2

@@ -31,4 +31,15 @@ and one rename makes them exist. *Gates in the checkpointer*: what it has in mem
 checkpoint that kills its reader would kill the checkpointer; a fork of a process that has loaded nothing costs 60 ms.
 *Replicas polling only*: the topic makes a swap follow publication within milliseconds; *the topic only*: a replica
 could not start without Kafka, nor learn what it slept through.
+
+- `archive`: The archive of `examples`
+- `cuts`: Cuts
+- `gates`: Gates
+- `process`: The checkpointer's process, and what operators do to checkpoints
+- `serving`: Replicas
+- `store`: The store of checkpoints
+- `config`: settings of the checkpointer and of serving replicas
+- `metrics`: Prometheus metrics of the checkpointer and of replicas (shell)
+- `retention`: which checkpoints to delete
+- `used_store`: that a model has begun in a store, remembered beside the run and not in the store
 """

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from checkpointer.retention import Keep
-from stream.moment import parse_ms
+from stream.timestamps import parse_ms
 
 
 def _option(default: Any, help: str) -> Any:

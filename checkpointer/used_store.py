@@ -4,7 +4,7 @@ not there, its empty folder must not be taken for a model that nobody has begun 
 
 from typing import Protocol
 
-from checkpointer.catalogue import Catalogue
+from checkpointer.store.catalogue import Catalogue
 
 
 class UsedStore(Protocol):

@@ -1,7 +1,19 @@
 """The front door: one command line, one config file, the local launcher, the status page, the replayer and the audit.
 
 Everything here may import every other package; nothing imports it. The wiring of roles to their packages stands in
-`everspun.roles`, one function a role.
+`everspun.roles.roles`, one function a role.
+
+- `audit`: The audit
+- `commands`: The commands, grouped by what they are about
+- `launcher`: The local launcher
+- `replay`: Histories, and how they are replayed into the topics
+- `roles`: One function a role, from the configuration to the package that does the work
+- `status`: What a running system says of itself
+- `config`: one TOML file for the whole system
+- `forgetting`: forgetting a person
+- `hash_secret`: the secret of a deployment, which ids, names and features are hashed with
+- `local_run`: A whole system on this machine
+- `mistakes`: what a person is told when a command fails
 """
 
 __version__ = "0.1.0"

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 import pyarrow.compute as pc
 
-from everspun.audit import read_all
-from labeler.fraud_tables import pair_key
+from everspun.audit.audit import read_all
+from labeler.fraud.tables import pair_key
 from stream.chain import RETRACT, Chain, kind_of, retract_chain
 from stream.config import StreamConfig
-from stream.examples import BatchHeader, decode_examples
-from stream.log import Reader
-from stream.malformed import MalformedRecord
+from stream.internal_topics.examples import BatchHeader, decode_examples
+from stream.internal_topics.malformed import MalformedRecord
+from stream.internal_topics.verdicts import FORGET, REJECT, Verdict, decode_verdict
+from stream.log.log import Reader
 from stream.record import Partition, position
-from stream.verdicts import FORGET, REJECT, Verdict, decode_verdict
 
 
 @dataclass

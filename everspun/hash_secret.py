@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stream.secret import check_secret, secret_of
+from stream.hashing.secret import check_secret, secret_of
 
 if TYPE_CHECKING:
     from everspun.config import Config

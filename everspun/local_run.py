@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everspun import config as config_file
-from everspun.broker import LOCK_FILE as BROKER_LOCK_FILE
-from everspun.broker import Broker, start_broker
 from everspun.config import Config
 from everspun.hash_secret import with_secret_made
-from everspun.launcher import LOCK_FILE, ROLES, Launcher
-from everspun.locks import lock_file, unlock
-from everspun.model_check import check_model
-from everspun.scrape import scrape
-from stream.client import create_topics
-from stream.kafka import KafkaLog
-from stream.security import client_security
+from everspun.launcher.broker import LOCK_FILE as BROKER_LOCK_FILE
+from everspun.launcher.broker import Broker, start_broker
+from everspun.launcher.launcher import LOCK_FILE, ROLES, Launcher
+from everspun.launcher.locks import lock_file, unlock
+from everspun.roles.model_check import check_model
+from everspun.status.scrape import scrape
+from stream.log.kafka import KafkaLog
+from stream.log.kafka_admin import create_topics
+from stream.log.security import client_security
 
 MARKER = ".everspun-run"
 READY_TIMEOUT_S = 240.0  # the first run on a machine compiles kernels in every role at once

@@ -6,13 +6,13 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 
-from everspun.broker import BrokerError
 from everspun.config import ConfigError
-from everspun.launcher import RunStopped
+from everspun.launcher.broker import BrokerError
+from everspun.launcher.launcher import RunStopped
+from everspun.launcher.locks import Taken
 from everspun.local_run import NotReady
-from everspun.locks import Taken
 from paramserver.ports import Refused, Unreachable
-from stream.log import LogError, Unavailable
+from stream.log.log import LogError, Unavailable
 
 #: Exit codes: a person's mistake or the surroundings; a fault of ours.
 MISTAKE, FAULT, INTERRUPTED, NOBODY_READS = 2, 70, 130, 141

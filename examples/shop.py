@@ -19,9 +19,9 @@ import urllib.request
 from pathlib import Path
 
 from everspun import config as config_file
-from everspun.launcher import role_files
-from stream.kafka import KafkaLog
-from stream.keys import Pseudonymiser
+from everspun.launcher.launcher import role_files
+from stream.hashing.keys import Pseudonymiser
+from stream.log.kafka import KafkaLog
 from stream.producer import EventProducer
 
 ITEMS = [f"item-{i}" for i in range(200)]

@@ -47,8 +47,8 @@ Cores, pure: `ring_index`, `join`, `duplicates` (tables) · `click_copy`, `click
 disk, over `pages`) · `track`, `boundaries` (records and ranges) · `intake` (arrivals, columns, quarantine) ·
 `impression_line`, `click_line`, `verdict_book` (what is held) · `resume` (the fold) · `partition` (the labeler of one
 partition) · `counting`, `signals`, `fraud`, `rules` (the fraud filter).
-Over `stream.log`, without a clock: `feed`, `outbox`, `tail`, `set_aside`, `heartbeats`, `labelling` (all partitions of
-a process), `head` (counting and heartbeats). Shells: `service`, `crew` and `membership` (its threads, its group),
+Over `stream.log.log`, without a clock: `feed`, `outbox`, `tail`, `set_aside`, `heartbeats`, `labelling` (all partitions
+of a process), `head` (counting and heartbeats). Shells: `service`, `crew` and `membership` (its threads, its group),
 `store`, `metrics`, `app` (the fraud filter's Faust app).
 
 Why not ...
@@ -58,4 +58,19 @@ Why not ...
 - *a registry of joined click ids* (Photon): ranges of one log are a smaller and ordered registry.
 - *Kafka transactions*: they bind output to offsets, but not to where `clicks`, `verdicts` and ids must be re-read
   from; the headers do, and work on brokers without transactions.
+
+- `breaker`: The circuit breaker
+- `click_cache`: A local copy of waiting clicks, so that a start does not read a whole window again (C4)
+- `counting`: The counting reader
+- `fraud`: The fraud filter
+- `io`: What a labelling process reads and writes
+- `join`: The join of clicks to impressions (L1, L2)
+- `labels`: From impressions, clicks and verdicts of one partition to labelled batches (L1 to L7)
+- `process`: The labeler's process
+- `retraction`: Taking back what was learned of events that a late verdict rejects (L3)
+- `breaker_config`: what the circuit breaker watches, and from where on it withholds (L8)
+- `config`: what a labeler decides for itself
+- `fraud_config`: what the fraud filter counts, and from where on it speaks of fraud
+- `hearing`: records of `verdicts` between the log and the book, in log order
+- `words`: what operators said of partitions, as it stands in `quarantine` (L7, C7, T3)
 """

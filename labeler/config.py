@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stream.config import StreamConfig
-from stream.secret import key_id
+from stream.hashing.secret import key_id
 
 
 def _option(default: Any, help: str) -> Any:

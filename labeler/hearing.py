@@ -4,8 +4,8 @@ hold waits, and what stands behind it with it, until it is known for certain (F3
 from collections import deque
 from collections.abc import Iterable
 
-from labeler.claimed_ends import ClaimedEnds, Ends
-from labeler.heard import Heard, claims, hear, without_contradictions
+from labeler.labels.claimed_ends import ClaimedEnds, Ends
+from labeler.labels.heard_verdicts import Heard, claims, hear, without_contradictions
 from stream.config import StreamConfig
 from stream.record import Record
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from labeler.lost import LostRange, lost_ranges
-from labeler.set_aside import SetAside, orders
-from labeler.tail import TailReader
+from labeler.io.set_aside import SetAside, orders
+from labeler.io.tail import TailReader
+from labeler.labels.lost_ranges import LostRange, lost_ranges
 from stream.clock_words import ClockWord, clock_words
 from stream.config import StreamConfig
-from stream.malformed import MalformedRecord
-from stream.passed_over import PassedOver
+from stream.internal_topics.malformed import MalformedRecord
+from stream.internal_topics.passed_over import PassedOver
 from stream.record import Partition, Record
 
 

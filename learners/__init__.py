@@ -33,4 +33,12 @@ clock, so threads would only wait for each other; one state machine can be drive
 by a model that knows its label. *Publish an evaluation after the push:* a learner killed between the two would leave a
 batch that nobody scores; published before, it may be repeated, and the first counts (E1). *torch for everything:* a
 logistic regression is one kernel, and a replica that serves it need not load torch.
+
+- `governor`: The governor
+- `models`: Models and the features that they read
+- `pacing`: The pacer
+- `process`: The learner's process
+- `training`: From a batch to gradients by shard, and what scored it before it was learned
+- `config`: settings of a model (what is learned) and of learners (how)
+- `governor_config`: how the governor measures what staleness costs, and when it acts
 """

@@ -5,8 +5,8 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from stream.moment import parse_ms
-from stream.secret import check_secret
+from stream.hashing.secret import check_secret
+from stream.timestamps import parse_ms
 
 KINDS = ("lr", "fm", "mlp", "dlrm", "dcn", "count")
 NETWORK_KINDS = ("mlp", "dlrm", "dcn")

@@ -44,4 +44,21 @@ Why not otherwise
 
 Read in this order: `messages`, `slots`, `optimizers`, `table`, `state`, `shard`, `part`, `clocks`; then the shells
 `server` and `client`, and `local`, which is both in memory.
+
+- `clocks`: Clocks of learners, bounded staleness (K1 to K7), and operators' settings
+- `optim`: Optimizers, over rows and over dense arrays
+- `parts`: A shard's part of a checkpoint
+- `process`: The process of a shard
+- `server`: A shard behind gRPC
+- `shard`: One shard
+- `tables`: Tables of rows in memory
+- `wire`: What travels between processes
+- `bounds`: what bounds a model's training
+- `compensation`: how a shard may compensate stale gradients
+- `config`: settings of the parameter server, for the shards and for whoever calls them
+- `encoding`: rows on the wire in 16 bits
+- `kernel`: what several kernels of a shard share
+- `messages`: what is said to a shard and to the clocks, and what they answer, as values
+- `ports`: the boundary of the parameter server
+- `slots`: key -> one of 1,024 virtual slots -> shard
 """

@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from paramserver.kernel import plain
 from paramserver.messages import Rows
-from stream.kernel import kernel
+from stream.kernels.kernel import kernel
 
 Bits = npt.NDArray[np.uint16]
 

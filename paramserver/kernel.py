@@ -10,7 +10,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from stream.kernel import kernel
+from stream.kernels.kernel import kernel
 
 T = TypeVar("T", bound=np.generic)
 

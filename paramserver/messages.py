@@ -73,14 +73,16 @@ class TableSpec:
     #: "sgd" | "adagrad" | "rowwise_adagrad" | "adam" | "ftrl"
     optimizer: str = "adagrad"
     #: hyper-parameters by name: rate (sgd); rate, epsilon, accumulator (both adagrads); rate, beta1, beta2, epsilon
-    #: (adam); alpha, beta, l1, l2 (ftrl); decay_ms, decay_share (adagrads, ftrl). Meaning: `paramserver.optimizers`
+    #: (adam); alpha, beta, l1, l2 (ftrl); decay_ms, decay_share (adagrads, ftrl). Meaning:
+    #: `paramserver.optim.optimizers`
     options: dict[str, float] = field(default_factory=dict)
     #: a new row is uniform in [-init_scale, init_scale), a function of (key, seed) alone
     init_scale: float = 0.0
     seed: int = 0
-    #: which keys get a row, and how long they keep it: ttl_ms, rows_max, ... (`paramserver.policy`); none = all, always
+    #: which keys get a row, and how long they keep it: ttl_ms, rows_max, ... (`paramserver.tables.policy`); none = all,
+    #: always
     policy: dict[str, float] = field(default_factory=dict)
-    #: how rows are kept: "float32", or in 16 bits (`paramserver.layout`)
+    #: how rows are kept: "float32", or in 16 bits (`paramserver.tables.row_layout`)
     storage: str = "float32"
 
 

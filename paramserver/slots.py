@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from paramserver.kernel import mix64, plain
 from paramserver.messages import Keys
-from stream.kernel import kernel
+from stream.kernels.kernel import kernel
 
 SLOTS = 1024
 SLOT_SHIFT = np.uint64(64 - 10)  # the slot is the top 10 bits of the hash; a table's index uses the bottom ones

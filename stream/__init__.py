@@ -15,4 +15,21 @@ What holds here:
 
 Why not transactions or group offsets: they would be a second truth beside the output log, which already says all that
 there is to say about how far its writer got.
+
+- `columns`: Columns in memory
+- `decoding`: From what sites send to columns, and what is said of records that are wrong
+- `hashing`: Keyed hashes of identifiers, names and features, and pseudonyms
+- `internal_topics`: Records of the project's own topics
+- `kernels`: How loops over columns are compiled, and where what was compiled is kept
+- `log`: The log
+- `producer`: The library for sites that publish events
+- `backoff`: pauses between attempts at something that fails
+- `chain`: A chain of ranges over a source log, and its end, folded from the records that claim to extend it (C1, C2)
+- `clock_words`: clock words
+- `config`: what all parts must agree on about the log
+- `metrics`: what every role exports to Prometheus, and the file that says where it does (shell)
+- `portions`: how many records may be decoded at once
+- `record`: A record of the log, and a position in it
+- `timestamps`: A moment as people write it
+- `watermarks`: watermarks of all inputs as one short text, for the header of a batch (C4)
 """

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stream.log import Headers
-from stream.malformed import INT64_MAX, HeaderFields, MalformedRecord, OnMalformed
+from stream.internal_topics.malformed import INT64_MAX, HeaderFields, MalformedRecord, OnMalformed
+from stream.log.log import Headers
 from stream.record import ROW_BITS, Record, position
 
 I64 = npt.NDArray[np.int64]

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stream.chain import LABEL, LATE
-from stream.events import CATEGORICAL, NUMERIC, FeatureColumn, Features
-from stream.secret import HashKey, check_secret, key_of
+from stream.columns.events import CATEGORICAL, NUMERIC, FeatureColumn, Features
+from stream.hashing.secret import HashKey, check_secret, key_of
 from stream.watermarks import PARTITIONS_MAX
 
 

@@ -49,7 +49,7 @@ class ReaderMetrics(RoleMetrics):
         )
 
     def on_malformed(self, topic: str) -> None:
-        """A record of this topic was passed over (`stream.passed_over`)."""
+        """A record of this topic was passed over (`stream.internal_topics.passed_over`)."""
         self.malformed.labels(topic=topic).inc()
 
 

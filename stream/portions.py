@@ -4,11 +4,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stream.arrow_messages import MalformedStream, measure
+from stream.columns.events import STRING_BYTES_MAX
 from stream.config import StreamConfig
-from stream.events import STRING_BYTES_MAX
-from stream.kernel import kernel
-from stream.record_columns import Bytes, Entries, RecordColumns
+from stream.decoding.arrow_messages import MalformedStream, measure
+from stream.kernels.kernel import kernel
+from stream.log.record_columns import Bytes, Entries, RecordColumns
 
 I64 = npt.NDArray[np.int64]
 

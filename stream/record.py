@@ -29,7 +29,7 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
-    batch_fault: int = 0  # not 0: it stands for a whole batch that cannot be read (`stream.broken_batches`)
+    batch_fault: int = 0  # not 0: it stands for a whole batch that cannot be read (`stream.log.broken_batches`)
 
     def header(self, name: str) -> bytes | None:
         """The first header of this name, or None."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import settings
 
-from everspun.broker import Broker, start_broker, why_not_embedded, why_not_kafka
+from everspun.launcher.broker import Broker, start_broker, why_not_embedded, why_not_kafka
 
 # Kernels compile on first use and tests share small machines: an example is never failed for its time.
 settings.register_profile("everspun", deadline=None)

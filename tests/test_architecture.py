@@ -1,6 +1,8 @@
 """The import rules of this repository, kept by a test rather than by memory."""
 
 import ast
+import re
+from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -10,32 +12,58 @@ ROOT = Path(__file__).resolve().parents[1]
 DISTRIBUTION = "everspun"
 LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
+#: Files and folders side by side in one folder.
+THINGS_MAX = 18
 
 # package -> the prefixes of ours that it may import beside itself
 MAY_IMPORT = {
     "stream": (),
-    "paramserver": ("stream.kernel", "stream.backoff"),
+    "paramserver": ("stream.kernels.kernel", "stream.backoff"),
     "labeler": ("stream",),
     "learners": ("stream", "paramserver"),
-    "checkpointer": ("stream", "paramserver", "learners.model", "learners.features"),
+    "checkpointer": ("stream", "paramserver", "learners.models.model", "learners.models.features"),
     "everspun": ("stream", "paramserver", "labeler", "learners", "checkpointer"),
 }
 
-# A file is pure unless its stem is named here, so a new file starts out pure.
+# A file is pure unless it is named here, so a new file starts out pure. Everywhere `process.py` runs a role, and
+# `metrics.py` exports what it did.
+SHELL_NAMES = {"__main__", "process", "metrics"}
 SHELL_FILES = {
-    "__main__", "kafka", "writer", "server", "client", "store", "service", "worker", "app", "http", "launcher", "cli",
-    "metrics", "producer", "broker", "lane", "archiver", "breaker_metrics", "breaker_service",
-    "crew", "membership",  # threads of a labelling process
-    "clock_service", "governor_service", "governor_metrics", "part_writer",
-    "maptaker",  # the thread of a shard that goes over to a newer map
-    "fetched", "record_batches",  # what the Kafka client fetched: its fetcher's hook, its codecs and errors
-    "transactions",  # which are open, from the broker's administration
-    "receiving",  # how it takes that off its socket
-    "token",  # a file that says who may call a shard
-    "timed_store",  # a thread for each call to a store
-    "security",  # secrets from the environment and files; TLS
-    "kernel_cache",  # where Numba keeps what it compiled; only stream.kernel asks it
-}  # fmt: skip
+    "checkpointer.archive.archiver",
+    "checkpointer.gates.sandbox",
+    "checkpointer.gates.sandbox_main",
+    "checkpointer.serving.http_server",
+    "checkpointer.serving.replica_client",
+    "checkpointer.store.fsspec_store",
+    "checkpointer.store.timed_store",  # a thread for each call to a store
+    "labeler.click_cache.rocks",
+    "labeler.fraud.app",
+    "labeler.fraud.sender",
+    "labeler.process.consumer_group",
+    "labeler.process.threads",
+    "learners.process.examples_reader",
+    "learners.process.port_caller",
+    "learners.process.worker",
+    "paramserver.process.map_taker",  # the thread of a shard that goes over to a newer map
+    "paramserver.server.clock_service",
+    "paramserver.server.part_writer",
+    "paramserver.server.server",
+    "paramserver.server.state_dir",
+    "paramserver.wire.client",
+    "paramserver.wire.data_socket",
+    "paramserver.wire.token",  # a file that says who may call a shard
+    "stream.kernels.cache",  # where Numba keeps what it compiled; only the decorator asks it
+    "stream.log.kafka",
+    "stream.log.kafka_admin",
+    "stream.log.kafka_fetch_columns",  # what the Kafka client fetched: its fetcher's hook
+    "stream.log.kafka_socket_patch",  # how it takes that off its socket
+    "stream.log.kafka_writer",
+    "stream.log.record_batches",  # its codecs and errors
+    "stream.log.security",  # secrets from the environment and files; TLS
+    "stream.log.transactions",  # which are open, from the broker's administration
+    "stream.producer",
+    "stream.producer.producer",
+}
 SHELL_MODULES = {
     "time", "datetime", "random", "secrets", "uuid", "os", "io", "pathlib", "tempfile", "shutil", "socket", "http",
     "urllib", "threading", "multiprocessing", "concurrent", "asyncio", "queue", "subprocess", "signal",
@@ -55,6 +83,11 @@ def sources() -> list[tuple[str, Path]]:
     ]
 
 
+def module_of(path: Path) -> str:
+    """The dotted name of a file; of an `__init__.py` that of its package."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 def imported_names(tree: ast.AST) -> set[str]:
     """Every dotted name imported, and for `from a import b` both a and a.b; relative imports are refused."""
     names: set[str] = set()
@@ -68,21 +101,23 @@ def imported_names(tree: ast.AST) -> set[str]:
     return names
 
 
-def offences(package: str, stem: str, names: set[str]) -> set[str]:
-    """The names that a file of this package and stem may not import."""
+def is_shell(module: str) -> bool:
+    """Whether this module of ours touches the world."""
+    return module in SHELL_FILES or module.split(".")[-1] in SHELL_NAMES
+
+
+def offences(module: str, names: set[str]) -> set[str]:
+    """The names that this module may not import."""
+    package = module.split(".")[0]
     ours = {n for n in names if n.split(".")[0] in {*MAY_IMPORT, "bench", "tests"} and n.split(".")[0] != package}
     allowed = MAY_IMPORT[package]
     bad = {n for n in ours if not any(n == a or n.startswith(a + ".") or a.startswith(n + ".") for a in allowed)}
-    if stem not in SHELL_FILES and package != "everspun":
+    if not is_shell(module) and package != "everspun":
         bad |= {n for n in names if n.split(".")[0] in SHELL_MODULES}
         bad |= {n for n in names if n.startswith(("numpy.random", "torch.random"))}
-        bad |= {
-            n
-            for n in names
-            if any(n == f"{p}.{s}" or n.startswith(f"{p}.{s}.") for p in MAY_IMPORT for s in SHELL_FILES)
-        }
-    if (package, stem) == ("stream", "kernel"):  # compiles, and so keeps what it compiled
-        bad = {n for n in bad if not n.startswith("stream.kernel_cache")}
+        bad |= {n for n in names if n.split(".")[0] in MAY_IMPORT and (is_shell(n) or is_shell(n.rpartition(".")[0]))}
+    if module == "stream.kernels.kernel":  # compiles, and so keeps what it compiled
+        bad = {n for n in bad if not n.startswith("stream.kernels.cache")}
     return bad
 
 
@@ -103,13 +138,13 @@ def impurities(tree: ast.AST) -> set[str]:
 def test_every_file_keeps_to_its_package_and_its_side(package: str):
     for owner, path in sources():
         if owner == package:
-            bad = offences(package, path.stem, imported_names(ast.parse(path.read_text())))
+            bad = offences(module_of(path), imported_names(ast.parse(path.read_text())))
             assert not bad, f"{path.relative_to(ROOT)} imports {sorted(bad)}"
 
 
 def test_no_core_touches_the_world():
     for package, path in sources():
-        if path.stem not in SHELL_FILES and package != "everspun":
+        if not is_shell(module_of(path)) and package != "everspun":
             found = impurities(ast.parse(path.read_text()))
             assert not found, f"{path.relative_to(ROOT)} uses {sorted(found)}"
 
@@ -131,26 +166,73 @@ def test_names_say_what_is_inside():
         assert path.stem not in VAGUE, path.relative_to(ROOT)
 
 
+def folders() -> list[Path]:
+    """Every package of ours, whatever its depth."""
+    return [path.parent for _, path in sources() if path.name == "__init__.py"]
+
+
+def test_a_folder_holds_few_things():
+    for folder in folders():
+        things = {p.name for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+        assert len(things) <= THINGS_MAX, f"{folder.relative_to(ROOT)} holds {len(things)} files and folders"
+
+
+def test_a_package_says_what_each_of_its_files_is_for():
+    """Its docstring has a line `name: what` for every file and folder in it, and for nothing else."""
+    for folder in folders():
+        text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+        named = re.findall(r"^- `(\w+)`: \w", text, re.MULTILINE)
+        there = [p.stem for p in folder.iterdir() if p.suffix == ".py" and not p.stem.startswith("__")]
+        there += [p.name for p in folder.iterdir() if (p / "__init__.py").exists()]
+        assert sorted(named) == sorted(there), folder.relative_to(ROOT)
+
+
+def imports_between_packages() -> dict[str, set[str]]:
+    """Package -> the packages it imports from; a file that stands in a top-level folder counts as one of its own."""
+    known = {module_of(path): path for _, path in sources()}
+
+    def package_of(module: str) -> str:
+        return module.rpartition(".")[0] if module.count(".") > 1 else module
+
+    imports: dict[str, set[str]] = {}
+    for module, path in known.items():
+        tree = ast.parse(path.read_text())
+        for node in [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]:
+            node.body = [ast.Pass()]
+        targets = {package_of(n) for n in imported_names(tree) if n in known and known[n].name != "__init__.py"}
+        imports.setdefault(package_of(module), set()).update(targets - {package_of(module)})
+    return imports
+
+
+def test_packages_do_not_import_in_a_circle():
+    imports = imports_between_packages()
+    assert len(imports) > 50
+    try:
+        list(TopologicalSorter(imports).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
 def test_tests_are_no_packages():
     assert not list((ROOT / "tests").rglob("__init__.py")), "a package under tests shadows the one it tests"
 
 
 @pytest.mark.parametrize(
-    ("package", "stem", "source"),
+    ("module", "source"),
     [
-        ("stream", "events", "import labeler.join"),
-        ("stream", "events", "from stream.client import Probe"),
-        ("stream", "events", "import bench"),
-        ("labeler", "join", "from stream import kafka"),
-        ("labeler", "join", "import time"),
-        ("paramserver", "shard", "import stream.events"),
-        ("learners", "gradient", "from numpy.random import default_rng"),
-        ("checkpointer", "manifest", "import learners.worker"),
-        ("labeler", "fraud", "import faust"),
+        ("stream.columns.events", "import labeler.join.click_join"),
+        ("stream.columns.events", "from stream.log.kafka_admin import Probe"),
+        ("stream.columns.events", "import bench"),
+        ("labeler.join.click_join", "from stream.log import kafka"),
+        ("labeler.join.click_join", "import time"),
+        ("paramserver.shard.shard", "import stream.columns.events"),
+        ("learners.training.gradient", "from numpy.random import default_rng"),
+        ("checkpointer.store.manifest", "import learners.process.worker"),
+        ("labeler.fraud.filter", "import faust"),
     ],
 )
-def test_the_import_rules_can_fail(package: str, stem: str, source: str):
-    assert offences(package, stem, imported_names(ast.parse(source)))
+def test_the_import_rules_can_fail(module: str, source: str):
+    assert offences(module, imported_names(ast.parse(source)))
 
 
 @pytest.mark.parametrize("source", ["x = np.random.rand()", "open('f')", "print(1)"])

@@ -11,12 +11,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from checkpointer.metrics import ArchiverMetrics, CheckpointerMetrics, ReplicaMetrics
-from everspun.launcher_metrics import LauncherMetrics
-from labeler.breaker_metrics import BreakerMetrics
-from labeler.metrics import FraudMetrics, LabelerMetrics
-from learners.governor_metrics import GovernorMetrics
-from learners.metrics import LearnerMetrics
-from paramserver.metrics import Metrics as ShardMetrics
+from everspun.launcher.metrics import LauncherMetrics
+from labeler.breaker.metrics import BreakerMetrics
+from labeler.fraud.metrics import FraudMetrics
+from labeler.process.metrics import LabelerMetrics
+from learners.governor.metrics import GovernorMetrics
+from learners.process.metrics import LearnerMetrics
+from paramserver.server.metrics import Metrics as ShardMetrics
 from stream.metrics import RoleMetrics
 
 
@@ -162,7 +163,9 @@ def test_the_dashboard_groups_and_names_by_labels_that_exist():
     for target in targets:
         query = target["expr"]
         series = {re.sub("_bucket$", "", name) for name in re.findall("everspun_[a-z_]+", query)}
-        known = {"process", "role"}.union(*(of_series[name] for name in series))  # these two: everspun/targets.py
+        known = {"process", "role"}.union(
+            *(of_series[name] for name in series)
+        )  # these two: everspun/launcher/targets.py
         grouped = {label.strip() for by in re.findall(r"by \(([^)]*)\)", query) for label in by.split(",")} - {"le"}
         chosen = set(re.findall(r"[{,](\w+)[=!]", query))
         shown = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))

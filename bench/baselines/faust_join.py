@@ -5,9 +5,9 @@
 Per impression one write of a table, whose changelog Faust sends to the broker; per click one look-up in it. Nothing
 else is done: no window or grace, no duplicates, no features checked, no fraud, no counting, no example is written, and
 a click that is read before its impression finds nothing. So it is given less work than a labeler. faust-streaming with
-aiokafka; one worker; the table on rocksdict, as `labeler/app.py` has its own; keys raw, values JSON by Faust's default
-codec; changelog acknowledged by all replicas; at least once; 2,000 records a poll, up to 4,096 events buffered a
-stream; no web server, no leader topic. Without orjson, which Faust uses where it is installed.
+aiokafka; one worker; the table on rocksdict, as `labeler/fraud/app.py` has its own; keys raw, values JSON by Faust's
+default codec; changelog acknowledged by all replicas; at least once; 2,000 records a poll, up to 4,096 events buffered
+a stream; no web server, no leader topic. Without orjson, which Faust uses where it is installed.
 
 Every LOOK_S it prints what it has done as a line of JSON: impressions written, clicks read, clicks found, and whether
 all changelog is acknowledged. It ends, with its own figure in the last line (`impressions_per_cpu_s`, start and
@@ -62,7 +62,7 @@ def make_app(servers: str, partitions: int, datadir: str, done: Done) -> Any:
         producer_acks=-1,
         stream_wait_empty=False,
         stream_recovery_delay=0.0,
-        recovery_consistency_check=False,  # as in labeler/app.py: the embedded broker names too low an end of log
+        recovery_consistency_check=False,  # as in labeler/fraud/app.py: the embedded broker names too low an end of log
         worker_redirect_stdouts=False,
     )
     shown = app.Table("shown", partitions=partitions, options={"driver": "rocksdict"})

@@ -1,0 +1,7 @@
+"""The commands, grouped by what they are about.
+
+- `data`: Commands about events and labels
+- `system`: Commands about a system as a whole
+- `training`: Commands about training and its models
+- `options`: options that several commands share
+"""

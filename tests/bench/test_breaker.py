@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from bench.breaker import FIRST_MS, judge, stories
 from bench.breaker_shop import SLICES, CellCounts, Shop, Story, history_cells, tally_rows
-from everspun.history import History
+from everspun.replay.history import History
+from labeler.breaker.early_join import GROUPS
 from labeler.breaker_config import BreakerConfig
-from labeler.tally import GROUPS
 
 CONFIG = BreakerConfig(slices=SLICES, cell_ms=3_600_000, cells_max=4, history_cells_min=12)
 FIRST = FIRST_MS // CONFIG.cell_ms

@@ -5,7 +5,7 @@ import pytest
 
 from bench import delayed_feedback as bench
 from bench.delayed_traffic import WINDOW_MS, Traffic, draw
-from learners.model import make_model
+from learners.models.model import make_model
 from stream.config import StreamConfig
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from bench.label_lag import Failed, Feed, Seen, lags, prepared
 from stream.config import StreamConfig
-from stream.memory import MemoryLog
+from stream.log.memory import MemoryLog
 from stream.record import Partition
 
 STREAM = StreamConfig(partitions=2)

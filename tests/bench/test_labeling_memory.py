@@ -9,7 +9,7 @@ import pytest
 from bench import labeling_memory
 from bench.labeling_log import Shop, draw, write
 from stream.config import StreamConfig
-from stream.memory import MemoryLog
+from stream.log.memory import MemoryLog
 from stream.record import Partition
 
 STREAM = StreamConfig(partitions=2, replayed=True)

@@ -9,8 +9,8 @@ import pytest
 from bench.poison_inputs import LARGE, SMALL, Inputs, Now, good_event
 from bench.poison_internal import TOPICS, claim, malformed
 from stream.config import StreamConfig
-from stream.decode import decode_clicks, decode_impressions
-from stream.log import Headers
+from stream.decoding.decode import decode_clicks, decode_impressions
+from stream.log.log import Headers
 from stream.record import Record
 
 NOW = Now(1_700_000_000_000, 1, 3)

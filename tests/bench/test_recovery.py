@@ -12,10 +12,10 @@ from bench import recovery_check
 from bench.recovery_check import EVENT, Events, Learnable, Parameters, read_events
 from bench.recovery_plan import BROKER, plan
 from learners.config import ModelConfig
-from learners.model import make_model
-from paramserver.table import TableRows
+from learners.models.model import make_model
+from paramserver.tables.table import TableRows
 from stream.config import StreamConfig
-from stream.memory import MemoryLog
+from stream.log.memory import MemoryLog
 from stream.record import Partition
 
 PROCESSES = {"labeler": 2, "fraud": 1, "learner": 2, "shard": 2, "checkpointer": 1, "replica": 1, BROKER: 1}

@@ -5,9 +5,9 @@ import pytest
 
 from bench.virtual_training import Setting, VirtualTraining, differentiate, draw_work
 from learners.config import ModelConfig
-from learners.model import make_model
+from learners.models.model import make_model
 from paramserver.messages import Epoch, PullRequest, PushRequest
-from paramserver.shard import Shard
+from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
 MODEL = make_model(

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from checkpointer.announcement import Ref, ref
-from checkpointer.catalogue import Catalogue, Gates
-from checkpointer.manifest import Definition, Evaluation, Manifest, Part, assemble
-from checkpointer.request import of_rows
+from checkpointer.serving.request import of_rows
+from checkpointer.store.announcement import Ref, ref
+from checkpointer.store.catalogue import Catalogue, Gates
+from checkpointer.store.manifest import Definition, Evaluation, Manifest, Part, assemble
 from learners.config import ModelConfig
-from learners.model import make_model
+from learners.models.model import make_model
 from paramserver.messages import (
     ChainProgress,
     DenseSpec,
@@ -25,8 +25,8 @@ from paramserver.messages import (
     PushRequest,
     TableSpec,
 )
-from paramserver.partfile import encode_part, part_info
-from paramserver.shard import Shard
+from paramserver.parts.safetensors_file import encode_part, part_info
+from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -2,18 +2,18 @@
 
 import numpy as np
 
-from checkpointer.announcement import Announcement
-from checkpointer.catalogue import Catalogue
 from checkpointer.config import CheckpointerConfig
-from checkpointer.driver import Driver
-from checkpointer.files import MemoryFiles
-from checkpointer.gates import Findings
-from checkpointer.manifest import Definition
-from checkpointer.model_state import model_state
-from paramserver.clocks import Clocks
-from paramserver.local import LocalClock, LocalShard
+from checkpointer.cuts.driver import Driver
+from checkpointer.gates.gates import Findings
+from checkpointer.store.announcement import Announcement
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.files import MemoryFiles
+from checkpointer.store.manifest import Definition
+from checkpointer.store.restore import model_state
+from paramserver.clocks.clocks import Clocks
 from paramserver.messages import DenseSpec, ModelSpec, Outcome, PushRequest, TableSpec
-from paramserver.shard import Shard
+from paramserver.server.in_memory import LocalClock, LocalShard
+from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
 SPEC = ModelSpec(

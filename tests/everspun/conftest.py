@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from everspun.broker import Broker, why_not_kafka
+from everspun.launcher.broker import Broker, why_not_kafka
 
 sys.path.insert(0, str(Path(__file__).parent))
 from staged_run import Run

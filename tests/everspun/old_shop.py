@@ -11,17 +11,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from checkpointer.archive import Archive, Archiving
-from checkpointer.store import open_store
-from everspun.audit import Audit, Standing, audit
+from checkpointer.archive.archive import Archive, Archiving
+from checkpointer.store.fsspec_store import open_store
+from everspun.audit.audit import Audit, Standing, audit
 from everspun.config import Config
 from paramserver.messages import ChainProgress, Progress
 from stream.config import StreamConfig
-from stream.decode import decode_impressions
-from stream.examples import BatchHeader, encode_examples, example_batch
-from stream.memory import MemoryLog
+from stream.decoding.decode import decode_impressions
+from stream.internal_topics.examples import BatchHeader, encode_examples, example_batch
+from stream.internal_topics.row_hash import HASH_MODULUS, row_hash_sum
+from stream.log.memory import MemoryLog
 from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Partition, offset_of, position
-from stream.rowhash import HASH_MODULUS, row_hash_sum
 
 CONFIG = Config(stream=StreamConfig(partitions=1))
 T0 = 1_700_000_000_000

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from checkpointer.catalogue import Catalogue
-from checkpointer.manifest import Manifest
-from checkpointer.model_state import model_state
-from checkpointer.store import open_store
-from everspun.audit import read_all
-from everspun.broker import Broker
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.fsspec_store import open_store
+from checkpointer.store.manifest import Manifest
+from checkpointer.store.restore import model_state
+from everspun.audit.audit import read_all
+from everspun.audit.standings import of_shards
+from everspun.launcher.broker import Broker
 from everspun.local_run import LocalRun
-from everspun.standings import of_shards
 from paramserver.messages import ChainProgress
 from stream.chain import LABEL, Chain, Fold, kind_of
-from stream.examples import BatchHeader, decode_examples, encode_examples
-from stream.examples import rows_of as rows_of_piece
-from stream.log import Headers
+from stream.internal_topics.examples import BatchHeader, decode_examples, encode_examples
+from stream.internal_topics.examples import rows_of as rows_of_piece
+from stream.log.log import Headers
 from stream.record import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT, Partition
 
 STAGES, IMPRESSIONS = 3, 400

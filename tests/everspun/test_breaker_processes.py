@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from everspun import __main__ as front_door
-from everspun.audit import read_all
-from everspun.broker import Broker, why_not_kafka
-from everspun.commands.audit import full_audit
+from everspun.audit.audit import read_all
+from everspun.audit.standings import of_shards
+from everspun.commands.system.audit import full_audit
+from everspun.launcher.broker import Broker, why_not_kafka
 from everspun.local_run import LocalRun
-from everspun.standings import of_shards
 from stream.chain import LABEL, LATE, Chain, Fold, kind_of
-from stream.examples import BatchHeader, decode_examples
-from stream.log import Writer
+from stream.internal_topics.examples import BatchHeader, decode_examples
+from stream.log.log import Writer
 from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Partition
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(300)]

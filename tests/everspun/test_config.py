@@ -8,10 +8,10 @@ import pytest
 
 from everspun import config
 from everspun.config import Config, ConfigError
-from everspun.model_check import check_model
-from everspun.roles import examples_log
-from stream.client import consumer_settings
-from stream.kafka import KafkaLog
+from everspun.roles.model_check import check_model
+from everspun.roles.roles import examples_log
+from stream.log.kafka import KafkaLog
+from stream.log.kafka_admin import consumer_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,18 +8,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from checkpointer.archive import Archive, Archiving
+from checkpointer.archive.archive import Archive, Archiving
 from checkpointer.config import ArchiveConfig
-from checkpointer.store import open_store
-from everspun.commands.forget import NOT_YET, forget
+from checkpointer.store.fsspec_store import open_store
+from everspun.commands.data.forget import NOT_YET, forget
 from everspun.config import Config
 from everspun.forgetting import orders, standing, taken_back
 from stream.config import StreamConfig
-from stream.examples import BatchHeader, decode_examples, encode_examples, examples_schema
-from stream.memory import MemoryLog
+from stream.internal_topics.examples import BatchHeader, decode_examples, encode_examples, examples_schema
+from stream.internal_topics.verdicts import FORGET, REJECT, decode_verdict
+from stream.log.memory import MemoryLog
+from stream.log.topics import topic_specs
 from stream.record import Partition, position
-from stream.topics import topic_specs
-from stream.verdicts import FORGET, REJECT, decode_verdict
 
 STREAM = StreamConfig(partitions=1)
 EXAMPLES, VERDICTS = Partition("examples", 0), Partition("verdicts", 0)

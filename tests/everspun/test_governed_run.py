@@ -6,10 +6,10 @@ import pytest
 from staged_run import STAGES, Run, stage
 
 from everspun import __main__ as front_door
-from everspun.governed import Governed, governed
-from everspun.scrape import scrape
+from everspun.status.governed import Governed, governed
+from everspun.status.scrape import scrape
 from paramserver.bounds import Rung
-from paramserver.client import connect
+from paramserver.wire.client import connect
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(600)]
 

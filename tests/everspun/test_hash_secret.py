@@ -14,9 +14,9 @@ from everspun.config import Config, ConfigError, RunConfig
 from everspun.hash_secret import NoSecret, path_of, with_secret, with_secret_made
 from labeler.config import LabelerConfig, label_config_hash
 from learners.config import ModelConfig
-from learners.model import make_model
+from learners.models.model import make_model
 from stream.config import StreamConfig
-from stream.secret import secret_of
+from stream.hashing.secret import secret_of
 
 SECRET = "a secret of this deployment"
 

@@ -17,11 +17,11 @@ from rich.panel import Panel
 from rich.table import Table
 
 from everspun.__main__ import COMMANDS, main
-from everspun.broker import BrokerError, start_broker
 from everspun.commands.options import PlainConsole, shown
 from everspun.config import ConfigError, load
+from everspun.launcher.broker import BrokerError, start_broker
+from everspun.launcher.locks import Taken, lock_file, unlock
 from everspun.local_run import MARKER, LocalRun, NotOurs
-from everspun.locks import Taken, lock_file, unlock
 from everspun.mistakes import report, unreadable_argument
 
 #: A port of loopback at which nobody listens.
@@ -152,7 +152,7 @@ def test_a_fault_of_ours_says_where_its_traceback_is(capsys: pytest.CaptureFixtu
 HOLD = """
 import sys, time
 from pathlib import Path
-from everspun.locks import lock_file
+from everspun.launcher.locks import lock_file
 lock_file(Path(sys.argv[1]), "x")
 print("held", flush=True)
 time.sleep(600)

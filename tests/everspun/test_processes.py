@@ -9,13 +9,13 @@ import pytest
 from staged_run import IMPRESSIONS, STAGE_MS, STAGES, T0, Line, Run, heartbeat, play, stage
 
 from everspun import __main__ as front_door
-from everspun.commands.audit import full_audit
-from everspun.standings import of_shards
+from everspun.audit.standings import of_shards
+from everspun.commands.system.audit import full_audit
 from paramserver.messages import ChainProgress
 from stream.chain import LABEL, LATE, RETRACT
-from stream.examples import BatchHeader, decode_examples
+from stream.internal_topics.examples import BatchHeader, decode_examples
+from stream.internal_topics.verdicts import OPERATOR, REJECT, Verdict, Watermark, breaker_input, encode_verdict
 from stream.record import Partition
-from stream.verdicts import OPERATOR, REJECT, Verdict, Watermark, breaker_input, encode_verdict
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(600)]
 

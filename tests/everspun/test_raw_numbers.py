@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from everspun.config import Config
-from everspun.model_check import check_model, raw_numbers
+from everspun.roles.model_check import check_model, raw_numbers
 from learners.config import ModelConfig
 from stream.config import StreamConfig
 

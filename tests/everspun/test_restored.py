@@ -6,7 +6,7 @@ import pytest
 from staged_run import STAGES, Run, play
 
 from everspun import __main__ as front_door
-from everspun.commands.audit import full_audit
+from everspun.commands.system.audit import full_audit
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(600)]
 

@@ -13,13 +13,13 @@ import pytest
 from kafka import KafkaAdminClient, TopicPartition
 from staged_run import CHAIN, STAGE_MS, STAGES, T0, Run, play
 
-from checkpointer.archive import Archive
-from checkpointer.catalogue import Catalogue
-from checkpointer.store import open_store
+from checkpointer.archive.archive import Archive
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.fsspec_store import open_store
 from everspun import __main__ as front_door
-from everspun.governed import Governed, governed
-from everspun.launcher import role_files
-from everspun.scrape import scrape
+from everspun.launcher.launcher import role_files
+from everspun.status.governed import Governed, governed
+from everspun.status.scrape import scrape
 from paramserver.bounds import Rung
 from stream.record import Partition
 

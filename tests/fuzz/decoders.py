@@ -17,12 +17,12 @@ from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from stream.config import StreamConfig
-from stream.decode import decode_activity, decode_clicks, decode_impressions
-from stream.faults import FIELD_CHARS_MAX, REASON_CHARS_MAX
+from stream.decoding.decode import decode_activity, decode_clicks, decode_impressions
+from stream.decoding.event_faults import FIELD_CHARS_MAX, REASON_CHARS_MAX
+from stream.log.record_batches import BatchReader
+from stream.log.record_columns import RecordColumns
+from stream.log.unpacking import CODECS, CannotUnpack, unpack
 from stream.record import Record
-from stream.record_batches import BatchReader
-from stream.record_columns import RecordColumns
-from stream.unpacking import CODECS, CannotUnpack, unpack
 
 CONFIG = StreamConfig(
     partitions=1, categorical_features=("user",), numeric_features=("price",), decoded_bytes_max=1 << 22

@@ -6,9 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from labeler.counting.signals import SIGNAL_SCHEMA, Signal
 from labeler.fraud_config import FraudConfig
-from labeler.signals import SIGNAL_SCHEMA, Signal
-from stream.verdicts import Verdict, Watermark, decode_verdict, encode_verdict
+from stream.internal_topics.verdicts import Verdict, Watermark, decode_verdict, encode_verdict
 
 VIEWS, CLICKS = "impressions/0", "clicks/0"
 MINUTE = 60_000

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from learners import events
-from learners import instructions as do
 from learners.config import LearnerConfig
-from learners.events import Batch
-from learners.pacing import Pacer
+from learners.pacing import events
+from learners.pacing import instructions as do
+from learners.pacing.events import Batch
+from learners.pacing.pacer import Pacer
 from paramserver.messages import ChainProgress, Epoch, Outcome, Progress, PullReply, PushReply, StartOutcome, StartReply
 from paramserver.ports import JoinReply, ProgressReply
 

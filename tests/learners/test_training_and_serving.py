@@ -8,12 +8,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from checkpointer.request import BadRequest, parse
+from checkpointer.serving.request import BadRequest, parse
 from learners.config import ModelConfig
-from learners.features import Encoder
+from learners.models.features import Encoder
 from stream.config import StreamConfig
-from stream.decode import decode_impressions
-from stream.examples import decode_examples, encode_examples, example_batch
+from stream.decoding.decode import decode_impressions
+from stream.internal_topics.examples import decode_examples, encode_examples, example_batch
 from stream.record import Record
 
 STREAM = StreamConfig(partitions=1, categorical_features=("user", "shop"), numeric_features=("price", "age"))

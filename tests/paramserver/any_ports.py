@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from paramserver.client import connect
-from paramserver.clocks import Clocks
+from paramserver.clocks.clocks import Clocks
 from paramserver.config import ParamServerConfig
-from paramserver.local import LocalClock, LocalShard
 from paramserver.messages import (
     DenseSpec,
     Epoch,
@@ -23,9 +21,11 @@ from paramserver.messages import (
     TableSpec,
 )
 from paramserver.ports import ClockPort, JoinReply, ShardPort, Unreachable
-from paramserver.service import run
-from paramserver.shard import Shard
+from paramserver.process.process import run
+from paramserver.server.in_memory import LocalClock, LocalShard
+from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
+from paramserver.wire.client import connect
 
 SHARDS = 2
 MAP = SlotMap.even(SHARDS)

@@ -12,10 +12,10 @@ from paramserver.messages import (
     PushRequest,
     TableSpec,
 )
-from paramserver.part import to_arrays
-from paramserver.shard import Shard
+from paramserver.parts.part import to_arrays
+from paramserver.parts.snapshot import Snapshot
+from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
-from paramserver.state import Snapshot
 
 LEARNER = Epoch(1, 1)
 SPEC = ModelSpec(

@@ -1,6 +1,6 @@
 """A clock holder driven by hand, and its shards."""
 
-from paramserver.clocks import Clocks
+from paramserver.clocks.clocks import Clocks
 from paramserver.messages import Epoch, StartOutcome, StartRequest
 
 ADMITTED, FENCED = StartOutcome.ADMITTED, StartOutcome.FENCED

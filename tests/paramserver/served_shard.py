@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from paramserver.client import ShardClient
 from paramserver.config import ParamServerConfig
 from paramserver.messages import (
     DenseSpec,
@@ -16,10 +15,11 @@ from paramserver.messages import (
     PushRequest,
     TableSpec,
 )
-from paramserver.metrics import Metrics
-from paramserver.server import Server, ShardService
-from paramserver.shard import Shard
+from paramserver.server.metrics import Metrics
+from paramserver.server.server import Server, ShardService
+from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
+from paramserver.wire.client import ShardClient
 
 SPEC = ModelSpec("m", "d", (TableSpec("t", 8, "sgd", {"rate": 1.0}),), DenseSpec({"w": (4,)}, "sgd", {"rate": 1.0}))
 W = {"w": np.zeros(4, np.float32)}

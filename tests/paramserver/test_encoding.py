@@ -6,7 +6,7 @@ import pytest
 from paramserver import encoding as module
 from paramserver.encoding import Encoding, decode_rows, encode_rows
 from paramserver.messages import TableSpec
-from paramserver.table import CHUNK, Table
+from paramserver.tables.table import CHUNK, Table
 
 
 def any_numbers() -> np.ndarray:

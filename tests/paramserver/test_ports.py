@@ -12,7 +12,7 @@ from paramserver.messages import (
     Epoch,
     Outcome,
 )
-from paramserver.partfile import decode_part
+from paramserver.parts.safetensors_file import decode_part
 from paramserver.ports import Refused
 
 

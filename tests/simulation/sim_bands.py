@@ -12,13 +12,13 @@ from sim_log import Message
 from sim_scenario import BREAKER, Scenario
 from sim_violation import Violation
 
-from labeler.band_record import BandRecord, decode_band
-from labeler.breaker import Breaker, scope_of
-from labeler.breaker_rules import RELEASED
-from labeler.tally import decode_tally, tally_stream
-from stream.examples import BatchHeader
+from labeler.breaker.band_record import BandRecord, decode_band
+from labeler.breaker.breaker import Breaker, scope_of
+from labeler.breaker.early_join import decode_tally, tally_stream
+from labeler.breaker.rules import RELEASED
+from stream.internal_topics.examples import BatchHeader
+from stream.internal_topics.verdicts import OPERATOR, RELEASE, WITHHOLD, Verdict, Watermark, decode_verdict
 from stream.record import Record
-from stream.verdicts import OPERATOR, RELEASE, WITHHOLD, Verdict, Watermark, decode_verdict
 
 Scope = tuple[str, str]
 Counts = dict[Scope, list[int]]

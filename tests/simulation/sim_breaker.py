@@ -13,11 +13,11 @@ from sim_scenario import BREAKER, Scenario
 from sim_tasks import Resume, Task
 from sim_watch import Watch
 
+from labeler.breaker.early_join import tally_labeler, tally_settings, tally_stream
+from labeler.breaker.runner import Judging
 from labeler.config import LabelerConfig
-from labeler.judging import Judging
-from labeler.labelling import Labelling
-from labeler.tally import tally_labeler, tally_settings, tally_stream
-from stream.log import Headers
+from labeler.labels.runner import Labelling
+from stream.log.log import Headers
 from stream.record import Partition, Record
 
 GROUP = "breakers"

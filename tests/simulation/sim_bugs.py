@@ -20,23 +20,23 @@ from sim_fraud import FraudNode
 from sim_labelers import LabelerNode
 from sim_site import Site
 
-from labeler import activity_pages
-from labeler.fraud import FraudFilter
-from labeler.head import Head
-from labeler.heartbeats import Heartbeats
-from labeler.labelling import Labelling
-from labeler.outbox import Outbox
-from labeler.resume import ResumePoint
-from labeler.verdict_book import VerdictBook
-from learners.pacing import Pacer
-from learners.position import Position
-from learners.starts import Starts
-from paramserver import shard as shard_module
-from paramserver.clocks import Clocks
+from labeler.counting.heartbeats import Heartbeats
+from labeler.counting.runner import Head
+from labeler.fraud import activity_pages
+from labeler.fraud.filter import FraudFilter
+from labeler.io.outbox import Outbox
+from labeler.join.resume_point import ResumePoint
+from labeler.labels.runner import Labelling
+from labeler.labels.verdicts import VerdictBook
+from learners.pacing.pacer import Pacer
+from learners.pacing.position import Position
+from learners.pacing.start_scheduler import Starts
+from paramserver.clocks.clocks import Clocks
+from paramserver.clocks.model_clocks import ModelClocks
 from paramserver.messages import Outcome, PushReply
-from paramserver.modelclocks import ModelClocks
-from stream.arrival import ArrivalClock
+from paramserver.shard import shard as shard_module
 from stream.chain import Chain, Fold
+from stream.decoding.arrival_clock import ArrivalClock
 from stream.record import offset_of
 
 __all__ = ["BUGS"]

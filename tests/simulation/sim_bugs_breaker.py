@@ -7,14 +7,14 @@ from unittest.mock import patch
 import numpy as np
 from sim_bug import Patch, bug
 
-from labeler.breaker import Breaker, BreakerStep
-from labeler.judging import Judging
-from labeler.labelling import Labelling
-from labeler.open_cells import OpenCells
-from labeler.reading import Reading
-from labeler.tally import TallyLabeler
-from labeler.verdict_book import VerdictBook
-from stream.verdicts import RELEASE, WITHHOLD, Watermark, breaker_input
+from labeler.breaker.breaker import Breaker, BreakerStep
+from labeler.breaker.cells import OpenCells
+from labeler.breaker.early_join import TallyLabeler
+from labeler.breaker.runner import Judging
+from labeler.join.strategy import Reading
+from labeler.labels.runner import Labelling
+from labeler.labels.verdicts import VerdictBook
+from stream.internal_topics.verdicts import RELEASE, WITHHOLD, Watermark, breaker_input
 
 SEEDS = {"first": 4, "step": 11}
 
@@ -109,7 +109,7 @@ def barrier_leaves_behind() -> list[Patch]:
 
 @bug("labels do not wait for the breaker", "V is that of the fraud filter alone (L3)", seed=4, **SEEDS)
 def not_waited_for() -> list[Patch]:
-    from labeler import labelling
+    from labeler.labels import runner as labelling
 
     inputs = labelling.awaited_inputs
 

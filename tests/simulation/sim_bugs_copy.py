@@ -4,8 +4,8 @@ from unittest.mock import patch
 
 from sim_bug import Patch, bug
 
-from labeler.click_copy import ClickCopy
-from labeler.spilled_clicks import SpilledClicks
+from labeler.click_cache.cache import ClickCopy
+from labeler.click_cache.spilled import SpilledClicks
 
 
 @bug(

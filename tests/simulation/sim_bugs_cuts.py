@@ -10,12 +10,12 @@ import sim_shards
 from sim_bug import Patch, bug
 from sim_shards import ShardNode
 
-from checkpointer.cutting import Cutting
-from paramserver import delta as delta_module
-from paramserver.headcut import CutParts
+from checkpointer.cuts.cut_runner import Cutting
+from paramserver.clocks.model_clocks import ModelClocks
 from paramserver.messages import MarkReply, Outcome, PushReply
-from paramserver.modelclocks import ModelClocks
-from paramserver.shard import Shard
+from paramserver.parts import delta as delta_module
+from paramserver.parts.head_cut import CutParts
+from paramserver.shard.shard import Shard
 
 
 @bug("cut that holds pushes", "while starts are stopped, pushes are too (X1)")

@@ -6,7 +6,7 @@ import sim_shards
 from sim_bug import Patch, bug
 from sim_scenario import LOSES_FOLDERS
 
-from everspun.stored_state import StoredState
+from everspun.roles.stored_state import StoredState
 
 
 @bug(

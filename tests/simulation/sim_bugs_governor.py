@@ -5,7 +5,7 @@ from unittest.mock import patch
 from sim_bug import Patch, bug
 
 from paramserver.bounds import GovernorLease, Rung
-from paramserver.modelclocks import ModelClocks
+from paramserver.clocks.model_clocks import ModelClocks
 
 _GOVERNED = {"first": 3, "step": 5}
 

@@ -7,11 +7,11 @@ from unittest.mock import patch
 
 from sim_bug import Patch, bug
 
-from labeler.join import ClickJoin, Limits
-from labeler.partition import PartitionLabeler
-from labeler.reading import NOTHING
-from labeler.resume import ExamplesFold, ResumePoint
-from stream.examples import BatchHeader
+from labeler.join.click_join import ClickJoin, Limits
+from labeler.join.resume_point import ExamplesFold, ResumePoint
+from labeler.join.strategy import NOTHING
+from labeler.labels.partition import PartitionLabeler
+from stream.internal_topics.examples import BatchHeader
 from stream.record import Record
 
 late_labels = PartitionLabeler._late_labels

@@ -7,9 +7,9 @@ import numpy as np
 from sim_bug import Patch, bug
 from sim_log import Broker
 
-from labeler.click_line import ClickLine, Passed
-from labeler.labelling import Labelling
-from stream.log import OffsetOutOfRange
+from labeler.labels.clicks import ClickLine, Passed
+from labeler.labels.runner import Labelling
+from stream.log.log import OffsetOutOfRange
 
 
 @bug(

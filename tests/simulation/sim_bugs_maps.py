@@ -9,13 +9,13 @@ from sim_operator import Operator
 from sim_scenario import MODEL
 from sim_shards import ShardNode
 
-from checkpointer.resharding import Resharding
-from paramserver import delta
-from paramserver.clocks import Clocks
+from checkpointer.cuts.resharding import Resharding
+from paramserver.clocks.clocks import Clocks
 from paramserver.messages import PushReply
+from paramserver.parts import delta
 from paramserver.ports import PartInfo
-from paramserver.shard import Shard
-from paramserver.successor import Succession, Successor
+from paramserver.shard.shard import Shard
+from paramserver.shard.successor import Succession, Successor
 
 #: Seeds in which an operator scales shards.
 SCALED = {"first": 3, "step": 5}

@@ -5,8 +5,9 @@ from unittest.mock import patch
 
 from sim_bug import Patch, bug
 
-from labeler import hearing, retracting
-from stream.passed_over import PassedOver
+from labeler import hearing
+from labeler.retraction import runner as retracting
+from stream.internal_topics.passed_over import PassedOver
 
 
 @bug(

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 from sim_bug import Patch, bug
 
-from labeler.late_verdicts import LateVerdicts
-from labeler.retracting import Retracting
-from labeler.retraction import Late
-from labeler.verdict_book import VerdictPoint
-from learners import gradient
+from labeler.labels.verdicts import VerdictPoint
+from labeler.retraction.late_verdicts import LateVerdicts
+from labeler.retraction.rows import Late
+from labeler.retraction.runner import Retracting
+from learners.training import gradient
 from stream.record import Record
 
 judge = Late.judge

@@ -5,8 +5,8 @@ from unittest.mock import patch
 
 from sim_bug import Patch, bug
 
-from paramserver.admission import Admission
-from paramserver.table import Table
+from paramserver.tables.admission import Admission
+from paramserver.tables.table import Table
 
 
 @bug("admission counts forgotten on restore", "a shard that restarts has seen no key yet (S3)")

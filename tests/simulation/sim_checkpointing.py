@@ -19,22 +19,23 @@ from sim_toy import HOME_MAP, SPEC
 from sim_violation import Violation
 from sim_watch import Watch
 
-from checkpointer.announcement import Announcement, Ref
-from checkpointer.announcement import decode as decode_announcement
-from checkpointer.catalogue import Catalogue
 from checkpointer.config import CheckpointerConfig
-from checkpointer.driver import Driver
-from checkpointer.files import Files
-from checkpointer.gates import Findings
-from checkpointer.manifest import Damaged, Definition, Manifest, part_problem
-from checkpointer.replica import Follower, steps
-from paramserver.delta import patched
+from checkpointer.cuts.driver import Driver
+from checkpointer.gates.gates import Findings
+from checkpointer.serving.replica import Follower
+from checkpointer.store.announcement import Announcement, Ref
+from checkpointer.store.announcement import decode as decode_announcement
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.delta_chain import steps
+from checkpointer.store.files import Files
+from checkpointer.store.manifest import Damaged, Definition, Manifest, part_problem
 from paramserver.messages import MarkReply, ModelSpec
-from paramserver.part import Weights
-from paramserver.partfile import decode_part
+from paramserver.parts.delta import patched
+from paramserver.parts.part import Weights
+from paramserver.parts.safetensors_file import decode_part
 from paramserver.ports import PartInfo, ProgressReply, Unreachable
 from paramserver.slots import SlotMap
-from stream.malformed import MalformedRecord
+from stream.internal_topics.malformed import MalformedRecord
 
 LOOK_MS = 400
 PATIENCE_MS = 100

@@ -1,16 +1,16 @@
-"""A process's client of the log: `stream.log.Log` over the simulated network. The labeler's own code runs on it."""
+"""A process's client of the log: `stream.log.log.Log` over the simulated network. The labeler's own code runs on it."""
 
 from collections.abc import Callable, Iterable
 
 from sim_log import Broker, Message
 from sim_network import Process
 
-from stream.log import Headers, OffsetOutOfRange, SendFailed, Unavailable
+from stream.log.log import Headers, OffsetOutOfRange, SendFailed, Unavailable
 from stream.record import Partition, Record
 
 
 class ClientAppend:
-    """See `stream.log.Append`."""
+    """See `stream.log.log.Append`."""
 
     def __init__(self, writer: "ClientWriter") -> None:
         self._writer, self._record = writer, None
@@ -33,7 +33,7 @@ class ClientAppend:
 
 
 class ClientWriter:
-    """See `stream.log.Writer`. A record leaves a moment after it was handed over, and may be overtaken by the end."""
+    """See `stream.log.log.Writer`. A record leaves a moment after it was handed over; the end may overtake it."""
 
     def __init__(self, client: "Client") -> None:
         self._client, self._failure = client, ""
@@ -79,7 +79,7 @@ class ClientWriter:
 
 
 class ClientReader:
-    """See `stream.log.Reader`. A poll gives a few records of each partition, more or fewer as it comes."""
+    """See `stream.log.log.Reader`. A poll gives a few records of each partition, more or fewer as it comes."""
 
     def __init__(self, client: "Client") -> None:
         self._client = client
@@ -138,7 +138,7 @@ class ClientReader:
 
 
 class Client:
-    """See `stream.log.Log`. `wake` is called when an acknowledgement, or its absence, should be looked at."""
+    """See `stream.log.log.Log`. `wake` is called when an acknowledgement, or its absence, should be looked at."""
 
     def __init__(self, process: Process, broker: Broker, wake: Callable[[], None]) -> None:
         self.process, self.broker, self.wake = process, broker, wake

@@ -12,14 +12,14 @@ from sim_violation import Violation
 from sim_watch import Folded, Watch
 
 from labeler.config import LabelerConfig
-from labeler.emission import Emission
-from labeler.lost import LostRange
-from labeler.partition import PartitionLabeler
-from labeler.reading import Reading, readings
-from labeler.resume import ResumePoint
-from labeler.verdict_book import VerdictBook
+from labeler.join.resume_point import ResumePoint
+from labeler.join.strategy import Reading, readings
+from labeler.labels.emission import Emission
+from labeler.labels.lost_ranges import LostRange
+from labeler.labels.partition import PartitionLabeler
+from labeler.labels.verdicts import VerdictBook
 from stream.chain import LABEL, LATE
-from stream.examples import BatchHeader, decode_examples
+from stream.internal_topics.examples import BatchHeader, decode_examples
 from stream.record import Record
 
 CLASSES = ("labelled", "rejected", "duplicate", "withheld", "quarantined", "lost")

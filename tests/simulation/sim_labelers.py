@@ -9,13 +9,13 @@ from sim_log import Broker
 from sim_network import Process, World
 from sim_scenario import FRAUD, Scenario
 
+from labeler.click_cache.storage import MemoryPages, Pages
 from labeler.config import LabelerConfig
-from labeler.head import Head
-from labeler.labelling import Labelling
-from labeler.pages import MemoryPages, Pages
-from labeler.partition import Stop
-from labeler.reading import readings
-from labeler.retracting import Retracting
+from labeler.counting.runner import Head
+from labeler.join.strategy import readings
+from labeler.labels.partition import Stop
+from labeler.labels.runner import Labelling
+from labeler.retraction.runner import Retracting
 
 GROUP = "labelers"
 TURN_MS = 500

@@ -11,17 +11,18 @@ from sim_toy import gradients, keys_on, lane_of, names_of
 from sim_watch import Watch
 from sim_words import WORDS, words_on
 
-from learners import events, gradient
-from learners import instructions as do
 from learners.config import LearnerConfig
-from learners.pacing import Pacer
+from learners.pacing import events
+from learners.pacing import instructions as do
+from learners.pacing.pacer import Pacer
+from learners.training import gradient
 from paramserver.messages import Keys, PullRequest, PushReply, StartOutcome
 from paramserver.slots import SlotMap
 from stream.chain import partition_of
-from stream.examples import BatchHeader, decode_examples
-from stream.malformed import MalformedRecord
+from stream.internal_topics.examples import BatchHeader, decode_examples
+from stream.internal_topics.malformed import MalformedRecord
+from stream.internal_topics.row_hash import row_hash_sum
 from stream.record import Record
-from stream.rowhash import row_hash_sum
 
 GROUP = "learners"
 POLL_MS = 150

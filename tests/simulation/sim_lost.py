@@ -15,7 +15,7 @@ from sim_scenario import Scenario
 from sim_watch import Watch
 
 from stream.chain import LABEL
-from stream.examples import BatchHeader
+from stream.internal_topics.examples import BatchHeader
 from stream.record import Record
 
 #: No append of a labeler that died lands later than this.

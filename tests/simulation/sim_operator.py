@@ -12,8 +12,8 @@ from sim_scenario import SHARDS, Scenario
 from sim_shards import ShardNode
 from sim_violation import Violation
 
-from labeler.lost import LostRange, lost_headers, lost_key
-from labeler.partition import Stop
+from labeler.labels.lost_ranges import LostRange, lost_headers, lost_key
+from labeler.labels.partition import Stop
 
 CHANGES = 5
 LAUNCH_EVERY_MS = 500

@@ -14,9 +14,9 @@ import pyarrow as pa
 from sim_poison import is_junk
 
 from stream.config import StreamConfig
-from stream.keys import hash_strings
+from stream.hashing.keys import hash_strings
+from stream.hashing.secret import HashKey
 from stream.record import Record
-from stream.secret import HashKey
 
 LABELLED, REJECTED, DUPLICATE, WITHHELD, QUARANTINED, LOST, WAITING = (
     "labelled", "rejected", "duplicate", "withheld", "quarantined", "lost", "waiting",

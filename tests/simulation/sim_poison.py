@@ -12,9 +12,9 @@ from sim_log import Broker, Message
 from sim_network import World
 from sim_scenario import Scenario
 
-from labeler.signals import Signal
+from labeler.counting.signals import Signal
+from stream.internal_topics.verdicts import Watermark, encode_verdict
 from stream.record import Record
-from stream.verdicts import Watermark, encode_verdict
 
 JUNK = (("junk", b"1"),)
 RECORDS = 60

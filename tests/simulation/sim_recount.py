@@ -11,10 +11,10 @@ from sim_poison import is_junk
 from sim_scenario import FRAUD
 from sim_violation import Violation
 
-from labeler.fraud import Step
-from labeler.signals import decode_signal
+from labeler.counting.signals import decode_signal
+from labeler.fraud.filter import Step
+from stream.internal_topics.verdicts import Verdict, Watermark, decode_verdict
 from stream.record import Record
-from stream.verdicts import Verdict, Watermark, decode_verdict
 
 
 class Recount:

@@ -10,7 +10,7 @@ from sim_violation import Violation
 from sim_watch import Watch
 
 from stream.chain import KINDS, LABEL, LATE, RETRACT
-from stream.examples import decode_examples
+from stream.internal_topics.examples import decode_examples
 
 Taken = Counter[tuple[int, int]]  # (position, label) of each row
 

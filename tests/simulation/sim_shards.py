@@ -12,22 +12,22 @@ from sim_scenario import MODEL, SHARDS, Scenario
 from sim_toy import HOME_MAP, SPEC
 from sim_watch import Watch
 
-from checkpointer.catalogue import Catalogue
-from checkpointer.files import Files
-from checkpointer.manifest import Manifest
-from checkpointer.model_state import cut_parts
-from everspun.stored_state import StoredState
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.files import Files
+from checkpointer.store.manifest import Manifest
+from checkpointer.store.restore import cut_parts
+from everspun.roles.stored_state import StoredState
 from paramserver.bounds import Bounds, Rung
-from paramserver.clocks import Clocks
-from paramserver.headcut import NO_HEAD, HeadCut
-from paramserver.incarnations import next_incarnation
+from paramserver.clocks.clocks import Clocks
+from paramserver.clocks.operator_settings import NO_ORDERS, KeptOrders, decode_orders, encode_orders
 from paramserver.messages import Epoch, MarkReply, PullReply, PullRequest, PushReply, PushRequest
-from paramserver.orders import NO_ORDERS, KeptOrders, decode_orders, encode_orders
-from paramserver.partfile import encode_part, part_info, part_name
+from paramserver.parts.head_cut import NO_HEAD, HeadCut
+from paramserver.parts.safetensors_file import encode_part, part_info, part_name
 from paramserver.ports import AllowReply, PartInfo, ProgressReply
-from paramserver.shard import Shard
+from paramserver.shard.incarnations import next_incarnation
+from paramserver.shard.shard import Shard
+from paramserver.shard.successor import Succession, Successor
 from paramserver.slots import SlotMap
-from paramserver.successor import Succession, Successor
 
 ALLOW_EVERY_MS = 200
 LEASE_MS = 3000

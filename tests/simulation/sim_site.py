@@ -16,9 +16,9 @@ from sim_oracle import murmur2_partition
 from sim_poison import is_junk
 from sim_scenario import Scenario
 
-from stream.examples import BatchHeader
+from stream.internal_topics.examples import BatchHeader
+from stream.internal_topics.verdicts import Verdict, encode_verdict
 from stream.record import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT
-from stream.verdicts import Verdict, encode_verdict
 
 HISTORY_MS = 1_600_000_000_000
 #: No append lands later than this after its writer gave it up.

@@ -20,19 +20,19 @@ from sim_toy import HOME_MAP, impression_of, keys_of, lane_of, names_of
 from sim_violation import Violation
 from sim_words import WORDS, Lexicons
 
-from checkpointer.files import Files
-from checkpointer.manifest import Manifest
-from paramserver.clocks import Clocks
-from paramserver.delta import whole
+from checkpointer.store.files import Files
+from checkpointer.store.manifest import Manifest
+from paramserver.clocks.clocks import Clocks
 from paramserver.messages import HASH_MODULUS, Epoch, MarkReply, Outcome, PullReply, PushReply, PushRequest
-from paramserver.part import weights
-from paramserver.partfile import decode_part
+from paramserver.parts.delta import whole
+from paramserver.parts.part import weights
+from paramserver.parts.safetensors_file import decode_part
+from paramserver.parts.snapshot import Snapshot
 from paramserver.slots import SlotMap, slot_of
-from paramserver.state import Snapshot
 from stream.chain import LABEL, RETRACT, kind_of, partition_of
-from stream.examples import BatchHeader, decode_examples, rows_from
+from stream.internal_topics.examples import BatchHeader, decode_examples, rows_from
+from stream.internal_topics.row_hash import row_hashes
 from stream.record import Record
-from stream.rowhash import row_hashes
 
 Slots = npt.NDArray[np.int32]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.ages import STEP_S
 from paramserver.messages import Keys, TableSpec
 from paramserver.slots import SlotMap, slot_of
+from paramserver.tables.ages import STEP_S
 
 WORDS = "words"
 COUNT, TTL_MS, HALVE_MS, DIFFERENT = 3, 16_000, 20_000, 48

@@ -29,9 +29,9 @@ from sim_transactions import Transactions
 from sim_violation import Violation
 from sim_watch import Watch
 
-from checkpointer.announcement import decode as decode_announcement
-from checkpointer.files import MemoryFiles
-from labeler.reading import readings
+from checkpointer.store.announcement import decode as decode_announcement
+from checkpointer.store.files import MemoryFiles
+from labeler.join.strategy import readings
 
 logging.getLogger("labeler").setLevel(logging.CRITICAL)  # failed sends are the everyday here
 

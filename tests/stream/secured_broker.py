@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from everspun.broker import Broker, Secured, start_broker
+from everspun.launcher.broker import Broker, Secured, start_broker
 
 USER, PASSWORD = "site", "p%ss_word;x=1"
 

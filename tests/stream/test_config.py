@@ -1,7 +1,7 @@
 import pytest
 
+from stream.columns.events import FeatureColumn
 from stream.config import StreamConfig
-from stream.events import FeatureColumn
 
 
 def test_features_come_in_the_order_of_their_columns():

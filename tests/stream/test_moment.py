@@ -2,7 +2,7 @@
 
 import pytest
 
-from stream.moment import parse_ms, show_ms
+from stream.timestamps import parse_ms, show_ms
 
 NOON = 1_793_534_400_000  # 2026-11-01T12:00:00Z
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.config import StreamConfig
-from stream.examples import BatchHeader
+from stream.internal_topics.examples import BatchHeader
 from stream.watermarks import PARTITIONS_MAX, pack_watermarks, unpack_watermarks
 
 MS = st.integers(0, 10**14)

@@ -1,0 +1,11 @@
+"""Cuts: one consistent moment of all shards, begun, collected and published (X1).
+
+- `begin_at_time`: from a moment to the place in every chain where the records of that moment begin (S5)
+- `cut`: one attempt at a cut
+- `cut_runner`: carries out what a cut says, over the ports of the shards and of the clocks
+- `driver`: the checkpointer without its clock, its log and its process
+- `move_preparation`: how a move is made short before it is made
+- `resharding`: how many shards a model has and is to have (S6)
+- `schedule`: when the next cut is due
+- `step`: what one look of the checkpointer came to
+"""

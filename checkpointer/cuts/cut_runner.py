@@ -1,0 +1,88 @@
+"""Carries out what a cut says, over the ports of the shards and of the clocks."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from checkpointer.cuts.cut import Abandoned, AskHold, AskProgress, Cut, Instruction, Mark, Marked, Release, Unmark
+from paramserver.ports import ClockPort, Refused, ShardPort, Unreachable
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Time(Protocol):
+    def now_ms(self) -> int:
+        """The host's clock, ms since 1970."""
+
+    def steady_ms(self) -> int:
+        """A clock that nobody sets: what leases and limits are measured by."""
+
+    def sleep_ms(self, ms: int) -> None:
+        """May raise to end the process: every step is safe to die in."""
+
+
+class Crowd(Protocol):
+    def each(self, call: Callable[[T], R], items: list[T]) -> list[R]:
+        """`call` on all items, at once if possible; raises the first exception after all have ended."""
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """`perform` one cut after another."""
+
+    shards: Mapping[int, ShardPort]
+    clock: ClockPort
+    outside: Crowd
+    time: Time
+    poll_ms: int
+
+    def perform(self, cut: Cut) -> Marked | Abandoned:
+        """Until it is done. What the cut says in one breath is asked at once."""
+        while True:
+            said = cut.tick(self.time.steady_ms())
+            while said:
+                end = next((i for i in said if isinstance(i, Marked | Abandoned)), None)
+                asked = [(cut.model, i) for i in said if not isinstance(i, Marked | Abandoned)]
+                answers = self.outside.each(self._call, asked)
+                if end is not None:
+                    return end
+                said = [more for about, answer in answers for more in self._told(cut, about, answer)]
+            self.time.sleep_ms(max(1, min(self.poll_ms, cut.next_wake_ms - self.time.steady_ms())))
+
+    def _call(self, asked: tuple[str, Instruction]) -> tuple[Instruction, Any]:
+        """One call to a port: the instruction and its answer; Refused is one, None is none within the deadline."""
+        try:
+            return asked[1], self._ask(*asked)
+        except Refused as refused:
+            return asked[1], refused
+        except Unreachable:
+            return asked[1], None
+
+    def _ask(self, model: str, asked: Instruction) -> Any:
+        match asked:
+            case AskHold(_, cut, lease_ms, highest):
+                return self.clock.hold(model, cut, lease_ms, highest)
+            case AskProgress(shard):
+                return self.shards[shard].progress(model)
+            case Mark(shard, cut, vector):
+                return self.shards[shard].mark(model, cut, vector)
+            case Unmark(shard, cut):
+                return self.shards[shard].unmark(model, cut)
+            case Release(_, cut):
+                return self.clock.release(model, cut)
+        raise AssertionError(asked)
+
+    def _told(self, cut: Cut, asked: Instruction, answer: Any) -> list[Instruction]:
+        """What the cut makes of an answer."""
+        now_ms = self.time.steady_ms()
+        if isinstance(answer, Refused):
+            return cut.refused(str(answer), now_ms)
+        match asked:
+            case AskHold():
+                return cut.held(answer, now_ms)
+            case AskProgress(shard):
+                return cut.told(shard, answer, now_ms)
+            case Mark(shard, name, _):
+                return cut.marked(shard, name, answer, now_ms)
+        return []

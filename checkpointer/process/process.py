@@ -1,0 +1,390 @@
+"""The checkpointer process: the driver over the log, the shards' ports, a store and a clean process (shell)."""
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+from checkpointer.config import CheckpointerConfig
+from checkpointer.cuts.begin_at_time import find_spans, vector_at
+from checkpointer.cuts.driver import Driver
+from checkpointer.cuts.step import Step
+from checkpointer.gates.evaluations import Evaluations
+from checkpointer.gates.gates import Findings
+from checkpointer.gates.sandbox import CleanProcess
+from checkpointer.metrics import CheckpointerMetrics
+from checkpointer.store.announcement import Announcement, Ref
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.fsspec_store import RememberedStore, open_store
+from checkpointer.store.manifest import Damaged, Definition
+from checkpointer.store.timed_store import Limits
+from learners.models.model import Model, stated_correction
+from paramserver.ports import ClockPort, Refused, ShardPort
+from stream.backoff import Backoff
+from stream.chain import LABEL, begin_vector
+from stream.config import StreamConfig
+from stream.internal_topics.malformed import MalformedRecord, json_object
+from stream.internal_topics.passed_over import PassedOver
+from stream.log.log import Log, LogError, OffsetOutOfRange, Reader, Writer
+from stream.metrics import start_metrics
+from stream.record import Partition, Record, position
+from stream.timestamps import parse_ms
+
+T = TypeVar("T")
+R = TypeVar("R")
+_log = logging.getLogger(__name__)
+
+#: Announcements that may wait for the log, one a checkpoint. Beyond it the oldest go: the pointer files say the same.
+UNSENT_MAX = 1_000
+_EVALUATIONS_MAX = 5_000
+#: A fault of the store that lasts is said again this often.
+SAID_EVERY_S = 60.0
+#: Pause before a shard that does not answer, or has not restored, is looked at again.
+_PATIENCE_MS = 100
+
+
+class Stopping(Exception):
+    """The process was told to stop. A hold runs out by itself, a mark is replaced by the next one (X1)."""
+
+
+class Surroundings:
+    """`driver.Outside` and `driver.Time` over real things. Belongs to one thread."""
+
+    def __init__(
+        self,
+        stream: StreamConfig,
+        config: CheckpointerConfig,
+        log: Log,
+        clean: CleanProcess,
+        metrics: CheckpointerMetrics,
+        stop: threading.Event,
+    ) -> None:
+        self.stream, self.config, self.log, self.clean, self.metrics, self.stop = (
+            stream,
+            config,
+            log,
+            clean,
+            metrics,
+            stop,
+        )
+        self.unsent: deque[Announcement] = deque()
+        self.told_published = False  # whether metrics say what was published before
+        self.waits = ""  # for shards that are wanted, as last said
+        self.health = StoreHealth(Backoff(max(1, config.retry_ms), config.retry_max_ms))
+        metrics.store_failing_s.set_function(lambda: self.health.failing_s(time.monotonic()))
+        self._writer: Writer | None = None
+        self._evaluations: Reader | None = None
+        self._passed_over = PassedOver(_log, metrics.on_malformed)
+        self._bad_evaluations = 0  # of those whose fields say nothing, as last looked at
+        self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="shards")
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def steady_ms(self) -> int:
+        return time.monotonic_ns() // 1_000_000
+
+    def sleep_ms(self, ms: int) -> None:
+        if self.stop.wait(ms / 1_000):
+            raise Stopping
+
+    def each(self, call: Callable[[T], R], items: list[T]) -> list[R]:
+        if len(items) == 1:
+            return [call(items[0])]
+        futures = [self._pool.submit(call, item) for item in items]
+        for future in futures:
+            future.exception()  # let all end: a part half written must not outlive its cut's verdict
+        return [future.result() for future in futures]
+
+    def check(self, ref: Ref) -> Findings:
+        return self.clean.check(ref)
+
+    def first_vector(self) -> dict[str, int]:
+        """Every chain's first (or next) position in the log that it runs over. Raises Unavailable, and Refused where
+        records of the time to begin with are gone: a model must not begin later than it was told without a word."""
+        topic = self.stream.impressions
+        partitions = [Partition(topic, p) for p in range(self.stream.partitions)]
+        verdicts = Partition(self.stream.verdicts, 0)
+        reader = self.log.reader()
+        try:
+            ask = reader.end_offsets if self.config.begin == "end" else reader.beginning_offsets
+            offsets = ask([*partitions, verdicts])
+            first = {p.partition: position(offsets[p]) for p in partitions}
+            if self.config.begin in ("beginning", "end"):
+                return begin_vector(first, position(offsets[verdicts]))
+            spans = find_spans(reader, self.stream, parse_ms(self.config.begin), lambda: self.sleep_ms(0))
+            if lacks := [f"{self.stream.examples}[{s.partition}]: {s.lacks}" for s in spans if s.lacks]:
+                raise Refused(
+                    f"checkpointer.begin = {self.config.begin!r}: gone by retention: {'; '.join(lacks)}; give a later "
+                    "time, or 'beginning' for all that is left, or set archive.read = true where an archive holds them"
+                )
+            return vector_at(spans, first)
+        finally:
+            reader.close()
+
+    # --- checkpoints ---
+
+    def announce(self, announcement: Announcement) -> None:
+        self.unsent.append(announcement)
+        if len(self.unsent) > UNSENT_MAX:
+            _log.error("%d announcements wait for the log %s", len(self.unsent), self.stream.bootstrap_servers)
+            self.unsent.popleft()
+        self.send()
+
+    def send(self) -> None:
+        """Say what was not said yet, in order. After a failed send it is said again by a new writer: a repeat changes
+        nothing."""
+        while self.unsent:
+            said = self.unsent[0]
+            headers = (("model", said.model.encode()), ("barrier", str(said.barrier).encode()))
+            try:
+                if self._writer is None:
+                    self._writer = self.log.writer()
+                partition = Partition(self.stream.checkpoints, 0)
+                self._writer.append(partition, said.encode(), said.model.encode(), headers, self.now_ms())
+                self._writer.flush(self.stream.request_timeout_ms)
+            except LogError as error:
+                _log.warning("checkpoints topic: %s; said again later", error)
+                if self._writer is not None:
+                    self._writer.close()
+                self._writer = None
+                break
+            self.unsent.popleft()
+        self.metrics.unsent.set(len(self.unsent))
+
+    # --- evaluations ---
+
+    def read_evaluations(self) -> Iterator[Mapping[str, Any]]:
+        """New records; the first read begins at the beginning, since what a head has counted is told by its vector."""
+        try:
+            if self._evaluations is None:
+                self._open_evaluations()
+            assert self._evaluations is not None
+            polled = self._evaluations.poll(_EVALUATIONS_MAX, 1)
+        except OffsetOutOfRange as error:
+            assert self._evaluations is not None
+            self._evaluations.seek(error.partition, error.first)
+            return
+        except LogError as error:
+            _log.warning("evaluations topic: %s", error)
+            return
+        for at, records in polled.items():
+            for record in records:
+                yield from self._evaluation(at, record)
+
+    def _open_evaluations(self) -> None:
+        reader = self.log.reader()
+        topic = self.stream.evaluations
+        partitions = [Partition(topic, p) for p in range(self.log.partitions(topic))]
+        try:
+            reader.assign(partitions)
+            for partition, offset in reader.beginning_offsets(partitions).items():
+                reader.seek(partition, offset)
+        except LogError:
+            reader.close()
+            raise
+        self._evaluations = reader
+
+    def _evaluation(self, at: Partition, record: Record) -> Iterator[Mapping[str, Any]]:
+        try:
+            body = json_object("evaluations", record.value).body
+        except MalformedRecord as error:
+            self.metrics.evaluations.labels(outcome="unreadable").inc()
+            self._passed_over.add(at, record, error)
+            return
+        self.metrics.evaluations.labels(outcome="read").inc()
+        yield body
+
+    def look_at(self, evaluations: Evaluations) -> None:
+        """Say so where some of them said nothing."""
+        if new := evaluations.records_bad - self._bad_evaluations:
+            self._bad_evaluations = evaluations.records_bad
+            self.metrics.malformed.labels(topic=self.stream.evaluations).inc(new)
+            _log.error("%d evaluations count for nothing (%d so far), the last one: %s",
+                       new, evaluations.records_bad, evaluations.last_bad)  # fmt: skip
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.clean.close()
+        for end in (self._writer, self._evaluations):
+            if end is not None:
+                end.close()
+
+
+@dataclass
+class StoreHealth:
+    """Since when the store has failed, and what is to be said of it: each new fault, and the same again each minute. A
+    store that took no part of a checkpoint is well once it has taken a whole one, not once it could be read."""
+
+    backoff: Backoff
+    fault: str = ""
+    since_s: float = 0.0
+    said_s: float = 0.0
+    unwritten: bool = False  # what failed was writing
+
+    def told(self, fault: str, now_s: float, unwritten: bool = False, complete: bool = False) -> str:
+        """What became of the last step: "" = the store did all it was asked. `unwritten`: it was asked to take a
+        checkpoint, and did not; `complete`: it has taken one. Returns what is to be logged, or ""."""
+        if not fault and self.unwritten and not complete:
+            return ""
+        self.unwritten = bool(fault) and (self.unwritten or unwritten)
+        if not fault:
+            was, since_s = self.fault, self.since_s
+            self.fault, self.since_s = "", 0.0
+            self.backoff.worked()
+            return f"going on, after {now_s - since_s:.0f} s" if was else ""
+        if self.fault and now_s - self.said_s < SAID_EVERY_S:
+            self.fault = fault
+            return ""
+        self.since_s, self.said_s, self.fault = self.since_s or now_s, now_s, fault
+        return f"failing for {now_s - self.since_s:.0f} s, tried again: {fault}"
+
+    def failing_s(self, now_s: float) -> float:
+        return now_s - self.since_s if self.fault else 0.0
+
+
+def definition(
+    model: Model,
+    schema: str = "",
+    barrier_kinds: tuple[str, ...] = (LABEL,),
+    correction: dict[str, Any] | None = None,
+) -> Definition:
+    """What a manifest carries of a model. `correction`: `learners.models.model.stated_correction`."""
+    config, dense = model.config.to_dict(), dict(model.initial_dense())
+    return Definition(model.spec, config, dense, schema, barrier_kinds, correction or {})
+
+
+def run(
+    config: CheckpointerConfig,
+    model: Model,
+    stream: StreamConfig,
+    shards: Mapping[int, ShardPort],
+    clock: ClockPort,
+    log: Log,
+    stop: threading.Event,
+    *,
+    schema: str = "",
+    run_dir: str = "",
+    index: int = 0,
+) -> None:
+    """Take checkpoints of one model until `stop` is set. Raises ValueError if those there are of another definition,
+    Refused if records of the time that a new model is to begin with are gone."""
+    metrics = CheckpointerMetrics()
+    if run_dir:
+        start_metrics(run_dir, "checkpointer", index, metrics)
+    what = definition(model, schema, stream.barrier_kinds, stated_correction(stream))
+    clean = CleanProcess(config.root, what, config.gate_timeout_ms, config.golden, config.latency_rows)
+    clean.start()
+    around = Surroundings(stream, config, log, clean, metrics, stop)
+    limits = Limits(config.store_timeout_ms, config.transfer_timeout_ms)
+    catalogue = Catalogue(open_store(config.root, limits, metrics.store_called), model.name)
+    driver = Driver(config, what, shards, clock, catalogue, around, around, code_version())
+    if run_dir:
+        driver.used = RememberedStore(run_dir, config.root, model.name)
+    try:
+        _log.info("checkpoints of %s in %s", model.name, config.root)
+        while not stop.is_set():
+            _turn(driver, around, metrics)
+    except Stopping:
+        _log.info("stopped within a cut: its hold runs out by itself")
+    finally:
+        around.close()
+
+
+def _turn(driver: Driver, around: Surroundings, metrics: CheckpointerMetrics) -> None:
+    """One step, its metrics, and the pause after it."""
+    try:
+        step = driver.step()
+    except LogError as error:
+        step = Step("unreachable", str(error))
+    if driver.resharding.waits != around.waits:
+        around.waits = driver.resharding.waits
+        _log.warning("other shards are wanted: %s", around.waits or "all of them answer")
+    around.send()
+    around.look_at(driver.evaluations)
+    if not around.told_published and driver.recovered:
+        around.told_published = _tell_published(driver.catalogue, metrics)
+    _record(step, metrics)
+    store_fault = step.detail if step.outcome == "store" or step.reason == "parts" else ""
+    unwritten, complete = step.reason == "parts", step.manifest is not None
+    if said := around.health.told(store_fault, time.monotonic(), unwritten, complete):
+        _log.warning("checkpoints in %s: %s", driver.config.root, said)
+    if step.outcome == "store":
+        around.sleep_ms(around.health.backoff.failed(random.random()))
+    elif step.outcome == "idle":
+        around.sleep_ms(driver.config.poll_ms)
+    elif step.outcome in ("unreachable", "not_restored", "preparing", "moving"):
+        _log.log(logging.DEBUG, "%s: %s", step.outcome, step.detail)
+        around.sleep_ms(_PATIENCE_MS)
+    elif step.outcome == "abandoned":
+        _log.warning("cut abandoned (%s): %s", step.reason, step.detail)
+
+
+def _tell_published(catalogue: Catalogue, metrics: CheckpointerMetrics) -> bool:
+    """What was published before this process began, so that its age is known at once. False = ask again."""
+    try:
+        published = catalogue.published()
+        if published is not None:
+            manifest = catalogue.manifest(published.name, published.manifest_sha256)
+            metrics.number.set(manifest.number)
+            metrics.created_ms.set(manifest.created_ms)
+            metrics.data_time_ms.set(manifest.event_time_max_ms)
+    except (OSError, Damaged) as error:
+        _log.warning("what is published is not known yet: %s", error)
+        return False
+    return True
+
+
+def _record(step: Step, metrics: CheckpointerMetrics) -> None:
+    metrics.waits_for("idle" if step.outcome in ("idle", "begun", "published", "rejected") else "cut")
+    if step.due is not None:
+        metrics.attempts.labels(reason=step.due.reason).inc()
+        metrics.cut_hold_ms.observe(step.hold_ms)
+        metrics.cut_seconds.observe(step.cut_ms / 1_000)
+    if step.shards:
+        for phase, ms in step.pause._asdict().items():
+            metrics.move_pause_ms.labels(phase=phase).set(ms)
+        metrics.moves.inc()
+        _log.info("%d shards: slots moved, starts stopped for %d ms: %s", step.shards, sum(step.pause), step.pause)
+    if step.outcome == "abandoned":
+        metrics.abandoned.labels(reason=step.reason).inc()
+    manifest, gates = step.manifest, step.gates
+    if manifest is None or gates is None:
+        return
+    metrics.publish_seconds.observe(step.total_ms / 1_000)
+    metrics.checkpoints.labels(outcome=gates.outcome).inc()
+    for gate in gates.results:
+        metrics.gates.labels(gate=gate.gate, passed=str(gate.passed).lower()).inc()
+    metrics.swept.inc(len(step.swept))
+    metrics.data_time_ms.set(manifest.event_time_max_ms)
+    metrics.barrier.set(manifest.barrier)
+    metrics.deltas.set(step.deltas)
+    metrics.bytes.set(sum(part.bytes for part in manifest.parts))
+    metrics.rows.set(sum(part.rows for part in manifest.parts))
+    metrics.records_in.inc(step.rows_learned)
+    if gates.passed:
+        metrics.records_out.inc(step.rows_learned)
+        metrics.number.set(manifest.number)
+        metrics.created_ms.set(manifest.created_ms)
+    _log.info(
+        "checkpoint %s %s in %d ms (cut %d, held %d): %s",
+        manifest.name,
+        gates.outcome,
+        step.total_ms,
+        step.cut_ms,
+        step.hold_ms,
+        gates.reason or f"vector {manifest.vector}",
+    )
+
+
+def code_version() -> str:
+    try:
+        return version("everspun")
+    except PackageNotFoundError:
+        return "unknown"

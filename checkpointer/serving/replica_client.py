@@ -1,0 +1,367 @@
+"""A replica as a library: follows a model's checkpoints in the background and answers from the one it holds (shell).
+
+    with Replica("var/checkpoints", "clicks") as replica:
+        replica.predict_rows([{"source": "u1", "item": "i7"}])
+
+It looks at the pointer files each `poll_ms`, and, given a log, hears of a checkpoint as soon as it is announced. A new
+one is loaded and verified beside the old one and takes its place by one assignment, so a request that began with one
+model ends with it (I6). What cannot be loaded is refused by name, counted, and the last good one goes on.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from checkpointer.config import ServingConfig
+from checkpointer.metrics import NAN, ReplicaMetrics, Served
+from checkpointer.serving.replica import Follower
+from checkpointer.serving.request import Request, of_rows
+from checkpointer.serving.serving import ServedModel, ages, load, reply
+from checkpointer.store.announcement import Ref, decode
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.fsspec_store import open_store
+from checkpointer.store.manifest import Damaged
+from checkpointer.store.timed_store import Limits
+from stream.backoff import Backoff
+from stream.columns.events import Features
+from stream.internal_topics.malformed import MalformedRecord
+from stream.internal_topics.passed_over import PassedOver
+from stream.log.log import Log, LogError, OffsetOutOfRange, Reader
+from stream.record import Partition, Record
+
+_log = logging.getLogger(__name__)
+_TOPIC_POLL_MS = 50
+_RECORDS_MAX = 500
+#: Pauses after a look that failed.
+_RETRY_MS, _RETRY_MS_MAX = 100, 5_000
+#: The operator's files are seldom there, and announced where there is a log: they are looked for at each so many looks.
+_LOOKS_PER_HOLD = 5
+
+
+class Replica:
+    """One model, served from one store. `served` is the model answering now, or None.
+
+    `fallback` is answered while there is none, and `features` are then what requests may carry. Construction reads
+    nothing: `start` (or `with`) does, and returns after the first look.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        model: str,
+        config: ServingConfig | None = None,
+        *,
+        fallback: float = 0.5,
+        features: Features = (),
+        log: Log | None = None,
+        topic: str = "checkpoints",
+        metrics: ReplicaMetrics | None = None,
+    ) -> None:
+        self.config = config or ServingConfig()
+        self.metrics = metrics or ReplicaMetrics()
+        self.fallback = self.config.fallback_probability if self.config.fallback_probability >= 0 else fallback
+        self.served: ServedModel | None = None
+        self.follower = Follower(model, retry_ms=self.config.retry_ms)
+        self._passed_over = PassedOver(_log, self.metrics.on_malformed)
+        self._features = features
+        self._files = open_store(
+            root, Limits(self.config.store_timeout_ms, self.config.transfer_timeout_ms), self.metrics.store_called
+        )
+        self._asked = self._catalogue = Catalogue(self._files, model)
+        self._source, self._topic = log, topic
+        self._reader: Reader | None = None
+        self._partitions: list[Partition] = []
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._thread_lock = threading.Lock()
+        self._backoff = Backoff(_RETRY_MS, _RETRY_MS_MAX)
+        self._fault, self._failing_since_s = "", 0.0
+        self._look_at_s, self._looks, self._everything = 0.0, 0, True
+        self.metrics.served_is(self._served_now, lambda: self.following.failing_s)
+
+    # --- life ---
+
+    def start(self) -> Self:
+        self._attempt(first=True)
+        self._begin_thread()
+        return self
+
+    def _begin_thread(self) -> None:
+        self._thread = threading.Thread(target=self._run, name=f"replica of {self.follower.model}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        if self._reader is not None:
+            self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    # --- health ---
+
+    @property
+    def following(self) -> "Following":
+        """Whether the last look at store and topic went well."""
+        since = self._failing_since_s
+        return Following(self._fault, time.monotonic() - since if since else 0.0)
+
+    def not_ready(self) -> str:
+        """Why requests should go to another replica, "" if they need not: no model, or one that is too old."""
+        served, age_max_s = self.served, self.config.ready_age_max_s
+        if served is None:
+            return f"no model yet: {self.following.fault or 'none is published'}"
+        age_s = float(ages(served.manifest, now_ms())["model_age_s"] or 0.0)
+        if age_max_s and age_s > age_max_s:
+            return f"model {served.version} is {age_s:.0f} s old, more than ready_age_max_s = {age_max_s:g}"
+        return ""
+
+    def _served_now(self) -> Served | None:
+        served = self.served
+        if served is None:
+            return None
+        manifest, age = served.manifest, ages(served.manifest, now_ms())
+        model_age_s, data_age_s = age["model_age_s"], age["data_age_s"]
+        return Served(
+            manifest.number,
+            manifest.barrier,
+            manifest.event_time_max_ms,
+            NAN if model_age_s is None else model_age_s,
+            NAN if data_age_s is None else data_age_s,
+            ready=not self.not_ready(),
+        )
+
+    # --- answers ---
+
+    @property
+    def features(self) -> Features:
+        served = self.served
+        return self._features if served is None else served.features
+
+    def answer(self, request: Request, served: ServedModel | None) -> dict[str, Any]:
+        """The reply to a request by `served`, which the caller took once from this replica, at the start."""
+        self._revive()
+        rows = request.columns.num_rows
+        self.metrics.records_in.inc(rows)
+        answer = reply(served, request, self.fallback, now_ms())
+        self.metrics.records_out.inc(rows)
+        if served is None:
+            self.metrics.fallback_rows.inc(rows)
+        return answer
+
+    def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Rows as in `POST /predict`. Raises request.BadRequest."""
+        served = self.served
+        features = self._features if served is None else served.features
+        return self.answer(of_rows(rows, features), served)
+
+    def describe(self) -> dict[str, Any]:
+        """What is served, since when, and what was refused: the body of `/model`."""
+        served, hold = self.served, self.follower.hold
+        body: dict[str, Any] = {
+            "model": self.follower.model,
+            "model_version": "" if served is None else served.version,
+            "fallback": served is None,
+            "following": self.following._asdict(),
+            "held": None if hold.ref is None else {"name": hold.ref.name, "reason": hold.reason},
+            "refused": {name: reason for name, (reason, _) in list(self.follower.refused.items())},
+        }
+        if served is None:
+            return body | {"fallback_probability": self.fallback}
+        manifest = served.manifest
+        return body | {
+            "number": manifest.number,
+            "manifest_sha256": manifest.sha256,
+            "barrier": manifest.barrier,
+            "created_ms": manifest.created_ms,
+            "event_time_max_ms": manifest.event_time_max_ms,
+            "vector": manifest.vector,
+            "rows": served.rows,
+            "features": [{"name": f.name, "kind": f.kind} for f in served.features],
+            "code_version": manifest.code_version,
+            **ages(manifest, now_ms()),
+        }
+
+    # --- following ---
+
+    def _revive(self) -> None:
+        """Where the thread is not there any more, as in the child of a fork, it begins anew. A reader of the log is the
+        parent's: its connections are not to be shared."""
+        thread = self._thread
+        if thread is None or thread.is_alive() or self._stop.is_set():
+            return
+        with self._thread_lock:
+            if self._thread is thread:
+                self._reader = None
+                self._begin_thread()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            pause_ms = self._attempt()
+            if pause_ms:
+                self._stop.wait(pause_ms / 1_000)
+            elif self._reader is None:
+                self._stop.wait(min(self.config.poll_ms, 1_000) / 1_000)
+
+    def _attempt(self, first: bool = False) -> int:
+        """Follow once, whatever becomes of it. Returns how long to wait before the next look if it failed, ms."""
+        try:
+            self._follow(first)
+        except Exception as error:
+            fault = f"{type(error).__name__}: {error}"
+            if fault != self._fault:
+                expected = isinstance(error, Damaged | OSError)
+                _log.error("following fails, tried again: %s", fault, exc_info=None if expected else error)
+            self._failing_since_s = self._failing_since_s or time.monotonic()
+            self._fault, self._look_at_s = fault, 0.0
+            self._everything |= isinstance(error, Damaged)  # the pointer says nothing: look at what is there
+            if not isinstance(error, Damaged | OSError) and self._reader is not None:
+                self._reader.close()
+                self._reader = None
+            self.metrics.errors.labels(where="store" if isinstance(error, Damaged | OSError) else "other").inc()
+            return self._backoff.failed(random.random())
+        if self._fault:
+            _log.info("following again, after %.0f s", self.following.failing_s)
+        self._fault, self._failing_since_s = "", 0.0
+        self._backoff.worked()
+        return 0
+
+    def _follow(self, first: bool = False) -> None:
+        """One look at topic and store; then load what is wanted. Raises what the store raises."""
+        if self._source is not None:
+            self._hear(_TOPIC_POLL_MS if not first else 0)
+        failure: Exception | None = None
+        if time.monotonic() >= self._look_at_s:
+            self._look_at_s = time.monotonic() + self.config.poll_ms / 1_000
+            failure = self._look(self._everything)
+            self._everything = False
+        self.metrics.held.set(self.follower.hold.ref is not None)
+        self.metrics.waits_for("idle" if self.served is None else "none")
+        while (wanted := self.follower.wanted(_steady_ms())) is not None and not self._stop.is_set():
+            self._take(wanted)
+        if failure is not None:  # what could be seen was followed all the same
+            raise failure
+
+    def _take(self, wanted: Ref) -> None:
+        """Load it and serve it, or refuse it. A store that fails is no fault of the checkpoint's: that is raised."""
+        began = time.monotonic()
+        try:
+            served = load(self._catalogue, wanted.name, wanted.manifest_sha256, self.served)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                raise
+            self._refuse(wanted, str(error))
+        except Exception as error:  # whatever a checkpoint does to its reader is a finding about the checkpoint
+            self._refuse(wanted, str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}")
+        else:
+            self.served = served  # the swap: one assignment
+            self.follower.loaded(wanted)
+            self.metrics.swaps.inc()
+            self.metrics.loads.labels(how="deltas" if served.upon else "base").inc()
+            self.metrics.load_seconds.observe(time.monotonic() - began)
+            _log.info("serving %s (%d rows)", served.version, served.rows)
+
+    def _refuse(self, wanted: Ref, reason: str) -> None:
+        _log.error("refused checkpoint %s: %s", wanted.name, reason)
+        self.metrics.refused.inc()
+        self.follower.refuse(wanted, reason, _steady_ms())
+        if failure := self._look(everything=True):
+            raise failure
+
+    def _hear(self, timeout_ms: int) -> None:
+        """What was announced since. The reader stands at the end of the topic before the pointers are looked at, so
+        nothing falls between them."""
+        try:
+            if self._reader is None:
+                self._open_topic()
+            assert self._reader is not None
+            for at, records in self._reader.poll(_RECORDS_MAX, timeout_ms).items():
+                for record in records:
+                    self._on_record(at, record)
+        except OffsetOutOfRange as error:
+            assert self._reader is not None
+            self._reader.seek(error.partition, error.end)
+            self._look_at_s = 0.0
+        except LogError as error:
+            _log.warning("checkpoints topic: %s; the pointer file is still followed", error)
+            self.metrics.errors.labels(where="topic").inc()
+            self._stop.wait(self.config.poll_ms / 1_000)
+
+    def _open_topic(self) -> None:
+        assert self._source is not None
+        partitions = [Partition(self._topic, p) for p in range(self._source.partitions(self._topic))]
+        reader = self._source.reader()
+        try:
+            reader.assign(partitions)
+            for partition, end in reader.end_offsets(partitions).items():
+                reader.seek(partition, end)
+        except LogError:
+            reader.close()
+            raise
+        self._reader, self._partitions, self._look_at_s = reader, partitions, 0.0
+
+    def _on_record(self, at: Partition, record: Record) -> None:
+        try:
+            announcement = decode(record.value)
+        except MalformedRecord as error:
+            self._passed_over.add(at, record, error)
+            self.metrics.errors.labels(where="record").inc()
+            return
+        self.follower.on_announcement(announcement)
+
+    def _look(self, everything: bool) -> Exception | None:
+        """The pointer files; with `everything`, also the older published checkpoints, to fall back on. Each is looked
+        at whatever becomes of the others; returns the first failure."""
+        self._looks += 1
+        seldom = everything or self._looks % _LOOKS_PER_HOLD == 0 or self.follower.hold.ref is not None
+        failures: list[Exception] = []
+
+        def tried(look: Callable[[], object]) -> None:
+            try:
+                look()
+            except (Damaged, OSError) as error:
+                failures.append(error)
+
+        model = self.follower.model
+        if seldom:
+            tried(self._succeed)
+        everything |= model != self.follower.model
+        if everything:
+            tried(lambda: self.follower.on_published(self._catalogue.published_refs()))
+        tried(lambda: self.follower.on_published([ref for ref in (self._catalogue.published(),) if ref is not None]))
+        if seldom:
+            tried(lambda: self.follower.on_hold(self._catalogue.hold()))
+        return failures[0] if failures else None
+
+    def _succeed(self) -> None:
+        """Follow another model from now on, if one was promoted. What is served answers until that one is loaded."""
+        model = self._asked.successor()
+        if model == self.follower.model:
+            return
+        _log.info("following model %s in place of %s", model, self.follower.model)
+        self._catalogue = self._asked if model == self._asked.model else Catalogue(self._files, model)
+        self.follower = Follower(model, retry_ms=self.config.retry_ms)
+
+
+class Following(NamedTuple):
+    """`fault`: why the last look failed, "" if it did not; `failing_s`: for how long looks have failed, s."""
+
+    fault: str
+    failing_s: float
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _steady_ms() -> int:
+    return time.monotonic_ns() // 1_000_000

@@ -1,0 +1,15 @@
+"""The store of checkpoints: manifests, deltas upon bases, files, retention.
+
+- `announcement`: what is said on `checkpoints`
+- `catalogue`: the checkpoints of one model in a store
+- `delta_chain`: from a checkpoint that is held to another
+- `files`: the boundary to the store of checkpoints, and its twin in memory
+- `fsspec_store`: stores of checkpoints
+- `manifest`: the manifest of a checkpoint
+- `normalized_entropy`: log loss relative to what the base rate alone explains (He et al
+- `restore`: the state of a model at a checkpoint, from its base and the deltas since
+- `slices`: sums of scored rows by the values of a column, so that a model that is worse for one vendor or country is
+  seen
+- `timed_store`: A store whose every call has a deadline (shell)
+- `track_record`: how a model has done lately
+"""

@@ -1,0 +1,129 @@
+"""A store whose every call has a deadline (shell): one that hangs costs its caller that, and no more.
+
+A call runs on a thread of its own, since neither a mounted file system nor most drivers can be told to give up. What
+hangs beyond its deadline is left behind; once `CALLS_MAX` are, further ones fail at once, until some end.
+"""
+
+import errno
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from checkpointer.store.files import Files, StoreFault
+from stream.backoff import Backoff
+
+T = TypeVar("T")
+
+#: Calls under way at once, those left behind included.
+CALLS_MAX = 32
+#: A call that fails is tried so often in all, within its deadline.
+ATTEMPTS_MAX = 3
+_PAUSE_MS, _PAUSE_MS_MAX = 50, 500
+#: Failures of these kinds are there to stay for a moment: trying again at once does not help.
+_LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR})
+
+#: (call, outcome, seconds); outcome is "ok", "absent", "failed" or "late".
+Told = Callable[[str, str, float], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`timeout_ms`: of a call about names or a small file. `transfer_timeout_ms`: of a call about a part."""
+
+    timeout_ms: int = 10_000
+    transfer_timeout_ms: int = 600_000
+
+
+LIMITS = Limits()
+
+
+class TimedFiles:
+    """`Files` over another: every failure is an OSError, and comes within a deadline."""
+
+    def __init__(self, inner: Files, limits: Limits = LIMITS, told: Told | None = None) -> None:
+        self.inner, self.limits = inner, limits
+        self._told = told or (lambda call, outcome, seconds: None)
+        self._room = threading.BoundedSemaphore(CALLS_MAX)
+
+    def read(self, path: str) -> bytes:
+        return self._call("read", path, self.inner.read, path)
+
+    def write(self, path: str, data: bytes) -> None:
+        self._call("write", path, self.inner.write, path, data)
+
+    def names(self, path: str) -> list[str]:
+        return self._call("names", path, self.inner.names, path)
+
+    def delete(self, path: str) -> None:
+        self._call("delete", path, self.inner.delete, path)
+
+    def sweep_drafts(self, path: str, age_ms: int) -> int:
+        return self._call("sweep", path, self.inner.sweep_drafts, path, age_ms)
+
+    def url(self, path: str) -> str:
+        return self.inner.url(path)
+
+    def _call(self, what: str, path: str, call: Callable[..., T], *arguments: Any) -> T:
+        """What the call answers. Raises FileNotFoundError, or another OSError that names path and reason."""
+        began = time.monotonic()
+        end = began + self._timeout_ms(path) / 1_000
+        backoff = Backoff(_PAUSE_MS, _PAUSE_MS_MAX)
+        outcome = "failed"
+        try:
+            for attempt in range(1, ATTEMPTS_MAX + 1):
+                try:
+                    answer = self._once(what, path, call, arguments, end)
+                except FileNotFoundError:
+                    outcome = "absent"
+                    raise
+                except TimeoutError:
+                    outcome = "late"
+                    raise
+                except OSError as error:
+                    pause_s = backoff.failed(random.random()) / 1_000
+                    if attempt == ATTEMPTS_MAX or error.errno in _LASTING or time.monotonic() + pause_s >= end:
+                        raise
+                    time.sleep(pause_s)
+                else:
+                    outcome = "ok"
+                    return answer
+            raise AssertionError("the last attempt returns or raises")
+        finally:
+            self._told(what, outcome, time.monotonic() - began)
+
+    def _once(self, what: str, path: str, call: Callable[..., T], arguments: tuple[Any, ...], end: float) -> T:
+        if not self._room.acquire(blocking=False):
+            raise StoreFault(f"{what} {self.url(path)}: {CALLS_MAX} calls to the store hang already")
+        result: list[T] = []
+        failure: list[BaseException] = []
+        done = threading.Event()
+
+        def work() -> None:
+            try:
+                result.append(call(*arguments))
+            except BaseException as error:
+                failure.append(error)
+            finally:
+                self._room.release()
+                done.set()
+
+        try:
+            threading.Thread(target=work, name=f"store {what}", daemon=True).start()
+        except RuntimeError as error:  # no thread can be started now
+            self._room.release()
+            raise StoreFault(f"{what} {self.url(path)}: {error}") from error
+        if not done.wait(max(0.0, end - time.monotonic())):
+            raise TimeoutError(f"{what} {self.url(path)}: no answer within {self._timeout_ms(path) / 1_000:g} s")
+        if failure:
+            fault = failure[0]
+            if isinstance(fault, OSError) or not isinstance(fault, Exception):
+                raise fault
+            raise StoreFault(f"{what} {self.url(path)}: {type(fault).__name__}: {fault}") from fault
+        return result[0]
+
+    def _timeout_ms(self, path: str) -> int:
+        small = path.endswith(".json") or "." not in path.rsplit("/", 1)[-1]
+        return self.limits.timeout_ms if small else self.limits.transfer_timeout_ms

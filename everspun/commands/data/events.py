@@ -1,0 +1,142 @@
+"""Check events before or after they are sent: field, value and fix for each bad record.
+
+FILE: JSON lines, one event, page view or array a line. TOPIC: `impressions` or `clicks` of the config's Kafka.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from everspun.audit.audit import read_all
+from everspun.commands import options as shared
+from everspun.config import Config
+from stream.config import StreamConfig
+from stream.decoding.decode import decode_clicks, decode_impressions
+from stream.decoding.undeclared import count_undeclared
+from stream.log.kafka import KafkaLog
+from stream.record import Partition, Record
+
+#: Records that are decoded together: so many, or of so many bytes.
+CHUNK, CHUNK_BYTES = 2_000, 16_777_216
+UNDECLARED_SHOWN = 20
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="action", required=True, metavar="check")
+    check = commands.add_parser("check", help="check a file or a topic")
+    check.add_argument("what", help="a JSON-lines file, or impressions | clicks")
+    check.add_argument("--kind", choices=("impressions", "clicks"), default="impressions", help="what the file holds")
+    check.add_argument("--limit", type=int, default=20, help="bad records shown (all are counted)")
+    shared.config_options(check)
+
+
+def run(options: argparse.Namespace) -> int:
+    path, checked = Path(options.what), Checked(options.limit)
+    if path.is_file():
+        config = shared.load(options) if options.config.exists() else Config()
+        _check_file(path, options.kind, config.stream, checked)
+    elif options.what in ("impressions", "clicks"):
+        _check_topic(options.what, shared.load(options).stream, checked)
+    else:
+        print(f"{options.what}: neither a file nor 'impressions' or 'clicks'")
+        return 2
+    return _report(checked)
+
+
+@dataclass
+class Checked:
+    """What was found so far. Bad records are counted, and of the first a few are kept to be shown."""
+
+    limit: int
+    good: int = 0
+    bad: int = 0
+    shown: list[tuple[str, int, str, str]] = field(default_factory=list)
+    undeclared: Counter[str] = field(default_factory=Counter)
+
+    def add(self, where: str, records: list[Record], kind: str, partition: int, config: StreamConfig) -> None:
+        """The decoder of the labeler, on these records."""
+        arrivals = np.array([r.timestamp_ms for r in records], dtype=np.int64)
+        decode = decode_impressions if kind == "impressions" else decode_clicks
+        rows, bad = decode(records, partition, arrivals, config)
+        self.good += len(rows)
+        for one in bad:
+            self.add_bad(where, one.record.offset, one.field, one.reason)
+        if kind == "impressions":
+            count_undeclared(self.undeclared, records, config)
+
+    def add_bad(self, where: str, at: int, name: str, reason: str) -> None:
+        self.bad += 1
+        if len(self.shown) < self.limit:
+            self.shown.append((where, at, name, reason))
+
+
+def _check_file(path: Path, kind: str, config: StreamConfig, checked: Checked) -> None:
+    """A file has no partitions: with one only, no line is misplaced. Offsets are line numbers."""
+    config = replace(config, partitions=1)
+    chunk, size = [], 0
+    for number, line in _lines(path, config.record_bytes_max):
+        if line is None:
+            text = f"has more than {config.record_bytes_max} bytes; send less a record (record_bytes_max)"
+            checked.add_bad("line", number, "value", text)
+        elif line.strip():
+            chunk.append(Record(number, 0, None, line))
+            size += len(line)
+        if len(chunk) == CHUNK or size > CHUNK_BYTES:
+            checked.add("line", chunk, kind, 0, config)
+            chunk, size = [], 0
+    if chunk:
+        checked.add("line", chunk, kind, 0, config)
+
+
+def _lines(path: Path, bytes_max: int) -> Iterator[tuple[int, bytes | None]]:
+    """Lines by number, without their ends; None for one that is too long, which is not held in memory."""
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(bytes_max + 2):
+            number += 1
+            if len(line.rstrip(b"\n")) <= bytes_max:
+                yield number, line.rstrip(b"\n")
+                continue
+            while line and not line.endswith(b"\n"):
+                line = file.readline(bytes_max)
+            yield number, None
+
+
+def _check_topic(kind: str, config: StreamConfig, checked: Checked) -> None:
+    topic = config.impressions if kind == "impressions" else config.clicks
+    reader = KafkaLog(config).reader()
+    try:
+        for p in range(config.partitions):
+            chunk, size = [], 0
+            for record in read_all(reader, Partition(topic, p)):
+                if not record.is_heartbeat:
+                    chunk.append(record)
+                    size += len(record.value or b"")
+                if len(chunk) == CHUNK or size > CHUNK_BYTES:
+                    checked.add(f"{topic}[{p}]", chunk, kind, p, config)
+                    chunk, size = [], 0
+            if chunk:
+                checked.add(f"{topic}[{p}]", chunk, kind, p, config)
+    finally:
+        reader.close()
+
+
+def _report(checked: Checked) -> int:
+    console = shared.console()
+    if checked.shown:
+        table = Table("where", "offset or line", "field", "what is wrong, and the fix")
+        for where, at, name, reason in checked.shown:
+            table.add_row(where, str(at), name, reason)
+        console.print(table)
+    if checked.undeclared:
+        table = Table("feature that is not declared, and is ignored", "records")
+        for name, count in checked.undeclared.most_common(UNDECLARED_SHOWN):
+            table.add_row(name, f"{count:,}")
+        console.print(table)
+    console.print(f"{checked.good:,} good events, {checked.bad:,} bad records")
+    return 1 if checked.bad else 0

@@ -1,0 +1,114 @@
+"""Records that could not be used: list them, show one with its bytes, or add one that stops a partition (L7)."""
+
+import argparse
+import time
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from everspun.audit.audit import read_all
+from everspun.commands import options as shared
+from everspun.config import Config
+from labeler.io.set_aside import SetAside, order_headers, order_key
+from stream.log.kafka import KafkaLog
+from stream.record import Partition, Record, offset_of
+
+SHOWN_BYTES = 120
+#: Records that one command sets aside.
+ORDERS_MAX = 5_000
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="action", required=True)
+    listing = commands.add_parser("list", help="all of them, newest last")
+    listing.add_argument("--limit", type=int, default=50, help="how many are shown (all are counted)")
+    shared.config_options(listing)
+    for name, help_line in (("show", "one, with its original bytes"), ("add", "let a labeler pass a record")):
+        one = commands.add_parser(name, help=help_line)
+        one.add_argument("topic", help="impressions or clicks")
+        one.add_argument("partition", type=int)
+        one.add_argument("offset", type=int)
+        if name == "add":
+            one.add_argument("--to", type=int, default=None, help="the last offset, where several are meant")
+            one.add_argument("--reason", default="added by an operator", help="why")
+        shared.config_options(one)
+
+
+def run(options: argparse.Namespace) -> int:
+    config = shared.load(options)
+    act = {"list": _list, "show": _show, "add": _add}[options.action]
+    return act(config, options)
+
+
+def _entries(config: Config) -> Iterator[tuple[Record, dict[str, str]]]:
+    """Each quarantined record once (C6: its key is its identity), with its headers as text."""
+    seen: set[bytes] = set()
+    reader = KafkaLog(config.stream).reader()
+    try:
+        for p in range(config.stream.partitions):
+            for record in read_all(reader, Partition(config.stream.quarantine, p)):
+                if (record.key or b"") not in seen:
+                    seen.add(record.key or b"")
+                    yield record, {name: value.decode(errors="replace") for name, value in record.headers}
+    finally:
+        reader.close()
+
+
+def _list(config: Config, options: argparse.Namespace) -> int:
+    found = list(_entries(config))
+    table = Table("topic", "partition", "offset", "producer", "field", "what is wrong, and the fix")
+    for _, said in found[-options.limit :]:
+        at = offset_of(int(said.get("position", "0")))
+        table.add_row(
+            said.get("topic", ""),
+            said.get("partition", ""),
+            str(at),
+            said.get("producer", ""),
+            said.get("field", ""),
+            said.get("reason", ""),
+        )
+    console = shared.console()
+    console.print(table)
+    console.print(f"{len(found):,} quarantined records")
+    return 0
+
+
+def _show(config: Config, options: argparse.Namespace) -> int:
+    for record, said in _entries(config):
+        named = (said.get("topic", "").removeprefix(config.stream.topic_prefix), said.get("partition"))
+        if named == (options.topic, str(options.partition)) and offset_of(int(said["position"])) == options.offset:
+            for name, value in said.items():
+                print(f"{name}: {shared.shown(value)}")
+            print(f"value: {record.value!r}")
+            return 0
+    print(f"{options.topic}[{options.partition}] offset {options.offset} is not in quarantine")
+    return 1
+
+
+def _add(config: Config, options: argparse.Namespace) -> int:
+    """An order in `quarantine[p]`, which every labeler of the partition obeys (L7)."""
+    stream = config.stream
+    known = {"impressions": stream.impressions, "clicks": stream.clicks}
+    topic = known.get(options.topic.removeprefix(stream.topic_prefix))
+    if topic is None or not 0 <= options.partition < stream.partitions or options.offset < 0:
+        print(
+            f"{options.topic}[{options.partition}] offset {options.offset}: a record of impressions or clicks is meant"
+        )
+        return 2
+    last = options.offset if options.to is None else options.to
+    if not options.offset <= last < options.offset + ORDERS_MAX:
+        print(f"--to {last}: allowed is {options.offset} up to {options.offset + ORDERS_MAX - 1}")
+        return 2
+    writer = KafkaLog(stream).writer()
+    try:
+        now_ms = int(time.time() * 1_000)
+        where = Partition(stream.quarantine, options.partition)
+        for offset in range(options.offset, last + 1):
+            order = SetAside(topic, options.partition, offset)
+            writer.append(where, b"", order_key(order), order_headers(order, options.reason), now_ms)
+        writer.flush(stream.request_timeout_ms)
+    finally:
+        writer.close()
+    named = f"offset {last}" if last == options.offset else f"offsets {options.offset} to {last}"
+    print(f"{topic}[{options.partition}] {named} set aside; its labeler goes on within seconds")
+    return 0

@@ -1,0 +1,53 @@
+"""Create the topics, or check that they are as they must be (T6)."""
+
+import argparse
+import time
+from collections.abc import Collection
+
+from everspun.commands import options as shared
+from everspun.commands.data.lost import say
+from labeler.labels.lost_ranges import LostRange
+from stream.config import StreamConfig
+from stream.log.kafka import KafkaLog
+from stream.log.kafka_admin import check_topics, create_topics
+from stream.log.log import Log, Unavailable
+from stream.record import Partition
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("create", "check"))
+    shared.config_options(parser)
+
+
+def begin_where_inputs_begin(log: Log, stream: StreamConfig, created: Collection[str], now_ms: int) -> None:
+    """C7: of inputs that were there before the pipeline, what is gone by now is nothing that labels lack."""
+    reader = log.reader()
+    inputs = [topic for topic in (stream.impressions, stream.clicks) if topic not in created]
+    try:
+        partitions = [Partition(topic, p) for topic in inputs for p in range(stream.partitions)]
+        for at, first in (reader.beginning_offsets(partitions) if partitions else {}).items():
+            if first:
+                begin = LostRange(*at, 0, first, begin=True)
+                say(log, stream, begin, "was gone when the topics were made", now_ms)
+                print(f"labels of {at.topic}[{at.partition}] begin at offset {first}: what stood below is gone")
+    finally:
+        reader.close()
+
+
+def run(options: argparse.Namespace) -> int:
+    stream = shared.load(options).stream
+    try:
+        if options.action == "create":
+            created = create_topics(stream)
+            for name in created:
+                print(f"created {name}")
+            if stream.examples in created:
+                begin_where_inputs_begin(KafkaLog(stream), stream, created, int(time.time() * 1_000))
+        problems = check_topics(stream)
+    except Unavailable as error:
+        print(f"no answer from {stream.bootstrap_servers}: {error}")
+        return 2
+    for problem in problems:
+        print(problem)
+    print("topics are as they must be" if not problems else f"{len(problems)} problems")
+    return 1 if problems else 0

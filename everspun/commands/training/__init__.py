@@ -1,0 +1,10 @@
+"""Commands about training and its models.
+
+- `checkpoints`: list checkpoints, show one (why it was rejected, too), verify, or restore one
+- `learners`: start or stop learner processes of a system that `everspun run` runs here
+- `models`: the models that one store holds, side by side
+- `pause`: stop training (`pause`) and start it again (`resume`)
+- `retrain`: train another model from history, in order, beside the live one
+- `shards`: change the number of shards while training goes on
+- `staleness`: set how far learners may run ahead of each other, while they run
+"""

@@ -1,0 +1,139 @@
+"""List checkpoints, show one (why it was rejected, too), verify, or restore one.
+
+A `delta` holds only the rows touched since its parent; it is loaded from its base and all deltas since, and `verify`
+reads each of these files.
+
+`restore N` rolls serving back and holds it until `restore --lift`. `restore N --training` makes all shards go on from
+that cut: stop the run first, start it again afterwards (X4).
+"""
+
+import argparse
+import json
+import time
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from checkpointer.process import operator_actions as actions
+from checkpointer.store.announcement import Announcement
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.fsspec_store import open_store
+from checkpointer.store.manifest import Damaged
+from everspun.commands import options as shared
+from everspun.config import Config
+from everspun.status.table import duration
+from stream.log.kafka import KafkaLog
+from stream.record import Partition
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="action", required=True)
+    shared.config_options(commands.add_parser("list", help="all checkpoints, oldest first"))
+    show = commands.add_parser("show", help="one manifest and its gates")
+    show.add_argument("which", help="number, name, or 'head'")
+    shared.config_options(show)
+    verify = commands.add_parser("verify", help="read every file of all checkpoints, or of one, down to its base")
+    verify.add_argument("which", nargs="?", default="", help="number, name, or 'head'; none = all")
+    shared.config_options(verify)
+    restore = commands.add_parser("restore", help="serve an older checkpoint, or train on from it")
+    restore.add_argument("which", nargs="?", help="number, name, or 'head'")
+    restore.add_argument("--training", action="store_true", help="shards restore from it at their next start")
+    restore.add_argument("--lift", action="store_true", help="end the hold: serve the newest published one again")
+    restore.add_argument("--reason", default="", help="why, for whoever comes next")
+    shared.config_options(restore)
+
+
+def run(options: argparse.Namespace) -> int:
+    config = shared.load(options)
+    catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
+    try:
+        return ACTIONS[options.action](catalogue, config, options)
+    except (ValueError, Damaged) as error:
+        print(error)
+        return 1
+
+
+def _list(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> int:
+    table = Table("name", "state", "marks", "age", "learned to (UTC)", "kind", "rows", "bytes", "NE", "reason")
+    now_s = time.time()
+    for line in actions.list_checkpoints(catalogue):
+        learned = datetime.fromtimestamp(line.event_time_max_ms / 1_000, UTC) if line.event_time_max_ms else None
+        table.add_row(
+            line.name,
+            line.state,
+            " ".join(line.marks),
+            duration(now_s - line.created_ms / 1_000) if line.created_ms else "",
+            f"{learned:%Y-%m-%d %H:%M:%S}" if learned else "",
+            line.kind,
+            f"{line.rows:,}",
+            f"{line.bytes:,}",
+            f"{line.entropy:.4f}" if line.entropy == line.entropy else "",
+            line.reason,
+        )
+    shared.console().print(table)
+    return 0
+
+
+def _show(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> int:
+    manifest = actions.find(catalogue, options.which)
+    body = json.loads(manifest.encode())["body"]
+    gates = catalogue.gates(manifest.name)
+    console = shared.console()
+    console.print_json(json.dumps(body))
+    if gates is not None:
+        table = Table("gate", "passed", "what was found")
+        for gate in gates.results:
+            table.add_row(gate.gate, "yes" if gate.passed else "no" if gate.known else "unknown", gate.detail)
+        console.print(f"{manifest.name}: {gates.outcome} {gates.reason}")
+        console.print(table)
+    return _say(console, actions.verify(catalogue, manifest.name))
+
+
+def _verify(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> int:
+    return _say(shared.console(), actions.verify(catalogue, options.which))
+
+
+def _say(console: Console, found: list[actions.Verified]) -> int:
+    """One line a checkpoint; 1 if anything is wrong."""
+    for one in found:
+        way = f"from {one.chain[0]} by {len(one.chain) - 1} deltas" if len(one.chain) > 1 else "full"
+        console.print(f"{one.name}: {'; '.join(one.problems) or f'{way}, every part has its checksum'}")
+    return 1 if any(one.problems for one in found) else 0
+
+
+def _restore(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> int:
+    now_ms = int(time.time() * 1_000)
+    if options.lift:
+        announcement = actions.lift(catalogue, now_ms)
+        if announcement is None:
+            print("nothing is held")
+            return 1
+        _announce(announcement, config)
+        print(f"lifted: replicas go on to {announcement.name}")
+        return 0
+    if not options.which:
+        print("restore which? give a number, a name, 'head', or --lift")
+        return 2
+    if options.training:
+        manifest = actions.restore_training(catalogue, options.which)
+        print(f"training goes on from {manifest.name} once all shards start again")
+        return 0
+    announcement = actions.restore(catalogue, options.which, options.reason, now_ms)
+    _announce(announcement, config)
+    print(f"replicas serve {announcement.name} until `everspun checkpoints restore --lift`")
+    return 0
+
+
+ACTIONS = {"list": _list, "show": _show, "verify": _verify, "restore": _restore}
+
+
+def _announce(announcement: Announcement, config: Config) -> None:
+    writer = KafkaLog(config.stream).writer()
+    try:
+        writer.append(
+            Partition(config.stream.checkpoints, 0), announcement.encode(), timestamp_ms=announcement.created_ms
+        )
+        writer.flush(config.stream.request_timeout_ms)
+    finally:
+        writer.close()

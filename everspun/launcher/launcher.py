@@ -1,0 +1,479 @@
+"""The local launcher: every role as a process of its own, started, watched, restarted and drained.
+
+A process that dies is started again: every role resumes from the logs and the checkpoints by itself, so there is
+nothing to clean up first. One that keeps dying waits longer and longer (`everspun.launcher.restarts`), says why, and
+takes nobody with it. No error of the operating system ends the watching: what could not be done is said, and tried
+again.
+"""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from everspun.config import RunConfig
+from everspun.launcher.locks import lock_file, unlock
+from everspun.launcher.restarts import Restarts
+from everspun.launcher.role_log import cut_log, last_words, log_tail, room_line
+from everspun.launcher.state import StateFile
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 0.1
+#: How often the state is written and logs are measured, in looks.
+SLOW_LOOKS = 10
+#: Something that goes on going wrong is said this often, ms.
+SAY_AGAIN_MS = 60_000
+TROUBLES_MAX = 50
+LOCK_FILE = "launcher.lock"
+#: So often in a row a process ends by itself before somebody who waits for the whole run gives up.
+FAILED_ENDS = 8
+#: Environment: the descriptor of a pipe that ends with the launcher.
+LAUNCHER_PIPE = "EVERSPUN_LAUNCHER_PIPE"
+
+#: Roles in the order in which they are started; they are stopped in the opposite order of the data: readers last.
+ROLES = ("shard", "checkpointer", "fraud", "breaker", "labeler", "learner", "governor", "archiver", "replica")
+
+
+#: Roles whose processes may be started and stopped while the rest goes on.
+SCALABLE = ("learner",)
+SCALE_FILE = "scale.json"
+
+
+class RunStopped(RuntimeError):
+    """A process keeps dying; the message ends with its last words."""
+
+
+class NeverStarted:
+    """Stands in for the process that the operating system has refused so far."""
+
+    pid = 0
+    returncode = 127
+
+    def poll(self) -> int:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """There is nobody to tell."""
+
+    kill = terminate = lambda self: None
+
+
+@dataclass
+class Process:
+    """One role's process and its history of starts."""
+
+    role: str
+    index: int
+    popen: Any  # subprocess.Popen[bytes], or NeverStarted
+    log: IO[bytes] | None
+    history: Restarts
+    restarts: int = 0
+    leaving: bool = False  # told to drain, and to stay away
+    started_ms: int = 0  # monotonic
+    due_ms: int | None = None  # monotonic; when it is to be started again
+    log_begin: int = 0  # byte of its log where its last start begins
+    reason: str = ""  # why it ended last
+    said_ms: int = -SAY_AGAIN_MS
+
+    @property
+    def name(self) -> str:
+        return f"{self.role}-{self.index}"
+
+
+@dataclass
+class Trouble:
+    """Something that the launcher could not do, and tries again."""
+
+    what: str
+    since_ms: int  # wall clock
+    count: int = 0
+    last_ms: int = 0  # monotonic
+    said_ms: int = -SAY_AGAIN_MS
+
+
+class Launcher:
+    """Runs the roles of one configuration under `run.dir`."""
+
+    def __init__(
+        self, config_path: Path, run: RunConfig, overrides: tuple[str, ...] = (), governed: bool = False
+    ) -> None:
+        self.config_path = config_path
+        self.run, self.governed = run, governed
+        self.overrides = overrides
+        self.dir = Path(run.dir)
+        self.processes: dict[str, Process] = {}
+        self.troubles: dict[str, Trouble] = {}
+        self.stream_said: Callable[[], dict[str, object]] = dict  # what `run` knows of the stream
+        self._retired: set[str] = set()
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._state: StateFile | None = None
+        self._held = self._pipe = self._pipe_end = 0
+        self._watcher = threading.Thread(target=self._watch, name="launcher", daemon=True)
+
+    def counts(self) -> dict[str, int]:
+        """How many processes of each role are to run: as configured, or as ordered since (`order_scale`)."""
+        run = self.run
+        configured = {
+            "shard": run.shards,
+            "checkpointer": 1,
+            "fraud": run.fraud,
+            "breaker": run.breaker,
+            "labeler": run.labelers,
+            "learner": run.learners,
+            "governor": int(self.governed),
+            "archiver": run.archivers,
+            "replica": run.replicas,
+        }
+        return configured | ordered_scale(self.dir)
+
+    def start(self, roles: Collection[str] = ROLES) -> None:
+        """Start the processes of these roles. Raises `locks.Taken` where another launcher runs in this folder, and
+        OSError where the folder cannot be written; a process that cannot be started now is started later."""
+        (self.dir / "logs").mkdir(parents=True, exist_ok=True)
+        (self.dir / "roles").mkdir(exist_ok=True)
+        self._held = lock_file(self.dir / LOCK_FILE, f"run.dir {self.dir}")
+        self._pipe, self._pipe_end = os.pipe()
+        for stale in (self.dir / "roles").glob("*.json"):
+            stale.unlink()
+        (self.dir / SCALE_FILE).unlink(missing_ok=True)
+        for role, count in self.counts().items():
+            for index in range(count if role in roles else 0):
+                self._add(role, index)
+        self._watcher.start()
+
+    def stop(self, deadline_s: float = 15.0) -> None:
+        """SIGTERM to all, wait for their draining, SIGKILL to what is left."""
+        self._stopping.set()
+        if self._watcher.ident is not None:
+            self._watcher.join(timeout=5)
+        end = time.monotonic() + deadline_s
+        for process in self.processes.values():
+            process.popen.send_signal(signal.SIGTERM)
+        for process in self.processes.values():
+            try:
+                process.popen.wait(timeout=max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.popen.kill()
+                try:
+                    process.popen.wait(timeout=5)
+                except subprocess.TimeoutExpired:
+                    logger.error("%s (pid %d) does not end by SIGKILL", process.name, process.popen.pid)
+            if process.log is not None:
+                process.log.close()
+        if self._state is not None:
+            self._state.close()
+            self._state = None
+        for held in (self._pipe, self._pipe_end, self._held):
+            unlock(held)
+        self._pipe = self._pipe_end = self._held = 0
+
+    def kill(self, role: str, index: int) -> int:
+        """kill -9 one process, for fault tests; the watcher starts it again. Returns the pid that died."""
+        popen = self.processes[f"{role}-{index}"].popen
+        popen.kill()
+        return int(popen.pid)
+
+    def freeze(self, role: str, index: int) -> subprocess.Popen[bytes]:
+        """SIGSTOP one process, for fault tests. It goes on at SIGCONT, which the caller sends to what is returned."""
+        popen: subprocess.Popen[bytes] = self.processes[f"{role}-{index}"].popen
+        popen.send_signal(signal.SIGSTOP)
+        return popen
+
+    def retire(self, role: str, deadline_s: float = 30.0) -> None:
+        """SIGTERM to all processes of a role; returns once they have drained, and they stay away.
+
+        Raises TimeoutError for one that does not end.
+        """
+        self._retired.add(role)
+        leaving = [p for p in self.processes.values() if p.role == role]
+        for process in leaving:
+            process.popen.send_signal(signal.SIGTERM)
+        end = time.monotonic() + deadline_s
+        for process in leaving:
+            while process.popen.poll() is None:
+                if time.monotonic() > end:
+                    raise TimeoutError(f"{process.name} does not end within {deadline_s:g} s of SIGTERM")
+                time.sleep(0.05)
+
+    def alive(self) -> dict[str, bool]:
+        return {name: p.popen.poll() is None for name, p in self.processes.items()}
+
+    @property
+    def failure(self) -> RunStopped | None:
+        """A process that keeps dying, with the end of its log; for whoever has no use for the rest of the run."""
+        now = _monotonic_ms()
+        for process in list(self.processes.values()):
+            if process.history.own_ends >= FAILED_ENDS or (
+                len(process.history.starts_ms) > process.history.limit and process.history.keeps_ending(now)
+            ):
+                tail = log_tail(self.dir / "logs" / f"{process.name}.log", process.log_begin)
+                return RunStopped(
+                    f"{process.name} died {process.history.ends} times in a row "
+                    f"({process.reason}); the end of its log:\n{tail}"
+                )
+        return None
+
+    def raise_if_failed(self) -> None:
+        if failure := self.failure:
+            raise failure
+
+    def note(self, doing: str, error: BaseException) -> None:
+        """Something could not be done and will be tried again: said at once, then once a minute."""
+        what = f"{doing}: {error if isinstance(error, OSError) else repr(error)}"[:300]
+        now = _monotonic_ms()
+        with self._lock:
+            trouble = self.troubles.get(what)
+            if trouble is None:
+                while len(self.troubles) >= TROUBLES_MAX:
+                    del self.troubles[next(iter(self.troubles))]
+                trouble = self.troubles[what] = Trouble(what, _wall_ms())
+            trouble.count += 1
+            trouble.last_ms = now
+            if now - trouble.said_ms < SAY_AGAIN_MS:
+                return
+            trouble.said_ms = now
+        logger.warning("%s; tried again", what)
+
+    def _command(self, role: str, index: int) -> list[str]:
+        command = [sys.executable, "-m", "everspun", "role", role, "--index", str(index)]
+        command += ["--config", str(self.config_path)]
+        for override in self.overrides:
+            command += ["--set", override]
+        return command
+
+    def _add(self, role: str, index: int) -> None:
+        """A process that was not there. If it cannot be started now, the watcher tries again."""
+        process = Process(role, index, NeverStarted(), None, Restarts(self.run.restart_limit, self._wait_max_ms))
+        self.processes[process.name] = process
+        try:
+            self._spawn(process)
+        except OSError as error:
+            self._refused(process, error)
+
+    @property
+    def _wait_max_ms(self) -> int:
+        return int(self.run.restart_wait_max_s * 1_000)
+
+    def _spawn(self, process: Process) -> None:
+        """Raises OSError."""
+        path = self.dir / "logs" / f"{process.name}.log"
+        with self._lock:
+            if process.log is None:
+                try:
+                    process.log = path.open("ab")
+                except OSError as error:  # its words go to this process's standard error then
+                    logger.warning("%s has no log: %s", process.name, error)
+            output = process.log or sys.stderr
+            process.log_begin = process.log.seek(0, os.SEEK_END) if process.log else 0
+            process.popen = subprocess.Popen(
+                self._command(process.role, process.index),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=_environment(self._pipe),
+                pass_fds=(self._pipe,) if self._pipe else (),
+            )
+            process.restarts += bool(process.started_ms)
+            process.started_ms = now = _monotonic_ms()
+            process.due_ms = None
+            process.history.on_start(now)
+
+    def _refused(self, process: Process, error: BaseException) -> None:
+        """The operating system starts no process at the moment."""
+        self.note(f"starting {process.name}", error)
+        now = _monotonic_ms()
+        process.reason = f"cannot be started: {error}"
+        process.due_ms = now + process.history.on_end(now, killed=False)
+
+    def _watch(self) -> None:
+        looks = 0
+        while not self._stopping.wait(LOOK_S):
+            for process in list(self.processes.values()):
+                self.attempt(f"watching {process.name}", partial(self._look, process))
+            self.attempt("scaling", self._scale)
+            looks += 1
+            if looks % SLOW_LOOKS == 1:
+                self.attempt("bounding the logs", self._cut_logs)
+                self.attempt("writing the launcher's state", self._write_state)
+
+    def attempt(self, doing: str, act: Callable[[], object]) -> None:
+        """Do it; whatever is raised is noted, and it is for the caller to try again."""
+        try:
+            act()
+        except Exception as error:  # whatever it is, the other processes are watched on
+            self.note(doing, error)
+
+    def _look(self, process: Process) -> None:
+        now = _monotonic_ms()
+        if process.popen.poll() is None:
+            process.history.settle(now, process.started_ms)
+        elif process.leaving:
+            self._forget(process)
+        elif process.role not in self._retired and not self._stopping.is_set():
+            if process.due_ms is None:
+                self._ended(process, now)
+            if process.due_ms is not None and now >= process.due_ms:
+                try:
+                    self._spawn(process)
+                except (OSError, ValueError, RuntimeError, MemoryError) as error:
+                    self._refused(process, error)
+
+    def _ended(self, process: Process, now: int) -> None:
+        """It is gone: why, for how long, and is it a habit?"""
+        code = process.popen.returncode
+        process.due_ms = now + process.history.on_end(now, killed=code == -signal.SIGKILL)
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        words = last_words(self.dir / "logs" / f"{process.name}.log", process.log_begin) if code >= 0 else ""
+        process.reason = ": ".join(filter(None, (how, words, room_line(self.dir))))
+        if process.history.keeps_ending(now) and now - process.said_ms >= SAY_AGAIN_MS:
+            process.said_ms = now
+            logger.error(
+                "%s ended %d times in a row (%s); it is started again every %.1f s, all others go on",
+                *(process.name, process.history.ends, process.reason, (process.due_ms - now) / 1_000),
+            )
+
+    def _scale(self) -> None:
+        """Bring the number of processes to what was ordered. Who is to go drains and is not started again."""
+        needed, settled = shards_needed(self.dir)
+        for role, count in (ordered_scale(self.dir) | ({"shard": needed} if needed else {})).items():
+            if role in self._retired or not any(process.role == role for process in self.processes.values()):
+                continue
+            for index in range(count):
+                if f"{role}-{index}" not in self.processes and not self._stopping.is_set():
+                    self._add(role, index)
+            for process in list(self.processes.values()):
+                over = process.role == role and process.index >= count and not process.leaving
+                if over and (settled or role != "shard"):
+                    process.leaving = True
+                    process.popen.send_signal(signal.SIGTERM)
+
+    def _forget(self, process: Process) -> None:
+        del self.processes[process.name]
+        if process.log is not None:
+            process.log.close()
+        (self.dir / "roles" / f"{process.name}.json").unlink(missing_ok=True)
+
+    def _cut_logs(self) -> None:
+        for process in list(self.processes.values()):
+            if process.log is not None and cut_log(Path(process.log.name), self.run.log_bytes_max):
+                process.log_begin = 0
+
+    def _write_state(self) -> None:
+        if self._state is None:
+            self._state = StateFile(self.dir)
+        self._state.write(self.said())
+
+    def said(self) -> dict[str, Any]:
+        """What `everspun status` and Prometheus are told of the processes."""
+        now, wall = _monotonic_ms(), _wall_ms()
+        processes = {}
+        for process in list(self.processes.values()):
+            up, history = process.popen.poll() is None, process.history
+            bad = history.keeps_ending(now)
+            processes[process.name] = {
+                "state": "failing" if bad else "up" if up else "waits",
+                "pid": process.popen.pid,
+                "ends": history.ends,
+                "restarts": process.restarts,
+                "since_ms": wall - (now - (history.since_ms if bad or not up else process.started_ms)),
+                "reason": process.reason,
+            }
+        troubles = [
+            {"what": one.what, "since_ms": one.since_ms, "count": one.count}
+            for one in list(self.troubles.values())
+            if now - one.last_ms < SAY_AGAIN_MS
+        ]
+        said = {"pid": os.getpid(), "written_ms": wall, "processes": processes, "troubles": troubles}
+        return said | {"stream": self.stream_said()}
+
+
+def order_scale(run_dir: Path, role: str, count: int) -> None:
+    """Tell the launcher that runs in this folder how many processes of a role are to run from now on."""
+    path = run_dir / SCALE_FILE
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(ordered_scale(run_dir) | {role: count}))
+    fresh.replace(path)
+
+
+def ordered_scale(run_dir: Path) -> dict[str, int]:
+    """Role -> processes ordered of the launcher that runs in this folder. Nothing where the file says nothing that can
+    be read: what runs goes on as it is."""
+    said = _read(run_dir / SCALE_FILE)
+    return {role: said[role] for role in SCALABLE if type(said.get(role)) is int and said[role] >= 1}
+
+
+def shards_needed(run_dir: Path) -> tuple[int, bool]:
+    """How many shards are to run, as the one that holds the clocks says: those of the map in force, and those that an
+    operator wants; and whether others may end (S6). 0 while it does not say."""
+    said = _read(run_dir / "roles" / "shard-0.json")
+    count = said.get("processes", 0)
+    if type(count) is not int or count < 0:
+        return 0, False
+    return count, said.get("settled") is True
+
+
+def role_files(run_dir: Path) -> dict[str, dict[str, Any]]:
+    """What each running role says of itself: `<role>-<index>` -> pid, ports, address; {} for one that says nothing that
+    can be read (it is being written, or the disk was full)."""
+    try:
+        names = sorted((run_dir / "roles").glob("*.json"))
+    except OSError:
+        return {}
+    return {path.stem: _read(path) for path in names if path.exists()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The JSON object of a file; {} where there is none: it is not there, being written, or damaged."""
+    try:
+        said = json.loads(path.read_text())
+    except (ValueError, OSError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _environment(pipe: int) -> dict[str, str]:
+    """Two cores are shared by ten processes: no role needs a pool of maths threads beyond what its config says."""
+    env = dict(os.environ)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        env.setdefault(name, "1")
+    env["PYTHONUNBUFFERED"] = "1"
+    env[LAUNCHER_PIPE] = str(pipe)
+    return env
+
+
+def _monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def die_with_launcher() -> None:
+    """Called by a role's process: if the launcher that started it is gone, it stops in order. The launcher holds one
+    end of a pipe and writes nothing: the other end ends with it, however it ends, and whichever thread of it started
+    this process (to Linux's PR_SET_PDEATHSIG the parent would be that thread)."""
+    pipe = os.environ.pop(LAUNCHER_PIPE, "")
+    if not pipe or pipe == "0":
+        return
+
+    def wait() -> None:
+        while os.read(int(pipe), 1):
+            pass  # it never writes
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="launcher", daemon=True).start()

@@ -1,0 +1,223 @@
+"""The wiring: one function a role, from the config to the package that does the work.
+
+Imports stand inside the functions: a process of one role loads only its own libraries.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from everspun.config import Config
+from stream.backoff import Backoff
+from stream.log.kafka import KafkaLog
+from stream.log.log import Log
+
+if TYPE_CHECKING:
+    from paramserver.parts.head_cut import HeadCut
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+Role = Callable[[Config, int, threading.Event], None]
+
+
+def shard(config: Config, index: int, stop: threading.Event) -> None:
+    """A shard restores its model from the head complete cut (X2), whichever shards wrote it."""
+    from checkpointer.store.fsspec_store import open_store
+    from everspun.roles.stored_state import StoredState
+    from paramserver.parts.head_cut import NO_HEAD
+    from paramserver.process import process as service
+    from paramserver.server.state_dir import StateDir
+
+    stored = StoredState(open_store(config.checkpointer.root), config.model.name)
+    with contextlib.closing(StateDir(config.run.dir, index, stored)) as state:
+        head = answered("checkpoints", lambda: head_cut(config, verify=True), stop)
+        if head is None:
+            return
+        incarnation = answered("state", lambda: state.next_incarnation(head is not NO_HEAD), stop)
+        if incarnation is None:
+            return
+        service.run(
+            config.paramserver,
+            config.run.shards,
+            index,
+            incarnation,
+            config.run.dir,
+            stop,
+            head=head,
+            find_head=lambda: head_cut(config),
+            state=state,
+        )
+
+
+def answered(what: str, ask: Callable[[], T], stop: threading.Event) -> T | None:
+    """What a store says, asked again, in growing pauses, while it fails. None = `stop` was set before."""
+    backoff = Backoff(200, 5_000)
+    while not stop.is_set():
+        try:
+            return ask()
+        except OSError as error:
+            pause_ms = backoff.failed(random.random())
+            _log.warning("%s: the store fails, asked again in %.1f s: %s", what, pause_ms / 1_000, error)
+            stop.wait(pause_ms / 1_000)
+    return None
+
+
+def head_cut(config: Config, verify: bool = False) -> "HeadCut":
+    """The newest checkpoint, or nothing for a model that has not begun. With `verify`, the newest that is whole: it
+    costs reading all of it."""
+    from checkpointer.store.catalogue import Catalogue
+    from checkpointer.store.fsspec_store import open_store
+    from checkpointer.store.restore import cut_parts
+    from paramserver.parts.head_cut import NO_HEAD, HeadCut
+
+    catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
+    manifest = catalogue.head(verify=verify)
+    if manifest is None:
+        return NO_HEAD
+    return HeadCut(
+        catalogue.slot_map(manifest), manifest.sha256, lambda held: cut_parts(catalogue, manifest, held or None)
+    )
+
+
+def has_begun(config: Config) -> bool:
+    """Whether the store holds a checkpoint of this model."""
+    from checkpointer.store.catalogue import Catalogue
+    from checkpointer.store.fsspec_store import open_store
+
+    return Catalogue(open_store(config.checkpointer.root), config.model.name).head() is not None
+
+
+def replica(config: Config, index: int, stop: threading.Event) -> None:
+    from checkpointer.serving import http_server as http
+
+    http.run(
+        config.serving,
+        config.checkpointer.root,
+        config.model.name,
+        stop,
+        fallback=config.model.prior_rate,
+        features=config.stream.features,
+        log=KafkaLog(config.stream),
+        topic=config.stream.checkpoints,
+        run_dir=config.run.dir,
+        index=index,
+    )
+
+
+def labeler(config: Config, index: int, stop: threading.Event) -> None:
+    """Labels wait for the verdicts of what runs: the fraud filter, the breaker, both or none."""
+    from labeler.process import process as service
+
+    settings = dataclasses.replace(
+        config.labeler,
+        await_verdicts=config.labeler.await_verdicts and config.run.fraud > 0,
+        await_breaker=config.labeler.await_breaker or config.run.breaker > 0,
+    )
+    service.run(config.stream, settings, config.fraud, config.run.dir, index, stop, examples_log(config))
+
+
+def fraud(config: Config, index: int, stop: threading.Event) -> None:
+    from labeler.fraud import app
+
+    app.run(KafkaLog(config.stream), config.stream, config.fraud, Path(config.run.dir), index, stop)
+
+
+def breaker(config: Config, index: int, stop: threading.Event) -> None:
+    from labeler.breaker import process as breaker_service
+
+    breaker_service.run(config.stream, config.labeler, config.breaker, config.run.dir, index, stop)
+
+
+def learner(config: Config, index: int, stop: threading.Event) -> None:
+    from learners.process import worker
+
+    worker.run(
+        config.stream,
+        config.model,
+        config.learners,
+        config.paramserver,
+        config.run.shards,
+        config.run.dir,
+        index,
+        stop,
+        examples_log(config),
+    )
+
+
+def governor(config: Config, index: int, stop: threading.Event) -> None:
+    from checkpointer.store.catalogue import Catalogue
+    from checkpointer.store.fsspec_store import open_store
+    from everspun.roles.complete_cuts import StoredCuts
+    from learners.governor import process as governor_service
+
+    governor_service.run(
+        config.stream,
+        config.model,
+        config.learners,
+        config.governor,
+        config.paramserver,
+        config.run.shards,
+        config.run.dir,
+        index,
+        stop,
+        examples_log(config),
+        StoredCuts(Catalogue(open_store(config.checkpointer.root), config.model.name)),
+    )
+
+
+def examples_log(config: Config) -> Log:
+    """The log as `examples` is read from it, which goes on into the archive where the config says so."""
+    log = KafkaLog(dataclasses.replace(config.stream, fetch_bytes_max=config.stream.examples_fetch_bytes_max))
+    if not config.archive.read:
+        return log
+    from checkpointer.archive.archive import Archive
+    from checkpointer.archive.archived_log import ArchivedLog
+    from checkpointer.store.fsspec_store import open_store
+
+    return ArchivedLog(log, Archive(open_store(config.archive.root)), config.stream.examples)
+
+
+def archiver(config: Config, index: int, stop: threading.Event) -> None:
+    from checkpointer.archive import archiver
+
+    archiver.run(config.stream, config.archive, KafkaLog(config.stream), config.run.dir, index, stop)
+
+
+def checkpointer(config: Config, index: int, stop: threading.Event) -> None:
+    from checkpointer.process import process as service
+    from learners.models.model import make_model
+    from paramserver.wire.client import connect
+
+    shards, clock = connect(config.paramserver, config.run.dir, config.run.shards)
+    with contextlib.ExitStack() as stack:
+        stack.callback(clock.close)
+        stack.callback(shards.close)
+        service.run(
+            config.checkpointer,
+            make_model(config.model),
+            config.stream,
+            shards,
+            clock,
+            examples_log(config),
+            stop,
+            run_dir=config.run.dir,
+            index=index,
+        )
+
+
+ROLES: dict[str, Role] = {
+    "breaker": breaker,
+    "shard": shard,
+    "checkpointer": checkpointer,
+    "fraud": fraud,
+    "governor": governor,
+    "labeler": labeler,
+    "learner": learner,
+    "archiver": archiver,
+    "replica": replica,
+}

@@ -1,0 +1,76 @@
+"""What a governor says of itself, for the status page: where it stands, what it found last, and why it acted."""
+
+from dataclasses import dataclass
+
+from everspun.status.scrape import Report
+from paramserver.bounds import Rung
+
+
+@dataclass(frozen=True)
+class Governed:
+    """Of one governor, from its metrics. `action` is "" before its first decision."""
+
+    ordered: Rung  # by the operator
+    rung: Rung  # by the governor
+    in_force: Rung
+    at: int  # on its ladder: 0 = as loose as the operator allows
+    rungs: int
+    action: str
+    why: str
+    excess: float  # log loss above that of the sequence, a share of it
+    error: float
+    decided_s: float  # ago
+    estimates: int
+    shadow_share: float
+    at_its_end: bool
+
+    def line(self, since: str) -> str:
+        """One line; `since` says how long ago the last decision was."""
+        stands = f"governor {words(self.rung)}" if self.at else "governor tightens nothing"
+        head = f"{stands} (operator: {words(self.ordered)})"
+        if not self.action:
+            return f"{head}   no estimate yet"
+        found = f"cost {self.excess:+.2%} +- {self.error:.2%}"
+        return f"{head}   {found}   {self.action}: {self.why}, {since} ago   {self.estimates} estimates"
+
+
+def words(rung: Rung) -> str:
+    """A rung for a person."""
+    bound = "unbounded" if rung.staleness < 0 else f"s = {rung.staleness}"
+    return f"{bound}, {rung.concurrency} at once" if rung.concurrency else bound
+
+
+def governed(report: Report, wall_ms: int) -> Governed | None:
+    """From the metrics of a governor's process; None until the clock holder has answered it."""
+    rungs = int(report.value("everspun_governor_rungs"))
+    if not rungs:
+        return None
+    action, why = _decision(report)
+    return Governed(
+        ordered=_rung(report, "operator"),
+        rung=_rung(report, "governor"),
+        in_force=_rung(report, "in force"),
+        at=int(report.value("everspun_governor_rung")),
+        rungs=rungs,
+        action=action,
+        why=why,
+        excess=report.value("everspun_governor_excess_share"),
+        error=report.value("everspun_governor_error_share"),
+        decided_s=max(0.0, (wall_ms - report.value("everspun_governor_decided_ms")) / 1_000) if action else 0.0,
+        estimates=int(report.value("everspun_governor_estimates_total")),
+        shadow_share=report.value("everspun_governor_shadow_share"),
+        at_its_end=bool(report.value("everspun_governor_at_its_end")),
+    )
+
+
+def _rung(report: Report, word: str) -> Rung:
+    s = report.value("everspun_governor_staleness_bound", word=word)
+    return Rung(int(s), int(report.value("everspun_governor_concurrency_bound", word=word)))
+
+
+def _decision(report: Report) -> tuple[str, str]:
+    for (name, labels), value in report.series.items():
+        if name == "everspun_governor_decision" and value:
+            said = dict(labels)
+            return said["action"], said["why"]
+    return "", ""

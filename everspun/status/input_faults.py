@@ -1,0 +1,92 @@
+"""What is wrong with the inputs, as `everspun status` and the launcher's alarm say it: a broker that does not answer,
+topics that are not as they must be, and transactions that hold a partition (T6)."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from everspun.status.table import duration
+from stream.config import StreamConfig
+from stream.log.kafka import KafkaLog
+from stream.log.kafka_admin import check_topics
+from stream.log.log import LogError, Reader
+from stream.log.topics import Problem
+from stream.log.transactions import OpenTransaction, open_transactions
+from stream.record import Partition
+
+#: A transaction that is open for longer holds its partition noticeably.
+OPEN_MAX_S = 10.0
+#: Between two looks of the launcher.
+LOOK_S = 10.0
+
+
+def input_faults(stream: StreamConfig, now_ms: int) -> list[str]:
+    """All that is wrong, as far as the broker answers."""
+    log, inputs = KafkaLog(stream), (stream.impressions, stream.clicks)
+    found: list[str] = []
+    reader = log.reader()
+    try:
+        problems = check_topics(stream)
+        found += topic_faults(problems)
+        found += unread(stream, reader, {name: log.partitions(name) for name in inputs})
+        partitions = [Partition(topic, p) for topic in inputs for p in range(stream.partitions)]
+        if not any(problem.topic in inputs and problem.stops for problem in problems):
+            found += open_too_long(open_transactions(stream, partitions), now_ms)
+    except LogError as error:
+        found.append(f"no answer from {stream.bootstrap_servers}: {error}")
+    finally:
+        reader.close()
+    return found
+
+
+class InputWatch:
+    """Looks again and again, from a thread of its own: a broker that is away is waited for. `ask` says what is wrong
+    now; whatever it raises is given to `on_error`, and it is asked again."""
+
+    def __init__(self, ask: Callable[[], Sequence[str]], on_error: Callable[[str, BaseException], None]) -> None:
+        self.count = 0
+        self._ask, self._on_error = ask, on_error
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="inputs", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends soon; a broker that does not answer is not waited for."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self.count = len(self._ask())
+            except Exception as error:  # whatever it is, the next look may do
+                self._on_error("looking at the inputs", error)
+            self._stopped.wait(LOOK_S)
+
+
+def unread(stream: StreamConfig, reader: Reader, counts: Mapping[str, int]) -> list[str]:
+    """Records in partitions beyond those that are configured, which nobody reads (T6). `counts`: topic -> how many
+    partitions it has. Raises Unavailable."""
+    found = []
+    for topic in (stream.impressions, stream.clicks):
+        added = [Partition(topic, p) for p in range(stream.partitions, counts.get(topic, 0))]
+        records = sum(reader.end_offsets(added).values()) - sum(reader.beginning_offsets(added).values())
+        if records:
+            found.append(
+                f"{records:,} records of {topic} stand in partitions {stream.partitions} to {counts[topic] - 1}, which "
+                "nobody reads"
+            )
+    return found
+
+
+def topic_faults(problems: Sequence[Problem]) -> list[str]:
+    return [str(problem) for problem in problems]
+
+
+def open_too_long(found: Sequence[OpenTransaction], now_ms: int) -> list[str]:
+    """Transactions that hold what stands behind their first record."""
+    return [
+        f"{one.partition.topic}[{one.partition.partition}] is read up to offset {one.first_offset}: a transaction of "
+        f"{one.producer} has been open for {duration((now_ms - one.since_ms) / 1_000)}; end it, or the broker will "
+        f"after its timeout (kafka-transactions.sh abort)"
+        for one in found
+        if now_ms - one.since_ms > OPEN_MAX_S * 1_000
+    ]

@@ -1,0 +1,97 @@
+"""The breaker's process: an early join of its own partitions, and a judge over all of them (shell).
+
+Three threads, as in the labeler: the main one joins and tallies (`Labelling` with another core), `judge` judges while
+this process owns partition 0 of the group, `group` takes part in the group. Several processes share the join.
+"""
+
+import functools
+import logging
+import threading
+from collections.abc import Callable
+
+from labeler.breaker.early_join import tally_labeler, tally_settings, tally_stream
+from labeler.breaker.metrics import BreakerMetrics
+from labeler.breaker.runner import Judging
+from labeler.breaker_config import BreakerConfig, check
+from labeler.config import LabelerConfig
+from labeler.io.wait import Wait
+from labeler.labels.runner import Labelling
+from labeler.process.consumer_group import Membership
+from labeler.process.threads import Crew, LabellingLoop, wall_clock_ms
+from stream.config import StreamConfig
+from stream.internal_topics.examples import BatchHeader
+from stream.internal_topics.passed_over import PassedOver
+from stream.log.kafka import KafkaLog
+from stream.log.log import Log
+from stream.metrics import start_metrics
+
+logger = logging.getLogger(__name__)
+
+GROUP = "breakers"
+METRICS_EVERY_MS = 250
+
+
+def run(
+    stream: StreamConfig,
+    labeler: LabelerConfig,
+    breaker: BreakerConfig,
+    run_dir: str,
+    index: int,
+    stop: threading.Event,
+) -> None:
+    """Tally and judge until told to stop. Raises ValueError for a configuration that it cannot serve."""
+    check(stream, breaker)
+    metrics = BreakerMetrics()
+    start_metrics(run_dir, "breaker", index, metrics)
+    BreakerService(stream, labeler, breaker, KafkaLog(stream), metrics, wall_clock_ms, f"breaker-{index}").run(stop)
+
+
+class BreakerService:
+    """One breaker over any log."""
+
+    def __init__(
+        self,
+        stream: StreamConfig,
+        labeler: LabelerConfig,
+        breaker: BreakerConfig,
+        log: Log,
+        metrics: BreakerMetrics,
+        now: Callable[[], int],
+        name: str = "",
+    ):
+        sliced = tally_stream(stream, breaker)
+        passed_over = functools.partial(PassedOver, logger, metrics.on_malformed)  # one for each thread
+        self._poll_ms, self._metrics, self._now = labeler.poll_ms, metrics, now
+        self._labelling = Labelling(
+            sliced, tally_settings(labeler), log, core=tally_labeler(breaker), passed_over=passed_over()
+        )
+        self._judging = Judging(sliced, breaker, log, labeler.retry_ms, passed_over())
+        self._group = Membership(log.group_reader(stream.topic_prefix + GROUP, name), sliced, labeler.poll_ms)
+        self._crew = Crew({"judge": self._run_judge, "group": self._group.run}, labeler.drain_ms)
+        self._metrics_wait = Wait()
+
+    def run(self, stop: threading.Event) -> None:
+        """Raises what ended a thread."""
+        loop = LabellingLoop(self._labelling, lambda: self._group.owned, self._now, self._poll_ms)
+        self._crew.start()
+        try:
+            loop.run(stop, self._on_tallied, lambda: self._crew.failed)
+        finally:
+            self._crew.end()
+            self._labelling.close()
+        self._crew.reraise()
+
+    def _on_tallied(self, headers: list[BatchHeader]) -> None:
+        self._metrics.on_tallied(headers)
+        now_ms = self._now()
+        if self._metrics_wait.over(now_ms):
+            self._metrics.look(self._labelling, self._judging)
+            self._metrics_wait.begin(now_ms, METRICS_EVERY_MS)
+
+    def _run_judge(self, ending: threading.Event) -> None:
+        judging = self._judging
+        while not ending.is_set():
+            judging.own(0 in self._group.owned)
+            if not judging.turn(self._now(), self._poll_ms) and judging.breaker is None:
+                ending.wait(self._poll_ms / 1000)
+        judging.close()

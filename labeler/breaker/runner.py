@@ -1,0 +1,218 @@
+"""The breaker's reader and writer: `tallies` and operators' words in; verdicts, bands and watermarks out (C5, F2).
+
+One process judges, the one that owns partition 0 of the group. What it knows stands in `bands`; it is restored from
+there at every start and after every failed send. One that was replaced and does not know it yet may still write there:
+whoever finds a record of `bands` where its own should stand begins again, and says no watermark before (L9).
+"""
+
+import functools
+import logging
+from dataclasses import dataclass, field
+
+from labeler.breaker.band_record import BandRecord, decode_band
+from labeler.breaker.breaker import Breaker, BreakerStep
+from labeler.breaker.early_join import decode_tally
+from labeler.breaker_config import BreakerConfig
+from labeler.io.tail import TailReader
+from labeler.io.wait import Wait
+from stream.config import StreamConfig
+from stream.internal_topics.examples import BatchHeader
+from stream.internal_topics.malformed import MalformedRecord
+from stream.internal_topics.passed_over import PassedOver
+from stream.internal_topics.verdicts import Verdict, decode_verdict, encode_verdict
+from stream.log.log import Append, Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
+from stream.record import Partition, Record
+
+logger = logging.getLogger(__name__)
+
+#: Records of `bands` read back at a start, in cells of history: a stretch more than the ring holds.
+MEMORY = 1.2
+
+
+@dataclass
+class JudgingTotals:
+    """Counted since the process started."""
+
+    tallies: int = 0
+    cells: int = 0
+    verdicts: dict[str, int] = field(default_factory=dict)  # by rule
+    watermarks: int = 0
+    restarts: int = 0
+    unreadable: int = 0
+    gone: int = 0  # partitions of tallies of which a part was gone before it was judged: an alarm
+
+
+class Judging:
+    """Drives the core over a log. Belongs to one thread."""
+
+    def __init__(
+        self,
+        stream: StreamConfig,
+        config: BreakerConfig,
+        log: Log,
+        retry_ms: int,
+        passed_over: PassedOver | None = None,
+    ):
+        """`stream` is that of the early join (`labeler.breaker.early_join.tally_stream`)."""
+        self._stream, self._config, self._log, self._retry_ms = stream, config, log, retry_ms
+        self._tallies = [Partition(stream.tallies, p) for p in range(stream.partitions)]
+        self._verdicts, self._bands = Partition(stream.verdicts, 0), Partition(stream.bands, 0)
+        self._reader: Reader | None = None
+        self._writer: Writer | None = None
+        self._owned = False
+        self.passed_over = passed_over or PassedOver(logger)
+        self._retry = Wait()
+        self._bands_end = 0  # where the next record of `bands` must stand
+        self.breaker: Breaker | None = None
+        self.totals = JudgingTotals()
+
+    def own(self, owned: bool) -> None:
+        """Whether this process judges. What it knew is dropped with the right to judge."""
+        if owned != self._owned:
+            self._owned = owned
+            self._forget()
+
+    def turn(self, now_ms: int, wait_ms: int) -> bool:
+        """Read, judge, send once. True if anything moved."""
+        if not self._owned or not self._retry.over(now_ms):
+            return False
+        try:
+            if self.breaker is None:
+                self._start()
+            return self._turn(wait_ms, now_ms)
+        except (SendFailed, Unavailable) as error:
+            logger.warning("breaker begins again in %d ms: %s", self._retry_ms, error)
+            self.totals.restarts += 1
+            self._retry.begin(now_ms, self._retry_ms)
+            self._forget()
+            return False
+
+    def close(self) -> None:
+        """Drop reader and writer."""
+        self._forget()
+
+    def _start(self) -> None:
+        tail = TailReader(self._log, self._stream.poll_records_max)
+        try:
+            breaker = Breaker(self._stream, self._config, self._memory(tail))
+            firsts = {at: tail.first(at) for at in (*self._tallies, self._verdicts)}
+        finally:
+            tail.close()
+        self._reader = self._reader or self._log.reader()
+        self._writer = self._writer or self._log.writer()
+        self._reader.assign((*self._tallies, self._verdicts))
+        for at in self._tallies:
+            if breaker.cells.next_offset(at.partition) < firsts[at]:
+                self._skip(breaker, at, firsts[at])
+            self._reader.seek(at, breaker.cells.next_offset(at.partition))
+        self._reader.seek(self._verdicts, max(breaker.verdicts_offset, firsts[self._verdicts]))
+        self.breaker = breaker
+        logger.info("breaker judges from event time %d on, %d scopes withheld", breaker.settled_ms, len(breaker.trips))
+
+    def _memory(self, tail: TailReader) -> list[BandRecord]:
+        """The records of `bands` that hold all of history. Repeats may make a tail of them short: then a longer one."""
+        cells = self._config.history_cells
+        records_max = int(MEMORY * cells)
+        while True:
+            memory: list[BandRecord] = []
+            begin, self._bands_end = tail.span(self._bands, records_max)
+            tail.read(self._bands, records_max, functools.partial(self._remember, memory))
+            last = -1  # the first record of a cell counts: what stands behind a later cell is a repeat
+            known = {last := record.cell for record in memory if record.cell > last}
+            if begin == tail.first(self._bands) or known.issuperset(range(last - cells + 1, last)):
+                return memory
+            records_max *= 2
+
+    def _remember(self, memory: list[BandRecord], records: list[Record]) -> None:
+        for record in records:
+            try:
+                memory.append(decode_band(record))
+            except MalformedRecord as error:
+                self.passed_over.add(self._bands, record, error)
+
+    def _skip(self, breaker: Breaker, at: Partition, first: int) -> None:
+        if breaker.cells.next_offset(at.partition):
+            logger.error("%s[%d]: what stood below offset %d was never judged", *at, first)
+            self.totals.gone += 1
+        breaker.cells.skip(at.partition, first)
+
+    def _turn(self, wait_ms: int, now_ms: int) -> bool:
+        assert self.breaker is not None
+        assert self._reader is not None
+        try:
+            polled = self._reader.poll(self._stream.poll_records_max, wait_ms)
+        except OffsetOutOfRange as error:
+            self._on_gone(error)
+            return True
+        for at, records in polled.items():
+            for record in records:
+                self._read(at, record)
+        step = self.breaker.step()
+        self._send(step, now_ms)
+        return bool(polled)
+
+    def _on_gone(self, error: OffsetOutOfRange) -> None:
+        assert self.breaker is not None
+        assert self._reader is not None
+        if error.partition != self._verdicts:
+            self._skip(self.breaker, error.partition, error.first)
+        self._reader.seek(error.partition, error.first)
+
+    def _read(self, at: Partition, record: Record) -> None:
+        assert self.breaker is not None
+        try:
+            if at == self._verdicts:
+                said = decode_verdict(record.value)
+                if isinstance(said, Verdict):
+                    self.breaker.on_operator(record.offset, said)
+                return
+            header = BatchHeader.from_headers(record.headers)
+            rows = decode_tally(record.value) if record.value else None
+            self.breaker.on_tally(at.partition, record.offset, header, rows)
+            self.totals.tallies += 1
+        except MalformedRecord as error:  # every reader passes it over, and it extends no chain (C2)
+            self.totals.unreadable += 1
+            self.passed_over.add(at, record, error)
+
+    def _send(self, step: BreakerStep, now_ms: int) -> None:
+        """Verdicts, then bands, then watermarks, each acknowledged before the next (F2)."""
+        for verdict in step.verdicts:
+            self._append(self._verdicts, verdict.id, encode_verdict(verdict), (), now_ms)
+            self.totals.verdicts[verdict.rule] = self.totals.verdicts.get(verdict.rule, 0) + 1
+            if verdict.decision == "withhold":
+                logger.error("withheld: %s=%s, %s", verdict.feature or "vendor", verdict.value or verdict.vendor,
+                             verdict.reason)  # fmt: skip
+        self._flush(bool(step.verdicts))
+        sent = [self._append(self._bands, str(band.cell), band.value, band.headers, now_ms) for band in step.bands]
+        self._flush(bool(step.bands))
+        self._check_alone([append.offset for append in sent])
+        self.totals.cells += len(step.bands)
+        for mark in step.watermarks:
+            self._append(self._verdicts, mark.input, encode_verdict(mark), (), now_ms)
+        self._flush(bool(step.watermarks))
+        self.totals.watermarks += len(step.watermarks)
+
+    def _check_alone(self, offsets: list[int]) -> None:
+        """Raises SendFailed where records of `bands` do not follow what this judge was restored from (L9)."""
+        first = self._bands_end
+        if offsets != list(range(first, first + len(offsets))):
+            raise SendFailed(f"{self._bands.topic}: another judge wrote between {first} and {offsets[-1]}")
+        self._bands_end += len(offsets)
+
+    def _append(
+        self, to: Partition, key: str, value: bytes, headers: tuple[tuple[str, bytes], ...], now_ms: int
+    ) -> Append:
+        assert self._writer is not None
+        return self._writer.append(to, value, key.encode(), headers, now_ms)
+
+    def _flush(self, anything: bool) -> None:
+        if anything:
+            assert self._writer is not None
+            self._writer.flush(self._stream.request_timeout_ms)
+
+    def _forget(self) -> None:
+        """C5: the writer is dropped unflushed; the next start reads back what the log holds."""
+        for one in (self._writer, self._reader):
+            if one is not None:
+                one.close()
+        self._writer = self._reader = self.breaker = None

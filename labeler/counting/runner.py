@@ -1,0 +1,299 @@
+"""What runs at the head of the inputs, bound by no label: counting for fraud, and heartbeats (L5, F1, T2)."""
+
+import functools
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from labeler.config import LabelerConfig
+from labeler.counting.heartbeats import Heartbeats, heartbeat_headers
+from labeler.counting.reader import CountingReader, SignalEnds
+from labeler.counting.signals import contradiction, decode_signal
+from labeler.fraud_config import FraudConfig
+from labeler.io.outbox import Message, Outbox, Outgoing
+from labeler.io.tail import TailReader
+from labeler.io.wait import Wait
+from labeler.labels.claimed_ends import ClaimedEnds
+from labeler.words import read_words
+from stream.clock_words import ClockWord, words_of
+from stream.config import StreamConfig
+from stream.hashing.keys import partition_of_key
+from stream.internal_topics.malformed import MalformedRecord
+from stream.internal_topics.passed_over import PassedOver
+from stream.internal_topics.verdicts import input_name
+from stream.log.log import Append, Log, LogError, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
+from stream.log.record_columns import RecordColumns
+from stream.portions import fitting
+from stream.record import Partition, Record
+
+logger = logging.getLogger(__name__)
+
+#: Signals of one input that wait for the one on its way; reading pauses above it. One is on its way at a time, so a few
+#: keep it busy, and more are memory that a catch-up fills.
+WAITING_MAX = 16
+#: How often a log that lost its tail is looked at again.
+LOOK_AGAIN_MS = 2_000
+
+
+@dataclass
+class Count:
+    """One input being counted."""
+
+    reader: CountingReader
+    outbox: Outbox[None]  # encoded: their columns are let go at once
+    clocks: frozenset[ClockWord]  # what operators had said of times when it was started (T3)
+
+
+@dataclass
+class HeadTotals:
+    """Counted since the process started."""
+
+    signals: int = 0
+    heartbeats: int = 0
+    refolds: int = 0
+    dangling: int = 0
+    passed_over: int = 0  # records that were gone before they were counted (C7)
+    stopped: dict[str, str] = field(default_factory=dict)  # input -> why nobody counts it any more
+
+
+class Head:
+    """Owns the counting reader and the writers of `signals` and of heartbeats. Belongs to one thread."""
+
+    def __init__(
+        self,
+        stream: StreamConfig,
+        labeler: LabelerConfig,
+        fraud: FraudConfig,
+        log: Log,
+        passed_over: PassedOver | None = None,
+    ):
+        self.passed_over = passed_over or PassedOver(logger)
+        self._stream, self._labeler, self._fraud, self._log = stream, labeler, fraud, log
+        self._counts_wanted = labeler.await_verdicts or labeler.count_always
+        self._heartbeats = None if stream.replayed else Heartbeats(stream)
+        self._owned: frozenset[int] = frozenset()
+        self._reader: Reader | None = None
+        self._signals: Writer | None = None
+        self._beats: Writer | None = None
+        self._beating: dict[Partition, Append] = {}
+        self._retry, self._look_again, self._heed = Wait(), Wait(), Wait()
+        self._beyond: dict[Partition, int] = {}  # inputs whose logs end below this offset, up to which they are counted
+        self.counts: dict[Partition, Count] = {}
+        self.totals = HeadTotals()
+
+    def own(self, partitions: Iterable[int]) -> None:
+        """The partitions that the group gives this process."""
+        owned = frozenset(partitions)
+        if owned == self._owned:
+            return
+        self._owned = owned
+        for at in [at for at in self._beyond if at.partition not in owned]:
+            del self._beyond[at]
+            self.totals.stopped.pop(input_name(*at), None)
+        lost = [at for at in self.counts if at.partition not in self._owned]
+        for at in lost:
+            del self.counts[at]
+        if lost and self._reader is not None:
+            self._reader.assign(self.counts)
+
+    def turn(self, now_ms: int, wait_ms: int) -> bool:
+        """Beat, count and send once. True if anything moved."""
+        self._beat(now_ms)
+        if not self._counts_wanted or not self._retry.over(now_ms):
+            return False
+        try:
+            self._look_at_tails(now_ms)
+            self._heed_clocks(now_ms)
+            self._start_counts()
+            moved = self._read(wait_ms)
+            assert self._signals is not None
+            for count in self.counts.values():
+                sent = len(count.outbox.advance(self._signals, now_ms))
+                self.totals.signals += sent
+                moved |= sent > 0
+            return moved
+        except (SendFailed, Unavailable) as error:
+            logger.warning("fold signals again in %d ms: %s", self._labeler.retry_ms, error)
+            self._forget(now_ms)
+            return False
+
+    @property
+    def in_flight(self) -> bool:
+        return any(count.outbox.in_flight for count in self.counts.values())
+
+    def wait(self, timeout_ms: int) -> None:
+        """Until a signal on its way is acknowledged, or for this long."""
+        if self._signals is not None:
+            self._signals.wait(timeout_ms)
+
+    def close(self) -> None:
+        """Drop readers and writers. What was on its way is folded by the next one."""
+        for one in (self._reader, self._signals, self._beats):
+            if one is not None:
+                one.close()
+
+    # --- heartbeats -----------------------------------------------------------------------------------------------
+
+    def _beat(self, now_ms: int) -> None:
+        """A failed heartbeat is not repeated: the next one says more. At most one a partition is on its way."""
+        if self._heartbeats is None:
+            return
+        try:
+            if self._beats is None:
+                self._beats = self._log.writer()
+            self._beats.poll()
+            headers = heartbeat_headers(now_ms)
+            for at in self._heartbeats.due(self._owned, now_ms):
+                if at not in self._beating or self._beating[at].done:
+                    self._beating[at] = self._beats.append(at, None, None, headers, now_ms)
+                    self.totals.heartbeats += 1
+        except LogError as error:
+            logger.warning("heartbeat: %s", error)
+            if self._beats is not None:
+                self._beats.close()
+            self._beats = None
+            self._beating.clear()
+
+    # --- counting -------------------------------------------------------------------------------------------------
+
+    def _start_counts(self) -> None:
+        if self._reader is None:
+            self._reader = self._log.reader()
+        if self._signals is None:
+            self._signals = self._log.writer()
+        topics = (self._stream.impressions, self._stream.clicks)
+        new = [at for p in sorted(self._owned) for at in (Partition(t, p) for t in topics) if at not in self.counts]
+        new = [at for at in new if input_name(*at) not in self.totals.stopped]
+        if not new:
+            return
+        tail = TailReader(self._log, self._stream.poll_records_max)
+        try:
+            ends, clocks = self._fold(tail), self._clocks(tail, {at.partition for at in new})
+            for at in new:
+                point = ends.resume_point(input_name(*at), tail.first(at))
+                said = words_of(clocks, *at)
+                reader = CountingReader(self._stream, self._fraud, at.topic, at.partition, point, said)
+                self.counts[at] = Count(reader, Outbox(WAITING_MAX, self._labeler.send_timeout_ms), frozenset(said))
+        finally:
+            tail.close()
+        self._reader.assign(self.counts)
+        for at in new:
+            self._reader.seek(at, self.counts[at].reader.offset)
+
+    def _clocks(self, tail: TailReader, partitions: Iterable[int]) -> frozenset[ClockWord]:
+        return read_words(tail, self._stream, partitions, self._labeler.fold_orders_max, self.passed_over).clocks
+
+    def _heed_clocks(self, now_ms: int) -> None:
+        """T3: an input whose time stands is counted anew once an operator has set its times back."""
+        skew_ms = self._stream.skew_ms
+        stand = [at for at, one in self.counts.items() if one.reader.clock.ahead_ms > skew_ms]
+        if not stand or self._reader is None or not self._heed.over(now_ms):
+            return
+        self._heed.begin(now_ms, LOOK_AGAIN_MS)
+        tail = TailReader(self._log, self._stream.poll_records_max)
+        try:
+            clocks = self._clocks(tail, {at.partition for at in stand})
+        finally:
+            tail.close()
+        for at in stand:
+            if set(words_of(clocks, *at)) - self.counts[at].clocks and not self.counts[at].outbox.in_flight:
+                logger.info("counting of %s[%d] goes on with times set back, on an operator's word", *at)
+                del self.counts[at]
+        self._reader.assign(self.counts)
+
+    def _look_at_tails(self, now_ms: int) -> None:
+        """C7: an input whose log lost its tail is counted again once the log has grown past what was counted. No word
+        is needed for that: nothing is passed over, and below it no signal of new records would extend the chain."""
+        if not self._beyond or self._reader is None or not self._look_again.over(now_ms):
+            return
+        self._look_again.begin(now_ms, LOOK_AGAIN_MS)
+        ends = self._reader.end_offsets(self._beyond)
+        for at in [at for at, offset in self._beyond.items() if ends[at] >= offset]:
+            logger.warning("counting of %s[%d] goes on at offset %d", *at, self._beyond.pop(at))
+            self.totals.stopped.pop(input_name(*at), None)
+
+    def _fold(self, tail: TailReader) -> SignalEnds:
+        """The ends of all chains in `signals` (C2)."""
+        ends, claimed = SignalEnds(), ClaimedEnds(self._stream)
+        claimed.look(tail)
+        for p in range(self._stream.signals_partitions):
+            at = Partition(self._stream.signals, p)
+            tail.read(at, self._labeler.fold_signals_max, functools.partial(self._fold_records, ends, claimed, at))
+        self.totals.dangling += ends.dangling
+        return ends
+
+    def _fold_records(self, ends: SignalEnds, claimed: ClaimedEnds, at: Partition, records: list[Record]) -> None:
+        """What says nothing, or more than its input's log holds, is passed over, as the filter does (F3)."""
+        for record in records:
+            try:
+                signal = decode_signal(record)
+            except MalformedRecord as error:
+                self.passed_over.add(at, record, error)
+                continue
+            wrong = contradiction(signal, record.timestamp_ms, claimed.ends, self._stream.watermark_ahead_ms)
+            if wrong is not None:
+                self.passed_over.add(at, record, wrong)
+            else:
+                ends.on_signal(signal)
+
+    def _read(self, wait_ms: int) -> bool:
+        assert self._reader is not None
+        full = [at for at, count in self.counts.items() if count.outbox.full]
+        self._reader.pause(full)
+        self._reader.resume([at for at in self.counts if at not in full])
+        try:
+            polled = self._reader.poll(self._stream.poll_records_max, wait_ms)
+        except OffsetOutOfRange as error:
+            self._on_gone(error)
+            return True
+        for at, records in polled.items():
+            self._count(at, records)
+        return bool(polled)
+
+    def _count(self, at: Partition, records: Sequence[Record]) -> None:
+        count, left = self.counts[at], RecordColumns.of(records)
+        while len(left):
+            together = fitting(left, self._stream)
+            records, left = left[:together], left[together:]
+            try:
+                signals = count.reader.on_records(records)
+            except Exception as error:  # L7: a process does not die of a record; labels wait, and the alarm says why
+                self._stop(at, f"at offset {records[0].offset} or behind: {error!r}")
+                return
+            for signal in signals:
+                to = partition_of_key(signal.key, self._stream.signals_partitions)
+                message = Message(Partition(self._stream.signals, to), signal.value, signal.key, signal.headers)
+                count.outbox.put(Outgoing(message, (), None))
+
+    def _on_gone(self, error: OffsetOutOfRange) -> None:
+        """What is gone counts as unknown (L5, C7): the labeler says what it means for labels, and waits for a word. A
+        log that lost its tail is not counted until it has grown past it: what comes would be taken for what was
+        counted."""
+        assert self._reader is not None
+        at = error.partition
+        if error.offset > error.end:
+            self._beyond[at] = self.counts[at].reader.offset
+            self._stop(at, f"{error}; it goes on by itself once the log has grown to offset {self._beyond[at]}")
+            return
+        logger.error("%s[%d]: offsets %d to %d are gone before they were counted", *at, error.offset, error.first - 1)
+        self.totals.passed_over += error.first - error.offset
+        self.counts[at].reader.pass_over(error.first - error.offset)
+        self._reader.seek(at, error.first)
+
+    def _stop(self, at: Partition, reason: str) -> None:
+        assert self._reader is not None
+        logger.error("counting of %s[%d] stopped: %s", *at, reason)
+        self.totals.stopped[input_name(*at)] = reason
+        del self.counts[at]
+        self._reader.assign(self.counts)
+
+    def _forget(self, now_ms: int) -> None:
+        """C5, for the chains of `signals`."""
+        if self._signals is not None:
+            self._signals.close()
+        self._signals = None
+        self.counts.clear()
+        if self._reader is not None:
+            self._reader.assign(())
+        self._retry.begin(now_ms, self._labeler.retry_ms)
+        self.totals.refolds += 1

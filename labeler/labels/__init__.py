@@ -1,0 +1,14 @@
+"""From impressions, clicks and verdicts of one partition to labelled batches (L1 to L7).
+
+- `batching`: where a batch ends
+- `claimed_ends`: how far the logs of watermarks' inputs go, as far as it is known
+- `clicks`: the joining reader's side of `clicks[p]`
+- `emission`: what a labeler wants written
+- `heard_verdicts`: records of `verdicts` as they were read
+- `impressions`: impressions that were read and not yet labelled, and the ids of those before them (L2, L5)
+- `lost_ranges`: ranges of input that are gone, on an operator's word
+- `partition`: the labeler of one partition
+- `remade_topics`: topics that were deleted and made anew while a labeler was not looking (C7)
+- `runner`: the partitions that one process labels
+- `verdicts`: what stands in `verdicts`, read in order
+"""

@@ -1,0 +1,484 @@
+"""The labeler of one partition: records in, training batches out (L, C and E3 rules; the package says how it works).
+
+Pure: it is told what was read and answers what to write. Everything it writes is a function of the logs, the config
+and the resume point; how records were polled changes nothing (I7).
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from labeler.click_cache.cache import ClickCopy
+from labeler.click_cache.storage import Pages, PagesFailed
+from labeler.config import LabelerConfig, label_config_hash
+from labeler.io.set_aside import SetAside
+from labeler.join.click_join import Matches
+from labeler.join.intake import clicks_intake, impressions_intake
+from labeler.join.resume_point import ResumePoint
+from labeler.join.strategy import NO_WINDOW_MS, Reading, kept_negatives, readings
+from labeler.labels.batching import Stretch
+from labeler.labels.clicks import ClickLine, Passed
+from labeler.labels.emission import Emission, SideRecord, quarantine_records, rejected_records
+from labeler.labels.impressions import ImpressionLine, Taken
+from labeler.labels.lost_ranges import LostRange, lost_command
+from labeler.labels.verdicts import Ruling, VerdictBook
+from stream.chain import LABEL
+from stream.clock_words import ClockWord, words_of
+from stream.columns.events import Impressions
+from stream.config import StreamConfig
+from stream.decoding.arrival_clock import ArrivalClock
+from stream.internal_topics.examples import BatchHeader, encode_examples, example_batch, examples_schema, schema_id
+from stream.internal_topics.verdicts import input_name
+from stream.record import Record, offset_of, position
+
+#: Emissions of one `step` unless told otherwise.
+STEP_MAX = 16
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The record at which a partition stopped (L7), or what it needs and is gone (C7)."""
+
+    topic: str
+    partition: int
+    position: int
+    reason: str
+    gone: LostRange | None = None  # what an operator has to declare lost ...
+    force: bool = False  # ... though records stand there
+
+    @property
+    def command(self) -> str:
+        """What an operator types to go on."""
+        if self.gone is not None:
+            return lost_command(self.gone, self.force)
+        return f"everspun quarantine add {self.topic} {self.partition} {offset_of(self.position)}"
+
+    def __str__(self) -> str:
+        to_go_on = "without this record" if self.gone is None else "without them"
+        return (
+            f"{self.topic}[{self.partition}] at position {self.position}: {self.reason}; "
+            f"to go on {to_go_on}: {self.command}"
+        )
+
+
+class _Said(NamedTuple):
+    """What a reading says of a range: which impressions are rows, and counts."""
+
+    rows: npt.NDArray[np.bool_]
+    sampled: int  # labelled without a click, and left out by `negative_rate`
+    late: int = 0  # clicks that a late reading brings
+    on_time: int = 0  # clicks that the first reading knew
+    late_rows: npt.NDArray[np.bool_] | None = None  # which impressions those late clicks are of
+    lost: int = 0  # not decided, for what decides on them is gone (C7)
+
+
+class PartitionLabeler:
+    """Labels `impressions[partition]` from a resume point on.
+
+    The shell reads impressions from `point.impressions_offset`, clicks from `clicks.offset` and verdicts from
+    `point.verdicts_offset`, hands over what it reads while `wants_impressions()` and `wants_clicks()`, and writes
+    what `step()` returns, in order, each after its `before` records (C6).
+    """
+
+    #: Whether its first chain begins at the first record that ever was, so that nothing is missed before it (C7).
+    begins_at_zero = True
+
+    def __init__(
+        self,
+        stream: StreamConfig,
+        labeler: LabelerConfig,
+        partition: int,
+        point: ResumePoint,
+        book: VerdictBook | None,
+        set_aside: Collection[SetAside] = (),
+        reading: Reading | None = None,
+        pages: Pages | None = None,
+        words: Collection[ClockWord] = (),
+    ):
+        """`book` is shared by the partitions of a process, and None when no verdicts are awaited. `set_aside`: records
+        that an operator sent to quarantine unread (L7). `reading`: the first one unless given. `pages`: where the local
+        copy of waiting clicks lies (C4); without, they wait in memory. `words`: what operators said of times (T3)."""
+        self.partition = partition
+        said = [words_of(words, topic, partition) for topic in (stream.impressions, stream.clicks)]
+        self.point = point = point.set_back(*said)  # moves with every emission
+        self._stops: dict[str, Stop] = {}  # by topic: these are not read on
+        self._gone: list[LostRange] = []  # of impressions, passed over (C7)
+        self._never_read = 0
+        self._broken = False  # a batch itself could not be made; a record that cannot be read only ends the reading
+        self.waiting = "idle"  # | "window" | "verdicts" | "stopped": why the last `step` ended
+        self._stream, self._labeler = stream, labeler
+        self._first = readings(stream)[0]
+        self._reading = reading or self._first
+        self._config_hash = label_config_hash(stream, labeler)
+        self._schema_id = schema_id(examples_schema(stream.features))
+        aside = [
+            {a.offset for a in set_aside if (a.topic, a.partition) == (topic, partition)}
+            for topic in (stream.impressions, stream.clicks)
+        ]
+        self._impressions_intake = impressions_intake(partition, stream, point.ids_arrival_max_ms, aside[0], said[0])
+        self._aside = aside[0]
+        self._line = ImpressionLine(stream, point)
+        name = f"{self._reading.kind}/{stream.clicks}/{partition}"
+        decides = f"{self._config_hash};{point.topic_ids.get(stream.clicks, '')}" + "".join(f";{w}" for w in said[1])
+        copy = ClickCopy(pages, name, decides, aside[1]) if pages is not None else None
+        limits = (labeler.pending_clicks_bytes_max, labeler.click_page_rows)
+        self.clicks = ClickLine(stream, point, copy, *limits)
+        self._clicks_intake = clicks_intake(partition, stream, self.clicks.arrival_max_ms, aside[1], said[1])
+        self.use(book)
+
+    @property
+    def clocks(self) -> dict[str, ArrivalClock]:
+        """What time it is in each input, as far as it is read."""
+        return {
+            input_name(self._stream.impressions, self.partition): self._impressions_intake.clock,
+            input_name(self._stream.clicks, self.partition): self._clicks_intake.clock,
+        }
+
+    @property
+    def time_stands(self) -> bool:
+        """Whether an input's time leads all clocks, so that nothing is labelled until they have come there (T3)."""
+        return any(clock.ahead_ms > self._stream.skew_ms for clock in self.clocks.values())
+
+    @property
+    def undeclared(self) -> Counter[str]:
+        """Features that impressions hold and nobody declared, by name: how many of the records looked at hold each."""
+        return self._impressions_intake.undeclared
+
+    # --- what is told --------------------------------------------------------------------------------------------
+
+    def use(self, book: VerdictBook | None) -> None:
+        """Go on with this book, which was read from `point.verdicts_offset` or earlier."""
+        self._book = book
+        if book is not None:
+            self._tell_need(book)
+
+    def on_impressions(self, records: Sequence[Record]) -> None:
+        """The next records of `impressions[p]`; behind an unreadable one they are passed over (L7)."""
+        if self._stream.impressions not in self._stops:
+            read = self._impressions_intake.read(records)
+            self._line.add(read)
+            if read.unreadable:
+                self.stop(self._stream.impressions, position(read.unreadable.offset), read.unreadable.reason)
+
+    def on_clicks(self, records: Sequence[Record]) -> None:
+        """The next records of `clicks[p]`; behind an unreadable one they are passed over (L7)."""
+        if self._stream.clicks not in self._stops:
+            read = self._clicks_intake.read(records)
+            self.clicks.add(read)
+            if read.unreadable:
+                self.stop(self._stream.clicks, position(read.unreadable.offset), read.unreadable.reason)
+
+    def stop(self, topic: str, at: int, reason: str, gone: LostRange | None = None, force: bool = False) -> None:
+        """Nothing more is read of this topic (L7, C7). What was read before it is still labelled, unless the topic is
+        `verdicts`, whose word then cannot be trusted (F3). The first reason stays."""
+        partition = gone.partition if gone is not None else self.partition
+        self._stops.setdefault(topic, Stop(topic, partition, at, reason, gone, force))
+
+    def never_read(self, offsets: int) -> None:
+        """C7: so many offsets of a topic made anew stand below where its impressions are read from."""
+        self._never_read += offsets
+
+    def skip(self, lost: LostRange) -> None:
+        """C7: these offsets of a topic are gone, on an operator's word; it is read on behind them."""
+        if lost.topic == self._stream.clicks:
+            self.clicks.skip(lost.first, lost.end)
+        elif lost.topic == self._stream.impressions:
+            self._gone.append(lost)
+        if lost.topic in self._stops and self._stops[lost.topic].gone is not None:
+            del self._stops[lost.topic]
+
+    def on_acknowledged(self, header: BatchHeader) -> None:
+        """The record is in the log: nobody starts below its resume point again."""
+        self.clicks.forget(header.clicks_offset)
+
+    # --- what is asked -------------------------------------------------------------------------------------------
+
+    @property
+    def stopped(self) -> Stop | None:
+        """The first stop that nobody has lifted."""
+        return next(iter(self._stops.values()), None)
+
+    @property
+    def stops(self) -> list[Stop]:
+        """All of them, a topic each."""
+        return list(self._stops.values())
+
+    def wants_impressions(self) -> bool:
+        """Whether to read on: the next range is open, or the read-ahead has room."""
+        if self._stream.impressions in self._stops:
+            return False
+        limits = self._labeler
+        room = self._line.rows < limits.read_ahead_rows_max and self._line.bytes < limits.read_ahead_bytes_max
+        return room or self._line.boundaries.first() is None
+
+    def wants_clicks(self) -> bool:
+        """Whether the head of the line needs clicks that were not read yet (L5)."""
+        if self._stream.clicks in self._stops:
+            return False
+        boundaries = self._line.boundaries
+        stretch = boundaries.first()
+        if stretch is not None:
+            return not self.clicks.covers(self._deadline_ms(stretch), stretch.arrival_max_ms)
+        known = boundaries.known_deadline_arrival_ms()
+        return known is not None and self.clicks.arrival_max_ms <= known + self._reading.wait_ms
+
+    @property
+    def rows_read(self) -> int:
+        """Impressions of any class read at or above the resume point."""
+        return self._line.rows_read
+
+    @property
+    def queue_rows(self) -> int:
+        """Impressions read and not yet labelled."""
+        return self._line.rows
+
+    @property
+    def queue_bytes(self) -> int:
+        return self._line.bytes + self._line.table_bytes
+
+    # --- what is done --------------------------------------------------------------------------------------------
+
+    def step(self, limit: int = STEP_MAX) -> list[Emission]:
+        """The next batches that the logs decide, at most `limit`; sets `waiting`."""
+        out: list[Emission] = []
+        while len(out) < limit:
+            try:
+                emission = self._next()
+            except PagesFailed:  # no record's fault: the caller goes on without the copy
+                raise
+            except Exception as error:  # L7: this partition stops, the process goes on
+                self.stop(self._stream.impressions, self._first_kept(), repr(error))
+                emission = None
+                self._broken = True
+            if emission is None:
+                break
+            out.append(emission)
+        return out
+
+    def _first_kept(self) -> int:
+        """The position of the first record from `point` on that no operator has set aside: where a batch cannot be made
+        and nobody knows by which of its records, they go one by one (L7)."""
+        offset = offset_of(self.point.start)
+        while offset in self._aside:
+            offset += 1
+        return max(self.point.start, position(offset))
+
+    def _next(self) -> Emission | None:
+        if self._broken or self._stream.verdicts in self._stops:
+            return self._wait("stopped")
+        boundaries = self._line.boundaries
+        stretch = boundaries.first()
+        if self._barrier_is_next(stretch):
+            return self._barrier()
+        if stretch is None:
+            return self._wait("idle")
+        deadline_ms = self._deadline_ms(stretch)
+        if not self.clicks.covers(deadline_ms, stretch.arrival_max_ms):
+            return self._wait("window")
+        if self._book is not None and self._book.low_ms <= deadline_ms:
+            return self._wait("verdicts")
+        return self._batch(stretch)
+
+    def _wait(self, reason: str) -> Emission | None:
+        """What was read before a stop is still labelled; then the partition is stopped."""
+        self.waiting = "stopped" if self.stopped is not None and reason in ("idle", "window") else reason
+        return None
+
+    def _barrier_is_next(self, stretch: Stretch | None) -> bool:
+        """E3: the barrier stands before the first range whose last deadline is at or after its time. It is known
+        from `clicks[p]`, which is read past every deadline that is handled, so ranges cannot overtake it."""
+        if not self.clicks.barriers:
+            return False
+        known = self._line.boundaries.known_deadline_arrival_ms()
+        arrival = known if stretch is None else stretch.deadline_arrival_ms
+        return arrival is not None and arrival + self._reading.wait_ms >= self.clicks.barriers[0].at_ms
+
+    def _barrier(self) -> Emission | None:
+        period, at_ms = self.clicks.barriers[0]
+        if self._book is not None and self._book.low_ms < at_ms:
+            return self._wait("verdicts")
+        self.clicks.barriers.popleft()
+        self.point = replace(self.point, barrier=period)
+        return Emission(self._header(self.point.start, barrier=period), b"", (), at_ms)
+
+    def _batch(self, stretch: Stretch) -> Emission:
+        taken = self._line.take(stretch)
+        ruling = self._rule(taken, self._reading)
+        matches = self.clicks.match(taken.impressions, self._reading)
+        is_first = self._reading.kind == LABEL
+        said = self._first_labels(taken, ruling, matches) if is_first else self._late_labels(taken, ruling, matches)
+        rows = taken.impressions.filter(said.rows)
+        label = matches.label[said.rows]
+        value = b""
+        if len(rows):
+            late = None if said.late_rows is None else said.late_rows[said.rows]
+            value = self._value(rows, label, matches.delay_ms[said.rows], late)
+        passed = self.clicks.passed(stretch.arrival_max_ms)
+        before = self._side_records(taken, ruling, passed) if is_first else ()
+        passed_ms = stretch.arrival_max_ms - (self.point.arrival_max_ms or stretch.arrival_max_ms)
+        self._move(stretch, passed)  # from here on the book may have forgotten what the ruling names
+        if not is_first:
+            share = self.point.share.add(said.late, said.on_time, passed_ms, self._stream.late_share_half_life_ms)
+            self.point = replace(self.point, share=share)
+        counting = matches.clicks[~taken.duplicate]  # the clicks of a repeat belong to its first
+        header = self._header(
+            stretch.start,
+            labelled=len(rows),
+            sampled=said.sampled,
+            rejected=int(ruling.rejected.sum()) if is_first else 0,
+            duplicate=int(taken.duplicate.sum()) if is_first else 0,
+            withheld=int(ruling.withheld.sum()) if is_first else 0,
+            quarantined=len(taken.bad) if is_first else 0,
+            lost=said.lost,
+            lost_offsets=self._gone_before(stretch) if is_first else 0,
+            positives=int(label.sum()),
+            clicks_read=passed.read,
+            clicks_joined=int(np.count_nonzero(counting)),
+            clicks_duplicate=int(counting.sum()) - int(np.count_nonzero(counting)),
+            clicks_quarantined=len(passed.bad),
+            clicks_lost_offsets=passed.lost_offsets,
+            clicks_too_early=int(matches.too_early[~taken.duplicate].sum()),
+            ts_ms_min=int(rows.ts_ms.min()) if len(rows) else 0,
+            ts_ms_max=int(rows.ts_ms.max()) if len(rows) else 0,
+        )
+        return Emission(header, value, before, stretch.arrival_max_ms)
+
+    def _value(
+        self,
+        rows: Impressions,
+        label: npt.NDArray[np.int8],
+        delay_ms: npt.NDArray[np.int64],
+        late: npt.NDArray[np.bool_] | None,
+    ) -> bytes:
+        """What a range with rows says of them."""
+        return encode_examples(example_batch(rows, label, delay_ms, self._weights(label, late)))
+
+    def _first_labels(self, taken: Taken, ruling: Ruling, matches: Matches) -> _Said:
+        """Every impression that nothing takes out, negatives at their rate."""
+        stands = ~(taken.duplicate | ruling.rejected | ruling.withheld)
+        lost = stands & self._lost(taken, ruling, self._reading)
+        labelled = stands & ~lost
+        rows = labelled & self._kept(taken, matches)
+        return _Said(rows, int(labelled.sum()) - int(rows.sum()), lost=int(lost.sum()))
+
+    def _late_labels(self, taken: Taken, ruling: Ruling, matches: Matches) -> _Said:
+        """The clicks that the first reading could not know; and the impressions that it withheld and that have been
+        released since (L8), which are labelled here for the first time. Of what is lost to this reading nothing is
+        said (C7); it is counted where the first reading knew no clicks at all, and called it a negative."""
+        first = self._rule(taken, self._first)
+        known = self.clicks.match(taken.impressions, self._first).label > 0
+        lost = self._lost(taken, ruling, self._reading)
+        stands = ~(taken.duplicate | ruling.rejected | ruling.withheld)
+        uncorrected = int((stands & lost).sum()) if self._first.window_ms == NO_WINDOW_MS else 0
+        stands &= ~lost
+        trained = stands & ~(first.rejected | first.withheld | first.unknown)
+        clicked = matches.label > 0
+        late = trained & clicked & ~known
+        released = stands & first.withheld & self._kept(taken, matches)
+        return _Said(late | released, 0, int(late.sum()), int((trained & known).sum()), late, uncorrected)
+
+    def _lost(self, taken: Taken, ruling: Ruling, reading: Reading) -> npt.NDArray[np.bool_]:
+        """C7: what a click that is gone might have counted for, or a verdict that is gone have covered."""
+        return ruling.unknown | self.clicks.lost(taken.impressions.arrival_ms, reading)
+
+    def _gone_before(self, stretch: Stretch) -> int:
+        """Offsets of impressions in this range that were gone unread (C7)."""
+        first, end = offset_of(stretch.start), offset_of(stretch.end - 1) + 1
+        gone, self._never_read = self._never_read, 0
+        gone += sum(max(0, min(one.end, end) - max(one.first, first)) for one in self._gone)
+        self._gone = [one for one in self._gone if one.end > end]
+        return gone
+
+    def _kept(self, taken: Taken, matches: Matches) -> npt.NDArray[np.bool_]:
+        kept: npt.NDArray[np.bool_] = matches.label > 0
+        return kept | kept_negatives(taken.impressions.id, self._stream.negative_rate)
+
+    def _weights(self, label: npt.NDArray[np.int8], late: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.float32]:
+        """A negative stands for all those of its kind that were left out, unless answers are corrected instead; a late
+        click that is only counted weighs nothing."""
+        weight = np.ones(len(label), np.float32)
+        if late is not None and self._stream.late_clicks == "count":
+            weight[late] = 0.0
+        if self._stream.negative_correction == "weights":
+            weight[label == 0] = 1.0 / self._stream.negative_rate
+        return weight
+
+    def _rule(self, taken: Taken, reading: Reading) -> Ruling:
+        """What verdicts take out by this reading's deadlines; a duplicate is a duplicate whatever the verdicts say."""
+        impressions = taken.impressions
+        if self._book is None or not len(impressions):
+            none = np.zeros(len(impressions), np.bool_)
+            return Ruling(none, np.full(len(impressions), -1, np.int64), none, none)
+        deadline_ms = impressions.arrival_ms + reading.wait_ms
+        hashes = (impressions.source_hash, impressions.vendor_hash)
+        ruling = self._book.rule(*hashes, impressions.ts_ms, deadline_ms, impressions.table, impressions.id)
+        first = ~taken.duplicate
+        by = np.where(first, ruling.by, -1)
+        return Ruling(ruling.rejected & first, by, ruling.withheld & first, ruling.unknown & first)
+
+    def _side_records(self, taken: Taken, ruling: Ruling, passed: Passed) -> tuple[SideRecord, ...]:
+        bytes_max = self._stream.record_bytes_max
+        out = quarantine_records(self._stream.impressions, self.partition, taken.bad, bytes_max)
+        out += quarantine_records(self._stream.clicks, self.partition, passed.bad, bytes_max)
+        if self._book is not None and ruling.rejected.any():
+            verdicts = self._book.verdicts
+            rejected = (taken.impressions, ruling.by, verdicts)
+            out += rejected_records(self._stream.impressions, self.partition, *rejected, bytes_max)
+        return tuple(out)
+
+    def _move(self, stretch: Stretch, passed: Passed) -> None:
+        """The range is done: the resume point behind it (C4)."""
+        ids_offset, ids_arrival_max_ms = self._line.ids_from(stretch)
+        point = replace(
+            self.point,
+            start=stretch.end,
+            arrival_max_ms=stretch.arrival_max_ms,
+            clicks_offset=passed.offset,
+            clicks_arrival_max_ms=passed.arrival_max_ms,
+            ids_offset=ids_offset,
+            ids_arrival_max_ms=ids_arrival_max_ms,
+        )
+        if self._book is not None:
+            offset, watermarks = self._book.point(
+                self._deadline_ms(stretch), stretch.arrival_max_ms - self._stream.age_max_ms
+            )
+            self.point = replace(point, verdicts_offset=offset, watermarks=watermarks)
+            self._tell_need(self._book)
+        else:
+            self.point = point
+
+    def _tell_need(self, book: VerdictBook) -> None:
+        """What is still to come arrives at or after `arrival_max_ms`, with event times not older than T3 allows."""
+        arrival_ms = self.point.arrival_max_ms
+        book.need(self.partition, arrival_ms + self._reading.wait_ms, arrival_ms - self._stream.age_max_ms)
+
+    def _header(self, start: int, barrier: int = 0, **counts: int) -> BatchHeader:
+        """The header of `[start, point.start)`, with the resume point behind it."""
+        point = self.point
+        return BatchHeader(
+            chain=f"{self._reading.kind}/{self.partition}",
+            start=start,
+            end=point.start,
+            schema_id=self._schema_id,
+            config_hash=self._config_hash,
+            barrier=barrier,
+            arrival_max_ms=point.arrival_max_ms,
+            clicks_offset=point.clicks_offset,
+            clicks_arrival_max_ms=point.clicks_arrival_max_ms,
+            ids_offset=point.ids_offset,
+            ids_arrival_max_ms=point.ids_arrival_max_ms,
+            verdicts_offset=point.verdicts_offset,
+            watermarks=point.watermarks,
+            topic_ids=point.topic_ids,
+            late_micro=point.share.late_micro,
+            on_time_micro=point.share.on_time_micro,
+            **counts,  # type: ignore[arg-type]
+        )
+
+    def _deadline_ms(self, stretch: Stretch) -> int:
+        """L1, of the last impression of the range."""
+        return stretch.deadline_arrival_ms + self._reading.wait_ms

@@ -1,0 +1,463 @@
+"""The partitions that one process labels: fold, read, label, send, and fold again after any failed send (C2, C5, C6).
+
+Everything here goes through `stream.log.log`; the loop, threads and the clock are the service's.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from labeler.click_cache.storage import Pages, PagesFailed
+from labeler.config import LabelerConfig
+from labeler.hearing import Hearing
+from labeler.io.fetch_queue import Feed
+from labeler.io.outbox import Message, Outbox, Outgoing
+from labeler.io.set_aside import SetAside
+from labeler.io.tail import TailReader
+from labeler.io.wait import Wait
+from labeler.join.resume_point import ResumePoint
+from labeler.join.strategy import Reading, readings
+from labeler.labels.emission import REJECTED, Emission, SideRecord
+from labeler.labels.lost_ranges import LostRange, Missing, begin_offset, behind
+from labeler.labels.partition import PartitionLabeler, Stop
+from labeler.labels.remade_topics import Identified, Remade, identify
+from labeler.labels.verdicts import VerdictBook
+from labeler.words import Words, read_words
+from stream.chain import LABEL
+from stream.config import StreamConfig
+from stream.internal_topics.examples import BatchHeader
+from stream.internal_topics.passed_over import PassedOver
+from stream.internal_topics.verdicts import breaker_input, input_name
+from stream.log.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
+from stream.record import Partition, offset_of, position
+
+logger = logging.getLogger(__name__)
+
+#: How often a stopped partition looks for an operator's order (L7).
+HEED_MS = 2_000
+
+
+def awaited_inputs(stream: StreamConfig, labeler: LabelerConfig) -> list[str]:
+    """The inputs whose watermarks a label waits for (L3)."""
+    partitions = range(stream.partitions)
+    names: list[str] = []
+    if labeler.await_verdicts:
+        names += [input_name(topic, p) for topic in (stream.impressions, stream.clicks) for p in partitions]
+    if labeler.await_breaker:
+        names += [breaker_input(p) for p in partitions]
+    return names
+
+
+@dataclass
+class Line:
+    """One partition: its core, what was fetched for it, and what it still has to send."""
+
+    core: PartitionLabeler
+    impressions: Feed
+    clicks: Feed
+    outbox: Outbox[Emission]
+    words: Words  # what operators had said when it was started
+    gone: dict[str, Missing | Remade] = field(default_factory=dict)  # by topic: these cannot be read on (C7)
+    said: set[Stop] = field(default_factory=set)  # stops that stand in the log
+
+
+@dataclass
+class Totals:
+    """Counted since the process started."""
+
+    refolds: int = 0
+    dangling: int = 0
+    repeats: int = 0
+    restored_clicks: int = 0  # taken from the local copy where a partition started (C4)
+    copy_failures: int = 0
+
+
+class Labelling:
+    """Owns the labelling readers and the writer of `examples`, `rejected`, `quarantine`. Belongs to one thread."""
+
+    def __init__(
+        self,
+        stream: StreamConfig,
+        labeler: LabelerConfig,
+        log: Log,
+        reading: Reading | None = None,
+        core: type[PartitionLabeler] = PartitionLabeler,
+        pages: Pages | None = None,
+        passed_over: PassedOver | None = None,
+    ):
+        """`reading`: which one this is, and so which chain it writes; the first unless given. `core` labels a
+        partition; the breaker's early join has another (`labeler.breaker.early_join`). `pages`: where the local copy
+        lies (C4). `passed_over`: counts records of internal topics that say nothing."""
+        self._reading = reading or readings(stream)[0]
+        self._stream, self._labeler, self._log, self._core = stream, labeler, log, core
+        self._inputs = awaited_inputs(stream, labeler)
+        self._verdicts = Partition(stream.verdicts, 0)
+        self._reader: Reader = log.reader()
+        self._writer: Writer | None = None
+        self._pages = pages
+        self._owned: frozenset[int] = frozenset()
+        self._retry, self._heed = Wait(), Wait()
+        self._hearing = Hearing(stream)  # read of `verdicts`, and not taken yet
+        self.passed_over = passed_over or PassedOver(logger)
+        self._acknowledged: list[BatchHeader] = []
+        self.lines: dict[int, Line] = {}
+        self.book: VerdictBook | None = None
+        self._labels_move = False  # whether the last turn labelled anything, or read what it will
+        self.totals = Totals()
+
+    def own(self, partitions: Iterable[int]) -> None:
+        """The partitions that the group gives this process. What is lost stops at once; new ones start by folding."""
+        owned = frozenset(partitions)
+        if owned == self._owned:
+            return
+        self._owned = owned
+        lost = self.lines.keys() - self._owned
+        for p in lost:
+            del self.lines[p]
+        if lost:
+            self._assign([])
+
+    def turn(self, now_ms: int, wait_ms: int) -> bool:
+        """Read, label and send once. True if anything moved; waits at most `wait_ms` for records otherwise."""
+        if not self._retry.over(now_ms):
+            return False
+        try:
+            self._heed_orders(now_ms)
+            self._start_lines()
+            self._check_ids(now_ms)
+            moved = self._read(now_ms, wait_ms)
+            self._take_verdicts(now_ms)
+            self._labels_move = False
+            for line in self.lines.values():
+                self._labels_move |= self._label(line)
+                moved |= self._send(line, now_ms)
+            return moved or self._labels_move
+        except (SendFailed, Unavailable) as error:
+            logger.warning("fold again in %d ms: %s", self._labeler.retry_ms, error)
+            self._forget(now_ms)
+            return False
+        except PagesFailed as error:
+            logger.error("fold again, and on without the local copy: %s", error)
+            self._pages = None
+            self.totals.copy_failures += 1
+            self._forget(now_ms)
+            return False
+
+    def drain(self, now_ms: int) -> bool:
+        """Finish the record on its way in each partition, begin nothing. True when there is none left."""
+        if self._writer is None:
+            return True
+        try:
+            for line in self.lines.values():
+                if line.outbox.in_flight:
+                    self._acknowledge(line.outbox.advance(self._writer, now_ms, start=False))
+        except SendFailed as error:
+            logger.warning("draining: %s", error)  # the next labeler folds what is there
+            return True
+        return not any(line.outbox.in_flight for line in self.lines.values())
+
+    def close(self) -> None:
+        """Drop readers and writer."""
+        self._reader.close()
+        if self._pages is not None:
+            self._pages.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def take_acknowledged(self) -> list[BatchHeader]:
+        """Headers of the batches that reached the log since this was last asked."""
+        taken, self._acknowledged = self._acknowledged, []
+        return taken
+
+    def resting(self, now_ms: int) -> bool:
+        """Whether a turn would return at once: nothing is owned, or a failure is being waited out."""
+        return not self._retry.over(now_ms) or not self._owned
+
+    @property
+    def waiting(self) -> str:
+        """One word for why nothing is written: what most partitions wait for, a stop aside."""
+        reasons = [line.core.waiting for line in self.lines.values() if line.core.waiting != "stopped"]
+        if any(len(line.outbox) for line in self.lines.values()):
+            return "none"
+        return max(("window", "verdicts", "idle"), key=reasons.count) if reasons else "idle"
+
+    @property
+    def in_flight(self) -> bool:
+        return any(line.outbox.in_flight for line in self.lines.values())
+
+    def wait(self, timeout_ms: int) -> None:
+        """Until a record on its way is acknowledged, or for this long."""
+        if self._writer is not None:
+            self._writer.wait(timeout_ms)
+
+    # --- starting -------------------------------------------------------------------------------------------------
+
+    def _start_lines(self) -> None:
+        new = sorted(self._owned - self.lines.keys())
+        if not new:
+            return
+        tail = TailReader(self._log, self._stream.poll_records_max, self.passed_over)
+        try:
+            words = self._words(tail, new)
+            found = self._fold(tail, new, words.lost)
+        finally:
+            tail.close()
+        points = {p: one.point for p, one in found.items()}
+        if self._inputs:
+            held = [line.core.point for line in self.lines.values()]
+            self.book = VerdictBook.at(self._inputs, [*points.values(), *held], self._stream.hash_key)
+            self.book.skip(behind(words.lost, *self._verdicts, self.book.next_offset))
+            for line in self.lines.values():
+                line.core.use(self.book)
+        if self._writer is None:
+            self._writer = self._log.writer()
+        for p, point in points.items():
+            decides = (self._stream, self._labeler, p, point, self.book, words.aside)
+            core = self._core(*decides, self._reading, self._pages, words.clocks)
+            self.totals.restored_clicks += core.clicks.restored
+            self.lines[p] = Line(core, self._feed(), self._feed(), self._outbox(), words)
+            core.never_read(found[p].never_read)
+            for one in found[p].remade:
+                self._lack(self.lines[p], one, position(one.end))
+            logger.info("%s/%d goes on from position %d", self._reading.kind, p, point.start)
+        self._assign(new, words.lost)
+
+    def _fold(self, tail: TailReader, partitions: list[int], lost: Iterable[LostRange]) -> dict[int, Identified]:
+        """Where each partition's chain ends in the log now (C2), and what it goes on in."""
+        inputs = self._inputs_of(partitions[0])
+        topics, ids = (inputs[0].topic, inputs[1].topic), {at.topic: tail.topic_id(at) for at in inputs}
+        points: dict[int, Identified] = {}
+        for p in partitions:
+            folded = self._fold_chain(tail, p, f"{self._reading.kind}/{p}")
+            point = self._fresh(tail, p, lost) if folded is None else folded
+            read_to = point.start
+            if self._reading.kind != LABEL and (first := self._fold_chain(tail, p, f"{LABEL}/{p}")) is not None:
+                read_to = max(read_to, first.start)
+            points[p] = identify(point, p, topics, ids, lost, read_to)
+        return points
+
+    def _fresh(self, tail: TailReader, p: int, lost: Iterable[LostRange]) -> ResumePoint:
+        """Where nothing was labelled yet. First labels begin at the first record that ever was: what retention took
+        before anybody came is missed like any other input (C7)."""
+        impressions, clicks = self._inputs_of(p)
+        verdicts = tail.first(self._verdicts)
+        if self._reading.kind != LABEL:
+            return ResumePoint.fresh_late(tail.first(impressions), tail.first(clicks), verdicts)
+        if not self._core.begins_at_zero:
+            return ResumePoint.fresh(tail.first(impressions), tail.first(clicks), verdicts)
+        return ResumePoint.fresh(begin_offset(lost, *impressions), begin_offset(lost, *clicks), verdicts)
+
+    def _fold_chain(self, tail: TailReader, p: int, chain: str) -> ResumePoint | None:
+        """Where one chain of `examples[p]` ends; None if it has no record."""
+        fold = tail.fold(Partition(self._stream.examples, p), chain, self._labeler.fold_records_max)
+        self.totals.dangling += fold.dangling
+        self.totals.repeats += fold.repeats
+        if fold.dangling:
+            logger.error("%s in examples[%d]: %d records dangle above its end (C5)", chain, p, fold.dangling)
+        return fold.point
+
+    def _words(self, tail: TailReader, partitions: Iterable[int]) -> Words:
+        return read_words(tail, self._stream, partitions, self._labeler.fold_orders_max, self.passed_over)
+
+    def _heed_orders(self, now_ms: int) -> None:
+        """A partition that stopped goes on once an operator has set the record aside (L7), or declared lost what is
+        gone (C7); one whose time stands, once its times are set back (T3)."""
+        stopped = [p for p, line in self.lines.items() if line.core.stopped is not None or line.core.time_stands]
+        if not stopped or not self._heed.over(now_ms):
+            return
+        self._heed.begin(now_ms, HEED_MS)
+        tail = TailReader(self._log, self._stream.poll_records_max, self.passed_over)
+        try:
+            words = self._words(tail, stopped)
+        finally:
+            tail.close()
+        for p in stopped:
+            line = self.lines[p]
+            wanted = {SetAside(stop.topic, p, offset_of(stop.position)) for stop in line.core.stops if not stop.gone}
+            found = wanted & words.aside - line.words.aside
+            clocks = {one for one in words.clocks - line.words.clocks if one.partition == p}
+            if (found or clocks) and not line.outbox.in_flight:
+                for one in sorted(found | clocks):
+                    logger.info("partition %d goes on by an operator's word: %s", p, one)
+                del self.lines[p]
+            elif any(isinstance(one, Remade) and one.skipped(words.lost) for one in line.gone.values()):
+                del self.lines[p]  # it starts again in the topic that is there
+        self._pass_over(words.lost)
+
+    def _pass_over(self, lost: Iterable[LostRange]) -> None:
+        """C7: what is gone is read on behind, where an operator has said so."""
+        gone = {m for line in self.lines.values() for m in line.gone.values() if isinstance(m, Missing)}
+        for missing in gone:
+            one = missing.skipped(lost)
+            if one is None:
+                continue
+            at = Partition(missing.topic, missing.partition)
+            if at == self._verdicts and len(self._hearing):
+                continue  # what was read before is taken first
+            if missing.beyond and self._reader.end_offsets([at])[at] < one.end:
+                continue  # what comes below is given offsets that were read
+            logger.warning("goes on without %s, on an operator's word", one)
+            if at == self._verdicts and self.book is not None:
+                self.book.skip(one.end)
+            for line in self.lines.values():
+                if line.gone.get(at.topic) == missing:
+                    line.core.skip(one)
+                    del line.gone[at.topic]
+            self._assign([])
+            self._reader.seek(at, one.end)
+
+    def _assign(self, new: list[int], lost: Iterable[LostRange] = ()) -> None:
+        """Read what all lines need; `new` ones, and verdicts, from their resume points."""
+        wanted = [at for p, line in self.lines.items() for at in self._inputs_of(p) if at.topic not in line.gone]
+        gone = any(self._verdicts.topic in line.gone for line in self.lines.values())
+        if self.book is not None and (new or not gone):  # a new line is to hear that they are gone
+            wanted.append(self._verdicts)
+        self._reader.assign(wanted)
+        for p in new:
+            core = self.lines[p].core
+            for at, offset in zip(self._inputs_of(p), (core.point.impressions_offset, core.clicks.offset), strict=True):
+                if at.topic in self.lines[p].gone:
+                    continue
+                end = behind(lost, *at, offset)
+                if end > offset:
+                    core.skip(LostRange(*at, offset, end))
+                self._reader.seek(at, end)
+        if self.book is not None and new:
+            self._reader.seek(self._verdicts, self.book.next_offset)
+            self._hearing.forget()
+
+    def _forget(self, now_ms: int) -> None:
+        """C5: the writer is dropped unflushed, every position is forgotten, and the log is folded again."""
+        if self._writer is not None:
+            self._writer.close()
+        self._writer, self.book = None, None
+        self._hearing.forget()
+        self.lines.clear()
+        self._reader.assign(())
+        self._retry.begin(now_ms, self._labeler.retry_ms)
+        self.totals.refolds += 1
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def _read(self, now_ms: int, wait_ms: int) -> bool:
+        full: set[Partition] = set()
+        open_: set[Partition] = set()
+        for p, line in self.lines.items():
+            for at, feed in zip(self._inputs_of(p), (line.impressions, line.clicks), strict=True):
+                if at.topic not in line.gone:
+                    (full if feed.full else open_).add(at)
+        if self.book is not None:
+            # After an outage a day of them may stand in the log: a full book is read on when labels stand still.
+            rests = self._hearing.full or (self.book.is_full and self._labels_move)
+            (full if rests else open_).add(self._verdicts)
+        self._reader.pause(full)
+        self._reader.resume(open_)
+        try:
+            polled = self._reader.poll(self._stream.poll_records_max, wait_ms)
+        except OffsetOutOfRange as error:
+            self._on_gone(error)
+            return True
+        for at, records in polled.items():
+            if at == self._verdicts:
+                self._hearing.put(records, now_ms)
+            elif at.partition in self.lines:
+                line = self.lines[at.partition]
+                (line.impressions if at.topic == self._stream.impressions else line.clicks).put(records)
+        return bool(polled)
+
+    def _take_verdicts(self, now_ms: int) -> None:
+        """F3: what contradicts the log counts for nothing."""
+        if self.book is None or not len(self._hearing):
+            return
+        heard = self._hearing.take(self._reader, now_ms)
+        for one in self.book.take(heard):
+            assert one.error is not None
+            self.passed_over.add(self._verdicts, one.record, one.error)
+
+    def _on_gone(self, error: OffsetOutOfRange) -> None:
+        """Input that a partition still needs is gone: it stops with an alarm; an operator's word is needed (C7)."""
+        at = error.partition
+        lines = [line for p, line in self.lines.items() if at in (self._verdicts, *self._inputs_of(p))]
+        points = [line.core.point for line in lines]
+        needed = {
+            self._stream.impressions: lambda point: point.impressions_offset,
+            self._stream.clicks: lambda point: point.clicks_offset,
+            self._stream.verdicts: lambda point: point.verdicts_offset,
+        }[at.topic]
+        missing = Missing(*at, error.offset, error.first, error.end, min(map(needed, points), default=error.offset))
+        for line in lines:
+            self._lack(line, missing, position(error.offset))
+        self._assign([])
+
+    def _lack(self, line: Line, lacks: Missing | Remade, at: int) -> None:
+        line.gone[lacks.topic] = lacks
+        line.core.stop(lacks.topic, at, str(lacks), lacks.range, force=isinstance(lacks, Remade))
+        logger.error("stopped: %s", line.core.stopped)
+
+    def _check_ids(self, now_ms: int) -> None:
+        """C7: a topic that was deleted and made anew meanwhile: all begins again, and says what it means."""
+        for line in self.lines.values():
+            for topic, was in line.core.point.topic_ids.items():
+                now = self._reader.topic_id(topic)
+                if now and was != now and topic not in line.gone:
+                    logger.error("topic %s was deleted and made anew: id %s, now %s", topic, was, now)
+                    self._forget(now_ms)
+                    return
+
+    # --- labelling and sending ------------------------------------------------------------------------------------
+
+    def _label(self, line: Line) -> bool:
+        """Give the core what it wants, and take what it has decided, while there is room."""
+        moved, take = False, self._labeler.take_records_max
+        while not line.outbox.full:
+            given = False
+            if len(line.impressions) and line.core.wants_impressions():
+                line.core.on_impressions(line.impressions.take(take))
+                given = True
+            if len(line.clicks) and line.core.wants_clicks():
+                line.core.on_clicks(line.clicks.take(take))
+                given = True
+            emissions = line.core.step(self._labeler.outbox_max)
+            self._say_stops(line)
+            for emission in emissions:
+                line.outbox.put(self._outgoing(line.core.partition, emission))
+            if not given and not emissions:
+                break
+            moved = True
+        return moved
+
+    def _say_stops(self, line: Line) -> None:
+        """L7: loud, once."""
+        for stop in line.core.stops:
+            if stop not in line.said and stop.gone is None:  # else it was said when it was found to be gone
+                logger.error("stopped: %s", stop)
+            line.said.add(stop)
+
+    def _send(self, line: Line, now_ms: int) -> bool:
+        assert self._writer is not None
+        acknowledged = line.outbox.advance(self._writer, now_ms)
+        if acknowledged:
+            line.core.on_acknowledged(acknowledged[-1].header)
+        self._acknowledge(acknowledged)
+        return bool(acknowledged)
+
+    def _acknowledge(self, emissions: list[Emission]) -> None:
+        self._acknowledged += [emission.header for emission in emissions]
+
+    def _outgoing(self, partition: int, emission: Emission) -> Outgoing[Emission]:
+        examples = Partition(self._stream.examples, partition)
+        message = Message(examples, emission.value, None, emission.header.to_headers())
+        return Outgoing(message, [self._side(partition, side) for side in emission.before], emission)
+
+    def _side(self, partition: int, side: SideRecord) -> Message:
+        topic = self._stream.rejected if side.topic == REJECTED else self._stream.quarantine
+        return Message(Partition(topic, partition), side.value, side.key, side.headers)
+
+    def _inputs_of(self, p: int) -> tuple[Partition, Partition]:
+        return Partition(self._stream.impressions, p), Partition(self._stream.clicks, p)
+
+    def _feed(self) -> Feed:
+        return Feed(self._stream, self._labeler.feed_records_max, self._labeler.feed_bytes_max)
+
+    def _outbox(self) -> Outbox[Emission]:
+        return Outbox(self._labeler.outbox_max, self._labeler.send_timeout_ms)

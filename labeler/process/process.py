@@ -1,0 +1,177 @@
+"""The labeler's process: its threads and their end (shell).
+
+The main thread labels. `late` labels again at a later deadline, where the strategy does (docs/labels.md). `head` counts
+for the fraud filter and writes heartbeats, so that neither waits for a fold or a slow label (L5). `retract` takes back
+what late verdicts cover. `group` does nothing but take part in the consumer group. They share the set of owned
+partitions.
+"""
+
+import ctypes
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from labeler.click_cache.rocks import RocksPages
+from labeler.click_cache.storage import Pages
+from labeler.config import LabelerConfig
+from labeler.counting.runner import Head
+from labeler.fraud_config import FraudConfig
+from labeler.io.wait import Wait
+from labeler.join.strategy import Reading, readings
+from labeler.labels.runner import Labelling
+from labeler.process.consumer_group import Membership
+from labeler.process.metrics import LabelerMetrics
+from labeler.process.threads import IN_FLIGHT_MS, Crew, LabellingLoop, Turned, wall_clock_ms
+from labeler.retraction.runner import Retracting
+from stream.config import StreamConfig
+from stream.internal_topics.examples import BatchHeader
+from stream.internal_topics.passed_over import PassedOver
+from stream.log.kafka import KafkaLog
+from stream.log.log import Log
+from stream.metrics import start_metrics
+
+logger = logging.getLogger(__name__)
+
+GROUP = "labelers"
+METRICS_EVERY_MS = 250
+#: glibc: a heap a thread keeps what each of them once needed. Threads here wait for the broker, not for the allocator.
+_M_ARENA_MAX, ARENAS_MAX = -8, 2
+
+
+def run(
+    stream: StreamConfig,
+    labeler: LabelerConfig,
+    fraud: FraudConfig,
+    run_dir: str,
+    index: int,
+    stop: threading.Event,
+    history: Log | None = None,
+) -> None:
+    """Label until told to stop, then drain; look for what late verdicts cover in `history`, or in the log. Raises what
+    ended the process otherwise."""
+    _share_heaps()
+    name, metrics = f"labeler-{index}", LabelerMetrics()
+    start_metrics(run_dir, "labeler", index, metrics)
+    dir, log = Path(run_dir) / name, KafkaLog(stream)
+    Service(stream, labeler, fraud, log, metrics, wall_clock_ms, name, history, dir).run(stop)
+
+
+def _share_heaps() -> None:
+    """Few heaps for all threads (glibc; elsewhere nothing): a labeler's memory is then what it holds, and not what each
+    of its threads once held."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_ARENA_MAX, ARENAS_MAX)
+
+
+class Service:
+    """One labeler over any log."""
+
+    def __init__(
+        self,
+        stream: StreamConfig,
+        labeler: LabelerConfig,
+        fraud: FraudConfig,
+        log: Log,
+        metrics: LabelerMetrics,
+        now: Callable[[], int],
+        name: str = "",
+        history: Log | None = None,
+        dir: Path | None = None,
+    ):
+        """`name` is this labeler's among all: the process that takes its place has the same, and finds in `dir` the
+        local copy of its clicks (C4)."""
+        self._labeler, self._metrics, self._now = labeler, metrics, now
+        self._labelling, *later = (
+            Labelling(stream, labeler, log, reading, pages=self._pages(dir, reading), passed_over=self._passed_over())
+            for reading in readings(stream)
+        )
+        self._late = later[0] if later else None
+        self._head = Head(stream, labeler, fraud, log, self._passed_over())
+        self._group = Membership(log.group_reader(stream.topic_prefix + GROUP, name), stream, labeler.poll_ms)
+        self._retracting = Retracting(stream, labeler, log, history)
+        works = {"head": self._run_head, "group": self._group.run, "retract": self._run_retract}
+        self._crew = Crew(works | ({"late": self._run_late} if self._late else {}), labeler.drain_ms)
+        self._orphan_alarm = False
+        self._metrics_wait = Wait()
+
+    def _passed_over(self) -> PassedOver:
+        """One for each thread."""
+        return PassedOver(logger, self._metrics.on_malformed)
+
+    def _pages(self, dir: Path | None, reading: Reading) -> Pages | None:
+        """Each reading has its own: they stand at different places, in different threads."""
+        if dir is None or not self._labeler.clicks_copy:
+            return None
+        return RocksPages(dir / f"clicks-{reading.kind}")
+
+    def run(self, stop: threading.Event) -> None:
+        """Raises what ended a thread."""
+        self._crew.start()
+        try:
+            self._loop(self._labelling).run(stop, self._on_labelled, lambda: self._crew.failed)
+            self._drain()
+        finally:
+            self._crew.end()
+            self._labelling.close()
+            self._retracting.close()
+            if self._late is not None:
+                self._late.close()
+        self._crew.reraise()
+
+    def _loop(self, labelling: Turned) -> LabellingLoop:
+        return LabellingLoop(labelling, lambda: self._group.owned, self._now, self._labeler.poll_ms)
+
+    def _on_labelled(self, headers: list[BatchHeader]) -> None:
+        self._metrics.on_acknowledged(headers, self._late is None)
+        now_ms = self._now()
+        if self._metrics_wait.over(now_ms):
+            self._look()
+            self._metrics_wait.begin(now_ms, METRICS_EVERY_MS)
+
+    def _drain(self) -> None:
+        """What is on its way is waited for; what was not begun is the next labeler's."""
+        deadline_s = time.monotonic() + self._labeler.drain_ms / 1000
+        while not self._labelling.drain(self._now()) and time.monotonic() < deadline_s:
+            time.sleep(IN_FLIGHT_MS / 1000)
+        self._metrics.on_acknowledged(self._labelling.take_acknowledged(), self._late is None)
+
+    def _run_late(self, ending: threading.Event) -> None:
+        """The later reading, by the same rules and of the same partitions; what it had not sent is the next one's."""
+        assert self._late is not None
+        heard = self._metrics.on_acknowledged
+        self._loop(self._late).run(ending, lambda headers: heard(headers, True), lambda: False)
+
+    def _run_retract(self, ending: threading.Event) -> None:
+        def heard(headers: list[BatchHeader]) -> None:
+            self._metrics.on_acknowledged(headers)
+            self._metrics.look_late(self._retracting)
+
+        self._loop(self._retracting).run(ending, heard, lambda: False)
+
+    def _run_head(self, ending: threading.Event) -> None:
+        head, wait_ms = self._head, 0
+        while not ending.is_set():
+            head.own(self._group.owned)
+            moved = head.turn(self._now(), wait_ms)
+            wait_ms = 0 if moved or head.in_flight else self._labeler.poll_ms
+            if head.in_flight and not moved:
+                head.wait(IN_FLIGHT_MS)
+            if not moved and not head.counts:
+                ending.wait(self._labeler.poll_ms / 1000)
+        head.close()
+
+    def _look(self) -> None:
+        """Gauges, and the alarm of T5: clicks that find no impression often mean another partitioner."""
+        limits, metrics = self._labeler, self._metrics
+        wrong = metrics.clicks["read"] >= limits.orphan_clicks_min and metrics.orphan_share > limits.orphan_share_max
+        if wrong and not self._orphan_alarm:
+            logger.error(
+                "%.0f%% of clicks find no impression (limit %.0f%%): are clicks keyed by their impression's session?",
+                100 * metrics.orphan_share,
+                100 * limits.orphan_share_max,
+            )
+        self._orphan_alarm = wrong
+        metrics.look(self._labelling, self._head, wrong, self._late)

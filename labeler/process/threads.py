@@ -1,0 +1,101 @@
+"""The threads of a labelling process, which end together, and the loop that drives one `Labelling` (shell)."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from stream.internal_topics.examples import BatchHeader
+
+logger = logging.getLogger(__name__)
+
+#: How long to wait for an acknowledgement before looking for new records again.
+IN_FLIGHT_MS = 5
+
+Work = Callable[[threading.Event], None]
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Crew:
+    """Threads beside the main one. What one of them raises ends the process: the next one reads back what the log
+    holds."""
+
+    def __init__(self, works: Mapping[str, Work], drain_ms: int):
+        """`works`: by the thread's name; each ends soon after its event is set."""
+        self._ending, self._drain_ms = threading.Event(), drain_ms
+        self._threads = [
+            threading.Thread(target=self._guard, args=(name, work), name=name, daemon=True)
+            for name, work in works.items()
+        ]
+        self._failure: BaseException | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self._failure is not None
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        """Stop all, and wait at most `drain_ms` for each."""
+        self._ending.set()
+        for thread in self._threads:
+            thread.join(self._drain_ms / 1000)
+
+    def reraise(self) -> None:
+        """Raise what ended a thread, if anything did."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _guard(self, name: str, work: Work) -> None:
+        try:
+            work(self._ending)
+        except BaseException as error:
+            logger.exception("%s failed", name)
+            self._failure = error
+
+
+class Turned(Protocol):
+    """What a loop turns: a `labelling.Labelling`, or a `retracting.Retracting`."""
+
+    def own(self, partitions: Iterable[int]) -> None: ...
+
+    def turn(self, now_ms: int, wait_ms: int) -> bool: ...
+
+    @property
+    def in_flight(self) -> bool: ...
+
+    def wait(self, timeout_ms: int) -> None: ...
+
+    def resting(self, now_ms: int) -> bool: ...
+
+    def take_acknowledged(self) -> list[BatchHeader]: ...
+
+
+class LabellingLoop:
+    """Turns one `Labelling` again and again, and waits where there is nothing to do."""
+
+    def __init__(self, labelling: Turned, owned: Callable[[], Iterable[int]], now: Callable[[], int], poll_ms: int):
+        self._labelling, self._owned, self._now, self._poll_ms = labelling, owned, now, poll_ms
+
+    def run(
+        self, ending: threading.Event, heard: Callable[[list[BatchHeader]], None], failed: Callable[[], bool]
+    ) -> None:
+        """Until `ending`, or something `failed`. After each turn `heard` is given the batches that reached the log."""
+        labelling, wait_ms = self._labelling, 0
+        while not ending.is_set() and not failed():
+            now_ms = self._now()
+            labelling.own(self._owned())
+            moved = labelling.turn(now_ms, wait_ms)
+            wait_ms = 0 if moved or labelling.in_flight else self._poll_ms
+            if labelling.in_flight and not moved:
+                labelling.wait(IN_FLIGHT_MS)
+            if labelling.resting(now_ms):
+                ending.wait(self._poll_ms / 1000)
+            heard(labelling.take_acknowledged())

@@ -1,0 +1,125 @@
+"""The runs of `verdicts` that may take something back, read in order (L3, C1).
+
+A *run* ends behind the last rejection before a watermark, of those that may be late: so a step of the fraud filter,
+which sends its verdicts before its watermarks, is one run, and where runs end depends on the log alone. Between runs
+there is an empty one at every RUN_OFFSETS, so that a chain without late verdicts goes on too.
+
+Pure. One serves all partitions of a labeler.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from labeler.join.resume_point import ResumePoint
+from labeler.labels.heard_verdicts import Heard, hear
+from labeler.labels.verdicts import NO_WATERMARK, VerdictPoint
+from labeler.retraction.rows import Held
+from stream.internal_topics.verdicts import ALLOW, REJECT, Verdict, Watermark
+from stream.record import Record
+
+#: A chain that has nothing to take back gets an empty range as often, in offsets of `verdicts`.
+RUN_OFFSETS = 8_192
+
+
+class Run(NamedTuple):
+    """Rejections at offsets `[first, end)`, some of which may be late; none where `first` is `end`."""
+
+    first: int
+    end: int
+    low_ms: int  # m: the lowest watermark of all inputs before it
+    point: VerdictPoint  # where to read on from behind it (C4)
+    held: tuple[Held, ...]  # what decides on rows within the horizon, the run's own included
+
+    @property
+    def empty(self) -> bool:
+        return self.first == self.end
+
+
+@dataclass
+class LateVerdicts:
+    """`wait_ms`: of the first reading. Of rows whose arrival lies `horizon_ms` below a verdict's m nothing is taken."""
+
+    inputs: Sequence[str]
+    point: VerdictPoint
+    wait_ms: int
+    skew_ms: int
+    horizon_ms: int
+    runs: list[Run] = field(default_factory=list)
+    next_offset: int = 0
+    _kept: list[tuple[Held, Mapping[str, int]]] = field(default_factory=list)
+    _ids: set[str] = field(default_factory=set)
+    _open: tuple[int, int, int] | None = None  # first, end and m of the run that is open
+
+    def __post_init__(self) -> None:
+        self.next_offset = self.point.offset
+        self._marks = {name: self.point.watermarks.get(name, NO_WATERMARK) for name in self.inputs}
+
+    @classmethod
+    def at(
+        cls, inputs: Sequence[str], points: Iterable[ResumePoint], wait_ms: int, skew_ms: int, horizon_ms: int
+    ) -> "LateVerdicts":
+        """One that serves all these partitions: it starts at the lowest of their offsets."""
+        first = min(points, key=lambda point: point.verdicts_offset)
+        return cls(inputs, VerdictPoint(first.verdicts_offset, first.watermarks), wait_ms, skew_ms, horizon_ms)
+
+    @property
+    def low_ms(self) -> int:
+        return min(self._marks.values())
+
+    def read(self, records: Iterable[Record]) -> None:
+        """The next records of `verdicts`; what has been read is passed over, as is what says nothing."""
+        self.take(hear(records))
+
+    def take(self, heard: Iterable[Heard]) -> None:
+        """The same, of what was heard already."""
+        for one in heard:
+            offset, said = one.record.offset, one.said
+            if offset < self.next_offset:
+                continue
+            if self._open is None and offset // RUN_OFFSETS > max(0, self.next_offset - 1) // RUN_OFFSETS:
+                self._close(offset, offset)
+            self.next_offset = offset + 1
+            if isinstance(said, Verdict):
+                self._on_verdict(said, offset)
+            elif said is not None and said.input in self._marks:
+                self._on_watermark(said)
+
+    def after(self, end: int) -> Run | None:
+        """The first run that ends above this offset, if one has been read."""
+        return next((run for run in self.runs if run.end > end), None)
+
+    def forget(self, end: int) -> None:
+        """Nobody asks for runs that end at or below this offset any more."""
+        self.runs = [run for run in self.runs if run.end > end]
+
+    def _on_watermark(self, said: Watermark) -> None:
+        if self._open is not None:
+            first, end, _ = self._open
+            self._open = None
+            self._close(first, end)
+        self._marks[said.input] = max(self._marks[said.input], said.watermark_ms)
+
+    def _on_verdict(self, said: Verdict, offset: int) -> None:
+        low_ms = self.low_ms
+        may_be_late = said.decision == REJECT and said.from_ms - self.skew_ms + self.wait_ms < low_ms
+        if said.id in self._ids or not (may_be_late or said.decision == ALLOW):
+            return
+        one = Held(said, offset, low_ms)
+        self._ids.add(said.id)
+        self._kept.append((one, dict(self._marks)))
+        if may_be_late:
+            first = self._open[0] if self._open is not None else offset
+            self._open = (first, offset + 1, low_ms)
+
+    def _close(self, first: int, end: int) -> None:
+        """A run is over: what no later one can need is forgotten, and what is left says where to read on (C4)."""
+        low_ms = self.low_ms
+        self._kept = [(one, marks) for one, marks in self._kept if one.verdict.to_ms > low_ms - self.horizon_ms]
+        held = tuple(one for one, _ in self._kept)
+        self._ids = {one.verdict.id for one in held}
+        point = VerdictPoint(end, dict(self._marks))
+        if self._kept:
+            one, marks = self._kept[0]
+            point = VerdictPoint(one.offset, marks)
+        self.runs.append(Run(first, end, low_ms, point, held))

@@ -1,0 +1,203 @@
+"""What a verdict that comes after training takes back of `examples`, and the record that says so (L3, C1).
+
+A row of `examples` is *taken* by the first late rejection that covers it: one that stands at or after V of the row,
+with no allowance before it. What neither the run nor an earlier rejection has taken is *clean*. Both are functions of
+the logs, of nothing that was taken back before: so a row is taken once, whoever writes the record and however often.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stream.columns.events import FEATURE_PREFIX
+from stream.internal_topics.retracted import NAMED, Again
+from stream.internal_topics.row_bytes import row_bytes
+from stream.internal_topics.verdicts import ALLOW, FORGET, REJECT, Verdict
+
+Bools = npt.NDArray[np.bool_]
+
+
+class Held(NamedTuple):
+    """A verdict where it stands: m is the lowest watermark of all inputs just before it."""
+
+    verdict: Verdict
+    offset: int
+    low_ms: int
+
+
+def covered(rows: pa.RecordBatch, said: Verdict) -> Bools:
+    """Which rows of a batch of `examples` lie in a verdict's scope and interval, (n,). A slice of a feature that the
+    rows do not have covers nothing."""
+    ts_ms = rows.column("ts_ms").to_numpy()
+    inside: Bools = (ts_ms >= said.from_ms) & (ts_ms < said.to_ms)
+    named = [("source", said.source), ("vendor", said.vendor)]
+    if said.feature is not None:
+        named.append((FEATURE_PREFIX + said.feature, said.value))
+    for column, value in named:
+        if value is None:
+            continue
+        if column not in rows.schema.names:
+            return np.zeros(rows.num_rows, np.bool_)
+        same = pc.equal(rows.column(column).cast(pa.string()), pa.scalar(value, pa.string()))
+        inside &= same.fill_null(False).to_numpy(zero_copy_only=False)
+    return inside
+
+
+class Late:
+    """The rejections of a run and those before it, with the allowances among them, in the order of the log."""
+
+    def __init__(self, held: Sequence[Held], first: int, end: int):
+        """The run are the verdicts at offsets `[first, end)`."""
+        self._first = first
+        self._held = [one for one in held if one.offset < end and one.verdict.decision in (REJECT, ALLOW)]
+        rejections = [one.verdict for one in self._held if one.verdict.decision == REJECT]
+        self._sources = pa.array({said.source for said in rejections if said.source is not None}, pa.string())
+        self._any_source = any(said.source is None for said in rejections)
+
+    def judge(self, rows: pa.RecordBatch, wait_ms: int) -> tuple[Bools, Bools]:
+        """Which rows (n,) of a chain read at `arrival + wait_ms` the run takes, and which are clean after it."""
+        by_run, clean = np.zeros(rows.num_rows, np.bool_), np.ones(rows.num_rows, np.bool_)
+        at = np.arange(rows.num_rows)
+        if not self._any_source:
+            at = np.flatnonzero(pc.is_in(rows.column("source"), self._sources).to_numpy(zero_copy_only=False))
+        if not len(at):
+            return by_run, clean
+        before, now = self._taken(rows.take(pa.array(at)), wait_ms)
+        by_run[at], clean[at] = now, ~(before | now)
+        return by_run, clean
+
+    def _taken(self, rows: pa.RecordBatch, wait_ms: int) -> tuple[Bools, Bools]:
+        """(taken by an earlier one, taken by the run)."""
+        deadline_ms, ts_ms = rows.column("arrival_ms").to_numpy() + wait_ms, rows.column("ts_ms").to_numpy()
+        allowed, gone, now = (np.zeros(rows.num_rows, np.bool_) for _ in range(3))
+        here = set(rows.column("source").to_pylist())
+        for said, offset, low_ms in self._held:
+            elsewhere = said.source is not None and said.source not in here
+            if elsewhere or said.from_ms > ts_ms.max() or said.to_ms <= ts_ms.min():
+                continue
+            inside = covered(rows, said)
+            if said.decision == ALLOW:
+                allowed |= inside
+            else:
+                spared = allowed if said.rule != FORGET else np.zeros_like(allowed)
+                taken = inside & (deadline_ms < low_ms) & ~spared & ~gone & ~now
+                if offset < self._first:
+                    gone |= taken
+                else:
+                    now |= taken
+        return gone, now
+
+
+@dataclass
+class Gathered:
+    """The clean rows of what a record names, from the batches in which they were labelled; the newest `rows_max`, and
+    of those at most `bytes_max`, in whole batches."""
+
+    named: Mapping[str, Iterable[str]]
+    rows_max: int
+    bytes_max: int = 1 << 62
+    batches: list[tuple[tuple[int, int, int], int, pa.RecordBatch]] = field(default_factory=list)
+    clean: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in NAMED})
+    taken: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in NAMED})
+    _rows: int = 0
+    _bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self._values = {name: pa.array(sorted(self.named.get(name, ())), pa.string()) for name in NAMED}
+
+    def add(self, at: tuple[int, int, int], rows: pa.RecordBatch, taken: Bools, clean: Bools) -> None:
+        """One batch as it was labelled. `at` orders batches: arrival, partition, offset. `taken`: by any rejection."""
+        meant = np.zeros(rows.num_rows, np.bool_)
+        for name in NAMED:
+            column = rows.column(name)
+            inside = pc.is_in(column, self._values[name]).to_numpy(zero_copy_only=False)
+            meant |= inside
+            self._count(self.clean[name], column, inside & clean)
+            self._count(self.taken[name], column, inside & taken)
+        meant &= clean
+        if meant.any():
+            some = rows.filter(pa.array(meant))
+            self.batches.append((at, rows.num_rows, some))
+            self._rows, self._bytes = self._rows + some.num_rows, self._bytes + _bytes(some)
+            if self._rows > 2 * self.rows_max or self._bytes > 2 * self.bytes_max:
+                self.close()
+
+    def worth(self, share_min: float) -> dict[str, list[str]]:
+        """Of what is named, the values of whose rows at least this share is taken: below it, the honest rows decide
+        what the model says, and to learn a large value again from its newest rows would cost more than it mends."""
+        return {
+            name: sorted(v for v, n in self.taken[name].items() if n >= share_min * (n + self.clean[name][v]))
+            for name in NAMED
+        }
+
+    def _count(self, counter: Counter[str], column: pa.Array, chosen: Bools) -> None:
+        if chosen.any():
+            counts = pc.value_counts(column.filter(pa.array(chosen)))
+            counter.update({one["values"].as_py(): one["counts"].as_py() for one in counts})
+
+    def close(self) -> None:
+        """Order the batches, and forget the oldest as long as enough rows are left."""
+        self.batches.sort(key=lambda one: one[0])
+        first, left, size = 0, self._rows, self._bytes
+        while first < len(self.batches):
+            rows = self.batches[first][2]
+            if left - rows.num_rows < self.rows_max and size <= self.bytes_max:
+                break
+            left, size = left - rows.num_rows, size - _bytes(rows)
+            first += 1
+        del self.batches[:first]
+        self._rows, self._bytes = left, size
+
+
+def record_rows(back: pa.RecordBatch, gathered: Gathered, share_min: float) -> tuple[pa.RecordBatch, Again]:
+    """A record of `retract/p`: `back` with the opposite weight, then the clean rows of what is worth it."""
+    weight = -back.column("weight").to_numpy()
+    parts = [_with(back, "weight", weight.astype(np.float32))]
+    gathered.close()
+    named = gathered.worth(share_min)
+    values = {name: pa.array(named[name], pa.string()) for name in NAMED}
+    sizes: list[int] = []
+    for _, size, rows in gathered.batches:
+        meant = np.zeros(rows.num_rows, np.bool_)
+        for name in NAMED:
+            meant |= pc.is_in(rows.column(name), values[name]).to_numpy(zero_copy_only=False)
+        if meant.any():
+            sizes.append(size)
+            some = aligned(rows.filter(pa.array(meant)), back.schema)
+            parts.append(_with(some, "position", np.full(some.num_rows, -len(sizes), np.int64)))
+    whole = pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
+    return whole, Again(named, sizes)
+
+
+def _bytes(rows: pa.RecordBatch) -> int:
+    return int(row_bytes(rows.columns, rows.num_rows).sum())
+
+
+def values_of(rows: pa.RecordBatch) -> dict[str, list[str]]:
+    """The sources, vendors and items of these rows."""
+    return {name: sorted(pc.unique(rows.column(name)).to_pylist()) for name in NAMED}
+
+
+def aligned(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The rows with the columns of another version of the schema: what they lack is missing, what they have more is
+    left out."""
+    if rows.schema.equals(schema):
+        return rows
+    arrays = [
+        rows.column(f.name)
+        if f.name in rows.schema.names and rows.schema.field(f.name).type == f.type
+        else pa.array([("" if pa.types.is_string(f.type) else float("nan"))] * rows.num_rows, f.type)
+        for f in schema
+    ]
+    return pa.record_batch(arrays, schema=schema)
+
+
+def _with(rows: pa.RecordBatch, name: str, values: npt.NDArray[np.generic]) -> pa.RecordBatch:
+    at = rows.schema.get_field_index(name)
+    return rows.set_column(at, rows.schema.field(at), pa.array(values))

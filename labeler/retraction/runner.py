@@ -1,0 +1,299 @@
+"""Writes `retract/p` of the partitions that a process owns: fold, read verdicts, look back, send, and fold again after
+any failed send (C1, C2, C5, L3).
+
+What a run of verdicts takes back is decided once every partition is labelled up to the run's m, so it is a function of
+the logs. What is looked back for is found in `examples` while it is retained, and in the archive where the history that
+is given goes on into one. All goes through `stream.log.log`; the loop, threads and the clock are the service's.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from labeler.config import LabelerConfig, label_config_hash
+from labeler.io.outbox import Message, Outbox, Outgoing
+from labeler.io.tail import TailReader
+from labeler.io.wait import Wait
+from labeler.join.resume_point import ResumePoint
+from labeler.join.strategy import readings
+from labeler.labels.claimed_ends import ClaimedEnds
+from labeler.labels.heard_verdicts import claims, hear, without_contradictions
+from labeler.labels.runner import awaited_inputs
+from labeler.retraction.labelled_rows import Labelled, labelled, reached_ms
+from labeler.retraction.late_verdicts import LateVerdicts, Run
+from labeler.retraction.rows import Gathered, Late, aligned, record_rows, values_of
+from stream.chain import retract_chain
+from stream.config import StreamConfig
+from stream.internal_topics.examples import BatchHeader, encode_examples, schema_id
+from stream.internal_topics.row_bytes import cuts, row_bytes
+from stream.log.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
+from stream.record import Partition, offset_of, position, row_of
+
+logger = logging.getLogger(__name__)
+
+#: Runs read ahead of the slowest partition.
+RUNS_MAX = 256
+#: How often it is looked whether labels have reached a run.
+READY_MS = 1_000
+
+
+@dataclass
+class Line:
+    """One partition: where its chain ends once what waits is sent, and what waits."""
+
+    end: int  # position in `verdicts`
+    outbox: Outbox[BatchHeader]
+    point: ResumePoint
+
+
+class Retracting:
+    """Owns the reader of `verdicts` and the writer of retractions. Belongs to one thread."""
+
+    def __init__(self, stream: StreamConfig, labeler: LabelerConfig, log: Log, history: Log | None = None):
+        """`history`: where rows are looked for, `log` or one that goes on into an archive."""
+        self._stream, self._labeler, self._log = stream, labeler, log
+        self._history = history or log
+        #: Those whose watermarks a label waits for; without any, no verdict is obeyed and none is late.
+        self._inputs = awaited_inputs(stream, labeler) if labeler.retract else []
+        self._readings = readings(stream)
+        self._waits = {reading.kind: reading.wait_ms for reading in self._readings}
+        self._verdicts = Partition(stream.verdicts, 0)
+        decides = f"{label_config_hash(stream, labeler)};{labeler.retract_rows_max};{labeler.retract_share_min}"
+        decides += f";{labeler.retract_horizon_ms}"
+        self._config_hash = hashlib.blake2b(decides.encode(), digest_size=8).hexdigest()
+        self._reader: Reader | None = None
+        self._writer: Writer | None = None
+        self._late: LateVerdicts | None = None
+        self._owned: frozenset[int] = frozenset()
+        self._retry, self._ready = Wait(), Wait()
+        self._claimed = ClaimedEnds(stream)
+        self._reached: dict[tuple[int, str], int] = {}
+        self._acknowledged: list[BatchHeader] = []
+        self.lines: dict[int, Line] = {}
+        self.refolds = 0
+
+    # --- as `labelling.Labelling` -----------------------------------------------------------------------------------
+
+    def own(self, partitions: Iterable[int]) -> None:
+        """The partitions that the group gives this process: what is lost stops at once, new ones start by folding."""
+        owned = frozenset(partitions) if self._inputs else frozenset()
+        if owned != self._owned:
+            self._owned = owned
+            self._forget()
+
+    def turn(self, now_ms: int, wait_ms: int) -> bool:
+        """Read, look back and send once. True if anything moved."""
+        if not self._retry.over(now_ms) or not self._owned:
+            return False
+        try:
+            if self._late is None:
+                self._start()
+            moved = self._read(wait_ms)
+            for p, line in self.lines.items():
+                moved |= self._decide(p, line, now_ms)
+            for line in self.lines.values():
+                assert self._writer is not None
+                sent = line.outbox.advance(self._writer, now_ms)
+                self._acknowledged += sent
+                moved |= bool(sent)
+            return moved
+        except (SendFailed, Unavailable, OffsetOutOfRange) as error:
+            logger.warning("retractions are folded again in %d ms: %s", self._labeler.retry_ms, error)
+            self._forget()
+            self._retry.begin(now_ms, self._labeler.retry_ms)
+            self.refolds += 1
+            return False
+
+    def close(self) -> None:
+        """Drop readers and writer; what was on its way is the next one's to fold."""
+        self._forget()
+
+    def take_acknowledged(self) -> list[BatchHeader]:
+        """Headers of the records that reached the log since this was last asked."""
+        taken, self._acknowledged = self._acknowledged, []
+        return taken
+
+    def resting(self, now_ms: int) -> bool:
+        """Whether a turn would return at once."""
+        return not self._retry.over(now_ms) or not self._owned
+
+    @property
+    def in_flight(self) -> bool:
+        return any(line.outbox.in_flight for line in self.lines.values())
+
+    def wait(self, timeout_ms: int) -> None:
+        """Until a record on its way is acknowledged, or for this long."""
+        if self._writer is not None:
+            self._writer.wait(timeout_ms)
+
+    @property
+    def waiting(self) -> int:
+        """Runs of late verdicts that have been read, and not yet answered by every partition."""
+        return 0 if self._late is None else sum(not run.empty for run in self._late.runs)
+
+    # --- folding and reading ----------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        tail = TailReader(self._log, self._stream.poll_records_max)
+        try:
+            points = {p: self._fold(tail, p) for p in sorted(self._owned)}
+        finally:
+            tail.close()
+        for p, point in points.items():
+            outbox = Outbox[BatchHeader](self._labeler.outbox_max, self._labeler.send_timeout_ms)
+            self.lines[p] = Line(point.start, outbox, point)
+        s, first = self._stream, self._readings[0]
+        horizon_ms = self._labeler.retract_horizon_ms
+        self._late = LateVerdicts.at(self._inputs, points.values(), first.wait_ms, s.skew_ms, horizon_ms)
+        self._writer = self._log.writer()
+        self._reader = self._log.reader()
+        first_there = self._reader.beginning_offsets([self._verdicts])[self._verdicts]
+        if first_there > self._late.next_offset:
+            needed = self._late.next_offset
+            logger.error("verdicts from %d on are gone, the first still there is %d: those between take nothing back",
+                         needed, first_there)  # fmt: skip
+            self._late.next_offset = first_there
+        self._reader.assign([self._verdicts])
+        self._reader.seek(self._verdicts, self._late.next_offset)
+
+    def _fold(self, tail: TailReader, p: int) -> ResumePoint:
+        """Where the chain ends now."""
+        fold = tail.fold(Partition(self._stream.examples, p), retract_chain(p), self._labeler.fold_records_max)
+        return fold.point or ResumePoint.fresh_late(0, 0, tail.first(self._verdicts))
+
+    def _forget(self) -> None:
+        """C5: everything but the log is forgotten."""
+        for one in (self._reader, self._writer):
+            if one is not None:
+                one.close()
+        self._reader, self._writer, self._late = None, None, None
+        self.lines.clear()
+
+    def _read(self, wait_ms: int) -> bool:
+        assert self._reader is not None
+        assert self._late is not None
+        if len(self._late.runs) >= RUNS_MAX:
+            return False
+        records = self._reader.poll(self._stream.poll_records_max, wait_ms).get(self._verdicts, [])
+        heard = hear(records)
+        if self._claimed.exceeded_by(claims(heard)):
+            self._claimed.look(self._reader)
+        self._late.take(without_contradictions(heard, self._claimed.ends, self._stream.watermark_ahead_ms))
+        return bool(records)
+
+    # --- deciding ---------------------------------------------------------------------------------------------------
+
+    def _decide(self, p: int, line: Line, now_ms: int) -> bool:
+        """What the next run takes back of a partition goes into its outbox."""
+        assert self._late is not None
+        run = self._late.after(offset_of(line.end))
+        if run is None or line.outbox.full:
+            return False
+        if not run.empty and not self._is_labelled(run, now_ms):
+            return False
+        for header, value in self._records(p, line, run):
+            examples = Partition(self._stream.examples, p)
+            line.outbox.put(Outgoing(Message(examples, value, None, header.to_headers()), [], header))
+        line.end = position(run.end)
+        self._late.forget(min(offset_of(one.end) for one in self.lines.values()))
+        return True
+
+    def _is_labelled(self, run: Run, now_ms: int) -> bool:
+        """Whether every reading of every partition has passed what closed before the run."""
+        partitions = range(self._stream.partitions)
+        missing = [
+            (p, reading)
+            for p in partitions
+            for reading in self._readings
+            if self._reached.get((p, reading.kind), 0) + reading.wait_ms < run.low_ms
+        ]
+        if not missing or not self._ready.over(now_ms):
+            return not missing
+        self._ready.begin(now_ms, READY_MS)
+        for p, reading in missing:
+            logs = Partition(self._stream.impressions, p), Partition(self._stream.examples, p)
+            self._reached[p, reading.kind] = reached_ms(self._log, *logs, reading, self._stream)
+        return all(self._reached[p, reading.kind] + reading.wait_ms >= run.low_ms for p, reading in missing)
+
+    def _records(self, p: int, line: Line, run: Run) -> Iterator[tuple[BatchHeader, bytes]]:
+        """Those that end at or behind the line's end; a large run comes in numbered parts."""
+        done = row_of(line.end) if offset_of(line.end) == run.end - 1 else 0
+        taken = None if run.empty else self._taken(p, run)
+        ends = [0, 0] if taken is None else self._parts(taken)
+        parts, start = len(ends) - 1, line.end
+        for part in range(done, parts):
+            end = position(run.end) if part == parts - 1 else position(run.end - 1, part + 1)
+            if taken is None:
+                yield self._header(p, start, end, run, None), b""
+            else:
+                back = taken.slice(ends[part], ends[part + 1] - ends[part])
+                rows, again = record_rows(back, self._gathered(back, run), self._labeler.retract_share_min)
+                logger.info("%d rows of partition %d are taken back, %d with them", back.num_rows, p, rows.num_rows)
+                header = self._header(p, start, end, run, rows, back.num_rows)
+                yield replace(header, again=again.encode()), encode_examples(rows)
+            start = end
+
+    def _parts(self, taken: pa.RecordBatch) -> list[int]:
+        """Where to cut the rows taken back: each part with the names of its rows, as JSON six times as long, and its
+        clean rows fits a record of `examples`."""
+        sizes = row_bytes(taken.columns, taken.num_rows)
+        return cuts(sizes, self._labeler.retract_rows_max, self._stream.record_bytes_max // 8)
+
+    def _taken(self, p: int, run: Run) -> pa.RecordBatch | None:
+        """The rows of a partition that the run takes, in the order of the log; None without any."""
+        late, found = Late(run.held, run.first, run.end), []
+        for one in self._labelled(p, run):
+            by_run, _ = late.judge(one.rows, self._waits[one.kind])
+            if by_run.any():
+                found.append(one.rows.filter(pa.array(by_run)))
+        if not found:
+            return None
+        last = found[-1].schema
+        return pa.Table.from_batches([aligned(rows, last) for rows in found]).combine_chunks().to_batches()[0]
+
+    def _gathered(self, back: pa.RecordBatch, run: Run) -> Gathered:
+        """The clean rows of all partitions that have to do with those taken back."""
+        late = Late(run.held, run.first, run.end)
+        bytes_max = self._stream.record_bytes_max * 3 // 4
+        gathered = Gathered(values_of(back), self._labeler.retract_rows_max, bytes_max)
+        for p in range(self._stream.partitions):
+            for one in self._labelled(p, run):
+                _, clean = late.judge(one.rows, self._waits[one.kind])
+                gathered.add((one.arrival_max_ms, p, one.offset), one.rows, ~clean, clean)
+        return gathered
+
+    def _labelled(self, p: int, run: Run) -> Iterator[Labelled]:
+        """Rows whose labels were closed before the run, and that arrived within the horizon before it."""
+        from_ms = run.low_ms - self._labeler.retract_horizon_ms
+        examples = Partition(self._stream.examples, p)
+        for one in labelled(self._history, examples, self._readings, from_ms, self._stream.poll_records_max):
+            arrival_ms = one.rows.column("arrival_ms").to_numpy()
+            meant = (arrival_ms >= from_ms) & (arrival_ms + self._waits[one.kind] < run.low_ms)
+            if meant.any():
+                yield one if meant.all() else one._replace(rows=one.rows.filter(pa.array(meant)))
+
+    def _header(
+        self, p: int, start: int, end: int, run: Run, rows: pa.RecordBatch | None, taken: int = 0
+    ) -> BatchHeader:
+        ts_ms = np.zeros(1, np.int64) if rows is None else rows.column("ts_ms").to_numpy()
+        header = BatchHeader(
+            chain=retract_chain(p),
+            start=start,
+            end=end,
+            schema_id="" if rows is None else schema_id(rows.schema),
+            config_hash=self._config_hash,
+            rejected=taken,
+            arrival_max_ms=run.low_ms,
+            verdicts_offset=run.point.offset,
+            watermarks=run.point.watermarks,
+        )
+        if rows is None:
+            return header
+        positives = int((rows.column("label").to_numpy() > 0).sum())
+        return replace(
+            header, labelled=rows.num_rows, positives=positives, ts_ms_min=int(ts_ms.min()), ts_ms_max=int(ts_ms.max())
+        )

@@ -1,0 +1,59 @@
+"""Coverage as a model: every key's row is how many times it was trained on.
+
+Each occurrence of a key has gradient -1, and SGD with rate 1 adds it up. With a feature that names the event, "was
+every event learned exactly once" is read from the parameters themselves rather than from what progress says of them.
+Every prediction is the prior rate.
+"""
+
+import numpy as np
+
+from learners.config import ModelConfig
+from learners.models.features import Encoded, Floats, Keys, Places
+from paramserver.messages import DenseSpec, Rows, TableSpec
+
+TABLE = "counts"
+
+
+class Counter:
+    """See `learners.models.model.Kind`. Counts are exact up to 2^24, where float32 ends to hold every whole number."""
+
+    def __init__(self, config: ModelConfig):
+        self.config = config
+
+    @property
+    def tables(self) -> tuple[TableSpec, ...]:
+        return (TableSpec(TABLE, 1, "sgd", {"rate": 1.0}),)
+
+    @property
+    def dense(self) -> DenseSpec:
+        return DenseSpec({})
+
+    @property
+    def constants(self) -> frozenset[str]:
+        return frozenset()
+
+    def initial_dense(self) -> dict[str, Floats]:
+        return {}
+
+    def keys(self, encoded: Encoded) -> dict[str, Keys]:
+        return {TABLE: encoded.keys}
+
+    def column_name(self, table: str, column: int) -> str:
+        return self.config.categorical[column]
+
+    def predict(self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats) -> Floats:
+        return np.full(len(numbers), self.config.prior_rate, np.float32)
+
+    def differentiate(
+        self,
+        places: Places,
+        rows: dict[str, Rows],
+        dense: dict[str, Floats],
+        numbers: Floats,
+        label: Floats,
+        weight: Floats,
+    ) -> tuple[Floats, dict[str, Rows], dict[str, Floats]]:
+        """Labels and weights change nothing: an example counts once."""
+        occurrences = np.bincount(places[TABLE].reshape(-1), minlength=len(rows[TABLE]))
+        gradient = -occurrences.astype(np.float32).reshape(-1, 1)
+        return self.predict(places, rows, dense, numbers), {TABLE: gradient}, {}

@@ -1,0 +1,187 @@
+"""A model: what the shards must know of it, its forward and its gradient. One definition for learners, gates, replicas.
+
+`make_model(config)` gives the `Model`; `Scorer` answers requests with the weights of a checkpoint. A kind is a class
+with the methods of `Kind`; torch is imported only for a kind that needs it. A torch module of your own needs no
+change here (docs/models.md).
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from learners.config import PATH, ModelConfig
+from learners.models.counting_model import Counter
+from learners.models.delayed_feedback import NONE, Correction, LateShare, correction
+from learners.models.factorization import FactorizationMachine
+from learners.models.feature_groups import Grouped
+from learners.models.features import Columns, Encoded, Encoder, Floats, Keys, Places, unique_keys
+from learners.models.logistic import Logistic
+from paramserver.messages import DenseSpec, ModelSpec, Rows, TableSpec
+from paramserver.tables.initializer import fill_unknown
+from stream.config import StreamConfig
+
+#: Predictions stay this far from 0 and 1, so that their log loss is finite.
+PROBABILITY_MIN = np.float32(1e-7)
+#: Between the digests of config and code.
+CODE = "-"
+
+
+class Kind(Protocol):
+    """The shape of a model.
+
+    `places[table]` (n, width) int64 says which of `rows[table]` (m, dim) each of a row's keys has; `numbers` (n, g).
+    """
+
+    @property
+    def tables(self) -> tuple[TableSpec, ...]: ...
+
+    @property
+    def dense(self) -> DenseSpec: ...
+
+    @property
+    def constants(self) -> frozenset[str]:
+        """Names of the dense arrays that are not trained."""
+
+    def initial_dense(self) -> dict[str, Floats]: ...
+
+    def keys(self, encoded: Encoded) -> dict[str, Keys]:
+        """Table -> keys (n, width) of the rows; a table's width never changes."""
+
+    def column_name(self, table: str, column: int) -> str:
+        """The feature that a column of `keys` comes from."""
+
+    def predict(self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats) -> Floats:
+        """Probabilities (n,) float32."""
+
+    def differentiate(
+        self,
+        places: Places,
+        rows: dict[str, Rows],
+        dense: dict[str, Floats],
+        numbers: Floats,
+        label: Floats,
+        weight: Floats,
+    ) -> tuple[Floats, dict[str, Rows], dict[str, Floats]]:
+        """(probabilities, gradient by every row of every table, gradient by every dense array) of the sum over rows
+        of weight x log loss."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's definition. `spec.digest` covers the whole config, and behind a dash the code of a module of one's own:
+    under one name there is one definition."""
+
+    config: ModelConfig
+    kind: Kind
+    encoder: Encoder
+    spec: ModelSpec
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    def initial_dense(self) -> dict[str, Floats]:
+        """Dense arrays as `begin` takes them: a function of the config alone."""
+        return self.kind.initial_dense()
+
+
+def make_model(config: ModelConfig, device: str = "cpu") -> Model:
+    """`device`: torch's name of where a network computes. Raises ValueError for a config that cannot be."""
+    kind = _kind(config, device)
+    raw = json.dumps(config.to_dict(), sort_keys=True, separators=(",", ":")).encode()
+    digest = hashlib.blake2b(raw, digest_size=8).hexdigest()
+    if PATH in config.kind:
+        from learners.models.user_module import code_digest  # torch, which an lr must not need
+
+        digest += f"{CODE}{code_digest(config.kind)}"
+    return Model(config, kind, Encoder(config), ModelSpec(config.name, digest, kind.tables, kind.dense))
+
+
+def _kind(config: ModelConfig, device: str) -> Kind:
+    closed: dict[str, Callable[[ModelConfig], Kind]] = {"lr": Logistic, "fm": FactorizationMachine, "count": Counter}
+    kind: Kind
+    if config.kind in closed:
+        kind = closed[config.kind](config)
+    else:
+        from learners.models.network import Network  # torch, which an lr must not need
+
+        kind = Network(config, device)
+    return Grouped(kind, config) if config.groups else kind
+
+
+def code_of(digest: str) -> str:
+    """The part of a definition's digest that names the code of a module of one's own; "" = it is of none."""
+    return digest.partition(CODE)[2]
+
+
+def clip(probability: Floats) -> Floats:
+    return np.clip(probability, PROBABILITY_MIN, np.float32(1) - PROBABILITY_MIN)
+
+
+def stated_correction(stream: StreamConfig) -> dict[str, Any]:
+    """What a manifest says of how answers are corrected, before the stream has shown its late share; {} = they are
+    not."""
+    found = correction(stream, LateShare(stream.late_share_prior))
+    return found.to_dict() if found.changes_answers else {}
+
+
+class Scorer:
+    """A model with the weights of one checkpoint: what a replica and the gates ask."""
+
+    def __init__(
+        self,
+        model: Model,
+        tables: Mapping[str, tuple[Keys, Rows]],
+        dense: Mapping[str, Floats],
+        corrects: Correction = NONE,
+    ):
+        """`tables[name]`: keys (m,) rising and their weights (m, dim). `corrects`: what makes a probability of a click
+        of what the model says, as in training. Raises ValueError where they do not fit."""
+        self.model, self.corrects = model, corrects
+        for table in model.spec.tables:
+            if table.name not in tables:
+                raise ValueError(f"model {model.name!r}: the checkpoint lacks table {table.name!r}")
+            keys, rows = tables[table.name]
+            if rows.shape != (len(keys), table.dim):
+                raise ValueError(f"table {table.name!r}: rows {rows.shape}, expected {(len(keys), table.dim)}")
+        for name, shape in model.spec.dense.shapes.items():
+            if name not in dense or dense[name].shape != tuple(shape):
+                raise ValueError(f"model {model.name!r}: the checkpoint lacks dense array {name!r} of shape {shape}")
+        self.tables, self.dense = dict(tables), {name: dense[name] for name in model.spec.dense.shapes}
+
+    @staticmethod
+    def from_weights(
+        model_config: Mapping[str, Any],
+        tables: Mapping[str, tuple[Keys, Rows]],
+        dense: Mapping[str, Floats],
+        corrects: Mapping[str, Any] | None = None,
+    ) -> "Scorer":
+        """Of a manifest's `model_config` (`ModelConfig.to_dict`), the weights of its parts, and its `correction`."""
+        made = Correction.from_dict(corrects) if corrects else NONE
+        return Scorer(make_model(ModelConfig.from_dict(dict(model_config))), tables, dense, made)
+
+    def predict(self, columns: Columns, serving: bool = True) -> Floats:
+        """Probabilities (n,) float32 in (0, 1). Unknown keys have their initial weights, as on a shard (S3)."""
+        encoded = self.model.encoder.encode(columns, serving)
+        places, rows = {}, {}
+        for name, keys in self.model.kind.keys(encoded).items():
+            distinct, places[name] = unique_keys(keys)
+            rows[name] = self._rows(name, distinct)
+        return clip(self.corrects.answer(self.model.kind.predict(places, rows, self.dense, encoded.numbers)))
+
+    def _rows(self, name: str, wanted: Keys) -> Rows:
+        spec = next(t for t in self.model.spec.tables if t.name == name)
+        keys, rows = self.tables[name]
+        at = np.searchsorted(keys, wanted)
+        at[at == len(keys)] = 0
+        known = keys[at] == wanted if len(keys) else np.zeros(len(wanted), bool)
+        found = np.where(known, at, -1)
+        out = np.empty((len(wanted), spec.dim), np.float32)
+        if len(keys):
+            out[:] = rows[at]
+        fill_unknown(out, wanted, found, np.uint64(spec.seed), np.float32(spec.init_scale), spec.dim)
+        return out

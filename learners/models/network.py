@@ -1,0 +1,157 @@
+"""A torch module as a kind of model: its embeddings in one table, its parameters as dense arrays.
+
+Built-in networks take their initial values from (seed, name) alone; a module of a user keeps those of its constructor,
+run with torch's generator seeded by the model's seed.
+"""
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from learners.config import PATH, ModelConfig
+from learners.models import user_module
+from learners.models.embeddings import gather, segment_sums
+from learners.models.features import Encoded, Floats, Keys, Places
+from learners.models.torch_modules import NETWORKS
+from paramserver.messages import DenseSpec, Rows, TableSpec
+from paramserver.tables.initializer import fill_unknown
+from stream.hashing.keys import hash_string
+from stream.hashing.secret import NO_KEY, derived_key
+
+TABLE = "embeddings"
+_TABLE_RATE = 0.1
+_DENSE_RATE = 0.001
+
+
+class Network:
+    """See `learners.models.model.Kind`."""
+
+    def __init__(self, config: ModelConfig, device: str = "cpu"):
+        """ValueError for a module that cannot be trained here, naming it and why."""
+        self.config, self.device = config, torch.device(device)
+        is_own = PATH in config.kind
+        self._prototype = user_module.make_module(config) if is_own else NETWORKS[config.kind](config).eval()
+        self._idle = [self._prototype.to(self.device)]  # each used by one thread at a time
+
+    @property
+    def tables(self) -> tuple[TableSpec, ...]:
+        config = self.config
+        if not config.categorical:
+            return ()
+        optimizer = config.table_optimizer or "adagrad"
+        defaults = {"alpha": _TABLE_RATE} if optimizer == "ftrl" else {"rate": _TABLE_RATE}
+        options = defaults | config.table_options
+        return (
+            TableSpec(
+                TABLE,
+                config.dim,
+                optimizer,
+                options,
+                config.init_scale,
+                config.seed,
+                config.table_policy,
+                config.table_storage,
+            ),
+        )
+
+    @property
+    def dense(self) -> DenseSpec:
+        shapes = {name: tuple(value.shape) for name, value in self._prototype.named_parameters()}
+        defaults = {"alpha": _DENSE_RATE} if self.config.dense_optimizer == "ftrl" else {"rate": _DENSE_RATE}
+        return DenseSpec(shapes, self.config.dense_optimizer, defaults | self.config.dense_options)
+
+    @property
+    def constants(self) -> frozenset[str]:
+        """Those that the module marks `requires_grad=False`: shards hold and checkpoints carry them as they began."""
+        return frozenset(name for name, p in self._prototype.named_parameters() if not p.requires_grad)
+
+    def initial_dense(self) -> dict[str, Floats]:
+        values = {name: p.detach().cpu().numpy().copy() for name, p in self._prototype.named_parameters()}
+        return values if PATH in self.config.kind else initial_arrays(values, self.config)
+
+    def keys(self, encoded: Encoded) -> dict[str, Keys]:
+        return {TABLE: encoded.keys} if self.config.categorical else {}
+
+    def column_name(self, table: str, column: int) -> str:
+        return self.config.categorical[column]
+
+    def predict(self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats) -> Floats:
+        with torch.no_grad():
+            embeddings = self._to_device(self._gathered(places, rows, len(numbers)))
+            parameters = {name: self._to_device(array) for name, array in dense.items()}
+            return _probability(self._logits(parameters, embeddings, self._to_device(numbers)))
+
+    def differentiate(
+        self,
+        places: Places,
+        rows: dict[str, Rows],
+        dense: dict[str, Floats],
+        numbers: Floats,
+        label: Floats,
+        weight: Floats,
+    ) -> tuple[Floats, dict[str, Rows], dict[str, Floats]]:
+        constants = self.constants
+        embeddings = self._to_device(self._gathered(places, rows, len(numbers))).requires_grad_()
+        parameters = {
+            name: self._to_device(array).requires_grad_(name not in constants) for name, array in dense.items()
+        }
+        logits = self._logits(parameters, embeddings, self._to_device(numbers))
+        loss = functional.binary_cross_entropy_with_logits(
+            logits, self._to_device(label), self._to_device(weight), reduction="sum"
+        )
+        trained = {name: parameter for name, parameter in parameters.items() if name not in constants}
+        by = [embeddings, *trained.values()]
+        found = torch.autograd.grad(loss, by, allow_unused=True, materialize_grads=True)
+        arrays = [gradient.cpu().numpy() for gradient in found]
+        dense_gradients = dict(zip(trained, map(np.ascontiguousarray, arrays[1:]), strict=True))
+        dense_gradients |= {name: np.zeros_like(dense[name]) for name in constants}
+        p = _probability(logits.detach())
+        if not self.config.categorical:
+            return p, {}, dense_gradients
+        return p, {TABLE: segment_sums(places[TABLE], arrays[0], len(rows[TABLE]))}, dense_gradients
+
+    def _gathered(self, places: Places, rows: dict[str, Rows], count: int) -> Floats:
+        if not self.config.categorical:
+            return np.empty((count, 0, self.config.dim), np.float32)
+        return gather(rows[TABLE], places[TABLE])
+
+    def _to_device(self, array: Floats) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def _logits(self, parameters: dict[str, Tensor], embeddings: Tensor, numbers: Tensor) -> Tensor:
+        """(n,) of these parameters. `functional_call` changes a module while it runs, so each call has its own."""
+        module = self._idle.pop() if self._idle else copy.deepcopy(self._prototype).to(self.device)
+        try:
+            logits: Tensor = torch.func.functional_call(module, parameters, (embeddings, numbers))
+        finally:
+            self._idle.append(module)
+        return logits.reshape(-1)
+
+
+def _probability(logits: Tensor) -> Floats:
+    probability: Floats = torch.sigmoid(logits.double()).float().cpu().numpy()
+    return probability
+
+
+def initial_arrays(shapes: dict[str, Floats], config: ModelConfig) -> dict[str, Floats]:
+    """Weights uniform in +-sqrt(6 / inputs) (He et al. 2015); the last layer's and those of cross layers, which no ReLU
+    follows, in +-1/sqrt(inputs); biases 0, the last one the prior rate's logit."""
+    arrays: dict[str, Floats] = {}
+    *_, last_bias = shapes
+    last = last_bias.removesuffix(".bias")
+    for name, like in shapes.items():
+        layer, _, what = name.rpartition(".")
+        if what == "bias":
+            arrays[name] = np.full(like.shape, config.prior_logit if layer == last else 0.0, np.float32)
+            continue
+        linear = layer == last or layer.startswith("cross")
+        bound = np.sqrt((1.0 if linear else 6.0) / like.shape[1])
+        weight = np.empty(like.shape, np.float32)
+        seed = np.uint64(hash_string(layer, derived_key(NO_KEY, str(config.seed))))
+        rows = np.arange(1, len(weight) + 1, dtype=np.uint64)
+        fill_unknown(weight, rows, np.full(len(weight), -1), seed, np.float32(bound), like.shape[1])
+        arrays[name] = weight
+    return arrays

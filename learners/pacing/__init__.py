@@ -1,0 +1,12 @@
+"""The pacer: when a learner reads, computes, pushes, waits and begins again (K1 to K5).
+
+- `backoff`: how long to wait before asking again for a start that the staleness bound holds back (K2, K4)
+- `batch_in_flight`: one batch between its start and its end
+- `events`: what happens to a learner, as `pacing` is told it
+- `instructions`: what a learner wants done, as `pacing` says it
+- `pacer`: the pace of one learner
+- `pending_calls`: the calls of one learner that are not answered
+- `position`: where a learner stands in one partition of `examples`
+- `shard_view`: what the shards last said of themselves
+- `start_scheduler`: which batch a learner asks to start next, and when
+"""

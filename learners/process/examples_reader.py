@@ -1,0 +1,250 @@
+"""Reads `examples` as a group member, on a thread of its own: what was read goes to the core, its seeks come back."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+from learners.config import LearnerConfig
+from learners.pacing import events
+from learners.pacing import instructions as do
+from learners.pacing.events import Batch
+from learners.process.metrics import LearnerMetrics
+from learners.training.progressive import Published
+from stream.chain import KINDS, LABEL, kind_of, partition_of
+from stream.config import StreamConfig
+from stream.internal_topics.examples import BatchHeader
+from stream.internal_topics.malformed import MalformedRecord, json_object
+from stream.internal_topics.passed_over import PassedOver
+from stream.log.log import Log, OffsetOutOfRange, Reader, Unavailable
+from stream.record import Partition, Record
+from stream.timestamps import parse_ms
+
+log = logging.getLogger(__name__)
+
+POLL_MS = 20
+#: Records read and not yet taken by the main thread, beyond which the reader waits.
+UNTAKEN_MAX = 64
+CHECKPOINTS_POLL_MS = 200
+#: Reading on in `checkpoints` may take this long, and a version that is not there is looked for again this much later.
+CHECKPOINTS_TIMEOUT_S, CHECKPOINTS_AGAIN_S = 5.0, 2.0
+
+
+def as_batch(partition: int, record: Record) -> Batch:
+    """A record of `examples` as the core takes it. Raises MalformedRecord for headers that say nothing, also where they
+    name a chain that has no place in this partition (C1)."""
+    header = BatchHeader.from_headers(record.headers)
+    if kind_of(header.chain) not in KINDS or partition_of(header.chain) != partition:
+        raise MalformedRecord("examples", "header chain", f"{header.chain!r:.80} has no place in partition {partition}")
+    return Batch(
+        partition,
+        header.chain,
+        header.start,
+        header.end,
+        record.offset,
+        record.offset + 1,
+        header.labelled,
+        header.barrier,
+        header.arrival_max_ms,
+        record.value,
+        late_micro=header.late_micro,
+        on_time_micro=header.on_time_micro,
+        again=header.again,
+    )
+
+
+class ExamplesReader:
+    """`give` takes events and exceptions; `untaken` says how many it still holds."""
+
+    def __init__(
+        self,
+        log: Log,
+        stream: StreamConfig,
+        config: LearnerConfig,
+        group: str,
+        member: str,
+        give: Callable[[Any], None],
+        untaken: Callable[[], int],
+        metrics: LearnerMetrics,
+    ):
+        self._topic, self._config, self._give, self._untaken = stream.examples, config, give, untaken
+        self._reader, self._metrics = log.group_reader(group, member), metrics
+        self.passed_over = PassedOver(logging.getLogger(__name__), metrics.on_malformed)
+        self._orders: deque[do.Seek | do.Pause | do.Resume] = deque()
+        self._seeks: dict[Partition, int] = {}  # of the assigned partitions that were sought
+        self._assigned: set[Partition] = set()
+        self._until_ms = parse_ms(config.until) if config.until else None
+        self._ended: set[Partition] = set()  # read up to `until`: paused for good
+        self._said_idle = False  # and nothing was given or ordered since
+        self._stopped, self._woken = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="examples", daemon=True)
+
+    def start(self) -> None:
+        self._reader.subscribe(self._topic, self._on_assigned, self._on_revoked)
+        self._thread.start()
+
+    def order(self, instruction: do.Seek | do.Pause | do.Resume) -> None:
+        """Performed before the next poll."""
+        self._orders.append(instruction)
+        self._woken.set()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._woken.set()
+        self._thread.join()
+        self._reader.close()
+
+    def _on_assigned(self, partitions: list[Partition]) -> None:
+        self._assigned |= set(partitions)
+        self._give(events.Assigned([p.partition for p in partitions]))
+
+    def _on_revoked(self, partitions: list[Partition]) -> None:
+        self._assigned -= set(partitions)
+        self._ended -= set(partitions)
+        for partition in partitions:
+            self._seeks.pop(partition, None)
+        self._give(events.Revoked([p.partition for p in partitions]))
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped.is_set():
+                self._turn()
+        except BaseException as error:  # the main thread raises it
+            self._give(error)
+
+    def _turn(self) -> None:
+        began = time.monotonic()
+        self._woken.clear()
+        try:
+            while self._orders:
+                self._perform(self._orders[0])
+                self._orders.popleft()
+                self._said_idle = False
+            if self._untaken() >= UNTAKEN_MAX:
+                self._stopped.wait(POLL_MS / 1000)
+                return
+            fetched = self._reader.poll(self._config.poll_records_max, POLL_MS)
+        except Unavailable as error:
+            log.warning("waiting for the broker: %s", error)
+            return
+        except OffsetOutOfRange as error:
+            self._reader.pause([error.partition])
+            if (seek := self._seeks.pop(error.partition, None)) is not None:
+                self._give(events.Truncated(seek, error.partition.partition, error.first))
+            return
+        for partition, records in fetched.items():
+            if (number := self._seeks.get(partition)) is not None:
+                batches = [b for b in map(self._read, [partition] * len(records), records) if b is not None]
+                if self._until_ms is not None:
+                    batches = self._before(self._until_ms, partition, batches)
+                self._said_idle = False
+                self._give(events.Records(number, partition.partition, batches))
+        if not fetched:
+            self._nothing(began)
+
+    def _nothing(self, began_s: float) -> None:
+        """Say so, once: the core keeps it. A log that answers at once, as where all is paused, is not asked again
+        before a poll's time is over, or an order comes."""
+        if not self._orders and not self._said_idle:
+            self._said_idle = True
+            self._give(events.Idle())
+        if not self._stopped.is_set():  # looked at after `_woken` was cleared: whoever stops sets it first
+            self._woken.wait(max(0.0, began_s + POLL_MS / 1000 - time.monotonic()))
+
+    def _before(self, until_ms: int, partition: Partition, batches: list[Batch]) -> list[Batch]:
+        """The batches up to the first of labels whose arrivals reach `until_ms`; behind it nothing is read."""
+        if partition in self._ended:
+            return []
+        for at, batch in enumerate(batches):
+            if kind_of(batch.chain) == LABEL and batch.time_ms >= until_ms:
+                self._ended.add(partition)
+                self._reader.pause([partition])
+                return batches[:at]
+        return batches
+
+    def _read(self, partition: Partition, record: Record) -> Batch | None:
+        """A record whose headers say nothing extends no chain (C2); were it part of one, the next would dangle."""
+        try:
+            return as_batch(partition.partition, record)
+        except MalformedRecord as error:
+            self._metrics.unreadable.inc()
+            self.passed_over.add(partition, record, error)
+            return None
+
+    def _perform(self, order: do.Seek | do.Pause | do.Resume) -> None:
+        partition = Partition(self._topic, order.partition)
+        if partition not in self._assigned:
+            return  # taken away meanwhile
+        if isinstance(order, do.Pause):
+            self._reader.pause([partition])
+        elif isinstance(order, do.Resume):
+            if partition not in self._ended:
+                self._reader.resume([partition])
+        else:
+            if partition in self._ended:
+                self._ended.discard(partition)
+                self._reader.resume([partition])
+            record = order.record
+            if record is None:
+                record = self._reader.beginning_offsets([partition])[partition]
+            self._reader.seek(partition, record)
+            self._seeks[partition] = order.seek
+
+
+class CheckpointsReader:
+    """Keeps `Published` up to date from the topic `checkpoints`. Belongs to the thread that evaluates."""
+
+    def __init__(self, log: Log, topic: str, published: Published, count: Callable[[str], None] | None = None):
+        """`count` is told the topic of each record that says nothing."""
+        self._log, self._topic, self._published = log, topic, published
+        logger = logging.getLogger(__name__)
+        self.passed_over = PassedOver(logger) if count is None else PassedOver(logger, count)
+        self._reader: Reader | None = None
+        self._partitions: list[Partition] = []
+        self._missing: set[str] = set()  # versions that the topic did not hold when it was last read to its end
+        self._forget_at_s = 0.0
+
+    def catch_up(self, versions: pa.Array) -> None:
+        """Read the topic to its end if one of these versions is not known yet. One that is not there was not announced
+        to us, so its predictions do not count (E2); for a while nobody looks for it again."""
+        now_s = time.monotonic()
+        if now_s >= self._forget_at_s:
+            self._missing.clear()
+        if not self._published.unknown(versions) - self._missing:
+            return
+        try:
+            self._read_to_the_end(now_s + CHECKPOINTS_TIMEOUT_S)
+        except Unavailable as error:
+            log.warning("versions unknown, so their predictions do not count as served: %s", error)
+        self._missing |= self._published.unknown(versions)
+        self._forget_at_s = now_s + CHECKPOINTS_AGAIN_S
+
+    def _read_to_the_end(self, until_s: float) -> None:
+        reader = self._reader = self._reader or self._begin()
+        ends = reader.end_offsets(self._partitions)
+        while any(reader.position(p) < end for p, end in ends.items()) and time.monotonic() < until_s:
+            for at, records in reader.poll(500, CHECKPOINTS_POLL_MS).items():
+                for record in records:
+                    self._take(at, record)
+
+    def _begin(self) -> Reader:
+        self._partitions = [Partition(self._topic, p) for p in range(self._log.partitions(self._topic))]
+        reader = self._log.reader()
+        reader.assign(self._partitions)
+        for partition, first in reader.beginning_offsets(self._partitions).items():
+            reader.seek(partition, first)
+        return reader
+
+    def _take(self, at: Partition, record: Record) -> None:
+        try:
+            self._published.announced(json_object("checkpoints", record.value).body)
+        except MalformedRecord as error:
+            self.passed_over.add(at, record, error)
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()

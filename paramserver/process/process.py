@@ -1,0 +1,311 @@
+"""One shard's process: restore, serve, and, where slot 0 is owned, keep the clocks.
+
+The clock holder brings the allow list to every shard: at once when it changes, and every `allow_ms` in any case, since
+a shard that starts takes no push until it has it (K5). One thread a shard does that, so one that is down delays no
+other.
+"""
+
+import json
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from prometheus_client import start_http_server
+
+from paramserver.clocks.clocks import Allow, Clocks
+from paramserver.config import ParamServerConfig
+from paramserver.parts.head_cut import NO_HEAD, HeadCut
+from paramserver.ports import AllowReply, Refused, Unreachable
+from paramserver.process.map_taker import MapTaker
+from paramserver.process.warmup import warm_up
+from paramserver.server.clock_service import ClockService
+from paramserver.server.metrics import Metrics, ModelSample
+from paramserver.server.server import Server, ShardService
+from paramserver.server.state_dir import StateDir, write_durably
+from paramserver.shard.shard import Shard
+from paramserver.shard.successor import Succession, Successor
+from paramserver.slots import SlotMap
+from paramserver.wire.client import ShardPorts
+from paramserver.wire.token import with_token
+
+log = logging.getLogger(__name__)
+
+#: Calls under way at SIGTERM may take this long to end.
+DRAIN_S = 5.0
+SAMPLE_MS = 500
+#: An operator's word waits so long for the store before it is acknowledged; it is durable in the folder already.
+STORED_S = 1.0
+
+
+class StateLost(RuntimeError):
+    """This process began as an incarnation that is not new: the next one, which takes its place, will be."""
+
+
+def run(
+    config: ParamServerConfig,
+    shards: int,
+    index: int,
+    incarnation: int,
+    run_dir: str,
+    stop: threading.Event,
+    head: HeadCut = NO_HEAD,
+    find_head: Callable[[], HeadCut] | None = None,
+    state: StateDir | None = None,
+) -> None:
+    """Serve shard `index` until `stop` is set, then drain. There are `shards`, if `head` does not say otherwise.
+
+    `incarnation` comes from `StateDir.next_incarnation` of a folder that the caller holds; `state` is that folder,
+    where the clock holder keeps what operators ordered. `find_head` looks for a newer head cut, with which the map may
+    change (S6); without it, or `state`, it does not. Writes
+    `<run_dir>/roles/shard-<index>.json` once calls are taken. Raises what makes serving impossible: an address in
+    use, parts that do not fit, a bad token file.
+    """
+    warm_up()
+    config = with_token(config, run_dir)
+    make = partial(_incarnation, config, index, incarnation)
+    shard = Successor(head.slot_map or SlotMap.even(shards), make).bring(head)
+    metrics = Metrics()
+    metrics.incarnation.set(incarnation)
+    service = ShardService(shard, config, metrics)
+    holder = ClockHolder(config, service, shards, run_dir, state=state) if shard.slot_map.owner[0] == index else None
+    remapped = holder.remap if holder else lambda slot_map: None
+    taker = _map_taker(config, index, service, find_head, state, remapped)
+    if taker:
+        taker.start()
+    heard = _Heard()
+    service.behind = heard.incarnation
+    ended = threading.Event()
+    _sync_state(state, ended)
+    Path(run_dir).mkdir(parents=True, exist_ok=True)
+    server = Server(service, holder.service if holder else None, config.listen(index, run_dir))
+    server.start()
+    if holder:
+        holder.start()
+    exporter, thread = start_http_server(0, "127.0.0.1", metrics.registry)
+    role = Role(run_dir, index, server.address, exporter.server_port)
+    role.write(holder.needed() if holder else None)
+    log.info("shard %d serves at %s as incarnation %d", index, server.address, incarnation)
+    try:
+        while not stop.wait(SAMPLE_MS / 1_000):
+            heard.check(index, service.shard.incarnation, state)
+            _sample(service, holder)
+            service.metrics.state_stored.set(state is None or not state.fault)
+            role.write(holder.needed() if holder else None)
+    finally:
+        ended.set()
+        server.stop(DRAIN_S)
+        if taker:
+            taker.stop()
+        if holder:
+            holder.stop()
+        service.close()
+        exporter.shutdown()
+        thread.join()
+
+
+def _map_taker(
+    config: ParamServerConfig,
+    index: int,
+    service: ShardService,
+    find_head: Callable[[], HeadCut] | None,
+    state: StateDir | None,
+    remapped: Callable[[SlotMap], None],
+) -> MapTaker | None:
+    """Who takes newer maps; None where there is no head to find them in, or nothing to number incarnations by."""
+    if find_head is None or state is None:
+        return None
+    make = partial(_incarnation, config, index)
+    succession = Succession(lambda slot_map: Successor(slot_map, partial(make, state.next_incarnation())))
+    return MapTaker(service, find_head, succession, remapped)
+
+
+def _sync_state(state: StateDir | None, ended: threading.Event) -> None:
+    """What is to be found again elsewhere goes to the store beside all else."""
+    if state is not None:
+        threading.Thread(target=state.sync, args=(ended,), name="state", daemon=True).start()
+
+
+class _Heard:
+    """Of newer incarnations of this shard, from the clock holder."""
+
+    def __init__(self) -> None:
+        self._newest = 0
+
+    def incarnation(self, incarnation: int) -> None:
+        self._newest = max(self._newest, incarnation)
+
+    def check(self, index: int, own: int, state: StateDir | None) -> None:
+        """Raises StateLost, after having seen to it that the next process begins above what was heard of."""
+        if self._newest <= own:
+            return
+        if state is not None:
+            state.behind(self._newest)
+        raise StateLost(
+            f"shard {index} began as incarnation {own}, and the clock holder has seen {self._newest}: its state folder "
+            "was lost, or another process runs as this shard. The next start goes on above"
+        )
+
+
+def _incarnation(config: ParamServerConfig, index: int, incarnation: int, slot_map: SlotMap) -> Shard:
+    """A shard as it begins, empty."""
+    compensation, limit = config.stale_gradients(), config.memory_bytes_max
+    return Shard(index, incarnation, slot_map, compensation, limit, secrets.randbits(64))
+
+
+def _sample(service: ShardService, holder: "ClockHolder | None") -> None:
+    """What is measured now and then rather than call by call."""
+    shard = service.shard
+    with service.lock:
+        samples = {
+            model: ModelSample(
+                shard.rows(model),
+                shard.rows_bytes(model),
+                shard.dropped(model),
+                shard.beyond_history(model),
+                shard.reseeded(model),
+            )
+            for model in shard.models
+        }
+    service.metrics.sample(samples)
+    service.metrics.map_epoch.set(shard.slot_map.epoch)
+    if holder:
+        needed, _ = holder.needed()
+        with holder.service.lock:
+            service.metrics.clocks(holder.service.clocks, holder.now_ms(), needed)
+
+
+class Role:
+    """What this process says of itself in `<run_dir>/roles`, written when it changes."""
+
+    def __init__(self, run_dir: str, index: int, address: str, metrics_port: int) -> None:
+        self._path = Path(run_dir) / "roles" / f"shard-{index}.json"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._said = {"pid": os.getpid(), "metrics_port": metrics_port, "address": address}
+        self._written: dict[str, object] = {}
+        self._failed = False
+
+    def write(self, needed: tuple[int, bool] | None) -> None:
+        """`needed`: of the clock holder, how many shards are to run and whether others may end."""
+        role = self._said | ({"processes": needed[0], "settled": needed[1]} if needed else {})
+        if role == self._written:
+            return
+        try:
+            write_durably(self._path, [json.dumps(role).encode()])
+        except OSError as error:  # a disk that is full: it is said again at the next look
+            if not self._failed:
+                log.error("%s cannot be written, tried again: %s", self._path, error)
+            self._failed = True
+            return
+        self._written, self._failed = role, False
+
+
+def monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+class ClockHolder:
+    """The clocks in the process that owns slot 0. Their era is the incarnation with which it started: it only grows
+    (K5)."""
+
+    def __init__(
+        self,
+        config: ParamServerConfig,
+        own: ShardService,
+        shards: int,
+        run_dir: str,
+        now_ms: Callable[[], int] = monotonic_ms,
+        state: StateDir | None = None,
+    ) -> None:
+        self.config, self.own, self.now_ms = config, own, now_ms
+        clocks = Clocks(own.shard.incarnation, shards, config.staleness, config.lease_ms, config.stated_max_ms)
+        clocks.remap(own.shard.slot_map.epoch, own.shard.slot_map.shards)
+        if state is not None:
+            clocks.obey(state.orders())
+        self.service = ClockService(
+            clocks,
+            now_ms,
+            self._wake,
+            None if state is None else state.keep_orders,
+            None if state is None else partial(state.wait_stored, STORED_S),
+        )
+        self._stopped = threading.Event()
+        self._ports = ShardPorts(config, run_dir, 0)
+        self._wakes: list[threading.Event] = []  # of every shard that was ever one here
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        self._tell_all()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._wake()
+        for thread in self._threads:
+            thread.join()
+        self._ports.close()
+
+    def remap(self, slot_map: SlotMap) -> None:
+        """Another map is in force: no start before all shards of it have confirmed (S6)."""
+        with self.service.lock:
+            self.service.clocks.remap(slot_map.epoch, slot_map.shards)
+        self._tell_all()
+        self._wake()
+
+    def needed(self) -> tuple[int, bool]:
+        """How many shard processes are to run, those of the map and those that are wanted; and whether others may end,
+        since the map is in force everywhere (S6)."""
+        models = self.own.shard.models
+        with self.service.lock:
+            clocks = self.service.clocks
+            return max([clocks.shards, *map(clocks.shards_ordered, models)]), clocks.settled
+
+    def _tell_all(self) -> None:
+        """A thread for every shard of the map."""
+        for shard in range(len(self._threads), self.service.clocks.shards):
+            self._wakes.append(threading.Event())
+            self._threads.append(threading.Thread(target=self._tell, args=(shard,), name=f"allow-{shard}"))
+            self._threads[-1].start()
+
+    def _wake(self) -> None:
+        for wake in self._wakes:
+            wake.set()
+
+    def _tell(self, shard: int) -> None:
+        """Bring one shard the present list, whenever it changes and at every beat, as long as it is of the map."""
+        while not self._stopped.is_set():
+            self._wakes[shard].wait(self.config.allow_ms / 1_000)
+            self._wakes[shard].clear()
+            if shard >= self.service.clocks.shards:
+                continue
+            try:
+                while self._tell_once(shard):
+                    pass
+            except Unreachable:
+                log.debug("shard %d does not answer", shard)
+            except (Refused, ValueError) as error:  # ValueError: the config has no address for it
+                log.error("shard %d refuses this clock holder, or has no place: %s", shard, error)
+
+    def _tell_once(self, shard: int) -> bool:
+        """Send the list to the incarnation last seen. True: another one answered, or the list changed meanwhile."""
+        clocks, lock = self.service.clocks, self.service.lock
+        with lock:
+            before = clocks.allow_list().sequence
+            clocks.tick(self.now_ms())
+            named = AllowReply(clocks.incarnations.get(shard, 0), clocks.map_epoch)
+            allow, ways = clocks.allow_list(), clocks.ways()
+        if allow.sequence != before:
+            self._wake()  # a lease ran out: every shard is to hear of it now
+        answered = self._allow(shard, allow, named, ways)
+        self.own.newer_map(answered.map_epoch)
+        with lock:
+            holds = answered == named and clocks.map_epoch == named.map_epoch
+            clocks.confirm(allow.era, allow.sequence if holds else 0, shard, answered.incarnation)
+            return answered.incarnation != named.incarnation
+
+    def _allow(self, shard: int, allow: Allow, named: AllowReply, ways: dict[str, str]) -> AllowReply:
+        to = self.own.allow_here if shard == self.own.shard.index else self._ports[shard].allow
+        return to(allow.era, allow.sequence, list(allow.epochs), named.incarnation, ways, named.map_epoch)

@@ -1,0 +1,402 @@
+"""Both ports of the parameter server over gRPC, pulls and pushes over lanes where the shard has them.
+
+Every call has a deadline, after which it raises `Unreachable`; so does a call that nobody answers after a few quick
+attempts. All calls are safe to repeat, so repeating is left to the caller, who knows what it waits for.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Container
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+from paramserver.bounds import Bounds, Rung
+from paramserver.config import ParamServerConfig
+from paramserver.encoding import ENCODINGS, Encoding
+from paramserver.messages import (
+    Epoch,
+    Keys,
+    MarkReply,
+    ModelSpec,
+    Outcome,
+    PullReply,
+    PullRequest,
+    PushReply,
+    PushRequest,
+    StartReply,
+    StartRequest,
+)
+from paramserver.ports import (
+    AllowReply,
+    JoinReply,
+    Malformed,
+    NotAuthorized,
+    PartInfo,
+    ProgressReply,
+    Refused,
+    Unreachable,
+)
+from paramserver.slots import SlotMap
+from paramserver.wire import codec, frames, payload
+from paramserver.wire import wire_pb2 as wire
+from paramserver.wire.data_socket import STATUSES, Lanes
+from paramserver.wire.frames import BadFrame, Body
+from paramserver.wire.key_cache import Sent
+from paramserver.wire.payload import Payload
+from paramserver.wire.staging import slices, split
+from paramserver.wire.token import with_token
+
+#: Attempts of one call at a shard that does not listen or has no thread free, with growing pauses, before Unreachable.
+ATTEMPTS_MAX = 5
+#: A push whose staged parts were dropped is sent anew this often.
+STAGINGS_MAX = 3
+#: Rows asked for in one pull, until a shard says that its answer does not fit a message.
+PULL_ROWS_MAX = 1 << 17
+
+#: Digests remembered of lists of keys that a shard was sent.
+KEY_LISTS_MAX = 64
+
+Status = grpc.StatusCode
+
+_REFUSALS: dict[grpc.StatusCode, type[Refused]] = {
+    Status.FAILED_PRECONDITION: Refused,
+    Status.INVALID_ARGUMENT: Malformed,
+    Status.UNAUTHENTICATED: NotAuthorized,
+}
+_AGAIN = frozenset({Status.UNAVAILABLE, Status.RESOURCE_EXHAUSTED})
+#: The method that was called takes it from here.
+_SPECIAL = frozenset({Status.OUT_OF_RANGE, Status.ABORTED, Status.NOT_FOUND})
+
+
+class _Status(Exception):
+    """An answer with a code that one method alone knows how to take."""
+
+    def __init__(self, code: grpc.StatusCode, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class Connection:
+    """A channel to one service of one process."""
+
+    def __init__(self, service: str, address: str, config: ParamServerConfig) -> None:
+        self.address, self.config = address, config
+        options = [
+            *config.channel_options(),
+            # A shard that restarts is back within a second; gRPC's own pauses are made for the internet.
+            ("grpc.initial_reconnect_backoff_ms", 50),
+            ("grpc.min_reconnect_backoff_ms", 50),
+            ("grpc.max_reconnect_backoff_ms", 500),
+            # A connection of its own, so that control calls never stand behind a large push (K4).
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        if config.ca or config.cert:
+            roots = Path(config.ca).read_bytes() if config.ca else None
+            self._channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(roots), options)
+        else:
+            self._channel = grpc.insecure_channel(address, options)
+        token = Path(config.token_file).read_text().strip() if config.token_file else ""
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._stubs = {
+            method: self._channel.unary_unary(
+                f"/{service}/{method}",
+                request_serializer=request.SerializeToString,
+                response_deserializer=reply.FromString,
+            )
+            for method, (request, reply) in codec.METHODS[service].items()
+        }
+        frames_too = frames.METHODS if service == "everspun.Shard" else ()
+        self._stubs |= {method: self._channel.unary_unary(f"/{service}/{method}") for method in frames_too}
+
+    def call(self, method: str, message: Any, timeout_ms: int) -> Any:
+        """The answer. Raises Unreachable or Refused."""
+
+        def once(left_s: float) -> Any:
+            try:
+                return self._stubs[method](message, timeout=left_s, metadata=self._metadata)
+            except grpc.RpcError as error:
+                raise _Status(error.code(), error.details()) from error
+
+        return self.persist(method, once, timeout_ms)
+
+    def persist(self, method: str, once: Callable[[float], Any], timeout_ms: int) -> Any:
+        """What `once(seconds left)` answers, tried again where it was not taken. Raises Unreachable or Refused."""
+        deadline = time.monotonic() + timeout_ms / 1_000
+        pause = self.config.retry_ms / 1_000
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            try:
+                return once(max(0.001, deadline - time.monotonic()))
+            except _Status as error:
+                code, detail = error.code, f"{method} at {self.address}: {error}"
+                if code in _REFUSALS:
+                    raise _REFUSALS[code](detail) from error
+                if code in _SPECIAL:
+                    raise _Status(code, detail) from error
+                late = time.monotonic() + pause >= deadline
+                if code not in _AGAIN or late or attempt == ATTEMPTS_MAX:
+                    raise Unreachable(f"{detail} ({code.name.lower()})") from error
+            time.sleep(pause)
+            pause = min(2 * pause, self.config.retry_max_ms / 1_000)
+        raise AssertionError("the last attempt returns or raises")
+
+    def control(self, method: str, message: Any) -> Any:
+        return self.call(method, message, self.config.control_timeout_ms)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class ShardClient:
+    """`ShardPort` of one shard. Pulls may run beside each other and beside a push; pushes one at a time (S2)."""
+
+    def __init__(self, address: str, config: ParamServerConfig) -> None:
+        self.config = config
+        self._connection = Connection("everspun.Shard", address, config)
+        self._encoding = ENCODINGS[config.wire]
+        self._lanes = Lanes(self._ask_lane, config.data_timeout_ms, config.body_bytes_max)
+        self._sent = Sent(KEY_LISTS_MAX if config.key_lists_bytes_max else 0)
+        self._pushes = itertools.count(1)
+        self._pull_rows_max = PULL_ROWS_MAX
+
+    def begin(self, spec: ModelSpec, vector: dict[str, int], dense: dict[str, object]) -> ProgressReply:
+        message = codec.encode_begin(spec, vector, dense)
+        return codec.decode_progress_reply(self._connection.call("Begin", message, self.config.data_timeout_ms))
+
+    def progress(self, model: str) -> ProgressReply:
+        return codec.decode_progress_reply(self._connection.control("Progress", wire.ModelRequest(model=model)))
+
+    def pull(self, request: PullRequest) -> PullReply:
+        while True:
+            pieces = slices(request.keys, self._pull_rows_max)
+            try:
+                return self._pull(request, pieces)
+            except _Status as error:
+                if error.code is not Status.OUT_OF_RANGE:
+                    raise Unreachable(str(error)) from error
+                if self._pull_rows_max == 1:
+                    raise Refused(f"{error}: raise message_bytes_max") from error
+                self._pull_rows_max //= 2
+
+    def _pull(self, request: PullRequest, pieces: list[dict[str, Keys]]) -> PullReply:
+        """Several answers as one: as old as the oldest, and whatever the first says that is not served."""
+        replies: list[PullReply] = []
+        for number, keys in enumerate(pieces):
+            piece = replace(request, keys=keys, dense=request.dense and number == 0)
+            header, body = self._data("Pull", partial(payload.encode_pull, piece, self._encoding))
+            reply = payload.decode_pull_reply(wire.PullReply.FromString(header), body)
+            if reply.outcome is not Outcome.APPLIED:
+                return reply
+            if replies and reply.incarnation != replies[0].incarnation:
+                raise Unreachable(f"shard at {self._connection.address} restarted within a pull")
+            replies.append(reply)
+        if len(replies) == 1:
+            return replies[0]
+        rows = {
+            name: np.concatenate([reply.rows[name] for reply in replies if name in reply.rows]) for name in request.keys
+        }
+        return replace(replies[0], rows=rows, version=min(reply.version for reply in replies))
+
+    def push(self, request: PushRequest) -> PushReply:
+        encoding = Encoding.FLOAT32 if request.rewrites else self._encoding  # no rounding is added up in rows (W3)
+        try:
+            parts, last = split(request, self.config.message_bytes_max)
+        except ValueError as error:
+            raise Malformed(str(error)) from error
+        for _ in range(STAGINGS_MAX):
+            number = next(self._pushes)
+            for part, tables in enumerate(parts):
+                whose = (request.model, request.epoch, number, part)
+                self._data("Stage", partial(payload.encode_stage, *whose, tables, encoding))
+            try:
+                encode = partial(payload.encode_push, last, encoding, push=number, staged=len(parts))
+                header, _ = self._data("Push", encode)
+                return payload.decode_push_reply(wire.PushReply.FromString(header))
+            except _Status as error:
+                reason = str(error)
+        raise Unreachable(f"{reason} (after {STAGINGS_MAX} times)")
+
+    def mark(self, model: str, cut: str, vector: dict[str, int]) -> MarkReply:
+        message = wire.CutRequest(model=model, cut=cut, vector=vector)
+        return codec.decode_mark_reply(self._connection.call("Mark", message, self.config.write_timeout_ms))
+
+    def unmark(self, model: str, cut: str) -> None:
+        self._connection.control("Unmark", wire.CutRequest(model=model, cut=cut))
+
+    def write_part(self, model: str, cut: str, url: str, parent: str | None) -> PartInfo:
+        message = wire.CutRequest(model=model, cut=cut, url=url, sha256=parent)
+        return codec.decode_part_info(self._connection.call("WritePart", message, self.config.write_timeout_ms))
+
+    def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
+        self._connection.control("Settle", wire.CutRequest(model=model, cut=cut, sha256=manifest_sha256))
+
+    def allow(
+        self,
+        era: int,
+        sequence: int,
+        epochs: list[Epoch],
+        incarnation: int | None = None,
+        ways: dict[str, str] | None = None,
+        map_epoch: int | None = None,
+    ) -> AllowReply:
+        message = wire.AllowRequest(
+            era=era,
+            sequence=sequence,
+            epochs=[codec.encode_epoch(epoch) for epoch in epochs],
+            incarnation=incarnation,
+            ways=ways or {},
+            map_epoch=map_epoch,
+        )
+        answered = self._connection.control("Allow", message)
+        return AllowReply(answered.incarnation, answered.map_epoch)
+
+    def remap(self, epoch: int) -> int:
+        return int(self._connection.control("Remap", wire.Number(value=epoch)).value)
+
+    def prepare(self, slot_map: SlotMap, manifest_sha256: str) -> str:
+        message = codec.encode_prepare(slot_map, manifest_sha256)
+        return str(self._connection.control("Prepare", message).waits)
+
+    def close(self) -> None:
+        self._lanes.close()
+        self._connection.close()
+
+    # --- frames -------------------------------------------------------------------------------------------------
+
+    def _data(self, method: str, encode: Callable[[Container[bytes]], Payload]) -> tuple[bytes, Body]:
+        """(header, body) of the answer. `encode` leaves out lists of keys whose digest is in what it is given; where
+        the shard does not have one, they are sent after all."""
+        sent = encode(self._sent)
+        try:
+            answer = self._exchange(method, sent)
+        except _Status as error:
+            if error.code is not Status.NOT_FOUND:
+                raise
+            self._sent.clear()
+            sent = encode(())
+            answer = self._exchange(method, sent)
+        for digest in sent.digests:
+            self._sent.add(digest)
+        return answer
+
+    def _exchange(self, method: str, sent: Payload) -> tuple[bytes, Body]:
+        header = sent.header.SerializeToString()
+        if self.config.lanes and not self.config.cert and not self.config.ca and self._lanes.served():
+            answer: tuple[bytes, Body] = self._connection.persist(
+                method, lambda left_s: self._over_lane(method, header, sent.arrays), self.config.data_timeout_ms
+            )
+            return answer
+        message = b"".join(frames.pieces(frames.METHODS[method], header, sent.arrays))
+        data = self._connection.call(method, message, self.config.data_timeout_ms)
+        _, reply, body = frames.unpack(data, self.config.body_bytes_max)
+        return reply, Body(body)
+
+    def _over_lane(self, method: str, header: bytes, arrays: list[frames.Array]) -> tuple[bytes, Body]:
+        try:
+            status, reply, body = self._lanes.call(frames.METHODS[method], header, arrays)
+        except (OSError, BadFrame) as error:
+            raise _Status(Status.UNAVAILABLE, f"lane: {error}") from error
+        if status != frames.OK:
+            raise _Status(STATUSES.get(status, Status.UNKNOWN), reply.decode(errors="replace"))
+        return reply, Body(body)
+
+    def _ask_lane(self) -> tuple[str, bytes]:
+        reply = self._connection.control("Lane", wire.ModelRequest())
+        return reply.address, reply.token
+
+
+class ClockClient:
+    """`ClockPort` of the process that holds slot 0. Starts that are not numbered get the next number."""
+
+    def __init__(self, address: str, config: ParamServerConfig) -> None:
+        self._connection = Connection("everspun.Clock", address, config)
+        self._tickets = itertools.count(1)
+
+    def join(self, model: str, learner: str) -> JoinReply:
+        message = wire.MemberRequest(model=model, learner=learner)
+        return codec.decode_join_reply(self._connection.control("Join", message))
+
+    def start(self, request: StartRequest) -> StartReply:
+        if not request.ticket:
+            request = replace(request, ticket=next(self._tickets))
+        return codec.decode_start_reply(self._connection.control("Start", codec.encode_start(request)))
+
+    def ended(self, model: str, epoch: Epoch, clock: int) -> bool:
+        message = wire.MemberRequest(model=model, epoch=codec.encode_epoch(epoch), value=clock)
+        return bool(self._connection.control("Ended", message).value)
+
+    def park(self, model: str, epoch: Epoch) -> bool:
+        message = wire.MemberRequest(model=model, epoch=codec.encode_epoch(epoch))
+        return bool(self._connection.control("Park", message).value)
+
+    def renew(self, model: str, epoch: Epoch, doing: str) -> dict[int, int] | None:
+        message = wire.MemberRequest(model=model, epoch=codec.encode_epoch(epoch), doing=doing)
+        return codec.decode_renew_reply(self._connection.control("Renew", message))
+
+    def hold(self, model: str, cut: str, lease_ms: int, highest: dict[str, int]) -> bool:
+        message = wire.CutRequest(model=model, cut=cut, lease_ms=lease_ms, vector=highest)
+        return bool(self._connection.control("Hold", message).value)
+
+    def release(self, model: str, cut: str) -> None:
+        self._connection.control("Release", wire.CutRequest(model=model, cut=cut))
+
+    def set_staleness(self, model: str, staleness: int) -> None:
+        self._connection.control("SetStaleness", wire.MemberRequest(model=model, value=staleness))
+
+    def set_concurrency(self, model: str, concurrency: int) -> None:
+        self._connection.control("SetConcurrency", wire.MemberRequest(model=model, value=concurrency))
+
+    def set_compensation(self, model: str, way: str) -> None:
+        self._connection.control("SetCompensation", wire.MemberRequest(model=model, doing=way))
+
+    def set_paused(self, model: str, paused: bool) -> None:
+        self._connection.control("SetPaused", wire.MemberRequest(model=model, value=int(paused)))
+
+    def bounds(self, model: str) -> Bounds:
+        return codec.decode_bounds(self._connection.control("Bounds", wire.ModelRequest(model=model)))
+
+    def govern(self, model: str, governor: str, sequence: int, rung: Rung, lease_ms: int) -> Bounds:
+        message = wire.GovernRequest(
+            model=model, governor=governor, sequence=sequence, rung=codec.encode_rung(rung), lease_ms=lease_ms
+        )
+        return codec.decode_bounds(self._connection.control("Govern", message))
+
+    def set_shards(self, model: str, shards: int) -> None:
+        self._connection.control("SetShards", wire.MemberRequest(model=model, value=shards))
+
+    def shards_ordered(self, model: str) -> int:
+        return int(self._connection.control("ShardsOrdered", wire.MemberRequest(model=model)).value)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class ShardPorts(dict[int, ShardClient]):
+    """Ports by index of shard: those that were asked for. There may come more shards than there are (S6)."""
+
+    def __init__(self, config: ParamServerConfig, run_dir: str, shards: int) -> None:
+        super().__init__()
+        self._config, self._run_dir, self._lock = with_token(config, run_dir), run_dir, threading.Lock()
+        for shard in range(shards):
+            self[shard]
+
+    def __missing__(self, shard: int) -> ShardClient:
+        with self._lock:
+            if shard not in self:
+                self[shard] = ShardClient(self._config.address(shard, self._run_dir), self._config)
+            return dict.__getitem__(self, shard)
+
+    def close(self) -> None:
+        for port in self.values():
+            port.close()
+
+
+def connect(config: ParamServerConfig, run_dir: str, shards: int) -> tuple[ShardPorts, ClockClient]:
+    """Ports of all shards by index, and of the clocks, which shard 0 holds: it owns slot 0 in every map (S6)."""
+    config = with_token(config, run_dir)
+    return ShardPorts(config, run_dir, shards), ClockClient(config.address(0, run_dir), config)

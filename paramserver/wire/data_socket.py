@@ -1,0 +1,347 @@
+"""Lanes: stream sockets beside gRPC that carry frames for pulls and pushes, one call at a time each.
+
+gRPC for Python moves about 0.6 GB/s of such messages, because every byte passes through its own buffers; a stream
+socket moves several, straight from one array into the other. A shard says over gRPC where its lane is and hands out
+the token that opens it, so a lane admits exactly whom gRPC admits. With TLS there is no lane: frames go as gRPC
+messages then.
+
+A lane has a thread of its own on the server, so no lane waits for a thread, and control calls (K4) are never behind
+one. A call has a deadline on both ends; a lane that met an error is closed, not mended.
+"""
+
+import contextlib
+import hmac
+import logging
+import os
+import secrets
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+from paramserver.wire import frames
+from paramserver.wire.frames import BadFrame, Buffer, FrameTooLarge
+
+log = logging.getLogger(__name__)
+
+#: Lanes open at once on one shard; a further one is closed at once, and its caller comes again.
+LANES_MAX = 512
+#: The kernel's buffer of a unix socket: its default holds a twentieth of a batch.
+SOCKET_BUFFER_BYTES = 1 << 21
+#: Pieces given to one `sendmsg`; the kernel takes at most 1,024.
+PIECES_MAX = 512
+
+#: (method's code, header, body) -> pieces of the answer
+Handle = Callable[[int, bytes, Buffer], list[memoryview]]
+
+
+class LaneClosed(OSError):
+    """The other end went away."""
+
+
+class LaneSilent(OSError):
+    """The other end did nothing within the deadline."""
+
+
+class Lane:
+    """One end of a connection. `timeout_ms`: silence longer than this ends it."""
+
+    def __init__(self, connection: socket.socket, timeout_ms: int) -> None:
+        self._socket = connection
+        # Not settimeout(), which would make every read two system calls, and a large one many.
+        limit = struct.pack("ll", timeout_ms // 1_000, timeout_ms % 1_000 * 1_000)
+        connection.setblocking(True)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        self._listen_for(limit)
+        if connection.family == socket.AF_UNIX:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+        else:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._prefix = memoryview(bytearray(frames.PREFIX.size))
+
+    @classmethod
+    def open(cls, address: str, token: bytes, timeout_ms: int) -> "Lane":
+        """Connect and show the token. Raises OSError."""
+        kind, _, where = address.partition(":")
+        connection = socket.socket(_family(kind, where))
+        try:
+            connection.settimeout(timeout_ms / 1_000)
+            if kind == "unix":
+                connection.connect(_path(where))
+            else:
+                connection.connect(_host_and_port(where))
+            lane = cls(connection, timeout_ms)
+            lane.send(frames.pieces(frames.HELLO, token))
+            lane.receive(0)
+        except (OSError, BadFrame):
+            connection.close()
+            raise
+        return lane
+
+    def send(self, pieces: list[memoryview]) -> None:
+        at = 0
+        while at < len(pieces):
+            batch = pieces[at : at + PIECES_MAX]
+            at += len(batch)
+            try:
+                sent = self._socket.sendmsg(batch)
+                while batch := _rest(batch, sent):
+                    sent = self._socket.sendmsg(batch)
+            except BlockingIOError as error:
+                raise LaneSilent("nothing was taken within the deadline") from error
+
+    def receive(self, body_bytes_max: int) -> tuple[int, bytes, Buffer]:
+        """(code, header, body) of the next frame; the body is the receiver's own. Raises OSError and BadFrame."""
+        self._fill(self._prefix)
+        code, header_bytes, body_bytes = frames.read_prefix(self._prefix, body_bytes_max)
+        header = bytearray(header_bytes)
+        self._fill(memoryview(header))
+        body = np.empty(body_bytes, np.uint8)
+        if body_bytes:
+            self._fill(body.data)
+        return code, bytes(header), body
+
+    def wait_for_ever(self) -> None:
+        """Between calls, a server's end waits without a limit."""
+        self._listen_for(struct.pack("ll", 0, 0))
+
+    def discard(self, nbytes: int) -> None:
+        """Read what nobody takes, so that the other end comes to read why."""
+        scrap = memoryview(bytearray(min(nbytes, 1 << 20)))
+        while nbytes:
+            piece = scrap[: min(nbytes, len(scrap))]
+            self._fill(piece)
+            nbytes -= len(piece)
+
+    def shut(self) -> None:
+        """Take no further frame; one being answered is answered."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _listen_for(self, limit: bytes) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+
+    def _fill(self, buffer: memoryview) -> None:
+        at = 0
+        while at < len(buffer):
+            try:
+                got = self._socket.recv_into(buffer[at:], 0, socket.MSG_WAITALL)
+            except BlockingIOError as error:
+                raise LaneSilent("no answer within the deadline") from error
+            if not got:
+                raise LaneClosed("the other end closed the lane")
+            at += got
+
+
+def _rest(pieces: list[memoryview], sent: int) -> list[memoryview]:
+    """What is left of pieces of which `sent` bytes went out."""
+    for number, piece in enumerate(pieces):
+        if sent < len(piece):
+            return [piece[sent:], *pieces[number + 1 :]]
+        sent -= len(piece)
+    return []
+
+
+class Lanes:
+    """The lanes of one caller to one shard: a call takes an idle one, or opens one. `ask`: where they are, by gRPC."""
+
+    def __init__(self, ask: Callable[[], tuple[str, bytes]], timeout_ms: int, body_bytes_max: int) -> None:
+        self._ask, self.timeout_ms, self.body_bytes_max = ask, timeout_ms, body_bytes_max
+        self._idle: list[Lane] = []
+        self._where: tuple[str, bytes] | None = None
+        self._closed = False
+
+    def served(self) -> bool:
+        """Whether the shard has a lane at all. Raises what `ask` raises."""
+        if self._where is None:
+            self._where = self._ask()
+        return bool(self._where[0])
+
+    def call(self, code: int, header: bytes, arrays: list[frames.Array]) -> tuple[int, bytes, Buffer]:
+        """The answer: (status, header or reason, body). Raises OSError or BadFrame: then it may have been performed."""
+        pieces = frames.pieces(code, header, arrays)
+        try:
+            lane, fresh = self._idle.pop(), False
+        except IndexError:
+            lane, fresh = self._open(), True
+        try:
+            answer = self._exchange(lane, pieces)
+        except LaneClosed:
+            if fresh:
+                raise
+            self.forget()  # the shard has restarted since: its other lanes are as dead
+            lane = self._open()
+            answer = self._exchange(lane, pieces)
+        except (OSError, BadFrame):
+            self.forget()
+            raise
+        if self._closed:
+            lane.close()
+        else:
+            self._idle.append(lane)
+        return answer
+
+    def forget(self) -> None:
+        """Close what is idle, and ask anew where lanes are."""
+        self._where = None
+        while self._idle:
+            self._idle.pop().close()
+
+    def close(self) -> None:
+        self._closed = True
+        self.forget()
+
+    def _exchange(self, lane: Lane, pieces: list[memoryview]) -> tuple[int, bytes, Buffer]:
+        try:
+            lane.send(pieces)
+            return lane.receive(self.body_bytes_max)
+        except (ConnectionError, BrokenPipeError) as error:
+            lane.close()
+            raise LaneClosed(str(error)) from error
+        except BaseException:
+            lane.close()
+            raise
+
+    def _open(self) -> Lane:
+        if not self.served():
+            raise LaneClosed("the shard has no lane")
+        assert self._where is not None
+        try:
+            return Lane.open(*self._where, self.timeout_ms)
+        except (OSError, BadFrame):
+            self._where = None
+            raise
+
+
+class LaneServer:
+    """Listens for lanes and answers their frames, a thread each. `address` has port 0 where one is to be chosen."""
+
+    def __init__(self, handle: Handle, address: str, timeout_ms: int, body_bytes_max: int) -> None:
+        self._handle, self._timeout_ms, self._body_bytes_max = handle, timeout_ms, body_bytes_max
+        self.token = secrets.token_bytes(16)
+        self._lanes: dict[Lane, threading.Thread] = {}
+        self._lock = threading.Lock()
+        self._stopping = False
+        kind, _, where = address.partition(":")
+        self._listener = socket.socket(_family(kind, where))
+        if kind == "unix":
+            # One that is there is of a process that was killed: the state folder's lock keeps us alone.
+            Path(_path(where)).unlink(missing_ok=True)
+            self._listener.bind(_path(where))
+            os.chmod(_path(where), 0o700)
+            self.address = address
+        else:
+            self._listener.bind(_host_and_port(where))
+            self.address = f"tcp:{where.rpartition(':')[0]}:{self._listener.getsockname()[1]}"
+        self._listener.listen(LANES_MAX)
+        self._accepting = threading.Thread(target=self._accept, name="lanes")
+
+    def start(self) -> None:
+        self._accepting.start()
+
+    def stop(self, grace_s: float) -> None:
+        """Take no further call, let those under way end within `grace_s`."""
+        self._stopping = True
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._accepting.join()
+        with self._lock:
+            lanes = dict(self._lanes)
+        for lane in lanes:
+            lane.shut()
+        deadline = time.monotonic() + grace_s
+        for thread in lanes.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if self.address.startswith("unix:"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(_path(self.address.partition(":")[2]))
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def _accept(self) -> None:
+        while not self._stopping:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                if self._stopping:
+                    return
+                time.sleep(0.1)  # out of file descriptors, say: it may pass
+                continue
+            if len(self._lanes) >= LANES_MAX:
+                log.error("%d lanes are open: a further one is refused", len(self._lanes))
+                connection.close()
+                continue
+            lane = Lane(connection, self._timeout_ms)
+            thread = threading.Thread(target=self._serve, args=(lane,), name="lane", daemon=True)
+            with self._lock:
+                self._lanes[lane] = thread
+            thread.start()
+
+    def _answer(self, lane: Lane) -> list[memoryview]:
+        try:
+            return self._handle(*lane.receive(self._body_bytes_max))
+        except FrameTooLarge as error:
+            lane.discard(error.nbytes)
+            return refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+    def _serve(self, lane: Lane) -> None:
+        try:
+            code, token, _ = lane.receive(0)
+            if code != frames.HELLO or not hmac.compare_digest(token, self.token):
+                log.warning("a lane without the token is closed")
+                return
+            lane.send(frames.pieces(frames.OK, b""))
+            lane.wait_for_ever()
+            while not self._stopping:
+                lane.send(self._answer(lane))
+        except BadFrame as error:
+            log.warning("a lane is closed: %s", error)
+        except OSError:
+            pass  # the caller went away: it comes again, or another does
+        finally:
+            with self._lock:
+                self._lanes.pop(lane, None)
+            lane.close()
+
+
+def refusal(code: grpc.StatusCode, reason: str) -> list[memoryview]:
+    """The frame that says no, and why."""
+    return frames.pieces(status_number(code), reason.encode()[: frames.HEADER_BYTES_MAX])
+
+
+def status_number(code: grpc.StatusCode) -> int:
+    """gRPC's number of a status, which frames carry."""
+    number: Any = code.value
+    return int(number[0])
+
+
+STATUSES = {status_number(code): code for code in grpc.StatusCode}
+
+
+def _host_and_port(where: str) -> tuple[str, int]:
+    """Of `host:port`; an IPv6 address may stand in brackets."""
+    host, _, port = where.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _family(kind: str, where: str) -> socket.AddressFamily:
+    if kind == "unix":
+        return socket.AF_UNIX
+    return socket.AF_INET6 if ":" in where.rpartition(":")[0] else socket.AF_INET
+
+
+def _path(where: str) -> str:
+    """Of a socket, as gRPC's addresses name it: with `%25` for a percent sign."""
+    return where.replace("%25", "%")

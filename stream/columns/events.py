@@ -1,0 +1,163 @@
+"""Impressions and clicks in memory: columns of equal length, in log order.
+
+What the join works on is numpy (positions, times, 64-bit hashes); what only travels on to `examples` stays in one
+Arrow table. No column holds a null: a missing string is "", a missing number NaN, a missing hash 0.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+RowIndex = slice | I64
+
+#: The longest identifier or categorical value, in UTF-8 bytes. A longer one makes its record bad.
+STRING_BYTES_MAX = 1024
+#: Event times outside [1973-03-03, 5138-11-16) are in another unit than milliseconds.
+TS_MS_MIN = 100_000_000_000
+TS_MS_MAX = 100_000_000_000_000
+
+CATEGORICAL = "categorical"
+NUMERIC = "numeric"
+#: Prefix of a feature's column in tables and in `examples`.
+FEATURE_PREFIX = "f_"
+
+
+@dataclass(frozen=True)
+class FeatureColumn:
+    """A declared feature. Categorical travels as string ("" = missing), numeric as float32 (NaN = missing).
+
+    A `personal` one identifies a person (a user id, a device): our producer pseudonymises it.
+    """
+
+    name: str
+    kind: str
+    personal: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in (CATEGORICAL, NUMERIC):
+            raise ValueError(f"feature {self.name!r}: kind {self.kind!r}, allowed are {CATEGORICAL!r} and {NUMERIC!r}")
+        if not self.name.isidentifier():
+            raise ValueError(
+                f"feature {self.name!r}: a name is letters, digits and underscores, not starting with a digit"
+            )
+        if self.personal and self.kind != CATEGORICAL:
+            raise ValueError(f"feature {self.name!r}: a personal feature is categorical, not {self.kind!r}")
+
+    @property
+    def column(self) -> str:
+        return FEATURE_PREFIX + self.name
+
+    @property
+    def type(self) -> pa.DataType:
+        return pa.string() if self.kind == CATEGORICAL else pa.float32()
+
+    @property
+    def missing(self) -> str | float:
+        return "" if self.kind == CATEGORICAL else float("nan")
+
+
+Features = tuple[FeatureColumn, ...]
+
+
+def impression_schema(features: Iterable[FeatureColumn]) -> pa.Schema:
+    """Schema of `Impressions.table`: what travels on, without the numpy columns."""
+    fixed = [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("vendor", pa.string(), nullable=False),
+        pa.field("item", pa.string(), nullable=False),
+        pa.field("shown_at", pa.int32(), nullable=False),
+        pa.field("prediction", pa.float32(), nullable=False),
+        pa.field("model_version", pa.string(), nullable=False),
+    ]
+    return pa.schema(fixed + [pa.field(f.column, f.type, nullable=False) for f in features])
+
+
+def click_schema() -> pa.Schema:
+    """Schema of `Clicks.table`."""
+    return pa.schema([pa.field("source", pa.string(), nullable=False), pa.field("vendor", pa.string(), nullable=False)])
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Equally long columns. `position` rises strictly (T4), `arrival_ms` never falls (T1)."""
+
+    position: I64
+    arrival_ms: I64
+    ts_ms: I64
+    id: U64  # hash of (key, id): `stream.hashing.keys.hash_pair`
+    source_hash: U64  # `stream.hashing.keys.hash_strings` of the string; 0 = not given
+    vendor_hash: U64
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    def slice(self, start: int, end: int) -> Self:
+        """Rows `[start, end)`, sharing memory."""
+        return self._rows(slice(start, end), self.table.slice(start, max(0, end - start)))
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Self:
+        """The rows of these indices, copied."""
+        return self._rows(rows, self.table.take(pa.array(rows)))
+
+    def filter(self, keep: npt.NDArray[np.bool_]) -> Self:
+        """The rows where `keep` is true, copied; itself when all are."""
+        return self if bool(keep.all()) else self.take(np.flatnonzero(keep))
+
+    @classmethod
+    def concat(cls, parts: Sequence[Self]) -> Self:
+        """All rows of all parts, in their order. Raises ValueError without parts, whose schema would be unknown."""
+        if not parts:
+            raise ValueError(f"{cls.__name__}.concat: no parts")
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            np.concatenate([part.position for part in parts]),
+            np.concatenate([part.arrival_ms for part in parts]),
+            np.concatenate([part.ts_ms for part in parts]),
+            np.concatenate([part.id for part in parts]),
+            np.concatenate([part.source_hash for part in parts]),
+            np.concatenate([part.vendor_hash for part in parts]),
+            pa.concat_tables([part.table for part in parts]),
+        )
+
+    def _rows(self, rows: RowIndex, table: pa.Table) -> Self:
+        return type(self)(
+            self.position[rows],
+            self.arrival_ms[rows],
+            self.ts_ms[rows],
+            self.id[rows],
+            self.source_hash[rows],
+            self.vendor_hash[rows],
+            table,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Impressions(Events):
+    """Impressions of one partition. `table` has `impression_schema(features)`."""
+
+    @classmethod
+    def empty(cls, features: Iterable[FeatureColumn]) -> "Impressions":
+        return cls(*_no_rows(), impression_schema(features).empty_table())
+
+
+@dataclass(frozen=True, eq=False)
+class Clicks(Events):
+    """Clicks of one partition; `id` is that of the impression. `table` has `click_schema()`."""
+
+    @classmethod
+    def empty(cls) -> "Clicks":
+        return cls(*_no_rows(), click_schema().empty_table())
+
+
+def _no_rows() -> tuple[I64, I64, I64, U64, U64, U64]:
+    signed, unsigned = np.empty(0, np.int64), np.empty(0, np.uint64)
+    return signed, signed, signed, unsigned, unsigned, unsigned

@@ -1,0 +1,15 @@
+"""From what sites send to columns, and what is said of records that are wrong.
+
+- `arrival_clock`: when a record arrived (T1), and which stamps and event times are believed (T3)
+- `arrow_messages`: what an Arrow IPC stream is going to take, read off its messages before anything is unpacked
+- `arrow_values`: Arrow IPC values of many records read into one set of flat columns
+- `decode`: from records to columns
+- `event_faults`: what is wrong with one event, in words
+- `json_frames`: framing of JSON records
+- `json_values`: JSON values of many records read into flat columns
+- `record_faults`: what is wrong with one JSON record that could not be read
+- `row_checks`: which rows are wrong
+- `schema`: what impressions and clicks look like outside (JSON, Arrow IPC) and how a parsed JSON object becomes flat
+  rows
+- `undeclared`: features in events that nobody declared
+"""

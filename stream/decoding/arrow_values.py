@@ -1,0 +1,180 @@
+"""Arrow IPC values of many records read into one set of flat columns.
+
+A value is measured before it is unpacked (`arrow_messages`), and of what it holds only the columns that somebody
+reads are looked at; those are checked in full. A column may come as any type that becomes the wanted one at the cost
+of a copy: other widths of numbers, the three kinds of strings, and dictionaries of them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stream.config import StreamConfig
+from stream.decoding.arrow_messages import MalformedStream, measure
+from stream.decoding.event_faults import Bad, fault
+from stream.decoding.json_values import too_large
+from stream.decoding.schema import Rows, Shape
+from stream.log.record_columns import RecordColumns
+from stream.record import ROWS_PER_RECORD_MAX
+
+I64 = npt.NDArray[np.int64]
+
+#: A string view's 16 bytes begin with its length (Arrow columnar format, "Variable-size Binary View Layout").
+_VIEW_INTS = 4
+
+
+class _Unfit(Exception):
+    """Carries a Fault."""
+
+
+def read_arrow(
+    records: RecordColumns, indices: Sequence[int], shape: Shape, config: StreamConfig, bad: Bad
+) -> list[Rows]:
+    """Rows of the records of these indices; the unreadable ones are added to `bad`. Values that follow each other
+    with the same columns are read as one table."""
+    parts: list[Rows] = []
+    group: list[pa.RecordBatch] = []
+    owners: list[int] = []
+    for i in indices:
+        try:
+            batches = _batches(records.value(i).tobytes(), shape, config)
+        except _Unfit as error:
+            bad[i] = fault(*error.args)
+            continue
+        if group and batches and not batches[0].schema.equals(group[0].schema):
+            parts += _columns(group, owners, shape)
+            group, owners = [], []
+        group += batches
+        owners += [i] * len(batches)
+    return parts + _columns(group, owners, shape)
+
+
+def _batches(value: bytes, shape: Shape, config: StreamConfig) -> list[pa.RecordBatch]:
+    """What of the value's batches this shape reads, in the wanted types. Raises _Unfit."""
+    try:
+        size = measure(value)
+        if size.bytes_behind:
+            text = f"has {size.bytes_behind} bytes behind the end of its Arrow IPC stream; send one stream a record"
+            raise _Unfit("value", text)
+        if size.rows > ROWS_PER_RECORD_MAX or size.unpacked_bytes > config.decoded_bytes_max:
+            raise _Unfit(*too_large(size.rows, size.unpacked_bytes, config))
+        with pa.ipc.open_stream(value) as reader:
+            wanted = _wanted(reader.schema, shape)
+            batches = [batch.select(wanted) for batch in reader if batch.num_rows]
+        taken = sum(batch.num_rows for batch in batches) * shape.row_bytes
+        plain = []
+        for batch in batches:
+            batch.validate(full=True)
+            taken += sum(_string_bytes(column) for column in batch.columns)
+            if taken > config.decoded_bytes_max:
+                raise _Unfit(*too_large(size.rows, taken, config))
+            plain.append(_plain(batch, shape))
+    except UnicodeDecodeError as error:
+        raise _Unfit("value", f"has a column whose name is not UTF-8 ({error.reason}); name it in UTF-8") from error
+    except (pa.ArrowException, OSError) as error:
+        raise _Unfit("value", f"is not an Arrow IPC stream that can be read ({error})") from error
+    except MalformedStream as error:
+        raise _Unfit("value", str(error)) from error
+    return plain
+
+
+def _wanted(schema: pa.Schema, shape: Shape) -> list[int]:
+    """The places of the columns that are read. Raises _Unfit for one that is there twice, missing, or no such thing."""
+    wanted = [i for i, name in enumerate(schema.names) if name in shape.wire]
+    names = [schema.names[i] for i in wanted]
+    for i, name in zip(wanted, names, strict=True):
+        if names.count(name) > 1:  # at most a few names: all are columns of the shape
+            raise _Unfit(name, "is given as two columns; send it once")
+        _check_type(name, schema.field(i).type, shape.wire[name])
+    for name in shape.required:
+        if name not in names and name != "session":
+            raise _Unfit(name, f"is missing; send it as a column of {shape.wire[name]}")
+    return wanted
+
+
+def _check_type(name: str, given: pa.DataType, wanted: pa.DataType) -> None:
+    if pa.types.is_dictionary(given):
+        given = given.value_type
+    if pa.types.is_null(given) or given == wanted:
+        return
+    if pa.types.is_string(wanted):
+        fits = pa.types.is_large_string(given) or pa.types.is_string_view(given)
+    elif pa.types.is_integer(wanted):
+        fits = pa.types.is_integer(given)
+    else:
+        fits = pa.types.is_floating(given) or pa.types.is_integer(given)
+    if not fits:
+        integer = " (an integer, milliseconds since 1970)" if name == "ts_ms" else ""
+        raise _Unfit(name, f"is a column of {given}; cast it to {wanted}{integer} before it is written")
+
+
+# --- converting ---------------------------------------------------------------------------------------------------
+
+
+def _string_bytes(column: pa.Array) -> int:
+    """Bytes of a column's strings once each row has its own; 0 for numbers."""
+    if pa.types.is_dictionary(column.type):
+        lengths = _lengths(column.dictionary)
+        if lengths is None or not len(lengths):
+            return 0
+        rows = column.indices.drop_null().to_numpy(False)
+        return int(lengths[rows].sum())
+    found = _lengths(column)
+    return 0 if found is None else int(found.sum())
+
+
+def _lengths(column: pa.Array) -> I64 | None:
+    """Bytes of each string, int64 (n,), 0 for nulls; None if these are no strings."""
+    if pa.types.is_string_view(column.type):
+        views = np.frombuffer(column.buffers()[1] or b"", np.int32)
+        start = column.offset * _VIEW_INTS
+        lengths = views[start : start + len(column) * _VIEW_INTS : _VIEW_INTS].astype(np.int64)
+        return np.where(column.is_valid().to_numpy(False), lengths, 0)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        sized: I64 = pc.binary_length(column).fill_null(0).to_numpy(False).astype(np.int64)
+        return sized
+    return None
+
+
+def _plain(batch: pa.RecordBatch, shape: Shape) -> pa.RecordBatch:
+    """The same in the wanted types; itself if it is. Raises _Unfit for a number that does not fit."""
+    names = batch.schema.names
+    if all(batch.schema.field(i).type == shape.wire[name] for i, name in enumerate(names)):
+        return batch
+    columns = [_cast(name, column, shape.wire[name]) for name, column in zip(names, batch.columns, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, names=names)
+
+
+def _cast(name: str, column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    if column.type == wanted:
+        return column
+    if pa.types.is_dictionary(column.type):
+        return _cast(name, column.dictionary, wanted).take(column.indices)
+    if pa.types.is_floating(wanted):
+        return column.cast(wanted, safe=False)  # a large integer is rounded, as the same number in JSON is
+    try:
+        return column.cast(wanted)
+    except pa.ArrowInvalid as error:
+        raise _Unfit(
+            name, f"is a column of {column.type} with a value that {wanted} does not hold ({error})"
+        ) from error
+
+
+def _columns(group: list[pa.RecordBatch], owners: list[int], shape: Shape) -> list[Rows]:
+    """The flat columns of batches with the same columns; nulls for what they lack."""
+    if not group:
+        return []
+    record = np.repeat(np.array(owners, np.int64), [batch.num_rows for batch in group])
+    given = {name: [batch.column(i) for batch in group] for i, name in enumerate(group[0].schema.names)}
+    columns = {}
+    for name, type_ in shape.wire.items():
+        arrays = given.get(name)
+        columns[name] = pa.nulls(len(record), type_) if arrays is None else _joined(arrays)
+    return [Rows(columns, record)]
+
+
+def _joined(arrays: list[pa.Array]) -> pa.Array:
+    return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)

@@ -1,0 +1,180 @@
+"""What is wrong with one event, in words: field, value and fix (for quarantine, `events check` and our producer).
+
+One event is a dict of its JSON fields. The rules are those by which `decode` judges columns; a property test holds
+the two together. Every text is bounded, whatever the event holds.
+"""
+
+import reprlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from stream.columns.events import NUMERIC, STRING_BYTES_MAX, TS_MS_MAX, TS_MS_MIN
+from stream.config import StreamConfig
+from stream.hashing.keys import partition_of_key
+from stream.record import Record
+
+#: A field of the record and what is wrong with it.
+Fault = tuple[str, str]
+#: Looks for what is wrong with a record. Only who wants to know it (quarantine, `events check`) pays for that.
+Reason = Callable[[Record], Fault]
+#: Bad records by their index, and what is wrong with each.
+Bad = dict[int, "Fault | Reason"]
+
+PRODUCER = "producer"  # header: who sent it (T5)
+SHOWN_MAX = 2**31 - 1
+FLOAT32_MAX = 3.4028234e38
+#: No longer than this, in characters: a field's name, a reason, and a value that a reason shows.
+FIELD_CHARS_MAX, REASON_CHARS_MAX, VALUE_CHARS_MAX = 200, 1_000, 60
+#: An integer of more digits than this is not made a number of: that takes time that grows with their square.
+DIGITS_MAX = 400
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = VALUE_CHARS_MAX
+_short.maxlevel, _short.maxlist, _short.maxdict = 2, 3, 3
+
+
+class ManyDigits:
+    """Stands for an integer of more than DIGITS_MAX digits."""
+
+    def __init__(self, text: str):
+        self._digits = len(text.lstrip("-"))
+
+    def __repr__(self) -> str:
+        return f"an integer of {self._digits} digits"
+
+
+def fault(field: str, reason: str) -> Fault:
+    """Both cut to their lengths, and UTF-8 whatever the record held: they become headers of its quarantine record."""
+    return _clipped(field, FIELD_CHARS_MAX), _clipped(reason, REASON_CHARS_MAX)
+
+
+def _clipped(text: str, chars_max: int) -> str:
+    text = text if len(text) <= chars_max else f"{text[: chars_max - 3]}..."
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def row_faults(row: dict[str, Any], is_click: bool, config: StreamConfig) -> Iterator[Fault]:
+    """What is wrong with one impression or click as a dict of its JSON fields, apart from its session."""
+    required = ("id",) if is_click else ("id", "source", "vendor", "item")
+    optional = ("source", "vendor") if is_click else ("model_version",)
+    for name in required:
+        yield from string_faults(name, row.get(name), needed=True, filled=name == "id")
+    for name in optional:
+        yield from string_faults(name, row.get(name), needed=False)
+    yield from _time_faults(row.get("ts_ms"))
+    if not is_click:
+        yield from _number_faults(row)
+        yield from _feature_faults(row.get("features"), config)
+
+
+def string_faults(name: str, value: Any, needed: bool, filled: bool = False) -> Iterator[Fault]:
+    """What is wrong with a string field: `needed` = not null, `filled` = not empty."""
+    if value is None:
+        if needed:
+            yield name, "is missing; send it as a string"
+        return
+    if not isinstance(value, str):
+        yield name, f"is {shown(value)}; send it as a string"
+        return
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:
+        half, at = f"\\u{ord(value[error.start]):04x}", error.start
+        yield name, f"is {shown(value)}: {half} at character {at} is half of a character; send it whole, or not at all"
+        return
+    if filled and not value:
+        yield name, "is empty; send a string that names it"
+    elif size > STRING_BYTES_MAX:
+        yield name, f"has {size} bytes ({shown(value)}); allowed are {STRING_BYTES_MAX}"
+
+
+def _time_faults(value: Any) -> Iterator[Fault]:
+    if value is None:
+        yield "ts_ms", "is missing; send the event time in milliseconds since 1970 as an integer"
+    elif isinstance(value, bool) or not isinstance(value, int):
+        yield "ts_ms", f"is {shown(value)}; send milliseconds since 1970 as an integer"
+    elif 0 < value < TS_MS_MIN:
+        yield "ts_ms", f"is {value}, which looks like seconds; send milliseconds since 1970 ({value}000?)"
+    elif not TS_MS_MIN <= value < TS_MS_MAX:
+        yield "ts_ms", f"is {_digits(value)}; send milliseconds since 1970, between {TS_MS_MIN} and {TS_MS_MAX}"
+
+
+def _number_faults(row: dict[str, Any]) -> Iterator[Fault]:
+    place, prediction = row.get("position"), row.get("prediction")
+    if place is not None and (isinstance(place, bool) or not isinstance(place, int) or not 0 <= place <= SHOWN_MAX):
+        yield "position", f"is {shown(place)}; send an integer from 0 to {SHOWN_MAX}, or leave it out"
+    if prediction is None or _is_nan(prediction):
+        return
+    if isinstance(prediction, bool) or not isinstance(prediction, int | float) or not 0 <= prediction <= 1:
+        yield "prediction", f"is {shown(prediction)}; send a number in [0, 1], or leave it out"
+
+
+def _feature_faults(features: Any, config: StreamConfig) -> Iterator[Fault]:
+    if features is None:
+        return
+    if not isinstance(features, dict):
+        yield "features", f"is {shown(features)}; send an object"
+        return
+    for declared in config.features:
+        value, name = features.get(declared.name), f"features.{declared.name}"
+        if declared.kind != NUMERIC:
+            yield from string_faults(name, value, needed=False)
+        elif value is None or _is_nan(value):
+            continue
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            yield name, f"is {shown(value)}; it is declared numeric: send a number"
+        elif abs(value) > FLOAT32_MAX:
+            yield name, f"is {shown(value)}; send a number that a 32-bit float holds"
+
+
+def session_faults(session: Any, record: Record, partition: int, config: StreamConfig) -> Iterator[Fault]:
+    """What is wrong with an event's session, or with the key that stands for it, and with its place (T5)."""
+    if session is None and record.key:
+        try:
+            session = record.key.decode()
+        except UnicodeDecodeError:
+            yield "session", "is missing, and the record's key is not UTF-8; send the session as key and field"
+            return
+    for one in string_faults("session", session, needed=True, filled=True):
+        yield one
+        return
+    if (right := partition_of_key(session.encode(), config.partitions)) != partition:
+        raw = record.header(PRODUCER)
+        who = (
+            f"producer {shown(raw.decode(errors='replace'), bare=True)}"
+            if raw
+            else "the producer (no `producer` header)"
+        )
+        yield (
+            "partition",
+            f"{partition} holds session {shown(session)}, which belongs to partition {right} of {config.partitions}; "
+            f"{who} must place keys with murmur2 (Kafka's default partitioner)",
+        )
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and value != value
+
+
+def _digits(value: int) -> str:
+    return str(value) if value.bit_length() <= 128 else f"an integer of about {value.bit_length() * 3 // 10} digits"
+
+
+def shown(value: Any, bare: bool = False) -> str:
+    """A value for a message: what it is, cut short, with its length where it was. `bare`: without what it is."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return f"the boolean {str(value).lower()}"
+    if isinstance(value, str):
+        cut = value if len(value) <= VALUE_CHARS_MAX else value[:VALUE_CHARS_MAX]
+        text = repr(cut) if cut is value else f"{cut!r}... of {len(value)} characters"
+        return text if bare else f"the string {text}"
+    if isinstance(value, int):
+        return f"the number {_digits(value)}"
+    if isinstance(value, float):
+        return f"the number {value!r}"
+    if isinstance(value, ManyDigits):
+        return repr(value)
+    size = f" of {len(value)}" if isinstance(value, list | dict) and len(value) > 3 else ""
+    return f"a {type(value).__name__}{size}: {_clipped(_short.repr(value), 2 * VALUE_CHARS_MAX)}"

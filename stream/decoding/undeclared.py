@@ -1,0 +1,62 @@
+"""Features in events that nobody declared: a misspelled one is ignored like any other, so it is counted by name."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from stream.columns.events import FEATURE_PREFIX
+from stream.config import StreamConfig
+from stream.decoding.arrow_messages import MalformedStream, measure
+from stream.decoding.event_faults import FIELD_CHARS_MAX
+from stream.record import Record
+
+#: Names that are remembered; junk under ever new names takes no more room than this.
+NAMES_MAX = 100
+ARROW_STREAM = b"\xff\xff\xff\xff"
+
+
+def count_undeclared(found: Counter[str], records: Iterable[Record], config: StreamConfig) -> None:
+    """Add to `found` how many of these records hold a feature of each name that is not declared. Records that cannot
+    be read are passed over: `decode` says what is wrong with them."""
+    declared = {f.name for f in config.features}
+    for record in records:
+        value = record.value or b""
+        if not value or len(value) > config.record_bytes_max:
+            continue
+        names = _arrow_names(value) if value.startswith(ARROW_STREAM) else _json_names(value)
+        for name in names - declared:
+            name = name[:FIELD_CHARS_MAX].encode("utf-8", "backslashreplace").decode()
+            if name in found or len(found) < NAMES_MAX:
+                found[name] += 1
+
+
+def _arrow_names(value: bytes) -> set[str]:
+    try:
+        measure(value)
+        with pa.ipc.open_stream(value) as reader:
+            names = reader.schema.names
+    except (pa.ArrowException, OSError, UnicodeDecodeError, MalformedStream):
+        return set()
+    return {name.removeprefix(FEATURE_PREFIX) for name in names if name.startswith(FEATURE_PREFIX)}
+
+
+def _json_names(value: bytes) -> set[str]:
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        return set()
+    names: set[str] = set()
+    for event in parsed if isinstance(parsed, list) else [parsed]:
+        if isinstance(event, dict):
+            parts = event.get("impressions")
+            for one in (event, *(parts if isinstance(parts, list) else ())):
+                names |= _feature_names(one)
+    return names
+
+
+def _feature_names(event: Any) -> set[str]:
+    features = event.get("features") if isinstance(event, dict) else None
+    return set(features) if isinstance(features, dict) else set()

@@ -1,0 +1,126 @@
+"""Where compiled kernels are kept, and when they are compiled again.
+
+Numba compiles a kernel again when the kernel's own file changed. But it compiles into it what the kernel calls and
+every constant it reads, so an edit of another file went unseen: a mutated function passed its tests, a pulled fix was
+not in force. Here a kernel is stale as soon as any file changed that its own file imports, directly or not.
+"""
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from numba.core import config
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
+
+ROOT = Path(__file__).resolve().parents[2]
+_IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+import\s+(\(?[\w, ]*)|import\s+([\w.]+))", re.MULTILINE)
+
+
+@cache
+def imports_of(source: Path) -> frozenset[Path]:
+    """The files below ROOT that a file names in its import statements; a package counts as its `__init__`."""
+    found = set()
+    for module, names, plain in _IMPORT.findall(source.read_text(encoding="utf-8")):
+        dotted = module or plain
+        candidates = [dotted, *(f"{dotted}.{name}" for name in re.findall(r"\w+", names))]
+        for candidate in candidates:
+            path = ROOT.joinpath(*candidate.split("."))
+            found |= {file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()}
+    return frozenset(found)
+
+
+@cache
+def _file_digest(source: Path) -> bytes:
+    return os.path.relpath(source, ROOT).encode() + b"\0" + hashlib.sha256(source.read_bytes()).digest()
+
+
+@cache
+def source_stamp(source: Path) -> str:
+    """A digest of a file and of all files of ours that it imports, directly or through others."""
+    reached, open_files = {source}, [source]
+    while open_files:
+        for file in imports_of(open_files.pop()) - reached:
+            reached.add(file)
+            open_files.append(file)
+    digest = hashlib.sha256()
+    for file in sorted(reached):
+        digest.update(_file_digest(file))
+    return digest.hexdigest()
+
+
+@cache
+def cache_folder(source_folder: Path) -> Path | None:
+    """The first folder that may be written: NUMBA_CACHE_DIR's, beside the sources, the user's cache, a temporary one.
+
+    None where there is none: kernels are then compiled by every process. A folder below the system's temporary one is
+    taken only if it is ours alone, since what stands in it is loaded as code.
+    """
+    name = f"{source_folder.name}-{hashlib.sha256(str(source_folder).encode()).hexdigest()[:12]}"
+    folders = [source_folder / "__pycache__"]
+    if config.CACHE_DIR:
+        folders = [Path(config.CACHE_DIR) / name]
+    user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if os.path.isabs(user_cache):
+        folders.append(Path(user_cache) / "everspun" / name)
+    private = Path(tempfile.gettempdir()) / f"everspun-{os.getuid()}"
+    folders.append(private / name)
+    return next((folder for folder in folders if _usable(folder, private)), None)
+
+
+def _usable(folder: Path, private: Path) -> bool:
+    try:
+        if private in folder.parents:
+            private.mkdir(mode=0o700, exist_ok=True)
+            state = private.lstat()
+            if state.st_uid != os.getuid() or state.st_mode & 0o077 or private.is_symlink():
+                return False
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+class _Locator:
+    """Numba's question where and under which stamp a function is kept, answered by the two functions above."""
+
+    def __init__(self, function: Callable[..., object], source: str) -> None:
+        self._source = Path(source)
+        self._line = function.__code__.co_firstlineno
+        self._folder = cache_folder(self._source.parent)
+
+    def ensure_cache_path(self) -> None:
+        Path(self.get_cache_path()).mkdir(parents=True, exist_ok=True)
+
+    def get_cache_path(self) -> str:
+        return str(self._folder)
+
+    def get_source_stamp(self) -> str:
+        return source_stamp(self._source)
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+    @classmethod
+    def from_function(cls, function: Callable[..., object], source: str) -> "_Locator | None":
+        locator = cls(function, source)
+        return None if locator._folder is None else locator
+
+
+class _Files(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes: ClassVar[list[type]] = [_Locator]
+
+
+class _KernelCache(FunctionCache):  # type: ignore[misc]
+    _impl_class = _Files
+
+
+def keep_compiled(dispatcher: Any, function: Callable[..., object]) -> None:
+    """Let a Numba dispatcher load what was compiled before, and store what it compiles, if there is a place for it."""
+    if cache_folder(Path(function.__code__.co_filename).parent) is not None:
+        dispatcher._cache = _KernelCache(function)

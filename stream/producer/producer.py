@@ -1,0 +1,400 @@
+"""For sites: events in, batches to the log. Bounded, at least once, and it never drops.
+
+Events are checked when they are given, pseudonymised (session, source, personal features), placed by their session
+(T5), gathered per partition and sent as Arrow IPC by a thread of the producer's own. What is not acknowledged is sent
+again, over a new connection and in its order; the pipeline counts a repeated id once (L2).
+
+A dead broker: events gather up to `buffer_bytes_max`, then calls block for `block_ms_max`, then they raise
+`BufferFull`. What was accepted stays and is sent when the broker returns; whatever goes wrong meanwhile, the thread
+begins anew after a pause. A process that is forked off has nothing of its parent's: neither its events, which the
+parent sends, nor its connections.
+"""
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from stream.columns.events import NUMERIC
+from stream.config import StreamConfig
+from stream.decoding.event_faults import FIELD_CHARS_MAX, PRODUCER, row_faults, string_faults
+from stream.decoding.schema import Shape, click_shape, impression_shape
+from stream.hashing.keys import Pseudonymiser, partition_of_key
+from stream.log.log import Append, Log, SendFailed, Writer
+from stream.record import Partition
+
+log = logging.getLogger(__name__)
+
+ROW_OVERHEAD_BYTES = 64
+ACK_POLL_S = 0.005
+PAUSE_S_MIN = 0.02  # after a first failure; each further one doubles it, up to reconnect_max_ms
+RECORD_MARGIN_BYTES = 65_536  # of record_bytes_max, for the schema and what Kafka puts around
+UNDECLARED_MAX = 100  # names of features that are remembered as not declared
+
+
+class BufferFull(Exception):
+    """The broker takes nothing and the buffer is full: this event was not accepted; give it again later."""
+
+
+class Undelivered(Exception):
+    """Time ran out with events that are accepted and not yet in the log."""
+
+
+class Delivery(NamedTuple):
+    """A batch that is in the log: where, and the ids of its events."""
+
+    partition: Partition
+    offset: int
+    ids: list[str]
+
+
+@dataclass(frozen=True)
+class ProducerConfig:
+    """How a site's producer gathers and waits."""
+
+    name: str = field(default="site", metadata={"help": "who sends, for the header `producer` and messages about it"})
+    batch_rows_max: int = field(default=500, metadata={"help": "events in one record"})
+    batch_age_max_ms: int = field(default=100, metadata={"help": "an event waits this long for company, ms"})
+    buffer_bytes_max: int = field(default=33_554_432, metadata={"help": "accepted and not yet in the log, bytes"})
+    block_ms_max: int = field(default=60_000, metadata={"help": "a call waits this long for room, ms, then raises"})
+
+    def __post_init__(self) -> None:
+        for name in ("batch_rows_max", "buffer_bytes_max"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
+        for name in ("batch_age_max_ms", "block_ms_max"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")
+
+
+@dataclass
+class _Batch:
+    partition: Partition
+    shape: Shape
+    due: float  # monotonic seconds
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    size: int = 0  # bytes, about
+
+    def encode(self) -> bytes:
+        schema = pa.schema(list(self.shape.wire.items()))
+        batch = pa.RecordBatch.from_pylist(self.rows, schema=schema)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, schema) as writer:
+            writer.write_batch(batch)
+        return bytes(sink.getvalue())
+
+
+_producers: "weakref.WeakSet[EventProducer]" = weakref.WeakSet()
+
+
+def _begin_anew_after_fork() -> None:
+    for producer in list(_producers):
+        producer.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew_after_fork)
+
+
+class EventProducer:
+    """Safe to use from many threads. Close it, or use it in a `with` block, to be sure that all is delivered."""
+
+    def __init__(
+        self,
+        log: Log,
+        stream: StreamConfig,
+        pseudonymise: Pseudonymiser | Callable[[str], str],
+        config: ProducerConfig | None = None,
+        on_delivery: Callable[[Delivery], None] | None = None,
+    ):
+        """`pseudonymise` is a `Pseudonymiser`; `str` sends identifiers as they are. `on_delivery` is called on the
+        producer's thread; what it raises is logged, and raised by the next `flush` or `close`."""
+        self._log, self._stream, self._pseudonymise = log, stream, pseudonymise
+        self._config = config or ProducerConfig()
+        self._on_delivery = on_delivery
+        self._personal = {f.name for f in stream.features if f.personal}
+        self._numeric = {f.column for f in stream.features if f.kind == NUMERIC} | {"prediction"}
+        self._declared = {f.name for f in stream.features}
+        self.undeclared: dict[str, int] = {}  # features of events that are not declared, and how often
+        self.dropped = 0  # events that were accepted and cannot be written: none, or a fault of ours
+        self.failures = 0  # times that sending failed and began anew
+        self.begin_anew()
+        _producers.add(self)
+
+    def begin_anew(self) -> None:
+        """Nothing accepted, nothing connected: as at first, and as in a process that was forked off."""
+        self._changed = threading.Condition()
+        self._gathering: dict[Partition, _Batch] = {}
+        self._ready: deque[_Batch] = deque()
+        self._sent: deque[tuple[_Batch, Append]] = deque()  # of the thread alone
+        self._buffered_bytes = 0
+        self._buffered_rows = 0
+        self._flush = self._closing = self._abandoned = False
+        self._callback_error: BaseException | None = None
+        self._thread: threading.Thread | None = None  # from the first event on
+
+    def impression(self, event: Mapping[str, Any]) -> None:
+        """One impression, with the fields of docs/events.md. Raises ValueError naming the field, BufferFull."""
+        row = dict(event)
+        features = row.pop("features", None)
+        self._check({**row, "features": features}, is_click=False)
+        features = features or {}
+        for name in features.keys() - self._declared:
+            self._note_undeclared(name)
+        for f in self._stream.features:
+            row[f.column] = features.get(f.name)
+        personal = [f.column for f in self._stream.features if f.personal]
+        self._add(self._stream.impressions, impression_shape(self._stream.features), row, personal)
+
+    def _note_undeclared(self, name: Any) -> None:
+        name = str(name)[:FIELD_CHARS_MAX]
+        if name in self.undeclared or len(self.undeclared) < UNDECLARED_MAX:
+            if name not in self.undeclared:
+                log.warning("feature %r is not declared and is not sent; declared are %s", name, sorted(self._declared))
+            self.undeclared[name] = self.undeclared.get(name, 0) + 1
+
+    def page_view(self, shared: Mapping[str, Any], impressions: Sequence[Mapping[str, Any]]) -> None:
+        """Many impressions that share `ts_ms`, `session`, `source`, `features`, ... As `impression`, one by one."""
+        for one in impressions:
+            features = {**(shared.get("features") or {}), **(one.get("features") or {})}
+            self.impression({**shared, **one, "features": features})
+
+    def click(self, event: Mapping[str, Any]) -> None:
+        """One click; its `session` and `id` are those of its impression. Raises ValueError, BufferFull."""
+        row = dict(event)
+        self._check(row, is_click=True)
+        self._add(self._stream.clicks, click_shape(), row, [])
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Accepted and not yet in the log."""
+        return self._buffered_bytes
+
+    @property
+    def buffered_rows(self) -> int:
+        return self._buffered_rows
+
+    def flush(self, timeout_ms: int) -> None:
+        """Return once every accepted event is in the log. Raises Undelivered; nothing is lost by that. Raises
+        RuntimeError from what `on_delivery` raised."""
+        deadline = time.monotonic() + timeout_ms / 1000
+        with self._changed:
+            self._flush = True
+            self._changed.notify_all()
+            while self._buffered_rows:
+                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
+                    raise Undelivered(f"{self._buffered_rows} events not delivered within {timeout_ms} ms")
+            error, self._callback_error = self._callback_error, None
+        if error is not None:
+            raise RuntimeError("on_delivery raised, and events were delivered all the same") from error
+
+    def close(self, timeout_ms: int = 60_000) -> None:
+        """Flush, then end, within this time. Raises Undelivered if it was too short: those events are given up. Again,
+        it does nothing."""
+        deadline = time.monotonic() + timeout_ms / 1000
+        if self._closing:
+            return
+        try:
+            self.flush(timeout_ms)
+        finally:
+            with self._changed:
+                self._closing = True
+                self._abandoned = self._buffered_rows > 0
+                self._changed.notify_all()
+            if self._thread is not None:
+                self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def __enter__(self) -> "EventProducer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # --- the caller's side --------------------------------------------------------------------------------------
+
+    def _check(self, event: dict[str, Any], is_click: bool) -> None:
+        """Raise for a bad event."""
+        of_session = string_faults("session", event.get("session"), needed=True, filled=True)
+        for name, reason in chain(row_faults(event, is_click, self._stream), of_session):
+            raise ValueError(f"{name} {reason}")
+
+    def _plain(self, row: dict[str, Any], shape: Shape, personal: list[str]) -> dict[str, Any]:
+        """The row as it is sent: pseudonymised, and of the types that are written. Raises ValueError."""
+        plain: dict[str, Any] = {}
+        for name, type_ in shape.wire.items():
+            value = row.get(name)
+            if value and (name in ("session", "source") or name in personal):
+                value = self._pseudonymise(value)
+                for _, reason in string_faults(name, value, needed=True):
+                    raise ValueError(f"{name}: its pseudonym {reason}")
+            if value is not None and not pa.types.is_string(type_):
+                value = float(value) if name in self._numeric else int(value)
+            plain[name] = value
+        return plain
+
+    def _add(self, topic: str, shape: Shape, row: dict[str, Any], personal: list[str]) -> None:
+        row = self._plain(row, shape, personal)
+        partition = Partition(topic, partition_of_key(row["session"].encode(), self._stream.partitions))
+        strings = sum(len(v.encode()) for v in row.values() if isinstance(v, str))
+        size = ROW_OVERHEAD_BYTES + shape.row_bytes + strings
+        if size > self._record_bytes // 2:
+            raise ValueError(f"the event takes {size} bytes; allowed are {self._record_bytes // 2} (record_bytes_max)")
+        deadline = time.monotonic() + self._config.block_ms_max / 1000
+        with self._changed:
+            self._raise_closed()
+            self._run_thread()
+            while self._buffered_bytes and self._buffered_bytes + size > self._config.buffer_bytes_max:
+                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
+                    held = f"{self._buffered_rows} events ({self._buffered_bytes} bytes) wait for the broker"
+                    raise BufferFull(f"{held}; buffer_bytes_max = {self._config.buffer_bytes_max}")
+                self._raise_closed()
+            batch = self._gathering.get(partition)
+            if batch is None:
+                due = time.monotonic() + self._config.batch_age_max_ms / 1000
+                batch = self._gathering[partition] = _Batch(partition, shape, due)
+                self._changed.notify_all()
+            batch.rows.append(row)
+            batch.size += size
+            self._buffered_bytes += size
+            self._buffered_rows += 1
+            if len(batch.rows) >= self._config.batch_rows_max or batch.size >= self._record_bytes // 2:
+                self._ready.append(self._gathering.pop(partition))
+                self._changed.notify_all()
+
+    @property
+    def _record_bytes(self) -> int:
+        """The largest value of a record."""
+        return max(self._stream.record_bytes_max - RECORD_MARGIN_BYTES, self._stream.record_bytes_max // 2)
+
+    def _raise_closed(self) -> None:
+        if self._closing:
+            raise RuntimeError("the producer is closed")
+
+    def _run_thread(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="event-producer", daemon=True)
+            self._thread.start()
+
+    # --- the thread's side --------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        """Send what is ready, until closed. Whatever fails, begin anew, with a new writer and after a pause."""
+        writer: Writer | None = None
+        pause_s = PAUSE_S_MIN
+        while not self._abandoned and not (self._closing and not self._buffered_rows):
+            try:
+                self._wait_for_work()
+                writer = writer or self._log.writer()
+                self._send(writer)
+                if self._settle(writer):
+                    pause_s = PAUSE_S_MIN
+            except Exception as error:
+                self.failures += 1
+                log.warning("sending failed and begins anew: %s", error, exc_info=not isinstance(error, SendFailed))
+                _drop(writer)
+                writer = None
+                self._take_back(pause_s)
+                pause_s = min(2 * pause_s, self._stream.reconnect_max_ms / 1000)
+        _drop(writer)
+
+    def _wait_for_work(self) -> None:
+        """Until a batch is due; briefly, while acknowledgements are awaited."""
+        with self._changed:
+            now = time.monotonic()
+            due = min((b.due for b in self._gathering.values()), default=now + 1.0)
+            wait_s = ACK_POLL_S if self._sent else due - now
+            if wait_s > 0 and not self._ready and not self._flush and not self._closing:
+                self._changed.wait(wait_s)
+            elif self._sent and not self._ready:
+                self._changed.wait(ACK_POLL_S)
+            now = time.monotonic()
+            for partition in [p for p, b in self._gathering.items() if self._flush or self._closing or b.due <= now]:
+                self._ready.append(self._gathering.pop(partition))
+            self._flush = False
+
+    def _send(self, writer: Writer) -> None:
+        while self._ready:
+            batch = self._ready[0]
+            try:
+                value = batch.encode()
+            except pa.ArrowException as error:
+                self._set_aside(batch, error)
+                continue
+            if len(value) > self._record_bytes and len(batch.rows) > 1:
+                self._divide(batch)
+                continue
+            sent = writer.append(batch.partition, value, None, ((PRODUCER, self._config.name.encode()),))
+            self._sent.append((batch, sent))
+            self._ready.popleft()
+
+    def _set_aside(self, batch: _Batch, error: Exception) -> None:
+        """An event that was accepted and cannot be written costs itself, and not those beside it."""
+        if len(batch.rows) > 1:
+            self._divide(batch)
+            return
+        log.error("event %r cannot be written and is dropped: %s", batch.rows[0].get("id"), error)
+        with self._changed:
+            self._ready.popleft()
+            self.dropped += 1
+            self._release(batch)
+
+    def _release(self, batch: _Batch) -> None:
+        self._buffered_bytes -= batch.size
+        self._buffered_rows -= len(batch.rows)
+        self._changed.notify_all()
+
+    def _divide(self, batch: _Batch) -> None:
+        """The first batch in line becomes two."""
+        middle = len(batch.rows) // 2
+        first = batch.size * middle // len(batch.rows)
+        with self._changed:
+            self._ready.popleft()
+            for rows, size in ((batch.rows[middle:], batch.size - first), (batch.rows[:middle], first)):
+                self._ready.appendleft(_Batch(batch.partition, batch.shape, batch.due, rows, size))
+
+    def _settle(self, writer: Writer) -> bool:
+        """Whether anything was acknowledged."""
+        writer.poll()
+        settled = False
+        while self._sent and self._sent[0][1].done:
+            batch, sent = self._sent.popleft()
+            settled = True
+            self._tell(Delivery(batch.partition, sent.offset, [row["id"] for row in batch.rows]))
+            with self._changed:
+                self._release(batch)
+        return settled
+
+    def _tell(self, delivery: Delivery) -> None:
+        if self._on_delivery is None:
+            return
+        try:
+            self._on_delivery(delivery)
+        except Exception as error:
+            log.exception("on_delivery raised; the events are in the log")
+            self._callback_error = self._callback_error or error
+
+    def _take_back(self, pause_s: float) -> None:
+        """What the failed writer had not delivered is sent again, in its order, after a pause."""
+        with self._changed:
+            while self._sent:
+                batch, _ = self._sent.pop()
+                self._ready.appendleft(batch)
+            if not self._abandoned:
+                self._changed.wait_for(lambda: self._abandoned, pause_s)
+
+
+def _drop(writer: Writer | None) -> None:
+    """Close a writer that is of no more use, whatever state it is in."""
+    try:
+        if writer is not None:
+            writer.close()
+    except Exception:
+        log.warning("closing a writer failed", exc_info=True)

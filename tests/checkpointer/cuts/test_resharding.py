@@ -1,0 +1,408 @@
+"""Another number of shards over the local parameter server: the driver may die at any write, and there is the old map
+or the new one, with every row once (S6)."""
+
+import numpy as np
+import pytest
+
+from checkpointer.config import CheckpointerConfig
+from checkpointer.cuts.driver import Driver
+from checkpointer.gates.gates import Findings
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.files import MemoryFiles
+from checkpointer.store.manifest import Definition
+from paramserver.clocks.clocks import Clocks
+from paramserver.messages import (
+    DenseSpec,
+    ModelSpec,
+    Outcome,
+    PullRequest,
+    PushRequest,
+    StartOutcome,
+    StartRequest,
+    TableSpec,
+)
+from paramserver.parts.delta import whole
+from paramserver.parts.safetensors_file import decode_part
+from paramserver.ports import Unreachable
+from paramserver.server.in_memory import LocalClock, LocalShard
+from paramserver.shard.shard import Shard
+from paramserver.slots import SlotMap
+
+SPEC = ModelSpec(
+    "clicks", "d1", (TableSpec("w", 1, "sgd", {"rate": 1.0}),), DenseSpec({"bias": (1,)}, "sgd", {"rate": 1.0})
+)
+CHAIN = "label/0"
+
+
+class Killed(BaseException):
+    """kill -9 of the checkpointer."""
+
+
+class MortalFiles(MemoryFiles):
+    """Files whose user dies at the `steps`-th write from now, which is then not made."""
+
+    steps = -1
+
+    def write(self, path, data):
+        if self.steps == 0:
+            raise Killed
+        self.steps -= 1
+        super().write(path, data)
+
+
+class Ports(dict):
+    """Ports of shards; `down` do not answer."""
+
+    down = frozenset()
+
+    def __getitem__(self, index):
+        if index in self.down or index not in self:
+            raise Unreachable(f"shard {index}")
+        return super().__getitem__(index)
+
+
+class House:
+    """Four local shard processes, of which the map says which count; every push has one row, of its own key."""
+
+    def __init__(self, shards=2):
+        self.now = 1_000_000
+        self.files = MortalFiles()
+        self.clocks = Clocks(1, shards, 0)
+        self.clock = LocalClock(self.clocks, lambda: self.now)
+        self.ports, self.configured = Ports(), SlotMap.even(shards)
+        self.incarnations = dict.fromkeys(range(4), 0)
+        for index in range(4):
+            self.start(index)
+        self.end = 0
+        self.begin_driver()
+        assert self.driver.step().outcome == "begun"
+        self.tell()
+        assert self.driver.step().outcome == "published"
+        self.epoch = self.clock.join("clicks", "learner-0").epoch
+        self.tell()
+
+    def begin_driver(self):
+        config = CheckpointerConfig(interval_ms=1000, evaluation_wait_ms=50, cut_timeout_ms=2_000)
+        definition = Definition(SPEC, {"kind": "lr"}, {"bias": np.array([0.25], np.float32)})
+        catalogue = Catalogue(self.files, "clicks")
+        self.driver = Driver(
+            config, definition, self.ports, self.clock, catalogue, self, self, "0.1.0", slot_map=self.configured
+        )
+        self.driver.recover()
+
+    def head(self):
+        catalogue = Catalogue(self.files, "clicks")
+        head = catalogue.head()
+        return head, (catalogue.slot_map(head) if head else None) or self.configured
+
+    def incarnate(self, index):
+        self.incarnations[index] += 1
+        head, slot_map = self.head()
+        shard = Shard(index, self.incarnations[index], slot_map)
+        if head is not None and not shard.stands_by:
+            cuts = []
+            for one in Catalogue(self.files, "clicks").chain(head):
+                parts = [self.files.read(f"clicks/{one.name}/{part.path}") for part in one.parts]
+                cuts.append((one.sha256, [decode_part(part) for part in parts]))
+            shard.restore([whole(cuts)], head.sha256)
+        return shard
+
+    def start(self, index):
+        """The process starts, or starts again."""
+        self.ports[index] = LocalShard(self.incarnate(index), self.files.contents, self.take_map)
+
+    def take_map(self, old):
+        shard = self.incarnate(old.index)
+        if shard.index == 0:
+            self.clocks.remap(shard.slot_map.epoch, shard.slot_map.shards)
+        return shard
+
+    @property
+    def members(self):
+        return [self.ports[i].shard for i in range(self.clocks.shards)]
+
+    def tell(self):
+        self.clock.tell({shard.index: self.ports[shard.index] for shard in self.members})
+
+    def start_batch(self):
+        request = StartRequest("clicks", self.epoch, CHAIN, self.end, self.end + 1)
+        return self.clock.start(request)
+
+    def learn(self, batches=1):
+        """Batches as a learner sends them: started, pushed to every shard, ended."""
+        for _ in range(batches):
+            started = self.start_batch()
+            assert started.outcome is StartOutcome.ADMITTED
+            for shard in self.members:
+                assert self.push(shard).outcome is Outcome.APPLIED
+            self.end += 1
+            self.clock.ended("clicks", self.epoch, started.clock)
+
+    def catch_up(self):
+        """What a rewound learner does: every shard gets what it lacks."""
+        for shard in self.members:
+            at = shard.progress("clicks").progress
+            for n in range(self.end if at is None else at.chains[CHAIN].end, self.end):
+                assert self.push(shard, n).outcome is Outcome.APPLIED
+
+    def push(self, shard, n=None, **more):
+        n = self.end if n is None else n
+        mine = len(shard.slot_map.split(key(n))[shard.index]) if not shard.stands_by else 0
+        request = PushRequest(
+            "clicks", self.epoch, shard.slot_map.epoch, shard.incarnation, CHAIN, n, n + 1, 0, n,
+            0, row_hash=7, rows=1, event_time_max_ms=n,
+            keys={"w": key(n)} if mine else {},
+            gradients={"w": np.array([[-1.0]], np.float32)} if mine else {},
+        )  # fmt: skip
+        return shard.push(request if not more else PushRequest(**{**request.__dict__, **more}))
+
+    def scale(self, shards):
+        """Order, and step until it is done. Returns the step of the move."""
+        self.clock.set_shards("clicks", shards)
+        for _ in range(10):
+            self.now += 1000
+            step = self.driver.step()
+            self.tell()
+            if step.shards:
+                return step
+        raise AssertionError(f"no move to {shards} shards: {step}")
+
+    def check(self, shards):
+        """So many shards, at one map and one end, with every row once, where its slot is."""
+        for shard in self.members:
+            shard.validate()
+        assert {shard.slot_map for shard in self.members} == {self.members[0].slot_map}
+        assert len(self.members) == self.members[0].slot_map.shards == shards
+        rows = [len(s.snapshot("clicks").tables["w"].keys) for s in self.members]
+        assert sum(rows) == self.end
+        for shard in self.members:
+            at = shard.progress("clicks").progress.chains[CHAIN]
+            assert (at.end, at.rows, at.row_hash) == (self.end, self.end, 7 * self.end)
+            assert (shard.snapshot("clicks").tables["w"].rows == 1.0).all()
+        return rows
+
+    # Time and Outside
+    def now_ms(self):
+        return self.now
+
+    steady_ms = now_ms
+
+    def sleep_ms(self, ms):
+        self.now += ms
+        self.tell()
+
+    def announce(self, announcement):
+        pass
+
+    def check_ref(self, ref):
+        return Findings(answers=(0.5,))
+
+    def read_evaluations(self):
+        return ()
+
+    def first_vector(self):
+        return {CHAIN: 0}
+
+    def each(self, call, items):
+        return [call(item) for item in items]
+
+
+House.check, House.check_all = House.check_ref, House.check  # `check` is the driver's question about a checkpoint
+
+
+def key(n):
+    return np.array([n * 0x9E3779B97F4A7C15 % (1 << 64)], np.uint64)
+
+
+def test_slots_move_and_every_row_with_them():
+    house = House()
+    house.learn(40)
+    for shards in (3, 1, 4, 2):
+        step = house.scale(shards)
+        assert step.outcome == "published"
+        rows = house.check_all(shards)
+        assert all(rows)
+        house.learn(40)
+        house.check_all(shards)
+    head = house.driver.catalogue.head()
+    assert (head.map_epoch, house.driver.catalogue.slot_map(head).shards) == (5, 2)
+    assert house.push(house.ports[3].shard, map_epoch=4).outcome is Outcome.WRONG_MAP, "who stands by is told no era"
+    assert [shard.stands_by for shard in (house.ports[2].shard, house.ports[3].shard)] == [True, True]
+
+
+def test_the_checkpoint_of_a_move_holds_only_what_changed_since_the_one_before():
+    house = House()
+    house.learn(40)
+    assert min(house.scale(3).pause) >= 0
+    head = house.driver.catalogue.head()
+    assert {part.kind for part in head.parts} == {"delta"}
+    assert sum(part.rows for part in head.parts) == 0
+    assert [part.shard for part in head.parts] == [0, 1]  # those that were
+
+
+def test_nothing_moves_until_every_shard_of_the_new_map_answers():
+    house = House()
+    house.learn(5)
+    house.ports.down = frozenset({2})
+    house.clock.set_shards("clicks", 3)
+    for _ in range(5):
+        house.now += 1000
+        assert house.driver.step().outcome == "idle" or house.driver.catalogue.head().map_epoch == 1
+        house.learn()
+    house.check_all(2)
+    house.ports.down = frozenset()
+    house.scale(3)
+    house.check_all(3)
+
+
+def test_nothing_moves_until_every_shard_of_the_new_map_holds_the_last_cut():
+    """Starts stand for what is changed then, not for all there is; what is taken for it meanwhile is judged late."""
+    house = House()
+    house.learn(5)
+    asked = []
+    house.ports[2].prepare = lambda slot_map, manifest: asked.append((slot_map, manifest)) or "it reads"
+    house.clock.set_shards("clicks", 3)
+    outcomes = []
+    house.now += 300
+    for _ in range(4):
+        house.now += 100
+        outcomes.append(house.driver.step().outcome)
+        house.learn()
+    assert outcomes == ["published", "preparing", "preparing", "preparing"]
+    assert house.driver.resharding.waits == "shard 2: it reads"
+    head = house.driver.catalogue.head()
+    assert set(asked) == {(SlotMap.even(2).resized(3), head.sha256)}
+    house.ports[2].prepare = lambda slot_map, manifest: ""
+    assert [house.driver.step().outcome for _ in range(2)] == ["prepared", "published"]
+    house.tell()
+    house.check_all(3)
+    head, parent = house.driver.catalogue.head(), house.driver.catalogue.chain(house.driver.catalogue.head())[-2]
+    assert (head.map_epoch, sum(part.rows for part in head.parts)) == (2, 0)
+    assert (parent.map_epoch, sum(part.rows for part in parent.parts)) == (1, 4)
+    assert house.driver.catalogue.gates(parent.name) is None, "the move's own is judged"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_cut_for_a_move_that_does_not_come_is_judged(late):
+    house = House()
+    house.learn(5)
+    house.clock.set_shards("clicks", 3)
+    house.now += 300
+    assert house.driver.step().outcome == "published"
+    house.now += 400
+    house.learn()
+    assert house.driver.step().outcome == "prepared"
+    name = house.driver.catalogue.head().name
+    assert house.driver.catalogue.gates(name) is None
+    house.ports[2].prepare = lambda slot_map, manifest: "it reads"
+    if late:
+        assert house.driver.step().outcome == "preparing"
+        house.now += 6_000
+    else:
+        house.clock.set_shards("clicks", 2)
+    assert house.driver.step().outcome == "published"
+    assert house.driver.catalogue.published().name == name
+    assert house.driver.step().outcome == ("preparing" if late else "idle")
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("writes", range(7))  # manifest, gates, published; manifest; and those of the move
+def test_a_checkpointer_killed_at_any_write_leaves_the_old_map_or_the_new_one(shards, writes):
+    house = House()
+    house.learn(20)
+    house.clock.set_shards("clicks", shards)
+    house.files.steps = writes
+    killed = False
+    for _ in range(5):
+        house.now += 1000
+        try:
+            house.driver.step()
+        except Killed:
+            killed = True
+            break
+    assert killed
+    house.files.steps = -1
+    head, slot_map = house.head()
+    house.now += 100_000  # its hold has run out
+    for index in range(4):  # whoever starts now finds a map that is whole
+        if index % 2:
+            house.start(index)
+    house.begin_driver()
+    for _ in range(6):
+        house.now += 1000
+        house.driver.step()
+        house.epoch = house.clock.join("clicks", "learner-0").epoch
+        house.tell()
+        house.tell()
+        house.catch_up()
+    assert house.head()[1].shards == shards
+    house.check_all(shards)
+    assert head.map_epoch == slot_map.epoch <= 2
+    house.learn(20)
+    house.check_all(shards)
+
+
+def test_a_shard_that_restarts_into_a_newer_map_makes_the_others_follow_before_any_start():
+    house = House()
+    house.learn(20)
+    house.clock.set_shards("clicks", 3)
+    house.driver.resharding.bring = lambda shards: []  # it dies right behind the manifest
+    for _ in range(4):
+        house.now += 1000
+        house.driver.step()
+    assert [shard.slot_map.epoch for shard in house.members] == [1, 1]
+    house.start(1)
+    assert house.push(house.members[1]).outcome is Outcome.NO_ERA
+    house.tell()
+    assert house.push(house.members[1]).outcome is Outcome.NO_ERA, "a list for another map opened it"
+    house.begin_driver()
+    house.now += 1000
+    assert house.driver.step().outcome == "moving"
+    assert house.start_batch().outcome is StartOutcome.WAIT_STALENESS
+    house.tell()
+    house.check_all(3)
+    house.learn(5)
+
+
+def test_what_names_another_map_does_nothing():
+    house = House()
+    house.learn(20)
+    before = house.members[0]
+    house.scale(3)
+    shard = house.members[0]
+    assert house.push(shard, map_epoch=1).outcome is Outcome.WRONG_MAP
+    assert house.push(shard, map_epoch=1, incarnation=before.incarnation).outcome is Outcome.WRONG_MAP
+    assert house.push(shard, incarnation=before.incarnation).outcome is Outcome.WRONG_INCARNATION
+    assert shard.pull(PullRequest("clicks", house.epoch, 1, {})).outcome is Outcome.WRONG_MAP
+    house.check_all(3)
+
+
+def test_another_configured_number_is_a_wish_and_voids_the_order():
+    house = House()
+    house.clock.set_shards("clicks", 3)
+    assert house.clock.shards_ordered("clicks") == 3
+    again = Clocks(2, 4, 0)
+    again.obey(house.clocks.orders)
+    assert again.shards_ordered("clicks") == 4
+
+
+def test_training_rolled_back_brings_back_its_map_under_a_newer_epoch():
+    house = House()
+    house.learn(10)
+    house.scale(3)
+    house.learn(10)
+    old = next(e.manifest for e in house.driver.catalogue.entries() if e.manifest.map_epoch == 1 and e.manifest.number)
+    house.driver.catalogue.write_training_rollback(
+        type(house.driver.catalogue.published())(old.number, old.name, old.sha256)
+    )
+    house.start(1)
+    assert (house.ports[1].shard.slot_map.epoch, house.ports[1].shard.slot_map.shards) == (3, 2)
+    house.clocks.orders.clear()
+    for _ in range(3):
+        house.now += 1000
+        house.driver.step()
+        house.tell()
+    house.end = 10
+    house.check_all(2)
+    house.learn(3)
+    house.check_all(2)

@@ -1,0 +1,79 @@
+"""The clean process of the gates: a real child, a fork a check."""
+
+import os
+import signal
+
+import pytest
+
+from checkpointer.gates.sandbox import CleanProcess
+from checkpointer.store.announcement import ref
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.fsspec_store import Directory
+
+pytestmark = pytest.mark.processes
+ROWS = [{"source": "u1", "item": "i1"}]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture(scope="module")
+def clean(root, define):
+    golden = root / "golden.jsonl"
+    golden.write_text('{"source": "u1", "item": "i1"}\n')
+    process = CleanProcess(str(root), define(), 30_000, str(golden))
+    process.start()
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="module")
+def catalogue(root):
+    return Catalogue(Directory(str(root)), "clicks")
+
+
+def test_it_loads_and_answers(clean, catalogue, train):
+    found = clean.check(ref(train(catalogue, 0, ROWS, step=0.5)))
+    assert found.error == ""
+    assert found.answers == pytest.approx((0.25, 0.475), abs=1e-3)
+    assert found.rows == 2
+    assert found.not_finite == ()
+
+
+def test_it_tells_what_loading_and_answering_took(clean, catalogue, train):
+    many = [{"source": f"u{n}", "item": f"i{n}"} for n in range(20_000)]
+    found = clean.check(ref(train(catalogue, 10, many)))
+    assert found.rows == 40_000
+    assert found.memory_bytes > 40_000 * 12, "the keys and weights alone"
+    assert found.answer_ms > 0
+
+
+def test_damage_is_a_finding_and_the_next_check_is_as_good_as_the_first(clean, catalogue, train):
+    bad = train(catalogue, 1, ROWS)
+    catalogue.files.delete(f"clicks/{bad.name}/part-0.safetensors")
+    assert "00000001-c/part-0.safetensors: missing" in clean.check(ref(bad)).error
+    assert clean.check(ref(train(catalogue, 2, ROWS))).error == ""
+
+
+def test_a_dead_process_fails_its_check_and_is_replaced(clean, catalogue, train):
+    good = ref(train(catalogue, 3, ROWS))
+    os.kill(clean._child.pid, signal.SIGKILL)
+    clean._child.wait()
+    assert clean.check(good).error == ""  # found dead before it was asked: replaced
+    os.kill(clean._child.pid, signal.SIGSTOP)
+    clean.timeout_s, patience = 0.01, clean.timeout_s
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("checkpointer.gates.sandbox.SLACK_S", 0.1)
+        assert clean.check(good).error == "the clean process hangs"
+    clean.timeout_s = patience
+    assert clean.check(good).error == ""
+
+
+def test_a_check_that_takes_too_long_is_a_finding(clean, catalogue, train):
+    good = ref(train(catalogue, 4, ROWS))
+    clean.timeout_s, patience = 1e-6, clean.timeout_s
+    assert "no answer within" in clean.check(good).error
+    clean.timeout_s = patience
+    assert clean.check(good).error == ""

@@ -1,0 +1,143 @@
+import pytest
+
+from checkpointer.retention import Keep
+from checkpointer.store.announcement import Hold
+from checkpointer.store.catalogue import Catalogue, Gates, number_of
+from checkpointer.store.files import MemoryFiles
+from checkpointer.store.manifest import Damaged
+
+
+@pytest.fixture
+def catalogue():
+    return Catalogue(MemoryFiles(), "clicks")
+
+
+def test_a_checkpoint_without_a_manifest_does_not_exist(catalogue, write):
+    catalogue.files.write("clicks/00000000-a/part-0.safetensors", b"x")
+    assert catalogue.head() is None
+    assert catalogue.next_number() == 0
+    assert [e.manifest for e in catalogue.entries()] == [None]
+    ref = write(catalogue, 0)
+    assert catalogue.head().sha256 == ref.manifest_sha256
+    assert catalogue.next_number() == 1
+
+
+def test_the_head_is_complete_whether_published_or_not(catalogue, write):
+    write(catalogue, 0)
+    write(catalogue, 1, outcome="rejected")
+    write(catalogue, 2, outcome=None)
+    assert catalogue.head().number == 2
+    assert catalogue.published().number == 0
+    assert [r.number for r in catalogue.published_refs()] == [0]
+
+
+def test_damage_is_refused_by_name_and_the_last_good_one_is_used(catalogue, write):
+    good, bad = write(catalogue, 1), write(catalogue, 2)
+    path = f"clicks/{bad.name}/part-1.safetensors"
+    catalogue.files.contents[path] = b"X" + catalogue.files.contents[path][1:]
+    fresh = Catalogue(catalogue.files, "clicks")
+    assert fresh.problems(fresh.manifest(bad.name)) == [
+        f"{bad.name}/part-1.safetensors: contents differ from the manifest's checksum "
+        + fresh.manifest(bad.name).parts[1].sha256[:12]
+    ]
+    assert fresh.head(verify=True).name == good.name
+    catalogue.files.delete(path)
+    assert fresh.problems(fresh.manifest(bad.name)) == [f"{bad.name}/part-1.safetensors: missing"]
+    catalogue.files.contents[f"clicks/{bad.name}/manifest.json"] += b" "
+    fresh = Catalogue(catalogue.files, "clicks")
+    assert fresh.head().name == good.name
+    assert "contents differ" in fresh.entries()[1].problem
+    assert fresh.next_number() == 3  # its number is not used twice
+
+
+def test_a_manifest_in_anothers_folder_is_refused(catalogue, write):
+    ref = write(catalogue, 1)
+    catalogue.files.write("clicks/00000002-c/manifest.json", catalogue.files.read(f"clicks/{ref.name}/manifest.json"))
+    with pytest.raises(Damaged, match="it is the manifest of clicks/00000001-c"):
+        catalogue.manifest("00000002-c")
+
+
+def test_training_rolled_back_goes_on_from_the_target(catalogue, write):
+    refs = [write(catalogue, n) for n in range(4)]
+    catalogue.write_training_rollback(refs[1])
+    assert catalogue.head().number == 1
+    assert catalogue.next_number() == 4
+    write(catalogue, 4, parent=refs[1].manifest_sha256)
+    assert [m.number for m in catalogue.newest_first()] == [4, 1, 0]
+
+
+def test_pointer_and_hold(catalogue, write):
+    assert catalogue.hold() == Hold()
+    assert catalogue.published() is None
+    first, second = write(catalogue, 0), write(catalogue, 1)
+    catalogue.write_published(first)
+    assert catalogue.published() == second
+    catalogue.write_hold(Hold(1, first, "bad"))
+    assert catalogue.hold() == Hold(1, first, "bad")
+    catalogue.files.write("clicks/hold.json", b"{")
+    assert catalogue.hold() == Hold(1, first, "bad"), "its copy counts"
+    catalogue.files.delete("clicks/hold.json.copy")
+    with pytest.raises(Damaged, match=r"clicks/hold\.json"):
+        catalogue.hold()
+
+
+def test_sweep_keeps_what_is_served_and_held(catalogue, write):
+    refs = [write(catalogue, n) for n in range(6)]
+    catalogue.write_hold(Hold(1, refs[1]))
+    assert catalogue.sweep(Keep(2, 1)) == [refs[n].name for n in (0, 2, 3)]
+    assert catalogue.names() == [refs[n].name for n in (1, 4, 5)]
+
+
+def test_gates_are_remembered(catalogue, write):
+    ref = write(catalogue, 0, outcome=None)
+    assert catalogue.gates(ref.name) is None
+    catalogue.write_gates(ref.name, Gates("rejected", "nan", 7))
+    assert catalogue.gates(ref.name) == Gates("rejected", "nan", 7)
+
+
+def test_part_urls(catalogue, write):
+    write(catalogue, 0)
+    assert catalogue.part_url(catalogue.head(), 1).endswith("clicks/00000000-c/part-1.safetensors")
+    with pytest.raises(Damaged, match="no part of shard 5"):
+        catalogue.part_url(catalogue.head(), 5)
+
+
+@pytest.mark.parametrize(("name", "number"), [("00000012-a", 12), ("published.json", None), ("0012-a", None)])
+def test_folder_names(name, number):
+    assert number_of(name) == number
+
+
+@pytest.mark.parametrize("name", ["", "a/b", ".x"])
+def test_a_model_name_is_a_folder(name):
+    with pytest.raises(ValueError, match="model name"):
+        Catalogue(MemoryFiles(), name)
+
+
+@pytest.mark.parametrize("said", [b"", b"{}", b"[]", b"\0" * 99, b'{"ref": [1, 2], "revision": 0}'])
+def test_what_a_power_cut_left_of_the_pointers_is_mended(catalogue, write, said):
+    first, second = write(catalogue, 0), write(catalogue, 1)
+    catalogue.write_hold(Hold(3, first, "why"))
+    catalogue.write_training_rollback(first)
+    catalogue.write_successor("other")
+    for name in ("published.json", "hold.json", "training.json", "successor.json"):
+        catalogue.files.write(f"clicks/{name}", said)
+    with pytest.raises(Damaged, match=r"published\.json"):
+        catalogue.published()
+    done = catalogue.mend()
+    assert any("newest published" in line for line in done)
+    assert catalogue.published() == second
+    for name in ("hold.json", "training.json", "successor.json"):
+        catalogue.files.delete(f"clicks/{name}.copy")  # so what is read now is the file itself
+    assert catalogue.hold() == Hold(3, first, "why")
+    assert catalogue.training_rollback() == (first, 1)
+    assert catalogue.successor() == "other"
+    assert catalogue.mend() == []
+
+
+def test_a_lost_pointer_is_written_anew_and_nothing_is_done_where_nothing_is_wrong(catalogue, write):
+    assert catalogue.mend() == []
+    ref = write(catalogue, 0)
+    assert catalogue.mend() == []
+    catalogue.files.delete("clicks/published.json")
+    assert len(catalogue.mend()) == 1
+    assert catalogue.published() == ref

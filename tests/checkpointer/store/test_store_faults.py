@@ -1,0 +1,199 @@
+"""The checkpointer's driver over a store that fails at any call: it says so, loses nothing, and goes on by itself."""
+
+import errno
+
+import pytest
+from driver_house import House
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from checkpointer.process.operator_actions import restore
+from checkpointer.process.process import StoreHealth
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.files import MemoryFiles, StoreFault
+from stream.backoff import Backoff
+
+FAULTS = (
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EROFS, "Read-only file system"),
+    OSError(errno.EIO, "Input/output error"),
+    PermissionError(errno.EACCES, "Permission denied"),
+    StoreFault("EndpointConnectionError"),
+    TimeoutError("no answer within 10 s"),
+)
+
+
+class FaultyFiles(MemoryFiles):
+    """`fault` is raised by the calls from the `after`-th on, until it is None. `done`: a call that fails was made all
+    the same, as where only its answer is lost."""
+
+    def __init__(self):
+        super().__init__()
+        self.fault, self.after, self.done, self.changes_only = None, 0, False, False
+
+    def _call(self, call, *arguments, changes=True):
+        if self.fault is not None and (changes or not self.changes_only):
+            if self.after <= 0:
+                if self.done:
+                    call(*arguments)
+                raise self.fault
+            self.after -= 1
+        return call(*arguments)
+
+    def read(self, path):
+        return self._call(super().read, path, changes=False)
+
+    def names(self, path):
+        return self._call(super().names, path, changes=False)
+
+    def write(self, path, data):
+        self._call(super().write, path, data)
+
+    def delete(self, path):
+        self._call(super().delete, path)
+
+
+class FaultyHouse(House):
+    def __init__(self, **config):
+        super().__init__(**config)
+        files = FaultyFiles()
+        files.contents = self.files.contents
+        self.files = files
+        self.driver = self.checkpointer()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    fault=st.sampled_from(FAULTS),
+    after=st.integers(0, 40),
+    done=st.booleans(),
+    changes_only=st.booleans(),
+    steps=st.integers(1, 6),
+)
+def test_a_store_that_fails_anywhere_costs_no_checkpoint(fault, after, done, changes_only, steps):
+    house = FaultyHouse(keep=2, deltas_max=2)
+    house.begin()
+    house.push("label/0", 100, 105, key=1, rows=5)
+    house.later()
+    files = house.files
+    files.fault, files.after, files.done, files.changes_only = fault, after, done, changes_only
+    end = 105
+    for _ in range(steps):
+        house.push("label/0", end, end + 1, key=end)
+        end += 1
+        step = house.later(6_000)
+        assert step.outcome in ("idle", "published", "store", "abandoned")
+        if step.outcome in ("store", "abandoned"):
+            assert step.detail
+    files.fault = None
+    for _ in range(3):
+        house.later(6_000)
+    fresh = Catalogue(files, "clicks")
+    head = fresh.head(verify=True)
+    assert head.vector["label/0"] == end
+    assert fresh.published().name == head.name
+    assert house.announced[-1].name == head.name
+    for entry in fresh.entries():
+        if entry.manifest is not None and entry.gates is not None:
+            assert fresh.chain_problems(entry.manifest) == []
+
+
+def test_a_read_only_store_at_the_start_is_waited_for():
+    house = FaultyHouse()
+    house.files.fault, house.files.changes_only = FAULTS[1], True
+    for _ in range(3):
+        step = house.later()
+        assert step.outcome == "store"
+        assert "Read-only file system" in step.detail
+    house.files.fault = None
+    house.begin()
+
+
+@pytest.mark.parametrize("said", [b"", b"{}", b"\0\0\0"])
+def test_after_a_power_cut_the_checkpointer_publishes_again(said):
+    """`published.json` of zero bytes ended it at each start."""
+    house = FaultyHouse()
+    house.begin()
+    house.push("label/0", 100, 105, key=1)
+    house.later()
+    for name in ("published.json", "begin.json"):
+        house.files.contents[f"clicks/{name}"] = said
+    house.driver = house.checkpointer()
+    house.push("label/0", 105, 110, key=1)
+    assert house.later().outcome == "published"
+    assert Catalogue(house.files, "clicks").published().number == 2
+
+
+def test_a_pointer_that_is_damaged_while_it_runs_is_mended():
+    house = FaultyHouse()
+    house.begin()
+    house.push("label/0", 100, 105, key=1)
+    house.files.contents["clicks/published.json"] = b""
+    house.files.contents["clicks/hold.json"] = b""
+    assert house.later().outcome == "published"
+    for _ in range(3):
+        house.later()
+    assert Catalogue(house.files, "clicks").published().number == 1
+    restore(Catalogue(house.files, "clicks"), "0", "why", house.now)
+    assert Catalogue(house.files, "clicks").hold().ref.number == 0
+
+
+def test_where_the_model_began_is_found_from_shards_that_have_begun():
+    house = FaultyHouse()
+    assert house.driver.step().outcome == "begun"
+    house.files.contents["clicks/begin.json"] = b""
+    house.restart(1, incarnation=2)
+    house.first = dict.fromkeys(house.first, 999)
+    house.driver = house.checkpointer()
+    house.driver.step()
+    reply = house.shards[1].progress("clicks")
+    assert {at.end for at in reply.progress.chains.values()} == {100}
+    assert Catalogue(house.files, "clicks").begun() == {"label/0": 100, "label/1": 100}
+
+
+def test_a_cut_that_comes_to_nothing_leaves_no_parts():
+    house = FaultyHouse()
+    house.begin()
+    house.push("label/0", 100, 105, key=1)
+    house.files.fault, house.files.after, house.files.changes_only = FAULTS[0], 0, True
+    for _ in range(5):
+        assert house.later(6_000).outcome in ("abandoned", "store")
+    house.files.fault = None
+    assert house.later(6_000).outcome == "published"
+    parts = [path for path in house.files.contents if path.endswith(".safetensors")]
+    assert len(parts) == 4, "of two checkpoints of two shards"
+
+
+def test_idle_hours_take_no_checkpoints_and_a_rollback_is_seen_meanwhile():
+    house = FaultyHouse(idle_interval_ms=0)
+    house.begin()
+    for at in range(100, 160):
+        house.push("label/0", at, at + 1, rows=0)
+        assert house.later(60_000).outcome == "idle"
+    assert len(house.driver.catalogue.names()) == 1
+    house.driver.catalogue.write_training_rollback(house.driver.catalogue.published())
+    epoch = house.driver.resharding.slot_map.epoch
+    house.later(60_000)
+    assert house.driver.resharding.slot_map.epoch > epoch
+
+
+def test_what_is_said_of_a_store_that_fails():
+    health = StoreHealth(Backoff(100, 1_000))
+    assert health.told("", 0.0) == ""
+    assert "failing for 0 s" in health.told("No space", 10.0)
+    assert health.told("No space", 20.0) == ""
+    assert health.failing_s(20.0) == 10.0
+    assert "failing for 60 s" in health.told("No space", 70.0)
+    assert "going on, after 61 s" in health.told("", 71.0)
+    assert health.failing_s(71.0) == 0.0
+
+
+def test_a_store_that_can_be_read_and_not_written_fails_all_the_while():
+    health = StoreHealth(Backoff(100, 1_000))
+    health.told("Read-only file system", 10.0, unwritten=True)
+    assert health.told("", 11.0) == ""  # a look, between two cuts
+    health.told("no answer", 20.0)  # a read that failed ends nothing
+    health.told("", 21.0)
+    assert health.failing_s(50.0) == 40.0
+    assert "going on, after 50 s" in health.told("", 60.0, complete=True)
+    assert health.failing_s(60.0) == 0.0

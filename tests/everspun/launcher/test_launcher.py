@@ -1,0 +1,101 @@
+"""The launcher's processes: as many learners as ordered, while the rest goes on."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from everspun.__main__ import main
+from everspun.config import RunConfig
+from everspun.launcher.launcher import Launcher, order_scale, ordered_scale
+
+#: Stands in for a role: says that it runs, and ends at SIGTERM.
+ROLE = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text('{\"pid\": 1}'); time.sleep(60)"
+WAIT_S = 20.0
+
+
+class Sleepers(Launcher):
+    def _command(self, role: str, index: int) -> list[str]:
+        return [sys.executable, "-c", ROLE, str(self.dir / "roles" / f"{role}-{index}.json")]
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_S
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_learners_are_started_and_stopped_while_the_rest_goes_on(tmp_path: Path):
+    run = RunConfig(dir=str(tmp_path / "run"), shards=1, learners=2, fraud=0, labelers=1, replicas=0)
+    launcher = Sleepers(tmp_path / "x.toml", run)
+
+    def running() -> list[str]:
+        return sorted(n for n, p in launcher.processes.items() if p.role == "learner" and not p.leaving)
+
+    launcher.start()
+    try:
+        shard = launcher.processes["shard-0"].popen.pid
+        order_scale(launcher.dir, "learner", 4)
+        wait_for(lambda: running() == [f"learner-{i}" for i in range(4)])
+        kept = launcher.processes["learner-0"].popen.pid
+        order_scale(launcher.dir, "learner", 1)
+        wait_for(lambda: sorted(n for n in launcher.processes if n.startswith("learner")) == ["learner-0"])
+        assert not (launcher.dir / "roles" / "learner-3.json").exists()
+        assert launcher.processes["learner-0"].popen.pid == kept
+        order_scale(launcher.dir, "learner", 2)
+        wait_for(lambda: running() == ["learner-0", "learner-1"])
+        assert launcher.processes["shard-0"].popen.pid == shard
+        assert launcher.processes["shard-0"].restarts == launcher.processes["learner-0"].restarts == 0
+    finally:
+        launcher.stop()
+
+
+def test_shards_run_as_the_clock_holder_says_and_end_once_its_map_is_in_force(tmp_path: Path):
+    run = RunConfig(dir=str(tmp_path / "run"), shards=1, learners=1, fraud=0, labelers=1, replicas=0)
+    launcher = Sleepers(tmp_path / "x.toml", run)
+
+    def says(processes: int, settled: bool) -> None:
+        fresh = launcher.dir / "roles" / "new"
+        fresh.write_text(json.dumps({"pid": 1, "processes": processes, "settled": settled}))
+        fresh.replace(launcher.dir / "roles" / "shard-0.json")
+
+    def shards() -> list[str]:
+        return sorted(name for name in launcher.processes if name.startswith("shard"))
+
+    launcher.start()
+    try:
+        wait_for((launcher.dir / "roles" / "shard-0.json").exists)
+        says(3, settled=True)
+        wait_for(lambda: shards() == ["shard-0", "shard-1", "shard-2"])
+        says(2, settled=False)
+        order_scale(launcher.dir, "learner", 2)  # carried out in the same look
+        wait_for(lambda: "learner-1" in launcher.processes)
+        assert not launcher.processes["shard-2"].leaving
+        says(2, settled=True)
+        wait_for(lambda: shards() == ["shard-0", "shard-1"])
+    finally:
+        launcher.stop()
+
+
+def test_an_order_is_of_one_launcher_and_of_roles_that_scale(tmp_path: Path):
+    order_scale(tmp_path, "learner", 3)
+    order_scale(tmp_path, "shard", 3)
+    assert ordered_scale(tmp_path) == {"learner": 3}
+    assert ordered_scale(tmp_path / "elsewhere") == {}
+
+
+def test_what_nobody_carries_out_is_said(tmp_path: Path, capsys):
+    path = tmp_path / "x.toml"
+    path.write_text(f"[run]\ndir = {str(tmp_path)!r}\n")
+    (tmp_path / "roles").mkdir()
+    assert main(["learners", "scale", "2", "--wait-s", "0.1", "--config", str(path)]) == 1
+    assert "0 learners run, 2 were ordered" in capsys.readouterr().out
+    assert main(["learners", "scale", "0", "--config", str(path)]) == 2
+    assert main(["shards", "scale", "2", "--wait-s", "0", "--config", str(path)]) == 1
+    assert "nothing was changed, or nobody knows" in capsys.readouterr().out
+    assert main(["staleness", "--config", str(path)]) == 1
+    assert "no answer" in capsys.readouterr().out
+    assert main(["staleness", "0", "--config", str(path)]) == 1
+    assert "not changed, or nobody knows" in capsys.readouterr().out

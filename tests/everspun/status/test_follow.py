@@ -1,0 +1,50 @@
+"""Following a run whose broker is away."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from everspun import config as config_file
+from everspun.status.follow import Follower
+from stream.log.log import Unavailable
+from stream.log.memory import MemoryLog, MemoryReader
+from stream.record import Partition
+
+
+class AwayAtTimes(MemoryLog):
+    """A log that answers while `up`, and counts how often it was asked otherwise."""
+
+    up, asked = False, 0
+
+    def reader(self) -> MemoryReader:
+        reader = super().reader()
+        answer = reader.beginning_offsets
+
+        def ask(partitions: Iterable[Partition]) -> dict[Partition, int]:
+            if self.up:
+                return answer(partitions)
+            self.asked += 1
+            raise Unavailable("no broker")
+
+        reader.beginning_offsets = ask  # type: ignore[method-assign]
+        return reader
+
+
+def test_a_broker_that_is_away_need_not_be_asked_again_and_is_followed_once_it_is_back(tmp_path: Path):
+    config = config_file.loads(f"[run]\ndir = {json.dumps(str(tmp_path))}\n")
+    log = AwayAtTimes(lambda: 1_000)
+    log.create(config.stream.evaluations, 1)
+    one = {"model": config.model.name, "chain": "label/0", "start": 0, "end": 9, "rows": 3, "log_loss_sum": 1.5}
+    writer = log.writer()
+    writer.append(Partition(config.stream.evaluations, 0), json.dumps(one).encode(), None, (), 1_000)
+    writer.flush(1_000)
+    follower = Follower(config, log)
+    follower.look(2_000)
+    assert not follower.answered
+    follower.look(3_000, evaluations=follower.answered)
+    assert log.asked == 1
+    log.up = True
+    follower.look(4_000)
+    assert follower.answered
+    assert follower.quality.rows == 3
+    assert len(follower.samples) == 3

@@ -1,0 +1,36 @@
+"""The launcher's look at the inputs goes on, whatever a look raises."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from everspun.status import input_faults
+from everspun.status.input_faults import InputWatch
+
+
+def test_it_counts_what_is_wrong_now_and_no_error_ends_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(input_faults, "LOOK_S", 0.01)
+    answers: Iterator[object] = iter([["one", "two"], OSError("no file to be had"), MemoryError(), []])
+    errors: list[BaseException] = []
+    counts: list[int] = []
+    done = threading.Event()
+
+    def ask() -> list[str]:
+        counts.append(watch.count if made.wait(10) else -1)
+        answer = next(answers, None)
+        if answer is None:
+            done.set()
+            return []
+        if isinstance(answer, Exception):
+            raise answer
+        assert isinstance(answer, list)
+        return answer
+
+    made = threading.Event()
+    watch = InputWatch(ask, lambda doing, error: errors.append(error))
+    made.set()
+    assert done.wait(30)
+    watch.close()
+    assert [type(error) for error in errors] == [OSError, MemoryError]
+    assert counts[:5] == [0, 2, 2, 2, 0]

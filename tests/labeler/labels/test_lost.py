@@ -1,0 +1,486 @@
+"""Input that is gone (C7): a stop that names its command, and labels behind the operator's word."""
+
+import json
+import random
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_labelling import (
+    CLICKS,
+    EXAMPLES,
+    IMPRESSIONS,
+    LABELER,
+    STREAM,
+    ZERO,
+    Clock,
+    beat,
+    fill,
+    folded,
+    memory_log,
+    work,
+)  # fmt: skip
+
+from everspun.commands.data.lost import fault, say, still_there
+from everspun.commands.system.topics import begin_where_inputs_begin
+from labeler.click_cache.storage import MemoryPages
+from labeler.counting.runner import Head
+from labeler.counting.signals import decode_signal
+from labeler.fraud_config import FraudConfig
+from labeler.labels.lost_ranges import LostRange, lost_headers, lost_key, lost_ranges
+from labeler.labels.runner import Labelling
+from stream.chain import Chain, Fold
+from stream.internal_topics.examples import BatchHeader, decode_examples
+from stream.internal_topics.verdicts import Verdict, Watermark, encode_verdict, input_name
+from stream.log.memory import MemoryLog
+from stream.log.topics import topic_specs
+from stream.record import Partition, Record
+
+QUARANTINE = Partition("quarantine", 0)
+
+
+def started(log, clock, stream=STREAM, labeler=LABELER, pages=None):
+    labelling = Labelling(stream, labeler, log, pages=pages)
+    labelling.own(range(stream.partitions))
+    work(labelling, clock)
+    return labelling
+
+
+def obey(log, clock, labelling, stop, stream=STREAM):
+    """Type the command that an alarm names."""
+    word = stop.command.split()
+    assert word[:2] == ["everspun", "lost"]
+    lost = LostRange(word[2], *map(int, word[3:6]))
+    assert fault(stream, lost) == still_there(log, lost) == ""
+    say(log, stream, lost, "retention was too short", clock())
+    clock.now_ms += 10_000
+    work(labelling, clock)
+    return lost
+
+
+def headers(log, partition=0, kind="label"):
+    found = [BatchHeader.from_headers(r.headers) for r in log.records(Partition("examples", partition))]
+    return [header for header in found if header.chain.startswith(kind)]
+
+
+def total(log, name):
+    return sum(getattr(header, name) for header in headers(log))
+
+
+def test_a_word_comes_back_as_it_was_given_and_junk_says_nothing():
+    lost = LostRange("impressions", 2, 5, 9)
+    record = Record(0, 0, lost_key(lost), b"", lost_headers(lost, "why"))
+    assert lost_ranges([record]) == [lost]
+    before = LostRange("clicks", 0, 0, 7, True)
+    assert lost_ranges([Record(0, 0, None, b"", lost_headers(before, "x"))]) == [before]
+    junk = [(("lost", b"1"),), (("lost", b"1"), ("topic", b"\xff"), ("partition", b"0"), ("from", b"0"), ("to", b"1"))]
+    junk += [(("lost", b"1"), ("topic", b"a"), ("partition", b"0"), ("from", b"9"), ("to", b"1"))]
+    assert lost_ranges(Record(0, 0, None, b"", one) for one in junk) == []
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_impressions_that_are_gone_are_passed_over_on_the_word_that_the_alarm_names(before):
+    """Also where nothing was labelled yet."""
+    clock = Clock()
+    log = memory_log(clock=clock)
+    if before:
+        fill(log, seconds=1)
+        started(log, clock).close()
+    labelled = total(log, "labelled")
+    resumes = headers(log)[-1].end >> 20 if before else 0
+    views = log.end(IMPRESSIONS)
+    fill_later(log, 3)
+    log.delete_below(IMPRESSIONS, views + 9)
+    kept = sum(bool(r.value) for r in log.records(IMPRESSIONS))
+    labelling = started(log, clock)
+    assert "needed and gone" in str(labelling.lines[0].core.stopped)
+    assert total(log, "labelled") == labelled, "nothing is skipped by itself"
+    obey(log, clock, labelling, labelling.lines[0].core.stopped)
+    assert labelling.lines[0].core.stopped is None
+    assert total(log, "labelled") == labelled + kept
+    assert total(log, "lost_offsets") == views + 9 - resumes
+    assert total(log, "lost") == 0
+    again = started(log, clock)
+    assert again.lines[0].core.stopped is None, "a labeler that takes over finds the word"
+    assert folded(log)[0] == sorted(folded(log)[0])
+
+
+def fill_later(log, seconds):
+    """More of the shop, ten minutes later."""
+    later = ZERO + 9_000
+    beat(log, later)
+    for n in range(10 * seconds):
+        now = later + n * 100
+        view = {"id": f"later{n}", "ts_ms": now, "session": "s", "source": "u", "vendor": "v", "item": "i"}
+        log.append(IMPRESSIONS, json.dumps(view).encode(), b"s", (), now)
+    for more in (0, 2_000, 4_000):
+        beat(log, later + seconds * 1_000 + more)
+
+
+def test_what_was_gone_when_the_topics_were_made_is_where_labels_begin():
+    clock = Clock()
+    log = memory_log(clock=clock)
+    fill(log, seconds=2)
+    for at in (IMPRESSIONS, CLICKS):
+        log.delete_below(at, 3)
+    begin_where_inputs_begin(log, STREAM, ["examples", "quarantine"], clock())
+    assert len(log.records(QUARANTINE)) == 2
+    labelling = started(log, clock)
+    assert labelling.lines[0].core.stopped is None
+    assert headers(log)[0].start == 3 << 20
+    assert total(log, "lost_offsets") == total(log, "lost") == total(log, "clicks_lost_offsets") == 0
+
+
+def moved_at(log):
+    """The first stamp of `clicks` that is believed (T3)."""
+    records = log.records(CLICKS)
+    for n, record in enumerate(records):
+        clock_ms = next(int(r.header("clock_ms")) for r in records[n:] if r.is_heartbeat)
+        if record.timestamp_ms <= clock_ms + STREAM.skew_ms:
+            return record.timestamp_ms
+    raise AssertionError("no time")
+
+
+def clicks_oracle(log, gap_from_ms, gap_to_ms):
+    """Positions of impressions that a click which arrived then might have counted for."""
+    found = set()
+    top = 0
+    for record in log.records(IMPRESSIONS):
+        top = max(top, record.timestamp_ms)
+        may = top - STREAM.early_ms <= gap_to_ms and top + STREAM.wait_ms >= gap_from_ms
+        if record.value and may:
+            found.add(record.offset << 20)
+    return found
+
+
+@given(st.integers(0, 1 << 30), st.integers(1, 30), st.integers(0, 3), st.booleans())
+def test_impressions_that_a_click_which_is_gone_might_have_counted_for_are_lost(seed, gone, restarts, copies):
+    """Whatever was read before, wherever it is started again: exactly those, clicked or not; all others have the label
+    that they would have had."""
+    clock, rng = Clock(), random.Random(seed)
+    whole, log = memory_log(clock=Clock()), memory_log(clock=clock)
+    for one in (whole, log):
+        fill(one, seconds=4, seed=seed)
+    started(whole, Clock()).close()
+    true = dict(folded(whole)[0])
+    gone = min(gone, log.end(CLICKS) - 2)
+    log.delete_below(CLICKS, gone)
+    pages = MemoryPages() if copies else None
+    slow = replace(LABELER, outbox_max=1, take_records_max=4, clicks_copy=copies)
+    labelling = started(log, clock, labeler=slow, pages=pages)
+    obey(log, clock, labelling, labelling.lines[0].core.stopped) if not restarts else None
+    for _ in range(restarts):
+        stop = labelling.lines[0].core.stopped
+        if stop is not None:
+            lost = LostRange(*stop.gone)
+            say(log, STREAM, lost, "gone", clock())
+        labelling = Labelling(STREAM, slow, log, pages=pages)
+        labelling.own([0])
+        for _ in range(rng.randrange(1, 30)):
+            labelling.turn(clock(), 0)
+    clock.now_ms += 10_000
+    labelling = Labelling(STREAM, slow, log, pages=pages)
+    labelling.own([0])
+    work(labelling, clock)
+    assert labelling.lines[0].core.stopped is None
+    lost = clicks_oracle(log, 0, moved_at(log))
+    rows = dict(folded(log)[0])
+    assert rows == {at: label for at, label in true.items() if at not in lost}
+    assert total(log, "lost") == len(lost)
+    assert total(log, "clicks_lost_offsets") in (0, gone)  # counted once what they may have counted for is past
+
+
+@given(st.integers(0, 1 << 30), st.integers(1, 8), st.integers(1, 12))
+def test_clicks_gone_in_the_midst_cost_only_what_they_might_have_labelled(seed, before, gone):
+    """A labeler that stopped reading in the midst, and one that takes over from it, lose the same."""
+    clock, rng = Clock(), random.Random(seed)
+    log = memory_log(clock=clock)
+    fill(log, seconds=6, seed=seed)
+    true = {}
+    whole = memory_log(clock=Clock())
+    fill(whole, seconds=6, seed=seed)
+    started(whole, Clock()).close()
+    true = dict(folded(whole)[0])
+    small = replace(LABELER, outbox_max=1, take_records_max=1, feed_records_max=1)
+    labelling = Labelling(replace(STREAM, poll_records_max=1), small, log)
+    labelling.own([0])
+    for _ in range(rng.randrange(20, 200)):
+        labelling.turn(clock(), 0)
+    if not headers(log):
+        return
+    resumed = headers(log)[-1].clicks_offset
+    first = min(resumed + before, log.end(CLICKS) - 4)
+    to = min(first + gone, log.end(CLICKS) - 3)
+    log.delete_below(CLICKS, to)
+    labelling.close()
+    labelling = started(log, clock)
+    stop = labelling.lines[0].core.stopped
+    if stop is None:
+        assert resumed >= to
+        return
+    point = headers(log)[-1]
+    obey(log, clock, labelling, stop)
+    lost = clicks_oracle(log, point.clicks_arrival_max_ms, log.records(CLICKS)[0].timestamp_ms)
+    lost = {at for at in lost if at >= point.end}
+    rows = dict(folded(log)[0])
+    assert rows == {at: label for at, label in true.items() if at not in lost}
+    assert total(log, "lost") == len(lost)
+
+
+def test_an_input_gone_below_both_topics_is_named_one_after_the_other():
+    clock = Clock()
+    log = memory_log(clock=clock)
+    fill(log, seconds=4)
+    log.delete_below(IMPRESSIONS, 10)
+    log.delete_below(CLICKS, 2)
+    labelling = started(log, clock)
+    stops = labelling.lines[0].core.stops
+    assert {stop.topic for stop in stops} == {"impressions", "clicks"}
+    for stop in stops:
+        obey(log, clock, labelling, stop)
+    assert labelling.lines[0].core.stopped is None
+    assert total(log, "lost") + total(log, "labelled") == sum(bool(r.value) for r in log.records(IMPRESSIONS))
+
+
+def test_where_verdicts_are_gone_what_they_decide_on_is_lost():
+    clock = Clock()
+    log = memory_log(clock=clock)
+    fill(log, seconds=4)
+    at = Partition("verdicts", 0)
+    names = [input_name(topic, 0) for topic in ("impressions", "clicks")]
+
+    def watermarks(ms):
+        for name in names:
+            log.append(at, encode_verdict(Watermark(name, ms, 0)), timestamp_ms=ms)
+
+    labeler = replace(LABELER, await_verdicts=True)
+    first_ms, last_ms = ZERO + 1_500, ZERO + 3_000
+    watermarks(first_ms)
+    labelling = started(log, clock, labeler=labeler)
+    before = total(log, "labelled")
+    assert before
+    log.append(at, encode_verdict(Verdict("a", "r", "reject", None, "v", ZERO, ZERO + 2_000, "fraud")))
+    watermarks(last_ms)
+    watermarks(ZERO + 20_000)
+    log.delete_below(at, 5)
+    work(labelling, clock)
+    stop = labelling.lines[0].core.stopped
+    assert (stop.topic, stop.gone.end) == ("verdicts", 5)
+    obey(log, clock, labelling, stop)
+    assert labelling.lines[0].core.stopped is None
+    assert total(log, "rejected") == 0
+    arrivals = [r.timestamp_ms for r in log.records(IMPRESSIONS) if r.value]
+    # the rest of the watermarks behind the gap rise to ZERO + 20 s at the end: all deadlines before are open
+    assert total(log, "lost") == sum(a + STREAM.wait_ms >= first_ms for a in arrivals)
+    assert total(log, "labelled") + total(log, "lost") == len(arrivals)
+
+
+def test_a_log_that_lost_its_tail_stops_its_partition_and_goes_on_where_it_was_read_to():
+    clock = Clock()
+    log = memory_log(clock=clock)
+    fill(log, seconds=2)
+    labelling = started(log, clock)
+    end = log.end(IMPRESSIONS)
+    del log.records(IMPRESSIONS)[-3:]
+    work(labelling, clock)
+    stop = labelling.lines[0].core.stopped
+    assert "lost its tail" in stop.reason
+    obey(log, clock, labelling, stop)
+    assert labelling.lines[0].core.stopped is not None, "what comes below is given offsets that were read"
+    fill_later(log, 2)
+    clock.now_ms += 10_000
+    work(labelling, clock)
+    assert labelling.lines[0].core.stopped is None
+    kept = [r for r in log.records(IMPRESSIONS) if r.offset >= end and r.value]
+    assert [at >> 20 for at, _ in folded(log)[0]][-len(kept) :] == [r.offset for r in kept]
+
+
+def test_counting_passes_over_what_is_gone_and_counts_it_as_unknown():
+    clock = Clock()
+    log = memory_log(clock=clock)
+    fill(log, seconds=2)
+    head = Head(STREAM, replace(LABELER, await_verdicts=True), FraudConfig(), log)
+    head.own([0])
+    head.turn(clock(), 0)
+    there = log.end(IMPRESSIONS)
+    fill_later(log, 2)
+    log.delete_below(IMPRESSIONS, there + 5)
+    for _ in range(40):
+        head.turn(clock(), 0)
+    assert not head.totals.stopped
+    assert head.totals.passed_over == 5
+    signals = [decode_signal(r) for r in log.records(Partition("signals", 0))]
+    mine = [s for s in signals if s.input == "impressions/0"]
+    assert sum(s.unknown for s in mine) == 5
+    assert all(a.end == b.start for a, b in pairwise(mine))
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_counting_of_a_log_that_lost_its_tail_goes_on_once_the_log_has_grown_past_it(restarts):
+    clock = Clock()
+    log = memory_log(clock=clock)
+    fill(log, seconds=2)
+
+    def counting():
+        head = Head(STREAM, replace(LABELER, await_verdicts=True), FraudConfig(), log)
+        head.own([0])
+        return head
+
+    def turn(head, times=40):
+        for _ in range(times):
+            clock.now_ms += 100
+            head.turn(clock(), 0)
+
+    def counted():
+        mine = [s for r in log.records(Partition("signals", 0)) if (s := decode_signal(r)).input == "impressions/0"]
+        chain = Chain()
+        return [kind for s in mine if (kind := chain.fold(s.start, s.end)[0]) is not Fold.REPEAT], chain.end or 0
+
+    head = counting()
+    turn(head)
+    end = log.end(IMPRESSIONS)
+    del log.records(IMPRESSIONS)[-10:]
+    turn(head)
+    assert "outside" in head.totals.stopped["impressions/0"]
+    assert list(head.totals.stopped) == ["impressions/0"], "the other input goes on"
+    if restarts:
+        head.close()
+        head = counting()
+    fill_later(log, 4)
+    assert log.end(IMPRESSIONS) > end
+    turn(head)
+    assert not head.totals.stopped
+    kinds, reached = counted()
+    assert set(kinds) == {Fold.EXTENDS}
+    assert reached > end << 20
+
+
+def test_a_range_that_is_not_what_is_gone_is_refused_with_what_to_type():
+    log = MemoryLog(Clock())
+    for spec in topic_specs(STREAM):
+        log.create(spec.name, spec.partitions)
+    fill(log, seconds=1)
+    log.delete_below(IMPRESSIONS, 6)
+    assert "run: everspun lost impressions 0 0 6" in still_there(log, LostRange("impressions", 0, 0, 9))
+    assert "run: everspun lost impressions 0 0 6" in still_there(log, LostRange("impressions", 0, 0, 4))
+    assert "--force" in still_there(log, LostRange("impressions", 0, 7, 9))
+    assert still_there(log, LostRange("impressions", 0, 0, 6)) == ""
+    assert "allowed are" in fault(STREAM, LostRange("examples", 0, 0, 1))
+    assert "has 0 to 0" in fault(STREAM, LostRange("clicks", 1, 0, 1))
+    assert "FROM < TO" in fault(STREAM, LostRange("clicks", 0, 2, 2))
+
+
+def test_rows_of_examples_never_hold_what_is_lost():
+    """`decode_examples` of every record agrees with its header."""
+    clock = Clock()
+    log = memory_log(clock=clock)
+    fill(log, seconds=3)
+    log.delete_below(CLICKS, 3)
+    labelling = started(log, clock)
+    obey(log, clock, labelling, labelling.lines[0].core.stopped)
+    for record in log.records(EXAMPLES):
+        header = BatchHeader.from_headers(record.headers)
+        rows = decode_examples(record.value).num_rows if record.value else 0
+        assert rows == header.labelled
+    views = sum(bool(r.value) for r in log.records(IMPRESSIONS))
+    assert sum(header.impressions for header in headers(log)) == views
+
+
+def remade_shop(log, seconds, first_id=0):
+    """The topic of impressions, deleted and made anew with other views in it."""
+    log.delete("impressions")
+    log.create("impressions", 1)
+    for n in range(10 * seconds):
+        now = ZERO + 9_000 + n * 100
+        view = {"id": f"new{first_id + n}", "ts_ms": now, "session": "s", "source": "u", "vendor": "v", "item": "i"}
+        log.append(IMPRESSIONS, json.dumps(view).encode(), b"s", (), now)
+    for more in (0, 2_000, 4_000):
+        beat(log, ZERO + 9_000 + seconds * 1_000 + more)
+
+
+@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize("seconds", [2, 9])
+def test_a_topic_made_anew_stops_its_partition_until_an_operator_accepts_it(running, seconds):
+    """Also where it is longer by now than what was read of the former one: nothing is taken for what was labelled."""
+    clock = Clock()
+    log = memory_log(clock=clock)
+    fill(log, seconds=4)
+    labelling = started(log, clock)
+    read_to = headers(log)[-1].end >> 20
+    before = folded(log)[0]
+    if not running:
+        labelling.close()
+    remade_shop(log, seconds)
+    if not running:
+        labelling = started(log, clock)
+    clock.now_ms += 10_000
+    work(labelling, clock)
+    stop = labelling.lines[0].core.stopped
+    assert "made anew" in stop.reason
+    assert stop.command.endswith("--force")
+    assert folded(log)[0] == before
+    lost = LostRange(*stop.gone)._replace(topic_id=log.topic_id("impressions"))
+    assert lost.end >= read_to
+    say(log, STREAM, lost, "somebody deleted it", clock())
+    clock.now_ms += 10_000
+    work(labelling, clock)
+    while labelling.lines[0].core.stopped is not None:
+        fill_beats(log)
+        clock.now_ms += 10_000
+        work(labelling, clock)
+    new = [r.offset for r in log.records(IMPRESSIONS) if r.value and r.offset >= lost.end]
+    assert [at >> 20 for at, _ in folded(log)[0][len(before) :]] == new
+    for _ in range(40):  # behind a jump of time, which later heartbeats have to confirm (T3)
+        fill_beats(log)
+        work(labelling, clock)
+    assert total(log, "lost_offsets") == lost.end
+    again = started(log, clock)
+    assert again.lines[0].core.stopped is None
+    assert total(log, "lost_offsets") == lost.end, "counted once"
+
+
+def fill_beats(log):
+    """Time passes in both topics."""
+    last = log.records(IMPRESSIONS)[-1].timestamp_ms
+    for n in range(1, 11):
+        beat(log, last + n * 500)
+
+
+def test_clicks_made_anew_lose_what_the_former_ones_might_have_labelled():
+    clock = Clock()
+    log = memory_log(clock=clock)
+    fill(log, seconds=4)
+    labelling = started(log, clock)
+    point = headers(log)[-1]
+    log.delete("clicks")
+    log.create("clicks", 1)
+    fill_later(log, 3)
+    clock.now_ms += 10_000
+    work(labelling, clock)
+    stop = labelling.lines[0].core.stopped
+    assert (stop.topic, stop.gone.first, stop.gone.end) == ("clicks", 0, 1)
+    lost = LostRange(*stop.gone)._replace(topic_id=log.topic_id("clicks"))
+    say(log, STREAM, lost, "somebody deleted it", clock())
+    clock.now_ms += 10_000
+    work(labelling, clock)
+    assert labelling.lines[0].core.stopped is None
+    arrivals = [r.timestamp_ms for r in log.records(IMPRESSIONS) if r.value and r.offset << 20 >= point.end]
+    to_ms = log.records(CLICKS)[1].timestamp_ms
+    assert total(log, "lost") == sum(a - STREAM.early_ms <= to_ms for a in arrivals) > 0
+
+
+def test_a_word_about_a_former_topic_says_nothing_of_the_next():
+    clock = Clock()
+    log = memory_log(clock=clock)
+    fill(log, seconds=1)
+    labelling = started(log, clock)
+    for _ in range(2):
+        remade_shop(log, 1)
+        clock.now_ms += 10_000
+        work(labelling, clock)
+        stop = labelling.lines[0].core.stopped
+        assert "made anew" in stop.reason
+        lost = LostRange(*stop.gone)._replace(topic_id=log.topic_id("impressions"))
+        say(log, STREAM, lost, "gone", clock())

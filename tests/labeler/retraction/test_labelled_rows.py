@@ -1,0 +1,101 @@
+"""Rows of `examples` read back from an arrival on: where it begins, what counts, and the archive below the log (C2)."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pytest
+
+from checkpointer.archive.archive import Archive, Archiving
+from checkpointer.archive.archived_log import ArchivedLog
+from checkpointer.store.files import MemoryFiles
+from labeler.join.strategy import Reading
+from labeler.retraction import labelled_rows
+from labeler.retraction.labelled_rows import labelled, reached_ms
+from stream.config import StreamConfig
+from stream.internal_topics.examples import BatchHeader, encode_examples, examples_schema
+from stream.log.log import Log
+from stream.log.memory import MemoryLog
+from stream.record import Partition, position
+
+EXAMPLES, IMPRESSIONS = Partition("examples", 0), Partition("impressions", 0)
+READINGS = (Reading("label", 1, 1, 1), Reading("late", 2, 2, 2))
+COUNT = 600
+SCHEMA = examples_schema(())
+
+
+def append(log: MemoryLog, chain: str, start: int, end: int, arrival_ms: int) -> None:
+    values = {"position": position(start), "arrival_ms": arrival_ms, "ts_ms": arrival_ms, "click_delay_ms": -1}
+    columns = [pa.array([values.get(f.name, "" if f.type == pa.string() else 0)], f.type) for f in SCHEMA]
+    rows = pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+    header = BatchHeader(chain, position(start), position(end), "s", "c", labelled=1, arrival_max_ms=arrival_ms)
+    log.append(EXAMPLES, encode_examples(rows), None, header.to_headers())
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    """COUNT labels, each ten ms after the one before; every third has a late row 500 ms behind it; some repeats."""
+    made = MemoryLog(lambda: 0)
+    made.create("examples", 1)
+    made.create("impressions", 1)
+    for n in range(COUNT):
+        append(made, "label/0", n, n + 1, 10 * n)
+        if n % 3 == 0 and n >= 50:
+            append(made, "late/0", n - 50, n - 47, 10 * (n - 50))
+        if n % 50 == 49:
+            append(made, "label/0", n - 5, n - 4, 10 * (n - 5))
+    return made
+
+
+def read(log: Log, from_ms: int, readings: tuple[Reading, ...] = READINGS) -> Iterator[tuple[str, int]]:
+    for one in labelled(log, EXAMPLES, readings, from_ms, 100):
+        yield one.kind, one.rows.column("arrival_ms")[0].as_py()
+
+
+@pytest.mark.parametrize("from_ms", [0, 5, 2_000, 5_985, 99_999])
+def test_every_row_from_then_on_comes_once_and_few_before(log: MemoryLog, from_ms: int):
+    every = list(read(log, 0))
+    assert [ms for kind, ms in every if kind == "label"] == list(range(0, 10 * COUNT, 10))
+    found = list(read(log, from_ms))
+    assert [one for one in found if one[1] >= from_ms] == [one for one in every if one[1] >= from_ms]
+    assert len(found) == len(set(found))
+    if from_ms == 2_000:
+        assert len(found) < len(every) - 200, "it begins where those rows are"
+
+
+def test_only_asked_for_readings_are_read(log: MemoryLog):
+    assert {kind for kind, _ in read(log, 0, READINGS[:1])} == {"label"}
+
+
+def test_what_retention_took_is_found_in_the_archive(log: MemoryLog):
+    archive = Archive(MemoryFiles())
+    core = Archiving.resumed(0, None, 100_000, 1, "t")
+    for record in log.records(EXAMPLES):
+        for file, kept in core.add(record, 0):
+            archive.write(file, kept)
+    archive.write(*core.close())
+    every = list(read(log, 0))
+    log.delete_below(EXAMPLES, 500)
+    assert len(list(read(log, 0))) < len(every)
+    whole = ArchivedLog(log, archive, "examples")
+    for from_ms in (0, 2_000, 5_000):
+        assert [one for one in read(whole, from_ms) if one[1] >= from_ms] == [one for one in every if one[1] >= from_ms]
+
+
+def test_a_reading_has_reached_the_arrival_of_the_first_record_that_it_has_not_labelled(log: MemoryLog):
+    stream = StreamConfig(partitions=1, jump_max_ms=100_000)
+    first = READINGS[0]
+    assert reached_ms(log, IMPRESSIONS, EXAMPLES, first, stream) == 10 * (COUNT - 1), "no such record"
+    for n in range(COUNT):
+        log.append(IMPRESSIONS, b"x", None, (), 10 * n)
+    assert reached_ms(log, IMPRESSIONS, EXAMPLES, first, stream) == 10 * (COUNT - 1)
+    log.append(IMPRESSIONS, b"x", None, (), 50_000)
+    assert reached_ms(log, IMPRESSIONS, EXAMPLES, first, stream) == 50_000
+    near = StreamConfig(partitions=1, jump_max_ms=1_000, heartbeat_ms=100)
+    assert reached_ms(log, IMPRESSIONS, EXAMPLES, first, near) == 10 * (COUNT - 1), "such a stamp is judged first (T3)"
+
+
+def test_a_chain_that_is_not_among_the_last_records_has_reached_nothing(
+    log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(labelled_rows, "LOOK_RECORDS", 1)
+    assert reached_ms(log, IMPRESSIONS, EXAMPLES, READINGS[1], StreamConfig(partitions=1)) == 0

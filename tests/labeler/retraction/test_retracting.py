@@ -1,0 +1,361 @@
+"""`retract/p`: late verdicts are taken back once, whatever fails, in the same bytes whoever writes (L3, C1, C2)."""
+
+import json
+import logging
+import random
+from dataclasses import replace
+
+import pytest
+
+from labeler.config import LabelerConfig
+from labeler.labels.runner import Labelling
+from labeler.labels.verdicts import VerdictPoint
+from labeler.retraction.late_verdicts import RUN_OFFSETS, LateVerdicts
+from labeler.retraction.runner import Retracting
+from stream.chain import Chain, Fold
+from stream.config import StreamConfig
+from stream.internal_topics.examples import BatchHeader, decode_examples
+from stream.internal_topics.retracted import Again, taken
+from stream.internal_topics.verdicts import ALLOW, REJECT, Verdict, Watermark, encode_verdict, input_name
+from stream.log.memory import Fate, MemoryLog
+from stream.log.topics import topic_specs
+from stream.record import Partition, Record, offset_of, position
+
+ZERO = 1_600_000_000_000
+STREAM = StreamConfig(
+    partitions=2, replayed=True, window_ms=1_000, grace_ms=100, dedup_ms=500, flush_ms=100, signal_ms=100,
+    heartbeat_ms=100, jump_max_ms=100_000, batch_rows_max=8, age_max_ms=5_000, skew_ms=100,
+)  # fmt: skip
+LABELER = LabelerConfig(retry_ms=1, fold_records_max=4, retract_share_min=0.0)
+VERDICTS = Partition("verdicts", 0)
+INPUTS = [input_name(topic, p) for topic in ("impressions", "clicks") for p in range(2)]
+SECONDS = 6
+
+
+class Clock:
+    now_ms = ZERO
+
+    def __call__(self):
+        self.now_ms += 5_000  # past every pause
+        return self.now_ms
+
+
+def verdict(id, source, decision=REJECT, first_s=0, last_s=SECONDS):
+    between = ZERO + first_s * 1_000, ZERO + last_s * 1_000
+    return Verdict(id, "operator", decision, source, None, *between, "told")
+
+
+def say(log, *verdicts):
+    for one in verdicts:
+        log.append(VERDICTS, encode_verdict(one))
+
+
+def judged(log, to_s):
+    for name in INPUTS:
+        log.append(VERDICTS, encode_verdict(Watermark(name, ZERO + int(to_s * 1_000), 0)))
+
+
+class Shop:
+    """Two partitions, five sources on one vendor; `u0` clicks on everything."""
+
+    def __init__(self):
+        self.clock = Clock()
+        self.log = MemoryLog(self.clock)
+        for spec in topic_specs(STREAM):
+            self.log.create(spec.name, spec.partitions)
+        rng = random.Random(1)
+        self.beat(0)
+        for p in range(2):
+            for n in range(SECONDS * 10):
+                now = ZERO + n * 100
+                source = f"u{rng.randrange(5)}"
+                view = {"id": f"{p}/{n}", "ts_ms": now, "session": SESSIONS[p], "source": source, "vendor": "v"}
+                self.log.append(
+                    Partition("impressions", p),
+                    json.dumps(view | {"item": "i"}).encode(),
+                    SESSIONS[p].encode(),
+                    (),
+                    now,
+                )
+                if source == "u0":
+                    click = {"id": f"{p}/{n}", "ts_ms": now + 1, "session": SESSIONS[p]}
+                    self.log.append(
+                        Partition("clicks", p), json.dumps(click).encode(), SESSIONS[p].encode(), (), now + 1
+                    )
+        for more in (0, 2, 4):
+            self.beat(SECONDS + more)
+
+    def beat(self, second):
+        stamp_ms = ZERO + second * 1_000
+        headers = (("control", b"heartbeat"), ("clock_ms", str(stamp_ms).encode()))
+        for topic in ("impressions", "clicks"):
+            for p in range(2):
+                self.log.append(Partition(topic, p), None, None, headers, stamp_ms)
+
+    def label(self):
+        labelling = Labelling(STREAM, LABELER, self.log)
+        labelling.own(range(2))
+        work(labelling, self.clock)
+        labelling.close()
+        return self
+
+    def retract(self, partitions=(0, 1), labeler=LABELER):
+        retracting = Retracting(STREAM, labeler, self.log)
+        retracting.own(partitions)
+        work(retracting, self.clock)
+        retracting.close()
+        return retracting
+
+    def rows(self, p, kind="label"):
+        """(positions, sources) of the folded rows of a chain."""
+        chain, found = Chain(0 if kind == "retract" else None), []
+        for record in self.log.records(Partition("examples", p)):
+            header = BatchHeader.from_headers(record.headers)
+            if (
+                header.chain == f"{kind}/{p}"
+                and chain.fold(header.start, header.end)[0] is Fold.EXTENDS
+                and record.value
+            ):
+                rows = decode_examples(record.value)
+                found += zip(rows.column("position").to_pylist(), rows.column("source").to_pylist(), strict=True)
+        return found
+
+    def records(self, p):
+        made = self.log.records(Partition("examples", p))
+        return [(r.value, r.headers) for r in made if r.header("chain") == f"retract/{p}".encode()]
+
+    def back(self, p):
+        return [(at, source) for at, source in self.rows(p, "retract") if at >= 0]
+
+
+def sessions():
+    from stream.hashing.keys import partition_of_key
+
+    return [next(s for s in map(str, range(99)) if partition_of_key(s.encode(), 2) == p) for p in range(2)]
+
+
+SESSIONS = sessions()
+
+
+def work(one, clock, still_max=12):
+    still = 0
+    while still < still_max:
+        still = 0 if one.turn(clock(), 0) else still + 1
+
+
+def late_shop():
+    """All labelled, then `u0` is rejected, and more is judged."""
+    shop = Shop()
+    judged(shop.log, SECONDS + 4)
+    shop.label()
+    say(shop.log, verdict("a", "u0"))
+    judged(shop.log, SECONDS + 5)
+    return shop
+
+
+def test_every_row_of_the_source_is_taken_back_once_in_its_own_partition():
+    shop = late_shop()
+    shop.retract()
+    for p in range(2):
+        expected = [(at, source) for at, source in shop.rows(p) if source == "u0"]
+        assert expected
+        assert shop.back(p) == expected
+    shop.retract()
+    assert [len(shop.records(p)) for p in range(2)] == [1, 1]
+
+
+def test_a_record_holds_the_clean_rows_of_the_vendor_from_all_partitions():
+    shop = late_shop()
+    shop.retract()
+    rows = decode_examples(shop.records(0)[0][0])
+    clean = [source for _, source in shop.rows(0) + shop.rows(1) if source != "u0"]
+    assert sorted(rows.column("source").to_pylist()[int(taken(rows).sum()) :]) == sorted(clean)
+    assert Again.decode(BatchHeader.from_headers(shop.records(0)[0][1]).again).named == {
+        "source": ["u0"],
+        "vendor": ["v"],
+        "item": ["i"],
+    }
+    header = BatchHeader.from_headers(shop.records(0)[0][1])
+    assert (header.rejected, header.labelled) == (int(taken(rows).sum()), rows.num_rows)
+    assert header.end == position(len(INPUTS) + 1), "behind the verdict"
+
+
+def test_a_verdict_that_stood_before_the_labels_closed_takes_nothing_back():
+    shop = Shop()
+    say(shop.log, verdict("a", "u0"))
+    judged(shop.log, SECONDS + 4)
+    shop.label().retract()
+    assert all(source != "u0" for p in range(2) for _, source in shop.rows(p))
+    assert [shop.records(p) for p in range(2)] == [[], []]
+
+
+def test_of_a_verdict_between_only_what_was_closed_before_it_is_taken_back():
+    shop = Shop()
+    judged(shop.log, 3)
+    say(shop.log, verdict("a", "u0"))
+    judged(shop.log, SECONDS + 4)
+    shop.label().retract()
+    for p in range(2):
+        trained = [row for row in shop.rows(p) if row[1] == "u0"]
+        assert trained
+        assert shop.back(p) == trained, "what was not rejected was learned, and all of that is taken back"
+        positions = [at for at, _ in trained]
+        assert max(positions) < max(at for at, _ in shop.rows(p)), "later ones were rejected"
+
+
+def test_a_repeat_and_a_second_verdict_on_the_same_rows_take_nothing_more():
+    shop = late_shop()
+    say(shop.log, verdict("a", "u0"), verdict("b", "u0", first_s=1), verdict("c", "u1"))
+    judged(shop.log, SECONDS + 6)
+    shop.retract()
+    for p in range(2):
+        expected = [source for _, source in shop.rows(p) if source in ("u0", "u1")]
+        assert sorted(source for _, source in shop.back(p)) == sorted(expected)
+        clean = [s for at, s in shop.rows(p, "retract") if at < 0]
+        assert "u0" not in clean
+
+
+def test_an_allowance_before_the_verdict_beats_it():
+    shop = Shop()
+    judged(shop.log, SECONDS + 4)
+    shop.label()
+    say(shop.log, verdict("x", "u0", ALLOW), verdict("a", "u0"))
+    judged(shop.log, SECONDS + 5)
+    shop.retract()
+    assert [shop.back(p) for p in range(2)] == [[], []]
+
+
+def test_nothing_is_decided_before_the_labels_have_come_so_far():
+    shop = Shop()
+    judged(shop.log, SECONDS + 4)
+    say(shop.log, verdict("a", "u0"))
+    judged(shop.log, SECONDS + 5)
+    shop.retract()
+    assert [shop.records(p) for p in range(2)] == [[], []]
+    shop.label().retract()
+    assert all(shop.back(p) for p in range(2))
+
+
+def test_a_large_retraction_comes_in_numbered_parts_and_goes_on_in_the_middle():
+    small = replace(LABELER, retract_rows_max=3)
+    shop = late_shop()
+    shop.retract(labeler=small)
+    parts = [BatchHeader.from_headers(headers) for _, headers in shop.records(0)]
+    assert len(parts) > 2
+    assert all(offset_of(part.end) == offset_of(parts[0].end) for part in parts[:-1])
+    whole = late_shop()
+    whole.retract()
+    assert shop.back(0) == whole.back(0)
+    again = late_shop()
+    count = iter(range(99))
+    again.log.on_append = lambda at: Fate.LOST if next(count) == 2 else Fate.ACKNOWLEDGED
+    again.retract(labeler=small)
+    again.log.on_append = None
+    again.retract(labeler=small)
+    assert again.records(0) == shop.records(0)
+
+
+@pytest.mark.parametrize("fate", [Fate.LOST, Fate.UNACKNOWLEDGED])
+def test_after_a_failed_send_the_log_is_folded_and_every_row_is_taken_back_once(fate):
+    shop = late_shop()
+    fates = iter([fate, Fate.ACKNOWLEDGED, fate])
+    shop.log.on_append = lambda at: next(fates, Fate.ACKNOWLEDGED)
+    retracting = shop.retract()
+    assert retracting.refolds
+    other = late_shop()
+    other.retract()
+    assert [shop.back(p) for p in range(2)] == [other.back(p) for p in range(2)]
+
+
+def test_a_labeler_thought_dead_writes_the_same_bytes_which_count_once():
+    shop = late_shop()
+    shop.retract(partitions=(0,))
+    slow = Retracting(STREAM, LABELER, shop.log)
+    slow.own([0, 1])
+    slow._start()
+    shop.log.append(Partition("examples", 0), *shop.records(0)[0][:1], None, shop.records(0)[0][1])
+    work(slow, shop.clock)
+    assert shop.records(0)[0] == shop.records(0)[1]
+    assert shop.back(0) == [row for row in shop.rows(0) if row[1] == "u0"]
+
+
+def test_verdicts_that_retention_took_are_passed_over(caplog):
+    caplog.set_level(
+        logging.ERROR, "labeler.retraction.runner"
+    )  # the simulator, in the same process, hears nothing of labelers
+    shop = late_shop()
+    shop.retract()
+    say(shop.log, verdict("b", "u1"))
+    judged(shop.log, SECONDS + 6)
+    shop.log.delete_below(VERDICTS, len(INPUTS) + 2)
+    again = shop.retract()
+    assert "are gone" in caplog.text
+    assert again.waiting == 0
+    for p in range(2):
+        assert {source for _, source in shop.back(p)} >= {"u0"}
+
+
+def test_without_anybody_to_wait_for_no_verdict_is_late():
+    shop = late_shop()
+    shop.retract(labeler=replace(LABELER, await_verdicts=False))
+    shop.retract(labeler=replace(LABELER, retract=False))
+    assert [shop.records(p) for p in range(2)] == [[], []]
+
+
+# --- runs ---------------------------------------------------------------------------------------------------------
+
+
+def late_verdicts(point=None, horizon_ms=10_000):
+    return LateVerdicts(["a", "b"], point or VerdictPoint(0, {}), 1_000, 0, horizon_ms)
+
+
+def records_of(*said, first=0):
+    return [Record(first + n, 0, None, encode_verdict(one)) for n, one in enumerate(said)]
+
+
+def mark(name, second):
+    return Watermark(name, ZERO + second * 1_000, 0)
+
+
+LOG = [
+    mark("a", 0), mark("b", 0), verdict("early", "u"),
+    mark("a", 5), mark("b", 5), verdict("1", "u", first_s=0, last_s=1),
+    verdict("2", "w", first_s=0, last_s=1), mark("a", 6), verdict("3", "u", first_s=1, last_s=2), mark("b", 30),
+    verdict("4", "u", first_s=20, last_s=25), mark("a", 31),
+]  # fmt: skip
+
+
+def test_a_run_ends_behind_the_last_late_verdict_before_a_watermark():
+    late = late_verdicts()
+    late.read(records_of(*LOG))
+    assert [(run.first, run.end) for run in late.runs] == [(5, 7), (8, 9)]
+    assert late.runs[0].low_ms == ZERO + 5_000
+    assert [one.verdict.id for one in late.runs[1].held] == ["1", "2", "3"]
+
+
+def test_read_on_from_a_run_the_next_ones_are_the_same():
+    for horizon_ms in (10_000, 4_500):
+        late = late_verdicts(horizon_ms=horizon_ms)
+        late.read(records_of(*LOG, mark("b", 40), verdict("5", "u", first_s=1, last_s=9), mark("a", 50)))
+        whole = late.runs
+        for n, run in enumerate(whole):
+            again = late_verdicts(run.point, horizon_ms)
+            again.read(records_of(*LOG, mark("b", 40), verdict("5", "u", first_s=1, last_s=9), mark("a", 50)))
+            rest = [one for one in again.runs if one.end > run.end]
+            assert [one.end for one in rest] == [one.end for one in whole[n + 1 :]]
+            assert [(one.low_ms, one.point, one.held) for one in rest] == [
+                (one.low_ms, one.point, one.held) for one in whole[n + 1 :]
+            ]
+
+
+def test_without_late_verdicts_a_chain_goes_on_all_the_same():
+    late = late_verdicts()
+    late.read(records_of(*[mark("a", n) for n in range(20)], first=RUN_OFFSETS - 10))
+    assert [(run.first, run.end, run.empty) for run in late.runs] == [(RUN_OFFSETS, RUN_OFFSETS, True)]
+
+
+def test_what_says_nothing_is_passed_over():
+    late = late_verdicts()
+    late.read([Record(0, 0, None, b"{}"), Record(1, 0, None, None), *records_of(mark("c", 1), first=2)])
+    assert late.next_offset == 3
+    assert not late.runs

@@ -1,0 +1,182 @@
+"""What a shard finds again when its folder, or the store's copy, is lost or behind (S2, K5, K6)."""
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paramserver.clocks.operator_settings import Orders
+from paramserver.config import ParamServerConfig
+from paramserver.process.process import StateLost, run
+from paramserver.server.state_dir import StateDir
+from paramserver.shard.incarnations import LOST_STEP, UNKNOWN_BASE, next_incarnation
+from paramserver.wire.client import ShardClient
+
+
+class Stored:
+    """A store of states in memory, which fails while told to."""
+
+    def __init__(self):
+        self.files: dict[str, bytes] = {}
+        self.writes = self.reads = None  # what is raised, or None
+
+    def read(self, name):
+        if self.reads is not None:
+            raise self.reads
+        return self.files.get(name)
+
+    def write(self, name, data):
+        if self.writes is not None:
+            raise self.writes
+        self.files[name] = data
+
+
+DOWN = OSError("the store is down")
+
+
+def eventually(ask):
+    for _ in range(6_000):
+        if ask():
+            return
+        threading.Event().wait(0.005)
+    raise AssertionError("never")
+
+
+def opened(tmp_path, stored):
+    return StateDir(str(tmp_path), 0, stored)
+
+
+@given(
+    st.lists(st.sampled_from(["start", "folder lost", "store down", "store up", "store copy lost"]), max_size=60),
+)
+def test_an_incarnation_is_above_every_one_before(events):
+    """Unless folder and copy are lost at once. The store is never behind by more than LOST_STEP starts."""
+    folder = store = None
+    newest, down = 0, False
+    for event in events:
+        match event:
+            case "folder lost" if store is not None:
+                folder = None
+            case "store copy lost" if folder is not None and not down:
+                store = None
+            case "store down":
+                down = True
+            case "store up":
+                down = False
+            case "start" if not (down and folder is None):  # it waits until the store takes the new one
+                incarnation = next_incarnation(folder, store, begun=newest > 0)
+                assert incarnation > newest
+                newest = folder = incarnation
+                if not down:
+                    store = incarnation
+
+
+def test_of_a_model_that_began_before_stores_were_told_it_is_above_too():
+    assert next_incarnation(None, None, begun=False) == 1
+    assert next_incarnation(None, None, begun=True) == UNKNOWN_BASE
+    assert next_incarnation(None, 7, begun=True) == 7 + LOST_STEP
+
+
+def test_a_folder_that_is_lost_is_made_up_for_by_the_store(tmp_path):
+    stored = Stored()
+    state = opened(tmp_path, stored)
+    assert [state.next_incarnation() for _ in range(3)] == [1, 2, 3]
+    state.close()
+    shutil.rmtree(state.path)
+    again = opened(tmp_path, stored)
+    assert again.next_incarnation(begun=True) == 3 + LOST_STEP
+    (again.path / "incarnation").write_bytes(b"\0" * 4)  # as a power cut leaves it
+    assert again.next_incarnation(begun=True) == 3 + 2 * LOST_STEP
+    again.close()
+
+
+def test_a_store_that_fails_delays_nothing_where_the_folder_knows(tmp_path):
+    stored = Stored()
+    stored.reads = stored.writes = DOWN
+    state = opened(tmp_path, stored)
+    with pytest.raises(OSError, match="is down"):
+        state.next_incarnation()  # nobody knows what it has been
+    stored.reads = None
+    for _ in range(2):
+        with pytest.raises(OSError, match="is down"):
+            state.next_incarnation()  # and nobody would know what it was
+    stored.writes = None
+    assert state.next_incarnation() == 1
+    stored.reads = stored.writes = DOWN
+    assert state.next_incarnation() == 2
+    stop = threading.Event()
+    thread = threading.Thread(target=state.sync, args=(stop,))
+    thread.start()
+    eventually(lambda: state.fault or None)
+    stored.writes = None
+    assert state.wait_stored(30)
+    assert stored.files["shard-0.json"] == b'{"incarnation": 2}'
+    eventually(lambda: not state.fault or None)
+    stop.set()
+    thread.join()
+    state.close()
+
+
+def test_a_full_disk_stops_no_start_where_the_store_takes_it(tmp_path, monkeypatch):
+    stored = Stored()
+    state = opened(tmp_path, stored)
+
+    def full(path, pieces):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("paramserver.server.state_dir.write_durably", full)
+    assert state.next_incarnation() == 1
+    stored.writes = DOWN
+    with pytest.raises(OSError, match="is down"):
+        state.next_incarnation()
+    state.close()
+
+
+def test_what_operators_ordered_is_found_in_the_store(tmp_path):
+    stored, said = Stored(), {"m": Orders(paused=True, concurrency=3)}
+    state = opened(tmp_path, stored)
+    assert state.orders() == {}
+    state.keep_orders({})
+    state.keep_orders(said)
+    stop = threading.Event()
+    thread = threading.Thread(target=state.sync, args=(stop,))
+    thread.start()
+    assert state.wait_stored(30)
+    stop.set()
+    thread.join()
+    state.close()
+    shutil.rmtree(state.path)
+    again = opened(tmp_path, stored)
+    assert again.orders() == said
+    again.keep_orders({})  # this is newer than what the store has
+    assert again.orders() == {}
+    (again.path / "orders.json").write_text("{")
+    assert again.orders() == said
+    again.close()
+
+
+@pytest.mark.processes
+def test_a_shard_that_began_too_low_ends_and_begins_above(tmp_path: Path):
+    """The clock holder names the newest incarnation that it has seen."""
+    state, config, failure = StateDir(str(tmp_path), 0), ParamServerConfig(), []
+
+    def serve():
+        try:
+            run(config, 2, 1, state.next_incarnation(), str(tmp_path), threading.Event(), state=state)
+        except StateLost as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    client = ShardClient(config.address(1, str(tmp_path)), config)
+    eventually(lambda: (tmp_path / "roles" / "shard-1.json").exists() or None)
+    assert client.allow(9, 1, [], 41, {}, None).incarnation == 1
+    thread.join(timeout=30)
+    client.close()
+    assert not thread.is_alive()
+    assert "has seen 41" in str(failure[0])
+    assert state.next_incarnation() == 42
+    state.close()

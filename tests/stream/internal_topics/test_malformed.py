@@ -1,0 +1,171 @@
+"""C8: every decoder of an internal topic answers a value or raises MalformedRecord, and nothing else."""
+
+import contextlib
+import json
+import logging
+import sys
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from checkpointer.gates.evaluations import Evaluations
+from checkpointer.store.announcement import decode as decode_announcement
+from everspun.status.quality import Quality
+from labeler.breaker.band_record import decode_band
+from labeler.breaker.early_join import decode_tally
+from labeler.counting.signals import SIGNAL_SCHEMA, Signal, decode_signal
+from labeler.io.set_aside import orders
+from labeler.labels.emission import rejected_ids
+from learners.governor.window import scored
+from learners.process.examples_reader import as_batch
+from learners.training.progressive import Published
+from stream.internal_topics.examples import BatchHeader, decode_examples, examples_schema
+from stream.internal_topics.malformed import MalformedRecord, json_object
+from stream.internal_topics.passed_over import PassedOver
+from stream.internal_topics.retracted import Again
+from stream.internal_topics.verdicts import Verdict, Watermark, decode_verdict, encode_verdict
+from stream.record import Partition, Record
+
+VERDICT = json.loads(encode_verdict(Verdict("i", "r", "reject", "s", None, 1, 2, "why", {"n": 1.0})))
+WATERMARK = json.loads(encode_verdict(Watermark("impressions/0", 5, 7)))
+ANNOUNCEMENT = {"kind": "published", "model": "m", "number": 1, "name": "n", "url": "u", "manifest_sha256": "s"}
+EVALUATION = {"model": "m", "chain": "label/0", "start": 1, "end": 2, "rows": 3, "log_loss_sum": 0.5}
+BODIES = (VERDICT, WATERMARK, ANNOUNCEMENT, EVALUATION)
+HEADERS = BatchHeader("label/0", 0, 1 << 20, "s", "c", watermarks={"impressions/0": 5}).to_headers()
+SIGNAL = Signal("impressions/0", 0, 1 << 20, 0, 1, 0, 0, None)
+
+#: What a field may hold that nobody expects.
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**30), 10**30),
+    st.sampled_from([10**400, float("nan"), float("inf"), -1, 2**63, 1 << 53, "\ud800", "\0", "٣", "", [], {}, [[]]]),
+    st.text(max_size=5),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+JUNK = st.one_of(st.none(), st.binary(max_size=40), st.sampled_from([b"[]", b"5", b"null", b"[" * 10**5, b"1" * 5000]))
+
+
+def record(value: bytes | None, headers: Any = ()) -> Record:
+    return Record(0, 1_700_000_000_000, b"", value, tuple(headers))
+
+
+def read_by_all(value: bytes | None, headers: Any = ()) -> None:
+    """Every decoder, as its readers call it."""
+    one = record(value, headers)
+    readers = (
+        lambda: decode_verdict(value),
+        lambda: decode_announcement(value),
+        lambda: decode_signal(one),
+        lambda: decode_band(one),
+        lambda: decode_tally(value),  # type: ignore[arg-type]
+        lambda: decode_examples(value),  # type: ignore[arg-type]
+        lambda: as_batch(0, one),
+        lambda: rejected_ids(one),
+        lambda: Published("m", True, 10).announced(json_object("checkpoints", value).body),
+        lambda: scored("m", json_object("evaluations", value).body),
+        lambda: Evaluations("m").add(json_object("evaluations", value).body),
+        lambda: Again.decode((value or b"").decode("latin-1")),
+    )
+    for read in readers:
+        with contextlib.suppress(MalformedRecord):
+            read()
+    orders([one])
+    Quality("m").add(value or b"")
+    evaluations = Evaluations("m")
+    try:
+        evaluations.add(json_object("evaluations", value).body)
+    except MalformedRecord:
+        return
+    json.dumps(vars(evaluations.sums({"label/0": 10**30})))
+
+
+@given(value=JUNK)
+def test_bytes(value: bytes | None):
+    read_by_all(value)
+    read_by_all(value, HEADERS)
+    read_by_all(value, (("set_aside", b"1"),))
+
+
+@settings(max_examples=300)
+@given(body=st.sampled_from(BODIES), field=st.integers(0, 20), odd=ODD, drop=st.booleans())
+def test_fields_of_another_kind(body: dict[str, Any], field: int, odd: Any, drop: bool):
+    said = dict(body)
+    name = sorted(said)[field % len(said)]
+    if drop:
+        del said[name]
+    else:
+        said[name] = odd
+    read_by_all(json.dumps(said).encode())
+
+
+@settings(max_examples=300)
+@given(at=st.integers(0, 40), value=st.none() | st.binary(max_size=12) | st.just(b"9" * 5000), twice=st.booleans())
+def test_headers_of_another_kind(at: int, value: bytes | None, twice: bool):
+    for headers in (HEADERS, (*SIGNAL.headers, ("points", b"0=1:2:3"), ("cell", b"1"))):
+        found = list(headers)
+        name = found[at % len(found)][0]
+        if twice:
+            found.append((name, value))  # type: ignore[arg-type]
+        elif value is None:
+            del found[at % len(found)]
+        else:
+            found[at % len(found)] = (name, value)
+        read_by_all(b"", found)
+
+
+@settings(max_examples=200)
+@given(data=st.data())
+def test_flipped_and_cut_arrow(data: st.DataObject):
+    schema = data.draw(st.sampled_from([SIGNAL_SCHEMA, examples_schema(())]))
+    columns = [pa.array(["a", "b"] if pa.types.is_string(f.type) else [1, 2]).cast(f.type) for f in schema]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=schema))
+    value = bytearray(sink.getvalue().to_pybytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(value)))
+    read_by_all(bytes(value[:cut]) if data.draw(st.booleans()) else bytes(value), SIGNAL.headers)
+
+
+@pytest.mark.parametrize("name", ["label/1", "word/0", "label/x", "label", "\xff"])
+def test_a_chain_that_has_no_place_in_a_partition(name: str):
+    headers = [(n, name.encode("latin-1") if n == "chain" else v) for n, v in HEADERS]
+    with pytest.raises(MalformedRecord):
+        as_batch(0, record(b"", headers))
+
+
+def test_what_is_right_is_read():
+    assert decode_verdict(json.dumps(VERDICT).encode()) == Verdict(
+        "i", "r", "reject", "s", None, 1, 2, "why", {"n": 1.0}
+    )
+    assert decode_announcement(json.dumps(ANNOUNCEMENT).encode()).number == 1
+    assert decode_signal(record(b"", SIGNAL.headers)) == SIGNAL
+    assert as_batch(0, record(None, HEADERS)).end == 1 << 20
+    assert Evaluations("m").add(EVALUATION)
+    assert Partition("examples", 0).partition == 0
+
+
+def test_rows_that_unpack_to_too_much_are_refused_before_they_are():
+    one = [pa.array(["" if pa.types.is_string(f.type) else 0] * 1_000, f.type) for f in SIGNAL_SCHEMA]
+    columns = [pa.concat_arrays([column] * 2_000) for column in one]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, SIGNAL_SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=SIGNAL_SCHEMA))
+    bomb = sink.getvalue().to_pybytes()
+    assert len(bomb) < 1 << 20
+    with pytest.raises(MalformedRecord, match="bytes unpacked, allowed are 67108864"):
+        decode_signal(record(bomb, SIGNAL.headers))
+
+
+def test_what_is_passed_over_is_not_held():
+    """One may be of megabytes."""
+    passed_over, one = PassedOver(logging.getLogger(__name__)), record(b"x" * 1_000)
+    before = sys.getrefcount(one)
+    passed_over.add(Partition("signals", 0), one, MalformedRecord("signals", "value", "no Arrow stream"))
+    assert sys.getrefcount(one) == before
+    assert len(passed_over) == 1

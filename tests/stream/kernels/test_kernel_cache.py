@@ -1,0 +1,112 @@
+"""A compiled kernel is in force only as long as everything that was compiled into it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stream.kernels.cache as kernel_cache
+from stream.kernels.cache import cache_folder, source_stamp
+
+MAIN = """
+import sys
+from pathlib import Path
+import stream.kernels.cache as kernel_cache
+kernel_cache.ROOT = Path(sys.path[0])
+from rooms.caller import twice
+print(twice(20), list(twice.stats.cache_hits.values()))
+"""
+
+
+@pytest.fixture
+def rooms(tmp_path: Path) -> Path:
+    """A package of a kernel, the kernel that it calls, and the constant which that one reads."""
+    package = tmp_path / "rooms"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "number.py").write_text("ADDED = 1\n")
+    (package / "called.py").write_text(
+        "from stream.kernels.kernel import kernel\nfrom rooms.number import ADDED\n\n"
+        "@kernel\ndef more(x):\n    return x + ADDED\n"
+    )
+    (package / "caller.py").write_text(
+        "from stream.kernels.kernel import kernel\nfrom rooms.called import more\n\n"
+        "@kernel\ndef twice(x):\n    return 2 * more(x)\n"
+    )
+    (package / "apart.py").write_text("OTHER = 1\n")
+    return tmp_path
+
+
+def run(root: Path) -> str:
+    (root / "main.py").write_text(MAIN)
+    paths = os.pathsep.join([str(root), str(Path(kernel_cache.__file__).parents[2])])
+    done = subprocess.run(
+        [sys.executable, str(root / "main.py")],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_an_edit_in_another_file_is_in_force_and_none_elsewhere_compiles_again(rooms: Path):
+    assert run(rooms) == "42 []"
+    assert run(rooms) == "42 [1]"  # loaded
+    called = rooms / "rooms" / "called.py"
+    called.write_text(called.read_text().replace("x + ADDED", "x - ADDED"))
+    assert run(rooms) == "38 []"
+    (rooms / "rooms" / "number.py").write_text("ADDED = 10\n")
+    assert run(rooms) == "20 []"
+    (rooms / "rooms" / "apart.py").write_text("OTHER = 2\n")
+    assert run(rooms) == "20 [1]"
+
+
+def test_a_stamp_covers_what_a_real_kernel_calls():
+    reached = set()
+    waiting = [kernel_cache.ROOT / "labeler" / "join.py"]
+    while waiting:
+        file = waiting.pop()
+        reached.add(file)
+        waiting += kernel_cache.imports_of(file) - reached
+    names = {file.relative_to(kernel_cache.ROOT).as_posix() for file in reached}
+    assert {"labeler/join/ring_index.py", "stream/kernels/kernel.py", "stream/kernels/cache.py"} <= names
+    assert "labeler/process/process.py" not in names
+    assert source_stamp(kernel_cache.ROOT / "labeler" / "join.py") != source_stamp(
+        kernel_cache.ROOT / "labeler" / "ring_index.py"
+    )
+
+
+def test_without_a_folder_that_may_be_written_kernels_go_to_the_users_cache_or_to_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    sources = tmp_path / "code"
+    sources.write_text("a file where the folder of the sources should be: nothing can be written below it")
+    home = tmp_path / "home"
+    monkeypatch.setattr(kernel_cache.config, "CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    cache_folder.cache_clear()
+    found = cache_folder(sources)
+    assert found is not None
+    assert home / "everspun" in found.parents
+    cache_folder.cache_clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(sources))
+    monkeypatch.setattr(kernel_cache.tempfile, "gettempdir", lambda: str(sources))
+    assert cache_folder(sources) is None
+    cache_folder.cache_clear()
+
+
+def test_a_temporary_folder_of_somebody_else_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sources = tmp_path / "code"
+    sources.write_text("")
+    monkeypatch.setattr(kernel_cache.config, "CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(sources))
+    monkeypatch.setattr(kernel_cache.tempfile, "gettempdir", lambda: str(tmp_path))
+    (tmp_path / f"everspun-{os.getuid()}").mkdir(mode=0o777)
+    (tmp_path / f"everspun-{os.getuid()}").chmod(0o777)
+    cache_folder.cache_clear()
+    assert cache_folder(sources) is None
+    cache_folder.cache_clear()
