@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test planted soak check lint types proto docs clean
+.PHONY: demo test planted soak check lint types proto docs site clean
 
 demo: $(READY)            ## the main job on a real log, with an audit and a report at the end
 	$(BIN)/everspun demo
@@ -25,7 +25,7 @@ planted: $(READY)         ## every planted bug must be caught within 100 seeds
 soak: $(READY)            ## 20,000 fresh seeds of the simulator
 	$(BIN)/python tests/simulation/run.py --seeds 20000 --jobs 2
 
-check: lint types test    ## what .ci/run runs
+check: lint types site test    ## what .ci/run runs
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -38,6 +38,9 @@ proto: $(READY)           ## regenerate the wire format after a change of params
 
 docs: $(READY)            ## regenerate docs/configuration.md from the dataclasses
 	$(BIN)/everspun config --markdown > docs/configuration.md
+
+site: $(READY)            ## the documentation as pages, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
