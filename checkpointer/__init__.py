@@ -41,5 +41,4 @@ could not start without Kafka, nor learn what it slept through.
 - `config`: settings of the checkpointer and of serving replicas
 - `metrics`: Prometheus metrics of the checkpointer and of replicas (shell)
 - `retention`: which checkpoints to delete
-- `used_store`: that a model has begun in a store, remembered beside the run and not in the store
 """

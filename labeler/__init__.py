@@ -71,6 +71,4 @@ Why not ...
 - `breaker_config`: what the circuit breaker watches, and from where on it withholds (L8)
 - `config`: what a labeler decides for itself
 - `fraud_config`: what the fraud filter counts, and from where on it speaks of fraud
-- `hearing`: records of `verdicts` between the log and the book, in log order
-- `words`: what operators said of partitions, as it stands in `quarantine` (L7, C7, T3)
 """

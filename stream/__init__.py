@@ -25,7 +25,6 @@ there is to say about how far its writer got.
 - `producer`: The library for sites that publish events
 - `backoff`: pauses between attempts at something that fails
 - `chain`: A chain of ranges over a source log, and its end, folded from the records that claim to extend it (C1, C2)
-- `clock_words`: clock words
 - `config`: what all parts must agree on about the log
 - `metrics`: what every role exports to Prometheus, and the file that says where it does (shell)
 - `portions`: how many records may be decoded at once

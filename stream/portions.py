@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stream.columns.arrow_messages import MalformedStream, measure
 from stream.columns.events import STRING_BYTES_MAX
 from stream.config import StreamConfig
-from stream.decoding.arrow_messages import MalformedStream, measure
 from stream.kernels.kernel import kernel
 from stream.log.record_columns import Bytes, Entries, RecordColumns
 

@@ -24,7 +24,7 @@ from checkpointer.store.announcement import Announcement, Ref, announce, ref
 from checkpointer.store.catalogue import Catalogue, Gates, number_of
 from checkpointer.store.manifest import Damaged, Definition, Evaluation, Manifest, assemble, definition_change
 from checkpointer.store.track_record import TrackRecord
-from checkpointer.used_store import NotRemembered, UsedStore, look_at
+from checkpointer.store.used_store import NotRemembered, UsedStore, look_at
 from paramserver.messages import Progress
 from paramserver.ports import ClockPort, PartInfo, ProgressReply, Refused, ShardPort, Unreachable
 from paramserver.slots import SlotMap

@@ -12,4 +12,5 @@
   seen
 - `timed_store`: A store whose every call has a deadline (shell)
 - `track_record`: how a model has done lately
+- `used_store`: that a model has begun in a store, remembered beside the run and not in the store
 """

@@ -16,8 +16,8 @@ from everspun.audit.fold import IMPRESSION_CLASSES, ChainAudit
 from everspun.audit.records import AuditError, chunks, read_all, read_from
 from labeler.io.set_aside import orders
 from labeler.join.intake import Intake, clicks_intake, impressions_intake
-from stream.clock_words import ClockWord, clock_words, maximum_set_back, words_of
 from stream.config import StreamConfig
+from stream.internal_topics.clock_words import ClockWord, clock_words, maximum_set_back, words_of
 from stream.log.log import Reader
 from stream.record import ROW_BITS, Partition, offset_of, position
 

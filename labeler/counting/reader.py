@@ -19,11 +19,11 @@ import pyarrow as pa
 from labeler.counting.signals import SESSION_SIGNAL_SCHEMA, Signal
 from labeler.fraud_config import FraudConfig
 from stream.chain import Chain, Fold
-from stream.clock_words import ClockWord, maximum_set_back
 from stream.config import StreamConfig
 from stream.decoding.arrival_clock import TIME_FINE, ArrivalClock, Arrived, arrival_clock, judge_event_times
 from stream.decoding.decode import Activity, decode_activity
 from stream.hashing.keys import session_of
+from stream.internal_topics.clock_words import ClockWord, maximum_set_back
 from stream.internal_topics.row_bytes import cuts, string_lengths
 from stream.internal_topics.verdicts import input_name
 from stream.log.record_columns import RecordColumns

@@ -14,10 +14,10 @@ from labeler.io.outbox import Message, Outbox, Outgoing
 from labeler.io.tail import TailReader
 from labeler.io.wait import Wait
 from labeler.labels.claimed_ends import ClaimedEnds
-from labeler.words import read_words
-from stream.clock_words import ClockWord, words_of
+from labeler.labels.words import read_words
 from stream.config import StreamConfig
 from stream.hashing.keys import partition_of_key
+from stream.internal_topics.clock_words import ClockWord, words_of
 from stream.internal_topics.malformed import MalformedRecord
 from stream.internal_topics.passed_over import PassedOver
 from stream.internal_topics.verdicts import input_name

@@ -8,12 +8,12 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from labeler.join.record_queue import I32, I64
-from stream.clock_words import ClockWord
 from stream.columns.events import Clicks, Impressions
 from stream.config import StreamConfig
 from stream.decoding.arrival_clock import TIME_FINE, Arrived, arrival_clock, event_time_reason, judge_event_times
 from stream.decoding.decode import BadRecord, decode_clicks, decode_impressions
 from stream.decoding.undeclared import count_undeclared
+from stream.internal_topics.clock_words import ClockWord
 from stream.log.record_columns import RecordColumns
 from stream.record import ROW_BITS, Record, offset_of
 

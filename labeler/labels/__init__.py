@@ -10,5 +10,7 @@
 - `partition`: the labeler of one partition
 - `remade_topics`: topics that were deleted and made anew while a labeler was not looking (C7)
 - `runner`: the partitions that one process labels
+- `verdict_queue`: records of `verdicts` between the log and the book, in log order
 - `verdicts`: what stands in `verdicts`, read in order
+- `words`: what operators said of partitions, as it stands in `quarantine` (L7, C7, T3)
 """

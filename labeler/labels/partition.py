@@ -27,10 +27,10 @@ from labeler.labels.impressions import ImpressionLine, Taken
 from labeler.labels.lost_ranges import LostRange, lost_command
 from labeler.labels.verdicts import Ruling, VerdictBook
 from stream.chain import LABEL
-from stream.clock_words import ClockWord, words_of
 from stream.columns.events import Impressions
 from stream.config import StreamConfig
 from stream.decoding.arrival_clock import ArrivalClock
+from stream.internal_topics.clock_words import ClockWord, words_of
 from stream.internal_topics.examples import BatchHeader, encode_examples, example_batch, examples_schema, schema_id
 from stream.internal_topics.verdicts import input_name
 from stream.record import Record, offset_of, position

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from labeler.click_cache.storage import Pages, PagesFailed
 from labeler.config import LabelerConfig
-from labeler.hearing import Hearing
 from labeler.io.fetch_queue import Feed
 from labeler.io.outbox import Message, Outbox, Outgoing
 from labeler.io.set_aside import SetAside
@@ -21,8 +20,9 @@ from labeler.labels.emission import REJECTED, Emission, SideRecord
 from labeler.labels.lost_ranges import LostRange, Missing, begin_offset, behind
 from labeler.labels.partition import PartitionLabeler, Stop
 from labeler.labels.remade_topics import Identified, Remade, identify
+from labeler.labels.verdict_queue import Hearing
 from labeler.labels.verdicts import VerdictBook
-from labeler.words import Words, read_words
+from labeler.labels.words import Words, read_words
 from stream.chain import LABEL
 from stream.config import StreamConfig
 from stream.internal_topics.examples import BatchHeader

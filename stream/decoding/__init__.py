@@ -1,7 +1,6 @@
 """From what sites send to columns, and what is said of records that are wrong.
 
 - `arrival_clock`: when a record arrived (T1), and which stamps and event times are believed (T3)
-- `arrow_messages`: what an Arrow IPC stream is going to take, read off its messages before anything is unpacked
 - `arrow_values`: Arrow IPC values of many records read into one set of flat columns
 - `decode`: from records to columns
 - `event_faults`: what is wrong with one event, in words

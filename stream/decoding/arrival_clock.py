@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stream.clock_words import ClockWord, set_back
 from stream.config import StreamConfig
+from stream.internal_topics.clock_words import ClockWord, set_back
 from stream.kernels.kernel import kernel
 from stream.log.record_columns import NO_RECORDS, RecordColumns
 from stream.record import CLOCK_MS, Record, decimal

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stream.columns.arrow_messages import MalformedStream, measure
 from stream.config import StreamConfig
-from stream.decoding.arrow_messages import MalformedStream, measure
 from stream.decoding.event_faults import Bad, fault
 from stream.decoding.json_values import too_large
 from stream.decoding.schema import Rows, Shape

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from stream.columns.arrow_messages import MalformedStream, measure
 from stream.columns.events import FEATURE_PREFIX
 from stream.config import StreamConfig
-from stream.decoding.arrow_messages import MalformedStream, measure
 from stream.decoding.event_faults import FIELD_CHARS_MAX
 from stream.record import Record
 

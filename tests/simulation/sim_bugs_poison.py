@@ -5,7 +5,7 @@ from unittest.mock import patch
 
 from sim_bug import Patch, bug
 
-from labeler import hearing
+from labeler.labels import verdict_queue as hearing
 from labeler.retraction import runner as retracting
 from stream.internal_topics.passed_over import PassedOver
 

@@ -14,8 +14,8 @@ import time
 from datetime import UTC, datetime
 
 from everspun.commands import options as shared
-from stream.clock_words import ClockWord, word_headers, word_key
 from stream.config import StreamConfig
+from stream.internal_topics.clock_words import ClockWord, word_headers, word_key
 from stream.log.kafka import KafkaLog
 from stream.log.log import Log, LogError
 from stream.record import Partition

@@ -15,9 +15,9 @@ from labeler.counting.runner import Head
 from labeler.counting.signals import decode_signal
 from labeler.fraud_config import FraudConfig
 from labeler.labels.runner import HEED_MS, Labelling
-from stream.clock_words import ClockWord, clock_words, word_headers, word_key, words_of
 from stream.config import StreamConfig
 from stream.decoding.arrival_clock import arrival_clock
+from stream.internal_topics.clock_words import ClockWord, clock_words, word_headers, word_key, words_of
 from stream.log.memory import MemoryLog
 from stream.record import Partition, Record
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from labeler.io.set_aside import SetAside, orders
 from labeler.io.tail import TailReader
 from labeler.labels.lost_ranges import LostRange, lost_ranges
-from stream.clock_words import ClockWord, clock_words
 from stream.config import StreamConfig
+from stream.internal_topics.clock_words import ClockWord, clock_words
 from stream.internal_topics.malformed import MalformedRecord
 from stream.internal_topics.passed_over import PassedOver
 from stream.record import Partition, Record

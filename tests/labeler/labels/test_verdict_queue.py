@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from labeler.hearing import DOUBT_MS, Hearing
+from labeler.labels.verdict_queue import DOUBT_MS, Hearing
 from stream.config import StreamConfig
 from stream.internal_topics.verdicts import Verdict, Watermark, encode_verdict
 from stream.record import Partition, Record, position
