@@ -4,23 +4,31 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test planted soak check lint types proto docs site clean
+# Compiled modules are kept, whatever the shell says: each test run and each role would compile them again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test slow planted soak check lint types proto docs site clean
 
 demo: $(READY)            ## the main job on a real log, with an audit and a report at the end
 	$(BIN)/everspun demo
 
-# Tests over brokers and processes wait for other programs: half of their time nothing computes, so two run at once, each
-# with brokers, ports and folders of its own. On a busy machine one may run out of time. What failed there is tried once
+# Tests over brokers and processes wait for other programs: half of their time nothing computes, so three run at once,
+# each with brokers, ports and folders of its own. On a busy machine one may run out of time. What failed there is tried once
 # more, alone, and must pass then. Tests of the cores get no second try.
-OUTSIDE := (kafka or processes) and not soak
+OUTSIDE := (kafka or processes) and not soak and not slow
+CORES   := not kafka and not processes and not soak and not slow and not simulator and not planted
 
-test: $(READY)            ## every test but the soaks
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not kafka and not processes and not soak and not simulator and not planted"
-	$(BIN)/python -m pytest -q -m simulator
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(OUTSIDE)" || $(BIN)/python -m pytest -q --last-failed -m "$(OUTSIDE)"
+test: $(READY)            ## every test but slow, planted and soak: under 10 minutes on 2 cores
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(CORES)"
+	$(BIN)/python -m pytest -q -m simulator tests/simulation
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "$(OUTSIDE)" || $(BIN)/python -m pytest -q --last-failed -m "$(OUTSIDE)"
+
+slow: $(READY)            ## what has a smaller sibling in `make test`, and properties over ten times as many examples
+	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --hypothesis-profile=thorough -m "$(CORES)"
 
 planted: $(READY)         ## every planted bug must be caught within 100 seeds
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m planted
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m planted tests/simulation
 
 soak: $(READY)            ## 20,000 fresh seeds of the simulator
 	$(BIN)/python tests/simulation/run.py --seeds 20000 --jobs 2

@@ -11,6 +11,8 @@ from everspun.launcher.broker import Broker, start_broker, why_not_embedded, why
 
 # Kernels compile on first use and tests share small machines: an example is never failed for its time.
 settings.register_profile("everspun", deadline=None)
+# Dear tests take a share of `settings.default.max_examples`: 100 here, 1,000 in `make slow`.
+settings.register_profile("thorough", deadline=None, max_examples=1_000)
 settings.load_profile("everspun")
 
 

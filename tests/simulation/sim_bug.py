@@ -13,7 +13,6 @@ class Bug:
     name: str
     what: str  # is done wrong
     plant: Callable[[], list[Patch]]
-    seed: int = 0  # one that was seen to catch it, tried first
     first: int = 0  # seeds below are of no use to it ...
     step: int = 1  # ... and only each so many-th is
 

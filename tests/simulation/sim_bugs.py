@@ -47,7 +47,6 @@ __all__ = ["BUGS"]
 @bug(
     "no trim",
     "rows below the chain's end are learned with the record that reaches over it (C2)",
-    seed=41,
     first=6,
     step=7,
 )
@@ -63,7 +62,6 @@ def no_trim() -> list[Patch]:
 @bug(
     "overlap taken for duplicate",
     "a push that reaches over the shard's end is answered as already applied (S1)",
-    seed=41,
     first=6,
     step=7,
 )
@@ -92,7 +90,7 @@ def _resume_without(**lost: Any) -> list[Patch]:
     return [patch.object(ResumePoint, "after", classmethod(bad))]
 
 
-@bug("arrival maximum lost on restart", "a resumed reader takes the next stamp as it is (T1, C4)", seed=4)
+@bug("arrival maximum lost on restart", "a resumed reader takes the next stamp as it is (T1, C4)")
 def arrival_lost() -> list[Patch]:
     return _resume_without(ids_arrival_max_ms=0, clicks_arrival_max_ms=0)
 
@@ -102,7 +100,7 @@ def no_watermarks() -> list[Patch]:
     return _resume_without(watermarks={})
 
 
-@bug("dangling record accepted", "a record above the chain's end becomes its end (C2)", seed=2)
+@bug("dangling record accepted", "a record above the chain's end becomes its end (C2)")
 def dangling_accepted() -> list[Patch]:
     judge = Chain.judge
 
@@ -113,7 +111,7 @@ def dangling_accepted() -> list[Patch]:
     return [patch.object(Chain, "judge", bad)]
 
 
-@bug("chain goes on after a failed send", "the next batch is sent though the one before is in doubt (C5)", seed=4)
+@bug("chain goes on after a failed send", "the next batch is sent though the one before is in doubt (C5)")
 def goes_on_after_failure() -> list[Patch]:
     def bad(self: Labelling, now_ms: int) -> None:
         if self._writer is not None:
@@ -145,7 +143,6 @@ def side_records_late() -> list[Patch]:
     "a labeler writes heartbeats of its own clock into history (T2)",
     first=1,
     step=2,
-    seed=1,
 )
 def heartbeat_now() -> list[Patch]:
     made = Head.__init__
@@ -167,7 +164,7 @@ def silent_partition() -> list[Patch]:
     return [patch.object(Heartbeats, "due", bad)]
 
 
-@bug("last heartbeat too early", "the replay ends when its events do (T2)", first=1, step=2, seed=59)
+@bug("last heartbeat too early", "the replay ends when its events do (T2)", first=1, step=2)
 def last_heartbeat_early() -> list[Patch]:
     replay = Site._replay
 
@@ -201,7 +198,7 @@ def _clock_with(**wrong: int) -> Patch:
 # --- fraud ------------------------------------------------------------------------------------------------------
 
 
-@bug("verdict counted by reading time instead of position", "whatever was read by then applies (L3)", seed=0)
+@bug("verdict counted by reading time instead of position", "whatever was read by then applies (L3)")
 def verdict_by_reading_time() -> list[Patch]:
     heard = VerdictBook._on_verdict
 
@@ -225,7 +222,6 @@ def watermark_first() -> list[Patch]:
 @bug(
     "verdict lost between table and send",
     "the fold position is written before the verdicts are (F2)",
-    seed=515,
     first=3,
     step=16,
 )
@@ -255,7 +251,6 @@ def counts_a_repeat() -> list[Patch]:
 @bug(
     "half a group of pages counts",
     "pages that a crash cut off from the last of their group are added up (F2)",
-    seed=6,
     first=2,
     step=4,
 )
@@ -313,7 +308,7 @@ def clock_not_raised() -> list[Patch]:
     return [patch.object(Clocks, "_admit", bad)]
 
 
-@bug("expel before fence", "an expelled learner leaves the minimum before every shard has fenced it (K3)", seed=25)
+@bug("expel before fence", "an expelled learner leaves the minimum before every shard has fenced it (K3)")
 def expel_before_fence() -> list[Patch]:
     def bad(self: ModelClocks) -> int:
         active = (m.acknowledged for m in self.members.values() if not m.parked and m.fenced_at is None)
@@ -335,7 +330,7 @@ def two_own_batches() -> list[Patch]:
     return [patch.object(ModelClocks, "admits", bad), patch.object(Starts, "may_ask", may_ask)]
 
 
-@bug("concurrency not looked at", "batches under way at once are not counted (K6)", first=4, step=5, seed=4)
+@bug("concurrency not looked at", "batches under way at once are not counted (K6)", first=4, step=5)
 def concurrency_not_looked_at() -> list[Patch]:
     return [patch.object(ModelClocks, "running", lambda self: 0)]
 
@@ -343,7 +338,6 @@ def concurrency_not_looked_at() -> list[Patch]:
 @bug(
     "operator's bound only in memory",
     "a clock holder that restarts takes the configured one (K6)",
-    seed=111,
     first=1,
     step=5,
 )
@@ -374,7 +368,7 @@ def incarnations_per_learner() -> list[Patch]:
     return [patch.object(Pacer, "_saw", saw), patch.object(Pacer, "_told_push", told)]
 
 
-@bug("batch of a rewound learner never ended", "an abandoned batch is left to the clock (K1)", seed=50)
+@bug("batch of a rewound learner never ended", "an abandoned batch is left to the clock (K1)")
 def never_ended() -> list[Patch]:
     end = Pacer._end
 
@@ -385,7 +379,7 @@ def never_ended() -> list[Patch]:
     return [patch.object(Pacer, "_end", bad)]
 
 
-@bug("clock holder restarted into an old era", "the era does not grow with the clock holder's restart (K5)", seed=2)
+@bug("clock holder restarted into an old era", "the era does not grow with the clock holder's restart (K5)")
 def old_era() -> list[Patch]:
     made = Clocks.__init__
 
@@ -395,7 +389,7 @@ def old_era() -> list[Patch]:
     return [patch.object(Clocks, "__init__", bad)]
 
 
-@bug("fold from the first retained record", "a reader's chain begins where its log does (C2)", seed=2)
+@bug("fold from the first retained record", "a reader's chain begins where its log does (C2)")
 def fold_from_first() -> list[Patch]:
     sought = Position.sought
 

@@ -11,12 +11,11 @@ from labeler.click_cache.spilled import SpilledClicks
 @bug(
     "copy used that does not cover the resume point",
     "whatever pages are there are taken, with a hole between them or before them (C4)",
-    seed=4,
 )
 def copy_with_a_hole() -> list[Patch]:
     return [patch.object(ClickCopy, "_follows", lambda self, page, end, point: True)]
 
 
-@bug("spilled clicks not looked up", "only clicks in memory are matched (L5)", seed=1)
+@bug("spilled clicks not looked up", "only clicks in memory are matched (L5)")
 def spilled_forgotten() -> list[Patch]:
     return [patch.object(SpilledClicks, "match", lambda self, *_: [])]

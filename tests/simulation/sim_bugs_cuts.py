@@ -42,7 +42,7 @@ def cut_without_hold() -> list[Patch]:
     return [patch.object(Cutting, "_ask", bad)]
 
 
-@bug("unnamed mark", "a shard marks whatever it holds just now (X1)", seed=1)
+@bug("unnamed mark", "a shard marks whatever it holds just now (X1)")
 def unnamed_mark() -> list[Patch]:
     mark = Shard.mark
 
@@ -52,9 +52,7 @@ def unnamed_mark() -> list[Patch]:
     return [patch.object(Shard, "mark", bad)]
 
 
-@bug(
-    "cut time limit held by the checkpointer", "a stop of starts ends only by the word of who asked for it (X1)", seed=7
-)
+@bug("cut time limit held by the checkpointer", "a stop of starts ends only by the word of who asked for it (X1)")
 def hold_without_end() -> list[Patch]:
     def bad(self: ModelClocks, now_ms: int) -> Any:
         return None if self.hold is None or self.hold.broken else self.hold
@@ -84,7 +82,6 @@ def copy_sees_a_later_push() -> list[Patch]:
 @bug(
     "delta since the settling",
     "a delta leaves out what was pushed between the mark and the word that it stands (X2)",
-    seed=12,
 )
 def delta_since_settling() -> list[Patch]:
     settle = Shard.settle
@@ -98,7 +95,7 @@ def delta_since_settling() -> list[Patch]:
     return [patch.object(Shard, "settle", bad)]
 
 
-@bug("delta applied to another parent", "a replica applies the newest delta to whatever it holds (X3)", seed=1)
+@bug("delta applied to another parent", "a replica applies the newest delta to whatever it holds (X3)")
 def delta_on_another_parent() -> list[Patch]:
     return [
         patch.object(sim_checkpointing, "steps", lambda target, held, find: (target,)),

@@ -12,7 +12,6 @@ from everspun.roles.stored_state import StoredState
 @bug(
     "incarnation begins at 1 again",
     "a shard without its folder does not ask the store what it has been (S2)",
-    seed=LOSES_FOLDERS,
     first=LOSES_FOLDERS,
     step=20,
 )
@@ -23,7 +22,6 @@ def incarnation_begins_again() -> list[Patch]:
 @bug(
     "incarnation as the store says",
     "a shard without its folder goes on just above the store, which was not always told (S2)",
-    seed=151,
     first=LOSES_FOLDERS,
     step=20,
 )
@@ -37,7 +35,6 @@ def incarnation_as_stored() -> list[Patch]:
 @bug(
     "operator's words only in the folder",
     "a clock holder without its folder trains as configured (K6)",
-    seed=31,
     first=LOSES_FOLDERS,
     step=20,
 )

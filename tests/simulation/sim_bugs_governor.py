@@ -10,17 +10,17 @@ from paramserver.clocks.model_clocks import ModelClocks
 _GOVERNED = {"first": 3, "step": 5}
 
 
-@bug("governor's bound outlives its lease", "nobody looks when it runs out (K7)", seed=3, **_GOVERNED)
+@bug("governor's bound outlives its lease", "nobody looks when it runs out (K7)", **_GOVERNED)
 def outlives() -> list[Patch]:
     return [patch.object(ModelClocks, "governing", lambda self, now_ms: self.lease)]
 
 
-@bug("governor's word loosens", "it stands in for the operator's bound (K7)", seed=3, **_GOVERNED)
+@bug("governor's word loosens", "it stands in for the operator's bound (K7)", **_GOVERNED)
 def loosens() -> list[Patch]:
     return [patch.object(Rung, "tightened", lambda self, by: by)]
 
 
-@bug("governor's bound not looked at", "starts are admitted by the operator's bound alone (K7)", seed=13, **_GOVERNED)
+@bug("governor's bound not looked at", "starts are admitted by the operator's bound alone (K7)", **_GOVERNED)
 def not_looked_at() -> list[Patch]:
     """The bound is told right, and not applied: only what pushes do to each other shows it."""
     admits = ModelClocks.admits
@@ -35,9 +35,7 @@ def not_looked_at() -> list[Patch]:
     return [patch.object(ModelClocks, "admits", bad)]
 
 
-@bug(
-    "overtaken word of a governor counts", "a delayed word brings back a rung that was left (K7)", seed=43, **_GOVERNED
-)
+@bug("overtaken word of a governor counts", "a delayed word brings back a rung that was left (K7)", **_GOVERNED)
 def overtaken() -> list[Patch]:
     def bad(self: ModelClocks, word: GovernorLease, now_ms: int) -> None:
         present = self.governing(now_ms)

@@ -27,7 +27,7 @@ def early_click_lost() -> list[Patch]:
     return [patch.object(ClickJoin, "match", bad)]
 
 
-@bug("click learned by both readings", "the later reading brings what the first one knew too", seed=5, first=5, step=11)
+@bug("click learned by both readings", "the later reading brings what the first one knew too", first=5, step=11)
 def click_twice() -> list[Patch]:
     def bad(self: PartitionLabeler, taken: Any, ruling: Any, matches: Any) -> Any:
         said = late_labels(self, taken, ruling, matches)
@@ -37,7 +37,7 @@ def click_twice() -> list[Patch]:
     return [patch.object(PartitionLabeler, "_late_labels", bad)]
 
 
-@bug("release forgotten", "what was withheld and released is never labelled (L8)", seed=5, first=5, step=11)
+@bug("release forgotten", "what was withheld and released is never labelled (L8)", first=5, step=11)
 def release_forgotten() -> list[Patch]:
     def bad(self: PartitionLabeler, taken: Any, ruling: Any, matches: Any) -> Any:
         said = late_labels(self, taken, ruling, matches)
@@ -49,7 +49,6 @@ def release_forgotten() -> list[Patch]:
 @bug(
     "later reading resumes where the first one stands",
     "a fold takes other chains' records (C2)",
-    seed=27,
     first=5,
     step=11,
 )
@@ -61,7 +60,7 @@ def one_fold_for_all() -> list[Patch]:
     return [patch.object(ExamplesFold, "add", bad)]
 
 
-@bug("late share lost on restart", "a resumed later reading counts clicks from nothing (C4)", seed=5, first=5, step=11)
+@bug("late share lost on restart", "a resumed later reading counts clicks from nothing (C4)", first=5, step=11)
 def share_lost() -> list[Patch]:
     after = ResumePoint.after.__func__  # type: ignore[attr-defined]
 

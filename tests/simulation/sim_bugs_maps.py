@@ -24,7 +24,6 @@ SCALED = {"first": 3, "step": 5}
 @bug(
     "starts before all have the map",
     "a shard of the new map has not taken it when training goes on (S6)",
-    seed=83,
     **SCALED,
 )
 def starts_before_all() -> list[Patch]:
@@ -43,9 +42,7 @@ def starts_before_all() -> list[Patch]:
     return [patch.object(Clocks, "remap", bad), patch.object(Resharding, "bring", enough)]
 
 
-@bug(
-    "slots dropped before the manifest is complete", "a shard goes over once its part is written (S6)", seed=3, **SCALED
-)
+@bug("slots dropped before the manifest is complete", "a shard goes over once its part is written (S6)", **SCALED)
 def dropped_before_manifest() -> list[Patch]:
     write = ShardNode.write_part
 
@@ -63,7 +60,6 @@ def dropped_before_manifest() -> list[Patch]:
 @bug(
     "push under an old map applied",
     "a shard looks at neither the map nor the incarnation of a push (S6, S2)",
-    seed=8,
     **SCALED,
 )
 def old_map_applied() -> list[Patch]:
@@ -75,9 +71,7 @@ def old_map_applied() -> list[Patch]:
     return [patch.object(Shard, "push", bad)]
 
 
-@bug(
-    "shard ended before the map without it", "whoever is not wanted any more is stopped at once (S6)", seed=3, **SCALED
-)
+@bug("shard ended before the map without it", "whoever is not wanted any more is stopped at once (S6)", **SCALED)
 def ended_too_early() -> list[Patch]:
     launch = Operator.launch
 
@@ -94,7 +88,6 @@ def ended_too_early() -> list[Patch]:
 @bug(
     "number of shards only in memory",
     "a restarted clock holder has forgotten how many are wanted (S6, K6)",
-    seed=8,
     **SCALED,
 )
 def shards_in_memory() -> list[Patch]:
@@ -109,7 +102,6 @@ def shards_in_memory() -> list[Patch]:
 @bug(
     "successor of another map",
     "what was read ahead for one number of shards is taken for another (S6)",
-    seed=3,
     **SCALED,
 )
 def successor_of_another_map() -> list[Patch]:
@@ -122,7 +114,6 @@ def successor_of_another_map() -> list[Patch]:
 @bug(
     "successor as it was read ahead",
     "a shard goes over without what changed since it read ahead (S6)",
-    seed=13,
     **SCALED,
 )
 def successor_as_read() -> list[Patch]:
@@ -138,7 +129,7 @@ def successor_as_read() -> list[Patch]:
     return [patch.object(Succession, "take", bad)]
 
 
-@bug("successor skips a cut", "a shard that reads ahead reads the newest cut alone (S6, X3)", seed=203, **SCALED)
+@bug("successor skips a cut", "a shard that reads ahead reads the newest cut alone (S6, X3)", **SCALED)
 def successor_skips() -> list[Patch]:
     bring = Successor.bring
 

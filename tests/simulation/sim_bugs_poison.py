@@ -13,7 +13,6 @@ from stream.internal_topics.passed_over import PassedOver
 @bug(
     "watermark beyond its input counts",
     "labels close by a watermark that claims more than its input's log holds (F3)",
-    seed=2,
     first=2,
     step=5,
 )
@@ -27,7 +26,6 @@ def contradiction_counts() -> list[Patch]:
 @bug(
     "malformed internal record ends the reader",
     "a record that says nothing is not passed over (C8)",
-    seed=2,
     first=2,
     step=5,
 )

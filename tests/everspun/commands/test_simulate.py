@@ -11,7 +11,7 @@ from everspun.__main__ import main
 from everspun.replay.own_log import OwnFile, in_order
 
 
-@settings(max_examples=40)
+@settings(max_examples=settings.default.max_examples // 5)
 @given(
     impressions=st.sampled_from([1, 2, 50, 400]),
     users=st.integers(1, 40),

@@ -222,7 +222,7 @@ class Disk:
         return self.pages
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(SEEDS, st.booleans(), st.sampled_from((0.1, 0.4, 1.0)), st.sampled_from((1, 6, 100)), st.integers(0, 2))
 def test_whatever_the_copy_holds_no_byte_changes(seed, fraud, crash, poll_max, which):
     config = CONFIG if which == 2 else CORRECT

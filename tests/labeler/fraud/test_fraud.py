@@ -191,7 +191,7 @@ def test_a_dangling_signal_is_ignored_and_counted():
     assert one.watermarks == watermarks
 
 
-@settings(max_examples=30)
+@settings(max_examples=settings.default.max_examples // 10)
 @given(first=st.integers(2, 40), gone=st.integers(1, 30), crash=st.integers(0, 20))
 def test_behind_signals_that_are_gone_the_filter_goes_on(first: int, gone: int, crash: int):
     """What is gone is unknown; and wherever the filter is made anew, it knows that something is missing."""
@@ -245,7 +245,7 @@ def test_what_there_is_no_room_for_is_counted_by_vendor_alone_and_convicts_nobod
     assert {verdict.source for verdict in log.verdicts} <= {"bad", "rival"}
 
 
-@settings(max_examples=25)
+@settings(max_examples=settings.default.max_examples // 10)
 @given(crashes=st.lists(st.integers(1, 400), max_size=6), size=st.integers(1, 40), commit_every=st.integers(1, 9))
 def test_crashes_anywhere_lose_nothing(crashes: list[int], size: int, commit_every: int):
     site = attacked()

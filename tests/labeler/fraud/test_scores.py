@@ -94,7 +94,7 @@ SITE = dripping()
 PLAIN = judged(SITE)[1]
 
 
-@settings(max_examples=25)
+@settings(max_examples=settings.default.max_examples // 10)
 @given(crashes=st.lists(st.integers(1, 400), max_size=6), size=st.integers(1, 30), commit_every=st.integers(1, 9))
 def test_crashes_anywhere_change_no_score(crashes: list[int], size: int, commit_every: int):
     log, stores = FusedLog(), [FusedTable() for _ in TABLES]

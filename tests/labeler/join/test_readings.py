@@ -44,7 +44,7 @@ def is_kept(rate):
     return kept
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(SEEDS, st.booleans(), st.sampled_from((EAGER, CORRECT, RELEASE)), st.sampled_from((1.0, 0.5)), st.integers(0, 1))
 def test_each_reading_says_what_the_rules_say(seed, fraud, config, rate, which):
     config = replace(config, negative_rate=rate)
@@ -53,7 +53,7 @@ def test_each_reading_says_what_the_rules_say(seed, fraud, config, rate, which):
     check(out, expected(*logs, config, INPUTS, plans(config)[which], is_kept(rate)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=settings.default.max_examples // 10)
 @given(SEEDS, st.booleans(), st.sampled_from((0.1, 1.0)), st.sampled_from((1, 6, 100)))
 def test_polls_and_restarts_change_no_byte_of_a_later_reading(seed, fraud, crash, poll_max):
     config = replace(CORRECT, negative_rate=0.5, late_share_half_life_ms=40)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_labelling import (
     CLICKS,
@@ -155,6 +155,7 @@ def clicks_oracle(log, gap_from_ms, gap_to_ms):
     return found
 
 
+@settings(max_examples=settings.default.max_examples // 4)
 @given(st.integers(0, 1 << 30), st.integers(1, 30), st.integers(0, 3), st.booleans())
 def test_impressions_that_a_click_which_is_gone_might_have_counted_for_are_lost(seed, gone, restarts, copies):
     """Whatever was read before, wherever it is started again: exactly those, clicked or not; all others have the label
@@ -192,6 +193,7 @@ def test_impressions_that_a_click_which_is_gone_might_have_counted_for_are_lost(
     assert total(log, "clicks_lost_offsets") in (0, gone)  # counted once what they may have counted for is past
 
 
+@settings(max_examples=settings.default.max_examples // 4)
 @given(st.integers(0, 1 << 30), st.integers(1, 8), st.integers(1, 12))
 def test_clicks_gone_in_the_midst_cost_only_what_they_might_have_labelled(seed, before, gone):
     """A labeler that stopped reading in the midst, and one that takes over from it, lose the same."""

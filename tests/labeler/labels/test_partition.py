@@ -222,7 +222,7 @@ def logs_of(seed, fraud):
     return impressions, clicks, random_verdicts(rng, end_ms + 100) if fraud else None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(SEEDS, st.booleans())
 def test_batches_are_what_the_rules_say(seed, fraud):
     logs = logs_of(seed, fraud)
@@ -230,7 +230,7 @@ def test_batches_are_what_the_rules_say(seed, fraud):
     check(out, expected(*logs, CONFIG, INPUTS))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=settings.default.max_examples // 10)
 @given(SEEDS, st.booleans(), st.sampled_from((0.1, 1.0)), st.sampled_from((1, 6, 100)))
 def test_polls_and_restarts_change_no_byte(seed, fraud, crash, poll_max):
     logs = logs_of(seed, fraud)

@@ -221,7 +221,7 @@ some_features = st.dictionaries(st.sampled_from(["user", "colour", "price", "oth
 changes = st.fixed_dictionaries({}, optional={**dict.fromkeys(FIELDS, anything), "features": some_features | anything})
 
 
-@settings(max_examples=150)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(changes, st.booleans())
 def test_what_is_accepted_is_read_and_what_is_refused_would_be_bad(changed: dict[str, object], is_click: bool):
     """Our producer and a site's own JSON: the same events are good, and have the same values."""
