@@ -44,8 +44,8 @@ RATE, BASELINES = 100.0, 3
 NAMED_S, FOLLOW_S = 60.0, 180.0
 #: A fault lasts at least so long, though it is named sooner: some do harm only with time.
 LASTS_S = 10.0
-#: How long what is over may still be named: rules look back.
-CALM_S = 30.0
+#: How long a run that begins may still be named, and what is over: there, some rules look back for longer.
+CALM_S, CALM_BETWEEN_S = 30.0, 6.0
 #: Of the checkpoints' file system. The run writes some 20 MB of them.
 DISK_MB = 256
 #: What a person types where something must be decided, as status writes it.
@@ -111,9 +111,9 @@ class Run:
         if not self._calm():
             raise RuntimeError(f"a healthy run is called wrong: {self.status()[1]}, {self._firing()}")
 
-    def _calm(self) -> bool:
+    def _calm(self, within_s: float = CALM_S) -> bool:
         """Whether nothing is named and no alert fires, soon."""
-        end = time.monotonic() + CALM_S
+        end = time.monotonic() + within_s
         while self._firing() or self.status()[0]:
             if time.monotonic() > end:
                 return False
@@ -128,7 +128,7 @@ class Run:
         outcome.alerts_watched = self.alerts is not None
         if outcome.skipped:
             return outcome
-        self._calm()  # what an earlier fault left is not this one's
+        self._calm(CALM_BETWEEN_S)  # what an earlier fault left is not this one's
         before = {line.split(":")[0] for line in self.status()[1]} | set(self._firing())
         began = time.monotonic()
         fault.begin()
