@@ -216,14 +216,18 @@ class Judge:
                 claimed[signal.input] = max(signal.end, claimed.get(signal.input, 0))
         if self._look is None:
             return [(record.offset, signal) for record, signal in batch]
-        looked = False
+        looked = failed = False
         while not looked and self._claimed.exceeded_by(claimed):
             try:
                 await asyncio.to_thread(self._look, self._claimed)
                 looked = True
             except LogError as error:
                 logger.warning("signals wait: %s", error)
+                failed = True
                 await asyncio.sleep(self._stream.reconnect_max_ms / 1_000)
+        if failed:  # the broker was away, and is back
+            for backoff in (self._early, self._idle):
+                backoff.forget(self._clock_s())
         return [(record.offset, signal and self._if_believed(record, signal)) for record, signal in batch]
 
     def _if_believed(self, record: Record, signal: Signal) -> Signal | None:

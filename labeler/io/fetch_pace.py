@@ -34,6 +34,10 @@ class Backoff:
         self.usual_s = min(self.most_s, max(took_s, USUAL_KEPT * self.usual_s))
         self.since_s, self.wait_s, self.asked = now_s, max(self.first_s, self.usual_s), 0
 
+    def forget(self, now_s: float) -> None:
+        """Nobody could answer for a while, and now somebody can: how long that took says nothing of what is usual."""
+        self.since_s, self.wait_s, self.asked, self.usual_s = now_s, self.first_s, 0, 0.0
+
     def pause(self, now_s: float) -> None:
         """There is nothing to ask for: look again after the same wait."""
         self.since_s = now_s

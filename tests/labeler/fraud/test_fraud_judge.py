@@ -10,13 +10,14 @@ import pytest
 
 import labeler.fraud.app
 from labeler.counting.signals import Signal
-from labeler.fraud.app import FraudMetrics, Judge
+from labeler.fraud.app import IDLE_S, FraudMetrics, Judge
 from labeler.fraud.tables import dict_tables
 from labeler.fraud_config import FraudConfig
 from labeler.io.fetch_pace import Backoff, StepSize
 from labeler.labels.claimed_ends import ClaimedEnds
 from stream.config import StreamConfig
 from stream.internal_topics.verdicts import Verdict, Watermark
+from stream.log.log import Unavailable
 from stream.record import Partition
 
 STREAM = StreamConfig(partitions=1)
@@ -185,6 +186,30 @@ def test_a_step_is_cut_to_what_the_machine_can_do_in_a_turn():
     assert size.size == 512
     size.took(1, 100.0)
     assert size.size == 1
+
+
+def test_an_outage_of_the_broker_does_not_make_the_filter_slow_to_miss_what_is_missing():
+    faust, now_s = Faust(records(1), position=0), [1_000.0]
+    answers: list[Exception | None] = [Unavailable("no broker"), Unavailable("no broker"), None]
+
+    def look(claimed: ClaimedEnds) -> None:
+        now_s[0] += 20.0
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+
+    async def run() -> Judge:
+        judge = Judge(
+            faust, replace(STREAM, reconnect_max_ms=1), FraudConfig(), dict_tables(), Sender(), FraudMetrics(), dict,
+            lambda: now_s[0], look,
+        )  # type: ignore[arg-type]  # fmt: skip
+        judge._idle.ask(now_s[0])  # as while the broker was away
+        await faust.take(judge, 0)
+        return judge
+
+    judge = asyncio.run(run())
+    assert not answers
+    assert not judge._idle.is_due(now_s[0] + IDLE_S - 0.1)
+    assert judge._idle.is_due(now_s[0] + IDLE_S)
 
 
 def test_a_question_is_repeated_less_and_less_often_until_an_answer_comes():
