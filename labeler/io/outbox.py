@@ -9,6 +9,8 @@ from stream.log.log import Append, Headers, SendFailed, Writer
 from stream.record import Partition
 
 What = TypeVar("What")
+#: A time limit is not over before so many looks: what passes between two of them may be a step of the clock.
+STEPS_MIN = 4
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Outbox(Generic[What]):
         self._queue: deque[Outgoing[What]] = deque()
         self._before: list[Append] | None = None  # side records of the head of the queue, sent
         self._sent: Append | None = None  # the head of the queue itself, sent
-        self._since_ms = 0
+        self._looked_ms = self._waited_ms = 0
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -72,7 +74,7 @@ class Outbox(Generic[What]):
                 if not start:
                     break
                 self._before = [_send(writer, message, now_ms) for message in head.before]
-                self._since_ms = now_ms
+                self._looked_ms, self._waited_ms = now_ms, 0
             if self._sent is None and all(sent.done for sent in self._before):
                 self._sent = _send(writer, head.message, now_ms)
             if self._sent is None or not self._sent.done:
@@ -83,8 +85,10 @@ class Outbox(Generic[What]):
         return done
 
     def _check_time(self, partition: Partition, now_ms: int) -> None:
-        self._since_ms = min(self._since_ms, now_ms)  # a clock that was set back must not lengthen the wait
-        if now_ms - self._since_ms > self._timeout_ms:
+        # A clock that is set back must not lengthen the wait, and one that is set ahead not end it.
+        self._waited_ms += min(max(0, now_ms - self._looked_ms), self._timeout_ms // STEPS_MIN)
+        self._looked_ms = now_ms
+        if self._waited_ms > self._timeout_ms:
             raise SendFailed(f"{partition.topic}[{partition.partition}]: not acknowledged within {self._timeout_ms} ms")
 
 
