@@ -8,6 +8,8 @@ MINUTE_MS = 60_000
 WAIT_FIRST_MS = 500
 #: So many ends in a row, each within a minute of its start, and a process *keeps ending*.
 ENDS_TO_KEEP_ENDING = 3
+#: The same, whoever ended it: somebody, or the system for want of memory, kills it again and again.
+KILLS_TO_KEEP_ENDING = 5
 
 
 @dataclass
@@ -43,7 +45,8 @@ class Restarts:
         """Whether this is more than a crash: it does not come up, or not for a minute."""
         self._forget(now_ms)
         lives = bool(self.starts_ms) and now_ms - self.starts_ms[-1] >= MINUTE_MS
-        return not lives and (self.own_ends >= ENDS_TO_KEEP_ENDING or len(self.starts_ms) > self.limit)
+        often = self.own_ends >= ENDS_TO_KEEP_ENDING or self.ends >= KILLS_TO_KEEP_ENDING
+        return not lives and (often or len(self.starts_ms) > self.limit)
 
     def settle(self, now_ms: int, started_ms: int) -> None:
         """Told of a process that runs: a minute of life ends a row of ends."""

@@ -17,7 +17,7 @@ def test_a_killed_process_comes_back_at_once_and_one_that_fails_waits_twice_as_l
     assert waits == [500, 1_000, 2_000, 4_000, 5_000, 5_000]
     assert failing.keeps_ending(6_000)
     assert failing.since_ms == 500
-    assert not killed.keeps_ending(6_000)
+    assert killed.keeps_ending(6_000), "it comes back at once, and it is said"
 
 
 def test_even_kills_wait_beyond_the_limit_of_a_minute_and_a_minute_of_life_ends_it():
@@ -47,3 +47,15 @@ def test_it_is_always_started_again_within_the_longest_wait_and_remembers_no_mor
         if lived_ms >= MINUTE_MS:
             assert one.ends == 1
         now += wait
+
+
+def test_a_process_that_is_killed_again_and_again_keeps_ending_until_it_lives_for_a_minute():
+    history, now_ms, kept = Restarts(20, 60_000), 0, []
+    for _ in range(6):
+        history.on_start(now_ms)
+        now_ms += 8_000
+        assert history.on_end(now_ms, killed=True) == 0
+        kept.append(history.keeps_ending(now_ms))
+    assert kept == [False] * 4 + [True] * 2
+    history.on_start(now_ms)
+    assert not history.keeps_ending(now_ms + 60_000)
