@@ -27,7 +27,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -115,14 +115,12 @@ class Learner:
         """What every shard of one map says, once all of them stand at it."""
         until = time.monotonic() + STUCK_S
         while time.monotonic() < until:
-            try:
+            with suppress(Unreachable):  # one that goes over to the new map: asked again, up to STUCK_S
                 first = self.ports[0].progress(MODEL)
                 count = 1 if first.slot_map is None else first.slot_map.shards
                 replies = [first, *(self.ports[shard].progress(MODEL) for shard in range(1, count))]
                 if len({r.map_epoch for r in replies}) == 1 and all(r.progress is not None for r in replies):
                     return replies
-            except Unreachable:
-                pass
             time.sleep(0.002)
         raise RuntimeError(f"shards do not stand at one map within {STUCK_S:.0f} s")
 

@@ -1,6 +1,7 @@
 """A moment as people write it."""
 
 import re
+from contextlib import suppress
 
 import numpy as np
 
@@ -14,11 +15,9 @@ def parse_ms(text: str) -> int:
     a plain number of milliseconds. Raises ValueError."""
     if text.isdecimal() and int(text) >= _LEAST_MS:
         return int(text)
-    try:
+    with suppress(ValueError):  # written like a date, and none: the error below says so
         if _WRITTEN.fullmatch(text):
             return int(np.datetime64(text.removesuffix("Z"), "ms").astype(np.int64))
-    except ValueError:
-        pass  # written like a date, and none: the error below says so
     raise ValueError(
         f"moment {text!r}: allowed is a time in UTC such as 2026-11-01T13:30:00, or milliseconds since 1970"
     )

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -29,11 +30,9 @@ def lock_file(path: Path, what: str) -> int:
         raise Taken(f"{what} is in use by {named}{host}") from None
     except OSError:  # a file system without locks
         return held
-    try:
+    with suppress(OSError):  # a full disk: the lock holds, and has no name on it
         os.truncate(held, 0)
         os.pwrite(held, f"{os.getpid()} {os.uname().nodename}\n".encode(), 0)
-    except OSError:
-        pass  # a full disk: the lock holds, and has no name on it
     return held
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from everspun.replay.history import History
+from stream.columns.values import NO_POSITION
 
 HOUR_MS = 3_600_000
 
@@ -75,7 +76,7 @@ def merge(history: History, attack: list[Planted]) -> History:
     click_ts = np.concatenate([history.click_ts_ms, np.array([c[1] for c in new_clicks], dtype=np.int64)])
     click_order = np.argsort(click_ts, kind="stable")
     features = [*history.features, *({} for _ in attack)] if history.features else []
-    shown_at = [*history.shown_at, *(0 for _ in attack)]
+    shown_at = [*history.shown_at, *(NO_POSITION for _ in attack)]
     return replace(
         history,
         ts_ms=ts[order],

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from everspun.replay import movielens
+from stream.columns.values import NO_POSITION
 
 Int64s = npt.NDArray[np.int64]
 
@@ -33,7 +34,7 @@ class History:
     sources: list[str]
     vendors: list[str]
     items: list[str]
-    shown_at: list[int]
+    shown_at: list[int]  # position on the page; NO_POSITION = the history does not say
     features: list[dict[str, Any]]  # one dict an impression, or empty
     click_impression: Int64s  # index into the impressions
     click_ts_ms: Int64s
@@ -57,7 +58,7 @@ def from_movielens(log: movielens.MovieLens) -> History:
         sources=log.user,
         vendors=log.vendor,
         items=log.item,
-        shown_at=[0] * count,
+        shown_at=[NO_POSITION] * count,
         features=[],
         click_impression=clicked[order].astype(np.int64),
         click_ts_ms=click_ts[order],
@@ -79,7 +80,7 @@ def from_ebnerd(folder: Path) -> History:
         sources=[row["user_id"] for row in shown],
         vendors=[""] * len(shown),
         items=[row["item_id"] for row in shown],
-        shown_at=[int(row["position"]) for row in shown],
+        shown_at=[int(row.get("position") or NO_POSITION) for row in shown],
         features=[
             {"device_type": row["device_type"], "is_subscriber": row["is_subscriber"], "front_page": row["front_page"]}
             for row in shown

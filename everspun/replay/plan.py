@@ -14,6 +14,7 @@ import numpy as np
 
 from everspun.config import ReplayConfig
 from everspun.replay.history import History
+from stream.columns.values import NO_POSITION
 from stream.config import StreamConfig
 from stream.hashing.keys import Pseudonymiser
 
@@ -165,7 +166,8 @@ class ReplayPlan:
             row: dict[str, object] = {"id": history.ids[i], "item": history.items[i], "vendor": history.vendors[i]}
             if history.features:
                 row["features"] = history.features[i]
-                row["position"] = history.shown_at[i]
+                if history.shown_at[i] != NO_POSITION:
+                    row["position"] = history.shown_at[i]
             if answers is not None:
                 row["prediction"] = round(answers.probabilities[i - first], 7)
                 row["model_version"] = answers.model_version

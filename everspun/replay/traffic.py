@@ -14,6 +14,7 @@ from everspun.replay import attacks
 from everspun.replay.history import History, sessions_of
 from everspun.replay.movielens import click_delays_ms
 from stream.columns.events import TS_MS_MAX, TS_MS_MIN
+from stream.columns.values import NO_POSITION
 
 DAY_MS = 86_400_000
 DAYS_MAX, ZIPF_MAX, SESSION_VIEWS_MAX = 36_500, 20, 200
@@ -100,7 +101,7 @@ def simulate(config: TrafficConfig) -> Traffic:
         sources=names,
         vendors=[f"vendor-{v}" for v in vendor_of[items].tolist()],
         items=[f"item-{i}" for i in items.tolist()],
-        shown_at=[0] * count,
+        shown_at=[NO_POSITION] * count,
         features=[],
         click_impression=clicked[order].astype(np.int64),
         click_ts_ms=click_ts[order],

@@ -39,6 +39,9 @@ class LabelerMetrics(ReaderMetrics):
             "everspun_labeler_clean_rows_total", "clean rows sent with them, to learn again from"
         )
         self._late_runs = self.gauge("everspun_labeler_late_verdict_runs", "runs of late verdicts not answered yet")
+        self._gone_verdicts = self.gauge(
+            "everspun_labeler_gone_verdicts", "verdicts that take nothing back, for they are gone (C7): alarm"
+        )
         self._pending = self.gauge("everspun_labeler_pending_clicks", "clicks that wait for impressions")
         self._pending_bytes = self.gauge("everspun_labeler_pending_clicks_bytes", "memory of waiting clicks, bytes")
         self._spilled = self.gauge("everspun_labeler_spilled_clicks", "those of them in the local copy alone (C4)")
@@ -115,6 +118,7 @@ class LabelerMetrics(ReaderMetrics):
     def look_late(self, retracting: Retracting) -> None:
         """What is still to be taken back."""
         self._late_runs.set(retracting.waiting)
+        self._gone_verdicts.set(retracting.gone_verdicts)
 
     @property
     def orphan_share(self) -> float:

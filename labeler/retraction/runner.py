@@ -75,6 +75,7 @@ class Retracting:
         self._acknowledged: list[BatchHeader] = []
         self.lines: dict[int, Line] = {}
         self.refolds = 0
+        self.gone_verdicts = 0  # offsets of verdicts that take nothing back, for they are gone, or replace such
 
     # --- as `labelling.Labelling` -----------------------------------------------------------------------------------
 
@@ -103,6 +104,8 @@ class Retracting:
             return moved
         except (SendFailed, Unavailable, OffsetOutOfRange) as error:
             logger.warning("retractions are folded again in %d ms: %s", self._labeler.retry_ms, error)
+            if isinstance(error, OffsetOutOfRange):
+                self.gone_verdicts = max(self.gone_verdicts, error.offset - error.end)
             self._forget()
             self._retry.begin(now_ms, self._labeler.retry_ms)
             self.refolds += 1
@@ -156,9 +159,21 @@ class Retracting:
             needed = self._late.next_offset
             logger.error("verdicts from %d on are gone, the first still there is %d: those between take nothing back",
                          needed, first_there)  # fmt: skip
+            self.gone_verdicts = max(self.gone_verdicts, first_there - needed)
             self._late.next_offset = first_there
+        self._look_at_tail(self._reader)
         self._reader.assign([self._verdicts])
         self._reader.seek(self._verdicts, self._late.next_offset)
+
+    def _look_at_tail(self, reader: Reader) -> None:
+        """Of a log that lost its tail, what comes below the ends of the chains takes nothing back: ends never go back,
+        and what was decided there stays. Above them all is as ever."""
+        end = reader.end_offsets([self._verdicts])[self._verdicts]
+        short = max((offset_of(line.end) for line in self.lines.values()), default=0) - end
+        if short > 0:
+            logger.error("verdicts end at %d, and retractions stand at %d: what comes below takes nothing back",
+                         end, end + short)  # fmt: skip
+            self.gone_verdicts = max(self.gone_verdicts, short)
 
     def _fold(self, tail: TailReader, p: int) -> ResumePoint:
         """Where the chain ends now."""

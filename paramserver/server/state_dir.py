@@ -8,6 +8,7 @@ import os
 import random
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -141,9 +142,8 @@ class StateDir:
         faults: list[str] = []
         found = []
         try:
-            found.append(decode_orders(path.read_bytes()))
-        except FileNotFoundError:
-            pass
+            with suppress(FileNotFoundError):  # no order was ever given, or the folder is new
+                found.append(decode_orders(path.read_bytes()))
         except ValueError as error:
             faults.append(f"{path}: {error}; remove it to train as configured")
         if self._stored is not None:

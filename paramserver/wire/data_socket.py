@@ -308,8 +308,8 @@ class LaneServer:
                 lane.send(self._answer(lane))
         except BadFrame as error:
             log.warning("a lane is closed: %s", error)
-        except OSError:
-            pass  # the caller went away: it comes again, or another does
+        except OSError as error:  # the caller went away: it comes again, or another does
+            log.debug("a lane ended: %s", error)
         finally:
             with self._lock:
                 self._lanes.pop(lane, None)

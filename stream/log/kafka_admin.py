@@ -4,6 +4,7 @@ created."""
 import logging
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
@@ -197,9 +198,8 @@ def create_topics(config: StreamConfig) -> list[str]:
         return []
     admin = admin_client(config)
     try:
-        admin.create_topics(new, timeout_ms=config.request_timeout_ms, wait_for_metadata=True)
-    except TopicAlreadyExistsError:
-        pass  # another process was faster; `check_topics` says if it made them otherwise
+        with suppress(TopicAlreadyExistsError):  # another was faster; `check_topics` says if it made them otherwise
+            admin.create_topics(new, timeout_ms=config.request_timeout_ms, wait_for_metadata=True)
     except KafkaError as error:
         raise (Unavailable if error.retriable else LogError)(f"creating topics: {error}") from error
     finally:

@@ -130,6 +130,11 @@ def breaches(config: Config, shot: Snapshot, quality: Quality, reports: dict[str
         uncounted = report.value("everspun_labeler_uncounted_inputs")
         if uncounted:
             found.append(f"{name}: {uncounted:.0f} inputs are not counted any more, so labels wait (F1): see its log")
+        if gone := report.value("everspun_labeler_gone_verdicts"):
+            found.append(
+                f"{name}: {gone:.0f} verdicts are gone that rows may be taken back for: its log names the offsets; "
+                "everspun fraud ban says again what still holds"
+            )
     found += learning_faults(limits, reports)
     if not reports:
         found.append(f"no process of {config.run.dir} answers: is it running?")

@@ -12,6 +12,7 @@ from everspun.replay import attacks
 from everspun.replay.history import SESSION_GAP_MS, History, sessions_of
 from everspun.replay.plan import Answers, ReplayPlan
 from everspun.replay.traffic import TrafficConfig, simulate
+from stream.columns.values import NO_POSITION
 from stream.config import StreamConfig
 from stream.hashing.keys import Pseudonymiser
 
@@ -123,3 +124,20 @@ def test_simulated_traffic_is_a_function_of_its_config():
     assert (one.history.click_ts_ms == other.history.click_ts_ms).all()
     assert abs(one.click_probability.mean() - 0.1) < 1e-6
     assert (simulate(replace(config, seed=2)).history.ts_ms != one.history.ts_ms).any()
+
+
+def test_a_position_that_the_history_does_not_say_is_missing_and_not_the_first(plan: ReplayPlan, history: History):
+    """So training reads what serving reads of a request without one."""
+    assert set(history.shown_at) == {NO_POSITION}
+    said = {id: n for n, id in enumerate(history.ids) if n % 3}
+    plan.history = replace(
+        history, shown_at=[said.get(id, NO_POSITION) for id in history.ids], features=[{} for _ in history.ids]
+    )
+    rows = [
+        row
+        for period in plan.periods()
+        for line in plan.lines(period, None)
+        if line.kind == "impression"
+        for row in json.loads(line.value or b"")["impressions"]
+    ]
+    assert {row["id"]: row["position"] for row in rows if "position" in row} == said

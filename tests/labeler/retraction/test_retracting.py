@@ -291,8 +291,27 @@ def test_verdicts_that_retention_took_are_passed_over(caplog):
     again = shop.retract()
     assert "are gone" in caplog.text
     assert again.waiting == 0
+    assert again.gone_verdicts > 0
     for p in range(2):
         assert {source for _, source in shop.back(p)} >= {"u0"}
+
+
+def test_a_lost_tail_of_verdicts_is_said_and_what_comes_behind_is_taken_back():
+    shop = late_shop()
+    assert shop.retract().gone_verdicts == 0
+    before = [shop.records(p) for p in range(2)]
+    ends = max(offset_of(BatchHeader.from_headers(headers).end) for found in before for _, headers in found)
+    del shop.log.records(VERDICTS)[ends - 1 :]
+    again = shop.retract()
+    assert again.gone_verdicts > 0
+    assert [shop.records(p) for p in range(2)] == before, "what was decided stays"
+    while shop.log.end(VERDICTS) <= ends:
+        judged(shop.log, SECONDS + 4)
+    say(shop.log, verdict("b", "u1"))
+    judged(shop.log, SECONDS + 5)
+    shop.retract()
+    for p in range(2):
+        assert {source for _, source in shop.back(p)} == {"u0", "u1"}
 
 
 def test_without_anybody_to_wait_for_no_verdict_is_late():
