@@ -14,5 +14,6 @@
   (S6)
 - `scrape`: reading what running roles report
 - `table`: the live table
+- `rate_file`: the usual rate of a stream as it is kept in the run's folder
 - `usual_rate`: whether a stream has stopped, by its own usual rate at that hour of the week (pure)
 """

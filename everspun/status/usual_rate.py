@@ -4,6 +4,7 @@ Rows counted second by second are summed by hour of the week; what each hour usu
 seen, the recent ones more. A silence is a stop where that rate would have brought many rows by now.
 """
 
+import math
 from dataclasses import dataclass, field
 
 HOUR_MS = 3_600_000
@@ -27,6 +28,27 @@ class UsualRate:
     _rows: float = 0.0
     _seen_ms: int = 0
     _looked_ms: int = 0
+
+    @classmethod
+    def of(cls, kept: object) -> "UsualRate":
+        """From what `kept` said, by whoever wrote it. Raises ValueError for what is nothing of the kind."""
+        try:
+            rates = [None if rate is None else float(rate) for rate in kept["rates"]]  # type: ignore[index]
+            hour, rows, seen_ms = kept["open"]  # type: ignore[index]
+            found = cls(rates, 0, int(hour), float(rows), int(seen_ms))
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
+            raise ValueError(f"no usual rate: {error!r}") from error
+        numbers = [rate for rate in rates if rate is not None] + [found._rows]
+        if len(rates) != HOURS or not -1 <= found._hour < HOURS or found._seen_ms < 0:
+            raise ValueError(f"no usual rate: {len(rates)} hours, hour {hour}")
+        if not all(math.isfinite(number) and number >= 0 for number in numbers):
+            raise ValueError("no usual rate: a number of rows that cannot be")
+        return found
+
+    def kept(self) -> dict[str, object]:
+        """All that another one needs to go on, for JSON. How long the stream is silent is found anew, and what came
+        between the two counts for nothing."""
+        return {"rates": self.rates, "open": [self._hour, self._rows, self._seen_ms]}
 
     def look(self, now_ms: int, new_rows: float) -> None:
         """So many rows came since the last look."""

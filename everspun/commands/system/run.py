@@ -16,6 +16,7 @@ from everspun.roles.roles import has_begun
 from everspun.roles.stop_signals import stop_on_signals
 from everspun.status.follow import RECENT_EVALUATIONS, Follower
 from everspun.status.input_faults import InputWatch, input_faults
+from everspun.status.rate_file import RateFile
 from everspun.status.usual_rate import UsualRate
 from stream.log.kafka import KafkaLog
 from stream.log.kafka_admin import check_topics
@@ -49,7 +50,8 @@ def run(options: argparse.Namespace) -> int:
     stop = stop_on_signals()
     launcher = Launcher(options.config, config.run, tuple(options.set), config.governor.enabled)
     follower = Follower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
-    usual = UsualRate()
+    rate_file = RateFile(launcher.dir)
+    usual = rate_file.read()
     launcher.stream_said = usual.said
     inputs = InputWatch(lambda: input_faults(config.stream, int(time.time() * 1_000)), launcher.note)
     try:
@@ -61,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
                 launcher.attempt("exporting metrics", metrics.look)
                 launcher.attempt("writing the targets of Prometheus", lambda: write_targets(launcher.dir))
                 launcher.attempt("following the run", lambda: _look(follower, usual))
+                launcher.attempt("keeping the usual rate", lambda: rate_file.write(usual, int(time.time() * 1_000)))
                 if not options.quiet and follower.samples:
                     note = f"config {options.config}, logs in {launcher.dir / 'logs'}"
                     launcher.attempt("showing the run", lambda: live.update(follower.panel("everspun", note)))  # noqa: B023

@@ -19,6 +19,7 @@ from everspun.config import Config, ConfigError, load
 from everspun.status import referee
 from everspun.status.catch_up import CatchUp
 from everspun.status.quality import Quality
+from everspun.status.rate_file import RateFile
 from everspun.status.scrape import Report, scrape
 from everspun.status.table import snapshot
 from everspun.status.usual_rate import HOUR_MS, UsualRate
@@ -162,6 +163,46 @@ def test_no_step_of_the_clock_breaks_it(looks: list[tuple[int, float]]):
         said = usual.said()
         assert json.dumps(said, allow_nan=False)
         assert float(said["silent_s"]) >= 0  # type: ignore[arg-type]
+
+
+def test_what_is_usual_is_known_after_a_restart(tmp_path: Path):
+    """Of whole hours, and of the one that is open: launchers may live for minutes only."""
+    day, begin = 24 * HOUR_MS, HOUR_MS * 1_000
+    file = RateFile(tmp_path)
+    assert not file.read().stopped()
+    for at in range(0, 2 * day, 60_000):
+        if at % (20 * 60_000) == 0:
+            shop = file.read()
+        shop.look(begin + at, 50.0)
+        file.write(shop, begin + at)
+    again = file.read()
+    assert again.usual() == pytest.approx(50 / 60_000, rel=0.1)
+    for at in range(2 * day, 2 * day + 60_000, 1_000):
+        again.look(begin + at, 0.0)
+    assert again.stopped()
+    assert file.path.stat().st_size < 10_000
+    assert [path.name for path in file.path.parent.iterdir()] == [file.path.name]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "{}", '{"rates": 3, "open": []}', '{"rates": [1], "open": [0, 0, 0]}', "\x00",
+        '{"rates": [' + ",".join(["NaN"] * 168) + '], "open": [0, 0, 0]}',
+        '{"rates": [' + ",".join(["1"] * 168) + '], "open": [168, 0, 0]}',
+        '{"rates": [' + ",".join(["1"] * 168) + '], "open": [0, Infinity, 1e999]}',
+        '{"rates": [' + ",".join(["1"] * 168) + '], "open": [0, "x", 0]}',
+    ],
+)  # fmt: skip
+def test_a_kept_rate_that_cannot_be_says_nothing(tmp_path: Path, text: str):
+    file = RateFile(tmp_path)
+    file.path.parent.mkdir()
+    file.path.write_text(text)
+    usual = file.read()
+    assert usual.usual() is None
+    usual.look(NOW_MS, 1.0)
+    file.write(usual, NOW_MS)
+    assert file.read().kept() == usual.kept()
 
 
 # --- for machines -------------------------------------------------------------------------------------------------
