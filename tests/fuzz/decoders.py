@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from crc32c import crc32c
 from events_made import TS, arrow_value, headers, json_value
+from internal_records import internal_record, read_internal
 from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
@@ -124,6 +125,7 @@ DECODERS: dict[str, Decoder] = {
     "arrow": Decoder(arrow_value, _read_events),
     "batches": Decoder(_batch, _read_batches),
     "packed": Decoder(_packed, _unpack_all),
+    "internal": Decoder(internal_record, read_internal),
 }
 
 

@@ -1,0 +1,153 @@
+"""Records of the project's own topics for the fuzzer: how one is made, and all decoders that read such.
+
+A record is one input: headers as `count (name_bytes name value_bytes value)*` with one byte a length (two for values),
+then the value. Each decoder answers, or says in its own error what is wrong.
+"""
+
+import json
+import random
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from checkpointer.serving.request import BadRequest
+from checkpointer.serving.request import parse as parse_request
+from checkpointer.store import announcement, manifest
+from labeler.breaker.band_record import decode_band
+from labeler.breaker.early_join import TALLY_SCHEMA, decode_tally
+from labeler.counting.signals import decode_signal
+from labeler.io.set_aside import SetAside, order_headers, orders
+from labeler.labels.lost_ranges import LostRange, lost_headers, lost_ranges
+from learners.config import ModelConfig
+from learners.models.features import Encoder
+from stream.clock_words import ClockWord, clock_words, word_headers
+from stream.internal_topics.examples import BatchHeader, decode_examples
+from stream.internal_topics.malformed import Fields, MalformedRecord, json_object
+from stream.internal_topics.verdicts import REJECT, Verdict, Watermark, decode_verdict, encode_verdict
+from stream.log.log import Headers
+from stream.record import Record
+
+FEATURES = Encoder(ModelConfig(categorical=("source", "item"), numeric=("price", "shown_at"))).features
+TOLD = (MalformedRecord, manifest.Damaged, BadRequest)
+
+
+def packed(headers: Headers, value: bytes) -> bytes:
+    parts = [bytes([len(headers)])]
+    for name, held in headers:
+        raw = name.encode("utf-8", "surrogateescape")
+        parts += [bytes([len(raw)]), raw, len(held).to_bytes(2, "big"), held]
+    return b"".join([*parts, value])
+
+
+def unpacked(data: bytes) -> Record:
+    """Any bytes are a record."""
+    at, headers = 1, []
+    for _ in range(data[0] if data else 0):
+        name_bytes = data[at] if at < len(data) else 0
+        name = data[at + 1 : at + 1 + name_bytes].decode("utf-8", "replace")
+        at += 1 + name_bytes
+        size = int.from_bytes(data[at : at + 2], "big")
+        headers.append((name, data[at + 2 : at + 2 + size]))
+        at += 2 + size
+    return Record(7, 1_700_000_000_000, b"impressions/0", data[at:], tuple(headers))
+
+
+def internal_record(rng: random.Random) -> bytes:
+    """One that a decoder takes, or nearly."""
+    headers, value = rng.choice(_KINDS)(rng)
+    kept = tuple(one for one in headers if rng.random() < 0.95)
+    return packed(kept, value if rng.random() < 0.9 else value[: rng.randrange(len(value) + 1)])
+
+
+def _integer(rng: random.Random) -> int:
+    return rng.choice((0, 1, -1, 1_700_000_000_000, 2**31, 2**63 - 1, 2**63, 10**30, rng.randrange(10**6)))
+
+
+def _verdict(rng: random.Random) -> tuple[Headers, bytes]:
+    between = sorted((_integer(rng), _integer(rng)))
+    if rng.random() < 0.5:
+        return (), encode_verdict(Watermark("impressions/0", _integer(rng), _integer(rng)))
+    said = Verdict("a", rng.choice(("operator", "burst", "")), REJECT, "u", rng.choice((None, "v")), *between, "told")
+    return (), encode_verdict(said)
+
+
+def _header(rng: random.Random) -> tuple[Headers, bytes]:
+    start = rng.randrange(10**6)
+    header = BatchHeader("label/0", start, start + rng.randrange(9), "s", "c", labelled=rng.randrange(9))
+    headers = list(header.to_headers())
+    for _ in range(rng.randrange(3)):  # what no writer makes
+        at = rng.randrange(len(headers))
+        headers[at] = (headers[at][0], rng.choice((str(_integer(rng)).encode(), b"label/x", b"", b"\xff")))
+    return tuple(headers), _rows(rng)
+
+
+def _rows(rng: random.Random) -> bytes:
+    schema = rng.choice((TALLY_SCHEMA, pa.schema([pa.field("position", pa.int64())])))
+    columns = [pa.array(["a"] * 3 if pa.types.is_string(field.type) else np.arange(3), field.type) for field in schema]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=schema))
+    return sink.getvalue().to_pybytes()
+
+
+def _word(rng: random.Random) -> tuple[Headers, bytes]:
+    first, end = _integer(rng), _integer(rng)
+    which = rng.randrange(3)
+    if which == 0:
+        return lost_headers(LostRange("clicks", 0, first & 0xFFFF, end & 0xFFFF), "why"), b""
+    if which == 1:
+        return order_headers(SetAside("clicks", 0, first & 0xFFFF), "why"), b""
+    return word_headers(ClockWord(end & 0xFFFF, "clicks", 0, first, _integer(rng)), "why"), b""
+
+
+def _json(rng: random.Random) -> tuple[Headers, bytes]:
+    said = {
+        "kind": rng.choice(("published", "rejected", "rolled_back", "x")), "model": "m", "number": _integer(rng),
+        "name": rng.choice(("00000001-c", "../x", "")), "url": "u", "manifest_sha256": "0" * 64,
+        "vector": {"label/0": 1},
+        "event_time_max_ms": _integer(rng), "created_ms": _integer(rng), "revision": _integer(rng), "reason": "",
+        "rows": [{"source": "u", "item": "i", "price": 1.5, "position": 3}], "format": 1, "body": {}, "body_sha256": "",
+    }  # fmt: skip
+    for name in rng.sample(sorted(said), 3):
+        said[name] = rng.choice((None, [], {}, -1, "x", True, 1e308, said[name]))
+    return (), json.dumps(said).encode()
+
+
+_KINDS: list[Callable[[random.Random], tuple[Headers, bytes]]] = [_verdict, _header, _word, _json]
+_READ: list[Callable[[Record], object]] = [
+    lambda record: decode_verdict(record.value),
+    decode_signal,
+    lambda record: BatchHeader.from_headers(record.headers),
+    lambda record: decode_examples(record.value or b""),
+    lambda record: decode_tally(record.value or b""),
+    decode_band,
+    lambda record: announcement.decode(record.value),
+    lambda record: manifest.decode(record.value or b""),
+    lambda record: parse_request(record.value or b"", FEATURES, 100),
+    lambda record: Fields.of("evaluations", json_object("evaluations", record.value)).integer("start", low=0),
+]
+
+
+def _told(read: Callable[[Record], object], record: Record) -> str:
+    """What a decoder says is wrong with a record; "" if it takes it."""
+    try:
+        read(record)
+    except TOLD as error:
+        return str(error)
+    return ""
+
+
+def read_internal(values: Sequence[bytes]) -> None:
+    """Every decoder reads every record. What it says is short and UTF-8."""
+    said: list[str] = []
+
+    def malformed(record: Record, error: MalformedRecord) -> None:
+        said.append(str(error))
+
+    for value in values:
+        record = unpacked(value)
+        said += [_told(read, record) for read in _READ]
+        for words in (orders, lost_ranges, clock_words):
+            words([record], malformed)
+    assert all(len(one.encode()) < 4_096 for one in said)
