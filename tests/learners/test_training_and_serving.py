@@ -1,6 +1,7 @@
 """A row is the same numbers to a model, bit for bit, whether it is learned or asked about (docs/models.md)."""
 
 import json
+import math
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +34,21 @@ ABSENT = object()
 texts = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
     st.sampled_from(
-        ["", "\0", "zoé", "zoe\u0301", "\u00e9" * 512, "x" * 1025, "😀" * 256, "null", "NaN", "-1", "\u2028"]
+        [
+            "",
+            "\0",
+            "zoé",
+            "zoe\u0301",
+            "\u00e9" * 512,
+            "x" * 1025,
+            "😀" * 256,
+            "null",
+            "NaN",
+            "-1",
+            "\u2028",
+            "\ud83d",
+            "a\udc00",
+        ]
     ),
 )
 numbers = st.one_of(
@@ -41,7 +56,24 @@ numbers = st.one_of(
     st.floats(width=32, allow_infinity=False),
     st.integers(-(2**80), 2**80),
     st.sampled_from(
-        [0.0, -0.0, 5e-324, 1e-46, 2**24 + 1, 2**53 + 1, 1e6, -1e6, 1_000_001, 3.4028235e38, 3.4028236e38, 1e39, 1e30]
+        [
+            math.inf,
+            -math.inf,
+            math.nan,
+            0.0,
+            -0.0,
+            5e-324,
+            1e-46,
+            2**24 + 1,
+            2**53 + 1,
+            1e6,
+            -1e6,
+            1_000_001,
+            3.4028235e38,
+            3.4028236e38,
+            1e39,
+            1e30,
+        ]
     ),
 )
 wrong = st.sampled_from([True, "12", [1], {}])
@@ -87,6 +119,10 @@ def asked(event: dict, encoder: Encoder) -> list[pa.Table]:
 @settings(max_examples=1_500, deadline=None)
 @given(events)
 @example({"source": "", "vendor": "", "item": "i"})
+@example({"source": "\ud83d", "vendor": "v", "item": "i"})
+@example({"source": "u", "vendor": "v", "item": "i", "features": {"user": "\ud83d"}})
+@example({"source": "u", "vendor": "v", "item": "i", "features": {"price": math.inf}})
+@example({"source": "u", "vendor": "v", "item": "i", "features": {"price": math.nan}})
 @example({"source": "a", "vendor": "v", "item": "i", "position": None, "features": {"price": None, "age": 1e30}})
 def test_a_row_is_the_same_bits_in_training_and_in_serving(event):
     row = learned(event)
