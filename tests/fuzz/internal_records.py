@@ -21,7 +21,7 @@ from labeler.io.set_aside import SetAside, order_headers, orders
 from labeler.labels.lost_ranges import LostRange, lost_headers, lost_ranges
 from learners.config import ModelConfig
 from learners.models.features import Encoder
-from stream.clock_words import ClockWord, clock_words, word_headers
+from stream.internal_topics.clock_words import ClockWord, clock_words, word_headers
 from stream.internal_topics.examples import BatchHeader, decode_examples
 from stream.internal_topics.malformed import Fields, MalformedRecord, json_object
 from stream.internal_topics.verdicts import REJECT, Verdict, Watermark, decode_verdict, encode_verdict
