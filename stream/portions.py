@@ -2,9 +2,8 @@
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from stream.columns.arrow_messages import MalformedStream, measure
+from stream.columns.arrow_messages import measure
 from stream.columns.events import STRING_BYTES_MAX
 from stream.config import StreamConfig
 from stream.kernels.kernel import kernel
@@ -30,17 +29,19 @@ def fitting(records: RecordColumns, config: StreamConfig) -> int:
     row_bytes = _ROW_BYTES + 8 * len(config.features)
     _sizes(records.data, records.entries, row_bytes, strings * STRING_BYTES_MAX, sizes)
     for i in np.flatnonzero(sizes == _ARROW).tolist():
-        sizes[i] = _arrow_bytes(records.value(i).tobytes(), row_bytes)
+        sizes[i] = min(_arrow_bytes(records.value(i).tobytes(), row_bytes), config.decoded_bytes_max)
     np.minimum(sizes, config.decoded_bytes_max, out=sizes)  # a record above it is bad, and its rows are never made
     fits = int(np.searchsorted(np.cumsum(sizes), config.decoded_bytes_max, "right"))
     return max(1, fits)
 
 
 def _arrow_bytes(value: bytes, row_bytes: int) -> int:
-    """Each row may hold every string of the dictionaries."""
+    """Each row may hold every string of the dictionaries. What claims more than 64 bits hold is no number here yet."""
     try:
         claimed = measure(value)
-    except (MalformedStream, pa.ArrowException, OSError):
+    except MemoryError:
+        raise
+    except Exception:  # whatever it is, its decoder says so, and makes no rows of it
         return len(value)
     return claimed.unpacked_bytes + claimed.rows * (row_bytes + claimed.dictionary_bytes)
 

@@ -23,6 +23,7 @@ from stream.decoding.event_faults import FIELD_CHARS_MAX, REASON_CHARS_MAX
 from stream.log.record_batches import BatchReader
 from stream.log.record_columns import RecordColumns
 from stream.log.unpacking import CODECS, CannotUnpack, unpack
+from stream.portions import fitting
 from stream.record import Record
 
 CONFIG = StreamConfig(
@@ -49,6 +50,7 @@ def _read_events(values: Sequence[bytes]) -> None:
     for i, value in enumerate(values):
         records += [Record(2 * i, TS, b"s", GOOD), Record(2 * i + 1, TS, b"s", value, headers(rng))]
     columns, arrival_ms = RecordColumns.of(records), np.full(len(records), TS)
+    assert 1 <= fitting(columns, CONFIG) <= len(columns)
     for decode in (decode_impressions, decode_clicks):
         rows, bad = decode(columns, 0, arrival_ms, CONFIG)
         positions = set((rows.position >> 20).tolist())

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import stream.portions
+from stream.columns.arrow_messages import StreamSize
 from stream.config import StreamConfig
 from stream.decoding.decode import decode_impressions
 from stream.log.record_columns import RecordColumns
@@ -60,6 +62,19 @@ def test_one_is_taken_however_large_it_is():
     small = replace(CONFIG, decoded_bytes_max=1_000)
     assert fitting(records([arrow(1_000)] * 3), small) == 1
     assert fitting(records([]), CONFIG) == 0
+
+
+def test_a_claim_that_no_number_holds_is_a_large_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stream.portions, "measure", lambda value: StreamSize(1 << 62, 1 << 62, 0, 1 << 40))
+    assert fitting(records([arrow(1)] * 3), CONFIG) == 1
+
+
+def test_a_record_that_cannot_be_measured_is_as_large_as_it_is(monkeypatch: pytest.MonkeyPatch):
+    def unforeseen(value: bytes) -> StreamSize:
+        raise OverflowError("date value out of range")
+
+    monkeypatch.setattr(stream.portions, "measure", unforeseen)
+    assert fitting(records([arrow(1)] * 3), CONFIG) == 3
 
 
 @settings(max_examples=60, deadline=None)
