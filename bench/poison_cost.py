@@ -17,10 +17,10 @@ from stream.log.record_columns import RecordColumns
 from stream.record import Record
 
 #: Bytes; what is made of them is a little less, or a record of 4 MiB were above `record_bytes_max`.
-SIZES = (1 << 12, 1 << 16, 1 << 20, 4 << 20)
+SIZES = (1 << 16, 1 << 20, 4 << 20)
 MARGIN_BYTES = 200
 #: What other threads and processes do on this core is no cost of a record: the least of so many tries is one.
-TRIES = 3
+TRIES = 2
 #: Costs below it are a call's, not a record's: ratios are to at least so much.
 FLOOR_MS = 5.0
 Maker = Callable[[random.Random, Now, int], bytes]
