@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -109,8 +110,19 @@ def expected(stream: StreamConfig) -> set[str]:
 @pytest.mark.kafka
 @pytest.mark.processes
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("disk", ["its own disk", "a new disk"])
-def test_killed_and_started_again(broker: Broker, topic_prefix: str, tmp_path: Path, disk: str):
+@pytest.mark.parametrize(
+    ("kind", "disk"),
+    [
+        ("kafka", "its own disk"),
+        ("kafka", "a new disk"),
+        ("embedded", "a new disk"),
+        pytest.param("embedded", "its own disk", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_and_started_again(
+    broker_of_kind: Callable[[str], Broker], topic_prefix: str, tmp_path: Path, kind: str, disk: str
+):
+    broker = broker_of_kind(kind)
     stream = StreamConfig(bootstrap_servers=broker.address, topic_prefix=topic_prefix, partitions=1)
     create_topics(stream)
     log, all_signals = KafkaLog(stream), signals(stream)
