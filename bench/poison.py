@@ -95,6 +95,8 @@ class PoisonRun:
         self.poison.begin(self.poison.count / max(1.0, seconds))
         with self._noted("beside"):
             self._until_events(ALONE_SHARE + BESIDE_SHARE, "among bad records")
+        last = dict(self.run.site.delivered)  # labelled before a kill, or its lag were a kill's
+        self.run._until(lambda: self.run.watch.beyond(last), lambda: f"not learned: {self.run.watch.describe(last)}")
         with self._noted("killed"):
             self.run.kill_all()
             self._until_events(1.0, "after the kills")
