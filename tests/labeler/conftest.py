@@ -1,4 +1,7 @@
+"""Makes what tests of the labeler share importable: tests have no packages (importlib mode)."""
+
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "labels")]
