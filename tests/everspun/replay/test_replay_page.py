@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from everspun.__main__ import main
 from everspun.launcher.broker import Broker, why_not_kafka
 
 PAGE = Path(__file__).parents[3] / "docs" / "replay.md"
@@ -20,7 +21,14 @@ PAGE = Path(__file__).parents[3] / "docs" / "replay.md"
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(600)]
 
 
-def test_the_page_replays_a_log(broker_of_kind: Callable[[str], Broker], topic_prefix: str, tmp_path: Path):
+def test_the_page_replays_a_log(
+    broker_of_kind: Callable[[str], Broker],
+    topic_prefix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
     broker = broker_of_kind("kafka" if why_not_kafka() is None else "embedded")
     text = PAGE.read_text().partition("## Replay your own log")[2].partition("\n## ")[0]
     config = re.findall(r"```toml replay.toml\n(.*?)```", text, re.S)[0]
@@ -33,33 +41,47 @@ def test_the_page_replays_a_log(broker_of_kind: Callable[[str], Broker], topic_p
     ]
     assert [line.split()[1] for line in typed] == ["events", "topics", "run", "replay", "audit"]
     few = ["--impressions=3000", "--days=0.5", "--click-rate=0.2", "--no-attacks"]
-    assert everspun(tmp_path, "everspun simulate traffic.jsonl", *few) == 0
+    assert typed_here("everspun simulate traffic.jsonl", *few) == 0
     running = None
     try:
         for line in typed[:-1]:
             if line.endswith("&"):
                 running = subprocess.Popen(command(line.removesuffix("&")), cwd=tmp_path, env=environment())
+            elif line.split()[1] == "replay":
+                assert replayed(line) == 0, line
             else:
-                assert everspun(tmp_path, line) == 0, line
+                assert typed_here(line) == 0, line
         impressions = sum(json.loads(line)["event"] == "impression" for line in (tmp_path / "traffic.jsonl").open())
         end = time.monotonic() + 240
-        while not labelled(tmp_path, typed[-1], impressions):
+        while not labelled(typed[-1], impressions, capsys):
             assert running is not None
             assert running.poll() is None
             assert time.monotonic() < end, "not all is labelled"
             time.sleep(1)
-        assert everspun(tmp_path, "everspun replay traffic.jsonl --config replay.toml") == 2, "a second time"
+        assert replayed("everspun replay traffic.jsonl --config replay.toml") == 2, "a second time"
     finally:
         if running is not None:
             running.send_signal(signal.SIGTERM)
             running.wait(60)
 
 
-def labelled(folder: Path, line: str, impressions: int) -> bool:
+def labelled(line: str, impressions: int, capsys: pytest.CaptureFixture[str]) -> bool:
     """Whether the audit is right and all are labelled."""
-    done = subprocess.run([*command(line), "--json"], cwd=folder, env=environment(), capture_output=True, text=True)
-    said = json.loads(done.stdout) if done.stdout else {}
-    return done.returncode == 0 and (said["impressions"] or {}).get("labelled") == impressions
+    capsys.readouterr()
+    right = typed_here(line, "--json") == 0
+    out = capsys.readouterr().out
+    said = json.loads(out) if out else {}
+    return right and (said["impressions"] or {}).get("labelled") == impressions
+
+
+def typed_here(line: str, *more: str) -> int:
+    """A command that ends by itself, in this process."""
+    return main([*shlex.split(line)[1:], *more])
+
+
+def replayed(line: str) -> int:
+    """It listens to signals, so it has a process of its own."""
+    return subprocess.run(command(line), env=environment(), timeout=240).returncode
 
 
 def environment() -> dict[str, str]:
@@ -68,7 +90,3 @@ def environment() -> dict[str, str]:
 
 def command(line: str) -> list[str]:
     return [sys.executable, "-m", *shlex.split(line)]
-
-
-def everspun(folder: Path, line: str, *more: str) -> int:
-    return subprocess.run([*command(line), *more], cwd=folder, env=environment(), timeout=240).returncode
