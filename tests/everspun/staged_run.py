@@ -155,7 +155,7 @@ class Run:
                 for process in self.local.launcher.processes.values():
                     process.popen.send_signal(signal.SIGUSR1)  # what every thread does, into the logs
                 raise AssertionError(f"{what}; see {self.dir}")
-            time.sleep(0.01)
+            time.sleep(0.02)
 
     def learned(self, rows: int) -> bool:
         progress = self.progress()

@@ -1,10 +1,11 @@
-"""Whole runs as real processes: one that is killed again and again gives what an undisturbed one gives, bit for bit;
-and a paused one trains nothing until it is resumed."""
+"""Whole runs as real processes: one that is killed again and again gives what an undisturbed one gives, bit for bit,
+and so does training that goes on from an older checkpoint; a paused one trains nothing until it is resumed."""
 
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from staged_run import IMPRESSIONS, STAGE_MS, STAGES, T0, Line, Run, heartbeat, play, stage
 
@@ -42,7 +43,7 @@ def of_any_topic(batches: list[tuple[BatchHeader, bytes]]) -> list[tuple[BatchHe
 
 
 def test_kills_change_no_label_no_byte_and_no_parameter(
-    start_run: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch
+    start_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("EVERSPUN_HASH_SECRET", "the same in both runs, or their keys would differ")
     undisturbed = start_run("calm.", "checkpointer.deltas_max=0")
@@ -69,8 +70,34 @@ def test_kills_change_no_label_no_byte_and_no_parameter(
     assert sum(header.labelled for header, _ in batches) == STAGES * IMPRESSIONS
     audit = full_audit(killed.config, killed.local.log(), at_rest=True)
     assert audit.right, audit.findings
+    goes_on_from_a_delta(killed, parameters[-1], capsys)
     undisturbed.forget()
     killed.forget()
+
+
+def goes_on_from_a_delta(run: Run, last_parameters: dict[str, np.ndarray], capsys: pytest.CaptureFixture[str]) -> None:
+    """The last stage is learned once more, from the checkpoint before it: bit for bit what was learned first."""
+    back, last, labels = run.checkpoint(STAGES - 1), run.checkpoint(STAGES), run.batches()
+    assert back is not None
+    assert last is not None
+    assert len(run.catalogue.chain(back)) > 2, "a base and more than one delta (X2)"
+    run.close()
+    assert front_door.main(["checkpoints", "restore", back.name, "--training", *run.command()]) == 0
+    assert f"training goes on from {back.name}" in capsys.readouterr().out
+    run.start_again()
+    run.until(lambda: (found := run.checkpoint(STAGES)) and found.name != last.name, "the last stage is not cut again")
+    again = run.checkpoint(STAGES)
+    assert again is not None
+    assert again.number > last.number
+    assert run.catalogue.chain(again)[:-1] == run.catalogue.chain(back), "its parent is not what was restored"
+    assert again.chains == last.chains
+    found = run.parameters(STAGES)
+    assert found.keys() == last_parameters.keys()
+    for name, array in last_parameters.items():
+        assert array.tobytes() == found[name].tobytes(), f"{name} differs"
+    assert run.batches() == labels, "labels are written once"
+    audit = full_audit(run.config, run.local.log(), at_rest=True)
+    assert audit.right, audit.findings
 
 
 def rows_of(run: Run, kind: str) -> list[tuple[int, int]]:
@@ -144,7 +171,7 @@ def test_a_run_that_reads_twice_learns_each_click_once(start_run: Callable[..., 
     run.forget()
 
 
-def test_a_paused_run_labels_and_does_not_train_until_it_is_resumed(start_run: Callable[[str], Run]):
+def test_a_paused_run_labels_and_does_not_train_until_it_is_resumed(start_run: Callable[..., Run]):
     run = start_run("paused.")
     command = run.command()
     run.until(lambda: run.progress(), "the model does not begin")
