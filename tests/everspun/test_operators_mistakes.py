@@ -63,6 +63,7 @@ AWAY = {
     "breaker list": "127.0.0.1:9",
     "quarantine list": "127.0.0.1:9",
     "quarantine add impressions 0 5": "",
+    "clock back --by-ms 70000 --reason ahead": "127.0.0.1:9",
     "pause": "nothing was changed",
     "resume": "nothing was changed",
     "staleness": "no answer",

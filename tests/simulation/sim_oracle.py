@@ -101,7 +101,7 @@ def step_of_time(records: list[Record], i: int, top: int, c: StreamConfig) -> tu
             return max(top, stamp, clock - c.skew_ms // 2), True
     if top and stamp <= high:
         return max(top, stamp), True
-    ahead = 0
+    ahead = first = 0
     confirm_ms = -c.skew_ms if c.replayed else c.jump_confirm_ms
     for k in range(i if top == 0 or c.replayed else i + 1, len(records)):
         beat_stamp, beat_clock = record_times(records[k])
@@ -112,9 +112,12 @@ def step_of_time(records: list[Record], i: int, top: int, c: StreamConfig) -> tu
         if top == 0 and abs(beat_stamp - beat_clock) > c.jump_max_ms:
             if not ahead and beat_clock > beat_stamp:
                 ahead = beat_clock
+            if not first and beat_clock < beat_stamp:
+                first = beat_clock
             continue
         if stamp > max(beat_stamp, beat_clock) + c.skew_ms:
-            return top or max(beat_stamp, beat_clock), False
+            latest = max(beat_stamp, beat_clock)
+            return top or (first if 0 < first <= latest else latest), False
         if 0 < ahead <= max(beat_stamp, beat_clock) + c.skew_ms:
             return ahead, False
         near = beat_clock >= stamp - c.jump_max_ms or beat_clock < low

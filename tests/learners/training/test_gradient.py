@@ -306,7 +306,7 @@ def test_a_definition_is_a_function_of_its_config() -> None:
 
 
 def test_closed_forms_do_not_load_torch() -> None:
-    code = "import sys; from learners import config, model"
+    code = "import sys; from learners import config; from learners.models import model"
     code += "; [model.make_model(config.ModelConfig(kind=kind)) for kind in ('lr', 'fm')]"
     code += "; print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -67,7 +67,7 @@ def test_an_edit_in_another_file_is_in_force_and_none_elsewhere_compiles_again(r
 
 def test_a_stamp_covers_what_a_real_kernel_calls():
     reached = set()
-    waiting = [kernel_cache.ROOT / "labeler" / "join.py"]
+    waiting = [kernel_cache.ROOT / "labeler" / "join" / "click_join.py"]
     while waiting:
         file = waiting.pop()
         reached.add(file)
@@ -75,8 +75,8 @@ def test_a_stamp_covers_what_a_real_kernel_calls():
     names = {file.relative_to(kernel_cache.ROOT).as_posix() for file in reached}
     assert {"labeler/join/ring_index.py", "stream/kernels/kernel.py", "stream/kernels/cache.py"} <= names
     assert "labeler/process/process.py" not in names
-    assert source_stamp(kernel_cache.ROOT / "labeler" / "join.py") != source_stamp(
-        kernel_cache.ROOT / "labeler" / "ring_index.py"
+    assert source_stamp(kernel_cache.ROOT / "labeler" / "join" / "click_join.py") != source_stamp(
+        kernel_cache.ROOT / "labeler" / "join" / "ring_index.py"
     )
 
 
