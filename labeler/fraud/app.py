@@ -35,7 +35,7 @@ from stream.config import StreamConfig
 from stream.internal_topics.malformed import MalformedRecord
 from stream.internal_topics.passed_over import PassedOver
 from stream.internal_topics.verdicts import input_name
-from stream.log.log import Log, LogError
+from stream.log.log import Log, LogError, Unavailable
 from stream.log.security import login, tls_context, token_source
 from stream.metrics import start_metrics
 from stream.record import Partition, Record
@@ -402,9 +402,24 @@ async def _serve(
         raise failure[0] if failure else app.crash_reason
 
 
+def await_broker(log: Log, stream: StreamConfig, stop: threading.Event) -> None:
+    """Until a broker answers, or `stop`: Faust ends where there is none as it starts."""
+    pause_s = stream.reconnect_max_ms / 1_000
+    while not stop.is_set():
+        try:
+            log.partitions(stream.signals)
+            return
+        except Unavailable as error:
+            logger.warning("%s; tried again each %g s", error, pause_s)
+        stop.wait(pause_s)
+
+
 def run(log: Log, stream: StreamConfig, fraud: FraudConfig, run_dir: Path, index: int, stop: threading.Event) -> None:
     """Judge until `stop`. Raises ValueError for a configuration that it cannot serve, and whatever ended it."""
     check(stream, fraud)
+    await_broker(log, stream, stop)
+    if stop.is_set():
+        return
     asyncio.run(_serve(log, stream, fraud, run_dir, index, stop))
 
 

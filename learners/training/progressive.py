@@ -33,10 +33,6 @@ OTHER = "other"
 Doubles = npt.NDArray[np.float64]
 
 
-#: A version that has learned nothing answers the prior, which says nothing of the model: none of its answers counts.
-NEVER = int(np.iinfo(np.int64).max)
-
-
 @dataclass
 class Published:
     """Model versions as announced on `checkpoints`: what a served prediction may have known (E2)."""
@@ -53,8 +49,7 @@ class Published:
             return
         name, learned = said.text("name"), said.integer("event_time_max_ms", 0, low=0)
         created = said.integer("created_ms", low=0)
-        known_from_ms = max(learned, created) if self.live else learned
-        self._known_from_ms[name] = known_from_ms if learned else NEVER
+        self._known_from_ms[name] = max(learned, created) if self.live else learned
         while len(self._known_from_ms) > self.versions_max:
             del self._known_from_ms[next(iter(self._known_from_ms))]
 
@@ -65,7 +60,8 @@ class Published:
     def served(self, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         """The rows whose prediction counts as served, (n,) bool."""
         versions = rows.column("model_version").dictionary_encode()
-        known = [self._known_from_ms.get(v, NEVER) for v in versions.dictionary.to_pylist()]
+        never = np.iinfo(np.int64).max
+        known = [self._known_from_ms.get(v, never) for v in versions.dictionary.to_pylist()]
         since = np.array(known, np.int64)[versions.indices.to_numpy()]
         arrival, prediction = rows.column("arrival_ms").to_numpy(), rows.column("prediction").to_numpy()
         out: npt.NDArray[np.bool_] = (since < arrival) & ~np.isnan(prediction)

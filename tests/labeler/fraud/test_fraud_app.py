@@ -32,7 +32,7 @@ DEADLINE_S = 90.0
 PROCESS = """
 import pathlib, sys
 from everspun.roles.stop_signals import stop_on_signals
-from labeler import app
+from labeler.fraud import app
 from labeler.fraud_config import FraudConfig
 from stream.config import StreamConfig
 from stream.log.kafka import KafkaLog

@@ -76,20 +76,11 @@ def test_a_served_prediction_counts_only_of_a_version_published_before_the_arriv
     versions = ["v1", "v2", "v3", "", "unknown", "v1"]
     prediction = np.array([0.5, 0.5, 0.5, 0.5, 0.5, np.nan], np.float32)
     batch = rows(6, model_version=versions, prediction=prediction)  # arrivals 2000, 2001, ...
-    known = published(("v1", 1_999, 1), ("v2", 2_001, 1), ("v3", 0, 2_002))
+    known = published(("v1", 1_999, 0), ("v2", 2_001, 0), ("v3", 0, 2_002))
     assert known.served(batch).tolist() == [True, False, False, False, False, False]
     e = evaluation(batch, np.full(6, 0.9), known)
     assert e["served_rows"] == 1
     assert e["served_log_loss_sum"] == pytest.approx(math.log(2)), "of what was served, not of what is predicted now"
-
-
-@pytest.mark.parametrize("live", [True, False])
-def test_what_has_learned_nothing_answers_the_prior_and_is_no_served_model(live: bool) -> None:
-    """In a system's second hour its answers would keep the models that follow it from being published."""
-    batch = rows(2, model_version=["prior", "v1"], prediction=np.array([0.5, 0.5], np.float32))
-    known = published(("prior", 1, 0), ("v1", 1, 1), live=live)
-    assert known.served(batch).tolist() == [False, True]
-    assert not known.unknown(pa.array(["prior"]))
 
 
 def test_on_a_replay_the_clock_of_the_announcement_is_not_historys() -> None:
