@@ -14,14 +14,14 @@ demo: $(READY)            ## the main job on a real log, with an audit and a rep
 
 # Tests over brokers and processes wait for other programs: half of their time nothing computes, so three run at once,
 # each with brokers, ports and folders of its own. On a busy machine one may run out of time. What failed there is tried once
-# more, alone, and must pass then. Tests of the cores get no second try.
+# more, alone, and must pass then. Tests of the cores get no second try. Those of the longest time limit begin first.
 OUTSIDE := (kafka or processes) and not soak and not slow
 CORES   := not kafka and not processes and not soak and not slow and not simulator and not planted
 
 test: $(READY)            ## every test but slow, planted and soak: under 10 minutes on 2 cores
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(CORES)"
 	$(BIN)/python -m pytest -q -m simulator tests/simulation
-	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "$(OUTSIDE)" || $(BIN)/python -m pytest -q --last-failed -m "$(OUTSIDE)"
+	$(BIN)/python -m pytest -q -n 3 --dist load --maxschedchunk=1 -m "$(OUTSIDE)" || $(BIN)/python -m pytest -q --last-failed -m "$(OUTSIDE)"
 
 slow: $(READY)            ## what has a smaller sibling in `make test`, and properties over ten times as many examples
 	$(BIN)/python -m pytest -q -m slow

@@ -16,6 +16,16 @@ settings.register_profile("thorough", deadline=None, max_examples=1_000)
 settings.load_profile("everspun")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that may take long begin first, so that none of them is left to run alone at the end."""
+
+    def most_s(item: pytest.Item) -> float:
+        mark = item.get_closest_marker("timeout")
+        return float(mark.args[0]) if mark is not None and mark.args else 0.0
+
+    items.sort(key=most_s, reverse=True)
+
+
 @pytest.fixture(scope="session")
 def broker_of_kind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Broker]]:
     """Brokers by kind ("embedded", "kafka"), each started when first asked for, ended with the session.

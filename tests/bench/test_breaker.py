@@ -76,7 +76,7 @@ def _stopping(config, rng, phase, delay_ms, pause, left):
         yield CellCounts(number, tally_rows([people], number * cell_ms), int(raw), 0, {("", ""): int(seen)})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=settings.default.max_examples // 8)
 @given(
     st.integers(0, 10**6), st.floats(0, 0.999), st.sampled_from([60_000, 240_000, 600_000, 1_200_000]),
     st.integers(1, 20), st.sampled_from([0.0, 0.02, 0.05, 0.1, 0.3]),

@@ -33,6 +33,9 @@ T0 = 1_700_000_400_000  # a multiple of STAGE_MS
 WAIT_S = 120.0
 CHAIN = "label/0"
 
+#: For tests to which any model will do: its processes load no torch, and start sooner.
+WITHOUT_TORCH = 'model.kind="lr"'
+
 CONFIG = """
 [run]
 shards = 1

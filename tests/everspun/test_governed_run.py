@@ -11,7 +11,8 @@ from everspun.status.scrape import scrape
 from paramserver.bounds import Rung
 from paramserver.wire.client import connect
 
-pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(600)]
+# A retrained model runs under a governor in `make test` (test_retrained.py); here it measures, which takes longer.
+pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_a_governor_holds_its_lease_and_measures_nothing_where_nothing_is_stale(

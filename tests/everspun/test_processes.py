@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from staged_run import IMPRESSIONS, STAGE_MS, STAGES, T0, Line, Run, heartbeat, play, stage
+from staged_run import IMPRESSIONS, STAGE_MS, STAGES, T0, WITHOUT_TORCH, Line, Run, heartbeat, play, stage
 
 from everspun import __main__ as front_door
 from everspun.audit.standings import of_shards
@@ -108,7 +108,7 @@ def rows_of(run: Run, kind: str) -> list[tuple[int, int]]:
 
 def test_a_late_verdict_is_taken_back_on_the_shard(start_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]):
     """Labels wait for a judge, whose watermarks are written here; its verdict comes when all has been learned."""
-    run = start_run("late.", "labeler.await_breaker=true", "labeler.retract_share_min=0")
+    run = start_run("late.", WITHOUT_TORCH, "labeler.await_breaker=true", "labeler.retract_share_min=0")
     verdicts = Partition(run.config.stream.verdicts, 0)
     writer = run.local.log().writer()
 
@@ -172,7 +172,7 @@ def test_a_run_that_reads_twice_learns_each_click_once(start_run: Callable[..., 
 
 
 def test_a_paused_run_labels_and_does_not_train_until_it_is_resumed(start_run: Callable[..., Run]):
-    run = start_run("paused.")
+    run = start_run("paused.", WITHOUT_TORCH)
     command = run.command()
     run.until(lambda: run.progress(), "the model does not begin")
     assert front_door.main(["pause", *command]) == 0

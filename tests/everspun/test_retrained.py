@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
-from staged_run import CHAIN, STAGE_MS, STAGES, T0, Run, play
+from staged_run import CHAIN, STAGE_MS, STAGES, T0, WITHOUT_TORCH, Run, play
 
 from checkpointer.archive.archive import Archive
 from checkpointer.store.catalogue import Catalogue
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(600)
 
 def test_another_model_learns_the_same_from_the_archive(start_run: Callable[..., Run]):
     """Two stages of three, of which the broker holds only the last; then the rest; then it answers for the first."""
-    run = start_run("archived.", "run.archivers=1", "archive.file_bytes_max=20000", "run.replicas=1")
+    run = start_run("archived.", WITHOUT_TORCH, "run.archivers=1", "archive.file_bytes_max=20000", "run.replicas=1")
     play(run, lambda number: None)
     archive, examples = Archive(open_store(run.config.archive.root)), Partition(run.config.stream.examples, 0)
     run.local.launcher.retire("archiver")

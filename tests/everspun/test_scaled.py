@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from staged_run import CHAIN, IMPRESSIONS, Run, stage
+from staged_run import CHAIN, IMPRESSIONS, WITHOUT_TORCH, Run, stage
 
 from everspun import __main__ as front_door
 from everspun.audit.standings import of_shards
@@ -12,9 +12,9 @@ from everspun.commands.system.audit import full_audit
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(600)]
 
 
-def test_shards_come_and_go_while_events_flow_and_no_batch_is_lost_or_doubled(start_run: Callable[[str], Run]):
+def test_shards_come_and_go_while_events_flow_and_no_batch_is_lost_or_doubled(start_run: Callable[..., Run]):
     """One shard, two, one: the first move under a kill -9 of the clock holder, the second with one of what leaves."""
-    run = start_run("scaled.")
+    run = start_run("scaled.", WITHOUT_TORCH)
     command, launcher = run.command(), run.local.launcher
     half = len(stage(0)) // 2
     run.write(stage(0)[:half])
