@@ -3,10 +3,18 @@
 import re
 from pathlib import Path
 
+import pyarrow as pa
+
+from labeler.breaker.band_record import BAND_SCHEMA
+from labeler.breaker.early_join import TALLY_SCHEMA
+from labeler.counting.signals import SESSION_SIGNAL_SCHEMA
+from stream.internal_topics.examples import examples_schema
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TOP = ("stream", "labeler", "paramserver", "learners", "checkpointer", "everspun")
 PATH = re.compile(rf"(?<![\w/.])(?:{'|'.join((*TOP, 'tests', 'bench', 'deploy', 'examples', 'docs'))})/[\w./-]*\w/?")
+DOTTED = re.compile(rf"(?<![\w/.])(?:{'|'.join(TOP)})(?:\.\w+)+")
 #: Places that a text speaks of before there is one.
 EXAMPLES = re.compile(r"docs/(x|y)\.md|NAME")
 
@@ -20,6 +28,40 @@ def missing(text: str) -> set[str]:
 def test_every_path_that_a_page_names_is_there():
     for page in PAGES:
         assert not missing(page.read_text()), page.relative_to(ROOT)
+
+
+def unknown(text: str) -> set[str]:
+    """The dotted names of ours in backticks that are no module, nothing in one, and no key of the configuration."""
+    keys = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE))
+    found = set()
+    for code in re.findall(r"`([^`\n]+)`", text):
+        for name in DOTTED.findall(code):
+            parts = name.split(".")
+            depth = max(n for n in range(1, len(parts) + 1) if n == 1 or exists(parts[:n]))
+            if depth == len(parts) or (depth == 1 and parts[1] in keys):
+                continue
+            file = ROOT.joinpath(*parts[:depth])
+            source = (file / "__init__.py" if file.is_dir() else file.with_suffix(".py")).read_text()
+            if not re.search(rf"\b{parts[depth]}\b", source):
+                found.add(name)
+    return found
+
+
+def exists(parts: list[str]) -> bool:
+    path = ROOT.joinpath(*parts)
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
+def test_every_name_of_code_that_a_page_says_is_there():
+    for page in PAGES:
+        assert not unknown(page.read_text()), page.relative_to(ROOT)
+
+
+def test_the_name_rule_can_fail():
+    assert unknown("`stream.zebra`, `stream.record.Record`, `labeler.join.Nobody`, `stream.window_ms`") == {
+        "stream.zebra",
+        "labeler.join.Nobody",
+    }
 
 
 def test_the_path_rule_can_fail():
@@ -39,3 +81,27 @@ def test_every_word_of_the_glossary_is_used():
     words = [word for row in rows if row not in ("word", "---") for word in re.split(r", ", row)]
     assert len(words) > 20
     assert not [word for word in words if word.lower() not in pages]
+
+
+SCHEMAS = {
+    "examples": examples_schema(()),
+    "signals": SESSION_SIGNAL_SCHEMA,
+    "tallies": TALLY_SCHEMA,
+    "bands": BAND_SCHEMA,
+}
+
+
+def columns(topic: str, schema: pa.Schema) -> str:
+    """The paragraph of docs/contracts.md that says a topic's columns: printed by `python tests/test_docs.py`."""
+    return f"Columns of `{topic}`: " + ", ".join(f"`{field.name}` {field.type}" for field in schema) + "."
+
+
+def test_contracts_say_every_column_of_every_topic():
+    page = re.sub(r"\s+", " ", (ROOT / "docs" / "contracts.md").read_text())
+    for topic, schema in SCHEMAS.items():
+        assert columns(topic, schema) in page, topic
+
+
+if __name__ == "__main__":
+    for topic, schema in SCHEMAS.items():
+        print(columns(topic, schema))
