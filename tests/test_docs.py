@@ -83,6 +83,37 @@ def test_every_word_of_the_glossary_is_used():
     assert not [word for word in words if word.lower() not in pages]
 
 
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+WORDS_MAX = 35
+
+
+def sentences(text: str) -> list[str]:
+    """x."""
+    found = []
+    for block in re.split(r"\n\s*\n|\n(?=- )", text):
+        if not block.lstrip().startswith("#"):
+            plain = re.sub(r"`[^`]*`", "code", block.lstrip("- ")).replace("\n", " ")
+            found += re.split(r"(?<=[.?!])\s+(?=[A-Z*(]|code)", plain)
+    return found
+
+
+def test_the_protocol_can_be_read_aloud():
+    assert len(sentences(PROTOCOL)) > 500
+    assert not [one for one in sentences(PROTOCOL) if len(one.split()) > WORDS_MAX]
+
+
+def test_every_rule_that_the_code_cites_has_its_heading():
+    headings = set(re.findall(r"^### ([A-Z]\d[a-z]?) \S", PROTOCOL, re.MULTILINE))
+    cited = {
+        rule
+        for top in (*TOP, "tests", "bench")
+        for path in (ROOT / top).rglob("*.py")
+        for rule in re.findall(r"\(([TLCFSWKXEI][1-9][a-z]?)\b", path.read_text())
+    }
+    assert len(cited) > 40
+    assert cited <= headings, sorted(cited - headings)
+
+
 SCHEMAS = {
     "examples": examples_schema(()),
     "signals": SESSION_SIGNAL_SCHEMA,

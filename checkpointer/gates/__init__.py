@@ -1,4 +1,4 @@
-"""Gates: what a checkpoint must pass before replicas may serve it (X5).
+"""Gates: what a checkpoint must pass before replicas may serve it (X2).
 
 - `evaluations`: evaluation sums by cut
 - `gates`: what a checkpoint must pass before replicas may serve it
