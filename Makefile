@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 # Compiled modules are kept, whatever the shell says: each test run and each role would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test slow planted soak check lint types proto docs site clean
+.PHONY: demo test quick slow planted soak check lint types proto docs site clean
 
 demo: $(READY)            ## the main job on a real log, with an audit and a report at the end
 	$(BIN)/everspun demo
@@ -22,6 +22,10 @@ test: $(READY)            ## every test but slow, planted and soak: under 10 min
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(CORES)"
 	$(BIN)/python -m pytest -q -m simulator tests/simulation
 	$(BIN)/python -m pytest -q -n 3 --dist load --maxschedchunk=1 -m "$(OUTSIDE)" || $(BIN)/python -m pytest -q --last-failed -m "$(OUTSIDE)"
+
+quick: $(READY)           ## the cores alone, with few examples of each property
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --hypothesis-profile=quick -m "$(CORES)" \
+		--ignore=tests/bench --ignore=tests/simulation --ignore=tests/fuzz
 
 slow: $(READY)            ## what has a smaller sibling in `make test`, and properties over ten times as many examples
 	$(BIN)/python -m pytest -q -m slow

@@ -13,6 +13,7 @@ from everspun.launcher.broker import Broker, start_broker, why_not_embedded, why
 settings.register_profile("everspun", deadline=None)
 # Dear tests take a share of `settings.default.max_examples`: 100 here, 1,000 in `make slow`.
 settings.register_profile("thorough", deadline=None, max_examples=1_000)
+settings.register_profile("quick", deadline=None, max_examples=10)  # `make quick`
 settings.load_profile("everspun")
 
 
