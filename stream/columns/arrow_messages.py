@@ -16,6 +16,8 @@ MESSAGES_MAX = 256
 _DICTIONARY, _BATCH = 2, 3  # MessageHeader
 _FORMAT_5 = 4  # MetadataVersion
 _PREFIX = struct.Struct("<q")
+#: How a writer ends a stream that it closes; one may also end with its bytes (Arrow columnar format, "IPC Streaming").
+_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 class StreamSize(NamedTuple):
@@ -35,7 +37,7 @@ class MalformedStream(ValueError):
 def measure(value: bytes) -> StreamSize:
     """Raises MalformedStream, pa.ArrowException, OSError."""
     source = pa.BufferReader(value)
-    rows = unpacked = dictionaries = messages = 0
+    rows = unpacked = dictionaries = messages = batches = 0
     try:
         for message in pa.ipc.MessageReader.open_stream(source):
             messages += 1
@@ -44,8 +46,11 @@ def measure(value: bytes) -> StreamSize:
             count, size = _claims(memoryview(message.metadata), message.body)
             rows, unpacked = rows + count, unpacked + size
             dictionaries += size if message.type == "dictionary" else 0
+            batches += message.type == "record batch"
     except (struct.error, IndexError) as error:
         raise MalformedStream(f"has a message that cannot be read ({error})") from error
+    if batches == 0 and value[source.tell() - len(_END) : source.tell()] != _END:
+        raise MalformedStream("ends behind its schema, without a batch and without an end; send it whole")
     return StreamSize(rows, unpacked, len(value) - source.tell(), dictionaries)
 
 

@@ -267,6 +267,15 @@ def test_of_a_large_record_the_parser_says_which_field_is_wrong():
     assert "string" in why
 
 
+def test_an_arrow_stream_that_is_cut_anywhere_is_bad_or_whole():
+    """Behind its schema it would read as a stream of no rows, and those that it held were gone without a word."""
+    whole = arrow(columns(2))
+    for length in range(8, len(whole)):
+        record = [Record(0, TS, b"s", whole[:length])]
+        rows, bad = decode_impressions(record, 0, np.array([TS]), CONFIG)
+        assert (len(rows), len(bad)) in ((2, 0), (0, 1)), length
+
+
 # --- the guard ----------------------------------------------------------------------------------------------------
 
 
