@@ -1,11 +1,12 @@
 """The benches: what there is, one of them several times, and two measurements beside each other.
 
-    python -m bench                                              every bench, with its time and memory
-    python -m bench pushpull --repeat 3 --save old.json          run one, keep its figures
-    python -m bench pushpull --repeat 3 --compare old.json       run it again: ratios with their spread
-    python -m bench --compare old.json new.json                  two files that were kept
+    python -m bench                                           every bench, with its time and memory
+    python -m bench pushpull --repeat 3 --save old.json       run one, keep its figures
+    python -m bench pushpull --repeat 3 --compare old.json    run it again: ratios with their spread
+    python -m bench --compare old.json new.json               two files that were kept
 
-Options after `--` go to the bench itself. Machines differ and drift: compare what ran on one machine, alternately.
+Options after `--` go to the bench itself. Machines differ and drift: compare what ran on one
+machine, alternately.
 """
 
 import argparse
@@ -24,14 +25,21 @@ from bench.compare import Ratio, Run, check_comparable, compare, read_runs
 
 
 def list_benches(console: Console) -> None:
-    table = Table("command", "what it measures", "takes", title="python -m bench.<name> --json", show_lines=True)
+    table = Table(
+        "command",
+        "what it measures",
+        "takes",
+        title="python -m bench.<name> --json",
+        show_lines=True,
+    )
     for bench in benches():
         table.add_row(bench.name, bench.what, bench.takes)
     console.print(table)
 
 
 def run_bench(name: str, repeat: int, options: Sequence[str]) -> list[Run]:
-    """Runs of `python -m bench.<name> --json`; progress goes to stderr. Ends the process if one prints no figures."""
+    """Runs of `python -m bench.<name> --json`; progress goes to stderr. Ends the process if one
+    prints no figures."""
     runs: list[Run] = []
     for i in range(repeat):
         print(f"bench.{name}: run {i + 1} of {repeat}", file=sys.stderr, flush=True)
@@ -51,7 +59,10 @@ def show(console: Console, ratios: Sequence[Ratio]) -> None:
     for name in ("old", "new", "ratio", "from", "to"):
         table.add_column(name, justify="right")
     for one in ratios:
-        ratios = (f"{ratio:.3f}" if math.isfinite(ratio) else "from 0" for ratio in (one.ratio, one.low, one.high))
+        ratios = (
+            f"{ratio:.3f}" if math.isfinite(ratio) else "from 0"
+            for ratio in (one.ratio, one.low, one.high)
+        )
         style = "bold" if one.apart else "dim"
         table.add_row(one.name, f"{one.old:,.5g}", f"{one.new:,.5g}", *ratios, style=style)
     console.print(table)
@@ -60,12 +71,20 @@ def show(console: Console, ratios: Sequence[Ratio]) -> None:
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", help="the bench to run; none lists all")
     parser.add_argument("--repeat", type=int, default=1, help="runs, one after the other (1)")
     parser.add_argument("--save", type=Path, metavar="FILE", help="keep the runs' figures")
-    parser.add_argument("--compare", type=Path, nargs="+", metavar="FILE", help="OLD, or OLD and NEW without a bench")
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="OLD, or OLD and NEW without a bench",
+    )
     return parser
 
 
@@ -82,16 +101,22 @@ def main(argv: Sequence[str]) -> int:
         list_benches(console)
         return 0
     if len(files) != (0 if not files else 1 if options.name else 2):
-        parser.error("--compare takes OLD.json with a bench to run, or OLD.json NEW.json without one")
+        parser.error(
+            "--compare takes OLD.json with a bench to run, or OLD.json NEW.json without one"
+        )
     if options.name is not None and options.name not in {bench.name for bench in benches()}:
         parser.error(f"no bench {options.name!r}; `python -m bench` lists them")
     try:
         old = read_runs(files[0]) if files else []
-        new = run_bench(options.name, options.repeat, passed) if options.name else read_runs(files[1])
+        new = (
+            run_bench(options.name, options.repeat, passed) if options.name else read_runs(files[1])
+        )
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if options.save is not None:
-        options.save.write_text(json.dumps({"bench": options.name, "options": passed, "saved_runs": new}, indent=1))
+        options.save.write_text(
+            json.dumps({"bench": options.name, "options": passed, "saved_runs": new}, indent=1)
+        )
     if old:
         try:
             said = check_comparable(old, new)

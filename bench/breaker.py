@@ -1,12 +1,15 @@
-"""False trips of the circuit breaker on healthy traffic, and how soon and how much of an outage it withholds.
+"""False trips of the circuit breaker on healthy traffic, and how soon and how much of an outage it
+withholds.
 
-    python -m bench.breaker [--json] [--plot] [--seeds 100-101] [--movielens FOLDER_WITH_WHEEL] [--days 5]
+    python -m bench.breaker [--json] [--plot] [--seeds 100-101] [--movielens FOLDER_WITH_WHEEL]
+    [--days 5]
 
-Shops of several sizes, drawn from people (`bench.breaker_shop`), with nights, a sale day, and the three stories of
-`docs/breaker.md`; the breaker's own core with its defaults, cells of five minutes. `--movielens` judges MovieLens 100k
-too, with every class of films as a slice, in cells of an hour and of ten minutes: once as it is, and once as if each
-impression were another person's. Thresholds were fixed on seed 0. An impression counts as withheld where the verdict
-stands before its label closes (window of an hour). Takes about 5 minutes of one core and 0.5 GB.
+Shops of several sizes, drawn from people (`bench.breaker_shop`), with nights, a sale day, and the
+three stories of `docs/breaker.md`; the breaker's own core with its defaults, cells of five minutes.
+`--movielens` judges MovieLens 100k too, with every class of films as a slice, in cells of an hour
+and of ten minutes: once as it is, and once as if each impression were another person's. Thresholds
+were fixed on seed 0. An impression counts as withheld where the verdict stands before its label
+closes (window of an hour). Takes about 5 minutes of one core and 0.5 GB.
 """
 
 import argparse
@@ -35,7 +38,8 @@ from stream.internal_topics.examples import BatchHeader
 from stream.internal_topics.verdicts import WITHHOLD
 
 MEASURED_ON = range(100, 102)
-#: New visitors in five minutes, on average; each looks at 9 things in a cell, and a third stay for the next.
+#: New visitors in five minutes, on average; each looks at 9 things in a cell, and a third stay for
+#: the next.
 SIZES = (2.0, 10.0, 50.0)
 FIRST_MS = 1_700_006_400_000  # a midnight
 SALE_DAY = 3
@@ -49,23 +53,35 @@ class Judged:
     cells: int = 0
     scopes: int = 0  # sum over cells of the scopes that had impressions
     trips: Counter[str] = field(default_factory=Counter)  # by rule
-    said: dict[Scope, int] = field(default_factory=dict)  # scope -> the cell after which it was first withheld
-    withheld: dict[Scope, set[int]] = field(default_factory=dict)  # cells whose labels had not closed by then
+    said: dict[Scope, int] = field(
+        default_factory=dict
+    )  # scope -> the cell after which it was first withheld
+    withheld: dict[Scope, set[int]] = field(
+        default_factory=dict
+    )  # cells whose labels had not closed by then
     impressions: dict[int, dict[Scope, int]] = field(default_factory=dict)  # cell -> scope -> count
 
     def share_withheld(self, scope: Scope, first: int, last: int) -> float:
-        """Of the impressions of a scope in cells `[first, last)`, those that are withheld with it or with all."""
+        """Of the impressions of a scope in cells `[first, last)`, those that are withheld with
+        it or with all."""
         out = self.withheld.get(scope, set()) | self.withheld.get(("", ""), set())
-        counts = {n: self.impressions[n].get(scope, 0) for n in range(first, last) if n in self.impressions}
+        counts = {
+            n: self.impressions[n].get(scope, 0)
+            for n in range(first, last)
+            if n in self.impressions
+        }
         return sum(count for n, count in counts.items() if n in out) / max(1, sum(counts.values()))
 
     @property
     def lost(self) -> float:
-        """Share of all impressions that are withheld, by whatever scope takes the most of a cell."""
+        """Share of all impressions that are withheld, by whatever scope takes the most of a
+        cell."""
         total = taken = 0
         for n, counts in self.impressions.items():
             total += counts.get(("", ""), 0)
-            taken += max([counts.get(s, 0) for s, cells in self.withheld.items() if n in cells], default=0)
+            taken += max(
+                [counts.get(s, 0) for s, cells in self.withheld.items() if n in cells], default=0
+            )
         return taken / max(1, total)
 
 
@@ -85,9 +101,16 @@ def judge(cells: Iterable[CellCounts], config: BreakerConfig) -> Judged:
         before = dict(breaker.trips)
         breaker.on_tally(0, offset, header, one.rows)
         for verdict in breaker.step().verdicts:
-            scope, cells_ = scope_of(verdict), range(verdict.from_ms // config.cell_ms, verdict.to_ms // config.cell_ms)
+            scope, cells_ = (
+                scope_of(verdict),
+                range(verdict.from_ms // config.cell_ms, verdict.to_ms // config.cell_ms),
+            )
             if verdict.decision == WITHHOLD:
-                in_time = [n for n in cells_ if (one.number + 1 - n) * config.cell_ms + behind_ms <= STREAM.wait_ms]
+                in_time = [
+                    n
+                    for n in cells_
+                    if (one.number + 1 - n) * config.cell_ms + behind_ms <= STREAM.wait_ms
+                ]
                 out.withheld.setdefault(scope, set()).update(in_time)
                 out.said.setdefault(scope, cells_[-1])
             else:
@@ -96,8 +119,11 @@ def judge(cells: Iterable[CellCounts], config: BreakerConfig) -> Judged:
     return out
 
 
-def _with_clicks(cells: Iterable[CellCounts], wait_ms: int, cell_ms: int) -> Iterator[tuple[CellCounts, CellCounts]]:
-    """Each cell with the one whose clicks have arrived when its impressions are tallied, `wait_ms` later."""
+def _with_clicks(
+    cells: Iterable[CellCounts], wait_ms: int, cell_ms: int
+) -> Iterator[tuple[CellCounts, CellCounts]]:
+    """Each cell with the one whose clicks have arrived when its impressions are tallied,
+    `wait_ms` later."""
     ahead = (cell_ms - 1 + wait_ms) // cell_ms
     waiting: deque[CellCounts] = deque()
     for one in cells:
@@ -128,8 +154,9 @@ def _false(judged: Judged) -> dict[str, Any]:
 
 
 def stories(config: BreakerConfig, days: int) -> list[Story]:
-    """The book's, in the last days: an evening of a language, a partner's key for as long as the run goes on,
-    discounted purchases that silently stop and ones that cannot be read; and all clicks for an hour."""
+    """The book's, in the last days: an evening of a language, a partner's key for as long as the
+    run goes on, discounted purchases that silently stop and ones that cannot be read; and all
+    clicks for an hour."""
     day, hour = config.day_cells, config.day_cells // 24
     evening = (days - 1) * day + 16 * hour
     return [
@@ -137,12 +164,22 @@ def stories(config: BreakerConfig, days: int) -> list[Story]:
         Story("payments_of_a_small_language", ("language", "fi"), evening, evening + 3 * hour),
         Story("partner_key_changed", ("partner", "acme"), (days - 2) * day + 10 * hour, days * day),
         Story("discounted_stop", ("discounted", "yes"), evening, evening + 3 * hour),
-        Story("discounted_unreadable", ("", ""), evening, evening + 3 * hour, 1.0, True, ("discounted", "yes")),
+        Story(
+            "discounted_unreadable",
+            ("", ""),
+            evening,
+            evening + 3 * hour,
+            1.0,
+            True,
+            ("discounted", "yes"),
+        ),
         Story("all_clicks_stop", ("", ""), evening, evening + hour),
     ]
 
 
-def outage(size: float, seed: int, days: int, story: Story, config: BreakerConfig) -> dict[str, Any]:
+def outage(
+    size: float, seed: int, days: int, story: Story, config: BreakerConfig
+) -> dict[str, Any]:
     """One story in one shop."""
     first = FIRST_MS // config.cell_ms
     judged = judge(Shop(size, seed, config, stories=(story,)).cells(first, days), config)
@@ -168,7 +205,9 @@ def movielens_figures(folder: Path) -> dict[str, Any]:
     for cell_ms in (3_600_000, 600_000):
         config = BreakerConfig(slices=("vendor",), cell_ms=cell_ms)
         for name, group_of in groups.items():
-            out[f"{name}_{cell_ms // 60_000}_min"] = _false(judge(history_cells(history, config, group_of), config))
+            out[f"{name}_{cell_ms // 60_000}_min"] = _false(
+                judge(history_cells(history, config, group_of), config)
+            )
     return out
 
 
@@ -177,11 +216,16 @@ def _mean(rows: Sequence[dict[str, Any]], name: str) -> float | None:
     return round(float(np.mean(known)), 4) if known else None
 
 
-def figures(seeds: Sequence[int], sizes: Sequence[float], days: int, config: BreakerConfig) -> dict[str, Any]:
+def figures(
+    seeds: Sequence[int], sizes: Sequence[float], days: int, config: BreakerConfig
+) -> dict[str, Any]:
     found: dict[str, Any] = {"healthy": [], "stories": []}
     for size in sizes:
         rows = [healthy(size, seed, days, config) for seed in seeds]
-        trips, scopes = sum(row["false_trips"] for row in rows), sum(row["cell_scopes"] for row in rows)
+        trips, scopes = (
+            sum(row["false_trips"] for row in rows),
+            sum(row["cell_scopes"] for row in rows),
+        )
         found["healthy"].append(
             {
                 "visitors_a_cell": size,
@@ -192,11 +236,18 @@ def figures(seeds: Sequence[int], sizes: Sequence[float], days: int, config: Bre
                 "rules": dict(sum((Counter(row["rules"]) for row in rows), Counter())),
             }
         )
-        print(f"healthy, {size:g} visitors a cell: {found['healthy'][-1]}", file=sys.stderr, flush=True)
+        print(
+            f"healthy, {size:g} visitors a cell: {found['healthy'][-1]}",
+            file=sys.stderr,
+            flush=True,
+        )
         for story in stories(config, days):
             tried = [outage(size, seed, days, story, config) for seed in seeds]
             row: dict[str, Any] = {"story": story.name, "visitors_a_cell": size}
-            row |= {name: _mean(tried, name) for name in ("found", "delay_cells", "withheld", "other_scopes")}
+            row |= {
+                name: _mean(tried, name)
+                for name in ("found", "delay_cells", "withheld", "other_scopes")
+            }
             found["stories"].append(row)
             print(row, file=sys.stderr, flush=True)
     return found
@@ -206,13 +257,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seeds", type=seeds_of, default=MEASURED_ON, help="FIRST-LAST (100-101)")
     parser.add_argument("--days", type=int, default=5, help="days of a shop (5)")
-    parser.add_argument("--sizes", default=",".join(f"{s:g}" for s in SIZES), help="new visitors in five minutes")
-    parser.add_argument("--movielens", type=Path, help="judge MovieLens 100k too; the wheel's folder")
+    parser.add_argument(
+        "--sizes", default=",".join(f"{s:g}" for s in SIZES), help="new visitors in five minutes"
+    )
+    parser.add_argument(
+        "--movielens", type=Path, help="judge MovieLens 100k too; the wheel's folder"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--plot", action="store_true", help="draw docs/breaker.png")
     chosen = parser.parse_args(arguments)
     sizes = [float(size) for size in chosen.sizes.split(",")]
-    found: dict[str, Any] = {"bench": "breaker", "seeds": [chosen.seeds[0], chosen.seeds[-1]], "days": chosen.days}
+    found: dict[str, Any] = {
+        "bench": "breaker",
+        "seeds": [chosen.seeds[0], chosen.seeds[-1]],
+        "days": chosen.days,
+    }
     found |= figures(chosen.seeds, sizes, chosen.days, BreakerConfig(slices=SLICES))
     if chosen.movielens is not None:
         found["movielens"] = movielens_figures(chosen.movielens)

@@ -1,9 +1,10 @@
 """Shops made of people, as tallies of the breaker's early join: what `bench.breaker` judges.
 
-People come at random, twenty times as many in the evening as at night; each looks at a few things or at many (a
-log-normal with a mean of 8), likes to click more or less than others (log-normal), and a third of them are still there
-in the next cell. Click shares differ from hour to hour by a tenth, and between day and night. This is simulated, not
-measured: on a real site, `everspun breaker list` tells.
+People come at random, twenty times as many in the evening as at night; each looks at a few things
+or at many (a log-normal with a mean of 8), likes to click more or less than others (log-normal),
+and a third of them are still there in the next cell. Click shares differ from hour to hour by a
+tenth, and between day and night. This is simulated, not measured: on a real site, `everspun breaker
+list` tells.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -31,8 +32,8 @@ KIND_SHARES = (0.56, 0.24, 0.14, 0.06)
 
 @dataclass(frozen=True)
 class Story:
-    """What breaks, in cells `[first, last)`: clicks of these kinds are `lost` with the probability, silently or as
-    records that cannot be read."""
+    """What breaks, in cells `[first, last)`: clicks of these kinds are `lost` with the probability,
+    silently or as records that cannot be read."""
 
     name: str
     scope: Scope  # what should be withheld
@@ -73,11 +74,18 @@ class Shop:
             phase, sale = np.cos(2 * np.pi * (n % day) / day), n // day == self.sale_day
             if n % hour == 0:
                 mood = float(np.exp(rng.normal(0, HOURS_SIGMA)))
-            load, share = (1 - 0.9 * phase) * (5 if sale else 1), mood * (1 - 0.15 * phase) * (0.65 if sale else 1)
-            people = people.some(rng).with_others(_People.drawn(rng, rng.poisson(self.visitors * load)))
+            load, share = (
+                (1 - 0.9 * phase) * (5 if sale else 1),
+                mood * (1 - 0.15 * phase) * (0.65 if sale else 1),
+            )
+            people = people.some(rng).with_others(
+                _People.drawn(rng, rng.poisson(self.visitors * load))
+            )
             yield self._cell(first + n, n, people, rng, self.rate * share)
 
-    def _cell(self, number: int, n: int, people: "_People", rng: np.random.Generator, rate: float) -> CellCounts:
+    def _cell(
+        self, number: int, n: int, people: "_People", rng: np.random.Generator, rate: float
+    ) -> CellCounts:
         views = rng.multinomial(people.views(rng), KIND_SHARES)  # (people, kinds)
         clicks = rng.binomial(views, np.minimum(0.9, rate * people.likes)[:, None])
         unreadable, raw = 0, 0
@@ -151,21 +159,32 @@ def tally_rows(found: Iterable[Counted], cell_ms: int) -> pa.RecordBatch | None:
     """A `TALLY_SCHEMA` batch of one cell."""
     rows: list[tuple[str, str, int, int, int, int]] = []
     for (feature, value), seen, clicked in sorted(found, key=lambda one: one[0]):
-        rows += [(feature, value, cell_ms, g, int(seen[g]), int(clicked[g])) for g in np.flatnonzero(seen).tolist()]
+        rows += [
+            (feature, value, cell_ms, g, int(seen[g]), int(clicked[g]))
+            for g in np.flatnonzero(seen).tolist()
+        ]
     if not rows:
         return None
-    columns = [pa.array(c, t.type) for c, t in zip(zip(*rows, strict=True), TALLY_SCHEMA, strict=True)]
+    columns = [
+        pa.array(c, t.type) for c, t in zip(zip(*rows, strict=True), TALLY_SCHEMA, strict=True)
+    ]
     return pa.RecordBatch.from_arrays(columns, schema=TALLY_SCHEMA)
 
 
-def history_cells(history: History, config: BreakerConfig, group_of: Callable[[History], I64]) -> Iterator[CellCounts]:
-    """A history's cells, with vendors as slices; `group_of` says the group of each impression's source."""
+def history_cells(
+    history: History, config: BreakerConfig, group_of: Callable[[History], I64]
+) -> Iterator[CellCounts]:
+    """A history's cells, with vendors as slices; `group_of` says the group of each impression's
+    source."""
     cell = history.ts_ms // config.cell_ms
     early = history.click_ts_ms - history.ts_ms[history.click_impression] <= config.join_window_ms
     clicked = np.zeros(len(history), np.int64)
     clicked[history.click_impression[early]] = 1
     raw = np.bincount(history.click_ts_ms // config.cell_ms - cell[0], minlength=1)
-    group, (vendors, vendor) = group_of(history), np.unique(np.array(history.vendors), return_inverse=True)
+    group, (vendors, vendor) = (
+        group_of(history),
+        np.unique(np.array(history.vendors), return_inverse=True),
+    )
     edges = np.searchsorted(cell, np.arange(cell[0], cell[-1] + 2))
     for n in range(len(edges) - 1):
         at = slice(edges[n], edges[n + 1])
@@ -174,7 +193,13 @@ def history_cells(history: History, config: BreakerConfig, group_of: Callable[[H
             (("vendor", str(vendors[v])), vendor[at] == v) for v in np.unique(vendor[at]).tolist()
         ]:
             seen = np.bincount(group[at][these], minlength=GROUPS)
-            found.append((name, seen, np.bincount(group[at][these], clicked[at][these], GROUPS).astype(np.int64)))
+            found.append(
+                (
+                    name,
+                    seen,
+                    np.bincount(group[at][these], clicked[at][these], GROUPS).astype(np.int64),
+                )
+            )
         number = int(cell[0]) + n
         counts = {scope: int(seen.sum()) for scope, seen, _ in found}
         rows = tally_rows(found, number * config.cell_ms) if at.stop > at.start else None

@@ -1,4 +1,5 @@
-"""What benches there are, read from their modules' first words: no bench is imported to be listed."""
+"""What benches there are, read from their modules' first words: no bench is imported to be
+listed."""
 
 import ast
 import re
@@ -12,7 +13,8 @@ TAKES = re.compile(r"\bTakes ([^.]*(?:\.\d[^.]*)*)\.")
 
 
 class Bench(NamedTuple):
-    """`python -m bench.<name>`, its question or figure in one sentence, and the time and memory it takes."""
+    """`python -m bench.<name>`, its question or figure in one sentence, and the time and memory
+    it takes."""
 
     name: str
     what: str
@@ -25,6 +27,11 @@ def benches(folder: Path = HERE) -> Iterator[Bench]:
         text = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
         if f"python -m bench.{path.stem}" not in text:
             continue
-        what = text.split(". ", 1)[0].removesuffix(".").split(f" python -m bench.{path.stem}", 1)[0].rstrip(":")
+        what = (
+            text.split(". ", 1)[0]
+            .removesuffix(".")
+            .split(f" python -m bench.{path.stem}", 1)[0]
+            .rstrip(":")
+        )
         found = TAKES.search(text)
         yield Bench(path.stem, what, found.group(1) if found else "")

@@ -1,14 +1,17 @@
-"""A window of 30 days: the waiting clicks of one partition, with and without a limit on memory, and a restart.
+"""A window of 30 days: the waiting clicks of one partition, with and without a limit on memory, and
+a restart.
 
     python -m bench.click_spill [--json] [--clicks 5000000] [--bytes-max 67108864]
 
-One partition's `ClickLine`, without a broker: clicks of 30 days are read, a click a record, then impressions are
-matched batch by batch while the window moves on by a day; a clicked one finds its click days later in 3 cases of 100,
-else within the hour. Once with all clicks in memory, once with those above `--bytes-max` in the local copy, each in a
-process of its own; then a new reader begins at the same resume point with the copy. Takes about two minutes and 1 GB.
+One partition's `ClickLine`, without a broker: clicks of 30 days are read, a click a record, then
+impressions are matched batch by batch while the window moves on by a day; a clicked one finds its
+click days later in 3 cases of 100, else within the hour. Once with all clicks in memory, once with
+those above `--bytes-max` in the local copy, each in a process of its own; then a new reader begins
+at the same resume point with the copy. Takes about two minutes and 1 GB.
 
-Keys, by `memory` and `spilled`: `rss_mib`, what the process took more than before the first click; `held_mib`, what it
-says of itself; `matched_per_s`, impressions a second; `clicks_found`, which must agree. `restart_s`: from the copy.
+Keys, by `memory` and `spilled`: `rss_mib`, what the process took more than before the first click;
+`held_mib`, what it says of itself; `matched_per_s`, impressions a second; `clicks_found`, which
+must agree. `restart_s`: from the copy.
 """
 
 import argparse
@@ -115,7 +118,13 @@ def _match(line: ClickLine, clicks: int, gap_ms: float) -> Matched:
         batch = _batch(rng, k, gap_ms, clicks)
         found += int(line.match(batch, reading).label.sum())
         passed = line.passed(int(batch.arrival_ms[-1]))
-    return Matched(max(1, batches) * BATCH_ROWS, found, time.monotonic() - began, int(batch.arrival_ms[-1]), passed)
+    return Matched(
+        max(1, batches) * BATCH_ROWS,
+        found,
+        time.monotonic() - began,
+        int(batch.arrival_ms[-1]),
+        passed,
+    )
 
 
 _OPEN: dict[str, RocksPages] = {}
@@ -134,12 +143,22 @@ def _rss() -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
-    parser.add_argument("--clicks", type=int, default=5_000_000, help="waiting clicks of the partition")
-    parser.add_argument("--bytes-max", type=int, default=67_108_864, help="pending_clicks_bytes_max")
+    parser.add_argument(
+        "--clicks", type=int, default=5_000_000, help="waiting clicks of the partition"
+    )
+    parser.add_argument(
+        "--bytes-max", type=int, default=67_108_864, help="pending_clicks_bytes_max"
+    )
     options = parser.parse_args()
-    found: dict[str, Any] = {"bench": "click_spill", "clicks": options.clicks, "bytes_max": options.bytes_max}
+    found: dict[str, Any] = {
+        "bench": "click_spill",
+        "clicks": options.clicks,
+        "bytes_max": options.bytes_max,
+    }
     with tempfile.TemporaryDirectory(prefix="everspun-bench-") as folder:
         places = {"memory": None, "spilled": f"{folder}/clicks"}
         for name, place in places.items():

@@ -1,4 +1,5 @@
-"""Two sets of runs of one bench beside each other: every figure's ratio, and how far it moves between runs."""
+"""Two sets of runs of one bench beside each other: every figure's ratio, and how far it moves
+between runs."""
 
 import json
 import math
@@ -14,7 +15,8 @@ Run = dict[str, Any]
 
 
 class Ratio(NamedTuple):
-    """A figure's medians, new over old, and the smallest and largest ratio of any new run to any old one."""
+    """A figure's medians, new over old, and the smallest and largest ratio of any new run to any
+    old one."""
 
     name: str
     old: float
@@ -26,8 +28,8 @@ class Ratio(NamedTuple):
 
 
 def read_runs(path: Path) -> list[Run]:
-    """Runs of a file: one JSON object, a list of them, `{"runs": [...]}`, or one object a line. ValueError names what
-    else it is."""
+    """Runs of a file: one JSON object, a list of them, `{"runs": [...]}`, or one object a line.
+    ValueError names what else it is."""
     text = path.read_text()
     try:
         tree = json.loads(text)
@@ -35,28 +37,40 @@ def read_runs(path: Path) -> list[Run]:
         try:
             tree = [json.loads(line) for line in text.splitlines() if line.strip()]
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: not JSON, nor JSON lines ({error}); write one with `--save`") from None
+            raise ValueError(
+                f"{path}: not JSON, nor JSON lines ({error}); write one with `--save`"
+            ) from None
     if isinstance(tree, dict):
         saved = tree.get("saved_runs")
         named = {"bench": tree["bench"]} if isinstance(tree.get("bench"), str) else {}
-        tree = [named | run if isinstance(run, dict) else run for run in saved] if isinstance(saved, list) else [tree]
+        tree = (
+            [named | run if isinstance(run, dict) else run for run in saved]
+            if isinstance(saved, list)
+            else [tree]
+        )
     if not isinstance(tree, list) or not tree or not all(isinstance(run, dict) for run in tree):
         raise ValueError(f"{path}: expected one JSON object a run, as a bench prints with --json")
     return list(tree)
 
 
 def check_comparable(old: Sequence[Run], new: Sequence[Run]) -> list[str]:
-    """Raises ValueError where the two sides are of different benches, or share no figure. Returns what else differs
-    between them and is no figure: settings, and figures that one side lacks."""
+    """Raises ValueError where the two sides are of different benches, or share no figure. Returns
+    what else differs between them and is no figure: settings, and figures that one side lacks."""
     was, now = ({str(run["bench"]) for run in runs if "bench" in run} for runs in (old, new))
     if was and now and was != now:
         raise ValueError(
-            f"{', '.join(sorted(was))} on one side and {', '.join(sorted(now))} on the other: not one bench"
+            f"{', '.join(sorted(was))} on one side and {', '.join(sorted(now))} on the other: not "
+            f"one bench"
         )
     before, after = ({name for run in runs for name, _ in figures(run)} for runs in (old, new))
     if not before & after:
-        raise ValueError(f"no figure is on both sides: {sorted(before)[:5]} and {sorted(after)[:5]}")
-    said = [f"{name}: {a!r} on the old side, {b!r} on the new" for name, a, b in _settings(old[0], new[0])]
+        raise ValueError(
+            f"no figure is on both sides: {sorted(before)[:5]} and {sorted(after)[:5]}"
+        )
+    said = [
+        f"{name}: {a!r} on the old side, {b!r} on the new"
+        for name, a, b in _settings(old[0], new[0])
+    ]
     said += [f"{name}: only on the old side" for name in sorted(before - after)]
     return said + [f"{name}: only on the new side" for name in sorted(after - before)]
 
@@ -83,7 +97,8 @@ def figures(run: Run, prefix: str = "") -> Iterator[tuple[str, float]]:
 
 
 def compare(old: Sequence[Run], new: Sequence[Run]) -> list[Ratio]:
-    """The ratios of all figures that every run on both sides has, but those that are 0 in all of them."""
+    """The ratios of all figures that every run on both sides has, but those that are 0 in all of
+    them."""
     before, after = [dict(figures(run)) for run in old], [dict(figures(run)) for run in new]
     ratios = []
     for name in before[0]:

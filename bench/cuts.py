@@ -1,16 +1,19 @@
-"""What a cut costs a shard: how long a mark holds pushes up, and what full parts and deltas take, by size of the table.
+"""What a cut costs a shard: how long a mark holds pushes up, and what full parts and deltas take,
+by size of the table.
 
     python -m bench.cuts [--rows 1000000,10000000] [--touched 0.01] [--json]
 
-One shard in this process, rows of 16 float32 with element-wise Adagrad. Between two cuts a share of the rows is
-touched, drawn uniformly. While a part is copied and written, as the server does it, another thread pushes 4,096 rows at
-a time. Parts go to a folder on this machine's disk, synced. Takes about 1 minute and 8 GB.
+One shard in this process, rows of 16 float32 with element-wise Adagrad. Between two cuts a share of
+the rows is touched, drawn uniformly. While a part is copied and written, as the server does it,
+another thread pushes 4,096 rows at a time. Parts go to a folder on this machine's disk, synced.
+Takes about 1 minute and 8 GB.
 
-Keys, by number of rows. `mark_ms`: how long the shard's lock is held by a mark, median and largest; `mark_ms_at_once`:
-the same where a mark copies all rows (median). `full`, `delta`: seconds and CPU seconds of this process for a part,
-pushes aside as far as they can be told, its bytes, and the longest hold of the lock in between. `composed`:
-what it would take another process to make a base of base and delta. `push_ms`: median and 99th percentile of a push
-without a cut, and while the full part was copied and written.
+Keys, by number of rows. `mark_ms`: how long the shard's lock is held by a mark, median and largest;
+`mark_ms_at_once`: the same where a mark copies all rows (median). `full`, `delta`: seconds and CPU
+seconds of this process for a part, pushes aside as far as they can be told, its bytes, and the
+longest hold of the lock in between. `composed`: what it would take another process to make a base
+of base and delta. `push_ms`: median and 99th percentile of a push without a cut, and while the full
+part was copied and written.
 """
 
 import argparse
@@ -101,7 +104,9 @@ class House:
             found.append(1e3 * (time.perf_counter() - began))
         return found
 
-    def part(self, cut: str, folder: str, upon: str | None, pushes: "Pushes | None") -> dict[str, Any]:
+    def part(
+        self, cut: str, folder: str, upon: str | None, pushes: "Pushes | None"
+    ) -> dict[str, Any]:
         """Mark, copy and write, as the server does; settled afterwards as the manifest `cut`."""
         self.mark(cut)
         holds = Holds(self.service)
@@ -125,11 +130,15 @@ class House:
 
 
 def compose(folder: str) -> dict[str, float]:
-    """A new base out of a base and one delta, as another process would make it: read both, put together, write."""
+    """A new base out of a base and one delta, as another process would make it: read both, put
+    together, write."""
     began, cpu = time.perf_counter(), time.process_time()
     base, delta = (read_part(f"{folder}/{cut}/{part_name(0)}") for cut in ("full", "delta"))
     write_part(whole([("full", [base]), ("delta", [delta])]), 0, f"{folder}/composed")
-    return {"seconds": round(time.perf_counter() - began, 3), "cpu_s": round(time.process_time() - cpu, 3)}
+    return {
+        "seconds": round(time.perf_counter() - began, 3),
+        "cpu_s": round(time.process_time() - cpu, 3),
+    }
 
 
 class Holds:
@@ -195,25 +204,39 @@ def measure(rows: int, touched: float, folder: str) -> dict[str, Any]:
         "full": full,
         "delta": delta,
         "composed": compose(folder),
-        "push_ms": {"quiet": spread(quiet, 0.99), "beside_a_full_part": spread(busy.took_ms or [0.0], 0.99)},
+        "push_ms": {
+            "quiet": spread(quiet, 0.99),
+            "beside_a_full_part": spread(busy.took_ms or [0.0], 0.99),
+        },
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
-    parser.add_argument("--rows", default=ROWS, help=f"sizes of the table, with commas between ({ROWS})")
-    parser.add_argument("--touched", type=float, default=TOUCHED, help=f"share touched between cuts ({TOUCHED})")
+    parser.add_argument(
+        "--rows", default=ROWS, help=f"sizes of the table, with commas between ({ROWS})"
+    )
+    parser.add_argument(
+        "--touched", type=float, default=TOUCHED, help=f"share touched between cuts ({TOUCHED})"
+    )
     parser.add_argument("--folder", help="where parts are written (default: a temporary folder)")
     options = parser.parse_args()
     warm_up()
     House(1_000).marks()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="cuts-") as folder:
         sizes = {
-            rows: measure(int(rows), options.touched, str(Path(folder) / rows)) for rows in options.rows.split(",")
+            rows: measure(int(rows), options.touched, str(Path(folder) / rows))
+            for rows in options.rows.split(",")
         }
     body = {"bench": "cuts", "touched": options.touched, "rows": sizes, "machine": machine()}
-    print(json.dumps(body | {"load": round(os.getloadavg()[0], 1)}, indent=None if options.json else 2))
+    print(
+        json.dumps(
+            body | {"load": round(os.getloadavg()[0], 1)}, indent=None if options.json else 2
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,18 +1,21 @@
 """Which label strategy to choose when: calibration and log loss by share of late clicks and drift.
 
-    python -m bench.delayed_feedback [--json] [--plot] [--shares 0,0.1,0.3,0.4] [--drifts 0,0.5] [--seeds 0,1,2]
+    python -m bench.delayed_feedback [--json] [--plot] [--shares 0,0.1,0.3,0.4] [--drifts 0,0.5]
+    [--seeds 0,1,2]
 
-Simulated traffic of which every click is known goes through the labeling core, and its examples through the learner's
-gradient core into a table, each batch at the time at which its label is known: no process, no broker, no clock. Each
-impression is answered at its arrival, before anything later is learned, and scored with the true label. The oracle
-learns the true label at the arrival; the others wait or correct. A click is late when it comes after the window of one
-hour; all come within four hours, which `eager` waits for. The first ten hours of 26 are not scored.
-What waiting costs where things change, no correction can give back: so beside the oracle stands one that knows every
-click too but learns it only when a strategy hears of it (`oracle_waiting`: after the window; for `eager` that is
-`window_long`, which misses no click), and `loss_over_waiting` is what the correction itself leaves.
-Exit code 1 if, at 30% late clicks, a corrected strategy leaves a calibration of 0.98 to 1.02, or 0.5% of the log loss
-of the oracle (without drift) or of the one that waits as long (with drift), or the uncorrected one is not visibly off.
-Takes about five minutes of one core and 1 GB.
+Simulated traffic of which every click is known goes through the labeling core, and its examples
+through the learner's gradient core into a table, each batch at the time at which its label is
+known: no process, no broker, no clock. Each impression is answered at its arrival, before anything
+later is learned, and scored with the true label. The oracle learns the true label at the arrival;
+the others wait or correct. A click is late when it comes after the window of one hour; all come
+within four hours, which `eager` waits for. The first ten hours of 26 are not scored. What waiting
+costs where things change, no correction can give back: so beside the oracle stands one that knows
+every click too but learns it only when a strategy hears of it (`oracle_waiting`: after the window;
+for `eager` that is `window_long`, which misses no click), and `loss_over_waiting` is what the
+correction itself leaves. Exit code 1 if, at 30% late clicks, a corrected strategy leaves a
+calibration of 0.98 to 1.02, or 0.5% of the log loss of the oracle (without drift) or of the one
+that waits as long (with drift), or the uncorrected one is not visibly off. Takes about five minutes
+of one core and 1 GB.
 """
 
 import argparse
@@ -27,7 +30,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bench.delayed_traffic import GRACE_MS, HOUR_MS, LATE_WINDOW_MS, START_MS, WINDOW_MS, Traffic, draw, label, logs
+from bench.delayed_traffic import (
+    GRACE_MS,
+    HOUR_MS,
+    LATE_WINDOW_MS,
+    START_MS,
+    WINDOW_MS,
+    Traffic,
+    draw,
+    label,
+    logs,
+)
 from bench.machine import machine
 from bench.plotting import delayed_feedback
 from labeler.join.strategy import readings
@@ -66,9 +79,14 @@ STRATEGIES = {
     "count_short": replace(COUNT, window_ms=SHORT_MS),
 }
 WAITING = "oracle_waiting"  # the true label of every impression, at the end of the window
-AS_LONG = {name: "window_long" if name.startswith(("eager", "window_long")) else WAITING for name in STRATEGIES}
+AS_LONG = {
+    name: "window_long" if name.startswith(("eager", "window_long")) else WAITING
+    for name in STRATEGIES
+}
 CORRECTED = tuple(name for name in STRATEGIES if not name.startswith("window"))
-MODEL = ModelConfig(categorical=("item",), prior_rate=0.25, table_optimizer="sgd", table_options={"rate": 0.02})
+MODEL = ModelConfig(
+    categorical=("item",), prior_rate=0.25, table_optimizer="sgd", table_options={"rate": 0.02}
+)
 WARM_UP_MS = 10 * HOUR_MS
 CALIBRATION, LOSS_MAX, OFF_MIN, JUDGED = (0.98, 1.02), 0.005, 0.05, 0.3
 PLOT = Path("docs/delayed_feedback.png")
@@ -102,7 +120,9 @@ class Cell:
     traffic: Traffic
     chunks: list[Prepared] = field(default_factory=list)  # every impression, in order
     arrival_ms: list[int] = field(default_factory=list)
-    first: dict[int, list[npt.NDArray[np.int8]]] = field(default_factory=dict)  # window -> labels by chunk
+    first: dict[int, list[npt.NDArray[np.int8]]] = field(
+        default_factory=dict
+    )  # window -> labels by chunk
     late: dict[Late, list[tuple[Emission, Prepared | None]]] = field(default_factory=dict)
     truth: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
 
@@ -128,7 +148,9 @@ def labelled(traffic: Traffic, model: Any) -> Cell:
             if e.header.impressions or e.header.end > e.header.start
         ]
     rows = sum(c.rows.num_rows for c in cell.chunks)
-    if rows != len(cell.truth) or any(len(labels) != len(cell.chunks) for labels in cell.first.values()):
+    if rows != len(cell.truth) or any(
+        len(labels) != len(cell.chunks) for labels in cell.first.values()
+    ):
         raise RuntimeError(f"{rows} of {len(cell.truth)} impressions were labelled")
     return cell
 
@@ -136,11 +158,14 @@ def labelled(traffic: Traffic, model: Any) -> Cell:
 def with_labels(chunk: Prepared, labels: npt.NDArray[Any]) -> Prepared:
     rows = chunk.rows
     at = rows.schema.get_field_index("label")
-    return replace(chunk, rows=rows.set_column(at, rows.schema.field(at), pa.array(labels.astype(np.int8))))
+    return replace(
+        chunk, rows=rows.set_column(at, rows.schema.field(at), pa.array(labels.astype(np.int8)))
+    )
 
 
 def run(cell: Cell, model: Any, stream: StreamConfig | None, wait_ms: int = 0) -> dict[str, float]:
-    """Answers in order of time, and what they were worth; None is an oracle, which learns the truth after `wait_ms`."""
+    """Answers in order of time, and what they were worth; None is an oracle, which learns the
+    truth after `wait_ms`."""
     table = Table(model.spec.tables[0])
     share, step = delay.LateShare(WINDOW.late_share_prior), 0
     corrects = delay.NONE if stream is None else delay.correction(stream, share)
@@ -173,7 +198,11 @@ def run(cell: Cell, model: Any, stream: StreamConfig | None, wait_ms: int = 0) -
             elif stream is not None:
                 labels = cell.first[stream.window_ms][task.chunk]
             learn(with_labels(cell.chunks[task.chunk], labels), task.at_ms)
-    return scored(cell, np.concatenate(answers), share.share if stream is not None and stream.corrects else None)
+    return scored(
+        cell,
+        np.concatenate(answers),
+        share.share if stream is not None and stream.corrects else None,
+    )
 
 
 def tasks(cell: Cell, stream: StreamConfig | None, wait_ms: int = 0) -> list[Task]:
@@ -187,9 +216,13 @@ def tasks(cell: Cell, stream: StreamConfig | None, wait_ms: int = 0) -> list[Tas
     return out
 
 
-def answer(model: Any, chunk: Prepared, table: Table, corrects: delay.Correction) -> npt.NDArray[np.float32]:
+def answer(
+    model: Any, chunk: Prepared, table: Table, corrects: delay.Correction
+) -> npt.NDArray[np.float32]:
     name = model.spec.tables[0].name
-    said = model.kind.predict(chunk.places, {name: table.pull(chunk.keys[name])}, {}, chunk.encoded.numbers)
+    said = model.kind.predict(
+        chunk.places, {name: table.pull(chunk.keys[name])}, {}, chunk.encoded.numbers
+    )
     return clip(corrects.answer(said))
 
 
@@ -204,22 +237,31 @@ def scored(cell: Cell, said: npt.NDArray[np.float32], share: float | None) -> di
     return found if share is None else found | {"late_share_estimated": share}
 
 
-def rows_of(shares: list[float], drifts: list[float], seeds: list[int], impressions: int) -> list[dict[str, Any]]:
+def rows_of(
+    shares: list[float], drifts: list[float], seeds: list[int], impressions: int
+) -> list[dict[str, Any]]:
     """One row for each strategy, share and drift: mean and worst over the seeds."""
     model = make_model(MODEL)
     out = []
     for drift in drifts:
         for late_share in shares:
-            runs: dict[str, list[dict[str, float]]] = {name: [] for name in ("oracle", WAITING, *STRATEGIES)}
+            runs: dict[str, list[dict[str, float]]] = {
+                name: [] for name in ("oracle", WAITING, *STRATEGIES)
+            }
             clicks = []
             for seed in seeds:
                 cell = labelled(Traffic(impressions, late_share, drift, seed), model)
                 clicks.append(int(cell.truth.sum()))
-                found = {"oracle": run(cell, model, None), WAITING: run(cell, model, None, readings(WINDOW)[0].wait_ms)}
+                found = {
+                    "oracle": run(cell, model, None),
+                    WAITING: run(cell, model, None, readings(WINDOW)[0].wait_ms),
+                }
                 found |= {name: run(cell, model, stream) for name, stream in STRATEGIES.items()}
                 for name, one in found.items():
                     runs[name].append(one | against(found, name))
-            out += [summary(name, late_share, drift, found, min(clicks)) for name, found in runs.items()]
+            out += [
+                summary(name, late_share, drift, found, min(clicks)) for name, found in runs.items()
+            ]
             print(f"drift {drift:g}, {late_share:.0%} late: done", file=sys.stderr)
     return out
 
@@ -228,10 +270,15 @@ def against(found: dict[str, dict[str, float]], name: str) -> dict[str, float]:
     """Log loss over the oracle's, and over that of the oracle which waits as long."""
     loss = found[name]["log_loss"]
     waiting = found[AS_LONG.get(name, name)]["log_loss"]
-    return {"loss_over_oracle": loss / found["oracle"]["log_loss"] - 1, "loss_over_waiting": loss / waiting - 1}
+    return {
+        "loss_over_oracle": loss / found["oracle"]["log_loss"] - 1,
+        "loss_over_waiting": loss / waiting - 1,
+    }
 
 
-def summary(name: str, share: float, drift: float, runs: list[dict[str, float]], clicks: int) -> dict[str, Any]:
+def summary(
+    name: str, share: float, drift: float, runs: list[dict[str, float]], clicks: int
+) -> dict[str, Any]:
     calibration = [one["calibration"] for one in runs]
     over, waiting = ([one[f"loss_over_{which}"] for one in runs] for which in ("oracle", "waiting"))
     found = {
@@ -248,7 +295,9 @@ def summary(name: str, share: float, drift: float, runs: list[dict[str, float]],
         "loss_over_waiting_worst": round(max(waiting), 5),
     }
     estimates = [one["late_share_estimated"] for one in runs if "late_share_estimated" in one]
-    return found | ({"late_share_estimated": round(float(np.mean(estimates)), 4)} if estimates else {})
+    return found | (
+        {"late_share_estimated": round(float(np.mean(estimates)), 4)} if estimates else {}
+    )
 
 
 def judge(rows: list[dict[str, Any]]) -> list[str]:
@@ -258,29 +307,44 @@ def judge(rows: list[dict[str, Any]]) -> list[str]:
         where = f"{row['strategy']} at {JUDGED:.0%} late, drift {row['drift']:g}"
         if row["strategy"] in CORRECTED:
             if not CALIBRATION[0] <= row["calibration_worst"] <= CALIBRATION[1]:
-                wrong.append(f"{where}: calibration {row['calibration_worst']}, expected {CALIBRATION}")
+                wrong.append(
+                    f"{where}: calibration {row['calibration_worst']}, expected {CALIBRATION}"
+                )
             whose = "waiting" if row["drift"] else "oracle"
             if row[f"loss_over_{whose}_worst"] > LOSS_MAX:
-                wrong.append(f"{where}: log loss {row[f'loss_over_{whose}_worst']:.2%} over the oracle's ({whose})")
+                wrong.append(
+                    f"{where}: log loss {row[f'loss_over_{whose}_worst']:.2%} over the oracle's "
+                    f"({whose})"
+                )
         elif row["strategy"] == "window" and row["calibration_mean"] > 1 - OFF_MIN:
-            wrong.append(f"{where}: calibration {row['calibration_mean']}, expected visibly below 1")
+            wrong.append(
+                f"{where}: calibration {row['calibration_mean']}, expected visibly below 1"
+            )
     return wrong
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
     parser.add_argument("--plot", action="store_true", help=f"draw {PLOT}")
     parser.add_argument("--shares", default="0,0.1,0.3,0.4", help="shares of late clicks")
-    parser.add_argument("--drifts", default="0,0.5", help="amplitudes of the swing of an item's logit in 12 hours")
+    parser.add_argument(
+        "--drifts", default="0,0.5", help="amplitudes of the swing of an item's logit in 12 hours"
+    )
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--impressions", type=int, default=280_000, help="of one stream; about 27%% are clicked")
+    parser.add_argument(
+        "--impressions", type=int, default=280_000, help="of one stream; about 27%% are clicked"
+    )
     return parser
 
 
 def main() -> int:
     asked = arguments().parse_args()
-    shares, drifts = ([float(one) for one in text.split(",")] for text in (asked.shares, asked.drifts))
+    shares, drifts = (
+        [float(one) for one in text.split(",")] for text in (asked.shares, asked.drifts)
+    )
     seeds = [int(one) for one in asked.seeds.split(",")]
     began = time.process_time()
     rows = rows_of(shares, drifts, seeds, asked.impressions)

@@ -1,4 +1,5 @@
-"""Simulated traffic whose every click is known, with a given share of late ones, through the labeling core."""
+"""Simulated traffic whose every click is known, with a given share of late ones, through the
+labeling core."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,11 +52,19 @@ def draw(traffic: Traffic) -> tuple[Views, npt.NDArray[np.bool_]]:
     clicked = rng.random(n) < 1 / (1 + np.exp(-(base[item] + swing)))
     delay_ms = _within(rng.exponential(600_000, n), WINDOW_MS - 1)
     later_ms = WINDOW_MS + 1 + _within(rng.exponential(HOUR_MS, n), LATE_WINDOW_MS - WINDOW_MS - 2)
-    click_ts_ms = ts_ms + np.where(rng.random(n) < traffic.late_share, later_ms, delay_ms).astype(np.int64)
+    click_ts_ms = ts_ms + np.where(rng.random(n) < traffic.late_share, later_ms, delay_ms).astype(
+        np.int64
+    )
     order = np.flatnonzero(clicked)
     order = order[np.argsort(click_ts_ms[order], kind="stable")]
     views = Views(
-        np.arange(n) // PAGE_ROWS, ts_ms, rng.integers(0, 5_000, n), item, item % 7, order, click_ts_ms[order]
+        np.arange(n) // PAGE_ROWS,
+        ts_ms,
+        rng.integers(0, 5_000, n),
+        item,
+        item % 7,
+        order,
+        click_ts_ms[order],
     )
     return views, clicked
 
@@ -80,7 +89,8 @@ def entries(shape: Shape, table: dict[str, pa.Array], ts_ms: I64, topic: str) ->
 
 
 def records(events: Iterator[Entry], stream: StreamConfig, end_ms: int) -> list[Record]:
-    """A log of one partition: heartbeats between the entries, and one at the end that closes everything."""
+    """A log of one partition: heartbeats between the entries, and one at the end that closes
+    everything."""
     out: list[Record] = []
     beat_ms = START_MS
 
@@ -112,16 +122,23 @@ def logs(views: Views, stream: StreamConfig) -> tuple[list[Record], list[Record]
     )
 
 
-def label(stream: StreamConfig, reading: Reading, impressions: list[Record], clicks: list[Record]) -> list[Emission]:
+def label(
+    stream: StreamConfig, reading: Reading, impressions: list[Record], clicks: list[Record]
+) -> list[Emission]:
     """What a labeler writes of these logs. RuntimeError where it stops."""
     fresh = ResumePoint.fresh if reading.kind == LABEL else ResumePoint.fresh_late
-    core = PartitionLabeler(stream, LabelerConfig(await_verdicts=False), 0, fresh(0, 0, 0), None, (), reading)
+    core = PartitionLabeler(
+        stream, LabelerConfig(await_verdicts=False), 0, fresh(0, 0, 0), None, (), reading
+    )
     out: list[Emission] = []
     at = [0, 0]
     while True:
         moved = False
         for which, (log, wants, take) in enumerate(
-            ((impressions, core.wants_impressions, core.on_impressions), (clicks, core.wants_clicks, core.on_clicks))
+            (
+                (impressions, core.wants_impressions, core.on_impressions),
+                (clicks, core.wants_clicks, core.on_clicks),
+            )
         ):
             if at[which] < len(log) and wants():
                 take(log[at[which] : at[which] + _POLL])

@@ -1,21 +1,25 @@
-"""Attacks caught, and honest clicks lost, by the fraud filter's core on simulated traffic with known attackers.
+"""Attacks caught, and honest clicks lost, by the fraud filter's core on simulated traffic with
+known attackers.
 
     python -m bench.fraud [--json] [--plot] [--seeds 100-109] [--impressions N]
 
-The thresholds are the defaults of `FraudConfig`; they were fixed on seeds 0-9, the figures come from seeds 100-109. The
-seed draws the shop (vendors, click rate, people, how they cluster) and every attack anew: its vendor, time, length,
-intensity, and how much it looks elsewhere to hide. Takes about 8 minutes and 2 GB.
+The thresholds are the defaults of `FraudConfig`; they were fixed on seeds 0-9, the figures come
+from seeds 100-109. The seed draws the shop (vendors, click rate, people, how they cluster) and
+every attack anew: its vendor, time, length, intensity, and how much it looks elsewhere to hide.
+Takes about 8 minutes and 2 GB.
 
-Two attacks on the filter itself come beside these, each in a run of its own. `framing`: events in honest people's
-names, fast, slow and in floods, and a crowd on a competitor's vendor; `honest_banned_by_framing` counts honest sources
-of which an honest impression is rejected with it and not in the same seed without it, beside the clicks that they lose.
-`blinding`: 400,000 junk sources in ten bursts, with room for BLIND_PAIRS pairs only; `recall_lost_by_blinding` is what
-it costs.
+Two attacks on the filter itself come beside these, each in a run of its own. `framing`: events in
+honest people's names, fast, slow and in floods, and a crowd on a competitor's vendor;
+`honest_banned_by_framing` counts honest sources of which an honest impression is rejected with it
+and not in the same seed without it, beside the clicks that they lose. `blinding`: 400,000 junk
+sources in ten bursts, with room for BLIND_PAIRS pairs only; `recall_lost_by_blinding` is what it
+costs.
 
-Recall is of fraudulent events (views and clicks on the attacked vendors) that a verdict rejects in time. Of an
-attacker's views elsewhere, which hide it, no verdict speaks; `camouflage` is their share of its events. An honest click
-is lost where a verdict covers its impression; `flooded_clicks_lost`: of those that `duplicate_flood` sent again.
-Honest people's behaviour is simulated, not measured: on a real site, look at your own verdicts' evidence first.
+Recall is of fraudulent events (views and clicks on the attacked vendors) that a verdict rejects in
+time. Of an attacker's views elsewhere, which hide it, no verdict speaks; `camouflage` is their
+share of its events. An honest click is lost where a verdict covers its impression;
+`flooded_clicks_lost`: of those that `duplicate_flood` sent again. Honest people's behaviour is
+simulated, not measured: on a real site, look at your own verdicts' evidence first.
 """
 
 import argparse
@@ -41,8 +45,8 @@ from labeler.fraud_config import FraudConfig
 
 FIXED_ON, MEASURED_ON = range(10), range(100, 110)
 BUSY_EVENTS = 20  # an hour
-#: Pairs that there is room for under `blinding`: some four times what honest people make up in two windows, and half of
-#: what comes in one of its bursts.
+#: Pairs that there is room for under `blinding`: some four times what honest people make up in two
+#: windows, and half of what comes in one of its bursts.
 BLIND_PAIRS = 20_000
 BUSIEST_SHARE = 0.01
 #: Edges of the curves over events an hour.
@@ -109,13 +113,23 @@ def run(seed: int, impressions: int, config: FraudConfig) -> Trial:
     totals = np.bincount(source[honest], weights=1 + clicks[honest], minlength=len(most))
     sources = np.unique(source[honest])
     busiest = np.zeros(len(most), np.bool_)
-    busiest[sources[np.argsort(-totals[sources])[: max(1, round(BUSIEST_SHARE * len(sources)))]]] = True
-    flood = np.array([attack.kind == "duplicate_flood" for attack in staged.attacks] + [False])[staged.attack]
+    busiest[
+        sources[np.argsort(-totals[sources])[: max(1, round(BUSIEST_SHARE * len(sources)))]]
+    ] = True
+    flood = np.array([attack.kind == "duplicate_flood" for attack in staged.attacks] + [False])[
+        staged.attack
+    ]
     busy = np.setdiff1d(sources, source[flood])  # what is sent in its name makes nobody busy
     return Trial(
-        staged, judged, 1 + clicks, clicks, most[source].astype(np.float64), busiest[source], len(sources),
+        staged,
+        judged,
+        1 + clicks,
+        clicks,
+        most[source].astype(np.float64),
+        busiest[source],
+        len(sources),
         int((most[busy] > BUSY_EVENTS).sum()),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -149,7 +163,9 @@ def _judged(history: History, seed: int, kind: str, config: FraudConfig) -> Tria
     staged = stage(history, seed, ATTACKS | {kind: 1})
     clicks = np.bincount(staged.history.click_impression, minlength=len(staged.history))
     nothing = np.zeros(len(clicks))
-    return Trial(staged, judge(staged.history, config), 1 + clicks, clicks, nothing, nothing > 0, 0, 0)
+    return Trial(
+        staged, judge(staged.history, config), 1 + clicks, clicks, nothing, nothing > 0, 0, 0
+    )
 
 
 def _hurt(trial: Trial) -> set[str]:
@@ -177,8 +193,8 @@ def hostile_figures(trials: Sequence[Trial], hostile: Sequence[Hostile]) -> dict
 
 
 def busiest_hours(history: History) -> tuple[I64, I64]:
-    """The source of each impression (n,), and of each source the events of its busiest hour (any 60 minutes that begin
-    at a quarter)."""
+    """The source of each impression (n,), and of each source the events of its busiest hour (any 60
+    minutes that begin at a quarter)."""
     names, source = np.unique(np.array(history.sources), return_inverse=True)
     who = np.concatenate([source, source[history.click_impression]])
     ts_ms = np.concatenate([history.ts_ms, history.click_ts_ms])
@@ -199,26 +215,42 @@ def curve(trials: Sequence[Trial], kind: str) -> list[dict[str, Any]]:
     """Recall by events an hour of the attacker's busiest hour."""
     points = []
     for low, high in pairwise(EDGES):
-        parts = [trial.caught(trial.mine(kind) & (trial.rate >= low) & (trial.rate < high)) for trial in trials]
+        parts = [
+            trial.caught(trial.mine(kind) & (trial.rate >= low) & (trial.rate < high))
+            for trial in trials
+        ]
         if sum(all_ for _, all_ in parts):
-            points.append({"from": low, "below": high, "events": sum(n for _, n in parts), "recall": share(parts)})
+            points.append(
+                {
+                    "from": low,
+                    "below": high,
+                    "events": sum(n for _, n in parts),
+                    "recall": share(parts),
+                }
+            )
     return points
 
 
 def figures(trials: Sequence[Trial]) -> dict[str, Any]:
     fraud = [kind for kind in KINDS if kind != "duplicate_flood"]
-    busy = {kind: share(t.caught(t.mine(kind) & (t.rate > BUSY_EVENTS)) for t in trials) for kind in fraud}
+    busy = {
+        kind: share(t.caught(t.mine(kind) & (t.rate > BUSY_EVENTS)) for t in trials)
+        for kind in fraud
+    }
     return {
         "recall": {kind: share(t.caught(t.mine(kind)) for t in trials) for kind in fraud},
         "recall_above_20_an_hour": busy,
         "curve": {kind: curve(trials, kind) for kind in fraud},
         "honest_clicks_lost": share(t.lost(np.ones(len(t.clicks), np.bool_)) for t in trials),
         "honest_clicks_lost_busiest_1_percent": share(t.lost(t.busiest) for t in trials),
-        "honest_clicks_lost_worst_seed": max(share([t.lost(np.ones(len(t.clicks), np.bool_))]) or 0.0 for t in trials),
+        "honest_clicks_lost_worst_seed": max(
+            share([t.lost(np.ones(len(t.clicks), np.bool_))]) or 0.0 for t in trials
+        ),
         "flooded_clicks_lost": share(t.lost(_flooded(t)) for t in trials),
         "honest_sources_above_20_an_hour": share((t.honest_busy, t.honest_sources) for t in trials),
         "camouflage": share(
-            (int(t.weight[t.staged.hiding].sum()), int(t.weight[t.staged.history.planted].sum())) for t in trials
+            (int(t.weight[t.staged.hiding].sum()), int(t.weight[t.staged.history.planted].sum()))
+            for t in trials
         ),
         "honest_clicks": sum(t.lost(np.ones(len(t.clicks), np.bool_))[1] for t in trials),
         "events": sum(t.judged.events for t in trials),
@@ -232,7 +264,9 @@ def figures(trials: Sequence[Trial]) -> dict[str, Any]:
 
 def _flooded(trial: Trial) -> npt.NDArray[np.bool_]:
     """Honest impressions that were sent again."""
-    kinds = np.array([attack.kind == "duplicate_flood" for attack in trial.staged.attacks] + [False])
+    kinds = np.array(
+        [attack.kind == "duplicate_flood" for attack in trial.staged.attacks] + [False]
+    )
     ids = np.array(trial.staged.history.ids)
     return np.isin(ids, np.unique(ids[kinds[trial.staged.attack]])) & (trial.staged.attack < 0)
 
@@ -253,7 +287,9 @@ def seeds_of(text: str) -> range:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seeds", type=seeds_of, default=MEASURED_ON, help="FIRST-LAST (100-109)")
-    parser.add_argument("--impressions", type=int, default=200_000, help="honest impressions of a seed (200,000)")
+    parser.add_argument(
+        "--impressions", type=int, default=200_000, help="honest impressions of a seed (200,000)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--plot", action="store_true", help="draw docs/fraud.png")
     chosen = parser.parse_args(arguments)
@@ -263,7 +299,11 @@ def main(arguments: list[str] | None = None) -> int:
         hostile.append(run_hostile(seed, chosen.impressions, FraudConfig(), trials[-1]))
         print(f"banned by framing: {hostile[-1].banned}", file=sys.stderr, flush=True)
         print(f"seed {seed} of {chosen.seeds[0]}-{chosen.seeds[-1]}", file=sys.stderr, flush=True)
-    found = {"bench": "fraud", "seeds": [chosen.seeds[0], chosen.seeds[-1]], "impressions": chosen.impressions}
+    found = {
+        "bench": "fraud",
+        "seeds": [chosen.seeds[0], chosen.seeds[-1]],
+        "impressions": chosen.impressions,
+    }
     found |= figures(trials) | hostile_figures(trials, hostile)
     if chosen.plot:
         plotting.fraud(found, Path("docs/fraud.png"))

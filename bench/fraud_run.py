@@ -1,7 +1,8 @@
-"""The fraud filter's core over a whole history: what it would have said, when, and what that rejects.
+"""The fraud filter's core over a whole history: what it would have said, when, and what that
+rejects.
 
-No process and no broker: events are counted in buckets of a minute as the counting readers count them, judged, and a
-verdict rejects what it covers where it stands before V(i) (L3).
+No process and no broker: events are counted in buckets of a minute as the counting readers count
+them, judged, and a verdict rejects what it covers where it stands before V(i) (L3).
 """
 
 import time
@@ -36,8 +37,9 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Judged:
-    """What the filter said of a history: verdicts, each with the lowest watermark sent before it; the impressions that
-    they reject, bool (n,); events counted, and CPU seconds of the filter for them (tables in memory)."""
+    """What the filter said of a history: verdicts, each with the lowest watermark sent before it;
+    the impressions that they reject, bool (n,); events counted, and CPU seconds of the filter for
+    them (tables in memory)."""
 
     verdicts: list[tuple[int, Verdict]]
     rejected: Bools
@@ -46,16 +48,22 @@ class Judged:
 
     @property
     def by_rule(self) -> dict[str, int]:
-        names, counts = np.unique([verdict.rule for _, verdict in self.verdicts], return_counts=True)
+        names, counts = np.unique(
+            [verdict.rule for _, verdict in self.verdicts], return_counts=True
+        )
         return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
 
 def signals(history: History, config: FraudConfig) -> Iterator[Signal]:
-    """Both inputs as they would be counted, in order of time, with an empty signal each hour (heartbeats)."""
+    """Both inputs as they would be counted, in order of time, with an empty signal each hour
+    (heartbeats)."""
     everyone = np.arange(len(history))
     columns = [pa.array(names, pa.string()) for names in (history.sources, history.vendors)]
     ids = hash_pair(*(pa.array(names, pa.string()) for names in (history.sessions, history.ids)))
-    sides = [(VIEWS, history.ts_ms, everyone), (CLICKS, history.click_ts_ms, history.click_impression)]
+    sides = [
+        (VIEWS, history.ts_ms, everyone),
+        (CLICKS, history.click_ts_ms, history.click_impression),
+    ]
     nobody = np.zeros(0, np.int64)
     cut: list[tuple[int, str, npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
     for name, ts_ms, who in sides:
@@ -102,7 +110,8 @@ def judge(history: History, config: FraudConfig) -> Judged:
 
 
 def rejected(history: History, verdicts: list[tuple[int, Verdict]]) -> Bools:
-    """Which impressions a verdict covers that stands before all watermarks have passed their deadline (L3)."""
+    """Which impressions a verdict covers that stands before all watermarks have passed their
+    deadline (L3)."""
     found = np.zeros(len(history), np.bool_)
     rows = _rows_of(history)
     session = session_of(hash_strings(pa.array(history.sessions, pa.string())))

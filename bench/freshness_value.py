@@ -1,14 +1,16 @@
 """What freshness is worth: the same events, served by models that are cut each 1, 7 and 30 days.
 
-    python -m bench.freshness_value [--json] [--plot] [--days 1,7,30] [--limit N] [--broker auto|kafka|embedded]
+    python -m bench.freshness_value [--json] [--plot] [--days 1,7,30] [--limit N] [--broker
+    auto|kafka|embedded]
 
-Replays MovieLens 100k through all roles as real processes, keeping step: an impression is answered by the cut at the
-barrier before it, so its model version is a function of its event time. For each interval the system's own two
-losses stand beside those of an independent replay of the very same batches and cuts (`tests/reference/examples.py`),
-at staleness 0, for that one has none: rows of one user follow each other, and at staleness 1 the progressive loss is
-0.002 higher, as served the same.
-Normalized entropy: log loss over the entropy of the mean label; lower is better. Exit code 1 if the order is not
-strict, or 30 days cost less than 0.004 over 7, or system and reference differ by more than 0.002. Takes five minutes.
+Replays MovieLens 100k through all roles as real processes, keeping step: an impression is answered
+by the cut at the barrier before it, so its model version is a function of its event time. For each
+interval the system's own two losses stand beside those of an independent replay of the very same
+batches and cuts (`tests/reference/examples.py`), at staleness 0, for that one has none: rows of one
+user follow each other, and at staleness 1 the progressive loss is 0.002 higher, as served the same.
+Normalized entropy: log loss over the entropy of the mean label; lower is better. Exit code 1 if the
+order is not strict, or 30 days cost less than 0.004 over 7, or system and reference differ by more
+than 0.002. Takes five minutes.
 """
 
 import argparse
@@ -64,35 +66,62 @@ def judge(rows: list[dict[str, Any]]) -> list[str]:
         for loss in ("as_served", "progressive"):
             difference = abs(row[loss] - row[f"{loss}_reference"])
             if difference > DIFFERENCE_MAX:
-                wrong.append(f"{row['days']:g} days: {loss} differs from the reference by {difference:.4f}")
+                wrong.append(
+                    f"{row['days']:g} days: {loss} differs from the reference by {difference:.4f}"
+                )
         if row["served_rows"] != row["rows"] or row["rows"] != row["reference_rows"]:
-            wrong.append(f"{row['days']:g} days: {row['served_rows']} rows served, {row['rows']} learned")
+            wrong.append(
+                f"{row['days']:g} days: {row['served_rows']} rows served, {row['rows']} learned"
+            )
     served = {row["days"]: row["as_served"] for row in rows}
-    if any(fresh >= stale for fresh, stale in zip(list(served.values()), list(served.values())[1:], strict=False)):
+    if any(
+        fresh >= stale
+        for fresh, stale in zip(list(served.values()), list(served.values())[1:], strict=False)
+    ):
         wrong.append(f"as served does not rise with the interval: {served}")
     if 7 in served and 30 in served and served[30] - served[7] < WORTH_MIN:
-        wrong.append(f"ne_30d - ne_7d = {served[30] - served[7]:.4f}, expected at least {WORTH_MIN}")
+        wrong.append(
+            f"ne_30d - ne_7d = {served[30] - served[7]:.4f}, expected at least {WORTH_MIN}"
+        )
     return wrong
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
-    parser.add_argument("--plot", type=Path, nargs="?", const=PLOT, help=f"write a picture (default {PLOT})")
-    parser.add_argument("--days", default=DAYS, help="intervals between cuts, days of event time, ascending")
-    parser.add_argument("--limit", type=int, default=0, help="only the first so many impressions; 0 = all")
-    parser.add_argument(
-        "--broker", default=os.environ.get("EVERSPUN_KAFKA", "auto"), help="auto | kafka | embedded | host:port"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dir", type=Path, default=None, help="folder of the runs, kept (default: temporary ones)")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key")
+    parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
+    parser.add_argument(
+        "--plot", type=Path, nargs="?", const=PLOT, help=f"write a picture (default {PLOT})"
+    )
+    parser.add_argument(
+        "--days", default=DAYS, help="intervals between cuts, days of event time, ascending"
+    )
+    parser.add_argument(
+        "--limit", type=int, default=0, help="only the first so many impressions; 0 = all"
+    )
+    parser.add_argument(
+        "--broker",
+        default=os.environ.get("EVERSPUN_KAFKA", "auto"),
+        help="auto | kafka | embedded | host:port",
+    )
+    parser.add_argument(
+        "--dir", type=Path, default=None, help="folder of the runs, kept (default: temporary ones)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key"
+    )
     return parser
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for days in (float(text) for text in options.days.split(",")):
-        folder = options.dir / f"{days:g}" if options.dir else Path(tempfile.mkdtemp(prefix="everspun-bench-"))
+        folder = (
+            options.dir / f"{days:g}"
+            if options.dir
+            else Path(tempfile.mkdtemp(prefix="everspun-bench-"))
+        )
         wanted = (
             f"replay.barrier_ms={int(days * DAY_MS)}",
             f"replay.limit={options.limit}",
@@ -101,7 +130,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             *options.set,
         )
         try:
-            rows.append(row_of(days, replay(folder, options.broker, wanted, say=f"cuts each {days:g} d")))
+            rows.append(
+                row_of(days, replay(folder, options.broker, wanted, say=f"cuts each {days:g} d"))
+            )
         finally:
             if not options.dir:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -1,17 +1,19 @@
-"""The governor: does it leave a setting that trains too fast, stay in one that is good, and come back when it may?
+"""The governor: does it leave a setting that trains too fast, stay in one that is good, and come
+back when it may?
 
     python -m bench.governor [--json] [--think-ms 50]
 
-Three runs of 400,000 simulated impressions on virtual time (`bench.virtual_training`), logistic regression with 8
-learners at the rate of the sequence. The product's governor runs beside them (`bench.virtual_governor`): a cut every 20
-batches, of which it compares the next 24 with the same ones trained in sequence (`learners.governor.shadow`), in time
-and order as its process would, with a share of batches that is large since the runs are short. `bad` begins with s = 16
-and plain Adagrad, `good` with s = 0 and AdaptiveRevision, `back` is `good` begun at one batch at a time while data age
-grows. The same settings without a governor, and one learner in sequence, stand beside them. Takes about 15 CPU seconds
-and 1 GB.
+Three runs of 400,000 simulated impressions on virtual time (`bench.virtual_training`), logistic
+regression with 8 learners at the rate of the sequence. The product's governor runs beside them
+(`bench.virtual_governor`): a cut every 20 batches, of which it compares the next 24 with the same
+ones trained in sequence (`learners.governor.shadow`), in time and order as its process would, with
+a share of batches that is large since the runs are short. `bad` begins with s = 16 and plain
+Adagrad, `good` with s = 0 and AdaptiveRevision, `back` is `good` begun at one batch at a time while
+data age grows. The same settings without a governor, and one learner in sequence, stand beside
+them. Takes about 15 CPU seconds and 1 GB.
 
-Keys. `log_loss_last_third`: progressive, per example, over the last third of the data; `decisions`: every one, with
-the batch after which it was made. Ratios are to one learner in sequence.
+Keys. `log_loss_last_third`: progressive, per example, over the last third of the data; `decisions`:
+every one, with the batch after which it was made. Ratios are to one learner in sequence.
 """
 
 import argparse
@@ -35,7 +37,8 @@ BAND = 0.005
 
 
 def last_third(run: VirtualTraining) -> float:
-    """Log loss per example over the last third of the data, by its own time: the same rows in every run."""
+    """Log loss per example over the last third of the data, by its own time: the same rows in
+    every run."""
     wanted = {(w.batch.partition, w.batch.start) for w in run.works[2 * len(run.works) // 3 :]}
     part = [t for t in run.trained if (t.work.batch.partition, t.work.batch.start) in wanted]
     return sum(t.log_loss for t in part) / sum(t.work.batch.rows for t in part)
@@ -53,11 +56,20 @@ def figures(run: VirtualTraining, sequential: VirtualTraining) -> dict[str, floa
 
 
 def scenario(
-    works: list[Work], way: str, bound: int, think_ms: float, sequential: VirtualTraining, slowed: bool = False
+    works: list[Work],
+    way: str,
+    bound: int,
+    think_ms: float,
+    sequential: VirtualTraining,
+    slowed: bool = False,
 ) -> dict[str, Any]:
     model, setting = a_model(way, RATE), Setting(LEARNERS, bound, compensation=Compensation(way))
     config = GovernorConfig(
-        enabled=True, band=BAND, window_batches=WINDOW, share_max=1.0, begin="slowest" if slowed else "loosest"
+        enabled=True,
+        band=BAND,
+        window_batches=WINDOW,
+        share_max=1.0,
+        begin="slowest" if slowed else "loosest",
     )
     governor = VirtualGovernor(config, EVERY, backlog=slowed)
     run = VirtualTraining(model, works, setting, think_ms, on_trained=governor.take).run()
@@ -67,12 +79,20 @@ def scenario(
     core = governor.service.core
     assert core.governor is not None
     return {
-        "begins": {"staleness_bound": bound, "compensation": way, "concurrency": 1 if slowed else 0},
+        "begins": {
+            "staleness_bound": bound,
+            "compensation": way,
+            "concurrency": 1 if slowed else 0,
+        },
         "ends": core.governor.rung._asdict(),
         "slower": actions.count("slower"),
         "faster": actions.count("faster"),
         "estimates": len(actions),
-        "comparisons": {name.removeprefix("window "): n for name, n in core.counts.items() if name[:6] == "window"},
+        "comparisons": {
+            name.removeprefix("window "): n
+            for name, n in core.counts.items()
+            if name[:6] == "window"
+        },
         "shadow_share": round(core.rows_spent / core.rows_live, 3),
         "governed": figures(run, sequential),
         "not_governed": figures(alone, sequential),
@@ -103,20 +123,32 @@ def measure(think_ms: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
-    parser.add_argument("--think-ms", type=float, default=50.0, help="what a batch takes on a core of its own, ms")
-    parser.add_argument("--live", action="store_true", help="real processes, with 4 learners: about five minutes")
-    parser.add_argument("--live-examples", type=int, default=400_000, help="of each run of --live")
-    parser.add_argument("--live-bound", type=int, default=16, help="the bad staleness bound of --live")
     parser.add_argument(
-        "--broker", default=os.environ.get("EVERSPUN_KAFKA", "auto"), help="--live: auto | kafka | embedded | host:port"
+        "--think-ms", type=float, default=50.0, help="what a batch takes on a core of its own, ms"
+    )
+    parser.add_argument(
+        "--live", action="store_true", help="real processes, with 4 learners: about five minutes"
+    )
+    parser.add_argument("--live-examples", type=int, default=400_000, help="of each run of --live")
+    parser.add_argument(
+        "--live-bound", type=int, default=16, help="the bad staleness bound of --live"
+    )
+    parser.add_argument(
+        "--broker",
+        default=os.environ.get("EVERSPUN_KAFKA", "auto"),
+        help="--live: auto | kafka | embedded | host:port",
     )
     options = parser.parse_args()
     if options.live:
         from bench import governor_live
 
-        body = governor_live.measure(options.live_examples, options.think_ms, options.live_bound, options.broker)
+        body = governor_live.measure(
+            options.live_examples, options.think_ms, options.live_bound, options.broker
+        )
     else:
         body = measure(options.think_ms)
     print(json.dumps(body, indent=None if options.json else 2))

@@ -1,4 +1,5 @@
-"""`bench.governor --live`: the governor over real processes, a broker and a store, where training is too fast."""
+"""`bench.governor --live`: the governor over real processes, a broker and a store, where
+training is too fast."""
 
 import json
 import shutil
@@ -24,7 +25,8 @@ from learners.models.model import Model, make_model
 from stream.internal_topics.examples import BatchHeader, encode_examples
 from stream.record import Partition
 
-#: Plain SGD at a rate that suits the sequence: nothing mends a setting that is too fast, as a falling rate would.
+#: Plain SGD at a rate that suits the sequence: nothing mends a setting that is too fast, as a
+#: falling rate would.
 BATCH_ROWS, SEED, RATE, LEARNERS = 512, 1, 0.003, 4
 STUCK_S = 120.0
 
@@ -34,7 +36,11 @@ class Roles(Launcher):
 
     def counts(self) -> dict[str, int]:
         governed = {"governor": int(self.governed)}
-        return {"shard": self.run.shards, "checkpointer": 1, "learner": LEARNERS} | governed | ordered_scale(self.dir)
+        return (
+            {"shard": self.run.shards, "checkpointer": 1, "learner": LEARNERS}
+            | governed
+            | ordered_scale(self.dir)
+        )
 
 
 def model_values(think_ms: float) -> dict[str, Any]:
@@ -65,7 +71,12 @@ class Run:
 
 @contextmanager
 def site(
-    works: list[Work], think_ms: float, bound: int, broker: str, governed: bool = False, shards: int = 1
+    works: list[Work],
+    think_ms: float,
+    bound: int,
+    broker: str,
+    governed: bool = False,
+    shards: int = 1,
 ) -> Iterator[LocalRun]:
     """A broker with all batches, and the processes that learn them."""
     folder = Path(tempfile.mkdtemp(prefix="everspun-bench-"))
@@ -83,7 +94,9 @@ def site(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_processes(works: list[Work], think_ms: float, bound: int, governed: bool, broker: str) -> Run:
+def run_processes(
+    works: list[Work], think_ms: float, bound: int, governed: bool, broker: str
+) -> Run:
     with site(works, think_ms, bound, broker, governed) as local:
         pids = {name: process.popen.pid for name, process in local.launcher.processes.items()}
         meter, began = Meter.start(pids), time.monotonic()
@@ -96,14 +109,21 @@ def run_processes(works: list[Work], think_ms: float, bound: int, governed: bool
 
 
 def write(local: LocalRun, works: list[Work]) -> None:
-    """Every batch as a labeler would, all before training begins: learners are as busy as they can be."""
+    """Every batch as a labeler would, all before training begins: learners are as busy as they
+    can be."""
     writer = local.log().writer()
     with closing(writer):
         for work in works:
             batch = work.batch
             # Learners take the oldest batch first, whatever partition it stands in.
             header = BatchHeader(
-                batch.chain, batch.start, batch.end, "s", "bench", labelled=batch.rows, arrival_max_ms=batch.time_ms
+                batch.chain,
+                batch.start,
+                batch.end,
+                "s",
+                "bench",
+                labelled=batch.rows,
+                arrival_max_ms=batch.time_ms,
             )
             at = Partition(local.config.stream.examples, batch.partition)
             value = encode_examples(work.prepared.rows)
@@ -122,7 +142,9 @@ def learn(local: LocalRun, rows: int) -> None:
         local.launcher.raise_if_failed()
         if time.monotonic() - moved > STUCK_S:
             tail = log_tail(local.dir / "logs" / "learner-0.log")
-            raise RuntimeError(f"nothing was learned for {STUCK_S:.0f} s after {before} rows:\n{tail}")
+            raise RuntimeError(
+                f"nothing was learned for {STUCK_S:.0f} s after {before} rows:\n{tail}"
+            )
         time.sleep(0.1)
 
 
@@ -148,19 +170,25 @@ def decisions(log: Path) -> list[str]:
     for line in log.read_text().splitlines():  # time, process, level, words
         _, mark, said = line.partition(" governor-0 ")
         level, _, words = said.partition(" ")
-        if mark and level in ("INFO", "WARNING") and words.split(":")[0] in ("hold", "slower", "faster"):
+        if (
+            mark
+            and level in ("INFO", "WARNING")
+            and words.split(":")[0] in ("hold", "slower", "faster")
+        ):
             found.append(f"{line[11:19]} {words}")
     return found
 
 
 def figures(run: Run, works: list[Work], sequential: VirtualTraining) -> dict[str, Any]:
-    """Losses to those of one learner in sequence, over the same batches: all, and the last third by their own time."""
+    """Losses to those of one learner in sequence, over the same batches: all, and the last third
+    by their own time."""
     reference = {(t.work.batch.chain, t.work.batch.start): t.log_loss for t in sequential.trained}
     ratios: dict[str, Any] = {}
     tenths = np.array_split(np.arange(len(run.losses)), 10)
     keys = list(run.losses)  # in the order in which they were learned
     ratios["ratio_to_sequential_by_tenth"] = [
-        round(sum(run.losses[keys[i]] for i in part) / sum(reference[keys[i]] for i in part), 4) for part in tenths
+        round(sum(run.losses[keys[i]] for i in part) / sum(reference[keys[i]] for i in part), 4)
+        for part in tenths
     ]
     for name, part in (("logloss", works), ("last_third", works[2 * len(works) // 3 :])):
         scored = [key for w in part if (key := (w.batch.chain, w.batch.start)) in run.losses]
@@ -174,7 +202,9 @@ def figures(run: Run, works: list[Work], sequential: VirtualTraining) -> dict[st
         "staleness_mean_last_third": round(float(np.mean(tail)), 2),
         "seconds": round(run.seconds, 1),
         "governor_cpu_s": round(run.cpu_s.get("governor-0", 0.0), 2),
-        "learners_cpu_s": round(sum(s for name, s in run.cpu_s.items() if name.startswith("learner")), 2),
+        "learners_cpu_s": round(
+            sum(s for name, s in run.cpu_s.items() if name.startswith("learner")), 2
+        ),
         "decisions": run.decisions,
     }
 
@@ -193,7 +223,11 @@ def measure(examples: int, think_ms: float, bound: int, broker: str) -> dict[str
         "staleness_bound": bound,
         "think_ms": think_ms,
     }
-    for name, governed, s in (("governed", True, bound), ("not_governed", False, bound), ("good_governed", True, 0)):
+    for name, governed, s in (
+        ("governed", True, bound),
+        ("not_governed", False, bound),
+        ("good_governed", True, 0),
+    ):
         body[name] = figures(run_processes(works, think_ms, s, governed, broker), works, sequential)
     return body | {"machine": machine()}
 

@@ -1,13 +1,15 @@
-"""Does anything grow but the model? The memory of each role while events flow, beside a role that cannot start and a
-topic of evaluations that holds much already.
+"""Does anything grow but the model? The memory of each role while events flow, beside a role that
+cannot start and a topic of evaluations that holds much already.
 
-    python -m bench.growth [--json] [--minutes 20] [--rate 400] [--evaluations 300000] [--broker kafka]
+    python -m bench.growth [--json] [--minutes 20] [--rate 400] [--evaluations 300000] [--broker
+    kafka]
 
-The first third of the time is left out. `growth_percent_max` is, of all roles, the largest growth from the median of
-the first to the median of the last quarter of what follows (resident memory; `slope_percent_per_hour` is its straight
-line). One replica finds the lock of its place taken for all of the time: `others_restarted` counts restarts of all
-others, `named` is whether `everspun status` named it at the end. `status_cpu_s` is what status takes beyond importing
-its modules, `status_mib` its peak memory. Takes the time given and 3 GB.
+The first third of the time is left out. `growth_percent_max` is, of all roles, the largest growth
+from the median of the first to the median of the last quarter of what follows (resident memory;
+`slope_percent_per_hour` is its straight line). One replica finds the lock of its place taken for
+all of the time: `others_restarted` counts restarts of all others, `named` is whether `everspun
+status` named it at the end. `status_cpu_s` is what status takes beyond importing its modules,
+`status_mib` its peak memory. Takes the time given and 3 GB.
 """
 
 import argparse
@@ -41,7 +43,8 @@ OVERRIDES = (
     'model.name="growth"',
     'model.categorical=["source", "item"]',
     "run.replicas=2",
-    "stream.dedup_ms=30000",  # what is remembered of ids is full long before the first third is over
+    # what is remembered of ids is full long before the first third is over
+    "stream.dedup_ms=30000",
     "checkpointer.keep=5",
     "checkpointer.interval_ms=5000",
 )
@@ -54,7 +57,8 @@ def resident_mib(pid: int) -> float:
 
 
 def growth(times_s: list[float], mib: list[float]) -> dict[str, float]:
-    """Of one role after the warm-up, % of its mean: from first to last quarter, and by the hour along its line."""
+    """Of one role after the warm-up, % of its mean: from first to last quarter, and by the hour
+    along its line."""
     quarter = max(1, len(mib) // 4)
     mean = statistics.fmean(mib)
     grown = statistics.median(mib[-quarter:]) - statistics.median(mib[:quarter])
@@ -70,7 +74,14 @@ def fill(local: LocalRun, count: int) -> None:
     """Evaluations of a model of before, as many as a busy week leaves behind."""
     bins = [[10.0, 0.5, 0.4]] * 20
     body = {"model": "before", "chain": "label/0", "rows": 128, "clicks": 38, "log_loss_sum": 77.0}
-    body |= {"prediction_sum": 38.0, "label_sum": 38.0, "bins": bins, "ts_ms_max": 1, "slices": {}, "staleness": [1]}
+    body |= {
+        "prediction_sum": 38.0,
+        "label_sum": 38.0,
+        "bins": bins,
+        "ts_ms_max": 1,
+        "slices": {},
+        "staleness": [1],
+    }
     text = json.dumps(body | {"start": "START", "end": "END"})
     at, writer = Partition(local.config.stream.evaluations, 0), local.log().writer()
     with contextlib.closing(writer):
@@ -116,7 +127,9 @@ def cost(command: list[str]) -> tuple[float, float, str]:
 
 def status(local: LocalRun) -> dict[str, Any]:
     said_s, mib, said = cost(everspun_command(local, "status", "--json"))
-    imports_s, _, _ = cost([sys.executable, "-c", "import everspun.commands.system.status, everspun.__main__"])
+    imports_s, _, _ = cost(
+        [sys.executable, "-c", "import everspun.commands.system.status, everspun.__main__"]
+    )
     broken = json.loads(said.splitlines()[-1])["broken"]
     return {
         "status_cpu_s": round(said_s - imports_s, 2),
@@ -136,13 +149,17 @@ def bench(minutes: float, rate: float, evaluations: int, broker: str) -> dict[st
         stack.callback(local.stop)
         fill(local, evaluations)
         (local.dir / "roles").mkdir()
-        stack.callback(unlock, lock_file(local.dir / "roles" / f"{CANNOT_START}.lock", CANNOT_START))
+        stack.callback(
+            unlock, lock_file(local.dir / "roles" / f"{CANNOT_START}.lock", CANNOT_START)
+        )
         start(local)
         site = Site(local.log(), local.config.stream, rate, seed=1)
         site.start()
         samples = sample(local, minutes)
         said = status(local)
-        roles = {name: growth(*map(list, zip(*found, strict=True))) for name, found in samples.items()}
+        roles = {
+            name: growth(*map(list, zip(*found, strict=True))) for name, found in samples.items()
+        }
         restarts = {n: p.restarts for n, p in local.launcher.processes.items()}
         refused = restarts.pop(CANNOT_START)
         site.stop(60_000)
@@ -163,12 +180,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--rate", type=float, default=400.0, help="impressions a second (400)")
-    parser.add_argument("--evaluations", type=int, default=300_000, help="that stand in the log before (300,000)")
+    parser.add_argument(
+        "--evaluations", type=int, default=300_000, help="that stand in the log before (300,000)"
+    )
     parser.add_argument("--broker", default="kafka")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     chosen = parser.parse_args(arguments)
     result = bench(chosen.minutes, chosen.rate, chosen.evaluations, chosen.broker)
-    print(json.dumps(result) if chosen.json else "\n".join(f"{key:24} {value}" for key, value in result.items()))
+    print(
+        json.dumps(result)
+        if chosen.json
+        else "\n".join(f"{key:24} {value}" for key, value in result.items())
+    )
     return 0
 
 

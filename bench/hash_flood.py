@@ -1,11 +1,13 @@
-"""How much a flood of keys that are made to collide slows down a shard's table: its inserts, and what others pull.
+"""How much a flood of keys that are made to collide slows down a shard's table: its inserts, and
+what others pull.
 
     python -m bench.hash_flood [--json] [--keys 40960] [--repeats 5]
 
-Beside 200,000 random rows, which are everybody else's, come as many keys as are said: random ones, and such as somebody
-makes who knows the hash and how long its secret is, but not the secret; and who knows the secret (he then fills many
-runs of cells just below the guard, and beside them shares one tag; `paramserver/tables/hash_index.py`). Ratios are of
-medians of CPU time over those of random keys. Takes about a minute and 0.3 GB.
+Beside 200,000 random rows, which are everybody else's, come as many keys as are said: random ones,
+and such as somebody makes who knows the hash and how long its secret is, but not the secret; and
+who knows the secret (he then fills many runs of cells just below the guard, and beside them shares
+one tag; `paramserver/tables/hash_index.py`). Ratios are of medians of CPU time over those of random
+keys. Takes about a minute and 0.3 GB.
 """
 
 import argparse
@@ -38,7 +40,9 @@ def keys_of(hashes: U64, seed: int) -> U64:
 
 
 def one_tag(count: int, seed: int) -> U64:
-    return keys_of(np.arange(1, count + 1, dtype=np.uint64) << np.uint64(32) | np.uint64(0x12345678), seed)
+    return keys_of(
+        np.arange(1, count + 1, dtype=np.uint64) << np.uint64(32) | np.uint64(0x12345678), seed
+    )
 
 
 def runs(count: int, seed: int, rng: np.random.Generator) -> U64:
@@ -49,8 +53,11 @@ def runs(count: int, seed: int, rng: np.random.Generator) -> U64:
     return keys_of(tags | rng.integers(1, 1 << 30, count, dtype=np.uint64) << np.uint64(32), seed)
 
 
-def measured(craft: Callable[[Table, int], U64], count: int, repeats: int) -> tuple[float, float, float]:
-    """Median CPU ms of inserting the keys, of a pull of others' rows, and of a pull of the keys themselves."""
+def measured(
+    craft: Callable[[Table, int], U64], count: int, repeats: int
+) -> tuple[float, float, float]:
+    """Median CPU ms of inserting the keys, of a pull of others' rows, and of a pull of the keys
+    themselves."""
     found = []
     for repeat in range(repeats):
         table, rng = (
@@ -104,7 +111,9 @@ def figures(count: int, repeats: int) -> dict[str, object]:
     base = measured(random, count, repeats)
     found: dict[str, object] = {"random_ms": [round(ms, 4) for ms in base]}
     for name, craft in crafted.items():
-        ratios = [a / max(b, 1e-6) for a, b in zip(measured(craft, count, repeats), base, strict=True)]
+        ratios = [
+            a / max(b, 1e-6) for a, b in zip(measured(craft, count, repeats), base, strict=True)
+        ]
         for what, ratio in zip(("insert", "others_pull", "own_pull"), ratios, strict=True):
             found[f"{name}_{what}_ratio"] = round(ratio, 2)
     return found
@@ -113,7 +122,9 @@ def figures(count: int, repeats: int) -> dict[str, object]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--keys", type=int, default=40_960, help="keys of the flood (40,960)")
-    parser.add_argument("--repeats", type=int, default=5, help="tables that each is measured in (5)")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="tables that each is measured in (5)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     chosen = parser.parse_args(arguments)
     found = {"bench": "hash_flood", "keys": chosen.keys} | figures(chosen.keys, chosen.repeats)

@@ -1,15 +1,18 @@
-"""How long after its deadline an impression stands in `examples`, on the live clock, the fraud filter in the path.
+"""How long after its deadline an impression stands in `examples`, on the live clock, the fraud
+filter in the path.
 
     python -m bench.label_lag [--json] [--rate N] [--format json_page_views] [--seconds 40]
 
-A broker, one labeler and one fraud filter, as `everspun role` starts them. Window 30 s, grace 2 s. A shop's events with
-2% clicks are written as they happen, at half of `--rate`: give it what `bench.labeling` measured for the format,
-impressions a second. Arrival is the broker's time; the deadline lies window and grace behind it; an impression is in
-`examples` when this process has read its batch, so the way to a consumer is in the figure. The first WARM_S seconds of
-events are not measured. Takes about three minutes and 2 GB.
+A broker, one labeler and one fraud filter, as `everspun role` starts them. Window 30 s, grace 2 s.
+A shop's events with 2% clicks are written as they happen, at half of `--rate`: give it what
+`bench.labeling` measured for the format, impressions a second. Arrival is the broker's time; the
+deadline lies window and grace behind it; an impression is in `examples` when this process has read
+its batch, so the way to a consumer is in the figure. The first WARM_S seconds of events are not
+measured. Takes about three minutes and 2 GB.
 
-Keys. `p50_s`, `p99_s`, `max_s`: from the deadline to "in examples". `feed_behind_s`: the most that this process was
-behind in writing; if it is not small, the rate was not reached. `rejected`: impressions that the fraud filter took out.
+Keys. `p50_s`, `p99_s`, `max_s`: from the deadline to "in examples". `feed_behind_s`: the most that
+this process was behind in writing; if it is not small, the rate was not reached. `rejected`:
+impressions that the fraud filter took out.
 """
 
 import argparse
@@ -64,7 +67,8 @@ class Seen(NamedTuple):
 
 
 def prepared(stream: StreamConfig, form: str, rate: float, seconds: float) -> list[Entry]:
-    """Impressions and clicks of so many seconds by arrival. Clicks after the last impression are left out."""
+    """Impressions and clicks of so many seconds by arrival. Clicks after the last impression are
+    left out."""
     entries: list[Entry] = []
     shop, pages = Shop(int(min(DRAWN_S, seconds) * rate), rate), 0
     for number in range(max(1, round(seconds / DRAWN_S))):
@@ -96,7 +100,12 @@ class Feed:
                     while (ahead_s := due_ms / 1000 - time.time()) > 0:
                         time.sleep(max(PACE_S, ahead_s))
                     self.behind_s = max(self.behind_s, -ahead_s)
-                    writer.append(Partition(entry.topic, entry.partition), self._value(entry), entry.key, PRODUCER)
+                    writer.append(
+                        Partition(entry.topic, entry.partition),
+                        self._value(entry),
+                        entry.key,
+                        PRODUCER,
+                    )
                 writer.flush(60_000)
         except BaseException as error:
             self.failure = error
@@ -147,7 +156,9 @@ def measure(local: LocalRun, options: argparse.Namespace) -> dict[str, Any]:
     entries = prepared(config.stream, options.format, rate, WARM_S + options.seconds)
     impressions = sum(entry.rows for entry in entries if entry.topic == config.stream.impressions)
     local.start(roles=("labeler", "fraud"))
-    meter = Meter.start({name: process.popen.pid for name, process in local.launcher.processes.items()})
+    meter = Meter.start(
+        {name: process.popen.pid for name, process in local.launcher.processes.items()}
+    )
     begin_ms = time.time_ns() // 1_000_000 + BEGIN_IN_MS
     feed = Feed(log, entries, begin_ms)
     with contextlib.closing(Labels(config, log)) as labels:
@@ -159,7 +170,10 @@ def measure(local: LocalRun, options: argparse.Namespace) -> dict[str, Any]:
             if feed.failure is not None:
                 raise feed.failure
             if time.monotonic() - moved > STUCK_S:
-                raise Failed(f"no label for {STUCK_S:.0f} s: {dict(labels.counts)} of {impressions} impressions")
+                raise Failed(
+                    f"no label for {STUCK_S:.0f} s: {dict(labels.counts)} of {impressions} "
+                    f"impressions"
+                )
     feed.join()
     spent, _ = meter.stop()
     return {
@@ -189,13 +203,25 @@ def lags(seen: list[Seen], from_ms: int, wait_ms: int) -> dict[str, Any]:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
-    parser.add_argument("--broker", default=os.environ.get("EVERSPUN_KAFKA", "auto"), help="auto | kafka | host:port")
+    parser.add_argument(
+        "--broker",
+        default=os.environ.get("EVERSPUN_KAFKA", "auto"),
+        help="auto | kafka | host:port",
+    )
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0])
-    parser.add_argument("--rate", type=float, default=20_000, help="impressions a second; half of it is written")
-    parser.add_argument("--seconds", type=float, default=40, help=f"of events, after the first {WARM_S} s")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key")
+    parser.add_argument(
+        "--rate", type=float, default=20_000, help="impressions a second; half of it is written"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=40, help=f"of events, after the first {WARM_S} s"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key"
+    )
     return parser
 
 
@@ -209,7 +235,13 @@ def main() -> int:
     finally:
         local.stop()
         shutil.rmtree(folder, ignore_errors=True)
-    found = {"bench": "label_lag", **found, "format": options.format, "broker": local.broker.kind, "machine": machine()}
+    found = {
+        "bench": "label_lag",
+        **found,
+        "format": options.format,
+        "broker": local.broker.kind,
+        "machine": machine(),
+    }
     print(json.dumps(found, indent=None if options.json else 2))
     return 0
 

@@ -1,22 +1,27 @@
-"""Impressions per CPU second of a labeler, by format: impressions in, examples out, through a real broker.
+"""Impressions per CPU second of a labeler, by format: impressions in, examples out, through a real
+broker.
 
-    python -m bench.labeling [--json] [--formats arrow,json_page_views,json_single] [--impressions N] [--rate N]
+    python -m bench.labeling [--json] [--formats arrow,json_page_views,json_single] [--impressions
+    N] [--rate N]
 
-One labeler process as `everspun role labeler` starts it, and a broker; nothing else runs. Per format, on a broker of
-its own: a short log is labelled first, so that every kernel is compiled and every connection made; the labeler is
-stopped (SIGSTOP); a log of `--impressions` with 2% clicks is written; the labeler goes on (SIGCONT), and the clock runs
-until all its impressions stand in `examples` and all its buckets in `signals`. CPU seconds are the labeler's alone,
-from /proc: all its threads, the Kafka client included, the broker and the writing of the log not.
+One labeler process as `everspun role labeler` starts it, and a broker; nothing else runs. Per
+format, on a broker of its own: a short log is labelled first, so that every kernel is compiled and
+every connection made; the labeler is stopped (SIGSTOP); a log of `--impressions` with 2% clicks is
+written; the labeler goes on (SIGCONT), and the clock runs until all its impressions stand in
+`examples` and all its buckets in `signals`. CPU seconds are the labeler's alone, from /proc: all
+its threads, the Kafka client included, the broker and the writing of the log not.
 
-Both readers run: the joining and delayed ones, and the counting ones, which read every record a second time and write
-`signals`. No fraud filter runs, so labels do not wait for verdicts (`await_verdicts` = false): waiting costs no CPU.
-The log's events arrive at `--rate` a second, so buckets and batches are those of a site as busy as that.
+Both readers run: the joining and delayed ones, and the counting ones, which read every record a
+second time and write `signals`. No fraud filter runs, so labels do not wait for verdicts
+(`await_verdicts` = false): waiting costs no CPU. The log's events arrive at `--rate` a second, so
+buckets and batches are those of a site as busy as that.
 
-`ratio_faust_join` and `ratio_faust_join_arrow` compare `json_single` and `arrow` with a plain Faust app
-(`bench/baselines/faust_join.py`) on fewer of the same single JSON events, measured in the same way; the reason is
-printed where it cannot run. `rss_ratio_24h_1h` is a labeler's memory with a window of 24 hours to that with one of
-an hour, as many clicks waiting, and `bytes_per_pending_click` what each of them takes (`bench/labeling_memory.py`).
-Takes about five minutes and 2 GB.
+`ratio_faust_join` and `ratio_faust_join_arrow` compare `json_single` and `arrow` with a plain Faust
+app (`bench/baselines/faust_join.py`) on fewer of the same single JSON events, measured in the same
+way; the reason is printed where it cannot run. `rss_ratio_24h_1h` is a labeler's memory with a
+window of 24 hours to that with one of an hour, as many clicks waiting, and
+`bytes_per_pending_click` what each of them takes (`bench/labeling_memory.py`). Takes about five
+minutes and 2 GB.
 """
 
 import argparse
@@ -54,7 +59,8 @@ class Failed(RuntimeError):
 
 
 class Outputs:
-    """Follows `examples` and `signals` from their beginning: the ends of their chains, and what was counted."""
+    """Follows `examples` and `signals` from their beginning: the ends of their chains, and what
+    was counted."""
 
     def __init__(self, config: Config, log: Log):
         stream = config.stream
@@ -77,7 +83,14 @@ class Outputs:
                 self.ends[chain] = max(self.ends.get(chain, 0), int(headers["end"]))
                 self.counts["signals" if chain.startswith("signal/") else "batches"] += 1
                 self.counts["bytes"] += len(record.value or b"")
-                for name in ("labelled", "duplicate", "quarantined", "positives", "clicks_read", "unknown"):
+                for name in (
+                    "labelled",
+                    "duplicate",
+                    "quarantined",
+                    "positives",
+                    "clicks_read",
+                    "unknown",
+                ):
                     self.counts[name] += int(headers.get(name, b"0"))
         return bool(polled)
 
@@ -90,7 +103,9 @@ class Outputs:
                 continue
             local.launcher.raise_if_failed()
             if time.monotonic() - moved > STUCK_S:
-                raise Failed(f"nothing was written for {STUCK_S:.0f} s; ends {self.ends}, wanted {ends}")
+                raise Failed(
+                    f"nothing was written for {STUCK_S:.0f} s; ends {self.ends}, wanted {ends}"
+                )
             time.sleep(LOOK_S)
 
     def close(self) -> None:
@@ -149,7 +164,9 @@ def measure(local: LocalRun, form: str, shop: Shop) -> dict[str, Any]:
 def check(written: Written, counts: Counter[str]) -> None:
     """Every impression ended in a class, none was bad, and most clicks found theirs."""
     if counts["labelled"] != written.impressions or counts["unknown"]:
-        raise Failed(f"{counts['labelled']} of {written.impressions} impressions labelled: {dict(counts)}")
+        raise Failed(
+            f"{counts['labelled']} of {written.impressions} impressions labelled: {dict(counts)}"
+        )
     if not 0.9 * written.clicks <= counts["positives"] <= written.clicks:
         raise Failed(f"{counts['positives']} positives of {written.clicks} clicks")
 
@@ -167,22 +184,40 @@ def run_format(form: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
     parser.add_argument(
-        "--broker", default=os.environ.get("EVERSPUN_KAFKA", "auto"), help="auto | kafka | embedded | host:port"
+        "--broker",
+        default=os.environ.get("EVERSPUN_KAFKA", "auto"),
+        help="auto | kafka | embedded | host:port",
     )
-    parser.add_argument("--formats", default=",".join(FORMATS), help=f"which of {', '.join(FORMATS)}; may be empty")
-    parser.add_argument("--impressions", type=int, default=0, help=f"of the measured log (default: {IMPRESSIONS})")
-    parser.add_argument("--rate", type=float, default=50_000, help="impressions a second of arrival time")
+    parser.add_argument(
+        "--formats", default=",".join(FORMATS), help=f"which of {', '.join(FORMATS)}; may be empty"
+    )
+    parser.add_argument(
+        "--impressions", type=int, default=0, help=f"of the measured log (default: {IMPRESSIONS})"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=50_000, help="impressions a second of arrival time"
+    )
     parser.add_argument("--click-share", type=float, default=0.02, help="clicks an impression")
     parser.add_argument(
-        "--baseline", action=argparse.BooleanOptionalAction, default=True, help="measure the plain Faust app too"
+        "--baseline",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure the plain Faust app too",
     )
     parser.add_argument(
-        "--memory", action=argparse.BooleanOptionalAction, default=True, help="measure memory by window too"
+        "--memory",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure memory by window too",
     )
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key"
+    )
     return parser
 
 

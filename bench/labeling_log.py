@@ -1,7 +1,9 @@
-"""The log that `bench.labeling` measures: page views of a busy shop and their clicks, in three formats.
+"""The log that `bench.labeling` measures: page views of a busy shop and their clicks, in three
+formats.
 
-Everything is drawn and laid out by column, so that a log of millions is written in seconds. The same events stand in
-all formats: Arrow IPC records of what one producer gathers, one JSON page view a record, one JSON impression a record.
+Everything is drawn and laid out by column, so that a log of millions is written in seconds. The
+same events stand in all formats: Arrow IPC records of what one producer gathers, one JSON page view
+a record, one JSON impression a record.
 """
 
 import json
@@ -27,7 +29,8 @@ ARROW_ROWS = 500  # what a producer gathers in one record (`ProducerConfig.batch
 ARRIVAL_LAG_MS = 100  # from an event to the log
 CLICK_DELAY_MEAN_MS = 20_000
 IN_FLIGHT_MAX = 20_000
-#: Page views of a log that only warms up are numbered from here, those of the measured one from 0, a day later.
+#: Page views of a log that only warms up are numbered from here, those of the measured one from 0,
+#: a day later.
 WARM_FIRST_VIEW = 1_000_000_000
 WARM_BEFORE_MS = 86_400_000
 PRODUCER = (("producer", b"bench"),)
@@ -50,8 +53,8 @@ class Shop:
 
 @dataclass(frozen=True)
 class Views:
-    """Impressions in order of time, all (n,); a page view is PAGE_ROWS of them. `click` (m,) are the rows clicked,
-    by time of the click, `click_ts_ms` (m,)."""
+    """Impressions in order of time, all (n,); a page view is PAGE_ROWS of them. `click` (m,) are
+    the rows clicked, by time of the click, `click_ts_ms` (m,)."""
 
     view: I64
     ts_ms: I64
@@ -63,7 +66,10 @@ class Views:
 
     @property
     def end_ms(self) -> int:
-        return int(max(self.ts_ms[-1], self.click_ts_ms[-1] if len(self.click_ts_ms) else 0)) + ARRIVAL_LAG_MS
+        return (
+            int(max(self.ts_ms[-1], self.click_ts_ms[-1] if len(self.click_ts_ms) else 0))
+            + ARRIVAL_LAG_MS
+        )
 
 
 def draw(shop: Shop) -> Views:
@@ -74,7 +80,9 @@ def draw(shop: Shop) -> Views:
     at_ms = shop.start_ms + (np.sort(rng.random(views)) * n / shop.rate * 1000).astype(np.int64)
     item = _zipf(rng, shop.items, n)
     click = np.flatnonzero(rng.random(n) < shop.click_share)
-    click_ts = np.repeat(at_ms, PAGE_ROWS)[click] + rng.exponential(CLICK_DELAY_MEAN_MS, len(click)).astype(np.int64)
+    click_ts = np.repeat(at_ms, PAGE_ROWS)[click] + rng.exponential(
+        CLICK_DELAY_MEAN_MS, len(click)
+    ).astype(np.int64)
     order = np.argsort(click_ts, kind="stable")
     return Views(
         view=np.repeat(shop.first_view + np.arange(views), PAGE_ROWS),
@@ -115,7 +123,8 @@ class Written:
     _last: dict[Partition, tuple[Append, int]] = field(default_factory=dict)
 
     def ends(self, topic: str) -> dict[int, int]:
-        """Partition -> the position behind the last event of this topic; what has none is left out."""
+        """Partition -> the position behind the last event of this topic; what has none is left
+        out."""
         return {
             at.partition: position(sent.offset, rows - 1) + 1
             for at, (sent, rows) in self._last.items()
@@ -124,8 +133,8 @@ class Written:
 
 
 def write(log: Log, stream: StreamConfig, views: Views, form: str, close: bool = True) -> Written:
-    """Append impressions and clicks by arrival, a heartbeat each `heartbeat_ms`, and with `close` one by which every
-    label is due."""
+    """Append impressions and clicks by arrival, a heartbeat each `heartbeat_ms`, and with `close`
+    one by which every label is due."""
     done, writer = Written(), log.writer()
     streams = [impression_entries(views, stream, form), click_entries(views, stream, form)]
     for entries in streams:
@@ -138,7 +147,9 @@ def write(log: Log, stream: StreamConfig, views: Views, form: str, close: bool =
     return done
 
 
-def _write_topic(writer: Writer, stream: StreamConfig, entries: Iterator[Entry], views: Views, done: Written) -> None:
+def _write_topic(
+    writer: Writer, stream: StreamConfig, entries: Iterator[Entry], views: Views, done: Written
+) -> None:
     beat_ms = int(views.ts_ms[0]) // stream.heartbeat_ms * stream.heartbeat_ms
     for entry in entries:
         while entry.arrival_ms >= beat_ms:
@@ -163,7 +174,8 @@ def _beat(writer: Writer, stream: StreamConfig, topic: str, at_ms: int) -> None:
         writer.append(Partition(topic, p), None, None, headers, at_ms)
 
 
-# --- columns ------------------------------------------------------------------------------------------------------
+# --- columns
+# --------------------------------------------------------------------------------------------------
 
 
 def _names(prefix: str, numbers: I64) -> pa.Array:
@@ -173,7 +185,8 @@ def _names(prefix: str, numbers: I64) -> pa.Array:
 
 
 def columns(views: Views, rows: I64 | slice, stream: StreamConfig) -> dict[str, pa.Array]:
-    """Flat columns of these impressions, by the names of `Shape.wire`; the declared features have a column each."""
+    """Flat columns of these impressions, by the names of `Shape.wire`; the declared features
+    have a column each."""
     item = views.item[rows]
     shown_at = np.arange(len(views.view), dtype=np.int64)[rows] % PAGE_ROWS
     found = {
@@ -218,18 +231,24 @@ def impression_entries(views: Views, stream: StreamConfig, form: str) -> Iterato
 
 
 def _json_rows(table: dict[str, pa.Array], stream: StreamConfig) -> list[tuple[str, str]]:
-    """Per impression what its page view shares, and what is its own, as the inside of a JSON object."""
+    """Per impression what its page view shares, and what is its own, as the inside of a JSON
+    object."""
     shared = zip(*(table[name].to_pylist() for name in ("ts_ms", "session", "source")), strict=True)
-    own = zip(*(table[name].to_pylist() for name in ("id", "item", "vendor", "position")), strict=True)
+    own = zip(
+        *(table[name].to_pylist() for name in ("id", "item", "vendor", "position")), strict=True
+    )
     features = [table[f.column].to_pylist() for f in stream.features]
     names = [f.name for f in stream.features]
     rows = []
-    for i, ((ts_ms, session, source), (id, item, vendor, shown_at)) in enumerate(zip(shared, own, strict=True)):
+    for i, ((ts_ms, session, source), (id, item, vendor, shown_at)) in enumerate(
+        zip(shared, own, strict=True)
+    ):
         extra = json.dumps({name: values[i] for name, values in zip(names, features, strict=True)})
         rows.append(
             (
                 f'"ts_ms": {ts_ms}, "session": "{session}", "source": "{source}"',
-                f'"id": "{id}", "item": "{item}", "vendor": "{vendor}", "position": {shown_at}, "features": {extra}',
+                f'"id": "{id}", "item": "{item}", "vendor": "{vendor}", "position": {shown_at}, '
+                f'"features": {extra}',
             )
         )
     return rows
@@ -241,12 +260,18 @@ def click_entries(views: Views, stream: StreamConfig, form: str) -> Iterator[Ent
     table["ts_ms"] = pa.array(views.click_ts_ms)
     placed = partitions_of_keys(table["session"], stream.partitions).astype(np.int64)
     if form == "arrow":
-        yield from _arrow(stream.clicks, click_shape(), table, views.click_ts_ms, placed, stream.partitions)
+        yield from _arrow(
+            stream.clicks, click_shape(), table, views.click_ts_ms, placed, stream.partitions
+        )
         return
-    rows = zip(*(table[name].to_pylist() for name in ("ts_ms", "session", "source", "vendor", "id")), strict=True)
+    rows = zip(
+        *(table[name].to_pylist() for name in ("ts_ms", "session", "source", "vendor", "id")),
+        strict=True,
+    )
     for (ts_ms, session, source, vendor, id), p in zip(rows, placed.tolist(), strict=True):
         value = (
-            f'{{"ts_ms": {ts_ms}, "session": "{session}", "source": "{source}", "vendor": "{vendor}", "id": "{id}"}}'
+            f'{{"ts_ms": {ts_ms}, "session": "{session}", "source": "{source}", "vendor": '
+            f'"{vendor}", "id": "{id}"}}'
         )
         yield Entry(ts_ms + ARRIVAL_LAG_MS, stream.clicks, p, session.encode(), value.encode(), 1)
 
@@ -254,7 +279,8 @@ def click_entries(views: Views, stream: StreamConfig, form: str) -> Iterator[Ent
 def _arrow(
     topic: str, shape: Shape, table: dict[str, pa.Array], ts_ms: I64, placed: I64, partitions: int
 ) -> Iterator[Entry]:
-    """Records of ARROW_ROWS events of one partition; a record arrives when it is full, or after a second."""
+    """Records of ARROW_ROWS events of one partition; a record arrives when it is full, or after
+    a second."""
     schema = pa.schema(list(shape.wire.items()))
     nulls = {f.name: pa.nulls(len(ts_ms), f.type) for f in schema if f.name not in table}
     whole = pa.table([table.get(f.name, nulls.get(f.name)) for f in schema], schema=schema)
@@ -264,7 +290,11 @@ def _arrow(
         mine = whole.take(pa.array(rows))
         for first, last in _records(ts_ms[rows]):
             value = _ipc(mine.slice(first, last - first))
-            entries.append(Entry(int(ts_ms[rows[last - 1]]) + ARRIVAL_LAG_MS, topic, p, None, value, last - first))
+            entries.append(
+                Entry(
+                    int(ts_ms[rows[last - 1]]) + ARRIVAL_LAG_MS, topic, p, None, value, last - first
+                )
+            )
     yield from sorted(entries, key=lambda entry: entry.arrival_ms)
 
 

@@ -1,8 +1,10 @@
-"""The memory side of `bench.labeling`: does a labeler's memory follow the window, or the clicks that wait in it (L5)?
+"""The memory side of `bench.labeling`: does a labeler's memory follow the window, or the clicks
+that wait in it (L5)?
 
-Two labelers, one with a window of an hour and one of 24, each on a log of SPAN windows at one rate of impressions: the
-second reads 24 times the impressions, and clicks are so much rarer that as many wait. Each is measured where it stands
-at the end of its log, a full window of clicks waiting, as it would all day.
+Two labelers, one with a window of an hour and one of 24, each on a log of SPAN windows at one rate
+of impressions: the second reads 24 times the impressions, and clicks are so much rarer that as many
+wait. Each is measured where it stands at the end of its log, a full window of clicks waiting, as it
+would all day.
 """
 
 import argparse
@@ -32,9 +34,11 @@ STUCK_S = 120.0
 LOOK_S = 0.5
 #: It stands still when nothing was labelled for so long, s.
 STILL_S = 3.0
-#: Batches and records are of minutes rather than of a second, so that a day is written in seconds, not minutes.
+#: Batches and records are of minutes rather than of a second, so that a day is written in seconds,
+#: not minutes.
 CALM = ("stream.heartbeat_ms=20000", "stream.signal_ms=60000", "stream.flush_ms=60000")
-#: What is read ahead has a limit of its own, which a busy site fills in minutes: here an hour's log fills it too.
+#: What is read ahead has a limit of its own, which a busy site fills in minutes: here an hour's log
+#: fills it too.
 READ_AHEAD = ("labeler.feed_records_max=1000", "labeler.read_ahead_rows_max=4096")
 
 

@@ -1,4 +1,5 @@
-"""The plain Faust app beside the labeler in `bench.labeling`: the same log in its own broker, measured the same way."""
+"""The plain Faust app beside the labeler in `bench.labeling`: the same log in its own broker,
+measured the same way."""
 
 import contextlib
 import json
@@ -57,7 +58,9 @@ class App:
         while self.last["impressions"] < impressions or self.last["clicks"] < clicks:
             if self._process.poll() is not None or time.monotonic() > self._deadline:
                 end = self._log.read_text()[-500:]
-                raise CannotRun(f"the Faust app stands at {self.last} of {impressions}, {clicks}: {end}")
+                raise CannotRun(
+                    f"the Faust app stands at {self.last} of {impressions}, {clicks}: {end}"
+                )
             time.sleep(LOOK_S)
         return dict(self.last)
 
@@ -84,14 +87,18 @@ def _site(broker: str) -> Iterator[LocalRun]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def measure(broker: str, rate: float, click_share: float, impressions: int = IMPRESSIONS) -> dict[str, Any]:
+def measure(
+    broker: str, rate: float, click_share: float, impressions: int = IMPRESSIONS
+) -> dict[str, Any]:
     """Warm log, stop, measured log, go on, as for a labeler. Raises CannotRun."""
     if find_spec("faust") is None or find_spec("rocksdict") is None:
         raise CannotRun("faust-streaming or rocksdict is not installed")
     from bench.baselines.faust_join import versions
 
     shop = Shop(impressions, rate, click_share)
-    warm = Shop(WARM_IMPRESSIONS, rate, start_ms=shop.start_ms - WARM_BEFORE_MS, first_view=WARM_FIRST_VIEW)
+    warm = Shop(
+        WARM_IMPRESSIONS, rate, start_ms=shop.start_ms - WARM_BEFORE_MS, first_view=WARM_FIRST_VIEW
+    )
     with _site(broker) as local, contextlib.closing(App(local)) as app:
         log, stream = local.log(), local.config.stream
         warmed = write(log, stream, draw(warm), "json_single")

@@ -11,7 +11,8 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def process_cpu_s(pid: int) -> float:
-    """User and system seconds of a process and its children, those that have ended included; 0 if it is gone."""
+    """User and system seconds of a process and its children, those that have ended included; 0
+    if it is gone."""
     try:
         fields = _stat(pid)
     except (FileNotFoundError, ProcessLookupError):
@@ -87,14 +88,17 @@ def resident_mb(pid: int, peak: bool = False) -> float:
     wanted = "VmHWM:" if peak else "VmRSS:"
     try:
         with open(f"/proc/{pid}/status") as file:
-            return next((int(line.split()[1]) / 1_024 for line in file if line.startswith(wanted)), 0.0)
+            return next(
+                (int(line.split()[1]) / 1_024 for line in file if line.startswith(wanted)), 0.0
+            )
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
 
 
 class Memory:
-    """The highest that each named process has held, over its restarts, against what it held at the beginning. Looks
-    from a thread of its own: the kernel keeps each process's peak, which goes with the process."""
+    """The highest that each named process has held, over its restarts, against what it held at the
+    beginning. Looks from a thread of its own: the kernel keeps each process's peak, which goes with
+    the process."""
 
     def __init__(self, pids: Callable[[], dict[str, int]], look_s: float = 0.1):
         self._pids, self._look_s = pids, look_s

@@ -1,20 +1,23 @@
-"""How long training stands while slots move between shards: one shard, two, three, two, one, under pushes.
+"""How long training stands while slots move between shards: one shard, two, three, two, one, under
+pushes.
 
     python -m bench.moves [--rows 1000000] [--to 2,3,2,1] [--batches-per-s 20] [--json]
 
-Rows of 32 float32 (128 bytes). Shards are the product's processes over unix sockets (`everspun role shard`), those that
-are to come stand by already; the checkpointer is its driver in this process, without gates; one learner pushes 4,096
-keys at a time, drawn uniformly, 20 times a second (0 = one batch after the other, and all rows change all the time).
-Checkpoints go to a folder on this machine's disk, synced. The optimizer is SGD at rate 1 and every gradient is -1, so a
-row's weight is how often it was pushed: at the end all of them are compared with what the learner counts. Takes about
-1 minute and 4 GB.
+Rows of 32 float32 (128 bytes). Shards are the product's processes over unix sockets (`everspun role
+shard`), those that are to come stand by already; the checkpointer is its driver in this process,
+without gates; one learner pushes 4,096 keys at a time, drawn uniformly, 20 times a second (0 = one
+batch after the other, and all rows change all the time). Checkpoints go to a folder on this
+machine's disk, synced. The optimizer is SGD at rate 1 and every gradient is -1, so a row's weight
+is how often it was pushed: at the end all of them are compared with what the learner counts. Takes
+about 1 minute and 4 GB.
 
-Keys, of each move. `pause_ms`: from the stop of starts until every shard of the new map has it, as the checkpointer
-measures it; `phases_ms`: its parts, as `everspun_move_pause_ms` names them. `gap_ms`: the longest time between two
-batches that were learned for the first time, around the move; `gap_ms_ahead`: while shards read ahead of it;
-`gap_ms_before`: in the second before it was ordered. `seconds`: from the order to the move. `changed`: rows of the
-move's checkpoint. `moved`: share of the rows whose shard changed. `rewound`: batches learned once more. `wrong`: rows
-whose weight is not what was pushed.
+Keys, of each move. `pause_ms`: from the stop of starts until every shard of the new map has it, as
+the checkpointer measures it; `phases_ms`: its parts, as `everspun_move_pause_ms` names them.
+`gap_ms`: the longest time between two batches that were learned for the first time, around the
+move; `gap_ms_ahead`: while shards read ahead of it; `gap_ms_before`: in the second before it was
+ordered. `seconds`: from the order to the move. `changed`: rows of the move's checkpoint. `moved`:
+share of the rows whose shard changed. `rewound`: batches learned once more. `wrong`: rows whose
+weight is not what was pushed.
 """
 
 import argparse
@@ -44,14 +47,25 @@ from checkpointer.store.fsspec_store import open_store
 from checkpointer.store.manifest import Definition
 from checkpointer.store.restore import model_state
 from paramserver.config import ParamServerConfig
-from paramserver.messages import DenseSpec, Keys, ModelSpec, Outcome, PushRequest, StartOutcome, StartRequest, TableSpec
+from paramserver.messages import (
+    DenseSpec,
+    Keys,
+    ModelSpec,
+    Outcome,
+    PushRequest,
+    StartOutcome,
+    StartRequest,
+    TableSpec,
+)
 from paramserver.ports import ProgressReply, Refused, Unreachable
 from paramserver.slots import SlotMap
 from paramserver.wire.client import ClockClient, ShardPorts, connect
 
 DIM, FILLED, PUSHED = 32, 50_000, 4_096
 MODEL, CHAIN = "moves", "label/0"
-SPEC = ModelSpec(MODEL, "1", (TableSpec("t", DIM, "sgd", {"rate": 1.0}),), DenseSpec({}, "sgd", {"rate": 1.0}))
+SPEC = ModelSpec(
+    MODEL, "1", (TableSpec("t", DIM, "sgd", {"rate": 1.0}),), DenseSpec({}, "sgd", {"rate": 1.0})
+)
 ROWS, TO, BATCHES_PER_S = 1_000_000, "2,3,2,1", 20.0
 STUCK_S = 120.0
 CONFIG = """
@@ -68,11 +82,16 @@ lease_ms = 60_000
 
 
 class Learner:
-    """Pushes a batch every `pace_s`, or one after the other; batch n is the same whenever it is pushed. `learned[n]`:
-    when every shard had it."""
+    """Pushes a batch every `pace_s`, or one after the other; batch n is the same whenever it is
+    pushed. `learned[n]`: when every shard had it."""
 
     def __init__(self, ports: ShardPorts, clock: ClockClient, rows: int, pace_s: float) -> None:
-        self.ports, self.clock, self.keys, self.pace_s = ports, clock, by_key(np.arange(rows))[0], pace_s
+        self.ports, self.clock, self.keys, self.pace_s = (
+            ports,
+            clock,
+            by_key(np.arange(rows))[0],
+            pace_s,
+        )
         self.fills = -(-rows // FILLED)
         self.learned: list[float] = []
         self.rewound = 0
@@ -98,7 +117,11 @@ class Learner:
             epoch = self.clock.join(MODEL, "learner").epoch
             while not self.stop.is_set():
                 replies = self._standing()
-                ends = {reply.progress.chains[CHAIN].end for reply in replies if reply.progress is not None}
+                ends = {
+                    reply.progress.chains[CHAIN].end
+                    for reply in replies
+                    if reply.progress is not None
+                }
                 n, due = min(ends), time.monotonic()
                 self.rewound += max(0, len(self.learned) - n)
                 while not self.stop.is_set() and self._learn(epoch, n, replies):
@@ -115,11 +138,15 @@ class Learner:
         """What every shard of one map says, once all of them stand at it."""
         until = time.monotonic() + STUCK_S
         while time.monotonic() < until:
-            with suppress(Unreachable):  # one that goes over to the new map: asked again, up to STUCK_S
+            with suppress(
+                Unreachable
+            ):  # one that goes over to the new map: asked again, up to STUCK_S
                 first = self.ports[0].progress(MODEL)
                 count = 1 if first.slot_map is None else first.slot_map.shards
                 replies = [first, *(self.ports[shard].progress(MODEL) for shard in range(1, count))]
-                if len({r.map_epoch for r in replies}) == 1 and all(r.progress is not None for r in replies):
+                if len({r.map_epoch for r in replies}) == 1 and all(
+                    r.progress is not None for r in replies
+                ):
                     return replies
             time.sleep(0.002)
         raise RuntimeError(f"shards do not stand at one map within {STUCK_S:.0f} s")
@@ -134,9 +161,21 @@ class Learner:
         done = True
         for shard, mine in enumerate(slot_map.split(keys)):
             push = PushRequest(
-                MODEL, epoch, slot_map.epoch, replies[shard].incarnation, CHAIN, n, n + 1, 0, n, 0, n, len(keys),
-                keys={"t": keys[mine]}, gradients={"t": np.full((len(mine), DIM), -1, np.float32)},
-            )  # fmt: skip
+                MODEL,
+                epoch,
+                slot_map.epoch,
+                replies[shard].incarnation,
+                CHAIN,
+                n,
+                n + 1,
+                0,
+                n,
+                0,
+                n,
+                len(keys),
+                keys={"t": keys[mine]},
+                gradients={"t": np.full((len(mine), DIM), -1, np.float32)},
+            )
             done = self._push(shard, push) and done
         self.clock.ended(MODEL, epoch, reply.clock)
         return done
@@ -198,7 +237,9 @@ def step_until(driver: Driver, done: Callable[[Any], bool], learner: Learner | N
         if done(step):
             return step
         time.sleep(0.02)
-    raise RuntimeError(f"nothing came of it within {STUCK_S:.0f} s; the last step: {step.outcome} {step.detail}")
+    raise RuntimeError(
+        f"nothing came of it within {STUCK_S:.0f} s; the last step: {step.outcome} {step.detail}"
+    )
 
 
 def move(driver: Driver, learner: Learner, clock: ClockClient, shards: int) -> dict[str, Any]:
@@ -210,7 +251,9 @@ def move(driver: Driver, learner: Learner, clock: ClockClient, shards: int) -> d
     ended = time.monotonic()
     reached = len(learner.learned)
     until = ended + STUCK_S
-    while len(learner.learned) <= reached and time.monotonic() < until:  # the gap is over once training goes on
+    while (
+        len(learner.learned) <= reached and time.monotonic() < until
+    ):  # the gap is over once training goes on
         time.sleep(0.005)
     after = driver.resharding.slot_map
     return {
@@ -237,7 +280,9 @@ def wrong_rows(catalogue: Catalogue, learner: Learner) -> int:
         expected[np.searchsorted(learner.keys, learner.batch(n))] += 1
     order = np.argsort(table.keys)
     if not np.array_equal(table.keys[order], learner.keys):
-        raise RuntimeError(f"{len(table.keys)} rows in {head.name}, {len(learner.keys)} were pushed")
+        raise RuntimeError(
+            f"{len(table.keys)} rows in {head.name}, {len(learner.keys)} were pushed"
+        )
     return int((table.rows[order][:, 0] != expected).sum())
 
 
@@ -247,7 +292,17 @@ def measure(rows: int, to: list[int], pace_s: float) -> dict[str, Any]:
         path = Path(folder) / "everspun.toml"
         path.write_text(CONFIG.format(folder=folder))
         for index in range(max(to)):
-            command = [sys.executable, "-m", "everspun", "role", "shard", "--index", str(index), "--config", str(path)]
+            command = [
+                sys.executable,
+                "-m",
+                "everspun",
+                "role",
+                "shard",
+                "--index",
+                str(index),
+                "--config",
+                str(path),
+            ]
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             stack.callback(process.wait, 20)
             stack.callback(process.terminate)
@@ -272,14 +327,22 @@ def measure(rows: int, to: list[int], pace_s: float) -> dict[str, Any]:
         learner.close()
         driver.schedule.interval_ms = 1
         step_until(driver, lambda step: step.outcome in ("published", "idle"), learner)
-        return {"moves": moves, "wrong": wrong_rows(catalogue, learner), "batches": len(learner.learned)}
+        return {
+            "moves": moves,
+            "wrong": wrong_rows(catalogue, learner),
+            "batches": len(learner.learned),
+        }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
     parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--batches-per-s", type=float, default=BATCHES_PER_S, help="0 = one after the other")
+    parser.add_argument(
+        "--batches-per-s", type=float, default=BATCHES_PER_S, help="0 = one after the other"
+    )
     parser.add_argument("--to", default=TO, help="numbers of shards, one after the other")
     options = parser.parse_args()
     load = os.getloadavg()[0]

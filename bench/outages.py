@@ -1,14 +1,16 @@
-"""Does anything around the processes stop them, and is it said? Stores, brokers, disks, clocks and topics fail one
-after another under real processes on Apache Kafka, while events flow.
+"""Does anything around the processes stop them, and is it said? Stores, brokers, disks, clocks and
+topics fail one after another under real processes on Apache Kafka, while events flow.
 
-    python -m bench.outages [--json] [--times 1] [--only NAME ...] [--rate 100] [--prometheus PROGRAM] [--keep FOLDER]
+    python -m bench.outages [--json] [--times 1] [--only NAME ...] [--rate 100] [--prometheus
+    PROGRAM] [--keep FOLDER]
 
-Each fault lasts until `everspun status` names it (exit code 1) and, where this machine has a Prometheus, an alert of
-`deploy/monitoring` fires that did not before, a minute at most; then it ends, or the command that status names is
-typed. `seconds_to_follow_max` is the longest time from then until everything that the log held has been learned by
-every shard and the replica serves something newer, beyond what that takes without a fault. `silent` counts faults that
-status did not name within a minute, or no alert. At the end every event is counted by id. Takes about 15 minutes and
-4 GB.
+Each fault lasts until `everspun status` names it (exit code 1) and, where this machine has a
+Prometheus, an alert of `deploy/monitoring` fires that did not before, a minute at most; then it
+ends, or the command that status names is typed. `seconds_to_follow_max` is the longest time from
+then until everything that the log held has been learned by every shard and the replica serves
+something newer, beyond what that takes without a fault. `silent` counts faults that status did not
+name within a minute, or no alert. At the end every event is counted by id. Takes about 15 minutes
+and 4 GB.
 """
 
 import argparse
@@ -31,7 +33,14 @@ from typing import Any
 from rich.console import Console
 
 from bench.outages_alerts import Alerts, Exported, prometheus_at
-from bench.outages_faults import FAULTS, Fault, give_back_disk, served_version, small_disk, wrong_clock
+from bench.outages_faults import (
+    FAULTS,
+    Fault,
+    give_back_disk,
+    served_version,
+    small_disk,
+    wrong_clock,
+)
 from bench.recovery_check import read_events
 from bench.recovery_site import Site
 from bench.recovery_watch import Watch
@@ -40,18 +49,21 @@ from checkpointer.store.fsspec_store import open_store
 from everspun.local_run import LocalRun
 
 RATE, BASELINES = 100.0, 3
-#: How long a fault may last unnamed, and how long a run may take to follow again before it is given up.
+#: How long a fault may last unnamed, and how long a run may take to follow again before it is given
+#: up.
 NAMED_S, FOLLOW_S = 60.0, 180.0
 #: A fault lasts at least so long, though it is named sooner: some do harm only with time.
 LASTS_S = 10.0
-#: How long a run that begins may still be named, and what is over: there, some rules look back for longer.
+#: How long a run that begins may still be named, and what is over: there, some rules look back for
+#: longer.
 CALM_S, CALM_BETWEEN_S = 30.0, 6.0
 #: Of the checkpoints' file system. The run writes some 20 MB of them.
 DISK_MB = 256
 #: What a person types where something must be decided, as status writes it.
 COMMAND = re.compile(r"everspun (?:lost|clock|clocks) [^\n;`]+")
 TYPED_MAX = 3
-#: In the place of what `recovery.toml` says for kills: here clocks are wrong, and outages last a minute.
+#: In the place of what `recovery.toml` says for kills: here clocks are wrong, and outages last a
+#: minute.
 OVERRIDES = ("checkpointer.keep=50", "stream.jump_max_ms=600000", "stream.skew_ms=1000")
 
 
@@ -76,7 +88,9 @@ class Outcome:
 
     @property
     def said_everywhere(self) -> bool:
-        return self.seconds_to_named is not None and (not self.alerts_watched or self.seconds_to_alert is not None)
+        return self.seconds_to_named is not None and (
+            not self.alerts_watched or self.seconds_to_alert is not None
+        )
 
 
 @dataclass
@@ -94,22 +108,33 @@ class Run:
         """Exit code of `everspun status`, and what it calls broken."""
         done = self._everspun("status", "--json")
         with contextlib.suppress(ValueError):
-            return done.returncode, list(json.loads(done.stdout.splitlines()[-1])["broken"]) if done.stdout else []
+            return done.returncode, list(
+                json.loads(done.stdout.splitlines()[-1])["broken"]
+            ) if done.stdout else []
         return done.returncode, [(done.stdout + done.stderr).strip()[-300:]]
 
     def measure(self) -> None:
-        """How long the log takes to every shard when nothing is wrong, and that status then says so."""
+        """How long the log takes to every shard when nothing is wrong, and that status then says
+        so."""
         self.watch.wait_for(self.local.config.stream.partitions, FOLLOW_S)
         end = time.monotonic() + FOLLOW_S
-        while len(self.site.delivered) < self.local.config.stream.partitions and time.monotonic() < end:
+        while (
+            len(self.site.delivered) < self.local.config.stream.partitions
+            and time.monotonic() < end
+        ):
             time.sleep(0.1)
-        self._follow_s()  # the first one waits for kernels, for consumer groups, and for a first checkpoint
+        # the first one waits for kernels, for consumer groups, and for a first checkpoint
+        self._follow_s()
         took = [self._follow_s() for _ in range(BASELINES)]
         if None in took:
-            raise RuntimeError(f"it does not move before any fault: {self.watch.describe(self.site.delivered)}")
+            raise RuntimeError(
+                f"it does not move before any fault: {self.watch.describe(self.site.delivered)}"
+            )
         self.usual_s = statistics.median(s for s in took if s is not None)
         if not self._calm():
-            raise RuntimeError(f"a healthy run is called wrong: {self.status()[1]}, {self._firing()}")
+            raise RuntimeError(
+                f"a healthy run is called wrong: {self.status()[1]}, {self._firing()}"
+            )
 
     def _calm(self, within_s: float = CALM_S) -> bool:
         """Whether nothing is named and no alert fires, soon."""
@@ -149,7 +174,10 @@ class Run:
             code, broken = self.status()
             fresh = [line for line in broken if line.split(":")[0] not in before]
             if code and fresh and outcome.seconds_to_named is None:
-                outcome.seconds_to_named, outcome.said = round(time.monotonic() - began, 1), fresh[0][:300]
+                outcome.seconds_to_named, outcome.said = (
+                    round(time.monotonic() - began, 1),
+                    fresh[0][:300],
+                )
             fired = {name: at for name, at in self._firing().items() if name not in before}
             if fired and outcome.seconds_to_alert is None:
                 outcome.seconds_to_alert = round(max(0.0, min(fired.values()) - began), 1)
@@ -161,16 +189,23 @@ class Run:
         """Type the commands that status names, until it names none: one may lead to the next."""
         typed: list[str] = []
         for _ in range(TYPED_MAX):
-            commands = {found.group(0).strip() for line in self.status()[1] for found in COMMAND.finditer(line)}
+            commands = {
+                found.group(0).strip()
+                for line in self.status()[1]
+                for found in COMMAND.finditer(line)
+            }
             for command in sorted(commands):
                 done = self._everspun(*filled(command))
-                typed.append(command if done.returncode == 0 else f"{command} -> {done.stdout.strip()[:200]}")
+                typed.append(
+                    command if done.returncode == 0 else f"{command} -> {done.stdout.strip()[:200]}"
+                )
             if not commands:
                 break
         return "; ".join(typed)
 
     def _follow_s(self, timeout_s: float = FOLLOW_S) -> float | None:
-        """From now until all that the log confirmed by now is learned everywhere, and something newer is served."""
+        """From now until all that the log confirmed by now is learned everywhere, and something
+        newer is served."""
         began, served = time.monotonic(), served_version(self.local)
         if self.watch.seconds_beyond(dict(self.site.delivered), began, timeout_s) is None:
             return None
@@ -185,7 +220,8 @@ class Run:
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
     def count(self) -> dict[str, int]:
-        """Every event by id, against the site's own list; what an operator declared lost is counted apart."""
+        """Every event by id, against the site's own list; what an operator declared lost is
+        counted apart."""
         self.site.stop(int(FOLLOW_S * 1_000))
         if self.watch.seconds_beyond(dict(self.site.delivered), time.monotonic(), FOLLOW_S) is None:
             raise RuntimeError(f"not all learned: {self.watch.describe(self.site.delivered)}")
@@ -205,7 +241,8 @@ class Run:
 
 
 def filled(command: str) -> list[str]:
-    """The words behind `everspun` of a command as status names it, with what a person would fill in."""
+    """The words behind `everspun` of a command as status names it, with what a person would fill
+    in."""
     words = [word if word != "..." else "bench" for word in shlex.split(command)[1:]]
     return words if "--reason" in words else [*words, "--reason", "bench"]
 
@@ -217,9 +254,15 @@ def everspun_command(local: LocalRun, *words: str) -> list[str]:
 
 
 def bench(
-    times: int, only: Sequence[str], rate: float, console: Console, prometheus: str = "", keep: Path | None = None
+    times: int,
+    only: Sequence[str],
+    rate: float,
+    console: Console,
+    prometheus: str = "",
+    keep: Path | None = None,
 ) -> dict[str, Any]:
-    """Run it. `prometheus`: the program; "" = alerts are not watched. Raises what ended a process for good."""
+    """Run it. `prometheus`: the program; "" = alerts are not watched. Raises what ended a
+    process for good."""
     dir = keep or Path(tempfile.mkdtemp(prefix="everspun-outages-"))
     text = (Path(__file__).parent / "recovery.toml").read_text()
     load, began = os.getloadavg(), time.monotonic()
@@ -244,14 +287,17 @@ def bench(
             run.alerts = Alerts(prometheus, local.dir, dir / "prometheus")
             stack.callback(run.alerts.close)
         run.measure()
-        console.log(f"without a fault: {run.usual_s:.1f} s from the log to every shard and to the replica")
+        console.log(
+            f"without a fault: {run.usual_s:.1f} s from the log to every shard and to the replica"
+        )
         for kind in FAULTS * times:
             fault = kind(local)
             if only and not any(word in fault.name for word in only):
                 continue
             outcomes.append(one := run.one(fault))
             console.log(
-                f"{one.name:24} named after {one.seconds_to_named} s, alert after {one.seconds_to_alert} s, "
+                f"{one.name:24} named after {one.seconds_to_named} s, alert after "
+                f"{one.seconds_to_alert} s, "
                 f"follows after {one.seconds_to_follow} s"
             )
             console.log(f"    {one.skipped or one.said} | {one.alert} | {one.typed}", markup=False)
@@ -259,7 +305,9 @@ def bench(
     followed = [one.seconds_to_follow for one in outcomes if not one.skipped]
     return {
         "silent": sum(one.silent for one in outcomes),
-        "seconds_to_follow_max": None if None in followed else max((s for s in followed if s is not None), default=0.0),
+        "seconds_to_follow_max": None
+        if None in followed
+        else max((s for s in followed if s is not None), default=0.0),
         "not_following": sum(s is None for s in followed),
         "skipped": sum(bool(one.skipped) for one in outcomes),
         **counted,
@@ -275,21 +323,39 @@ def bench(
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--times", type=int, default=1, help="how often each fault (1)")
-    parser.add_argument("--only", nargs="*", default=(), metavar="NAME", help="faults whose name holds one of these")
+    parser.add_argument(
+        "--only", nargs="*", default=(), metavar="NAME", help="faults whose name holds one of these"
+    )
     parser.add_argument("--rate", type=float, default=RATE, help=f"impressions a second ({RATE:g})")
-    parser.add_argument("--prometheus", default="", metavar="PROGRAM", help="else that of the PATH, where there is one")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="run in this folder, and leave it")
+    parser.add_argument(
+        "--prometheus",
+        default="",
+        metavar="PROGRAM",
+        help="else that of the PATH, where there is one",
+    )
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="run in this folder, and leave it"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     chosen = parser.parse_args(arguments)
     program = prometheus_at(chosen.prometheus)
-    result = bench(chosen.times, chosen.only, chosen.rate, Console(stderr=True, width=200), program, chosen.keep)
+    result = bench(
+        chosen.times,
+        chosen.only,
+        chosen.rate,
+        Console(stderr=True, width=200),
+        program,
+        chosen.keep,
+    )
     if chosen.json:
         print(json.dumps(result))
     else:
         for key, value in result.items():
             if key != "faults":
                 print(f"{key:24} {value}")
-    return 0 if not result["silent"] and not result["not_following"] and not result["doubled"] else 1
+    return (
+        0 if not result["silent"] and not result["not_following"] and not result["doubled"] else 1
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Which alert rules of `deploy/monitoring` fire: a Prometheus of this machine over a run, for `bench.outages`."""
+"""Which alert rules of `deploy/monitoring` fire: a Prometheus of this machine over a run, for
+`bench.outages`."""
 
 import json
 import shutil
@@ -28,11 +29,14 @@ def prometheus_at(given: str) -> str:
 
 
 class Exported:
-    """What `everspun run` tells Prometheus of its launcher, for a launcher that runs within this process."""
+    """What `everspun run` tells Prometheus of its launcher, for a launcher that runs within this
+    process."""
 
     def __init__(self, launcher: Launcher, stream: StreamConfig) -> None:
         self._launcher = launcher
-        self._inputs = InputWatch(lambda: input_faults(stream, int(time.time() * 1_000)), launcher.note)
+        self._inputs = InputWatch(
+            lambda: input_faults(stream, int(time.time() * 1_000)), launcher.note
+        )
         self._metrics = LauncherMetrics(launcher.said, lambda: self._inputs.count)
         start_metrics(launcher.dir, "launcher", 0, self._metrics)
         self._stopped = threading.Event()
@@ -47,7 +51,9 @@ class Exported:
     def _run(self) -> None:
         while not self._stopped.wait(1.0):
             self._launcher.attempt("exporting metrics", self._metrics.look)
-            self._launcher.attempt("writing the targets of Prometheus", lambda: write_targets(self._launcher.dir))
+            self._launcher.attempt(
+                "writing the targets of Prometheus", lambda: write_targets(self._launcher.dir)
+            )
 
 
 class Alerts:
@@ -60,17 +66,25 @@ class Alerts:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
-        command = [program, f"--config.file={dir / 'prometheus.yml'}", f"--storage.tsdb.path={dir / 'data'}"]
+        command = [
+            program,
+            f"--config.file={dir / 'prometheus.yml'}",
+            f"--storage.tsdb.path={dir / 'data'}",
+        ]
         command.append(f"--web.listen-address=127.0.0.1:{self._port}")
         self._log = (dir / "prometheus.log").open("wb")
-        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            command, stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL
+        )
         self._firing: dict[str, float] = {}  # since when, monotonic s
         self._stopped, self._looked = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
         self._thread.start()
         if not self._looked.wait(READY_S):
             self.close()
-            raise TimeoutError(f"Prometheus does not come up: {(dir / 'prometheus.log').read_text()[-500:]}")
+            raise TimeoutError(
+                f"Prometheus does not come up: {(dir / 'prometheus.log').read_text()[-500:]}"
+            )
 
     def close(self) -> None:
         self._stopped.set()
@@ -97,8 +111,11 @@ class Alerts:
             self._looked.set()
 
     def _ask(self) -> set[str]:
-        """An alert is known by its name, and by whom it is about: its other words change with its value."""
-        with _LOOPBACK.open(f"http://127.0.0.1:{self._port}/api/v1/alerts", timeout=ANSWER_S) as answer:
+        """An alert is known by its name, and by whom it is about: its other words change with
+        its value."""
+        with _LOOPBACK.open(
+            f"http://127.0.0.1:{self._port}/api/v1/alerts", timeout=ANSWER_S
+        ) as answer:
             alerts = json.load(answer)["data"]["alerts"]
         return {
             " ".join(filter(None, (one["labels"]["alertname"], one["labels"].get("process"))))

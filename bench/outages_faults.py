@@ -1,4 +1,5 @@
-"""The faults of `bench.outages`: what goes wrong around the processes, one at a time, and how each ends."""
+"""The faults of `bench.outages`: what goes wrong around the processes, one at a time, and how
+each ends."""
 
 import os
 import shutil
@@ -16,7 +17,8 @@ from everspun.local_run import LocalRun
 from everspun.status.scrape import scrape
 from stream.record import Partition
 
-#: Read at each look at the clock by the roles that `CLOCK_ROLES` names: ms to be added to what their host says.
+#: Read at each look at the clock by the roles that `CLOCK_ROLES` names: ms to be added to what
+#: their host says.
 CLOCK_FILE, CLOCK_ROLES = "EVERSPUN_BENCH_CLOCK", "EVERSPUN_BENCH_CLOCK_ROLES"
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 #: A module that Python imports at its start: another host's clock, without another host.
@@ -26,7 +28,8 @@ _file = os.environ.get({CLOCK_FILE!r})
 def _mine():
     with open("/proc/self/cmdline") as f:
         said = f.read().split(chr(0))
-    return "role" in said and said[said.index("role") + 1] in os.environ.get({CLOCK_ROLES!r}, "").split(",")
+    roles = os.environ.get({CLOCK_ROLES!r}, "").split(",")
+    return "role" in said and said[said.index("role") + 1] in roles
 if _file and _mine():
     _time, _time_ns = time.time, time.time_ns
     def _off_ms():
@@ -41,7 +44,8 @@ if _file and _mine():
 
 
 class Fault(ABC):
-    """Something that goes wrong, and ends. `heals_itself`: it may be over before anybody looks, and is no silence."""
+    """Something that goes wrong, and ends. `heals_itself`: it may be over before anybody looks,
+    and is no silence."""
 
     heals_itself: ClassVar[bool] = False
     #: Whether a person must decide: the bench types the command that `everspun status` names.
@@ -90,7 +94,11 @@ class StoreFull(Fault):
     """The disk of the checkpoints fills up."""
 
     def why_not(self) -> str:
-        return "" if os.path.ismount(self.root) else "no file system of its own could be mounted (needs root)"
+        return (
+            ""
+            if os.path.ismount(self.root)
+            else "no file system of its own could be mounted (needs root)"
+        )
 
     def begin(self) -> None:
         with (self.root / ".ballast").open("ab", buffering=0) as file:
@@ -180,7 +188,9 @@ class UnreadInputDeleted(Fault):
 
     def begin(self) -> None:
         launcher, stream = self.local.launcher, self.local.config.stream
-        frozen = [launcher.freeze("labeler", index) for index in range(self.local.config.run.labelers)]
+        frozen = [
+            launcher.freeze("labeler", index) for index in range(self.local.config.run.labelers)
+        ]
         try:
             admin = KafkaAdminClient(bootstrap_servers=stream.bootstrap_servers)
             try:
@@ -208,7 +218,9 @@ class TransactionLeftOpen(Fault):
     def begin(self) -> None:
         stream = self.local.config.stream
         self._producer = KafkaProducer(
-            bootstrap_servers=stream.bootstrap_servers, transactional_id="somebody-else", transaction_timeout_ms=600_000
+            bootstrap_servers=stream.bootstrap_servers,
+            transactional_id="somebody-else",
+            transaction_timeout_ms=600_000,
         )
         self._producer.init_transactions()
         self._producer.begin_transaction()
@@ -263,7 +275,9 @@ class LabelersHang(Fault):
 
     def begin(self) -> None:
         launcher = self.local.launcher
-        self._frozen = [launcher.freeze("labeler", index) for index in range(self.local.config.run.labelers)]
+        self._frozen = [
+            launcher.freeze("labeler", index) for index in range(self.local.config.run.labelers)
+        ]
 
     def end(self) -> None:
         for process in self._frozen:
@@ -271,7 +285,8 @@ class LabelersHang(Fault):
 
 
 class PartitionsAdded(Fault):
-    """Somebody gives `impressions` more partitions. They stay: nothing ends it but a decision, so it comes last."""
+    """Somebody gives `impressions` more partitions. They stay: nothing ends it but a decision,
+    so it comes last."""
 
     def begin(self) -> None:
         stream = self.local.config.stream
@@ -305,7 +320,8 @@ FAULTS: tuple[type[Fault], ...] = (
 
 
 def wrong_clock(folder: Path) -> Iterator[None]:
-    """While this generator stands, processes started here read the clock that its file says (for `contextmanager`)."""
+    """While this generator stands, processes started here read the clock that its file says (for
+    `contextmanager`)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sitecustomize.py").write_text(_SITECUSTOMIZE)
     (folder / "off_ms").write_text("0")
@@ -330,7 +346,9 @@ def small_disk(root: Path, megabytes: int) -> bool:
     if sys.platform != "linux" or os.getuid():
         return False
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(root)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(root)],
+        capture_output=True,
+        check=False,
     )
     return done.returncode == 0
 

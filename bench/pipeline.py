@@ -1,11 +1,13 @@
 """Examples a second from impressions in Kafka to applied push, and what each role spends on them.
 
-    python -m bench.pipeline [--json] [--impressions 400000] [--format json|arrow] [--broker auto|kafka|embedded]
+    python -m bench.pipeline [--json] [--impressions 400000] [--format json|arrow] [--broker
+    auto|kafka|embedded]
 
-A broker and all roles are real processes on this machine. A short simulated log is learned first, so that every kernel
-is compiled and every connection made. Then the labelers are stopped (SIGSTOP), a day of simulated traffic with one
-attack of each direction is written, and the clock runs from their going on (SIGCONT) until every shard has applied the
-last impression. CPU seconds are read from /proc, children included. Takes about two minutes and 3 GB.
+A broker and all roles are real processes on this machine. A short simulated log is learned first,
+so that every kernel is compiled and every connection made. Then the labelers are stopped (SIGSTOP),
+a day of simulated traffic with one attack of each direction is written, and the clock runs from
+their going on (SIGCONT) until every shard has applied the last impression. CPU seconds are read
+from /proc, children included. Takes about two minutes and 3 GB.
 """
 
 import argparse
@@ -107,7 +109,11 @@ def measure(local: LocalRun, options: argparse.Namespace) -> dict[str, Any]:
     warm = simulate(
         traffic_config(options, impressions=WARM_IMPRESSIONS, days=WARM_DAYS, seed=options.seed + 1)
     ).history
-    last_ms = int(max(warm.ts_ms[-1], warm.click_ts_ms[-1])) + config.stream.wait_ms + config.stream.signal_ms
+    last_ms = (
+        int(max(warm.ts_ms[-1], warm.click_ts_ms[-1]))
+        + config.stream.wait_ms
+        + config.stream.signal_ms
+    )
     start_ms = (last_ms // config.stream.flush_ms + 2) * config.stream.flush_ms
     history = simulate(traffic_config(options, start_ms=start_ms)).history
     with Shards.of(config) as shards:
@@ -123,7 +129,9 @@ def measure(local: LocalRun, options: argparse.Namespace) -> dict[str, Any]:
         seconds = shards.wait_for(written.ends(), local) - began
         spent, others_s = meter.stop()
         rows = shards.rows() - before
-    return report(local, options, written, rows, seconds, spent, others_s) | {"traffic": vars(traffic)}
+    return report(local, options, written, rows, seconds, spent, others_s) | {
+        "traffic": vars(traffic)
+    }
 
 
 def report(
@@ -154,7 +162,9 @@ def report(
             "all_roles": round(roles_s / million, 1),
         },
         "broker_cpu_s_per_million_examples": round(broker_s / million, 1),
-        "producer_cpu_s_per_million_examples": round(written.cpu_s / (written.impressions / 1e6), 1),
+        "producer_cpu_s_per_million_examples": round(
+            written.cpu_s / (written.impressions / 1e6), 1
+        ),
         "examples_per_s_if_alone": round(cores * rows / (roles_s + broker_s)),
         "cores_used": round((roles_s + broker_s) / seconds, 2),
         "cores_used_by_others": round(others_s / seconds, 2),
@@ -230,16 +240,30 @@ def traffic_config(options: argparse.Namespace, **changed: Any) -> TrafficConfig
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
     parser.add_argument(
-        "--broker", default=os.environ.get("EVERSPUN_KAFKA", "auto"), help="auto | kafka | embedded | host:port"
+        "--broker",
+        default=os.environ.get("EVERSPUN_KAFKA", "auto"),
+        help="auto | kafka | embedded | host:port",
     )
-    parser.add_argument("--format", choices=FORMATS, default="json", help="page views as JSON, or batches as Arrow IPC")
     parser.add_argument(
-        "--dir", type=Path, default=None, help="folder of the run, emptied first; kept (default: a temporary one)"
+        "--format",
+        choices=FORMATS,
+        default="json",
+        help="page views as JSON, or batches as Arrow IPC",
     )
-    parser.add_argument("--plot", type=Path, nargs="?", const=PLOT, help=f"write a picture (default {PLOT})")
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        default=None,
+        help="folder of the run, emptied first; kept (default: a temporary one)",
+    )
+    parser.add_argument(
+        "--plot", type=Path, nargs="?", const=PLOT, help=f"write a picture (default {PLOT})"
+    )
     parser.add_argument("--seed", type=int, default=1)
     shop = TrafficConfig()
     for name, default, help in (
@@ -250,10 +274,18 @@ def arguments() -> argparse.ArgumentParser:
         ("views-max", 20, "most impressions of one page view"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=help)
-    parser.add_argument("--click-rate", type=float, default=shop.click_rate, help="mean click probability")
-    parser.add_argument("--days", type=float, default=1.0, help="event time of the measured log, days")
-    parser.add_argument("--batch-rows", type=int, default=4_096, help="most impressions of one training batch")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key")
+    parser.add_argument(
+        "--click-rate", type=float, default=shop.click_rate, help="mean click probability"
+    )
+    parser.add_argument(
+        "--days", type=float, default=1.0, help="event time of the measured log, days"
+    )
+    parser.add_argument(
+        "--batch-rows", type=int, default=4_096, help="most impressions of one training batch"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key"
+    )
     return parser
 
 

@@ -26,7 +26,8 @@ ARROW_MS = 10_000
 
 
 class Entry(NamedTuple):
-    """One record to append; a heartbeat has no partition and stands for one in every partition of both topics."""
+    """One record to append; a heartbeat has no partition and stands for one in every partition
+    of both topics."""
 
     arrival_ms: int
     kind: str  # "impression" | "click" | "heartbeat"
@@ -65,7 +66,8 @@ class Written:
 
 
 def write(log: Log, config: Config, history: History, form: str) -> Written:
-    """Append the whole history in one of FORMATS, its heartbeats, and a last one that closes everything (T2)."""
+    """Append the whole history in one of FORMATS, its heartbeats, and a last one that closes
+    everything (T2)."""
     stream = config.stream
     replay = ReplayConfig(barrier_ms=0, predict=False, attacks=False)
     plan = ReplayPlan(history, stream, replay, Pseudonymiser(stream.pseudonym_key_number, SECRET))
@@ -92,8 +94,13 @@ def _append(writer: Writer, config: Config, entry: Entry, done: Written) -> None
             for p in range(stream.partitions):
                 writer.append(Partition(topic, p), None, None, headers, entry.arrival_ms)
         return
-    at = Partition(stream.impressions if entry.kind == "impression" else stream.clicks, entry.partition)
-    done.count(entry, writer.append(at, entry.value, entry.key, (("producer", b"bench"),), entry.arrival_ms))
+    at = Partition(
+        stream.impressions if entry.kind == "impression" else stream.clicks, entry.partition
+    )
+    done.count(
+        entry,
+        writer.append(at, entry.value, entry.key, (("producer", b"bench"),), entry.arrival_ms),
+    )
 
 
 def json_entries(plan: ReplayPlan, period: Period) -> Iterator[Entry]:
@@ -103,7 +110,8 @@ def json_entries(plan: ReplayPlan, period: Period) -> Iterator[Entry]:
         yield Entry(line.arrival_ms, line.kind, p, line.key, line.value, line.rows)
 
 
-# --- Arrow IPC, as our producer makes it --------------------------------------------------------------------------
+# --- Arrow IPC, as our producer makes it
+# --------------------------------------------------------------------------
 
 Columns = dict[str, npt.NDArray[np.generic]]
 
@@ -112,11 +120,16 @@ def arrow_entries(plan: ReplayPlan, period: Period) -> Iterator[Entry]:
     """The same events in batches of ARROW_MS a partition; a batch arrives at its end."""
     views = _views(plan)
     of = plan.click_impression
-    clicks: Columns = {name: views[name][of] for name in ("id", "session", "source", "vendor", "partition")}
+    clicks: Columns = {
+        name: views[name][of] for name in ("id", "session", "source", "vendor", "partition")
+    }
     clicks["ts_ms"] = plan.click_ts_ms
     step = plan.stream.heartbeat_ms
     entries = [Entry(at, "heartbeat") for at in range(period.start_ms, period.end_ms, step)]
-    for kind, shape, columns in (("impression", impression_shape(()), views), ("click", click_shape(), clicks)):
+    for kind, shape, columns in (
+        ("impression", impression_shape(()), views),
+        ("click", click_shape(), clicks),
+    ):
         entries += _batches(kind, shape, columns, plan.stream.partitions)
     return iter(sorted(entries, key=lambda entry: entry.arrival_ms))
 
@@ -155,7 +168,10 @@ def _batches(kind: str, shape: Shape, columns: Columns, partitions: int) -> list
 def _ipc(shape: Shape, columns: Columns, rows: npt.NDArray[np.int64]) -> bytes:
     schema = pa.schema(list(shape.wire.items()))
     arrays = [
-        pa.array(columns[f.name][rows], f.type) if f.name in columns else pa.nulls(len(rows), f.type) for f in schema
+        pa.array(columns[f.name][rows], f.type)
+        if f.name in columns
+        else pa.nulls(len(rows), f.type)
+        for f in schema
     ]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:

@@ -1,16 +1,19 @@
-"""Does a bad record cost more than itself? Records that nobody can use, of all kinds and on all topics, among good
-events: real processes on Apache Kafka, killed with -9 meanwhile, and every event counted afterwards.
+"""Does a bad record cost more than itself? Records that nobody can use, of all kinds and on all
+topics, among good events: real processes on Apache Kafka, killed with -9 meanwhile, and every event
+counted afterwards.
 
-    python -m bench.poison [--json] [--good 1000000] [--bad 100000] [--kills 12] [--seed N] [--rate 2000]
+    python -m bench.poison [--json] [--good 1000000] [--bad 100000] [--kills 12] [--seed N] [--rate
+    2000]
 
-First good events alone, then among bad records, then with kills besides. `lost`, `doubled` and `wrong` are counted by
-id against the site's own list; `stopped_for_good` counts chains that do not reach their ends and processes that stay
-away. `label_lag_ratio`: the 99th percentile of how long after its deadline a label stands in the log, among bad
-records to without them, both before the kills. `bad_record_cpu_ms_max`: thread CPU of decoding one record of up to
-4 MiB in this process; `bad_record_cpu_ratio_max`: to a good one of its size. `memory_over_idle_mb_max`: the most that
-any process took above what it held before the first event. `quarantine_wrong`: bad events that do not stand in
-quarantine with their bytes and a reason, and good ones that do. Exit code 1 when something is off. Takes about twenty
-minutes and 8 GB.
+First good events alone, then among bad records, then with kills besides. `lost`, `doubled` and
+`wrong` are counted by id against the site's own list; `stopped_for_good` counts chains that do not
+reach their ends and processes that stay away. `label_lag_ratio`: the 99th percentile of how long
+after its deadline a label stands in the log, among bad records to without them, both before the
+kills. `bad_record_cpu_ms_max`: thread CPU of decoding one record of up to 4 MiB in this process;
+`bad_record_cpu_ratio_max`: to a good one of its size. `memory_over_idle_mb_max`: the most that any
+process took above what it held before the first event. `quarantine_wrong`: bad events that do not
+stand in quarantine with their bytes and a reason, and good ones that do. Exit code 1 when something
+is off. Takes about twenty minutes and 8 GB.
 """
 
 import argparse
@@ -43,11 +46,14 @@ from everspun.launcher.launcher import RunStopped
 from everspun.local_run import LocalRun
 
 GOOD, BAD, KILLS, RATE = 1_000_000, 100_000, 12, 2_000.0
-#: Of the good events so many come without bad ones, and so many among them before anybody is killed.
+#: Of the good events so many come without bad ones, and so many among them before anybody is
+#: killed.
 ALONE_SHARE, BESIDE_SHARE = 0.2, 0.4
-#: People to an impression a second: nobody looks at so much that the fraud filter takes him for a machine.
+#: People to an impression a second: nobody looks at so much that the fraud filter takes him for a
+#: machine.
 USERS_PER_RATE = 30
-#: Good events go on for so long behind the last bad one: a click is quarantined once an impression stands behind it.
+#: Good events go on for so long behind the last bad one: a click is quarantined once an impression
+#: stands behind it.
 BEHIND_S = 3.0
 #: Labels come to themselves for so long before anything is measured.
 WARM_S = 10.0
@@ -67,7 +73,8 @@ BOUNDS = {
 
 @dataclass
 class PoisonRun:
-    """One run over a started pipeline: good events alone, among bad ones, and with kills besides."""
+    """One run over a started pipeline: good events alone, among bad ones, and with kills
+    besides."""
 
     run: Run
     poison: Poison
@@ -96,13 +103,19 @@ class PoisonRun:
         with self._noted("beside"):
             self._until_events(ALONE_SHARE + BESIDE_SHARE, "among bad records")
         last = dict(self.run.site.delivered)  # labelled before a kill, or its lag were a kill's
-        self.run._until(lambda: self.run.watch.beyond(last), lambda: f"not learned: {self.run.watch.describe(last)}")
+        self.run._until(
+            lambda: self.run.watch.beyond(last),
+            lambda: f"not learned: {self.run.watch.describe(last)}",
+        )
         with self._noted("killed"):
             self.run.kill_all()
             self._until_events(1.0, "after the kills")
         self.poison.join(2 * STUCK_S)
         time.sleep(BEHIND_S)
-        console.log(f"{self.events:,} good events, {sum(self.poison.kinds.values()):,} bad records in the log")
+        console.log(
+            f"{self.events:,} good events, {sum(self.poison.kinds.values()):,} bad records in the "
+            f"log"
+        )
 
     @contextlib.contextmanager
     def _noted(self, name: str) -> Any:
@@ -118,7 +131,10 @@ class PoisonRun:
                 if self.poison.failure is not None:
                     raise self.poison.failure
                 behind = run.watch.describe(run.site.delivered)
-                status.update(f"{what}: {self.events:,} of {self.good:,} good, {self.poison.made:,} bad; {behind}")
+                status.update(
+                    f"{what}: {self.events:,} of {self.good:,} good, {self.poison.made:,} bad; "
+                    f"{behind}"
+                )
                 time.sleep(0.2)
         run.console.log(f"{what}: {self.events:,} good events, {self.poison.made:,} bad records")
 
@@ -130,7 +146,8 @@ class PoisonRun:
         except (Failed, RunStopped, TimeoutError) as error:
             self.stopped.append(str(error))
 
-    # --- the result -----------------------------------------------------------------------------------------------
+    # --- the result
+    # ----------------------------------------------------------------------------------------------
 
     def judge(self) -> dict[str, Any]:
         run, planted = self.run, self.poison.written
@@ -187,7 +204,10 @@ def decoders(local: LocalRun, seed: int, console: Console) -> dict[str, Any]:
     with console.status("decoding bad records of up to 4 MiB") as status:
         now = Now(_now_ms(), 0, local.config.stream.partitions)
         for cost in costs(local.config.stream, random.Random(seed), now):
-            status.update(f"decoding bad records: {cost.kind} of {cost.size:,} bytes took {cost.cpu_ms:.1f} ms")
+            status.update(
+                f"decoding bad records: {cost.kind} of {cost.size:,} bytes took {cost.cpu_ms:.1f} "
+                f"ms"
+            )
             dearest.append(cost)
     by_ms, by_ratio = max(dearest, key=lambda c: c.cpu_ms), max(dearest, key=lambda c: c.ratio)
     return {
@@ -205,7 +225,8 @@ def _now_ms() -> int:
 def bench(
     good: int, bad: int, kills: int, seed: int, rate: float, broker: str, console: Console
 ) -> tuple[dict[str, Any], Path]:
-    """Run it. Returns the result and the folder of the run. Raises Failed, and what ended a process for good."""
+    """Run it. Returns the result and the folder of the run. Raises Failed, and what ended a
+    process for good."""
     dir = Path(tempfile.mkdtemp(prefix="everspun-poison-"))
     text = Path(__file__).with_suffix(".toml").read_text()
     before, began = os.getloadavg(), time.monotonic()
@@ -217,12 +238,18 @@ def bench(
         with console.status("starting the roles (the first run on a machine compiles kernels)"):
             local.start()
         time.sleep(2)
-        memory = Memory(lambda: {name: one.popen.pid for name, one in local.launcher.processes.items()})
+        memory = Memory(
+            lambda: {name: one.popen.pid for name, one in local.launcher.processes.items()}
+        )
         stack.callback(memory.close)
         watch = Watch(local.config)
         stack.callback(watch.close)
-        site = Site(local.log(), local.config.stream, rate, seed, users=max(300, int(USERS_PER_RATE * rate)))
-        processes = {role: count for role, count in local.launcher.counts().items() if count} | {BROKER: 1}
+        site = Site(
+            local.log(), local.config.stream, rate, seed, users=max(300, int(USERS_PER_RATE * rate))
+        )
+        processes = {role: count for role, count in local.launcher.counts().items() if count} | {
+            BROKER: 1
+        }
         run = Run(local, site, watch, plan(kills, 0, seed, processes), console)
         whole = PoisonRun(run, Poison(local.config.stream, bad, seed), good, rate, memory)
         site.start()
@@ -246,25 +273,42 @@ def bench(
 
 def beyond(result: dict[str, Any]) -> list[str]:
     """The keys of the result that are above what is promised."""
-    return [key for key, bound in BOUNDS.items() if result[key] > bound] + ([] if result["audit_right"] else ["audit"])
+    return [key for key, bound in BOUNDS.items() if result[key] > bound] + (
+        [] if result["audit_right"] else ["audit"]
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--good", type=int, default=GOOD, help=f"impressions and clicks ({GOOD:,})")
-    parser.add_argument("--bad", type=int, default=BAD, help=f"records that nobody can use ({BAD:,})")
-    parser.add_argument("--kills", type=int, default=KILLS, help=f"processes killed meanwhile ({KILLS})")
-    parser.add_argument("--seed", type=int, default=None, help="of everything drawn; a fresh one is drawn and printed")
+    parser.add_argument(
+        "--bad", type=int, default=BAD, help=f"records that nobody can use ({BAD:,})"
+    )
+    parser.add_argument(
+        "--kills", type=int, default=KILLS, help=f"processes killed meanwhile ({KILLS})"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=None,
+        help="of everything drawn; a fresh one is drawn and printed",
+    )
     parser.add_argument("--rate", type=float, default=RATE, help=f"impressions a second ({RATE:g})")
     parser.add_argument(
-        "--broker", default="kafka", help="kafka (default), or another kind of everspun.launcher.broker"
+        "--broker",
+        default="kafka",
+        help="kafka (default), or another kind of everspun.launcher.broker",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--keep", action="store_true", help="keep the run's folder even if all is right")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the run's folder even if all is right"
+    )
     chosen = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(1 << 31) if chosen.seed is None else chosen.seed
     console = Console(stderr=True)
-    result, dir = bench(chosen.good, chosen.bad, chosen.kills, seed, chosen.rate, chosen.broker, console)
+    result, dir = bench(
+        chosen.good, chosen.bad, chosen.kills, seed, chosen.rate, chosen.broker, console
+    )
     wrong = beyond(result)
     if chosen.json:
         print(json.dumps(result))

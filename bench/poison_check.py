@@ -1,4 +1,5 @@
-"""What became of the bad records, and how late the labels of the good ones were, for `bench.poison`."""
+"""What became of the bad records, and how late the labels of the good ones were, for
+`bench.poison`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,9 @@ class Quarantine:
     found: int = 0  # of them, with their bytes and a reason
     missing: list[str] = field(default_factory=list)
     bytes_wrong: list[str] = field(default_factory=list)
-    beside: int = 0  # quarantined, and neither bad for certain nor made as fuzzers make them: good ones
+    beside: int = (
+        0  # quarantined, and neither bad for certain nor made as fuzzers make them: good ones
+    )
     fuzz: int = 0  # of those that may be good, quarantined
     without_reason: int = 0
 
@@ -51,12 +54,18 @@ def check_quarantine(
             if one.certain:
                 result.expected += 1
                 if (partition, offset) not in seen:
-                    result.missing.append(f"{one.kind} at {partition.topic}[{partition.partition}] {offset}")
+                    result.missing.append(
+                        f"{one.kind} at {partition.topic}[{partition.partition}] {offset}"
+                    )
     return result
 
 
 def _inputs(stream: StreamConfig) -> list[Partition]:
-    return [Partition(t, p) for t in (stream.impressions, stream.clicks) for p in range(stream.partitions)]
+    return [
+        Partition(t, p)
+        for t in (stream.impressions, stream.clicks)
+        for p in range(stream.partitions)
+    ]
 
 
 def _judge(
@@ -81,36 +90,49 @@ def _judge(
     result.found += 1
     whole = record.header("value_sha256") is None
     if whole and not one.alone and digest(record.value or b"") != one.digest:
-        result.bytes_wrong.append(f"{one.kind} at {partition.topic}[{partition.partition}] {offset}")
+        result.bytes_wrong.append(
+            f"{one.kind} at {partition.topic}[{partition.partition}] {offset}"
+        )
 
 
-# --- how late the labels were -------------------------------------------------------------------------------------
+# --- how late the labels were
+# -------------------------------------------------------------------------------------
 
 
 def label_lags(
-    reader: Reader, stream: StreamConfig, begin: Mapping[str, int], planted: Mapping[Partition, Mapping[int, Written]]
+    reader: Reader,
+    stream: StreamConfig,
+    begin: Mapping[str, int],
+    planted: Mapping[Partition, Mapping[int, Written]],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Of every labelled row: its arrival, and how long after its deadline it stood in `examples`, ms, both (n,)."""
+    """Of every labelled row: its arrival, and how long after its deadline it stood in
+    `examples`, ms, both (n,)."""
     arrivals, lags = [], []
     for p in range(stream.partitions):
         at = Partition(stream.examples, p)
         end = begin[label_chain(p)]
         for record in read_all(reader, at):
-            if record.offset in planted.get(at, {}) or (record.header("chain") or b"").decode() != label_chain(p):
+            if record.offset in planted.get(at, {}) or (
+                record.header("chain") or b""
+            ).decode() != label_chain(p):
                 continue
             start, stop = (int(record.header(name) or b"-1") for name in ("start", "end"))
             if not start <= end < stop:
                 continue
             end = stop
             if record.value:
-                arrived = pa.ipc.open_stream(record.value).read_all().column("arrival_ms").to_numpy()
+                arrived = (
+                    pa.ipc.open_stream(record.value).read_all().column("arrival_ms").to_numpy()
+                )
                 arrivals.append(arrived)
                 lags.append(record.timestamp_ms - (arrived + stream.wait_ms))
     nothing = np.zeros(0, np.int64)
     return np.concatenate([nothing, *arrivals]), np.concatenate([nothing, *lags])
 
 
-def p99_s(lags_ms: npt.NDArray[np.int64], arrival_ms: npt.NDArray[np.int64], span: Sequence[int]) -> float:
+def p99_s(
+    lags_ms: npt.NDArray[np.int64], arrival_ms: npt.NDArray[np.int64], span: Sequence[int]
+) -> float:
     """Seconds, of the arrivals within `[span[0], span[1])`; 0 without any."""
     within = lags_ms[(arrival_ms >= span[0]) & (arrival_ms < span[1])]
     return round(float(np.percentile(within, 99)) / 1_000, 3) if len(within) else 0.0

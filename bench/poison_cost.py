@@ -1,4 +1,5 @@
-"""What one bad record costs its decoders, for `bench.poison`: CPU of the thread, beside a good record of its size."""
+"""What one bad record costs its decoders, for `bench.poison`: CPU of the thread, beside a good
+record of its size."""
 
 import json
 import random
@@ -9,7 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from bench.poison_inputs import Now, arrow_bomb, arrow_bytes, arrow_rows, good_columns, good_event, session_of
+from bench.poison_inputs import (
+    Now,
+    arrow_bomb,
+    arrow_bytes,
+    arrow_rows,
+    good_columns,
+    good_event,
+    session_of,
+)
 from stream.config import StreamConfig
 from stream.decoding.decode import decode_activity, decode_clicks, decode_impressions
 from stream.log.log import Headers
@@ -19,7 +28,8 @@ from stream.record import Record
 #: Bytes; what is made of them is a little less, or a record of 4 MiB were above `record_bytes_max`.
 SIZES = (1 << 16, 1 << 20, 4 << 20)
 MARGIN_BYTES = 200
-#: What other threads and processes do on this core is no cost of a record: the least of so many tries is one.
+#: What other threads and processes do on this core is no cost of a record: the least of so many
+#: tries is one.
 TRIES = 2
 #: Costs below it are a call's, not a record's: ratios are to at least so much.
 FLOOR_MS = 5.0
@@ -41,7 +51,10 @@ def costs(stream: StreamConfig, rng: random.Random, now: Now) -> Iterator[Cost]:
     for right in (good_json, good_arrow):
         _least_ms(right(rng, now, SIZES[0]), stream, now)  # compiles
     for size in SIZES:
-        good = {right: _least_ms(right(rng, now, size), stream, now) for right in (good_json, good_arrow)}
+        good = {
+            right: _least_ms(right(rng, now, size), stream, now)
+            for right in (good_json, good_arrow)
+        }
         for maker in JSON + ARROW:
             value = maker(rng, now, size - MARGIN_BYTES)[:size]
             than = good[good_json if maker in JSON else good_arrow]
@@ -73,7 +86,8 @@ def _ms(read: Callable[[], object]) -> float:
     return (time.thread_time() - began) * 1_000
 
 
-# --- good ones ----------------------------------------------------------------------------------------------------
+# --- good ones
+# --------------------------------------------------------------------------------------------------
 
 
 def good_json(rng: random.Random, now: Now, size: int) -> bytes:
@@ -86,7 +100,8 @@ def good_arrow(rng: random.Random, now: Now, size: int) -> bytes:
     return arrow_bytes(good_columns(now, max(1, size // 60)))
 
 
-# --- bad ones -----------------------------------------------------------------------------------------------------
+# --- bad ones
+# --------------------------------------------------------------------------------------------------
 
 
 def cut_off(rng: random.Random, now: Now, size: int) -> bytes:
@@ -98,7 +113,12 @@ def last_wrong(rng: random.Random, now: Now, size: int) -> bytes:
 
 
 def last_early(rng: random.Random, now: Now, size: int) -> bytes:
-    return good_json(rng, now, size)[:-1] + b"," + json.dumps({**good_event(now), "ts_ms": 0}).encode() + b"]"
+    return (
+        good_json(rng, now, size)[:-1]
+        + b","
+        + json.dumps({**good_event(now), "ts_ms": 0}).encode()
+        + b"]"
+    )
 
 
 def all_wrong(rng: random.Random, now: Now, size: int) -> bytes:
@@ -168,7 +188,9 @@ def page(rng: random.Random, now: Now, size: int) -> bytes:
 
 def arrow_null(rng: random.Random, now: Now, size: int) -> bytes:
     columns = good_columns(now, max(2, size // 60))
-    return arrow_bytes({**columns, "id": pa.concat_arrays([columns["id"][:-1], pa.nulls(1, pa.string())])})
+    return arrow_bytes(
+        {**columns, "id": pa.concat_arrays([columns["id"][:-1], pa.nulls(1, pa.string())])}
+    )
 
 
 def arrow_cut(rng: random.Random, now: Now, size: int) -> bytes:
@@ -214,4 +236,10 @@ JSON: tuple[Maker, ...] = (
     noise,
     page,
 )
-ARROW: tuple[Maker, ...] = (arrow_null, arrow_cut, arrow_fields, arrow_batches_full, arrow_dictionary)
+ARROW: tuple[Maker, ...] = (
+    arrow_null,
+    arrow_cut,
+    arrow_fields,
+    arrow_batches_full,
+    arrow_dictionary,
+)

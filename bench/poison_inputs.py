@@ -1,7 +1,8 @@
-"""Bad events for `bench.poison`: what whoever may write to a site's topics sends, and nobody can use.
+"""Bad events for `bench.poison`: what whoever may write to a site's topics sends, and nobody can
+use.
 
-Each kind is bad for certain: its record is to stand in quarantine with its bytes and a reason. `fuzz` alone, made as
-the fuzzers of `tests/fuzz` make theirs, may be a good event too, or nobody's.
+Each kind is bad for certain: its record is to stand in quarantine with its bytes and a reason.
+`fuzz` alone, made as the fuzzers of `tests/fuzz` make theirs, may be a good event too, or nobody's.
 """
 
 import importlib
@@ -20,15 +21,17 @@ from stream.log.log import Headers
 
 FUZZ = Path(__file__).resolve().parents[1] / "tests" / "fuzz"
 CODECS = (None, None, None, "gzip", "snappy", "lz4", "zstd")
-#: Bytes of zeros that a small record unpacks to: above what a record may take (`decoded_bytes_max`), and far above.
+#: Bytes of zeros that a small record unpacks to: above what a record may take
+#: (`decoded_bytes_max`), and far above.
 BOMB_BYTES = (80 << 20, 160 << 20)
 LARGE_BYTES = 3 << 20
 LIE: Headers = (("control", b"heartbeat"),)
 
 
 class Bad(NamedTuple):
-    """A record to write. `topic` is the name without a prefix. `certain`: it is to be quarantined, or on a topic of
-    the project's own to say nothing. `alone`: it is a batch of its own, packed with `codec`."""
+    """A record to write. `topic` is the name without a prefix. `certain`: it is to be quarantined,
+    or on a topic of the project's own to say nothing. `alone`: it is a batch of its own, packed
+    with `codec`."""
 
     topic: str
     kind: str
@@ -50,7 +53,14 @@ class Now(NamedTuple):
 
 def good_event(now: Now, id: str = "x") -> dict[str, Any]:
     """An event that is right in everything, for this partition."""
-    return {"id": id, "ts_ms": now.ts_ms, "session": session_of(now), "source": "u", "vendor": "v", "item": "i"}
+    return {
+        "id": id,
+        "ts_ms": now.ts_ms,
+        "session": session_of(now),
+        "source": "u",
+        "vendor": "v",
+        "item": "i",
+    }
 
 
 def session_of(now: Now) -> str:
@@ -65,7 +75,8 @@ def _dump(event: object) -> bytes:
     return json.dumps(event).encode("utf-8", "surrogatepass")
 
 
-# --- JSON ---------------------------------------------------------------------------------------------------------
+# --- JSON
+# --------------------------------------------------------------------------------------------------
 
 
 def truncated(rng: random.Random, now: Now) -> bytes:
@@ -92,7 +103,9 @@ def surrogate(rng: random.Random, now: Now) -> bytes:
 
 
 def not_utf8(rng: random.Random, now: Now) -> bytes:
-    return _dump({**good_event(now), "source": "RAW"}).replace(b"RAW", rng.choice((b"\xff", b"\xc3", b"\xed\xa0\x80")))
+    return _dump({**good_event(now), "source": "RAW"}).replace(
+        b"RAW", rng.choice((b"\xff", b"\xc3", b"\xed\xa0\x80"))
+    )
 
 
 def huge_integer(rng: random.Random, now: Now) -> bytes:
@@ -114,16 +127,35 @@ def untimely(rng: random.Random, now: Now) -> bytes:
 
 
 def misplaced(rng: random.Random, now: Now) -> bytes:
-    other = now._replace(partition=(now.partition + 1 + rng.randrange(now.partitions - 1)) % now.partitions)
+    other = now._replace(
+        partition=(now.partition + 1 + rng.randrange(now.partitions - 1)) % now.partitions
+    )
     return _dump({**good_event(now), "session": session_of(other)})
 
 
 def long_name(rng: random.Random, now: Now) -> bytes:
-    return _dump({**good_event(now), rng.choice(("id", "source", "vendor")): "x" * rng.choice((1_025, 20_000))})
+    return _dump(
+        {
+            **good_event(now),
+            rng.choice(("id", "source", "vendor")): "x" * rng.choice((1_025, 20_000)),
+        }
+    )
 
 
 def no_json(rng: random.Random, now: Now) -> bytes:
-    return rng.choice((b"null", b"5", b'"x"', b"[1]", b"hello", b"\0", b"{}{}", b"[[[]]]", rng.randbytes(40) + b"!"))
+    return rng.choice(
+        (
+            b"null",
+            b"5",
+            b'"x"',
+            b"[1]",
+            b"hello",
+            b"\0",
+            b"{}{}",
+            b"[[[]]]",
+            rng.randbytes(40) + b"!",
+        )
+    )
 
 
 def many_fields(rng: random.Random, now: Now) -> bytes:
@@ -132,7 +164,8 @@ def many_fields(rng: random.Random, now: Now) -> bytes:
 
 
 def bad_page(rng: random.Random, now: Now) -> bytes:
-    """A page view of which one impression is wrong: the record is, whole. As clicks, the record lacks an id."""
+    """A page view of which one impression is wrong: the record is, whole. As clicks, the record
+    lacks an id."""
     shared = {"ts_ms": now.ts_ms, "session": session_of(now), "source": "u"}
     shown = [{"id": f"x{i}", "item": "i", "vendor": "v"} for i in range(rng.choice((3, 200)))]
     shown[rng.randrange(len(shown))]["id"] = ""
@@ -152,13 +185,18 @@ def large_array(rng: random.Random, now: Now) -> bytes:
     return b"[" + b",".join([*events, rng.choice((b"1", b"{}", event[:-9]))]) + b"]"
 
 
-# --- Arrow --------------------------------------------------------------------------------------------------------
+# --- Arrow
+# --------------------------------------------------------------------------------------------------
 
 
-def arrow_bytes(columns: dict[str, pa.Array], compression: str | None = None, batches: int = 1) -> bytes:
+def arrow_bytes(
+    columns: dict[str, pa.Array], compression: str | None = None, batches: int = 1
+) -> bytes:
     batch = pa.record_batch(columns)
     sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+    with pa.ipc.new_stream(
+        sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=compression)
+    ) as writer:
         for _ in range(batches):
             writer.write_batch(batch)
     return sink.getvalue()
@@ -224,14 +262,19 @@ def arrow_flipped(rng: random.Random, now: Now) -> bytes:
 def arrow_bomb(rng: random.Random, now: Now) -> bytes:
     """A few KB that unpack to more than a record may take."""
     zeros = pa.array([b"\0" * (rng.choice(BOMB_BYTES) // 8)] * 8, pa.binary())
-    columns = {name: pa.concat_arrays([column] * 8) for name, column in good_columns(now, 1).items()}
+    columns = {
+        name: pa.concat_arrays([column] * 8) for name, column in good_columns(now, 1).items()
+    }
     return arrow_bytes({**columns, "junk": zeros}, "zstd")
 
 
 def arrow_rows(rng: random.Random, now: Now) -> bytes:
     """More rows than a record has positions (T4)."""
     rows = (1 << 20) + 1
-    columns = {name: pa.array([value]).take(pa.array([0] * rows)) for name, value in good_event(now).items()}
+    columns = {
+        name: pa.array([value]).take(pa.array([0] * rows))
+        for name, value in good_event(now).items()
+    }
     return arrow_bytes({name: columns[name] for name in ("id", "ts_ms")}, "zstd")
 
 
@@ -239,7 +282,8 @@ def arrow_batches(rng: random.Random, now: Now) -> bytes:
     return arrow_bytes(good_columns(now, 1), batches=300)
 
 
-# --- the table ----------------------------------------------------------------------------------------------------
+# --- the table
+# --------------------------------------------------------------------------------------------------
 
 Maker = Callable[[random.Random, Now], bytes]
 SMALL: tuple[Maker, ...] = (
@@ -285,14 +329,39 @@ class Inputs:
         codec = rng.choice(CODECS)
         headers = LIE if rng.random() < LIE_SHARE else ()
         if roll < EMPTY_SHARE:
-            return Bad(topic, "empty", b"", b"s", rng.choice(((), (("control", b"x"),), (("a", b"\xff" * 500),))))
+            return Bad(
+                topic,
+                "empty",
+                b"",
+                b"s",
+                rng.choice(((), (("control", b"x"),), (("a", b"\xff" * 500),))),
+            )
         if roll < EMPTY_SHARE + FUZZ_SHARE:
-            return Bad(topic, "fuzz", self._fuzz(now), b"s", tuple(self._events_made.headers(rng)), False, codec)
+            return Bad(
+                topic,
+                "fuzz",
+                self._fuzz(now),
+                b"s",
+                tuple(self._events_made.headers(rng)),
+                False,
+                codec,
+            )
         if roll < EMPTY_SHARE + FUZZ_SHARE + LARGE_SHARE:
             maker = rng.choice(LARGE)
-            return Bad(topic, maker.__name__, self._large(maker, now), b"s", headers, True, "zstd", alone=True)
+            return Bad(
+                topic,
+                maker.__name__,
+                self._large(maker, now),
+                b"s",
+                headers,
+                True,
+                "zstd",
+                alone=True,
+            )
         maker = rng.choice(SMALL)
-        return Bad(topic, maker.__name__, maker(rng, now), session_of(now).encode(), headers, True, codec)
+        return Bad(
+            topic, maker.__name__, maker(rng, now), session_of(now).encode(), headers, True, codec
+        )
 
     def _large(self, maker: Maker, now: Now) -> bytes:
         kept = self._kept.setdefault((maker.__name__, now.partition), [])

@@ -1,4 +1,5 @@
-"""Writes what `bench.poison` generates, from a thread of its own, and keeps a list of what stands where."""
+"""Writes what `bench.poison` generates, from a thread of its own, and keeps a list of what
+stands where."""
 
 import contextlib
 import hashlib
@@ -83,9 +84,12 @@ class Poison:
         if self.failure is not None:
             raise self.failure
         if self._thread.is_alive():
-            raise TimeoutError(f"{self.count - self.made} bad records are not written after {timeout_s:g} s")
+            raise TimeoutError(
+                f"{self.count - self.made} bad records are not written after {timeout_s:g} s"
+            )
 
-    # --- the thread ---------------------------------------------------------------------------------------------
+    # --- the thread
+    # ---------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
@@ -115,14 +119,24 @@ class Poison:
             size = rng.choice((BATCH_BOMB_BYTES, LARGE_RECORD_BYTES))
             kind = "batch_bomb" if size == BATCH_BOMB_BYTES else "large_record"
             topic = rng.choice(("impressions", "clicks"))
-            return Bad(topic, kind, bytes(size), codec=rng.choice(("gzip", "zstd")), alone=True), partition
+            return Bad(
+                topic, kind, bytes(size), codec=rng.choice(("gzip", "zstd")), alone=True
+            ), partition
         if rng.random() < INPUT_SHARE:
             return self._inputs.make(rng.choice(("impressions", "clicks")), now), partition
         return malformed(rng, rng.choice(TOPICS), now, stream.topic_prefix), partition
 
     def _place(self, bad: Bad, partition: int) -> Partition:
-        one = {"signals": self.stream.signals_partitions, "verdicts": 1, "evaluations": 1, "checkpoints": 1, "bands": 1}
-        return Partition(self.stream.topic_prefix + bad.topic, partition % one.get(bad.topic, 1 << 30))
+        one = {
+            "signals": self.stream.signals_partitions,
+            "verdicts": 1,
+            "evaluations": 1,
+            "checkpoints": 1,
+            "bands": 1,
+        }
+        return Partition(
+            self.stream.topic_prefix + bad.topic, partition % one.get(bad.topic, 1 << 30)
+        )
 
     def _write(self, made: tuple[Bad, int]) -> None:
         bad, at = made[0], self._place(*made)
@@ -131,7 +145,12 @@ class Poison:
             producer.flush()
         try:
             sent = producer.send(
-                at.topic, bad.value, bad.key or b"", list(bad.headers), partition=at.partition, timestamp_ms=None
+                at.topic,
+                bad.value,
+                bad.key or b"",
+                list(bad.headers),
+                partition=at.partition,
+                timestamp_ms=None,
             )
         except (KafkaError, AssertionError, ValueError) as error:
             self.refused[f"{bad.topic} {bad.kind}: {type(error).__name__}"] += 1

@@ -1,16 +1,18 @@
-"""Rows per second pulled and pushed through one shard: in process, served over loopback, and beside what is used today.
+"""Rows per second pulled and pushed through one shard: in process, served over loopback, and beside
+what is used today.
 
     python -m bench.pushpull [--rounds 9] [--json]
 
-One batch is 4,096 examples x 26 features with Zipf(1.05) values over 1,000,000 rows of 16 float32, all of which exist:
-106,496 occurrences, of which the unique rows (about 32,000) are pulled and pushed once each, with element-wise Adagrad
-on the server. One server process, 1 and 2 clients, no computation between. Sides:
-`in_process` (the shard's core, one thread, no wire), `tcp` and `unix` (served, float32 rows on the wire), `tcp_16bit`
-(bfloat16), and from bench/baselines `torch_rpc` with 1 and 2 threads in its server, and `redis` with one client. The
-sides take turns within each round, so that other load hits all of them; figures are medians over rounds, `spread` is
-the distance from the lower to the upper quartile over the median, and each side counts with its better number of
-clients. At the end a sample of rows on every server is compared with the formula (`formula_error`, relative).
-Takes about two minutes and 3 GB.
+One batch is 4,096 examples x 26 features with Zipf(1.05) values over 1,000,000 rows of 16 float32,
+all of which exist: 106,496 occurrences, of which the unique rows (about 32,000) are pulled and
+pushed once each, with element-wise Adagrad on the server. One server process, 1 and 2 clients, no
+computation between. Sides: `in_process` (the shard's core, one thread, no wire), `tcp` and `unix`
+(served, float32 rows on the wire), `tcp_16bit` (bfloat16), and from bench/baselines `torch_rpc`
+with 1 and 2 threads in its server, and `redis` with one client. The sides take turns within each
+round, so that other load hits all of them; figures are medians over rounds, `spread` is the
+distance from the lower to the upper quartile over the median, and each side counts with its better
+number of clients. At the end a sample of rows on every server is compared with the formula
+(`formula_error`, relative). Takes about two minutes and 3 GB.
 """
 
 import argparse
@@ -39,7 +41,8 @@ from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
 CLIENTS = (1, 2)
-#: A row that is off by more than rounding has been updated otherwise than by the formula, or not as often.
+#: A row that is off by more than rounding has been updated otherwise than by the formula, or not as
+#: often.
 FORMULA_ERROR_MAX = 1e-4
 
 
@@ -48,7 +51,10 @@ class Peer:
 
     def __init__(self, *command: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.pid = self._process.pid
 
@@ -111,7 +117,8 @@ class Side:
         return max((float(np.median(found)), clients) for clients, found in self.rows_per_s.items())
 
     def cpu_us(self) -> float:
-        """CPU microseconds per row, server and clients together, with the better number of clients."""
+        """CPU microseconds per row, server and clients together, with the better number of
+        clients."""
         clients = self.best()[1]
         return float(np.median(self.client_cpu_us[clients]) + np.mean(self.server_cpu_us[clients]))
 
@@ -122,9 +129,12 @@ class Side:
             "rows_per_s": round(rows_per_s),
             "spread": round((high - low) / rows_per_s, 3),
             "clients": clients,
-            "rows_per_s_by_clients": {n: round(float(np.median(found))) for n, found in self.rows_per_s.items()},
+            "rows_per_s_by_clients": {
+                n: round(float(np.median(found))) for n, found in self.rows_per_s.items()
+            },
             "client_cpu_us_per_row": round(float(np.median(self.client_cpu_us[clients])), 3),
-            # The clock of another process ticks in 10 ms: the mean over all rounds is finer than their median.
+            # The clock of another process ticks in 10 ms: the mean over all rounds is finer than
+            # their median.
             "server_cpu_us_per_row": round(float(np.mean(self.server_cpu_us[clients])), 3),
         }
 
@@ -139,7 +149,9 @@ class Server:
 
     def error(self, work: Work) -> float:
         ids = work.checked()
-        return formula_error(np.asarray(self.check(ids), np.float32), expected(ids, self.pushes * work.times(ids)))
+        return formula_error(
+            np.asarray(self.check(ids), np.float32), expected(ids, self.pushes * work.times(ids))
+        )
 
 
 def in_process(work: Work) -> Server:
@@ -160,7 +172,10 @@ def ours(transport: str, run_dir: str, work_seed: int) -> Iterator[Server]:
     with ExitStack() as stack:
         stack.callback(server.wait, 30)
         stack.callback(server.terminate)
-        peers = [Peer("bench.pushpull_peer", "drive", *where, str(n), str(work_seed)) for n in range(max(CLIENTS))]
+        peers = [
+            Peer("bench.pushpull_peer", "drive", *where, str(n), str(work_seed))
+            for n in range(max(CLIENTS))
+        ]
         for peer in peers:
             stack.callback(peer.end)
         peers[0].order(do="fill")
@@ -176,7 +191,10 @@ def torch_rpc(threads: int, work_seed: int) -> Iterator[Server]:
     port = str(free_port())
     module = "bench.baselines.torch_rpc"
     with ExitStack() as stack:
-        peers = [Peer(module, str(work_seed), port, str(rank), str(threads)) for rank in range(max(CLIENTS) + 1)]
+        peers = [
+            Peer(module, str(work_seed), port, str(rank), str(threads))
+            for rank in range(max(CLIENTS) + 1)
+        ]
         for peer in peers:
             stack.callback(peer.end)  # the server last
         server, *drivers = peers
@@ -231,7 +249,9 @@ def measure(rounds: int, seed: int, threads: tuple[int, ...]) -> dict[str, Any]:
     missing = skipped()
     with tempfile.TemporaryDirectory() as run_dir, ExitStack() as stack:
         servers = [in_process(work)]
-        servers += [stack.enter_context(ours(name, f"{run_dir}/{name}", seed)) for name in ("tcp", "unix")]
+        servers += [
+            stack.enter_context(ours(name, f"{run_dir}/{name}", seed)) for name in ("tcp", "unix")
+        ]
         if "torch_rpc" not in missing:
             servers += [stack.enter_context(torch_rpc(count, seed)) for count in threads]
         if "redis" not in missing:
@@ -261,8 +281,9 @@ def measure(rounds: int, seed: int, threads: tuple[int, ...]) -> dict[str, Any]:
 
 
 def ratios(sides: dict[str, Side]) -> dict[str, float]:
-    """Served to in process, and served to the better of torch RPC's servers; medians of rows/s. `_cpu`: rows per CPU
-    second of server and clients, which other load on the machine hardly moves."""
+    """Served to in process, and served to the better of torch RPC's servers; medians of rows/s.
+    `_cpu`: rows per CPU second of server and clients, which other load on the machine hardly moves.
+    """
     rows = {name: side.best()[0] for name, side in sides.items()}
     found = {
         "ratio_kernels": rows["tcp"] / rows["in_process"],
@@ -275,17 +296,23 @@ def ratios(sides: dict[str, Side]) -> dict[str, float]:
         found["ratio_torch_rpc_16bit"] = rows["tcp_16bit"] / max(torch32)
         found["ratio_torch_rpc_both_16bit"] = rows["tcp_16bit"] / max(torch16)
         cpu = {name: side.cpu_us() for name, side in sides.items()}
-        found["ratio_torch_rpc_cpu"] = min(cpu[name] for name in cpu if name.startswith("torch_rpc")) / cpu["tcp"]
+        found["ratio_torch_rpc_cpu"] = (
+            min(cpu[name] for name in cpu if name.startswith("torch_rpc")) / cpu["tcp"]
+        )
     if "redis" in rows:
         found["ratio_redis"] = rows["tcp"] / rows["redis"]
     return {name: round(value, 3) for name, value in found.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=9, help="measured rounds of 8 batches each")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--torch-threads", default="1,2", help="threads of torch's server, each tried")
+    parser.add_argument(
+        "--torch-threads", default="1,2", help="threads of torch's server, each tried"
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
     arguments = parser.parse_args()
     threads = tuple(int(n) for n in arguments.torch_threads.split(","))

@@ -1,9 +1,11 @@
-"""Rows per second through one table in process: pull and push of unique keys, without wire or locks.
+"""Rows per second through one table in process: pull and push of unique keys, without wire or
+locks.
 
     python -m bench.pushpull_kernels [--rows 1000000] [--dim 16] [--batch 16384] [--json]
 
-Each round visits all rows once in random order, in batches of sorted keys as learners send them. `rows_per_s` counts a
-row that was pulled and pushed once. Takes about 20 s and 0.5 GB with the defaults.
+Each round visits all rows once in random order, in batches of sorted keys as learners send them.
+`rows_per_s` counts a row that was pulled and pushed once. Takes about 20 s and 0.5 GB with the
+defaults.
 """
 
 import argparse
@@ -16,7 +18,9 @@ from paramserver.messages import TableSpec
 from paramserver.tables.table import Table
 
 
-def timed_round(table: Table, batches: list[np.ndarray], gradients: np.ndarray, version: int) -> tuple[float, float]:
+def timed_round(
+    table: Table, batches: list[np.ndarray], gradients: np.ndarray, version: int
+) -> tuple[float, float]:
     """(pull, push) seconds over all batches."""
     pull_s = push_s = 0.0
     for keys in batches:
@@ -55,14 +59,18 @@ def measure(optimizer: str, rows: int, dim: int, batch: int, rounds: int = 5) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=16)
     parser.add_argument("--batch", type=int, default=16_384, help="unique keys a pull and a push")
     parser.add_argument("--optimizers", default="adagrad,ftrl,sgd,adam")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    results = {name: measure(name, args.rows, args.dim, args.batch) for name in args.optimizers.split(",")}
+    results = {
+        name: measure(name, args.rows, args.dim, args.batch) for name in args.optimizers.split(",")
+    }
     if args.json:
         print(json.dumps(results))
         return

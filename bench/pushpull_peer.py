@@ -15,7 +15,15 @@ from bench.pushpull_work import ACCUMULATOR, DIM, EPSILON, EXAMPLES, RATE, ROWS,
 from everspun.roles.heap import keep_freed_memory
 from everspun.roles.stop_signals import stop_on_signals
 from paramserver.config import ParamServerConfig
-from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PullRequest, PushRequest, TableSpec
+from paramserver.messages import (
+    DenseSpec,
+    Epoch,
+    ModelSpec,
+    Outcome,
+    PullRequest,
+    PushRequest,
+    TableSpec,
+)
 from paramserver.ports import ShardPort, Unreachable
 from paramserver.process.process import run
 from paramserver.wire.client import ShardClient, connect
@@ -23,7 +31,11 @@ from paramserver.wire.client import ShardClient, connect
 SPEC = ModelSpec(
     "bench",
     "1",
-    (TableSpec("t", DIM, "adagrad", {"rate": RATE, "accumulator": ACCUMULATOR, "epsilon": EPSILON}),),
+    (
+        TableSpec(
+            "t", DIM, "adagrad", {"rate": RATE, "accumulator": ACCUMULATOR, "epsilon": EPSILON}
+        ),
+    ),
     DenseSpec({}),
 )
 CHAINS = {"c0": 0, "c1": 0}
@@ -32,7 +44,12 @@ FILL_ROWS = 50_000
 
 def settings(transport: str, port: int, wire: str = "float32") -> ParamServerConfig:
     return ParamServerConfig(
-        transport=transport, port=port, wire=wire, staleness=-1, lease_ms=600_000, stated_max_ms=600_000
+        transport=transport,
+        port=port,
+        wire=wire,
+        staleness=-1,
+        lease_ms=600_000,
+        stated_max_ms=600_000,
     )
 
 
@@ -47,7 +64,9 @@ class Driver:
         keys = [work.keys[ids] for ids in work.ids]
         orders = [np.argsort(k) for k in keys]
         self._keys = [k[order] for k, order in zip(keys, orders, strict=True)]
-        self._gradients = [gradients_of(ids[order]) for ids, order in zip(work.ids, orders, strict=True)]
+        self._gradients = [
+            gradients_of(ids[order]) for ids, order in zip(work.ids, orders, strict=True)
+        ]
 
     def fill(self) -> None:
         """Make every row, by pushes of zeros, which leave weights and sums as they begin."""
@@ -73,7 +92,9 @@ class Driver:
         keys = self.work.keys[ids]
         order = np.argsort(keys)
         found = np.empty((len(ids), DIM), np.float32)
-        found[order] = self.port.pull(PullRequest("bench", self.epoch, 1, {"t": keys[order]}, dense=False)).rows["t"]
+        found[order] = self.port.pull(
+            PullRequest("bench", self.epoch, 1, {"t": keys[order]}, dense=False)
+        ).rows["t"]
         return found
 
     def _push(self, keys: np.ndarray, gradients: np.ndarray, version: int) -> None:
@@ -121,7 +142,9 @@ def drive(transport: str, port: int, run_dir: str, client: int, seed: int) -> No
     drivers = {}
     for wire in ("float32", "bfloat16"):
         config = settings(transport, port, wire)
-        drivers[wire] = Driver(ShardClient(config.address(0, run_dir), config), epoch, f"c{client}", work)
+        drivers[wire] = Driver(
+            ShardClient(config.address(0, run_dir), config), epoch, f"c{client}", work
+        )
 
     def handle(order: dict[str, Any]) -> dict[str, Any]:
         driver = drivers[order.get("wire", "float32")]
@@ -146,7 +169,10 @@ def _joined(shard: ShardPort, clock: Any, name: str) -> Epoch:
     while True:
         try:
             epoch: Epoch = clock.join("bench", name).epoch
-            if shard.pull(PullRequest("bench", epoch, 1, {})).outcome not in (Outcome.NO_ERA, Outcome.FENCED):
+            if shard.pull(PullRequest("bench", epoch, 1, {})).outcome not in (
+                Outcome.NO_ERA,
+                Outcome.FENCED,
+            ):
                 return epoch
         except Unreachable:
             if time.monotonic() > deadline:

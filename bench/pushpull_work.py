@@ -1,7 +1,8 @@
-"""The work of `bench.pushpull`, the same on every side: which rows each batch touches, with which gradients.
+"""The work of `bench.pushpull`, the same on every side: which rows each batch touches, with which
+gradients.
 
-A row's gradient is always the same and exact in bfloat16, so what a row must be after n pushes follows from n alone,
-whatever the order of clients and the encoding on the wire.
+A row's gradient is always the same and exact in bfloat16, so what a row must be after n pushes
+follows from n alone, whatever the order of clients and the encoding on the wire.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ CHECKED = 2_000
 
 @dataclass(frozen=True)
 class Work:
-    """Unique ids of each batch, rising in `keys`; row `id` is known to us as `keys[id]` and to dense tables as `id`."""
+    """Unique ids of each batch, rising in `keys`; row `id` is known to us as `keys[id]` and to
+    dense tables as `id`."""
 
     keys: npt.NDArray[np.uint64]  # (ROWS,)
     ids: list[npt.NDArray[np.int64]]  # by batch
@@ -30,7 +32,10 @@ class Work:
         weight = np.cumsum(np.arange(1, ROWS + 1, dtype=np.float64) ** -EXPONENT)
         keys = rng.integers(1, 1 << 63, ROWS).astype(np.uint64)
         id_of = rng.permutation(ROWS)  # hot rows lie all over the table
-        ranks = [np.searchsorted(weight, rng.random(EXAMPLES * FEATURES) * weight[-1]) for _ in range(BATCHES)]
+        ranks = [
+            np.searchsorted(weight, rng.random(EXAMPLES * FEATURES) * weight[-1])
+            for _ in range(BATCHES)
+        ]
         return cls(keys, [np.unique(id_of[drawn]) for drawn in ranks])
 
     def share(self, client: int, clients: int) -> Sequence[int]:
@@ -60,7 +65,8 @@ def gradients_of(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
 
 
 def expected(ids: npt.NDArray[np.int64], pushes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """(n, DIM) weights from zero after that many pushes each, by the formula in float64 (Duchi et al. 2011)."""
+    """(n, DIM) weights from zero after that many pushes each, by the formula in float64 (Duchi
+    et al. 2011)."""
     gradient = gradients_of(ids).astype(np.float64)
     weight = np.zeros_like(gradient)
     for step in range(1, int(pushes.max()) + 1):

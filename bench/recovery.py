@@ -1,12 +1,12 @@
-"""Is the promise true? Real processes on Apache Kafka, killed with -9 at random while events flow, and every event
-counted afterwards.
+"""Is the promise true? Real processes on Apache Kafka, killed with -9 at random while events flow,
+and every event counted afterwards.
 
     python -m bench.recovery [--json] [--kills 24] [--freezes 3] [--seed N] [--rate 150]
 
-`lost` and `doubled` are counted by id against the site's own list; that each event changed a shard exactly once is
-read from parameters: the model has one row an event, which every training of it raises by 1. A kill is recovered from
-once every chain on every shard has moved beyond where the log stood at the kill. Exit code 1 when something is off.
-Takes about six minutes and 4 GB.
+`lost` and `doubled` are counted by id against the site's own list; that each event changed a shard
+exactly once is read from parameters: the model has one row an event, which every training of it
+raises by 1. A kill is recovered from once every chain on every shard has moved beyond where the log
+stood at the kill. Exit code 1 when something is off. Takes about six minutes and 4 GB.
 """
 
 import argparse
@@ -42,7 +42,8 @@ from learners.models.model import make_model
 
 KILLS, FREEZES, RATE = 24, 3, 150.0
 BASELINES = 5
-#: A pipeline in which nothing at all moves for this long is stuck; a slow one on a busy machine is waited for.
+#: A pipeline in which nothing at all moves for this long is stuck; a slow one on a busy machine is
+#: waited for.
 STUCK_S = 120.0
 #: What must be 0 in a right run.
 NOUGHT = ("lost", "doubled", "strangers", "holes", "labels_wrong", "rows_not_one", "not_resumed")
@@ -82,11 +83,15 @@ class Run:
         chains = self.local.config.stream.partitions
         self._until(lambda: len(self.site.delivered) == chains, lambda: "the site delivers nothing")
         for _ in range(BASELINES):
-            seconds = self.watch.seconds_beyond(dict(self.site.delivered), time.monotonic(), STUCK_S)
+            seconds = self.watch.seconds_beyond(
+                dict(self.site.delivered), time.monotonic(), STUCK_S
+            )
             if seconds is None:
                 raise Failed("the shards do not move before any kill")
             self.baseline.append(seconds)
-        self.console.log(f"without kills: {statistics.median(self.baseline):.1f} s from the log to every shard")
+        self.console.log(
+            f"without kills: {statistics.median(self.baseline):.1f} s from the log to every shard"
+        )
 
     def kill_all(self) -> None:
         for number, kill in enumerate(self.kills):
@@ -107,7 +112,9 @@ class Run:
         mark, launcher = dict(self.site.delivered), self.local.launcher
         if kill.role == BROKER:
             self.local.broker.kill()
-            threading.Thread(target=self._broker_returns, args=(kill.down_s,), name="broker", daemon=True).start()
+            threading.Thread(
+                target=self._broker_returns, args=(kill.down_s,), name="broker", daemon=True
+            ).start()
         else:
             name = f"{kill.role}-{kill.index}"
             self._until(lambda: launcher.alive()[name], lambda: f"{name} was not started again")
@@ -133,7 +140,9 @@ class Run:
             lambda: all(h.resumed_s is not None for h in self.happened),
             lambda: f"not recovered: {self.watch.describe(self.site.delivered)}",
         )
-        self.console.log(f"        recovered, the last one after {self.happened[-1].resumed_s:.1f} s")
+        self.console.log(
+            f"        recovered, the last one after {self.happened[-1].resumed_s:.1f} s"
+        )
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -162,21 +171,29 @@ class Run:
                 raise Failed(f"stuck for {STUCK_S:g} s: {otherwise()}")
             time.sleep(0.05)
 
-    # --- the end ------------------------------------------------------------------------------------------------
+    # --- the end
+    # ----------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Everything sent is labelled and learned; then the labelers end, and a last checkpoint holds it all."""
+        """Everything sent is labelled and learned; then the labelers end, and a last checkpoint
+        holds it all."""
         watch = self.watch
         with self.console.status("draining"):
             self.site.stop(int(STUCK_S * 1_000))
             last = dict(self.site.delivered)
-            self._until(lambda: watch.beyond(last), lambda: f"not all learned: {watch.describe(last)}")
+            self._until(
+                lambda: watch.beyond(last), lambda: f"not all learned: {watch.describe(last)}"
+            )
             for role in ("labeler", "fraud"):
                 self.local.launcher.retire(role)
             ends = self._ends()
             self._until(lambda: watch.at(ends), lambda: f"not at the end: {watch.describe(ends)}")
-            self._until(lambda: self._published(ends), lambda: "no checkpoint of the end was published")
-            self._until(self._serves_published, lambda: "the replica does not serve the last checkpoint")
+            self._until(
+                lambda: self._published(ends), lambda: "no checkpoint of the end was published"
+            )
+            self._until(
+                self._serves_published, lambda: "the replica does not serve the last checkpoint"
+            )
 
     @property
     def catalogue(self) -> Catalogue:
@@ -187,14 +204,19 @@ class Run:
         """Where the chains end in the log."""
         reader = self.local.log().reader()
         try:
-            events = read_events(reader, self.local.config.stream, self.catalogue.begun() or {}, self.planted)
+            events = read_events(
+                reader, self.local.config.stream, self.catalogue.begun() or {}, self.planted
+            )
         finally:
             reader.close()
         return {chain: one.end for chain, one in events.partitions.items()}
 
     def _published(self, ends: dict[str, int]) -> bool:
         published = self.catalogue.published()
-        return published is not None and ends.items() <= self.catalogue.manifest(published.name).vector.items()
+        return (
+            published is not None
+            and ends.items() <= self.catalogue.manifest(published.name).vector.items()
+        )
 
     def _serves_published(self) -> bool:
         published = self.catalogue.published()
@@ -211,7 +233,9 @@ class Run:
         finally:
             reader.close()
         parameters = Parameters(make_model(config.model), events)
-        covered = [parameters.check(catalogue, e) for e in catalogue.entries() if e.manifest is not None]
+        covered = [
+            parameters.check(catalogue, e) for e in catalogue.entries() if e.manifest is not None
+        ]
         audit = full_audit(config, self.local.log(), at_rest=True)
         wrong = [f"{f.check}: {f.found}" for f in audit.findings if not f.right]
         return {
@@ -271,7 +295,8 @@ def _p50(values: list[float]) -> float:
 def bench(
     kills: int, freezes: int, seed: int, rate: float, broker: str, console: Console
 ) -> tuple[dict[str, Any], Path]:
-    """Run it. Returns the result and the folder of the run. Raises Failed, and what ended a process for good."""
+    """Run it. Returns the result and the folder of the run. Raises Failed, and what ended a
+    process for good."""
     dir = Path(tempfile.mkdtemp(prefix="everspun-recovery-"))
     text = Path(__file__).with_suffix(".toml").read_text()
     before = os.getloadavg()
@@ -286,7 +311,9 @@ def bench(
         stack.callback(watch.close)
         site = Site(local.log(), local.config.stream, rate, seed)
         site.start()
-        processes = {role: count for role, count in local.launcher.counts().items() if count} | {BROKER: 1}
+        processes = {role: count for role, count in local.launcher.counts().items() if count} | {
+            BROKER: 1
+        }
         run = Run(local, site, watch, plan(kills, freezes, seed, processes), console)
         watch.wait_for(local.config.stream.partitions, STUCK_S)
         run.measure_without_kills()
@@ -309,15 +336,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--kills", type=int, default=KILLS, help=f"how many in all ({KILLS})")
     parser.add_argument(
-        "--freezes", type=int, default=FREEZES, help=f"processes stopped and woken, besides ({FREEZES})"
+        "--freezes",
+        type=int,
+        default=FREEZES,
+        help=f"processes stopped and woken, besides ({FREEZES})",
     )
-    parser.add_argument("--seed", type=int, default=None, help="of kills and traffic; a fresh one is drawn and printed")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=None,
+        help="of kills and traffic; a fresh one is drawn and printed",
+    )
     parser.add_argument("--rate", type=float, default=RATE, help=f"impressions a second ({RATE:g})")
     parser.add_argument(
-        "--broker", default="kafka", help="kafka (default), or another kind of everspun.launcher.broker"
+        "--broker",
+        default="kafka",
+        help="kafka (default), or another kind of everspun.launcher.broker",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--keep", action="store_true", help="keep the run's folder even if all is right")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the run's folder even if all is right"
+    )
     chosen = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(1 << 31) if chosen.seed is None else chosen.seed
     console = Console(stderr=True)
@@ -328,7 +367,11 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         for key, value in result.items():
             print(f"{key:28} {value}")
-    console.log("[green]right" if right else f"[red]WRONG: {', '.join(k for k in NOUGHT if result[k])}; see {dir}")
+    console.log(
+        "[green]right"
+        if right
+        else f"[red]WRONG: {', '.join(k for k in NOUGHT if result[k])}; see {dir}"
+    )
     if right and not chosen.keep:
         shutil.rmtree(dir, ignore_errors=True)
     return 0 if right else 1

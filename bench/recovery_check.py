@@ -1,5 +1,5 @@
-"""What became of every event, counted without the code that is being judged: from the logs' raw records, from the
-parameters in the checkpoints' files, and from the site's own list.
+"""What became of every event, counted without the code that is being judged: from the logs' raw
+records, from the parameters in the checkpoints' files, and from the site's own list.
 """
 
 import contextlib
@@ -31,7 +31,8 @@ NOTHING_PLANTED: Planted = {}
 
 @dataclass
 class Learnable:
-    """The folded rows of one partition of `examples`: what a model that stands at an end has learned below it."""
+    """The folded rows of one partition of `examples`: what a model that stands at an end has
+    learned below it."""
 
     positions: list[int] = field(default_factory=list)  # rising
     ids: list[str] = field(default_factory=list)
@@ -66,15 +67,21 @@ class Events:
 
 
 def read_events(
-    reader: Reader, stream: StreamConfig, begin: Mapping[str, int], planted: Planted = NOTHING_PLANTED
+    reader: Reader,
+    stream: StreamConfig,
+    begin: Mapping[str, int],
+    planted: Planted = NOTHING_PLANTED,
 ) -> Events:
-    """Fold `examples` record by record, and read what was kept out. `planted` records are passed over."""
+    """Fold `examples` record by record, and read what was kept out. `planted` records are passed
+    over."""
     events = Events()
     for p in range(stream.partitions):
         chain = label_chain(p)
         one = events.partitions[chain] = Learnable(end=begin[chain])
         for record in _unplanted(reader, Partition(stream.examples, p), planted):
-            if (record.header("chain") or b"").decode() == chain:  # late clicks and retractions stand there too
+            if (
+                record.header("chain") or b""
+            ).decode() == chain:  # late clicks and retractions stand there too
                 _fold(one, record)
         for record in _unplanted(reader, Partition(stream.rejected, p), planted):
             with contextlib.suppress(MalformedRecord):
@@ -103,15 +110,20 @@ def _fold(one: Learnable, record: Record) -> None:
         one.end = end
 
 
-# --- labels -----------------------------------------------------------------------------------------------------
+# --- labels
+# --------------------------------------------------------------------------------------------------
 
 
 def wrong_labels(
-    reader: Reader, stream: StreamConfig, events: Events, planted: Planted = NOTHING_PLANTED, prefix: str = ""
+    reader: Reader,
+    stream: StreamConfig,
+    events: Events,
+    planted: Planted = NOTHING_PLANTED,
+    prefix: str = "",
 ) -> int:
-    """Labelled rows that the rule over the logs' own stamps decides otherwise, or finds elsewhere (L1, L2): the label
-    is 1 iff a click of this id has an event time within the window, and came in time. Of ids with another prefix
-    nothing is known."""
+    """Labelled rows that the rule over the logs' own stamps decides otherwise, or finds elsewhere
+    (L1, L2): the label is 1 iff a click of this id has an event time within the window, and came in
+    time. Of ids with another prefix nothing is known."""
     wrong = 0
     for p in range(stream.partitions):
         shown = _first(_raw(reader, Partition(stream.impressions, p), planted))
@@ -123,9 +135,13 @@ def wrong_labels(
             if not id_.startswith(prefix):
                 continue
             position, arrival_ms, ts_ms = shown.get(id_, (-1, 0, 0))
-            first_ms, last_ms = arrival_ms - stream.grace_ms, arrival_ms + stream.window_ms + stream.grace_ms
+            first_ms, last_ms = (
+                arrival_ms - stream.grace_ms,
+                arrival_ms + stream.window_ms + stream.grace_ms,
+            )
             clicked = any(
-                first_ms <= arrived <= last_ms and -stream.early_click_ms <= clicked_ms - ts_ms <= stream.window_ms
+                first_ms <= arrived <= last_ms
+                and -stream.early_click_ms <= clicked_ms - ts_ms <= stream.window_ms
                 for arrived, clicked_ms in clicks.get(id_, ())
             )
             wrong += position != at or clicked != bool(label)
@@ -139,8 +155,11 @@ def _first(rows: Iterable[tuple[str, int, int, int]]) -> dict[str, tuple[int, in
     return first
 
 
-def _raw(reader: Reader, partition: Partition, planted: Planted) -> Iterable[tuple[str, int, int, int]]:
-    """(id, position, arrival, event time) of every event of a topic, read without the product's decoder."""
+def _raw(
+    reader: Reader, partition: Partition, planted: Planted
+) -> Iterable[tuple[str, int, int, int]]:
+    """(id, position, arrival, event time) of every event of a topic, read without the product's
+    decoder."""
     arrival_ms = 0
     for record in read_all(reader, partition):
         arrival_ms = max(arrival_ms, record.timestamp_ms)
@@ -151,7 +170,8 @@ def _raw(reader: Reader, partition: Partition, planted: Planted) -> Iterable[tup
                 yield id_, record.offset << ROW_BITS | row, arrival_ms, ts_ms
 
 
-# --- parameters -------------------------------------------------------------------------------------------------
+# --- parameters
+# -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -170,7 +190,8 @@ class Coverage:
 
 
 class Parameters:
-    """Compares each checkpoint's rows with the folded events: exactly one row an event, exactly 1.0."""
+    """Compares each checkpoint's rows with the folded events: exactly one row an event, exactly
+    1.0."""
 
     def __init__(self, model: Model, events: Events):
         self._positions: dict[str, npt.NDArray[np.int64]] = {}
@@ -185,10 +206,22 @@ class Parameters:
         assert entry.manifest is not None
         vector = entry.manifest.vector
         expected = np.concatenate(
-            [keys[: np.searchsorted(self._positions[chain], vector[chain])] for chain, keys in self._keys.items()]
+            [
+                keys[: np.searchsorted(self._positions[chain], vector[chain])]
+                for chain, keys in self._keys.items()
+            ]
         )
         table = model_state(catalogue, entry.manifest).tables[TABLE]
         keys, rows = table.keys, table.rows[:, 0]
-        missing, beyond = len(np.setdiff1d(expected, keys)), len(keys) - int(np.isin(keys, expected).sum())
+        missing, beyond = (
+            len(np.setdiff1d(expected, keys)),
+            len(keys) - int(np.isin(keys, expected).sum()),
+        )
         repeated = len(keys) - len(np.unique(keys))
-        return Coverage(entry.name, len(expected), missing, beyond + repeated, int((rows != np.float32(1.0)).sum()))
+        return Coverage(
+            entry.name,
+            len(expected),
+            missing,
+            beyond + repeated,
+            int((rows != np.float32(1.0)).sum()),
+        )

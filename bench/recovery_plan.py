@@ -1,8 +1,9 @@
 """Which process dies when: a function of the seed.
 
-Kills come in bursts of two or three, each kill of another role than the one before it and soon enough after it to hit
-while that one is still recovering. Between bursts the pipeline comes to itself. Some bursts begin with a process that
-is not killed but frozen, long enough to be taken for dead and replaced, and then wakes up and goes on.
+Kills come in bursts of two or three, each kill of another role than the one before it and soon
+enough after it to hit while that one is still recovering. Between bursts the pipeline comes to
+itself. Some bursts begin with a process that is not killed but frozen, long enough to be taken for
+dead and replaced, and then wakes up and goes on.
 """
 
 import random
@@ -19,7 +20,8 @@ FROZEN_S = (7.0, 12.0)
 
 @dataclass(frozen=True)
 class Kill:
-    """`after_s`: pause before it, since the kill before it, or since the burst before has been recovered from."""
+    """`after_s`: pause before it, since the kill before it, or since the burst before has been
+    recovered from."""
 
     role: str
     index: int
@@ -30,8 +32,8 @@ class Kill:
 
 
 def plan(kills: int, freezes: int, seed: int, processes: Mapping[str, int]) -> list[Kill]:
-    """`processes`: role -> how many run; "broker" is one of them. Every role gets its share of kills, at least
-    `kills // roles`; `freezes` come besides.
+    """`processes`: role -> how many run; "broker" is one of them. Every role gets its share of
+    kills, at least `kills // roles`; `freezes` come besides.
 
     Raises ValueError with fewer than two roles.
     """
@@ -45,7 +47,11 @@ def plan(kills: int, freezes: int, seed: int, processes: Mapping[str, int]) -> l
         last = ""
         for place in range(size):
             role = _next_role(
-                Counter(k.role for k in out if not k.frozen_s), last, processes, rng, out[len(out) - place :]
+                Counter(k.role for k in out if not k.frozen_s),
+                last,
+                processes,
+                rng,
+                out[len(out) - place :],
             )
             after_s = rng.uniform(0.5, 2.0) if place == 0 else rng.uniform(0.05, 2.0)
             down_s = rng.uniform(0.5, 4.0) if role == BROKER else 0.0
@@ -53,17 +59,23 @@ def plan(kills: int, freezes: int, seed: int, processes: Mapping[str, int]) -> l
             last = role
         if number in freezing:
             at = len(out) - size
-            out[at:at] = [_freeze(out[at], Counter(k.role for k in out if k.frozen_s), processes, rng)]
+            out[at:at] = [
+                _freeze(out[at], Counter(k.role for k in out if k.frozen_s), processes, rng)
+            ]
             out[at + 1] = replace(out[at + 1], after_s=rng.uniform(0.5, 5.0), first=False)
     return out
 
 
-def _freeze(before: Kill, had: Counter[str], processes: Mapping[str, int], rng: random.Random) -> Kill:
+def _freeze(
+    before: Kill, had: Counter[str], processes: Mapping[str, int], rng: random.Random
+) -> Kill:
     """One of those frozen least often, and of another role than the kill that follows."""
     allowed = [role for role in FROZEN_ROLES if role in processes and role != before.role]
     fewest = min(had[role] for role in allowed)
     role = rng.choice([role for role in allowed if had[role] == fewest])
-    return Kill(role, rng.randrange(processes[role]), before.after_s, True, frozen_s=rng.uniform(*FROZEN_S))
+    return Kill(
+        role, rng.randrange(processes[role]), before.after_s, True, frozen_s=rng.uniform(*FROZEN_S)
+    )
 
 
 def _bursts(kills: int, rng: random.Random) -> list[int]:
@@ -78,7 +90,11 @@ def _bursts(kills: int, rng: random.Random) -> list[int]:
 
 
 def _next_role(
-    had: Counter[str], last: str, processes: Mapping[str, int], rng: random.Random, burst: list[Kill]
+    had: Counter[str],
+    last: str,
+    processes: Mapping[str, int],
+    rng: random.Random,
+    burst: list[Kill],
 ) -> str:
     """One of those that died least often; never the one before, and the broker once a burst."""
     barred = {last} | {k.role for k in burst if k.role == BROKER}

@@ -1,4 +1,5 @@
-"""A shop's site for `bench.recovery`: it publishes impressions and clicks, and keeps its own list of what it sent."""
+"""A shop's site for `bench.recovery`: it publishes impressions and clicks, and keeps its own
+list of what it sent."""
 
 import heapq
 import random
@@ -31,12 +32,16 @@ class Site:
     users: int = USERS
     sent: dict[str, int] = field(default_factory=dict)  # id of an impression -> its event time, ms
     clicked: dict[str, int] = field(default_factory=dict)  # id -> event time of its click, ms
-    delivered: dict[str, int] = field(default_factory=dict)  # chain -> position behind what the log has confirmed
+    delivered: dict[str, int] = field(
+        default_factory=dict
+    )  # chain -> position behind what the log has confirmed
     failure: BaseException | None = None
 
     def __post_init__(self) -> None:
         self._rng = random.Random(self.seed)
-        self._due: list[tuple[int, int, dict[str, object]]] = []  # (event time, number, click) to come
+        self._due: list[
+            tuple[int, int, dict[str, object]]
+        ] = []  # (event time, number, click) to come
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="site", daemon=True)
         self._producer = EventProducer(
@@ -47,7 +52,8 @@ class Site:
         self._thread.start()
 
     def stop(self, timeout_ms: int) -> None:
-        """Stop shopping; return once the log holds all. Raises Undelivered, and what ended the thread."""
+        """Stop shopping; return once the log holds all. Raises Undelivered, and what ended the
+        thread."""
         self._stopped.set()
         self._thread.join(timeout_ms / 1_000)
         if self.failure is not None:
@@ -61,7 +67,9 @@ class Site:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         if delivery.partition.topic == self.stream.impressions:
-            self.delivered[label_chain(delivery.partition.partition)] = position(delivery.offset + 1)
+            self.delivered[label_chain(delivery.partition.partition)] = position(
+                delivery.offset + 1
+            )
 
     def _run(self) -> None:
         began, shown = time.monotonic(), 0
@@ -79,7 +87,12 @@ class Site:
         attack = rng.random() < ATTACK_SHARE
         user = "attacker" if attack else f"user-{rng.randrange(self.users)}"
         session = f"{user}-{rng.randrange(8)}"
-        event = {"id": f"e{self.seed}-{number}", "ts_ms": now_ms, "session": session, "source": user}
+        event = {
+            "id": f"e{self.seed}-{number}",
+            "ts_ms": now_ms,
+            "session": session,
+            "source": user,
+        }
         event["vendor"] = "victim" if attack else f"vendor-{rng.randrange(VENDORS)}"
         event["item"] = f"item-{rng.randrange(ITEMS)}"
         if not self._give(self._producer.impression, {**event, "features": {"event": event["id"]}}):
@@ -97,7 +110,8 @@ class Site:
                 self.clicked[str(event["id"])] = at_ms
 
     def _give(self, call: Callable[[dict[str, object]], None], event: dict[str, object]) -> bool:
-        """A full buffer is waited out: what was not accepted is given again. False: the shopping is over."""
+        """A full buffer is waited out: what was not accepted is given again. False: the shopping
+        is over."""
         while not self._stopped.is_set():
             try:
                 call(event)

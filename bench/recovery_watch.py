@@ -20,7 +20,9 @@ class Watch:
         self._shards, self._clock = connect(config.paramserver, config.run.dir, config.run.shards)
         self._lock = threading.Lock()
         self._times: list[float] = []  # monotonic seconds of looks that every shard answered
-        self._ends: list[dict[str, int]] = []  # chain -> the smallest end of any shard, at each of them
+        self._ends: list[
+            dict[str, int]
+        ] = []  # chain -> the smallest end of any shard, at each of them
         self._stopped = threading.Event()
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -56,14 +58,17 @@ class Watch:
         return ends.items() <= self.ends.items()
 
     def beyond_at(self, mark: Mapping[str, int], since: float) -> float | None:
-        """When, at or after `since`, every chain on every shard was first seen at or beyond its mark."""
+        """When, at or after `since`, every chain on every shard was first seen at or beyond its
+        mark."""
         with self._lock:
             for i in range(bisect_left(self._times, since), len(self._times)):
                 if _beyond(self._ends[i], mark):
                     return self._times[i]
         return None
 
-    def seconds_beyond(self, mark: Mapping[str, int], since: float, timeout_s: float) -> float | None:
+    def seconds_beyond(
+        self, mark: Mapping[str, int], since: float, timeout_s: float
+    ) -> float | None:
         """How long from `since` until then; None after the time limit."""
         while (at := self.beyond_at(mark, since)) is None:
             if time.monotonic() - since > timeout_s:
@@ -73,7 +78,9 @@ class Watch:
 
     def describe(self, mark: Mapping[str, int]) -> str:
         ends = self.ends
-        return ", ".join(f"{chain} at {ends.get(chain, -1)} of {to}" for chain, to in sorted(mark.items()))
+        return ", ".join(
+            f"{chain} at {ends.get(chain, -1)} of {to}" for chain, to in sorted(mark.items())
+        )
 
     def _run(self) -> None:
         try:

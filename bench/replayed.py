@@ -1,4 +1,5 @@
-"""A recorded history replayed through a whole local system, and what came of it; for benches and tests."""
+"""A recorded history replayed through a whole local system, and what came of it; for benches and
+tests."""
 
 import json
 import subprocess
@@ -23,7 +24,8 @@ REFERENCE_TIMEOUT_S = 600
 
 @dataclass
 class Replayed:
-    """What a finished replay leaves: the two losses, the steps, the cost, and the reference's word on the same log."""
+    """What a finished replay leaves: the two losses, the steps, the cost, and the reference's
+    word on the same log."""
 
     quality: Quality
     progress: ReplayProgress
@@ -38,7 +40,8 @@ class Replayed:
 
 
 def replay(dir: Path, broker: str, overrides: tuple[str, ...] = (), say: str = "") -> Replayed:
-    """Run the demo's configuration with these overrides from nothing to the last cut. Raises Stuck, RunStopped."""
+    """Run the demo's configuration with these overrides from nothing to the last cut. Raises
+    Stuck, RunStopped."""
     text = files("everspun").joinpath("demo.toml").read_text()
     local = LocalRun.begin(dir.absolute(), text, broker, overrides)
     try:
@@ -92,9 +95,25 @@ def _replay(local: LocalRun, say: str) -> Replayed:
 def reference(local: LocalRun) -> dict[str, Any]:
     """The independent replay of this run's own batches and cuts, in a process of its own."""
     config = local.config
-    command = [sys.executable, str(REFERENCE), local.broker.address, "--topic", config.stream.examples]
-    command += ["--barrier-ms", str(config.replay.barrier_ms), "--prior", str(config.model.prior_rate)]
-    command += ["--alpha", str(config.model.table_options["alpha"]), "--keys", ",".join(config.model.categorical)]
+    command = [
+        sys.executable,
+        str(REFERENCE),
+        local.broker.address,
+        "--topic",
+        config.stream.examples,
+    ]
+    command += [
+        "--barrier-ms",
+        str(config.replay.barrier_ms),
+        "--prior",
+        str(config.model.prior_rate),
+    ]
+    command += [
+        "--alpha",
+        str(config.model.table_options["alpha"]),
+        "--keys",
+        ",".join(config.model.categorical),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=REFERENCE_TIMEOUT_S)
     if done.returncode:
         raise RuntimeError(f"the reference failed: {done.stderr[-2_000:]}")
@@ -107,6 +126,11 @@ def _say(who: str, progress: ReplayProgress) -> None:
     if not sys.stderr.isatty():
         return
     at = f"period {progress.period}/{progress.periods}, {progress.impressions:,} impressions"
-    print(f"\r{who}: {at} in {progress.elapsed_s:.0f} s: {progress.doing:<60}", end="", file=sys.stderr, flush=True)
+    print(
+        f"\r{who}: {at} in {progress.elapsed_s:.0f} s: {progress.doing:<60}",
+        end="",
+        file=sys.stderr,
+        flush=True,
+    )
     if progress.finished:
         print(file=sys.stderr)

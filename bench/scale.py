@@ -1,15 +1,16 @@
-"""Does a larger system cost more for each example? CPU seconds with 1, 2 and 4 shards and 1, 2 and 4 learners.
+"""Does a larger system cost more for each example? CPU seconds with 1, 2 and 4 shards and 1, 2 and
+4 learners.
 
     python -m bench.scale [--json] [--sizes 1x1,4x4] [--beside 4]
 
-DLRM-style, 26 features x 16 and an MLP of 64-32, batches of 4,096, element-wise Adagrad. Shards and learners are the
-product's processes over unix sockets; each learner has its partition of `examples` in its own memory, so no broker is
-in the figure. Measured from the 50th batch on, over 100 batches. On few cores wall time cannot show scaling; CPU time
-can. Takes about 5 minutes and 3 GB.
+DLRM-style, 26 features x 16 and an MLP of 64-32, batches of 4,096, element-wise Adagrad. Shards and
+learners are the product's processes over unix sockets; each learner has its partition of `examples`
+in its own memory, so no broker is in the figure. Measured from the 50th batch on, over 100 batches.
+On few cores wall time cannot show scaling; CPU time can. Takes about 5 minutes and 3 GB.
 
-Keys. `sizes`: by shards x learners. `cpu_growth_4x4`: CPU seconds for an example at 4x4 to those at 1x1.
-`cpu_growth_4x4_beside`: to those of four systems of 1x1 that run at once (`--beside 4`), so without what eight busy
-processes cost each other on these cores whatever they say to one another.
+Keys. `sizes`: by shards x learners. `cpu_growth_4x4`: CPU seconds for an example at 4x4 to those at
+1x1. `cpu_growth_4x4_beside`: to those of four systems of 1x1 that run at once (`--beside 4`), so
+without what eight busy processes cost each other on these cores whatever they say to one another.
 """
 
 import argparse
@@ -101,17 +102,27 @@ def run_learner(index: int, learners: int, shards: int, folder: str) -> None:
     records.append(2 * (WARM + MEASURED) // learners)
     ports, clock = connect(PARAMSERVER, folder, shards)
     ready_file(folder, index).touch()
-    Worker(stream, a_model(), config, ports, clock, log, LearnerMetrics(), f"learner-{index}").run(stop)
+    Worker(stream, a_model(), config, ports, clock, log, LearnerMetrics(), f"learner-{index}").run(
+        stop
+    )
 
 
 def wait_for_rows(
-    shard: ShardPort, model: Model, rows: int, of_each: int, processes: dict[str, "subprocess.Popen[bytes]"]
+    shard: ShardPort,
+    model: Model,
+    rows: int,
+    of_each: int,
+    processes: dict[str, "subprocess.Popen[bytes]"],
 ) -> int:
     """Rows applied, once they are so many, and `of_each` learner's partition."""
     deadline = time.monotonic() + STUCK_S
     while time.monotonic() < deadline:
         progress = shard.progress(model.name).progress
-        chains = {} if progress is None else {c: at.rows for c, at in progress.chains.items() if c.startswith("label/")}
+        chains = (
+            {}
+            if progress is None
+            else {c: at.rows for c, at in progress.chains.items() if c.startswith("label/")}
+        )
         applied = sum(chains.values())
         if applied >= rows and min(chains.values()) >= of_each:
             return applied
@@ -172,19 +183,28 @@ def measure(shards: int, learners: int) -> dict[str, Any]:
                 raise RuntimeError(f"a process of {shards}x{learners} ended before it began")
             time.sleep(0.05)
         clock.set_paused(model.name, False)
-        before = wait_for_rows(ports[0], model, WARM * ROWS, WARM // learners // 2 * ROWS, processes)
-        meter, began = Meter.start({name: process.pid for name, process in processes.items()}), time.monotonic()
+        before = wait_for_rows(
+            ports[0], model, WARM * ROWS, WARM // learners // 2 * ROWS, processes
+        )
+        meter, began = (
+            Meter.start({name: process.pid for name, process in processes.items()}),
+            time.monotonic(),
+        )
         after = wait_for_rows(ports[0], model, before + MEASURED * ROWS, 0, processes)
         seconds, (cpu_s, _) = time.monotonic() - began, meter.stop()
     return report(after - before, seconds, cpu_s)
 
 
 def beside(systems: int) -> dict[str, Any]:
-    """So many systems of one shard and one learner at once, that share the machine and nothing else: the mean."""
+    """So many systems of one shard and one learner at once, that share the machine and nothing
+    else: the mean."""
     with ThreadPoolExecutor(systems) as pool:
         reports = list(pool.map(lambda _: measure(1, 1), range(systems)))
     roles = reports[0]["cpu_s_per_million_examples"]
-    mean = {role: round(fmean(r["cpu_s_per_million_examples"][role] for r in reports), 2) for role in roles}
+    mean = {
+        role: round(fmean(r["cpu_s_per_million_examples"][role] for r in reports), 2)
+        for role in roles
+    }
     return {
         "cpu_s_per_million_examples": mean,
         "examples": sum(r["examples"] for r in reports),
@@ -194,20 +214,30 @@ def beside(systems: int) -> dict[str, Any]:
 
 def report(examples: int, seconds: float, cpu_s: dict[str, float]) -> dict[str, Any]:
     def of(role: str) -> float:
-        return round(sum(s for name, s in cpu_s.items() if name.startswith(role)) / examples * 1e6, 2)
+        return round(
+            sum(s for name, s in cpu_s.items() if name.startswith(role)) / examples * 1e6, 2
+        )
 
     return {
-        "cpu_s_per_million_examples": {"shards": of("shard"), "learners": of("learner"), "all": of("")},
+        "cpu_s_per_million_examples": {
+            "shards": of("shard"),
+            "learners": of("learner"),
+            "all": of(""),
+        },
         "examples": examples,
         "examples_per_s": round(examples / seconds),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
     parser.add_argument("--sizes", default=SIZES, help="shards x learners, with commas between")
-    parser.add_argument("--beside", type=int, default=0, help="also so many systems of 1x1 at once, each on its own")
+    parser.add_argument(
+        "--beside", type=int, default=0, help="also so many systems of 1x1 at once, each on its own"
+    )
     parser.add_argument("--role", choices=["shard", "learner"], help=argparse.SUPPRESS)
     parser.add_argument("--index", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -220,7 +250,12 @@ def main() -> None:
     found = {f"{shards}x{learners}": measure(shards, learners) for shards, learners in sizes}
     if options.beside:
         found[f"{options.beside} of 1x1"] = beside(options.beside)
-    body: dict[str, Any] = {"bench": "scale", "sizes": found, "batch_rows": ROWS, "machine": machine()}
+    body: dict[str, Any] = {
+        "bench": "scale",
+        "sizes": found,
+        "batch_rows": ROWS,
+        "machine": machine(),
+    }
     if {"1x1", "4x4"} <= found.keys():
         cost = {size: one["cpu_s_per_million_examples"]["all"] for size, one in found.items()}
         body["cpu_growth_4x4"] = round(cost["4x4"] / cost["1x1"], 3)

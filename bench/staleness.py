@@ -1,18 +1,20 @@
-"""Models can train too fast: what more learners and a looser bound cost in log loss, and what they gain in speed.
+"""Models can train too fast: what more learners and a looser bound cost in log loss, and what they
+gain in speed.
 
     python -m bench.staleness [--json] [--plot docs/staleness.png] [--think-ms 50]
 
-Learners 1, 2, 4, 8 x staleness bound s 0, 1, 4, 16, unbounded x four compensations, each setting at the best of RATES,
-over 200,000 simulated impressions in batches of 512: logistic regression with element-wise Adagrad. The reference is
-one learner in sequence, at its own best rate. Settings run on virtual time (`bench.virtual_training`): the product's
-own clocks, pacing, shard and gradient, where a batch takes `--think-ms` give or take a fifth on a core of the
-learner's own, a pull or push 3 ms, a control call 1 ms. Takes about 2 CPU minutes and 1 GB. With `--live`, and nothing
-else, 4 learners, 2 shards and a broker as processes show how stale pushes are while an operator gives orders; a batch
-sleeps the think time instead. Takes about two minutes and 3 GB.
+Learners 1, 2, 4, 8 x staleness bound s 0, 1, 4, 16, unbounded x four compensations, each setting at
+the best of RATES, over 200,000 simulated impressions in batches of 512: logistic regression with
+element-wise Adagrad. The reference is one learner in sequence, at its own best rate. Settings run
+on virtual time (`bench.virtual_training`): the product's own clocks, pacing, shard and gradient,
+where a batch takes `--think-ms` give or take a fifth on a core of the learner's own, a pull or push
+3 ms, a control call 1 ms. Takes about 2 CPU minutes and 1 GB. With `--live`, and nothing else, 4
+learners, 2 shards and a broker as processes show how stale pushes are while an operator gives
+orders; a batch sleeps the think time instead. Takes about two minutes and 3 GB.
 
-Keys. `recommended`: the fastest setting with at least 4 learners, logloss_ratio_to_sequential <= 1.001 and
-speedup_to_sequential >= 2.5. `bad`: a setting faster still that loses more than 0.5%. `staleness`: mean, median, 99th
-percentile and largest number of updates between read and write.
+Keys. `recommended`: the fastest setting with at least 4 learners, logloss_ratio_to_sequential <=
+1.001 and speedup_to_sequential >= 2.5. `bad`: a setting faster still that loses more than 0.5%.
+`staleness`: mean, median, 99th percentile and largest number of updates between read and write.
 """
 
 import argparse
@@ -66,7 +68,8 @@ class Found:
 
 
 def a_model(way: str, rate: float) -> Model:
-    """AdaptiveRevision is Adagrad where nothing is applied meanwhile, so all four have one optimizer at s = 0."""
+    """AdaptiveRevision is Adagrad where nothing is applied meanwhile, so all four have one
+    optimizer at s = 0."""
     optimizer = way if way == "adaptive_revision" else "adagrad"
     return make_model(
         ModelConfig(
@@ -93,13 +96,20 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def try_setting(works: Sequence[Work], setting: Setting, think_ms: float) -> Found:
     runs = {}
     for rate in RATES:
-        runs[rate] = VirtualTraining(a_model(setting.compensation.way, rate), works, setting, think_ms).run()
+        runs[rate] = VirtualTraining(
+            a_model(setting.compensation.way, rate), works, setting, think_ms
+        ).run()
     losses = {rate: run.log_loss for rate, run in runs.items()}
     best = min(losses, key=lambda rate: losses[rate])
     run = runs[best]
     return Found(
-        setting, best, losses[best], run.now_ms / 1_000, spread([t.staleness for t in run.trained]), losses
-    )  # fmt: skip
+        setting,
+        best,
+        losses[best],
+        run.now_ms / 1_000,
+        spread([t.staleness for t in run.trained]),
+        losses,
+    )
 
 
 def settings() -> Iterator[Setting]:
@@ -122,7 +132,8 @@ def choose(found: Sequence[Found], sequential: Found) -> tuple[Found | None, Fou
     faster = [
         f
         for f in found
-        if f.log_loss > BAD_RATIO * sequential.log_loss and (not recommended or f.seconds < recommended.seconds)
+        if f.log_loss > BAD_RATIO * sequential.log_loss
+        and (not recommended or f.seconds < recommended.seconds)
     ]
     plain = [f for f in faster if f.setting.compensation.way == "none"] or faster
     return recommended, min(plain, key=lambda f: (f.seconds, -f.log_loss), default=None)
@@ -143,7 +154,8 @@ def measure(think_ms: float) -> dict[str, Any]:
         "think_ms": think_ms,
         "rates": RATES,
         "dc_asgd_lambda": STRENGTH,
-        "virtual_time": "settings run on virtual time; --think-ms a batch stands in for a core of its own",
+        "virtual_time": "settings run on virtual time; --think-ms a batch stands in for a core of "
+        "its own",
         "sequential": sequential.report(sequential),
         "recommended": recommended and recommended.report(sequential),
         "bad": bad and bad.report(sequential),
@@ -154,18 +166,35 @@ def measure(think_ms: float) -> dict[str, Any]:
     }
     if recommended and bad:
         ratio = bad.losses[recommended.rate] / sequential.log_loss
-        body["bad_at_recommended_rate"] = {"logloss_ratio_to_sequential": round(ratio, 5), "rate": recommended.rate}
+        body["bad_at_recommended_rate"] = {
+            "logloss_ratio_to_sequential": round(ratio, 5),
+            "rate": recommended.rate,
+        }
     return body
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
-    parser.add_argument("--plot", type=Path, nargs="?", const=Path("docs/staleness.png"), help="write the picture here")
-    parser.add_argument("--think-ms", type=float, default=50.0, help="what a batch takes on a core of its own, ms")
-    parser.add_argument("--live", action="store_true", help="real processes, and an operator's orders")
     parser.add_argument(
-        "--broker", default=os.environ.get("EVERSPUN_KAFKA", "auto"), help="--live: auto | kafka | embedded | host:port"
+        "--plot",
+        type=Path,
+        nargs="?",
+        const=Path("docs/staleness.png"),
+        help="write the picture here",
+    )
+    parser.add_argument(
+        "--think-ms", type=float, default=50.0, help="what a batch takes on a core of its own, ms"
+    )
+    parser.add_argument(
+        "--live", action="store_true", help="real processes, and an operator's orders"
+    )
+    parser.add_argument(
+        "--broker",
+        default=os.environ.get("EVERSPUN_KAFKA", "auto"),
+        help="--live: auto | kafka | embedded | host:port",
     )
     arguments = parser.parse_args()
     if arguments.live:

@@ -1,5 +1,5 @@
-"""`bench.staleness --live`: how stale pushes are between real processes, while an operator changes bound, concurrency
-and the number of learners with the product's own commands."""
+"""`bench.staleness --live`: how stale pushes are between real processes, while an operator changes
+bound, concurrency and the number of learners with the product's own commands."""
 
 import contextlib
 import io
@@ -31,7 +31,8 @@ PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def histogram(local: LocalRun) -> dict[float, float]:
-    """Pushes by the bucket of their staleness, of all shards since they began: upper bound -> how many at most that."""
+    """Pushes by the bucket of their staleness, of all shards since they began: upper bound ->
+    how many at most that."""
     found: dict[float, float] = {}
     for name, report in scrape(local.dir).items():
         if name.startswith("shard-"):
@@ -58,7 +59,9 @@ def look(local: LocalRun) -> dict[str, Any]:
             pushes[f"{le:g}"] = round(upto - below)
         below = upto
     if not pushes:
-        raise RuntimeError(f"nothing was pushed in {seconds:.0f} s, {now} rows are learned: give it more examples")
+        raise RuntimeError(
+            f"nothing was pushed in {seconds:.0f} s, {now} rows are learned: give it more examples"
+        )
     return {
         "pushes_by_staleness": pushes,
         "largest": max(map(float, pushes), default=0.0),

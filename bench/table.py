@@ -1,16 +1,19 @@
-"""Bytes a row, pauses while growing and rows per second of one table in process, at 1, 10 and 50 million rows.
+"""Bytes a row, pauses while growing and rows per second of one table in process, at 1, 10 and 50
+million rows.
 
     python -m bench.table [--rows 1000000,10000000,50000000] [--json]
 
-Keys are hashes, uniform over all rows, none twice in a batch; rows are 16 float32 with element-wise Adagrad, so 128
-bytes of payload. Each number of rows has a process of its own, which fills a table from nothing by pushes of 32,000 new
-rows and measures: resident memory over the same process before the table, by bytes of payload, after growth and at its
-highest; the longest push less the median one while growing, in CPU time of the thread and by the clock; then rows/s,
-pulled and pushed once each, over batches of 32,000 rows drawn from all. A sample of rows is compared with the formula
-(`formula_error`, relative) after that. `by_storage` is the same of 1,000,000 rows in each storage, bytes still by those
-of float32's payload; `ratio_bytes_16bit` and `ratio_rows_per_s_16bit` are float16/bfloat16 to float32.
-`ratio_kernels_numpy` is another process: Zipf(1.05) batches of about 32,000 unique rows out of 1,000,000, one thread,
-in turns with bench/baselines/numpy_adagrad.py, medians of rounds. Takes about 2 minutes and 9 GB.
+Keys are hashes, uniform over all rows, none twice in a batch; rows are 16 float32 with element-wise
+Adagrad, so 128 bytes of payload. Each number of rows has a process of its own, which fills a table
+from nothing by pushes of 32,000 new rows and measures: resident memory over the same process before
+the table, by bytes of payload, after growth and at its highest; the longest push less the median
+one while growing, in CPU time of the thread and by the clock; then rows/s, pulled and pushed once
+each, over batches of 32,000 rows drawn from all. A sample of rows is compared with the formula
+(`formula_error`, relative) after that. `by_storage` is the same of 1,000,000 rows in each storage,
+bytes still by those of float32's payload; `ratio_bytes_16bit` and `ratio_rows_per_s_16bit` are
+float16/bfloat16 to float32. `ratio_kernels_numpy` is another process: Zipf(1.05) batches of about
+32,000 unique rows out of 1,000,000, one thread, in turns with bench/baselines/numpy_adagrad.py,
+medians of rounds. Takes about 2 minutes and 9 GB.
 """
 
 import argparse
@@ -62,7 +65,9 @@ def by_key(ids: Ids) -> tuple[Keys, Ids]:
 
 def gradients(dim: int) -> Rows:
     rng = np.random.default_rng(5)
-    return np.asarray(rng.choice([-1, 1], (GRADIENTS, dim)) * rng.uniform(0.01, 0.1, (GRADIENTS, dim)), np.float32)
+    return np.asarray(
+        rng.choice([-1, 1], (GRADIENTS, dim)) * rng.uniform(0.01, 0.1, (GRADIENTS, dim)), np.float32
+    )
 
 
 def expected(gradient: Rows, pushes: Ids) -> npt.NDArray[np.float64]:
@@ -137,7 +142,9 @@ def sized(rows: int, dim: int, storage: str = "float32") -> dict[str, Any]:
         "longest_pause_wall_ms": round(max(wall_ms) - float(np.median(wall_ms)), 2),
         "rows_per_s": round(float(np.median(rates))),
         "rows_per_s_worst": round(min(rates)),
-        "formula_error": formula_error(found, expected(of[seen[some] % GRADIENTS], times[some] + 1)),
+        "formula_error": formula_error(
+            found, expected(of[seen[some] % GRADIENTS], times[some] + 1)
+        ),
         "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
     }
 
@@ -147,7 +154,9 @@ def beside_numpy(dim: int) -> dict[str, Any]:
     rng, of = np.random.default_rng(9), gradients(dim)
     weight = np.cumsum(np.arange(1, NUMPY_ROWS + 1, dtype=np.float64) ** -1.05)
     id_of = rng.permutation(NUMPY_ROWS)
-    drawn = [np.searchsorted(weight, rng.random(4_096 * 26) * weight[-1]) for _ in range(NUMPY_BATCHES)]
+    drawn = [
+        np.searchsorted(weight, rng.random(4_096 * 26) * weight[-1]) for _ in range(NUMPY_BATCHES)
+    ]
     dense_ids = [np.unique(id_of[ranks]) for ranks in drawn]
     dense = [(ids, of[ids % GRADIENTS]) for ids in dense_ids]
     ours = [(keys, of[ids % GRADIENTS]) for keys, ids in map(by_key, dense_ids)]
@@ -186,7 +195,17 @@ def beside_numpy(dim: int) -> dict[str, Any]:
 
 
 def in_own_process(part: str, dim: int, storage: str = "float32") -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.table", "--part", part, "--dim", str(dim), "--storage", storage]
+    command = [
+        sys.executable,
+        "-m",
+        "bench.table",
+        "--part",
+        part,
+        "--dim",
+        str(dim),
+        "--storage",
+        storage,
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
@@ -202,18 +221,27 @@ def report(sizes: list[int], dim: int) -> dict[str, Any]:
         "ratio_kernels_numpy": numpy["ratio_kernels_numpy"],
     }
     if {1_000_000, 50_000_000} <= set(sizes):
-        figures["ratio_50m_1m"] = round(found[50_000_000]["rows_per_s"] / found[1_000_000]["rows_per_s"], 3)
-    others = {width: in_own_process("1000000", width)["bytes_per_payload_byte"] for width in (4, 8, 32, 64)}
+        figures["ratio_50m_1m"] = round(
+            found[50_000_000]["rows_per_s"] / found[1_000_000]["rows_per_s"], 3
+        )
+    others = {
+        width: in_own_process("1000000", width)["bytes_per_payload_byte"]
+        for width in (4, 8, 32, 64)
+    }
     halved = {storage: in_own_process("1000000", dim, storage) for storage in STORAGES}
     by_storage = {
-        storage: {name: size[name] for name in ("bytes_per_payload_byte", "rows_per_s", "formula_error")}
+        storage: {
+            name: size[name] for name in ("bytes_per_payload_byte", "rows_per_s", "formula_error")
+        }
         for storage, size in halved.items()
     }
     figures["ratio_rows_per_s_16bit"] = round(
         by_storage["float16/bfloat16"]["rows_per_s"] / by_storage["float32"]["rows_per_s"], 3
     )
     figures["ratio_bytes_16bit"] = round(
-        by_storage["float16/bfloat16"]["bytes_per_payload_byte"] / by_storage["float32"]["bytes_per_payload_byte"], 3
+        by_storage["float16/bfloat16"]["bytes_per_payload_byte"]
+        / by_storage["float32"]["bytes_per_payload_byte"],
+        3,
     )
     return figures | {
         "sizes": found,
@@ -225,18 +253,26 @@ def report(sizes: list[int], dim: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", default="1000000,10000000,50000000")
     parser.add_argument("--dim", type=int, default=16)
-    parser.add_argument("--storage", default="float32", choices=STORAGES, help="of a part that is measured alone")
-    parser.add_argument("--part", default="", help="measure this number of rows, or `numpy`, in this very process")
+    parser.add_argument(
+        "--storage", default="float32", choices=STORAGES, help="of a part that is measured alone"
+    )
+    parser.add_argument(
+        "--part", default="", help="measure this number of rows, or `numpy`, in this very process"
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if args.part:
         warm_up()
         print(
             json.dumps(
-                beside_numpy(args.dim) if args.part == "numpy" else sized(int(args.part), args.dim, args.storage)
+                beside_numpy(args.dim)
+                if args.part == "numpy"
+                else sized(int(args.part), args.dim, args.storage)
             )
         )
         return
@@ -248,7 +284,10 @@ def main() -> None:
         if name not in ("sizes", "by_storage"):
             print(f"{name:28} {value}")
     for rows, size in figures["sizes"].items():
-        print(f"{rows:>12,} rows", "  ".join(f"{name} {value:,}" for name, value in size.items() if name != "rows"))
+        print(
+            f"{rows:>12,} rows",
+            "  ".join(f"{name} {value:,}" for name, value in size.items() if name != "rows"),
+        )
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
-"""Taking back: what a verdict one day late leaves of an attack in the model, with and without a retraction.
+"""Taking back: what a verdict one day late leaves of an attack in the model, with and without a
+retraction.
 
     python -m bench.taking_back [--json] [--plot] [--seeds 0,1,2] [--optimizers ftrl,adagrad]
 
-Five sources click on one of twenty vendors for six hours. The verdict comes a day after the attack ended; the rows that
-it covers go through the retraction's core, the learner's and a table: no process, no broker, no clock. Beside it learn
-a model that never saw the attack, from the same honest rows in the same batches, and one whose rows are not taken back.
-For comparison, what was tried and is not done: the opposite gradient, and a negative in the place of each click.
-The attacked vendor has as much honest traffic as others (40 events an hour), a tenth, a fortieth, or ten times as much.
-`rate_error`: the vendor's mean predicted click rate on the honest impressions of the last day over that of the model
-that never saw the attack, less 1; `loss_change`: the same for the log loss of all other vendors' impressions; as soon
-as the record is learned (+0.0h) and a day later. Exit code 1 if, a day after the verdict, `rate_error` of the model
-that took back is beyond 5%, or the rest of it is worse by 0.1% than if it had not.
-Takes about 30 s of one core and 0.4 GB.
+Five sources click on one of twenty vendors for six hours. The verdict comes a day after the attack
+ended; the rows that it covers go through the retraction's core, the learner's and a table: no
+process, no broker, no clock. Beside it learn a model that never saw the attack, from the same
+honest rows in the same batches, and one whose rows are not taken back. For comparison, what was
+tried and is not done: the opposite gradient, and a negative in the place of each click. The
+attacked vendor has as much honest traffic as others (40 events an hour), a tenth, a fortieth, or
+ten times as much. `rate_error`: the vendor's mean predicted click rate on the honest impressions of
+the last day over that of the model that never saw the attack, less 1; `loss_change`: the same for
+the log loss of all other vendors' impressions; as soon as the record is learned (+0.0h) and a day
+later. Exit code 1 if, a day after the verdict, `rate_error` of the model that took back is beyond
+5%, or the rest of it is worse by 0.1% than if it had not. Takes about 30 s of one core and 0.4 GB.
 """
 
 import argparse
@@ -67,8 +69,13 @@ def draw(seed: int, size: float) -> World:
     of[VENDOR] = size
     vendor = np.concatenate([rng.choice(VENDORS, honest, p=of / of.sum()), np.full(bad, VENDOR)])
     item = vendor * ITEMS + rng.integers(0, ITEMS, honest + bad)
-    source = np.concatenate([rng.integers(0, SOURCES, honest), SOURCES + rng.integers(0, ATTACKERS, bad)])
-    likes = [rng.normal(0, deviation, size) for deviation, size in ((0.4, VENDORS), (0.3, VENDORS * ITEMS))]
+    source = np.concatenate(
+        [rng.integers(0, SOURCES, honest), SOURCES + rng.integers(0, ATTACKERS, bad)]
+    )
+    likes = [
+        rng.normal(0, deviation, size)
+        for deviation, size in ((0.4, VENDORS), (0.3, VENDORS * ITEMS))
+    ]
     logit = -2.2 + likes[0][vendor] + likes[1][item]
     attack = np.arange(honest + bad) >= honest
     label = (rng.random(honest + bad) < 1 / (1 + np.exp(-logit))) | attack
@@ -110,7 +117,9 @@ class Learner:
             raise RuntimeError(computed.reason)
         keys = computed.keys[self.spec.name]
         self.table.reserve(keys)
-        self.table.apply(keys, computed.gradients[self.spec.name], self.steps, computed.event_time_max_ms)
+        self.table.apply(
+            keys, computed.gradients[self.spec.name], self.steps, computed.event_time_max_ms
+        )
 
     def take_back(self, record: pa.RecordBatch, again: Again) -> None:
         """Rows that are learned again from a record take the place of what the table has."""
@@ -133,7 +142,16 @@ def verdicts() -> list[Verdict]:
     """One for each attacker, over the attack."""
     from_ms, to_ms = (START_MS + int(hour * HOUR_MS) for hour in ATTACK_H)
     return [
-        Verdict(f"late/{one}", "self_click", REJECT, f"u{SOURCES + one}", f"v{VENDOR}", from_ms, to_ms, "found late")
+        Verdict(
+            f"late/{one}",
+            "self_click",
+            REJECT,
+            f"u{SOURCES + one}",
+            f"v{VENDOR}",
+            from_ms,
+            to_ms,
+            "found late",
+        )
         for one in range(ATTACKERS)
     ]
 
@@ -174,8 +192,15 @@ def run(seed: int, size: float, config: ModelConfig) -> list[dict[str, Any]]:
     looks, out, told = list(LOOKS_H), [], False
 
     def look(hours: float) -> None:
-        common = {"optimizer": config.table_optimizer, "seed": seed, "size": size, "hours_from_verdict": hours}
-        out.extend(common | {"model": name} | compare(one, never, probes) for name, one in saw.items())
+        common = {
+            "optimizer": config.table_optimizer,
+            "seed": seed,
+            "size": size,
+            "hours_from_verdict": hours,
+        }
+        out.extend(
+            common | {"model": name} | compare(one, never, probes) for name, one in saw.items()
+        )
 
     for at in range(0, len(world.hour), BATCH):
         now = float(world.hour[at])
@@ -199,8 +224,15 @@ def run(seed: int, size: float, config: ModelConfig) -> list[dict[str, Any]]:
 def compare(one: Learner, never: Learner, probes: list[pa.RecordBatch]) -> dict[str, float]:
     rates = [float(model.answers(probes[0]).mean()) for model in (one, never)]
     label = probes[1].column("label").to_numpy().astype(np.float64)
-    losses = [float(log_losses(model.answers(probes[1]).astype(np.float64), label).mean()) for model in (one, never)]
-    return {"rate_error": rates[0] / rates[1] - 1, "loss_change": losses[0] / losses[1] - 1, "rate_never": rates[1]}
+    losses = [
+        float(log_losses(model.answers(probes[1]).astype(np.float64), label).mean())
+        for model in (one, never)
+    ]
+    return {
+        "rate_error": rates[0] / rates[1] - 1,
+        "loss_change": losses[0] / losses[1] - 1,
+        "rate_never": rates[1],
+    }
 
 
 def judge(rows: list[dict[str, Any]]) -> list[str]:
@@ -223,10 +255,13 @@ def _case(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def worst(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """By optimizer, size and model, then by hours from the verdict, the rate error furthest from 0."""
+    """By optimizer, size and model, then by hours from the verdict, the rate error furthest from
+    0."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for row in rows:
-        of = found.setdefault(f"{row['optimizer']}, size {row['size']}", {}).setdefault(row["model"], {})
+        of = found.setdefault(f"{row['optimizer']}, size {row['size']}", {}).setdefault(
+            row["model"], {}
+        )
         at = f"{row['hours_from_verdict']:+.1f}h"
         of[at] = round(max(of.get(at, 0.0), row["rate_error"], key=abs), 4)
     return found
@@ -242,15 +277,26 @@ def main() -> int:
     began = time.process_time()
     rows = []
     for optimizer in asked.optimizers.split(","):
-        config = ModelConfig(categorical=("source", "vendor", "item"), prior_rate=0.1, table_optimizer=optimizer)
-        rows += [row for size in SIZES for seed in asked.seeds.split(",") for row in run(int(seed), size, config)]
+        config = ModelConfig(
+            categorical=("source", "vendor", "item"), prior_rate=0.1, table_optimizer=optimizer
+        )
+        rows += [
+            row
+            for size in SIZES
+            for seed in asked.seeds.split(",")
+            for row in run(int(seed), size, config)
+        ]
     wrong = judge(rows)
     taken = [row for row in rows if row["model"] == TAKEN_BACK and row["hours_from_verdict"] >= 0]
     found = {
         "bench": "taking_back",
         "rate_error_worst": worst(rows),
-        "rate_error_worst_at_once": max((r["rate_error"] for r in taken if not r["hours_from_verdict"]), key=abs),
-        "rate_error_worst_day_later": max((r["rate_error"] for r in taken if r["hours_from_verdict"] == 24.0), key=abs),
+        "rate_error_worst_at_once": max(
+            (r["rate_error"] for r in taken if not r["hours_from_verdict"]), key=abs
+        ),
+        "rate_error_worst_day_later": max(
+            (r["rate_error"] for r in taken if r["hours_from_verdict"] == 24.0), key=abs
+        ),
         "loss_change_worst": max(row["loss_change"] for row in taken),
         "rows": rows,
         "wrong": wrong,

@@ -1,12 +1,14 @@
-"""Thinner rows and fewer of them: what 16 bits and late admission cost in log loss, and what they save in bytes.
+"""Thinner rows and fewer of them: what 16 bits and late admission cost in log loss, and what they
+save in bytes.
 
     python -m bench.thin_rows [--json]
 
-One log, 200,000 simulated impressions in batches of 512 with a long tail of pairs of user and vendor, is trained in
-sequence by each model once with rows in float32 for every key, then with each other storage and admission.
-`logloss_ratio` is the progressive log loss to that of float32, over the whole log and over its last half;
-`bytes_ratio` is what rows take at the end, with their place in the index. Models: logistic regression, a factorization
-machine of 16 and a DLRM of 16, all with Adagrad. Takes about 1 CPU minute and 1 GB.
+One log, 200,000 simulated impressions in batches of 512 with a long tail of pairs of user and
+vendor, is trained in sequence by each model once with rows in float32 for every key, then with each
+other storage and admission. `logloss_ratio` is the progressive log loss to that of float32, over
+the whole log and over its last half; `bytes_ratio` is what rows take at the end, with their place
+in the index. Models: logistic regression, a factorization machine of 16 and a DLRM of 16, all with
+Adagrad. Takes about 1 CPU minute and 1 GB.
 """
 
 import argparse
@@ -69,7 +71,9 @@ def compare(config: ModelConfig, examples: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--examples", type=int, default=EXAMPLES)
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
     arguments = parser.parse_args()

@@ -1,5 +1,6 @@
-"""A logistic regression as a torch module that sleeps: `bench.governor --live` gives every batch the time that it would
-take on a core of its own, so that learners overlap as they do where each has one."""
+"""A logistic regression as a torch module that sleeps: `bench.governor --live` gives every batch
+the time that it would take on a core of its own, so that learners overlap as they do where each has
+one."""
 
 import time
 
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 
 
 class Thinking(nn.Module):
-    """The sum of one weight a feature, and a bias. A gradient takes `think_ms` more than its arithmetic."""
+    """The sum of one weight a feature, and a bias. A gradient takes `think_ms` more than its
+    arithmetic."""
 
     def __init__(self, features: int, dim: int, numbers: int, think_ms: float = 0.0):
         super().__init__()

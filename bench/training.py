@@ -1,17 +1,20 @@
-"""Examples a second from Kafka through learner and shard to applied updates, beside plain torch on the same cores.
+"""Examples a second from Kafka through learner and shard to applied updates, beside plain torch on
+the same cores.
 
     python -m bench.training [--json] [--kind dlrm|mlp] [--staleness 2] [--rounds 7] [--seconds 2]
     python -m bench.training --model lr [--json]
 
-26 features x 16 floats, 999,986 rows, Zipf(1.05) values, hidden layers 64-32, batches of 4,096, Adagrad on both sides
-(`--kind dlrm`: dot products of embeddings; `mlp`: embeddings side by side). (a) plain torch, one process, from memory,
-1 and 2 threads (`bench.baselines.torch_dlrm`); (b) fbgemm's table-batched embedding on the CPU, where installed; (c)
-ours: records of `examples` in a broker -> a learner process -> a shard process over gRPC. They take turns within each
-round; those that wait stand still (SIGSTOP), so each has all cores for itself and all see the same load. Both sides
-begin with the same values, and after four batches in step a sample of rows must agree. `ratio_torch` is (c) over the
-better (a), median of rounds. `--model lr`: logistic regression by FTRL on the same features, one weight each, beside
-Vowpal Wabbit reading its own file: 1,048,576 examples once, the loss over all of them on both sides. Takes about three
-minutes, 3 GB of memory and 1.5 GB of disk.
+26 features x 16 floats, 999,986 rows, Zipf(1.05) values, hidden layers 64-32, batches of 4,096,
+Adagrad on both sides (`--kind dlrm`: dot products of embeddings; `mlp`: embeddings side by side).
+(a) plain torch, one process, from memory, 1 and 2 threads (`bench.baselines.torch_dlrm`); (b)
+fbgemm's table-batched embedding on the CPU, where installed; (c) ours: records of `examples` in a
+broker -> a learner process -> a shard process over gRPC. They take turns within each round; those
+that wait stand still (SIGSTOP), so each has all cores for itself and all see the same load. Both
+sides begin with the same values, and after four batches in step a sample of rows must agree.
+`ratio_torch` is (c) over the better (a), median of rounds. `--model lr`: logistic regression by
+FTRL on the same features, one weight each, beside Vowpal Wabbit reading its own file: 1,048,576
+examples once, the loss over all of them on both sides. Takes about three minutes, 3 GB of memory
+and 1.5 GB of disk.
 """
 
 import argparse
@@ -69,7 +72,9 @@ class Baseline:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         self.facts: dict[str, Any] = (
-            json.loads(line) if line else {"missing": f"it ended with exit code {self.process.wait()}"}
+            json.loads(line)
+            if line
+            else {"missing": f"it ended with exit code {self.process.wait()}"}
         )
         self.turns: list[dict[str, Any]] = []
 
@@ -91,7 +96,11 @@ class Baseline:
     def report(self) -> dict[str, Any]:
         speed = [t["examples"] / t["seconds"] for t in self.turns]
         cpu = [t["cpu_s"] / t["examples"] * 1e6 for t in self.turns]
-        return summary(speed) | {"cpu_s_per_million_examples": round(float(np.median(cpu)), 2)} | self.facts
+        return (
+            summary(speed)
+            | {"cpu_s_per_million_examples": round(float(np.median(cpu)), 2)}
+            | self.facts
+        )
 
     def stop(self) -> None:
         self.process.kill()
@@ -115,7 +124,8 @@ def ours_report(turns: list[Turn]) -> dict[str, Any]:
     }
 
 
-# --- networks beside torch --------------------------------------------------------------------------------------
+# --- networks beside torch
+# --------------------------------------------------------------------------------------
 
 
 def network_config(kind: str) -> dict[str, Any]:
@@ -178,7 +188,9 @@ def measure_network(options: argparse.Namespace, folder: Path) -> dict[str, Any]
     }
 
 
-def take_turns(options: argparse.Namespace, site: Site, baselines: dict[str, Baseline]) -> list[Turn]:
+def take_turns(
+    options: argparse.Namespace, site: Site, baselines: dict[str, Baseline]
+) -> list[Turn]:
     """Warm up, then let everybody go once a round. The first round counts for nobody."""
     site.clock.set_staleness("bench", options.staleness)
     ahead = round(options.seconds * RECORDS_A_SECOND * 4_096 / options.batch_rows)
@@ -198,9 +210,13 @@ def take_turns(options: argparse.Namespace, site: Site, baselines: dict[str, Bas
     return turns
 
 
-def start_site(options: argparse.Namespace, folder: Path, model: dict[str, Any], drawn: Drawn) -> Site:
+def start_site(
+    options: argparse.Namespace, folder: Path, model: dict[str, Any], drawn: Drawn
+) -> Site:
     text = files("bench").joinpath("training.toml").read_text()
-    text += "\n[model]\n" + "\n".join(f"{key} = {toml(value)}" for key, value in model.items()) + "\n"
+    text += (
+        "\n[model]\n" + "\n".join(f"{key} = {toml(value)}" for key, value in model.items()) + "\n"
+    )
     overrides = (f"stream.categorical_features={json.dumps(NAMES)}", *options.set)
     site = Site.begin(folder / "run", text, options.broker, overrides, drawn, options.seed)
     try:
@@ -218,12 +234,19 @@ def toml(value: Any) -> str:
     return json.dumps(value)
 
 
-# --- logistic regression beside Vowpal Wabbit -------------------------------------------------------------------
+# --- logistic regression beside Vowpal Wabbit
+# -------------------------------------------------------------------
 
 
 def measure_lr(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     ftrl = {"alpha": options.alpha, "beta": 1.0}
-    values = {"name": "bench", "kind": "lr", "categorical": list(NAMES), "prior_rate": 0.5, "table_options": ftrl}
+    values = {
+        "name": "bench",
+        "kind": "lr",
+        "categorical": list(NAMES),
+        "prior_rate": 0.5,
+        "table_options": ftrl,
+    }
     drawn = draw(options.batch_rows, options.seed, BATCHES_LR)
     write_text(folder / "examples.vw", drawn)
     site = start_site(options, folder, values, drawn)
@@ -232,7 +255,9 @@ def measure_lr(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         site.learn(CHECKED * drawn.rows)
         sample = sample_ids(drawn)
         mine = site.pull(keys_of(sample, ModelConfig.from_dict(values)))[:, 0]
-        difference = float(np.abs(mine - ftrl_weights(drawn, CHECKED, options.alpha, 1.0)[sample]).max())
+        difference = float(
+            np.abs(mine - ftrl_weights(drawn, CHECKED, options.alpha, 1.0)[sample]).max()
+        )
         site.clock.set_staleness("bench", options.staleness)
         ahead = round(options.seconds * RECORDS_A_SECOND * 4_096 / options.batch_rows)
         site.pause()
@@ -246,7 +271,10 @@ def measure_lr(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     finally:
         site.stop()
     ours = ours_report(turns[1:])
-    found: dict[str, Any] = {"log_loss": round(float(np.mean(losses)), 5), "batches_compared": len(losses)}
+    found: dict[str, Any] = {
+        "log_loss": round(float(np.mean(losses)), 5),
+        "batches_compared": len(losses),
+    }
     if "missing" in baseline[0]:
         found |= {"ratio_vw": "vowpalwabbit is not installed"}
     else:
@@ -255,7 +283,8 @@ def measure_lr(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         found |= {
             "ratio_vw": round(ours["examples_per_s"] / theirs["examples_per_s"], 3),
             "log_loss_ratio_vw": round(found["log_loss"] / theirs["log_loss"], 4),
-            "vw": theirs | {"cpu_s_per_million_examples": round(theirs["cpu_s"] / theirs["examples"] * 1e6, 2)},
+            "vw": theirs
+            | {"cpu_s_per_million_examples": round(theirs["cpu_s"] / theirs["examples"] * 1e6, 2)},
         }
     return found | {
         "examples_per_s": ours["examples_per_s"],
@@ -268,7 +297,14 @@ def measure_lr(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def vowpal_wabbit(path: Path, alpha: float) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.baselines.vowpal_wabbit", str(path), "--alpha", str(alpha)]
+    command = [
+        sys.executable,
+        "-m",
+        "bench.baselines.vowpal_wabbit",
+        str(path),
+        "--alpha",
+        str(alpha),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == NOT_INSTALLED:
         return {"missing": done.stderr}
@@ -277,7 +313,8 @@ def vowpal_wabbit(path: Path, alpha: float) -> dict[str, Any]:
 
 
 def ftrl_weights(drawn: Drawn, batches: int, alpha: float, beta: float) -> npt.NDArray[np.float64]:
-    """Every id's weight after the first batches: McMahan et al. 2013, a batch's gradients summed, in float64."""
+    """Every id's weight after the first batches: McMahan et al. 2013, a batch's gradients
+    summed, in float64."""
     z, n, w = (np.zeros(FEATURES * VALUES) for _ in range(3))
     for ids, labels in zip(drawn.ids[:batches], drawn.labels[:batches], strict=True):
         error = 1 / (1 + np.exp(-w[ids].sum(axis=1))) - labels
@@ -288,24 +325,35 @@ def ftrl_weights(drawn: Drawn, batches: int, alpha: float, beta: float) -> npt.N
     return w
 
 
-# --- the command ------------------------------------------------------------------------------------------------
+# --- the command
+# ------------------------------------------------------------------------------------------------
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
     parser.add_argument("--model", choices=("network", "lr"), default="network")
     parser.add_argument("--kind", choices=("dlrm", "mlp"), default="dlrm", help="of the network")
-    parser.add_argument("--staleness", type=int, default=2, help="batches the learner may run ahead of its pushes")
+    parser.add_argument(
+        "--staleness", type=int, default=2, help="batches the learner may run ahead of its pushes"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each turn")
     parser.add_argument("--batch-rows", type=int, default=4_096)
-    parser.add_argument("--alpha", type=float, default=0.1, help="lr: FTRL's step size, on both sides")
+    parser.add_argument(
+        "--alpha", type=float, default=0.1, help="lr: FTRL's step size, on both sides"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--broker", default=os.environ.get("EVERSPUN_KAFKA", "auto"), help="auto | kafka | embedded | host:port"
+        "--broker",
+        default=os.environ.get("EVERSPUN_KAFKA", "auto"),
+        help="auto | kafka | embedded | host:port",
     )
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key"
+    )
     return parser
 
 
@@ -316,7 +364,10 @@ def main() -> int:
         found = (measure_lr if options.model == "lr" else measure_network)(options, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    what = {name: getattr(options, name) for name in ("model", "kind", "staleness", "rounds", "seconds", "batch_rows")}
+    what = {
+        name: getattr(options, name)
+        for name in ("model", "kind", "staleness", "rounds", "seconds", "batch_rows")
+    }
     found = {"bench": "training"} | found | what | {"seed": options.seed, "machine": machine()}
     print(json.dumps(found, indent=None if options.json else 2))
     return 0

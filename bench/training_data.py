@@ -1,4 +1,5 @@
-"""What `bench.training` trains on: examples of 26 features, as ids for baselines, as records of `examples` for us."""
+"""What `bench.training` trains on: examples of 26 features, as ids for baselines, as records of
+`examples` for us."""
 
 import time
 from collections.abc import Iterator
@@ -24,14 +25,15 @@ NAMES = tuple(f"c{f}" for f in range(FEATURES))
 SAMPLE = 1_000
 #: Records of one batch, distinct and drawn once; a log repeats them in order.
 BATCHES = 64
-#: For `--model lr`, whose loss is compared with that of one that learns within a batch: the first must weigh little.
+#: For `--model lr`, whose loss is compared with that of one that learns within a batch: the first
+#: must weigh little.
 BATCHES_LR = 256
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """`ids` (batches, rows, features) number a (feature, value); `labels` (batches, rows) are drawn from a logistic
-    model with an effect for each, so that there is something to learn."""
+    """`ids` (batches, rows, features) number a (feature, value); `labels` (batches, rows) are drawn
+    from a logistic model with an effect for each, so that there is something to learn."""
 
     ids: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
@@ -56,7 +58,8 @@ def value_of(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.str_]:
     return np.char.add("v", (ids % VALUES).astype(str))
 
 
-# --- for baselines ----------------------------------------------------------------------------------------------
+# --- for baselines
+# ----------------------------------------------------------------------------------------------
 
 
 def write_folder(folder: Path, drawn: Drawn, config: ModelConfig) -> None:
@@ -68,13 +71,21 @@ def write_folder(folder: Path, drawn: Drawn, config: ModelConfig) -> None:
     rows = np.empty((FEATURES * VALUES, config.dim), np.float32)
     spec = model.spec.tables[0]
     keys = keys_of(np.arange(FEATURES * VALUES), config)
-    fill_unknown(rows, keys, np.full(len(rows), -1), np.uint64(spec.seed), np.float32(spec.init_scale), config.dim)
+    fill_unknown(
+        rows,
+        keys,
+        np.full(len(rows), -1),
+        np.uint64(spec.seed),
+        np.float32(spec.init_scale),
+        config.dim,
+    )
     np.save(folder / "rows.npy", rows)
     np.savez(folder / "layers.npz", *model.initial_dense().values())
 
 
 def sample_ids(drawn: Drawn) -> npt.NDArray[np.int64]:
-    """Ids of rows that are compared: the most frequent ones of the first batch, and some rare ones."""
+    """Ids of rows that are compared: the most frequent ones of the first batch, and some rare
+    ones."""
     found, counts = np.unique(drawn.ids[0], return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return np.concatenate([found[order[: SAMPLE // 2]], found[order[-SAMPLE // 2 :]]])
@@ -104,18 +115,20 @@ def write_text(path: Path, drawn: Drawn) -> None:
             file.write("\n".join(lines.to_pylist()) + "\n")
 
 
-# --- for us -----------------------------------------------------------------------------------------------------
+# --- for us
+# --------------------------------------------------------------------------------------------------
 
 
 class Records:
-    """Appends batches to a partition of `examples` as a labeler does: the real encoder and headers, chained ranges."""
+    """Appends batches to a partition of `examples` as a labeler does: the real encoder and
+    headers, chained ranges."""
 
     def __init__(self, drawn: Drawn, writer: Writer, topic: str, seed: int, partition: int = 0):
         self.drawn, self._writer, self._partition = drawn, writer, Partition(topic, partition)
         self.schema = examples_schema([FeatureColumn(name, CATEGORICAL) for name in NAMES])
         self.written = self.bytes = 0
-        # A row a millisecond, from yesterday on: a broker refuses stamps an hour ahead of its clock, where fast runs
-        # would come, and deletes at once what its retention says is old.
+        # A row a millisecond, from yesterday on: a broker refuses stamps an hour ahead of its
+        # clock, where fast runs would come, and deletes at once what its retention says is old.
         self._begun_ms = time.time_ns() // 1_000_000 - 86_400_000
         rng = np.random.default_rng(seed)
         rows = drawn.rows
@@ -135,7 +148,10 @@ class Records:
     def _of(self, batch: int) -> Iterator[tuple[str, pa.Array]]:
         yield "label", pa.array(self.drawn.labels[batch].astype(np.int8))
         for feature, name in enumerate(NAMES):
-            yield f"f_{name}", self._values.take(pa.array(self.drawn.ids[batch, :, feature] % VALUES))
+            yield (
+                f"f_{name}",
+                self._values.take(pa.array(self.drawn.ids[batch, :, feature] % VALUES)),
+            )
 
     def append(self, count: int, timeout_ms: int = 60_000) -> None:
         """The next `count` records."""
@@ -150,9 +166,15 @@ class Records:
         start = self.written * rows
         positions = np.arange(start, start + rows)
         times = positions + self._begun_ms
-        values = {"position": pa.array(positions), "ts_ms": pa.array(times), "arrival_ms": pa.array(times)}
+        values = {
+            "position": pa.array(positions),
+            "ts_ms": pa.array(times),
+            "arrival_ms": pa.array(times),
+        }
         arrays = {**values, **self._fixed, **columns}
-        value = encode_examples(pa.record_batch([arrays[n] for n in self.schema.names], schema=self.schema))
+        value = encode_examples(
+            pa.record_batch([arrays[n] for n in self.schema.names], schema=self.schema)
+        )
         header = BatchHeader(
             label_chain(self._partition.partition),
             start,

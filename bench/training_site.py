@@ -1,4 +1,5 @@
-"""Our side of `bench.training`: a broker, a learner and a shard as processes, that stand still between their turns."""
+"""Our side of `bench.training`: a broker, a learner and a shard as processes, that stand still
+between their turns."""
 
 import json
 import os
@@ -55,7 +56,15 @@ class Site:
     _stopped: list[int] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, folder: Path, text: str, broker: str, overrides: tuple[str, ...], drawn: Drawn, seed: int) -> "Site":
+    def begin(
+        cls,
+        folder: Path,
+        text: str,
+        broker: str,
+        overrides: tuple[str, ...],
+        drawn: Drawn,
+        seed: int,
+    ) -> "Site":
         """Write the first records and start the roles; they learn what is written."""
         local = LocalRun.begin(folder, text, broker, overrides)
         config = local.config
@@ -85,16 +94,23 @@ class Site:
                 moved, before = time.monotonic(), now
             self.local.launcher.raise_if_failed()
             if time.monotonic() - moved > STUCK_S:
-                raise RuntimeError(f"nothing was learned for {STUCK_S:.0f} s; logs: {self.local.dir / 'logs'}")
+                raise RuntimeError(
+                    f"nothing was learned for {STUCK_S:.0f} s; logs: {self.local.dir / 'logs'}"
+                )
             time.sleep(0.02)
 
     def pull(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
         """The weights of these keys as they are."""
         order = np.argsort(keys)
-        epoch, table = self.clock.join(self.model.name, "bench").epoch, self.model.spec.tables[0].name
+        epoch, table = (
+            self.clock.join(self.model.name, "bench").epoch,
+            self.model.spec.tables[0].name,
+        )
         deadline = time.monotonic() + STUCK_S
         while time.monotonic() < deadline:
-            reply = self.shard.pull(PullRequest(self.model.name, epoch, 1, {table: keys[order]}, dense=False))
+            reply = self.shard.pull(
+                PullRequest(self.model.name, epoch, 1, {table: keys[order]}, dense=False)
+            )
             if reply.outcome is Outcome.APPLIED:
                 out = np.empty_like(reply.rows[table])
                 out[order] = reply.rows[table]
@@ -128,7 +144,9 @@ class Site:
         cpu_s, others_s = meter.stop()
         for name, process in roles.items():
             if process.restarts or process.popen.poll() is not None:
-                raise RuntimeError(f"{name} died:\n{log_tail(self.local.dir / 'logs' / f'{name}.log')}")
+                raise RuntimeError(
+                    f"{name} died:\n{log_tail(self.local.dir / 'logs' / f'{name}.log')}"
+                )
         self.pause()
         return Turn(after - before, ended - began, cpu_s, others_s)
 
@@ -145,7 +163,10 @@ class Site:
 
     def losses(self, batches: int) -> list[float]:
         """Progressive log loss per example of each of the first batches, from `evaluations`."""
-        reader, topic = self.local.log().reader(), Partition(self.local.config.stream.evaluations, 0)
+        reader, topic = (
+            self.local.log().reader(),
+            Partition(self.local.config.stream.evaluations, 0),
+        )
         reader.assign([topic])
         reader.seek(topic, reader.beginning_offsets([topic])[topic])
         found: dict[int, float] = {}
@@ -153,7 +174,9 @@ class Site:
         while len(found) < batches and time.monotonic() < deadline:
             for record in reader.poll(500, 500).get(topic, []):
                 said: dict[str, Any] = json.loads(record.value or b"{}")
-                found.setdefault(said["start"] // self.records.drawn.rows, said["log_loss_sum"] / said["rows"])
+                found.setdefault(
+                    said["start"] // self.records.drawn.rows, said["log_loss_sum"] / said["rows"]
+                )
         reader.close()
         return [found[batch] for batch in range(batches) if batch in found]
 

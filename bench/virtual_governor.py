@@ -1,7 +1,8 @@
 """The product's governor over training on virtual time: its process without a process.
 
-`examples` and `evaluations` stand in a log in memory, a cut is a copy of the shard every `cut_every` batches, and the
-governor takes its turn after every batch. Its word reaches the clocks as a lease (K7).
+`examples` and `evaluations` stand in a log in memory, a cut is a copy of the shard every
+`cut_every` batches, and the governor takes its turn after every batch. Its word reaches the clocks
+as a lease (K7).
 """
 
 import json
@@ -45,7 +46,9 @@ class CopiedCuts:
         if not self.kept:
             return None
         number = max(self.kept)
-        return CompleteCut(number, f"c{number}", self.kept[number].progress, self.kept[number].begun)
+        return CompleteCut(
+            number, f"c{number}", self.kept[number].progress, self.kept[number].begun
+        )
 
     def touched(self, cut: CompleteCut, keys: Mapping[str, Keys]) -> Snapshot:
         if cut.number not in self.kept:
@@ -54,8 +57,9 @@ class CopiedCuts:
 
 
 class VirtualGovernor:
-    """Its `take` is the `on_trained` of a `VirtualTraining`. With `backlog`, all examples stand in the log from the
-    beginning, so that data age grows; else each comes just before it is learned."""
+    """Its `take` is the `on_trained` of a `VirtualTraining`. With `backlog`, all examples stand in
+    the log from the beginning, so that data age grows; else each comes just before it is learned.
+    """
 
     def __init__(self, config: GovernorConfig, cut_every: int, backlog: bool = False) -> None:
         self.config, self.cut_every, self.backlog = config, cut_every, backlog
@@ -84,7 +88,12 @@ class VirtualGovernor:
         elif not self.backlog:
             self._example(trained.work)
         batch = trained.work.batch
-        said = {"model": world.model.name, "chain": batch.chain, "start": batch.start, "end": batch.end}
+        said = {
+            "model": world.model.name,
+            "chain": batch.chain,
+            "start": batch.start,
+            "end": batch.end,
+        }
         said |= {"log_loss_sum": trained.log_loss}
         self.log.append(Partition(STREAM.evaluations, 0), json.dumps(said).encode())
         service = self.service or self.begin(world)

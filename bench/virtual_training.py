@@ -1,9 +1,11 @@
-"""Learners, clocks and a shard on virtual time: the product's cores, driven by a heap of events instead of processes.
+"""Learners, clocks and a shard on virtual time: the product's cores, driven by a heap of events
+instead of processes.
 
-A learner is the real `Pacer`; the clock holder is the real `Clocks`; a shard the real `Shard`, with its optimizers and
-its compensation; gradients are those of the model's kind. What is not real is time: a pull or push takes PULL_MS, a
-control call CONTROL_MS, and a gradient `think_ms` on a core of the learner's own, give or take JITTER, drawn from the
-batch. So a run is a function of its settings, and takes what its arithmetic takes.
+A learner is the real `Pacer`; the clock holder is the real `Clocks`; a shard the real `Shard`, with
+its optimizers and its compensation; gradients are those of the model's kind. What is not real is
+time: a pull or push takes PULL_MS, a control call CONTROL_MS, and a gradient `think_ms` on a core
+of the learner's own, give or take JITTER, drawn from the batch. So a run is a function of its
+settings, and takes what its arithmetic takes.
 """
 
 import heapq
@@ -49,9 +51,16 @@ class Work:
 
 
 def draw_work(model: Model, examples: int, batch_rows: int, seed: int) -> list[Work]:
-    """A simulated shop's traffic, labelled, as batches of PARTITIONS partitions in the order of time."""
+    """A simulated shop's traffic, labelled, as batches of PARTITIONS partitions in the order of
+    time."""
     shop = TrafficConfig(
-        impressions=examples, users=20_000, items=5_000, vendors=200, click_rate=0.1, attacks=False, seed=seed
+        impressions=examples,
+        users=20_000,
+        items=5_000,
+        vendors=200,
+        click_rate=0.1,
+        attacks=False,
+        seed=seed,
     )
     history = simulate(shop).history
     label = np.zeros(examples, np.int8)
@@ -67,13 +76,27 @@ def draw_work(model: Model, examples: int, batch_rows: int, seed: int) -> list[W
             at = mine[start : start + batch_rows]
             rows = _rows(at, history.ts_ms, label, strings, start)
             end = start + len(at)
-            batch = Batch(p, f"label/{p}", start, end, number, number + 1, len(at), 0, int(history.ts_ms[at[-1]]))
+            batch = Batch(
+                p,
+                f"label/{p}",
+                start,
+                end,
+                number,
+                number + 1,
+                len(at),
+                0,
+                int(history.ts_ms[at[-1]]),
+            )
             prepared = gradient.prepare(model, rows)
-            found.append(Work(batch, prepared, label[at].astype(np.float32), np.ones(len(at), np.float32)))
+            found.append(
+                Work(batch, prepared, label[at].astype(np.float32), np.ones(len(at), np.float32))
+            )
     return sorted(found, key=lambda work: (work.batch.time_ms, work.batch.partition))
 
 
-def _rows(at: Any, ts_ms: Any, label: Any, strings: dict[str, pa.Array], first: int) -> pa.RecordBatch:
+def _rows(
+    at: Any, ts_ms: Any, label: Any, strings: dict[str, pa.Array], first: int
+) -> pa.RecordBatch:
     n = len(at)
     taken = {name: array.take(pa.array(at)) for name, array in strings.items()}
     values = {
@@ -101,7 +124,8 @@ class Setting:
 
 @dataclass
 class Trained:
-    """One batch as it was learned: its loss before it was trained on, and how late its push came."""
+    """One batch as it was learned: its loss before it was trained on, and how late its push
+    came."""
 
     work: Work
     log_loss: float
@@ -166,7 +190,9 @@ class VirtualLearner:
         self.world, self.index = world, index
         self.pacer = Pacer(world.model.name, [0], LearnerConfig())
         self.partitions = [p for p in range(PARTITIONS) if p % learners == index]
-        self.queues = {p: [w.batch for w in world.works if w.batch.partition == p] for p in self.partitions}
+        self.queues = {
+            p: [w.batch for w in world.works if w.batch.partition == p] for p in self.partitions
+        }
         self.seeks: dict[int, int] = {}
         self.paused: set[int] = set()
         self.busy_until_ms = 0.0

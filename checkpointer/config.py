@@ -23,7 +23,8 @@ class CheckpointerConfig:
     """When cuts are taken, where checkpoints are kept, and what one must pass to be published."""
 
     root: str = _option(
-        "var/checkpoints", "directory or fsspec URL of the checkpoints; replicas and shards read it too"
+        "var/checkpoints",
+        "directory or fsspec URL of the checkpoints; replicas and shards read it too",
     )
     interval_ms: int = _option(60_000, "wall time between cuts, ms; 0 = not by wall time")
     event_interval_ms: int = _option(
@@ -31,64 +32,112 @@ class CheckpointerConfig:
     )
     idle_interval_ms: int = _option(
         3_600_000,
-        "wall time between cuts while no row is learned, ms: enough for the head not to fall behind what `examples` "
+        "wall time between cuts while no row is learned, ms: enough for the head not to fall "
+        "behind what `examples` "
         "retains; 0 = none then",
     )
     begin: str = _option(
-        "beginning", "where a new model starts: 'beginning', 'end', or a time in UTC such as 2026-11-01T13:30 (S5)"
+        "beginning",
+        "where a new model starts: 'beginning', 'end', or a time in UTC such as 2026-11-01T13:30 "
+        "(S5)",
     )
     keep: int = _option(5, "checkpoints kept beside the head, what is served, and their parents")
-    keep_hours: int = _option(6, "hours of which one published checkpoint each is kept beside those; 0 = none")
-    keep_days: int = _option(3, "days of which one published checkpoint each is kept beside those; 0 = none")
+    keep_hours: int = _option(
+        6, "hours of which one published checkpoint each is kept beside those; 0 = none"
+    )
+    keep_days: int = _option(
+        3, "days of which one published checkpoint each is kept beside those; 0 = none"
+    )
     deltas_max: int = _option(
-        10, "checkpoints in a row that hold only the rows touched since the one before (X2); 0 = each holds all rows"
+        10,
+        "checkpoints in a row that hold only the rows touched since the one before (X2); 0 = each "
+        "holds all rows",
     )
     keep_rejected: int = _option(2, "rejected checkpoints kept, to be looked at")
     hold_lease_ms: int = _option(
         2_000, "the stop of starts runs out by itself after this long without renewal, ms (X1)"
     )
-    cut_timeout_ms: int = _option(30_000, "a cut that takes longer is abandoned and tried again, ms")
+    cut_timeout_ms: int = _option(
+        30_000, "a cut that takes longer is abandoned and tried again, ms"
+    )
     retry_ms: int = _option(200, "pause before an abandoned cut is tried again, ms")
-    retry_max_ms: int = _option(5_000, "longest pause after a store that failed, ms; pauses grow from `retry_ms`")
-    store_timeout_ms: int = _option(10_000, "deadline of a call to the store about a small file, ms")
-    transfer_timeout_ms: int = _option(600_000, "deadline of reading or writing one part of a checkpoint, ms")
+    retry_max_ms: int = _option(
+        5_000, "longest pause after a store that failed, ms; pauses grow from `retry_ms`"
+    )
+    store_timeout_ms: int = _option(
+        10_000, "deadline of a call to the store about a small file, ms"
+    )
+    transfer_timeout_ms: int = _option(
+        600_000, "deadline of reading or writing one part of a checkpoint, ms"
+    )
     poll_ms: int = _option(20, "pause between two looks at the shards, ms")
     evaluation_wait_ms: int = _option(
         300,
-        "how long a manifest waits for the evaluations of the rows it has learned, ms; later ones count to the next",
+        "how long a manifest waits for the evaluations of the rows it has learned, ms; later ones "
+        "count to the next",
     )
-    gate_timeout_ms: int = _option(20_000, "a clean process that has not answered by then fails its gates, ms")
-    prediction_mean_min: float = _option(1e-6, "the mean prediction since the parent must be at least this")
-    prediction_mean_max: float = _option(0.999999, "the mean prediction since the parent must be at most this")
+    gate_timeout_ms: int = _option(
+        20_000, "a clean process that has not answered by then fails its gates, ms"
+    )
+    prediction_mean_min: float = _option(
+        1e-6, "the mean prediction since the parent must be at least this"
+    )
+    prediction_mean_max: float = _option(
+        0.999999, "the mean prediction since the parent must be at most this"
+    )
     entropy_max: float = _option(
-        1.0, "normalized entropy above this is never published: 1 = always answering the mean label; 0 = off"
+        1.0,
+        "normalized entropy above this is never published: 1 = always answering the mean label; 0 "
+        "= off",
     )
     entropy_band: float = _option(
-        0.25, "normalized entropy may exceed the best that was published within reference_ms by this share; 0 = off"
+        0.25,
+        "normalized entropy may exceed the best that was published within reference_ms by this "
+        "share; 0 = off",
     )
-    reference_ms: int = _option(604_800_000, "how long what was published counts as the best, event time, ms")
+    reference_ms: int = _option(
+        604_800_000, "how long what was published counts as the best, event time, ms"
+    )
     entropy_rows_min: int = _option(
         1_000,
-        "scored rows, with clicks_min clicks, that a known progressive loss takes; older ones are taken too",
+        "scored rows, with clicks_min clicks, that a known progressive loss takes; older ones are "
+        "taken too",
     )
     served_retry_ms: int = _option(
         3_600_000,
-        "while what was served did worse than entropy_max, one checkpoint is published so often, event time, ms",
+        "while what was served did worse than entropy_max, one checkpoint is published so often, "
+        "event time, ms",
     )
     calibration_band: float = _option(
-        1.0, "sum of predictions to labels may be further off 1 than the last published one's by this share; 0 = off"
+        1.0,
+        "sum of predictions to labels may be further off 1 than the last published one's by this "
+        "share; 0 = off",
     )
-    clicks_min: int = _option(100, "clicks that a comparison of calibration or of a slice needs on both sides")
+    clicks_min: int = _option(
+        100, "clicks that a comparison of calibration or of a slice needs on both sides"
+    )
     slice_entropy_band: float = _option(
-        0.5, "as entropy_band, for each value of the columns in [learners] slices; calibration_band counts too; 0 = off"
+        0.5,
+        "as entropy_band, for each value of the columns in [learners] slices; calibration_band "
+        "counts too; 0 = off",
     )
-    slice_rows_min: int = _option(5_000, "scored rows of a slice that a comparison needs on both sides")
-    memory_bytes_max: int = _option(0, "memory that loading and answering may take in a clean process, bytes; 0 = off")
-    latency_ms_max: float = _option(0.0, "time that a clean process may take to answer a request, ms; 0 = off")
+    slice_rows_min: int = _option(
+        5_000, "scored rows of a slice that a comparison needs on both sides"
+    )
+    memory_bytes_max: int = _option(
+        0, "memory that loading and answering may take in a clean process, bytes; 0 = off"
+    )
+    latency_ms_max: float = _option(
+        0.0, "time that a clean process may take to answer a request, ms; 0 = off"
+    )
     latency_rows: int = _option(100, "rows of that request")
-    golden: str = _option("", "JSON-lines file of rows that every checkpoint must answer in range; empty = none")
+    golden: str = _option(
+        "", "JSON-lines file of rows that every checkpoint must answer in range; empty = none"
+    )
     golden_change_max: float = _option(
-        1.0, "answers to `golden` may differ from the last published one's by this in log odds, on average; 0 = off"
+        1.0,
+        "answers to `golden` may differ from the last published one's by this in log odds, on "
+        "average; 0 = off",
     )
 
     @property
@@ -96,13 +145,26 @@ class CheckpointerConfig:
         return Keep(self.keep, self.keep_rejected, self.keep_hours, self.keep_days)
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "interval_ms", "event_interval_ms", "deltas_max", "keep_rejected", "retry_ms")
+        _at_least(
+            self, 0, "interval_ms", "event_interval_ms", "deltas_max", "keep_rejected", "retry_ms"
+        )
         _at_least(self, 0, "evaluation_wait_ms", "idle_interval_ms", "keep_hours", "keep_days")
         _at_least(self, 1, "store_timeout_ms", "transfer_timeout_ms")
         _at_least(self, max(1, self.retry_ms), "retry_max_ms")
-        _at_least(self, 1, "keep", "hold_lease_ms", "cut_timeout_ms", "poll_ms", "gate_timeout_ms", "entropy_rows_min")
+        _at_least(
+            self,
+            1,
+            "keep",
+            "hold_lease_ms",
+            "cut_timeout_ms",
+            "poll_ms",
+            "gate_timeout_ms",
+            "entropy_rows_min",
+        )
         _at_least(self, 0, "entropy_max", "reference_ms", "served_retry_ms")
-        _at_least(self, 0, "entropy_band", "calibration_band", "slice_entropy_band", "golden_change_max")
+        _at_least(
+            self, 0, "entropy_band", "calibration_band", "slice_entropy_band", "golden_change_max"
+        )
         _at_least(self, 0, "memory_bytes_max", "latency_ms_max")
         _at_least(self, 1, "clicks_min", "slice_rows_min", "latency_rows")
         if not self.root:
@@ -116,19 +178,25 @@ class CheckpointerConfig:
                 ) from None
         if not 0 <= self.prediction_mean_min < self.prediction_mean_max <= 1:
             raise ValueError(
-                f"prediction_mean_min = {self.prediction_mean_min}, prediction_mean_max = {self.prediction_mean_max}: "
+                f"prediction_mean_min = {self.prediction_mean_min}, prediction_mean_max = "
+                f"{self.prediction_mean_max}: "
                 "allowed is 0 <= min < max <= 1"
             )
 
 
 @dataclass(frozen=True)
 class ArchiveConfig:
-    """The archive of `examples`: Parquet files by event hour, from which a model can be trained after retention."""
+    """The archive of `examples`: Parquet files by event hour, from which a model can be trained
+    after retention."""
 
     root: str = _option("var/archive", "directory or fsspec URL of the archive")
     read: bool = _option(False, "learn from the archive what the broker no longer holds")
-    file_bytes_max: int = _option(33_554_432, "a file ends at so many bytes of records, before Parquet compresses them")
-    file_age_max_ms: int = _option(300_000, "a file ends this long after its first record came, ms of wall time")
+    file_bytes_max: int = _option(
+        33_554_432, "a file ends at so many bytes of records, before Parquet compresses them"
+    )
+    file_age_max_ms: int = _option(
+        300_000, "a file ends this long after its first record came, ms of wall time"
+    )
     poll_records_max: int = _option(64, "records taken by one poll")
 
     def __post_init__(self) -> None:
@@ -142,39 +210,55 @@ class ServingConfig:
     """A replica: how it follows checkpoints, and what it answers."""
 
     host: str = _option("127.0.0.1", "address the HTTP server binds to")
-    port: int = _option(0, "port of the first replica; further ones take the next; 0 = any free one")
-    follow_topic: bool = _option(True, "hear of checkpoints from Kafka; the pointer file is looked at in any case")
+    port: int = _option(
+        0, "port of the first replica; further ones take the next; 0 = any free one"
+    )
+    follow_topic: bool = _option(
+        True, "hear of checkpoints from Kafka; the pointer file is looked at in any case"
+    )
     poll_ms: int = _option(1_000, "time between two looks at the pointer file, ms")
     retry_ms: int = _option(30_000, "a refused checkpoint is tried again after this long, ms")
-    fallback_probability: float = _option(-1.0, "answered without a model; -1 = the model's configured prior")
+    fallback_probability: float = _option(
+        -1.0, "answered without a model; -1 = the model's configured prior"
+    )
     request_bytes_max: int = _option(16_777_216, "largest request body, bytes")
     request_rows_max: int = _option(50_000, "most rows in one request")
     store_timeout_ms: int = _option(
-        10_000, "deadline of a call to the store about a small file, ms; what fails is tried again, in growing pauses"
+        10_000,
+        "deadline of a call to the store about a small file, ms; what fails is tried again, in "
+        "growing pauses",
     )
     transfer_timeout_ms: int = _option(600_000, "deadline of reading one part of a checkpoint, ms")
     ready_age_max_s: float = _option(
         0.0,
-        "/readyz answers 503 once the model is older than this, s; 0 = at any age: a replica with an old model is "
+        "/readyz answers 503 once the model is older than this, s; 0 = at any age: a replica with "
+        "an old model is "
         "better than none",
     )
     connections_max: int = _option(
-        512, "connections open at once, and never more than the process may open files; further ones are told 503"
+        512,
+        "connections open at once, and never more than the process may open files; further ones "
+        "are told 503",
     )
     requests_max: int = _option(64, "requests answered at once; further ones are told 503")
     request_timeout_s: float = _option(
-        10.0, "a connection that is silent for this long, or takes longer to send one request, is closed, s"
+        10.0,
+        "a connection that is silent for this long, or takes longer to send one request, is "
+        "closed, s",
     )
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "poll_ms", "retry_ms", "request_bytes_max", "request_rows_max", "requests_max")
+        _at_least(
+            self, 1, "poll_ms", "retry_ms", "request_bytes_max", "request_rows_max", "requests_max"
+        )
         _at_least(self, 1, "store_timeout_ms", "transfer_timeout_ms", "connections_max")
         _at_least(self, 0, "ready_age_max_s")
         if not 0 <= self.port <= 65_535:
             raise ValueError(f"port = {self.port}: allowed is 0 (any) to 65535")
         if not (self.fallback_probability == -1.0 or 0 <= self.fallback_probability <= 1):
             raise ValueError(
-                f"fallback_probability = {self.fallback_probability}: allowed is -1 (the prior), or 0 to 1"
+                f"fallback_probability = {self.fallback_probability}: allowed is -1 (the prior), "
+                f"or 0 to 1"
             )
         if not self.request_timeout_s > 0:
             raise ValueError(f"request_timeout_s = {self.request_timeout_s}: allowed is above 0")

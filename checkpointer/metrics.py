@@ -26,29 +26,58 @@ class Served(NamedTuple):
 
 
 class CheckpointerMetrics(ReaderMetrics):
-    """Rows are rows of examples; its data time is the newest event time in a complete checkpoint."""
+    """Rows are rows of examples; its data time is the newest event time in a complete
+    checkpoint."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.cut_hold_ms = self.histogram("everspun_cut_hold_ms", "how long a cut stopped starts, ms", _HOLD_MS)
-        self.cut_seconds = self.histogram("everspun_cut_seconds", "from due to all shards marked, s", _SLOW_S)
-        self.publish_seconds = self.histogram("everspun_publish_seconds", "from due to announced, s", _SLOW_S)
+        self.cut_hold_ms = self.histogram(
+            "everspun_cut_hold_ms", "how long a cut stopped starts, ms", _HOLD_MS
+        )
+        self.cut_seconds = self.histogram(
+            "everspun_cut_seconds", "from due to all shards marked, s", _SLOW_S
+        )
+        self.publish_seconds = self.histogram(
+            "everspun_publish_seconds", "from due to announced, s", _SLOW_S
+        )
         self.attempts = self.counter("everspun_cut_attempts_total", "cuts tried", "reason")
-        self.abandoned = self.counter("everspun_cuts_abandoned_total", "cuts that came to nothing", "reason")
+        self.abandoned = self.counter(
+            "everspun_cuts_abandoned_total", "cuts that came to nothing", "reason"
+        )
         self.moves = self.counter("everspun_moves_total", "changes of the number of shards (S6)")
-        self.move_pause_ms = self.gauge("everspun_move_pause_ms", "how long the last one stopped starts, ms", "phase")
-        self.checkpoints = self.counter("everspun_checkpoints_total", "complete checkpoints judged", "outcome")
-        self.gates = self.counter("everspun_gate_results_total", "findings of the gates", "gate", "passed")
-        self.number = self.gauge("everspun_checkpoint_number", "number of the newest published checkpoint")
-        self.created_ms = self.gauge("everspun_checkpoint_created_ms", "when it was cut, ms since 1970")
+        self.move_pause_ms = self.gauge(
+            "everspun_move_pause_ms", "how long the last one stopped starts, ms", "phase"
+        )
+        self.checkpoints = self.counter(
+            "everspun_checkpoints_total", "complete checkpoints judged", "outcome"
+        )
+        self.gates = self.counter(
+            "everspun_gate_results_total", "findings of the gates", "gate", "passed"
+        )
+        self.number = self.gauge(
+            "everspun_checkpoint_number", "number of the newest published checkpoint"
+        )
+        self.created_ms = self.gauge(
+            "everspun_checkpoint_created_ms", "when it was cut, ms since 1970"
+        )
         self.bytes = self.gauge("everspun_checkpoint_bytes", "bytes of its parts")
         self.rows = self.gauge("everspun_checkpoint_rows", "rows of its parts")
-        self.deltas = self.gauge("everspun_checkpoint_deltas", "deltas between it and its base; 0 = it is full")
+        self.deltas = self.gauge(
+            "everspun_checkpoint_deltas", "deltas between it and its base; 0 = it is full"
+        )
         self.barrier = self.gauge("everspun_checkpoint_barrier", "the period it reached (E3)")
-        self.swept = self.counter("everspun_checkpoints_swept_total", "checkpoints deleted by retention")
-        self.unsent = self.gauge("everspun_announcements_unsent", "announcements that wait for the log")
-        self.evaluations = self.counter("everspun_evaluations_read_total", "records of evaluations read", "outcome")
-        self.store_failing_s = self.gauge("everspun_store_failing_s", "for how long the store of checkpoints fails, s")
+        self.swept = self.counter(
+            "everspun_checkpoints_swept_total", "checkpoints deleted by retention"
+        )
+        self.unsent = self.gauge(
+            "everspun_announcements_unsent", "announcements that wait for the log"
+        )
+        self.evaluations = self.counter(
+            "everspun_evaluations_read_total", "records of evaluations read", "outcome"
+        )
+        self.store_failing_s = self.gauge(
+            "everspun_store_failing_s", "for how long the store of checkpoints fails, s"
+        )
         self.store_calls, self.store_seconds = store_series(self)
 
     def store_called(self, call: str, outcome: str, seconds: float) -> None:
@@ -62,46 +91,87 @@ class ArchiverMetrics(RoleMetrics):
     def __init__(self) -> None:
         super().__init__()
         self.files = self.counter("everspun_archive_files_total", "files written")
-        self.bytes = self.counter("everspun_archive_bytes_total", "bytes of records in files, before compression")
+        self.bytes = self.counter(
+            "everspun_archive_bytes_total", "bytes of records in files, before compression"
+        )
         self.waiting = self.gauge("everspun_archive_waiting", "records read and not yet in a file")
         self.lag = self.gauge("everspun_archive_lag", "records of examples not read yet")
-        self.repeats = self.counter("everspun_archive_repeats_total", "records that extend no chain, not kept (C2)")
-        self.lost = self.counter("everspun_archive_lost_total", "records that retention took first: an alarm")
+        self.repeats = self.counter(
+            "everspun_archive_repeats_total", "records that extend no chain, not kept (C2)"
+        )
+        self.lost = self.counter(
+            "everspun_archive_lost_total", "records that retention took first: an alarm"
+        )
 
 
 class ReplicaMetrics(ReaderMetrics):
-    """Rows are rows of requests; its data time is the newest event time that the served checkpoint learned."""
+    """Rows are rows of requests; its data time is the newest event time that the served
+    checkpoint learned."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.model_age_s = self.gauge("everspun_served_model_age_s", "age of the served checkpoint, s; NaN = none")
-        self.data_age_s = self.gauge("everspun_served_data_age_s", "age of the newest event it learned, s; NaN = none")
-        self.failing_s = self.gauge("everspun_replica_failing_s", "for how long looks at store or topic have failed, s")
-        self.ready = self.gauge("everspun_replica_ready", "1 while it has a model that is not too old")
-        self.version = self.gauge("everspun_served_version", "number of the served checkpoint; -1 = none")
-        self.barrier = self.gauge("everspun_served_barrier", "the period the served checkpoint reached (E3)")
-        self.held = self.gauge("everspun_served_held", "1 while an operator holds serving at a checkpoint (X4)")
-        self.requests = self.counter("everspun_replica_requests_total", "requests by answer", "path", "status")
-        self.seconds = self.histogram("everspun_replica_request_seconds", "time to answer a prediction, s", _FAST_S)
-        self.fallback_rows = self.counter("everspun_replica_fallback_rows_total", "rows answered without a model")
-        self.in_flight = self.gauge("everspun_replica_requests_in_flight", "requests being answered")
+        self.model_age_s = self.gauge(
+            "everspun_served_model_age_s", "age of the served checkpoint, s; NaN = none"
+        )
+        self.data_age_s = self.gauge(
+            "everspun_served_data_age_s", "age of the newest event it learned, s; NaN = none"
+        )
+        self.failing_s = self.gauge(
+            "everspun_replica_failing_s", "for how long looks at store or topic have failed, s"
+        )
+        self.ready = self.gauge(
+            "everspun_replica_ready", "1 while it has a model that is not too old"
+        )
+        self.version = self.gauge(
+            "everspun_served_version", "number of the served checkpoint; -1 = none"
+        )
+        self.barrier = self.gauge(
+            "everspun_served_barrier", "the period the served checkpoint reached (E3)"
+        )
+        self.held = self.gauge(
+            "everspun_served_held", "1 while an operator holds serving at a checkpoint (X4)"
+        )
+        self.requests = self.counter(
+            "everspun_replica_requests_total", "requests by answer", "path", "status"
+        )
+        self.seconds = self.histogram(
+            "everspun_replica_request_seconds", "time to answer a prediction, s", _FAST_S
+        )
+        self.fallback_rows = self.counter(
+            "everspun_replica_fallback_rows_total", "rows answered without a model"
+        )
+        self.in_flight = self.gauge(
+            "everspun_replica_requests_in_flight", "requests being answered"
+        )
         self.connections = self.gauge("everspun_replica_connections", "connections open")
         self.turned_away = self.counter(
-            "everspun_replica_connections_refused_total", "connections closed at once: too many, or no file to open"
+            "everspun_replica_connections_refused_total",
+            "connections closed at once: too many, or no file to open",
         )
         self.swaps = self.counter("everspun_replica_swaps_total", "checkpoints taken into service")
-        self.refused = self.counter("everspun_replica_refused_total", "checkpoints that could not be loaded")
-        self.loads = self.counter("everspun_replica_loads_total", "checkpoints loaded, from a base or by deltas", "how")
-        self.load_seconds = self.histogram("everspun_replica_load_seconds", "time to load a checkpoint, s", _SLOW_S)
-        self.errors = self.counter("everspun_replica_follow_errors_total", "failed looks at store or topic", "where")
+        self.refused = self.counter(
+            "everspun_replica_refused_total", "checkpoints that could not be loaded"
+        )
+        self.loads = self.counter(
+            "everspun_replica_loads_total", "checkpoints loaded, from a base or by deltas", "how"
+        )
+        self.load_seconds = self.histogram(
+            "everspun_replica_load_seconds", "time to load a checkpoint, s", _SLOW_S
+        )
+        self.errors = self.counter(
+            "everspun_replica_follow_errors_total", "failed looks at store or topic", "where"
+        )
         self.store_calls, self.store_seconds = store_series(self)
 
     def store_called(self, call: str, outcome: str, seconds: float) -> None:
         self.store_calls.labels(call=call, outcome=outcome).inc()
         self.store_seconds.labels(call=call).observe(seconds)
 
-    def served_is(self, served: Callable[[], Served | None], failing_s: Callable[[], float]) -> None:
-        """Where to ask what is served, whenever somebody asks for the metrics: an age stands still for nobody."""
+    def served_is(
+        self, served: Callable[[], Served | None], failing_s: Callable[[], float]
+    ) -> None:
+        """Where to ask what is served, whenever somebody asks for the metrics: an age stands
+        still for nobody."""
         none = Served(-1, 0, 0, NAN, NAN, ready=False)
 
         def asked(field: str) -> Callable[[], float]:
@@ -119,6 +189,10 @@ class ReplicaMetrics(ReaderMetrics):
 def store_series(metrics: RoleMetrics) -> tuple[Counter, Histogram]:
     """Calls to the store of checkpoints, of every role that makes them."""
     return (
-        metrics.counter("everspun_store_calls_total", "calls to the store, by how they ended", "call", "outcome"),
-        metrics.histogram("everspun_store_seconds", "time of a call to the store, s", _SLOW_S, "call"),
+        metrics.counter(
+            "everspun_store_calls_total", "calls to the store, by how they ended", "call", "outcome"
+        ),
+        metrics.histogram(
+            "everspun_store_seconds", "time of a call to the store, s", _SLOW_S, "call"
+        ),
     )

@@ -1,7 +1,8 @@
-"""The front door: one command line, one config file, the local launcher, the status page, the replayer and the audit.
+"""The front door: one command line, one config file, the local launcher, the status page, the
+replayer and the audit.
 
-Everything here may import every other package; nothing imports it. The wiring of roles to their packages stands in
-`everspun.roles.roles`, one function a role.
+Everything here may import every other package; nothing imports it. The wiring of roles to their
+packages stands in `everspun.roles.roles`, one function a role.
 
 - `audit`: The audit
 - `commands`: The commands, grouped by what they are about

@@ -5,13 +5,17 @@ import os
 import sys
 from importlib import import_module
 
-#: name -> (module, one line of help); each module has `arguments(parser)` and `run(options) -> exit code`.
+#: name -> (module, one line of help); each module has `arguments(parser)` and `run(options) -> exit
+#: code`.
 COMMANDS = {
     "demo": (
         "everspun.commands.system.demo",
         "the main job on a real log, from nothing: broker, all roles, audit, report",
     ),
-    "run": ("everspun.commands.system.run", "run all roles of a config on your own Kafka until stopped"),
+    "run": (
+        "everspun.commands.system.run",
+        "run all roles of a config on your own Kafka until stopped",
+    ),
     "role": ("everspun.commands.system.role", "run one process of one role (what `run` starts)"),
     "broker": ("everspun.commands.system.broker", "a broker on loopback to try things out with"),
     "topics": ("everspun.commands.system.topics", "create or check the topics"),
@@ -23,40 +27,84 @@ COMMANDS = {
         "everspun.commands.system.audit",
         "check the promise: every impression once, every batch once, every cut whole",
     ),
-    "replay": ("everspun.commands.data.replay", "replay a history into the topics in accelerated event time"),
-    "retrain": ("everspun.commands.training.retrain", "train another model from history, beside the live one"),
-    "models": ("everspun.commands.training.models", "the models of a store side by side; which one replicas serve"),
-    "archive": ("everspun.commands.data.archive", "list, verify or read what the archive of examples holds"),
-    "simulate": ("everspun.commands.data.simulate", "write simulated traffic with a known truth to a file"),
+    "replay": (
+        "everspun.commands.data.replay",
+        "replay a history into the topics in accelerated event time",
+    ),
+    "retrain": (
+        "everspun.commands.training.retrain",
+        "train another model from history, beside the live one",
+    ),
+    "models": (
+        "everspun.commands.training.models",
+        "the models of a store side by side; which one replicas serve",
+    ),
+    "archive": (
+        "everspun.commands.data.archive",
+        "list, verify or read what the archive of examples holds",
+    ),
+    "simulate": (
+        "everspun.commands.data.simulate",
+        "write simulated traffic with a known truth to a file",
+    ),
     "events": (
         "everspun.commands.data.events",
         "check events of a file or topic: field, value and fix of each bad one",
     ),
-    "quarantine": ("everspun.commands.data.quarantine", "list, show or add records that could not be used"),
-    "lost": ("everspun.commands.data.lost", "declare input lost that is gone: the way on for a partition that stopped"),
+    "quarantine": (
+        "everspun.commands.data.quarantine",
+        "list, show or add records that could not be used",
+    ),
+    "lost": (
+        "everspun.commands.data.lost",
+        "declare input lost that is gone: the way on for a partition that stopped",
+    ),
     "clock": (
         "everspun.commands.data.clock",
         "set back the times of inputs that clocks ahead have stamped, so labels go on",
     ),
-    "fraud": ("everspun.commands.data.fraud", "list or show what was rejected and why; allow or ban a source"),
-    "forget": ("everspun.commands.data.forget", "forget a person: no further training, what was learned is taken back"),
-    "breaker": ("everspun.commands.data.breaker", "what is withheld from training; withhold or release a scope"),
+    "fraud": (
+        "everspun.commands.data.fraud",
+        "list or show what was rejected and why; allow or ban a source",
+    ),
+    "forget": (
+        "everspun.commands.data.forget",
+        "forget a person: no further training, what was learned is taken back",
+    ),
+    "breaker": (
+        "everspun.commands.data.breaker",
+        "what is withheld from training; withhold or release a scope",
+    ),
     "checkpoints": ("everspun.commands.training.checkpoints", "list, show or restore checkpoints"),
-    "pause": ("everspun.commands.training.pause", "stop training; labels, checkpoints and serving go on"),
+    "pause": (
+        "everspun.commands.training.pause",
+        "stop training; labels, checkpoints and serving go on",
+    ),
     "resume": ("everspun.commands.training.pause", "start training again"),
     "staleness": (
         "everspun.commands.training.staleness",
         "show or set how far learners may run ahead of each other",
     ),
-    "learners": ("everspun.commands.training.learners", "start or stop learner processes while training goes on"),
-    "shards": ("everspun.commands.training.shards", "change the number of shards while training goes on"),
-    "config": ("everspun.commands.system.config", "print an example config, or the reference of all keys"),
+    "learners": (
+        "everspun.commands.training.learners",
+        "start or stop learner processes while training goes on",
+    ),
+    "shards": (
+        "everspun.commands.training.shards",
+        "change the number of shards while training goes on",
+    ),
+    "config": (
+        "everspun.commands.system.config",
+        "print an example config, or the reference of all keys",
+    ),
 }
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
-        prog="everspun", description="Streaming continuous training with a parameter server, for a shop's click model."
+        prog="everspun",
+        description="Streaming continuous training with a parameter server, for a shop's click "
+        "model.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, help_line) in COMMANDS.items():
@@ -72,7 +120,9 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show is shown escaped
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    from everspun import mistakes  # with it come the libraries, which `--help` of all commands does not need
+    from everspun import (
+        mistakes,
+    )  # with it come the libraries, which `--help` of all commands does not need
 
     if line := mistakes.unreadable_argument(given):
         print(f"everspun: {line}", file=sys.stderr)
@@ -84,7 +134,9 @@ def main(arguments: list[str] | None = None) -> int:
         module.arguments(own)
         return int(module.run(own.parse_args(given[1:])))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or the interpreter complains at its end
         return mistakes.NOBODY_READS
     except KeyboardInterrupt:
         return mistakes.INTERRUPTED

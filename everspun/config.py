@@ -1,4 +1,5 @@
-"""One TOML file for the whole system: a section a package, each one frozen dataclass, all checked once at start."""
+"""One TOML file for the whole system: a section a package, each one frozen dataclass, all
+checked once at start."""
 
 import dataclasses
 import difflib
@@ -28,31 +29,45 @@ class ConfigError(ValueError):
 class RunConfig:
     """How many processes of each role run, and where they keep what is theirs."""
 
-    dir: str = field(default="var/run", metadata={"help": "folder of this run: sockets, logs, role files, local state"})
+    dir: str = field(
+        default="var/run",
+        metadata={"help": "folder of this run: sockets, logs, role files, local state"},
+    )
     labelers: int = field(default=1, metadata={"help": "labeler processes"})
-    fraud: int = field(default=1, metadata={"help": "fraud filter processes; 0 = labels do not wait for verdicts"})
+    fraud: int = field(
+        default=1, metadata={"help": "fraud filter processes; 0 = labels do not wait for verdicts"}
+    )
     breaker: int = field(
-        default=0, metadata={"help": "circuit breaker processes (L8); 0 = labels do not wait for a breaker"}
+        default=0,
+        metadata={"help": "circuit breaker processes (L8); 0 = labels do not wait for a breaker"},
     )
     shards: int = field(default=2, metadata={"help": "parameter server shards"})
     learners: int = field(default=2, metadata={"help": "learner processes"})
     replicas: int = field(default=1, metadata={"help": "serving replicas"})
-    archivers: int = field(default=0, metadata={"help": "1 = keep all examples in the archive; see [archive]"})
+    archivers: int = field(
+        default=0, metadata={"help": "1 = keep all examples in the archive; see [archive]"}
+    )
     hash_secret_file: str = field(
         default="",
         metadata={
-            "help": "file with the secret that ids, names and features are hashed with, the same on every host; made at"
+            "help": "file with the secret that ids, names and features are hashed with, the same "
+            "on every host; made at"
             " the first start; '' = hash.secret in dir. EVERSPUN_HASH_SECRET goes before it"
         },
     )
     restart_limit: int = field(
-        default=20, metadata={"help": "restarts of one process within a minute before each further one waits"}
+        default=20,
+        metadata={"help": "restarts of one process within a minute before each further one waits"},
     )
     restart_wait_max_s: float = field(
-        default=5.0, metadata={"help": "longest wait before a process that keeps ending is started again, seconds"}
+        default=5.0,
+        metadata={
+            "help": "longest wait before a process that keeps ending is started again, seconds"
+        },
     )
     log_bytes_max: int = field(
-        default=16_777_216, metadata={"help": "a role's log beyond so many bytes is kept as `.log.1` and begun anew"}
+        default=16_777_216,
+        metadata={"help": "a role's log beyond so many bytes is kept as `.log.1` and begun anew"},
     )
 
     def __post_init__(self) -> None:
@@ -67,30 +82,44 @@ class RunConfig:
         if self.log_bytes_max < 65_536:
             raise ValueError(f"log_bytes_max = {self.log_bytes_max}: at least 65536")
         if self.archivers > 1:
-            raise ValueError(f"archivers = {self.archivers}: allowed are 0 and 1; one reads all partitions")
+            raise ValueError(
+                f"archivers = {self.archivers}: allowed are 0 and 1; one reads all partitions"
+            )
 
 
 @dataclass(frozen=True)
 class ReplayConfig:
     """How a history is replayed into the topics."""
 
-    source: str = field(default="movielens", metadata={"help": "'movielens', an EB-NeRD folder, or a JSON-lines file"})
-    cache_dir: str = field(default="~/.cache/everspun", metadata={"help": "where fetched histories are kept"})
+    source: str = field(
+        default="movielens",
+        metadata={"help": "'movielens', an EB-NeRD folder, or a JSON-lines file"},
+    )
+    cache_dir: str = field(
+        default="~/.cache/everspun", metadata={"help": "where fetched histories are kept"}
+    )
     attacks: bool = field(
-        default=False, metadata={"help": "plant one fraud attack of each direction into a recorded history"}
+        default=False,
+        metadata={"help": "plant one fraud attack of each direction into a recorded history"},
     )
     attack_seed: int = field(default=7, metadata={"help": "seed of the planted attacks"})
-    limit: int = field(default=0, metadata={"help": "replay only the first so many impressions; 0 = all"})
+    limit: int = field(
+        default=0, metadata={"help": "replay only the first so many impressions; 0 = all"}
+    )
     barrier_ms: int = field(
         default=7 * 86_400_000,
         metadata={
-            "help": "keep step: a checkpoint each so much event time, for which the replay waits (E3); 0 = never"
+            "help": "keep step: a checkpoint each so much event time, for which the replay waits "
+            "(E3); 0 = never"
         },
     )
     predict: bool = field(
-        default=True, metadata={"help": "play the site: ask the replica before each impression is published"}
+        default=True,
+        metadata={"help": "play the site: ask the replica before each impression is published"},
     )
-    stuck_s: float = field(default=120.0, metadata={"help": "give up after waiting so long at a barrier (E3)"})
+    stuck_s: float = field(
+        default=120.0, metadata={"help": "give up after waiting so long at a barrier (E3)"}
+    )
 
     def __post_init__(self) -> None:
         if self.barrier_ms < 0:
@@ -98,33 +127,51 @@ class ReplayConfig:
         if self.stuck_s <= 0:
             raise ValueError(f"stuck_s = {self.stuck_s}: above 0")
         if self.predict and not self.barrier_ms:
-            raise ValueError("predict = true needs barrier_ms above 0: without steps no version answers an impression")
+            raise ValueError(
+                "predict = true needs barrier_ms above 0: without steps no version answers an "
+                "impression"
+            )
 
 
 @dataclass(frozen=True)
 class LimitsConfig:
     """What `everspun status` calls broken (exit code 1). 0 = no limit."""
 
-    model_age_max_s: float = field(default=0.0, metadata={"help": "age of the served checkpoint, seconds"})
-    data_age_max_s: float = field(default=0.0, metadata={"help": "age of the newest event the served model learned"})
-    calibration_band: float = field(default=0.0, metadata={"help": "progressive calibration may leave 1 by this much"})
+    model_age_max_s: float = field(
+        default=0.0, metadata={"help": "age of the served checkpoint, seconds"}
+    )
+    data_age_max_s: float = field(
+        default=0.0, metadata={"help": "age of the newest event the served model learned"}
+    )
+    calibration_band: float = field(
+        default=0.0, metadata={"help": "progressive calibration may leave 1 by this much"}
+    )
     staleness_p99_max: float = field(
         default=0.0, metadata={"help": "99th percentile of updates between read and write"}
     )
     quarantined_share_max: float = field(
-        default=0.3, metadata={"help": "`everspun audit` is WRONG where a larger share of what was sent is quarantined"}
+        default=0.3,
+        metadata={
+            "help": "`everspun audit` is WRONG where a larger share of what was sent is quarantined"
+        },
     )
     unusable_share_max: float = field(
-        default=0.01, metadata={"help": "share of the rows that learners read which were pushed empty, by cause (S4)"}
+        default=0.01,
+        metadata={
+            "help": "share of the rows that learners read which were pushed empty, by cause (S4)"
+        },
     )
     clipped_share_max: float = field(
-        default=0.01, metadata={"help": "share of a numeric feature's values that lie beyond its bounds"}
+        default=0.01,
+        metadata={"help": "share of a numeric feature's values that lie beyond its bounds"},
     )
 
     def __post_init__(self) -> None:
         for limit in fields(self):
             if getattr(self, limit.name) < 0:
-                raise ValueError(f"{limit.name} = {getattr(self, limit.name)}: 0 (no limit) or more")
+                raise ValueError(
+                    f"{limit.name} = {getattr(self, limit.name)}: 0 (no limit) or more"
+                )
 
 
 @dataclass(frozen=True)
@@ -152,18 +199,21 @@ class Config:
         way, optimizer = self.paramserver.compensation, self.model.table_optimizer
         if way == "adaptive_revision" and optimizer != way:
             raise ValueError(
-                f"paramserver.compensation = {way!r} with model.table_optimizer = {optimizer!r}: allowed is {way!r}, "
+                f"paramserver.compensation = {way!r} with model.table_optimizer = {optimizer!r}: "
+                f"allowed is {way!r}, "
                 "whose rows hold what it needs"
             )
         for group, settings in self.model.groups.items():
             if way == "adaptive_revision" and settings.get("optimizer", way) != way:
                 raise ValueError(
-                    f"paramserver.compensation = {way!r}: model.groups.{group}.optimizer must be {way!r} too"
+                    f"paramserver.compensation = {way!r}: model.groups.{group}.optimizer must be "
+                    f"{way!r} too"
                 )
 
 
 def load(path: Path, overrides: typing.Sequence[str] = ()) -> Config:
-    """Read a file, apply `section.key=value` overrides (TOML values), check all. Raises ConfigError."""
+    """Read a file, apply `section.key=value` overrides (TOML values), check all. Raises
+    ConfigError."""
     return loads(_text(path), overrides, f"{path}: ")
 
 
@@ -174,7 +224,9 @@ def loads(text: str, overrides: typing.Sequence[str] = (), where: str = "") -> C
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}{error}") from None
     except RecursionError:
-        raise ConfigError(f"{where}brackets within brackets, thousands deep: no TOML that anybody means") from None
+        raise ConfigError(
+            f"{where}brackets within brackets, thousands deep: no TOML that anybody means"
+        ) from None
     for override in overrides:
         _override(tree, override)
     try:
@@ -188,19 +240,24 @@ def _text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; write one with `everspun config --example > {path.name}`") from None
+        raise ConfigError(
+            f"{path}: no such file; write one with `everspun config --example > {path.name}`"
+        ) from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: a folder; name the TOML file in it with --config") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigError(f"{path}: its encoding is UTF-16, as PowerShell's > writes it; save it as UTF-8")
+        raise ConfigError(
+            f"{path}: its encoding is UTF-16, as PowerShell's > writes it; save it as UTF-8"
+        )
     try:
         return raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigError(
-            f"{path}: byte {raw[error.start]:#04x} in line {line} is not UTF-8 (Latin-1?); save it as UTF-8"
+            f"{path}: byte {raw[error.start]:#04x} in line {line} is not UTF-8 (Latin-1?); save "
+            f"it as UTF-8"
         ) from None
 
 
@@ -233,7 +290,11 @@ def _build(kind: type, tree: Any, where: str) -> Any:
     for name in tree:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(sorted(known))}"
+            hint = (
+                f"; did you mean {near[0]!r}?"
+                if near
+                else f"; known here: {', '.join(sorted(known))}"
+            )
             raise ConfigError(f"unknown key {_join(where, name)!r}{hint}")
     values = {name: _value(hints[name], value, _join(where, name)) for name, value in tree.items()}
     try:
@@ -262,8 +323,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return {k: _value(arguments[1], v, _join(where, k)) for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(hint, type) and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
-        raise ConfigError(f"{where} = {value!r}: expected {hint.__name__}, got {type(value).__name__}")
+    if isinstance(hint, type) and (
+        not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
+    ):
+        raise ConfigError(
+            f"{where} = {value!r}: expected {hint.__name__}, got {type(value).__name__}"
+        )
     return value
 
 
@@ -273,18 +338,39 @@ def _join(where: str, name: str) -> str:
 
 def markdown() -> str:
     """docs/configuration.md: every key, its default and what it means."""
-    lines = ["# Configuration", "", "One TOML file; `everspun config --markdown` writes this page from the code.", ""]
+    lines = [
+        "# Configuration",
+        "",
+        "One TOML file; `everspun config --markdown` writes this page from the code.",
+        "",
+    ]
     for section in dataclasses.fields(Config):
         kind = typing.cast(
-            type, section.type if isinstance(section.type, type) else typing.get_type_hints(Config)[section.name]
+            type,
+            section.type
+            if isinstance(section.type, type)
+            else typing.get_type_hints(Config)[section.name],
         )
-        lines += [f"## [{section.name}]", "", (kind.__doc__ or "").strip().split("\n\n")[0].replace("\n", " "), ""]
+        lines += [
+            f"## [{section.name}]",
+            "",
+            (kind.__doc__ or "").strip().split("\n\n")[0].replace("\n", " "),
+            "",
+        ]
         lines += ["| key | default | meaning |", "|---|---|---|"]
         for item in dataclasses.fields(kind):
             default = item.default
             if default is dataclasses.MISSING:
-                default = item.default_factory() if item.default_factory is not dataclasses.MISSING else "(required)"
+                default = (
+                    item.default_factory()
+                    if item.default_factory is not dataclasses.MISSING
+                    else "(required)"
+                )
             shown = str(default).replace("|", "\\|")
-            lines.append(f"| `{item.name}` | `{shown}` | {item.metadata.get('help', '')} |".replace("``", "`''`"))
+            lines.append(
+                f"| `{item.name}` | `{shown}` | {item.metadata.get('help', '')} |".replace(
+                    "``", "`''`"
+                )
+            )
         lines.append("")
     return "\n".join(lines)

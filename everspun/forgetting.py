@@ -1,4 +1,5 @@
-"""Forgetting a person: the verdicts that say so, where the person still stands, and how far it is taken back.
+"""Forgetting a person: the verdicts that say so, where the person still stands, and how far it is
+taken back.
 
 Pure but for the logs it is given. A person is a source, as it stands in the events.
 """
@@ -21,12 +22,16 @@ from stream.record import Partition, position
 
 @dataclass
 class Standing:
-    """Where a source stands in the logs. `said`: the end of the last verdict of rule `forget` on it, ms of event time,
-    0 = none; `offset`: where the last of them stands in `verdicts`."""
+    """Where a source stands in the logs. `said`: the end of the last verdict of rule `forget` on
+    it, ms of event time, 0 = none; `offset`: where the last of them stands in `verdicts`."""
 
-    rows: dict[str, int] = field(default_factory=dict)  # of `examples`, by kind of chain; repeats count again
+    rows: dict[str, int] = field(
+        default_factory=dict
+    )  # of `examples`, by kind of chain; repeats count again
     ends: dict[int, int] = field(default_factory=dict)  # partition -> end of its `retract` chain
-    last: dict[int, int] = field(default_factory=dict)  # partition -> offset of the last record with rows of it
+    last: dict[int, int] = field(
+        default_factory=dict
+    )  # partition -> offset of the last record with rows of it
     said_from_ms: int = 0
     said_ms: int = 0
     offset: int = -1
@@ -39,7 +44,8 @@ class Standing:
 
 
 def orders(source: str, from_ms: int, to_ms: int, longest_ms: int) -> Iterator[Verdict]:
-    """Verdicts that reject everything of a source between these event times, each no longer than `longest_ms` (C4)."""
+    """Verdicts that reject everything of a source between these event times, each no longer than
+    `longest_ms` (C4)."""
     while from_ms < to_ms:
         end_ms = min(to_ms, from_ms + longest_ms)
         id = f"{FORGET}/{from_ms}/{end_ms}/{pair_key(source, '*')}"
@@ -95,13 +101,20 @@ def taken_back(reader: Reader, stream: StreamConfig, source: str) -> int:
                 header = BatchHeader.from_headers(record.headers)
             except MalformedRecord:
                 continue
-            if kind_of(header.chain) != RETRACT or not header.rejected or header.end <= (chain.end or 0):
+            if (
+                kind_of(header.chain) != RETRACT
+                or not header.rejected
+                or header.end <= (chain.end or 0)
+            ):
                 continue
             chain.end = header.end
             try:
                 rows = decode_examples(record.value or b"")
             except MalformedRecord:
                 continue
-            mine = pc.and_(pc.equal(rows.column("source"), source), pc.greater_equal(rows.column("position"), 0))
+            mine = pc.and_(
+                pc.equal(rows.column("source"), source),
+                pc.greater_equal(rows.column("position"), 0),
+            )
             total += int(pc.sum(mine).as_py() or 0)
     return total

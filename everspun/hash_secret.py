@@ -1,8 +1,10 @@
-"""The secret of a deployment, which ids, names and features are hashed with: where it is kept, and when it is made.
+"""The secret of a deployment, which ids, names and features are hashed with: where it is kept, and
+when it is made.
 
-EVERSPUN_HASH_SECRET, or else the file `run.hash_secret_file`, or else what the configuration says. Every host of a
-deployment needs the same one. A first start makes the file; where the store holds a checkpoint already it is no first
-start, and a file that is missing must be brought from where it is.
+EVERSPUN_HASH_SECRET, or else the file `run.hash_secret_file`, or else what the configuration says.
+Every host of a deployment needs the same one. A first start makes the file; where the store holds a
+checkpoint already it is no first start, and a file that is missing must be brought from where it
+is.
 """
 
 import os
@@ -32,9 +34,11 @@ def path_of(config: "Config") -> Path:
 
 
 def with_secret(config: "Config", environ: Mapping[str, str] = os.environ) -> "Config":
-    """The configuration with the secret filled in, if there is one, and the model's own derived from it. Raises
-    ValueError for one that is no secret, OSError for a file that cannot be read."""
-    secret = environ.get(VARIABLE, "").strip() or _read(path_of(config)) or config.stream.hash_secret
+    """The configuration with the secret filled in, if there is one, and the model's own derived
+    from it. Raises ValueError for one that is no secret, OSError for a file that cannot be read."""
+    secret = (
+        environ.get(VARIABLE, "").strip() or _read(path_of(config)) or config.stream.hash_secret
+    )
     check_secret(VARIABLE, secret)
     if not secret:
         return config
@@ -45,7 +49,8 @@ def with_secret(config: "Config", environ: Mapping[str, str] = os.environ) -> "C
 
 
 def with_secret_made(config: "Config", has_begun: Callable[[], bool]) -> "Config":
-    """The same, and makes the file on a first start. Raises NoSecret where the deployment `has_begun` elsewhere."""
+    """The same, and makes the file on a first start. Raises NoSecret where the deployment
+    `has_begun` elsewhere."""
     config = with_secret(config)
     if config.stream.hash_secret:
         return config
@@ -67,7 +72,8 @@ def with_secret_made(config: "Config", has_begun: Callable[[], bool]) -> "Config
 def missing(config: "Config") -> str:
     """Why there is no secret, and what to do."""
     return (
-        f"no hash secret: neither {VARIABLE} nor {path_of(config)} is there, and the deployment has begun. Every host"
+        f"no hash secret: neither {VARIABLE} nor {path_of(config)} is there, and the deployment "
+        f"has begun. Every host"
         " needs the same one: copy the file from a host that has it (mode 600), or set the variable"
     )
 

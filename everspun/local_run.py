@@ -1,4 +1,5 @@
-"""A whole system on this machine: a broker, the topics, every role as a process. For demo, benches and tests."""
+"""A whole system on this machine: a broker, the topics, every role as a process. For demo,
+benches and tests."""
 
 import contextlib
 import json
@@ -39,12 +40,15 @@ def _empty(dir: Path) -> None:
     if not os.path.lexists(dir):
         return
     if dir.is_symlink() or not dir.is_dir():
-        raise NotOurs(f"{dir} is no folder of an earlier run; nothing was removed: give another one")
+        raise NotOurs(
+            f"{dir} is no folder of an earlier run; nothing was removed: give another one"
+        )
     if not any(dir.iterdir()):
         return
     if not (dir / MARKER).is_file():
         raise NotOurs(
-            f"{dir} holds files that no run of this kind made (it has no {MARKER}); nothing was removed: give another "
+            f"{dir} holds files that no run of this kind made (it has no {MARKER}); nothing was "
+            f"removed: give another "
             "folder, or an empty one"
         )
     for name in (LOCK_FILE, f"broker/{BROKER_LOCK_FILE}"):
@@ -55,7 +59,8 @@ def _empty(dir: Path) -> None:
 
 @dataclass
 class LocalRun:
-    """Everything of one run lives under `dir`: the broker's data, logs, sockets, checkpoints, the config in force."""
+    """Everything of one run lives under `dir`: the broker's data, logs, sockets, checkpoints,
+    the config in force."""
 
     dir: Path
     config_path: Path
@@ -65,14 +70,22 @@ class LocalRun:
 
     @classmethod
     def begin(
-        cls, dir: Path, config_text: str, broker: str, overrides: tuple[str, ...] = (), fresh: bool = True
+        cls,
+        dir: Path,
+        config_text: str,
+        broker: str,
+        overrides: tuple[str, ...] = (),
+        fresh: bool = True,
     ) -> "LocalRun":
-        """Start a broker of this kind (see `start_broker`), create the topics, start no role yet. A `fresh` one
-        empties `dir` first. Raises Taken, and NotOurs where that was made by nobody here."""
+        """Start a broker of this kind (see `start_broker`), create the topics, start no role yet. A
+        `fresh` one empties `dir` first. Raises Taken, and NotOurs where that was made by nobody
+        here."""
         if fresh:
             _empty(dir)
         dir.mkdir(parents=True, exist_ok=True)
-        (dir / MARKER).write_text("Made by everspun for a run of its own, which empties this folder when it begins.\n")
+        (dir / MARKER).write_text(
+            "Made by everspun for a run of its own, which empties this folder when it begins.\n"
+        )
         asked = config_file.loads(config_text, overrides).stream
         running = start_broker(broker, dir / "broker", client=client_security(asked))
         try:
@@ -91,19 +104,25 @@ class LocalRun:
         except BaseException:
             running.stop()
             raise
-        return cls(dir, path, config, running, Launcher(path, config.run, placed, config.governor.enabled))
+        return cls(
+            dir, path, config, running, Launcher(path, config.run, placed, config.governor.enabled)
+        )
 
     def log(self) -> KafkaLog:
         return KafkaLog(self.config.stream)
 
-    def start(self, on_wait: Callable[[set[str]], None] | None = None, roles: Collection[str] = ROLES) -> None:
+    def start(
+        self, on_wait: Callable[[set[str]], None] | None = None, roles: Collection[str] = ROLES
+    ) -> None:
         """Start the processes of these roles and wait until each answers. Raises NotReady."""
         self.launcher.start(roles)
         end = time.monotonic() + READY_TIMEOUT_S
         while missing := set(self.launcher.processes) - set(scrape(self.dir)):
             self.launcher.raise_if_failed()
             if time.monotonic() > end:
-                raise NotReady(f"{', '.join(sorted(missing))} did not come up; see {self.dir / 'logs'}")
+                raise NotReady(
+                    f"{', '.join(sorted(missing))} did not come up; see {self.dir / 'logs'}"
+                )
             if on_wait is not None:
                 on_wait(missing)
             time.sleep(0.2)

@@ -1,4 +1,5 @@
-"""What a person is told when a command fails: one line and what to do, never a traceback for what people can cause."""
+"""What a person is told when a command fails: one line and what to do, never a traceback for
+what people can cause."""
 
 import os
 import sys
@@ -23,32 +24,46 @@ def told(error: BaseException) -> str | None:
     if isinstance(error, ConfigError):
         return f"config: {error}"
     if isinstance(error, Unavailable):
-        return f"{error}: is the broker of [stream] bootstrap_servers running, and is that its address?"
+        return (
+            f"{error}: is the broker of [stream] bootstrap_servers running, and is that its "
+            f"address?"
+        )
     if isinstance(error, Unreachable):
         return f"{error}: does `everspun run` run with this config?"
     if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        return (
+            f"{error.filename}: {error.strerror}"
+            if error.filename and error.strerror
+            else str(error)
+        )
     if isinstance(error, UnicodeError):
         return f"text that is not UTF-8: {error}"
     if isinstance(error, LogError | Refused | Taken | BrokerError | NotReady | RunStopped):
         return str(error)
-    if type(error).__module__.partition(".")[0] in _OUTSIDE:  # a client's own word for what the other side said
+    if (
+        type(error).__module__.partition(".")[0] in _OUTSIDE
+    ):  # a client's own word for what the other side said
         return f"{type(error).__name__}: {error}"
     return None
 
 
 #: Libraries whose errors are the other side's: brokers, stores.
-_OUTSIDE = frozenset({"kafka", "grpc", "botocore", "aiobotocore", "s3fs", "gcsfs", "adlfs", "aiohttp", "fsspec"})
+_OUTSIDE = frozenset(
+    {"kafka", "grpc", "botocore", "aiobotocore", "s3fs", "gcsfs", "adlfs", "aiohttp", "fsspec"}
+)
 
 
 def report(command: str, error: BaseException) -> int:
-    """Say it on standard error; returns the exit code. A fault of ours leaves its traceback in a file, and so does
-    an error of a role that runs in its log, where an engineer looks for it."""
+    """Say it on standard error; returns the exit code. A fault of ours leaves its traceback in a
+    file, and so does an error of a role that runs in its log, where an engineer looks for it."""
     line = told(error)
     if command == "role" and not isinstance(error, ConfigError | Taken):
         traceback.print_exception(error)
     if line is not None:
-        print(f"everspun: {' '.join(line.split()) if isinstance(error, OSError) else line}", file=sys.stderr)
+        print(
+            f"everspun: {' '.join(line.split()) if isinstance(error, OSError) else line}",
+            file=sys.stderr,
+        )
         return MISTAKE
     where = ""
     try:
@@ -58,16 +73,22 @@ def report(command: str, error: BaseException) -> int:
         where = f"; its traceback is in {path}"
     except OSError:  # no room for it: better here than nowhere
         traceback.print_exception(error)
-    print(f"everspun {command}: a fault of ours, please report it: {error!r}{where}", file=sys.stderr)
+    print(
+        f"everspun {command}: a fault of ours, please report it: {error!r}{where}", file=sys.stderr
+    )
     return FAULT
 
 
 def unreadable_argument(arguments: Sequence[str]) -> str:
-    """The first argument that is neither UTF-8 nor the name of a file, as a line; "" if there is none."""
+    """The first argument that is neither UTF-8 nor the name of a file, as a line; "" if there is
+    none."""
     for argument in arguments:
         try:
             argument.encode()
         except UnicodeEncodeError:
             if not os.path.exists(argument):
-                return f"argument {os.fsencode(argument)!r} is not UTF-8: give it in the terminal's encoding, UTF-8"
+                return (
+                    f"argument {os.fsencode(argument)!r} is not UTF-8: give it in the "
+                    f"terminal's encoding, UTF-8"
+                )
     return ""

@@ -1,11 +1,13 @@
-"""A network of one's own: each feature's embedding is scaled by a gate that looks at all of them, then one layer.
+"""A network of one's own: each feature's embedding is scaled by a gate that looks at all of them,
+then one layer.
 
     [model]
     kind = "gated_network:Gated"
     categorical = ["source", "item", "vendor"]
     module_options = {width = 8}
 
-This file must be importable where the model is trained and served: beside the config, or installed. See docs/models.md.
+This file must be importable where the model is trained and served: beside the config, or installed.
+See docs/models.md.
 """
 
 import torch
@@ -13,7 +15,8 @@ from torch import Tensor, nn
 
 
 class Gated(nn.Module):
-    """`features` embeddings of width `dim` and `numbers` numeric features in, one logit a row out."""
+    """`features` embeddings of width `dim` and `numbers` numeric features in, one logit a row
+    out."""
 
     def __init__(self, features: int, dim: int, numbers: int, width: int = 8):
         super().__init__()

@@ -1,13 +1,13 @@
 """A small shop that publishes to a running system, and asks the replica before it shows something.
 
-    everspun broker                                       # in a terminal of its own, unless you have a Kafka
+    everspun broker                                   # in its own terminal, unless you have a Kafka
     everspun topics create -c examples/shop.toml
     everspun run -c examples/shop.toml                    # in another
     python examples/shop.py -c examples/shop.toml --minutes 5
 
-Each visitor sees a page of items, ordered by what the replica predicts, and clicks by a taste that the system does not
-know. Predictions and the model's version travel with the impressions, so that `everspun status` can tell the loss as
-served from the loss in training.
+Each visitor sees a page of items, ordered by what the replica predicts, and clicks by a taste that
+the system does not know. Predictions and the model's version travel with the impressions, so that
+`everspun status` can tell the loss as served from the loss in training.
 """
 
 import argparse
@@ -34,7 +34,9 @@ def predict(run_dir: Path, user: str, items: list[str]) -> dict[str, object]:
     """Ask the first replica how likely each click is."""
     port = role_files(run_dir)["replica-0"]["http_port"]
     rows = [{"source": user, "item": item, "vendor": vendor_of(item)} for item in items]
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/predict", json.dumps({"rows": rows}).encode())
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/predict", json.dumps({"rows": rows}).encode()
+    )
     with urllib.request.urlopen(request, timeout=2) as answer:
         return dict(json.loads(answer.read()))
 
@@ -49,7 +51,9 @@ def would_click(user: str, item: str, dice: random.Random) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", "-c", type=Path, default=Path("examples/shop.toml"))
     parser.add_argument("--minutes", type=float, default=5.0)
     options = parser.parse_args()
@@ -79,7 +83,12 @@ def main() -> None:
             producer.page_view({"ts_ms": now_ms, "session": session, "source": user}, shown)
             for one in shown:
                 if would_click(user, str(one["item"]), dice):
-                    click = {"id": one["id"], "ts_ms": now_ms + 1, "session": session, "source": user}
+                    click = {
+                        "id": one["id"],
+                        "ts_ms": now_ms + 1,
+                        "session": session,
+                        "source": user,
+                    }
                     producer.click({**click, "item": one["item"], "vendor": one["vendor"]})
             pages += 1
             time.sleep(1 / PAGES_PER_SECOND)

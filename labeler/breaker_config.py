@@ -10,7 +10,8 @@ def _option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
-#: A slice by this name is the impressions of a vendor, which is a column of its own and no declared feature.
+#: A slice by this name is the impressions of a vendor, which is a column of its own and no declared
+#: feature.
 VENDOR = "vendor"
 #: Of clicks that the early join no longer finds most have come after so long, ms.
 LATE_MS = 3_600_000
@@ -18,43 +19,80 @@ LATE_MS = 3_600_000
 
 @dataclass(frozen=True)
 class BreakerConfig:
-    """The circuit breaker: an early join at the head of the log, its trailing bands, and when a scope is withheld."""
+    """The circuit breaker: an early join at the head of the log, its trailing bands, and when a
+    scope is withheld."""
 
     slices: tuple[str, ...] = _option(
-        (), "declared categorical features, or vendor, whose values are each watched as a scope of its own"
+        (),
+        "declared categorical features, or vendor, whose values are each watched as a scope of "
+        "its own",
     )
-    scopes_max: int = _option(2_000, "scopes watched; values first seen beyond that are counted with all others only")
+    scopes_max: int = _option(
+        2_000, "scopes watched; values first seen beyond that are counted with all others only"
+    )
 
     join_window_ms: int = _option(
         600_000,
-        "the early join finds clicks this long after their impression, ms; join_window + cell + settle + twice skew"
-        " + grace must stay below the label's window + grace, so that a scope is withheld before it is labelled",
+        "the early join finds clicks this long after their impression, ms; join_window + cell + "
+        "settle + twice skew"
+        " + grace must stay below the label's window + grace, so that a scope is withheld before "
+        "it is labelled",
     )
-    cell_ms: int = _option(300_000, "counts are added up in cells of event time this long, ms; a divisor of a day")
-    settle_ms: int = _option(60_000, "a cell is judged once every partition has passed its end by this much, ms")
+    cell_ms: int = _option(
+        300_000, "counts are added up in cells of event time this long, ms; a divisor of a day"
+    )
+    settle_ms: int = _option(
+        60_000, "a cell is judged once every partition has passed its end by this much, ms"
+    )
     cells_max: int = _option(
         24,
-        "the longest stretch judged at once, cells: small scopes need longer to be sure. What is labelled by then stays"
+        "the longest stretch judged at once, cells: small scopes need longer to be sure. What is "
+        "labelled by then stays"
         " trained, what follows is withheld",
     )
-    history_ms: int = _option(7 * 86_400_000, "the trailing band rests on this much event time, ms; a day or more")
+    history_ms: int = _option(
+        7 * 86_400_000, "the trailing band rests on this much event time, ms; a day or more"
+    )
 
-    surprise: float = _option(1e-7, "largest chance of a healthy scope doing what one is withheld for")
-    spread: float = _option(0.12, "healthy click shares differ by this much from hour to hour (relative deviation)")
-    volume_spread: float = _option(0.3, "healthy volumes differ by this much from the lowest of the same hours before")
-    expected_min: float = _option(20.0, "fewer expected clicks (or impressions, for volumes) than this are not judged")
+    surprise: float = _option(
+        1e-7, "largest chance of a healthy scope doing what one is withheld for"
+    )
+    spread: float = _option(
+        0.12, "healthy click shares differ by this much from hour to hour (relative deviation)"
+    )
+    volume_spread: float = _option(
+        0.3, "healthy volumes differ by this much from the lowest of the same hours before"
+    )
+    expected_min: float = _option(
+        20.0, "fewer expected clicks (or impressions, for volumes) than this are not judged"
+    )
     people_min: float = _option(
-        12.0, "impressions that so few people account for are not judged, nor volumes that so few would make up"
+        12.0,
+        "impressions that so few people account for are not judged, nor volumes that so few would "
+        "make up",
     )
     history_cells_min: int = _option(
-        48, "healthy cells with impressions that a scope's band must rest on before it can be withheld"
+        48,
+        "healthy cells with impressions that a scope's band must rest on before it can be withheld",
     )
-    history_clicks_min: int = _option(200, "clicks that a scope's band must rest on before it can be withheld")
-    share_floor: float = _option(0.4, "a click share above this part of its band's low end is never an outage")
-    share_ceiling: float = _option(3.0, "a click share below this many times its band's high end is never a surge")
-    volume_floor: float = _option(0.1, "impressions above this part of the same hours before are never an outage")
-    unreadable_max: float = _option(0.05, "more than this share of records beyond the usual cannot be read: an alarm")
-    recovered_share: float = _option(0.7, "recovered = back above this part of the band from before the trip")
+    history_clicks_min: int = _option(
+        200, "clicks that a scope's band must rest on before it can be withheld"
+    )
+    share_floor: float = _option(
+        0.4, "a click share above this part of its band's low end is never an outage"
+    )
+    share_ceiling: float = _option(
+        3.0, "a click share below this many times its band's high end is never a surge"
+    )
+    volume_floor: float = _option(
+        0.1, "impressions above this part of the same hours before are never an outage"
+    )
+    unreadable_max: float = _option(
+        0.05, "more than this share of records beyond the usual cannot be read: an alarm"
+    )
+    recovered_share: float = _option(
+        0.7, "recovered = back above this part of the band from before the trip"
+    )
     recovered_cells: int = _option(3, "and for so many cells")
 
     def __post_init__(self) -> None:
@@ -62,15 +100,25 @@ class BreakerConfig:
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is above 0")
-        for name in ("surprise", "share_floor", "volume_floor", "unreadable_max", "recovered_share"):
+        for name in (
+            "surprise",
+            "share_floor",
+            "volume_floor",
+            "unreadable_max",
+            "recovered_share",
+        ):
             if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: allowed is between 0 and 1, both excluded")
+                raise ValueError(
+                    f"{name} = {getattr(self, name)}: allowed is between 0 and 1, both excluded"
+                )
         if self.share_ceiling <= 1:
             raise ValueError(f"share_ceiling = {self.share_ceiling}: allowed is above 1")
         if self.settle_ms < 0:
             raise ValueError(f"settle_ms = {self.settle_ms}: allowed is 0 or more")
         if self.history_ms // self.cell_ms <= 2 * self.cells_max:
-            raise ValueError(f"history_ms = {self.history_ms}: allowed is above 2 x cells_max x cell_ms")
+            raise ValueError(
+                f"history_ms = {self.history_ms}: allowed is above 2 x cells_max x cell_ms"
+            )
 
     @property
     def history_cells(self) -> int:
@@ -114,19 +162,23 @@ _POSITIVE = (
 
 
 def check(stream: StreamConfig, breaker: BreakerConfig) -> None:
-    """What the two sections must agree on. Raises ValueError naming key, value, and what is allowed."""
+    """What the two sections must agree on. Raises ValueError naming key, value, and what is
+    allowed."""
     known = (*stream.categorical_features, VENDOR)
     if unknown := [name for name in breaker.slices if name not in known]:
         raise ValueError(f"slices = {unknown}: allowed are {', '.join(known)}")
     if stream.label_strategy == "eager":
         raise ValueError(
-            "label_strategy = 'eager': with a breaker allowed are 'window' and 'window+correct'; what is labelled at"
+            "label_strategy = 'eager': with a breaker allowed are 'window' and 'window+correct'; "
+            "what is labelled at"
             " its arrival cannot be withheld"
         )
     if not stream.reads_again:
         raise ValueError(
-            "release_ms = 0: with a breaker and label_strategy 'window' allowed is above window_ms ="
-            f" {stream.window_ms}: what is withheld is looked at again so much later, and trained if it has been"
+            "release_ms = 0: with a breaker and label_strategy 'window' allowed is above "
+            "window_ms ="
+            f" {stream.window_ms}: what is withheld is looked at again so much later, and trained "
+            f"if it has been"
             " released by then"
         )
     room_ms = stream.wait_ms - stream.grace_ms - 2 * stream.skew_ms - stream.signal_ms

@@ -20,7 +20,8 @@ TABLE_OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "adam", "ftrl", "adapti
 DENSE_OPTIMIZERS = ("sgd", "adagrad", "adam", "ftrl", "adaptive_revision")
 CROSS = "*"
 SHOWN_AT = "shown_at"
-#: The largest bound of a raw number: its square, summed over a batch, is still far from the end of float32.
+#: The largest bound of a raw number: its square, summed over a batch, is still far from the end of
+#: float32.
 NUMBER_MAX = 1e12
 #: What a group of features may say.
 GROUP_KEYS = ("features", "optimizer", "options", "policy", "storage")
@@ -38,103 +39,142 @@ def _one_of(config: object, name: str, allowed: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What a model is: its features and its shape. A changed model needs a new name: its digest covers every key."""
+    """What a model is: its features and its shape. A changed model needs a new name: its digest
+    covers every key."""
 
     name: str = _option("clicks", "names the model in progress, checkpoints and evaluations")
     kind: str = _option(
         "lr",
-        "'lr' (logistic regression), 'fm' (factorization machine), 'mlp' (embeddings, hidden layers), 'dlrm'"
-        " (dot products of embeddings), 'dcn' (DCN-v2), a torch module as 'package.module:Class' (docs/models.md), or"
+        "'lr' (logistic regression), 'fm' (factorization machine), 'mlp' (embeddings, hidden "
+        "layers), 'dlrm'"
+        " (dot products of embeddings), 'dcn' (DCN-v2), a torch module as 'package.module:Class' "
+        "(docs/models.md), or"
         " 'count' (how often each key was learned)",
     )
     categorical: tuple[str, ...] = _option(
         ("source", "item"),
-        "columns hashed to keys: source, vendor, item, shown_at, declared string features; 'a*b' crosses two of them",
+        "columns hashed to keys: source, vendor, item, shown_at, declared string features; 'a*b' "
+        "crosses two of them",
     )
-    numeric: tuple[str, ...] = _option((), "columns used by their value: shown_at, declared number features")
+    numeric: tuple[str, ...] = _option(
+        (), "columns used by their value: shown_at, declared number features"
+    )
     transforms: dict[str, str] = field(
         default_factory=dict, metadata={"help": "numeric feature -> 'log1p' (sign kept) or 'none'"}
     )
     missing: dict[str, float] = field(
         default_factory=dict,
-        metadata={"help": "numeric feature -> the raw value that stands for a missing one (default 0; of shown_at -1)"},
+        metadata={
+            "help": "numeric feature -> the raw value that stands for a missing one (default 0; "
+            "of shown_at -1)"
+        },
     )
     bounds: dict[str, tuple[float, ...]] = field(
         default_factory=dict,
         metadata={
-            "help": "numeric feature -> [lowest, highest] raw value; one beyond is clipped to it and counted, in"
+            "help": "numeric feature -> [lowest, highest] raw value; one beyond is clipped to it "
+            "and counted, in"
             " training and in serving. Others: number_max"
         },
     )
     number_max: float = _option(
-        1e6, "raw value of a numeric feature, without sign, beyond which it is clipped and counted (see bounds)"
+        1e6,
+        "raw value of a numeric feature, without sign, beyond which it is clipped and counted "
+        "(see bounds)",
     )
     row_gradient_max: float = _option(
         100.0,
-        "how far one row may move a batch's gradient: a row whose numbers reach further weighs less, and is counted"
+        "how far one row may move a batch's gradient: a row whose numbers reach further weighs "
+        "less, and is counted"
         " (docs/models.md)",
     )
     serving: dict[str, float] = field(
         default_factory=dict,
-        metadata={"help": "feature that serving does not have, such as shown_at -> the raw value it then takes"},
+        metadata={
+            "help": "feature that serving does not have, such as shown_at -> the raw value it "
+            "then takes"
+        },
     )
-    prior_rate: float = _option(0.1, "click rate that the untrained model answers, and the base of base_log_loss_sum")
-    bias: bool = _option(False, "lr, fm: learn a bias beside the prior rate's logit (networks always do)")
+    prior_rate: float = _option(
+        0.1, "click rate that the untrained model answers, and the base of base_log_loss_sum"
+    )
+    bias: bool = _option(
+        False, "lr, fm: learn a bias beside the prior rate's logit (networks always do)"
+    )
     seed: int = _option(0, "seeds the hashes of features and the initial weights")
     hash_secret: str = field(
         default="",
         repr=False,
         metadata={
-            "help": "secret that features are hashed with; '' = derived from the deployment's (stream.hash_secret)."
+            "help": "secret that features are hashed with; '' = derived from the deployment's "
+            "(stream.hash_secret)."
             " Checkpoints carry it, and with another one it is another model"
         },
     )
-    reduction: str = _option("sum", "'sum' or 'mean' over the rows of a batch, of the gradient of every parameter")
+    reduction: str = _option(
+        "sum", "'sum' or 'mean' over the rows of a batch, of the gradient of every parameter"
+    )
     dim: int = _option(16, "width of an embedding; fm: of a key's vector")
     hidden: tuple[int, ...] = _option((64, 32), "mlp, dlrm, dcn: widths of the hidden layers")
-    bottom: tuple[int, ...] = _option((), "dlrm: widths of the layers that numbers pass before one of width dim")
+    bottom: tuple[int, ...] = _option(
+        (), "dlrm: widths of the layers that numbers pass before one of width dim"
+    )
     cross_layers: int = _option(2, "dcn: cross layers")
     cross_rank: int = _option(0, "dcn: rank of their matrices; 0 = full")
     module_options: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "module of your own: what its constructor takes by name"}
+        default_factory=dict,
+        metadata={"help": "module of your own: what its constructor takes by name"},
     )
     table_optimizer: str = _option(
         "",
-        "'sgd', 'adagrad', 'rowwise_adagrad', 'adam', 'ftrl' or 'adaptive_revision'; empty = ftrl for lr, adagrad for"
+        "'sgd', 'adagrad', 'rowwise_adagrad', 'adam', 'ftrl' or 'adaptive_revision'; empty = ftrl "
+        "for lr, adagrad for"
         " the others",
     )
     table_options: dict[str, float] = field(
         default_factory=dict,
         metadata={
-            "help": "options of the table's optimizer; {alpha = 0.4} for lr, {rate = 0.05} for fm, {rate = 0.1} for"
+            "help": "options of the table's optimizer; {alpha = 0.4} for lr, {rate = 0.05} for "
+            "fm, {rate = 0.1} for"
             " networks where not given"
         },
     )
     table_policy: dict[str, float] = field(
         default_factory=dict,
         metadata={
-            "help": "which keys get a row: admit_count (with the so many-th push that carries it), or admit_chance;"
-            " and how long they keep it: ttl_ms (event time since the last push that touched one), rows_max (of one"
-            " shard; the longest untouched go first), refuse = 1 (new keys get no row at rows_max instead); none = all,"
+            "help": "which keys get a row: admit_count (with the so many-th push that carries "
+            "it), or admit_chance;"
+            " and how long they keep it: ttl_ms (event time since the last push that touched "
+            "one), rows_max (of one"
+            " shard; the longest untouched go first), refuse = 1 (new keys get no row at rows_max "
+            "instead); none = all,"
             " for ever (docs/tables.md)"
         },
     )
     table_storage: str = _option(
         "float32",
-        "how rows are kept: 'float32'; weights in 'float16' or 'bfloat16'; or accumulators in bfloat16 too,"
+        "how rows are kept: 'float32'; weights in 'float16' or 'bfloat16'; or accumulators in "
+        "bfloat16 too,"
         " 'float16/bfloat16', 'bfloat16/bfloat16' (docs/tables.md)",
     )
     groups: dict[str, dict[str, Any]] = field(
         default_factory=dict,
         metadata={
-            "help": "features with a table of their own, as [model.groups.NAME]: features, and of optimizer, options,"
-            " policy and storage what differs from table_optimizer, table_options, ... (docs/tables.md)"
+            "help": "features with a table of their own, as [model.groups.NAME]: features, and of "
+            "optimizer, options,"
+            " policy and storage what differs from table_optimizer, table_options, ... "
+            "(docs/tables.md)"
         },
     )
-    init_scale: float = _option(0.05, "fm, networks: a new embedding is uniform in [-init_scale, init_scale)")
-    dense_optimizer: str = _option("adam", "networks: 'sgd', 'adagrad', 'adam', 'ftrl' or 'adaptive_revision'")
+    init_scale: float = _option(
+        0.05, "fm, networks: a new embedding is uniform in [-init_scale, init_scale)"
+    )
+    dense_optimizer: str = _option(
+        "adam", "networks: 'sgd', 'adagrad', 'adam', 'ftrl' or 'adaptive_revision'"
+    )
     dense_options: dict[str, float] = field(
-        default_factory=dict, metadata={"help": "options of the dense optimizer; {rate = 0.001} where not given"}
+        default_factory=dict,
+        metadata={"help": "options of the dense optimizer; {rate = 0.001} where not given"},
     )
 
     def __post_init__(self) -> None:
@@ -151,7 +191,11 @@ class ModelConfig:
         _one_of(self, "dense_optimizer", DENSE_OPTIMIZERS)
         if not 0.0 < self.prior_rate < 1.0:
             raise ValueError(f"prior_rate = {self.prior_rate}: allowed is above 0 and below 1")
-        for name, widths in (("dim", (self.dim,)), ("hidden", self.hidden), ("bottom", self.bottom)):
+        for name, widths in (
+            ("dim", (self.dim,)),
+            ("hidden", self.hidden),
+            ("bottom", self.bottom),
+        ):
             if any(width < 1 for width in widths):
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
         for name in ("cross_layers", "cross_rank"):
@@ -168,23 +212,34 @@ class ModelConfig:
             if not re.fullmatch(r"\w+", group):
                 raise ValueError(f"groups.{group}: a name of letters, digits and _ is allowed")
             if unknown := sorted(set(settings) - set(GROUP_KEYS)):
-                raise ValueError(f"groups.{group} keys {unknown}: allowed are {', '.join(GROUP_KEYS)}")
+                raise ValueError(
+                    f"groups.{group} keys {unknown}: allowed are {', '.join(GROUP_KEYS)}"
+                )
             features = settings.get("features", [])
             if not features:
                 raise ValueError(f"groups.{group}.features = []: name those of its table")
             for feature in features:
                 if feature not in self.categorical:
-                    raise ValueError(f"groups.{group}.features = {feature!r}: allowed are names in categorical")
+                    raise ValueError(
+                        f"groups.{group}.features = {feature!r}: allowed are names in categorical"
+                    )
                 if feature in taken:
-                    raise ValueError(f"groups.{group}.features = {feature!r}: is in group {taken[feature]!r} already")
+                    raise ValueError(
+                        f"groups.{group}.features = {feature!r}: is in group {taken[feature]!r} "
+                        f"already"
+                    )
                 taken[feature] = group
             for key in ("options", "policy"):
                 for name, value in settings.get(key, {}).items():
                     if not isinstance(value, int | float):
-                        raise ValueError(f"groups.{group}.{key}.{name} = {value!r}: allowed are numbers")
+                        raise ValueError(
+                            f"groups.{group}.{key}.{name} = {value!r}: allowed are numbers"
+                        )
             if settings.get("optimizer", TABLE_OPTIMIZERS[0]) not in TABLE_OPTIMIZERS:
                 allowed = ", ".join(repr(o) for o in TABLE_OPTIMIZERS)
-                raise ValueError(f"groups.{group}.optimizer = {settings['optimizer']!r}: allowed are {allowed}")
+                raise ValueError(
+                    f"groups.{group}.optimizer = {settings['optimizer']!r}: allowed are {allowed}"
+                )
         if self.groups and self.kind == "count":
             raise ValueError("groups: allowed with kind = 'count' are none, it has one table")
 
@@ -200,15 +255,22 @@ class ModelConfig:
         for key in ("transforms", "missing", "bounds"):
             if unknown := sorted(set(getattr(self, key)) - set(self.numeric)):
                 raise ValueError(f"{key} = {unknown}: allowed are names in numeric")
-        columns = {part for name in self.categorical for part in name.split(CROSS)} | set(self.numeric)
+        columns = {part for name in self.categorical for part in name.split(CROSS)} | set(
+            self.numeric
+        )
         if self.kind == "dlrm" and len(self.categorical) + bool(self.numeric) < 2:
             raise ValueError("categorical: a dlrm needs two features to pair, or one and numbers")
         if self.kind == "count" and self.numeric:
-            raise ValueError(f"numeric = {list(self.numeric)}: allowed with kind = 'count' are none, it counts keys")
+            raise ValueError(
+                f"numeric = {list(self.numeric)}: allowed with kind = 'count' are none, it counts "
+                f"keys"
+            )
         if unknown := sorted(set(self.serving) - columns):
             raise ValueError(f"serving = {unknown}: allowed are features of the model")
         if wrong := sorted(set(self.transforms.values()) - set(TRANSFORMS)):
-            raise ValueError(f"transforms = {wrong}: allowed are {', '.join(repr(t) for t in TRANSFORMS)}")
+            raise ValueError(
+                f"transforms = {wrong}: allowed are {', '.join(repr(t) for t in TRANSFORMS)}"
+            )
         self._check_bounds()
         for key in ("missing", "serving"):
             for name, value in getattr(self, key).items():
@@ -216,21 +278,30 @@ class ModelConfig:
                     raise ValueError(f"{key}.{name} = {value}: allowed are finite numbers")
                 low, high = self.bounds_of(name)
                 if name in self.numeric and not low <= value <= high:
-                    raise ValueError(f"{key}.{name} = {value}: allowed is {low:g} to {high:g}, its bounds")
+                    raise ValueError(
+                        f"{key}.{name} = {value}: allowed is {low:g} to {high:g}, its bounds"
+                    )
         if not float(self.serving.get(SHOWN_AT, 0.0)).is_integer():
-            raise ValueError(f"serving.{SHOWN_AT} = {self.serving[SHOWN_AT]}: allowed are whole numbers")
+            raise ValueError(
+                f"serving.{SHOWN_AT} = {self.serving[SHOWN_AT]}: allowed are whole numbers"
+            )
 
     def _check_bounds(self) -> None:
         if not 0 < self.number_max <= NUMBER_MAX:
-            raise ValueError(f"number_max = {self.number_max}: allowed is above 0 to {NUMBER_MAX:g}")
+            raise ValueError(
+                f"number_max = {self.number_max}: allowed is above 0 to {NUMBER_MAX:g}"
+            )
         if not 1.0 <= self.row_gradient_max < math.inf:
             raise ValueError(f"row_gradient_max = {self.row_gradient_max}: allowed is 1 or more")
         for name, pair in self.bounds.items():
             if len(pair) != 2 or not -NUMBER_MAX <= pair[0] <= pair[1] <= NUMBER_MAX:
                 raise ValueError(
-                    f"bounds.{name} = {list(pair)}: allowed are two numbers [lowest, highest] within {NUMBER_MAX:g}"
+                    f"bounds.{name} = {list(pair)}: allowed are two numbers [lowest, highest] "
+                    f"within {NUMBER_MAX:g}"
                 )
-        object.__setattr__(self, "bounds", {name: tuple(map(float, pair)) for name, pair in self.bounds.items()})
+        object.__setattr__(
+            self, "bounds", {name: tuple(map(float, pair)) for name, pair in self.bounds.items()}
+        )
 
     def bounds_of(self, name: str) -> tuple[float, float]:
         """Lowest and highest raw value of a numeric feature."""
@@ -264,24 +335,43 @@ class LearnerConfig:
     """How learners run. What they learn is [model]; how stale they may be is [paramserver]."""
 
     torch_threads: int = _option(
-        0, "threads of a network's gradient; 0 = the cores given to the process less one, which reads and prepares"
+        0,
+        "threads of a network's gradient; 0 = the cores given to the process less one, which "
+        "reads and prepares",
     )
     device: str = _option(
-        "auto", "where a network's gradient is computed: 'auto' (a GPU if there is one), 'cpu', 'cuda'"
+        "auto",
+        "where a network's gradient is computed: 'auto' (a GPU if there is one), 'cpu', 'cuda'",
     )
     queue_batches_max: int = _option(32, "batches read ahead in one partition before it is paused")
-    outstanding_max: int = _option(8, "batches of one learner between start and end, whatever the staleness bound")
+    outstanding_max: int = _option(
+        8, "batches of one learner between start and end, whatever the staleness bound"
+    )
     poll_records_max: int = _option(16, "records taken by one poll")
-    wait_ms: int = _option(2, "least time between two asks for a start that was answered 'wait', ms (K4)")
-    retry_ms: int = _option(50, "before an unanswered call is made again, ms; a refused one waits ten times that")
-    gap_retries_max: int = _option(20, "a gap answered this often is no reordering: ask every shard again (S2)")
+    wait_ms: int = _option(
+        2, "least time between two asks for a start that was answered 'wait', ms (K4)"
+    )
+    retry_ms: int = _option(
+        50, "before an unanswered call is made again, ms; a refused one waits ten times that"
+    )
+    gap_retries_max: int = _option(
+        20, "a gap answered this often is no reordering: ask every shard again (S2)"
+    )
     drain_ms: int = _option(10_000, "how long a stopping learner finishes what it has started, ms")
     until: str = _option(
-        "", "learn what arrived before this time in UTC, and no more (see `everspun retrain`); '' = all"
+        "",
+        "learn what arrived before this time in UTC, and no more (see `everspun retrain`); '' = "
+        "all",
     )
-    slices: tuple[str, ...] = _option((), "columns by whose values the progressive loss is also summed, such as vendor")
-    slices_max: int = _option(64, "values of one slice in one evaluation; the largest are kept, the rest is 'other'")
-    versions_max: int = _option(4_096, "model versions remembered, to tell which predictions count as served (E2)")
+    slices: tuple[str, ...] = _option(
+        (), "columns by whose values the progressive loss is also summed, such as vendor"
+    )
+    slices_max: int = _option(
+        64, "values of one slice in one evaluation; the largest are kept, the rest is 'other'"
+    )
+    versions_max: int = _option(
+        4_096, "model versions remembered, to tell which predictions count as served (E2)"
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slices", tuple(self.slices))
@@ -299,7 +389,9 @@ class LearnerConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
         if self.torch_threads < 0:
-            raise ValueError(f"torch_threads = {self.torch_threads}: allowed is 0 (the cores given) or more")
+            raise ValueError(
+                f"torch_threads = {self.torch_threads}: allowed is 0 (the cores given) or more"
+            )
         if self.until:
             parse_ms(self.until)
         _one_of(self, "device", DEVICES)

@@ -14,25 +14,43 @@ def _option(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True)
 class GovernorConfig:
-    """The governor: trains slower where staleness costs quality, and faster again where data age grows (K7)."""
+    """The governor: trains slower where staleness costs quality, and faster again where data age
+    grows (K7)."""
 
     enabled: bool = _option(False, "run a governor process beside training")
-    band: float = _option(0.005, "the share of log loss that speed may cost; beyond it training is made slower")
+    band: float = _option(
+        0.005, "the share of log loss that speed may cost; beyond it training is made slower"
+    )
     certainty: float = _option(2.0, "standard errors that make a cost certain")
-    patience: int = _option(8, "estimates before a setting that was left for its cost is tried again")
+    patience: int = _option(
+        8, "estimates before a setting that was left for its cost is tried again"
+    )
     begin: str = _option(
-        "loosest", "where it begins: 'loosest' (what the operator allows) or 'slowest' (one batch at a time)"
+        "loosest",
+        "where it begins: 'loosest' (what the operator allows) or 'slowest' (one batch at a time)",
     )
     window_batches: int = _option(24, "batches compared for one estimate")
-    share_max: float = _option(0.05, "of the rows learned live, the share trained once more for estimates, at most")
-    backlog_min: int = _option(
-        64, "speed is wanted when so many records of examples wait, and not a tenth fewer than at the last estimate"
+    share_max: float = _option(
+        0.05, "of the rows learned live, the share trained once more for estimates, at most"
     )
-    lease_ms: int = _option(60_000, "what a governor that died has set holds no longer than this, ms (K7)")
-    poll_ms: int = _option(1_000, "between two looks at evaluations, checkpoints and the clock holder, ms")
-    window_timeout_ms: int = _option(600_000, "a comparison that is not complete by then is given up, ms")
+    backlog_min: int = _option(
+        64,
+        "speed is wanted when so many records of examples wait, and not a tenth fewer than at the "
+        "last estimate",
+    )
+    lease_ms: int = _option(
+        60_000, "what a governor that died has set holds no longer than this, ms (K7)"
+    )
+    poll_ms: int = _option(
+        1_000, "between two looks at evaluations, checkpoints and the clock holder, ms"
+    )
+    window_timeout_ms: int = _option(
+        600_000, "a comparison that is not complete by then is given up, ms"
+    )
     read_timeout_ms: int = _option(30_000, "deadline for reading the examples of a comparison, ms")
-    records_max: int = _option(4_096, "records of examples read for one comparison; one that needs more is given up")
+    records_max: int = _option(
+        4_096, "records of examples read for one comparison; one that needs more is given up"
+    )
 
     def __post_init__(self) -> None:
         for name in ("band", "certainty"):
@@ -44,10 +62,18 @@ class GovernorConfig:
             raise ValueError(f"window_batches = {self.window_batches}: allowed is 2 or more")
         if not 0 < self.share_max <= 1:
             raise ValueError(f"share_max = {self.share_max}: allowed is above 0 and at most 1")
-        for name in ("patience", "backlog_min", "poll_ms", "window_timeout_ms", "read_timeout_ms", "records_max"):
+        for name in (
+            "patience",
+            "backlog_min",
+            "poll_ms",
+            "window_timeout_ms",
+            "read_timeout_ms",
+            "records_max",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
         if not 3 * self.poll_ms <= self.lease_ms <= GOVERNOR_LEASE_MAX_MS:
             raise ValueError(
-                f"lease_ms = {self.lease_ms}: allowed is 3 x poll_ms = {3 * self.poll_ms} to {GOVERNOR_LEASE_MAX_MS}"
+                f"lease_ms = {self.lease_ms}: allowed is 3 x poll_ms = {3 * self.poll_ms} to "
+                f"{GOVERNOR_LEASE_MAX_MS}"
             )

@@ -1,49 +1,54 @@
-"""The parameter server: shards that hold a model's rows, the clocks that bound staleness, and the wire between.
+"""The parameter server: shards that hold a model's rows, the clocks that bound staleness, and the
+wire between.
 
-How it works
-------------
-A model is tables of rows (float32 weights with optimizer state behind them) under 64-bit keys, and dense arrays under
-names. A key lies in one of 1,024 virtual slots for ever, and a slot map says which shard owns each slot (`slots`).
-Learners pull rows, compute, and push one gradient row per unique key; the shard runs the optimizer (`optimizers`,
-`table`, `dense`).
+How it works ------------ A model is tables of rows (float32 weights with optimizer state behind
+them) under 64-bit keys, and dense arrays under names. A key lies in one of 1,024 virtual slots for
+ever, and a slot map says which shard owns each slot (`slots`). Learners pull rows, compute, and
+push one gradient row per unique key; the shard runs the optimizer (`optimizers`, `table`, `dense`).
 
-A shard knows what it has learned. Beside the parameters it keeps, for every chain of batches, the position E up to
-which it has applied them, and a hash of exactly those rows; both change together with the parameters, by one writer
-(`state`). A push of [start, end) is applied iff start = E (`shard.judge`): a repeat is a duplicate, something early is
-a gap, and a learner may send anything any number of times. So nothing else has to remember what was delivered: not the
-learner, not the log's group offsets, not a table of request ids.
+A shard knows what it has learned. Beside the parameters it keeps, for every chain of batches, the
+position E up to which it has applied them, and a hash of exactly those rows; both change together
+with the parameters, by one writer (`state`). A push of [start, end) is applied iff start = E
+(`shard.judge`): a repeat is a duplicate, something early is a gap, and a learner may send anything
+any number of times. So nothing else has to remember what was delivered: not the learner, not the
+log's group offsets, not a table of request ids.
 
-Every shard gets every batch, if only as an empty push, so all of them move along the same chains, and "all shards at
-one vector of E" is a moment they agree on: a cut. `mark` names the state at exactly that vector and keeps a copy while
-pushes go on; `part` turns it into named arrays for a file.
+Every shard gets every batch, if only as an empty push, so all of them move along the same chains,
+and "all shards at one vector of E" is a moment they agree on: a cut. `mark` names the state at
+exactly that vector and keeps a copy while pushes go on; `part` turns it into named arrays for a
+file.
 
 Invariants
 ----------
-- Only an applied push changes a shard; a pull creates nothing and an unknown key has a value that depends on the key
-  alone (`init`), so what a model is does not depend on who read it.
-- A push is validated, then rows are reserved, then it is applied, and nothing raises in between. What is refused for
-  its content still moves E, as an empty push: a chain never stops at a batch.
-- The same pushes in the same order give the same bytes, and a shard restored from a cut, given the rest again, is bit
-  for bit one that never stopped. Row order, table growth and the number of shards leave no trace.
-- A push names the incarnation of the shard whose progress it was planned by, and that is compared before E: after a
-  restart from a cut, a range that lies ahead is a reason to rewind and not a reordering.
-- Which shard owns a slot changes with a complete cut that says so, and with nothing else; a shard takes its slots of
-  another map as a new incarnation, restored from that cut. So nothing is moved between two running shards.
-- Who may push is an allow list, told anew to each incarnation by the holder of the clocks; never a remembered
-  deny list, which a restart would forget.
+- Only an applied push changes a shard; a pull creates nothing and an unknown key has a value that
+  depends on the key alone (`init`), so what a model is does not depend on who read it.
+- A push is validated, then rows are reserved, then it is applied, and nothing raises in between.
+  What is refused for its content still moves E, as an empty push: a chain never stops at a batch.
+- The same pushes in the same order give the same bytes, and a shard restored from a cut, given the
+  rest again, is bit for bit one that never stopped. Row order, table growth and the number of
+  shards leave no trace.
+- A push names the incarnation of the shard whose progress it was planned by, and that is compared
+  before E: after a restart from a cut, a range that lies ahead is a reason to rewind and not a
+  reordering.
+- Which shard owns a slot changes with a complete cut that says so, and with nothing else; a shard
+  takes its slots of another map as a new incarnation, restored from that cut. So nothing is moved
+  between two running shards.
+- Who may push is an allow list, told anew to each incarnation by the holder of the clocks; never a
+  remembered deny list, which a restart would forget.
 
 Why not otherwise
 -----------------
-- *Acknowledgements with sequence numbers per learner:* a learner that dies takes its numbers with it, and a partition
-  that moves to another learner would start without any. Positions of the log outlive both.
+- *Acknowledgements with sequence numbers per learner:* a learner that dies takes its numbers with
+  it, and a partition that moves to another learner would start without any. Positions of the log
+  outlive both.
 - *Rows by hash modulo the number of shards:* a checkpoint could then be loaded by that number only.
-- *Python dicts of arrays:* an update of 16,384 rows would be as many small allocations. One index and one slab per
-  table keep weights and state side by side and release the GIL.
-- *FTRL on the learner:* its sigma needs the present weight, and the learner's is stale. With z and n on the shard a
-  stale gradient still steps from where the weight is now.
+- *Python dicts of arrays:* an update of 16,384 rows would be as many small allocations. One index
+  and one slab per table keep weights and state side by side and release the GIL.
+- *FTRL on the learner:* its sigma needs the present weight, and the learner's is stale. With z and
+  n on the shard a stale gradient still steps from where the weight is now.
 
-Read in this order: `messages`, `slots`, `optimizers`, `table`, `state`, `shard`, `part`, `clocks`; then the shells
-`server` and `client`, and `local`, which is both in memory.
+Read in this order: `messages`, `slots`, `optimizers`, `table`, `state`, `shard`, `part`, `clocks`;
+then the shells `server` and `client`, and `local`, which is both in memory.
 
 - `clocks`: Clocks of learners, bounded staleness (K1 to K7), and operators' settings
 - `optim`: Optimizers, over rows and over dense arrays

@@ -1,4 +1,5 @@
-"""What bounds a model's training: an operator's word (K6), and a governor's lease, which only tightens it (K7)."""
+"""What bounds a model's training: an operator's word (K6), and a governor's lease, which only
+tightens it (K7)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,7 +9,8 @@ GOVERNOR_LEASE_MAX_MS = 600_000
 
 
 class Rung(NamedTuple):
-    """`staleness`: the bound s, -1 = unbounded. `concurrency`: batches under way at once, 0 = no limit."""
+    """`staleness`: the bound s, -1 = unbounded. `concurrency`: batches under way at once, 0 = no
+    limit."""
 
     staleness: int
     concurrency: int = 0
@@ -22,7 +24,8 @@ class Rung(NamedTuple):
 
 @dataclass
 class GovernorLease:
-    """A governor's word. `sequence` numbers its words: one that was overtaken by a later one changes nothing."""
+    """A governor's word. `sequence` numbers its words: one that was overtaken by a later one
+    changes nothing."""
 
     governor: str
     sequence: int
@@ -40,7 +43,9 @@ class Bounds(NamedTuple):
     governed: Rung | None = None
     left_ms: int = 0  # until it runs out
     sequence: int = 0  # of the last word taken: a governor that starts goes on above it
-    cut: str = ""  # that stopped starts last: one of another name, if not older, began after this was answered (X1)
+    # that stopped starts last: one of another name, if not older, began after this was answered
+    # (X1)
+    cut: str = ""
 
     @property
     def in_force(self) -> Rung:

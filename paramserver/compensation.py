@@ -1,4 +1,5 @@
-"""How a shard may compensate stale gradients: the settings of it (`shard/delay_compensation.py` does it)."""
+"""How a shard may compensate stale gradients: the settings of it (`shard/delay_compensation.py`
+does it)."""
 
 from typing import NamedTuple
 
@@ -6,7 +7,8 @@ WAYS = ("none", "staleness_rate", "dc_asgd", "adaptive_revision")
 
 
 class Compensation(NamedTuple):
-    """Which way, lambda of `dc_asgd`, and the memory that a model's history may take on one shard, bytes."""
+    """Which way, lambda of `dc_asgd`, and the memory that a model's history may take on one
+    shard, bytes."""
 
     way: str = "none"
     strength: float = 0.04

@@ -23,57 +23,87 @@ class ParamServerConfig:
     )
     compensation: str = _option(
         "none",
-        "what a shard does about a gradient computed on weights that have changed since: 'none', 'staleness_rate' "
-        "(rate / staleness), 'dc_asgd' (g + lambda g g (w_now - w_read)), 'adaptive_revision' (the model's optimizers "
+        "what a shard does about a gradient computed on weights that have changed since: 'none', "
+        "'staleness_rate' "
+        "(rate / staleness), 'dc_asgd' (g + lambda g g (w_now - w_read)), 'adaptive_revision' "
+        "(the model's optimizers "
         "of that name)",
     )
     compensation_lambda: float = _option(0.04, "lambda of 'dc_asgd'")
     compensation_bytes_max: int = _option(
-        268_435_456, "updates that a shard keeps for 'dc_asgd' and 'adaptive_revision', bytes a model"
+        268_435_456,
+        "updates that a shard keeps for 'dc_asgd' and 'adaptive_revision', bytes a model",
     )
-    lease_ms: int = _option(5_000, "a learner silent for this long is fenced, then expelled, ms (K3)")
+    lease_ms: int = _option(
+        5_000, "a learner silent for this long is fenced, then expelled, ms (K3)"
+    )
     stated_max_ms: int = _option(
         60_000, "a learner that says it works but ends no batch is expelled after this, ms (K3)"
     )
-    allow_ms: int = _option(200, "the clock holder tells every shard era and allowed learners this often, ms (K5)")
+    allow_ms: int = _option(
+        200, "the clock holder tells every shard era and allowed learners this often, ms (K5)"
+    )
 
     transport: str = _option("unix", "'unix' (sockets in the run folder, one host) or 'tcp'")
-    host: str = _option("127.0.0.1", "address a shard binds to; beyond loopback cert, key and token_file must be given")
+    host: str = _option(
+        "127.0.0.1",
+        "address a shard binds to; beyond loopback cert, key and token_file must be given",
+    )
     port: int = _option(7711, "port of shard 0; shard i listens on port + i")
     addresses: tuple[str, ...] = _option(
-        (), "host:port of every shard in order, where they run on several hosts; empty = all on `host`"
+        (),
+        "host:port of every shard in order, where they run on several hosts; empty = all on `host`",
     )
     cert: str = _option("", "PEM file of a shard's TLS certificate; empty = no TLS")
     key: str = _option("", "PEM file of its private key")
     ca: str = _option("", "PEM file of the authority that callers trust; empty = the system's")
     token_file: str = _option(
         "",
-        "file with the bearer token that every call must carry; empty = with transport 'tcp' shards.token in the run "
-        "folder, which only its user reads, and with 'unix' none: the socket's folder says who may call",
+        "file with the bearer token that every call must carry; empty = with transport 'tcp' "
+        "shards.token in the run "
+        "folder, which only its user reads, and with 'unix' none: the socket's folder says who "
+        "may call",
     )
 
     wire: str = _option(
-        "float32", "rows on the wire: 'float32', or rounded to 'bfloat16' or 'float16', half the bytes; see protocol.md"
+        "float32",
+        "rows on the wire: 'float32', or rounded to 'bfloat16' or 'float16', half the bytes; see "
+        "protocol.md",
     )
     lanes: bool = _option(
-        True, "pulls and pushes over a plain stream socket beside gRPC, several times as fast; with cert never"
+        True,
+        "pulls and pushes over a plain stream socket beside gRPC, several times as fast; with "
+        "cert never",
     )
     key_lists_bytes_max: int = _option(
-        67_108_864, "lists of keys that a shard keeps, so that a push can name the list of its pull, bytes; 0 = none"
+        67_108_864,
+        "lists of keys that a shard keeps, so that a push can name the list of its pull, bytes; 0 "
+        "= none",
     )
     memory_bytes_max: int = _option(
         0,
-        "what the rows of one model may take on one shard, bytes; at the limit tables with rows_max evict, others"
+        "what the rows of one model may take on one shard, bytes; at the limit tables with "
+        "rows_max evict, others"
         " give new keys no row; 0 = no limit",
     )
-    message_bytes_max: int = _option(16_777_216, "largest message, bytes; larger pushes and pulls go in several (S4)")
-    staged_bytes_max: int = _option(536_870_912, "parts of unfinished pushes that a shard keeps, bytes (S4)")
-    data_threads: int = _option(4, "pulls and pushes handled at once; further ones are told to come again (K4)")
+    message_bytes_max: int = _option(
+        16_777_216, "largest message, bytes; larger pushes and pulls go in several (S4)"
+    )
+    staged_bytes_max: int = _option(
+        536_870_912, "parts of unfinished pushes that a shard keeps, bytes (S4)"
+    )
+    data_threads: int = _option(
+        4, "pulls and pushes handled at once; further ones are told to come again (K4)"
+    )
     control_threads: int = _option(8, "threads that pulls and pushes never take (K4)")
     data_timeout_ms: int = _option(10_000, "deadline of a pull or push, ms")
     control_timeout_ms: int = _option(2_000, "deadline of a control call, ms")
-    write_timeout_ms: int = _option(120_000, "deadline for marking a cut or writing a part of it, ms")
-    retry_ms: int = _option(10, "first pause before a call to a shard that does not listen is repeated, ms; doubles")
+    write_timeout_ms: int = _option(
+        120_000, "deadline for marking a cut or writing a part of it, ms"
+    )
+    retry_ms: int = _option(
+        10, "first pause before a call to a shard that does not listen is repeated, ms; doubles"
+    )
     retry_max_ms: int = _option(200, "longest such pause, ms")
 
     def __post_init__(self) -> None:
@@ -83,9 +113,13 @@ class ParamServerConfig:
 
     def _check_numbers(self) -> None:
         if self.staleness < -1:
-            raise ValueError(f"staleness = {self.staleness}: allowed is 0, 1, 2, ... or -1 (unbounded)")
+            raise ValueError(
+                f"staleness = {self.staleness}: allowed is 0, 1, 2, ... or -1 (unbounded)"
+            )
         if self.compensation not in WAYS:
-            raise ValueError(f"compensation = {self.compensation!r}: allowed are {', '.join(map(repr, WAYS))}")
+            raise ValueError(
+                f"compensation = {self.compensation!r}: allowed are {', '.join(map(repr, WAYS))}"
+            )
         if not 0 <= self.compensation_lambda < float("inf") or self.compensation_bytes_max < 0:
             raise ValueError(
                 f"compensation_lambda = {self.compensation_lambda}, compensation_bytes_max = "
@@ -93,20 +127,30 @@ class ParamServerConfig:
             )
         if not 0 < self.lease_ms <= self.stated_max_ms:
             raise ValueError(
-                f"lease_ms = {self.lease_ms}, stated_max_ms = {self.stated_max_ms}: allowed is 0 < lease <= stated max"
+                f"lease_ms = {self.lease_ms}, stated_max_ms = {self.stated_max_ms}: allowed is 0 "
+                f"< lease <= stated max"
             )
         if not 0 < self.retry_ms <= self.retry_max_ms:
             raise ValueError(
-                f"retry_ms = {self.retry_ms}, retry_max_ms = {self.retry_max_ms}: allowed is 0 < first <= max"
+                f"retry_ms = {self.retry_ms}, retry_max_ms = {self.retry_max_ms}: allowed is 0 < "
+                f"first <= max"
             )
         if self.message_bytes_max < 65_536:
-            raise ValueError(f"message_bytes_max = {self.message_bytes_max}: allowed is 65536 or more")
+            raise ValueError(
+                f"message_bytes_max = {self.message_bytes_max}: allowed is 65536 or more"
+            )
         if self.staged_bytes_max < self.message_bytes_max:
             raise ValueError(
                 f"staged_bytes_max = {self.staged_bytes_max}: allowed is message_bytes_max "
                 f"= {self.message_bytes_max} or more"
             )
-        for name in ("allow_ms", "data_threads", "data_timeout_ms", "control_timeout_ms", "write_timeout_ms"):
+        for name in (
+            "allow_ms",
+            "data_threads",
+            "data_timeout_ms",
+            "control_timeout_ms",
+            "write_timeout_ms",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
         if self.wire not in ("float32", "bfloat16", "float16"):
@@ -124,27 +168,38 @@ class ParamServerConfig:
             raise ValueError(f"port = {self.port}: allowed is 1 to 65535")
         if bool(self.cert) != bool(self.key):
             raise ValueError("cert and key: give both, or neither")
-        if self.transport == "tcp" and not is_loopback(self.host) and not (self.cert and self.token_file):
-            raise ValueError(f"host = {self.host!r} is not loopback: give cert, key and token_file as well")
+        if (
+            self.transport == "tcp"
+            and not is_loopback(self.host)
+            and not (self.cert and self.token_file)
+        ):
+            raise ValueError(
+                f"host = {self.host!r} is not loopback: give cert, key and token_file as well"
+            )
 
     def stale_gradients(self) -> Compensation:
         """How shards meet stale gradients, as configured."""
-        return Compensation(self.compensation, self.compensation_lambda, self.compensation_bytes_max)
+        return Compensation(
+            self.compensation, self.compensation_lambda, self.compensation_bytes_max
+        )
 
     def address(self, shard: int, run_dir: str) -> str:
-        """Where a shard is called: gRPC's name of it. ValueError if there is none, or a socket's path is too long."""
+        """Where a shard is called: gRPC's name of it. ValueError if there is none, or a socket's
+        path is too long."""
         if self.transport == "tcp":
             if not self.addresses:
                 return f"{_bracketed(self.host)}:{self.port + shard}"
             if shard >= len(self.addresses):
                 raise ValueError(
-                    f"addresses = {self.addresses!r}: has none for shard {shard}; name every shard in order"
+                    f"addresses = {self.addresses!r}: has none for shard {shard}; name every "
+                    f"shard in order"
                 )
             return self.addresses[shard]
         path = f"{run_dir.rstrip('/')}/shard-{shard}.sock"
         if len(path.encode()) > SOCKET_PATH_MAX:
             raise ValueError(
-                f"run folder {run_dir!r}: the socket's path {path!r} is longer than {SOCKET_PATH_MAX} bytes; "
+                f"run folder {run_dir!r}: the socket's path {path!r} is longer than "
+                f"{SOCKET_PATH_MAX} bytes; "
                 "choose a shorter run folder, or transport = 'tcp'"
             )
         return f"unix:{path.replace('%', '%25')}"  # gRPC decodes it
@@ -152,7 +207,9 @@ class ParamServerConfig:
     def listen(self, shard: int, run_dir: str) -> str:
         """Where a shard listens."""
         return (
-            f"{_bracketed(self.host)}:{self.port + shard}" if self.transport == "tcp" else self.address(shard, run_dir)
+            f"{_bracketed(self.host)}:{self.port + shard}"
+            if self.transport == "tcp"
+            else self.address(shard, run_dir)
         )
 
     @property
@@ -161,7 +218,8 @@ class ParamServerConfig:
         return self.message_bytes_max + 65_536
 
     def channel_options(self) -> list[tuple[str, int]]:
-        """gRPC options of both ends. A message carries `message_bytes_max` of arrays, and names and numbers besides."""
+        """gRPC options of both ends. A message carries `message_bytes_max` of arrays, and names
+        and numbers besides."""
         limit = self.message_bytes_max + 1_048_576
         return [
             ("grpc.max_send_message_length", limit),

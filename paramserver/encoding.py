@@ -1,8 +1,9 @@
-"""Rows on the wire in 16 bits: bfloat16 (float32's range, 8 bits of precision) or float16 (11 bits, up to 65,504).
+"""Rows on the wire in 16 bits: bfloat16 (float32's range, 8 bits of precision) or float16 (11 bits,
+up to 65,504).
 
-A row is rounded to the nearest number that the encoding has, ties to even. Only what travels is rounded: the shard
-keeps float32 and sums updates there, so errors do not build up. NaN stays NaN and what is too large becomes infinite,
-which the shard refuses by name (S4).
+A row is rounded to the nearest number that the encoding has, ties to even. Only what travels is
+rounded: the shard keeps float32 and sums updates there, so errors do not build up. NaN stays NaN
+and what is too large becomes infinite, which the shard refuses by name (S4).
 """
 
 import platform
@@ -92,7 +93,8 @@ def _from_float16(bits: Bits, out: npt.NDArray[np.float32]) -> None:
 
 
 def _has_float16() -> bool:
-    """Whether the processor converts to and from float16: else the compiler calls what is not there. x86 since 2012."""
+    """Whether the processor converts to and from float16: else the compiler calls what is not
+    there. x86 since 2012."""
     x86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
     return not x86 or bool(get_host_cpu_features().get("f16c"))
 
@@ -101,7 +103,8 @@ _FLOAT16 = _has_float16()
 
 
 def encode_rows(rows: npt.NDArray[Any], encoding: Encoding) -> npt.NDArray[Any]:
-    """An array of the same shape, to be sent; `rows` itself where it can be sent as it is, or is encoded already."""
+    """An array of the same shape, to be sent; `rows` itself where it can be sent as it is, or is
+    encoded already."""
     if rows.dtype == encoding.dtype:
         return np.ascontiguousarray(rows)
     out = np.empty(rows.shape, np.uint16)

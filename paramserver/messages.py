@@ -1,9 +1,11 @@
 """What is said to a shard and to the clocks, and what they answer, as values.
 
-The cores (`shard`, `clocks`) take and return these; `local` passes them by reference and `client`/`server` carry them
-over gRPC as protobuf with keys and rows as raw little-endian bytes. Chains, ranges and partitions are opaque here.
+The cores (`shard`, `clocks`) take and return these; `local` passes them by reference and
+`client`/`server` carry them over gRPC as protobuf with keys and rows as raw little-endian bytes.
+Chains, ranges and partitions are opaque here.
 
-Keys are uint64, unique and sorted rising, and all belong to slots of the shard that is asked. Rows are float32.
+Keys are uint64, unique and sorted rising, and all belong to slots of the shard that is asked. Rows
+are float32.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +23,8 @@ HASH_MODULUS = 1 << 128
 
 
 class Epoch(NamedTuple):
-    """A learner's membership (K5): the era of the clock holder, and a number that is never given twice in it."""
+    """A learner's membership (K5): the era of the clock holder, and a number that is never given
+    twice in it."""
 
     era: int
     n: int
@@ -44,7 +47,8 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class ChainProgress:
-    """Where a shard stands on one chain: end E, row hash h (S7, sum mod 2^128), last barrier (E3), rows applied."""
+    """Where a shard stands on one chain: end E, row hash h (S7, sum mod 2^128), last barrier
+    (E3), rows applied."""
 
     end: int
     row_hash: int = 0
@@ -54,7 +58,8 @@ class ChainProgress:
 
 @dataclass(frozen=True)
 class Progress:
-    """All a shard has learned of a model, changed together with its parameters by one writer (S1)."""
+    """All a shard has learned of a model, changed together with its parameters by one writer
+    (S1)."""
 
     chains: dict[str, ChainProgress]
     #: `examples` partition -> the next record to read there, so that a learner can seek
@@ -72,15 +77,15 @@ class TableSpec:
     dim: int
     #: "sgd" | "adagrad" | "rowwise_adagrad" | "adam" | "ftrl"
     optimizer: str = "adagrad"
-    #: hyper-parameters by name: rate (sgd); rate, epsilon, accumulator (both adagrads); rate, beta1, beta2, epsilon
-    #: (adam); alpha, beta, l1, l2 (ftrl); decay_ms, decay_share (adagrads, ftrl). Meaning:
-    #: `paramserver.optim.optimizers`
+    #: hyper-parameters by name: rate (sgd); rate, epsilon, accumulator (both adagrads); rate,
+    #: beta1, beta2, epsilon (adam); alpha, beta, l1, l2 (ftrl); decay_ms, decay_share (adagrads,
+    #: ftrl). Meaning: `paramserver.optim.optimizers`
     options: dict[str, float] = field(default_factory=dict)
     #: a new row is uniform in [-init_scale, init_scale), a function of (key, seed) alone
     init_scale: float = 0.0
     seed: int = 0
-    #: which keys get a row, and how long they keep it: ttl_ms, rows_max, ... (`paramserver.tables.policy`); none = all,
-    #: always
+    #: which keys get a row, and how long they keep it: ttl_ms, rows_max, ...
+    #: (`paramserver.tables.policy`); none = all, always
     policy: dict[str, float] = field(default_factory=dict)
     #: how rows are kept: "float32", or in 16 bits (`paramserver.tables.row_layout`)
     storage: str = "float32"
@@ -88,7 +93,8 @@ class TableSpec:
 
 @dataclass(frozen=True)
 class DenseSpec:
-    """The dense parameters of a model: arrays by name and their optimizer, one of those of a table."""
+    """The dense parameters of a model: arrays by name and their optimizer, one of those of a
+    table."""
 
     shapes: dict[str, tuple[int, ...]]
     optimizer: str = "adagrad"
@@ -97,7 +103,8 @@ class DenseSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a shard must know of a model. `digest` names the definition; another digest under the name is refused."""
+    """What a shard must know of a model. `digest` names the definition; another digest under the
+    name is refused."""
 
     name: str
     digest: str
@@ -105,7 +112,8 @@ class ModelSpec:
     dense: DenseSpec
 
 
-# --- data plane: one shard --------------------------------------------------------------------------------------
+# --- data plane: one shard
+# --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,8 @@ class PullRequest:
 
 @dataclass(frozen=True)
 class PullReply:
-    """`rows[table][i]` belongs to `keys[table][i]`; a key the shard does not know has its initial value (S3).
+    """`rows[table][i]` belongs to `keys[table][i]`; a key the shard does not know has its initial
+    value (S3).
 
     Between a shard and what serves it, rows may be encoded already (`Shard.pull`)."""
 
@@ -132,7 +141,8 @@ class PullReply:
 
 @dataclass(frozen=True)
 class PushRequest:
-    """One batch, or one piece of a split batch, for one shard. Empty `keys` and `dense` still move progress."""
+    """One batch, or one piece of a split batch, for one shard. Empty `keys` and `dense` still
+    move progress."""
 
     model: str
     epoch: Epoch
@@ -143,7 +153,9 @@ class PushRequest:
     end: int
     partition: int  # of `examples`
     next_record: int  # the record after the one this range ends
-    read_version: int  # this shard's version when the batch was pulled: staleness = version - read_version
+    read_version: (
+        int  # this shard's version when the batch was pulled: staleness = version - read_version
+    )
     row_hash: int  # of exactly the rows in [start, end) (S7)
     rows: int
     event_time_max_ms: int = 0
@@ -151,8 +163,11 @@ class PushRequest:
     keys: dict[str, Keys] = field(default_factory=dict)
     gradients: dict[str, Rows] = field(default_factory=dict)
     dense: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
-    reason: str = ""  # why the learner sends this batch empty (S4): "nan gradient in feature item", ...
-    #: `gradients` are whole rows, (n, weights and optimizer state), to stand where these keys have a row (S8)
+    reason: str = (
+        ""  # why the learner sends this batch empty (S4): "nan gradient in feature item", ...
+    )
+    #: `gradients` are whole rows, (n, weights and optimizer state), to stand where these keys have
+    #: a row (S8)
     rewrites: bool = False
 
 
@@ -169,14 +184,18 @@ class PushReply:
     detail: str = ""
 
 
-# --- clock plane: the holder of slot 0 --------------------------------------------------------------------------
+# --- clock plane: the holder of slot 0
+# --------------------------------------------------------------------------
 
 
 class StartOutcome(Enum):
     ADMITTED = "admitted"
     WAIT_STALENESS = "wait_staleness"  # K2
-    WAIT_CUT = "wait_cut"  # X1: starts are stopped; `highest` says how far a catch-up start may reach
-    WAIT_PAUSED = "wait_paused"  # an operator has stopped training: only what a cut must catch up with may start
+    WAIT_CUT = (
+        "wait_cut"  # X1: starts are stopped; `highest` says how far a catch-up start may reach
+    )
+    # an operator has stopped training: only what a cut must catch up with may start
+    WAIT_PAUSED = "wait_paused"
     FENCED = "fenced"  # join again, rewind
 
 
@@ -184,9 +203,9 @@ class StartOutcome(Enum):
 class StartRequest:
     """May I start the batch `[start, end)`? Admitted once, by the clock, for all shards (K1).
 
-    `ticket` numbers the messages of one epoch, rising with every message sent (the client fills it in; 0 = the
-    transport neither delays nor repeats). It keeps a start that arrives after its learner went on from being admitted
-    as a batch that nobody runs and nobody ends.
+    `ticket` numbers the messages of one epoch, rising with every message sent (the client fills it
+    in; 0 = the transport neither delays nor repeats). It keeps a start that arrives after its
+    learner went on from being admitted as a batch that nobody runs and nobody ends.
     """
 
     model: str
@@ -202,15 +221,19 @@ class StartRequest:
 class StartReply:
     outcome: StartOutcome
     clock: int = -1  # the batch's stamp c, when admitted
-    highest: dict[str, int] = field(default_factory=dict)  # under a cut: chain -> highest E of any shard
+    highest: dict[str, int] = field(
+        default_factory=dict
+    )  # under a cut: chain -> highest E of any shard
 
 
-# --- cuts: every shard ------------------------------------------------------------------------------------------
+# --- cuts: every shard
+# ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class MarkReply:
-    """Whether the shard stands at the vector and has marked it. A refusal says where it stands (X1)."""
+    """Whether the shard stands at the vector and has marked it. A refusal says where it stands
+    (X1)."""
 
     marked: bool
     incarnation: int

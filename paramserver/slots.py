@@ -1,7 +1,8 @@
 """Key -> one of 1,024 virtual slots -> shard.
 
-The slot of a key never changes; which shard owns a slot is the map, and only the map has an epoch (S6). So a part of a
-checkpoint can be loaded by any number of shards, and a shard is never asked for a key it does not own.
+The slot of a key never changes; which shard owns a slot is the map, and only the map has an epoch
+(S6). So a part of a checkpoint can be loaded by any number of shards, and a shard is never asked
+for a key it does not own.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from paramserver.messages import Keys
 from stream.kernels.kernel import kernel
 
 SLOTS = 1024
-SLOT_SHIFT = np.uint64(64 - 10)  # the slot is the top 10 bits of the hash; a table's index uses the bottom ones
+SLOT_SHIFT = np.uint64(
+    64 - 10
+)  # the slot is the top 10 bits of the hash; a table's index uses the bottom ones
 
 
 @kernel
@@ -26,7 +29,10 @@ def _slots(keys: Keys, out: npt.NDArray[np.int32]) -> None:
 
 @kernel
 def _owners(
-    keys: Keys, owner: npt.NDArray[np.int32], out: npt.NDArray[np.int32], counts: npt.NDArray[np.int64]
+    keys: Keys,
+    owner: npt.NDArray[np.int32],
+    out: npt.NDArray[np.int32],
+    counts: npt.NDArray[np.int64],
 ) -> None:
     for i in range(len(keys)):
         shard = owner[np.int64(mix64(keys[i]) >> SLOT_SHIFT)]
@@ -35,7 +41,9 @@ def _owners(
 
 
 @kernel
-def _deal(owners: npt.NDArray[np.int32], next_of: npt.NDArray[np.int64], order: npt.NDArray[np.int64]) -> None:
+def _deal(
+    owners: npt.NDArray[np.int32], next_of: npt.NDArray[np.int64], order: npt.NDArray[np.int64]
+) -> None:
     for i in range(len(owners)):
         shard = owners[i]
         order[next_of[shard]] = i
@@ -66,26 +74,37 @@ def slot_of_name(name: str) -> int:
 
 @dataclass(frozen=True, eq=False)
 class SlotMap:
-    """Which shard owns each slot. `owner` is (1024,) int32, every shard below `shards`; epochs only grow (S6)."""
+    """Which shard owns each slot. `owner` is (1024,) int32, every shard below `shards`; epochs
+    only grow (S6)."""
 
     epoch: int
     owner: npt.NDArray[np.int32]
 
     def __post_init__(self) -> None:
-        if self.owner.shape != (SLOTS,) or self.owner.dtype != np.int32 or int(self.owner.min()) < 0:
+        if (
+            self.owner.shape != (SLOTS,)
+            or self.owner.dtype != np.int32
+            or int(self.owner.min()) < 0
+        ):
             raise ValueError(
-                f"slot map: owner must be ({SLOTS},) int32 and not negative, got {self.owner.dtype} {self.owner.shape}"
+                f"slot map: owner must be ({SLOTS},) int32 and not negative, got "
+                f"{self.owner.dtype} {self.owner.shape}"
             )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SlotMap) and self.epoch == other.epoch and np.array_equal(self.owner, other.owner)
+        return (
+            isinstance(other, SlotMap)
+            and self.epoch == other.epoch
+            and np.array_equal(self.owner, other.owner)
+        )
 
     def __hash__(self) -> int:
         return hash((self.epoch, self.owner.tobytes()))
 
     @classmethod
     def even(cls, shards: int, epoch: int = 1) -> "SlotMap":
-        """Contiguous slot ranges of nearly equal length; shard 0 owns slot 0, hence the clocks (K1)."""
+        """Contiguous slot ranges of nearly equal length; shard 0 owns slot 0, hence the clocks
+        (K1)."""
         if not 1 <= shards <= SLOTS:
             raise ValueError(f"shards = {shards}: allowed 1 to {SLOTS}")
         return cls(epoch, (np.arange(SLOTS, dtype=np.int64) * shards // SLOTS).astype(np.int32))
@@ -109,8 +128,9 @@ class SlotMap:
         return ",".join(f"{first}-{end - 1}:{self.owner[first]}" for first, end in runs)
 
     def resized(self, shards: int) -> "SlotMap":
-        """The next map, of another number of shards, each with nearly as many slots as any other. Only slots of shards
-        that end, or that have more than their share, move; the lowest ones stay, so slot 0 stays with shard 0 (S6)."""
+        """The next map, of another number of shards, each with nearly as many slots as any other.
+        Only slots of shards that end, or that have more than their share, move; the lowest ones
+        stay, so slot 0 stays with shard 0 (S6)."""
         share = np.bincount(SlotMap.even(shards).owner, minlength=shards)
         owner = np.where(self.owner < shards, self.owner, -1).astype(np.int32)
         for shard in range(min(shards, self.shards)):
@@ -133,7 +153,8 @@ class SlotMap:
         return int(self.owner[slot_of_name(name)])
 
     def split(self, keys: Keys) -> list[npt.NDArray[np.int64]]:
-        """Per shard, the indices into `keys` that it owns, in their order (so sorted keys stay sorted)."""
+        """Per shard, the indices into `keys` that it owns, in their order (so sorted keys stay
+        sorted)."""
         shards = self.shards
         counts = np.zeros(shards, np.int64)
         owners = np.empty(len(keys), np.int32)

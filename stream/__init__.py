@@ -1,20 +1,25 @@
 """What travels: events, training batches, and the log that carries them.
 
-Read in this order. `record` names a record and a position in the log; `events` are impressions and clicks as columns;
-`config` is what all parts must agree on. `decode` turns records into events (`frames` keeps one broken record from
-touching another, `shape` says what JSON and Arrow look like, `faults` says in words what is wrong with a record);
-`arrival` says when each arrived. `examples` is a training batch with its resume point, `chain` folds the ranges of such
-batches into an end, `rowhash` is how shards and audit know that they saw the same rows. `verdicts` travel from the
-fraud filter. `log` is the boundary to the log itself; `memory` and `kafka` stand behind it.
+Read in this order. `record` names a record and a position in the log; `events` are impressions and
+clicks as columns; `config` is what all parts must agree on. `decode` turns records into events
+(`frames` keeps one broken record from touching another, `shape` says what JSON and Arrow look like,
+`faults` says in words what is wrong with a record); `arrival` says when each arrived. `examples` is
+a training batch with its resume point, `chain` folds the ranges of such batches into an end,
+`rowhash` is how shards and audit know that they saw the same rows. `verdicts` travel from the fraud
+filter. `log` is the boundary to the log itself; `memory` and `kafka` stand behind it.
 
 What holds here:
-1. The log is the only truth. Positions are set by seeking to what the output log says; nothing is ever committed.
-2. What a record decodes to is a function of that record alone, never of what was polled with it (I7).
-3. The bytes of a batch are a function of its rows alone (C3), and so is its hash, whatever the batches (S7).
-4. A writer is of no use after its first failed send: its owner drops it and looks at what the log holds (C5).
+1. The log is the only truth. Positions are set by seeking to what the output log says; nothing is
+   ever committed.
+2. What a record decodes to is a function of that record alone, never of what was polled with it
+   (I7).
+3. The bytes of a batch are a function of its rows alone (C3), and so is its hash, whatever the
+   batches (S7).
+4. A writer is of no use after its first failed send: its owner drops it and looks at what the log
+   holds (C5).
 
-Why not transactions or group offsets: they would be a second truth beside the output log, which already says all that
-there is to say about how far its writer got.
+Why not transactions or group offsets: they would be a second truth beside the output log, which
+already says all that there is to say about how far its writer got.
 
 - `columns`: Columns in memory
 - `decoding`: From what sites send to columns, and what is said of records that are wrong
@@ -24,7 +29,8 @@ there is to say about how far its writer got.
 - `log`: The log
 - `producer`: The library for sites that publish events
 - `backoff`: pauses between attempts at something that fails
-- `chain`: A chain of ranges over a source log, and its end, folded from the records that claim to extend it (C1, C2)
+- `chain`: A chain of ranges over a source log, and its end, folded from the records that claim to
+  extend it (C1, C2)
 - `config`: what all parts must agree on about the log
 - `metrics`: what every role exports to Prometheus, and the file that says where it does (shell)
 - `portions`: how many records may be decoded at once

@@ -1,7 +1,8 @@
-"""A chain of ranges over a source log, and its end, folded from the records that claim to extend it (C1, C2).
+"""A chain of ranges over a source log, and its end, folded from the records that claim to extend it
+(C1, C2).
 
-Every reader of a chain (labeler, learner, audit, archive, fraud filter) folds it with this one class, so they agree
-on which records count whatever a late or repeated writer does.
+Every reader of a chain (labeler, learner, audit, archive, fraud filter) folds it with this one
+class, so they agree on which records count whatever a late or repeated writer does.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,8 @@ from enum import Enum
 LABEL = "label"  # first labels, over `impressions[p]`
 LATE = "late"  # what a later reading of `impressions[p]` adds: late clicks, released scopes
 RETRACT = "retract"  # what is taken back, over `verdicts`
-#: The kinds of chains that share `examples[p]` (C1). A model begins with all of them (S5), written or not.
+#: The kinds of chains that share `examples[p]` (C1). A model begins with all of them (S5), written
+#: or not.
 KINDS = (LABEL, LATE, RETRACT)
 
 
@@ -26,10 +28,11 @@ class Fold(Enum):
 
 @dataclass
 class Chain:
-    """The end E of a chain and the last barrier folded into it. `end` is None before the first record is seen.
+    """The end E of a chain and the last barrier folded into it. `end` is None before the first
+    record is seen.
 
-    A labeler whose `examples[p]` begins after retention passes `end=None` and lets the first retained record set E;
-    every other reader starts from an E of its own (C2).
+    A labeler whose `examples[p]` begins after retention passes `end=None` and lets the first
+    retained record set E; every other reader starts from an E of its own (C2).
     """
 
     end: int | None = None
@@ -49,7 +52,8 @@ class Chain:
         return Fold.REPEAT
 
     def fold(self, start: int, end: int, barrier: int | None = None) -> tuple[Fold, int]:
-        """Fold one record in. Returns its kind and E before it: rows at positions below that are trimmed."""
+        """Fold one record in. Returns its kind and E before it: rows at positions below that are
+        trimmed."""
         kind = self.judge(start, end, barrier)
         before = start if self.end is None else self.end
         if kind is Fold.EXTENDS:
@@ -66,7 +70,8 @@ def label_chain(partition: int) -> str:
 
 
 def late_chain(partition: int) -> str:
-    """The chain of corrections over `impressions[partition]`, read again at a later deadline (C1)."""
+    """The chain of corrections over `impressions[partition]`, read again at a later deadline
+    (C1)."""
     return f"{LATE}/{partition}"
 
 
@@ -76,8 +81,8 @@ def retract_chain(partition: int) -> str:
 
 
 def begin_vector(impressions: Mapping[int, int], verdicts: int) -> dict[str, int]:
-    """The first end of every chain (S5). `impressions`: partition -> the first position to learn; `verdicts`: the
-    position in `verdicts` behind which verdicts may take something back."""
+    """The first end of every chain (S5). `impressions`: partition -> the first position to learn;
+    `verdicts`: the position in `verdicts` behind which verdicts may take something back."""
     first: dict[str, int] = {}
     for partition, at in sorted(impressions.items()):
         first[label_chain(partition)] = first[late_chain(partition)] = at

@@ -1,4 +1,5 @@
-"""What all parts must agree on about the log: topics, features, and the times that decide labels."""
+"""What all parts must agree on about the log: topics, features, and the times that decide
+labels."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,22 +20,34 @@ WATERMARK_AHEAD_MAX_MS = 604_800_000
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """One section of the config file. Labeler, fraud filter, learners and replayer read the same one."""
+    """One section of the config file. Labeler, fraud filter, learners and replayer read the same
+    one."""
 
-    bootstrap_servers: str = _option("127.0.0.1:9092", "Kafka brokers, `host:port`, separated by commas")
-    security_protocol: str = _option("PLAINTEXT", "'PLAINTEXT', 'SSL', 'SASL_PLAINTEXT' or 'SASL_SSL' (docs/kafka.md)")
-    ssl_cafile: str = _option("", "PEM file of the authorities that vouch for the brokers; empty = the system's")
-    ssl_certfile: str = _option("", "PEM file of this client's certificate, where brokers ask for one")
+    bootstrap_servers: str = _option(
+        "127.0.0.1:9092", "Kafka brokers, `host:port`, separated by commas"
+    )
+    security_protocol: str = _option(
+        "PLAINTEXT", "'PLAINTEXT', 'SSL', 'SASL_PLAINTEXT' or 'SASL_SSL' (docs/kafka.md)"
+    )
+    ssl_cafile: str = _option(
+        "", "PEM file of the authorities that vouch for the brokers; empty = the system's"
+    )
+    ssl_certfile: str = _option(
+        "", "PEM file of this client's certificate, where brokers ask for one"
+    )
     ssl_keyfile: str = _option("", "PEM file of its key; empty = in ssl_certfile")
     ssl_key_password_file: str = _option(
         "", "file with the key's password; empty = EVERSPUN_KAFKA_KEY_PASSWORD, or it has none"
     )
     ssl_check_hostname: bool = _option(True, "the brokers' certificates must name their hosts")
     sasl_mechanism: str = _option(
-        "", "'PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512', 'OAUTHBEARER', or another one of kafka-python"
+        "",
+        "'PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512', 'OAUTHBEARER', or another one of kafka-python",
     )
     sasl_username: str = _option("", "user name; empty = EVERSPUN_KAFKA_USERNAME")
-    sasl_password_file: str = _option("", "file with the password; empty = EVERSPUN_KAFKA_PASSWORD. It has no key here")
+    sasl_password_file: str = _option(
+        "", "file with the password; empty = EVERSPUN_KAFKA_PASSWORD. It has no key here"
+    )
     sasl_token_provider: str = _option(
         "", "with OAUTHBEARER, MODULE:FUNCTION that returns a token, called at each connection"
     )
@@ -43,13 +56,23 @@ class StreamConfig:
     )
     sasl_options: dict[str, Any] = field(
         default_factory=dict,
-        metadata={"help": "more `sasl_...` settings of kafka-python, such as sasl_kerberos_service_name"},
+        metadata={
+            "help": "more `sasl_...` settings of kafka-python, such as sasl_kerberos_service_name"
+        },
     )
-    topic_prefix: str = _option("", "put before every topic's name, so that several pipelines share one cluster")
-    partitions: int = _option(4, "partitions of impressions, clicks, examples; cannot change while a model learns (T6)")
+    topic_prefix: str = _option(
+        "", "put before every topic's name, so that several pipelines share one cluster"
+    )
+    partitions: int = _option(
+        4, "partitions of impressions, clicks, examples; cannot change while a model learns (T6)"
+    )
     signals_partitions: int = _option(1, "partitions of signals")
-    replication: int = _option(1, "replicas of every topic; with 3 or more, min.insync.replicas is 2 (T6)")
-    replayed: bool = _option(False, "impressions and clicks are replayed: timestamps are the original arrivals (T1)")
+    replication: int = _option(
+        1, "replicas of every topic; with 3 or more, min.insync.replicas is 2 (T6)"
+    )
+    replayed: bool = _option(
+        False, "impressions and clicks are replayed: timestamps are the original arrivals (T1)"
+    )
 
     categorical_features: tuple[str, ...] = _option((), "declared string features of an impression")
     numeric_features: tuple[str, ...] = _option((), "declared number features of an impression")
@@ -57,95 +80,136 @@ class StreamConfig:
         (), "categorical features that name a person: pseudonymised by producers"
     )
 
-    window_ms: int = _option(3_600_000, "a click counts this long after its impression, in event time, ms (L1)")
+    window_ms: int = _option(
+        3_600_000, "a click counts this long after its impression, in event time, ms (L1)"
+    )
     grace_ms: int = _option(300_000, "a click may arrive this late, and this early, ms (L1)")
     early_click_ms: int = _option(
         5_000,
-        "a click may lie this long before its impression in event time, ms (L1): who shows and who clicks have clocks "
+        "a click may lie this long before its impression in event time, ms (L1): who shows and "
+        "who clicks have clocks "
         "of their own. It then counts as clicked at once",
     )
     label_strategy: str = _option(
         "window",
-        "'window': one label after window and grace; 'eager': negative at once, clicks once they are known; "
+        "'window': one label after window and grace; 'eager': negative at once, clicks once they "
+        "are known; "
         "'window+correct': as 'window', and late clicks once more (docs/labels.md)",
     )
     late_window_ms: int = _option(
-        0, "with label_strategy 'window+correct', a late click counts this long after its impression, event time, ms"
+        0,
+        "with label_strategy 'window+correct', a late click counts this long after its "
+        "impression, event time, ms",
     )
     release_ms: int = _option(
         0,
-        "with label_strategy 'window', what was withheld is looked at again this long after its impression and trained "
-        "if it has been released by then (L8); 0 = what is withheld stays untrained. A breaker asks for it",
+        "with label_strategy 'window', what was withheld is looked at again this long after its "
+        "impression and trained "
+        "if it has been released by then (L8); 0 = what is withheld stays untrained. A breaker "
+        "asks for it",
     )
     delay_correction: str = _option(
         "weights",
-        "how a model is kept from believing early negatives: 'weights' in its loss, or 'calibration' of its answers",
+        "how a model is kept from believing early negatives: 'weights' in its loss, or "
+        "'calibration' of its answers",
     )
     late_clicks: str = _option(
         "learn",
-        "with 'window+correct': 'learn' late clicks, or only 'count' them, for the late share; the latter where things "
+        "with 'window+correct': 'learn' late clicks, or only 'count' them, for the late share; "
+        "the latter where things "
         "change within the late window (docs/labels.md)",
     )
     late_share_prior: float = _option(
-        0.1, "with 'window+correct', the share of late clicks that is believed before the stream has shown one"
+        0.1,
+        "with 'window+correct', the share of late clicks that is believed before the stream has "
+        "shown one",
     )
     late_share_half_life_ms: int = _option(
-        86_400_000, "a click of so long ago counts half in the estimate of the late share, arrival time, ms"
+        86_400_000,
+        "a click of so long ago counts half in the estimate of the late share, arrival time, ms",
     )
     negative_rate: float = _option(
-        1.0, "share of impressions without a click that become examples, chosen by the impression's id"
+        1.0,
+        "share of impressions without a click that become examples, chosen by the impression's id",
     )
     negative_correction: str = _option(
-        "weights", "how negative_rate is made good: 'weights' 1/rate in the loss, or 'log_odds' in answers; never both"
+        "weights",
+        "how negative_rate is made good: 'weights' 1/rate in the loss, or 'log_odds' in answers; "
+        "never both",
     )
-    dedup_ms: int = _option(600_000, "an id seen again within this much arrival time is a duplicate, ms (L2)")
+    dedup_ms: int = _option(
+        600_000, "an id seen again within this much arrival time is a duplicate, ms (L2)"
+    )
     skew_ms: int = _option(60_000, "an event time may be this far ahead of its arrival, ms (T3)")
-    age_max_ms: int = _option(86_400_000, "an event time may be this far behind its arrival, ms (T3)")
+    age_max_ms: int = _option(
+        86_400_000, "an event time may be this far behind its arrival, ms (T3)"
+    )
     jump_max_ms: int = _option(
-        600_000, "a larger step of arrival time waits until heartbeats confirm or contradict it, ms (T3)"
+        600_000,
+        "a larger step of arrival time waits until heartbeats confirm or contradict it, ms (T3)",
     )
     jump_confirm_ms: int = _option(
-        60_000, "a larger step is believed once timestamps have gone on behind it for this long, ms (T3)"
+        60_000,
+        "a larger step is believed once timestamps have gone on behind it for this long, ms (T3)",
     )
-    heartbeat_ms: int = _option(1_000, "every partition gets a heartbeat at least this often; below jump_max_ms (T2)")
+    heartbeat_ms: int = _option(
+        1_000, "every partition gets a heartbeat at least this often; below jump_max_ms (T2)"
+    )
     signal_ms: int = _option(500, "bucket of arrival time that signals are counted in, ms (F1)")
     flush_ms: int = _option(1_000, "bucket of arrival time that a batch stays within, ms (C3)")
     batch_rows_max: int = _option(4_096, "impressions of any class in one batch (C3)")
-    verdict_max_ms: int = _option(86_400_000, "longest interval of a verdict, ms; a longer one is renewed (C4)")
-    outage_max_ms: int = _option(86_400_000, "downtime that retention must cover beyond window and grace, ms (T6)")
+    verdict_max_ms: int = _option(
+        86_400_000, "longest interval of a verdict, ms; a longer one is renewed (C4)"
+    )
+    outage_max_ms: int = _option(
+        86_400_000, "downtime that retention must cover beyond window and grace, ms (T6)"
+    )
     checkpoint_age_max_ms: int = _option(
         604_800_000, "age of the oldest kept checkpoint, ms: retention of examples (T6)"
     )
 
-    record_bytes_max: int = _option(4_194_304, "largest record, bytes; also of a record that was unpacked")
+    record_bytes_max: int = _option(
+        4_194_304, "largest record, bytes; also of a record that was unpacked"
+    )
     decoded_bytes_max: int = _option(
-        67_108_864, "memory that the rows of one record, or the records of one packed batch, may take, bytes"
+        67_108_864,
+        "memory that the rows of one record, or the records of one packed batch, may take, bytes",
     )
     poll_records_max: int = _option(2_000, "records taken by one poll")
     fetch_bytes_max: int = _option(
-        2_097_152, "bytes of one partition in one fetch; a larger batch of records comes alone. A reader holds two"
+        2_097_152,
+        "bytes of one partition in one fetch; a larger batch of records comes alone. A reader "
+        "holds two",
     )
     examples_fetch_bytes_max: int = _option(
         8_388_608,
-        "the same where `examples` is read: its records are batches, and one that a fetch cuts off comes again whole",
+        "the same where `examples` is read: its records are batches, and one that a fetch cuts "
+        "off comes again whole",
     )
     request_timeout_ms: int = _option(15_000, "deadline of a request to the broker, ms")
-    reconnect_max_ms: int = _option(2_000, "longest pause between two attempts to reach a broker, ms")
+    reconnect_max_ms: int = _option(
+        2_000, "longest pause between two attempts to reach a broker, ms"
+    )
     session_timeout_ms: int = _option(6_000, "a group member silent for this long is replaced, ms")
     static_members: bool = _option(
         True,
-        "a labeler or learner that dies and comes back takes its partitions at once; false for a broker that does not "
+        "a labeler or learner that dies and comes back takes its partitions at once; false for a "
+        "broker that does not "
         "know members by name, such as the embedded one",
     )
     hash_secret: str = field(
         default="",
         repr=False,
         metadata={
-            "help": "secret that ids and names are hashed with, so that nobody can choose one that collides; '' = from"
-            " EVERSPUN_HASH_SECRET or run.hash_secret_file, where it is safer than here (docs/fraud.md)"
+            "help": "secret that ids and names are hashed with, so that nobody can choose one "
+            "that collides; '' = from"
+            " EVERSPUN_HASH_SECRET or run.hash_secret_file, where it is safer than here "
+            "(docs/fraud.md)"
         },
     )
-    pseudonym_key_number: int = _option(1, "number of the key that producers pseudonymise with (T5)")
+    pseudonym_key_number: int = _option(
+        1, "number of the key that producers pseudonymise with (T5)"
+    )
 
     def __post_init__(self) -> None:
         for name in ("categorical_features", "numeric_features", "personal_features"):
@@ -166,11 +230,13 @@ class StreamConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")
         if self.partitions > PARTITIONS_MAX:
             raise ValueError(
-                f"partitions = {self.partitions}: allowed is up to {PARTITIONS_MAX}, as batches name all watermarks"
+                f"partitions = {self.partitions}: allowed is up to {PARTITIONS_MAX}, as batches "
+                f"name all watermarks"
             )
         if self.heartbeat_ms >= self.jump_max_ms:
             raise ValueError(
-                f"heartbeat_ms = {self.heartbeat_ms}: allowed is below jump_max_ms = {self.jump_max_ms} (T2)"
+                f"heartbeat_ms = {self.heartbeat_ms}: allowed is below jump_max_ms = "
+                f"{self.jump_max_ms} (T2)"
             )
         check_secret("hash_secret", self.hash_secret)
         _check_security(self)
@@ -189,8 +255,9 @@ class StreamConfig:
 
     @property
     def watermark_ahead_ms(self) -> int:
-        """How far a watermark may be ahead of the time of its own record (F3): a broker's clock may have fallen back
-        behind arrivals by days (T3). History's own time has nothing to do with that of a record about it."""
+        """How far a watermark may be ahead of the time of its own record (F3): a broker's clock may
+        have fallen back behind arrivals by days (T3). History's own time has nothing to do with
+        that of a record about it."""
         return WATERMARK_AHEAD_MAX_MS if not self.replayed else 1 << 62
 
     @property
@@ -200,7 +267,8 @@ class StreamConfig:
 
     @property
     def wait_last_ms(self) -> int:
-        """The same for the last reading of an impression: after so long nothing about it is awaited any more."""
+        """The same for the last reading of an impression: after so long nothing about it is
+        awaited any more."""
         return max(self.wait_ms, max(self.late_window_ms, self.release_ms) + self.grace_ms)
 
     @property
@@ -220,11 +288,12 @@ class StreamConfig:
 
     @property
     def features(self) -> Features:
-        """The declared features, in the order of their columns: categorical, then numeric, as declared."""
+        """The declared features, in the order of their columns: categorical, then numeric, as
+        declared."""
         personal = set(self.personal_features)
-        return tuple(FeatureColumn(n, CATEGORICAL, n in personal) for n in self.categorical_features) + tuple(
-            FeatureColumn(n, NUMERIC) for n in self.numeric_features
-        )
+        return tuple(
+            FeatureColumn(n, CATEGORICAL, n in personal) for n in self.categorical_features
+        ) + tuple(FeatureColumn(n, NUMERIC) for n in self.numeric_features)
 
     @property
     def impressions(self) -> str:
@@ -301,36 +370,59 @@ def _check_security(config: StreamConfig) -> None:
     protocol, mechanism = config.security_protocol, config.sasl_mechanism
     allowed = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
     if protocol not in allowed:
-        raise ValueError(f"security_protocol = {protocol!r}: allowed is {' or '.join(map(repr, allowed))}")
+        raise ValueError(
+            f"security_protocol = {protocol!r}: allowed is {' or '.join(map(repr, allowed))}"
+        )
     if protocol.startswith("SASL") != bool(mechanism):
         raise ValueError(
-            f"sasl_mechanism = {mechanism!r} with security_protocol = {protocol!r}: the SASL protocols need one, such "
+            f"sasl_mechanism = {mechanism!r} with security_protocol = {protocol!r}: the SASL "
+            f"protocols need one, such "
             "as 'SCRAM-SHA-512', and the others have none"
         )
-    named = [name for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile") if getattr(config, name)]
+    named = [
+        name for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile") if getattr(config, name)
+    ]
     if named and not protocol.endswith("SSL"):
-        raise ValueError(f"{named[0]} with security_protocol = {protocol!r}: allowed with 'SSL' and 'SASL_SSL'")
+        raise ValueError(
+            f"{named[0]} with security_protocol = {protocol!r}: allowed with 'SSL' and 'SASL_SSL'"
+        )
     if config.ssl_keyfile and not config.ssl_certfile:
         raise ValueError("ssl_keyfile without ssl_certfile: a key belongs to a certificate")
     if config.sasl_token_provider and config.sasl_token_provider.count(":") != 1:
-        raise ValueError(f"sasl_token_provider = {config.sasl_token_provider!r}: expected MODULE:FUNCTION")
-    if bad := [name for name in config.sasl_options if not name.startswith("sasl_") or "password" in name]:
-        raise ValueError(f"sasl_options.{bad[0]}: allowed are settings `sasl_...` of kafka-python, and no password")
+        raise ValueError(
+            f"sasl_token_provider = {config.sasl_token_provider!r}: expected MODULE:FUNCTION"
+        )
+    if bad := [
+        name for name in config.sasl_options if not name.startswith("sasl_") or "password" in name
+    ]:
+        raise ValueError(
+            f"sasl_options.{bad[0]}: allowed are settings `sasl_...` of kafka-python, and no "
+            f"password"
+        )
 
 
 def _check_labels(config: StreamConfig) -> None:
     for name, allowed in _ONE_OF.items():
         if getattr(config, name) not in allowed:
-            hint = "; one of them, never both: each alone makes the sampling good" if "negative" in name else ""
-            raise ValueError(f"{name} = {getattr(config, name)!r}: allowed is {' or '.join(map(repr, allowed))}{hint}")
+            hint = (
+                "; one of them, never both: each alone makes the sampling good"
+                if "negative" in name
+                else ""
+            )
+            raise ValueError(
+                f"{name} = {getattr(config, name)!r}: allowed is "
+                f"{' or '.join(map(repr, allowed))}{hint}"
+            )
     if config.corrects and config.late_window_ms <= config.window_ms:
         raise ValueError(
-            f"late_window_ms = {config.late_window_ms}: with label_strategy 'window+correct' allowed is above "
+            f"late_window_ms = {config.late_window_ms}: with label_strategy 'window+correct' "
+            f"allowed is above "
             f"window_ms = {config.window_ms}"
         )
     if not config.corrects and config.late_window_ms:
         raise ValueError(
-            f"late_window_ms = {config.late_window_ms}: only label_strategy 'window+correct' has a late window, "
+            f"late_window_ms = {config.late_window_ms}: only label_strategy 'window+correct' has "
+            f"a late window, "
             f"and label_strategy is {config.label_strategy!r}"
         )
     if config.release_ms and config.label_strategy != "window":
@@ -340,12 +432,14 @@ def _check_labels(config: StreamConfig) -> None:
         )
     if config.release_ms and config.release_ms <= config.window_ms:
         raise ValueError(
-            f"release_ms = {config.release_ms}: allowed are 0 and above window_ms = {config.window_ms}, at which it is "
+            f"release_ms = {config.release_ms}: allowed are 0 and above window_ms = "
+            f"{config.window_ms}, at which it is "
             "withheld"
         )
     if not config.corrects and config.late_clicks != "learn":
         raise ValueError(
-            f"late_clicks = {config.late_clicks!r}: only label_strategy 'window+correct' may leave late clicks at a "
+            f"late_clicks = {config.late_clicks!r}: only label_strategy 'window+correct' may "
+            f"leave late clicks at a "
             f"count, and label_strategy is {config.label_strategy!r}"
         )
     if not 0.0 <= config.late_share_prior < 1.0:
@@ -354,10 +448,21 @@ def _check_labels(config: StreamConfig) -> None:
         raise ValueError(f"negative_rate = {config.negative_rate}: allowed is above 0 to 1")
 
 
-#: Fields that every impression has, in the event or in `examples`. A feature is read from `features` alone: one named
-#: so would be missing in every row.
+#: Fields that every impression has, in the event or in `examples`. A feature is read from
+#: `features` alone: one named so would be missing in every row.
 BUILT_IN = frozenset(
-    ("id", "ts_ms", "session", "source", "vendor", "item", "position", "shown_at", "prediction", "model_version")
+    (
+        "id",
+        "ts_ms",
+        "session",
+        "source",
+        "vendor",
+        "item",
+        "position",
+        "shown_at",
+        "prediction",
+        "model_version",
+    )
 ) | {"features", "impressions"}
 
 _ONE_OF = {
@@ -371,11 +476,17 @@ _ONE_OF = {
 def _check_features(config: StreamConfig) -> None:
     names = [f.name for f in config.features]
     if repeated := sorted({n for n in names if names.count(n) > 1}):
-        raise ValueError(f"categorical_features, numeric_features = {repeated}: each feature is declared once")
+        raise ValueError(
+            f"categorical_features, numeric_features = {repeated}: each feature is declared once"
+        )
     if built_in := sorted(set(names) & BUILT_IN):
         raise ValueError(
-            f"categorical_features, numeric_features = {built_in}: allowed are names that no field of an event has; a "
-            "model may use source, vendor, item and shown_at (an event's `position`) without declaring them"
+            f"categorical_features, numeric_features = {built_in}: allowed are names that no "
+            f"field of an event has; a "
+            "model may use source, vendor, item and shown_at (an event's `position`) without "
+            "declaring them"
         )
     if unknown := sorted(set(config.personal_features) - set(config.categorical_features)):
-        raise ValueError(f"personal_features = {unknown}: allowed are names in categorical_features")
+        raise ValueError(
+            f"personal_features = {unknown}: allowed are names in categorical_features"
+        )

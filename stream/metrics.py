@@ -12,14 +12,19 @@ WAITS = ("window", "verdicts", "staleness", "cut", "paused", "breaker", "idle", 
 
 
 class RoleMetrics:
-    """The conventional series, in a registry of their own. A role adds its series with `counter`, `gauge`, ..."""
+    """The conventional series, in a registry of their own. A role adds its series with
+    `counter`, `gauge`, ..."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.records_in = self.counter("everspun_records_in_total", "rows taken in")
         self.records_out = self.counter("everspun_records_out_total", "rows given out")
-        self.data_time_ms = self.gauge("everspun_data_time_ms", "arrival time reached, ms since 1970")
-        self._waiting = self.gauge("everspun_waiting", "1 for what this process waits for now", "reason")
+        self.data_time_ms = self.gauge(
+            "everspun_data_time_ms", "arrival time reached, ms since 1970"
+        )
+        self._waiting = self.gauge(
+            "everspun_waiting", "1 for what this process waits for now", "reason"
+        )
         self.waits_for("none")
 
     def counter(self, name: str, help: str, *labels: str) -> Counter:
@@ -28,11 +33,14 @@ class RoleMetrics:
     def gauge(self, name: str, help: str, *labels: str) -> Gauge:
         return Gauge(name, help, labels, registry=self.registry)
 
-    def histogram(self, name: str, help: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+    def histogram(
+        self, name: str, help: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
         return Histogram(name, help, labels, registry=self.registry, buckets=buckets)
 
     def waits_for(self, reason: str) -> None:
-        """Say why nothing is being done now; "none" while something is. Raises ValueError for another word."""
+        """Say why nothing is being done now; "none" while something is. Raises ValueError for
+        another word."""
         if reason not in WAITS:
             raise ValueError(f"waiting reason {reason!r}: allowed are {', '.join(WAITS)}")
         for known in WAITS:
@@ -45,7 +53,9 @@ class ReaderMetrics(RoleMetrics):
     def __init__(self) -> None:
         super().__init__()
         self.malformed = self.counter(
-            "everspun_records_malformed_total", "records of internal topics that say nothing, passed over", "topic"
+            "everspun_records_malformed_total",
+            "records of internal topics that say nothing, passed over",
+            "topic",
         )
 
     def on_malformed(self, topic: str) -> None:
@@ -53,10 +63,12 @@ class ReaderMetrics(RoleMetrics):
         self.malformed.labels(topic=topic).inc()
 
 
-def start_metrics(run_dir: Path | str, role: str, index: int, metrics: RoleMetrics, **extra: Any) -> int:
-    """Serve the metrics on a free port of loopback, from a thread of its own, and write the role file
-    `<run_dir>/roles/<role>-<index>.json` (pid, metrics_port, and `extra`: address, http_port, ...) whole. Returns
-    the port."""
+def start_metrics(
+    run_dir: Path | str, role: str, index: int, metrics: RoleMetrics, **extra: Any
+) -> int:
+    """Serve the metrics on a free port of loopback, from a thread of its own, and write the role
+    file `<run_dir>/roles/<role>-<index>.json` (pid, metrics_port, and `extra`: address, http_port,
+    ...) whole. Returns the port."""
     server, _ = start_http_server(0, "127.0.0.1", metrics.registry)
     port = int(server.server_port)
     path = Path(run_dir) / "roles" / f"{role}-{index}.json"

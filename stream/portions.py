@@ -1,4 +1,5 @@
-"""How many records may be decoded at once: what a record unpacks to is bounded, and a poll holds two thousand."""
+"""How many records may be decoded at once: what a record unpacks to is bounded, and a poll holds
+two thousand."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +12,16 @@ from stream.log.record_columns import Bytes, Entries, RecordColumns
 
 I64 = npt.NDArray[np.int64]
 
-#: Columns of a row beside features, and memory of a row without its strings, bytes; more than any shape has.
+#: Columns of a row beside features, and memory of a row without its strings, bytes; more than any
+#: shape has.
 _STRINGS, _ROW_BYTES = 7, 128
 _ARROW_MARK, _OPEN = 255, ord("{")
 _ARROW = -1
 
 
 def fitting(records: RecordColumns, config: StreamConfig) -> int:
-    """How many of the first records take at most `decoded_bytes_max` together, by what they claim; at least one.
+    """How many of the first records take at most `decoded_bytes_max` together, by what they claim;
+    at least one.
 
     A function of the records, and nothing that is decoded depends on it (I7).
     """
@@ -29,14 +32,19 @@ def fitting(records: RecordColumns, config: StreamConfig) -> int:
     row_bytes = _ROW_BYTES + 8 * len(config.features)
     _sizes(records.data, records.entries, row_bytes, strings * STRING_BYTES_MAX, sizes)
     for i in np.flatnonzero(sizes == _ARROW).tolist():
-        sizes[i] = min(_arrow_bytes(records.value(i).tobytes(), row_bytes), config.decoded_bytes_max)
-    np.minimum(sizes, config.decoded_bytes_max, out=sizes)  # a record above it is bad, and its rows are never made
+        sizes[i] = min(
+            _arrow_bytes(records.value(i).tobytes(), row_bytes), config.decoded_bytes_max
+        )
+    np.minimum(
+        sizes, config.decoded_bytes_max, out=sizes
+    )  # a record above it is bad, and its rows are never made
     fits = int(np.searchsorted(np.cumsum(sizes), config.decoded_bytes_max, "right"))
     return max(1, fits)
 
 
 def _arrow_bytes(value: bytes, row_bytes: int) -> int:
-    """Each row may hold every string of the dictionaries. What claims more than 64 bits hold is no number here yet."""
+    """Each row may hold every string of the dictionaries. What claims more than 64 bits hold is
+    no number here yet."""
     try:
         claimed = measure(value)
     except MemoryError:
@@ -48,7 +56,8 @@ def _arrow_bytes(value: bytes, row_bytes: int) -> int:
 
 @kernel
 def _sizes(data: Bytes, entries: Entries, row_bytes: int, strings_bytes: int, sizes: I64) -> None:
-    """Of JSON: each object may be a row, with all that its page view says once. _ARROW for what is no JSON."""
+    """Of JSON: each object may be a row, with all that its page view says once. _ARROW for what
+    is no JSON."""
     for i in range(len(sizes)):
         start, size = np.int64(entries[i].value), max(np.int64(entries[i].value_bytes), np.int64(0))
         if size >= 4 and data[start] == _ARROW_MARK:

@@ -1,7 +1,8 @@
 """A record of the log, and a position in it.
 
-A *position* (T4) names one row of one record: `offset << 20 | row`. Ranges of positions, `[start, end)`, are what
-batches cover and what progress is counted in. A whole record at offset `o` covers `[o << 20, (o + 1) << 20)`.
+A *position* (T4) names one row of one record: `offset << 20 | row`. Ranges of positions, `[start,
+end)`, are what batches cover and what progress is counted in. A whole record at offset `o` covers
+`[o << 20, (o + 1) << 20)`.
 """
 
 from typing import NamedTuple
@@ -17,19 +18,23 @@ CONTROL = "control"
 HEARTBEAT = "heartbeat"
 #: Header of a heartbeat: its writer's clock, decimal milliseconds (T2).
 CLOCK_MS = "clock_ms"
-#: Header of a barrier heartbeat, and of the empty batch that answers it (E3): the period k, decimal.
+#: Header of a barrier heartbeat, and of the empty batch that answers it (E3): the period k,
+#: decimal.
 BARRIER = "barrier"
 
 
 class Record(NamedTuple):
-    """One record as the log gives it. `timestamp_ms` is Kafka's; the arrival (T1) is its running maximum."""
+    """One record as the log gives it. `timestamp_ms` is Kafka's; the arrival (T1) is its running
+    maximum."""
 
     offset: int
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
-    batch_fault: int = 0  # not 0: it stands for a whole batch that cannot be read (`stream.log.broken_batches`)
+    batch_fault: int = (
+        0  # not 0: it stands for a whole batch that cannot be read (`stream.log.broken_batches`)
+    )
 
     def header(self, name: str) -> bytes | None:
         """The first header of this name, or None."""
@@ -50,8 +55,11 @@ class Record(NamedTuple):
 
 
 def decimal(raw: bytes | None) -> int | None:
-    """The number that a header holds, 0 or more; None if there is none, or it holds something else."""
-    return int(raw) if raw is not None and raw.isdigit() and len(raw) <= DECIMAL_DIGITS_MAX else None
+    """The number that a header holds, 0 or more; None if there is none, or it holds something
+    else."""
+    return (
+        int(raw) if raw is not None and raw.isdigit() and len(raw) <= DECIMAL_DIGITS_MAX else None
+    )
 
 
 class Partition(NamedTuple):
@@ -64,7 +72,9 @@ class Partition(NamedTuple):
 def position(offset: int, row: int = 0) -> int:
     """The position of a row of a record (T4)."""
     if not 0 <= row < ROWS_PER_RECORD_MAX:
-        raise ValueError(f"row {row} of offset {offset}: a record holds at most {ROWS_PER_RECORD_MAX} rows")
+        raise ValueError(
+            f"row {row} of offset {offset}: a record holds at most {ROWS_PER_RECORD_MAX} rows"
+        )
     return offset << ROW_BITS | row
 
 

@@ -11,15 +11,16 @@ _LEAST_MS = 100_000_000_000
 
 
 def parse_ms(text: str) -> int:
-    """Milliseconds since 1970 of an ISO date or time in UTC ("2026-11-01", "2026-11-01T13:30", "...T13:30:05Z"), or of
-    a plain number of milliseconds. Raises ValueError."""
+    """Milliseconds since 1970 of an ISO date or time in UTC ("2026-11-01", "2026-11-01T13:30",
+    "...T13:30:05Z"), or of a plain number of milliseconds. Raises ValueError."""
     if text.isdecimal() and int(text) >= _LEAST_MS:
         return int(text)
     with suppress(ValueError):  # written like a date, and none: the error below says so
         if _WRITTEN.fullmatch(text):
             return int(np.datetime64(text.removesuffix("Z"), "ms").astype(np.int64))
     raise ValueError(
-        f"moment {text!r}: allowed is a time in UTC such as 2026-11-01T13:30:00, or milliseconds since 1970"
+        f"moment {text!r}: allowed is a time in UTC such as 2026-11-01T13:30:00, or milliseconds "
+        f"since 1970"
     )
 
 

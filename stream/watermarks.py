@@ -1,8 +1,8 @@
 """Watermarks of all inputs as one short text, for the header of a batch (C4).
 
-Inputs of one topic stand together, in order of their partitions, each as its difference to the one before:
-`~clicks=1700000000000,0,500,-500;impressions=...`. So the header grows by a few bytes a partition. Names of another
-form stand each for itself, as older records have it: `a=5,b=7`.
+Inputs of one topic stand together, in order of their partitions, each as its difference to the one
+before: `~clicks=1700000000000,0,500,-500;impressions=...`. So the header grows by a few bytes a
+partition. Names of another form stand each for itself, as older records have it: `a=5,b=7`.
 """
 
 import re
@@ -28,7 +28,9 @@ def pack_watermarks(watermarks: Mapping[str, int]) -> str:
         topics.setdefault(topic, {})[int(number)] = ms
     if any(sorted(marks) != list(range(len(marks))) for marks in topics.values()):
         return _each(watermarks)
-    return _PACKED + ";".join(f"{topic}={_differences(marks)}" for topic, marks in sorted(topics.items()))
+    return _PACKED + ";".join(
+        f"{topic}={_differences(marks)}" for topic, marks in sorted(topics.items())
+    )
 
 
 def _each(watermarks: Mapping[str, int]) -> str:

@@ -9,7 +9,8 @@ from hypothesis import settings
 
 from everspun.launcher.broker import Broker, start_broker, why_not_embedded, why_not_kafka
 
-# Kernels compile on first use and tests share small machines: an example is never failed for its time.
+# Kernels compile on first use and tests share small machines: an example is never failed for its
+# time.
 settings.register_profile("everspun", deadline=None)
 # Dear tests take a share of `settings.default.max_examples`: 100 here, 1,000 in `make slow`.
 settings.register_profile("thorough", deadline=None, max_examples=1_000)
@@ -18,7 +19,8 @@ settings.load_profile("everspun")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that may take long begin first, so that none of them is left to run alone at the end."""
+    """Tests that may take long begin first, so that none of them is left to run alone at the
+    end."""
 
     def most_s(item: pytest.Item) -> float:
         mark = item.get_closest_marker("timeout")
@@ -29,10 +31,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def broker_of_kind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Broker]]:
-    """Brokers by kind ("embedded", "kafka"), each started when first asked for, ended with the session.
+    """Brokers by kind ("embedded", "kafka"), each started when first asked for, ended with the
+    session.
 
-    EVERSPUN_KAFKA=host:port names a running Apache Kafka to be used instead of a started one. A kind that cannot be
-    had on this machine skips at a desk and fails where CI=true.
+    EVERSPUN_KAFKA=host:port names a running Apache Kafka to be used instead of a started one. A
+    kind that cannot be had on this machine skips at a desk and fails where CI=true.
     """
     running: dict[str, Broker] = {}
 
@@ -42,7 +45,9 @@ def broker_of_kind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
         if kind not in running:
             reason = {"embedded": why_not_embedded, "kafka": why_not_kafka}[kind]()
             if reason is not None:
-                (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{kind} broker: {reason}")
+                (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+                    f"{kind} broker: {reason}"
+                )
             running[kind] = start_broker(kind, tmp_path_factory.mktemp(kind))
         return running[kind]
 
@@ -53,7 +58,8 @@ def broker_of_kind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
 
 @pytest.fixture(params=["embedded", pytest.param("kafka")])
 def broker(request: pytest.FixtureRequest, broker_of_kind: Callable[[str], Broker]) -> Broker:
-    """Each kind of broker in turn, shared by the session: use `topic_prefix` for topics of your own."""
+    """Each kind of broker in turn, shared by the session: use `topic_prefix` for topics of your
+    own."""
     return broker_of_kind(request.param)
 
 

@@ -13,7 +13,10 @@ from stream.internal_topics.examples import examples_schema
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TOP = ("stream", "labeler", "paramserver", "learners", "checkpointer", "everspun")
-PATH = re.compile(rf"(?<![\w/.])(?:{'|'.join((*TOP, 'tests', 'bench', 'deploy', 'examples', 'docs'))})/[\w./-]*\w/?")
+PATH = re.compile(
+    rf"(?<![\w/.])(?:{'|'.join((*TOP, 'tests', 'bench', 'deploy', 'examples', 'docs'))})"
+    r"/[\w./-]*\w/?"
+)
 DOTTED = re.compile(rf"(?<![\w/.])(?:{'|'.join(TOP)})(?:\.\w+)+")
 #: Places that a text speaks of before there is one.
 EXAMPLES = re.compile(r"docs/(x|y)\.md|NAME")
@@ -31,8 +34,13 @@ def test_every_path_that_a_page_names_is_there():
 
 
 def unknown(text: str) -> set[str]:
-    """The dotted names of ours in backticks that are no module, nothing in one, and no key of the configuration."""
-    keys = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE))
+    """The dotted names of ours in backticks that are no module, nothing in one, and no key of
+    the configuration."""
+    keys = set(
+        re.findall(
+            r"^\| `(\w+)` \|", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE
+        )
+    )
     found = set()
     for code in re.findall(r"`([^`\n]+)`", text):
         for name in DOTTED.findall(code):
@@ -41,7 +49,9 @@ def unknown(text: str) -> set[str]:
             if depth == len(parts) or (depth == 1 and parts[1] in keys):
                 continue
             file = ROOT.joinpath(*parts[:depth])
-            source = (file / "__init__.py" if file.is_dir() else file.with_suffix(".py")).read_text()
+            source = (
+                file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+            ).read_text()
             if not re.search(rf"\b{parts[depth]}\b", source):
                 found.add(name)
     return found
@@ -58,7 +68,9 @@ def test_every_name_of_code_that_a_page_says_is_there():
 
 
 def test_the_name_rule_can_fail():
-    assert unknown("`stream.zebra`, `stream.record.Record`, `labeler.join.Nobody`, `stream.window_ms`") == {
+    assert unknown(
+        "`stream.zebra`, `stream.record.Record`, `labeler.join.Nobody`, `stream.window_ms`"
+    ) == {
         "stream.zebra",
         "labeler.join.Nobody",
     }
@@ -69,14 +81,23 @@ def test_the_path_rule_can_fail():
 
 
 def test_the_reference_names_every_package():
-    named = re.findall(r"^::: ([\w.]+)$", (ROOT / "docs" / "api" / "packages.md").read_text(), re.MULTILINE)
-    there = [".".join(p.parent.relative_to(ROOT).parts) for top in TOP for p in (ROOT / top).rglob("__init__.py")]
+    named = re.findall(
+        r"^::: ([\w.]+)$", (ROOT / "docs" / "api" / "packages.md").read_text(), re.MULTILINE
+    )
+    there = [
+        ".".join(p.parent.relative_to(ROOT).parts)
+        for top in TOP
+        for p in (ROOT / top).rglob("__init__.py")
+    ]
     assert sorted(named) == sorted(there)
 
 
 def test_every_word_of_the_glossary_is_used():
     """In the protocol, the design or the code, where a reader meets it."""
-    pages = " ".join((ROOT / "docs" / f"{name}.md").read_text().lower() for name in ("protocol", "design", "contracts"))
+    pages = " ".join(
+        (ROOT / "docs" / f"{name}.md").read_text().lower()
+        for name in ("protocol", "design", "contracts")
+    )
     rows = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
     words = [word for row in rows if row not in ("word", "---") for word in re.split(r", ", row)]
     assert len(words) > 20
@@ -123,8 +144,13 @@ SCHEMAS = {
 
 
 def columns(topic: str, schema: pa.Schema) -> str:
-    """The paragraph of docs/contracts.md that says a topic's columns: printed by `python tests/test_docs.py`."""
-    return f"Columns of `{topic}`: " + ", ".join(f"`{field.name}` {field.type}" for field in schema) + "."
+    """The paragraph of docs/contracts.md that says a topic's columns: printed by `python
+    tests/test_docs.py`."""
+    return (
+        f"Columns of `{topic}`: "
+        + ", ".join(f"`{field.name}` {field.type}" for field in schema)
+        + "."
+    )
 
 
 def test_contracts_say_every_column_of_every_topic():

@@ -1,4 +1,5 @@
-"""docs/metrics.md names every series that the roles export, with its type, labels and unit, and no other."""
+"""docs/metrics.md names every series that the roles export, with its type, labels and unit, and
+no other."""
 
 import json
 import re
@@ -44,7 +45,14 @@ ROLES = {
     "Archiver": ArchiverMetrics,
 }
 #: The unit of a series is its name's ending.
-UNITS = {"_ms": "ms", "_s": "s", "_seconds": "s", "_bytes": "bytes", "_share": "share", "_rows": "rows"}
+UNITS = {
+    "_ms": "ms",
+    "_s": "s",
+    "_seconds": "s",
+    "_bytes": "bytes",
+    "_share": "share",
+    "_rows": "rows",
+}
 
 
 def exported(registry: CollectorRegistry) -> set[tuple[str, str, str]]:
@@ -99,7 +107,12 @@ def test_dashboard_and_alerts_name_series_that_exist(name: str):
     text = (PAGE.parents[1] / "deploy" / "monitoring" / name).read_text()
     used = set(re.findall(r"everspun_[a-z_]+", text))
     known = {series for rows in page().values() for series, *_ in rows}
-    histograms = {f"{series}_bucket" for rows in page().values() for series, kind, *_ in rows if kind == "histogram"}
+    histograms = {
+        f"{series}_bucket"
+        for rows in page().values()
+        for series, kind, *_ in rows
+        if kind == "histogram"
+    }
     assert used
     assert used <= known | histograms, f"not exported: {sorted(used - known - histograms)}"
 
@@ -110,22 +123,32 @@ def test_an_alert_has_a_name_of_its_own():
     assert max(named.values()) == 1, named.most_common(3)
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: package prometheus)")
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="no promtool (Debian: package prometheus)"
+)
 def test_prometheus_accepts_the_alert_rules():
-    done = subprocess.run(["promtool", "check", "rules", str(ALERTS)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["promtool", "check", "rules", str(ALERTS)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_series_of_the_launcher_keep_the_name_of_the_process_that_they_are_about():
     """Else Prometheus gives them the name of the process that exports them."""
-    assert "process" in {label for _, _, labels, _ in page()["Launcher"] for label in labels.split(", ")}
+    assert "process" in {
+        label for _, _, labels, _ in page()["Launcher"] for label in labels.split(", ")
+    }
     assert "honor_labels: true" in ALERTS.with_name("prometheus.yml").read_text()
 
 
-#: What Prometheus sees (values every 5 s) -> the alerts that fire a minute later, with the process they are about.
+#: What Prometheus sees (values every 5 s) -> the alerts that fire a minute later, with the process
+#: they are about.
 SEEN: dict[str, tuple[dict[str, str], set[str]]] = {
     "all is well": ({"up": "1+0x12", "time": "1+5000x12", "down": "0+0x12"}, set()),
-    "labels of one labeler stand": ({"up": "1+0x12", "time": "1+0x12", "down": "0+0x12"}, {"LabelsStand"}),
+    "labels of one labeler stand": (
+        {"up": "1+0x12", "time": "1+0x12", "down": "0+0x12"},
+        {"LabelsStand"},
+    ),
     "a role file says nothing": ({"time": "1+5000x12", "down": "0+0x12"}, {"ProcessUnseen"}),
     "a process does not answer": ({"up": "0+0x12", "down": "0+0x12"}, {"RoleGone"}),
     "a process is down": ({"up": "1+0x12", "time": "1+5000x12", "down": "1+0x12"}, {"ProcessDown"}),
@@ -137,15 +160,34 @@ SERIES = {
 }
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: package prometheus)")
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="no promtool (Debian: package prometheus)"
+)
 @pytest.mark.parametrize("what", SEEN)
 def test_what_is_wrong_with_a_process_wakes_somebody_within_a_minute(what: str, tmp_path: Path):
     seen, alerts = SEEN[what]
     series = [{"series": SERIES[name], "values": values} for name, values in seen.items()]
-    series.append({"series": 'everspun_labeler_partitions{process="labeler-0", role="labeler"}', "values": "2+0x12"})
-    fire = [{"labels": f'{{alertname="{name}", process="labeler-0"}}', "value": 1} for name in sorted(alerts)]
-    asked = {"expr": 'count by (alertname, process) (ALERTS{alertstate="firing"})', "eval_time": "1m"}
-    tests = [{"interval": "5s", "input_series": series, "promql_expr_test": [asked | {"exp_samples": fire}]}]
+    series.append(
+        {
+            "series": 'everspun_labeler_partitions{process="labeler-0", role="labeler"}',
+            "values": "2+0x12",
+        }
+    )
+    fire = [
+        {"labels": f'{{alertname="{name}", process="labeler-0"}}', "value": 1}
+        for name in sorted(alerts)
+    ]
+    asked = {
+        "expr": 'count by (alertname, process) (ALERTS{alertstate="firing"})',
+        "eval_time": "1m",
+    }
+    tests = [
+        {
+            "interval": "5s",
+            "input_series": series,
+            "promql_expr_test": [asked | {"exp_samples": fire}],
+        }
+    ]
     (tmp_path / "test.json").write_text(  # JSON is YAML
         json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": "5s", "tests": tests})
     )
@@ -155,8 +197,13 @@ def test_what_is_wrong_with_a_process_wakes_somebody_within_a_minute(what: str, 
 
 
 def test_the_dashboard_groups_and_names_by_labels_that_exist():
-    """A label that no series has, or that an aggregation took away, makes a panel that is empty or says nothing."""
-    of_series = {name: set(filter(None, labels.split(", "))) for rows in page().values() for name, _, labels, _ in rows}
+    """A label that no series has, or that an aggregation took away, makes a panel that is empty
+    or says nothing."""
+    of_series = {
+        name: set(filter(None, labels.split(", ")))
+        for rows in page().values()
+        for name, _, labels, _ in rows
+    }
     dashboard = json.loads((PAGE.parents[1] / "deploy" / "monitoring" / "grafana.json").read_text())
     targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
@@ -166,7 +213,9 @@ def test_the_dashboard_groups_and_names_by_labels_that_exist():
         known = {"process", "role"}.union(
             *(of_series[name] for name in series)
         )  # these two: everspun/launcher/targets.py
-        grouped = {label.strip() for by in re.findall(r"by \(([^)]*)\)", query) for label in by.split(",")} - {"le"}
+        grouped = {
+            label.strip() for by in re.findall(r"by \(([^)]*)\)", query) for label in by.split(",")
+        } - {"le"}
         chosen = set(re.findall(r"[{,](\w+)[=!]", query))
         shown = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
         is_aggregate = re.match(r"(sum|max|min|avg|histogram_quantile)\b", query) is not None

@@ -1,17 +1,21 @@
-"""Baseline of `bench.labeling`: the join as a plain Faust app would do it, on the same single JSON events.
+"""Baseline of `bench.labeling`: the join as a plain Faust app would do it, on the same single JSON
+events.
 
     python -m bench.baselines.faust_join SERVERS PARTITIONS DATADIR IMPRESSIONS CLICKS
 
-Per impression one write of a table, whose changelog Faust sends to the broker; per click one look-up in it. Nothing
-else is done: no window or grace, no duplicates, no features checked, no fraud, no counting, no example is written, and
-a click that is read before its impression finds nothing. So it is given less work than a labeler. faust-streaming with
-aiokafka; one worker; the table on rocksdict, as `labeler/fraud/app.py` has its own; keys raw, values JSON by Faust's
-default codec; changelog acknowledged by all replicas; at least once; 2,000 records a poll, up to 4,096 events buffered
-a stream; no web server, no leader topic. Without orjson, which Faust uses where it is installed.
+Per impression one write of a table, whose changelog Faust sends to the broker; per click one
+look-up in it. Nothing else is done: no window or grace, no duplicates, no features checked, no
+fraud, no counting, no example is written, and a click that is read before its impression finds
+nothing. So it is given less work than a labeler. faust-streaming with aiokafka; one worker; the
+table on rocksdict, as `labeler/fraud/app.py` has its own; keys raw, values JSON by Faust's default
+codec; changelog acknowledged by all replicas; at least once; 2,000 records a poll, up to 4,096
+events buffered a stream; no web server, no leader topic. Without orjson, which Faust uses where it
+is installed.
 
-Every LOOK_S it prints what it has done as a line of JSON: impressions written, clicks read, clicks found, and whether
-all changelog is acknowledged. It ends, with its own figure in the last line (`impressions_per_cpu_s`, start and
-imports not counted), when it has done IMPRESSIONS and CLICKS, or at SIGTERM. 0 impressions: not before SIGTERM.
+Every LOOK_S it prints what it has done as a line of JSON: impressions written, clicks read, clicks
+found, and whether all changelog is acknowledged. It ends, with its own figure in the last line
+(`impressions_per_cpu_s`, start and imports not counted), when it has done IMPRESSIONS and CLICKS,
+or at SIGTERM. 0 impressions: not before SIGTERM.
 """
 
 import asyncio
@@ -27,8 +31,8 @@ import faust
 
 POLL_RECORDS_MAX = 2_000
 LOOK_S = 0.2
-#: How often to look for a changelog topic just created: until the client knows its partitions, Faust cannot write;
-#: after so many it is left to say so.
+#: How often to look for a changelog topic just created: until the client knows its partitions,
+#: Faust cannot write; after so many it is left to say so.
 METADATA_CHECKS = 100
 
 
@@ -62,7 +66,8 @@ def make_app(servers: str, partitions: int, datadir: str, done: Done) -> Any:
         producer_acks=-1,
         stream_wait_empty=False,
         stream_recovery_delay=0.0,
-        recovery_consistency_check=False,  # as in labeler/fraud/app.py: the embedded broker names too low an end of log
+        # as in labeler/fraud/app.py: the embedded broker names too low an end of log
+        recovery_consistency_check=False,
         worker_redirect_stdouts=False,
     )
     shown = app.Table("shown", partitions=partitions, options={"driver": "rocksdict"})
@@ -94,7 +99,9 @@ async def _know_changelog(app: Any, partitions: int) -> None:
             return
 
 
-async def _serve(servers: str, partitions: int, datadir: str, impressions: int, clicks: int) -> None:
+async def _serve(
+    servers: str, partitions: int, datadir: str, impressions: int, clicks: int
+) -> None:
     done, stop = Done(), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     app = make_app(servers, partitions, datadir, done)

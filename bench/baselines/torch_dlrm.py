@@ -1,11 +1,12 @@
-"""Plain torch on the same model: one process, everything in memory, sparse gradients, `torch.optim.Adagrad`.
+"""Plain torch on the same model: one process, everything in memory, sparse gradients,
+`torch.optim.Adagrad`.
 
     python -m bench.baselines.torch_dlrm FOLDER [--threads 1] [--kind dlrm|mlp]
 
-What an engineer writes first: `nn.Embedding(sparse=True)` for all features, the dot products of the reference DLRM
-(`bmm`, then the triangle by index), binary cross-entropy, two Adagrads. FOLDER is written by `bench.training`: ids and
-labels of the batches (int64, ready as tensors: no reading, no hashing, no decoding), initial values. It prints its own
-figure in turns (`bench.baselines.turns`).
+What an engineer writes first: `nn.Embedding(sparse=True)` for all features, the dot products of the
+reference DLRM (`bmm`, then the triangle by index), binary cross-entropy, two Adagrads. FOLDER is
+written by `bench.training`: ids and labels of the batches (int64, ready as tensors: no reading, no
+hashing, no decoding), initial values. It prints its own figure in turns (`bench.baselines.turns`).
 """
 
 import argparse
@@ -25,10 +26,20 @@ RATE, ACCUMULATOR, EPSILON = 0.05, 0.1, 1e-8
 class Dlrm(nn.Module):
     """Features x dim -> dots or concatenation -> linear layers with ReLU."""
 
-    def __init__(self, rows: np.ndarray, layers: list[tuple[np.ndarray, np.ndarray]], kind: str, features: int):
+    def __init__(
+        self,
+        rows: np.ndarray,
+        layers: list[tuple[np.ndarray, np.ndarray]],
+        kind: str,
+        features: int,
+    ):
         super().__init__()
-        self.embedding = nn.Embedding.from_pretrained(torch.from_numpy(rows), freeze=False, sparse=True)
-        self.layers = nn.ModuleList(nn.Linear(weight.shape[1], weight.shape[0]) for weight, _ in layers)
+        self.embedding = nn.Embedding.from_pretrained(
+            torch.from_numpy(rows), freeze=False, sparse=True
+        )
+        self.layers = nn.ModuleList(
+            nn.Linear(weight.shape[1], weight.shape[0]) for weight, _ in layers
+        )
         for layer, (weight, bias) in zip(self.layers, layers, strict=True):
             layer.weight.data.copy_(torch.from_numpy(weight))  # type: ignore[operator, union-attr]
             layer.bias.data.copy_(torch.from_numpy(bias))  # type: ignore[operator, union-attr]
@@ -51,10 +62,13 @@ class Trainer:
     def __init__(self, folder: Path, kind: str):
         self.ids = torch.from_numpy(np.load(folder / "ids.npy"))
         self.labels = torch.from_numpy(np.load(folder / "labels.npy").astype(np.float32))
-        self.model = Dlrm(np.load(folder / "rows.npy"), read_layers(folder), kind, self.ids.shape[2])
+        self.model = Dlrm(
+            np.load(folder / "rows.npy"), read_layers(folder), kind, self.ids.shape[2]
+        )
         options = {"lr": RATE, "initial_accumulator_value": ACCUMULATOR, "eps": EPSILON}
         self.optimizers = [
-            torch.optim.Adagrad(part.parameters(), **options) for part in (self.model.embedding, self.model.layers)
+            torch.optim.Adagrad(part.parameters(), **options)
+            for part in (self.model.embedding, self.model.layers)
         ]
         self.at = 0
         self.losses: list[float] = []
@@ -79,7 +93,9 @@ def read_layers(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--kind", choices=("dlrm", "mlp"), default="dlrm")
@@ -94,9 +110,17 @@ def main() -> None:
 
     def state() -> dict[str, Any]:
         rows = trainer.model.embedding.weight.detach()[sample]
-        return {"losses": trainer.losses, "sample": rows.tolist() if len(trainer.losses) < 50 else []}
+        return {
+            "losses": trainer.losses,
+            "sample": rows.tolist() if len(trainer.losses) < 50 else [],
+        }
 
-    facts = {"torch": torch.__version__, "threads": given.threads, "optimizer": "Adagrad, sparse", "rate": RATE}
+    facts = {
+        "torch": torch.__version__,
+        "threads": given.threads,
+        "optimizer": "Adagrad, sparse",
+        "rate": RATE,
+    }
     serve(trainer.step, facts, state)
 
 

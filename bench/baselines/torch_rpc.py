@@ -2,10 +2,10 @@
 
     python -m bench.baselines.torch_rpc SEED PORT RANK THREADS      RANK 0 serves, 1 and 2 drive
 
-`torch.distributed.rpc` with TensorPipe over TCP (`_transports=["uv"]`; its shared-memory transport is half as fast on
-the machines tried, and no peer of ours leaves the host anyway), rows read by `index_select`, written by sparse
-`torch.optim.Adagrad`. Ids are dense, so there is no index to probe; gradients come unique and sorted and are declared
-coalesced, so nothing is sorted again.
+`torch.distributed.rpc` with TensorPipe over TCP (`_transports=["uv"]`; its shared-memory transport
+is half as fast on the machines tried, and no peer of ours leaves the host anyway), rows read by
+`index_select`, written by sparse `torch.optim.Adagrad`. Ids are dense, so there is no index to
+probe; gradients come unique and sorted and are declared coalesced, so nothing is sorted again.
 """
 
 import sys
@@ -30,11 +30,15 @@ class Served:
     def __init__(self) -> None:
         self.weight = torch.zeros(ROWS, DIM)
         self.lock = threading.Lock()
-        self.optimizer = torch.optim.Adagrad([self.weight], lr=RATE, initial_accumulator_value=ACCUMULATOR, eps=EPSILON)
+        self.optimizer = torch.optim.Adagrad(
+            [self.weight], lr=RATE, initial_accumulator_value=ACCUMULATOR, eps=EPSILON
+        )
 
     def push(self, ids: torch.Tensor, gradients: torch.Tensor) -> None:
         gradients = gradients.float()
-        sparse = torch.sparse_coo_tensor(ids[None], gradients, (ROWS, DIM), is_coalesced=True, check_invariants=False)
+        sparse = torch.sparse_coo_tensor(
+            ids[None], gradients, (ROWS, DIM), is_coalesced=True, check_invariants=False
+        )
         with self.lock:
             self.weight.grad = sparse
             self.optimizer.step()

@@ -1,7 +1,9 @@
-"""A baseline that works in turns: it waits, trains for some seconds when told to, and says what it did.
+"""A baseline that works in turns: it waits, trains for some seconds when told to, and says what it
+did.
 
-The bench and its baselines take turns on the same cores within one run, so that the load of the machine hits all alike.
-A line in is a number of seconds, or of steps with an `n` behind it; a line out is JSON. The input's end ends it.
+The bench and its baselines take turns on the same cores within one run, so that the load of the
+machine hits all alike. A line in is a number of seconds, or of steps with an `n` behind it; a line
+out is JSON. The input's end ends it.
 """
 
 import json
@@ -12,7 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 
-def serve(step: Callable[[], int], facts: dict[str, Any], state: Callable[[], dict[str, Any]]) -> None:
+def serve(
+    step: Callable[[], int], facts: dict[str, Any], state: Callable[[], dict[str, Any]]
+) -> None:
     """`step` trains on one batch and returns its examples; `state` is said with every answer."""
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
@@ -24,7 +28,11 @@ def serve(step: Callable[[], int], facts: dict[str, Any], state: Callable[[], di
         while steps < steps_max and time.perf_counter() - began < seconds_max:
             examples += step()
             steps += 1
-        done = {"examples": examples, "seconds": time.perf_counter() - began, "cpu_s": cpu_s() - cpu}
+        done = {
+            "examples": examples,
+            "seconds": time.perf_counter() - began,
+            "cpu_s": cpu_s() - cpu,
+        }
         print(json.dumps(done | state()), flush=True)
 
 

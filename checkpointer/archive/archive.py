@@ -1,10 +1,12 @@
-"""The archive of `examples`: the older part of the topic, kept as long as anybody wants (see `archive_file`).
+"""The archive of `examples`: the older part of the topic, kept as long as anybody wants (see
+`archive_file`).
 
-    <root>/date=2026-01-05/hour=13/p0-00000000000000004711.parquet   records of one partition, by event hour
-    <root>/p0.json                                                    how far the partition is archived
+    <root>/date=2026-01-05/hour=13/p0-00000000000000004711.parquet   of one partition
+    <root>/p0.json                                                    how far it has come
 
-A file is written whole, then the pointer moves; a crash between them writes the same file again, under the same name,
-since its name is that of its first record. Where files of two lives overlap, a reader skips what it has seen.
+A file is written whole, then the pointer moves; a crash between them writes the same file again,
+under the same name, since its name is that of its first record. Where files of two lives overlap, a
+reader skips what it has seen.
 """
 
 import json
@@ -30,7 +32,8 @@ from stream.record import Record
 
 @dataclass(frozen=True)
 class ArchiveHead:
-    """How far one partition is archived: the next offset of `examples` to read, and every chain's (end, barrier)."""
+    """How far one partition is archived: the next offset of `examples` to read, and every
+    chain's (end, barrier)."""
 
     next_offset: int
     ends: dict[str, tuple[int, int]]
@@ -48,12 +51,17 @@ class Archive:
         path = f"p{partition}.json"
         try:
             said = json.loads(self.files.read(path))
-            ends = {str(chain): (int(end), int(barrier)) for chain, (end, barrier) in said["ends"].items()}
+            ends = {
+                str(chain): (int(end), int(barrier))
+                for chain, (end, barrier) in said["ends"].items()
+            }
             return ArchiveHead(int(said["next_offset"]), ends, int(said["lost"]))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Damaged(f"archive {path}: not how far a partition is archived ({error!r})") from error
+            raise Damaged(
+                f"archive {path}: not how far a partition is archived ({error!r})"
+            ) from error
 
     def write(self, file: ArchivedFile, records: Sequence[Record], lost: int = 0) -> None:
         self.files.write(file.path, encode_file(file, records))
@@ -93,7 +101,8 @@ class Archive:
         return sum(rows_of_sources(self.files.read(path), path, sources) for path in self.paths())
 
     def forget(self, sources: Sequence[str]) -> int:
-        """Take every row of these (pseudonymised) sources out of all files. Returns how many rows there were."""
+        """Take every row of these (pseudonymised) sources out of all files. Returns how many
+        rows there were."""
         gone = 0
         for path in self.paths():
             data, rows = without_sources(self.files.read(path), path, sources)
@@ -109,10 +118,11 @@ def first_offset_of(path: str) -> int:
 
 @dataclass
 class Archiving:
-    """What becomes of one partition's records: folded (C2), gathered, and closed as files. Pure; `Archive` writes.
+    """What becomes of one partition's records: folded (C2), gathered, and closed as files. Pure;
+    `Archive` writes.
 
-    A file ends where event time enters another hour, where the schema changes, at `bytes_max`, or `age_max_ms` after
-    its first record.
+    A file ends where event time enters another hour, where the schema changes, at `bytes_max`, or
+    `age_max_ms` after its first record.
     """
 
     partition: int
@@ -128,11 +138,15 @@ class Archiving:
     _opened_ms: int = 0
 
     @staticmethod
-    def resumed(partition: int, head: ArchiveHead | None, bytes_max: int, age_max_ms: int, version: str) -> "Archiving":
+    def resumed(
+        partition: int, head: ArchiveHead | None, bytes_max: int, age_max_ms: int, version: str
+    ) -> "Archiving":
         made = Archiving(partition, bytes_max, age_max_ms, version)
         if head is not None:
             made.next_offset = head.next_offset
-            made.chains = {chain: Chain(end, barrier) for chain, (end, barrier) in head.ends.items()}
+            made.chains = {
+                chain: Chain(end, barrier) for chain, (end, barrier) in head.ends.items()
+            }
         return made
 
     def add(self, record: Record, now_ms: int) -> Iterator[tuple[ArchivedFile, list[Record]]]:
@@ -144,7 +158,10 @@ class Archiving:
             self.next_offset = record.offset + 1
             return
         chain = self.chains.setdefault(header.chain, Chain())
-        if chain.judge(header.start, header.end, header.barrier or None) not in (Fold.EXTENDS, Fold.BARRIER):
+        if chain.judge(header.start, header.end, header.barrier or None) not in (
+            Fold.EXTENDS,
+            Fold.BARRIER,
+        ):
             self.repeats += 1
             self.next_offset = record.offset + 1
             return
@@ -172,7 +189,10 @@ class Archiving:
         if not with_rows or not header.labelled:
             return False
         first = with_rows[0]
-        return event_hour(header.ts_ms_min) > event_hour(first.ts_ms_min) or header.schema_id != first.schema_id
+        return (
+            event_hour(header.ts_ms_min) > event_hour(first.ts_ms_min)
+            or header.schema_id != first.schema_id
+        )
 
     def close(self) -> tuple[ArchivedFile, list[Record]]:
         """What was gathered, as a file. Only where `waiting`."""
@@ -183,7 +203,11 @@ class Archiving:
             self.partition,
             first.offset,
             self.next_offset,
-            {name: (chain.end or 0, chain.barrier) for name, chain in self.chains.items() if chain.end is not None},
+            {
+                name: (chain.end or 0, chain.barrier)
+                for name, chain in self.chains.items()
+                if chain.end is not None
+            },
             min((h.ts_ms_min for h in with_rows[:1]), default=headers[0].arrival_max_ms),
             max((h.ts_ms_max for h in with_rows), default=headers[0].arrival_max_ms),
             max(h.arrival_max_ms for h in headers),

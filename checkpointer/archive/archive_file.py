@@ -1,8 +1,10 @@
-"""One file of the archive: records of one partition of `examples`, as Parquet columns, that give the same records back.
+"""One file of the archive: records of one partition of `examples`, as Parquet columns, that give
+the same records back.
 
-Rows stand as the record had them, in one more column `record` with the record's offset, so that any engine reads them;
-offsets, timestamps, headers and a digest of every record stand in the file's metadata. The bytes of a record are a
-function of its rows (C3), so those that come out are those that went in, and the digest says so (I7).
+Rows stand as the record had them, in one more column `record` with the record's offset, so that any
+engine reads them; offsets, timestamps, headers and a digest of every record stand in the file's
+metadata. The bytes of a record are a function of its rows (C3), so those that come out are those
+that went in, and the digest says so (I7).
 """
 
 import base64
@@ -27,14 +29,15 @@ RECORD = "record"  # the column with the record's offset
 FORGOTTEN = "forgotten"  # the header of a record that rows were taken out of: how many (`forget`)
 _METADATA = b"everspun"
 _HOUR_MS = 3_600_000
-#: offset, timestamp_ms, rows, digest of the value, key, a value that holds no rows, headers; bytes in base64.
+#: offset, timestamp_ms, rows, digest of the value, key, a value that holds no rows, headers; bytes
+#: in base64.
 Listed = tuple[int, int, int, str, str | None, str | None, list[list[str]]]
 
 
 @dataclass(frozen=True)
 class ArchivedFile:
-    """What a file says of itself. `ends`: chain -> (end, barrier) behind its last record; `next_offset`: where the
-    next file begins to read."""
+    """What a file says of itself. `ends`: chain -> (end, barrier) behind its last record;
+    `next_offset`: where the next file begins to read."""
 
     partition: int
     first_offset: int
@@ -62,11 +65,16 @@ def file_path(partition: int, first_offset: int, ts_ms: int) -> str:
 
 
 def encode_file(file: ArchivedFile, records: Sequence[Record]) -> bytes:
-    """The file of these records, which are of one schema. Raises ValueError for rows that are not canonical."""
+    """The file of these records, which are of one schema. Raises ValueError for rows that are
+    not canonical."""
     batches, listed = [], []
     for record in records:
         rows = _decoded(record.value)
-        raw = base64.b64encode(record.value).decode() if rows is None and record.value is not None else None
+        raw = (
+            base64.b64encode(record.value).decode()
+            if rows is None and record.value is not None
+            else None
+        )
         count = rows.num_rows if rows is not None else 0
         digest = _digest(encode_examples(rows)) if rows is not None else ""
         headers = [[name, base64.b64encode(value).decode()] for name, value in record.headers]
@@ -74,7 +82,9 @@ def encode_file(file: ArchivedFile, records: Sequence[Record]) -> bytes:
         listed.append([record.offset, record.timestamp_ms, count, digest, key, raw, headers])
         if rows is not None:
             offsets = pa.array(np.full(count, record.offset, np.int64))
-            batches.append(rows.append_column(pa.field(RECORD, pa.int64(), nullable=False), offsets))
+            batches.append(
+                rows.append_column(pa.field(RECORD, pa.int64(), nullable=False), offsets)
+            )
     said = {
         "format": FORMAT,
         "partition": file.partition,
@@ -86,14 +96,17 @@ def encode_file(file: ArchivedFile, records: Sequence[Record]) -> bytes:
         "arrival_max_ms": file.arrival_max_ms,
         "rows": file.rows,
         "code_version": file.code_version,
-        "schema_id": schema_id(batches[0].schema.remove(len(batches[0].schema) - 1)) if batches else "",
+        "schema_id": schema_id(batches[0].schema.remove(len(batches[0].schema) - 1))
+        if batches
+        else "",
         "records": listed,
     }
     return _parquet(batches, said)
 
 
 def _decoded(value: bytes | None) -> pa.RecordBatch | None:
-    """The rows of a record; None for one without, or one that nobody can read, whose bytes are kept as they are."""
+    """The rows of a record; None for one without, or one that nobody can read, whose bytes are
+    kept as they are."""
     try:
         return decode_examples(value) if value else None
     except (ValueError, pa.ArrowException):
@@ -101,13 +114,17 @@ def _decoded(value: bytes | None) -> pa.RecordBatch | None:
 
 
 def _parquet(batches: list[pa.RecordBatch], said: dict[str, object]) -> bytes:
-    schema = batches[0].schema if batches else pa.schema([pa.field(RECORD, pa.int64(), nullable=False)])
+    schema = (
+        batches[0].schema if batches else pa.schema([pa.field(RECORD, pa.int64(), nullable=False)])
+    )
     whole = said | {"digest": _said_digest(said)}
     schema = schema.with_metadata({_METADATA: json.dumps(whole, sort_keys=True).encode()})
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         if batches:
-            writer.write_table(pa.Table.from_batches(batches).replace_schema_metadata(schema.metadata))
+            writer.write_table(
+                pa.Table.from_batches(batches).replace_schema_metadata(schema.metadata)
+            )
     return bytes(sink.getvalue())
 
 
@@ -127,16 +144,25 @@ def describe(data: bytes, path: str) -> ArchivedFile:
 
 
 def record_headers(data: bytes, path: str) -> list[Record]:
-    """The records without their values: offsets, timestamps and headers, no row decoded. Raises Damaged."""
+    """The records without their values: offsets, timestamps and headers, no row decoded. Raises
+    Damaged."""
     said = _metadata(_open(data, path), path)
     try:
         listed: list[Listed] = said["records"]  # type: ignore[assignment]
         return [
-            Record(offset, timestamp_ms, None, None, tuple((name, base64.b64decode(h)) for name, h in headers))
+            Record(
+                offset,
+                timestamp_ms,
+                None,
+                None,
+                tuple((name, base64.b64decode(h)) for name, h in headers),
+            )
             for offset, timestamp_ms, _, _, _, _, headers in listed
         ]
     except _UNREADABLE as error:
-        raise Damaged(f"archive {path}: its metadata cannot be read ({_first_line(error)})") from error
+        raise Damaged(
+            f"archive {path}: its metadata cannot be read ({_first_line(error)})"
+        ) from error
 
 
 def decode_file(data: bytes, path: str) -> tuple[ArchivedFile, list[Record]]:
@@ -152,7 +178,8 @@ def decode_file(data: bytes, path: str) -> tuple[ArchivedFile, list[Record]]:
         raise Damaged(f"archive {path}: its rows cannot be read ({_first_line(error)})") from error
 
 
-#: What Parquet and Arrow raise for flipped bytes, and what follows from columns that are other ones.
+#: What Parquet and Arrow raise for flipped bytes, and what follows from columns that are other
+#: ones.
 _UNREADABLE = (
     pa.ArrowException,
     OSError,
@@ -174,7 +201,8 @@ def _open(data: bytes, path: str) -> pq.ParquetFile:
         return pq.ParquetFile(pa.BufferReader(data))
     except _UNREADABLE as error:
         raise Damaged(
-            f"archive {path}: not a whole Parquet file ({_first_line(error)}); delete it, and it is archived again "
+            f"archive {path}: not a whole Parquet file ({_first_line(error)}); delete it, and it "
+            f"is archived again "
             "where the log still has its records"
         ) from error
 
@@ -185,7 +213,9 @@ def _metadata(parquet: pq.ParquetFile, path: str) -> dict[str, object]:
         said: dict[str, object] = json.loads(raw) if raw else {}
         broken = said.get("digest", _said_digest(said)) != _said_digest(said)
     except _UNREADABLE as error:
-        raise Damaged(f"archive {path}: its metadata cannot be read ({_first_line(error)})") from error
+        raise Damaged(
+            f"archive {path}: its metadata cannot be read ({_first_line(error)})"
+        ) from error
     if broken:
         raise Damaged(f"archive {path}: its metadata does not read as it was written")
     if said.get("format") != FORMAT:
@@ -194,7 +224,15 @@ def _metadata(parquet: pq.ParquetFile, path: str) -> dict[str, object]:
 
 
 def _described(said: dict[str, object]) -> ArchivedFile:
-    names = ("partition", "first_offset", "next_offset", "ts_ms_min", "ts_ms_max", "arrival_max_ms", "rows")
+    names = (
+        "partition",
+        "first_offset",
+        "next_offset",
+        "ts_ms_min",
+        "ts_ms_max",
+        "arrival_max_ms",
+        "rows",
+    )
     ends: dict[str, list[int]] = said["ends"]  # type: ignore[assignment]
     return ArchivedFile(
         ends={chain: (end, barrier) for chain, (end, barrier) in ends.items()},
@@ -215,7 +253,9 @@ def _records(said: dict[str, object], table: pa.Table, path: str) -> Iterator[Re
                 raise Damaged(f"archive {path}: record {offset} does not read as it was written")
             at += count
         pairs = tuple((name, base64.b64decode(header)) for name, header in headers)
-        yield Record(offset, timestamp_ms, None if key is None else base64.b64decode(key), value, pairs)
+        yield Record(
+            offset, timestamp_ms, None if key is None else base64.b64decode(key), value, pairs
+        )
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
@@ -235,7 +275,8 @@ def rows_of_sources(data: bytes, path: str, sources: Sequence[str]) -> int:
 
 
 def without_sources(data: bytes, path: str, sources: Sequence[str]) -> tuple[bytes, int]:
-    """The file without all rows of these sources, and how many they were; 0 leaves the file as it is (`forget`)."""
+    """The file without all rows of these sources, and how many they were; 0 leaves the file as
+    it is (`forget`)."""
     parquet = _open(data, path)
     said = _metadata(parquet, path)
     table = parquet.read(use_threads=False)
@@ -247,14 +288,20 @@ def without_sources(data: bytes, path: str, sources: Sequence[str]) -> tuple[byt
     if not gone:
         return data, 0
     listed: list[Listed] = said["records"]  # type: ignore[assignment]
-    said |= {"records": [list(one) for one in _recounted(listed, kept, sources)], "rows": kept.num_rows}
+    said |= {
+        "records": [list(one) for one in _recounted(listed, kept, sources)],
+        "rows": kept.num_rows,
+    }
     left = kept.replace_schema_metadata(None)
-    batches = left.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], schema=left.schema)]
+    batches = left.combine_chunks().to_batches() or [
+        pa.RecordBatch.from_pylist([], schema=left.schema)
+    ]
     return _parquet(batches, said), gone
 
 
 def _recounted(listed: list[Listed], after: pa.Table, sources: Sequence[str]) -> Iterator[Listed]:
-    """The list of records with what is left of each: rows, digest, and the headers that count them."""
+    """The list of records with what is left of each: rows, digest, and the headers that count
+    them."""
     counts = _count_by_record(after)
     rows = after.replace_schema_metadata(None).drop_columns([RECORD])
     at = 0
@@ -264,13 +311,19 @@ def _recounted(listed: list[Listed], after: pa.Table, sources: Sequence[str]) ->
         at += left
         if left != count:
             digest = _digest(encode_examples(_one_batch(mine))) if left else ""
-            headers = _forgotten(_relabelled(headers, mine.column("label").to_numpy()), count - left)
-        headers = [[name, _unnamed(value, sources) if name == "again" else value] for name, value in headers]
+            headers = _forgotten(
+                _relabelled(headers, mine.column("label").to_numpy()), count - left
+            )
+        headers = [
+            [name, _unnamed(value, sources) if name == "again" else value]
+            for name, value in headers
+        ]
         yield offset, timestamp_ms, left, digest, key, raw, headers
 
 
 def _forgotten(headers: list[list[str]], rows: int) -> list[list[str]]:
-    """The headers with how many rows of the record were taken out, so that a fold of row hashes knows (S7)."""
+    """The headers with how many rows of the record were taken out, so that a fold of row hashes
+    knows (S7)."""
     before = sum(int(base64.b64decode(value)) for name, value in headers if name == FORGOTTEN)
     kept = [header for header in headers if header[0] != FORGOTTEN]
     return [*kept, [FORGOTTEN, base64.b64encode(str(before + rows).encode()).decode()]]

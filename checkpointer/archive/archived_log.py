@@ -1,7 +1,8 @@
-"""The log whose topic `examples` goes on below what the broker still holds: the rest comes from the archive.
+"""The log whose topic `examples` goes on below what the broker still holds: the rest comes from the
+archive.
 
-Offsets are the topic's own, so whoever reads (learners, the checkpointer that looks for a beginning) sees one long
-topic, and notices nothing where the archive ends and the broker begins.
+Offsets are the topic's own, so whoever reads (learners, the checkpointer that looks for a
+beginning) sees one long topic, and notices nothing where the archive ends and the broker begins.
 """
 
 from bisect import bisect_right
@@ -24,7 +25,9 @@ class ArchivedLog:
         return ArchivedReader(self._log.reader(), self._archive, self._topic)
 
     def group_reader(self, group: str, member: str = "") -> "ArchivedGroupReader":
-        return ArchivedGroupReader(self._log.group_reader(group, member), self._archive, self._topic)
+        return ArchivedGroupReader(
+            self._log.group_reader(group, member), self._archive, self._topic
+        )
 
     def writer(self) -> Writer:
         return self._log.writer()
@@ -55,12 +58,15 @@ class Cursor:
 
 
 class ArchivedReader:
-    """See `stream.log.log.Reader`. A position below the broker's first record is read from the archive up to there."""
+    """See `stream.log.log.Reader`. A position below the broker's first record is read from the
+    archive up to there."""
 
     def __init__(self, inner: Reader, archive: Archive, topic: str) -> None:
         self._inner, self._archive, self._topic = inner, archive, topic
         self._cursors: dict[Partition, Cursor] = {}
-        self._paused: set[Partition] = set()  # by the caller; the inner reader pauses what a cursor reads, too
+        self._paused: set[Partition] = (
+            set()
+        )  # by the caller; the inner reader pauses what a cursor reads, too
 
     def assign(self, partitions: Iterable[Partition]) -> None:
         wanted = list(partitions)
@@ -96,7 +102,8 @@ class ArchivedReader:
                 given[partition] = records
                 left -= len(records)
             else:
-                # What the archive lacks below the broker's first record the broker refuses, by name.
+                # What the archive lacks below the broker's first record the broker refuses, by
+                # name.
                 self._leave(partition)
                 self._inner.seek(partition, max(cursor.next_offset, self._gap(partition, cursor)))
             if left <= 0:
@@ -109,8 +116,8 @@ class ArchivedReader:
             self._inner.resume([partition])
 
     def _gap(self, partition: Partition, cursor: Cursor) -> int:
-        """Records at the end of the archived part that extend no chain are not kept: a gap up to the archive's head is
-        none."""
+        """Records at the end of the archived part that extend no chain are not kept: a gap up to
+        the archive's head is none."""
         head = self._archive.head(partition.partition)
         return min(cursor.end, head.next_offset) if head is not None else cursor.next_offset
 
@@ -128,7 +135,9 @@ class ArchivedReader:
         wanted = list(partitions)
         found = self._inner.beginning_offsets(wanted)
         for partition in wanted:
-            if partition.topic == self._topic and (paths := self._archive.paths(partition.partition)):
+            if partition.topic == self._topic and (
+                paths := self._archive.paths(partition.partition)
+            ):
                 found[partition] = min(found[partition], first_offset_of(paths[0]))
         return found
 

@@ -1,7 +1,7 @@
 """The archiver process: `examples` read on, and kept in files for as long as anybody wants (shell).
 
-Where it stands is in the archive itself; nothing is committed to the broker. A kill between a file and its pointer
-writes that file again.
+Where it stands is in the archive itself; nothing is committed to the broker. A kill between a file
+and its pointer writes that file again.
 """
 
 import logging
@@ -27,7 +27,9 @@ _LAG_EVERY_S = 5.0
 class Archiver:
     """All partitions of `examples`, one thread."""
 
-    def __init__(self, stream: StreamConfig, config: ArchiveConfig, log: Log, metrics: ArchiverMetrics) -> None:
+    def __init__(
+        self, stream: StreamConfig, config: ArchiveConfig, log: Log, metrics: ArchiverMetrics
+    ) -> None:
         self.config, self.metrics = config, metrics
         self.archive = Archive(open_store(config.root))
         self.partitions = [Partition(stream.examples, p) for p in range(stream.partitions)]
@@ -72,7 +74,8 @@ class Archiver:
         self._drop_reader()
 
     def _open(self) -> None:
-        """At the archive's head; what was gathered for a file since is read again. Raises LogError."""
+        """At the archive's head; what was gathered for a file since is read again. Raises
+        LogError."""
         reader = self._log.reader()
         try:
             first = reader.beginning_offsets(self.partitions)
@@ -94,12 +97,14 @@ class Archiver:
         )
 
     def _skip(self, error: OffsetOutOfRange) -> None:
-        """Retention was faster: what it took is gone from both. The chains are begun anew behind the gap."""
+        """Retention was faster: what it took is gone from both. The chains are begun anew behind
+        the gap."""
         assert self._reader is not None
         partition, core = error.partition, self._cores[error.partition]
         if error.offset > error.first:
             raise LogError(
-                f"archive of {error.partition.topic}[{error.partition.partition}] stands at {error.offset}, beyond the"
+                f"archive of {error.partition.topic}[{error.partition.partition}] stands at "
+                f"{error.offset}, beyond the"
                 f" end {error.end}: the topic was made anew; archive it under another root"
             ) from error
         if core.waiting:
@@ -139,7 +144,14 @@ class Archiver:
         self._reader = None
 
 
-def run(stream: StreamConfig, config: ArchiveConfig, log: Log, run_dir: str, index: int, stop: threading.Event) -> None:
+def run(
+    stream: StreamConfig,
+    config: ArchiveConfig,
+    log: Log,
+    run_dir: str,
+    index: int,
+    stop: threading.Event,
+) -> None:
     """Archive until `stop` is set, then write what was gathered."""
     metrics = ArchiverMetrics()
     start_metrics(run_dir, "archiver", index, metrics)

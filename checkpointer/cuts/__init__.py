@@ -1,6 +1,7 @@
 """Cuts: one consistent moment of all shards, begun, collected and published (X1).
 
-- `begin_at_time`: from a moment to the place in every chain where the records of that moment begin (S5)
+- `begin_at_time`: from a moment to the place in every chain where the records of that moment begin
+  (S5)
 - `cut`: one attempt at a cut
 - `cut_runner`: carries out what a cut says, over the ports of the shards and of the clocks
 - `driver`: the checkpointer without its clock, its log and its process

@@ -1,7 +1,8 @@
 """From a moment to the place in every chain where the records of that moment begin (S5).
 
-A label record belongs to the moment that the arrivals of its range have reached (`arrival_max_ms`). So what is learned
-from T1 to T2 and from T2 to T3 is, record for record, what is learned from T1 to T3.
+A label record belongs to the moment that the arrivals of its range have reached (`arrival_max_ms`).
+So what is learned from T1 to T2 and from T2 to T3 is, record for record, what is learned from T1 to
+T3.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,8 +22,8 @@ _SILENT_POLLS_MAX = 600
 
 @dataclass
 class Span:
-    """The ends at which the records from `at_ms` on begin: feed it `examples[partition]` from its beginning, which is
-    the record at offset `first`."""
+    """The ends at which the records from `at_ms` on begin: feed it `examples[partition]` from its
+    beginning, which is the record at offset `first`."""
 
     partition: int
     at_ms: int
@@ -31,8 +32,11 @@ class Span:
     reached: bool = False
     offset: int = 0  # of the first record from then on, or behind the last one read
     verdicts_offset: int = 0  # up to here labels have obeyed `verdicts`
-    hole: str = ""  # the first records that are missing between two that are there, as where an archive ends too early
-    _before: bool = False  # a record of an earlier moment was seen: nothing from `at_ms` on is missing before it
+    # the first records that are missing between two that are there, as where an archive ends too
+    # early
+    hole: str = ""
+    # a record of an earlier moment was seen: nothing from `at_ms` on is missing before it
+    _before: bool = False
     _oldest_ms: int = 0
 
     def add(self, record: Record) -> bool:
@@ -48,8 +52,8 @@ class Span:
 
     @property
     def lacks(self) -> str:
-        """Which records from `at_ms` on are gone, as far as those that were fed tell; "" = none. What is missing before
-        a record of an earlier moment is of an earlier moment too."""
+        """Which records from `at_ms` on are gone, as far as those that were fed tell; "" = none.
+        What is missing before a record of an earlier moment is of an earlier moment too."""
         if self.hole:
             return self.hole
         if self.first == 0 or self._before:
@@ -94,20 +98,26 @@ class Span:
 
 
 def vector_at(spans: Iterable[Span], otherwise: dict[int, int]) -> dict[str, int]:
-    """The vector to begin with. `otherwise`: partition -> position, where `examples` holds nothing yet."""
+    """The vector to begin with. `otherwise`: partition -> position, where `examples` holds
+    nothing yet."""
     found = list(spans)
-    impressions = {s.partition: otherwise[s.partition] if s.label_end is None else s.label_end for s in found}
+    impressions = {
+        s.partition: otherwise[s.partition] if s.label_end is None else s.label_end for s in found
+    }
     vector = begin_vector(impressions, 0)
     for span in found:
         vector[retract_chain(span.partition)] = span.retract_end
     return vector
 
 
-def find_spans(reader: Reader, stream: StreamConfig, at_ms: int, between: Callable[[], None]) -> list[Span]:
-    """Read `examples` from its beginning to the records of a moment, or to its end if they are still to come.
+def find_spans(
+    reader: Reader, stream: StreamConfig, at_ms: int, between: Callable[[], None]
+) -> list[Span]:
+    """Read `examples` from its beginning to the records of a moment, or to its end if they are
+    still to come.
 
-    `between` is called between polls, and may raise. Raises LogError, also where nothing comes any more. One pass over
-    what lies before, headers alone looked at; the reader's assignment is taken.
+    `between` is called between polls, and may raise. Raises LogError, also where nothing comes any
+    more. One pass over what lies before, headers alone looked at; the reader's assignment is taken.
     """
     partitions = [Partition(stream.examples, p) for p in range(stream.partitions)]
     ends = reader.end_offsets(partitions)
@@ -131,7 +141,9 @@ def find_spans(reader: Reader, stream: StreamConfig, at_ms: int, between: Callab
             continue
         silent = 0 if polled else silent + 1
         if silent > _SILENT_POLLS_MAX:
-            raise Unavailable(f"{stream.examples}: nothing comes, and the end of {sorted(left)} was not reached")
+            raise Unavailable(
+                f"{stream.examples}: nothing comes, and the end of {sorted(left)} was not reached"
+            )
         for partition, records in polled.items():
             if partition in left and any(wanted[partition].add(record) for record in records):
                 left.discard(partition)

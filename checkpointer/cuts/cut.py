@@ -1,15 +1,17 @@
-"""One attempt at a cut: stop starts, wait until all shards stand at one vector, mark it everywhere, resume (X1).
+"""One attempt at a cut: stop starts, wait until all shards stand at one vector, mark it everywhere,
+resume (X1).
 
     waiting --all at one vector--> marking --all marked--> marked
        ^                             |
-       +------ one stands elsewhere -+        from both: --refused, timeout, new incarnation--> abandoned
+       +------ one stands elsewhere -+   from both: --refused, timeout, new incarnation--> abandoned
 
-Pure: events and `now_ms` in, instructions out. Whoever performs an instruction that has an answer (`AskHold`,
-`AskProgress`, `Mark`) reports exactly one event for it: the answer, None for no answer within the deadline, or
-`refused`. Until then the same question is not asked again.
+Pure: events and `now_ms` in, instructions out. Whoever performs an instruction that has an answer
+(`AskHold`, `AskProgress`, `Mark`) reports exactly one event for it: the answer, None for no answer
+within the deadline, or `refused`. Until then the same question is not asked again.
 
-Starts stop by a lease that the clock holder keeps and that runs out by itself: a checkpointer that dies stops nobody.
-The stop makes a cut *likely*; what makes it *right* is that every shard marks only at exactly the named vector.
+Starts stop by a lease that the clock holder keeps and that runs out by itself: a checkpointer that
+dies stops nobody. The stop makes a cut *likely*; what makes it *right* is that every shard marks
+only at exactly the named vector.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,7 +61,8 @@ class Release(NamedTuple):
 
 
 class Marked(NamedTuple):
-    """The cut stands: every shard keeps its state at `vector` under the name `cut`. Write the parts."""
+    """The cut stands: every shard keeps its state at `vector` under the name `cut`. Write the
+    parts."""
 
     cut: str
     vector: dict[str, int]
@@ -68,7 +71,8 @@ class Marked(NamedTuple):
 
 
 class Abandoned(NamedTuple):
-    """Nothing stands; try another cut later. `reason` is one of a few words, `detail` says where."""
+    """Nothing stands; try another cut later. `reason` is one of a few words, `detail` says
+    where."""
 
     reason: str  # "refused" | "timeout" | "incarnation" | "not_begun" | "disagreement"
     detail: str
@@ -86,7 +90,8 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a hold lasts without renewal, a whole attempt, and the pause between two looks, ms."""
+    """How long a hold lasts without renewal, a whole attempt, and the pause between two looks,
+    ms."""
 
     lease_ms: int = 2_000
     timeout_ms: int = 30_000
@@ -95,14 +100,15 @@ class Pace:
     def __post_init__(self) -> None:
         if not 0 < self.poll_ms <= self.lease_ms <= self.timeout_ms:
             raise ValueError(
-                f"cut: poll_ms {self.poll_ms}, lease_ms {self.lease_ms} and timeout_ms {self.timeout_ms} "
+                f"cut: poll_ms {self.poll_ms}, lease_ms {self.lease_ms} and timeout_ms "
+                f"{self.timeout_ms} "
                 "must be positive and rise in this order"
             )
 
 
 class Cut:
-    """One attempt, named `cut`. Each round of marks has its own name: `cut`, `cut.2`, `cut.3`, ..., so that what is
-    delayed from one round cannot touch the next."""
+    """One attempt, named `cut`. Each round of marks has its own name: `cut`, `cut.2`, `cut.3`, ...,
+    so that what is delayed from one round cannot touch the next."""
 
     def __init__(
         self,
@@ -113,9 +119,12 @@ class Cut:
         pace: Pace | None = None,
         keep_hold: bool = False,
     ) -> None:
-        """`keep_hold`: starts stay stopped once all have marked; who asked for that renews and releases (S6)."""
+        """`keep_hold`: starts stay stopped once all have marked; who asked for that renews and
+        releases (S6)."""
         if not shards or not cut:
-            raise ValueError(f"cut {cut!r} of shards {list(shards)}: expected a name and at least one shard")
+            raise ValueError(
+                f"cut {cut!r} of shards {list(shards)}: expected a name and at least one shard"
+            )
         self.model, self.cut, self.shards, self.pace = model, cut, tuple(shards), pace or Pace()
         self.state, self.keep_hold = State.WAITING, keep_hold
         self.rounds = 0
@@ -145,14 +154,17 @@ class Cut:
         """When `tick` may have something to do if nothing else happens."""
         return min(self._renew_at_ms, self._poll_at_ms, self._began_ms + self.pace.timeout_ms)
 
-    # --- events ---------------------------------------------------------------------------------------------
+    # --- events
+    # ---------------------------------------------------------------------------------------------
 
     def tick(self, now_ms: int) -> list[Instruction]:
         """Time passed: renew the hold, look at the shards again, or give up."""
         if self.done:
             return []
         if now_ms - self._began_ms >= self.pace.timeout_ms:
-            return self._abandon("timeout", f"{self.state.value} after {now_ms - self._began_ms} ms", now_ms)
+            return self._abandon(
+                "timeout", f"{self.state.value} after {now_ms - self._began_ms} ms", now_ms
+            )
         out = self._hold(now_ms)
         if now_ms >= self._poll_at_ms:
             self._poll_at_ms = now_ms + self.pace.poll_ms
@@ -168,7 +180,9 @@ class Cut:
             self._renew_at_ms = now_ms + self.pace.poll_ms
             return []
         if not granted:
-            return self._abandon("refused", "another cut holds, or a learner was fenced within a batch", now_ms)
+            return self._abandon(
+                "refused", "another cut holds, or a learner was fenced within a batch", now_ms
+            )
         if self._held_ms is None:
             self._held_ms = now_ms
             self._poll_at_ms = now_ms
@@ -183,17 +197,26 @@ class Cut:
         if fault:
             return self._abandon("incarnation", fault, now_ms)
         if reply.progress is None:
-            return self._abandon("not_begun", f"model {self.model!r} has not begun on shard {shard}", now_ms)
+            return self._abandon(
+                "not_begun", f"model {self.model!r} has not begun on shard {shard}", now_ms
+            )
         self._standing[shard] = reply.progress
         self._raise_highest(reply.progress, now_ms)
-        if self.state is State.WAITING and self._held_ms is not None and self._agreed() and not self._marks_asked:
+        if (
+            self.state is State.WAITING
+            and self._held_ms is not None
+            and self._agreed()
+            and not self._marks_asked
+        ):
             self.state = State.MARKING
             self.rounds += 1
             self._vector = {chain: at.end for chain, at in reply.progress.chains.items()}
             return self._hold(now_ms) + self._ask()
         return self._hold(now_ms)
 
-    def marked(self, shard: int, cut: str, reply: MarkReply | None, now_ms: int) -> list[Instruction]:
+    def marked(
+        self, shard: int, cut: str, reply: MarkReply | None, now_ms: int
+    ) -> list[Instruction]:
         """A shard answered `Mark` of the round named `cut`."""
         self._marks_asked.discard(shard)
         if self.state is not State.MARKING or cut != self.round_name:
@@ -210,10 +233,12 @@ class Cut:
         return self._finish(now_ms) if len(self._marks) == len(self.shards) else []
 
     def refused(self, detail: str, now_ms: int) -> list[Instruction]:
-        """A shard or the clock holder refused a call: it says why, and the same again would be refused again."""
+        """A shard or the clock holder refused a call: it says why, and the same again would be
+        refused again."""
         return [] if self.done else self._abandon("refused", detail, now_ms)
 
-    # --- steps ----------------------------------------------------------------------------------------------
+    # --- steps
+    # ----------------------------------------------------------------------------------------------
 
     def _hold(self, now_ms: int) -> list[Instruction]:
         if self._hold_asked or now_ms < self._renew_at_ms:
@@ -235,22 +260,29 @@ class Cut:
         return [AskProgress(shard) for shard in idle]
 
     def _finish(self, now_ms: int) -> list[Instruction]:
-        """All have marked: parts of one cut agree in more than their ends, else something is wrong or still moving."""
+        """All have marked: parts of one cut agree in more than their ends, else something is
+        wrong or still moving."""
         first = self._marks[self.shards[0]].chains
         for shard, progress in self._marks.items():
             for chain, at in progress.chains.items():
                 if at.barrier != first[chain].barrier:
                     return self._back_to_waiting(now_ms)
                 if at != first[chain]:
-                    detail = f"chain {chain!r} at {at.end}: shard {self.shards[0]} has {first[chain]}, {shard} has {at}"
+                    detail = (
+                        f"chain {chain!r} at {at.end}: shard {self.shards[0]} has "
+                        f"{first[chain]}, {shard} has {at}"
+                    )
                     return self._abandon("disagreement", detail, now_ms)
         self.state = State.MARKED
         self._resume(now_ms)
-        marked = Marked(self.round_name, dict(self._vector), dict(self._incarnations), dict(self._marks))
+        marked = Marked(
+            self.round_name, dict(self._vector), dict(self._incarnations), dict(self._marks)
+        )
         return [marked] if self.keep_hold else [Release(self.model, self.cut), marked]
 
     def _back_to_waiting(self, now_ms: int) -> list[Instruction]:
-        """One stands elsewhere: all unmark, and wait again. Marks still under way unmark when they answer."""
+        """One stands elsewhere: all unmark, and wait again. Marks still under way unmark when
+        they answer."""
         self.state = State.WAITING
         unmarks: list[Instruction] = [Unmark(shard, self.round_name) for shard in self._marks]
         self._marks, self._standing = {}, {}
@@ -271,7 +303,8 @@ class Cut:
         """How long starts have been stopped, where the hold was kept."""
         return 0 if self._held_ms is None else now_ms - self._held_ms
 
-    # --- what the shards say --------------------------------------------------------------------------------
+    # --- what the shards say
+    # --------------------------------------------------------------------------------
 
     def _agreed(self) -> bool:
         if len(self._standing) < len(self.shards):
@@ -280,7 +313,8 @@ class Cut:
         return all(place == places[0] for place in places)
 
     def _raise_highest(self, progress: Progress, now_ms: int) -> None:
-        """A chain's highest end bounds what may still start: it makes the others catch up, and nobody go on."""
+        """A chain's highest end bounds what may still start: it makes the others catch up, and
+        nobody go on."""
         for chain, at in progress.chains.items():
             if at.end > self._highest.get(chain, -1):
                 self._highest[chain] = at.end

@@ -4,7 +4,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from checkpointer.cuts.cut import Abandoned, AskHold, AskProgress, Cut, Instruction, Mark, Marked, Release, Unmark
+from checkpointer.cuts.cut import (
+    Abandoned,
+    AskHold,
+    AskProgress,
+    Cut,
+    Instruction,
+    Mark,
+    Marked,
+    Release,
+    Unmark,
+)
 from paramserver.ports import ClockPort, Refused, ShardPort, Unreachable
 
 T = TypeVar("T")
@@ -24,7 +34,8 @@ class Time(Protocol):
 
 class Crowd(Protocol):
     def each(self, call: Callable[[T], R], items: list[T]) -> list[R]:
-        """`call` on all items, at once if possible; raises the first exception after all have ended."""
+        """`call` on all items, at once if possible; raises the first exception after all have
+        ended."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +58,14 @@ class Cutting:
                 answers = self.outside.each(self._call, asked)
                 if end is not None:
                     return end
-                said = [more for about, answer in answers for more in self._told(cut, about, answer)]
+                said = [
+                    more for about, answer in answers for more in self._told(cut, about, answer)
+                ]
             self.time.sleep_ms(max(1, min(self.poll_ms, cut.next_wake_ms - self.time.steady_ms())))
 
     def _call(self, asked: tuple[str, Instruction]) -> tuple[Instruction, Any]:
-        """One call to a port: the instruction and its answer; Refused is one, None is none within the deadline."""
+        """One call to a port: the instruction and its answer; Refused is one, None is none
+        within the deadline."""
         try:
             return asked[1], self._ask(*asked)
         except Refused as refused:

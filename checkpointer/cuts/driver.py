@@ -1,8 +1,10 @@
-"""The checkpointer without its clock, its log and its process: begin, cut, complete, gate, publish, sweep (S5, X1, X2).
+"""The checkpointer without its clock, its log and its process: begin, cut, complete, gate, publish,
+sweep (S5, X1, X2).
 
-Every step is safe to repeat and safe to die in. What stands in the store decides what comes next: a checkpoint is
-complete once its manifest is there, judged once its `gates.json` is, published once the pointer has reached it; and
-announcements may be said again. So where the store fails, what was under way is taken up by `recover` once it answers.
+Every step is safe to repeat and safe to die in. What stands in the store decides what comes next: a
+checkpoint is complete once its manifest is there, judged once its `gates.json` is, published once
+the pointer has reached it; and announcements may be said again. So where the store fails, what was
+under way is taken up by `recover` once it answers.
 """
 
 import logging
@@ -22,7 +24,14 @@ from checkpointer.gates.evaluations import Evaluations
 from checkpointer.gates.gates import Findings, Reference, judge
 from checkpointer.store.announcement import Announcement, Ref, announce, ref
 from checkpointer.store.catalogue import Catalogue, Gates, number_of
-from checkpointer.store.manifest import Damaged, Definition, Evaluation, Manifest, assemble, definition_change
+from checkpointer.store.manifest import (
+    Damaged,
+    Definition,
+    Evaluation,
+    Manifest,
+    assemble,
+    definition_change,
+)
 from checkpointer.store.track_record import TrackRecord
 from checkpointer.store.used_store import NotRemembered, UsedStore, look_at
 from paramserver.messages import Progress
@@ -33,7 +42,8 @@ from paramserver.slots import SlotMap
 _HOLDER = -1
 #: The store is looked at this often while no cut is due.
 LOOK_EVERY_MS = 10_000
-#: What a writer left half written is swept at a start once it is older than this: nobody writes one file for so long.
+#: What a writer left half written is swept at a start once it is older than this: nobody writes one
+#: file for so long.
 DRAFT_AGE_MS = 3_600_000
 _log = logging.getLogger(__name__)
 
@@ -59,7 +69,8 @@ class Outside(Crowd, Protocol):
 
 @dataclass
 class Driver:
-    """One model's checkpointer: `step` again and again. `recover` comes first, and again after the store has failed."""
+    """One model's checkpointer: `step` again and again. `recover` comes first, and again after
+    the store has failed."""
 
     config: CheckpointerConfig
     definition: Definition
@@ -79,7 +90,8 @@ class Driver:
     attempts: int = 0
     #: the head complete cut as last seen; this is its only writer, but for an operator's rollback
     _head: Manifest | None = None
-    #: a cut that was taken for a move, to be judged if it is still the head when no move comes of it
+    #: a cut that was taken for a move, to be judged if it is still the head when no move comes of
+    #: it
     _unjudged: Manifest | None = None
     recovered: bool = False
     _look_at_ms: int = 0
@@ -96,16 +108,19 @@ class Driver:
         name = self.definition.spec.name
         self.evaluations = Evaluations(name)
         slot_map = self.slot_map or SlotMap.even(len(self.shards))
-        self.cutting = Cutting(self.shards, self.clock, self.outside, self.time, self.config.poll_ms)
+        self.cutting = Cutting(
+            self.shards, self.clock, self.outside, self.time, self.config.poll_ms
+        )
         self.resharding = Resharding(name, self.shards, self.clock, self.outside.each, slot_map)
 
     # --- once ---
 
     def recover(self) -> None:
-        """Take up what a predecessor left: mend what a power cut did to the pointers, judge a head that was not, say
-        again what is published and held.
+        """Take up what a predecessor left: mend what a power cut did to the pointers, judge a head
+        that was not, say again what is published and held.
 
-        Raises ValueError if the checkpoints are of another definition of the model, OSError if the store fails.
+        Raises ValueError if the checkpoints are of another definition of the model, OSError if the
+        store fails.
         """
         for done in self.catalogue.mend():
             _log.warning("checkpoints of %s: %s", self.definition.spec.name, done)
@@ -119,7 +134,8 @@ class Driver:
     def _take_up(self, head: Manifest) -> None:
         if head.spec.digest != self.definition.spec.digest:
             raise ValueError(
-                f"model {head.model!r}: {definition_change(head, self.definition)} since checkpoint {head.name}; "
+                f"model {head.model!r}: {definition_change(head, self.definition)} since "
+                f"checkpoint {head.name}; "
                 "give the changed model a new name, or change it back"
             )
         self.evaluations.skip(head.vector)
@@ -149,13 +165,18 @@ class Driver:
                 held = self.catalogue.manifest(hold.ref.name, hold.ref.manifest_sha256)
                 self._announce("rolled_back", held, hold.reason, hold.revision)
         except Damaged as error:
-            _log.error("the operator's hold is not said again: %s; `everspun checkpoints restore` says it anew", error)
+            _log.error(
+                "the operator's hold is not said again: %s; `everspun checkpoints restore` says "
+                "it anew",
+                error,
+            )
 
     # --- again and again ---
 
     def step(self) -> Step:
-        """Look at the shards; begin the model, or take and publish a cut, if that is due. A store that fails is an
-        outcome: nothing is lost by it, and the next step takes up what was under way."""
+        """Look at the shards; begin the model, or take and publish a cut, if that is due. A store
+        that fails is an outcome: nothing is lost by it, and the next step takes up what was under
+        way."""
         try:
             if not self.recovered:
                 self.recover()
@@ -193,7 +214,8 @@ class Driver:
         return self._judge() or Step("idle") if due is None else self._cut(due, head)
 
     def _is_time_to_look(self) -> bool:
-        """At the store, though no cut is due: an operator may have rolled training back meanwhile (X4)."""
+        """At the store, though no cut is due: an operator may have rolled training back
+        meanwhile (X4)."""
         now_ms = self.time.steady_ms()
         if now_ms < self._look_at_ms:
             return False
@@ -201,9 +223,14 @@ class Driver:
         return True
 
     def _prepare(self, coming: Preparation, head: Manifest | None, due: Due | None) -> Step:
-        """The next round before a move, or the move, once all shards of its map hold the head (S6)."""
+        """The next round before a move, or the move, once all shards of its map hold the head
+        (S6)."""
         now_ms = self.time.steady_ms()
-        ready = coming.rounds > 0 and head is not None and self.resharding.prepare(coming.slot_map, head.sha256)
+        ready = (
+            coming.rounds > 0
+            and head is not None
+            and self.resharding.prepare(coming.slot_map, head.sha256)
+        )
         if ready and coming.enough(now_ms):
             return self._cut(Due("scale"), head, coming, move=coming.slot_map)
         if ready or not coming.rounds or due is not None:
@@ -223,10 +250,14 @@ class Driver:
         return Step(gates.outcome, gates.reason, manifest=manifest, gates=gates)
 
     def _bring(self, behind: list[int]) -> Step:
-        """Shards that stand at another map than the head's: they are told, or it is they who know of a newer one."""
+        """Shards that stand at another map than the head's: they are told, or it is they who
+        know of a newer one."""
         self._find_head()
         behind = self.resharding.bring(behind)
-        return Step("moving", f"shards {behind} are still to take the map of epoch {self.resharding.slot_map.epoch}")
+        return Step(
+            "moving",
+            f"shards {behind} are still to take the map of epoch {self.resharding.slot_map.epoch}",
+        )
 
     def _look(self) -> dict[int, ProgressReply] | None:
         name = self.definition.spec.name
@@ -236,8 +267,8 @@ class Driver:
             return None
 
     def _begin(self, missing: list[int]) -> Step:
-        """The vector is written down first: a shard that must begin again before the first cut begins where the
-        others did, whatever retention has removed since."""
+        """The vector is written down first: a shard that must begin again before the first cut
+        begins where the others did, whatever retention has removed since."""
         vector = self._begun()
         if vector is None:
             look_at(self.catalogue, self.used, False)
@@ -249,7 +280,9 @@ class Driver:
                 self.shards[index].begin(self.definition.spec, vector, self.definition.dense)
         except Unreachable as error:
             return Step("unreachable", str(error))
-        return Step("begun", f"model {self.definition.spec.name!r} begins at {vector} on shards {missing}")
+        return Step(
+            "begun", f"model {self.definition.spec.name!r} begins at {vector} on shards {missing}"
+        )
 
     def _begun(self) -> dict[str, int] | None:
         """Where the model began; where the file cannot be read, as a shard says that has begun."""
@@ -267,17 +300,28 @@ class Driver:
     # --- a cut ---
 
     def _cut(
-        self, due: Due, head: Manifest | None, coming: Preparation | None = None, move: SlotMap | None = None
+        self,
+        due: Due,
+        head: Manifest | None,
+        coming: Preparation | None = None,
+        move: SlotMap | None = None,
     ) -> Step:
-        """`coming`: the move that it is taken for. `move`: the map that the checkpoint is to name; starts then stay
-        stopped until all shards of it have it."""
+        """`coming`: the move that it is taken for. `move`: the map that the checkpoint is to name;
+        starts then stay stopped until all shards of it have it."""
         self.attempts += 1
         began = self.time.steady_ms()
         config = self.config
         pace = Pace(config.hold_lease_ms, config.cut_timeout_ms, config.poll_ms)
         # The time keeps the names of two checkpointers apart, the count those of one.
         name = f"{self.time.now_ms():x}x{self.attempts}"
-        cut = Cut(self.definition.spec.name, name, self.resharding.members, began, pace, keep_hold=move is not None)
+        cut = Cut(
+            self.definition.spec.name,
+            name,
+            self.resharding.members,
+            began,
+            pace,
+            keep_hold=move is not None,
+        )
         end = self.cutting.perform(cut)
         cut_ms = self.time.steady_ms() - began
         if isinstance(end, Abandoned):
@@ -291,10 +335,14 @@ class Driver:
             return self._abandoned(due, "parts", str(error), cut.hold_ms, cut_ms)
         pause = NO_PAUSE if move is None else self._spread(cut, move)
         if coming is not None and move is None:
-            self.resharding.prepare(coming.slot_map, manifest.sha256)  # they read while it is judged
+            self.resharding.prepare(
+                coming.slot_map, manifest.sha256
+            )  # they read while it is judged
             if due.reason == "scale" and coming.rounds > 1:
                 self._unjudged = manifest
-                return Step("prepared", due=due, hold_ms=cut.hold_ms, cut_ms=cut_ms, manifest=manifest)
+                return Step(
+                    "prepared", due=due, hold_ms=cut.hold_ms, cut_ms=cut_ms, manifest=manifest
+                )
         gates = self._publish(manifest)
         self._unjudged = None
         swept = self._sweep()
@@ -316,8 +364,8 @@ class Driver:
         )
 
     def _spread(self, cut: Cut, move: SlotMap) -> Pause:
-        """The map is committed: tell its shards, keep starts stopped until all have it, and release them. Who does not
-        take it in time does so later: the clock holder waits for that (S6)."""
+        """The map is committed: tell its shards, keep starts stopped until all have it, and release
+        them. Who does not take it in time does so later: the clock holder waits for that (S6)."""
         complete_ms = cut.held_for_ms(self.time.steady_ms())
         former, self.resharding.slot_map = self.resharding.members, move
         behind, until = self.resharding.members, self.time.steady_ms() + self.config.cut_timeout_ms
@@ -330,7 +378,8 @@ class Driver:
         return Pause(cut.hold_ms, complete_ms - cut.hold_ms, pause_ms - complete_ms)
 
     def _keep_hold(self, cut: Cut) -> None:
-        """Where it is not granted any more, training goes on as it was, and what it learns is learned again."""
+        """Where it is not granted any more, training goes on as it was, and what it learns is
+        learned again."""
         _try(self.clock.hold, cut.model, cut.cut, self.config.hold_lease_ms, {})
 
     def _abandoned(self, due: Due, reason: str, detail: str, hold_ms: int, cut_ms: int) -> Step:
@@ -343,8 +392,9 @@ class Driver:
             _try(self.shards[index].unmark, self.definition.spec.name, marked.cut)
 
     def _discard(self, marked: Marked, stored: bool) -> None:
-        """Parts of a cut that came to nothing: a disk that is full is not to stay full of them. Not `stored`: the store
-        failed, and may have taken the manifest though it said that it had not."""
+        """Parts of a cut that came to nothing: a disk that is full is not to stay full of them. Not
+        `stored`: the store failed, and may have taken the manifest though it said that it had not.
+        """
         self.recovered &= stored
         try:
             for name in self.catalogue.names():
@@ -363,7 +413,12 @@ class Driver:
             return []
 
     def _complete(
-        self, marked: Marked, parent: Manifest | None, cut: Cut, coming: Preparation | None, move: SlotMap | None
+        self,
+        marked: Marked,
+        parent: Manifest | None,
+        cut: Cut,
+        coming: Preparation | None,
+        move: SlotMap | None,
     ) -> Manifest:
         """Parts, then evaluations, then the manifest: with it the checkpoint exists (X2)."""
         model, number = self.definition.spec.name, self.catalogue.next_number()
@@ -371,7 +426,9 @@ class Driver:
         more = 0 if coming is None else coming.rounds - (move is None)
         upon = self._delta_upon(parent, more)
         infos = self._write_parts(marked, url, upon, cut if move is not None else None)
-        evaluation = self._evaluation(marked, parent, 0 if move is not None else self.config.evaluation_wait_ms)
+        evaluation = self._evaluation(
+            marked, parent, 0 if move is not None else self.config.evaluation_wait_ms
+        )
         manifest = assemble(
             self.definition,
             number,
@@ -395,8 +452,11 @@ class Driver:
             _try(self.shards[index].settle, model, marked.cut, manifest.sha256)
         return manifest
 
-    def _write_parts(self, marked: Marked, url: str, upon: str | None, holding: Cut | None) -> list[PartInfo]:
-        """All shards write at once. `holding`: the cut whose stop of starts is renewed meanwhile."""
+    def _write_parts(
+        self, marked: Marked, url: str, upon: str | None, holding: Cut | None
+    ) -> list[PartInfo]:
+        """All shards write at once. `holding`: the cut whose stop of starts is renewed
+        meanwhile."""
         writing = set(self.resharding.members)
 
         def write(shard: int) -> PartInfo | None:
@@ -406,11 +466,15 @@ class Driver:
                 self._hold_while(writing, holding)
                 return None
             try:
-                return self.shards[shard].write_part(self.definition.spec.name, marked.cut, url, upon)
+                return self.shards[shard].write_part(
+                    self.definition.spec.name, marked.cut, url, upon
+                )
             finally:
                 writing.discard(shard)
 
-        infos = self.outside.each(write, [*self.resharding.members, *([] if holding is None else [_HOLDER])])
+        infos = self.outside.each(
+            write, [*self.resharding.members, *([] if holding is None else [_HOLDER])]
+        )
         return [info for info in infos if info is not None]
 
     def _hold_while(self, writing: set[int], cut: Cut | None) -> None:
@@ -422,8 +486,8 @@ class Driver:
             self.time.sleep_ms(self.config.poll_ms)
 
     def _delta_upon(self, parent: Manifest | None, more: int) -> str | None:
-        """The checksum of the manifest that deltas may build on; None: this checkpoint shall be a base. `more` deltas
-        than configured may stand in a row."""
+        """The checksum of the manifest that deltas may build on; None: this checkpoint shall be a
+        base. `more` deltas than configured may stand in a row."""
         deltas_max = self.config.deltas_max + more
         if parent is None or deltas_max == 0:
             return None
@@ -433,20 +497,25 @@ class Driver:
             return None  # something on the way to its base is gone: begin anew
 
     def _evaluation(self, marked: Marked, parent: Manifest | None, wait_ms: int) -> Evaluation:
-        """The sums up to the cut. Learners say them right after their pushes, so a short wait finds nearly all."""
+        """The sums up to the cut. Learners say them right after their pushes, so a short wait
+        finds nearly all."""
         expected = sum(_rows(chain, parent, marked.progress) for chain in marked.vector)
         until = self.time.steady_ms() + wait_ms
         while True:
             for record in self.outside.read_evaluations():
                 self.evaluations.add(record)
-            if self.evaluations.rows_within(marked.vector) >= expected or self.time.steady_ms() >= until:
+            if (
+                self.evaluations.rows_within(marked.vector) >= expected
+                or self.time.steady_ms() >= until
+            ):
                 return self.evaluations.sums(marked.vector)
             self.time.sleep_ms(5)
 
     # --- publication ---
 
     def _publish(self, manifest: Manifest) -> Gates:
-        """Gates, their record, the pointer, the announcement: in this order, so that each is found if the next is."""
+        """Gates, their record, the pointer, the announcement: in this order, so that each is
+        found if the next is."""
         findings = self.outside.check(ref(manifest))
         record, sums, now_ms = self._track_record(manifest), manifest.evaluation, self.time.now_ms()
         gates = judge(findings, sums, self._reference(manifest), self.config, now_ms, record)
@@ -467,15 +536,22 @@ class Driver:
             last = self.catalogue.manifest(published.name, published.manifest_sha256)
             gates = self.catalogue.gates(published.name)
         except Damaged:
-            return None  # deleted or damaged since: there is nothing to compare with, and it serves nobody any more
-        # What served before anything was learned is the prior: nothing is to be waited for behind it.
-        age_ms = manifest.at_ms - last.at_ms if last.event_time_max_ms else self.config.served_retry_ms
+            # deleted or damaged since: there is nothing to compare with, and it serves nobody any
+            # more
+            return None
+        # What served before anything was learned is the prior: nothing is to be waited for behind
+        # it.
+        age_ms = (
+            manifest.at_ms - last.at_ms if last.event_time_max_ms else self.config.served_retry_ms
+        )
         return Reference(last.evaluation, () if gates is None else gates.golden, age_ms)
 
     def _track_record(self, manifest: Manifest) -> TrackRecord:
         """How the model had done when the checkpoint before was judged."""
         for name in reversed(self.catalogue.names()):
-            if (number_of(name) or 0) < manifest.number and (gates := self.catalogue.gates(name)) is not None:
+            if (number_of(name) or 0) < manifest.number and (
+                gates := self.catalogue.gates(name)
+            ) is not None:
                 return TrackRecord(gates.history)
         return TrackRecord()
 
@@ -485,7 +561,8 @@ class Driver:
 
 
 def _try(call: Callable[..., object], *arguments: object) -> None:
-    """A call that helps but need not succeed: the next mark replaces a copy that was neither settled nor dropped."""
+    """A call that helps but need not succeed: the next mark replaces a copy that was neither
+    settled nor dropped."""
     with suppress(Unreachable, Refused):
         call(*arguments)
 

@@ -1,15 +1,17 @@
-"""How a move is made short before it is made: what shards are to hold is read ahead of it, cut by cut (S6).
+"""How a move is made short before it is made: what shards are to hold is read ahead of it, cut by
+cut (S6).
 
-A round is a cut, and the shards of the new map read what it gives them, beside what they have. What is learned
-meanwhile is for the next round, which is shorter for it; the move is the last one, the only one with starts stopped.
+A round is a cut, and the shards of the new map read what it gives them, beside what they have. What
+is learned meanwhile is for the next round, which is shorter for it; the move is the last one, the
+only one with starts stopped.
 """
 
 from dataclasses import dataclass, field
 
 from paramserver.slots import SlotMap
 
-#: Rounds before a move, at most; a round as short as this is the last; so is one that is hardly shorter than the one
-#: before it: as much is learned in a round as is read.
+#: Rounds before a move, at most; a round as short as this is the last; so is one that is hardly
+#: shorter than the one before it: as much is learned in a round as is read.
 ROUNDS_MAX = 4
 ENOUGH_MS = 300
 SHRINKS = 0.8

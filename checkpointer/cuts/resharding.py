@@ -1,7 +1,9 @@
-"""How many shards a model has and is to have (S6): the map of the head cut, the operator's word, and the change of map.
+"""How many shards a model has and is to have (S6): the map of the head cut, the operator's word,
+and the change of map.
 
-The manifest that names the new map is the change. All that is done here comes before (is everyone there who will be
-needed?) or after it (has everyone heard?), is safe to repeat, and is taken up by the next checkpointer where one died.
+The manifest that names the new map is the change. All that is done here comes before (is everyone
+there who will be needed?) or after it (has everyone heard?), is safe to repeat, and is taken up by
+the next checkpointer where one died.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,8 +26,9 @@ class Each(Protocol):
 
 @dataclass
 class Resharding:
-    """`shards` answers a port for every index, also of shards that are not started yet. `slot_map` is the one in force:
-    of the head cut, or of the configuration before there is one. `each` performs calls at once if possible."""
+    """`shards` answers a port for every index, also of shards that are not started yet. `slot_map`
+    is the one in force: of the head cut, or of the configuration before there is one. `each`
+    performs calls at once if possible."""
 
     model: str
     shards: Mapping[int, ShardPort]
@@ -43,8 +46,8 @@ class Resharding:
         return list(range(self.slot_map.shards))
 
     def wanted(self, now_ms: int) -> Preparation | None:
-        """Of the map to go over to, if an operator wants other shards than there are and all of those answer. `now_ms`:
-        of a clock that nobody sets."""
+        """Of the map to go over to, if an operator wants other shards than there are and all of
+        those answer. `now_ms`: of a clock that nobody sets."""
         if now_ms < self._ask_at_ms:
             return None
         self._ask_at_ms = now_ms + ORDER_EVERY_MS
@@ -56,7 +59,11 @@ class Resharding:
                 return None
             for index in range(self.slot_map.shards, ordered):
                 self.shards[index].progress(self.model)
-        except (Unreachable, Refused, ValueError) as error:  # ValueError: the config has no address for it
+        except (
+            Unreachable,
+            Refused,
+            ValueError,
+        ) as error:  # ValueError: the config has no address for it
             self.waits = str(error)
             return None
         self._ask_at_ms = now_ms
@@ -66,8 +73,8 @@ class Resharding:
         return self.coming
 
     def prepare(self, slot_map: SlotMap, manifest_sha256: str) -> bool:
-        """Tell the shards of a map to come to hold what a cut gives them. True: all of them do; else `waits` says who
-        does not, and why."""
+        """Tell the shards of a map to come to hold what a cut gives them. True: all of them do;
+        else `waits` says who does not, and why."""
 
         def told(shard: int) -> str:
             try:
@@ -77,7 +84,9 @@ class Resharding:
 
         shards = list(range(slot_map.shards))
         self.waits = "; ".join(
-            f"shard {shard}: {waits}" for shard, waits in zip(shards, self.each(told, shards), strict=True) if waits
+            f"shard {shard}: {waits}"
+            for shard, waits in zip(shards, self.each(told, shards), strict=True)
+            if waits
         )
         return not self.waits
 
@@ -94,4 +103,6 @@ class Resharding:
             except (Unreachable, Refused):
                 return False
 
-        return [shard for shard, there in zip(shards, self.each(told, shards), strict=True) if not there]
+        return [
+            shard for shard, there in zip(shards, self.each(told, shards), strict=True) if not there
+        ]

@@ -1,4 +1,5 @@
-"""When the next cut is due: by wall time, by event time learned, or by a barrier in the logs (E3)."""
+"""When the next cut is due: by wall time, by event time learned, or by a barrier in the logs
+(E3)."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -7,14 +8,15 @@ from checkpointer.store.manifest import Manifest
 from paramserver.messages import Progress
 from stream.chain import LABEL, kind_of
 
-#: A cut that meets a learner's end or a shard's start succeeds at the next try; what fails more often is broken.
+#: A cut that meets a learner's end or a shard's start succeeds at the next try; what fails more
+#: often is broken.
 QUICK_RETRIES = 3
 
 
 @dataclass(frozen=True)
 class Due:
-    """Why a cut is due: "first" | "barrier" | "event_time" | "interval" | "idle", or "scale": other shards (S6).
-    `barrier` = the period reached, 0 = none."""
+    """Why a cut is due: "first" | "barrier" | "event_time" | "interval" | "idle", or "scale": other
+    shards (S6). `barrier` = the period reached, 0 = none."""
 
     reason: str
     barrier: int = 0
@@ -22,11 +24,13 @@ class Due:
 
 @dataclass
 class Schedule:
-    """Decides from what the shards report. A cut that is abandoned stays due, and is tried again after `retry_ms`.
+    """Decides from what the shards report. A cut that is abandoned stays due, and is tried again
+    after `retry_ms`.
 
-    A model that has learned no row since its head has nothing new to keep, so nothing is due by time: where traffic
-    stops, empty checkpoints would push out those that people may want to go back to. But its chains go on over
-    heartbeats, and a head must not fall behind what `examples` retains: so such a cut is due each `idle_interval_ms`.
+    A model that has learned no row since its head has nothing new to keep, so nothing is due by
+    time: where traffic stops, empty checkpoints would push out those that people may want to go
+    back to. But its chains go on over heartbeats, and a head must not fall behind what `examples`
+    retains: so such a cut is due each `idle_interval_ms`.
     """
 
     #: wall time between cuts, ms; 0 = off
@@ -35,7 +39,8 @@ class Schedule:
     event_interval_ms: int = 0
     #: wall time between cuts while no row is learned, ms; 0 = none is due then
     idle_interval_ms: int = 0
-    #: wall time before an abandoned cut is tried again, ms; after `QUICK_RETRIES` it doubles, up to the longest
+    #: wall time before an abandoned cut is tried again, ms; after `QUICK_RETRIES` it doubles, up to
+    #: the longest
     retry_ms: int = 0
     retry_max_ms: int = 0
     #: kinds of chains that answer barriers: those that a labeler writes for every impression (E3)
@@ -61,7 +66,8 @@ class Schedule:
         return not now_ms < self.not_before_ms <= now_ms + self.longest_ms
 
     def due(self, now_ms: int, shards: Sequence[Progress], head: Manifest | None) -> Due | None:
-        """What is due at `now_ms`, if anything. `shards` = what every shard reports; `head` = the last complete cut."""
+        """What is due at `now_ms`, if anything. `shards` = what every shard reports; `head` =
+        the last complete cut."""
         if not shards or not self.may_try(now_ms):
             return None
         if head is None:
@@ -81,19 +87,28 @@ class Schedule:
 
 
 def _is_over(interval_ms: int, age_ms: int) -> bool:
-    """Whether so much time has passed; below 0 the clock was set back, and nobody knows. An interval of 0 is never."""
+    """Whether so much time has passed; below 0 the clock was set back, and nobody knows. An
+    interval of 0 is never."""
     return interval_ms > 0 and not 0 <= age_ms < interval_ms
 
 
 def _rows_since(shards: Sequence[Progress], head: Manifest) -> bool:
     """Whether any shard has learned a row that the head has not."""
     known = {chain: at.rows for chain, at in head.chains.items()}
-    return any(at.rows != known.get(chain, 0) for shard in shards for chain, at in shard.chains.items())
+    return any(
+        at.rows != known.get(chain, 0) for shard in shards for chain, at in shard.chains.items()
+    )
 
 
 def barrier_reached(shards: Sequence[Progress], kinds: Collection[str] = (LABEL,)) -> int:
-    """The period that every shard has reached on every chain that answers barriers (E3); 0 = none."""
-    reached = (at.barrier for shard in shards for chain, at in shard.chains.items() if kind_of(chain) in kinds)
+    """The period that every shard has reached on every chain that answers barriers (E3); 0 =
+    none."""
+    reached = (
+        at.barrier
+        for shard in shards
+        for chain, at in shard.chains.items()
+        if kind_of(chain) in kinds
+    )
     return min(reached, default=0)
 
 

@@ -9,8 +9,8 @@ from checkpointer.store.manifest import Manifest
 
 
 class Pause(NamedTuple):
-    """How long a move stopped starts, ms, in its phases: until all had marked, until the checkpoint that names the map
-    was complete, and until all shards of the new map stood at it."""
+    """How long a move stopped starts, ms, in its phases: until all had marked, until the checkpoint
+    that names the map was complete, and until all shards of the new map stood at it."""
 
     mark: int = 0
     write: int = 0
@@ -22,9 +22,10 @@ NO_PAUSE = Pause()
 
 @dataclass(frozen=True)
 class Step:
-    """`outcome`: "idle" | "unreachable" | "begun" | "not_restored" | "preparing" (shards read ahead of a
-    move) | "prepared" (a cut for them, judged later) | "moving" (shards take a new map) | "abandoned" | "published" |
-    "rejected" | "store" (it failed: `detail` says how, and the next step takes up what was under way)."""
+    """`outcome`: "idle" | "unreachable" | "begun" | "not_restored" | "preparing" (shards read ahead
+    of a move) | "prepared" (a cut for them, judged later) | "moving" (shards take a new map) |
+    "abandoned" | "published" | "rejected" | "store" (it failed: `detail` says how, and the next
+    step takes up what was under way)."""
 
     outcome: str
     detail: str = ""

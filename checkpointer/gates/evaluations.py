@@ -19,7 +19,8 @@ SUM_MAX = 1 << 50
 
 
 def _read(record: Mapping[str, Any]) -> tuple[str, int, int, Evaluation]:
-    """Chain, start, end and sums. Raises MalformedRecord, also for a chain that no model has (C1)."""
+    """Chain, start, end and sums. Raises MalformedRecord, also for a chain that no model has
+    (C1)."""
     said = Fields.of("evaluations", dict(record))
     chain, start = said.text("chain"), said.integer("start", low=0)
     end = said.integer("end", low=start)
@@ -41,10 +42,12 @@ def _read(record: Mapping[str, Any]) -> tuple[str, int, int, Evaluation]:
 
 @dataclass
 class Evaluations:
-    """Folds the records of `evaluations` of one model. Keyed (model, chain, start); the first counts (E1).
+    """Folds the records of `evaluations` of one model. Keyed (model, chain, start); the first
+    counts (E1).
 
-    A record counts to the first cut taken after it was read whose vector has reached its end. So sums may lag by what
-    had not been read when a manifest was written, and no record counts twice or, while this lives, never.
+    A record counts to the first cut taken after it was read whose vector has reached its end. So
+    sums may lag by what had not been read when a manifest was written, and no record counts twice
+    or, while this lives, never.
     """
 
     model: str
@@ -56,7 +59,9 @@ class Evaluations:
     forgotten: int = 0  # evaluations that waited for a cut while so many newer ones came
     _chains: frozenset[str] = frozenset()  # those of the model; none = not known yet
     _waiting: dict[str, dict[int, tuple[int, Evaluation]]] = field(default_factory=dict)
-    _late: dict[str, dict[int, float]] = field(default_factory=dict)  # chain -> start -> late share that it had
+    _late: dict[str, dict[int, float]] = field(
+        default_factory=dict
+    )  # chain -> start -> late share that it had
     _starts: dict[str, set[int]] = field(default_factory=dict)
     _order: dict[str, deque[int]] = field(default_factory=dict)
     _floor: dict[str, int] = field(default_factory=dict)
@@ -68,13 +73,16 @@ class Evaluations:
             self._floor[chain] = max(end, self._floor.get(chain, 0))
 
     def add(self, record: Mapping[str, Any]) -> bool:
-        """Whether this record is the first of its key. One that cannot be read is counted in `records_bad`."""
+        """Whether this record is the first of its key. One that cannot be read is counted in
+        `records_bad`."""
         if record.get("model") != self.model:
             return False
         try:
             chain, start, end, sums = _read(record)
             if self._chains and chain not in self._chains:
-                raise MalformedRecord("evaluations", "chain", f"the model has none of name {chain!r:.80}")
+                raise MalformedRecord(
+                    "evaluations", "chain", f"the model has none of name {chain!r:.80}"
+                )
         except MalformedRecord as error:
             self.records_bad += 1
             self.last_bad = str(error)
@@ -82,7 +90,9 @@ class Evaluations:
         if not self._is_first(chain, start):
             return False
         waiting = self._waiting.setdefault(chain, {})
-        if len(waiting) >= self.starts_max:  # of a chain that nobody learns, or far beyond what is learned
+        if (
+            len(waiting) >= self.starts_max
+        ):  # of a chain that nobody learns, or far beyond what is learned
             oldest = next(iter(waiting))
             del waiting[oldest]
             self._late.get(chain, {}).pop(oldest, None)
@@ -95,7 +105,12 @@ class Evaluations:
 
     def rows_within(self, vector: Mapping[str, int]) -> int:
         """Scored rows that `take` would count."""
-        return sum(s.rows for c, w in self._waiting.items() for end, s in w.values() if end <= vector.get(c, -1))
+        return sum(
+            s.rows
+            for c, w in self._waiting.items()
+            for end, s in w.values()
+            if end <= vector.get(c, -1)
+        )
 
     def sums(self, vector: Mapping[str, int]) -> Evaluation:
         """The sums of all that waits and ended at or before this vector (chain -> E)."""
@@ -107,7 +122,8 @@ class Evaluations:
         return total
 
     def late_share(self, vector: Mapping[str, int]) -> float | None:
-        """The share of late clicks that answers were corrected by, over the rows that `sums` counts; None = by none."""
+        """The share of late clicks that answers were corrected by, over the rows that `sums`
+        counts; None = by none."""
         rows = total = 0.0
         for chain, shares in self._late.items():
             for start, share in shares.items():

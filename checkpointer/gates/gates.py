@@ -1,4 +1,5 @@
-"""What a checkpoint must pass before replicas may serve it: judged here, from what a clean process found."""
+"""What a checkpoint must pass before replicas may serve it: judged here, from what a clean
+process found."""
 
 import math
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ NEEDED = ("progressive loss",)
 
 @dataclass(frozen=True)
 class Findings:
-    """What a process that shares nothing with the checkpointer found when it loaded a checkpoint and asked it."""
+    """What a process that shares nothing with the checkpointer found when it loaded a checkpoint
+    and asked it."""
 
     #: why it could not be loaded; "" = it was
     error: str = ""
@@ -41,8 +43,8 @@ class Findings:
 
 @dataclass(frozen=True)
 class Reference:
-    """The last published checkpoint: sums since its parent, its answers to the golden rows, and how much event time
-    lies between it and the one that is judged."""
+    """The last published checkpoint: sums since its parent, its answers to the golden rows, and how
+    much event time lies between it and the one that is judged."""
 
     evaluation: Evaluation = field(default_factory=Evaluation)
     golden: tuple[float, ...] = ()
@@ -57,14 +59,20 @@ def judge(
     now_ms: int,
     record: TrackRecord = NO_RECORD,
 ) -> Gates:
-    """All gates' results. `evaluation` = sums since the parent; `record` = how the model did before.
+    """All gates' results. `evaluation` = sums since the parent; `record` = how the model did
+    before.
 
-    Published is what no gate rejects. A gate that has too little to judge by is *unknown*, and has not passed: while
-    something of known quality is published, that rejects too where it is the progressive loss. A new system has nothing
-    better to serve, so its first checkpoints are published on what the other gates say."""
+    Published is what no gate rejects. A gate that has too little to judge by is *unknown*, and has
+    not passed: while something of known quality is published, that rejects too where it is the
+    progressive loss. A new system has nothing better to serve, so its first checkpoints are
+    published on what the other gates say."""
     evidence = record.evidence(evaluation, config.entropy_rows_min, config.clicks_min)
     results = (
-        Gate("loads", not findings.error, findings.error or f"{findings.rows} rows in {findings.seconds:.3f} s"),
+        Gate(
+            "loads",
+            not findings.error,
+            findings.error or f"{findings.rows} rows in {findings.seconds:.3f} s",
+        ),
         Gate("finite", not findings.not_finite, ", ".join(findings.not_finite[:5])),
         _answers(findings),
         _memory(findings, config),
@@ -77,7 +85,11 @@ def judge(
         _slices(evaluation, reference, config),
     )
     proven = _best(reference, record, config) is not None
-    failed = [f"{g.gate}: {g.detail}" for g in results if not g.passed and (g.known or (proven and g.gate in NEEDED))]
+    failed = [
+        f"{g.gate}: {g.detail}"
+        for g in results
+        if not g.passed and (g.known or (proven and g.gate in NEEDED))
+    ]
     outcome = "rejected" if failed else "published"
     return Gates(outcome, "; ".join(failed), now_ms, results, findings.golden, findings.rows)
 
@@ -90,7 +102,9 @@ def _answers(findings: Findings) -> Gate:
     if findings.error or not findings.answers:
         return Gate("answers", False, "no answer")
     return Gate(
-        "answers", not bad, f"answered {bad[0]}, outside [0, 1]" if bad else f"answered {findings.answers[0]:.6g}"
+        "answers",
+        not bad,
+        f"answered {bad[0]}, outside [0, 1]" if bad else f"answered {findings.answers[0]:.6g}",
     )
 
 
@@ -102,14 +116,20 @@ def _memory(findings: Findings, config: CheckpointerConfig) -> Gate:
 
 
 def _latency(findings: Findings, config: CheckpointerConfig) -> Gate:
-    limit, took = config.latency_ms_max, f"{findings.answer_ms:.2f} ms for {config.latency_rows} rows"
+    limit, took = (
+        config.latency_ms_max,
+        f"{findings.answer_ms:.2f} ms for {config.latency_rows} rows",
+    )
     if not limit:
         return Gate("latency", True, took)
     return Gate("latency", findings.answer_ms <= limit, f"{took}, allowed {limit:g}")
 
 
 def _golden(
-    findings: Findings, evaluation: Evaluation, reference: Reference | None, config: CheckpointerConfig
+    findings: Findings,
+    evaluation: Evaluation,
+    reference: Reference | None,
+    config: CheckpointerConfig,
 ) -> Gate:
     """Neither unchanged, which a model that has stopped to learn is, nor changed too much."""
     name, now = "golden set", findings.golden
@@ -119,10 +139,14 @@ def _golden(
     if now == before:
         stuck = evaluation.rows >= config.entropy_rows_min
         return Gate(name, not stuck, f"no answer has changed in {evaluation.rows} scored rows")
-    moved = sum(abs(_log_odds(a) - _log_odds(b)) for a, b in zip(now, before, strict=True)) / len(now)
+    moved = sum(abs(_log_odds(a) - _log_odds(b)) for a, b in zip(now, before, strict=True)) / len(
+        now
+    )
     limit = config.golden_change_max
     allowed = f", allowed {limit:g}" if limit else ""
-    return Gate(name, not limit or moved <= limit, f"log odds changed by {moved:.4f} on average{allowed}")
+    return Gate(
+        name, not limit or moved <= limit, f"log odds changed by {moved:.4f} on average{allowed}"
+    )
 
 
 def _log_odds(probability: float) -> float:
@@ -138,22 +162,30 @@ def _log_odds(probability: float) -> float:
 
 def _mean(evaluation: Evaluation, config: CheckpointerConfig) -> Gate:
     if not evaluation.rows:
-        return Gate("mean prediction", False, "unknown: no scored rows since the parent", known=False)
+        return Gate(
+            "mean prediction", False, "unknown: no scored rows since the parent", known=False
+        )
     mean = evaluation.prediction_sum / evaluation.rows
     low, high = config.prediction_mean_min, config.prediction_mean_max
-    return Gate("mean prediction", low <= mean <= high, f"{mean:.6g}, allowed is {low:g} to {high:g}")
+    return Gate(
+        "mean prediction", low <= mean <= high, f"{mean:.6g}, allowed is {low:g} to {high:g}"
+    )
 
 
-def _entropy(reference: Reference | None, record: TrackRecord, evidence: Span, config: CheckpointerConfig) -> Gate:
-    """Losses of two spans of time are compared relative to what their base rates alone explain: with the best that was
-    published lately, and with knowing nothing but the mean label."""
+def _entropy(
+    reference: Reference | None, record: TrackRecord, evidence: Span, config: CheckpointerConfig
+) -> Gate:
+    """Losses of two spans of time are compared relative to what their base rates alone explain:
+    with the best that was published lately, and with knowing nothing but the mean label."""
     name = "progressive loss"
     now = normalized(evidence.rows, evidence.log_loss_sum, evidence.label_sum)
     if not _is_known(evidence, config) or math.isnan(now):
         return Gate(name, False, _too_little(evidence, config), known=False)
     if config.entropy_max and now > config.entropy_max:
         worse = "; always answering the mean label does better" if now > 1 else ""
-        return Gate(name, False, f"normalized entropy {now:.4f}, allowed {config.entropy_max:g}{worse}")
+        return Gate(
+            name, False, f"normalized entropy {now:.4f}, allowed {config.entropy_max:g}{worse}"
+        )
     before = _best(reference, record, config)
     if not config.entropy_band or before is None:
         return Gate(name, True, f"normalized entropy {now:.4f}")
@@ -162,8 +194,11 @@ def _entropy(reference: Reference | None, record: TrackRecord, evidence: Span, c
     return Gate(name, now <= worst, found)
 
 
-def _best(reference: Reference | None, record: TrackRecord, config: CheckpointerConfig) -> float | None:
-    """The lowest normalized entropy that is known of what was published lately; None = of nothing."""
+def _best(
+    reference: Reference | None, record: TrackRecord, config: CheckpointerConfig
+) -> float | None:
+    """The lowest normalized entropy that is known of what was published lately; None = of
+    nothing."""
     found = [record.best(config.entropy_rows_min, config.clicks_min)]
     if reference is not None and _is_known(reference.evaluation, config):
         found.append(normalized_entropy(reference.evaluation))
@@ -176,49 +211,74 @@ def _is_known(sums: Evaluation | Span, config: CheckpointerConfig) -> bool:
 
 def _too_little(evidence: Span, config: CheckpointerConfig) -> str:
     return (
-        f"unknown: {evidence.rows:,.0f} scored rows with {evidence.label_sum:,.0f} clicks so far, needed are"
+        f"unknown: {evidence.rows:,.0f} scored rows with {evidence.label_sum:,.0f} clicks so far, "
+        f"needed are"
         f" {config.entropy_rows_min:,} with {config.clicks_min:,}"
     )
 
 
 def _as_served(
-    evaluation: Evaluation, reference: Reference | None, record: TrackRecord, config: CheckpointerConfig
+    evaluation: Evaluation,
+    reference: Reference | None,
+    record: TrackRecord,
+    config: CheckpointerConfig,
 ) -> Gate:
-    """What replicas answered, once its labels are known. It tells of versions before this one: while they did worse
-    than the mean label, one checkpoint each `served_retry_ms` is published, and waited for before the next one is."""
+    """What replicas answered, once its labels are known. It tells of versions before this one:
+    while they did worse than the mean label, one checkpoint each `served_retry_ms` is published,
+    and waited for before the next one is."""
     name, served = "as-served loss", record.served(evaluation, config.entropy_rows_min)
     now = normalized(served.served_rows, served.served_log_loss_sum, served.served_label_sum)
     if served.served_rows < config.entropy_rows_min or math.isnan(now):
-        return Gate(name, False, f"unknown: {served.served_rows:,.0f} rows with a served answer so far", known=False)
+        return Gate(
+            name,
+            False,
+            f"unknown: {served.served_rows:,.0f} rows with a served answer so far",
+            known=False,
+        )
     if not config.entropy_max or now <= config.entropy_max:
         return Gate(name, True, f"normalized entropy {now:.4f}")
     found = f"normalized entropy {now:.4f} of what was served, allowed {config.entropy_max:g}"
     if reference is None or reference.age_ms >= config.served_retry_ms:
-        return Gate(name, True, f"{found}; this one is tried, the last is {config.served_retry_ms} ms old or more")
-    return Gate(name, False, f"{found}; the next one is tried {config.served_retry_ms} ms after the last")
+        return Gate(
+            name,
+            True,
+            f"{found}; this one is tried, the last is {config.served_retry_ms} ms old or more",
+        )
+    return Gate(
+        name, False, f"{found}; the next one is tried {config.served_retry_ms} ms after the last"
+    )
 
 
 def _calibration(evidence: Span, reference: Reference | None, config: CheckpointerConfig) -> Gate:
-    """A model may be off by habit (late labels, sampled negatives); what counts is that it gets no worse."""
+    """A model may be off by habit (late labels, sampled negatives); what counts is that it gets
+    no worse."""
     name = "calibration"
     if not config.calibration_band or reference is None:
         return Gate(name, True, NOTHING)
     old = reference.evaluation
     if min(evidence.label_sum, old.label_sum) < config.clicks_min:
-        few = f"unknown: {evidence.label_sum:,.0f} and {old.label_sum:,.0f} clicks, needed are {config.clicks_min:,}"
+        few = (
+            f"unknown: {evidence.label_sum:,.0f} and {old.label_sum:,.0f} clicks, needed are "
+            f"{config.clicks_min:,}"
+        )
         return Gate(name, False, few, known=False)
     now, before = evidence.prediction_sum / evidence.label_sum, old.prediction_sum / old.label_sum
-    return Gate(name, not _further_off(now, before, config), f"{now:.3f}, last published {before:.3f}")
+    return Gate(
+        name, not _further_off(now, before, config), f"{now:.3f}, last published {before:.3f}"
+    )
 
 
 def _further_off(now: float, before: float, config: CheckpointerConfig) -> bool:
-    """Whether a calibration is further from 1 than another by more than the band, too high or too low."""
+    """Whether a calibration is further from 1 than another by more than the band, too high or
+    too low."""
     if min(now, before) <= 0:
         return now <= 0 < before
     return abs(math.log(now)) > abs(math.log(before)) + math.log1p(config.calibration_band)
 
 
-def _slices(evaluation: Evaluation, reference: Reference | None, config: CheckpointerConfig) -> Gate:
+def _slices(
+    evaluation: Evaluation, reference: Reference | None, config: CheckpointerConfig
+) -> Gate:
     """Each value of each column that learners slice by, where both have enough rows and clicks."""
     name, worse, compared = "slices", list[str](), 0
     if not config.slice_entropy_band or reference is None:

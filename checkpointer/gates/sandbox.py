@@ -16,13 +16,23 @@ SLACK_S = 5.0
 
 
 class CleanProcess:
-    """`python -m checkpointer.gates.sandbox_main` as a child. One that dies or hangs fails the check it was at, and
-    is replaced."""
+    """`python -m checkpointer.gates.sandbox_main` as a child. One that dies or hangs fails the
+    check it was at, and is replaced."""
 
     def __init__(
-        self, root: str, definition: Definition, timeout_ms: int, golden: str = "", latency_rows: int = 1
+        self,
+        root: str,
+        definition: Definition,
+        timeout_ms: int,
+        golden: str = "",
+        latency_rows: int = 1,
     ) -> None:
-        self.root, self.definition, self.golden, self.latency_rows = root, definition, golden, latency_rows
+        self.root, self.definition, self.golden, self.latency_rows = (
+            root,
+            definition,
+            golden,
+            latency_rows,
+        )
         self.timeout_s = timeout_ms / 1_000
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -31,9 +41,13 @@ class CleanProcess:
         if self._child is not None and self._child.poll() is None:
             return
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "checkpointer.gates.sandbox_main"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "checkpointer.gates.sandbox_main"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
-        self._say({"spec": asdict(self.definition.spec), "model_config": self.definition.model_config})
+        self._say(
+            {"spec": asdict(self.definition.spec), "model_config": self.definition.model_config}
+        )
 
     def _say(self, message: dict[str, Any]) -> None:
         assert self._child is not None

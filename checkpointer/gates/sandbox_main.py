@@ -1,8 +1,9 @@
-"""The clean process of the gates: `python -m checkpointer.gates.sandbox_main`, one JSON request a line in, one answer a
-line out.
+"""The clean process of the gates: `python -m checkpointer.gates.sandbox_main`, one JSON request a
+line in, one answer a line out.
 
-It shares nothing with the checkpointer but the path of a checkpoint. Each check runs in a fork of this process, which
-has imported the code and loaded nothing: as clean as a new process, without its two seconds of imports.
+It shares nothing with the checkpointer but the path of a checkpoint. Each check runs in a fork of
+this process, which has imported the code and loaded nothing: as clean as a new process, without its
+two seconds of imports.
 """
 
 import itertools
@@ -29,7 +30,8 @@ REQUESTS = 5
 
 
 def check(request: dict[str, Any]) -> Findings:
-    """Load the checkpoint `name` of `model` under `root`, whose manifest has `manifest_sha256`, and ask it."""
+    """Load the checkpoint `name` of `model` under `root`, whose manifest has `manifest_sha256`,
+    and ask it."""
     began, before = time.monotonic(), _peak_bytes()
     catalogue = Catalogue(open_store(request["root"]), request["model"])
     served = load(catalogue, request["name"], request["manifest_sha256"])
@@ -53,7 +55,8 @@ def _peak_bytes() -> int:
 
 
 def _answer_ms(served: ServedModel, golden: list[dict[str, Any]], rows: int) -> float:
-    """The median time of a few requests of so many rows, the golden ones over and over, once all is warm."""
+    """The median time of a few requests of so many rows, the golden ones over and over, once all
+    is warm."""
     request = list(itertools.islice(itertools.cycle(golden or [{}]), rows))
     took = []
     for _ in range(REQUESTS):
@@ -88,7 +91,10 @@ def _in_a_fork(request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
     if answer is None:
         return {"error": f"no answer within {timeout_s:g} s"}
     if status:
-        return {"error": f"the clean process ended with {os.waitstatus_to_exitcode(status)} (negative: by that signal)"}
+        return {
+            "error": f"the clean process ended with {os.waitstatus_to_exitcode(status)} "
+            f"(negative: by that signal)"
+        }
     found: dict[str, Any] = json.loads(answer)
     return found
 
@@ -99,7 +105,9 @@ def _child(request: dict[str, Any], writer: int) -> None:
     try:
         try:
             found = asdict(check(request))
-        except Exception as error:  # whatever a checkpoint does to its reader is a finding about the checkpoint
+        except (
+            Exception
+        ) as error:  # whatever a checkpoint does to its reader is a finding about the checkpoint
             traceback.print_exc()
             found = asdict(Findings(error=f"{type(error).__name__}: {error}"))
         with os.fdopen(writer, "wb") as out:
@@ -124,9 +132,12 @@ def _read_all(handle: int, timeout_s: float) -> bytes | None:
 
 
 def main() -> None:
-    """Serve requests until stdin ends. The first line may be a model's `{"spec", "model_config"}`: what all its
-    checkpoints will need is then made ready once, here, where no checkpoint is ever loaded."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the terminal is the checkpointer's to handle
+    """Serve requests until stdin ends. The first line may be a model's `{"spec", "model_config"}`:
+    what all its checkpoints will need is then made ready once, here, where no checkpoint is ever
+    loaded."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a Ctrl-C at the terminal is the checkpointer's to handle
     for line in sys.stdin.buffer:
         request = json.loads(line)
         if "model_config" in request:

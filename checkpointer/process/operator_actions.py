@@ -1,7 +1,8 @@
-"""What an operator does with checkpoints: look, roll serving back and hold it, lift that, roll training back (X4).
+"""What an operator does with checkpoints: look, roll serving back and hold it, lift that, roll
+training back (X4).
 
-Each action writes its file first and returns the announcement to make: a replica that misses the announcement finds
-the file.
+Each action writes its file first and returns the announcement to make: a replica that misses the
+announcement finds the file.
 """
 
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from checkpointer.store.normalized_entropy import normalized_entropy
 
 @dataclass(frozen=True)
 class Line:
-    """One checkpoint in a list. `state` is "unfinished", "damaged", "complete" (not judged yet), "published" or
-    "rejected"; `marks` are of "head", "served", "held"."""
+    """One checkpoint in a list. `state` is "unfinished", "damaged", "complete" (not judged yet),
+    "published" or "rejected"; `marks` are of "head", "served", "held"."""
 
     name: str
     number: int
@@ -27,7 +28,9 @@ class Line:
     bytes: int = 0  # of its parts: of a delta, what has changed
     barrier: int = 0
     kind: str = ""  # "full", or "delta" if any part holds only what has changed
-    entropy: float = float("nan")  # normalized entropy of the progressive predictions since the parent
+    entropy: float = float(
+        "nan"
+    )  # normalized entropy of the progressive predictions since the parent
     reason: str = ""
 
 
@@ -35,8 +38,15 @@ def list_checkpoints(catalogue: Catalogue) -> list[Line]:
     """All checkpoints of a model, oldest first."""
     head, hold = catalogue.head(), hold_known(catalogue) or Hold()
     served = hold.ref or _published_known(catalogue)
-    marks = {"head": head and head.name, "held": hold.ref and hold.ref.name, "served": served and served.name}
-    return [_line(entry, tuple(m for m, name in marks.items() if name == entry.name)) for entry in catalogue.entries()]
+    marks = {
+        "head": head and head.name,
+        "held": hold.ref and hold.ref.name,
+        "served": served and served.name,
+    }
+    return [
+        _line(entry, tuple(m for m, name in marks.items() if name == entry.name))
+        for entry in catalogue.entries()
+    ]
 
 
 def find(catalogue: Catalogue, which: str) -> Manifest:
@@ -49,17 +59,22 @@ def find(catalogue: Catalogue, which: str) -> Manifest:
     found = [
         entry.manifest
         for entry in catalogue.entries()
-        if entry.manifest is not None and (entry.name == which or (which.isdigit() and entry.number == int(which)))
+        if entry.manifest is not None
+        and (entry.name == which or (which.isdigit() and entry.number == int(which)))
     ]
     if len(found) != 1:
-        names = ", ".join(entry.name for entry in catalogue.entries() if entry.manifest is not None) or "none"
+        names = (
+            ", ".join(entry.name for entry in catalogue.entries() if entry.manifest is not None)
+            or "none"
+        )
         raise ValueError(f"checkpoint {which!r}: {len(found)} match; complete ones are {names}")
     return found[0]
 
 
 @dataclass(frozen=True)
 class Verified:
-    """A checkpoint, what it is loaded from (oldest first, itself last), and what is wrong with any of that."""
+    """A checkpoint, what it is loaded from (oldest first, itself last), and what is wrong with
+    any of that."""
 
     name: str
     chain: tuple[str, ...]
@@ -67,7 +82,8 @@ class Verified:
 
 
 def verify(catalogue: Catalogue, which: str = "") -> list[Verified]:
-    """Read every byte of one checkpoint, or of all, down to the base of each. ValueError names what there is."""
+    """Read every byte of one checkpoint, or of all, down to the base of each. ValueError names
+    what there is."""
     if which:
         return [_verified(catalogue, find(catalogue, which))]
     found = []
@@ -88,16 +104,20 @@ def _verified(catalogue: Catalogue, manifest: Manifest) -> Verified:
 
 
 def restore(catalogue: Catalogue, which: str, reason: str, now_ms: int) -> Announcement:
-    """Roll serving back (or forth) to a checkpoint and hold it there until `lift`. Refuses one that is not whole."""
+    """Roll serving back (or forth) to a checkpoint and hold it there until `lift`. Refuses one
+    that is not whole."""
     manifest = find(catalogue, which)
     problems = catalogue.chain_problems(manifest)
     if problems:
         raise Damaged("; ".join(problems))
     known = hold_known(catalogue)
-    # Of a hold that cannot be read nobody knows the revision: milliseconds are more than operators ever said words.
+    # Of a hold that cannot be read nobody knows the revision: milliseconds are more than operators
+    # ever said words.
     hold = Hold(now_ms if known is None else known.revision + 1, ref(manifest), reason)
     catalogue.write_hold(hold)
-    return announce("rolled_back", manifest, catalogue.folder_url(manifest.name), now_ms, reason, hold.revision)
+    return announce(
+        "rolled_back", manifest, catalogue.folder_url(manifest.name), now_ms, reason, hold.revision
+    )
 
 
 def lift(catalogue: Catalogue, now_ms: int) -> Announcement | None:
@@ -111,7 +131,9 @@ def lift(catalogue: Catalogue, now_ms: int) -> Announcement | None:
     if target is None:
         return None
     manifest = catalogue.manifest(target.name)
-    return announce("lifted", manifest, catalogue.folder_url(manifest.name), now_ms, "", lifted.revision)
+    return announce(
+        "lifted", manifest, catalogue.folder_url(manifest.name), now_ms, "", lifted.revision
+    )
 
 
 def hold_known(catalogue: Catalogue) -> Hold | None:
@@ -131,9 +153,11 @@ def _published_known(catalogue: Catalogue) -> Ref | None:
 
 
 def restore_training(catalogue: Catalogue, which: str) -> Manifest:
-    """From now on shards that start restore from this checkpoint, and it is the parent of the next (X4).
+    """From now on shards that start restore from this checkpoint, and it is the parent of the next
+    (X4).
 
-    Start all shards again afterwards, so that they come back under new incarnations; learners then rewind.
+    Start all shards again afterwards, so that they come back under new incarnations; learners then
+    rewind.
     """
     manifest = find(catalogue, which)
     problems = catalogue.chain_problems(manifest)
@@ -144,14 +168,21 @@ def restore_training(catalogue: Catalogue, which: str) -> Manifest:
 
 
 def model_rows(manifest: Manifest, gates: Gates | None) -> int:
-    """Rows of the whole model, also where the checkpoint is a delta; of its parts alone if no gate has loaded it."""
+    """Rows of the whole model, also where the checkpoint is a delta; of its parts alone if no
+    gate has loaded it."""
     return (gates.rows if gates is not None else 0) or sum(part.rows for part in manifest.parts)
 
 
 def _line(entry: Entry, marks: tuple[str, ...]) -> Line:
     manifest, gates = entry.manifest, entry.gates
     if manifest is None:
-        return Line(entry.name, entry.number, "damaged" if entry.problem else "unfinished", marks, reason=entry.problem)
+        return Line(
+            entry.name,
+            entry.number,
+            "damaged" if entry.problem else "unfinished",
+            marks,
+            reason=entry.problem,
+        )
     return Line(
         name=entry.name,
         number=entry.number,

@@ -1,4 +1,5 @@
-"""The checkpointer process: the driver over the log, the shards' ports, a store and a clean process (shell)."""
+"""The checkpointer process: the driver over the log, the shards' ports, a store and a clean
+process (shell)."""
 
 import logging
 import random
@@ -40,7 +41,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 _log = logging.getLogger(__name__)
 
-#: Announcements that may wait for the log, one a checkpoint. Beyond it the oldest go: the pointer files say the same.
+#: Announcements that may wait for the log, one a checkpoint. Beyond it the oldest go: the pointer
+#: files say the same.
 UNSENT_MAX = 1_000
 _EVALUATIONS_MAX = 5_000
 #: A fault of the store that lasts is said again this often.
@@ -50,7 +52,8 @@ _PATIENCE_MS = 100
 
 
 class Stopping(Exception):
-    """The process was told to stop. A hold runs out by itself, a mark is replaced by the next one (X1)."""
+    """The process was told to stop. A hold runs out by itself, a mark is replaced by the next
+    one (X1)."""
 
 
 class Surroundings:
@@ -99,15 +102,17 @@ class Surroundings:
             return [call(items[0])]
         futures = [self._pool.submit(call, item) for item in items]
         for future in futures:
-            future.exception()  # let all end: a part half written must not outlive its cut's verdict
+            # let all end: a part half written must not outlive its cut's verdict
+            future.exception()
         return [future.result() for future in futures]
 
     def check(self, ref: Ref) -> Findings:
         return self.clean.check(ref)
 
     def first_vector(self) -> dict[str, int]:
-        """Every chain's first (or next) position in the log that it runs over. Raises Unavailable, and Refused where
-        records of the time to begin with are gone: a model must not begin later than it was told without a word."""
+        """Every chain's first (or next) position in the log that it runs over. Raises Unavailable,
+        and Refused where records of the time to begin with are gone: a model must not begin later
+        than it was told without a word."""
         topic = self.stream.impressions
         partitions = [Partition(topic, p) for p in range(self.stream.partitions)]
         verdicts = Partition(self.stream.verdicts, 0)
@@ -118,11 +123,17 @@ class Surroundings:
             first = {p.partition: position(offsets[p]) for p in partitions}
             if self.config.begin in ("beginning", "end"):
                 return begin_vector(first, position(offsets[verdicts]))
-            spans = find_spans(reader, self.stream, parse_ms(self.config.begin), lambda: self.sleep_ms(0))
-            if lacks := [f"{self.stream.examples}[{s.partition}]: {s.lacks}" for s in spans if s.lacks]:
+            spans = find_spans(
+                reader, self.stream, parse_ms(self.config.begin), lambda: self.sleep_ms(0)
+            )
+            if lacks := [
+                f"{self.stream.examples}[{s.partition}]: {s.lacks}" for s in spans if s.lacks
+            ]:
                 raise Refused(
-                    f"checkpointer.begin = {self.config.begin!r}: gone by retention: {'; '.join(lacks)}; give a later "
-                    "time, or 'beginning' for all that is left, or set archive.read = true where an archive holds them"
+                    f"checkpointer.begin = {self.config.begin!r}: gone by retention: "
+                    f"{'; '.join(lacks)}; give a later "
+                    "time, or 'beginning' for all that is left, or set archive.read = true where "
+                    "an archive holds them"
                 )
             return vector_at(spans, first)
         finally:
@@ -133,13 +144,17 @@ class Surroundings:
     def announce(self, announcement: Announcement) -> None:
         self.unsent.append(announcement)
         if len(self.unsent) > UNSENT_MAX:
-            _log.error("%d announcements wait for the log %s", len(self.unsent), self.stream.bootstrap_servers)
+            _log.error(
+                "%d announcements wait for the log %s",
+                len(self.unsent),
+                self.stream.bootstrap_servers,
+            )
             self.unsent.popleft()
         self.send()
 
     def send(self) -> None:
-        """Say what was not said yet, in order. After a failed send it is said again by a new writer: a repeat changes
-        nothing."""
+        """Say what was not said yet, in order. After a failed send it is said again by a new
+        writer: a repeat changes nothing."""
         while self.unsent:
             said = self.unsent[0]
             headers = (("model", said.model.encode()), ("barrier", str(said.barrier).encode()))
@@ -147,7 +162,9 @@ class Surroundings:
                 if self._writer is None:
                     self._writer = self.log.writer()
                 partition = Partition(self.stream.checkpoints, 0)
-                self._writer.append(partition, said.encode(), said.model.encode(), headers, self.now_ms())
+                self._writer.append(
+                    partition, said.encode(), said.model.encode(), headers, self.now_ms()
+                )
                 self._writer.flush(self.stream.request_timeout_ms)
             except LogError as error:
                 _log.warning("checkpoints topic: %s; said again later", error)
@@ -161,7 +178,8 @@ class Surroundings:
     # --- evaluations ---
 
     def read_evaluations(self) -> Iterator[Mapping[str, Any]]:
-        """New records; the first read begins at the beginning, since what a head has counted is told by its vector."""
+        """New records; the first read begins at the beginning, since what a head has counted is
+        told by its vector."""
         try:
             if self._evaluations is None:
                 self._open_evaluations()
@@ -219,8 +237,9 @@ class Surroundings:
 
 @dataclass
 class StoreHealth:
-    """Since when the store has failed, and what is to be said of it: each new fault, and the same again each minute. A
-    store that took no part of a checkpoint is well once it has taken a whole one, not once it could be read."""
+    """Since when the store has failed, and what is to be said of it: each new fault, and the same
+    again each minute. A store that took no part of a checkpoint is well once it has taken a whole
+    one, not once it could be read."""
 
     backoff: Backoff
     fault: str = ""
@@ -228,9 +247,12 @@ class StoreHealth:
     said_s: float = 0.0
     unwritten: bool = False  # what failed was writing
 
-    def told(self, fault: str, now_s: float, unwritten: bool = False, complete: bool = False) -> str:
-        """What became of the last step: "" = the store did all it was asked. `unwritten`: it was asked to take a
-        checkpoint, and did not; `complete`: it has taken one. Returns what is to be logged, or ""."""
+    def told(
+        self, fault: str, now_s: float, unwritten: bool = False, complete: bool = False
+    ) -> str:
+        """What became of the last step: "" = the store did all it was asked. `unwritten`: it was
+        asked to take a checkpoint, and did not; `complete`: it has taken one. Returns what is to be
+        logged, or ""."""
         if not fault and self.unwritten and not complete:
             return ""
         self.unwritten = bool(fault) and (self.unwritten or unwritten)
@@ -255,7 +277,8 @@ def definition(
     barrier_kinds: tuple[str, ...] = (LABEL,),
     correction: dict[str, Any] | None = None,
 ) -> Definition:
-    """What a manifest carries of a model. `correction`: `learners.models.model.stated_correction`."""
+    """What a manifest carries of a model. `correction`:
+    `learners.models.model.stated_correction`."""
     config, dense = model.config.to_dict(), dict(model.initial_dense())
     return Definition(model.spec, config, dense, schema, barrier_kinds, correction or {})
 
@@ -273,13 +296,16 @@ def run(
     run_dir: str = "",
     index: int = 0,
 ) -> None:
-    """Take checkpoints of one model until `stop` is set. Raises ValueError if those there are of another definition,
-    Refused if records of the time that a new model is to begin with are gone."""
+    """Take checkpoints of one model until `stop` is set. Raises ValueError if those there are of
+    another definition, Refused if records of the time that a new model is to begin with are gone.
+    """
     metrics = CheckpointerMetrics()
     if run_dir:
         start_metrics(run_dir, "checkpointer", index, metrics)
     what = definition(model, schema, stream.barrier_kinds, stated_correction(stream))
-    clean = CleanProcess(config.root, what, config.gate_timeout_ms, config.golden, config.latency_rows)
+    clean = CleanProcess(
+        config.root, what, config.gate_timeout_ms, config.golden, config.latency_rows
+    )
     clean.start()
     around = Surroundings(stream, config, log, clean, metrics, stop)
     limits = Limits(config.store_timeout_ms, config.transfer_timeout_ms)
@@ -327,7 +353,8 @@ def _turn(driver: Driver, around: Surroundings, metrics: CheckpointerMetrics) ->
 
 
 def _tell_published(catalogue: Catalogue, metrics: CheckpointerMetrics) -> bool:
-    """What was published before this process began, so that its age is known at once. False = ask again."""
+    """What was published before this process began, so that its age is known at once. False =
+    ask again."""
     try:
         published = catalogue.published()
         if published is not None:
@@ -342,7 +369,9 @@ def _tell_published(catalogue: Catalogue, metrics: CheckpointerMetrics) -> bool:
 
 
 def _record(step: Step, metrics: CheckpointerMetrics) -> None:
-    metrics.waits_for("idle" if step.outcome in ("idle", "begun", "published", "rejected") else "cut")
+    metrics.waits_for(
+        "idle" if step.outcome in ("idle", "begun", "published", "rejected") else "cut"
+    )
     if step.due is not None:
         metrics.attempts.labels(reason=step.due.reason).inc()
         metrics.cut_hold_ms.observe(step.hold_ms)
@@ -351,7 +380,12 @@ def _record(step: Step, metrics: CheckpointerMetrics) -> None:
         for phase, ms in step.pause._asdict().items():
             metrics.move_pause_ms.labels(phase=phase).set(ms)
         metrics.moves.inc()
-        _log.info("%d shards: slots moved, starts stopped for %d ms: %s", step.shards, sum(step.pause), step.pause)
+        _log.info(
+            "%d shards: slots moved, starts stopped for %d ms: %s",
+            step.shards,
+            sum(step.pause),
+            step.pause,
+        )
     if step.outcome == "abandoned":
         metrics.abandoned.labels(reason=step.reason).inc()
     manifest, gates = step.manifest, step.gates

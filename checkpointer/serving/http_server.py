@@ -1,5 +1,5 @@
-"""The HTTP server of a replica: `POST /predict`, `GET /model`, `/healthz`, `/readyz`, `/metrics` (shell). See
-docs/serving.md."""
+"""The HTTP server of a replica: `POST /predict`, `GET /model`, `/healthz`, `/readyz`, `/metrics`
+(shell). See docs/serving.md."""
 
 import errno
 import json
@@ -25,7 +25,8 @@ _log = logging.getLogger(__name__)
 _JSON = "application/json"
 
 
-#: Of the files that a process may open, those that are not for connections: libraries, log, store, metrics.
+#: Of the files that a process may open, those that are not for connections: libraries, log, store,
+#: metrics.
 _FILES_KEPT = 96
 _CONNECTIONS_MIN = 8
 #: Pause when no file can be opened any more; without it the loop would turn as fast as it can.
@@ -34,9 +35,10 @@ _TURNED_AWAY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnec
 
 
 class ReplicaServer(ThreadingHTTPServer):
-    """A thread a connection, at most `connections_max` of them, and no more than there are files to open; further ones
-    are told 503 and closed. At most `requests_max` predictions at once, the others are told 503 at once. A request that
-    is not whole within `request_timeout_s` of its connection, or of the answer before it, ends its connection."""
+    """A thread a connection, at most `connections_max` of them, and no more than there are files to
+    open; further ones are told 503 and closed. At most `requests_max` predictions at once, the
+    others are told 503 at once. A request that is not whole within `request_timeout_s` of its
+    connection, or of the answer before it, ends its connection."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -47,7 +49,9 @@ class ReplicaServer(ThreadingHTTPServer):
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         room = config.connections_max if files == resource.RLIM_INFINITY else files - _FILES_KEPT
         self.connections_max = max(_CONNECTIONS_MIN, min(config.connections_max, room))
-        self.unread: dict[socket.socket, float] = {}  # connection -> since when its request is not whole, monotonic s
+        self.unread: dict[
+            socket.socket, float
+        ] = {}  # connection -> since when its request is not whole, monotonic s
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         handler = type("TimedHandler", (Handler,), {"timeout": config.request_timeout_s})
@@ -93,7 +97,8 @@ class ReplicaServer(ThreadingHTTPServer):
                 self.unread[request] = time.monotonic()
 
     def service_actions(self) -> None:
-        """Ends connections that send too slowly. Their threads then find the end of what they read."""
+        """Ends connections that send too slowly. Their threads then find the end of what they
+        read."""
         before = time.monotonic() - self.config.request_timeout_s
         with self._lock:
             late = [connection for connection, since in self.unread.items() if since < before]
@@ -124,13 +129,25 @@ class Handler(BaseHTTPRequestHandler):
         elif path in ("/healthz", "/readyz"):
             self._health(ready=path == "/readyz")
         elif path == "/metrics":
-            self._send(200, generate_latest(replica.metrics.registry), "text/plain; version=0.0.4; charset=utf-8")
+            self._send(
+                200,
+                generate_latest(replica.metrics.registry),
+                "text/plain; version=0.0.4; charset=utf-8",
+            )
         else:
-            self._refuse(404, f"path {path}: known are GET /model, /healthz, /readyz, /metrics and POST /predict")
+            self._refuse(
+                404,
+                f"path {path}: known are GET /model, /healthz, /readyz, /metrics and POST /predict",
+            )
 
     def _health(self, ready: bool) -> None:
-        """Whether the process lives (and should not be started again), or whether requests should come here."""
-        replica, served, following = self.server.replica, self.server.replica.served, self.server.replica.following
+        """Whether the process lives (and should not be started again), or whether requests
+        should come here."""
+        replica, served, following = (
+            self.server.replica,
+            self.server.replica.served,
+            self.server.replica.following,
+        )
         body = {
             "status": "following fails" if following.fault else "ok",
             "fallback": served is None,
@@ -150,7 +167,9 @@ class Handler(BaseHTTPRequestHandler):
         if body is None:
             return
         if not self.server.slots.acquire(blocking=False):
-            self._refuse(503, f"{self.server.config.requests_max} requests are being answered; try again")
+            self._refuse(
+                503, f"{self.server.config.requests_max} requests are being answered; try again"
+            )
             return
         metrics = self.server.replica.metrics
         metrics.in_flight.inc()
@@ -204,7 +223,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, data: bytes, kind: str) -> None:
         path = self.path.split("?")[0]
-        known = path if path in ("/predict", "/model", "/healthz", "/readyz", "/metrics") else "other"
+        known = (
+            path if path in ("/predict", "/model", "/healthz", "/readyz", "/metrics") else "other"
+        )
         self.server.replica.metrics.requests.labels(path=known, status=str(status)).inc()
         self.send_response(status)
         self.send_header("Content-Type", kind)
@@ -232,12 +253,24 @@ def run(
     run_dir: str = "",
     index: int = 0,
 ) -> None:
-    """Serve `model` from the store at `root` until `stop` is set; then finish what is being answered."""
+    """Serve `model` from the store at `root` until `stop` is set; then finish what is being
+    answered."""
     replica = Replica(
-        root, model, config, fallback=fallback, features=features, log=log if config.follow_topic else None, topic=topic
+        root,
+        model,
+        config,
+        fallback=fallback,
+        features=features,
+        log=log if config.follow_topic else None,
+        topic=topic,
     )
-    with replica, ReplicaServer(replica, config, config.port + index if config.port else 0) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="http", daemon=True)
+    with (
+        replica,
+        ReplicaServer(replica, config, config.port + index if config.port else 0) as server,
+    ):
+        thread = threading.Thread(
+            target=server.serve_forever, args=(0.1,), name="http", daemon=True
+        )
         thread.start()
         if run_dir:
             start_metrics(run_dir, "replica", index, replica.metrics, http_port=server.port)
@@ -253,7 +286,8 @@ def run(
 
 
 def _drain(server: ReplicaServer, config: ServingConfig) -> None:
-    """Take every slot, which is free once its request has been answered; give up after the request timeout."""
+    """Take every slot, which is free once its request has been answered; give up after the
+    request timeout."""
     end = time.monotonic() + config.request_timeout_s
     for _ in range(config.requests_max):
         if not server.slots.acquire(timeout=max(0.0, end - time.monotonic())):

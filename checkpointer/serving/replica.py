@@ -1,8 +1,9 @@
 """Which checkpoint a replica should hold: the core behind `client.Replica` (X3, X4, I6).
 
-A replica hears of checkpoints twice: from the `checkpoints` topic, and from the pointer files beside the checkpoints,
-so that it starts without Kafka and misses nothing. Both say the same; numbers order publications, and revisions order
-the operator's holds, so it does not matter which comes first or how often.
+A replica hears of checkpoints twice: from the `checkpoints` topic, and from the pointer files
+beside the checkpoints, so that it starts without Kafka and misses nothing. Both say the same;
+numbers order publications, and revisions order the operator's holds, so it does not matter which
+comes first or how often.
 """
 
 from collections.abc import Iterable
@@ -15,8 +16,9 @@ from checkpointer.store.announcement import Announcement, Hold, Ref
 class Follower:
     """What was announced, what is served, and what was refused. Changes only through its methods.
 
-    The rule: serve the newest checkpoint that is not refused, among the published ones up to the *target*; the target
-    is the hold, if there is one, else the newest published. So a damaged file costs freshness, never the service.
+    The rule: serve the newest checkpoint that is not refused, among the published ones up to the
+    *target*; the target is the hold, if there is one, else the newest published. So a damaged file
+    costs freshness, never the service.
     """
 
     model: str

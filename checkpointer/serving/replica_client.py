@@ -1,11 +1,13 @@
-"""A replica as a library: follows a model's checkpoints in the background and answers from the one it holds (shell).
+"""A replica as a library: follows a model's checkpoints in the background and answers from the one
+it holds (shell).
 
     with Replica("var/checkpoints", "clicks") as replica:
         replica.predict_rows([{"source": "u1", "item": "i7"}])
 
-It looks at the pointer files each `poll_ms`, and, given a log, hears of a checkpoint as soon as it is announced. A new
-one is loaded and verified beside the old one and takes its place by one assignment, so a request that began with one
-model ends with it (I6). What cannot be loaded is refused by name, counted, and the last good one goes on.
+It looks at the pointer files each `poll_ms`, and, given a log, hears of a checkpoint as soon as it
+is announced. A new one is loaded and verified beside the old one and takes its place by one
+assignment, so a request that began with one model ends with it (I6). What cannot be loaded is
+refused by name, counted, and the last good one goes on.
 """
 
 import logging
@@ -38,15 +40,16 @@ _TOPIC_POLL_MS = 50
 _RECORDS_MAX = 500
 #: Pauses after a look that failed.
 _RETRY_MS, _RETRY_MS_MAX = 100, 5_000
-#: The operator's files are seldom there, and announced where there is a log: they are looked for at each so many looks.
+#: The operator's files are seldom there, and announced where there is a log: they are looked for at
+#: each so many looks.
 _LOOKS_PER_HOLD = 5
 
 
 class Replica:
     """One model, served from one store. `served` is the model answering now, or None.
 
-    `fallback` is answered while there is none, and `features` are then what requests may carry. Construction reads
-    nothing: `start` (or `with`) does, and returns after the first look.
+    `fallback` is answered while there is none, and `features` are then what requests may carry.
+    Construction reads nothing: `start` (or `with`) does, and returns after the first look.
     """
 
     def __init__(
@@ -63,13 +66,17 @@ class Replica:
     ) -> None:
         self.config = config or ServingConfig()
         self.metrics = metrics or ReplicaMetrics()
-        self.fallback = self.config.fallback_probability if self.config.fallback_probability >= 0 else fallback
+        self.fallback = (
+            self.config.fallback_probability if self.config.fallback_probability >= 0 else fallback
+        )
         self.served: ServedModel | None = None
         self.follower = Follower(model, retry_ms=self.config.retry_ms)
         self._passed_over = PassedOver(_log, self.metrics.on_malformed)
         self._features = features
         self._files = open_store(
-            root, Limits(self.config.store_timeout_ms, self.config.transfer_timeout_ms), self.metrics.store_called
+            root,
+            Limits(self.config.store_timeout_ms, self.config.transfer_timeout_ms),
+            self.metrics.store_called,
         )
         self._asked = self._catalogue = Catalogue(self._files, model)
         self._source, self._topic = log, topic
@@ -91,7 +98,9 @@ class Replica:
         return self
 
     def _begin_thread(self) -> None:
-        self._thread = threading.Thread(target=self._run, name=f"replica of {self.follower.model}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name=f"replica of {self.follower.model}", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
@@ -104,7 +113,12 @@ class Replica:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self.close()
 
     # --- health ---
@@ -116,13 +130,17 @@ class Replica:
         return Following(self._fault, time.monotonic() - since if since else 0.0)
 
     def not_ready(self) -> str:
-        """Why requests should go to another replica, "" if they need not: no model, or one that is too old."""
+        """Why requests should go to another replica, "" if they need not: no model, or one that
+        is too old."""
         served, age_max_s = self.served, self.config.ready_age_max_s
         if served is None:
             return f"no model yet: {self.following.fault or 'none is published'}"
         age_s = float(ages(served.manifest, now_ms())["model_age_s"] or 0.0)
         if age_max_s and age_s > age_max_s:
-            return f"model {served.version} is {age_s:.0f} s old, more than ready_age_max_s = {age_max_s:g}"
+            return (
+                f"model {served.version} is {age_s:.0f} s old, more than ready_age_max_s = "
+                f"{age_max_s:g}"
+            )
         return ""
 
     def _served_now(self) -> Served | None:
@@ -148,7 +166,8 @@ class Replica:
         return self._features if served is None else served.features
 
     def answer(self, request: Request, served: ServedModel | None) -> dict[str, Any]:
-        """The reply to a request by `served`, which the caller took once from this replica, at the start."""
+        """The reply to a request by `served`, which the caller took once from this replica, at
+        the start."""
         self._revive()
         rows = request.columns.num_rows
         self.metrics.records_in.inc(rows)
@@ -194,8 +213,8 @@ class Replica:
     # --- following ---
 
     def _revive(self) -> None:
-        """Where the thread is not there any more, as in the child of a fork, it begins anew. A reader of the log is the
-        parent's: its connections are not to be shared."""
+        """Where the thread is not there any more, as in the child of a fork, it begins anew. A
+        reader of the log is the parent's: its connections are not to be shared."""
         thread = self._thread
         if thread is None or thread.is_alive() or self._stop.is_set():
             return
@@ -213,21 +232,28 @@ class Replica:
                 self._stop.wait(min(self.config.poll_ms, 1_000) / 1_000)
 
     def _attempt(self, first: bool = False) -> int:
-        """Follow once, whatever becomes of it. Returns how long to wait before the next look if it failed, ms."""
+        """Follow once, whatever becomes of it. Returns how long to wait before the next look if
+        it failed, ms."""
         try:
             self._follow(first)
         except Exception as error:
             fault = f"{type(error).__name__}: {error}"
             if fault != self._fault:
                 expected = isinstance(error, Damaged | OSError)
-                _log.error("following fails, tried again: %s", fault, exc_info=None if expected else error)
+                _log.error(
+                    "following fails, tried again: %s", fault, exc_info=None if expected else error
+                )
             self._failing_since_s = self._failing_since_s or time.monotonic()
             self._fault, self._look_at_s = fault, 0.0
-            self._everything |= isinstance(error, Damaged)  # the pointer says nothing: look at what is there
+            self._everything |= isinstance(
+                error, Damaged
+            )  # the pointer says nothing: look at what is there
             if not isinstance(error, Damaged | OSError) and self._reader is not None:
                 self._reader.close()
                 self._reader = None
-            self.metrics.errors.labels(where="store" if isinstance(error, Damaged | OSError) else "other").inc()
+            self.metrics.errors.labels(
+                where="store" if isinstance(error, Damaged | OSError) else "other"
+            ).inc()
             return self._backoff.failed(random.random())
         if self._fault:
             _log.info("following again, after %.0f s", self.following.failing_s)
@@ -246,13 +272,16 @@ class Replica:
             self._everything = False
         self.metrics.held.set(self.follower.hold.ref is not None)
         self.metrics.waits_for("idle" if self.served is None else "none")
-        while (wanted := self.follower.wanted(_steady_ms())) is not None and not self._stop.is_set():
+        while (
+            wanted := self.follower.wanted(_steady_ms())
+        ) is not None and not self._stop.is_set():
             self._take(wanted)
         if failure is not None:  # what could be seen was followed all the same
             raise failure
 
     def _take(self, wanted: Ref) -> None:
-        """Load it and serve it, or refuse it. A store that fails is no fault of the checkpoint's: that is raised."""
+        """Load it and serve it, or refuse it. A store that fails is no fault of the
+        checkpoint's: that is raised."""
         began = time.monotonic()
         try:
             served = load(self._catalogue, wanted.name, wanted.manifest_sha256, self.served)
@@ -260,8 +289,13 @@ class Replica:
             if not isinstance(error, FileNotFoundError):
                 raise
             self._refuse(wanted, str(error))
-        except Exception as error:  # whatever a checkpoint does to its reader is a finding about the checkpoint
-            self._refuse(wanted, str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}")
+        except (
+            Exception
+        ) as error:  # whatever a checkpoint does to its reader is a finding about the checkpoint
+            self._refuse(
+                wanted,
+                str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}",
+            )
         else:
             self.served = served  # the swap: one assignment
             self.follower.loaded(wanted)
@@ -278,8 +312,8 @@ class Replica:
             raise failure
 
     def _hear(self, timeout_ms: int) -> None:
-        """What was announced since. The reader stands at the end of the topic before the pointers are looked at, so
-        nothing falls between them."""
+        """What was announced since. The reader stands at the end of the topic before the pointers
+        are looked at, so nothing falls between them."""
         try:
             if self._reader is None:
                 self._open_topic()
@@ -298,7 +332,9 @@ class Replica:
 
     def _open_topic(self) -> None:
         assert self._source is not None
-        partitions = [Partition(self._topic, p) for p in range(self._source.partitions(self._topic))]
+        partitions = [
+            Partition(self._topic, p) for p in range(self._source.partitions(self._topic))
+        ]
         reader = self._source.reader()
         try:
             reader.assign(partitions)
@@ -319,10 +355,12 @@ class Replica:
         self.follower.on_announcement(announcement)
 
     def _look(self, everything: bool) -> Exception | None:
-        """The pointer files; with `everything`, also the older published checkpoints, to fall back on. Each is looked
-        at whatever becomes of the others; returns the first failure."""
+        """The pointer files; with `everything`, also the older published checkpoints, to fall back
+        on. Each is looked at whatever becomes of the others; returns the first failure."""
         self._looks += 1
-        seldom = everything or self._looks % _LOOKS_PER_HOLD == 0 or self.follower.hold.ref is not None
+        seldom = (
+            everything or self._looks % _LOOKS_PER_HOLD == 0 or self.follower.hold.ref is not None
+        )
         failures: list[Exception] = []
 
         def tried(look: Callable[[], object]) -> None:
@@ -337,23 +375,31 @@ class Replica:
         everything |= model != self.follower.model
         if everything:
             tried(lambda: self.follower.on_published(self._catalogue.published_refs()))
-        tried(lambda: self.follower.on_published([ref for ref in (self._catalogue.published(),) if ref is not None]))
+        tried(
+            lambda: self.follower.on_published(
+                [ref for ref in (self._catalogue.published(),) if ref is not None]
+            )
+        )
         if seldom:
             tried(lambda: self.follower.on_hold(self._catalogue.hold()))
         return failures[0] if failures else None
 
     def _succeed(self) -> None:
-        """Follow another model from now on, if one was promoted. What is served answers until that one is loaded."""
+        """Follow another model from now on, if one was promoted. What is served answers until
+        that one is loaded."""
         model = self._asked.successor()
         if model == self.follower.model:
             return
         _log.info("following model %s in place of %s", model, self.follower.model)
-        self._catalogue = self._asked if model == self._asked.model else Catalogue(self._files, model)
+        self._catalogue = (
+            self._asked if model == self._asked.model else Catalogue(self._files, model)
+        )
         self.follower = Follower(model, retry_ms=self.config.retry_ms)
 
 
 class Following(NamedTuple):
-    """`fault`: why the last look failed, "" if it did not; `failing_s`: for how long looks have failed, s."""
+    """`fault`: why the last look failed, "" if it did not; `failing_s`: for how long looks have
+    failed, s."""
 
     fault: str
     failing_s: float

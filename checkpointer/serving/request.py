@@ -1,11 +1,12 @@
-"""A prediction request: JSON in, columns out, or what is wrong with it: row, field, value, and the fix.
+"""A prediction request: JSON in, columns out, or what is wrong with it: row, field, value, and the
+fix.
 
     {"rows": [{"source": "s", "vendor": "v", "item": "i", "features": {"price": 9.5}}, ...]}
     {"columns": {"source": ["s", ...], "vendor": [...], "item": [...], "price": [9.5, ...]}}
 
-Every field may be left out or null: it then is what a missing one is in `examples` (`stream.columns.values`). A feature
-that the model does not know is ignored, and the answer says so: a site may send a new one before every model has
-learned it.
+Every field may be left out or null: it then is what a missing one is in `examples`
+(`stream.columns.values`). A feature that the model does not know is ignored, and the answer says
+so: a site may send a new one before every model has learned it.
 """
 
 import json
@@ -20,7 +21,8 @@ from stream.columns.events import NUMERIC, STRING_BYTES_MAX, Features
 from stream.columns.values import floats, positions, strings
 
 IDENTIFIERS = ("source", "vendor", "item")
-#: The place on the page, if it is known already. A model with a stated serving value for `shown_at` takes that instead.
+#: The place on the page, if it is known already. A model with a stated serving value for `shown_at`
+#: takes that instead.
 POSITION = "position"
 SHOWN_AT = "shown_at"
 #: What a row or the columns may carry beside them without meaning anything to a model.
@@ -34,7 +36,8 @@ class BadRequest(ValueError):
 
 
 class Request(NamedTuple):
-    """`columns`: source, vendor, item as strings, shown_at int32, and `f_<name>` for every feature the model knows."""
+    """`columns`: source, vendor, item as strings, shown_at int32, and `f_<name>` for every
+    feature the model knows."""
 
     columns: pa.Table
     ignored: tuple[str, ...]
@@ -45,10 +48,18 @@ def parse(body: bytes, features: Features, rows_max: int) -> Request:
     try:
         request = json.loads(body)
     except ValueError as error:
-        raise BadRequest(f"body: not JSON ({error}); send {{'rows': [...]}} or {{'columns': {{...}}}}") from error
-    if not isinstance(request, dict) or len(request.keys() & {"rows", "columns"}) != 1 or len(request) != 1:
+        raise BadRequest(
+            f"body: not JSON ({error}); send {{'rows': [...]}} or {{'columns': {{...}}}}"
+        ) from error
+    if (
+        not isinstance(request, dict)
+        or len(request.keys() & {"rows", "columns"}) != 1
+        or len(request) != 1
+    ):
         got = sorted(request) if isinstance(request, dict) else type(request).__name__
-        raise BadRequest(f"body: holds {got}; send an object with 'rows' or with 'columns', and nothing else")
+        raise BadRequest(
+            f"body: holds {got}; send an object with 'rows' or with 'columns', and nothing else"
+        )
     if "rows" in request:
         fields, count, ignored = _from_rows(request["rows"], features)
     else:
@@ -73,10 +84,14 @@ def _from_rows(rows: Any, features: Features) -> tuple[Fields, int, tuple[str, .
     bags: list[dict[str, Any]] = []
     for at, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise BadRequest(f"row {at}: {_short(row)}; send an object with source, vendor, item, features")
+            raise BadRequest(
+                f"row {at}: {_short(row)}; send an object with source, vendor, item, features"
+            )
         bag = row.get("features")
         if bag is not None and not isinstance(bag, dict):
-            raise BadRequest(f"row {at}, features: {_short(bag)}; send an object of feature name and value")
+            raise BadRequest(
+                f"row {at}, features: {_short(bag)}; send an object of feature name and value"
+            )
         bags.append(bag or {})
     fields: Fields = {name: [row.get(name) for row in rows] for name in IDENTIFIERS}
     fields[SHOWN_AT] = [row.get(POSITION) for row in rows]
@@ -89,7 +104,9 @@ def _from_rows(rows: Any, features: Features) -> tuple[Fields, int, tuple[str, .
 
 def _from_columns(columns: Any, features: Features) -> tuple[Fields, int, tuple[str, ...]]:
     if not isinstance(columns, dict) or not columns:
-        raise BadRequest(f"columns: {_short(columns)}; send an object of names and equally long lists")
+        raise BadRequest(
+            f"columns: {_short(columns)}; send an object of names and equally long lists"
+        )
     lengths = {}
     for name, values in columns.items():
         if not isinstance(values, list):
@@ -99,7 +116,10 @@ def _from_columns(columns: Any, features: Features) -> tuple[Fields, int, tuple[
     for name, length in lengths.items():
         if length != count:
             first = next(iter(lengths))
-            raise BadRequest(f"columns, {name}: {length} values, but {first} has {count}; send equally long lists")
+            raise BadRequest(
+                f"columns, {name}: {length} values, but {first} has {count}; send equally long "
+                f"lists"
+            )
     missing = [None] * count
     fields = {name: columns.get(name, missing) for name in IDENTIFIERS}
     fields[SHOWN_AT] = columns.get(POSITION, missing)
@@ -110,11 +130,15 @@ def _from_columns(columns: Any, features: Features) -> tuple[Fields, int, tuple[
 
 
 def _refuse_unknown(names: Iterable[str], where: str) -> None:
-    """Identifiers misspelled would be missing in every row, silently; so the fields of a row are a closed list."""
+    """Identifiers misspelled would be missing in every row, silently; so the fields of a row are
+    a closed list."""
     unknown = sorted(set(names) - {*IDENTIFIERS, *_CARRIED})
     if unknown:
         allowed = ", ".join((*IDENTIFIERS, "features"))
-        raise BadRequest(f"{where}, {unknown[0]}: unknown field; a row has {allowed}; put features into 'features'")
+        raise BadRequest(
+            f"{where}, {unknown[0]}: unknown field; a row has {allowed}; put features into "
+            f"'features'"
+        )
 
 
 def _table(fields: Fields, features: Features) -> pa.Table:
@@ -128,7 +152,9 @@ def _table(fields: Fields, features: Features) -> pa.Table:
 def _strings(name: str, values: list[Any]) -> pa.Array:
     if not set(map(type, values)) <= _STRING_TYPES:
         at = next(i for i, value in enumerate(values) if type(value) not in _STRING_TYPES)
-        raise _bad(at, name, values[at], f'a string or null; send "{values[at]}" if that is its name')
+        raise _bad(
+            at, name, values[at], f'a string or null; send "{values[at]}" if that is its name'
+        )
     try:
         array = strings(pa.array(values, pa.string()))
     except UnicodeEncodeError as error:
@@ -136,7 +162,9 @@ def _strings(name: str, values: list[Any]) -> pa.Array:
         raise _bad(at, name, values[at], "text without lone surrogates") from error
     longest = pc.max(pc.binary_length(array)).as_py() or 0
     if longest > STRING_BYTES_MAX:
-        at = next(i for i, value in enumerate(values) if value and len(value.encode()) > STRING_BYTES_MAX)
+        at = next(
+            i for i, value in enumerate(values) if value and len(value.encode()) > STRING_BYTES_MAX
+        )
         raise _bad(at, name, values[at], f"at most {STRING_BYTES_MAX} bytes")
     return array
 
@@ -148,11 +176,15 @@ def _numbers(name: str, values: list[Any]) -> pa.Array:
     try:
         numbers = floats(pa.array(np.array(values, np.float64)))
     except OverflowError as error:
-        at = next(i for i, value in enumerate(values) if type(value) is int and abs(value) > 1 << 1000)
+        at = next(
+            i for i, value in enumerate(values) if type(value) is int and abs(value) > 1 << 1000
+        )
         raise _bad(at, name, values[at], "a number below 3.4e38") from error
     infinite = np.flatnonzero(np.isinf(numbers))
     if len(infinite):
-        raise _bad(int(infinite[0]), name, values[infinite[0]], "a finite number below 3.4e38, or null")
+        raise _bad(
+            int(infinite[0]), name, values[infinite[0]], "a finite number below 3.4e38, or null"
+        )
     return pa.array(numbers)
 
 

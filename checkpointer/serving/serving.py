@@ -1,4 +1,5 @@
-"""A checkpoint as something that answers: loaded from one manifest's chain, never changed, swapped as a whole (I6)."""
+"""A checkpoint as something that answers: loaded from one manifest's chain, never changed,
+swapped as a whole (I6)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +26,14 @@ from stream.columns.events import Features
 
 @dataclass(frozen=True, eq=False)
 class ServedModel:
-    """One checkpoint, ready to answer. A request holds one for its whole life, whatever is swapped meanwhile."""
+    """One checkpoint, ready to answer. A request holds one for its whole life, whatever is
+    swapped meanwhile."""
 
     manifest: Manifest
     weights: Weights
     scorer: Scorer
-    #: the checkpoint that deltas were applied to on the way here, held before; "" = loaded from a base
+    #: the checkpoint that deltas were applied to on the way here, held before; "" = loaded from a
+    #: base
     upon: str = ""
 
     @property
@@ -64,10 +67,14 @@ class ServedModel:
         return sorted(name for name, array in arrays.items() if not np.isfinite(array).all())
 
 
-def load(catalogue: Catalogue, name: str, sha256: str | None = None, held: ServedModel | None = None) -> ServedModel:
-    """The checkpoint of this name, every file verified. Raises Damaged, naming the file that is not as it should be.
+def load(
+    catalogue: Catalogue, name: str, sha256: str | None = None, held: ServedModel | None = None
+) -> ServedModel:
+    """The checkpoint of this name, every file verified. Raises Damaged, naming the file that is not
+    as it should be.
 
-    Where only deltas lie between `held` and it, they are applied to a copy of those weights; else its base comes first.
+    Where only deltas lie between `held` and it, they are applied to a copy of those weights; else
+    its base comes first.
     """
     manifest = catalogue.manifest(name, sha256)
     chain = catalogue.chain(manifest, None if held is None else held.manifest.sha256)
@@ -80,49 +87,68 @@ def load(catalogue: Catalogue, name: str, sha256: str | None = None, held: Serve
         if not snapshots:
             raise Damaged(f"{one.name}: has no parts")
         try:
-            merged, before = patched(merged if not one.is_full else None, before, snapshots), one.sha256
+            merged, before = (
+                patched(merged if not one.is_full else None, before, snapshots),
+                one.sha256,
+            )
         except (ValueError, KeyError) as error:
             raise Damaged(f"{one.name}: {error}") from error
     assert merged is not None
     try:
-        scorer = Scorer.from_weights(manifest.model_config, merged.tables, merged.dense, manifest.correction)
+        scorer = Scorer.from_weights(
+            manifest.model_config, merged.tables, merged.dense, manifest.correction
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{name}: its model config does not fit its weights: {error}") from error
     trained, here = code_of(manifest.spec.digest), code_of(scorer.model.spec.digest)
     if trained and trained != here:
         kind = manifest.model_config.get("kind")
         raise Damaged(
-            f"{name}: the code of {kind} is {here} here, and was {trained} where it was trained; install that"
+            f"{name}: the code of {kind} is {here} here, and was {trained} where it was trained; "
+            f"install that"
         )
     return ServedModel(manifest, merged, scorer, upon)
 
 
 def rehearse(spec: ModelSpec, model_config: Mapping[str, Any]) -> float:
-    """Go the way of a checkpoint with a model that nobody has trained: from a shard through the bytes of a part to an
-    answer. Compiles, or takes from the cache, every kernel that `load` and `predict` need, before they are waited for.
+    """Go the way of a checkpoint with a model that nobody has trained: from a shard through the
+    bytes of a part to an answer. Compiles, or takes from the cache, every kernel that `load` and
+    `predict` need, before they are waited for.
     """
     shard = Shard(0, 1, SlotMap.even(1))
-    shard.begin(spec, {}, {name: np.zeros(shape, np.float32) for name, shape in spec.dense.shapes.items()})
+    shard.begin(
+        spec, {}, {name: np.zeros(shape, np.float32) for name, shape in spec.dense.shapes.items()}
+    )
     blank = weights(decode_part(encode_part(shard.snapshot(spec.name))))
     scorer = Scorer.from_weights(model_config, blank.tables, blank.dense)
     return float(scorer.predict(of_rows([{}], scorer.model.encoder.features).columns)[0])
 
 
 def probe(served: ServedModel, golden: Sequence[Mapping[str, Any]] = ()) -> list[float]:
-    """The answers to one row that nobody knows, and to the golden rows. Raises BadRequest for a golden row that is not
-    a row."""
+    """The answers to one row that nobody knows, and to the golden rows. Raises BadRequest for a
+    golden row that is not a row."""
     request = of_rows([{}, *golden], served.features)
     return [float(p) for p in served.predict(request.columns)]
 
 
-def reply(served: ServedModel | None, request: Request, fallback: float, now_ms: int) -> dict[str, Any]:
-    """The answer to a request, as JSON. Without a model every row gets `fallback`, and the answer says so."""
+def reply(
+    served: ServedModel | None, request: Request, fallback: float, now_ms: int
+) -> dict[str, Any]:
+    """The answer to a request, as JSON. Without a model every row gets `fallback`, and the
+    answer says so."""
     rows = request.columns.num_rows
     if served is None:
-        body: dict[str, Any] = {"probabilities": [fallback] * rows, "model_version": "", "fallback": True}
+        body: dict[str, Any] = {
+            "probabilities": [fallback] * rows,
+            "model_version": "",
+            "fallback": True,
+        }
         body |= {"data_age_s": None, "model_age_s": None}
     else:
-        body = {"probabilities": served.predict(request.columns).tolist(), "model_version": served.version}
+        body = {
+            "probabilities": served.predict(request.columns).tolist(),
+            "model_version": served.version,
+        }
         body |= {"fallback": False, **ages(served.manifest, now_ms)}
     if request.ignored:
         body["ignored"] = list(request.ignored)
@@ -130,7 +156,8 @@ def reply(served: ServedModel | None, request: Request, fallback: float, now_ms:
 
 
 def ages(manifest: Manifest, now_ms: int) -> dict[str, float | None]:
-    """Seconds since the checkpoint was cut, and since the newest event it learned (None: it has learned none)."""
+    """Seconds since the checkpoint was cut, and since the newest event it learned (None: it has
+    learned none)."""
     learned = manifest.event_time_max_ms
     return {
         "model_age_s": (now_ms - manifest.created_ms) / 1_000,

@@ -8,8 +8,8 @@
 - `manifest`: the manifest of a checkpoint
 - `normalized_entropy`: log loss relative to what the base rate alone explains (He et al
 - `restore`: the state of a model at a checkpoint, from its base and the deltas since
-- `slices`: sums of scored rows by the values of a column, so that a model that is worse for one vendor or country is
-  seen
+- `slices`: sums of scored rows by the values of a column, so that a model that is worse for one
+  vendor or country is seen
 - `timed_store`: A store whose every call has a deadline (shell)
 - `track_record`: how a model has done lately
 - `used_store`: that a model has begun in a store, remembered beside the run and not in the store

@@ -1,4 +1,5 @@
-"""What is said on `checkpoints`: one was published or rejected, serving was rolled back, or that was lifted."""
+"""What is said on `checkpoints`: one was published or rejected, serving was rolled back, or that
+was lifted."""
 
 import json
 import re
@@ -14,7 +15,8 @@ KINDS = ("published", "rejected", "rolled_back", "lifted")
 
 
 class Ref(NamedTuple):
-    """A checkpoint, by number, by folder name (which is the model version), and by its manifest's checksum."""
+    """A checkpoint, by number, by folder name (which is the model version), and by its
+    manifest's checksum."""
 
     number: int
     name: str
@@ -27,7 +29,8 @@ def ref(manifest: Manifest) -> Ref:
 
 @dataclass(frozen=True)
 class Hold:
-    """The operator's word on serving (X4): `ref` = serve this until lifted; None = serve what is published.
+    """The operator's word on serving (X4): `ref` = serve this until lifted; None = serve what is
+    published.
 
     `revision` grows with every change, so that a late reader can tell which word is the last.
     """
@@ -62,7 +65,9 @@ class Announcement:
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
 
 
-def announce(kind: str, manifest: Manifest, url: str, now_ms: int, reason: str = "", revision: int = 0) -> Announcement:
+def announce(
+    kind: str, manifest: Manifest, url: str, now_ms: int, reason: str = "", revision: int = 0
+) -> Announcement:
     """The announcement of `kind` about this manifest, whose folder is at `url`."""
     return Announcement(
         kind=kind,

@@ -1,17 +1,18 @@
-"""The checkpoints of one model in a store: what stands where, in which order it is written, and what counts.
+"""The checkpoints of one model in a store: what stands where, in which order it is written, and
+what counts.
 
     <model>/begin.json                           where the model began, before anything else (S5)
     <model>/00000012-19a7f3/part-0.safetensors   written by the shards
     <model>/00000012-19a7f3/manifest.json        written last: now the checkpoint is complete (X2)
-    <model>/00000012-19a7f3/gates.json           what the gates found: published or rejected, and why
-    <model>/published.json                       the newest published one, for a replica without Kafka
+    <model>/00000012-19a7f3/gates.json           what the gates found, and why
+    <model>/published.json                       the newest one, for a replica without Kafka
     <model>/hold.json                            the operator's hold on serving (X4)
     <model>/training.json                        the operator's rollback of training (X4)
     <model>/successor.json                       the model that answers in this one's place
     <model>/hold.json.copy, ...                  of each of these three, written just before it
 
-Every file is written whole or not at all, by one writer, and (but for the last four) once. So whoever reads at any
-moment finds the old state or the new one.
+Every file is written whole or not at all, by one writer, and (but for the last four) once. So
+whoever reads at any moment finds the old state or the new one.
 """
 
 import json
@@ -35,7 +36,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Gate:
-    """One gate's finding about one checkpoint. What is not `known`, for want of data, has not passed."""
+    """One gate's finding about one checkpoint. What is not `known`, for want of data, has not
+    passed."""
 
     gate: str
     passed: bool
@@ -79,7 +81,10 @@ class Catalogue:
 
     def __init__(self, files: Files, model: str) -> None:
         if not model or model.startswith(".") or "/" in model:
-            raise ValueError(f"model name {model!r}: it names a folder, so it may be neither empty nor hold a '/'")
+            raise ValueError(
+                f"model name {model!r}: it names a folder, so it may be neither empty nor hold a "
+                f"'/'"
+            )
         self.files = files
         self.model = model
         self._manifests: dict[str, Manifest] = {}
@@ -107,7 +112,8 @@ class Catalogue:
         return manifest
 
     def entries(self) -> list[Entry]:
-        """All folders, oldest first. One that vanishes meanwhile, or holds only half a file, counts as unfinished."""
+        """All folders, oldest first. One that vanishes meanwhile, or holds only half a file,
+        counts as unfinished."""
         found = []
         for name in self.names():
             files = self.files.names(f"{self.model}/{name}")
@@ -121,8 +127,8 @@ class Catalogue:
         return found
 
     def newest_first(self) -> Iterator[Manifest]:
-        """The complete checkpoints that training may go on from: those after a rollback of training, then its target
-        and what lies before (X4)."""
+        """The complete checkpoints that training may go on from: those after a rollback of
+        training, then its target and what lies before (X4)."""
         rollback = self.training_rollback()
         for name in reversed(self.names()):
             number = number_of(name) or 0
@@ -136,9 +142,11 @@ class Catalogue:
                 continue  # unfinished, or refused: `entries` tells which
 
     def head(self, verify: bool = False) -> Manifest | None:
-        """The head complete cut, published or not: shards restore from it, and it is the parent of the next (X2, X4).
+        """The head complete cut, published or not: shards restore from it, and it is the parent of
+        the next (X2, X4).
 
-        With `verify` every part is read, down to the base of a delta; the first checkpoint found whole is the head.
+        With `verify` every part is read, down to the base of a delta; the first checkpoint found
+        whole is the head.
         """
         for manifest in self.newest_first():
             if not verify or not self.chain_problems(manifest):
@@ -146,7 +154,8 @@ class Catalogue:
         return None
 
     def chain(self, manifest: Manifest, held: str | None = None) -> tuple[Manifest, ...]:
-        """What must be loaded to arrive at a checkpoint, oldest first, by one who holds `held` (X3). Raises Damaged."""
+        """What must be loaded to arrive at a checkpoint, oldest first, by one who holds `held`
+        (X3). Raises Damaged."""
         return steps(manifest, held, self._by_checksum)
 
     def _by_checksum(self, sha256: str) -> Manifest | None:
@@ -157,7 +166,8 @@ class Catalogue:
         return None
 
     def chain_problems(self, manifest: Manifest) -> list[str]:
-        """What is wrong with a checkpoint or anything that it builds on, down to its base, by name."""
+        """What is wrong with a checkpoint or anything that it builds on, down to its base, by
+        name."""
         try:
             return [problem for one in self.chain(manifest) for problem in self.problems(one)]
         except Damaged as error:
@@ -181,19 +191,28 @@ class Catalogue:
         for part in manifest.parts:
             if part.shard == shard:
                 return self.files.url(f"{self.model}/{manifest.name}/{part.path}")
-        raise Damaged(f"{manifest.name}: no part of shard {shard}, only of {[p.shard for p in manifest.parts]}")
+        raise Damaged(
+            f"{manifest.name}: no part of shard {shard}, only of "
+            f"{[p.shard for p in manifest.parts]}"
+        )
 
     def folder_url(self, name: str) -> str:
         return self.files.url(f"{self.model}/{name}")
 
     def gates(self, name: str) -> Gates | None:
-        """None = the gates have not been asked yet, or what they said cannot be read: ask them again."""
+        """None = the gates have not been asked yet, or what they said cannot be read: ask them
+        again."""
 
         def parse(body: Any) -> Gates:
-            results, golden = tuple(Gate(**g) for g in body["results"]), tuple(body.get("golden", ()))
+            results, golden = (
+                tuple(Gate(**g) for g in body["results"]),
+                tuple(body.get("golden", ())),
+            )
             history = TrackRecord.of(body.get("history", ())).spans
             rows = body.get("rows", 0)
-            return Gates(body["outcome"], body["reason"], body["checked_ms"], results, golden, rows, history)
+            return Gates(
+                body["outcome"], body["reason"], body["checked_ms"], results, golden, rows, history
+            )
 
         try:
             return self._parsed(f"{name}/gates.json", parse)
@@ -202,9 +221,11 @@ class Catalogue:
             return None
 
     def published(self) -> Ref | None:
-        """The newest published checkpoint. Raises Damaged if the pointer cannot be read: `mend` writes it anew."""
+        """The newest published checkpoint. Raises Damaged if the pointer cannot be read: `mend`
+        writes it anew."""
         return self._parsed(
-            "published.json", lambda body: _ref((body["number"], body["name"], body["manifest_sha256"]))
+            "published.json",
+            lambda body: _ref((body["number"], body["name"], body["manifest_sha256"])),
         )
 
     def published_refs(self) -> list[Ref]:
@@ -216,7 +237,8 @@ class Catalogue:
         return refs
 
     def hold(self) -> Hold:
-        """The operator's hold on serving. Raises Damaged if neither the file nor its copy can be read."""
+        """The operator's hold on serving. Raises Damaged if neither the file nor its copy can be
+        read."""
         return self._parsed_twice("hold.json", _hold) or Hold()
 
     def training_rollback(self) -> tuple[Ref, int] | None:
@@ -229,7 +251,8 @@ class Catalogue:
         return self._parsed_twice("training.json", _rollback)
 
     def slot_map(self, manifest: Manifest) -> SlotMap | None:
-        """The map that shards take from a head (S6). None: as configured; it was written before maps were."""
+        """The map that shards take from a head (S6). None: as configured; it was written before
+        maps were."""
         if not manifest.slot_owners:
             return None
         rollback = self._rollback()
@@ -238,7 +261,9 @@ class Catalogue:
 
     def begun(self) -> dict[str, int] | None:
         """chain -> E at which the model began (S5); None = nobody has begun it."""
-        return self._parsed("begin.json", lambda body: {str(c): int(end) for c, end in body["vector"].items()})
+        return self._parsed(
+            "begin.json", lambda body: {str(c): int(end) for c, end in body["vector"].items()}
+        )
 
     def successor(self) -> str:
         """The model that replicas of this one serve; its own name where nothing was promoted."""
@@ -259,8 +284,8 @@ class Catalogue:
         self._write(f"{name}/gates.json", asdict(gates))
 
     def write_published(self, ref: Ref) -> None:
-        """Moves the pointer forward; one that already points there or beyond stays. One that cannot be read is written
-        anew."""
+        """Moves the pointer forward; one that already points there or beyond stays. One that cannot
+        be read is written anew."""
         try:
             there = self.published()
         except Damaged as error:
@@ -270,11 +295,13 @@ class Catalogue:
             self._write("published.json", {**ref._asdict(), "url": self.folder_url(ref.name)})
 
     def write_hold(self, hold: Hold) -> None:
-        self._write_twice("hold.json", {"revision": hold.revision, "ref": hold.ref, "reason": hold.reason})
+        self._write_twice(
+            "hold.json", {"revision": hold.revision, "ref": hold.ref, "reason": hold.reason}
+        )
 
     def write_training_rollback(self, ref: Ref) -> None:
-        """Training goes on from this one: what was cut after it is no head any more, and stays only to be looked at.
-        The map that it brings back has an epoch above all there were (S6)."""
+        """Training goes on from this one: what was cut after it is no head any more, and stays only
+        to be looked at. The map that it brings back has an epoch above all there were (S6)."""
         above = max((number_of(name) or 0 for name in self.names()), default=ref.number)
         epochs = [self.slot_map(e.manifest) for e in self.entries() if e.manifest is not None]
         epoch = 1 + max((known.epoch for known in epochs if known is not None), default=0)
@@ -285,8 +312,9 @@ class Catalogue:
         self._write_twice("successor.json", {"model": model})
 
     def mend(self) -> list[str]:
-        """Write anew what a power cut or somebody's hand has left unreadable of the files that say what is in force:
-        the pointer from the checkpoints that are there, the operator's from their copies. Returns what was done."""
+        """Write anew what a power cut or somebody's hand has left unreadable of the files that say
+        what is in force: the pointer from the checkpoints that are there, the operator's from their
+        copies. Returns what was done."""
         done = []
         try:
             published = self.published()
@@ -294,9 +322,18 @@ class Catalogue:
             published = None
             done.append(str(error))
         if published is None and (refs := self.published_refs()):
-            self._write("published.json", {**refs[-1]._asdict(), "url": self.folder_url(refs[-1].name)})
-            done.append(f"published.json points at {refs[-1].name}, the newest published checkpoint there is")
-        for name, parse in {"hold.json": _hold, "training.json": _rollback, "successor.json": _successor}.items():
+            self._write(
+                "published.json", {**refs[-1]._asdict(), "url": self.folder_url(refs[-1].name)}
+            )
+            done.append(
+                f"published.json points at {refs[-1].name}, the newest published checkpoint there "
+                f"is"
+            )
+        for name, parse in {
+            "hold.json": _hold,
+            "training.json": _rollback,
+            "successor.json": _successor,
+        }.items():
             try:
                 self._parsed(name, parse)
             except Damaged as error:
@@ -308,8 +345,11 @@ class Catalogue:
         return done
 
     def next_number(self) -> int:
-        """One more than any complete checkpoint has; an attempt that was abandoned leaves its number to the next."""
-        numbers = [entry.number for entry in self.entries() if entry.manifest is not None or entry.problem]
+        """One more than any complete checkpoint has; an attempt that was abandoned leaves its
+        number to the next."""
+        numbers = [
+            entry.number for entry in self.entries() if entry.manifest is not None or entry.problem
+        ]
         return max(numbers, default=-1) + 1
 
     def delete(self, name: str) -> None:
@@ -319,17 +359,26 @@ class Catalogue:
         self._manifests.pop(name, None)
 
     def sweep(self, keep: Keep) -> list[str]:
-        """Delete what retention gives up. Returns the names. Raises Damaged if nobody knows what is held."""
+        """Delete what retention gives up. Returns the names. Raises Damaged if nobody knows what
+        is held."""
         head = self.head()
         pins = [self.published(), self.hold().ref]
         entries = [_kept(entry) for entry in self.entries()]
-        doomed = expired(entries, head.name if head else None, keep, [pin.name for pin in pins if pin is not None])
-        for name in reversed(doomed):  # deltas before what they build on: whatever is left can be loaded
+        doomed = expired(
+            entries,
+            head.name if head else None,
+            keep,
+            [pin.name for pin in pins if pin is not None],
+        )
+        for name in reversed(
+            doomed
+        ):  # deltas before what they build on: whatever is left can be loaded
             self.delete(name)
         return doomed
 
     def sweep_drafts(self, age_ms: int) -> int:
-        """Delete what writers left half written, if it is older than this. Returns how many files that were."""
+        """Delete what writers left half written, if it is older than this. Returns how many
+        files that were."""
         return self.files.sweep_drafts(self.model, age_ms)
 
     def _json(self, path: str) -> Any:
@@ -341,23 +390,29 @@ class Catalogue:
         try:
             body = json.loads(data)
         except ValueError as error:
-            raise Damaged(f"{self.model}/{path}: {len(data)} bytes that are not JSON ({error})") from error
+            raise Damaged(
+                f"{self.model}/{path}: {len(data)} bytes that are not JSON ({error})"
+            ) from error
         if not isinstance(body, dict):
             raise Damaged(f"{self.model}/{path}: {data[:80]!r} is no JSON object")
         return body
 
     def _parsed(self, path: str, parse: Callable[[Any], T]) -> T | None:
-        """What a file says, as `parse` takes it; None = it is not there. Raises Damaged, naming the file."""
+        """What a file says, as `parse` takes it; None = it is not there. Raises Damaged, naming
+        the file."""
         body = self._json(path)
         if body is None:
             return None
         try:
             return parse(body)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise Damaged(f"{self.model}/{path}: {str(body)[:80]} is not what it should be ({error!r})") from error
+            raise Damaged(
+                f"{self.model}/{path}: {str(body)[:80]} is not what it should be ({error!r})"
+            ) from error
 
     def _parsed_twice(self, path: str, parse: Callable[[Any], T]) -> T | None:
-        """As `_parsed`, of a file that has a copy. The copy is written first, so it says what the file was to say."""
+        """As `_parsed`, of a file that has a copy. The copy is written first, so it says what
+        the file was to say."""
         try:
             return self._parsed(path, parse)
         except Damaged as error:
@@ -368,7 +423,9 @@ class Catalogue:
             return copied
 
     def _write(self, path: str, body: dict[str, Any]) -> None:
-        self.files.write(f"{self.model}/{path}", json.dumps(body, sort_keys=True, indent=1).encode())
+        self.files.write(
+            f"{self.model}/{path}", json.dumps(body, sort_keys=True, indent=1).encode()
+        )
 
     def _write_twice(self, path: str, body: dict[str, Any]) -> None:
         """What an operator said cannot be found from anything else."""
@@ -386,7 +443,9 @@ def _ref(parts: Sequence[Any]) -> Ref:
 def _hold(body: Any) -> Hold:
     if type(body["revision"]) is not int:
         raise TypeError(f"revision {body['revision']!r}")
-    return Hold(body["revision"], None if body["ref"] is None else _ref(body["ref"]), str(body["reason"]))
+    return Hold(
+        body["revision"], None if body["ref"] is None else _ref(body["ref"]), str(body["reason"])
+    )
 
 
 def _rollback(body: Any) -> tuple[Ref, int, int]:

@@ -1,4 +1,5 @@
-"""The boundary to the store of checkpoints, and its twin in memory. `store` implements it on directories and URLs."""
+"""The boundary to the store of checkpoints, and its twin in memory. `store` implements it on
+directories and URLs."""
 
 from typing import Protocol
 
@@ -8,15 +9,18 @@ class StoreFault(OSError):
 
 
 class Files(Protocol):
-    """Files under one root. Paths use '/', are relative to the root, and their folders need no making.
+    """Files under one root. Paths use '/', are relative to the root, and their folders need no
+    making.
 
-    Every method raises OSError where the store fails, and changes nothing then but what can be done again."""
+    Every method raises OSError where the store fails, and changes nothing then but what can be done
+    again."""
 
     def read(self, path: str) -> bytes:
         """Raises FileNotFoundError."""
 
     def write(self, path: str, data: bytes) -> None:
-        """Atomic and durable: whoever reads finds the old contents or the new; after the return, the new."""
+        """Atomic and durable: whoever reads finds the old contents or the new; after the return,
+        the new."""
 
     def names(self, path: str) -> list[str]:
         """What stands directly in a folder, sorted; a folder that is not there is empty."""
@@ -25,15 +29,16 @@ class Files(Protocol):
         """A file, or a folder with all in it; nothing if it is not there."""
 
     def sweep_drafts(self, path: str, age_ms: int) -> int:
-        """Delete what writers that died or failed left half written below a folder, if it is older than this. Returns
-        how many files that were."""
+        """Delete what writers that died or failed left half written below a folder, if it is older
+        than this. Returns how many files that were."""
 
     def url(self, path: str) -> str:
         """How another process reaches it."""
 
 
 class MemoryFiles:
-    """Files in memory. Under the empty root a URL is the path itself, so local shards may write into `contents`."""
+    """Files in memory. Under the empty root a URL is the path itself, so local shards may write
+    into `contents`."""
 
     def __init__(self, root: str = "") -> None:
         self.root = root
@@ -49,7 +54,9 @@ class MemoryFiles:
 
     def names(self, path: str) -> list[str]:
         prefix = f"{path}/" if path else ""
-        return sorted({name[len(prefix) :].split("/")[0] for name in self.contents if name.startswith(prefix)})
+        return sorted(
+            {name[len(prefix) :].split("/")[0] for name in self.contents if name.startswith(prefix)}
+        )
 
     def delete(self, path: str) -> None:
         for name in [n for n in self.contents if n == path or n.startswith(f"{path}/")]:

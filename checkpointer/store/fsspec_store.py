@@ -20,8 +20,8 @@ _log = logging.getLogger(__name__)
 
 
 def open_store(root: str, limits: Limits = LIMITS, told: Told | None = None) -> TimedFiles:
-    """The store at a path (`/var/lib/shop`, `file:///var/lib/shop`) or URL (`s3://bucket/shop`, `memory://shop`), every
-    call with a deadline; `told` hears of each.
+    """The store at a path (`/var/lib/shop`, `file:///var/lib/shop`) or URL (`s3://bucket/shop`,
+    `memory://shop`), every call with a deadline; `told` hears of each.
 
     Raises ValueError, naming the root, for a scheme that fsspec does not know or has no driver for.
     """
@@ -36,15 +36,18 @@ def _raw_store(root: str) -> Files:
     try:
         return ObjectStore(root)
     except (ValueError, ImportError) as error:
-        raise ValueError(f"checkpoint root {root!r}: {error}; expected a directory or an fsspec URL") from error
+        raise ValueError(
+            f"checkpoint root {root!r}: {error}; expected a directory or an fsspec URL"
+        ) from error
 
 
 class Directory:
     """A directory on a local or mounted POSIX file system.
 
-    A write goes to a hidden file beside its target, is synced, renamed over it, and the folder is synced: a crash at
-    any point leaves the old file or the new one. A write that fails leaves no hidden file, so that a full disk does not
-    stay full of them; one that is killed leaves it for `sweep_drafts`.
+    A write goes to a hidden file beside its target, is synced, renamed over it, and the folder is
+    synced: a crash at any point leaves the old file or the new one. A write that fails leaves no
+    hidden file, so that a full disk does not stay full of them; one that is killed leaves it for
+    `sweep_drafts`.
     """
 
     def __init__(self, root: str) -> None:
@@ -78,7 +81,9 @@ class Directory:
         for folder, _, names in os.walk(self.root / path):
             for name in names:
                 draft = os.path.join(folder, name)
-                with contextlib.suppress(OSError):  # gone meanwhile, or not ours to delete: nobody reads it anyway
+                with contextlib.suppress(
+                    OSError
+                ):  # gone meanwhile, or not ours to delete: nobody reads it anyway
                     if name.startswith(".") and os.stat(draft).st_mtime < before_s:
                         os.unlink(draft)
                         swept += 1
@@ -106,15 +111,18 @@ class Directory:
 
 
 class ObjectStore:
-    """Any fsspec file system on which one put is atomic: object stores are; what the driver says counts."""
+    """Any fsspec file system on which one put is atomic: object stores are; what the driver says
+    counts."""
 
     def __init__(self, url: str) -> None:
         self.scheme = url.split("://")[0]
-        # Without its cache of listings: what another process wrote is to be seen, and nothing is kept that grows.
+        # Without its cache of listings: what another process wrote is to be seen, and nothing is
+        # kept that grows.
         self.fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         self.root = root.rstrip("/")
-        # s3fs asks for the size of what it may read in several pieces, and lists where there is nothing to be sized:
-        # two requests for a small file, and a dear one for each pointer file that is not there.
+        # s3fs asks for the size of what it may read in several pieces, and lists where there is
+        # nothing to be sized: two requests for a small file, and a dear one for each pointer file
+        # that is not there.
         self._at_once = {"max_concurrency": 1} if hasattr(self.fs, "max_concurrency") else {}
 
     def read(self, path: str) -> bytes:
@@ -167,8 +175,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 class RememberedStore:
-    """A `UsedStore`: a file in the run's folder. Bounded: an entry for each root and model that this run was
-    configured with."""
+    """A `UsedStore`: a file in the run's folder. Bounded: an entry for each root and model that
+    this run was configured with."""
 
     def __init__(self, run_dir: str, root: str, model: str) -> None:
         self._path, self._key = Path(run_dir) / "state" / BEGUN, f"{root} {model}"
@@ -182,7 +190,8 @@ class RememberedStore:
         return self._remembered or self._key in self._begun()
 
     def remember(self) -> None:
-        """Once. A folder that cannot be written keeps nobody from training: it is tried again at the next look."""
+        """Once. A folder that cannot be written keeps nobody from training: it is tried again at
+        the next look."""
         if self._remembered:
             return
         begun = self._begun()
@@ -193,7 +202,9 @@ class RememberedStore:
                 draft.write_text(json.dumps(sorted({*begun, self._key})))
                 draft.replace(self._path)
         except OSError as error:
-            _log.warning("%s: that %s has begun is not remembered yet: %s", self._path, self._key, error)
+            _log.warning(
+                "%s: that %s has begun is not remembered yet: %s", self._path, self._key, error
+            )
             return
         self._remembered = True
 

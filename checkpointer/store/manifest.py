@@ -1,8 +1,10 @@
-"""The manifest of a checkpoint: everything a shard, a replica or an audit must know of one cut (X1-X4, I5).
+"""The manifest of a checkpoint: everything a shard, a replica or an audit must know of one cut
+(X1-X4, I5).
 
-`manifest.json` is written last, so a checkpoint without it does not exist. It is canonical JSON (sorted keys, no
-blanks, no NaN), so one manifest has one spelling and one checksum: the SHA-256 of the file's bytes, by which
-announcements and children name it. Inside, `body_sha256` lets a reader who was told no checksum find a flipped byte.
+`manifest.json` is written last, so a checkpoint without it does not exist. It is canonical JSON
+(sorted keys, no blanks, no NaN), so one manifest has one spelling and one checksum: the SHA-256 of
+the file's bytes, by which announcements and children name it. Inside, `body_sha256` lets a reader
+who was told no checksum find a flipped byte.
 """
 
 import hashlib
@@ -23,12 +25,14 @@ FILE = "manifest.json"
 
 
 class Damaged(ValueError):
-    """A file of a checkpoint is missing, altered, or of a newer format; the message names the file and the fault."""
+    """A file of a checkpoint is missing, altered, or of a newer format; the message names the
+    file and the fault."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One shard's file. `path` is relative to the checkpoint's folder. `kind` is "full" or "delta" (X2)."""
+    """One shard's file. `path` is relative to the checkpoint's folder. `kind` is "full" or
+    "delta" (X2)."""
 
     shard: int
     path: str
@@ -41,9 +45,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Sums over scored batches (E1, E2). Means are sums over rows; all sums are over natural-log losses.
+    """Sums over scored batches (E1, E2). Means are sums over rows; all sums are over natural-log
+    losses.
 
-    `served_*` are over the rows that carry the prediction of a replica. `batches` counts records of `evaluations`.
+    `served_*` are over the rows that carry the prediction of a replica. `batches` counts records of
+    `evaluations`.
     """
 
     batches: int = 0
@@ -60,13 +66,18 @@ class Evaluation:
     slices: Slices = field(default_factory=dict)
 
     def __add__(self, other: "Evaluation") -> "Evaluation":
-        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name != "slices"}
+        sums = {
+            f.name: getattr(self, f.name) + getattr(other, f.name)
+            for f in fields(self)
+            if f.name != "slices"
+        }
         return Evaluation(**sums, slices=joined(self.slices, other.slices))
 
 
 @dataclass(frozen=True)
 class Definition:
-    """What a model is, as its config says: what a manifest carries so that a replica needs nothing else."""
+    """What a model is, as its config says: what a manifest carries so that a replica needs
+    nothing else."""
 
     spec: ModelSpec
     #: the whole model config with its features, as `learners.models.model` writes it
@@ -77,8 +88,8 @@ class Definition:
     schema: str = ""
     #: kinds of chains that answer barriers (E3)
     barrier_kinds: tuple[str, ...] = (LABEL,)
-    #: how answers are corrected (`learners.models.delayed_feedback.Correction`) until learners say otherwise; {} = they
-    #: are not
+    #: how answers are corrected (`learners.models.delayed_feedback.Correction`) until learners say
+    #: otherwise; {} = they are not
     correction: dict[str, Any] = field(default_factory=dict)
 
 
@@ -90,11 +101,13 @@ class Manifest:
     number: int  # 0 is the beginning (S5); grows by one, also after a rollback
     cut: str  # the name under which the shards marked it
     spec: ModelSpec
-    #: the whole model config with its features, as `learners.models.model` writes it: a replica needs nothing else
+    #: the whole model config with its features, as `learners.models.model` writes it: a replica
+    #: needs nothing else
     model_config: dict[str, Any]
     #: chain -> where every shard stands: E, row hash (S7), barrier (E3), rows applied
     chains: dict[str, ChainProgress]
-    #: `examples` partition -> the record to read next; a partition without one is read from its beginning
+    #: `examples` partition -> the record to read next; a partition without one is read from its
+    #: beginning
     next_record: dict[int, int]
     #: largest event time learned, ms since 1970; 0 = none yet
     event_time_max_ms: int
@@ -105,14 +118,15 @@ class Manifest:
     parent: str | None
     code_version: str
     parts: tuple[Part, ...]
-    #: the slot map that this cut is restored under: its epoch and `SlotMap.encode` (S6); "" = as configured
+    #: the slot map that this cut is restored under: its epoch and `SlotMap.encode` (S6); "" = as
+    #: configured
     map_epoch: int = 0
     slot_owners: str = ""
     schema: str = ""
     #: kinds of chains that answer barriers (E3)
     barrier_kinds: tuple[str, ...] = (LABEL,)
-    #: what makes a probability of a click of what the model says (`learners.models.delayed_feedback.Correction`); {} =
-    #: nothing
+    #: what makes a probability of a click of what the model says
+    #: (`learners.models.delayed_feedback.Correction`); {} = nothing
     correction: dict[str, Any] = field(default_factory=dict)
     format: int = field(default=FORMAT)
 
@@ -129,7 +143,9 @@ class Manifest:
     @property
     def barrier(self) -> int:
         """The period that every chain which answers barriers has reached (E3); 0 = none."""
-        answer = [at.barrier for chain, at in self.chains.items() if kind_of(chain) in self.barrier_kinds]
+        answer = [
+            at.barrier for chain, at in self.chains.items() if kind_of(chain) in self.barrier_kinds
+        ]
         return min(answer, default=0)
 
     @property
@@ -149,20 +165,24 @@ class Manifest:
 
     @cached_property
     def sha256(self) -> str:
-        """By which announcements and children name this manifest. One that was read keeps the checksum of its file."""
+        """By which announcements and children name this manifest. One that was read keeps the
+        checksum of its file."""
         return hashlib.sha256(self.encode()).hexdigest()
 
 
 def folder(number: int, cut: str) -> str:
     """`00000012-19a7f3`: sorts by number; the cut keeps two attempts at one number apart."""
     if number < 0 or not cut or "/" in cut:
-        raise ValueError(f"checkpoint number {number}, cut {cut!r}: expected a number >= 0 and a name without '/'")
+        raise ValueError(
+            f"checkpoint number {number}, cut {cut!r}: expected a number >= 0 and a name without "
+            f"'/'"
+        )
     return f"{number:08d}-{cut}"
 
 
 def decode(data: bytes, sha256: str | None = None, name: str = FILE) -> Manifest:
-    """The manifest in `data`. Raises Damaged, naming `name`, unless it is whole, of a known format, and (if given)
-    has this checksum."""
+    """The manifest in `data`. Raises Damaged, naming `name`, unless it is whole, of a known format,
+    and (if given) has this checksum."""
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise Damaged(f"{name}: checksum differs from the announced {sha256[:12]}")
     try:
@@ -173,7 +193,10 @@ def decode(data: bytes, sha256: str | None = None, name: str = FILE) -> Manifest
     if not isinstance(format_, int) or format_ < 1:
         raise Damaged(f"{name}: format {format_!r}, expected a number from 1 to {FORMAT}")
     if format_ > FORMAT:
-        raise Damaged(f"{name}: format {format_!r} is newer than {FORMAT}, the newest known here; update the reader")
+        raise Damaged(
+            f"{name}: format {format_!r} is newer than {FORMAT}, the newest known here; update "
+            f"the reader"
+        )
     if hashlib.sha256(_canonical(body)).hexdigest() != digest or _canonical(outer) != data:
         raise Damaged(f"{name}: contents differ from their checksum")
     try:
@@ -185,11 +208,12 @@ def decode(data: bytes, sha256: str | None = None, name: str = FILE) -> Manifest
 
 
 def agree(progress: Mapping[int, Progress]) -> tuple[dict[str, ChainProgress], dict[int, int], int]:
-    """What all shards (shard -> progress) say of one cut: chains, next records, largest event time (I5).
+    """What all shards (shard -> progress) say of one cut: chains, next records, largest event time
+    (I5).
 
-    Ends, hashes and rows must be equal. A barrier may have reached some shards only, and so may a next record: the
-    smaller one counts (none, where a shard has none), and what is read again changes nothing. Raises ValueError
-    naming shard and chain.
+    Ends, hashes and rows must be equal. A barrier may have reached some shards only, and so may a
+    next record: the smaller one counts (none, where a shard has none), and what is read again
+    changes nothing. Raises ValueError naming shard and chain.
     """
     shards = sorted(progress)
     if not shards:
@@ -203,7 +227,9 @@ def agree(progress: Mapping[int, Progress]) -> tuple[dict[str, ChainProgress], d
         for chain, mine in other.chains.items():
             there = first.chains[chain]
             if (mine.end, mine.row_hash, mine.rows) != (there.end, there.row_hash, there.rows):
-                raise ValueError(f"chain {chain}: shard {shard} stands at {mine}, shard {shards[0]} at {there}")
+                raise ValueError(
+                    f"chain {chain}: shard {shard} stands at {mine}, shard {shards[0]} at {there}"
+                )
     chains = {
         chain: ChainProgress(
             end=at.end,
@@ -231,18 +257,23 @@ def assemble(
     slot_map: SlotMap | None = None,
     late_share: float | None = None,
 ) -> Manifest:
-    """The manifest of a cut whose parts are written. ValueError unless every part stands at `vector` (I5).
+    """The manifest of a cut whose parts are written. ValueError unless every part stands at
+    `vector` (I5).
 
-    `slot_map`: which shards restore what from it, not necessarily those that wrote it (S6). `late_share`: that learners
-    corrected by as they scored; None = they have said none since the parent.
+    `slot_map`: which shards restore what from it, not necessarily those that wrote it (S6).
+    `late_share`: that learners corrected by as they scored; None = they have said none since the
+    parent.
     """
     chains, next_record, event_time_max_ms = agree({info.shard: info.progress for info in infos})
     for chain, end in vector.items():
         if chain not in chains or chains[chain].end != end:
-            raise ValueError(f"chain {chain}: the parts stand at {chains.get(chain)}, the cut was named at {end}")
+            raise ValueError(
+                f"chain {chain}: the parts stand at {chains.get(chain)}, the cut was named at {end}"
+            )
     if parent is not None and parent.spec.digest != definition.spec.digest:
         raise ValueError(
-            f"model {definition.spec.name!r}: {definition_change(parent, definition)} since checkpoint {parent.name}; "
+            f"model {definition.spec.name!r}: {definition_change(parent, definition)} since "
+            f"checkpoint {parent.name}; "
             "give the changed model a new name, or change it back"
         )
     return Manifest(
@@ -267,17 +298,23 @@ def assemble(
     )
 
 
-def _correction(definition: Definition, parent: Manifest | None, late_share: float | None) -> dict[str, Any]:
-    """The configured one, with the late share that the stream has shown: since the parent, else until then."""
+def _correction(
+    definition: Definition, parent: Manifest | None, late_share: float | None
+) -> dict[str, Any]:
+    """The configured one, with the late share that the stream has shown: since the parent, else
+    until then."""
     if not definition.correction:
         return {}
     before = {} if parent is None else parent.correction
-    share = before.get("share", definition.correction["share"]) if late_share is None else late_share
+    share = (
+        before.get("share", definition.correction["share"]) if late_share is None else late_share
+    )
     return {**definition.correction, "share": share}
 
 
 def definition_change(before: Manifest, now: Definition) -> str:
-    """What makes a definition another one than a checkpoint's: keys of the config, shapes, or code, in one line."""
+    """What makes a definition another one than a checkpoint's: keys of the config, shapes, or
+    code, in one line."""
     old, new = before.model_config, json.loads(json.dumps(now.model_config))
     keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     found = [f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}" for key in keys[:3]]
@@ -285,7 +322,9 @@ def definition_change(before: Manifest, now: Definition) -> str:
     shapes = {name: tuple(shape) for name, shape in now.spec.dense.shapes.items()}
     was = {name: tuple(shape) for name, shape in before.spec.dense.shapes.items()}
     names = sorted(name for name in shapes.keys() | was.keys() if shapes.get(name) != was.get(name))
-    found += [f"parameter {name} was {was.get(name)} and is {shapes.get(name)}" for name in names[:1]]
+    found += [
+        f"parameter {name} was {was.get(name)} and is {shapes.get(name)}" for name in names[:1]
+    ]
     codes = before.spec.digest.partition("-")[2], now.spec.digest.partition("-")[2]
     if codes[0] != codes[1]:
         found.append(f"the code of {new.get('kind')} has changed")
@@ -314,15 +353,19 @@ def part_problem(part: Part, data: bytes) -> str | None:
     return None
 
 
-# --- JSON -------------------------------------------------------------------------------------------------------
+# --- JSON
+# --------------------------------------------------------------------------------------------------
 
 
 def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 def _body(manifest: Manifest) -> dict[str, Any]:
-    """JSON has no integers of 128 bits that every reader keeps: row hashes travel as 32 hexadecimal digits."""
+    """JSON has no integers of 128 bits that every reader keeps: row hashes travel as 32
+    hexadecimal digits."""
     body = {name: getattr(manifest, name) for name in _PLAIN}
     body["name"], body["barrier"] = manifest.name, manifest.barrier
     body["barrier_kinds"] = list(manifest.barrier_kinds)
@@ -331,10 +374,17 @@ def _body(manifest: Manifest) -> dict[str, Any]:
         body["correction"] = manifest.correction
     body["spec"] = asdict(manifest.spec)
     body["chains"] = {
-        chain: {"end": at.end, "row_hash": f"{at.row_hash:032x}", "barrier": at.barrier, "rows": at.rows}
+        chain: {
+            "end": at.end,
+            "row_hash": f"{at.row_hash:032x}",
+            "barrier": at.barrier,
+            "rows": at.rows,
+        }
         for chain, at in manifest.chains.items()
     }
-    body["next_record"] = {str(partition): record for partition, record in manifest.next_record.items()}
+    body["next_record"] = {
+        str(partition): record for partition, record in manifest.next_record.items()
+    }
     body["evaluation"] = asdict(manifest.evaluation)
     body["parts"] = [asdict(part) for part in manifest.parts]
     return body

@@ -6,8 +6,8 @@ from checkpointer.store.manifest import Evaluation
 
 
 def normalized_entropy(evaluation: Evaluation) -> float:
-    """Log loss over the entropy of the mean label; below 1 is better than knowing only that. NaN = no rows, or all of
-    one label."""
+    """Log loss over the entropy of the mean label; below 1 is better than knowing only that. NaN =
+    no rows, or all of one label."""
     return normalized(evaluation.rows, evaluation.log_loss_sum, evaluation.label_sum)
 
 

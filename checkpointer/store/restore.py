@@ -1,5 +1,5 @@
-"""The state of a model at a checkpoint, from its base and the deltas since: as a whole, or cut by cut and part by part,
-as shards restore it (X2, X3)."""
+"""The state of a model at a checkpoint, from its base and the deltas since: as a whole, or cut by
+cut and part by part, as shards restore it (X2, X3)."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,26 +13,38 @@ from paramserver.parts.snapshot import Snapshot
 
 
 def model_state(catalogue: Catalogue, manifest: Manifest) -> Snapshot:
-    """All shards' parts as one snapshot, every file verified. Raises Damaged, naming the file that is not right."""
+    """All shards' parts as one snapshot, every file verified. Raises Damaged, naming the file
+    that is not right."""
     chain = catalogue.chain(manifest)
     try:
-        return whole((one.sha256, [read_snapshot(catalogue, one, part) for part in one.parts]) for one in chain)
+        return whole(
+            (one.sha256, [read_snapshot(catalogue, one, part) for part in one.parts])
+            for one in chain
+        )
     except (ValueError, KeyError) as error:
-        raise error if isinstance(error, Damaged) else Damaged(f"{manifest.name}: {error}") from error
+        raise (
+            error if isinstance(error, Damaged) else Damaged(f"{manifest.name}: {error}")
+        ) from error
 
 
 def cut_parts(catalogue: Catalogue, manifest: Manifest, held: str | None = None) -> list[CutParts]:
-    """What is to be read, oldest cut first, by who holds the cut of manifest `held` (X3). Raises Damaged, while parts
-    are read too."""
+    """What is to be read, oldest cut first, by who holds the cut of manifest `held` (X3). Raises
+    Damaged, while parts are read too."""
 
     def read(one: Manifest) -> Iterator[Snapshot]:
         return (read_snapshot(catalogue, one, part, view_part) for part in one.parts)
 
-    return [CutParts(one.sha256, one.is_full, partial(read, one)) for one in catalogue.chain(manifest, held)]
+    return [
+        CutParts(one.sha256, one.is_full, partial(read, one))
+        for one in catalogue.chain(manifest, held)
+    ]
 
 
 def read_snapshot(
-    catalogue: Catalogue, manifest: Manifest, part: Part, decode: Callable[[bytes], Snapshot] = decode_part
+    catalogue: Catalogue,
+    manifest: Manifest,
+    part: Part,
+    decode: Callable[[bytes], Snapshot] = decode_part,
 ) -> Snapshot:
     """One part, whole, and of this very cut (I5). Raises Damaged."""
     where = f"{manifest.name}/{part.path}"

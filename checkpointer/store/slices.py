@@ -1,4 +1,5 @@
-"""Sums of scored rows by the values of a column, so that a model that is worse for one vendor or country is seen."""
+"""Sums of scored rows by the values of a column, so that a model that is worse for one vendor or
+country is seen."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,10 @@ OTHER = "other"
 
 def joined(one: Slices, more: Slices) -> dict[str, dict[str, list[float]]]:
     """The sums of both."""
-    out = {column: {value: list(sums) for value, sums in values.items()} for column, values in one.items()}
+    out = {
+        column: {value: list(sums) for value, sums in values.items()}
+        for column, values in one.items()
+    }
     for column, values in more.items():
         mine = out.setdefault(column, {})
         for value, sums in values.items():
@@ -24,7 +28,8 @@ def joined(one: Slices, more: Slices) -> dict[str, dict[str, list[float]]]:
 
 
 def read(body: Any) -> dict[str, dict[str, list[float]]]:
-    """What a record of `evaluations` says. ValueError or TypeError for what is no such sums, or not finite."""
+    """What a record of `evaluations` says. ValueError or TypeError for what is no such sums, or
+    not finite."""
     out: dict[str, dict[str, list[float]]] = {}
     for column, values in (body or {}).items():
         out[str(column)] = {str(value): _sums(sums) for value, sums in values.items()}

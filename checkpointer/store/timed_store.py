@@ -1,7 +1,9 @@
-"""A store whose every call has a deadline (shell): one that hangs costs its caller that, and no more.
+"""A store whose every call has a deadline (shell): one that hangs costs its caller that, and no
+more.
 
-A call runs on a thread of its own, since neither a mounted file system nor most drivers can be told to give up. What
-hangs beyond its deadline is left behind; once `CALLS_MAX` are, further ones fail at once, until some end.
+A call runs on a thread of its own, since neither a mounted file system nor most drivers can be told
+to give up. What hangs beyond its deadline is left behind; once `CALLS_MAX` are, further ones fail
+at once, until some end.
 """
 
 import errno
@@ -23,7 +25,17 @@ CALLS_MAX = 32
 ATTEMPTS_MAX = 3
 _PAUSE_MS, _PAUSE_MS_MAX = 50, 500
 #: Failures of these kinds are there to stay for a moment: trying again at once does not help.
-_LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR})
+_LASTING = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOTDIR,
+        errno.EISDIR,
+    }
+)
 
 #: (call, outcome, seconds); outcome is "ok", "absent", "failed" or "late".
 Told = Callable[[str, str, float], None]
@@ -31,7 +43,8 @@ Told = Callable[[str, str, float], None]
 
 @dataclass(frozen=True)
 class Limits:
-    """`timeout_ms`: of a call about names or a small file. `transfer_timeout_ms`: of a call about a part."""
+    """`timeout_ms`: of a call about names or a small file. `transfer_timeout_ms`: of a call
+    about a part."""
 
     timeout_ms: int = 10_000
     transfer_timeout_ms: int = 600_000
@@ -67,7 +80,8 @@ class TimedFiles:
         return self.inner.url(path)
 
     def _call(self, what: str, path: str, call: Callable[..., T], *arguments: Any) -> T:
-        """What the call answers. Raises FileNotFoundError, or another OSError that names path and reason."""
+        """What the call answers. Raises FileNotFoundError, or another OSError that names path
+        and reason."""
         began = time.monotonic()
         end = began + self._timeout_ms(path) / 1_000
         backoff = Backoff(_PAUSE_MS, _PAUSE_MS_MAX)
@@ -84,7 +98,11 @@ class TimedFiles:
                     raise
                 except OSError as error:
                     pause_s = backoff.failed(random.random()) / 1_000
-                    if attempt == ATTEMPTS_MAX or error.errno in _LASTING or time.monotonic() + pause_s >= end:
+                    if (
+                        attempt == ATTEMPTS_MAX
+                        or error.errno in _LASTING
+                        or time.monotonic() + pause_s >= end
+                    ):
                         raise
                     time.sleep(pause_s)
                 else:
@@ -94,9 +112,13 @@ class TimedFiles:
         finally:
             self._told(what, outcome, time.monotonic() - began)
 
-    def _once(self, what: str, path: str, call: Callable[..., T], arguments: tuple[Any, ...], end: float) -> T:
+    def _once(
+        self, what: str, path: str, call: Callable[..., T], arguments: tuple[Any, ...], end: float
+    ) -> T:
         if not self._room.acquire(blocking=False):
-            raise StoreFault(f"{what} {self.url(path)}: {CALLS_MAX} calls to the store hang already")
+            raise StoreFault(
+                f"{what} {self.url(path)}: {CALLS_MAX} calls to the store hang already"
+            )
         result: list[T] = []
         failure: list[BaseException] = []
         done = threading.Event()
@@ -116,7 +138,9 @@ class TimedFiles:
             self._room.release()
             raise StoreFault(f"{what} {self.url(path)}: {error}") from error
         if not done.wait(max(0.0, end - time.monotonic())):
-            raise TimeoutError(f"{what} {self.url(path)}: no answer within {self._timeout_ms(path) / 1_000:g} s")
+            raise TimeoutError(
+                f"{what} {self.url(path)}: no answer within {self._timeout_ms(path) / 1_000:g} s"
+            )
         if failure:
             fault = failure[0]
             if isinstance(fault, OSError) or not isinstance(fault, Exception):

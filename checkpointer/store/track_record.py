@@ -1,9 +1,11 @@
-"""How a model has done lately: sums of scored rows by hour of event time, kept from checkpoint to checkpoint.
+"""How a model has done lately: sums of scored rows by hour of event time, kept from checkpoint to
+checkpoint.
 
-A checkpoint is judged on what was scored since its parent. Where that is too little, as on a site with few visitors,
-what was scored before it is taken too. And what it is compared with is the best that was published within `keep_ms`,
-not only the last one: five in a row, each a little worse than the one before, are together much worse. Spans of the
-best are joined until they hold enough rows: the lowest of many small samples says more of chance than of the model.
+A checkpoint is judged on what was scored since its parent. Where that is too little, as on a site
+with few visitors, what was scored before it is taken too. And what it is compared with is the best
+that was published within `keep_ms`, not only the last one: five in a row, each a little worse than
+the one before, are together much worse. Spans of the best are joined until they hold enough rows:
+the lowest of many small samples says more of chance than of the model.
 
 It stands in each `gates.json`, so it outlives the checkpoints that it is of.
 """
@@ -34,7 +36,9 @@ class Span(NamedTuple):
     def __add__(self, other: object) -> "Span":
         """The sums of both, by the name of this one."""
         assert isinstance(other, Span)
-        return Span(self.hour, self.published, *(a + b for a, b in zip(self[2:], other[2:], strict=True)))
+        return Span(
+            self.hour, self.published, *(a + b for a, b in zip(self[2:], other[2:], strict=True))
+        )
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,15 @@ class TrackRecord:
     @staticmethod
     def of(rows: Iterable[Sequence[float]]) -> "TrackRecord":
         """From JSON. Raises TypeError for what is none."""
-        return TrackRecord(tuple(Span(int(row[0]), bool(row[1]), *map(float, row[2:])) for row in rows))
+        return TrackRecord(
+            tuple(Span(int(row[0]), bool(row[1]), *map(float, row[2:])) for row in rows)
+        )
 
-    def extended(self, evaluation: Evaluation, at_ms: int, published: bool, keep_ms: int) -> "TrackRecord":
-        """With a checkpoint that was cut at this event time; what is older than `keep_ms` is forgotten."""
+    def extended(
+        self, evaluation: Evaluation, at_ms: int, published: bool, keep_ms: int
+    ) -> "TrackRecord":
+        """With a checkpoint that was cut at this event time; what is older than `keep_ms` is
+        forgotten."""
         new = _span(evaluation, at_ms // HOUR_MS, published)
         spans = [span for span in self.spans if span.hour > new.hour - max(1, keep_ms // HOUR_MS)]
         same = next((i for i, span in enumerate(spans) if span[:2] == new[:2]), None)
@@ -60,7 +69,8 @@ class TrackRecord:
         return TrackRecord(tuple(sorted(spans, key=lambda span: span.hour)))
 
     def evidence(self, evaluation: Evaluation, rows_min: int, labels_min: int) -> Span:
-        """What a checkpoint is judged on: its own sums, and of the newest spans as many as it takes to have enough."""
+        """What a checkpoint is judged on: its own sums, and of the newest spans as many as it
+        takes to have enough."""
         found = _span(evaluation, 0, False)
         for span in reversed(self.spans):
             if found.rows >= rows_min and found.label_sum >= labels_min:
@@ -78,8 +88,8 @@ class TrackRecord:
         return found
 
     def best(self, rows_min: int, labels_min: int) -> float | None:
-        """The lowest normalized entropy of what was published, in stretches of enough rows and clicks; None = nothing
-        of known quality was."""
+        """The lowest normalized entropy of what was published, in stretches of enough rows and
+        clicks; None = nothing of known quality was."""
         lowest, stretch = None, None
         for span in self.spans:
             if not span.published:

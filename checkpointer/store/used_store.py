@@ -1,5 +1,6 @@
-"""That a model has begun in a store, remembered beside the run and not in the store: where the store is a mount that is
-not there, its empty folder must not be taken for a model that nobody has begun (S5).
+"""That a model has begun in a store, remembered beside the run and not in the store: where the
+store is a mount that is not there, its empty folder must not be taken for a model that nobody has
+begun (S5).
 """
 
 from typing import Protocol
@@ -20,14 +21,16 @@ class UsedStore(Protocol):
 
 
 def look_at(catalogue: Catalogue, used: UsedStore, holds_checkpoint: bool) -> None:
-    """Remember a store that holds a checkpoint. Raises OSError where the model has begun in this store, and nothing of
-    it is there: it is not mounted, or somebody has emptied it, and to begin anew would be to forget what was learned.
+    """Remember a store that holds a checkpoint. Raises OSError where the model has begun in this
+    store, and nothing of it is there: it is not mounted, or somebody has emptied it, and to begin
+    anew would be to forget what was learned.
     """
     if holds_checkpoint:
         used.remember()
     elif used.was_begun() and catalogue.begun() is None:
         raise OSError(
-            f"nothing of model {catalogue.model!r} is in the store, where it has begun: is it mounted? To begin anew, "
+            f"nothing of model {catalogue.model!r} is in the store, where it has begun: is it "
+            f"mounted? To begin anew, "
             f"give another model.name, or, if it was emptied on purpose: {used.forget_it}"
         )
 

@@ -2,7 +2,8 @@
 
 - `asked`: whether all that a retraining asks for is still there
 - `audit`: the audit
-- `claims`: what shards and checkpoints claim to have learned, held against the audit's own fold (I3, S7)
+- `claims`: what shards and checkpoints claim to have learned, held against the audit's own fold
+  (I3, S7)
 - `fold`: the audit's own fold of `examples`
 - `inputs`: the audit's count of the inputs
 - `records`: every record of a partition as it is now, for commands that look at whole topics

@@ -1,6 +1,8 @@
-"""Whether all that a retraining asks for is still there: the records of `examples` from one moment to another (S5).
+"""Whether all that a retraining asks for is still there: the records of `examples` from one moment
+to another (S5).
 
-Looked at before anything is started or written. Headers alone are looked at; the archive's files are not decoded.
+Looked at before anything is started or written. Headers alone are looked at; the archive's files
+are not decoded.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,8 +25,9 @@ BEGINNING_MS = 100_000_000_000
 
 @dataclass
 class Asked:
-    """One partition of `examples`: feed it records in their order until it wants no more. `first` is the offset of the
-    first record there is, `next_record` where a model that has begun already reads on (-1: it has not)."""
+    """One partition of `examples`: feed it records in their order until it wants no more. `first`
+    is the offset of the first record there is, `next_record` where a model that has begun already
+    reads on (-1: it has not)."""
 
     name: str
     partition: int
@@ -37,7 +40,9 @@ class Asked:
     rows: int = 0  # of the label chain, from `from_ms` to `to_ms`
     lacks: list[str] = field(default_factory=list)
     _chains: dict[str, Chain] = field(default_factory=dict)
-    _before: bool = False  # a record of an earlier moment was seen: nothing of `from_ms` is missing before it
+    _before: bool = (
+        False  # a record of an earlier moment was seen: nothing of `from_ms` is missing before it
+    )
     _oldest_ms: int = 0
 
     def __post_init__(self) -> None:
@@ -54,10 +59,13 @@ class Asked:
             return False  # extends no chain
         chain = self._chains.setdefault(header.chain, Chain())
         kind, at = chain.fold(header.start, header.end, header.barrier or None)
-        if kind is Fold.DANGLES and archived:  # a reader that looks for `from_ms` comes through here, too
+        if (
+            kind is Fold.DANGLES and archived
+        ):  # a reader that looks for `from_ms` comes through here, too
             if self.to_ms is None or header.arrival_max_ms < self.to_ms:
                 self.lacks.append(
-                    f"{self.name}: {header.chain} from {at} to {header.start}, before record {record.offset} of "
+                    f"{self.name}: {header.chain} from {at} to {header.start}, before record "
+                    f"{record.offset} of "
                     f"{show_ms(header.arrival_max_ms)}: records are in neither archive nor log"
                 )
             chain.end = header.end
@@ -75,7 +83,8 @@ class Asked:
         return self.first == 0 or self._before
 
     def finish(self) -> None:
-        """All records there are were fed, or no more were wanted: what is missing before the first of them?"""
+        """All records there are were fed, or no more were wanted: what is missing before the
+        first of them?"""
         if self.next_record >= 0:
             if self.first > self.next_record:
                 self._lack(self.next_record)
@@ -85,7 +94,9 @@ class Asked:
     def _lack(self, offset: int) -> None:
         since = "the beginning" if self.from_ms <= BEGINNING_MS else show_ms(self.from_ms)
         until = show_ms(self._oldest_ms) if self._oldest_ms else "the end: nothing is left"
-        self.lacks.append(f"{self.name}: records {offset} to {self.first - 1}, from {since} to {until}")
+        self.lacks.append(
+            f"{self.name}: records {offset} to {self.first - 1}, from {since} to {until}"
+        )
 
     @property
     def oldest_whole_ms(self) -> int:
@@ -101,12 +112,17 @@ def look(
     to_ms: int | None,
     next_record: Mapping[int, int],
 ) -> list[Asked]:
-    """Every partition, looked at; `archive` is for what the log has no more. Raises what logs raise."""
+    """Every partition, looked at; `archive` is for what the log has no more. Raises what logs
+    raise."""
     found: list[Asked] = []
     for p in range(stream.partitions):
         partition = Partition(stream.examples, p)
         first = reader.beginning_offsets([partition])[partition]
-        paths = [path for path in archive.paths(p) if first_offset_of(path) < first] if archive is not None else []
+        paths = (
+            [path for path in archive.paths(p) if first_offset_of(path) < first]
+            if archive is not None
+            else []
+        )
         there = min(first, first_offset_of(paths[0])) if paths else first
         asked = Asked(f"{stream.examples}[{p}]", p, there, from_ms, to_ms, next_record.get(p, -1))
         if not any(asked.add(record, True) for record in _archived(archive, paths, first, asked)):
@@ -118,7 +134,9 @@ def look(
     return found
 
 
-def _archived(archive: Archive | None, paths: list[str], first: int, asked: Asked) -> Iterator[Record]:
+def _archived(
+    archive: Archive | None, paths: list[str], first: int, asked: Asked
+) -> Iterator[Record]:
     at = 0
     for path in paths:
         assert archive is not None
@@ -134,7 +152,8 @@ def _archived(archive: Archive | None, paths: list[str], first: int, asked: Aske
 
 
 def begun_otherwise(begun: Mapping[str, int], asked: list[Asked]) -> str:
-    """Where a model that has begun did so elsewhere than it is asked for now: a chain with both ends; "" if nowhere."""
+    """Where a model that has begun did so elsewhere than it is asked for now: a chain with both
+    ends; "" if nowhere."""
     for one in asked:
         chain, end = label_chain(one.partition), one.span.label_end
         if end is not None and one.is_known and chain in begun and begun[chain] != end:

@@ -1,8 +1,10 @@
-"""The audit: I1-I3 and I5 over real processes, from the logs, the archive, the shards and the checkpoint store.
+"""The audit: I1-I3 and I5 over real processes, from the logs, the archive, the shards and the
+checkpoint store.
 
-Every impression in exactly one class; ranges without hole or overlap; every shard's row hash equal to this page's own
-fold of `examples` up to where the shard stands; every complete checkpoint's parts at the manifest's vector. What
-retention has taken is no fault: what is there is judged, and `unseen` says what cannot be seen any more.
+Every impression in exactly one class; ranges without hole or overlap; every shard's row hash equal
+to this page's own fold of `examples` up to where the shard stands; every complete checkpoint's
+parts at the manifest's vector. What retention has taken is no fault: what is there is judged, and
+`unseen` says what cannot be seen any more.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,12 +37,14 @@ class Finding:
 class Audit:
     """All findings, and the totals that people ask for.
 
-    `unseen`: what cannot be judged since retention has taken it, a line each. The totals are empty where nothing of
-    them can be counted.
+    `unseen`: what cannot be judged since retention has taken it, a line each. The totals are empty
+    where nothing of them can be counted.
     """
 
     findings: list[Finding] = field(default_factory=list)
-    impressions: dict[str, int] = field(default_factory=dict)  # class -> count, and "seen", "waiting"
+    impressions: dict[str, int] = field(
+        default_factory=dict
+    )  # class -> count, and "seen", "waiting"
     clicks: dict[str, int] = field(default_factory=dict)
     unseen: list[str] = field(default_factory=list)
 
@@ -72,10 +76,12 @@ def audit(
     waiting_allowed: bool = True,
     archive: Archive | None = None,
 ) -> Audit:
-    """Fold the logs and compare. `begin`: chain -> first end, from manifest 0, empty while no model has begun;
-    `archive`: what goes on below the log's first records. Raises AuditError, and what logs raise.
+    """Fold the logs and compare. `begin`: chain -> first end, from manifest 0, empty while no model
+    has begun; `archive`: what goes on below the log's first records. Raises AuditError, and what
+    logs raise.
 
-    With `waiting_allowed` false, an impression that is in no class yet is wrong too, as is a shard behind the log.
+    With `waiting_allowed` false, an impression that is in no class yet is wrong too, as is a shard
+    behind the log.
     """
     result, folded = Audit(), _Folded()
     reader = log.reader()
@@ -123,7 +129,9 @@ def _fold(
             least = least_reached(standings, chain, there.first)
             one = ChainAudit.begin_retained(chain, model_begin, least, marks, floor)
         whole = there.first == 0 and position(impressions_first) <= (model_begin or 0)
-        one.impressions = Counted(position(impressions_first), (model_begin or 0) if whole else None)
+        one.impressions = Counted(
+            position(impressions_first), (model_begin or 0) if whole else None
+        )
         one.clicks = Counted(clicks_first, 0 if there.first == 0 and clicks_first == 0 else None)
         folded.chains[chain] = one
     folded.first[p] = there.first
@@ -155,7 +163,8 @@ def _say_unseen(result: Audit, there: ExamplesRecords, oldest_ms: int, strange: 
         )
     if strange:
         result.unseen.append(
-            f"{name}: {len(strange)} records are no batch of a chain that stands here (the first at offset "
+            f"{name}: {len(strange)} records are no batch of a chain that stands here (the first "
+            f"at offset "
             f"{strange[0]}); every reader passes over them"
         )
 
@@ -166,9 +175,14 @@ def _tiling(result: Audit, chains: Mapping[str, ChainAudit]) -> None:
     repeats = sum(c.repeats for c in chains.values())
     records = sum(c.records for c in chains.values())
     found = (
-        f"{records:,} batches in {len(chains)} chains; {dangling} dangling, {overlaps} overlapping, {repeats} repeated"
+        f"{records:,} batches in {len(chains)} chains; {dangling} dangling, {overlaps} "
+        f"overlapping, {repeats} repeated"
     )
-    result.add("ranges tile impressions, no hole (I2)", found + _first_holes(chains.values()), dangling == 0)
+    result.add(
+        "ranges tile impressions, no hole (I2)",
+        found + _first_holes(chains.values()),
+        dangling == 0,
+    )
 
 
 def _first_holes(chains: Iterable[ChainAudit]) -> str:
@@ -181,13 +195,20 @@ def _corrections(result: Audit, chains: Mapping[str, ChainAudit]) -> None:
     written = [one for name, one in chains.items() if kind_of(name) != LABEL and one.records]
     if not written:
         return
-    records, rows, dangling = (sum(getattr(c, name) for c in written) for name in ("records", "rows", "dangling"))
+    records, rows, dangling = (
+        sum(getattr(c, name) for c in written) for name in ("records", "rows", "dangling")
+    )
     wrong = [one.chain for one in written if one.rows > one.labelled]
-    found = f"{records:,} records in {len(written)} chains, {rows:,} rows; {dangling} dangling" + _first_holes(written)
+    found = (
+        f"{records:,} records in {len(written)} chains, {rows:,} rows; {dangling} dangling"
+        + _first_holes(written)
+    )
     result.add("corrections and retractions chain (C1, C2)", found, dangling == 0 and not wrong)
 
 
-def _impressions(result: Audit, reader: Reader, config: Config, folded: _Folded, waiting_allowed: bool) -> None:
+def _impressions(
+    result: Audit, reader: Reader, config: Config, folded: _Folded, waiting_allowed: bool
+) -> None:
     totals = dict.fromkeys(IMPRESSION_CLASSES, 0)
     inside = waiting = counted = 0
     wrong: list[str] = []
@@ -198,7 +219,9 @@ def _impressions(result: Audit, reader: Reader, config: Config, folded: _Folded,
         if one.rows != one.labelled:
             wrong.append(f"partition {p}: {one.rows:,} rows, {one.labelled:,} labelled")
         if one.unreadable:
-            wrong.append(f"partition {p}: the rows of record {one.unreadable[0]} of examples cannot be read")
+            wrong.append(
+                f"partition {p}: the rows of record {one.unreadable[0]} of examples cannot be read"
+            )
         counted += counts.judged
         for class_name in IMPRESSION_CLASSES:
             totals[class_name] += one.impressions.counts[class_name]
@@ -206,18 +229,24 @@ def _impressions(result: Audit, reader: Reader, config: Config, folded: _Folded,
         result.unseen += filter(None, [counts.unseen])
     seen = inside + waiting
     result.impressions = {"seen": seen, **totals, "waiting": waiting} if counted else {}
-    parts = " + ".join(f"{count:,} {name}" for name, count in {**totals, "waiting": waiting}.items())
+    parts = " + ".join(
+        f"{count:,} {name}" for name, count in {**totals, "waiting": waiting}.items()
+    )
     right = not wrong and (waiting_allowed or waiting == 0)
     found = f"{seen:,} = {parts}" if counted else "none can be counted any more"
     result.add("every impression in one class (I1)", "; ".join(wrong) or found, right)
 
 
-def _clicks(result: Audit, reader: Reader, config: Config, chains: Mapping[str, ChainAudit]) -> None:
+def _clicks(
+    result: Audit, reader: Reader, config: Config, chains: Mapping[str, ChainAudit]
+) -> None:
     counted: list[Counts] = []
     for name, one in chains.items():
         counted.append(count_clicks(reader, config.stream, partition_of(name), one))
     result.unseen += filter(None, (one.unseen for one in counted))
-    judged = [one for one in chains.values() if one.end is not None and one.clicks.start is not None]
+    judged = [
+        one for one in chains.values() if one.end is not None and one.clicks.start is not None
+    ]
     if not judged:
         result.add("clicks add up (L6)", "none can be counted any more", True)
         return
@@ -226,8 +255,9 @@ def _clicks(result: Audit, reader: Reader, config: Config, chains: Mapping[str, 
     seen = beyond + sum(one.inside for one in counted)
     read, joined = totals["clicks_read"], totals["clicks_joined"]
     unmatched = read - joined - totals["clicks_duplicate"] - totals["clicks_quarantined"]
-    # A click is joined with its impression, and counted as read once the line has passed the click's own arrival. Some
-    # that arrived behind the last range are between the two, however long the logs have been at rest.
+    # A click is joined with its impression, and counted as read once the line has passed the
+    # click's own arrival. Some that arrived behind the last range are between the two, however long
+    # the logs have been at rest.
     between = min(beyond, max(0, -unmatched))
     unmatched += between
     result.clicks = {
@@ -238,29 +268,43 @@ def _clicks(result: Audit, reader: Reader, config: Config, chains: Mapping[str, 
         "unmatched": unmatched,
         "not read yet": seen - read - between,
     }
-    found = f"{seen:,} = " + " + ".join(f"{n:,} {name}" for name, n in result.clicks.items() if name != "seen")
+    found = f"{seen:,} = " + " + ".join(
+        f"{n:,} {name}" for name, n in result.clicks.items() if name != "seen"
+    )
     if too_early := totals["clicks_too_early"]:
         found += f" ({too_early:,} of the unmatched came too long before their impression)"
     positives = sum(c.clicks.counts["positives"] for c in judged)
-    result.add("clicks add up (L6)", found, read + between <= seen and unmatched >= 0 and positives <= joined)
+    result.add(
+        "clicks add up (L6)",
+        found,
+        read + between <= seen and unmatched >= 0 and positives <= joined,
+    )
 
 
 def _lost(result: Audit, chains: Mapping[str, ChainAudit]) -> None:
-    """What operators declared lost shows in every audit; it is said, and no fault of the system's (C7)."""
+    """What operators declared lost shows in every audit; it is said, and no fault of the
+    system's (C7)."""
     offsets, clicks = (
-        sum(getattr(c, name) for c in chains.values()) for name in ("lost_offsets", "clicks_lost_offsets")
+        sum(getattr(c, name) for c in chains.values())
+        for name in ("lost_offsets", "clicks_lost_offsets")
     )
     events = result.impressions.get("lost", 0)
     if offsets or clicks or events:
-        found = f"{offsets:,} offsets of impressions, {clicks:,} of clicks; {events:,} impressions lost for them"
+        found = (
+            f"{offsets:,} offsets of impressions, {clicks:,} of clicks; {events:,} "
+            f"impressions lost for them"
+        )
         result.add("declared lost by an operator (C7)", found, True)
 
 
 def _quarantined(result: Audit, config: Config) -> None:
-    """How much of what was sent could not be used: right in the sense of the promise, and nobody's intention."""
+    """How much of what was sent could not be used: right in the sense of the promise, and
+    nobody's intention."""
     found, over = [], False
     for what, counts in (("impressions", result.impressions), ("clicks", result.clicks)):
-        decided = sum(n for name, n in counts.items() if name not in ("seen", "waiting", "not read yet"))
+        decided = sum(
+            n for name, n in counts.items() if name not in ("seen", "waiting", "not read yet")
+        )
         bad = counts.get("quarantined", 0)
         if not bad:
             continue
@@ -269,10 +313,16 @@ def _quarantined(result: Audit, config: Config) -> None:
         found.append(f"{bad:,} of {decided:,} {what} ({share:.1%})")
     if found:
         said = "; ".join(found) + " quarantined: `everspun quarantine list` says why"
-        result.add(f"at most {config.limits.quarantined_share_max:.0%} of the events quarantined", said, not over)
+        result.add(
+            f"at most {config.limits.quarantined_share_max:.0%} of the events quarantined",
+            said,
+            not over,
+        )
 
 
-def _standings(result: Audit, standings: Sequence[Standing], folded: _Folded, behind_allowed: bool) -> None:
+def _standings(
+    result: Audit, standings: Sequence[Standing], folded: _Folded, behind_allowed: bool
+) -> None:
     """One finding a shard, and one for all checkpoints together."""
     claims = Claims(standings, folded.chains, folded.first)
     checkpoints: list[str] = []
@@ -281,7 +331,10 @@ def _standings(result: Audit, standings: Sequence[Standing], folded: _Folded, be
         wrong = list(claims.faults(standing, behind_allowed or not standing.is_shard))
         rows = sum(at.rows for at in standing.progress.chains.values())
         if standing.is_shard:
-            found = "; ".join(wrong) or f"{len(standing.progress.chains)} chains, {rows:,} rows, {claims.hashes}"
+            found = (
+                "; ".join(wrong)
+                or f"{len(standing.progress.chains)} chains, {rows:,} rows, {claims.hashes}"
+            )
             result.add(f"{standing.who} learned exactly these rows, once (I3)", found, not wrong)
         else:
             checkpoints.append(f"{rows:,}")
@@ -297,5 +350,6 @@ def _standings(result: Audit, standings: Sequence[Standing], folded: _Folded, be
         result.unseen.append(f"{chain}: {', '.join(sorted(who))} stand below what is still there")
     if alone := claims.alone():
         result.unseen.append(
-            f"{', '.join(alone)}: the rows before are gone and one place alone is claimed, so no row hash is checked"
+            f"{', '.join(alone)}: the rows before are gone and one place alone is claimed, so no "
+            f"row hash is checked"
         )

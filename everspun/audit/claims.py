@@ -1,7 +1,7 @@
 """What shards and checkpoints claim to have learned, held against the audit's own fold (I3, S7).
 
-Pure. A claim is judged as far as records are still there: its end, and its row hash; where the first records are gone,
-the hashes of two claims must differ by exactly the rows between them.
+Pure. A claim is judged as far as records are still there: its end, and its row hash; where the
+first records are gone, the hashes of two claims must differ by exactly the rows between them.
 """
 
 from collections import Counter
@@ -26,15 +26,20 @@ class Standing:
         return self.who.startswith("shard")
 
     def has_read(self, chain: str, offset: int) -> bool:
-        """Whether it has learned everything below this record of the chain's partition of `examples`."""
+        """Whether it has learned everything below this record of the chain's partition of
+        `examples`."""
         return self.progress.next_record.get(partition_of(chain), -1) >= offset
 
 
 class Claims:
-    """All claims, and what they say together of what is gone. `first`: partition -> first record there is."""
+    """All claims, and what they say together of what is gone. `first`: partition -> first record
+    there is."""
 
     def __init__(
-        self, standings: Sequence[Standing], chains: Mapping[str, ChainAudit], first: Mapping[int, int]
+        self,
+        standings: Sequence[Standing],
+        chains: Mapping[str, ChainAudit],
+        first: Mapping[int, int],
     ) -> None:
         self.standings, self.chains, self.first = standings, chains, first
         self._before = {name: self._hash_before(one) for name, one in chains.items()}
@@ -69,7 +74,9 @@ class Claims:
             elif at.end < one.hash_from:
                 yield from self._below(standing, one, at.end)
             elif (one.hash_at.get(at.end, -1) + self._before[chain]) % HASH_MODULUS != at.row_hash:
-                against = "the log's" if one.whole else "that of the others by other rows than the log's"
+                against = (
+                    "the log's" if one.whole else "that of the others by other rows than the log's"
+                )
                 yield f"{chain}: row hash at {at.end} differs from {against}"
             elif not behind_allowed and at.end < one.end:
                 yield f"{chain}: stands at {at.end}, behind the log's {one.end}"
@@ -79,7 +86,8 @@ class Claims:
         assert one.begin is not None
         if end < one.begin and standing.has_read(one.chain, self.first[partition_of(one.chain)]):
             yield (
-                f"{one.chain}: stands at {end} and has read all that is gone, and record {one.first_offset} begins at "
+                f"{one.chain}: stands at {end} and has read all that is gone, and record "
+                f"{one.first_offset} begins at "
                 f"{one.begin}: the range between is in no record"
             )
         else:
@@ -104,17 +112,23 @@ class Claims:
             yield f"{chain}: row hash at {at.end} differs from that of others there"
 
     def alone(self) -> list[str]:
-        """Chains, not whole, of which at most one place is claimed: no difference of hashes to check."""
+        """Chains, not whole, of which at most one place is claimed: no difference of hashes to
+        check."""
         found = []
         for name, one in self.chains.items():
-            ends = {at.end for s in self.standings if (at := s.progress.chains.get(name)) and at.end in one.hash_at}
+            ends = {
+                at.end
+                for s in self.standings
+                if (at := s.progress.chains.get(name)) and at.end in one.hash_at
+            }
             if not one.whole and one.rows and self.standings and len(ends) < 2:
                 found.append(name)
         return sorted(found)
 
 
 def least_reached(standings: Sequence[Standing], chain: str, offset: int) -> int:
-    """The furthest end that somebody stands at who has read no further than this record: the chain was there before."""
+    """The furthest end that somebody stands at who has read no further than this record: the
+    chain was there before."""
     return max(
         (
             at.end

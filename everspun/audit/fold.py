@@ -1,7 +1,9 @@
-"""The audit's own fold of `examples`: what the output log says happened, computed from nothing else (C2, S7).
+"""The audit's own fold of `examples`: what the output log says happened, computed from nothing else
+(C2, S7).
 
-Where the first records are gone (retention), a chain's fold begins at what is still there, and its row hash is that of
-the rows since: the difference of what two claims say must be the difference of what the fold says.
+Where the first records are gone (retention), a chain's fold begins at what is still there, and its
+row hash is that of the rows since: the difference of what two claims say must be the difference of
+what the fold says.
 """
 
 from collections.abc import Iterable
@@ -16,8 +18,22 @@ from stream.internal_topics.row_hash import HASH_MODULUS, row_hash_sum
 from stream.record import Record
 
 #: Counts that are summed over the records which extend a chain.
-IMPRESSION_CLASSES = ("labelled", "sampled", "rejected", "duplicate", "withheld", "quarantined", "lost")
-CLICK_CLASSES = ("clicks_read", "clicks_joined", "clicks_duplicate", "clicks_quarantined", "clicks_too_early")
+IMPRESSION_CLASSES = (
+    "labelled",
+    "sampled",
+    "rejected",
+    "duplicate",
+    "withheld",
+    "quarantined",
+    "lost",
+)
+CLICK_CLASSES = (
+    "clicks_read",
+    "clicks_joined",
+    "clicks_duplicate",
+    "clicks_quarantined",
+    "clicks_too_early",
+)
 COUNTED = (*IMPRESSION_CLASSES, "positives", *CLICK_CLASSES)
 
 
@@ -25,8 +41,9 @@ COUNTED = (*IMPRESSION_CLASSES, "positives", *CLICK_CLASSES)
 class Counted:
     """Counts of the headers from the first place on behind which an input is still whole.
 
-    `first` and `start` are positions of `impressions[p]`, or offsets of `clicks[p]`. `start` is None until a record
-    ends at or behind `first`: behind it the input's arrival maximum is known too (C4).
+    `first` and `start` are positions of `impressions[p]`, or offsets of `clicks[p]`. `start` is
+    None until a record ends at or behind `first`: behind it the input's arrival maximum is known
+    too (C4).
     """
 
     first: int
@@ -48,8 +65,9 @@ class Counted:
 class ChainAudit:
     """One chain, folded record by record. `marks` are the ends at which somebody claims to stand.
 
-    `begin` is where the fold begins: None while earlier records are gone and no record has come. `hash_at` holds the
-    row hash of the rows from `hash_from` to each mark; `whole` says that these are all that were ever learned.
+    `begin` is where the fold begins: None while earlier records are gone and no record has come.
+    `hash_at` holds the row hash of the rows from `hash_from` to each mark; `whole` says that these
+    are all that were ever learned.
     """
 
     chain: str
@@ -65,7 +83,9 @@ class ChainAudit:
     hash_from: int = 0
     rows: int = 0
     labelled: int = 0
-    lost_offsets: int = 0  # of the inputs, passed over on an operator's word (C7): what stood there nobody knows
+    lost_offsets: int = (
+        0  # of the inputs, passed over on an operator's word (C7): what stood there nobody knows
+    )
     clicks_lost_offsets: int = 0
     row_hash: int = 0
     records: int = 0
@@ -74,14 +94,20 @@ class ChainAudit:
     first_dangling: str = ""
     first_offset: int = -1  # of the first record of this chain
     clicks_offset: int = 0  # of the last record: clicks below have been read (C4)
-    overlaps: int = 0  # records that had to be trimmed, whose class counts cover more than they added
-    unreadable: list[int] = field(default_factory=list)  # offsets of records that extend it, and hold no rows to read
+    overlaps: int = (
+        0  # records that had to be trimmed, whose class counts cover more than they added
+    )
+    unreadable: list[int] = field(
+        default_factory=list
+    )  # offsets of records that extend it, and hold no rows to read
     hash_at: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def begin_at(cls, chain: str, begin: int, marks: Iterable[int], floor: int = 0) -> "ChainAudit":
         """A chain of which everything is still there."""
-        audit = cls(chain, set(marks), Chain(begin), begin, floor if kind_of(chain) == RETRACT else 0, begin)
+        audit = cls(
+            chain, set(marks), Chain(begin), begin, floor if kind_of(chain) == RETRACT else 0, begin
+        )
         audit._start_hash(begin)
         return audit
 
@@ -111,17 +137,23 @@ class ChainAudit:
         elif kind is Fold.DANGLES:
             if not self.dangling:
                 self.first_dangling = (
-                    f"{self.chain} ends at {before}, and record {record.offset} begins at {header.start}"
+                    f"{self.chain} ends at {before}, and record {record.offset} "
+                    f"begins at {header.start}"
                 )
             self.dangling += 1
         elif kind is Fold.EXTENDS:
             self._extend(record, header, before)
 
     def _begin_with(self, start: int) -> None:
-        """The first record there is, where earlier ones may be gone. What certainly was reached before it makes it a
-        repeat up to there; one that starts at the model's beginning or below has nothing missing before it."""
+        """The first record there is, where earlier ones may be gone. What certainly was reached
+        before it makes it a repeat up to there; one that starts at the model's beginning or below
+        has nothing missing before it."""
         self.begin = max(start, self.least, self.model_begin or 0)
-        self.whole = self.model_begin is not None and self.begin == self.model_begin and self.least <= self.begin
+        self.whole = (
+            self.model_begin is not None
+            and self.begin == self.model_begin
+            and self.least <= self.begin
+        )
         self.fold.end = self.begin
         self._start_hash(self.begin)
 

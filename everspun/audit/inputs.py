@@ -1,7 +1,8 @@
-"""The audit's count of the inputs: impressions and clicks by where the folded chains stand (I1, L6).
+"""The audit's count of the inputs: impressions and clicks by where the folded chains stand (I1,
+L6).
 
-What retention has taken of an input is counted nowhere: headers are summed, and events counted, from the first range
-on behind which the input is still whole.
+What retention has taken of an input is counted nowhere: headers are summed, and events counted,
+from the first range on behind which the input is still whole.
 """
 
 from collections.abc import Iterator
@@ -33,18 +34,27 @@ class Counts:
     unseen: str = ""
 
 
-def count_impressions(reader: Reader, stream: StreamConfig, p: int, one: ChainAudit, gone: bool) -> Counts:
+def count_impressions(
+    reader: Reader, stream: StreamConfig, p: int, one: ChainAudit, gone: bool
+) -> Counts:
     """`gone`: the first records of `examples[p]` are."""
     topic, first = Partition(stream.impressions, p), one.impressions.first
     if one.end is None:
-        return Counts(unseen=f"{_named(topic)}: no record of {one.chain} is left: no class of theirs can be seen")
+        return Counts(
+            unseen=f"{_named(topic)}: no record of {one.chain} is left: no class of theirs can be "
+            f"seen"
+        )
     if one.end < first:
         return Counts(
-            wrong=f"partition {p}: labels stand at {one.end}, and impressions below {first} are gone: "
+            wrong=f"partition {p}: labels stand at {one.end}, and impressions below {first} are "
+            f"gone: "
             "those between have no class (the labeler's log names the `everspun lost` to type)"
         )
     if not gone and one.model_begin is None and one.begin is not None and one.begin > first:
-        return Counts(wrong=f"partition {p}: the first range begins at {one.begin}, impressions from {first} are there")
+        return Counts(
+            wrong=f"partition {p}: the first range begins at {one.begin}, impressions from "
+            f"{first} are there"
+        )
     start = one.impressions.start
     if start is None:
         return Counts(unseen=f"{_named(topic)}: of no range both record and impressions are left")
@@ -63,7 +73,9 @@ def count_impressions(reader: Reader, stream: StreamConfig, p: int, one: ChainAu
     if counts.inside != classed:
         counts.wrong = f"partition {p}: {counts.inside:,} in the range, {classed:,} in a class"
     if first or one.impressions.arrival_max_ms:
-        counts.unseen = f"{_named(topic)}: classes are counted from position {start} on; what is older is gone"
+        counts.unseen = (
+            f"{_named(topic)}: classes are counted from position {start} on; what is older is gone"
+        )
     return counts
 
 
@@ -78,7 +90,10 @@ def count_clicks(reader: Reader, stream: StreamConfig, p: int, one: ChainAudit) 
     counts = Counts(judged=True)
     for positions in _positions(reader, topic, intake, start):
         passed = int((positions < position(one.clicks_offset)).sum())
-        counts.inside, counts.beyond = counts.inside + passed, counts.beyond + len(positions) - passed
+        counts.inside, counts.beyond = (
+            counts.inside + passed,
+            counts.beyond + len(positions) - passed,
+        )
     counts.beyond += intake.held
     if start:
         counts.unseen = f"{_named(topic)}: counted from record {start} on; what is older is gone"
@@ -90,7 +105,8 @@ def _named(partition: Partition) -> str:
 
 
 class _Said(NamedTuple):
-    """What operators said of one partition of an input: records sent to quarantine unread (L7), its times (T3)."""
+    """What operators said of one partition of an input: records sent to quarantine unread (L7),
+    its times (T3)."""
 
     aside: set[int]
     words: tuple[ClockWord, ...]
@@ -99,7 +115,11 @@ class _Said(NamedTuple):
 def _said(reader: Reader, stream: StreamConfig, topic: str, p: int) -> _Said:
     aside, words = set[int](), set[ClockWord]()
     for records in chunks(read_all(reader, Partition(stream.quarantine, p))):
-        aside |= {order.offset for order in orders(records) if (order.topic, order.partition) == (topic, p)}
+        aside |= {
+            order.offset
+            for order in orders(records)
+            if (order.topic, order.partition) == (topic, p)
+        }
         words.update(clock_words(records))
     return _Said(aside, words_of(words, topic, p))
 
@@ -107,14 +127,16 @@ def _said(reader: Reader, stream: StreamConfig, topic: str, p: int) -> _Said:
 def _positions(
     reader: Reader, partition: Partition, intake: Intake[Any], offset: int
 ) -> Iterator[npt.NDArray[np.int64]]:
-    """Positions of all events from a record on; a record that is bad as a whole counts as one, at its first row."""
+    """Positions of all events from a record on; a record that is bad as a whole counts as one,
+    at its first row."""
     for chunk in chunks(read_from(reader, partition, offset)):
         read = intake.read(chunk)
         if read.unreadable is not None:
             at = read.unreadable
             raise AuditError(
                 f"{_named(partition)} offset {at.offset} cannot be read ({at.reason}); "
-                f"the way on: everspun quarantine add {partition.topic} {partition.partition} {at.offset}"
+                f"the way on: everspun quarantine add {partition.topic} {partition.partition} "
+                f"{at.offset}"
             )
         bad = np.array([one.record.offset << ROW_BITS for one in read.bad], dtype=np.int64)
         yield np.concatenate([read.events.position, bad])

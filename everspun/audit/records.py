@@ -1,4 +1,5 @@
-"""Every record of a partition as it is now, for commands that look at whole topics; of `examples` the archive's too."""
+"""Every record of a partition as it is now, for commands that look at whole topics; of
+`examples` the archive's too."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from stream.log.log import LogError, OffsetOutOfRange, Reader
 from stream.record import Partition, Record
 
 POLL_RECORDS = 2_000
-#: A partition's end is known from the broker; this many empty polls before it is reached are one that lies.
+#: A partition's end is known from the broker; this many empty polls before it is reached are one
+#: that lies.
 EMPTY_POLLS_MAX = 100
 
 
@@ -24,7 +26,8 @@ def read_all(reader: Reader, partition: Partition) -> Iterator[Record]:
 
 
 def read_from(reader: Reader, partition: Partition, offset: int) -> Iterator[Record]:
-    """Every record at or after an offset that is there now. Raises AuditError, and what logs raise."""
+    """Every record at or after an offset that is there now. Raises AuditError, and what logs
+    raise."""
     reader.assign([partition])
     begin = max(offset, reader.beginning_offsets([partition])[partition])
     end = reader.end_offsets([partition])[partition]
@@ -34,11 +37,14 @@ def read_from(reader: Reader, partition: Partition, offset: int) -> Iterator[Rec
         try:
             records = reader.poll(POLL_RECORDS, 500).get(partition, [])
         except OffsetOutOfRange as error:
-            raise AuditError(f"retention took records while they were read; run it again ({error})") from error
+            raise AuditError(
+                f"retention took records while they were read; run it again ({error})"
+            ) from error
         empty = 0 if records else empty + 1
         if empty > EMPTY_POLLS_MAX:
             raise AuditError(
-                f"{partition.topic}[{partition.partition}]: no record from {reader.position(partition)} "
+                f"{partition.topic}[{partition.partition}]: no record from "
+                f"{reader.position(partition)} "
                 f"though the end is {end}"
             )
         yield from (r for r in records if r.offset < end)
@@ -51,10 +57,11 @@ def chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
 
 @dataclass
 class ExamplesRecords:
-    """The records of one partition of `examples`: what the archive holds below the broker's first, then the broker's.
+    """The records of one partition of `examples`: what the archive holds below the broker's first,
+    then the broker's.
 
-    `first` is the offset of the first record there is; `problems` says, once all were read, which files are damaged
-    and which records stand in neither of the two.
+    `first` is the offset of the first record there is; `problems` says, once all were read, which
+    files are damaged and which records stand in neither of the two.
     """
 
     reader: Reader
@@ -64,10 +71,14 @@ class ExamplesRecords:
 
     def __post_init__(self) -> None:
         self.broker_first = self.reader.beginning_offsets([self.partition])[self.partition]
-        self._paths = self.archive.paths(self.partition.partition) if self.archive is not None else []
+        self._paths = (
+            self.archive.paths(self.partition.partition) if self.archive is not None else []
+        )
         self.first = self.broker_first
         if self._paths:
-            self.first = min(self.first, int(self._paths[0].rpartition("-")[2].removesuffix(".parquet")))
+            self.first = min(
+                self.first, int(self._paths[0].rpartition("-")[2].removesuffix(".parquet"))
+            )
 
     def __iter__(self) -> Iterator[Record]:
         if self._paths and self.first < self.broker_first:
@@ -92,5 +103,6 @@ class ExamplesRecords:
         if behind < self.broker_first:
             name = f"{self.partition.topic}[{self.partition.partition}]"
             self.problems.append(
-                f"records {behind} to {self.broker_first - 1} of {name} are in neither archive nor log"
+                f"records {behind} to {self.broker_first - 1} of {name} are in neither archive "
+                f"nor log"
             )

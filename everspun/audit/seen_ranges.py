@@ -8,15 +8,16 @@ CHAINS_MAX = 4_096
 
 
 class SeenRanges:
-    """Ranges [start, end) by chain. Those that follow each other are one, so a stream without gaps takes one entry."""
+    """Ranges [start, end) by chain. Those that follow each other are one, so a stream without
+    gaps takes one entry."""
 
     def __init__(self) -> None:
         self._starts: dict[str, list[int]] = {}
         self._ends: dict[str, list[int]] = {}
 
     def add(self, chain: str, start: int, end: int) -> bool:
-        """Count a range; False if its start was counted before. Where a chain has more gaps than are kept, the
-        lowest of them is taken for seen."""
+        """Count a range; False if its start was counted before. Where a chain has more gaps than
+        are kept, the lowest of them is taken for seen."""
         if chain not in self._starts:
             if len(self._starts) >= CHAINS_MAX:
                 oldest = next(iter(self._starts))
@@ -29,7 +30,10 @@ class SeenRanges:
         end = max(end, start + 1)
         if at < len(starts):
             end = min(end, starts[at])
-        joins_left, joins_right = bool(at) and ends[at - 1] == start, at < len(starts) and starts[at] == end
+        joins_left, joins_right = (
+            bool(at) and ends[at - 1] == start,
+            at < len(starts) and starts[at] == end,
+        )
         if joins_left and joins_right:
             ends[at - 1] = ends[at]
             del starts[at], ends[at]

@@ -39,7 +39,11 @@ def of_checkpoints(config: Config) -> list[Standing]:
     return [
         Standing(
             f"checkpoint {m.name}",
-            Progress(chains=dict(m.chains), next_record=dict(m.next_record), event_time_max_ms=m.event_time_max_ms),
+            Progress(
+                chains=dict(m.chains),
+                next_record=dict(m.next_record),
+                event_time_max_ms=m.event_time_max_ms,
+            ),
         )
         for entry in catalogue.entries()
         if (m := entry.manifest) is not None
@@ -52,7 +56,8 @@ def begin_vector(config: Config) -> dict[str, int]:
 
 
 def check_parts(config: Config, result: Audit) -> None:
-    """I5: every part of every complete checkpoint is whole, and stands at the manifest's vector and hash."""
+    """I5: every part of every complete checkpoint is whole, and stands at the manifest's vector
+    and hash."""
     catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
     wrong: list[str] = []
     parts = 0
@@ -70,9 +75,13 @@ def check_parts(config: Config, result: Audit) -> None:
             for chain, at in entry.manifest.chains.items():
                 mine = there.chains.get(chain)
                 if mine is None or (mine.end, mine.row_hash) != (at.end, at.row_hash):
-                    wrong.append(f"{entry.name}/{part.path}: {chain} is not at the manifest's end and hash")
+                    wrong.append(
+                        f"{entry.name}/{part.path}: {chain} is not at the manifest's end and hash"
+                    )
     result.add(
-        "every part of every checkpoint is at its manifest's cut (I5)", "; ".join(wrong) or f"{parts} parts", not wrong
+        "every part of every checkpoint is at its manifest's cut (I5)",
+        "; ".join(wrong) or f"{parts} parts",
+        not wrong,
     )
 
 

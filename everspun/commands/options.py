@@ -14,9 +14,15 @@ from everspun.config import Config
 
 
 def config_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", "-c", type=Path, default=Path("everspun.toml"), help="TOML file (everspun.toml)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key; may be repeated"
+        "--config", "-c", type=Path, default=Path("everspun.toml"), help="TOML file (everspun.toml)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override one key; may be repeated",
     )
 
 
@@ -29,8 +35,9 @@ def load(options: argparse.Namespace) -> Config:
 
 
 class PlainConsole(Console):
-    """Shows text as it is: what stands in events, names and reasons is never taken for markup, emoji codes or a
-    terminal's control sequences. Colour is given by `style=`, or by a `Text` of ours."""
+    """Shows text as it is: what stands in events, names and reasons is never taken for markup,
+    emoji codes or a terminal's control sequences. Colour is given by `style=`, or by a `Text` of
+    ours."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given, markup=False, emoji=False, highlight=False)
@@ -40,8 +47,8 @@ class PlainConsole(Console):
 
 
 def shown(text: str) -> str:
-    """Text of somebody else's as a terminal may have it: control characters but line ends and tabs, and halves of
-    surrogate pairs, by their escapes."""
+    """Text of somebody else's as a terminal may have it: control characters but line ends and tabs,
+    and halves of surrogate pairs, by their escapes."""
     return _CONTROLS.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 

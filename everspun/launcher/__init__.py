@@ -3,7 +3,8 @@
 - `broker`: A broker on loopback for demos and tests
 - `launcher`: the local launcher
 - `locks`: one process a purpose
-- `metrics`: what a launcher exports to Prometheus of the processes it watches, computed when it is asked for
+- `metrics`: what a launcher exports to Prometheus of the processes it watches, computed when it is
+  asked for
 - `restarts`: when a process that ended is started again
 - `role_log`: the file that a role's process writes its log to
 - `state`: what a launcher says of its processes to whoever looks

@@ -1,7 +1,8 @@
-"""A broker on loopback for demos and tests: Apache Kafka in KRaft mode, or the embedded one (Tansu, in memory).
+"""A broker on loopback for demos and tests: Apache Kafka in KRaft mode, or the embedded one (Tansu,
+in memory).
 
-Apache Kafka keeps its log in `dir`, so that it can be killed and started again; the embedded one forgets everything.
-The process dies with the one that started it.
+Apache Kafka keeps its log in `dir`, so that it can be killed and started again; the embedded one
+forgets everything. The process dies with the one that started it.
 """
 
 import atexit
@@ -66,10 +67,16 @@ class BrokerError(Exception):
 
 
 class Broker:
-    """A running broker, or somebody else's (`kind == "address"`), which can be neither killed nor restarted."""
+    """A running broker, or somebody else's (`kind == "address"`), which can be neither killed
+    nor restarted."""
 
     def __init__(
-        self, kind: str, address: str, command: list[str] | None = None, dir: Path | None = None, held: int = 0
+        self,
+        kind: str,
+        address: str,
+        command: list[str] | None = None,
+        dir: Path | None = None,
+        held: int = 0,
     ):
         """`held`: the lock on its folder, which lasts as long as this process."""
         self.kind, self.address, self._held = kind, address, held
@@ -100,7 +107,9 @@ class Broker:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if threading.current_thread() is threading.main_thread() else None,
+                preexec_fn=_die_with_parent
+                if threading.current_thread() is threading.main_thread()
+                else None,
             )
         self._wait_until_it_answers()
 
@@ -131,18 +140,22 @@ class Broker:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 tail = (self._dir / "broker.log").read_bytes()[-2000:].decode(errors="replace")
-                raise BrokerError(f"{self.kind} broker ended with code {self._process.returncode}:\n{tail}")
+                raise BrokerError(
+                    f"{self.kind} broker ended with code {self._process.returncode}:\n{tail}"
+                )
             if answers(self.address):
                 return
             time.sleep(0.1)
         self.kill()
-        raise BrokerError(f"{self.kind} broker at {self.address} did not answer within {START_TIMEOUT_S} s")
+        raise BrokerError(
+            f"{self.kind} broker at {self.address} did not answer within {START_TIMEOUT_S} s"
+        )
 
 
 @dataclass(frozen=True)
 class Secured:
-    """More listeners of an Apache Kafka, for tests of clients: `,NAME://host:port...`, their properties, and options
-    of the storage tool (`--add-scram ...`)."""
+    """More listeners of an Apache Kafka, for tests of clients: `,NAME://host:port...`, their
+    properties, and options of the storage tool (`--add-scram ...`)."""
 
     listeners: str
     properties: str
@@ -150,17 +163,23 @@ class Secured:
 
 
 def start_broker(
-    kind: str, dir: Path, port: int = 0, secured: Secured | None = None, client: Mapping[str, Any] | None = None
+    kind: str,
+    dir: Path,
+    port: int = 0,
+    secured: Secured | None = None,
+    client: Mapping[str, Any] | None = None,
 ) -> Broker:
-    """Start a broker of this kind, or name one that runs: `kind` is "auto" (Apache Kafka if it can be had, else the
-    embedded one), "kafka", "embedded", or an address `host:port`, with what a `client` needs to be let in there. Raises
-    BrokerError."""
+    """Start a broker of this kind, or name one that runs: `kind` is "auto" (Apache Kafka if it can
+    be had, else the embedded one), "kafka", "embedded", or an address `host:port`, with what a
+    `client` needs to be let in there. Raises BrokerError."""
     if ":" in kind:
         if not answers(kind, client):
             raise BrokerError(f"broker {kind} does not answer; start it, or unset the address")
         return Broker("address", kind)
     if kind not in KINDS:
-        raise BrokerError(f"broker kind {kind!r}: allowed are {', '.join(KINDS)} and an address host:port")
+        raise BrokerError(
+            f"broker kind {kind!r}: allowed are {', '.join(KINDS)} and an address host:port"
+        )
     if kind == "auto":
         kind = "kafka" if why_not_kafka() is None else "embedded"
     try:
@@ -168,7 +187,10 @@ def start_broker(
     except OSError as error:
         raise BrokerError(f"folder {dir}: {error.strerror}; give another one with --dir") from None
     if port and not _is_free(port):
-        raise BrokerError(f"port {port} of 127.0.0.1 is in use by another process; stop it, or give another --port")
+        raise BrokerError(
+            f"port {port} of 127.0.0.1 is in use by another process; stop it, or give another "
+            f"--port"
+        )
     try:
         held = lock_file(dir / LOCK_FILE, f"the broker's folder {dir}")
     except Taken as error:
@@ -201,7 +223,8 @@ def why_not_embedded() -> str | None:
 
 
 def console_producer(address: str, topic: str) -> list[str]:
-    """The command of Kafka's own console producer, which reads `key|value` lines. Raises BrokerError."""
+    """The command of Kafka's own console producer, which reads `key|value` lines. Raises
+    BrokerError."""
     if reason := why_not_kafka():
         raise BrokerError(f"Apache Kafka: {reason}")
     return [
@@ -217,7 +240,10 @@ def answers(address: str, client: Mapping[str, Any] | None = None) -> bool:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
         admin = KafkaAdminClient(
-            bootstrap_servers=address, request_timeout_ms=4000, bootstrap_timeout_ms=4000, **(client or {})
+            bootstrap_servers=address,
+            request_timeout_ms=4000,
+            bootstrap_timeout_ms=4000,
+            **(client or {}),
         )
     except (OSError, ValueError, KafkaError):
         return False
@@ -230,7 +256,8 @@ def answers(address: str, client: Mapping[str, Any] | None = None) -> bool:
     return True
 
 
-# --- commands ---------------------------------------------------------------------------------------------------
+# --- commands
+# --------------------------------------------------------------------------------------------------
 
 
 def _embedded_command(port: int) -> list[str]:
@@ -238,7 +265,15 @@ def _embedded_command(port: int) -> list[str]:
     if binary is None:
         raise BrokerError(f"embedded broker: {why_not_embedded()}")
     url = f"tcp://127.0.0.1:{port}"
-    return [str(binary), "broker", "--listener-url", url, "--advertised-listener-url", url, "--silent"]
+    return [
+        str(binary),
+        "broker",
+        "--listener-url",
+        url,
+        "--advertised-listener-url",
+        url,
+        "--silent",
+    ]
 
 
 def _tansu() -> Path | None:
@@ -252,20 +287,32 @@ def _tansu() -> Path | None:
 def _kafka_command(dir: Path, port: int, secured: Secured | None = None) -> list[str]:
     if reason := why_not_kafka():
         raise BrokerError(f"Apache Kafka: {reason}")
-    # One compiler tier: a third less time and work to start, which is what demos, tests and kills wait for.
+    # One compiler tier: a third less time and work to start, which is what demos, tests and kills
+    # wait for.
     java = ["java", "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     java += ["-cp", f"{_resolve_jars()}/*"]
     properties = dir / "server.properties"
     logs = dir / "logs"
     secured = secured or Secured("", "")
-    text = _SERVER_PROPERTIES.format(port=port, controller_port=_free_port(), logs=logs, listeners=secured.listeners)
+    text = _SERVER_PROPERTIES.format(
+        port=port, controller_port=_free_port(), logs=logs, listeners=secured.listeners
+    )
     # A properties file takes a backslash for an escape.
     text = text.replace("\\", "\\\\") + secured.properties
     if not (logs / "meta.properties").exists():
         properties.write_text(text)
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22].replace("-", "a")
         _run(
-            [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties), *secured.format_options],
+            [
+                *java,
+                "kafka.tools.StorageTool",
+                "format",
+                "-t",
+                cluster,
+                "-c",
+                str(properties),
+                *secured.format_options,
+            ],
             START_TIMEOUT_S,
         )
     elif f":{port},CONTROLLER" not in properties.read_text():
@@ -285,7 +332,15 @@ def _resolve_jars() -> Path:
         return jars
     parts = jars.with_name(f"{jars.name}.{os.getpid()}")
     _run(
-        ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={parts}"],
+        [
+            "mvn",
+            "-q",
+            "-B",
+            "-f",
+            str(POM),
+            "dependency:copy-dependencies",
+            f"-DoutputDirectory={parts}",
+        ],
         MAVEN_TIMEOUT_S,
     )
     try:
@@ -297,12 +352,15 @@ def _resolve_jars() -> Path:
 
 def _run(command: list[str], timeout_s: int) -> None:
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise BrokerError(f"{command[0]} did not end within {timeout_s} s") from error
     if done.returncode:
         raise BrokerError(
-            f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:].decode(errors='replace')}"
+            f"{' '.join(command)} "
+            f"failed:\n{(done.stdout + done.stderr)[-2000:].decode(errors='replace')}"
         )
 
 

@@ -1,9 +1,9 @@
 """The local launcher: every role as a process of its own, started, watched, restarted and drained.
 
-A process that dies is started again: every role resumes from the logs and the checkpoints by itself, so there is
-nothing to clean up first. One that keeps dying waits longer and longer (`everspun.launcher.restarts`), says why, and
-takes nobody with it. No error of the operating system ends the watching: what could not be done is said, and tried
-again.
+A process that dies is started again: every role resumes from the logs and the checkpoints by
+itself, so there is nothing to clean up first. One that keeps dying waits longer and longer
+(`everspun.launcher.restarts`), says why, and takes nobody with it. No error of the operating system
+ends the watching: what could not be done is said, and tried again.
 """
 
 import json
@@ -40,8 +40,19 @@ FAILED_ENDS = 8
 #: Environment: the descriptor of a pipe that ends with the launcher.
 LAUNCHER_PIPE = "EVERSPUN_LAUNCHER_PIPE"
 
-#: Roles in the order in which they are started; they are stopped in the opposite order of the data: readers last.
-ROLES = ("shard", "checkpointer", "fraud", "breaker", "labeler", "learner", "governor", "archiver", "replica")
+#: Roles in the order in which they are started; they are stopped in the opposite order of the data:
+#: readers last.
+ROLES = (
+    "shard",
+    "checkpointer",
+    "fraud",
+    "breaker",
+    "labeler",
+    "learner",
+    "governor",
+    "archiver",
+    "replica",
+)
 
 
 #: Roles whose processes may be started and stopped while the rest goes on.
@@ -108,7 +119,11 @@ class Launcher:
     """Runs the roles of one configuration under `run.dir`."""
 
     def __init__(
-        self, config_path: Path, run: RunConfig, overrides: tuple[str, ...] = (), governed: bool = False
+        self,
+        config_path: Path,
+        run: RunConfig,
+        overrides: tuple[str, ...] = (),
+        governed: bool = False,
     ) -> None:
         self.config_path = config_path
         self.run, self.governed = run, governed
@@ -125,7 +140,8 @@ class Launcher:
         self._watcher = threading.Thread(target=self._watch, name="launcher", daemon=True)
 
     def counts(self) -> dict[str, int]:
-        """How many processes of each role are to run: as configured, or as ordered since (`order_scale`)."""
+        """How many processes of each role are to run: as configured, or as ordered since
+        (`order_scale`)."""
         run = self.run
         configured = {
             "shard": run.shards,
@@ -141,8 +157,9 @@ class Launcher:
         return configured | ordered_scale(self.dir)
 
     def start(self, roles: Collection[str] = ROLES) -> None:
-        """Start the processes of these roles. Raises `locks.Taken` where another launcher runs in this folder, and
-        OSError where the folder cannot be written; a process that cannot be started now is started later."""
+        """Start the processes of these roles. Raises `locks.Taken` where another launcher runs in
+        this folder, and OSError where the folder cannot be written; a process that cannot be
+        started now is started later."""
         (self.dir / "logs").mkdir(parents=True, exist_ok=True)
         (self.dir / "roles").mkdir(exist_ok=True)
         self._held = lock_file(self.dir / LOCK_FILE, f"run.dir {self.dir}")
@@ -171,7 +188,9 @@ class Launcher:
                 try:
                     process.popen.wait(timeout=5)
                 except subprocess.TimeoutExpired:
-                    logger.error("%s (pid %d) does not end by SIGKILL", process.name, process.popen.pid)
+                    logger.error(
+                        "%s (pid %d) does not end by SIGKILL", process.name, process.popen.pid
+                    )
             if process.log is not None:
                 process.log.close()
         if self._state is not None:
@@ -182,13 +201,15 @@ class Launcher:
         self._pipe = self._pipe_end = self._held = 0
 
     def kill(self, role: str, index: int) -> int:
-        """kill -9 one process, for fault tests; the watcher starts it again. Returns the pid that died."""
+        """kill -9 one process, for fault tests; the watcher starts it again. Returns the pid
+        that died."""
         popen = self.processes[f"{role}-{index}"].popen
         popen.kill()
         return int(popen.pid)
 
     def freeze(self, role: str, index: int) -> subprocess.Popen[bytes]:
-        """SIGSTOP one process, for fault tests. It goes on at SIGCONT, which the caller sends to what is returned."""
+        """SIGSTOP one process, for fault tests. It goes on at SIGCONT, which the caller sends to
+        what is returned."""
         popen: subprocess.Popen[bytes] = self.processes[f"{role}-{index}"].popen
         popen.send_signal(signal.SIGSTOP)
         return popen
@@ -206,7 +227,9 @@ class Launcher:
         for process in leaving:
             while process.popen.poll() is None:
                 if time.monotonic() > end:
-                    raise TimeoutError(f"{process.name} does not end within {deadline_s:g} s of SIGTERM")
+                    raise TimeoutError(
+                        f"{process.name} does not end within {deadline_s:g} s of SIGTERM"
+                    )
                 time.sleep(0.05)
 
     def alive(self) -> dict[str, bool]:
@@ -214,11 +237,13 @@ class Launcher:
 
     @property
     def failure(self) -> RunStopped | None:
-        """A process that keeps dying, with the end of its log; for whoever has no use for the rest of the run."""
+        """A process that keeps dying, with the end of its log; for whoever has no use for the
+        rest of the run."""
         now = _monotonic_ms()
         for process in list(self.processes.values()):
             if process.history.own_ends >= FAILED_ENDS or (
-                len(process.history.starts_ms) > process.history.limit and process.history.keeps_ending(now)
+                len(process.history.starts_ms) > process.history.limit
+                and process.history.keeps_ending(now)
             ):
                 tail = log_tail(self.dir / "logs" / f"{process.name}.log", process.log_begin)
                 return RunStopped(
@@ -257,7 +282,9 @@ class Launcher:
 
     def _add(self, role: str, index: int) -> None:
         """A process that was not there. If it cannot be started now, the watcher tries again."""
-        process = Process(role, index, NeverStarted(), None, Restarts(self.run.restart_limit, self._wait_max_ms))
+        process = Process(
+            role, index, NeverStarted(), None, Restarts(self.run.restart_limit, self._wait_max_ms)
+        )
         self.processes[process.name] = process
         try:
             self._spawn(process)
@@ -337,20 +364,35 @@ class Launcher:
         code = process.popen.returncode
         process.due_ms = now + process.history.on_end(now, killed=code == -signal.SIGKILL)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        words = last_words(self.dir / "logs" / f"{process.name}.log", process.log_begin) if code >= 0 else ""
+        words = (
+            last_words(self.dir / "logs" / f"{process.name}.log", process.log_begin)
+            if code >= 0
+            else ""
+        )
         process.reason = ": ".join(filter(None, (how, words, room_line(self.dir))))
         if process.history.keeps_ending(now) and now - process.said_ms >= SAY_AGAIN_MS:
             process.said_ms = now
             logger.error(
-                "%s ended %d times in a row (%s); it is started again every %.1f s, all others go on",
-                *(process.name, process.history.ends, process.reason, (process.due_ms - now) / 1_000),
+                "%s ended %d times in a row (%s); it is started again every %.1f s, all others go "
+                "on",
+                *(
+                    process.name,
+                    process.history.ends,
+                    process.reason,
+                    (process.due_ms - now) / 1_000,
+                ),
             )
 
     def _scale(self) -> None:
-        """Bring the number of processes to what was ordered. Who is to go drains and is not started again."""
+        """Bring the number of processes to what was ordered. Who is to go drains and is not
+        started again."""
         needed, settled = shards_needed(self.dir)
-        for role, count in (ordered_scale(self.dir) | ({"shard": needed} if needed else {})).items():
-            if role in self._retired or not any(process.role == role for process in self.processes.values()):
+        for role, count in (
+            ordered_scale(self.dir) | ({"shard": needed} if needed else {})
+        ).items():
+            if role in self._retired or not any(
+                process.role == role for process in self.processes.values()
+            ):
                 continue
             for index in range(count):
                 if f"{role}-{index}" not in self.processes and not self._stopping.is_set():
@@ -389,7 +431,8 @@ class Launcher:
                 "pid": process.popen.pid,
                 "ends": history.ends,
                 "restarts": process.restarts,
-                "since_ms": wall - (now - (history.since_ms if bad or not up else process.started_ms)),
+                "since_ms": wall
+                - (now - (history.since_ms if bad or not up else process.started_ms)),
                 "reason": process.reason,
             }
         troubles = [
@@ -397,12 +440,18 @@ class Launcher:
             for one in list(self.troubles.values())
             if now - one.last_ms < SAY_AGAIN_MS
         ]
-        said = {"pid": os.getpid(), "written_ms": wall, "processes": processes, "troubles": troubles}
+        said = {
+            "pid": os.getpid(),
+            "written_ms": wall,
+            "processes": processes,
+            "troubles": troubles,
+        }
         return said | {"stream": self.stream_said()}
 
 
 def order_scale(run_dir: Path, role: str, count: int) -> None:
-    """Tell the launcher that runs in this folder how many processes of a role are to run from now on."""
+    """Tell the launcher that runs in this folder how many processes of a role are to run from
+    now on."""
     path = run_dir / SCALE_FILE
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(ordered_scale(run_dir) | {role: count}))
@@ -410,15 +459,17 @@ def order_scale(run_dir: Path, role: str, count: int) -> None:
 
 
 def ordered_scale(run_dir: Path) -> dict[str, int]:
-    """Role -> processes ordered of the launcher that runs in this folder. Nothing where the file says nothing that can
-    be read: what runs goes on as it is."""
+    """Role -> processes ordered of the launcher that runs in this folder. Nothing where the file
+    says nothing that can be read: what runs goes on as it is."""
     said = _read(run_dir / SCALE_FILE)
-    return {role: said[role] for role in SCALABLE if type(said.get(role)) is int and said[role] >= 1}
+    return {
+        role: said[role] for role in SCALABLE if type(said.get(role)) is int and said[role] >= 1
+    }
 
 
 def shards_needed(run_dir: Path) -> tuple[int, bool]:
-    """How many shards are to run, as the one that holds the clocks says: those of the map in force, and those that an
-    operator wants; and whether others may end (S6). 0 while it does not say."""
+    """How many shards are to run, as the one that holds the clocks says: those of the map in force,
+    and those that an operator wants; and whether others may end (S6). 0 while it does not say."""
     said = _read(run_dir / "roles" / "shard-0.json")
     count = said.get("processes", 0)
     if type(count) is not int or count < 0:
@@ -427,8 +478,8 @@ def shards_needed(run_dir: Path) -> tuple[int, bool]:
 
 
 def role_files(run_dir: Path) -> dict[str, dict[str, Any]]:
-    """What each running role says of itself: `<role>-<index>` -> pid, ports, address; {} for one that says nothing that
-    can be read (it is being written, or the disk was full)."""
+    """What each running role says of itself: `<role>-<index>` -> pid, ports, address; {} for one
+    that says nothing that can be read (it is being written, or the disk was full)."""
     try:
         names = sorted((run_dir / "roles").glob("*.json"))
     except OSError:
@@ -437,7 +488,8 @@ def role_files(run_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The JSON object of a file; {} where there is none: it is not there, being written, or damaged."""
+    """The JSON object of a file; {} where there is none: it is not there, being written, or
+    damaged."""
     try:
         said = json.loads(path.read_text())
     except (ValueError, OSError, RecursionError):
@@ -446,7 +498,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _environment(pipe: int) -> dict[str, str]:
-    """Two cores are shared by ten processes: no role needs a pool of maths threads beyond what its config says."""
+    """Two cores are shared by ten processes: no role needs a pool of maths threads beyond what
+    its config says."""
     env = dict(os.environ)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         env.setdefault(name, "1")
@@ -464,9 +517,10 @@ def _wall_ms() -> int:
 
 
 def die_with_launcher() -> None:
-    """Called by a role's process: if the launcher that started it is gone, it stops in order. The launcher holds one
-    end of a pipe and writes nothing: the other end ends with it, however it ends, and whichever thread of it started
-    this process (to Linux's PR_SET_PDEATHSIG the parent would be that thread)."""
+    """Called by a role's process: if the launcher that started it is gone, it stops in order. The
+    launcher holds one end of a pipe and writes nothing: the other end ends with it, however it
+    ends, and whichever thread of it started this process (to Linux's PR_SET_PDEATHSIG the parent
+    would be that thread)."""
     pipe = os.environ.pop(LAUNCHER_PIPE, "")
     if not pipe or pipe == "0":
         return

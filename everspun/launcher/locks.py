@@ -1,4 +1,5 @@
-"""One process a purpose: a file that is locked for as long as its process lives, and says who that is."""
+"""One process a purpose: a file that is locked for as long as its process lives, and says who
+that is."""
 
 import fcntl
 import os
@@ -11,10 +12,12 @@ class Taken(Exception):
 
 
 def lock_file(path: Path, what: str) -> int:
-    """Lock a file for the rest of this process. Returns its descriptor, which is to stay open; 0 where the disk takes
-    no file or knows no locks: then nobody is kept out. Raises Taken, naming the process that holds it.
+    """Lock a file for the rest of this process. Returns its descriptor, which is to stay open; 0
+    where the disk takes no file or knows no locks: then nobody is kept out. Raises Taken, naming
+    the process that holds it.
 
-    A lock ends with its process, however that ends; it is a process's, so the same one may take it again.
+    A lock ends with its process, however that ends; it is a process's, so the same one may take it
+    again.
     """
     try:
         held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

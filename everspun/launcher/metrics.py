@@ -1,4 +1,5 @@
-"""What a launcher exports to Prometheus of the processes it watches, computed when it is asked for."""
+"""What a launcher exports to Prometheus of the processes it watches, computed when it is asked
+for."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,19 +10,31 @@ from stream.metrics import RoleMetrics
 class LauncherMetrics(RoleMetrics):
     """`said` is `Launcher.said`, `input_faults` how many things are wrong with the inputs."""
 
-    def __init__(self, said: Callable[[], dict[str, Any]], input_faults: Callable[[], int] = int) -> None:
+    def __init__(
+        self, said: Callable[[], dict[str, Any]], input_faults: Callable[[], int] = int
+    ) -> None:
         super().__init__()
         self._said = said
-        self._down = self.gauge("everspun_launcher_processes_down", "processes that are not up", "process")
-        self._failing = self.gauge("everspun_launcher_processes_failing", "processes that keep ending", "process")
-        self._restarts = self.gauge("everspun_launcher_restarts", "restarts since the launcher began", "process")
-        troubles = self.gauge("everspun_launcher_troubles", "things that it could not do, and tries again")
+        self._down = self.gauge(
+            "everspun_launcher_processes_down", "processes that are not up", "process"
+        )
+        self._failing = self.gauge(
+            "everspun_launcher_processes_failing", "processes that keep ending", "process"
+        )
+        self._restarts = self.gauge(
+            "everspun_launcher_restarts", "restarts since the launcher began", "process"
+        )
+        troubles = self.gauge(
+            "everspun_launcher_troubles", "things that it could not do, and tries again"
+        )
         silent = self.gauge("everspun_launcher_stream_silent_s", "since the last event, s")
         stopped = self.gauge(
-            "everspun_launcher_stream_stopped", "1 where the usual rate of this hour says that the stream stopped"
+            "everspun_launcher_stream_stopped",
+            "1 where the usual rate of this hour says that the stream stopped",
         )
         inputs = self.gauge(
-            "everspun_launcher_input_faults", "things wrong with broker, topics and open transactions, as status says"
+            "everspun_launcher_input_faults",
+            "things wrong with broker, topics and open transactions, as status says",
         )
         inputs.set_function(lambda: float(input_faults()))
         troubles.set_function(lambda: len(self._said()["troubles"]))

@@ -1,4 +1,5 @@
-"""When a process that ended is started again: at once, later, or much later. Never not at all (pure)."""
+"""When a process that ended is started again: at once, later, or much later. Never not at all
+(pure)."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ KILLS_TO_KEEP_ENDING = 5
 
 @dataclass
 class Restarts:
-    """One process's history of starts and ends. `limit` restarts within a minute are free of the longest wait."""
+    """One process's history of starts and ends. `limit` restarts within a minute are free of the
+    longest wait."""
 
     limit: int
     wait_max_ms: int

@@ -1,4 +1,5 @@
-"""The file that a role's process writes its log to: bounded, and read back for what it said last."""
+"""The file that a role's process writes its log to: bounded, and read back for what it said
+last."""
 
 import os
 from pathlib import Path
@@ -9,7 +10,8 @@ REASON_CHARACTERS_MAX = 300
 
 
 def log_tail(path: Path, begin: int = 0) -> str:
-    """The last lines of a log from byte `begin` on; "" where there is nothing or it cannot be read."""
+    """The last lines of a log from byte `begin` on; "" where there is nothing or it cannot be
+    read."""
     try:
         with path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
@@ -23,7 +25,8 @@ def log_tail(path: Path, begin: int = 0) -> str:
 
 
 def last_words(path: Path, begin: int) -> str:
-    """One line that says best why a process ended: the last that is neither empty nor a place in a traceback."""
+    """One line that says best why a process ended: the last that is neither empty nor a place in
+    a traceback."""
     lines = [line.rstrip() for line in log_tail(path, begin).splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith((" ", "Traceback"))]
     return (said or lines or [""])[-1].strip()[:REASON_CHARACTERS_MAX]
@@ -45,8 +48,9 @@ def room_line(folder: Path) -> str:
 
 
 def cut_log(path: Path, bytes_max: int) -> bool:
-    """Where a log has outgrown `bytes_max`, keep it as `<name>.1` in place of an older one and begin it anew: the
-    process goes on appending to it. True if it was cut. Raises OSError; a log twice as long is cut in any case."""
+    """Where a log has outgrown `bytes_max`, keep it as `<name>.1` in place of an older one and
+    begin it anew: the process goes on appending to it. True if it was cut. Raises OSError; a log
+    twice as long is cut in any case."""
     size = path.stat().st_size
     if size <= bytes_max:
         return False

@@ -1,6 +1,7 @@
 """What a launcher says of its processes to whoever looks: `<run.dir>/launcher.json`.
 
-The file keeps its length and is written over in place, so that it can still be written when the disk is full.
+The file keeps its length and is written over in place, so that it can still be written when the
+disk is full.
 """
 
 import json

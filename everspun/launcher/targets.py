@@ -1,4 +1,5 @@
-"""Where Prometheus finds the roles of a run: they listen on free ports, so the list is written as they come and go."""
+"""Where Prometheus finds the roles of a run: they listen on free ports, so the list is written
+as they come and go."""
 
 import json
 from pathlib import Path
@@ -9,7 +10,8 @@ NAME = "prometheus-targets.json"
 
 
 def write_targets(run_dir: Path) -> bool:
-    """Write `<run_dir>/prometheus-targets.json` for Prometheus's file discovery, whole. False if nothing changed."""
+    """Write `<run_dir>/prometheus-targets.json` for Prometheus's file discovery, whole. False if
+    nothing changed."""
     found = []
     for name, known in sorted(role_files(run_dir).items()):
         labels = {"process": name, "role": name.rpartition("-")[0]}

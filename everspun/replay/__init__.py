@@ -1,6 +1,7 @@
 """Histories, and how they are replayed into the topics.
 
-- `attackers`: attackers of eight kinds, drawn into a history with the truth kept apart from what the pipeline sees
+- `attackers`: attackers of eight kinds, drawn into a history with the truth kept apart from what
+  the pipeline sees
 - `attacks`: attacks planted into a history
 - `history`: A recorded history of a shop
 - `movielens`: MovieLens 100k as a shop's log

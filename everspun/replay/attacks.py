@@ -1,4 +1,5 @@
-"""Attacks planted into a history: one of each direction, with ground truth kept apart from what the pipeline sees."""
+"""Attacks planted into a history: one of each direction, with ground truth kept apart from what
+the pipeline sees."""
 
 from dataclasses import replace
 
@@ -15,9 +16,10 @@ FLOOD_SOURCES = 5
 
 
 def plant(history: History, seed: int) -> History:
-    """Add 200 views with clicks by one source on one vendor within an hour (a vendor promoting itself), and 2,000
-    views of one vendor's items by 5 sources within an hour without a click (a rival burying it). Times, vendors and
-    items are drawn from the history with `seed`. In a history of less than four hours an attack lasts a fifth of it."""
+    """Add 200 views with clicks by one source on one vendor within an hour (a vendor promoting
+    itself), and 2,000 views of one vendor's items by 5 sources within an hour without a click (a
+    rival burying it). Times, vendors and items are drawn from the history with `seed`. In a history
+    of less than four hours an attack lasts a fifth of it."""
     rng = np.random.default_rng(seed)
     begin, end = int(history.ts_ms[0]), int(history.ts_ms[-1])
     lasts_ms = HOUR_MS if end - begin > 4 * HOUR_MS else max(1, (end - begin) // 5)
@@ -34,23 +36,37 @@ def plant(history: History, seed: int) -> History:
 Planted = tuple[int, str, str, str, str, str, int]
 
 
-def _self_clicks(history: History, vendor: str, start: int, lasts_ms: int, rng: np.random.Generator) -> list[Planted]:
+def _self_clicks(
+    history: History, vendor: str, start: int, lasts_ms: int, rng: np.random.Generator
+) -> list[Planted]:
     items = sorted({i for i, v in zip(history.items, history.vendors, strict=True) if v == vendor})
     times = np.sort(rng.integers(0, lasts_ms - min(120_000, lasts_ms // 2), SELF_CLICKS)) + start
     return [
-        (int(t), f"attack-click-{n}", "s-attack-0", "attacker-0", vendor, items[n % len(items)], int(t) + 3_000)
+        (
+            int(t),
+            f"attack-click-{n}",
+            "s-attack-0",
+            "attacker-0",
+            vendor,
+            items[n % len(items)],
+            int(t) + 3_000,
+        )
         for n, t in enumerate(times)
     ]
 
 
-def _view_flood(history: History, vendor: str, start: int, lasts_ms: int, rng: np.random.Generator) -> list[Planted]:
+def _view_flood(
+    history: History, vendor: str, start: int, lasts_ms: int, rng: np.random.Generator
+) -> list[Planted]:
     items = sorted({i for i, v in zip(history.items, history.vendors, strict=True) if v == vendor})
     times = np.sort(rng.integers(0, lasts_ms, FLOOD_VIEWS)) + start
     planted = []
     for n, t in enumerate(times):
         who = 1 + n % FLOOD_SOURCES
         item = items[int(rng.integers(len(items)))]
-        planted.append((int(t), f"attack-view-{n}", f"s-attack-{who}", f"attacker-{who}", vendor, item, -1))
+        planted.append(
+            (int(t), f"attack-view-{n}", f"s-attack-{who}", f"attacker-{who}", vendor, item, -1)
+        )
     return planted
 
 
@@ -72,8 +88,12 @@ def merge(history: History, attack: list[Planted]) -> History:
 
     base = len(history)
     new_clicks = [(base + n, a[6]) for n, a in enumerate(attack) if a[6] >= 0]
-    click_at = np.concatenate([history.click_impression, np.array([c[0] for c in new_clicks], dtype=np.int64)])
-    click_ts = np.concatenate([history.click_ts_ms, np.array([c[1] for c in new_clicks], dtype=np.int64)])
+    click_at = np.concatenate(
+        [history.click_impression, np.array([c[0] for c in new_clicks], dtype=np.int64)]
+    )
+    click_ts = np.concatenate(
+        [history.click_ts_ms, np.array([c[1] for c in new_clicks], dtype=np.int64)]
+    )
     click_order = np.argsort(click_ts, kind="stable")
     features = [*history.features, *({} for _ in attack)] if history.features else []
     shown_at = [*history.shown_at, *(NO_POSITION for _ in attack)]

@@ -1,4 +1,5 @@
-"""A recorded history of a shop: what was shown, and what was clicked. The replayer's input, from several file kinds."""
+"""A recorded history of a shop: what was shown, and what was clicked. The replayer's input, from
+several file kinds."""
 
 import csv
 import gzip
@@ -20,10 +21,11 @@ SESSION_GAP_MS = 30 * 60_000
 
 @dataclass(frozen=True)
 class History:
-    """Impressions in order of time, and clicks in order of time, each naming its impression by index.
+    """Impressions in order of time, and clicks in order of time, each naming its impression by
+    index.
 
-    `planted` marks what an attack added (the replay's own ground truth, which the pipeline never sees).
-    `arrival = ts`: a recorded history has no other clock than its own.
+    `planted` marks what an attack added (the replay's own ground truth, which the pipeline never
+    sees). `arrival = ts`: a recorded history has no other clock than its own.
     """
 
     name: str
@@ -67,13 +69,15 @@ def from_movielens(log: movielens.MovieLens) -> History:
 
 
 def from_ebnerd(folder: Path) -> History:
-    """A folder with `impressions.csv.gz` and `clicks.csv.gz` (EB-NeRD's small log with click times)."""
+    """A folder with `impressions.csv.gz` and `clicks.csv.gz` (EB-NeRD's small log with click
+    times)."""
     shown = sorted(_rows(folder / "impressions.csv.gz"), key=lambda row: int(row["ts_ms"]))
     clicks = sorted(_rows(folder / "clicks.csv.gz"), key=lambda row: int(row["ts_ms"]))
     index = {row["impression_id"]: i for i, row in enumerate(shown)}
     return History(
         name="EB-NeRD (test data)",
-        note="EB-NeRD test data, Ekstra Bladet, MIT; click time = list time + read time on the page that showed it",
+        note="EB-NeRD test data, Ekstra Bladet, MIT; click time = list time + read time on the "
+        "page that showed it",
         ts_ms=np.array([int(row["ts_ms"]) for row in shown], dtype=np.int64),
         ids=[row["impression_id"] for row in shown],
         sessions=[row["session_id"] for row in shown],
@@ -82,7 +86,11 @@ def from_ebnerd(folder: Path) -> History:
         items=[row["item_id"] for row in shown],
         shown_at=[int(row.get("position") or NO_POSITION) for row in shown],
         features=[
-            {"device_type": row["device_type"], "is_subscriber": row["is_subscriber"], "front_page": row["front_page"]}
+            {
+                "device_type": row["device_type"],
+                "is_subscriber": row["is_subscriber"],
+                "front_page": row["front_page"],
+            }
             for row in shown
         ],
         click_impression=np.array([index[row["impression_id"]] for row in clicks], dtype=np.int64),
@@ -92,13 +100,16 @@ def from_ebnerd(folder: Path) -> History:
 
 
 def load(source: str, cache: Path) -> History:
-    """`movielens` (fetched), or a folder of EB-NeRD's shape. Raises ValueError for anything else."""
+    """`movielens` (fetched), or a folder of EB-NeRD's shape. Raises ValueError for anything
+    else."""
     if source == "movielens":
         return from_movielens(movielens.load(movielens.fetch(cache)))
     path = Path(source)
     if path.is_dir() and (path / "impressions.csv.gz").exists():
         return from_ebnerd(path)
-    raise ValueError(f"history {source!r}: expected 'movielens', or a folder with impressions.csv.gz")
+    raise ValueError(
+        f"history {source!r}: expected 'movielens', or a folder with impressions.csv.gz"
+    )
 
 
 def sessions_of(users: list[str], ts_ms: Int64s) -> list[str]:

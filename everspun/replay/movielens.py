@@ -1,12 +1,12 @@
 """MovieLens 100k as a shop's log: 100,000 ratings of 943 people and 1,682 films over seven months.
 
-Source: the data file inside the PyPI wheel `recbole` 1.2.1 (fetched with `pip download --no-deps`, read as data, never
-installed). Licence: GroupLens' MovieLens 100k terms (research use, acknowledgement, no redistribution), so it is
-fetched where it is used and never committed.
+Source: the data file inside the PyPI wheel `recbole` 1.2.1 (fetched with `pip download --no-deps`,
+read as data, never installed). Licence: GroupLens' MovieLens 100k terms (research use,
+acknowledgement, no redistribution), so it is fetched where it is used and never committed.
 
-An event is an impression; a rating of 4 or 5 is its click. The log has no click times: they are drawn with a fixed
-seed from two mixtures whose quantiles were read off real logs (see `click_delays_ms`), and every figure that rests on
-them says so.
+An event is an impression; a rating of 4 or 5 is its click. The log has no click times: they are
+drawn with a fixed seed from two mixtures whose quantiles were read off real logs (see
+`click_delays_ms`), and every figure that rests on them says so.
 """
 
 import csv
@@ -24,7 +24,9 @@ WHEEL = "recbole==1.2.1"
 FOLDER = "recbole/dataset_example/ml-100k/"
 SOURCE = f"MovieLens 100k (GroupLens, University of Minnesota), from the PyPI wheel {WHEEL}"
 LICENCE = "MovieLens 100k terms: research use with acknowledgement, no redistribution"
-DELAY_NOTE = "click times are drawn, not recorded (95% read times of a news front page, 5% purchase delays)"
+DELAY_NOTE = (
+    "click times are drawn, not recorded (95% read times of a news front page, 5% purchase delays)"
+)
 
 DELAY_SEED = 20_260_101
 READ_SHARE = 0.95
@@ -46,15 +48,28 @@ class MovieLens:
 
 
 def fetch(cache: Path) -> Path:
-    """The wheel in `cache`, downloaded on first use. Raises RuntimeError with pip's words if it cannot be had."""
+    """The wheel in `cache`, downloaded on first use. Raises RuntimeError with pip's words if it
+    cannot be had."""
     found = sorted(cache.glob("recbole-1.2.1-*.whl"))
     if found:
         return found[0]
     cache.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", WHEEL, "--dest", str(cache)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        WHEEL,
+        "--dest",
+        str(cache),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if done.returncode:
-        raise RuntimeError(f"could not download {WHEEL} (the demo's real log): {done.stderr.strip()}")
+        raise RuntimeError(
+            f"could not download {WHEEL} (the demo's real log): {done.stderr.strip()}"
+        )
     return sorted(cache.glob("recbole-1.2.1-*.whl"))[0]
 
 
@@ -87,12 +102,14 @@ def _table(archive: zipfile.ZipFile, name: str) -> list[list[str]]:
 def click_delays_ms(count: int, seed: int) -> npt.NDArray[np.int64]:
     """Delays between impression and click, a function of (count, seed).
 
-    95% read times of a news front page: log-normal with median 16 s, its upper tail set so that p95 = 77 s
-    (p99 then lies near 150-175 s, as measured: 172 s). 5% purchase delays: log-normal with median 200 s and
-    p90 = 4.2 h, cut at 13 h.
+    95% read times of a news front page: log-normal with median 16 s, its upper tail set so that p95
+    = 77 s (p99 then lies near 150-175 s, as measured: 172 s). 5% purchase delays: log-normal with
+    median 200 s and p90 = 4.2 h, cut at 13 h.
     """
     rng = np.random.default_rng(seed)
     read_s = 16 * np.exp(rng.normal(0, np.log(77 / 16) / 1.6449, count))
-    buy_s = np.minimum(200 * np.exp(rng.normal(0, np.log(4.2 * 3600 / 200) / 1.2816, count)), 13 * 3600)
+    buy_s = np.minimum(
+        200 * np.exp(rng.normal(0, np.log(4.2 * 3600 / 200) / 1.2816, count)), 13 * 3600
+    )
     delays = np.where(rng.random(count) < READ_SHARE, read_s, buy_s)
     return np.asarray(np.maximum(delays * 1_000, 1), dtype=np.int64)

@@ -29,7 +29,9 @@ class AttackOutcome:
 def attack_outcome(log: Log, config: Config, history: History) -> AttackOutcome:
     """Count rejected impressions once each: a repeated record has the same identity (C6)."""
     limit = config.replay.limit or len(history)
-    planted = {i for i, bad in zip(history.ids[:limit], history.planted[:limit], strict=True) if bad}
+    planted = {
+        i for i, bad in zip(history.ids[:limit], history.planted[:limit], strict=True) if bad
+    }
     rejected: set[str] = set()
     reader = log.reader()
     try:

@@ -1,7 +1,7 @@
 """A log of a user's own, as docs/events.md has it: JSON lines, sorted or nearly, read as a stream.
 
-A line is an impression, a page view, a click, or an array. Memory is that of `disorder_ms` of events, and of the names
-of the newest impressions; never that of the file.
+A line is an impression, a page view, a click, or an array. Memory is that of `disorder_ms` of
+events, and of the names of the newest impressions; never that of the file.
 """
 
 import gzip
@@ -20,7 +20,8 @@ from stream.columns.events import TS_MS_MAX, TS_MS_MIN
 IMPRESSIONS, CLICKS = "impressions", "clicks"
 #: Events that wait to be put in order, at most.
 WAITING_MAX = 200_000
-#: Names of impressions that are remembered, to tell a click in the same file from an impression shown again.
+#: Names of impressions that are remembered, to tell a click in the same file from an impression
+#: shown again.
 NAMES_MAX = 500_000
 LINE_BYTES_MAX = 16 * 1024 * 1024
 #: The field that says what an event of a mixed file is; the pipeline passes over it.
@@ -35,8 +36,8 @@ class OwnLogError(ValueError):
 
 
 class Event(NamedTuple):
-    """One record to be: an event, a page view, or a line that nobody can read (`ts_ms` is then that of what stands
-    before it). `number` counts lines from 1."""
+    """One record to be: an event, a page view, or a line that nobody can read (`ts_ms` is then that
+    of what stands before it). `number` counts lines from 1."""
 
     ts_ms: int
     kind: str
@@ -49,12 +50,15 @@ class Event(NamedTuple):
 
 @dataclass
 class OwnFile:
-    """One file. `kind` is what all of it holds; None = each event says, by its fields, or by `event`."""
+    """One file. `kind` is what all of it holds; None = each event says, by its fields, or by
+    `event`."""
 
     path: Path
     kind: str | None = None
     bytes_read: int = 0  # of the file as it stands on the disk, for progress
-    unknown_clicks: int = 0  # taken for clicks by their fields, on no impression that stood before them
+    unknown_clicks: int = (
+        0  # taken for clicks by their fields, on no impression that stood before them
+    )
     _names: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
     _last_ms: int = 0
 
@@ -72,7 +76,9 @@ class OwnFile:
                 while line := lines.readline(LINE_BYTES_MAX + 1):
                     number += 1
                     if len(line) > LINE_BYTES_MAX:
-                        raise OwnLogError(f"{self.path} line {number}: longer than {LINE_BYTES_MAX} bytes")
+                        raise OwnLogError(
+                            f"{self.path} line {number}: longer than {LINE_BYTES_MAX} bytes"
+                        )
                     self.bytes_read = raw.tell()
                     if text := line.strip():
                         read += 1
@@ -85,7 +91,9 @@ class OwnFile:
             said = json.loads(text)
         except (ValueError, RecursionError) as error:
             if is_first:
-                raise OwnLogError(f"{self.path} line {number}: not JSON ({error}); expected an event a line") from error
+                raise OwnLogError(
+                    f"{self.path} line {number}: not JSON ({error}); expected an event a line"
+                ) from error
             yield self._unreadable(text, number)
             return
         if not isinstance(said, list):
@@ -101,7 +109,11 @@ class OwnFile:
         if not isinstance(said, dict):
             return self._unreadable(text, number)
         kind, session, ts_ms = self._kind(said, number), said.get("session"), said.get("ts_ms")
-        if isinstance(ts_ms, bool) or not isinstance(ts_ms, int) or not TS_MS_MIN <= ts_ms < TS_MS_MAX:
+        if (
+            isinstance(ts_ms, bool)
+            or not isinstance(ts_ms, int)
+            or not TS_MS_MIN <= ts_ms < TS_MS_MAX
+        ):
             ts_ms = self._last_ms
         self._last_ms = ts_ms
         shown = said.get("impressions")
@@ -116,11 +128,14 @@ class OwnFile:
         if EVENT in said:
             kind = _KIND_OF.get(said[EVENT]) if isinstance(said[EVENT], str) else None
             if kind is None:
-                raise OwnLogError(f"{where}: {EVENT} is {said[EVENT]!r:.60}; allowed are {', '.join(_KIND_OF)}")
+                raise OwnLogError(
+                    f"{where}: {EVENT} is {said[EVENT]!r:.60}; allowed are {', '.join(_KIND_OF)}"
+                )
             return kind
         if "click" in said:
             raise OwnLogError(
-                f"{where}: a click names its impression by `id` and `session` (docs/events.md), not by `click`"
+                f"{where}: a click names its impression by `id` and `session` (docs/events.md), "
+                f"not by `click`"
             )
         if any(name in said for name in _OF_IMPRESSIONS_ONLY):
             self._remember(said, number)
@@ -130,8 +145,10 @@ class OwnFile:
             return self._click(said, given, where)
         if (seen := self._remember(said, number)) is not None:
             raise OwnLogError(
-                f"{where}: is it a click on what line {seen} shows, or shown again? Two kinds in one file that look "
-                f'alike: put clicks into a file of their own (--clicks), or give each event "{EVENT}": "impression" '
+                f"{where}: is it a click on what line {seen} shows, or shown again? Two kinds in "
+                f"one file that look "
+                f"alike: put clicks into a file of their own (--clicks), or give each event "
+                f'"{EVENT}": "impression" '
                 'or "click"'
             )
         return IMPRESSIONS
@@ -142,7 +159,8 @@ class OwnFile:
             if given and not self._names:
                 missing = next(name for name in _OF_IMPRESSIONS if name not in said)
                 raise OwnLogError(
-                    f'{where}: a click, or an impression without {missing}? Give each event "{EVENT}": "impression" or '
+                    f"{where}: a click, or an impression without {missing}? Give each event "
+                    f'"{EVENT}": "impression" or '
                     '"click", or put clicks into a file of their own (--clicks)'
                 )
             self.unknown_clicks += 1
@@ -166,26 +184,31 @@ def _is_text(text: str) -> bool:
 
 
 def in_order(events: Iterator[Event], disorder_ms: int) -> Iterator[Event]:
-    """The events by time, those of one time as they came. Raises OwnLogError for one that is older than what came
-    before it by more than `disorder_ms`."""
+    """The events by time, those of one time as they came. Raises OwnLogError for one that is older
+    than what came before it by more than `disorder_ms`."""
     waiting: list[tuple[int, int, Event]] = []
     newest: Event | None = None
     for count, event in enumerate(events):
         if newest is not None and event.ts_ms < newest.ts_ms - disorder_ms:
             raise OwnLogError(
-                f"{event.file} line {event.number}: {(newest.ts_ms - event.ts_ms) / 1_000:.0f} s older than line "
-                f"{newest.number}, allowed are {disorder_ms / 1_000:g} (--disorder-s): sort by ts_ms, or see which of "
+                f"{event.file} line {event.number}: {(newest.ts_ms - event.ts_ms) / 1_000:.0f} s "
+                f"older than line "
+                f"{newest.number}, allowed are {disorder_ms / 1_000:g} (--disorder-s): sort by "
+                f"ts_ms, or see which of "
                 "the two times is wrong"
             )
         newest = event if newest is None or event.ts_ms > newest.ts_ms else newest
         heappush(waiting, (event.ts_ms, count, event))
-        while waiting and (waiting[0][0] <= newest.ts_ms - disorder_ms or len(waiting) > WAITING_MAX):
+        while waiting and (
+            waiting[0][0] <= newest.ts_ms - disorder_ms or len(waiting) > WAITING_MAX
+        ):
             yield heappop(waiting)[2]
     while waiting:
         yield heappop(waiting)[2]
 
 
 def merged(files: list[OwnFile], disorder_ms: int) -> Iterator[Event]:
-    """The events of all files by time; at one time impressions stand before clicks if their file is named first."""
+    """The events of all files by time; at one time impressions stand before clicks if their file
+    is named first."""
     streams = [in_order(one.events(), disorder_ms) for one in files]
     return merge_sorted(*streams, key=lambda event: event.ts_ms)

@@ -1,7 +1,9 @@
-"""The replay of a log of a user's own: its records as they stand, in order, with history's own time.
+"""The replay of a log of a user's own: its records as they stand, in order, with history's own
+time.
 
-Nothing is planted, joined or changed: what the file says is written, and the labeler does the rest. Every record names
-its number in the file's order (header `replayed`), so that a replay that was cut short goes on where the topics end.
+Nothing is planted, joined or changed: what the file says is written, and the labeler does the rest.
+Every record names its number in the file's order (header `replayed`), so that a replay that was cut
+short goes on where the topics end.
 """
 
 import hashlib
@@ -41,7 +43,9 @@ class OwnProgress:
     passed_over: int = 0  # of earlier runs
     impressions: int = 0
     clicks: int = 0
-    bad: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # (kind, field, reason) -> records
+    bad: Counter[tuple[str, str, str]] = field(
+        default_factory=Counter
+    )  # (kind, field, reason) -> records
     first_line: dict[tuple[str, str, str], int] = field(default_factory=dict)
     now_ms: int = 0
     periods: int = 0
@@ -51,7 +55,8 @@ class OwnProgress:
 
 @dataclass
 class _Place:
-    """What the state file holds: everything up to `number` is in the log, and the topics ended there."""
+    """What the state file holds: everything up to `number` is in the log, and the topics ended
+    there."""
 
     files: str
     number: int = 0
@@ -60,24 +65,36 @@ class _Place:
 
 
 class OwnReplay:
-    """One file of both kinds, or one of each. Runs in the caller's thread; `progress` may be read from another."""
+    """One file of both kinds, or one of each. Runs in the caller's thread; `progress` may be
+    read from another."""
 
-    def __init__(self, config: Config, files: list[OwnFile], log: Log, run_dir: Path, disorder_ms: int) -> None:
+    def __init__(
+        self, config: Config, files: list[OwnFile], log: Log, run_dir: Path, disorder_ms: int
+    ) -> None:
         self.config, self.files, self.log, self.disorder_ms = config, files, log, disorder_ms
         self.progress = OwnProgress()
         stream = config.stream
         self.partitions = [
-            Partition(t, p) for t in (stream.impressions, stream.clicks) for p in range(stream.partitions)
+            Partition(t, p)
+            for t in (stream.impressions, stream.clicks)
+            for p in range(stream.partitions)
         ]
         step = config.replay.barrier_ms
         if step % stream.signal_ms or step % stream.flush_ms:
             raise OwnLogError(
-                f"replay.barrier_ms = {step}: 0, or a multiple of stream.signal_ms = {stream.signal_ms} and of "
+                f"replay.barrier_ms = {step}: 0, or a multiple of stream.signal_ms = "
+                f"{stream.signal_ms} and of "
                 f"stream.flush_ms = {stream.flush_ms} (E3)"
             )
-        self._state = run_dir / f"replay-{hashlib.sha256(_named(files).encode()).hexdigest()[:12]}.json"
-        self._judge = replace(stream, partitions=1)  # a file has no partitions: no line is misplaced
-        self._there: dict[Partition, set[int]] = {}  # numbers that stand behind the place to go on from
+        self._state = (
+            run_dir / f"replay-{hashlib.sha256(_named(files).encode()).hexdigest()[:12]}.json"
+        )
+        self._judge = replace(
+            stream, partitions=1
+        )  # a file has no partitions: no line is misplaced
+        self._there: dict[
+            Partition, set[int]
+        ] = {}  # numbers that stand behind the place to go on from
         self._waiting: dict[str, list[Event]] = {IMPRESSIONS: [], CLICKS: []}
 
     def run(self, stop: threading.Event) -> OwnProgress:
@@ -98,10 +115,16 @@ class OwnReplay:
             cuts.close()
         return self.progress
 
-    # --- writing ----------------------------------------------------------------------------------------------
+    # --- writing
+    # ----------------------------------------------------------------------------------------------
 
     def _write(
-        self, events: Iterator[Event], writer: ReplayWriter, cuts: AnnouncedCuts, place: _Place, stop: threading.Event
+        self,
+        events: Iterator[Event],
+        writer: ReplayWriter,
+        cuts: AnnouncedCuts,
+        place: _Place,
+        stop: threading.Event,
     ) -> None:
         progress, clock = self.progress, _Clock(self.config)
         number = 0
@@ -145,15 +168,20 @@ class OwnReplay:
         headers = (("producer", PRODUCER.encode()), (NUMBER, str(number).encode()))
         writer.append(partition, event.value, key, headers, at_ms)
 
-    def _step(self, barrier: int, writer: ReplayWriter, cuts: AnnouncedCuts, stop: threading.Event) -> None:
+    def _step(
+        self, barrier: int, writer: ReplayWriter, cuts: AnnouncedCuts, stop: threading.Event
+    ) -> None:
         """Keep step (E3): wait until the cut of this barrier is published or rejected."""
         if not barrier:
             return
         writer.flush()
         self.progress.doing = f"waiting for cut {barrier}"
-        wait_until(lambda: barrier in cuts.read(), self.progress.doing, self.config.replay.stuck_s, stop)
+        wait_until(
+            lambda: barrier in cuts.read(), self.progress.doing, self.config.replay.stuck_s, stop
+        )
 
-    # --- judging ----------------------------------------------------------------------------------------------
+    # --- judging
+    # ----------------------------------------------------------------------------------------------
 
     def _check(self, event: Event) -> None:
         waiting = self._waiting[event.kind]
@@ -162,9 +190,12 @@ class OwnReplay:
             self._judge_waiting(event.kind)
 
     def _judge_waiting(self, kind: str) -> None:
-        """Which records the labeler will quarantine, and why: by its own decoder, so that it can be said at once."""
+        """Which records the labeler will quarantine, and why: by its own decoder, so that it can
+        be said at once."""
         events, self._waiting[kind] = self._waiting[kind], []
-        records = [Record(i, 0, (one.session or "").encode(), one.value) for i, one in enumerate(events)]
+        records = [
+            Record(i, 0, (one.session or "").encode(), one.value) for i, one in enumerate(events)
+        ]
         decode = decode_impressions if kind == IMPRESSIONS else decode_clicks
         rows, bad = decode(records, 0, np.zeros(len(records), np.int64), self._judge)
         if kind == IMPRESSIONS:
@@ -178,26 +209,33 @@ class OwnReplay:
             self.progress.bad[named] += 1
             self.progress.first_line.setdefault(named, events[one.record.offset].number)
 
-    # --- going on -----------------------------------------------------------------------------------------------
+    # --- going on
+    # ----------------------------------------------------------------------------------------------
 
     def _resume(self) -> _Place:
         """Where to go on. Raises OwnLogError for files that are others than those begun with."""
         print_ = _fingerprint(self.files)
         try:
             said = json.loads(self._state.read_text())
-            place = _Place(str(said["files"]), int(said["number"]), dict(said["ends"]), bool(said["done"]))
+            place = _Place(
+                str(said["files"]), int(said["number"]), dict(said["ends"]), bool(said["done"])
+            )
         except FileNotFoundError:
             return _Place(print_)
         except (ValueError, KeyError, TypeError) as error:
-            raise OwnLogError(f"{self._state}: not a place to go on from ({error}); delete it to begin anew") from error
+            raise OwnLogError(
+                f"{self._state}: not a place to go on from ({error}); delete it to begin anew"
+            ) from error
         if place.files != print_:
             raise OwnLogError(
-                f"{_named(self.files)} has changed since its replay stopped at record {place.number}; delete "
+                f"{_named(self.files)} has changed since its replay stopped at record "
+                f"{place.number}; delete "
                 f"{self._state} and take topics of their own (stream.topic_prefix) to begin anew"
             )
         if place.done:
             raise OwnLogError(
-                f"{_named(self.files)} was replayed into these topics already ({self._state}); to replay it again take "
+                f"{_named(self.files)} was replayed into these topics already ({self._state}); to "
+                f"replay it again take "
                 "topics of their own (stream.topic_prefix) and another run.dir"
             )
         reader = self.log.reader()
@@ -232,8 +270,10 @@ class OwnReplay:
                 stamps = [r.timestamp_ms for r in read_from(reader, partition, ends[partition] - 1)]
                 if stamps and max(stamps) > first_ms:
                     raise OwnLogError(
-                        f"{partition.topic}[{partition.partition}] holds records up to {show_ms(max(stamps))}, and the "
-                        f"file begins at {show_ms(first_ms)}: take topics of their own (stream.topic_prefix)"
+                        f"{partition.topic}[{partition.partition}] holds records up to "
+                        f"{show_ms(max(stamps))}, and the "
+                        f"file begins at {show_ms(first_ms)}: take topics of their own "
+                        f"(stream.topic_prefix)"
                     )
         finally:
             reader.close()
@@ -247,7 +287,8 @@ class _Clock:
         self.now_ms, self.period = 0, 0
 
     def beats_before(self, ts_ms: int) -> Iterator[tuple[int, int]]:
-        """(arrival, barrier or 0) of what stands before an event of this time; the clock is its arrival afterwards."""
+        """(arrival, barrier or 0) of what stands before an event of this time; the clock is its
+        arrival afterwards."""
         if not self.now_ms:
             self.now_ms = ts_ms
             yield ts_ms, 0  # the first stamp of a partition is believed by a heartbeat (T3)
@@ -268,8 +309,8 @@ class _Clock:
             yield at_ms, self.period if at_ms == end_ms else 0
 
     def last_beats(self) -> Iterator[tuple[int, int]]:
-        """Until the log needs no more time to decide everything: a barrier, or the last heartbeat but one and the last
-        one (T2)."""
+        """Until the log needs no more time to decide everything: a barrier, or the last heartbeat
+        but one and the last one (T2)."""
         stream = self.stream
         quiet_ms = self.now_ms + stream.wait_last_ms + stream.signal_ms + stream.flush_ms + 1
         if self.barrier_ms:

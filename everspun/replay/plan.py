@@ -1,8 +1,9 @@
 """What a replay writes, in order: a pure function of the history and the configuration.
 
-The history is cut into *periods* by barriers (E3). A period is written in order of arrival: page views (the impressions
-of one session at one millisecond), clicks, and history's own heartbeats (T2), and ends with a heartbeat in every
-partition of both topics that carries `barrier=k`. The replay's clock is the history's.
+The history is cut into *periods* by barriers (E3). A period is written in order of arrival: page
+views (the impressions of one session at one millisecond), clicks, and history's own heartbeats
+(T2), and ends with a heartbeat in every partition of both topics that carries `barrier=k`. The
+replay's clock is the history's.
 """
 
 import json
@@ -23,7 +24,8 @@ PRODUCER = "everspun-replay"
 
 @dataclass(frozen=True)
 class Line:
-    """One record to append. A heartbeat has no key and stands for one in every partition of both topics."""
+    """One record to append. A heartbeat has no key and stands for one in every partition of both
+    topics."""
 
     arrival_ms: int
     kind: str  # "impression" | "click" | "heartbeat"
@@ -34,7 +36,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the replica said of a period's impressions: one probability a row, of one model version."""
+    """What the replica said of a period's impressions: one probability a row, of one model
+    version."""
 
     probabilities: list[float]
     model_version: str
@@ -42,7 +45,8 @@ class Answers:
 
 @dataclass(frozen=True)
 class Period:
-    """Barrier `number` closes it at `end_ms`; the last one of a replay without barriers has number 0."""
+    """Barrier `number` closes it at `end_ms`; the last one of a replay without barriers has
+    number 0."""
 
     number: int
     start_ms: int
@@ -56,7 +60,13 @@ class Period:
 class ReplayPlan:
     """The periods of a replay, and the lines of each."""
 
-    def __init__(self, history: History, stream: StreamConfig, replay: ReplayConfig, pseudonyms: Pseudonymiser) -> None:
+    def __init__(
+        self,
+        history: History,
+        stream: StreamConfig,
+        replay: ReplayConfig,
+        pseudonyms: Pseudonymiser,
+    ) -> None:
         self.history = history
         self.stream = stream
         self.barrier_ms = replay.barrier_ms
@@ -66,9 +76,12 @@ class ReplayPlan:
         self.click_ts_ms = history.click_ts_ms[kept]
         self._pseudonyms = pseudonyms
         self._known: dict[str, str] = {}
-        if replay.barrier_ms and (replay.barrier_ms % stream.signal_ms or replay.barrier_ms % stream.flush_ms):
+        if replay.barrier_ms and (
+            replay.barrier_ms % stream.signal_ms or replay.barrier_ms % stream.flush_ms
+        ):
             raise ValueError(
-                f"replay.barrier_ms = {replay.barrier_ms}: a multiple of stream.signal_ms = {stream.signal_ms} "
+                f"replay.barrier_ms = {replay.barrier_ms}: a multiple of stream.signal_ms = "
+                f"{stream.signal_ms} "
                 f"and of stream.flush_ms = {stream.flush_ms} (E3)"
             )
 
@@ -78,7 +91,8 @@ class ReplayPlan:
 
     @property
     def quiet_ms(self) -> int:
-        """From here on the log needs no more time to decide everything: the last heartbeat but one (T2)."""
+        """From here on the log needs no more time to decide everything: the last heartbeat but
+        one (T2)."""
         stream = self.stream
         last = int(self.history.ts_ms[self.impressions - 1])
         if len(self.click_ts_ms):
@@ -87,15 +101,19 @@ class ReplayPlan:
 
     @property
     def last_ms(self) -> int:
-        """The last heartbeat's stamp: by it the breaker's early join has closed the range of the one before (T2)."""
+        """The last heartbeat's stamp: by it the breaker's early join has closed the range of the
+        one before (T2)."""
         stream = self.stream
         return self.quiet_ms + stream.wait_ms + stream.signal_ms + stream.flush_ms
 
     def periods(self) -> Iterator[Period]:
-        """Periods in order; with barriers the last one ends at the first multiple at or after `quiet_ms`."""
+        """Periods in order; with barriers the last one ends at the first multiple at or after
+        `quiet_ms`."""
         step = self.barrier_ms
         if not step:
-            yield Period(0, self.start_ms, self.quiet_ms, 0, self.impressions, 0, len(self.click_ts_ms))
+            yield Period(
+                0, self.start_ms, self.quiet_ms, 0, self.impressions, 0, len(self.click_ts_ms)
+            )
             return
         start, number = self.start_ms, 0
         while start < self.quiet_ms:
@@ -126,7 +144,8 @@ class ReplayPlan:
         return columns
 
     def lines(self, period: Period, answers: Answers | None) -> Iterator[Line]:
-        """All records of a period in order of arrival; at one time heartbeats stand first, then impressions."""
+        """All records of a period in order of arrival; at one time heartbeats stand first, then
+        impressions."""
         return merge(
             self._heartbeats(period),
             self._page_views(period, answers),
@@ -137,7 +156,9 @@ class ReplayPlan:
     def _heartbeats(self, period: Period) -> Iterator[Line]:
         step = self.stream.heartbeat_ms
         if period.start_ms == self.start_ms:
-            yield Line(self.start_ms, "heartbeat")  # the first stamp of a partition is believed by a heartbeat (T3)
+            yield Line(
+                self.start_ms, "heartbeat"
+            )  # the first stamp of a partition is believed by a heartbeat (T3)
         for ts in range((period.start_ms // step + 1) * step, period.end_ms, step):
             yield Line(ts, "heartbeat")
 
@@ -163,7 +184,11 @@ class ReplayPlan:
         session, ts = self.pseudonym(history.sessions[at]), int(history.ts_ms[at])
         shown = []
         for i in range(at, end):
-            row: dict[str, object] = {"id": history.ids[i], "item": history.items[i], "vendor": history.vendors[i]}
+            row: dict[str, object] = {
+                "id": history.ids[i],
+                "item": history.items[i],
+                "vendor": history.vendors[i],
+            }
             if history.features:
                 row["features"] = history.features[i]
                 if history.shown_at[i] != NO_POSITION:

@@ -1,9 +1,11 @@
-"""The replayer: writes a history into the topics in accelerated event time, and plays the site while it does.
+"""The replayer: writes a history into the topics in accelerated event time, and plays the site
+while it does.
 
-With barriers (E3) it keeps step with training: before a period it asks the replica for the predictions of all the
-period's impressions, publishes them with prediction and model version, closes the period with a barrier, and waits
-until cut k is published (or rejected) and the replica serves it. Then the model version of an impression is a
-function of its event time, whatever the speed of the machine.
+With barriers (E3) it keeps step with training: before a period it asks the replica for the
+predictions of all the period's impressions, publishes them with prediction and model version,
+closes the period with a barrier, and waits until cut k is published (or rejected) and the replica
+serves it. Then the model version of an impression is a function of its event time, whatever the
+speed of the machine.
 """
 
 import json
@@ -56,10 +58,15 @@ class ReplayProgress:
 class Replayer:
     """Writes one history. Runs in the caller's thread; `progress` may be read from another."""
 
-    def __init__(self, config: Config, history: History, log: Log, run_dir: Path, secret: bytes) -> None:
+    def __init__(
+        self, config: Config, history: History, log: Log, run_dir: Path, secret: bytes
+    ) -> None:
         self.config = config
         self.plan = ReplayPlan(
-            history, config.stream, config.replay, Pseudonymiser(config.stream.pseudonym_key_number, secret)
+            history,
+            config.stream,
+            config.replay,
+            Pseudonymiser(config.stream.pseudonym_key_number, secret),
         )
         self.run_dir = run_dir
         self.progress = ReplayProgress(planted=int(history.planted.sum()))
@@ -86,7 +93,9 @@ class Replayer:
             cuts.close()
         return self.progress
 
-    def _replay(self, period: Period, writer: ReplayWriter, cuts: AnnouncedCuts, stop: threading.Event) -> None:
+    def _replay(
+        self, period: Period, writer: ReplayWriter, cuts: AnnouncedCuts, stop: threading.Event
+    ) -> None:
         progress = self.progress
         progress.period = period.number
         answers = self._predict(period) if self.config.replay.predict else None
@@ -95,14 +104,17 @@ class Replayer:
             self._send(line, writer)
             progress.now_ms = line.arrival_ms
         writer.heartbeat(period.end_ms, barrier=period.number)
-        if not period.number:  # a barrier takes the breaker along (L9); without one, its early join closes by this
+        if (
+            not period.number
+        ):  # a barrier takes the breaker along (L9); without one, its early join closes by this
             writer.heartbeat(self.plan.last_ms)
         writer.flush()
         progress.now_ms = period.end_ms
         if period.number:
             self._wait_for_step(period, cuts, stop)
 
-    # --- writing ----------------------------------------------------------------------------------------------
+    # --- writing
+    # ----------------------------------------------------------------------------------------------
 
     def _send(self, line: Line, writer: ReplayWriter) -> None:
         stream = self.config.stream
@@ -119,7 +131,8 @@ class Replayer:
         else:
             self.progress.clicks += line.rows
 
-    # --- playing the site -------------------------------------------------------------------------------------
+    # --- playing the site
+    # -------------------------------------------------------------------------------------
 
     def _predict(self, period: Period) -> Answers:
         self.progress.doing = "asking the replica"
@@ -136,7 +149,8 @@ class Replayer:
         return Answers(probabilities, version)
 
     def ask_one(self, index: int) -> dict[str, object]:
-        """One scored request, as a site would send it: an impression of the history by its index."""
+        """One scored request, as a site would send it: an impression of the history by its
+        index."""
         history = self.plan.history
         row = {
             "source": self.plan.pseudonym(history.sources[index]),
@@ -146,7 +160,8 @@ class Replayer:
         return {"request": row, "reply": self._ask("/predict", {"rows": [row]})}
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """One request to the first replica, tried again while it starts or restarts, for `stuck_s` at most."""
+        """One request to the first replica, tried again while it starts or restarts, for
+        `stuck_s` at most."""
         end = time.monotonic() + self.config.replay.stuck_s
         while True:
             try:
@@ -158,13 +173,18 @@ class Replayer:
                     return dict(json.loads(answer.read()))
             except urllib.error.HTTPError as error:
                 if error.code < 500 or time.monotonic() > end:
-                    raise Stuck(f"the replica refused {path}: {error.read().decode()[:500]}") from error
+                    raise Stuck(
+                        f"the replica refused {path}: {error.read().decode()[:500]}"
+                    ) from error
             except (KeyError, urllib.error.URLError, OSError) as error:
                 if time.monotonic() > end:
-                    raise Stuck(f"no answer from the replica on {path} for {self.config.replay.stuck_s} s") from error
+                    raise Stuck(
+                        f"no answer from the replica on {path} for {self.config.replay.stuck_s} s"
+                    ) from error
             time.sleep(0.1)
 
-    # --- keeping step -----------------------------------------------------------------------------------------
+    # --- keeping step
+    # -----------------------------------------------------------------------------------------
 
     def _wait_for_step(self, period: Period, cuts: AnnouncedCuts, stop: threading.Event) -> None:
         began = time.monotonic()
@@ -174,7 +194,9 @@ class Replayer:
         if self.config.replay.predict and announced.get("kind") == "published":
             name = announced["name"]
             self.progress.doing = f"waiting for the replica to serve {name}"
-            self._wait(lambda: self._ask("/model").get("model_version") == name, self.progress.doing, stop)
+            self._wait(
+                lambda: self._ask("/model").get("model_version") == name, self.progress.doing, stop
+            )
         took = time.monotonic() - began
         self.progress.waited_s += took
         self.progress.cuts.append({**announced, "waited_s": took, "end_ms": period.end_ms})

@@ -1,7 +1,8 @@
-"""Simulated traffic of a shop with a known truth: users, items, vendors, click probabilities and click delays.
+"""Simulated traffic of a shop with a known truth: users, items, vendors, click probabilities and
+click delays.
 
-The truth (each impression's click probability, who attacks) is returned beside the history and never written into the
-topics, so that a benchmark can hold the pipeline's answers against it.
+The truth (each impression's click probability, who attacks) is returned beside the history and
+never written into the topics, so that a benchmark can hold the pipeline's answers against it.
 """
 
 from dataclasses import dataclass, field
@@ -29,15 +30,24 @@ class TrafficConfig:
     items: int = field(default=2_000, metadata={"help": "items"})
     vendors: int = field(default=100, metadata={"help": "vendors; an item belongs to one"})
     click_rate: float = field(default=0.05, metadata={"help": "mean click probability"})
-    days: float = field(default=2.0, metadata={"help": "simulated time span, days; more people come in the evening"})
-    start_ms: int = field(default=1_700_000_000_000, metadata={"help": "time of the first impression, ms"})
+    days: float = field(
+        default=2.0, metadata={"help": "simulated time span, days; more people come in the evening"}
+    )
+    start_ms: int = field(
+        default=1_700_000_000_000, metadata={"help": "time of the first impression, ms"}
+    )
     views_max: int = field(default=8, metadata={"help": "most impressions of one page view"})
     zipf: float = field(default=1.05, metadata={"help": "exponent of popularity and activity"})
     session_views: float = field(
-        default=1.0, metadata={"help": "mean page views of a visit, heavy-tailed; 1 = each page view by itself"}
+        default=1.0,
+        metadata={"help": "mean page views of a visit, heavy-tailed; 1 = each page view by itself"},
     )
-    focus: float = field(default=0.0, metadata={"help": "share of visits that look at one vendor only"})
-    shared: float = field(default=0.0, metadata={"help": "share of people behind addresses of 2 to 50 people"})
+    focus: float = field(
+        default=0.0, metadata={"help": "share of visits that look at one vendor only"}
+    )
+    shared: float = field(
+        default=0.0, metadata={"help": "share of people behind addresses of 2 to 50 people"}
+    )
     sale_day: int = field(default=-1, metadata={"help": "day with 5 times the traffic; -1 = none"})
     attacks: bool = field(default=True, metadata={"help": "plant one attack of each direction"})
     seed: int = field(default=1, metadata={"help": "everything is a function of it"})
@@ -60,7 +70,9 @@ class TrafficConfig:
         if self.seed < 0:
             raise ValueError(f"seed = {self.seed}: 0 or more")
         if not TS_MS_MIN <= self.start_ms < TS_MS_MAX - (DAYS_MAX + 1_000) * DAY_MS:
-            raise ValueError(f"start_ms = {self.start_ms}: milliseconds since 1970, between 1973 and 5000")
+            raise ValueError(
+                f"start_ms = {self.start_ms}: milliseconds since 1970, between 1973 and 5000"
+            )
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,9 @@ class Traffic:
     """A simulated history and what only the simulator knows."""
 
     history: History
-    click_probability: npt.NDArray[np.float64]  # per honest impression, in their order before attacks are merged
+    click_probability: npt.NDArray[
+        np.float64
+    ]  # per honest impression, in their order before attacks are merged
 
 
 def simulate(config: TrafficConfig) -> Traffic:
@@ -81,7 +95,9 @@ def simulate(config: TrafficConfig) -> Traffic:
     if config.session_views > 1:
         visits = _visits(rng, config, view_count)
     else:
-        visits = Visits(_times(rng, view_count, config), _zipf(rng, config.users, config.zipf, view_count), None)
+        visits = Visits(
+            _times(rng, view_count, config), _zipf(rng, config.users, config.zipf, view_count), None
+        )
     ts, users = visits.ts_ms[view_of], visits.user[view_of]
     items = _zipf(rng, config.items, config.zipf, count)
     vendor_of = rng.integers(config.vendors, size=config.items)
@@ -94,7 +110,8 @@ def simulate(config: TrafficConfig) -> Traffic:
     names = _names(config, users)
     history = History(
         name=f"simulated shop, seed {config.seed}",
-        note=f"simulated: {count:,} impressions, {config.users:,} people, {config.items:,} items, seed {config.seed}",
+        note=f"simulated: {count:,} impressions, {config.users:,} people, {config.items:,} items, "
+        f"seed {config.seed}",
         ts_ms=ts,
         ids=[f"e{i}" for i in range(count)],
         sessions=sessions_of([f"user-{u}" for u in users.tolist()], ts),
@@ -111,7 +128,8 @@ def simulate(config: TrafficConfig) -> Traffic:
 
 
 class Visits(NamedTuple):
-    """Page views in order of time, each (n,): when, by whom, and in which visit (None: each by itself)."""
+    """Page views in order of time, each (n,): when, by whom, and in which visit (None: each by
+    itself)."""
 
     ts_ms: npt.NDArray[np.int64]
     user: npt.NDArray[np.int64]
@@ -119,15 +137,22 @@ class Visits(NamedTuple):
 
 
 def _visits(rng: np.random.Generator, config: TrafficConfig, count: int) -> Visits:
-    """Visits whose lengths are Pareto (a few last for hours), with page views half a minute apart (log-normal)."""
-    lengths = np.ceil((config.session_views - 1) * rng.pareto(2.0, count) + rng.random(count)).astype(np.int64)
+    """Visits whose lengths are Pareto (a few last for hours), with page views half a minute
+    apart (log-normal)."""
+    lengths = np.ceil(
+        (config.session_views - 1) * rng.pareto(2.0, count) + rng.random(count)
+    ).astype(np.int64)
     visit_of = np.repeat(np.arange(count), np.clip(lengths, 1, 200))[:count]
     begins = _times(rng, count, config)
     rng.shuffle(begins)
     gaps = (30_000 * np.exp(rng.normal(0, 1, count))).astype(np.int64)
     first = np.append(True, np.diff(visit_of) > 0)
     since = np.cumsum(gaps)
-    ts_ms = begins[visit_of] + since - since[np.maximum.accumulate(np.where(first, np.arange(count), 0))]
+    ts_ms = (
+        begins[visit_of]
+        + since
+        - since[np.maximum.accumulate(np.where(first, np.arange(count), 0))]
+    )
     users = _zipf(rng, config.users, config.zipf, count)[visit_of]
     order = np.argsort(ts_ms, kind="stable")
     return Visits(ts_ms[order], users[order], visit_of[order])
@@ -147,7 +172,9 @@ def _focused(
     order = np.argsort(vendor_of, kind="stable")
     begins = np.searchsorted(vendor_of[order], np.arange(config.vendors + 1))
     wanted = target[visit]
-    place = begins[wanted] + (rng.random(len(items)) * (begins[wanted + 1] - begins[wanted])).astype(np.int64)
+    place = begins[wanted] + (
+        rng.random(len(items)) * (begins[wanted + 1] - begins[wanted])
+    ).astype(np.int64)
     return np.where(focused, order[place], items).astype(np.int64)
 
 
@@ -161,28 +188,37 @@ def _names(config: TrafficConfig, users: npt.NDArray[np.int64]) -> list[str]:
     address = np.full(config.users, -1, np.int64)
     address[behind] = np.repeat(np.arange(len(behind)), sizes)[: len(behind)]
     return [
-        f"user-{u}" if a < 0 else f"address-{a}" for u, a in zip(users.tolist(), address[users].tolist(), strict=True)
+        f"user-{u}" if a < 0 else f"address-{a}"
+        for u, a in zip(users.tolist(), address[users].tolist(), strict=True)
     ]
 
 
 def _times(rng: np.random.Generator, count: int, config: TrafficConfig) -> npt.NDArray[np.int64]:
-    """Rising times over the span, twice as dense at the day's peak as on average and rare at its low."""
+    """Rising times over the span, twice as dense at the day's peak as on average and rare at its
+    low."""
     uniform = np.sort(rng.random(count)) * config.days
     if config.sale_day >= 0:
         edges = np.arange(int(np.ceil(config.days)) + 1.0)
         busy = np.where(edges[:-1] == config.sale_day, 5.0, 1.0)
-        uniform = np.interp(uniform / config.days * busy.sum(), np.append(0, np.cumsum(busy)), edges)
+        uniform = np.interp(
+            uniform / config.days * busy.sum(), np.append(0, np.cumsum(busy)), edges
+        )
     phase = uniform - np.sin(2 * np.pi * uniform) / (2 * np.pi) * 0.9
     return (config.start_ms + np.sort(phase) * DAY_MS).astype(np.int64)
 
 
-def _zipf(rng: np.random.Generator, kinds: int, exponent: float, count: int) -> npt.NDArray[np.int64]:
+def _zipf(
+    rng: np.random.Generator, kinds: int, exponent: float, count: int
+) -> npt.NDArray[np.int64]:
     weights = 1.0 / np.arange(1, kinds + 1) ** exponent
     return rng.choice(kinds, size=count, p=weights / weights.sum()).astype(np.int64)
 
 
 def _click_probability(
-    rng: np.random.Generator, config: TrafficConfig, users: npt.NDArray[np.int64], items: npt.NDArray[np.int64]
+    rng: np.random.Generator,
+    config: TrafficConfig,
+    users: npt.NDArray[np.int64],
+    items: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.float64]:
     """A logistic truth: a bias by user, a bias by item, and their taste in 4 dimensions."""
     taste_u, taste_i = rng.normal(0, 0.5, (config.users, 4)), rng.normal(0, 0.5, (config.items, 4))

@@ -1,5 +1,5 @@
-"""What every replay does to the topics: records and history's own heartbeats in order, barriers, and the wait for the
-cut that answers one (E3)."""
+"""What every replay does to the topics: records and history's own heartbeats in order, barriers,
+and the wait for the cut that answers one (E3)."""
 
 import threading
 import time
@@ -11,13 +11,14 @@ from stream.internal_topics.malformed import MalformedRecord, json_object
 from stream.log.log import Append, Headers, Log, OffsetOutOfRange
 from stream.record import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT, Partition
 
-#: Records on their way to the broker at once. A broker that is gone is waited for; what is in flight is sent again
-#: only by the log's own idempotent client.
+#: Records on their way to the broker at once. A broker that is gone is waited for; what is in
+#: flight is sent again only by the log's own idempotent client.
 IN_FLIGHT_MAX = 2_000
 
 
 class Stuck(RuntimeError):
-    """The pipeline did not answer a barrier in time; the message says what the replay was waiting for."""
+    """The pipeline did not answer a barrier in time; the message says what the replay was
+    waiting for."""
 
 
 class ReplayWriter:
@@ -29,7 +30,12 @@ class ReplayWriter:
         self._in_flight: deque[Append] = deque()
 
     def append(
-        self, partition: Partition, value: bytes | None, key: bytes | None, headers: Headers, at_ms: int
+        self,
+        partition: Partition,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers,
+        at_ms: int,
     ) -> None:
         """Send one record."""
         self._in_flight.append(self._writer.append(partition, value, key, headers, at_ms))
@@ -68,7 +74,10 @@ class AnnouncedCuts:
 
     def _seek(self) -> None:
         self._reader.assign([self._checkpoints])
-        self._reader.seek(self._checkpoints, self._reader.beginning_offsets([self._checkpoints])[self._checkpoints])
+        self._reader.seek(
+            self._checkpoints,
+            self._reader.beginning_offsets([self._checkpoints])[self._checkpoints],
+        )
 
     def read(self) -> dict[int, dict[str, object]]:
         """Period -> what was last said of its cut."""
@@ -82,7 +91,10 @@ class AnnouncedCuts:
                 said = json_object("checkpoints", record.value).body
             except MalformedRecord:
                 continue  # no process reads it otherwise
-            judged = said.get("kind") in ("published", "rejected") and said.get("model") == self.config.model.name
+            judged = (
+                said.get("kind") in ("published", "rejected")
+                and said.get("model") == self.config.model.name
+            )
             if judged and type(said.get("barrier")) is int and said["barrier"]:
                 self.said[said["barrier"]] = said
         return self.said
@@ -91,7 +103,9 @@ class AnnouncedCuts:
         self._reader.close()
 
 
-def wait_until(reached: Callable[[], bool], what: str, stuck_s: float, stop: threading.Event) -> None:
+def wait_until(
+    reached: Callable[[], bool], what: str, stuck_s: float, stop: threading.Event
+) -> None:
     """Raises Stuck after `stuck_s`."""
     end = time.monotonic() + stuck_s
     while not reached():

@@ -1,5 +1,5 @@
-"""The complete cuts of a model in the store of checkpoints, for the governor: `learners.governor.checkpoint_source`
-over `checkpointer`."""
+"""The complete cuts of a model in the store of checkpoints, for the governor:
+`learners.governor.checkpoint_source` over `checkpointer`."""
 
 from collections.abc import Callable, Mapping
 
@@ -16,7 +16,8 @@ ReadTouched = Callable[[str, Mapping[str, Keys]], Snapshot]
 
 
 class StoredCuts:
-    """Nothing is written, and no shard is asked: a cut is read from its files, by the keys that are wanted."""
+    """Nothing is written, and no shard is asked: a cut is read from its files, by the keys that
+    are wanted."""
 
     def __init__(self, catalogue: Catalogue, read: ReadTouched = read_touched) -> None:
         self._catalogue, self._read = catalogue, read
@@ -35,17 +36,23 @@ class StoredCuts:
             next_record=dict(manifest.next_record),
             event_time_max_ms=manifest.event_time_max_ms,
         )
-        return CompleteCut(manifest.number, manifest.cut.partition(".")[0], progress, self._begun or {})
+        return CompleteCut(
+            manifest.number, manifest.cut.partition(".")[0], progress, self._begun or {}
+        )
 
     def touched(self, cut: CompleteCut, keys: Mapping[str, Keys]) -> Snapshot:
-        """Base and deltas are each read by key and then put together: the same as taking the keys of the whole."""
+        """Base and deltas are each read by key and then put together: the same as taking the
+        keys of the whole."""
         catalogue = self._catalogue
         try:
             manifest = next((m for m in catalogue.newest_first() if m.number == cut.number), None)
             if manifest is None:
                 raise CutGone(f"checkpoint {cut.number} of {catalogue.model} is not there any more")
             return whole(
-                (one.sha256, [self._read(catalogue.part_url(one, part.shard), keys) for part in one.parts])
+                (
+                    one.sha256,
+                    [self._read(catalogue.part_url(one, part.shard), keys) for part in one.parts],
+                )
                 for one in catalogue.chain(manifest)
             )
         except (OSError, Damaged, ValueError) as error:

@@ -16,8 +16,8 @@ _LINEAR = ("lr", "fm")
 
 
 def raw_numbers(config: Config) -> list[str]:
-    """Numeric features of a linear model that reach it as they are: where their values are large, or of very different
-    sizes, its steps are too."""
+    """Numeric features of a linear model that reach it as they are: where their values are large,
+    or of very different sizes, its steps are too."""
     model = config.model
     return [
         name
@@ -29,10 +29,12 @@ def raw_numbers(config: Config) -> list[str]:
 
 
 def check_model(config: Config) -> None:
-    """Raises ConfigError for a definition that learners or shards would refuse. Loads a network's library."""
+    """Raises ConfigError for a definition that learners or shards would refuse. Loads a
+    network's library."""
     for name in raw_numbers(config):
         _log.warning(
-            "model.numeric: %s goes into kind = %r as it is; if its values reach beyond 100 or so, give it"
+            "model.numeric: %s goes into kind = %r as it is; if its values reach beyond 100 or "
+            "so, give it"
             " `transforms.%s = 'log1p'`, or state its bounds (docs/models.md)",
             *(name, config.model.kind, name),
         )
@@ -60,7 +62,8 @@ def _check_table(config: Config, table: "TableSpec") -> None:
 
     _, _, group = table.name.partition(".")
     options, policy, storage = (
-        f"model.groups.{group}.{key}" if group else f"model.table_{key}" for key in ("options", "policy", "storage")
+        f"model.groups.{group}.{key}" if group else f"model.table_{key}"
+        for key in ("options", "policy", "storage")
     )
     try:
         make_optimizer(table.optimizer, table.options)

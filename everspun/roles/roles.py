@@ -55,21 +55,24 @@ def shard(config: Config, index: int, stop: threading.Event) -> None:
 
 
 def answered(what: str, ask: Callable[[], T], stop: threading.Event) -> T | None:
-    """What a store says, asked again, in growing pauses, while it fails. None = `stop` was set before."""
+    """What a store says, asked again, in growing pauses, while it fails. None = `stop` was set
+    before."""
     backoff = Backoff(200, 5_000)
     while not stop.is_set():
         try:
             return ask()
         except OSError as error:
             pause_ms = backoff.failed(random.random())
-            _log.warning("%s: the store fails, asked again in %.1f s: %s", what, pause_ms / 1_000, error)
+            _log.warning(
+                "%s: the store fails, asked again in %.1f s: %s", what, pause_ms / 1_000, error
+            )
             stop.wait(pause_ms / 1_000)
     return None
 
 
 def head_cut(config: Config, verify: bool = False) -> "HeadCut":
-    """The newest checkpoint, or nothing for a model that has not begun. With `verify`, the newest that is whole: it
-    costs reading all of it."""
+    """The newest checkpoint, or nothing for a model that has not begun. With `verify`, the newest
+    that is whole: it costs reading all of it."""
     from checkpointer.store.catalogue import Catalogue
     from checkpointer.store.fsspec_store import open_store
     from checkpointer.store.restore import cut_parts
@@ -80,7 +83,9 @@ def head_cut(config: Config, verify: bool = False) -> "HeadCut":
     if manifest is None:
         return NO_HEAD
     return HeadCut(
-        catalogue.slot_map(manifest), manifest.sha256, lambda held: cut_parts(catalogue, manifest, held or None)
+        catalogue.slot_map(manifest),
+        manifest.sha256,
+        lambda held: cut_parts(catalogue, manifest, held or None),
     )
 
 
@@ -118,7 +123,9 @@ def labeler(config: Config, index: int, stop: threading.Event) -> None:
         await_verdicts=config.labeler.await_verdicts and config.run.fraud > 0,
         await_breaker=config.labeler.await_breaker or config.run.breaker > 0,
     )
-    service.run(config.stream, settings, config.fraud, config.run.dir, index, stop, examples_log(config))
+    service.run(
+        config.stream, settings, config.fraud, config.run.dir, index, stop, examples_log(config)
+    )
 
 
 def fraud(config: Config, index: int, stop: threading.Event) -> None:
@@ -171,8 +178,11 @@ def governor(config: Config, index: int, stop: threading.Event) -> None:
 
 
 def examples_log(config: Config) -> Log:
-    """The log as `examples` is read from it, which goes on into the archive where the config says so."""
-    log = KafkaLog(dataclasses.replace(config.stream, fetch_bytes_max=config.stream.examples_fetch_bytes_max))
+    """The log as `examples` is read from it, which goes on into the archive where the config
+    says so."""
+    log = KafkaLog(
+        dataclasses.replace(config.stream, fetch_bytes_max=config.stream.examples_fetch_bytes_max)
+    )
     if not config.archive.read:
         return log
     from checkpointer.archive.archive import Archive
@@ -185,7 +195,9 @@ def examples_log(config: Config) -> Log:
 def archiver(config: Config, index: int, stop: threading.Event) -> None:
     from checkpointer.archive import archiver
 
-    archiver.run(config.stream, config.archive, KafkaLog(config.stream), config.run.dir, index, stop)
+    archiver.run(
+        config.stream, config.archive, KafkaLog(config.stream), config.run.dir, index, stop
+    )
 
 
 def checkpointer(config: Config, index: int, stop: threading.Event) -> None:

@@ -19,9 +19,10 @@ ENDED = 3
 def stop_on_signals() -> threading.Event:
     """An event that is set once SIGTERM or SIGINT has come. Called on the main thread.
 
-    A handler runs in the middle of whatever the main thread does, and that may be a look at this very event, whose lock
-    it then holds: a handler that set the event would wait for itself. So it only leaves word, in a queue that may be
-    written from within a handler, and a thread of its own sets the event.
+    A handler runs in the middle of whatever the main thread does, and that may be a look at this
+    very event, whose lock it then holds: a handler that set the event would wait for itself. So it
+    only leaves word, in a queue that may be written from within a handler, and a thread of its own
+    sets the event.
     """
     stop = threading.Event()
     asked: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -37,13 +38,17 @@ def stop_on_signals() -> threading.Event:
 
 
 def end_within(stop: threading.Event, seconds: float) -> None:
-    """A process that has not ended so long after `stop` was set is ended as it is: a client may wait for a broker that
-    is gone, and nothing that a process holds is lost with it. What each thread did then goes to standard error."""
+    """A process that has not ended so long after `stop` was set is ended as it is: a client may
+    wait for a broker that is gone, and nothing that a process holds is lost with it. What each
+    thread did then goes to standard error."""
 
     def wait() -> None:
         stop.wait()
         time.sleep(seconds)
-        logger.error("not drained %g s after it was told to stop: it ends as it is, and what it did is", seconds)
+        logger.error(
+            "not drained %g s after it was told to stop: it ends as it is, and what it did is",
+            seconds,
+        )
         faulthandler.dump_traceback(all_threads=True)
         os._exit(ENDED)
 

@@ -1,17 +1,18 @@
 """What a running system says of itself: the live table, the referee, plots and the report.
 
-- `catch_up`: how far each stage is behind the events, whether it catches up, and when (from two looks at what it has
-  reached)
+- `catch_up`: how far each stage is behind the events, whether it catches up, and when (from two
+  looks at what it has reached)
 - `follow`: following a running system from outside
 - `governed`: what a governor says of itself, for the status page
-- `input_faults`: what is wrong with the inputs, as `everspun status` and the launcher's alarm say it
+- `input_faults`: what is wrong with the inputs, as `everspun status` and the launcher's alarm say
+  it
 - `learning_faults`: what learners could not use of what they read, as `everspun status` says it
 - `plots`: the report's plots
 - `quality`: the two losses, from the records of `evaluations`, never mixed
 - `referee`: what `everspun status` calls wrong
 - `report`: one HTML file that says how a run went
-- `resharded`: how many shards there are, are wanted, and how long the last change stopped starts, for the status page
-  (S6)
+- `resharded`: how many shards there are, are wanted, and how long the last change stopped starts,
+  for the status page (S6)
 - `scrape`: reading what running roles report
 - `table`: the live table
 - `rate_file`: the usual rate of a stream as it is kept in the run's folder

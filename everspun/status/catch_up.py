@@ -1,4 +1,5 @@
-"""How far each stage is behind the events, whether it catches up, and when (from two looks at what it has reached)."""
+"""How far each stage is behind the events, whether it catches up, and when (from two looks at
+what it has reached)."""
 
 from dataclasses import dataclass
 
@@ -8,7 +9,8 @@ from stream.log.topics import topic_specs
 
 #: Behind by less than this beyond what it has to wait for, a stage keeps up.
 SLACK_S = 60.0
-#: A reader that is behind by more than this share of what its topic keeps is in danger of losing events.
+#: A reader that is behind by more than this share of what its topic keeps is in danger of losing
+#: events.
 RETENTION_SHARE = 0.5
 
 
@@ -26,7 +28,8 @@ class CatchUp:
 
 
 def behind(stream: StreamConfig, before: Snapshot, now: Snapshot) -> list[CatchUp]:
-    """The stages that are behind by more than labels have to wait (L1). `before` is an earlier look.
+    """The stages that are behind by more than labels have to wait (L1). `before` is an earlier
+    look.
 
     A stage that passes v seconds of arrivals in a second gains v - 1 on the events.
     """
@@ -45,7 +48,8 @@ def behind(stream: StreamConfig, before: Snapshot, now: Snapshot) -> list[CatchU
 
 
 def near_retention(stream: StreamConfig, now: Snapshot) -> list[str]:
-    """Stages whose input is more than half as old as its topic keeps it; none for a replay, whose topics keep all."""
+    """Stages whose input is more than half as old as its topic keeps it; none for a replay,
+    whose topics keep all."""
     if stream.replayed:
         return []
     keeps_ms = {spec.name: spec.retention_ms for spec in topic_specs(stream)}
@@ -54,15 +58,19 @@ def near_retention(stream: StreamConfig, now: Snapshot) -> list[str]:
     for name, topic in reads.items():
         stage, kept_ms = now.stages[name], keeps_ms[topic]
         # Records of `examples` are as old as their write, a wait after their arrival.
-        age_ms = now.now_ms - stage.data_time_ms - (_waits_ms(stream, name) if name == "learner" else 0)
+        age_ms = (
+            now.now_ms - stage.data_time_ms - (_waits_ms(stream, name) if name == "learner" else 0)
+        )
         if stage.data_time_ms and age_ms > RETENTION_SHARE * kept_ms:
             found.append(
                 f"{name} reads {topic} of {duration(age_ms / 1_000)} ago, and the topic keeps "
-                f"{duration(kept_ms / 1_000)}: add processes, or lengthen its retention.ms before events are lost"
+                f"{duration(kept_ms / 1_000)}: add processes, or lengthen its retention.ms before "
+                f"events are lost"
             )
     return found
 
 
 def _waits_ms(stream: StreamConfig, stage: str) -> int:
-    """How much older than now what a stage works on must be: labels wait for their window, and so what follows."""
+    """How much older than now what a stage works on must be: labels wait for their window, and
+    so what follows."""
     return 0 if stage == "fraud" else stream.wait_ms

@@ -1,4 +1,5 @@
-"""Following a running system from outside: its processes' metrics, and the records of `evaluations`."""
+"""Following a running system from outside: its processes' metrics, and the records of
+`evaluations`."""
 
 from pathlib import Path
 
@@ -19,10 +20,12 @@ RECENT_EVALUATIONS = 2_000
 
 
 class Follower:
-    """Belongs to one thread. `look` now and then; `quality` and `samples` are what has been seen."""
+    """Belongs to one thread. `look` now and then; `quality` and `samples` are what has been
+    seen."""
 
     def __init__(self, config: Config, log: Log, evaluations_max: int | None = None) -> None:
-        """`evaluations_max`: begin so many before the end of `evaluations`; None = at their beginning."""
+        """`evaluations_max`: begin so many before the end of `evaluations`; None = at their
+        beginning."""
         self.config = config
         self.quality = Quality(config.model.name)
         self.samples: list[Snapshot] = []
@@ -43,7 +46,8 @@ class Follower:
         return shot
 
     def read_evaluations(self, timeout_ms: int = 20) -> int:
-        """Read on in `evaluations`; how many new ones there were. A broker that is gone is asked at the next look."""
+        """Read on in `evaluations`; how many new ones there were. A broker that is gone is asked
+        at the next look."""
         try:
             if not self._sought:
                 self._seek()
@@ -61,7 +65,9 @@ class Follower:
         self._reader.assign([self._partition])
         begin = self._reader.beginning_offsets([self._partition])[self._partition]
         if self._tail is not None:
-            begin = max(begin, self._reader.end_offsets([self._partition])[self._partition] - self._tail)
+            begin = max(
+                begin, self._reader.end_offsets([self._partition])[self._partition] - self._tail
+            )
         self._reader.seek(self._partition, begin)
         self._sought = True
 

@@ -1,4 +1,5 @@
-"""What a governor says of itself, for the status page: where it stands, what it found last, and why it acted."""
+"""What a governor says of itself, for the status page: where it stands, what it found last, and
+why it acted."""
 
 from dataclasses import dataclass
 
@@ -31,7 +32,10 @@ class Governed:
         if not self.action:
             return f"{head}   no estimate yet"
         found = f"cost {self.excess:+.2%} +- {self.error:.2%}"
-        return f"{head}   {found}   {self.action}: {self.why}, {since} ago   {self.estimates} estimates"
+        return (
+            f"{head}   {found}   {self.action}: {self.why}, {since} ago   {self.estimates} "
+            f"estimates"
+        )
 
 
 def words(rung: Rung) -> str:
@@ -56,7 +60,9 @@ def governed(report: Report, wall_ms: int) -> Governed | None:
         why=why,
         excess=report.value("everspun_governor_excess_share"),
         error=report.value("everspun_governor_error_share"),
-        decided_s=max(0.0, (wall_ms - report.value("everspun_governor_decided_ms")) / 1_000) if action else 0.0,
+        decided_s=max(0.0, (wall_ms - report.value("everspun_governor_decided_ms")) / 1_000)
+        if action
+        else 0.0,
         estimates=int(report.value("everspun_governor_estimates_total")),
         shadow_share=report.value("everspun_governor_shadow_share"),
         at_its_end=bool(report.value("everspun_governor_at_its_end")),

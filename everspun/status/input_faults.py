@@ -1,5 +1,6 @@
-"""What is wrong with the inputs, as `everspun status` and the launcher's alarm say it: a broker that does not answer,
-topics that are not as they must be, and transactions that hold a partition (T6)."""
+"""What is wrong with the inputs, as `everspun status` and the launcher's alarm say it: a broker
+that does not answer, topics that are not as they must be, and transactions that hold a partition
+(T6)."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -39,10 +40,12 @@ def input_faults(stream: StreamConfig, now_ms: int) -> list[str]:
 
 
 class InputWatch:
-    """Looks again and again, from a thread of its own: a broker that is away is waited for. `ask` says what is wrong
-    now; whatever it raises is given to `on_error`, and it is asked again."""
+    """Looks again and again, from a thread of its own: a broker that is away is waited for. `ask`
+    says what is wrong now; whatever it raises is given to `on_error`, and it is asked again."""
 
-    def __init__(self, ask: Callable[[], Sequence[str]], on_error: Callable[[str, BaseException], None]) -> None:
+    def __init__(
+        self, ask: Callable[[], Sequence[str]], on_error: Callable[[str, BaseException], None]
+    ) -> None:
         self.count = 0
         self._ask, self._on_error = ask, on_error
         self._stopped = threading.Event()
@@ -63,15 +66,18 @@ class InputWatch:
 
 
 def unread(stream: StreamConfig, reader: Reader, counts: Mapping[str, int]) -> list[str]:
-    """Records in partitions beyond those that are configured, which nobody reads (T6). `counts`: topic -> how many
-    partitions it has. Raises Unavailable."""
+    """Records in partitions beyond those that are configured, which nobody reads (T6). `counts`:
+    topic -> how many partitions it has. Raises Unavailable."""
     found = []
     for topic in (stream.impressions, stream.clicks):
         added = [Partition(topic, p) for p in range(stream.partitions, counts.get(topic, 0))]
-        records = sum(reader.end_offsets(added).values()) - sum(reader.beginning_offsets(added).values())
+        records = sum(reader.end_offsets(added).values()) - sum(
+            reader.beginning_offsets(added).values()
+        )
         if records:
             found.append(
-                f"{records:,} records of {topic} stand in partitions {stream.partitions} to {counts[topic] - 1}, which "
+                f"{records:,} records of {topic} stand in partitions {stream.partitions} to "
+                f"{counts[topic] - 1}, which "
                 "nobody reads"
             )
     return found
@@ -84,8 +90,10 @@ def topic_faults(problems: Sequence[Problem]) -> list[str]:
 def open_too_long(found: Sequence[OpenTransaction], now_ms: int) -> list[str]:
     """Transactions that hold what stands behind their first record."""
     return [
-        f"{one.partition.topic}[{one.partition.partition}] is read up to offset {one.first_offset}: a transaction of "
-        f"{one.producer} has been open for {duration((now_ms - one.since_ms) / 1_000)}; end it, or the broker will "
+        f"{one.partition.topic}[{one.partition.partition}] is read up to offset "
+        f"{one.first_offset}: a transaction of "
+        f"{one.producer} has been open for {duration((now_ms - one.since_ms) / 1_000)}; end it, "
+        f"or the broker will "
         f"after its timeout (kafka-transactions.sh abort)"
         for one in found
         if now_ms - one.since_ms > OPEN_MAX_S * 1_000

@@ -1,4 +1,5 @@
-"""What learners could not use of what they read, as `everspun status` says it: shares above a limit, and what to do."""
+"""What learners could not use of what they read, as `everspun status` says it: shares above a
+limit, and what to do."""
 
 from collections.abc import Mapping
 
@@ -10,7 +11,8 @@ _UNDECLARED, _FILLED = "everspun_labeler_undeclared_features", "everspun_learner
 _READ = "everspun_records_in_total"
 _WHY = {
     "unreadable": "their records cannot be read",
-    "columns": "a feature has another kind in their records than it is declared with now: it needs a new name",
+    "columns": "a feature has another kind in their records than it is declared with now: it "
+    "needs a new name",
     "not_finite": "their gradient is not finite",
     "retraction": "the record does not say what to learn again",
 }
@@ -26,33 +28,39 @@ def learning_faults(limits: LimitsConfig, reports: Mapping[str, Report]) -> list
     for cause, rows in sorted(_summed(learners, _EMPTY, "cause").items()):
         if limits.unusable_share_max and rows / read > limits.unusable_share_max:
             found.append(
-                f"learners: {rows:,.0f} of {read:,.0f} rows were pushed empty, {_WHY.get(cause, cause)};"
-                f" the learner's log names record and feature (limit {limits.unusable_share_max:.2%})"
+                f"learners: {rows:,.0f} of {read:,.0f} rows were pushed empty, "
+                f"{_WHY.get(cause, cause)};"
+                f" the learner's log names record and feature (limit "
+                f"{limits.unusable_share_max:.2%})"
             )
     for feature, count in sorted(_summed(learners, _CLIPPED, "feature").items()):
         if limits.clipped_share_max and count / read > limits.clipped_share_max:
             found.append(
-                f"learners: feature {feature}: {count:,.0f} of {read:,.0f} values lie beyond its bounds; a wrong unit,"
+                f"learners: feature {feature}: {count:,.0f} of {read:,.0f} values lie beyond its "
+                f"bounds; a wrong unit,"
                 f" or state model.bounds.{feature} (limit {limits.clipped_share_max:.2%})"
             )
     return found
 
 
 def feature_notes(reports: Mapping[str, Report]) -> list[str]:
-    """Features that are read otherwise than somebody may think: no fault by itself, and often a misspelling."""
+    """Features that are read otherwise than somebody may think: no fault by itself, and often a
+    misspelling."""
     labelers = [report for name, report in reports.items() if name.startswith("labeler-")]
     learners = [report for name, report in reports.items() if name.startswith("learner-")]
     found = []
     for feature, records in sorted(_summed(labelers, _UNDECLARED, "feature").items()):
         if records:
             found.append(
-                f"feature {feature!r} is in {records:,.0f} records of a sample and declared nowhere, so it is ignored: "
+                f"feature {feature!r} is in {records:,.0f} records of a sample and declared "
+                f"nowhere, so it is ignored: "
                 "misspelled? else add it to [model]"
             )
     for feature, rows in sorted(_summed(learners, _FILLED, "feature").items()):
         if rows:
             found.append(
-                f"feature {feature!r}: {rows:,.0f} rows were learned with its missing value, from records written "
+                f"feature {feature!r}: {rows:,.0f} rows were learned with its missing value, from "
+                f"records written "
                 "before it was declared"
             )
     return found

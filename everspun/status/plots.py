@@ -1,4 +1,5 @@
-"""The report's plots: learning curve, calibration, freshness over time, staleness. Each returns an SVG."""
+"""The report's plots: learning curve, calibration, freshness over time, staleness. Each returns
+an SVG."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -38,14 +39,19 @@ def _svg(figure: Any) -> str:
 
 
 def learning_curve(days: Mapping[int, Sequence[float]]) -> str:
-    """Normalized entropy by day of event time (sums of `quality.DAY_SUMS`): progressive and as served, a line each."""
+    """Normalized entropy by day of event time (sums of `quality.DAY_SUMS`): progressive and as
+    served, a line each."""
     figure, axes = _figure("Learning curve", "event time", "normalized entropy (lower is better)")
     if days:
         when = np.array(sorted(days), dtype="datetime64[D]")
         table = _smoothed(np.array([days[day] for day in sorted(days)]))
-        axes.plot(when, _normalized(table[:, :3]), color=INK, label="progressive (just before training)")
+        axes.plot(
+            when, _normalized(table[:, :3]), color=INK, label="progressive (just before training)"
+        )
         if table[:, 3].sum():
-            axes.plot(when, _normalized(table[:, 3:]), color=SECOND, label="as served (when it was shown)")
+            axes.plot(
+                when, _normalized(table[:, 3:]), color=SECOND, label="as served (when it was shown)"
+            )
         axes.axhline(1.0, color=FAINT, linewidth=1, linestyle="--", label="the mean rate alone")
         axes.legend(frameon=False)
     figure.autofmt_xdate()
@@ -61,12 +67,14 @@ def _smoothed(table: np.ndarray[Any, Any], days: int = 7) -> np.ndarray[Any, Any
 
 def _normalized(sums: np.ndarray[Any, Any]) -> list[float]:
     return [
-        loss / (rows * entropy(label / rows)) if rows and 0 < label < rows else np.nan for rows, loss, label in sums
+        loss / (rows * entropy(label / rows)) if rows and 0 < label < rows else np.nan
+        for rows, loss, label in sums
     ]
 
 
 def calibration(found: Sequence[Sequence[float]]) -> str:
-    """Mean label against mean prediction in bins of prediction (rows, predictions, labels); size = rows."""
+    """Mean label against mean prediction in bins of prediction (rows, predictions, labels); size
+    = rows."""
     figure, axes = _figure("Calibration (progressive)", "mean prediction", "share that was clicked")
     bins = np.array(found, dtype=float).reshape(-1, 3)
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--")
@@ -74,7 +82,9 @@ def calibration(found: Sequence[Sequence[float]]) -> str:
         rows, predicted, clicked = bins.T
         kept = rows > 0
         size = 12 + 200 * rows[kept] / rows.max()
-        axes.scatter(predicted[kept] / rows[kept], clicked[kept] / rows[kept], s=size, color=INK, alpha=0.8)
+        axes.scatter(
+            predicted[kept] / rows[kept], clicked[kept] / rows[kept], s=size, color=INK, alpha=0.8
+        )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     return _svg(figure)
@@ -89,7 +99,10 @@ def freshness(samples: Sequence[Snapshot], clock: str) -> str:
             ages = [_age_h(s.now_ms, s.stages[name].data_time_ms) for s in samples]
             axes.plot(at, ages, color=color, label=name)
         axes.plot(
-            at, [np.nan if s.data_age_s is None else s.data_age_s / 3600 for s in samples], color=SECOND, label="served"
+            at,
+            [np.nan if s.data_age_s is None else s.data_age_s / 3600 for s in samples],
+            color=SECOND,
+            label="served",
         )
         axes.legend(frameon=False)
     return _svg(figure)
@@ -101,7 +114,9 @@ def _age_h(now_ms: int, reached_ms: float) -> float:
 
 def staleness(counts: Mapping[int, int]) -> str:
     """How many updates each push found applied since its read, over all shards and batches."""
-    figure, axes = _figure("Staleness of pushes", "updates applied between read and write", "pushes")
+    figure, axes = _figure(
+        "Staleness of pushes", "updates applied between read and write", "pushes"
+    )
     if counts:
         axes.bar(list(counts), list(counts.values()), color=INK)
     return _svg(figure)

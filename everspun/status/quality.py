@@ -1,4 +1,5 @@
-"""The two losses, from the records of `evaluations`, never mixed: progressive and as served (E1, E2)."""
+"""The two losses, from the records of `evaluations`, never mixed: progressive and as served (E1,
+E2)."""
 
 import math
 from collections import Counter
@@ -22,8 +23,8 @@ def entropy(rate: float) -> float:
 
 @dataclass
 class Quality:
-    """Running sums over evaluations, each (model, chain, start) counted once: the first (E1). What it holds does not
-    grow with their number."""
+    """Running sums over evaluations, each (model, chain, start) counted once: the first (E1). What
+    it holds does not grow with their number."""
 
     model: str
     rows: float = 0.0
@@ -44,7 +45,8 @@ class Quality:
     _seen: SeenRanges = field(default_factory=SeenRanges)
 
     def add(self, value: bytes) -> bool:
-        """Count one record of `evaluations`; False if it is another model's, a repeat, or no evaluation at all."""
+        """Count one record of `evaluations`; False if it is another model's, a repeat, or no
+        evaluation at all."""
         try:
             fields = json_object("evaluations", value)
             said = fields.body
@@ -78,7 +80,10 @@ class Quality:
         if not self.bins:
             self.bins = bins
         elif len(bins) == len(self.bins):
-            self.bins = [[a + b for a, b in zip(x, y, strict=False)] for x, y in zip(self.bins, bins, strict=True)]
+            self.bins = [
+                [a + b for a, b in zip(x, y, strict=False)]
+                for x, y in zip(self.bins, bins, strict=True)
+            ]
         self.staleness.update(staleness)
 
     @property
@@ -120,7 +125,14 @@ _SUMS = (
 )
 
 
-DAY_SUMS = ("rows", "log_loss_sum", "label_sum", "served_rows", "served_log_loss_sum", "served_label_sum")
+DAY_SUMS = (
+    "rows",
+    "log_loss_sum",
+    "label_sum",
+    "served_rows",
+    "served_log_loss_sum",
+    "served_label_sum",
+)
 
 
 def shown(value: float, counted: float, digits: int = 4) -> str:

@@ -1,4 +1,5 @@
-"""The usual rate of a stream as it is kept in the run's folder, so that a launcher that starts again knows it."""
+"""The usual rate of a stream as it is kept in the run's folder, so that a launcher that starts
+again knows it."""
 
 import json
 from pathlib import Path

@@ -11,9 +11,11 @@ from everspun.status.table import Snapshot, duration
 
 #: A launcher writes every second.
 LAUNCHER_SILENT_MS = 10_000
-#: Labels, and what follows, may be behind by so much more than they must wait before it is called wrong, s.
+#: Labels, and what follows, may be behind by so much more than they must wait before it is called
+#: wrong, s.
 BEHIND_MAX_S = 300.0
-#: A checkpoint is overdue after so many intervals, and at least so long, while there is something new to keep.
+#: A checkpoint is overdue after so many intervals, and at least so long, while there is something
+#: new to keep.
 INTERVALS_MAX, OVERDUE_MIN_MS = 5, 120_000
 #: Clocks may always be so far apart: a busy machine stamps a heartbeat late.
 CLOCKS_APART_MIN_MS = 10_000
@@ -23,7 +25,10 @@ ROOM_SHARE_MIN, ROOM_BYTES_MIN = 0.05, 1 << 30
 
 def since(then_ms: float, now_ms: float) -> str:
     """`since 13:02:11 UTC (4.2 min)`."""
-    return f"since {datetime.fromtimestamp(then_ms / 1_000, UTC):%H:%M:%S} UTC ({duration((now_ms - then_ms) / 1_000)})"
+    return (
+        f"since {datetime.fromtimestamp(then_ms / 1_000, UTC):%H:%M:%S} UTC "
+        f"({duration((now_ms - then_ms) / 1_000)})"
+    )
 
 
 def processes(
@@ -34,17 +39,22 @@ def processes(
     alive: Mapping[str, bool],
     now_ms: int,
 ) -> list[str]:
-    """Processes that are not there. `state` is the launcher's word ({} without one), `files` the role files,
-    `answering` who was scraped, `alive` whether the pid of a role file, and that of "launcher", lives."""
+    """Processes that are not there. `state` is the launcher's word ({} without one), `files` the
+    role files, `answering` who was scraped, `alive` whether the pid of a role file, and that of
+    "launcher", lives."""
     found, named, there = [], set(), set(answering)
     for name, one in sorted(state.get("processes", {}).items()):
         log = f"its log: {run_dir}/logs/{name}.log"
         when = since(one.get("since_ms", now_ms), now_ms)
         if one.get("state") == "failing":
-            found.append(f"{name} keeps ending {when}, {one.get('ends')} times: {one.get('reason')}; {log}")
+            found.append(
+                f"{name} keeps ending {when}, {one.get('ends')} times: {one.get('reason')}; {log}"
+            )
             named.add(name)
         elif one.get("state") == "waits":
-            found.append(f"{name} is down {when} and about to be started again: {one.get('reason')}; {log}")
+            found.append(
+                f"{name} is down {when} and about to be started again: {one.get('reason')}; {log}"
+            )
             named.add(name)
         elif name not in files and now_ms - one.get("since_ms", now_ms) > LAUNCHER_SILENT_MS:
             found.append(f"{name} has not come up {when}; {log}")
@@ -52,12 +62,16 @@ def processes(
     for name in sorted(set(files) - there - named):
         role, _, index = name.rpartition("-")
         if alive.get(name):
-            found.append(f"{name} does not answer, though its process {files[name].get('pid')} is there (its log)")
+            found.append(
+                f"{name} does not answer, though its process {files[name].get('pid')} is there "
+                f"(its log)"
+            )
         elif not state:
             found.append(f"{name} is gone: everspun role {role} --index {index} starts it")
         elif not files[name] and (pid := state.get("processes", {}).get(name, {}).get("pid")):
             found.append(
-                f"{name} cannot be asked: {run_dir}/roles/{name}.json says nothing that can be read; kill {pid} ends "
+                f"{name} cannot be asked: {run_dir}/roles/{name}.json says nothing that can be "
+                f"read; kill {pid} ends "
                 "it, and the launcher starts it anew"
             )
         else:
@@ -65,13 +79,20 @@ def processes(
     if state:
         silent_ms = now_ms - state.get("written_ms", now_ms)
         if not alive.get("launcher", True):
-            found.append(f"the launcher (process {state.get('pid')}) is gone: nothing starts what ends; everspun run")
+            found.append(
+                f"the launcher (process {state.get('pid')}) is gone: nothing starts what ends; "
+                f"everspun run"
+            )
         elif silent_ms > LAUNCHER_SILENT_MS:
-            found.append(f"the launcher has said nothing {since(state['written_ms'], now_ms)}: is its disk full?")
+            found.append(
+                f"the launcher has said nothing {since(state['written_ms'], now_ms)}: is its disk "
+                f"full?"
+            )
     for trouble in state.get("troubles", []):
         when = since(trouble["since_ms"], now_ms)
         found.append(
-            f"the launcher cannot go on with {trouble['what']}, {trouble['count']} times {when}; it tries again"
+            f"the launcher cannot go on with {trouble['what']}, {trouble['count']} times {when}; "
+            f"it tries again"
         )
     return found
 
@@ -83,38 +104,52 @@ def stream(state: Mapping[str, Any], now_ms: int, topics: tuple[str, str]) -> li
         return []
     usual = float(said.get("usual_rows_per_minute") or 0.0)
     return [
-        f"no events {since(said['last_row_ms'], now_ms)}, where this hour brings {usual:,.1f} a minute: do the sites "
+        f"no events {since(said['last_row_ms'], now_ms)}, where this hour brings {usual:,.1f} a "
+        f"minute: do the sites "
         f"send? everspun events check {topics[0]}"
     ]
 
 
-def stages(config: Config, shot: Snapshot, late: Iterable[CatchUp], reports: Mapping[str, Report]) -> list[str]:
+def stages(
+    config: Config, shot: Snapshot, late: Iterable[CatchUp], reports: Mapping[str, Report]
+) -> list[str]:
     """Stages that are there and do not do what they are for."""
     found = []
     for name, report in sorted(reports.items()):
         if name.startswith("replica-"):
             if report.value("everspun_served_version", -1.0) < 0:
                 found.append(
-                    f"{name} has no model and answers with the prior: everspun checkpoints list; its /model says "
+                    f"{name} has no model and answers with the prior: everspun checkpoints list; "
+                    f"its /model says "
                     "what it refused"
                 )
             if failing := report.value("everspun_replica_failing_s"):
                 found.append(
-                    f"{name} has not reached the store for {duration(failing)}: [checkpointer] root = "
+                    f"{name} has not reached the store for {duration(failing)}: [checkpointer] "
+                    f"root = "
                     f"{config.checkpointer.root}; its log says why"
                 )
-        if name.startswith("checkpointer-") and (failing := report.value("everspun_store_failing_s")):
+        if name.startswith("checkpointer-") and (
+            failing := report.value("everspun_store_failing_s")
+        ):
             found.append(
-                f"{name} has had no store for {duration(failing)}, so nothing is kept of what is learned since: is "
-                f"[checkpointer] root = {config.checkpointer.root} there, has it room, may it be written? Its log"
+                f"{name} has had no store for {duration(failing)}, so nothing is kept of what is "
+                f"learned since: is "
+                f"[checkpointer] root = {config.checkpointer.root} there, has it room, may it be "
+                f"written? Its log"
             )
         if name.startswith("shard-") and report.value("everspun_state_stored", 1.0) == 0:
             found.append(
-                f"{name}: the store does not take its incarnation, or what was ordered of it: do not replace that "
+                f"{name}: the store does not take its incarnation, or what was ordered of it: do "
+                f"not replace that "
                 f"machine now; [checkpointer] root = {config.checkpointer.root}, its log"
             )
     if not config.stream.replayed:
-        found += [_behind(one, shot) for one in late if one.ends_in_s is None and one.behind_s > BEHIND_MAX_S]
+        found += [
+            _behind(one, shot)
+            for one in late
+            if one.ends_in_s is None and one.behind_s > BEHIND_MAX_S
+        ]
         found += _overdue(config, shot, reports)
     return found
 
@@ -128,7 +163,8 @@ def clocks(config: Config, reports: Mapping[str, Report], now_ms: int) -> list[s
         worst = max(wrong, key=lambda name: abs(apart[name]))
         side = "ahead of" if apart[worst] > 0 else "behind"
         found.append(
-            f"the broker's clock is {duration(abs(apart[worst]) / 1_000)} {side} the labeler's ({len(wrong)} inputs, "
+            f"the broker's clock is {duration(abs(apart[worst]) / 1_000)} {side} the labeler's "
+            f"({len(wrong)} inputs, "
             f"worst {worst}): chronyc tracking on both hosts says which is wrong"
         )
     if stand := [name for name, ms in ahead.items() if ms > skew_ms]:
@@ -137,8 +173,10 @@ def clocks(config: Config, reports: Mapping[str, Report], now_ms: int) -> list[s
         fell_ms = max(_by_input(reports, "time_fell").get(worst, 0.0), ahead[worst])
         which = " ".join(worst.rsplit("/", 1)) + " " if len(stand) == 1 else ""
         found.append(
-            f"time in {worst} is {duration(ahead[worst] / 1_000)} ahead of all clocks ({len(stand)} inputs): one was "
-            f"wrong for longer than stream.jump_confirm_ms; labels go on at {until:%F %H:%M:%S} UTC, or, once all "
+            f"time in {worst} is {duration(ahead[worst] / 1_000)} ahead of all clocks "
+            f"({len(stand)} inputs): one was "
+            f"wrong for longer than stream.jump_confirm_ms; labels go on at {until:%F %H:%M:%S} "
+            f"UTC, or, once all "
             f'clocks are right, by: everspun clock back {which}--by-ms {fell_ms:.0f} --reason "..."'
         )
     return found
@@ -155,7 +193,8 @@ def _behind(one: CatchUp, shot: Snapshot) -> str:
     """A stage that falls behind; what it waits for says where to look."""
     waits = shot.stages[one.stage].waiting
     todo = {
-        "verdicts": "it waits for verdicts: is the fraud filter up? its log; run.fraud = 0 labels without",
+        "verdicts": "it waits for verdicts: is the fraud filter up? its log; run.fraud = 0 labels "
+        "without",
         "breaker": "it waits for the breaker: its log",
         "paused": "everspun resume",
         "cut": "it waits for a cut: the checkpointer's log",
@@ -168,14 +207,18 @@ def _overdue(config: Config, shot: Snapshot, reports: Mapping[str, Report]) -> l
     """No checkpoint is published though shards have learned more than the newest holds."""
     report = reports.get("checkpointer-0")
     created_ms = 0.0 if report is None else report.value("everspun_checkpoint_created_ms")
-    learned_ms, kept_ms = shot.stages["shard"].data_time_ms, shot.stages["checkpointer"].data_time_ms
+    learned_ms, kept_ms = (
+        shot.stages["shard"].data_time_ms,
+        shot.stages["checkpointer"].data_time_ms,
+    )
     limit_ms = max(OVERDUE_MIN_MS, INTERVALS_MAX * config.checkpointer.interval_ms)
     if not config.checkpointer.interval_ms or not created_ms or learned_ms <= kept_ms:
         return []
     if shot.now_ms - created_ms <= limit_ms:
         return []
     return [
-        f"no checkpoint is published {since(created_ms, shot.now_ms)}: everspun checkpoints list says which were "
+        f"no checkpoint is published {since(created_ms, shot.now_ms)}: everspun checkpoints list "
+        f"says which were "
         "rejected and why; the checkpointer's log"
     ]
 
@@ -184,4 +227,7 @@ def room(path: str, free: int, total: int) -> list[str]:
     """A disk that is nearly full."""
     if free >= min(ROOM_BYTES_MIN, ROOM_SHARE_MIN * total):
         return []
-    return [f"the disk of {path} is nearly full: {free / 1e6:,.1f} MB of {total / 1e6:,.0f} left; df {path}"]
+    return [
+        f"the disk of {path} is nearly full: {free / 1e6:,.1f} MB of {total / 1e6:,.0f} left; df "
+        f"{path}"
+    ]

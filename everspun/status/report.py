@@ -10,9 +10,11 @@ from everspun.status.quality import Quality, shown
 from everspun.status.table import Snapshot, duration
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1d2733; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
+       padding: 0 1rem; color: #1d2733; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; }
+table { border-collapse: collapse; }
+td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; } .note { color: #5b6773; }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem; } .plots svg { max-width: 100%; height: auto; }
 .ok { color: #1b7f3b; } .bad { color: #b3261e; font-weight: 600; }
@@ -21,7 +23,8 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; } .note { color: #
 
 def rows_table(rows: Sequence[tuple[str, str]]) -> str:
     cells = "".join(
-        f'<tr><th>{html.escape(name)}</th><td class="n">{html.escape(value)}</td></tr>' for name, value in rows
+        f'<tr><th>{html.escape(name)}</th><td class="n">{html.escape(value)}</td></tr>'
+        for name, value in rows
     )
     return f"<table>{cells}</table>"
 
@@ -54,7 +57,10 @@ def write(
     body += ["<h2>Plots</h2>", '<div class="plots">', *drawn, "</div>"]
     body += ["<h2>Audit</h2>", f"<table>{checks}</table>"]
     body += [f'<p class="note">Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.</p>']
-    page = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+    page = (
+        f'<!doctype html><html lang="en"><head><meta '
+        f'charset="utf-8"><title>{html.escape(title)}</title>'
+    )
     page += f"<style>{STYLE}</style></head><body>{''.join(body)}</body></html>"
     path.write_text(page, encoding="utf-8")
     return path
@@ -71,8 +77,14 @@ def quality_rows(quality: Quality) -> list[tuple[str, str]]:
     if quality.served_rows:
         rows += [
             ("as-served log loss", shown(quality.served_log_loss, quality.served_rows)),
-            ("as-served normalized entropy", shown(quality.served_normalized_entropy, quality.served_label_sum)),
-            ("as-served calibration", shown(quality.served_calibration, quality.served_label_sum, 3)),
+            (
+                "as-served normalized entropy",
+                shown(quality.served_normalized_entropy, quality.served_label_sum),
+            ),
+            (
+                "as-served calibration",
+                shown(quality.served_calibration, quality.served_label_sum, 3),
+            ),
             ("rows with a served prediction", f"{quality.served_rows:,.0f}"),
         ]
     return rows
@@ -83,4 +95,7 @@ def freshness_rows(samples: Sequence[Snapshot]) -> list[tuple[str, str]]:
     ages = sorted(s.data_age_s for s in samples if s.data_age_s is not None)
     if not ages:
         return []
-    return [("served data age, median", duration(ages[len(ages) // 2])), ("served data age, worst", duration(ages[-1]))]
+    return [
+        ("served data age, median", duration(ages[len(ages) // 2])),
+        ("served data age, worst", duration(ages[-1])),
+    ]

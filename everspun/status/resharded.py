@@ -1,4 +1,5 @@
-"""How many shards there are, are wanted, and how long the last change stopped starts, for the status page (S6)."""
+"""How many shards there are, are wanted, and how long the last change stopped starts, for the
+status page (S6)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ class Resharded:
         head = f"shards {self.shards} (map {self.map_epoch})"
         if self.needed > self.shards:
             head += f", {self.needed} wanted"
-        return f"{head}   last move stopped starts for {self.pause_ms:.0f} ms" if self.moves else head
+        return (
+            f"{head}   last move stopped starts for {self.pause_ms:.0f} ms" if self.moves else head
+        )
 
 
 def resharded(reports: Mapping[str, Report]) -> Resharded | None:

@@ -1,4 +1,5 @@
-"""Reading what running roles report: their role files and their Prometheus metrics over loopback."""
+"""Reading what running roles report: their role files and their Prometheus metrics over
+loopback."""
 
 import http.client
 import urllib.error
@@ -40,7 +41,9 @@ class Report:
         return dict(out)
 
     def waiting(self) -> str:
-        return next((reason for reason, on in self.by_label("everspun_waiting", "reason").items() if on), "")
+        return next(
+            (reason for reason, on in self.by_label("everspun_waiting", "reason").items() if on), ""
+        )
 
 
 def scrape(run_dir: Path) -> dict[str, Report]:
@@ -49,7 +52,11 @@ def scrape(run_dir: Path) -> dict[str, Report]:
     asked = {name: port for name, port in ports.items() if type(port) is int and 0 < port < 65_536}
     with ThreadPoolExecutor(max_workers=max(1, min(8, len(asked)))) as pool:
         answers = pool.map(_fetch, asked.values())
-        return {name: Report(series) for name, series in zip(asked, answers, strict=True) if series is not None}
+        return {
+            name: Report(series)
+            for name, series in zip(asked, answers, strict=True)
+            if series is not None
+        }
 
 
 def _fetch(port: int) -> Series | None:
@@ -66,8 +73,8 @@ def _fetch(port: int) -> Series | None:
 
 
 def quantile(buckets: dict[str, float], q: float) -> float | None:
-    """The q-quantile of a Prometheus histogram's cumulative `le` buckets, as the upper bound that holds it; None where
-    nothing was counted."""
+    """The q-quantile of a Prometheus histogram's cumulative `le` buckets, as the upper bound that
+    holds it; None where nothing was counted."""
     rows = sorted((float(le), count) for le, count in buckets.items())
     if not rows or rows[-1][1] == 0:
         return None

@@ -1,4 +1,5 @@
-"""The live table: one row a stage (in, out, rate, data age, why it waits), and a line on the model's quality."""
+"""The live table: one row a stage (in, out, rate, data age, why it waits), and a line on the
+model's quality."""
 
 import math
 import time
@@ -33,7 +34,8 @@ class Stage:
 
 @dataclass
 class Snapshot:
-    """What all stages said at one moment. `now_ms` is the clock of the data: the wall's, or the replay's."""
+    """What all stages said at one moment. `now_ms` is the clock of the data: the wall's, or the
+    replay's."""
 
     now_ms: int
     stages: dict[str, Stage]
@@ -113,9 +115,11 @@ def render(shot: Snapshot, quality: Quality, title: str, note: str = "") -> Pane
             stage.waiting,
         )
     lines = [
-        f"progressive loss {quality.log_loss:.4f}  normalized entropy {quality.normalized_entropy:.4f}  "
+        f"progressive loss {quality.log_loss:.4f}  normalized entropy "
+        f"{quality.normalized_entropy:.4f}  "
         f"calibration {quality.calibration:.3f}  ({quality.rows:,.0f} rows)",
-        f"as served loss {quality.served_log_loss:.4f}  normalized entropy {quality.served_normalized_entropy:.4f}  "
+        f"as served loss {quality.served_log_loss:.4f}  normalized entropy "
+        f"{quality.served_normalized_entropy:.4f}  "
         f"({quality.served_rows:,.0f} rows)",
         f"staleness p50 {_number(shot.staleness_p50)}  p99 {_number(shot.staleness_p99)} updates   "
         f"served model_age {duration(shot.model_age_s)}  data_age {duration(shot.data_age_s)}",

@@ -1,7 +1,8 @@
 """Whether a stream has stopped, by its own usual rate at that hour of the week (pure).
 
-Rows counted second by second are summed by hour of the week; what each hour usually brings is the mean of the weeks
-seen, the recent ones more. A silence is a stop where that rate would have brought many rows by now.
+Rows counted second by second are summed by hour of the week; what each hour usually brings is the
+mean of the weeks seen, the recent ones more. A silence is a stop where that rate would have brought
+many rows by now.
 """
 
 import math
@@ -9,7 +10,8 @@ from dataclasses import dataclass, field
 
 HOUR_MS = 3_600_000
 HOURS = 168
-#: What a silence must have cost, in rows that were to be expected, and how long it must be: rows come in page views.
+#: What a silence must have cost, in rows that were to be expected, and how long it must be: rows
+#: come in page views.
 ROWS_MISSED_MIN = 30.0
 SILENCE_MIN_MS = 30_000
 #: An hour counts once so much of it was seen.
@@ -19,8 +21,8 @@ NEWEST_SHARE = 0.5
 
 @dataclass
 class UsualRate:
-    """Rows a ms by hour of the week, and when the last row came. Times are wall-clock ms; a step of the clock counts
-    for nothing."""
+    """Rows a ms by hour of the week, and when the last row came. Times are wall-clock ms; a step of
+    the clock counts for nothing."""
 
     rates: list[float | None] = field(default_factory=lambda: [None] * HOURS)
     last_row_ms: int = 0
@@ -31,7 +33,8 @@ class UsualRate:
 
     @classmethod
     def of(cls, kept: object) -> "UsualRate":
-        """From what `kept` said, by whoever wrote it. Raises ValueError for what is nothing of the kind."""
+        """From what `kept` said, by whoever wrote it. Raises ValueError for what is nothing of
+        the kind."""
         try:
             rates = [None if rate is None else float(rate) for rate in kept["rates"]]  # type: ignore[index]
             hour, rows, seen_ms = kept["open"]  # type: ignore[index]
@@ -46,8 +49,8 @@ class UsualRate:
         return found
 
     def kept(self) -> dict[str, object]:
-        """All that another one needs to go on, for JSON. How long the stream is silent is found anew, and what came
-        between the two counts for nothing."""
+        """All that another one needs to go on, for JSON. How long the stream is silent is found
+        anew, and what came between the two counts for nothing."""
         return {"rates": self.rates, "open": [self._hour, self._rows, self._seen_ms]}
 
     def look(self, now_ms: int, new_rows: float) -> None:
@@ -67,12 +70,14 @@ class UsualRate:
     def _close(self) -> None:
         if self._hour >= 0 and self._seen_ms >= SEEN_MIN_MS:
             rate, before = self._rows / self._seen_ms, self.rates[self._hour]
-            self.rates[self._hour] = rate if before is None else before + NEWEST_SHARE * (rate - before)
+            self.rates[self._hour] = (
+                rate if before is None else before + NEWEST_SHARE * (rate - before)
+            )
         self._rows, self._seen_ms = 0.0, 0
 
     def usual(self) -> float | None:
-        """Rows a ms that this hour usually brings: in earlier weeks, else a day ago, else in the hour before, else in
-        this hour until its last row. None while nothing is known."""
+        """Rows a ms that this hour usually brings: in earlier weeks, else a day ago, else in the
+        hour before, else in this hour until its last row. None while nothing is known."""
         if self._hour < 0:
             return None
         for hour in (self._hour, (self._hour - 24) % HOURS, (self._hour - 1) % HOURS):
@@ -86,7 +91,11 @@ class UsualRate:
 
     def stopped(self) -> bool:
         usual, silent_ms = self.usual(), self.silent_ms()
-        return usual is not None and silent_ms >= SILENCE_MIN_MS and usual * silent_ms >= ROWS_MISSED_MIN
+        return (
+            usual is not None
+            and silent_ms >= SILENCE_MIN_MS
+            and usual * silent_ms >= ROWS_MISSED_MIN
+        )
 
     def said(self) -> dict[str, object]:
         """For `launcher.json`: what `everspun status` and Prometheus are told."""

@@ -1,8 +1,9 @@
-"""A record of `bands`: one settled cell with the breaker's state behind it. The topic is the breaker's memory (C2).
+"""A record of `bands`: one settled cell with the breaker's state behind it. The topic is the
+breaker's memory (C2).
 
-Value: Arrow IPC, one row a scope that was active in the cell or is withheld. Headers: the cell, totals, and where to
-read each partition of `tallies` (with what stood there) and `verdicts` from to go on. A repeat of a cell, or one
-below the last, changes nothing.
+Value: Arrow IPC, one row a scope that was active in the cell or is withheld. Headers: the cell,
+totals, and where to read each partition of `tallies` (with what stood there) and `verdicts` from to
+go on. A repeat of a cell, or one below the last, changes nothing.
 """
 
 import re
@@ -14,7 +15,13 @@ import pyarrow as pa
 
 from labeler.breaker.bands import GROUPS, Scope
 from labeler.breaker.cells import Point
-from stream.internal_topics.malformed import INT64_MIN, HeaderFields, MalformedRecord, read_rows, shown
+from stream.internal_topics.malformed import (
+    INT64_MIN,
+    HeaderFields,
+    MalformedRecord,
+    read_rows,
+    shown,
+)
 from stream.log.log import Headers
 from stream.record import Record
 
@@ -24,13 +31,21 @@ BAND_SCHEMA = pa.schema(
         pa.field("value", pa.string(), nullable=False),
         pa.field("impressions", pa.int64(), nullable=False),
         pa.field("clicks", pa.int64(), nullable=False),
-        pa.field("squares", pa.float64(), nullable=False),  # how much of it is one person's: `labeler.breaker.cells`
+        pa.field(
+            "squares", pa.float64(), nullable=False
+        ),  # how much of it is one person's: `labeler.breaker.cells`
         pa.field("deviation", pa.float64(), nullable=False),
-        pa.field("groups", pa.binary(), nullable=False),  # impressions by group of sources, int32; empty = none
+        pa.field(
+            "groups", pa.binary(), nullable=False
+        ),  # impressions by group of sources, int32; empty = none
         pa.field("rule", pa.string(), nullable=False),  # "" = healthy
-        pa.field("since", pa.int64(), nullable=False),  # first cell withheld; where it ended, the first healthy one
+        pa.field(
+            "since", pa.int64(), nullable=False
+        ),  # first cell withheld; where it ended, the first healthy one
         pa.field("base", pa.float64(), nullable=False),  # what it is held against while withheld
-        pa.field("ended", pa.bool_(), nullable=False),  # it recovered, or was released, with this cell
+        pa.field(
+            "ended", pa.bool_(), nullable=False
+        ),  # it recovered, or was released, with this cell
     ]
 )
 
@@ -92,7 +107,9 @@ _NUMBERS = ("cell", "raw", "bad_clicks", "bad_impressions", "verdicts_offset")
 def decode_band(record: Record) -> BandRecord:
     """Raises MalformedRecord naming what cannot be read."""
     headers = HeaderFields(_TOPIC, record.headers)
-    numbers = {name: headers.integer(name, low=INT64_MIN if name == "raw" else 0) for name in _NUMBERS}
+    numbers = {
+        name: headers.integer(name, low=INT64_MIN if name == "raw" else 0) for name in _NUMBERS
+    }
     points = dict(_point(headers, part) for part in headers.text("points").split(",") if part)
     batch = read_rows(_TOPIC, record.value, BAND_SCHEMA)
     for name in ("squares", "deviation", "base"):
@@ -100,13 +117,17 @@ def decode_band(record: Record) -> BandRecord:
             raise MalformedRecord(_TOPIC, name, "a number that is not finite")
     rows = tuple(ScopeRow((r.pop("feature"), r.pop("value")), **r) for r in batch.to_pylist())
     if wrong := {len(row.groups) for row in rows} - {0, 4 * GROUPS}:
-        raise MalformedRecord(_TOPIC, "groups", f"{sorted(wrong)} bytes, expected 0 or {4 * GROUPS}")
+        raise MalformedRecord(
+            _TOPIC, "groups", f"{sorted(wrong)} bytes, expected 0 or {4 * GROUPS}"
+        )
     return BandRecord(rows=rows, points=points, **numbers)
 
 
 def _point(headers: HeaderFields, part: str) -> tuple[int, Point]:
     found = _POINT.fullmatch(part)
     if found is None:
-        headers.wrong("points", f"{shown(part)}, expected '<partition>=<offset>:<end>:<arrival_ms>'")
+        headers.wrong(
+            "points", f"{shown(part)}, expected '<partition>=<offset>:<end>:<arrival_ms>'"
+        )
     partition, offset, end, arrival_ms = map(int, found.groups())
     return partition, Point(offset, end, arrival_ms)

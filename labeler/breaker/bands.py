@@ -1,15 +1,19 @@
-"""Trailing bands: what a scope's counts were, and how surprising those of a stretch of cells are (L8).
+"""Trailing bands: what a scope's counts were, and how surprising those of a stretch of cells are
+(L8).
 
-Counts of a healthy scope are Poisson around a mean that itself differs from hour to hour: gamma-Poisson, so negative
-binomial (Greenwood and Yule 1920). With a relative deviation `spread` of the mean, the shape is 1 / spread^2: few
-counts are judged by their own noise, many by how much hours differ. So a night is not surprising: it is small.
+Counts of a healthy scope are Poisson around a mean that itself differs from hour to hour:
+gamma-Poisson, so negative binomial (Greenwood and Yule 1920). With a relative deviation `spread` of
+the mean, the shape is 1 / spread^2: few counts are judged by their own noise, many by how much
+hours differ. So a night is not surprising: it is small.
 
-One person's impressions are no independent ones. People differ by a relative deviation `tau`, estimated from each
-scope's own history, and a stretch holds as many people as its impressions are worth, (sum n)^2 / sum n^2 (Kish 1965):
-together they add tau^2 / people to the relative variance. The same sums say how many people are few.
+One person's impressions are no independent ones. People differ by a relative deviation `tau`,
+estimated from each scope's own history, and a stretch holds as many people as its impressions are
+worth, (sum n)^2 / sum n^2 (Kish 1965): together they add tau^2 / people to the relative variance.
+The same sums say how many people are few.
 
-The band of a click share runs from the lower to the higher of two means, that of all of history and that of the same
-hours of the days before; that of a volume begins at the lowest of the same hours before, an hour around included.
+The band of a click share runs from the lower to the higher of two means, that of all of history and
+that of the same hours of the days before; that of a volume begins at the lowest of the same hours
+before, an hour around included.
 """
 
 from math import exp, lgamma, log, log1p
@@ -45,7 +49,8 @@ def upper_tail(count: int, mean: float, spread: float) -> float:
 
 
 def _tail(count: int, step: int, mean: float, spread: float) -> float:
-    """Summed from `count` outwards until the terms vanish; 1 where `count` lies on the mean's other side."""
+    """Summed from `count` outwards until the terms vanish; 1 where `count` lies on the mean's
+    other side."""
     if (count - mean) * step <= 0:
         return 1.0
     shape = 1.0 / spread**2
@@ -53,7 +58,9 @@ def _tail(count: int, step: int, mean: float, spread: float) -> float:
     odds = log(mean) - log(mean + shape) if mean > 0 else -np.inf
     total, k = 0.0, count
     while k >= 0:
-        term = exp(lgamma(k + shape) - lgamma(shape) - lgamma(k + 1) + of_zero + (k * odds if k else 0.0))
+        term = exp(
+            lgamma(k + shape) - lgamma(shape) - lgamma(k + 1) + of_zero + (k * odds if k else 0.0)
+        )
         total += term
         if term <= 1e-9 * total or term < 1e-300:
             break
@@ -62,8 +69,9 @@ def _tail(count: int, step: int, mean: float, spread: float) -> float:
 
 
 def squares_of(groups: I64) -> F64:
-    """(scopes,): the sum over people of their impressions squared, from impressions by group, (scopes, GROUPS). The
-    products of people of one group are taken out as if they had been drawn into it at random."""
+    """(scopes,): the sum over people of their impressions squared, from impressions by group,
+    (scopes, GROUPS). The products of people of one group are taken out as if they had been drawn
+    into it at random."""
     n = groups.sum(1)
     squares = ((groups**2).sum(1) - n**2 / GROUPS) * GROUPS / (GROUPS - 1)
     clipped: F64 = np.clip(squares, n, n.astype(np.float64) ** 2)
@@ -71,7 +79,8 @@ def squares_of(groups: I64) -> F64:
 
 
 class Cell(NamedTuple):
-    """What a settled cell holds, (scopes,) each; `raw`, `bad_clicks`, `bad_impressions` are of everything."""
+    """What a settled cell holds, (scopes,) each; `raw`, `bad_clicks`, `bad_impressions` are of
+    everything."""
 
     impressions: I64
     clicks: I64
@@ -84,9 +93,9 @@ class Cell(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """By scope, (scopes,): the ends of the band of its click share; the clicks and the cells that it rests on; the
-    relative deviation of people's click shares; and the impressions that one person accounts for (of whose impressions
-    one is picked)."""
+    """By scope, (scopes,): the ends of the band of its click share; the clicks and the cells that
+    it rests on; the relative deviation of people's click shares; and the impressions that one
+    person accounts for (of whose impressions one is picked)."""
 
     low: F64
     high: F64
@@ -97,8 +106,9 @@ class Shares(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """Healthy counts of the last `cells` cells: (scopes,) impressions, clicks, how many people they are worth, and how
-    many of the cells are healthy; (3,) raw clicks, bad clicks, bad impressions."""
+    """Healthy counts of the last `cells` cells: (scopes,) impressions, clicks, how many people they
+    are worth, and how many of the cells are healthy; (3,) raw clicks, bad clicks, bad impressions.
+    """
 
     cells: int
     impressions: I64
@@ -109,8 +119,8 @@ class Stretch(NamedTuple):
 
 
 class Usual(NamedTuple):
-    """Clicks that arrive an impression, the share of them that come later than the early join waits, and the shares of
-    records that cannot be read."""
+    """Clicks that arrive an impression, the share of them that come later than the early join
+    waits, and the shares of records that cannot be read."""
 
     raw: float
     late: float
@@ -119,7 +129,8 @@ class Usual(NamedTuple):
 
 
 class Bands:
-    """Counts by cell and scope over the trailing `history_ms`. Cells that were withheld are no part of any band."""
+    """Counts by cell and scope over the trailing `history_ms`. Cells that were withheld are no
+    part of any band."""
 
     def __init__(self, config: BreakerConfig):
         self.config = config
@@ -157,7 +168,11 @@ class Bands:
         for at in (*empty, number):
             row = at % self._size
             self._impressions[row], self._clicks[row], self._totals[row] = 0, 0, 0
-            self._squares[row], self._deviation[row], self._groups[at % len(self._groups)] = 0.0, 0.0, 0
+            self._squares[row], self._deviation[row], self._groups[at % len(self._groups)] = (
+                0.0,
+                0.0,
+                0,
+            )
             self._good[row] = at == number
         row = number % self._size
         self._impressions[row, : len(cell.impressions)] = cell.impressions
@@ -179,18 +194,29 @@ class Bands:
     def sums(self, cells: int) -> tuple[I64, I64, I64]:
         """(impressions (scopes,), clicks (scopes,), totals (3,)) of the last so many cells."""
         rows, n = self._rows(self.last - cells + 1, self.last), len(self.scopes)
-        return self._impressions[rows, :n].sum(0), self._clicks[rows, :n].sum(0), self._totals[rows].sum(0)
+        return (
+            self._impressions[rows, :n].sum(0),
+            self._clicks[rows, :n].sum(0),
+            self._totals[rows].sum(0),
+        )
 
     def stretch(self, cells: int) -> Stretch:
-        """Healthy counts of the last so many cells, `cells_max` at most; `totals` are of the cells in which everything
-        was healthy."""
+        """Healthy counts of the last so many cells, `cells_max` at most; `totals` are of the cells
+        in which everything was healthy."""
         rows, n = self._rows(self.last - cells + 1, self.last), len(self.scopes)
         good = self._good[rows, :n]
         impressions, clicks = self._healthy(rows)
         latest = np.arange(self.last - len(rows) + 1, self.last + 1) % len(self._groups)
         groups = (self._groups[latest, :n] * good[:, :, None]).sum(0)
         people = impressions**2 / np.maximum(squares_of(groups), 1)
-        return Stretch(cells, impressions, clicks, people, good.sum(0), (self._totals[rows] * good[:, :1]).sum(0))
+        return Stretch(
+            cells,
+            impressions,
+            clicks,
+            people,
+            good.sum(0),
+            (self._totals[rows] * good[:, :1]).sum(0),
+        )
 
     def shares(self) -> Shares:
         """The bands of click shares, without the last `cells_max` cells, which are being judged."""
@@ -199,13 +225,19 @@ class Bands:
         impressions, clicks = self._healthy(rows)
         mean = clicks / np.maximum(impressions, 1)
         around = AROUND_MS // self.config.cell_ms
-        hours = [self._rows(first - around, last + around) for first, last in self._same_hours(self.config.cells_max)]
+        hours = [
+            self._rows(first - around, last + around)
+            for first, last in self._same_hours(self.config.cells_max)
+        ]
         low, high = mean.copy(), mean.copy()
         if hours:
             then, clicked = self._healthy(np.concatenate(hours))
             known = clicked >= self.config.history_clicks_min
             same = clicked / np.maximum(then, 1)
-            low, high = np.where(known, np.minimum(low, same), low), np.where(known, np.maximum(high, same), high)
+            low, high = (
+                np.where(known, np.minimum(low, same), low),
+                np.where(known, np.maximum(high, same), high),
+            )
         squares, tau = self._people(rows, mean)
         cells = (self._good[rows, : len(mean)] & (self._impressions[rows, : len(mean)] > 0)).sum(0)
         return Shares(low, high, clicks, cells, tau, squares / np.maximum(impressions, 1))
@@ -225,15 +257,18 @@ class Bands:
         )
 
     def most_before(self, cells: int, lag: int) -> int:
-        """The most impressions of everything in a stretch of `cells` cells that ends with the last one or up to `lag`
-        cells before it: those that clicks of the last stretch may have come from."""
+        """The most impressions of everything in a stretch of `cells` cells that ends with the last
+        one or up to `lag` cells before it: those that clicks of the last stretch may have come
+        from."""
         rows = self._rows(self.last - cells - lag + 1, self.last)
         summed = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._impressions[rows, 0])])
-        return int((summed[cells:] - summed[:-cells]).max()) if len(rows) >= cells else int(summed[-1])
+        return (
+            int((summed[cells:] - summed[:-cells]).max()) if len(rows) >= cells else int(summed[-1])
+        )
 
     def volumes(self, cells: int) -> F64:
-        """By scope: the fewest impressions of the same hours of the days before, or an hour earlier or later then;
-        0 where there is no such day, or one was not healthy."""
+        """By scope: the fewest impressions of the same hours of the days before, or an hour earlier
+        or later then; 0 where there is no such day, or one was not healthy."""
         n = len(self.scopes)
         lowest = np.full(n, np.inf)
         around = AROUND_MS // self.config.cell_ms
@@ -242,7 +277,9 @@ class Bands:
                 rows = self._rows(first + shift, last + shift)
                 if len(rows) == cells:
                     healthy = self._good[rows, :n].all(0)
-                    lowest = np.minimum(lowest, np.where(healthy, self._impressions[rows, :n].sum(0), np.inf))
+                    lowest = np.minimum(
+                        lowest, np.where(healthy, self._impressions[rows, :n].sum(0), np.inf)
+                    )
         return np.where(np.isinf(lowest), 0.0, lowest)
 
     def mean_volume(self, scope: int) -> float:
@@ -253,9 +290,10 @@ class Bands:
         return float(self._impressions[rows, scope].mean()) if len(rows) else 0.0
 
     def _people(self, rows: I64, mean: F64) -> tuple[F64, F64]:
-        """(sums of squares, tau), (scopes,) each, of healthy cells. Within a cell the clicks of a person with n
-        impressions vary by n p (1 - p) + (n p tau)^2. A scope's own history may hold too little to show it: tau is
-        that of everything at least, and at most that of people who click on all or nothing."""
+        """(sums of squares, tau), (scopes,) each, of healthy cells. Within a cell the clicks of a
+        person with n impressions vary by n p (1 - p) + (n p tau)^2. A scope's own history may hold
+        too little to show it: tau is that of everything at least, and at most that of people who
+        click on all or nothing."""
         n = len(mean)
         good = self._good[rows, :n]
         squares = (self._squares[rows, :n] * good).sum(0)
@@ -277,5 +315,7 @@ class Bands:
 
     def _rows(self, first: int, last: int) -> I64:
         """Rows of the cells `[first, last]` that are in the ring."""
-        low = max(first, self.last - self._size + 1, self.last + 1 if self.first is None else self.first)
+        low = max(
+            first, self.last - self._size + 1, self.last + 1 if self.first is None else self.first
+        )
         return np.arange(low, max(low, last + 1), dtype=np.int64) % self._size

@@ -1,15 +1,19 @@
-"""The circuit breaker: tallies in; what is withheld out, then the settled cells, then watermarks (L8, F2, F3).
+"""The circuit breaker: tallies in; what is withheld out, then the settled cells, then watermarks
+(L8, F2, F3).
 
-A silent outage of clicks must not teach the model that nobody clicks. The early join (`labeler.breaker.early_join`)
-knows within minutes how many impressions of each slice find a click; labels are decided an hour later. A cell of event
-time is judged once every partition has passed it; a scope that leaves its trailing band is withheld from the first bad
-cell on, cell by cell, until it is back within the band that it had before, or an operator releases it.
+A silent outage of clicks must not teach the model that nobody clicks. The early join
+(`labeler.breaker.early_join`) knows within minutes how many impressions of each slice find a click;
+labels are decided an hour later. A cell of event time is judged once every partition has passed it;
+a scope that leaves its trailing band is withheld from the first bad cell on, cell by cell, until it
+is back within the band that it had before, or an operator releases it.
 
 Order of one step, and why a crash anywhere loses nothing (F2):
  1. `step` judges the cells that settle.
- 2. The caller sends `step.verdicts`, acknowledged; then `step.bands`, acknowledged; then `step.watermarks`.
-After a crash a new breaker is restored from `bands`: the last cell there names where to read `tallies` on from. Cells
-judged and not written there are judged again, from the same counts, with the same verdicts (F3).
+ 2. The caller sends `step.verdicts`, acknowledged; then `step.bands`, acknowledged; then
+    `step.watermarks`.
+After a crash a new breaker is restored from `bands`: the last cell there names where to read
+`tallies` on from. Cells judged and not written there are judged again, from the same counts, with
+the same verdicts (F3).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +29,14 @@ from labeler.breaker.rules import RELEASED, Trip, find, recovered
 from labeler.breaker_config import VENDOR, BreakerConfig
 from stream.config import StreamConfig
 from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.verdicts import OPERATOR, RELEASE, WITHHOLD, Verdict, Watermark, breaker_input
+from stream.internal_topics.verdicts import (
+    OPERATOR,
+    RELEASE,
+    WITHHOLD,
+    Verdict,
+    Watermark,
+    breaker_input,
+)
 
 
 @dataclass(frozen=True)
@@ -40,8 +51,11 @@ class BreakerStep:
 class Breaker:
     """One judge over all partitions, restored from what `bands` holds."""
 
-    def __init__(self, stream: StreamConfig, config: BreakerConfig, memory: Iterable[BandRecord] = ()):
-        """`memory`: the records of `bands`, from the oldest there is. `stream` is that of the early join."""
+    def __init__(
+        self, stream: StreamConfig, config: BreakerConfig, memory: Iterable[BandRecord] = ()
+    ):
+        """`memory`: the records of `bands`, from the oldest there is. `stream` is that of the
+        early join."""
         self.config, self._stream = config, stream
         self.bands = Bands(config)
         self.trips: dict[Scope, Trip] = {}
@@ -56,10 +70,13 @@ class Breaker:
         last = self.bands.last if self.bands.first is not None else None
         next_cell = None if last is None else last + 1
         wait_ms, partitions = stream.wait_ms, stream.partitions
-        self.cells = OpenCells(config.cell_ms, config.settle_ms, wait_ms, partitions, points, next_cell)
+        self.cells = OpenCells(
+            config.cell_ms, config.settle_ms, wait_ms, partitions, points, next_cell
+        )
 
     def remember(self, record: BandRecord) -> bool:
-        """A record of `bands`, on restoring. False for a cell that is known: its first record counts."""
+        """A record of `bands`, on restoring. False for a cell that is known: its first record
+        counts."""
         if self.bands.first is not None and record.cell <= self.bands.last:
             return False
         self.verdicts_offset = record.verdicts_offset
@@ -78,16 +95,23 @@ class Breaker:
         return self._said
 
     def on_operator(self, offset: int, said: Verdict) -> None:
-        """A record of `verdicts`. A release that reaches beyond what is settled says that the scope is healthy as it
-        is now: its band begins anew."""
+        """A record of `verdicts`. A release that reaches beyond what is settled says that the scope
+        is healthy as it is now: its band begins anew."""
         if offset < self.verdicts_offset:
             return
         self.verdicts_offset = offset + 1
         scope = scope_of(said)
-        if said.rule == OPERATOR and said.decision == RELEASE and scope in self.trips and said.to_ms > self.settled_ms:
+        if (
+            said.rule == OPERATOR
+            and said.decision == RELEASE
+            and scope in self.trips
+            and said.to_ms > self.settled_ms
+        ):
             self._released.append(scope)
 
-    def on_tally(self, partition: int, offset: int, header: BatchHeader, rows: pa.RecordBatch | None) -> None:
+    def on_tally(
+        self, partition: int, offset: int, header: BatchHeader, rows: pa.RecordBatch | None
+    ) -> None:
         """The next record of `tallies[partition]`; `rows` are a `TALLY_SCHEMA` batch, or None."""
         self.cells.take(partition, offset, header, rows)
 
@@ -103,7 +127,8 @@ class Breaker:
         out.watermarks.extend(self._watermarks())
         return out
 
-    # --- one cell ----------------------------------------------------------------------------------------------
+    # --- one cell
+    # ----------------------------------------------------------------------------------------------
 
     def _judge(self, number: int, cell: OpenCell) -> tuple[BandRecord, list[Verdict]]:
         scopes, *columns, groups = cell.counts()
@@ -131,8 +156,11 @@ class Breaker:
                 rows[scope] = _word(scope, trip.rule, since, trip.base, True)
                 verdicts.append(self._release(trip, since, number))
         self._apply(self._with(counts, rows))
-        # One row of a record says one thing of a scope: what ends with this cell can begin anew with the next one only.
-        found = [trip for trip in find(self.config, self.bands, self.trips) if trip.scope not in rows]
+        # One row of a record says one thing of a scope: what ends with this cell can begin anew
+        # with the next one only.
+        found = [
+            trip for trip in find(self.config, self.bands, self.trips) if trip.scope not in rows
+        ]
         for trip in found:
             rows[trip.scope] = _word(trip.scope, trip.rule, trip.since, trip.base)
             self.trips[trip.scope] = trip
@@ -149,17 +177,29 @@ class Breaker:
         rows = {row.scope: row for row in counts.rows}
         for scope, row in said.items():
             seen = rows.get(scope, row)
-            rows[scope] = replace(seen, rule=row.rule, since=row.since, base=row.base, ended=row.ended)
+            rows[scope] = replace(
+                seen, rule=row.rule, since=row.since, base=row.base, ended=row.ended
+            )
         return BandRecord(
-            counts.cell, counts.raw, counts.bad_clicks, counts.bad_impressions, counts.verdicts_offset, {},
+            counts.cell,
+            counts.raw,
+            counts.bad_clicks,
+            counts.bad_impressions,
+            counts.verdicts_offset,
+            {},
             tuple(rows[scope] for scope in sorted(rows)),
-        )  # fmt: skip
+        )
 
     def _pointed(self, record: BandRecord) -> BandRecord:
         return BandRecord(
-            record.cell, record.raw, record.bad_clicks, record.bad_impressions, self.verdicts_offset,
-            self.cells.points(), record.rows,
-        )  # fmt: skip
+            record.cell,
+            record.raw,
+            record.bad_clicks,
+            record.bad_impressions,
+            self.verdicts_offset,
+            self.cells.points(),
+            record.rows,
+        )
 
     def _add(self, record: BandRecord) -> None:
         """Counts of a cell into the bands."""
@@ -178,7 +218,8 @@ class Breaker:
         self.bands.add(record.cell, Cell(impressions, clicks, squares, deviation, groups, *totals))
 
     def _apply(self, record: BandRecord) -> None:
-        """What a record says of scopes: who is withheld since when, who is healthy again. The same when restored."""
+        """What a record says of scopes: who is withheld since when, who is healthy again. The
+        same when restored."""
         for row in record.rows:
             at = None if row.scope == EVERYTHING else self.bands.scope(row.scope)
             if not row.rule or (at is None and row.scope != EVERYTHING):
@@ -194,13 +235,18 @@ class Breaker:
                     self.trips[row.scope] = Trip(row.scope, row.rule, row.since, row.base)
                 self.bands.mark(at, row.since, False)
 
-    # --- what is said ------------------------------------------------------------------------------------------
+    # --- what is said
+    # ------------------------------------------------------------------------------------------
 
     def _withhold(self, trip: Trip, first: int, last: int) -> Verdict:
-        return self._verdict(trip, WITHHOLD, first, last, trip.reason or f"{trip.rule}: not recovered yet")
+        return self._verdict(
+            trip, WITHHOLD, first, last, trip.reason or f"{trip.rule}: not recovered yet"
+        )
 
     def _release(self, trip: Trip, first: int, last: int) -> Verdict:
-        return self._verdict(trip, RELEASE, first, last, f"{trip.rule}: back within the band from before it")
+        return self._verdict(
+            trip, RELEASE, first, last, f"{trip.rule}: back within the band from before it"
+        )
 
     def _verdict(self, trip: Trip, decision: str, first: int, last: int, reason: str) -> Verdict:
         """A function of rule, scope and interval alone, but for its evidence (F3)."""
@@ -226,8 +272,9 @@ class Breaker:
         )
 
     def _watermarks(self) -> list[Watermark]:
-        """Of every partition as far as all are tallied, and no further: those of one that died between two of them
-        stand beside the next one's, and their lowest must not say more than either has judged."""
+        """Of every partition as far as all are tallied, and no further: those of one that died
+        between two of them stand beside the next one's, and their lowest must not say more than
+        either has judged."""
         low_ms, out = self.cells.low_ms, []
         for p, said in self._said.items():
             end, watermark_ms = self.cells.end(p), low_ms + self._stream.wait_ms
@@ -250,7 +297,8 @@ def scope_of(said: Verdict) -> Scope:
 
 
 def open_scopes(verdicts: Sequence[Verdict], now_ms: int) -> dict[Scope, Verdict]:
-    """The last word on each scope that reaches up to `now_ms` or beyond: what `everspun breaker list` shows."""
+    """The last word on each scope that reaches up to `now_ms` or beyond: what `everspun breaker
+    list` shows."""
     out: dict[Scope, Verdict] = {}
     for said in verdicts:
         if said.decision in (WITHHOLD, RELEASE) and said.source is None and said.to_ms > now_ms:

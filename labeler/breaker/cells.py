@@ -1,8 +1,10 @@
-"""Tallies of all partitions, folded and added up in cells of event time until every partition has passed them (L9).
+"""Tallies of all partitions, folded and added up in cells of event time until every partition has
+passed them (L9).
 
-A partition *passes* a cell with the first record behind which everything is tallied that arrived up to the cell's end
-and `settle_ms` more. Of each partition a cell counts what stands up to that record, and nothing that comes later: so a
-settled cell is a function of the logs, however far they were read when it was settled.
+A partition *passes* a cell with the first record behind which everything is tallied that arrived up
+to the cell's end and `settle_ms` more. Of each partition a cell counts what stands up to that
+record, and nothing that comes later: so a settled cell is a function of the logs, however far they
+were read when it was settled.
 """
 
 from collections.abc import Mapping
@@ -53,7 +55,9 @@ class OpenCell:
             nothing = np.zeros((0, GROUPS), np.int64)
             return ScopeCounts([], *people(nothing, nothing), nothing)
         sums = self._sums()
-        names = pc.binary_join_element_wise(sums.column("feature"), sums.column("value"), "\0").combine_chunks()
+        names = pc.binary_join_element_wise(
+            sums.column("feature"), sums.column("value"), "\0"
+        ).combine_chunks()
         ordered = pc.unique(names).sort()
         cell = pc.index_in(names, ordered).to_numpy() * GROUPS + sums.column("group").to_numpy()
         by_group = np.zeros((2, len(ordered) * GROUPS), np.int64)
@@ -70,8 +74,9 @@ class OpenCell:
 
 
 def people(impressions: I64, clicks: I64) -> tuple[I64, I64, F64, F64]:
-    """Counts by scope and group, (scopes, GROUPS), to the first four of `ScopeCounts`. A group holds many people whose
-    squares add up with their products; of people drawn into groups at random the products cancel in `deviation`."""
+    """Counts by scope and group, (scopes, GROUPS), to the first four of `ScopeCounts`. A group
+    holds many people whose squares add up with their products; of people drawn into groups at
+    random the products cancel in `deviation`."""
     n, k = impressions.sum(1), clicks.sum(1)
     expected = impressions * (k / np.maximum(n, 1))[:, None]
     deviation = ((clicks - expected) ** 2).sum(1) * GROUPS / (GROUPS - 1)
@@ -79,8 +84,8 @@ def people(impressions: I64, clicks: I64) -> tuple[I64, I64, F64, F64]:
 
 
 class Point(NamedTuple):
-    """Where to read a partition of `tallies` on from, and what stood there: its chain's end (-1 = none yet), and the
-    arrival below which all was tallied."""
+    """Where to read a partition of `tallies` on from, and what stood there: its chain's end (-1 =
+    none yet), and the arrival below which all was tallied."""
 
     offset: int
     end: int
@@ -93,15 +98,20 @@ class _Partition:
         self.next_offset = point.offset
         self.arrival_ms = point.arrival_ms  # impressions that arrived below this are tallied
         self.first_arrival_ms = 0
-        self.from_: dict[int, Point] = {}  # open cell -> the first record that counts in it, and what stood before
+        self.from_: dict[
+            int, Point
+        ] = {}  # open cell -> the first record that counts in it, and what stood before
 
     @property
     def here(self) -> Point:
-        return Point(self.next_offset, -1 if self.chain.end is None else self.chain.end, self.arrival_ms)
+        return Point(
+            self.next_offset, -1 if self.chain.end is None else self.chain.end, self.arrival_ms
+        )
 
 
 class OpenCells:
-    """Begins where the last settled cell ended: records from `points` on come again, and only open cells take them."""
+    """Begins where the last settled cell ended: records from `points` on come again, and only
+    open cells take them."""
 
     def __init__(
         self,
@@ -116,7 +126,8 @@ class OpenCells:
         self._cell_ms, self._settle_ms, self._wait_ms = cell_ms, settle_ms, wait_ms
         self._partitions = {p: _Partition(points.get(p, Point(0, -1))) for p in range(partitions)}
         self._open: dict[int, OpenCell] = {}
-        self.next_cell = next_cell  # the first one not settled; None = not known before every partition was heard
+        # the first one not settled; None = not known before every partition was heard
+        self.next_cell = next_cell
         self.stale = 0  # impressions that came after their partition had passed their cell
         self.dangling = 0  # records above their chain's end: an alarm (C5)
 
@@ -141,7 +152,9 @@ class OpenCells:
         at = self._partitions[partition]
         at.next_offset, at.chain = offset, Chain()
 
-    def take(self, partition: int, offset: int, header: BatchHeader, rows: pa.RecordBatch | None) -> None:
+    def take(
+        self, partition: int, offset: int, header: BatchHeader, rows: pa.RecordBatch | None
+    ) -> None:
         """The next record of `tallies[partition]`."""
         at = self._partitions[partition]
         if offset < at.next_offset:
@@ -160,7 +173,8 @@ class OpenCells:
         cell = self._cell(at, header.arrival_max_ms // self._cell_ms, before)
         if cell is not None:
             cell.bad_impressions += header.quarantined
-        # A range counts the clicks that arrived up to its impressions' deadline, not beside them (L5).
+        # A range counts the clicks that arrived up to its impressions' deadline, not beside them
+        # (L5).
         cell = self._cell(at, (header.arrival_max_ms + self._wait_ms) // self._cell_ms, before)
         if cell is not None:
             unread = header.clicks_quarantined
@@ -170,8 +184,8 @@ class OpenCells:
             self._count(at, before, rows)
 
     def settle(self) -> list[tuple[int, OpenCell]]:
-        """The cells that all partitions have passed, in order, and no longer open. Those without anything are left
-        out, but for a day after the last one with something."""
+        """The cells that all partitions have passed, in order, and no longer open. Those without
+        anything are left out, but for a day after the last one with something."""
         if self.next_cell is None:
             firsts = [p.first_arrival_ms for p in self._partitions.values()]
             if not all(firsts):
@@ -214,7 +228,9 @@ class OpenCells:
 
     def _first_open(self, arrival_ms: int) -> int:
         """The first cell that still takes what comes behind this arrival."""
-        return max(self._passed(arrival_ms), self._passed(0) if self.next_cell is None else self.next_cell)
+        return max(
+            self._passed(arrival_ms), self._passed(0) if self.next_cell is None else self.next_cell
+        )
 
     def _cell(self, at: _Partition, number: int, before: Point) -> OpenCell | None:
         if number < self._first_open(before.arrival_ms):

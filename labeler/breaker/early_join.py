@@ -1,12 +1,15 @@
-"""The early join: how many impressions of each slice find a click within minutes, counted while labels still wait (L8).
+"""The early join: how many impressions of each slice find a click within minutes, counted while
+labels still wait (L8).
 
-It is the labeler's own core with a shorter window, on topic `tallies` in the place of `examples`: the same chain, the
-same resume points (C1-C4), so a restarted one goes on where the log ends and no impression is counted twice. A record
-holds counts in the place of rows. It awaits no verdict, so it is always about `join_window` behind the head.
+It is the labeler's own core with a shorter window, on topic `tallies` in the place of `examples`:
+the same chain, the same resume points (C1-C4), so a restarted one goes on where the log ends and no
+impression is counted twice. A record holds counts in the place of rows. It awaits no verdict, so it
+is always about `join_window` behind the head.
 
-Impressions of one person are no independent evidence. So counts are kept apart by *group* of sources, of which there
-are `GROUPS`, by the source's hash: how much groups differ tells how much people do (the random groups of Mahalanobis
-1946, chapter 2 of Wolter, Introduction to Variance Estimation).
+Impressions of one person are no independent evidence. So counts are kept apart by *group* of
+sources, of which there are `GROUPS`, by the source's hash: how much groups differ tells how much
+people do (the random groups of Mahalanobis 1946, chapter 2 of Wolter, Introduction to Variance
+Estimation).
 """
 
 from dataclasses import fields, replace
@@ -27,8 +30,8 @@ from stream.internal_topics.malformed import MalformedRecord, read_rows
 
 I64 = npt.NDArray[np.int64]
 
-#: One row a (feature, value, cell of event time, group of sources); feature "" counts everything. `clicks` are
-#: impressions with a click.
+#: One row a (feature, value, cell of event time, group of sources); feature "" counts everything.
+#: `clicks` are impressions with a click.
 TALLY_SCHEMA = pa.schema(
     [
         pa.field("feature", pa.string(), nullable=False),
@@ -46,7 +49,8 @@ TALLY_BYTES = 100
 
 
 class TallyStream(StreamConfig):
-    """The stream as the early join sees it: it writes `tallies` where a labeler writes `examples`."""
+    """The stream as the early join sees it: it writes `tallies` where a labeler writes
+    `examples`."""
 
     @property
     def examples(self) -> str:
@@ -54,17 +58,35 @@ class TallyStream(StreamConfig):
 
 
 def tally_stream(stream: StreamConfig, breaker: BreakerConfig) -> StreamConfig:
-    """What the early join reads and when it closes a range: the labels' own rules with a window of minutes."""
+    """What the early join reads and when it closes a range: the labels' own rules with a window
+    of minutes."""
     values = {f.name: getattr(stream, f.name) for f in fields(StreamConfig)}
     sliced = tuple(name for name in breaker.slices if name != VENDOR)
     personal = tuple(name for name in stream.personal_features if name in sliced)
-    values |= {"categorical_features": sliced, "numeric_features": (), "personal_features": personal}
-    # A tally has a row for each impression and slice at most: those, and their values, fit a record.
-    rows_max = min(TALLY_ROWS_MAX, stream.record_bytes_max * 3 // 4 // (TALLY_BYTES * (len(breaker.slices) + 1)))
-    values |= {"window_ms": breaker.join_window_ms, "flush_ms": stream.signal_ms, "batch_rows_max": max(1, rows_max)}
+    values |= {
+        "categorical_features": sliced,
+        "numeric_features": (),
+        "personal_features": personal,
+    }
+    # A tally has a row for each impression and slice at most: those, and their values, fit a
+    # record.
+    rows_max = min(
+        TALLY_ROWS_MAX,
+        stream.record_bytes_max * 3 // 4 // (TALLY_BYTES * (len(breaker.slices) + 1)),
+    )
+    values |= {
+        "window_ms": breaker.join_window_ms,
+        "flush_ms": stream.signal_ms,
+        "batch_rows_max": max(1, rows_max),
+    }
     values |= {"record_bytes_max": max(1, stream.record_bytes_max // 4)}
     # Every impression is counted, once: no second reading, no negative left out.
-    values |= {"label_strategy": "window", "late_window_ms": 0, "late_clicks": "learn", "release_ms": 0}
+    values |= {
+        "label_strategy": "window",
+        "late_window_ms": 0,
+        "late_clicks": "learn",
+        "release_ms": 0,
+    }
     values |= {"negative_rate": 1.0}
     return TallyStream(**values)
 
@@ -80,7 +102,8 @@ class TallyLabeler(PartitionLabeler):
         return encode_tally(tally(rows, label, self.slices, self.cell_ms))
 
     def _barrier(self) -> Emission | None:
-        """E3: what has its early deadline before the barrier is tallied; `ts_ms_max` is its time, for the judge."""
+        """E3: what has its early deadline before the barrier is tallied; `ts_ms_max` is its
+        time, for the judge."""
         made = super()._barrier()
         return made and replace(made, header=replace(made.header, ts_ms_max=made.arrival_ms))
 
@@ -91,17 +114,23 @@ class TallyLabeler(PartitionLabeler):
 
 def tally_labeler(breaker: BreakerConfig) -> type[PartitionLabeler]:
     """The core for `labeler.labels.runner.Labelling`."""
-    return type("TallyLabeler", (TallyLabeler,), {"slices": breaker.slices, "cell_ms": breaker.cell_ms})
+    return type(
+        "TallyLabeler", (TallyLabeler,), {"slices": breaker.slices, "cell_ms": breaker.cell_ms}
+    )
 
 
-def tally(rows: Impressions, label: npt.NDArray[np.int8], slices: tuple[str, ...], cell_ms: int) -> pa.RecordBatch:
-    """`TALLY_SCHEMA` of these impressions, in order of feature, value, cell, group. `label` is (n,). Needs at least
-    one."""
+def tally(
+    rows: Impressions, label: npt.NDArray[np.int8], slices: tuple[str, ...], cell_ms: int
+) -> pa.RecordBatch:
+    """`TALLY_SCHEMA` of these impressions, in order of feature, value, cell, group. `label` is
+    (n,). Needs at least one."""
     cell = rows.ts_ms // cell_ms * cell_ms
     group = (rows.source_hash % np.uint64(GROUPS)).astype(np.int64)
     parts = [_counts("", pa.array([""]), np.zeros(len(rows), np.int64), cell, group, label)]
     for name in slices:
-        column = rows.table.column(VENDOR if name == VENDOR else FEATURE_PREFIX + name).combine_chunks()
+        column = rows.table.column(
+            VENDOR if name == VENDOR else FEATURE_PREFIX + name
+        ).combine_chunks()
         if isinstance(column, pa.ChunkedArray):
             column = column.chunk(0)
         values = pc.unique(column).sort()
@@ -139,7 +168,12 @@ def encode_tally(rows: pa.RecordBatch) -> bytes:
 def decode_tally(value: bytes) -> pa.RecordBatch:
     """Raises MalformedRecord for what is no tally."""
     batch = read_rows("tallies", value, TALLY_SCHEMA)
-    for name, limit in (("cell_ms", TS_MS_MAX), ("group", GROUPS - 1), ("impressions", 1 << 40), ("clicks", 1 << 40)):
+    for name, limit in (
+        ("cell_ms", TS_MS_MAX),
+        ("group", GROUPS - 1),
+        ("impressions", 1 << 40),
+        ("clicks", 1 << 40),
+    ):
         column = batch.column(name).to_numpy()
         if len(column) and not (int(column.min()) >= 0 and int(column.max()) <= limit):
             raise MalformedRecord("tallies", name, f"a number outside [0, {limit}]")

@@ -7,22 +7,38 @@ from stream.metrics import ReaderMetrics
 
 
 class BreakerMetrics(ReaderMetrics):
-    """Updated by the tallying thread. Rows in are impressions tallied, rows out records of verdicts; its data time is
-    the arrival below which everything is judged."""
+    """Updated by the tallying thread. Rows in are impressions tallied, rows out records of
+    verdicts; its data time is the arrival below which everything is judged."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._withheld = self.gauge("everspun_breaker_withheld", "1 while a scope is withheld: alarm", "scope", "rule")
+        self._withheld = self.gauge(
+            "everspun_breaker_withheld", "1 while a scope is withheld: alarm", "scope", "rule"
+        )
         self._scopes = self.gauge("everspun_breaker_scopes", "scopes watched")
-        self._unwatched = self.gauge("everspun_breaker_unwatched", "counts of scopes beyond scopes_max: alarm")
-        self._settled = self.gauge("everspun_breaker_settled_ms", "event time below which all cells are judged")
+        self._unwatched = self.gauge(
+            "everspun_breaker_unwatched", "counts of scopes beyond scopes_max: alarm"
+        )
+        self._settled = self.gauge(
+            "everspun_breaker_settled_ms", "event time below which all cells are judged"
+        )
         self._judges = self.gauge("everspun_breaker_judges", "1 in the process that judges")
         self._cells = self.gauge("everspun_breaker_cells", "cells judged")
-        self._dangling = self.gauge("everspun_breaker_dangling_records", "tallies above their chain's end (C5): alarm")
-        self._unreadable = self.gauge("everspun_breaker_unreadable_records", "tallies or verdicts not readable: alarm")
-        self._gone = self.gauge("everspun_breaker_gone", "partitions with tallies deleted before judgement: alarm")
-        self._restarts = self.gauge("everspun_breaker_restarts", "times the judge began again after a failure (C5)")
-        self._stopped = self.gauge("everspun_breaker_stopped_partitions", "partitions stopped by a record (L7): alarm")
+        self._dangling = self.gauge(
+            "everspun_breaker_dangling_records", "tallies above their chain's end (C5): alarm"
+        )
+        self._unreadable = self.gauge(
+            "everspun_breaker_unreadable_records", "tallies or verdicts not readable: alarm"
+        )
+        self._gone = self.gauge(
+            "everspun_breaker_gone", "partitions with tallies deleted before judgement: alarm"
+        )
+        self._restarts = self.gauge(
+            "everspun_breaker_restarts", "times the judge began again after a failure (C5)"
+        )
+        self._stopped = self.gauge(
+            "everspun_breaker_stopped_partitions", "partitions stopped by a record (L7): alarm"
+        )
         self._shown: set[tuple[str, str]] = set()
         self.waits_for("idle")
 
@@ -49,7 +65,9 @@ class BreakerMetrics(ReaderMetrics):
             self.data_time_ms.set(max(0, breaker.cells.low_ms))
             trips = {scope: trip.rule for scope, trip in list(breaker.trips.items())}
         self._dangling.set(dangling)
-        now = {("=".join(scope) if scope[0] else "everything", rule) for scope, rule in trips.items()}
+        now = {
+            ("=".join(scope) if scope[0] else "everything", rule) for scope, rule in trips.items()
+        }
         for labels in self._shown | now:
             self._withheld.labels(*labels).set(labels in now)
         self._shown |= now

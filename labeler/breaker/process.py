@@ -1,7 +1,8 @@
 """The breaker's process: an early join of its own partitions, and a judge over all of them (shell).
 
-Three threads, as in the labeler: the main one joins and tallies (`Labelling` with another core), `judge` judges while
-this process owns partition 0 of the group, `group` takes part in the group. Several processes share the join.
+Three threads, as in the labeler: the main one joins and tallies (`Labelling` with another core),
+`judge` judges while this process owns partition 0 of the group, `group` takes part in the group.
+Several processes share the join.
 """
 
 import functools
@@ -39,11 +40,14 @@ def run(
     index: int,
     stop: threading.Event,
 ) -> None:
-    """Tally and judge until told to stop. Raises ValueError for a configuration that it cannot serve."""
+    """Tally and judge until told to stop. Raises ValueError for a configuration that it cannot
+    serve."""
     check(stream, breaker)
     metrics = BreakerMetrics()
     start_metrics(run_dir, "breaker", index, metrics)
-    BreakerService(stream, labeler, breaker, KafkaLog(stream), metrics, wall_clock_ms, f"breaker-{index}").run(stop)
+    BreakerService(
+        stream, labeler, breaker, KafkaLog(stream), metrics, wall_clock_ms, f"breaker-{index}"
+    ).run(stop)
 
 
 class BreakerService:
@@ -60,13 +64,21 @@ class BreakerService:
         name: str = "",
     ):
         sliced = tally_stream(stream, breaker)
-        passed_over = functools.partial(PassedOver, logger, metrics.on_malformed)  # one for each thread
+        passed_over = functools.partial(
+            PassedOver, logger, metrics.on_malformed
+        )  # one for each thread
         self._poll_ms, self._metrics, self._now = labeler.poll_ms, metrics, now
         self._labelling = Labelling(
-            sliced, tally_settings(labeler), log, core=tally_labeler(breaker), passed_over=passed_over()
+            sliced,
+            tally_settings(labeler),
+            log,
+            core=tally_labeler(breaker),
+            passed_over=passed_over(),
         )
         self._judging = Judging(sliced, breaker, log, labeler.retry_ms, passed_over())
-        self._group = Membership(log.group_reader(stream.topic_prefix + GROUP, name), sliced, labeler.poll_ms)
+        self._group = Membership(
+            log.group_reader(stream.topic_prefix + GROUP, name), sliced, labeler.poll_ms
+        )
         self._crew = Crew({"judge": self._run_judge, "group": self._group.run}, labeler.drain_ms)
         self._metrics_wait = Wait()
 

@@ -1,4 +1,5 @@
-"""When a scope has left its band, and when it is back. Pure functions of bands; `docs/breaker.md` tells the stories."""
+"""When a scope has left its band, and when it is back. Pure functions of bands;
+`docs/breaker.md` tells the stories."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +8,16 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 
-from labeler.breaker.bands import EVERYTHING, Bands, Scope, Shares, Stretch, Usual, lower_tail, upper_tail
+from labeler.breaker.bands import (
+    EVERYTHING,
+    Bands,
+    Scope,
+    Shares,
+    Stretch,
+    Usual,
+    lower_tail,
+    upper_tail,
+)
 from labeler.breaker_config import BreakerConfig
 
 CLICK_OUTAGE = "click_outage"  # clicks stopped coming
@@ -42,14 +52,18 @@ class Trip:
 
 
 def find(config: BreakerConfig, bands: Bands, trips: Mapping[Scope, Trip]) -> list[Trip]:
-    """The scopes that leave their band with the last cell. While everything is withheld nothing else is judged."""
+    """The scopes that leave their band with the last cell. While everything is withheld nothing
+    else is judged."""
     if EVERYTHING in trips:
         return []
     shares, usual = bands.shares(), bands.totals()
     found: dict[Scope, Trip] = {}
     for cells in _lengths(config, bands):
         seen = bands.stretch(cells)
-        for trip in (*_click_shares(config, bands, shares, usual, seen), *_volumes(config, bands, shares, seen)):
+        for trip in (
+            *_click_shares(config, bands, shares, usual, seen),
+            *_volumes(config, bands, shares, seen),
+        ):
             found.setdefault(trip.scope, trip)
         for whole in _totals(config, bands, shares, usual, seen):
             found.setdefault(EVERYTHING, whole)
@@ -60,8 +74,8 @@ def find(config: BreakerConfig, bands: Bands, trips: Mapping[Scope, Trip]) -> li
 
 
 def recovered(config: BreakerConfig, bands: Bands, trip: Trip) -> int | None:
-    """The first cell that is healthy again, or None. The first third of the stretch that says so stays withheld: it may
-    hold the last bad cells."""
+    """The first cell that is healthy again, or None. The first third of the stretch that says so
+    stays withheld: it may hold the last bad cells."""
     at = bands.index.get(trip.scope, 0)
     for cells in range(config.recovered_cells, config.cells_max + config.recovered_cells):
         impressions, clicks, totals = bands.sums(cells)
@@ -72,14 +86,21 @@ def recovered(config: BreakerConfig, bands: Bands, trip: Trip) -> int | None:
 
 
 def _back(
-    config: BreakerConfig, trip: Trip, cells: int, impressions: int, clicks: int, totals: npt.NDArray[np.int64]
+    config: BreakerConfig,
+    trip: Trip,
+    cells: int,
+    impressions: int,
+    clicks: int,
+    totals: npt.NDArray[np.int64],
 ) -> bool | None:
     """Whether a stretch is healthy; None = it holds too little to say."""
     raw, bad_clicks, bad_impressions = (int(total) for total in totals)
     if trip.rule in _VOLUME:
         return impressions >= VOLUME_BACK * config.volume_floor * trip.base * cells
     if trip.rule in (UNREADABLE_CLICKS, UNREADABLE_IMPRESSIONS):
-        bad, good = (bad_clicks, raw) if trip.rule == UNREADABLE_CLICKS else (bad_impressions, impressions)
+        bad, good = (
+            (bad_clicks, raw) if trip.rule == UNREADABLE_CLICKS else (bad_impressions, impressions)
+        )
         limit = trip.base + READABLE_AGAIN * config.unreadable_max
         return bad <= limit * (good + bad) if good + bad >= config.expected_min else None
     expected = trip.base * impressions
@@ -87,11 +108,16 @@ def _back(
         return None
     if trip.rule == ORPHAN_CLICKS:
         return raw <= 2.0 * expected
-    return clicks >= config.recovered_share * expected if trip.rule in _LOW else clicks <= 2.0 * expected
+    return (
+        clicks >= config.recovered_share * expected
+        if trip.rule in _LOW
+        else clicks <= 2.0 * expected
+    )
 
 
 def _lengths(config: BreakerConfig, bands: Bands) -> list[int]:
-    """Every length up to 8 cells, then each a quarter longer than the one before, up to the longest."""
+    """Every length up to 8 cells, then each a quarter longer than the one before, up to the
+    longest."""
     known = 0 if bands.first is None else bands.last - bands.first + 1
     lengths, k = [], 1
     while k < config.cells_max:
@@ -100,13 +126,18 @@ def _lengths(config: BreakerConfig, bands: Bands) -> list[int]:
     return [k for k in (*lengths, config.cells_max) if k <= known]
 
 
-def _click_shares(config: BreakerConfig, bands: Bands, shares: Shares, usual: Usual, seen: Stretch) -> list[Trip]:
+def _click_shares(
+    config: BreakerConfig, bands: Bands, shares: Shares, usual: Usual, seen: Stretch
+) -> list[Trip]:
     """Slices and everything whose impressions find fewer clicks than their band, or more."""
-    armed = (shares.clicks >= config.history_clicks_min) & (shares.cells >= config.history_cells_min)
+    armed = (shares.clicks >= config.history_clicks_min) & (
+        shares.cells >= config.history_cells_min
+    )
     armed &= seen.people >= config.people_min
     expected = seen.impressions * shares.low
     share_now = seen.clicks[0] / expected[0] if armed[0] and expected[0] > 0 else 1.0
-    # A slice is held against what happens to all: a sale day that makes everyone click less is no slice's outage.
+    # A slice is held against what happens to all: a sale day that makes everyone click less is no
+    # slice's outage.
     scale = np.full(len(expected), min(1.0, max(config.share_floor, share_now)))
     scale[0] = 1.0
     expected = expected * scale
@@ -119,12 +150,15 @@ def _click_shares(config: BreakerConfig, bands: Bands, shares: Shares, usual: Us
         tail = lower_tail if low[at] else upper_tail
         chance = tail(int(seen.clicks[at]), mean, _spread(config.spread, shares, seen, at))
         if chance <= config.surprise:
-            out.append(_share_trip(config, bands, shares, usual, seen, at, mean, chance, bool(low[at])))
+            out.append(
+                _share_trip(config, bands, shares, usual, seen, at, mean, chance, bool(low[at]))
+            )
     return out
 
 
 def _spread(spread: float, shares: Shares, seen: Stretch, at: int) -> float:
-    """The relative deviation of a stretch's clicks: how much hours differ, and how much so many people do."""
+    """The relative deviation of a stretch's clicks: how much hours differ, and how much so many
+    people do."""
     people = max(1.0, float(seen.people[at]))
     return sqrt(spread**2 + float(shares.tau[at]) ** 2 / people)
 
@@ -150,29 +184,46 @@ def _share_trip(
     elif raw < config.recovered_share * usual_raw:
         rule, what = CLICK_OUTAGE, "clicks have stopped coming"
     else:
-        rule, what = JOIN_EMPTY, "clicks come as usual, but name no impression: has an id's format changed?"
+        rule, what = (
+            JOIN_EMPTY,
+            "clicks come as usual, but name no impression: has an id's format changed?",
+        )
     band = (float(shares.low[at]), float(shares.high[at]))
     reason = (
-        f"{what}: {clicks:,} of {impressions:,} impressions were clicked within {seen.cells} cells where {mean:,.0f}"
+        f"{what}: {clicks:,} of {impressions:,} impressions were clicked within {seen.cells} "
+        f"cells where {mean:,.0f}"
         f" were expected; band {band[0]:.4f} to {band[1]:.4f}"
     )
-    evidence = {"clicks": float(clicks), "impressions": float(impressions), "expected": mean, "chance": chance}
+    evidence = {
+        "clicks": float(clicks),
+        "impressions": float(impressions),
+        "expected": mean,
+        "chance": chance,
+    }
     evidence |= {"band_low": band[0], "band_high": band[1], "cells": float(seen.cells)}
     evidence |= {"raw_clicks": float(raw), "raw_clicks_expected": usual_raw}
     evidence |= {"people": round(float(seen.people[at]), 1)}
     first = bands.last - seen.cells + 1 - config.back_cells
-    return Trip(scope, rule, max(first, bands.first or 0), band[0] if low else band[1], reason, evidence)
+    return Trip(
+        scope, rule, max(first, bands.first or 0), band[0] if low else band[1], reason, evidence
+    )
 
 
 def _volumes(config: BreakerConfig, bands: Bands, shares: Shares, seen: Stretch) -> list[Trip]:
     """Scopes whose impressions are hardly there, held against the same hours of the days before."""
-    if seen.cells not in (config.recovered_cells, max(config.recovered_cells, config.cells_max // 3), config.cells_max):
+    if seen.cells not in (
+        config.recovered_cells,
+        max(config.recovered_cells, config.cells_max // 3),
+        config.cells_max,
+    ):
         return []
     lowest = bands.volumes(seen.cells) * seen.healthy / seen.cells
     share_now = seen.impressions[0] / lowest[0] if lowest[0] > 0 else 1.0
     expected = lowest * min(1.0, share_now)
     expected[0] = lowest[0]
-    people = expected / np.maximum(shares.each, 1.0)  # who come one by one, each with impressions of their own
+    people = expected / np.maximum(
+        shares.each, 1.0
+    )  # who come one by one, each with impressions of their own
     gone = (expected >= config.expected_min) & (seen.impressions <= config.volume_floor * expected)
     gone &= people >= config.people_min
     out = []
@@ -180,8 +231,16 @@ def _volumes(config: BreakerConfig, bands: Bands, shares: Shares, seen: Stretch)
         count, mean = int(seen.impressions[at]), float(expected[at])
         chance = lower_tail(count, mean, sqrt(config.volume_spread**2 + 1.0 / float(people[at])))
         if chance <= config.surprise:
-            reason = f"{count:,} impressions within {seen.cells} cells where the same hours before had {mean:,.0f}"
-            evidence = {"impressions": float(count), "expected": mean, "chance": chance, "cells": float(seen.cells)}
+            reason = (
+                f"{count:,} impressions within {seen.cells} cells where the same hours "
+                f"before had {mean:,.0f}"
+            )
+            evidence = {
+                "impressions": float(count),
+                "expected": mean,
+                "chance": chance,
+                "cells": float(seen.cells),
+            }
             evidence |= {"band_low": config.volume_floor * mean}
             rule = SLICE_VANISHED if at else IMPRESSION_OUTAGE
             first = bands.last - seen.cells + 1
@@ -189,7 +248,9 @@ def _volumes(config: BreakerConfig, bands: Bands, shares: Shares, seen: Stretch)
     return out
 
 
-def _totals(config: BreakerConfig, bands: Bands, shares: Shares, usual: Usual, seen: Stretch) -> list[Trip]:
+def _totals(
+    config: BreakerConfig, bands: Bands, shares: Shares, usual: Usual, seen: Stretch
+) -> list[Trip]:
     """What only the whole shows: clicks without impressions, and records that cannot be read."""
     if shares.clicks[0] < config.history_clicks_min or shares.cells[0] < config.history_cells_min:
         return []
@@ -202,26 +263,39 @@ def _totals(config: BreakerConfig, bands: Bands, shares: Shares, usual: Usual, s
     if enough and raw >= config.share_ceiling * mean:
         chance = upper_tail(raw, mean, _spread(config.spread, shares, seen, 0))
         if chance <= config.surprise:
-            reason = f"{raw:,} clicks came where the impressions up to then give {mean:,.0f}: impressions are missing"
+            reason = (
+                f"{raw:,} clicks came where the impressions up to then give {mean:,.0f}: "
+                f"impressions are missing"
+            )
             evidence = {"raw_clicks": float(raw), "expected": mean, "chance": chance}
             since = max(bands.first or 0, bands.last - seen.cells + 1 - config.early_cells)
             out.append(Trip(EVERYTHING, ORPHAN_CLICKS, since, usual.raw, reason, evidence))
     kinds = (
         (UNREADABLE_CLICKS, "clicks", bad_clicks, raw, usual.bad_clicks),
-        (UNREADABLE_IMPRESSIONS, "impressions", bad_impressions, impressions, usual.bad_impressions),
+        (
+            UNREADABLE_IMPRESSIONS,
+            "impressions",
+            bad_impressions,
+            impressions,
+            usual.bad_impressions,
+        ),
     )
     for rule, what, bad, good, share in kinds:
         if bad >= config.expected_min and bad > (share + config.unreadable_max) * (good + bad):
-            reason = f"{bad:,} of {good + bad:,} {what} cannot be read, {share:.1%} is usual: see quarantine"
+            reason = (
+                f"{bad:,} of {good + bad:,} {what} cannot be read, {share:.1%} is usual: see "
+                f"quarantine"
+            )
             evidence = {"unreadable": float(bad), "readable": float(good), "usual": share}
             out.append(Trip(EVERYTHING, rule, first, share, reason, evidence))
     return out
 
 
 def _clicks_explained(config: BreakerConfig, bands: Bands, usual: Usual, cells: int) -> float:
-    """How many clicks the impressions explain that those of the last `cells` cells may belong to. Clicks outlive their
-    impressions: of a site that stops they still come, early ones for the early join's window, late ones for as long
-    as any click counts; so each kind is held against the most impressions of a stretch within its reach."""
+    """How many clicks the impressions explain that those of the last `cells` cells may belong to.
+    Clicks outlive their impressions: of a site that stops they still come, early ones for the early
+    join's window, late ones for as long as any click counts; so each kind is held against the most
+    impressions of a stretch within its reach."""
     early = (1.0 - usual.late) * bands.most_before(cells, config.early_cells)
     late = usual.late * bands.most_before(cells, config.early_cells + config.late_cells)
     return usual.raw * (early + late)
@@ -235,11 +309,15 @@ def _explained(
     found: Mapping[Scope, Trip],
     trips: Mapping[Scope, Trip],
 ) -> bool:
-    """Whether everything is within its band again without the largest slice that left its own: then the slice alone
-    is withheld."""
+    """Whether everything is within its band again without the largest slice that left its own: then
+    the slice alone is withheld."""
     if found[EVERYTHING].rule not in _LOW:
         return False
-    slices = [bands.index[scope] for scope in (*found, *trips) if scope != EVERYTHING and scope in bands.index]
+    slices = [
+        bands.index[scope]
+        for scope in (*found, *trips)
+        if scope != EVERYTHING and scope in bands.index
+    ]
     if not slices:
         return False
     expected = seen.impressions * shares.low

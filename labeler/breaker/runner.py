@@ -1,8 +1,10 @@
-"""The breaker's reader and writer: `tallies` and operators' words in; verdicts, bands and watermarks out (C5, F2).
+"""The breaker's reader and writer: `tallies` and operators' words in; verdicts, bands and
+watermarks out (C5, F2).
 
-One process judges, the one that owns partition 0 of the group. What it knows stands in `bands`; it is restored from
-there at every start and after every failed send. One that was replaced and does not know it yet may still write there:
-whoever finds a record of `bands` where its own should stand begins again, and says no watermark before (L9).
+One process judges, the one that owns partition 0 of the group. What it knows stands in `bands`; it
+is restored from there at every start and after every failed send. One that was replaced and does
+not know it yet may still write there: whoever finds a record of `bands` where its own should stand
+begins again, and says no watermark before (L9).
 """
 
 import functools
@@ -107,17 +109,24 @@ class Judging:
             self._reader.seek(at, breaker.cells.next_offset(at.partition))
         self._reader.seek(self._verdicts, max(breaker.verdicts_offset, firsts[self._verdicts]))
         self.breaker = breaker
-        logger.info("breaker judges from event time %d on, %d scopes withheld", breaker.settled_ms, len(breaker.trips))
+        logger.info(
+            "breaker judges from event time %d on, %d scopes withheld",
+            breaker.settled_ms,
+            len(breaker.trips),
+        )
 
     def _memory(self, tail: TailReader) -> list[BandRecord]:
-        """The records of `bands` that hold all of history. Repeats may make a tail of them short: then a longer one."""
+        """The records of `bands` that hold all of history. Repeats may make a tail of them
+        short: then a longer one."""
         cells = self._config.history_cells
         records_max = int(MEMORY * cells)
         while True:
             memory: list[BandRecord] = []
             begin, self._bands_end = tail.span(self._bands, records_max)
             tail.read(self._bands, records_max, functools.partial(self._remember, memory))
-            last = -1  # the first record of a cell counts: what stands behind a later cell is a repeat
+            last = (
+                -1
+            )  # the first record of a cell counts: what stands behind a later cell is a repeat
             known = {last := record.cell for record in memory if record.cell > last}
             if begin == tail.first(self._bands) or known.issuperset(range(last - cells + 1, last)):
                 return memory
@@ -170,7 +179,9 @@ class Judging:
             rows = decode_tally(record.value) if record.value else None
             self.breaker.on_tally(at.partition, record.offset, header, rows)
             self.totals.tallies += 1
-        except MalformedRecord as error:  # every reader passes it over, and it extends no chain (C2)
+        except (
+            MalformedRecord
+        ) as error:  # every reader passes it over, and it extends no chain (C2)
             self.totals.unreadable += 1
             self.passed_over.add(at, record, error)
 
@@ -180,10 +191,17 @@ class Judging:
             self._append(self._verdicts, verdict.id, encode_verdict(verdict), (), now_ms)
             self.totals.verdicts[verdict.rule] = self.totals.verdicts.get(verdict.rule, 0) + 1
             if verdict.decision == "withhold":
-                logger.error("withheld: %s=%s, %s", verdict.feature or "vendor", verdict.value or verdict.vendor,
-                             verdict.reason)  # fmt: skip
+                logger.error(
+                    "withheld: %s=%s, %s",
+                    verdict.feature or "vendor",
+                    verdict.value or verdict.vendor,
+                    verdict.reason,
+                )
         self._flush(bool(step.verdicts))
-        sent = [self._append(self._bands, str(band.cell), band.value, band.headers, now_ms) for band in step.bands]
+        sent = [
+            self._append(self._bands, str(band.cell), band.value, band.headers, now_ms)
+            for band in step.bands
+        ]
         self._flush(bool(step.bands))
         self._check_alone([append.offset for append in sent])
         self.totals.cells += len(step.bands)
@@ -193,14 +211,22 @@ class Judging:
         self.totals.watermarks += len(step.watermarks)
 
     def _check_alone(self, offsets: list[int]) -> None:
-        """Raises SendFailed where records of `bands` do not follow what this judge was restored from (L9)."""
+        """Raises SendFailed where records of `bands` do not follow what this judge was restored
+        from (L9)."""
         first = self._bands_end
         if offsets != list(range(first, first + len(offsets))):
-            raise SendFailed(f"{self._bands.topic}: another judge wrote between {first} and {offsets[-1]}")
+            raise SendFailed(
+                f"{self._bands.topic}: another judge wrote between {first} and {offsets[-1]}"
+            )
         self._bands_end += len(offsets)
 
     def _append(
-        self, to: Partition, key: str, value: bytes, headers: tuple[tuple[str, bytes], ...], now_ms: int
+        self,
+        to: Partition,
+        key: str,
+        value: bytes,
+        headers: tuple[tuple[str, bytes], ...],
+        now_ms: int,
     ) -> Append:
         assert self._writer is not None
         return self._writer.append(to, value, key.encode(), headers, now_ms)

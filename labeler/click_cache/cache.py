@@ -1,7 +1,9 @@
-"""The local copy of one partition's waiting clicks: pages that follow one another without a hole (C4).
+"""The local copy of one partition's waiting clicks: pages that follow one another without a hole
+(C4).
 
-It is a cache of what stands in `clicks[p]`: a labeler that starts takes from it what covers its resume point and reads
-on behind it; where nothing does, it reads the log. So a crash at any moment, and the loss of any page, is harmless.
+It is a cache of what stands in `clicks[p]`: a labeler that starts takes from it what covers its
+resume point and reads on behind it; where nothing does, it reads the log. So a crash at any moment,
+and the loss of any page, is harmless.
 """
 
 from collections import deque
@@ -21,16 +23,19 @@ class _Span(NamedTuple):
 
 
 class ClickCopy:
-    """Pages of one reading of one partition. `name` tells it from the others that lie in the same place."""
+    """Pages of one reading of one partition. `name` tells it from the others that lie in the
+    same place."""
 
     def __init__(self, pages: Pages, name: str, config: str, aside: Collection[int]) -> None:
-        """`config`: the hash of what decides labels. `aside`: offsets that operators have set aside (L7)."""
+        """`config`: the hash of what decides labels. `aside`: offsets that operators have set
+        aside (L7)."""
         self._pages, self._prefix = pages, name.encode() + b"/"
         self._config, self._aside = config, sorted(aside)
         self._held: deque[_Span] = deque()
 
     def restore(self, point: ResumePoint) -> Iterator[ClickPage]:
-        """The pages from which a reader can go on at `point`, the first one cut to it; what is of no use is deleted."""
+        """The pages from which a reader can go on at `point`, the first one cut to it; what is
+        of no use is deleted."""
         keys = self._pages.keys(self._prefix)
         used = set()
         for key, page in self._covering(keys, point):
@@ -42,7 +47,8 @@ class ClickCopy:
                 self._pages.delete(key)
 
     def _covering(self, keys: list[bytes], point: ResumePoint) -> Iterator[tuple[bytes, ClickPage]]:
-        """Pages without a hole, from that on which holds the resume point's offset, behind the arrival that it names.
+        """Pages without a hole, from that on which holds the resume point's offset, behind the
+        arrival that it names.
 
         Where nothing was labelled yet the copy says nothing: it may be of logs that are gone.
         """
@@ -58,13 +64,18 @@ class ClickCopy:
 
     def _start(self, keys: list[bytes], offset: int) -> int | None:
         """Which key is the last one at or below this offset."""
-        below = [i for i, key in enumerate(keys) if int.from_bytes(key[-_OFFSET_BYTES:], "big") <= offset]
+        below = [
+            i for i, key in enumerate(keys) if int.from_bytes(key[-_OFFSET_BYTES:], "big") <= offset
+        ]
         return below[-1] if below else None
 
     def _follows(self, page: ClickPage, end: int, point: ResumePoint) -> bool:
         """Whether what is known up to offset `end` goes on with this page."""
         if end == point.clicks_offset:
-            return page.first <= end < page.end and page.arrival_before(end) == point.clicks_arrival_max_ms
+            return (
+                page.first <= end < page.end
+                and page.arrival_before(end) == point.clicks_arrival_max_ms
+            )
         return page.first == end
 
     def _page(self, key: bytes) -> ClickPage | None:
@@ -81,7 +92,9 @@ class ClickCopy:
 
     def write(self, page: ClickPage) -> None:
         """The page that follows the last one."""
-        self._pages.put(self._key(page.first), encode_page(page, self._config, self._aside_in(page)))
+        self._pages.put(
+            self._key(page.first), encode_page(page, self._config, self._aside_in(page))
+        )
         self._held.append(_Span(page.first, page.end))
 
     def read(self, first: int) -> ClickPage:
@@ -92,7 +105,8 @@ class ClickCopy:
         return page
 
     def forget(self, offset: int) -> None:
-        """No labeler will start below this offset again: it is that of a resume point in the log."""
+        """No labeler will start below this offset again: it is that of a resume point in the
+        log."""
         while self._held and self._held[0].end <= offset:
             self._pages.delete(self._key(self._held.popleft().first))
 

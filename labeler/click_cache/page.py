@@ -1,4 +1,5 @@
-"""A page of clicks: records of one stretch of `clicks[p]` as a reader took them in, and how they lie in a copy (C4)."""
+"""A page of clicks: records of one stretch of `clicks[p]` as a reader took them in, and how they
+lie in a copy (C4)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from stream.record import ROW_BITS, Record
 
 U64 = npt.NDArray[np.uint64]
 
-#: Changes with what stands in a page, or with what a reader makes of a record: an older page is then not read.
+#: Changes with what stands in a page, or with what a reader makes of a record: an older page is
+#: then not read.
 VERSION = 1
 _HEADER = pa.struct([("name", pa.string()), ("value", pa.binary())])
 _BAD = pa.struct(
@@ -30,12 +32,24 @@ _BAD = pa.struct(
         ("reason", pa.string()),
     ]
 )
-_NUMBERS = (("version", pa.int64()), ("first", pa.int64()), ("end", pa.int64()), ("arrival_before_ms", pa.int64()))
+_NUMBERS = (
+    ("version", pa.int64()),
+    ("first", pa.int64()),
+    ("end", pa.int64()),
+    ("arrival_before_ms", pa.int64()),
+)
 _COLUMNS = (
-    ("aside", pa.int64()), ("offset", pa.int64()), ("record_arrival_ms", pa.int64()), ("rows", pa.int32()),
-    ("position", pa.int64()), ("id", pa.uint64()), ("ts_ms", pa.int64()), ("arrival_ms", pa.int64()),
-    ("period", pa.int64()), ("at_ms", pa.int64()),
-)  # fmt: skip
+    ("aside", pa.int64()),
+    ("offset", pa.int64()),
+    ("record_arrival_ms", pa.int64()),
+    ("rows", pa.int32()),
+    ("position", pa.int64()),
+    ("id", pa.uint64()),
+    ("ts_ms", pa.int64()),
+    ("arrival_ms", pa.int64()),
+    ("period", pa.int64()),
+    ("at_ms", pa.int64()),
+)
 #: One row a page: a column of a page is a list.
 SCHEMA = pa.schema(
     [
@@ -49,8 +63,9 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class ClickPage:
-    """Records `[first, end)` of `clicks[p]`, in log order. Of a record: `offset`, `record_arrival_ms`, `rows`
-    (records,); of a click: `position`, `id`, `ts_ms`, `arrival_ms` (clicks,)."""
+    """Records `[first, end)` of `clicks[p]`, in log order. Of a record: `offset`,
+    `record_arrival_ms`, `rows` (records,); of a click: `position`, `id`, `ts_ms`, `arrival_ms`
+    (clicks,)."""
 
     first: int
     end: int
@@ -116,17 +131,23 @@ class ClickPage:
 
 
 def encode_page(page: ClickPage, config: str, aside: Sequence[int]) -> bytes:
-    """`config`: the hash of what decides labels (C4). `aside`: offsets in the page that operators set aside (L7)."""
+    """`config`: the hash of what decides labels (C4). `aside`: offsets in the page that
+    operators set aside (L7)."""
     columns = {
         "aside": np.array(aside, np.int64),
         "period": np.array([period for period, _ in page.barriers], np.int64),
         "at_ms": np.array([at_ms for _, at_ms in page.barriers], np.int64),
     }
     arrays = [pa.array([config])]
-    arrays += [pa.array([VERSION if name == "version" else getattr(page, name)], kind) for name, kind in _NUMBERS]
+    arrays += [
+        pa.array([VERSION if name == "version" else getattr(page, name)], kind)
+        for name, kind in _NUMBERS
+    ]
     for name, kind in _COLUMNS:
         column = columns[name] if name in columns else getattr(page, name)
-        arrays.append(pa.ListArray.from_arrays(pa.array([0, len(column)], pa.int32()), pa.array(column, kind)))
+        arrays.append(
+            pa.ListArray.from_arrays(pa.array([0, len(column)], pa.int32()), pa.array(column, kind))
+        )
     arrays.append(pa.array([[_bad_row(bad) for bad in page.bad]], pa.list_(_BAD)))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, SCHEMA) as writer:
@@ -135,19 +156,28 @@ def encode_page(page: ClickPage, config: str, aside: Sequence[int]) -> bytes:
 
 
 def decode_page(value: bytes) -> tuple[ClickPage, str, list[int]] | None:
-    """The page, the hash of its config, what was set aside in it; None for one of another version or of no meaning."""
+    """The page, the hash of its config, what was set aside in it; None for one of another
+    version or of no meaning."""
     try:
         batch = pa.ipc.open_stream(value).read_next_batch()
     except (pa.ArrowInvalid, StopIteration, OSError):
         return None
-    if batch.schema != SCHEMA or batch.num_rows != 1 or batch.column("version")[0].as_py() != VERSION:
+    if (
+        batch.schema != SCHEMA
+        or batch.num_rows != 1
+        or batch.column("version")[0].as_py() != VERSION
+    ):
         return None
     numbers = {name: batch.column(name)[0].as_py() for name, _ in _NUMBERS[1:]}
     columns = {name: batch.column(name).flatten().to_numpy() for name, _ in _COLUMNS}
     barriers = list(zip(columns.pop("period").tolist(), columns.pop("at_ms").tolist(), strict=True))
     aside = columns.pop("aside").tolist()
     bad = [_bad_record(row) for row in batch.column("bad")[0].as_py()]
-    return ClickPage(**numbers, **columns, bad=bad, barriers=barriers), batch.column("config")[0].as_py(), aside
+    return (
+        ClickPage(**numbers, **columns, bad=bad, barriers=barriers),
+        batch.column("config")[0].as_py(),
+        aside,
+    )
 
 
 def _bad_row(bad: BadRecord) -> dict[str, Any]:

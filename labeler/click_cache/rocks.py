@@ -17,8 +17,8 @@ BUFFER_BYTES, CACHE_BYTES, FILES_OPEN_MAX = 4_194_304, 4_194_304, 64
 
 
 class RocksPages:
-    """See `labeler.click_cache.storage.Pages`. Opened at its first use, by the thread that uses it. One that cannot be
-    opened is thrown away and begun anew: everything in it stands in the log."""
+    """See `labeler.click_cache.storage.Pages`. Opened at its first use, by the thread that uses it.
+    One that cannot be opened is thrown away and begun anew: everything in it stands in the log."""
 
     def __init__(self, dir: Path) -> None:
         self._dir = dir

@@ -1,9 +1,10 @@
-"""Clicks that lie in pages of the copy and not in memory, and which of them an impression may have (L5).
+"""Clicks that lie in pages of the copy and not in memory, and which of them an impression may have
+(L5).
 
-In memory stays an index: per click, 24 bits of its id's hash and the number of its page, in an open-addressing table
-that is at most four fifths full: 5 bytes a click. An impression whose hash is there is looked up in the page itself, so
-that what matches is exact. Pages come and leave in log order; the index is a row of segments of up to 255 pages, and a
-segment leaves with its last page.
+In memory stays an index: per click, 24 bits of its id's hash and the number of its page, in an
+open-addressing table that is at most four fifths full: 5 bytes a click. An impression whose hash is
+there is looked up in the page itself, so that what matches is exact. Pages come and leave in log
+order; the index is a row of segments of up to 255 pages, and a segment leaves with its last page.
 """
 
 from collections import OrderedDict, deque
@@ -20,7 +21,9 @@ from stream.kernels.kernel import kernel
 
 U32 = npt.NDArray[np.uint32]
 
-_GOLDEN = np.uint64(0xC2B2AE3D27D4EB4F)  # another multiplier than `home`'s, whose upper bits choose the place
+_GOLDEN = np.uint64(
+    0xC2B2AE3D27D4EB4F
+)  # another multiplier than `home`'s, whose upper bits choose the place
 _PAGE_BITS = np.uint64(8)
 _MARK_SHIFT = np.uint64(40)
 _PAGES_MAX = 255
@@ -66,7 +69,9 @@ class SpilledClicks:
     @property
     def bytes(self) -> int:
         """Memory held: the index, and the pages kept."""
-        return sum(segment.table.nbytes for segment in self._segments) + sum(j.bytes for j in self._kept.values())
+        return sum(segment.table.nbytes for segment in self._segments) + sum(
+            j.bytes for j in self._kept.values()
+        )
 
     def push(self, page: ClickPage) -> None:
         """The next page; it is in the copy."""
@@ -82,7 +87,9 @@ class SpilledClicks:
     def _open_segment(self, clicks: int) -> None:
         last = len(self._segments[-1].table) if self._segments else PLACES_MIN // 2
         places = max(min(2 * last, PLACES_MAX), int(clicks / FULL) + 1)
-        self._segments.append(_Segment(np.zeros(places, np.uint32), self._number + len(self._firsts)))
+        self._segments.append(
+            _Segment(np.zeros(places, np.uint32), self._number + len(self._firsts))
+        )
 
     def pop(self) -> ClickPage:
         """The first page, which is held here no longer."""
@@ -96,7 +103,8 @@ class SpilledClicks:
         return page
 
     def match(self, ids: U64, ts_ms: I64, arrival_ms: I64, limits: Limits) -> list[Matches]:
-        """Per page that may hold a click of these impressions, in log order, the clicks that count (L1)."""
+        """Per page that may hold a click of these impressions, in log order, the clicks that
+        count (L1)."""
         rows, pages = self._candidates(ids)
         found = []
         for number in np.unique(pages).tolist():
@@ -121,7 +129,9 @@ class SpilledClicks:
             out.append((rows[held], pages[held]))
         if not out:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        return np.concatenate([rows for rows, _ in out]), np.concatenate([pages for _, pages in out])
+        return np.concatenate([rows for rows, _ in out]), np.concatenate(
+            [pages for _, pages in out]
+        )
 
     def _join(self, number: int) -> ClickJoin:
         join = self._kept.pop(number, None)
@@ -160,7 +170,8 @@ def _insert(table: U32, ids: U64, page: int) -> int:
 
 @kernel
 def _probe(table: U32, ids: U64, rows: I64, pages: I64) -> int:
-    """(row, page of the segment) of all that may match; how many there are, also beyond the room."""
+    """(row, page of the segment) of all that may match; how many there are, also beyond the
+    room."""
     places, found = len(table), 0
     for k in range(len(ids)):
         mark = np.uint32(_mark(ids[k]) >> _PAGE_BITS)

@@ -1,14 +1,15 @@
 """Where a labeler's local copy lies (C4): values by key, in the order of their keys.
 
-`MemoryPages` holds them in this process, `labeler.click_cache.rocks.RocksPages` on disk; one contract suite runs on
-both. A copy is a cache: whatever is missing is read again from the log.
+`MemoryPages` holds them in this process, `labeler.click_cache.rocks.RocksPages` on disk; one
+contract suite runs on both. A copy is a cache: whatever is missing is read again from the log.
 """
 
 from typing import Protocol
 
 
 class PagesFailed(Exception):
-    """What the disk said. The copy is of no more use to this process: it goes on without, from the log."""
+    """What the disk said. The copy is of no more use to this process: it goes on without, from
+    the log."""
 
 
 class Pages(Protocol):
@@ -28,7 +29,8 @@ class Pages(Protocol):
 
 
 class MemoryPages:
-    """See `Pages`. Tests and the simulator keep one over the restarts of a labeler, as a disk does."""
+    """See `Pages`. Tests and the simulator keep one over the restarts of a labeler, as a disk
+    does."""
 
     def __init__(self, pages: dict[bytes, bytes] | None = None) -> None:
         self.pages = {} if pages is None else pages

@@ -8,16 +8,21 @@ from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Partition
 
 
 class Heartbeats:
-    """Every partition of `impressions` and `clicks` that this labeler owns, used or not, each `heartbeat_ms`.
+    """Every partition of `impressions` and `clicks` that this labeler owns, used or not, each
+    `heartbeat_ms`.
 
-    They keep time moving where nobody shops, so that ranges, buckets and watermarks close. Only the owner of a live
-    partition writes them: a replayed topic has history's own, and a heartbeat of now would end its past (T2).
+    They keep time moving where nobody shops, so that ranges, buckets and watermarks close. Only the
+    owner of a live partition writes them: a replayed topic has history's own, and a heartbeat of
+    now would end its past (T2).
     """
 
     def __init__(self, stream: StreamConfig):
         """Raises ValueError for a replayed topic."""
         if stream.replayed:
-            raise ValueError("stream.replayed = true: only the replayer writes heartbeats to a replayed topic (T2)")
+            raise ValueError(
+                "stream.replayed = true: only the replayer writes heartbeats to a replayed topic "
+                "(T2)"
+            )
         self._topics = (stream.impressions, stream.clicks)
         self._heartbeat_ms = stream.heartbeat_ms
         self._last_ms: dict[Partition, int] = {}
@@ -26,7 +31,11 @@ class Heartbeats:
         """Those to be written now; they count as written."""
         owned = [Partition(topic, p) for p in partitions for topic in self._topics]
         self._last_ms = {at: self._last_ms[at] for at in owned if at in self._last_ms}
-        due = [at for at in owned if not 0 <= now_ms - self._last_ms.get(at, -self._heartbeat_ms) < self._heartbeat_ms]
+        due = [
+            at
+            for at in owned
+            if not 0 <= now_ms - self._last_ms.get(at, -self._heartbeat_ms) < self._heartbeat_ms
+        ]
         self._last_ms.update(dict.fromkeys(due, now_ms))
         return due
 

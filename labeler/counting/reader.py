@@ -1,10 +1,13 @@
-"""The counting readers: what arrives at the head of an input, counted by source and vendor for the fraud filter (F1).
+"""The counting readers: what arrives at the head of an input, counted by source and vendor for the
+fraud filter (F1).
 
-One reader an input (`impressions/p`, `clicks/p`), bound by nothing but its log (L5): it does not wait for labels, and
-what it cannot read counts as unknown. A bucket of arrival closes at the first record, heartbeats included, whose
-arrival lies in a later bucket: boundaries are a function of the log, and a restarted reader counts the same again.
+One reader an input (`impressions/p`, `clicks/p`), bound by nothing but its log (L5): it does not
+wait for labels, and what it cannot read counts as unknown. A bucket of arrival closes at the first
+record, heartbeats included, whose arrival lies in a later bucket: boundaries are a function of the
+log, and a restarted reader counts the same again.
 
-The chain of an input's signals is its own commit record: `SignalEnds` folds it, and the reader goes on at its end.
+The chain of an input's signals is its own commit record: `SignalEnds` folds it, and the reader goes
+on at its end.
 """
 
 import logging
@@ -20,7 +23,13 @@ from labeler.counting.signals import SESSION_SIGNAL_SCHEMA, Signal
 from labeler.fraud_config import FraudConfig
 from stream.chain import Chain, Fold
 from stream.config import StreamConfig
-from stream.decoding.arrival_clock import TIME_FINE, ArrivalClock, Arrived, arrival_clock, judge_event_times
+from stream.decoding.arrival_clock import (
+    TIME_FINE,
+    ArrivalClock,
+    Arrived,
+    arrival_clock,
+    judge_event_times,
+)
 from stream.decoding.decode import Activity, decode_activity
 from stream.hashing.keys import session_of
 from stream.internal_topics.clock_words import ClockWord, maximum_set_back
@@ -39,17 +48,21 @@ SIGNAL_BYTES = 2 * 4 + 8 * 8
 NO_GAP = np.iinfo(np.int64).max
 
 
-#: Reads the events of records with their arrivals (n,), ms. Raises nothing: what is bad is unknown (L5).
+#: Reads the events of records with their arrivals (n,), ms. Raises nothing: what is bad is unknown
+#: (L5).
 ReadActivity = Callable[[RecordColumns, I64], Activity]
 
 
 def activity_reader(stream: StreamConfig, topic: str, partition: int) -> ReadActivity:
-    """Reads what counting needs of `impressions[partition]` or `clicks[partition]`; the rest is passed over."""
+    """Reads what counting needs of `impressions[partition]` or `clicks[partition]`; the rest is
+    passed over."""
     is_click = topic == stream.clicks
 
     def read(records: RecordColumns, arrival_ms: I64) -> Activity:
         events = decode_activity(records, partition, arrival_ms, is_click, stream)
-        stamp_ms = records.timestamp_ms[np.searchsorted(records.offset, events.position >> ROW_BITS)]
+        stamp_ms = records.timestamp_ms[
+            np.searchsorted(records.offset, events.position >> ROW_BITS)
+        ]
         limits = (stream.skew_ms, stream.age_max_ms)
         fine = judge_event_times(events.ts_ms, events.arrival_ms, *limits, stamp_ms) == TIME_FINE
         if fine.all():
@@ -76,7 +89,8 @@ class ResumePoint(NamedTuple):
 
 
 class SignalEnds:
-    """Folds the chains of all inputs from the records of `signals` (C2). Begin at the first one retained."""
+    """Folds the chains of all inputs from the records of `signals` (C2). Begin at the first one
+    retained."""
 
     def __init__(self) -> None:
         self._chains: dict[str, Chain] = {}
@@ -91,7 +105,8 @@ class SignalEnds:
             self.dangling += 1
 
     def resume_point(self, input: str, first_offset: int) -> ResumePoint:
-        """Where to go on; at `first_offset`, the first one still in the input, if nothing was ever counted."""
+        """Where to go on; at `first_offset`, the first one still in the input, if nothing was
+        ever counted."""
         chain = self._chains.get(input)
         if chain is None or chain.end is None:
             return ResumePoint(position(first_offset), 0)
@@ -99,7 +114,8 @@ class SignalEnds:
 
 
 class _Bucket:
-    """The open bucket: events of the records from position `start` on, whose arrivals lie in bucket `number`."""
+    """The open bucket: events of the records from position `start` on, whose arrivals lie in
+    bucket `number`."""
 
     def __init__(self, number: int, start: int) -> None:
         self.number = number
@@ -112,8 +128,8 @@ class _Bucket:
 class CountingReader:
     """One input, counted. Feed it the records of the partition from `offset` on, in order.
 
-    What it answers is to be appended to `signals` in order, one unacknowledged at a time (C5). After a failed send
-    make a new reader at the chain's end in the log.
+    What it answers is to be appended to `signals` in order, one unacknowledged at a time (C5).
+    After a failed send make a new reader at the chain's end in the log.
     """
 
     def __init__(
@@ -127,13 +143,16 @@ class CountingReader:
     ) -> None:
         """`words`: what operators said of this partition's times (T3)."""
         self.input = input_name(topic, partition)
-        at = at._replace(arrival_max_ms=maximum_set_back(words, offset_of(at.end), at.arrival_max_ms))
+        at = at._replace(
+            arrival_max_ms=maximum_set_back(words, offset_of(at.end), at.arrival_max_ms)
+        )
         self._bucket_ms = stream.signal_ms
         self._fraud = fraud
         self._read = activity_reader(stream, topic, partition)
         self._clock = arrival_clock(stream, at.arrival_max_ms, words)
-        #: A part of a bucket ends behind the record with which its events reach this; a record of more is cut itself.
-        #: So what `group` makes of a part, which is no larger than its events, fits a record.
+        #: A part of a bucket ends behind the record with which its events reach this; a record of
+        #: more is cut itself. So what `group` makes of a part, which is no larger than its events,
+        #: fits a record.
         self._part_bytes = stream.record_bytes_max // 3
         self._begin = at.end
         self._end = at.end  # of the signals given out
@@ -144,7 +163,8 @@ class CountingReader:
 
     @property
     def offset(self) -> int:
-        """Where a reader that goes on from here must seek to: the first record not counted into a signal."""
+        """Where a reader that goes on from here must seek to: the first record not counted into
+        a signal."""
         return offset_of(self._end)
 
     @property
@@ -160,8 +180,9 @@ class CountingReader:
     def on_records(self, records: Sequence[Record]) -> list[Signal]:
         """The next records in; out, in order, the buckets that they close.
 
-        Closed buckets without activity that follow one another come as one signal: it counts nothing, so it does not
-        matter where it is cut. All other boundaries are a function of the log.
+        Closed buckets without activity that follow one another come as one signal: it counts
+        nothing, so it does not matter where it is cut. All other boundaries are a function of the
+        log.
         """
         arrived = self._clock.admit(records)
         if not arrived.records:
@@ -174,8 +195,9 @@ class CountingReader:
             bucket = self._enter(int(buckets[low]), batch.offset(low), signals)
             while low < high:
                 if bucket.rows >= self._fraud.signal_rows_max or bucket.bytes >= self._part_bytes:
-                    # Only now, with more of the bucket to come: a part that ended with its bucket would leave an
-                    # empty range behind it, which no fold extends, and with it the bucket's watermark.
+                    # Only now, with more of the bucket to come: a part that ended with its bucket
+                    # would leave an empty range behind it, which no fold extends, and with it the
+                    # bucket's watermark.
                     bucket = self._cut(bucket, position(batch.offset(low)), signals)
                 if batch.is_large(low):
                     bucket, low = self._add_large(bucket, batch, low, signals), low + 1
@@ -188,7 +210,8 @@ class CountingReader:
         return signals
 
     def pass_over(self, records: int) -> None:
-        """So many records before the next one are gone (C7): unknown, like whatever cannot be read (L5)."""
+        """So many records before the next one are gone (C7): unknown, like whatever cannot be
+        read (L5)."""
         self._passed += records
 
     def _enter(self, number: int, offset: int, signals: list[Signal]) -> _Bucket:
@@ -201,12 +224,15 @@ class CountingReader:
         return self._open
 
     def _cut(self, bucket: _Bucket, at: int, signals: list[Signal]) -> _Bucket:
-        """Send a full bucket's first part, up to position `at`; its end is its start, for more of it is to come."""
+        """Send a full bucket's first part, up to position `at`; its end is its start, for more
+        of it is to come."""
         self._close(bucket, at, bucket.number, signals)
         self._open = _Bucket(bucket.number, at)
         return self._open
 
-    def _add_large(self, bucket: _Bucket, batch: "_Batch", index: int, signals: list[Signal]) -> _Bucket:
+    def _add_large(
+        self, bucket: _Bucket, batch: "_Batch", index: int, signals: list[Signal]
+    ) -> _Bucket:
         """A record whose events alone are more than a part holds, in as many parts as it takes."""
         self._arrival_max_ms = batch.arrival_ms(index)
         for at, part in batch.pieces(index):
@@ -244,7 +270,9 @@ class CountingReader:
             bucket_end_ms=next_number * self._bucket_ms,
             arrival_max_ms=self._arrival_max_ms,
             unknown=bucket.unknown,
-            rows=group(bucket.parts, self._fraud.cell_ms, self._fraud.gap_fast_ms) if bucket.rows else None,
+            rows=group(bucket.parts, self._fraud.cell_ms, self._fraud.gap_fast_ms)
+            if bucket.rows
+            else None,
         )
         self._end = end
         if empty:
@@ -259,8 +287,8 @@ class CountingReader:
 
 
 class _Batch:
-    """Records with their arrivals and events, addressed by index of the record. Events below position `begin` are left
-    out: a part that ended within their record counts them."""
+    """Records with their arrivals and events, addressed by index of the record. Events below
+    position `begin` are left out: a part that ended within their record counts them."""
 
     def __init__(self, arrived: Arrived, read: ReadActivity, begin: int, part_bytes: int) -> None:
         records, arrival_ms, _ = arrived
@@ -274,7 +302,9 @@ class _Batch:
         starts = np.append(self._offsets, self._offsets[-1] + 1) << ROW_BITS
         self._rows_before = np.searchsorted(self._activity.position, starts)  # (records + 1,)
         self._sizes = event_bytes(self._activity)
-        self._bytes_before = np.append(0, np.cumsum(self._sizes))[self._rows_before]  # (records + 1,)
+        self._bytes_before = np.append(0, np.cumsum(self._sizes))[
+            self._rows_before
+        ]  # (records + 1,)
 
     def offset(self, index: int) -> int:
         return int(self._offsets[index])
@@ -287,8 +317,8 @@ class _Batch:
         return bool(self._bytes_before[index + 1] - self._bytes_before[index] > self._part_bytes)
 
     def full_at(self, low: int, high: int, rows: int, size: int) -> int:
-        """The index behind the record with which `[low, ...)` holds `rows` events or `size` bytes or more, before the
-        first large record and `high`; above `low`."""
+        """The index behind the record with which `[low, ...)` holds `rows` events or `size` bytes
+        or more, before the first large record and `high`; above `low`."""
         by_rows = int(np.searchsorted(self._rows_before, self._rows_before[low] + rows))
         by_bytes = int(np.searchsorted(self._bytes_before, self._bytes_before[low] + size))
         end = max(low + 1, min(by_rows, by_bytes, high))
@@ -296,7 +326,8 @@ class _Batch:
         return low + int(large[0]) if len(large) else end
 
     def pieces(self, index: int) -> Iterator[tuple[int, Activity]]:
-        """A large record's events in pieces that a part holds, each with the position of its first one."""
+        """A large record's events in pieces that a part holds, each with the position of its
+        first one."""
         first, last = int(self._rows_before[index]), int(self._rows_before[index + 1])
         for start, end in pairwise(cuts(self._sizes[first:last], last - first, self._part_bytes)):
             part = _slice(self._activity, first + start, first + end)
@@ -329,23 +360,36 @@ def event_bytes(events: Activity) -> I64:
 
 
 def _read_each(records: RecordColumns, arrival_ms: I64, read: ReadActivity) -> Activity:
-    """What `read` makes of the records; of one that it cannot read, that it is unknown (L5), whatever it raised."""
+    """What `read` makes of the records; of one that it cannot read, that it is unknown (L5),
+    whatever it raised."""
     try:
         return read(records, arrival_ms)
     except Exception as error:
         if len(records) <= 1:
             logger.error("offset %d is counted as unknown: %r", int(records.offset[0]), error)
             none, names = np.zeros(0, np.int64), pa.array([], pa.string())
-            return Activity(none, none, none, names, names, none.view(np.uint64), np.ascontiguousarray(records.offset))
+            return Activity(
+                none,
+                none,
+                none,
+                names,
+                names,
+                none.view(np.uint64),
+                np.ascontiguousarray(records.offset),
+            )
     middle = len(records) // 2
-    halves = [_read_each(records[at], arrival_ms[at], read) for at in (slice(middle), slice(middle, None))]
+    halves = [
+        _read_each(records[at], arrival_ms[at], read) for at in (slice(middle), slice(middle, None))
+    ]
     columns = zip(*halves, strict=True)
-    return Activity(*(pa.concat_arrays(c) if isinstance(c[0], pa.Array) else np.concatenate(c) for c in columns))
+    return Activity(
+        *(pa.concat_arrays(c) if isinstance(c[0], pa.Array) else np.concatenate(c) for c in columns)
+    )
 
 
 def group(parts: list[Activity], cell_ms: int, gap_fast_ms: int) -> pa.RecordBatch:
-    """Count events by (source, vendor, session, cell of event time), in order of first appearance, then of session and
-    cell: `SESSION_SIGNAL_SCHEMA`. Needs at least one event."""
+    """Count events by (source, vendor, session, cell of event time), in order of first appearance,
+    then of session and cell: `SESSION_SIGNAL_SCHEMA`. Needs at least one event."""
     source = pa.chunked_array([part.source for part in parts]).combine_chunks().dictionary_encode()
     vendor = pa.chunked_array([part.vendor for part in parts]).combine_chunks().dictionary_encode()
     ts_ms = np.concatenate([part.ts_ms for part in parts])
@@ -355,7 +399,9 @@ def group(parts: list[Activity], cell_ms: int, gap_fast_ms: int) -> pa.RecordBat
     span = int(cells.max()) - cell_min + 1
     ids = np.concatenate([part.id for part in parts])
     sessions, session = np.unique(session_of(ids), return_inverse=True)
-    group = ((sources * len(vendor.dictionary) + vendors) * len(sessions) + session) * span + (cells - cell_min)
+    group = ((sources * len(vendor.dictionary) + vendors) * len(sessions) + session) * span + (
+        cells - cell_min
+    )
     order = _order(group, ts_ms)
     group = group[order]
     begins = np.append(True, group[1:] != group[:-1])
@@ -382,8 +428,9 @@ def group(parts: list[Activity], cell_ms: int, gap_fast_ms: int) -> pa.RecordBat
 
 
 def _order(group: I64, ts_ms: I64) -> I64:
-    """The order by group, then by time, then as they stand. Times of a log rise nearly, so rows are first brought into
-    theirs, and then one sort of group and place together does it, without a second key."""
+    """The order by group, then by time, then as they stand. Times of a log rise nearly, so rows are
+    first brought into theirs, and then one sort of group and place together does it, without a
+    second key."""
     by_time = np.argsort(ts_ms, kind="stable")
     n = len(group)
     if int(group.max()) >= np.iinfo(np.int64).max // n:

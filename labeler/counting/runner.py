@@ -1,4 +1,5 @@
-"""What runs at the head of the inputs, bound by no label: counting for fraud, and heartbeats (L5, F1, T2)."""
+"""What runs at the head of the inputs, bound by no label: counting for fraud, and heartbeats
+(L5, F1, T2)."""
 
 import functools
 import logging
@@ -21,15 +22,24 @@ from stream.internal_topics.clock_words import ClockWord, words_of
 from stream.internal_topics.malformed import MalformedRecord
 from stream.internal_topics.passed_over import PassedOver
 from stream.internal_topics.verdicts import input_name
-from stream.log.log import Append, Log, LogError, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
+from stream.log.log import (
+    Append,
+    Log,
+    LogError,
+    OffsetOutOfRange,
+    Reader,
+    SendFailed,
+    Unavailable,
+    Writer,
+)
 from stream.log.record_columns import RecordColumns
 from stream.portions import fitting
 from stream.record import Partition, Record
 
 logger = logging.getLogger(__name__)
 
-#: Signals of one input that wait for the one on its way; reading pauses above it. One is on its way at a time, so a few
-#: keep it busy, and more are memory that a catch-up fills.
+#: Signals of one input that wait for the one on its way; reading pauses above it. One is on its way
+#: at a time, so a few keep it busy, and more are memory that a catch-up fills.
 WAITING_MAX = 16
 #: How often a log that lost its tail is looked at again.
 LOOK_AGAIN_MS = 2_000
@@ -57,7 +67,8 @@ class HeadTotals:
 
 
 class Head:
-    """Owns the counting reader and the writers of `signals` and of heartbeats. Belongs to one thread."""
+    """Owns the counting reader and the writers of `signals` and of heartbeats. Belongs to one
+    thread."""
 
     def __init__(
         self,
@@ -77,7 +88,9 @@ class Head:
         self._beats: Writer | None = None
         self._beating: dict[Partition, Append] = {}
         self._retry, self._look_again, self._heed = Wait(), Wait(), Wait()
-        self._beyond: dict[Partition, int] = {}  # inputs whose logs end below this offset, up to which they are counted
+        self._beyond: dict[
+            Partition, int
+        ] = {}  # inputs whose logs end below this offset, up to which they are counted
         self.counts: dict[Partition, Count] = {}
         self.totals = HeadTotals()
 
@@ -132,10 +145,12 @@ class Head:
             if one is not None:
                 one.close()
 
-    # --- heartbeats -----------------------------------------------------------------------------------------------
+    # --- heartbeats
+    # ----------------------------------------------------------------------------------------------
 
     def _beat(self, now_ms: int) -> None:
-        """A failed heartbeat is not repeated: the next one says more. At most one a partition is on its way."""
+        """A failed heartbeat is not repeated: the next one says more. At most one a partition is
+        on its way."""
         if self._heartbeats is None:
             return
         try:
@@ -154,7 +169,8 @@ class Head:
             self._beats = None
             self._beating.clear()
 
-    # --- counting -------------------------------------------------------------------------------------------------
+    # --- counting
+    # ----------------------------------------------------------------------------------------------
 
     def _start_counts(self) -> None:
         if self._reader is None:
@@ -162,7 +178,12 @@ class Head:
         if self._signals is None:
             self._signals = self._log.writer()
         topics = (self._stream.impressions, self._stream.clicks)
-        new = [at for p in sorted(self._owned) for at in (Partition(t, p) for t in topics) if at not in self.counts]
+        new = [
+            at
+            for p in sorted(self._owned)
+            for at in (Partition(t, p) for t in topics)
+            if at not in self.counts
+        ]
         new = [at for at in new if input_name(*at) not in self.totals.stopped]
         if not new:
             return
@@ -172,8 +193,12 @@ class Head:
             for at in new:
                 point = ends.resume_point(input_name(*at), tail.first(at))
                 said = words_of(clocks, *at)
-                reader = CountingReader(self._stream, self._fraud, at.topic, at.partition, point, said)
-                self.counts[at] = Count(reader, Outbox(WAITING_MAX, self._labeler.send_timeout_ms), frozenset(said))
+                reader = CountingReader(
+                    self._stream, self._fraud, at.topic, at.partition, point, said
+                )
+                self.counts[at] = Count(
+                    reader, Outbox(WAITING_MAX, self._labeler.send_timeout_ms), frozenset(said)
+                )
         finally:
             tail.close()
         self._reader.assign(self.counts)
@@ -181,10 +206,13 @@ class Head:
             self._reader.seek(at, self.counts[at].reader.offset)
 
     def _clocks(self, tail: TailReader, partitions: Iterable[int]) -> frozenset[ClockWord]:
-        return read_words(tail, self._stream, partitions, self._labeler.fold_orders_max, self.passed_over).clocks
+        return read_words(
+            tail, self._stream, partitions, self._labeler.fold_orders_max, self.passed_over
+        ).clocks
 
     def _heed_clocks(self, now_ms: int) -> None:
-        """T3: an input whose time stands is counted anew once an operator has set its times back."""
+        """T3: an input whose time stands is counted anew once an operator has set its times
+        back."""
         skew_ms = self._stream.skew_ms
         stand = [at for at, one in self.counts.items() if one.reader.clock.ahead_ms > skew_ms]
         if not stand or self._reader is None or not self._heed.over(now_ms):
@@ -196,14 +224,20 @@ class Head:
         finally:
             tail.close()
         for at in stand:
-            if set(words_of(clocks, *at)) - self.counts[at].clocks and not self.counts[at].outbox.in_flight:
-                logger.info("counting of %s[%d] goes on with times set back, on an operator's word", *at)
+            if (
+                set(words_of(clocks, *at)) - self.counts[at].clocks
+                and not self.counts[at].outbox.in_flight
+            ):
+                logger.info(
+                    "counting of %s[%d] goes on with times set back, on an operator's word", *at
+                )
                 del self.counts[at]
         self._reader.assign(self.counts)
 
     def _look_at_tails(self, now_ms: int) -> None:
-        """C7: an input whose log lost its tail is counted again once the log has grown past what was counted. No word
-        is needed for that: nothing is passed over, and below it no signal of new records would extend the chain."""
+        """C7: an input whose log lost its tail is counted again once the log has grown past what
+        was counted. No word is needed for that: nothing is passed over, and below it no signal of
+        new records would extend the chain."""
         if not self._beyond or self._reader is None or not self._look_again.over(now_ms):
             return
         self._look_again.begin(now_ms, LOOK_AGAIN_MS)
@@ -218,19 +252,28 @@ class Head:
         claimed.look(tail)
         for p in range(self._stream.signals_partitions):
             at = Partition(self._stream.signals, p)
-            tail.read(at, self._labeler.fold_signals_max, functools.partial(self._fold_records, ends, claimed, at))
+            tail.read(
+                at,
+                self._labeler.fold_signals_max,
+                functools.partial(self._fold_records, ends, claimed, at),
+            )
         self.totals.dangling += ends.dangling
         return ends
 
-    def _fold_records(self, ends: SignalEnds, claimed: ClaimedEnds, at: Partition, records: list[Record]) -> None:
-        """What says nothing, or more than its input's log holds, is passed over, as the filter does (F3)."""
+    def _fold_records(
+        self, ends: SignalEnds, claimed: ClaimedEnds, at: Partition, records: list[Record]
+    ) -> None:
+        """What says nothing, or more than its input's log holds, is passed over, as the filter
+        does (F3)."""
         for record in records:
             try:
                 signal = decode_signal(record)
             except MalformedRecord as error:
                 self.passed_over.add(at, record, error)
                 continue
-            wrong = contradiction(signal, record.timestamp_ms, claimed.ends, self._stream.watermark_ahead_ms)
+            wrong = contradiction(
+                signal, record.timestamp_ms, claimed.ends, self._stream.watermark_ahead_ms
+            )
             if wrong is not None:
                 self.passed_over.add(at, record, wrong)
             else:
@@ -257,25 +300,37 @@ class Head:
             records, left = left[:together], left[together:]
             try:
                 signals = count.reader.on_records(records)
-            except Exception as error:  # L7: a process does not die of a record; labels wait, and the alarm says why
+            except Exception as error:
+                # L7: a process does not die of a record; labels wait, and the alarm says why
                 self._stop(at, f"at offset {records[0].offset} or behind: {error!r}")
                 return
             for signal in signals:
                 to = partition_of_key(signal.key, self._stream.signals_partitions)
-                message = Message(Partition(self._stream.signals, to), signal.value, signal.key, signal.headers)
+                message = Message(
+                    Partition(self._stream.signals, to), signal.value, signal.key, signal.headers
+                )
                 count.outbox.put(Outgoing(message, (), None))
 
     def _on_gone(self, error: OffsetOutOfRange) -> None:
-        """What is gone counts as unknown (L5, C7): the labeler says what it means for labels, and waits for a word. A
-        log that lost its tail is not counted until it has grown past it: what comes would be taken for what was
-        counted."""
+        """What is gone counts as unknown (L5, C7): the labeler says what it means for labels, and
+        waits for a word. A log that lost its tail is not counted until it has grown past it: what
+        comes would be taken for what was counted."""
         assert self._reader is not None
         at = error.partition
         if error.offset > error.end:
             self._beyond[at] = self.counts[at].reader.offset
-            self._stop(at, f"{error}; it goes on by itself once the log has grown to offset {self._beyond[at]}")
+            self._stop(
+                at,
+                f"{error}; it goes on by itself once the log has grown to offset "
+                f"{self._beyond[at]}",
+            )
             return
-        logger.error("%s[%d]: offsets %d to %d are gone before they were counted", *at, error.offset, error.first - 1)
+        logger.error(
+            "%s[%d]: offsets %d to %d are gone before they were counted",
+            *at,
+            error.offset,
+            error.first - 1,
+        )
         self.totals.passed_over += error.first - error.offset
         self.counts[at].reader.pass_over(error.first - error.offset)
         self._reader.seek(at, error.first)

@@ -1,8 +1,9 @@
-"""A record of `signals`: what every source did to every vendor in one closed bucket of arrival of one input (F1).
+"""A record of `signals`: what every source did to every vendor in one closed bucket of arrival of
+one input (F1).
 
-Value: one Arrow IPC stream of `SIGNAL_SCHEMA`, or nothing where nobody did anything. Headers: the chain, the range of
-positions counted, the bucket, and the arrival maximum at `end`, which makes each record a complete resume point for
-the reader that wrote it.
+Value: one Arrow IPC stream of `SIGNAL_SCHEMA`, or nothing where nobody did anything. Headers: the
+chain, the range of positions counted, the bucket, and the arrival maximum at `end`, which makes
+each record a complete resume point for the reader that wrote it.
 """
 
 from collections.abc import Mapping
@@ -17,9 +18,10 @@ from stream.record import Record
 #: Events that one row may count.
 COUNT_MAX = 1 << 40
 _TOPIC = "signals"
-#: One row a (source, vendor, cell of event time). `""` = not given, or not readable (L5). Gaps are those between
-#: consecutive events of the group in event time; `gap_ms_min` is -1 where the group has one event only. `ids` has, of
-#: 64 bits, those that the ids of the events fall on: how many different ones there are, whatever is sent again.
+#: One row a (source, vendor, cell of event time). `""` = not given, or not readable (L5). Gaps are
+#: those between consecutive events of the group in event time; `gap_ms_min` is -1 where the group
+#: has one event only. `ids` has, of 64 bits, those that the ids of the events fall on: how many
+#: different ones there are, whatever is sent again.
 SIGNAL_SCHEMA = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),
@@ -48,10 +50,12 @@ def signal_chain(input: str) -> str:
 
 @dataclass(frozen=True)
 class Signal:
-    """The range `[start, end)` of `input`, counted. All its arrivals lie in `[bucket_start_ms, bucket_end_ms)`.
+    """The range `[start, end)` of `input`, counted. All its arrivals lie in `[bucket_start_ms,
+    bucket_end_ms)`.
 
-    `bucket_end_ms` is exclusive and the watermark that follows once this is judged. A bucket too large for one record
-    is sent in several; all but the last carry its own start there, for the bucket is not yet over.
+    `bucket_end_ms` is exclusive and the watermark that follows once this is judged. A bucket too
+    large for one record is sent in several; all but the last carry its own start there, for the
+    bucket is not yet over.
     """
 
     input: str
@@ -83,7 +87,8 @@ class Signal:
 
 
 def decode_signal(record: Record) -> Signal:
-    """Raises MalformedRecord naming the header that is missing or wrong, or what is wrong with the rows."""
+    """Raises MalformedRecord naming the header that is missing or wrong, or what is wrong with
+    the rows."""
     headers = HeaderFields(_TOPIC, record.headers)
     chain = headers.text("chain")
     if not chain.startswith(_PREFIX):
@@ -91,24 +96,35 @@ def decode_signal(record: Record) -> Signal:
     numbers = {name: headers.integer(name) for name in _NUMBERS}
     if numbers["end"] < numbers["start"] or numbers["bucket_end_ms"] < numbers["bucket_start_ms"]:
         headers.wrong("end", "range or bucket ends before it starts")
-    rows = read_rows(_TOPIC, record.value, SESSION_SIGNAL_SCHEMA, SIGNAL_SCHEMA) if record.value else None
+    rows = (
+        read_rows(_TOPIC, record.value, SESSION_SIGNAL_SCHEMA, SIGNAL_SCHEMA)
+        if record.value
+        else None
+    )
     if rows is not None:
         _check(rows)
     return Signal(input=chain.removeprefix(_PREFIX), rows=rows, **numbers)
 
 
-def contradiction(signal: Signal, timestamp_ms: int, ends: Mapping[str, int], ahead_ms: int) -> MalformedRecord | None:
-    """What a signal says that its input's log does not hold: it is set aside, and counts for nothing (F3).
+def contradiction(
+    signal: Signal, timestamp_ms: int, ends: Mapping[str, int], ahead_ms: int
+) -> MalformedRecord | None:
+    """What a signal says that its input's log does not hold: it is set aside, and counts for
+    nothing (F3).
 
-    `ends`: input -> the position behind the last record of its log, looked up after the signal was read.
-    `timestamp_ms`: of the signal's record, than which a bucket ends at most `ahead_ms` later.
+    `ends`: input -> the position behind the last record of its log, looked up after the signal was
+    read. `timestamp_ms`: of the signal's record, than which a bucket ends at most `ahead_ms` later.
     """
     if signal.input not in ends:
         return MalformedRecord(_TOPIC, "header chain", f"{shown(signal.input)} is no input")
     if signal.end > ends[signal.input]:
-        return MalformedRecord(_TOPIC, "header end", f"{signal.end}, and the log ends at {ends[signal.input]}")
+        return MalformedRecord(
+            _TOPIC, "header end", f"{signal.end}, and the log ends at {ends[signal.input]}"
+        )
     if timestamp_ms > 0 and signal.bucket_end_ms > timestamp_ms + ahead_ms:
-        return MalformedRecord(_TOPIC, "header bucket_end_ms", f"{signal.bucket_end_ms - timestamp_ms} ms ahead")
+        return MalformedRecord(
+            _TOPIC, "header bucket_end_ms", f"{signal.bucket_end_ms - timestamp_ms} ms ahead"
+        )
     return None
 
 

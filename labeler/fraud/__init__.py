@@ -1,12 +1,14 @@
 """The fraud filter: from `signals` to `verdicts` (F1 to F4).
 
 - `rules`: The rules of the fraud filter, one a file
-- `activity`: what every source did to every vendor within the last windows of event time, in columns
+- `activity`: what every source did to every vendor within the last windows of event time, in
+  columns
 - `activity_pages`: the durable copy of `Activity`
 - `app`: the fraud filter as a Faust app
 - `filter`: the fraud filter
 - `metrics`: Prometheus metrics of the fraud filter (shell)
-- `pair_index`: dense numbers for what the fraud filter counts, names (sources, vendors) and pairs of them
+- `pair_index`: dense numbers for what the fraud filter counts, names (sources, vendors) and pairs
+  of them
 - `scores`: what is remembered of sources beyond a window
 - `sender`: the one ordered producer of `verdicts`
 - `sent_watermarks`: the highest watermark of each input that stands in `verdicts`

@@ -1,7 +1,8 @@
 """What every source did to every vendor within the last windows of event time, in columns.
 
-A *cell* of event time holds lists of counted rows, appended as they come and added up when the cell is first asked for
-after that. Windows are sums over the cells that make them up: nothing runs along that could drift.
+A *cell* of event time holds lists of counted rows, appended as they come and added up when the cell
+is first asked for after that. Windows are sums over the cells that make them up: nothing runs along
+that could drift.
 """
 
 from collections.abc import Callable
@@ -19,12 +20,14 @@ from stream.kernels.kernel import kernel
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-#: Pairs that no cell names any more are forgotten once they are more than so many, and more than the others.
+#: Pairs that no cell names any more are forgotten once they are more than so many, and more than
+#: the others.
 IDLE_PAIRS_MIN = 4_096
 
 #: Rows are counted so much of `pairs_max` at a time; of a full table so many of these parts stay.
 STEP_PART, ROOM_PART = 8, 6
-#: A click weighs as much as so many views: rules ask for few of them. And a pair that is remembered beyond its window.
+#: A click weighs as much as so many views: rules ask for few of them. And a pair that is remembered
+#: beyond its window.
 CLICK_WEIGHT, REMEMBERED_WEIGHT = 4, 1_000
 #: Rows by session are added up when so many signals have brought some of a cell.
 SESSION_PARTS_MAX = 256
@@ -33,7 +36,8 @@ _ID_BITS = 64
 #: Fewer events than this are not looked at for repeats: nobody is judged on so few.
 _COUNTED_AS_IT_IS = 4
 
-#: Counted rows as they are kept between restarts: one a (source, vendor, cell) and signal, in the order of counting.
+#: Counted rows as they are kept between restarts: one a (source, vendor, cell) and signal, in the
+#: order of counting.
 ROW_SCHEMA = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),
@@ -42,17 +46,21 @@ ROW_SCHEMA = pa.schema(
         pa.field("views", pa.int64(), nullable=False),
         pa.field("clicks", pa.int64(), nullable=False),
         pa.field("gaps_fast", pa.int64(), nullable=False),
-        pa.field("ids", pa.int64(), nullable=False),  # of 64 bits those that ids of these events fall on
+        pa.field(
+            "ids", pa.int64(), nullable=False
+        ),  # of 64 bits those that ids of these events fall on
         pa.field("click_ts_ms", pa.int64(), nullable=False),  # of the last click; 0 = none
         pa.field("session", pa.int64(), nullable=False),  # -1 = not known
-        pa.field("rejected", pa.bool_(), nullable=False),  # a verdict covers the pair in this cell; counts nothing
+        pa.field(
+            "rejected", pa.bool_(), nullable=False
+        ),  # a verdict covers the pair in this cell; counts nothing
     ]
 )
 
 
 class Counted(NamedTuple):
-    """Counts of pairs, each int64 (n,): the pair, its views, its clicks, its clicks right after another one, and the
-    bits (of 64) that the ids of its views and of its clicks fall on."""
+    """Counts of pairs, each int64 (n,): the pair, its views, its clicks, its clicks right after
+    another one, and the bits (of 64) that the ids of its views and of its clicks fall on."""
 
     pair: I64
     views: I64
@@ -62,34 +70,52 @@ class Counted(NamedTuple):
     click_ids: I64
 
     def distinct(self) -> "Counted":
-        """Without what was sent again: it is one event to who labels, so it must be one to who judges."""
+        """Without what was sent again: it is one event to who labels, so it must be one to who
+        judges."""
         views, clicks = (np.empty_like(column) for column in self[1:3])
         _distinct(self.views, self.view_ids, views)
         _distinct(self.clicks, self.click_ids, clicks)
-        return self._replace(views=views, clicks=clicks, gaps_fast=np.where(clicks < self.clicks, 0, self.gaps_fast))
+        return self._replace(
+            views=views, clicks=clicks, gaps_fast=np.where(clicks < self.clicks, 0, self.gaps_fast)
+        )
 
 
 class Activity:
     """Cells by number (event time // cell_ms), with the pairs that verdicts cover in each."""
 
-    def __init__(self, gap_fast_ms: int, pairs_max: int = NO_LIMIT, hash_key: HashKey = NO_KEY) -> None:
+    def __init__(
+        self, gap_fast_ms: int, pairs_max: int = NO_LIMIT, hash_key: HashKey = NO_KEY
+    ) -> None:
         self.pairs = Pairs(hash_key)
         self.pairs_max = pairs_max
         self.crowded_out = 0  # pairs that made room for others
-        self.thinned: set[int] = set()  # cells that lack what such pairs did: they show nothing of what is usual
+        self.thinned: set[int] = (
+            set()
+        )  # cells that lack what such pairs did: they show nothing of what is usual
         self._gap_fast_ms = gap_fast_ms
         self._cells: dict[int, list[Counted]] = {}
         self._rejected: dict[int, list[I64]] = {}
-        self._sessions: dict[int, list[Counted]] = {}  # what is in cells, with `pair << 16 | session` as pair
+        self._sessions: dict[
+            int, list[Counted]
+        ] = {}  # what is in cells, with `pair << 16 | session` as pair
 
     @property
     def numbers(self) -> list[int]:
         """The cells in which anything was counted, rising."""
         return sorted(self._cells)
 
-    def add(self, pair: I64, cell: I64, views: I64, clicks: I64, gaps_fast: I64, ids: I64, session: I64) -> None:
+    def add(
+        self, pair: I64, cell: I64, views: I64, clicks: I64, gaps_fast: I64, ids: I64, session: I64
+    ) -> None:
         """Count rows, each of views or of clicks; all int64 (n,)."""
-        rows = Counted(pair, views, clicks, gaps_fast, np.where(views > 0, ids, 0), np.where(clicks > 0, ids, 0))
+        rows = Counted(
+            pair,
+            views,
+            clicks,
+            gaps_fast,
+            np.where(views > 0, ids, 0),
+            np.where(clicks > 0, ids, 0),
+        )
         known = session >= 0
         of_session = rows._replace(pair=pair << 16 | np.where(known, session, 0))
         for number, at in by_cell(cell):
@@ -102,8 +128,8 @@ class Activity:
                     parts[:] = [_added_up(parts)]
 
     def by_session(self, pairs: I64, first: int, last: int) -> Counted:
-        """What these pairs did in the cells from `first` to `last` by session, without what was sent again: `pair` is
-        the pair's number << 16 | session."""
+        """What these pairs did in the cells from `first` to `last` by session, without what was
+        sent again: `pair` is the pair's number << 16 | session."""
         found = []
         for number in range(first, last + 1):
             for part in self._sessions.get(number, []):
@@ -112,10 +138,12 @@ class Activity:
         return _added_up(found).distinct() if found else _nothing(0)
 
     def close_gaps(self, pair: I64, clicks: I64, first_ts_ms: I64, last_ts_ms: I64) -> I64:
-        """Rows in the order of counting: 1 where its first click follows the pair's last one within `gap_fast_ms`, and
-        remembers the last ones. int64 (n,)."""
+        """Rows in the order of counting: 1 where its first click follows the pair's last one within
+        `gap_fast_ms`, and remembers the last ones. int64 (n,)."""
         near = np.zeros(len(pair), np.int64)
-        _close_gaps(self.pairs.click_ts_ms, pair, clicks, first_ts_ms, last_ts_ms, self._gap_fast_ms, near)
+        _close_gaps(
+            self.pairs.click_ts_ms, pair, clicks, first_ts_ms, last_ts_ms, self._gap_fast_ms, near
+        )
         return near
 
     def reject(self, pairs: I64, first: int, last: int) -> None:
@@ -137,7 +165,9 @@ class Activity:
 
     def _load(self, rows: pa.RecordBatch) -> None:
         pair = self.pairs.of(rows.column("source"), rows.column("vendor"))
-        cell, views, clicks, fast, ids, ts, session = (rows.column(i).to_numpy() for i in range(2, 9))
+        cell, views, clicks, fast, ids, ts, session = (
+            rows.column(i).to_numpy() for i in range(2, 9)
+        )
         rejected = rows.column("rejected").to_numpy(zero_copy_only=False)
         np.maximum.at(self.pairs.click_ts_ms, pair, ts)
         counted = ~rejected
@@ -154,7 +184,8 @@ class Activity:
         return self._cell(number).distinct()
 
     def window(self, last: int, span: int) -> Counted:
-        """Of every pair, over the `span` cells that end with `last`, without what was sent again."""
+        """Of every pair, over the `span` cells that end with `last`, without what was sent
+        again."""
         sums = _nothing(len(self.pairs))
         for number in range(last - span + 1, last + 1):
             if number in self._cells:
@@ -162,7 +193,8 @@ class Activity:
         return sums.distinct()
 
     def honest(self, number: int) -> Counted:
-        """What was counted in a cell by source, without what was sent again and pairs that a verdict covers there."""
+        """What was counted in a cell by source, without what was sent again and pairs that a
+        verdict covers there."""
         cell = self._cell(number).distinct()
         kept = self.pairs.source_of(cell.pair) != self.pairs.nobody
         rejected = self._rejected.get(number)
@@ -171,7 +203,8 @@ class Activity:
         return Counted(*(column[kept] for column in cell))
 
     def uncovered(self, pairs: I64, first: int, last: int) -> I64:
-        """The pairs of which something was counted, in the cells from `first` to `last`, that no verdict covers."""
+        """The pairs of which something was counted, in the cells from `first` to `last`, that no
+        verdict covers."""
         found = np.zeros(len(self.pairs), np.bool_)
         for number in range(first, last + 1):
             found[self.honest(number).pair] = True
@@ -187,7 +220,8 @@ class Activity:
             del self._rejected[number]
 
     def renumber(self) -> I64 | None:
-        """Forget pairs that stand in no cell, if they are many: the new number of each old pair, or None."""
+        """Forget pairs that stand in no cell, if they are many: the new number of each old pair,
+        or None."""
         if len(self.pairs) < min(IDLE_PAIRS_MIN, self.pairs_max):
             return None
         alive = np.zeros(len(self.pairs), np.bool_)
@@ -202,12 +236,13 @@ class Activity:
         return new
 
     def make_room(self, pairs: int, remembered: Callable[[], I64] | None = None) -> I64 | None:
-        """Before so many pairs come that may be new: if there is no room for them, the lightest make it, those that are
-        `remembered` for other reasons last. What they did is nobody's from then on, ("", ""). The new number of each
-        old pair, or None where all stay.
+        """Before so many pairs come that may be new: if there is no room for them, the lightest
+        make it, those that are `remembered` for other reasons last. What they did is nobody's from
+        then on, ("", ""). The new number of each old pair, or None where all stay.
 
-        As the summaries of Misra and Gries 1982 do, in bulk (Anderson et al. 2017): of n events no pair loses more than
-        about n / (pairs_max / 2), so whoever does more than most of a flood's sources is never lost to it."""
+        As the summaries of Misra and Gries 1982 do, in bulk (Anderson et al. 2017): of n events no
+        pair loses more than about n / (pairs_max / 2), so whoever does more than most of a flood's
+        sources is never lost to it."""
         known = len(self.pairs)
         if known + pairs <= self.pairs_max:
             return None
@@ -231,10 +266,15 @@ class Activity:
         return new
 
     def _renumbered(self, new: I64) -> None:
-        self._cells = {n: [Counted(new[c.pair], *c[1:]) for c in (self._cell(n),)] for n in self._cells}
+        self._cells = {
+            n: [Counted(new[c.pair], *c[1:]) for c in (self._cell(n),)] for n in self._cells
+        }
         self._rejected = {n: [new[joined(pairs)]] for n, pairs in self._rejected.items()}
         for parts in self._sessions.values():
-            parts[:] = [part._replace(pair=new[part.pair >> 16] << 16 | part.pair & 0xFFFF) for part in parts]
+            parts[:] = [
+                part._replace(pair=new[part.pair >> 16] << 16 | part.pair & 0xFFFF)
+                for part in parts
+            ]
 
     def _cell(self, number: int) -> Counted:
         """One cell, added up: each pair once, rising."""
@@ -289,8 +329,9 @@ def _add_up(
 
 @kernel
 def _distinct(counts: I64, ids: I64, out: I64) -> None:
-    """Linear counting (Whang et al. 1990): with b of m bits set there were about m ln(m / (m - b)) ids. Counts up to
-    twice that are believed, for the estimate errs by a tenth; so is any count once all bits are set."""
+    """Linear counting (Whang et al. 1990): with b of m bits set there were about m ln(m / (m - b))
+    ids. Counts up to twice that are believed, for the estimate errs by a tenth; so is any count
+    once all bits are set."""
     for i in range(len(counts)):
         out[i] = counts[i]
         if counts[i] < _COUNTED_AS_IT_IS:
@@ -307,7 +348,13 @@ def _distinct(counts: I64, ids: I64, out: I64) -> None:
 
 @kernel
 def _close_gaps(
-    click_ts_ms: I64, pair: I64, clicks: I64, first_ts_ms: I64, last_ts_ms: I64, gap_ms: int, near: I64
+    click_ts_ms: I64,
+    pair: I64,
+    clicks: I64,
+    first_ts_ms: I64,
+    last_ts_ms: I64,
+    gap_ms: int,
+    near: I64,
 ) -> None:
     for i in range(len(pair)):
         if clicks[i] == 0:

@@ -1,8 +1,10 @@
-"""The durable copy of `Activity`: what was counted since the last write, appended as pages of one table (F2).
+"""The durable copy of `Activity`: what was counted since the last write, appended as pages of one
+table (F2).
 
-Each write is a group of pages. The last page of a group says how far every input is counted with it; a group without
-its last page was cut short by a crash and counts as never written, so its signals, which come again, are counted. Pages
-are numbered, written in order, and never changed; they leave from the front, once all that they hold is forgotten.
+Each write is a group of pages. The last page of a group says how far every input is counted with
+it; a group without its last page was cut short by a crash and counts as never written, so its
+signals, which come again, are counted. Pages are numbered, written in order, and never changed;
+they leave from the front, once all that they hold is forgotten.
 """
 
 import base64
@@ -15,7 +17,8 @@ import pyarrow as pa
 from labeler.fraud.activity import ROW_SCHEMA
 from labeler.fraud.tables import Json, Table
 
-#: A page holds about so many bytes of rows before they are compressed; below Kafka's 1 MiB a record in any case.
+#: A page holds about so many bytes of rows before they are compressed; below Kafka's 1 MiB a record
+#: in any case.
 PAGE_BYTES_MAX = 500_000
 
 
@@ -40,7 +43,8 @@ class ActivityPages:
         return len(self._newest)
 
     def load(self, first: int) -> Iterator[Group]:
-        """The groups from page `first` on, up to the first page that is missing or the last whole group."""
+        """The groups from page `first` on, up to the first page that is missing or the last
+        whole group."""
         pages = {int(key): value for key, value in self._table.items()}
         self.first = self._next = first
         for group in groups_from(pages, first):
@@ -51,8 +55,8 @@ class ActivityPages:
         self._leaving = sorted(number for number in pages if number not in self._newest)
 
     def write(self, rows: pa.RecordBatch, ends: Mapping[str, int], before: int) -> None:
-        """Append a group. Pages that hold cells below `before` only are no longer `first`; they leave the table with
-        the next write, when a commit that does not need them is durable."""
+        """Append a group. Pages that hold cells below `before` only are no longer `first`; they
+        leave the table with the next write, when a commit that does not need them is durable."""
         for number in self._leaving:
             self._table.pop(str(number), None)
         self._leaving.clear()
@@ -90,7 +94,8 @@ def groups_from(pages: Mapping[int, Json], first: int) -> Iterator[list[Json]]:
 
 
 def counts_in(table: Table) -> dict[tuple[str, str, int], list[int]]:
-    """(source, vendor, cell) -> [views, clicks, gaps_fast, rejected] as the table has them, from its first page on."""
+    """(source, vendor, cell) -> [views, clicks, gaps_fast, rejected] as the table has them, from
+    its first page on."""
     found: dict[tuple[str, str, int], list[int]] = {}
     pages = {int(key): value for key, value in table.items()}
     for group in groups_from(pages, min(pages, default=0)):
@@ -120,10 +125,14 @@ def decode_rows(text: str) -> pa.RecordBatch:
 
 
 def no_rows() -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in ROW_SCHEMA], schema=ROW_SCHEMA)
+    return pa.RecordBatch.from_arrays(
+        [pa.array([], field.type) for field in ROW_SCHEMA], schema=ROW_SCHEMA
+    )
 
 
-def rejected_rows(source: pa.Array, vendor: pa.Array, cell: "np.typing.NDArray[np.int64]") -> pa.RecordBatch:
+def rejected_rows(
+    source: pa.Array, vendor: pa.Array, cell: "np.typing.NDArray[np.int64]"
+) -> pa.RecordBatch:
     """Rows that say of each (source, vendor, cell) that a verdict covers it."""
     nothing = pa.array(np.zeros(len(cell), np.int64))
     columns = [

@@ -1,10 +1,12 @@
-"""The fraud filter as a Faust app: reads `signals`, keeps its tables on rocksdict, writes to `verdicts` (F1-F3).
+"""The fraud filter as a Faust app: reads `signals`, keeps its tables on rocksdict, writes to
+`verdicts` (F1-F3).
 
-Faust gives the group (a second process stands by and takes over), the tables on disk and their changelog topics.
-What decides correctness is the core's: rows carry positions, and the offset to read `signals` from is a row of the
-tables themselves. Faust's committed offsets only say where it begins to look; from there `Judge` seeks to where the
-tables stand. One step: promises acknowledged -> verdicts acknowledged -> watermarks acknowledged; and every so often
-rows -> changelog acknowledged -> fold position.
+Faust gives the group (a second process stands by and takes over), the tables on disk and their
+changelog topics. What decides correctness is the core's: rows carry positions, and the offset to
+read `signals` from is a row of the tables themselves. Faust's committed offsets only say where it
+begins to look; from there `Judge` seeks to where the tables stand. One step: promises acknowledged
+-> verdicts acknowledged -> watermarks acknowledged; and every so often rows -> changelog
+acknowledged -> fold position.
 """
 
 import asyncio
@@ -42,12 +44,14 @@ from stream.record import Partition, Record
 
 logger = logging.getLogger(__name__)
 
-#: A quiet time, in seconds, after which the reader looks whether Faust passed over records, at first and at most.
+#: A quiet time, in seconds, after which the reader looks whether Faust passed over records, at
+#: first and at most.
 IDLE_S, IDLE_MAX_S = 3.0, 120.0
-#: Records that came too early are dropped for this long, in seconds, before those missing are sought once more.
+#: Records that came too early are dropped for this long, in seconds, before those missing are
+#: sought once more.
 SEEK_AGAIN_S, SEEK_AGAIN_MAX_S = 1.0, 60.0
-#: How often, and how many seconds apart at first and at most, to look for the changelog topics before Faust is left to
-#: complain: three minutes in all.
+#: How often, and how many seconds apart at first and at most, to look for the changelog topics
+#: before Faust is left to complain: three minutes in all.
 METADATA_CHECKS = 40
 METADATA_CHECK_S, METADATA_CHECK_MAX_S = 0.25, 5.0
 #: A step may take this part of the group's time-out.
@@ -55,7 +59,8 @@ STEP_PART = 6
 
 
 class FaustTable:
-    """A Faust table as the core sees it. Usable inside the agent only, where Faust knows the partition."""
+    """A Faust table as the core sees it. Usable inside the agent only, where Faust knows the
+    partition."""
 
     def __init__(self, table: Any) -> None:
         self._table = table
@@ -77,7 +82,8 @@ class FaustTable:
 
 
 class Judge:
-    """Drives the core inside Faust's agent. One lives as long as the process; its filter as long as an assignment."""
+    """Drives the core inside Faust's agent. One lives as long as the process; its filter as long
+    as an assignment."""
 
     def __init__(
         self,
@@ -91,8 +97,14 @@ class Judge:
         clock_s: Callable[[], float] = time.monotonic,
         look: Callable[[ClaimedEnds], None] | None = None,
     ):
-        """`sent` reads back which watermarks stand in the log; `look` how far the inputs' logs go (F3)."""
-        self._sent, self._look, self._claimed, self._clock_s = sent, look, ClaimedEnds(stream), clock_s
+        """`sent` reads back which watermarks stand in the log; `look` how far the inputs' logs
+        go (F3)."""
+        self._sent, self._look, self._claimed, self._clock_s = (
+            sent,
+            look,
+            ClaimedEnds(stream),
+            clock_s,
+        )
         self.passed_over = PassedOver(logger, metrics.on_malformed)
         self._app, self._stream, self._fraud = app, stream, fraud
         self._tables, self._sender, self._metrics = tables, sender, metrics
@@ -100,9 +112,15 @@ class Judge:
         self._clicks = [input_name(stream.clicks, p) for p in range(stream.partitions)]
         self._batch: list[tuple[Record, Signal | None]] = []  # records without what they held
         self._next = 0  # the offset to come
-        self._early = Backoff(SEEK_AGAIN_S, SEEK_AGAIN_MAX_S)  # seeks for records before one that came too early
-        self._idle = Backoff(IDLE_S, IDLE_MAX_S, clock_s(), IDLE_S)  # seeks for records that never came
-        self._size = StepSize(fraud.batch_signals_max, stream.session_timeout_ms / 1_000 / STEP_PART)
+        self._early = Backoff(
+            SEEK_AGAIN_S, SEEK_AGAIN_MAX_S
+        )  # seeks for records before one that came too early
+        self._idle = Backoff(
+            IDLE_S, IDLE_MAX_S, clock_s(), IDLE_S
+        )  # seeks for records that never came
+        self._size = StepSize(
+            fraud.batch_signals_max, stream.session_timeout_ms / 1_000 / STEP_PART
+        )
         self._committed_s = 0.0
         self.filter: FraudFilter | None = None
         self.reads_again = 0
@@ -114,7 +132,8 @@ class Judge:
         self._batch.clear()
 
     async def on_event(self, event: Any, more: bool) -> Step | None:
-        """One record of `signals`. It is judged with those after it while there are `more` to come."""
+        """One record of `signals`. It is judged with those after it while there are `more` to
+        come."""
         try:
             return await self._on_event(event, more)
         finally:
@@ -126,7 +145,9 @@ class Judge:
             await self._know_changelogs()
             sent = await asyncio.to_thread(self._sent)
             key = self._stream.hash_key
-            self.filter = FraudFilter(self._fraud, self._views, self._clicks, self._tables, sent, key)
+            self.filter = FraudFilter(
+                self._fraud, self._views, self._clicks, self._tables, sent, key
+            )
             self._next = self.filter.next_offset
             logger.info("fraud filter begins at signals[%d]; Faust at %d", self._next, offset)
         if offset > self._next and await self._seek_back(event.message.tp, offset):
@@ -146,8 +167,8 @@ class Judge:
         return step
 
     async def _know_changelogs(self) -> None:
-        """Wait until the group's metadata has the changelog topics: just created, they may count no partitions yet, for
-        which Faust would end the process at the first write."""
+        """Wait until the group's metadata has the changelog topics: just created, they may count no
+        partitions yet, for which Faust would end the process at the first write."""
         names = [f"{self._app.conf.id}-{name}-changelog" for name in TABLES]
         for check in range(METADATA_CHECKS):
             if all(self._app.consumer.topic_partitions(name) in (None, 1) for name in names):
@@ -157,15 +178,20 @@ class Judge:
     async def _seek_back(self, partition: TP, offset: int) -> bool:
         """Whether to drop this record, because earlier ones are still to come. They are sought.
 
-        Faust may begin behind the tables, and it passes over records that it fetched while it was rebalancing. What it
-        had fetched before a seek it still hands out, and may then take what was sought for old and drop it: so the
-        seek is repeated until the next record comes. Each seek throws away the fetch that is under way, so they come
-        less and less often.
+        Faust may begin behind the tables, and it passes over records that it fetched while it was
+        rebalancing. What it had fetched before a seek it still hands out, and may then take what
+        was sought for old and drop it: so the seek is repeated until the next record comes. Each
+        seek throws away the fetch that is under way, so they come less and less often.
         """
         if not self._early.is_due(self._clock_s()):
             return True
         first = (await self._app.consumer.earliest_offsets(partition))[partition]
-        logger.warning("signals[%d] came where %d was expected; the first still there is %d", offset, self._next, first)
+        logger.warning(
+            "signals[%d] came where %d was expected; the first still there is %d",
+            offset,
+            self._next,
+            first,
+        )
         self._next = max(self._next, first)  # what is truly gone is passed over
         if offset == self._next:
             return False
@@ -175,9 +201,11 @@ class Judge:
         return True
 
     async def look_behind(self) -> None:
-        """After a while without a record: were any fetched that never came here? Then read them again.
+        """After a while without a record: were any fetched that never came here? Then read them
+        again.
 
-        Where no record came at all, the last one is: with it come the tables, which know what is missing.
+        Where no record came at all, the last one is: with it come the tables, which know what is
+        missing.
         """
         consumer, now_s = self._app.consumer, self._clock_s()
         partition = TP(self._stream.signals, 0)
@@ -194,9 +222,15 @@ class Judge:
 
     def _read(self, message: Any) -> None:
         """One more for the batch. What says nothing counts for nothing."""
-        headers = message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
+        headers = (
+            message.headers.items() if isinstance(message.headers, dict) else message.headers or ()
+        )
         record = Record(
-            message.offset, int(message.timestamp * 1_000), message.key, message.value or None, tuple(headers)
+            message.offset,
+            int(message.timestamp * 1_000),
+            message.key,
+            message.value or None,
+            tuple(headers),
         )
         try:
             self._batch.append((record._replace(value=None, headers=()), decode_signal(record)))
@@ -207,9 +241,11 @@ class Judge:
     def _pass_over(self, record: Record, error: MalformedRecord) -> None:
         self.passed_over.add(Partition(self._stream.signals, 0), record, error)
 
-    async def _believed(self, batch: list[tuple[Record, Signal | None]]) -> list[tuple[int, Signal | None]]:
-        """The same, without what says more than its input's log holds (F3). The logs' ends are looked up once for all
-        of it, and it waits for a broker that does not say them."""
+    async def _believed(
+        self, batch: list[tuple[Record, Signal | None]]
+    ) -> list[tuple[int, Signal | None]]:
+        """The same, without what says more than its input's log holds (F3). The logs' ends are
+        looked up once for all of it, and it waits for a broker that does not say them."""
         claimed: dict[str, int] = {}
         for _, signal in batch:
             if signal is not None:
@@ -228,16 +264,22 @@ class Judge:
         if failed:  # the broker was away, and is back
             for backoff in (self._early, self._idle):
                 backoff.forget(self._clock_s())
-        return [(record.offset, signal and self._if_believed(record, signal)) for record, signal in batch]
+        return [
+            (record.offset, signal and self._if_believed(record, signal))
+            for record, signal in batch
+        ]
 
     def _if_believed(self, record: Record, signal: Signal) -> Signal | None:
-        wrong = contradiction(signal, record.timestamp_ms, self._claimed.ends, self._stream.watermark_ahead_ms)
+        wrong = contradiction(
+            signal, record.timestamp_ms, self._claimed.ends, self._stream.watermark_ahead_ms
+        )
         if wrong is not None:
             self._pass_over(record, wrong)
         return signal if wrong is None else None
 
     async def _step(self, batch: list[tuple[int, Signal | None]]) -> Step:
-        """Promises, verdicts, watermarks, rows, fold position, each once the one before is acknowledged (F2)."""
+        """Promises, verdicts, watermarks, rows, fold position, each once the one before is
+        acknowledged (F2)."""
         assert self.filter is not None
         began_s = self._clock_s()
         step = self.filter.on_signals(batch)
@@ -250,10 +292,13 @@ class Judge:
                 await self._sender.send(step.watermarks)
         except LogError as error:
             self.send_failures += 1
-            logger.warning("verdicts were not acknowledged, judging again from the tables: %s", error)
+            logger.warning(
+                "verdicts were not acknowledged, judging again from the tables: %s", error
+            )
             await asyncio.sleep(self._stream.reconnect_max_ms / 1_000)
-            # The tables stand at the last commit, many batches back perhaps: all signals since then must come again,
-            # or this batch would dangle above the ends that a new filter begins with.
+            # The tables stand at the last commit, many batches back perhaps: all signals since then
+            # must come again, or this batch would dangle above the ends that a new filter begins
+            # with.
             self.lose()
             return step
         if self.filter is not None:
@@ -262,7 +307,8 @@ class Judge:
         return step
 
     async def _commit(self, step: Step) -> None:
-        """Every so often. Tables are durable one by one, and the fold position comes after all others."""
+        """Every so often. Tables are durable one by one, and the fold position comes after all
+        others."""
         now_s = self._clock_s()
         if now_s - self._committed_s < self._fraud.commit_ms / 1_000:
             return
@@ -281,7 +327,11 @@ def make_app(stream: StreamConfig, run_dir: Path, index: int) -> Any:
     datadir.mkdir(parents=True, exist_ok=True)
     return faust.App(
         f"{stream.topic_prefix}everspun-fraud",
-        broker=[f"kafka://{server.strip()}" for server in stream.bootstrap_servers.split(",") if server.strip()],
+        broker=[
+            f"kafka://{server.strip()}"
+            for server in stream.bootstrap_servers.split(",")
+            if server.strip()
+        ],
         broker_credentials=_credentials(stream),
         store="rocksdb://",
         datadir=str(datadir),
@@ -291,7 +341,8 @@ def make_app(stream: StreamConfig, run_dir: Path, index: int) -> Any:
         topic_replication_factor=stream.replication,
         topic_partitions=1,
         consumer_auto_offset_reset="earliest",
-        # A process that comes back takes its place at once; a standby of another index after the session's time-out.
+        # A process that comes back takes its place at once; a standby of another index after the
+        # session's time-out.
         consumer_group_instance_id=f"fraud-{index}",
         broker_session_timeout=stream.session_timeout_ms / 1_000,
         broker_heartbeat_interval=stream.session_timeout_ms / 4_000,
@@ -303,15 +354,16 @@ def make_app(stream: StreamConfig, run_dir: Path, index: int) -> Any:
         consumer_max_fetch_size=stream.record_bytes_max,
         stream_wait_empty=False,
         stream_recovery_delay=0.0,
-        # The embedded broker names an end of log that is too low; a table ahead of it is no error here.
+        # The embedded broker names an end of log that is too low; a table ahead of it is no error
+        # here.
         recovery_consistency_check=False,
         worker_redirect_stdouts=False,
     )
 
 
 def _credentials(stream: StreamConfig) -> Any:
-    """The cluster's security as Faust takes it; None for none. Raises CannotAuthenticate, and ValueError for a
-    mechanism that aiokafka does not have."""
+    """The cluster's security as Faust takes it; None for none. Raises CannotAuthenticate, and
+    ValueError for a mechanism that aiokafka does not have."""
     protocol, mechanism = stream.security_protocol, stream.sasl_mechanism
     context = tls_context(stream) if protocol.endswith("SSL") else None
     if protocol == "PLAINTEXT":
@@ -329,11 +381,14 @@ def _credentials(stream: StreamConfig) -> Any:
         )
     if mechanism != "PLAIN" and not mechanism.startswith("SCRAM"):
         raise ValueError(
-            f"sasl_mechanism = {mechanism!r}: the fraud filter's client has PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, "
+            f"sasl_mechanism = {mechanism!r}: the fraud filter's client has PLAIN, SCRAM-SHA-256, "
+            f"SCRAM-SHA-512, "
             "OAUTHBEARER and GSSAPI; use one of them, or set run.fraud = 0"
         )
     username, password = login(stream)
-    return faust.SASLCredentials(username=username, password=password, mechanism=mechanism, ssl_context=context)
+    return faust.SASLCredentials(
+        username=username, password=password, mechanism=mechanism, ssl_context=context
+    )
 
 
 class _FaustTokens(AbstractTokenProvider):  # type: ignore[misc]
@@ -357,8 +412,11 @@ def make_judge(
     look: Callable[[ClaimedEnds], None] | None = None,
 ) -> Judge:
     """Tables and agent of the app."""
-    # Keys and values are JSON, Faust's default. Each table has its own options: Faust takes them apart.
-    tables = {name: app.Table(name, partitions=1, options={"driver": "rocksdict"}) for name in TABLES}
+    # Keys and values are JSON, Faust's default. Each table has its own options: Faust takes them
+    # apart.
+    tables = {
+        name: app.Table(name, partitions=1, options={"driver": "rocksdict"}) for name in TABLES
+    }
     stores = Tables(**{name: FaustTable(table) for name, table in tables.items()})
     judge = Judge(app, stream, fraud, stores, sender, metrics, sent, look=look)
     signals = app.topic(stream.signals, key_serializer="raw", value_serializer="raw", partitions=1)
@@ -380,14 +438,28 @@ def make_judge(
 
 
 async def _serve(
-    log: Log, stream: StreamConfig, fraud: FraudConfig, run_dir: Path, index: int, stop: threading.Event
+    log: Log,
+    stream: StreamConfig,
+    fraud: FraudConfig,
+    run_dir: Path,
+    index: int,
+    stop: threading.Event,
 ) -> None:
     failure: list[BaseException] = []
     sender, metrics = VerdictSender(log, stream), FraudMetrics()
     start_metrics(run_dir, "fraud", index, metrics)
     app = make_app(stream, run_dir, index)
     sent = functools.partial(sent_watermarks, log, stream)
-    judge = make_judge(app, stream, fraud, sender, metrics, failure.append, sent, functools.partial(look_at_ends, log))
+    judge = make_judge(
+        app,
+        stream,
+        fraud,
+        sender,
+        metrics,
+        failure.append,
+        sent,
+        functools.partial(look_at_ends, log),
+    )
     try:
         await app.start()
         while not stop.is_set() and not failure and app.crash_reason is None:
@@ -414,8 +486,16 @@ def await_broker(log: Log, stream: StreamConfig, stop: threading.Event) -> None:
         stop.wait(pause_s)
 
 
-def run(log: Log, stream: StreamConfig, fraud: FraudConfig, run_dir: Path, index: int, stop: threading.Event) -> None:
-    """Judge until `stop`. Raises ValueError for a configuration that it cannot serve, and whatever ended it."""
+def run(
+    log: Log,
+    stream: StreamConfig,
+    fraud: FraudConfig,
+    run_dir: Path,
+    index: int,
+    stop: threading.Event,
+) -> None:
+    """Judge until `stop`. Raises ValueError for a configuration that it cannot serve, and
+    whatever ended it."""
     check(stream, fraud)
     await_broker(log, stream, stop)
     if stop.is_set():
@@ -424,7 +504,11 @@ def run(log: Log, stream: StreamConfig, fraud: FraudConfig, run_dir: Path, index
 
 
 def check(stream: StreamConfig, fraud: FraudConfig) -> None:
-    """What the two sections must agree on. Raises ValueError naming key, value, and what is allowed."""
+    """What the two sections must agree on. Raises ValueError naming key, value, and what is
+    allowed."""
     if stream.signals_partitions != 1:
-        raise ValueError(f"signals_partitions = {stream.signals_partitions}: allowed is 1, one filter sees all inputs")
+        raise ValueError(
+            f"signals_partitions = {stream.signals_partitions}: allowed is 1, one filter sees all "
+            f"inputs"
+        )
     check_room(stream, fraud)

@@ -1,22 +1,24 @@
 """The fraud filter: signals in; verdicts out, and then the watermark of each input (F1-F3).
 
-Activity is counted in cells of event time. A cell is *settled* once every input has passed its end by `settle_ms`:
-views and their clicks come over different inputs, one of which may run hours ahead of the other, and no one may be
-judged on views whose clicks are still to come. A pair (source, vendor) seen in a cell is judged when the cell
-settles, over the window that ends with it, and so once a cell for as long as it goes on. So a verdict depends on
-what was counted, not on which input came first. What others do, with which the pair is compared, is the history of
-cells a window older, without what verdicts cover.
+Activity is counted in cells of event time. A cell is *settled* once every input has passed its end
+by `settle_ms`: views and their clicks come over different inputs, one of which may run hours ahead
+of the other, and no one may be judged on views whose clicks are still to come. A pair (source,
+vendor) seen in a cell is judged when the cell settles, over the window that ends with it, and so
+once a cell for as long as it goes on. So a verdict depends on what was counted, not on which input
+came first. What others do, with which the pair is compared, is the history of cells a window older,
+without what verdicts cover.
 
-An impression's own cell settles `cell + settle` after it at the latest, by which time all inputs are that far; its
-label waits for watermarks `window + grace` after its arrival (L3). So what is judged of it stands before V(i).
+An impression's own cell settles `cell + settle` after it at the latest, by which time all inputs
+are that far; its label waits for watermarks `window + grace` after its arrival (L3). So what is
+judged of it stands before V(i).
 
 Order of one step, and why a crash anywhere loses nothing (F2):
  1. `on_signals` counts and judges, in memory, and writes down the watermarks that it promises.
  2. The caller sends `step.verdicts`, waits until the log holds them, then sends `step.watermarks`.
- 3. `commit(step)`, now or some steps later, writes rows, in pages that say how far each input is counted with them,
-    then history, scores, settled cells, and the fold position. After a crash the signals since the last commit come
-    again: what stands in pages already is not counted again, pairs are judged again, verdicts are sent again, and
-    watermarks below the promised ones are not.
+ 3. `commit(step)`, now or some steps later, writes rows, in pages that say how far each input is
+    counted with them, then history, scores, settled cells, and the fold position. After a crash the
+    signals since the last commit come again: what stands in pages already is not counted again,
+    pairs are judged again, verdicts are sent again, and watermarks below the promised ones are not.
 After any exception the filter is dropped and made anew from the tables.
 """
 
@@ -46,8 +48,8 @@ from stream.record import offset_of
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-#: Rows of `progress` that are no inputs: [first cell not settled, offset of `signals` to read from, first page of
-#: activity, generation of scores, last cell that they hold] ...
+#: Rows of `progress` that are no inputs: [first cell not settled, offset of `signals` to read from,
+#: first page of activity, generation of scores, last cell that they hold] ...
 COMMITTED = "committed"
 #: ... and the highest watermark by input that may have been sent.
 PROMISED = "promised"
@@ -57,7 +59,8 @@ BEHIND_GAP = "behind_gap"
 
 @dataclass(frozen=True)
 class Step:
-    """What to send, in this order: all verdicts, acknowledged; then the watermarks. Then `commit`."""
+    """What to send, in this order: all verdicts, acknowledged; then the watermarks. Then
+    `commit`."""
 
     verdicts: list[Verdict]
     watermarks: list[Watermark]
@@ -86,8 +89,8 @@ class FraudCounts:
 class FraudFilter:
     """Made anew at every start, from tables that hold what an earlier one committed.
 
-    `views` and `clicks` name all inputs (`stream.internal_topics.verdicts.input_name`); no cell settles before all of
-    them passed it.
+    `views` and `clicks` name all inputs (`stream.internal_topics.verdicts.input_name`); no cell
+    settles before all of them passed it.
     """
 
     def __init__(
@@ -99,8 +102,9 @@ class FraudFilter:
         sent: Mapping[str, int] | None = None,
         hash_key: HashKey = NO_KEY,
     ) -> None:
-        """`sent`: the highest watermark by input that stands in the log. Tables that were restored short of their last
-        rows may not know them. `hash_key`: what names are hashed with in memory; nothing that is written depends on it.
+        """`sent`: the highest watermark by input that stands in the log. Tables that were restored
+        short of their last rows may not know them. `hash_key`: what names are hashed with in
+        memory; nothing that is written depends on it.
         """
         self.config = config
         self.tables = tables
@@ -110,7 +114,9 @@ class FraudFilter:
         self._promised: dict[str, int] = dict(tables.progress.get(PROMISED) or {})
         for name, sent_ms in (sent or {}).items():
             self._promised[name] = max(sent_ms, self._promised.get(name, 0))
-        self._told = {name: row.end for name, row in self._inputs.items()}  # E at which the last watermark was given
+        self._told = {
+            name: row.end for name, row in self._inputs.items()
+        }  # E at which the last watermark was given
         self._chains = {name: Chain(row.end) for name, row in self._inputs.items()}
         self._behind_gap: set[str] = set(tables.progress.get(BEHIND_GAP) or ())
         committed: Sequence[int] = tables.progress.get(COMMITTED) or (0, 0, 0)
@@ -122,14 +128,19 @@ class FraudFilter:
         self._history = VendorHistory(config, tables.history)
         generation, folded = remembered or (0, self._settled - 1 - config.span)
         self._scores = Scores(config, tables.scores, generation, folded, hash_key)
-        self._counted = {name: -1 if row.end is None else row.end for name, row in self._inputs.items()}
+        self._counted = {
+            name: -1 if row.end is None else row.end for name, row in self._inputs.items()
+        }
         for group in self._pages.load(first_page):
             for rows in group.rows:
                 self._activity.load(rows)
-            self._counted |= {name: max(end, self._counted.get(name, -1)) for name, end in group.ends.items()}
+            self._counted |= {
+                name: max(end, self._counted.get(name, -1)) for name, end in group.ends.items()
+            }
         self._activity.forget(self._settled - 2 * config.span)
-        # History is written once the verdicts of all cells up to here stand in the log. What was counted there before
-        # is not found anew with what is usual now; it is looked at for what must be remembered alone.
+        # History is written once the verdicts of all cells up to here stand in the log. What was
+        # counted there before is not found anew with what is usual now; it is looked at for what
+        # must be remembered alone.
         self._said = self._history.newest + config.span if self._history.newest >= 0 else -1
         self._fresh: dict[int, list[I64]] = {}  # of these cells, the pairs that were counted since
         self._pending: dict[int, list[I64]] = {}  # cell -> pairs to judge when it settles
@@ -168,12 +179,17 @@ class FraudFilter:
         return self._settled * self.config.cell_ms
 
     def on_signals(self, signals: Iterable[tuple[int, Signal | None]]) -> Step:
-        """Count signals, each with its offset (None: a record that says nothing), and judge the cells they settle."""
+        """Count signals, each with its offset (None: a record that says nothing), and judge the
+        cells they settle."""
         self._saved = False
         counted = []
         for offset, signal in signals:
-            if offset > self._next_offset:  # records of `signals` are gone, and whose they were nobody knows (F4)
-                self._behind_gap |= {name for name, chain in self._chains.items() if chain.end is not None}
+            if (
+                offset > self._next_offset
+            ):  # records of `signals` are gone, and whose they were nobody knows (F4)
+                self._behind_gap |= {
+                    name for name, chain in self._chains.items() if chain.end is not None
+                }
             if signal is not None and self._fold(signal):
                 counted.append(signal)
             self._next_offset = max(self._next_offset, offset + 1)
@@ -185,21 +201,25 @@ class FraudFilter:
         return Step(verdicts, watermarks, inputs, self._settled, self._next_offset)
 
     def save(self) -> None:
-        """The first half of `commit`: what must be durable before the fold position is written. Needs the last commit
-        to be durable."""
+        """The first half of `commit`: what must be durable before the fold position is written.
+        Needs the last commit to be durable."""
         if self._saved:
             return
         self._saved = True
         rows = pa.Table.from_batches(self._unwritten, ROW_SCHEMA).combine_chunks().to_batches()
         self._unwritten.clear()
-        self._pages.write(rows[0] if rows else no_rows(), self._counted, self._settled - 2 * self.config.span)
+        self._pages.write(
+            rows[0] if rows else no_rows(), self._counted, self._settled - 2 * self.config.span
+        )
         self._history.write()
         self._scores.write()
 
     def commit(self, step: Step) -> None:
-        """The log holds the verdicts and watermarks of this step and all before: their signals need not come again.
+        """The log holds the verdicts and watermarks of this step and all before: their signals need
+        not come again.
 
-        `step` is the last one. Where tables become durable one by one, call `save` first and wait for them.
+        `step` is the last one. Where tables become durable one by one, call `save` first and wait
+        for them.
         """
         self.save()
         for name, row in step.inputs.items():
@@ -214,7 +234,8 @@ class FraudFilter:
             self._scores.folded,
         ]
 
-    # --- counting ---------------------------------------------------------------------------------------------
+    # --- counting
+    # ---------------------------------------------------------------------------------------------
 
     def _fold(self, signal: Signal) -> bool:
         """Whether the signal has rows to look at."""
@@ -243,7 +264,8 @@ class FraudFilter:
         return signal.rows is not None
 
     def _is_new(self, signal: Signal) -> bool:
-        """Whether its rows are still to be counted: they are above all that was counted of its input (F2)."""
+        """Whether its rows are still to be counted: they are above all that was counted of its
+        input (F2)."""
         new = self._counted[signal.input] < signal.end
         if new:
             self._counted[signal.input] = signal.end
@@ -268,12 +290,18 @@ class FraudFilter:
         if table.num_rows:
             self._count_rows(table, new, is_click, cell, count)
 
-    def _count_rows(self, table: pa.Table, new: Bools, is_click: Bools, cell: I64, count: I64) -> None:
+    def _count_rows(
+        self, table: pa.Table, new: Bools, is_click: Bools, cell: I64, count: I64
+    ) -> None:
         step = self._activity.step_rows
         for at in range(0, table.num_rows, step):
-            self._renumbered(self._activity.make_room(min(step, table.num_rows - at), self._remembered))
+            self._renumbered(
+                self._activity.make_room(min(step, table.num_rows - at), self._remembered)
+            )
             part = slice(at, at + step)
-            self._count_some(table.slice(at, step), new[part], is_click[part], cell[part], count[part])
+            self._count_some(
+                table.slice(at, step), new[part], is_click[part], cell[part], count[part]
+            )
         self.counts.vendor_only = self._activity.crowded_out
 
     def _remembered(self) -> I64:
@@ -281,7 +309,9 @@ class FraudFilter:
         every = np.arange(len(self._activity.pairs))
         return every[self._scores.places(self._activity.pairs, every) >= 0]
 
-    def _count_some(self, table: pa.Table, new: Bools, is_click: Bools, cell: I64, count: I64) -> None:
+    def _count_some(
+        self, table: pa.Table, new: Bools, is_click: Bools, cell: I64, count: I64
+    ) -> None:
         source, vendor = (_whole(table.column(name)) for name in ("source", "vendor"))
         pair = self._activity.pairs.of(source, vendor)
         clicks = np.where(is_click & new, count, 0)
@@ -290,7 +320,9 @@ class FraudFilter:
         first, last, fast, ids, session = (table.column(name).to_numpy() for name in named)
         near = self._activity.close_gaps(pair, clicks, first, last)
         fast = np.where(clicks > 0, fast, 0) + near
-        self._activity.add(*(column[new] for column in (pair, cell, views, clicks, fast, ids, session)))
+        self._activity.add(
+            *(column[new] for column in (pair, cell, views, clicks, fast, ids, session))
+        )
         self.counts.events += int(count[new].sum())
         last = np.where(clicks > 0, last, 0)
         numbers = (cell, views, clicks, fast, ids, last, session, np.zeros(len(cell), np.bool_))
@@ -301,7 +333,8 @@ class FraudFilter:
             self._touch(pair[at], pair[at][new[at]], number)
 
     def _touch(self, pairs: I64, fresh: I64, number: int) -> None:
-        """To be judged in this cell, and again in settled ones whose window holds a cell that came late."""
+        """To be judged in this cell, and again in settled ones whose window holds a cell that
+        came late."""
         self._pending.setdefault(number, []).append(pairs)
         if number <= self._said:
             self._fresh.setdefault(number, []).append(fresh)
@@ -314,21 +347,26 @@ class FraudFilter:
                     self._fresh.setdefault(later, []).append(np.intersect1d(fresh, there))
 
     def _promise(self) -> list[Watermark]:
-        """Watermarks to send. Before one may be sent its promise is written down, so that after a crash it is sent
-        again or raised, and never followed by a lower one (F3)."""
+        """Watermarks to send. Before one may be sent its promise is written down, so that after a
+        crash it is sent again or raised, and never followed by a lower one (F3)."""
         watermarks = []
         for name, row in sorted(self._inputs.items()):
             if row.end is not None and row.end != self._told[name]:
                 self._told[name] = row.end
                 if row.watermark_ms >= self._promised.get(name, 0):
                     watermarks.append(Watermark(name, row.watermark_ms, row.end))
-        new = {one.input: one.watermark_ms for one in watermarks if one.watermark_ms > self._promised.get(one.input, 0)}
+        new = {
+            one.input: one.watermark_ms
+            for one in watermarks
+            if one.watermark_ms > self._promised.get(one.input, 0)
+        }
         if new:
             self._promised |= new
             self.tables.progress[PROMISED] = dict(self._promised)
         return watermarks
 
-    # --- judging ----------------------------------------------------------------------------------------------
+    # --- judging
+    # ----------------------------------------------------------------------------------------------
 
     def _judge(self) -> list[Verdict]:
         low = min(row.watermark_ms for row in self._inputs.values())
@@ -338,7 +376,9 @@ class FraudFilter:
             self._age(number)
             self._scores.fold(self._activity, number - self.config.span)
             touched = np.unique(joined(self._pending.pop(number)))
-            found_anew = touched if number > self._said else np.unique(joined(self._fresh.pop(number, [])))
+            found_anew = (
+                touched if number > self._said else np.unique(joined(self._fresh.pop(number, [])))
+            )
             verdicts += self._judge_cell(number, touched, found_anew)
             self._aging.add(number)
         self._age(settled)
@@ -357,8 +397,8 @@ class FraudFilter:
                 waiting |= {number: [new[joined(pairs)]] for number, pairs in waiting.items()}
 
     def _age(self, now: int) -> None:
-        """Cells a window older than `now` enter history, but for pairs that a verdict covers there: an attack that is
-        being judged cannot teach the filter that it is usual."""
+        """Cells a window older than `now` enter history, but for pairs that a verdict covers there:
+        an attack that is being judged cannot teach the filter that it is usual."""
         pairs = self._activity.pairs
         for number in sorted(n for n in self._aging if n < now - self.config.span):
             self._aging.remove(number)
@@ -367,22 +407,33 @@ class FraudFilter:
                 continue
             honest = self._activity.honest(number)
             vendor = pairs.vendor[honest.pair]
-            views = np.bincount(vendor, weights=honest.views, minlength=len(pairs.vendors)).astype(np.float64)
-            clicks = np.bincount(vendor, weights=honest.clicks, minlength=len(pairs.vendors)).astype(np.float64)
+            views = np.bincount(vendor, weights=honest.views, minlength=len(pairs.vendors)).astype(
+                np.float64
+            )
+            clicks = np.bincount(
+                vendor, weights=honest.clicks, minlength=len(pairs.vendors)
+            ).astype(np.float64)
             seen = np.unique(vendor)
-            self._history.add(number, pairs.vendors.take(seen).to_pylist(), views[seen], clicks[seen])
+            self._history.add(
+                number, pairs.vendors.take(seen).to_pylist(), views[seen], clicks[seen]
+            )
             self._history.add_gaps(number, int(honest.clicks.sum()), int(honest.gaps_fast.sum()))
             if number % self.config.span == 0:  # windows that do not overlap
-                clicked, devoted = Window(self.config, self._activity, self._history, number).devotion()
+                clicked, devoted = Window(
+                    self.config, self._activity, self._history, number
+                ).devotion()
                 self._history.add_devoted(number, clicked, devoted)
 
     def _judge_cell(self, last: int, touched: I64, anew: I64) -> list[Verdict]:
-        """Judge pairs (rising) over the window that ends with a cell; rules of windows alone only those of `anew`."""
+        """Judge pairs (rising) over the window that ends with a cell; rules of windows alone
+        only those of `anew`."""
         window = Window(self.config, self._activity, self._history, last)
         found = window.judge(anew) if len(anew) else []
         found += window.judge_remembered(touched, {one.pair for one in found}, self._scores)
         pairs = np.array([one.pair for one in found], np.int64)
-        visits = visits_of(self._activity, pairs, last - self.config.span + 1, last) if found else {}
+        visits = (
+            visits_of(self._activity, pairs, last - self.config.span + 1, last) if found else {}
+        )
         said = [(one, self._spared(one, visits.get(one.pair))) for one in found]
         meant = [(one, sessions) for one, sessions in said if sessions is not None]
         if meant:

@@ -1,7 +1,8 @@
-"""Dense numbers for what the fraud filter counts, names (sources, vendors) and pairs of them: so counts are arrays.
+"""Dense numbers for what the fraud filter counts, names (sources, vendors) and pairs of them: so
+counts are arrays.
 
-Numbers are given in order of first appearance, hold in memory only, and are given anew when most of what they stand for
-is forgotten (`keep`): nothing that is written down names them.
+Numbers are given in order of first appearance, hold in memory only, and are given anew when most of
+what they stand for is forgotten (`keep`): nothing that is written down names them.
 """
 
 from collections.abc import Sequence
@@ -27,9 +28,9 @@ _SHIFT = np.uint64(32)
 class KeyNumbers:
     """64-bit key -> 0, 1, 2, ... in order of first appearance. About 24 bytes a key.
 
-    Which keys share a place of the index depends on a secret (the construction of Even and Mansour 1997 around `mix`,
-    twice): whoever sends events chooses the order in which names and pairs come, and so the numbers that keys are made
-    of."""
+    Which keys share a place of the index depends on a secret (the construction of Even and Mansour
+    1997 around `mix`, twice): whoever sends events chooses the order in which names and pairs come,
+    and so the numbers that keys are made of."""
 
     def __init__(self, hash_key: HashKey = NO_KEY) -> None:
         self._words = np.array([hash_key & (1 << 64) - 1, hash_key >> 64], np.uint64)
@@ -46,10 +47,13 @@ class KeyNumbers:
         return self._keys[: self._count]
 
     def of(self, keys: U64, limit: int = NO_LIMIT) -> I64:
-        """The number of each key, int64 (n,). New ones are given while there are fewer than `limit`; then it is -1."""
+        """The number of each key, int64 (n,). New ones are given while there are fewer than
+        `limit`; then it is -1."""
         self._reserve(min(self._count + len(keys), max(limit, self._count)))
         numbers = np.empty(len(keys), np.int64)
-        self._count = _number(self._index, self._keys, self._count, limit, self._words, keys, numbers)
+        self._count = _number(
+            self._index, self._keys, self._count, limit, self._words, keys, numbers
+        )
         return numbers
 
     def _reserve(self, entries: int) -> None:
@@ -78,7 +82,8 @@ class Names:
         return len(self._numbers)
 
     def of(self, strings: pa.Array, limit: int = NO_LIMIT) -> I64:
-        """The number of each string, int64 (n,). New ones are given while there are fewer than `limit`; then -1."""
+        """The number of each string, int64 (n,). New ones are given while there are fewer than
+        `limit`; then -1."""
         known = len(self)
         numbers = self._numbers.of(hash_strings(strings, self._hash_key), limit)
         if len(self) > known:
@@ -120,8 +125,8 @@ class Names:
 
 
 class Pairs:
-    """Pairs (source, vendor) by number, with the numbers of both and the time of the last click, ms. The source `""`
-    stands for all those that made room for others."""
+    """Pairs (source, vendor) by number, with the numbers of both and the time of the last click,
+    ms. The source `""` stands for all those that made room for others."""
 
     def __init__(self, hash_key: HashKey = NO_KEY) -> None:
         self._hash_key = hash_key
@@ -154,7 +159,10 @@ class Pairs:
 
     def of(self, source: pa.Array, vendor: pa.Array) -> I64:
         """The pair of each row, int64 (n,)."""
-        sources, vendors = self.sources.of(source).astype(np.uint64), self.vendors.of(vendor).astype(np.uint64)
+        sources, vendors = (
+            self.sources.of(source).astype(np.uint64),
+            self.vendors.of(vendor).astype(np.uint64),
+        )
         numbers = self._numbers.of(sources << _SHIFT | vendors)
         if len(self) > len(self._click_ts_ms):
             grown = np.zeros(len(self._numbers._keys), np.int64)
@@ -179,8 +187,8 @@ class Pairs:
         return self.sources.take(self.source[pairs]), self.vendors.take(self.vendor[pairs])
 
     def keep(self, pairs: I64) -> I64:
-        """Forget all pairs but these (rising), and names that none of them has. The new number of each old pair, -1
-        where it is forgotten, int64 (old len,)."""
+        """Forget all pairs but these (rising), and names that none of them has. The new number of
+        each old pair, -1 where it is forgotten, int64 (old len,)."""
         source, vendor = self.columns(pairs)
         clicks = self.click_ts_ms[pairs]
         renumbered = np.full(len(self), -1, np.int64)
@@ -192,7 +200,8 @@ class Pairs:
 
 
 def pair_keys(sources: pa.Array, vendors: pa.Array, hash_key: HashKey) -> U64:
-    """One 64-bit key for each (source, vendor), uint64 (n,): the same wherever it is computed with one key."""
+    """One 64-bit key for each (source, vendor), uint64 (n,): the same wherever it is computed
+    with one key."""
     return _mixed(hash_strings(sources, hash_key), hash_strings(vendors, hash_key))
 
 
@@ -202,7 +211,9 @@ def _mixed(source: U64, vendor: U64) -> U64:
 
 
 @kernel
-def _number(index: I64, keys: U64, count: int, limit: int, words: U64, wanted: U64, numbers: I64) -> int:
+def _number(
+    index: I64, keys: U64, count: int, limit: int, words: U64, wanted: U64, numbers: I64
+) -> int:
     mask = np.int64(len(index) - 1)
     for i in range(len(wanted)):
         key = wanted[i]

@@ -1,14 +1,17 @@
-"""What is remembered of sources beyond a window: the counts that a score stands on, halved each half-life (F2).
+"""What is remembered of sources beyond a window: the counts that a score stands on, halved each
+half-life (F2).
 
-Most people are never remembered. A pair (source, vendor) is from the window on in which its source was devoted to the
-vendor (`Window.devoted`: one visitor in a hundred may be); from then on everything that the source does counts,
-what speaks for it too. Counts are those of cells that have left the window, as they stand then; all shrink together
-with event time, and a pair whose clicks have shrunk to nothing is forgotten.
+Most people are never remembered. A pair (source, vendor) is from the window on in which its source
+was devoted to the vendor (`Window.devoted`: one visitor in a hundred may be); from then on
+everything that the source does counts, what speaks for it too. Counts are those of cells that have
+left the window, as they stand then; all shrink together with event time, and a pair whose clicks
+have shrunk to nothing is forgotten.
 
 What was sent again counts once here too: the bits that ids fall on are kept (`Counted.distinct`).
 
-The durable copy is a snapshot of numbered pages, `generation/page`. A commit names the generation that it belongs to,
-and the one before it leaves at the next write: whatever a crash cuts short, the scores are those of the commit.
+The durable copy is a snapshot of numbered pages, `generation/page`. A commit names the generation
+that it belongs to, and the one before it leaves at the next write: whatever a crash cuts short, the
+scores are those of the commit.
 """
 
 from typing import NamedTuple
@@ -50,7 +53,8 @@ ROW_SCHEMA = pa.schema(
 
 
 class Sums(NamedTuple):
-    """Of one source on one vendor, in the window and before it; whole events, without what was sent again."""
+    """Of one source on one vendor, in the window and before it; whole events, without what was
+    sent again."""
 
     views: int
     clicks: int
@@ -58,10 +62,16 @@ class Sums(NamedTuple):
 
 
 class Scores:
-    """Pairs by place, in columns. `folded` is the last cell that is counted; a window begins behind it."""
+    """Pairs by place, in columns. `folded` is the last cell that is counted; a window begins
+    behind it."""
 
     def __init__(
-        self, config: FraudConfig, table: Table, generation: int, folded: int, hash_key: HashKey = NO_KEY
+        self,
+        config: FraudConfig,
+        table: Table,
+        generation: int,
+        folded: int,
+        hash_key: HashKey = NO_KEY,
     ) -> None:
         """`hash_key`: that of the `Pairs` that are asked for."""
         self._config, self._table, self._hash_key = config, table, hash_key
@@ -88,7 +98,8 @@ class Scores:
         return self._numbers.of(pairs.keys(which), 0)
 
     def remember(self, pairs: Pairs, which: I64) -> None:
-        """Count what these pairs do, from the cell behind `folded` on. Some may be known already."""
+        """Count what these pairs do, from the cell behind `folded` on. Some may be known
+        already."""
         new = which[self.places(pairs, which) < 0]
         if not len(new):
             return
@@ -102,7 +113,9 @@ class Scores:
         nothing, since = np.zeros(len(new)), np.full(len(new), self.folded + 1)
         ids = np.zeros(len(new), np.int64)
         columns = [source, vendor, *map(pa.array, (since, nothing, nothing, nothing, ids, ids))]
-        self._set(pa.concat_tables([self._rows(), pa.Table.from_arrays(columns, schema=ROW_SCHEMA)]))
+        self._set(
+            pa.concat_tables([self._rows(), pa.Table.from_arrays(columns, schema=ROW_SCHEMA)])
+        )
         self._changed = True
 
     def fold(self, activity: Activity, last: int) -> None:
@@ -140,7 +153,8 @@ class Scores:
             self._keys.append(f"{self.generation}/{page}")
             self._table[self._keys[-1]] = encode_rows(batch)
 
-    # --- columns ----------------------------------------------------------------------------------------------
+    # --- columns
+    # ----------------------------------------------------------------------------------------------
 
     def _fold(self, activity: Activity, number: int) -> None:
         step, self.folded = number - self.folded, number
@@ -182,13 +196,29 @@ class Scores:
         self._set(self._rows().filter(pa.array(left)))
 
     def _rows(self) -> pa.Table:
-        numbers = (self._since, self._views, self._clicks, self._source_clicks, self._view_ids, self._click_ids)
-        return pa.Table.from_arrays([self._source, self._vendor, *map(pa.array, numbers)], schema=ROW_SCHEMA)
+        numbers = (
+            self._since,
+            self._views,
+            self._clicks,
+            self._source_clicks,
+            self._view_ids,
+            self._click_ids,
+        )
+        return pa.Table.from_arrays(
+            [self._source, self._vendor, *map(pa.array, numbers)], schema=ROW_SCHEMA
+        )
 
     def _set(self, rows: pa.Table) -> None:
         self._source, self._vendor = (_one(rows.column(name)) for name in ("source", "vendor"))
         columns = (np.array(rows.column(place).to_numpy()) for place in range(2, len(ROW_SCHEMA)))
-        self._since, self._views, self._clicks, self._source_clicks, self._view_ids, self._click_ids = columns
+        (
+            self._since,
+            self._views,
+            self._clicks,
+            self._source_clicks,
+            self._view_ids,
+            self._click_ids,
+        ) = columns
         self._numbers = KeyNumbers(self._hash_key)
         self._numbers.of(pair_keys(self._source, self._vendor, self._hash_key))
 

@@ -1,4 +1,5 @@
-"""The one ordered producer of `verdicts`: all verdicts of a step, acknowledged, before its watermarks (F1, F2)."""
+"""The one ordered producer of `verdicts`: all verdicts of a step, acknowledged, before its
+watermarks (F1, F2)."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from stream.record import Partition
 
 
 class VerdictSender:
-    """The one ordered producer of `verdicts`, on a thread of its own. After a failed send it is dropped (C5)."""
+    """The one ordered producer of `verdicts`, on a thread of its own. After a failed send it is
+    dropped (C5)."""
 
     def __init__(self, log: Log, stream: StreamConfig) -> None:
         self._log = log

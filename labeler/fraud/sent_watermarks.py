@@ -1,4 +1,5 @@
-"""The highest watermark of each input that stands in `verdicts`: what a filter that begins may not go below (F3)."""
+"""The highest watermark of each input that stands in `verdicts`: what a filter that begins may
+not go below (F3)."""
 
 from labeler.io.tail import TailReader
 from labeler.labels.claimed_ends import ClaimedEnds
@@ -8,14 +9,20 @@ from stream.internal_topics.verdicts import Watermark, input_name
 from stream.log.log import Log
 from stream.record import Partition, Record
 
-#: Records of `verdicts` read back at first, and at most: an input that is silent for longer has no floor.
+#: Records of `verdicts` read back at first, and at most: an input that is silent for longer has no
+#: floor.
 FIRST_RECORDS, RECORDS_MAX = 2_000, 200_000
 
 
 def sent_watermarks(log: Log, stream: StreamConfig) -> dict[str, int]:
-    """By input, ms; as the last records say, those aside that contradict the log. Raises Unavailable."""
+    """By input, ms; as the last records say, those aside that contradict the log. Raises
+    Unavailable."""
     verdicts = Partition(stream.verdicts, 0)
-    inputs = {input_name(topic, p) for topic in (stream.impressions, stream.clicks) for p in range(stream.partitions)}
+    inputs = {
+        input_name(topic, p)
+        for topic in (stream.impressions, stream.clicks)
+        for p in range(stream.partitions)
+    }
     claimed = ClaimedEnds(stream)
     tail = TailReader(log, stream.poll_records_max)
     try:
@@ -25,7 +32,9 @@ def sent_watermarks(log: Log, stream: StreamConfig) -> dict[str, int]:
             found: dict[str, int] = {}
 
             def take(records: list[Record], found: dict[str, int] = found) -> None:
-                heard = without_contradictions(hear(records), claimed.ends, stream.watermark_ahead_ms)
+                heard = without_contradictions(
+                    hear(records), claimed.ends, stream.watermark_ahead_ms
+                )
                 for said in (one.said for one in heard):
                     if isinstance(said, Watermark) and said.input in inputs:
                         found[said.input] = max(found.get(said.input, 0), said.watermark_ms)

@@ -1,13 +1,14 @@
-"""Which visits of a source did what: so that whoever makes events up in an honest source's name, in sessions of its
-own, has those sessions rejected and not the person (F3).
+"""Which visits of a source did what: so that whoever makes events up in an honest source's name, in
+sessions of its own, has those sessions rejected and not the person (F3).
 
-A source is a name that a site gives; a session is known to its visitor alone. A session is known here by the 16 bits
-that its keyed hash leaves in the ids of its events (`stream.hashing.keys.session_of`).
+A source is a name that a site gives; a session is known to its visitor alone. A session is known
+here by the 16 bits that its keyed hash leaves in the ids of its events
+(`stream.hashing.keys.session_of`).
 
-A session of a rejected source is *spared* where what it did is more likely the doing of people than of the attack, by
-the likelihood ratio of its views and clicks on the vendor and elsewhere. Or where it is a small part of what is
-rejected: then all such sessions together stay below what any rule looks at, so an attacker gains by them what nobody
-forbids.
+A session of a rejected source is *spared* where what it did is more likely the doing of people than
+of the attack, by the likelihood ratio of its views and clicks on the vendor and elsewhere. Or where
+it is a small part of what is rejected: then all such sessions together stay below what any rule
+looks at, so an attacker gains by them what nobody forbids.
 """
 
 from math import log
@@ -22,18 +23,21 @@ from labeler.fraud_config import FraudConfig
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
-#: What an attack's session is taken to do: click on so much of what it sees of the vendor (or on so little, where views
-#: are the attack), and look elsewhere for so large a part.
+#: What an attack's session is taken to do: click on so much of what it sees of the vendor (or on so
+#: little, where views are the attack), and look elsewhere for so large a part.
 ATTACK_CLICKS, FLOOD_CLICKS, ATTACK_ELSEWHERE = 0.95, 0.01, 0.1
-#: Log of the likelihood ratio below which a session is spared; lower for rules to which few events are enough. A score
-#: convicts windows in which next to nothing is seen: of an attack's visits, one view without a click (about -1.7) must
-#: not be spared; of a person's, one click among four views (-1.8 and less) must be.
+#: Log of the likelihood ratio below which a session is spared; lower for rules to which few events
+#: are enough. A score convicts windows in which next to nothing is seen: of an attack's visits, one
+#: view without a click (about -1.7) must not be spared; of a person's, one click among four views
+#: (-1.8 and less) must be.
 SPARED_BELOW = {"botnet": -4.0, "slow_clicks": -1.75}
 SPARED_BELOW_ELSE = -1.0
-#: The same of its clicks alone, wherever else it looked: who views one vendor only, and clicks as people do, is one of
-#: its visitors. Two views without a click come to -6, an attack's four views with one click to -5.5.
+#: The same of its clicks alone, wherever else it looked: who views one vendor only, and clicks as
+#: people do, is one of its visitors. Two views without a click come to -6, an attack's four views
+#: with one click to -5.5.
 CLICKS_SPARED_BELOW = -5.0
-#: A session is a small part of what is rejected with so many events at most, and this share of them.
+#: A session is a small part of what is rejected with so many events at most, and this share of
+#: them.
 SMALL_EVENTS, SMALL_SHARE = 12, 0.2
 #: A session of which a smaller share of clicks comes fast is not that of a program.
 SLOW_SHARE = 0.3
@@ -51,8 +55,11 @@ class Visits(NamedTuple):
     gaps_fast: I64  # clicks on the vendor right after another one
 
 
-def spared(config: FraudConfig, rule: str, visits: Visits, click_rate: float, share: float) -> tuple[int, ...]:
-    """The sessions that a rule's word does not mean, rising. All of them: then there is nothing left to say."""
+def spared(
+    config: FraudConfig, rule: str, visits: Visits, click_rate: float, share: float
+) -> tuple[int, ...]:
+    """The sessions that a rule's word does not mean, rising. All of them: then there is nothing
+    left to say."""
     if rule == "burst":  # speaks of nothing but how fast clicks come
         slow = (visits.clicks <= 2) | (visits.gaps_fast < SLOW_SHARE * visits.clicks)
         return tuple(np.sort(visits.session[slow][:SPARED_MAX]).tolist())
@@ -82,15 +89,20 @@ def _click_ratio(visits: Visits, clicked: float, rate: float) -> F64:
     """The part of it that clicks have, among the views of the vendor."""
     rate = min(max(rate, 0.005), 0.9)
     views = np.maximum(visits.views, visits.clicks)
-    ratio: F64 = visits.clicks * log(clicked / rate) + (views - visits.clicks) * log((1 - clicked) / (1 - rate))
+    ratio: F64 = visits.clicks * log(clicked / rate) + (views - visits.clicks) * log(
+        (1 - clicked) / (1 - rate)
+    )
     return ratio
 
 
 def _small(config: FraudConfig, visits: Visits) -> npt.NDArray[np.bool_]:
-    """Small parts of the whole, the smallest first, as long as together they are below what a rule looks at."""
+    """Small parts of the whole, the smallest first, as long as together they are below what a
+    rule looks at."""
     events = visits.views + visits.clicks
     order = np.argsort(events, kind="stable")
-    small = (events[order] <= SMALL_EVENTS) & (np.cumsum(events[order]) <= SMALL_SHARE * events.sum())
+    small = (events[order] <= SMALL_EVENTS) & (
+        np.cumsum(events[order]) <= SMALL_SHARE * events.sum()
+    )
     small &= np.cumsum(visits.clicks[order]) < min(config.clicks_min, config.burst_clicks_min)
     small &= np.cumsum(visits.views[order]) < config.views_min
     out = np.zeros(len(events), np.bool_)
@@ -99,8 +111,8 @@ def _small(config: FraudConfig, visits: Visits) -> npt.NDArray[np.bool_]:
 
 
 def visits_of(activity: Activity, pairs: I64, first: int, last: int) -> dict[int, Visits]:
-    """Of each of these pairs, the sessions of its source in these cells that saw or clicked on its vendor; a pair whose
-    sessions are not known is left out."""
+    """Of each of these pairs, the sessions of its source in these cells that saw or clicked on its
+    vendor; a pair whose sessions are not known is left out."""
     numbers = activity.pairs
     suspects = np.unique(numbers.source_of(pairs))
     counted = activity.by_session(np.flatnonzero(np.isin(numbers.source, suspects)), first, last)

@@ -1,6 +1,7 @@
 """The fraud filter's tables, and the little that is asked of one.
 
-Values are JSON values, so that the same rows lie in a dict (tests, the simulator) and in a Faust table on rocksdict.
+Values are JSON values, so that the same rows lie in a dict (tests, the simulator) and in a Faust
+table on rocksdict.
 """
 
 from collections.abc import Iterable
@@ -11,7 +12,8 @@ Json = Any
 
 
 class Table(Protocol):
-    """A mapping of strings to JSON values. A value read is never changed in place, only set anew."""
+    """A mapping of strings to JSON values. A value read is never changed in place, only set
+    anew."""
 
     def get(self, key: str, /) -> Json: ...
 
@@ -26,9 +28,10 @@ class Table(Protocol):
 
 @dataclass(frozen=True)
 class Tables:
-    """`activity`: pages of what was counted (`ActivityPages`). `history`: pages of what honest sources did to each
-    vendor (`VendorHistory`). `scores`: pages of what is remembered of sources (`Scores`). `progress`: how far each
-    input is counted and judged (`InputRow`), cells settled, and watermarks promised."""
+    """`activity`: pages of what was counted (`ActivityPages`). `history`: pages of what honest
+    sources did to each vendor (`VendorHistory`). `scores`: pages of what is remembered of sources
+    (`Scores`). `progress`: how far each input is counted and judged (`InputRow`), cells settled,
+    and watermarks promised."""
 
     activity: Table
     history: Table
@@ -41,7 +44,8 @@ TABLES = ("activity", "history", "scores", "progress")
 
 
 def dict_tables() -> Tables:
-    """Tables in memory, for tests and simulation. Values are lists and dicts that the filter never shares."""
+    """Tables in memory, for tests and simulation. Values are lists and dicts that the filter
+    never shares."""
     rows: list[dict[str, Json]] = [{} for _ in TABLES]
     return Tables(*rows)
 

@@ -1,7 +1,7 @@
 """What honest sources do to each vendor: the base that a rule compares a source with.
 
-A cell enters it a window after it was judged, without the pairs that a verdict covers there, so an attack cannot teach
-the filter that its own behaviour is usual while it is being judged.
+A cell enters it a window after it was judged, without the pairs that a verdict covers there, so an
+attack cannot teach the filter that its own behaviour is usual while it is being judged.
 """
 
 import numpy as np
@@ -15,8 +15,8 @@ I64 = npt.NDArray[np.int64]
 
 #: Key of the sum over all vendors; a vendor's key is its name behind a letter.
 ALL = "*"
-#: Keys of what else is usual on the site: of clicks, those that follow another one fast; of sources that click on a
-#: vendor, those devoted to it. In the columns of views and clicks.
+#: Keys of what else is usual on the site: of clicks, those that follow another one fast; of sources
+#: that click on a vendor, those devoted to it. In the columns of views and clicks.
 GAPS, DEVOTED = "*gaps", "*devoted"
 _SITE = [ALL, GAPS, DEVOTED]
 #: Vendors of one entry of the table.
@@ -26,13 +26,15 @@ VENDORS_MAX = 100_000
 
 
 class VendorHistory:
-    """Views and clicks by vendor and of all vendors. Each remembers the last cell added: those at or below it are not
-    added again. Changes stay here until `write` (F2: written at the commit)."""
+    """Views and clicks by vendor and of all vendors. Each remembers the last cell added: those at
+    or below it are not added again. Changes stay here until `write` (F2: written at the commit)."""
 
     def __init__(self, config: FraudConfig, table: Table) -> None:
         self._config = config
         self._table = table
-        self._places: dict[str, int] = {}  # key -> place in the columns; pages are stretches of them
+        self._places: dict[
+            str, int
+        ] = {}  # key -> place in the columns; pages are stretches of them
         self._cell: I64 = np.zeros(0, np.int64)
         self._views: F64 = np.zeros(0)
         self._clicks: F64 = np.zeros(0)
@@ -53,8 +55,8 @@ class VendorHistory:
         return int(self._cell[self._places[ALL]])
 
     def add(self, cell: int, vendors: list[str], views: F64, clicks: F64) -> None:
-        """Add what was done in a cell to each of some vendors (n,). A vendor that already has this cell, or a later
-        one, is left alone."""
+        """Add what was done in a cell to each of some vendors (n,). A vendor that already has this
+        cell, or a later one, is left alone."""
         if not vendors:
             return
         if len(self) + len(vendors) > VENDORS_MAX:
@@ -71,7 +73,8 @@ class VendorHistory:
         self._add(cell, [GAPS], np.array([float(clicks)]), np.array([float(fast)]))
 
     def add_devoted(self, cell: int, sources: int, devoted: int) -> None:
-        """Of the sources that clicked on a vendor in the window that ends with a cell, so many are devoted to it."""
+        """Of the sources that clicked on a vendor in the window that ends with a cell, so many
+        are devoted to it."""
         self._add(cell, [DEVOTED], np.array([float(sources)]), np.array([float(devoted)]))
 
     def _add(self, cell: int, keys: list[str], more_views: F64, more_clicks: F64) -> None:
@@ -87,21 +90,30 @@ class VendorHistory:
         self._changed.update(np.unique(at // PAGE_VENDORS).tolist())
 
     def _make_room(self, vendors: int) -> None:
-        """Forget the vendors with the fewest views, for which the common rate then stands: whoever sends events may
-        name any number of them."""
+        """Forget the vendors with the fewest views, for which the common rate then stands: whoever
+        sends events may name any number of them."""
         site = {self._places[key] for key in _SITE}
         names, pages = list(self._places), range(len(self._places) // PAGE_VENDORS + 1)
         heaviest = np.argsort(-self._views, kind="stable")
         room = max(0, min(VENDORS_MAX - vendors, VENDORS_MAX * 3 // 4))
         kept = np.sort([*site, *[at for at in heaviest.tolist() if at not in site][:room]])
-        self._cell, self._views, self._clicks = self._cell[kept], self._views[kept], self._clicks[kept]
+        self._cell, self._views, self._clicks = (
+            self._cell[kept],
+            self._views[kept],
+            self._clicks[kept],
+        )
         self._places = {names[at]: place for place, at in enumerate(kept.tolist())}
         self._changed = set(range((len(self._places) - 1) // PAGE_VENDORS + 1))
         self._left |= set(pages) - self._changed
 
     def click_rate(self, vendor: str) -> float:
-        """The share of the vendor's views that are clicked: its own, drawn to that of all vendors, drawn to a prior."""
-        weight, (views, clicks), (all_views, all_clicks) = self._config.rate_prior_views, self._of(vendor), self._all
+        """The share of the vendor's views that are clicked: its own, drawn to that of all
+        vendors, drawn to a prior."""
+        weight, (views, clicks), (all_views, all_clicks) = (
+            self._config.rate_prior_views,
+            self._of(vendor),
+            self._all,
+        )
         common = (all_clicks + weight * self._config.rate_prior) / (all_views + weight)
         return min(1.0, (clicks + weight * common) / (views + weight))
 

@@ -38,38 +38,50 @@ class Found(NamedTuple):
 class Window:
     """The sums of all pairs over the `span` cells that end with `last`, and of their sources."""
 
-    def __init__(self, config: FraudConfig, activity: Activity, history: VendorHistory, last: int) -> None:
+    def __init__(
+        self, config: FraudConfig, activity: Activity, history: VendorHistory, last: int
+    ) -> None:
         self.config, self.history, self.pairs = config, history, activity.pairs
         self.sums: Counted = activity.window(last, config.span)
         self._activity, self._first, self._last = activity, last - config.span + 1, last
         self.source, self.vendor = self.pairs.source, self.pairs.vendor
-        self.source_views = np.bincount(self.source, weights=self.sums.views, minlength=1).astype(np.int64)
-        self.source_clicks = np.bincount(self.source, weights=self.sums.clicks, minlength=1).astype(np.int64)
-        self._nameless, self._named = self.pairs.vendors.number(""), self.source != self.pairs.nobody
+        self.source_views = np.bincount(self.source, weights=self.sums.views, minlength=1).astype(
+            np.int64
+        )
+        self.source_clicks = np.bincount(self.source, weights=self.sums.clicks, minlength=1).astype(
+            np.int64
+        )
+        self._nameless, self._named = (
+            self.pairs.vendors.number(""),
+            self.source != self.pairs.nobody,
+        )
 
     def judge(self, touched: I64) -> list[Found]:
-        """What the rules say of these pairs (rising), and of who is devoted to their vendors, by pairs' keys."""
+        """What the rules say of these pairs (rising), and of who is devoted to their vendors, by
+        pairs' keys."""
         touched = touched[self._named[touched]]
         found = [*self._judge_pairs(touched), *self._judge_vendors(touched)]
         return sorted(found, key=lambda one: (pair_key(one.source, one.vendor), one.rule))
 
     def judge_remembered(self, touched: I64, named: set[int], scores: Scores) -> list[Found]:
-        """What the rules say of those of these pairs (rising) that are remembered and not `named` by another rule, by
-        pairs' keys. Who is devoted now is remembered from here on."""
+        """What the rules say of those of these pairs (rising) that are remembered and not `named`
+        by another rule, by pairs' keys. Who is devoted now is remembered from here on."""
         rules = {name: judge for name, judge in SCORE_RULES.items() if name in self.config.rules}
         if not rules or scores.folded > self._first - 1:
             return []  # a cell judged again: what is remembered reaches into its window already
         touched = touched[self._named[touched]]
         found = []
         place = scores.places(self.pairs, touched)
-        # History ahead of this window was written down once the verdicts of this cell stood in the log. They are not
-        # found anew, with what is usual now; only who is remembered is.
+        # History ahead of this window was written down once the verdicts of this cell stood in the
+        # log. They are not found anew, with what is usual now; only who is remembered is.
         said = self.history.newest >= self._first - 1
         for pair, at in zip(touched[place >= 0].tolist(), place[place >= 0].tolist(), strict=True):
             if said or pair in named:
                 continue
             source, vendor = self.pairs.names(pair)
-            sums = scores.sums(at, self.sums, pair, int(self.source_clicks[self.source[pair]]), self._last)
+            sums = scores.sums(
+                at, self.sums, pair, int(self.source_clicks[self.source[pair]]), self._last
+            )
             rate, share = self.history.click_rate(vendor), self.history.share(vendor)
             seen = Remembered(source, vendor, *sums, click_rate=rate, vendor_share=share)
             for name, judge in rules.items():
@@ -106,12 +118,16 @@ class Window:
     def _judge_pairs(self, touched: I64) -> Iterator[Found]:
         config, sums = self.config, self.sums
         clicks_min = min(config.clicks_min, config.burst_clicks_min)
-        suspects = touched[(sums.clicks[touched] >= clicks_min) | (sums.views[touched] >= config.views_min)]
+        suspects = touched[
+            (sums.clicks[touched] >= clicks_min) | (sums.views[touched] >= config.views_min)
+        ]
         if not len(suspects):
             return
         unnamed = self.vendor == self._nameless
         clicks = self.sums.clicks[unnamed]
-        vendorless = np.bincount(self.source[unnamed], weights=clicks, minlength=len(self.source_views))
+        vendorless = np.bincount(
+            self.source[unnamed], weights=clicks, minlength=len(self.source_views)
+        )
         for pair in suspects.tolist():
             seen = self._evidence(pair, int(vendorless[self.source[pair]]))
             for name, judge in PAIR_RULES.items():
@@ -142,13 +158,18 @@ class Window:
         if not rules:
             return
         many = np.flatnonzero((self.sums.clicks >= DEVOTED_CLICKS_MIN) & self._named)
-        crowds = np.bincount(self.vendor[many], minlength=len(self.pairs.vendors)) >= config.botnet_sources_min
+        crowds = (
+            np.bincount(self.vendor[many], minlength=len(self.pairs.vendors))
+            >= config.botnet_sources_min
+        )
         crowds &= np.isin(np.arange(len(crowds)), self.vendor[touched])
         many = many[crowds[self.vendor[many]]]
         if not len(many):
             return
         devoted = many[self.devoted(many)]
-        sources = np.bincount(self.vendor[(self.sums.clicks > 0) & self._named], minlength=len(crowds))
+        sources = np.bincount(
+            self.vendor[(self.sums.clicks > 0) & self._named], minlength=len(crowds)
+        )
         for vendor in np.unique(self.vendor[devoted]).tolist():
             theirs = devoted[self.vendor[devoted] == vendor]
             seen = VendorEvidence(

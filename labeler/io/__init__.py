@@ -1,6 +1,8 @@
-"""What a labelling process reads and writes: fetches in the background, and one chain of writes each.
+"""What a labelling process reads and writes: fetches in the background, and one chain of writes
+each.
 
-- `fetch_pace`: how long to wait for what was asked for before it is asked again, and how much to take at once
+- `fetch_pace`: how long to wait for what was asked for before it is asked again, and how much to
+  take at once
 - `fetch_queue`: records fetched from one partition and not yet handed to a core
 - `outbox`: what one chain still has to write
 - `set_aside`: records that an operator sends to quarantine unread

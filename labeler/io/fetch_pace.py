@@ -1,5 +1,6 @@
-"""How long to wait for what was asked for before it is asked again, and how much to take at once: both follow what the
-machine shows that it can do, between bounds. Pure: times come in as seconds of any steady clock.
+"""How long to wait for what was asked for before it is asked again, and how much to take at once:
+both follow what the machine shows that it can do, between bounds. Pure: times come in as seconds of
+any steady clock.
 """
 
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ USUAL_KEPT = 0.98
 
 @dataclass
 class Backoff:
-    """Asks again after `first_s`, then after twice as long each time up to `most_s`, until something comes of it: on a
-    slow machine the answer to the last question may be on its way, and a new question would throw it away."""
+    """Asks again after `first_s`, then after twice as long each time up to `most_s`, until
+    something comes of it: on a slow machine the answer to the last question may be on its way, and
+    a new question would throw it away."""
 
     first_s: float
     most_s: float
@@ -29,13 +31,15 @@ class Backoff:
         self.since_s, self.asked = now_s, self.asked + 1
 
     def come(self, now_s: float) -> None:
-        """Something came. More is missed after `first_s`, or after what an answer took lately, if that was longer."""
+        """Something came. More is missed after `first_s`, or after what an answer took lately,
+        if that was longer."""
         took_s = 1.5 * (now_s - self.since_s) if self.asked else 0.0
         self.usual_s = min(self.most_s, max(took_s, USUAL_KEPT * self.usual_s))
         self.since_s, self.wait_s, self.asked = now_s, max(self.first_s, self.usual_s), 0
 
     def forget(self, now_s: float) -> None:
-        """Nobody could answer for a while, and now somebody can: how long that took says nothing of what is usual."""
+        """Nobody could answer for a while, and now somebody can: how long that took says nothing
+        of what is usual."""
         self.since_s, self.wait_s, self.asked, self.usual_s = now_s, self.first_s, 0, 0.0
 
     def pause(self, now_s: float) -> None:
@@ -45,8 +49,8 @@ class Backoff:
 
 @dataclass
 class StepSize:
-    """How many signals to judge at once, so that a step takes no longer than `step_s`, for so long nothing else of the
-    process gets its turn: its heartbeats to the group neither."""
+    """How many signals to judge at once, so that a step takes no longer than `step_s`, for so long
+    nothing else of the process gets its turn: its heartbeats to the group neither."""
 
     most: int
     step_s: float

@@ -1,4 +1,5 @@
-"""Records fetched from one partition and not yet handed to a core: a short queue with two limits."""
+"""Records fetched from one partition and not yet handed to a core: a short queue with two
+limits."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -10,7 +11,8 @@ from stream.record import Record
 
 
 class Feed:
-    """First in, first out. Fetching pauses when full and goes on when half empty, so that it does not flutter."""
+    """First in, first out. Fetching pauses when full and goes on when half empty, so that it
+    does not flutter."""
 
     def __init__(self, stream: StreamConfig, records_max: int, bytes_max: int):
         self._fetched: deque[RecordColumns] = deque()
@@ -39,7 +41,8 @@ class Feed:
             self.bytes += fetched.value_bytes
 
     def take(self, count: int) -> RecordColumns:
-        """The next records of one fetch, at most `count`, and of these as many as may be decoded at once."""
+        """The next records of one fetch, at most `count`, and of these as many as may be decoded
+        at once."""
         if not self._fetched:
             return NO_RECORDS
         fetched = self._fetched.popleft()

@@ -1,4 +1,5 @@
-"""What one chain still has to write: one unacknowledged record at a time (C5), side records before it (C6)."""
+"""What one chain still has to write: one unacknowledged record at a time (C5), side records
+before it (C6)."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -9,7 +10,8 @@ from stream.log.log import Append, Headers, SendFailed, Writer
 from stream.record import Partition
 
 What = TypeVar("What")
-#: A time limit is not over before so many looks: what passes between two of them may be a step of the clock.
+#: A time limit is not over before so many looks: what passes between two of them may be a step of
+#: the clock.
 STEPS_MIN = 4
 
 
@@ -35,8 +37,8 @@ class Outgoing(Generic[What]):
 class Outbox(Generic[What]):
     """The records of one chain on their way out, in order.
 
-    After SendFailed the writer is to be dropped unflushed, and so is every outbox that used it: what became of the
-    record on its way is not known, and the log is folded again (C5).
+    After SendFailed the writer is to be dropped unflushed, and so is every outbox that used it:
+    what became of the record on its way is not known, and the log is folded again (C5).
     """
 
     def __init__(self, waiting_max: int, timeout_ms: int):
@@ -62,7 +64,8 @@ class Outbox(Generic[What]):
         self._queue.append(outgoing)
 
     def advance(self, writer: Writer, now_ms: int, start: bool = True) -> list[What]:
-        """Send what may be sent; answers what has been acknowledged. With `start` false nothing new is begun.
+        """Send what may be sent; answers what has been acknowledged. With `start` false nothing new
+        is begun.
 
         Raises SendFailed, also for a record that is not acknowledged within the time limit.
         """
@@ -89,7 +92,10 @@ class Outbox(Generic[What]):
         self._waited_ms += min(max(0, now_ms - self._looked_ms), self._timeout_ms // STEPS_MIN)
         self._looked_ms = now_ms
         if self._waited_ms > self._timeout_ms:
-            raise SendFailed(f"{partition.topic}[{partition.partition}]: not acknowledged within {self._timeout_ms} ms")
+            raise SendFailed(
+                f"{partition.topic}[{partition.partition}]: not acknowledged within "
+                f"{self._timeout_ms} ms"
+            )
 
 
 def _send(writer: Writer, message: Message, now_ms: int) -> Append:

@@ -1,7 +1,8 @@
 """Records that an operator sends to quarantine unread: the way on after a stop (L7).
 
-An order stands in `quarantine`, in the partition of the record that it names, so that every labeler that takes over
-finds it. The record itself then follows as any other quarantined one, with its bytes.
+An order stands in `quarantine`, in the partition of the record that it names, so that every labeler
+that takes over finds it. The record itself then follows as any other quarantined one, with its
+bytes.
 """
 
 from collections.abc import Iterable
@@ -40,13 +41,18 @@ def order_headers(order: SetAside, reason: str) -> Headers:
 
 
 def orders(records: Iterable[Record], malformed: OnMalformed | None = None) -> list[SetAside]:
-    """The orders among records of `quarantine`; one that says nothing is passed over, and `malformed` told of it."""
+    """The orders among records of `quarantine`; one that says nothing is passed over, and
+    `malformed` told of it."""
     found = []
     for record in records:
         if record.header(_ORDER) is not None:
             headers = HeaderFields("quarantine", record.headers)
             try:
-                at = headers.text("topic"), headers.integer("partition"), offset_of(headers.integer("position"))
+                at = (
+                    headers.text("topic"),
+                    headers.integer("partition"),
+                    offset_of(headers.integer("position")),
+                )
             except MalformedRecord as error:
                 if malformed is not None:
                     malformed(record, error)

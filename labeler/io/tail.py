@@ -22,7 +22,9 @@ class TailReader:
         self._reader = log.reader()
         self._poll_records_max = poll_records_max
 
-    def read(self, partition: Partition, records_max: int, take: Callable[[list[Record]], None]) -> None:
+    def read(
+        self, partition: Partition, records_max: int, take: Callable[[list[Record]], None]
+    ) -> None:
         """Give `take` the last `records_max` records there are now, in order and in pieces.
 
         Raises Unavailable, and OffsetOutOfRange where retention was faster.
@@ -37,18 +39,28 @@ class TailReader:
             records = self._reader.poll(self._poll_records_max, POLL_MS).get(partition, [])
             empty = 0 if records else empty + 1
             if empty > EMPTY_POLLS_MAX:
-                raise Unavailable(f"{partition.topic}[{partition.partition}]: no answer while reading back to {end}")
+                raise Unavailable(
+                    f"{partition.topic}[{partition.partition}]: no answer while reading back to "
+                    f"{end}"
+                )
             take([record for record in records if record.offset < end])
 
     def fold(self, examples: Partition, chain: str, records_max: int) -> ExamplesFold:
-        """One chain of `examples[p]`, folded from the last `records_max` records (C2). Other chains share the partition
-        (C1), so a tail without a record of this one is followed by a longer tail, up to all there is."""
+        """One chain of `examples[p]`, folded from the last `records_max` records (C2). Other chains
+        share the partition (C1), so a tail without a record of this one is followed by a longer
+        tail, up to all there is."""
         while True:
             start, end = self.span(examples, records_max)
-            malformed = None if self._passed_over is None else functools.partial(self._passed_over.add, examples)
+            malformed = (
+                None
+                if self._passed_over is None
+                else functools.partial(self._passed_over.add, examples)
+            )
             folded = ExamplesFold(chain, start == 0, malformed)
             self.read(examples, records_max, folded.add)
-            if folded.point is not None or start == 0 or end - start < records_max:  # nothing stands before a short one
+            if (
+                folded.point is not None or start == 0 or end - start < records_max
+            ):  # nothing stands before a short one
                 return folded
             records_max *= 4
 
@@ -67,8 +79,8 @@ class TailReader:
         return self._reader.end_offsets(partitions)
 
     def topic_id(self, partition: Partition) -> str:
-        """What tells its topic from a former one of the same name; "" where a broker does not say. Raises
-        Unavailable."""
+        """What tells its topic from a former one of the same name; "" where a broker does not say.
+        Raises Unavailable."""
         self.first(partition)
         return self._reader.topic_id(partition.topic)
 

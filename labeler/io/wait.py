@@ -2,8 +2,8 @@
 
 
 class Wait:
-    """Over `for_ms` after it began, and as soon as the clock stands before its beginning: a clock that was ahead and
-    is set right must not prolong what it began."""
+    """Over `for_ms` after it began, and as soon as the clock stands before its beginning: a clock
+    that was ahead and is set right must not prolong what it began."""
 
     def __init__(self) -> None:
         self._began_ms = self._for_ms = 0

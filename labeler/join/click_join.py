@@ -1,7 +1,7 @@
 """The clicks of one window, waiting for their impressions (L1, L5).
 
-Clicks come in log order, so their arrivals never fall and they leave in the same order. Several clicks may name one
-impression: entries of one id are linked from the newest to the oldest.
+Clicks come in log order, so their arrivals never fall and they leave in the same order. Several
+clicks may name one impression: entries of one id are linked from the newest to the oldest.
 """
 
 from typing import NamedTuple
@@ -16,9 +16,9 @@ I8 = npt.NDArray[np.int8]
 
 
 class Limits(NamedTuple):
-    """Which clicks count (L1), all in ms: by event time up to `window_ms` after their impression, or up to
-    `early_click_ms` before it; by arrival up to `wait_ms` after it, or up to `early_ms` before it. A window below 0 is
-    none."""
+    """Which clicks count (L1), all in ms: by event time up to `window_ms` after their impression,
+    or up to `early_click_ms` before it; by arrival up to `wait_ms` after it, or up to `early_ms`
+    before it. A window below 0 is none."""
 
     window_ms: int
     wait_ms: int
@@ -27,8 +27,8 @@ class Limits(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """Per impression: whether a click counts, the first one's delay in ms (-1 = none), and how many count; and how
-    many would, were they not too long before it (L1)."""
+    """Per impression: whether a click counts, the first one's delay in ms (-1 = none), and how many
+    count; and how many would, were they not too long before it (L1)."""
 
     label: I8
     delay_ms: I64
@@ -56,7 +56,8 @@ class Matches(NamedTuple):
 
 
 class ClickJoin:
-    """A multimap id -> clicks (event time, arrival), first in, first out. 34 bytes a click in a full table.
+    """A multimap id -> clicks (event time, arrival), first in, first out. 34 bytes a click in a
+    full table.
 
     The *first* click is the first in the log; the others that count are duplicates (L6).
     """
@@ -73,7 +74,11 @@ class ClickJoin:
     def bytes(self) -> int:
         """Memory held, in bytes."""
         return int(
-            self._ids.nbytes + self._ts_ms.nbytes + self._arrival_ms.nbytes + self._older.nbytes + self._index.nbytes
+            self._ids.nbytes
+            + self._ts_ms.nbytes
+            + self._arrival_ms.nbytes
+            + self._older.nbytes
+            + self._index.nbytes
         )
 
     def insert(self, ids: U64, ts_ms: I64, arrival_ms: I64) -> None:
@@ -81,7 +86,17 @@ class ClickJoin:
         needed = len(self) + len(ids)
         if needed > len(self._ids):
             self._resize(ring_size(needed))
-        _insert(self._ids, self._ts_ms, self._arrival_ms, self._older, self._index, self._tail, ids, ts_ms, arrival_ms)
+        _insert(
+            self._ids,
+            self._ts_ms,
+            self._arrival_ms,
+            self._older,
+            self._index,
+            self._tail,
+            ids,
+            ts_ms,
+            arrival_ms,
+        )
         self._tail += len(ids)
 
     def match(self, ids: U64, ts_ms: I64, arrival_ms: I64, limits: Limits) -> Matches:
@@ -96,7 +111,9 @@ class ClickJoin:
 
     def evict(self, before_ms: int) -> None:
         """Drop clicks that arrived before `before_ms`."""
-        self._head = _evict(self._ids, self._arrival_ms, self._index, self._head, self._tail, before_ms)
+        self._head = _evict(
+            self._ids, self._arrival_ms, self._index, self._head, self._tail, before_ms
+        )
         if len(self._ids) > RING_MIN and len(self) * 8 < len(self._ids):
             self._resize(ring_size(2 * len(self)))
 
@@ -104,7 +121,9 @@ class ClickJoin:
         self._ids = np.zeros(size, np.uint64)
         self._ts_ms = np.zeros(size, np.int64)
         self._arrival_ms = np.zeros(size, np.int64)
-        self._older = np.zeros(size, np.int32)  # distance back to the next older click of the id; 0 = none
+        self._older = np.zeros(
+            size, np.int32
+        )  # distance back to the next older click of the id; 0 = none
         self._index = new_index(size)
 
     def _resize(self, size: int) -> None:
@@ -172,7 +191,9 @@ def _match(
             if delay <= window_ms and -early_ms <= wait <= wait_ms:
                 if delay >= -early_click_ms:
                     label[k] = 1
-                    delay_ms[k] = max(delay, 0)  # the oldest one that counts is seen last, and stays
+                    delay_ms[k] = max(
+                        delay, 0
+                    )  # the oldest one that counts is seen last, and stays
                     clicks[k] += 1
                 else:
                     too_early[k] += 1

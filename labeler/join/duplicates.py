@@ -1,7 +1,8 @@
 """The ids of the last minutes of one partition (L2).
 
-i is a duplicate iff the same (key, id) stands at a lower position with arrival >= arrival(i) - dedup. Arrivals never
-fall along the log, so the newest earlier occurrence decides; every occurrence, of whatever class, is remembered.
+i is a duplicate iff the same (key, id) stands at a lower position with arrival >= arrival(i) -
+dedup. Arrivals never fall along the log, so the newest earlier occurrence decides; every
+occurrence, of whatever class, is remembered.
 """
 
 import numpy as np
@@ -14,7 +15,8 @@ Flags = npt.NDArray[np.bool_]
 
 
 class DuplicateIds:
-    """id -> arrival of its last occurrence, for `dedup_ms` of arrival. 22 bytes an occurrence in a full table."""
+    """id -> arrival of its last occurrence, for `dedup_ms` of arrival. 22 bytes an occurrence in
+    a full table."""
 
     def __init__(self, dedup_ms: int) -> None:
         self._dedup_ms = dedup_ms
@@ -31,7 +33,8 @@ class DuplicateIds:
         return int(self._ids.nbytes + self._arrival_ms.nbytes + self._index.nbytes)
 
     def add(self, ids: U64, arrival_ms: I64) -> Flags:
-        """Impressions in log order, none of them quarantined: which are duplicates (L2). Remembers them all."""
+        """Impressions in log order, none of them quarantined: which are duplicates (L2).
+        Remembers them all."""
         duplicate = np.zeros(len(ids), np.bool_)
         if not len(ids):
             return duplicate
@@ -39,12 +42,23 @@ class DuplicateIds:
         needed = len(self) + len(ids)
         if needed > len(self._ids):
             self._resize(ring_size(needed))
-        _add(self._ids, self._arrival_ms, self._index, self._tail, ids, arrival_ms, self._dedup_ms, duplicate)
+        _add(
+            self._ids,
+            self._arrival_ms,
+            self._index,
+            self._tail,
+            ids,
+            arrival_ms,
+            self._dedup_ms,
+            duplicate,
+        )
         self._tail += len(ids)
         return duplicate
 
     def _evict(self, before_ms: int) -> None:
-        self._head = _evict(self._ids, self._arrival_ms, self._index, self._head, self._tail, before_ms)
+        self._head = _evict(
+            self._ids, self._arrival_ms, self._index, self._head, self._tail, before_ms
+        )
         if len(self._ids) > RING_MIN and len(self) * 8 < len(self._ids):
             self._resize(ring_size(2 * len(self)))
 
@@ -57,12 +71,28 @@ class DuplicateIds:
         rows = np.arange(self._head, self._tail) % len(self._ids)
         ids, arrival_ms = self._ids[rows], self._arrival_ms[rows]
         self._allocate(size)
-        _add(self._ids, self._arrival_ms, self._index, self._head, ids, arrival_ms, 0, np.zeros(len(ids), np.bool_))
+        _add(
+            self._ids,
+            self._arrival_ms,
+            self._index,
+            self._head,
+            ids,
+            arrival_ms,
+            0,
+            np.zeros(len(ids), np.bool_),
+        )
 
 
 @kernel
 def _add(
-    ids: U64, arrival_ms: I64, index: I32, tail: int, new_ids: U64, new_arrival: I64, dedup_ms: int, duplicate: Flags
+    ids: U64,
+    arrival_ms: I64,
+    index: I32,
+    tail: int,
+    new_ids: U64,
+    new_arrival: I64,
+    dedup_ms: int,
+    duplicate: Flags,
 ) -> None:
     size = len(ids)
     for k in range(len(new_ids)):

@@ -1,4 +1,5 @@
-"""From records to what a labeler works on: arrivals, columns, and what goes to quarantine (T1, T3)."""
+"""From records to what a labeler works on: arrivals, columns, and what goes to quarantine (T1,
+T3)."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -10,7 +11,13 @@ import numpy as np
 from labeler.join.record_queue import I32, I64
 from stream.columns.events import Clicks, Impressions
 from stream.config import StreamConfig
-from stream.decoding.arrival_clock import TIME_FINE, Arrived, arrival_clock, event_time_reason, judge_event_times
+from stream.decoding.arrival_clock import (
+    TIME_FINE,
+    Arrived,
+    arrival_clock,
+    event_time_reason,
+    judge_event_times,
+)
 from stream.decoding.decode import BadRecord, decode_clicks, decode_impressions
 from stream.decoding.undeclared import count_undeclared
 from stream.internal_topics.clock_words import ClockWord
@@ -20,7 +27,8 @@ from stream.record import ROW_BITS, Record, offset_of
 #: Why a record is in quarantine that an operator named (L7).
 SET_ASIDE = "set aside by an operator"
 
-#: A record of each poll is looked at for features that nobody declared, unless it is larger than this.
+#: A record of each poll is looked at for features that nobody declared, unless it is larger than
+#: this.
 SAMPLED_BYTES_MAX = 65_536
 
 Rows = TypeVar("Rows", Impressions, Clicks)
@@ -36,7 +44,8 @@ class Unreadable(NamedTuple):
 
 @dataclass(frozen=True)
 class Read(Generic[Rows]):
-    """Records whose arrival is known, in log order. A quarantined record is bad as a whole and counts as one row."""
+    """Records whose arrival is known, in log order. A quarantined record is bad as a whole and
+    counts as one row."""
 
     offset: I64
     arrival_ms: I64
@@ -59,13 +68,16 @@ class Intake(Generic[Rows]):
         set_aside: Collection[int],
         words: Collection[ClockWord] = (),
     ):
-        """`maximum_ms`: the arrival maximum before the first record to come; 0 = none. `set_aside`: offsets that an
-        operator has sent to quarantine unread (L7). `words`: what operators said of this partition's times (T3)."""
+        """`maximum_ms`: the arrival maximum before the first record to come; 0 = none. `set_aside`:
+        offsets that an operator has sent to quarantine unread (L7). `words`: what operators said of
+        this partition's times (T3)."""
         self._decode: Decode[Rows] = decode
         self._partition, self._config = partition, config
         self.clock = arrival_clock(config, maximum_ms, words)
         self._set_aside = set_aside
-        self.undeclared: Counter[str] = Counter()  # features that a sample of records holds, undeclared, by name
+        self.undeclared: Counter[str] = (
+            Counter()
+        )  # features that a sample of records holds, undeclared, by name
 
     @property
     def held(self) -> int:
@@ -73,7 +85,8 @@ class Intake(Generic[Rows]):
         return self.clock.held
 
     def read(self, records: Sequence[Record]) -> Read[Rows]:
-        """The next records of the partition. Behind an unreadable one this intake is of no more use."""
+        """The next records of the partition. Behind an unreadable one this intake is of no more
+        use."""
         arrived = self.clock.admit(records)
         if len(records) and len(records[0].value or b"") <= SAMPLED_BYTES_MAX:
             count_undeclared(self.undeclared, [records[0]], self._config)
@@ -83,14 +96,20 @@ class Intake(Generic[Rows]):
             return self._isolate(arrived, error)
 
     def _isolate(self, arrived: Arrived, together: Exception) -> Read[Rows]:
-        """What stands before the first record that cannot be read by itself; nothing, if only together they fail."""
+        """What stands before the first record that cannot be read by itself; nothing, if only
+        together they fail."""
         for i, record in enumerate(arrived.records):
             try:
                 self._columns(_part(arrived, i, i + 1))
             except Exception as error:
-                return replace(self._columns(_part(arrived, 0, i)), unreadable=Unreadable(record.offset, repr(error)))
+                return replace(
+                    self._columns(_part(arrived, 0, i)),
+                    unreadable=Unreadable(record.offset, repr(error)),
+                )
         first = arrived.records[0].offset
-        return replace(self._columns(_part(arrived, 0, 0)), unreadable=Unreadable(first, repr(together)))
+        return replace(
+            self._columns(_part(arrived, 0, 0)), unreadable=Unreadable(first, repr(together))
+        )
 
     def _columns(self, arrived: Arrived) -> Read[Rows]:
         records, arrival_ms, refused = arrived
@@ -102,7 +121,11 @@ class Intake(Generic[Rows]):
             readable[aside] = False
             given, given_arrival = records.take(readable), arrival_ms[readable]
         events, bad = self._decode(given, self._partition, given_arrival, self._config)
-        bad += [BadRecord(one, "record", SET_ASIDE) for i in aside if not (one := records[int(i)]).is_heartbeat]
+        bad += [
+            BadRecord(one, "record", SET_ASIDE)
+            for i in aside
+            if not (one := records[int(i)]).is_heartbeat
+        ]
         events, untimely = self._judge_times(events, offset, records)
         bad += untimely
         bad.sort(key=lambda b: b.record.offset)
@@ -113,7 +136,9 @@ class Intake(Generic[Rows]):
         barriers = [(period, int(arrival_ms[i])) for i in beats if (period := records[i].barrier)]
         return Read(offset, arrival_ms, rows, events, bad, barriers)
 
-    def _judge_times(self, events: Rows, offset: I64, records: RecordColumns) -> tuple[Rows, list[BadRecord]]:
+    def _judge_times(
+        self, events: Rows, offset: I64, records: RecordColumns
+    ) -> tuple[Rows, list[BadRecord]]:
         """T3: one event time that is not to be believed sends its whole record to quarantine."""
         if not len(events):
             return events, []
@@ -127,7 +152,9 @@ class Intake(Generic[Rows]):
         for row in wrong:
             at = offset_of(int(events.position[row]))
             if at not in bad:
-                reason = event_time_reason(int(judged[row]), int(events.ts_ms[row]), int(events.arrival_ms[row]))
+                reason = event_time_reason(
+                    int(judged[row]), int(events.ts_ms[row]), int(events.arrival_ms[row])
+                )
                 bad[at] = BadRecord(records[int(np.searchsorted(offset, at))], "ts_ms", reason)
         return events.filter(~np.isin(events.position >> ROW_BITS, list(bad))), list(bad.values())
 

@@ -1,7 +1,8 @@
-"""The records of a stretch of one log, without their contents: where each stands, when it came, how many rows it has.
+"""The records of a stretch of one log, without their contents: where each stands, when it came, how
+many rows it has.
 
-Batch boundaries (C3) and the offsets to re-read from (C4) are found here, record by record, because they must be the
-same however the records were polled.
+Batch boundaries (C3) and the offsets to re-read from (C4) are found here, record by record, because
+they must be the same however the records were polled.
 """
 
 import numpy as np
@@ -58,7 +59,8 @@ class Track:
         self._stop += n
 
     def first_at(self, arrival_ms: int) -> int:
-        """Index of the first record held that arrived at or after this; `len(self)` if there is none."""
+        """Index of the first record held that arrived at or after this; `len(self)` if there is
+        none."""
         return int(np.searchsorted(self.records["arrival_ms"], arrival_ms))
 
     def drop(self, count: int) -> None:
@@ -70,6 +72,10 @@ class Track:
     def _make_room(self, n: int) -> None:
         held = self.records
         room = max(_ROOM_MIN, len(held) + n)
-        data = self._data if room * 9 <= len(self._data) * 8 <= room * 16 else np.empty(room + room // 8, RECORD)
+        data = (
+            self._data
+            if room * 9 <= len(self._data) * 8 <= room * 16
+            else np.empty(room + room // 8, RECORD)
+        )
         data[: len(held)] = held
         self._data, self._start, self._stop = data, 0, len(held)

@@ -1,10 +1,11 @@
 """An open-addressing index over a ring of 64-bit ids: id -> the slot of its newest entry.
 
-The ring is first in, first out (arrivals never fall), so entries leave in the order in which they came. The index
-holds slots only (`slot + 1`, 0 = free) and reads the id from the ring: about 6 bytes an entry, since it is never fuller
-than `1 / INDEX_ROOM`. Its length is free: a hash is scaled to it (Lemire, "Fast random integer generation in an
-interval", 2019), so that a table grows by an eighth, not twofold. Linear probing; deletion shifts back
-(Knuth, TAOCP 6.4, algorithm R), so there are no tombstones and no rebuilds.
+The ring is first in, first out (arrivals never fall), so entries leave in the order in which they
+came. The index holds slots only (`slot + 1`, 0 = free) and reads the id from the ring: about 6
+bytes an entry, since it is never fuller than `1 / INDEX_ROOM`. Its length is free: a hash is scaled
+to it (Lemire, "Fast random integer generation in an interval", 2019), so that a table grows by an
+eighth, not twofold. Linear probing; deletion shifts back (Knuth, TAOCP 6.4, algorithm R), so there
+are no tombstones and no rebuilds.
 """
 
 import numpy as np

@@ -1,9 +1,10 @@
-"""When impressions are read to be labelled, and what a reading says: the strategies of docs/labels.md.
+"""When impressions are read to be labelled, and what a reading says: the strategies of
+docs/labels.md.
 
 strategy         `label/p` reads at                  `late/p` reads again at
-window           arrival + window + grace            - (with release_ms: arrival + release + grace, what was released)
+window           arrival + window + grace            - (release_ms: + release + grace)
 eager            arrival: everything is negative     arrival + window + grace: the clicks
-window+correct   arrival + window + grace            arrival + late window + grace: the clicks that came later
+window+correct   arrival + window + grace            arrival + late window + grace: later clicks
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ NO_WINDOW_MS = -1
 
 @dataclass(frozen=True)
 class Reading:
-    """One reading of `impressions[p]`: the chain that it writes, and which clicks count in it (L1)."""
+    """One reading of `impressions[p]`: the chain that it writes, and which clicks count in it
+    (L1)."""
 
     kind: str  # LABEL or LATE
     window_ms: int
@@ -35,7 +37,9 @@ class Reading:
 def readings(stream: StreamConfig) -> tuple[Reading, ...]:
     """The first reading, and the later one where the strategy has one."""
     if stream.label_strategy == "eager":
-        return Reading(LABEL, NO_WINDOW_MS, 0, 0), Reading(LATE, stream.window_ms, stream.wait_ms, stream.wait_ms)
+        return Reading(LABEL, NO_WINDOW_MS, 0, 0), Reading(
+            LATE, stream.window_ms, stream.wait_ms, stream.wait_ms
+        )
     first = Reading(LABEL, stream.window_ms, stream.wait_ms, stream.wait_ms)
     if not stream.reads_again:
         return (first,)
@@ -45,8 +49,9 @@ def readings(stream: StreamConfig) -> tuple[Reading, ...]:
 
 
 class Share(NamedTuple):
-    """Clicks in time and late ones, in millionths, each counted less the longer ago it was: the late share is
-    `late / (late + on_time)`. Whole numbers, so that it is the same wherever it is folded (C4)."""
+    """Clicks in time and late ones, in millionths, each counted less the longer ago it was: the
+    late share is `late / (late + on_time)`. Whole numbers, so that it is the same wherever it is
+    folded (C4)."""
 
     late_micro: int = 0
     on_time_micro: int = 0
@@ -55,7 +60,8 @@ class Share(NamedTuple):
         """After `passed_ms` of arrival time, with these clicks more."""
         kept = 0.5 ** (max(0, passed_ms) / half_life_ms)
         return Share(
-            round(self.late_micro * kept) + 1_000_000 * late, round(self.on_time_micro * kept) + 1_000_000 * on_time
+            round(self.late_micro * kept) + 1_000_000 * late,
+            round(self.on_time_micro * kept) + 1_000_000 * on_time,
         )
 
 
@@ -63,7 +69,8 @@ NOTHING = Share()
 
 
 def kept_negatives(ids: U64, rate: float) -> Bools:
-    """Which negatives are examples: a function of the impression's id, the same in every reading and replay."""
+    """Which negatives are examples: a function of the impression's id, the same in every reading
+    and replay."""
     if rate >= 1.0:
         return np.ones(len(ids), np.bool_)
     mixed = (ids ^ (ids >> np.uint64(31))) * np.uint64(0x9E3779B97F4A7C15)

@@ -5,7 +5,8 @@
 - `clicks`: the joining reader's side of `clicks[p]`
 - `emission`: what a labeler wants written
 - `heard_verdicts`: records of `verdicts` as they were read
-- `impressions`: impressions that were read and not yet labelled, and the ids of those before them (L2, L5)
+- `impressions`: impressions that were read and not yet labelled, and the ids of those before them
+  (L2, L5)
 - `lost_ranges`: ranges of input that are gone, on an operator's word
 - `partition`: the labeler of one partition
 - `remade_topics`: topics that were deleted and made anew while a labeler was not looking (C7)

@@ -21,20 +21,27 @@ class Stretch(NamedTuple):
 class Boundaries:
     """Cuts `impressions[p]` from E on into ranges, one at a time.
 
-    A range ends after `batch_rows_max` impressions of any class, before the impression with which they would take more
-    than `batch_bytes_max` (unless it is the first), or before the first record, heartbeats included, whose arrival lies
-    in a later `flush_ms` bucket than that of the range's first record.
+    A range ends after `batch_rows_max` impressions of any class, before the impression with which
+    they would take more than `batch_bytes_max` (unless it is the first), or before the first
+    record, heartbeats included, whose arrival lies in a later `flush_ms` bucket than that of the
+    range's first record.
     """
 
-    def __init__(self, start: int, flush_ms: int, batch_rows_max: int, batch_bytes_max: int = 1 << 62):
+    def __init__(
+        self, start: int, flush_ms: int, batch_rows_max: int, batch_bytes_max: int = 1 << 62
+    ):
         self.start = start
         self._batch_bytes_max = batch_bytes_max
-        self._through = np.zeros(0, np.int64)  # bytes through each row of `ahead`, from somewhere on
+        self._through = np.zeros(
+            0, np.int64
+        )  # bytes through each row of `ahead`, from somewhere on
         self._bytes_passed = 0  # the same before the first of them
         self._flush_ms = flush_ms
         self._batch_rows_max = batch_rows_max
         self.ahead = Track()  # records at and after `start`
-        self._next: Stretch | None = None  # once closed, a range stays as it is, whatever comes behind it
+        self._next: Stretch | None = (
+            None  # once closed, a range stays as it is, whatever comes behind it
+        )
         self._looked = True  # whether `_next` is what the records held say
 
     @property
@@ -69,9 +76,11 @@ class Boundaries:
         return Stretch(self.start, position(int(records["offset"][same])), rows, deadline, last)
 
     def known_deadline_arrival_ms(self) -> int | None:
-        """A lower bound of the next range's `deadline_arrival_ms` while it is open; None = nothing known.
+        """A lower bound of the next range's `deadline_arrival_ms` while it is open; None = nothing
+        known.
 
-        Heartbeats count only where no impression was seen: an impression's range may end by an earlier deadline.
+        Heartbeats count only where no impression was seen: an impression's range may end by an
+        earlier deadline.
         """
         records = self.ahead.records
         if not len(records):
@@ -83,8 +92,8 @@ class Boundaries:
         return int(records["arrival_ms"][last])
 
     def add(self, offset: I64, arrival_ms: I64, rows: I32, row_bytes: I64 | None = None) -> None:
-        """The next records of the log, in order. Those below `start` are passed over. `row_bytes`, one for each of all
-        their `rows`: what it takes; nothing unless given."""
+        """The next records of the log, in order. Those below `start` are passed over. `row_bytes`,
+        one for each of all their `rows`: what it takes; nothing unless given."""
         sizes = np.zeros(int(rows.sum()), np.int64) if row_bytes is None else row_bytes
         at, row = offset_of(self.start), row_of(self.start)
         first = int(np.searchsorted(offset, at))
@@ -105,7 +114,10 @@ class Boundaries:
             at += 1
         dropped = int(held["rows"][:at].sum())
         if dropped:
-            self._bytes_passed, self._through = int(self._through[dropped - 1]), self._through[dropped:]
+            self._bytes_passed, self._through = (
+                int(self._through[dropped - 1]),
+                self._through[dropped:],
+            )
         self.ahead.drop(at)
         self._next, self._looked = None, False
 
@@ -118,14 +130,21 @@ class Boundaries:
         return min(row, int(first["rows"])) if int(first["offset"]) == offset_of(self.start) else 0
 
     def _rows_that_fit(self, passed: int) -> int:
-        """How many rows from `start` on take at most `batch_bytes_max`, at least one; `passed` rows are below it."""
+        """How many rows from `start` on take at most `batch_bytes_max`, at least one; `passed`
+        rows are below it."""
         before = int(self._through[passed - 1]) if passed else self._bytes_passed
-        return max(1, int(np.searchsorted(self._through, before + self._batch_bytes_max, side="right")) - passed)
+        return max(
+            1,
+            int(np.searchsorted(self._through, before + self._batch_bytes_max, side="right"))
+            - passed,
+        )
 
     def _full(self, up_to: I64, count: int) -> Stretch:
         records = self.ahead.records
         at = int(np.searchsorted(up_to, count))
         row = int(records["rows"][at]) - int(up_to[at] - count)
         arrival = int(records["arrival_ms"][at])
-        end = position(int(records["offset"][at])) + row  # just behind the last row, also at the end of its record
+        end = (
+            position(int(records["offset"][at])) + row
+        )  # just behind the last row, also at the end of its record
         return Stretch(self.start, end, count, arrival, arrival)

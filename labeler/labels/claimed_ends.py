@@ -1,4 +1,5 @@
-"""How far the logs of watermarks' inputs go, as far as it is known: what watermarks claim is compared with it (F3)."""
+"""How far the logs of watermarks' inputs go, as far as it is known: what watermarks claim is
+compared with it (F3)."""
 
 from collections.abc import Iterable, Mapping
 from typing import Protocol
@@ -15,8 +16,8 @@ class Ends(Protocol):
 
 
 class ClaimedEnds:
-    """Input -> the position behind the last record of its log that is known of. Logs grow, so it only rises; it is
-    looked up again when a watermark claims more."""
+    """Input -> the position behind the last record of its log that is known of. Logs grow, so it
+    only rises; it is looked up again when a watermark claims more."""
 
     def __init__(self, stream: StreamConfig):
         self._sources: dict[str, Partition] = {}
@@ -33,4 +34,6 @@ class ClaimedEnds:
     def look(self, reader: Ends) -> None:
         """Ask for the ends as they are now. Raises Unavailable."""
         found = reader.end_offsets(set(self._sources.values()))
-        self.ends = {name: max(self.ends[name], position(found[at])) for name, at in self._sources.items()}
+        self.ends = {
+            name: max(self.ends[name], position(found[at])) for name, at in self._sources.items()
+        }

@@ -1,10 +1,13 @@
-"""The joining reader's side of `clicks[p]`: clicks that may still count, barriers, where to re-read from (L5, C4).
+"""The joining reader's side of `clicks[p]`: clicks that may still count, barriers, where to re-read
+from (L5, C4).
 
-With a copy, what is read is written down page by page, and above `bytes_max` waits there instead of in memory:
+With a copy, what is read is written down page by page, and above `bytes_max` waits there instead of
+in memory:
 
     oldest click ... [ in memory ] [ spilled pages ] [ the open page, in memory ] ... newest click
 
-The oldest ones are in memory because most impressions are clicked soon: what the head of the line needs is there.
+The oldest ones are in memory because most impressions are clicked soon: what the head of the line
+needs is there.
 """
 
 from collections import deque
@@ -28,7 +31,8 @@ from stream.columns.events import Clicks, Impressions
 from stream.config import StreamConfig
 from stream.decoding.decode import BadRecord
 
-#: About what a click and a record take in memory: so it is decided what spills, whatever tables have grown to.
+#: About what a click and a record take in memory: so it is decided what spills, whatever tables
+#: have grown to.
 CLICK_BYTES, RECORD_BYTES = 36, 22
 #: Arrival of a record that was not read yet.
 TO_COME_MS = 1 << 62
@@ -55,7 +59,8 @@ class Passed(NamedTuple):
 
 @dataclass
 class Gap:
-    """Offsets `[first, end)` of `clicks[p]` that are gone (C7): clicks that arrived from `from_ms` to `to_ms`."""
+    """Offsets `[first, end)` of `clicks[p]` that are gone (C7): clicks that arrived from
+    `from_ms` to `to_ms`."""
 
     first: int
     end: int
@@ -65,7 +70,8 @@ class Gap:
 
 
 class ClickLine:
-    """Holds exactly the clicks that arrived from `arrival(head) - early` on, as far as they were read."""
+    """Holds exactly the clicks that arrived from `arrival(head) - early` on, as far as they were
+    read."""
 
     def __init__(
         self,
@@ -75,7 +81,8 @@ class ClickLine:
         bytes_max: int = 1 << 62,
         page_rows: int = 4096,
     ):
-        """`copy` holds pages of `page_rows` clicks or so; without one all stays in memory, whatever `bytes_max`."""
+        """`copy` holds pages of `page_rows` clicks or so; without one all stays in memory,
+        whatever `bytes_max`."""
         self._early_ms, self._early_click_ms = config.early_ms, config.early_click_ms
         self._copy, self._bytes_max, self._page_rows = copy, bytes_max, page_rows
         self._join = ClickJoin()  # the oldest ones; all of them while nothing is spilled
@@ -130,13 +137,15 @@ class ClickLine:
             self._to_page(self._copy, read)
 
     def skip(self, first: int, end: int) -> None:
-        """C7: offsets `[first, end)`, in which or at whose end it is to be read on, are gone. Pages do not reach
-        across."""
+        """C7: offsets `[first, end)`, in which or at whose end it is to be read on, are gone. Pages
+        do not reach across."""
         if not first <= self.offset <= end:
             return
         if self._open and self._copy is not None:
             self._end_page(self._copy)
-        if self._gaps and self._gaps[-1].next < 0:  # nothing that moved time was read since the last one
+        if (
+            self._gaps and self._gaps[-1].next < 0
+        ):  # nothing that moved time was read since the last one
             self._gaps[-1].end = end
         else:
             self._gaps.append(Gap(first, end, self.arrival_max_ms))
@@ -144,15 +153,20 @@ class ClickLine:
         self._begin_page()
 
     def _end_gap(self, read: Read[Clicks]) -> None:
-        """What is gone had arrived by the first record behind it, or, as that one may have been refused its stamp (T3),
-        by the first that moved time."""
+        """What is gone had arrived by the first record behind it, or, as that one may have been
+        refused its stamp (T3), by the first that moved time."""
         if self._gaps and (gap := self._gaps[-1]).next < 0:
             later = np.flatnonzero(read.arrival_ms > gap.from_ms)
             if len(later):
                 gap.next, gap.to_ms = int(read.offset[later[0]]), int(read.arrival_ms[later[0]])
 
     def _hold(
-        self, offset: I64, arrival_ms: I64, rows: I32, clicks: Clicks | ClickPage, bad: Sequence[BadRecord]
+        self,
+        offset: I64,
+        arrival_ms: I64,
+        rows: I32,
+        clicks: Clicks | ClickPage,
+        bad: Sequence[BadRecord],
     ) -> None:
         """Into memory, behind what is there."""
         self._join.insert(clicks.id, clicks.ts_ms, clicks.arrival_ms)
@@ -168,7 +182,8 @@ class ClickLine:
             self._last_barrier = period
             self.barriers.append(Barrier(period, at_ms))
 
-    # --- pages ----------------------------------------------------------------------------------------------------
+    # --- pages
+    # ----------------------------------------------------------------------------------------------
 
     def _begin_page(self) -> None:
         """An empty page, from where it is read on."""
@@ -178,11 +193,15 @@ class ClickLine:
         self._open_join = ClickJoin()  # of the open page, while there are spilled ones before it
 
     def _to_page(self, copy: ClickCopy, read: Read[Clicks]) -> None:
-        """What was read, into the open page; into the copy once it is full. Spilling begins and ends with a page."""
+        """What was read, into the open page; into the copy once it is full. Spilling begins and
+        ends with a page."""
         self._open.append(read)
         self._open_clicks += len(read.events)
         self._open_records += len(read.offset)
-        if self._open_clicks < self._page_rows and self._open_records < PAGE_RECORDS_PER_CLICK * self._page_rows:
+        if (
+            self._open_clicks < self._page_rows
+            and self._open_records < PAGE_RECORDS_PER_CLICK * self._page_rows
+        ):
             return
         self._end_page(copy)
         self._begin_page()
@@ -220,22 +239,26 @@ class ClickLine:
         self._open_join, self._spills = ClickJoin(), False
 
     def forget(self, offset: int) -> None:
-        """A resume point with this offset of `clicks[p]` stands in the log: the copy needs nothing below it."""
+        """A resume point with this offset of `clicks[p]` stands in the log: the copy needs
+        nothing below it."""
         if self._copy is not None:
             self._copy.forget(offset)
 
-    # --- labels ---------------------------------------------------------------------------------------------------
+    # --- labels
+    # ----------------------------------------------------------------------------------------------
 
     def covers(self, deadline_ms: int, arrival_max_ms: int) -> bool:
-        """Whether clicks were read past the deadline (L4), and as far as the resume point behind a range that ends
-        at arrival `arrival_max_ms` is known (C4)."""
+        """Whether clicks were read past the deadline (L4), and as far as the resume point behind a
+        range that ends at arrival `arrival_max_ms` is known (C4)."""
         at = self.arrival_max_ms
         return at > deadline_ms and at >= arrival_max_ms - self._early_ms
 
     def match(self, impressions: Impressions, reading: Reading) -> Matches:
         """The clicks that count for each impression in this reading (L1)."""
         wanted = (impressions.id, impressions.ts_ms, impressions.arrival_ms)
-        limits = Limits(reading.window_ms, reading.click_wait_ms, self._early_ms, self._early_click_ms)
+        limits = Limits(
+            reading.window_ms, reading.click_wait_ms, self._early_ms, self._early_click_ms
+        )
         matches = self._join.match(*wanted, limits)
         if self._spills:
             for later in self._spilled.match(*wanted, limits):
@@ -244,7 +267,8 @@ class ClickLine:
         return matches
 
     def lost(self, arrival_ms: I64, reading: Reading) -> npt.NDArray[np.bool_]:
-        """Which impressions of these arrivals (n,) a click that is gone might have counted for (C7, L1)."""
+        """Which impressions of these arrivals (n,) a click that is gone might have counted for
+        (C7, L1)."""
         lost = np.zeros(len(arrival_ms), np.bool_)
         if reading.window_ms == NO_WINDOW_MS:
             return lost
@@ -269,7 +293,9 @@ class ClickLine:
             gap = self._gaps.popleft()
             lost += gap.end - gap.first
         if self._gaps and offset >= self._gaps[0].end:
-            offset = self._gaps[0].first  # what is gone may still have counted for what comes: it is met again
+            offset = self._gaps[
+                0
+            ].first  # what is gone may still have counted for what comes: it is met again
         return Passed(read, bad, offset, self._seen.arrival_max_ms, lost)
 
     def _drop(self, cut_ms: int) -> int:

@@ -1,4 +1,5 @@
-"""What a labeler wants written: a batch, and the records about single events that go before it (C6)."""
+"""What a labeler wants written: a batch, and the records about single events that go before it
+(C6)."""
 
 import hashlib
 import json
@@ -24,8 +25,8 @@ QUARANTINE = "quarantine"
 
 @dataclass(frozen=True)
 class SideRecord:
-    """A record of `rejected` or `quarantine`. Its key names what it is about, `topic/partition/position`, so that a
-    repeat after a restart is recognised."""
+    """A record of `rejected` or `quarantine`. Its key names what it is about,
+    `topic/partition/position`, so that a repeat after a restart is recognised."""
 
     topic: str  # REJECTED or QUARANTINE: the shell knows the prefixed name
     key: bytes
@@ -47,11 +48,14 @@ class Emission:
 TEXT_BYTES_MAX, KEY_BYTES_MAX = 2_048, 16_384
 
 
-def quarantine_records(topic: str, partition: int, bad: Iterable[BadRecord], bytes_max: int) -> list[SideRecord]:
+def quarantine_records(
+    topic: str, partition: int, bad: Iterable[BadRecord], bytes_max: int
+) -> list[SideRecord]:
     """The original bytes, where they stand, and why they cannot be used.
 
-    Of a record above `bytes_max` the first so many bytes, with its length and SHA-256: the rest stands where it was
-    found, and a few KB that unpack to many MB are not to be written out whole (a record costs at most itself).
+    Of a record above `bytes_max` the first so many bytes, with its length and SHA-256: the rest
+    stands where it was found, and a few KB that unpack to many MB are not to be written out whole
+    (a record costs at most itself).
     """
     return [quarantine_record(topic, partition, one, bytes_max) for one in bad]
 
@@ -85,21 +89,25 @@ def rejected_records(
     verdicts: Sequence[Verdict],
     bytes_max: int,
 ) -> list[SideRecord]:
-    """One record a verdict: its rule, reason and evidence, and the impressions that it took out of the range. Several,
-    of rows that follow each other, where one would be longer than `bytes_max`.
+    """One record a verdict: its rule, reason and evidence, and the impressions that it took out of
+    the range. Several, of rows that follow each other, where one would be longer than `bytes_max`.
 
     `by[i]` is the index of impression i's verdict, -1 = none.
     """
     out: list[SideRecord] = []
     for index in np.unique(by[by >= 0]):
         rows = impressions.filter(by == index)
-        size = sum((string_lengths(rows.table.column(name)) for name in _NAMED), np.zeros(len(rows), np.int64))
+        size = sum(
+            (string_lengths(rows.table.column(name)) for name in _NAMED),
+            np.zeros(len(rows), np.int64),
+        )
         for start, end in pairwise(cuts(_ESCAPED * size + _ROW_BYTES, len(rows), bytes_max)):
             out.append(_rejected(topic, partition, rows.slice(start, end), verdicts[index]))
     return out
 
 
-#: Columns of impressions that a rejection names; a byte of them is at most so many in JSON, and the rest of a row this.
+#: Columns of impressions that a rejection names; a byte of them is at most so many in JSON, and the
+#: rest of a row this.
 _NAMED = ("id", "source", "vendor", "item")
 _ESCAPED, _ROW_BYTES = 6, 64
 
@@ -118,7 +126,9 @@ def _rejected(topic: str, partition: int, rows: Impressions, verdict: Verdict) -
     }
     first = int(rows.position[0])
     value = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
-    return SideRecord(REJECTED, _identity(topic, partition, first), value, _origin(topic, partition, first))
+    return SideRecord(
+        REJECTED, _identity(topic, partition, first), value, _origin(topic, partition, first)
+    )
 
 
 def rejected_ids(record: Record) -> list[str]:

@@ -1,8 +1,9 @@
 """Records of `verdicts` as they were read: what each says, or why it says nothing (F3).
 
-A watermark says how far its input was read. One that claims a position that its input's log does not hold, or a time
-far ahead of its own record, contradicts the log: it is set aside with an alarm and counts for nothing, as is a record
-that cannot be read. An honest one never is: what it claims was read before it was written.
+A watermark says how far its input was read. One that claims a position that its input's log does
+not hold, or a time far ahead of its own record, contradicts the log: it is set aside with an alarm
+and counts for nothing, as is a record that cannot be read. An honest one never is: what it claims
+was read before it was written.
 """
 
 from collections.abc import Iterable, Mapping
@@ -42,12 +43,14 @@ def claims(heard: Iterable[Heard]) -> dict[str, int]:
     return found
 
 
-def without_contradictions(heard: Iterable[Heard], ends: Mapping[str, int], ahead_ms: int) -> list[Heard]:
+def without_contradictions(
+    heard: Iterable[Heard], ends: Mapping[str, int], ahead_ms: int
+) -> list[Heard]:
     """The same, with watermarks that contradict the log set aside.
 
-    `ends`: input -> the position behind the last record of its log, looked up after `heard` was read; a watermark of an
-    input that is not there says nothing. `ahead_ms`: how far one may be ahead of its own record's time (T3: an arrival
-    may have jumped by so much unjudged).
+    `ends`: input -> the position behind the last record of its log, looked up after `heard` was
+    read; a watermark of an input that is not there says nothing. `ahead_ms`: how far one may be
+    ahead of its own record's time (T3: an arrival may have jumped by so much unjudged).
     """
     return [_judged(one, ends, ahead_ms) for one in heard]
 
@@ -59,10 +62,15 @@ def _judged(one: Heard, ends: Mapping[str, int], ahead_ms: int) -> Heard:
     if said.input not in ends:
         return _contradicts(one, "input", f"{said.input!r:.80} is no input")
     if said.end > ends[said.input]:
-        return _contradicts(one, "end", f"{said.end} of {said.input}, whose log ends at {ends[said.input]} (F3)")
+        return _contradicts(
+            one, "end", f"{said.end} of {said.input}, whose log ends at {ends[said.input]} (F3)"
+        )
     stamp_ms = one.record.timestamp_ms
     if stamp_ms > 0 and said.watermark_ms > stamp_ms + ahead_ms:
-        ahead = f"{said.watermark_ms - stamp_ms} ms ahead of its own record, allowed are {ahead_ms} (F3)"
+        ahead = (
+            f"{said.watermark_ms - stamp_ms} ms ahead of its own record, allowed are "
+            f"{ahead_ms} (F3)"
+        )
         return _contradicts(one, "watermark_ms", ahead)
     return one
 

@@ -28,7 +28,8 @@ class Taken(NamedTuple):
 
 
 class ImpressionLine:
-    """The delayed reader's side: from `ids_offset` on it learns ids, from `start` on it queues for labelling."""
+    """The delayed reader's side: from `ids_offset` on it learns ids, from `start` on it queues
+    for labelling."""
 
     def __init__(self, config: StreamConfig, point: ResumePoint):
         self._ids = DuplicateIds(config.dedup_ms)
@@ -37,7 +38,9 @@ class ImpressionLine:
         self._nothing = Impressions.empty(config.features)
         self._queue: deque[tuple[Impressions, npt.NDArray[np.bool_]]] = deque()
         self._bad: deque[BadRecord] = deque()
-        self.boundaries = Boundaries(point.start, config.flush_ms, config.batch_rows_max, config.record_bytes_max)
+        self.boundaries = Boundaries(
+            point.start, config.flush_ms, config.batch_rows_max, config.record_bytes_max
+        )
         self.rows_read = 0  # at or above `start`, of any class
         self.rows = 0  # queued
         self.bytes = 0  # of queued rows, about
@@ -88,16 +91,20 @@ class ImpressionLine:
         self.boundaries.advance(stretch.end)
         if not parts:
             return Taken(self._nothing, np.zeros(0, np.bool_), bad)
-        return Taken(Impressions.concat(parts), flags[0] if len(flags) == 1 else np.concatenate(flags), bad)
+        return Taken(
+            Impressions.concat(parts), flags[0] if len(flags) == 1 else np.concatenate(flags), bad
+        )
 
     def ids_from(self, stretch: Stretch) -> tuple[int, int]:
-        """(offset, arrival maximum just before it) to re-read ids from, to go on behind this range (C4)."""
+        """(offset, arrival maximum just before it) to re-read ids from, to go on behind this
+        range (C4)."""
         self._seen.drop(self._seen.first_at(stretch.arrival_max_ms - self._dedup_ms))
         return int(self._seen.records["offset"][0]), self._seen.arrival_max_ms
 
 
 def _row_bytes(read: Read[Impressions]) -> I64:
-    """What each row of `read.rows` takes as an example, (rows,); a bad record is one row, which takes nothing."""
+    """What each row of `read.rows` takes as an example, (rows,); a bad record is one row, which
+    takes nothing."""
     events = read.events
     names = [name for name in events.table.column_names if name != "id"]
     sizes = FIXED_BYTES + row_bytes([events.table.column(name) for name in names], len(events))

@@ -1,8 +1,9 @@
-"""Ranges of input that are gone, on an operator's word: the way on after a stop for want of input (C7).
+"""Ranges of input that are gone, on an operator's word: the way on after a stop for want of input
+(C7).
 
-A word stands in `quarantine`, in the partition of the input that it names (one about `verdicts` in every partition), so
-that every labeler that takes over finds it. It says that what a reader still needs of offsets `[first, end)` is not
-there: a reader that stands in it goes on at `end`.
+A word stands in `quarantine`, in the partition of the input that it names (one about `verdicts` in
+every partition), so that every labeler that takes over finds it. It says that what a reader still
+needs of offsets `[first, end)` is not there: a reader that stands in it goes on at `end`.
 """
 
 from collections.abc import Iterable
@@ -17,8 +18,9 @@ _LOST, _FROM, _TO, _BEGIN, _ID = "lost", "from", "to", "begin", "topic_id"
 
 
 class LostRange(NamedTuple):
-    """Offsets `[first, end)` of one partition. `topic` is the topic's full name. With `begin` they were gone before
-    anything was to be labelled: a chain begins behind them, and counts none of them."""
+    """Offsets `[first, end)` of one partition. `topic` is the topic's full name. With `begin` they
+    were gone before anything was to be labelled: a chain begins behind them, and counts none of
+    them."""
 
     topic: str
     partition: int
@@ -39,7 +41,10 @@ class LostRange(NamedTuple):
 def lost_command(lost: LostRange, force: bool = False) -> str:
     """What an operator types to give the word; with `force` though records stand there."""
     forced = " --force" if force else ""
-    return f'everspun lost {lost.topic} {lost.partition} {lost.first} {lost.end} --reason "..."{forced}'
+    return (
+        f"everspun lost {lost.topic} {lost.partition} {lost.first} {lost.end} --reason "
+        f'"..."{forced}'
+    )
 
 
 def lost_key(lost: LostRange) -> bytes:
@@ -68,7 +73,8 @@ OFFSET_MAX = INT64_MAX >> ROW_BITS
 
 
 def lost_ranges(records: Iterable[Record], malformed: OnMalformed | None = None) -> list[LostRange]:
-    """The words among records of `quarantine`; what only looks like one says nothing, and `malformed` is told of it."""
+    """The words among records of `quarantine`; what only looks like one says nothing, and
+    `malformed` is told of it."""
     found = []
     for record in records:
         if record.header(_LOST) is None:
@@ -87,7 +93,8 @@ def lost_ranges(records: Iterable[Record], malformed: OnMalformed | None = None)
 
 
 def begin_offset(lost: Iterable[LostRange], topic: str, partition: int) -> int:
-    """Where labelling of a partition begins: at its first record, or behind what was gone before it was to be read."""
+    """Where labelling of a partition begins: at its first record, or behind what was gone before
+    it was to be read."""
     named = (one for one in lost if one.begin and (one.topic, one.partition) == (topic, partition))
     return max((one.end for one in named), default=0)
 
@@ -103,14 +110,19 @@ def behind(lost: Iterable[LostRange], topic: str, partition: int, offset: int) -
 
 def accepted(lost: Iterable[LostRange], topic: str, partition: int, topic_id: str) -> int:
     """Behind which offset a topic made anew is read, on an operator's word; 0 without one."""
-    named = (one for one in lost if (one.topic, one.partition, one.topic_id) == (topic, partition, topic_id))
+    named = (
+        one
+        for one in lost
+        if (one.topic, one.partition, one.topic_id) == (topic, partition, topic_id)
+    )
     return max((one.end for one in named if not one.first), default=0)
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A reader at `offset` found nothing there: it is below what is left, `[left_from, left_to]`, or above the end of
-    a log that lost its tail. A reader that starts anew would need `needed_from` and on."""
+    """A reader at `offset` found nothing there: it is below what is left, `[left_from, left_to]`,
+    or above the end of a log that lost its tail. A reader that starts anew would need `needed_from`
+    and on."""
 
     topic: str
     partition: int
@@ -126,27 +138,35 @@ class Missing:
 
     @property
     def range(self) -> LostRange:
-        """What an operator has to declare lost. Of a log that lost its tail, the offsets that are given again: what
-        comes to stand there is behind every reader."""
+        """What an operator has to declare lost. Of a log that lost its tail, the offsets that are
+        given again: what comes to stand there is behind every reader."""
         if self.beyond:
             return LostRange(self.topic, self.partition, self.left_to, self.offset)
-        return LostRange(self.topic, self.partition, min(self.needed_from, self.offset), self.left_from)
+        return LostRange(
+            self.topic, self.partition, min(self.needed_from, self.offset), self.left_from
+        )
 
     def skipped(self, words: Iterable[LostRange]) -> LostRange | None:
         """What is passed over on these words; None if they say nothing of it."""
         if not self.beyond:
             end = behind(words, self.topic, self.partition, self.offset)
-            return LostRange(self.topic, self.partition, self.offset, end) if end > self.offset else None
+            return (
+                LostRange(self.topic, self.partition, self.offset, end)
+                if end > self.offset
+                else None
+            )
         named = [one for one in words if (one.topic, one.partition) == (self.topic, self.partition)]
         return next((one for one in named if one.first < self.offset <= one.end), None)
 
     def __str__(self) -> str:
         if self.beyond:
             return (
-                f"read up to offset {self.offset}, but the log ends at {self.left_to}: it lost its tail, or was made "
+                f"read up to offset {self.offset}, but the log ends at {self.left_to}: it lost "
+                f"its tail, or was made "
                 f"anew; what comes to stand below {self.offset} would not be read"
             )
         return (
-            f"offsets {self.range.first} to {self.left_from - 1} are still needed and gone (retention, or records "
+            f"offsets {self.range.first} to {self.left_from - 1} are still needed and gone "
+            f"(retention, or records "
             "deleted)"
         )

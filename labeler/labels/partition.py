@@ -1,7 +1,8 @@
-"""The labeler of one partition: records in, training batches out (L, C and E3 rules; the package says how it works).
+"""The labeler of one partition: records in, training batches out (L, C and E3 rules; the package
+says how it works).
 
-Pure: it is told what was read and answers what to write. Everything it writes is a function of the logs, the config
-and the resume point; how records were polled changes nothing (I7).
+Pure: it is told what was read and answers what to write. Everything it writes is a function of the
+logs, the config and the resume point; how records were polled changes nothing (I7).
 """
 
 from collections import Counter
@@ -31,7 +32,13 @@ from stream.columns.events import Impressions
 from stream.config import StreamConfig
 from stream.decoding.arrival_clock import ArrivalClock
 from stream.internal_topics.clock_words import ClockWord, words_of
-from stream.internal_topics.examples import BatchHeader, encode_examples, example_batch, examples_schema, schema_id
+from stream.internal_topics.examples import (
+    BatchHeader,
+    encode_examples,
+    example_batch,
+    examples_schema,
+    schema_id,
+)
 from stream.internal_topics.verdicts import input_name
 from stream.record import Record, offset_of, position
 
@@ -79,12 +86,14 @@ class _Said(NamedTuple):
 class PartitionLabeler:
     """Labels `impressions[partition]` from a resume point on.
 
-    The shell reads impressions from `point.impressions_offset`, clicks from `clicks.offset` and verdicts from
-    `point.verdicts_offset`, hands over what it reads while `wants_impressions()` and `wants_clicks()`, and writes
-    what `step()` returns, in order, each after its `before` records (C6).
+    The shell reads impressions from `point.impressions_offset`, clicks from `clicks.offset` and
+    verdicts from `point.verdicts_offset`, hands over what it reads while `wants_impressions()` and
+    `wants_clicks()`, and writes what `step()` returns, in order, each after its `before` records
+    (C6).
     """
 
-    #: Whether its first chain begins at the first record that ever was, so that nothing is missed before it (C7).
+    #: Whether its first chain begins at the first record that ever was, so that nothing is missed
+    #: before it (C7).
     begins_at_zero = True
 
     def __init__(
@@ -99,16 +108,18 @@ class PartitionLabeler:
         pages: Pages | None = None,
         words: Collection[ClockWord] = (),
     ):
-        """`book` is shared by the partitions of a process, and None when no verdicts are awaited. `set_aside`: records
-        that an operator sent to quarantine unread (L7). `reading`: the first one unless given. `pages`: where the local
-        copy of waiting clicks lies (C4); without, they wait in memory. `words`: what operators said of times (T3)."""
+        """`book` is shared by the partitions of a process, and None when no verdicts are awaited.
+        `set_aside`: records that an operator sent to quarantine unread (L7). `reading`: the first
+        one unless given. `pages`: where the local copy of waiting clicks lies (C4); without, they
+        wait in memory. `words`: what operators said of times (T3)."""
         self.partition = partition
         said = [words_of(words, topic, partition) for topic in (stream.impressions, stream.clicks)]
         self.point = point = point.set_back(*said)  # moves with every emission
         self._stops: dict[str, Stop] = {}  # by topic: these are not read on
         self._gone: list[LostRange] = []  # of impressions, passed over (C7)
         self._never_read = 0
-        self._broken = False  # a batch itself could not be made; a record that cannot be read only ends the reading
+        # a batch itself could not be made; a record that cannot be read only ends the reading
+        self._broken = False
         self.waiting = "idle"  # | "window" | "verdicts" | "stopped": why the last `step` ended
         self._stream, self._labeler = stream, labeler
         self._first = readings(stream)[0]
@@ -119,15 +130,21 @@ class PartitionLabeler:
             {a.offset for a in set_aside if (a.topic, a.partition) == (topic, partition)}
             for topic in (stream.impressions, stream.clicks)
         ]
-        self._impressions_intake = impressions_intake(partition, stream, point.ids_arrival_max_ms, aside[0], said[0])
+        self._impressions_intake = impressions_intake(
+            partition, stream, point.ids_arrival_max_ms, aside[0], said[0]
+        )
         self._aside = aside[0]
         self._line = ImpressionLine(stream, point)
         name = f"{self._reading.kind}/{stream.clicks}/{partition}"
-        decides = f"{self._config_hash};{point.topic_ids.get(stream.clicks, '')}" + "".join(f";{w}" for w in said[1])
+        decides = f"{self._config_hash};{point.topic_ids.get(stream.clicks, '')}" + "".join(
+            f";{w}" for w in said[1]
+        )
         copy = ClickCopy(pages, name, decides, aside[1]) if pages is not None else None
         limits = (labeler.pending_clicks_bytes_max, labeler.click_page_rows)
         self.clicks = ClickLine(stream, point, copy, *limits)
-        self._clicks_intake = clicks_intake(partition, stream, self.clicks.arrival_max_ms, aside[1], said[1])
+        self._clicks_intake = clicks_intake(
+            partition, stream, self.clicks.arrival_max_ms, aside[1], said[1]
+        )
         self.use(book)
 
     @property
@@ -140,15 +157,18 @@ class PartitionLabeler:
 
     @property
     def time_stands(self) -> bool:
-        """Whether an input's time leads all clocks, so that nothing is labelled until they have come there (T3)."""
+        """Whether an input's time leads all clocks, so that nothing is labelled until they have
+        come there (T3)."""
         return any(clock.ahead_ms > self._stream.skew_ms for clock in self.clocks.values())
 
     @property
     def undeclared(self) -> Counter[str]:
-        """Features that impressions hold and nobody declared, by name: how many of the records looked at hold each."""
+        """Features that impressions hold and nobody declared, by name: how many of the records
+        looked at hold each."""
         return self._impressions_intake.undeclared
 
-    # --- what is told --------------------------------------------------------------------------------------------
+    # --- what is told
+    # --------------------------------------------------------------------------------------------
 
     def use(self, book: VerdictBook | None) -> None:
         """Go on with this book, which was read from `point.verdicts_offset` or earlier."""
@@ -157,12 +177,17 @@ class PartitionLabeler:
             self._tell_need(book)
 
     def on_impressions(self, records: Sequence[Record]) -> None:
-        """The next records of `impressions[p]`; behind an unreadable one they are passed over (L7)."""
+        """The next records of `impressions[p]`; behind an unreadable one they are passed over
+        (L7)."""
         if self._stream.impressions not in self._stops:
             read = self._impressions_intake.read(records)
             self._line.add(read)
             if read.unreadable:
-                self.stop(self._stream.impressions, position(read.unreadable.offset), read.unreadable.reason)
+                self.stop(
+                    self._stream.impressions,
+                    position(read.unreadable.offset),
+                    read.unreadable.reason,
+                )
 
     def on_clicks(self, records: Sequence[Record]) -> None:
         """The next records of `clicks[p]`; behind an unreadable one they are passed over (L7)."""
@@ -170,20 +195,27 @@ class PartitionLabeler:
             read = self._clicks_intake.read(records)
             self.clicks.add(read)
             if read.unreadable:
-                self.stop(self._stream.clicks, position(read.unreadable.offset), read.unreadable.reason)
+                self.stop(
+                    self._stream.clicks, position(read.unreadable.offset), read.unreadable.reason
+                )
 
-    def stop(self, topic: str, at: int, reason: str, gone: LostRange | None = None, force: bool = False) -> None:
-        """Nothing more is read of this topic (L7, C7). What was read before it is still labelled, unless the topic is
-        `verdicts`, whose word then cannot be trusted (F3). The first reason stays."""
+    def stop(
+        self, topic: str, at: int, reason: str, gone: LostRange | None = None, force: bool = False
+    ) -> None:
+        """Nothing more is read of this topic (L7, C7). What was read before it is still labelled,
+        unless the topic is `verdicts`, whose word then cannot be trusted (F3). The first reason
+        stays."""
         partition = gone.partition if gone is not None else self.partition
         self._stops.setdefault(topic, Stop(topic, partition, at, reason, gone, force))
 
     def never_read(self, offsets: int) -> None:
-        """C7: so many offsets of a topic made anew stand below where its impressions are read from."""
+        """C7: so many offsets of a topic made anew stand below where its impressions are read
+        from."""
         self._never_read += offsets
 
     def skip(self, lost: LostRange) -> None:
-        """C7: these offsets of a topic are gone, on an operator's word; it is read on behind them."""
+        """C7: these offsets of a topic are gone, on an operator's word; it is read on behind
+        them."""
         if lost.topic == self._stream.clicks:
             self.clicks.skip(lost.first, lost.end)
         elif lost.topic == self._stream.impressions:
@@ -195,7 +227,8 @@ class PartitionLabeler:
         """The record is in the log: nobody starts below its resume point again."""
         self.clicks.forget(header.clicks_offset)
 
-    # --- what is asked -------------------------------------------------------------------------------------------
+    # --- what is asked
+    # -------------------------------------------------------------------------------------------
 
     @property
     def stopped(self) -> Stop | None:
@@ -212,7 +245,10 @@ class PartitionLabeler:
         if self._stream.impressions in self._stops:
             return False
         limits = self._labeler
-        room = self._line.rows < limits.read_ahead_rows_max and self._line.bytes < limits.read_ahead_bytes_max
+        room = (
+            self._line.rows < limits.read_ahead_rows_max
+            and self._line.bytes < limits.read_ahead_bytes_max
+        )
         return room or self._line.boundaries.first() is None
 
     def wants_clicks(self) -> bool:
@@ -240,7 +276,8 @@ class PartitionLabeler:
     def queue_bytes(self) -> int:
         return self._line.bytes + self._line.table_bytes
 
-    # --- what is done --------------------------------------------------------------------------------------------
+    # --- what is done
+    # --------------------------------------------------------------------------------------------
 
     def step(self, limit: int = STEP_MAX) -> list[Emission]:
         """The next batches that the logs decide, at most `limit`; sets `waiting`."""
@@ -260,8 +297,8 @@ class PartitionLabeler:
         return out
 
     def _first_kept(self) -> int:
-        """The position of the first record from `point` on that no operator has set aside: where a batch cannot be made
-        and nobody knows by which of its records, they go one by one (L7)."""
+        """The position of the first record from `point` on that no operator has set aside: where a
+        batch cannot be made and nobody knows by which of its records, they go one by one (L7)."""
         offset = offset_of(self.point.start)
         while offset in self._aside:
             offset += 1
@@ -285,17 +322,22 @@ class PartitionLabeler:
 
     def _wait(self, reason: str) -> Emission | None:
         """What was read before a stop is still labelled; then the partition is stopped."""
-        self.waiting = "stopped" if self.stopped is not None and reason in ("idle", "window") else reason
+        self.waiting = (
+            "stopped" if self.stopped is not None and reason in ("idle", "window") else reason
+        )
         return None
 
     def _barrier_is_next(self, stretch: Stretch | None) -> bool:
-        """E3: the barrier stands before the first range whose last deadline is at or after its time. It is known
-        from `clicks[p]`, which is read past every deadline that is handled, so ranges cannot overtake it."""
+        """E3: the barrier stands before the first range whose last deadline is at or after its
+        time. It is known from `clicks[p]`, which is read past every deadline that is handled, so
+        ranges cannot overtake it."""
         if not self.clicks.barriers:
             return False
         known = self._line.boundaries.known_deadline_arrival_ms()
         arrival = known if stretch is None else stretch.deadline_arrival_ms
-        return arrival is not None and arrival + self._reading.wait_ms >= self.clicks.barriers[0].at_ms
+        return (
+            arrival is not None and arrival + self._reading.wait_ms >= self.clicks.barriers[0].at_ms
+        )
 
     def _barrier(self) -> Emission | None:
         period, at_ms = self.clicks.barriers[0]
@@ -310,7 +352,11 @@ class PartitionLabeler:
         ruling = self._rule(taken, self._reading)
         matches = self.clicks.match(taken.impressions, self._reading)
         is_first = self._reading.kind == LABEL
-        said = self._first_labels(taken, ruling, matches) if is_first else self._late_labels(taken, ruling, matches)
+        said = (
+            self._first_labels(taken, ruling, matches)
+            if is_first
+            else self._late_labels(taken, ruling, matches)
+        )
         rows = taken.impressions.filter(said.rows)
         label = matches.label[said.rows]
         value = b""
@@ -320,9 +366,13 @@ class PartitionLabeler:
         passed = self.clicks.passed(stretch.arrival_max_ms)
         before = self._side_records(taken, ruling, passed) if is_first else ()
         passed_ms = stretch.arrival_max_ms - (self.point.arrival_max_ms or stretch.arrival_max_ms)
-        self._move(stretch, passed)  # from here on the book may have forgotten what the ruling names
+        self._move(
+            stretch, passed
+        )  # from here on the book may have forgotten what the ruling names
         if not is_first:
-            share = self.point.share.add(said.late, said.on_time, passed_ms, self._stream.late_share_half_life_ms)
+            share = self.point.share.add(
+                said.late, said.on_time, passed_ms, self._stream.late_share_half_life_ms
+            )
             self.point = replace(self.point, share=share)
         counting = matches.clicks[~taken.duplicate]  # the clicks of a repeat belong to its first
         header = self._header(
@@ -366,9 +416,10 @@ class PartitionLabeler:
         return _Said(rows, int(labelled.sum()) - int(rows.sum()), lost=int(lost.sum()))
 
     def _late_labels(self, taken: Taken, ruling: Ruling, matches: Matches) -> _Said:
-        """The clicks that the first reading could not know; and the impressions that it withheld and that have been
-        released since (L8), which are labelled here for the first time. Of what is lost to this reading nothing is
-        said (C7); it is counted where the first reading knew no clicks at all, and called it a negative."""
+        """The clicks that the first reading could not know; and the impressions that it withheld
+        and that have been released since (L8), which are labelled here for the first time. Of what
+        is lost to this reading nothing is said (C7); it is counted where the first reading knew no
+        clicks at all, and called it a negative."""
         first = self._rule(taken, self._first)
         known = self.clicks.match(taken.impressions, self._first).label > 0
         lost = self._lost(taken, ruling, self._reading)
@@ -379,10 +430,13 @@ class PartitionLabeler:
         clicked = matches.label > 0
         late = trained & clicked & ~known
         released = stands & first.withheld & self._kept(taken, matches)
-        return _Said(late | released, 0, int(late.sum()), int((trained & known).sum()), late, uncorrected)
+        return _Said(
+            late | released, 0, int(late.sum()), int((trained & known).sum()), late, uncorrected
+        )
 
     def _lost(self, taken: Taken, ruling: Ruling, reading: Reading) -> npt.NDArray[np.bool_]:
-        """C7: what a click that is gone might have counted for, or a verdict that is gone have covered."""
+        """C7: what a click that is gone might have counted for, or a verdict that is gone have
+        covered."""
         return ruling.unknown | self.clicks.lost(taken.impressions.arrival_ms, reading)
 
     def _gone_before(self, stretch: Stretch) -> int:
@@ -397,9 +451,11 @@ class PartitionLabeler:
         kept: npt.NDArray[np.bool_] = matches.label > 0
         return kept | kept_negatives(taken.impressions.id, self._stream.negative_rate)
 
-    def _weights(self, label: npt.NDArray[np.int8], late: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.float32]:
-        """A negative stands for all those of its kind that were left out, unless answers are corrected instead; a late
-        click that is only counted weighs nothing."""
+    def _weights(
+        self, label: npt.NDArray[np.int8], late: npt.NDArray[np.bool_] | None
+    ) -> npt.NDArray[np.float32]:
+        """A negative stands for all those of its kind that were left out, unless answers are
+        corrected instead; a late click that is only counted weighs nothing."""
         weight = np.ones(len(label), np.float32)
         if late is not None and self._stream.late_clicks == "count":
             weight[late] = 0.0
@@ -408,14 +464,17 @@ class PartitionLabeler:
         return weight
 
     def _rule(self, taken: Taken, reading: Reading) -> Ruling:
-        """What verdicts take out by this reading's deadlines; a duplicate is a duplicate whatever the verdicts say."""
+        """What verdicts take out by this reading's deadlines; a duplicate is a duplicate
+        whatever the verdicts say."""
         impressions = taken.impressions
         if self._book is None or not len(impressions):
             none = np.zeros(len(impressions), np.bool_)
             return Ruling(none, np.full(len(impressions), -1, np.int64), none, none)
         deadline_ms = impressions.arrival_ms + reading.wait_ms
         hashes = (impressions.source_hash, impressions.vendor_hash)
-        ruling = self._book.rule(*hashes, impressions.ts_ms, deadline_ms, impressions.table, impressions.id)
+        ruling = self._book.rule(
+            *hashes, impressions.ts_ms, deadline_ms, impressions.table, impressions.id
+        )
         first = ~taken.duplicate
         by = np.where(first, ruling.by, -1)
         return Ruling(ruling.rejected & first, by, ruling.withheld & first, ruling.unknown & first)
@@ -452,9 +511,12 @@ class PartitionLabeler:
             self.point = point
 
     def _tell_need(self, book: VerdictBook) -> None:
-        """What is still to come arrives at or after `arrival_max_ms`, with event times not older than T3 allows."""
+        """What is still to come arrives at or after `arrival_max_ms`, with event times not older
+        than T3 allows."""
         arrival_ms = self.point.arrival_max_ms
-        book.need(self.partition, arrival_ms + self._reading.wait_ms, arrival_ms - self._stream.age_max_ms)
+        book.need(
+            self.partition, arrival_ms + self._reading.wait_ms, arrival_ms - self._stream.age_max_ms
+        )
 
     def _header(self, start: int, barrier: int = 0, **counts: int) -> BatchHeader:
         """The header of `[start, point.start)`, with the resume point behind it."""

@@ -1,8 +1,10 @@
-"""Topics that were deleted and made anew while a labeler was not looking (C7): told by the ids that brokers give them.
+"""Topics that were deleted and made anew while a labeler was not looking (C7): told by the ids that
+brokers give them.
 
-A chain's positions are of the topic that it has read, and cannot begin again: so of the new impressions those are read
-whose offsets lie behind what was read of the former ones, once an operator has said so. Clicks have no such chain: the
-new ones are read from their second record on, the first one standing for the place where some are missing.
+A chain's positions are of the topic that it has read, and cannot begin again: so of the new
+impressions those are read whose offsets lie behind what was read of the former ones, once an
+operator has said so. Clicks have no such chain: the new ones are read from their second record on,
+the first one standing for the place where some are missing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,8 +18,9 @@ from stream.record import offset_of, row_of
 
 @dataclass(frozen=True)
 class Remade:
-    """A topic that was deleted and made anew since it was last read: of what stood in the former one and was not read
-    nothing is left, and what stands below offset `end` of this one stays unread."""
+    """A topic that was deleted and made anew since it was last read: of what stood in the former
+    one and was not read nothing is left, and what stands below offset `end` of this one stays
+    unread."""
 
     topic: str
     partition: int
@@ -37,8 +40,10 @@ class Remade:
 
     def __str__(self) -> str:
         return (
-            f"the topic was deleted and made anew (id {self.was}, now {self.topic_id}): what stood in it unread is "
-            f"gone, and its offsets 0 to {self.end - 1} would not be read (or begin anew with another topic_prefix)"
+            f"the topic was deleted and made anew (id {self.was}, now {self.topic_id}): what "
+            f"stood in it unread is "
+            f"gone, and its offsets 0 to {self.end - 1} would not be read (or begin anew with "
+            f"another topic_prefix)"
         )
 
 
@@ -58,8 +63,9 @@ def identify(
     lost: Iterable[LostRange],
     read_to: int,
 ) -> Identified:
-    """`inputs`: the topics of impressions and clicks. `ids`: what they are now, "" or missing where it is not known.
-    `read_to`: the position up to which the former impressions were read by any chain."""
+    """`inputs`: the topics of impressions and clicks. `ids`: what they are now, "" or missing where
+    it is not known. `read_to`: the position up to which the former impressions were read by any
+    chain."""
     impressions, _ = inputs
     known, remade, never_read = dict(point.topic_ids), [], 0
     for topic in inputs:

@@ -1,4 +1,5 @@
-"""The partitions that one process labels: fold, read, label, send, and fold again after any failed send (C2, C5, C6).
+"""The partitions that one process labels: fold, read, label, send, and fold again after any failed
+send (C2, C5, C6).
 
 Everything here goes through `stream.log.log`; the loop, threads and the clock are the service's.
 """
@@ -42,7 +43,11 @@ def awaited_inputs(stream: StreamConfig, labeler: LabelerConfig) -> list[str]:
     partitions = range(stream.partitions)
     names: list[str] = []
     if labeler.await_verdicts:
-        names += [input_name(topic, p) for topic in (stream.impressions, stream.clicks) for p in partitions]
+        names += [
+            input_name(topic, p)
+            for topic in (stream.impressions, stream.clicks)
+            for p in partitions
+        ]
     if labeler.await_breaker:
         names += [breaker_input(p) for p in partitions]
     return names
@@ -57,7 +62,9 @@ class Line:
     clicks: Feed
     outbox: Outbox[Emission]
     words: Words  # what operators had said when it was started
-    gone: dict[str, Missing | Remade] = field(default_factory=dict)  # by topic: these cannot be read on (C7)
+    gone: dict[str, Missing | Remade] = field(
+        default_factory=dict
+    )  # by topic: these cannot be read on (C7)
     said: set[Stop] = field(default_factory=set)  # stops that stand in the log
 
 
@@ -73,7 +80,8 @@ class Totals:
 
 
 class Labelling:
-    """Owns the labelling readers and the writer of `examples`, `rejected`, `quarantine`. Belongs to one thread."""
+    """Owns the labelling readers and the writer of `examples`, `rejected`, `quarantine`. Belongs
+    to one thread."""
 
     def __init__(
         self,
@@ -85,9 +93,10 @@ class Labelling:
         pages: Pages | None = None,
         passed_over: PassedOver | None = None,
     ):
-        """`reading`: which one this is, and so which chain it writes; the first unless given. `core` labels a
-        partition; the breaker's early join has another (`labeler.breaker.early_join`). `pages`: where the local copy
-        lies (C4). `passed_over`: counts records of internal topics that say nothing."""
+        """`reading`: which one this is, and so which chain it writes; the first unless given.
+        `core` labels a partition; the breaker's early join has another
+        (`labeler.breaker.early_join`). `pages`: where the local copy lies (C4). `passed_over`:
+        counts records of internal topics that say nothing."""
         self._reading = reading or readings(stream)[0]
         self._stream, self._labeler, self._log, self._core = stream, labeler, log, core
         self._inputs = awaited_inputs(stream, labeler)
@@ -106,7 +115,8 @@ class Labelling:
         self.totals = Totals()
 
     def own(self, partitions: Iterable[int]) -> None:
-        """The partitions that the group gives this process. What is lost stops at once; new ones start by folding."""
+        """The partitions that the group gives this process. What is lost stops at once; new ones
+        start by folding."""
         owned = frozenset(partitions)
         if owned == self._owned:
             return
@@ -118,7 +128,8 @@ class Labelling:
             self._assign([])
 
     def turn(self, now_ms: int, wait_ms: int) -> bool:
-        """Read, label and send once. True if anything moved; waits at most `wait_ms` for records otherwise."""
+        """Read, label and send once. True if anything moved; waits at most `wait_ms` for records
+        otherwise."""
         if not self._retry.over(now_ms):
             return False
         try:
@@ -144,7 +155,8 @@ class Labelling:
             return False
 
     def drain(self, now_ms: int) -> bool:
-        """Finish the record on its way in each partition, begin nothing. True when there is none left."""
+        """Finish the record on its way in each partition, begin nothing. True when there is none
+        left."""
         if self._writer is None:
             return True
         try:
@@ -170,13 +182,16 @@ class Labelling:
         return taken
 
     def resting(self, now_ms: int) -> bool:
-        """Whether a turn would return at once: nothing is owned, or a failure is being waited out."""
+        """Whether a turn would return at once: nothing is owned, or a failure is being waited
+        out."""
         return not self._retry.over(now_ms) or not self._owned
 
     @property
     def waiting(self) -> str:
         """One word for why nothing is written: what most partitions wait for, a stop aside."""
-        reasons = [line.core.waiting for line in self.lines.values() if line.core.waiting != "stopped"]
+        reasons = [
+            line.core.waiting for line in self.lines.values() if line.core.waiting != "stopped"
+        ]
         if any(len(line.outbox) for line in self.lines.values()):
             return "none"
         return max(("window", "verdicts", "idle"), key=reasons.count) if reasons else "idle"
@@ -190,7 +205,8 @@ class Labelling:
         if self._writer is not None:
             self._writer.wait(timeout_ms)
 
-    # --- starting -------------------------------------------------------------------------------------------------
+    # --- starting
+    # ----------------------------------------------------------------------------------------------
 
     def _start_lines(self) -> None:
         new = sorted(self._owned - self.lines.keys())
@@ -205,7 +221,9 @@ class Labelling:
         points = {p: one.point for p, one in found.items()}
         if self._inputs:
             held = [line.core.point for line in self.lines.values()]
-            self.book = VerdictBook.at(self._inputs, [*points.values(), *held], self._stream.hash_key)
+            self.book = VerdictBook.at(
+                self._inputs, [*points.values(), *held], self._stream.hash_key
+            )
             self.book.skip(behind(words.lost, *self._verdicts, self.book.next_offset))
             for line in self.lines.values():
                 line.core.use(self.book)
@@ -222,30 +240,40 @@ class Labelling:
             logger.info("%s/%d goes on from position %d", self._reading.kind, p, point.start)
         self._assign(new, words.lost)
 
-    def _fold(self, tail: TailReader, partitions: list[int], lost: Iterable[LostRange]) -> dict[int, Identified]:
+    def _fold(
+        self, tail: TailReader, partitions: list[int], lost: Iterable[LostRange]
+    ) -> dict[int, Identified]:
         """Where each partition's chain ends in the log now (C2), and what it goes on in."""
         inputs = self._inputs_of(partitions[0])
-        topics, ids = (inputs[0].topic, inputs[1].topic), {at.topic: tail.topic_id(at) for at in inputs}
+        topics, ids = (
+            (inputs[0].topic, inputs[1].topic),
+            {at.topic: tail.topic_id(at) for at in inputs},
+        )
         points: dict[int, Identified] = {}
         for p in partitions:
             folded = self._fold_chain(tail, p, f"{self._reading.kind}/{p}")
             point = self._fresh(tail, p, lost) if folded is None else folded
             read_to = point.start
-            if self._reading.kind != LABEL and (first := self._fold_chain(tail, p, f"{LABEL}/{p}")) is not None:
+            if (
+                self._reading.kind != LABEL
+                and (first := self._fold_chain(tail, p, f"{LABEL}/{p}")) is not None
+            ):
                 read_to = max(read_to, first.start)
             points[p] = identify(point, p, topics, ids, lost, read_to)
         return points
 
     def _fresh(self, tail: TailReader, p: int, lost: Iterable[LostRange]) -> ResumePoint:
-        """Where nothing was labelled yet. First labels begin at the first record that ever was: what retention took
-        before anybody came is missed like any other input (C7)."""
+        """Where nothing was labelled yet. First labels begin at the first record that ever was:
+        what retention took before anybody came is missed like any other input (C7)."""
         impressions, clicks = self._inputs_of(p)
         verdicts = tail.first(self._verdicts)
         if self._reading.kind != LABEL:
             return ResumePoint.fresh_late(tail.first(impressions), tail.first(clicks), verdicts)
         if not self._core.begins_at_zero:
             return ResumePoint.fresh(tail.first(impressions), tail.first(clicks), verdicts)
-        return ResumePoint.fresh(begin_offset(lost, *impressions), begin_offset(lost, *clicks), verdicts)
+        return ResumePoint.fresh(
+            begin_offset(lost, *impressions), begin_offset(lost, *clicks), verdicts
+        )
 
     def _fold_chain(self, tail: TailReader, p: int, chain: str) -> ResumePoint | None:
         """Where one chain of `examples[p]` ends; None if it has no record."""
@@ -253,16 +281,24 @@ class Labelling:
         self.totals.dangling += fold.dangling
         self.totals.repeats += fold.repeats
         if fold.dangling:
-            logger.error("%s in examples[%d]: %d records dangle above its end (C5)", chain, p, fold.dangling)
+            logger.error(
+                "%s in examples[%d]: %d records dangle above its end (C5)", chain, p, fold.dangling
+            )
         return fold.point
 
     def _words(self, tail: TailReader, partitions: Iterable[int]) -> Words:
-        return read_words(tail, self._stream, partitions, self._labeler.fold_orders_max, self.passed_over)
+        return read_words(
+            tail, self._stream, partitions, self._labeler.fold_orders_max, self.passed_over
+        )
 
     def _heed_orders(self, now_ms: int) -> None:
-        """A partition that stopped goes on once an operator has set the record aside (L7), or declared lost what is
-        gone (C7); one whose time stands, once its times are set back (T3)."""
-        stopped = [p for p, line in self.lines.items() if line.core.stopped is not None or line.core.time_stands]
+        """A partition that stopped goes on once an operator has set the record aside (L7), or
+        declared lost what is gone (C7); one whose time stands, once its times are set back (T3)."""
+        stopped = [
+            p
+            for p, line in self.lines.items()
+            if line.core.stopped is not None or line.core.time_stands
+        ]
         if not stopped or not self._heed.over(now_ms):
             return
         self._heed.begin(now_ms, HEED_MS)
@@ -273,20 +309,28 @@ class Labelling:
             tail.close()
         for p in stopped:
             line = self.lines[p]
-            wanted = {SetAside(stop.topic, p, offset_of(stop.position)) for stop in line.core.stops if not stop.gone}
+            wanted = {
+                SetAside(stop.topic, p, offset_of(stop.position))
+                for stop in line.core.stops
+                if not stop.gone
+            }
             found = wanted & words.aside - line.words.aside
             clocks = {one for one in words.clocks - line.words.clocks if one.partition == p}
             if (found or clocks) and not line.outbox.in_flight:
                 for one in sorted(found | clocks):
                     logger.info("partition %d goes on by an operator's word: %s", p, one)
                 del self.lines[p]
-            elif any(isinstance(one, Remade) and one.skipped(words.lost) for one in line.gone.values()):
+            elif any(
+                isinstance(one, Remade) and one.skipped(words.lost) for one in line.gone.values()
+            ):
                 del self.lines[p]  # it starts again in the topic that is there
         self._pass_over(words.lost)
 
     def _pass_over(self, lost: Iterable[LostRange]) -> None:
         """C7: what is gone is read on behind, where an operator has said so."""
-        gone = {m for line in self.lines.values() for m in line.gone.values() if isinstance(m, Missing)}
+        gone = {
+            m for line in self.lines.values() for m in line.gone.values() if isinstance(m, Missing)
+        }
         for missing in gone:
             one = missing.skipped(lost)
             if one is None:
@@ -308,14 +352,21 @@ class Labelling:
 
     def _assign(self, new: list[int], lost: Iterable[LostRange] = ()) -> None:
         """Read what all lines need; `new` ones, and verdicts, from their resume points."""
-        wanted = [at for p, line in self.lines.items() for at in self._inputs_of(p) if at.topic not in line.gone]
+        wanted = [
+            at
+            for p, line in self.lines.items()
+            for at in self._inputs_of(p)
+            if at.topic not in line.gone
+        ]
         gone = any(self._verdicts.topic in line.gone for line in self.lines.values())
         if self.book is not None and (new or not gone):  # a new line is to hear that they are gone
             wanted.append(self._verdicts)
         self._reader.assign(wanted)
         for p in new:
             core = self.lines[p].core
-            for at, offset in zip(self._inputs_of(p), (core.point.impressions_offset, core.clicks.offset), strict=True):
+            for at, offset in zip(
+                self._inputs_of(p), (core.point.impressions_offset, core.clicks.offset), strict=True
+            ):
                 if at.topic in self.lines[p].gone:
                     continue
                 end = behind(lost, *at, offset)
@@ -327,7 +378,8 @@ class Labelling:
             self._hearing.forget()
 
     def _forget(self, now_ms: int) -> None:
-        """C5: the writer is dropped unflushed, every position is forgotten, and the log is folded again."""
+        """C5: the writer is dropped unflushed, every position is forgotten, and the log is
+        folded again."""
         if self._writer is not None:
             self._writer.close()
         self._writer, self.book = None, None
@@ -337,7 +389,8 @@ class Labelling:
         self._retry.begin(now_ms, self._labeler.retry_ms)
         self.totals.refolds += 1
 
-    # --- reading --------------------------------------------------------------------------------------------------
+    # --- reading
+    # ----------------------------------------------------------------------------------------------
 
     def _read(self, now_ms: int, wait_ms: int) -> bool:
         full: set[Partition] = set()
@@ -347,7 +400,8 @@ class Labelling:
                 if at.topic not in line.gone:
                     (full if feed.full else open_).add(at)
         if self.book is not None:
-            # After an outage a day of them may stand in the log: a full book is read on when labels stand still.
+            # After an outage a day of them may stand in the log: a full book is read on when labels
+            # stand still.
             rests = self._hearing.full or (self.book.is_full and self._labels_move)
             (full if rests else open_).add(self._verdicts)
         self._reader.pause(full)
@@ -362,7 +416,9 @@ class Labelling:
                 self._hearing.put(records, now_ms)
             elif at.partition in self.lines:
                 line = self.lines[at.partition]
-                (line.impressions if at.topic == self._stream.impressions else line.clicks).put(records)
+                (line.impressions if at.topic == self._stream.impressions else line.clicks).put(
+                    records
+                )
         return bool(polled)
 
     def _take_verdicts(self, now_ms: int) -> None:
@@ -375,16 +431,25 @@ class Labelling:
             self.passed_over.add(self._verdicts, one.record, one.error)
 
     def _on_gone(self, error: OffsetOutOfRange) -> None:
-        """Input that a partition still needs is gone: it stops with an alarm; an operator's word is needed (C7)."""
+        """Input that a partition still needs is gone: it stops with an alarm; an operator's word
+        is needed (C7)."""
         at = error.partition
-        lines = [line for p, line in self.lines.items() if at in (self._verdicts, *self._inputs_of(p))]
+        lines = [
+            line for p, line in self.lines.items() if at in (self._verdicts, *self._inputs_of(p))
+        ]
         points = [line.core.point for line in lines]
         needed = {
             self._stream.impressions: lambda point: point.impressions_offset,
             self._stream.clicks: lambda point: point.clicks_offset,
             self._stream.verdicts: lambda point: point.verdicts_offset,
         }[at.topic]
-        missing = Missing(*at, error.offset, error.first, error.end, min(map(needed, points), default=error.offset))
+        missing = Missing(
+            *at,
+            error.offset,
+            error.first,
+            error.end,
+            min(map(needed, points), default=error.offset),
+        )
         for line in lines:
             self._lack(line, missing, position(error.offset))
         self._assign([])
@@ -395,16 +460,20 @@ class Labelling:
         logger.error("stopped: %s", line.core.stopped)
 
     def _check_ids(self, now_ms: int) -> None:
-        """C7: a topic that was deleted and made anew meanwhile: all begins again, and says what it means."""
+        """C7: a topic that was deleted and made anew meanwhile: all begins again, and says what
+        it means."""
         for line in self.lines.values():
             for topic, was in line.core.point.topic_ids.items():
                 now = self._reader.topic_id(topic)
                 if now and was != now and topic not in line.gone:
-                    logger.error("topic %s was deleted and made anew: id %s, now %s", topic, was, now)
+                    logger.error(
+                        "topic %s was deleted and made anew: id %s, now %s", topic, was, now
+                    )
                     self._forget(now_ms)
                     return
 
-    # --- labelling and sending ------------------------------------------------------------------------------------
+    # --- labelling and sending
+    # ------------------------------------------------------------------------------------
 
     def _label(self, line: Line) -> bool:
         """Give the core what it wants, and take what it has decided, while there is room."""
@@ -429,7 +498,9 @@ class Labelling:
     def _say_stops(self, line: Line) -> None:
         """L7: loud, once."""
         for stop in line.core.stops:
-            if stop not in line.said and stop.gone is None:  # else it was said when it was found to be gone
+            if (
+                stop not in line.said and stop.gone is None
+            ):  # else it was said when it was found to be gone
                 logger.error("stopped: %s", stop)
             line.said.add(stop)
 
@@ -447,7 +518,9 @@ class Labelling:
     def _outgoing(self, partition: int, emission: Emission) -> Outgoing[Emission]:
         examples = Partition(self._stream.examples, partition)
         message = Message(examples, emission.value, None, emission.header.to_headers())
-        return Outgoing(message, [self._side(partition, side) for side in emission.before], emission)
+        return Outgoing(
+            message, [self._side(partition, side) for side in emission.before], emission
+        )
 
     def _side(self, partition: int, side: SideRecord) -> Message:
         topic = self._stream.rejected if side.topic == REJECTED else self._stream.quarantine

@@ -1,5 +1,6 @@
-"""Records of `verdicts` between the log and the book, in log order: what claims more than its input's log is known to
-hold waits, and what stands behind it with it, until it is known for certain (F3)."""
+"""Records of `verdicts` between the log and the book, in log order: what claims more than its
+input's log is known to hold waits, and what stands behind it with it, until it is known for certain
+(F3)."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -9,14 +10,16 @@ from labeler.labels.heard_verdicts import Heard, claims, hear, without_contradic
 from stream.config import StreamConfig
 from stream.record import Record
 
-#: A claim beyond the end of its input's log is looked at again after this: the end of a log may be known late.
+#: A claim beyond the end of its input's log is looked at again after this: the end of a log may be
+#: known late.
 DOUBT_MS = 1_000
 #: So much may wait; above it `verdicts` is not read on.
 WAITING_MAX, WAITING_BYTES_MAX = 16_384, 8 << 20
 
 
 class Hearing:
-    """Each claim has a second of its own, so that however many false ones come, nothing waits longer for them."""
+    """Each claim has a second of its own, so that however many false ones come, nothing waits
+    longer for them."""
 
     def __init__(self, stream: StreamConfig):
         self._claimed, self._ahead_ms = ClaimedEnds(stream), stream.watermark_ahead_ms
@@ -44,8 +47,8 @@ class Hearing:
             self._looked = False
 
     def take(self, log: Ends, now_ms: int) -> list[Heard]:
-        """The next ones, up to the first that is in doubt; with those set aside that contradict the log. Raises
-        Unavailable."""
+        """The next ones, up to the first that is in doubt; with those set aside that contradict the
+        log. Raises Unavailable."""
         if self._wants_look(now_ms):
             self._claimed.look(log)
             self._looked, self._looked_ms = True, now_ms
@@ -61,8 +64,12 @@ class Hearing:
         if not self._claimed.exceeded_by(claims(one for one, _ in self._waiting)):
             return False
         _, read_ms = self._waiting[0]
-        return not self._looked or self._looked_ms < read_ms + DOUBT_MS <= now_ms or now_ms < read_ms
+        return (
+            not self._looked or self._looked_ms < read_ms + DOUBT_MS <= now_ms or now_ms < read_ms
+        )
 
     def _in_doubt(self, one: Heard, read_ms: int) -> bool:
         """A clock that was set back ends all doubt: it must not prolong it."""
-        return 0 <= self._looked_ms - read_ms < DOUBT_MS and self._claimed.exceeded_by(claims([one]))
+        return 0 <= self._looked_ms - read_ms < DOUBT_MS and self._claimed.exceeded_by(
+            claims([one])
+        )

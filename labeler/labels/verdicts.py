@@ -1,8 +1,9 @@
-"""What stands in `verdicts`, read in order: which verdicts apply to an impression, and from when on that is known.
+"""What stands in `verdicts`, read in order: which verdicts apply to an impression, and from when on
+that is known.
 
-L3 in numbers: let m(o) be the lowest watermark of all inputs after the record at offset o. `V(d)` is the first o with
-m(o) > d. A verdict at o stands before V(d) iff m(o) <= d, so each verdict keeps its m and is compared with deadlines:
-whether it applies never depends on when it was read.
+L3 in numbers: let m(o) be the lowest watermark of all inputs after the record at offset o. `V(d)`
+is the first o with m(o) > d. A verdict at o stands before V(d) iff m(o) <= d, so each verdict keeps
+its m and is compared with deadlines: whether it applies never depends on when it was read.
 
 One book serves all partitions of a labeler. It forgets what none of them can still need.
 """
@@ -22,13 +23,21 @@ from labeler.labels.heard_verdicts import Heard, hear
 from stream.columns.events import FEATURE_PREFIX
 from stream.hashing.keys import hash_strings, session_of
 from stream.hashing.secret import NO_KEY, HashKey
-from stream.internal_topics.verdicts import ALLOW, FORGET, OPERATOR, REJECT, WITHHOLD, Verdict, Watermark
+from stream.internal_topics.verdicts import (
+    ALLOW,
+    FORGET,
+    OPERATOR,
+    REJECT,
+    WITHHOLD,
+    Verdict,
+    Watermark,
+)
 from stream.record import Record
 
 #: Watermark of an input that has none yet.
 NO_WATERMARK = 0
-#: Watermarks and verdicts held, about 10 to 1,000 bytes each, above which a book is full: with 64 partitions some 25
-#: minutes of a live log.
+#: Watermarks and verdicts held, about 10 to 1,000 bytes each, above which a book is full: with 64
+#: partitions some 25 minutes of a live log.
 ENTRIES_MAX = 200_000
 
 I64 = npt.NDArray[np.int64]
@@ -44,8 +53,8 @@ class VerdictPoint(NamedTuple):
 
 
 class Ruling(NamedTuple):
-    """Per impression: is it rejected, by which verdict (index into `VerdictBook.verdicts`, or -1), is it withheld; is
-    what was to decide on it gone (C7)."""
+    """Per impression: is it rejected, by which verdict (index into `VerdictBook.verdicts`, or -1),
+    is it withheld; is what was to decide on it gone (C7)."""
 
     rejected: Bools
     by: I64
@@ -54,8 +63,9 @@ class Ruling(NamedTuple):
 
 
 class _Gap(NamedTuple):
-    """Offsets from `first` on that are gone (C7), and the watermarks before them. Whether a verdict among them stands
-    before V(d) is not known for deadlines from `low_ms`, m before it, up to m at the first rise behind it."""
+    """Offsets from `first` on that are gone (C7), and the watermarks before them. Whether a verdict
+    among them stands before V(d) is not known for deadlines from `low_ms`, m before it, up to m at
+    the first rise behind it."""
 
     first: int
     low_ms: int
@@ -76,8 +86,9 @@ class VerdictBook:
     """Verdicts, watermarks and V(d), from a point of `verdicts` on."""
 
     def __init__(self, inputs: Sequence[str], point: VerdictPoint, hash_key: HashKey = NO_KEY):
-        """`inputs` are the names of all fraud inputs (`stream.internal_topics.verdicts.input_name`): V waits for each
-        of them. `hash_key` is that of the impressions' hashes (`StreamConfig.hash_key`)."""
+        """`inputs` are the names of all fraud inputs
+        (`stream.internal_topics.verdicts.input_name`): V waits for each of them. `hash_key` is that
+        of the impressions' hashes (`StreamConfig.hash_key`)."""
         self._hash_key = hash_key
         self._inputs = tuple(inputs)
         self._numbers = {name: i for i, name in enumerate(inputs)}
@@ -95,7 +106,9 @@ class VerdictBook:
         self._needs: dict[int, tuple[int, int]] = {}
 
     @classmethod
-    def at(cls, inputs: Sequence[str], points: Iterable[ResumePoint], hash_key: HashKey = NO_KEY) -> "VerdictBook":
+    def at(
+        cls, inputs: Sequence[str], points: Iterable[ResumePoint], hash_key: HashKey = NO_KEY
+    ) -> "VerdictBook":
         """A book that serves all these partitions: it starts at the lowest of their offsets."""
         first = min(points, key=lambda point: point.verdicts_offset)
         return cls(inputs, VerdictPoint(first.verdicts_offset, first.watermarks), hash_key)
@@ -120,7 +133,8 @@ class VerdictBook:
         return [held.verdict for held in self._held]
 
     def read(self, records: Iterable[Record]) -> None:
-        """The next records of `verdicts`. What is below `next_offset` has been read and is passed over."""
+        """The next records of `verdicts`. What is below `next_offset` has been read and is
+        passed over."""
         self.take(hear(records))
 
     def take(self, heard: Iterable[Heard]) -> list[Heard]:
@@ -160,10 +174,11 @@ class VerdictBook:
         table: pa.Table,
         ids: U64 | None = None,
     ) -> Ruling:
-        """Which of these impressions verdicts take out. All deadlines must have been passed (`low_ms`). `table` holds
-        the feature columns (`f_<name>`) that slices are named by; a slice of another feature covers nothing. Its
-        columns `source` and `vendor` decide whom a verdict names: hashes only find the few that it may (F3). `ids`
-        tell which session each belongs to; without them none is spared."""
+        """Which of these impressions verdicts take out. All deadlines must have been passed
+        (`low_ms`). `table` holds the feature columns (`f_<name>`) that slices are named by; a slice
+        of another feature covers nothing. Its columns `source` and `vendor` decide whom a verdict
+        names: hashes only find the few that it may (F3). `ids` tell which session each belongs to;
+        without them none is spared."""
         n = len(ts_ms)
         withheld, allowed, forgotten = (np.zeros(n, np.bool_) for _ in range(3))
         by = np.full(n, -1, np.int64)
@@ -190,7 +205,9 @@ class VerdictBook:
                 by[covered & (by < 0)] = i
                 if said.rule == FORGET:
                     forgotten |= covered
-            elif said.rule == OPERATOR:  # of operators the last word counts, of the breaker too; operators go first
+            elif (
+                said.rule == OPERATOR
+            ):  # of operators the last word counts, of the breaker too; operators go first
                 ordered |= covered
                 withheld[covered] = said.decision == WITHHOLD
             else:
@@ -200,13 +217,18 @@ class VerdictBook:
         return Ruling(rejected, by, withheld & ~rejected, unknown)
 
     def point(self, deadline_ms: int, covers_from_ms: int) -> VerdictPoint:
-        """Where to read on from after a range whose last deadline is `deadline_ms`, if later impressions have event
-        times of `covers_from_ms` or later (C4). A function of the log: nothing beyond V(deadline) counts."""
+        """Where to read on from after a range whose last deadline is `deadline_ms`, if later
+        impressions have event times of `covers_from_ms` or later (C4). A function of the log:
+        nothing beyond V(deadline) counts."""
         at = bisect_right(self._step_lows, deadline_ms)
         if at == len(self._step_lows):
-            raise ValueError(f"watermarks stand at {self.low_ms}, deadline {deadline_ms} has not been passed")
+            raise ValueError(
+                f"watermarks stand at {self.low_ms}, deadline {deadline_ms} has not been passed"
+            )
         last = self._step_offsets[at]
-        met = next((gap for gap in self._gaps if gap.low_ms <= deadline_ms < self._low_behind(gap)), None)
+        met = next(
+            (gap for gap in self._gaps if gap.low_ms <= deadline_ms < self._low_behind(gap)), None
+        )
         if self._held:
             columns = self._as_columns()
             alive = (columns.to_ms > covers_from_ms) & (columns.offset <= last)
@@ -219,7 +241,8 @@ class VerdictBook:
         return VerdictPoint(last + 1, self._named(self._step_watermarks[at]))
 
     def need(self, partition: int, deadline_ms: int, covers_from_ms: int) -> None:
-        """A partition's next deadlines and event times are at or above these; what nobody needs is forgotten."""
+        """A partition's next deadlines and event times are at or above these; what nobody needs
+        is forgotten."""
         self._needs[partition] = (deadline_ms, covers_from_ms)
         deadline = min(need[0] for need in self._needs.values())
         covers_from = min(need[1] for need in self._needs.values())
@@ -252,7 +275,11 @@ class VerdictBook:
             return
         if said.watermark_ms <= self._watermarks[number]:  # watermarks never go back (F3)
             return
-        self._watermarks = (*self._watermarks[:number], said.watermark_ms, *self._watermarks[number + 1 :])
+        self._watermarks = (
+            *self._watermarks[:number],
+            said.watermark_ms,
+            *self._watermarks[number + 1 :],
+        )
         low = min(self._watermarks)
         if low > self._step_lows[-1]:
             self._step_offsets.append(offset)
@@ -296,15 +323,23 @@ class _Columns:
         self.low_ms = np.array([h.low_ms for h in held], np.int64)
         self.from_ms = np.array([h.verdict.from_ms for h in held], np.int64)
         self.to_ms = np.array([h.verdict.to_ms for h in held], np.int64)
-        self.source = hash_strings(pa.array([h.verdict.source or "" for h in held], pa.string()), key)
-        self.vendor = hash_strings(pa.array([h.verdict.vendor or "" for h in held], pa.string()), key)
+        self.source = hash_strings(
+            pa.array([h.verdict.source or "" for h in held], pa.string()), key
+        )
+        self.vendor = hash_strings(
+            pa.array([h.verdict.vendor or "" for h in held], pa.string()), key
+        )
         self.any_source = np.array([h.verdict.source is None for h in held], np.bool_)
         self.any_vendor = np.array([h.verdict.vendor is None for h in held], np.bool_)
 
-    def candidates(self, source_hash: U64, vendor_hash: U64, ts_ms: I64, deadline_ms: I64) -> list[int]:
+    def candidates(
+        self, source_hash: U64, vendor_hash: U64, ts_ms: I64, deadline_ms: I64
+    ) -> list[int]:
         """Indices, rising, of verdicts that overlap the range in time and name something in it."""
         near = np.flatnonzero(
-            (self.to_ms > ts_ms.min()) & (self.from_ms <= ts_ms.max()) & (self.low_ms <= deadline_ms.max())
+            (self.to_ms > ts_ms.min())
+            & (self.from_ms <= ts_ms.max())
+            & (self.low_ms <= deadline_ms.max())
         )
         if not len(near):
             return []

@@ -40,9 +40,14 @@ class _Found:
 
 
 def read_words(
-    tail: TailReader, stream: StreamConfig, partitions: Iterable[int], records_max: int, passed_over: PassedOver
+    tail: TailReader,
+    stream: StreamConfig,
+    partitions: Iterable[int],
+    records_max: int,
+    passed_over: PassedOver,
 ) -> Words:
-    """The words about these partitions, among the last `records_max` records of each. Raises what logs raise."""
+    """The words about these partitions, among the last `records_max` records of each. Raises
+    what logs raise."""
     aside: set[SetAside] = set()
     lost: set[LostRange] = set()
     clocks: set[ClockWord] = set()

@@ -1,7 +1,7 @@
 """A process's part in a consumer group that shares out the partitions of `impressions` (shell).
 
-It has a thread of its own: a client answers a rebalance only inside a poll, and short polls between other work made one
-take tens of seconds.
+It has a thread of its own: a client answers a rebalance only inside a poll, and short polls between
+other work made one take tens of seconds.
 """
 
 import logging
@@ -17,7 +17,8 @@ GROUP_POLL_MS = 500
 
 
 class Membership:
-    """Holds the set of partitions that this process owns. Only `run` changes it; every thread may look."""
+    """Holds the set of partitions that this process owns. Only `run` changes it; every thread
+    may look."""
 
     def __init__(self, reader: GroupReader, stream: StreamConfig, poll_ms: int):
         self._reader, self._topic, self._poll_ms = reader, stream.impressions, poll_ms
@@ -37,8 +38,10 @@ class Membership:
         added = sorted(at.partition for at in partitions if at.partition >= self._partitions)
         if added:
             logger.error(
-                "topic %s has more than the %d partitions that are configured: %s are read by nobody (T6); let "
-                "producers go on by murmur2(key) modulo %d, or begin anew with another stream.topic_prefix",
+                "topic %s has more than the %d partitions that are configured: %s are read by "
+"nobody (T6); let "
+                "producers go on by murmur2(key) modulo %d, or begin anew with another "
+"stream.topic_prefix",
                 self._topic, self._partitions, added, self._partitions,
             )  # fmt: skip
             self.added |= frozenset(added)

@@ -20,40 +20,72 @@ CLICKS = ("read", "joined", "duplicate", "quarantined", "too_early")
 
 
 class LabelerMetrics(ReaderMetrics):
-    """Updated by the labelling thread. Rows in are impressions read, rows out labelled rows in the log; its data time
-    is the arrival up to which the slowest partition is labelled."""
+    """Updated by the labelling thread. Rows in are impressions read, rows out labelled rows in the
+    log; its data time is the arrival up to which the slowest partition is labelled."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._batches = self.counter("everspun_labeler_batches_total", "records of examples acknowledged")
-        self._impressions = self.counter("everspun_labeler_impressions_total", "impressions by class (L6)", "class")
+        self._batches = self.counter(
+            "everspun_labeler_batches_total", "records of examples acknowledged"
+        )
+        self._impressions = self.counter(
+            "everspun_labeler_impressions_total", "impressions by class (L6)", "class"
+        )
         self._clicks = self.counter(
             "everspun_labeler_clicks_total",
-            "clicks by what became of them (L6); too_early: of the unmatched, too long before their impression (L1)",
+            "clicks by what became of them (L6); too_early: of the unmatched, too long before "
+            "their impression (L1)",
             "class",
         )
-        self._positives = self.counter("everspun_labeler_positives_total", "labelled impressions with a click")
-        self._corrections = self.counter("everspun_labeler_corrections_total", "rows of late chains acknowledged (C1)")
-        self._taken_back = self.counter("everspun_labeler_taken_back_rows_total", "rows that late verdicts took back")
+        self._positives = self.counter(
+            "everspun_labeler_positives_total", "labelled impressions with a click"
+        )
+        self._corrections = self.counter(
+            "everspun_labeler_corrections_total", "rows of late chains acknowledged (C1)"
+        )
+        self._taken_back = self.counter(
+            "everspun_labeler_taken_back_rows_total", "rows that late verdicts took back"
+        )
         self._clean = self.counter(
             "everspun_labeler_clean_rows_total", "clean rows sent with them, to learn again from"
         )
-        self._late_runs = self.gauge("everspun_labeler_late_verdict_runs", "runs of late verdicts not answered yet")
-        self._gone_verdicts = self.gauge(
-            "everspun_labeler_gone_verdicts", "verdicts that take nothing back, for they are gone (C7): alarm"
+        self._late_runs = self.gauge(
+            "everspun_labeler_late_verdict_runs", "runs of late verdicts not answered yet"
         )
-        self._pending = self.gauge("everspun_labeler_pending_clicks", "clicks that wait for impressions")
-        self._pending_bytes = self.gauge("everspun_labeler_pending_clicks_bytes", "memory of waiting clicks, bytes")
-        self._spilled = self.gauge("everspun_labeler_spilled_clicks", "those of them in the local copy alone (C4)")
-        self._restored = self.gauge("everspun_labeler_restored_clicks", "clicks taken from the local copy at a start")
-        self._copy_failures = self.gauge("everspun_labeler_copy_failures", "local copies given up (C4): alarm")
-        self._queue_rows = self.gauge("everspun_labeler_queue_rows", "impressions read and not yet labelled")
-        self._queue_bytes = self.gauge("everspun_labeler_queue_bytes", "memory of queues and feeds, bytes")
+        self._gone_verdicts = self.gauge(
+            "everspun_labeler_gone_verdicts",
+            "verdicts that take nothing back, for they are gone (C7): alarm",
+        )
+        self._pending = self.gauge(
+            "everspun_labeler_pending_clicks", "clicks that wait for impressions"
+        )
+        self._pending_bytes = self.gauge(
+            "everspun_labeler_pending_clicks_bytes", "memory of waiting clicks, bytes"
+        )
+        self._spilled = self.gauge(
+            "everspun_labeler_spilled_clicks", "those of them in the local copy alone (C4)"
+        )
+        self._restored = self.gauge(
+            "everspun_labeler_restored_clicks", "clicks taken from the local copy at a start"
+        )
+        self._copy_failures = self.gauge(
+            "everspun_labeler_copy_failures", "local copies given up (C4): alarm"
+        )
+        self._queue_rows = self.gauge(
+            "everspun_labeler_queue_rows", "impressions read and not yet labelled"
+        )
+        self._queue_bytes = self.gauge(
+            "everspun_labeler_queue_bytes", "memory of queues and feeds, bytes"
+        )
         self._partitions = self.gauge("everspun_labeler_partitions", "partitions owned")
         self._undeclared = self.gauge(
-            "everspun_labeler_undeclared_features", "records of a sample that hold a feature nobody declared", "feature"
+            "everspun_labeler_undeclared_features",
+            "records of a sample that hold a feature nobody declared",
+            "feature",
         )
-        self._stopped = self.gauge("everspun_labeler_stopped_partitions", "partitions stopped by a record (L7): alarm")
+        self._stopped = self.gauge(
+            "everspun_labeler_stopped_partitions", "partitions stopped by a record (L7): alarm"
+        )
         self._stops = self.gauge(
             "everspun_partition_stopped",
             "where a partition stopped (L7, C7): since when, s since 1970",
@@ -61,33 +93,58 @@ class LabelerMetrics(ReaderMetrics):
         )
         self._since_s: dict[Stop, float] = {}
         self._make_clocks()
-        self._uncounted = self.gauge("everspun_labeler_uncounted_inputs", "inputs nobody counts any more (F1): alarm")
-        self._passed_over = self.gauge(
-            "everspun_labeler_uncounted_records", "records gone before they were counted (C7): alarm"
+        self._uncounted = self.gauge(
+            "everspun_labeler_uncounted_inputs", "inputs nobody counts any more (F1): alarm"
         )
-        self._gone = self.gauge("everspun_labeler_gone_inputs", "inputs that are needed and gone (C7): alarm")
-        self._dangling = self.gauge("everspun_labeler_dangling_records", "records above their chain's end (C5): alarm")
-        self._repeats = self.gauge("everspun_labeler_repeated_records", "repeats seen when folding (C2)")
-        self._refolds = self.gauge("everspun_labeler_refolds", "times the log was folded again after a failure (C5)")
-        self._signals = self.gauge("everspun_labeler_signals_sent", "buckets sent to the fraud filter")
+        self._passed_over = self.gauge(
+            "everspun_labeler_uncounted_records",
+            "records gone before they were counted (C7): alarm",
+        )
+        self._gone = self.gauge(
+            "everspun_labeler_gone_inputs", "inputs that are needed and gone (C7): alarm"
+        )
+        self._dangling = self.gauge(
+            "everspun_labeler_dangling_records", "records above their chain's end (C5): alarm"
+        )
+        self._repeats = self.gauge(
+            "everspun_labeler_repeated_records", "repeats seen when folding (C2)"
+        )
+        self._refolds = self.gauge(
+            "everspun_labeler_refolds", "times the log was folded again after a failure (C5)"
+        )
+        self._signals = self.gauge(
+            "everspun_labeler_signals_sent", "buckets sent to the fraud filter"
+        )
         self._heartbeats = self.gauge("everspun_labeler_heartbeats_sent", "heartbeats written")
-        self._watermark = self.gauge("everspun_labeler_watermark_ms", "arrivals below it are judged on every input")
-        self._orphans = self.gauge("everspun_labeler_orphan_share", "share of clicks that found no impression (T5)")
-        self._orphan_alarm = self.gauge("everspun_labeler_orphan_alarm", "1 when that share is above its limit")
+        self._watermark = self.gauge(
+            "everspun_labeler_watermark_ms", "arrivals below it are judged on every input"
+        )
+        self._orphans = self.gauge(
+            "everspun_labeler_orphan_share", "share of clicks that found no impression (T5)"
+        )
+        self._orphan_alarm = self.gauge(
+            "everspun_labeler_orphan_alarm", "1 when that share is above its limit"
+        )
         self._bytes_alarm = self.gauge(
             "everspun_labeler_pending_clicks_alarm",
             "1 when waiting clicks are too many for memory, without a local copy",
         )
-        self._bad_verdicts = self.gauge("everspun_labeler_bad_verdicts", "records of verdicts that say nothing")
+        self._bad_verdicts = self.gauge(
+            "everspun_labeler_bad_verdicts", "records of verdicts that say nothing"
+        )
         self._rows_read: dict[int, int] = {}
         self.clicks = dict.fromkeys(CLICKS, 0)
 
     def _make_clocks(self) -> None:
         self._clocks_apart = self.gauge(
-            "everspun_labeler_clocks_apart_ms", "timestamps lead the heartbeats' writer by so much (T3)", "input"
+            "everspun_labeler_clocks_apart_ms",
+            "timestamps lead the heartbeats' writer by so much (T3)",
+            "input",
         )
         self._time_ahead = self.gauge(
-            "everspun_labeler_time_ahead_ms", "an input's time leads all clocks by so much, and stands (T1)", "input"
+            "everspun_labeler_time_ahead_ms",
+            "an input's time leads all clocks by so much, and stands (T1)",
+            "input",
         )
         self._time_fell = self.gauge(
             "everspun_labeler_time_fell_ms",
@@ -96,7 +153,8 @@ class LabelerMetrics(ReaderMetrics):
         )
 
     def on_acknowledged(self, headers: list[BatchHeader], is_last: bool = True) -> None:
-        """These batches are in the log. Clicks are counted by the last reading of them, impressions by the first."""
+        """These batches are in the log. Clicks are counted by the last reading of them,
+        impressions by the first."""
         for header in headers:
             self._batches.inc()
             if kind_of(header.chain) == RETRACT:
@@ -127,8 +185,11 @@ class LabelerMetrics(ReaderMetrics):
         unmatched = clicks["read"] - clicks["joined"] - clicks["duplicate"] - clicks["quarantined"]
         return max(0, unmatched) / clicks["read"] if clicks["read"] else 0.0
 
-    def look(self, labelling: Labelling, head: Head, orphan_alarm: bool, late: Labelling | None = None) -> None:
-        """Take the gauges from the parts as they stand; `late` labels again, and may stop by itself."""
+    def look(
+        self, labelling: Labelling, head: Head, orphan_alarm: bool, late: Labelling | None = None
+    ) -> None:
+        """Take the gauges from the parts as they stand; `late` labels again, and may stop by
+        itself."""
         lines = labelling.lines
         for p, line in lines.items():
             self.records_in.inc(max(0, line.core.rows_read - self._rows_read.get(p, 0)))
@@ -170,7 +231,8 @@ class LabelerMetrics(ReaderMetrics):
         self.waits_for(labelling.waiting)
 
     def _show_clocks(self, cores: list[PartitionLabeler], head: Head) -> None:
-        """What the counting readers see, which stand at the head; without them, what labels have read."""
+        """What the counting readers see, which stand at the head; without them, what labels have
+        read."""
         clocks = {name: clock for core in cores for name, clock in core.clocks.items()}
         clocks |= {count.reader.input: count.reader.clock for count in list(head.counts.values())}
         for gauge in (self._clocks_apart, self._time_ahead, self._time_fell):
@@ -181,7 +243,8 @@ class LabelerMetrics(ReaderMetrics):
             self._time_fell.labels(name).set(clock.fell_ms)
 
     def _show_stops(self, stops: set[Stop], now_s: float) -> None:
-        """One series for each place where a partition stopped, with the command that lets it go on."""
+        """One series for each place where a partition stopped, with the command that lets it go
+        on."""
         for stop in self._since_s.keys() - stops:
             del self._since_s[stop]
         self._stops.clear()

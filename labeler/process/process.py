@@ -1,9 +1,9 @@
 """The labeler's process: its threads and their end (shell).
 
-The main thread labels. `late` labels again at a later deadline, where the strategy does (docs/labels.md). `head` counts
-for the fraud filter and writes heartbeats, so that neither waits for a fold or a slow label (L5). `retract` takes back
-what late verdicts cover. `group` does nothing but take part in the consumer group. They share the set of owned
-partitions.
+The main thread labels. `late` labels again at a later deadline, where the strategy does
+(docs/labels.md). `head` counts for the fraud filter and writes heartbeats, so that neither waits
+for a fold or a slow label (L5). `retract` takes back what late verdicts cover. `group` does nothing
+but take part in the consumer group. They share the set of owned partitions.
 """
 
 import ctypes
@@ -37,7 +37,8 @@ logger = logging.getLogger(__name__)
 
 GROUP = "labelers"
 METRICS_EVERY_MS = 250
-#: glibc: a heap a thread keeps what each of them once needed. Threads here wait for the broker, not for the allocator.
+#: glibc: a heap a thread keeps what each of them once needed. Threads here wait for the broker, not
+#: for the allocator.
 _M_ARENA_MAX, ARENAS_MAX = -8, 2
 
 
@@ -50,8 +51,8 @@ def run(
     stop: threading.Event,
     history: Log | None = None,
 ) -> None:
-    """Label until told to stop, then drain; look for what late verdicts cover in `history`, or in the log. Raises what
-    ended the process otherwise."""
+    """Label until told to stop, then drain; look for what late verdicts cover in `history`, or in
+    the log. Raises what ended the process otherwise."""
     _share_heaps()
     name, metrics = f"labeler-{index}", LabelerMetrics()
     start_metrics(run_dir, "labeler", index, metrics)
@@ -60,8 +61,8 @@ def run(
 
 
 def _share_heaps() -> None:
-    """Few heaps for all threads (glibc; elsewhere nothing): a labeler's memory is then what it holds, and not what each
-    of its threads once held."""
+    """Few heaps for all threads (glibc; elsewhere nothing): a labeler's memory is then what it
+    holds, and not what each of its threads once held."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_ARENA_MAX, ARENAS_MAX)
 
@@ -81,19 +82,30 @@ class Service:
         history: Log | None = None,
         dir: Path | None = None,
     ):
-        """`name` is this labeler's among all: the process that takes its place has the same, and finds in `dir` the
-        local copy of its clicks (C4)."""
+        """`name` is this labeler's among all: the process that takes its place has the same, and
+        finds in `dir` the local copy of its clicks (C4)."""
         self._labeler, self._metrics, self._now = labeler, metrics, now
         self._labelling, *later = (
-            Labelling(stream, labeler, log, reading, pages=self._pages(dir, reading), passed_over=self._passed_over())
+            Labelling(
+                stream,
+                labeler,
+                log,
+                reading,
+                pages=self._pages(dir, reading),
+                passed_over=self._passed_over(),
+            )
             for reading in readings(stream)
         )
         self._late = later[0] if later else None
         self._head = Head(stream, labeler, fraud, log, self._passed_over())
-        self._group = Membership(log.group_reader(stream.topic_prefix + GROUP, name), stream, labeler.poll_ms)
+        self._group = Membership(
+            log.group_reader(stream.topic_prefix + GROUP, name), stream, labeler.poll_ms
+        )
         self._retracting = Retracting(stream, labeler, log, history)
         works = {"head": self._run_head, "group": self._group.run, "retract": self._run_retract}
-        self._crew = Crew(works | ({"late": self._run_late} if self._late else {}), labeler.drain_ms)
+        self._crew = Crew(
+            works | ({"late": self._run_late} if self._late else {}), labeler.drain_ms
+        )
         self._orphan_alarm = False
         self._metrics_wait = Wait()
 
@@ -139,7 +151,8 @@ class Service:
         self._metrics.on_acknowledged(self._labelling.take_acknowledged(), self._late is None)
 
     def _run_late(self, ending: threading.Event) -> None:
-        """The later reading, by the same rules and of the same partitions; what it had not sent is the next one's."""
+        """The later reading, by the same rules and of the same partitions; what it had not sent
+        is the next one's."""
         assert self._late is not None
         heard = self._metrics.on_acknowledged
         self._loop(self._late).run(ending, lambda headers: heard(headers, True), lambda: False)
@@ -164,12 +177,17 @@ class Service:
         head.close()
 
     def _look(self) -> None:
-        """Gauges, and the alarm of T5: clicks that find no impression often mean another partitioner."""
+        """Gauges, and the alarm of T5: clicks that find no impression often mean another
+        partitioner."""
         limits, metrics = self._labeler, self._metrics
-        wrong = metrics.clicks["read"] >= limits.orphan_clicks_min and metrics.orphan_share > limits.orphan_share_max
+        wrong = (
+            metrics.clicks["read"] >= limits.orphan_clicks_min
+            and metrics.orphan_share > limits.orphan_share_max
+        )
         if wrong and not self._orphan_alarm:
             logger.error(
-                "%.0f%% of clicks find no impression (limit %.0f%%): are clicks keyed by their impression's session?",
+                "%.0f%% of clicks find no impression (limit %.0f%%): are clicks keyed by their "
+                "impression's session?",
                 100 * metrics.orphan_share,
                 100 * limits.orphan_share_max,
             )

@@ -1,4 +1,5 @@
-"""The threads of a labelling process, which end together, and the loop that drives one `Labelling` (shell)."""
+"""The threads of a labelling process, which end together, and the loop that drives one
+`Labelling` (shell)."""
 
 import logging
 import threading
@@ -22,8 +23,8 @@ def wall_clock_ms() -> int:
 
 
 class Crew:
-    """Threads beside the main one. What one of them raises ends the process: the next one reads back what the log
-    holds."""
+    """Threads beside the main one. What one of them raises ends the process: the next one reads
+    back what the log holds."""
 
     def __init__(self, works: Mapping[str, Work], drain_ms: int):
         """`works`: by the thread's name; each ends soon after its event is set."""
@@ -81,13 +82,23 @@ class Turned(Protocol):
 class LabellingLoop:
     """Turns one `Labelling` again and again, and waits where there is nothing to do."""
 
-    def __init__(self, labelling: Turned, owned: Callable[[], Iterable[int]], now: Callable[[], int], poll_ms: int):
+    def __init__(
+        self,
+        labelling: Turned,
+        owned: Callable[[], Iterable[int]],
+        now: Callable[[], int],
+        poll_ms: int,
+    ):
         self._labelling, self._owned, self._now, self._poll_ms = labelling, owned, now, poll_ms
 
     def run(
-        self, ending: threading.Event, heard: Callable[[list[BatchHeader]], None], failed: Callable[[], bool]
+        self,
+        ending: threading.Event,
+        heard: Callable[[list[BatchHeader]], None],
+        failed: Callable[[], bool],
     ) -> None:
-        """Until `ending`, or something `failed`. After each turn `heard` is given the batches that reached the log."""
+        """Until `ending`, or something `failed`. After each turn `heard` is given the batches
+        that reached the log."""
         labelling, wait_ms = self._labelling, 0
         while not ending.is_set() and not failed():
             now_ms = self._now()

@@ -1,7 +1,9 @@
 """Taking back what was learned of events that a late verdict rejects (L3).
 
-- `labelled_rows`: the rows of `examples`, as every reader folds them, read back from an arrival on (C2)
+- `labelled_rows`: the rows of `examples`, as every reader folds them, read back from an arrival on
+  (C2)
 - `late_verdicts`: the runs of `verdicts` that may take something back, read in order (L3, C1)
-- `rows`: what a verdict that comes after training takes back of `examples`, and the record that says so (L3, C1)
+- `rows`: what a verdict that comes after training takes back of `examples`, and the record that
+  says so (L3, C1)
 - `runner`: writes `retract/p` of the partitions that a process owns
 """

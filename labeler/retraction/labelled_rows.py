@@ -31,10 +31,12 @@ class Labelled(NamedTuple):
     rows: pa.RecordBatch
 
 
-def reached_ms(log: Log, impressions: Partition, examples: Partition, reading: Reading, stream: StreamConfig) -> int:
-    """All arrivals below this have been labelled by a reading of a partition; 0 where that is not to be seen among its
-    last records. It is the arrival of the first record that is not labelled yet, if that is there and believed as it
-    stands (T3). Raises Unavailable."""
+def reached_ms(
+    log: Log, impressions: Partition, examples: Partition, reading: Reading, stream: StreamConfig
+) -> int:
+    """All arrivals below this have been labelled by a reading of a partition; 0 where that is not
+    to be seen among its last records. It is the arrival of the first record that is not labelled
+    yet, if that is there and believed as it stands (T3). Raises Unavailable."""
     tail = TailReader(log, stream.poll_records_max)
     try:
         start, _ = tail.span(examples, LOOK_RECORDS)
@@ -61,8 +63,8 @@ def reached_ms(log: Log, impressions: Partition, examples: Partition, reading: R
 def labelled(
     log: Log, examples: Partition, readings: tuple[Reading, ...], from_ms: int, poll_records: int
 ) -> Iterator[Labelled]:
-    """Records with rows that arrived at or after `from_ms`, and a few before them, in the order of the log, up to its
-    present end. Raises Unavailable."""
+    """Records with rows that arrived at or after `from_ms`, and a few before them, in the order of
+    the log, up to its present end. Raises Unavailable."""
     reader = log.reader()
     try:
         first = reader.beginning_offsets([examples])[examples]
@@ -91,10 +93,14 @@ def _added(chain: Chain, record: Record, partition: int, from_first: bool) -> It
             rows = trim(decode_examples(record.value), before)
         except MalformedRecord:
             return  # nobody learned a row of it
-        yield Labelled(header.chain.partition("/")[0], partition, record.offset, header.arrival_max_ms, rows)
+        yield Labelled(
+            header.chain.partition("/")[0], partition, record.offset, header.arrival_max_ms, rows
+        )
 
 
-def _records(reader: Reader, at: Partition, start: int, end: int, poll_records: int) -> Iterator[Record]:
+def _records(
+    reader: Reader, at: Partition, start: int, end: int, poll_records: int
+) -> Iterator[Record]:
     reader.seek(at, start)
     empty = 0
     while reader.position(at) < end:
@@ -106,7 +112,8 @@ def _records(reader: Reader, at: Partition, start: int, end: int, poll_records: 
 
 
 def _search(reader: Reader, at: Partition, first: int, end: int, from_ms: int) -> int:
-    """An offset at or before the first label that arrived at or after `from_ms`; arrivals rise along a chain."""
+    """An offset at or before the first label that arrived at or after `from_ms`; arrivals rise
+    along a chain."""
     low, high = first, end
     while high - low > NEAR_RECORDS:
         middle = (low + high) // 2

@@ -1,8 +1,9 @@
 """The runs of `verdicts` that may take something back, read in order (L3, C1).
 
-A *run* ends behind the last rejection before a watermark, of those that may be late: so a step of the fraud filter,
-which sends its verdicts before its watermarks, is one run, and where runs end depends on the log alone. Between runs
-there is an empty one at every RUN_OFFSETS, so that a chain without late verdicts goes on too.
+A *run* ends behind the last rejection before a watermark, of those that may be late: so a step of
+the fraud filter, which sends its verdicts before its watermarks, is one run, and where runs end
+depends on the log alone. Between runs there is an empty one at every RUN_OFFSETS, so that a chain
+without late verdicts goes on too.
 
 Pure. One serves all partitions of a labeler.
 """
@@ -23,7 +24,8 @@ RUN_OFFSETS = 8_192
 
 
 class Run(NamedTuple):
-    """Rejections at offsets `[first, end)`, some of which may be late; none where `first` is `end`."""
+    """Rejections at offsets `[first, end)`, some of which may be late; none where `first` is
+    `end`."""
 
     first: int
     end: int
@@ -38,7 +40,8 @@ class Run(NamedTuple):
 
 @dataclass
 class LateVerdicts:
-    """`wait_ms`: of the first reading. Of rows whose arrival lies `horizon_ms` below a verdict's m nothing is taken."""
+    """`wait_ms`: of the first reading. Of rows whose arrival lies `horizon_ms` below a verdict's
+    m nothing is taken."""
 
     inputs: Sequence[str]
     point: VerdictPoint
@@ -57,18 +60,30 @@ class LateVerdicts:
 
     @classmethod
     def at(
-        cls, inputs: Sequence[str], points: Iterable[ResumePoint], wait_ms: int, skew_ms: int, horizon_ms: int
+        cls,
+        inputs: Sequence[str],
+        points: Iterable[ResumePoint],
+        wait_ms: int,
+        skew_ms: int,
+        horizon_ms: int,
     ) -> "LateVerdicts":
         """One that serves all these partitions: it starts at the lowest of their offsets."""
         first = min(points, key=lambda point: point.verdicts_offset)
-        return cls(inputs, VerdictPoint(first.verdicts_offset, first.watermarks), wait_ms, skew_ms, horizon_ms)
+        return cls(
+            inputs,
+            VerdictPoint(first.verdicts_offset, first.watermarks),
+            wait_ms,
+            skew_ms,
+            horizon_ms,
+        )
 
     @property
     def low_ms(self) -> int:
         return min(self._marks.values())
 
     def read(self, records: Iterable[Record]) -> None:
-        """The next records of `verdicts`; what has been read is passed over, as is what says nothing."""
+        """The next records of `verdicts`; what has been read is passed over, as is what says
+        nothing."""
         self.take(hear(records))
 
     def take(self, heard: Iterable[Heard]) -> None:
@@ -77,7 +92,10 @@ class LateVerdicts:
             offset, said = one.record.offset, one.said
             if offset < self.next_offset:
                 continue
-            if self._open is None and offset // RUN_OFFSETS > max(0, self.next_offset - 1) // RUN_OFFSETS:
+            if (
+                self._open is None
+                and offset // RUN_OFFSETS > max(0, self.next_offset - 1) // RUN_OFFSETS
+            ):
                 self._close(offset, offset)
             self.next_offset = offset + 1
             if isinstance(said, Verdict):
@@ -102,7 +120,9 @@ class LateVerdicts:
 
     def _on_verdict(self, said: Verdict, offset: int) -> None:
         low_ms = self.low_ms
-        may_be_late = said.decision == REJECT and said.from_ms - self.skew_ms + self.wait_ms < low_ms
+        may_be_late = (
+            said.decision == REJECT and said.from_ms - self.skew_ms + self.wait_ms < low_ms
+        )
         if said.id in self._ids or not (may_be_late or said.decision == ALLOW):
             return
         one = Held(said, offset, low_ms)
@@ -113,9 +133,14 @@ class LateVerdicts:
             self._open = (first, offset + 1, low_ms)
 
     def _close(self, first: int, end: int) -> None:
-        """A run is over: what no later one can need is forgotten, and what is left says where to read on (C4)."""
+        """A run is over: what no later one can need is forgotten, and what is left says where to
+        read on (C4)."""
         low_ms = self.low_ms
-        self._kept = [(one, marks) for one, marks in self._kept if one.verdict.to_ms > low_ms - self.horizon_ms]
+        self._kept = [
+            (one, marks)
+            for one, marks in self._kept
+            if one.verdict.to_ms > low_ms - self.horizon_ms
+        ]
         held = tuple(one for one, _ in self._kept)
         self._ids = {one.verdict.id for one in held}
         point = VerdictPoint(end, dict(self._marks))

@@ -1,8 +1,10 @@
-"""What a verdict that comes after training takes back of `examples`, and the record that says so (L3, C1).
+"""What a verdict that comes after training takes back of `examples`, and the record that says so
+(L3, C1).
 
-A row of `examples` is *taken* by the first late rejection that covers it: one that stands at or after V of the row,
-with no allowance before it. What neither the run nor an earlier rejection has taken is *clean*. Both are functions of
-the logs, of nothing that was taken back before: so a row is taken once, whoever writes the record and however often.
+A row of `examples` is *taken* by the first late rejection that covers it: one that stands at or
+after V of the row, with no allowance before it. What neither the run nor an earlier rejection has
+taken is *clean*. Both are functions of the logs, of nothing that was taken back before: so a row is
+taken once, whoever writes the record and however often.
 """
 
 from collections import Counter
@@ -32,8 +34,8 @@ class Held(NamedTuple):
 
 
 def covered(rows: pa.RecordBatch, said: Verdict) -> Bools:
-    """Which rows of a batch of `examples` lie in a verdict's scope and interval, (n,). A slice of a feature that the
-    rows do not have covers nothing."""
+    """Which rows of a batch of `examples` lie in a verdict's scope and interval, (n,). A slice of a
+    feature that the rows do not have covers nothing."""
     ts_ms = rows.column("ts_ms").to_numpy()
     inside: Bools = (ts_ms >= said.from_ms) & (ts_ms < said.to_ms)
     named = [("source", said.source), ("vendor", said.vendor)]
@@ -50,22 +52,30 @@ def covered(rows: pa.RecordBatch, said: Verdict) -> Bools:
 
 
 class Late:
-    """The rejections of a run and those before it, with the allowances among them, in the order of the log."""
+    """The rejections of a run and those before it, with the allowances among them, in the order
+    of the log."""
 
     def __init__(self, held: Sequence[Held], first: int, end: int):
         """The run are the verdicts at offsets `[first, end)`."""
         self._first = first
-        self._held = [one for one in held if one.offset < end and one.verdict.decision in (REJECT, ALLOW)]
+        self._held = [
+            one for one in held if one.offset < end and one.verdict.decision in (REJECT, ALLOW)
+        ]
         rejections = [one.verdict for one in self._held if one.verdict.decision == REJECT]
-        self._sources = pa.array({said.source for said in rejections if said.source is not None}, pa.string())
+        self._sources = pa.array(
+            {said.source for said in rejections if said.source is not None}, pa.string()
+        )
         self._any_source = any(said.source is None for said in rejections)
 
     def judge(self, rows: pa.RecordBatch, wait_ms: int) -> tuple[Bools, Bools]:
-        """Which rows (n,) of a chain read at `arrival + wait_ms` the run takes, and which are clean after it."""
+        """Which rows (n,) of a chain read at `arrival + wait_ms` the run takes, and which are
+        clean after it."""
         by_run, clean = np.zeros(rows.num_rows, np.bool_), np.ones(rows.num_rows, np.bool_)
         at = np.arange(rows.num_rows)
         if not self._any_source:
-            at = np.flatnonzero(pc.is_in(rows.column("source"), self._sources).to_numpy(zero_copy_only=False))
+            at = np.flatnonzero(
+                pc.is_in(rows.column("source"), self._sources).to_numpy(zero_copy_only=False)
+            )
         if not len(at):
             return by_run, clean
         before, now = self._taken(rows.take(pa.array(at)), wait_ms)
@@ -74,7 +84,10 @@ class Late:
 
     def _taken(self, rows: pa.RecordBatch, wait_ms: int) -> tuple[Bools, Bools]:
         """(taken by an earlier one, taken by the run)."""
-        deadline_ms, ts_ms = rows.column("arrival_ms").to_numpy() + wait_ms, rows.column("ts_ms").to_numpy()
+        deadline_ms, ts_ms = (
+            rows.column("arrival_ms").to_numpy() + wait_ms,
+            rows.column("ts_ms").to_numpy(),
+        )
         allowed, gone, now = (np.zeros(rows.num_rows, np.bool_) for _ in range(3))
         here = set(rows.column("source").to_pylist())
         for said, offset, low_ms in self._held:
@@ -96,23 +109,32 @@ class Late:
 
 @dataclass
 class Gathered:
-    """The clean rows of what a record names, from the batches in which they were labelled; the newest `rows_max`, and
-    of those at most `bytes_max`, in whole batches."""
+    """The clean rows of what a record names, from the batches in which they were labelled; the
+    newest `rows_max`, and of those at most `bytes_max`, in whole batches."""
 
     named: Mapping[str, Iterable[str]]
     rows_max: int
     bytes_max: int = 1 << 62
     batches: list[tuple[tuple[int, int, int], int, pa.RecordBatch]] = field(default_factory=list)
-    clean: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in NAMED})
-    taken: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in NAMED})
+    clean: dict[str, Counter[str]] = field(
+        default_factory=lambda: {name: Counter() for name in NAMED}
+    )
+    taken: dict[str, Counter[str]] = field(
+        default_factory=lambda: {name: Counter() for name in NAMED}
+    )
     _rows: int = 0
     _bytes: int = 0
 
     def __post_init__(self) -> None:
-        self._values = {name: pa.array(sorted(self.named.get(name, ())), pa.string()) for name in NAMED}
+        self._values = {
+            name: pa.array(sorted(self.named.get(name, ())), pa.string()) for name in NAMED
+        }
 
-    def add(self, at: tuple[int, int, int], rows: pa.RecordBatch, taken: Bools, clean: Bools) -> None:
-        """One batch as it was labelled. `at` orders batches: arrival, partition, offset. `taken`: by any rejection."""
+    def add(
+        self, at: tuple[int, int, int], rows: pa.RecordBatch, taken: Bools, clean: Bools
+    ) -> None:
+        """One batch as it was labelled. `at` orders batches: arrival, partition, offset.
+        `taken`: by any rejection."""
         meant = np.zeros(rows.num_rows, np.bool_)
         for name in NAMED:
             column = rows.column(name)
@@ -129,10 +151,13 @@ class Gathered:
                 self.close()
 
     def worth(self, share_min: float) -> dict[str, list[str]]:
-        """Of what is named, the values of whose rows at least this share is taken: below it, the honest rows decide
-        what the model says, and to learn a large value again from its newest rows would cost more than it mends."""
+        """Of what is named, the values of whose rows at least this share is taken: below it, the
+        honest rows decide what the model says, and to learn a large value again from its newest
+        rows would cost more than it mends."""
         return {
-            name: sorted(v for v, n in self.taken[name].items() if n >= share_min * (n + self.clean[name][v]))
+            name: sorted(
+                v for v, n in self.taken[name].items() if n >= share_min * (n + self.clean[name][v])
+            )
             for name in NAMED
         }
 
@@ -155,8 +180,11 @@ class Gathered:
         self._rows, self._bytes = left, size
 
 
-def record_rows(back: pa.RecordBatch, gathered: Gathered, share_min: float) -> tuple[pa.RecordBatch, Again]:
-    """A record of `retract/p`: `back` with the opposite weight, then the clean rows of what is worth it."""
+def record_rows(
+    back: pa.RecordBatch, gathered: Gathered, share_min: float
+) -> tuple[pa.RecordBatch, Again]:
+    """A record of `retract/p`: `back` with the opposite weight, then the clean rows of what is
+    worth it."""
     weight = -back.column("weight").to_numpy()
     parts = [_with(back, "weight", weight.astype(np.float32))]
     gathered.close()
@@ -185,14 +213,16 @@ def values_of(rows: pa.RecordBatch) -> dict[str, list[str]]:
 
 
 def aligned(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The rows with the columns of another version of the schema: what they lack is missing, what they have more is
-    left out."""
+    """The rows with the columns of another version of the schema: what they lack is missing, what
+    they have more is left out."""
     if rows.schema.equals(schema):
         return rows
     arrays = [
         rows.column(f.name)
         if f.name in rows.schema.names and rows.schema.field(f.name).type == f.type
-        else pa.array([("" if pa.types.is_string(f.type) else float("nan"))] * rows.num_rows, f.type)
+        else pa.array(
+            [("" if pa.types.is_string(f.type) else float("nan"))] * rows.num_rows, f.type
+        )
         for f in schema
     ]
     return pa.record_batch(arrays, schema=schema)

@@ -1,9 +1,10 @@
-"""Writes `retract/p` of the partitions that a process owns: fold, read verdicts, look back, send, and fold again after
-any failed send (C1, C2, C5, L3).
+"""Writes `retract/p` of the partitions that a process owns: fold, read verdicts, look back, send,
+and fold again after any failed send (C1, C2, C5, L3).
 
-What a run of verdicts takes back is decided once every partition is labelled up to the run's m, so it is a function of
-the logs. What is looked back for is found in `examples` while it is retained, and in the archive where the history that
-is given goes on into one. All goes through `stream.log.log`; the loop, threads and the clock are the service's.
+What a run of verdicts takes back is decided once every partition is labelled up to the run's m, so
+it is a function of the logs. What is looked back for is found in `examples` while it is retained,
+and in the archive where the history that is given goes on into one. All goes through
+`stream.log.log`; the loop, threads and the clock are the service's.
 """
 
 import hashlib
@@ -53,16 +54,20 @@ class Line:
 class Retracting:
     """Owns the reader of `verdicts` and the writer of retractions. Belongs to one thread."""
 
-    def __init__(self, stream: StreamConfig, labeler: LabelerConfig, log: Log, history: Log | None = None):
+    def __init__(
+        self, stream: StreamConfig, labeler: LabelerConfig, log: Log, history: Log | None = None
+    ):
         """`history`: where rows are looked for, `log` or one that goes on into an archive."""
         self._stream, self._labeler, self._log = stream, labeler, log
         self._history = history or log
-        #: Those whose watermarks a label waits for; without any, no verdict is obeyed and none is late.
+        #: Those whose watermarks a label waits for; without any, no verdict is obeyed and none is
+        #: late.
         self._inputs = awaited_inputs(stream, labeler) if labeler.retract else []
         self._readings = readings(stream)
         self._waits = {reading.kind: reading.wait_ms for reading in self._readings}
         self._verdicts = Partition(stream.verdicts, 0)
-        decides = f"{label_config_hash(stream, labeler)};{labeler.retract_rows_max};{labeler.retract_share_min}"
+        labels = label_config_hash(stream, labeler)
+        decides = f"{labels};{labeler.retract_rows_max};{labeler.retract_share_min}"
         decides += f";{labeler.retract_horizon_ms}"
         self._config_hash = hashlib.blake2b(decides.encode(), digest_size=8).hexdigest()
         self._reader: Reader | None = None
@@ -75,12 +80,16 @@ class Retracting:
         self._acknowledged: list[BatchHeader] = []
         self.lines: dict[int, Line] = {}
         self.refolds = 0
-        self.gone_verdicts = 0  # offsets of verdicts that take nothing back, for they are gone, or replace such
+        self.gone_verdicts = (
+            0  # offsets of verdicts that take nothing back, for they are gone, or replace such
+        )
 
-    # --- as `labelling.Labelling` -----------------------------------------------------------------------------------
+    # --- as `labelling.Labelling`
+    # -----------------------------------------------------------------------------------
 
     def own(self, partitions: Iterable[int]) -> None:
-        """The partitions that the group gives this process: what is lost stops at once, new ones start by folding."""
+        """The partitions that the group gives this process: what is lost stops at once, new ones
+        start by folding."""
         owned = frozenset(partitions) if self._inputs else frozenset()
         if owned != self._owned:
             self._owned = owned
@@ -103,7 +112,9 @@ class Retracting:
                 moved |= bool(sent)
             return moved
         except (SendFailed, Unavailable, OffsetOutOfRange) as error:
-            logger.warning("retractions are folded again in %d ms: %s", self._labeler.retry_ms, error)
+            logger.warning(
+                "retractions are folded again in %d ms: %s", self._labeler.retry_ms, error
+            )
             if isinstance(error, OffsetOutOfRange):
                 self.gone_verdicts = max(self.gone_verdicts, error.offset - error.end)
             self._forget()
@@ -138,7 +149,8 @@ class Retracting:
         """Runs of late verdicts that have been read, and not yet answered by every partition."""
         return 0 if self._late is None else sum(not run.empty for run in self._late.runs)
 
-    # --- folding and reading ----------------------------------------------------------------------------------------
+    # --- folding and reading
+    # ----------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         tail = TailReader(self._log, self._stream.poll_records_max)
@@ -151,13 +163,16 @@ class Retracting:
             self.lines[p] = Line(point.start, outbox, point)
         s, first = self._stream, self._readings[0]
         horizon_ms = self._labeler.retract_horizon_ms
-        self._late = LateVerdicts.at(self._inputs, points.values(), first.wait_ms, s.skew_ms, horizon_ms)
+        self._late = LateVerdicts.at(
+            self._inputs, points.values(), first.wait_ms, s.skew_ms, horizon_ms
+        )
         self._writer = self._log.writer()
         self._reader = self._log.reader()
         first_there = self._reader.beginning_offsets([self._verdicts])[self._verdicts]
         if first_there > self._late.next_offset:
             needed = self._late.next_offset
-            logger.error("verdicts from %d on are gone, the first still there is %d: those between take nothing back",
+            logger.error("verdicts from %d on are gone, the first still there is %d: those "
+"between take nothing back",
                          needed, first_there)  # fmt: skip
             self.gone_verdicts = max(self.gone_verdicts, first_there - needed)
             self._late.next_offset = first_there
@@ -166,18 +181,21 @@ class Retracting:
         self._reader.seek(self._verdicts, self._late.next_offset)
 
     def _look_at_tail(self, reader: Reader) -> None:
-        """Of a log that lost its tail, what comes below the ends of the chains takes nothing back: ends never go back,
-        and what was decided there stays. Above them all is as ever."""
+        """Of a log that lost its tail, what comes below the ends of the chains takes nothing back:
+        ends never go back, and what was decided there stays. Above them all is as ever."""
         end = reader.end_offsets([self._verdicts])[self._verdicts]
         short = max((offset_of(line.end) for line in self.lines.values()), default=0) - end
         if short > 0:
-            logger.error("verdicts end at %d, and retractions stand at %d: what comes below takes nothing back",
+            logger.error("verdicts end at %d, and retractions stand at %d: what comes below takes "
+"nothing back",
                          end, end + short)  # fmt: skip
             self.gone_verdicts = max(self.gone_verdicts, short)
 
     def _fold(self, tail: TailReader, p: int) -> ResumePoint:
         """Where the chain ends now."""
-        fold = tail.fold(Partition(self._stream.examples, p), retract_chain(p), self._labeler.fold_records_max)
+        fold = tail.fold(
+            Partition(self._stream.examples, p), retract_chain(p), self._labeler.fold_records_max
+        )
         return fold.point or ResumePoint.fresh_late(0, 0, tail.first(self._verdicts))
 
     def _forget(self) -> None:
@@ -197,10 +215,13 @@ class Retracting:
         heard = hear(records)
         if self._claimed.exceeded_by(claims(heard)):
             self._claimed.look(self._reader)
-        self._late.take(without_contradictions(heard, self._claimed.ends, self._stream.watermark_ahead_ms))
+        self._late.take(
+            without_contradictions(heard, self._claimed.ends, self._stream.watermark_ahead_ms)
+        )
         return bool(records)
 
-    # --- deciding ---------------------------------------------------------------------------------------------------
+    # --- deciding
+    # ----------------------------------------------------------------------------------------------
 
     def _decide(self, p: int, line: Line, now_ms: int) -> bool:
         """What the next run takes back of a partition goes into its outbox."""
@@ -212,7 +233,9 @@ class Retracting:
             return False
         for header, value in self._records(p, line, run):
             examples = Partition(self._stream.examples, p)
-            line.outbox.put(Outgoing(Message(examples, value, None, header.to_headers()), [], header))
+            line.outbox.put(
+                Outgoing(Message(examples, value, None, header.to_headers()), [], header)
+            )
         line.end = position(run.end)
         self._late.forget(min(offset_of(one.end) for one in self.lines.values()))
         return True
@@ -232,7 +255,9 @@ class Retracting:
         for p, reading in missing:
             logs = Partition(self._stream.impressions, p), Partition(self._stream.examples, p)
             self._reached[p, reading.kind] = reached_ms(self._log, *logs, reading, self._stream)
-        return all(self._reached[p, reading.kind] + reading.wait_ms >= run.low_ms for p, reading in missing)
+        return all(
+            self._reached[p, reading.kind] + reading.wait_ms >= run.low_ms for p, reading in missing
+        )
 
     def _records(self, p: int, line: Line, run: Run) -> Iterator[tuple[BatchHeader, bytes]]:
         """Those that end at or behind the line's end; a large run comes in numbered parts."""
@@ -246,15 +271,22 @@ class Retracting:
                 yield self._header(p, start, end, run, None), b""
             else:
                 back = taken.slice(ends[part], ends[part + 1] - ends[part])
-                rows, again = record_rows(back, self._gathered(back, run), self._labeler.retract_share_min)
-                logger.info("%d rows of partition %d are taken back, %d with them", back.num_rows, p, rows.num_rows)
+                rows, again = record_rows(
+                    back, self._gathered(back, run), self._labeler.retract_share_min
+                )
+                logger.info(
+                    "%d rows of partition %d are taken back, %d with them",
+                    back.num_rows,
+                    p,
+                    rows.num_rows,
+                )
                 header = self._header(p, start, end, run, rows, back.num_rows)
                 yield replace(header, again=again.encode()), encode_examples(rows)
             start = end
 
     def _parts(self, taken: pa.RecordBatch) -> list[int]:
-        """Where to cut the rows taken back: each part with the names of its rows, as JSON six times as long, and its
-        clean rows fits a record of `examples`."""
+        """Where to cut the rows taken back: each part with the names of its rows, as JSON six times
+        as long, and its clean rows fits a record of `examples`."""
         sizes = row_bytes(taken.columns, taken.num_rows)
         return cuts(sizes, self._labeler.retract_rows_max, self._stream.record_bytes_max // 8)
 
@@ -268,7 +300,11 @@ class Retracting:
         if not found:
             return None
         last = found[-1].schema
-        return pa.Table.from_batches([aligned(rows, last) for rows in found]).combine_chunks().to_batches()[0]
+        return (
+            pa.Table.from_batches([aligned(rows, last) for rows in found])
+            .combine_chunks()
+            .to_batches()[0]
+        )
 
     def _gathered(self, back: pa.RecordBatch, run: Run) -> Gathered:
         """The clean rows of all partitions that have to do with those taken back."""
@@ -282,10 +318,13 @@ class Retracting:
         return gathered
 
     def _labelled(self, p: int, run: Run) -> Iterator[Labelled]:
-        """Rows whose labels were closed before the run, and that arrived within the horizon before it."""
+        """Rows whose labels were closed before the run, and that arrived within the horizon
+        before it."""
         from_ms = run.low_ms - self._labeler.retract_horizon_ms
         examples = Partition(self._stream.examples, p)
-        for one in labelled(self._history, examples, self._readings, from_ms, self._stream.poll_records_max):
+        for one in labelled(
+            self._history, examples, self._readings, from_ms, self._stream.poll_records_max
+        ):
             arrival_ms = one.rows.column("arrival_ms").to_numpy()
             meant = (arrival_ms >= from_ms) & (arrival_ms + self._waits[one.kind] < run.low_ms)
             if meant.any():
@@ -310,5 +349,9 @@ class Retracting:
             return header
         positives = int((rows.column("label").to_numpy() > 0).sum())
         return replace(
-            header, labelled=rows.num_rows, positives=positives, ts_ms_min=int(ts_ms.min()), ts_ms_max=int(ts_ms.max())
+            header,
+            labelled=rows.num_rows,
+            positives=positives,
+            ts_ms_min=int(ts_ms.min()),
+            ts_ms_max=int(ts_ms.max()),
         )

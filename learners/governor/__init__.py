@@ -5,6 +5,6 @@
 - `metrics`: what a governor's process exports to Prometheus (shell)
 - `process`: the governor's process
 - `shadow`: A shadow
-- `window`: the batches that follow a cut, in the order in which they were learned live, each with the loss it had
-  then
+- `window`: the batches that follow a cut, in the order in which they were learned live, each with
+  the loss it had then
 """

@@ -1,4 +1,5 @@
-"""The boundary to complete cuts of a model, as the governor reads them: its shadow starts from one."""
+"""The boundary to complete cuts of a model, as the governor reads them: its shadow starts from
+one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,4 +35,5 @@ class Cuts(Protocol):
         """The head complete cut; None before there is one. Raises CutGone."""
 
     def touched(self, cut: CompleteCut, keys: Mapping[str, Keys]) -> Snapshot:
-        """The model as that cut holds it, with no rows but those of `keys` (table -> keys, rising). Raises CutGone."""
+        """The model as that cut holds it, with no rows but those of `keys` (table -> keys,
+        rising). Raises CutGone."""

@@ -1,14 +1,16 @@
-"""The governor's conduct, as a pure core: when it compares, what it may spend, what it says to the clock holder.
+"""The governor's conduct, as a pure core: when it compares, what it may spend, what it says to the
+clock holder.
 
-A comparison begins from a complete cut and takes the batches that follow it. It says something of the rung in force
-only if that rung was in force for all of them, so:
+A comparison begins from a complete cut and takes the batches that follow it. It says something of
+the rung in force only if that rung was in force for all of them, so:
 
-- after every change of what is in force, by this governor, an operator, or a lease that ran out, only a cut counts that
-  stopped starts after it, which the clock holder tells by name;
-- a comparison under way is given up at such a change, and when a batch is scored a second time: a shard went back.
+- after every change of what is in force, by this governor, an operator, or a lease that ran out,
+  only a cut counts that stopped starts after it, which the clock holder tells by name;
+- a comparison under way is given up at such a change, and when a batch is scored a second time: a
+  shard went back.
 
-What is spent, in rows, is at most `share_max` of the rows learned live since this governor began, and one comparison
-more. At the loosest rung nothing is set, and no lease is held.
+What is spent, in rows, is at most `share_max` of the rows learned live since this governor began,
+and one comparison more. At the loosest rung nothing is set, and no lease is held.
 """
 
 from collections import Counter, OrderedDict
@@ -21,7 +23,8 @@ from learners.governor_config import GovernorConfig
 from paramserver.bounds import Bounds, Rung
 from paramserver.clocks.governor import SLOWEST, Decision, Estimate, Governor, estimate, ladder
 
-#: Scored batches remembered: for a comparison that begins later than its first batches, and to see repeats.
+#: Scored batches remembered: for a comparison that begins later than its first batches, and to see
+#: repeats.
 SCORED_MAX = 4_096
 #: A backlog that shrinks to less than this share of what it was is not growing.
 SHRINKS = 0.9
@@ -36,11 +39,14 @@ class Word(NamedTuple):
 
 
 class Governing:
-    """One governor of one model. `name` names it among others of its model, and is kept over its restarts."""
+    """One governor of one model. `name` names it among others of its model, and is kept over its
+    restarts."""
 
     def __init__(self, config: GovernorConfig, name: str) -> None:
         self.config, self.name = config, name
-        self.governor: Governor | None = None  # None until the clock holder has answered, and a learner has joined
+        self.governor: Governor | None = (
+            None  # None until the clock holder has answered, and a learner has joined
+        )
         self.bounds: Bounds | None = None  # as answered last
         self.window: Window | None = None
         self.began_ms = 0  # of the window
@@ -57,7 +63,8 @@ class Governing:
         self._heard: OrderedDict[tuple[str, int], Scored] = OrderedDict()
         self._sequence, self._said_ms, self._holds = 0, 0, False
 
-    # --- the clock holder -----------------------------------------------------------------------------------
+    # --- the clock holder
+    # -----------------------------------------------------------------------------------
 
     def bounded(self, bounds: Bounds) -> None:
         """What the clock holder answers."""
@@ -76,12 +83,18 @@ class Governing:
             self._begin(bounds)
 
     def _begin(self, bounds: Bounds) -> None:
-        """Go on at the rung of an earlier life whose lease has not run out, else begin as configured."""
-        config, rungs = self.config, ladder(bounds.ordered.staleness, bounds.learners, bounds.ordered.concurrency)
+        """Go on at the rung of an earlier life whose lease has not run out, else begin as
+        configured."""
+        config, rungs = (
+            self.config,
+            ladder(bounds.ordered.staleness, bounds.learners, bounds.ordered.concurrency),
+        )
         self.governor = Governor(rungs, config.band, config.certainty, config.patience)
         if bounds.governor == self.name and bounds.governed is not None:
             governed = bounds.governed
-            self.governor.at = next((n for n, r in enumerate(rungs) if r.tightened(governed) == r), len(rungs) - 1)
+            self.governor.at = next(
+                (n for n, r in enumerate(rungs) if r.tightened(governed) == r), len(rungs) - 1
+            )
         elif config.begin == "slowest":
             self.governor.at = len(rungs) - 1
 
@@ -89,17 +102,23 @@ class Governing:
         """On the ladder of what the operator allows and of the learners that there are."""
         bounds, governor = self.bounds, self.governor
         if bounds is not None and governor is not None and bounds.learners:
-            governor.stand_on(ladder(bounds.ordered.staleness, bounds.learners, bounds.ordered.concurrency))
+            governor.stand_on(
+                ladder(bounds.ordered.staleness, bounds.learners, bounds.ordered.concurrency)
+            )
 
     def word(self, now_ms: int) -> Word | None:
-        """What is to be said now, if anything: a new rung, the same one again before its lease runs out, or that it is
-        given back."""
+        """What is to be said now, if anything: a new rung, the same one again before its lease runs
+        out, or that it is given back."""
         bounds, governor = self.bounds, self.governor
         if bounds is None or governor is None or bounds.governor not in ("", self.name):
             return None
         if governor.at == 0:
             return self._say(governor.rung, 0, now_ms) if bounds.governor == self.name else None
-        due = not self._holds or bounds.governed != governor.rung or now_ms >= self._said_ms + self.config.lease_ms // 3
+        due = (
+            not self._holds
+            or bounds.governed != governor.rung
+            or now_ms >= self._said_ms + self.config.lease_ms // 3
+        )
         return self._say(governor.rung, self.config.lease_ms, now_ms) if due else None
 
     def _say(self, rung: Rung, lease_ms: int, now_ms: int) -> Word:
@@ -114,9 +133,14 @@ class Governing:
 
     def farewell(self, now_ms: int) -> Word | None:
         """What is said at the end of an orderly life: nothing is left behind."""
-        return self._say(self.governor.rung, 0, now_ms) if self.governor is not None and self._holds else None
+        return (
+            self._say(self.governor.rung, 0, now_ms)
+            if self.governor is not None and self._holds
+            else None
+        )
 
-    # --- comparisons ----------------------------------------------------------------------------------------
+    # --- comparisons
+    # ----------------------------------------------------------------------------------------
 
     def hear(self, one: Scored) -> None:
         """A batch was scored, in the order of the log."""
@@ -134,7 +158,9 @@ class Governing:
         """The newest complete cut, as often as it is looked for. A comparison may begin from it."""
         if self._newest is None:
             self._first_rows = cut.rows
-            self._cut_min = cut.number + 1  # of what followed this one, something may not have been heard
+            self._cut_min = (
+                cut.number + 1
+            )  # of what followed this one, something may not have been heard
         self._newest = cut
         self.rows_live = max(0, cut.rows - self._first_rows)
         within = self.rows_spent <= self.config.share_max * self.rows_live
@@ -159,9 +185,12 @@ class Governing:
         if self._newest is not None:
             self._cut_min = self._newest.number + 1
 
-    def judged(self, live: Sequence[float], sequence: Sequence[float], rows: int, backlog: int | None) -> Decision:
-        """The comparison is done: paired losses, the rows it trained, and the records of examples that wait now (None =
-        not known). Raises ValueError, and decides nothing, if the pairs say nothing."""
+    def judged(
+        self, live: Sequence[float], sequence: Sequence[float], rows: int, backlog: int | None
+    ) -> Decision:
+        """The comparison is done: paired losses, the rows it trained, and the records of examples
+        that wait now (None = not known). Raises ValueError, and decides nothing, if the pairs say
+        nothing."""
         assert self.governor is not None
         self.rows_spent += rows
         try:
@@ -178,13 +207,14 @@ class Governing:
         return self.decision
 
     def _speed_wanted(self, backlog: int | None) -> bool:
-        """Whether data age grows for want of training: what waits in `examples` is the part of it that speed changes.
-        So does a large backlog that does not shrink."""
+        """Whether data age grows for want of training: what waits in `examples` is the part of it
+        that speed changes. So does a large backlog that does not shrink."""
         if backlog is None or self.backlog is None:
             return False
         return backlog >= self.config.backlog_min and backlog > SHRINKS * self.backlog
 
     @property
     def at_its_end(self) -> bool:
-        """It stands at the slowest rung, and quality still suffers: nothing more can be done here."""
+        """It stands at the slowest rung, and quality still suffers: nothing more can be done
+        here."""
         return self.decision is not None and self.decision.why == SLOWEST

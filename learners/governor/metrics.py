@@ -9,29 +9,61 @@ SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
 class GovernorMetrics(ReaderMetrics):
-    """Updated by the governor's one thread. Rows in and out are rows trained by its shadows; its data time is the
-    arrival reached by the last comparison."""
+    """Updated by the governor's one thread. Rows in and out are rows trained by its shadows; its
+    data time is the arrival reached by the last comparison."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.estimates = self.counter("everspun_governor_estimates_total", "estimates of what staleness costs")
-        self.seconds = self.histogram("everspun_governor_estimate_seconds", "time to read and train one", SECONDS)
-        self.unanswered = self.counter("everspun_governor_unanswered_total", "looks at clock, log or store that failed")
-        self._windows = self.gauge("everspun_governor_windows", "comparisons by what became of them", "outcome")
-        self._decisions = self.gauge("everspun_governor_decisions", "decisions since start", "action", "why")
-        self._decision = self.gauge("everspun_governor_decision", "1 for the last decision and why", "action", "why")
-        self.decided_ms = self.gauge("everspun_governor_decided_ms", "when it was taken, ms since 1970; 0 = none yet")
-        self._excess = self.gauge("everspun_governor_excess_share", "log loss above that of the sequence")
-        self._band = self.gauge("everspun_governor_band_share", "log loss that speed may cost, a share of it")
+        self.estimates = self.counter(
+            "everspun_governor_estimates_total", "estimates of what staleness costs"
+        )
+        self.seconds = self.histogram(
+            "everspun_governor_estimate_seconds", "time to read and train one", SECONDS
+        )
+        self.unanswered = self.counter(
+            "everspun_governor_unanswered_total", "looks at clock, log or store that failed"
+        )
+        self._windows = self.gauge(
+            "everspun_governor_windows", "comparisons by what became of them", "outcome"
+        )
+        self._decisions = self.gauge(
+            "everspun_governor_decisions", "decisions since start", "action", "why"
+        )
+        self._decision = self.gauge(
+            "everspun_governor_decision", "1 for the last decision and why", "action", "why"
+        )
+        self.decided_ms = self.gauge(
+            "everspun_governor_decided_ms", "when it was taken, ms since 1970; 0 = none yet"
+        )
+        self._excess = self.gauge(
+            "everspun_governor_excess_share", "log loss above that of the sequence"
+        )
+        self._band = self.gauge(
+            "everspun_governor_band_share", "log loss that speed may cost, a share of it"
+        )
         self._error = self.gauge("everspun_governor_error_share", "its standard error")
-        self._bound = self.gauge("everspun_governor_staleness_bound", "the bound s by word: -1 = unbounded", "word")
-        self._limit = self.gauge("everspun_governor_concurrency_bound", "batches at once by word: 0 = no limit", "word")
-        self._rung = self.gauge("everspun_governor_rung", "where it stands on its ladder, 0 = as loose as allowed")
+        self._bound = self.gauge(
+            "everspun_governor_staleness_bound", "the bound s by word: -1 = unbounded", "word"
+        )
+        self._limit = self.gauge(
+            "everspun_governor_concurrency_bound", "batches at once by word: 0 = no limit", "word"
+        )
+        self._rung = self.gauge(
+            "everspun_governor_rung", "where it stands on its ladder, 0 = as loose as allowed"
+        )
         self._rungs = self.gauge("everspun_governor_rungs", "rungs of its ladder")
-        self._spent = self.gauge("everspun_governor_shadow_share", "rows its shadows trained, to rows learned live")
-        self._backlog = self.gauge("everspun_governor_backlog_records", "records of examples that waited")
-        self._lost = self.gauge("everspun_governor_leases_lost", "leases that ran out or were lost with a clock holder")
-        self._end = self.gauge("everspun_governor_at_its_end", "1: at the slowest rung, beyond the band: alarm")
+        self._spent = self.gauge(
+            "everspun_governor_shadow_share", "rows its shadows trained, to rows learned live"
+        )
+        self._backlog = self.gauge(
+            "everspun_governor_backlog_records", "records of examples that waited"
+        )
+        self._lost = self.gauge(
+            "everspun_governor_leases_lost", "leases that ran out or were lost with a clock holder"
+        )
+        self._end = self.gauge(
+            "everspun_governor_at_its_end", "1: at the slowest rung, beyond the band: alarm"
+        )
         self.waits_for("idle")
 
     def look(self, governing: Governing) -> None:

@@ -1,6 +1,6 @@
-"""The governor's process: it reads evaluations, checkpoints and examples, trains its shadow, and says to the clock
-holder what the core decides (shell). It writes nothing, and asks nothing of a shard but where it stands; dead, it
-leaves a lease that runs out (K7).
+"""The governor's process: it reads evaluations, checkpoints and examples, trains its shadow, and
+says to the clock holder what the core decides (shell). It writes nothing, and asks nothing of a
+shard but where it stands; dead, it leaves a lease that runs out (K7).
 """
 
 import contextlib
@@ -68,11 +68,14 @@ def run(
         stack.callback(ports.close)
         encoding = ENCODINGS[paramserver.wire]
         name = f"governor-{index}"
-        GovernorService(stream, definition, config, ports[0], clock, log, cuts, metrics, name, encoding).run(stop)
+        GovernorService(
+            stream, definition, config, ports[0], clock, log, cuts, metrics, name, encoding
+        ).run(stop)
 
 
 class GovernorService:
-    """One governor over any log, ports and cuts. Belongs to one thread. `shard`: the one that owns slot 0."""
+    """One governor over any log, ports and cuts. Belongs to one thread. `shard`: the one that
+    owns slot 0."""
 
     def __init__(
         self,
@@ -89,7 +92,13 @@ class GovernorService:
         now_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
     ) -> None:
         self._stream, self._model, self._config, self._shard = stream, model, config, shard
-        self._clock, self._log, self._cuts, self._metrics, self._encoding = clock, log, cuts, metrics, encoding
+        self._clock, self._log, self._cuts, self._metrics, self._encoding = (
+            clock,
+            log,
+            cuts,
+            metrics,
+            encoding,
+        )
         self._now_ms = now_ms
         self.core = Governing(config, name)
         self._evaluations: Reader | None = None
@@ -127,7 +136,8 @@ class GovernorService:
         self._metrics.look(core)
         self._metrics.waits_for("idle")
 
-    # --- the clock holder ---------------------------------------------------------------------------------------
+    # --- the clock holder
+    # ---------------------------------------------------------------------------------------
 
     def _speak(self) -> None:
         """Say what is to be said; at least ask what is in force. Raises Unreachable, Refused."""
@@ -138,7 +148,9 @@ class GovernorService:
             bounds = self._clock.govern(model, core.name, word.sequence, word.rung, word.lease_ms)
             core.heeded(word, bounds)
             if bounds.governor not in ("", core.name):
-                _log.warning("governor %s holds the lease of %s: this one waits", bounds.governor, model)
+                _log.warning(
+                    "governor %s holds the lease of %s: this one waits", bounds.governor, model
+                )
         self._spoken_ms = self._now_ms()
 
     def _farewell(self) -> None:
@@ -146,15 +158,18 @@ class GovernorService:
         if word is None:
             return
         try:
-            self._clock.govern(self._model.name, self.core.name, word.sequence, word.rung, word.lease_ms)
+            self._clock.govern(
+                self._model.name, self.core.name, word.sequence, word.rung, word.lease_ms
+            )
         except (Unreachable, Refused) as error:
             _log.warning("the lease was not given back, and runs out by itself: %s", error)
 
-    # --- evaluations --------------------------------------------------------------------------------------------
+    # --- evaluations
+    # --------------------------------------------------------------------------------------------
 
     def _hear(self) -> None:
-        """Read `evaluations` towards its end, from where it ended when this governor began; for `poll_ms` at most,
-        since learners may write faster than an end is ever seen."""
+        """Read `evaluations` towards its end, from where it ended when this governor began; for
+        `poll_ms` at most, since learners may write faster than an end is ever seen."""
         until_ms = self._now_ms() + self._config.poll_ms
         if self._evaluations is None:
             self._evaluations = self._open_at_ends(self._stream.evaluations)
@@ -190,10 +205,12 @@ class GovernorService:
         if one is not None:
             self.core.hear(one)
 
-    # --- a comparison -------------------------------------------------------------------------------------------
+    # --- a comparison
+    # -------------------------------------------------------------------------------------------
 
     def _judge(self, window: Window) -> None:
-        """Read, train in sequence, compare, decide. Raises Unreachable and Refused of the clock holder."""
+        """Read, train in sequence, compare, decide. Raises Unreachable and Refused of the clock
+        holder."""
         began = time.monotonic()
         try:
             self._read(window)
@@ -219,14 +236,30 @@ class GovernorService:
         self._metrics.estimates.inc()
         self._metrics.seconds.observe(time.monotonic() - began)
         self._metrics.decided_ms.set(time.time_ns() // 1_000_000)
-        level = logging.WARNING if decision.action != "hold" or self.core.at_its_end else logging.INFO
+        level = (
+            logging.WARNING if decision.action != "hold" or self.core.at_its_end else logging.INFO
+        )
         s, at_once = decision.rung
-        _log.log(level, "%s: s = %d, %s at once: %s", decision.action, s, at_once or "all", decision.reason)
+        _log.log(
+            level,
+            "%s: s = %d, %s at once: %s",
+            decision.action,
+            s,
+            at_once or "all",
+            decision.reason,
+        )
 
     def _read(self, window: Window) -> None:
-        """The records of `examples` that the window wants. Raises OffsetOutOfRange, TimeoutError, CannotGoOn."""
-        partitions = [Partition(self._stream.examples, p) for p in window.positions if window.wants(p)]
-        reader, until_ms, left = self._log.reader(), self._now_ms() + self._config.read_timeout_ms, 0
+        """The records of `examples` that the window wants. Raises OffsetOutOfRange,
+        TimeoutError, CannotGoOn."""
+        partitions = [
+            Partition(self._stream.examples, p) for p in window.positions if window.wants(p)
+        ]
+        reader, until_ms, left = (
+            self._log.reader(),
+            self._now_ms() + self._config.read_timeout_ms,
+            0,
+        )
         with contextlib.closing(reader):
             reader.assign(partitions)
             firsts = reader.beginning_offsets(partitions)
@@ -248,14 +281,17 @@ class GovernorService:
                 reader.pause([p for p in partitions if not window.wants(p.partition)])
                 if left > self._config.records_max or self._now_ms() > until_ms:
                     raise TimeoutError(
-                        f"{left} records were read, and examples {wanted} do not come to what was scored"
+                        f"{left} records were read, and examples {wanted} do not come to what was "
+                        f"scored"
                     )
 
     def _train(self, window: Window) -> tuple[list[float], list[float], int]:
-        """(losses as they were live, losses in sequence, rows trained). Raises CutGone; ValueError where a batch does
-        not follow. The lease is renewed meanwhile."""
+        """(losses as they were live, losses in sequence, rows trained). Raises CutGone; ValueError
+        where a batch does not follow. The lease is renewed meanwhile."""
         steps = window.steps()
-        prepared = [gradient.read(self._model, step.batch) if step.batch.rows else None for step in steps]
+        prepared = [
+            gradient.read(self._model, step.batch) if step.batch.rows else None for step in steps
+        ]
         tables = [table.name for table in self._model.spec.tables]
         keys = {name: _union([p.keys[name] for p in prepared if p is not None]) for name in tables}
         copy = self._cuts.touched(window.cut, keys)
@@ -289,7 +325,9 @@ class GovernorService:
             _log.warning("what waits in examples is not known: %s", error)
             return None
         next_record = {} if told is None else told.next_record
-        return sum(max(0, end - max(next_record.get(p.partition, 0), firsts[p])) for p, end in ends.items())
+        return sum(
+            max(0, end - max(next_record.get(p.partition, 0), firsts[p])) for p, end in ends.items()
+        )
 
 
 def _union(keys: list[Keys]) -> Keys:

@@ -4,13 +4,15 @@
 - `delayed_feedback`: what early labels do to a model, and how it is made good (docs/labels.md)
 - `embeddings`: rows of a batch's distinct keys <-> what stands in each example
 - `factorization`: factorization machine (Rendle 2010)
-- `feature_groups`: groups of features with a table, hence an optimizer, a policy and a storage, of their own
+- `feature_groups`: groups of features with a table, hence an optimizer, a policy and a storage, of
+  their own
 - `feature_pairs`: dot products of every pair of an example's vectors, with their gradient
 - `features`: from the columns of an impression to what a model reads
 - `logistic`: logistic regression over hashed features
 - `model`: A model
 - `network`: A torch module as a kind of model
-- `record_columns`: whether a record of `examples` has the columns that a model reads, and as it reads them
+- `record_columns`: whether a record of `examples` has the columns that a model reads, and as it
+  reads them
 - `torch_modules`: the network kinds, as torch modules
 - `user_module`: A torch module of a user's own
 """

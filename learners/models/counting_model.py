@@ -1,8 +1,8 @@
 """Coverage as a model: every key's row is how many times it was trained on.
 
-Each occurrence of a key has gradient -1, and SGD with rate 1 adds it up. With a feature that names the event, "was
-every event learned exactly once" is read from the parameters themselves rather than from what progress says of them.
-Every prediction is the prior rate.
+Each occurrence of a key has gradient -1, and SGD with rate 1 adds it up. With a feature that names
+the event, "was every event learned exactly once" is read from the parameters themselves rather than
+from what progress says of them. Every prediction is the prior rate.
 """
 
 import numpy as np
@@ -15,7 +15,8 @@ TABLE = "counts"
 
 
 class Counter:
-    """See `learners.models.model.Kind`. Counts are exact up to 2^24, where float32 ends to hold every whole number."""
+    """See `learners.models.model.Kind`. Counts are exact up to 2^24, where float32 ends to hold
+    every whole number."""
 
     def __init__(self, config: ModelConfig):
         self.config = config
@@ -41,7 +42,9 @@ class Counter:
     def column_name(self, table: str, column: int) -> str:
         return self.config.categorical[column]
 
-    def predict(self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats) -> Floats:
+    def predict(
+        self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats
+    ) -> Floats:
         return np.full(len(numbers), self.config.prior_rate, np.float32)
 
     def differentiate(

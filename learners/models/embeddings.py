@@ -1,7 +1,9 @@
-"""Rows of a batch's distinct keys <-> what stands in each example: gather on the way in, segment sums on the way out.
+"""Rows of a batch's distinct keys <-> what stands in each example: gather on the way in, segment
+sums on the way out.
 
-Both walk the examples in order, so a sum repeats bit for bit. They are kernels of our own because torch's take three
-passes: `embedding` copies, `cat` copies again, and the backward of `embedding` zeroes and scatters a second array.
+Both walk the examples in order, so a sum repeats bit for bit. They are kernels of our own because
+torch's take three passes: `embedding` copies, `cat` copies again, and the backward of `embedding`
+zeroes and scatters a second array.
 """
 
 import numpy as np
@@ -20,8 +22,8 @@ def gather(rows: Rows, places: npt.NDArray[np.int64]) -> Floats:
 
 
 def segment_sums(places: npt.NDArray[np.int64], gradients: Floats, count: int) -> Rows:
-    """(count, dim): for each distinct key the sum of `gradients` (n, width, dim) over its occurrences, in float32 and
-    in the order of the examples."""
+    """(count, dim): for each distinct key the sum of `gradients` (n, width, dim) over its
+    occurrences, in float32 and in the order of the examples."""
     out = np.zeros((count, gradients.shape[2]), np.float32)
     _segment_sums(places, gradients, out)
     return out

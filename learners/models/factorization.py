@@ -1,9 +1,9 @@
 """Factorization machine (Rendle 2010): a weight and a vector a key, by closed form, without torch.
 
-logit = logit(prior rate) + sum of w_i x_i + sum over pairs of <v_i, v_j> x_i x_j, where x is 1 for a key and the number
-for a numeric feature (whose key is shared by all rows). With s = sum of v_i x_i, the pairs are (|s|^2 - sum of
-|v_i x_i|^2) / 2, and the gradient by v_i is x_i (s - v_i x_i): linear in the number of features. A row is (w, v); the
-bias, where there is one, has no pairs.
+logit = logit(prior rate) + sum of w_i x_i + sum over pairs of <v_i, v_j> x_i x_j, where x is 1 for
+a key and the number for a numeric feature (whose key is shared by all rows). With s = sum of v_i
+x_i, the pairs are (|s|^2 - sum of |v_i x_i|^2) / 2, and the gradient by v_i is x_i (s - v_i x_i):
+linear in the number of features. A row is (w, v); the bias, where there is one, has no pairs.
 """
 
 import numpy as np
@@ -38,7 +38,9 @@ class FactorizationMachine(Logistic):
             ),
         )
 
-    def predict(self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats) -> Floats:
+    def predict(
+        self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats
+    ) -> Floats:
         p: Floats = sigmoid(self._sums(places[TABLE], rows[TABLE], numbers)[0])
         return p
 
@@ -54,7 +56,11 @@ class FactorizationMachine(Logistic):
         logits, sums = self._sums(places[TABLE], rows[TABLE], numbers)
         p = sigmoid(logits)
         values, pairs = self._values(numbers), self._pairs
-        return p, {TABLE: _gradient(places[TABLE], values, rows[TABLE], sums, p, label, weight, pairs)}, {}
+        return (
+            p,
+            {TABLE: _gradient(places[TABLE], values, rows[TABLE], sums, p, label, weight, pairs)},
+            {},
+        )
 
     def _values(self, numbers: Floats) -> Floats:
         """What multiplies each key's weight: 1, the number, 1 for the bias."""
@@ -73,7 +79,9 @@ class FactorizationMachine(Logistic):
         """Logits (n,) and s (n, dim)."""
         logits = np.empty(len(place), np.float64)
         sums = np.empty((len(place), self.config.dim), np.float64)
-        _sum_up(place, self._values(numbers), rows, self.config.prior_logit, self._pairs, logits, sums)
+        _sum_up(
+            place, self._values(numbers), rows, self.config.prior_logit, self._pairs, logits, sums
+        )
         return logits, sums
 
 

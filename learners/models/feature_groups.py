@@ -1,8 +1,9 @@
 """Groups of features with a table, hence an optimizer, a policy and a storage, of their own.
 
-A kind knows one table. `Grouped` stands round it: the columns of each group's features go to the group's table, the
-others stay in the kind's. Rows are put together again before the kind sees them, and its gradient is split the same
-way, so every kind has groups and none knows of them. Without groups nothing stands round anything.
+A kind knows one table. `Grouped` stands round it: the columns of each group's features go to the
+group's table, the others stay in the kind's. Rows are put together again before the kind sees them,
+and its gradient is split the same way, so every kind has groups and none knows of them. Without
+groups nothing stands round anything.
 """
 
 from dataclasses import replace
@@ -40,7 +41,9 @@ class Grouped:
         specs = []
         for group, settings in config.groups.items():
             name = table_of(base.name, group)
-            self._columns[name] = np.array([names.index(feature) for feature in settings["features"]])
+            self._columns[name] = np.array(
+                [names.index(feature) for feature in settings["features"]]
+            )
             specs.append(_spec_of(name, base, settings))
         grouped = np.concatenate(list(self._columns.values()))
         rest = np.setdiff1d(np.arange(width), grouped)
@@ -62,12 +65,16 @@ class Grouped:
 
     def keys(self, encoded: Encoded) -> dict[str, Keys]:
         keys = self._kind.keys(encoded)[self._base]
-        return {name: np.ascontiguousarray(keys[:, columns]) for name, columns in self._columns.items()}
+        return {
+            name: np.ascontiguousarray(keys[:, columns]) for name, columns in self._columns.items()
+        }
 
     def column_name(self, table: str, column: int) -> str:
         return self._kind.column_name(self._base, int(self._columns[table][column]))
 
-    def predict(self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats) -> Floats:
+    def predict(
+        self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats
+    ) -> Floats:
         return self._kind.predict(*self._joined(places, rows), dense, numbers)
 
     def differentiate(
@@ -80,7 +87,9 @@ class Grouped:
         weight: Floats,
     ) -> tuple[Floats, dict[str, Rows], dict[str, Floats]]:
         place, joined = self._joined(places, rows)
-        p, gradients, dense_gradients = self._kind.differentiate(place, joined, dense, numbers, label, weight)
+        p, gradients, dense_gradients = self._kind.differentiate(
+            place, joined, dense, numbers, label, weight
+        )
         ends = np.cumsum([len(rows[name]) for name in self._columns])[:-1]
         split = dict(zip(self._columns, np.split(gradients[self._base], ends), strict=True))
         return p, split, dense_gradients
@@ -93,15 +102,20 @@ class Grouped:
         for name, columns in self._columns.items():
             place[:, columns] = places[name] + offset
             offset += len(rows[name])
-        return {self._base: place}, {self._base: np.concatenate([rows[name] for name in self._columns])}
+        return {self._base: place}, {
+            self._base: np.concatenate([rows[name] for name in self._columns])
+        }
 
 
 def _no_rows(config: ModelConfig) -> tuple[Keys, Floats]:
-    return np.empty((0, len(config.categorical)), np.uint64), np.empty((0, len(config.numeric)), np.float32)
+    return np.empty((0, len(config.categorical)), np.uint64), np.empty(
+        (0, len(config.numeric)), np.float32
+    )
 
 
 def _spec_of(name: str, base: TableSpec, settings: dict[str, Any]) -> TableSpec:
-    """The kind's table but for what the group says. A group with an optimizer of its own has that one's defaults."""
+    """The kind's table but for what the group says. A group with an optimizer of its own has
+    that one's defaults."""
     options = {} if "optimizer" in settings else base.options
     return replace(
         base,

@@ -1,8 +1,8 @@
 """Dot products of every pair of an example's vectors, with their gradient.
 
-torch's way, a batched product of tiny matrices and a selection of its upper triangle, computes every product twice and
-moves (vectors x vectors) numbers a row four times. On the CPU one kernel a direction keeps an example in the cache;
-elsewhere torch's way stands.
+torch's way, a batched product of tiny matrices and a selection of its upper triangle, computes
+every product twice and moves (vectors x vectors) numbers a row four times. On the CPU one kernel a
+direction keeps an example in the cache; elsewhere torch's way stands.
 """
 
 from typing import Any
@@ -23,7 +23,8 @@ LANES = 16
 
 
 def pair_products(vectors: Tensor, multiple: int = 1) -> Tensor:
-    """(n, v, dim) -> (n, v (v - 1) / 2): products of vectors i < j, in the order (0, 1), (0, 2), ..., (1, 2), ...
+    """(n, v, dim) -> (n, v (v - 1) / 2): products of vectors i < j, in the order (0, 1), (0, 2),
+    ..., (1, 2), ...
 
     Behind them stand zeros up to a `multiple` of columns."""
     count = vectors.shape[1]
@@ -33,7 +34,9 @@ def pair_products(vectors: Tensor, multiple: int = 1) -> Tensor:
         products: Tensor = _PairProducts.apply(vectors, width)  # type: ignore[no-untyped-call]
         return products
     first, second = torch.triu_indices(count, count, 1, device=vectors.device)
-    return functional.pad(torch.bmm(vectors, vectors.transpose(1, 2))[:, first, second], (0, width - pairs))
+    return functional.pad(
+        torch.bmm(vectors, vectors.transpose(1, 2))[:, first, second], (0, width - pairs)
+    )
 
 
 class _PairProducts(torch.autograd.Function):
@@ -57,8 +60,9 @@ class _PairProducts(torch.autograd.Function):
 
 @intrinsic
 def _add_products(typing: Any, out: Any, to: Any, a: Any, first: Any, b: Any, second: Any) -> Any:
-    """out[to:to + LANES] += a[first:...] * b[second:...] on flat float32 arrays, as one vector instruction: written as
-    a loop it stays scalar, since the compiler cannot know that the arrays do not overlap."""
+    """out[to:to + LANES] += a[first:...] * b[second:...] on flat float32 arrays, as one vector
+    instruction: written as a loop it stays scalar, since the compiler cannot know that the arrays
+    do not overlap."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         lanes = ir.VectorType(ir.FloatType(), LANES).as_pointer()
@@ -100,7 +104,9 @@ def _products(vectors: Floats, out: Floats) -> None:
         for i in range(count - 1):
             for j in range(i + 1, count):
                 for d in range(dim):
-                    _add_products(lines, at * LANES, flat, (i * dim + d) * LANES, flat, (j * dim + d) * LANES)
+                    _add_products(
+                        lines, at * LANES, flat, (i * dim + d) * LANES, flat, (j * dim + d) * LANES
+                    )
                 at += 1
         for lane in range(rows):
             for pair in range(at):

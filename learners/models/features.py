@@ -1,13 +1,14 @@
 """From the columns of an impression to what a model reads: 64-bit keys and numbers.
 
-A categorical feature becomes a key: the keyed hash of its value. What it is keyed with is derived from the model's
-secret (`ModelConfig.hash_secret`), the feature's name and the model's seed, so no vocabulary is kept, no two features
-share a key, and who does not know the secret can choose no value that falls on another's key. "" (missing) is a value
-like any other. A numeric feature keeps its raw value within its bounds, beyond which it is clipped: one price in the
-wrong unit would spoil a weight for good. A missing one (NaN, or position -1) takes a stated value, and so does a
-declared feature that a record from before it lacks. What serving does not have, such as the position on the page, takes
-its stated value there. Key 0 is never made. So what a row becomes is a function of the row and the definition, in
-training and in serving.
+A categorical feature becomes a key: the keyed hash of its value. What it is keyed with is derived
+from the model's secret (`ModelConfig.hash_secret`), the feature's name and the model's seed, so no
+vocabulary is kept, no two features share a key, and who does not know the secret can choose no
+value that falls on another's key. "" (missing) is a value like any other. A numeric feature keeps
+its raw value within its bounds, beyond which it is clipped: one price in the wrong unit would spoil
+a weight for good. A missing one (NaN, or position -1) takes a stated value, and so does a declared
+feature that a record from before it lacks. What serving does not have, such as the position on the
+page, takes its stated value there. Key 0 is never made. So what a row becomes is a function of the
+row and the definition, in training and in serving.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,7 +36,8 @@ Columns: TypeAlias = pa.RecordBatch | pa.Table
 STRINGS = ("source", "vendor", "item")
 NUMBERS = ("shown_at",)
 _SEED_MAX = 1 << 64
-#: Probes an element, on average, beyond which keys are sorted by numpy: they are no hashes, or made to collide.
+#: Probes an element, on average, beyond which keys are sorted by numpy: they are no hashes, or made
+#: to collide.
 _PROBES_MAX = 16
 
 
@@ -43,12 +45,15 @@ _NONE: Mapping[str, int] = MappingProxyType({})
 
 
 class Encoded(NamedTuple):
-    """`keys[i, f]` of the categorical features and `numbers[i, g]` of the numeric ones, in the model's order."""
+    """`keys[i, f]` of the categorical features and `numbers[i, g]` of the numeric ones, in the
+    model's order."""
 
     keys: Keys  # (n, features)
     numbers: Floats  # (n, numeric features)
     clipped: Mapping[str, int] = _NONE  # numeric feature -> values beyond its bounds
-    filled: Mapping[str, int] = _NONE  # feature that the columns lack -> rows that have its missing value instead
+    filled: Mapping[str, int] = (
+        _NONE  # feature that the columns lack -> rows that have its missing value instead
+    )
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -64,9 +69,13 @@ class Encoder:
         self.config = config
         self.categorical, self.numeric = config.categorical, config.numeric
         #: The columns whose values are hashed, each once: those of features alone and of pairs.
-        self._parts = tuple(dict.fromkeys(part for name in config.categorical for part in name.split(CROSS)))
+        self._parts = tuple(
+            dict.fromkeys(part for name in config.categorical for part in name.split(CROSS))
+        )
         secret = key_of(config.hash_secret)
-        self._keys = {name: _seed(name, config.seed, secret) for name in (*self._parts, *config.categorical)}
+        self._keys = {
+            name: _seed(name, config.seed, secret) for name in (*self._parts, *config.categorical)
+        }
         self._serving = dict(config.serving)
         self._declared = self.features
 
@@ -76,20 +85,26 @@ class Encoder:
         columns = [part for name in self.categorical for part in name.split(CROSS)]
         strings = [c for c in dict.fromkeys(columns) if c not in STRINGS + NUMBERS]
         numbers = [c for c in self.numeric if c not in NUMBERS]
-        return (*(FeatureColumn(c, CATEGORICAL) for c in strings), *(FeatureColumn(c, NUMERIC) for c in numbers))
+        return (
+            *(FeatureColumn(c, CATEGORICAL) for c in strings),
+            *(FeatureColumn(c, NUMERIC) for c in numbers),
+        )
 
     def check_declared(self, declared: Features) -> None:
-        """Raises ValueError naming a feature that the model uses and the stream does not declare so."""
+        """Raises ValueError naming a feature that the model uses and the stream does not declare
+        so."""
         known = {f.name: f.kind for f in declared}
         for feature in self.features:
             if known.get(feature.name) != feature.kind:
                 raise ValueError(
-                    f"model {self.config.name!r} uses the {feature.kind} feature {feature.name!r}; [stream] declares"
+                    f"model {self.config.name!r} uses the {feature.kind} feature "
+                    f"{feature.name!r}; [stream] declares"
                     f" {sorted(known)}: declare it in {feature.kind}_features"
                 )
 
     def encode(self, columns: Columns, serving: bool = False) -> Encoded:
-        """The rows of `examples`, or of a request when `serving`; columns as in `stream.columns.events`, no nulls."""
+        """The rows of `examples`, or of a request when `serving`; columns as in
+        `stream.columns.events`, no nulls."""
         rows = columns.num_rows
         columns, filled = self._with_declared(columns)
         clipped: dict[str, int] = {}
@@ -106,7 +121,9 @@ class Encoder:
 
     def _with_declared(self, columns: Columns) -> tuple[Columns, dict[str, int]]:
         """The columns, and for each declared feature that they lack one of its missing value."""
-        filled = {f.name: columns.num_rows for f in self._declared if f.column not in columns.schema.names}
+        filled = {
+            f.name: columns.num_rows for f in self._declared if f.column not in columns.schema.names
+        }
         for feature in self._declared:
             if feature.name in filled:
                 missing = pa.array([feature.missing] * columns.num_rows, feature.type)
@@ -125,38 +142,53 @@ class Encoder:
         for f, name in enumerate(self.categorical):
             pair = [parts[:, self._parts.index(part)] for part in name.split(CROSS)]
             keys[:, f] = (
-                pair[0] if len(pair) == 1 else _cross(pair[0], pair[1], np.uint64(self._keys[name] % _SEED_MAX))
+                pair[0]
+                if len(pair) == 1
+                else _cross(pair[0], pair[1], np.uint64(self._keys[name] % _SEED_MAX))
             )
         return keys
 
-    def _number(self, columns: Columns, name: str, serving: bool, clipped: dict[str, int]) -> Floats:
+    def _number(
+        self, columns: Columns, name: str, serving: bool, clipped: dict[str, int]
+    ) -> Floats:
         """`clipped`: told how many values lie beyond the feature's bounds."""
         if serving and name in self._serving:
             raw = np.full(columns.num_rows, self._serving[name], np.float64)
         else:
             raw = _column(columns, name).to_numpy(zero_copy_only=False).astype(np.float64)
         missing = raw == NO_POSITION if name in NUMBERS else np.isnan(raw)
-        raw = np.where(missing, self.config.missing.get(name, NO_POSITION if name in NUMBERS else 0.0), raw)
+        raw = np.where(
+            missing, self.config.missing.get(name, NO_POSITION if name in NUMBERS else 0.0), raw
+        )
         low, high = self.config.bounds_of(name)
         if beyond := int(np.count_nonzero((raw < low) | (raw > high))):
             clipped[name] = beyond
             raw = np.clip(raw, low, high)
-        if self.config.transforms.get(name) == "log1p":  # in float64: rounded once, whatever a vector unit does
+        if (
+            self.config.transforms.get(name) == "log1p"
+        ):  # in float64: rounded once, whatever a vector unit does
             raw = np.copysign(np.log1p(np.abs(raw)), raw)
         numbers: Floats = raw.astype(np.float32)
         return numbers
 
 
 def numeric_keys(names: Iterable[str], seed: int, secret: str = "") -> Keys:
-    """The key of the weight that multiplies each numeric feature of a logistic regression, (m,) uint64."""
-    return np.array([hash_string(name, _seed("numeric", seed, key_of(secret))) or 1 for name in names], np.uint64)
+    """The key of the weight that multiplies each numeric feature of a logistic regression, (m,)
+    uint64."""
+    return np.array(
+        [hash_string(name, _seed("numeric", seed, key_of(secret))) or 1 for name in names],
+        np.uint64,
+    )
 
 
 def unique_keys(keys: Keys) -> tuple[Keys, npt.NDArray[np.int64]]:
-    """The distinct keys, rising, and for every element its place among them (in the shape of `keys`). No key is 0."""
+    """The distinct keys, rising, and for every element its place among them (in the shape of
+    `keys`). No key is 0."""
     flat = np.ascontiguousarray(keys).reshape(-1)
     size = len(flat) * 5 // 4 + 16
-    cells = np.zeros(size + len(flat), np.uint64)  # probing never wraps, or cells would not be in order
+    cells = np.zeros(
+        size + len(flat), np.uint64
+    )  # probing never wraps, or cells would not be in order
     at = np.empty(len(flat), np.int32)
     used = _scatter(flat, cells, at, size, _PROBES_MAX * (len(flat) + 1))
     if used < 0:
@@ -194,7 +226,8 @@ def _never_zero(keys: Keys) -> None:
 
 @kernel
 def _cross(a: Keys, b: Keys, seed: np.uint64) -> Keys:
-    """The key of a pair; (a, b) and (b, a) differ. `a` and `b` are keyed hashes, so nobody aims at what this gives."""
+    """The key of a pair; (a, b) and (b, a) differ. `a` and `b` are keyed hashes, so nobody aims
+    at what this gives."""
     out = np.empty(len(a), np.uint64)
     for i in range(len(a)):
         h = mix(mix(a[i] ^ seed) + b[i])
@@ -204,8 +237,9 @@ def _cross(a: Keys, b: Keys, seed: np.uint64) -> Keys:
 
 @kernel
 def _scatter(keys: Keys, cells: Keys, at: npt.NDArray[np.int32], size: int, probes_max: int) -> int:
-    """Put every key into a cell, 0 = empty, from its share of `size` on: hashes are uniform, so the cells are nearly
-    sorted. Returns the end of the cells in use, or -1 for keys that are no hashes and need too many probes."""
+    """Put every key into a cell, 0 = empty, from its share of `size` on: hashes are uniform, so the
+    cells are nearly sorted. Returns the end of the cells in use, or -1 for keys that are no hashes
+    and need too many probes."""
     probes = used = np.int64(0)
     for i in range(len(keys)):
         key = keys[i]
@@ -223,8 +257,11 @@ def _scatter(keys: Keys, cells: Keys, at: npt.NDArray[np.int32], size: int, prob
 
 
 @kernel
-def _rank(cells: Keys, at: npt.NDArray[np.int32], distinct: Keys, place: npt.NDArray[np.int64]) -> int:
-    """Sort what stands in the cells, which only neighbours can be out of, and number it. Returns how many there are."""
+def _rank(
+    cells: Keys, at: npt.NDArray[np.int32], distinct: Keys, place: npt.NDArray[np.int64]
+) -> int:
+    """Sort what stands in the cells, which only neighbours can be out of, and number it. Returns
+    how many there are."""
     origin = np.empty(len(distinct), np.int32)
     count = 0
     for cell in range(len(cells)):  # without a branch: an empty cell is overwritten by the next

@@ -1,8 +1,9 @@
 """Logistic regression over hashed features: one weight a key, by closed form, without torch.
 
-logit = logit(prior rate) + sum of the weights of the row's keys + sum of weight x number over the numeric features
-(+ bias). With p its sigmoid, the gradient of the log loss by a weight is the sum over rows of weight_i (p_i - y_i) x_i,
-where x is 1 for a key. Sums run in float64, in row order, so that they repeat bit for bit.
+logit = logit(prior rate) + sum of the weights of the row's keys + sum of weight x number over the
+numeric features (+ bias). With p its sigmoid, the gradient of the log loss by a weight is the sum
+over rows of weight_i (p_i - y_i) x_i, where x is 1 for a key. Sums run in float64, in row order, so
+that they repeat bit for bit.
 """
 
 import numpy as np
@@ -25,7 +26,9 @@ class Logistic:
         self.config = config
         self._shared = numeric_keys(config.numeric, config.seed, config.hash_secret)
         if config.bias:
-            self._shared = np.append(self._shared, numeric_keys(["(bias)"], config.seed, config.hash_secret))
+            self._shared = np.append(
+                self._shared, numeric_keys(["(bias)"], config.seed, config.hash_secret)
+            )
 
     @property
     def tables(self) -> tuple[TableSpec, ...]:
@@ -33,7 +36,16 @@ class Logistic:
         defaults = {"alpha": _ALPHA} if optimizer == "ftrl" else {"rate": _RATE}
         config = self.config
         options = defaults | config.table_options
-        return (TableSpec(TABLE, 1, optimizer, options, policy=config.table_policy, storage=config.table_storage),)
+        return (
+            TableSpec(
+                TABLE,
+                1,
+                optimizer,
+                options,
+                policy=config.table_policy,
+                storage=config.table_storage,
+            ),
+        )
 
     @property
     def dense(self) -> DenseSpec:
@@ -47,7 +59,8 @@ class Logistic:
         return {}
 
     def keys(self, encoded: Encoded) -> dict[str, Keys]:
-        """The row's categorical keys, then those of the numeric features and the bias: (n, width)."""
+        """The row's categorical keys, then those of the numeric features and the bias: (n,
+        width)."""
         if not len(self._shared):
             return {TABLE: encoded.keys}
         shared = np.broadcast_to(self._shared, (len(encoded), len(self._shared)))
@@ -57,8 +70,12 @@ class Logistic:
         names = (*self.config.categorical, *self.config.numeric, "(bias)")
         return names[column]
 
-    def predict(self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats) -> Floats:
-        p: Floats = _probabilities(places[TABLE], numbers, rows[TABLE], self.config.prior_logit, self._ones)
+    def predict(
+        self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats
+    ) -> Floats:
+        p: Floats = _probabilities(
+            places[TABLE], numbers, rows[TABLE], self.config.prior_logit, self._ones
+        )
         return p
 
     def differentiate(
@@ -76,12 +93,15 @@ class Logistic:
 
     @property
     def _ones(self) -> int:
-        """How many columns come before those that a number multiplies; behind those is the bias alone."""
+        """How many columns come before those that a number multiplies; behind those is the bias
+        alone."""
         return len(self.config.categorical)
 
 
 @kernel
-def _probabilities(place: npt.NDArray[np.int64], numbers: Floats, weights: Rows, base: float, ones: int) -> Floats:
+def _probabilities(
+    place: npt.NDArray[np.int64], numbers: Floats, weights: Rows, base: float, ones: int
+) -> Floats:
     logits = np.empty(len(place), np.float64)
     for i in range(len(place)):
         total = base
@@ -106,7 +126,13 @@ def sigmoid(logits: npt.NDArray[np.float64]) -> Floats:
 
 @kernel
 def _gradient(
-    place: npt.NDArray[np.int64], numbers: Floats, p: Floats, label: Floats, weight: Floats, keys: int, ones: int
+    place: npt.NDArray[np.int64],
+    numbers: Floats,
+    p: Floats,
+    label: Floats,
+    weight: Floats,
+    keys: int,
+    ones: int,
 ) -> Rows:
     total = np.zeros((keys, 1), np.float64)
     for i in range(len(place)):

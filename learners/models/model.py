@@ -1,8 +1,9 @@
-"""A model: what the shards must know of it, its forward and its gradient. One definition for learners, gates, replicas.
+"""A model: what the shards must know of it, its forward and its gradient. One definition for
+learners, gates, replicas.
 
-`make_model(config)` gives the `Model`; `Scorer` answers requests with the weights of a checkpoint. A kind is a class
-with the methods of `Kind`; torch is imported only for a kind that needs it. A torch module of your own needs no
-change here (docs/models.md).
+`make_model(config)` gives the `Model`; `Scorer` answers requests with the weights of a checkpoint.
+A kind is a class with the methods of `Kind`; torch is imported only for a kind that needs it. A
+torch module of your own needs no change here (docs/models.md).
 """
 
 import hashlib
@@ -33,7 +34,8 @@ CODE = "-"
 class Kind(Protocol):
     """The shape of a model.
 
-    `places[table]` (n, width) int64 says which of `rows[table]` (m, dim) each of a row's keys has; `numbers` (n, g).
+    `places[table]` (n, width) int64 says which of `rows[table]` (m, dim) each of a row's keys has;
+    `numbers` (n, g).
     """
 
     @property
@@ -54,7 +56,9 @@ class Kind(Protocol):
     def column_name(self, table: str, column: int) -> str:
         """The feature that a column of `keys` comes from."""
 
-    def predict(self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats) -> Floats:
+    def predict(
+        self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats
+    ) -> Floats:
         """Probabilities (n,) float32."""
 
     def differentiate(
@@ -66,14 +70,14 @@ class Kind(Protocol):
         label: Floats,
         weight: Floats,
     ) -> tuple[Floats, dict[str, Rows], dict[str, Floats]]:
-        """(probabilities, gradient by every row of every table, gradient by every dense array) of the sum over rows
-        of weight x log loss."""
+        """(probabilities, gradient by every row of every table, gradient by every dense array) of
+        the sum over rows of weight x log loss."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model's definition. `spec.digest` covers the whole config, and behind a dash the code of a module of one's own:
-    under one name there is one definition."""
+    """A model's definition. `spec.digest` covers the whole config, and behind a dash the code of a
+    module of one's own: under one name there is one definition."""
 
     config: ModelConfig
     kind: Kind
@@ -90,7 +94,8 @@ class Model:
 
 
 def make_model(config: ModelConfig, device: str = "cpu") -> Model:
-    """`device`: torch's name of where a network computes. Raises ValueError for a config that cannot be."""
+    """`device`: torch's name of where a network computes. Raises ValueError for a config that
+    cannot be."""
     kind = _kind(config, device)
     raw = json.dumps(config.to_dict(), sort_keys=True, separators=(",", ":")).encode()
     digest = hashlib.blake2b(raw, digest_size=8).hexdigest()
@@ -98,11 +103,17 @@ def make_model(config: ModelConfig, device: str = "cpu") -> Model:
         from learners.models.user_module import code_digest  # torch, which an lr must not need
 
         digest += f"{CODE}{code_digest(config.kind)}"
-    return Model(config, kind, Encoder(config), ModelSpec(config.name, digest, kind.tables, kind.dense))
+    return Model(
+        config, kind, Encoder(config), ModelSpec(config.name, digest, kind.tables, kind.dense)
+    )
 
 
 def _kind(config: ModelConfig, device: str) -> Kind:
-    closed: dict[str, Callable[[ModelConfig], Kind]] = {"lr": Logistic, "fm": FactorizationMachine, "count": Counter}
+    closed: dict[str, Callable[[ModelConfig], Kind]] = {
+        "lr": Logistic,
+        "fm": FactorizationMachine,
+        "count": Counter,
+    }
     kind: Kind
     if config.kind in closed:
         kind = closed[config.kind](config)
@@ -114,7 +125,8 @@ def _kind(config: ModelConfig, device: str) -> Kind:
 
 
 def code_of(digest: str) -> str:
-    """The part of a definition's digest that names the code of a module of one's own; "" = it is of none."""
+    """The part of a definition's digest that names the code of a module of one's own; "" = it is
+    of none."""
     return digest.partition(CODE)[2]
 
 
@@ -123,8 +135,8 @@ def clip(probability: Floats) -> Floats:
 
 
 def stated_correction(stream: StreamConfig) -> dict[str, Any]:
-    """What a manifest says of how answers are corrected, before the stream has shown its late share; {} = they are
-    not."""
+    """What a manifest says of how answers are corrected, before the stream has shown its late
+    share; {} = they are not."""
     found = correction(stream, LateShare(stream.late_share_prior))
     return found.to_dict() if found.changes_answers else {}
 
@@ -139,19 +151,28 @@ class Scorer:
         dense: Mapping[str, Floats],
         corrects: Correction = NONE,
     ):
-        """`tables[name]`: keys (m,) rising and their weights (m, dim). `corrects`: what makes a probability of a click
-        of what the model says, as in training. Raises ValueError where they do not fit."""
+        """`tables[name]`: keys (m,) rising and their weights (m, dim). `corrects`: what makes a
+        probability of a click of what the model says, as in training. Raises ValueError where they
+        do not fit."""
         self.model, self.corrects = model, corrects
         for table in model.spec.tables:
             if table.name not in tables:
                 raise ValueError(f"model {model.name!r}: the checkpoint lacks table {table.name!r}")
             keys, rows = tables[table.name]
             if rows.shape != (len(keys), table.dim):
-                raise ValueError(f"table {table.name!r}: rows {rows.shape}, expected {(len(keys), table.dim)}")
+                raise ValueError(
+                    f"table {table.name!r}: rows {rows.shape}, expected {(len(keys), table.dim)}"
+                )
         for name, shape in model.spec.dense.shapes.items():
             if name not in dense or dense[name].shape != tuple(shape):
-                raise ValueError(f"model {model.name!r}: the checkpoint lacks dense array {name!r} of shape {shape}")
-        self.tables, self.dense = dict(tables), {name: dense[name] for name in model.spec.dense.shapes}
+                raise ValueError(
+                    f"model {model.name!r}: the checkpoint lacks dense array {name!r} of shape "
+                    f"{shape}"
+                )
+        self.tables, self.dense = (
+            dict(tables),
+            {name: dense[name] for name in model.spec.dense.shapes},
+        )
 
     @staticmethod
     def from_weights(
@@ -160,18 +181,22 @@ class Scorer:
         dense: Mapping[str, Floats],
         corrects: Mapping[str, Any] | None = None,
     ) -> "Scorer":
-        """Of a manifest's `model_config` (`ModelConfig.to_dict`), the weights of its parts, and its `correction`."""
+        """Of a manifest's `model_config` (`ModelConfig.to_dict`), the weights of its parts, and
+        its `correction`."""
         made = Correction.from_dict(corrects) if corrects else NONE
         return Scorer(make_model(ModelConfig.from_dict(dict(model_config))), tables, dense, made)
 
     def predict(self, columns: Columns, serving: bool = True) -> Floats:
-        """Probabilities (n,) float32 in (0, 1). Unknown keys have their initial weights, as on a shard (S3)."""
+        """Probabilities (n,) float32 in (0, 1). Unknown keys have their initial weights, as on a
+        shard (S3)."""
         encoded = self.model.encoder.encode(columns, serving)
         places, rows = {}, {}
         for name, keys in self.model.kind.keys(encoded).items():
             distinct, places[name] = unique_keys(keys)
             rows[name] = self._rows(name, distinct)
-        return clip(self.corrects.answer(self.model.kind.predict(places, rows, self.dense, encoded.numbers)))
+        return clip(
+            self.corrects.answer(self.model.kind.predict(places, rows, self.dense, encoded.numbers))
+        )
 
     def _rows(self, name: str, wanted: Keys) -> Rows:
         spec = next(t for t in self.model.spec.tables if t.name == name)
@@ -183,5 +208,7 @@ class Scorer:
         out = np.empty((len(wanted), spec.dim), np.float32)
         if len(keys):
             out[:] = rows[at]
-        fill_unknown(out, wanted, found, np.uint64(spec.seed), np.float32(spec.init_scale), spec.dim)
+        fill_unknown(
+            out, wanted, found, np.uint64(spec.seed), np.float32(spec.init_scale), spec.dim
+        )
         return out

@@ -1,7 +1,7 @@
 """A torch module as a kind of model: its embeddings in one table, its parameters as dense arrays.
 
-Built-in networks take their initial values from (seed, name) alone; a module of a user keeps those of its constructor,
-run with torch's generator seeded by the model's seed.
+Built-in networks take their initial values from (seed, name) alone; a module of a user keeps those
+of its constructor, run with torch's generator seeded by the model's seed.
 """
 
 import copy
@@ -33,7 +33,9 @@ class Network:
         """ValueError for a module that cannot be trained here, naming it and why."""
         self.config, self.device = config, torch.device(device)
         is_own = PATH in config.kind
-        self._prototype = user_module.make_module(config) if is_own else NETWORKS[config.kind](config).eval()
+        self._prototype = (
+            user_module.make_module(config) if is_own else NETWORKS[config.kind](config).eval()
+        )
         self._idle = [self._prototype.to(self.device)]  # each used by one thread at a time
 
     @property
@@ -60,16 +62,25 @@ class Network:
     @property
     def dense(self) -> DenseSpec:
         shapes = {name: tuple(value.shape) for name, value in self._prototype.named_parameters()}
-        defaults = {"alpha": _DENSE_RATE} if self.config.dense_optimizer == "ftrl" else {"rate": _DENSE_RATE}
+        defaults = (
+            {"alpha": _DENSE_RATE}
+            if self.config.dense_optimizer == "ftrl"
+            else {"rate": _DENSE_RATE}
+        )
         return DenseSpec(shapes, self.config.dense_optimizer, defaults | self.config.dense_options)
 
     @property
     def constants(self) -> frozenset[str]:
-        """Those that the module marks `requires_grad=False`: shards hold and checkpoints carry them as they began."""
-        return frozenset(name for name, p in self._prototype.named_parameters() if not p.requires_grad)
+        """Those that the module marks `requires_grad=False`: shards hold and checkpoints carry
+        them as they began."""
+        return frozenset(
+            name for name, p in self._prototype.named_parameters() if not p.requires_grad
+        )
 
     def initial_dense(self) -> dict[str, Floats]:
-        values = {name: p.detach().cpu().numpy().copy() for name, p in self._prototype.named_parameters()}
+        values = {
+            name: p.detach().cpu().numpy().copy() for name, p in self._prototype.named_parameters()
+        }
         return values if PATH in self.config.kind else initial_arrays(values, self.config)
 
     def keys(self, encoded: Encoded) -> dict[str, Keys]:
@@ -78,7 +89,9 @@ class Network:
     def column_name(self, table: str, column: int) -> str:
         return self.config.categorical[column]
 
-    def predict(self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats) -> Floats:
+    def predict(
+        self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats
+    ) -> Floats:
         with torch.no_grad():
             embeddings = self._to_device(self._gathered(places, rows, len(numbers)))
             parameters = {name: self._to_device(array) for name, array in dense.items()}
@@ -96,13 +109,16 @@ class Network:
         constants = self.constants
         embeddings = self._to_device(self._gathered(places, rows, len(numbers))).requires_grad_()
         parameters = {
-            name: self._to_device(array).requires_grad_(name not in constants) for name, array in dense.items()
+            name: self._to_device(array).requires_grad_(name not in constants)
+            for name, array in dense.items()
         }
         logits = self._logits(parameters, embeddings, self._to_device(numbers))
         loss = functional.binary_cross_entropy_with_logits(
             logits, self._to_device(label), self._to_device(weight), reduction="sum"
         )
-        trained = {name: parameter for name, parameter in parameters.items() if name not in constants}
+        trained = {
+            name: parameter for name, parameter in parameters.items() if name not in constants
+        }
         by = [embeddings, *trained.values()]
         found = torch.autograd.grad(loss, by, allow_unused=True, materialize_grads=True)
         arrays = [gradient.cpu().numpy() for gradient in found]
@@ -122,7 +138,8 @@ class Network:
         return torch.from_numpy(array).to(self.device)
 
     def _logits(self, parameters: dict[str, Tensor], embeddings: Tensor, numbers: Tensor) -> Tensor:
-        """(n,) of these parameters. `functional_call` changes a module while it runs, so each call has its own."""
+        """(n,) of these parameters. `functional_call` changes a module while it runs, so each
+        call has its own."""
         module = self._idle.pop() if self._idle else copy.deepcopy(self._prototype).to(self.device)
         try:
             logits: Tensor = torch.func.functional_call(module, parameters, (embeddings, numbers))
@@ -137,15 +154,18 @@ def _probability(logits: Tensor) -> Floats:
 
 
 def initial_arrays(shapes: dict[str, Floats], config: ModelConfig) -> dict[str, Floats]:
-    """Weights uniform in +-sqrt(6 / inputs) (He et al. 2015); the last layer's and those of cross layers, which no ReLU
-    follows, in +-1/sqrt(inputs); biases 0, the last one the prior rate's logit."""
+    """Weights uniform in +-sqrt(6 / inputs) (He et al. 2015); the last layer's and those of cross
+    layers, which no ReLU follows, in +-1/sqrt(inputs); biases 0, the last one the prior rate's
+    logit."""
     arrays: dict[str, Floats] = {}
     *_, last_bias = shapes
     last = last_bias.removesuffix(".bias")
     for name, like in shapes.items():
         layer, _, what = name.rpartition(".")
         if what == "bias":
-            arrays[name] = np.full(like.shape, config.prior_logit if layer == last else 0.0, np.float32)
+            arrays[name] = np.full(
+                like.shape, config.prior_logit if layer == last else 0.0, np.float32
+            )
             continue
         linear = layer == last or layer.startswith("cross")
         bound = np.sqrt((1.0 if linear else 6.0) / like.shape[1])

@@ -1,7 +1,8 @@
 """Whether a record of `examples` has the columns that a model reads, and as it reads them.
 
-A record from before a feature was declared lacks its column: the encoder fills that with the feature's missing value.
-One whose column has another type says something else by the same name, and is set aside: nobody can tell what it meant.
+A record from before a feature was declared lacks its column: the encoder fills that with the
+feature's missing value. One whose column has another type says something else by the same name, and
+is set aside: nobody can tell what it meant.
 """
 
 import pyarrow as pa
@@ -13,7 +14,8 @@ _FIXED = examples_schema(())
 
 
 def wrong_column(schema: pa.Schema, features: Features) -> str:
-    """What is wrong with the columns of a record, naming the first column and both types; "" = nothing."""
+    """What is wrong with the columns of a record, naming the first column and both types; "" =
+    nothing."""
     for field in _FIXED:
         at = schema.get_field_index(field.name)
         if at < 0:
@@ -24,7 +26,8 @@ def wrong_column(schema: pa.Schema, features: Features) -> str:
         at = schema.get_field_index(feature.column)
         if at >= 0 and schema.field(at).type != feature.type:
             return (
-                f"feature {feature.name} is {schema.field(at).type} in this record, and declared {feature.kind} now: "
+                f"feature {feature.name} is {schema.field(at).type} in this record, and declared "
+                f"{feature.kind} now: "
                 "a feature that changes its kind needs a new name"
             )
     return ""

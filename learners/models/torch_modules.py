@@ -1,8 +1,9 @@
 """The network kinds, as torch modules: `forward(embeddings, numbers)` -> logits.
 
-`embeddings` (n, features, dim) are the rows of an example's keys, in the order of `categorical`; `numbers` (n, g) the
-numeric features; the result (n,) or (n, 1). A module of your own has the same shape (docs/models.md). Parameters are
-only declared here: their values live on the shards and are put in for each batch.
+`embeddings` (n, features, dim) are the rows of an example's keys, in the order of `categorical`;
+`numbers` (n, g) the numeric features; the result (n,) or (n, 1). A module of your own has the same
+shape (docs/models.md). Parameters are only declared here: their values live on the shards and are
+put in for each batch.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,8 @@ def concatenated(embeddings: Tensor, numbers: Tensor) -> Tensor:
 class Layers(nn.Module):
     """Linear layers `layer0`, `layer1`, ... with ReLU between them; the last one ends in one logit.
 
-    Input may have columns of zeros behind its width: matrices of round widths multiply faster (`ROUND`).
+    Input may have columns of zeros behind its width: matrices of round widths multiply faster
+    (`ROUND`).
     """
 
     def __init__(self, widths: list[int]):
@@ -51,7 +53,9 @@ class Mlp(Layers):
     """Embeddings and numbers side by side, through hidden layers."""
 
     def __init__(self, config: ModelConfig):
-        super().__init__([len(config.categorical) * config.dim + len(config.numeric), *config.hidden, 1])
+        super().__init__(
+            [len(config.categorical) * config.dim + len(config.numeric), *config.hidden, 1]
+        )
 
     def forward(self, embeddings: Tensor, numbers: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(concatenated(embeddings, numbers))
@@ -60,14 +64,16 @@ class Mlp(Layers):
 class Dlrm(nn.Module):
     """Naumov et al. 2019: dot products of every pair of embeddings, then hidden layers.
 
-    Numbers pass a bottom perceptron that ends at `dim`; its output is one more vector to pair, and stands beside the
-    products as it is.
+    Numbers pass a bottom perceptron that ends at `dim`; its output is one more vector to pair, and
+    stands beside the products as it is.
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         vectors = len(config.categorical) + bool(config.numeric)
-        self.bottom = Layers([len(config.numeric), *config.bottom, config.dim]) if config.numeric else None
+        self.bottom = (
+            Layers([len(config.numeric), *config.bottom, config.dim]) if config.numeric else None
+        )
         beside = config.dim if config.numeric else 0
         self.top = Layers([vectors * (vectors - 1) // 2 + beside, *config.hidden, 1])
 
@@ -84,7 +90,8 @@ class Dlrm(nn.Module):
 
 
 class Dcn(nn.Module):
-    """DCN-v2 (Wang et al. 2021), stacked: `cross_layers` layers x <- x0 * (W x + b) + x, then hidden layers.
+    """DCN-v2 (Wang et al. 2021), stacked: `cross_layers` layers x <- x0 * (W x + b) + x, then
+    hidden layers.
 
     With `cross_rank` above 0, W is the product of two matrices of that rank.
     """

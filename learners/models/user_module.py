@@ -1,7 +1,7 @@
 """A torch module of a user's own: found, made, tried, and named by its code (docs/models.md).
 
-What would only show in the middle of a stream is refused here, in one line: `make_module` raises ValueError, and
-nothing else, for a class that cannot be found, made or trained.
+What would only show in the middle of a stream is refused here, in one line: `make_module` raises
+ValueError, and nothing else, for a class that cannot be found, made or trained.
 """
 
 import ast
@@ -16,15 +16,17 @@ from torch import Tensor, nn
 
 from learners.config import PATH, ModelConfig
 
-#: What keeps statistics of its own or draws at random: shards hold neither, and a batch would not repeat.
+#: What keeps statistics of its own or draws at random: shards hold neither, and a batch would not
+#: repeat.
 _REFUSED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RNNBase)
-#: Rows of the trial. An answer may differ by this share of the answers' spread where other rows stand beside it: matrix
-#: products of other sizes add up in another order.
+#: Rows of the trial. An answer may differ by this share of the answers' spread where other rows
+#: stand beside it: matrix products of other sizes add up in another order.
 _ROWS, _TOLERANCE = 7, 1e-3
 
 
 def make_module(config: ModelConfig) -> nn.Module:
-    """The module that `config.kind` names, in evaluation mode. ValueError for one that cannot be trained here."""
+    """The module that `config.kind` names, in evaluation mode. ValueError for one that cannot be
+    trained here."""
     found = _named(config.kind)
     shape = {"features": len(config.categorical), "dim": config.dim, "numbers": len(config.numeric)}
     before = torch.get_rng_state()
@@ -33,10 +35,13 @@ def make_module(config: ModelConfig) -> nn.Module:
         module: nn.Module = found(**shape, **config.module_options)
     except TypeError as error:
         raise ValueError(
-            f"kind = {config.kind!r}: {_line(error)}; it is called with {sorted(shape)} and module_options"
+            f"kind = {config.kind!r}: {_line(error)}; it is called with {sorted(shape)} and "
+            f"module_options"
         ) from error
     except Exception as error:  # whatever code of a user's own raises
-        raise ValueError(f"kind = {config.kind!r}: its constructor raised {_line(error)}") from error
+        raise ValueError(
+            f"kind = {config.kind!r}: its constructor raised {_line(error)}"
+        ) from error
     finally:
         torch.set_rng_state(before)
     module.eval()
@@ -46,8 +51,8 @@ def make_module(config: ModelConfig) -> nn.Module:
 
 
 def code_digest(path: str) -> str:
-    """8 hex digits over the source of the class that `package.module:Class` names, and of what it uses of its own
-    package and folder. Comments, blank lines and formatting count for nothing."""
+    """8 hex digits over the source of the class that `package.module:Class` names, and of what it
+    uses of its own package and folder. Comments, blank lines and formatting count for nothing."""
     first = sys.modules[_named(path).__module__]
     home, package = _folder(first), first.__name__.partition(".")[0]
     sources: dict[str, str] = {}
@@ -58,7 +63,11 @@ def code_digest(path: str) -> str:
             continue
         sources[module.__name__] = _source(module)
         for value in list(vars(module).values()):
-            used = value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
+            used = (
+                value
+                if isinstance(value, ModuleType)
+                else sys.modules.get(getattr(value, "__module__", None) or "")
+            )
             if used is not None and _is_own(used, home, package):
                 waiting.append(used)
     text = "\0".join(f"{name}\0{source}" for name, source in sorted(sources.items()))
@@ -89,7 +98,8 @@ def _named(path: str) -> type[nn.Module]:
         found = getattr(importlib.import_module(where), name)
     except Exception as error:  # importing runs code of a user's own
         raise ValueError(
-            f"kind = {path!r}: {_line(error)}; it must be importable wherever the model is trained or served"
+            f"kind = {path!r}: {_line(error)}; it must be importable wherever the model is "
+            f"trained or served"
         ) from error
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise ValueError(f"kind = {path!r}: {found!r} is not a subclass of torch.nn.Module")
@@ -100,15 +110,21 @@ def _check_parts(kind: str, module: nn.Module) -> None:
     for name, part in module.named_modules():
         if isinstance(part, _REFUSED):
             raise ValueError(
-                f"kind = {kind!r}: {name or 'it'} is a {type(part).__name__}, which keeps state of its own or draws at "
-                "random; allowed are modules that are a function of parameters and inputs (such as LayerNorm)"
+                f"kind = {kind!r}: {name or 'it'} is a {type(part).__name__}, which keeps state "
+                f"of its own or draws at "
+                "random; allowed are modules that are a function of parameters and inputs (such "
+                "as LayerNorm)"
             )
     for name, value in module.named_parameters():
         if nn.parameter.is_lazy(value):
-            raise ValueError(f"kind = {kind!r}: parameter {name} has no shape before the first batch; name its sizes")
+            raise ValueError(
+                f"kind = {kind!r}: parameter {name} has no shape before the first batch; name its "
+                f"sizes"
+            )
         if value.dtype != torch.float32 or value.numel() == 0:
             raise ValueError(
-                f"kind = {kind!r}: parameter {name} is {value.dtype} {tuple(value.shape)}, expected float32"
+                f"kind = {kind!r}: parameter {name} is {value.dtype} {tuple(value.shape)}, "
+                f"expected float32"
             )
 
 
@@ -121,16 +137,24 @@ def _check_answers(config: ModelConfig, module: nn.Module) -> None:
     buffers = {name: value.clone() for name, value in module.named_buffers()}
     answer = _answer(kind, module, embeddings, numbers)
     if not torch.equal(answer, _answer(kind, module, embeddings, numbers)):
-        raise ValueError(f"kind = {kind!r}: forward answers the same rows differently again: it draws at random")
+        raise ValueError(
+            f"kind = {kind!r}: forward answers the same rows differently again: it draws at random"
+        )
     for name, value in module.named_buffers():
         if name not in buffers or not torch.equal(value, buffers[name]):
-            raise ValueError(f"kind = {kind!r}: forward changes buffer {name}; shards hold parameters alone")
+            raise ValueError(
+                f"kind = {kind!r}: forward changes buffer {name}; shards hold parameters alone"
+            )
     spread = max(1.0, float(answer.abs().max())) * _TOLERANCE
     alone = [_answer(kind, module, embeddings[i : i + 1], numbers[i : i + 1]) for i in range(_ROWS)]
     few = _answer(kind, module, embeddings[2:5], numbers[2:5])
-    if float((torch.cat(alone) - answer).abs().max()) > spread or float((few - answer[2:5]).abs().max()) > spread:
+    if (
+        float((torch.cat(alone) - answer).abs().max()) > spread
+        or float((few - answer[2:5]).abs().max()) > spread
+    ):
         raise ValueError(
-            f"kind = {kind!r}: the answer to a row depends on the other rows of its batch (it normalises over them?); "
+            f"kind = {kind!r}: the answer to a row depends on the other rows of its batch (it "
+            f"normalises over them?); "
             "a row must be answered alike in training and in serving, whatever stands beside it"
         )
 
@@ -141,12 +165,18 @@ def _answer(kind: str, module: nn.Module, embeddings: Tensor, numbers: Tensor) -
         with torch.no_grad():
             answer = module(embeddings, numbers)
     except Exception as error:  # whatever code of a user's own raises
-        raise ValueError(f"kind = {kind!r}: forward of {rows} rows raised {_line(error)}") from error
+        raise ValueError(
+            f"kind = {kind!r}: forward of {rows} rows raised {_line(error)}"
+        ) from error
     if not isinstance(answer, Tensor):
-        raise ValueError(f"kind = {kind!r}: forward answered a {type(answer).__name__}, expected one tensor of logits")
+        raise ValueError(
+            f"kind = {kind!r}: forward answered a {type(answer).__name__}, expected one tensor of "
+            f"logits"
+        )
     if answer.shape not in ((rows,), (rows, 1)) or not answer.is_floating_point():
         raise ValueError(
-            f"kind = {kind!r}: forward answered {answer.dtype} {tuple(answer.shape)} for {rows} rows, "
+            f"kind = {kind!r}: forward answered {answer.dtype} {tuple(answer.shape)} for {rows} "
+            f"rows, "
             f"expected floats ({rows},) or ({rows}, 1)"
         )
     if not bool(torch.isfinite(answer).all()):

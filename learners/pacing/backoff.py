@@ -1,9 +1,10 @@
 """How long to wait before asking again for a start that the staleness bound holds back (K2, K4).
 
-Asking costs both sides, and how long the others take is much the same from batch to batch. So a learner keeps in mind
-how long it waited lately, asks again after half of what is left of that, and beyond it now and then. It asks a few
-times where every few milliseconds would be dozens, and is late by little. If waits become shorter, it is too late once
-or twice: the first ask comes after half the wait expected, so what it expects falls by a quarter at each start.
+Asking costs both sides, and how long the others take is much the same from batch to batch. So a
+learner keeps in mind how long it waited lately, asks again after half of what is left of that, and
+beyond it now and then. It asks a few times where every few milliseconds would be dozens, and is
+late by little. If waits become shorter, it is too late once or twice: the first ask comes after
+half the wait expected, so what it expects falls by a quarter at each start.
 """
 
 from dataclasses import dataclass

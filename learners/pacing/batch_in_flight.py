@@ -16,9 +16,11 @@ _ACKNOWLEDGED = (Outcome.APPLIED, Outcome.DUPLICATE, Outcome.PARTLY_APPLIED)
 
 @dataclass
 class Flight:
-    """A started batch. It ends when every shard has acknowledged all its pieces, or when it is abandoned (K1).
+    """A started batch. It ends when every shard has acknowledged all its pieces, or when it is
+    abandoned (K1).
 
-    `pieces[shard]`: the ranges that the shard has not acknowledged, in order; all keep the batch's stamp (S1).
+    `pieces[shard]`: the ranges that the shard has not acknowledged, in order; all keep the batch's
+    stamp (S1).
     """
 
     clock: int
@@ -61,26 +63,32 @@ class Flight:
         return not any(self.pieces.values())
 
     def take_missing(self) -> list[Range]:
-        """The pieces that some shard waits for and nobody computes yet, once each; the whole first, on one pull."""
+        """The pieces that some shard waits for and nobody computes yet, once each; the whole
+        first, on one pull."""
         if self.abandoned or not self.pulled:
             return []
-        missing = dict.fromkeys(p[0] for p in self.pieces.values() if p and p[0] not in self.results)
+        missing = dict.fromkeys(
+            p[0] for p in self.pieces.values() if p and p[0] not in self.results
+        )
         self.results |= dict.fromkeys(missing)
         return list(missing)
 
     def acknowledge(self, push: Push, reply: PushReply) -> bool:
-        """Take a shard's answer to its first piece. False: it neither learned the piece nor stands inside it."""
+        """Take a shard's answer to its first piece. False: it neither learned the piece nor
+        stands inside it."""
         if reply.outcome in _ACKNOWLEDGED:
             del self.pieces[push.shard][0]
         elif reply.outcome is Outcome.OVERLAP and push.start < reply.end < push.end:
-            # What lies below E is acknowledged by E itself; the rest is pushed on its own, with the same stamp (S1).
+            # What lies below E is acknowledged by E itself; the rest is pushed on its own, with the
+            # same stamp (S1).
             self.pieces[push.shard][0] = (reply.end, push.end)
         else:
             return False
         return True
 
     def push(self, shard: int, version: int) -> Push:
-        """The first piece that the shard has not acknowledged. `version`: the shard's, where nothing was pulled."""
+        """The first piece that the shard has not acknowledged. `version`: the shard's, where
+        nothing was pulled."""
         start, end = self.pieces[shard][0]
         batch = clip(self.batch, start, end)
         pull = self.pulls.get(shard)
@@ -103,7 +111,8 @@ class Flight:
 
 
 def ready_to_push(flights: Iterable[Flight], shard: int) -> Flight | None:
-    """The oldest with a piece for this shard; never one past a piece of its partition that is not computed yet."""
+    """The oldest with a piece for this shard; never one past a piece of its partition that is
+    not computed yet."""
     held: set[int] = set()
     for flight in flights:
         pieces = flight.pieces.get(shard)

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 class Batch(NamedTuple):
     """One record of `examples`, or a part of one: the range `[start, end)` of a chain.
 
-    As read from the log, `[start, end)` is what the record claims; the core trims and splits it (C2, S1), and only
-    rows that stand in the range are meant (`stream.internal_topics.examples.rows_of`). `value` is opaque here: the
-    shell puts the record's bytes there.
+    As read from the log, `[start, end)` is what the record claims; the core trims and splits it
+    (C2, S1), and only rows that stand in the range are meant
+    (`stream.internal_topics.examples.rows_of`). `value` is opaque here: the shell puts the record's
+    bytes there.
     """
 
     partition: int
@@ -17,21 +18,25 @@ class Batch(NamedTuple):
     start: int
     end: int
     record: int  # offset in examples[partition]
-    next_record: int  # to be read next once this range is learned: `record` itself unless it is its last part
+    # to be read next once this range is learned: `record` itself unless it is its last part
+    next_record: int
     rows: int  # labelled rows of the whole record; 0 = nothing to pull
     barrier: int = 0  # of an empty range (E3); 0 = none
     time_ms: int = 0  # arrival time reached; the oldest batch of a learner is started first
     value: Any = None
-    record_end: int = -1  # `end` as the record claims it; the core keeps it through trims and splits
-    late_micro: int = 0  # of a late chain: the sums that its late share is told by (`learners.models.delayed_feedback`)
+    record_end: int = (
+        -1
+    )  # `end` as the record claims it; the core keeps it through trims and splits
+    # of a late chain: the sums that its late share is told by (`learners.models.delayed_feedback`)
+    late_micro: int = 0
     on_time_micro: int = 0
     again: str = ""  # of a retraction: what is to be learned again (C1)
     floor: int = 0  # rows of impressions below are not learned: the model began above them (C1)
 
 
 class Answered(NamedTuple):
-    """The reply of a call: JoinReply, ProgressReply, StartReply, PullReply, PushReply; bool for Ended and Park;
-    shard -> incarnation, or None if fenced, for Renew."""
+    """The reply of a call: JoinReply, ProgressReply, StartReply, PullReply, PushReply; bool for
+    Ended and Park; shard -> incarnation, or None if fenced, for Renew."""
 
     call: int
     reply: Any
@@ -51,7 +56,8 @@ class Refused(NamedTuple):
 
 
 class Assigned(NamedTuple):
-    """Partitions of `examples` that are new to this learner. Nothing is read from them before `Seek`."""
+    """Partitions of `examples` that are new to this learner. Nothing is read from them before
+    `Seek`."""
 
     partitions: Sequence[int]
 
@@ -73,7 +79,8 @@ class Idle(NamedTuple):
 
 
 class Truncated(NamedTuple):
-    """The record that `Seek` asked for is no longer, or not, in the log, which now begins at `first`."""
+    """The record that `Seek` asked for is no longer, or not, in the log, which now begins at
+    `first`."""
 
     seek: int
     partition: int
@@ -81,7 +88,8 @@ class Truncated(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """The gradient of the rows in `[start, end)` of batch `clock`; opaque here (`gradient.Computed` in the product)."""
+    """The gradient of the rows in `[start, end)` of batch `clock`; opaque here
+    (`gradient.Computed` in the product)."""
 
     clock: int
     start: int
@@ -97,4 +105,16 @@ class Drain(NamedTuple):
     """Start nothing more, finish what was started, park, then `Stop("")`."""
 
 
-Event = Answered | Unreachable | Refused | Assigned | Revoked | Records | Idle | Truncated | Computed | Tick | Drain
+Event = (
+    Answered
+    | Unreachable
+    | Refused
+    | Assigned
+    | Revoked
+    | Records
+    | Idle
+    | Truncated
+    | Computed
+    | Tick
+    | Drain
+)

@@ -1,7 +1,8 @@
 """What a learner wants done, as `pacing` says it.
 
-Every call (`Join` ... `Renew`) carries a number that is never given twice. Whoever performs it hands back exactly one
-of `Answered`, `Unreachable` or `Refused` with that number; an answer that comes after `Unreachable` is dropped.
+Every call (`Join` ... `Renew`) carries a number that is never given twice. Whoever performs it
+hands back exactly one of `Answered`, `Unreachable` or `Refused` with that number; an answer that
+comes after `Unreachable` is dropped.
 """
 
 from typing import Any, NamedTuple
@@ -10,7 +11,8 @@ from learners.pacing.events import Batch
 from paramserver.messages import Epoch, PullReply, PushRequest, StartRequest
 from paramserver.slots import SlotMap
 
-# --- calls --------------------------------------------------------------------------------------------------------
+# --- calls
+# --------------------------------------------------------------------------------------------------
 
 
 class Join(NamedTuple):
@@ -29,7 +31,8 @@ class Start(NamedTuple):
     seek: int  # of the position that the batch was read from
 
     def request(self, model: str) -> StartRequest:
-        """The message; calls are numbered in the order in which they are sent, so the number is its ticket."""
+        """The message; calls are numbered in the order in which they are sent, so the number is
+        its ticket."""
         b = self.batch
         return StartRequest(model, self.epoch, b.chain, b.start, b.end, b.barrier, ticket=self.call)
 
@@ -46,7 +49,8 @@ class Pull(NamedTuple):
 
 
 class Push(NamedTuple):
-    """Push the rows in `[start, end)` of batch `clock` to one shard. `result` is what `Computed` brought."""
+    """Push the rows in `[start, end)` of batch `clock` to one shard. `result` is what `Computed`
+    brought."""
 
     call: int
     shard: int
@@ -64,7 +68,8 @@ class Push(NamedTuple):
     result: Any
 
     def request(self, model: str, **content: Any) -> PushRequest:
-        """The message. `content`: `row_hash`, `rows`, `event_time_max_ms`, `keys`, `gradients`, `dense`, `reason`."""
+        """The message. `content`: `row_hash`, `rows`, `event_time_max_ms`, `keys`, `gradients`,
+        `dense`, `reason`."""
         return PushRequest(
             model=model,
             epoch=self.epoch,
@@ -102,11 +107,13 @@ class Renew(NamedTuple):
 Call = Join | AskProgress | Start | Pull | Push | Ended | Park | Renew
 
 
-# --- the rest -----------------------------------------------------------------------------------------------------
+# --- the rest
+# --------------------------------------------------------------------------------------------------
 
 
 class Seek(NamedTuple):
-    """Read this partition from here (None = its first record still there), and give nothing read before."""
+    """Read this partition from here (None = its first record still there), and give nothing read
+    before."""
 
     seek: int
     partition: int
@@ -122,7 +129,8 @@ class Resume(NamedTuple):
 
 
 class Compute(NamedTuple):
-    """Predict and differentiate the rows in `[start, end)` of the batch, on what was pulled (empty without rows)."""
+    """Predict and differentiate the rows in `[start, end)` of the batch, on what was pulled
+    (empty without rows)."""
 
     clock: int
     batch: Batch
@@ -141,7 +149,8 @@ class Evaluate(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """The learner is done. An empty reason is a drained one; any other must be shown, and the exit code be not 0."""
+    """The learner is done. An empty reason is a drained one; any other must be shown, and the
+    exit code be not 0."""
 
     reason: str
 

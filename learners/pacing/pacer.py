@@ -1,15 +1,19 @@
-"""The pace of one learner: what to read, start, pull, compute, push and end, and when. Events in, instructions out.
+"""The pace of one learner: what to read, start, pull, compute, push and end, and when. Events in,
+instructions out.
 
-A learner keeps nothing that outlives it. Where it stands is what the shards answer (S1, S2); which records count is
-folded from the log (C2); when it may start is the clock's word (K1, K2). So a crash needs no recovery here: the next
-one joins, asks, seeks.
+A learner keeps nothing that outlives it. Where it stands is what the shards answer (S1, S2); which
+records count is folded from the log (C2); when it may start is the clock's word (K1, K2). So a
+crash needs no recovery here: the next one joins, asks, seeks.
 
 What must hold, and where it is held:
-- A batch is started only at the folded end of its chain (`Position.fold`), and its pieces reach each shard in that
-  order: one push per shard under way (`_lanes`), never past an unacknowledged piece of the same partition.
-- A start or push once sent is sent again until it is answered, even when its batch was abandoned meanwhile: only the
-  answer tells that it cannot take effect later. So a batch is reported ended (K1) when nothing of it is under way.
-- A position names the incarnations that answered when it was sought. Any newer one, wherever seen, rewinds it (S2).
+- A batch is started only at the folded end of its chain (`Position.fold`), and its pieces reach
+  each shard in that order: one push per shard under way (`_lanes`), never past an unacknowledged
+  piece of the same partition.
+- A start or push once sent is sent again until it is answered, even when its batch was abandoned
+  meanwhile: only the answer tells that it cannot take effect later. So a batch is reported ended
+  (K1) when nothing of it is under way.
+- A position names the incarnations that answered when it was sought. Any newer one, wherever seen,
+  rewinds it (S2).
 - Fenced anywhere is stopped everywhere: everything is dropped, then joined anew (K3).
 """
 
@@ -30,24 +34,39 @@ from paramserver.ports import JoinReply, ProgressReply
 from paramserver.slots import SlotMap
 from stream.chain import Fold
 
-_COUNTS = ("rewinds", "fenced", "abandoned", "gaps", "splits", "dangling", "repeats", "unreachable", "partly")
+_COUNTS = (
+    "rewinds",
+    "fenced",
+    "abandoned",
+    "gaps",
+    "splits",
+    "dangling",
+    "repeats",
+    "unreachable",
+    "partly",
+)
 
 
 class Pacer:
-    """One learner of one model. Call `handle` with every event; perform what it returns, in order."""
+    """One learner of one model. Call `handle` with every event; perform what it returns, in
+    order."""
 
     def __init__(self, model: str, shards: Sequence[int], config: LearnerConfig | None = None):
         """`config` has the limit of every queue, wait and retry."""
         self.model, self.config = model, config or LearnerConfig()
         self.epoch: Epoch | None = None
-        self.positions: dict[int, Position | None] = {}  # of the assigned partitions; None = not known where
+        self.positions: dict[
+            int, Position | None
+        ] = {}  # of the assigned partitions; None = not known where
         self.flights: dict[int, Flight] = {}  # by clock, rising
         self.parked = False
         self.stopped: str | None = None
         self.refusal = ""  # the last one, to be shown
         self.counts = dict.fromkeys(_COUNTS, 0)
         self._calls = Calls()
-        self._starts = Starts(self.config.wait_ms, self.config.retry_ms, self.config.outstanding_max)
+        self._starts = Starts(
+            self.config.wait_ms, self.config.retry_ms, self.config.outstanding_max
+        )
         self.survey = Survey(shards)
         self._lanes: dict[int, do.Push] = {}  # shard -> the one push under way
         self._ending: dict[int, bool] = {}  # clocks whose end is not confirmed -> whether abandoned
@@ -78,7 +97,8 @@ class Pacer:
 
     @property
     def waiting(self) -> str:
-        """Why nothing is being trained, in one word: staleness | cut | paused | idle | none (something is)."""
+        """Why nothing is being trained, in one word: staleness | cut | paused | idle | none
+        (something is)."""
         return "none" if self.flights else self._starts.waiting if self._queued else "idle"
 
     @property
@@ -205,7 +225,10 @@ class Pacer:
             return
         elif reply.outcome is Outcome.NO_ERA:
             self._retry(call)
-        elif reply.outcome is not Outcome.APPLIED or reply.incarnation != flight.incarnations[call.shard]:
+        elif (
+            reply.outcome is not Outcome.APPLIED
+            or reply.incarnation != flight.incarnations[call.shard]
+        ):
             self._rewind(flight.batch.partition)
         else:
             flight.pulls[call.shard] = reply
@@ -222,7 +245,8 @@ class Pacer:
             self._push_again(call)
         elif (flight := self.flights[call.clock]).abandoned:
             if outcome is Outcome.GAP:
-                self._fenced()  # a repeat may still be under way and fit later: only a new epoch stops it
+                # a repeat may still be under way and fit later: only a new epoch stops it
+                self._fenced()
         elif flight.acknowledge(call, reply):
             self.counts["splits"] += outcome is Outcome.OVERLAP
             self.counts["partly"] += outcome is Outcome.PARTLY_APPLIED
@@ -247,22 +271,27 @@ class Pacer:
         for shard, incarnation in reply.items():
             self._saw(shard, incarnation)
 
-    # --- rewind, abandon, fence ---------------------------------------------------------------------------------
+    # --- rewind, abandon, fence
+    # ---------------------------------------------------------------------------------
 
     def _saw(self, shard: int, incarnation: int) -> None:
-        """A newer incarnation, wherever seen, rewinds every position that names an older one (S2)."""
+        """A newer incarnation, wherever seen, rewinds every position that names an older one
+        (S2)."""
         if not self.survey.saw(shard, incarnation):
             return
         for partition, position in self.positions.items():
             if position is not None and position.incarnations.get(shard, incarnation) < incarnation:
                 self._rewind(partition)
         push = self._lanes.get(shard)
-        if push is not None and push.incarnation < incarnation:  # the new one refuses it, whenever it arrives
+        if (
+            push is not None and push.incarnation < incarnation
+        ):  # the new one refuses it, whenever it arrives
             del self._lanes[shard]
             self._calls.drop(push)
 
     def _learn_map(self, slot_map: SlotMap) -> None:
-        """A newer map rewinds every position (S6). What is under way to a shard that it has no more is over."""
+        """A newer map rewinds every position (S6). What is under way to a shard that it has no
+        more is over."""
         if not self.survey.learned(slot_map):
             return
         for partition in list(self.positions):
@@ -302,7 +331,8 @@ class Pacer:
             self.stopped = reason
             self._out.append(do.Stop(reason))
 
-    # --- what to do next ----------------------------------------------------------------------------------------
+    # --- what to do next
+    # ----------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
         for call in self._calls.due(self._now_ms):
@@ -317,7 +347,11 @@ class Pacer:
         self._find_positions()
         for flight in self.flights.values():
             for start, end in flight.take_missing():
-                self._out.append(do.Compute(flight.clock, flight.batch, start, end, flight.pulls, flight.slot_map))
+                self._out.append(
+                    do.Compute(
+                        flight.clock, flight.batch, start, end, flight.pulls, flight.slot_map
+                    )
+                )
         for shard in self.survey.shards:
             if shard not in self._lanes and (ready := ready_to_push(self.flights.values(), shard)):
                 self._send(ready.push(shard, self.survey.versions.get(shard, 0)))
@@ -357,9 +391,14 @@ class Pacer:
             return
         for partition, position in self.positions.items():
             if position is None:
-                found = Position.sought(partition, self._calls.number(), self.survey.told, self.survey.slot_map)
+                found = Position.sought(
+                    partition, self._calls.number(), self.survey.told, self.survey.slot_map
+                )
                 self.positions[partition] = found
-                self._out += [do.Seek(found.seek, partition, found.next_record), do.Resume(partition)]
+                self._out += [
+                    do.Seek(found.seek, partition, found.next_record),
+                    do.Resume(partition),
+                ]
                 self._idle = False
         self.survey.told = {}
 
@@ -378,7 +417,8 @@ class Pacer:
     def _start(self) -> None:
         if self._draining or not self._starts.may_ask(len(self.flights), self._now_ms):
             return
-        # An abandoned range is started again only once its end is confirmed, or it would get the stamp that ends (K1).
+        # An abandoned range is started again only once its end is confirmed, or it would get the
+        # stamp that ends (K1).
         if any(self._ending.values()) or self._calls.any(do.Park):
             return
         found = self._starts.candidate(self.positions.values())
@@ -390,11 +430,18 @@ class Pacer:
 
     def _park(self) -> None:
         """Nothing under way and nothing to read: hold no one back (K3)."""
-        if self.flights or self._ending or self._starts.asked is not None or self._calls.any(do.Park):
+        if (
+            self.flights
+            or self._ending
+            or self._starts.asked is not None
+            or self._calls.any(do.Park)
+        ):
             return
         if self.parked:
             if self._draining:
                 self._stop("")
-        elif self._draining or (not self._queued and (self._idle or self._seeking or not self.positions)):
+        elif self._draining or (
+            not self._queued and (self._idle or self._seeking or not self.positions)
+        ):
             assert self.epoch is not None
             self._send(do.Park(0, self.epoch))

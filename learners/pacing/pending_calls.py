@@ -10,8 +10,8 @@ C = TypeVar("C", bound=Call)
 
 
 class Calls:
-    """Numbers every call once. Bounded by its user: one join, renewal, park and start, one question and one push a
-    shard, and per batch one pull a shard and one end."""
+    """Numbers every call once. Bounded by its user: one join, renewal, park and start, one question
+    and one push a shard, and per batch one pull a shard and one end."""
 
     def __init__(self) -> None:
         self._last = 0
@@ -72,5 +72,10 @@ class Calls:
 
 
 def says_fenced(reply: Any) -> bool:
-    """Whether the answer of any call says so: Ended and Park answer False, Renew None, the others an outcome (K3)."""
-    return reply is None or reply is False or getattr(reply, "outcome", None) in (Outcome.FENCED, StartOutcome.FENCED)
+    """Whether the answer of any call says so: Ended and Park answer False, Renew None, the
+    others an outcome (K3)."""
+    return (
+        reply is None
+        or reply is False
+        or getattr(reply, "outcome", None) in (Outcome.FENCED, StartOutcome.FENCED)
+    )

@@ -17,10 +17,12 @@ class CannotGoOn(Exception):
 
 @dataclass
 class Position:
-    """A place in `examples[partition]`, kept *with the incarnations that answered when it was sought* (S2).
+    """A place in `examples[partition]`, kept *with the incarnations that answered when it was
+    sought* (S2).
 
-    `chains` start at the smallest end of any shard, never at the first record seen (C2); `ends` are the ends of all
-    shards, at which batches are split, and the largest of which says what is not scored any more (S1, E1).
+    `chains` start at the smallest end of any shard, never at the first record seen (C2); `ends` are
+    the ends of all shards, at which batches are split, and the largest of which says what is not
+    scored any more (S1, E1).
     """
 
     partition: int
@@ -37,14 +39,19 @@ class Position:
     floor: int = 0  # of `impressions[partition]`: where the model began on `label` (C1)
 
     @staticmethod
-    def sought(partition: int, seek: int, told: dict[int, ProgressReply], slot_map: SlotMap) -> "Position":
+    def sought(
+        partition: int, seek: int, told: dict[int, ProgressReply], slot_map: SlotMap
+    ) -> "Position":
         """From what every shard of a map answered under it; each reply's progress is there."""
-        progress = {shard: reply.progress for shard, reply in told.items() if reply.progress is not None}
+        progress = {
+            shard: reply.progress for shard, reply in told.items() if reply.progress is not None
+        }
         names = sorted(set.intersection(*(set(p.chains) for p in progress.values())))
         chains, ends = {}, {}
         for name in names:
             stand = [p.chains[name] for p in progress.values()]
-            # A barrier at E is passed after the range that ends at E, so (end, barrier) is the order on one chain.
+            # A barrier at E is passed after the range that ends at E, so (end, barrier) is the
+            # order on one chain.
             end, barrier = min((s.end, s.barrier) for s in stand)
             chains[name] = Chain(end, barrier)
             ends[name] = sorted({s.end for s in stand})
@@ -58,23 +65,29 @@ class Position:
             chains,
             ends,
             min(known) if len(known) == len(records) else None,
-            floor=max((reply.begun.get(label_chain(partition), 0) for reply in told.values()), default=0),
+            floor=max(
+                (reply.begun.get(label_chain(partition), 0) for reply in told.values()), default=0
+            ),
         )
 
     def fold(self, batch: Batch) -> Fold:
-        """Fold one record in; what extends the chain is queued, trimmed and split at the ends of the shards.
+        """Fold one record in; what extends the chain is queued, trimmed and split at the ends of
+        the shards.
 
         Raises CannotGoOn.
         """
         chain = self.chains.get(batch.chain)
         if chain is None:
             raise CannotGoOn(
-                f"examples[{self.partition}] offset {batch.record}: the model did not begin with chain {batch.chain!r};"
+                f"examples[{self.partition}] offset {batch.record}: the model did not begin with "
+                f"chain {batch.chain!r};"
                 " begin it with a vector that names all chains (S5)"
             )
         if self.first is None:
             self.first = batch.record
-        batch = batch._replace(record_end=batch.end, floor=self.floor if kind_of(batch.chain) == RETRACT else 0)
+        batch = batch._replace(
+            record_end=batch.end, floor=self.floor if kind_of(batch.chain) == RETRACT else 0
+        )
         kind, at = chain.fold(batch.start, batch.end, batch.barrier or None)
         if kind is Fold.EXTENDS:
             self.queue.extend(split(batch._replace(start=at, barrier=0), self.ends[batch.chain]))
@@ -83,7 +96,8 @@ class Position:
         if kind is not Fold.DANGLES:
             self.folded.add(batch.chain)
         elif self.next_record is None and self.first and batch.chain not in self.folded:
-            # Nobody knows where to read on, and what is left of the log begins above E: not to be skipped.
+            # Nobody knows where to read on, and what is left of the log begins above E: not to be
+            # skipped.
             raise self.lost(self.first)
         return kind
 
@@ -92,7 +106,8 @@ class Position:
         ends = {name: chain.end for name, chain in self.chains.items()}
         needed = "an earlier record" if self.next_record is None else f"record {self.next_record}"
         return CannotGoOn(
-            f"examples[{self.partition}]: {needed} is needed to go on from {ends}, and the first one still there is"
+            f"examples[{self.partition}]: {needed} is needed to go on from {ends}, and the first "
+            f"one still there is"
             f" {first}: restore checkpoint X or replay from the archive"
         )
 

@@ -1,4 +1,5 @@
-"""What the shards last said of themselves: incarnations, versions, the map, and where they stand."""
+"""What the shards last said of themselves: incarnations, versions, the map, and where they
+stand."""
 
 from collections.abc import Sequence
 
@@ -7,8 +8,9 @@ from paramserver.slots import SlotMap
 
 
 class Survey:
-    """One round of asking every shard where it stands. An answer counts only from the newest incarnation seen (S2), and
-    only under the newest map seen, which says what shards there are (S6). Until one was seen they are as configured."""
+    """One round of asking every shard where it stands. An answer counts only from the newest
+    incarnation seen (S2), and only under the newest map seen, which says what shards there are
+    (S6). Until one was seen they are as configured."""
 
     def __init__(self, shards: Sequence[int]):
         self.shards = tuple(shards)
@@ -26,16 +28,21 @@ class Survey:
         return True
 
     def learned(self, slot_map: SlotMap) -> bool:
-        """Whether this map is newer than any seen. What was told under an older one is then void."""
+        """Whether this map is newer than any seen. What was told under an older one is then
+        void."""
         if slot_map.epoch <= self.slot_map.epoch:
             return False
         self.slot_map, self.shards, self.told = slot_map, tuple(range(slot_map.shards)), {}
         return True
 
     def take(self, shard: int, reply: ProgressReply) -> bool:
-        """False: the model has not begun there, or the answer is from before a restart or a change of map; ask
-        again."""
-        if reply.progress is None or reply.incarnation < self.seen[shard] or reply.map_epoch != self.slot_map.epoch:
+        """False: the model has not begun there, or the answer is from before a restart or a change
+        of map; ask again."""
+        if (
+            reply.progress is None
+            or reply.incarnation < self.seen[shard]
+            or reply.map_epoch != self.slot_map.epoch
+        ):
             return False
         self.told[shard] = reply
         self.versions[shard] = reply.progress.version

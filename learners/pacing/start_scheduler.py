@@ -9,15 +9,18 @@ from learners.pacing.instructions import Start
 from learners.pacing.position import Position, clip
 from paramserver.messages import StartOutcome, StartReply
 
-#: An operator may raise the staleness bound at any time; a learner finds out by asking for one more this often.
+#: An operator may raise the staleness bound at any time; a learner finds out by asking for one more
+#: this often.
 PROBE_MS = 2_000
 
 
 @dataclass
 class Starts:
-    """One start is asked for at a time, and asked again until it is answered: it may have been admitted (K1).
+    """One start is asked for at a time, and asked again until it is answered: it may have been
+    admitted (K1).
 
-    `staleness` is the bound s as far as known (-1 = none): the clock decides (K2), this only saves useless asking.
+    `staleness` is the bound s as far as known (-1 = none): the clock decides (K2), this only saves
+    useless asking.
     """
 
     wait_ms: int
@@ -29,7 +32,9 @@ class Starts:
     probe_at_ms: int = 0
     waiting: str = "none"  # why the last one was not admitted: staleness | cut | paused | none
     patience: Patience = field(init=False)
-    reach: dict[str, int] | None = None  # under a cut, for the next ask: chain -> how far a start may reach (X1)
+    reach: dict[str, int] | None = (
+        None  # under a cut, for the next ask: chain -> how far a start may reach (X1)
+    )
 
     def __post_init__(self) -> None:
         self.patience = Patience(self.wait_ms)
@@ -45,7 +50,8 @@ class Starts:
         return True
 
     def candidate(self, positions: Iterable[Position | None]) -> tuple[Batch, Position] | None:
-        """The oldest batch read; under a cut, one that some shard has and another lacks, no further than that."""
+        """The oldest batch read; under a cut, one that some shard has and another lacks, no
+        further than that."""
         heads = [(p.queue[0], p) for p in positions if p is not None and p.queue]
         if self.reach is not None:
             reach = self.reach
@@ -53,7 +59,9 @@ class Starts:
             heads = [(clip(h, h.start, min(h.end, reach[h.chain])), p) for h, p in below]
         return min(heads, key=lambda found: (found[0].time_ms, found[0].partition), default=None)
 
-    def told(self, reply: StartReply, outstanding: int, positions: Iterable[Position | None], now_ms: int) -> None:
+    def told(
+        self, reply: StartReply, outstanding: int, positions: Iterable[Position | None], now_ms: int
+    ) -> None:
         """Take the clock's answer: when to ask again, and how far."""
         clipped, self.asked, self.reach = self.reach is not None, None, None
         self.waiting = "none"
@@ -64,7 +72,9 @@ class Starts:
             return
         if reply.outcome is StartOutcome.WAIT_CUT:
             self.waiting = "cut"
-            if not clipped:  # ask at once for what the cut still lacks, if this learner can bring it
+            if (
+                not clipped
+            ):  # ask at once for what the cut still lacks, if this learner can bring it
                 self.reach = dict(reply.highest)
                 if self.candidate(positions) is not None:
                     return

@@ -1,4 +1,5 @@
-"""Reads `examples` as a group member, on a thread of its own: what was read goes to the core, its seeks come back."""
+"""Reads `examples` as a group member, on a thread of its own: what was read goes to the core,
+its seeks come back."""
 
 import logging
 import threading
@@ -30,16 +31,21 @@ POLL_MS = 20
 #: Records read and not yet taken by the main thread, beyond which the reader waits.
 UNTAKEN_MAX = 64
 CHECKPOINTS_POLL_MS = 200
-#: Reading on in `checkpoints` may take this long, and a version that is not there is looked for again this much later.
+#: Reading on in `checkpoints` may take this long, and a version that is not there is looked for
+#: again this much later.
 CHECKPOINTS_TIMEOUT_S, CHECKPOINTS_AGAIN_S = 5.0, 2.0
 
 
 def as_batch(partition: int, record: Record) -> Batch:
-    """A record of `examples` as the core takes it. Raises MalformedRecord for headers that say nothing, also where they
-    name a chain that has no place in this partition (C1)."""
+    """A record of `examples` as the core takes it. Raises MalformedRecord for headers that say
+    nothing, also where they name a chain that has no place in this partition (C1)."""
     header = BatchHeader.from_headers(record.headers)
     if kind_of(header.chain) not in KINDS or partition_of(header.chain) != partition:
-        raise MalformedRecord("examples", "header chain", f"{header.chain!r:.80} has no place in partition {partition}")
+        raise MalformedRecord(
+            "examples",
+            "header chain",
+            f"{header.chain!r:.80} has no place in partition {partition}",
+        )
     return Batch(
         partition,
         header.chain,
@@ -71,7 +77,12 @@ class ExamplesReader:
         untaken: Callable[[], int],
         metrics: LearnerMetrics,
     ):
-        self._topic, self._config, self._give, self._untaken = stream.examples, config, give, untaken
+        self._topic, self._config, self._give, self._untaken = (
+            stream.examples,
+            config,
+            give,
+            untaken,
+        )
         self._reader, self._metrics = log.group_reader(group, member), metrics
         self.passed_over = PassedOver(logging.getLogger(__name__), metrics.on_malformed)
         self._orders: deque[do.Seek | do.Pause | do.Resume] = deque()
@@ -138,7 +149,9 @@ class ExamplesReader:
             return
         for partition, records in fetched.items():
             if (number := self._seeks.get(partition)) is not None:
-                batches = [b for b in map(self._read, [partition] * len(records), records) if b is not None]
+                batches = [
+                    b for b in map(self._read, [partition] * len(records), records) if b is not None
+                ]
                 if self._until_ms is not None:
                     batches = self._before(self._until_ms, partition, batches)
                 self._said_idle = False
@@ -147,16 +160,19 @@ class ExamplesReader:
             self._nothing(began)
 
     def _nothing(self, began_s: float) -> None:
-        """Say so, once: the core keeps it. A log that answers at once, as where all is paused, is not asked again
-        before a poll's time is over, or an order comes."""
+        """Say so, once: the core keeps it. A log that answers at once, as where all is paused, is
+        not asked again before a poll's time is over, or an order comes."""
         if not self._orders and not self._said_idle:
             self._said_idle = True
             self._give(events.Idle())
-        if not self._stopped.is_set():  # looked at after `_woken` was cleared: whoever stops sets it first
+        if (
+            not self._stopped.is_set()
+        ):  # looked at after `_woken` was cleared: whoever stops sets it first
             self._woken.wait(max(0.0, began_s + POLL_MS / 1000 - time.monotonic()))
 
     def _before(self, until_ms: int, partition: Partition, batches: list[Batch]) -> list[Batch]:
-        """The batches up to the first of labels whose arrivals reach `until_ms`; behind it nothing is read."""
+        """The batches up to the first of labels whose arrivals reach `until_ms`; behind it
+        nothing is read."""
         if partition in self._ended:
             return []
         for at, batch in enumerate(batches):
@@ -167,7 +183,8 @@ class ExamplesReader:
         return batches
 
     def _read(self, partition: Partition, record: Record) -> Batch | None:
-        """A record whose headers say nothing extends no chain (C2); were it part of one, the next would dangle."""
+        """A record whose headers say nothing extends no chain (C2); were it part of one, the
+        next would dangle."""
         try:
             return as_batch(partition.partition, record)
         except MalformedRecord as error:
@@ -196,21 +213,27 @@ class ExamplesReader:
 
 
 class CheckpointsReader:
-    """Keeps `Published` up to date from the topic `checkpoints`. Belongs to the thread that evaluates."""
+    """Keeps `Published` up to date from the topic `checkpoints`. Belongs to the thread that
+    evaluates."""
 
-    def __init__(self, log: Log, topic: str, published: Published, count: Callable[[str], None] | None = None):
+    def __init__(
+        self, log: Log, topic: str, published: Published, count: Callable[[str], None] | None = None
+    ):
         """`count` is told the topic of each record that says nothing."""
         self._log, self._topic, self._published = log, topic, published
         logger = logging.getLogger(__name__)
         self.passed_over = PassedOver(logger) if count is None else PassedOver(logger, count)
         self._reader: Reader | None = None
         self._partitions: list[Partition] = []
-        self._missing: set[str] = set()  # versions that the topic did not hold when it was last read to its end
+        self._missing: set[str] = (
+            set()
+        )  # versions that the topic did not hold when it was last read to its end
         self._forget_at_s = 0.0
 
     def catch_up(self, versions: pa.Array) -> None:
-        """Read the topic to its end if one of these versions is not known yet. One that is not there was not announced
-        to us, so its predictions do not count (E2); for a while nobody looks for it again."""
+        """Read the topic to its end if one of these versions is not known yet. One that is not
+        there was not announced to us, so its predictions do not count (E2); for a while nobody
+        looks for it again."""
         now_s = time.monotonic()
         if now_s >= self._forget_at_s:
             self._missing.clear()
@@ -226,13 +249,17 @@ class CheckpointsReader:
     def _read_to_the_end(self, until_s: float) -> None:
         reader = self._reader = self._reader or self._begin()
         ends = reader.end_offsets(self._partitions)
-        while any(reader.position(p) < end for p, end in ends.items()) and time.monotonic() < until_s:
+        while (
+            any(reader.position(p) < end for p, end in ends.items()) and time.monotonic() < until_s
+        ):
             for at, records in reader.poll(500, CHECKPOINTS_POLL_MS).items():
                 for record in records:
                     self._take(at, record)
 
     def _begin(self) -> Reader:
-        self._partitions = [Partition(self._topic, p) for p in range(self._log.partitions(self._topic))]
+        self._partitions = [
+            Partition(self._topic, p) for p in range(self._log.partitions(self._topic))
+        ]
         reader = self._log.reader()
         reader.assign(self._partitions)
         for partition, first in reader.beginning_offsets(self._partitions).items():

@@ -14,50 +14,85 @@ SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.
 
 
 class LearnerMetrics(ReaderMetrics):
-    """Updated by the learner's main thread. Rows in are rows of examples read, rows out those acknowledged by every
-    shard; its data time is the arrival reached by the batches that ended."""
+    """Updated by the learner's main thread. Rows in are rows of examples read, rows out those
+    acknowledged by every shard; its data time is the arrival reached by the batches that ended."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.batches = self.counter("everspun_learner_batches_total", "batches by how they ended", "how")
+        self.batches = self.counter(
+            "everspun_learner_batches_total", "batches by how they ended", "how"
+        )
         self.staleness = self.histogram(
             "everspun_learner_staleness_updates",
             "updates a shard applied between read and write",
             UPDATES,
         )
-        self.seconds = self.histogram("everspun_learner_seconds", "time by step, seconds", SECONDS, "step")
-        self.overlap = self.gauge(
-            "everspun_learner_overlap_seconds", "time that calls ran beside a computation, since start", "step"
+        self.seconds = self.histogram(
+            "everspun_learner_seconds", "time by step, seconds", SECONDS, "step"
         )
-        self.log_loss = self.counter("everspun_learner_log_loss_total", "progressive log loss over scored rows")
-        self.scored = self.counter("everspun_learner_scored_rows_total", "rows scored before they were trained on")
-        self.predicted = self.counter("everspun_learner_predictions_total", "sum of progressive predictions")
+        self.overlap = self.gauge(
+            "everspun_learner_overlap_seconds",
+            "time that calls ran beside a computation, since start",
+            "step",
+        )
+        self.log_loss = self.counter(
+            "everspun_learner_log_loss_total", "progressive log loss over scored rows"
+        )
+        self.scored = self.counter(
+            "everspun_learner_scored_rows_total", "rows scored before they were trained on"
+        )
+        self.predicted = self.counter(
+            "everspun_learner_predictions_total", "sum of progressive predictions"
+        )
         self.clicked = self.counter("everspun_learner_labels_total", "sum of labels of scored rows")
         self.unusable = self.counter(
-            "everspun_learner_unusable_batches_total", "pushed empty for their content (S4), by why", "cause"
+            "everspun_learner_unusable_batches_total",
+            "pushed empty for their content (S4), by why",
+            "cause",
         )
-        self.unusable_rows = self.counter("everspun_learner_unusable_rows_total", "rows of those batches", "cause")
+        self.unusable_rows = self.counter(
+            "everspun_learner_unusable_rows_total", "rows of those batches", "cause"
+        )
         for cause in CAUSES:
             self.unusable.labels(cause)
             self.unusable_rows.labels(cause)
         self.clipped_values = self.counter(
-            "everspun_learner_clipped_values_total", "values beyond the bounds of their feature, clipped", "feature"
+            "everspun_learner_clipped_values_total",
+            "values beyond the bounds of their feature, clipped",
+            "feature",
         )
         self.clipped_rows = self.counter(
-            "everspun_learner_clipped_rows_total", "rows that weigh less, since their numbers reach too far"
+            "everspun_learner_clipped_rows_total",
+            "rows that weigh less, since their numbers reach too far",
         )
         self.filled = self.counter(
-            "everspun_learner_filled_rows_total", "rows of records from before a feature was declared", "feature"
+            "everspun_learner_filled_rows_total",
+            "rows of records from before a feature was declared",
+            "feature",
         )
-        self.unreadable = self.counter("everspun_learner_unreadable_records_total", "records without readable headers")
-        self.unsent = self.counter("everspun_learner_evaluations_unsent_total", "evaluations lost to the broker")
-        self.counts = self.gauge("everspun_learner_events", "what the pace counted since start", "what")
+        self.unreadable = self.counter(
+            "everspun_learner_unreadable_records_total", "records without readable headers"
+        )
+        self.unsent = self.counter(
+            "everspun_learner_evaluations_unsent_total", "evaluations lost to the broker"
+        )
+        self.counts = self.gauge(
+            "everspun_learner_events", "what the pace counted since start", "what"
+        )
         self.partitions = self.gauge("everspun_learner_partitions", "partitions of examples owned")
-        self.outstanding = self.gauge("everspun_learner_outstanding", "batches between start and end")
+        self.outstanding = self.gauge(
+            "everspun_learner_outstanding", "batches between start and end"
+        )
         self.queued = self.gauge("everspun_learner_queued_batches", "batches read and not started")
-        self.late_share = self.gauge("everspun_learner_late_share", "share of clicks that came after the first label")
-        self.taken_back = self.counter("everspun_learner_taken_back_rows_total", "rows of retractions learned from")
-        self.rewritten = self.counter("everspun_learner_relearned_rows_total", "parameter rows learned again, written")
+        self.late_share = self.gauge(
+            "everspun_learner_late_share", "share of clicks that came after the first label"
+        )
+        self.taken_back = self.counter(
+            "everspun_learner_taken_back_rows_total", "rows of retractions learned from"
+        )
+        self.rewritten = self.counter(
+            "everspun_learner_relearned_rows_total", "parameter rows learned again, written"
+        )
         self.waits_for("idle")
 
     def look(self, pacer: Pacer, overlap: Overlap) -> None:
@@ -80,7 +115,8 @@ class LearnerMetrics(ReaderMetrics):
             self.filled.labels(feature).inc(count)
 
     def empty(self, computed: Computed, rows: int) -> None:
-        """A batch that was pushed empty, with its reason; `rows`: of its record, where they could not be read."""
+        """A batch that was pushed empty, with its reason; `rows`: of its record, where they
+        could not be read."""
         self.unusable.labels(computed.cause).inc()
         self.unusable_rows.labels(computed.cause).inc(computed.row_count or rows)
 
@@ -91,7 +127,8 @@ class LearnerMetrics(ReaderMetrics):
 
     def evaluated(self, evaluation: dict[str, Any]) -> None:
         self.scored.inc(evaluation["rows"])
-        # What a late click takes back may be more than it adds, where its answer was above one half: a counter cannot.
+        # What a late click takes back may be more than it adds, where its answer was above one
+        # half: a counter cannot.
         self.log_loss.inc(max(0.0, evaluation["log_loss_sum"]))
         self.predicted.inc(evaluation["prediction_sum"])
         self.clicked.inc(evaluation["label_sum"])

@@ -1,7 +1,9 @@
-"""Performs the calls of the core against the ports, each on a thread, and hands back one event for each (shell).
+"""Performs the calls of the core against the ports, each on a thread, and hands back one event for
+each (shell).
 
-Calls to the clock keep their order, on one thread. Calls to shards run beside each other: at most one push and
-`outstanding_max` pulls a shard are ever under way, so what waits for a thread is bounded by the core.
+Calls to the clock keep their order, on one thread. Calls to shards run beside each other: at most
+one push and `outstanding_max` pulls a shard are ever under way, so what waits for a thread is
+bounded by the core.
 """
 
 import time
@@ -24,7 +26,8 @@ SHARD_THREADS_MAX = 64
 
 
 class Caller:
-    """`give` takes events, and exceptions that must end the process; it may be called from any thread."""
+    """`give` takes events, and exceptions that must end the process; it may be called from any
+    thread."""
 
     def __init__(
         self,
@@ -98,4 +101,6 @@ class Caller:
                 request = PullRequest(self.model, call.epoch, call.slot_map.epoch, mine)
                 return self.shards[call.shard].pull(request)
             case do.Push():
-                return self.shards[call.shard].push(call.request(self.model, **call.result.contents[call.shard]))
+                return self.shards[call.shard].push(
+                    call.request(self.model, **call.result.contents[call.shard])
+                )

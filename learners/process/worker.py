@@ -1,8 +1,9 @@
-"""A learner's process: the core on the main thread, and around it a reader, callers, one thread that prepares
-and one that computes. So while one batch is computed, the next is decoded and pulled and the last is pushed.
+"""A learner's process: the core on the main thread, and around it a reader, callers, one thread
+that prepares and one that computes. So while one batch is computed, the next is decoded and pulled
+and the last is pushed.
 
-Everything meets in one queue of events. The main thread takes them one by one, asks the core, and hands out what it
-says. An exception of any thread ends the process.
+Everything meets in one queue of events. The main thread takes them one by one, asks the core, and
+hands out what it says. An exception of any thread ends the process.
 """
 
 import contextlib
@@ -64,8 +65,8 @@ def run(
     stop: threading.Event,
     log: Log | None = None,
 ) -> None:
-    """Learn until told to stop, then drain; from `log`, or the brokers of `stream`. Raises Stopped when it cannot go
-    on, and what ended a thread."""
+    """Learn until told to stop, then drain; from `log`, or the brokers of `stream`. Raises Stopped
+    when it cannot go on, and what ended a thread."""
     definition = make_model(model, prepare_torch(config) if model.is_network else "cpu")
     definition.encoder.check_declared(stream.features)
     metrics = LearnerMetrics()
@@ -79,13 +80,16 @@ def run(
 
 
 def prepare_torch(config: LearnerConfig) -> str:
-    """Give torch its threads; the device to compute on. Raises ValueError for one that is not there."""
+    """Give torch its threads; the device to compute on. Raises ValueError for one that is not
+    there."""
     import torch
 
     torch.set_num_threads(config.torch_threads or max(1, len(os.sched_getaffinity(0)) - 1))
     found = torch.cuda.is_available()
     if config.device == "cuda" and not found:
-        raise ValueError("[learners] device = 'cuda': torch finds none here; allowed are 'auto' and 'cpu'")
+        raise ValueError(
+            "[learners] device = 'cuda': torch finds none here; allowed are 'auto' and 'cpu'"
+        )
     return "cuda" if found and config.device != "cpu" else "cpu"
 
 
@@ -112,22 +116,36 @@ class Worker:
         metrics: LearnerMetrics,
         name: str,
     ):
-        self._stream, self._model, self._config, self._log, self._metrics = stream, model, config, log, metrics
+        self._stream, self._model, self._config, self._log, self._metrics = (
+            stream,
+            model,
+            config,
+            log,
+            metrics,
+        )
         self._name = name
         self.pacer = Pacer(model.name, sorted(shards), config)
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._overlap, self._overlap_lock = Overlap(), threading.Lock()
-        self._caller = Caller(model.name, name, shards, clock, self._events.put, metrics, self._under_way)
+        self._caller = Caller(
+            model.name, name, shards, clock, self._events.put, metrics, self._under_way
+        )
         group = f"{stream.topic_prefix}learners-{model.name}"
-        self._reader = ExamplesReader(log, stream, config, group, name, self._events.put, self._events.qsize, metrics)
+        self._reader = ExamplesReader(
+            log, stream, config, group, name, self._events.put, self._events.qsize, metrics
+        )
         self._preparing = ThreadPoolExecutor(1, "prepare")
         self._computing = ThreadPoolExecutor(1, "compute")
         self._published = Published(model.name, not stream.replayed, config.versions_max)
-        self._checkpoints = CheckpointsReader(log, stream.checkpoints, self._published, metrics.on_malformed)
+        self._checkpoints = CheckpointsReader(
+            log, stream.checkpoints, self._published, metrics.on_malformed
+        )
         self._prepared: dict[Batch, Future[Prepared]] = {}
         self._writer: Writer | None = None
         self._evaluations = 0  # partitions; 0 = not asked yet
-        self._rows: dict[int, tuple[int, int]] = {}  # clock -> rows and arrival time of a computed batch
+        self._rows: dict[
+            int, tuple[int, int]
+        ] = {}  # clock -> rows and arrival time of a computed batch
         self._late = delay.LateShare(stream.late_share_prior)
         self._staleness: list[int] = []  # of the pushes answered since the last evaluation
 
@@ -144,7 +162,8 @@ class Worker:
             self._checkpoints.close()
             self._close_writer()
 
-    # --- the loop -----------------------------------------------------------------------------------------------
+    # --- the loop
+    # ----------------------------------------------------------------------------------------------
 
     def _loop(self, stop: threading.Event) -> bool:
         """Until the core stops. Raises Stopped, and whatever ended a thread."""
@@ -172,7 +191,10 @@ class Worker:
                 look_at_ms = now_ms + LOOK_EVERY_MS
                 self._metrics.look(self.pacer, self._overlap)
             if drain_until_ms is not None and now_ms > drain_until_ms:
-                _log.warning("stopped with %d batches under way: they are read again", len(self.pacer.flights))
+                _log.warning(
+                    "stopped with %d batches under way: they are read again",
+                    len(self.pacer.flights),
+                )
                 return False
 
     def _next(self, now_ms: int) -> Any:
@@ -219,26 +241,35 @@ class Worker:
                 if kind_of(batch.chain) == LATE:
                     self._late.take(event.partition, batch.late_micro, batch.on_time_micro)
             metrics.late_share.set(self._late.share)
-        elif isinstance(event, events.Answered) and isinstance(event.reply, PushReply) and _applied(event.reply):
+        elif (
+            isinstance(event, events.Answered)
+            and isinstance(event.reply, PushReply)
+            and _applied(event.reply)
+        ):
             metrics.staleness.observe(event.reply.staleness)
             if len(self._staleness) < 1_000:
                 self._staleness.append(event.reply.staleness)
 
-    # --- the gradient -------------------------------------------------------------------------------------------
+    # --- the gradient
+    # -------------------------------------------------------------------------------------------
 
     def _prepare(self, batch: Batch) -> "Future[Prepared]":
-        """Decode and encode a batch once, however many shards ask, beside the gradient of the one before; the last few
-        are kept."""
+        """Decode and encode a batch once, however many shards ask, beside the gradient of the one
+        before; the last few are kept."""
         key = batch._replace(value=None)
         if key not in self._prepared:
             while len(self._prepared) > 2 * self._config.outstanding_max:
                 del self._prepared[next(iter(self._prepared))]
-            self._prepared[key] = self._preparing.submit(self._timed, "prepare", self._decode, batch)
+            self._prepared[key] = self._preparing.submit(
+                self._timed, "prepare", self._decode, batch
+            )
         return self._prepared[key]
 
     def _decode(self, batch: Batch) -> Prepared:
         prepared = gradient.read(self._model, batch)
-        prepared.dealt(self.pacer.survey.slot_map)  # here, once, and not by each of the threads that pull
+        prepared.dealt(
+            self.pacer.survey.slot_map
+        )  # here, once, and not by each of the threads that pull
         return prepared
 
     def _compute(self, it: do.Compute) -> None:
@@ -258,15 +289,26 @@ class Worker:
         piece, pulled = gradient.part(self._model, prepared, pulled, it.batch, it.start, it.end)
         corrects = delay.correction(self._stream, self._late)
         if kind_of(it.batch.chain) == RETRACT:
-            computed = relearning.relearn(self._model, piece, pulled, dense, it.batch.again, corrects)
+            computed = relearning.relearn(
+                self._model, piece, pulled, dense, it.batch.again, corrects
+            )
             self._metrics.took_back(computed)
         else:
             computed = gradient.compute(self._model, piece, pulled, dense, corrects)
         self._metrics.computed(computed, piece.encoded)
         if computed.reason:
             self._metrics.empty(computed, it.batch.rows)
-            where = (it.batch.chain, it.start, it.end, self._stream.examples, it.batch.partition, it.batch.record)
-            _log.error("%s [%d, %d), %s[%d] offset %d, is pushed empty: %s", *where, computed.reason)
+            where = (
+                it.batch.chain,
+                it.start,
+                it.end,
+                self._stream.examples,
+                it.batch.partition,
+                it.batch.record,
+            )
+            _log.error(
+                "%s [%d, %d), %s[%d] offset %d, is pushed empty: %s", *where, computed.reason
+            )
         evaluation = self._evaluation(it, computed)
         if evaluation is not None and corrects.changes_answers:
             evaluation["correction"] = corrects.to_dict()
@@ -310,10 +352,12 @@ class Worker:
         except BaseException as error:  # the main thread raises it
             self._events.put(error)
 
-    # --- evaluations --------------------------------------------------------------------------------------------
+    # --- evaluations
+    # --------------------------------------------------------------------------------------------
 
     def _publish(self, result: Result) -> None:
-        """At once, so that it stands before any push of its batch is acknowledged, as a rule; a lost one is counted."""
+        """At once, so that it stands before any push of its batch is acknowledged, as a rule; a
+        lost one is counted."""
         evaluation = result.evaluation
         if evaluation is None:
             return

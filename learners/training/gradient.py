@@ -1,9 +1,10 @@
-"""From the rows of a batch and what was pulled for them to what is pushed: predictions, gradient, row hash.
+"""From the rows of a batch and what was pulled for them to what is pushed: predictions, gradient,
+row hash.
 
-A gradient is the sum over the batch of each key's gradient (or the mean: `reduction`), with the examples' weights. It
-is looked at whole before anything is sent: a batch with a value that is not finite is pushed empty, with the reason,
-to every shard (S4). Its row hash covers all rows of its range all the same: h says what was read, the reason what was
-not usable.
+A gradient is the sum over the batch of each key's gradient (or the mean: `reduction`), with the
+examples' weights. It is looked at whole before anything is sent: a batch with a value that is not
+finite is pushed empty, with the reason, to every shard (S4). Its row hash covers all rows of its
+range all the same: h says what was read, the reason what was not usable.
 """
 
 from dataclasses import dataclass, field, replace
@@ -25,14 +26,20 @@ from paramserver.slots import SlotMap
 from stream.internal_topics.examples import decode_examples, rows_from, rows_of
 from stream.internal_topics.row_hash import row_hash_sum
 
-#: Why a batch is pushed empty: its bytes are no batch; its columns are of another kind than declared; a gradient that
-#: is not finite; a retraction that does not say what to learn again.
-CAUSES = UNREADABLE, COLUMNS, NOT_FINITE, RETRACTION = "unreadable", "columns", "not_finite", "retraction"
+#: Why a batch is pushed empty: its bytes are no batch; its columns are of another kind than
+#: declared; a gradient that is not finite; a retraction that does not say what to learn again.
+CAUSES = UNREADABLE, COLUMNS, NOT_FINITE, RETRACTION = (
+    "unreadable",
+    "columns",
+    "not_finite",
+    "retraction",
+)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Rows, encoded once. `keys[table]` (m,) are distinct and rising; `places[table]` (n, width) index them."""
+    """Rows, encoded once. `keys[table]` (m,) are distinct and rising; `places[table]` (n, width)
+    index them."""
 
     rows: pa.RecordBatch
     encoded: Encoded
@@ -43,7 +50,8 @@ class Prepared:
     _dealt: dict[int, dict[str, Deal]] = field(default_factory=dict)  # by epoch of the map
 
     def dealt(self, slot_map: SlotMap) -> dict[str, Deal]:
-        """table -> its keys by shard. Worked out once for a map: pulls, rows and gradients all ask."""
+        """table -> its keys by shard. Worked out once for a map: pulls, rows and gradients all
+        ask."""
         found = self._dealt.get(slot_map.epoch)
         if found is None:
             found = {table: Deal.of(keys, slot_map) for table, keys in self.keys.items()}
@@ -53,7 +61,8 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Computed:
-    """The gradient of one range. With a `reason`, `keys`, `gradients` and `dense` are empty (S4)."""
+    """The gradient of one range. With a `reason`, `keys`, `gradients` and `dense` are empty
+    (S4)."""
 
     rows: pa.RecordBatch | None
     prediction: Floats = field(default_factory=lambda: np.empty(0, np.float32))
@@ -111,12 +120,15 @@ def prepare(model: Model, rows: pa.RecordBatch) -> Prepared:
 def part(
     model: Model, prepared: Prepared, pulled: dict[str, Rows], batch: Batch, start: int, end: int
 ) -> tuple[Prepared, dict[str, Rows]]:
-    """The same for the rows in the piece `[start, end)` of the batch alone, with their share of what was pulled."""
+    """The same for the rows in the piece `[start, end)` of the batch alone, with their share of
+    what was pulled."""
     rows = prepared.rows if prepared.reason else rows_between(prepared.rows, batch, start, end)
     if rows.num_rows == prepared.rows.num_rows:
         return prepared, pulled
     piece = prepare(model, rows)
-    return piece, {t: pulled[t][np.searchsorted(prepared.keys[t], keys)] for t, keys in piece.keys.items()}
+    return piece, {
+        t: pulled[t][np.searchsorted(prepared.keys[t], keys)] for t, keys in piece.keys.items()
+    }
 
 
 def compute(
@@ -128,8 +140,8 @@ def compute(
 ) -> Computed:
     """Predict and differentiate. `pulled[table]` (m, dim) belongs to `prepared.keys[table]`.
 
-    `correction`: of what the labels did not know yet. Its weights come from a forward pass of their own, so that no
-    gradient flows through them; `Computed.prediction` is the corrected answer."""
+    `correction`: of what the labels did not know yet. Its weights come from a forward pass of their
+    own, so that no gradient flows through them; `Computed.prediction` is the corrected answer."""
     rows = prepared.rows
     if rows.num_rows == 0:
         return replace(EMPTY, reason=prepared.reason, cause=prepared.cause)
@@ -146,7 +158,9 @@ def compute(
         prepared.places, pulled, dense, prepared.encoded.numbers, label, weight
     )
     constants = model.kind.constants
-    dense_gradients = {name: array for name, array in dense_gradients.items() if name not in constants}
+    dense_gradients = {
+        name: array for name, array in dense_gradients.items() if name not in constants
+    }
     row_hash, event_time_max_ms = row_hash_sum(rows), int(rows.column("ts_ms").to_numpy().max())
     reason = not_finite(model, prepared, pulled, p, gradients, dense_gradients)
     if reason:
@@ -173,7 +187,8 @@ def not_finite(
     gradients: dict[str, Rows],
     dense: dict[str, Floats],
 ) -> str:
-    """Why this gradient must not be pushed, naming the feature; "" if it may. Causes before effects."""
+    """Why this gradient must not be pushed, naming the feature; "" if it may. Causes before
+    effects."""
     for array in (prediction, *gradients.values(), *dense.values()):
         if not np.isfinite(array).all():
             break
@@ -201,7 +216,8 @@ def _feature(model: Model, prepared: Prepared, table: str, bad: npt.NDArray[np.b
 def assemble(
     prepared: Prepared, slot_map: SlotMap, pulls: dict[int, PullReply]
 ) -> tuple[dict[str, Rows], dict[str, Floats]]:
-    """(rows of every table in the order of its keys, all dense arrays) from what each shard answered."""
+    """(rows of every table in the order of its keys, all dense arrays) from what each shard
+    answered."""
     rows = {
         table: deal.together([pulls[shard].rows[table] for shard in range(slot_map.shards)])
         for table, deal in prepared.dealt(slot_map).items()
@@ -210,8 +226,11 @@ def assemble(
     return rows, dense
 
 
-def contents(computed: Computed, slot_map: SlotMap, prepared: Prepared | None = None) -> list[dict[str, Any]]:
-    """By shard, what `instructions.Push.request` takes: each shard its keys and dense arrays, all of them the rest.
+def contents(
+    computed: Computed, slot_map: SlotMap, prepared: Prepared | None = None
+) -> list[dict[str, Any]]:
+    """By shard, what `instructions.Push.request` takes: each shard its keys and dense arrays, all
+    of them the rest.
 
     `prepared`: what it was computed from, whose keys are dealt already if they are the same.
     """
@@ -222,12 +241,21 @@ def contents(computed: Computed, slot_map: SlotMap, prepared: Prepared | None = 
         "reason": computed.reason,
         "rewrites": computed.rewrites,
     }
-    shards: list[dict[str, Any]] = [common | {"keys": {}, "gradients": {}, "dense": {}} for _ in range(slot_map.shards)]
+    shards: list[dict[str, Any]] = [
+        common | {"keys": {}, "gradients": {}, "dense": {}} for _ in range(slot_map.shards)
+    ]
     for table, keys in computed.keys.items():
         same = prepared is not None and keys is prepared.keys.get(table)
-        deal = prepared.dealt(slot_map)[table] if prepared is not None and same else Deal.of(keys, slot_map)
+        deal = (
+            prepared.dealt(slot_map)[table]
+            if prepared is not None and same
+            else Deal.of(keys, slot_map)
+        )
         for shard, gradients in enumerate(deal.apart(computed.gradients[table])):
-            shards[shard]["keys"][table], shards[shard]["gradients"][table] = deal.keys[shard], gradients
+            shards[shard]["keys"][table], shards[shard]["gradients"][table] = (
+                deal.keys[shard],
+                gradients,
+            )
     for name, gradient in computed.dense.items():
         shards[slot_map.owner_of_name(name)]["dense"][name] = gradient
     return shards

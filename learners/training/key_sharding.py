@@ -1,7 +1,8 @@
-"""The distinct keys of one table, dealt to the shards that own them: what each is asked, and what each is sent.
+"""The distinct keys of one table, dealt to the shards that own them: what each is asked, and what
+each is sent.
 
-Rows are moved by kernels of our own: numpy moves them while it holds the interpreter, which the threads of the other
-calls of a batch wait for then.
+Rows are moved by kernels of our own: numpy moves them while it holds the interpreter, which the
+threads of the other calls of a batch wait for then.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,8 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Deal:
-    """By shard: `keys`, rising, and `places`, where they stand among all of them. One shard has all, uncopied."""
+    """By shard: `keys`, rising, and `places`, where they stand among all of them. One shard has
+    all, uncopied."""
 
     keys: list[Keys]
     places: list[Indices]
@@ -37,7 +39,10 @@ class Deal:
         """Rows (m, dim) of all keys -> by shard, those of its keys."""
         if len(self.keys) == 1:
             return [rows]
-        rows, dealt = plain(rows), [np.empty((len(mine), rows.shape[1]), np.float32) for mine in self.places]
+        rows, dealt = (
+            plain(rows),
+            [np.empty((len(mine), rows.shape[1]), np.float32) for mine in self.places],
+        )
         for mine, out in zip(self.places, dealt, strict=True):
             _take(rows, mine, out)
         return dealt
@@ -49,7 +54,9 @@ class Deal:
         rows = np.empty((sum(map(len, self.keys)), dealt[0].shape[1]), np.float32)
         for mine, answered in zip(self.places, dealt, strict=True):
             if answered.shape != (len(mine), rows.shape[1]):
-                raise ValueError(f"rows {answered.shape} for {len(mine)} keys of {rows.shape[1]} numbers each")
+                raise ValueError(
+                    f"rows {answered.shape} for {len(mine)} keys of {rows.shape[1]} numbers each"
+                )
             _put(plain(answered), mine, rows)
         return rows
 

@@ -1,13 +1,14 @@
 """Two losses of one batch, never mixed.
 
-*Progressive*: what the model answered just before it trained on the batch. It is in label order, so it flatters: the
-model knew labels that no server knew when the impressions happened. *As served*: what a replica answered at the
-impression, logged with it. A served prediction counts only if its model version was published before the impression
-arrived and had learned nothing younger (E2).
+*Progressive*: what the model answered just before it trained on the batch. It is in label order, so
+it flatters: the model knew labels that no server knew when the impressions happened. *As served*:
+what a replica answered at the impression, logged with it. A served prediction counts only if its
+model version was published before the impression arrived and had learned nothing younger (E2).
 
-All are sums over rows, so evaluations add up: a loss is sum / rows, calibration is prediction_sum / label_sum,
-normalized entropy is the loss over the entropy of label_sum / rows. `base_log_loss_sum` is the loss of always
-answering the model's prior rate. Weights of examples do not enter: these losses are of rows.
+All are sums over rows, so evaluations add up: a loss is sum / rows, calibration is prediction_sum /
+label_sum, normalized entropy is the loss over the entropy of label_sum / rows. `base_log_loss_sum`
+is the loss of always answering the model's prior rate. Weights of examples do not enter: these
+losses are of rows.
 """
 
 from collections.abc import Sequence
@@ -35,10 +36,12 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass
 class Published:
-    """Model versions as announced on `checkpoints`: what a served prediction may have known (E2)."""
+    """Model versions as announced on `checkpoints`: what a served prediction may have known
+    (E2)."""
 
     model: str
-    live: bool  # arrivals are of the wall clock that stamps announcements; else of a history being replayed
+    # arrivals are of the wall clock that stamps announcements; else of a history being replayed
+    live: bool
     versions_max: int
     _known_from_ms: dict[str, int] = field(default_factory=dict)
 
@@ -63,7 +66,10 @@ class Published:
         never = np.iinfo(np.int64).max
         known = [self._known_from_ms.get(v, never) for v in versions.dictionary.to_pylist()]
         since = np.array(known, np.int64)[versions.indices.to_numpy()]
-        arrival, prediction = rows.column("arrival_ms").to_numpy(), rows.column("prediction").to_numpy()
+        arrival, prediction = (
+            rows.column("arrival_ms").to_numpy(),
+            rows.column("prediction").to_numpy(),
+        )
         out: npt.NDArray[np.bool_] = (since < arrival) & ~np.isnan(prediction)
         return out
 
@@ -81,18 +87,22 @@ def evaluate(
     negative_rate: float = 1.0,
     corrections: bool = True,
 ) -> dict[str, Any]:
-    """The record of `evaluations` for a batch that no shard had applied (E1); `computed` has rows and no reason.
+    """The record of `evaluations` for a batch that no shard had applied (E1); `computed` has rows
+    and no reason.
 
-    A negative counts for the `1 / negative_rate` that it was chosen from. A click of a `late` chain counts for no row:
-    its impression was scored as a negative before, so it takes that loss back and adds the right one. Without
-    `corrections`, the chain brings only what was never a row before (label_strategy 'window').
+    A negative counts for the `1 / negative_rate` that it was chosen from. A click of a `late` chain
+    counts for no row: its impression was scored as a negative before, so it takes that loss back
+    and adds the right one. Without `corrections`, the chain brings only what was never a row before
+    (label_strategy 'window').
     """
     rows = computed.rows
     assert rows is not None
     label, prediction, count, loss = _scored(batch.chain, computed, negative_rate, corrections)
     served = published.served(rows)
     served_count = count[served]
-    answered = np.clip(rows.column("prediction").to_numpy()[served].astype(np.float64), 1e-7, 1 - 1e-7)
+    answered = np.clip(
+        rows.column("prediction").to_numpy()[served].astype(np.float64), 1e-7, 1 - 1e-7
+    )
     base = _losses(np.full(len(label), prior_rate), label, count)
     return {
         "model": model,
@@ -112,7 +122,10 @@ def evaluate(
         "served_log_loss_sum": float(_losses(answered, label[served], served_count).sum()),
         "served_prediction_sum": float((served_count * answered).sum()),
         "served_label_sum": float(label[served].sum()),
-        "slices": {name: _slice(rows, name, (count, loss, count * prediction, label), slices_max) for name in slices},
+        "slices": {
+            name: _slice(rows, name, (count, loss, count * prediction, label), slices_max)
+            for name in slices
+        },
         "ts_ms_max": computed.event_time_max_ms,
         "arrival_ms_max": int(rows.column("arrival_ms").to_numpy().max()),
         "bins": np.round(_bins(prediction, label, count), 6).tolist(),
@@ -151,7 +164,8 @@ def _losses(prediction: Doubles, label: Doubles, count: Doubles) -> Doubles:
 
 
 def auc(bins: Sequence[Sequence[float]]) -> float:
-    """Area under the ROC curve of summed bins, ties within a bin counted half; NaN without both classes."""
+    """Area under the ROC curve of summed bins, ties within a bin counted half; NaN without both
+    classes."""
     counts = np.array(bins, np.float64)
     positive, negative = counts[:, 2], counts[:, 0] - counts[:, 2]
     below = np.cumsum(negative) - negative
@@ -160,9 +174,13 @@ def auc(bins: Sequence[Sequence[float]]) -> float:
 
 
 def _slice(
-    rows: pa.RecordBatch, name: str, columns: tuple[Doubles, Doubles, Doubles, Doubles], values_max: int
+    rows: pa.RecordBatch,
+    name: str,
+    columns: tuple[Doubles, Doubles, Doubles, Doubles],
+    values_max: int,
 ) -> dict[str, list[float]]:
-    """value -> [rows, log loss, predictions, labels], sums; beyond the largest values all are 'other'."""
+    """value -> [rows, log loss, predictions, labels], sums; beyond the largest values all are
+    'other'."""
     column = rows.column(name).cast(pa.string()).dictionary_encode()
     names, place = column.dictionary.to_pylist(), column.indices.to_numpy()
     sums = np.stack([np.bincount(place, w, len(names)) for w in columns], axis=1)

@@ -1,12 +1,14 @@
 """Taking back: from a record of `retract/p` to rows that never saw what it takes back (C1, S8).
 
-A weight that an attack has moved was moved again by every honest event since, so the opposite gradient, whatever its
-dose, is the wrong step: what is still there of the attack is not in the log. What is in the log is the honest rows.
-So the rows of the named sources, vendors and items are learned again from their clean rows alone, by their own
-optimizer, batch by batch as they were learned, all other weights as they are now. The result takes the place of what
-the shards hold, optimizer state included: accumulators that an attack has filled would slow a vendor for weeks.
+A weight that an attack has moved was moved again by every honest event since, so the opposite
+gradient, whatever its dose, is the wrong step: what is still there of the attack is not in the log.
+What is in the log is the honest rows. So the rows of the named sources, vendors and items are
+learned again from their clean rows alone, by their own optimizer, batch by batch as they were
+learned, all other weights as they are now. The result takes the place of what the shards hold,
+optimizer state included: accumulators that an attack has filled would slow a vendor for weeks.
 
-It is a dose that cannot be too large: repeated, or after the model has healed by itself, it changes next to nothing.
+It is a dose that cannot be too large: repeated, or after the model has healed by itself, it changes
+next to nothing.
 """
 
 from dataclasses import replace
@@ -36,13 +38,16 @@ def relearn(
     said: str,
     correction: Correction = NONE,
 ) -> Computed:
-    """What is pushed for a record of `retract/p`: `gradients[table]` are whole rows. `pulled` and `correction` as for
-    any batch; `said`: the record's header `again`."""
+    """What is pushed for a record of `retract/p`: `gradients[table]` are whole rows. `pulled` and
+    `correction` as for any batch; `said`: the record's header `again`."""
     rows = prepared.rows
     if rows.num_rows == 0:
         return replace(EMPTY, reason=prepared.reason, cause=prepared.cause)
     whole = replace(
-        EMPTY, rows=rows, row_hash=row_hash_sum(rows), event_time_max_ms=int(rows.column("ts_ms").to_numpy().max())
+        EMPTY,
+        rows=rows,
+        row_hash=row_hash_sum(rows),
+        event_time_max_ms=int(rows.column("ts_ms").to_numpy().max()),
     )
     try:
         again = Again.decode(said)
@@ -52,18 +57,23 @@ def relearn(
     named = named_keys(model, rows.filter(pa.array(back)), again)
     if not any(len(keys) for keys in named.values()):
         return replace(whole, rewrites=True)
-    tables = _learned(model, prepared, np.flatnonzero(~back), again, named, pulled, dense, correction)
+    tables = _learned(
+        model, prepared, np.flatnonzero(~back), again, named, pulled, dense, correction
+    )
     keys = {name: found for name, found in named.items() if len(found)}
     written = {name: _rows_of(tables[name], found) for name, found in keys.items()}
     for name, array in written.items():
         if not np.isfinite(array).all():
-            return replace(whole, reason=f"table {name!r}: a row learned again is not finite", cause=NOT_FINITE)
+            return replace(
+                whole, reason=f"table {name!r}: a row learned again is not finite", cause=NOT_FINITE
+            )
     return replace(whole, keys=keys, gradients=written, rewrites=True)
 
 
 def named_keys(model: Model, back: pa.RecordBatch, again: Again) -> dict[str, Keys]:
-    """Table -> rising keys of what is learned again: the named values that a row taken back has. What a model never
-    learned of an attack, since it began later, is not learned again either (C1)."""
+    """Table -> rising keys of what is learned again: the named values that a row taken back has.
+    What a model never learned of an attack, since it began later, is not learned again either (C1).
+    """
     found: dict[str, Keys] = {}
     if not back.num_rows:
         return found
@@ -73,7 +83,9 @@ def named_keys(model: Model, back: pa.RecordBatch, again: Again) -> dict[str, Ke
         for column in range(keys.shape[1]):
             name = model.kind.column_name(table, column)
             if name in NAMED and again.named.get(name):
-                meant = np.isin(back.column(name).to_numpy(zero_copy_only=False), list(again.named[name]))
+                meant = np.isin(
+                    back.column(name).to_numpy(zero_copy_only=False), list(again.named[name])
+                )
                 of_table.append(keys[meant, column])
         found[table] = np.unique(np.concatenate(of_table)) if of_table else np.empty(0, np.uint64)
     return found
@@ -89,8 +101,11 @@ def _learned(
     dense: dict[str, Floats],
     correction: Correction,
 ) -> dict[str, Table]:
-    """Tables with the named keys, trained on the clean rows. No policy: whoever had a row keeps it."""
-    tables = {spec.name: Table(replace(spec, policy={}, storage="float32")) for spec in model.spec.tables}
+    """Tables with the named keys, trained on the clean rows. No policy: whoever had a row keeps
+    it."""
+    tables = {
+        spec.name: Table(replace(spec, policy={}, storage="float32")) for spec in model.spec.tables
+    }
     held = {name: np.isin(prepared.keys[name], keys) for name, keys in named.items()}
     rows = prepared.rows
     batch = -rows.column("position").to_numpy()[clean]
@@ -99,7 +114,9 @@ def _learned(
     weight = weight * row_scales(model.config, prepared.encoded.numbers)[0]
     ts_ms = rows.column("ts_ms").to_numpy()
     order = np.argsort(batch, kind="stable")
-    for step, some in enumerate(np.split(clean[order], np.flatnonzero(np.diff(batch[order])) + 1), 1):
+    for step, some in enumerate(
+        np.split(clean[order], np.flatnonzero(np.diff(batch[order])) + 1), 1
+    ):
         if not len(some):
             continue
         of = np.float32(_batch_rows(again, rows, some) if model.config.reduction == "mean" else 1)
@@ -112,8 +129,12 @@ def _learned(
             weights[name][mine] = tables[name].pull(prepared.keys[name][local[name][mine]])
         numbers, loss = prepared.encoded.numbers[some], weight[some] / of
         if correction.weighs:
-            loss = loss * correction.weights(model.kind.predict(places, weights, dense, numbers), label[some])
-        _, gradients, _ = model.kind.differentiate(places, weights, dense, numbers, label[some], loss)
+            loss = loss * correction.weights(
+                model.kind.predict(places, weights, dense, numbers), label[some]
+            )
+        _, gradients, _ = model.kind.differentiate(
+            places, weights, dense, numbers, label[some], loss
+        )
         for name, gradient in gradients.items():
             mine = held[name][local[name]] if name in held else np.zeros(len(local[name]), np.bool_)
             keys = prepared.keys[name][local[name][mine]]

@@ -1,13 +1,15 @@
-"""The governor's judgement, as a pure core: what staleness costs, and whether to train slower or faster for it.
+"""The governor's judgement, as a pure core: what staleness costs, and whether to train slower or
+faster for it.
 
-What it costs is measured in pairs: batches as they were learned live, and the same batches, in the same order, learned
-in sequence from a copy of the same state (`learners.governor.shadow`). So data, order and starting point are the same
-on both sides, and what is left is the staleness.
+What it costs is measured in pairs: batches as they were learned live, and the same batches, in the
+same order, learned in sequence from a copy of the same state (`learners.governor.shadow`). So data,
+order and starting point are the same on both sides, and what is left is the staleness.
 
-It stands on a ladder of rungs, loosest first: lower bounds s down to 0, then fewer batches under way at once, which is
-what parking learners comes to. It goes down when the cost is beyond the band for certain, and up only when speed is
-wanted and the cost is within half the band for certain; never more than DOWN_MAX rungs down or one up for an estimate.
-A rung that was left for its cost is not tried again for `patience` estimates.
+It stands on a ladder of rungs, loosest first: lower bounds s down to 0, then fewer batches under
+way at once, which is what parking learners comes to. It goes down when the cost is beyond the band
+for certain, and up only when speed is wanted and the cost is within half the band for certain;
+never more than DOWN_MAX rungs down or one up for an estimate. A rung that was left for its cost is
+not tried again for `patience` estimates.
 """
 
 import math
@@ -23,7 +25,8 @@ _BOUNDS = (16, 8, 4, 2, 1, 0)
 
 
 class Estimate(NamedTuple):
-    """Log loss above that of the sequence, as a share of it, and the standard error of that share."""
+    """Log loss above that of the sequence, as a share of it, and the standard error of that
+    share."""
 
     excess: float
     error: float
@@ -31,8 +34,8 @@ class Estimate(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """`action`: "hold", "slower" or "faster"; `rung`: what is to be in force now; `why`: one of `WHY`; `reason`: for a
-    person, with the numbers."""
+    """`action`: "hold", "slower" or "faster"; `rung`: what is to be in force now; `why`: one of
+    `WHY`; `reason`: for a person, with the numbers."""
 
     action: str
     rung: Rung
@@ -42,17 +45,25 @@ class Decision(NamedTuple):
 
 #: Why a decision was taken: for a metric, which must not have numbers in its labels.
 WHY = (
-    "within the band", "beyond the band", "as slow as can be", "not surely within half the band", "as loose as allowed",
-    "the next rung was left for its cost", "data age grows",
-)  # fmt: skip
+    "within the band",
+    "beyond the band",
+    "as slow as can be",
+    "not surely within half the band",
+    "as loose as allowed",
+    "the next rung was left for its cost",
+    "data age grows",
+)
 (WITHIN, BEYOND, SLOWEST, UNSURE, LOOSEST, LEFT, GROWS) = WHY
 
 
 def ladder(bound: int, learners: int, concurrency: int = 0) -> tuple[Rung, ...]:
-    """From what the operator allows (s = `bound`, -1 = unbounded; `concurrency`, 0 = no limit) down to one batch at a
-    time."""
+    """From what the operator allows (s = `bound`, -1 = unbounded; `concurrency`, 0 = no limit) down
+    to one batch at a time."""
     if bound < -1 or learners < 1 or concurrency < 0:
-        raise ValueError(f"bound {bound}, learners {learners}, concurrency {concurrency}: allowed are -1, 1 and 0 on")
+        raise ValueError(
+            f"bound {bound}, learners {learners}, concurrency {concurrency}: allowed are -1, 1 "
+            f"and 0 on"
+        )
     allowed = Rung(bound, concurrency)
     rungs = [allowed] + [Rung(s, concurrency) for s in _BOUNDS if bound < 0 or s < bound]
     at_once = learners // 2
@@ -64,10 +75,14 @@ def ladder(bound: int, learners: int, concurrency: int = 0) -> tuple[Rung, ...]:
 
 
 def estimate(live: Sequence[float], sequence: Sequence[float]) -> Estimate:
-    """Of paired batches' summed log losses. The error is that of a ratio of sums, with batches as the units."""
+    """Of paired batches' summed log losses. The error is that of a ratio of sums, with batches
+    as the units."""
     n, base = len(live), sum(sequence)
     if n != len(sequence) or n < 2 or base <= 0:
-        raise ValueError(f"{n} and {len(sequence)} losses, the sequence's sum {base}: two pairs or more are needed")
+        raise ValueError(
+            f"{n} and {len(sequence)} losses, the sequence's sum {base}: two pairs or more are "
+            f"needed"
+        )
     ratio = sum(live) / base
     squares = sum((a - ratio * b) ** 2 for a, b in zip(live, sequence, strict=True))
     return Estimate(ratio - 1.0, math.sqrt(squares * n / (n - 1)) / base, n)
@@ -75,34 +90,46 @@ def estimate(live: Sequence[float], sequence: Sequence[float]) -> Estimate:
 
 @dataclass
 class Governor:
-    """`band`: the share of log loss that speed may cost. `certainty`: standard errors that make it certain."""
+    """`band`: the share of log loss that speed may cost. `certainty`: standard errors that make
+    it certain."""
 
     rungs: tuple[Rung, ...]
     band: float = 0.005
     certainty: float = 2.0
     patience: int = 8
     at: int = 0
-    _left: dict[Rung, int] = field(default_factory=dict)  # rung that was left for its cost -> estimates to wait
+    _left: dict[Rung, int] = field(
+        default_factory=dict
+    )  # rung that was left for its cost -> estimates to wait
 
     @property
     def rung(self) -> Rung:
         return self.rungs[self.at]
 
     def stand_on(self, rungs: tuple[Rung, ...]) -> None:
-        """Another ladder, since the operator allows something else or learners came or went. It stays at the loosest
-        rung that is no looser than its present one; at the top it stays at the top."""
+        """Another ladder, since the operator allows something else or learners came or went. It
+        stays at the loosest rung that is no looser than its present one; at the top it stays at the
+        top."""
         if rungs == self.rungs:
             return
         present = self.rung
         if self.at:
-            self.at = next((n for n, r in enumerate(rungs) if r.tightened(present) == r), len(rungs) - 1)
+            self.at = next(
+                (n for n, r in enumerate(rungs) if r.tightened(present) == r), len(rungs) - 1
+            )
         self.rungs = rungs
 
     def decide(self, found: Estimate, speed_wanted: bool) -> Decision:
         """Take one estimate of the present rung. `speed_wanted`: the model's data age grows."""
         self._left = {rung: wait - 1 for rung, wait in self._left.items() if wait > 1}
-        low, high = found.excess - self.certainty * found.error, found.excess + self.certainty * found.error
-        said = f"{found.excess:+.2%} +- {found.error:.2%} against the sequence over {found.batches} batches"
+        low, high = (
+            found.excess - self.certainty * found.error,
+            found.excess + self.certainty * found.error,
+        )
+        said = (
+            f"{found.excess:+.2%} +- {found.error:.2%} against the sequence over "
+            f"{found.batches} batches"
+        )
         if low > self.band:
             return self._slower(low, said)
         if not speed_wanted:

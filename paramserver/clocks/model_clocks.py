@@ -1,4 +1,5 @@
-"""The clocks of one model: its members, what bounds them (K2, K6, K7), and the stop lease of a cut (X1)."""
+"""The clocks of one model: its members, what bounds them (K2, K6, K7), and the stop lease of a
+cut (X1)."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -46,12 +47,15 @@ class Hold:
     cut: str
     until_ms: int
     highest: dict[str, int]
-    broken: bool = False  # a learner was fenced in the middle of a batch: the cut is to be abandoned
+    broken: bool = (
+        False  # a learner was fenced in the middle of a batch: the cut is to be abandoned
+    )
 
 
 @dataclass
 class ModelClocks:
-    """The clocks of one model. `staleness`, `concurrency` and `paused` are an operator's, or as configured."""
+    """The clocks of one model. `staleness`, `concurrency` and `paused` are an operator's, or as
+    configured."""
 
     staleness: int
     members: dict[Epoch, Member] = field(default_factory=dict)
@@ -63,10 +67,13 @@ class ModelClocks:
     last_cut: str = ""  # that stopped starts
 
     def minimum(self) -> int:
-        return min((m.acknowledged for m in self.members.values() if not m.parked), default=self.highest)
+        return min(
+            (m.acknowledged for m in self.members.values() if not m.parked), default=self.highest
+        )
 
     def running(self) -> int:
-        """Batches under way. Those of a fenced member count until every shard has confirmed its fence."""
+        """Batches under way. Those of a fenced member count until every shard has confirmed its
+        fence."""
         return sum(len(member.outstanding) for member in self.members.values())
 
     def holding(self, now_ms: int) -> Hold | None:
@@ -86,10 +93,20 @@ class ModelClocks:
         if lease is None:
             return Bounds(ordered, self.paused, learners, sequence=sequence, cut=self.last_cut)
         left_ms = lease.until_ms - now_ms
-        return Bounds(ordered, self.paused, learners, lease.governor, lease.rung, left_ms, sequence, self.last_cut)
+        return Bounds(
+            ordered,
+            self.paused,
+            learners,
+            lease.governor,
+            lease.rung,
+            left_ms,
+            sequence,
+            self.last_cut,
+        )
 
     def govern(self, word: GovernorLease, now_ms: int) -> None:
-        """Take a governor's word, unless another one's lease is in force or a later word of its own came first (K7)."""
+        """Take a governor's word, unless another one's lease is in force or a later word of its
+        own came first (K7)."""
         last = self.lease
         if last is not None:
             overtaken = last.governor == word.governor and word.sequence <= last.sequence
@@ -98,7 +115,8 @@ class ModelClocks:
         self.lease = word
 
     def in_force(self, now_ms: int) -> Rung:
-        """What the next start is judged by: the operator's word, tightened by a lease that has not run out."""
+        """What the next start is judged by: the operator's word, tightened by a lease that has
+        not run out."""
         ordered, lease = Rung(self.staleness, self.concurrency), self.governing(now_ms)
         return ordered if lease is None else ordered.tightened(lease.rung)
 

@@ -1,5 +1,6 @@
-"""What an operator has ordered of a model's training: it outlives the clock holder, who writes it down in its folder
-and beside the checkpoints (shell: store); of two copies the one with the higher revision is right.
+"""What an operator has ordered of a model's training: it outlives the clock holder, who writes it
+down in its folder and beside the checkpoints (shell: store); of two copies the one with the higher
+revision is right.
 
 {"revision": 3, "models": {"clicks": {"paused": true, "staleness": 0, "configured": 2}}}
 """
@@ -13,10 +14,11 @@ from paramserver.slots import SLOTS
 
 
 class Orders(NamedTuple):
-    """`staleness` stands in for the `configured` bound, and is void once another one is configured; None = as
-    configured. `concurrency`: batches of all learners under way at once; 0 = no limit. `compensation`: one of
-    `compensation.WAYS`, or "" = as configured. `shards`: how many there are to be, void like the bound once the
-    config's number is no longer `shards_configured`; 0 = as configured."""
+    """`staleness` stands in for the `configured` bound, and is void once another one is configured;
+    None = as configured. `concurrency`: batches of all learners under way at once; 0 = no limit.
+    `compensation`: one of `compensation.WAYS`, or "" = as configured. `shards`: how many there are
+    to be, void like the bound once the config's number is no longer `shards_configured`; 0 = as
+    configured."""
 
     paused: bool = False
     staleness: int | None = None
@@ -28,7 +30,11 @@ class Orders(NamedTuple):
 
     def bound(self, configured: int) -> int:
         """The staleness bound in force when the config says `configured`."""
-        return configured if self.staleness is None or self.configured != configured else self.staleness
+        return (
+            configured
+            if self.staleness is None or self.configured != configured
+            else self.staleness
+        )
 
     def shards_wanted(self, configured: int) -> int:
         """How many shards there are to be when the config says `configured`."""
@@ -36,7 +42,8 @@ class Orders(NamedTuple):
 
 
 class KeptOrders(NamedTuple):
-    """Model -> what was ordered; `revision`: how often anything was, so that the newer of two copies is known."""
+    """Model -> what was ordered; `revision`: how often anything was, so that the newer of two
+    copies is known."""
 
     revision: int
     models: dict[str, Orders]
@@ -51,21 +58,26 @@ def encode_orders(orders: Mapping[str, Orders], revision: int = 1) -> bytes:
 
 
 def decode_orders(data: bytes) -> KeptOrders:
-    """Raises ValueError for anything else than `encode_orders` writes, or wrote before there were revisions."""
+    """Raises ValueError for anything else than `encode_orders` writes, or wrote before there
+    were revisions."""
     try:
         body = json.loads(data)
         revision = body.get("revision", 1)
         models = body["models"] if "revision" in body else body
         orders = {str(model): Orders(**said) for model, said in models.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"orders of an operator: {data[:200]!r} cannot be read ({error})") from error
+        raise ValueError(
+            f"orders of an operator: {data[:200]!r} cannot be read ({error})"
+        ) from error
     if type(revision) is not int or revision < 0:
         raise ValueError(f"orders of an operator: revision {revision!r}")
     for model, said in orders.items():
         numbers = [n for n in (said.staleness, said.configured, said.concurrency) if n is not None]
         numbers += [said.shards, said.shards_configured]
         known = said.compensation in ("", *WAYS)
-        known = known and type(said.paused) is bool and all(type(n) is int and n >= -1 for n in numbers)
+        known = (
+            known and type(said.paused) is bool and all(type(n) is int and n >= -1 for n in numbers)
+        )
         if not known or said.shards not in range(SLOTS + 1):
             raise ValueError(f"orders of an operator: model {model!r} has {said}")
     return KeptOrders(revision, orders)

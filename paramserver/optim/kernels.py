@@ -1,11 +1,13 @@
 """The arithmetic of the optimizers, a row at a time.
 
-Every kernel takes `slab` (n, head + stride) float32, of which a row's weights begin at column `head` with its state
-behind them, and `rows` (m,) int64, -1 = none. Each row stands in `rows` at most once.
+Every kernel takes `slab` (n, head + stride) float32, of which a row's weights begin at column
+`head` with its state behind them, and `rows` (m,) int64, -1 = none. Each row stands in `rows` at
+most once.
 
-Rows and columns are indexed by unsigned numbers, once a row is known to be one: a signed index may be negative, which
-the compiler would provide for at each element, and it would vectorise no loop (element-wise Adagrad: 39 ns a row of 16
-then, 6 now). Beware: a signed number and an unsigned one make a float64.
+Rows and columns are indexed by unsigned numbers, once a row is known to be one: a signed index may
+be negative, which the compiler would provide for at each element, and it would vectorise no loop
+(element-wise Adagrad: 39 ns a row of 16 then, 6 now). Beware: a signed number and an unsigned one
+make a float64.
 """
 
 import numpy as np
@@ -40,7 +42,9 @@ def sgd(slab: Rows, head: int, rows: RowNumbers, gradients: Rows, rate: np.float
 
 
 @kernel
-def adagrad(slab: Rows, head: int, rows: RowNumbers, gradients: Rows, rate: np.float32, epsilon: np.float32) -> None:
+def adagrad(
+    slab: Rows, head: int, rows: RowNumbers, gradients: Rows, rate: np.float32, epsilon: np.float32
+) -> None:
     first, dim = np.uint64(head), np.uint64(gradients.shape[1])
     for i in range(len(rows)):
         if rows[i] >= 0:
@@ -72,7 +76,13 @@ def rowwise_adagrad(
 
 @kernel
 def decay_accumulators(
-    slab: Rows, first: int, last: int, rows: RowNumbers, periods: Periods, share: float, least: np.float32
+    slab: Rows,
+    first: int,
+    last: int,
+    rows: RowNumbers,
+    periods: Periods,
+    share: float,
+    least: np.float32,
 ) -> None:
     """G <- max(share * G, least), once for each period, for the floats of columns [first, last)."""
     for i in range(len(rows)):
@@ -99,7 +109,8 @@ def adam(
         r = rows[i]
         if r < 0:
             continue
-        # The step count is the last float of the row: exact to 2^24, where both corrections have long been 1.
+        # The step count is the last float of the row: exact to 2^24, where both corrections have
+        # long been 1.
         step = np.float64(slab[r, head + 3 * dim]) + 1.0
         slab[r, head + 3 * dim] = np.float32(step)
         correction1 = 1.0 - beta1**step
@@ -116,7 +127,9 @@ def adam(
 
 
 @kernel
-def _ftrl_weight(z: np.float64, n: np.float64, alpha: float, beta: float, l1: float, l2: float) -> np.float64:
+def _ftrl_weight(
+    z: np.float64, n: np.float64, alpha: float, beta: float, l1: float, l2: float
+) -> np.float64:
     """w of (z, n), without a branch: McMahan et al. 2013, Algorithm 1."""
     shrunk = max(abs(z) - l1, 0.0)
     return np.float64(-np.copysign(shrunk, z) / ((beta + np.sqrt(n)) / alpha + l2))
@@ -143,8 +156,8 @@ def ftrl(
             g = np.float64(gradients[i, j - first])
             z = np.float64(slab[r, j])
             n = np.float64(slab[r, dim + j])
-            # The shard's own present w, not the one that the learner pulled: with l1 = l2 = 0 the step is then
-            # exactly w - scale * rate * g, however stale the gradient.
+            # The shard's own present w, not the one that the learner pulled: with l1 = l2 = 0 the
+            # step is then exactly w - scale * rate * g, however stale the gradient.
             w = _ftrl_weight(z, n, alpha, beta, l1, l2)
             sigma = (np.sqrt(n + g * g) - np.sqrt(n)) / alpha
             slab[r, j] = np.float32(z + scale * g - sigma * w)
@@ -153,7 +166,14 @@ def ftrl(
 
 @kernel
 def ftrl_gather(
-    slab: Rows, head: int, rows: RowNumbers, out: Rows, alpha: float, beta: float, l1: float, l2: float
+    slab: Rows,
+    head: int,
+    rows: RowNumbers,
+    out: Rows,
+    alpha: float,
+    beta: float,
+    l1: float,
+    l2: float,
 ) -> None:
     first, dim = np.uint64(head), np.uint64(out.shape[1])
     for i in range(len(rows)):
@@ -185,16 +205,26 @@ def ftrl_decay(
             continue
         left = share ** np.float64(periods[i])
         for j in range(head, head + dim):
-            w = _ftrl_weight(np.float64(slab[r, j]), np.float64(slab[r, dim + j]), alpha, beta, l1, l2)
+            w = _ftrl_weight(
+                np.float64(slab[r, j]), np.float64(slab[r, dim + j]), alpha, beta, l1, l2
+            )
             n = np.float64(np.float32(left * np.float64(slab[r, dim + j])))
             slab[r, dim + j] = np.float32(n)
             if w != 0.0:
-                slab[r, j] = np.float32(-w * ((beta + np.sqrt(n)) / alpha + l2) - np.copysign(l1, w))
+                slab[r, j] = np.float32(
+                    -w * ((beta + np.sqrt(n)) / alpha + l2) - np.copysign(l1, w)
+                )
 
 
 @kernel
 def adaptive_revision(
-    slab: Rows, head: int, rows: RowNumbers, gradients: Rows, meanwhile: Rows, rate: float, scale: float
+    slab: Rows,
+    head: int,
+    rows: RowNumbers,
+    gradients: Rows,
+    meanwhile: Rows,
+    rate: float,
+    scale: float,
 ) -> None:
     dim = gradients.shape[1]
     for i in range(len(rows)):

@@ -1,9 +1,11 @@
-"""The optimizers that run on a shard: a row of float32 holds the weights and, behind them, their state.
+"""The optimizers that run on a shard: a row of float32 holds the weights and, behind them, their
+state.
 
-One kernel call updates many rows: `apply(slab, head, rows, gradients)` with `slab` (n, head + stride), `rows` (m,)
-int64 row numbers, each at most once, -1 = none, and `gradients` (m, dim): the sum over the batch of each key's
-gradient. A dense array is a slab of one row. Arithmetic inside a step is float64 where float32 would cancel (FTRL,
-Adam); what is kept is float32. Options and defaults are the fields of the classes.
+One kernel call updates many rows: `apply(slab, head, rows, gradients)` with `slab` (n, head +
+stride), `rows` (m,) int64 row numbers, each at most once, -1 = none, and `gradients` (m, dim): the
+sum over the batch of each key's gradient. A dense array is a slab of one row. Arithmetic inside a
+step is float64 where float32 would cancel (FTRL, Adam); what is kept is float32. Options and
+defaults are the fields of the classes.
 """
 
 from dataclasses import dataclass, fields
@@ -42,12 +44,13 @@ class Optimizer(Protocol):
         scale: float = 1.0,
         meanwhile: Rows | None = None,
     ) -> None:
-        """One step for each of `rows` (>= 0), whose floats begin at column `head`. `scale` multiplies the rate of this
-        step alone, not what accumulators take; `meanwhile` (m, dim): the gradients applied since these were computed,
-        for who revises (`compensation`)."""
+        """One step for each of `rows` (>= 0), whose floats begin at column `head`. `scale`
+        multiplies the rate of this step alone, not what accumulators take; `meanwhile` (m, dim):
+        the gradients applied since these were computed, for who revises (`compensation`)."""
 
     def weights(self, slab: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
-        """Write the weights of each row number >= 0 into `out` (m, dim); leave the others' rows of `out` alone."""
+        """Write the weights of each row number >= 0 into `out` (m, dim); leave the others' rows
+        of `out` alone."""
 
     def decay(self, slab: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods) -> None:
         """Decay the accumulators of each of `rows` (>= 0) as often as `periods` says."""
@@ -57,20 +60,26 @@ def _positive(owner: object, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
         if not 0 < value < float("inf"):
-            raise ValueError(f"{type(owner).__name__} option {name} = {value}: must be above 0 and finite")
+            raise ValueError(
+                f"{type(owner).__name__} option {name} = {value}: must be above 0 and finite"
+            )
 
 
 def _not_negative(owner: object, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
         if not 0 <= value < float("inf"):
-            raise ValueError(f"{type(owner).__name__} option {name} = {value}: must be 0 or above and finite")
+            raise ValueError(
+                f"{type(owner).__name__} option {name} = {value}: must be 0 or above and finite"
+            )
 
 
 def _check_decay(optimizer: str, decay_ms: float, decay_share: float) -> None:
     """Periods are whole seconds: that is how finely a row remembers its last touch."""
     if not (decay_ms >= 0 and decay_ms % 1000 == 0):
-        raise ValueError(f"{optimizer} option decay_ms = {decay_ms}: must be 0 or whole seconds, ms")
+        raise ValueError(
+            f"{optimizer} option decay_ms = {decay_ms}: must be 0 or whole seconds, ms"
+        )
     if not 0 < decay_share <= 1:
         raise ValueError(f"{optimizer} option decay_share = {decay_share}: must be in (0, 1]")
 
@@ -117,10 +126,11 @@ class Sgd:
 
 @dataclass(frozen=True)
 class Adagrad:
-    """G += g^2; w -= rate * g / (sqrt(G) + epsilon), element by element (Duchi et al. 2011). State: G.
+    """G += g^2; w -= rate * g / (sqrt(G) + epsilon), element by element (Duchi et al. 2011). State:
+    G.
 
-    A stream that never ends would stop every weight: each `decay_ms` of event time G becomes max(decay_share * G,
-    accumulator), for a row when it is touched next.
+    A stream that never ends would stop every weight: each `decay_ms` of event time G becomes
+    max(decay_share * G, accumulator), for a row when it is touched next.
     """
 
     rate: float = 0.05
@@ -152,19 +162,24 @@ class Adagrad:
         scale: float = 1.0,
         meanwhile: Rows | None = None,
     ) -> None:
-        kernels.adagrad(slab, head, rows, gradients, np.float32(self.rate * scale), np.float32(self.epsilon))
+        kernels.adagrad(
+            slab, head, rows, gradients, np.float32(self.rate * scale), np.float32(self.epsilon)
+        )
 
     def weights(self, slab: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
         kernels.gather(slab, head, rows, out)
 
     def decay(self, slab: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods) -> None:
         first, last = head + dim, head + dim + self.state_size(dim)
-        kernels.decay_accumulators(slab, first, last, rows, periods, self.decay_share, np.float32(self.accumulator))
+        kernels.decay_accumulators(
+            slab, first, last, rows, periods, self.decay_share, np.float32(self.accumulator)
+        )
 
 
 @dataclass(frozen=True)
 class RowwiseAdagrad(Adagrad):
-    """Adagrad with one G a row, which the mean of g^2 is added to (as in fbgemm): a float of state instead of dim."""
+    """Adagrad with one G a row, which the mean of g^2 is added to (as in fbgemm): a float of
+    state instead of dim."""
 
     def state_size(self, dim: int) -> int:
         return 1
@@ -178,7 +193,9 @@ class RowwiseAdagrad(Adagrad):
         scale: float = 1.0,
         meanwhile: Rows | None = None,
     ) -> None:
-        kernels.rowwise_adagrad(slab, head, rows, gradients, np.float32(self.rate * scale), np.float32(self.epsilon))
+        kernels.rowwise_adagrad(
+            slab, head, rows, gradients, np.float32(self.rate * scale), np.float32(self.epsilon)
+        )
 
 
 @dataclass(frozen=True)
@@ -218,7 +235,9 @@ class Adam:
         scale: float = 1.0,
         meanwhile: Rows | None = None,
     ) -> None:
-        kernels.adam(slab, head, rows, gradients, self.rate * scale, self.beta1, self.beta2, self.epsilon)
+        kernels.adam(
+            slab, head, rows, gradients, self.rate * scale, self.beta1, self.beta2, self.epsilon
+        )
 
     def weights(self, slab: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
         kernels.gather(slab, head, rows, out)
@@ -229,13 +248,16 @@ class Adam:
 
 @dataclass(frozen=True)
 class Ftrl:
-    """FTRL-Proximal (McMahan et al. 2013, Algorithm 1). A row is (z, n); w is derived when it is asked for."""
+    """FTRL-Proximal (McMahan et al. 2013, Algorithm 1). A row is (z, n); w is derived when it is
+    asked for."""
 
     alpha: float = 0.05  # the step size
     beta: float = 1.0  # smooths the first steps
     l1: float = 0.0  # |z| <= l1 gives w = 0 exactly
     l2: float = 0.0
-    decay_ms: float = 0.0  # each so much event time n becomes decay_share * n, with w unchanged; 0 = never
+    decay_ms: float = (
+        0.0  # each so much event time n becomes decay_share * n, with w unchanged; 0 = never
+    )
     decay_share: float = 0.95
 
     def __post_init__(self) -> None:
@@ -244,7 +266,8 @@ class Ftrl:
         _check_decay(type(self).__name__, self.decay_ms, self.decay_share)
         if self.beta == 0 and self.l2 == 0:
             raise ValueError(
-                "Ftrl options beta = 0 and l2 = 0: a row without gradients would be 0 / 0; set beta above 0"
+                "Ftrl options beta = 0 and l2 = 0: a row without gradients would be 0 / 0; set "
+                "beta above 0"
             )
 
     def state_size(self, dim: int) -> int:
@@ -275,16 +298,28 @@ class Ftrl:
         kernels.ftrl_gather(slab, head, rows, out, self.alpha, self.beta, self.l1, self.l2)
 
     def decay(self, slab: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods) -> None:
-        kernels.ftrl_decay(slab, head, dim, rows, periods, self.decay_share, self.alpha, self.beta, self.l1, self.l2)
+        kernels.ftrl_decay(
+            slab,
+            head,
+            dim,
+            rows,
+            periods,
+            self.decay_share,
+            self.alpha,
+            self.beta,
+            self.l1,
+            self.l2,
+        )
 
 
 @dataclass(frozen=True)
 class AdaptiveRevision:
-    """AdaptiveRevision (McMahan and Streeter 2014): Adagrad, where nothing was applied `meanwhile` (g_b). State: z, z'.
+    """AdaptiveRevision (McMahan and Streeter 2014): Adagrad, where nothing was applied `meanwhile`
+    (g_b). State: z, z'.
 
-    z += g^2 + 2 g g_b; z' = max(z, z'); the rate falls from r = rate / sqrt(z') before to r' after, and
-    w -= r' g - (r - r') g_b, which revises the steps that were applied meanwhile. g_b comes with the compensation of
-    that name.
+    z += g^2 + 2 g g_b; z' = max(z, z'); the rate falls from r = rate / sqrt(z') before to r' after,
+    and w -= r' g - (r - r') g_b, which revises the steps that were applied meanwhile. g_b comes
+    with the compensation of that name.
     """
 
     rate: float = 0.05
@@ -326,7 +361,13 @@ class AdaptiveRevision:
 
 
 OPTIMIZERS: dict[
-    str, type[Sgd] | type[Adagrad] | type[RowwiseAdagrad] | type[Adam] | type[Ftrl] | type[AdaptiveRevision]
+    str,
+    type[Sgd]
+    | type[Adagrad]
+    | type[RowwiseAdagrad]
+    | type[Adam]
+    | type[Ftrl]
+    | type[AdaptiveRevision],
 ] = {
     "sgd": Sgd,
     "adagrad": Adagrad,
@@ -338,7 +379,8 @@ OPTIMIZERS: dict[
 
 
 def make_optimizer(name: str, options: dict[str, float]) -> Optimizer:
-    """The optimizer of a spec. ValueError names an unknown optimizer or option, what is allowed, and the nearest."""
+    """The optimizer of a spec. ValueError names an unknown optimizer or option, what is allowed,
+    and the nearest."""
     kind = OPTIMIZERS.get(name)
     if kind is None:
         raise ValueError(f"optimizer {name!r}: allowed are {', '.join(OPTIMIZERS)}")
@@ -347,5 +389,7 @@ def make_optimizer(name: str, options: dict[str, float]) -> Optimizer:
         if option not in known:
             near = get_close_matches(option, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"optimizer {name!r} has no option {option!r}: allowed are {', '.join(known)}{hint}")
+            raise ValueError(
+                f"optimizer {name!r} has no option {option!r}: allowed are {', '.join(known)}{hint}"
+            )
     return kind(**options)

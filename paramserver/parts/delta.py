@@ -1,8 +1,10 @@
-"""Deltas: what changed since a parent cut, and how a model is put together from a base and deltas (X2, X3).
+"""Deltas: what changed since a parent cut, and how a model is put together from a base and deltas
+(X2, X3).
 
-A delta part holds the rows touched since its shard's own last cut, the keys evicted since (tombstones), and all dense
-arrays, which are small. It names the manifest it builds on by checksum and applies to nothing else. One cut may mix
-full parts and deltas: a full part replaces what its slots held, a delta changes it, tombstones before rows.
+A delta part holds the rows touched since its shard's own last cut, the keys evicted since
+(tombstones), and all dense arrays, which are small. It names the manifest it builds on by checksum
+and applies to nothing else. One cut may mix full parts and deltas: a full part replaces what its
+slots held, a delta changes it, tombstones before rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +22,8 @@ from paramserver.tables.table import TableRows
 
 
 def whole(chain: Iterable[tuple[str, Sequence[Snapshot]]]) -> Snapshot:
-    """The model at the end of a chain of cuts, oldest first: (checksum of the manifest, its parts); the first is full.
+    """The model at the end of a chain of cuts, oldest first: (checksum of the manifest, its parts);
+    the first is full.
 
     ValueError if a delta names another parent than the cut before it, or parts do not fit together.
     """
@@ -60,7 +63,8 @@ def patched(held: Weights | None, held_sha256: str, parts: Sequence[Snapshot]) -
 
 
 def first_cut(parts: Iterable[Snapshot], shard: int, slot_map: SlotMap) -> Snapshot:
-    """What a full cut says of a shard's slots, taken from one part after the other. ValueError if it lacks some."""
+    """What a full cut says of a shard's slots, taken from one part after the other. ValueError
+    if it lacks some."""
     cut = merge([select(part, shard, slot_map) for part in parts])
     check_covered(cut, shard, slot_map)
     return cut
@@ -69,22 +73,29 @@ def first_cut(parts: Iterable[Snapshot], shard: int, slot_map: SlotMap) -> Snaps
 def next_cut(
     parts: Iterable[Snapshot], shard: int, slot_map: SlotMap, held_sha256: str
 ) -> tuple[Snapshot, npt.NDArray[np.int32]]:
-    """The next cut for a shard that holds the one before and changes it in place: what its parts say of the shard's
-    slots, as one, and of which slots full parts say all there is.
+    """The next cut for a shard that holds the one before and changes it in place: what its parts
+    say of the shard's slots, as one, and of which slots full parts say all there is.
 
-    ValueError if a delta names another parent than `held_sha256`, or parts do not fit together or lack a slot.
+    ValueError if a delta names another parent than `held_sha256`, or parts do not fit together or
+    lack a slot.
     """
     own = [select(part, shard, slot_map) for part in parts]
     _check_parents(own, held_sha256)
     cut = merge([_as_full(part) for part in own])
     check_covered(cut, shard, slot_map)
     names = {name for part in own for name in part.tombstones}
-    gone = {name: np.concatenate([p.tombstones[name] for p in own if name in p.tombstones]) for name in names}
+    gone = {
+        name: np.concatenate([p.tombstones[name] for p in own if name in p.tombstones])
+        for name in names
+    }
     return replace(cut, tombstones=gone), np.flatnonzero(_full_slots(own)).astype(np.int32)
 
 
-def _in_order(old_keys: Keys, old_rows: Rows, kept: npt.NDArray[np.bool_], keys: Keys, rows: Rows) -> tuple[Keys, Rows]:
-    """The kept ones of before and the new ones, none in both, rising as both do: no sorting, one pass."""
+def _in_order(
+    old_keys: Keys, old_rows: Rows, kept: npt.NDArray[np.bool_], keys: Keys, rows: Rows
+) -> tuple[Keys, Rows]:
+    """The kept ones of before and the new ones, none in both, rising as both do: no sorting, one
+    pass."""
     old_keys, old_rows = old_keys[kept], old_rows[kept]
     places = np.searchsorted(old_keys, keys) + np.arange(len(keys))
     of_old = np.ones(len(old_keys) + len(keys), np.bool_)
@@ -104,7 +115,8 @@ def _check_parents(parts: Sequence[Snapshot], held_sha256: str) -> None:
     for part in parts:
         if part.parent not in (None, held_sha256):
             raise ValueError(
-                f"shard {part.shard}: a delta upon manifest {part.parent[:12] if part.parent else ''}, and "
+                f"shard {part.shard}: a delta upon manifest "
+                f"{part.parent[:12] if part.parent else ''}, and "
                 f"{held_sha256[:12] or 'nothing'} is held"
             )
 
@@ -115,8 +127,11 @@ def _check_slots(held: npt.NDArray[np.int32], parts: Sequence[Snapshot]) -> None
         raise ValueError(f"parts cover {len(slots)} slots, what they build on has {len(held)}")
 
 
-def _with_sightings(held: Snapshot, merged: Snapshot, parts: Sequence[Snapshot]) -> dict[str, Sightings]:
-    """The counts after one more cut: lines of a delta replace, and full parts hold all lines of their slots."""
+def _with_sightings(
+    held: Snapshot, merged: Snapshot, parts: Sequence[Snapshot]
+) -> dict[str, Sightings]:
+    """The counts after one more cut: lines of a delta replace, and full parts hold all lines of
+    their slots."""
     full = _full_slots(parts)
     found = {}
     for spec in merged.spec.tables:
@@ -136,7 +151,8 @@ def _full_slots(parts: Sequence[Snapshot]) -> npt.NDArray[np.bool_]:
 
 
 def _kept(keys: Keys, parts: Sequence[Snapshot], table: str) -> npt.NDArray[np.bool_]:
-    """Which rows of before stay as they were: neither evicted, nor given anew, nor in the slots of a full part."""
+    """Which rows of before stay as they were: neither evicted, nor given anew, nor in the slots
+    of a full part."""
     kept = np.ones(len(keys), np.bool_)
     full = _full_slots(parts)
     for part in parts:
@@ -154,5 +170,7 @@ def _among(keys: Keys, some: Keys) -> npt.NDArray[np.bool_]:
         return np.isin(keys, some)
     found = np.zeros(len(keys) + 1, np.bool_)
     places = np.searchsorted(keys, some)
-    found[places[np.append(keys, np.uint64(0))[places] == some]] = True  # a plain 0 would make floats of all keys
+    found[places[np.append(keys, np.uint64(0))[places] == some]] = (
+        True  # a plain 0 would make floats of all keys
+    )
     return found[:-1]

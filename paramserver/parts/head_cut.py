@@ -1,4 +1,5 @@
-"""The head complete cut as a shard's process takes it: which map it names, and what is to be read of it (X2, S6)."""
+"""The head complete cut as a shard's process takes it: which map it names, and what is to be
+read of it (X2, S6)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from paramserver.slots import SlotMap
 
 @dataclass(frozen=True)
 class CutParts:
-    """One complete cut on the way to the head. `read` reads its parts, one after the other as they are asked for."""
+    """One complete cut on the way to the head. `read` reads its parts, one after the other as
+    they are asked for."""
 
     manifest_sha256: str
     is_full: bool  # it says all there is; else it builds on the cut before
@@ -18,8 +20,9 @@ class CutParts:
 
 @dataclass(frozen=True)
 class HeadCut:
-    """`slot_map` = None: as configured. `chain` tells who holds the cut of a manifest ("" = none) what to read to get
-    here, oldest first: cuts that build on it, or a full one and those that build on that (X3)."""
+    """`slot_map` = None: as configured. `chain` tells who holds the cut of a manifest ("" = none)
+    what to read to get here, oldest first: cuts that build on it, or a full one and those that
+    build on that (X3)."""
 
     slot_map: SlotMap | None
     manifest_sha256: str

@@ -1,13 +1,16 @@
-"""A snapshot as named arrays and text, which is what a part of a checkpoint holds; and parts of N shards as one of M.
+"""A snapshot as named arrays and text, which is what a part of a checkpoint holds; and parts of N
+shards as one of M.
 
-Arrays: `table/<name>/keys` (n,) uint64 rising, `.../rows` (n, stride) float32 (weights, or FTRL's z, then optimizer
-state; of a storage in 16 bits uint32 words, two numbers each: `layout`), `.../touched_ms` and `.../version` (n,) int64;
-`dense/<name>` (k,) float32, weights then state. A table that counts sightings of keys has those too (`admission`):
-`table/<name>/sightings/lines` (k,) int64 rising, `.../counters` (k, 64) uint8 and `.../version` (k,) int64. Metadata is
-text: `format`, `model`, `spec`, `begun` and `progress` (JSON; row hashes as 32 hexadecimal digits), `slots`, `shard`,
-`map_epoch`, `refused`. A delta (X3) has another `format`, holds the rows and lines touched since its `parent` (a
-manifest's checksum), and `table/<name>/tombstones` (k,) uint64 rising, the keys evicted since. The same state gives the
-same arrays and metadata, whatever order its rows were created in.
+Arrays: `table/<name>/keys` (n,) uint64 rising, `.../rows` (n, stride) float32 (weights, or FTRL's
+z, then optimizer state; of a storage in 16 bits uint32 words, two numbers each: `layout`),
+`.../touched_ms` and `.../version` (n,) int64; `dense/<name>` (k,) float32, weights then state. A
+table that counts sightings of keys has those too (`admission`): `table/<name>/sightings/lines` (k,)
+int64 rising, `.../counters` (k, 64) uint8 and `.../version` (k,) int64. Metadata is text: `format`,
+`model`, `spec`, `begun` and `progress` (JSON; row hashes as 32 hexadecimal digits), `slots`,
+`shard`, `map_epoch`, `refused`. A delta (X3) has another `format`, holds the rows and lines touched
+since its `parent` (a manifest's checksum), and `table/<name>/tombstones` (k,) uint64 rising, the
+keys evicted since. The same state gives the same arrays and metadata, whatever order its rows were
+created in.
 """
 
 import json
@@ -19,7 +22,15 @@ import numpy as np
 import numpy.typing as npt
 
 from paramserver.kernel import plain
-from paramserver.messages import ChainProgress, DenseSpec, Keys, ModelSpec, Progress, Rows, TableSpec
+from paramserver.messages import (
+    ChainProgress,
+    DenseSpec,
+    Keys,
+    ModelSpec,
+    Progress,
+    Rows,
+    TableSpec,
+)
 from paramserver.optim.optimizers import make_optimizer
 from paramserver.parts.snapshot import Snapshot
 from paramserver.slots import SlotMap, slot_of, slot_of_name
@@ -31,7 +42,8 @@ from paramserver.tables.row_layout import make_layout
 from paramserver.tables.table import TableRows
 
 FORMAT = "everspun-part/1"
-#: A delta has a name of its own, so that a reader who does not know them cannot take one for the whole.
+#: A delta has a name of its own, so that a reader who does not know them cannot take one for the
+#: whole.
 DELTA_FORMAT = "everspun-part-delta/1"
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -55,7 +67,9 @@ def to_arrays(snapshot: Snapshot) -> tuple[Arrays, dict[str, str]]:
             for column, array in snapshot.sightings[name]._asdict().items():
                 arrays[f"table/{name}/sightings/{column}"] = array
         if snapshot.parent is not None:
-            arrays[f"table/{name}/tombstones"] = np.sort(snapshot.tombstones.get(name, items.keys[:0]))
+            arrays[f"table/{name}/tombstones"] = np.sort(
+                snapshot.tombstones.get(name, items.keys[:0])
+            )
     for name, row in snapshot.dense.items():
         arrays[f"dense/{name}"] = row
     metadata = {
@@ -75,9 +89,13 @@ def to_arrays(snapshot: Snapshot) -> tuple[Arrays, dict[str, str]]:
 
 
 def from_arrays(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> Snapshot:
-    """The snapshot of a part. ValueError names what is missing, has another format, or does not fit the spec."""
+    """The snapshot of a part. ValueError names what is missing, has another format, or does not
+    fit the spec."""
     if metadata.get("format") not in (FORMAT, DELTA_FORMAT):
-        raise ValueError(f"part format {metadata.get('format')!r}: this version reads {FORMAT!r} and {DELTA_FORMAT!r}")
+        raise ValueError(
+            f"part format {metadata.get('format')!r}: this version reads {FORMAT!r} and "
+            f"{DELTA_FORMAT!r}"
+        )
     is_delta = metadata["format"] == DELTA_FORMAT
     try:
         spec = spec_from_json(metadata["spec"])
@@ -89,17 +107,27 @@ def from_arrays(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, s
             map_epoch=int(metadata["map_epoch"]),
             slots=_from_ranges(metadata["slots"]),
             tables={
-                table.name: TableRows(*(arrays[f"table/{table.name}/{column}"] for column in TableRows._fields))
+                table.name: TableRows(
+                    *(arrays[f"table/{table.name}/{column}"] for column in TableRows._fields)
+                )
                 for table in spec.tables
             },
-            dense={name: arrays[f"dense/{name}"] for name in spec.dense.shapes if f"dense/{name}" in arrays},
+            dense={
+                name: arrays[f"dense/{name}"]
+                for name in spec.dense.shapes
+                if f"dense/{name}" in arrays
+            },
             refused=int(metadata["refused"]),
             parent=metadata["parent"] if is_delta else None,
-            tombstones={t.name: arrays[f"table/{t.name}/tombstones"] for t in spec.tables} if is_delta else {},
+            tombstones={t.name: arrays[f"table/{t.name}/tombstones"] for t in spec.tables}
+            if is_delta
+            else {},
             sightings={t.name: _sightings(t.name, arrays) for t in spec.tables if _counts(t)},
         )
     except KeyError as error:
-        raise ValueError(f"part of model {metadata.get('model')!r}: {error.args[0]!r} is missing") from error
+        raise ValueError(
+            f"part of model {metadata.get('model')!r}: {error.args[0]!r} is missing"
+        ) from error
     _check(snapshot)
     return snapshot
 
@@ -107,22 +135,29 @@ def from_arrays(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, s
 def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
     """The snapshots of all shards at one cut as one snapshot of the whole model.
 
-    ValueError if they are not of one model and one cut (chains, ends, hashes: I5), their slots overlap, or one is a
-    delta, which is nothing without its parent (`delta.whole`).
+    ValueError if they are not of one model and one cut (chains, ends, hashes: I5), their slots
+    overlap, or one is a delta, which is nothing without its parent (`delta.whole`).
     """
     if not snapshots:
         raise ValueError("no parts given: a model is restored from all parts of a cut")
     first = snapshots[0]
     for one in snapshots:
         if one.parent is not None:
-            raise ValueError(f"the part of shard {one.shard} is a delta upon manifest {one.parent}: give its base too")
+            raise ValueError(
+                f"the part of shard {one.shard} is a delta upon manifest {one.parent}: give its "
+                f"base too"
+            )
     for other in snapshots[1:]:
         if (other.spec.name, other.spec.digest) != (first.spec.name, first.spec.digest):
-            raise ValueError(f"parts of {first.spec.name!r} and {other.spec.name!r}, or of two definitions of it")
+            raise ValueError(
+                f"parts of {first.spec.name!r} and {other.spec.name!r}, or of two definitions of it"
+            )
         for chain in first.progress.chains.keys() | other.progress.chains.keys():
             a, b = first.progress.chains.get(chain), other.progress.chains.get(chain)
             if a != b:
-                raise ValueError(f"parts of two cuts: chain {chain!r} is at {a} in one and at {b} in another")
+                raise ValueError(
+                    f"parts of two cuts: chain {chain!r} is at {a} in one and at {b} in another"
+                )
     slots = np.sort(np.concatenate([s.slots for s in snapshots]))
     if (np.diff(slots) == 0).any():
         raise ValueError(f"slot {slots[:-1][np.diff(slots) == 0][0]} stands in two parts")
@@ -136,17 +171,22 @@ def merge(snapshots: Sequence[Snapshot]) -> Snapshot:
         map_epoch=max(s.map_epoch for s in snapshots),
         slots=slots,
         tables={
-            table.name: TableRows(*map(np.concatenate, zip(*(s.tables[table.name] for s in snapshots), strict=True)))
+            table.name: TableRows(
+                *map(np.concatenate, zip(*(s.tables[table.name] for s in snapshots), strict=True))
+            )
             for table in first.spec.tables
         },
         dense={name: row for s in snapshots for name, row in s.dense.items()},
         refused=max(s.refused for s in snapshots),
-        sightings={name: joined([s.sightings[name] for s in snapshots]) for name in first.sightings},
+        sightings={
+            name: joined([s.sightings[name] for s in snapshots]) for name in first.sightings
+        },
     )
 
 
 def select(snapshot: Snapshot, shard: int, slot_map: SlotMap) -> Snapshot:
-    """What of a snapshot, full or a delta, belongs to one shard of a map; `check_covered` tells whether that is all."""
+    """What of a snapshot, full or a delta, belongs to one shard of a map; `check_covered` tells
+    whether that is all."""
     slots = snapshot.slots[slot_map.owner[snapshot.slots] == shard]
     tables, tombstones = {}, {}
     for name, items in snapshot.tables.items():
@@ -154,12 +194,16 @@ def select(snapshot: Snapshot, shard: int, slot_map: SlotMap) -> Snapshot:
         tables[name] = items if mine.all() else items.take(mine)
     for name, keys in snapshot.tombstones.items():
         tombstones[name] = keys[slot_map.owner[slot_of(keys)] == shard]
-    dense = {name: row for name, row in snapshot.dense.items() if slot_map.owner_of_name(name) == shard}
+    dense = {
+        name: row for name, row in snapshot.dense.items() if slot_map.owner_of_name(name) == shard
+    }
     sightings = {}
     for spec in snapshot.spec.tables:
         if spec.name in snapshot.sightings:
             seen = snapshot.sightings[spec.name]
-            sightings[spec.name] = seen.take(slot_map.owner[slots_of_lines(seen.lines, spec)] == shard)
+            sightings[spec.name] = seen.take(
+                slot_map.owner[slots_of_lines(seen.lines, spec)] == shard
+            )
     return Snapshot(
         spec=snapshot.spec,
         begun=snapshot.begun,
@@ -180,7 +224,9 @@ def check_covered(snapshot: Snapshot, shard: int, slot_map: SlotMap) -> None:
     """ValueError if a snapshot lacks a slot of a shard."""
     missing = np.setdiff1d(slot_map.owned(shard), snapshot.slots)
     if len(missing):
-        raise ValueError(f"parts lack slots {_ranges(missing)} of shard {shard}: pass all parts of the cut")
+        raise ValueError(
+            f"parts lack slots {_ranges(missing)} of shard {shard}: pass all parts of the cut"
+        )
 
 
 def weights(snapshot: Snapshot) -> Weights:
@@ -203,7 +249,12 @@ def weights(snapshot: Snapshot) -> Weights:
 
 def progress_to_json(progress: Progress) -> str:
     chains = {
-        chain: {"end": at.end, "row_hash": f"{at.row_hash:032x}", "barrier": at.barrier, "rows": at.rows}
+        chain: {
+            "end": at.end,
+            "row_hash": f"{at.row_hash:032x}",
+            "barrier": at.barrier,
+            "rows": at.rows,
+        }
         for chain, at in progress.chains.items()
     }
     next_record = {str(partition): record for partition, record in progress.next_record.items()}
@@ -254,11 +305,17 @@ def _dumps(body: object) -> str:
 
 
 def _lowest(first: Progress, all_of: Sequence[Progress]) -> Progress:
-    """One progress for parts of one cut: chains are equal; a partition is read from the lowest record of any part."""
+    """One progress for parts of one cut: chains are equal; a partition is read from the lowest
+    record of any part."""
     next_record: dict[int, int] = {}
     for partition in set().union(*(p.next_record for p in all_of)):
         next_record[partition] = min(p.next_record.get(partition, 0) for p in all_of)
-    return Progress(first.chains, next_record, max(p.version for p in all_of), max(p.event_time_max_ms for p in all_of))
+    return Progress(
+        first.chains,
+        next_record,
+        max(p.version for p in all_of),
+        max(p.event_time_max_ms for p in all_of),
+    )
 
 
 def _sorted(items: TableRows) -> TableRows:
@@ -283,14 +340,22 @@ def _check(snapshot: Snapshot) -> None:
             dtype = layout.dtype if column == "rows" else np.dtype(_DTYPES[column])
             if array.shape != shape or array.dtype != dtype:
                 wanted = f"{dtype} {shape}"
-                raise ValueError(f"table {spec.name!r}: {column} is {array.dtype} {array.shape}, expected {wanted}")
+                raise ValueError(
+                    f"table {spec.name!r}: {column} is {array.dtype} {array.shape}, expected "
+                    f"{wanted}"
+                )
         if (items.keys[1:] <= items.keys[:-1]).any():
             raise ValueError(f"table {spec.name!r}: keys are not unique and rising")
         if not np.isin(slot_of(items.keys), snapshot.slots).all():
-            raise ValueError(f"table {spec.name!r}: holds keys outside its slots {_ranges(snapshot.slots)}")
+            raise ValueError(
+                f"table {spec.name!r}: holds keys outside its slots {_ranges(snapshot.slots)}"
+            )
         gone = snapshot.tombstones.get(spec.name, items.keys[:0])
         if gone.dtype != np.uint64 or gone.ndim != 1 or (gone[1:] <= gone[:-1]).any():
-            raise ValueError(f"table {spec.name!r}: tombstones are {gone.dtype} {gone.shape}, expected rising uint64")
+            raise ValueError(
+                f"table {spec.name!r}: tombstones are {gone.dtype} {gone.shape}, expected rising "
+                f"uint64"
+            )
         if spec.name in snapshot.sightings:
             _check_sightings(spec, snapshot)
     _check_dense(snapshot)
@@ -301,26 +366,42 @@ def _check_sightings(spec: TableSpec, snapshot: Snapshot) -> None:
     lines, counters, version = snapshot.sightings[spec.name]
     found = f"{lines.dtype}, {counters.dtype}, {version.dtype}"
     if found != "int64, uint8, int64":
-        raise ValueError(f"table {spec.name!r}: sightings are {found}, expected int64, uint8, int64")
-    if counters.shape != (len(lines), LINE) or version.shape != lines.shape or (lines[1:] <= lines[:-1]).any():
-        raise ValueError(f"table {spec.name!r}: sightings {counters.shape} are not {LINE} counters a line, rising")
+        raise ValueError(
+            f"table {spec.name!r}: sightings are {found}, expected int64, uint8, int64"
+        )
+    if (
+        counters.shape != (len(lines), LINE)
+        or version.shape != lines.shape
+        or (lines[1:] <= lines[:-1]).any()
+    ):
+        raise ValueError(
+            f"table {spec.name!r}: sightings {counters.shape} are not {LINE} counters a line, "
+            f"rising"
+        )
     if not np.isin(slots_of_lines(lines, spec), snapshot.slots).all():
-        raise ValueError(f"table {spec.name!r}: sightings outside its slots {_ranges(snapshot.slots)}")
+        raise ValueError(
+            f"table {spec.name!r}: sightings outside its slots {_ranges(snapshot.slots)}"
+        )
 
 
 def _check_dense(snapshot: Snapshot) -> None:
-    """ValueError unless exactly the arrays of the snapshot's slots are there, each with its state."""
+    """ValueError unless exactly the arrays of the snapshot's slots are there, each with its
+    state."""
     spec = snapshot.spec.dense
     for name in spec.shapes:
         here = slot_of_name(name) in snapshot.slots
         row = snapshot.dense.get(name)
         if here != (row is not None):
-            raise ValueError(f"dense array {name!r} is {'missing' if here else 'in a part of other slots'}")
+            raise ValueError(
+                f"dense array {name!r} is {'missing' if here else 'in a part of other slots'}"
+            )
         if row is not None:
             size = int(np.prod(shape_of(spec, name), dtype=np.int64))
             length = size + make_optimizer(spec.optimizer, spec.options).state_size(size)
             if row.shape != (length,) or row.dtype != np.float32:
-                raise ValueError(f"dense array {name!r} is {row.dtype} {row.shape}, expected float32 ({length},)")
+                raise ValueError(
+                    f"dense array {name!r} is {row.dtype} {row.shape}, expected float32 ({length},)"
+                )
 
 
 def _ranges(slots: npt.NDArray[np.int32]) -> str:

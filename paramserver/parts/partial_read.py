@@ -1,7 +1,8 @@
-"""Of a part of a checkpoint, the rows of some keys alone: a copy of a state to try something on, not all of it loaded.
+"""Of a part of a checkpoint, the rows of some keys alone: a copy of a state to try something on,
+not all of it loaded.
 
-Keys stand rising in a part, so each is found by bisection: of a file that is mapped into memory, only the pages are
-read that hold what is asked for.
+Keys stand rising in a part, so each is found by bisection: of a file that is mapped into memory,
+only the pages are read that hold what is asked for.
 """
 
 from collections.abc import Mapping
@@ -20,8 +21,9 @@ _TABLE = "table/"
 
 
 def touched_part(data: Any, keys: Mapping[str, Keys]) -> Snapshot:
-    """The snapshot of a part without any rows but those of `keys` (table -> keys, rising). `data` is a buffer with the
-    file's bytes. Tombstones of a delta and sightings are kept whole. ValueError if it is no part that can be read."""
+    """The snapshot of a part without any rows but those of `keys` (table -> keys, rising). `data`
+    is a buffer with the file's bytes. Tombstones of a delta and sightings are kept whole.
+    ValueError if it is no part that can be read."""
     arrays, metadata = array_views(data)
     chosen = {name: array for name, array in arrays.items() if not name.startswith(_TABLE)}
     for name in [n for n in arrays if n.startswith(_TABLE) and n.endswith("/keys")]:

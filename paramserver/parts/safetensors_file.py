@@ -16,9 +16,16 @@ from paramserver.parts.snapshot import Snapshot
 from paramserver.ports import PartInfo
 
 _READABLE = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U64": "<u8", "U32": "<u4", "U16": "<u2",
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
     "U8": "|u1",
-}  # fmt: skip
+}
 _DTYPES = {"<f4": "F32", "<i8": "I64", "<u4": "U32", "<u8": "U64", "|u1": "U8"}
 
 
@@ -41,7 +48,9 @@ def part_pieces(snapshot: Snapshot) -> list[memoryview]:
     header: dict[str, object] = {"__metadata__": metadata}
     body: list[memoryview] = []
     end = 0
-    for name in sorted(arrays, key=lambda name: (-arrays[name].itemsize, name)):  # so that all stand aligned
+    for name in sorted(
+        arrays, key=lambda name: (-arrays[name].itemsize, name)
+    ):  # so that all stand aligned
         array = np.ascontiguousarray(arrays[name])
         header[name] = {
             "dtype": _DTYPES[array.dtype.str],
@@ -56,7 +65,8 @@ def part_pieces(snapshot: Snapshot) -> list[memoryview]:
 
 
 def decode_part(data: bytes) -> Snapshot:
-    """The snapshot in a part's bytes. ValueError if they are no safetensors file, or not of a part we can read."""
+    """The snapshot in a part's bytes. ValueError if they are no safetensors file, or not of a
+    part we can read."""
     try:
         arrays = load(data)
     except SafetensorError as error:
@@ -65,8 +75,8 @@ def decode_part(data: bytes) -> Snapshot:
 
 
 def view_part(data: bytes) -> Snapshot:
-    """`decode_part` for who takes what it needs at once: the arrays are views of the bytes, which stay as long as one
-    of them does. Nothing is copied, and no other thread waits meanwhile."""
+    """`decode_part` for who takes what it needs at once: the arrays are views of the bytes, which
+    stay as long as one of them does. Nothing is copied, and no other thread waits meanwhile."""
     return from_arrays(*array_views(data))
 
 

@@ -1,4 +1,5 @@
-"""One shard's state of one model as a value: what a cut keeps, what a part holds, what a shard restores from."""
+"""One shard's state of one model as a value: what a cut keeps, what a part holds, what a shard
+restores from."""
 
 from dataclasses import dataclass, field
 
@@ -23,7 +24,12 @@ class Snapshot:
     tables: dict[str, TableRows]
     dense: dict[str, npt.NDArray[np.float32]]  # name -> weights and state, flat
     refused: int = 0  # pushes that ended as empty ones for their content (S4)
-    parent: str | None = None  # checksum of the manifest that this is a delta upon (X3); None: all there is
-    tombstones: dict[str, Keys] = field(default_factory=dict)  # of a delta: table -> keys evicted since the parent
-    #: of the tables that admit keys by how often they were seen; of a delta: what changed since the parent
+    parent: str | None = (
+        None  # checksum of the manifest that this is a delta upon (X3); None: all there is
+    )
+    tombstones: dict[str, Keys] = field(
+        default_factory=dict
+    )  # of a delta: table -> keys evicted since the parent
+    #: of the tables that admit keys by how often they were seen; of a delta: what changed since the
+    #: parent
     sightings: dict[str, Sightings] = field(default_factory=dict)

@@ -1,8 +1,10 @@
-"""A running shard goes over to a newer map: as a new incarnation, restored from the head complete cut (S6).
+"""A running shard goes over to a newer map: as a new incarnation, restored from the head complete
+cut (S6).
 
-Whoever hears of a newer epoch calls `hear`, as often as it likes; one thread reads the head and takes what it names.
-Until then the former incarnation answers. A map to come is told by `prepare`: the same thread then reads ahead what the
-head gives the shard under it, again whenever there is a later head. So for a while the rows of both are in memory.
+Whoever hears of a newer epoch calls `hear`, as often as it likes; one thread reads the head and
+takes what it names. Until then the former incarnation answers. A map to come is told by `prepare`:
+the same thread then reads ahead what the head gives the shard under it, again whenever there is a
+later head. So for a while the rows of both are in memory.
 """
 
 import logging
@@ -17,15 +19,16 @@ from paramserver.slots import SlotMap
 
 log = logging.getLogger(__name__)
 
-#: What was read ahead is let go when nobody has asked for it this long. Longer than a move stops starts.
+#: What was read ahead is let go when nobody has asked for it this long. Longer than a move stops
+#: starts.
 KEPT_S = 120.0
 #: Pause after what could not be read.
 AGAIN_S = 2.0
 
 
 class MapTaker:
-    """`find_head` reads the store; `succession` makes the next incarnation, durably numbered; `remapped` is told of the
-    map just before the service goes over to it."""
+    """`find_head` reads the store; `succession` makes the next incarnation, durably numbered;
+    `remapped` is told of the map just before the service goes over to it."""
 
     def __init__(
         self,
@@ -34,10 +37,16 @@ class MapTaker:
         succession: Succession,
         remapped: Callable[[SlotMap], None],
     ) -> None:
-        self._service, self._find_head, self._succession, self._remapped = service, find_head, succession, remapped
+        self._service, self._find_head, self._succession, self._remapped = (
+            service,
+            find_head,
+            succession,
+            remapped,
+        )
         self._heard, self._stopped = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="map", daemon=True)
-        #: the map that was asked for last, and when; what is held, of which manifest; why nothing could be read
+        #: the map that was asked for last, and when; what is held, of which manifest; why nothing
+        #: could be read
         self._asked: tuple[SlotMap | None, float] = None, 0.0
         self._held: tuple[SlotMap, str] | None = None
         self._fault, self._again_s = "", 0.0
@@ -77,9 +86,14 @@ class MapTaker:
                 if heard:
                     self._look(coming)
                 self._fault = ""
-            except Exception as error:  # a store has errors of its own kind; it is told again, and tries again
+            except (
+                Exception
+            ) as error:  # a store has errors of its own kind; it is told again, and tries again
                 self._service.metrics.maps_failed.inc()
-                self._fault, self._again_s = f"{type(error).__name__}: {error}", time.monotonic() + AGAIN_S
+                self._fault, self._again_s = (
+                    f"{type(error).__name__}: {error}",
+                    time.monotonic() + AGAIN_S,
+                )
                 log.exception("shard %d keeps its map for now", self._service.shard.index)
 
     def _coming(self) -> SlotMap | None:
@@ -93,7 +107,8 @@ class MapTaker:
         return None
 
     def _look(self, coming: SlotMap | None) -> None:
-        """Take the head's map if it is newer, else read ahead. Heard of before it was there to be seen: neither."""
+        """Take the head's map if it is newer, else read ahead. Heard of before it was there to
+        be seen: neither."""
         began = time.monotonic()
         head = self._find_head()
         if head.slot_map is not None and head.slot_map.epoch > self._service.shard.slot_map.epoch:

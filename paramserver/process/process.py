@@ -1,8 +1,8 @@
 """One shard's process: restore, serve, and, where slot 0 is owned, keep the clocks.
 
-The clock holder brings the allow list to every shard: at once when it changes, and every `allow_ms` in any case, since
-a shard that starts takes no push until it has it (K5). One thread a shard does that, so one that is down delays no
-other.
+The clock holder brings the allow list to every shard: at once when it changes, and every `allow_ms`
+in any case, since a shard that starts takes no push until it has it (K5). One thread a shard does
+that, so one that is down delays no other.
 """
 
 import json
@@ -38,12 +38,14 @@ log = logging.getLogger(__name__)
 #: Calls under way at SIGTERM may take this long to end.
 DRAIN_S = 5.0
 SAMPLE_MS = 500
-#: An operator's word waits so long for the store before it is acknowledged; it is durable in the folder already.
+#: An operator's word waits so long for the store before it is acknowledged; it is durable in the
+#: folder already.
 STORED_S = 1.0
 
 
 class StateLost(RuntimeError):
-    """This process began as an incarnation that is not new: the next one, which takes its place, will be."""
+    """This process began as an incarnation that is not new: the next one, which takes its place,
+    will be."""
 
 
 def run(
@@ -57,13 +59,14 @@ def run(
     find_head: Callable[[], HeadCut] | None = None,
     state: StateDir | None = None,
 ) -> None:
-    """Serve shard `index` until `stop` is set, then drain. There are `shards`, if `head` does not say otherwise.
+    """Serve shard `index` until `stop` is set, then drain. There are `shards`, if `head` does not
+    say otherwise.
 
-    `incarnation` comes from `StateDir.next_incarnation` of a folder that the caller holds; `state` is that folder,
-    where the clock holder keeps what operators ordered. `find_head` looks for a newer head cut, with which the map may
-    change (S6); without it, or `state`, it does not. Writes
-    `<run_dir>/roles/shard-<index>.json` once calls are taken. Raises what makes serving impossible: an address in
-    use, parts that do not fit, a bad token file.
+    `incarnation` comes from `StateDir.next_incarnation` of a folder that the caller holds; `state`
+    is that folder, where the clock holder keeps what operators ordered. `find_head` looks for a
+    newer head cut, with which the map may change (S6); without it, or `state`, it does not. Writes
+    `<run_dir>/roles/shard-<index>.json` once calls are taken. Raises what makes serving impossible:
+    an address in use, parts that do not fit, a bad token file.
     """
     warm_up()
     config = with_token(config, run_dir)
@@ -72,7 +75,11 @@ def run(
     metrics = Metrics()
     metrics.incarnation.set(incarnation)
     service = ShardService(shard, config, metrics)
-    holder = ClockHolder(config, service, shards, run_dir, state=state) if shard.slot_map.owner[0] == index else None
+    holder = (
+        ClockHolder(config, service, shards, run_dir, state=state)
+        if shard.slot_map.owner[0] == index
+        else None
+    )
     remapped = holder.remap if holder else lambda slot_map: None
     taker = _map_taker(config, index, service, find_head, state, remapped)
     if taker:
@@ -116,11 +123,14 @@ def _map_taker(
     state: StateDir | None,
     remapped: Callable[[SlotMap], None],
 ) -> MapTaker | None:
-    """Who takes newer maps; None where there is no head to find them in, or nothing to number incarnations by."""
+    """Who takes newer maps; None where there is no head to find them in, or nothing to number
+    incarnations by."""
     if find_head is None or state is None:
         return None
     make = partial(_incarnation, config, index)
-    succession = Succession(lambda slot_map: Successor(slot_map, partial(make, state.next_incarnation())))
+    succession = Succession(
+        lambda slot_map: Successor(slot_map, partial(make, state.next_incarnation()))
+    )
     return MapTaker(service, find_head, succession, remapped)
 
 
@@ -140,18 +150,22 @@ class _Heard:
         self._newest = max(self._newest, incarnation)
 
     def check(self, index: int, own: int, state: StateDir | None) -> None:
-        """Raises StateLost, after having seen to it that the next process begins above what was heard of."""
+        """Raises StateLost, after having seen to it that the next process begins above what was
+        heard of."""
         if self._newest <= own:
             return
         if state is not None:
             state.behind(self._newest)
         raise StateLost(
-            f"shard {index} began as incarnation {own}, and the clock holder has seen {self._newest}: its state folder "
+            f"shard {index} began as incarnation {own}, and the clock holder has seen "
+            f"{self._newest}: its state folder "
             "was lost, or another process runs as this shard. The next start goes on above"
         )
 
 
-def _incarnation(config: ParamServerConfig, index: int, incarnation: int, slot_map: SlotMap) -> Shard:
+def _incarnation(
+    config: ParamServerConfig, index: int, incarnation: int, slot_map: SlotMap
+) -> Shard:
     """A shard as it begins, empty."""
     compensation, limit = config.stale_gradients(), config.memory_bytes_max
     return Shard(index, incarnation, slot_map, compensation, limit, secrets.randbits(64))
@@ -209,8 +223,8 @@ def monotonic_ms() -> int:
 
 
 class ClockHolder:
-    """The clocks in the process that owns slot 0. Their era is the incarnation with which it started: it only grows
-    (K5)."""
+    """The clocks in the process that owns slot 0. Their era is the incarnation with which it
+    started: it only grows (K5)."""
 
     def __init__(
         self,
@@ -222,7 +236,9 @@ class ClockHolder:
         state: StateDir | None = None,
     ) -> None:
         self.config, self.own, self.now_ms = config, own, now_ms
-        clocks = Clocks(own.shard.incarnation, shards, config.staleness, config.lease_ms, config.stated_max_ms)
+        clocks = Clocks(
+            own.shard.incarnation, shards, config.staleness, config.lease_ms, config.stated_max_ms
+        )
         clocks.remap(own.shard.slot_map.epoch, own.shard.slot_map.shards)
         if state is not None:
             clocks.obey(state.orders())
@@ -256,8 +272,8 @@ class ClockHolder:
         self._wake()
 
     def needed(self) -> tuple[int, bool]:
-        """How many shard processes are to run, those of the map and those that are wanted; and whether others may end,
-        since the map is in force everywhere (S6)."""
+        """How many shard processes are to run, those of the map and those that are wanted; and
+        whether others may end, since the map is in force everywhere (S6)."""
         models = self.own.shard.models
         with self.service.lock:
             clocks = self.service.clocks
@@ -267,7 +283,9 @@ class ClockHolder:
         """A thread for every shard of the map."""
         for shard in range(len(self._threads), self.service.clocks.shards):
             self._wakes.append(threading.Event())
-            self._threads.append(threading.Thread(target=self._tell, args=(shard,), name=f"allow-{shard}"))
+            self._threads.append(
+                threading.Thread(target=self._tell, args=(shard,), name=f"allow-{shard}")
+            )
             self._threads[-1].start()
 
     def _wake(self) -> None:
@@ -275,7 +293,8 @@ class ClockHolder:
             wake.set()
 
     def _tell(self, shard: int) -> None:
-        """Bring one shard the present list, whenever it changes and at every beat, as long as it is of the map."""
+        """Bring one shard the present list, whenever it changes and at every beat, as long as it
+        is of the map."""
         while not self._stopped.is_set():
             self._wakes[shard].wait(self.config.allow_ms / 1_000)
             self._wakes[shard].clear()
@@ -290,7 +309,8 @@ class ClockHolder:
                 log.error("shard %d refuses this clock holder, or has no place: %s", shard, error)
 
     def _tell_once(self, shard: int) -> bool:
-        """Send the list to the incarnation last seen. True: another one answered, or the list changed meanwhile."""
+        """Send the list to the incarnation last seen. True: another one answered, or the list
+        changed meanwhile."""
         clocks, lock = self.service.clocks, self.service.lock
         with lock:
             before = clocks.allow_list().sequence
@@ -306,6 +326,10 @@ class ClockHolder:
             clocks.confirm(allow.era, allow.sequence if holds else 0, shard, answered.incarnation)
             return answered.incarnation != named.incarnation
 
-    def _allow(self, shard: int, allow: Allow, named: AllowReply, ways: dict[str, str]) -> AllowReply:
+    def _allow(
+        self, shard: int, allow: Allow, named: AllowReply, ways: dict[str, str]
+    ) -> AllowReply:
         to = self.own.allow_here if shard == self.own.shard.index else self._ports[shard].allow
-        return to(allow.era, allow.sequence, list(allow.epochs), named.incarnation, ways, named.map_epoch)
+        return to(
+            allow.era, allow.sequence, list(allow.epochs), named.incarnation, ways, named.map_epoch
+        )

@@ -1,7 +1,8 @@
 """Compile every kernel of this package before anyone waits for one.
 
-A first start takes a few seconds and leaves the code in numba's cache; later starts load it in about one. A server
-calls this before it answers, so that no call's deadline has to cover a compiler.
+A first start takes a few seconds and leaves the code in numba's cache; later starts load it in
+about one. A server calls this before it answers, so that no call's deadline has to cover a
+compiler.
 """
 
 from dataclasses import fields, replace
@@ -19,7 +20,8 @@ from paramserver.tables.row_store import ROWS_MIN, Slab
 
 
 def warm_up() -> int:
-    """Drive a small shard of its own through push, pull, mark, restore and serving. Answers how many rows it made."""
+    """Drive a small shard of its own through push, pull, mark, restore and serving. Answers how
+    many rows it made."""
     for encoding in Encoding:
         decode_rows(encode_rows(np.ones((2, 2), np.float32), encoding), encoding)
     slot_map = SlotMap.even(1)
@@ -27,14 +29,31 @@ def warm_up() -> int:
     dense = {"bias": np.ones(1, np.float32)}
     rows = 0
     for name, optimizer in OPTIMIZERS.items():
-        decay = {"decay_ms": 1000.0} if "decay_ms" in (field.name for field in fields(optimizer)) else {}
+        decay = (
+            {"decay_ms": 1000.0}
+            if "decay_ms" in (field.name for field in fields(optimizer))
+            else {}
+        )
         tables = (
             TableSpec("t", 2, name, decay, 0.1),
             TableSpec("mortal", 2, name, policy={"ttl_ms": 60_000}),
-            TableSpec("counted", 2, name, policy={"admit_count": 2, "admit_bytes": 65_536, "admit_halve_ms": 300_000}),
+            TableSpec(
+                "counted",
+                2,
+                name,
+                policy={"admit_count": 2, "admit_bytes": 65_536, "admit_halve_ms": 300_000},
+            ),
             TableSpec("drawn", 2, name, policy={"admit_chance": 0.5}),
-            *([] if name == "ftrl" else [TableSpec("halved", 2, name, decay, 0.1, storage="float16")]),
-            *([TableSpec("quartered", 2, name, storage="float16/bfloat16")] if name == "adagrad" else []),
+            *(
+                []
+                if name == "ftrl"
+                else [TableSpec("halved", 2, name, decay, 0.1, storage="float16")]
+            ),
+            *(
+                [TableSpec("quartered", 2, name, storage="float16/bfloat16")]
+                if name == "adagrad"
+                else []
+            ),
         )
         spec = ModelSpec(name, "", tables, DenseSpec({"bias": (1,)}, name, decay))
         shard, epoch = Shard(0, 1, slot_map), Epoch(0, 0)

@@ -10,8 +10,9 @@ from paramserver.wire import wire_pb2 as wire
 
 
 class ClockService:
-    """`everspun.Clock` over the clock core. `changed` is called after what may have changed the allow list; `keep`
-    writes down what an operator ordered, before it is acknowledged; `kept` waits a little for the copy elsewhere."""
+    """`everspun.Clock` over the clock core. `changed` is called after what may have changed the
+    allow list; `keep` writes down what an operator ordered, before it is acknowledged; `kept` waits
+    a little for the copy elsewhere."""
 
     def __init__(
         self,
@@ -21,7 +22,13 @@ class ClockService:
         keep: Callable[[Mapping[str, Orders]], None] | None = None,
         kept: Callable[[], object] | None = None,
     ) -> None:
-        self.clocks, self.now_ms, self.changed, self._keep, self._kept = clocks, now_ms, changed, keep, kept
+        self.clocks, self.now_ms, self.changed, self._keep, self._kept = (
+            clocks,
+            now_ms,
+            changed,
+            keep,
+            kept,
+        )
         self.lock = threading.Lock()
 
     def join(self, message: wire.MemberRequest) -> wire.JoinReply:
@@ -32,7 +39,9 @@ class ClockService:
 
     def start(self, message: wire.StartRequest) -> wire.StartReply:
         with self.lock:
-            return codec.encode_start_reply(self.clocks.start(codec.decode_start(message), self.now_ms()))
+            return codec.encode_start_reply(
+                self.clocks.start(codec.decode_start(message), self.now_ms())
+            )
 
     def ended(self, message: wire.MemberRequest) -> wire.Number:
         epoch = codec.decode_epoch(message.epoch)
@@ -41,7 +50,9 @@ class ClockService:
 
     def park(self, message: wire.MemberRequest) -> wire.Number:
         with self.lock:
-            return number(self.clocks.park(message.model, codec.decode_epoch(message.epoch), self.now_ms()))
+            return number(
+                self.clocks.park(message.model, codec.decode_epoch(message.epoch), self.now_ms())
+            )
 
     def renew(self, message: wire.MemberRequest) -> wire.RenewReply:
         epoch = codec.decode_epoch(message.epoch)
@@ -52,7 +63,9 @@ class ClockService:
     def hold(self, message: wire.CutRequest) -> wire.Number:
         highest = dict(message.vector)
         with self.lock:
-            granted = self.clocks.hold(message.model, message.cut, message.lease_ms, highest, self.now_ms())
+            granted = self.clocks.hold(
+                message.model, message.cut, message.lease_ms, highest, self.now_ms()
+            )
         return number(granted)
 
     def release(self, message: wire.CutRequest) -> wire.Number:

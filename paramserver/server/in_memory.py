@@ -1,7 +1,8 @@
-"""Both ports of the parameter server in memory, over the same cores as the server: no network, no disk, no clock.
+"""Both ports of the parameter server in memory, over the same cores as the server: no network, no
+disk, no clock.
 
-Time comes from the function that is handed in, parts of checkpoints go to the mapping that is handed in. Nothing here
-is locked: whoever shares one between threads serialises the calls.
+Time comes from the function that is handed in, parts of checkpoints go to the mapping that is
+handed in. Nothing here is locked: whoever shares one between threads serialises the calls.
 """
 
 from collections.abc import Callable, MutableMapping
@@ -26,8 +27,8 @@ from paramserver.slots import SlotMap
 
 
 class LocalShard:
-    """`ShardPort` over a shard core. `files` maps a URL to the bytes written there; `take_map` answers a new
-    incarnation of the shard, from the head complete cut (S6)."""
+    """`ShardPort` over a shard core. `files` maps a URL to the bytes written there; `take_map`
+    answers a new incarnation of the shard, from the head complete cut (S6)."""
 
     def __init__(
         self,
@@ -38,7 +39,9 @@ class LocalShard:
         self.shard, self.take_map = shard, take_map
         self.files: MutableMapping[str, bytes] = {} if files is None else files
 
-    def begin(self, spec: ModelSpec, vector: dict[str, int], dense: dict[str, object]) -> ProgressReply:
+    def begin(
+        self, spec: ModelSpec, vector: dict[str, int], dense: dict[str, object]
+    ) -> ProgressReply:
         return self.shard.begin(spec, vector, dense)
 
     def progress(self, model: str) -> ProgressReply:
@@ -90,13 +93,15 @@ class LocalShard:
 
 
 class LocalClock:
-    """`ClockPort` over the clock core. `now_ms` answers the time, `tell` (below) carries the allow list."""
+    """`ClockPort` over the clock core. `now_ms` answers the time, `tell` (below) carries the
+    allow list."""
 
     def __init__(self, clocks: Clocks, now_ms: Callable[[], int]) -> None:
         self.clocks, self.now_ms = clocks, now_ms
 
     def tell(self, shards: dict[int, LocalShard]) -> None:
-        """What the clock holder does at each beat: expire leases, and bring every shard the allow list (K5)."""
+        """What the clock holder does at each beat: expire leases, and bring every shard the
+        allow list (K5)."""
         self.clocks.tick(self.now_ms())
         for index, shard in shards.items():
             allow = self.clocks.allow_list()

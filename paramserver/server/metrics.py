@@ -1,6 +1,7 @@
 """What a shard process exports to Prometheus. Names, types and units: docs/metrics.md.
 
-Counters are set from the cores' own counts where there are some, so that core and metric cannot differ.
+Counters are set from the cores' own counts where there are some, so that core and metric cannot
+differ.
 """
 
 from collections.abc import Mapping
@@ -32,44 +33,98 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         r = self.registry
-        self.records_in = Counter("everspun_records_in", "rows of examples in the pushes received", registry=r)
+        self.records_in = Counter(
+            "everspun_records_in", "rows of examples in the pushes received", registry=r
+        )
         self.records_out = Counter("everspun_records_out", "rows of examples applied", registry=r)
-        self.data_time_ms = Gauge("everspun_data_time_ms", "largest event time applied, ms since 1970", registry=r)
-        self.waiting = Gauge("everspun_waiting", "1 for what this process waits for at present", ["reason"], registry=r)
-        self.pushes = Counter("everspun_pushes", "pushes, by what became of them", ["outcome"], registry=r)
-        self.pulls = Counter("everspun_pulls", "pulls, by what became of them", ["outcome"], registry=r)
+        self.data_time_ms = Gauge(
+            "everspun_data_time_ms", "largest event time applied, ms since 1970", registry=r
+        )
+        self.waiting = Gauge(
+            "everspun_waiting",
+            "1 for what this process waits for at present",
+            ["reason"],
+            registry=r,
+        )
+        self.pushes = Counter(
+            "everspun_pushes", "pushes, by what became of them", ["outcome"], registry=r
+        )
+        self.pulls = Counter(
+            "everspun_pulls", "pulls, by what became of them", ["outcome"], registry=r
+        )
         self.seconds = Histogram(
-            "everspun_call_seconds", "time in a handler, lock included", ["method"], buckets=SECONDS, registry=r
+            "everspun_call_seconds",
+            "time in a handler, lock included",
+            ["method"],
+            buckets=SECONDS,
+            registry=r,
         )
         self.staleness = Histogram(
-            "everspun_staleness_updates", "updates applied between a batch's read and its write", buckets=UPDATES,
+            "everspun_staleness_updates",
+            "updates applied between a batch's read and its write",
+            buckets=UPDATES,
             registry=r,
-        )  # fmt: skip
-        self.rows = Counter("everspun_rows", "parameter rows pulled or pushed", ["method"], registry=r)
-        self.bytes = Counter("everspun_bytes", "bytes of keys and rows, in both directions", ["method"], registry=r)
+        )
+        self.rows = Counter(
+            "everspun_rows", "parameter rows pulled or pushed", ["method"], registry=r
+        )
+        self.bytes = Counter(
+            "everspun_bytes", "bytes of keys and rows, in both directions", ["method"], registry=r
+        )
         self.key_lists = Counter(
-            "everspun_key_lists", "lists of keys: sent, named by digest and known, or unknown", ["how"], registry=r
+            "everspun_key_lists",
+            "lists of keys: sent, named by digest and known, or unknown",
+            ["how"],
+            registry=r,
         )
         self.turned_away = Counter(
-            "everspun_turned_away", "calls told to come again: no thread or no room", ["method"], registry=r
+            "everspun_turned_away",
+            "calls told to come again: no thread or no room",
+            ["method"],
+            registry=r,
         )
         self.state_stored = Gauge(
-            "everspun_state_stored", "1 while the store of checkpoints has what this shard must find again", registry=r
+            "everspun_state_stored",
+            "1 while the store of checkpoints has what this shard must find again",
+            registry=r,
         )
         self.state_stored.set(1)
-        self.faults = Counter("everspun_handler_faults", "calls that ended in an unexpected error", registry=r)
+        self.faults = Counter(
+            "everspun_handler_faults", "calls that ended in an unexpected error", registry=r
+        )
         self._of_maps(r)
         self._of_tables(r)
-        self.staged_bytes = Gauge("everspun_staged_bytes", "parts of unfinished pushes kept, bytes", registry=r)
-        self.part_seconds = Histogram("everspun_part_write_seconds", "time to write a part of a cut", registry=r)
-        self.part_bytes = Counter("everspun_part_written_bytes", "bytes of parts written", registry=r)
-        self.starts = Gauge("everspun_starts", "starts asked of this clock holder, by answer", ["outcome"], registry=r)
-        self.learners = Gauge("everspun_learners", "learners by state", ["model", "state"], registry=r)
+        self.staged_bytes = Gauge(
+            "everspun_staged_bytes", "parts of unfinished pushes kept, bytes", registry=r
+        )
+        self.part_seconds = Histogram(
+            "everspun_part_write_seconds", "time to write a part of a cut", registry=r
+        )
+        self.part_bytes = Counter(
+            "everspun_part_written_bytes", "bytes of parts written", registry=r
+        )
+        self.starts = Gauge(
+            "everspun_starts",
+            "starts asked of this clock holder, by answer",
+            ["outcome"],
+            registry=r,
+        )
+        self.learners = Gauge(
+            "everspun_learners", "learners by state", ["model", "state"], registry=r
+        )
         self.clock = Gauge("everspun_clock", "clocks of a model", ["model", "which"], registry=r)
-        self.bound = Gauge("everspun_staleness_bound", "the bound s in force; -1 = unbounded", ["model"], registry=r)
-        self.paused = Gauge("everspun_training_paused", "1 while an operator pauses training", ["model"], registry=r)
+        self.bound = Gauge(
+            "everspun_staleness_bound",
+            "the bound s in force; -1 = unbounded",
+            ["model"],
+            registry=r,
+        )
+        self.paused = Gauge(
+            "everspun_training_paused", "1 while an operator pauses training", ["model"], registry=r
+        )
         self.concurrency = Gauge(
-            "everspun_concurrency_bound", "batches under way at once that are allowed; 0 = no limit", ["model"],
+            "everspun_concurrency_bound", "batches under way at once that are allowed; 0 = no "
+"limit", ["model"],
             registry=r,
         )  # fmt: skip
         self.governed = Gauge(
@@ -79,21 +134,33 @@ class Metrics:
             registry=r,
         )
         self.beyond_history = Gauge(
-            "everspun_compensated_in_part", "pushes that read before the updates that compensation keeps", ["model"],
+            "everspun_compensated_in_part", "pushes that read before the updates that "
+"compensation keeps", ["model"],
             registry=r,
         )  # fmt: skip
-        self.expelled = Gauge("everspun_learners_expelled", "learners whose lease ran out in this era", registry=r)
-        self.unconfirmed = Gauge("everspun_shards_unconfirmed", "shards without the present allow list", registry=r)
+        self.expelled = Gauge(
+            "everspun_learners_expelled", "learners whose lease ran out in this era", registry=r
+        )
+        self.unconfirmed = Gauge(
+            "everspun_shards_unconfirmed", "shards without the present allow list", registry=r
+        )
         self._data_time_ms = 0
         self._pushes = self._pushes_sampled = 0
         self.waits("idle")
 
     def _of_tables(self, r: CollectorRegistry) -> None:
         """Of the rows of a model."""
-        self.table_rows = Gauge("everspun_table_rows", "rows in all tables of a model", ["model"], registry=r)
-        self.rows_bytes = Gauge("everspun_table_rows_bytes", "what these rows take, bytes", ["model"], registry=r)
+        self.table_rows = Gauge(
+            "everspun_table_rows", "rows in all tables of a model", ["model"], registry=r
+        )
+        self.rows_bytes = Gauge(
+            "everspun_table_rows_bytes", "what these rows take, bytes", ["model"], registry=r
+        )
         self.dropped = Gauge(
-            "everspun_gradients_dropped", "gradients of keys that got no row", ["model", "reason"], registry=r
+            "everspun_gradients_dropped",
+            "gradients of keys that got no row",
+            ["model", "reason"],
+            registry=r,
         )
         self.reseeded = Gauge(
             "everspun_index_reseeded",
@@ -105,18 +172,29 @@ class Metrics:
     def _of_maps(self, r: CollectorRegistry) -> None:
         """Of the slot map, and the incarnation that took it (S6)."""
         self.incarnation = Gauge("everspun_incarnation", "incarnation of this shard", registry=r)
-        self.map_epoch = Gauge("everspun_map_epoch", "epoch of the slot map in force on this shard", registry=r)
+        self.map_epoch = Gauge(
+            "everspun_map_epoch", "epoch of the slot map in force on this shard", registry=r
+        )
         self.map_seconds = Histogram(
-            "everspun_map_take_seconds", "time to take a newer slot map from the head cut", registry=r
+            "everspun_map_take_seconds",
+            "time to take a newer slot map from the head cut",
+            registry=r,
         )
         self.ahead_seconds = Histogram(
-            "everspun_map_ahead_seconds", "time to read ahead, for a map to come, what a cut changed", registry=r
+            "everspun_map_ahead_seconds",
+            "time to read ahead, for a map to come, what a cut changed",
+            registry=r,
         )
         self.maps_failed = Counter(
-            "everspun_map_take_faults", "attempts to read or take a newer map that failed", registry=r
+            "everspun_map_take_faults",
+            "attempts to read or take a newer map that failed",
+            registry=r,
         )
         self.shards = Gauge(
-            "everspun_shards", "shards of the map in force, and processes that are to run", ["which"], registry=r
+            "everspun_shards",
+            "shards of the map in force, and processes that are to run",
+            ["which"],
+            registry=r,
         )
 
     def pulled(self, reply: PullReply, nbytes: int, seconds: float) -> None:
@@ -164,7 +242,11 @@ class Metrics:
             members = list(model.members.values())
             fenced = sum(m.fenced_at is not None for m in members)
             parked = sum(m.fenced_at is None and m.parked for m in members)
-            for state, count in (("active", len(members) - fenced - parked), ("parked", parked), ("fenced", fenced)):
+            for state, count in (
+                ("active", len(members) - fenced - parked),
+                ("parked", parked),
+                ("fenced", fenced),
+            ):
                 self.learners.labels(name, state).set(count)
             self.clock.labels(name, "minimum").set(model.minimum())
             self.clock.labels(name, "highest").set(model.highest)

@@ -1,4 +1,5 @@
-"""Writes the part of a marked cut on a thread of its own: rows are copied between pushes, the file beside them (X1)."""
+"""Writes the part of a marked cut on a thread of its own: rows are copied between pushes, the
+file beside them (X1)."""
 
 import threading
 import time
@@ -11,12 +12,14 @@ from paramserver.shard.shard import Shard
 from paramserver.shard.state import COPY_ROWS
 from paramserver.shard.state_copy import StateCopy
 
-#: Between two steps of a copy: a lock goes to whoever asks first, so a push that waits needs a moment to ask.
+#: Between two steps of a copy: a lock goes to whoever asks first, so a push that waits needs a
+#: moment to ask.
 PAUSE_S = 0.000_5
 
 
 class PartWriter:
-    """One part at a time. `lock` is the shard's: held for a step of a copy, never while a file is written."""
+    """One part at a time. `lock` is the shard's: held for a step of a copy, never while a file
+    is written."""
 
     def __init__(self, shard: Shard, lock: threading.Lock, metrics: Metrics) -> None:
         self._shard, self._lock, self._metrics = shard, lock, metrics
@@ -24,20 +27,24 @@ class PartWriter:
         self._writing: dict[tuple[str, str, str], Future[PartInfo]] = {}
 
     def begin(self, model: str, cut: str, url: str, parent: str | None) -> Future[PartInfo]:
-        """Asked again meanwhile, the same writing is answered. The caller holds the lock. Raises Refused."""
+        """Asked again meanwhile, the same writing is answered. The caller holds the lock. Raises
+        Refused."""
         copy = self._shard.copying(model, cut, parent)
         key = (model, cut, url)
         writing = self._writing.get(key)
         if writing is None or (writing.done() and writing.exception() is not None):
             for other, running in self._writing.items():
                 if not running.done():
-                    raise Refused(f"shard {self._shard.index} still writes cut {other[1]!r}: ask again later")
+                    raise Refused(
+                        f"shard {self._shard.index} still writes cut {other[1]!r}: ask again later"
+                    )
             writing = self._thread.submit(self.write, copy, url)
             self._writing = {key: writing}
         return writing
 
     def write(self, copy: StateCopy, url: str) -> PartInfo:
-        """Copy what is left, and write it into the folder `url`. Raises Refused if the cut was given up meanwhile."""
+        """Copy what is left, and write it into the folder `url`. Raises Refused if the cut was
+        given up meanwhile."""
         began = time.perf_counter()
         while self.copy_more(copy):
             time.sleep(PAUSE_S)
@@ -50,7 +57,9 @@ class PartWriter:
         """Copy some rows while no push is at work; False once all are copied."""
         with self._lock:
             if copy.dropped:
-                raise Refused(f"shard {self._shard.index}: the cut was given up while its part was written")
+                raise Refused(
+                    f"shard {self._shard.index}: the cut was given up while its part was written"
+                )
             return not copy.advance(COPY_ROWS)
 
     def take(self, shard: Shard) -> None:

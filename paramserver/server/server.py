@@ -1,8 +1,9 @@
 """A shard, and the clocks where they are held, as gRPC services; pulls and pushes over lanes too.
 
-No handler waits for another caller (K4): pulls and pushes over gRPC beyond `data_threads` are told to come again, and a
-lane has a thread of its own, so the threads for control calls are never taken by data. The shard has one lock, the
-clocks have another, and both are held only while the core runs; decoding and encoding happen outside.
+No handler waits for another caller (K4): pulls and pushes over gRPC beyond `data_threads` are told
+to come again, and a lane has a thread of its own, so the threads for control calls are never taken
+by data. The shard has one lock, the clocks have another, and both are held only while the core
+runs; decoding and encoding happen outside.
 """
 
 import hmac
@@ -36,7 +37,11 @@ from paramserver.wire.staging import StageFull, StageIncomplete, Staging
 log = logging.getLogger(__name__)
 
 #: method -> the message of its header. Their requests and answers are frames.
-DATA: dict[str, Any] = {"Pull": wire.PullRequest, "Stage": wire.StageRequest, "Push": wire.PushRequest}
+DATA: dict[str, Any] = {
+    "Pull": wire.PullRequest,
+    "Stage": wire.StageRequest,
+    "Push": wire.PushRequest,
+}
 METHOD_NAMES = {code: method for method, code in frames.METHODS.items()}
 #: Calls accepted at once, handled or not yet; gRPC turns further ones away.
 CALLS_MAX = 1_024
@@ -58,12 +63,16 @@ class ShardService:
         self._key_lists, self._lists_lock = KeyLists(config.key_lists_bytes_max), threading.Lock()
         self._lists = Lists(self._find_keys, self._keep_keys)
         self.parts = PartWriter(shard, self.lock, metrics)
-        #: is told of a newer incarnation of this shard than this one: its folder was lost, or another process took over
+        #: is told of a newer incarnation of this shard than this one: its folder was lost, or
+        #: another process took over
         self.behind: Callable[[int], None] = lambda incarnation: None
-        #: is told of the epoch of every map heard of; whoever runs the service takes it from the head (S6)
+        #: is told of the epoch of every map heard of; whoever runs the service takes it from the
+        #: head (S6)
         self.newer_map: Callable[[int], None] = lambda epoch: None
         #: reads ahead for a map to come, up to the cut of a manifest; "" = that is held
-        self.map_to_come: Callable[[SlotMap, str], str] = lambda slot_map, manifest: "it takes no other map"
+        self.map_to_come: Callable[[SlotMap, str], str] = lambda slot_map, manifest: (
+            "it takes no other map"
+        )
 
     def begin(self, message: wire.BeginRequest) -> wire.ProgressReply:
         spec, vector, dense = codec.decode_begin(message)
@@ -87,14 +96,19 @@ class ShardService:
             reply = self.shard.pull(request, encoding)
         answer = payload.encode_pull_reply(reply, encoding)
         if answer.nbytes > self.config.message_bytes_max:
-            raise TooLarge(f"the answer has {answer.nbytes} bytes, a message at most {self.config.message_bytes_max}")
+            raise TooLarge(
+                f"the answer has {answer.nbytes} bytes, a message at most "
+                f"{self.config.message_bytes_max}"
+            )
         self.metrics.pulled(reply, body.nbytes + answer.nbytes, time.perf_counter() - began)
         return answer
 
     def stage(self, message: wire.StageRequest, body: Body) -> Payload:
         tables = payload.decode_stage(message, body, self._lists)
         with self.lock:
-            self.staging.add(message.model, codec.decode_epoch(message.epoch), message.push, message.part, tables)
+            self.staging.add(
+                message.model, codec.decode_epoch(message.epoch), message.push, message.part, tables
+            )
             self.metrics.staged_bytes.set(self.staging.nbytes)
         return Payload(number(1), [], [])
 
@@ -146,7 +160,9 @@ class ShardService:
         epochs = [codec.decode_epoch(epoch) for epoch in message.epochs]
         incarnation = message.incarnation if message.HasField("incarnation") else None
         map_epoch = message.map_epoch if message.HasField("map_epoch") else None
-        answer = self.allow_here(message.era, message.sequence, epochs, incarnation, dict(message.ways), map_epoch)
+        answer = self.allow_here(
+            message.era, message.sequence, epochs, incarnation, dict(message.ways), map_epoch
+        )
         return wire.AllowReply(incarnation=answer.incarnation, map_epoch=answer.map_epoch)
 
     def allow_here(
@@ -191,7 +207,8 @@ class ShardService:
 
 
 class Server:
-    """One listening gRPC server for a shard, and for the clocks if this process holds them; and the shard's lanes."""
+    """One listening gRPC server for a shard, and for the clocks if this process holds them; and
+    the shard's lanes."""
 
     def __init__(self, shard: ShardService, clock: ClockService | None, address: str) -> None:
         config, self._metrics, self._shard = shard.config, shard.metrics, shard
@@ -204,10 +221,15 @@ class Server:
         )
         services = {"everspun.Shard": shard} | ({} if clock is None else {"everspun.Clock": clock})
         for name, service in services.items():
-            handlers = {method: self._handler(service, method, types) for method, types in codec.METHODS[name].items()}
+            handlers = {
+                method: self._handler(service, method, types)
+                for method, types in codec.METHODS[name].items()
+            }
             if service is shard:
                 handlers |= {method: self._frame_handler(method) for method in DATA}
-            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+            self._server.add_generic_rpc_handlers(
+                (grpc.method_handlers_generic_handler(name, handlers),)
+            )
         try:
             if config.cert:
                 pair = (Path(config.key).read_bytes(), Path(config.cert).read_bytes())
@@ -215,14 +237,21 @@ class Server:
             else:
                 bound = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise RuntimeError(f"shard {shard.shard.index} cannot listen at {address}: {error}") from error
+            raise RuntimeError(
+                f"shard {shard.shard.index} cannot listen at {address}: {error}"
+            ) from error
         if address.startswith("unix:"):
             path = Path(address.removeprefix("unix:").replace("%25", "%"))  # as gRPC names it
             path.chmod(0o700)  # whatever the umask: a call needs no token here
-        self.address = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{bound}"
+        self.address = (
+            address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{bound}"
+        )
         if config.lanes and not config.cert:
             shard.lanes = LaneServer(
-                self._perform_frame, lane_address(self.address), config.data_timeout_ms, config.body_bytes_max
+                self._perform_frame,
+                lane_address(self.address),
+                config.data_timeout_ms,
+                config.body_bytes_max,
             )
         self._lanes = shard.lanes
 
@@ -238,7 +267,9 @@ class Server:
             self._lanes.stop(grace_s)
         stopped.wait()
 
-    def _handler(self, service: object, method: str, types: tuple[Any, Any]) -> grpc.RpcMethodHandler:
+    def _handler(
+        self, service: object, method: str, types: tuple[Any, Any]
+    ) -> grpc.RpcMethodHandler:
         call = getattr(service, snake_case(method))
 
         def handle(message: Any, context: grpc.ServicerContext) -> Any:
@@ -249,7 +280,9 @@ class Server:
                 return context.abort(*self._failure(method, error))
 
         request, reply = types
-        return grpc.unary_unary_rpc_method_handler(handle, request.FromString, reply.SerializeToString)
+        return grpc.unary_unary_rpc_method_handler(
+            handle, request.FromString, reply.SerializeToString
+        )
 
     def _frame_handler(self, method: str) -> grpc.RpcMethodHandler:
         """Pulls and pushes as gRPC messages: where there is no lane."""
@@ -323,7 +356,8 @@ class Server:
 
 
 def lane_address(address: str) -> str:
-    """Where the lanes of a shard are that listens at `address`: a socket beside its own, or a port that is free."""
+    """Where the lanes of a shard are that listens at `address`: a socket beside its own, or a
+    port that is free."""
     if address.startswith("unix:"):
         return f"{address.removesuffix('.sock')}.lane"
     return f"tcp:{address.rpartition(':')[0]}:0"

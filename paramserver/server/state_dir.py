@@ -1,4 +1,5 @@
-"""What a shard keeps on disk: its incarnation and its lock, and the parts of cuts at any fsspec URL."""
+"""What a shard keeps on disk: its incarnation and its lock, and the parts of cuts at any fsspec
+URL."""
 
 import fcntl
 import json
@@ -34,11 +35,12 @@ class StateInUse(RuntimeError):
 
 
 class StateDir:
-    """What one shard keeps: in a folder on its host, held by one process at a time whatever becomes of that process,
-    and in the store of checkpoints, where it is found again if the folder is lost.
+    """What one shard keeps: in a folder on its host, held by one process at a time whatever becomes
+    of that process, and in the store of checkpoints, where it is found again if the folder is lost.
 
-    What is written is durable in the folder when the call returns; `sync`, on a thread of its own, brings it to the
-    store as well. A folder that cannot be written (its disk is full) is passed over where the store takes it.
+    What is written is durable in the folder when the call returns; `sync`, on a thread of its own,
+    brings it to the store as well. A folder that cannot be written (its disk is full) is passed
+    over where the store takes it.
     """
 
     def __init__(self, run_dir: str, shard: int, stored: StateStore | None = None) -> None:
@@ -49,7 +51,9 @@ class StateDir:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.close()
-            raise StateInUse(f"{self.path}: another process runs as shard {shard}; stop that one first") from None
+            raise StateInUse(
+                f"{self.path}: another process runs as shard {shard}; stop that one first"
+            ) from None
         self._shard, self._stored = shard, stored
         self._wanted: dict[str, bytes] = {}  # name in the store -> what it is to say
         self._changed = threading.Condition()
@@ -59,15 +63,17 @@ class StateDir:
             if name.startswith("."):  # of a write that was killed
                 (self.path / name).unlink(missing_ok=True)
 
-    # --- incarnations -------------------------------------------------------------------------------------------
+    # --- incarnations
+    # -------------------------------------------------------------------------------------------
 
     def next_incarnation(self, begun: bool = False) -> int:
-        """A number larger than any before, durable before it is returned (S2). `begun`: whether the model has a
-        checkpoint.
+        """A number larger than any before, durable before it is returned (S2). `begun`: whether the
+        model has a checkpoint.
 
-        Raises ValueError for a file that holds no number: a shard must not guess what it has been. Raises OSError if
-        neither folder nor store can be written; and where the folder says nothing, unless the store can be read and
-        takes the new one: or a folder that is lost again would begin as the same.
+        Raises ValueError for a file that holds no number: a shard must not guess what it has been.
+        Raises OSError if neither folder nor store can be written; and where the folder says
+        nothing, unless the store can be read and takes the new one: or a folder that is lost again
+        would begin as the same.
         """
         kept = self._kept_incarnation()
         incarnation = next_incarnation(kept, self._stored_incarnation(), begun)
@@ -75,7 +81,8 @@ class StateDir:
         return incarnation
 
     def behind(self, incarnation: int) -> None:
-        """The clock holder has seen this incarnation of the shard: the next one is to be above it."""
+        """The clock holder has seen this incarnation of the shard: the next one is to be above
+        it."""
         self._keep(incarnation)
 
     def _kept_incarnation(self) -> int | None:
@@ -86,9 +93,15 @@ class StateDir:
             return None
         if not text.strip().isdigit():
             if self._stored is not None and not text.strip("\0 \n"):
-                log.warning("%s is empty, as after a power cut: the store says what this shard has been", path)
+                log.warning(
+                    "%s is empty, as after a power cut: the store says what this shard has been",
+                    path,
+                )
                 return None
-            raise ValueError(f"{path}: {text!r} is no number; write one that is above every incarnation seen so far")
+            raise ValueError(
+                f"{path}: {text!r} is no number; write one that is above every incarnation seen "
+                f"so far"
+            )
         return int(text)
 
     def _stored_incarnation(self) -> int | None:
@@ -111,8 +124,8 @@ class StateDir:
         return f"shard-{self._shard}.json"
 
     def _keep(self, incarnation: int, alone: bool = True) -> None:
-        """In the store at once if it takes it, since nobody may have time to come later; else by `sync`, where the
-        folder may be `alone` with it for a while."""
+        """In the store at once if it takes it, since nobody may have time to come later; else by
+        `sync`, where the folder may be `alone` with it for a while."""
         kept, fault = False, OSError(f"{self.path}: the incarnation cannot be kept")
         try:
             write_durably(self.path / "incarnation", [str(incarnation).encode()])
@@ -128,16 +141,23 @@ class StateDir:
                 if not alone:
                     (self.path / "incarnation").unlink(missing_ok=True)
                     raise
-                log.warning("incarnation %d of shard %d is not in the store yet: %s", incarnation, self._shard, error)
+                log.warning(
+                    "incarnation %d of shard %d is not in the store yet: %s",
+                    incarnation,
+                    self._shard,
+                    error,
+                )
                 self._want(self._incarnation_name, data)
         if not kept:
             raise fault
 
-    # --- orders -------------------------------------------------------------------------------------------------
+    # --- orders
+    # ----------------------------------------------------------------------------------------------
 
     def orders(self) -> dict[str, Orders]:
-        """What operators have ordered of the clock holder: the newer of what folder and store say. Raises OSError if
-        the store cannot be read and the folder says nothing; ValueError, naming the file, if nothing can be read."""
+        """What operators have ordered of the clock holder: the newer of what folder and store say.
+        Raises OSError if the store cannot be read and the folder says nothing; ValueError, naming
+        the file, if nothing can be read."""
         path = self.path / "orders.json"
         faults: list[str] = []
         found = []
@@ -172,7 +192,8 @@ class StateDir:
         write_durably(self.path / "orders.json", [data])
         self._want("orders.json", data)
 
-    # --- the store ----------------------------------------------------------------------------------------------
+    # --- the store
+    # ----------------------------------------------------------------------------------------------
 
     def _want(self, name: str, data: bytes) -> None:
         if self._stored is not None:
@@ -200,9 +221,13 @@ class StateDir:
                     self._is_stored(name, data)
                 self.fault = ""
                 backoff.worked()
-            except Exception as error:  # the store's driver has errors of its own kind; it is tried again
+            except (
+                Exception
+            ) as error:  # the store's driver has errors of its own kind; it is tried again
                 if not self.fault:
-                    log.warning("shard %d: its state is not in the store yet: %s", self._shard, error)
+                    log.warning(
+                        "shard %d: its state is not in the store yet: %s", self._shard, error
+                    )
                 self.fault = str(error)
                 stop.wait(backoff.failed(random.random()) / 1_000)
 
@@ -217,8 +242,8 @@ class StateDir:
 
 
 def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    """Write beside, sync, rename over, sync the folder: after a crash there is the old file or the new one. After an
-    error there is nothing else."""
+    """Write beside, sync, rename over, sync the folder: after a crash there is the old file or the
+    new one. After an error there is nothing else."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("wb") as file:
@@ -243,7 +268,9 @@ def write_part(snapshot: Snapshot, shard: int, url: str) -> PartInfo:
     else:
         files, path = fsspec.core.url_to_fs(target)
         files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-        with files.open(path, "wb") as file:  # object stores make a file appear whole when it is closed
+        with files.open(
+            path, "wb"
+        ) as file:  # object stores make a file appear whole when it is closed
             file.writelines(pieces)
     return pieces_info(snapshot, target, pieces)
 
@@ -259,8 +286,8 @@ def read_part(url: str) -> Snapshot:
 
 
 def read_touched(url: str, keys: Mapping[str, Keys]) -> Snapshot:
-    """Of a part, the rows of these keys alone (table -> keys, rising); a file on this host is not read whole. Raises
-    FileNotFoundError, and ValueError, naming the file, if it is none."""
+    """Of a part, the rows of these keys alone (table -> keys, rising); a file on this host is not
+    read whole. Raises FileNotFoundError, and ValueError, naming the file, if it is none."""
     local = local_path(url)
     try:
         if local is None:

@@ -1,20 +1,25 @@
-"""What a shard does about a gradient that was computed on weights which have changed since: three published ways.
+"""What a shard does about a gradient that was computed on weights which have changed since: three
+published ways.
 
-Let tau be the updates that this shard applied between a batch's read and its write, g the gradient of one weight.
+Let tau be the updates that this shard applied between a batch's read and its write, g the gradient
+of one weight.
 
-- `staleness_rate` (Zhang et al., "Staleness-aware Async-SGD for Distributed Deep Learning", 2015): the rate of this one
-  step is divided by tau, if tau > 1; accumulators take g whole.
-- `dc_asgd` (Zheng et al., "Asynchronous Stochastic Gradient Descent with Delay Compensation", 2017): the optimizer is
-  given g + lambda g g (w_now - w_read), a first-order guess of the gradient at the present weights.
-- `adaptive_revision` (McMahan and Streeter, "Delay-Tolerant Algorithms for Asynchronous Distributed Online Learning",
-  2014): Adagrad that counts what was applied meanwhile, g_b, into the accumulator and revises those steps once the
-  rate has fallen. It is a step of its own, so it needs a model whose optimizer is `adaptive_revision`.
+- `staleness_rate` (Zhang et al., "Staleness-aware Async-SGD for Distributed Deep Learning", 2015):
+  the rate of this one step is divided by tau, if tau > 1; accumulators take g whole.
+- `dc_asgd` (Zheng et al., "Asynchronous Stochastic Gradient Descent with Delay Compensation",
+  2017): the optimizer is given g + lambda g g (w_now - w_read), a first-order guess of the gradient
+  at the present weights.
+- `adaptive_revision` (McMahan and Streeter, "Delay-Tolerant Algorithms for Asynchronous Distributed
+  Online Learning", 2014): Adagrad that counts what was applied meanwhile, g_b, into the accumulator
+  and revises those steps once the rate has fallen. It is a step of its own, so it needs a model
+  whose optimizer is `adaptive_revision`.
 
-Neither w_read nor g_b travels or stands in a row. `History` keeps what each of the last updates changed, by the
-version it made: w_now - w_read is the sum of the changes after the version that was read, and g_b the sum of the
-gradients. So the memory is that of the updates of one span of staleness, at most `bytes_max` and UPDATES_MAX of them,
-and a way can be chosen or left while training goes on without touching a row. A push that read before what is kept
-uses what there is, and is counted.
+Neither w_read nor g_b travels or stands in a row. `History` keeps what each of the last updates
+changed, by the version it made: w_now - w_read is the sum of the changes after the version that was
+read, and g_b the sum of the gradients. So the memory is that of the updates of one span of
+staleness, at most `bytes_max` and UPDATES_MAX of them, and a way can be chosen or left while
+training goes on without touching a row. A push that read before what is kept uses what there is,
+and is counted.
 """
 
 from collections import deque
@@ -52,7 +57,8 @@ def _add_common(keys: Keys, total: Rows, other_keys: Keys, other: Rows) -> None:
 
 @dataclass(frozen=True)
 class Update:
-    """What one push changed (or its gradients): by table (n,) keys and (n, dim) rows, by name the dense arrays."""
+    """What one push changed (or its gradients): by table (n,) keys and (n, dim) rows, by name
+    the dense arrays."""
 
     version: int  # the shard's, after it
     tables: dict[str, tuple[Keys, Rows]]
@@ -66,7 +72,8 @@ class Update:
 
 @dataclass
 class History:
-    """The last updates of one model on one shard, oldest first. `forgotten`: the newest version that is not kept."""
+    """The last updates of one model on one shard, oldest first. `forgotten`: the newest version
+    that is not kept."""
 
     bytes_max: int
     forgotten: int = 0
@@ -107,7 +114,8 @@ class History:
 
 
 class Compensator:
-    """Applies the gradients of pushes to one model's tables and arrays, in one of the `WAYS`. Belongs to the writer."""
+    """Applies the gradients of pushes to one model's tables and arrays, in one of the `WAYS`.
+    Belongs to the writer."""
 
     def __init__(self, settings: Compensation, version: int) -> None:
         """`version`: the shard's; nothing before it is known. ValueError for a way that is none."""
@@ -117,8 +125,16 @@ class Compensator:
         self.history = History(settings.bytes_max, version)
         self.beyond_history = 0  # pushes that read before what is kept
 
-    def apply(self, tables: Mapping[str, Table], dense: Dense, request: PushRequest, version: int, now_ms: int) -> None:
-        """One step for every row and array of the push, which makes `version`. It was judged, rows are reserved.
+    def apply(
+        self,
+        tables: Mapping[str, Table],
+        dense: Dense,
+        request: PushRequest,
+        version: int,
+        now_ms: int,
+    ) -> None:
+        """One step for every row and array of the push, which makes `version`. It was judged, rows
+        are reserved.
 
         `now_ms`: the model's event time after it, which is the rows' last touch.
         """
@@ -136,7 +152,13 @@ class Compensator:
         self.history.add(work(tables, dense, request, version, read, now_ms))
 
     def _delay_compensated(
-        self, tables: Mapping[str, Table], dense: Dense, request: PushRequest, version: int, read: int, now_ms: int
+        self,
+        tables: Mapping[str, Table],
+        dense: Dense,
+        request: PushRequest,
+        version: int,
+        read: int,
+        now_ms: int,
     ) -> Update:
         changed: dict[str, tuple[Keys, Rows]] = {}
         for name, keys in request.keys.items():
@@ -149,7 +171,9 @@ class Compensator:
         old = dense.pull() if request.dense else {}
         dense.apply(
             {
-                name: delay_compensated(g, self.history.array_since(read, name, g), self.settings.strength)
+                name: delay_compensated(
+                    g, self.history.array_since(read, name, g), self.settings.strength
+                )
                 for name, g in request.dense.items()
             }
         )
@@ -157,7 +181,13 @@ class Compensator:
         return Update(version, changed, {name: new[name] - old[name] for name in request.dense})
 
     def _revised(
-        self, tables: Mapping[str, Table], dense: Dense, request: PushRequest, version: int, read: int, now_ms: int
+        self,
+        tables: Mapping[str, Table],
+        dense: Dense,
+        request: PushRequest,
+        version: int,
+        read: int,
+        now_ms: int,
     ) -> Update:
         applied: dict[str, tuple[Keys, Rows]] = {}
         for name, keys in request.keys.items():
@@ -168,7 +198,9 @@ class Compensator:
             applied[name] = (keys, gradients) if held is None else (keys[held], gradients[held])
         dense.apply(
             request.dense,
-            meanwhile={name: self.history.array_since(read, name, g) for name, g in request.dense.items()},
+            meanwhile={
+                name: self.history.array_since(read, name, g) for name, g in request.dense.items()
+            },
         )
         return Update(version, applied, dict(request.dense))
 

@@ -1,4 +1,5 @@
-"""A marked cut as its shard keeps it, and the last complete one, which a delta may build on (X1, X2)."""
+"""A marked cut as its shard keeps it, and the last complete one, which a delta may build on (X1,
+X2)."""
 
 from dataclasses import dataclass
 
@@ -7,7 +8,8 @@ from paramserver.shard.state_copy import StateCopy
 
 @dataclass(frozen=True)
 class Parent:
-    """The last complete cut this shard took or was restored from: what a delta may build on (X2)."""
+    """The last complete cut this shard took or was restored from: what a delta may build on
+    (X2)."""
 
     manifest_sha256: str
     version: int  # rows touched by later versions are the delta

@@ -1,11 +1,13 @@
-"""One shard: what it answers to learners, to the clock holder, and to cuts. A pure state machine with one writer.
+"""One shard: what it answers to learners, to the clock holder, and to cuts. A pure state machine
+with one writer.
 
 A push is judged in this order, and only the last step changes anything:
 
-    slot map epoch (S6)  ->  era and epoch (K5)  ->  incarnation (S2)  ->  begun (S5)  ->  E (S1)  ->  content (S4)
+    slot map epoch (S6)  ->  era and epoch (K5)  ->  incarnation (S2)  ->  begun (S5)  ->  E (S1)
+    ->  content (S4)
 
-so a push of a former incarnation is told so before its range is compared with an E it never knew, and a chain never
-stops at a batch: what is refused for content ends as an empty push.
+so a push of a former incarnation is told so before its range is compared with an E it never knew,
+and a chain never stops at a batch: what is refused for content ends as an empty push.
 """
 
 from collections.abc import Iterable, Mapping
@@ -54,7 +56,8 @@ def judge(end: int, barrier: int, request: PushRequest) -> Outcome:
 
 
 class Shard:
-    """The core of one shard process, for all models. Calls are serialised by the shell; none waits."""
+    """The core of one shard process, for all models. Calls are serialised by the shell; none
+    waits."""
 
     def __init__(
         self,
@@ -65,9 +68,10 @@ class Shard:
         memory_bytes_max: int = 0,
         index_secret: int = 0,
     ) -> None:
-        """`compensation` is how stale gradients are met where no operator has ordered otherwise; `memory_bytes_max`,
-        what the rows of one model may take, 0 = no limit. A map in which the shard owns nothing means that it stands
-        by (S6). `index_secret`: 64 bits that no other process has (`paramserver.tables.hash_index`)."""
+        """`compensation` is how stale gradients are met where no operator has ordered otherwise;
+        `memory_bytes_max`, what the rows of one model may take, 0 = no limit. A map in which the
+        shard owns nothing means that it stands by (S6). `index_secret`: 64 bits that no other
+        process has (`paramserver.tables.hash_index`)."""
         if index < 0:
             raise ValueError(f"shard {index}: expected 0, 1, 2, ...")
         self.index, self.incarnation, self.slot_map = index, incarnation, slot_map
@@ -78,9 +82,12 @@ class Shard:
         self._compensation, self._memory_bytes_max = compensation, memory_bytes_max
         self._index_secret = index_secret
         self._ways: dict[str, str] = {}  # model -> the way that an operator has ordered
-        self._allowed: frozenset[Epoch] | None = None  # None: not told since this incarnation began (K5)
+        self._allowed: frozenset[Epoch] | None = (
+            None  # None: not told since this incarnation began (K5)
+        )
 
-    # --- who may push -------------------------------------------------------------------------------------------
+    # --- who may push
+    # -------------------------------------------------------------------------------------------
 
     @property
     def stands_by(self) -> bool:
@@ -95,13 +102,15 @@ class Shard:
         ways: Mapping[str, str] | None = None,
         map_epoch: int | None = None,
     ) -> AllowReply:
-        """Exactly these epochs may push and pull, in this era (K5). Answers incarnation and map epoch.
+        """Exactly these epochs may push and pull, in this era (K5). Answers incarnation and map
+        epoch.
 
-        `ways`: model -> the compensation that an operator ordered (K6); models without one have the configured one.
-        `map_epoch`: of the map that the list is for; a shard of another one adopts nothing (S6).
+        `ways`: model -> the compensation that an operator ordered (K6); models without one have the
+        configured one. `map_epoch`: of the map that the list is for; a shard of another one adopts
+        nothing (S6).
 
-        Words of one era count in the order of their sequence: an older one, delivered late, changes nothing. Refused
-        if the era is older than the shard's: another clock holder has taken over.
+        Words of one era count in the order of their sequence: an older one, delivered late, changes
+        nothing. Refused if the era is older than the shard's: another clock holder has taken over.
         """
         if map_epoch not in (None, self.slot_map.epoch):
             return AllowReply(self.incarnation, self.slot_map.epoch)
@@ -122,7 +131,9 @@ class Shard:
 
     def _gate(self, epoch: Epoch, map_epoch: int) -> Outcome | None:
         """Why this epoch or map is not served, or None."""
-        if map_epoch != self.slot_map.epoch:  # first: a shard that stands by is told no era, and would say so for ever
+        if (
+            map_epoch != self.slot_map.epoch
+        ):  # first: a shard that stands by is told no era, and would say so for ever
             return Outcome.WRONG_MAP
         if self._allowed is None or epoch.era > self._era:
             return Outcome.NO_ERA
@@ -133,31 +144,39 @@ class Shard:
     def _compensation_of(self, model: str) -> Compensation:
         return self._compensation._replace(way=self._ways.get(model, self._compensation.way))
 
-    # --- progress -----------------------------------------------------------------------------------------------
+    # --- progress
+    # ----------------------------------------------------------------------------------------------
 
     @property
     def models(self) -> list[str]:
         return list(self._models)
 
-    def begin(self, spec: ModelSpec, vector: Mapping[str, int], dense: Mapping[str, object]) -> ProgressReply:
-        """Set the first ends of all chains and the initial dense arrays (S5); the same again is harmless.
+    def begin(
+        self, spec: ModelSpec, vector: Mapping[str, int], dense: Mapping[str, object]
+    ) -> ProgressReply:
+        """Set the first ends of all chains and the initial dense arrays (S5); the same again is
+        harmless.
 
-        Refused for another definition or other ends than the model has here, and for a spec or dense value that
-        cannot be.
+        Refused for another definition or other ends than the model has here, and for a spec or
+        dense value that cannot be.
         """
         known = self._models.get(spec.name)
         if known is not None:
             if known.spec.digest != spec.digest:
                 raise Refused(
-                    f"model {spec.name!r} is {known.spec.digest} here, not {spec.digest}: give the new one a new name"
+                    f"model {spec.name!r} is {known.spec.digest} here, not {spec.digest}: give "
+                    f"the new one a new name"
                 )
             if known.begun != dict(vector):
                 raise Refused(
-                    f"model {spec.name!r} began at {known.begun}, not at {dict(vector)}: restore a checkpoint"
+                    f"model {spec.name!r} began at {known.begun}, not at {dict(vector)}: restore "
+                    f"a checkpoint"
                 )
             return self.progress(spec.name)
         if self.stands_by:
-            raise Refused(f"shard {self.index} stands by: its map has shards 0 to {self.slot_map.shards - 1}")
+            raise Refused(
+                f"shard {self.index} stands by: its map has shards 0 to {self.slot_map.shards - 1}"
+            )
         try:
             state = self._new_state(spec, dict(vector))
             state.dense.initialize(dense)
@@ -169,42 +188,54 @@ class Shard:
     def progress(self, model: str) -> ProgressReply:
         state = self._models.get(model)
         if state is None:
-            return ProgressReply(self.incarnation, self.slot_map.epoch, None, slot_map=self.slot_map)
+            return ProgressReply(
+                self.incarnation, self.slot_map.epoch, None, slot_map=self.slot_map
+            )
         at = state.progress
-        return ProgressReply(self.incarnation, self.slot_map.epoch, at, dict(state.begun), self.slot_map)
+        return ProgressReply(
+            self.incarnation, self.slot_map.epoch, at, dict(state.begun), self.slot_map
+        )
 
     def restore(self, parts: Iterable[Snapshot], manifest_sha256: str) -> ProgressReply:
-        """Begin a model from the full parts of one complete cut, of this or any other number of shards (X2).
+        """Begin a model from the full parts of one complete cut, of this or any other number of
+        shards (X2).
 
-        Takes what belongs to this shard's slots, from one part after the other. Refused if the model has begun in this
-        incarnation (a shard goes back only under a new one: S2, X4), or if the parts are of different cuts or lack a
-        slot.
+        Takes what belongs to this shard's slots, from one part after the other. Refused if the
+        model has begun in this incarnation (a shard goes back only under a new one: S2, X4), or if
+        the parts are of different cuts or lack a slot.
         """
         try:
             snapshot = first_cut(parts, self.index, self.slot_map)
             if snapshot.spec.name in self._models:
-                raise Refused(f"model {snapshot.spec.name!r} has begun here: restore needs a new incarnation")
+                raise Refused(
+                    f"model {snapshot.spec.name!r} has begun here: restore needs a new incarnation"
+                )
             state = self._new_state(snapshot.spec, snapshot.begun)
             state.load(snapshot)
         except ValueError as error:
             raise Refused(f"restore from manifest {manifest_sha256}: {error}") from error
         self._models[snapshot.spec.name] = state
-        self._parents[snapshot.spec.name] = Parent(manifest_sha256, state.version, self.slot_map.epoch)
+        self._parents[snapshot.spec.name] = Parent(
+            manifest_sha256, state.version, self.slot_map.epoch
+        )
         return self.progress(snapshot.spec.name)
 
     def follow(self, parts: Iterable[Snapshot], manifest_sha256: str) -> ProgressReply:
-        """Go on to the next complete cut: its parts, deltas or full ones, build upon the one that this incarnation was
-        restored from or followed last. It costs what the parts hold (X3).
+        """Go on to the next complete cut: its parts, deltas or full ones, build upon the one that
+        this incarnation was restored from or followed last. It costs what the parts hold (X3).
 
-        Refused if anything was pushed since, or the parts build on another cut or lack a slot: then nothing has
-        changed.
+        Refused if anything was pushed since, or the parts build on another cut or lack a slot: then
+        nothing has changed.
         """
         try:
             model, parent = self._last_cut()
             cut, anew = next_cut(parts, self.index, self.slot_map, parent.manifest_sha256)
             state = self._models[model]
             if (cut.spec.name, cut.spec.digest) != (model, state.spec.digest):
-                raise ValueError(f"it is of {cut.spec.name!r} {cut.spec.digest}, not of {model!r} {state.spec.digest}")
+                raise ValueError(
+                    f"it is of {cut.spec.name!r} {cut.spec.digest}, not of {model!r} "
+                    f"{state.spec.digest}"
+                )
         except ValueError as error:
             raise Refused(f"follow to manifest {manifest_sha256}: {error}") from error
         state.follow(cut, anew)
@@ -212,36 +243,50 @@ class Shard:
         return self.progress(model)
 
     def _last_cut(self) -> tuple[str, Parent]:
-        """The one model here, which stands at a complete cut. ValueError if there is none, or it went on."""
+        """The one model here, which stands at a complete cut. ValueError if there is none, or it
+        went on."""
         for model, parent in self._parents.items():
             if len(self._models) == 1 and self._models[model].version == parent.version:
                 return model, parent
         raise ValueError(f"shard {self.index} does not stand at one complete cut of one model")
 
-    # --- pull and push ------------------------------------------------------------------------------------------
+    # --- pull and push
+    # ------------------------------------------------------------------------------------------
 
     def pull(self, request: PullRequest, encoding: Encoding = Encoding.FLOAT32) -> PullReply:
-        """Rows and dense arrays as they are now; changes nothing (S3). Refused for a table or key not of this shard.
+        """Rows and dense arrays as they are now; changes nothing (S3). Refused for a table or key
+        not of this shard.
 
         `encoding`: of the rows, as they are to travel."""
         state = self._models.get(request.model)
-        outcome = self._gate(request.epoch, request.map_epoch) or (Outcome.NOT_BEGUN if state is None else None)
+        outcome = self._gate(request.epoch, request.map_epoch) or (
+            Outcome.NOT_BEGUN if state is None else None
+        )
         if outcome is not None or state is None:
             return PullReply(outcome or Outcome.NOT_BEGUN, {}, {}, 0, self.incarnation)
-        rows = {name: self._pull_table(state, name, keys, encoding) for name, keys in request.keys.items()}
+        rows = {
+            name: self._pull_table(state, name, keys, encoding)
+            for name, keys in request.keys.items()
+        }
         dense = state.dense.pull() if request.dense else {}
         return PullReply(Outcome.APPLIED, rows, dense, state.version, self.incarnation)
 
-    def _pull_table(self, state: ModelState, name: str, keys: Keys, encoding: Encoding) -> npt.NDArray[Any]:
+    def _pull_table(
+        self, state: ModelState, name: str, keys: Keys, encoding: Encoding
+    ) -> npt.NDArray[Any]:
         table = state.tables.get(name)
         if table is None:
             raise Refused(f"model {state.spec.name!r} has no table {name!r}")
         if keys.dtype != np.uint64 or keys.ndim != 1:
-            raise Refused(f"table {name!r}: keys are {keys.dtype} {keys.shape}, expected uint64 (n,)")
+            raise Refused(
+                f"table {name!r}: keys are {keys.dtype} {keys.shape}, expected uint64 (n,)"
+            )
         keys = plain(keys)
         foreign = foreign_key(keys, self.slot_map.owner, self.index)
         if foreign >= 0:
-            raise Refused(f"table {name!r}: key {keys[foreign]} belongs to another shard than {self.index}")
+            raise Refused(
+                f"table {name!r}: key {keys[foreign]} belongs to another shard than {self.index}"
+            )
         return table.pull(keys, encoding)
 
     def push(self, request: PushRequest, refusal: str = "") -> PushReply:
@@ -249,7 +294,8 @@ class Shard:
 
         `refusal`: why its content is refused, where that is known before it is looked at.
 
-        MemoryError, if rows cannot be reserved, leaves everything as it was: the push may be sent again.
+        MemoryError, if rows cannot be reserved, leaves everything as it was: the push may be sent
+        again.
         """
         state = self._models.get(request.model)
         outcome = self._gate(request.epoch, request.map_epoch)
@@ -258,10 +304,14 @@ class Shard:
         if outcome is not None:
             return self._answer(outcome, state, request)
         if state is None:
-            return self._answer(Outcome.NOT_BEGUN, state, request, f"model {request.model!r} has not begun here")
+            return self._answer(
+                Outcome.NOT_BEGUN, state, request, f"model {request.model!r} has not begun here"
+            )
         at = state.chains.get(request.chain)
         if at is None:
-            return self._answer(Outcome.NOT_BEGUN, state, request, f"begin did not name chain {request.chain!r}")
+            return self._answer(
+                Outcome.NOT_BEGUN, state, request, f"begin did not name chain {request.chain!r}"
+            )
         outcome = judge(at.end, at.barrier, request)
         if outcome is not Outcome.APPLIED:
             return self._answer(outcome, state, request)
@@ -274,20 +324,30 @@ class Shard:
         return self._answer(outcome, state, request, refusal, staleness)
 
     def _answer(
-        self, outcome: Outcome, state: ModelState | None, request: PushRequest, detail: str = "", staleness: int = 0
+        self,
+        outcome: Outcome,
+        state: ModelState | None,
+        request: PushRequest,
+        detail: str = "",
+        staleness: int = 0,
     ) -> PushReply:
-        """Every answer carries E, incarnation, map epoch and version; E = -1 where the chain has not begun."""
+        """Every answer carries E, incarnation, map epoch and version; E = -1 where the chain has
+        not begun."""
         end = NO_CHAIN.end if state is None else state.chains.get(request.chain, NO_CHAIN).end
         version = 0 if state is None else state.version
-        return PushReply(outcome, end, self.incarnation, self.slot_map.epoch, version, staleness, detail)
+        return PushReply(
+            outcome, end, self.incarnation, self.slot_map.epoch, version, staleness, detail
+        )
 
-    # --- cuts ---------------------------------------------------------------------------------------------------
+    # --- cuts
+    # ----------------------------------------------------------------------------------------------
 
     def mark(self, model: str, cut: str, vector: Mapping[str, int]) -> MarkReply:
         """Name the state at exactly this vector (chain -> E) as the cut, or refuse (X1).
 
-        A marked cut keeps an exact copy, made while pushes go on: what a mark costs does not grow with the tables. The
-        same mark again answers the same, whatever was pushed since. One cut a model is kept: a later mark replaces it.
+        A marked cut keeps an exact copy, made while pushes go on: what a mark costs does not grow
+        with the tables. The same mark again answers the same, whatever was pushed since. One cut a
+        model is kept: a later mark replaces it.
         """
         state = self._state(model)
         marked = self._cuts.get(model)
@@ -298,7 +358,11 @@ class Shard:
         self._drop_cut(model)
         copy = state.copy()
         parent = self._parents.get(model)
-        known = parent is not None and parent.map_epoch == self.slot_map.epoch and copy.knows_since(parent.version)
+        known = (
+            parent is not None
+            and parent.map_epoch == self.slot_map.epoch
+            and copy.knows_since(parent.version)
+        )
         self._cuts[model] = MarkedCut(cut, dict(vector), copy, parent if known else None)
         return MarkReply(True, self.incarnation, copy.head.progress)
 
@@ -316,32 +380,41 @@ class Shard:
     def copying(self, model: str, cut: str, parent: str | None = None) -> StateCopy:
         """The copy of the marked state, to be advanced between pushes and written as a part.
 
-        A delta if `parent` is the manifest of this shard's own last cut, taken or restored, and the slots are those of
-        then; else all of it (X2). Refused if this cut is not marked here, or was begun as the other kind.
+        A delta if `parent` is the manifest of this shard's own last cut, taken or restored, and the
+        slots are those of then; else all of it (X2). Refused if this cut is not marked here, or was
+        begun as the other kind.
         """
         marked = self._cuts.get(model)
         if marked is None or marked.name != cut:
-            raise Refused(f"cut {cut!r} of model {model!r} is not marked on shard {self.index}: mark it again")
+            raise Refused(
+                f"cut {cut!r} of model {model!r} is not marked on shard {self.index}: mark it again"
+            )
         known, copy = marked.parent, marked.copy
         upon = parent if known is not None and known.manifest_sha256 == parent else None
         if upon == copy.parent:
             return copy
         if copy.begun or known is None or upon is None:
-            raise Refused(f"cut {cut!r} of model {model!r} is copied {kind_upon(copy.parent)} already: mark it again")
+            raise Refused(
+                f"cut {cut!r} of model {model!r} is copied {kind_upon(copy.parent)} already: mark "
+                f"it again"
+            )
         copy.narrow(upon, known.version)
         return copy
 
     def marked(self, model: str, cut: str, parent: str | None = None) -> Snapshot:
-        """The marked state, the rest of its rows copied at once while the writer waits. As `copying` else."""
+        """The marked state, the rest of its rows copied at once while the writer waits. As
+        `copying` else."""
         copy = self.copying(model, cut, parent)
         while not copy.advance(COPY_ROWS):
             pass
         return copy.snapshot()
 
     def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
-        """The cut is complete as this manifest: it becomes the parent, its copy is dropped. Repeating is harmless.
+        """The cut is complete as this manifest: it becomes the parent, its copy is dropped.
+        Repeating is harmless.
 
-        A cut that is not marked here (the shard restarted since) changes nothing: its next part is then a full one.
+        A cut that is not marked here (the shard restarted since) changes nothing: its next part is
+        then a full one.
         """
         marked = self._cuts.get(model)
         if marked is not None and marked.name == cut:
@@ -350,7 +423,8 @@ class Shard:
             self._drop_cut(model)
 
     def retire(self) -> None:
-        """Another incarnation takes over (S6): nobody asks for these cuts again, and copies under way end."""
+        """Another incarnation takes over (S6): nobody asks for these cuts again, and copies
+        under way end."""
         for model in list(self._cuts):
             self._drop_cut(model)
 
@@ -358,7 +432,8 @@ class Shard:
         """The cut a delta may build on, or None: the next part must be full."""
         return self._parents.get(model)
 
-    # --- looking ------------------------------------------------------------------------------------------------
+    # --- looking
+    # ----------------------------------------------------------------------------------------------
 
     def rows(self, model: str) -> int:
         """Rows of all tables of a model on this shard."""
@@ -373,11 +448,13 @@ class Shard:
         return self._state(model).dropped
 
     def reseeded(self, model: str) -> int:
-        """How often an index of this incarnation was made anew, for keys that crowd together as honest ones do not."""
+        """How often an index of this incarnation was made anew, for keys that crowd together as
+        honest ones do not."""
         return self._state(model).reseeded
 
     def beyond_history(self, model: str) -> int:
-        """Pushes that were compensated by less than what was applied since they read (`compensation.History`)."""
+        """Pushes that were compensated by less than what was applied since they read
+        (`compensation.History`)."""
         return self._state(model).compensator.beyond_history
 
     def snapshot(self, model: str) -> Snapshot:
@@ -394,7 +471,9 @@ class Shard:
         for model, marked in self._cuts.items():
             ends = {chain: at.end for chain, at in marked.copy.head.progress.chains.items()}
             assert ends == marked.vector, "a cut is the state at exactly its vector"
-            assert all(ends[c] <= e for c, e in self._models[model].vector.items()), "a cut is never ahead of its shard"
+            assert all(ends[c] <= e for c, e in self._models[model].vector.items()), (
+                "a cut is never ahead of its shard"
+            )
 
     def _new_state(self, spec: ModelSpec, begun: dict[str, int]) -> ModelState:
         compensation = self._compensation_of(spec.name)
@@ -404,5 +483,7 @@ class Shard:
     def _state(self, model: str) -> ModelState:
         state = self._models.get(model)
         if state is None:
-            raise Refused(f"model {model!r} has not begun on shard {self.index}: begin or restore it")
+            raise Refused(
+                f"model {model!r} has not begun on shard {self.index}: begin or restore it"
+            )
         return state

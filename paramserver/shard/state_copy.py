@@ -1,7 +1,9 @@
-"""The state of a model at one moment, copied while pushes go on (X1): what a mark holds until its part is written.
+"""The state of a model at one moment, copied while pushes go on (X1): what a mark holds until its
+part is written.
 
-To begin one costs the dense arrays and nothing that grows with the tables. Rows are copied a few at a time by whoever
-writes the part, between pushes, and each row that a push is about to change is copied first (`copying`).
+To begin one costs the dense arrays and nothing that grows with the tables. Rows are copied a few at
+a time by whoever writes the part, between pushes, and each row that a push is about to change is
+copied first (`copying`).
 """
 
 from collections.abc import Mapping
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
 
 
 class StateCopy:
-    """One moment of all tables. `advance` and `drop` belong to the shard's one writer, `snapshot` once done to anybody.
+    """One moment of all tables. `advance` and `drop` belong to the shard's one writer, `snapshot`
+    once done to anybody.
 
     A copy may be narrowed to what was touched after a version, so that a delta costs what it holds.
     """
@@ -47,11 +50,13 @@ class StateCopy:
         return self._snapshot is not None or any(copy.advanced for copy in self._copies.values())
 
     def knows_since(self, version: int) -> bool:
-        """Whether what was evicted after a version is known, so that a delta since then can be told (X3)."""
+        """Whether what was evicted after a version is known, so that a delta since then can be
+        told (X3)."""
         return all(copy.knows_since(version) for copy in self._copies.values())
 
     def narrow(self, parent: str, since_version: int) -> None:
-        """From now on a delta upon the manifest with this checksum: rows touched after that version, and tombstones."""
+        """From now on a delta upon the manifest with this checksum: rows touched after that
+        version, and tombstones."""
         assert not self.begun
         self._parent, self._since_version = parent, since_version
         for copy in self._copies.values():
@@ -62,7 +67,8 @@ class StateCopy:
         return all(copy.done for copy in self._copies.values())
 
     def advance(self, rows: int) -> bool:
-        """Look at the next so many rows. True when all are copied, and the tables need not know of it any more."""
+        """Look at the next so many rows. True when all are copied, and the tables need not know
+        of it any more."""
         assert not self.dropped
         for name, copy in self._copies.items():
             if not copy.done:
@@ -80,9 +86,20 @@ class StateCopy:
     def snapshot(self) -> "Snapshot":
         """It all as a value, rows rising by key; kept, and the columns let go. Only when done."""
         if self._snapshot is None:
-            tables: dict[str, TableRows] = {name: self._tables[name].copied(c) for name, c in self._copies.items()}
-            gone = {} if self._parent is None else {name: copy.tombstones() for name, copy in self._copies.items()}
-            seen = {name: s.take(s.version > self._since_version) for name, s in self.head.sightings.items()}
-            self._snapshot = replace(self.head, tables=tables, parent=self._parent, tombstones=gone, sightings=seen)
+            tables: dict[str, TableRows] = {
+                name: self._tables[name].copied(c) for name, c in self._copies.items()
+            }
+            gone = (
+                {}
+                if self._parent is None
+                else {name: copy.tombstones() for name, copy in self._copies.items()}
+            )
+            seen = {
+                name: s.take(s.version > self._since_version)
+                for name, s in self.head.sightings.items()
+            }
+            self._snapshot = replace(
+                self.head, tables=tables, parent=self._parent, tombstones=gone, sightings=seen
+            )
             self._copies = {}
         return self._snapshot

@@ -1,6 +1,8 @@
-"""The next incarnation of a shard in the making: what complete cuts say of the slots of one map (S6).
+"""The next incarnation of a shard in the making: what complete cuts say of the slots of one map
+(S6).
 
-It has no effect until it is taken. Brought to the head again and again, it costs what has changed in between.
+It has no effect until it is taken. Brought to the head again and again, it costs what has changed
+in between.
 """
 
 from collections.abc import Callable
@@ -11,8 +13,8 @@ from paramserver.slots import SlotMap
 
 
 class Successor:
-    """`shard` is what the cut of manifest `held` makes of it; "" = empty, of a model that has not begun, or standing
-    by."""
+    """`shard` is what the cut of manifest `held` makes of it; "" = empty, of a model that has not
+    begun, or standing by."""
 
     def __init__(self, slot_map: SlotMap, make: Callable[[SlotMap], Shard]) -> None:
         """`make`: a shard of one new incarnation, empty, under this map."""
@@ -20,8 +22,8 @@ class Successor:
         self.shard, self.held = make(slot_map), ""
 
     def bring(self, head: HeadCut) -> Shard:
-        """To the head cut: from the cut that is held where what builds on it leads there, else anew (X3). What reading
-        raises leaves a cut that is held, or none."""
+        """To the head cut: from the cut that is held where what builds on it leads there, else anew
+        (X3). What reading raises leaves a cut that is held, or none."""
         if self.shard.stands_by or head.manifest_sha256 == self.held:
             return self.shard
         for cut in head.chain(self.held):
@@ -36,12 +38,14 @@ class Successor:
         return self.shard
 
     def fits(self, slot_map: SlotMap) -> bool:
-        """Whether it was made for this very map. An epoch alone says little: what is to come may still change."""
+        """Whether it was made for this very map. An epoch alone says little: what is to come may
+        still change."""
         return self.slot_map == slot_map
 
 
 class Succession:
-    """At most one successor of a shard, read ahead for a map to come, and taken for that map or for none."""
+    """At most one successor of a shard, read ahead for a map to come, and taken for that map or
+    for none."""
 
     def __init__(self, make: Callable[[SlotMap], Successor]) -> None:
         """`make`: a successor of a new incarnation."""
@@ -49,7 +53,8 @@ class Succession:
         self._successor: Successor | None = None
 
     def prepare(self, slot_map: SlotMap, head: HeadCut) -> None:
-        """Hold what the head gives the shard under this map. What was read for another map goes first."""
+        """Hold what the head gives the shard under this map. What was read for another map goes
+        first."""
         if self._successor is None or not self._successor.fits(slot_map):
             self._successor = None
             self._successor = self._make(slot_map)

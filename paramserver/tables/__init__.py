@@ -10,7 +10,8 @@
 - `initializer`: the value of a row that nobody has pushed to
 - `policy`: which keys get a row, and how long they keep it
 - `row_header`: how a row lies in memory
-- `row_layout`: how weights and optimizer state of a row are kept behind its head, by `TableSpec.storage`
+- `row_layout`: how weights and optimizer state of a row are kept behind its head, by
+  `TableSpec.storage`
 - `row_store`: records under 64-bit keys
 - `table`: one embedding table of one shard
 - `tombstones`: which keys a table has evicted since a version, so that a delta can say so (X3)

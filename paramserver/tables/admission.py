@@ -1,10 +1,12 @@
-"""Which new keys get a row: by how often pushes have carried them, or by chance. Most keys of a log are seen once.
+"""Which new keys get a row: by how often pushes have carried them, or by chance. Most keys of a log
+are seen once.
 
-Counts stand in a counting Bloom filter: 8-bit counters in lines of 64, one cache line each. A key has LINE_COUNTERS of
-one line of its slot, and its count is the least of them; only those that are at the least are raised (Estan and
-Varghese 2002), so a key is never counted too low, and too high only where all of its counters are shared. The line
-depends on key and slot alone, so counts move with their slots to any number of shards. What the counts forget, they
-forget by event time: all are halved once a period.
+Counts stand in a counting Bloom filter: 8-bit counters in lines of 64, one cache line each. A key
+has LINE_COUNTERS of one line of its slot, and its count is the least of them; only those that are
+at the least are raised (Estan and Varghese 2002), so a key is never counted too low, and too high
+only where all of its counters are shared. The line depends on key and slot alone, so counts move
+with their slots to any number of shards. What the counts forget, they forget by event time: all are
+halved once a period.
 
 Chance is a hash of (key, the range of the push), so nothing is kept for it.
 
@@ -35,7 +37,8 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Sightings(NamedTuple):
-    """Lines of counters as they leave and enter a table: those that have ever been raised, rising by line."""
+    """Lines of counters as they leave and enter a table: those that have ever been raised,
+    rising by line."""
 
     lines: npt.NDArray[np.int64]  # (k,) unique: slot x lines a slot + line
     counters: Counters  # (k, LINE)
@@ -45,7 +48,9 @@ class Sightings(NamedTuple):
         return Sightings(self.lines[chosen], self.counters[chosen], self.version[chosen])
 
 
-NO_SIGHTINGS = Sightings(np.zeros(0, np.int64), np.zeros((0, LINE), np.uint8), np.zeros(0, np.int64))
+NO_SIGHTINGS = Sightings(
+    np.zeros(0, np.int64), np.zeros((0, LINE), np.uint8), np.zeros(0, np.int64)
+)
 
 
 def lines_per_slot(admit_bytes: float) -> int:
@@ -81,7 +86,8 @@ def _sight(
     version: int,
     admitted: Mask,
 ) -> None:
-    """One sighting of each key; those that reach the threshold are admitted, and not counted any more."""
+    """One sighting of each key; those that reach the threshold are admitted, and not counted any
+    more."""
     base = np.uint64(counters.ctypes.data)
     for i in range(-_AHEAD, len(keys)):
         if i + _AHEAD < len(keys):
@@ -92,7 +98,10 @@ def _sight(
         line, which = _line_of(h, per_slot), mix64(h)
         least = np.int64(255)
         for k in range(4):
-            least = min(least, np.int64(counters[line, np.int64((which >> np.uint64(6 * k)) & np.uint64(63))]))
+            least = min(
+                least,
+                np.int64(counters[line, np.int64((which >> np.uint64(6 * k)) & np.uint64(63))]),
+            )
         admitted[i] = least + 1 >= threshold
         if not admitted[i]:
             for k in range(4):
@@ -137,37 +146,54 @@ class Admission:
                 _halve(self._counters, self._versions, min(periods, _HALVINGS_MAX), version)
 
     def admits(self, keys: Keys, version: int, seed: int) -> Mask:
-        """Which of these keys (distinct, without a row) get one now, as the push that makes `version` carries them.
+        """Which of these keys (distinct, without a row) get one now, as the push that makes
+        `version` carries them.
 
         `seed`: of the push's range, unsigned 64 bits."""
         admitted = np.empty(len(keys), np.bool_)
         if self.threshold:
-            _sight(self._counters, self._versions, self._per_slot, keys, self.threshold, version, admitted)
+            _sight(
+                self._counters,
+                self._versions,
+                self._per_slot,
+                keys,
+                self.threshold,
+                version,
+                admitted,
+            )
         else:
             _draw(keys, np.uint64(seed), self.chance, admitted)
         return admitted
 
     def items(self) -> Sightings:
-        """A copy of all lines that were ever raised: at most `admit_bytes` of a shard of all slots."""
+        """A copy of all lines that were ever raised: at most `admit_bytes` of a shard of all
+        slots."""
         lines = np.flatnonzero(self._versions)
-        if len(lines) == len(self._versions):  # a filter in use: one plain copy, since a writer waits for it
+        if len(lines) == len(
+            self._versions
+        ):  # a filter in use: one plain copy, since a writer waits for it
             return Sightings(lines, self._counters.copy(), self._versions.copy())
         return Sightings(lines, self._counters[lines], self._versions[lines])
 
     def clear(self, slots: npt.NDArray[np.int32]) -> None:
         """Nothing was ever seen of these slots."""
-        lines = (slots[:, None].astype(np.int64) * self._per_slot + np.arange(self._per_slot)).reshape(-1)
+        lines = (
+            slots[:, None].astype(np.int64) * self._per_slot + np.arange(self._per_slot)
+        ).reshape(-1)
         if self.threshold:
             self._counters[lines], self._versions[lines] = 0, 0
 
     def load(self, items: Sightings) -> None:
-        """Take over counts in the place of those of these lines. ValueError for lines that the policy does not have."""
+        """Take over counts in the place of those of these lines. ValueError for lines that the
+        policy does not have."""
         lines = items.lines
         fits = items.counters.shape == (len(lines), LINE) and (
             not len(lines) or 0 <= lines.min() <= lines.max() < len(self._counters)
         )
         if not fits:
-            raise ValueError(f"sightings {items.counters.shape} do not fit {len(self._counters)} lines of {LINE}")
+            raise ValueError(
+                f"sightings {items.counters.shape} do not fit {len(self._counters)} lines of {LINE}"
+            )
         self._counters[lines], self._versions[lines] = items.counters, items.version
 
 

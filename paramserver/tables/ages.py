@@ -1,7 +1,8 @@
-"""How many rows were last touched when, in steps of a few seconds of event time: what eviction decides by.
+"""How many rows were last touched when, in steps of a few seconds of event time: what eviction
+decides by.
 
-A row whose touch lies before the horizon is dead, whether or not its memory has been taken back. So what is evicted is
-a function of the pushes applied, never of how far a sweep has come.
+A row whose touch lies before the horizon is dead, whether or not its memory has been taken back. So
+what is evicted is a function of the pushes applied, never of how far a sweep has come.
 """
 
 import numpy as np
@@ -55,7 +56,8 @@ class Ages:
         self.live -= len(touched_s)
 
     def touch(self, words: Words, rows: RowNumbers, now_s: int) -> None:
-        """Before living rows (>= 0) are stamped with `now_s`, or with what they have, if that is later."""
+        """Before living rows (>= 0) are stamped with `now_s`, or with what they have, if that is
+        later."""
         self._cover(now_s >> _SHIFT, now_s >> _SHIFT)
         _moved(words, rows, self._counts, self._base, now_s >> _SHIFT)
 
@@ -75,7 +77,8 @@ class Ages:
         return died > 0
 
     def horizon_for(self, live: int, now_s: int) -> int:
-        """The lowest horizon that leaves at most `live` rows, or the present step: what is new is not evicted."""
+        """The lowest horizon that leaves at most `live` rows, or the present step: what is new
+        is not evicted."""
         left = self.live - np.cumsum(self._counts)
         at = int(np.argmax(left <= live)) if (left <= live).any() else len(left)
         return min(self._base + at + 1, now_s >> _SHIFT) * STEP_S
@@ -87,7 +90,9 @@ class Ages:
             self._base, self._counts = first, np.zeros(last - first + 1, np.int64)
         elif first < self._base or last >= self._base + size:
             base, end = min(first, self._base), max(last + 1, self._base + size)
-            counts = np.zeros(max(end - base, 2 * size if last >= self._base + size else 0), np.int64)
+            counts = np.zeros(
+                max(end - base, 2 * size if last >= self._base + size else 0), np.int64
+            )
             counts[self._base - base : self._base - base + size] = self._counts
             self._base, self._counts = base, counts
 

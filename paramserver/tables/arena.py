@@ -1,11 +1,14 @@
-"""A 2-D array that grows without copying: where the system can, its pages are moved and not its bytes (mremap).
+"""A 2-D array that grows without copying: where the system can, its pages are moved and not its
+bytes (mremap).
 
-A table of millions of rows would otherwise stop its shard for seconds each time it doubles, mostly in page faults, and
-hold both copies meanwhile. New rows hold anything; their memory is taken when they are first written.
+A table of millions of rows would otherwise stop its shard for seconds each time it doubles, mostly
+in page faults, and hold both copies meanwhile. New rows hold anything; their memory is taken when
+they are first written.
 
-A mapping is whole large pages (2 MB). Only then does Linux place it, and move it, at a multiple of their size: else
-half of it would stand on small pages, and what moves would be split into them. On small pages, rows drawn from all of a
-large table cost a walk through the page table each: of 10 million rows, 45% more CPU time for a pull and its push.
+A mapping is whole large pages (2 MB). Only then does Linux place it, and move it, at a multiple of
+their size: else half of it would stand on small pages, and what moves would be split into them. On
+small pages, rows drawn from all of a large table cost a walk through the page table each: of 10
+million rows, 45% more CPU time for a pull and its push.
 """
 
 import mmap
@@ -33,7 +36,8 @@ class Arena:
         return self._memory is not None
 
     def grow(self, rows: int) -> None:
-        """Have room for `rows`, keeping the present ones. MemoryError leaves everything as it was."""
+        """Have room for `rows`, keeping the present ones. MemoryError leaves everything as it
+        was."""
         if rows <= len(self.array):
             return
         if self._memory is None or not self._moved(rows):
@@ -60,7 +64,9 @@ class Arena:
             return np.empty((rows, self._columns), self._dtype)
         try:
             # Private: a shared mapping that is extended has nothing behind its new pages.
-            self._memory = mmap.mmap(-1, self._mapped_nbytes(rows), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self._memory = mmap.mmap(
+                -1, self._mapped_nbytes(rows), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            )
         except OSError as error:
             raise MemoryError(f"{nbytes} bytes for {rows} rows: {error}") from error
         if hasattr(mmap, "MADV_HUGEPAGE"):
@@ -68,7 +74,8 @@ class Arena:
         return self._view(self._memory, rows)
 
     def _moved(self, rows: int) -> bool:
-        """Extend the mapping where it is or elsewhere; False where the system cannot, and the caller copies."""
+        """Extend the mapping where it is or elsewhere; False where the system cannot, and the
+        caller copies."""
         memory, held = self._memory, len(self.array)
         assert memory is not None
         self.array = np.empty((0, self._columns), self._dtype)  # a mapping with views does not move
@@ -86,7 +93,8 @@ class Arena:
 
 
 def zeroed(count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """(count,) zeros, with large pages where that pays: fewer misses of the page table, and freed in no time."""
+    """(count,) zeros, with large pages where that pays: fewer misses of the page table, and
+    freed in no time."""
     arena = Arena(count, 1, dtype)
     if not arena.mapped:
         arena.array[:] = 0

@@ -1,7 +1,7 @@
 """A copy of a table's rows as they stand now, made while pushes go on (X1: copy-on-write).
 
-A row is copied when the copy comes to it, or just before a push changes it, whichever is first. A row's own version
-says whether it has changed since: nothing else has to be remembered.
+A row is copied when the copy comes to it, or just before a push changes it, whichever is first. A
+row's own version says whether it has changed since: nothing else has to be remembered.
 """
 
 import numpy as np
@@ -34,8 +34,9 @@ def _keep(
     versions: npt.NDArray[np.int64],
     touched_s: npt.NDArray[np.int64],
 ) -> int:
-    """Copy those of `rows`, from `first` on, that have changed after `since` and not after `until`, or are dead, behind
-    the `count` rows copied so far. `base`: of the versions in rows. Returns how many there are now."""
+    """Copy those of `rows`, from `first` on, that have changed after `since` and not after `until`,
+    or are dead, behind the `count` rows copied so far. `base`: of the versions in rows. Returns how
+    many there are now."""
     for i in range(len(rows)):
         r = rows[i]
         if r < first or r >= len(kept) or kept[r] or words[r, 2] == np.uint32(0xFFFFFFFF):
@@ -54,7 +55,8 @@ def _keep(
 
 
 class Columns:
-    """Rows as columns, unsorted, living ones and dead ones. There is room for `rows`; memory is taken as they come."""
+    """Rows as columns, unsorted, living ones and dead ones. There is room for `rows`; memory is
+    taken as they come."""
 
     def __init__(self, rows: int, payload: int) -> None:
         self.count = 0
@@ -65,13 +67,21 @@ class Columns:
 
 
 class Copy:
-    """Rows with a version above `since` (-1: all), as of `until`, the table's version now; and what has died since.
+    """Rows with a version above `since` (-1: all), as of `until`, the table's version now; and what
+    has died since.
 
     Whoever changes a row calls `save` first. One writer, as for the table.
     """
 
-    def __init__(self, rows: int, payload: int, since: int, until: int, horizon_s: int, deaths: Tombstones) -> None:
-        self.since, self.until, self._horizon_s, self._deaths = since, until, horizon_s, deaths.copy()
+    def __init__(
+        self, rows: int, payload: int, since: int, until: int, horizon_s: int, deaths: Tombstones
+    ) -> None:
+        self.since, self.until, self._horizon_s, self._deaths = (
+            since,
+            until,
+            horizon_s,
+            deaths.copy(),
+        )
         self._kept = np.zeros(rows, np.uint8)
         self._columns = Columns(rows, payload)
         self._next = 0
@@ -86,7 +96,8 @@ class Copy:
         return self._next > 0
 
     def knows_since(self, version: int) -> bool:
-        """Whether all deaths after a version are known, so that `tombstones` of a copy since then can be told."""
+        """Whether all deaths after a version are known, so that `tombstones` of a copy since
+        then can be told."""
         return version >= self._deaths.since
 
     def narrow(self, since: int) -> None:
@@ -99,7 +110,8 @@ class Copy:
             self._take(words, rows, base)
 
     def advance(self, words: Words, rows: int, base: int) -> bool:
-        """Copy the next so many rows, or look at more that need not be. True when all are copied."""
+        """Copy the next so many rows, or look at more that need not be. True when all are
+        copied."""
         left = LOOKS * rows
         while left > 0 and not self.done:
             before, stop = self._columns.count, min(self._next + PIECE, len(self._kept))
@@ -125,7 +137,8 @@ class Copy:
         return columns, chosen[np.argsort(columns.keys[chosen])]
 
     def tombstones(self) -> Keys:
-        """Keys that have died since and are not alive, rising. ValueError if that is not known any more."""
+        """Keys that have died since and are not alive, rising. ValueError if that is not known
+        any more."""
         columns, order = self.living()
         dead = np.flatnonzero(columns.touched_s[: columns.count] < self._horizon_s)
         keys = self._deaths.after(self.since, columns.keys[dead], columns.touched_s[dead])

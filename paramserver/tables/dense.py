@@ -1,6 +1,8 @@
-"""The dense parameters of a model that live on one shard: whole arrays, placed by the hash of their name.
+"""The dense parameters of a model that live on one shard: whole arrays, placed by the hash of their
+name.
 
-Each array is a slab of one row, so it shares the kernels of the tables: n weights in C order, then optimizer state.
+Each array is a slab of one row, so it shares the kernels of the tables: n weights in C order, then
+optimizer state.
 """
 
 from collections.abc import Mapping
@@ -24,15 +26,20 @@ class Dense:
     """Arrays by name with their optimizer state. One writer."""
 
     def __init__(self, spec: DenseSpec, names: list[str]) -> None:
-        """`names` are the arrays of the spec that live here. ValueError for a bad optimizer, option or shape."""
+        """`names` are the arrays of the spec that live here. ValueError for a bad optimizer,
+        option or shape."""
         self.spec = spec
         self.optimizer = make_optimizer(spec.optimizer, spec.options)
         self._shapes = {name: shape_of(spec, name) for name in names}
-        self._sizes = {name: int(np.prod(shape, dtype=np.int64)) for name, shape in self._shapes.items()}
+        self._sizes = {
+            name: int(np.prod(shape, dtype=np.int64)) for name, shape in self._shapes.items()
+        }
         for name, size in self._sizes.items():
             if size < 1:
                 raise ValueError(f"dense array {name!r}: shape {self._shapes[name]} holds nothing")
-        self._slabs: dict[str, Rows] = {name: np.zeros((1, self.row_size(name)), np.float32) for name in names}
+        self._slabs: dict[str, Rows] = {
+            name: np.zeros((1, self.row_size(name)), np.float32) for name in names
+        }
 
     @property
     def names(self) -> list[str]:
@@ -43,13 +50,17 @@ class Dense:
         return self._sizes[name] + self.optimizer.state_size(self._sizes[name])
 
     def initialize(self, values: Mapping[str, object]) -> None:
-        """Set every array to its initial value. ValueError names an array that is missing, misshapen or not finite."""
+        """Set every array to its initial value. ValueError names an array that is missing,
+        misshapen or not finite."""
         for name, shape in self._shapes.items():
             if name not in values:
                 raise ValueError(f"dense array {name!r}: no initial value given")
             value = np.asarray(values[name], np.float32)
             if value.shape != shape or not np.isfinite(value).all():
-                raise ValueError(f"dense array {name!r}: initial value is {value.shape}, expected {shape} and finite")
+                raise ValueError(
+                    f"dense array {name!r}: initial value is {value.shape}, expected {shape} and "
+                    f"finite"
+                )
             slab = self._slabs[name]
             slab[0, : value.size] = value.reshape(-1)
             self.optimizer.initialize(slab, value.size)
@@ -64,15 +75,22 @@ class Dense:
         return out
 
     def apply(
-        self, gradients: Mapping[str, Floats], scale: float = 1.0, meanwhile: Mapping[str, Floats] | None = None
+        self,
+        gradients: Mapping[str, Floats],
+        scale: float = 1.0,
+        meanwhile: Mapping[str, Floats] | None = None,
     ) -> None:
-        """One optimizer step for each named array; gradients are finite and have its shape (`refusal` has looked)."""
+        """One optimizer step for each named array; gradients are finite and have its shape
+        (`refusal` has looked)."""
         for name, gradient in gradients.items():
             applied = None if meanwhile is None else plain(meanwhile[name]).reshape(1, -1)
-            self.optimizer.apply(self._slabs[name], 0, _ROW_0, plain(gradient).reshape(1, -1), scale, applied)
+            self.optimizer.apply(
+                self._slabs[name], 0, _ROW_0, plain(gradient).reshape(1, -1), scale, applied
+            )
 
     def advance(self, before_ms: int, now_ms: int) -> None:
-        """The model's event time goes on: accumulators decay once for each period that has ended."""
+        """The model's event time goes on: accumulators decay once for each period that has
+        ended."""
         period_ms = int(self.optimizer.decay_ms)
         periods = now_ms // period_ms - before_ms // period_ms if period_ms else 0
         if periods > 0:
@@ -86,21 +104,27 @@ class Dense:
             where = "lives on another shard" if name in self.spec.shapes else "is not in the model"
             return f"dense array {name!r} {where}"
         if gradient.shape != shape or gradient.dtype != np.float32:
-            return f"dense array {name!r}: gradient is {gradient.dtype} {gradient.shape}, expected float32 {shape}"
+            return (
+                f"dense array {name!r}: gradient is {gradient.dtype} {gradient.shape}, "
+                f"expected float32 {shape}"
+            )
         return ""
 
     def items(self) -> dict[str, npt.NDArray[np.float32]]:
-        """A copy of every array as it is kept: (row_size,) float32, weights (FTRL: z) then state."""
+        """A copy of every array as it is kept: (row_size,) float32, weights (FTRL: z) then
+        state."""
         return {name: slab[0].copy() for name, slab in self._slabs.items()}
 
     def load(self, items: Mapping[str, npt.NDArray[np.float32]]) -> None:
-        """Set every array from `items()`. ValueError names one that is missing or has another size."""
+        """Set every array from `items()`. ValueError names one that is missing or has another
+        size."""
         for name, slab in self._slabs.items():
             item = items.get(name)
             if item is None or item.shape != slab[0].shape:
                 found = "missing" if item is None else f"{item.shape}"
                 raise ValueError(
-                    f"dense array {name!r}: {found}, expected {slab[0].shape} with {self.spec.optimizer} state"
+                    f"dense array {name!r}: {found}, expected {slab[0].shape} with "
+                    f"{self.spec.optimizer} state"
                 )
             slab[0] = item
 

@@ -1,19 +1,22 @@
-"""Key -> row number: open addressing whose cells lie in the order of their hashes, and that grows a little at a time.
+"""Key -> row number: open addressing whose cells lie in the order of their hashes, and that grows a
+little at a time.
 
-A cell is 8 bytes: the low 32 bits of the key's hash, and the row number + 1 (0 = empty). A key's home is its hash
-scaled to the number of cells, so a larger table holds the same cells in the same order: growing moves them in two
-sequential passes, without looking at a key, a stretch with each insertion. While it grows there are two tables; cells
-up to `moved` (counted from `start`, round the end) stand in the new one, all others in the old one. `moved` always
-stands behind an empty cell, so no run of cells lies across it.
+A cell is 8 bytes: the low 32 bits of the key's hash, and the row number + 1 (0 = empty). A key's
+home is its hash scaled to the number of cells, so a larger table holds the same cells in the same
+order: growing moves them in two sequential passes, without looking at a key, a stretch with each
+insertion. While it grows there are two tables; cells up to `moved` (counted from `start`, round the
+end) stand in the new one, all others in the old one. `moved` always stands behind an empty cell, so
+no run of cells lies across it.
 
-Keys are keyed hashes, which nobody can aim at (`learners.models.features`); should somebody hold the secret, or make
-keys of a module's own, the index has one that no other process has: the tag is a hash of key and *seed*. And a guard: a
-key that finds its way longer than DISTANCE_MAX cells, or past TAGS_MAX others of its tag, as honest keys never do,
-strains the index. Then it is made anew with the next seed (`reseed`), once for each REST_PART that the rows have grown.
-Which rows there are does not depend on it (S3).
+Keys are keyed hashes, which nobody can aim at (`learners.models.features`); should somebody hold
+the secret, or make keys of a module's own, the index has one that no other process has: the tag is
+a hash of key and *seed*. And a guard: a key that finds its way longer than DISTANCE_MAX cells, or
+past TAGS_MAX others of its tag, as honest keys never do, strains the index. Then it is made anew
+with the next seed (`reseed`), once for each REST_PART that the rows have grown. Which rows there
+are does not depend on it (S3).
 
-Invariants (`validate` of `Slab`): linear probing from its home finds every key in the table where it belongs; at most
-LOAD_MAX of the new table, and a few per cent more of an old one, are taken.
+Invariants (`validate` of `Slab`): linear probing from its home finds every key in the table where
+it belongs; at most LOAD_MAX of the new table, and a few per cent more of an old one, are taken.
 """
 
 import hashlib
@@ -28,16 +31,19 @@ from paramserver.tables.row_header import Int, RowNumbers, Words, ask_for, key_o
 from stream.kernels.kernel import kernel
 
 Cells = npt.NDArray[np.uint64]
-Span = npt.NDArray[np.int64]  # (4,): start, moved, seed (its 64 bits), insertions that were past the guard
+Span = npt.NDArray[
+    np.int64
+]  # (4,): start, moved, seed (its 64 bits), insertions that were past the guard
 
 #: Share of cells taken at which growth begins, and by how much.
 LOAD_MAX, GROWTH = 0.78, 1.4
 CELLS_MIN = 32
-#: Cells moved for each row that is asked room for: the old table is left when 1 / 8 of its cells in rows have come.
+#: Cells moved for each row that is asked room for: the old table is left when 1 / 8 of its cells in
+#: rows have come.
 MOVES = 8
 ROWS_MAX = (1 << 32) - 2
-#: From its home to its cell: of 10^9 keys at a load of 0.78 the longest is some 730 (Knuth 6.4; a run of k cells has a
-#: chance of exp(-0.028 k)), of an old table at its fullest 1,600.
+#: From its home to its cell: of 10^9 keys at a load of 0.78 the longest is some 730 (Knuth 6.4; a
+#: run of k cells has a chance of exp(-0.028 k)), of an old table at its fullest 1,600.
 DISTANCE_MAX = 2_048
 #: Others of a key's tag that it passes by: of 10^9 keys none has more than 7 with 32 bits alike.
 TAGS_MAX = 8
@@ -47,7 +53,8 @@ REST_PART, REST_MIN = 8, 1_024
 _LOW = np.uint64(0xFFFFFFFF)
 #: Cells that a look-up compares at once; as a rule the key is among them.
 _PROBED = 4
-#: Keys from one place of a walk to the next: about as many lines as a processor has on their way at once.
+#: Keys from one place of a walk to the next: about as many lines as a processor has on their way at
+#: once.
 AHEAD = 16
 
 
@@ -63,8 +70,8 @@ def _home(tag: np.uint64, cells: int) -> Int:
 
 @kernel
 def _in_old(tag: np.uint64, size: int, start: Int, moved: Int) -> bool:
-    """Whether a key of this tag stands in the old table of so many cells, if anywhere. Takes numbers, not the arrays:
-    those would be counted as references at every key."""
+    """Whether a key of this tag stands in the old table of so many cells, if anywhere. Takes
+    numbers, not the arrays: those would be counted as references at every key."""
     if size == 0:
         return False
     distance = _home(tag, size) - start
@@ -78,7 +85,10 @@ def _cell_of(cells: Cells, words: Words, key: np.uint64, tag: np.uint64) -> Int:
     """Where the key stands in this table, or -1."""
     at = _home(tag, len(cells))
     while cells[at] != np.uint64(0):
-        if cells[at] >> np.uint64(32) == tag and key_of(words, np.int64(cells[at] & _LOW) - 1) == key:
+        if (
+            cells[at] >> np.uint64(32) == tag
+            and key_of(words, np.int64(cells[at] & _LOW) - 1) == key
+        ):
             return at
         at += 1
         if at == len(cells):
@@ -88,7 +98,8 @@ def _cell_of(cells: Cells, words: Words, key: np.uint64, tag: np.uint64) -> Int:
 
 @kernel
 def _tagged(cells: Cells, tag: np.uint64) -> Int:
-    """The row of the first cell with this tag, or -1. Cells of one tag follow each other from its home on."""
+    """The row of the first cell with this tag, or -1. Cells of one tag follow each other from
+    its home on."""
     at = _home(tag, len(cells))
     if at + _PROBED <= len(cells):
         found = first_of_four(cells, at, tag)
@@ -148,13 +159,21 @@ def row_of(cells: Cells, old: Cells, span: Span, words: Words, key: np.uint64) -
 
 @kernel
 def find(
-    cells: Cells, old: Cells, span: Span, words: Words, keys: Keys, rows: RowNumbers, horizon: int, nbytes: int
+    cells: Cells,
+    old: Cells,
+    span: Span,
+    words: Words,
+    keys: Keys,
+    rows: RowNumbers,
+    horizon: int,
+    nbytes: int,
 ) -> int:
     """rows[i] = the row of keys[i] with touched >= horizon, or -1. Returns how many are -1.
 
-    One walk in three places: ask for a key's cells; `AHEAD` keys behind look at them and ask for the row's first
-    `nbytes`; as far behind again look at the row. So lines are on their way all the time. This pays only where no
-    branch depends on what has been asked for, as a wrong guess throws away what follows: hence `first_of_four`.
+    One walk in three places: ask for a key's cells; `AHEAD` keys behind look at them and ask for
+    the row's first `nbytes`; as far behind again look at the row. So lines are on their way all the
+    time. This pays only where no branch depends on what has been asked for, as a wrong guess throws
+    away what follows: hence `first_of_four`.
     """
     missing, count = 0, len(keys)
     at_cells, at_old = np.uint64(cells.ctypes.data), np.uint64(old.ctypes.data)
@@ -276,7 +295,8 @@ class Index:
         return self.cells.nbytes + self.old.nbytes
 
     def larger(self, rows: int) -> Cells | None:
-        """New cells, if there must be more for `rows` rows: for `grow`. MemoryError changes nothing."""
+        """New cells, if there must be more for `rows` rows: for `grow`. MemoryError changes
+        nothing."""
         if rows <= LOAD_MAX * len(self.cells):
             return None
         if rows > ROWS_MAX:
@@ -304,8 +324,9 @@ class Index:
         return bool(self.span[3])
 
     def reseed(self, words: Words, rows: int) -> None:
-        """After a strain: all cells anew under the next seed, if the last time is long enough ago for `rows` rows and
-        there is memory for it; else it goes on as it is, slower for those keys."""
+        """After a strain: all cells anew under the next seed, if the last time is long enough ago
+        for `rows` rows and there is memory for it; else it goes on as it is, slower for those keys.
+        """
         self.strained += int(self.span[3])
         self.span[3] = 0
         if rows < self._rest:
@@ -325,4 +346,6 @@ class Index:
     def _choose_seed(self) -> None:
         """A function of the secret, and of nothing that a key shows."""
         said = self._secret.to_bytes(8, "little") + self.reseeded.to_bytes(8, "little")
-        self.span[2] = int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "little", signed=True)
+        self.span[2] = int.from_bytes(
+            hashlib.blake2b(said, digest_size=8).digest(), "little", signed=True
+        )

@@ -1,7 +1,8 @@
 """The value of a row that nobody has pushed to: a function of (key, seed, column) alone (S3).
 
-A pull of an unknown key answers it and creates nothing; the first push creates the row with exactly this value. So a
-model does not depend on who asked first, and a replica can answer for keys that its checkpoint lacks.
+A pull of an unknown key answers it and creates nothing; the first push creates the row with exactly
+this value. So a model does not depend on who asked first, and a replica can answer for keys that
+its checkpoint lacks.
 """
 
 import numpy as np
@@ -13,7 +14,9 @@ from stream.kernels.kernel import kernel
 
 
 @kernel
-def initial_value(key: np.uint64, seed: np.uint64, column: np.uint64, scale: np.float32) -> np.float32:
+def initial_value(
+    key: np.uint64, seed: np.uint64, column: np.uint64, scale: np.float32
+) -> np.float32:
     """Uniform in [-scale, scale): the top 24 bits of a hash, so exact in float32."""
     h = mix64(key ^ mix64(seed + np.uint64(0x9E3779B97F4A7C15) * (column + np.uint64(1))))
     return np.float32(2.0**-23 * np.float64(h >> np.uint64(40)) - 1.0) * scale
@@ -27,4 +30,8 @@ def fill_unknown(
     for i in range(len(keys)):
         if rows[i] < 0:
             for j in range(dim):
-                out[i, j] = initial_value(keys[i], seed, np.uint64(j), scale) if scale != 0 else np.float32(0)
+                out[i, j] = (
+                    initial_value(keys[i], seed, np.uint64(j), scale)
+                    if scale != 0
+                    else np.float32(0)
+                )

@@ -1,12 +1,14 @@
-"""How a row lies in memory: one record of 32-bit words, so that an update touches one stretch of it.
+"""How a row lies in memory: one record of 32-bit words, so that an update touches one stretch of
+it.
 
     | key: low, high | version | touched, s | weights and optimizer state |
 
-`words` is (n, HEAD + payload) uint32, and `floats` the same memory as float32. The version is the shard's after the
-last push that touched the row, less its table's version base, which `version_base` tells from the shard's version: a
-row that was touched before the base counts as touched at it. So versions never wrap, and a delta since a version below
-the base holds more rows than it must, never fewer. `touched` is the event time of that push in whole seconds, so 4
-bytes of it last until 2106.
+`words` is (n, HEAD + payload) uint32, and `floats` the same memory as float32. The version is the
+shard's after the last push that touched the row, less its table's version base, which
+`version_base` tells from the shard's version: a row that was touched before the base counts as
+touched at it. So versions never wrap, and a delta since a version below the base holds more rows
+than it must, never fewer. `touched` is the event time of that push in whole seconds, so 4 bytes of
+it last until 2106.
 """
 
 import numpy as np
@@ -22,7 +24,8 @@ VERSION, TOUCHED = 2, 3
 #: The version of a record that holds no row.
 FREE = np.uint32(0xFFFFFFFF)
 SECONDS_MAX = 0xFFFFFFFF
-#: The base moves each time the shard's version passes a multiple of this, so versions in rows stay below twice it.
+#: The base moves each time the shard's version passes a multiple of this, so versions in rows stay
+#: below twice it.
 BASE_STEP = 1 << 30
 
 #: What kernels pass on: outside a whole number, inside 64 bits with a sign.
@@ -43,8 +46,9 @@ def set_key(words: Words, row: Int, key: np.uint64) -> None:
 
 
 def version_base(version: int) -> int:
-    """What is taken off the versions in rows of a table whose shard is at this version: a function of that alone, so
-    that a shard that was restored keeps the same words as one that never stopped."""
+    """What is taken off the versions in rows of a table whose shard is at this version: a function
+    of that alone, so that a shard that was restored keeps the same words as one that never stopped.
+    """
     return max(0, version // BASE_STEP - 1) * BASE_STEP
 
 
@@ -67,7 +71,9 @@ def ask_for(address: np.uint64, nbytes: Int) -> None:
 
 
 @kernel
-def heads(words: Words, keys: Keys, versions: npt.NDArray[np.int64], touched_s: npt.NDArray[np.int64]) -> None:
+def heads(
+    words: Words, keys: Keys, versions: npt.NDArray[np.int64], touched_s: npt.NDArray[np.int64]
+) -> None:
     """Key, version and touch of the first `len(keys)` records, as columns."""
     for r in range(len(keys)):
         keys[r] = key_of(words, r)

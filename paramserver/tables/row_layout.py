@@ -4,10 +4,10 @@
 |---|---|---|
 | `float32` | float32 | float32 |
 | `float16`, `bfloat16` | 16 bits | float32 |
-| `float16/bfloat16`, `bfloat16/bfloat16` | 16 bits | bfloat16: for accumulators alone, whose root is taken |
+| `float16/bfloat16`, `bfloat16/bfloat16` | 16 bits | bfloat16, for accumulators alone |
 
-A step is computed in float32, whatever is kept. A layout takes `words`, (n, head + words) uint32, of which a row's
-weights begin at column `head`, and row numbers, -1 = none.
+A step is computed in float32, whatever is kept. A layout takes `words`, (n, head + words) uint32,
+of which a row's weights begin at column `head`, and row numbers, -1 = none.
 """
 
 from typing import Any, Protocol
@@ -21,7 +21,8 @@ from paramserver.tables import float16 as halves
 from paramserver.tables.row_header import RowNumbers, Words
 
 STORAGES = ("float32", "float16", "bfloat16", "float16/bfloat16", "bfloat16/bfloat16")
-#: What optimizers keep as weights may be rounded, except here: z is a sum of gradients, not a weight.
+#: What optimizers keep as weights may be rounded, except here: z is a sum of gradients, not a
+#: weight.
 _UNROUNDED = ("ftrl",)
 _ACCUMULATING = ("adagrad", "rowwise_adagrad")
 
@@ -52,7 +53,8 @@ class Layout(Protocol):
         """(n, words): new rows of the initial weights (n, dim)."""
 
     def weights(self, words: Words, head: int, rows: RowNumbers, out: Rows) -> None:
-        """Write the weights of each row number >= 0 into `out` (m, dim); leave the others' rows of `out` alone."""
+        """Write the weights of each row number >= 0 into `out` (m, dim); leave the others' rows
+        of `out` alone."""
 
     def apply(
         self,
@@ -64,7 +66,8 @@ class Layout(Protocol):
         meanwhile: Rows | None,
         seed: int,
     ) -> None:
-        """`Optimizer.apply`. `seed`: of the push's range; roundings are drawn from it and the rows' keys."""
+        """`Optimizer.apply`. `seed`: of the push's range; roundings are drawn from it and the
+        rows' keys."""
 
     def decay(self, words: Words, head: int, rows: RowNumbers, periods: Periods, seed: int) -> None:
         """`Optimizer.decay`."""
@@ -108,7 +111,8 @@ class Whole:
 
 
 class Halved:
-    """Weights in 16 bits, state in 16 or 32: rows are widened into `_wide`, stepped there and rounded back."""
+    """Weights in 16 bits, state in 16 or 32: rows are widened into `_wide`, stepped there and
+    rounded back."""
 
     def __init__(self, optimizer: Optimizer, dim: int, weights: str, state: str) -> None:
         self._optimizer, self._dim = optimizer, dim
@@ -133,9 +137,13 @@ class Halved:
 
     def weights(self, words: Words, head: int, rows: RowNumbers, out: Rows) -> None:
         if self._is_float16:
-            halves.from_float16(words.view(np.uint16), 2 * head, rows, out.view(np.uint32), out, 0, self._dim)
+            halves.from_float16(
+                words.view(np.uint16), 2 * head, rows, out.view(np.uint32), out, 0, self._dim
+            )
         else:
-            halves.from_bfloat16(words.view(np.uint16), 2 * head, rows, out.view(np.uint32), 0, self._dim)
+            halves.from_bfloat16(
+                words.view(np.uint16), 2 * head, rows, out.view(np.uint32), 0, self._dim
+            )
 
     def apply(
         self,
@@ -168,7 +176,9 @@ class Halved:
         else:
             halves.from_bfloat16(words.view(np.uint16), 2 * head, rows, bits, 0, self._dim)
         if self._state_is_half:
-            halves.from_bfloat16(words.view(np.uint16), 2 * behind, rows, bits, self._dim, self._state)
+            halves.from_bfloat16(
+                words.view(np.uint16), 2 * behind, rows, bits, self._dim, self._state
+            )
         else:
             halves.from_words(words, behind, rows, bits, self._dim, self._state)
         return wide, np.where(rows >= 0, np.arange(len(rows)), -1)
@@ -177,11 +187,15 @@ class Halved:
         """The inverse of `_widened`."""
         bits, behind = wide.view(np.uint32), head + self.read_words
         if self._is_float16:
-            halves.to_float16(bits, wide, 0, self._dim, words.view(np.uint16), 2 * head, rows, drawn)
+            halves.to_float16(
+                bits, wide, 0, self._dim, words.view(np.uint16), 2 * head, rows, drawn
+            )
         else:
             halves.to_bfloat16(bits, 0, self._dim, words.view(np.uint16), 2 * head, rows, drawn)
         if self._state_is_half:
-            halves.to_bfloat16(bits, self._dim, self._state, words.view(np.uint16), 2 * behind, rows, drawn)
+            halves.to_bfloat16(
+                bits, self._dim, self._state, words.view(np.uint16), 2 * behind, rows, drawn
+            )
         else:
             halves.to_words(bits, self._dim, self._state, words, behind, rows)
 
@@ -199,18 +213,22 @@ def make_layout(spec: TableSpec) -> Layout:
     """The layout of a table. ValueError for a storage that is none, or not for this optimizer."""
     optimizer = make_optimizer(spec.optimizer, spec.options)
     if spec.storage not in STORAGES:
-        raise ValueError(f"table {spec.name!r}: storage = {spec.storage!r}, allowed are {', '.join(STORAGES)}")
+        raise ValueError(
+            f"table {spec.name!r}: storage = {spec.storage!r}, allowed are {', '.join(STORAGES)}"
+        )
     if spec.storage == "float32":
         return Whole(optimizer, spec.dim)
     weights, _, state = spec.storage.partition("/")
     if spec.optimizer in _UNROUNDED:
         raise ValueError(
-            f"table {spec.name!r}: storage = {spec.storage!r} with optimizer {spec.optimizer!r}: it keeps sums of"
+            f"table {spec.name!r}: storage = {spec.storage!r} with optimizer {spec.optimizer!r}: "
+            f"it keeps sums of"
             " gradients and not weights, and those in float32 alone"
         )
     if state and spec.optimizer not in _ACCUMULATING:
         raise ValueError(
-            f"table {spec.name!r}: storage = {spec.storage!r} with optimizer {spec.optimizer!r}: state in 16 bits is"
+            f"table {spec.name!r}: storage = {spec.storage!r} with optimizer {spec.optimizer!r}: "
+            f"state in 16 bits is"
             f" for {', '.join(_ACCUMULATING)}; use {weights!r}"
         )
     return Halved(optimizer, spec.dim, weights, state)

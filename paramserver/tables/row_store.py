@@ -1,7 +1,9 @@
-"""Records under 64-bit keys: the memory of a table. Who is found, who is new, who has died, and copies of it all.
+"""Records under 64-bit keys: the memory of a table. Who is found, who is new, who has died, and
+copies of it all.
 
-Row numbers mean nothing outside: whatever leaves a slab is sorted by key. A row touched before the horizon is dead: it
-is not found, it is in no copy, and its memory is taken back by a sweep that goes on a little with every push.
+Row numbers mean nothing outside: whatever leaves a slab is sorted by key. A row touched before the
+horizon is dead: it is not found, it is in no copy, and its memory is taken back by a sweep that
+goes on a little with every push.
 """
 
 import numpy as np
@@ -51,7 +53,9 @@ def _hold(words: Words, size: int, keys: Keys, rows: RowNumbers, horizon: int) -
         looked = asked - AHEAD
         if looked >= 0:
             r = rows[looked]
-            holds = r >= 0 and key_of(words, r) == keys[looked] and words[r, 2] != np.uint32(0xFFFFFFFF)
+            holds = (
+                r >= 0 and key_of(words, r) == keys[looked] and words[r, 2] != np.uint32(0xFFFFFFFF)
+            )
             if not holds or np.int64(words[r, 3]) < horizon:
                 rows[looked] = -1
                 missing += 1
@@ -59,7 +63,9 @@ def _hold(words: Words, size: int, keys: Keys, rows: RowNumbers, horizon: int) -
 
 
 @kernel
-def _seek(cells: Cells, old: Cells, span: Span, words: Words, keys: Keys, rows: RowNumbers, horizon: int) -> RowNumbers:
+def _seek(
+    cells: Cells, old: Cells, span: Span, words: Words, keys: Keys, rows: RowNumbers, horizon: int
+) -> RowNumbers:
     """Look up the keys whose row is -1. Returns the indices of those that have none."""
     unknown = np.empty(len(keys), np.int64)
     count = 0
@@ -88,8 +94,8 @@ def _create(
     rows: RowNumbers,
     done: int,
 ) -> tuple[int, int, int]:
-    """Give every key from `done` on a record: its dead one, a free one, or the next; the stamp is left. Stops where the
-    index is strained. Returns (size, frees, done)."""
+    """Give every key from `done` on a record: its dead one, a free one, or the next; the stamp is
+    left. Stops where the index is strained. Returns (size, frees, done)."""
     for i in range(done, len(keys)):
         if span[3] > 0:
             return size, frees, i
@@ -118,10 +124,14 @@ def _stamp(words: Words, rows: RowNumbers, version: int, touched_s: int) -> None
 
 
 @kernel
-def _periods(words: Words, rows: RowNumbers, period_s: int, now_s: int, periods: npt.NDArray[np.int64]) -> bool:
+def _periods(
+    words: Words, rows: RowNumbers, period_s: int, now_s: int, periods: npt.NDArray[np.int64]
+) -> bool:
     due = False
     for i in range(len(rows)):
-        periods[i] = now_s // period_s - np.int64(words[rows[i], 3]) // period_s if rows[i] >= 0 else 0
+        periods[i] = (
+            now_s // period_s - np.int64(words[rows[i], 3]) // period_s if rows[i] >= 0 else 0
+        )
         due |= periods[i] > 0
     return due
 
@@ -140,7 +150,13 @@ def _dead(words: Words, first: int, stop: int, horizon: int) -> RowNumbers:
 
 @kernel
 def _remove(
-    cells: Cells, old: Cells, span: Span, words: Words, rows: RowNumbers, keys: Keys, touched_s: npt.NDArray[np.int64]
+    cells: Cells,
+    old: Cells,
+    span: Span,
+    words: Words,
+    rows: RowNumbers,
+    keys: Keys,
+    touched_s: npt.NDArray[np.int64],
 ) -> None:
     for i in range(len(rows)):
         r = rows[i]
@@ -151,7 +167,8 @@ def _remove(
 
 
 class Slab:
-    """Rows of `payload` words by key. One writer; `find` may not run beside anything that changes it.
+    """Rows of `payload` words by key. One writer; `find` may not run beside anything that changes
+    it.
 
     `mortal`: rows may die, so their ages are counted. `secret`: of the index.
     """
@@ -170,7 +187,8 @@ class Slab:
         self.base = 0  # of the versions in rows (`record`)
         self._copies: list[Copy] = []
 
-    # --- looking ------------------------------------------------------------------------------------------------
+    # --- looking
+    # ----------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         """Living rows."""
@@ -195,7 +213,8 @@ class Slab:
         return self.index.nbytes + self._arena.array.nbytes
 
     def find(self, keys: Keys, rows: RowNumbers, nbytes: int) -> int:
-        """rows[i] = row of keys[i] or -1, the first `nbytes` of its record on their way. Returns how many are -1."""
+        """rows[i] = row of keys[i] or -1, the first `nbytes` of its record on their way. Returns
+        how many are -1."""
         i = self.index
         return find(i.cells, i.old, i.span, self.words, keys, rows, self.horizon_s, nbytes)
 
@@ -208,7 +227,8 @@ class Slab:
         i = self.index
         return _seek(i.cells, i.old, i.span, self.words, keys, rows, self.horizon_s)
 
-    # --- changing -----------------------------------------------------------------------------------------------
+    # --- changing
+    # ----------------------------------------------------------------------------------------------
 
     def reserve(self, rows: int) -> None:
         """Make room for so many new rows. MemoryError leaves everything as it was."""
@@ -221,7 +241,8 @@ class Slab:
         self.index.move(rows)
 
     def create(self, keys: Keys, touched_s: npt.NDArray[np.int64] | int) -> RowNumbers:
-        """Records for distinct keys that have no living row; their payload is the caller's to write, and the stamp."""
+        """Records for distinct keys that have no living row; their payload is the caller's to
+        write, and the stamp."""
         rows = np.empty(len(keys), np.int64)
         i = self.index
         if self._copies:
@@ -233,7 +254,16 @@ class Slab:
             if i.is_strained:
                 i.reseed(self.words, self._size)
             self._size, self._frees, done = _create(
-                i.cells, i.old, i.span, self.words, self._size, self._free.array[:, 0], self._frees, keys, rows, done
+                i.cells,
+                i.old,
+                i.span,
+                self.words,
+                self._size,
+                self._free.array[:, 0],
+                self._frees,
+                keys,
+                rows,
+                done,
             )
         # Newer than every copy that has begun, so that none takes them for rows of its moment.
         self.words[rows, VERSION], self.words[rows, TOUCHED] = self.version - self.base, touched_s
@@ -242,19 +272,22 @@ class Slab:
         return rows
 
     def periods(self, rows: RowNumbers, period_s: int, now_s: int) -> npt.NDArray[np.int64] | None:
-        """How many boundaries of periods lie between each row's last touch and now; None if none does."""
+        """How many boundaries of periods lie between each row's last touch and now; None if none
+        does."""
         periods = np.empty(len(rows), np.int64)
         return periods if _periods(self.words, rows, period_s, now_s, periods) else None
 
     def stamp(self, rows: RowNumbers, version: int, now_s: int) -> None:
-        """These living rows (-1: none) are about to change: keep them for copies, write down the touch."""
+        """These living rows (-1: none) are about to change: keep them for copies, write down the
+        touch."""
         self.save(rows)
         if self.ages:
             self.ages.touch(self.words, rows, now_s)
         _stamp(self.words, rows, version - self.base, now_s)
 
     def advance(self, version: int, horizon_s: int, rows: int) -> None:
-        """A push of so many rows begins: what is older than the horizon dies, the sweep goes on a little."""
+        """A push of so many rows begins: what is older than the horizon dies, the sweep goes on
+        a little."""
         self.advance_to(version)
         if self.ages:
             if self.ages.raise_horizon(horizon_s):
@@ -263,8 +296,9 @@ class Slab:
                 self._sweep(SWEPT_PER_ROW * rows + ROWS_MIN)
 
     def advance_to(self, version: int) -> None:
-        """The shard is at this version, or was beyond it before. Moves the base of the versions in rows where it must:
-        all rows at once, and first those that a copy still lacks of a moment before the new base."""
+        """The shard is at this version, or was beyond it before. Moves the base of the versions in
+        rows where it must: all rows at once, and first those that a copy still lacks of a moment
+        before the new base."""
         self.version = max(self.version, version)
         base = version_base(self.version)
         if base == self.base:
@@ -276,18 +310,21 @@ class Slab:
         self.base = base
 
     def cull(self, live: int, version: int, now_s: int) -> None:
-        """Let the longest untouched rows die until at most `live` are left; never those of the present seconds."""
+        """Let the longest untouched rows die until at most `live` are left; never those of the
+        present seconds."""
         assert self.ages is not None
         if self.ages.raise_horizon(self.ages.horizon_for(live, now_s)):
             self.tombstones.risen(self.ages.horizon_s, version)
 
     def _sweep(self, records: int) -> None:
-        """Take back the memory of dead rows among the next records; behind the last one comes the first."""
+        """Take back the memory of dead rows among the next records; behind the last one comes
+        the first."""
         first = self._sweep_at if self._sweep_at < self._size else 0
         stop = min(first + records, self._size)
         rows = _dead(self.words, first, stop, self.horizon_s)
         if left := min(records, self._size) - (stop - first):
-            # At once: after each push that brings new rows there are some behind the last, and none of them is dead.
+            # At once: after each push that brings new rows there are some behind the last, and none
+            # of them is dead.
             rows = np.concatenate([rows, _dead(self.words, 0, left, self.horizon_s)])
             stop = left
         self._sweep_at = stop
@@ -297,7 +334,8 @@ class Slab:
         self.tombstones.swept(*self._take_back(rows))
 
     def _take_back(self, rows: RowNumbers) -> tuple[Keys, npt.NDArray[np.int64]]:
-        """These records are free from now on. Returns the keys that they had, and when they were touched, s."""
+        """These records are free from now on. Returns the keys that they had, and when they were
+        touched, s."""
         keys, touched_s = np.empty(len(rows), np.uint64), np.empty(len(rows), np.int64)
         i = self.index
         _remove(i.cells, i.old, i.span, self.words, rows, keys, touched_s)
@@ -307,18 +345,24 @@ class Slab:
         self._frees += len(rows)
         return keys, touched_s
 
-    # --- what another cut says, before any push (X3) --------------------------------------------------------------
+    # --- what another cut says, before any push (X3)
+    # --------------------------------------------------------------
 
     def keys(self) -> Keys:
         """Of all records in use, dead or alive, in no order."""
         n = self._size
-        keys, versions, touched_s = np.empty(n, np.uint64), np.empty(n, np.int64), np.empty(n, np.int64)
+        keys, versions, touched_s = (
+            np.empty(n, np.uint64),
+            np.empty(n, np.int64),
+            np.empty(n, np.int64),
+        )
         heads(self.words, keys, versions, touched_s)
         used: Keys = keys[versions != FREE]
         return used
 
     def remove(self, keys: Keys) -> None:
-        """These keys (distinct) have no record any more, and did not die here: no tombstone is left of them."""
+        """These keys (distinct) have no record any more, and did not die here: no tombstone is
+        left of them."""
         rows = np.empty(len(keys), np.int64)
         self.find(keys, rows, 0)
         _, touched_s = self._take_back(rows[rows >= 0])
@@ -326,8 +370,8 @@ class Slab:
             self.ages.leave(touched_s)
 
     def put(self, keys: Keys, touched_s: npt.NDArray[np.int64]) -> RowNumbers:
-        """Records of distinct keys, those that they have or new ones, last touched then; payload and version are the
-        caller's to write. Room was reserved."""
+        """Records of distinct keys, those that they have or new ones, last touched then; payload
+        and version are the caller's to write. Room was reserved."""
         rows = np.empty(len(keys), np.int64)
         self.find(keys, rows, 0)
         there = rows >= 0
@@ -338,10 +382,12 @@ class Slab:
         rows[~there] = self.create(keys[~there], touched_s[~there])
         return rows
 
-    # --- copies -------------------------------------------------------------------------------------------------
+    # --- copies
+    # ----------------------------------------------------------------------------------------------
 
     def copy(self, since: int = -1) -> Copy:
-        """Begin a copy of the rows with a version above `since`; `advance_copy` it until it is done."""
+        """Begin a copy of the rows with a version above `since`; `advance_copy` it until it is
+        done."""
         copy = Copy(self._size, self.payload, since, self.version, self.horizon_s, self.tombstones)
         self._copies = [c for c in self._copies if not c.done]
         self._copies.append(copy)
@@ -363,7 +409,11 @@ class Slab:
     def validate(self) -> None:
         """AssertionError if an invariant does not hold. Reads everything; for tests."""
         n, words, index = self._size, self.words, self.index
-        keys, versions, touched_s = np.empty(n, np.uint64), np.empty(n, np.int64), np.empty(n, np.int64)
+        keys, versions, touched_s = (
+            np.empty(n, np.uint64),
+            np.empty(n, np.int64),
+            np.empty(n, np.int64),
+        )
         heads(words, keys, versions, touched_s)
         held = np.flatnonzero(versions != FREE)
         cells = np.concatenate([index.cells[index.cells != 0], index.old[index.old != 0]])

@@ -1,8 +1,9 @@
 """One embedding table of one shard: key -> row of weights and optimizer state.
 
-A `Slab` keeps the rows; here is what a pull and a push do with them. Both go through their keys in chunks that fit the
-processor's cache, so that a row is fetched from memory once: found, checked, updated and stamped while it is there. A
-push starts from the row numbers that a pull of the same keys found, and looks up only those that hold no more.
+A `Slab` keeps the rows; here is what a pull and a push do with them. Both go through their keys in
+chunks that fit the processor's cache, so that a row is fetched from memory once: found, checked,
+updated and stamped while it is there. A push starts from the row numbers that a pull of the same
+keys found, and looks up only those that hold no more.
 """
 
 from collections import deque
@@ -39,18 +40,24 @@ class TableRows(NamedTuple):
     """Rows as they leave and enter a table; in any order of keys."""
 
     keys: Keys  # (n,) unique
-    #: (n, stride): weights (FTRL: z), then state, float32; of a storage in 16 bits uint32 words of both (`layout`)
+    #: (n, stride): weights (FTRL: z), then state, float32; of a storage in 16 bits uint32 words of
+    #: both (`layout`)
     rows: Rows | Words
-    touched_ms: npt.NDArray[np.int64]  # (n,) event time of the last push that touched it, whole seconds
+    touched_ms: npt.NDArray[
+        np.int64
+    ]  # (n,) event time of the last push that touched it, whole seconds
     version: npt.NDArray[np.int64]  # (n,) the shard's version after it
 
     def take(self, chosen: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> "TableRows":
         """A copy of the rows of these indices, or of this mask."""
-        return TableRows(self.keys[chosen], self.rows[chosen], self.touched_ms[chosen], self.version[chosen])
+        return TableRows(
+            self.keys[chosen], self.rows[chosen], self.touched_ms[chosen], self.version[chosen]
+        )
 
 
 class Changes(NamedTuple):
-    """What a delta says of a table: evicted keys go first, then rows replace (X3). Both rising by key."""
+    """What a delta says of a table: evicted keys go first, then rows replace (X3). Both rising
+    by key."""
 
     rows: TableRows
     tombstones: Keys
@@ -60,14 +67,19 @@ class Table:
     """Rows by key. One writer; `pull` may not run beside anything else."""
 
     def __init__(self, spec: TableSpec, capacity: int = ROWS_MIN, secret: int = 0) -> None:
-        """`secret`: 64 bits that nobody knows who chooses keys (`paramserver.tables.hash_index`). ValueError for a spec
-        that cannot be: dimension, optimizer, options, policy, scale, seed."""
+        """`secret`: 64 bits that nobody knows who chooses keys (`paramserver.tables.hash_index`).
+        ValueError for a spec that cannot be: dimension, optimizer, options, policy, scale, seed."""
         if spec.dim < 1:
             raise ValueError(f"table {spec.name!r}: dim = {spec.dim}, must be at least 1")
         if not 0 <= spec.init_scale < float("inf"):
-            raise ValueError(f"table {spec.name!r}: init_scale = {spec.init_scale}, must be 0 or above and finite")
+            raise ValueError(
+                f"table {spec.name!r}: init_scale = {spec.init_scale}, must be 0 or above and "
+                f"finite"
+            )
         if not 0 <= spec.seed < 1 << 64:
-            raise ValueError(f"table {spec.name!r}: seed = {spec.seed}, must be an unsigned 64-bit integer")
+            raise ValueError(
+                f"table {spec.name!r}: seed = {spec.seed}, must be an unsigned 64-bit integer"
+            )
         self.spec = spec
         self.optimizer = make_optimizer(spec.optimizer, spec.options)
         self.policy = make_policy(spec.name, spec.policy)
@@ -92,7 +104,8 @@ class Table:
 
     @property
     def reseeded(self) -> int:
-        """How often its index was made anew, because keys crowded together as honest ones never do: an alarm."""
+        """How often its index was made anew, because keys crowded together as honest ones never
+        do: an alarm."""
         return self._slab.index.reseeded
 
     @property
@@ -102,7 +115,8 @@ class Table:
 
     @property
     def limit(self) -> int | None:
-        """More living rows there may not be: by the policy, and by the room that was left; None = any number."""
+        """More living rows there may not be: by the policy, and by the room that was left; None
+        = any number."""
         limits = [int(self.policy.rows_max)] if self.policy.rows_max else []
         if self._room is not None:
             limits.append(len(self) + self._room)
@@ -113,20 +127,31 @@ class Table:
         self._room = room
 
     def pull(self, keys: Keys, encoding: Encoding = Encoding.FLOAT32) -> npt.NDArray[Any]:
-        """(n,) keys -> (n, dim) weights, new memory; unknown keys answer their initial value. Changes nothing (S3).
+        """(n,) keys -> (n, dim) weights, new memory; unknown keys answer their initial value.
+        Changes nothing (S3).
 
-        They come as they are to travel; in 16 bits they are rounded a chunk at a time, while it is in the cache."""
+        They come as they are to travel; in 16 bits they are rounded a chunk at a time, while it is
+        in the cache."""
         keys = plain(keys)
-        rows, out = np.empty(len(keys), np.int64), np.empty((len(keys), self.spec.dim), encoding.dtype)
+        rows, out = (
+            np.empty(len(keys), np.int64),
+            np.empty((len(keys), self.spec.dim), encoding.dtype),
+        )
         nbytes = 4 * (HEAD + self.layout.read_words)
-        wide = out if encoding is Encoding.FLOAT32 else np.empty((min(CHUNK, len(keys)), self.spec.dim), np.float32)
+        wide = (
+            out
+            if encoding is Encoding.FLOAT32
+            else np.empty((min(CHUNK, len(keys)), self.spec.dim), np.float32)
+        )
         for at in range(0, len(keys), CHUNK):
             part = slice(at, at + CHUNK)
             missing = self._slab.find(keys[part], rows[part], nbytes)
             weights = wide[part] if wide is out else wide[: len(keys) - at]
             self.layout.weights(self._slab.words, HEAD, rows[part], weights)
             if missing:
-                fill_unknown(weights, keys[part], rows[part], self._seed, self._scale, self.spec.dim)
+                fill_unknown(
+                    weights, keys[part], rows[part], self._seed, self._scale, self.spec.dim
+                )
             if wide is not out:
                 encode_into(weights, out[part], encoding)
         if len(keys):
@@ -136,17 +161,24 @@ class Table:
     def initial(self, keys: Keys) -> Words:
         """(n, stride): the rows that these keys begin with."""
         weights = np.empty((len(keys), self.spec.dim), np.float32)
-        fill_unknown(weights, keys, np.full(len(keys), -1, np.int64), self._seed, self._scale, self.spec.dim)
+        fill_unknown(
+            weights, keys, np.full(len(keys), -1, np.int64), self._seed, self._scale, self.spec.dim
+        )
         return self.layout.initialize(weights)
 
     def reserve(self, keys: Keys) -> None:
-        """Make room for all of `keys`, so that `apply` allocates no row. MemoryError leaves the table as it was."""
+        """Make room for all of `keys`, so that `apply` allocates no row. MemoryError leaves the
+        table as it was."""
         self._slab.reserve(len(keys))
 
-    def advance(self, version: int, now_ms: int, pushed: int, before_ms: int = 0, range_seed: int = 0) -> None:
-        """A push of `pushed` keys of this table begins, at the shard's event time: what is too old by then dies.
+    def advance(
+        self, version: int, now_ms: int, pushed: int, before_ms: int = 0, range_seed: int = 0
+    ) -> None:
+        """A push of `pushed` keys of this table begins, at the shard's event time: what is too old
+        by then dies.
 
-        `before_ms`: the event time until now; `range_seed`: a hash of the push's range, which chance is drawn by."""
+        `before_ms`: the event time until now; `range_seed`: a hash of the push's range, which
+        chance is drawn by."""
         ttl_ms = int(self.policy.ttl_ms)
         self._slab.advance(version, _seconds(now_ms - ttl_ms) if ttl_ms else 0, pushed)
         self._range_seed = range_seed
@@ -162,12 +194,13 @@ class Table:
         scale: float = 1.0,
         meanwhile: Rows | None = None,
     ) -> None:
-        """One optimizer step for each key (unique), creating unknown rows first. `reserve(keys)` has been called.
+        """One optimizer step for each key (unique), creating unknown rows first. `reserve(keys)`
+        has been called.
 
         Gradients of keys that are not admitted, or have no room, are dropped and counted.
 
-        `gradients` is (n, dim) float32, finite; `scale` and `meanwhile` go to the optimizer. `version` (rising) and
-        `event_ms` are kept as the rows' last touch.
+        `gradients` is (n, dim) float32, finite; `scale` and `meanwhile` go to the optimizer.
+        `version` (rising) and `event_ms` are kept as the rows' last touch.
         """
         keys, gradients, now_s = plain(keys), plain(gradients), _seconds(event_ms)
         self._slab.advance_to(version)
@@ -188,11 +221,14 @@ class Table:
                 self._decay(found, now_s)
             after = None if meanwhile is None else plain(meanwhile[part])
             self._slab.stamp(found, version, now_s)
-            self.layout.apply(self._slab.words, HEAD, found, gradients[part], scale, after, self._range_seed)
+            self.layout.apply(
+                self._slab.words, HEAD, found, gradients[part], scale, after, self._range_seed
+            )
 
     def rewrite(self, keys: Keys, rows: Rows, version: int, event_ms: int) -> None:
-        """Whole rows (n, weights and state), float32 and finite, in the place of those that these keys have (S8);
-        rounded where the storage is narrower. A key without a row gets none: it has its initial value already."""
+        """Whole rows (n, weights and state), float32 and finite, in the place of those that these
+        keys have (S8); rounded where the storage is narrower. A key without a row gets none: it has
+        its initial value already."""
         keys, rows = plain(keys), plain(rows)
         self._slab.advance_to(version)
         found = self._look_up(keys, None)
@@ -202,7 +238,8 @@ class Table:
         self._slab.words[found, HEAD:] = self.layout.keep(rows[there])
 
     def holds(self, keys: Keys) -> Mask | None:
-        """Which of these keys have a row, where after a push not all of them need have one; else None."""
+        """Which of these keys have a row, where after a push not all of them need have one; else
+        None."""
         if self._admission is None and self.limit is None:
             return None
         return np.asarray(self._look_up(plain(keys), None) >= 0)
@@ -239,7 +276,8 @@ class Table:
         """Nobody will ask for changes since an earlier version than this."""
         self._slab.tombstones.forget(version)
 
-    # --- copies that are made while pushes go on (X1) ----------------------------------------------------------
+    # --- copies that are made while pushes go on (X1)
+    # ----------------------------------------------------------
 
     def copy(self, since_version: int = -1) -> Copy:
         """Begin an exact copy of the table as it is now; finish it by `advance_copy`."""
@@ -256,21 +294,27 @@ class Table:
         """The rows of a copy that is done, rising by key."""
         columns, order = copy.living()
         rows = columns.payload[order].view(self.layout.dtype)
-        return TableRows(columns.keys[order], rows, columns.touched_s[order] * 1000, columns.versions[order])
+        return TableRows(
+            columns.keys[order], rows, columns.touched_s[order] * 1000, columns.versions[order]
+        )
 
     def remove(self, keys: Keys) -> None:
-        """Rows of these keys (distinct) go, where there are any, as if they had never been: before any push."""
+        """Rows of these keys (distinct) go, where there are any, as if they had never been:
+        before any push."""
         self._slab.remove(plain(keys))
 
     def load(self, items: TableRows, version: int = 0) -> None:
-        """Put in rows, in the place of those that their keys have, as of a version of the shard: before any push.
+        """Put in rows, in the place of those that their keys have, as of a version of the shard:
+        before any push.
 
         ValueError if the arrays do not fit."""
         shape, dtype = (len(items.keys), self.stride), self.layout.dtype
         if items.keys.dtype != np.uint64 or items.rows.shape != shape or items.rows.dtype != dtype:
             raise ValueError(
-                f"table {self.spec.name!r}: {items.keys.dtype} keys and {items.rows.dtype} rows {items.rows.shape}, "
-                f"expected uint64 and {shape} {dtype}: dim {self.spec.dim} with {self.spec.optimizer} state"
+                f"table {self.spec.name!r}: {items.keys.dtype} keys and {items.rows.dtype} rows "
+                f"{items.rows.shape}, "
+                f"expected uint64 and {shape} {dtype}: dim {self.spec.dim} with "
+                f"{self.spec.optimizer} state"
             )
         keys, slab = plain(items.keys), self._slab
         slab.reserve(len(keys))
@@ -281,10 +325,12 @@ class Table:
         slab.tombstones.forget(slab.version)
 
     def validate(self) -> None:
-        """AssertionError if an invariant of this file does not hold. Reads everything; for tests."""
+        """AssertionError if an invariant of this file does not hold. Reads everything; for
+        tests."""
         self._slab.validate()
 
-    # --- inside -------------------------------------------------------------------------------------------------
+    # --- inside
+    # ----------------------------------------------------------------------------------------------
 
     def _recall(self, keys: Keys) -> RowNumbers | None:
         """The row numbers that a pull of these keys found, to be checked by whoever uses them."""
@@ -302,8 +348,11 @@ class Table:
             self._slab.seek(keys, rows)
         return rows
 
-    def _admitted(self, admission: Admission, keys: Keys, rows: RowNumbers, version: int) -> RowNumbers | None:
-        """The indices of keys that have a row or may get one; None = all. Each key is seen once a push."""
+    def _admitted(
+        self, admission: Admission, keys: Keys, rows: RowNumbers, version: int
+    ) -> RowNumbers | None:
+        """The indices of keys that have a row or may get one; None = all. Each key is seen once
+        a push."""
         unknown = np.flatnonzero(rows < 0)
         if not len(unknown):
             return None
@@ -313,8 +362,11 @@ class Table:
         self.unadmitted += len(keys) - len(chosen)
         return None if len(chosen) == len(keys) else chosen
 
-    def _rows_for(self, keys: Keys, rows: RowNumbers | None, now_s: int, limit: int | None) -> RowNumbers:
-        """Row numbers of all keys, creating what is unknown with its initial value; -1 where there is no room."""
+    def _rows_for(
+        self, keys: Keys, rows: RowNumbers | None, now_s: int, limit: int | None
+    ) -> RowNumbers:
+        """Row numbers of all keys, creating what is unknown with its initial value; -1 where
+        there is no room."""
         slab = self._slab
         if rows is None:
             rows = np.empty(len(keys), np.int64)
@@ -346,7 +398,8 @@ class Table:
     def _make_room(
         self, keys: Keys, rows: RowNumbers | None, version: int, now_s: int, rows_max: int
     ) -> RowNumbers | None:
-        """Evict the longest untouched rows if the new ones would be too many. Known keys of this push are kept."""
+        """Evict the longest untouched rows if the new ones would be too many. Known keys of this
+        push are kept."""
         slab = self._slab
         if len(slab) + len(keys) <= rows_max:
             return rows

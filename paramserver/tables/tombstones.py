@@ -1,7 +1,8 @@
 """Which keys a table has evicted since a version, so that a delta can say so (X3).
 
-What died is known by when it was touched: each rise of the horizon is written down with the shard's version, and a
-swept row with its touch. So the answer does not depend on which rows have been swept.
+What died is known by when it was touched: each rise of the horizon is written down with the shard's
+version, and a swept row with its touch. So the answer does not depend on which rows have been
+swept.
 """
 
 from bisect import bisect_right
@@ -11,7 +12,8 @@ import numpy.typing as npt
 
 from paramserver.messages import Keys
 
-#: Swept keys kept; beyond it the oldest deaths are forgotten, and a part that would need them is a full one.
+#: Swept keys kept; beyond it the oldest deaths are forgotten, and a part that would need them is a
+#: full one.
 TOMBSTONES_MAX = 4_000_000
 
 Touches = npt.NDArray[np.int64]
@@ -53,7 +55,9 @@ class Tombstones:
             return
         horizon = self._horizon_since_s = self._horizons[gone - 1]
         del self._versions[:gone], self._horizons[:gone]
-        left = [(keys[touched >= horizon], touched[touched >= horizon]) for keys, touched in self._swept]
+        left = [
+            (keys[touched >= horizon], touched[touched >= horizon]) for keys, touched in self._swept
+        ]
         self._swept = [(keys, touched) for keys, touched in left if len(keys)]
         self._kept = sum(len(keys) for keys, _ in self._swept)
 
@@ -61,17 +65,25 @@ class Tombstones:
         """As it stands now; the swept keys are shared and never change."""
         other = Tombstones(self.since)
         other._horizon_since_s = self._horizon_since_s
-        other._horizons, other._versions, other._swept = self._horizons[:], self._versions[:], self._swept[:]
+        other._horizons, other._versions, other._swept = (
+            self._horizons[:],
+            self._versions[:],
+            self._swept[:],
+        )
         other._kept = self._kept
         return other
 
     def after(self, version: int, dead: Keys, touched_s: Touches) -> Keys:
-        """The keys that died after a version, rising, of those swept and these, which are not swept yet.
+        """The keys that died after a version, rising, of those swept and these, which are not swept
+        yet.
 
         ValueError if deaths since then have been forgotten.
         """
         if version < self.since:
-            raise ValueError(f"evictions since version {version} are not known any more, those since {self.since} are")
+            raise ValueError(
+                f"evictions since version {version} are not known any more, those since "
+                f"{self.since} are"
+            )
         keys = np.concatenate([dead, *(keys for keys, _ in self._swept)])
         touched = np.concatenate([touched_s, *(touched for _, touched in self._swept)])
         first = bisect_right(self._versions, version)

@@ -1,7 +1,9 @@
-"""Both ports of the parameter server over gRPC, pulls and pushes over lanes where the shard has them.
+"""Both ports of the parameter server over gRPC, pulls and pushes over lanes where the shard has
+them.
 
-Every call has a deadline, after which it raises `Unreachable`; so does a call that nobody answers after a few quick
-attempts. All calls are safe to repeat, so repeating is left to the caller, who knows what it waits for.
+Every call has a deadline, after which it raises `Unreachable`; so does a call that nobody answers
+after a few quick attempts. All calls are safe to repeat, so repeating is left to the caller, who
+knows what it waits for.
 """
 
 import itertools
@@ -52,7 +54,8 @@ from paramserver.wire.payload import Payload
 from paramserver.wire.staging import slices, split
 from paramserver.wire.token import with_token
 
-#: Attempts of one call at a shard that does not listen or has no thread free, with growing pauses, before Unreachable.
+#: Attempts of one call at a shard that does not listen or has no thread free, with growing pauses,
+#: before Unreachable.
 ATTEMPTS_MAX = 5
 #: A push whose staged parts were dropped is sent anew this often.
 STAGINGS_MAX = 3
@@ -89,7 +92,8 @@ class Connection:
         self.address, self.config = address, config
         options = [
             *config.channel_options(),
-            # A shard that restarts is back within a second; gRPC's own pauses are made for the internet.
+            # A shard that restarts is back within a second; gRPC's own pauses are made for the
+            # internet.
             ("grpc.initial_reconnect_backoff_ms", 50),
             ("grpc.min_reconnect_backoff_ms", 50),
             ("grpc.max_reconnect_backoff_ms", 500),
@@ -98,7 +102,9 @@ class Connection:
         ]
         if config.ca or config.cert:
             roots = Path(config.ca).read_bytes() if config.ca else None
-            self._channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(roots), options)
+            self._channel = grpc.secure_channel(
+                address, grpc.ssl_channel_credentials(roots), options
+            )
         else:
             self._channel = grpc.insecure_channel(address, options)
         token = Path(config.token_file).read_text().strip() if config.token_file else ""
@@ -112,7 +118,9 @@ class Connection:
             for method, (request, reply) in codec.METHODS[service].items()
         }
         frames_too = frames.METHODS if service == "everspun.Shard" else ()
-        self._stubs |= {method: self._channel.unary_unary(f"/{service}/{method}") for method in frames_too}
+        self._stubs |= {
+            method: self._channel.unary_unary(f"/{service}/{method}") for method in frames_too
+        }
 
     def call(self, method: str, message: Any, timeout_ms: int) -> Any:
         """The answer. Raises Unreachable or Refused."""
@@ -126,7 +134,8 @@ class Connection:
         return self.persist(method, once, timeout_ms)
 
     def persist(self, method: str, once: Callable[[float], Any], timeout_ms: int) -> Any:
-        """What `once(seconds left)` answers, tried again where it was not taken. Raises Unreachable or Refused."""
+        """What `once(seconds left)` answers, tried again where it was not taken. Raises
+        Unreachable or Refused."""
         deadline = time.monotonic() + timeout_ms / 1_000
         pause = self.config.retry_ms / 1_000
         for attempt in range(1, ATTEMPTS_MAX + 1):
@@ -153,7 +162,8 @@ class Connection:
 
 
 class ShardClient:
-    """`ShardPort` of one shard. Pulls may run beside each other and beside a push; pushes one at a time (S2)."""
+    """`ShardPort` of one shard. Pulls may run beside each other and beside a push; pushes one at
+    a time (S2)."""
 
     def __init__(self, address: str, config: ParamServerConfig) -> None:
         self.config = config
@@ -164,12 +174,18 @@ class ShardClient:
         self._pushes = itertools.count(1)
         self._pull_rows_max = PULL_ROWS_MAX
 
-    def begin(self, spec: ModelSpec, vector: dict[str, int], dense: dict[str, object]) -> ProgressReply:
+    def begin(
+        self, spec: ModelSpec, vector: dict[str, int], dense: dict[str, object]
+    ) -> ProgressReply:
         message = codec.encode_begin(spec, vector, dense)
-        return codec.decode_progress_reply(self._connection.call("Begin", message, self.config.data_timeout_ms))
+        return codec.decode_progress_reply(
+            self._connection.call("Begin", message, self.config.data_timeout_ms)
+        )
 
     def progress(self, model: str) -> ProgressReply:
-        return codec.decode_progress_reply(self._connection.control("Progress", wire.ModelRequest(model=model)))
+        return codec.decode_progress_reply(
+            self._connection.control("Progress", wire.ModelRequest(model=model))
+        )
 
     def pull(self, request: PullRequest) -> PullReply:
         while True:
@@ -184,7 +200,8 @@ class ShardClient:
                 self._pull_rows_max //= 2
 
     def _pull(self, request: PullRequest, pieces: list[dict[str, Keys]]) -> PullReply:
-        """Several answers as one: as old as the oldest, and whatever the first says that is not served."""
+        """Several answers as one: as old as the oldest, and whatever the first says that is not
+        served."""
         replies: list[PullReply] = []
         for number, keys in enumerate(pieces):
             piece = replace(request, keys=keys, dense=request.dense and number == 0)
@@ -198,12 +215,15 @@ class ShardClient:
         if len(replies) == 1:
             return replies[0]
         rows = {
-            name: np.concatenate([reply.rows[name] for reply in replies if name in reply.rows]) for name in request.keys
+            name: np.concatenate([reply.rows[name] for reply in replies if name in reply.rows])
+            for name in request.keys
         }
         return replace(replies[0], rows=rows, version=min(reply.version for reply in replies))
 
     def push(self, request: PushRequest) -> PushReply:
-        encoding = Encoding.FLOAT32 if request.rewrites else self._encoding  # no rounding is added up in rows (W3)
+        encoding = (
+            Encoding.FLOAT32 if request.rewrites else self._encoding
+        )  # no rounding is added up in rows (W3)
         try:
             parts, last = split(request, self.config.message_bytes_max)
         except ValueError as error:
@@ -214,7 +234,9 @@ class ShardClient:
                 whose = (request.model, request.epoch, number, part)
                 self._data("Stage", partial(payload.encode_stage, *whose, tables, encoding))
             try:
-                encode = partial(payload.encode_push, last, encoding, push=number, staged=len(parts))
+                encode = partial(
+                    payload.encode_push, last, encoding, push=number, staged=len(parts)
+                )
                 header, _ = self._data("Push", encode)
                 return payload.decode_push_reply(wire.PushReply.FromString(header))
             except _Status as error:
@@ -223,17 +245,23 @@ class ShardClient:
 
     def mark(self, model: str, cut: str, vector: dict[str, int]) -> MarkReply:
         message = wire.CutRequest(model=model, cut=cut, vector=vector)
-        return codec.decode_mark_reply(self._connection.call("Mark", message, self.config.write_timeout_ms))
+        return codec.decode_mark_reply(
+            self._connection.call("Mark", message, self.config.write_timeout_ms)
+        )
 
     def unmark(self, model: str, cut: str) -> None:
         self._connection.control("Unmark", wire.CutRequest(model=model, cut=cut))
 
     def write_part(self, model: str, cut: str, url: str, parent: str | None) -> PartInfo:
         message = wire.CutRequest(model=model, cut=cut, url=url, sha256=parent)
-        return codec.decode_part_info(self._connection.call("WritePart", message, self.config.write_timeout_ms))
+        return codec.decode_part_info(
+            self._connection.call("WritePart", message, self.config.write_timeout_ms)
+        )
 
     def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
-        self._connection.control("Settle", wire.CutRequest(model=model, cut=cut, sha256=manifest_sha256))
+        self._connection.control(
+            "Settle", wire.CutRequest(model=model, cut=cut, sha256=manifest_sha256)
+        )
 
     def allow(
         self,
@@ -266,11 +294,14 @@ class ShardClient:
         self._lanes.close()
         self._connection.close()
 
-    # --- frames -------------------------------------------------------------------------------------------------
+    # --- frames
+    # ----------------------------------------------------------------------------------------------
 
-    def _data(self, method: str, encode: Callable[[Container[bytes]], Payload]) -> tuple[bytes, Body]:
-        """(header, body) of the answer. `encode` leaves out lists of keys whose digest is in what it is given; where
-        the shard does not have one, they are sent after all."""
+    def _data(
+        self, method: str, encode: Callable[[Container[bytes]], Payload]
+    ) -> tuple[bytes, Body]:
+        """(header, body) of the answer. `encode` leaves out lists of keys whose digest is in what
+        it is given; where the shard does not have one, they are sent after all."""
         sent = encode(self._sent)
         try:
             answer = self._exchange(method, sent)
@@ -286,9 +317,16 @@ class ShardClient:
 
     def _exchange(self, method: str, sent: Payload) -> tuple[bytes, Body]:
         header = sent.header.SerializeToString()
-        if self.config.lanes and not self.config.cert and not self.config.ca and self._lanes.served():
+        if (
+            self.config.lanes
+            and not self.config.cert
+            and not self.config.ca
+            and self._lanes.served()
+        ):
             answer: tuple[bytes, Body] = self._connection.persist(
-                method, lambda left_s: self._over_lane(method, header, sent.arrays), self.config.data_timeout_ms
+                method,
+                lambda left_s: self._over_lane(method, header, sent.arrays),
+                self.config.data_timeout_ms,
             )
             return answer
         message = b"".join(frames.pieces(frames.METHODS[method], header, sent.arrays))
@@ -296,7 +334,9 @@ class ShardClient:
         _, reply, body = frames.unpack(data, self.config.body_bytes_max)
         return reply, Body(body)
 
-    def _over_lane(self, method: str, header: bytes, arrays: list[frames.Array]) -> tuple[bytes, Body]:
+    def _over_lane(
+        self, method: str, header: bytes, arrays: list[frames.Array]
+    ) -> tuple[bytes, Body]:
         try:
             status, reply, body = self._lanes.call(frames.METHODS[method], header, arrays)
         except (OSError, BadFrame) as error:
@@ -311,7 +351,8 @@ class ShardClient:
 
 
 class ClockClient:
-    """`ClockPort` of the process that holds slot 0. Starts that are not numbered get the next number."""
+    """`ClockPort` of the process that holds slot 0. Starts that are not numbered get the next
+    number."""
 
     def __init__(self, address: str, config: ParamServerConfig) -> None:
         self._connection = Connection("everspun.Clock", address, config)
@@ -324,7 +365,9 @@ class ClockClient:
     def start(self, request: StartRequest) -> StartReply:
         if not request.ticket:
             request = replace(request, ticket=next(self._tickets))
-        return codec.decode_start_reply(self._connection.control("Start", codec.encode_start(request)))
+        return codec.decode_start_reply(
+            self._connection.control("Start", codec.encode_start(request))
+        )
 
     def ended(self, model: str, epoch: Epoch, clock: int) -> bool:
         message = wire.MemberRequest(model=model, epoch=codec.encode_epoch(epoch), value=clock)
@@ -349,7 +392,9 @@ class ClockClient:
         self._connection.control("SetStaleness", wire.MemberRequest(model=model, value=staleness))
 
     def set_concurrency(self, model: str, concurrency: int) -> None:
-        self._connection.control("SetConcurrency", wire.MemberRequest(model=model, value=concurrency))
+        self._connection.control(
+            "SetConcurrency", wire.MemberRequest(model=model, value=concurrency)
+        )
 
     def set_compensation(self, model: str, way: str) -> None:
         self._connection.control("SetCompensation", wire.MemberRequest(model=model, doing=way))
@@ -358,11 +403,17 @@ class ClockClient:
         self._connection.control("SetPaused", wire.MemberRequest(model=model, value=int(paused)))
 
     def bounds(self, model: str) -> Bounds:
-        return codec.decode_bounds(self._connection.control("Bounds", wire.ModelRequest(model=model)))
+        return codec.decode_bounds(
+            self._connection.control("Bounds", wire.ModelRequest(model=model))
+        )
 
     def govern(self, model: str, governor: str, sequence: int, rung: Rung, lease_ms: int) -> Bounds:
         message = wire.GovernRequest(
-            model=model, governor=governor, sequence=sequence, rung=codec.encode_rung(rung), lease_ms=lease_ms
+            model=model,
+            governor=governor,
+            sequence=sequence,
+            rung=codec.encode_rung(rung),
+            lease_ms=lease_ms,
         )
         return codec.decode_bounds(self._connection.control("Govern", message))
 
@@ -377,11 +428,16 @@ class ClockClient:
 
 
 class ShardPorts(dict[int, ShardClient]):
-    """Ports by index of shard: those that were asked for. There may come more shards than there are (S6)."""
+    """Ports by index of shard: those that were asked for. There may come more shards than there
+    are (S6)."""
 
     def __init__(self, config: ParamServerConfig, run_dir: str, shards: int) -> None:
         super().__init__()
-        self._config, self._run_dir, self._lock = with_token(config, run_dir), run_dir, threading.Lock()
+        self._config, self._run_dir, self._lock = (
+            with_token(config, run_dir),
+            run_dir,
+            threading.Lock(),
+        )
         for shard in range(shards):
             self[shard]
 
@@ -397,6 +453,7 @@ class ShardPorts(dict[int, ShardClient]):
 
 
 def connect(config: ParamServerConfig, run_dir: str, shards: int) -> tuple[ShardPorts, ClockClient]:
-    """Ports of all shards by index, and of the clocks, which shard 0 holds: it owns slot 0 in every map (S6)."""
+    """Ports of all shards by index, and of the clocks, which shard 0 holds: it owns slot 0 in
+    every map (S6)."""
     config = with_token(config, run_dir)
     return ShardPorts(config, run_dir, shards), ClockClient(config.address(0, run_dir), config)

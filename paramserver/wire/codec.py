@@ -1,6 +1,7 @@
 """Messages as protobuf, and back. What carries keys and rows is in `payload`.
 
-`encode_x` takes a value to its protobuf message, `decode_x` the other way; a message that cannot be raises ValueError.
+`encode_x` takes a value to its protobuf message, `decode_x` the other way; a message that cannot be
+raises ValueError.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,8 +27,8 @@ from paramserver.ports import JoinReply, PartInfo, ProgressReply
 from paramserver.slots import SlotMap
 from paramserver.wire import wire_pb2 as wire
 
-#: service -> method -> (request, reply). The client and the server are wired from this one table. Beside these, a shard
-#: takes the methods of `frames.METHODS`, whose messages are frames.
+#: service -> method -> (request, reply). The client and the server are wired from this one table.
+#: Beside these, a shard takes the methods of `frames.METHODS`, whose messages are frames.
 METHODS: dict[str, dict[str, tuple[Any, Any]]] = {
     "everspun.Shard": {
         "Begin": (wire.BeginRequest, wire.ProgressReply),
@@ -60,7 +61,8 @@ METHODS: dict[str, dict[str, tuple[Any, Any]]] = {
     },
 }
 
-# --- arrays -----------------------------------------------------------------------------------------------------
+# --- arrays
+# --------------------------------------------------------------------------------------------------
 
 _F32 = np.dtype("<f4")
 
@@ -75,7 +77,8 @@ def encode_arrays(arrays: Mapping[str, npt.NDArray[np.float32]]) -> list[wire.Bl
 def decode_arrays(blocks: Iterable[wire.Block]) -> dict[str, npt.NDArray[np.float32]]:
     """Copies that the receiver may write to: kernels are compiled for those alone."""
     return {
-        block.name: np.frombuffer(block.values, _F32).reshape(tuple(block.shape)).astype(np.float32) for block in blocks
+        block.name: np.frombuffer(block.values, _F32).reshape(tuple(block.shape)).astype(np.float32)
+        for block in blocks
     }
 
 
@@ -87,7 +90,8 @@ def decode_hash(data: bytes) -> int:
     return int.from_bytes(data, "little")
 
 
-# --- what both planes share -------------------------------------------------------------------------------------
+# --- what both planes share
+# -------------------------------------------------------------------------------------
 
 
 def encode_epoch(epoch: Epoch) -> wire.Epoch:
@@ -100,7 +104,9 @@ def decode_epoch(message: wire.Epoch) -> Epoch:
 
 def encode_progress(progress: Progress) -> wire.Progress:
     chains = {
-        chain: wire.ChainProgress(end=at.end, row_hash=encode_hash(at.row_hash), barrier=at.barrier, rows=at.rows)
+        chain: wire.ChainProgress(
+            end=at.end, row_hash=encode_hash(at.row_hash), barrier=at.barrier, rows=at.rows
+        )
         for chain, at in progress.chains.items()
     }
     return wire.Progress(
@@ -132,14 +138,21 @@ def encode_progress_reply(reply: ProgressReply) -> wire.ProgressReply:
 
 def decode_progress_reply(message: wire.ProgressReply) -> ProgressReply:
     progress = decode_progress(message.progress) if message.HasField("progress") else None
-    slot_map = SlotMap.decode(message.map_epoch, message.slot_owners) if message.slot_owners else None
-    return ProgressReply(message.incarnation, message.map_epoch, progress, dict(message.begun), slot_map)
+    slot_map = (
+        SlotMap.decode(message.map_epoch, message.slot_owners) if message.slot_owners else None
+    )
+    return ProgressReply(
+        message.incarnation, message.map_epoch, progress, dict(message.begun), slot_map
+    )
 
 
-# --- begin ------------------------------------------------------------------------------------------------------
+# --- begin
+# --------------------------------------------------------------------------------------------------
 
 
-def encode_begin(spec: ModelSpec, vector: Mapping[str, int], dense: Mapping[str, object]) -> wire.BeginRequest:
+def encode_begin(
+    spec: ModelSpec, vector: Mapping[str, int], dense: Mapping[str, object]
+) -> wire.BeginRequest:
     tables = [
         wire.TableSpec(
             name=t.name,
@@ -158,16 +171,27 @@ def encode_begin(spec: ModelSpec, vector: Mapping[str, int], dense: Mapping[str,
         name=spec.name,
         digest=spec.digest,
         tables=tables,
-        dense=wire.DenseSpec(shapes=shapes, optimizer=spec.dense.optimizer, options=spec.dense.options),
+        dense=wire.DenseSpec(
+            shapes=shapes, optimizer=spec.dense.optimizer, options=spec.dense.options
+        ),
         vector=vector,
-        values=encode_arrays({name: np.asarray(value, np.float32) for name, value in dense.items()}),
+        values=encode_arrays(
+            {name: np.asarray(value, np.float32) for name, value in dense.items()}
+        ),
     )
 
 
 def decode_begin(message: wire.BeginRequest) -> tuple[ModelSpec, dict[str, int], dict[str, object]]:
     tables = tuple(
         TableSpec(
-            t.name, t.dim, t.optimizer, dict(t.options), t.init_scale, t.seed, dict(t.policy), t.storage or "float32"
+            t.name,
+            t.dim,
+            t.optimizer,
+            dict(t.options),
+            t.init_scale,
+            t.seed,
+            dict(t.policy),
+            t.storage or "float32",
         )
         for t in message.tables
     )
@@ -178,7 +202,8 @@ def decode_begin(message: wire.BeginRequest) -> tuple[ModelSpec, dict[str, int],
     return spec, dict(message.vector), values
 
 
-# --- cuts -------------------------------------------------------------------------------------------------------
+# --- cuts
+# --------------------------------------------------------------------------------------------------
 
 
 def encode_mark_reply(reply: MarkReply) -> wire.MarkReply:
@@ -191,7 +216,9 @@ def decode_mark_reply(message: wire.MarkReply) -> MarkReply:
 
 
 def encode_prepare(slot_map: SlotMap, manifest_sha256: str) -> wire.PrepareRequest:
-    return wire.PrepareRequest(map_epoch=slot_map.epoch, owners=slot_map.encode(), manifest_sha256=manifest_sha256)
+    return wire.PrepareRequest(
+        map_epoch=slot_map.epoch, owners=slot_map.encode(), manifest_sha256=manifest_sha256
+    )
 
 
 def decode_prepare(message: wire.PrepareRequest) -> tuple[SlotMap, str]:
@@ -212,15 +239,20 @@ def encode_part_info(part: PartInfo) -> wire.PartInfo:
 
 
 def decode_part_info(m: wire.PartInfo) -> PartInfo:
-    return PartInfo(m.shard, m.url, m.sha256, m.bytes, m.rows, m.tombstones, m.kind, decode_progress(m.progress))
+    return PartInfo(
+        m.shard, m.url, m.sha256, m.bytes, m.rows, m.tombstones, m.kind, decode_progress(m.progress)
+    )
 
 
-# --- clocks -----------------------------------------------------------------------------------------------------
+# --- clocks
+# --------------------------------------------------------------------------------------------------
 
 
 def encode_join_reply(reply: JoinReply) -> wire.JoinReply:
     epoch = encode_epoch(reply.epoch)
-    return wire.JoinReply(epoch=epoch, clock=reply.clock, lease_ms=reply.lease_ms, staleness=reply.staleness)
+    return wire.JoinReply(
+        epoch=epoch, clock=reply.clock, lease_ms=reply.lease_ms, staleness=reply.staleness
+    )
 
 
 def decode_join_reply(m: wire.JoinReply) -> JoinReply:
@@ -240,7 +272,9 @@ def encode_start(request: StartRequest) -> wire.StartRequest:
 
 
 def decode_start(m: wire.StartRequest) -> StartRequest:
-    return StartRequest(m.model, decode_epoch(m.epoch), m.chain, m.start, m.end, m.barrier, m.ticket)
+    return StartRequest(
+        m.model, decode_epoch(m.epoch), m.chain, m.start, m.end, m.barrier, m.ticket
+    )
 
 
 def encode_start_reply(reply: StartReply) -> wire.StartReply:
@@ -282,4 +316,13 @@ def encode_bounds(bounds: Bounds) -> wire.BoundsReply:
 
 def decode_bounds(m: wire.BoundsReply) -> Bounds:
     governed = decode_rung(m.governed) if m.HasField("governed") else None
-    return Bounds(decode_rung(m.ordered), m.paused, m.learners, m.governor, governed, m.left_ms, m.sequence, m.cut)
+    return Bounds(
+        decode_rung(m.ordered),
+        m.paused,
+        m.learners,
+        m.governor,
+        governed,
+        m.left_ms,
+        m.sequence,
+        m.cut,
+    )

@@ -1,12 +1,14 @@
-"""Lanes: stream sockets beside gRPC that carry frames for pulls and pushes, one call at a time each.
+"""Lanes: stream sockets beside gRPC that carry frames for pulls and pushes, one call at a time
+each.
 
-gRPC for Python moves about 0.6 GB/s of such messages, because every byte passes through its own buffers; a stream
-socket moves several, straight from one array into the other. A shard says over gRPC where its lane is and hands out
-the token that opens it, so a lane admits exactly whom gRPC admits. With TLS there is no lane: frames go as gRPC
-messages then.
+gRPC for Python moves about 0.6 GB/s of such messages, because every byte passes through its own
+buffers; a stream socket moves several, straight from one array into the other. A shard says over
+gRPC where its lane is and hands out the token that opens it, so a lane admits exactly whom gRPC
+admits. With TLS there is no lane: frames go as gRPC messages then.
 
-A lane has a thread of its own on the server, so no lane waits for a thread, and control calls (K4) are never behind
-one. A call has a deadline on both ends; a lane that met an error is closed, not mended.
+A lane has a thread of its own on the server, so no lane waits for a thread, and control calls (K4)
+are never behind one. A call has a deadline on both ends; a lane that met an error is closed, not
+mended.
 """
 
 import contextlib
@@ -98,7 +100,8 @@ class Lane:
                 raise LaneSilent("nothing was taken within the deadline") from error
 
     def receive(self, body_bytes_max: int) -> tuple[int, bytes, Buffer]:
-        """(code, header, body) of the next frame; the body is the receiver's own. Raises OSError and BadFrame."""
+        """(code, header, body) of the next frame; the body is the receiver's own. Raises OSError
+        and BadFrame."""
         self._fill(self._prefix)
         code, header_bytes, body_bytes = frames.read_prefix(self._prefix, body_bytes_max)
         header = bytearray(header_bytes)
@@ -153,9 +156,12 @@ def _rest(pieces: list[memoryview], sent: int) -> list[memoryview]:
 
 
 class Lanes:
-    """The lanes of one caller to one shard: a call takes an idle one, or opens one. `ask`: where they are, by gRPC."""
+    """The lanes of one caller to one shard: a call takes an idle one, or opens one. `ask`: where
+    they are, by gRPC."""
 
-    def __init__(self, ask: Callable[[], tuple[str, bytes]], timeout_ms: int, body_bytes_max: int) -> None:
+    def __init__(
+        self, ask: Callable[[], tuple[str, bytes]], timeout_ms: int, body_bytes_max: int
+    ) -> None:
         self._ask, self.timeout_ms, self.body_bytes_max = ask, timeout_ms, body_bytes_max
         self._idle: list[Lane] = []
         self._where: tuple[str, bytes] | None = None
@@ -167,8 +173,11 @@ class Lanes:
             self._where = self._ask()
         return bool(self._where[0])
 
-    def call(self, code: int, header: bytes, arrays: list[frames.Array]) -> tuple[int, bytes, Buffer]:
-        """The answer: (status, header or reason, body). Raises OSError or BadFrame: then it may have been performed."""
+    def call(
+        self, code: int, header: bytes, arrays: list[frames.Array]
+    ) -> tuple[int, bytes, Buffer]:
+        """The answer: (status, header or reason, body). Raises OSError or BadFrame: then it may
+        have been performed."""
         pieces = frames.pieces(code, header, arrays)
         try:
             lane, fresh = self._idle.pop(), False
@@ -224,7 +233,8 @@ class Lanes:
 
 
 class LaneServer:
-    """Listens for lanes and answers their frames, a thread each. `address` has port 0 where one is to be chosen."""
+    """Listens for lanes and answers their frames, a thread each. `address` has port 0 where one
+    is to be chosen."""
 
     def __init__(self, handle: Handle, address: str, timeout_ms: int, body_bytes_max: int) -> None:
         self._handle, self._timeout_ms, self._body_bytes_max = handle, timeout_ms, body_bytes_max
@@ -235,7 +245,8 @@ class LaneServer:
         kind, _, where = address.partition(":")
         self._listener = socket.socket(_family(kind, where))
         if kind == "unix":
-            # One that is there is of a process that was killed: the state folder's lock keeps us alone.
+            # One that is there is of a process that was killed: the state folder's lock keeps us
+            # alone.
             Path(_path(where)).unlink(missing_ok=True)
             self._listener.bind(_path(where))
             os.chmod(_path(where), 0o700)

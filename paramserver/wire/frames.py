@@ -2,10 +2,11 @@
 
     magic "EVS1" | code | header bytes | body bytes | header | body
 
-Integers are little-endian. The code is a method's number in a request and a gRPC status in an answer. The header is a
-protobuf message; where the status is not OK it is the reason as text. The body is the arrays that the header's blocks
-speak of, in their order, each raw little-endian and padded to 8 bytes: so a received body is taken apart into arrays
-without touching an element, and sent without being put together.
+Integers are little-endian. The code is a method's number in a request and a gRPC status in an
+answer. The header is a protobuf message; where the status is not OK it is the reason as text. The
+body is the arrays that the header's blocks speak of, in their order, each raw little-endian and
+padded to 8 bytes: so a received body is taken apart into arrays without touching an element, and
+sent without being put together.
 """
 
 import struct
@@ -33,7 +34,8 @@ Buffer = npt.NDArray[np.uint8]
 
 
 class BadFrame(ValueError):
-    """Bytes that are no frame, or a frame beyond a limit. What follows on the same lane cannot be read."""
+    """Bytes that are no frame, or a frame beyond a limit. What follows on the same lane cannot
+    be read."""
 
 
 class FrameTooLarge(BadFrame):
@@ -45,7 +47,8 @@ class FrameTooLarge(BadFrame):
 
 
 def pieces(code: int, header: bytes, arrays: Sequence[Array] = ()) -> list[memoryview]:
-    """A frame as pieces to be sent one after another, the arrays uncopied where they are contiguous."""
+    """A frame as pieces to be sent one after another, the arrays uncopied where they are
+    contiguous."""
     body: list[memoryview] = []
     size = 0
     for array in arrays:
@@ -61,13 +64,15 @@ def pieces(code: int, header: bytes, arrays: Sequence[Array] = ()) -> list[memor
 
 
 def read_prefix(prefix: bytes | memoryview, body_bytes_max: int) -> tuple[int, int, int]:
-    """(code, header bytes, body bytes). BadFrame if it is no prefix, or announces more than is taken."""
+    """(code, header bytes, body bytes). BadFrame if it is no prefix, or announces more than is
+    taken."""
     magic, code, header, body = PREFIX.unpack(prefix)
     if magic != MAGIC:
         raise BadFrame(f"no frame begins with {magic!r}")
     if header > HEADER_BYTES_MAX or body > body_bytes_max:
         raise FrameTooLarge(
-            f"a frame of {header} + {body} bytes: a header has at most {HEADER_BYTES_MAX}, a body {body_bytes_max} "
+            f"a frame of {header} + {body} bytes: a header has at most {HEADER_BYTES_MAX}, a body "
+            f"{body_bytes_max} "
             "(message_bytes_max)",
             header + body,
         )
@@ -75,7 +80,8 @@ def read_prefix(prefix: bytes | memoryview, body_bytes_max: int) -> tuple[int, i
 
 
 def unpack(data: bytes, body_bytes_max: int) -> tuple[int, bytes, Buffer]:
-    """(code, header, body) of a frame that arrived whole. The body is a view of it, hence read-only."""
+    """(code, header, body) of a frame that arrived whole. The body is a view of it, hence
+    read-only."""
     if len(data) < PREFIX.size:
         raise BadFrame(f"{len(data)} bytes are no frame")
     code, header, body = read_prefix(data[: PREFIX.size], body_bytes_max)
@@ -105,7 +111,9 @@ class Body:
         size = count * np.dtype(dtype).itemsize
         if self._at + size > len(self._buffer):
             left = len(self._buffer) - self._at
-            raise ValueError(f"{name!r}: {np.dtype(dtype)} {shape} needs {size} bytes, the frame has {left} left")
+            raise ValueError(
+                f"{name!r}: {np.dtype(dtype)} {shape} needs {size} bytes, the frame has {left} left"
+            )
         array = plain(self._buffer[self._at : self._at + size]).view(dtype).reshape(shape)
         self._at += size + -size % ALIGNMENT
         return array
@@ -113,4 +121,6 @@ class Body:
     def end(self) -> None:
         """ValueError if bytes are left over: header and body are of two minds."""
         if self._at < len(self._buffer):
-            raise ValueError(f"the frame has {len(self._buffer) - self._at} bytes more than its header speaks of")
+            raise ValueError(
+                f"the frame has {len(self._buffer) - self._at} bytes more than its header speaks of"
+            )

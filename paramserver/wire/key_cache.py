@@ -1,7 +1,9 @@
-"""Lists of keys by their digest, so that a list is sent once: a push after its pull names the pull's list.
+"""Lists of keys by their digest, so that a list is sent once: a push after its pull names the
+pull's list.
 
-The digest is made of the keys and their places by a mixing hash of 128 bits. It tells lists apart, not forgers: whoever
-may send a digest may push anyway, and the receiver computes the digest of each list it keeps itself.
+The digest is made of the keys and their places by a mixing hash of 128 bits. It tells lists apart,
+not forgers: whoever may send a digest may push anyway, and the receiver computes the digest of each
+list it keeps itself.
 """
 
 from collections import OrderedDict
@@ -30,7 +32,8 @@ def digest_of(keys: Keys) -> bytes:
 
 
 class KeyLists:
-    """The lists met last, at most `bytes_max` of them. Not locked: its owner serialises the calls."""
+    """The lists met last, at most `bytes_max` of them. Not locked: its owner serialises the
+    calls."""
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max, self.nbytes = bytes_max, 0
@@ -60,7 +63,8 @@ class KeyLists:
 
 
 class Sent:
-    """The digests of lists that a receiver was sent, and is likely to have; the last `size_max` of them."""
+    """The digests of lists that a receiver was sent, and is likely to have; the last `size_max`
+    of them."""
 
     def __init__(self, size_max: int) -> None:
         self.size_max = size_max

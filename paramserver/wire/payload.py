@@ -1,8 +1,8 @@
 """Pulls, parts of pushes and pushes as the header and the arrays of a frame, and back.
 
-A list of keys that the receiver was sent before is named by its digest; `find` and `keep` are the receiver's lists
-(`keylists`). Rows may travel in 16 bits (`encoding`), dense arrays are always float32. Decoded arrays are views of the
-body where they can be.
+A list of keys that the receiver was sent before is named by its digest; `find` and `keep` are the
+receiver's lists (`keylists`). Rows may travel in 16 bits (`encoding`), dense arrays are always
+float32. Decoded arrays are views of the body where they can be.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -12,7 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from paramserver.encoding import Encoding, decode_rows, encode_rows
-from paramserver.messages import Epoch, Keys, Outcome, PullReply, PullRequest, PushReply, PushRequest, Rows
+from paramserver.messages import (
+    Epoch,
+    Keys,
+    Outcome,
+    PullReply,
+    PullRequest,
+    PushReply,
+    PushRequest,
+    Rows,
+)
 from paramserver.wire import wire_pb2 as wire
 from paramserver.wire.codec import decode_epoch, decode_hash, encode_epoch, encode_hash
 from paramserver.wire.frames import Array, Body
@@ -47,7 +56,8 @@ class Payload(NamedTuple):
         return sum(array.nbytes for array in self.arrays)
 
 
-# --- blocks -----------------------------------------------------------------------------------------------------
+# --- blocks
+# --------------------------------------------------------------------------------------------------
 
 
 def _tables(
@@ -57,7 +67,9 @@ def _tables(
     blocks, arrays, digests = [], [], []
     for name, array in keys.items():
         digest = digest_of(array) if len(array) >= DIGEST_KEYS_MIN else b""
-        block = wire.Block(name=name, count=len(array), digest=digest, known=bool(digest) and digest in known)
+        block = wire.Block(
+            name=name, count=len(array), digest=digest, known=bool(digest) and digest in known
+        )
         if digest:
             digests.append(digest)
         if not block.known:
@@ -79,13 +91,19 @@ def _take_keys(block: wire.Block, body: Body, lists: Lists) -> Keys:
     if block.known:
         found = lists.find(block.digest)
         if found is None or len(found) != block.count:
-            raise UnknownKeys(f"table {block.name!r}: the list {block.digest.hex()} is not kept here: send the keys")
+            raise UnknownKeys(
+                f"table {block.name!r}: the list {block.digest.hex()} is not kept here: send the "
+                f"keys"
+            )
         return found
     keys: Keys = body.take(block.name, _U64, (block.count,))
     if block.digest:
         digest = digest_of(keys)
         if digest != block.digest:
-            raise ValueError(f"table {block.name!r}: keys have the digest {digest.hex()}, not {block.digest.hex()}")
+            raise ValueError(
+                f"table {block.name!r}: keys have the digest {digest.hex()}, not "
+                f"{block.digest.hex()}"
+            )
         lists.keep(digest, keys)
     return keys
 
@@ -99,7 +117,9 @@ def _take_dense(blocks: Iterable[wire.Block], body: Body) -> dict[str, npt.NDArr
     return {block.name: body.take(block.name, _F32, tuple(block.shape)) for block in blocks}
 
 
-def _take_tables(blocks: Iterable[wire.Block], body: Body, lists: Lists) -> tuple[dict[str, Keys], dict[str, Rows]]:
+def _take_tables(
+    blocks: Iterable[wire.Block], body: Body, lists: Lists
+) -> tuple[dict[str, Keys], dict[str, Rows]]:
     keys, rows = {}, {}
     for block in blocks:
         if block.name in keys:
@@ -117,7 +137,8 @@ def _encoding(number: int) -> Encoding:
         raise ValueError(f"encoding {number}: known are {known}") from None
 
 
-# --- pull -------------------------------------------------------------------------------------------------------
+# --- pull
+# --------------------------------------------------------------------------------------------------
 
 
 def encode_pull(request: PullRequest, encoding: Encoding, known: Container[bytes] = ()) -> Payload:
@@ -134,15 +155,22 @@ def encode_pull(request: PullRequest, encoding: Encoding, known: Container[bytes
     return Payload(header, arrays, digests)
 
 
-def decode_pull(message: wire.PullRequest, body: Body, lists: Lists) -> tuple[PullRequest, Encoding]:
+def decode_pull(
+    message: wire.PullRequest, body: Body, lists: Lists
+) -> tuple[PullRequest, Encoding]:
     keys = {block.name: _take_keys(block, body, lists) for block in message.tables}
     body.end()
     epoch = decode_epoch(message.epoch)
-    return PullRequest(message.model, epoch, message.map_epoch, keys, message.dense), _encoding(message.encoding)
+    return PullRequest(message.model, epoch, message.map_epoch, keys, message.dense), _encoding(
+        message.encoding
+    )
 
 
 def encode_pull_reply(reply: PullReply, encoding: Encoding) -> Payload:
-    blocks = [wire.Block(name=n, shape=rows.shape, encoding=encoding.value) for n, rows in reply.rows.items()]
+    blocks = [
+        wire.Block(name=n, shape=rows.shape, encoding=encoding.value)
+        for n, rows in reply.rows.items()
+    ]
     dense_blocks, dense = _dense(reply.dense)
     header = wire.PullReply(
         outcome=reply.outcome.value,
@@ -151,7 +179,9 @@ def encode_pull_reply(reply: PullReply, encoding: Encoding) -> Payload:
         version=reply.version,
         incarnation=reply.incarnation,
     )
-    return Payload(header, [*(encode_rows(rows, encoding) for rows in reply.rows.values()), *dense], [])
+    return Payload(
+        header, [*(encode_rows(rows, encoding) for rows in reply.rows.values()), *dense], []
+    )
 
 
 def decode_pull_reply(message: wire.PullReply, body: Body) -> PullReply:
@@ -161,7 +191,8 @@ def decode_pull_reply(message: wire.PullReply, body: Body) -> PullReply:
     return PullReply(Outcome(message.outcome), rows, dense, message.version, message.incarnation)
 
 
-# --- push -------------------------------------------------------------------------------------------------------
+# --- push
+# --------------------------------------------------------------------------------------------------
 
 
 def encode_stage(
@@ -175,22 +206,32 @@ def encode_stage(
 ) -> Payload:
     keys, rows = {n: k for n, (k, _) in tables.items()}, {n: r for n, (_, r) in tables.items()}
     blocks, arrays, digests = _tables(keys, rows, encoding, known)
-    header = wire.StageRequest(model=model, epoch=encode_epoch(epoch), push=push, part=part, tables=blocks)
+    header = wire.StageRequest(
+        model=model, epoch=encode_epoch(epoch), push=push, part=part, tables=blocks
+    )
     return Payload(header, arrays, digests)
 
 
-def decode_stage(message: wire.StageRequest, body: Body, lists: Lists) -> dict[str, tuple[Keys, Rows]]:
+def decode_stage(
+    message: wire.StageRequest, body: Body, lists: Lists
+) -> dict[str, tuple[Keys, Rows]]:
     keys, rows = _take_tables(message.tables, body, lists)
     body.end()
     return {name: (keys[name], rows[name]) for name in keys}
 
 
 def encode_push(
-    request: PushRequest, encoding: Encoding, known: Container[bytes] = (), push: int = 0, staged: int = 0
+    request: PushRequest,
+    encoding: Encoding,
+    known: Container[bytes] = (),
+    push: int = 0,
+    staged: int = 0,
 ) -> Payload:
     """`push` and `staged`: the name and the number of the parts sent ahead (S4)."""
     if request.keys.keys() != request.gradients.keys():
-        raise ValueError(f"keys of tables {sorted(request.keys)}, gradients of {sorted(request.gradients)}")
+        raise ValueError(
+            f"keys of tables {sorted(request.keys)}, gradients of {sorted(request.gradients)}"
+        )
     blocks, arrays, digests = _tables(request.keys, request.gradients, encoding, known)
     dense_blocks, dense = _dense(request.dense)
     header = wire.PushRequest(
@@ -259,4 +300,6 @@ def encode_push_reply(reply: PushReply) -> Payload:
 
 
 def decode_push_reply(m: wire.PushReply) -> PushReply:
-    return PushReply(Outcome(m.outcome), m.end, m.incarnation, m.map_epoch, m.version, m.staleness, m.detail)
+    return PushReply(
+        Outcome(m.outcome), m.end, m.incarnation, m.map_epoch, m.version, m.staleness, m.detail
+    )

@@ -1,8 +1,9 @@
-"""Pushes and pulls too large for one message: their parts, those of a push kept until the last arrives (S4).
+"""Pushes and pulls too large for one message: their parts, those of a push kept until the last
+arrives (S4).
 
-A learner has one push per shard in flight, so a newer push of an epoch replaces what an older one left behind. Parts
-are dropped with their epoch's fence, and together they hold at most `bytes_max`. A push that is larger than that by
-itself would never fit: it is not kept, and ends as an empty one.
+A learner has one push per shard in flight, so a newer push of an epoch replaces what an older one
+left behind. Parts are dropped with their epoch's fence, and together they hold at most `bytes_max`.
+A push that is larger than that by itself would never fit: it is not kept, and ends as an empty one.
 """
 
 from collections.abc import Collection, Mapping
@@ -60,7 +61,10 @@ class Staging:
             staged.parts.clear()
             return
         if self.nbytes + size > self.bytes_max:
-            raise StageFull(f"{self.nbytes + size} bytes of unfinished pushes, at most {self.bytes_max} are kept")
+            raise StageFull(
+                f"{self.nbytes + size} bytes of unfinished pushes, at most {self.bytes_max} are "
+                f"kept"
+            )
         staged.parts[part] = tables
 
     def complete(self, request: PushRequest, push: int, staged: int) -> tuple[PushRequest, str]:
@@ -72,7 +76,9 @@ class Staging:
             del self._pushes[request.model, request.epoch]
             return request, f"the push is over the limit: staged_bytes_max = {self.bytes_max}"
         if found is None or found.number != push or sorted(found.parts) != list(range(staged)):
-            raise StageIncomplete(f"push {push} of {request.epoch}: {staged} parts were sent ahead, not all are here")
+            raise StageIncomplete(
+                f"push {push} of {request.epoch}: {staged} parts were sent ahead, not all are here"
+            )
         parts = [found.parts[n] for n in range(staged)]
         parts.append({name: (keys, request.gradients[name]) for name, keys in request.keys.items()})
         keys: dict[str, Keys] = {}
@@ -90,10 +96,12 @@ class Staging:
 
 
 def split(request: PushRequest, bytes_max: int) -> tuple[list[Tables], PushRequest]:
-    """(parts to stage in order, the push that completes them), each part with at most `bytes_max` of keys and rows.
+    """(parts to stage in order, the push that completes them), each part with at most `bytes_max`
+    of keys and rows.
 
-    A push that fits is not split. Pieces of one table are contiguous and stand in different parts, so keys stay
-    sorted when they are put together again. Raises ValueError for a row that does not fit by itself.
+    A push that fits is not split. Pieces of one table are contiguous and stand in different parts,
+    so keys stay sorted when they are put together again. Raises ValueError for a row that does not
+    fit by itself.
     """
     if _nbytes(request) <= bytes_max:
         return [], request
@@ -103,7 +111,10 @@ def split(request: PushRequest, bytes_max: int) -> tuple[list[Tables], PushReque
         rows = request.gradients[name]
         row_bytes = keys.itemsize + rows.itemsize * int(np.prod(rows.shape[1:]))
         if row_bytes > bytes_max:
-            raise ValueError(f"table {name!r}: a row of {row_bytes} bytes is beyond the largest message, {bytes_max}")
+            raise ValueError(
+                f"table {name!r}: a row of {row_bytes} bytes is beyond the largest message, "
+                f"{bytes_max}"
+            )
         step = bytes_max // row_bytes
         for at in range(0, len(keys), step):
             piece = (keys[at : at + step], rows[at : at + step])
@@ -114,7 +125,9 @@ def split(request: PushRequest, bytes_max: int) -> tuple[list[Tables], PushReque
             parts[-1][name] = piece
             room -= size
     empty = {name: keys[:0] for name, keys in request.keys.items()}
-    return parts, replace(request, keys=empty, gradients={n: request.gradients[n][:0] for n in empty})
+    return parts, replace(
+        request, keys=empty, gradients={n: request.gradients[n][:0] for n in empty}
+    )
 
 
 def _nbytes(request: PushRequest) -> int:
@@ -124,7 +137,9 @@ def _nbytes(request: PushRequest) -> int:
 
 def slices(keys: Mapping[str, Keys], rows_max: int) -> list[dict[str, Keys]]:
     """Keys in pieces of at most `rows_max`, in order; tables without keys ride with the first."""
-    pieces: list[dict[str, Keys]] = [{name: array for name, array in keys.items() if not len(array)}]
+    pieces: list[dict[str, Keys]] = [
+        {name: array for name, array in keys.items() if not len(array)}
+    ]
     room = rows_max
     for name, array in keys.items():
         for at in range(0, len(array), rows_max):

@@ -1,7 +1,9 @@
-"""The bearer token that calls to a shard must carry where its port is open to other users of the host (shell).
+"""The bearer token that calls to a shard must carry where its port is open to other users of the
+host (shell).
 
-A unix socket lets in who may write to it. A port of loopback lets in everybody on the host, and a pause said by anybody
-is kept for good (K6): so there, too, is a token, in a file that only the run's user reads.
+A unix socket lets in who may write to it. A port of loopback lets in everybody on the host, and a
+pause said by anybody is kept for good (K6): so there, too, is a token, in a file that only the
+run's user reads.
 """
 
 import os
@@ -15,8 +17,9 @@ NAME = "shards.token"
 
 
 def with_token(config: ParamServerConfig, run_dir: str) -> ParamServerConfig:
-    """The config with a token: the file that it names, none for unix sockets, else `<run_dir>/shards.token`, which the
-    first who asks makes. Raises OSError if it can neither be made nor read."""
+    """The config with a token: the file that it names, none for unix sockets, else
+    `<run_dir>/shards.token`, which the first who asks makes. Raises OSError if it can neither be
+    made nor read."""
     if config.token_file or config.transport != "tcp":
         return config
     path = Path(run_dir).absolute() / NAME
@@ -26,7 +29,8 @@ def with_token(config: ParamServerConfig, run_dir: str) -> ParamServerConfig:
 
 
 def _make(path: Path) -> None:
-    """Whole or not at all, and by one of those who try at once: whoever is second takes the first one's."""
+    """Whole or not at all, and by one of those who try at once: whoever is second takes the
+    first one's."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,7 +1,9 @@
 """Columns in memory: events, values given and missing, and pointers for kernels.
 
-- `arrow_messages`: what an Arrow IPC stream is going to take, read off its messages before anything is unpacked
-- `column_pointers`: where the columns of a batch lie in memory, so that one call of a kernel reads all of them
+- `arrow_messages`: what an Arrow IPC stream is going to take, read off its messages before anything
+  is unpacked
+- `column_pointers`: where the columns of a batch lie in memory, so that one call of a kernel reads
+  all of them
 - `events`: impressions and clicks in memory
 - `values`: what stands in a column for a value that was given, or not
 """

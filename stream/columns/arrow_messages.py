@@ -1,8 +1,8 @@
 """What an Arrow IPC stream is going to take, read off its messages before anything is unpacked.
 
-A compressed buffer begins with its unpacked length, and a reader takes that much memory; a record of 300 bytes can
-name 300 GB. The lengths stand in the messages' metadata, a flatbuffer (Arrow format, Message.fbs): pyarrow checks
-that it is well-formed, and does not show it.
+A compressed buffer begins with its unpacked length, and a reader takes that much memory; a record
+of 300 bytes can name 300 GB. The lengths stand in the messages' metadata, a flatbuffer (Arrow
+format, Message.fbs): pyarrow checks that it is well-formed, and does not show it.
 """
 
 import struct
@@ -16,13 +16,15 @@ MESSAGES_MAX = 256
 _DICTIONARY, _BATCH = 2, 3  # MessageHeader
 _FORMAT_5 = 4  # MetadataVersion
 _PREFIX = struct.Struct("<q")
-#: How a writer ends a stream that it closes; one may also end with its bytes (Arrow columnar format, "IPC Streaming").
+#: How a writer ends a stream that it closes; one may also end with its bytes (Arrow columnar
+#: format, "IPC Streaming").
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 class StreamSize(NamedTuple):
-    """What a stream claims: rows of all its batches, bytes of its buffers when unpacked, bytes behind its end, and how
-    many of the unpacked bytes are of dictionaries, which a row refers to."""
+    """What a stream claims: rows of all its batches, bytes of its buffers when unpacked, bytes
+    behind its end, and how many of the unpacked bytes are of dictionaries, which a row refers to.
+    """
 
     rows: int
     unpacked_bytes: int
@@ -42,7 +44,9 @@ def measure(value: bytes) -> StreamSize:
         for message in pa.ipc.MessageReader.open_stream(source):
             messages += 1
             if messages > MESSAGES_MAX:
-                raise MalformedStream(f"has more than {MESSAGES_MAX} batches and dictionaries; write larger ones")
+                raise MalformedStream(
+                    f"has more than {MESSAGES_MAX} batches and dictionaries; write larger ones"
+                )
             count, size = _claims(memoryview(message.metadata), message.body)
             rows, unpacked = rows + count, unpacked + size
             dictionaries += size if message.type == "dictionary" else 0
@@ -50,7 +54,9 @@ def measure(value: bytes) -> StreamSize:
     except (struct.error, IndexError) as error:
         raise MalformedStream(f"has a message that cannot be read ({error})") from error
     if batches == 0 and value[source.tell() - len(_END) : source.tell()] != _END:
-        raise MalformedStream("ends behind its schema, without a batch and without an end; send it whole")
+        raise MalformedStream(
+            "ends behind its schema, without a batch and without an end; send it whole"
+        )
     return StreamSize(rows, unpacked, len(value) - source.tell(), dictionaries)
 
 
@@ -82,7 +88,8 @@ def _claims(metadata: memoryview, body: pa.Buffer | None) -> tuple[int, int]:
 
 
 class _Table:
-    """A flatbuffer's table at a place of its bytes (flatbuffers, "Internals": a table points to its vtable)."""
+    """A flatbuffer's table at a place of its bytes (flatbuffers, "Internals": a table points to
+    its vtable)."""
 
     def __init__(self, data: memoryview, at: int):
         self._data, self._at = data, at

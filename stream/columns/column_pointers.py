@@ -1,6 +1,7 @@
 """Where the columns of a batch lie in memory, so that one call of a kernel reads all of them.
 
-A call a column would hand over the interpreter's lock as often, while the other threads of a process wait for it.
+A call a column would hand over the interpreter's lock as often, while the other threads of a
+process wait for it.
 """
 
 from collections.abc import Sequence
@@ -16,18 +17,23 @@ from numba.extending import intrinsic
 
 from stream.kernels.kernel import kernel
 
-#: (m, 4) int64, of every column: what it holds, the address of its first value (of strings: of their offsets), and
-#: the address and number of the bytes that the offsets point into.
+#: (m, 4) int64, of every column: what it holds, the address of its first value (of strings: of
+#: their offsets), and the address and number of the bytes that the offsets point into.
 Placed = npt.NDArray[np.int64]
 
 STRING, INT64, INT32, INT8, FLOAT32 = range(5)
-_NUMBERS = {pa.int64(): (INT64, 8), pa.int32(): (INT32, 4), pa.int8(): (INT8, 1), pa.float32(): (FLOAT32, 4)}
+_NUMBERS = {
+    pa.int64(): (INT64, 8),
+    pa.int32(): (INT32, 4),
+    pa.int8(): (INT8, 1),
+    pa.float32(): (FLOAT32, 4),
+}
 _STRING = pa.string()
 
 
 def placed(columns: Sequence[pa.Array]) -> Placed:
-    """Of columns of one length above 0: strings, int64, int32, int8 or float32. They must outlive what is made of it.
-    Raises ValueError on nulls and on another type."""
+    """Of columns of one length above 0: strings, int64, int32, int8 or float32. They must outlive
+    what is made of it. Raises ValueError on nulls and on another type."""
     out = []
     for column in columns:
         if column.null_count:
@@ -46,8 +52,8 @@ def placed(columns: Sequence[pa.Array]) -> Placed:
 
 
 def check_offsets(columns: Sequence[pa.Array]) -> None:
-    """Raises ValueError where the offsets of strings fall, which `validate` of Arrow passes over: a kernel that follows
-    them would leave the column. And what `placed` raises."""
+    """Raises ValueError where the offsets of strings fall, which `validate` of Arrow passes over: a
+    kernel that follows them would leave the column. And what `placed` raises."""
     if columns and len(columns[0]) and _falls(placed(columns), len(columns[0])):
         raise ValueError("the offsets of a column of strings fall")
 
@@ -65,7 +71,8 @@ def _falls(columns: Placed, rows: int) -> bool:
 
 @intrinsic
 def pointer(context: Any, address: Any) -> Any:
-    """An address as `numba.carray` takes it. The kernel that asks is told by its caller what lies there."""
+    """An address as `numba.carray` takes it. The kernel that asks is told by its caller what
+    lies there."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)

@@ -1,7 +1,8 @@
 """Impressions and clicks in memory: columns of equal length, in log order.
 
-What the join works on is numpy (positions, times, 64-bit hashes); what only travels on to `examples` stays in one
-Arrow table. No column holds a null: a missing string is "", a missing number NaN, a missing hash 0.
+What the join works on is numpy (positions, times, 64-bit hashes); what only travels on to
+`examples` stays in one Arrow table. No column holds a null: a missing string is "", a missing
+number NaN, a missing hash 0.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,7 +31,8 @@ FEATURE_PREFIX = "f_"
 
 @dataclass(frozen=True)
 class FeatureColumn:
-    """A declared feature. Categorical travels as string ("" = missing), numeric as float32 (NaN = missing).
+    """A declared feature. Categorical travels as string ("" = missing), numeric as float32 (NaN =
+    missing).
 
     A `personal` one identifies a person (a user id, a device): our producer pseudonymises it.
     """
@@ -41,13 +43,19 @@ class FeatureColumn:
 
     def __post_init__(self) -> None:
         if self.kind not in (CATEGORICAL, NUMERIC):
-            raise ValueError(f"feature {self.name!r}: kind {self.kind!r}, allowed are {CATEGORICAL!r} and {NUMERIC!r}")
+            raise ValueError(
+                f"feature {self.name!r}: kind {self.kind!r}, allowed are {CATEGORICAL!r} and "
+                f"{NUMERIC!r}"
+            )
         if not self.name.isidentifier():
             raise ValueError(
-                f"feature {self.name!r}: a name is letters, digits and underscores, not starting with a digit"
+                f"feature {self.name!r}: a name is letters, digits and underscores, not starting "
+                f"with a digit"
             )
         if self.personal and self.kind != CATEGORICAL:
-            raise ValueError(f"feature {self.name!r}: a personal feature is categorical, not {self.kind!r}")
+            raise ValueError(
+                f"feature {self.name!r}: a personal feature is categorical, not {self.kind!r}"
+            )
 
     @property
     def column(self) -> str:
@@ -81,7 +89,12 @@ def impression_schema(features: Iterable[FeatureColumn]) -> pa.Schema:
 
 def click_schema() -> pa.Schema:
     """Schema of `Clicks.table`."""
-    return pa.schema([pa.field("source", pa.string(), nullable=False), pa.field("vendor", pa.string(), nullable=False)])
+    return pa.schema(
+        [
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("vendor", pa.string(), nullable=False),
+        ]
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +126,8 @@ class Events:
 
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
-        """All rows of all parts, in their order. Raises ValueError without parts, whose schema would be unknown."""
+        """All rows of all parts, in their order. Raises ValueError without parts, whose schema
+        would be unknown."""
         if not parts:
             raise ValueError(f"{cls.__name__}.concat: no parts")
         if len(parts) == 1:

@@ -1,8 +1,10 @@
-"""What stands in a column for a value that was given, or not: one piece of code for the log and for serving.
+"""What stands in a column for a value that was given, or not: one piece of code for the log and for
+serving.
 
-An impression is read from a log to be learned, and from a request to be answered. Whatever becomes of a missing value,
-a wide number or a number without a place in 32 bits is decided here for both, so that a model is asked in the numbers
-that it has learned (docs/models.md). A property test holds the two ways together, bit for bit.
+An impression is read from a log to be learned, and from a request to be answered. Whatever becomes
+of a missing value, a wide number or a number without a place in 32 bits is decided here for both,
+so that a model is asked in the numbers that it has learned (docs/models.md). A property test holds
+the two ways together, bit for bit.
 """
 
 import numpy as np
@@ -27,6 +29,7 @@ def floats(column: pa.Array) -> npt.NDArray[np.float32]:
 
 
 def positions(column: pa.Array) -> pa.Array:
-    """int32 without nulls, of a column of int64 within its range: a missing one is `NO_POSITION`."""
+    """int32 without nulls, of a column of int64 within its range: a missing one is
+    `NO_POSITION`."""
     filled = column.fill_null(NO_POSITION) if column.null_count else column
     return filled.cast(pa.int32())

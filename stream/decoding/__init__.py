@@ -8,7 +8,7 @@
 - `json_values`: JSON values of many records read into flat columns
 - `record_faults`: what is wrong with one JSON record that could not be read
 - `row_checks`: which rows are wrong
-- `schema`: what impressions and clicks look like outside (JSON, Arrow IPC) and how a parsed JSON object becomes flat
-  rows
+- `schema`: what impressions and clicks look like outside (JSON, Arrow IPC) and how a parsed JSON
+  object becomes flat rows
 - `undeclared`: features in events that nobody declared
 """

@@ -1,8 +1,9 @@
 """Arrow IPC values of many records read into one set of flat columns.
 
-A value is measured before it is unpacked (`arrow_messages`), and of what it holds only the columns that somebody
-reads are looked at; those are checked in full. A column may come as any type that becomes the wanted one at the cost
-of a copy: other widths of numbers, the three kinds of strings, and dictionaries of them.
+A value is measured before it is unpacked (`arrow_messages`), and of what it holds only the columns
+that somebody reads are looked at; those are checked in full. A column may come as any type that
+becomes the wanted one at the cost of a copy: other widths of numbers, the three kinds of strings,
+and dictionaries of them.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ from stream.record import ROWS_PER_RECORD_MAX
 
 I64 = npt.NDArray[np.int64]
 
-#: A string view's 16 bytes begin with its length (Arrow columnar format, "Variable-size Binary View Layout").
+#: A string view's 16 bytes begin with its length (Arrow columnar format, "Variable-size Binary View
+#: Layout").
 _VIEW_INTS = 4
 
 
@@ -33,8 +35,8 @@ class _Unfit(Exception):
 def read_arrow(
     records: RecordColumns, indices: Sequence[int], shape: Shape, config: StreamConfig, bad: Bad
 ) -> list[Rows]:
-    """Rows of the records of these indices; the unreadable ones are added to `bad`. Values that follow each other
-    with the same columns are read as one table."""
+    """Rows of the records of these indices; the unreadable ones are added to `bad`. Values that
+    follow each other with the same columns are read as one table."""
     parts: list[Rows] = []
     group: list[pa.RecordBatch] = []
     owners: list[int] = []
@@ -57,7 +59,10 @@ def _batches(value: bytes, shape: Shape, config: StreamConfig) -> list[pa.Record
     try:
         size = measure(value)
         if size.bytes_behind:
-            text = f"has {size.bytes_behind} bytes behind the end of its Arrow IPC stream; send one stream a record"
+            text = (
+                f"has {size.bytes_behind} bytes behind the end of its Arrow IPC stream; send "
+                f"one stream a record"
+            )
             raise _Unfit("value", text)
         if size.rows > ROWS_PER_RECORD_MAX or size.unpacked_bytes > config.decoded_bytes_max:
             raise _Unfit(*too_large(size.rows, size.unpacked_bytes, config))
@@ -73,7 +78,9 @@ def _batches(value: bytes, shape: Shape, config: StreamConfig) -> list[pa.Record
                 raise _Unfit(*too_large(size.rows, taken, config))
             plain.append(_plain(batch, shape))
     except UnicodeDecodeError as error:
-        raise _Unfit("value", f"has a column whose name is not UTF-8 ({error.reason}); name it in UTF-8") from error
+        raise _Unfit(
+            "value", f"has a column whose name is not UTF-8 ({error.reason}); name it in UTF-8"
+        ) from error
     except (pa.ArrowException, OSError) as error:
         raise _Unfit("value", f"is not an Arrow IPC stream that can be read ({error})") from error
     except MalformedStream as error:
@@ -82,7 +89,8 @@ def _batches(value: bytes, shape: Shape, config: StreamConfig) -> list[pa.Record
 
 
 def _wanted(schema: pa.Schema, shape: Shape) -> list[int]:
-    """The places of the columns that are read. Raises _Unfit for one that is there twice, missing, or no such thing."""
+    """The places of the columns that are read. Raises _Unfit for one that is there twice,
+    missing, or no such thing."""
     wanted = [i for i, name in enumerate(schema.names) if name in shape.wire]
     names = [schema.names[i] for i in wanted]
     for i, name in zip(wanted, names, strict=True):
@@ -108,10 +116,13 @@ def _check_type(name: str, given: pa.DataType, wanted: pa.DataType) -> None:
         fits = pa.types.is_floating(given) or pa.types.is_integer(given)
     if not fits:
         integer = " (an integer, milliseconds since 1970)" if name == "ts_ms" else ""
-        raise _Unfit(name, f"is a column of {given}; cast it to {wanted}{integer} before it is written")
+        raise _Unfit(
+            name, f"is a column of {given}; cast it to {wanted}{integer} before it is written"
+        )
 
 
-# --- converting ---------------------------------------------------------------------------------------------------
+# --- converting
+# --------------------------------------------------------------------------------------------------
 
 
 def _string_bytes(column: pa.Array) -> int:
@@ -140,11 +151,15 @@ def _lengths(column: pa.Array) -> I64 | None:
 
 
 def _plain(batch: pa.RecordBatch, shape: Shape) -> pa.RecordBatch:
-    """The same in the wanted types; itself if it is. Raises _Unfit for a number that does not fit."""
+    """The same in the wanted types; itself if it is. Raises _Unfit for a number that does not
+    fit."""
     names = batch.schema.names
     if all(batch.schema.field(i).type == shape.wire[name] for i, name in enumerate(names)):
         return batch
-    columns = [_cast(name, column, shape.wire[name]) for name, column in zip(names, batch.columns, strict=True)]
+    columns = [
+        _cast(name, column, shape.wire[name])
+        for name, column in zip(names, batch.columns, strict=True)
+    ]
     return pa.RecordBatch.from_arrays(columns, names=names)
 
 
@@ -154,7 +169,9 @@ def _cast(name: str, column: pa.Array, wanted: pa.DataType) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         return _cast(name, column.dictionary, wanted).take(column.indices)
     if pa.types.is_floating(wanted):
-        return column.cast(wanted, safe=False)  # a large integer is rounded, as the same number in JSON is
+        return column.cast(
+            wanted, safe=False
+        )  # a large integer is rounded, as the same number in JSON is
     try:
         return column.cast(wanted)
     except pa.ArrowInvalid as error:
@@ -168,7 +185,9 @@ def _columns(group: list[pa.RecordBatch], owners: list[int], shape: Shape) -> li
     if not group:
         return []
     record = np.repeat(np.array(owners, np.int64), [batch.num_rows for batch in group])
-    given = {name: [batch.column(i) for batch in group] for i, name in enumerate(group[0].schema.names)}
+    given = {
+        name: [batch.column(i) for batch in group] for i, name in enumerate(group[0].schema.names)
+    }
     columns = {}
     for name, type_ in shape.wire.items():
         arrays = given.get(name)

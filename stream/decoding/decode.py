@@ -1,10 +1,13 @@
-"""From records to columns: JSON (one event, a page view, an array of either) and Arrow IPC, whole polls at once.
+"""From records to columns: JSON (one event, a page view, an array of either) and Arrow IPC, whole
+polls at once.
 
-Which rows come out, and which records are bad, is a function of each record alone, however records were polled
-together (I7). A bad record is bad as a whole: it is quarantined with its bytes, counted as one.
+Which rows come out, and which records are bad, is a function of each record alone, however records
+were polled together (I7). A bad record is bad as a whole: it is quarantined with its bytes, counted
+as one.
 
-No record makes this raise, and none costs more than its bytes allow: a value holds at most `record_bytes_max` bytes,
-and its rows take at most `decoded_bytes_max`, which is known before the memory is taken.
+No record makes this raise, and none costs more than its bytes allow: a value holds at most
+`record_bytes_max` bytes, and its rows take at most `decoded_bytes_max`, which is known before the
+memory is taken.
 """
 
 from collections.abc import Sequence
@@ -22,7 +25,15 @@ from stream.decoding.arrow_values import read_arrow
 from stream.decoding.event_faults import Bad, Fault, Reason, fault
 from stream.decoding.json_values import read_json
 from stream.decoding.row_checks import filled, judge
-from stream.decoding.schema import Rows, Shape, activity_shape, click_shape, impression_shape, in_log_order, without
+from stream.decoding.schema import (
+    Rows,
+    Shape,
+    activity_shape,
+    click_shape,
+    impression_shape,
+    in_log_order,
+    without,
+)
 from stream.hashing.keys import hash_pair, hash_strings
 from stream.hashing.secret import HashKey
 from stream.kernels.kernel import kernel
@@ -35,7 +46,9 @@ U64 = npt.NDArray[np.uint64]
 
 #: What a record's value is. An Arrow IPC stream begins with four bytes FF, which no JSON text does.
 _CONTROL, _EMPTY, _ARROW, _JSON, _LARGE, _BROKEN = 0, 1, 2, 3, 4, 5
-_EMPTY_VALUE = fault("value", "is empty; send a JSON object, a JSON array of objects, or an Arrow IPC stream")
+_EMPTY_VALUE = fault(
+    "value", "is empty; send a JSON object, a JSON array of objects, or an Arrow IPC stream"
+)
 _GOOD = b'{"id":"i","ts_ms":1700000000000,"session":"s","source":"u","vendor":"v","item":"x"}'
 
 
@@ -58,7 +71,9 @@ def decode_impressions(
     rows, bad = _decode(laid_out, partition, shape, config)
     events = Impressions.empty(config.features)
     if rows is not None:
-        events = Impressions(*_numpy_columns(rows, laid_out, arrival_ms, config.hash_key), _travelling(rows, shape))
+        events = Impressions(
+            *_numpy_columns(rows, laid_out, arrival_ms, config.hash_key), _travelling(rows, shape)
+        )
     return events, _explained(laid_out, bad)
 
 
@@ -70,14 +85,17 @@ def decode_clicks(
     rows, bad = _decode(laid_out, partition, shape, config)
     events = Clicks.empty()
     if rows is not None:
-        events = Clicks(*_numpy_columns(rows, laid_out, arrival_ms, config.hash_key), _travelling(rows, shape))
+        events = Clicks(
+            *_numpy_columns(rows, laid_out, arrival_ms, config.hash_key), _travelling(rows, shape)
+        )
     return events, _explained(laid_out, bad)
 
 
 class Activity(NamedTuple):
-    """Events of some records of one input, in log order. `position`, `ts_ms`, `arrival_ms` are int64 (n,); `source`
-    and `vendor` Arrow string arrays without nulls, `""` where not given; `id` is that of the impression, uint64 (n,).
-    `unknown` holds the offset of each record that could not be read, rising."""
+    """Events of some records of one input, in log order. `position`, `ts_ms`, `arrival_ms` are
+    int64 (n,); `source` and `vendor` Arrow string arrays without nulls, `""` where not given; `id`
+    is that of the impression, uint64 (n,). `unknown` holds the offset of each record that could not
+    be read, rising."""
 
     position: I64
     ts_ms: I64
@@ -91,14 +109,18 @@ class Activity(NamedTuple):
 def decode_activity(
     records: Sequence[Record], partition: int, arrival_ms: I64, is_click: bool, config: StreamConfig
 ) -> Activity:
-    """What counting needs of records of `impressions[partition]` or `clicks[partition]` (F1); the rest of an event is
-    passed over unread. Heartbeats are nobody's activity."""
+    """What counting needs of records of `impressions[partition]` or `clicks[partition]` (F1); the
+    rest of an event is passed over unread. Heartbeats are nobody's activity."""
     laid_out = RecordColumns.of(records)
-    rows, bad = _decode(laid_out, partition, click_shape() if is_click else activity_shape(), config)
+    rows, bad = _decode(
+        laid_out, partition, click_shape() if is_click else activity_shape(), config
+    )
     unknown = laid_out.offset[np.array(sorted(bad), np.int64)]
     if rows is None:
         nothing, no_names = np.zeros(0, np.int64), pa.array([], pa.string())
-        return Activity(nothing, nothing, nothing, no_names, no_names, nothing.astype(np.uint64), unknown)
+        return Activity(
+            nothing, nothing, nothing, no_names, no_names, nothing.astype(np.uint64), unknown
+        )
     source, vendor = (filled(rows.columns[name], "") for name in ("source", "vendor"))
     arrived = np.asarray(arrival_ms, np.int64)[rows.record]
     id = hash_pair(rows.columns["session"], rows.columns["id"], config.hash_key)
@@ -106,13 +128,17 @@ def decode_activity(
     return Activity(_positions(rows, laid_out), ts_ms, arrived, source, vendor, id, unknown)
 
 
-# --- one decoder for all of them --------------------------------------------------------------------------------
+# --- one decoder for all of them
+# --------------------------------------------------------------------------------
 
 
-def _decode(records: RecordColumns, partition: int, shape: Shape, config: StreamConfig) -> tuple[Rows | None, Bad]:
+def _decode(
+    records: RecordColumns, partition: int, shape: Shape, config: StreamConfig
+) -> tuple[Rows | None, Bad]:
     """The good rows (None without any), and the bad records, each with what is wrong.
 
-    The guard: where reading raises all the same, records are divided until one stands alone; that one is bad.
+    The guard: where reading raises all the same, records are divided until one stands alone; that
+    one is bad.
     """
     try:
         return _decode_together(records, partition, shape, config)
@@ -125,7 +151,11 @@ def _decode(records: RecordColumns, partition: int, shape: Shape, config: Stream
     middle = len(records) // 2
     low, low_bad = _decode(records[:middle], partition, shape, config)
     high, high_bad = _decode(records[middle:], partition, shape, config)
-    parts = [part for part in (low, high and Rows(high.columns, high.record + middle)) if part is not None]
+    parts = [
+        part
+        for part in (low, high and Rows(high.columns, high.record + middle))
+        if part is not None
+    ]
     return in_log_order(parts), low_bad | {i + middle: why for i, why in high_bad.items()}
 
 
@@ -138,7 +168,9 @@ def _decode_together(
     bad |= dict.fromkeys(np.flatnonzero(kinds == _BROKEN).tolist(), batch_fault)
     for i in np.flatnonzero(kinds == _LARGE).tolist():
         size, allowed = int(records.entries[i]["value_bytes"]), config.record_bytes_max
-        bad[i] = fault("value", f"has {size} bytes; send at most {allowed} a record (record_bytes_max)")
+        bad[i] = fault(
+            "value", f"has {size} bytes; send at most {allowed} a record (record_bytes_max)"
+        )
     parts = read_arrow(records, np.flatnonzero(kinds == _ARROW).tolist(), shape, config, bad)
     parts += read_json(records, np.flatnonzero(kinds == _JSON), shape, partition, config, bad)
     rows = in_log_order(parts)
@@ -149,7 +181,8 @@ def _decode_together(
 
 
 def _check_decoder(error: Exception, shape: Shape, config: StreamConfig) -> None:
-    """If a good event cannot be read either, it is the decoder that is broken and no record: that error is raised."""
+    """If a good event cannot be read either, it is the decoder that is broken and no record:
+    that error is raised."""
     good = RecordColumns.of([Record(0, 0, None, _GOOD)])
     try:
         rows, _ = _decode_together(good, 0, shape, replace(config, partitions=1))
@@ -160,7 +193,10 @@ def _check_decoder(error: Exception, shape: Shape, config: StreamConfig) -> None
 
 
 def _explained(records: RecordColumns, bad: Bad) -> list[BadRecord]:
-    return [BadRecord(record, *_reason(record, bad[i])) for i, record in ((i, records[i]) for i in sorted(bad))]
+    return [
+        BadRecord(record, *_reason(record, bad[i]))
+        for i, record in ((i, records[i]) for i in sorted(bad))
+    ]
 
 
 def _reason(record: Record, why: Fault | Reason) -> Fault:
@@ -170,12 +206,16 @@ def _reason(record: Record, why: Fault | Reason) -> Fault:
         return fault(*why(record))
     except MemoryError:
         raise
-    except Exception as error:  # the record is bad already: that nobody can say why makes nothing worse
+    except (
+        Exception
+    ) as error:  # the record is bad already: that nobody can say why makes nothing worse
         return _unforeseen("cannot be used, and why cannot be said", error)
 
 
 def _unforeseen(what: str, error: Exception) -> Fault:
-    return fault("value", f"{what} ({type(error).__name__}: {error}); please report it, with the record")
+    return fault(
+        "value", f"{what} ({type(error).__name__}: {error}); please report it, with the record"
+    )
 
 
 @kernel
@@ -203,7 +243,8 @@ def _kinds(data: Bytes, entries: Entries, bytes_max: int, kinds: npt.NDArray[np.
             kinds[i] = _JSON
 
 
-# --- writing columns --------------------------------------------------------------------------------------------
+# --- writing columns
+# --------------------------------------------------------------------------------------------
 
 
 def _numpy_columns(

@@ -1,7 +1,8 @@
-"""What is wrong with one event, in words: field, value and fix (for quarantine, `events check` and our producer).
+"""What is wrong with one event, in words: field, value and fix (for quarantine, `events check` and
+our producer).
 
-One event is a dict of its JSON fields. The rules are those by which `decode` judges columns; a property test holds
-the two together. Every text is bounded, whatever the event holds.
+One event is a dict of its JSON fields. The rules are those by which `decode` judges columns; a
+property test holds the two together. Every text is bounded, whatever the event holds.
 """
 
 import reprlib
@@ -15,7 +16,8 @@ from stream.record import Record
 
 #: A field of the record and what is wrong with it.
 Fault = tuple[str, str]
-#: Looks for what is wrong with a record. Only who wants to know it (quarantine, `events check`) pays for that.
+#: Looks for what is wrong with a record. Only who wants to know it (quarantine, `events check`)
+#: pays for that.
 Reason = Callable[[Record], Fault]
 #: Bad records by their index, and what is wrong with each.
 Bad = dict[int, "Fault | Reason"]
@@ -25,7 +27,8 @@ SHOWN_MAX = 2**31 - 1
 FLOAT32_MAX = 3.4028234e38
 #: No longer than this, in characters: a field's name, a reason, and a value that a reason shows.
 FIELD_CHARS_MAX, REASON_CHARS_MAX, VALUE_CHARS_MAX = 200, 1_000, 60
-#: An integer of more digits than this is not made a number of: that takes time that grows with their square.
+#: An integer of more digits than this is not made a number of: that takes time that grows with
+#: their square.
 DIGITS_MAX = 400
 
 _short = reprlib.Repr()
@@ -44,7 +47,8 @@ class ManyDigits:
 
 
 def fault(field: str, reason: str) -> Fault:
-    """Both cut to their lengths, and UTF-8 whatever the record held: they become headers of its quarantine record."""
+    """Both cut to their lengths, and UTF-8 whatever the record held: they become headers of its
+    quarantine record."""
     return _clipped(field, FIELD_CHARS_MAX), _clipped(reason, REASON_CHARS_MAX)
 
 
@@ -54,7 +58,8 @@ def _clipped(text: str, chars_max: int) -> str:
 
 
 def row_faults(row: dict[str, Any], is_click: bool, config: StreamConfig) -> Iterator[Fault]:
-    """What is wrong with one impression or click as a dict of its JSON fields, apart from its session."""
+    """What is wrong with one impression or click as a dict of its JSON fields, apart from its
+    session."""
     required = ("id",) if is_click else ("id", "source", "vendor", "item")
     optional = ("source", "vendor") if is_click else ("model_version",)
     for name in required:
@@ -80,7 +85,11 @@ def string_faults(name: str, value: Any, needed: bool, filled: bool = False) -> 
         size = len(value.encode())
     except UnicodeEncodeError as error:
         half, at = f"\\u{ord(value[error.start]):04x}", error.start
-        yield name, f"is {shown(value)}: {half} at character {at} is half of a character; send it whole, or not at all"
+        yield (
+            name,
+            f"is {shown(value)}: {half} at character {at} is half of a character; send it whole, "
+            f"or not at all",
+        )
         return
     if filled and not value:
         yield name, "is empty; send a string that names it"
@@ -94,18 +103,34 @@ def _time_faults(value: Any) -> Iterator[Fault]:
     elif isinstance(value, bool) or not isinstance(value, int):
         yield "ts_ms", f"is {shown(value)}; send milliseconds since 1970 as an integer"
     elif 0 < value < TS_MS_MIN:
-        yield "ts_ms", f"is {value}, which looks like seconds; send milliseconds since 1970 ({value}000?)"
+        yield (
+            "ts_ms",
+            f"is {value}, which looks like seconds; send milliseconds since 1970 ({value}000?)",
+        )
     elif not TS_MS_MIN <= value < TS_MS_MAX:
-        yield "ts_ms", f"is {_digits(value)}; send milliseconds since 1970, between {TS_MS_MIN} and {TS_MS_MAX}"
+        yield (
+            "ts_ms",
+            f"is {_digits(value)}; send milliseconds since 1970, between {TS_MS_MIN} and "
+            f"{TS_MS_MAX}",
+        )
 
 
 def _number_faults(row: dict[str, Any]) -> Iterator[Fault]:
     place, prediction = row.get("position"), row.get("prediction")
-    if place is not None and (isinstance(place, bool) or not isinstance(place, int) or not 0 <= place <= SHOWN_MAX):
-        yield "position", f"is {shown(place)}; send an integer from 0 to {SHOWN_MAX}, or leave it out"
+    if place is not None and (
+        isinstance(place, bool) or not isinstance(place, int) or not 0 <= place <= SHOWN_MAX
+    ):
+        yield (
+            "position",
+            f"is {shown(place)}; send an integer from 0 to {SHOWN_MAX}, or leave it out",
+        )
     if prediction is None or _is_nan(prediction):
         return
-    if isinstance(prediction, bool) or not isinstance(prediction, int | float) or not 0 <= prediction <= 1:
+    if (
+        isinstance(prediction, bool)
+        or not isinstance(prediction, int | float)
+        or not 0 <= prediction <= 1
+    ):
         yield "prediction", f"is {shown(prediction)}; send a number in [0, 1], or leave it out"
 
 
@@ -127,13 +152,19 @@ def _feature_faults(features: Any, config: StreamConfig) -> Iterator[Fault]:
             yield name, f"is {shown(value)}; send a number that a 32-bit float holds"
 
 
-def session_faults(session: Any, record: Record, partition: int, config: StreamConfig) -> Iterator[Fault]:
-    """What is wrong with an event's session, or with the key that stands for it, and with its place (T5)."""
+def session_faults(
+    session: Any, record: Record, partition: int, config: StreamConfig
+) -> Iterator[Fault]:
+    """What is wrong with an event's session, or with the key that stands for it, and with its
+    place (T5)."""
     if session is None and record.key:
         try:
             session = record.key.decode()
         except UnicodeDecodeError:
-            yield "session", "is missing, and the record's key is not UTF-8; send the session as key and field"
+            yield (
+                "session",
+                "is missing, and the record's key is not UTF-8; send the session as key and field",
+            )
             return
     for one in string_faults("session", session, needed=True, filled=True):
         yield one
@@ -147,7 +178,8 @@ def session_faults(session: Any, record: Record, partition: int, config: StreamC
         )
         yield (
             "partition",
-            f"{partition} holds session {shown(session)}, which belongs to partition {right} of {config.partitions}; "
+            f"{partition} holds session {shown(session)}, which belongs to partition {right} of "
+            f"{config.partitions}; "
             f"{who} must place keys with murmur2 (Kafka's default partitioner)",
         )
 
@@ -157,11 +189,16 @@ def _is_nan(value: Any) -> bool:
 
 
 def _digits(value: int) -> str:
-    return str(value) if value.bit_length() <= 128 else f"an integer of about {value.bit_length() * 3 // 10} digits"
+    return (
+        str(value)
+        if value.bit_length() <= 128
+        else f"an integer of about {value.bit_length() * 3 // 10} digits"
+    )
 
 
 def shown(value: Any, bare: bool = False) -> str:
-    """A value for a message: what it is, cut short, with its length where it was. `bare`: without what it is."""
+    """A value for a message: what it is, cut short, with its length where it was. `bare`:
+    without what it is."""
     if value is None:
         return "null"
     if isinstance(value, bool):

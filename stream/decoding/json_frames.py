@@ -1,9 +1,11 @@
-"""Framing of JSON records: many values in one buffer, one object a line, each line known to be of one record.
+"""Framing of JSON records: many values in one buffer, one object a line, each line known to be of
+one record.
 
-A JSON parser that reads many records at once must not let one broken record swallow or shift another. So before it
-sees them, every value is scanned for its brackets: it is one object, or one array of objects, that ends where the
-value ends. Any other value is left out here. Of what is left, a parse of the whole succeeds if and only if the parse
-of each line alone does, because no line leaves the parser inside a string or a bracket.
+A JSON parser that reads many records at once must not let one broken record swallow or shift
+another. So before it sees them, every value is scanned for its brackets: it is one object, or one
+array of objects, that ends where the value ends. Any other value is left out here. Of what is left,
+a parse of the whole succeeds if and only if the parse of each line alone does, because no line
+leaves the parser inside a string or a bracket.
 """
 
 from typing import NamedTuple
@@ -24,9 +26,9 @@ _OPEN_LIST, _CLOSE_LIST, _OPEN, _CLOSE = 91, 93, 123, 125
 
 
 class Lines(NamedTuple):
-    """`data`: the framed values' objects, one a line; those of value i end at `ends[i]`. `objects[i]`: how many they
-    are; -1 = none, it is malformed (not one object or one array of objects, not UTF-8, nested deeper than DEPTH_MAX,
-    or empty)."""
+    """`data`: the framed values' objects, one a line; those of value i end at `ends[i]`.
+    `objects[i]`: how many they are; -1 = none, it is malformed (not one object or one array of
+    objects, not UTF-8, nested deeper than DEPTH_MAX, or empty)."""
 
     data: Bytes
     ends: I64
@@ -34,8 +36,9 @@ class Lines(NamedTuple):
 
 
 def frame(data: Bytes, starts: I64, sizes: I64) -> Lines:
-    """Frame the values `data[starts[i] : starts[i] + sizes[i]]`. Inside strings nothing is changed; elsewhere line
-    breaks become spaces, an outer array's brackets become spaces, and its commas line breaks."""
+    """Frame the values `data[starts[i] : starts[i] + sizes[i]]`. Inside strings nothing is changed;
+    elsewhere line breaks become spaces, an outer array's brackets become spaces, and its commas
+    line breaks."""
     lines = np.empty(int(sizes.sum()) + len(sizes), np.uint8)
     ends = np.cumsum(sizes + 1) - 1
     objects = np.empty(len(sizes), np.int64)
@@ -117,7 +120,8 @@ def _frame_list(data: Bytes, at: int, end: int) -> int:
 
 @kernel
 def _object_end(data: Bytes, at: int, end: int) -> int:
-    """The index after the bracket that closes the one at `at`, or -1. Line breaks outside strings become spaces."""
+    """The index after the bracket that closes the one at `at`, or -1. Line breaks outside
+    strings become spaces."""
     depth, quoted = 0, False
     while at < end:
         byte = data[at]

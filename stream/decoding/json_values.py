@@ -1,8 +1,8 @@
 """JSON values of many records read into flat columns.
 
-Each value is framed first (`frames`), so that many are parsed as one text and none can swallow or shift another.
-Where a parse fails, the parser says at which line; that record is parsed alone, and what stands before and behind it
-together. So many bad records cost about one parse more than none.
+Each value is framed first (`frames`), so that many are parsed as one text and none can swallow or
+shift another. Where a parse fails, the parser says at which line; that record is parsed alone, and
+what stands before and behind it together. So many bad records cost about one parse more than none.
 """
 
 import re
@@ -28,20 +28,27 @@ I64 = npt.NDArray[np.int64]
 _LINE = re.compile(r" in row (\d+)$")
 #: An object takes two bytes of text, and a comma behind it.
 _OBJECT_BYTES_MIN = 3
-#: An event takes `{"id":"","ts_ms":0}` at least: of more objects than that some are none. A parse takes a microsecond
-#: for each, so that a few are not counted.
+#: An event takes `{"id":"","ts_ms":0}` at least: of more objects than that some are none. A parse
+#: takes a microsecond for each, so that a few are not counted.
 _EVENT_BYTES_MIN, _OBJECTS_FREE = 20, 1 << 13
 
 
 def read_json(
-    records: RecordColumns, indices: I64, shape: Shape, partition: int, config: StreamConfig, bad: Bad
+    records: RecordColumns,
+    indices: I64,
+    shape: Shape,
+    partition: int,
+    config: StreamConfig,
+    bad: Bad,
 ) -> list[Rows]:
     """Rows of the records of these indices; the unreadable ones are added to `bad`."""
     if not len(indices):
         return []
     indices = _not_too_many(records, indices, shape, config, bad)
     entries = records.entries[indices]
-    lines = frame(records.data, entries["value"].astype(np.int64), entries["value_bytes"].astype(np.int64))
+    lines = frame(
+        records.data, entries["value"].astype(np.int64), entries["value_bytes"].astype(np.int64)
+    )
     is_click = not shape.is_impression
     for i in np.flatnonzero(lines.objects < 0).tolist():
         bad[int(indices[i])] = _reason("", is_click, partition, config)
@@ -59,25 +66,35 @@ def read_json(
     return parts
 
 
-def _reason(said: str, is_click: bool, partition: int, config: StreamConfig) -> Callable[[Record], Fault]:
+def _reason(
+    said: str, is_click: bool, partition: int, config: StreamConfig
+) -> Callable[[Record], Fault]:
     return lambda record: explain_json(record, said, is_click, partition, config)
 
 
-# --- bounds -------------------------------------------------------------------------------------------------------
+# --- bounds
+# --------------------------------------------------------------------------------------------------
 
 
-def _not_too_many(records: RecordColumns, indices: I64, shape: Shape, config: StreamConfig, bad: Bad) -> I64:
-    """The records but those with so many objects that a parse would take too much memory or time, however empty they
-    are."""
+def _not_too_many(
+    records: RecordColumns, indices: I64, shape: Shape, config: StreamConfig, bad: Bad
+) -> I64:
+    """The records but those with so many objects that a parse would take too much memory or time,
+    however empty they are."""
     by_memory = config.decoded_bytes_max // shape.row_bytes
     keep = np.ones(len(indices), np.bool_)
     sizes = records.entries["value_bytes"][indices]
     for at in np.flatnonzero(sizes > min(by_memory, _OBJECTS_FREE) * _OBJECT_BYTES_MIN).tolist():
-        i, objects_max = int(indices[at]), min(by_memory, max(_OBJECTS_FREE, int(sizes[at]) // _EVENT_BYTES_MIN))
+        i, objects_max = (
+            int(indices[at]),
+            min(by_memory, max(_OBJECTS_FREE, int(sizes[at]) // _EVENT_BYTES_MIN)),
+        )
         objects = int(count_objects(np.frombuffer(records.value(i), np.uint8)))
         if objects > objects_max:
             keep[at] = False
-            bad[i] = fault("value", f"holds {objects} objects; send at most {objects_max} in {sizes[at]} bytes")
+            bad[i] = fault(
+                "value", f"holds {objects} objects; send at most {objects_max} in {sizes[at]} bytes"
+            )
     return indices[keep]
 
 
@@ -112,11 +129,13 @@ def too_large(rows: int, size: int, config: StreamConfig) -> Fault:
     return fault("value", f"has {rows} rows that take {size} bytes together; {allowed}")
 
 
-# --- parsing ------------------------------------------------------------------------------------------------------
+# --- parsing
+# --------------------------------------------------------------------------------------------------
 
 
 class _Parsed(NamedTuple):
-    """Values `[start, end)` as one table; None for a value that cannot be parsed alone, with what the parser said."""
+    """Values `[start, end)` as one table; None for a value that cannot be parsed alone, with
+    what the parser said."""
 
     table: pa.Table | None
     start: int
@@ -149,12 +168,20 @@ def _parse(lines: Lines, shape: Shape) -> list[_Parsed]:
     return parts
 
 
-def _parse_once(lines: Lines, start: int, end: int, objects: int, shape: Shape) -> tuple[pa.Table | None, str]:
+def _parse_once(
+    lines: Lines, start: int, end: int, objects: int, shape: Shape
+) -> tuple[pa.Table | None, str]:
     first = int(lines.ends[start - 1]) if start else 0
     text = pa.py_buffer(lines.data[first : int(lines.ends[end - 1])])
-    read = pj.ReadOptions(use_threads=False, block_size=len(text) + 1)  # one block: rows never straddle two
+    read = pj.ReadOptions(
+        use_threads=False, block_size=len(text) + 1
+    )  # one block: rows never straddle two
     try:
         table = pj.open_json(pa.BufferReader(text), read, shape.parse).read_all()
     except pa.ArrowInvalid as error:
         return None, str(error)
-    return (table, "") if table.num_rows == objects else (None, f"{table.num_rows} objects were read of {objects}")
+    return (
+        (table, "")
+        if table.num_rows == objects
+        else (None, f"{table.num_rows} objects were read of {objects}")
+    )

@@ -1,7 +1,7 @@
 """What is wrong with one JSON record that could not be read: field, value and fix.
 
-`decode` finds by columns which records are bad; this looks at one of them alone. Its time and memory are linear in
-the record's bytes, and nothing that a record holds makes it raise.
+`decode` finds by columns which records are bad; this looks at one of them alone. Its time and
+memory are linear in the record's bytes, and nothing that a record holds makes it raise.
 """
 
 import json
@@ -13,13 +13,21 @@ import numpy as np
 
 from stream.columns.events import NUMERIC
 from stream.config import StreamConfig
-from stream.decoding.event_faults import DIGITS_MAX, Fault, ManyDigits, fault, row_faults, session_faults, shown
+from stream.decoding.event_faults import (
+    DIGITS_MAX,
+    Fault,
+    ManyDigits,
+    fault,
+    row_faults,
+    session_faults,
+    shown,
+)
 from stream.decoding.json_frames import DEPTH_MAX, depth
 from stream.record import Record
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
-#: Of a longer record it is said what the parser of columns made of it: here every value would be a Python object, and
-#: 4 MiB hold some 400,000 names.
+#: Of a longer record it is said what the parser of columns made of it: here every value would be a
+#: Python object, and 4 MiB hold some 400,000 names.
 _LOOKED_INTO_BYTES_MAX = 1 << 20
 #: Of a record in which no single value is found wrong, so many events are looked at by all rules.
 _ROWS_LOOKED_AT = 100
@@ -35,8 +43,11 @@ class _Unreadable(Exception):
     """Carries a Fault."""
 
 
-def explain_json(record: Record, said: str, is_click: bool, partition: int, config: StreamConfig) -> Fault:
-    """The first thing found wrong with a JSON record that could not be read. `said`: what the parser made of it."""
+def explain_json(
+    record: Record, said: str, is_click: bool, partition: int, config: StreamConfig
+) -> Fault:
+    """The first thing found wrong with a JSON record that could not be read. `said`: what the
+    parser made of it."""
     try:
         return fault(*_find(record, said, is_click, partition, config))
     except _Unreadable as error:
@@ -65,7 +76,8 @@ def _find(record: Record, said: str, is_click: bool, partition: int, config: Str
 
 
 def find_empty_part(record: Record) -> int | None:
-    """The place of the first `null` among the impressions of a page view, which reads as an impression of nulls."""
+    """The place of the first `null` among the impressions of a page view, which reads as an
+    impression of nulls."""
     try:
         objects = _objects(_text(record.value or b""))
     except _Unreadable:
@@ -77,7 +89,8 @@ def find_empty_part(record: Record) -> int | None:
     return None
 
 
-# --- the text -----------------------------------------------------------------------------------------------------
+# --- the text
+# --------------------------------------------------------------------------------------------------
 
 
 def _text(value: bytes) -> str:
@@ -87,9 +100,13 @@ def _text(value: bytes) -> str:
     try:
         text = value.decode()
     except UnicodeDecodeError as error:
-        raise _Unreadable("value", f"is not UTF-8: {error.reason} at byte {error.start}; send UTF-8") from error
+        raise _Unreadable(
+            "value", f"is not UTF-8: {error.reason} at byte {error.start}; send UTF-8"
+        ) from error
     if text.startswith(_MARK):
-        raise _Unreadable("value", "is not JSON alone: it begins with a byte order mark; send it without")
+        raise _Unreadable(
+            "value", "is not JSON alone: it begins with a byte order mark; send it without"
+        )
     levels = depth(np.frombuffer(value, np.uint8))
     if levels > DEPTH_MAX:
         raise _Unreadable("value", f"is nested {levels} deep; allowed are {DEPTH_MAX} levels")
@@ -119,7 +136,9 @@ def _parsed(text: str) -> Any:
 
 
 def _no_json(text: str, error: json.JSONDecodeError) -> _Unreadable:
-    registry = " (it begins with a zero byte, as a schema registry frames values: send the JSON alone)"
+    registry = (
+        " (it begins with a zero byte, as a schema registry frames values: send the JSON alone)"
+    )
     hint = registry if text.startswith("\0") else ""
     where = f"at character {error.pos} of {len(text)}, {text[error.pos : error.pos + 20]!r}"
     return _Unreadable("value", f"is not JSON: {error.msg} {where}{hint}")
@@ -129,14 +148,20 @@ def _integer(text: str) -> int | ManyDigits:
     return int(text) if len(text) <= DIGITS_MAX else ManyDigits(text)
 
 
-# --- its events ---------------------------------------------------------------------------------------------------
+# --- its events
+# --------------------------------------------------------------------------------------------------
 
 
 def _kinds(is_click: bool, config: StreamConfig) -> dict[str, str]:
     """What the parser wants a field to be; `f_<name>` stands for a feature."""
     kinds = dict.fromkeys(("id", "session", "source", "vendor"), _TEXT) | {"ts_ms": _INTEGER}
     if not is_click:
-        kinds |= {"item": _TEXT, "model_version": _TEXT, "position": _INTEGER, "prediction": _NUMBER}
+        kinds |= {
+            "item": _TEXT,
+            "model_version": _TEXT,
+            "position": _INTEGER,
+            "prediction": _NUMBER,
+        }
         kinds |= {f.column: _NUMBER if f.kind == NUMERIC else _TEXT for f in config.features}
     return kinds
 
@@ -169,7 +194,9 @@ def _one(page: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
         features = {**page["features"], **{k: v for k, v in features.items() if v is not None}}
     elif features == {}:
         features = page.get("features")
-    given = {k: v for k, v in part.items() if v is not None and k not in ("ts_ms", "session", "source")}
+    given = {
+        k: v for k, v in part.items() if v is not None and k not in ("ts_ms", "session", "source")
+    }
     return {**{k: v for k, v in page.items() if k in _SHARED}, **given, "features": features}
 
 
@@ -207,7 +234,8 @@ def _is_whole(text: str) -> bool:
     return True
 
 
-# --- what no rule about an event says -----------------------------------------------------------------------------
+# --- what no rule about an event says
+# -----------------------------------------------------------------------------
 
 
 def _elsewhere(objects: list[dict[str, Any]], said: str, is_click: bool) -> Fault:
@@ -221,7 +249,8 @@ def _elsewhere(objects: list[dict[str, Any]], said: str, is_click: bool) -> Faul
         name = _holder(objects, lambda text: not _is_whole(text))
         return (
             name,
-            f"holds half of a character, \\u{ord(whole[at]):04x}, behind {near!r}; send it whole, or not at all",
+            f"holds half of a character, \\u{ord(whole[at]):04x}, behind {near!r}; send it whole, "
+            f"or not at all",
         )
     return _as_parsed(said, is_click)
 

@@ -1,4 +1,5 @@
-"""Which rows are wrong: a field missing or out of range, a record misplaced (T4, T5). By columns, many rows at once."""
+"""Which rows are wrong: a field missing or out of range, a record misplaced (T4, T5). By
+columns, many rows at once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,9 +22,11 @@ from stream.record import Record
 Bools = npt.NDArray[np.bool_]
 
 
-def judge(rows: Rows, records: RecordColumns, shape: Shape, partition: int, config: StreamConfig) -> Bad:
-    """The records that hold a wrong row, each with what is wrong with its first. Rows without a session get their
-    record's key first (T5), in place."""
+def judge(
+    rows: Rows, records: RecordColumns, shape: Shape, partition: int, config: StreamConfig
+) -> Bad:
+    """The records that hold a wrong row, each with what is wrong with its first. Rows without a
+    session get their record's key first (T5), in place."""
     _fill_sessions(rows, records)
     wrong = np.flatnonzero(_wrong_rows(rows, shape, partition, config.partitions))
     owners, first = np.unique(rows.record[wrong], return_index=True)
@@ -58,8 +61,13 @@ def _fill_sessions(rows: Rows, records: RecordColumns) -> None:
     owners, owner_of_row = np.unique(rows.record, return_inverse=True)
     has_missing = np.zeros(len(owners), np.bool_)
     has_missing[owner_of_row[sessions.is_null().to_numpy(False)]] = True
-    keys = [_key(records[int(i)]) if missing else None for i, missing in zip(owners, has_missing, strict=True)]
-    rows.columns["session"] = pc.coalesce(sessions, pa.array(keys, pa.string()).take(pa.array(owner_of_row)))
+    keys = [
+        _key(records[int(i)]) if missing else None
+        for i, missing in zip(owners, has_missing, strict=True)
+    ]
+    rows.columns["session"] = pc.coalesce(
+        sessions, pa.array(keys, pa.string()).take(pa.array(owner_of_row))
+    )
 
 
 def _key(record: Record) -> str | None:

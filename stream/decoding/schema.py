@@ -1,4 +1,5 @@
-"""What impressions and clicks look like outside (JSON, Arrow IPC) and how a parsed JSON object becomes flat rows."""
+"""What impressions and clicks look like outside (JSON, Arrow IPC) and how a parsed JSON object
+becomes flat rows."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,9 @@ def in_log_order(parts: Sequence[Rows]) -> Rows | None:
     """All rows of all parts; None without any part."""
     if len(parts) <= 1:
         return parts[0] if parts else None
-    columns = {name: pa.concat_arrays([part.columns[name] for part in parts]) for name in parts[0].columns}
+    columns = {
+        name: pa.concat_arrays([part.columns[name] for part in parts]) for name in parts[0].columns
+    }
     record = np.concatenate([part.record for part in parts])
     if (np.diff(record) < 0).any():  # JSON and Arrow records stand mixed in the log
         order = np.argsort(record, kind="stable")
@@ -45,17 +48,31 @@ def without(rows: Rows, records: Collection[int]) -> Rows | None:
     keep = np.flatnonzero(~np.isin(rows.record, np.array(sorted(records), np.int64)))
     if not len(keep):
         return None
-    return Rows({name: column.take(pa.array(keep)) for name, column in rows.columns.items()}, rows.record[keep])
+    return Rows(
+        {name: column.take(pa.array(keep)) for name, column in rows.columns.items()},
+        rows.record[keep],
+    )
 
 
 _PAGE = "impressions"  # the list of a page view
-_OWN = ("id", "item", "vendor", "position", "prediction", "model_version")  # what each impression of a page view has
-_SHARED = ("vendor", "model_version")  # of those, what a page view may also say once for all; and every feature
+_OWN = (
+    "id",
+    "item",
+    "vendor",
+    "position",
+    "prediction",
+    "model_version",
+)  # what each impression of a page view has
+_SHARED = (
+    "vendor",
+    "model_version",
+)  # of those, what a page view may also say once for all; and every feature
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One kind of event: how JSON is parsed, the flat columns that come of it, and what travels on from them."""
+    """One kind of event: how JSON is parsed, the flat columns that come of it, and what travels
+    on from them."""
 
     is_impression: bool
     features: Features
@@ -86,7 +103,9 @@ def impression_shape(features: Features) -> Shape:
     own = [(name, wire[name]) for name in _OWN]
     top = list(wire.items())
     if features:
-        declared = pa.struct([(f.name, pa.string() if f.kind == CATEGORICAL else pa.float64()) for f in features])
+        declared = pa.struct(
+            [(f.name, pa.string() if f.kind == CATEGORICAL else pa.float64()) for f in features]
+        )
         own.append(("features", declared))
         top.append(("features", declared))
         wire |= {f.column: declared.field(f.name).type for f in features}
@@ -115,13 +134,14 @@ def activity_shape() -> Shape:
 
 
 def _parse_options(schema: pa.Schema) -> pj.ParseOptions:
-    """Types are given, never inferred, so that they cannot depend on which records are read together."""
+    """Types are given, never inferred, so that they cannot depend on which records are read
+    together."""
     return pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
 
 
 def flatten_json(table: pa.Table, shape: Shape) -> tuple[Columns, I64]:
-    """Flat columns of parsed objects, a page view giving one row for each of its impressions, and for every row the
-    index of its object (rising)."""
+    """Flat columns of parsed objects, a page view giving one row for each of its impressions, and
+    for every row the index of its object (rising)."""
     top = {name: _one_chunk(table.column(name)) for name in table.column_names}
     pages = top.pop(_PAGE, None)
     flat = _with_features(top, shape)
@@ -147,8 +167,8 @@ def flatten_json(table: pa.Table, shape: Shape) -> tuple[Columns, I64]:
 
 
 def expansion(table: pa.Table, shape: Shape) -> tuple[I64, I64]:
-    """How many rows each parsed object gives, and at most how many bytes of memory more than the object itself:
-    what a page view says once stands in each of its rows. Both int64 (n,)."""
+    """How many rows each parsed object gives, and at most how many bytes of memory more than the
+    object itself: what a page view says once stands in each of its rows. Both int64 (n,)."""
     rows = np.ones(table.num_rows, np.int64)
     if _PAGE not in table.column_names:
         return rows, rows * shape.row_bytes

@@ -1,4 +1,5 @@
-"""Features in events that nobody declared: a misspelled one is ignored like any other, so it is counted by name."""
+"""Features in events that nobody declared: a misspelled one is ignored like any other, so it is
+counted by name."""
 
 import json
 from collections import Counter
@@ -19,8 +20,8 @@ ARROW_STREAM = b"\xff\xff\xff\xff"
 
 
 def count_undeclared(found: Counter[str], records: Iterable[Record], config: StreamConfig) -> None:
-    """Add to `found` how many of these records hold a feature of each name that is not declared. Records that cannot
-    be read are passed over: `decode` says what is wrong with them."""
+    """Add to `found` how many of these records hold a feature of each name that is not declared.
+    Records that cannot be read are passed over: `decode` says what is wrong with them."""
     declared = {f.name for f in config.features}
     for record in records:
         value = record.value or b""

@@ -1,9 +1,11 @@
-"""From strings to numbers: where a key is placed (T5), 64-bit hashes of identifiers, and pseudonyms.
+"""From strings to numbers: where a key is placed (T5), 64-bit hashes of identifiers, and
+pseudonyms.
 
-Hashes are computed over Arrow's string buffers without making Python strings. They stand in no file by themselves,
-but batches, tables and checkpoints are keyed by them: changing one, or its key, is a change of format. They are keyed
-with the deployment's secret (`stream.hashing.siphash` says why): of 64 bits that nobody can aim at, n names have a pair
-that share a hash with a chance of n^2 / 2^65; 3e-8 for a million, 3% for a billion.
+Hashes are computed over Arrow's string buffers without making Python strings. They stand in no file
+by themselves, but batches, tables and checkpoints are keyed by them: changing one, or its key, is a
+change of format. They are keyed with the deployment's secret (`stream.hashing.siphash` says why):
+of 64 bits that nobody can aim at, n names have a pair that share a hash with a chance of n^2 /
+2^65; 3e-8 for a million, 3% for a billion.
 """
 
 import base64
@@ -31,12 +33,14 @@ _U32 = np.uint32
 _U64 = np.uint64
 
 
-# --- murmur2: Kafka's placement of keys -------------------------------------------------------------------------
+# --- murmur2: Kafka's placement of keys
+# -------------------------------------------------------------------------
 
 
 @kernel
 def _murmur2(data: Bytes, start: int, end: int) -> np.int64:
-    """Kafka's 32-bit murmur2 (`org.apache.kafka.common.utils.Utils.murmur2`) of `data[start:end]`, made positive."""
+    """Kafka's 32-bit murmur2 (`org.apache.kafka.common.utils.Utils.murmur2`) of
+    `data[start:end]`, made positive."""
     m = _U32(0x5BD1E995)
     length = end - start
     h = _U32(0x9747B28C) ^ _U32(length)
@@ -86,7 +90,8 @@ def partitions_of_keys(keys: pa.Array, partitions: int) -> I32:
     return out
 
 
-# --- 64-bit hashes ----------------------------------------------------------------------------------------------
+# --- 64-bit hashes
+# ----------------------------------------------------------------------------------------------
 
 _WORD = (1 << 64) - 1
 _SESSION = _U64(0xFFFF << 48)
@@ -94,8 +99,9 @@ _SESSION = _U64(0xFFFF << 48)
 
 @kernel(inline="always")
 def mix(h: np.uint64) -> np.uint64:
-    """The finaliser of MurmurHash3 (fmix64): a bijection in which every input bit reaches every output bit. Anybody can
-    invert it: it spreads what is a keyed hash already, and keeps nobody from choosing what it gives."""
+    """The finaliser of MurmurHash3 (fmix64): a bijection in which every input bit reaches every
+    output bit. Anybody can invert it: it spreads what is a keyed hash already, and keeps nobody
+    from choosing what it gives."""
     h ^= h >> _U64(33)
     h *= _U64(0xFF51AFD7ED558CCD)
     h ^= h >> _U64(33)
@@ -109,8 +115,8 @@ def _words(key: HashKey) -> tuple[np.uint64, np.uint64]:
 
 
 def hash_columns(columns: Sequence[pa.Array], keys: Sequence[HashKey]) -> U64:
-    """Keyed 64-bit hashes of columns of one length, each with its key, uint64 (n, columns). No nulls. "" is a value
-    like any other."""
+    """Keyed 64-bit hashes of columns of one length, each with its key, uint64 (n, columns). No
+    nulls. "" is a value like any other."""
     out = np.empty((len(columns[0]) if columns else 0, len(columns)), np.uint64)
     if out.size:
         low, high = (np.array(words, np.uint64) for words in zip(*map(_words, keys), strict=True))
@@ -119,8 +125,8 @@ def hash_columns(columns: Sequence[pa.Array], keys: Sequence[HashKey]) -> U64:
 
 
 def hash_strings(strings: pa.Array | pa.ChunkedArray, key: HashKey = NO_KEY) -> U64:
-    """Keyed 64-bit hash (SipHash-1-3) of every string, uint64 (n,); 0 of the empty one, which is "not given". No
-    nulls."""
+    """Keyed 64-bit hash (SipHash-1-3) of every string, uint64 (n,); 0 of the empty one, which is
+    "not given". No nulls."""
     if isinstance(strings, pa.ChunkedArray):
         strings = strings.chunk(0) if strings.num_chunks == 1 else strings.combine_chunks()
     if pa.types.is_dictionary(strings.type):
@@ -139,8 +145,9 @@ def hash_string(string: str, key: HashKey = NO_KEY) -> int:
 
 
 def hash_pair(keys: pa.Array, ids: pa.Array, key: HashKey = NO_KEY) -> U64:
-    """The `id` column of impressions and clicks: keyed 64-bit hash of (key, id), uint64 (n,). No nulls. Its upper 16
-    bits are those of the key's own hash, so that events of one session can be told from those of others."""
+    """The `id` column of impressions and clicks: keyed 64-bit hash of (key, id), uint64 (n,). No
+    nulls. Its upper 16 bits are those of the key's own hash, so that events of one session can be
+    told from those of others."""
     data, offsets = string_buffers(ids)
     out, session = np.empty(len(ids), np.uint64), hash_strings(keys, key)
     hash_behind(data, offsets, session, *_words(derived_key(key, "pair")), out)
@@ -153,7 +160,8 @@ def session_of(ids: U64) -> npt.NDArray[np.int64]:
 
 
 def string_buffers(strings: pa.Array) -> tuple[Bytes, I32]:
-    """The bytes of an Arrow string array, and the n + 1 offsets into them. Raises ValueError on nulls."""
+    """The bytes of an Arrow string array, and the n + 1 offsets into them. Raises ValueError on
+    nulls."""
     if strings.null_count:
         raise ValueError(f"{strings.null_count} of {len(strings)} strings are null")
     if not pa.types.is_string(strings.type):
@@ -165,26 +173,33 @@ def string_buffers(strings: pa.Array) -> tuple[Bytes, I32]:
     return (_NO_BYTES if data is None else np.frombuffer(data, np.uint8)), view
 
 
-# --- pseudonyms -------------------------------------------------------------------------------------------------
+# --- pseudonyms
+# -------------------------------------------------------------------------------------------------
 
 
-#: Of a pseudonym's 16 bytes so many are the identifier's hash; the others say that this key made it.
+#: Of a pseudonym's 16 bytes so many are the identifier's hash; the others say that this key made
+#: it.
 _NAME_BYTES = 11
 
 
 class Pseudonymiser:
-    """Replaces identifiers of people by keyed hashes `k<number>:<22 URL-safe characters>` (128 bits of BLAKE2b).
+    """Replaces identifiers of people by keyed hashes `k<number>:<22 URL-safe characters>` (128 bits
+    of BLAKE2b).
 
-    Equal identifiers stay equal under one key and cannot be recovered without it. The number says which key was
-    used, so that keys can be changed. A pseudonym that this key has made, and "", stay as they are; what only looks
-    like one is an identifier like any other. Which it is, 40 of its bits say, a keyed hash of the rest.
+    Equal identifiers stay equal under one key and cannot be recovered without it. The number says
+    which key was used, so that keys can be changed. A pseudonym that this key has made, and "",
+    stay as they are; what only looks like one is an identifier like any other. Which it is, 40 of
+    its bits say, a keyed hash of the rest.
     """
 
     def __init__(self, key_number: int, secret: bytes):
         if key_number < 1:
             raise ValueError(f"pseudonym key number {key_number}: allowed is 1 or more")
         if not SECRET_BYTES_MIN <= len(secret) <= hashlib.blake2b.MAX_KEY_SIZE:
-            raise ValueError(f"pseudonym secret of {len(secret)} bytes: allowed are {SECRET_BYTES_MIN} to 64 bytes")
+            raise ValueError(
+                f"pseudonym secret of {len(secret)} bytes: allowed are {SECRET_BYTES_MIN} to 64 "
+                f"bytes"
+            )
         self._prefix = f"k{key_number}:"
         self._secret = secret
         self._form = re.compile(rf"k{key_number}:[A-Za-z0-9_-]{{22}}\Z")

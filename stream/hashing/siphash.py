@@ -1,12 +1,14 @@
-"""SipHash-1-3 of strings in Arrow's buffers (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012).
+"""SipHash-1-3 of strings in Arrow's buffers (Aumasson and Bernstein, "SipHash: a fast short-input
+PRF", 2012).
 
-Why this one. Whoever sends events chooses the strings that are hashed, and may know the algorithm and the length of
-its key. Of a pseudorandom function that is all there is to know: without the key no two strings collide more often than
-by chance. Hashes that only mix a seed in have no such promise: MurmurHash and its like have strings that collide for
-*every* seed (Aumasson, Bernstein and Bosslet 2012), because what they do to a block does not depend on it. One round a
-word and three at the end is what Rust, CPython and Ruby take for the same purpose; the best collision known of it has
-a chance of 2^-167 (Dobraunig, Mendel and Schlaeffer, "Differential cryptanalysis of SipHash", 2014), and a 64-bit
-result is met by guessing at 2^-64.
+Why this one. Whoever sends events chooses the strings that are hashed, and may know the algorithm
+and the length of its key. Of a pseudorandom function that is all there is to know: without the key
+no two strings collide more often than by chance. Hashes that only mix a seed in have no such
+promise: MurmurHash and its like have strings that collide for *every* seed (Aumasson, Bernstein and
+Bosslet 2012), because what they do to a block does not depend on it. One round a word and three at
+the end is what Rust, CPython and Ruby take for the same purpose; the best collision known of it has
+a chance of 2^-167 (Dobraunig, Mendel and Schlaeffer, "Differential cryptanalysis of SipHash",
+2014), and a 64-bit result is met by guessing at 2^-64.
 """
 
 from typing import TypeAlias
@@ -25,11 +27,13 @@ Bytes = npt.NDArray[np.uint8]
 State: TypeAlias = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 
 _U64 = np.uint64
-#: Rows of all columns that are hashed before the next: what is written stays in the processor's first caches.
+#: Rows of all columns that are hashed before the next: what is written stays in the processor's
+#: first caches.
 _BLOCK = 256
 
 
-# Places in the bytes are unsigned: of a signed one the compiler asks for each byte whether it counts from the end.
+# Places in the bytes are unsigned: of a signed one the compiler asks for each byte whether it
+# counts from the end.
 
 
 @kernel(inline="always")
@@ -43,7 +47,8 @@ def eight(data: Bytes, at: np.uint64) -> np.uint64:
 
 @kernel(inline="always")
 def tail(data: Bytes, at: np.uint64, end: np.uint64) -> np.uint64:
-    """The last one to seven bytes. No branch by their number, which would be mispredicted for most strings."""
+    """The last one to seven bytes. No branch by their number, which would be mispredicted for
+    most strings."""
     if at + _U64(8) <= _U64(len(data)):
         whole: np.uint64 = eight(data, at) & ((_U64(1) << (_U64(8) * (end - at))) - _U64(1))
         return whole
@@ -120,7 +125,9 @@ def hash_all(data: Bytes, offsets: I32, low: np.uint64, high: np.uint64, out: U6
 
 
 @kernel
-def hash_behind(data: Bytes, offsets: I32, first: U64, low: np.uint64, high: np.uint64, out: U64) -> None:
+def hash_behind(
+    data: Bytes, offsets: I32, first: U64, low: np.uint64, high: np.uint64, out: U64
+) -> None:
     """The hash of every string behind a word of its own."""
     for i in range(len(out)):
         at, stop = _U64(offsets[i]), _U64(offsets[i + 1])

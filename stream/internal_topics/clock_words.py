@@ -1,8 +1,10 @@
-"""Clock words: an operator sets back the times that an input was stamped with by clocks that were ahead (T3).
+"""Clock words: an operator sets back the times that an input was stamped with by clocks that were
+ahead (T3).
 
-A word stands in `quarantine`, in the partition of the input that it names, so that every labeler that takes over finds
-it. It says that of the records below offset `end` the times above `above_ms` are too high by `by_ms`. So the arrivals
-are read anew from where labels stand, and are what they would have been by clocks that were right.
+A word stands in `quarantine`, in the partition of the input that it names, so that every labeler
+that takes over finds it. It says that of the records below offset `end` the times above `above_ms`
+are too high by `by_ms`. So the arrivals are read anew from where labels stand, and are what they
+would have been by clocks that were right.
 """
 
 from collections.abc import Collection, Iterable
@@ -22,8 +24,8 @@ OFFSET_MAX = INT64_MAX >> ROW_BITS
 
 
 class ClockWord(NamedTuple):
-    """Of the records below offset `end` of a partition, times above `above_ms` count as `by_ms` less, and as no more
-    than `above_ms`. `topic` is the topic's full name."""
+    """Of the records below offset `end` of a partition, times above `above_ms` count as `by_ms`
+    less, and as no more than `above_ms`. `topic` is the topic's full name."""
 
     end: int
     topic: str
@@ -48,13 +50,15 @@ def word_headers(word: ClockWord, reason: str) -> Headers:
         (_ABOVE, str(word.above_ms).encode()),
         (_BY, str(word.by_ms).encode()),
         ("field", b"timestamp"),
-        ("reason", f"times above {word.above_ms} below offset {word.end} are set back by {word.by_ms} ms: "
+        ("reason", f"times above {word.above_ms} below offset {word.end} are set back by "
+f"{word.by_ms} ms: "
                    f"{reason}".encode()),
     )  # fmt: skip
 
 
 def clock_words(records: Iterable[Record], malformed: OnMalformed | None = None) -> list[ClockWord]:
-    """The words among records of `quarantine`; what only looks like one says nothing, and `malformed` is told of it."""
+    """The words among records of `quarantine`; what only looks like one says nothing, and
+    `malformed` is told of it."""
     found = []
     for record in records:
         if record.header(_WORD) is None:
@@ -74,12 +78,16 @@ def clock_words(records: Iterable[Record], malformed: OnMalformed | None = None)
 
 def words_of(words: Collection[ClockWord], topic: str, partition: int) -> tuple[ClockWord, ...]:
     """Those about one partition, that of the lowest offset last: it is the one that counts."""
-    return tuple(sorted((one for one in words if (one.topic, one.partition) == (topic, partition)), reverse=True))
+    return tuple(
+        sorted(
+            (one for one in words if (one.topic, one.partition) == (topic, partition)), reverse=True
+        )
+    )
 
 
 def set_back(words: Collection[ClockWord], offset: I64, time_ms: I64) -> I64:
-    """Times (n,) of records at these offsets (n,) as the words of their partition (`words_of`) say; itself where they
-    say nothing of them."""
+    """Times (n,) of records at these offsets (n,) as the words of their partition (`words_of`) say;
+    itself where they say nothing of them."""
     said = time_ms
     for word in words:
         wrong = (offset < word.end) & (time_ms > word.above_ms)
@@ -89,6 +97,7 @@ def set_back(words: Collection[ClockWord], offset: I64, time_ms: I64) -> I64:
 
 
 def maximum_set_back(words: Collection[ClockWord], offset: int, maximum_ms: int) -> int:
-    """An arrival maximum that was taken just before `offset`, by somebody who had not heard the words perhaps."""
+    """An arrival maximum that was taken just before `offset`, by somebody who had not heard the
+    words perhaps."""
     said = set_back(words, np.array([offset - 1]), np.array([maximum_ms]))
     return max(0, int(said[0]))

@@ -1,7 +1,8 @@
-"""A training batch as it stands in `examples`: columns in the value, the resume point in the headers (C4).
+"""A training batch as it stands in `examples`: columns in the value, the resume point in the
+headers (C4).
 
-The bytes are canonical: a function of the rows alone, whatever chunks, slices or dictionaries they were assembled
-from, so that two labelers with one config write the same record (C3, I7).
+The bytes are canonical: a function of the rows alone, whatever chunks, slices or dictionaries they
+were assembled from, so that two labelers with one config write the same record (C3, I7).
 """
 
 import hashlib
@@ -23,7 +24,8 @@ from stream.watermarks import pack_watermarks, unpack_watermarks
 
 NO_CLICK = -1  # click_delay_ms of an impression without a click
 _FORMAT = "1"
-#: Of each row: position, ts_ms, arrival_ms, label, click_delay_ms and weight, which an impression does not carry.
+#: Of each row: position, ts_ms, arrival_ms, label, click_delay_ms and weight, which an impression
+#: does not carry.
 FIXED_BYTES = 3 * 8 + 1 + 8 + 4
 _CANONICAL_NAN = np.float32("nan")
 
@@ -68,15 +70,33 @@ def example_batch(
     """The rows of `examples` for these labelled impressions; all arrays are (n,)."""
     table = impressions.table
     features = [f for f in table.schema if f.name.startswith(FEATURE_PREFIX)]
-    arrays = [impressions.position, impressions.ts_ms, impressions.arrival_ms, label, click_delay_ms, weight]
-    travelling = ["source", "vendor", "item", "shown_at", "prediction", "model_version", *(f.name for f in features)]
+    arrays = [
+        impressions.position,
+        impressions.ts_ms,
+        impressions.arrival_ms,
+        label,
+        click_delay_ms,
+        weight,
+    ]
+    travelling = [
+        "source",
+        "vendor",
+        "item",
+        "shown_at",
+        "prediction",
+        "model_version",
+        *(f.name for f in features),
+    ]
     schema = pa.schema([*examples_schema(()), *features])
-    columns = [pa.array(a) for a in arrays] + [_one_chunk(table.column(name)) for name in travelling]
+    columns = [pa.array(a) for a in arrays] + [
+        _one_chunk(table.column(name)) for name in travelling
+    ]
     return pa.record_batch(columns, schema=schema)
 
 
 def encode_examples(batch: pa.RecordBatch, compression: str | None = None) -> bytes:
-    """One Arrow IPC stream of one record batch; no rows give no bytes. Raises ValueError on nulls."""
+    """One Arrow IPC stream of one record batch; no rows give no bytes. Raises ValueError on
+    nulls."""
     if batch.num_rows == 0:
         return b""
     columns = [_canonical(batch.column(i), f) for i, f in enumerate(batch.schema)]
@@ -88,12 +108,15 @@ def encode_examples(batch: pa.RecordBatch, compression: str | None = None) -> by
 
 
 def decode_examples(value: bytes) -> pa.RecordBatch:
-    """The rows of a record of `examples`. Raises MalformedRecord for an empty value (an empty range has no rows to
-    read) and for one that is not one Arrow IPC batch of the fixed columns and of features, without a null."""
+    """The rows of a record of `examples`. Raises MalformedRecord for an empty value (an empty range
+    has no rows to read) and for one that is not one Arrow IPC batch of the fixed columns and of
+    features, without a null."""
     batch = read_rows(_TOPIC, value)
     _check_columns(batch.schema)
     try:
-        check_offsets([column for column in batch.columns if not pa.types.is_dictionary(column.type)])
+        check_offsets(
+            [column for column in batch.columns if not pa.types.is_dictionary(column.type)]
+        )
     except ValueError as error:
         raise MalformedRecord(_TOPIC, "value", str(error)) from error
     return batch
@@ -104,7 +127,9 @@ def _check_columns(schema: pa.Schema) -> None:
         at = schema.get_field_index(column.name)  # -1 also where it stands there twice
         if at < 0 or _plain(schema.field(at).type) != column.type:
             found = "is not there once" if at < 0 else f"is {shown(schema.field(at).type)}"
-            raise MalformedRecord(_TOPIC, column.name, f"the column {found}, expected {column.type}")
+            raise MalformedRecord(
+                _TOPIC, column.name, f"the column {found}, expected {column.type}"
+            )
     if len(set(schema.names)) < len(schema):
         raise MalformedRecord(_TOPIC, "columns", f"{shown(schema.names)}: one stands there twice")
     for column in schema:
@@ -117,16 +142,20 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def trim(batch: pa.RecordBatch, from_position: int) -> pa.RecordBatch:
-    """The rows at or above a position: what a range that overlaps its chain's end still adds (C2)."""
+    """The rows at or above a position: what a range that overlaps its chain's end still adds
+    (C2)."""
     return batch.slice(int(np.searchsorted(batch.column("position").to_numpy(), from_position)))
 
 
-def rows_of(batch: pa.RecordBatch, chain: str, record_end: int, start: int, end: int) -> pa.RecordBatch:
+def rows_of(
+    batch: pa.RecordBatch, chain: str, record_end: int, start: int, end: int
+) -> pa.RecordBatch:
     """The rows of a record that the piece `[start, end)` of its range holds (C1, C2).
 
-    Rows of `label` and `late` stand at their impression's position, which is a position of the chain. Rows of
-    `retract` all stand at the last position of their record's range, whose own `end` is `record_end`: their column
-    `position` names an impression, and the chain runs over `verdicts`.
+    Rows of `label` and `late` stand at their impression's position, which is a position of the
+    chain. Rows of `retract` all stand at the last position of their record's range, whose own `end`
+    is `record_end`: their column `position` names an impression, and the chain runs over
+    `verdicts`.
     """
     if kind_of(chain) == RETRACT:
         return batch if start < record_end <= end else batch.slice(0, 0)
@@ -136,8 +165,9 @@ def rows_of(batch: pa.RecordBatch, chain: str, record_end: int, start: int, end:
 
 
 def rows_from(batch: pa.RecordBatch, position: int) -> pa.RecordBatch:
-    """The rows of impressions at or above a position, in whatever order they stand: what a model keeps of a
-    retraction, having learned nothing below where it began (C1). Its clean rows have no position, and stay."""
+    """The rows of impressions at or above a position, in whatever order they stand: what a model
+    keeps of a retraction, having learned nothing below where it began (C1). Its clean rows have no
+    position, and stay."""
     at = batch.column("position").to_numpy()
     keep = (at >= position) | (at < 0)
     return batch if keep.all() else batch.filter(pa.array(keep))
@@ -150,11 +180,17 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
 def _canonical(array: pa.Array, column: pa.Field) -> pa.Array:
     """The same values in buffers of exactly their size, without offset, validity or dictionary."""
     if array.null_count:
-        raise ValueError(f"examples column {column.name}: {array.null_count} nulls, allowed are none")
+        raise ValueError(
+            f"examples column {column.name}: {array.null_count} nulls, allowed are none"
+        )
     if pa.types.is_string(column.type):
         data, offsets = string_buffers(array)
         first, last = int(offsets[0]), int(offsets[-1])
-        buffers = [None, pa.py_buffer(offsets - np.int32(first)), pa.py_buffer(data[first:last].copy())]
+        buffers = [
+            None,
+            pa.py_buffer(offsets - np.int32(first)),
+            pa.py_buffer(data[first:last].copy()),
+        ]
         return pa.Array.from_buffers(pa.string(), len(array), buffers)
     values = array.to_numpy().copy()
     if values.dtype == np.float32:
@@ -162,7 +198,8 @@ def _canonical(array: pa.Array, column: pa.Field) -> pa.Array:
     return pa.Array.from_buffers(column.type, len(array), [None, pa.py_buffer(values)])
 
 
-# --- headers ----------------------------------------------------------------------------------------------------
+# --- headers
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -193,11 +230,13 @@ class BatchHeader:
     clicks_joined: int = 0
     clicks_duplicate: int = 0
     clicks_quarantined: int = 0
-    # Of this range and of these clicks: offsets that were gone unread, on an operator's word (C7); what stood there,
-    # and how many events, nobody knows
+    # Of this range and of these clicks: offsets that were gone unread, on an operator's word (C7);
+    # what stood there, and how many events, nobody knows
     lost_offsets: int = 0  # of `impressions[p]`
     clicks_lost_offsets: int = 0  # of `clicks[p]`
-    clicks_too_early: int = 0  # of the unmatched: too long before the impression that they name (L1)
+    clicks_too_early: int = (
+        0  # of the unmatched: too long before the impression that they name (L1)
+    )
     # Event times of the labelled rows; 0, 0 without rows
     ts_ms_min: int = 0
     ts_ms_max: int = 0
@@ -210,8 +249,11 @@ class BatchHeader:
     ids_arrival_max_ms: int = 0  # just before it
     verdicts_offset: int = 0  # of `verdicts`, to re-read from
     watermarks: Mapping[str, int] = field(default_factory=dict)  # input -> watermark just before it
-    topic_ids: Mapping[str, str] = field(default_factory=dict)  # input topic -> id: positions are of these (C7)
-    # Of a `late` chain: its clicks that were late, and those that were in time, counted less the longer ago
+    topic_ids: Mapping[str, str] = field(
+        default_factory=dict
+    )  # input topic -> id: positions are of these (C7)
+    # Of a `late` chain: its clicks that were late, and those that were in time, counted less the
+    # longer ago
     late_micro: int = 0
     on_time_micro: int = 0
     # Of a `retract` chain: what is to be learned again (`stream.internal_topics.retracted.Again`)
@@ -219,9 +261,14 @@ class BatchHeader:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= self.end:
-            raise ValueError(f"batch of {self.chain}: range [{self.start}, {self.end}), expected 0 <= start <= end")
+            raise ValueError(
+                f"batch of {self.chain}: range [{self.start}, {self.end}), expected 0 <= start <= "
+                f"end"
+            )
         if not 0 <= self.positives <= self.labelled:
-            raise ValueError(f"batch of {self.chain}: {self.positives} positives of {self.labelled} labelled")
+            raise ValueError(
+                f"batch of {self.chain}: {self.positives} positives of {self.labelled} labelled"
+            )
 
     @property
     def impressions(self) -> int:
@@ -230,7 +277,8 @@ class BatchHeader:
         return decided + self.quarantined + self.lost
 
     def to_headers(self) -> Headers:
-        """Each a short ASCII value, in a fixed order. A 0 is left out where most records have it."""
+        """Each a short ASCII value, in a fixed order. A 0 is left out where most records have
+        it."""
         headers = [("format", _FORMAT.encode())]
         for f in fields(self):
             value = getattr(self, f.name)
@@ -244,7 +292,8 @@ class BatchHeader:
 
     @classmethod
     def from_headers(cls, headers: Headers) -> "BatchHeader":
-        """Raises MalformedRecord naming the header that is missing, unreadable or of a newer format."""
+        """Raises MalformedRecord naming the header that is missing, unreadable or of a newer
+        format."""
         read = HeaderFields(_TOPIC, headers)
         if (found := read.text("format", "")) != _FORMAT:
             read.wrong("format", f"{shown(found)}, this version reads {_FORMAT!r}")

@@ -1,9 +1,9 @@
 """What a record of the project's own topics must be to say anything, whoever wrote it.
 
-Every decoder of an internal topic answers a value or raises `MalformedRecord`, and nothing else: the record is passed
-over by every reader alike, counted, and named once. `Fields` reads a JSON object, `HeaderFields` the headers,
-`read_rows` an Arrow stream of one batch. Numbers are 64-bit, texts are UTF-8, and no header that is read stands there
-twice.
+Every decoder of an internal topic answers a value or raises `MalformedRecord`, and nothing else:
+the record is passed over by every reader alike, counted, and named once. `Fields` reads a JSON
+object, `HeaderFields` the headers, `read_rows` an Arrow stream of one batch. Numbers are 64-bit,
+texts are UTF-8, and no header that is read stands there twice.
 """
 
 import json
@@ -20,8 +20,8 @@ from stream.record import Record
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 #: What is shown of a value that is wrong, characters.
 SHOWN_MAX = 80
-#: What the rows of one record may take, bytes; and none is larger than its record where that is packed with nothing.
-#: No setting: all readers are to pass over the same records.
+#: What the rows of one record may take, bytes; and none is larger than its record where that is
+#: packed with nothing. No setting: all readers are to pass over the same records.
 ROWS_BYTES_MAX = 1 << 26
 
 _DECIMAL = re.compile(rb"-?[0-9]{1,19}")
@@ -91,7 +91,8 @@ class Fields:
                 self.wrong(shown(name), "no such field is known here")
 
     def text(self, name: str, default: str | None = None) -> str:
-        """UTF-8, so without halves of a surrogate pair. `default` where the field is missing; else it must be there."""
+        """UTF-8, so without halves of a surrogate pair. `default` where the field is missing;
+        else it must be there."""
         value = self.body.get(name, default)
         if not isinstance(value, str):
             self.wrong(name, f"{shown(value)}, expected a string")
@@ -104,7 +105,9 @@ class Fields:
     def text_or_none(self, name: str) -> str | None:
         return self.text(name) if name in self else None
 
-    def integer(self, name: str, default: int | None = None, low: int = INT64_MIN, high: int = INT64_MAX) -> int:
+    def integer(
+        self, name: str, default: int | None = None, low: int = INT64_MIN, high: int = INT64_MAX
+    ) -> int:
         """A whole number in `[low, high]`."""
         value = self.body.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -117,7 +120,11 @@ class Fields:
 
     def as_number(self, name: str, value: object) -> float:
         """A value found in the field `name`, as a finite number."""
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not abs(value) <= sys.float_info.max
+        ):
             self.wrong(name, f"{shown(value)}, expected a finite number")
         return float(value)
 
@@ -144,7 +151,8 @@ class Fields:
 
 
 class HeaderFields:
-    """The headers of a record, each read as what it must be. Those that are read stand there once."""
+    """The headers of a record, each read as what it must be. Those that are read stand there
+    once."""
 
     def __init__(self, topic: str, headers: Iterable[tuple[str, bytes | None]]):
         self.topic = topic
@@ -165,7 +173,9 @@ class HeaderFields:
         except UnicodeDecodeError:
             self.wrong(name, f"{shown(self._values[name])}, expected UTF-8")
 
-    def integer(self, name: str, default: int | None = None, low: int = 0, high: int = INT64_MAX) -> int:
+    def integer(
+        self, name: str, default: int | None = None, low: int = 0, high: int = INT64_MAX
+    ) -> int:
         """Decimal digits, in `[low, high]`."""
         raw = self._raw(name, None if default is None else str(default))
         if not _DECIMAL.fullmatch(raw) or not low <= int(raw) <= high:
@@ -186,24 +196,34 @@ class HeaderFields:
 
 
 def read_rows(topic: str, value: bytes | None, *schemas: pa.Schema) -> pa.RecordBatch:
-    """The one record batch of an Arrow IPC stream, checked in full; of one of these schemas, if any is given. Its size
-    is known before its memory is taken."""
+    """The one record batch of an Arrow IPC stream, checked in full; of one of these schemas, if any
+    is given. Its size is known before its memory is taken."""
     if not value:
         raise MalformedRecord(topic, "value", "there is none, expected an Arrow stream")
     try:
         size = measure(value)
         if size.unpacked_bytes > max(ROWS_BYTES_MAX, len(value)):
             allowed = f"allowed are {ROWS_BYTES_MAX}"
-            raise MalformedRecord(topic, "value", f"rows that take {size.unpacked_bytes} bytes unpacked, {allowed}")
+            raise MalformedRecord(
+                topic, "value", f"rows that take {size.unpacked_bytes} bytes unpacked, {allowed}"
+            )
         with pa.ipc.open_stream(value) as reader:
             if schemas and reader.schema not in schemas:
-                raise MalformedRecord(topic, "columns", f"{shown(reader.schema.names)}, expected {schemas[0].names}")
+                raise MalformedRecord(
+                    topic, "columns", f"{shown(reader.schema.names)}, expected {schemas[0].names}"
+                )
             batches = list(reader)
             for batch in batches:
                 batch.validate(full=True)
-                nulls = {f.name: c.null_count for f, c in zip(batch.schema, batch.columns, strict=True) if c.null_count}
+                nulls = {
+                    f.name: c.null_count
+                    for f, c in zip(batch.schema, batch.columns, strict=True)
+                    if c.null_count
+                }
                 if nulls:
-                    raise MalformedRecord(topic, "columns", f"nulls by column {shown(nulls)}, allowed are none")
+                    raise MalformedRecord(
+                        topic, "columns", f"nulls by column {shown(nulls)}, allowed are none"
+                    )
     except MalformedRecord:
         raise
     except (pa.ArrowException, ValueError, TypeError, KeyError, IndexError, OSError) as error:

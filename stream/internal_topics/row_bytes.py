@@ -1,5 +1,5 @@
-"""How large rows are when they are written out: a function of the rows alone, so that what is split by it is split
-alike by everybody (C3, I7)."""
+"""How large rows are when they are written out: a function of the rows alone, so that what is split
+by it is split alike by everybody (C3, I7)."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,8 @@ def string_lengths(column: pa.Array | pa.ChunkedArray) -> I64:
 
 
 def row_bytes(columns: Sequence[pa.Array | pa.ChunkedArray], rows: int) -> I64:
-    """What each row of these columns takes in an Arrow batch, (n,): strings with their offset, numbers as they are."""
+    """What each row of these columns takes in an Arrow batch, (n,): strings with their offset,
+    numbers as they are."""
     total = np.zeros(rows, np.int64)
     for column in columns:
         if pa.types.is_dictionary(column.type):
@@ -34,8 +35,8 @@ def row_bytes(columns: Sequence[pa.Array | pa.ChunkedArray], rows: int) -> I64:
 
 
 def cuts(sizes: I64, rows_max: int, bytes_max: int) -> list[int]:
-    """0, ..., n: where to cut rows of these sizes so that no piece has more than `rows_max` rows, or `bytes_max` bytes
-    unless it is one row. Each piece is as long as it may be."""
+    """0, ..., n: where to cut rows of these sizes so that no piece has more than `rows_max` rows,
+    or `bytes_max` bytes unless it is one row. Each piece is as long as it may be."""
     through = np.cumsum(sizes)
     out, at, before = [0], 0, 0
     while at < len(sizes):

@@ -1,8 +1,9 @@
 """The hash by which shards and audit know that they saw the same rows (S7).
 
-h = the sum over rows of H(row) mod 2^128, where H covers every column of an examples row, its position first. A sum
-does not depend on order, batch boundaries, splits or trims; a row missing, repeated or altered changes it. It finds
-what goes wrong, not what somebody forges: it has no key, so that an audit needs none.
+h = the sum over rows of H(row) mod 2^128, where H covers every column of an examples row, its
+position first. A sum does not depend on order, batch boundaries, splits or trims; a row missing,
+repeated or altered changes it. It finds what goes wrong, not what somebody forges: it has no key,
+so that an audit needs none.
 """
 
 from typing import Any
@@ -27,16 +28,20 @@ HASH_MODULUS = 1 << 128
 _LOW = np.uint64(0x9E3779B97F4A7C15)  # odd constants of splitmix64 and xxh64, one per lane
 _HIGH = np.uint64(0xC2B2AE3D27D4EB4F)
 _NAN_BITS = np.uint64(0x7FC00000)
-#: Rows that are hashed over all columns before the next: what is in work stays in the processor's first cache.
+#: Rows that are hashed over all columns before the next: what is in work stays in the processor's
+#: first cache.
 _BLOCK = 256
 
 
 def row_hashes(batch: pa.RecordBatch) -> tuple[U64, U64]:
-    """H of every row as (low, high) 64-bit halves, each (n,). Columns are int64, int32, int8, float32 or string."""
+    """H of every row as (low, high) 64-bit halves, each (n,). Columns are int64, int32, int8,
+    float32 or string."""
     seed = _hash_names(batch.schema.names)
     low, high = np.empty(batch.num_rows, np.uint64), np.empty(batch.num_rows, np.uint64)
     if batch.num_rows:
-        columns = [c.cast(pa.string()) if pa.types.is_dictionary(c.type) else c for c in batch.columns]
+        columns = [
+            c.cast(pa.string()) if pa.types.is_dictionary(c.type) else c for c in batch.columns
+        ]
         _hash_rows(placed(columns), seed, low, high)
     return low, high
 
@@ -59,14 +64,16 @@ def row_hash_sum(batch: pa.RecordBatch) -> int:
     return hash_sum(*row_hashes(batch))
 
 
-# Many strings are hashed in two walks: one reads bytes, the other mixes numbers, which the compiler makes vector
-# instructions of. Both take a quarter of the time of a single one.
+# Many strings are hashed in two walks: one reads bytes, the other mixes numbers, which the compiler
+# makes vector instructions of. Both take a quarter of the time of a single one.
 
 
 @kernel
-def fold_twice(data: Bytes, offsets: I32, seed: np.uint64, other: np.uint64, first: U64, second: U64) -> None:
-    """MurmurHash64A (Austin Appleby, 2008) of every string with each of two seeds, reading the bytes once; without its
-    last step, in whose place `mix` comes."""
+def fold_twice(
+    data: Bytes, offsets: I32, seed: np.uint64, other: np.uint64, first: U64, second: U64
+) -> None:
+    """MurmurHash64A (Austin Appleby, 2008) of every string with each of two seeds, reading the
+    bytes once; without its last step, in whose place `mix` comes."""
     for i in range(len(first)):
         at, end = _U64(offsets[i]), _U64(offsets[i + 1])
         h, g = seed ^ ((end - at) * _M), other ^ ((end - at) * _M)
@@ -92,7 +99,9 @@ def _hash_rows(columns: Placed, seed: np.uint64, low: U64, high: U64) -> None:
             if columns[c, 0] == STRING:
                 offsets = numba.carray(pointer(columns[c, 1]), len(low) + 1, np.int32)
                 data = numba.carray(pointer(columns[c, 2]), columns[c, 3], np.uint8)
-                fold_twice(data, offsets[start:], _LOW, _HIGH, first[: end - start], second[: end - start])
+                fold_twice(
+                    data, offsets[start:], _LOW, _HIGH, first[: end - start], second[: end - start]
+                )
                 _fold_hashes(first, second, low[start:end], high[start:end])
             else:
                 _read(columns[c], len(low), start, first[: end - start])

@@ -1,8 +1,9 @@
 """Where compiled kernels are kept, and when they are compiled again.
 
-Numba compiles a kernel again when the kernel's own file changed. But it compiles into it what the kernel calls and
-every constant it reads, so an edit of another file went unseen: a mutated function passed its tests, a pulled fix was
-not in force. Here a kernel is stale as soon as any file changed that its own file imports, directly or not.
+Numba compiles a kernel again when the kernel's own file changed. But it compiles into it what the
+kernel calls and every constant it reads, so an edit of another file went unseen: a mutated function
+passed its tests, a pulled fix was not in force. Here a kernel is stale as soon as any file changed
+that its own file imports, directly or not.
 """
 
 import hashlib
@@ -18,25 +19,34 @@ from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
 ROOT = Path(__file__).resolve().parents[2]
-_IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+import\s+(\(?[\w, ]*)|import\s+([\w.]+))", re.MULTILINE)
+_IMPORT = re.compile(
+    r"^\s*(?:from\s+([\w.]+)\s+import\s+(\(?[\w, ]*)|import\s+([\w.]+))", re.MULTILINE
+)
 
 
 @cache
 def imports_of(source: Path) -> frozenset[Path]:
-    """The files below ROOT that a file names in its import statements; a package counts as its `__init__`."""
+    """The files below ROOT that a file names in its import statements; a package counts as its
+    `__init__`."""
     found = set()
     for module, names, plain in _IMPORT.findall(source.read_text(encoding="utf-8")):
         dotted = module or plain
         candidates = [dotted, *(f"{dotted}.{name}" for name in re.findall(r"\w+", names))]
         for candidate in candidates:
             path = ROOT.joinpath(*candidate.split("."))
-            found |= {file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()}
+            found |= {
+                file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()
+            }
     return frozenset(found)
 
 
 @cache
 def _file_digest(source: Path) -> bytes:
-    return os.path.relpath(source, ROOT).encode() + b"\0" + hashlib.sha256(source.read_bytes()).digest()
+    return (
+        os.path.relpath(source, ROOT).encode()
+        + b"\0"
+        + hashlib.sha256(source.read_bytes()).digest()
+    )
 
 
 @cache
@@ -55,10 +65,12 @@ def source_stamp(source: Path) -> str:
 
 @cache
 def cache_folder(source_folder: Path) -> Path | None:
-    """The first folder that may be written: NUMBA_CACHE_DIR's, beside the sources, the user's cache, a temporary one.
+    """The first folder that may be written: NUMBA_CACHE_DIR's, beside the sources, the user's
+    cache, a temporary one.
 
-    None where there is none: kernels are then compiled by every process. A folder below the system's temporary one is
-    taken only if it is ours alone, since what stands in it is loaded as code.
+    None where there is none: kernels are then compiled by every process. A folder below the
+    system's temporary one is taken only if it is ours alone, since what stands in it is loaded as
+    code.
     """
     name = f"{source_folder.name}-{hashlib.sha256(str(source_folder).encode()).hexdigest()[:12]}"
     folders = [source_folder / "__pycache__"]
@@ -87,7 +99,8 @@ def _usable(folder: Path, private: Path) -> bool:
 
 
 class _Locator:
-    """Numba's question where and under which stamp a function is kept, answered by the two functions above."""
+    """Numba's question where and under which stamp a function is kept, answered by the two
+    functions above."""
 
     def __init__(self, function: Callable[..., object], source: str) -> None:
         self._source = Path(source)
@@ -121,6 +134,7 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
 
 
 def keep_compiled(dispatcher: Any, function: Callable[..., object]) -> None:
-    """Let a Numba dispatcher load what was compiled before, and store what it compiles, if there is a place for it."""
+    """Let a Numba dispatcher load what was compiled before, and store what it compiles, if there
+    is a place for it."""
     if cache_folder(Path(function.__code__.co_filename).parent) is not None:
         dispatcher._cache = _KernelCache(function)

@@ -15,10 +15,11 @@ def kernel(function: F, /) -> F: ...
 @overload
 def kernel(*, inline: str) -> Callable[[F], F]: ...
 def kernel(function: F | None = None, /, *, inline: str = "never") -> F | Callable[[F], F]:
-    """Compile for the machine: no GIL, cached, IEEE arithmetic (no fast maths, so results repeat bit for bit).
+    """Compile for the machine: no GIL, cached, IEEE arithmetic (no fast maths, so results repeat
+    bit for bit).
 
-    Division by zero gives infinity as in numpy: a check that raises would keep loops from being vectorised.
-    `inline="always"` pastes a small kernel into its callers before types are known.
+    Division by zero gives infinity as in numpy: a check that raises would keep loops from being
+    vectorised. `inline="always"` pastes a small kernel into its callers before types are known.
     """
 
     def compiled(function: F) -> F:

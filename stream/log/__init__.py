@@ -3,8 +3,8 @@
 - `broken_batches`: record batches of Kafka that cannot be read
 - `kafka`: the log over Apache Kafka or another broker that speaks its protocol (kafka-python)
 - `kafka_admin`: connections to a cluster
-- `kafka_fetch_columns`: what kafka-python's fetcher holds of one partition's fetch, as columns instead of an object a
-  record
+- `kafka_fetch_columns`: what kafka-python's fetcher holds of one partition's fetch, as columns
+  instead of an object a record
 - `kafka_socket_patch`: how kafka-python takes a fetch off its socket
 - `kafka_writer`: appending to the log over Kafka
 - `log`: the log as the parts see it

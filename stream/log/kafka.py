@@ -1,7 +1,8 @@
 """The log over Apache Kafka or another broker that speaks its protocol (kafka-python).
 
-What the brokers do not share is not relied on: the end of a partition is read off a fetch, because the embedded
-broker's ListOffsets is short of it; time look-ups and committed offsets are not used at all.
+What the brokers do not share is not relied on: the end of a partition is read off a fetch, because
+the embedded broker's ListOffsets is short of it; time look-ups and committed offsets are not used
+at all.
 """
 
 import logging
@@ -21,7 +22,14 @@ from kafka.errors import (
 )
 
 from stream.config import StreamConfig
-from stream.log.kafka_admin import CLOSE_TIMEOUT_MS, Probe, connect, consumer_settings, describe_topics, theirs
+from stream.log.kafka_admin import (
+    CLOSE_TIMEOUT_MS,
+    Probe,
+    connect,
+    consumer_settings,
+    describe_topics,
+    theirs,
+)
 from stream.log.kafka_fetch_columns import read_in_columns
 from stream.log.kafka_writer import KafkaWriter
 from stream.log.log import LogError, OffsetOutOfRange, OnPartitions, Unavailable
@@ -54,7 +62,8 @@ class KafkaLog:
         return found[topic].partitions if topic in found else 0
 
 
-# --- reading ----------------------------------------------------------------------------------------------------
+# --- reading
+# --------------------------------------------------------------------------------------------------
 
 
 class KafkaReader:
@@ -77,7 +86,9 @@ class KafkaReader:
 
     def seek(self, partition: Partition, offset: int) -> None:
         if partition not in self._assigned:
-            raise ValueError(f"{partition.topic}[{partition.partition}]: not assigned to this reader")
+            raise ValueError(
+                f"{partition.topic}[{partition.partition}]: not assigned to this reader"
+            )
         is_new = partition not in self._positions
         self._positions[partition] = offset
         if is_new:
@@ -112,15 +123,20 @@ class KafkaReader:
         return self._taken(fetched)
 
     def _check_not_beyond(self, consumer: KafkaConsumer) -> None:
-        """The embedded broker answers a fetch above the end with nothing, so after it lost its log a reader would
-        wait for ever. A high watermark below the position may be older than the last seek: the probe decides."""
+        """The embedded broker answers a fetch above the end with nothing, so after it lost its log
+        a reader would wait for ever. A high watermark below the position may be older than the last
+        seek: the probe decides."""
         for tp in consumer.assignment():
             partition = Partition(*tp)
             try:
                 high = consumer.highwater(tp)
             except IllegalStateError:
                 continue  # the group took it just now
-            if high is None or partition in self._paused or high >= self._positions.get(partition, 0):
+            if (
+                high is None
+                or partition in self._paused
+                or high >= self._positions.get(partition, 0)
+            ):
                 continue
             if error := self._range_error(partition):
                 raise error
@@ -136,7 +152,8 @@ class KafkaReader:
         return given
 
     def _pass_markers(self) -> None:
-        """Markers of transactions and what was aborted are no records, and reading goes on behind them (T6)."""
+        """Markers of transactions and what was aborted are no records, and reading goes on
+        behind them (T6)."""
         assert self._consumer is not None
         for tp, state in list(self._consumer._subscription.assignment.items()):
             partition, at = Partition(*tp), state.position
@@ -196,7 +213,8 @@ class KafkaReader:
         self._tell_assignment()
 
     def _tell_assignment(self) -> None:
-        """The consumer is assigned what was sought: it would look up a position for anything else."""
+        """The consumer is assigned what was sought: it would look up a position for anything
+        else."""
         if self._consumer is None:
             return
         before = self._consumer.assignment()
@@ -220,11 +238,16 @@ class KafkaReader:
         offset = self._positions.get(partition)
         first = self.beginning_offsets([partition])[partition]
         end = self.end_offsets([partition])[partition]
-        return None if offset is None or first <= offset <= end else OffsetOutOfRange(partition, offset, first, end)
+        return (
+            None
+            if offset is None or first <= offset <= end
+            else OffsetOutOfRange(partition, offset, first, end)
+        )
 
 
 class KafkaGroupReader(KafkaReader):
-    """See `stream.log.log.GroupReader`. The client learns of a change on its own thread; it is told here, in `poll`."""
+    """See `stream.log.log.GroupReader`. The client learns of a change on its own thread; it is
+    told here, in `poll`."""
 
     def __init__(self, config: StreamConfig, group: str, member: str = ""):
         super().__init__(config)
@@ -241,7 +264,11 @@ class KafkaGroupReader(KafkaReader):
         fetched = super().poll(max_records, timeout_ms)
         changed = self._told()
         # Records that were fetched before the change and belong to another now are not given.
-        return {p: records for p, records in fetched.items() if p in self._positions} if changed else fetched
+        return (
+            {p: records for p, records in fetched.items() if p in self._positions}
+            if changed
+            else fetched
+        )
 
     def _told(self) -> bool:
         """Pass on what the client learned since the last poll. True if anything changed."""
@@ -249,7 +276,9 @@ class KafkaGroupReader(KafkaReader):
             return False
         assert self._on_assigned is not None
         assert self._on_revoked is not None
-        lost = {p for kind, partitions in self._listener.take() if kind == "lost" for p in partitions}
+        lost = {
+            p for kind, partitions in self._listener.take() if kind == "lost" for p in partitions
+        }
         owned = [Partition(*tp) for tp in sorted(self._listener.owned)]
         gone = [p for p in self._assigned if p not in owned or p in lost]
         new = [p for p in owned if p not in self._assigned or p in lost]
@@ -266,7 +295,9 @@ class KafkaGroupReader(KafkaReader):
 
     def seek(self, partition: Partition, offset: int) -> None:
         if partition not in self._assigned:
-            raise ValueError(f"{partition.topic}[{partition.partition}]: not assigned to this reader")
+            raise ValueError(
+                f"{partition.topic}[{partition.partition}]: not assigned to this reader"
+            )
         self._positions[partition] = offset
         if self._consumer is not None and theirs(partition) in self._consumer.assignment():
             self._consumer.seek(theirs(partition), offset)
@@ -305,7 +336,8 @@ class KafkaGroupReader(KafkaReader):
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Notes what the group gives and takes, on the client's own thread. A new partition stays paused until sought."""
+    """Notes what the group gives and takes, on the client's own thread. A new partition stays
+    paused until sought."""
 
     def __init__(self, consumer: KafkaConsumer):
         self._consumer = consumer
@@ -332,25 +364,27 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
 
 def _wait_while_heartbeat_is_due(consumer: KafkaConsumer) -> None:
-    """kafka-python 3.0 polls in a circle, without waiting, as long as a heartbeat is due and its own thread has not
-    sent it, which the circle delays. With a floor under the time that it thinks it has left, it waits for records."""
+    """kafka-python 3.0 polls in a circle, without waiting, as long as a heartbeat is due and its
+    own thread has not sent it, which the circle delays. With a floor under the time that it thinks
+    it has left, it waits for records."""
     coordinator: Any = consumer._coordinator
     due_s = coordinator.time_to_next_heartbeat
     coordinator.time_to_next_heartbeat = lambda: max(due_s(), HEARTBEAT_WAIT_S)
 
 
 def _finish_joining(consumer: KafkaConsumer) -> None:
-    """kafka-python 3.0 forgets a join that it began for changed metadata and that outlasts one `poll`: nothing says any
-    more that a join is needed, no heartbeat is sent, and the member waits for ever, without partitions."""
+    """kafka-python 3.0 forgets a join that it began for changed metadata and that outlasts one
+    `poll`: nothing says any more that a join is needed, no heartbeat is sent, and the member waits
+    for ever, without partitions."""
     coordinator: Any = consumer._coordinator
     needed = coordinator.need_rejoin
     coordinator.need_rejoin = lambda: coordinator.rejoining or needed()
 
 
 def _unpark(consumer: KafkaConsumer) -> None:
-    """kafka-python 3.0 parks what it fetched of a paused partition, and takes it back on resume only while the place
-    for the partition in line is None. A drained one stays in that place: without this a resumed partition can wait
-    for ever."""
+    """kafka-python 3.0 parks what it fetched of a paused partition, and takes it back on resume
+    only while the place for the partition in line is None. A drained one stays in that place:
+    without this a resumed partition can wait for ever."""
     fetcher: Any = consumer._fetcher
     if fetcher._next_partition_records is not None and not fetcher._next_partition_records:
         fetcher._next_partition_records = None

@@ -1,5 +1,5 @@
-"""Connections to a cluster: the settings of all clients (T6), where partitions begin and end, and topics looked at and
-created."""
+"""Connections to a cluster: the settings of all clients (T6), where partitions begin and end, and
+topics looked at and created."""
 
 import logging
 import time
@@ -90,8 +90,8 @@ class Probe:
         return self._ask(list(partitions), KafkaConsumer.beginning_offsets)
 
     def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """At least what ListOffsets says; from there a fetch tells the high watermark, which is right everywhere, and
-        the last stable offset, behind which a transaction is still open."""
+        """At least what ListOffsets says; from there a fetch tells the high watermark, which is
+        right everywhere, and the last stable offset, behind which a transaction is still open."""
         wanted = list(partitions)
         ends = self._ask(wanted, KafkaConsumer.end_offsets)
         if not wanted:
@@ -103,8 +103,12 @@ class Probe:
             self._consumer.assign([theirs(p) for p in wanted])
             for p in wanted:
                 self._consumer.seek(theirs(p), ends[p])
-            while (missing := [p for p in wanted if self._high(p) is None]) and time.monotonic() < deadline:
-                for (topic, number), records in self._consumer.poll(timeout_ms=FETCH_WAIT_MS).items():
+            while (
+                missing := [p for p in wanted if self._high(p) is None]
+            ) and time.monotonic() < deadline:
+                for (topic, number), records in self._consumer.poll(
+                    timeout_ms=FETCH_WAIT_MS
+                ).items():
                     ends[Partition(topic, number)] = int(records[-1].offset[-1]) + 1
         except KafkaError as error:
             self.close()
@@ -131,12 +135,19 @@ class Probe:
         deadline = time.monotonic() + self._config.request_timeout_ms / 1000
         while True:
             try:
-                found = ask(self._consumer, [theirs(p) for p in partitions], timeout_ms=self._config.request_timeout_ms)
+                found = ask(
+                    self._consumer,
+                    [theirs(p) for p in partitions],
+                    timeout_ms=self._config.request_timeout_ms,
+                )
                 return {p: found[theirs(p)] for p in partitions}
             except KafkaError as error:
                 self.close()
-                raise Unavailable(f"offsets of {', '.join(sorted({p.topic for p in partitions}))}: {error}") from error
-            except KeyError as error:  # kafka-python 3.0 drops a partition that was not answered, and stumbles over it
+                raise Unavailable(
+                    f"offsets of {', '.join(sorted({p.topic for p in partitions}))}: {error}"
+                ) from error
+            except KeyError as error:
+                # kafka-python 3.0 drops a partition that was not answered, and stumbles over it
                 if time.monotonic() > deadline:
                     self.close()
                     raise Unavailable(f"offsets of {error}: not answered") from error
@@ -167,14 +178,20 @@ def _note_stable_offsets(consumer: KafkaConsumer, noted: dict[TopicPartition, in
     fetcher._parse_fetched_data = note
 
 
-# --- topics -----------------------------------------------------------------------------------------------------
+# --- topics
+# --------------------------------------------------------------------------------------------------
 
 
 def describe_topics(config: StreamConfig, names: Iterable[str]) -> dict[str, ExistingTopic]:
-    """Those of these topics that exist, with all the settings that the broker lists. Raises Unavailable."""
+    """Those of these topics that exist, with all the settings that the broker lists. Raises
+    Unavailable."""
     admin = admin_client(config)
     try:
-        found = {t["name"]: t for t in admin.describe_topics(list(names)) if not t["error_code"] and t["partitions"]}
+        found = {
+            t["name"]: t
+            for t in admin.describe_topics(list(names))
+            if not t["error_code"] and t["partitions"]
+        }
         wanted = [ConfigResource("TOPIC", name) for name in found]
         described = admin.describe_configs(wanted, config_filter="all") if wanted else {}
     except KafkaError as error:
@@ -184,21 +201,28 @@ def describe_topics(config: StreamConfig, names: Iterable[str]) -> dict[str, Exi
     topics = {}
     for name, t in found.items():
         settings = {key: str(one["value"]) for key, one in described["topic"][name].items()}
-        topics[name] = ExistingTopic(name, len(t["partitions"]), len(t["partitions"][0]["replica_nodes"]), settings)
+        topics[name] = ExistingTopic(
+            name, len(t["partitions"]), len(t["partitions"][0]["replica_nodes"]), settings
+        )
     return topics
 
 
 def create_topics(config: StreamConfig) -> list[str]:
-    """Create the topics that are missing; returns the names of those created. Raises Unavailable, LogError."""
+    """Create the topics that are missing; returns the names of those created. Raises
+    Unavailable, LogError."""
     specs = topic_specs(config)
     existing = describe_topics(config, [s.name for s in specs])
     missing = [s for s in specs if s.name not in existing]
-    new = [NewTopic(s.name, s.partitions, s.replication, topic_configs=s.all_settings) for s in missing]
+    new = [
+        NewTopic(s.name, s.partitions, s.replication, topic_configs=s.all_settings) for s in missing
+    ]
     if not new:
         return []
     admin = admin_client(config)
     try:
-        with suppress(TopicAlreadyExistsError):  # another was faster; `check_topics` says if it made them otherwise
+        with suppress(
+            TopicAlreadyExistsError
+        ):  # another was faster; `check_topics` says if it made them otherwise
             admin.create_topics(new, timeout_ms=config.request_timeout_ms, wait_for_metadata=True)
     except KafkaError as error:
         raise (Unavailable if error.retriable else LogError)(f"creating topics: {error}") from error
@@ -211,11 +235,15 @@ def check_topics(config: StreamConfig) -> list[Problem]:
     """What is wrong with the nine topics (T6). Raises Unavailable."""
     specs = topic_specs(config)
     existing = describe_topics(config, [s.name for s in specs])
-    return [p for s in specs for p in check_topic(s, existing.get(s.name), config.bootstrap_servers)]
+    return [
+        p for s in specs for p in check_topic(s, existing.get(s.name), config.bootstrap_servers)
+    ]
 
 
 def admin_client(config: StreamConfig) -> KafkaAdminClient:
     try:
         return KafkaAdminClient(**client_settings(config))
     except KafkaError as error:
-        raise Unavailable(f"no broker at {config.bootstrap_servers}: {error}{why_refused(config)}") from error
+        raise Unavailable(
+            f"no broker at {config.bootstrap_servers}: {error}{why_refused(config)}"
+        ) from error

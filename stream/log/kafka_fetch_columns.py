@@ -1,7 +1,8 @@
-"""What kafka-python's fetcher holds of one partition's fetch, as columns instead of an object a record.
+"""What kafka-python's fetcher holds of one partition's fetch, as columns instead of an object a
+record.
 
-The fetcher makes one of these of every partition of a fetch response and takes records from it until it is drained;
-this one stands in for its own `Fetcher.PartitionRecords` (kafka-python 3.0).
+The fetcher makes one of these of every partition of a fetch response and takes records from it
+until it is drained; this one stands in for its own `Fetcher.PartitionRecords` (kafka-python 3.0).
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,16 +16,19 @@ from stream.log.record_columns import NO_RECORDS, RecordColumns
 
 
 def read_in_columns(consumer: KafkaConsumer, unpacked_bytes_max: int) -> KafkaConsumer:
-    """The same consumer; its `poll` answers lists of `RecordColumns` from now on. Its `max_records` counts records. A
-    batch that unpacks to more than `unpacked_bytes_max` is one bad record."""
+    """The same consumer; its `poll` answers lists of `RecordColumns` from now on. Its `max_records`
+    counts records. A batch that unpacks to more than `unpacked_bytes_max` is one bad record."""
     fetcher: Any = consumer._fetcher
     damaged: dict[Any, Damaged] = {}
-    fetcher.PartitionRecords = partial(FetchedColumns, unpacked_bytes_max=unpacked_bytes_max, damaged=damaged)
+    fetcher.PartitionRecords = partial(
+        FetchedColumns, unpacked_bytes_max=unpacked_bytes_max, damaged=damaged
+    )
     return consumer
 
 
 class Taken:
-    """A piece of a fetch. The fetcher counts it by its records and appends it to the answer as one."""
+    """A piece of a fetch. The fetcher counts it by its records and appends it to the answer as
+    one."""
 
     def __init__(self, records: RecordColumns):
         self._records = records
@@ -49,15 +53,21 @@ class FetchedColumns:
         aborted_transactions: Iterable[Any] | None = None,
         unpacked_bytes_max: int = 1 << 26,
         damaged: dict[Any, Damaged] | None = None,
-        **_: Any,  # deserializers, metrics (off), the isolation level: a broker lists what it has to by it
+        # deserializers, metrics (off), the isolation level: a broker lists what it has to by it
+        **_: Any,
     ):
         """`damaged`: what is remembered over fetches, by partition."""
         self.topic_partition = tp
         self.next_fetch_offset = fetch_offset
         self.leader_epoch = -1
         self.bytes_read = len(records._buffer)
-        aborted = [AbortedTransaction(one.producer_id, one.first_offset) for one in aborted_transactions or ()]
-        remembered = ({} if damaged is None else damaged).setdefault(tp, Damaged()) if check_crcs else None
+        aborted = [
+            AbortedTransaction(one.producer_id, one.first_offset)
+            for one in aborted_transactions or ()
+        ]
+        remembered = (
+            ({} if damaged is None else damaged).setdefault(tp, Damaged()) if check_crcs else None
+        )
         self._batches: BatchReader | None = BatchReader(
             records._buffer, fetch_offset, aborted, unpacked_bytes_max, remembered
         )
@@ -68,7 +78,8 @@ class FetchedColumns:
         return self._batches is not None
 
     def take(self, n: int) -> Taken:
-        """The next records, at most `n`. Raises what `BatchReader.read` does; it is then fetched anew."""
+        """The next records, at most `n`. Raises what `BatchReader.read` does; it is then fetched
+        anew."""
         assert self._batches is not None
         try:
             while not len(self._records) and not self._batches.is_done:

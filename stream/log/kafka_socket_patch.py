@@ -1,8 +1,9 @@
-"""How kafka-python takes a fetch off its socket: in few large pieces, most of them right to where they stay.
+"""How kafka-python takes a fetch off its socket: in few large pieces, most of them right to where
+they stay.
 
-Its own way is 4 KB a system call, an object for each, and four more copies of what it has joined (kafka-python 3.0):
-a third of the CPU time of who reads records of a megabyte. TLS keeps its own way: what it has decrypted and not handed
-out shows on no socket.
+Its own way is 4 KB a system call, an object for each, and four more copies of what it has joined
+(kafka-python 3.0): a third of the CPU time of who reads records of a megabyte. TLS keeps its own
+way: what it has decrypted and not handed out shows on no socket.
 """
 
 import selectors
@@ -13,11 +14,13 @@ from kafka import errors
 from kafka.net import transport
 from kafka.protocol import frame, parser
 
-#: Taken at once. It stays in the processor's second cache until it is copied to where the response is put together.
+#: Taken at once. It stays in the processor's second cache until it is copied to where the response
+#: is put together.
 PIECE_BYTES = 1 << 20
 #: Of a response that has begun, so much is waited for, or its end.
 READABLE_BYTES = 1 << 19
-#: A field that is read from a response is bytes of its own below this; above, it is a view of the response.
+#: A field that is read from a response is bytes of its own below this; above, it is a view of the
+#: response.
 VIEW_BYTES_MIN = 1 << 16
 
 
@@ -47,8 +50,9 @@ class Frame(frame.KafkaBytes):  # type: ignore[misc]
 
 
 class PlainSelector(selectors.DefaultSelector):
-    """Says that a socket is unknown without describing it. The client asks whenever it begins to wait for one, and
-    the description, two system calls and a text that nobody reads, was a seventh of a producer's CPU time."""
+    """Says that a socket is unknown without describing it. The client asks whenever it begins to
+    wait for one, and the description, two system calls and a text that nobody reads, was a seventh
+    of a producer's CPU time."""
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
         keys: dict[int, selectors.SelectorKey] = self._fd_to_key  # type: ignore[attr-defined]
@@ -61,9 +65,9 @@ class PlainSelector(selectors.DefaultSelector):
 def _receive(self: Any) -> tuple[memoryview, Exception | None]:
     """(what has arrived, an error that ends the connection). Called when the socket is readable.
 
-    The rest of a response that is known to come is received where it is put together, and the socket counts as
-    readable again when much of it has arrived. All else is received into memory that the next call uses again: the
-    protocol has copied it by then.
+    The rest of a response that is known to come is received where it is put together, and the
+    socket counts as readable again when much of it has arrived. All else is received into memory
+    that the next call uses again: the protocol has copied it by then.
     """
     if not hasattr(self, "_piece"):
         self._piece, self._readable_from = memoryview(bytearray(PIECE_BYTES)), 1

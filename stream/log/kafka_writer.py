@@ -1,4 +1,5 @@
-"""Appending to the log over Kafka: at most so much in flight, and of no use after the first failure (C5)."""
+"""Appending to the log over Kafka: at most so much in flight, and of no use after the first
+failure (C5)."""
 
 import os
 import time
@@ -42,7 +43,8 @@ _writers: "weakref.WeakSet[KafkaWriter]" = weakref.WeakSet()
 
 
 def _leave_inherited_alone() -> None:
-    """In a process that was forked off: kafka-python would close its parent's producer at exit, over its sockets."""
+    """In a process that was forked off: kafka-python would close its parent's producer at exit,
+    over its sockets."""
     for writer in list(_writers):
         if writer._producer is not None:
             writer._producer._unregister_cleanup()
@@ -55,7 +57,8 @@ if hasattr(os, "register_at_fork"):
 
 
 class KafkaWriter:
-    """See `stream.log.log.Writer`. At most PENDING_BYTES_MAX wait for acknowledgement; `append` blocks above that."""
+    """See `stream.log.log.Writer`. At most PENDING_BYTES_MAX wait for acknowledgement; `append`
+    blocks above that."""
 
     def __init__(self, config: StreamConfig):
         self._config = config
@@ -81,7 +84,8 @@ class KafkaWriter:
                 partition.topic,
                 partition=partition.partition,
                 value=value,
-                key=key or b"",  # kafka-python wants a key or a value; readers take an empty key for none
+                key=key
+                or b"",  # kafka-python wants a key or a value; readers take an empty key for none
                 headers=list(headers),
                 timestamp_ms=timestamp_ms,
             )
@@ -142,7 +146,8 @@ class KafkaWriter:
             self._prune()
 
     def _connected(self) -> KafkaProducer:
-        """T6. Delivery is given up after two request timeouts: the caller then looks at what the log holds (C5)."""
+        """T6. Delivery is given up after two request timeouts: the caller then looks at what the
+        log holds (C5)."""
         return KafkaProducer(
             **client_settings(self._config),
             acks="all",

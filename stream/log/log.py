@@ -1,7 +1,8 @@
 """The log as the parts see it: partitions of records, read by position and appended to.
 
-`memory` implements these in one process and `kafka` over a broker; one contract suite (`tests/stream/log/test_log.py`)
-runs on both. Nothing is ever committed: a reader's positions are set by `seek`, from what the output log says (C2).
+`memory` implements these in one process and `kafka` over a broker; one contract suite
+(`tests/stream/log/test_log.py`) runs on both. Nothing is ever committed: a reader's positions are
+set by `seek`, from what the output log says (C2).
 
 A reader or writer belongs to one thread.
 """
@@ -21,21 +22,25 @@ class LogError(Exception):
 
 
 class Unavailable(LogError):
-    """The broker did not answer within the deadline. Reading may be tried again; nothing was skipped."""
+    """The broker did not answer within the deadline. Reading may be tried again; nothing was
+    skipped."""
 
 
 class OffsetOutOfRange(LogError):
-    """A position that the partition does not hold: below retention, or above the end of a log that lost its tail."""
+    """A position that the partition does not hold: below retention, or above the end of a log
+    that lost its tail."""
 
     def __init__(self, partition: Partition, offset: int, first: int, end: int):
         super().__init__(
-            f"{partition.topic}[{partition.partition}]: offset {offset} is outside [{first}, {end}] still there"
+            f"{partition.topic}[{partition.partition}]: offset {offset} is outside [{first}, "
+            f"{end}] still there"
         )
         self.partition, self.offset, self.first, self.end = partition, offset, first, end
 
 
 class SendFailed(LogError):
-    """A send failed or is in doubt. The writer is of no more use: drop it, and read what the log holds (C5)."""
+    """A send failed or is in doubt. The writer is of no more use: drop it, and read what the log
+    holds (C5)."""
 
 
 class Append(Protocol):
@@ -51,20 +56,23 @@ class Append(Protocol):
 
 class Reader(Protocol):
     def assign(self, partitions: Iterable[Partition]) -> None:
-        """Read exactly these. One that stays keeps its position; a new one gives nothing before it was sought."""
+        """Read exactly these. One that stays keeps its position; a new one gives nothing before
+        it was sought."""
 
     def seek(self, partition: Partition, offset: int) -> None:
-        """The next record read from this partition is the first at or after `offset`; what was fetched is dropped."""
+        """The next record read from this partition is the first at or after `offset`; what was
+        fetched is dropped."""
 
     def position(self, partition: Partition) -> int:
-        """The offset after the last record given, or behind what follows it and is no record (markers of transactions,
-        what was aborted)."""
+        """The offset after the last record given, or behind what follows it and is no record
+        (markers of transactions, what was aborted)."""
 
     def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, Sequence[Record]]:
-        """At most `max_records` next records, each partition's in log order; empty after `timeout_ms` without one.
+        """At most `max_records` next records, each partition's in log order; empty after
+        `timeout_ms` without one.
 
-        Waits out a broker that is gone (empty answers). Raises OffsetOutOfRange; Unavailable if a position is out of
-        range and the broker does not say of which.
+        Waits out a broker that is gone (empty answers). Raises OffsetOutOfRange; Unavailable if a
+        position is out of range and the broker does not say of which.
         """
 
     def pause(self, partitions: Iterable[Partition]) -> None:
@@ -76,12 +84,13 @@ class Reader(Protocol):
         """The first offset still there. Raises Unavailable."""
 
     def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """The offset behind the last record that can be read: the end, or where a transaction is still open. Raises
-        Unavailable."""
+        """The offset behind the last record that can be read: the end, or where a transaction is
+        still open. Raises Unavailable."""
 
     def topic_id(self, topic: str) -> str:
-        """What tells a topic from one of the same name that was made after it was deleted, as far as is known now and
-        half a minute late at most; "" where a broker has no such ids, or was not asked of the topic yet."""
+        """What tells a topic from one of the same name that was made after it was deleted, as far
+        as is known now and half a minute late at most; "" where a broker has no such ids, or was
+        not asked of the topic yet."""
 
     def close(self) -> None: ...
 
@@ -92,7 +101,9 @@ class GroupReader(Reader, Protocol):
     `on_assigned` gets the partitions that are new to this member and must seek each of them.
     """
 
-    def subscribe(self, topic: str, on_assigned: OnPartitions, on_revoked: OnPartitions) -> None: ...
+    def subscribe(
+        self, topic: str, on_assigned: OnPartitions, on_revoked: OnPartitions
+    ) -> None: ...
 
 
 class Writer(Protocol):
@@ -104,8 +115,9 @@ class Writer(Protocol):
         headers: Headers = (),
         timestamp_ms: int | None = None,
     ) -> Append:
-        """Send one record. `timestamp_ms` is needed where timestamps are the writer's, and ignored where they are
-        the broker's (T1). Raises SendFailed if this or an earlier send failed: from then on, always."""
+        """Send one record. `timestamp_ms` is needed where timestamps are the writer's, and ignored
+        where they are the broker's (T1). Raises SendFailed if this or an earlier send failed: from
+        then on, always."""
 
     def flush(self, timeout_ms: int) -> None:
         """Return once everything sent is in the log. Raises SendFailed otherwise."""
@@ -114,8 +126,8 @@ class Writer(Protocol):
         """Raises SendFailed if an earlier send has failed."""
 
     def wait(self, timeout_ms: int) -> None:
-        """Return once the oldest send under way has ended, well or badly, or after this time; at once if there is none.
-        Raises nothing: `poll` says what became of it."""
+        """Return once the oldest send under way has ended, well or badly, or after this time; at
+        once if there is none. Raises nothing: `poll` says what became of it."""
 
     def close(self) -> None:
         """Drop the writer, and what it has not sent, at once."""
@@ -127,8 +139,9 @@ class Log(Protocol):
     def reader(self) -> Reader: ...
 
     def group_reader(self, group: str, member: str = "") -> GroupReader:
-        """`member` names this one among the group's: one of this name that dies and comes back takes its partitions
-        at once (`static_members`), and one that another process has replaced ends with a LogError. "" = nobody's."""
+        """`member` names this one among the group's: one of this name that dies and comes back
+        takes its partitions at once (`static_members`), and one that another process has replaced
+        ends with a LogError. "" = nobody's."""
 
     def writer(self) -> Writer: ...
 

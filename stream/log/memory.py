@@ -1,8 +1,9 @@
 """The log in memory: the twin of `kafka`, for tests and the simulator. The clock is an argument.
 
-It does what a broker does and nothing more: offsets without holes, the broker's stamps where a topic asks for them,
-retention on demand, groups that hand partitions out in order of joining. `on_append` decides the fate of each send,
-so that a simulation can lose a record, or only its acknowledgement.
+It does what a broker does and nothing more: offsets without holes, the broker's stamps where a
+topic asks for them, retention on demand, groups that hand partitions out in order of joining.
+`on_append` decides the fate of each send, so that a simulation can lose a record, or only its
+acknowledgement.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -40,7 +41,9 @@ class _Topic:
 
 
 class MemoryLog:
-    def __init__(self, now: Callable[[], int], on_append: Callable[[Partition], Fate] | None = None):
+    def __init__(
+        self, now: Callable[[], int], on_append: Callable[[Partition], Fate] | None = None
+    ):
         self._now = now
         self.on_append = on_append
         self._topics: dict[str, _Topic] = {}
@@ -52,7 +55,9 @@ class MemoryLog:
         if topic in self._topics:
             raise ValueError(f"topic {topic!r} exists")
         self._made += 1
-        self._topics[topic] = _Topic([_PartitionLog() for _ in range(partitions)], append_time, f"id-{self._made}")
+        self._topics[topic] = _Topic(
+            [_PartitionLog() for _ in range(partitions)], append_time, f"id-{self._made}"
+        )
 
     def delete(self, topic: str) -> None:
         """The topic is gone, with all that stood in it; one of this name may be created anew."""
@@ -117,7 +122,9 @@ class MemoryLog:
         try:
             return self._topics[partition.topic].partitions[partition.partition]
         except (KeyError, IndexError):
-            raise ValueError(f"{partition.topic}[{partition.partition}]: no such partition") from None
+            raise ValueError(
+                f"{partition.topic}[{partition.partition}]: no such partition"
+            ) from None
 
 
 class MemoryAppend:
@@ -156,7 +163,11 @@ class MemoryWriter:
     ) -> MemoryAppend:
         self.poll()
         fate = self._log.on_append(partition) if self._log.on_append else Fate.ACKNOWLEDGED
-        offset = -1 if fate is Fate.LOST else self._log.append(partition, value, key, headers, timestamp_ms)
+        offset = (
+            -1
+            if fate is Fate.LOST
+            else self._log.append(partition, value, key, headers, timestamp_ms)
+        )
         if fate in (Fate.LOST, Fate.UNACKNOWLEDGED):
             self._failure = f"{partition.topic}[{partition.partition}]: {fate.value}"
             self.poll()
@@ -197,7 +208,9 @@ class MemoryReader:
 
     def seek(self, partition: Partition, offset: int) -> None:
         if partition not in self._positions:
-            raise ValueError(f"{partition.topic}[{partition.partition}]: not assigned to this reader")
+            raise ValueError(
+                f"{partition.topic}[{partition.partition}]: not assigned to this reader"
+            )
         self._positions[partition] = offset
 
     def position(self, partition: Partition) -> int:
@@ -219,7 +232,9 @@ class MemoryReader:
                 records = self._log.read(partition, offset, max_records)
             except OffsetOutOfRange:
                 if given:
-                    break  # first what was read of the others, which would be skipped; the next poll raises
+                    # first what was read of the others, which would be skipped; the next poll
+                    # raises
+                    break
                 raise
             if records:
                 given[partition] = records
@@ -256,7 +271,8 @@ class _Group:
 
 
 class MemoryGroupReader(MemoryReader):
-    """See `stream.log.log.GroupReader`. A member joins with its first poll, and learns of a change at its next."""
+    """See `stream.log.log.GroupReader`. A member joins with its first poll, and learns of a
+    change at its next."""
 
     def __init__(self, log: MemoryLog, group: _Group):
         super().__init__(log)

@@ -1,7 +1,9 @@
-"""Kafka's record batches (format v2), read into columns: one pass of a kernel over the bytes of a fetch.
+"""Kafka's record batches (format v2), read into columns: one pass of a kernel over the bytes of a
+fetch.
 
-Layout: Kafka protocol guide, "Record Batch". A batch has a fixed header of 61 bytes; its records, possibly compressed
-as a whole, follow each other: length, attributes, timestamp delta, offset delta, key, value, headers.
+Layout: Kafka protocol guide, "Record Batch". A batch has a fixed header of 61 bytes; its records,
+possibly compressed as a whole, follow each other: length, attributes, timestamp delta, offset
+delta, key, value, headers.
 """
 
 import struct
@@ -15,7 +17,16 @@ from crc32c import crc32c
 from kafka.errors import CorruptRecordError
 
 from stream.kernels.kernel import kernel
-from stream.log.broken_batches import CHECKSUM, CODEC_BITS, FORMAT, HEADER, LARGE, PACKED, RECORDS, batch_fault
+from stream.log.broken_batches import (
+    CHECKSUM,
+    CODEC_BITS,
+    FORMAT,
+    HEADER,
+    LARGE,
+    PACKED,
+    RECORDS,
+    batch_fault,
+)
 from stream.log.record_columns import ENTRY, Bytes, Entries, RecordColumns, read_headers, varint
 from stream.log.unpacking import CannotUnpack, UnpacksTooLarge, unpack
 
@@ -27,7 +38,8 @@ _APPEND_TIME, _TRANSACTIONAL, _CONTROL_BATCH = 0x08, 0x10, 0x20
 _MARKER = struct.Struct(">hh")  # the key of a control record: version, type
 _ABORT = 0
 
-#: So much is unpacked, and the batch that goes beyond it, before the records of a fetch are given on.
+#: So much is unpacked, and the batch that goes beyond it, before the records of a fetch are given
+#: on.
 _PIECE_BYTES = 1 << 24
 _DAMAGED_MAX = 64  # batches of a partition that are remembered as damaged
 
@@ -43,22 +55,25 @@ class Parsed(NamedTuple):
 
 
 class AbortedTransaction(NamedTuple):
-    """From a fetch response's index: a producer's transaction that was aborted, and its first offset."""
+    """From a fetch response's index: a producer's transaction that was aborted, and its first
+    offset."""
 
     producer_id: int
     first_offset: int
 
 
 class _Aborted:
-    """Which batches of a fetch belong to aborted transactions (Kafka's transactional messaging, KIP-98; the algorithm
-    is that of its own consumers): a producer's batches from the first offset of one on, up to its abort marker."""
+    """Which batches of a fetch belong to aborted transactions (Kafka's transactional messaging,
+    KIP-98; the algorithm is that of its own consumers): a producer's batches from the first offset
+    of one on, up to its abort marker."""
 
     def __init__(self, index: Iterable[AbortedTransaction]):
         self._to_come = deque(sorted(index, key=lambda one: one.first_offset))
         self._producers: set[int] = set()
 
     def holds(self, producer_id: int, attributes: int, last_offset: int) -> bool:
-        """Whether the next batch is of one. To be asked of every batch, in order, before `on_marker`."""
+        """Whether the next batch is of one. To be asked of every batch, in order, before
+        `on_marker`."""
         while self._to_come and self._to_come[0].first_offset <= last_offset:
             self._producers.add(self._to_come.popleft().producer_id)
         return bool(attributes & _TRANSACTIONAL) and producer_id in self._producers
@@ -70,7 +85,8 @@ class _Aborted:
 
 
 class _Batch(NamedTuple):
-    """Where a batch's records lie in a buffer, and what its header says. The kernel reads it as a row of int64."""
+    """Where a batch's records lie in a buffer, and what its header says. The kernel reads it as
+    a row of int64."""
 
     first: int
     end: int
@@ -87,7 +103,17 @@ class _Batch(NamedTuple):
         append_time = 1 if header[5] & _APPEND_TIME else 0
         stamp_ms = header[8] if append_time else header[7]
         base, records = header[0], header[12]
-        return cls(start + HEADER.size, end, base, stamp_ms, append_time, records, header[8], last_offset - base, start)
+        return cls(
+            start + HEADER.size,
+            end,
+            base,
+            stamp_ms,
+            append_time,
+            records,
+            header[8],
+            last_offset - base,
+            start,
+        )
 
     @property
     def last_offset(self) -> int:
@@ -98,8 +124,9 @@ _COUNT = 5  # its place in a `_Batch`
 
 
 class BatchReader:
-    """Reads one partition's part of a fetch piece by piece: of what is packed, not much more than a piece is unpacked
-    at a time. A batch that cannot be read stands among the records as one that says so (`broken_batches`)."""
+    """Reads one partition's part of a fetch piece by piece: of what is packed, not much more than a
+    piece is unpacked at a time. A batch that cannot be read stands among the records as one that
+    says so (`broken_batches`)."""
 
     def __init__(
         self,
@@ -123,7 +150,8 @@ class BatchReader:
         return self._end() is None
 
     def _end(self) -> int | None:
-        """Where the next batch ends; None if it is not there as a whole. Raises CorruptRecordError."""
+        """Where the next batch ends; None if it is not there as a whole. Raises
+        CorruptRecordError."""
         if self._at + HEADER.size > len(self._view):
             return None
         base, length = _PLACE.unpack_from(self._view, self._at)
@@ -133,8 +161,9 @@ class BatchReader:
         return end if end <= len(self._view) else None
 
     def read(self) -> RecordColumns:
-        """The records at or above the offset in the next batches; control batches and those of aborted transactions
-        are left out, unpacked or not. Empty if all are. Raises CorruptRecordError, DamagedBatch."""
+        """The records at or above the offset in the next batches; control batches and those of
+        aborted transactions are left out, unpacked or not. Empty if all are. Raises
+        CorruptRecordError, DamagedBatch."""
         parts: list[RecordColumns] = []
         plain: list[_Batch] = []  # uncompressed ones, which share one buffer
         unpacked = 0
@@ -155,7 +184,9 @@ class BatchReader:
             self.next_offset = last_offset + 1
             dropped = not fault and self._undone.holds(producer_id, attributes, last_offset)
             if not fault and attributes & _CONTROL_BATCH:
-                self._undone.on_marker(producer_id, _is_abort(self._view[start + HEADER.size : end]))
+                self._undone.on_marker(
+                    producer_id, _is_abort(self._view[start + HEADER.size : end])
+                )
                 continue
             if dropped or last_offset < self._from_offset:
                 continue
@@ -163,7 +194,11 @@ class BatchReader:
             if fault or attributes & CODEC_BITS:
                 parts += _read(self._view, plain, self._from_offset)
                 plain = []
-                found = [_broken(self._view, batch, fault)] if fault else self._unpacked(batch, attributes)
+                found = (
+                    [_broken(self._view, batch, fault)]
+                    if fault
+                    else self._unpacked(batch, attributes)
+                )
                 unpacked += sum(part.data.size for part in found if not fault)
                 parts += found
             else:
@@ -185,7 +220,9 @@ class BatchReader:
         try:
             raw = memoryview(unpack(attributes & CODEC_BITS, packed, self._unpacked_bytes_max))
         except CannotUnpack as error:
-            return [_broken(self._view, batch, LARGE if isinstance(error, UnpacksTooLarge) else PACKED)]
+            return [
+                _broken(self._view, batch, LARGE if isinstance(error, UnpacksTooLarge) else PACKED)
+            ]
         found = _read_all(raw, [batch._replace(first=0, end=len(raw))], self._from_offset)
         return [_broken(self._view, batch, RECORDS)] if found is None else found
 
@@ -197,7 +234,8 @@ class DamagedBatch(CorruptRecordError):  # type: ignore[misc]
 
 
 class Damaged:
-    """Batches of one partition whose checksum was wrong. Once may be the way they came; twice alike is the disk."""
+    """Batches of one partition whose checksum was wrong. Once may be the way they came; twice
+    alike is the disk."""
 
     def __init__(self) -> None:
         self._found: dict[int, int] = {}
@@ -212,7 +250,9 @@ class Damaged:
         if len(self._found) >= _DAMAGED_MAX:
             self._found.clear()
         self._found[base_offset] = checksum
-        raise DamagedBatch(f"record batch at offset {base_offset}: its checksum is wrong; it is fetched again")
+        raise DamagedBatch(
+            f"record batch at offset {base_offset}: its checksum is wrong; it is fetched again"
+        )
 
 
 def parse_batches(
@@ -221,9 +261,13 @@ def parse_batches(
     check: bool,
     aborted: Iterable[AbortedTransaction] = (),
 ) -> Parsed:
-    """All that a `BatchReader` reads of `data`, at once, where every batch can be read; a cut-off one at its end is
-    left out. With `check` checksums are compared. Raises CorruptRecordError for a batch that cannot be read."""
-    reader, parts = BatchReader(data, from_offset, aborted, damaged=Damaged() if check else None), []
+    """All that a `BatchReader` reads of `data`, at once, where every batch can be read; a cut-off
+    one at its end is left out. With `check` checksums are compared. Raises CorruptRecordError for a
+    batch that cannot be read."""
+    reader, parts = (
+        BatchReader(data, from_offset, aborted, damaged=Damaged() if check else None),
+        [],
+    )
     while not reader.is_done:
         parts.append(reader.read())
         for i in np.flatnonzero(parts[-1].entries["batch_fault"])[:1]:
@@ -232,7 +276,8 @@ def parse_batches(
 
 
 def _is_abort(records: memoryview) -> bool:
-    """Whether the control record at the beginning of a control batch's records is an abort marker."""
+    """Whether the control record at the beginning of a control batch's records is an abort
+    marker."""
     data = np.frombuffer(records, np.uint8)
     _, at = varint(data, 0, len(data))
     for _ in range(2):  # behind the attributes: deltas of time and offset
@@ -264,13 +309,16 @@ def _read(view: memoryview, batches: list[_Batch], from_offset: int) -> list[Rec
     return [part for batch in batches for part in _read(view, [batch], from_offset)]
 
 
-def _read_all(view: memoryview, batches: list[_Batch], from_offset: int) -> list[RecordColumns] | None:
+def _read_all(
+    view: memoryview, batches: list[_Batch], from_offset: int
+) -> list[RecordColumns] | None:
     """None if one of them is broken."""
     if not batches:
         return []
     table = np.array(batches, np.int64)
     data = np.frombuffer(view, np.uint8)
-    # A record is 7 bytes or longer: a count that a broken batch claims is believed no further than that.
+    # A record is 7 bytes or longer: a count that a broken batch claims is believed no further than
+    # that.
     room = int(np.minimum(table[:, _COUNT], table[:, 1] - table[:, 0]).sum())
     entries = np.zeros(max(0, room), ENTRY)
     found = _read_records(data, table, from_offset, entries)
@@ -292,7 +340,9 @@ def _read_records(data: Bytes, batches: I64, from_offset: int, entries: Entries)
             if length < 0 or length > end - at or n >= len(entries):
                 return -1 - b
             stop = at + length
-            ms_delta, at = varint(data, at + 1, stop)  # behind the attributes, of which there are none
+            ms_delta, at = varint(
+                data, at + 1, stop
+            )  # behind the attributes, of which there are none
             offset_delta, at = varint(data, at, stop)
             if offset_delta <= before or offset_delta > last_delta:
                 return -1 - b
@@ -315,7 +365,11 @@ def _read_records(data: Bytes, batches: I64, from_offset: int, entries: Entries)
             entry.timestamp_ms = stamp_ms if append_time else stamp_ms + ms_delta
             entry.key, entry.key_bytes = key, key_bytes
             entry.value, entry.value_bytes = value, value_bytes
-            entry.headers, entry.end, entry.heartbeat = headers, stop, heartbeat and value_bytes <= 0
+            entry.headers, entry.end, entry.heartbeat = (
+                headers,
+                stop,
+                heartbeat and value_bytes <= 0,
+            )
             n += 1
         if at != end:
             return -1 - b

@@ -1,7 +1,8 @@
 """Records as columns: where each stands, when it came, and where its parts lie in one buffer.
 
-A fetch of small records is thousands of Python objects if every record is one. Here it is a buffer and a structured
-array; a `Record` is made only of the few that somebody asks for by index (a bad one, a heartbeat).
+A fetch of small records is thousands of Python objects if every record is one. Here it is a buffer
+and a structured array; a `Record` is made only of the few that somebody asks for by index (a bad
+one, a heartbeat).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,8 +16,9 @@ from stream.record import CONTROL, HEARTBEAT, Record
 
 Bytes = npt.NDArray[np.uint8]
 
-#: One record, 48 bytes. `key`, `value` and `headers` are where the parts begin in the buffer, lengths of -1 stand for
-#: "none"; `headers` is a Kafka v2 list (count, then per header name and value with their lengths, zigzag varints).
+#: One record, 48 bytes. `key`, `value` and `headers` are where the parts begin in the buffer,
+#: lengths of -1 stand for "none"; `headers` is a Kafka v2 list (count, then per header name and
+#: value with their lengths, zigzag varints).
 ENTRY = np.dtype(
     [
         ("offset", np.int64),
@@ -43,7 +45,8 @@ NO_VARINT = np.int64(-(2**62))  # what `varint` answers where the buffer ends
 
 
 class RecordColumns(Sequence[Record]):
-    """Records of one partition, in log order. `entries` (n,) has dtype ENTRY; `data` holds the bytes they point to."""
+    """Records of one partition, in log order. `entries` (n,) has dtype ENTRY; `data` holds the
+    bytes they point to."""
 
     __slots__ = ("data", "entries")
 
@@ -113,7 +116,9 @@ class RecordColumns(Sequence[Record]):
         key, value = (self._part(entry, name) for name in ("key", "value"))
         fault = int(entry["batch_fault"])
         headers = () if fault else _read_headers(self.data, int(entry["headers"]))
-        return Record(int(entry["offset"]), int(entry["timestamp_ms"]), key or None, value, headers, fault)
+        return Record(
+            int(entry["offset"]), int(entry["timestamp_ms"]), key or None, value, headers, fault
+        )
 
     def __iter__(self) -> Iterator[Record]:
         return (self[i] for i in range(len(self)))
@@ -164,7 +169,8 @@ class RecordColumns(Sequence[Record]):
 NO_RECORDS = RecordColumns(_NOTHING, np.empty(0, ENTRY))
 
 
-# --- headers ------------------------------------------------------------------------------------------------------
+# --- headers
+# --------------------------------------------------------------------------------------------------
 
 
 def _headers(record: Record) -> bytes:
@@ -215,8 +221,8 @@ def varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
 
 @kernel
 def read_headers(data: Bytes, at: int, end: int) -> tuple[int, bool]:
-    """Where the headers that begin at `at` end (-1: not before `end`), and whether they say that this is a heartbeat
-    (T2): the first one named `control` does."""
+    """Where the headers that begin at `at` end (-1: not before `end`), and whether they say that
+    this is a heartbeat (T2): the first one named `control` does."""
     count, at = varint(data, at, end)
     if count < 0:
         return -1, False

@@ -1,7 +1,8 @@
-"""How clients of a cluster prove who they are, and know the broker: TLS and SASL, from the settings of `[stream]`.
+"""How clients of a cluster prove who they are, and know the broker: TLS and SASL, from the settings
+of `[stream]`.
 
-Secrets come from the environment or a file, each time a client is made; they stand in no configuration, on no command
-line, and in no log.
+Secrets come from the environment or a file, each time a client is made; they stand in no
+configuration, on no command line, and in no log.
 """
 
 import importlib
@@ -31,7 +32,8 @@ TRY_S = 2.0
 
 
 class CannotAuthenticate(LogError):
-    """A secret, certificate or token is missing or unreadable; the message names setting and fix, never the value."""
+    """A secret, certificate or token is missing or unreadable; the message names setting and
+    fix, never the value."""
 
 
 class Secret(str):
@@ -72,23 +74,35 @@ def client_security(config: StreamConfig) -> dict[str, Any]:
 
 def _keep_out_of_logs() -> None:
     """At level DEBUG the clients log the bytes that they send, passwords and tokens among them."""
-    for name in ("kafka.net", "kafka.protocol", "kafka.conn", "kafka.sasl", "aiokafka.conn", "aiokafka.protocol"):
+    for name in (
+        "kafka.net",
+        "kafka.protocol",
+        "kafka.conn",
+        "kafka.sasl",
+        "aiokafka.conn",
+        "aiokafka.protocol",
+    ):
         logger = logging.getLogger(name)
         if logger.level < logging.INFO:
             logger.setLevel(logging.INFO)
 
 
 def why_refused(config: StreamConfig) -> str:
-    """After a cluster let nobody in: what is wrong with TLS, or that it must be the login; "" without security."""
+    """After a cluster let nobody in: what is wrong with TLS, or that it must be the login; ""
+    without security."""
     if config.security_protocol == "PLAINTEXT":
         return ""
     host, _, port = config.bootstrap_servers.split(",")[0].strip().rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=TRY_S) as plain:
             if config.security_protocol.endswith("SSL"):
-                with tls_context(config).wrap_socket(plain, server_hostname=host.strip("[]")) as secured:
+                with tls_context(config).wrap_socket(
+                    plain, server_hostname=host.strip("[]")
+                ) as secured:
                     secured.settimeout(TRY_S)
-                    with suppress(TimeoutError):  # nothing is said to who says nothing: it let us in
+                    with suppress(
+                        TimeoutError
+                    ):  # nothing is said to who says nothing: it let us in
                         secured.recv(1)
     except (OSError, ValueError) as error:
         return f" ({error})"
@@ -98,21 +112,29 @@ def why_refused(config: StreamConfig) -> str:
 
 
 def tls_context(config: StreamConfig) -> ssl.SSLContext:
-    """Verifies the broker by `ssl_cafile` or the system's authorities; shows a certificate where one is set. Raises
-    CannotAuthenticate."""
-    password = _secret(KEY_PASSWORD, config.ssl_key_password_file, "ssl_key_password_file", needed=False)
+    """Verifies the broker by `ssl_cafile` or the system's authorities; shows a certificate where
+    one is set. Raises CannotAuthenticate."""
+    password = _secret(
+        KEY_PASSWORD, config.ssl_key_password_file, "ssl_key_password_file", needed=False
+    )
     try:
         context = ssl.create_default_context(cafile=config.ssl_cafile or None)
     except (OSError, ssl.SSLError) as error:
-        raise CannotAuthenticate(f"stream.ssl_cafile = {config.ssl_cafile!r}: {error}; a PEM file is meant") from None
+        raise CannotAuthenticate(
+            f"stream.ssl_cafile = {config.ssl_cafile!r}: {error}; a PEM file is meant"
+        ) from None
     context.check_hostname = config.ssl_check_hostname
     if config.ssl_certfile:
         try:
-            context.load_cert_chain(config.ssl_certfile, config.ssl_keyfile or None, lambda: password or "")
+            context.load_cert_chain(
+                config.ssl_certfile, config.ssl_keyfile or None, lambda: password or ""
+            )
         except (OSError, ssl.SSLError) as error:
             raise CannotAuthenticate(
-                f"stream.ssl_certfile = {config.ssl_certfile!r}, ssl_keyfile = {config.ssl_keyfile!r}: {error}; PEM "
-                f"files are meant, and the key's password in {KEY_PASSWORD} or stream.ssl_key_password_file"
+                f"stream.ssl_certfile = {config.ssl_certfile!r}, ssl_keyfile = "
+                f"{config.ssl_keyfile!r}: {error}; PEM "
+                f"files are meant, and the key's password in {KEY_PASSWORD} or "
+                f"stream.ssl_key_password_file"
             ) from None
     return context
 
@@ -121,13 +143,15 @@ def login(config: StreamConfig) -> tuple[str, Secret]:
     """(user name, password). Raises CannotAuthenticate."""
     username = config.sasl_username or os.environ.get(USERNAME, "")
     if not username:
-        raise CannotAuthenticate(f"no user name for {config.sasl_mechanism}: set stream.sasl_username or {USERNAME}")
+        raise CannotAuthenticate(
+            f"no user name for {config.sasl_mechanism}: set stream.sasl_username or {USERNAME}"
+        )
     return username, _secret(PASSWORD, config.sasl_password_file, "sasl_password_file")
 
 
 def token_source(config: StreamConfig) -> Callable[[], str]:
-    """What gives a token for OAUTHBEARER: `stream.sasl_token_provider`, else a file or the environment, read anew at
-    each call. Raises CannotAuthenticate."""
+    """What gives a token for OAUTHBEARER: `stream.sasl_token_provider`, else a file or the
+    environment, read anew at each call. Raises CannotAuthenticate."""
     name = config.sasl_token_provider
     if not name:
         return lambda: _secret(TOKEN, config.sasl_token_file, "sasl_token_file")
@@ -136,7 +160,8 @@ def token_source(config: StreamConfig) -> Callable[[], str]:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise CannotAuthenticate(
-            f"stream.sasl_token_provider = {name!r}: {error}; expected MODULE:FUNCTION, which returns a token"
+            f"stream.sasl_token_provider = {name!r}: {error}; expected MODULE:FUNCTION, which "
+            f"returns a token"
         ) from None
     source: Callable[[], str] = found
     return source
@@ -151,5 +176,7 @@ def _secret(variable: str, path: str, key: str, needed: bool = True) -> Secret:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise CannotAuthenticate(f"stream.{key} = {path!r}: {reason}") from None
     if needed and variable not in os.environ:
-        raise CannotAuthenticate(f"a secret is missing: set {variable}, or stream.{key} to a file that holds it")
+        raise CannotAuthenticate(
+            f"a secret is missing: set {variable}, or stream.{key} to a file that holds it"
+        )
     return Secret(os.environ.get(variable, ""))

@@ -14,7 +14,8 @@ LONG_MAX = 2**63 - 1
 
 @dataclass(frozen=True)
 class TopicSpec:
-    """A topic as it is to be. `settings` are given at creation; a longer retention than `retention_ms` is fine."""
+    """A topic as it is to be. `settings` are given at creation; a longer retention than
+    `retention_ms` is fine."""
 
     name: str
     partitions: int
@@ -29,7 +30,8 @@ class TopicSpec:
 
 @dataclass(frozen=True)
 class ExistingTopic:
-    """A topic as the broker describes it. A setting that the broker does not list is one that it does not have."""
+    """A topic as the broker describes it. A setting that the broker does not list is one that it
+    does not have."""
 
     name: str
     partitions: int
@@ -51,13 +53,16 @@ class Problem:
 
 
 def topic_specs(config: StreamConfig) -> list[TopicSpec]:
-    """All topics of a pipeline. Replayed events keep their original arrivals as timestamps, by which a broker would
-    delete them at once: these topics delete nothing."""
+    """All topics of a pipeline. Replayed events keep their original arrivals as timestamps, by
+    which a broker would delete them at once: these topics delete nothing."""
     inputs_ms = config.wait_last_ms + config.outage_max_ms
     models_ms = config.checkpoint_age_max_ms + config.wait_last_ms + config.outage_max_ms
     stamps = {"message.timestamp.type": "LogAppendTime"}
     if config.replayed:
-        stamps = {"message.timestamp.type": "CreateTime", "message.timestamp.after.max.ms": str(LONG_MAX)}
+        stamps = {
+            "message.timestamp.type": "CreateTime",
+            "message.timestamp.after.max.ms": str(LONG_MAX),
+        }
         inputs_ms = FOREVER_MS
     people_ms = max(30 * DAY_MS, models_ms)
     once, each = config.record_bytes_max, config.partitions
@@ -77,7 +82,12 @@ def topic_specs(config: StreamConfig) -> list[TopicSpec]:
 
 
 def _spec(
-    config: StreamConfig, name: str, partitions: int, retention_ms: int, bytes_max: int, more: Mapping[str, str] = {}
+    config: StreamConfig,
+    name: str,
+    partitions: int,
+    retention_ms: int,
+    bytes_max: int,
+    more: Mapping[str, str] = {},
 ) -> TopicSpec:
     settings = {
         "cleanup.policy": "delete",
@@ -89,7 +99,9 @@ def _spec(
     return TopicSpec(name, partitions, config.replication, retention_ms, settings)
 
 
-def check_topic(spec: TopicSpec, existing: ExistingTopic | None, bootstrap_servers: str) -> list[Problem]:
+def check_topic(
+    spec: TopicSpec, existing: ExistingTopic | None, bootstrap_servers: str
+) -> list[Problem]:
     """What is wrong with a topic; nothing if all is well."""
     if existing is None:
         return [Problem(spec.name, "does not exist", "everspun topics create")]
@@ -97,26 +109,37 @@ def check_topic(spec: TopicSpec, existing: ExistingTopic | None, bootstrap_serve
     if existing.partitions > spec.partitions:
         problems.append(_more_partitions(spec, existing.partitions))
     if existing.partitions < spec.partitions:
-        wrong = f"has {existing.partitions} partitions, expected {spec.partitions} (positions and keys depend on it)"
+        wrong = (
+            f"has {existing.partitions} partitions, expected {spec.partitions} (positions and "
+            f"keys depend on it)"
+        )
         problems.append(
-            Problem(spec.name, wrong, f"set stream.partitions = {existing.partitions}, or another topic_prefix")
+            Problem(
+                spec.name,
+                wrong,
+                f"set stream.partitions = {existing.partitions}, or another topic_prefix",
+            )
         )
     for name, wanted in spec.all_settings.items():
         found = existing.settings.get(name)
         if found is not None and not _suffices(name, found, wanted, spec):
             wrong = f"{name} = {found}, expected {_expected(name, wanted)}"
-            problems.append(Problem(spec.name, wrong, _alter(bootstrap_servers, spec.name, name, wanted)))
+            problems.append(
+                Problem(spec.name, wrong, _alter(bootstrap_servers, spec.name, name, wanted))
+            )
     return problems
 
 
 def _more_partitions(spec: TopicSpec, found: int) -> Problem:
     """T6: they cannot be taken away again, so the pipeline goes on with those that it knows."""
     wrong = (
-        f"has {found} partitions, expected {spec.partitions} (positions and keys depend on it); those above are read "
+        f"has {found} partitions, expected {spec.partitions} (positions and keys depend on it); "
+        f"those above are read "
         "by nobody"
     )
     fix = (
-        f"let producers go on by murmur2(key) modulo {spec.partitions}, or begin anew with another stream.topic_prefix "
+        f"let producers go on by murmur2(key) modulo {spec.partitions}, or begin anew with "
+        f"another stream.topic_prefix "
         f"and stream.partitions = {found}"
     )
     return Problem(spec.name, wrong, fix, stops=False)
@@ -124,14 +147,18 @@ def _more_partitions(spec: TopicSpec, found: int) -> Problem:
 
 def _suffices(name: str, found: str, wanted: str, spec: TopicSpec) -> bool:
     if name == "retention.ms":
-        return int(found) == FOREVER_MS or (spec.retention_ms != FOREVER_MS and int(found) >= spec.retention_ms)
+        return int(found) == FOREVER_MS or (
+            spec.retention_ms != FOREVER_MS and int(found) >= spec.retention_ms
+        )
     if name in ("max.message.bytes", "min.insync.replicas", "message.timestamp.after.max.ms"):
         return int(found) >= int(wanted)
     return found.lower() == wanted.lower()
 
 
 def _expected(name: str, wanted: str) -> str:
-    if name in ("max.message.bytes", "min.insync.replicas", "retention.ms") and wanted != str(FOREVER_MS):
+    if name in ("max.message.bytes", "min.insync.replicas", "retention.ms") and wanted != str(
+        FOREVER_MS
+    ):
         return f"{wanted} or more"
     return wanted
 

@@ -27,8 +27,11 @@ class OpenTransaction(NamedTuple):
         return f"producer {self.producer_id}{named}"
 
 
-def open_transactions(config: StreamConfig, partitions: Iterable[Partition]) -> list[OpenTransaction]:
-    """Those on these partitions now; none of a broker that knows no transactions. Raises Unavailable."""
+def open_transactions(
+    config: StreamConfig, partitions: Iterable[Partition]
+) -> list[OpenTransaction]:
+    """Those on these partitions now; none of a broker that knows no transactions. Raises
+    Unavailable."""
     admin = admin_client(config)
     try:
         described = admin.describe_producers([theirs(partition) for partition in partitions])
@@ -40,9 +43,16 @@ def open_transactions(config: StreamConfig, partitions: Iterable[Partition]) -> 
         ]
         if not held:
             return []
-        ids = {one.producer_id: one.transactional_id for some in admin.list_transactions().values() for one in some}
+        ids = {
+            one.producer_id: one.transactional_id
+            for some in admin.list_transactions().values()
+            for one in some
+        }
         wanted = [name for at, one in held if (name := ids.get(one.producer_id))]
-        began = {name: said.transaction_start_time_ms for name, said in admin.describe_transactions(wanted).items()}
+        began = {
+            name: said.transaction_start_time_ms
+            for name, said in admin.describe_transactions(wanted).items()
+        }
     except KafkaError as error:
         if error.retriable:
             raise Unavailable(f"asking for open transactions: {error}") from error
@@ -50,7 +60,9 @@ def open_transactions(config: StreamConfig, partitions: Iterable[Partition]) -> 
     finally:
         admin.close()
     return [
-        OpenTransaction(partition, one.current_transaction_start_offset, one.producer_id, name, since_ms)
+        OpenTransaction(
+            partition, one.current_transaction_start_offset, one.producer_id, name, since_ms
+        )
         for partition, one in held
         for name in [ids.get(one.producer_id, "")]
         for since_ms in [began.get(name) or one.last_timestamp]

@@ -1,7 +1,7 @@
 """Unpacking of what producers packed: gzip, snappy, lz4, zstd, with a bound on what comes out.
 
-What 300 KB unpack to can be 300 MB, or 300 GB. So they are unpacked piece by piece and given up above the bound. All
-codecs are Arrow's: none is missing on a machine where the rest runs.
+What 300 KB unpack to can be 300 MB, or 300 GB. So they are unpacked piece by piece and given up
+above the bound. All codecs are Arrow's: none is missing on a machine where the rest runs.
 """
 
 import pyarrow as pa
@@ -9,7 +9,8 @@ import pyarrow as pa
 #: Codecs by their number in a record batch's attributes (Kafka protocol guide, "Record Batch").
 CODECS = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
 _PIECE_BYTES = 1 << 20
-#: xerial's framing of snappy, which Kafka's Java clients write: a head of 16 bytes, then blocks behind their lengths.
+#: xerial's framing of snappy, which Kafka's Java clients write: a head of 16 bytes, then blocks
+#: behind their lengths.
 _XERIAL, _XERIAL_HEAD_BYTES = b"\x82SNAPPY\0", 16
 _VARINT_BYTES_MAX = 5  # snappy's unpacked length, 32 bits
 

@@ -3,6 +3,12 @@
 - `producer`: for sites
 """
 
-from stream.producer.producer import BufferFull, Delivery, EventProducer, ProducerConfig, Undelivered
+from stream.producer.producer import (
+    BufferFull,
+    Delivery,
+    EventProducer,
+    ProducerConfig,
+    Undelivered,
+)
 
 __all__ = ["BufferFull", "Delivery", "EventProducer", "ProducerConfig", "Undelivered"]

@@ -1,13 +1,14 @@
 """For sites: events in, batches to the log. Bounded, at least once, and it never drops.
 
-Events are checked when they are given, pseudonymised (session, source, personal features), placed by their session
-(T5), gathered per partition and sent as Arrow IPC by a thread of the producer's own. What is not acknowledged is sent
-again, over a new connection and in its order; the pipeline counts a repeated id once (L2).
+Events are checked when they are given, pseudonymised (session, source, personal features), placed
+by their session (T5), gathered per partition and sent as Arrow IPC by a thread of the producer's
+own. What is not acknowledged is sent again, over a new connection and in its order; the pipeline
+counts a repeated id once (L2).
 
-A dead broker: events gather up to `buffer_bytes_max`, then calls block for `block_ms_max`, then they raise
-`BufferFull`. What was accepted stays and is sent when the broker returns; whatever goes wrong meanwhile, the thread
-begins anew after a pause. A process that is forked off has nothing of its parent's: neither its events, which the
-parent sends, nor its connections.
+A dead broker: events gather up to `buffer_bytes_max`, then calls block for `block_ms_max`, then
+they raise `BufferFull`. What was accepted stays and is sent when the broker returns; whatever goes
+wrong meanwhile, the thread begins anew after a pause. A process that is forked off has nothing of
+its parent's: neither its events, which the parent sends, nor its connections.
 """
 
 import logging
@@ -41,7 +42,8 @@ UNDECLARED_MAX = 100  # names of features that are remembered as not declared
 
 
 class BufferFull(Exception):
-    """The broker takes nothing and the buffer is full: this event was not accepted; give it again later."""
+    """The broker takes nothing and the buffer is full: this event was not accepted; give it
+    again later."""
 
 
 class Undelivered(Exception):
@@ -60,11 +62,20 @@ class Delivery(NamedTuple):
 class ProducerConfig:
     """How a site's producer gathers and waits."""
 
-    name: str = field(default="site", metadata={"help": "who sends, for the header `producer` and messages about it"})
+    name: str = field(
+        default="site",
+        metadata={"help": "who sends, for the header `producer` and messages about it"},
+    )
     batch_rows_max: int = field(default=500, metadata={"help": "events in one record"})
-    batch_age_max_ms: int = field(default=100, metadata={"help": "an event waits this long for company, ms"})
-    buffer_bytes_max: int = field(default=33_554_432, metadata={"help": "accepted and not yet in the log, bytes"})
-    block_ms_max: int = field(default=60_000, metadata={"help": "a call waits this long for room, ms, then raises"})
+    batch_age_max_ms: int = field(
+        default=100, metadata={"help": "an event waits this long for company, ms"}
+    )
+    buffer_bytes_max: int = field(
+        default=33_554_432, metadata={"help": "accepted and not yet in the log, bytes"}
+    )
+    block_ms_max: int = field(
+        default=60_000, metadata={"help": "a call waits this long for room, ms, then raises"}
+    )
 
     def __post_init__(self) -> None:
         for name in ("batch_rows_max", "buffer_bytes_max"):
@@ -105,7 +116,8 @@ if hasattr(os, "register_at_fork"):
 
 
 class EventProducer:
-    """Safe to use from many threads. Close it, or use it in a `with` block, to be sure that all is delivered."""
+    """Safe to use from many threads. Close it, or use it in a `with` block, to be sure that all
+    is delivered."""
 
     def __init__(
         self,
@@ -115,22 +127,28 @@ class EventProducer:
         config: ProducerConfig | None = None,
         on_delivery: Callable[[Delivery], None] | None = None,
     ):
-        """`pseudonymise` is a `Pseudonymiser`; `str` sends identifiers as they are. `on_delivery` is called on the
-        producer's thread; what it raises is logged, and raised by the next `flush` or `close`."""
+        """`pseudonymise` is a `Pseudonymiser`; `str` sends identifiers as they are. `on_delivery`
+        is called on the producer's thread; what it raises is logged, and raised by the next `flush`
+        or `close`."""
         self._log, self._stream, self._pseudonymise = log, stream, pseudonymise
         self._config = config or ProducerConfig()
         self._on_delivery = on_delivery
         self._personal = {f.name for f in stream.features if f.personal}
         self._numeric = {f.column for f in stream.features if f.kind == NUMERIC} | {"prediction"}
         self._declared = {f.name for f in stream.features}
-        self.undeclared: dict[str, int] = {}  # features of events that are not declared, and how often
-        self.dropped = 0  # events that were accepted and cannot be written: none, or a fault of ours
+        self.undeclared: dict[
+            str, int
+        ] = {}  # features of events that are not declared, and how often
+        self.dropped = (
+            0  # events that were accepted and cannot be written: none, or a fault of ours
+        )
         self.failures = 0  # times that sending failed and began anew
         self.begin_anew()
         _producers.add(self)
 
     def begin_anew(self) -> None:
-        """Nothing accepted, nothing connected: as at first, and as in a process that was forked off."""
+        """Nothing accepted, nothing connected: as at first, and as in a process that was forked
+        off."""
         self._changed = threading.Condition()
         self._gathering: dict[Partition, _Batch] = {}
         self._ready: deque[_Batch] = deque()
@@ -142,7 +160,8 @@ class EventProducer:
         self._thread: threading.Thread | None = None  # from the first event on
 
     def impression(self, event: Mapping[str, Any]) -> None:
-        """One impression, with the fields of docs/events.md. Raises ValueError naming the field, BufferFull."""
+        """One impression, with the fields of docs/events.md. Raises ValueError naming the field,
+        BufferFull."""
         row = dict(event)
         features = row.pop("features", None)
         self._check({**row, "features": features}, is_click=False)
@@ -158,17 +177,25 @@ class EventProducer:
         name = str(name)[:FIELD_CHARS_MAX]
         if name in self.undeclared or len(self.undeclared) < UNDECLARED_MAX:
             if name not in self.undeclared:
-                log.warning("feature %r is not declared and is not sent; declared are %s", name, sorted(self._declared))
+                log.warning(
+                    "feature %r is not declared and is not sent; declared are %s",
+                    name,
+                    sorted(self._declared),
+                )
             self.undeclared[name] = self.undeclared.get(name, 0) + 1
 
-    def page_view(self, shared: Mapping[str, Any], impressions: Sequence[Mapping[str, Any]]) -> None:
-        """Many impressions that share `ts_ms`, `session`, `source`, `features`, ... As `impression`, one by one."""
+    def page_view(
+        self, shared: Mapping[str, Any], impressions: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Many impressions that share `ts_ms`, `session`, `source`, `features`, ... As
+        `impression`, one by one."""
         for one in impressions:
             features = {**(shared.get("features") or {}), **(one.get("features") or {})}
             self.impression({**shared, **one, "features": features})
 
     def click(self, event: Mapping[str, Any]) -> None:
-        """One click; its `session` and `id` are those of its impression. Raises ValueError, BufferFull."""
+        """One click; its `session` and `id` are those of its impression. Raises ValueError,
+        BufferFull."""
         row = dict(event)
         self._check(row, is_click=True)
         self._add(self._stream.clicks, click_shape(), row, [])
@@ -183,22 +210,29 @@ class EventProducer:
         return self._buffered_rows
 
     def flush(self, timeout_ms: int) -> None:
-        """Return once every accepted event is in the log. Raises Undelivered; nothing is lost by that. Raises
-        RuntimeError from what `on_delivery` raised."""
+        """Return once every accepted event is in the log. Raises Undelivered; nothing is lost by
+        that. Raises RuntimeError from what `on_delivery` raised."""
         deadline = time.monotonic() + timeout_ms / 1000
         with self._changed:
             self._flush = True
             self._changed.notify_all()
             while self._buffered_rows:
-                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
-                    raise Undelivered(f"{self._buffered_rows} events not delivered within {timeout_ms} ms")
+                if (
+                    not self._changed.wait(deadline - time.monotonic())
+                    and time.monotonic() >= deadline
+                ):
+                    raise Undelivered(
+                        f"{self._buffered_rows} events not delivered within {timeout_ms} ms"
+                    )
             error, self._callback_error = self._callback_error, None
         if error is not None:
-            raise RuntimeError("on_delivery raised, and events were delivered all the same") from error
+            raise RuntimeError(
+                "on_delivery raised, and events were delivered all the same"
+            ) from error
 
     def close(self, timeout_ms: int = 60_000) -> None:
-        """Flush, then end, within this time. Raises Undelivered if it was too short: those events are given up. Again,
-        it does nothing."""
+        """Flush, then end, within this time. Raises Undelivered if it was too short: those events
+        are given up. Again, it does nothing."""
         deadline = time.monotonic() + timeout_ms / 1000
         if self._closing:
             return
@@ -218,7 +252,8 @@ class EventProducer:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    # --- the caller's side --------------------------------------------------------------------------------------
+    # --- the caller's side
+    # --------------------------------------------------------------------------------------
 
     def _check(self, event: dict[str, Any], is_click: bool) -> None:
         """Raise for a bad event."""
@@ -227,7 +262,8 @@ class EventProducer:
             raise ValueError(f"{name} {reason}")
 
     def _plain(self, row: dict[str, Any], shape: Shape, personal: list[str]) -> dict[str, Any]:
-        """The row as it is sent: pseudonymised, and of the types that are written. Raises ValueError."""
+        """The row as it is sent: pseudonymised, and of the types that are written. Raises
+        ValueError."""
         plain: dict[str, Any] = {}
         for name, type_ in shape.wire.items():
             value = row.get(name)
@@ -242,18 +278,31 @@ class EventProducer:
 
     def _add(self, topic: str, shape: Shape, row: dict[str, Any], personal: list[str]) -> None:
         row = self._plain(row, shape, personal)
-        partition = Partition(topic, partition_of_key(row["session"].encode(), self._stream.partitions))
+        partition = Partition(
+            topic, partition_of_key(row["session"].encode(), self._stream.partitions)
+        )
         strings = sum(len(v.encode()) for v in row.values() if isinstance(v, str))
         size = ROW_OVERHEAD_BYTES + shape.row_bytes + strings
         if size > self._record_bytes // 2:
-            raise ValueError(f"the event takes {size} bytes; allowed are {self._record_bytes // 2} (record_bytes_max)")
+            raise ValueError(
+                f"the event takes {size} bytes; allowed are {self._record_bytes // 2} "
+                f"(record_bytes_max)"
+            )
         deadline = time.monotonic() + self._config.block_ms_max / 1000
         with self._changed:
             self._raise_closed()
             self._run_thread()
-            while self._buffered_bytes and self._buffered_bytes + size > self._config.buffer_bytes_max:
-                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
-                    held = f"{self._buffered_rows} events ({self._buffered_bytes} bytes) wait for the broker"
+            while (
+                self._buffered_bytes and self._buffered_bytes + size > self._config.buffer_bytes_max
+            ):
+                if (
+                    not self._changed.wait(deadline - time.monotonic())
+                    and time.monotonic() >= deadline
+                ):
+                    held = (
+                        f"{self._buffered_rows} events ({self._buffered_bytes} bytes) wait for "
+                        f"the broker"
+                    )
                     raise BufferFull(f"{held}; buffer_bytes_max = {self._config.buffer_bytes_max}")
                 self._raise_closed()
             batch = self._gathering.get(partition)
@@ -265,14 +314,19 @@ class EventProducer:
             batch.size += size
             self._buffered_bytes += size
             self._buffered_rows += 1
-            if len(batch.rows) >= self._config.batch_rows_max or batch.size >= self._record_bytes // 2:
+            if (
+                len(batch.rows) >= self._config.batch_rows_max
+                or batch.size >= self._record_bytes // 2
+            ):
                 self._ready.append(self._gathering.pop(partition))
                 self._changed.notify_all()
 
     @property
     def _record_bytes(self) -> int:
         """The largest value of a record."""
-        return max(self._stream.record_bytes_max - RECORD_MARGIN_BYTES, self._stream.record_bytes_max // 2)
+        return max(
+            self._stream.record_bytes_max - RECORD_MARGIN_BYTES, self._stream.record_bytes_max // 2
+        )
 
     def _raise_closed(self) -> None:
         if self._closing:
@@ -283,10 +337,12 @@ class EventProducer:
             self._thread = threading.Thread(target=self._run, name="event-producer", daemon=True)
             self._thread.start()
 
-    # --- the thread's side --------------------------------------------------------------------------------------
+    # --- the thread's side
+    # --------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        """Send what is ready, until closed. Whatever fails, begin anew, with a new writer and after a pause."""
+        """Send what is ready, until closed. Whatever fails, begin anew, with a new writer and
+        after a pause."""
         writer: Writer | None = None
         pause_s = PAUSE_S_MIN
         while not self._abandoned and not (self._closing and not self._buffered_rows):
@@ -298,7 +354,11 @@ class EventProducer:
                     pause_s = PAUSE_S_MIN
             except Exception as error:
                 self.failures += 1
-                log.warning("sending failed and begins anew: %s", error, exc_info=not isinstance(error, SendFailed))
+                log.warning(
+                    "sending failed and begins anew: %s",
+                    error,
+                    exc_info=not isinstance(error, SendFailed),
+                )
                 _drop(writer)
                 writer = None
                 self._take_back(pause_s)
@@ -316,7 +376,11 @@ class EventProducer:
             elif self._sent and not self._ready:
                 self._changed.wait(ACK_POLL_S)
             now = time.monotonic()
-            for partition in [p for p, b in self._gathering.items() if self._flush or self._closing or b.due <= now]:
+            for partition in [
+                p
+                for p, b in self._gathering.items()
+                if self._flush or self._closing or b.due <= now
+            ]:
                 self._ready.append(self._gathering.pop(partition))
             self._flush = False
 
@@ -331,12 +395,15 @@ class EventProducer:
             if len(value) > self._record_bytes and len(batch.rows) > 1:
                 self._divide(batch)
                 continue
-            sent = writer.append(batch.partition, value, None, ((PRODUCER, self._config.name.encode()),))
+            sent = writer.append(
+                batch.partition, value, None, ((PRODUCER, self._config.name.encode()),)
+            )
             self._sent.append((batch, sent))
             self._ready.popleft()
 
     def _set_aside(self, batch: _Batch, error: Exception) -> None:
-        """An event that was accepted and cannot be written costs itself, and not those beside it."""
+        """An event that was accepted and cannot be written costs itself, and not those beside
+        it."""
         if len(batch.rows) > 1:
             self._divide(batch)
             return
@@ -357,7 +424,10 @@ class EventProducer:
         first = batch.size * middle // len(batch.rows)
         with self._changed:
             self._ready.popleft()
-            for rows, size in ((batch.rows[middle:], batch.size - first), (batch.rows[:middle], first)):
+            for rows, size in (
+                (batch.rows[middle:], batch.size - first),
+                (batch.rows[:middle], first),
+            ):
                 self._ready.appendleft(_Batch(batch.partition, batch.shape, batch.due, rows, size))
 
     def _settle(self, writer: Writer) -> bool:

@@ -12,7 +12,9 @@ from bench.compare import check_comparable, compare, read_runs
 
 def test_every_bench_says_what_it_takes():
     found = list(benches())
-    assert {"pipeline", "recovery", "pushpull", "freshness_value"} <= {bench.name for bench in found}
+    assert {"pipeline", "recovery", "pushpull", "freshness_value"} <= {
+        bench.name for bench in found
+    }
     assert not [bench.name for bench in found if not bench.takes], "add a sentence: Takes about ..."
 
 
@@ -23,11 +25,20 @@ def test_ratios_of_medians_and_of_any_run_to_any_other():
     ]
     new = [{"rows_per_s": 300, "cpu": {"fraud": 1.0}, "extra": 3}]
     rows, fraud = compare(old, new)
-    assert (rows.name, rows.old, rows.new, rows.ratio, rows.low, rows.high) == ("rows_per_s", 150, 300, 2.0, 1.5, 3.0)
+    assert (rows.name, rows.old, rows.new, rows.ratio, rows.low, rows.high) == (
+        "rows_per_s",
+        150,
+        300,
+        2.0,
+        1.5,
+        3.0,
+    )
     assert (fraud.name, fraud.ratio) == ("cpu.fraud", 0.25)
 
 
-@pytest.mark.parametrize("text", ['{"a": 1}', '[{"a": 1}]', '{"saved_runs": [{"a": 1}]}', '{"a": 1}\n{"a": 2}\n'])
+@pytest.mark.parametrize(
+    "text", ['{"a": 1}', '[{"a": 1}]', '{"saved_runs": [{"a": 1}]}', '{"a": 1}\n{"a": 2}\n']
+)
 def test_files_that_hold_runs(tmp_path: Path, text: str):
     (tmp_path / "runs.json").write_text(text)
     assert read_runs(tmp_path / "runs.json")[0] == {"a": 1}
@@ -67,7 +78,9 @@ def test_a_loss_where_there_was_none_is_shown(tmp_path: Path, capsys: pytest.Cap
     assert "from 0" in capsys.readouterr().out
 
 
-def test_two_benches_are_not_compared_and_what_else_differs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_two_benches_are_not_compared_and_what_else_differs_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"bench": "pushpull", "options": [], "saved_runs": [{"rate": 1.0}]}))
     (tmp_path / "b.json").write_text(json.dumps({"bench": "pipeline", "rate": 1.0}))
@@ -77,4 +90,7 @@ def test_two_benches_are_not_compared_and_what_else_differs_is_said(tmp_path: Pa
     with pytest.raises(ValueError, match="no figure is on both sides"):
         check_comparable([{"a": 1}], [{"b": 1}])
     said = check_comparable([{"a": 1, "format": "json", "gone": 2}], [{"a": 1, "format": "arrow"}])
-    assert said == ["format: 'json' on the old side, 'arrow' on the new", "gone: only on the old side"]
+    assert said == [
+        "format: 'json' on the old side, 'arrow' on the new",
+        "gone: only on the old side",
+    ]

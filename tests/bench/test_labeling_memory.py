@@ -1,4 +1,5 @@
-"""The memory side of bench.labeling: its log ends with labels still open; its figures are ratios of what was read."""
+"""The memory side of bench.labeling: its log ends with labels still open; its figures are ratios
+of what was read."""
 
 import argparse
 import os
@@ -29,7 +30,11 @@ def test_only_a_closed_log_makes_every_label_due(close: bool) -> None:
 
 def test_the_ratio_is_of_the_day_to_the_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     def measured(_: str, hours: int, overrides: tuple[str, ...]) -> dict[str, Any]:
-        return {"rss_mib": 200.0 + hours, "pending_clicks": 1_000, "pending_clicks_bytes": 50_000 + hours * 100}
+        return {
+            "rss_mib": 200.0 + hours,
+            "pending_clicks": 1_000,
+            "pending_clicks_bytes": 50_000 + hours * 100,
+        }
 
     monkeypatch.setattr(labeling_memory, "measure", measured)
     found = labeling_memory.compare(argparse.Namespace(broker="auto", set=[]))
@@ -39,4 +44,9 @@ def test_the_ratio_is_of_the_day_to_the_hour(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_sizes_of_a_process_are_bytes() -> None:
     sizes = labeling_memory._status(os.getpid())
-    assert 10 * labeling_memory.MIB < sizes["VmRSS"] <= sizes["VmHWM"] < 64 * 1024 * labeling_memory.MIB
+    assert (
+        10 * labeling_memory.MIB
+        < sizes["VmRSS"]
+        <= sizes["VmHWM"]
+        < 64 * 1024 * labeling_memory.MIB
+    )

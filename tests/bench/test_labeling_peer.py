@@ -1,4 +1,5 @@
-"""The plain Faust app beside the labeler: what is compared, and what is said where it cannot run."""
+"""The plain Faust app beside the labeler: what is compared, and what is said where it cannot
+run."""
 
 import argparse
 from typing import Any
@@ -8,7 +9,10 @@ import pytest
 from bench import labeling_peer
 
 OPTIONS = argparse.Namespace(broker="auto", rate=50_000, click_share=0.02)
-FOUND = {"json_single": {"impressions_per_cpu_s": 50_000}, "arrow": {"impressions_per_cpu_s": 400_000}}
+FOUND = {
+    "json_single": {"impressions_per_cpu_s": 50_000},
+    "arrow": {"impressions_per_cpu_s": 400_000},
+}
 
 
 def test_each_ratio_is_of_its_format_to_the_app(monkeypatch: pytest.MonkeyPatch) -> None:

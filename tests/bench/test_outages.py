@@ -20,7 +20,9 @@ def local(folder: Path) -> SimpleNamespace:
     (root / "coverage" / "published.json").write_text("{}")
     return SimpleNamespace(
         config=SimpleNamespace(
-            checkpointer=SimpleNamespace(root=str(root)), model=SimpleNamespace(name="coverage"), run=SimpleNamespace()
+            checkpointer=SimpleNamespace(root=str(root)),
+            model=SimpleNamespace(name="coverage"),
+            run=SimpleNamespace(),
         )
     )
 
@@ -43,7 +45,15 @@ def test_the_command_of_a_line_of_status_is_found():
     (found,) = COMMAND.findall(line)
     assert found == 'everspun lost impressions 0 0 23 --reason "..."'
     assert filled(found) == ["lost", "impressions", "0", "0", "23", "--reason", "bench"]
-    assert filled("everspun lost clicks 1 2 3") == ["lost", "clicks", "1", "2", "3", "--reason", "bench"]
+    assert filled("everspun lost clicks 1 2 3") == [
+        "lost",
+        "clicks",
+        "1",
+        "2",
+        "3",
+        "--reason",
+        "bench",
+    ]
 
 
 def test_a_fault_is_silent_too_where_no_alert_fires():
@@ -69,8 +79,16 @@ def test_the_clock_is_wrong_for_the_roles_that_are_meant(tmp_path: Path, role: s
     with contextlib.contextmanager(wrong_clock)(tmp_path / "clock"):
         it = ClockTwoDaysAhead(local(tmp_path))
         it.begin()
-        command = [sys.executable, "-c", "import time; print(time.time(), time.time_ns())", "role", role]
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+        command = [
+            sys.executable,
+            "-c",
+            "import time; print(time.time(), time.time_ns())",
+            "role",
+            role,
+        ]
+        said = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=60
+        ).stdout.split()
         it.end()
         assert Path(outages_faults.os.environ[outages_faults.CLOCK_FILE]).read_text() == "0"
     assert outages_faults.CLOCK_FILE not in outages_faults.os.environ

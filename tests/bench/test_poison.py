@@ -1,4 +1,5 @@
-"""The poison bench's own judgement: what it makes is bad for certain, and what is amiss with the bad it sees."""
+"""The poison bench's own judgement: what it makes is bad for certain, and what is amiss with the
+bad it sees."""
 
 import random
 from collections.abc import Callable
@@ -18,7 +19,8 @@ CONFIG = StreamConfig(partitions=3, categorical_features=("event",))
 
 
 def is_bad(value: bytes | None, key: bytes | None = b"s", headers: Headers = ()) -> bool:
-    """For both inputs; times are judged elsewhere, so a time that is far off is not looked at here."""
+    """For both inputs; times are judged elsewhere, so a time that is far off is not looked at
+    here."""
     records = [Record(5, NOW.ts_ms, key, value, headers)]
     for decode in (decode_impressions, decode_clicks):
         rows, bad = decode(records, NOW.partition, np.array([NOW.ts_ms]), CONFIG)
@@ -27,7 +29,9 @@ def is_bad(value: bytes | None, key: bytes | None = b"s", headers: Headers = ())
     return True
 
 
-@pytest.mark.parametrize("maker", [one for one in SMALL if one.__name__ != "untimely"], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "maker", [one for one in SMALL if one.__name__ != "untimely"], ids=lambda m: m.__name__
+)
 def test_every_small_kind_is_bad_for_certain(maker: Callable[[random.Random, Now], bytes]):
     for seed in range(30):
         value = maker(random.Random(seed), NOW)

@@ -18,7 +18,15 @@ from stream.config import StreamConfig
 from stream.log.memory import MemoryLog
 from stream.record import Partition
 
-PROCESSES = {"labeler": 2, "fraud": 1, "learner": 2, "shard": 2, "checkpointer": 1, "replica": 1, BROKER: 1}
+PROCESSES = {
+    "labeler": 2,
+    "fraud": 1,
+    "learner": 2,
+    "shard": 2,
+    "checkpointer": 1,
+    "replica": 1,
+    BROKER: 1,
+}
 MODEL = make_model(ModelConfig(name="coverage", kind="count", categorical=("event",)))
 
 
@@ -44,15 +52,27 @@ def test_a_plan_needs_two_roles():
 
 
 def test_lost_doubled_and_strange_events_are_found():
-    events = Events({"label/0": Learnable([1, 2, 3], ["a", "b", "a"], [0, 0, 1], 4)}, rejected={"b", "c", "x"})
+    events = Events(
+        {"label/0": Learnable([1, 2, 3], ["a", "b", "a"], [0, 0, 1], 4)}, rejected={"b", "c", "x"}
+    )
     sent = dict.fromkeys("abcd", 0)
     assert events.lost(sent) == ["d"]
     assert sorted(events.doubled()) == ["a", "b"]
     assert events.strangers(sent) == ["x"]
 
 
-def record(log: MemoryLog, start: int, end: int, rows: list[tuple[int, str, int]], chain: bytes = b"label/0") -> None:
-    columns = {"position": [r[0] for r in rows], EVENT: [r[1] for r in rows], "label": [r[2] for r in rows]}
+def record(
+    log: MemoryLog,
+    start: int,
+    end: int,
+    rows: list[tuple[int, str, int]],
+    chain: bytes = b"label/0",
+) -> None:
+    columns = {
+        "position": [r[0] for r in rows],
+        EVENT: [r[1] for r in rows],
+        "label": [r[2] for r in rows],
+    }
     batch = pa.record_batch(columns)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:

@@ -1,4 +1,5 @@
-"""Virtual time changes when things happen, and nothing else: what is trained is what the cores train."""
+"""Virtual time changes when things happen, and nothing else: what is trained is what the cores
+train."""
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ WORKS = draw_work(MODEL, examples=6_000, batch_rows=100, seed=3)
 
 
 def replayed(run: VirtualTraining) -> float:
-    """Log loss of the same batches in the order in which that run applied them, one after the other."""
+    """Log loss of the same batches in the order in which that run applied them, one after the
+    other."""
     shard, epoch = Shard(0, 1, SlotMap.even(1)), Epoch(1, 1)
     shard.begin(MODEL.spec, {w.batch.chain: 0 for w in WORKS}, dict(MODEL.initial_dense()))
     shard.allow(1, 1, [epoch])
@@ -36,7 +38,17 @@ def replayed(run: VirtualTraining) -> float:
         b = work.batch
         reply = shard.push(
             PushRequest(
-                MODEL.name, epoch, 1, 1, b.chain, b.start, b.end, b.partition, b.next_record, pulled.version, **content
+                MODEL.name,
+                epoch,
+                1,
+                1,
+                b.chain,
+                b.start,
+                b.end,
+                b.partition,
+                b.next_record,
+                pulled.version,
+                **content,
             )
         )
         assert reply.staleness == 0

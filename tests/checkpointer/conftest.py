@@ -46,7 +46,11 @@ def manifest(number: int = 0, cut: str = "c", end: int | None = None, **changes:
         "cut": cut,
         "spec": SPEC,
         "model_config": {"kind": "lr", "features": [{"name": "user", "kind": "categorical"}]},
-        "chains": {"label/0": ChainProgress(end if end is not None else number * 100, (1 << 127) + number, 0, number)},
+        "chains": {
+            "label/0": ChainProgress(
+                end if end is not None else number * 100, (1 << 127) + number, 0, number
+            )
+        },
         "next_record": {0: number},
         "event_time_max_ms": number * 1000,
         "created_ms": number * 10,
@@ -67,16 +71,31 @@ def make() -> Callable[..., Manifest]:
 
 
 def write_checkpoint(
-    catalogue: Catalogue, number: int, outcome: str | None = "published", shards: int = 2, **changes: Any
+    catalogue: Catalogue,
+    number: int,
+    outcome: str | None = "published",
+    shards: int = 2,
+    **changes: Any,
 ) -> Ref:
-    """One complete checkpoint with parts of a few bytes; `outcome` None = the gates were not asked."""
+    """One complete checkpoint with parts of a few bytes; `outcome` None = the gates were not
+    asked."""
     draft = manifest(number, **changes)
     parts = []
     for shard in range(shards):
         data = f"part {shard} of {draft.name}".encode()
         catalogue.files.write(f"clicks/{draft.name}/part-{shard}.safetensors", data)
         digest = hashlib.sha256(data).hexdigest()
-        parts.append(Part(shard, f"part-{shard}.safetensors", digest, len(data), 1, 0, changes.pop("kind", "full")))
+        parts.append(
+            Part(
+                shard,
+                f"part-{shard}.safetensors",
+                digest,
+                len(data),
+                1,
+                0,
+                changes.pop("kind", "full"),
+            )
+        )
     whole = manifest(number, **changes, parts=tuple(parts))
     ref = catalogue.write_manifest(whole)
     if outcome is not None:
@@ -126,12 +145,15 @@ def train_checkpoint(
     parent: Manifest | None = None,
     delta: bool = False,
 ) -> Manifest:
-    """A real checkpoint from real shards: the weight of every key in `rows` has been moved by `step`. `delta`: told as
-    what has changed since `parent`.
+    """A real checkpoint from real shards: the weight of every key in `rows` has been moved by
+    `step`. `delta`: told as what has changed since `parent`.
     """
     model = make_model(config or model_config())
     request = of_rows(rows or [], model.encoder.features)
-    keys = {t: np.unique(k) for t, k in model.kind.keys(model.encoder.encode(request.columns, True)).items()}
+    keys = {
+        t: np.unique(k)
+        for t, k in model.kind.keys(model.encoder.encode(request.columns, True)).items()
+    }
     widths = {table.name: table.dim for table in model.spec.tables}
     infos = []
     for index in range(SHARDS):
@@ -140,9 +162,22 @@ def train_checkpoint(
         shard.begin(model.spec, {"label/0": 0}, dict(model.initial_dense()))
         mine = {t: k[SLOT_MAP.split(k)[index]] for t, k in keys.items()}
         push = PushRequest(
-            model.name, Epoch(1, 1), SLOT_MAP.epoch, 1, "label/0", 0, number + 1, 0, 1, 0, number, 1, 1000 * number + 1,
-            keys=mine, gradients={t: np.full((len(k), widths[t]), -step, np.float32) for t, k in mine.items()},
-        )  # fmt: skip
+            model.name,
+            Epoch(1, 1),
+            SLOT_MAP.epoch,
+            1,
+            "label/0",
+            0,
+            number + 1,
+            0,
+            1,
+            0,
+            number,
+            1,
+            1000 * number + 1,
+            keys=mine,
+            gradients={t: np.full((len(k), widths[t]), -step, np.float32) for t, k in mine.items()},
+        )
         assert shard.push(push).outcome is Outcome.APPLIED
         snapshot = shard.snapshot(model.name)
         if delta and parent is not None:
@@ -152,7 +187,17 @@ def train_checkpoint(
         catalogue.files.write(path, data)
         infos.append(part_info(snapshot, catalogue.files.url(path), data))
     definition = define_model(model.config)
-    whole = assemble(definition, number, "c", {"label/0": number + 1}, infos, parent, Evaluation(), number, "0.1.0")
+    whole = assemble(
+        definition,
+        number,
+        "c",
+        {"label/0": number + 1},
+        infos,
+        parent,
+        Evaluation(),
+        number,
+        "0.1.0",
+    )
     catalogue.write_manifest(whole)
     if outcome is not None:
         catalogue.write_gates(whole.name, Gates(outcome, "", 0))

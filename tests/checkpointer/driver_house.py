@@ -17,7 +17,10 @@ from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
 SPEC = ModelSpec(
-    "clicks", "d1", (TableSpec("w", 1, "sgd", {"rate": 1.0}),), DenseSpec({"bias": (1,)}, "sgd", {"rate": 1.0})
+    "clicks",
+    "d1",
+    (TableSpec("w", 1, "sgd", {"rate": 1.0}),),
+    DenseSpec({"bias": (1,)}, "sgd", {"rate": 1.0}),
 )
 CHAINS = ("label/0", "label/1")
 
@@ -46,7 +49,8 @@ class MortalFiles(MemoryFiles):
 
 
 class House:
-    """Two local shards, one learner that pushes empty-handed or with one row, a store, and everything said."""
+    """Two local shards, one learner that pushes empty-handed or with one row, a store, and
+    everything said."""
 
     def __init__(self, **config):
         self.now = 1_000_000
@@ -61,7 +65,9 @@ class House:
         self.findings = Findings(answers=(0.5,))
         self.evaluations: list[dict] = []
         self.first = dict.fromkeys(CHAINS, 100)
-        self.config = CheckpointerConfig(**{"interval_ms": 1000, "evaluation_wait_ms": 50, **config})
+        self.config = CheckpointerConfig(
+            **{"interval_ms": 1000, "evaluation_wait_ms": 50, **config}
+        )
         self.driver = self.checkpointer()
         self.epoch = self.clock.join("clicks", "learner-0").epoch
         self.clock.tell(self.shards)
@@ -70,7 +76,14 @@ class House:
         spec = SPEC if digest == "d1" else ModelSpec("clicks", digest, SPEC.tables, SPEC.dense)
         definition = Definition(spec, {"kind": "lr"}, {"bias": np.array([0.25], np.float32)})
         driver = Driver(
-            self.config, definition, self.shards, self.clock, Catalogue(self.files, "clicks"), self, self, "0.1.0"
+            self.config,
+            definition,
+            self.shards,
+            self.clock,
+            Catalogue(self.files, "clicks"),
+            self,
+            self,
+            "0.1.0",
         )
         driver.recover()
         return driver
@@ -89,15 +102,29 @@ class House:
             shard = self.shards[index].shard
             mine = key is not None and self._owner(key) == index
             request = PushRequest(
-                "clicks", self.epoch, shard.slot_map.epoch, shard.incarnation, chain, start, end, 0, end, 0,
-                row_hash=start * 7, rows=rows, event_time_max_ms=end, barrier=barrier,
+                "clicks",
+                self.epoch,
+                shard.slot_map.epoch,
+                shard.incarnation,
+                chain,
+                start,
+                end,
+                0,
+                end,
+                0,
+                row_hash=start * 7,
+                rows=rows,
+                event_time_max_ms=end,
+                barrier=barrier,
                 keys={"w": np.array([key], np.uint64)} if mine else {},
                 gradients={"w": np.array([[-1.0]], np.float32)} if mine else {},
-            )  # fmt: skip
+            )
             assert shard.push(request).outcome is Outcome.APPLIED
 
     def _owner(self, key):
-        return next(i for i, at in enumerate(self.slot_map.split(np.array([key], np.uint64))) if len(at))
+        return next(
+            i for i, at in enumerate(self.slot_map.split(np.array([key], np.uint64))) if len(at)
+        )
 
     # Time and Outside
     def now_ms(self):

@@ -14,11 +14,15 @@ def test_the_last_few_and_the_parent_of_the_oldest_of_them_stay():
 
 
 def test_head_and_pinned_stay():
-    assert expired(chain(6), "00", Keep(1), pinned=["02"]) == ["03"]  # 01 is the parent of 02, 04 of 05
+    assert expired(chain(6), "00", Keep(1), pinned=["02"]) == [
+        "03"
+    ]  # 01 is the parent of 02, 04 of 05
 
 
 def test_deltas_keep_everything_down_to_their_base():
-    entries = chain(3) + [Kept(f"{i:02d}", i, f"s{i}", f"s{i - 1}", full=False) for i in range(3, 7)]
+    entries = chain(3) + [
+        Kept(f"{i:02d}", i, f"s{i}", f"s{i - 1}", full=False) for i in range(3, 7)
+    ]
     assert expired(entries, "06", Keep(1)) == ["00", "01"]
 
 
@@ -29,8 +33,11 @@ def test_rejected_ones_do_not_push_good_ones_out():
 
 
 def test_those_of_a_move_push_nobody_out():
-    """Several are taken within seconds, for shards to read ahead; what people go back to is what was published."""
-    entries = chain(3) + [Kept(f"{i:02d}", i, f"s{i}", f"s{i - 1}", judged=False) for i in range(3, 6)]
+    """Several are taken within seconds, for shards to read ahead; what people go back to is what
+    was published."""
+    entries = chain(3) + [
+        Kept(f"{i:02d}", i, f"s{i}", f"s{i - 1}", judged=False) for i in range(3, 6)
+    ]
     assert expired([*entries, Kept("06", 6, "s6", "s5")], "06", Keep(2)) == ["00", "03", "04"]
 
 
@@ -43,7 +50,14 @@ def test_impossible_settings_are_refused():
         expired([], None, Keep(0))
 
 
-@given(st.integers(0, 30), st.integers(1, 5), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.data())
+@given(
+    st.integers(0, 30),
+    st.integers(1, 5),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.data(),
+)
 def test_nothing_that_something_rests_on_is_deleted(n, keep, keep_rejected, hours, days, data):
     entries = []
     for i in range(n):
@@ -67,7 +81,11 @@ def test_nothing_that_something_rests_on_is_deleted(n, keep, keep_rejected, hour
     assert all(e.name not in gone for e in good[-keep:])
     by_sha = {e.sha256: e for e in entries}
     for entry in good[-keep:]:
-        assert entry.parent is None or entry.parent in left or (entry.full and not by_sha[entry.parent].full)
+        assert (
+            entry.parent is None
+            or entry.parent in left
+            or (entry.full and not by_sha[entry.parent].full)
+        )
     for entry in (e for e in entries if e.name not in gone):
         while not entry.full:
             entry = by_sha[entry.parent]
@@ -81,7 +99,14 @@ HOUR_MS = 3_600_000
 def test_of_the_last_hours_and_days_one_each_stays():
     """A cut each twenty minutes for four days, deltas between full ones."""
     entries = [
-        Kept(f"{i:03d}", i, f"s{i}", f"s{i - 1}" if i else None, full=i % 4 == 0, created_ms=i * HOUR_MS // 3)
+        Kept(
+            f"{i:03d}",
+            i,
+            f"s{i}",
+            f"s{i - 1}" if i else None,
+            full=i % 4 == 0,
+            created_ms=i * HOUR_MS // 3,
+        )
         for i in range(4 * 24 * 3)
     ]
     gone = set(expired(entries, entries[-1].name, Keep(2, 0, hours=5, days=3)))

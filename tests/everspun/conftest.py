@@ -13,7 +13,9 @@ from staged_run import Run
 
 
 @pytest.fixture
-def start_run(broker_of_kind: Callable[[str], Broker], topic_prefix: str) -> Iterator[Callable[..., Run]]:
+def start_run(
+    broker_of_kind: Callable[[str], Broker], topic_prefix: str
+) -> Iterator[Callable[..., Run]]:
     """Starts runs over one broker; all are ended with the test."""
     broker = broker_of_kind("kafka" if why_not_kafka() is None else "embedded")
     running: list[Run] = []

@@ -1,4 +1,5 @@
-"""A shop whose logs have lived for long: one partition, labelled and learned rightly, with a checkpoint a few ranges.
+"""A shop whose logs have lived for long: one partition, labelled and learned rightly, with a
+checkpoint a few ranges.
 
 What is planted wrong is planted by changing `batches` before `write`, or the claims behind it.
 """
@@ -27,7 +28,8 @@ CONFIG = Config(stream=StreamConfig(partitions=1))
 T0 = 1_700_000_000_000
 STEP_MS = 1_000
 IMPRESSIONS, CLICKS, EXAMPLES, QUARANTINE = (
-    Partition(getattr(CONFIG.stream, name), 0) for name in ("impressions", "clicks", "examples", "quarantine")
+    Partition(getattr(CONFIG.stream, name), 0)
+    for name in ("impressions", "clicks", "examples", "quarantine")
 )
 
 
@@ -42,7 +44,8 @@ class Batch:
 
 
 class OldShop:
-    """`views` records of impressions, every fifth a heartbeat, in ranges of `step` records (some end within one)."""
+    """`views` records of impressions, every fifth a heartbeat, in ranges of `step` records (some
+    end within one)."""
 
     def __init__(self, seed: int = 1, views: int = 60, step: int = 5) -> None:
         self.log, self.rng = MemoryLog(lambda: T0), random.Random(seed)
@@ -60,7 +63,10 @@ class OldShop:
             if o % 5 == 4:
                 self.log.append(IMPRESSIONS, None, None, _beat(at_ms), at_ms)
                 continue
-            shown = [{"id": f"{o}-{i}", "item": "x", "vendor": "v"} for i in range(self.rng.randint(1, 3))]
+            shown = [
+                {"id": f"{o}-{i}", "item": "x", "vendor": "v"}
+                for i in range(self.rng.randint(1, 3))
+            ]
             body = {"ts_ms": at_ms, "session": "s", "source": f"u{o % 3}", "impressions": shown}
             self.log.append(IMPRESSIONS, json.dumps(body).encode(), b"s", (), at_ms)
             if self.rng.random() < 0.5:
@@ -84,8 +90,14 @@ class OldShop:
         clicked = {id for _, id in self.clicks}
         ids = [f"{offset_of(int(at))}-{int(at) & 0xFFFFF}" for at in events.position]
         label = np.array([id in clicked for id in ids], dtype=np.int8)
-        rows = example_batch(events, label, np.where(label, 5, -1).astype(np.int64), np.ones(len(label), np.float32))
-        cuts = [0, *(position(o, self.rng.choice((0, 1))) for o in range(step, views, step)), position(views)]
+        rows = example_batch(
+            events, label, np.where(label, 5, -1).astype(np.int64), np.ones(len(label), np.float32)
+        )
+        cuts = [
+            0,
+            *(position(o, self.rng.choice((0, 1))) for o in range(step, views, step)),
+            position(views),
+        ]
         found, passed = [], 0
         for start, end in itertools.pairwise(cuts):
             first, last = np.searchsorted(events.position, (start, end))
@@ -112,11 +124,14 @@ class OldShop:
         return found
 
     def write(self, every: int = 2) -> "OldShop":
-        """The batches into `examples`; a checkpoint behind each `every`-th, and a shard behind the last."""
+        """The batches into `examples`; a checkpoint behind each `every`-th, and a shard behind
+        the last."""
         row_hash = rows = 0
         zero = {name: ChainProgress(0, 0, 0, 0) for name in ("late/0", "retract/0")}
         for offset, batch in enumerate(self.batches):
-            self.log.append(EXAMPLES, batch.value, None, batch.header.to_headers(), batch.header.arrival_max_ms)
+            self.log.append(
+                EXAMPLES, batch.value, None, batch.header.to_headers(), batch.header.arrival_max_ms
+            )
             row_hash = (row_hash + row_hash_sum(batch.rows)) % HASH_MODULUS
             rows += batch.rows.num_rows
             at = {"label/0": ChainProgress(batch.header.end, row_hash, 0, rows), **zero}
@@ -129,7 +144,9 @@ class OldShop:
         """Change what one claims of `label/0`."""
         old = self.claims[which]
         at = replace(old.progress.chains["label/0"], **changed)
-        self.claims[which] = replace(old, progress=replace(old.progress, chains={**old.progress.chains, "label/0": at}))
+        self.claims[which] = replace(
+            old, progress=replace(old.progress, chains={**old.progress.chains, "label/0": at})
+        )
 
     def retain(self, examples: int = 0, impressions: int = 0, clicks: int = 0) -> "OldShop":
         """Retention: what stands below these offsets is gone."""

@@ -1,4 +1,5 @@
-"""A small history in stages, and a system of processes that learns it: what the tests of whole runs share."""
+"""A small history in stages, and a system of processes that learns it: what the tests of whole
+runs share."""
 
 import json
 import random
@@ -83,13 +84,19 @@ class Line:
 
 
 def stage(number: int) -> list[Line]:
-    """A stage of history, the same at every call: events in order of arrival, and a barrier at its end."""
+    """A stage of history, the same at every call: events in order of arrival, and a barrier at
+    its end."""
     rng = random.Random(number)
     begin = T0 + number * STAGE_MS
     lines = []
     for n in range(IMPRESSIONS):
         ts_ms = begin + 1_000 + n * 1_000
-        shown = {"id": f"{number}-{n}", "ts_ms": ts_ms, "session": "s", "source": f"u{rng.randrange(20)}"}
+        shown = {
+            "id": f"{number}-{n}",
+            "ts_ms": ts_ms,
+            "session": "s",
+            "source": f"u{rng.randrange(20)}",
+        }
         shown |= {"vendor": f"v{rng.randrange(5)}", "item": f"i{rng.randrange(30)}"}
         for _ in range(1 + (rng.random() < 0.05)):  # some come twice
             lines.append(Line("impressions", ts_ms + 5, json.dumps(shown).encode()))
@@ -103,7 +110,9 @@ def stage(number: int) -> list[Line]:
     for at in (begin, begin + STAGE_MS // 2):
         lines += [Line(topic, at, None, heartbeat(at)) for topic in ("impressions", "clicks")]
     lines.sort(key=lambda line: line.arrival_ms)
-    return lines + [Line(topic, end, None, heartbeat(end, number + 1)) for topic in ("impressions", "clicks")]
+    return lines + [
+        Line(topic, end, None, heartbeat(end, number + 1)) for topic in ("impressions", "clicks")
+    ]
 
 
 def heartbeat(at_ms: int, barrier: int = 0) -> Headers:
@@ -118,11 +127,18 @@ class Run:
         self.dir = Path(tempfile.mkdtemp(prefix="everspun-"))  # a socket's path must be short
         static = f"stream.static_members={'false' if broker.kind == 'embedded' else 'true'}"
         self._broker_address = broker.address
-        self._placed = (f'stream.topic_prefix="{prefix}"', static, f'archive.root="{self.dir / "archive"}"', *overrides)
+        self._placed = (
+            f'stream.topic_prefix="{prefix}"',
+            static,
+            f'archive.root="{self.dir / "archive"}"',
+            *overrides,
+        )
         self._begin()
 
     def _begin(self) -> None:
-        self.local = LocalRun.begin(self.dir, CONFIG, self._broker_address, self._placed, fresh=False)
+        self.local = LocalRun.begin(
+            self.dir, CONFIG, self._broker_address, self._placed, fresh=False
+        )
         self.config = self.local.config
         self.local.start()
 
@@ -141,7 +157,9 @@ class Run:
         writer = self.local.log().writer()
         for line in lines:
             at = Partition(self.config.stream.topic_prefix + line.topic, 0)
-            writer.append(at, line.value, b"s" if line.value else None, line.headers, line.arrival_ms)
+            writer.append(
+                at, line.value, b"s" if line.value else None, line.headers, line.arrival_ms
+            )
         writer.flush(30_000)
         writer.close()
 
@@ -156,7 +174,9 @@ class Run:
             self.local.launcher.raise_if_failed()
             if time.monotonic() > end:
                 for process in self.local.launcher.processes.values():
-                    process.popen.send_signal(signal.SIGUSR1)  # what every thread does, into the logs
+                    process.popen.send_signal(
+                        signal.SIGUSR1
+                    )  # what every thread does, into the logs
                 raise AssertionError(f"{what}; see {self.dir}")
             time.sleep(0.02)
 
@@ -167,7 +187,11 @@ class Run:
     def checkpoint(self, barrier: int) -> Manifest | None:
         """The complete checkpoint of a barrier."""
         catalogue = self.catalogue
-        found = [e.manifest for e in catalogue.entries() if e.manifest is not None and e.manifest.barrier == barrier]
+        found = [
+            e.manifest
+            for e in catalogue.entries()
+            if e.manifest is not None and e.manifest.barrier == barrier
+        ]
         return found[-1] if found else None
 
     def command(self, *more: str) -> list[str]:
@@ -182,7 +206,8 @@ class Run:
         return Catalogue(open_store(self.config.checkpointer.root), self.config.model.name)
 
     def batches(self, chain_kind: str = LABEL) -> list[tuple[BatchHeader, bytes]]:
-        """One chain of `examples[0]`, folded record by record: headers and bytes of what each adds."""
+        """One chain of `examples[0]`, folded record by record: headers and bytes of what each
+        adds."""
         reader = self.local.log().reader()
         chain, found = Chain(0), []
         for record in read_all(reader, Partition(self.config.stream.examples, 0)):
@@ -194,7 +219,9 @@ class Run:
             if kind is Fold.EXTENDS:
                 value = record.value or b""
                 rows = (
-                    rows_of_piece(decode_examples(value), header.chain, header.end, before, header.end)
+                    rows_of_piece(
+                        decode_examples(value), header.chain, header.end, before, header.end
+                    )
                     if value
                     else None
                 )
@@ -209,12 +236,15 @@ class Run:
         arrays = {f"dense {name}": row for name, row in part.dense.items()}
         for name, table in part.tables.items():
             order = np.argsort(table.keys)
-            arrays |= {f"{name} {column}": array[order] for column, array in table._asdict().items()}
+            arrays |= {
+                f"{name} {column}": array[order] for column, array in table._asdict().items()
+            }
         return arrays
 
 
 def play(run: Run, kill: Callable[[int], None]) -> None:
-    """All stages, each after the checkpoint of the one before; `kill` is called while a stage is being learned."""
+    """All stages, each after the checkpoint of the one before; `kill` is called while a stage is
+    being learned."""
     for number in range(STAGES):
         run.write(stage(number))
         kill(number)

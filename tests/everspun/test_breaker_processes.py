@@ -1,5 +1,5 @@
-"""The breaker as a process among all others: a slice whose clicks stop is withheld, an operator releases it, and it is
-trained after all, each impression once."""
+"""The breaker as a process among all others: a slice whose clicks stop is withheld, an operator
+releases it, and it is trained after all, each impression once."""
 
 import json
 import random
@@ -76,7 +76,11 @@ class Shop:
     """History of two places, half of it abroad; from `OUTAGE` on nobody abroad clicks."""
 
     def __init__(self, local: LocalRun) -> None:
-        self.stream, self._writer, self._rng = local.config.stream, local.log().writer(), random.Random(5)
+        self.stream, self._writer, self._rng = (
+            local.config.stream,
+            local.log().writer(),
+            random.Random(5),
+        )
         self._now_ms = 0
         self.abroad_in_outage = 0
 
@@ -85,11 +89,24 @@ class Shop:
         for ms in range(self._now_ms, end_ms, 500) if views else ():
             place = self._rng.choice(("home", "abroad"))
             self.abroad_in_outage += place == "abroad" and ms >= OUTAGE
-            shown = {"id": str(ms), "ts_ms": T0 + ms, "session": "s", "source": f"u{self._rng.randrange(300)}"}
-            shown |= {"vendor": "v", "item": f"i{self._rng.randrange(20)}", "features": {"place": place}}
+            shown = {
+                "id": str(ms),
+                "ts_ms": T0 + ms,
+                "session": "s",
+                "source": f"u{self._rng.randrange(300)}",
+            }
+            shown |= {
+                "vendor": "v",
+                "item": f"i{self._rng.randrange(20)}",
+                "features": {"place": place},
+            }
             events.append((ms + 1, self.stream.impressions, json.dumps(shown).encode()))
             at = ms + self._rng.randrange(20_000)
-            if self._rng.random() < 0.5 and at < end_ms - 1 and not (place == "abroad" and at >= OUTAGE):
+            if (
+                self._rng.random() < 0.5
+                and at < end_ms - 1
+                and not (place == "abroad" and at >= OUTAGE)
+            ):
                 click = {"id": str(ms), "ts_ms": T0 + at, "session": "s"}
                 events.append((at + 1, self.stream.clicks, json.dumps(click).encode()))
         beats = range(-(-self._now_ms // 10_000) * 10_000, end_ms, 10_000)
@@ -116,11 +133,16 @@ def folded(local: LocalRun, kind: str) -> tuple[list[BatchHeader], dict[int, tup
     reader, chain, headers, rows = local.log().reader(), Chain(0), [], {}
     for record in read_all(reader, Partition(local.config.stream.examples, 0)):
         header = BatchHeader.from_headers(record.headers)
-        if kind_of(header.chain) == kind and chain.fold(header.start, header.end)[0] is Fold.EXTENDS:
+        if (
+            kind_of(header.chain) == kind
+            and chain.fold(header.start, header.end)[0] is Fold.EXTENDS
+        ):
             headers.append(header)
             if record.value:
                 batch = decode_examples(record.value)
-                columns = [batch.column(name).to_pylist() for name in ("position", "f_place", "label")]
+                columns = [
+                    batch.column(name).to_pylist() for name in ("position", "f_place", "label")
+                ]
                 for position, place, label in zip(*columns, strict=True):
                     assert position not in rows
                     rows[position] = (place, label)
@@ -129,14 +151,19 @@ def folded(local: LocalRun, kind: str) -> tuple[list[BatchHeader], dict[int, tup
 
 
 @pytest.fixture
-def started(broker_of_kind: Callable[[str], Broker], topic_prefix: str) -> Iterator[Callable[..., LocalRun]]:
+def started(
+    broker_of_kind: Callable[[str], Broker], topic_prefix: str
+) -> Iterator[Callable[..., LocalRun]]:
     broker, running = broker_of_kind("kafka" if why_not_kafka() is None else "embedded"), []
 
     def start(*overrides: str) -> LocalRun:
         folder = Path(tempfile.mkdtemp(prefix="everspun-"))
         static = f"stream.static_members={'false' if broker.kind == 'embedded' else 'true'}"
         local = LocalRun.begin(
-            folder, CONFIG, broker.address, (f'stream.topic_prefix="{topic_prefix}"', static, *overrides)
+            folder,
+            CONFIG,
+            broker.address,
+            (f'stream.topic_prefix="{topic_prefix}"', static, *overrides),
         )
         running.append(local)
         local.start()
@@ -188,7 +215,9 @@ def test_an_outage_is_withheld_and_once_released_trained(
     assert "place=home" not in said
     assert front_door.main(["breaker", "release", "place=abroad", *command]) == 0
     shop.write_until(END + local.config.stream.wait_last_ms + 10 * MINUTE, views=False)
-    until(local, lambda: len(folded(local, LATE)[1]) == withheld, "what was released is not labelled")
+    until(
+        local, lambda: len(folded(local, LATE)[1]) == withheld, "what was released is not labelled"
+    )
     shop.close()
     late = folded(local, LATE)[1]
     assert {place for place, _ in late.values()} == {"abroad"}
@@ -198,7 +227,11 @@ def test_an_outage_is_withheld_and_once_released_trained(
         standing, _ = of_shards(local.config)
         return sum(at.rows for at in standing[0].progress.chains.values()) if standing else 0
 
-    until(local, lambda: rows_learned() == len(first) + withheld == 2 * END // 1_000, "not everything is learned")
+    until(
+        local,
+        lambda: rows_learned() == len(first) + withheld == 2 * END // 1_000,
+        "not everything is learned",
+    )
     assert front_door.main(["breaker", "list", *command]) == 0
     audit = full_audit(local.config, local.log(), at_rest=True)
     assert audit.right, audit.findings

@@ -1,4 +1,5 @@
-"""The config file: every problem is told with key, value, what is allowed, and the nearest known key."""
+"""The config file: every problem is told with key, value, what is allowed, and the nearest known
+key."""
 
 import dataclasses
 from importlib.resources import files
@@ -94,18 +95,29 @@ def test_the_reference_page_is_current():
             "groups.a = {features = ['item'], policy = {admit_count = 300}}",
             "model.groups.a.policy: .*admit_count = 300",
         ),
-        ("groups.a = {features = ['item'], storage = 'float8'}", "model.groups.a.storage: .*storage = 'float8'"),
-        ("groups.a = {features = ['item'], options = {rate = 1}}", "model.groups.a.options with .*no option 'rate'"),
+        (
+            "groups.a = {features = ['item'], storage = 'float8'}",
+            "model.groups.a.storage: .*storage = 'float8'",
+        ),
+        (
+            "groups.a = {features = ['item'], options = {rate = 1}}",
+            "model.groups.a.options with .*no option 'rate'",
+        ),
     ],
 )
-def test_a_table_that_cannot_be_is_told_before_anything_starts(tmp_path: Path, text: str, told: str):
+def test_a_table_that_cannot_be_is_told_before_anything_starts(
+    tmp_path: Path, text: str, told: str
+):
     read = load(tmp_path, f"[model]\n{text}\n")
     with pytest.raises(ConfigError, match=told):
         check_model(read)
 
 
 def test_options_of_a_module_are_read_as_they_are(tmp_path: Path):
-    read = load(tmp_path, "[model]\nkind = 'gated:Gated'\nmodule_options = {width = 8, name = 'a', wide = [1, 2]}\n")
+    read = load(
+        tmp_path,
+        "[model]\nkind = 'gated:Gated'\nmodule_options = {width = 8, name = 'a', wide = [1, 2]}\n",
+    )
     assert read.model.module_options == {"width": 8, "name": "a", "wide": [1, 2]}
 
 

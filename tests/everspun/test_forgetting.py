@@ -15,7 +15,12 @@ from everspun.commands.data.forget import NOT_YET, forget
 from everspun.config import Config
 from everspun.forgetting import orders, standing, taken_back
 from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader, decode_examples, encode_examples, examples_schema
+from stream.internal_topics.examples import (
+    BatchHeader,
+    decode_examples,
+    encode_examples,
+    examples_schema,
+)
 from stream.internal_topics.verdicts import FORGET, REJECT, decode_verdict
 from stream.log.memory import MemoryLog
 from stream.log.topics import topic_specs
@@ -28,10 +33,16 @@ DAY_MS = 86_400_000
 
 def rows(sources: list[str], positions: list[int]) -> pa.RecordBatch:
     n = len(sources)
-    columns = {f.name: pa.array([""] * n, f.type) for f in examples_schema(()) if f.type == pa.string()}
-    numbers = {f.name: pa.array(np.zeros(n), f.type) for f in examples_schema(()) if f.type != pa.string()}
+    columns = {
+        f.name: pa.array([""] * n, f.type) for f in examples_schema(()) if f.type == pa.string()
+    }
+    numbers = {
+        f.name: pa.array(np.zeros(n), f.type) for f in examples_schema(()) if f.type != pa.string()
+    }
     columns |= numbers | {"source": pa.array(sources), "position": pa.array(positions, pa.int64())}
-    return pa.record_batch([columns[f.name] for f in examples_schema(())], schema=examples_schema(()))
+    return pa.record_batch(
+        [columns[f.name] for f in examples_schema(())], schema=examples_schema(())
+    )
 
 
 class Site:
@@ -43,7 +54,15 @@ class Site:
         self.append("label/0", 0, position(4), ["ann", "bob", "ann", "cid"], [0, 1, 2, 3])
         self.archive()
 
-    def append(self, chain: str, start: int, end: int, sources: list[str], positions: list[int], taken: int = 0):
+    def append(
+        self,
+        chain: str,
+        start: int,
+        end: int,
+        sources: list[str],
+        positions: list[int],
+        taken: int = 0,
+    ):
         header = BatchHeader(chain, start, end, "s", "c", labelled=len(sources), rejected=taken)
         value = encode_examples(rows(sources, positions)) if sources else b""
         self.log.append(EXAMPLES, value, None, header.to_headers())
@@ -76,21 +95,30 @@ def site(tmp_path: Path) -> Site:
 
 def test_a_dry_run_counts_and_changes_nothing(site: Site, capsys: pytest.CaptureFixture[str]):
     assert site.forget(dry_run=True) == 0
-    assert "rows in examples: 2 of label; in the archive: 2; verdicts that name it: 0" in capsys.readouterr().out
+    assert (
+        "rows in examples: 2 of label; in the archive: 2; verdicts that name it: 0"
+        in capsys.readouterr().out
+    )
     assert site.said() == []
     assert site.archived() == ["ann", "bob", "ann", "cid"]
 
 
-def test_it_is_said_over_the_horizon_and_into_the_future_in_pieces_that_are_not_too_long(site: Site):
+def test_it_is_said_over_the_horizon_and_into_the_future_in_pieces_that_are_not_too_long(
+    site: Site,
+):
     assert site.forget() == NOT_YET
     said = site.said()
-    assert {(one.rule, one.decision, one.source, one.vendor) for one in said} == {(FORGET, REJECT, "ann", None)}
+    assert {(one.rule, one.decision, one.source, one.vendor) for one in said} == {
+        (FORGET, REJECT, "ann", None)
+    }
     assert all(before.to_ms == after.from_ms for before, after in pairwise(said))
     assert max(one.to_ms - one.from_ms for one in said) <= STREAM.verdict_max_ms
     now_ms = time.time() * 1_000
     assert said[0].from_ms < now_ms - site.config.labeler.retract_horizon_ms
     assert said[-1].to_ms > now_ms + STREAM.verdict_max_ms / 2
-    assert site.archived().count("ann") == 2, "the archive waits: what is to be taken back is looked for there"
+    assert site.archived().count("ann") == 2, (
+        "the archive waits: what is to be taken back is looked for there"
+    )
 
 
 def test_said_once_it_is_not_said_again_and_the_archive_follows_the_retraction(site: Site):

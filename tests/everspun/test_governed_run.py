@@ -11,14 +11,16 @@ from everspun.status.scrape import scrape
 from paramserver.bounds import Rung
 from paramserver.wire.client import connect
 
-# A retrained model runs under a governor in `make test` (test_retrained.py); here it measures, which takes longer.
+# A retrained model runs under a governor in `make test` (test_retrained.py); here it measures,
+# which takes longer.
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_a_governor_holds_its_lease_and_measures_nothing_where_nothing_is_stale(
     start_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ):
-    """The operator allows s = 4; a governor that begins slowest holds it at 0, where one learner is a sequence."""
+    """The operator allows s = 4; a governor that begins slowest holds it at 0, where one learner
+    is a sequence."""
     governor = ('governor.begin="slowest"', "governor.window_batches=10", "governor.share_max=1.0")
     times = ("governor.poll_ms=100", "governor.lease_ms=1500", "paramserver.staleness=4")
     run = start_run("governed.", "governor.enabled=true", *governor, *times)
@@ -33,7 +35,9 @@ def test_a_governor_holds_its_lease_and_measures_nothing_where_nothing_is_stale(
         return None if report is None else governed(report, 0)
 
     run.until(lambda: in_force() == ("governor-0", Rung(0)), "the governor says nothing")
-    for number in range(4 * STAGES):  # it compares what follows a cut after the first that it has seen, late or soon
+    for number in range(
+        4 * STAGES
+    ):  # it compares what follows a cut after the first that it has seen, late or soon
         run.write(stage(number))
         run.until(lambda: run.checkpoint(number + 1), f"no checkpoint of barrier {number + 1}")  # noqa: B023
         if (said := found()) is not None and said.estimates:
@@ -52,7 +56,10 @@ def test_a_governor_holds_its_lease_and_measures_nothing_where_nothing_is_stale(
     frozen = run.local.launcher.freeze("governor", 0)
     run.until(lambda: in_force() == ("", Rung(4)), "the lease does not run out")
     frozen.kill()
-    run.until(lambda: in_force() == ("governor-0", Rung(0)), "a governor that is started again says nothing")
+    run.until(
+        lambda: in_force() == ("governor-0", Rung(0)),
+        "a governor that is started again says nothing",
+    )
     for port in (*shards.values(), clock):
         port.close()
     run.forget()

@@ -30,12 +30,18 @@ def test_a_first_start_makes_it_for_its_owner_alone(tmp_path: Path):
     path = tmp_path / "run" / "hash.secret"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(made.stream.hash_secret) == 48
-    assert made.model.hash_secret == secret_of(made.stream.hash_secret, "model") != made.stream.hash_secret
+    assert (
+        made.model.hash_secret
+        == secret_of(made.stream.hash_secret, "model")
+        != made.stream.hash_secret
+    )
     assert with_secret_made(of(tmp_path), lambda: True) == with_secret(of(tmp_path)) == made
 
 
 def test_no_second_start_makes_another(tmp_path: Path):
-    with pytest.raises(NoSecret, match=r"hash\.secret is there.* copy the file from a host that has it"):
+    with pytest.raises(
+        NoSecret, match=r"hash\.secret is there.* copy the file from a host that has it"
+    ):
         with_secret_made(of(tmp_path), lambda: True)
     assert not path_of(of(tmp_path)).exists()
     assert with_secret(of(tmp_path)).stream.hash_secret == ""
@@ -48,16 +54,24 @@ def test_the_variable_goes_before_the_file_and_both_before_the_configuration(tmp
     assert with_secret(config, {}).stream.hash_secret == "a secret in the config"
     path.write_text(f"{SECRET}\n")
     assert with_secret(config, {}).stream.hash_secret == SECRET
-    assert with_secret(config, {"EVERSPUN_HASH_SECRET": SECRET * 2}).stream.hash_secret == SECRET * 2
+    assert (
+        with_secret(config, {"EVERSPUN_HASH_SECRET": SECRET * 2}).stream.hash_secret == SECRET * 2
+    )
 
 
 def test_a_model_may_keep_its_own_over_a_change(tmp_path: Path):
-    config = Config(run=of(tmp_path).run, model=ModelConfig(hash_secret="the one that it began with"))
-    assert with_secret(config, {"EVERSPUN_HASH_SECRET": SECRET}).model.hash_secret == "the one that it began with"
+    config = Config(
+        run=of(tmp_path).run, model=ModelConfig(hash_secret="the one that it began with")
+    )
+    assert (
+        with_secret(config, {"EVERSPUN_HASH_SECRET": SECRET}).model.hash_secret
+        == "the one that it began with"
+    )
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"", "empty"), (b"short", "allowed are 16"), (b"\xff" * 40, "text"), (b"x" * 5_000, "4096")]
+    ("content", "said"),
+    [(b"", "empty"), (b"short", "allowed are 16"), (b"\xff" * 40, "text"), (b"x" * 5_000, "4096")],
 )
 def test_what_is_no_secret_is_refused_by_name(tmp_path: Path, content: bytes, said: str):
     config, path = of(tmp_path), tmp_path / "run" / "hash.secret"
@@ -78,9 +92,13 @@ def test_it_stands_in_no_text_of_a_configuration(tmp_path: Path):
 
 
 def test_another_secret_is_another_model_and_another_label_config(tmp_path: Path):
-    one, other = (with_secret(of(tmp_path), {"EVERSPUN_HASH_SECRET": SECRET + more}) for more in ("", "!"))
+    one, other = (
+        with_secret(of(tmp_path), {"EVERSPUN_HASH_SECRET": SECRET + more}) for more in ("", "!")
+    )
     assert make_model(one.model).spec.digest != make_model(other.model).spec.digest
-    assert label_config_hash(one.stream, LabelerConfig()) != label_config_hash(other.stream, LabelerConfig())
+    assert label_config_hash(one.stream, LabelerConfig()) != label_config_hash(
+        other.stream, LabelerConfig()
+    )
 
 
 def test_a_role_that_hashes_does_not_start_without_it(tmp_path: Path):

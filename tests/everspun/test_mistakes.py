@@ -1,7 +1,9 @@
-"""Typical mistakes, command by command: each is told in one line that says what to do, and never as a traceback.
+"""Typical mistakes, command by command: each is told in one line that says what to do, and never as
+a traceback.
 
-Add a row: what is typed, what is wrong with it, words of the line, the exit code. `{dir}` is an empty folder with a
-config `x.toml`, whose broker does not answer, and the files that `surroundings` makes.
+Add a row: what is typed, what is wrong with it, words of the line, the exit code. `{dir}` is an
+empty folder with a config `x.toml`, whose broker does not answer, and the files that `surroundings`
+makes.
 """
 
 import gzip
@@ -12,7 +14,14 @@ import pytest
 
 from everspun.__main__ import main
 
-EVENT = {"id": "a", "ts_ms": 1_700_000_000_000, "session": "s", "source": "u", "vendor": "v", "item": "i"}
+EVENT = {
+    "id": "a",
+    "ts_ms": 1_700_000_000_000,
+    "session": "s",
+    "source": "u",
+    "vendor": "v",
+    "item": "i",
+}
 
 CONFIG = """
 [run]
@@ -35,19 +44,49 @@ MISTAKES = [
     ("audit -c {dir}/none.toml", "a config that is not there", "none.toml: no such file", 2),
     ("audit -c {dir}", "a config that is a folder", "{dir}", 2),
     ("audit -c {dir}/x.toml --no-shards", "no broker", "127.0.0.1:1", 2),
-    ("audit -c {dir}/x.toml --set limits.quarantined_share_max=-1", "a limit below 0", "quarantined_share_max = -1", 2),
+    (
+        "audit -c {dir}/x.toml --set limits.quarantined_share_max=-1",
+        "a limit below 0",
+        "quarantined_share_max = -1",
+        2,
+    ),
     ("replay -c {dir}/x.toml {dir}/log.jsonl", "no broker", "127.0.0.1:1", 2),
-    ("replay -c {dir}/live.toml {dir}/log.jsonl", "topics that carry the broker's clock", "stream.replayed = false", 2),
-    ("replay -c {dir}/x.toml {dir}/none.jsonl", "a file that is not there", "none.jsonl: no such file", 2),
-    ("replay -c {dir}/x.toml {dir}/empty", "a folder that holds nothing of ours", "without impressions.csv.gz", 2),
+    (
+        "replay -c {dir}/live.toml {dir}/log.jsonl",
+        "topics that carry the broker's clock",
+        "stream.replayed = false",
+        2,
+    ),
+    (
+        "replay -c {dir}/x.toml {dir}/none.jsonl",
+        "a file that is not there",
+        "none.jsonl: no such file",
+        2,
+    ),
+    (
+        "replay -c {dir}/x.toml {dir}/empty",
+        "a folder that holds nothing of ours",
+        "without impressions.csv.gz",
+        2,
+    ),
     (
         "replay -c {dir}/x.toml {dir}/log.jsonl --clicks {dir}/none",
         "clicks that are not there",
         "none: no such file",
         2,
     ),
-    ("replay -c {dir}/x.toml {dir}/log.jsonl --attacks", "attacks on one's own log", "nothing is planted", 2),
-    ("replay -c {dir}/x.toml movielens --clicks {dir}/log.jsonl", "clicks beside a history", "clicks of its own", 2),
+    (
+        "replay -c {dir}/x.toml {dir}/log.jsonl --attacks",
+        "attacks on one's own log",
+        "nothing is planted",
+        2,
+    ),
+    (
+        "replay -c {dir}/x.toml movielens --clicks {dir}/log.jsonl",
+        "clicks beside a history",
+        "clicks of its own",
+        2,
+    ),
     ("retrain -c {dir}/x.toml --from yesterday", "a time that is none", "moment 'yesterday'", 2),
     ("retrain -c {dir}/x.toml --from 2026-02-30", "a day that is none", "moment '2026-02-30'", 2),
     ("retrain -c {dir}/x.toml --to 1700000000", "seconds", "moment '1700000000'", 2),
@@ -66,7 +105,12 @@ MISTAKES = [
     ("archive list -c {dir}/damaged.toml", "a damaged file", "not a whole Parquet file", 1),
     ("archive status -c {dir}/damaged.toml", "a damaged file", "not a whole Parquet file", 1),
     ("models list -c {dir}/x.toml", "no broker", "no comparison", 0),
-    ("models promote other -c {dir}/x.toml", "a model that is not there", "other has no published checkpoint", 1),
+    (
+        "models promote other -c {dir}/x.toml",
+        "a model that is not there",
+        "other has no published checkpoint",
+        1,
+    ),
     ("models promote ../other -c {dir}/x.toml", "a name that is none", "model name '../other'", 2),
     ("forget --user ann -c {dir}/x.toml", "no secret", "EVERSPUN_SECRET is not set", 2),
     ("forget --source= -c {dir}/x.toml", "nobody", "the name is empty", 2),
@@ -79,7 +123,9 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("EVERSPUN_SECRET", raising=False)
     for name, replayed in (("x", "true"), ("live", "false"), ("damaged", "true")):
         text = CONFIG.replace("{dir}", str(tmp_path)).replace("{replayed}", replayed)
-        (tmp_path / f"{name}.toml").write_text(text.replace("/archive", "/damaged") if name == "damaged" else text)
+        (tmp_path / f"{name}.toml").write_text(
+            text.replace("/archive", "/damaged") if name == "damaged" else text
+        )
     (tmp_path / "log.jsonl").write_text(json.dumps(EVENT) + "\n")
     (tmp_path / "log.jsonl.gz").write_bytes(gzip.compress(json.dumps(EVENT).encode()))
     (tmp_path / "empty").mkdir()
@@ -95,7 +141,12 @@ NAMES = [f"{typed.split()[0]}: {wrong}" for typed, wrong, _, _ in MISTAKES]
 
 @pytest.mark.parametrize(("typed", "wrong", "words", "code"), MISTAKES, ids=NAMES)
 def test_a_mistake_is_a_line(
-    surroundings: Path, capfd: pytest.CaptureFixture[str], typed: str, wrong: str, words: str, code: int
+    surroundings: Path,
+    capfd: pytest.CaptureFixture[str],
+    typed: str,
+    wrong: str,
+    words: str,
+    code: int,
 ):
     try:
         ended = main([one.replace("{dir}", str(surroundings)) for one in typed.split()])

@@ -1,4 +1,5 @@
-"""What people do wrong at the command line is told in a line, with exit code 2 or 1, and never as a traceback."""
+"""What people do wrong at the command line is told in a line, with exit code 2 or 1, and never
+as a traceback."""
 
 import io
 import json
@@ -52,7 +53,8 @@ def said(command: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
     return code, text
 
 
-#: Commands that read or write the cluster, the shards, or a run, as somebody types them when nothing runs.
+#: Commands that read or write the cluster, the shards, or a run, as somebody types them when
+#: nothing runs.
 AWAY = {
     "topics create": "127.0.0.1:9",
     "topics check": "127.0.0.1:9",
@@ -80,7 +82,9 @@ AWAY = {
 
 
 @pytest.mark.parametrize("command", AWAY)
-def test_nothing_that_runs_is_a_line(command: str, config: Path, capsys: pytest.CaptureFixture[str]):
+def test_nothing_that_runs_is_a_line(
+    command: str, config: Path, capsys: pytest.CaptureFixture[str]
+):
     code, text = said([*command.split(), "-c", str(config)], capsys)
     assert code in (1, 2), text
     assert AWAY[command] in text
@@ -103,8 +107,12 @@ CONFIGS: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("command", ["run", "status", "role shard", "topics check", "pause", "checkpoints list"])
-def test_a_config_that_cannot_be_read(name: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize(
+    "command", ["run", "status", "role shard", "topics check", "pause", "checkpoints list"]
+)
+def test_a_config_that_cannot_be_read(
+    name: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     path = tmp_path / "bad.toml"
     path.write_bytes(CONFIGS[name][0])
     code, text = said([*command.split(), "-c", str(path)], capsys)
@@ -114,7 +122,11 @@ def test_a_config_that_cannot_be_read(name: str, command: str, tmp_path: Path, c
 
 
 def test_a_config_path_that_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    for path, words in ((tmp_path, "a folder"), (tmp_path / "none", "no such file"), (tmp_path / ("x" * 300), "")):
+    for path, words in (
+        (tmp_path, "a folder"),
+        (tmp_path / "none", "no such file"),
+        (tmp_path / ("x" * 300), ""),
+    ):
         code, text = said(["status", "-c", str(path)], capsys)
         assert (code, text.count("\n")) == (2, 1)
         assert words in text
@@ -124,9 +136,12 @@ def test_a_config_path_that_is_no_file(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    "command", [["fraud", "ban"], ["fraud", "show"], ["checkpoints", "show"], ["breaker", "release"]]
+    "command",
+    [["fraud", "ban"], ["fraud", "show"], ["checkpoints", "show"], ["breaker", "release"]],
 )
-def test_arguments_that_are_not_utf8(command: list[str], config: Path, capsys: pytest.CaptureFixture[str]):
+def test_arguments_that_are_not_utf8(
+    command: list[str], config: Path, capsys: pytest.CaptureFixture[str]
+):
     code, text = said([*command, "caf\udce9", "-c", str(config)], capsys)
     assert code == 2
     assert "b'caf\\xe9' is not UTF-8" in text
@@ -148,7 +163,8 @@ def test_a_fault_of_ours_says_where_its_traceback_is(capsys: pytest.CaptureFixtu
     path.unlink()
 
 
-# --- two of one kind ----------------------------------------------------------------------------------------------
+# --- two of one kind
+# ----------------------------------------------------------------------------------------------
 
 HOLD = """
 import sys, time
@@ -166,7 +182,9 @@ def held_elsewhere() -> Callable[[Path], int]:
 
     def hold(path: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
-        one = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
+        one = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
+        )
         running.append(one)
         assert one.stdout is not None
         assert one.stdout.readline() == "held\n"
@@ -180,14 +198,19 @@ def held_elsewhere() -> Callable[[Path], int]:
 
 @pytest.mark.processes
 def test_a_second_one_of_anything_is_refused_and_names_the_first(
-    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str], held_elsewhere: Callable[[Path], int]
+    tmp_path: Path,
+    config: Path,
+    capsys: pytest.CaptureFixture[str],
+    held_elsewhere: Callable[[Path], int],
 ):
     pid = held_elsewhere(tmp_path / "run/roles/replica-0.lock")
     code, text = said_of_role(["role", "replica", "-c", str(config)])
     assert code == 2
     assert f"replica-0 of {tmp_path}/run is in use by process {pid}" in text
     pid = held_elsewhere(tmp_path / "broker/broker.lock")
-    with pytest.raises(BrokerError, match=f"is in use by process {pid}; give another one with --dir"):
+    with pytest.raises(
+        BrokerError, match=f"is in use by process {pid}; give another one with --dir"
+    ):
         start_broker("embedded", tmp_path / "broker")
     demo = tmp_path / "demo"
     demo.mkdir()
@@ -201,7 +224,9 @@ def test_a_second_one_of_anything_is_refused_and_names_the_first(
 
 def said_of_role(command: list[str]) -> tuple[int, str]:
     """A role's process: it takes over the signals of its own."""
-    done = subprocess.run([sys.executable, "-m", "everspun", *command], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "everspun", *command], capture_output=True, text=True, timeout=120
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -216,7 +241,9 @@ def test_a_lock_ends_with_its_process(tmp_path: Path, held_elsewhere: Callable[[
     unlock(lock_file(path, "x"))
 
 
-def test_a_port_that_another_process_answers_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_port_that_another_process_answers_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -225,11 +252,16 @@ def test_a_port_that_another_process_answers_is_refused(tmp_path: Path, capsys: 
     assert code == 2
     assert f"port {port} of 127.0.0.1 is in use" in text
     (tmp_path / "file").write_text("")
-    assert "give another one with --dir" in said(["broker", "--dir", str(tmp_path / "file/b")], capsys)[1]
+    assert (
+        "give another one with --dir"
+        in said(["broker", "--dir", str(tmp_path / "file/b")], capsys)[1]
+    )
 
 
 @pytest.mark.parametrize("what", ["work", "file", "link", "marked folder of another name"])
-def test_demo_empties_nothing_but_a_demo(tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]):
+def test_demo_empties_nothing_but_a_demo(
+    tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
+):
     place, work = tmp_path / "place", tmp_path / "work"
     work.mkdir()
     (work / "thesis.tex").write_text("years")
@@ -251,7 +283,8 @@ def test_demo_empties_nothing_but_a_demo(tmp_path: Path, what: str, capsys: pyte
     assert (work / "thesis.tex").read_text() == "years"
 
 
-# --- text is text -------------------------------------------------------------------------------------------------
+# --- text is text
+# -------------------------------------------------------------------------------------------------
 
 NASTY = [
     "[/b] 5 EUR",
@@ -295,25 +328,50 @@ def test_what_a_terminal_would_obey_is_escaped(text: str):
     assert shown(f"a{text}b").isascii()
 
 
-def test_values_of_events_are_shown_as_they_came(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_values_of_events_are_shown_as_they_came(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     (tmp_path / "c.toml").write_text('[stream]\nnumeric_features = ["price"]\n')
-    event = {"id": "i", "ts_ms": 1_700_000_000_000, "session": "s", "source": "u", "vendor": "v", "item": "x"}
+    event = {
+        "id": "i",
+        "ts_ms": 1_700_000_000_000,
+        "session": "s",
+        "source": "u",
+        "vendor": "v",
+        "item": "x",
+    }
     lines = [json.dumps(event | {"features": {"price": text}}) for text in NASTY]
     (tmp_path / "e.jsonl").write_text("\n".join(lines))
-    code, text = said(["events", "check", str(tmp_path / "e.jsonl"), "-c", str(tmp_path / "c.toml")], capsys)
+    code, text = said(
+        ["events", "check", str(tmp_path / "e.jsonl"), "-c", str(tmp_path / "c.toml")], capsys
+    )
     assert code == 1
     assert not [one for one in NASTY if one not in text.replace("\\\\", "\\")]
 
 
 def test_every_command_is_in_some_table_of_mistakes():
     """Those that nobody here types wrongly are tried beside their own tests."""
-    tried = {command.split()[0] for command in AWAY} | {"status", "role", "broker", "demo", "checkpoints", "config"}
+    tried = {command.split()[0] for command in AWAY} | {
+        "status",
+        "role",
+        "broker",
+        "demo",
+        "checkpoints",
+        "config",
+    }
     elsewhere = {"audit", "replay", "retrain", "models", "archive", "simulate", "forget", "lost"}
     assert set(COMMANDS) - tried - elsewhere == set()
 
 
 def test_a_bad_override_is_named(config: Path, capsys: pytest.CaptureFixture[str]):
-    for override in ("run.shards=0", "shards=1", "run.shards", "run.shards=x", "none.x=1", "run.shards.x=1"):
+    for override in (
+        "run.shards=0",
+        "shards=1",
+        "run.shards",
+        "run.shards=x",
+        "none.x=1",
+        "run.shards.x=1",
+    ):
         code, text = said(["status", "-c", str(config), "--set", override], capsys)
         assert code == 2, override
         assert text.startswith("everspun: config: "), text

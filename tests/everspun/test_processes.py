@@ -1,5 +1,6 @@
-"""Whole runs as real processes: one that is killed again and again gives what an undisturbed one gives, bit for bit,
-and so does training that goes on from an older checkpoint; a paused one trains nothing until it is resumed."""
+"""Whole runs as real processes: one that is killed again and again gives what an undisturbed one
+gives, bit for bit, and so does training that goes on from an older checkpoint; a paused one trains
+nothing until it is resumed."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +8,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from staged_run import IMPRESSIONS, STAGE_MS, STAGES, T0, WITHOUT_TORCH, Line, Run, heartbeat, play, stage
+from staged_run import (
+    IMPRESSIONS,
+    STAGE_MS,
+    STAGES,
+    T0,
+    WITHOUT_TORCH,
+    Line,
+    Run,
+    heartbeat,
+    play,
+    stage,
+)
 
 from everspun import __main__ as front_door
 from everspun.audit.standings import of_shards
@@ -15,7 +27,14 @@ from everspun.commands.system.audit import full_audit
 from paramserver.messages import ChainProgress
 from stream.chain import LABEL, LATE, RETRACT
 from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.internal_topics.verdicts import OPERATOR, REJECT, Verdict, Watermark, breaker_input, encode_verdict
+from stream.internal_topics.verdicts import (
+    OPERATOR,
+    REJECT,
+    Verdict,
+    Watermark,
+    breaker_input,
+    encode_verdict,
+)
 from stream.record import Partition
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(600)]
@@ -31,7 +50,10 @@ def killer(run: Run) -> Callable[[int], None]:
 
     def kill(number: int) -> None:
         for role, rows in plan[number]:
-            run.until(lambda: run.learned(number * IMPRESSIONS + rows), f"stage {number} does not come to row {rows}")  # noqa: B023
+            run.until(
+                lambda rows=rows: run.learned(number * IMPRESSIONS + rows),
+                f"stage {number} does not come to row {rows}",
+            )
             run.local.launcher.kill(role, 0)
 
     return kill
@@ -43,7 +65,9 @@ def of_any_topic(batches: list[tuple[BatchHeader, bytes]]) -> list[tuple[BatchHe
 
 
 def test_kills_change_no_label_no_byte_and_no_parameter(
-    start_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    start_run: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.setenv("EVERSPUN_HASH_SECRET", "the same in both runs, or their keys would differ")
     undisturbed = start_run("calm.", "checkpointer.deltas_max=0")
@@ -55,7 +79,9 @@ def test_kills_change_no_label_no_byte_and_no_parameter(
     killed = start_run("killed.")
     play(killed, killer(killed))
     manifests = [killed.checkpoint(k) for k in range(1, STAGES + 1)]
-    assert not any(m is None or m.is_full for m in manifests), "shards restored from a base and deltas (X2)"
+    assert not any(m is None or m.is_full for m in manifests), (
+        "shards restored from a base and deltas (X2)"
+    )
     assert killed.local.launcher.processes["shard-0"].restarts == 2
     assert killed.local.launcher.processes["labeler-0"].restarts == 2
     assert killed.local.launcher.processes["learner-0"].restarts == 2
@@ -75,8 +101,11 @@ def test_kills_change_no_label_no_byte_and_no_parameter(
     killed.forget()
 
 
-def goes_on_from_a_delta(run: Run, last_parameters: dict[str, np.ndarray], capsys: pytest.CaptureFixture[str]) -> None:
-    """The last stage is learned once more, from the checkpoint before it: bit for bit what was learned first."""
+def goes_on_from_a_delta(
+    run: Run, last_parameters: dict[str, np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last stage is learned once more, from the checkpoint before it: bit for bit what was
+    learned first."""
     back, last, labels = run.checkpoint(STAGES - 1), run.checkpoint(STAGES), run.batches()
     assert back is not None
     assert last is not None
@@ -85,11 +114,16 @@ def goes_on_from_a_delta(run: Run, last_parameters: dict[str, np.ndarray], capsy
     assert front_door.main(["checkpoints", "restore", back.name, "--training", *run.command()]) == 0
     assert f"training goes on from {back.name}" in capsys.readouterr().out
     run.start_again()
-    run.until(lambda: (found := run.checkpoint(STAGES)) and found.name != last.name, "the last stage is not cut again")
+    run.until(
+        lambda: (found := run.checkpoint(STAGES)) and found.name != last.name,
+        "the last stage is not cut again",
+    )
     again = run.checkpoint(STAGES)
     assert again is not None
     assert again.number > last.number
-    assert run.catalogue.chain(again)[:-1] == run.catalogue.chain(back), "its parent is not what was restored"
+    assert run.catalogue.chain(again)[:-1] == run.catalogue.chain(back), (
+        "its parent is not what was restored"
+    )
     assert again.chains == last.chains
     found = run.parameters(STAGES)
     assert found.keys() == last_parameters.keys()
@@ -103,12 +137,21 @@ def goes_on_from_a_delta(run: Run, last_parameters: dict[str, np.ndarray], capsy
 def rows_of(run: Run, kind: str) -> list[tuple[int, int]]:
     """(position, label) of every row of one chain."""
     values = [decode_examples(value) for _, value in run.batches(kind) if value]
-    return [(row["position"], row["label"]) for v in values for row in v.select(["position", "label"]).to_pylist()]
+    return [
+        (row["position"], row["label"])
+        for v in values
+        for row in v.select(["position", "label"]).to_pylist()
+    ]
 
 
-def test_a_late_verdict_is_taken_back_on_the_shard(start_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]):
-    """Labels wait for a judge, whose watermarks are written here; its verdict comes when all has been learned."""
-    run = start_run("late.", WITHOUT_TORCH, "labeler.await_breaker=true", "labeler.retract_share_min=0")
+def test_a_late_verdict_is_taken_back_on_the_shard(
+    start_run: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+):
+    """Labels wait for a judge, whose watermarks are written here; its verdict comes when all has
+    been learned."""
+    run = start_run(
+        "late.", WITHOUT_TORCH, "labeler.await_breaker=true", "labeler.retract_share_min=0"
+    )
     verdicts = Partition(run.config.stream.verdicts, 0)
     writer = run.local.log().writer()
 
@@ -128,13 +171,25 @@ def test_a_late_verdict_is_taken_back_on_the_shard(start_run: Callable[..., Run]
         return standing[0].progress.chains.get("retract/0") if standing else None
 
     run.write(
-        [Line(topic, T0 + 2 * STAGE_MS, None, heartbeat(T0 + 2 * STAGE_MS)) for topic in ("impressions", "clicks")]
+        [
+            Line(topic, T0 + 2 * STAGE_MS, None, heartbeat(T0 + 2 * STAGE_MS))
+            for topic in ("impressions", "clicks")
+        ]
     )
     run.until(lambda: (at := chain()) is not None and at.rows, "nothing is taken back")
     writer.close()
-    rows = {kind: [decode_examples(v) for _, v in run.batches(kind) if v] for kind in (LABEL, RETRACT)}
-    learned = [row["position"] for part in rows[LABEL] for row in part.to_pylist() if row["source"] == "u1"]
-    back = [row["position"] for part in rows[RETRACT] for row in part.to_pylist() if row["position"] >= 0]
+    rows = {
+        kind: [decode_examples(v) for _, v in run.batches(kind) if v] for kind in (LABEL, RETRACT)
+    }
+    learned = [
+        row["position"] for part in rows[LABEL] for row in part.to_pylist() if row["source"] == "u1"
+    ]
+    back = [
+        row["position"]
+        for part in rows[RETRACT]
+        for row in part.to_pylist()
+        if row["position"] >= 0
+    ]
     assert back == learned != []
     audit = full_audit(run.config, run.local.log(), at_rest=False)
     assert audit.right, audit.findings
@@ -152,8 +207,11 @@ def test_a_late_verdict_is_taken_back_on_the_shard(start_run: Callable[..., Run]
     ],
     ids=["eager", "window+correct"],
 )
-def test_a_run_that_reads_twice_learns_each_click_once(start_run: Callable[..., Run], strategy: tuple[str, ...]):
-    """One stage: a row for every impression and one more for every click that the first reading did not know."""
+def test_a_run_that_reads_twice_learns_each_click_once(
+    start_run: Callable[..., Run], strategy: tuple[str, ...]
+):
+    """One stage: a row for every impression and one more for every click that the first reading
+    did not know."""
     run = start_run("twice.", *strategy)
     run.write(stage(0))
     run.until(lambda: run.checkpoint(1), "no checkpoint of barrier 1")
@@ -179,7 +237,10 @@ def test_a_paused_run_labels_and_does_not_train_until_it_is_resumed(start_run: C
     run.write(stage(0))
     run.until(lambda: sum(h.labelled for h, _ in run.batches()) == IMPRESSIONS, "labels stop")
     run.local.launcher.kill("shard", 0)  # it holds the clocks
-    run.until(lambda: run.local.launcher.processes["shard-0"].restarts == 1, "the shard is not started again")
+    run.until(
+        lambda: run.local.launcher.processes["shard-0"].restarts == 1,
+        "the shard is not started again",
+    )
     run.until(lambda: run.progress(), "the shard does not come back")
     time.sleep(2.0)
     assert run.progress() == ChainProgress(0)

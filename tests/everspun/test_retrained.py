@@ -27,17 +27,29 @@ pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(600)
 
 
 def test_another_model_learns_the_same_from_the_archive(start_run: Callable[..., Run]):
-    """Two stages of three, of which the broker holds only the last; then the rest; then it answers for the first."""
-    run = start_run("archived.", WITHOUT_TORCH, "run.archivers=1", "archive.file_bytes_max=20000", "run.replicas=1")
+    """Two stages of three, of which the broker holds only the last; then the rest; then it
+    answers for the first."""
+    run = start_run(
+        "archived.",
+        WITHOUT_TORCH,
+        "run.archivers=1",
+        "archive.file_bytes_max=20000",
+        "run.replicas=1",
+    )
     play(run, lambda number: None)
-    archive, examples = Archive(open_store(run.config.archive.root)), Partition(run.config.stream.examples, 0)
+    archive, examples = (
+        Archive(open_store(run.config.archive.root)),
+        Partition(run.config.stream.examples, 0),
+    )
     run.local.launcher.retire("archiver")
     head = archive.head(0)
     assert head is not None
     admin = KafkaAdminClient(bootstrap_servers=run.local.broker.address)
     admin.delete_records({TopicPartition(*examples): head.next_offset - 1})
     admin.close()
-    assert run.local.log().reader().beginning_offsets([examples]) == {examples: head.next_offset - 1}
+    assert run.local.log().reader().beginning_offsets([examples]) == {
+        examples: head.next_offset - 1
+    }
 
     folder = run.dir / "second"
     other = run.command(f'run.dir="{folder}"', 'model.name="second"', "run.replicas=0")
@@ -60,7 +72,10 @@ def test_another_model_learns_the_same_from_the_archive(start_run: Callable[...,
     governed_until_stopped(run, other)
 
     assert front_door.main(["models", "promote", "second", *run.command()]) == 0
-    run.until(lambda: served(run) == ("second", last.number), "the replica does not follow the promoted model")
+    run.until(
+        lambda: served(run) == ("second", last.number),
+        "the replica does not follow the promoted model",
+    )
     assert front_door.main(["models", "promote", "nobody", *run.command()]) == 1
     assert front_door.main(["archive", "verify", *run.command()]) == 0
     run.forget()
@@ -69,7 +84,14 @@ def test_another_model_learns_the_same_from_the_archive(start_run: Callable[...,
 def governed_until_stopped(run: Run, other: list[str]) -> None:
     """Without --to the model goes on, under a governor of its own where its config enables one."""
     more = ["governor.enabled=true", 'governor.begin="slowest"', "paramserver.staleness=4"]
-    command = [sys.executable, "-m", "everspun", "retrain", *other, *(word for one in more for word in ("--set", one))]
+    command = [
+        sys.executable,
+        "-m",
+        "everspun",
+        "retrain",
+        *other,
+        *(word for one in more for word in ("--set", one)),
+    ]
     retraining = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL)
     try:
 
@@ -78,7 +100,8 @@ def governed_until_stopped(run: Run, other: list[str]) -> None:
             return None if report is None else governed(report, 0)
 
         run.until(
-            lambda: (found := said()) and found.in_force == Rung(0), "no governor holds the second model at s = 0"
+            lambda: (found := said()) and found.in_force == Rung(0),
+            "no governor holds the second model at s = 0",
         )
         retraining.send_signal(signal.SIGTERM)
         assert retraining.wait(60) == 0

@@ -1,7 +1,7 @@
 """The table of decoders that are fuzzed. Add a line to DECODERS for one of your own.
 
-A decoder takes many inputs at once and must not raise; what it has to be right in (good records beside bad ones come
-out, reasons are UTF-8 and short) it asserts itself.
+A decoder takes many inputs at once and must not raise; what it has to be right in (good records
+beside bad ones come out, reasons are UTF-8 and short) it asserts itself.
 """
 
 import random
@@ -27,7 +27,10 @@ from stream.portions import fitting
 from stream.record import Record
 
 CONFIG = StreamConfig(
-    partitions=1, categorical_features=("user",), numeric_features=("price",), decoded_bytes_max=1 << 22
+    partitions=1,
+    categorical_features=("user",),
+    numeric_features=("price",),
+    decoded_bytes_max=1 << 22,
 )
 GOOD = b'{"id":"good","ts_ms":1700000000000,"session":"s","source":"u","vendor":"v","item":"x"}'
 UNFORESEEN = "please report it"
@@ -35,8 +38,8 @@ UNFORESEEN = "please report it"
 
 @dataclass(frozen=True)
 class Decoder:
-    """`make` gives one structured input; `read` takes many and raises for none. `raises`: what it may raise all the
-    same, because its callers are told so."""
+    """`make` gives one structured input; `read` takes many and raises for none. `raises`: what it
+    may raise all the same, because its callers are told so."""
 
     make: Callable[[random.Random], bytes]
     read: Callable[[Sequence[bytes]], None]
@@ -66,7 +69,9 @@ def _read_events(values: Sequence[bytes]) -> None:
 
 
 def _batch(rng: random.Random) -> bytes:
-    builder = DefaultRecordBatchBuilder(2, rng.randrange(5), rng.random() < 0.2, -1, -1, -1, 1 << 20)
+    builder = DefaultRecordBatchBuilder(
+        2, rng.randrange(5), rng.random() < 0.2, -1, -1, -1, 1 << 20
+    )
     for offset in range(rng.choice((1, 2, 20))):
         key = rng.choice((None, b"", b"s"))
         value = rng.choice((None, b"", GOOD, b"0" * 5000))

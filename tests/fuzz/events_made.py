@@ -1,4 +1,5 @@
-"""Odd events, made by their structure: what is nearly right goes deeper into a decoder than what is not."""
+"""Odd events, made by their structure: what is nearly right goes deeper into a decoder than what
+is not."""
 
 import json
 import random
@@ -8,8 +9,30 @@ from typing import Any
 import pyarrow as pa
 
 TS = 1_700_000_000_000
-FIELDS = ("id", "ts_ms", "session", "source", "vendor", "item", "position", "prediction", "model_version")
-STRINGS = ("", "i", "s", "\ud800", "a\udfffb", "\0", "\U0001f600", "x" * 1024, "x" * 1025, "é", "e\u0301")
+FIELDS = (
+    "id",
+    "ts_ms",
+    "session",
+    "source",
+    "vendor",
+    "item",
+    "position",
+    "prediction",
+    "model_version",
+)
+STRINGS = (
+    "",
+    "i",
+    "s",
+    "\ud800",
+    "a\udfffb",
+    "\0",
+    "\U0001f600",
+    "x" * 1024,
+    "x" * 1025,
+    "é",
+    "e\u0301",
+)
 NUMBERS = (
     0,
     1,
@@ -40,15 +63,27 @@ def odd_value(rng: random.Random, depth: int = 0) -> Any:
         return rng.choice((None, True, False))
     if kind == 6:
         return [odd_value(rng, depth + 1) for _ in range(rng.randrange(4))]
-    return {rng.choice((*FIELDS, "a", "\ud800")): odd_value(rng, depth + 1) for _ in range(rng.randrange(4))}
+    return {
+        rng.choice((*FIELDS, "a", "\ud800")): odd_value(rng, depth + 1)
+        for _ in range(rng.randrange(4))
+    }
 
 
 def event(rng: random.Random) -> dict[str, Any]:
-    made: dict[str, Any] = {"id": "i", "ts_ms": TS, "session": "s", "source": "u", "vendor": "v", "item": "x"}
+    made: dict[str, Any] = {
+        "id": "i",
+        "ts_ms": TS,
+        "session": "s",
+        "source": "u",
+        "vendor": "v",
+        "item": "x",
+    }
     for _ in range(rng.choice((0, 1, 1, 2, 4))):
         made[rng.choice((*FIELDS, "features", "impressions", "junk", "\udfff"))] = odd_value(rng)
     if rng.random() < 0.3:
-        made["features"] = {rng.choice(("user", "price", "other")): odd_value(rng) for _ in range(rng.randrange(3))}
+        made["features"] = {
+            rng.choice(("user", "price", "other")): odd_value(rng) for _ in range(rng.randrange(3))
+        }
     return made
 
 
@@ -99,7 +134,9 @@ def _column(rng: random.Random, name: str, rows: int) -> pa.Array:
         else pa.string()
     )
     kind = wanted if rng.random() < 0.8 else rng.choice(_TYPES)()
-    values: list[Any] = [TS if name == "ts_ms" else rng.choice(("s", "i")) if wanted == pa.string() else 1] * rows
+    values: list[Any] = [
+        TS if name == "ts_ms" else rng.choice(("s", "i")) if wanted == pa.string() else 1
+    ] * rows
     if pa.types.is_string(kind) and rng.random() < 0.2:
         values = [rng.choice([s for s in STRINGS if s.isascii()]) for _ in range(rows)]
     if rng.random() < 0.15:
@@ -136,4 +173,6 @@ def arrow_value(rng: random.Random) -> bytes:
 def headers(rng: random.Random) -> tuple[tuple[str, bytes], ...]:
     names = ("control", "producer", "clock_ms", "barrier", "", "x")
     values = (b"heartbeat", b"", b"1700000000000", b"9" * 5000, b"\xff", b"-1")
-    return tuple((rng.choice(names), rng.choice(values)) for _ in range(rng.choice((0, 0, 0, 1, 2, 100))))
+    return tuple(
+        (rng.choice(names), rng.choice(values)) for _ in range(rng.choice((0, 0, 0, 1, 2, 100)))
+    )

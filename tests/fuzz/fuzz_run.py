@@ -1,8 +1,10 @@
-"""Fuzzes every decoder: `python tests/fuzz/fuzz_run.py --inputs 1000000`, `--seconds 60`, `--decoder arrow --seed 7`.
+"""Fuzzes every decoder: `python tests/fuzz/fuzz_run.py --inputs 1000000`, `--seconds 60`,
+`--decoder arrow --seed 7`.
 
-Inputs are made by their structure or are others changed byte by byte, and half of them begin from the corpus. It
-fails on anything that a decoder raises, on more CPU time or memory than a record may take, and on a crash; the inputs
-of that call then lie in `--keep` and make a test of their own in `corpus/`.
+Inputs are made by their structure or are others changed byte by byte, and half of them begin from
+the corpus. It fails on anything that a decoder raises, on more CPU time or memory than a record may
+take, and on a crash; the inputs of that call then lie in `--keep` and make a test of their own in
+`corpus/`.
 """
 
 import argparse
@@ -38,7 +40,8 @@ def corpus(name: str) -> list[bytes]:
 
 
 def check(decoder: Decoder, values: list[bytes], keep: Path | None, measure: bool = False) -> None:
-    """One call, and what it took. Raises Found. What took long is read again: the first may have compiled."""
+    """One call, and what it took. Raises Found. What took long is read again: the first may have
+    compiled."""
     if keep is not None:  # before the call: a crash leaves nothing else
         for i, value in enumerate(values):
             (keep / f"{i:02}").write_bytes(value)
@@ -78,7 +81,8 @@ def fuzz(name: str, inputs: int, seconds: float, seed: int, keep: Path | None = 
     until, done, calls = time.monotonic() + seconds, 0, 0
     while done < inputs and time.monotonic() < until:
         values = [
-            decoder.make(rng) if rng.random() < 0.3 else mutated(rng.choice(seeds), seeds, rng) for _ in range(AT_ONCE)
+            decoder.make(rng) if rng.random() < 0.3 else mutated(rng.choice(seeds), seeds, rng)
+            for _ in range(AT_ONCE)
         ]
         check(decoder, values, keep, measure=calls % 50 == 0)
         done, calls = done + len(values), calls + 1
@@ -94,7 +98,9 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=sys.maxsize, help="of each decoder")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each decoder")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--decoder", choices=sorted(DECODERS), action="append", help="this one; all by default")
+    parser.add_argument(
+        "--decoder", choices=sorted(DECODERS), action="append", help="this one; all by default"
+    )
     parser.add_argument("--keep", type=Path, help="folder for the inputs of the last call")
     options = parser.parse_args()
     if options.keep:
@@ -108,7 +114,8 @@ def main() -> int:
         except Found as found:
             failed += 1
             print(
-                f"{name:12} FAILED: {found} (seed {options.seed}; its inputs: {options.keep or 'use --keep'})",
+                f"{name:12} FAILED: {found} (seed {options.seed}; its inputs: "
+                f"{options.keep or 'use --keep'})",
                 flush=True,
             )
     print(f"{'all':12} {total:>12,} inputs, {failed} decoders failed")

@@ -1,7 +1,9 @@
-"""Records of the project's own topics for the fuzzer: how one is made, and all decoders that read such.
+"""Records of the project's own topics for the fuzzer: how one is made, and all decoders that read
+such.
 
-A record is one input: headers as `count (name_bytes name value_bytes value)*` with one byte a length (two for values),
-then the value. Each decoder answers, or says in its own error what is wrong.
+A record is one input: headers as `count (name_bytes name value_bytes value)*` with one byte a
+length (two for values), then the value. Each decoder answers, or says in its own error what is
+wrong.
 """
 
 import json
@@ -24,11 +26,19 @@ from learners.models.features import Encoder
 from stream.internal_topics.clock_words import ClockWord, clock_words, word_headers
 from stream.internal_topics.examples import BatchHeader, decode_examples
 from stream.internal_topics.malformed import Fields, MalformedRecord, json_object
-from stream.internal_topics.verdicts import REJECT, Verdict, Watermark, decode_verdict, encode_verdict
+from stream.internal_topics.verdicts import (
+    REJECT,
+    Verdict,
+    Watermark,
+    decode_verdict,
+    encode_verdict,
+)
 from stream.log.log import Headers
 from stream.record import Record
 
-FEATURES = Encoder(ModelConfig(categorical=("source", "item"), numeric=("price", "shown_at"))).features
+FEATURES = Encoder(
+    ModelConfig(categorical=("source", "item"), numeric=("price", "shown_at"))
+).features
 TOLD = (MalformedRecord, manifest.Damaged, BadRequest)
 
 
@@ -61,30 +71,48 @@ def internal_record(rng: random.Random) -> bytes:
 
 
 def _integer(rng: random.Random) -> int:
-    return rng.choice((0, 1, -1, 1_700_000_000_000, 2**31, 2**63 - 1, 2**63, 10**30, rng.randrange(10**6)))
+    return rng.choice(
+        (0, 1, -1, 1_700_000_000_000, 2**31, 2**63 - 1, 2**63, 10**30, rng.randrange(10**6))
+    )
 
 
 def _verdict(rng: random.Random) -> tuple[Headers, bytes]:
     between = sorted((_integer(rng), _integer(rng)))
     if rng.random() < 0.5:
         return (), encode_verdict(Watermark("impressions/0", _integer(rng), _integer(rng)))
-    said = Verdict("a", rng.choice(("operator", "burst", "")), REJECT, "u", rng.choice((None, "v")), *between, "told")
+    said = Verdict(
+        "a",
+        rng.choice(("operator", "burst", "")),
+        REJECT,
+        "u",
+        rng.choice((None, "v")),
+        *between,
+        "told",
+    )
     return (), encode_verdict(said)
 
 
 def _header(rng: random.Random) -> tuple[Headers, bytes]:
     start = rng.randrange(10**6)
-    header = BatchHeader("label/0", start, start + rng.randrange(9), "s", "c", labelled=rng.randrange(9))
+    header = BatchHeader(
+        "label/0", start, start + rng.randrange(9), "s", "c", labelled=rng.randrange(9)
+    )
     headers = list(header.to_headers())
     for _ in range(rng.randrange(3)):  # what no writer makes
         at = rng.randrange(len(headers))
-        headers[at] = (headers[at][0], rng.choice((str(_integer(rng)).encode(), b"label/x", b"", b"\xff")))
+        headers[at] = (
+            headers[at][0],
+            rng.choice((str(_integer(rng)).encode(), b"label/x", b"", b"\xff")),
+        )
     return tuple(headers), _rows(rng)
 
 
 def _rows(rng: random.Random) -> bytes:
     schema = rng.choice((TALLY_SCHEMA, pa.schema([pa.field("position", pa.int64())])))
-    columns = [pa.array(["a"] * 3 if pa.types.is_string(field.type) else np.arange(3), field.type) for field in schema]
+    columns = [
+        pa.array(["a"] * 3 if pa.types.is_string(field.type) else np.arange(3), field.type)
+        for field in schema
+    ]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
         writer.write_batch(pa.record_batch(columns, schema=schema))
@@ -103,12 +131,22 @@ def _word(rng: random.Random) -> tuple[Headers, bytes]:
 
 def _json(rng: random.Random) -> tuple[Headers, bytes]:
     said = {
-        "kind": rng.choice(("published", "rejected", "rolled_back", "x")), "model": "m", "number": _integer(rng),
-        "name": rng.choice(("00000001-c", "../x", "")), "url": "u", "manifest_sha256": "0" * 64,
+        "kind": rng.choice(("published", "rejected", "rolled_back", "x")),
+        "model": "m",
+        "number": _integer(rng),
+        "name": rng.choice(("00000001-c", "../x", "")),
+        "url": "u",
+        "manifest_sha256": "0" * 64,
         "vector": {"label/0": 1},
-        "event_time_max_ms": _integer(rng), "created_ms": _integer(rng), "revision": _integer(rng), "reason": "",
-        "rows": [{"source": "u", "item": "i", "price": 1.5, "position": 3}], "format": 1, "body": {}, "body_sha256": "",
-    }  # fmt: skip
+        "event_time_max_ms": _integer(rng),
+        "created_ms": _integer(rng),
+        "revision": _integer(rng),
+        "reason": "",
+        "rows": [{"source": "u", "item": "i", "price": 1.5, "position": 3}],
+        "format": 1,
+        "body": {},
+        "body_sha256": "",
+    }
     for name in rng.sample(sorted(said), 3):
         said[name] = rng.choice((None, [], {}, -1, "x", True, 1e308, said[name]))
     return (), json.dumps(said).encode()
@@ -125,7 +163,9 @@ _READ: list[Callable[[Record], object]] = [
     lambda record: announcement.decode(record.value),
     lambda record: manifest.decode(record.value or b""),
     lambda record: parse_request(record.value or b"", FEATURES, 100),
-    lambda record: Fields.of("evaluations", json_object("evaluations", record.value)).integer("start", low=0),
+    lambda record: Fields.of("evaluations", json_object("evaluations", record.value)).integer(
+        "start", low=0
+    ),
 ]
 
 

@@ -1,4 +1,5 @@
-"""Bytes changed at random, as a fuzzer does it: bits, bytes, lengths, pieces cut out, doubled and swapped."""
+"""Bytes changed at random, as a fuzzer does it: bits, bytes, lengths, pieces cut out, doubled
+and swapped."""
 
 import random
 

@@ -1,4 +1,5 @@
-"""A small site whose signals a test writes by hand, what the filter says of them, and a process that dies anywhere."""
+"""A small site whose signals a test writes by hand, what the filter says of them, and a process
+that dies anywhere."""
 
 import json
 from collections.abc import Sequence
@@ -24,7 +25,9 @@ class Site:
         self.ids = -1  # all 64 bits: as many different ids as events
         self.log: list[tuple[int, Signal]] = []
 
-    def bucket(self, name: str, at_ms: int, events: Sequence[tuple[str, str, int]], width_ms: int = MINUTE) -> None:
+    def bucket(
+        self, name: str, at_ms: int, events: Sequence[tuple[str, str, int]], width_ms: int = MINUTE
+    ) -> None:
         """`events`: (source, vendor, count), all at `at_ms`."""
         rows = None
         if events:
@@ -70,7 +73,9 @@ class Log:
 
 
 def covered(verdicts: list[Verdict], source: str, vendor: str, at_ms: int) -> bool:
-    return any(v.source == source and v.vendor == vendor and v.from_ms <= at_ms < v.to_ms for v in verdicts)
+    return any(
+        v.source == source and v.vendor == vendor and v.from_ms <= at_ms < v.to_ms for v in verdicts
+    )
 
 
 class Crash(Exception):
@@ -78,7 +83,8 @@ class Crash(Exception):
 
 
 class Fuse:
-    """Ends the process at the n-th thing it does to the world: a send that the log has or has not got, a row."""
+    """Ends the process at the n-th thing it does to the world: a send that the log has or has
+    not got, a row."""
 
     def __init__(self, left: int) -> None:
         self.left = left

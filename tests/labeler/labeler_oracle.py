@@ -1,4 +1,5 @@
-"""What a labeler must write for one partition, computed from whole logs in slow plain Python (L, C and E3 rules)."""
+"""What a labeler must write for one partition, computed from whole logs in slow plain Python (L,
+C and E3 rules)."""
 
 import json
 from dataclasses import dataclass, field
@@ -48,7 +49,8 @@ class Range:
 
 
 def see(records, config, is_click):
-    """T1, T3: arrivals, and the rows of each record; stops before a record whose time is not yet known."""
+    """T1, T3: arrivals, and the rows of each record; stops before a record whose time is not yet
+    known."""
     seen, top = [], 0
     for n, record in enumerate(records):
         step = step_of_time(records, n, top, config)
@@ -60,13 +62,22 @@ def see(records, config, is_click):
             rows = read_rows(record, top, config, is_click)
             if rows is None:
                 rows = [Row(record.offset << W, top, bad=True)]
-        seen.append(Seen(record.offset, top, before, rows, record.is_heartbeat, (believed and record.barrier) or 0))
+        seen.append(
+            Seen(
+                record.offset,
+                top,
+                before,
+                rows,
+                record.is_heartbeat,
+                (believed and record.barrier) or 0,
+            )
+        )
     return seen
 
 
 def step_of_time(records, i, top, c):
-    """T1, T3, one record at a time: (the time that record i moves its partition to, whether its own timestamp is
-    believed); None if that is not known yet."""
+    """T1, T3, one record at a time: (the time that record i moves its partition to, whether its own
+    timestamp is believed); None if that is not known yet."""
     stamp, clock = record_times(records[i])
     low, high = top - c.skew_ms, top + c.jump_max_ms
     if top and low <= clock <= high:
@@ -139,7 +150,8 @@ def mark_duplicates(seen, config):
 
 @dataclass
 class Plan:
-    """A reading: how long it waits and which clicks count; for a later one also what the first one was."""
+    """A reading: how long it waits and which clicks count; for a later one also what the first
+    one was."""
 
     window: int
     wait: int
@@ -156,7 +168,9 @@ def ranges(seen, config, start):
 
     def close(end):
         nonlocal start, items
-        records = [record for n, (record, _) in enumerate(items) if n == 0 or record is not items[n - 1][0]]
+        records = [
+            record for n, (record, _) in enumerate(items) if n == 0 or record is not items[n - 1][0]
+        ]
         out.append(Range(start, end, records, [row for _, row in items if row]))
         start, items = end, []
 
@@ -191,7 +205,8 @@ class Book:
         return next((o for o, low in enumerate(self.low) if low > deadline), None)
 
     def decisions(self, row, deadline):
-        """{"reject"}, {"withhold"}, both or none: the last word of an operator on withholding beats the breaker's."""
+        """{"reject"}, {"withhold"}, both or none: the last word of an operator on withholding
+        beats the breaker's."""
         v = self.v(deadline)
         said = [
             b
@@ -210,12 +225,16 @@ class Book:
 
     def point(self, deadline, covers_from):
         last = self.v(deadline)
-        offset = min([o for o, b in self.verdicts if o <= last and b["to_ms"] > covers_from], default=last + 1)
+        offset = min(
+            [o for o, b in self.verdicts if o <= last and b["to_ms"] > covers_from],
+            default=last + 1,
+        )
         return offset, self.before[offset]
 
 
 def expected(impressions, clicks, verdicts, config, inputs, plan=None, kept=lambda row: True):
-    """Per batch a dict of header fields and rows (position, label, delay). `verdicts` None = fraud filter off."""
+    """Per batch a dict of header fields and rows (position, label, delay). `verdicts` None =
+    fraud filter off."""
     plan = plan or Plan(config.window_ms, config.wait_ms)
     seen, clicked = see(impressions, config, False), see(clicks, config, True)
     mark_duplicates(seen, config)
@@ -229,18 +248,32 @@ def expected(impressions, clicks, verdicts, config, inputs, plan=None, kept=lamb
             barriers.append((record.barrier, record.arrival))
     out, clicks_at = [], 0
     point = {
-        "arrival_max_ms": 0, "clicks_offset": clicks[0].offset if clicks else 0, "clicks_arrival_max_ms": 0,
-        "ids_offset": impressions[0].offset if impressions else 0, "ids_arrival_max_ms": 0,
-        "verdicts_offset": 0, "watermarks": {}, "late_micro": 0, "on_time_micro": 0,
-    }  # fmt: skip
+        "arrival_max_ms": 0,
+        "clicks_offset": clicks[0].offset if clicks else 0,
+        "clicks_arrival_max_ms": 0,
+        "ids_offset": impressions[0].offset if impressions else 0,
+        "ids_arrival_max_ms": 0,
+        "verdicts_offset": 0,
+        "watermarks": {},
+        "late_micro": 0,
+        "on_time_micro": 0,
+    }
     closed = ranges(seen, config, plan.start(seen))
     for r in [*closed, None]:
         if r is None:  # the open end of the log: what is known of the next range's deadline
             end = closed[-1].end if closed else plan.start(seen)
-            left = [s for s in seen if (s.offset << W) >= end or any(row.position >= end for row in s.rows)]
+            left = [
+                s
+                for s in seen
+                if (s.offset << W) >= end or any(row.position >= end for row in s.rows)
+            ]
             if not left:
                 break
-            left = [s for s in left if s.arrival // config.flush_ms == left[0].arrival // config.flush_ms]
+            left = [
+                s
+                for s in left
+                if s.arrival // config.flush_ms == left[0].arrival // config.flush_ms
+            ]
             known = [s.arrival for s in left if s.rows][-1:] or [s.arrival for s in left][-1:]
             deadline = known[0] + plan.wait
         else:
@@ -255,8 +288,12 @@ def expected(impressions, clicks, verdicts, config, inputs, plan=None, kept=lamb
         if book and book.v(deadline) is None:
             break
         sums = [point["late_micro"], point["on_time_micro"]]
-        batch, point, clicks_at, more = one_batch(r, all_clicks, clicked, clicks_at, seen, book, config, plan, kept)
-        point["late_micro"], point["on_time_micro"] = (a + 1_000_000 * b for a, b in zip(sums, more, strict=True))
+        batch, point, clicks_at, more = one_batch(
+            r, all_clicks, clicked, clicks_at, seen, book, config, plan, kept
+        )
+        point["late_micro"], point["on_time_micro"] = (
+            a + 1_000_000 * b for a, b in zip(sums, more, strict=True)
+        )
         out.append({**batch, **point})
     return out
 
@@ -321,7 +358,13 @@ def one_batch(r, all_clicks, clicked, clicks_at, seen, book, config, plan, kept)
             count["labelled"] += 1
             count["positives"] += bool(counting)
             times.append(row.ts)
-            rows.append((row.position, int(bool(counting)), max(counting[0].ts - row.ts, 0) if counting else -1))
+            rows.append(
+                (
+                    row.position,
+                    int(bool(counting)),
+                    max(counting[0].ts - row.ts, 0) if counting else -1,
+                )
+            )
     late, on_time = count.pop("late"), count.pop("on_time")
     if plan.first:  # the other classes are counted by the first reading
         count |= dict.fromkeys((*CLASSES, "sampled"), 0)
@@ -330,7 +373,9 @@ def one_batch(r, all_clicks, clicked, clicks_at, seen, book, config, plan, kept)
     ids = next(s for s in seen if s.arrival >= r.arrival_max - config.dedup_ms)
     verdicts_offset, watermarks = 0, {}
     if book:
-        verdicts_offset, watermarks = book.point(r.deadline_arrival + plan.wait, r.arrival_max - config.age_max_ms)
+        verdicts_offset, watermarks = book.point(
+            r.deadline_arrival + plan.wait, r.arrival_max - config.age_max_ms
+        )
     batch = {
         "start": r.start, "end": r.end, "barrier": 0, "rows": rows, **count,
         "clicks_read": len(gone), "clicks_joined": joined, "clicks_duplicate": repeated,

@@ -7,19 +7,50 @@ from learners.pacing import events
 from learners.pacing import instructions as do
 from learners.pacing.events import Batch
 from learners.pacing.pacer import Pacer
-from paramserver.messages import ChainProgress, Epoch, Outcome, Progress, PullReply, PushReply, StartOutcome, StartReply
+from paramserver.messages import (
+    ChainProgress,
+    Epoch,
+    Outcome,
+    Progress,
+    PullReply,
+    PushReply,
+    StartOutcome,
+    StartReply,
+)
 from paramserver.ports import JoinReply, ProgressReply
 
 EPOCH = Epoch(1, 1)
 
 
-def batch(record: int, start: int, end: int, partition: int = 0, rows: int = 1, barrier: int = 0, time_ms: int = 0):
-    return Batch(partition, f"label/{partition}", start, end, record, record + 1, rows, barrier, time_ms or record)
+def batch(
+    record: int,
+    start: int,
+    end: int,
+    partition: int = 0,
+    rows: int = 1,
+    barrier: int = 0,
+    time_ms: int = 0,
+):
+    return Batch(
+        partition,
+        f"label/{partition}",
+        start,
+        end,
+        record,
+        record + 1,
+        rows,
+        barrier,
+        time_ms or record,
+    )
 
 
-def progress(end: int, record: int | None = 0, incarnation: int = 1, barrier: int = 0, partition: int = 0):
+def progress(
+    end: int, record: int | None = 0, incarnation: int = 1, barrier: int = 0, partition: int = 0
+):
     known = {} if record is None else {partition: record}
-    return ProgressReply(incarnation, 1, Progress({f"label/{partition}": ChainProgress(end, barrier=barrier)}, known))
+    return ProgressReply(
+        incarnation, 1, Progress({f"label/{partition}": ChainProgress(end, barrier=barrier)}, known)
+    )
 
 
 class Script:

@@ -1,4 +1,5 @@
-"""A row is the same numbers to a model, bit for bit, whether it is learned or asked about (docs/models.md)."""
+"""A row is the same numbers to a model, bit for bit, whether it is learned or asked about
+(docs/models.md)."""
 
 import json
 import math
@@ -17,7 +18,9 @@ from stream.decoding.decode import decode_impressions
 from stream.internal_topics.examples import decode_examples, encode_examples, example_batch
 from stream.record import Record
 
-STREAM = StreamConfig(partitions=1, categorical_features=("user", "shop"), numeric_features=("price", "age"))
+STREAM = StreamConfig(
+    partitions=1, categorical_features=("user", "shop"), numeric_features=("price", "age")
+)
 ENCODER = Encoder(
     ModelConfig(
         categorical=("source", "vendor", "item", "user", "shop", "user*item"),
@@ -80,7 +83,10 @@ wrong = st.sampled_from([True, "12", [1], {}])
 optional_text = st.one_of(st.just(ABSENT), st.none(), texts, st.sampled_from([1, 2.5, True]))
 optional_number = st.one_of(st.just(ABSENT), st.none(), numbers, wrong)
 positions = st.one_of(
-    st.just(ABSENT), st.none(), st.integers(-2, 2**31), st.sampled_from([0, 2**31 - 1, 2**31, True, "3"])
+    st.just(ABSENT),
+    st.none(),
+    st.integers(-2, 2**31),
+    st.sampled_from([0, 2**31 - 1, 2**31, True, "3"]),
 )
 
 
@@ -90,11 +96,22 @@ def without_absent(**values):
 
 events = st.builds(
     lambda source, vendor, item, position, user, shop, price, age, bag: without_absent(
-        source=source, vendor=vendor, item=item, position=position,
+        source=source,
+        vendor=vendor,
+        item=item,
+        position=position,
         features=without_absent(user=user, shop=shop, price=price, age=age) if bag else ABSENT,
     ),
-    texts, texts, texts, positions, optional_text, optional_text, optional_number, optional_number, st.booleans(),
-)  # fmt: skip
+    texts,
+    texts,
+    texts,
+    positions,
+    optional_text,
+    optional_text,
+    optional_number,
+    optional_number,
+    st.booleans(),
+)
 
 
 def learned(event: dict) -> pa.RecordBatch | None:
@@ -123,7 +140,15 @@ def asked(event: dict, encoder: Encoder) -> list[pa.Table]:
 @example({"source": "u", "vendor": "v", "item": "i", "features": {"user": "\ud83d"}})
 @example({"source": "u", "vendor": "v", "item": "i", "features": {"price": math.inf}})
 @example({"source": "u", "vendor": "v", "item": "i", "features": {"price": math.nan}})
-@example({"source": "a", "vendor": "v", "item": "i", "position": None, "features": {"price": None, "age": 1e30}})
+@example(
+    {
+        "source": "a",
+        "vendor": "v",
+        "item": "i",
+        "position": None,
+        "features": {"price": None, "age": 1e30},
+    }
+)
 def test_a_row_is_the_same_bits_in_training_and_in_serving(event):
     row = learned(event)
     if row is None:
@@ -159,29 +184,41 @@ def test_a_row_is_the_same_bits_whatever_stands_beside_it(values, data):
 
 
 def test_a_missing_position_is_no_position():
-    row, (asked_for, _) = learned({"source": "u", "vendor": "v", "item": "i"}), asked({"item": "i"}, ENCODER)
+    row, (asked_for, _) = (
+        learned({"source": "u", "vendor": "v", "item": "i"}),
+        asked({"item": "i"}, ENCODER),
+    )
     assert row.column("shown_at").to_pylist() == asked_for.column("shown_at").to_pylist() == [-1]
 
 
 def test_a_missing_position_takes_its_stated_value():
     place = {"item": ["a", "b"], "shown_at": pa.array([-1, 4], pa.int32())}
-    assert Encoder(ModelConfig(categorical=("item",), numeric=("shown_at",))).encode(pa.record_batch(place)).numbers[
-        :, 0
-    ].tolist() == [-1.0, 4.0]
-    stated = Encoder(ModelConfig(categorical=("item",), numeric=("shown_at",), missing={"shown_at": 9.0}))
+    assert Encoder(ModelConfig(categorical=("item",), numeric=("shown_at",))).encode(
+        pa.record_batch(place)
+    ).numbers[:, 0].tolist() == [-1.0, 4.0]
+    stated = Encoder(
+        ModelConfig(categorical=("item",), numeric=("shown_at",), missing={"shown_at": 9.0})
+    )
     assert stated.encode(pa.record_batch(place)).numbers[:, 0].tolist() == [9.0, 4.0]
 
 
 def test_a_stated_serving_position_is_hashed_as_the_log_hashes_it():
     """Seven digits and more are not written 1e+06."""
-    encoder = Encoder(ModelConfig(categorical=("item", "shown_at"), serving={"shown_at": 1_000_000.0}))
+    encoder = Encoder(
+        ModelConfig(categorical=("item", "shown_at"), serving={"shown_at": 1_000_000.0})
+    )
     columns = {"item": ["i"], "shown_at": pa.array([1_000_000], pa.int32())}
-    logged, served = encoder.encode(pa.record_batch(columns)), encoder.encode(pa.record_batch(columns), True)
+    logged, served = (
+        encoder.encode(pa.record_batch(columns)),
+        encoder.encode(pa.record_batch(columns), True),
+    )
     assert logged.keys.tobytes() == served.keys.tobytes()
 
 
 def test_values_beyond_their_bounds_are_clipped_and_counted():
-    encoder = Encoder(ModelConfig(categorical=(), numeric=("price", "age"), bounds={"age": [0, 120]}))
+    encoder = Encoder(
+        ModelConfig(categorical=(), numeric=("price", "age"), bounds={"age": [0, 120]})
+    )
     rows = pa.record_batch(
         {
             "f_price": pa.array([1e30, -1e30, 5.0, float("inf"), float("nan")], pa.float32()),
@@ -207,7 +244,9 @@ def test_a_stated_value_beyond_the_bounds_is_refused():
         ModelConfig(numeric=("price",), number_max=0)
 
 
-@pytest.mark.parametrize("name", ["position", "source", "item", "ts_ms", "model_version", "shown_at"])
+@pytest.mark.parametrize(
+    "name", ["position", "source", "item", "ts_ms", "model_version", "shown_at"]
+)
 def test_a_feature_named_as_a_field_of_every_event_is_refused(name):
     for kind in ("categorical_features", "numeric_features"):
         with pytest.raises(ValueError, match=name):

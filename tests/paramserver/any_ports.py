@@ -1,4 +1,5 @@
-"""Shards and a clock holder behind either implementation of the ports, and what is asked of them."""
+"""Shards and a clock holder behind either implementation of the ports, and what is asked of
+them."""
 
 import threading
 import time
@@ -95,7 +96,10 @@ def grpc_ports(tmp_path: Path) -> Iterator[Ports]:
     config = ParamServerConfig(staleness=1, allow_ms=20)
     stop = threading.Event()
     run_dir = str(tmp_path)
-    threads = [threading.Thread(target=run, args=(config, SHARDS, n, 1, run_dir, stop)) for n in range(SHARDS)]
+    threads = [
+        threading.Thread(target=run, args=(config, SHARDS, n, 1, run_dir, stop))
+        for n in range(SHARDS)
+    ]
     for thread in threads:
         thread.start()
     shards, clock = connect(config, run_dir, SHARDS)
@@ -116,7 +120,9 @@ def keys_of(shard: int, count: int = 5) -> np.ndarray:
     return keys[MAP.split(keys)[shard]][:count]
 
 
-def a_push(epoch: Epoch, shard: int = 0, start: int = 0, end: int = 10, **changes: object) -> PushRequest:
+def a_push(
+    epoch: Epoch, shard: int = 0, start: int = 0, end: int = 10, **changes: object
+) -> PushRequest:
     keys = keys_of(shard)
     push = PushRequest(
         model="clicks",

@@ -27,19 +27,27 @@ SPEC = ModelSpec(
     ),
     DenseSpec({"bias": (1,), "hidden": (2, 3)}, "adam"),
 )
-DENSE = {"bias": np.array([-2.0], np.float32), "hidden": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}
+DENSE = {
+    "bias": np.array([-2.0], np.float32),
+    "hidden": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3),
+}
 CHAINS = {"label/0": 10, "label/1": 0}
 
 
-def new_shard(index: int = 0, shards: int = 1, incarnation: int = 1, spec: ModelSpec = SPEC) -> Shard:
+def new_shard(
+    index: int = 0, shards: int = 1, incarnation: int = 1, spec: ModelSpec = SPEC
+) -> Shard:
     shard = Shard(index, incarnation, SlotMap.even(shards))
     shard.allow(1, 1, [LEARNER])
     shard.begin(spec, CHAINS, DENSE)
     return shard
 
 
-def push_of(chain: str, start: int, end: int, shard: Shard | None = None, seed: int = 0, **changes) -> PushRequest:
-    """A push whose content is a function of (chain, start, end, seed), cut to the keys of its shard."""
+def push_of(
+    chain: str, start: int, end: int, shard: Shard | None = None, seed: int = 0, **changes
+) -> PushRequest:
+    """A push whose content is a function of (chain, start, end, seed), cut to the keys of its
+    shard."""
     shard = shard or new_shard()
     rng = np.random.default_rng([start, end, seed, *chain.encode()])
     keys, gradients = {}, {}
@@ -48,8 +56,13 @@ def push_of(chain: str, start: int, end: int, shard: Shard | None = None, seed: 
         values = rng.normal(0, 1, (len(drawn), spec.dim)).astype(np.float32)
         mine = shard.slot_map.split(drawn)[shard.index]
         keys[spec.name], gradients[spec.name] = drawn[mine], values[mine]
-    dense = {name: rng.normal(0, 1, shape).astype(np.float32) for name, shape in sorted(SPEC.dense.shapes.items())}
-    dense = {name: g for name, g in dense.items() if shard.slot_map.owner_of_name(name) == shard.index}
+    dense = {
+        name: rng.normal(0, 1, shape).astype(np.float32)
+        for name, shape in sorted(SPEC.dense.shapes.items())
+    }
+    dense = {
+        name: g for name, g in dense.items() if shard.slot_map.owner_of_name(name) == shard.index
+    }
     request = PushRequest(
         model="clicks",
         epoch=LEARNER,
@@ -80,9 +93,13 @@ def hash_of(chain: str, position: int) -> int:
 
 
 def frozen(snapshot: Snapshot) -> dict[str, object]:
-    """Every bit of a snapshot as bytes and text: independent of row order and of what is pushed later."""
+    """Every bit of a snapshot as bytes and text: independent of row order and of what is pushed
+    later."""
     arrays, metadata = to_arrays(snapshot)
-    return {**metadata, **{name: (str(array.dtype), array.tobytes()) for name, array in arrays.items()}}
+    return {
+        **metadata,
+        **{name: (str(array.dtype), array.tobytes()) for name, array in arrays.items()},
+    }
 
 
 def assert_same(a: Snapshot, b: Snapshot | dict[str, object]) -> None:

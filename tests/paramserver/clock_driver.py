@@ -10,7 +10,9 @@ WAIT, WAIT_CUT = StartOutcome.WAIT_STALENESS, StartOutcome.WAIT_CUT
 class Driver:
     """A clock holder and its shards, which confirm every list at once unless told not to."""
 
-    def __init__(self, shards: int = 2, staleness: int = 0, lease_ms: int = 1_000, stated_max_ms: int = 5_000):
+    def __init__(
+        self, shards: int = 2, staleness: int = 0, lease_ms: int = 1_000, stated_max_ms: int = 5_000
+    ):
         self.clocks = Clocks(1, shards, staleness, lease_ms, stated_max_ms)
         self.now_ms = 0
         self.tickets = 0
@@ -25,7 +27,14 @@ class Driver:
         self.confirm_all()
         return epoch
 
-    def start(self, epoch: Epoch, start: int, end: int | None = None, chain: str = "label/0", barrier: int = 0):
+    def start(
+        self,
+        epoch: Epoch,
+        start: int,
+        end: int | None = None,
+        chain: str = "label/0",
+        barrier: int = 0,
+    ):
         self.tickets += 1
         end = start + 1 if end is None else end
         request = StartRequest("m", epoch, chain, start, end, barrier, self.tickets)

@@ -21,7 +21,12 @@ from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.wire.client import ShardClient
 
-SPEC = ModelSpec("m", "d", (TableSpec("t", 8, "sgd", {"rate": 1.0}),), DenseSpec({"w": (4,)}, "sgd", {"rate": 1.0}))
+SPEC = ModelSpec(
+    "m",
+    "d",
+    (TableSpec("t", 8, "sgd", {"rate": 1.0}),),
+    DenseSpec({"w": (4,)}, "sgd", {"rate": 1.0}),
+)
 W = {"w": np.zeros(4, np.float32)}
 ME = Epoch(1, 1)
 
@@ -30,7 +35,23 @@ def a_push(count: int, **changes: object) -> PushRequest:
     keys = np.arange(1, count + 1, dtype=np.uint64)
     gradients = np.arange(count * 8, dtype=np.float32).reshape(count, 8)
     push = PushRequest(
-        "m", ME, 1, 1, "c", 0, 1, 0, 1, 0, 0, 1, 0, 0, {"t": keys}, {"t": gradients}, {"w": np.ones(4, np.float32)}
+        "m",
+        ME,
+        1,
+        1,
+        "c",
+        0,
+        1,
+        0,
+        1,
+        0,
+        0,
+        1,
+        0,
+        0,
+        {"t": keys},
+        {"t": gradients},
+        {"w": np.ones(4, np.float32)},
     )
     return replace(push, **changes)
 

@@ -1,4 +1,5 @@
-"""How far learners may run ahead and how many batches run at once: an operator's word, and a governor's (K6, K7)."""
+"""How far learners may run ahead and how many batches run at once: an operator's word, and a
+governor's (K6, K7)."""
 
 import pytest
 from clock_driver import ADMITTED, WAIT, Driver
@@ -87,7 +88,9 @@ def test_what_an_operator_ordered_outlives_the_clock_holder():
     assert reconfigured.clocks.join("m", "a", 0).staleness == 5  # the config has been changed since
 
 
-def govern(d: Driver, sequence: int, rung: Rung, lease_ms: int = 1_000, governor: str = "g") -> Bounds:
+def govern(
+    d: Driver, sequence: int, rung: Rung, lease_ms: int = 1_000, governor: str = "g"
+) -> Bounds:
     return d.clocks.govern("m", governor, sequence, rung, lease_ms, d.now_ms)
 
 
@@ -150,9 +153,16 @@ def test_a_governor_does_not_lift_a_pause():
 
 
 @pytest.mark.parametrize(
-    "word", [(0, Rung(0), 1, "g"), (1, Rung(-2), 1, "g"), (1, Rung(0, -1), 1, "g"), (1, Rung(0), -1, "g"),
-             (1, Rung(0), 600_001, "g"), (1, Rung(0), 1, "")],
-)  # fmt: skip
+    "word",
+    [
+        (0, Rung(0), 1, "g"),
+        (1, Rung(-2), 1, "g"),
+        (1, Rung(0, -1), 1, "g"),
+        (1, Rung(0), -1, "g"),
+        (1, Rung(0), 600_001, "g"),
+        (1, Rung(0), 1, ""),
+    ],
+)
 def test_a_word_that_cannot_be_is_refused(word: tuple[int, Rung, int, str]):
     d = Driver(staleness=0)
     with pytest.raises(Refused, match="expected"):

@@ -16,7 +16,10 @@ def any_numbers() -> np.ndarray:
     near = rng.normal(0, 10.0 ** rng.uniform(-9, 6, 100_000)).astype(np.float32)
     exact = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
     halfway = (exact[:-1] + exact[1:]) / 2
-    edges = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 65504, 65519.996, 65520, 1e-8, 5.9e-8, 2.98e-8], np.float32)
+    edges = np.array(
+        [0.0, -0.0, np.inf, -np.inf, np.nan, 65504, 65519.996, 65520, 1e-8, 5.9e-8, 2.98e-8],
+        np.float32,
+    )
     numbers = np.concatenate([drawn, near, halfway, edges])
     return numbers[: len(numbers) // 8 * 8].reshape(-1, 8)
 
@@ -55,7 +58,9 @@ def test_a_pull_in_16_bits_is_the_pull_rounded(encoding: Encoding, count: int):
     keys = np.arange(1, count + 1, dtype=np.uint64)
     known = keys[::2]  # the others answer their initial values
     table.reserve(known)
-    table.apply(known, np.random.default_rng(2).normal(size=(len(known), 5)).astype(np.float32), 1, 1)
+    table.apply(
+        known, np.random.default_rng(2).normal(size=(len(known), 5)).astype(np.float32), 1, 1
+    )
     sent = table.pull(keys, encoding)
     assert sent.dtype == encoding.dtype
     np.testing.assert_array_equal(sent, encode_rows(table.pull(keys), encoding))

@@ -70,7 +70,9 @@ def test_a_push_starts_where_the_shard_ends(ports: Ports):
     assert push(a_push(epoch, start=5, end=15)).outcome is Outcome.OVERLAP
     gap = push(a_push(epoch, start=15, end=20))
     assert (gap.outcome, gap.end) == (Outcome.GAP, 10)
-    empty = a_push(epoch, start=10, end=20, keys={}, gradients={}, reason="nan gradient in feature item")
+    empty = a_push(
+        epoch, start=10, end=20, keys={}, gradients={}, reason="nan gradient in feature item"
+    )
     assert push(empty).end == 20
     assert push(a_push(epoch, chain="late/0")).outcome is Outcome.NOT_BEGUN
 
@@ -106,7 +108,9 @@ def test_rows_are_rewritten_whole_and_none_is_made(ports: Ports):
     rows = np.arange(20, dtype=np.float32).reshape(5, 4) + np.float32(1 / 3)
     rewrite = a_push(epoch, 0, 10, 20, keys={"user": keys}, gradients={"user": rows}, rewrites=True)
     assert ports.shards[0].push(rewrite).outcome is Outcome.APPLIED
-    again = a_push(epoch, 0, 20, 30, keys={"user": keys}, gradients={"user": rows[:, :2]}, rewrites=True)
+    again = a_push(
+        epoch, 0, 20, 30, keys={"user": keys}, gradients={"user": rows[:, :2]}, rewrites=True
+    )
     refused = ports.shards[0].push(again)
     assert refused.outcome is Outcome.PARTLY_APPLIED
     assert "rows are float32 (5, 2), expected float32 (5, 4)" in refused.detail
@@ -123,18 +127,42 @@ FOREIGN = {"item": keys_of(1)}
 BAD_PUSHES: dict[str, tuple[dict[str, object], Outcome, str]] = {
     "gap": ({"start": 15, "end": 20}, Outcome.GAP, ""),
     "overlap": ({"start": 5, "end": 15}, Outcome.OVERLAP, ""),
-    "dimension": ({"gradients": {"item": np.ones((5, 3), F32)}}, Outcome.PARTLY_APPLIED, r"float32 \(5, 4\)"),
-    "unsorted": ({"keys": {"item": keys_of(0)[::-1].copy()}}, Outcome.PARTLY_APPLIED, "unique and rising"),
-    "duplicate": ({"keys": {"item": np.repeat(keys_of(0)[:1], 5)}}, Outcome.PARTLY_APPLIED, "unique and rising"),
-    "nan": ({"gradients": {"item": np.full((5, 4), np.nan, F32)}}, Outcome.PARTLY_APPLIED, "'item'.*not finite"),
-    "inf": ({"gradients": {"item": np.full((5, 4), np.inf, F32)}}, Outcome.PARTLY_APPLIED, "'item'.*not finite"),
+    "dimension": (
+        {"gradients": {"item": np.ones((5, 3), F32)}},
+        Outcome.PARTLY_APPLIED,
+        r"float32 \(5, 4\)",
+    ),
+    "unsorted": (
+        {"keys": {"item": keys_of(0)[::-1].copy()}},
+        Outcome.PARTLY_APPLIED,
+        "unique and rising",
+    ),
+    "duplicate": (
+        {"keys": {"item": np.repeat(keys_of(0)[:1], 5)}},
+        Outcome.PARTLY_APPLIED,
+        "unique and rising",
+    ),
+    "nan": (
+        {"gradients": {"item": np.full((5, 4), np.nan, F32)}},
+        Outcome.PARTLY_APPLIED,
+        "'item'.*not finite",
+    ),
+    "inf": (
+        {"gradients": {"item": np.full((5, 4), np.inf, F32)}},
+        Outcome.PARTLY_APPLIED,
+        "'item'.*not finite",
+    ),
     "unknown table": (
         {"keys": {"shop": keys_of(0)}, "gradients": {"shop": np.ones((5, 4), F32)}},
         Outcome.PARTLY_APPLIED,
         "'shop' is not in model",
     ),
     "another shard's key": ({"keys": FOREIGN}, Outcome.PARTLY_APPLIED, "belongs to another shard"),
-    "unknown array": ({"dense": {"q": np.ones(2, F32)}}, Outcome.PARTLY_APPLIED, "'q' is not in the model"),
+    "unknown array": (
+        {"dense": {"q": np.ones(2, F32)}},
+        Outcome.PARTLY_APPLIED,
+        "'q' is not in the model",
+    ),
     "fenced": ({"epoch": Epoch(1, 999)}, Outcome.FENCED, ""),
     "incarnation": ({"incarnation": 9}, Outcome.WRONG_INCARNATION, ""),
     "map": ({"map_epoch": 9}, Outcome.WRONG_MAP, ""),
@@ -217,7 +245,9 @@ def test_policy_and_storage_of_a_table_arrive_and_are_in_its_part(ports: Ports):
     word = {"keys": {"word": keys}, "gradients": {"word": np.ones((5, 2), np.float32)}}
     before = shard.pull(a_pull(epoch, keys={"word": keys})).rows["word"]
     assert shard.push(a_push(epoch, **word)).outcome is Outcome.APPLIED
-    np.testing.assert_array_equal(shard.pull(a_pull(epoch, keys={"word": keys})).rows["word"], before)
+    np.testing.assert_array_equal(
+        shard.pull(a_pull(epoch, keys={"word": keys})).rows["word"], before
+    )
     assert shard.push(a_push(epoch, start=10, end=20, **word)).outcome is Outcome.APPLIED
     after = shard.pull(a_pull(epoch, keys={"word": keys})).rows["word"]
     assert (after < before).all(), "admitted with the second push"

@@ -1,9 +1,12 @@
-"""The same batches, trained by other code: reads `examples` from Kafka and replays them batch by batch and cut by cut.
+"""The same batches, trained by other code: reads `examples` from Kafka and replays them batch by
+batch and cut by cut.
 
-    python tests/reference/examples.py BOOTSTRAP --barrier-ms 604800000 [--alpha 0.4] [--prior 0.5] [--keys source,item]
+    python tests/reference/examples.py BOOTSTRAP --barrier-ms 604800000 [--alpha 0.4] [--prior 0.5]
+    [--keys source,item]
 
-Shares no code with the system: kafka-python reads, pyarrow decodes, `replay.Ftrl` learns. From the system's log come
-the rows, the batches, and the barriers at which cuts were taken; the predictions are its own. Prints JSON.
+Shares no code with the system: kafka-python reads, pyarrow decodes, `replay.Ftrl` learns. From the
+system's log come the rows, the batches, and the barriers at which cuts were taken; the predictions
+are its own. Prints JSON.
 """
 
 import argparse
@@ -31,9 +34,11 @@ class Batch:
 
 
 def read_topic(bootstrap: str, topic: str) -> list[list[object]]:
-    """All records there are, by partition. A broker may name an end that is one batch short: what follows an empty poll
-    at that end is waited for once more."""
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
+    """All records there are, by partition. A broker may name an end that is one batch short: what
+    follows an empty poll at that end is waited for once more."""
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
     partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]
     consumer.assign(partitions)
     consumer.seek_to_beginning(*partitions)
@@ -53,13 +58,18 @@ def read_topic(bootstrap: str, topic: str) -> list[list[object]]:
 
 
 def batches_of(records: list[object], columns: list[str]) -> list[Batch]:
-    """Fold one chain: a record extends it iff start <= E < end; rows below E were learned already (C2)."""
+    """Fold one chain: a record extends it iff start <= E < end; rows below E were learned
+    already (C2)."""
     batches: list[Batch] = []
     open_batches: list[tuple[str, int, list[dict[str, object]]]] = []
     end = None
     for record in records:
         header = {name: value.decode() for name, value in record.headers}
-        start, stop, barrier = int(header["start"]), int(header["end"]), int(header.get("barrier", "0"))
+        start, stop, barrier = (
+            int(header["start"]),
+            int(header["end"]),
+            int(header.get("barrier", "0")),
+        )
         end = start if end is None else end
         if start <= end < stop:
             rows = []
@@ -69,14 +79,17 @@ def batches_of(records: list[object], columns: list[str]) -> list[Batch]:
             end = stop
             open_batches.append((header["chain"], int(header["arrival_max_ms"]), rows))
         if barrier:
-            batches += [Batch(chain, barrier, arrival, rows) for chain, arrival, rows in open_batches]
+            batches += [
+                Batch(chain, barrier, arrival, rows) for chain, arrival, rows in open_batches
+            ]
             open_batches = []
     last = batches[-1].period + 1 if batches else 1
     return batches + [Batch(chain, last, arrival, rows) for chain, arrival, rows in open_batches]
 
 
 def replay(batches: list[Batch], model: Ftrl, keys: list[str], barrier_ms: int) -> dict[str, float]:
-    """Both losses. A row is answered by the cut at the barrier before its arrival, and learned with its batch."""
+    """Both losses. A row is answered by the cut at the barrier before its arrival, and learned
+    with its batch."""
     rows = [row for batch in batches for row in batch.rows]
     first = min(row["arrival_ms"] for row in rows) // barrier_ms
     shown: dict[int, list[dict[str, object]]] = {}
@@ -95,7 +108,9 @@ def replay(batches: list[Batch], model: Ftrl, keys: list[str], barrier_ms: int) 
         served += [(model.predict(keys_of(row)), row["label"]) for row in shown.get(period, [])]
         for batch in learned.get(period, []):
             predictions = model.train([(keys_of(row), row["label"]) for row in batch.rows])
-            progressive += [(p, row["label"]) for p, row in zip(predictions, batch.rows, strict=True)]
+            progressive += [
+                (p, row["label"]) for p, row in zip(predictions, batch.rows, strict=True)
+            ]
     return {
         "rows": len(rows),
         "clicks": sum(row["label"] for row in rows),
@@ -117,7 +132,11 @@ def main() -> None:
     given = parser.parse_args()
     keys = given.keys.split(",")
     columns = ["position", "arrival_ms", "label", *keys]
-    batches = [b for records in read_topic(given.bootstrap, given.topic) for b in batches_of(records, columns)]
+    batches = [
+        b
+        for records in read_topic(given.bootstrap, given.topic)
+        for b in batches_of(records, columns)
+    ]
     model = Ftrl(alpha=given.alpha, bias_logit=math.log(given.prior / (1 - given.prior)))
     print(json.dumps(replay(batches, model, keys, given.barrier_ms)))
 

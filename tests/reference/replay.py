@@ -1,7 +1,9 @@
-"""An independent replay of a click log: plain Python and numpy, sharing no code with the system it checks.
+"""An independent replay of a click log: plain Python and numpy, sharing no code with the system it
+checks.
 
-It states in the shortest way what the whole system should compute: FTRL-Proximal logistic regression (McMahan et al.
-2013, Algorithm 1) on categorical features, trained in order of labels in given batches, and the two losses.
+It states in the shortest way what the whole system should compute: FTRL-Proximal logistic
+regression (McMahan et al. 2013, Algorithm 1) on categorical features, trained in order of labels in
+given batches, and the two losses.
 """
 
 import math
@@ -11,7 +13,8 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Ftrl:
-    """Per-coordinate FTRL-Proximal with a constant logit `bias_logit` (the prior rate), gradients summed per batch."""
+    """Per-coordinate FTRL-Proximal with a constant logit `bias_logit` (the prior rate),
+    gradients summed per batch."""
 
     alpha: float
     beta: float = 1.0
@@ -26,14 +29,17 @@ class Ftrl:
         if abs(z) <= self.l1:
             return 0.0
         n = self.n.get(key, 0.0)
-        return -(z - math.copysign(self.l1, z)) / ((self.beta + math.sqrt(n)) / self.alpha + self.l2)
+        return -(z - math.copysign(self.l1, z)) / (
+            (self.beta + math.sqrt(n)) / self.alpha + self.l2
+        )
 
     def predict(self, keys: Sequence[object]) -> float:
         logit = self.bias_logit + sum(self.weight(k) for k in keys)
         return 1.0 / (1.0 + math.exp(-logit))
 
     def train(self, batch: Sequence[tuple[Sequence[object], float]]) -> list[float]:
-        """Predict every row of the batch, then apply the batch's summed gradient per key. Returns the predictions."""
+        """Predict every row of the batch, then apply the batch's summed gradient per key.
+        Returns the predictions."""
         predictions = [self.predict(keys) for keys, _ in batch]
         gradients: dict[object, float] = {}
         for p, (keys, label) in zip(predictions, batch, strict=True):
@@ -71,9 +77,10 @@ class Shown:
 def as_served(
     shown: Sequence[Shown], model: Ftrl, interval_ms: int, wait_ms: int, batch_rows: int
 ) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-    """Replay with a cut at each multiple of `interval_ms`: at cut T the model has learned the impressions whose
-    deadline (ts + wait_ms) lies before T, in batches of at most `batch_rows`; impressions of [T, T + interval) are
-    answered by that cut. Returns (served, progressive) pairs of (prediction, label)."""
+    """Replay with a cut at each multiple of `interval_ms`: at cut T the model has learned the
+    impressions whose deadline (ts + wait_ms) lies before T, in batches of at most `batch_rows`;
+    impressions of [T, T + interval) are answered by that cut. Returns (served, progressive) pairs
+    of (prediction, label)."""
     served: list[tuple[float, float]] = []
     progressive: list[tuple[float, float]] = []
     trained = 0

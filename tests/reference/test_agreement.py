@@ -1,4 +1,5 @@
-"""The system and the reference agree: the same batches and cuts, learned by two codes, one of them real processes."""
+"""The system and the reference agree: the same batches and cuts, learned by two codes, one of
+them real processes."""
 
 import os
 import shutil
@@ -11,7 +12,8 @@ import pytest
 from bench.replayed import replay
 from everspun.launcher.broker import why_not_embedded, why_not_kafka
 
-#: Large enough for three cuts that differ; MovieLens comes by user, so a prefix is no sample of the whole.
+#: Large enough for three cuts that differ; MovieLens comes by user, so a prefix is no sample of the
+#: whole.
 IMPRESSIONS = 15_000
 DIFFERENCE_MAX = 0.002
 
@@ -42,14 +44,21 @@ def broker() -> str:
 
 
 def test_both_losses_agree_with_an_independent_replay(folder: Path):
-    """At staleness 0, as the reference has none. Rows of the same user follow each other, so a batch that is predicted
-    before its predecessor was applied is worth more than the difference allowed here."""
+    """At staleness 0, as the reference has none. Rows of the same user follow each other, so a
+    batch that is predicted before its predecessor was applied is worth more than the difference
+    allowed here."""
     few = (f"replay.limit={IMPRESSIONS}", "replay.attacks=false", "run.fraud=0")
     run = replay(folder, broker(), (*few, "paramserver.staleness=0"))
     assert run.restarts == {}
     assert run.rejected_cuts == 0
     assert len(run.progress.cuts) >= 3
     assert run.quality.rows == run.quality.served_rows == run.reference["rows"] == IMPRESSIONS
-    assert run.quality.normalized_entropy == pytest.approx(run.reference["progressive"], abs=DIFFERENCE_MAX)
-    assert run.quality.served_normalized_entropy == pytest.approx(run.reference["as_served"], abs=DIFFERENCE_MAX)
-    assert run.reference["as_served"] - run.reference["progressive"] > 5 * DIFFERENCE_MAX  # two losses, not one
+    assert run.quality.normalized_entropy == pytest.approx(
+        run.reference["progressive"], abs=DIFFERENCE_MAX
+    )
+    assert run.quality.served_normalized_entropy == pytest.approx(
+        run.reference["as_served"], abs=DIFFERENCE_MAX
+    )
+    assert (
+        run.reference["as_served"] - run.reference["progressive"] > 5 * DIFFERENCE_MAX
+    )  # two losses, not one

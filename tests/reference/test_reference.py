@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from river import optim
 
-SPEC = importlib.util.spec_from_file_location("reference_replay", Path(__file__).with_name("replay.py"))
+SPEC = importlib.util.spec_from_file_location(
+    "reference_replay", Path(__file__).with_name("replay.py")
+)
 assert SPEC is not None
 assert SPEC.loader is not None
 replay = importlib.util.module_from_spec(SPEC)
@@ -17,7 +19,8 @@ SPEC.loader.exec_module(replay)
 
 @pytest.mark.parametrize("l2", [0.0, 0.1])
 def test_ftrl_agrees_with_rivers(l2: float):
-    """z and n after the same gradients (l1 = 0: within it river keeps a stale weight where the paper says 0)."""
+    """z and n after the same gradients (l1 = 0: within it river keeps a stale weight where the
+    paper says 0)."""
     rng = np.random.default_rng(0)
     ours = replay.Ftrl(alpha=0.3, beta=1.0, l2=l2)
     theirs = optim.FTRLProximal(alpha=0.3, beta=1.0, l1=0.0, l2=l2)

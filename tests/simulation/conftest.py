@@ -1,4 +1,5 @@
-"""Makes the simulator's own modules (`sim_*`) importable: tests have no packages (importlib mode)."""
+"""Makes the simulator's own modules (`sim_*`) importable: tests have no packages (importlib
+mode)."""
 
 import sys
 from pathlib import Path

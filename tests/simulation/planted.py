@@ -1,7 +1,9 @@
-"""Renews `caught.json`, the seeds that catch each planted bug: `python tests/simulation/planted.py --jobs 2`.
+"""Renews `caught.json`, the seeds that catch each planted bug: `python tests/simulation/planted.py
+--jobs 2`.
 
-Seeds that stand there are tried first, so what still holds costs one run a bug. What was found is written as it is
-found: `--minutes` ends a run early, and the next one goes on with the bugs that were looked at longest ago.
+Seeds that stand there are tried first, so what still holds costs one run a bug. What was found is
+written as it is found: `--minutes` ends a run early, and the next one goes on with the bugs that
+were looked at longest ago.
 """
 
 import argparse
@@ -71,7 +73,10 @@ def main(argv: list[str] | None = None) -> int:
                 was = found.pop(name, None)
                 if seed is None:
                     missed.append(name)
-                    print(f"{name}: not caught within {SEEDS_MAX} seeds (was caught by {was})", flush=True)
+                    print(
+                        f"{name}: not caught within {SEEDS_MAX} seeds (was caught by {was})",
+                        flush=True,
+                    )
                 else:
                     found[name] = seed
                     print(f"{name}: {seed}" + (f" (was {was})" if seed != was else ""), flush=True)

@@ -1,4 +1,5 @@
-"""Runs seeds of the simulator: `python tests/simulation/run.py --seeds 1000`, or one of them: `--seed 1234 --trace`."""
+"""Runs seeds of the simulator: `python tests/simulation/run.py --seeds 1000`, or one of them:
+`--seed 1234 --trace`."""
 
 import argparse
 import gc
@@ -22,7 +23,9 @@ from sim_scenario import scenario  # noqa: E402
 from sim_world import Simulation  # noqa: E402
 
 gc.freeze()  # what is imported stays
-gc.set_threshold(100_000, 20, 100)  # a run makes much and keeps little; looking for garbage was a seventh of its time
+gc.set_threshold(
+    100_000, 20, 100
+)  # a run makes much and keeps little; looking for garbage was a seventh of its time
 
 
 @dataclass
@@ -38,7 +41,8 @@ class Result:
 
 
 def run_seed(seed: int, loud: bool = False) -> Result:
-    """Run one seed. A failure holds the invariant, the last lines of the trace, and the command that replays it."""
+    """Run one seed. A failure holds the invariant, the last lines of the trace, and the command
+    that replays it."""
     began = time.process_time()
     sim = Simulation(scenario(seed), loud)
     result = Result(seed, table=sim.faults.table)
@@ -48,7 +52,8 @@ def run_seed(seed: int, loud: bool = False) -> Result:
         last = "\n".join("  " + Trace.line(entry) for entry in list(sim.world.trace.last)[-12:])
         where = "" if isinstance(error, AssertionError) else traceback.format_exc()
         result.failure = (
-            f"seed {seed}: {type(error).__name__}: {error}\n  {sim.scenario.summary()}\n{last}\n{where}"
+            f"seed {seed}: {type(error).__name__}: {error}\n  "
+            f"{sim.scenario.summary()}\n{last}\n{where}"
             f"  replay: python tests/simulation/run.py --seed {seed} --trace"
         )
     sim.close()
@@ -73,13 +78,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=300, help="how many")
     parser.add_argument("--start", type=int, default=0, help="the first")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--trace", action="store_true", help="print everything that happens (with --seed)")
-    parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure")
+    parser.add_argument(
+        "--trace", action="store_true", help="print everything that happens (with --seed)"
+    )
+    parser.add_argument(
+        "--keep-going", action="store_true", help="do not stop at the first failure"
+    )
     args = parser.parse_args(argv)
     if args.seed is not None:
         print(scenario(args.seed).summary())
         result = run_seed(args.seed, loud=args.trace)
-        print(result.failure or f"seed {args.seed}: ok in {result.seconds:.2f} s, {dict(result.counts)}")
+        print(
+            result.failure
+            or f"seed {args.seed}: ok in {result.seconds:.2f} s, {dict(result.counts)}"
+        )
         return 1 if result.failure else 0
     table: Counter[tuple[str, str]] = Counter()
     counts: Counter[str] = Counter()
@@ -97,7 +109,10 @@ def main(argv: list[str] | None = None) -> int:
         if done % 500 == 0:
             print(f"{done} seeds, {failed} failed, {time.time() - began:.0f} s", flush=True)
     print(print_table(table))
-    print(f"{done} seeds, {failed} failed, {seconds / max(1, done):.3f} s a seed; {dict(sorted(counts.items()))}")
+    print(
+        f"{done} seeds, {failed} failed, {seconds / max(1, done):.3f} s a seed; "
+        f"{dict(sorted(counts.items()))}"
+    )
     return 1 if failed else 0
 
 

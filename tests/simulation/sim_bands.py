@@ -1,7 +1,9 @@
-"""What the breaker must have counted and remembered, and what must stand in `verdicts` before it says more (L8, L9).
+"""What the breaker must have counted and remembered, and what must stand in `verdicts` before it
+says more (L8, L9).
 
-The recount folds the chains of `tallies` itself and adds up each cell, and sees every verdict, record of `bands` and
-watermark land. Two judges may be about, die between any two writes, and be replaced unawares.
+The recount folds the chains of `tallies` itself and adds up each cell, and sees every verdict,
+record of `bands` and watermark land. Two judges may be about, die between any two writes, and be
+replaced unawares.
 """
 
 from collections.abc import Mapping
@@ -17,7 +19,14 @@ from labeler.breaker.breaker import Breaker, scope_of
 from labeler.breaker.early_join import decode_tally, tally_stream
 from labeler.breaker.rules import RELEASED
 from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.verdicts import OPERATOR, RELEASE, WITHHOLD, Verdict, Watermark, decode_verdict
+from stream.internal_topics.verdicts import (
+    OPERATOR,
+    RELEASE,
+    WITHHOLD,
+    Verdict,
+    Watermark,
+    decode_verdict,
+)
 from stream.record import Record
 
 Scope = tuple[str, str]
@@ -32,20 +41,29 @@ class Tallied:
     barrier: int = 0
     arrival_ms: int = 0
     first_ms: int = 0
-    parts: list[tuple[int, dict[int, Counts]]] = field(default_factory=list)  # arrival before, cell -> counts
+    parts: list[tuple[int, dict[int, Counts]]] = field(
+        default_factory=list
+    )  # arrival before, cell -> counts
 
 
 class BandsWatch:
     def __init__(self, scenario: Scenario) -> None:
-        self.stream, self.verdicts = tally_stream(scenario.stream, BREAKER), scenario.stream.verdicts
+        self.stream, self.verdicts = (
+            tally_stream(scenario.stream, BREAKER),
+            scenario.stream.verdicts,
+        )
         self.tallies = {p: Tallied() for p in range(scenario.stream.partitions)}
         self.remembered = Breaker(self.stream, BREAKER)  # what a judge that starts now knows
         self.records = 0
         self.said: set[str] = set()
-        self.withheld: dict[Scope, set[int]] = {}  # cells that some verdict of the breaker withholds
+        self.withheld: dict[
+            Scope, set[int]
+        ] = {}  # cells that some verdict of the breaker withholds
         self.freed: set[Scope] = set()  # an operator has said of these that they are healthy
         self.watermarks: dict[str, int] = {}
-        self.values: dict[tuple[int, int], bytes] = {}  # (cell, words read) -> what was judged of it
+        self.values: dict[
+            tuple[int, int], bytes
+        ] = {}  # (cell, words read) -> what was judged of it
 
     def landed(self, message: Message, record: Record) -> None:
         if message.topic == self.stream.tallies:
@@ -60,7 +78,8 @@ class BandsWatch:
                 self._verdict(said)
 
     def remembers(self, who: str, judge: Breaker, records: int) -> None:
-        """A judge has said watermarks, and wrote the last of so many records of `bands`: it knows what they say."""
+        """A judge has said watermarks, and wrote the last of so many records of `bands`: it
+        knows what they say."""
         if records != self.records:
             return
         for name in ("trips", "bands"):
@@ -68,7 +87,10 @@ class BandsWatch:
             if has != should:
                 odd = sorted(k for k in has.keys() | should.keys() if has.get(k) != should.get(k))
                 one = odd[0]
-                raise Violation("L9", f"{who} knows {name} {one} as {has.get(one)}, a new one as {should.get(one)}")
+                raise Violation(
+                    "L9",
+                    f"{who} knows {name} {one} as {has.get(one)}, a new one as {should.get(one)}",
+                )
 
     @staticmethod
     def _trips_of(breaker: Breaker) -> Mapping[Scope, object]:
@@ -78,7 +100,9 @@ class BandsWatch:
     def _bands_of(breaker: Breaker) -> Mapping[Scope, object]:
         b = breaker.bands
         columns = (b._impressions, b._clicks, b._squares, b._deviation, b._good)
-        seen = {s: np.concatenate([c[:, at] for c in columns]).tolist() for s, at in b.index.items()}
+        seen = {
+            s: np.concatenate([c[:, at] for c in columns]).tolist() for s, at in b.index.items()
+        }
         return {s: counts for s, counts in seen.items() if any(counts[: len(b._impressions)])}
 
     # --- what lands ---
@@ -86,11 +110,16 @@ class BandsWatch:
     def _tally(self, at: Tallied, record: Record) -> None:
         header = BatchHeader.from_headers(record.headers)
         if header.start == header.end == at.end and header.barrier > at.barrier:
-            at.barrier, at.arrival_ms = header.barrier, max(at.arrival_ms, header.ts_ms_max - self.stream.wait_ms)
+            at.barrier, at.arrival_ms = (
+                header.barrier,
+                max(at.arrival_ms, header.ts_ms_max - self.stream.wait_ms),
+            )
         if not header.start <= at.end < header.end:
             return
         if header.start < at.end:
-            raise Violation("C2", f"a tally of {header.chain} reaches over {at.end}: it holds counts")
+            raise Violation(
+                "C2", f"a tally of {header.chain} reaches over {at.end}: it holds counts"
+            )
         cells: dict[int, Counts] = {}
         for row in decode_tally(record.value).to_pylist() if record.value else ():
             scopes = cells.setdefault(row["cell_ms"] // BREAKER.cell_ms, {})
@@ -119,11 +148,16 @@ class BandsWatch:
         passed_ms = (band.cell + 1) * BREAKER.cell_ms + BREAKER.settle_ms
         for p, at in self.tallies.items():
             if at.arrival_ms < passed_ms:
-                raise Violation("L9", f"cell {band.cell} is judged, and partition {p} is tallied to {at.arrival_ms}")
+                raise Violation(
+                    "L9",
+                    f"cell {band.cell} is judged, and partition {p} is tallied to {at.arrival_ms}",
+                )
         true: Counts = {}
         for at in self.tallies.values():
             for before_ms, cells in at.parts:
-                for scope, counts in cells.get(band.cell, {}).items() if before_ms < passed_ms else ():
+                for scope, counts in (
+                    cells.get(band.cell, {}).items() if before_ms < passed_ms else ()
+                ):
                     total = true.setdefault(scope, [0, 0])
                     total[0] += counts[0]
                     total[1] += counts[1]
@@ -135,10 +169,16 @@ class BandsWatch:
         """F2: what the record says is withheld stands in `verdicts`."""
         for row in band.rows:
             if row.rule and not row.ended and row.rule != RELEASED:
-                cells = range(row.since if row.scope not in self.remembered.trips else band.cell, band.cell + 1)
+                cells = range(
+                    row.since if row.scope not in self.remembered.trips else band.cell,
+                    band.cell + 1,
+                )
                 missing = set(cells) - self.withheld.get(row.scope, set())
                 if missing:
-                    raise Violation("F2", f"bands say that {row.scope} is withheld in {missing}, and no verdict does")
+                    raise Violation(
+                        "F2",
+                        f"bands say that {row.scope} is withheld in {missing}, and no verdict does",
+                    )
 
     def _verdict(self, said: Verdict) -> None:
         scope = scope_of(said)
@@ -153,7 +193,10 @@ class BandsWatch:
         if said.decision == WITHHOLD:
             self.withheld.setdefault(scope, set()).update(range(first, last))
         if scope not in self.freed and self._low_ms() >= said.to_ms + BREAKER.settle_ms:
-            raise Violation("F3", f"{said.id} stands behind watermarks of {self._low_ms()} that say it was judged")
+            raise Violation(
+                "F3",
+                f"{said.id} stands behind watermarks of {self._low_ms()} that say it was judged",
+            )
 
     def _watermark(self, said: Watermark) -> None:
         if not said.input.startswith("breaker/"):
@@ -164,7 +207,11 @@ class BandsWatch:
         first = min(at.first_ms for at in self.tallies.values()) // BREAKER.cell_ms
         bands = self.remembered.bands
         if passed > max(first, bands.last + 1 if bands.first is not None else 0):
-            raise Violation("F3", f"watermarks say that cells below {passed} are judged, and bands end at {bands.last}")
+            raise Violation(
+                "F3",
+                f"watermarks say that cells below {passed} are judged, and bands end at "
+                f"{bands.last}",
+            )
 
     def _low_ms(self) -> int:
         """Arrivals below this are judged, by the watermarks of all partitions."""

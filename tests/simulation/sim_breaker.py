@@ -1,7 +1,9 @@
-"""The breaker's process: its own early join (`Labelling` with the tally's core) and `Judging` over the simulated log.
+"""The breaker's process: its own early join (`Labelling` with the tally's core) and `Judging` over
+the simulated log.
 
-The judge's shell blocks where it flushes, so it runs on a task of its own. Two processes share the join; the one that
-owns partition 0 judges, and one that sleeps through losing it wakes up and goes on writing.
+The judge's shell blocks where it flushes, so it runs on a task of its own. Two processes share the
+join; the one that owns partition 0 judges, and one that sleeps through losing it wakes up and goes
+on writing.
 """
 
 from collections import deque
@@ -27,7 +29,8 @@ IDLE_MS = 2000
 
 
 class JudgeWriter(ClientWriter):
-    """One record after the other, as an idempotent producer keeps them in order; `flush` waits on the judge's task."""
+    """One record after the other, as an idempotent producer keeps them in order; `flush` waits
+    on the judge's task."""
 
     def __init__(self, client: "JudgeClient") -> None:
         super().__init__(client)
@@ -44,7 +47,9 @@ class JudgeWriter(ClientWriter):
     ) -> ClientAppend:
         self.poll()
         sent = ClientAppend(self)
-        self._queue.append((Message(partition.topic, partition.partition, key, value, headers), sent))
+        self._queue.append(
+            (Message(partition.topic, partition.partition, key, value, headers), sent)
+        )
         self._pump()
         return sent
 
@@ -85,14 +90,20 @@ class JudgeClient(Client):
 class BreakerNode(Process):
     role = "breaker"
 
-    def __init__(self, world: World, index: int, scenario: Scenario, broker: Broker, watch: Watch) -> None:
+    def __init__(
+        self, world: World, index: int, scenario: Scenario, broker: Broker, watch: Watch
+    ) -> None:
         super().__init__(world, f"breaker-{index}")
         self.scenario, self.broker, self.watch = scenario, broker, watch
         self.stream = tally_stream(scenario.stream, BREAKER)
         settings = LabelerConfig(
-            fold_records_max=scenario.fold_records_max, outbox_max=3, feed_records_max=200, take_records_max=64,
-            send_timeout_ms=1200, retry_ms=300,
-        )  # fmt: skip
+            fold_records_max=scenario.fold_records_max,
+            outbox_max=3,
+            feed_records_max=200,
+            take_records_max=64,
+            send_timeout_ms=1200,
+            retry_ms=300,
+        )
         self.settings: LabelerConfig = tally_settings(settings)
         self.task: Task
 
@@ -101,8 +112,12 @@ class BreakerNode(Process):
         self.resume: Resume | None = None
         self.tallied_ms = 0
         self.tally_log = Client(self, self.broker, lambda: self.after(1, self.tally))
-        self.tallying = Labelling(self.stream, self.settings, self.tally_log, core=tally_labeler(BREAKER))
-        self.judging = Judging(self.stream, BREAKER, JudgeClient(self, self.broker, self.go_on), 300)
+        self.tallying = Labelling(
+            self.stream, self.settings, self.tally_log, core=tally_labeler(BREAKER)
+        )
+        self.judging = Judging(
+            self.stream, BREAKER, JudgeClient(self, self.broker, self.go_on), 300
+        )
         self.task = Task(self.judge)
         self.ask_group()
         self.after(self.world.rng.random() * TURN_MS, self.tally_loop)

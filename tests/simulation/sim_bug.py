@@ -1,4 +1,5 @@
-"""What a planted bug is: a patch, and where to look for it first. The simulator must catch each within 100 seeds."""
+"""What a planted bug is: a patch, and where to look for it first. The simulator must catch each
+within 100 seeds."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -26,7 +27,9 @@ class Bug:
 BUGS: list[Bug] = []
 
 
-def bug(name: str, what: str, **where: int) -> Callable[[Callable[[], list[Patch]]], Callable[[], list[Patch]]]:
+def bug(
+    name: str, what: str, **where: int
+) -> Callable[[Callable[[], list[Patch]]], Callable[[], list[Patch]]]:
     def register(plant: Callable[[], list[Patch]]) -> Callable[[], list[Patch]]:
         BUGS.append(Bug(name, what, plant, **where))
         return plant

@@ -1,4 +1,5 @@
-"""The planted bugs, most of them a small patch of one method. A bug's name is that of the protocol's list."""
+"""The planted bugs, most of them a small patch of one method. A bug's name is that of the
+protocol's list."""
 
 from dataclasses import replace
 from typing import Any
@@ -41,7 +42,8 @@ from stream.record import offset_of
 
 __all__ = ["BUGS"]
 
-# --- chains and resume points -----------------------------------------------------------------------------------
+# --- chains and resume points
+# -----------------------------------------------------------------------------------
 
 
 @bug(
@@ -76,9 +78,16 @@ def overlap_as_duplicate() -> list[Patch]:
     return [patch.object(shard_module, "judge", bad), *no_trim()]
 
 
-@bug("ids not re-read after a restart", "the resumed reader begins at the end, and knows no ids before it (L2)")
+@bug(
+    "ids not re-read after a restart",
+    "the resumed reader begins at the end, and knows no ids before it (L2)",
+)
 def ids_not_reread() -> list[Patch]:
-    return [patch.object(ResumePoint, "impressions_offset", property(lambda self: offset_of(self.start)))]
+    return [
+        patch.object(
+            ResumePoint, "impressions_offset", property(lambda self: offset_of(self.start))
+        )
+    ]
 
 
 def _resume_without(**lost: Any) -> list[Patch]:
@@ -95,7 +104,10 @@ def arrival_lost() -> list[Patch]:
     return _resume_without(ids_arrival_max_ms=0, clicks_arrival_max_ms=0)
 
 
-@bug("resume point without watermarks", "a resumed labeler knows no watermark but those it reads (C4)")
+@bug(
+    "resume point without watermarks",
+    "a resumed labeler knows no watermark but those it reads (C4)",
+)
 def no_watermarks() -> list[Patch]:
     return _resume_without(watermarks={})
 
@@ -111,7 +123,10 @@ def dangling_accepted() -> list[Patch]:
     return [patch.object(Chain, "judge", bad)]
 
 
-@bug("chain goes on after a failed send", "the next batch is sent though the one before is in doubt (C5)")
+@bug(
+    "chain goes on after a failed send",
+    "the next batch is sent though the one before is in doubt (C5)",
+)
 def goes_on_after_failure() -> list[Patch]:
     def bad(self: Labelling, now_ms: int) -> None:
         if self._writer is not None:
@@ -135,7 +150,8 @@ def side_records_late() -> list[Patch]:
     return [patch.object(Outbox, "put", bad)]
 
 
-# --- time -------------------------------------------------------------------------------------------------------
+# --- time
+# --------------------------------------------------------------------------------------------------
 
 
 @bug(
@@ -154,7 +170,11 @@ def heartbeat_now() -> list[Patch]:
     return [patch.object(Head, "__init__", bad)]
 
 
-@bug("silent partition without heartbeat", "only partitions where somebody is about get heartbeats (T2)", step=2)
+@bug(
+    "silent partition without heartbeat",
+    "only partitions where somebody is about get heartbeats (T2)",
+    step=2,
+)
 def silent_partition() -> list[Patch]:
     due = Heartbeats.due
 
@@ -175,12 +195,18 @@ def last_heartbeat_early() -> list[Patch]:
     return [patch.object(Site, "_replay", bad)]
 
 
-@bug("jump believed as it stands", "a timestamp far ahead moves time before heartbeats confirm it (T3)")
+@bug(
+    "jump believed as it stands",
+    "a timestamp far ahead moves time before heartbeats confirm it (T3)",
+)
 def jump_at_once() -> list[Patch]:
     return [_clock_with(jump_max_ms=10**9)]
 
 
-@bug("first timestamp believed as it stands", "a partition begins at a time that its heartbeats contradict (T3)")
+@bug(
+    "first timestamp believed as it stands",
+    "a partition begins at a time that its heartbeats contradict (T3)",
+)
 def first_at_once() -> list[Patch]:
     return [_clock_with(skew_ms=10**9)]
 
@@ -188,17 +214,32 @@ def first_at_once() -> list[Patch]:
 def _clock_with(**wrong: int) -> Patch:
     made = ArrivalClock.__init__
 
-    def bad(self: ArrivalClock, jump_max_ms: int, skew_ms: int, maximum_ms: int = 0, *, confirm_ms: int = 0) -> None:
-        right = {"jump_max_ms": jump_max_ms, "skew_ms": skew_ms, "maximum_ms": maximum_ms, "confirm_ms": confirm_ms}
+    def bad(
+        self: ArrivalClock,
+        jump_max_ms: int,
+        skew_ms: int,
+        maximum_ms: int = 0,
+        *,
+        confirm_ms: int = 0,
+    ) -> None:
+        right = {
+            "jump_max_ms": jump_max_ms,
+            "skew_ms": skew_ms,
+            "maximum_ms": maximum_ms,
+            "confirm_ms": confirm_ms,
+        }
         made(self, **{**right, **wrong})
 
     return patch.object(ArrivalClock, "__init__", bad)
 
 
-# --- fraud ------------------------------------------------------------------------------------------------------
+# --- fraud
+# --------------------------------------------------------------------------------------------------
 
 
-@bug("verdict counted by reading time instead of position", "whatever was read by then applies (L3)")
+@bug(
+    "verdict counted by reading time instead of position", "whatever was read by then applies (L3)"
+)
 def verdict_by_reading_time() -> list[Patch]:
     heard = VerdictBook._on_verdict
 
@@ -214,7 +255,9 @@ def verdict_by_reading_time() -> list[Patch]:
 @bug("watermark sent before its verdicts", "the watermark goes out first (F1)")
 def watermark_first() -> list[Patch]:
     def bad(self: FraudNode, step: Any) -> None:
-        self.send(list(step.watermarks), lambda: self.send(list(step.verdicts), lambda: self.said(step)))
+        self.send(
+            list(step.watermarks), lambda: self.send(list(step.verdicts), lambda: self.said(step))
+        )
 
     return [patch.object(FraudNode, "say", bad)]
 
@@ -239,7 +282,10 @@ def verdict_lost() -> list[Patch]:
     return [patch.object(FraudNode, "say", bad), patch.object(FraudNode, "said", nothing)]
 
 
-@bug("table counts a repeat", "what comes again is counted, whatever the pages say was counted already (F2)")
+@bug(
+    "table counts a repeat",
+    "what comes again is counted, whatever the pages say was counted already (F2)",
+)
 def counts_a_repeat() -> list[Patch]:
     def bad(self: FraudFilter, signal: Any) -> bool:
         self._counted[signal.input] = max(self._counted[signal.input], signal.end)
@@ -260,10 +306,16 @@ def half_a_group() -> list[Patch]:
             yield [{**pages[first], "ends": pages[first]["ends"] or {}}]
             first += 1
 
-    return [patch.object(activity_pages, "groups_from", bad), patch.object(activity_pages, "PAGE_BYTES_MAX", 300)]
+    return [
+        patch.object(activity_pages, "groups_from", bad),
+        patch.object(activity_pages, "PAGE_BYTES_MAX", 300),
+    ]
 
 
-@bug("counting reader bound by the head of the line", "clicks are counted only as far as labels have read them (L5)")
+@bug(
+    "counting reader bound by the head of the line",
+    "clicks are counted only as far as labels have read them (L5)",
+)
 def counting_bound() -> list[Patch]:
     count = LabelerNode.count
 
@@ -277,15 +329,21 @@ def counting_bound() -> list[Patch]:
                     held[at] = reader._positions.pop(at)
         count(self)
         if reader is self.head._reader and reader is not None:
-            reader._positions.update({at: offset for at, offset in held.items() if at in self.head.counts})
+            reader._positions.update(
+                {at: offset for at, offset in held.items() if at in self.head.counts}
+            )
 
     return [patch.object(LabelerNode, "count", bad)]
 
 
-# --- shards and clocks ------------------------------------------------------------------------------------------
+# --- shards and clocks
+# ------------------------------------------------------------------------------------------
 
 
-@bug("push applied twice after a lost acknowledgement", "a push that is sent again is applied again (S1)")
+@bug(
+    "push applied twice after a lost acknowledgement",
+    "a push that is sent again is applied again (S1)",
+)
 def push_twice() -> list[Patch]:
     judge = shard_module.judge
 
@@ -308,10 +366,15 @@ def clock_not_raised() -> list[Patch]:
     return [patch.object(Clocks, "_admit", bad)]
 
 
-@bug("expel before fence", "an expelled learner leaves the minimum before every shard has fenced it (K3)")
+@bug(
+    "expel before fence",
+    "an expelled learner leaves the minimum before every shard has fenced it (K3)",
+)
 def expel_before_fence() -> list[Patch]:
     def bad(self: ModelClocks) -> int:
-        active = (m.acknowledged for m in self.members.values() if not m.parked and m.fenced_at is None)
+        active = (
+            m.acknowledged for m in self.members.values() if not m.parked and m.fenced_at is None
+        )
         return min(active, default=self.highest)
 
     return [patch.object(ModelClocks, "minimum", bad)]
@@ -345,7 +408,10 @@ def bound_only_in_memory() -> list[Patch]:
     return [patch.object(Clocks, "obey", lambda self, orders: None)]
 
 
-@bug("incarnations remembered per learner", "pushes name the newest incarnation seen, not that of the position (S2)")
+@bug(
+    "incarnations remembered per learner",
+    "pushes name the newest incarnation seen, not that of the position (S2)",
+)
 def incarnations_per_learner() -> list[Patch]:
     def saw(self: Pacer, shard: int, incarnation: int) -> None:
         self.survey.saw(shard, incarnation)
@@ -379,7 +445,10 @@ def never_ended() -> list[Patch]:
     return [patch.object(Pacer, "_end", bad)]
 
 
-@bug("clock holder restarted into an old era", "the era does not grow with the clock holder's restart (K5)")
+@bug(
+    "clock holder restarted into an old era",
+    "the era does not grow with the clock holder's restart (K5)",
+)
 def old_era() -> list[Patch]:
     made = Clocks.__init__
 

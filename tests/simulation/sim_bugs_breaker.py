@@ -1,4 +1,5 @@
-"""Planted bugs of the breaker (L8, L9). Seeds 4, 15, 26, ... have one, and label with 'window' and a second reading."""
+"""Planted bugs of the breaker (L8, L9). Seeds 4, 15, 26, ... have one, and label with 'window'
+and a second reading."""
 
 from dataclasses import replace
 from typing import Any
@@ -30,7 +31,11 @@ def breakers_watermark_first() -> list[Patch]:
     return [patch.object(Judging, "_send", bad)]
 
 
-@bug("breaker's watermark by partition", "each says how far its own partition is tallied (L9)", **SEEDS)
+@bug(
+    "breaker's watermark by partition",
+    "each says how far its own partition is tallied (L9)",
+    **SEEDS,
+)
 def breakers_watermark_by_partition() -> list[Patch]:
     def bad(self: Breaker) -> list[Watermark]:
         out = []
@@ -44,7 +49,11 @@ def breakers_watermark_by_partition() -> list[Patch]:
     return [patch.object(Breaker, "_watermarks", bad)]
 
 
-@bug("band forgotten on restart", "a restored judge knows who is withheld, and no counts (L9)", **SEEDS)
+@bug(
+    "band forgotten on restart",
+    "a restored judge knows who is withheld, and no counts (L9)",
+    **SEEDS,
+)
 def band_forgotten() -> list[Patch]:
     remember = Breaker.remember
 
@@ -59,7 +68,9 @@ def band_forgotten() -> list[Patch]:
 def release_wherever() -> list[Patch]:
     rule = VerdictBook.rule
 
-    def bad(self: VerdictBook, source: Any, vendor: Any, ts_ms: Any, deadline_ms: Any, table: Any) -> Any:
+    def bad(
+        self: VerdictBook, source: Any, vendor: Any, ts_ms: Any, deadline_ms: Any, table: Any
+    ) -> Any:
         held = self._held
         last = [h for h in held if h.verdict.decision == RELEASE]
         self._held, self._columns = [h for h in held if h.verdict.decision != RELEASE] + last, None
@@ -83,13 +94,21 @@ def operator_beaten() -> list[Patch]:
     return [patch.object(VerdictBook, "_on_verdict", bad)]
 
 
-@bug("cell judged before it settled", "a cell is judged when the first partition has passed it (L9)", **SEEDS)
+@bug(
+    "cell judged before it settled",
+    "a cell is judged when the first partition has passed it (L9)",
+    **SEEDS,
+)
 def judged_early() -> list[Patch]:
     low = property(lambda self: max(p.arrival_ms for p in self._partitions.values()))
     return [patch.object(OpenCells, "low_ms", low)]
 
 
-@bug("cell counts what came later", "a cell takes all that was read before it was judged (L9)", **SEEDS)
+@bug(
+    "cell counts what came later",
+    "a cell takes all that was read before it was judged (L9)",
+    **SEEDS,
+)
 def counts_later() -> list[Patch]:
     def bad(self: OpenCells, arrival_ms: int) -> int:
         return self._passed(0) if self.next_cell is None else self.next_cell
@@ -97,7 +116,11 @@ def counts_later() -> list[Patch]:
     return [patch.object(OpenCells, "_first_open", bad)]
 
 
-@bug("barrier leaves the judge behind", "labels wait at a barrier for a word that never comes (L9, E3)", **SEEDS)
+@bug(
+    "barrier leaves the judge behind",
+    "labels wait at a barrier for a word that never comes (L9, E3)",
+    **SEEDS,
+)
 def barrier_leaves_behind() -> list[Patch]:
     def bad(self: TallyLabeler) -> Any:
         return super(TallyLabeler, self)._barrier()
@@ -117,11 +140,20 @@ def not_waited_for() -> list[Patch]:
     return [patch.object(labelling, "awaited_inputs", bad)]
 
 
-@bug("released with later clicks", "what is released is labelled by clicks up to then (L8)", **SEEDS)
+@bug(
+    "released with later clicks", "what is released is labelled by clicks up to then (L8)", **SEEDS
+)
 def released_with_later_clicks() -> list[Patch]:
     made = Labelling.__init__
 
-    def bad(self: Labelling, stream: Any, labeler: Any, log: Any, reading: Reading | None = None, **more: Any) -> None:
+    def bad(
+        self: Labelling,
+        stream: Any,
+        labeler: Any,
+        log: Any,
+        reading: Reading | None = None,
+        **more: Any,
+    ) -> None:
         if reading is not None and reading.kind == "late":
             reading = replace(reading, window_ms=reading.wait_ms, click_wait_ms=reading.wait_ms)
         made(self, stream, labeler, log, reading, **more)

@@ -1,4 +1,5 @@
-"""Planted bugs of a labeler's local copy of waiting clicks (C4, L5). Two seeds in three keep one."""
+"""Planted bugs of a labeler's local copy of waiting clicks (C4, L5). Two seeds in three keep
+one."""
 
 from unittest.mock import patch
 

@@ -52,7 +52,10 @@ def unnamed_mark() -> list[Patch]:
     return [patch.object(Shard, "mark", bad)]
 
 
-@bug("cut time limit held by the checkpointer", "a stop of starts ends only by the word of who asked for it (X1)")
+@bug(
+    "cut time limit held by the checkpointer",
+    "a stop of starts ends only by the word of who asked for it (X1)",
+)
 def hold_without_end() -> list[Patch]:
     def bad(self: ModelClocks, now_ms: int) -> Any:
         return None if self.hold is None or self.hold.broken else self.hold
@@ -66,14 +69,18 @@ def hash_of_boundaries() -> list[Patch]:
     return [patch.object(sim_learners, "row_hash_sum", lambda rows: right(rows) + 1)]
 
 
-@bug("copy sees a later push", "a marked state is copied as it stands when its part is written (X1)")
+@bug(
+    "copy sees a later push", "a marked state is copied as it stands when its part is written (X1)"
+)
 def copy_sees_a_later_push() -> list[Patch]:
     copying = Shard.copying
 
     def bad(self: Shard, model: str, cut: str, parent: str | None = None) -> Any:
         marked = self._cuts.get(model)
         if marked is not None and not marked.copy.begun:
-            marked.copy._copies = {name: table.copy() for name, table in self._state(model).tables.items()}
+            marked.copy._copies = {
+                name: table.copy() for name, table in self._state(model).tables.items()
+            }
         return copying(self, model, cut, parent)
 
     return [patch.object(Shard, "copying", bad)]
@@ -95,7 +102,10 @@ def delta_since_settling() -> list[Patch]:
     return [patch.object(Shard, "settle", bad)]
 
 
-@bug("delta applied to another parent", "a replica applies the newest delta to whatever it holds (X3)")
+@bug(
+    "delta applied to another parent",
+    "a replica applies the newest delta to whatever it holds (X3)",
+)
 def delta_on_another_parent() -> list[Patch]:
     return [
         patch.object(sim_checkpointing, "steps", lambda target, held, find: (target,)),
@@ -103,12 +113,21 @@ def delta_on_another_parent() -> list[Patch]:
     ]
 
 
-@bug("restore from a delta alone", "a shard restores the rows of the head cut without those of its base (X2)")
+@bug(
+    "restore from a delta alone",
+    "a shard restores the rows of the head cut without those of its base (X2)",
+)
 def restore_without_base() -> list[Patch]:
     cut_parts = sim_shards.cut_parts
 
     def bad(catalogue: Any, manifest: Any, held: Any = None) -> Any:
         last = cut_parts(catalogue, manifest, held)[-1]
-        return [CutParts(last.manifest_sha256, True, lambda: [replace(part, parent=None) for part in last.read()])]
+        return [
+            CutParts(
+                last.manifest_sha256,
+                True,
+                lambda: [replace(part, parent=None) for part in last.read()],
+            )
+        ]
 
     return [patch.object(sim_shards, "cut_parts", bad)]

@@ -16,7 +16,9 @@ from everspun.roles.stored_state import StoredState
     step=20,
 )
 def incarnation_begins_again() -> list[Patch]:
-    return [patch.object(sim_shards, "next_incarnation", lambda folder, store, begun: (folder or 0) + 1)]
+    return [
+        patch.object(sim_shards, "next_incarnation", lambda folder, store, begun: (folder or 0) + 1)
+    ]
 
 
 @bug(
@@ -40,4 +42,10 @@ def incarnation_as_stored() -> list[Patch]:
 )
 def words_in_the_folder() -> list[Patch]:
     read = StoredState.read
-    return [patch.object(StoredState, "read", lambda self, name: None if name == "orders.json" else read(self, name))]
+    return [
+        patch.object(
+            StoredState,
+            "read",
+            lambda self, name: None if name == "orders.json" else read(self, name),
+        )
+    ]

@@ -20,7 +20,11 @@ def loosens() -> list[Patch]:
     return [patch.object(Rung, "tightened", lambda self, by: by)]
 
 
-@bug("governor's bound not looked at", "starts are admitted by the operator's bound alone (K7)", **_GOVERNED)
+@bug(
+    "governor's bound not looked at",
+    "starts are admitted by the operator's bound alone (K7)",
+    **_GOVERNED,
+)
 def not_looked_at() -> list[Patch]:
     """The bound is told right, and not applied: only what pushes do to each other shows it."""
     admits = ModelClocks.admits
@@ -35,7 +39,11 @@ def not_looked_at() -> list[Patch]:
     return [patch.object(ModelClocks, "admits", bad)]
 
 
-@bug("overtaken word of a governor counts", "a delayed word brings back a rung that was left (K7)", **_GOVERNED)
+@bug(
+    "overtaken word of a governor counts",
+    "a delayed word brings back a rung that was left (K7)",
+    **_GOVERNED,
+)
 def overtaken() -> list[Patch]:
     def bad(self: ModelClocks, word: GovernorLease, now_ms: int) -> None:
         present = self.governing(now_ms)

@@ -1,4 +1,5 @@
-"""Planted bugs of the later reading (`late/p`, docs/labels.md). Seeds 5, 16, 27, ... run 'window+correct'."""
+"""Planted bugs of the later reading (`late/p`, docs/labels.md). Seeds 5, 16, 27, ... run
+'window+correct'."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -17,7 +18,10 @@ from stream.record import Record
 late_labels = PartitionLabeler._late_labels
 
 
-@bug("early click is a negative", "a click before its impression by another clock does not count (L1)")
+@bug(
+    "early click is a negative",
+    "a click before its impression by another clock does not count (L1)",
+)
 def early_click_lost() -> list[Patch]:
     match = ClickJoin.match
 
@@ -27,7 +31,12 @@ def early_click_lost() -> list[Patch]:
     return [patch.object(ClickJoin, "match", bad)]
 
 
-@bug("click learned by both readings", "the later reading brings what the first one knew too", first=5, step=11)
+@bug(
+    "click learned by both readings",
+    "the later reading brings what the first one knew too",
+    first=5,
+    step=11,
+)
 def click_twice() -> list[Patch]:
     def bad(self: PartitionLabeler, taken: Any, ruling: Any, matches: Any) -> Any:
         said = late_labels(self, taken, ruling, matches)
@@ -60,7 +69,12 @@ def one_fold_for_all() -> list[Patch]:
     return [patch.object(ExamplesFold, "add", bad)]
 
 
-@bug("late share lost on restart", "a resumed later reading counts clicks from nothing (C4)", first=5, step=11)
+@bug(
+    "late share lost on restart",
+    "a resumed later reading counts clicks from nothing (C4)",
+    first=5,
+    step=11,
+)
 def share_lost() -> list[Patch]:
     after = ResumePoint.after.__func__  # type: ignore[attr-defined]
 

@@ -1,4 +1,5 @@
-"""Planted bugs about input that is gone (C7), and about what stands in a log and is no record (T6)."""
+"""Planted bugs about input that is gone (C7), and about what stands in a log and is no record
+(T6)."""
 
 from typing import Any
 from unittest.mock import patch
@@ -12,7 +13,12 @@ from labeler.labels.runner import Labelling
 from stream.log.log import OffsetOutOfRange
 
 
-@bug("retention passed over in silence", "what is gone is read on behind, without a word (C7)", first=24, step=2)
+@bug(
+    "retention passed over in silence",
+    "what is gone is read on behind, without a word (C7)",
+    first=24,
+    step=2,
+)
 def passed_over_in_silence() -> list[Patch]:
     def bad(self: Labelling, error: OffsetOutOfRange) -> None:
         self._reader.seek(error.partition, error.first)
@@ -20,7 +26,12 @@ def passed_over_in_silence() -> list[Patch]:
     return [patch.object(Labelling, "_on_gone", bad)]
 
 
-@bug("clicks gone are negatives", "an impression whose click may be gone is labelled (C7)", first=24, step=2)
+@bug(
+    "clicks gone are negatives",
+    "an impression whose click may be gone is labelled (C7)",
+    first=24,
+    step=2,
+)
 def gone_clicks_are_negatives() -> list[Patch]:
     def bad(self: ClickLine, arrival_ms: Any, reading: Any) -> Any:
         return np.zeros(len(arrival_ms), np.bool_)
@@ -28,7 +39,12 @@ def gone_clicks_are_negatives() -> list[Patch]:
     return [patch.object(ClickLine, "lost", bad)]
 
 
-@bug("gone clicks not met again", "a resume point stands behind clicks that are gone (C7)", first=24, step=2)
+@bug(
+    "gone clicks not met again",
+    "a resume point stands behind clicks that are gone (C7)",
+    first=24,
+    step=2,
+)
 def gone_clicks_not_met_again() -> list[Patch]:
     passed = ClickLine.passed
 
@@ -39,7 +55,12 @@ def gone_clicks_not_met_again() -> list[Patch]:
     return [patch.object(ClickLine, "passed", bad)]
 
 
-@bug("aborted records are read", "what a transaction wrote and took back is read (T6)", first=4, step=9)
+@bug(
+    "aborted records are read",
+    "what a transaction wrote and took back is read (T6)",
+    first=4,
+    step=9,
+)
 def aborted_records_are_read() -> list[Patch]:
     def bad(self: Broker, reader: Any, topic: str, partition: int, offset: int, limit: int) -> Any:
         if not self._serves(reader):

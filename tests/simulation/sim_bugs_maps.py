@@ -42,7 +42,11 @@ def starts_before_all() -> list[Patch]:
     return [patch.object(Clocks, "remap", bad), patch.object(Resharding, "bring", enough)]
 
 
-@bug("slots dropped before the manifest is complete", "a shard goes over once its part is written (S6)", **SCALED)
+@bug(
+    "slots dropped before the manifest is complete",
+    "a shard goes over once its part is written (S6)",
+    **SCALED,
+)
 def dropped_before_manifest() -> list[Patch]:
     write = ShardNode.write_part
 
@@ -66,12 +70,18 @@ def old_map_applied() -> list[Patch]:
     push = Shard.push
 
     def bad(self: Shard, request: Any) -> PushReply:
-        return push(self, replace(request, map_epoch=self.slot_map.epoch, incarnation=self.incarnation))
+        return push(
+            self, replace(request, map_epoch=self.slot_map.epoch, incarnation=self.incarnation)
+        )
 
     return [patch.object(Shard, "push", bad)]
 
 
-@bug("shard ended before the map without it", "whoever is not wanted any more is stopped at once (S6)", **SCALED)
+@bug(
+    "shard ended before the map without it",
+    "whoever is not wanted any more is stopped at once (S6)",
+    **SCALED,
+)
 def ended_too_early() -> list[Patch]:
     launch = Operator.launch
 
@@ -129,12 +139,21 @@ def successor_as_read() -> list[Patch]:
     return [patch.object(Succession, "take", bad)]
 
 
-@bug("successor skips a cut", "a shard that reads ahead reads the newest cut alone (S6, X3)", **SCALED)
+@bug(
+    "successor skips a cut",
+    "a shard that reads ahead reads the newest cut alone (S6, X3)",
+    **SCALED,
+)
 def successor_skips() -> list[Patch]:
     bring = Successor.bring
 
     def bad(self: Successor, head: Any) -> Any:
-        newest = replace(head, chain=lambda held: head.chain(held)[-1:] if held else head.chain(held))
+        newest = replace(
+            head, chain=lambda held: head.chain(held)[-1:] if held else head.chain(held)
+        )
         return bring(self, newest)
 
-    return [patch.object(Successor, "bring", bad), patch.object(delta, "_check_parents", lambda parts, held: None)]
+    return [
+        patch.object(Successor, "bring", bad),
+        patch.object(delta, "_check_parents", lambda parts, held: None),
+    ]

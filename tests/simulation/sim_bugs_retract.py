@@ -1,4 +1,5 @@
-"""Planted bugs of what late verdicts take back (`retract/p`, L3, C1). Seeds with a fraud filter have late verdicts."""
+"""Planted bugs of what late verdicts take back (`retract/p`, L3, C1). Seeds with a fraud filter
+have late verdicts."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -19,21 +20,31 @@ judge = Late.judge
 close = LateVerdicts._close
 
 
-@bug("verdict taken back twice", "a row that an earlier verdict took is taken again by the next one (L3)")
+@bug(
+    "verdict taken back twice",
+    "a row that an earlier verdict took is taken again by the next one (L3)",
+)
 def taken_twice() -> list[Patch]:
     def bad(self: Late, rows: pa.RecordBatch, wait_ms: int) -> Any:
-        forgetful = Late([one for one in self._held if one.offset >= self._first], self._first, 1 << 62)
+        forgetful = Late(
+            [one for one in self._held if one.offset >= self._first], self._first, 1 << 62
+        )
         return judge(forgetful, rows, wait_ms)
 
     return [patch.object(Late, "judge", bad)]
 
 
-@bug("taken back before it was labelled", "a run does not wait for the labels of all partitions (C1)")
+@bug(
+    "taken back before it was labelled", "a run does not wait for the labels of all partitions (C1)"
+)
 def too_early() -> list[Patch]:
     return [patch.object(Retracting, "_is_labelled", lambda self, run, now_ms: True)]
 
 
-@bug("retraction resumes without what was taken before", "its resume point is the end of its range (C4)")
+@bug(
+    "retraction resumes without what was taken before",
+    "its resume point is the end of its range (C4)",
+)
 def forgets_verdicts() -> list[Patch]:
     def bad(self: LateVerdicts, first: int, end: int) -> None:
         close(self, first, end)
@@ -42,7 +53,10 @@ def forgets_verdicts() -> list[Patch]:
     return [patch.object(LateVerdicts, "_close", bad)]
 
 
-@bug("late by what has been read", "the watermark of a verdict is the newest one read, not the one before it")
+@bug(
+    "late by what has been read",
+    "the watermark of a verdict is the newest one read, not the one before it",
+)
 def late_by_reading() -> list[Patch]:
     read = LateVerdicts.read
 
@@ -53,14 +67,22 @@ def late_by_reading() -> list[Patch]:
     return [patch.object(LateVerdicts, "read", bad)]
 
 
-@bug("rows taken back that were never learned", "a model that began later takes back what is below (C1)")
+@bug(
+    "rows taken back that were never learned",
+    "a model that began later takes back what is below (C1)",
+)
 def never_learned() -> list[Patch]:
     return [patch.object(gradient, "rows_from", lambda rows, position: rows)]
 
 
-@bug("retraction trimmed like labels", "a record is cut by its impressions' positions, not at its range's end")
+@bug(
+    "retraction trimmed like labels",
+    "a record is cut by its impressions' positions, not at its range's end",
+)
 def trimmed() -> list[Patch]:
-    def bad(batch: pa.RecordBatch, chain: str, record_end: int, start: int, end: int) -> pa.RecordBatch:
+    def bad(
+        batch: pa.RecordBatch, chain: str, record_end: int, start: int, end: int
+    ) -> pa.RecordBatch:
         positions = batch.column("position").to_numpy()
         return batch.filter(pa.array(np.asarray((positions >= start) & (positions < end))))
 

@@ -1,7 +1,7 @@
 """The checkpointer and the replica: their own `Driver` and `Follower`, over the simulated network.
 
-The store of checkpoints is durable and always there; what fails is the processes around it. A replica's model is the
-weights it loaded, and is compared with its manifest at every swap (I6).
+The store of checkpoints is durable and always there; what fails is the processes around it. A
+replica's model is the weights it loaded, and is compared with its manifest at every swap (I6).
 """
 
 import contextlib
@@ -44,7 +44,8 @@ WRITE_AFTER_MS = (0, 0, 60, 400)
 
 
 class Remote:
-    """What a checkpointer asks of one shard's ports (and of the clocks', on shard 0), for a task that blocks."""
+    """What a checkpointer asks of one shard's ports (and of the clocks', on shard 0), for a task
+    that blocks."""
 
     def __init__(self, node: "CheckpointerNode", index: int) -> None:
         self.node, self.index = node, index
@@ -64,7 +65,9 @@ class Remote:
             raise answer
         return answer
 
-    def begin(self, spec: ModelSpec, vector: dict[str, int], dense: dict[str, object]) -> ProgressReply:
+    def begin(
+        self, spec: ModelSpec, vector: dict[str, int], dense: dict[str, object]
+    ) -> ProgressReply:
         return self._ask(lambda shard: shard.begin(vector))  # type: ignore[no-any-return]
 
     def progress(self, model: str) -> ProgressReply:
@@ -111,15 +114,28 @@ class CheckpointerNode(Process):
     role = "checkpointer"
 
     def __init__(
-        self, world: World, scenario: Scenario, broker: Broker, files: Files, watch: Watch, every_ms: int
+        self,
+        world: World,
+        scenario: Scenario,
+        broker: Broker,
+        files: Files,
+        watch: Watch,
+        every_ms: int,
     ) -> None:
         super().__init__(world, "checkpointer")
         self.scenario, self.broker, self.files, self.watch = scenario, broker, files, watch
         self.config = CheckpointerConfig(
-            interval_ms=every_ms, idle_interval_ms=every_ms, keep=50, deltas_max=3, hold_lease_ms=1500,
-            cut_timeout_ms=6000, retry_ms=300, retry_max_ms=1000,
-            poll_ms=40, evaluation_wait_ms=20,
-        )  # fmt: skip
+            interval_ms=every_ms,
+            idle_interval_ms=every_ms,
+            keep=50,
+            deltas_max=3,
+            hold_lease_ms=1500,
+            cut_timeout_ms=6000,
+            retry_ms=300,
+            retry_max_ms=1000,
+            poll_ms=40,
+            evaluation_wait_ms=20,
+        )
         self.counts: Counter[str] = Counter()
         self.task: Task
 
@@ -129,9 +145,16 @@ class CheckpointerNode(Process):
         definition = Definition(SPEC, {}, {}, barrier_kinds=self.scenario.stream.barrier_kinds)
         self.catalogue = WatchedCatalogue(self)
         self.driver = Driver(
-            self.config, definition, dict(enumerate(remotes)), remotes[0], self.catalogue, self, self, "simulated",
+            self.config,
+            definition,
+            dict(enumerate(remotes)),
+            remotes[0],
+            self.catalogue,
+            self,
+            self,
+            "simulated",
             HOME_MAP,
-        )  # fmt: skip
+        )
         self.task = Task(self.drive)
         self.after(0, self.task.start)
 
@@ -145,14 +168,21 @@ class CheckpointerNode(Process):
             self.counts[f"{step.outcome} {step.reason}".strip()] += 1
             if step.shards:
                 self.watch.count(f"moves to {step.shards} shards")
-            if step.reason == "timeout" and self.world.fair_for_ms() > self.config.cut_timeout_ms + 3000:
-                raise Violation("X1", f"a cut in fair weather is not done after {step.cut_ms} ms: {step.detail}")
+            if (
+                step.reason == "timeout"
+                and self.world.fair_for_ms() > self.config.cut_timeout_ms + 3000
+            ):
+                raise Violation(
+                    "X1", f"a cut in fair weather is not done after {step.cut_ms} ms: {step.detail}"
+                )
             if step.outcome == "idle":
                 self.sleep_ms(LOOK_MS)
             elif step.outcome in ("unreachable", "not_restored", "preparing", "moving"):
                 self.sleep_ms(PATIENCE_MS)
             else:
-                self.world.trace(self.name, f"{step.outcome} {step.reason} {step.detail} {step.due}")
+                self.world.trace(
+                    self.name, f"{step.outcome} {step.reason} {step.detail} {step.due}"
+                )
 
     # --- driver.Time ---
 
@@ -166,7 +196,9 @@ class CheckpointerNode(Process):
 
     def announce(self, announcement: Announcement) -> None:
         """Until the log has it; a repeat changes nothing."""
-        message = Message(self.scenario.stream.checkpoints, 0, MODEL.encode(), announcement.encode())
+        message = Message(
+            self.scenario.stream.checkpoints, 0, MODEL.encode(), announcement.encode()
+        )
         again = lambda: self.after(300, lambda: self.announce(announcement))  # noqa: E731
         self.broker.append(self, message, lambda r: None, again)
 
@@ -206,7 +238,13 @@ class ReplicaNode(Process):
     role = "replica"
 
     def __init__(
-        self, world: World, index: int, scenario: Scenario, broker: Broker, files: Files, watch: Watch
+        self,
+        world: World,
+        index: int,
+        scenario: Scenario,
+        broker: Broker,
+        files: Files,
+        watch: Watch,
     ) -> None:
         super().__init__(world, f"replica-{index}")
         self.scenario, self.broker, self.files, self.watch = scenario, broker, files, watch
@@ -222,7 +260,9 @@ class ReplicaNode(Process):
 
     def poll(self) -> None:
         self.after(500, self.poll)
-        for record in self.broker.fetch(self, self.scenario.stream.checkpoints, 0, self.heard_to, 10):
+        for record in self.broker.fetch(
+            self, self.scenario.stream.checkpoints, 0, self.heard_to, 10
+        ):
             self.heard_to = record.offset + 1
             with contextlib.suppress(MalformedRecord):
                 self.follower.on_announcement(decode_announcement(record.value))
@@ -247,7 +287,10 @@ class ReplicaNode(Process):
                 if problem := part_problem(part, data):
                     raise Damaged(problem)
                 parts.append(decode_part(data))
-            model, before = patched(None if manifest.is_full else model, before, parts), manifest.sha256
+            model, before = (
+                patched(None if manifest.is_full else model, before, parts),
+                manifest.sha256,
+            )
             if not manifest.is_full:
                 self.watch.count("deltas applied by replicas")
         assert model is not None

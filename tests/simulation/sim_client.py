@@ -1,4 +1,5 @@
-"""A process's client of the log: `stream.log.log.Log` over the simulated network. The labeler's own code runs on it."""
+"""A process's client of the log: `stream.log.log.Log` over the simulated network. The labeler's
+own code runs on it."""
 
 from collections.abc import Callable, Iterable
 
@@ -33,7 +34,8 @@ class ClientAppend:
 
 
 class ClientWriter:
-    """See `stream.log.log.Writer`. A record leaves a moment after it was handed over; the end may overtake it."""
+    """See `stream.log.log.Writer`. A record leaves a moment after it was handed over; the end
+    may overtake it."""
 
     def __init__(self, client: "Client") -> None:
         self._client, self._failure = client, ""
@@ -79,7 +81,8 @@ class ClientWriter:
 
 
 class ClientReader:
-    """See `stream.log.log.Reader`. A poll gives a few records of each partition, more or fewer as it comes."""
+    """See `stream.log.log.Reader`. A poll gives a few records of each partition, more or fewer
+    as it comes."""
 
     def __init__(self, client: "Client") -> None:
         self._client = client
@@ -100,7 +103,11 @@ class ClientReader:
     def behind(self) -> bool:
         """Whether a poll may give something."""
         topics = self._client.broker.topics
-        return any(0 <= at < len(topics.get(p, ())) for p, at in self._positions.items() if p not in self._paused)
+        return any(
+            0 <= at < len(topics.get(p, ()))
+            for p, at in self._positions.items()
+            if p not in self._paused
+        )
 
     def poll(self, max_records: int, timeout_ms: int) -> dict[Partition, list[Record]]:
         broker, process = self._client.broker, self._client.process
@@ -138,7 +145,8 @@ class ClientReader:
 
 
 class Client:
-    """See `stream.log.log.Log`. `wake` is called when an acknowledgement, or its absence, should be looked at."""
+    """See `stream.log.log.Log`. `wake` is called when an acknowledgement, or its absence, should
+    be looked at."""
 
     def __init__(self, process: Process, broker: Broker, wake: Callable[[], None]) -> None:
         self.process, self.broker, self.wake = process, broker, wake

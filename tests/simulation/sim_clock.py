@@ -1,4 +1,5 @@
-"""Virtual time: a queue of actions, run in order of (time, insertion). Nothing here or above it sleeps."""
+"""Virtual time: a queue of actions, run in order of (time, insertion). Nothing here or above it
+sleeps."""
 
 import heapq
 from collections import deque
@@ -6,12 +7,14 @@ from collections.abc import Callable
 
 Action = Callable[[], None]
 
-#: The virtual epoch, in ms: far from zero, so that a stamp in seconds or a forgotten clock stands out.
+#: The virtual epoch, in ms: far from zero, so that a stamp in seconds or a forgotten clock stands
+#: out.
 EPOCH_MS = 1_700_000_000_000
 
 
 class VirtualTime:
-    """The one clock of a simulated world, in milliseconds, and everything that is still to happen in it."""
+    """The one clock of a simulated world, in milliseconds, and everything that is still to
+    happen in it."""
 
     def __init__(self, start_ms: int = EPOCH_MS) -> None:
         self.now_ms = start_ms

@@ -1,7 +1,8 @@
 """Faults: what is done to which role and when, drawn from the seed, and the table of what was done.
 
-The first fault of a seed walks through the table cell by cell, so that no cell of it stays empty; the rest are drawn.
-Whatever is done ends by itself, and at the latest when the run says that faults stop (I8).
+The first fault of a seed walks through the table cell by cell, so that no cell of it stays empty;
+the rest are drawn. Whatever is done ends by itself, and at the latest when the run says that faults
+stop (I8).
 """
 
 import random
@@ -11,12 +12,32 @@ from dataclasses import dataclass
 from sim_network import Process, Weather, World
 from sim_scenario import Scenario
 
-KINDS = ("crash", "restart", "delay", "reorder", "duplicate", "partition", "clock jump", "sleep", "lost ack")
-EVERYWHERE = ("labeler", "fraud filter", "learner", "shard", "clock holder", "checkpointer", "replica", "broker")
+KINDS = (
+    "crash",
+    "restart",
+    "delay",
+    "reorder",
+    "duplicate",
+    "partition",
+    "clock jump",
+    "sleep",
+    "lost ack",
+)
+EVERYWHERE = (
+    "labeler",
+    "fraud filter",
+    "learner",
+    "shard",
+    "clock holder",
+    "checkpointer",
+    "replica",
+    "broker",
+)
 ROLES = (*EVERYWHERE, "breaker")
 
 
-#: Where a fault hurts most: the points that processes of a role pass, and what may be laid there as a trap.
+#: Where a fault hurts most: the points that processes of a role pass, and what may be laid there as
+#: a trap.
 POINTS = {
     "labeler": ("append",),
     "breaker": ("append",),
@@ -46,7 +67,12 @@ class Fault:
 LOST_FOLDER = "lost folder"
 TRAPS_A_SEED = 3
 #: Where a move is hurt: while a cut is read ahead of it, and when a shard goes over.
-MOVING = (("shard", "ahead"), ("shard", "remap"), ("clock holder", "ahead"), ("checkpointer", "prepare"))
+MOVING = (
+    ("shard", "ahead"),
+    ("shard", "remap"),
+    ("clock holder", "ahead"),
+    ("checkpointer", "prepare"),
+)
 MOVE_FAULTS = 2
 BREAKER_FAULTS = 2
 COPY_RESTARTS = 3
@@ -76,7 +102,9 @@ def plan(scenario: Scenario, span_ms: int) -> list[Fault]:
             passes = 1 if role == "checkpointer" else rng.choice((1, 2, 5))
         faults.append(
             Fault(
-                at_ms=0 if point and rng.random() < 0.3 else rng.randrange(span_ms // 20, span_ms * 19 // 20),
+                at_ms=0
+                if point and rng.random() < 0.3
+                else rng.randrange(span_ms // 20, span_ms * 19 // 20),
                 kind=kind,
                 role=role,
                 which=rng.randrange(4),
@@ -89,37 +117,53 @@ def plan(scenario: Scenario, span_ms: int) -> list[Fault]:
     if expulsion:  # a learner is expelled in the midst of a batch, and a shard does not hear of it
         at = rng.randrange(span_ms // 6, span_ms * 2 // 3)
         for_ms = rng.randrange(6000, 9000)
-        faults.append(Fault(at, "sleep", "learner", 0, for_ms, 0, "pulled", rng.choice((1, 2, 3)), True))
+        faults.append(
+            Fault(at, "sleep", "learner", 0, for_ms, 0, "pulled", rng.choice((1, 2, 3)), True)
+        )
     if fraud and seed % 4 == CUT_SHORT:
         at = rng.randrange(span_ms // 2)
         faults.append(Fault(at, "crash", "fraud filter", 0, 500, 0, "rows", rng.choice((1, 2, 3))))
     if scenario.tuning == "shards":  # in the midst of a move (S6), drawn apart from the rest
         move = random.Random(f"moves/{seed}")
         for role, point in move.sample(MOVING, MOVE_FAULTS):
-            at, trap, for_ms = move.randrange(span_ms // 2), move.choice(TRAPS), int(300 * 30 ** move.random())
+            at, trap, for_ms = (
+                move.randrange(span_ms // 2),
+                move.choice(TRAPS),
+                int(300 * 30 ** move.random()),
+            )
             faults.append(Fault(at, trap, role, 0, for_ms, 0, point, move.choice((1, 2, 3))))
     if scenario.loses_folders:  # machines are replaced, drawn apart from the rest
         lost = random.Random(f"folders/{seed}")
         for role in ("clock holder", "shard", lost.choice(("clock holder", "shard"))):
-            at, for_ms = lost.randrange(span_ms // 10, span_ms * 19 // 20), int(300 * 30 ** lost.random())
+            at, for_ms = (
+                lost.randrange(span_ms // 10, span_ms * 19 // 20),
+                int(300 * 30 ** lost.random()),
+            )
             faults.append(Fault(at, LOST_FOLDER, role, lost.randrange(4), for_ms, 0))
     if scenario.breaker:
         for k in range(BREAKER_FAULTS):
             kind = KINDS[(seed // 11 * BREAKER_FAULTS + k) % len(KINDS)]
             at, for_ms = rng.randrange(span_ms), int(300 * 30 ** rng.random())
-            faults.append(Fault(at, kind, "breaker", rng.randrange(2), for_ms, rng.choice((-1500, 4000))))
+            faults.append(
+                Fault(at, kind, "breaker", rng.randrange(2), for_ms, rng.choice((-1500, 4000)))
+            )
             trap = rng.choice(TRAPS)
-            faults.append(Fault(at, trap, "breaker", 0, for_ms, 0, "append", rng.choice((1, 2, 5, 20))))
-    if (
-        scenario.mixed
-    ):  # writers of different ranges must follow each other while appends of the one before are under way
+            faults.append(
+                Fault(at, trap, "breaker", 0, for_ms, 0, "append", rng.choice((1, 2, 5, 20)))
+            )
+    # writers of different ranges must follow each other while appends of the one before are under
+    # way
+    if scenario.mixed:
         for _ in range(6):
             kind = rng.choice(("sleep", "partition", "restart", "lost ack"))
             at, for_ms = rng.randrange(span_ms), rng.randrange(2000, 6000)
             faults.append(Fault(at, kind, "labeler", rng.randrange(2), for_ms, 0))
     if scenario.copies:  # labelers that start where something waits in their copies
         for _ in range(COPY_RESTARTS):
-            at, kind = rng.randrange(span_ms // 3, span_ms * 19 // 20), rng.choice(("crash", "restart"))
+            at, kind = (
+                rng.randrange(span_ms // 3, span_ms * 19 // 20),
+                rng.choice(("crash", "restart")),
+            )
             faults.append(Fault(at, kind, "labeler", rng.randrange(2), rng.randrange(100, 1000), 0))
     return sorted(faults, key=lambda f: f.at_ms)
 
@@ -145,7 +189,8 @@ class Faults:
         self.laid[fault] = fault.passes
 
     def passed(self, process: Process, point: str) -> None:
-        """A process is at a point: strike it there, if a trap was laid for this pass. It has done what it was about."""
+        """A process is at a point: strike it there, if a trap was laid for this pass. It has
+        done what it was about."""
         for fault in [f for f in self.laid if (f.role, f.point) == (process.role, point)]:
             self.laid[fault] -= 1
             if self.laid[fault] == 0:
@@ -165,7 +210,9 @@ class Faults:
             target = targets[0]
         self.table[fault.kind, fault.role] += 1
         self.world.foul_ms = self.world.time.now_ms + fault.for_ms
-        self.world.trace("FAULT", f"{fault.kind} of {target.name} for {fault.for_ms} ms (by {fault.by_ms})")
+        self.world.trace(
+            "FAULT", f"{fault.kind} of {target.name} for {fault.for_ms} ms (by {fault.by_ms})"
+        )
         getattr(self, "_" + fault.kind.replace(" ", "_"))(target, fault)
 
     def _crash(self, target: Process, fault: Fault) -> None:
@@ -214,12 +261,15 @@ class Faults:
         self._weather(target, fault, lose_answer=0.5)
 
     def _partition(self, target: Process, fault: Fault) -> None:
-        others = sorted(name for name in self.world.processes if name != target.name and name != "site")
+        others = sorted(
+            name for name in self.world.processes if name != target.name and name != "site"
+        )
         cut = others if self.rng.random() < 0.5 else self.rng.sample(others, (len(others) + 1) // 2)
         self._weather(target, fault, cut_from=frozenset(cut))
 
     def stop(self) -> None:
-        """From now on nothing goes wrong: weather clears, clocks are right, everyone wakes and is up."""
+        """From now on nothing goes wrong: weather clears, clocks are right, everyone wakes and
+        is up."""
         self.over = True
         for process in self.world.processes.values():
             process.weather.clear()

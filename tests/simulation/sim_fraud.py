@@ -1,7 +1,9 @@
-"""The fraud filter's process: the shell around `FraudFilter`, its tables on disk as a changelog keeps them.
+"""The fraud filter's process: the shell around `FraudFilter`, its tables on disk as a changelog
+keeps them.
 
-One ordered producer: verdicts, acknowledged, and only then watermarks (F2); every so often rows, and once those are
-out, the fold position. After a failed send the filter is made anew from the tables, and reads on from where they stand.
+One ordered producer: verdicts, acknowledged, and only then watermarks (F2); every so often rows,
+and once those are out, the fold position. After a failed send the filter is made anew from the
+tables, and reads on from where they stand.
 """
 
 import copy
@@ -27,8 +29,8 @@ FLUSH_MS = 100  # rows on their way to the changelogs
 
 
 class Journal:
-    """The changelogs of all tables. What was written since the last flush may be lost in a crash: from the end of each
-    changelog, and of each by itself."""
+    """The changelogs of all tables. What was written since the last flush may be lost in a crash:
+    from the end of each changelog, and of each by itself."""
 
     def __init__(self) -> None:
         self.flushed: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
@@ -79,7 +81,12 @@ class FraudNode(Process):
 
     def __init__(self, world: World, scenario: Scenario, broker: Broker, watch: Watch) -> None:
         super().__init__(world, "fraud-filter")
-        self.scenario, self.config, self.broker, self.watch = scenario, scenario.stream, broker, watch
+        self.scenario, self.config, self.broker, self.watch = (
+            scenario,
+            scenario.stream,
+            broker,
+            watch,
+        )
         c = self.config
         self.views = [input_name(c.impressions, p) for p in range(c.partitions)]
         self.steps = 0
@@ -117,20 +124,31 @@ class FraudNode(Process):
         self.say(step)
 
     def heard(self, record: Record) -> Signal | None:
-        """What a record says; None where it says nothing, or more than its input's log holds (F3)."""
+        """What a record says; None where it says nothing, or more than its input's log holds
+        (F3)."""
         c = self.config
-        topics = [(name, topic, p) for topic in (c.impressions, c.clicks) for p in range(c.partitions)
-                  for name in (input_name(topic, p),)]  # fmt: skip
+        topics = [
+            (name, topic, p)
+            for topic in (c.impressions, c.clicks)
+            for p in range(c.partitions)
+            for name in (input_name(topic, p),)
+        ]
         ends = {name: position(len(self.broker.records(topic, p))) for name, topic, p in topics}
         try:
             signal = decode_signal(record)
         except MalformedRecord:
             return None
-        return None if contradiction(signal, record.timestamp_ms, ends, c.watermark_ahead_ms) else signal
+        return (
+            None
+            if contradiction(signal, record.timestamp_ms, ends, c.watermark_ahead_ms)
+            else signal
+        )
 
     def say(self, step: Step) -> None:
         """All verdicts, acknowledged; then the watermarks (F2)."""
-        self.send(list(step.verdicts), lambda: self.send(list(step.watermarks), lambda: self.said(step)))
+        self.send(
+            list(step.verdicts), lambda: self.send(list(step.watermarks), lambda: self.said(step))
+        )
 
     def send(self, said: list[Any], then: Callable[[], None]) -> None:
         """One at a time, in order; `then` once the log holds them all."""
@@ -162,7 +180,10 @@ class FraudNode(Process):
         self.committed_ms = self.world.time.now_ms
         self.filter.save()
         generation = self.generation
-        self.after(FLUSH_MS * self.world.rng.random(), lambda: self.generation == generation and self.commit(step))
+        self.after(
+            FLUSH_MS * self.world.rng.random(),
+            lambda: self.generation == generation and self.commit(step),
+        )
         self.reach("rows")  # a crash before the flush may cut a group of pages short
 
     def commit(self, step: Step) -> None:

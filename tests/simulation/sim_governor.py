@@ -1,5 +1,5 @@
-"""A governor that thinks nothing: it sets and loses leases at moments drawn from the seed (K7), and what the watcher
-knows of them."""
+"""A governor that thinks nothing: it sets and loses leases at moments drawn from the seed (K7), and
+what the watcher knows of them."""
 
 import random
 from typing import Any
@@ -14,7 +14,8 @@ RUNGS = (Rung(-1), Rung(4), Rung(1), Rung(0), Rung(0, 2), Rung(0, 1))
 
 
 class Leased:
-    """The watcher's own account of what a governor's words have in force. Times are of the clock holder's clock."""
+    """The watcher's own account of what a governor's words have in force. Times are of the clock
+    holder's clock."""
 
     def __init__(self) -> None:
         self.clear()
@@ -22,8 +23,11 @@ class Leased:
     def clear(self) -> None:
         self.governor, self.sequence, self.rung, self.until_ms = "", 0, (-1, 0), 0
 
-    def said(self, governor: str, sequence: int, rung: tuple[int, int], until_ms: int, now_ms: int) -> None:
-        """A word arrived. Another name's counts once the lease has run out, an overtaken one never."""
+    def said(
+        self, governor: str, sequence: int, rung: tuple[int, int], until_ms: int, now_ms: int
+    ) -> None:
+        """A word arrived. Another name's counts once the lease has run out, an overtaken one
+        never."""
         if sequence <= self.sequence if governor == self.governor else now_ms < self.until_ms:
             return
         self.governor, self.sequence, self.rung, self.until_ms = governor, sequence, rung, until_ms
@@ -34,7 +38,9 @@ class Leased:
 
     def concurrency(self, ordered: int, now_ms: int) -> int:
         there = now_ms < self.until_ms and self.rung[1] > 0
-        return ordered if not there else self.rung[1] if ordered == 0 else min(ordered, self.rung[1])
+        return (
+            ordered if not there else self.rung[1] if ordered == 0 else min(ordered, self.rung[1])
+        )
 
 
 class GovernorNode(Process):
@@ -60,7 +66,9 @@ class GovernorNode(Process):
             self.sequence = bounds.sequence
             self.speak()
 
-        self.world.network.call(self, holder, holder.bounds, told, lambda: self.after(300, self.begin), 500)
+        self.world.network.call(
+            self, holder, holder.bounds, told, lambda: self.after(300, self.begin), 500
+        )
 
     def speak(self) -> None:
         if self.world.time.now_ms > self.until_ms:
@@ -71,7 +79,12 @@ class GovernorNode(Process):
         holder: Any = self.world.processes["shard-0"]
         self.world.trace(self.name, f"{self.named} says {tuple(rung)} for {lease_ms} ms")
         self.world.network.call(
-            self, holder, lambda: holder.govern(self.named, sequence, rung, lease_ms), lambda _: None, lambda: None, 500
+            self,
+            holder,
+            lambda: holder.govern(self.named, sequence, rung, lease_ms),
+            lambda _: None,
+            lambda: None,
+            500,
         )
         if self.rng.random() < 0.1:
             self.world.trace(self.name, "dies")

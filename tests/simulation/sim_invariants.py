@@ -1,11 +1,23 @@
-"""What must hold when the run is over and the logs are still: I1, I2, I3 and I7, against the oracle and own folds."""
+"""What must hold when the run is over and the logs are still: I1, I2, I3 and I7, against the
+oracle and own folds."""
 
 from collections import Counter
 from typing import NamedTuple
 
 from sim_log import Broker
 from sim_lost import Gone
-from sim_oracle import LABELLED, QUARANTINED, WAITING, WITHHELD, Row, Truth, When, first_and_last, late_truth, truth
+from sim_oracle import (
+    LABELLED,
+    QUARANTINED,
+    WAITING,
+    WITHHELD,
+    Row,
+    Truth,
+    When,
+    first_and_last,
+    late_truth,
+    truth,
+)
 from sim_poison import is_junk
 from sim_scenario import Scenario
 from sim_violation import Violation
@@ -26,7 +38,8 @@ CLASSES = ("labelled", "rejected", "duplicate", "withheld", "quarantined", "lost
 
 
 class Readings(NamedTuple):
-    """What the oracle says of one partition by the deadlines of the first reading, and by those of the last."""
+    """What the oracle says of one partition by the deadlines of the first reading, and by those
+    of the last."""
 
     first: Truth
     last: Truth
@@ -45,7 +58,9 @@ def truths(broker: Broker, scenario: Scenario, gone: dict[int, Gone]) -> dict[in
             if p not in gone:
                 return whole
             since, *left = gone[p].left(*logs)
-            return joined(whole, truth(p, *left, verdicts, c, scenario.inputs, when, since), since.position)
+            return joined(
+                whole, truth(p, *left, verdicts, c, scenario.inputs, when, since), since.position
+            )
 
         first, *later = (read(when) for when in dict.fromkeys(first_and_last(c)))
         return Readings(first, later[0] if later else first)
@@ -61,18 +76,27 @@ def joined(before: Truth, behind: Truth, at: int) -> Truth:
 
 
 def check_gone(name: str, folded: Folded, gone: Gone) -> None:
-    """I1, C7: what is gone of impressions is counted once it is passed, what is gone of clicks once none may count."""
+    """I1, C7: what is gone of impressions is counted once it is passed, what is gone of clicks
+    once none may count."""
     headers = [header for _, header, _ in folded.records]
     counted = sum(h.lost_offsets for h in headers), sum(h.clicks_lost_offsets for h in headers)
     impressions, clicks = gone.offsets
     if counted[0] != impressions or counted[1] not in (0, clicks):
-        raise Violation("I1", f"{name}: counts {counted} offsets of impressions and clicks as lost, and {gone} are")
+        raise Violation(
+            "I1",
+            f"{name}: counts {counted} offsets of impressions and clicks as lost, and {gone} are",
+        )
 
 
 def check_labels(
-    broker: Broker, scenario: Scenario, watch: Watch, true: dict[int, Readings], gone: dict[int, Gone]
+    broker: Broker,
+    scenario: Scenario,
+    watch: Watch,
+    true: dict[int, Readings],
+    gone: dict[int, Gone],
 ) -> Counter[str]:
-    """I1, I2, I7: the folded chains tile the logs, and say of every impression what the oracle says."""
+    """I1, I2, I7: the folded chains tile the logs, and say of every impression what the oracle
+    says."""
     totals: Counter[str] = Counter()
     for p, t in true.items():
         check_side_records(broker, scenario, p, t.first, watch.fold(f"{LABEL}/{p}").end)
@@ -81,7 +105,9 @@ def check_labels(
             check_gone(f"{LABEL}/{p}", watch.fold(f"{LABEL}/{p}"), gone[p])
         if scenario.late:
             totals["released"] += check_together(p, t, watch)
-            totals["late rows"] += check_chain(f"{LATE}/{p}", late_truth(*t), scenario, watch)[LABELLED]
+            totals["late rows"] += check_chain(f"{LATE}/{p}", late_truth(*t), scenario, watch)[
+                LABELLED
+            ]
     return totals
 
 
@@ -100,8 +126,9 @@ def check_chain(name: str, t: Truth, scenario: Scenario, watch: Watch) -> Counte
 
 
 def check_together(p: int, t: Readings, watch: Watch) -> int:
-    """I1, I7: what both chains say of an impression is its label by the last deadline, once: one positive if it was
-    clicked and none if not, never two negatives, and nothing of what verdicts keep out. Returns how many were released.
+    """I1, I7: what both chains say of an impression is its label by the last deadline, once: one
+    positive if it was clicked and none if not, never two negatives, and nothing of what verdicts
+    keep out. Returns how many were released.
     """
     chains = [watch.fold(f"{kind}/{p}") for kind in (LABEL, LATE)]
     said: dict[int, list[int]] = {}
@@ -123,7 +150,11 @@ def check_together(p: int, t: Readings, watch: Watch) -> int:
         got = said.get(before.position, [])
         if (sum(got), bool(got), got.count(0) <= 1) != (label * trained, trained, True):
             true = label if trained else before.cls
-            raise Violation("I1", f"partition {p}: first and late rows of {before.position} say {got}, true is {true}")
+            raise Violation(
+                "I1",
+                f"partition {p}: first and late rows of {before.position} say {got}, true is "
+                f"{true}",
+            )
     return released
 
 
@@ -137,10 +168,14 @@ def check_tiling(name: str, folded: Folded, t: Truth, boundaries: bool) -> None:
     expected = t.ends[: len(ends)]
     if boundaries and ends != expected:
         k = next(i for i, (a, b) in enumerate(zip(ends, [*expected, None], strict=False)) if a != b)
-        raise Violation("I7", f"{name}: batch {k} ends at {ends[k]}, by C3 at {[*expected, None][k]}")
+        raise Violation(
+            "I7", f"{name}: batch {k} ends at {ends[k]}, by C3 at {[*expected, None][k]}"
+        )
 
 
-def check_batch(name: str, header: BatchHeader, record: Record, rows: list[Row], start: int) -> None:
+def check_batch(
+    name: str, header: BatchHeader, record: Record, rows: list[Row], start: int
+) -> None:
     where = f"{name} [{header.start}, {header.end})"
     waiting = [row.position for row in rows if row.cls == WAITING]
     if waiting:
@@ -151,18 +186,27 @@ def check_batch(name: str, header: BatchHeader, record: Record, rows: list[Row],
         if counted != {cls: classes[cls] for cls in CLASSES}:
             raise Violation("I1", f"{where}: counts {counted}, the oracle {dict(classes)}")
     expected = [
-        (r.position, r.ts_ms, r.arrival_ms, r.label, r.delay_ms, r.source, r.vendor) for r in rows if r.cls == LABELLED
+        (r.position, r.ts_ms, r.arrival_ms, r.label, r.delay_ms, r.source, r.vendor)
+        for r in rows
+        if r.cls == LABELLED
     ]
     columns = ("position", "ts_ms", "arrival_ms", "label", "click_delay_ms", "source", "vendor")
     got: list[tuple[object, ...]] = []
     if record.value:
         batch = decode_examples(record.value)
-        got = [g for g in zip(*(batch.column(c).to_pylist() for c in columns), strict=True) if g[0] >= start]
+        got = [
+            g
+            for g in zip(*(batch.column(c).to_pylist() for c in columns), strict=True)
+            if g[0] >= start
+        ]
     if got != expected:
         k = next(
-            (i for i, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b), min(len(got), len(expected))
+            (i for i, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b),
+            min(len(got), len(expected)),
         )
-        raise Violation("I7", f"{where}: row {k} is {got[k : k + 1]}, by the logs {expected[k : k + 1]}")
+        raise Violation(
+            "I7", f"{where}: row {k} is {got[k : k + 1]}, by the logs {expected[k : k + 1]}"
+        )
 
 
 def check_side_records(broker: Broker, scenario: Scenario, p: int, t: Truth, end: int) -> None:
@@ -172,14 +216,21 @@ def check_side_records(broker: Broker, scenario: Scenario, p: int, t: Truth, end
     for row in t.rows:
         key = f"{c.impressions}/{p}/{row.position}".encode()
         if row.cls == QUARANTINED and row.position < end and key not in there:
-            raise Violation("I1", f"{key.decode()} is counted as quarantined and does not stand there (C6)")
+            raise Violation(
+                "I1", f"{key.decode()} is counted as quarantined and does not stand there (C6)"
+            )
 
 
 def check_reread(
-    broker: Broker, scenario: Scenario, watch: Watch, p: int, settings: LabelerConfig, gone: Gone | None
+    broker: Broker,
+    scenario: Scenario,
+    watch: Watch,
+    p: int,
+    settings: LabelerConfig,
+    gone: Gone | None,
 ) -> None:
-    """I7: a labeler that reads the logs again, from the beginning and from a resume point, writes the same bytes; where
-    something is gone, from resume points at and behind it."""
+    """I7: a labeler that reads the logs again, from the beginning and from a resume point, writes
+    the same bytes; where something is gone, from resume points at and behind it."""
     for reading in readings(scenario.stream):
         check_reading_again(broker, scenario, watch, p, settings, reading, gone)
 
@@ -202,23 +253,40 @@ def check_reading_again(
         return
     middle = (least + len(folded)) // 2
     header = BatchHeader.from_headers(folded[middle].headers)
-    barrier = max((BatchHeader.from_headers(r.headers).barrier for r in folded[: middle + 1]), default=0)
-    begin = ResumePoint.fresh(0, 0, 0) if gone is None or gone.header is None else ResumePoint.after(gone.header, 0)
+    barrier = max(
+        (BatchHeader.from_headers(r.headers).barrier for r in folded[: middle + 1]), default=0
+    )
+    begin = (
+        ResumePoint.fresh(0, 0, 0)
+        if gone is None or gone.header is None
+        else ResumePoint.after(gone.header, 0)
+    )
     for first, point in ((least, begin), (middle + 1, ResumePoint.after(header, barrier))):
         again = reread(broker, scenario, p, point, settings, reading)
         for k, record in enumerate(folded[first:]):
             if k >= len(again):
-                raise Violation("I7", f"{chain}: read again from {point.start}, batch {first + k} is not decided")
+                raise Violation(
+                    "I7",
+                    f"{chain}: read again from {point.start}, batch {first + k} is not decided",
+                )
             if (again[k].value, again[k].header.to_headers()) != (record.value, record.headers):
                 written = BatchHeader.from_headers(record.headers)
                 names = BatchHeader.__dataclass_fields__
                 odd = {f: (getattr(written, f), getattr(again[k].header, f)) for f in names}
                 odd = {f: pair for f, pair in odd.items() if pair[0] != pair[1]}
-                raise Violation("I7", f"{chain}: read again from {point.start}, batch {first + k} differs: {odd}")
+                raise Violation(
+                    "I7",
+                    f"{chain}: read again from {point.start}, batch {first + k} differs: {odd}",
+                )
 
 
 def reread(
-    broker: Broker, scenario: Scenario, p: int, point: ResumePoint, settings: LabelerConfig, reading: Reading
+    broker: Broker,
+    scenario: Scenario,
+    p: int,
+    point: ResumePoint,
+    settings: LabelerConfig,
+    reading: Reading,
 ) -> list[Emission]:
     c = scenario.stream
     book = None
@@ -233,13 +301,17 @@ def reread(
         left_from = broker.first.get((topic, p), 0)
         if at < left_from:
             core.skip(LostRange(topic, p, at, left_from))
-        read([record for record in broker.committed(topic, p) if record.offset >= max(at, left_from)])
+        read(
+            [record for record in broker.committed(topic, p) if record.offset >= max(at, left_from)]
+        )
     return core.step(10_000)
 
 
-def check_sent(broker: Broker, scenario: Scenario, true: dict[int, Readings], good: set[bytes]) -> None:
-    """On a replay, whose stamps no fault can reach: what the site sent well is not quarantined, its first copy at
-    least. So time itself is right, not only its reading."""
+def check_sent(
+    broker: Broker, scenario: Scenario, true: dict[int, Readings], good: set[bytes]
+) -> None:
+    """On a replay, whose stamps no fault can reach: what the site sent well is not quarantined, its
+    first copy at least. So time itself is right, not only its reading."""
     c = scenario.stream
     for p, t in true.items():
         bad = {row.position >> 20 for row in t.first.rows if row.cls == QUARANTINED}
@@ -247,5 +319,7 @@ def check_sent(broker: Broker, scenario: Scenario, true: dict[int, Readings], go
         for record in broker.committed(c.impressions, p):
             value = record.value or b""
             if value in good and value not in seen and record.offset in bad:
-                raise Violation("I1", f"{c.impressions}[{p}] offset {record.offset} is good, and quarantined")
+                raise Violation(
+                    "I1", f"{c.impressions}[{p}] offset {record.offset} is good, and quarantined"
+                )
             seen.add(value)

@@ -1,4 +1,5 @@
-"""A labeler process: the labeler's own `Labelling` and `Head` over the simulated log, turned as its service does."""
+"""A labeler process: the labeler's own `Labelling` and `Head` over the simulated log, turned as
+its service does."""
 
 import random
 from collections.abc import Callable
@@ -33,7 +34,9 @@ class LabelerNode(Process):
         self.disk: dict[bytes, bytes] = {}  # outlives a crash
         self.earlier: dict[bytes, bytes] = {}
         self.held = False  # whether it may not come up now (`sim_lost`)
-        self.on_gone: Callable[[Stop], None] = lambda stop: None  # told of each stop for want of input (C7)
+        self.on_gone: Callable[[Stop], None] = lambda stop: (
+            None
+        )  # told of each stop for want of input (C7)
         self.fate = random.Random(f"copy/{scenario.seed}/{index}")
         if scenario.mixed and index:
             self.config = replace(self.config, batch_rows_max=5, flush_ms=1000)
@@ -63,7 +66,11 @@ class LabelerNode(Process):
         pages = self.found_on_disk()
         self.labelling = Labelling(self.config, self.settings, self.label_log, first, pages=pages)
         self.late_log = Client(self, self.broker, lambda: self.soon(self.label_late))
-        self.late = Labelling(self.config, self.settings, self.late_log, later[0], pages=pages) if later else None
+        self.late = (
+            Labelling(self.config, self.settings, self.late_log, later[0], pages=pages)
+            if later
+            else None
+        )
         self.retract_log = Client(self, self.broker, lambda: self.soon(self.retract))
         self.retracting = Retracting(self.config, self.settings, self.retract_log)
         self.head = Head(self.config, self.settings, FRAUD, self.head_log)
@@ -77,8 +84,8 @@ class LabelerNode(Process):
             self.after(self.world.rng.random() * TURN_MS, self.retract_loop)
 
     def found_on_disk(self) -> Pages | None:
-        """The local copy (C4): as it was left, as an earlier start found it, without some of its pages, that of another
-        labeler, or none."""
+        """The local copy (C4): as it was left, as an earlier start found it, without some of its
+        pages, that of another labeler, or none."""
         if not self.scenario.copies:
             return None
         earlier, self.earlier = self.earlier, dict(self.disk)
@@ -86,9 +93,15 @@ class LabelerNode(Process):
         if kind == "earlier":
             self.disk = dict(earlier)
         elif kind == "holes":
-            self.disk = {key: value for key, value in sorted(self.disk.items()) if self.fate.random() < 0.7}
+            self.disk = {
+                key: value for key, value in sorted(self.disk.items()) if self.fate.random() < 0.7
+            }
         elif kind == "another's":
-            others = [one for one in self.world.processes.values() if isinstance(one, LabelerNode) and one is not self]
+            others = [
+                one
+                for one in self.world.processes.values()
+                if isinstance(one, LabelerNode) and one is not self
+            ]
             self.disk = {key: value for one in others for key, value in one.disk.items()}
         elif kind == "none":
             self.disk = {}
@@ -122,7 +135,8 @@ class LabelerNode(Process):
         self.after(TURN_MS * (0.5 + self.world.rng.random()), self.label_loop)
 
     def label(self) -> None:
-        """One turn. No record here may stop a partition: the site's bad records are for quarantine (L7)."""
+        """One turn. No record here may stop a partition: the site's bad records are for
+        quarantine (L7)."""
         self.labelled_ms = self.world.time.now_ms
         self.turn(self.labelling)
 

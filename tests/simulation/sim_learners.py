@@ -1,4 +1,5 @@
-"""A learner: the shell around `Pacer`, as the worker runs it, over a consumer group of `examples`."""
+"""A learner: the shell around `Pacer`, as the worker runs it, over a consumer group of
+`examples`."""
 
 from typing import Any
 
@@ -53,13 +54,19 @@ def as_batch(partition: int, record: Record) -> events.Batch | None:
 
 def rows_between(batch: events.Batch, start: int, end: int) -> pa.RecordBatch | None:
     """The rows of a batch that stand in `[start, end)`."""
-    return gradient.rows_between(decode_examples(batch.value), batch, start, end) if batch.value else None
+    return (
+        gradient.rows_between(decode_examples(batch.value), batch, start, end)
+        if batch.value
+        else None
+    )
 
 
 class LearnerNode(Process):
     role = "learner"
 
-    def __init__(self, world: World, index: int, scenario: Scenario, broker: Broker, watch: Watch) -> None:
+    def __init__(
+        self, world: World, index: int, scenario: Scenario, broker: Broker, watch: Watch
+    ) -> None:
         super().__init__(world, f"learner-{index}")
         self.scenario, self.broker, self.watch = scenario, broker, watch
         self.pacer: Pacer
@@ -67,7 +74,9 @@ class LearnerNode(Process):
 
     def boot(self) -> None:
         self.pacer = Pacer(MODEL, range(SHARDS), LearnerConfig(wait_ms=40))
-        self.seeks: dict[int, tuple[int, int]] = {}  # partition -> (number of the seek, next record)
+        self.seeks: dict[
+            int, tuple[int, int]
+        ] = {}  # partition -> (number of the seek, next record)
         self.paused: set[int] = set()
         self.assigned: list[int] = []
         self.wake_at_ms: int | None = None
@@ -80,7 +89,9 @@ class LearnerNode(Process):
     # --- the log ---
 
     def poll(self) -> None:
-        share = self.broker.assigned(self, GROUP) if self.world.time.now_ms >= self.ask_at_ms else None
+        share = (
+            self.broker.assigned(self, GROUP) if self.world.time.now_ms >= self.ask_at_ms else None
+        )
         if share is not None:
             self.ask_at_ms = self.world.time.now_ms + GROUP_EVERY_MS
         if share is not None and share != self.assigned:
@@ -103,7 +114,11 @@ class LearnerNode(Process):
             if records:
                 found = True
                 self.seeks[p] = (seek, records[-1].offset + 1)
-                self.event(events.Records(seek, p, [b for b in (as_batch(p, r) for r in records) if b is not None]))
+                self.event(
+                    events.Records(
+                        seek, p, [b for b in (as_batch(p, r) for r in records) if b is not None]
+                    )
+                )
         if not found:
             self.event(events.Idle())
         self.after(POLL_MS * (0.5 + self.world.rng.random()), self.poll)
@@ -141,7 +156,9 @@ class LearnerNode(Process):
             self.after(
                 took,
                 lambda: self.event(
-                    events.Computed(it.clock, it.start, it.end, (it.start, it.end, it.batch, it.slot_map))
+                    events.Computed(
+                        it.clock, it.start, it.end, (it.start, it.end, it.batch, it.slot_map)
+                    )
                 ),
             )
         elif isinstance(it, do.Stop):
@@ -163,12 +180,16 @@ class LearnerNode(Process):
             else:
                 self.event(events.Answered(it.call, reply))
 
-        self.world.network.call(self, shard, work, answered, lambda: self.event(events.Unreachable(it.call)), 800)
+        self.world.network.call(
+            self, shard, work, answered, lambda: self.event(events.Unreachable(it.call)), 800
+        )
 
     def work(self, it: Any, shard: Any) -> Any:
         """What the callee will do, with everything the message carries bound now."""
         if isinstance(it, do.Join):
-            return lambda: self.guarded(lambda: shard.clocks.join(MODEL, self.name, shard.steady_ms()))
+            return lambda: self.guarded(
+                lambda: shard.clocks.join(MODEL, self.name, shard.steady_ms())
+            )
         if isinstance(it, do.AskProgress):
             return shard.progress
         if isinstance(it, do.Start):
@@ -178,7 +199,9 @@ class LearnerNode(Process):
         if isinstance(it, do.Park):
             return lambda: shard.clocks.park(MODEL, it.epoch, shard.steady_ms())
         if isinstance(it, do.Renew):
-            return lambda: self.guarded(lambda: shard.clocks.renew(MODEL, it.epoch, it.doing, shard.steady_ms()))
+            return lambda: self.guarded(
+                lambda: shard.clocks.renew(MODEL, it.epoch, it.doing, shard.steady_ms())
+            )
         if isinstance(it, do.Pull):
             rows = rows_between(it.batch, it.batch.start, it.batch.end)
             keys = {} if rows is None else self.keys(it.slot_map, it.shard, it.batch.chain, rows)
@@ -216,7 +239,9 @@ class LearnerNode(Process):
 
         return work
 
-    def keys(self, slot_map: SlotMap, shard: int, chain: str, rows: pa.RecordBatch) -> dict[str, Keys]:
+    def keys(
+        self, slot_map: SlotMap, shard: int, chain: str, rows: pa.RecordBatch
+    ) -> dict[str, Keys]:
         names = names_of(chain, rows)
         names = np.sort(names[names >= 0])
         keys = {TABLE: keys_on(slot_map, shard, lane_of(chain), names)}

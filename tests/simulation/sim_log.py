@@ -1,9 +1,10 @@
 """The log: partitions of records, the broker that keeps them, and the groups that share them out.
 
-What is appended stays (acks=all). An append may land without its writer hearing of it, may land after the writer gave
-up, and may land after the writer died; two copies of a request are one record only to an idempotent producer, which
-gives up its sequence with its session, so here a repeated request does land twice. Retention may take the head of a
-partition, and some of what stands there is no record of anybody: markers of transactions, and what was aborted (T6).
+What is appended stays (acks=all). An append may land without its writer hearing of it, may land
+after the writer gave up, and may land after the writer died; two copies of a request are one record
+only to an idempotent producer, which gives up its sequence with its session, so here a repeated
+request does land twice. Retention may take the head of a partition, and some of what stands there
+is no record of anybody: markers of transactions, and what was aborted (T6).
 """
 
 from collections.abc import Callable
@@ -28,7 +29,8 @@ def is_aborted(record: Record) -> bool:
 
 @dataclass(frozen=True)
 class Message:
-    """A record before the log has given it its offset and time. `timestamp_ms` counts on CreateTime topics only."""
+    """A record before the log has given it its offset and time. `timestamp_ms` counts on
+    CreateTime topics only."""
 
     topic: str
     partition: int
@@ -40,7 +42,8 @@ class Message:
 
 @dataclass
 class Group:
-    """A consumer group over the partitions of a topic. A member silent for `session_ms` loses what it had."""
+    """A consumer group over the partitions of a topic. A member silent for `session_ms` loses
+    what it had."""
 
     partitions: int
     session_ms: int
@@ -69,7 +72,9 @@ class Group:
         self.generation += 1
         names = sorted(self.members)
         turn = self.generation  # partitions move about, as they do
-        self.owner = {p: names[(p + turn) % len(names)] for p in range(self.partitions)} if names else {}
+        self.owner = (
+            {p: names[(p + turn) % len(names)] for p in range(self.partitions)} if names else {}
+        )
 
 
 class Broker(Process):
@@ -81,7 +86,9 @@ class Broker(Process):
         super().__init__(world, name)
         self.topics: dict[TopicPartition, list[Record]] = {}
         self.groups: dict[str, Group] = {}
-        self.slow_append = slow_append  # probability that an append lands long after its writer stopped waiting
+        self.slow_append = (
+            slow_append  # probability that an append lands long after its writer stopped waiting
+        )
         self.first: dict[TopicPartition, int] = {}  # what retention has left begins here (C7)
         self.landed: list[Callable[[Message, Record, str], None]] = []
 
@@ -117,20 +124,28 @@ class Broker(Process):
         failed: Action,
         deadline_ms: int = 1500,
     ) -> None:
-        """Send one record. One of `landed(record)` and `failed()` follows; after `failed` it may be there, or come."""
+        """Send one record. One of `landed(record)` and `failed()` follows; after `failed` it may
+        be there, or come."""
         rng = self.world.rng
         if self.slow_append and rng.random() < self.slow_append:
             if self.alive and self.world.network.reachable(writer, self):
-                self.after(deadline_ms + rng.randrange(4000), lambda: self.land(message, writer.name))
+                self.after(
+                    deadline_ms + rng.randrange(4000), lambda: self.land(message, writer.name)
+                )
             writer.after(deadline_ms, failed)
             return
-        self.world.network.call(writer, self, lambda: self.land(message, writer.name), landed, failed, deadline_ms)
+        self.world.network.call(
+            writer, self, lambda: self.land(message, writer.name), landed, failed, deadline_ms
+        )
 
     def _serves(self, reader: Process) -> bool:
         return self.alive and not self.asleep and self.world.network.reachable(reader, self)
 
-    def fetch(self, reader: Process, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
-        """Records from `offset` on. Empty when there are none, or when the broker does not answer."""
+    def fetch(
+        self, reader: Process, topic: str, partition: int, offset: int, limit: int
+    ) -> list[Record]:
+        """Records from `offset` on. Empty when there are none, or when the broker does not
+        answer."""
         return self.fetch_to(reader, topic, partition, offset, limit)[0]
 
     def fetch_to(
@@ -151,7 +166,8 @@ class Broker(Process):
         return len(self.records(topic, partition)) if self._serves(reader) else None
 
     def assigned(self, member: Process, group: str) -> list[int] | None:
-        """The member's partitions, or None when the broker does not answer (it then keeps what it has)."""
+        """The member's partitions, or None when the broker does not answer (it then keeps what
+        it has)."""
         if not self._serves(member):
             return None
         return self.groups[group].poll(member.name, self.world.time.now_ms)

@@ -1,8 +1,9 @@
 """A deterministic network, and the processes that stand in it.
 
-A call is two messages. Each may be late, lost or repeated, and the caller cannot tell which: it hears the answer once,
-or after its deadline that there was none, though the work may have been done, or may yet be. Processes crash (what is
-in memory is gone), restart, and sleep (everything stands still, then goes on as if nothing had been).
+A call is two messages. Each may be late, lost or repeated, and the caller cannot tell which: it
+hears the answer once, or after its deadline that there was none, though the work may have been
+done, or may yet be. Processes crash (what is in memory is gone), restart, and sleep (everything
+stands still, then goes on as if nothing had been).
 """
 
 import random
@@ -31,7 +32,8 @@ class Weather:
 
 
 class Process:
-    """One process. `boot` builds what is in memory from `disk` and the logs; `disk` alone survives a crash."""
+    """One process. `boot` builds what is in memory from `disk` and the logs; `disk` alone
+    survives a crash."""
 
     role = ""
 
@@ -97,7 +99,8 @@ class Process:
         return self.world.time.now_ms + self.clock_offset_ms
 
     def steady_ms(self) -> int:
-        """This host's monotonic clock: it never goes back, and a fault may have made it leap forward."""
+        """This host's monotonic clock: it never goes back, and a fault may have made it leap
+        forward."""
         return self.world.time.now_ms + self.leapt_ms
 
     @staticmethod
@@ -221,9 +224,11 @@ class Network:
         unanswered: Action,
         deadline_ms: int = 1000,
     ) -> None:
-        """Have `callee` do `work`; exactly one of `answered(result)` and `unanswered()` follows, in this life.
+        """Have `callee` do `work`; exactly one of `answered(result)` and `unanswered()` follows, in
+        this life.
 
-        An exception of the work's own kind (a refusal) is a result. After a crash of the caller neither follows.
+        An exception of the work's own kind (a refusal) is a result. After a crash of the caller
+        neither follows.
         """
         self.calls += 1
         pending = [True]
@@ -250,7 +255,8 @@ class Network:
         caller.after(deadline_ms, expire)
 
     def _carry(self, a: Process, b: Process, arrive: Action) -> None:
-        """One message from a to b, to this life of b (a message does not outlive the connection it was sent on)."""
+        """One message from a to b, to this life of b (a message does not outlive the connection
+        it was sent on)."""
         if not b.alive or not self.reachable(a, b) or self._chance(a, b, "lose"):
             return
         b.after(self.latency_ms(a, b), arrive)

@@ -1,6 +1,6 @@
-"""The operator: changes the bound, the concurrency, and the number of learners and of shards while training goes on
-(K6, S6), and declares lost what labelers say is gone (C7); and the launcher of shards, which starts those that are
-wanted and ends those that are over."""
+"""The operator: changes the bound, the concurrency, and the number of learners and of shards while
+training goes on (K6, S6), and declares lost what labelers say is gone (C7); and the launcher of
+shards, which starts those that are wanted and ends those that are over."""
 
 import random
 from typing import Any
@@ -23,7 +23,12 @@ class Operator:
     """Acts at moments drawn from the seed. What finds the clock holder dead is not repeated."""
 
     def __init__(
-        self, world: World, scenario: Scenario, broker: Broker, extra: LearnerNode | None, busy_ms: int
+        self,
+        world: World,
+        scenario: Scenario,
+        broker: Broker,
+        extra: LearnerNode | None,
+        busy_ms: int,
     ) -> None:
         self.world, self.scenario, self.broker, self.extra = world, scenario, broker, extra
         self.told: set[LostRange] = set()
@@ -33,7 +38,11 @@ class Operator:
         if scenario.concurrency:
             self.at(1, lambda: self.order(scenario.staleness, scenario.concurrency))
         for _ in range(CHANGES):
-            moment, s, concurrency = rng.randrange(1, busy_ms), rng.choice((0, 1, 4, -1)), rng.choice((0, 0, 1, 2))
+            moment, s, concurrency = (
+                rng.randrange(1, busy_ms),
+                rng.choice((0, 1, 4, -1)),
+                rng.choice((0, 0, 1, 2)),
+            )
             if scenario.tuning == "bounds":
                 self.at(moment, lambda s=s, c=concurrency: self.order(s, c))
             elif scenario.tuning == "shards":
@@ -48,21 +57,25 @@ class Operator:
         self.world.time.at(self.world.time.now_ms + after_ms, work)
 
     def hears(self, stop: Stop) -> None:
-        """A labeler stopped for want of input (C7): after a while its own words are typed, if they name nothing that is
-        still there."""
+        """A labeler stopped for want of input (C7): after a while its own words are typed, if they
+        name nothing that is still there."""
         gone = stop.gone
         assert gone is not None
         if gone in self.told:
             return
         self.told.add(gone)
         if gone.end != self.broker.first.get((gone.topic, gone.partition)):
-            raise Violation("C7", f"a stop names {gone}, and some of it is there, or more is gone: {stop}")
+            raise Violation(
+                "C7", f"a stop names {gone}, and some of it is there, or more is gone: {stop}"
+            )
         self.at(self.thinks.randrange(200, 5000), lambda: self.declare_lost(gone))
 
     def declare_lost(self, gone: LostRange) -> None:
         self.world.trace("operator", f"{gone}: declared lost")
         headers = lost_headers(gone, "retention was too short")
-        word = Message(self.scenario.stream.quarantine, gone.partition, lost_key(gone), None, headers)
+        word = Message(
+            self.scenario.stream.quarantine, gone.partition, lost_key(gone), None, headers
+        )
         self.broker.land(word, "operator")
 
     def order(self, staleness: int, concurrency: int) -> None:
@@ -78,7 +91,8 @@ class Operator:
             holder.ordered_shards(shards)
 
     def launch(self) -> None:
-        """Who holds the clocks says how many are needed. It is not asked while it is dead or asleep."""
+        """Who holds the clocks says how many are needed. It is not asked while it is dead or
+        asleep."""
         holder: Any = self.world.processes["shard-0"]
         if holder.alive and not holder.asleep:
             needed = max(holder.clocks.shards, holder.shards_ordered())

@@ -1,7 +1,8 @@
-"""The oracle: what every impression's class and label must be, and where every batch must end, in slow plain Python.
+"""The oracle: what every impression's class and label must be, and where every batch must end, in
+slow plain Python.
 
-It reads the logs of one partition from their beginning, after the fact, and shares no code with the labeler. Where the
-labeler streams, holds and resumes, the oracle sorts and searches whole lists.
+It reads the logs of one partition from their beginning, after the fact, and shares no code with the
+labeler. Where the labeler streams, holds and resumes, the oracle sorts and searches whole lists.
 """
 
 import json
@@ -61,7 +62,8 @@ class Row:
 
 @dataclass
 class Seen:
-    """One record with its arrival, and whether its stamp was believed (T1, T3). A held one has neither yet."""
+    """One record with its arrival, and whether its stamp was believed (T1, T3). A held one has
+    neither yet."""
 
     record: Record
     arrival_ms: int
@@ -78,7 +80,8 @@ class Click:
 
 
 def arrivals(records: list[Record], c: StreamConfig, top: int = 0) -> list[Seen]:
-    """T1 and T3, from a time on. Records after one whose time is not known yet are not there yet."""
+    """T1 and T3, from a time on. Records after one whose time is not known yet are not there
+    yet."""
     seen: list[Seen] = []
     for i, record in enumerate(records):
         step = step_of_time(records, i, top, c)
@@ -89,9 +92,11 @@ def arrivals(records: list[Record], c: StreamConfig, top: int = 0) -> list[Seen]
     return seen
 
 
-def step_of_time(records: list[Record], i: int, top: int, c: StreamConfig) -> tuple[int, bool] | None:
-    """T1, T3, one record at a time: (the time that record i moves its partition to, whether its own timestamp is
-    believed); None if that is not known yet."""
+def step_of_time(
+    records: list[Record], i: int, top: int, c: StreamConfig
+) -> tuple[int, bool] | None:
+    """T1, T3, one record at a time: (the time that record i moves its partition to, whether its own
+    timestamp is believed); None if that is not known yet."""
     stamp, clock = record_times(records[i])
     low, high = top - c.skew_ms, top + c.jump_max_ms
     if top and low <= clock <= high:
@@ -137,7 +142,8 @@ def timely(ts_ms: int, arrival_ms: int, stamp_ms: int, c: StreamConfig) -> bool:
     return min(arrival_ms, stamp_ms) - c.age_max_ms <= ts_ms <= arrival_ms + ahead
 
 
-# --- decoding ---------------------------------------------------------------------------------------------------
+# --- decoding
+# --------------------------------------------------------------------------------------------------
 
 
 def _text(body: dict[str, Any], name: str) -> str:
@@ -155,7 +161,8 @@ def _number(body: dict[str, Any], name: str) -> int:
 
 
 def bodies(record: Record) -> list[dict[str, Any]]:
-    """The events of one record, page views spread out. Raises if the record as a whole cannot be read."""
+    """The events of one record, page views spread out. Raises if the record as a whole cannot be
+    read."""
     whole = json.loads((record.value or b"").decode())
     out: list[dict[str, Any]] = []
     for body in whole if isinstance(whole, list) else [whole]:
@@ -164,7 +171,11 @@ def bodies(record: Record) -> list[dict[str, Any]]:
         if "impressions" in body:
             shared = {k: v for k, v in body.items() if k != "impressions"}
             out.extend(
-                {**shared, **one, "features": {**shared.get("features", {}), **one.get("features", {})}}
+                {
+                    **shared,
+                    **one,
+                    "features": {**shared.get("features", {}), **one.get("features", {})},
+                }
                 for one in body["impressions"]
             )
         else:
@@ -173,7 +184,8 @@ def bodies(record: Record) -> list[dict[str, Any]]:
 
 
 def impression_rows(seen: Seen, partition: int, c: StreamConfig) -> list[Row]:
-    """The impressions of one record: a record with a fault that is not a single row's is one quarantined row."""
+    """The impressions of one record: a record with a fault that is not a single row's is one
+    quarantined row."""
     record = seen.record
     at = record.offset << 20
     if record.is_heartbeat:
@@ -184,7 +196,9 @@ def impression_rows(seen: Seen, partition: int, c: StreamConfig) -> list[Row]:
             raise ValueError("placed wrongly")
         rows = []
         for k, body in enumerate(bodies(record)):
-            row = Row(at | k, seen.arrival_ms, WAITING, _number(body, "ts_ms"), key, _text(body, "id"))
+            row = Row(
+                at | k, seen.arrival_ms, WAITING, _number(body, "ts_ms"), key, _text(body, "id")
+            )
             row.session = session_bits(key, c.hash_key)
             row.source, row.vendor = _text(body, "source"), _text(body, "vendor")
             row.features = body.get("features", {})
@@ -216,11 +230,13 @@ def click_rows(seen: Seen, partition: int, c: StreamConfig) -> list[Click]:
         return []
 
 
-# --- labels -----------------------------------------------------------------------------------------------------
+# --- labels
+# --------------------------------------------------------------------------------------------------
 
 
 class When(NamedTuple):
-    """A reading: which clicks count, by event time, and how long after an impression's arrival it is decided (L1)."""
+    """A reading: which clicks count, by event time, and how long after an impression's arrival
+    it is decided (L1)."""
 
     window_ms: int
     wait_ms: int
@@ -228,7 +244,8 @@ class When(NamedTuple):
 
 
 def first_and_last(c: StreamConfig) -> tuple[When, When]:
-    """When `label/p` reads and when `late/p` does, after docs/labels.md; the same twice where there is but one."""
+    """When `label/p` reads and when `late/p` does, after docs/labels.md; the same twice where
+    there is but one."""
     whole = When(c.window_ms, c.window_ms + c.grace_ms)
     if c.label_strategy == "eager":
         return When(-1, 0), whole
@@ -252,12 +269,15 @@ class Truth:
 
 
 class Verdicts:
-    """`verdicts`, parsed once: when all inputs had been judged up to a time (L3), and who was ruled against."""
+    """`verdicts`, parsed once: when all inputs had been judged up to a time (L3), and who was
+    ruled against."""
 
     def __init__(self, records: list[Record], inputs: list[str]) -> None:
         marks: dict[str, int] = {}
         self.lows: list[int] = []  # after each record, the lowest watermark of all inputs
-        self.verdicts: list[tuple[int, dict[str, Any]]] = []  # where each was first said: a repeat is no later word
+        self.verdicts: list[
+            tuple[int, dict[str, Any]]
+        ] = []  # where each was first said: a repeat is no later word
         said: set[str] = set()
         for record in records:
             body = {} if is_junk(record) else json.loads(record.value or b"{}")
@@ -273,8 +293,8 @@ class Verdicts:
         return next((o for o, low in enumerate(self.lows) if low > deadline_ms), None)
 
     def ruling(self, before: int, row: Row) -> str | None:
-        """What the verdicts that stand before an offset decide of a row: 'allow' takes back 'reject'; of withholding,
-        the last word counts, an operator's before the breaker's."""
+        """What the verdicts that stand before an offset decide of a row: 'allow' takes back
+        'reject'; of withholding, the last word counts, an operator's before the breaker's."""
         said = [v for offset, v in self.verdicts if offset < before and covers(v, row)]
         found = {v["decision"] for v in said}
         if "reject" in found and "allow" not in found:
@@ -323,9 +343,9 @@ def truth(
     when: When,
     since: Since = BEGINNING,
 ) -> Truth:
-    """Classes, labels and batch ends of one partition by one reading, as far as these logs decide them. `inputs` are
-    those whose watermarks labels wait for; without any, verdicts are not looked at. Of what stands below
-    `since` only the ids count."""
+    """Classes, labels and batch ends of one partition by one reading, as far as these logs decide
+    them. `inputs` are those whose watermarks labels wait for; without any, verdicts are not looked
+    at. Of what stands below `since` only the ids count."""
     seen = arrivals(impressions, c, since.impressions_ms)
     by_record = [impression_rows(s, partition, c) for s in seen]
     rows = [row for rows in by_record for row in rows]
@@ -355,13 +375,18 @@ def truth(
         elif decision == "withhold":
             row.cls = WITHHELD
         else:
-            row.cls = LOST if since.clicks_gone and may_lack_clicks(row, seen_clicks, since, when, c) else LABELLED
+            row.cls = (
+                LOST
+                if since.clicks_gone and may_lack_clicks(row, seen_clicks, since, when, c)
+                else LABELLED
+            )
             row.clicks = len(counting)
             if counting:
                 row.label, row.delay_ms = 1, max(counting[0].ts_ms - row.ts_ms, 0)
     known_to = (seen[-1].record.offset + 1) << 20 if seen else 0
     ahead = [
-        (s, [row for row in its if row.position >= since.position]) for s, its in zip(seen, by_record, strict=True)
+        (s, [row for row in its if row.position >= since.position])
+        for s, its in zip(seen, by_record, strict=True)
     ]
     ahead = [(s, its) for s, its in ahead if its or s.record.offset << 20 >= since.position]
     rows = [row for _, its in ahead for row in its]
@@ -370,9 +395,13 @@ def truth(
 
 
 def late_truth(first: Truth, last: Truth) -> Truth:
-    """What `late/p` must say: the clicks that the first reading did not know, and what it withheld and was released.
-    What was rejected stays so; what is taken out between the readings keeps the label it has (L8)."""
-    rows = [replace(after, cls=_late_class(before, after)) for before, after in zip(first.rows, last.rows, strict=True)]
+    """What `late/p` must say: the clicks that the first reading did not know, and what it withheld
+    and was released. What was rejected stays so; what is taken out between the readings keeps the
+    label it has (L8)."""
+    rows = [
+        replace(after, cls=_late_class(before, after))
+        for before, after in zip(first.rows, last.rows, strict=True)
+    ]
     return replace(last, rows=rows, by_position={row.position: row for row in rows})
 
 
@@ -393,9 +422,11 @@ def counts(click: Click, row: Row, when: When, c: StreamConfig) -> bool:
     return in_time and when.window_ms >= 0 and -c.early_click_ms <= delay_ms <= when.window_ms
 
 
-def may_lack_clicks(row: Row, clicks: list[Seen], since: Since, when: When, c: StreamConfig) -> bool:
-    """C7: whether one of the clicks that are gone, which arrived up to where time is first moved behind them, might
-    have counted."""
+def may_lack_clicks(
+    row: Row, clicks: list[Seen], since: Since, when: When, c: StreamConfig
+) -> bool:
+    """C7: whether one of the clicks that are gone, which arrived up to where time is first moved
+    behind them, might have counted."""
     wait_ms = when.wait_ms if when.click_wait_ms is None else when.click_wait_ms
     last_ms = next((s.arrival_ms for s in clicks if s.arrival_ms > since.clicks_ms), None)
     gone_later = last_ms is None or row.arrival_ms - c.grace_ms <= last_ms

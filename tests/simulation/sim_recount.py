@@ -1,7 +1,9 @@
-"""What the fraud filter must have counted (F2), and what must stand in `verdicts` before a watermark (F3).
+"""What the fraud filter must have counted (F2), and what must stand in `verdicts` before a
+watermark (F3).
 
-The recount folds the chains of `signals` itself and adds up each (source, vendor, cell). Delivery is at least once and
-the filter dies between any two writes; its counts must be these, neither more nor fewer.
+The recount folds the chains of `signals` itself and adds up each (source, vendor, cell). Delivery
+is at least once and the filter dies between any two writes; its counts must be these, neither more
+nor fewer.
 """
 
 from collections.abc import Mapping
@@ -24,7 +26,9 @@ class Recount:
         self.counted = 0  # records of `signals`
         self.said: set[str] = set()  # ids of verdicts in the log
         self.watermarks: dict[str, int] = {}  # input -> the highest in the log
-        self.decided: dict[str, int] = {}  # id of a verdict -> the watermark that may not overtake it
+        self.decided: dict[
+            str, int
+        ] = {}  # id of a verdict -> the watermark that may not overtake it
 
     # --- the log of verdicts ---
 
@@ -39,7 +43,10 @@ class Recount:
     def _check_watermark(self, said: Watermark, step: int) -> None:
         missing = [id for id, of in self.decided.items() if of == step]
         if missing:
-            raise Violation("F3", f"watermark {said.watermark_ms} of {said.input} stands before verdict {missing[0]}")
+            raise Violation(
+                "F3",
+                f"watermark {said.watermark_ms} of {said.input} stands before verdict {missing[0]}",
+            )
 
     def decides(self, step: Step, number: int) -> None:
         """The filter has decided this; its watermarks carry the number."""
@@ -53,10 +60,16 @@ class Recount:
 
     # --- counts ---
 
-    def check(self, step: Step, counted: Mapping[tuple[str, str, int], list[int]], signals: list[Record]) -> None:
-        """The fold position is about to be written: everything below it is counted once, and said."""
+    def check(
+        self, step: Step, counted: Mapping[tuple[str, str, int], list[int]], signals: list[Record]
+    ) -> None:
+        """The fold position is about to be written: everything below it is counted once, and
+        said."""
         if self.decided:
-            raise Violation("F2", f"verdict {next(iter(self.decided))} counts as said, and does not stand in the log")
+            raise Violation(
+                "F2",
+                f"verdict {next(iter(self.decided))} counts as said, and does not stand in the log",
+            )
         self._count(signals[: step.next_offset])
         oldest = step.settled - FRAUD.span
         there = {key: counts[:2] for key, counts in counted.items() if key[2] >= oldest}
@@ -67,7 +80,9 @@ class Recount:
     def _compare(there: Mapping[Any, list[int]], expected: Mapping[Any, list[int]]) -> None:
         for key in sorted(there.keys() | expected.keys()):
             if there.get(key, [0, 0]) != expected.get(key, [0, 0]):
-                raise Violation("F2", f"{key} is counted {there.get(key)}, the signals say {expected.get(key)}")
+                raise Violation(
+                    "F2", f"{key} is counted {there.get(key)}, the signals say {expected.get(key)}"
+                )
 
     def _count(self, signals: list[Record]) -> None:
         for record in signals[self.counted :]:
@@ -79,7 +94,9 @@ class Recount:
                 continue
             if signal.start < at and signal.rows is not None:
                 raise Violation(
-                    "C2", f"a signal of {signal.input} with counts reaches over {at}: buckets are boundaries"
+                    "C2",
+                    f"a signal of {signal.input} with counts reaches over {at}: buckets are "
+                    f"boundaries",
                 )
             self.ends[signal.input] = signal.end
             column = 1 if signal.input.startswith("clicks") else 0

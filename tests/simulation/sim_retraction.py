@@ -1,4 +1,5 @@
-"""What late verdicts must have taken back when the run is over, said in slow plain Python from the logs (L3, C1)."""
+"""What late verdicts must have taken back when the run is over, said in slow plain Python from
+the logs (L3, C1)."""
 
 from collections import Counter
 from typing import Any
@@ -21,7 +22,9 @@ def learned(watch: Watch, scenario: Scenario, p: int) -> list[tuple[int, dict[st
     for kind, when in zip((LABEL, LATE), first_and_last(scenario.stream), strict=True):
         for start, _, record in watch.fold(f"{kind}/{p}").records:
             rows = decode_examples(record.value).to_pylist() if record.value else []
-            found += [(row["arrival_ms"] + when.wait_ms, row) for row in rows if row["position"] >= start]
+            found += [
+                (row["arrival_ms"] + when.wait_ms, row) for row in rows if row["position"] >= start
+            ]
     return found
 
 
@@ -31,7 +34,11 @@ def expected(broker: Broker, scenario: Scenario, watch: Watch, p: int) -> Taken:
     records = broker.records(c.verdicts, 0)
     book = Verdicts(records, scenario.inputs)
     marks = [r.offset for r in records if b'"kind":"watermark"' in (r.value or b"")]
-    said = [(o, v) for o, v in book.verdicts if marks and o < marks[-1] and v["decision"] in ("reject", "allow")]
+    said = [
+        (o, v)
+        for o, v in book.verdicts
+        if marks and o < marks[-1] and v["decision"] in ("reject", "allow")
+    ]
     taken: Taken = Counter()
     for deadline, row in learned(watch, scenario, p):
         for offset, v in said:
@@ -68,14 +75,17 @@ def untaken(broker: Broker, scenario: Scenario, watch: Watch) -> list[str]:
 
 
 def check_retractions(broker: Broker, scenario: Scenario, watch: Watch) -> int:
-    """I1: every row that a late verdict covers is taken back once, and no other; its clean rows are clean."""
+    """I1: every row that a late verdict covers is taken back once, and no other; its clean rows
+    are clean."""
     total = 0
     for p in range(scenario.stream.partitions if scenario.inputs else 0):
         right, there = expected(broker, scenario, watch, p), written(watch, p)
         if there != right:
             odd = sorted((there - right) + (right - there))[:3]
             raise Violation(
-                "I1", f"{RETRACT}/{p} takes back {sum(there.values())} rows, of {sum(right.values())}: {odd}"
+                "I1",
+                f"{RETRACT}/{p} takes back {sum(there.values())} rows, of {sum(right.values())}: "
+                f"{odd}",
             )
         total += sum(there.values())
     assert set(KINDS) == {LABEL, LATE, RETRACT}

@@ -1,4 +1,5 @@
-"""What one seed stands for: the times, sizes and switches of a run. Everything else is drawn as the run goes."""
+"""What one seed stands for: the times, sizes and switches of a run. Everything else is drawn as
+the run goes."""
 
 import random
 from dataclasses import dataclass, replace
@@ -14,11 +15,13 @@ SHARDS_MAX = 3
 MODEL = "toy"
 #: Seeds of these remainders by 11 label with a later reading; the others say all at once.
 STRATEGIES = {5: "window+correct", 8: "eager"}
-#: Seeds of this remainder by 11 have a breaker, and so does every other one of those with 'window+correct'.
+#: Seeds of this remainder by 11 have a breaker, and so does every other one of those with
+#: 'window+correct'.
 BREAKER_SEEDS = 4
 BREAKERS = 2
 TABLE = "rows"
-#: Thresholds at which the site's two attacks are found, and a few honest people too: rejection is to be frequent here.
+#: Thresholds at which the site's two attacks are found, and a few honest people too: rejection is
+#: to be frequent here.
 FRAUD = FraudConfig(
     cell_ms=2000,
     window_ms=6000,
@@ -35,7 +38,8 @@ FRAUD = FraudConfig(
     signal_rows_max=12,
 )
 
-#: Thresholds at which a shop of three clicks a cell is withheld now and then, in its outages and by chance.
+#: Thresholds at which a shop of three clicks a cell is withheld now and then, in its outages and by
+#: chance.
 BREAKER = BreakerConfig(
     slices=("colour",),
     join_window_ms=4000,
@@ -57,7 +61,8 @@ LOSES_FOLDERS = 11
 
 @dataclass(frozen=True)
 class Scenario:
-    """One seed's world. Times are small so that a run holds many windows; their proportions are those of a shop."""
+    """One seed's world. Times are small so that a run holds many windows; their proportions are
+    those of a shop."""
 
     seed: int
     stream: StreamConfig
@@ -71,7 +76,8 @@ class Scenario:
     cuts: int
     fold_records_max: int  # records of `examples` that a labeler reads back to find its end
     begin: dict[str, int]  # where the model begins on each chain (S5): often not where a batch does
-    mixed: bool  # whether the labelers cut batches differently, as in the midst of a change of configuration
+    # whether the labelers cut batches differently, as in the midst of a change of configuration
+    mixed: bool
     tuning: str  # what an operator does meanwhile: nothing | bounds | learners | shards | turns
     governed: bool  # whether a governor speaks too (K7)
     breaker: bool  # whether labels wait for the breaker's word
@@ -98,12 +104,17 @@ class Scenario:
     def inputs(self) -> list[str]:
         """Whose watermarks labels wait for (L3)."""
         c, partitions = self.stream, range(PARTITIONS)
-        fraud = [f"{topic}/{p}" for topic in (c.impressions, c.clicks) for p in partitions] if self.fraud else []
+        fraud = (
+            [f"{topic}/{p}" for topic in (c.impressions, c.clicks) for p in partitions]
+            if self.fraud
+            else []
+        )
         return fraud + ([f"breaker/{p}" for p in partitions] if self.breaker else [])
 
     @property
     def loses_folders(self) -> bool:
-        """Whether shards lose their state folders, and the store does not always take what they would keep there."""
+        """Whether shards lose their state folders, and the store does not always take what they
+        would keep there."""
         return self.seed % 20 == LOSES_FOLDERS
 
     @property
@@ -113,13 +124,17 @@ class Scenario:
 
     @property
     def retention(self) -> bool:
-        """Whether retention passes input that nobody has read (C7): live, read once, nothing else waited for."""
-        plain = self.stream.label_strategy == "window" and not (self.fraud or self.breaker or self.mixed)
+        """Whether retention passes input that nobody has read (C7): live, read once, nothing
+        else waited for."""
+        plain = self.stream.label_strategy == "window" and not (
+            self.fraud or self.breaker or self.mixed
+        )
         return plain and not self.replayed and self.seed // 8 % 4 == 3
 
     @property
     def transactions(self) -> bool:
-        """Whether some of what stands in the inputs is no record: markers, and what was aborted (T6)."""
+        """Whether some of what stands in the inputs is no record: markers, and what was aborted
+        (T6)."""
         return self.seed % 9 == 4
 
     @property
@@ -134,15 +149,26 @@ class Scenario:
     def summary(self) -> str:
         s = self.stream
         bound = "inf" if self.staleness < 0 else self.staleness
-        switches = ("fraud", "breaker", "keep_step", "mixed", "forged", "poisoned", "copies", "governed")
+        switches = (
+            "fraud",
+            "breaker",
+            "keep_step",
+            "mixed",
+            "forged",
+            "poisoned",
+            "copies",
+            "governed",
+        )
         on = [name for name in (*switches, "retention", "transactions") if getattr(self, name)]
         if self.late:
             on.append(s.label_strategy)
         if self.tuning != "nothing":
             on.append(self.tuning)
         return (
-            f"{'replayed' if self.replayed else 'live'} s={bound} {' '.join(on)} window={s.window_ms} "
-            f"flush={s.flush_ms} rows={s.batch_rows_max} heartbeat={s.heartbeat_ms} impressions={self.impressions}"
+            f"{'replayed' if self.replayed else 'live'} s={bound} {' '.join(on)} "
+            f"window={s.window_ms} "
+            f"flush={s.flush_ms} rows={s.batch_rows_max} heartbeat={s.heartbeat_ms} "
+            f"impressions={self.impressions}"
         )
 
 
@@ -171,7 +197,9 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
         verdict_max_ms=20000,
     )
     keep_step = replayed and (seed // 16) % 3 == 0
-    middle = [rng.choice((0, 0, rng.randrange(1, 14) << 20 | rng.randrange(3))) for _ in range(PARTITIONS)]
+    middle = [
+        rng.choice((0, 0, rng.randrange(1, 14) << 20 | rng.randrange(3))) for _ in range(PARTITIONS)
+    ]
     return Scenario(
         seed=seed,
         stream=_strategy(seed, stream),
@@ -191,30 +219,45 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
         poisoned=seed % 5 == 2,
         mixed=seed % 7 == 6,
         breaker=_has_breaker(seed),
-        # A barrier that stands below a model's beginning is none of its barriers, and would never be lifted (E3).
+        # A barrier that stands below a model's beginning is none of its barriers, and would never
+        # be lifted (E3).
         begin=begin_vector({p: 0 if keep_step else middle[p] for p in range(PARTITIONS)}, 0),
         faultless=faultless,
     )
 
 
 def _strategy(seed: int, stream: StreamConfig) -> StreamConfig:
-    """Drawn apart from the rest, so that what a seed of one reading stands for does not depend on it."""
+    """Drawn apart from the rest, so that what a seed of one reading stands for does not depend
+    on it."""
     strategy = STRATEGIES.get(seed % 11, "window")
     if _has_breaker(seed):
         stream = replace(stream, window_ms=16_000, release_ms=20_000 if strategy == "window" else 0)
     if strategy == "window":
         return stream
     rng = random.Random(f"strategy/{seed}")
-    late_window_ms = int(stream.window_ms * rng.choice((1.25, 1.5, 2))) if strategy == "window+correct" else 0
+    late_window_ms = (
+        int(stream.window_ms * rng.choice((1.25, 1.5, 2))) if strategy == "window+correct" else 0
+    )
     # Short against a run, so that what is counted of late clicks is seen to fade.
     half_life_ms = rng.choice((10_000, 40_000))
-    return replace(stream, label_strategy=strategy, late_window_ms=late_window_ms, late_share_half_life_ms=half_life_ms)
+    return replace(
+        stream,
+        label_strategy=strategy,
+        late_window_ms=late_window_ms,
+        late_share_half_life_ms=half_life_ms,
+    )
 
 
 def _has_breaker(seed: int) -> bool:
-    return seed % 11 == BREAKER_SEEDS or (STRATEGIES.get(seed % 11) == "window+correct" and seed // 11 % 2 == 1)
+    return seed % 11 == BREAKER_SEEDS or (
+        STRATEGIES.get(seed % 11) == "window+correct" and seed // 11 % 2 == 1
+    )
 
 
 check(
-    _strategy(BREAKER_SEEDS, StreamConfig(categorical_features=BREAKER.slices, skew_ms=2000, signal_ms=2000)), BREAKER
+    _strategy(
+        BREAKER_SEEDS,
+        StreamConfig(categorical_features=BREAKER.slices, skew_ms=2000, signal_ms=2000),
+    ),
+    BREAKER,
 )

@@ -1,7 +1,9 @@
-"""Shards, and the clock holder that is shard 0: the shell around `Shard` and `Clocks`, as the server runs it.
+"""Shards, and the clock holder that is shard 0: the shell around `Shard` and `Clocks`, as the
+server runs it.
 
-On disk and beside the checkpoints a shard keeps its incarnation, and the clock holder an operator's words (S2, K6). It
-restores from the head complete cut (X2), and the clock holder's incarnation is its era (K5).
+On disk and beside the checkpoints a shard keeps its incarnation, and the clock holder an operator's
+words (S2, K6). It restores from the head complete cut (X2), and the clock holder's incarnation is
+its era (K5).
 """
 
 import random
@@ -36,7 +38,9 @@ LEASE_MS = 3000
 class ShardNode(Process):
     """One shard process. Every method below is what a remote call performs."""
 
-    def __init__(self, world: World, index: int, scenario: Scenario, files: Files, watch: Watch) -> None:
+    def __init__(
+        self, world: World, index: int, scenario: Scenario, files: Files, watch: Watch
+    ) -> None:
         super().__init__(world, f"shard-{index}")
         self.role = "clock holder" if index == 0 else "shard"
         self.index, self.scenario, self.files, self.watch = index, scenario, files, watch
@@ -47,13 +51,17 @@ class ShardNode(Process):
 
     def boot(self) -> None:
         self.looking = False
-        self.asked: SlotMap | None = None  # for a map to come, and what is held of it, of which manifest
+        self.asked: SlotMap | None = (
+            None  # for a map to come, and what is held of it, of which manifest
+        )
         self.held: tuple[SlotMap, str] | None = None
         self.succession = Succession(self.successor)
         self.core = self.incarnate(*self.head())
         if self.index == 0:
             s = self.scenario.staleness
-            self.clocks = Clocks(self.core.incarnation, SHARDS, s, lease_ms=LEASE_MS, stated_max_ms=120_000)
+            self.clocks = Clocks(
+                self.core.incarnation, SHARDS, s, lease_ms=LEASE_MS, stated_max_ms=120_000
+            )
             self.clocks.remap(self.core.slot_map.epoch, self.core.slot_map.shards)
             self.clocks.obey(self.kept_orders().models)
             self.watch.leased.clear()  # a lease is lost with its clock holder (K7)
@@ -71,21 +79,32 @@ class ShardNode(Process):
         name, catalogue = f"shard-{self.index}.json", Catalogue(self.files, MODEL)
         told = self.stored.read(name)
         incarnation = next_incarnation(
-            self.disk.get("incarnation"), None if told is None else int(told), catalogue.head() is not None
+            self.disk.get("incarnation"),
+            None if told is None else int(told),
+            catalogue.head() is not None,
         )
-        missed = self.scenario.loses_folders and "incarnation" in self.disk and self.fate.random() < 0.7
+        missed = (
+            self.scenario.loses_folders and "incarnation" in self.disk and self.fate.random() < 0.7
+        )
         self.disk["incarnation"] = incarnation
-        if not missed:  # else the store did not take it; a shard without its folder waits until it does
+        if (
+            not missed
+        ):  # else the store did not take it; a shard without its folder waits until it does
             self.stored.write(name, str(incarnation).encode())
         return Successor(slot_map, lambda own: Shard(self.index, incarnation, own))
 
     def cut_of(self, head: Manifest | None, slot_map: SlotMap) -> HeadCut:
         if head is None:
             return NO_HEAD
-        return HeadCut(slot_map, head.sha256, lambda held: cut_parts(Catalogue(self.files, MODEL), head, held or None))
+        return HeadCut(
+            slot_map,
+            head.sha256,
+            lambda held: cut_parts(Catalogue(self.files, MODEL), head, held or None),
+        )
 
     def incarnate(self, head: Manifest | None, slot_map: SlotMap) -> Shard:
-        """A new incarnation, restored from the head, by what was read ahead of it where that fits."""
+        """A new incarnation, restored from the head, by what was read ahead of it where that
+        fits."""
         core = self.succession.take(slot_map, self.cut_of(head, slot_map))
         self.watch.stands_at(self.index, core.incarnation, {})
         self.watch.takes_map(self.index, core.slot_map)
@@ -131,13 +150,16 @@ class ShardNode(Process):
         if self.clocks is not None:
             self.clocks.remap(slot_map.epoch, slot_map.shards)
         self.core = core
-        self.world.trace(self.name, f"takes the map of epoch {slot_map.epoch}: {slot_map.shards} shards")
+        self.world.trace(
+            self.name, f"takes the map of epoch {slot_map.epoch}: {slot_map.shards} shards"
+        )
         self.reach("remap")
 
     # --- the clock holder ---
 
     def _tell_shards(self) -> None:
-        """Send the allow list to every shard, again and again (K5), and fence whose lease has run out (K3)."""
+        """Send the allow list to every shard, again and again (K5), and fence whose lease has
+        run out (K3)."""
         assert self.clocks is not None
         self.clocks.tick(self.steady_ms())
         for index in range(self.clocks.shards):
@@ -165,12 +187,19 @@ class ShardNode(Process):
             told(self.allow(era, sequence, list(epochs), *named))
         else:
             self.world.network.call(
-                self, shard, lambda: shard.allow(era, sequence, list(epochs), *named), told, lambda: None, 400
+                self,
+                shard,
+                lambda: shard.allow(era, sequence, list(epochs), *named),
+                told,
+                lambda: None,
+                400,
             )
 
     # --- what is asked of a shard ---
 
-    def allow(self, era: int, sequence: int, epochs: list[Epoch], incarnation: int, map_epoch: int) -> Any:
+    def allow(
+        self, era: int, sequence: int, epochs: list[Epoch], incarnation: int, map_epoch: int
+    ) -> Any:
         self.remap(map_epoch)
         if incarnation != self.core.incarnation:
             return AllowReply(self.core.incarnation, self.core.slot_map.epoch)
@@ -189,7 +218,9 @@ class ShardNode(Process):
         reply = self.guarded(lambda: self.core.pull(request))
         if isinstance(reply, PullReply):
             self.watch.read(self.index, request.epoch, clock, reply)
-            self.watch.mapped(self.index, reply.outcome, request.map_epoch, self.core.slot_map.epoch)
+            self.watch.mapped(
+                self.index, reply.outcome, request.map_epoch, self.core.slot_map.epoch
+            )
         return reply
 
     def push(self, request: PushRequest, clock: int) -> PushReply:
@@ -231,7 +262,11 @@ class ShardNode(Process):
     def kept_orders(self) -> KeptOrders:
         """The newer of what the disk and the store say."""
         copies = [self.disk.get("orders"), self.stored.read("orders.json")]
-        return max((decode_orders(copy) for copy in copies if copy), key=lambda kept: kept.revision, default=NO_ORDERS)
+        return max(
+            (decode_orders(copy) for copy in copies if copy),
+            key=lambda kept: kept.revision,
+            default=NO_ORDERS,
+        )
 
     def keep_orders(self) -> None:
         assert self.clocks is not None

@@ -1,8 +1,10 @@
-"""The site: what shoppers do, as records of `impressions` and `clicks`, and the process that sends them.
+"""The site: what shoppers do, as records of `impressions` and `clicks`, and the process that sends
+them.
 
-The plan is drawn before the run: page views, clicks in time, late, early, twice and without an impression, records
-that cannot be read, stamps that jump, quiet partitions, and two attacks. Live, each record is its own request and the
-broker stamps it; replayed, one ordered writer a partition stamps it with history's own time and writes heartbeats (T2).
+The plan is drawn before the run: page views, clicks in time, late, early, twice and without an
+impression, records that cannot be read, stamps that jump, quiet partitions, and two attacks. Live,
+each record is its own request and the broker stamps it; replayed, one ordered writer a partition
+stamps it with history's own time and writes heartbeats (T2).
 """
 
 import json
@@ -29,7 +31,8 @@ BOT, FLOOD, VICTIM, RIVAL = "bot", "flood", "vendor-gains", "vendor-loses"
 
 @dataclass
 class Plan:
-    """What the site will send: (site time in ms, message), in order of time, and counts of what it holds."""
+    """What the site will send: (site time in ms, message), in order of time, and counts of what
+    it holds."""
 
     events: list[tuple[int, Message]] = field(default_factory=list)
     impressions: int = 0
@@ -41,7 +44,8 @@ class Plan:
 
 
 class Planner:
-    """Draws a plan. Event times are written as offsets (`ts`) here and made absolute when a record is encoded."""
+    """Draws a plan. Event times are written as offsets (`ts`) here and made absolute when a
+    record is encoded."""
 
     def __init__(self, scenario: Scenario, zero_ms: int) -> None:
         self.s, self.c, self.zero_ms = scenario, scenario.stream, zero_ms
@@ -54,7 +58,8 @@ class Planner:
         self.outages = self._outages()
 
     def _outages(self) -> list[tuple[int, int, str | None]]:
-        """Where there is a breaker: (from, to, colour) of impressions shown that find no click; None = any."""
+        """Where there is a breaker: (from, to, colour) of impressions shown that find no click;
+        None = any."""
         rng = random.Random(f"outages/{self.s.seed}")
         found = []
         for colour in ("red", rng.choice(("blue", None))) if self.s.breaker else ():
@@ -84,13 +89,22 @@ class Planner:
             at = rng.randrange(1000, self.s.span_ms - 6000)
             self._page_view(at, rng.choice(self.sessions), f"user-{rng.randrange(SOURCES)}")
         for _ in range(4):
-            self._click(rng.randrange(5000, self.s.span_ms), rng.choice(self.sessions), f"nobody-{self.n}", 0, None)
+            self._click(
+                rng.randrange(5000, self.s.span_ms),
+                rng.choice(self.sessions),
+                f"nobody-{self.n}",
+                0,
+                None,
+            )
             self.plan.note("orphan click")
         for _ in range(8):
             self._bad_record(rng.randrange(2000, self.s.span_ms))
         if self.s.replayed:
             for _ in range(rng.randrange(3)):
-                self._jump(rng.randrange(6000, self.s.span_ms), c.jump_max_ms + rng.choice((500, 40000, 10**7)))
+                self._jump(
+                    rng.randrange(6000, self.s.span_ms),
+                    c.jump_max_ms + rng.choice((500, 40000, 10**7)),
+                )
         self.plan.events.sort(key=lambda e: e[0])
         return self.plan
 
@@ -100,7 +114,9 @@ class Planner:
         self, at: int, session: str, source: str, vendor: str | None = None, size: int | None = None
     ) -> None:
         rng, c = self.rng, self.c
-        ts = at - rng.randrange(0, 400) + (rng.randrange(0, c.skew_ms) if rng.random() < 0.05 else 0)
+        ts = (
+            at - rng.randrange(0, 400) + (rng.randrange(0, c.skew_ms) if rng.random() < 0.05 else 0)
+        )
         shown = []
         for k in range(size or rng.choice((1, 1, 2, 3, 6))):
             self.n += 1
@@ -114,7 +130,10 @@ class Planner:
                 entry["prediction"], entry["model_version"] = 0.25, "m-1"
             shown.append(entry)
         shared: dict[str, Any] = {"ts_ms": self.zero_ms + ts, "session": session, "source": source}
-        shared["features"] = {"colour": rng.choice(("red", "blue", "")), "price": float(rng.randrange(100))}
+        shared["features"] = {
+            "colour": rng.choice(("red", "blue", "")),
+            "price": float(rng.randrange(100)),
+        }
         if len(shown) == 1 and rng.random() < 0.5:
             self._send(at, c.impressions, session, {**shared, **shown[0]})
         else:
@@ -126,15 +145,23 @@ class Planner:
             self.plan.impressions += 1
             self.plan.note("duplicate impression")
         for entry in shown:
-            if vendor is None and rng.random() < 0.3 and not self._is_out(at, shared["features"]["colour"]):
+            if (
+                vendor is None
+                and rng.random() < 0.3
+                and not self._is_out(at, shared["features"]["colour"])
+            ):
                 self._clicks_for(at, ts, session, source, entry)
 
-    def _clicks_for(self, at: int, ts: int, session: str, source: str, entry: dict[str, Any]) -> None:
+    def _clicks_for(
+        self, at: int, ts: int, session: str, source: str, entry: dict[str, Any]
+    ) -> None:
         rng, c = self.rng, self.c
         kind = rng.random()
         if kind < 0.7:
             delay = int(rng.expovariate(4 / c.window_ms))
-            if delay % 8 == 0:  # by another clock: before its impression, within what is allowed or not (L1)
+            if (
+                delay % 8 == 0
+            ):  # by another clock: before its impression, within what is allowed or not (L1)
                 delay = -(delay // 8 % 1500)
                 self.plan.note("early click")
         elif kind < 0.85:
@@ -142,7 +169,9 @@ class Planner:
         else:
             delay = c.window_ms + rng.randrange(1, c.window_ms)
         arrives = ts + delay + rng.randrange(0, 300)
-        if rng.random() < 0.1:  # stamped in time, but arriving at the edge of the grace, or beyond it
+        if (
+            rng.random() < 0.1
+        ):  # stamped in time, but arriving at the edge of the grace, or beyond it
             arrives = at + c.window_ms + c.grace_ms + rng.choice((-20, 0, 20, 2000))
         elif rng.random() < 0.08:  # before its impression, within what is allowed or not
             arrives = at - rng.choice((50, c.grace_ms, c.grace_ms + 200))
@@ -183,11 +212,18 @@ class Planner:
         rng, c = self.rng, self.c
         session = rng.choice(self.sessions)
         self.n += 1
-        good = {"id": f"b{self.n}", "ts_ms": self.zero_ms + at, "session": session, "source": "user-1"}
+        good = {
+            "id": f"b{self.n}",
+            "ts_ms": self.zero_ms + at,
+            "session": session,
+            "source": "user-1",
+        }
         good |= {"vendor": "vendor-1", "item": "item-1", "features": {}}
         click = rng.random() < 0.3
         topic = c.clicks if click else c.impressions
-        kind = rng.choice(("text", "lacks", "type", "seconds", "ahead", "old", "partition", "empty", "mixed"))
+        kind = rng.choice(
+            ("text", "lacks", "type", "seconds", "ahead", "old", "partition", "empty", "mixed")
+        )
         body: Any = dict(good)
         if kind == "lacks":
             del body["id"]
@@ -212,11 +248,18 @@ class Planner:
         """A replayed record whose stamp is far ahead of history (T3)."""
         session = self.rng.choice(self.sessions)
         self.n += 1
-        body = {"id": f"j{self.n}", "ts_ms": self.zero_ms + at + by_ms, "session": session, "source": "user-2"}
+        body = {
+            "id": f"j{self.n}",
+            "ts_ms": self.zero_ms + at + by_ms,
+            "session": session,
+            "source": "user-2",
+        }
         body |= {"vendor": "vendor-1", "item": "item-1", "features": {}}
         partition = murmur2_partition(session.encode(), self.c.partitions)
         stamp = self.zero_ms + at + by_ms
-        message = Message(self.c.impressions, partition, session.encode(), json.dumps(body).encode(), (), stamp)
+        message = Message(
+            self.c.impressions, partition, session.encode(), json.dumps(body).encode(), (), stamp
+        )
         self.plan.events.append((at, message))
         self.plan.note("jump")
 
@@ -229,7 +272,8 @@ class Planner:
 
 
 class Site(Process):
-    """Sends the plan. It does not fail; what it sends may arrive twice, and live in another order."""
+    """Sends the plan. It does not fail; what it sends may arrive twice, and live in another
+    order."""
 
     role = "site"
 
@@ -256,7 +300,9 @@ class Site(Process):
             for n in range(12):
                 at = self.began_ms + int(span * self.rng.uniform(0.1, 0.9))
                 self.world.time.at(at, lambda n=n: self._rule(f"operator-{n}"))
-            busy_ms = (self.scenario.span_ms + self.scenario.stream.wait_last_ms) / self.scenario.speed
+            busy_ms = (
+                self.scenario.span_ms + self.scenario.stream.wait_last_ms
+            ) / self.scenario.speed
             for n in range(6):
                 at = self.began_ms + int(busy_ms * self.hindsight.uniform(0.5, 1.0))
                 self.world.time.at(at, lambda n=n: self._rule_late(f"hindsight-{n}"))
@@ -282,12 +328,15 @@ class Site(Process):
         def landed(_: Any) -> None:
             self.unsent -= 1
 
-        self.broker.append(self, message, landed, lambda: self.after(200, lambda: self._send_live(message)))
+        self.broker.append(
+            self, message, landed, lambda: self.after(200, lambda: self._send_live(message))
+        )
 
     # --- an operator, and a writer that nobody knows ---
 
     def _rule(self, id: str) -> None:
-        """An operator's verdict: some impressions that it covers stand before it in time, some are already decided."""
+        """An operator's verdict: some impressions that it covers stand before it in time, some
+        are already decided."""
         rng = self.rng
         passed = (self.world.time.now_ms - self.began_ms) * self.scenario.speed
         now = self.zero_ms + int(passed)
@@ -296,22 +345,41 @@ class Site(Process):
         from_ms = now - rng.choice((rng.randrange(15000), wait_ms + rng.randrange(-2000, 4000)))
         to_ms = from_ms + rng.choice((2000, 6000, self.scenario.stream.verdict_max_ms - 1))
         decision = rng.choice(("reject", "withhold", "withhold", "allow"))
-        verdict = Verdict(id, "operator", decision, None, vendor, from_ms, to_ms, "a person says so")
+        verdict = Verdict(
+            id, "operator", decision, None, vendor, from_ms, to_ms, "a person says so"
+        )
         self._say(verdict)
-        if self.scenario.late and decision == "withhold":  # and a second thought, often between the two readings
+        if (
+            self.scenario.late and decision == "withhold"
+        ):  # and a second thought, often between the two readings
             after_ms = self.second_thoughts.randrange(int(1.5 * wait_ms)) / self.scenario.speed
             release = replace(verdict, id=f"{id}-released", decision="release")
             self.after(max(1, int(after_ms)), lambda: self._say(release))
 
     def _rule_scope(self, id: str) -> None:
-        """An operator's word on what the breaker may withhold too; a release often says that it is healthy as it is."""
+        """An operator's word on what the breaker may withhold too; a release often says that it
+        is healthy as it is."""
         rng, wait_ms = self.slices, self.scenario.stream.wait_last_ms
         now = self.zero_ms + int((self.world.time.now_ms - self.began_ms) * self.scenario.speed)
         from_ms = now - rng.choice((rng.randrange(15_000), wait_ms + rng.randrange(-4000, 4000)))
         to_ms = max(from_ms + 2000, now + rng.choice((-6000, 2000, 4000)))
         decision = rng.choice(("withhold", "release", "release"))
         feature, value = rng.choice((("colour", "red"), ("colour", "blue"), (None, None)))
-        self._say(Verdict(id, "operator", decision, None, None, from_ms, to_ms, "a person says so", {}, feature, value))
+        self._say(
+            Verdict(
+                id,
+                "operator",
+                decision,
+                None,
+                None,
+                from_ms,
+                to_ms,
+                "a person says so",
+                {},
+                feature,
+                value,
+            )
+        )
 
     def _rule_late(self, id: str) -> None:
         """A rejection of what has long been labelled, often of what another one covers too (L3)."""
@@ -326,12 +394,16 @@ class Site(Process):
         self._publish(Message(self.scenario.stream.verdicts, 0, b"", encode_verdict(verdict)))
 
     def _publish(self, message: Message) -> None:
-        self.broker.append(self, message, lambda r: None, lambda: self.after(300, lambda: self._publish(message)))
+        self.broker.append(
+            self, message, lambda r: None, lambda: self.after(300, lambda: self._publish(message))
+        )
 
     def _forge(self) -> None:
         """A record that dangles above its chain's end: everyone ignores it (C2)."""
         p = self.rng.randrange(self.scenario.stream.partitions)
-        records = [r for r in self.broker.records(self.scenario.stream.examples, p) if not is_junk(r)]
+        records = [
+            r for r in self.broker.records(self.scenario.stream.examples, p) if not is_junk(r)
+        ]
         if records:
             header = BatchHeader.from_headers(records[-1].headers)
             # The last record may be a repeat, which ends below the chain's end.
@@ -339,7 +411,9 @@ class Site(Process):
             beyond = replace(header, start=ends + (5 << 20), end=ends + (6 << 20), barrier=0)
             headers = (*beyond.to_headers(), ("forged", b"1"))
             value = records[-1].value
-            self.broker.land(Message(self.scenario.stream.examples, p, None, value, headers), self.name)
+            self.broker.land(
+                Message(self.scenario.stream.examples, p, None, value, headers), self.name
+            )
             for process in list(self.world.processes.values()):
                 if process.role == "learner":  # the next ones begin to read just there
                     process.after(600, process.crash)
@@ -363,7 +437,10 @@ class Site(Process):
 
     def _heartbeats(self, t: int, barrier: int = 0) -> list[Message]:
         c, stamp = self.scenario.stream, self.zero_ms + t
-        headers: list[tuple[str, bytes]] = [(CONTROL, HEARTBEAT.encode()), (CLOCK_MS, str(stamp).encode())]
+        headers: list[tuple[str, bytes]] = [
+            (CONTROL, HEARTBEAT.encode()),
+            (CLOCK_MS, str(stamp).encode()),
+        ]
         if barrier:
             headers.append((BARRIER, str(barrier).encode()))
         pairs = [(topic, p) for topic in (c.impressions, c.clicks) for p in range(c.partitions)]
@@ -385,7 +462,11 @@ class Site(Process):
             for message in messages:
                 stamp = self.zero_ms + at if message.timestamp_ms is None else message.timestamp_ms
                 stamped = Message(
-                    *(getattr(message, f) for f in ("topic", "partition", "key", "value", "headers")), stamp
+                    *(
+                        getattr(message, f)
+                        for f in ("topic", "partition", "key", "value", "headers")
+                    ),
+                    stamp,
                 )
                 self.lines.setdefault((message.topic, message.partition), []).append(stamped)
             if barrier := [int(v) for m in messages[:1] for k, v in m.headers if k == BARRIER]:
@@ -394,7 +475,8 @@ class Site(Process):
         for line in self.lines:
             self._pump(line)
         if self.done and self.last_ms:
-            # Once no copy of a record can be under way any more: one that came later would have a later arrival.
+            # Once no copy of a record can be under way any more: one that came later would have a
+            # later arrival.
             c = self.scenario.stream
             stamps = [self.last_ms, self.last_ms + c.wait_ms + c.signal_ms + c.flush_ms]
             last, self.last_ms = [m for stamp in stamps for m in self._heartbeats(stamp)], 0
@@ -404,13 +486,15 @@ class Site(Process):
             self.after(50, self._advance)
 
     def _last(self, last: list[Message]) -> None:
-        """T2: past everything that an impression at the end may still wait for, and past what a breaker waits for."""
+        """T2: past everything that an impression at the end may still wait for, and past what a
+        breaker waits for."""
         for message in last:
             self.lines.setdefault((message.topic, message.partition), []).append(message)
         self._advance()
 
     def _pump(self, line: tuple[str, int]) -> None:
-        """One unacknowledged record a partition; a failed one is sent again, and so may stand there twice."""
+        """One unacknowledged record a partition; a failed one is sent again, and so may stand
+        there twice."""
         if line in self.busy or not self.lines[line]:
             return
         self.busy.add(line)

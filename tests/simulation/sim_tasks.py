@@ -1,7 +1,9 @@
-"""A part that blocks, run a step at a time: on a thread of its own, but never at the same time as the world.
+"""A part that blocks, run a step at a time: on a thread of its own, but never at the same time as
+the world.
 
-The baton passes: the world resumes a task, the task runs until it waits for something, and only then does the world go
-on. So code that is written to block (the checkpointer's driver) is as deterministic here as everything else.
+The baton passes: the world resumes a task, the task runs until it waits for something, and only
+then does the world go on. So code that is written to block (the checkpointer's driver) is as
+deterministic here as everything else.
 """
 
 import threading
@@ -16,12 +18,16 @@ class Killed(BaseException):
 
 
 class Task:
-    """`work` on its own thread. `wait` is called from within it; `start` and `kill` from the world."""
+    """`work` on its own thread. `wait` is called from within it; `start` and `kill` from the
+    world."""
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
         self._thread = threading.Thread(target=self._main, daemon=True)
-        self._mine, self._worlds = threading.Lock(), threading.Lock()  # taken by whoever waits for the baton
+        self._mine, self._worlds = (
+            threading.Lock(),
+            threading.Lock(),
+        )  # taken by whoever waits for the baton
         self._mine.acquire()
         self._worlds.acquire()
         self._answer: Any = None
@@ -41,7 +47,8 @@ class Task:
             self._thread.join()
 
     def wait(self, arrange: Callable[[Resume], None]) -> Any:
-        """Let `arrange` see to it that its argument is called later, by the world, and return what that is given."""
+        """Let `arrange` see to it that its argument is called later, by the world, and return
+        what that is given."""
         if self._killed:
             raise Killed
         arrange(self._resume)

@@ -1,8 +1,10 @@
-"""The toy model, from whose parameters it can be read which rows a shard learned and how often (I3).
+"""The toy model, from whose parameters it can be read which rows a shard learned and how often
+(I3).
 
-Every labelled impression has one row in each half of the slots, so one on each of two shards; the optimizer is SGD at
-rate 1 and the gradient is -1, so a row's weight is the number of times that its impression changed the shard. A row's
-key, hence its slot, never changes; where other shards own the slots (S6), other shards have the rows.
+Every labelled impression has one row in each half of the slots, so one on each of two shards; the
+optimizer is SGD at rate 1 and the gradient is -1, so a row's weight is the number of times that its
+impression changed the shard. A row's key, hence its slot, never changes; where other shards own the
+slots (S6), other shards have the rows.
 """
 
 import numpy as np
@@ -44,7 +46,9 @@ def keys_of(home: int, partition: int, positions: npt.NDArray[np.int64]) -> Keys
     return np.array([key_of(home, partition, int(p)) for p in positions], np.uint64)
 
 
-def keys_on(slot_map: SlotMap, shard: int, partition: int, positions: npt.NDArray[np.int64]) -> Keys:
+def keys_on(
+    slot_map: SlotMap, shard: int, partition: int, positions: npt.NDArray[np.int64]
+) -> Keys:
     """Those of both halves that a shard owns under a map, rising."""
     if slot_map.epoch == HOME_MAP.epoch:
         return keys_of(shard, partition, positions)
@@ -53,13 +57,15 @@ def keys_on(slot_map: SlotMap, shard: int, partition: int, positions: npt.NDArra
 
 
 def lane_of(chain: str) -> int:
-    """What stands for the partition in the keys of a chain's rows: each chain has rows of its own. Below 16."""
+    """What stands for the partition in the keys of a chain's rows: each chain has rows of its
+    own. Below 16."""
     return partition_of(chain) + 4 * KINDS.index(kind_of(chain))
 
 
 def names_of(chain: str, rows: pa.RecordBatch) -> npt.NDArray[np.int64]:
-    """What stands for the position of each row in the keys: of a row taken back its label too, since the negative and
-    the late click of one impression are two rows; -1 for a clean row, which is not pushed."""
+    """What stands for the position of each row in the keys: of a row taken back its label too,
+    since the negative and the late click of one impression are two rows; -1 for a clean row, which
+    is not pushed."""
     positions: npt.NDArray[np.int64] = rows.column("position").to_numpy()
     if kind_of(chain) != RETRACT:
         return positions

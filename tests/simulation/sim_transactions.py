@@ -1,7 +1,7 @@
 """Somebody writes to the inputs in transactions: positions that are no record of anybody (T6).
 
-What stands there looks like a record that was written before, as what was aborted does: a page view under its ids, a
-click. Whoever reads it learns more than there is.
+What stands there looks like a record that was written before, as what was aborted does: a page view
+under its ids, a click. Whoever reads it learns more than there is.
 """
 
 import random
@@ -15,7 +15,8 @@ TRANSACTIONS = 30
 
 
 class Transactions:
-    """Ends them at moments drawn from the seed: a marker behind what was committed, or behind what is aborted."""
+    """Ends them at moments drawn from the seed: a marker behind what was committed, or behind
+    what is aborted."""
 
     def __init__(self, world: World, scenario: Scenario, broker: Broker, busy_ms: int) -> None:
         self.world, self.scenario, self.broker = world, scenario, broker

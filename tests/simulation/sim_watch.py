@@ -1,7 +1,8 @@
-"""The watcher: sees everything that happens, at the moment it happens, and keeps its own account of what must hold.
+"""The watcher: sees everything that happens, at the moment it happens, and keeps its own account of
+what must hold.
 
-It is told of every record that lands, every read and every push of every shard, and raises `Violation` naming the
-invariant. It folds `examples` itself and never asks a core what is right.
+It is told of every record that lands, every read and every push of every shard, and raises
+`Violation` naming the invariant. It folds `examples` itself and never asks a core what is right.
 """
 
 from bisect import bisect_left
@@ -23,7 +24,15 @@ from sim_words import WORDS, Lexicons
 from checkpointer.store.files import Files
 from checkpointer.store.manifest import Manifest
 from paramserver.clocks.clocks import Clocks
-from paramserver.messages import HASH_MODULUS, Epoch, MarkReply, Outcome, PullReply, PushReply, PushRequest
+from paramserver.messages import (
+    HASH_MODULUS,
+    Epoch,
+    MarkReply,
+    Outcome,
+    PullReply,
+    PushReply,
+    PushRequest,
+)
 from paramserver.parts.delta import whole
 from paramserver.parts.part import weights
 from paramserver.parts.safetensors_file import decode_part
@@ -52,13 +61,18 @@ def places(header: BatchHeader, rows: pa.RecordBatch) -> tuple[list[int], list[i
 
 @dataclass
 class Folded:
-    """One chain as it stands in the log: its records, and its rows with the running sum of their hashes."""
+    """One chain as it stands in the log: its records, and its rows with the running sum of their
+    hashes."""
 
     end: int = 0
     barrier: int = 0
-    records: list[tuple[int, BatchHeader, Record]] = field(default_factory=list)  # E before it, header, record
+    records: list[tuple[int, BatchHeader, Record]] = field(
+        default_factory=list
+    )  # E before it, header, record
     positions: list[int] = field(default_factory=list)  # where each row stands on the chain (C1)
-    names: list[int] = field(default_factory=list)  # what the toy calls it; a clean row of a retraction has none, -1
+    names: list[int] = field(
+        default_factory=list
+    )  # what the toy calls it; a clean row of a retraction has none, -1
     floor: int = 0  # of a retraction: what it takes back of impressions below was never learned
     sums: list[int] = field(default_factory=lambda: [0])
     first_bytes: dict[tuple[int, int, int, str], Record] = field(default_factory=dict)
@@ -73,13 +87,23 @@ class Folded:
 
     def add(self, header: BatchHeader, record: Record) -> None:
         if header.start > self.end:
-            raise Violation("I2", f"{header.chain} [{header.start}, {header.end}) dangles above {self.end} (C5)")
-        same = self.first_bytes.setdefault((header.start, header.end, header.barrier, header.config_hash), record)
+            raise Violation(
+                "I2", f"{header.chain} [{header.start}, {header.end}) dangles above {self.end} (C5)"
+            )
+        same = self.first_bytes.setdefault(
+            (header.start, header.end, header.barrier, header.config_hash), record
+        )
         if (same.value, same.headers) != (record.value, record.headers):
             a, b = BatchHeader.from_headers(same.headers), header
-            odd = {f: (getattr(a, f), getattr(b, f)) for f in a.__dataclass_fields__ if getattr(a, f) != getattr(b, f)}
+            odd = {
+                f: (getattr(a, f), getattr(b, f))
+                for f in a.__dataclass_fields__
+                if getattr(a, f) != getattr(b, f)
+            }
             raise Violation(
-                "I7", f"{header.chain} [{header.start}, {header.end}) written twice differs: {odd or 'rows'}"
+                "I7",
+                f"{header.chain} [{header.start}, {header.end}) written twice differs: "
+                f"{odd or 'rows'}",
             )
         if header.start <= self.end < header.end:
             self.trimmed += header.start < self.end
@@ -108,8 +132,12 @@ class Stand:
     """What the watcher knows of one incarnation of one shard."""
 
     ends: dict[str, int]
-    floors: dict[int, int] = field(default_factory=dict)  # era -> no older stamp may be applied, for what read here
-    acknowledged: dict[Epoch, int] = field(default_factory=dict)  # -> version of the newest own update it was told of
+    floors: dict[int, int] = field(
+        default_factory=dict
+    )  # era -> no older stamp may be applied, for what read here
+    acknowledged: dict[Epoch, int] = field(
+        default_factory=dict
+    )  # -> version of the newest own update it was told of
 
 
 class Watch:
@@ -120,8 +148,12 @@ class Watch:
         self.begin = scenario.begin
         self.staleness, self.concurrency = scenario.staleness, scenario.concurrency  # as ordered
         self.leased = Leased()
-        self.turns = scenario.tuning == "turns" and not scenario.mixed  # pieces of a split batch follow each other
-        self.bounds: dict[tuple[Epoch, int], int] = {}  # batch (epoch, clock) -> s when it was admitted
+        self.turns = (
+            scenario.tuning == "turns" and not scenario.mixed
+        )  # pieces of a split batch follow each other
+        self.bounds: dict[
+            tuple[Epoch, int], int
+        ] = {}  # batch (epoch, clock) -> s when it was admitted
         self.folded: dict[str, Folded] = {}
         self.stands: dict[tuple[int, int], Stand] = {}
         self.counts: dict[str, int] = {}
@@ -158,7 +190,9 @@ class Watch:
 
     def fold(self, chain: str) -> Folded:
         if chain not in self.folded:
-            of_label = self.begin[f"{LABEL}/{partition_of(chain)}"] if kind_of(chain) == RETRACT else 0
+            of_label = (
+                self.begin[f"{LABEL}/{partition_of(chain)}"] if kind_of(chain) == RETRACT else 0
+            )
             self.folded[chain] = Folded(floor=of_label)
         return self.folded[chain]
 
@@ -167,7 +201,9 @@ class Watch:
     def stands_at(self, shard: int, incarnation: int, ends: dict[str, int]) -> None:
         """An incarnation begins or is restored."""
         if any(i >= incarnation for s, i in self.stands if s == shard):
-            raise Violation("S2", f"shard {shard} starts as incarnation {incarnation}, which is not new")
+            raise Violation(
+                "S2", f"shard {shard} starts as incarnation {incarnation}, which is not new"
+            )
         self.stands[shard, incarnation] = Stand(dict(ends))
 
     def begun(self, shard: int, incarnation: int, ends: dict[str, int]) -> None:
@@ -176,13 +212,18 @@ class Watch:
             self.stands[shard, incarnation].ends = dict(ends)
 
     def admitted(self, epoch: Epoch, clock: int, clocks: Clocks, now_ms: int) -> None:
-        """The clock holder admitted a batch: the bound of this moment is its own (K2), and every shard of the map in
-        force has stood at it by now (S6). A repeat of a start that runs, admitted under the map before, is no other."""
+        """The clock holder admitted a batch: the bound of this moment is its own (K2), and every
+        shard of the map in force has stood at it by now (S6). A repeat of a start that runs,
+        admitted under the map before, is no other."""
         if (epoch, clock) in self.bounds:
             return
         for shard in range(clocks.shards):
             if not any(s == shard and at >= clocks.map_epoch for s, at in self.stood):
-                raise Violation("S6", f"a start is admitted under map {clocks.map_epoch}, which shard {shard} has not")
+                raise Violation(
+                    "S6",
+                    f"a start is admitted under map {clocks.map_epoch}, which shard {shard} has "
+                    f"not",
+                )
         self.bounds[epoch, clock] = self.leased.staleness(self.staleness, now_ms)
 
     def bounded(self, by: tuple[int, int], now_ms: int) -> None:
@@ -190,18 +231,25 @@ class Watch:
         s = self.leased.staleness(self.staleness, now_ms)
         concurrency = self.leased.concurrency(self.concurrency, now_ms)
         if by != (s, concurrency):
-            raise Violation("K7", f"a start is judged by {tuple(by)}, and in force are {(s, concurrency)}")
+            raise Violation(
+                "K7", f"a start is judged by {tuple(by)}, and in force are {(s, concurrency)}"
+            )
 
     def takes_map(self, shard: int, slot_map: SlotMap) -> None:
         """S6: a map comes from a complete cut, and an epoch names one map."""
         if self.maps.get(slot_map.epoch) != slot_map.encode():
-            raise Violation("S6", f"shard {shard} takes a map of epoch {slot_map.epoch} that no complete cut names")
+            raise Violation(
+                "S6",
+                f"shard {shard} takes a map of epoch {slot_map.epoch} that no complete cut names",
+            )
         self.stood.add((shard, slot_map.epoch))
 
     def mapped(self, shard: int, outcome: Outcome, named: int, stands: int) -> None:
         """S6: what names another map does nothing."""
         if outcome in (Outcome.APPLIED, Outcome.PARTLY_APPLIED) and named != stands:
-            raise Violation("S6", f"shard {shard} stands at map {stands}, and serves what names map {named}")
+            raise Violation(
+                "S6", f"shard {shard} stands at map {stands}, and serves what names map {named}"
+            )
 
     def read(self, shard: int, epoch: Epoch, clock: int, reply: PullReply) -> None:
         """A pull for batch `clock` was performed (I4)."""
@@ -213,21 +261,34 @@ class Watch:
         if reply.version < stand.acknowledged.get(epoch, 0):
             raise Violation("I4", f"{epoch} does not see its own update on shard {shard}")
 
-    def pushed(self, shard: int, request: PushRequest, clock: int, reply: PushReply, told: bool) -> None:
-        """A push was performed; `clock` is the stamp of its batch (I3, I4), `told` whether the shard knows its era."""
+    def pushed(
+        self, shard: int, request: PushRequest, clock: int, reply: PushReply, told: bool
+    ) -> None:
+        """A push was performed; `clock` is the stamp of its batch (I3, I4), `told` whether the
+        shard knows its era."""
         self.count(f"push {reply.outcome.value}")
         if reply.outcome is Outcome.OVERLAP:
-            # Everyone folds the log the same way, and no shard is ever left within a range that another one passed.
-            raise Violation("C2", f"{request.chain} [{request.start}, {request.end}) is pushed without a trim")
+            # Everyone folds the log the same way, and no shard is ever left within a range that
+            # another one passed.
+            raise Violation(
+                "C2", f"{request.chain} [{request.start}, {request.end}) is pushed without a trim"
+            )
         stand = self.stands[shard, reply.incarnation]
         at = stand.ends.get(request.chain, -1)
         if reply.outcome is Outcome.DUPLICATE and request.end > at:
-            raise Violation("I3", f"shard {shard} says it has {request.chain} up to {request.end}, and stands at {at}")
+            raise Violation(
+                "I3",
+                f"shard {shard} says it has {request.chain} up to {request.end}, and stands at "
+                f"{at}",
+            )
         if reply.outcome is Outcome.NO_ERA and told:
             raise Violation("X1", f"shard {shard} was told its era, and takes no push")
         if reply.outcome not in (Outcome.APPLIED, Outcome.PARTLY_APPLIED):
             return
-        where = f"shard {shard}.{reply.incarnation} applied {request.chain} [{request.start}, {request.end})"
+        where = (
+            f"shard {shard}.{reply.incarnation} applied {request.chain} [{request.start}, "
+            f"{request.end})"
+        )
         if request.start != at:
             raise Violation("I3", f"{where} while it stood at {at}")
         folded = self.fold(request.chain)
@@ -242,9 +303,14 @@ class Watch:
         self.lexicons.pushed(shard, reply.incarnation, words, request.event_time_max_ms)
         floor = stand.floors.get(request.epoch.era, 0)
         if clock < floor:
-            raise Violation("I4", f"{where}, stamped {clock}, after a read that was to see all below {floor}")
+            raise Violation(
+                "I4", f"{where}, stamped {clock}, after a read that was to see all below {floor}"
+            )
         if self.turns and request.rows and reply.staleness:
-            raise Violation("I4", f"{where}, {reply.staleness} updates after its read, though learners take turns")
+            raise Violation(
+                "I4",
+                f"{where}, {reply.staleness} updates after its read, though learners take turns",
+            )
 
     def told(self, shard: int, epoch: Epoch, reply: PushReply) -> None:
         """The learner received the answer."""
@@ -263,7 +329,9 @@ class Watch:
         ends = {chain: at.end for chain, at in reply.progress.chains.items()}
         if reply.marked and ends != vector:
             raise Violation("X1", f"shard {shard} marks {ends}, and was asked for {vector}")
-        if reply.marked and self.stands[shard, reply.incarnation].ends == vector:  # not asked again, later
+        if (
+            reply.marked and self.stands[shard, reply.incarnation].ends == vector
+        ):  # not asked again, later
             self.lexicons.marked(shard, reply.incarnation, vector)
 
     def writes(self, cut: str) -> None:
@@ -274,14 +342,22 @@ class Watch:
     # --- parameters, read from rows ---
 
     def check_rows(
-        self, rule: str, where: str, rows: dict[int, float], ends: dict[str, int], slots: Slots | None = None
+        self,
+        rule: str,
+        where: str,
+        rows: dict[int, float],
+        ends: dict[str, int],
+        slots: Slots | None = None,
     ) -> None:
-        """Each labelled impression below the ends has one row of exactly 1.0 in each half (of these slots, if given),
-        and no other row exists."""
+        """Each labelled impression below the ends has one row of exactly 1.0 in each half (of these
+        slots, if given), and no other row exists."""
         wrong = {k: w for k, w in rows.items() if w != 1.0}
         if wrong:
             key = min(wrong)
-            raise Violation(rule, f"{where}: {len(wrong)} rows are not 1.0, as {impression_of(key)} = {wrong[key]}")
+            raise Violation(
+                rule,
+                f"{where}: {len(wrong)} rows are not 1.0, as {impression_of(key)} = {wrong[key]}",
+            )
         found: dict[tuple[int, int], list[int]] = {}
         for key in rows:
             shard, partition, position = impression_of(key)
@@ -293,10 +369,16 @@ class Watch:
                 a, b = (bisect_left(folded.positions, at) for at in (self.begin[chain], end))
                 expected = sorted(name for name in folded.names[a:b] if name >= 0)
                 if slots is not None:
-                    expected = within(expected, slot_of(keys_of(home, partition, np.array(expected, np.int64))), slots)
+                    expected = within(
+                        expected,
+                        slot_of(keys_of(home, partition, np.array(expected, np.int64))),
+                        slots,
+                    )
                 if (there := sorted(found.pop((home, partition), []))) != expected:
                     odd = sorted(set(there) ^ set(expected))[:5]
-                    raise Violation(rule, f"{where}: rows of {chain} below {end} in half {home} differ at {odd}")
+                    raise Violation(
+                        rule, f"{where}: rows of {chain} below {end} in half {home} differ at {odd}"
+                    )
         if found:
             raise Violation(rule, f"{where}: rows of other slots or chains: {sorted(found)}")
 
@@ -308,7 +390,8 @@ class Watch:
         self.check_hashes(where, snapshot)
 
     def check_words(self, where: str, snapshot: Snapshot, expected: dict[int, float]) -> None:
-        """S3: which words have a row, and what was added to it, is a function of the pushes applied."""
+        """S3: which words have a row, and what was added to it, is a function of the pushes
+        applied."""
         keys, values = weights(snapshot).tables[WORDS]
         found = dict(zip(keys.tolist(), values[:, 0].tolist(), strict=True))
         if found != expected:
@@ -318,16 +401,25 @@ class Watch:
     def check_hashes(self, where: str, snapshot: Snapshot) -> None:
         for chain, at in snapshot.progress.chains.items():
             if (at.rows, at.row_hash) != self.fold(chain).hash_between(self.begin[chain], at.end):
-                raise Violation("I3", f"{where}: hash of {chain} at {at.end} is not that of the folded log (S7)")
+                raise Violation(
+                    "I3", f"{where}: hash of {chain} at {at.end} is not that of the folded log (S7)"
+                )
 
     def complete(self, manifest: Manifest, files: Files) -> None:
         """A manifest was written (I5)."""
         self.manifests[manifest.sha256] = manifest
         self.count("cuts")
-        parts = [decode_part(files.read(f"{manifest.model}/{manifest.name}/{part.path}")) for part in manifest.parts]
+        parts = [
+            decode_part(files.read(f"{manifest.model}/{manifest.name}/{part.path}"))
+            for part in manifest.parts
+        ]
         if not manifest.is_full and manifest.parent not in self.models:
             raise Violation("X3", f"{manifest.name} builds on a manifest that was never complete")
-        before = [] if manifest.is_full else [(str(manifest.parent), [self.models[str(manifest.parent)]])]
+        before = (
+            []
+            if manifest.is_full
+            else [(str(manifest.parent), [self.models[str(manifest.parent)]])]
+        )
         try:
             model = whole([*before, (manifest.sha256, parts)])
         except ValueError as error:
@@ -336,8 +428,13 @@ class Watch:
         for part, snapshot in zip(manifest.parts, parts, strict=True):
             self.count("full parts" if snapshot.parent is None else "delta parts")
             where = f"{manifest.name}/{part.path}"
-            ends = {chain: (at.end, at.row_hash, at.rows) for chain, at in snapshot.progress.chains.items()}
-            wanted = {chain: (at.end, at.row_hash, at.rows) for chain, at in manifest.chains.items()}
+            ends = {
+                chain: (at.end, at.row_hash, at.rows)
+                for chain, at in snapshot.progress.chains.items()
+            }
+            wanted = {
+                chain: (at.end, at.row_hash, at.rows) for chain, at in manifest.chains.items()
+            }
             if ends != wanted or snapshot.shard != part.shard:
                 raise Violation("I5", f"{where} stands at {ends}, its manifest at {wanted}")
             self.check_hashes(where, snapshot)
@@ -345,10 +442,14 @@ class Watch:
         rows = dict(zip(keys.tolist(), values[:, 0].tolist(), strict=True))
         self.check_rows("I5", manifest.name, rows, manifest.vector)
         if manifest.map_epoch < max(self.maps):
-            raise Violation("S6", f"{manifest.name} goes back to the map of epoch {manifest.map_epoch}")
+            raise Violation(
+                "S6", f"{manifest.name} goes back to the map of epoch {manifest.map_epoch}"
+            )
         if self.maps.setdefault(manifest.map_epoch, manifest.slot_owners) != manifest.slot_owners:
             raise Violation("S6", f"{manifest.name}: another map of epoch {manifest.map_epoch}")
-        words = self.lexicons.complete(manifest.sha256, manifest.vector, [part.shard for part in manifest.parts])
+        words = self.lexicons.complete(
+            manifest.sha256, manifest.vector, [part.shard for part in manifest.parts]
+        )
         self.check_words(manifest.name, model, words)
 
     def serves(self, replica: str, manifest: Manifest, rows: dict[int, float]) -> None:

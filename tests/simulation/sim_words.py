@@ -1,7 +1,9 @@
-"""A second table of the toy model, in 16 bits, whose keys are admitted by how often they were seen and die of age (S3).
+"""A second table of the toy model, in 16 bits, whose keys are admitted by how often they were seen
+and die of age (S3).
 
-Every labelled impression has a word, a few of which are frequent. What a shard then holds depends on every push that it
-has applied, in order, through every restart: the watcher keeps a dict for each shard and compares.
+Every labelled impression has a word, a few of which are frequent. What a shard then holds depends
+on every push that it has applied, in order, through every restart: the watcher keeps a dict for
+each shard and compares.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +22,12 @@ SPEC = TableSpec(
     dim=1,
     optimizer="sgd",
     options={"rate": 1.0},
-    policy={"admit_count": COUNT, "admit_halve_ms": HALVE_MS, "admit_bytes": 1 << 20, "ttl_ms": TTL_MS},
+    policy={
+        "admit_count": COUNT,
+        "admit_halve_ms": HALVE_MS,
+        "admit_bytes": 1 << 20,
+        "ttl_ms": TTL_MS,
+    },
     storage="float16",  # which counts to 2,048 without a rounding
 )
 
@@ -28,7 +35,9 @@ SPEC = TableSpec(
 def words_on(slot_map: SlotMap, shard: int, positions: npt.NDArray[np.int64]) -> Keys:
     """The words of these impressions that a shard owns, rising, each once."""
     h = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    words = np.minimum(h >> np.uint64(32), h & np.uint64(0xFFFFFFFF)) * np.uint64(DIFFERENT) >> np.uint64(32)
+    words = np.minimum(h >> np.uint64(32), h & np.uint64(0xFFFFFFFF)) * np.uint64(
+        DIFFERENT
+    ) >> np.uint64(32)
     keys = np.unique(words) + np.uint64(1 << 60)
     return np.asarray(keys[slot_map.owner[slot_of(keys)] == shard])
 
@@ -72,13 +81,19 @@ class Lexicons:
     def __init__(self) -> None:
         self._of: dict[tuple[int, int], Lexicon] = {}
         self._marked: dict[tuple[int, frozenset[tuple[str, int]]], Lexicon] = {}
-        self._complete: dict[str, dict[int, Lexicon]] = {}  # by checksum of the manifest, then by shard
+        self._complete: dict[
+            str, dict[int, Lexicon]
+        ] = {}  # by checksum of the manifest, then by shard
 
     def restored(self, shard: int, incarnation: int, sha256: str, slot_map: SlotMap) -> None:
         """From all parts of a cut, what is a shard's own under a map (S6)."""
         own = self._of[shard, incarnation] = Lexicon()
         for part in self._complete[sha256].values():
-            mine = [key for key in part.rows.keys() | part.seen.keys() if owner_of(slot_map, key) == shard]
+            mine = [
+                key
+                for key in part.rows.keys() | part.seen.keys()
+                if owner_of(slot_map, key) == shard
+            ]
             own.rows |= {key: part.rows[key] for key in mine if key in part.rows}
             own.seen |= {key: part.seen[key] for key in mine if key in part.seen}
             own.now_ms = max(own.now_ms, part.now_ms)
@@ -96,5 +111,7 @@ class Lexicons:
     def complete(self, sha256: str, vector: dict[str, int], shards: list[int]) -> dict[int, float]:
         """The weights of all words at a cut."""
         at = frozenset(vector.items())
-        parts = self._complete[sha256] = {shard: self._marked.get((shard, at), Lexicon()) for shard in shards}
+        parts = self._complete[sha256] = {
+            shard: self._marked.get((shard, at), Lexicon()) for shard in shards
+        }
         return {key: weight for part in parts.values() for key, weight in part.weights().items()}

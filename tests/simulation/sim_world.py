@@ -1,4 +1,5 @@
-"""One seed's world: built, run through its faults, and then held to its promises (I8) and to the oracle."""
+"""One seed's world: built, run through its faults, and then held to its promises (I8) and to the
+oracle."""
 
 import json
 import logging
@@ -36,7 +37,8 @@ from labeler.join.strategy import readings
 logging.getLogger("labeler").setLevel(logging.CRITICAL)  # failed sends are the everyday here
 
 SESSION_MS = 1500
-#: Virtual time within which everything must have come to rest after the site fell silent and faults stopped (I8).
+#: Virtual time within which everything must have come to rest after the site fell silent and faults
+#: stopped (I8).
 REST_MS = 90_000
 STEP_MS = 500
 
@@ -48,7 +50,9 @@ class Simulation:
         self.scenario = s = scenario
         self.world = World(s.seed, loud)
         self.watch = Watch(s)
-        self.broker = Broker(self.world, slow_append=0.0 if s.faultless else 0.05 if s.mixed else 0.004)
+        self.broker = Broker(
+            self.world, slow_append=0.0 if s.faultless else 0.05 if s.mixed else 0.004
+        )
         self.broker.groups[LABELERS_GROUP] = Group(s.stream.partitions, SESSION_MS)
         self.broker.groups[BREAKERS_GROUP] = Group(s.stream.partitions, SESSION_MS)
         session_ms = 10_000 if s.seed % 4 == EXPULSION else SESSION_MS
@@ -59,7 +63,9 @@ class Simulation:
         self.site = Site(self.world, s, self.broker, self.lifted)
         for i in range(s.shards_max):
             self.world.add(ShardNode(self.world, i, s, self.files, self.watch))
-        self.checkpointer = CheckpointerNode(self.world, s, self.broker, self.files, self.watch, 14_000)
+        self.checkpointer = CheckpointerNode(
+            self.world, s, self.broker, self.files, self.watch, 14_000
+        )
         self.world.add(self.checkpointer)
         for i in range(REPLICAS):
             self.world.add(ReplicaNode(self.world, i, s, self.broker, self.files, self.watch))
@@ -71,13 +77,19 @@ class Simulation:
             self.world.add(BreakerNode(self.world, i, s, self.broker, self.watch))
         for i in range(LEARNERS):
             self.world.add(LearnerNode(self.world, i, s, self.broker, self.watch))
-        extra = LearnerNode(self.world, LEARNERS, s, self.broker, self.watch) if s.tuning == "learners" else None
+        extra = (
+            LearnerNode(self.world, LEARNERS, s, self.broker, self.watch)
+            if s.tuning == "learners"
+            else None
+        )
         if extra is not None:
             self.world.add(extra)
         if s.governed:
             self.world.add(GovernorNode(self.world, s, self.busy_ms))
         self.operator = Operator(self.world, s, self.broker, extra, self.busy_ms)
-        self.retention = Retention(self.world, s, self.broker, self.watch, self.operator, self.busy_ms)
+        self.retention = Retention(
+            self.world, s, self.broker, self.watch, self.operator, self.busy_ms
+        )
         self.transactions = Transactions(self.world, s, self.broker, self.busy_ms)
         self.stranger = Stranger(self.world, s, self.broker, self.busy_ms)
         self.world.add(self.site)
@@ -95,7 +107,9 @@ class Simulation:
     def lifted(self, period: int) -> bool:
         """E3: whether the cut of this period has been published or rejected."""
         records = self.broker.records(self.scenario.stream.checkpoints, 0)
-        return any(decode_announcement(r.value).barrier >= period for r in records if not is_junk(r))
+        return any(
+            decode_announcement(r.value).barrier >= period for r in records if not is_junk(r)
+        )
 
     def shards(self) -> list[Any]:
         """Those of the map in force."""
@@ -136,18 +150,29 @@ class Simulation:
         return self
 
     def come_to_rest(self) -> None:
-        """I8: everything is labelled, every shard is at every chain's end, and one more cut succeeds."""
+        """I8: everything is labelled, every shard is at every chain's end, and one more cut
+        succeeds."""
         time = self.world.time
         began, cuts = time.now_ms, self.watch.counts.get("cuts", 0)
         labelled = False
         while True:
-            waits = self.waits() if labelled or (labelled := not self.unlabelled()) else self.unlabelled()
-            if labelled and not waits and (self.watch.counts.get("cuts", 0) > cuts or self.nothing_to_cut()):
+            waits = (
+                self.waits()
+                if labelled or (labelled := not self.unlabelled())
+                else self.unlabelled()
+            )
+            if (
+                labelled
+                and not waits
+                and (self.watch.counts.get("cuts", 0) > cuts or self.nothing_to_cut())
+            ):
                 waits = self.untaken()  # the dearest question last: most steps wait for a cut
                 if not waits:
                     break
             if time.now_ms - began > REST_MS:
-                raise Violation("I8", f"after {REST_MS} ms: {waits or self.untaken() or 'no cut succeeds'}")
+                raise Violation(
+                    "I8", f"after {REST_MS} ms: {waits or self.untaken() or 'no cut succeeds'}"
+                )
             time.run_until(time.now_ms + STEP_MS)
         self.rest_ms = time.now_ms - began
 
@@ -167,7 +192,9 @@ class Simulation:
         out = []
         for p in range(c.partitions):
             records = [r for r in self.broker.committed(c.impressions, p) if not r.is_heartbeat]
-            last, rows = (records[-1].offset, page_rows(records[-1].value or b"")) if records else (-1, 0)
+            last, rows = (
+                (records[-1].offset, page_rows(records[-1].value or b"")) if records else (-1, 0)
+            )
             for chain in (f"{reading.kind}/{p}" for reading in readings(c)):
                 end = self.watch.fold(chain).end
                 behind_last_row = rows and end >= (last << 20) + rows  # where a full batch ends
@@ -179,7 +206,10 @@ class Simulation:
         out = []
         shards = self.shards()
         if len(shards) != self.watch.shards or len({shard.core.slot_map for shard in shards}) > 1:
-            out.append(f"{len(shards)} shards at {[s.core.slot_map.epoch for s in shards]}, {self.watch.shards} wanted")
+            out.append(
+                f"{len(shards)} shards at {[s.core.slot_map.epoch for s in shards]}, "
+                f"{self.watch.shards} wanted"
+            )
         for shard in shards:
             progress = shard.core.progress(MODEL).progress
             for chain, begin in self.scenario.begin.items():
@@ -208,4 +238,8 @@ def page_rows(value: bytes) -> int:
         body = json.loads(value)
     except ValueError:
         return 0
-    return len(body["impressions"]) if isinstance(body, dict) and isinstance(body.get("impressions"), list) else 0
+    return (
+        len(body["impressions"])
+        if isinstance(body, dict) and isinstance(body.get("impressions"), list)
+        else 0
+    )

@@ -1,4 +1,5 @@
-"""Every planted bug is caught within 100 seeds; a bug that is not means that the simulator is too weak."""
+"""Every planted bug is caught within 100 seeds; a bug that is not means that the simulator is
+too weak."""
 
 import pytest
 from planted import SEEDS_MAX, caught_by, known
@@ -10,7 +11,8 @@ from sim_bugs import BUGS
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_is_caught(bug: Bug):
-    """The seed that caught it last is tried first; `python tests/simulation/planted.py` finds new ones."""
+    """The seed that caught it last is tried first; `python tests/simulation/planted.py` finds
+    new ones."""
     assert caught_by(bug, known().get(bug.name)) is not None, (
         f"{bug.name} ({bug.what}) is not caught within {SEEDS_MAX} seeds"
     )
@@ -24,6 +26,8 @@ def test_known_seeds_are_of_bugs_that_there_are():
 def test_is_gone_again(bug: Bug):
     """A patch that stayed would make every later test worthless."""
     with bug.planted():
-        planted = [getattr(one.target, one.attribute) for one in bug.plant() if hasattr(one, "target")]
+        planted = [
+            getattr(one.target, one.attribute) for one in bug.plant() if hasattr(one, "target")
+        ]
     now = [getattr(one.target, one.attribute) for one in bug.plant() if hasattr(one, "target")]
     assert not set(map(id, planted)) & set(map(id, now))

@@ -29,7 +29,9 @@ def test_no_invariant_breaks_whatever_fails(capsys):
         if result.failure:
             failures.append(result.failure)
     with capsys.disabled():
-        print(f"\n{SEEDS} seeds, {seconds / SEEDS:.2f} s each; faults by role:\n{print_table(table)}")
+        print(
+            f"\n{SEEDS} seeds, {seconds / SEEDS:.2f} s each; faults by role:\n{print_table(table)}"
+        )
     assert not failures, "\n\n".join(failures)
     empty = [(kind, role) for kind in KINDS for role in ROLES if not table[kind, role]]
     assert not empty, f"no seed did this: {empty}"
@@ -49,7 +51,9 @@ def test_a_seed_is_one_run_whatever_the_hash_seed():
     def trace(hash_seed: str) -> str:
         command = [sys.executable, str(HERE / "run.py"), "--seed", "1", "--trace"]
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-        lines = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        lines = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        ).stdout
         return lines.rsplit("\n", 2)[0]  # the last line has its time
 
     assert trace("1") == trace("2")
@@ -64,7 +68,8 @@ def test_what_retention_takes_unread_is_lost_and_the_rest_is_labelled():
 
 
 def test_each_seed_is_large_enough():
-    """At least 2 shards, 2 learners, 3 partitions, 2 labelers, 300 impressions, 2 checkpoints, 6 faults."""
+    """At least 2 shards, 2 learners, 3 partitions, 2 labelers, 300 impressions, 2 checkpoints, 6
+    faults."""
     simulation = Simulation(scenario(9)).run()
     simulation.close()
     roles = Counter(process.role for process in simulation.world.processes.values())
@@ -82,6 +87,16 @@ def test_seeds_cover_the_switches():
     assert {s.staleness for s in seen} == {0, 1, 4, -1}
     assert {s.tuning for s in seen} == {"nothing", "bounds", "learners", "shards", "turns"}
     assert {s.stream.label_strategy for s in seen} == {"window", "eager", "window+correct"}
-    switches = ("replayed", "fraud", "breaker", "keep_step", "forged", "poisoned", "mixed", "governed", "retention")
+    switches = (
+        "replayed",
+        "fraud",
+        "breaker",
+        "keep_step",
+        "forged",
+        "poisoned",
+        "mixed",
+        "governed",
+        "retention",
+    )
     for switch in (*switches, "transactions"):
         assert {getattr(s, switch) for s in seen} == {True, False}, switch

@@ -1,4 +1,5 @@
-"""An Apache Kafka that asks for TLS, SASL and client certificates, with certificates and users of its own."""
+"""An Apache Kafka that asks for TLS, SASL and client certificates, with certificates and users
+of its own."""
 
 import base64
 import json
@@ -45,7 +46,8 @@ def token(subject: str = USER) -> str:
     def part(said: dict[str, Any]) -> str:
         return base64.urlsafe_b64encode(json.dumps(said).encode()).decode().rstrip("=")
 
-    return f"{part({'alg': 'none'})}.{part({'sub': subject, 'iat': time.time(), 'exp': time.time() + 3600})}."
+    now = time.time()
+    return f"{part({'alg': 'none'})}.{part({'sub': subject, 'iat': now, 'exp': now + 3600})}."
 
 
 def start(dir: Path) -> SecuredBroker:
@@ -61,16 +63,20 @@ ssl.truststore.type=PEM
 ssl.truststore.location={dir}/ca.pem
 listener.name.mutual.ssl.client.auth=required
 listener.name.login.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
-listener.name.login.plain.sasl.jaas.config={LOGIN}.plain.PlainLoginModule required user_{USER}="{PASSWORD}";
+listener.name.login.plain.sasl.jaas.config={LOGIN}.plain.PlainLoginModule required \
+  user_{USER}="{PASSWORD}";
 listener.name.login.scram-sha-256.sasl.jaas.config={LOGIN}.scram.ScramLoginModule required;
 listener.name.login.scram-sha-512.sasl.jaas.config={LOGIN}.scram.ScramLoginModule required;
-listener.name.login.oauthbearer.sasl.jaas.config={LOGIN}.oauthbearer.OAuthBearerLoginModule required \
+listener.name.login.oauthbearer.sasl.jaas.config={LOGIN}.oauthbearer.OAuthBearerLoginModule \
+  required \
   unsecuredLoginStringClaim_sub="broker";
 """
     scram = [("--add-scram", f"{name}=[name={USER},password={PASSWORD}]") for name in SCRAM]
     listeners = f",LOGIN://localhost:{sasl_port},MUTUAL://localhost:{mutual_port}"
     secured = Secured(listeners, properties, tuple(word for pair in scram for word in pair))
-    return SecuredBroker(start_broker("kafka", dir / "broker", secured=secured), dir, sasl_port, mutual_port)
+    return SecuredBroker(
+        start_broker("kafka", dir / "broker", secured=secured), dir, sasl_port, mutual_port
+    )
 
 
 LOGIN = "org.apache.kafka.common.security"
@@ -83,13 +89,54 @@ def certificates(dir: Path) -> None:
     ext = dir / "names"
     ext.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
     for ca, names in (("ca", ("server", "client")), ("other", ("stranger",))):
-        openssl(dir, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={ca}", "-keyout",
-                f"{ca}.key", "-out", f"{ca}.pem")  # fmt: skip
+        openssl(
+            dir,
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            f"/CN={ca}",
+            "-keyout",
+            f"{ca}.key",
+            "-out",
+            f"{ca}.pem",
+        )
         for name in names:
-            openssl(dir, "req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", f"{name}.key",
-                    "-out", f"{name}.csr")  # fmt: skip
-            openssl(dir, "x509", "-req", "-in", f"{name}.csr", "-CA", f"{ca}.pem", "-CAkey", f"{ca}.key", "-days", "2",
-                    "-CAcreateserial", "-extfile", ext.name, "-out", f"{name}.pem")  # fmt: skip
+            openssl(
+                dir,
+                "req",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-subj",
+                f"/CN={name}",
+                "-keyout",
+                f"{name}.key",
+                "-out",
+                f"{name}.csr",
+            )
+            openssl(
+                dir,
+                "x509",
+                "-req",
+                "-in",
+                f"{name}.csr",
+                "-CA",
+                f"{ca}.pem",
+                "-CAkey",
+                f"{ca}.key",
+                "-days",
+                "2",
+                "-CAcreateserial",
+                "-extfile",
+                ext.name,
+                "-out",
+                f"{name}.pem",
+            )
     both = (dir / "server.key").read_text() + (dir / "server.pem").read_text()
     (dir / "server.both.pem").write_text(both)
 

@@ -5,7 +5,9 @@ from stream.config import StreamConfig
 
 
 def test_features_come_in_the_order_of_their_columns():
-    config = StreamConfig(categorical_features=["b", "a"], numeric_features=["c"], personal_features=["a"])
+    config = StreamConfig(
+        categorical_features=["b", "a"], numeric_features=["c"], personal_features=["a"]
+    )
     assert config.features == (
         FeatureColumn("b", "categorical"),
         FeatureColumn("a", "categorical", personal=True),

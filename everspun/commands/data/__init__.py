@@ -2,7 +2,8 @@
 
 - `archive`: what the archive of examples holds
 - `breaker`: the circuit breaker
-- `clock`: set back what time it is in inputs that were stamped by clocks that were ahead, so that labels go on (T3)
+- `clock`: set back what time it is in inputs that were stamped by clocks that were ahead, so that
+  labels go on (T3)
 - `events`: check events before or after they are sent
 - `forget`: forget a person
 - `fraud`: what the fraud filter decided

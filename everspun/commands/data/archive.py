@@ -1,5 +1,6 @@
-"""What the archive of examples holds: how far each partition is archived, its files, and whether they read as they
-were written. `[run] archivers = 1` keeps it; `[archive] read = true` lets learners read it."""
+"""What the archive of examples holds: how far each partition is archived, its files, and whether
+they read as they were written. `[run] archivers = 1` keeps it; `[archive] read = true` lets
+learners read it."""
 
 import argparse
 import sys
@@ -19,7 +20,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     for name, help_line in (
         ("status", "how far each partition is archived"),
         ("list", "all files: event times, rows, records' offsets"),
-        ("verify", "read every file and compare with the digests; exit 1 if one is damaged or records are missing"),
+        (
+            "verify",
+            "read every file and compare with the digests; exit 1 if one is damaged or records "
+            "are missing",
+        ),
     ):
         shared.config_options(commands.add_parser(name, help=help_line))
 
@@ -33,12 +38,17 @@ def run(options: argparse.Namespace) -> int:
             return _status(archive, partitions, config.archive.file_age_max_ms)
         return {"list": _list, "verify": _verify}[options.action](archive, partitions)
     except Damaged as error:
-        print(f"everspun archive: {error}; `everspun archive verify` reads every file", file=sys.stderr)
+        print(
+            f"everspun archive: {error}; `everspun archive verify` reads every file",
+            file=sys.stderr,
+        )
         return 1
 
 
 def _status(archive: Archive, partitions: range, age_max_ms: int) -> int:
-    table = Table("partition", "files", "first record", "next record", "lost to retention", "chains")
+    table = Table(
+        "partition", "files", "first record", "next record", "lost to retention", "chains"
+    )
     for p in partitions:
         head, paths = archive.head(p), archive.paths(p)
         if head is None:

@@ -13,7 +13,14 @@ from labeler.breaker.bands import Scope
 from labeler.breaker.breaker import open_scopes, scope_of
 from labeler.breaker_config import VENDOR
 from stream.config import StreamConfig
-from stream.internal_topics.verdicts import OPERATOR, RELEASE, WITHHOLD, Verdict, decode_verdict, encode_verdict
+from stream.internal_topics.verdicts import (
+    OPERATOR,
+    RELEASE,
+    WITHHOLD,
+    Verdict,
+    decode_verdict,
+    encode_verdict,
+)
 from stream.log.kafka import KafkaLog
 from stream.record import Partition
 
@@ -25,12 +32,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     listing = commands.add_parser("list", help="what is withheld now, and the last decisions")
     listing.add_argument("--limit", type=int, default=20, help="how many decisions are shown")
     shared.config_options(listing)
-    helps = {WITHHOLD: "take a scope out of training", RELEASE: "say that a scope is healthy as it is"}
+    helps = {
+        WITHHOLD: "take a scope out of training",
+        RELEASE: "say that a scope is healthy as it is",
+    }
     for name, help_line in helps.items():
         one = commands.add_parser(name, help=help_line)
         one.add_argument("scope", help="everything, vendor=NAME, source=NAME, or FEATURE=VALUE")
-        one.add_argument("--from-ms", type=int, help="event time, ms; default: where it is withheld from, or now")
-        one.add_argument("--to-ms", type=int, help="event time, ms, excluded; default: verdict_max_ms from now")
+        one.add_argument(
+            "--from-ms", type=int, help="event time, ms; default: where it is withheld from, or now"
+        )
+        one.add_argument(
+            "--to-ms", type=int, help="event time, ms, excluded; default: verdict_max_ms from now"
+        )
         one.add_argument("--reason", default="an operator says so", help="why")
         shared.config_options(one)
 
@@ -48,15 +62,22 @@ def run(options: argparse.Namespace) -> int:
     writer = KafkaLog(config.stream).writer()
     try:
         where = Partition(config.stream.verdicts, 0)
-        writer.append(where, encode_verdict(verdict), verdict.id.encode(), (), int(time.time() * 1_000))
+        writer.append(
+            where, encode_verdict(verdict), verdict.id.encode(), (), int(time.time() * 1_000)
+        )
         writer.flush(config.stream.request_timeout_ms)
     finally:
         writer.close()
-    print(f"{verdict.decision}: {named(verdict)}, event time {_time(verdict.from_ms)} to {_time(verdict.to_ms)}")
+    print(
+        f"{verdict.decision}: {named(verdict)}, event time {_time(verdict.from_ms)} to "
+        f"{_time(verdict.to_ms)}"
+    )
     return 0
 
 
-def order(options: argparse.Namespace, said: list[Verdict], stream: StreamConfig, now_ms: int) -> Verdict:
+def order(
+    options: argparse.Namespace, said: list[Verdict], stream: StreamConfig, now_ms: int
+) -> Verdict:
     """The operator's verdict. Raises ValueError naming what is wrong with it."""
     scope = parse_scope(options.scope, stream)
     to_ms = now_ms + stream.verdict_max_ms if options.to_ms is None else options.to_ms
@@ -73,9 +94,18 @@ def order(options: argparse.Namespace, said: list[Verdict], stream: StreamConfig
     }.get(kind, {"feature": kind, "value": value})
     id = f"{OPERATOR}/{options.action}/{kind}={value}/{from_ms}/{to_ms}/{now_ms}"
     verdict = Verdict(
-        id, OPERATOR, options.action, names["source"], names["vendor"], from_ms, to_ms, options.reason, {},
-        names["feature"], names["value"],
-    )  # fmt: skip
+        id,
+        OPERATOR,
+        options.action,
+        names["source"],
+        names["vendor"],
+        from_ms,
+        to_ms,
+        options.reason,
+        {},
+        names["feature"],
+        names["value"],
+    )
     verdict.check()
     return verdict
 
@@ -87,7 +117,10 @@ def parse_scope(text: str, stream: StreamConfig) -> Scope:
     kind, equals, value = text.partition("=")
     known = ("source", VENDOR, *stream.categorical_features)
     if not equals or kind not in known:
-        raise ValueError(f"scope {text!r}: allowed are {EVERYTHING}, and NAME=VALUE with NAME of {', '.join(known)}")
+        raise ValueError(
+            f"scope {text!r}: allowed are {EVERYTHING}, and NAME=VALUE with NAME of "
+            f"{', '.join(known)}"
+        )
     return (kind, value)
 
 

@@ -1,12 +1,14 @@
-"""Set back what time it is in inputs that were stamped by clocks that were ahead, so that labels go on (T3).
+"""Set back what time it is in inputs that were stamped by clocks that were ahead, so that labels go
+on (T3).
 
-Where both the broker's clock and the labeler's were ahead for long, the time they told is believed, and labels stand
-until real time has come there. Put the clocks right first; then `everspun clock back` says that the times of what
-stands in the log now are too high by so much, where they lie above the present. Labels go on where they stand, with the
-arrivals that right clocks would have told. `everspun status` names the command with its number.
+Where both the broker's clock and the labeler's were ahead for long, the time they told is believed,
+and labels stand until real time has come there. Put the clocks right first; then `everspun clock
+back` says that the times of what stands in the log now are too high by so much, where they lie
+above the present. Labels go on where they stand, with the arrivals that right clocks would have
+told. `everspun status` names the command with its number.
 
-What was labelled before, and the watermarks that the fraud filter and the breaker have said, stays as it is: until real
-time has come where they stand, labels do not wait for verdicts.
+What was labelled before, and the watermarks that the fraud filter and the breaker have said, stays
+as it is: until real time has come where they stand, labels do not wait for verdicts.
 """
 
 import argparse
@@ -23,10 +25,14 @@ from stream.record import Partition
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", required=True)
-    back = commands.add_parser("back", help="of one partition of impressions or clicks, or of all of both")
+    back = commands.add_parser(
+        "back", help="of one partition of impressions or clicks, or of all of both"
+    )
     back.add_argument("topic", nargs="?", help="impressions or clicks (both)")
     back.add_argument("partition", nargs="?", type=int, help="(all)")
-    back.add_argument("--by-ms", type=int, required=True, help="how far ahead the clocks were, as `status` says")
+    back.add_argument(
+        "--by-ms", type=int, required=True, help="how far ahead the clocks were, as `status` says"
+    )
     back.add_argument("--reason", required=True, help="why, for whoever reads the quarantine")
     shared.config_options(back)
 
@@ -37,15 +43,23 @@ def run(options: argparse.Namespace) -> int:
         print(wrong)
         return 2
     try:
-        words = say(KafkaLog(stream), stream, inputs(stream, options.topic, options.partition), options.by_ms,
-                    options.reason, now_ms)  # fmt: skip
+        words = say(
+            KafkaLog(stream),
+            stream,
+            inputs(stream, options.topic, options.partition),
+            options.by_ms,
+            options.reason,
+            now_ms,
+        )
     except LogError as error:
         print(f"no answer from {stream.bootstrap_servers}: {error}")
         return 2
     above = datetime.fromtimestamp((now_ms + stream.jump_max_ms) / 1_000, UTC)
     print(
-        f"{len(words)} inputs: times above {above:%F %H:%M:%S} UTC (this host's clock, and stream.jump_max_ms) are set "
-        f"back by {options.by_ms} ms; labelers go on within seconds, or at the next command if a clock is still ahead"
+        f"{len(words)} inputs: times above {above:%F %H:%M:%S} UTC (this host's clock, and "
+        f"stream.jump_max_ms) are set "
+        f"back by {options.by_ms} ms; labelers go on within seconds, or at the next command if a "
+        f"clock is still ahead"
     )
     return 0
 
@@ -69,20 +83,26 @@ def inputs(stream: StreamConfig, topic: str | None, partition: int | None) -> li
     topics = [stream.impressions, stream.clicks]
     if topic is not None:
         topics = [stream.topic_prefix + topic.removeprefix(stream.topic_prefix)]
-    return [Partition(t, p) for t in topics for p in (range(stream.partitions) if partition is None else [partition])]
+    return [
+        Partition(t, p)
+        for t in topics
+        for p in (range(stream.partitions) if partition is None else [partition])
+    ]
 
 
 def say(
     log: Log, stream: StreamConfig, inputs: list[Partition], by_ms: int, reason: str, now_ms: int
 ) -> list[ClockWord]:
-    """Write the words where the labelers of their partitions look for them: about what stands in the inputs now, and
-    what is above the present. Raises what logs raise."""
+    """Write the words where the labelers of their partitions look for them: about what stands in
+    the inputs now, and what is above the present. Raises what logs raise."""
     reader = log.reader()
     try:
         ends = reader.end_offsets(inputs)
     finally:
         reader.close()
-    words = [ClockWord(ends[at], *at, now_ms + stream.jump_max_ms, by_ms) for at in inputs if ends[at]]
+    words = [
+        ClockWord(ends[at], *at, now_ms + stream.jump_max_ms, by_ms) for at in inputs if ends[at]
+    ]
     writer = log.writer()
     try:
         for word in words:

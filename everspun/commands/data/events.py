@@ -1,6 +1,7 @@
 """Check events before or after they are sent: field, value and fix for each bad record.
 
-FILE: JSON lines, one event, page view or array a line. TOPIC: `impressions` or `clicks` of the config's Kafka.
+FILE: JSON lines, one event, page view or array a line. TOPIC: `impressions` or `clicks` of the
+config's Kafka.
 """
 
 import argparse
@@ -30,7 +31,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", required=True, metavar="check")
     check = commands.add_parser("check", help="check a file or a topic")
     check.add_argument("what", help="a JSON-lines file, or impressions | clicks")
-    check.add_argument("--kind", choices=("impressions", "clicks"), default="impressions", help="what the file holds")
+    check.add_argument(
+        "--kind",
+        choices=("impressions", "clicks"),
+        default="impressions",
+        help="what the file holds",
+    )
     check.add_argument("--limit", type=int, default=20, help="bad records shown (all are counted)")
     shared.config_options(check)
 
@@ -50,7 +56,8 @@ def run(options: argparse.Namespace) -> int:
 
 @dataclass
 class Checked:
-    """What was found so far. Bad records are counted, and of the first a few are kept to be shown."""
+    """What was found so far. Bad records are counted, and of the first a few are kept to be
+    shown."""
 
     limit: int
     good: int = 0
@@ -58,7 +65,9 @@ class Checked:
     shown: list[tuple[str, int, str, str]] = field(default_factory=list)
     undeclared: Counter[str] = field(default_factory=Counter)
 
-    def add(self, where: str, records: list[Record], kind: str, partition: int, config: StreamConfig) -> None:
+    def add(
+        self, where: str, records: list[Record], kind: str, partition: int, config: StreamConfig
+    ) -> None:
         """The decoder of the labeler, on these records."""
         arrivals = np.array([r.timestamp_ms for r in records], dtype=np.int64)
         decode = decode_impressions if kind == "impressions" else decode_clicks
@@ -81,7 +90,10 @@ def _check_file(path: Path, kind: str, config: StreamConfig, checked: Checked) -
     chunk, size = [], 0
     for number, line in _lines(path, config.record_bytes_max):
         if line is None:
-            text = f"has more than {config.record_bytes_max} bytes; send less a record (record_bytes_max)"
+            text = (
+                f"has more than {config.record_bytes_max} bytes; send less a record "
+                f"(record_bytes_max)"
+            )
             checked.add_bad("line", number, "value", text)
         elif line.strip():
             chunk.append(Record(number, 0, None, line))
@@ -94,7 +106,8 @@ def _check_file(path: Path, kind: str, config: StreamConfig, checked: Checked) -
 
 
 def _lines(path: Path, bytes_max: int) -> Iterator[tuple[int, bytes | None]]:
-    """Lines by number, without their ends; None for one that is too long, which is not held in memory."""
+    """Lines by number, without their ends; None for one that is too long, which is not held in
+    memory."""
     with path.open("rb") as file:
         number = 0
         while line := file.readline(bytes_max + 2):

@@ -1,7 +1,8 @@
-"""Forget a person. From now on nothing of a source is trained on: verdicts of rule `forget`, which no allowance beats,
-say so in `verdicts`, so that replays obey them. What was learned of it within `labeler.retract_horizon_ms` is taken
-back as after a late verdict, and then its rows leave the archive. Run it again until it says that nothing is left: it
-goes on where it stands (exit code 3 = not yet). docs/fraud.md says what stays, and for how long."""
+"""Forget a person. From now on nothing of a source is trained on: verdicts of rule `forget`, which
+no allowance beats, say so in `verdicts`, so that replays obey them. What was learned of it within
+`labeler.retract_horizon_ms` is taken back as after a late verdict, and then its rows leave the
+archive. Run it again until it says that nothing is left: it goes on where it stands (exit code 3 =
+not yet). docs/fraud.md says what stays, and for how long."""
 
 import argparse
 import os
@@ -29,10 +30,18 @@ SAID = "it is said in `verdicts`, and not known how far it is taken back"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     who = parser.add_mutually_exclusive_group(required=True)
-    who.add_argument("--source", help="as it stands in the events (pseudonymised where your producer does so)")
-    who.add_argument("--user", help="as your site knows it: pseudonymised here with the key in EVERSPUN_SECRET")
-    parser.add_argument("--dry-run", action="store_true", help="count what there is, and change nothing")
-    parser.add_argument("--wait-s", type=float, default=60.0, help="how long to wait until it is taken back (60)")
+    who.add_argument(
+        "--source", help="as it stands in the events (pseudonymised where your producer does so)"
+    )
+    who.add_argument(
+        "--user", help="as your site knows it: pseudonymised here with the key in EVERSPUN_SECRET"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="count what there is, and change nothing"
+    )
+    parser.add_argument(
+        "--wait-s", type=float, default=60.0, help="how long to wait until it is taken back (60)"
+    )
     shared.config_options(parser)
 
 
@@ -42,20 +51,25 @@ def run(options: argparse.Namespace) -> int:
     if options.user is not None:
         if not os.environ.get("EVERSPUN_SECRET"):
             print(
-                "everspun forget: nothing was done: --user is pseudonymised with the key that your producers have, and "
+                "everspun forget: nothing was done: --user is pseudonymised with the key that "
+                "your producers have, and "
                 "EVERSPUN_SECRET is not set; set it, or give --source as it stands in the events",
                 file=sys.stderr,
             )
             return 2
         source = Pseudonymiser(config.stream.pseudonym_key_number, replay_secret())(options.user)
     if not source:
-        print("everspun forget: nothing was done: the name is empty, which is everybody who has none", file=sys.stderr)
+        print(
+            "everspun forget: nothing was done: the name is empty, which is everybody who has none",
+            file=sys.stderr,
+        )
         return 2
     return forget(config, KafkaLog(config.stream), source, options.dry_run, options.wait_s)
 
 
 def forget(config: Config, log: Log, source: str, dry_run: bool, wait_s: float) -> int:
-    """Over any log. Exit code: 0 done, 2 nothing was done, 3 not yet: what was done is said, whatever failed since."""
+    """Over any log. Exit code: 0 done, 2 nothing was done, 3 not yet: what was done is said,
+    whatever failed since."""
     done = "nothing was done"
     try:
         archive = Archive(open_store(config.archive.root))
@@ -75,20 +89,33 @@ def forget(config: Config, log: Log, source: str, dry_run: bool, wait_s: float) 
         return 2 if done == "nothing was done" else NOT_YET
 
 
-def _take_back(config: Config, log: Log, source: str, found: Standing, archive: Archive, wait_s: float) -> int:
+def _take_back(
+    config: Config, log: Log, source: str, found: Standing, archive: Archive, wait_s: float
+) -> int:
     deadline = time.monotonic() + wait_s
     while found.behind and time.monotonic() < deadline:
         time.sleep(LOOK_S)
         found = _standing(config, log, source)
-    print(f"nothing of it is trained on up to {show_ms(found.said_ms)} of event time: run this again before that")
+    print(
+        f"nothing of it is trained on up to {show_ms(found.said_ms)} of event time: run this "
+        f"again before that"
+    )
     if found.behind:
-        print(f"not yet taken back in partitions {found.behind}: do labelers run? Run this again; the archive waits")
+        print(
+            f"not yet taken back in partitions {found.behind}: do labelers run? Run this again; "
+            f"the archive waits"
+        )
         return NOT_YET
     print(f"taken back; {archive.forget([source]):,} rows left the archive")
     heads = {p: archive.head(p) for p in found.last}
-    coming = sorted(p for p, head in heads.items() if head is not None and head.next_offset <= found.last[p])
+    coming = sorted(
+        p for p, head in heads.items() if head is not None and head.next_offset <= found.last[p]
+    )
     if coming:
-        print(f"rows of it in partitions {coming} of examples are still to be archived: run this again then")
+        print(
+            f"rows of it in partitions {coming} of examples are still to be archived: run this "
+            f"again then"
+        )
         return NOT_YET
     return 0
 
@@ -117,7 +144,13 @@ def _say(config: Config, log: Log, source: str, from_ms: int, to_ms: int) -> Non
     now_ms = time.time_ns() // 1_000_000
     try:
         for one in orders(source, from_ms, to_ms, config.stream.verdict_max_ms):
-            writer.append(Partition(config.stream.verdicts, 0), encode_verdict(one), one.id.encode(), (), now_ms)
+            writer.append(
+                Partition(config.stream.verdicts, 0),
+                encode_verdict(one),
+                one.id.encode(),
+                (),
+                now_ms,
+            )
         writer.flush(config.stream.request_timeout_ms)
     finally:
         writer.close()
@@ -126,7 +159,10 @@ def _say(config: Config, log: Log, source: str, from_ms: int, to_ms: int) -> Non
 def _show(source: str, found: Standing, archived: int) -> None:
     rows = ", ".join(f"{count:,} of {kind}" for kind, count in sorted(found.rows.items())) or "none"
     print(
-        f"{source}: rows in examples: {rows}; in the archive: {archived:,}; verdicts that name it: {found.verdicts:,}"
+        f"{source}: rows in examples: {rows}; in the archive: {archived:,}; verdicts that name "
+        f"it: {found.verdicts:,}"
     )
     if found.said_ms:
-        print(f"it is to be forgotten from {show_ms(found.said_from_ms)} to {show_ms(found.said_ms)}")
+        print(
+            f"it is to be forgotten from {show_ms(found.said_from_ms)} to {show_ms(found.said_ms)}"
+        )

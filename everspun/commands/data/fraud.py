@@ -1,7 +1,7 @@
-"""What the fraud filter decided: list it, show a source with the reasons and the numbers they rest on, or decide
-yourself. `allow` and `ban` write a verdict of rule `operator`: it applies to impressions whose labels are not closed
-yet, and to those to come, by their event time. An allowance beats every rejection over its interval, a ban included.
-docs/fraud.md says more."""
+"""What the fraud filter decided: list it, show a source with the reasons and the numbers they rest
+on, or decide yourself. `allow` and `ban` write a verdict of rule `operator`: it applies to
+impressions whose labels are not closed yet, and to those to come, by their event time. An allowance
+beats every rejection over its interval, a ban included. docs/fraud.md says more."""
 
 import argparse
 import time
@@ -15,7 +15,14 @@ from everspun.commands import options as shared
 from everspun.config import Config
 from everspun.forgetting import taken_back
 from labeler.fraud.tables import pair_key
-from stream.internal_topics.verdicts import ALLOW, OPERATOR, REJECT, Verdict, decode_verdict, encode_verdict
+from stream.internal_topics.verdicts import (
+    ALLOW,
+    OPERATOR,
+    REJECT,
+    Verdict,
+    decode_verdict,
+    encode_verdict,
+)
 from stream.log.kafka import KafkaLog
 from stream.record import Partition
 from stream.timestamps import parse_ms, show_ms
@@ -25,7 +32,8 @@ HOUR_MS = 3_600_000
 
 @dataclass
 class Case:
-    """Verdicts of one rule and decision on one (source, vendor), whose intervals touch or overlap."""
+    """Verdicts of one rule and decision on one (source, vendor), whose intervals touch or
+    overlap."""
 
     first: Verdict
     last: Verdict
@@ -41,7 +49,8 @@ class Case:
 
 
 def cases(verdicts: Iterable[Verdict]) -> list[Case]:
-    """Each verdict once (F3), those that go on from one another together, by the end of their intervals."""
+    """Each verdict once (F3), those that go on from one another together, by the end of their
+    intervals."""
     found: list[Case] = []
     open_: dict[tuple[str, str, str | None, str | None], Case] = {}
     seen: set[str] = set()
@@ -61,15 +70,24 @@ def cases(verdicts: Iterable[Verdict]) -> list[Case]:
 
 
 def order(
-    decision: str, source: str, vendor: str | None, from_ms: int, to_ms: int, reason: str, longest_ms: int
+    decision: str,
+    source: str,
+    vendor: str | None,
+    from_ms: int,
+    to_ms: int,
+    reason: str,
+    longest_ms: int,
 ) -> Verdict:
-    """An operator's verdict. Raises ValueError where it would say nothing, or is longer than `longest_ms` (C4)."""
+    """An operator's verdict. Raises ValueError where it would say nothing, or is longer than
+    `longest_ms` (C4)."""
     if to_ms - from_ms > longest_ms:
         raise ValueError(
-            f"an interval of {(to_ms - from_ms) / HOUR_MS:.1f} hours: allowed are at most {longest_ms / HOUR_MS:.1f}"
+            f"an interval of {(to_ms - from_ms) / HOUR_MS:.1f} hours: allowed are at most "
+            f"{longest_ms / HOUR_MS:.1f}"
             " (stream.verdict_max_ms); give another order when it has passed"
         )
-    id = f"{OPERATOR}/{decision}/{from_ms}/{to_ms}/{pair_key(source, '*' if vendor is None else 'v' + vendor)}"
+    pair = pair_key(source, "*" if vendor is None else "v" + vendor)
+    id = f"{OPERATOR}/{decision}/{from_ms}/{to_ms}/{pair}"
     verdict = Verdict(id, OPERATOR, decision, source, vendor, from_ms, to_ms, reason)
     verdict.check()
     return verdict
@@ -78,18 +96,31 @@ def order(
 def arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", required=True)
     listing = commands.add_parser("list", help="rejections and allowances, newest last")
-    listing.add_argument("--limit", type=int, default=50, help="how many are shown (all are counted)")
+    listing.add_argument(
+        "--limit", type=int, default=50, help="how many are shown (all are counted)"
+    )
     listing.add_argument("--rule", help="of this rule only")
     shared.config_options(listing)
-    showing = commands.add_parser("show", help="all verdicts on a source, with reasons and evidence")
+    showing = commands.add_parser(
+        "show", help="all verdicts on a source, with reasons and evidence"
+    )
     showing.add_argument("source", help="as `list` shows it")
     shared.config_options(showing)
-    for name, help_line in (("allow", "take back rejections of a source"), ("ban", "reject a source")):
+    for name, help_line in (
+        ("allow", "take back rejections of a source"),
+        ("ban", "reject a source"),
+    ):
         one = commands.add_parser(name, help=help_line)
-        one.add_argument("source", help="as it stands in the events (pseudonymised where your producer does so)")
+        one.add_argument(
+            "source", help="as it stands in the events (pseudonymised where your producer does so)"
+        )
         one.add_argument("--vendor", help="only what it does there; without, everything it does")
-        one.add_argument("--from", dest="begin", help="event time, UTC or ms (now, less window and grace)")
-        one.add_argument("--hours", type=float, help="how long (until stream.verdict_max_ms after the begin)")
+        one.add_argument(
+            "--from", dest="begin", help="event time, UTC or ms (now, less window and grace)"
+        )
+        one.add_argument(
+            "--hours", type=float, help="how long (until stream.verdict_max_ms after the begin)"
+        )
         one.add_argument("--reason", default="an operator's decision", help="why")
         shared.config_options(one)
 
@@ -118,7 +149,9 @@ def _verdicts(config: Config) -> Iterator[Verdict]:
 
 def _list(config: Config, options: argparse.Namespace) -> int:
     found = [case for case in cases(_verdicts(config)) if options.rule in (None, case.last.rule)]
-    table = Table("rule", "decision", "source", "vendor", "from (UTC)", "to", "verdicts", "why (the last)")
+    table = Table(
+        "rule", "decision", "source", "vendor", "from (UTC)", "to", "verdicts", "why (the last)"
+    )
     for case in found[-options.limit :]:
         last = case.last
         table.add_row(
@@ -143,7 +176,10 @@ def _show(config: Config, source: str) -> int:
     for case in found:
         last = case.last
         where = "everywhere" if last.vendor is None else f"on {shared.shown(last.vendor)}"
-        print(f"{show_ms(case.from_ms)} to {show_ms(case.to_ms)}: {last.decision} {where}, {case.count} verdicts")
+        print(
+            f"{show_ms(case.from_ms)} to {show_ms(case.to_ms)}: {last.decision} {where}, "
+            f"{case.count} verdicts"
+        )
         print(f"  {last.rule}: {shared.shown(last.reason)}")
         for name, value in last.evidence.items():
             print(f"  {shared.shown(name)} = {value:.6g}")
@@ -167,17 +203,28 @@ def _decide(config: Config, options: argparse.Namespace) -> int:
         begin = now_ms - stream.wait_ms if options.begin is None else parse_ms(options.begin)
         length = stream.verdict_max_ms if options.hours is None else int(options.hours * HOUR_MS)
         verdict = order(
-            decision, options.source, options.vendor, begin, begin + length, options.reason, stream.verdict_max_ms
+            decision,
+            options.source,
+            options.vendor,
+            begin,
+            begin + length,
+            options.reason,
+            stream.verdict_max_ms,
         )
     except ValueError as error:
         print(f"nothing was decided: {error}")
         return 2
     writer = KafkaLog(stream).writer()
     try:
-        writer.append(Partition(stream.verdicts, 0), encode_verdict(verdict), verdict.id.encode(), (), now_ms)
+        writer.append(
+            Partition(stream.verdicts, 0), encode_verdict(verdict), verdict.id.encode(), (), now_ms
+        )
         writer.flush(stream.request_timeout_ms)
     finally:
         writer.close()
     said = "is allowed" if decision == ALLOW else "is rejected"
-    print(f"{options.source} {said} from {show_ms(verdict.from_ms)} to {show_ms(verdict.to_ms)} of event time")
+    print(
+        f"{options.source} {said} from {show_ms(verdict.from_ms)} to {show_ms(verdict.to_ms)} of "
+        f"event time"
+    )
     return 0

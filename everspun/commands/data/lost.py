@@ -1,8 +1,10 @@
-"""Declare a range of input lost: the way on for a partition that stopped because what it needs is gone (C7).
+"""Declare a range of input lost: the way on for a partition that stopped because what it needs is
+gone (C7).
 
-Offsets are those of the log, as the alarm, `everspun status` and Kafka's own tools show them: from FROM up to, but not
-with, TO. What stood there gets no label: impressions of the range are never labelled; where it is of clicks, the
-impressions that they might have counted for are counted as lost, not as negatives.
+Offsets are those of the log, as the alarm, `everspun status` and Kafka's own tools show them: from
+FROM up to, but not with, TO. What stood there gets no label: impressions of the range are never
+labelled; where it is of clicks, the impressions that they might have counted for are counted as
+lost, not as negatives.
 """
 
 import argparse
@@ -20,9 +22,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("topic", help="impressions, clicks or verdicts")
     parser.add_argument("partition", type=int)
     parser.add_argument("first", metavar="FROM", type=int, help="the first offset that is lost")
-    parser.add_argument("end", metavar="TO", type=int, help="the offset behind the last one that is lost")
+    parser.add_argument(
+        "end", metavar="TO", type=int, help="the offset behind the last one that is lost"
+    )
     parser.add_argument("--reason", required=True, help="why, for whoever reads the audit")
-    parser.add_argument("--force", action="store_true", help="though records still stand in the range")
+    parser.add_argument(
+        "--force", action="store_true", help="though records still stand in the range"
+    )
     shared.config_options(parser)
 
 
@@ -47,7 +53,11 @@ def run(options: argparse.Namespace) -> int:
 
 def fault(stream: StreamConfig, lost: LostRange) -> str:
     """What is wrong with a range by itself; "" if nothing is."""
-    partitions = {stream.impressions: stream.partitions, stream.clicks: stream.partitions, stream.verdicts: 1}
+    partitions = {
+        stream.impressions: stream.partitions,
+        stream.clicks: stream.partitions,
+        stream.verdicts: 1,
+    }
     if lost.topic not in partitions:
         return f"topic {lost.topic}: allowed are {', '.join(partitions)}"
     if not 0 <= lost.partition < partitions[lost.topic]:
@@ -67,9 +77,16 @@ def still_there(log: Log, lost: LostRange) -> str:
     if lost.first >= end or lost.end == first:
         return ""
     if lost.end < first:
-        return f"offsets up to {first - 1} are gone by now; run: {lost_command(lost._replace(end=first))}"
-    gone = f"; run: {lost_command(lost._replace(end=first))}" if lost.first < first else ", or --force"
-    return f"offsets from {first} to {end - 1} of {lost.topic}[{lost.partition}] are still there{gone}"
+        return (
+            f"offsets up to {first - 1} are gone by now; run: "
+            f"{lost_command(lost._replace(end=first))}"
+        )
+    gone = (
+        f"; run: {lost_command(lost._replace(end=first))}" if lost.first < first else ", or --force"
+    )
+    return (
+        f"offsets from {first} to {end - 1} of {lost.topic}[{lost.partition}] are still there{gone}"
+    )
 
 
 def topic_id(log: Log, lost: LostRange) -> str:
@@ -83,8 +100,8 @@ def topic_id(log: Log, lost: LostRange) -> str:
 
 
 def say(log: Log, stream: StreamConfig, lost: LostRange, reason: str, now_ms: int) -> None:
-    """Write the word where the labelers of its partition look for it; one about `verdicts` concerns all. Raises what
-    logs raise."""
+    """Write the word where the labelers of its partition look for it; one about `verdicts` concerns
+    all. Raises what logs raise."""
     partitions = range(stream.partitions) if lost.topic == stream.verdicts else [lost.partition]
     writer = log.writer()
     try:

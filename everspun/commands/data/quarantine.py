@@ -1,4 +1,5 @@
-"""Records that could not be used: list them, show one with its bytes, or add one that stops a partition (L7)."""
+"""Records that could not be used: list them, show one with its bytes, or add one that stops a
+partition (L7)."""
 
 import argparse
 import time
@@ -21,15 +22,22 @@ ORDERS_MAX = 5_000
 def arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", required=True)
     listing = commands.add_parser("list", help="all of them, newest last")
-    listing.add_argument("--limit", type=int, default=50, help="how many are shown (all are counted)")
+    listing.add_argument(
+        "--limit", type=int, default=50, help="how many are shown (all are counted)"
+    )
     shared.config_options(listing)
-    for name, help_line in (("show", "one, with its original bytes"), ("add", "let a labeler pass a record")):
+    for name, help_line in (
+        ("show", "one, with its original bytes"),
+        ("add", "let a labeler pass a record"),
+    ):
         one = commands.add_parser(name, help=help_line)
         one.add_argument("topic", help="impressions or clicks")
         one.add_argument("partition", type=int)
         one.add_argument("offset", type=int)
         if name == "add":
-            one.add_argument("--to", type=int, default=None, help="the last offset, where several are meant")
+            one.add_argument(
+                "--to", type=int, default=None, help="the last offset, where several are meant"
+            )
             one.add_argument("--reason", default="added by an operator", help="why")
         shared.config_options(one)
 
@@ -49,7 +57,10 @@ def _entries(config: Config) -> Iterator[tuple[Record, dict[str, str]]]:
             for record in read_all(reader, Partition(config.stream.quarantine, p)):
                 if (record.key or b"") not in seen:
                     seen.add(record.key or b"")
-                    yield record, {name: value.decode(errors="replace") for name, value in record.headers}
+                    yield (
+                        record,
+                        {name: value.decode(errors="replace") for name, value in record.headers},
+                    )
     finally:
         reader.close()
 
@@ -75,8 +86,14 @@ def _list(config: Config, options: argparse.Namespace) -> int:
 
 def _show(config: Config, options: argparse.Namespace) -> int:
     for record, said in _entries(config):
-        named = (said.get("topic", "").removeprefix(config.stream.topic_prefix), said.get("partition"))
-        if named == (options.topic, str(options.partition)) and offset_of(int(said["position"])) == options.offset:
+        named = (
+            said.get("topic", "").removeprefix(config.stream.topic_prefix),
+            said.get("partition"),
+        )
+        if (
+            named == (options.topic, str(options.partition))
+            and offset_of(int(said["position"])) == options.offset
+        ):
             for name, value in said.items():
                 print(f"{name}: {shared.shown(value)}")
             print(f"value: {record.value!r}")
@@ -92,7 +109,8 @@ def _add(config: Config, options: argparse.Namespace) -> int:
     topic = known.get(options.topic.removeprefix(stream.topic_prefix))
     if topic is None or not 0 <= options.partition < stream.partitions or options.offset < 0:
         print(
-            f"{options.topic}[{options.partition}] offset {options.offset}: a record of impressions or clicks is meant"
+            f"{options.topic}[{options.partition}] offset {options.offset}: a record of "
+            f"impressions or clicks is meant"
         )
         return 2
     last = options.offset if options.to is None else options.to
@@ -105,7 +123,9 @@ def _add(config: Config, options: argparse.Namespace) -> int:
         where = Partition(stream.quarantine, options.partition)
         for offset in range(options.offset, last + 1):
             order = SetAside(topic, options.partition, offset)
-            writer.append(where, b"", order_key(order), order_headers(order, options.reason), now_ms)
+            writer.append(
+                where, b"", order_key(order), order_headers(order, options.reason), now_ms
+            )
         writer.flush(stream.request_timeout_ms)
     finally:
         writer.close()

@@ -1,7 +1,9 @@
-"""Replay a history into the topics of a running system, in accelerated event time (T1: CreateTime topics).
+"""Replay a history into the topics of a running system, in accelerated event time (T1: CreateTime
+topics).
 
-FILE is a log of your own as docs/events.md has it (JSON lines, .gz too; impressions and clicks in one file, or clicks
-in --clicks): it is read as a stream, written as it stands, and goes on after an interrupt; docs/replay.md tells how.
+FILE is a log of your own as docs/events.md has it (JSON lines, .gz too; impressions and clicks in
+one file, or clicks in --clicks): it is read as a stream, written as it stands, and goes on after an
+interrupt; docs/replay.md tells how.
 """
 
 import argparse
@@ -34,16 +36,26 @@ MISTAKE = 2
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", nargs="?", help="a file of your own, 'movielens', or an EB-NeRD folder (replay.source)"
+        "source",
+        nargs="?",
+        help="a file of your own, 'movielens', or an EB-NeRD folder (replay.source)",
     )
     parser.add_argument(
-        "--clicks", type=Path, metavar="FILE", help="the clicks, where they stand in a file of their own"
+        "--clicks",
+        type=Path,
+        metavar="FILE",
+        help="the clicks, where they stand in a file of their own",
     )
     parser.add_argument(
-        "--disorder-s", type=float, default=300.0, help="how far lines may be from the order of their times (300)"
+        "--disorder-s",
+        type=float,
+        default=300.0,
+        help="how far lines may be from the order of their times (300)",
     )
     parser.add_argument(
-        "--attacks", action="store_true", help="plant one fraud attack of each direction (not into a file of your own)"
+        "--attacks",
+        action="store_true",
+        help="plant one fraud attack of each direction (not into a file of your own)",
     )
     shared.config_options(parser)
 
@@ -52,17 +64,23 @@ def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     if not config.stream.replayed:
         print(
-            "everspun replay: stream.replayed = false: these topics carry the broker's clock, a replay its own (T1)",
+            "everspun replay: stream.replayed = false: these topics carry the broker's clock, a "
+            "replay its own (T1)",
             file=sys.stderr,
         )
         return MISTAKE
     if options.source:
-        config = dataclasses.replace(config, replay=dataclasses.replace(config.replay, source=options.source))
+        config = dataclasses.replace(
+            config, replay=dataclasses.replace(config.replay, source=options.source)
+        )
     try:
         files = own_files(config.replay.source, options.clicks, options.attacks)
         if problems := check_topics(config.stream):
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise OwnLogError(f"{problems[0]}{more}; `everspun topics create --config {options.config}` makes them")
+            raise OwnLogError(
+                f"{problems[0]}{more}; `everspun topics create --config {options.config}` makes "
+                f"them"
+            )
         if files:
             return _own(config, files, int(options.disorder_s * 1_000))
         return _recorded(config, options.attacks)
@@ -81,12 +99,15 @@ def own_files(source: str, clicks: Path | None, planted: bool) -> list[OwnFile]:
     for one in filter(None, (path, clicks)):
         if not one.is_file():
             raise OwnLogError(
-                f"{one}: {'a folder without impressions.csv.gz' if one.is_dir() else 'no such file'}; expected a "
+                f"{one}: "
+                f"{'a folder without impressions.csv.gz' if one.is_dir() else 'no such file'}; "
+                f"expected a "
                 "JSON-lines file (docs/events.md), 'movielens', or a folder with impressions.csv.gz"
             )
     if planted:
         raise OwnLogError(
-            "--attacks: nothing is planted into a file of your own; `everspun simulate --attacks` has some"
+            "--attacks: nothing is planted into a file of your own; `everspun simulate --attacks` "
+            "has some"
         )
     if clicks is None:
         return [OwnFile(path)]
@@ -111,10 +132,17 @@ def _own(config: Config, files: list[OwnFile], disorder_ms: int) -> int:
     console.print(Text(line()))
     unknown = sum(one.unknown_clicks for one in files)
     if unknown:
-        console.print(Text(f"{unknown:,} events were taken for clicks by their fields, on no impression before them"))
+        console.print(
+            Text(
+                f"{unknown:,} events were taken for clicks by their fields, on no impression "
+                f"before them"
+            )
+        )
     if p.bad:
         console.print(bad_table(p))
-        console.print(Text("they go to the topic `quarantine`, with their bytes: `everspun quarantine list`"))
+        console.print(
+            Text("they go to the topic `quarantine`, with their bytes: `everspun quarantine list`")
+        )
     if p.done and not p.impressions:
         print("everspun replay: not one impression could be read", file=sys.stderr)
         return 1
@@ -136,7 +164,9 @@ def _recorded(config: Config, planted: bool) -> int:
     if planted or config.replay.attacks:
         recorded = attacks.plant(recorded, config.replay.attack_seed)
     console.print(Text(recorded.note))
-    replayer = Replayer(config, recorded, KafkaLog(config.stream), Path(config.run.dir), replay_secret())
+    replayer = Replayer(
+        config, recorded, KafkaLog(config.stream), Path(config.run.dir), replay_secret()
+    )
     stop = threading.Event()
 
     def line() -> str:

@@ -1,4 +1,5 @@
-"""Write simulated traffic to a JSON-lines file that `everspun replay` reads; the truth goes to a file beside it."""
+"""Write simulated traffic to a JSON-lines file that `everspun replay` reads; the truth goes to a
+file beside it."""
 
 import argparse
 import json
@@ -20,22 +21,33 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         flag = "--" + item.name.replace("_", "-")
         if item.type is bool:
             parser.add_argument(
-                flag, action=argparse.BooleanOptionalAction, default=item.default, help=item.metadata["help"]
+                flag,
+                action=argparse.BooleanOptionalAction,
+                default=item.default,
+                help=item.metadata["help"],
             )
         else:
             parser.add_argument(
-                flag, type=item.type, default=item.default, help=f"{item.metadata['help']} ({item.default})"
+                flag,
+                type=item.type,
+                default=item.default,
+                help=f"{item.metadata['help']} ({item.default})",
             )
 
 
 def run(options: argparse.Namespace) -> int:
     try:
-        config = TrafficConfig(**{item.name: getattr(options, item.name) for item in fields(TrafficConfig)})
+        config = TrafficConfig(
+            **{item.name: getattr(options, item.name) for item in fields(TrafficConfig)}
+        )
     except ValueError as error:
         print(f"everspun simulate: {error}", file=sys.stderr)
         return 2
     if not options.out.parent.is_dir() or options.out.is_dir():
-        print(f"everspun simulate: {options.out}: not a file in a folder that is there", file=sys.stderr)
+        print(
+            f"everspun simulate: {options.out}: not a file in a folder that is there",
+            file=sys.stderr,
+        )
         return 2
     traffic = simulate(config)
     history = traffic.history
@@ -45,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
     truth = options.out.with_suffix(".truth.npz")
     np.savez_compressed(truth, planted=history.planted, click_probability=traffic.click_probability)
     print(
-        f"{len(history):,} impressions and {len(history.click_ts_ms):,} clicks in {options.out}; the truth in {truth}"
+        f"{len(history):,} impressions and {len(history.click_ts_ms):,} clicks in {options.out}; "
+        f"the truth in {truth}"
     )
     return 0
 
@@ -54,7 +67,9 @@ def lines(history: History) -> Iterator[dict[str, object]]:
     """Events as docs/events.md has them, by time, each with `event`: "impression" or "click"."""
     shown = ((int(ts), i, "impression") for i, ts in enumerate(history.ts_ms.tolist()))
     clicked = zip(history.click_ts_ms.tolist(), history.click_impression.tolist(), strict=True)
-    for ts_ms, i, event in merge(shown, ((int(ts), int(i), "click") for ts, i in clicked), key=lambda one: one[0]):
+    for ts_ms, i, event in merge(
+        shown, ((int(ts), int(i), "click") for ts, i in clicked), key=lambda one: one[0]
+    ):
         yield {
             "event": event,
             "id": history.ids[i],

@@ -1,13 +1,14 @@
 """Commands about a system as a whole: run it, look at it, check it.
 
 - `audit`: check the promise from logs, archive, shards and checkpoints
-- `broker`: run a Kafka-protocol broker on loopback until SIGINT or SIGTERM: Apache Kafka where Java and Maven are,
-  else the embedded one
+- `broker`: run a Kafka-protocol broker on loopback until SIGINT or SIGTERM: Apache Kafka where Java
+  and Maven are, else the embedded one
 - `config`: print a config file to begin with, or the reference of all keys
 - `demo`: the main job on a real log, from nothing
 - `role`: run one process of one role
-- `run`: run all roles of a config on your own Kafka, each as a process, restarted when it dies, until SIGINT or
-  SIGTERM
-- `status`: what every stage does and waits for, the model's quality, and which stated limits are broken (exit code 1)
+- `run`: run all roles of a config on your own Kafka, each as a process, restarted when it dies,
+  until SIGINT or SIGTERM
+- `status`: what every stage does and waits for, the model's quality, and which stated limits are
+  broken (exit code 1)
 - `topics`: create the topics, or check that they are as they must be (T6)
 """

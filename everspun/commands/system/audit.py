@@ -1,6 +1,7 @@
-"""Check the promise from logs, archive, shards and checkpoints: every impression in one class, no hole and no overlap,
-every batch once on every shard, every checkpoint at its cut. What retention has taken is no fault: below the table
-stands what cannot be seen any more. Exit code 0: all right; 1: something is WRONG; 2: it could not be done."""
+"""Check the promise from logs, archive, shards and checkpoints: every impression in one class, no
+hole and no overlap, every batch once on every shard, every checkpoint at its cut. What retention
+has taken is no fault: below the table stands what cannot be seen any more. Exit code 0: all right;
+1: something is WRONG; 2: it could not be done."""
 
 import argparse
 import json
@@ -23,10 +24,16 @@ NOT_DONE = 2
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for machines")
-    parser.add_argument("--at-rest", action="store_true", help="nothing may be waiting, and no shard behind the log")
-    parser.add_argument("--no-shards", action="store_true", help="only logs and checkpoints: the shards do not run")
     parser.add_argument(
-        "--archive", action="store_true", help="read what the log has no more from the archive (as [archive] read does)"
+        "--at-rest", action="store_true", help="nothing may be waiting, and no shard behind the log"
+    )
+    parser.add_argument(
+        "--no-shards", action="store_true", help="only logs and checkpoints: the shards do not run"
+    )
+    parser.add_argument(
+        "--archive",
+        action="store_true",
+        help="read what the log has no more from the archive (as [archive] read does)",
     )
     shared.config_options(parser)
 
@@ -55,13 +62,18 @@ def body(result: Audit) -> dict[str, object]:
         "right": result.right,
         "impressions": result.impressions or None,
         "clicks": result.clicks or None,
-        "findings": [{"check": f.check, "found": f.found, "right": f.right} for f in result.findings],
+        "findings": [
+            {"check": f.check, "found": f.found, "right": f.right} for f in result.findings
+        ],
         "unseen": result.unseen,
     }
 
 
-def full_audit(config: Config, log: Log, at_rest: bool, with_shards: bool = True, archived: bool = False) -> Audit:
-    """The audit over shards and checkpoints as they are now. Shards are asked first: they may never be ahead."""
+def full_audit(
+    config: Config, log: Log, at_rest: bool, with_shards: bool = True, archived: bool = False
+) -> Audit:
+    """The audit over shards and checkpoints as they are now. Shards are asked first: they may
+    never be ahead."""
     shards, silent = standings.of_shards(config) if with_shards else ([], [])
     claims = shards + standings.of_checkpoints(config)
     archive = Archive(open_store(config.archive.root)) if archived or config.archive.read else None

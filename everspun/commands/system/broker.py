@@ -1,5 +1,6 @@
-"""Run a Kafka-protocol broker on loopback until SIGINT or SIGTERM: Apache Kafka where Java and Maven are, else the
-embedded one. For trying things out; it has one node and keeps nothing safe from the loss of this machine."""
+"""Run a Kafka-protocol broker on loopback until SIGINT or SIGTERM: Apache Kafka where Java and
+Maven are, else the embedded one. For trying things out; it has one node and keeps nothing safe from
+the loss of this machine."""
 
 import argparse
 from pathlib import Path
@@ -15,7 +16,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", choices=KINDS, default="auto", help="which one (auto)")
     parser.add_argument("--port", type=int, default=9092, help="port on 127.0.0.1 (9092)")
     parser.add_argument(
-        "--dir", type=Path, default=Path("var/broker"), help="Apache Kafka's log and state (var/broker)"
+        "--dir",
+        type=Path,
+        default=Path("var/broker"),
+        help="Apache Kafka's log and state (var/broker)",
     )
 
 
@@ -27,12 +31,18 @@ def run(options: argparse.Namespace) -> int:
     except BrokerError as error:
         console.print(str(error), style="red")
         return 2
-    kept = f"log in {options.dir}" if broker.kind == "kafka" else "in memory: it forgets everything when it ends"
+    kept = (
+        f"log in {options.dir}"
+        if broker.kind == "kafka"
+        else "in memory: it forgets everything when it ends"
+    )
     console.print(f"{broker.kind} broker at {broker.address}, {kept}; Ctrl-C ends it")
     try:
         while not stop.wait(LOOK_S):
             if broker.ended:
-                console.print(f"the broker ended by itself; see {options.dir / 'broker.log'}", style="red")
+                console.print(
+                    f"the broker ended by itself; see {options.dir / 'broker.log'}", style="red"
+                )
                 return 1
     finally:
         broker.stop()

@@ -1,5 +1,6 @@
-"""The main job on a real log, from nothing: a broker, topics, every role as a process, seven months of MovieLens
-replayed in accelerated event time with two planted attacks, and at the end the audit, a request and a report."""
+"""The main job on a real log, from nothing: a broker, topics, every role as a process, seven months
+of MovieLens replayed in accelerated event time with two planted attacks, and at the end the audit,
+a request and a report."""
 
 import argparse
 import os
@@ -39,11 +40,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("var/demo"),
         help="folder of this run: new, empty, or of an earlier demo, which is emptied",
     )
-    parser.add_argument("--broker", default="", help="auto | kafka | embedded | host:port (EVERSPUN_KAFKA, else auto)")
-    parser.add_argument("--report", type=Path, default=None, help="where the report goes (DIR/report.html)")
-    parser.add_argument("--limit", type=int, default=0, help="replay only the first so many impressions")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key; may be repeated"
+        "--broker",
+        default="",
+        help="auto | kafka | embedded | host:port (EVERSPUN_KAFKA, else auto)",
+    )
+    parser.add_argument(
+        "--report", type=Path, default=None, help="where the report goes (DIR/report.html)"
+    )
+    parser.add_argument(
+        "--limit", type=int, default=0, help="replay only the first so many impressions"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override one key; may be repeated",
     )
 
 
@@ -57,8 +70,12 @@ def run(options: argparse.Namespace) -> int:
     local = LocalRun.begin(options.dir.absolute(), text, kind, overrides)
     try:
         recorded = _history(local.config, console)
-        console.print(f"broker: {local.broker.kind} at {local.broker.address}; logs and state in {local.dir}")
-        with console.status("starting the roles and compiling kernels (first run only) ...") as status:
+        console.print(
+            f"broker: {local.broker.kind} at {local.broker.address}; logs and state in {local.dir}"
+        )
+        with console.status(
+            "starting the roles and compiling kernels (first run only) ..."
+        ) as status:
             local.start(lambda missing: status.update(f"waiting for {', '.join(sorted(missing))}"))
         return _replay(local, recorded, console, options.report or local.dir / "report.html")
     finally:
@@ -71,8 +88,10 @@ def _history(config: Config, console: Console) -> History:
     if not config.replay.attacks:
         return recorded
     console.print(
-        f"planted: {attacks.SELF_CLICKS} clicks by one source on one vendor within an hour, {attacks.FLOOD_VIEWS:,} "
-        f"views of one vendor's items by {attacks.FLOOD_SOURCES} sources without a click; counted apart below"
+        f"planted: {attacks.SELF_CLICKS} clicks by one source on one vendor within an hour, "
+        f"{attacks.FLOOD_VIEWS:,} "
+        f"views of one vendor's items by {attacks.FLOOD_SOURCES} sources without a click; counted "
+        f"apart below"
     )
     return attacks.plant(recorded, config.replay.attack_seed)
 
@@ -114,7 +133,8 @@ def _doing(replayer: Replayer) -> str:
     p = replayer.progress
     share = p.waited_s / p.elapsed_s if p.elapsed_s else 0.0
     return (
-        f"replay: period {p.period}/{p.periods}, {p.impressions:,} impressions, {p.clicks:,} clicks "
+        f"replay: period {p.period}/{p.periods}, {p.impressions:,} impressions, {p.clicks:,} "
+        f"clicks "
         f"in {p.elapsed_s:.0f} s, {share:.0%} of it waiting at barriers: {p.doing}"
     )
 
@@ -135,14 +155,21 @@ def _settle(local: LocalRun, follower: Follower, replayer: Replayer) -> None:
 
 
 def _finish(
-    local: LocalRun, replayer: Replayer, follower: Follower, recorded: History, console: Console, page: Path
+    local: LocalRun,
+    replayer: Replayer,
+    follower: Follower,
+    recorded: History,
+    console: Console,
+    page: Path,
 ) -> int:
     config = local.config
     progress = replayer.progress
     with console.status("auditing ..."):
         result = full_audit(config, local.log(), at_rest=True)
         outcome = attack_outcome(local.log(), config, recorded)
-    _judge_attacks(result, outcome.planted_rejected, outcome.planted, outcome.honest_rejected, outcome.honest)
+    _judge_attacks(
+        result, outcome.planted_rejected, outcome.planted, outcome.honest_rejected, outcome.honest
+    )
     console.print(table(result))
     console.print(_sum_line(result, outcome.planted))
     answer = replayer.ask_one(0)
@@ -165,7 +192,8 @@ def _finish(
         f"Everspun: {recorded.name}",
         [
             recorded.note,
-            f"broker: {local.broker.kind}; event time is the history's, replayed as fast as the machine goes",
+            f"broker: {local.broker.kind}; event time is the history's, replayed as fast as the "
+            f"machine goes",
         ],
         figures,
         follower.quality,
@@ -173,13 +201,25 @@ def _finish(
         [(f.check, f.found, f.right) for f in result.findings],
         "history's clock",
     )
-    console.print(Group(*(f"{name}: {value}" for name, value in (*figures, *report.quality_rows(follower.quality)))))
+    console.print(
+        Group(
+            *(
+                f"{name}: {value}"
+                for name, value in (*figures, *report.quality_rows(follower.quality))
+            )
+        )
+    )
     console.print(f"report: {page}")
     return 0 if result.right else 1
 
 
-def _judge_attacks(result: Audit, rejected: int, planted: int, honest_rejected: int, honest: int) -> None:
-    found = f"{rejected:,} of {planted:,} planted impressions and {honest_rejected:,} of {honest:,} real ones rejected"
+def _judge_attacks(
+    result: Audit, rejected: int, planted: int, honest_rejected: int, honest: int
+) -> None:
+    found = (
+        f"{rejected:,} of {planted:,} planted impressions and {honest_rejected:,} of "
+        f"{honest:,} real ones rejected"
+    )
     result.add(
         "all planted events rejected, at most 0.5% of the real ones",
         found,

@@ -1,4 +1,5 @@
-"""Run one process of one role. `everspun run` starts these; start them yourself under your own supervisor."""
+"""Run one process of one role. `everspun run` starts these; start them yourself under your own
+supervisor."""
 
 import argparse
 import faulthandler
@@ -21,24 +22,33 @@ HASHING = ("labeler", "fraud", "breaker", "learner", "governor", "checkpointer")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("role", choices=ROLES)
-    parser.add_argument("--index", type=int, default=0, help="which of the processes of this role, from 0")
-    parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    parser.add_argument(
+        "--index", type=int, default=0, help="which of the processes of this role, from 0"
+    )
+    parser.add_argument(
+        "--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR")
+    )
     shared.config_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Returns when told to stop (SIGTERM, SIGINT) and drained; ends undrained where that takes too long."""
+    """Returns when told to stop (SIGTERM, SIGINT) and drained; ends undrained where that takes
+    too long."""
     keep_freed_memory()
     config = shared.load(options)
     if options.role in HASHING and not config.stream.hash_secret:
         print(missing(config), file=sys.stderr)
         return 2
     logging.basicConfig(
-        level=options.log_level, format=f"%(asctime)s {options.role}-{options.index} %(levelname)s %(message)s"
+        level=options.log_level,
+        format=f"%(asctime)s {options.role}-{options.index} %(levelname)s %(message)s",
     )
-    # While a broker is away, clients say so many times a second; what the roles make of it, they say themselves.
+    # While a broker is away, clients say so many times a second; what the roles make of it, they
+    # say themselves.
     for client in ("kafka", "aiokafka", "mode", "faust"):
-        logging.getLogger(client).setLevel(logging.DEBUG if options.log_level == "DEBUG" else logging.CRITICAL)
+        logging.getLogger(client).setLevel(
+            logging.DEBUG if options.log_level == "DEBUG" else logging.CRITICAL
+        )
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1)  # kill -USR1: what every thread does, into the log
     stop = stop_on_signals()
@@ -46,6 +56,9 @@ def run(options: argparse.Namespace) -> int:
     die_with_launcher()
     folder = Path(config.run.dir) / "roles"
     folder.mkdir(parents=True, exist_ok=True)
-    lock_file(folder / f"{options.role}-{options.index}.lock", f"{options.role}-{options.index} of {config.run.dir}")
+    lock_file(
+        folder / f"{options.role}-{options.index}.lock",
+        f"{options.role}-{options.index} of {config.run.dir}",
+    )
     roles.ROLES[options.role](config, options.index, stop)
     return 0

@@ -1,4 +1,5 @@
-"""Run all roles of a config on your own Kafka, each as a process, restarted when it dies, until SIGINT or SIGTERM."""
+"""Run all roles of a config on your own Kafka, each as a process, restarted when it dies, until
+SIGINT or SIGTERM."""
 
 import argparse
 import time
@@ -25,7 +26,9 @@ from stream.metrics import start_metrics
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no live table")
-    parser.add_argument("--roles", default="", metavar="A,B", help=f"only these of {', '.join(ROLES)}")
+    parser.add_argument(
+        "--roles", default="", metavar="A,B", help=f"only these of {', '.join(ROLES)}"
+    )
     shared.config_options(parser)
 
 
@@ -53,20 +56,31 @@ def run(options: argparse.Namespace) -> int:
     rate_file = RateFile(launcher.dir)
     usual = rate_file.read()
     launcher.stream_said = usual.said
-    inputs = InputWatch(lambda: input_faults(config.stream, int(time.time() * 1_000)), launcher.note)
+    inputs = InputWatch(
+        lambda: input_faults(config.stream, int(time.time() * 1_000)), launcher.note
+    )
+    note = f"config {options.config}, logs in {launcher.dir / 'logs'}"
     try:
         launcher.start(roles)
         metrics = LauncherMetrics(launcher.said, lambda: inputs.count)
-        launcher.attempt("exporting metrics", lambda: start_metrics(launcher.dir, "launcher", 0, metrics))
+        launcher.attempt(
+            "exporting metrics", lambda: start_metrics(launcher.dir, "launcher", 0, metrics)
+        )
         with Live(console=console, refresh_per_second=2, transient=True) as live:
             while not stop.wait(1.0):
                 launcher.attempt("exporting metrics", metrics.look)
-                launcher.attempt("writing the targets of Prometheus", lambda: write_targets(launcher.dir))
+                launcher.attempt(
+                    "writing the targets of Prometheus", lambda: write_targets(launcher.dir)
+                )
                 launcher.attempt("following the run", lambda: _look(follower, usual))
-                launcher.attempt("keeping the usual rate", lambda: rate_file.write(usual, int(time.time() * 1_000)))
+                launcher.attempt(
+                    "keeping the usual rate",
+                    lambda: rate_file.write(usual, int(time.time() * 1_000)),
+                )
                 if not options.quiet and follower.samples:
-                    note = f"config {options.config}, logs in {launcher.dir / 'logs'}"
-                    launcher.attempt("showing the run", lambda: live.update(follower.panel("everspun", note)))  # noqa: B023
+                    launcher.attempt(
+                        "showing the run", lambda: live.update(follower.panel("everspun", note))
+                    )
     finally:
         console.print("draining ...")
         inputs.close()

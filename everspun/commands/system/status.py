@@ -1,4 +1,5 @@
-"""What every stage does and waits for, the model's quality, and which stated limits are broken (exit code 1)."""
+"""What every stage does and waits for, the model's quality, and which stated limits are broken
+(exit code 1)."""
 
 import argparse
 import dataclasses
@@ -27,7 +28,8 @@ from stream.timestamps import show_ms
 
 #: Between the two looks that say how fast each stage is.
 LOOK_S = 2.0
-#: A broker that does not answer within this is not waited for, ms: what else is wrong is to be said soon.
+#: A broker that does not answer within this is not waited for, ms: what else is wrong is to be said
+#: soon.
 ASK_MS = 5_000
 #: Reads of `evaluations`, which goes on while it is looked at.
 READS_MAX = 20
@@ -41,7 +43,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     hurried = min(ASK_MS, config.stream.request_timeout_ms)
-    config = dataclasses.replace(config, stream=dataclasses.replace(config.stream, request_timeout_ms=hurried))
+    config = dataclasses.replace(
+        config, stream=dataclasses.replace(config.stream, request_timeout_ms=hurried)
+    )
     run_dir = Path(config.run.dir)
     follower = Follower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
     try:
@@ -53,7 +57,9 @@ def run(options: argparse.Namespace) -> int:
                 break
         late = behind(config.stream, before, shot)
         reports = scrape(run_dir)
-        broken = breaches(config, shot, follower.quality, reports) + wrong(config, shot, late, reports)
+        broken = breaches(config, shot, follower.quality, reports) + wrong(
+            config, shot, late, reports
+        )
         broken += near_retention(config.stream, shot)
         broken += input_faults(config.stream, int(time.time() * 1_000))
         notes = feature_notes(reports)
@@ -62,7 +68,9 @@ def run(options: argparse.Namespace) -> int:
             print(json.dumps(_body(shot, follower.quality, broken) | more))
         else:
             console = shared.console()
-            console.print(follower.panel("everspun status", "limits: see the section limits of the config"))
+            console.print(
+                follower.panel("everspun status", "limits: see the section limits of the config")
+            )
             for note in notes:
                 console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False)
             for one in late:
@@ -74,14 +82,21 @@ def run(options: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
-def wrong(config: Config, shot: Snapshot, late: list[CatchUp], reports: dict[str, Report]) -> list[str]:
-    """What the processes, the launcher and the disks of this run say, judged (`everspun.status.referee`)."""
+def wrong(
+    config: Config, shot: Snapshot, late: list[CatchUp], reports: dict[str, Report]
+) -> list[str]:
+    """What the processes, the launcher and the disks of this run say, judged
+    (`everspun.status.referee`)."""
     run_dir = Path(config.run.dir)
     state, files = read_state(run_dir), role_files(run_dir)
-    alive = {name: _lives(said.get("pid")) for name, said in files.items()} | {"launcher": _lives(state.get("pid"))}
+    alive = {name: _lives(said.get("pid")) for name, said in files.items()} | {
+        "launcher": _lives(state.get("pid"))
+    }
     found = referee.processes(config.run.dir, state, files, reports, alive, shot.now_ms)
     if not config.stream.replayed:
-        found += referee.stream(state, shot.now_ms, (config.stream.impressions, config.stream.clicks))
+        found += referee.stream(
+            state, shot.now_ms, (config.stream.impressions, config.stream.clicks)
+        )
         found += referee.clocks(config, reports, shot.now_ms)
     found += referee.stages(config, shot, late, reports)
     disks: set[int] = set()
@@ -107,7 +122,9 @@ def _lives(pid: object) -> bool:
     return True
 
 
-def breaches(config: Config, shot: Snapshot, quality: Quality, reports: dict[str, Report]) -> list[str]:
+def breaches(
+    config: Config, shot: Snapshot, quality: Quality, reports: dict[str, Report]
+) -> list[str]:
     """The limits that do not hold, each with value and limit."""
     limits = config.limits
     found = []
@@ -119,9 +136,14 @@ def breaches(config: Config, shot: Snapshot, quality: Quality, reports: dict[str
     check("served model age, s:", shot.model_age_s, limits.model_age_max_s)
     check("served data age, s:", shot.data_age_s, limits.data_age_max_s)
     check("staleness p99, updates:", shot.staleness_p99, limits.staleness_p99_max)
-    if limits.calibration_band and quality.label_sum and abs(quality.calibration - 1) > limits.calibration_band:
+    if (
+        limits.calibration_band
+        and quality.label_sum
+        and abs(quality.calibration - 1) > limits.calibration_band
+    ):
         found.append(
-            f"progressive calibration {quality.calibration:.3f} leaves 1 by more than {limits.calibration_band:g}"
+            f"progressive calibration {quality.calibration:.3f} leaves 1 by more than "
+            f"{limits.calibration_band:g}"
         )
     if shot.governor is not None and shot.governor.at_its_end:
         found.append("governor: at the slowest rung, and staleness still costs more than its band")
@@ -129,10 +151,14 @@ def breaches(config: Config, shot: Snapshot, quality: Quality, reports: dict[str
         found += [f"{name}: {line}" for line in stops(report)]
         uncounted = report.value("everspun_labeler_uncounted_inputs")
         if uncounted:
-            found.append(f"{name}: {uncounted:.0f} inputs are not counted any more, so labels wait (F1): see its log")
+            found.append(
+                f"{name}: {uncounted:.0f} inputs are not counted any more, so labels wait (F1): "
+                f"see its log"
+            )
         if gone := report.value("everspun_labeler_gone_verdicts"):
             found.append(
-                f"{name}: {gone:.0f} verdicts are gone that rows may be taken back for: its log names the offsets; "
+                f"{name}: {gone:.0f} verdicts are gone that rows may be taken back for: its log "
+                f"names the offsets; "
                 "everspun fraud ban says again what still holds"
             )
     found += learning_faults(limits, reports)
@@ -142,17 +168,24 @@ def breaches(config: Config, shot: Snapshot, quality: Quality, reports: dict[str
 
 
 def stops(report: Report) -> list[str]:
-    """Where a process stopped (L7, C7): topic, partition and offset, since when, why, and the command that lets it go
-    on."""
+    """Where a process stopped (L7, C7): topic, partition and offset, since when, why, and the
+    command that lets it go on."""
     found = []
     for (name, labels), since_s in sorted(report.series.items()):
         if name == "everspun_partition_stopped":
             said = dict(labels)
             at = f"{said['topic']}[{said['partition']}] stopped at offset {said['offset']}"
-            found.append(f"{at} since {show_ms(int(1_000 * since_s))}: {said['reason']}; to go on: {said['command']}")
-    count = max(report.value(f"everspun_{role}_stopped_partitions") for role in ("labeler", "breaker"))
+            found.append(
+                f"{at} since {show_ms(int(1_000 * since_s))}: {said['reason']}; to go on: "
+                f"{said['command']}"
+            )
+    count = max(
+        report.value(f"everspun_{role}_stopped_partitions") for role in ("labeler", "breaker")
+    )
     if count and not found:
-        found.append(f"{count:.0f} partitions stopped at a record: see its log (everspun quarantine list)")
+        found.append(
+            f"{count:.0f} partitions stopped at a record: see its log (everspun quarantine list)"
+        )
     return found
 
 
@@ -163,20 +196,27 @@ def _body(shot: Snapshot, quality: Quality, broken: list[str]) -> dict[str, Any]
         said = dataclasses.asdict(stage)
         if not stage.processes:
             said |= dict.fromkeys(("records_in", "records_out", "rate"))
-        stages[name] = said | {"data_time_ms": stage.data_time_ms or None, "waiting": stage.waiting or None}
+        stages[name] = said | {
+            "data_time_ms": stage.data_time_ms or None,
+            "waiting": stage.waiting or None,
+        }
     body = {
         "now_ms": shot.now_ms,
         "stages": stages,
         "progressive": {
             "rows": quality.rows,
             "log_loss": quality.log_loss if quality.rows else None,
-            "normalized_entropy": quality.normalized_entropy if quality.rows and quality.label_sum else None,
+            "normalized_entropy": quality.normalized_entropy
+            if quality.rows and quality.label_sum
+            else None,
             "calibration": quality.calibration if quality.label_sum else None,
         },
         "as_served": {
             "rows": quality.served_rows,
             "log_loss": quality.served_log_loss if quality.served_rows else None,
-            "normalized_entropy": quality.served_normalized_entropy if quality.served_label_sum else None,
+            "normalized_entropy": quality.served_normalized_entropy
+            if quality.served_label_sum
+            else None,
             "calibration": quality.served_calibration if quality.served_label_sum else None,
         },
         "staleness": {"p50": shot.staleness_p50, "p99": shot.staleness_p99},

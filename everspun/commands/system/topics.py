@@ -19,8 +19,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     shared.config_options(parser)
 
 
-def begin_where_inputs_begin(log: Log, stream: StreamConfig, created: Collection[str], now_ms: int) -> None:
-    """C7: of inputs that were there before the pipeline, what is gone by now is nothing that labels lack."""
+def begin_where_inputs_begin(
+    log: Log, stream: StreamConfig, created: Collection[str], now_ms: int
+) -> None:
+    """C7: of inputs that were there before the pipeline, what is gone by now is nothing that
+    labels lack."""
     reader = log.reader()
     inputs = [topic for topic in (stream.impressions, stream.clicks) if topic not in created]
     try:
@@ -29,7 +32,10 @@ def begin_where_inputs_begin(log: Log, stream: StreamConfig, created: Collection
             if first:
                 begin = LostRange(*at, 0, first, begin=True)
                 say(log, stream, begin, "was gone when the topics were made", now_ms)
-                print(f"labels of {at.topic}[{at.partition}] begin at offset {first}: what stood below is gone")
+                print(
+                    f"labels of {at.topic}[{at.partition}] begin at offset {first}: what stood "
+                    f"below is gone"
+                )
     finally:
         reader.close()
 
@@ -42,7 +48,9 @@ def run(options: argparse.Namespace) -> int:
             for name in created:
                 print(f"created {name}")
             if stream.examples in created:
-                begin_where_inputs_begin(KafkaLog(stream), stream, created, int(time.time() * 1_000))
+                begin_where_inputs_begin(
+                    KafkaLog(stream), stream, created, int(time.time() * 1_000)
+                )
         problems = check_topics(stream)
     except Unavailable as error:
         print(f"no answer from {stream.bootstrap_servers}: {error}")

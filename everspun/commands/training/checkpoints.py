@@ -1,10 +1,10 @@
 """List checkpoints, show one (why it was rejected, too), verify, or restore one.
 
-A `delta` holds only the rows touched since its parent; it is loaded from its base and all deltas since, and `verify`
-reads each of these files.
+A `delta` holds only the rows touched since its parent; it is loaded from its base and all deltas
+since, and `verify` reads each of these files.
 
-`restore N` rolls serving back and holds it until `restore --lift`. `restore N --training` makes all shards go on from
-that cut: stop the run first, start it again afterwards (X4).
+`restore N` rolls serving back and holds it until `restore --lift`. `restore N --training` makes all
+shards go on from that cut: stop the run first, start it again afterwards (X4).
 """
 
 import argparse
@@ -33,13 +33,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     show = commands.add_parser("show", help="one manifest and its gates")
     show.add_argument("which", help="number, name, or 'head'")
     shared.config_options(show)
-    verify = commands.add_parser("verify", help="read every file of all checkpoints, or of one, down to its base")
+    verify = commands.add_parser(
+        "verify", help="read every file of all checkpoints, or of one, down to its base"
+    )
     verify.add_argument("which", nargs="?", default="", help="number, name, or 'head'; none = all")
     shared.config_options(verify)
     restore = commands.add_parser("restore", help="serve an older checkpoint, or train on from it")
     restore.add_argument("which", nargs="?", help="number, name, or 'head'")
-    restore.add_argument("--training", action="store_true", help="shards restore from it at their next start")
-    restore.add_argument("--lift", action="store_true", help="end the hold: serve the newest published one again")
+    restore.add_argument(
+        "--training", action="store_true", help="shards restore from it at their next start"
+    )
+    restore.add_argument(
+        "--lift", action="store_true", help="end the hold: serve the newest published one again"
+    )
     restore.add_argument("--reason", default="", help="why, for whoever comes next")
     shared.config_options(restore)
 
@@ -55,10 +61,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _list(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> int:
-    table = Table("name", "state", "marks", "age", "learned to (UTC)", "kind", "rows", "bytes", "NE", "reason")
+    table = Table(
+        "name", "state", "marks", "age", "learned to (UTC)", "kind", "rows", "bytes", "NE", "reason"
+    )
     now_s = time.time()
     for line in actions.list_checkpoints(catalogue):
-        learned = datetime.fromtimestamp(line.event_time_max_ms / 1_000, UTC) if line.event_time_max_ms else None
+        learned = (
+            datetime.fromtimestamp(line.event_time_max_ms / 1_000, UTC)
+            if line.event_time_max_ms
+            else None
+        )
         table.add_row(
             line.name,
             line.state,
@@ -84,7 +96,9 @@ def _show(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> 
     if gates is not None:
         table = Table("gate", "passed", "what was found")
         for gate in gates.results:
-            table.add_row(gate.gate, "yes" if gate.passed else "no" if gate.known else "unknown", gate.detail)
+            table.add_row(
+                gate.gate, "yes" if gate.passed else "no" if gate.known else "unknown", gate.detail
+            )
         console.print(f"{manifest.name}: {gates.outcome} {gates.reason}")
         console.print(table)
     return _say(console, actions.verify(catalogue, manifest.name))
@@ -97,8 +111,12 @@ def _verify(catalogue: Catalogue, config: Config, options: argparse.Namespace) -
 def _say(console: Console, found: list[actions.Verified]) -> int:
     """One line a checkpoint; 1 if anything is wrong."""
     for one in found:
-        way = f"from {one.chain[0]} by {len(one.chain) - 1} deltas" if len(one.chain) > 1 else "full"
-        console.print(f"{one.name}: {'; '.join(one.problems) or f'{way}, every part has its checksum'}")
+        way = (
+            f"from {one.chain[0]} by {len(one.chain) - 1} deltas" if len(one.chain) > 1 else "full"
+        )
+        console.print(
+            f"{one.name}: {'; '.join(one.problems) or f'{way}, every part has its checksum'}"
+        )
     return 1 if any(one.problems for one in found) else 0
 
 
@@ -132,7 +150,9 @@ def _announce(announcement: Announcement, config: Config) -> None:
     writer = KafkaLog(config.stream).writer()
     try:
         writer.append(
-            Partition(config.stream.checkpoints, 0), announcement.encode(), timestamp_ms=announcement.created_ms
+            Partition(config.stream.checkpoints, 0),
+            announcement.encode(),
+            timestamp_ms=announcement.created_ms,
         )
         writer.flush(config.stream.request_timeout_ms)
     finally:

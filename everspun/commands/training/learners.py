@@ -1,5 +1,6 @@
-"""Start or stop learner processes of a system that `everspun run` runs here. Learners that are to go drain first and
-their partitions move to the others; those that come take their share. The word holds until the launcher ends."""
+"""Start or stop learner processes of a system that `everspun run` runs here. Learners that are to
+go drain first and their partitions move to the others; those that come take their share. The word
+holds until the launcher ends."""
 
 import argparse
 import time
@@ -14,7 +15,9 @@ WAIT_S = 60.0
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=["scale"])
     parser.add_argument("count", type=int, help="how many learner processes are to run")
-    parser.add_argument("--wait-s", type=float, default=WAIT_S, help="seconds to wait until they do")
+    parser.add_argument(
+        "--wait-s", type=float, default=WAIT_S, help="seconds to wait until they do"
+    )
     shared.config_options(parser)
 
 
@@ -26,13 +29,21 @@ def run(options: argparse.Namespace) -> int:
         print(f"nothing was changed: {options.count} learners; at least 1, or `everspun pause`")
         return 2
     if not (run_dir / "roles").is_dir():
-        print(f"nothing was changed: {run_dir} is no folder of a run; does `everspun run` run with this config, here?")
+        print(
+            f"nothing was changed: {run_dir} is no folder of a run; does `everspun run` run with "
+            f"this config, here?"
+        )
         return 1
     order_scale(run_dir, role, options.count)
     end = time.monotonic() + options.wait_s
-    while (running := sum(name.startswith(f"{role}-") for name in role_files(run_dir))) != options.count:
+    while (
+        running := sum(name.startswith(f"{role}-") for name in role_files(run_dir))
+    ) != options.count:
         if time.monotonic() > end:
-            print(f"{running} learners run, {options.count} were ordered: does `everspun run` run in {run_dir}?")
+            print(
+                f"{running} learners run, {options.count} were ordered: does `everspun run` run "
+                f"in {run_dir}?"
+            )
             return 1
         time.sleep(0.1)
     print(f"{options.count} learners of {config.model.name} run")

@@ -1,5 +1,6 @@
-"""The models that one store holds, side by side: what each was begun with and learned, and how well it predicts the
-rows that all of them have learned. `promote NEW --of OLD`: replicas of OLD serve NEW; promoting OLD takes it back."""
+"""The models that one store holds, side by side: what each was begun with and learned, and how well
+it predicts the rows that all of them have learned. `promote NEW --of OLD`: replicas of OLD serve
+NEW; promoting OLD takes it back."""
 
 import argparse
 import sys
@@ -28,10 +29,14 @@ _RECORDS_MAX, _POLL_MS, _SILENCE_MAX_S = 5_000, 200, 30.0
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", required=True)
-    shared.config_options(commands.add_parser("list", help="all models of the config's store, compared"))
+    shared.config_options(
+        commands.add_parser("list", help="all models of the config's store, compared")
+    )
     promote = commands.add_parser("promote", help="serve a model in place of another")
     promote.add_argument("model", help="the model that is to answer")
-    promote.add_argument("--of", default="", metavar="MODEL", help="whose replicas (the config's model)")
+    promote.add_argument(
+        "--of", default="", metavar="MODEL", help="whose replicas (the config's model)"
+    )
     shared.config_options(promote)
 
 
@@ -55,11 +60,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def promote(files: Files, new: str, old: str) -> int:
-    """Replicas of `old` serve `new` from their next look on; a model without a published checkpoint is refused."""
+    """Replicas of `old` serve `new` from their next look on; a model without a published
+    checkpoint is refused."""
     ref = Catalogue(files, new).published()
     if ref is None:
         known = ", ".join(begun_models(files)) or "none"
-        print(f"{new} has no published checkpoint: there is nothing to serve (models of this store: {known})")
+        print(
+            f"{new} has no published checkpoint: there is nothing to serve (models of this store: "
+            f"{known})"
+        )
         return 1
     Catalogue(files, old).write_successor(new)
     print(f"replicas of {old} serve {new}, now at {ref.name}")
@@ -72,7 +81,9 @@ def begun_models(files: Files) -> list[str]:
 
 
 def models_table(files: Files, names: list[str]) -> Table:
-    table = Table("model", "served in its place", "published", "age", "learned events to (UTC)", "rows")
+    table = Table(
+        "model", "served in its place", "published", "age", "learned events to (UTC)", "rows"
+    )
     for name in names:
         catalogue = Catalogue(files, name)
         ref, successor = catalogue.published(), catalogue.successor()
@@ -88,20 +99,27 @@ def models_table(files: Files, names: list[str]) -> Table:
     return table
 
 
-def comparison(config: Config, names: list[str], span: Callable[[str, int, int], bool] | None = None) -> Table:
-    """Progressive loss of each model over the ranges that all of them have learned, and were asked for by `span`
-    (chain, start, end). Raises LogError."""
+def comparison(
+    config: Config, names: list[str], span: Callable[[str, int, int], bool] | None = None
+) -> Table:
+    """Progressive loss of each model over the ranges that all of them have learned, and were asked
+    for by `span` (chain, start, end). Raises LogError."""
     log = KafkaLog(config.stream)
     reader = log.reader()
     try:
-        said = evaluations(reader, config.stream.evaluations, log.partitions(config.stream.evaluations))
+        said = evaluations(
+            reader, config.stream.evaluations, log.partitions(config.stream.evaluations)
+        )
     finally:
         reader.close()
     by_model: dict[str, dict[tuple[str, int, int], bytes]] = defaultdict(dict)
     for value in said:
         try:
             one = json_object("evaluations", value)
-            model, key = one.text("model"), (one.text("chain"), one.integer("start"), one.integer("end"))
+            model, key = (
+                one.text("model"),
+                (one.text("chain"), one.integer("start"), one.integer("end")),
+            )
         except MalformedRecord:
             continue  # counts for no model
         if span is None or span(*key):
@@ -109,7 +127,12 @@ def comparison(config: Config, names: list[str], span: Callable[[str, int, int],
     present = [name for name in names if by_model[name]]
     common = set.intersection(*(set(by_model[name]) for name in present)) if present else set()
     table = Table(
-        "model", "rows", "log loss", "normalized entropy", "calibration", title=f"{len(common)} common ranges"
+        "model",
+        "rows",
+        "log loss",
+        "normalized entropy",
+        "calibration",
+        title=f"{len(common)} common ranges",
     )
     for name in present:
         quality = Quality(name)
@@ -135,7 +158,9 @@ def evaluations(reader: Reader, topic: str, partitions: int) -> list[bytes]:
     until = time.monotonic() + _SILENCE_MAX_S
     while any(reader.position(p) < ends[p] for p in wanted):
         if time.monotonic() > until:
-            raise Unavailable(f"{topic}: nothing came for {_SILENCE_MAX_S:g} s, and its end was not reached")
+            raise Unavailable(
+                f"{topic}: nothing came for {_SILENCE_MAX_S:g} s, and its end was not reached"
+            )
         for records in reader.poll(_RECORDS_MAX, _POLL_MS).values():
             until = time.monotonic() + _SILENCE_MAX_S
             found += [record.value for record in records if record.value]

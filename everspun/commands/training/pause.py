@@ -1,5 +1,6 @@
-"""Stop training (`pause`) and start it again (`resume`). Labels, checkpoints and serving go on; batches that were
-started are finished. The word holds until the other is given, whatever restarts meanwhile."""
+"""Stop training (`pause`) and start it again (`resume`). Labels, checkpoints and serving go on;
+batches that were started are finished. The word holds until the other is given, whatever restarts
+meanwhile."""
 
 import argparse
 
@@ -24,6 +25,8 @@ def run(options: argparse.Namespace) -> int:
         clock.close()
         for port in shards.values():
             port.close()
-    said = "is paused: `everspun resume` starts it again" if options.command == "pause" else "goes on"
+    said = (
+        "is paused: `everspun resume` starts it again" if options.command == "pause" else "goes on"
+    )
     print(f"training of {config.model.name} {said}")
     return 0

@@ -1,6 +1,7 @@
-"""Change the number of shards while training goes on: slots move at a cut, and no batch is lost or doubled. The word is
-kept by the clock holder until another number is configured. `everspun run` starts and ends the processes; elsewhere
-start the new ones first (`everspun role shard --index I`), and end the old ones once this command has returned."""
+"""Change the number of shards while training goes on: slots move at a cut, and no batch is lost or
+doubled. The word is kept by the clock holder until another number is configured. `everspun run`
+starts and ends the processes; elsewhere start the new ones first (`everspun role shard --index I`),
+and end the old ones once this command has returned."""
 
 import argparse
 import time
@@ -22,7 +23,12 @@ UNTOLD = "no move was seen"
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=["scale"])
     parser.add_argument("count", type=int, help="how many shards there are to be")
-    parser.add_argument("--wait-s", type=float, default=WAIT_S, help="seconds to wait until there are; 0 = do not wait")
+    parser.add_argument(
+        "--wait-s",
+        type=float,
+        default=WAIT_S,
+        help="seconds to wait until there are; 0 = do not wait",
+    )
     shared.config_options(parser)
 
 
@@ -39,7 +45,8 @@ def run(options: argparse.Namespace) -> int:
         time.sleep(0.1)
     if missing:
         print(
-            f"{count} shards are ordered; {missing}. The order holds: see the checkpointer's log for what it waits for"
+            f"{count} shards are ordered; {missing}. The order holds: see the checkpointer's log "
+            f"for what it waits for"
         )
         return 1 if options.wait_s else 0
     told = time.monotonic() + TOLD_S
@@ -53,10 +60,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _order(config: Config, count: int, until_s: float) -> str:
-    """Leave the word with the clock holder, which may be about to come back. Returns why it was not taken."""
+    """Leave the word with the clock holder, which may be about to come back. Returns why it was
+    not taken."""
     shards, clock = connect(config.paramserver, config.run.dir, 0)
     try:
-        config.paramserver.address(max(0, count - 1), config.run.dir)  # is there a place for each of them?
+        config.paramserver.address(
+            max(0, count - 1), config.run.dir
+        )  # is there a place for each of them?
         while True:
             try:
                 clock.set_shards(config.model.name, count)
@@ -82,7 +92,8 @@ def _missing(config: Config, count: int) -> str:
 
 
 def _moves(config: Config) -> tuple[float, dict[str, float]]:
-    """(moves since the checkpointer started, phase -> how long that of the last one stopped starts, ms)."""
+    """(moves since the checkpointer started, phase -> how long that of the last one stopped
+    starts, ms)."""
     report = scrape(Path(config.run.dir)).get("checkpointer-0")
     if report is None:
         return 0.0, {}

@@ -1,7 +1,8 @@
-"""Set how far learners may run ahead of each other, while they run: the bound (0 = in step, -1 = unbounded), how many
-batches may be under way at once, and what shards do about stale gradients. What is given here holds over restarts,
-the bound until another one is configured. Given nothing, it shows what is in force, and by whose word: yours, or a
-governor's, which only tightens it. docs/staleness.md says what the numbers mean."""
+"""Set how far learners may run ahead of each other, while they run: the bound (0 = in step, -1 =
+unbounded), how many batches may be under way at once, and what shards do about stale gradients.
+What is given here holds over restarts, the bound until another one is configured. Given nothing, it
+shows what is in force, and by whose word: yours, or a governor's, which only tightens it.
+docs/staleness.md says what the numbers mean."""
 
 import argparse
 
@@ -14,9 +15,15 @@ from paramserver.wire.client import connect
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bound", type=int, nargs="?", help="0, 1, 2, ... batches ahead of the slowest, or -1")
-    parser.add_argument("--concurrency", type=int, metavar="N", help="batches under way at once; 0 = no limit")
-    parser.add_argument("--compensation", choices=[*WAYS, "configured"], help="what shards do about stale gradients")
+    parser.add_argument(
+        "bound", type=int, nargs="?", help="0, 1, 2, ... batches ahead of the slowest, or -1"
+    )
+    parser.add_argument(
+        "--concurrency", type=int, metavar="N", help="batches under way at once; 0 = no limit"
+    )
+    parser.add_argument(
+        "--compensation", choices=[*WAYS, "configured"], help="what shards do about stale gradients"
+    )
     shared.config_options(parser)
 
 
@@ -34,7 +41,10 @@ def run(options: argparse.Namespace) -> int:
         if options.bound is not None:
             clock.set_staleness(model, options.bound)
             configured = config.paramserver.staleness
-            print(f"learners of {model} may run {options.bound} batches ahead (configured: {configured})")
+            print(
+                f"learners of {model} may run {options.bound} batches ahead (configured: "
+                f"{configured})"
+            )
         if options.concurrency is not None:
             clock.set_concurrency(model, options.concurrency)
             print(f"batches of {model} under way at once: {options.concurrency or 'no limit'}")
@@ -54,7 +64,10 @@ def run(options: argparse.Namespace) -> int:
 def _said(bounds: Bounds, model: str) -> list[str]:
     """What bounds a model, by whose word, for a person."""
     lines = [f"{model}: {words(bounds.in_force)} in force, {bounds.learners} learners"]
-    lines.append(f"  operator, or as configured: {words(bounds.ordered)}{', paused' if bounds.paused else ''}")
+    lines.append(
+        f"  operator, or as configured: "
+        f"{words(bounds.ordered)}{', paused' if bounds.paused else ''}"
+    )
     if bounds.governed is not None:
         until = f"runs out in {bounds.left_ms / 1_000:.0f} s unless it is renewed"
         lines.append(f"  {bounds.governor}: {words(bounds.governed)}; {until}")

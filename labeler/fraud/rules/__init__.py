@@ -4,7 +4,8 @@
 - `burst`: one source clicks faster than a person can
 - `evidence`: what a rule sees, and what it says
 - `repeated_clicks`: one source clicks on one vendor again and again
-- `slow_clicks`: one source clicks on one vendor for hours or days, slowly enough that no window is conspicuous
+- `slow_clicks`: one source clicks on one vendor for hours or days, slowly enough that no window is
+  conspicuous
 - `tails`: how surprising a count is, when people differ
 - `view_flood`: one source looks at one vendor's items again and again and clicks on none
 """
@@ -19,7 +20,9 @@ Rule = Callable[[FraudConfig, Evidence], Finding | None]
 VendorRule = Callable[[FraudConfig, VendorEvidence], Finding | None]
 ScoreRule = Callable[[FraudConfig, Remembered], Finding | None]
 
-PAIR_RULES: dict[str, Rule] = {rule.NAME: rule.judge for rule in (repeated_clicks, view_flood, burst)}
+PAIR_RULES: dict[str, Rule] = {
+    rule.NAME: rule.judge for rule in (repeated_clicks, view_flood, burst)
+}
 VENDOR_RULES: dict[str, VendorRule] = {botnet.NAME: botnet.judge}
 SCORE_RULES: dict[str, ScoreRule] = {slow_clicks.NAME: slow_clicks.judge}
 

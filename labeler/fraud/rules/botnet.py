@@ -1,7 +1,9 @@
-"""Many sources click on one vendor, a few times each: none of them is conspicuous, but so many together are.
+"""Many sources click on one vendor, a few times each: none of them is conspicuous, but so many
+together are.
 
-A source that clicks twice on one vendor, on nothing else, and on all it sees there is rare but not suspicious. What is
-suspicious is a vendor with many of them. Only they are rejected: who clicked there as people do keeps its clicks.
+A source that clicks twice on one vendor, on nothing else, and on all it sees there is rare but not
+suspicious. What is suspicious is a vendor with many of them. Only they are rejected: who clicked
+there as people do keeps its clicks.
 """
 
 from labeler.fraud.rules.evidence import Finding, VendorEvidence
@@ -19,8 +21,10 @@ def judge(config: FraudConfig, seen: VendorEvidence) -> Finding | None:
     if chance > config.botnet_surprise:
         return None
     return Finding(
-        f"one of {seen.devoted} sources that click on one vendor and on hardly anything else, of {seen.sources} that"
-        f" clicked there within an hour's window, where {seen.devoted_rate:.1%} are usual; so many come together with a"
+        f"one of {seen.devoted} sources that click on one vendor and on hardly anything else, of "
+        f"{seen.sources} that"
+        f" clicked there within an hour's window, where {seen.devoted_rate:.1%} are usual; so "
+        f"many come together with a"
         f" chance of {chance:.1e}",
         {
             "sources": seen.sources,

@@ -1,7 +1,8 @@
 """One source clicks faster than a person can: a program.
 
-Most of many clicks follow the one before within a second. Double clicks and several tabs opened at once make some such
-gaps on any site, and a site whose click times are coarse makes many: what is usual is learned from history.
+Most of many clicks follow the one before within a second. Double clicks and several tabs opened at
+once make some such gaps on any site, and a site whose click times are coarse makes many: what is
+usual is learned from history.
 """
 
 from labeler.fraud.rules.evidence import Evidence, Finding
@@ -20,7 +21,8 @@ def judge(config: FraudConfig, seen: Evidence) -> Finding | None:
     if chance > config.burst_surprise:
         return None
     return Finding(
-        f"{fast} of {seen.clicks} clicks on one vendor within an hour's window come less than {config.gap_fast_ms} ms"
+        f"{fast} of {seen.clicks} clicks on one vendor within an hour's window come less than "
+        f"{config.gap_fast_ms} ms"
         f" after the one before; an honest source does this with a chance of {chance:.1e}",
         {
             "clicks": seen.clicks,

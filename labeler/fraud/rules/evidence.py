@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Evidence:
-    """What `source` did to `vendor` within a window of event time, and what others do. All counts are of different
-    events: what is sent again counts once."""
+    """What `source` did to `vendor` within a window of event time, and what others do. All counts
+    are of different events: what is sent again counts once."""
 
     source: str
     vendor: str
@@ -23,8 +23,9 @@ class Evidence:
 
 @dataclass(frozen=True)
 class VendorEvidence:
-    """Who clicked on `vendor` within a window of event time. A source is *devoted* to a vendor when an honest one
-    clicks on so few others, and so often where it looks, with a chance of `devoted_surprise` at most."""
+    """Who clicked on `vendor` within a window of event time. A source is *devoted* to a vendor when
+    an honest one clicks on so few others, and so often where it looks, with a chance of
+    `devoted_surprise` at most."""
 
     vendor: str
     sources: int  # that clicked
@@ -35,7 +36,8 @@ class VendorEvidence:
 
 @dataclass(frozen=True)
 class Remembered:
-    """What `source` did to `vendor` over days, older events counting less (`Scores`), and what others do."""
+    """What `source` did to `vendor` over days, older events counting less (`Scores`), and what
+    others do."""
 
     source: str
     vendor: str

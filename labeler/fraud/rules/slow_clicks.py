@@ -1,8 +1,9 @@
 """One source clicks on one vendor for hours or days, slowly enough that no window is conspicuous.
 
-The same three things as in `repeated_clicks` must come together, but in what is remembered of the source (`Scores`) and
-not in a window: many clicks on one vendor, hardly any on others, hardly a view without a click. Days give an honest
-person more chances to look bad than an hour does, so the chance has to be smaller.
+The same three things as in `repeated_clicks` must come together, but in what is remembered of the
+source (`Scores`) and not in a window: many clicks on one vendor, hardly any on others, hardly a
+view without a click. Days give an honest person more chances to look bad than an hour does, so the
+chance has to be smaller.
 """
 
 from math import log10
@@ -17,18 +18,25 @@ SCORE_MAX = 300.0
 
 
 def judge(config: FraudConfig, seen: Remembered) -> Finding | None:
-    """The finding, or None. The score is how many powers of ten the chance of an honest source lies below 1."""
+    """The finding, or None. The score is how many powers of ten the chance of an honest source
+    lies below 1."""
     if seen.clicks < config.slow_clicks_min or not seen.vendor:
         return None
     share = max(seen.vendor_share, config.share_floor)
-    by_share = upper_tail(seen.clicks, max(seen.source_clicks, seen.clicks), share, config.share_weight)
-    by_rate = upper_tail(seen.clicks, max(seen.views, seen.clicks), seen.click_rate, config.rate_weight)
+    by_share = upper_tail(
+        seen.clicks, max(seen.source_clicks, seen.clicks), share, config.share_weight
+    )
+    by_rate = upper_tail(
+        seen.clicks, max(seen.views, seen.clicks), seen.click_rate, config.rate_weight
+    )
     score = min(SCORE_MAX, -log10(max(by_share * by_rate, 10**-SCORE_MAX)))
     if by_rate > config.clicks_rate_surprise or score < config.slow_score_min:
         return None
     return Finding(
-        f"clicks on one vendor add up: about {seen.clicks}, of the source's {seen.source_clicks} clicks and on"
-        f" {seen.views} views, half of which are forgotten each {config.score_half_life_days:g} days; a score of"
+        f"clicks on one vendor add up: about {seen.clicks}, of the source's {seen.source_clicks} "
+        f"clicks and on"
+        f" {seen.views} views, half of which are forgotten each {config.score_half_life_days:g} "
+        f"days; a score of"
         f" {score:.1f}, where an honest source stays below {config.slow_score_min:g}",
         {
             "score": score,

@@ -1,9 +1,10 @@
-"""One source looks at one vendor's items again and again and clicks on none: a rival that buries them in the model.
+"""One source looks at one vendor's items again and again and clicks on none: a rival that buries
+them in the model.
 
-Two things must come together: nearly all views of the source go to one vendor, and so few of very many are clicked
-that at the rate at which other people click there it is no accident. A heavy honest user who dislikes a genre looks
-at others too, and clicks there; who came for one shop only clicks now and then: the second must be unlikely by
-itself.
+Two things must come together: nearly all views of the source go to one vendor, and so few of very
+many are clicked that at the rate at which other people click there it is no accident. A heavy
+honest user who dislikes a genre looks at others too, and clicks there; who came for one shop only
+clicks now and then: the second must be unlikely by itself.
 """
 
 from labeler.fraud.rules.evidence import Evidence, Finding
@@ -19,14 +20,18 @@ def judge(config: FraudConfig, seen: Evidence) -> Finding | None:
         return None
     clicks = min(seen.clicks + seen.vendorless_clicks, seen.views)
     share = max(seen.vendor_share, config.share_floor)
-    by_share = upper_tail(seen.views, max(seen.source_views, seen.views), share, config.flood_share_weight)
+    by_share = upper_tail(
+        seen.views, max(seen.source_views, seen.views), share, config.flood_share_weight
+    )
     weight = max(config.rate_weight, config.flood_rate_clicks / seen.click_rate)
     by_rate = lower_tail(clicks, seen.views, seen.click_rate, weight)
     if by_rate > config.flood_rate_surprise or by_share * by_rate > config.views_surprise:
         return None
     return Finding(
-        f"{seen.views} views of one vendor's items within an hour's window and {clicks} clicks, where others click on"
-        f" {seen.click_rate:.1%}; {seen.views} of the source's {seen.source_views} views; an honest source does this"
+        f"{seen.views} views of one vendor's items within an hour's window and {clicks} clicks, "
+        f"where others click on"
+        f" {seen.click_rate:.1%}; {seen.views} of the source's {seen.source_views} views; an "
+        f"honest source does this"
         f" with a chance of {by_share * by_rate:.1e}",
         {
             "views": seen.views,

@@ -1,4 +1,5 @@
-"""The archive gives back the records that went in, and a log that goes on below what the broker holds."""
+"""The archive gives back the records that went in, and a log that goes on below what the broker
+holds."""
 
 import contextlib
 import io
@@ -16,7 +17,12 @@ from checkpointer.cuts.begin_at_time import Span, find_spans, vector_at
 from checkpointer.store.files import MemoryFiles
 from checkpointer.store.manifest import Damaged
 from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader, decode_examples, encode_examples, examples_schema
+from stream.internal_topics.examples import (
+    BatchHeader,
+    decode_examples,
+    encode_examples,
+    examples_schema,
+)
 from stream.internal_topics.retracted import Again
 from stream.log.log import OffsetOutOfRange, Unavailable
 from stream.log.memory import MemoryLog
@@ -39,13 +45,17 @@ def rows(start: int, count: int, ts_ms: int) -> pa.RecordBatch:
         "vendor": ["v"] * count,
         "item": [f"i{i}" for i in rng.integers(0, 10, count)],
         "shown_at": np.zeros(count, np.int32),
-        "prediction": np.where(rng.random(count) < 0.5, np.float32("nan"), np.float32(0.25)).astype(np.float32),
+        "prediction": np.where(rng.random(count) < 0.5, np.float32("nan"), np.float32(0.25)).astype(
+            np.float32
+        ),
         "model_version": ["m"] * count,
     }
     return pa.record_batch(columns, schema=examples_schema(()))
 
 
-def record(offset: int, start: int, count: int, ts_ms: int, chain: str = "label/0", **more: object) -> Record:
+def record(
+    offset: int, start: int, count: int, ts_ms: int, chain: str = "label/0", **more: object
+) -> Record:
     batch = rows(start, count, ts_ms) if count else None
     header = BatchHeader(
         chain,
@@ -59,7 +69,9 @@ def record(offset: int, start: int, count: int, ts_ms: int, chain: str = "label/
         arrival_max_ms=ts_ms + count,
         **more,
     )
-    return Record(offset, ts_ms + 10, None, encode_examples(batch) if batch else None, header.to_headers())
+    return Record(
+        offset, ts_ms + 10, None, encode_examples(batch) if batch else None, header.to_headers()
+    )
 
 
 def history(count: int = 12, size: int = 10) -> list[Record]:
@@ -69,7 +81,9 @@ def history(count: int = 12, size: int = 10) -> list[Record]:
         n = 0 if k % 4 == 3 else size
         made.append(record(k, k * size, n, BEGIN + k * HOUR // 3))
         made[-1] = made[-1]._replace(
-            headers=tuple((n, str((k + 1) * size).encode() if n == "end" else v) for n, v in made[-1].headers)
+            headers=tuple(
+                (n, str((k + 1) * size).encode() if n == "end" else v) for n, v in made[-1].headers
+            )
         )
     return made
 
@@ -105,14 +119,23 @@ def test_any_engine_reads_the_columns():
 
 def test_a_record_that_nobody_can_read_keeps_its_bytes():
     archive = Archive(MemoryFiles())
-    odd = [record(0, 0, 5, BEGIN), record(1, 5, 5, BEGIN)._replace(value=b"not arrow"), record(2, 10, 5, BEGIN)]
+    odd = [
+        record(0, 0, 5, BEGIN),
+        record(1, 5, 5, BEGIN)._replace(value=b"not arrow"),
+        record(2, 10, 5, BEGIN),
+    ]
     archived(odd, archive)
     assert [r for path in archive.paths(0) for r in archive.records(path)] == odd
 
 
 def test_repeats_and_dangling_records_are_not_kept():
     archive, made = Archive(MemoryFiles()), history(4)
-    stream = [*made[:2], made[0]._replace(offset=2), record(3, 900, 5, BEGIN), made[2]._replace(offset=4)]
+    stream = [
+        *made[:2],
+        made[0]._replace(offset=2),
+        record(3, 900, 5, BEGIN),
+        made[2]._replace(offset=4),
+    ]
     core = archived(stream, archive)
     assert [r.offset for path in archive.paths(0) for r in archive.records(path)] == [0, 1, 4]
     assert core.repeats == 2
@@ -198,7 +221,11 @@ def test_a_person_is_forgotten_and_the_rest_reads_on():
     archive, went_in = Archive(MemoryFiles()), history()
     archived(went_in, archive)
     before = [r for path in archive.paths() for r in archive.records(path)]
-    count = sum((decode_examples(r.value).column("source").to_numpy(False) == "u3").sum() for r in before if r.value)
+    count = sum(
+        (decode_examples(r.value).column("source").to_numpy(False) == "u3").sum()
+        for r in before
+        if r.value
+    )
     assert archive.forget(["u3"]) == count > 0
     assert archive.forget(["u3"]) == 0
     after = [r for path in archive.paths() for r in archive.records(path)]
@@ -218,7 +245,10 @@ def test_a_retraction_comes_back_with_what_is_to_be_learned_again_and_without_wh
     assert [r for path in archive.paths() for r in archive.records(path)] == went_in
     archive.forget(["u3"])
     left = [r for path in archive.paths() for r in archive.records(path)]
-    assert Again.decode(BatchHeader.from_headers(left[1].headers).again).named == {"source": ["u9"], "vendor": ["v"]}
+    assert Again.decode(BatchHeader.from_headers(left[1].headers).again).named == {
+        "source": ["u9"],
+        "vendor": ["v"],
+    }
 
 
 def test_a_damaged_file_is_refused_by_name():
@@ -248,7 +278,9 @@ def test_spans_tile():
     assert ends[0] == 0
     assert ends[-1] == 120
     for at, end in zip(moments, ends, strict=True):
-        first = next((r for r in made if BatchHeader.from_headers(r.headers).arrival_max_ms >= at), None)
+        first = next(
+            (r for r in made if BatchHeader.from_headers(r.headers).arrival_max_ms >= at), None
+        )
         assert end == (120 if first is None else BatchHeader.from_headers(first.headers).start)
 
 
@@ -295,7 +327,10 @@ def test_a_hole_between_archive_and_log_is_lacking():
 
 
 def test_retractions_begin_where_labels_have_obeyed_verdicts():
-    made = [record(0, 0, 10, BEGIN, verdicts_offset=3), record(1, position(2), 4, BEGIN, "retract/0")]
+    made = [
+        record(0, 0, 10, BEGIN, verdicts_offset=3),
+        record(1, position(2), 4, BEGIN, "retract/0"),
+    ]
     made.append(record(2, 10, 10, BEGIN + HOUR, verdicts_offset=7))
     vector = vector_at([span_at(BEGIN + HOUR, made)], {0: 0})
     assert vector == {"label/0": 10, "late/0": 10, "retract/0": position(3)}
@@ -305,7 +340,8 @@ def test_retractions_begin_where_labels_have_obeyed_verdicts():
 
 @given(st.data())
 def test_a_flipped_byte_is_damage_or_changes_nothing(data: st.DataObject):
-    """Whatever byte it is: no exception but Damaged, and never other records than those that went in."""
+    """Whatever byte it is: no exception but Damaged, and never other records than those that
+    went in."""
     archive = Archive(MemoryFiles())
     archived(history(4), archive)
     path = archive.paths(0)[0]

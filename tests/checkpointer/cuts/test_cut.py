@@ -60,7 +60,9 @@ def stands(*ends: int) -> dict[int, Stand]:
     return {shard: Stand({"label/0": ChainProgress(end)}) for shard, end in enumerate(ends)}
 
 
-def answer(cut: Cut, shards: dict[int, Stand], instruction: Instruction, now_ms: int) -> list[Instruction]:
+def answer(
+    cut: Cut, shards: dict[int, Stand], instruction: Instruction, now_ms: int
+) -> list[Instruction]:
     """Perform an instruction at once."""
     match instruction:
         case AskHold():
@@ -74,7 +76,9 @@ def answer(cut: Cut, shards: dict[int, Stand], instruction: Instruction, now_ms:
     return []
 
 
-def settle(cut: Cut, shards: dict[int, Stand], todo: list[Instruction], now_ms: int) -> list[Instruction]:
+def settle(
+    cut: Cut, shards: dict[int, Stand], todo: list[Instruction], now_ms: int
+) -> list[Instruction]:
     """Perform instructions until none is left; returns all of them in order."""
     done = []
     while todo:
@@ -228,7 +232,8 @@ def test_impossible_paces_are_refused():
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32), faults=st.integers(0, 80))
 def test_whatever_is_late_or_lost_a_cut_is_right_and_comes_at_last(seed: int, faults: int):
-    """Shards push, restart and fall behind for `faults` steps, messages are late or lost; then it grows quiet."""
+    """Shards push, restart and fall behind for `faults` steps, messages are late or lost; then
+    it grows quiet."""
     rng = Random(seed)
     shards = stands(0, 0, 0)
     flying: list[Instruction] = []
@@ -244,17 +249,23 @@ def test_whatever_is_late_or_lost_a_cut_is_right_and_comes_at_last(seed: int, fa
                 rng.choice(list(shards.values())).restart()
             else:
                 end += 1
-        for shard in shards.values():  # batches that started: each shard applies them in its own time
+        for (
+            shard
+        ) in shards.values():  # batches that started: each shard applies them in its own time
             if shard.ends["label/0"].end < end and rng.random() < 0.5:
                 shard.push("label/0", shard.ends["label/0"].end + 1)
         rng.shuffle(flying)
         for _ in range(rng.randrange(4) if flying else 0):
             if not flying or stood is not None:
                 break
-            flying += deliver(cut, shards, flying.pop(), now_ms, lost=not quiet and rng.random() < 0.2)
+            flying += deliver(
+                cut, shards, flying.pop(), now_ms, lost=not quiet and rng.random() < 0.2
+            )
             stood = next((i for i in flying if isinstance(i, Marked)), None)
         asks = [i for i in flying if isinstance(i, AskHold | AskProgress)]
-        assert len({(type(i), getattr(i, "shard", -1)) for i in asks}) == len(asks), "one question, asked twice"
+        assert len({(type(i), getattr(i, "shard", -1)) for i in asks}) == len(asks), (
+            "one question, asked twice"
+        )
         if stood is not None:
             break
         if cut.state is State.ABANDONED:
@@ -263,11 +274,15 @@ def test_whatever_is_late_or_lost_a_cut_is_right_and_comes_at_last(seed: int, fa
             cut = Cut("m", f"c{number}", list(shards), now_ms, Pace(200, 1_000, 20))
     assert stood is not None
     for number, shard in shards.items():
-        if shard.incarnation == stood.incarnations[number]:  # else it restarted since, and refuses to write the part
+        if (
+            shard.incarnation == stood.incarnations[number]
+        ):  # else it restarted since, and refuses to write the part
             assert {chain: at.end for chain, at in shard.marks[stood.cut].items()} == stood.vector
 
 
-def deliver(cut: Cut, shards: dict[int, Stand], instruction: Instruction, now_ms: int, lost: bool) -> list[Instruction]:
+def deliver(
+    cut: Cut, shards: dict[int, Stand], instruction: Instruction, now_ms: int, lost: bool
+) -> list[Instruction]:
     """Perform an instruction whose answer may be lost on the way."""
     if not lost:
         return answer(cut, shards, instruction, now_ms)

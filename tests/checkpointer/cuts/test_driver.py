@@ -112,7 +112,11 @@ def test_a_refused_mark_abandons_the_cut_at_once(house):
     house.shards[1].mark, mark = refuse, house.shards[1].mark
     before = house.now
     step = house.later()
-    assert (step.outcome, step.reason, step.detail) == ("abandoned", "refused", "no room for a copy")
+    assert (step.outcome, step.reason, step.detail) == (
+        "abandoned",
+        "refused",
+        "no room for a copy",
+    )
     assert house.now - before < 2_000
     house.shards[1].mark = mark
     assert house.later().outcome == "published"
@@ -195,7 +199,9 @@ def test_an_unreachable_shard_is_said_and_a_failed_part_abandons_the_cut(house):
     assert house.later().outcome == "unreachable"
     house.shards[1].progress = progress
     assert house.later().outcome == "published"
-    assert house.driver.catalogue.names() == [a.name for a in house.announced]  # the unfinished one was swept
+    assert house.driver.catalogue.names() == [
+        a.name for a in house.announced
+    ]  # the unfinished one was swept
 
 
 def test_a_part_damaged_on_its_way_never_becomes_a_checkpoint(house):
@@ -218,8 +224,16 @@ def test_a_part_damaged_on_its_way_never_becomes_a_checkpoint(house):
 def test_evaluations_up_to_the_cut_are_in_its_manifest_once(house):
     house.begin()
     house.push("label/0", 100, 105, rows=5)
-    batch = {"model": "clicks", "chain": "label/0", "start": 100, "end": 105, "rows": 5, "log_loss_sum": 2.0,
-             "prediction_sum": 1.0, "base_log_loss_sum": 2.5}  # fmt: skip
+    batch = {
+        "model": "clicks",
+        "chain": "label/0",
+        "start": 100,
+        "end": 105,
+        "rows": 5,
+        "log_loss_sum": 2.0,
+        "prediction_sum": 1.0,
+        "base_log_loss_sum": 2.5,
+    }
     house.evaluations = [batch, batch, {**batch, "start": 105, "end": 110}]
     before = house.now
     assert house.later(1000).outcome == "published"
@@ -246,12 +260,18 @@ def test_retention_keeps_what_deltas_build_on():
         assert house.later().outcome == "published"
         kept.append([e.number for e in house.driver.catalogue.entries()])
         assert [one.problems for one in verify(house.driver.catalogue)] == [()] * len(kept[-1])
-        assert len(model_state(house.driver.catalogue, house.driver.catalogue.head()).tables["w"].keys) == i + 1
-    assert kept[2:6] == [[0, 1, 2, 3], [4], [4, 5], [4, 5, 6]], "a base goes with the last delta upon it"
+        assert (
+            len(model_state(house.driver.catalogue, house.driver.catalogue.head()).tables["w"].keys)
+            == i + 1
+        )
+    assert kept[2:6] == [[0, 1, 2, 3], [4], [4, 5], [4, 5, 6]], (
+        "a base goes with the last delta upon it"
+    )
 
 
 def test_training_goes_on_by_deltas_from_where_it_was_rolled_back_to():
-    """X4: the target is a delta itself; the next one builds on it, and those cut after it are nobody's parents."""
+    """X4: the target is a delta itself; the next one builds on it, and those cut after it are
+    nobody's parents."""
     house = House(deltas_max=9)
     house.begin()
     for i in range(4):
@@ -289,8 +309,9 @@ def test_retention_runs_after_each_cut():
 
 @pytest.mark.parametrize("steps", range(13))
 def test_a_checkpointer_killed_at_any_step_leaves_what_its_successor_needs(steps):
-    """From the first begin to the sweep of a second checkpoint: every checkpoint that is found is whole, and after the
-    successor's next cut the newest is the head, published, announced, and its parent is the one before."""
+    """From the first begin to the sweep of a second checkpoint: every checkpoint that is found is
+    whole, and after the successor's next cut the newest is the head, published, announced, and its
+    parent is the one before."""
     house = House(keep=1)
     house.files.steps = steps
     try:

@@ -1,5 +1,5 @@
-"""Another number of shards over the local parameter server: the driver may die at any write, and there is the old map
-or the new one, with every row once (S6)."""
+"""Another number of shards over the local parameter server: the driver may die at any write, and
+there is the old map or the new one, with every row once (S6)."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,10 @@ from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
 SPEC = ModelSpec(
-    "clicks", "d1", (TableSpec("w", 1, "sgd", {"rate": 1.0}),), DenseSpec({"bias": (1,)}, "sgd", {"rate": 1.0})
+    "clicks",
+    "d1",
+    (TableSpec("w", 1, "sgd", {"rate": 1.0}),),
+    DenseSpec({"bias": (1,)}, "sgd", {"rate": 1.0}),
 )
 CHAIN = "label/0"
 
@@ -62,7 +65,8 @@ class Ports(dict):
 
 
 class House:
-    """Four local shard processes, of which the map says which count; every push has one row, of its own key."""
+    """Four local shard processes, of which the map says which count; every push has one row, of
+    its own key."""
 
     def __init__(self, shards=2):
         self.now = 1_000_000
@@ -86,7 +90,15 @@ class House:
         definition = Definition(SPEC, {"kind": "lr"}, {"bias": np.array([0.25], np.float32)})
         catalogue = Catalogue(self.files, "clicks")
         self.driver = Driver(
-            config, definition, self.ports, self.clock, catalogue, self, self, "0.1.0", slot_map=self.configured
+            config,
+            definition,
+            self.ports,
+            self.clock,
+            catalogue,
+            self,
+            self,
+            "0.1.0",
+            slot_map=self.configured,
         )
         self.driver.recover()
 
@@ -207,7 +219,10 @@ class House:
         return [call(item) for item in items]
 
 
-House.check, House.check_all = House.check_ref, House.check  # `check` is the driver's question about a checkpoint
+House.check, House.check_all = (
+    House.check_ref,
+    House.check,
+)  # `check` is the driver's question about a checkpoint
 
 
 def key(n):
@@ -226,8 +241,13 @@ def test_slots_move_and_every_row_with_them():
         house.check_all(shards)
     head = house.driver.catalogue.head()
     assert (head.map_epoch, house.driver.catalogue.slot_map(head).shards) == (5, 2)
-    assert house.push(house.ports[3].shard, map_epoch=4).outcome is Outcome.WRONG_MAP, "who stands by is told no era"
-    assert [shard.stands_by for shard in (house.ports[2].shard, house.ports[3].shard)] == [True, True]
+    assert house.push(house.ports[3].shard, map_epoch=4).outcome is Outcome.WRONG_MAP, (
+        "who stands by is told no era"
+    )
+    assert [shard.stands_by for shard in (house.ports[2].shard, house.ports[3].shard)] == [
+        True,
+        True,
+    ]
 
 
 def test_the_checkpoint_of_a_move_holds_only_what_changed_since_the_one_before():
@@ -256,11 +276,14 @@ def test_nothing_moves_until_every_shard_of_the_new_map_answers():
 
 
 def test_nothing_moves_until_every_shard_of_the_new_map_holds_the_last_cut():
-    """Starts stand for what is changed then, not for all there is; what is taken for it meanwhile is judged late."""
+    """Starts stand for what is changed then, not for all there is; what is taken for it
+    meanwhile is judged late."""
     house = House()
     house.learn(5)
     asked = []
-    house.ports[2].prepare = lambda slot_map, manifest: asked.append((slot_map, manifest)) or "it reads"
+    house.ports[2].prepare = lambda slot_map, manifest: (
+        asked.append((slot_map, manifest)) or "it reads"
+    )
     house.clock.set_shards("clicks", 3)
     outcomes = []
     house.now += 300
@@ -276,7 +299,10 @@ def test_nothing_moves_until_every_shard_of_the_new_map_holds_the_last_cut():
     assert [house.driver.step().outcome for _ in range(2)] == ["prepared", "published"]
     house.tell()
     house.check_all(3)
-    head, parent = house.driver.catalogue.head(), house.driver.catalogue.chain(house.driver.catalogue.head())[-2]
+    head, parent = (
+        house.driver.catalogue.head(),
+        house.driver.catalogue.chain(house.driver.catalogue.head())[-2],
+    )
     assert (head.map_epoch, sum(part.rows for part in head.parts)) == (2, 0)
     assert (parent.map_epoch, sum(part.rows for part in parent.parts)) == (1, 4)
     assert house.driver.catalogue.gates(parent.name) is None, "the move's own is judged"
@@ -306,7 +332,9 @@ def test_a_cut_for_a_move_that_does_not_come_is_judged(late):
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-@pytest.mark.parametrize("writes", range(7))  # manifest, gates, published; manifest; and those of the move
+@pytest.mark.parametrize(
+    "writes", range(7)
+)  # manifest, gates, published; manifest; and those of the move
 def test_a_checkpointer_killed_at_any_write_leaves_the_old_map_or_the_new_one(shards, writes):
     house = House()
     house.learn(20)
@@ -354,7 +382,9 @@ def test_a_shard_that_restarts_into_a_newer_map_makes_the_others_follow_before_a
     house.start(1)
     assert house.push(house.members[1]).outcome is Outcome.NO_ERA
     house.tell()
-    assert house.push(house.members[1]).outcome is Outcome.NO_ERA, "a list for another map opened it"
+    assert house.push(house.members[1]).outcome is Outcome.NO_ERA, (
+        "a list for another map opened it"
+    )
     house.begin_driver()
     house.now += 1000
     assert house.driver.step().outcome == "moving"
@@ -371,7 +401,9 @@ def test_what_names_another_map_does_nothing():
     house.scale(3)
     shard = house.members[0]
     assert house.push(shard, map_epoch=1).outcome is Outcome.WRONG_MAP
-    assert house.push(shard, map_epoch=1, incarnation=before.incarnation).outcome is Outcome.WRONG_MAP
+    assert (
+        house.push(shard, map_epoch=1, incarnation=before.incarnation).outcome is Outcome.WRONG_MAP
+    )
     assert house.push(shard, incarnation=before.incarnation).outcome is Outcome.WRONG_INCARNATION
     assert shard.pull(PullRequest("clicks", house.epoch, 1, {})).outcome is Outcome.WRONG_MAP
     house.check_all(3)
@@ -391,7 +423,11 @@ def test_training_rolled_back_brings_back_its_map_under_a_newer_epoch():
     house.learn(10)
     house.scale(3)
     house.learn(10)
-    old = next(e.manifest for e in house.driver.catalogue.entries() if e.manifest.map_epoch == 1 and e.manifest.number)
+    old = next(
+        e.manifest
+        for e in house.driver.catalogue.entries()
+        if e.manifest.map_epoch == 1 and e.manifest.number
+    )
     house.driver.catalogue.write_training_rollback(
         type(house.driver.catalogue.published())(old.number, old.name, old.sha256)
     )

@@ -4,11 +4,18 @@ from paramserver.messages import ChainProgress, Progress
 
 def shard(*barriers, end=100, seen=1000, rows=None):
     rows = end - 99 if rows is None else rows
-    return Progress({f"label/{i}": ChainProgress(end, 0, b, rows) for i, b in enumerate(barriers)}, {}, 0, seen)
+    return Progress(
+        {f"label/{i}": ChainProgress(end, 0, b, rows) for i, b in enumerate(barriers)}, {}, 0, seen
+    )
 
 
 def at(make, barrier=0, end=100, seen=1000, created=0):
-    return make(1, chains={"label/0": ChainProgress(end, 0, barrier, 1)}, event_time_max_ms=seen, created_ms=created)
+    return make(
+        1,
+        chains={"label/0": ChainProgress(end, 0, barrier, 1)},
+        event_time_max_ms=seen,
+        created_ms=created,
+    )
 
 
 def test_a_model_without_a_checkpoint_is_due_at_once():
@@ -35,7 +42,10 @@ def test_wall_and_event_time_each_make_a_cut_due(make):
     assert Schedule(interval_ms=500).due(499, [shard(0, end=101)], at(make)) is None
     assert Schedule(interval_ms=500).due(500, [shard(0, end=101)], at(make)) == Due("interval")
     moved = shard(0, end=101, seen=1700)
-    assert Schedule(event_interval_ms=700).due(0, [moved, shard(0, end=101, seen=1699)], at(make)) is None
+    assert (
+        Schedule(event_interval_ms=700).due(0, [moved, shard(0, end=101, seen=1699)], at(make))
+        is None
+    )
     assert Schedule(event_interval_ms=700).due(0, [moved, moved], at(make)) == Due("event_time")
     assert Schedule().due(10**9, [moved], at(make)) is None
 
@@ -53,7 +63,11 @@ def test_a_clock_set_back_stops_no_cuts(make):
 
 
 def test_only_chains_that_answer_barriers_are_waited_for():
-    chains = {"label/0": ChainProgress(5, 0, 3, 1), "late/0": ChainProgress(0, 0, 2), "retract/0": ChainProgress(0)}
+    chains = {
+        "label/0": ChainProgress(5, 0, 3, 1),
+        "late/0": ChainProgress(0, 0, 2),
+        "retract/0": ChainProgress(0),
+    }
     assert barrier_reached([Progress(chains, {})]) == 3
     assert barrier_reached([Progress(chains, {})], ("label", "late")) == 2
 

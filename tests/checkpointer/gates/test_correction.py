@@ -1,4 +1,5 @@
-"""What is served means what was scored: the mean answer is the mean label, whatever labels left out (labels.md)."""
+"""What is served means what was scored: the mean answer is the mean label, whatever labels left
+out (labels.md)."""
 
 from dataclasses import replace
 
@@ -26,7 +27,9 @@ CONFIG = ModelConfig(categorical=("item",), prior_rate=0.1)
 IMPRESSIONS, LATE = 40_000, 0.4
 SAMPLED = StreamConfig(negative_rate=0.2, negative_correction="log_odds")
 EAGER = StreamConfig(label_strategy="eager", delay_correction="calibration")
-CORRECTED = StreamConfig(label_strategy="window+correct", late_window_ms=7_200_000, delay_correction="calibration")
+CORRECTED = StreamConfig(
+    label_strategy="window+correct", late_window_ms=7_200_000, delay_correction="calibration"
+)
 COUNTED = replace(CORRECTED, late_clicks="count")
 
 
@@ -36,7 +39,8 @@ def traffic(rng):
 
 
 def as_learned(stream, rng, item, label):
-    """(item, label, weight) of the rows that a labeler of this configuration writes for these impressions."""
+    """(item, label, weight) of the rows that a labeler of this configuration writes for these
+    impressions."""
     late = (rng.random(IMPRESSIONS) < LATE) & (label == 1)
     if stream.label_strategy == "eager":
         known, more = np.zeros_like(label), label == 1
@@ -50,7 +54,9 @@ def as_learned(stream, rng, item, label):
     columns = (
         np.concatenate([item[kept], item[more]]),
         np.concatenate([known[kept], np.ones(int(more.sum()), np.int8)]),
-        np.concatenate([np.ones(int(kept.sum())), np.full(int(more.sum()), weight)]).astype(np.float32),
+        np.concatenate([np.ones(int(kept.sum())), np.full(int(more.sum()), weight)]).astype(
+            np.float32
+        ),
     )
     return tuple(column[order] for column in columns)
 
@@ -62,16 +68,34 @@ def trained(model: Model, item, label, weight) -> Shard:
     shard.allow(1, 1, [Epoch(1, 1)])
     for batch, rows in enumerate(np.array_split(np.arange(len(item)), 60), 1):
         columns = {
-            "item": pa.array([f"i{x}" for x in item[rows]]), "label": label[rows], "weight": weight[rows],
-            "position": np.arange(at, at + len(rows)), "ts_ms": np.full(len(rows), batch),
-        }  # fmt: skip
+            "item": pa.array([f"i{x}" for x in item[rows]]),
+            "label": label[rows],
+            "weight": weight[rows],
+            "position": np.arange(at, at + len(rows)),
+            "ts_ms": np.full(len(rows), batch),
+        }
         prepared = gradient.prepare(model, pa.record_batch(columns))
-        pull = shard.pull(PullRequest(model.name, Epoch(1, 1), 1, {"weights": prepared.keys["weights"]}))
+        pull = shard.pull(
+            PullRequest(model.name, Epoch(1, 1), 1, {"weights": prepared.keys["weights"]})
+        )
         computed = gradient.compute(model, prepared, pull.rows, {})
         push = PushRequest(
-            model.name, Epoch(1, 1), 1, 1, "label/0", at, at + len(rows), 0, 1, 0, batch, len(rows), batch,
-            keys=computed.keys, gradients=computed.gradients,
-        )  # fmt: skip
+            model.name,
+            Epoch(1, 1),
+            1,
+            1,
+            "label/0",
+            at,
+            at + len(rows),
+            0,
+            1,
+            0,
+            batch,
+            len(rows),
+            batch,
+            keys=computed.keys,
+            gradients=computed.gradients,
+        )
         assert shard.push(push).outcome.value == "applied"
         at += len(rows)
     return shard
@@ -93,7 +117,9 @@ def checkpoint(
     return made
 
 
-@pytest.mark.parametrize("stream", [SAMPLED, EAGER, CORRECTED, COUNTED], ids=["log_odds", "eager", "late", "counted"])
+@pytest.mark.parametrize(
+    "stream", [SAMPLED, EAGER, CORRECTED, COUNTED], ids=["log_odds", "eager", "late", "counted"]
+)
 def test_the_mean_answer_is_the_mean_label(tmp_path, stream):
     rng = np.random.default_rng(3)
     item, label = traffic(rng)
@@ -102,7 +128,9 @@ def test_the_mean_answer_is_the_mean_label(tmp_path, stream):
     catalogue = Catalogue(open_store(str(tmp_path)), model.name)
     made = checkpoint(catalogue, model, shard, stream, LATE if stream.corrects else None)
     served = load(catalogue, made.name)
-    answers = served.predict(of_rows([{"item": f"i{x}"} for x in range(8)], served.features).columns)
+    answers = served.predict(
+        of_rows([{"item": f"i{x}"} for x in range(8)], served.features).columns
+    )
     by_item = np.array([label[item == x].mean() for x in range(8)])
     assert answers[item].mean() == pytest.approx(label.mean(), rel=0.05)
     assert np.abs(answers - by_item).max() < 0.05
@@ -121,7 +149,11 @@ def test_a_manifest_keeps_its_correction_and_one_without_has_no_word_of_it(tmp_p
     assert decode(made.encode()).correction == correction
     assert b"correction" not in make().encode()
     assert decode(make().encode()).correction == {}
-    assert stated_correction(StreamConfig()) == stated_correction(replace(EAGER, delay_correction="weights")) == {}
+    assert (
+        stated_correction(StreamConfig())
+        == stated_correction(replace(EAGER, delay_correction="weights"))
+        == {}
+    )
 
 
 def test_a_correction_that_cannot_be_is_refused_by_name(tmp_path):
@@ -130,7 +162,10 @@ def test_a_correction_that_cannot_be_is_refused_by_name(tmp_path):
     made = checkpoint(catalogue, model, shard, SAMPLED, None)
     catalogue.delete(made.name)
     shard = trained(model, np.zeros(60, np.int64), np.zeros(60, np.int8), np.ones(60, np.float32))
-    wrong = replace(checkpoint(catalogue, model, shard, SAMPLED, None), correction={**made.correction, "share": 3.0})
+    wrong = replace(
+        checkpoint(catalogue, model, shard, SAMPLED, None),
+        correction={**made.correction, "share": 3.0},
+    )
     catalogue.write_manifest(wrong)
     catalogue._manifests.clear()
     with pytest.raises(Damaged, match="share"):
@@ -158,6 +193,11 @@ def test_a_late_share_holds_until_learners_say_another(make):
     from checkpointer.store.manifest import _correction
 
     assert _correction(what, None, None)["share"] == CORRECTED.late_share_prior
-    assert _correction(what, make(correction={**what.correction, "share": 0.33}), None)["share"] == 0.33
-    assert _correction(what, make(correction={**what.correction, "share": 0.33}), 0.5)["share"] == 0.5
+    assert (
+        _correction(what, make(correction={**what.correction, "share": 0.33}), None)["share"]
+        == 0.33
+    )
+    assert (
+        _correction(what, make(correction={**what.correction, "share": 0.33}), 0.5)["share"] == 0.5
+    )
     assert _correction(definition(model), make(correction={"share": 0.33}), 0.5) == {}

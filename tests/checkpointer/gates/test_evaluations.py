@@ -6,7 +6,15 @@ from checkpointer.store.manifest import Evaluation
 
 
 def record(start, end, chain="label/0", rows=10, model="clicks", **more):
-    return {"model": model, "chain": chain, "start": start, "end": end, "rows": rows, "log_loss_sum": 1.0, **more}
+    return {
+        "model": model,
+        "chain": chain,
+        "start": start,
+        "end": end,
+        "rows": rows,
+        "log_loss_sum": 1.0,
+        **more,
+    }
 
 
 def test_a_batch_counts_once_to_the_first_cut_that_covers_it():
@@ -62,11 +70,23 @@ def test_slices_are_summed_and_bounded_and_what_is_none_is_counted_bad():
     evaluations = Evaluations("clicks")
 
     def record(start, slices):
-        return {"model": "clicks", "chain": "label/0", "start": start, "end": start + 1, "rows": 1, "slices": slices}
+        return {
+            "model": "clicks",
+            "chain": "label/0",
+            "start": start,
+            "end": start + 1,
+            "rows": 1,
+            "slices": slices,
+        }
 
     assert evaluations.add(record(0, {"country": {"de": [1, 0.5, 0.25, 0], "fr": [2, 1, 1, 1]}}))
     assert evaluations.add(record(1, {"country": {"de": [1, 0.5, 0.25, 1]}}))
-    for bad in ({"country": {"de": [1, 2]}}, {"country": 3}, {"country": {"de": [1, 2, 3, "nan"]}}, [1]):
+    for bad in (
+        {"country": {"de": [1, 2]}},
+        {"country": 3},
+        {"country": {"de": [1, 2, 3, "nan"]}},
+        [1],
+    ):
         assert not evaluations.add(record(2, bad))
     assert evaluations.records_bad == 4
     summed = evaluations.sums({"label/0": 9}).slices

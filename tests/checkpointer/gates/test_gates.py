@@ -11,7 +11,9 @@ from checkpointer.store.normalized_entropy import normalized_entropy
 from checkpointer.store.track_record import HOUR_MS, TrackRecord
 
 GOOD = Findings(answers=(0.2, 0.3), rows=10, seconds=0.1)
-SCORED = Evaluation(5, 5000, log_loss_sum=450.0, prediction_sum=500.0, label_sum=500.0, base_log_loss_sum=500.0)
+SCORED = Evaluation(
+    5, 5000, log_loss_sum=450.0, prediction_sum=500.0, label_sum=500.0, base_log_loss_sum=500.0
+)
 
 
 def judged(findings=GOOD, evaluation=SCORED, reference=SCORED, record=NO_RECORD, **config):
@@ -23,7 +25,11 @@ def judged(findings=GOOD, evaluation=SCORED, reference=SCORED, record=NO_RECORD,
 def outcome(*arguments, **more):
     """Outcome, the gates that say no, and why."""
     gates = judged(*arguments, **more)
-    return gates.outcome, {gate.gate for gate in gates.results if not gate.passed and gate.known}, gates.reason
+    return (
+        gates.outcome,
+        {gate.gate for gate in gates.results if not gate.passed and gate.known},
+        gates.reason,
+    )
 
 
 def unknown(*arguments, **more):
@@ -80,7 +86,12 @@ def entropy(value, rows=100_000, clicks=10_000, **more):
 def served(value, rows=100_000):
     """An evaluation whose served answers had this normalized entropy."""
     its = entropy(value, rows, rows // 10)
-    return replace(entropy(0.8), served_rows=rows, served_log_loss_sum=its.log_loss_sum, served_label_sum=its.label_sum)
+    return replace(
+        entropy(0.8),
+        served_rows=rows,
+        served_log_loss_sum=its.log_loss_sum,
+        served_label_sum=its.label_sum,
+    )
 
 
 @pytest.mark.parametrize("reference", [None, entropy(5.2), entropy(0.8)])
@@ -107,7 +118,9 @@ def test_five_in_a_row_that_are_each_a_little_worse_do_not_pass():
 def test_the_best_is_forgotten_after_a_week():
     week = 7 * 24 * HOUR_MS
     record = TrackRecord().extended(entropy(0.4), 0, True, week)
-    assert outcome(evaluation=entropy(0.6), reference=None, record=record)[1] == {"progressive loss"}
+    assert outcome(evaluation=entropy(0.6), reference=None, record=record)[1] == {
+        "progressive loss"
+    }
     record = record.extended(entropy(0.58), week, True, week)
     assert outcome(evaluation=entropy(0.6), reference=None, record=record)[1] == set()
 
@@ -135,9 +148,13 @@ def test_too_little_data_is_unknown_and_is_published_only_where_nothing_better_i
     assert outcome(evaluation=few, reference=few)[0] == "published", "nothing of known quality yet"
     kind, failed, why = outcome(evaluation=few, reference=entropy(0.8))
     assert (kind, failed) == ("rejected", set())
-    assert why == ("progressive loss: unknown: 50 scored rows with 5 clicks so far, needed are 1,000 with 100")
+    assert why == (
+        "progressive loss: unknown: 50 scored rows with 5 clicks so far, needed are 1,000 with 100"
+    )
     record = TrackRecord().extended(entropy(0.8), 0, True, HOUR_MS)
-    assert outcome(evaluation=few, reference=few, record=record)[0] == "published", "older rows count"
+    assert outcome(evaluation=few, reference=few, record=record)[0] == "published", (
+        "older rows count"
+    )
 
 
 def test_a_site_with_few_visitors_is_judged_on_its_last_rows():
@@ -153,7 +170,10 @@ def test_a_site_with_few_visitors_is_judged_on_its_last_rows():
 
 
 def test_what_was_served_badly_is_answered_by_one_try_at_a_time():
-    recent, older = Reference(entropy(0.8), age_ms=HOUR_MS - 1), Reference(entropy(0.8), age_ms=HOUR_MS)
+    recent, older = (
+        Reference(entropy(0.8), age_ms=HOUR_MS - 1),
+        Reference(entropy(0.8), age_ms=HOUR_MS),
+    )
     assert outcome(evaluation=served(0.9), reference=recent)[0] == "published"
     assert outcome(evaluation=served(1.2), reference=recent)[:2] == ("rejected", {"as-served loss"})
     assert outcome(evaluation=served(1.2), reference=older)[0] == "published"
@@ -175,7 +195,9 @@ def test_a_slice_is_compared_only_where_both_have_enough(now, before):
 
     def sliced(enough, loss):
         rows = 6_000.0 if enough else 60.0
-        return replace(SCORED, slices={"country": {"fr": [rows, loss * rows, 0.1 * rows, 0.1 * rows]}})
+        return replace(
+            SCORED, slices={"country": {"fr": [rows, loss * rows, 0.1 * rows, 0.1 * rows]}}
+        )
 
     gates = judged(evaluation=sliced(now, 0.6), reference=sliced(before, 0.2))
     assert gates.outcome == "published"
@@ -196,17 +218,27 @@ def test_memory_and_latency_have_budgets_where_they_are_given():
 def test_golden_answers_may_neither_stand_still_nor_jump():
     """GOOD answers one golden row with 0.3."""
     assert outcome(reference=Reference(SCORED, (0.3,)))[1] == {"golden set"}
-    assert "no answer has changed in 5000 scored rows" in outcome(reference=Reference(SCORED, (0.3,)))[2]
+    assert (
+        "no answer has changed in 5000 scored rows"
+        in outcome(reference=Reference(SCORED, (0.3,)))[2]
+    )
     few = replace(SCORED, rows=999, log_loss_sum=90.0)
-    assert outcome(evaluation=few, reference=Reference(SCORED, (0.3,)))[1] == set(), "nothing much was learned"
+    assert outcome(evaluation=few, reference=Reference(SCORED, (0.3,)))[1] == set(), (
+        "nothing much was learned"
+    )
     assert outcome(reference=Reference(SCORED, (0.31,)))[1] == set()
     assert outcome(reference=Reference(SCORED, (0.8,)))[1] == {"golden set"}
     assert outcome(reference=Reference(SCORED, (0.8,)), golden_change_max=3.0)[1] == set()
     assert outcome(reference=Reference(SCORED, (0.8,)), golden_change_max=0)[1] == set()
-    assert outcome(reference=Reference(SCORED, (0.3, 0.4)))[1] == set(), "another golden set: nothing to compare"
-    assert outcome(replace(GOOD, answers=(0.2, math.nan)), reference=Reference(SCORED, (0.3,)))[1] == {
-        "answers", "golden set",
-    }  # fmt: skip
+    assert outcome(reference=Reference(SCORED, (0.3, 0.4)))[1] == set(), (
+        "another golden set: nothing to compare"
+    )
+    assert outcome(replace(GOOD, answers=(0.2, math.nan)), reference=Reference(SCORED, (0.3,)))[
+        1
+    ] == {
+        "answers",
+        "golden set",
+    }
     kept = judge(GOOD, SCORED, None, CheckpointerConfig(), 7)
     assert (kept.golden, kept.rows) == ((0.3,), 10), "kept for the next one, and for the list"
 
@@ -220,14 +252,20 @@ def test_calibration_may_be_off_by_habit_and_get_no_worse():
     assert outcome(evaluation=high, calibration_band=1.3)[1] == set()
     assert outcome(evaluation=high, calibration_band=0.0)[1] == set()
     assert outcome(evaluation=high, clicks_min=501)[1] == set()
-    assert outcome(evaluation=replace(SCORED, prediction_sum=0.0), prediction_mean_min=0.0)[1] == {"calibration"}
+    assert outcome(evaluation=replace(SCORED, prediction_sum=0.0), prediction_mean_min=0.0)[1] == {
+        "calibration"
+    }
 
 
 def test_one_slice_that_gets_worse_is_named():
     def sliced(**values):
         return replace(SCORED, slices={"country": values})
 
-    good, bad, off = [6000.0, 1900.0, 600.0, 600.0], [6000.0, 3000.0, 600.0, 600.0], [6000.0, 1900.0, 1300.0, 600.0]
+    good, bad, off = (
+        [6000.0, 1900.0, 600.0, 600.0],
+        [6000.0, 3000.0, 600.0, 600.0],
+        [6000.0, 1900.0, 1300.0, 600.0],
+    )
     before = sliced(de=good, fr=good)
     assert outcome(evaluation=before, reference=before)[1] == set()
     kind, failed, why = outcome(evaluation=sliced(de=good, fr=bad), reference=before)
@@ -237,7 +275,9 @@ def test_one_slice_that_gets_worse_is_named():
     assert outcome(evaluation=sliced(de=off), reference=before, calibration_band=0)[1] == set()
     assert outcome(evaluation=sliced(fr=bad), reference=before, slice_entropy_band=0)[1] == set()
     assert outcome(evaluation=sliced(fr=bad), reference=before, slice_rows_min=6001)[1] == set()
-    assert outcome(evaluation=sliced(it=bad), reference=before)[1] == set(), "nobody to compare it with"
+    assert outcome(evaluation=sliced(it=bad), reference=before)[1] == set(), (
+        "nobody to compare it with"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""The checkpointer process whole: local shards, a log in memory, a directory, a clean process, a replica beside it."""
+"""The checkpointer process whole: local shards, a log in memory, a directory, a clean process, a
+replica beside it."""
 
 import json
 import threading
@@ -74,7 +75,9 @@ class House:
         writer = self.log.writer()
         for _ in range(3):
             writer.append(Partition("impressions", 0), b"{}", timestamp_ms=0)
-        self.log.delete_below(Partition("impressions", 0), 2)  # retention: the beginning is offset 2
+        self.log.delete_below(
+            Partition("impressions", 0), 2
+        )  # retention: the beginning is offset 2
         slot_map = SlotMap.even(2)
         self.locals = {i: LocalShard(Shard(i, 1, slot_map), Disk()) for i in range(2)}
         clock = LocalClock(Clocks(1, 2, 0), lambda: 0)
@@ -87,12 +90,23 @@ class House:
 
     def start(self):
         self.stop = threading.Event()
-        config = CheckpointerConfig(root=self.root, interval_ms=10, poll_ms=1, evaluation_wait_ms=20)
+        config = CheckpointerConfig(
+            root=self.root, interval_ms=10, poll_ms=1, evaluation_wait_ms=20
+        )
         self.failure = []
 
         def process():
             try:
-                run(config, self.model, self.stream, self.ports, self.clock, self.log, self.stop, run_dir=self.run_dir)
+                run(
+                    config,
+                    self.model,
+                    self.stream,
+                    self.ports,
+                    self.clock,
+                    self.log,
+                    self.stop,
+                    run_dir=self.run_dir,
+                )
             except Exception as error:
                 self.failure.append(error)
 
@@ -110,11 +124,31 @@ class House:
         keys = np.unique(keys)
         for i, port in self.ports.items():
             mine = keys[self.slot_map.split(keys)[i]] if start < end else keys[:0]
-            assert port.push(PushRequest(
-                "clicks", self.epoch, self.slot_map.epoch, 1, "label/0", start, end, 0, 1, 0, end, int(start < end),
-                event_time_max_ms=end, barrier=barrier, keys={"weights": mine} if len(mine) else {},
-                gradients={"weights": np.full((len(mine), 1), -0.5, np.float32)} if len(mine) else {},
-            )).outcome is Outcome.APPLIED  # fmt: skip
+            assert (
+                port.push(
+                    PushRequest(
+                        "clicks",
+                        self.epoch,
+                        self.slot_map.epoch,
+                        1,
+                        "label/0",
+                        start,
+                        end,
+                        0,
+                        1,
+                        0,
+                        end,
+                        int(start < end),
+                        event_time_max_ms=end,
+                        barrier=barrier,
+                        keys={"weights": mine} if len(mine) else {},
+                        gradients={"weights": np.full((len(mine), 1), -0.5, np.float32)}
+                        if len(mine)
+                        else {},
+                    )
+                ).outcome
+                is Outcome.APPLIED
+            )
 
     def announced(self):
         return [decode(record.value) for record in self.log.records(Partition("checkpoints", 0))]
@@ -141,9 +175,19 @@ def test_from_a_new_model_to_a_served_prediction_and_on_after_a_restart(tmp_path
     with Replica(house.root, "clicks", ServingConfig(poll_ms=5), log=house.log) as replica:
         assert replica.predict_rows(ROWS)["probabilities"] == pytest.approx([0.25])
         start = position(2)
-        evaluation = {"model": "clicks", "chain": "label/0", "start": start, "end": start + 1, "rows": 1,
-                      "prediction_sum": 0.25, "log_loss_sum": 0.3, "base_log_loss_sum": 0.4}  # fmt: skip
-        house.log.writer().append(Partition("evaluations", 0), json.dumps(evaluation).encode(), timestamp_ms=0)
+        evaluation = {
+            "model": "clicks",
+            "chain": "label/0",
+            "start": start,
+            "end": start + 1,
+            "rows": 1,
+            "prediction_sum": 0.25,
+            "log_loss_sum": 0.3,
+            "base_log_loss_sum": 0.4,
+        }
+        house.log.writer().append(
+            Partition("evaluations", 0), json.dumps(evaluation).encode(), timestamp_ms=0
+        )
         house.log.writer().append(Partition("evaluations", 0), b"?", timestamp_ms=0)
         house.push(start, start + 1)
         house.wait(lambda: replica.served.manifest.number == 1)
@@ -173,7 +217,15 @@ def test_a_beginning_at_a_time_that_is_gone_is_refused_in_one_line(tmp_path, con
     house.log.delete_below(Partition("examples", 0), 3)
     config = CheckpointerConfig(root=house.root, begin="2020-01-01")
     with pytest.raises(Refused) as refused:
-        run(config, house.model, house.stream, house.ports, house.clock, house.log, threading.Event())
+        run(
+            config,
+            house.model,
+            house.stream,
+            house.ports,
+            house.clock,
+            house.log,
+            threading.Event(),
+        )
     said = str(refused.value)
     assert "checkpointer.begin = '2020-01-01'" in said
     assert "examples[0]: records 0 to 2, from 2020-01-01T00:00:00" in said

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from checkpointer.config import ServingConfig
-from checkpointer.process.operator_actions import find, lift, list_checkpoints, restore, restore_training
+from checkpointer.process.operator_actions import (
+    find,
+    lift,
+    list_checkpoints,
+    restore,
+    restore_training,
+)
 from checkpointer.serving.http_server import ReplicaServer, run
 from checkpointer.serving.replica_client import Replica
 from checkpointer.store.announcement import announce, ref
@@ -67,7 +73,9 @@ def test_a_new_pointer_is_followed_and_a_damaged_checkpoint_is_not(root, catalog
         assert replica.metrics.refused._value.get() == 1
 
 
-def test_a_replica_that_starts_beside_a_damaged_checkpoint_serves_the_one_before(root, catalogue, train):
+def test_a_replica_that_starts_beside_a_damaged_checkpoint_serves_the_one_before(
+    root, catalogue, train
+):
     good, bad = train(catalogue, 0, ROWS), train(catalogue, 1, ROWS)
     catalogue.files.delete(f"clicks/{bad.name}/part-1.safetensors")
     with Replica(root, "clicks", FAST) as replica:
@@ -82,7 +90,11 @@ def test_announcements_are_heard_before_the_next_look(root, catalogue, train):
     with Replica(root, "clicks", slow, log=log) as replica:
         second = train(catalogue, 1, ROWS)
         log.writer().append(Partition("checkpoints", 0), b"not json")
-        log.writer().append(Partition("checkpoints", 0), announce("published", second, "u", 0).encode(), timestamp_ms=0)
+        log.writer().append(
+            Partition("checkpoints", 0),
+            announce("published", second, "u", 0).encode(),
+            timestamp_ms=0,
+        )
         wait(lambda: replica.served.version == second.name)
 
 
@@ -109,7 +121,10 @@ def test_what_is_not_whole_is_not_restored(catalogue, train):
     with pytest.raises(ValueError, match="complete ones are 00000000-c, 00000001-c"):
         restore(catalogue, "7", "", 0)
     catalogue.files.delete(f"clicks/{bad.name}/part-1.safetensors")
-    for action in (lambda: restore(catalogue, "1", "", 0), lambda: restore_training(catalogue, bad.name)):
+    for action in (
+        lambda: restore(catalogue, "1", "", 0),
+        lambda: restore_training(catalogue, bad.name),
+    ):
         with pytest.raises(Damaged, match=r"part-1.safetensors: missing"):
             action()
     assert restore_training(catalogue, "0").number == 0
@@ -117,7 +132,8 @@ def test_what_is_not_whole_is_not_restored(catalogue, train):
     assert [line.state for line in list_checkpoints(catalogue)] == ["published", "rejected"]
 
 
-# --- HTTP ---------------------------------------------------------------------------------------------------------
+# --- HTTP
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -134,7 +150,9 @@ def server(root, catalogue, train):
 def ask(server, path, body=None):
     data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", data, timeout=10) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{server.port}{path}", data, timeout=10
+        ) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -147,7 +165,9 @@ def test_predictions_over_http(server):
     assert answer["model_version"] == "00000004-c"
     assert answer["probabilities"][0] == pytest.approx(0.475, abs=1e-3)
     assert answer["probabilities"][1] == pytest.approx(0.25)
-    _, columnar = ask(server, "/predict", {"columns": {"source": ["u1", None], "item": ["i1", "?"]}})
+    _, columnar = ask(
+        server, "/predict", {"columns": {"source": ["u1", None], "item": ["i1", "?"]}}
+    )
     assert json.loads(columnar)["probabilities"] == answer["probabilities"]
 
 
@@ -187,7 +207,12 @@ def test_a_failure_inside_is_said_and_the_next_request_is_answered(server, monke
 
 def test_a_connection_serves_many_requests_and_a_bad_one_leaves_nothing_behind(server):
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
-    for path, status in (("/predict", 200), ("/predict", 200), ("/nowhere", 404), ("/predict", 200)):
+    for path, status in (
+        ("/predict", 200),
+        ("/predict", 200),
+        ("/nowhere", 404),
+        ("/predict", 200),
+    ):
         connection.request("POST", path, json.dumps({"rows": ROWS}))
         answer = connection.getresponse()
         answer.read()
@@ -197,8 +222,18 @@ def test_a_connection_serves_many_requests_and_a_bad_one_leaves_nothing_behind(s
 
 def test_what_is_served_is_told(server):
     model = json.loads(ask(server, "/model")[1])
-    assert (model["model_version"], model["number"], model["vector"]) == ("00000004-c", 4, {"label/0": 5})
-    told = {"status": "ok", "fallback": False, "model_version": "00000004-c", "fault": "", "failing_s": 0.0}
+    assert (model["model_version"], model["number"], model["vector"]) == (
+        "00000004-c",
+        4,
+        {"label/0": 5},
+    )
+    told = {
+        "status": "ok",
+        "fallback": False,
+        "model_version": "00000004-c",
+        "fault": "",
+        "failing_s": 0.0,
+    }
     assert json.loads(ask(server, "/healthz")[1]) == told
     assert ask(server, "/readyz")[0] == 200
     ask(server, "/predict", {"rows": ROWS})
@@ -226,7 +261,8 @@ def test_the_process_says_where_it_is_serves_and_drains(root, catalogue, train):
 
 
 def test_a_request_holds_one_model_for_its_whole_life(server, catalogue, train):
-    """Requests while checkpoints are swapped: every answer equals that of the version it names (I6)."""
+    """Requests while checkpoints are swapped: every answer equals that of the version it names
+    (I6)."""
     prior = 0.25 / 0.75
     wrong, seen, stop = [], set(), threading.Event()
 

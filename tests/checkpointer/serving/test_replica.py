@@ -16,7 +16,9 @@ def ref(number):
 
 
 def said(kind, number, revision=0):
-    return Announcement(kind, "clicks", number, ref(number).name, "u", f"sha{number}", revision=revision)
+    return Announcement(
+        kind, "clicks", number, ref(number).name, "u", f"sha{number}", revision=revision
+    )
 
 
 def load(follower, now_ms=0):
@@ -78,7 +80,12 @@ def test_memory_of_old_checkpoints_is_bounded():
     assert len(follower.refused) == 3
 
 
-@given(st.lists(st.tuples(st.sampled_from(["published", "hold", "load", "refuse"]), st.integers(0, 9)), max_size=40))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["published", "hold", "load", "refuse"]), st.integers(0, 9)),
+        max_size=40,
+    )
+)
 def test_what_is_wanted_was_published_or_held_and_is_never_above_the_hold(events):
     follower, heard, revision = Follower("clicks"), set(), 0
     for now_ms, (event, number) in enumerate(events):
@@ -109,7 +116,11 @@ def test_deltas_apply_to_their_parent_or_from_a_base(make):
     assert steps(two, one.sha256, by_sha.get) == (two,)
     assert steps(two, base.sha256, by_sha.get) == (one, two)
     assert steps(two, None, by_sha.get) == (base, one, two)
-    assert steps(two, "another", by_sha.get) == (base, one, two)  # X3: never a delta upon another parent
+    assert steps(two, "another", by_sha.get) == (
+        base,
+        one,
+        two,
+    )  # X3: never a delta upon another parent
     assert steps(base, two.sha256, by_sha.get) == (base,)
     with pytest.raises(Damaged, match="00000001-c: its parent"):
         steps(two, None, {one.sha256: one}.get)

@@ -10,14 +10,21 @@ FEATURES = (FeatureColumn("colour", CATEGORICAL), FeatureColumn("price", NUMERIC
 
 
 def ask(body, rows_max=100):
-    return parse(json.dumps(body).encode() if not isinstance(body, bytes) else body, FEATURES, rows_max)
+    return parse(
+        json.dumps(body).encode() if not isinstance(body, bytes) else body, FEATURES, rows_max
+    )
 
 
 def test_rows_and_columns_say_the_same():
     rows = ask(
         {
             "rows": [
-                {"source": "s", "vendor": "v", "item": "i", "features": {"colour": "red", "price": 9}},
+                {
+                    "source": "s",
+                    "vendor": "v",
+                    "item": "i",
+                    "features": {"colour": "red", "price": 9},
+                },
                 {"item": "j", "features": {"price": None}},
                 {"source": None, "features": None, "position": 3, "id": "x"},
             ]
@@ -35,7 +42,14 @@ def test_rows_and_columns_say_the_same():
             }
         }
     )
-    assert rows.columns.column_names == ["shown_at", "source", "vendor", "item", "f_colour", "f_price"]
+    assert rows.columns.column_names == [
+        "shown_at",
+        "source",
+        "vendor",
+        "item",
+        "f_colour",
+        "f_price",
+    ]
     for name in ("source", "vendor", "item", "f_colour"):
         assert rows.columns[name].to_pylist() == columns.columns[name].to_pylist()
     assert rows.columns["item"].to_pylist() == ["i", "j", ""]

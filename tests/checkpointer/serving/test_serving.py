@@ -21,7 +21,9 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x))
 
 
-def test_a_checkpoint_answers_with_its_weights_and_the_prior_for_what_it_does_not_know(catalogue, train):
+def test_a_checkpoint_answers_with_its_weights_and_the_prior_for_what_it_does_not_know(
+    catalogue, train
+):
     manifest = train(catalogue, 3, ROWS, step=0.5)
     served = load(catalogue, manifest.name, manifest.sha256)
     asked = of_rows([*ROWS, {"source": "u1"}, {"source": "?", "item": "?"}], served.features)
@@ -36,7 +38,9 @@ def test_a_checkpoint_answers_with_its_weights_and_the_prior_for_what_it_does_no
 
 
 def test_an_mlp_answers_through_torch(catalogue, train, config_of):
-    config = config_of(kind="mlp", dim=4, hidden=(8,), numeric=("price",), categorical=("source", "colour"))
+    config = config_of(
+        kind="mlp", dim=4, hidden=(8,), numeric=("price",), categorical=("source", "colour")
+    )
     manifest = train(catalogue, 1, [{"source": "u1", "features": {"colour": "red"}}], config=config)
     served = load(catalogue, manifest.name)
     assert [f.name for f in served.features] == ["colour", "price"]
@@ -68,7 +72,9 @@ def test_what_is_not_finite_is_named(catalogue, train):
     assert served.not_finite() == ["table weights"]
 
 
-@pytest.mark.parametrize("harm", ["flip", "cut short", "missing", "another cut's part", "no manifest", "newer format"])
+@pytest.mark.parametrize(
+    "harm", ["flip", "cut short", "missing", "another cut's part", "no manifest", "newer format"]
+)
 def test_a_damaged_checkpoint_is_refused_by_name(catalogue, train, harm):
     other, manifest = train(catalogue, 1, ROWS), train(catalogue, 2, ROWS)
     path = f"clicks/{manifest.name}/part-1.safetensors"
@@ -85,7 +91,9 @@ def test_a_damaged_checkpoint_is_refused_by_name(catalogue, train, harm):
         del contents[f"clicks/{manifest.name}/manifest.json"]
     else:
         text = contents[f"clicks/{manifest.name}/manifest.json"]
-        contents[f"clicks/{manifest.name}/manifest.json"] = text.replace(b'"format":1', b'"format":2')
+        contents[f"clicks/{manifest.name}/manifest.json"] = text.replace(
+            b'"format":1', b'"format":2'
+        )
     with pytest.raises(Damaged, match=manifest.name):
         load(Catalogue(catalogue.files, "clicks"), manifest.name)
     assert load(Catalogue(catalogue.files, "clicks"), other.name).version == other.name
@@ -97,13 +105,20 @@ def test_a_delta_is_applied_to_what_is_held_or_loaded_by_way_of_its_base(catalog
     held = load(catalogue, base.name)
     asked = of_rows(ROWS, held.features).columns
     prior = math.log(0.25 / 0.75)
-    expected = [sigmoid(prior + 6.0), sigmoid(prior + 2.0)]  # the second row's keys were not touched again
+    expected = [
+        sigmoid(prior + 6.0),
+        sigmoid(prior + 2.0),
+    ]  # the second row's keys were not touched again
     for served in (load(catalogue, delta.name, held=held), load(catalogue, delta.name)):
         np.testing.assert_allclose(served.predict(asked), expected, rtol=1e-6)
         assert served.version == delta.name
-    np.testing.assert_allclose(held.predict(asked), [sigmoid(prior + 2.0)] * 2, rtol=1e-6)  # answers as before (I6)
+    np.testing.assert_allclose(
+        held.predict(asked), [sigmoid(prior + 2.0)] * 2, rtol=1e-6
+    )  # answers as before (I6)
     other = load(catalogue, train(catalogue, 3, ROWS[1:]).name)
-    np.testing.assert_allclose(load(catalogue, delta.name, held=other).predict(asked), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        load(catalogue, delta.name, held=other).predict(asked), expected, rtol=1e-6
+    )
 
 
 def test_a_delta_without_its_base_is_refused_by_name(catalogue, train):

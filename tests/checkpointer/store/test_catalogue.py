@@ -52,7 +52,9 @@ def test_damage_is_refused_by_name_and_the_last_good_one_is_used(catalogue, writ
 
 def test_a_manifest_in_anothers_folder_is_refused(catalogue, write):
     ref = write(catalogue, 1)
-    catalogue.files.write("clicks/00000002-c/manifest.json", catalogue.files.read(f"clicks/{ref.name}/manifest.json"))
+    catalogue.files.write(
+        "clicks/00000002-c/manifest.json", catalogue.files.read(f"clicks/{ref.name}/manifest.json")
+    )
     with pytest.raises(Damaged, match="it is the manifest of clicks/00000001-c"):
         catalogue.manifest("00000002-c")
 
@@ -102,7 +104,9 @@ def test_part_urls(catalogue, write):
         catalogue.part_url(catalogue.head(), 5)
 
 
-@pytest.mark.parametrize(("name", "number"), [("00000012-a", 12), ("published.json", None), ("0012-a", None)])
+@pytest.mark.parametrize(
+    ("name", "number"), [("00000012-a", 12), ("published.json", None), ("0012-a", None)]
+)
 def test_folder_names(name, number):
     assert number_of(name) == number
 
@@ -134,7 +138,9 @@ def test_what_a_power_cut_left_of_the_pointers_is_mended(catalogue, write, said)
     assert catalogue.mend() == []
 
 
-def test_a_lost_pointer_is_written_anew_and_nothing_is_done_where_nothing_is_wrong(catalogue, write):
+def test_a_lost_pointer_is_written_anew_and_nothing_is_done_where_nothing_is_wrong(
+    catalogue, write
+):
     assert catalogue.mend() == []
     ref = write(catalogue, 0)
     assert catalogue.mend() == []

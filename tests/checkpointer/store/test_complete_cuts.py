@@ -31,7 +31,9 @@ def test_rows_are_found_by_key_in_base_and_deltas(tmp_path, train, config_of):
     )
     (name,) = full.tables
     some = np.sort(full.tables[name].keys)[::3]
-    wanted = {name: np.unique(np.concatenate([some, np.arange(5, dtype=np.uint64)]))}  # and keys that have no row
+    wanted = {
+        name: np.unique(np.concatenate([some, np.arange(5, dtype=np.uint64)]))
+    }  # and keys that have no row
     found, told = to_arrays(cuts.touched(cut, wanted))
     expected, said = to_arrays(touched_only(full, wanted))
     assert len(expected[f"table/{name}/keys"]) == len(some)

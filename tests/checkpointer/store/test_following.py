@@ -1,4 +1,5 @@
-"""A replica whose store fails, hangs, or says nonsense for a while: it serves what it has, says so, and goes on."""
+"""A replica whose store fails, hangs, or says nonsense for a while: it serves what it has, says
+so, and goes on."""
 
 import contextlib
 import json
@@ -55,10 +56,18 @@ def sample(replica, name):
 
 @pytest.mark.parametrize(
     "fault",
-    [DriverError("503"), OSError(5, "i/o"), PermissionError("no"), TimeoutError("late"), MemoryError(), KeyError("x"),
-     AssertionError(), RecursionError()],
+    [
+        DriverError("503"),
+        OSError(5, "i/o"),
+        PermissionError("no"),
+        TimeoutError("late"),
+        MemoryError(),
+        KeyError("x"),
+        AssertionError(),
+        RecursionError(),
+    ],
     ids=lambda fault: type(fault).__name__,
-)  # fmt: skip
+)
 def test_no_error_of_the_store_ends_the_following(root, catalogue, train, monkeypatch, fault):
     train(catalogue, 0, ROWS)
     with Replica(root, "clicks", FAST) as replica:
@@ -83,8 +92,11 @@ def test_no_error_of_the_store_ends_the_following(root, catalogue, train, monkey
         assert second.name not in replica.describe()["refused"]
 
 
-def test_a_store_that_fails_while_a_checkpoint_is_loaded_costs_it_nothing(root, catalogue, train, monkeypatch):
-    """A refused checkpoint is left alone for `retry_ms`; one that could not be fetched is not refused."""
+def test_a_store_that_fails_while_a_checkpoint_is_loaded_costs_it_nothing(
+    root, catalogue, train, monkeypatch
+):
+    """A refused checkpoint is left alone for `retry_ms`; one that could not be fetched is not
+    refused."""
     train(catalogue, 0, ROWS)
     read, down = Directory.read, threading.Event()
 
@@ -118,7 +130,8 @@ def test_a_store_that_hangs_is_given_up_and_asked_again(root, catalogue, train, 
 
 @pytest.mark.parametrize("name", ["published.json", "hold.json", "successor.json"])
 @pytest.mark.parametrize(
-    "said", ["", "{}", "[]", "null", "5", '"x"', "{", '{"ref": 3, "revision": "1", "model": 7}', "\0" * 90]
+    "said",
+    ["", "{}", "[]", "null", "5", '"x"', "{", '{"ref": 3, "revision": "1", "model": 7}', "\0" * 90],
 )
 def test_a_pointer_file_of_a_wrong_shape_is_read_again(root, catalogue, train, name, said):
     train(catalogue, 0, ROWS)
@@ -176,7 +189,8 @@ def test_a_child_of_a_fork_follows_on_its_own(root, catalogue, train):
         os.close(reader)
 
 
-# --- over HTTP ----------------------------------------------------------------------------------------------------
+# --- over HTTP
+# --------------------------------------------------------------------------------------------------
 
 
 def serve(replica, config):
@@ -212,7 +226,9 @@ def test_connections_that_trickle_are_bounded_and_end(root, catalogue, train):
         wait(lambda: sample(replica, "everspun_replica_connections_refused_total") >= 12)
         assert len(server._open) <= 8
         until = time.monotonic() + 60
-        while server._open and time.monotonic() < until:  # a byte now and then keeps none of them open
+        while (
+            server._open and time.monotonic() < until
+        ):  # a byte now and then keeps none of them open
             for one in slow:
                 with contextlib.suppress(OSError):
                     one.send(b"G")

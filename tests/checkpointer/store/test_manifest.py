@@ -49,7 +49,9 @@ def test_a_manifest_of_an_older_writer_keeps_the_checksum_of_its_file(make):
 
     body = json.loads(make(1).encode())["body"]
     del body["spec"]["tables"][0]["seed"]  # a field that only later writers know
-    old = canonical({"format": 1, "body_sha256": hashlib.sha256(canonical(body)).hexdigest(), "body": body})
+    old = canonical(
+        {"format": 1, "body_sha256": hashlib.sha256(canonical(body)).hexdigest(), "body": body}
+    )
     again = decode(old)
     assert again.sha256 == hashlib.sha256(old).hexdigest() != make(1).sha256
     assert replace(again, parent=None).sha256 == make(1).sha256
@@ -61,17 +63,23 @@ def test_nan_has_no_spelling(make):
 
 
 def shard(end=10, row_hash=5, rows=2, barrier=0, next_record=3, seen=0):
-    return Progress({"label/0": ChainProgress(end, row_hash, barrier, rows)}, {0: next_record}, 9, seen)
+    return Progress(
+        {"label/0": ChainProgress(end, row_hash, barrier, rows)}, {0: next_record}, 9, seen
+    )
 
 
 def test_shards_agree_on_the_smaller_barrier_and_next_record():
-    chains, next_record, seen = agree({0: shard(barrier=4, next_record=8, seen=70), 1: shard(barrier=3, next_record=7)})
+    chains, next_record, seen = agree(
+        {0: shard(barrier=4, next_record=8, seen=70), 1: shard(barrier=3, next_record=7)}
+    )
     assert chains == {"label/0": ChainProgress(10, 5, 3, 2)}
     assert next_record == {0: 7}
     assert seen == 70
 
 
-@pytest.mark.parametrize("other", [shard(end=11), shard(row_hash=6), shard(rows=3), Progress({}, {})])
+@pytest.mark.parametrize(
+    "other", [shard(end=11), shard(row_hash=6), shard(rows=3), Progress({}, {})]
+)
 def test_shards_that_do_not_stand_together_are_no_cut(other):
     with pytest.raises(ValueError, match="shard 1"):
         agree({0: shard(), 1: other})

@@ -42,7 +42,9 @@ def server(monkeypatch):
     started.start()
     _, port = started.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT"), timeout=10)
+    urllib.request.urlopen(
+        urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT"), timeout=10
+    )
     yield started, port
     started.stop()
 

@@ -1,4 +1,5 @@
-"""One contract for all stores, and: kill the writer at any step, and a reader sees the old state or the new one."""
+"""One contract for all stores, and: kill the writer at any step, and a reader sees the old state
+or the new one."""
 
 import errno
 import os
@@ -58,7 +59,8 @@ CALLS = ("open", "write", "fsync", "close", "rename", "mkdir", "unlink", "rmdir"
 
 
 def kill_at(monkeypatch, step, torn):
-    """The `step`-th file system call, counted from now, writes at most `torn` bytes and kills the writer."""
+    """The `step`-th file system call, counted from now, writes at most `torn` bytes and kills
+    the writer."""
     left = [step]
 
     def armed(name, real):
@@ -78,8 +80,15 @@ def kill_at(monkeypatch, step, torn):
         monkeypatch.setattr(os, name, armed(name, getattr(os, name)))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(step=st.integers(1, 12), torn=st.integers(0, 40), old=st.binary(max_size=40), new=st.binary(max_size=40))
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    step=st.integers(1, 12),
+    torn=st.integers(0, 40),
+    old=st.binary(max_size=40),
+    new=st.binary(max_size=40),
+)
 def test_a_killed_write_leaves_the_old_file_or_the_new(tmp_path_factory, step, torn, old, new):
     files = Directory(str(tmp_path_factory.mktemp("store")))
     files.write("m/x", old)
@@ -94,10 +103,13 @@ def test_a_killed_write_leaves_the_old_file_or_the_new(tmp_path_factory, step, t
     assert files.names("m") == ["x"]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(step=st.integers(1, 90), torn=st.integers(0, 500))
 def test_a_killed_checkpointer_leaves_whole_checkpoints(tmp_path_factory, write, step, torn):
-    """Write, publish and sweep checkpoints; die somewhere; a newcomer finds each one whole, or not at all."""
+    """Write, publish and sweep checkpoints; die somewhere; a newcomer finds each one whole, or
+    not at all."""
     root = str(tmp_path_factory.mktemp("store"))
     catalogue = Catalogue(Directory(root), "clicks")
     refs: list[Ref] = [write(catalogue, 0)]
@@ -127,7 +139,8 @@ def test_a_killed_checkpointer_leaves_whole_checkpoints(tmp_path_factory, write,
     assert fresh.published() == ref
 
 
-# --- what fails ---------------------------------------------------------------------------------------------------
+# --- what fails
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
-"""The checkpointer's driver over a store that fails at any call: it says so, loses nothing, and goes on by itself."""
+"""The checkpointer's driver over a store that fails at any call: it says so, loses nothing, and
+goes on by itself."""
 
 import errno
 
@@ -24,8 +25,8 @@ FAULTS = (
 
 
 class FaultyFiles(MemoryFiles):
-    """`fault` is raised by the calls from the `after`-th on, until it is None. `done`: a call that fails was made all
-    the same, as where only its answer is lost."""
+    """`fault` is raised by the calls from the `after`-th on, until it is None. `done`: a call that
+    fails was made all the same, as where only its answer is lost."""
 
     def __init__(self):
         super().__init__()

@@ -32,7 +32,9 @@ def unmount(house: House) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("shards_too", [False, True])
-def test_nothing_begins_anew_and_all_goes_on_once_it_is_mounted(tmp_path: Path, restarts: bool, shards_too: bool):
+def test_nothing_begins_anew_and_all_goes_on_once_it_is_mounted(
+    tmp_path: Path, restarts: bool, shards_too: bool
+):
     house = running(tmp_path)
     kept = unmount(house)
     if shards_too:  # they found no checkpoint to restore from
@@ -76,7 +78,9 @@ def test_a_file_that_cannot_be_read_says_nothing(tmp_path: Path, text: str):
     assert remembered(tmp_path).was_begun()
 
 
-def test_a_folder_that_cannot_be_written_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_folder_that_cannot_be_written_stops_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     (tmp_path / "state").write_text("no folder")
     remembered(tmp_path).remember()
     assert "not remembered yet" in caplog.text

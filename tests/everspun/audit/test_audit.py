@@ -1,4 +1,5 @@
-"""The audit finds what it is for: each check is shown right on a right log, and wrong on one that is off."""
+"""The audit finds what it is for: each check is shown right on a right log, and wrong on one
+that is off."""
 
 import json
 from dataclasses import replace
@@ -22,8 +23,8 @@ T0 = 1_700_000_000_000
 
 
 class Shop:
-    """Three records of `impressions[0]` (two impressions, a heartbeat, one impression), one click, and the right
-    `examples`: two batches."""
+    """Three records of `impressions[0]` (two impressions, a heartbeat, one impression), one click,
+    and the right `examples`: two batches."""
 
     def __init__(self) -> None:
         self.log = MemoryLog(lambda: T0)
@@ -40,7 +41,9 @@ class Shop:
         self.log.append(impressions, None, None, beat, T0 + 1)
         self.log.append(impressions, self._view("c"), b"s", (), T0 + 2)
         click = {"id": "a", "ts_ms": T0 + 5, "session": "s", "source": "u"}
-        self.log.append(Partition(CONFIG.stream.clicks, 0), json.dumps(click).encode(), b"s", (), T0 + 5)
+        self.log.append(
+            Partition(CONFIG.stream.clicks, 0), json.dumps(click).encode(), b"s", (), T0 + 5
+        )
         self.log.append(Partition(CONFIG.stream.clicks, 0), None, None, beat, T0 + 6)
         records = self.log.records(impressions)
         rows, bad = decode_impressions(records, 0, np.full(3, T0), CONFIG.stream)
@@ -48,7 +51,17 @@ class Shop:
         label = np.array([1, 0, 0], dtype=np.int8)
         self.rows = example_batch(rows, label, np.array([5, -1, -1]), np.ones(3, np.float32))
         self.headers = [
-            BatchHeader("label/0", 0, position(2), "s", "c", labelled=2, positives=1, clicks_read=1, clicks_joined=1),
+            BatchHeader(
+                "label/0",
+                0,
+                position(2),
+                "s",
+                "c",
+                labelled=2,
+                positives=1,
+                clicks_read=1,
+                clicks_joined=1,
+            ),
             BatchHeader("label/0", position(2), position(3), "s", "c", labelled=1),
         ]
         self.batches = [self.rows.slice(0, 2), self.rows.slice(2, 1)]
@@ -56,7 +69,9 @@ class Shop:
     @staticmethod
     def _view(*ids: str) -> bytes:
         shown = [{"id": i, "item": "x", "vendor": "v"} for i in ids]
-        return json.dumps({"ts_ms": T0, "session": "s", "source": "u", "impressions": shown}).encode()
+        return json.dumps(
+            {"ts_ms": T0, "session": "s", "source": "u", "impressions": shown}
+        ).encode()
 
     def write(self, which: int = -1) -> "Shop":
         chosen = range(2) if which < 0 else [which]
@@ -68,7 +83,10 @@ class Shop:
         self.log.append(Partition(CONFIG.stream.examples, 0), value, None, header.to_headers(), T0)
 
     def audit(self, at_rest: bool = True, **progress: ChainProgress) -> Audit:
-        claims = [Standing(who.replace("_", " "), Progress({"label/0": at}, {})) for who, at in progress.items()]
+        claims = [
+            Standing(who.replace("_", " "), Progress({"label/0": at}, {}))
+            for who, at in progress.items()
+        ]
         return audit(self.log, CONFIG, claims, {"label/0": 0}, waiting_allowed=not at_rest)
 
 
@@ -82,7 +100,9 @@ def standing(shop: Shop, rows: int, end: int) -> ChainProgress:
 
 def test_a_right_log_is_right():
     shop = Shop().write()
-    result = shop.audit(shard_0=standing(shop, 3, position(3)), checkpoint_1=standing(shop, 2, position(2)))
+    result = shop.audit(
+        shard_0=standing(shop, 3, position(3)), checkpoint_1=standing(shop, 2, position(2))
+    )
     assert result.right, wrong(result)
     assert result.impressions["labelled"] == result.impressions["seen"] == 3
     assert result.clicks["joined"] == 1
@@ -136,11 +156,17 @@ def test_chains_of_one_partition_are_folded_each_on_its_own():
         "retract/0": ChainProgress(position(7), row_hash_sum(shop.rows.slice(0, 2)), 0, 2),
     }
     begin = dict.fromkeys(at, 0)
-    found = audit(shop.log, CONFIG, [Standing("shard 0", Progress(at, {}))], begin, waiting_allowed=False)
+    found = audit(
+        shop.log, CONFIG, [Standing("shard 0", Progress(at, {}))], begin, waiting_allowed=False
+    )
     assert found.right, wrong(found)
-    assert found.impressions["labelled"] == 3, "an impression is labelled once, however often it is corrected"
+    assert found.impressions["labelled"] == 3, (
+        "an impression is labelled once, however often it is corrected"
+    )
     at["late/0"] = replace(at["late/0"], end=position(0, 1))
-    assert "late/0" in wrong(audit(shop.log, CONFIG, [Standing("shard 0", Progress(at, {}))], begin, True))
+    assert "late/0" in wrong(
+        audit(shop.log, CONFIG, [Standing("shard 0", Progress(at, {}))], begin, True)
+    )
 
 
 def test_a_retraction_of_what_a_model_never_learned_is_not_counted():
@@ -153,7 +179,9 @@ def test_a_retraction_of_what_a_model_never_learned_is_not_counted():
         "retract/0": ChainProgress(position(7), row_hash_sum(kept), 0, 1),
     }
     begin = {"label/0": position(2), "retract/0": 0}
-    found = audit(shop.log, CONFIG, [Standing("shard 0", Progress(at, {}))], begin, waiting_allowed=True)
+    found = audit(
+        shop.log, CONFIG, [Standing("shard 0", Progress(at, {}))], begin, waiting_allowed=True
+    )
     assert not [f for f in found.findings if "I3" in f.check and not f.right], wrong(found)
 
 
@@ -194,7 +222,9 @@ def test_a_click_joined_before_the_line_has_passed_it_is_no_fault_of_a_running_s
         "unmatched": 0,
         "not read yet": 0,
     }
-    assert shop.write(1).audit().clicks == running.clicks, "nothing came behind the last impression, so it stays so"
+    assert shop.write(1).audit().clicks == running.clicks, (
+        "nothing came behind the last impression, so it stays so"
+    )
 
 
 def test_a_click_joined_and_not_counted_as_read_where_the_line_has_passed_it_is_found():
@@ -223,13 +253,18 @@ def test_a_barrier_is_folded_without_rows():
 
 
 def test_a_record_of_the_future_counts_once():
-    """T3: one event time ahead of its arrival sends the whole page view to quarantine, counted as one."""
+    """T3: one event time ahead of its arrival sends the whole page view to quarantine, counted
+    as one."""
     shop = Shop()
     late = {"ts_ms": T0 + 10**9, "session": "s", "source": "u"}
     shown = [{"id": i, "item": "x", "vendor": "v"} for i in ("d", "e")]
     impressions = Partition(CONFIG.stream.impressions, 0)
-    shop.log.append(impressions, json.dumps({**late, "impressions": shown}).encode(), b"s", (), T0 + 3)
-    shop.write().append(BatchHeader("label/0", position(3), position(4), "s", "c", quarantined=1), b"")
+    shop.log.append(
+        impressions, json.dumps({**late, "impressions": shown}).encode(), b"s", (), T0 + 3
+    )
+    shop.write().append(
+        BatchHeader("label/0", position(3), position(4), "s", "c", quarantined=1), b""
+    )
     result = shop.audit()
     assert result.right, wrong(result)
     assert result.impressions["quarantined"] == 1

@@ -1,5 +1,5 @@
-"""The audit of a system that has lived past its retention: right where it is right, and WRONG for each planted fault,
-with an archive and without."""
+"""The audit of a system that has lived past its retention: right where it is right, and WRONG for
+each planted fault, with an archive and without."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +41,11 @@ def test_whatever_retention_took_a_right_system_is_right(
     assert bool(result.unseen) >= bool(examples), "what is gone is said"
 
 
-@given(seed=st.integers(0, 5), examples=st.integers(1, BATCHES - 2), impressions=st.integers(0, VIEWS - 10))
+@given(
+    seed=st.integers(0, 5),
+    examples=st.integers(1, BATCHES - 2),
+    impressions=st.integers(0, VIEWS - 10),
+)
 def test_what_is_still_there_is_counted(seed: int, examples: int, impressions: int):
     shop = OldShop(seed).write().retain(examples, impressions)
     result = shop.audit()
@@ -62,20 +66,28 @@ def test_a_range_that_is_missing_is_found(seed: int, examples: int, data: st.Dat
 def test_a_range_that_is_missing_where_retention_begins_is_found_by_who_has_read_it():
     shop = OldShop().write(every=1)
     hole = OldShop().batches[5]
-    for which in range(5, BATCHES + 1):  # nobody learned it, nobody wrote it: the ends are behind it all the same
+    for which in range(
+        5, BATCHES + 1
+    ):  # nobody learned it, nobody wrote it: the ends are behind it all the same
         at = shop.claims[which].progress.chains["label/0"]
         shop.claim(which, row_hash=(at.row_hash - row_hash_sum(hole.rows)) % HASH_MODULUS)
-    shop.claims[4] = replace(shop.claims[4], progress=replace(shop.claims[4].progress, next_record={0: 6}))
+    shop.claims[4] = replace(
+        shop.claims[4], progress=replace(shop.claims[4].progress, next_record={0: 6})
+    )
     assert "is in no record" in wrong(shop.retain(6).audit())
 
 
 @given(seed=st.integers(0, 5), examples=st.integers(0, BATCHES - 3), data=st.data())
-def test_a_range_whose_header_covers_more_than_it_adds_is_found(seed: int, examples: int, data: st.DataObject):
+def test_a_range_whose_header_covers_more_than_it_adds_is_found(
+    seed: int, examples: int, data: st.DataObject
+):
     shop = OldShop(seed).write()
     which = data.draw(st.integers(examples + 1, BATCHES - 1))
     doubled = OldShop(seed)
     one, before = doubled.batches[which], doubled.batches[which - 1]
-    header = replace(one.header, start=before.header.start, labelled=one.header.labelled + before.header.labelled)
+    header = replace(
+        one.header, start=before.header.start, labelled=one.header.labelled + before.header.labelled
+    )
     doubled.batches[which] = replace(one, header=header)
     doubled.write().retain(examples)
     doubled.claims = shop.claims
@@ -112,7 +124,9 @@ def test_a_checkpoint_of_another_hash_is_found(seed: int, examples: int, data: s
 def test_altered_rows_are_found_by_the_claims_around_them(seed: int, examples: int):
     shop, learned = OldShop(seed), OldShop(seed).write(every=1)
     last = shop.batches[-1]
-    shop.batches[-1] = replace(last, rows=last.rows.slice(1), header=replace(last.header, labelled=last.rows.num_rows))
+    shop.batches[-1] = replace(
+        last, rows=last.rows.slice(1), header=replace(last.header, labelled=last.rows.num_rows)
+    )
     shop.write(every=1).retain(examples)
     shop.claims = learned.claims
     assert not shop.audit().right
@@ -191,7 +205,9 @@ def test_rows_that_were_forgotten_are_no_fault(tmp_path: Path):
     result = shop.audit(archive)
     assert result.right, wrong(result)
     shop.claim(-1, row_hash=7)
-    assert "row hash" in wrong(shop.audit(archive)), "what is learned behind the last of them is still checked"
+    assert "row hash" in wrong(shop.audit(archive)), (
+        "what is learned behind the last of them is still checked"
+    )
 
 
 def test_an_archive_that_began_late_is_no_fault(tmp_path: Path):
@@ -216,10 +232,19 @@ def test_a_large_share_in_quarantine_is_no_right_system():
     shop = OldShop()
     first = shop.batches[0]
     shop.batches = [
-        replace(one, rows=one.rows.slice(0, 0), header=replace(one.header, labelled=0, positives=0, clicks_joined=0,
-                                                              quarantined=one.header.labelled))
+        replace(
+            one,
+            rows=one.rows.slice(0, 0),
+            header=replace(
+                one.header,
+                labelled=0,
+                positives=0,
+                clicks_joined=0,
+                quarantined=one.header.labelled,
+            ),
+        )
         for one in shop.batches
-    ]  # fmt: skip
+    ]
     result = shop.write().audit()
     assert first.header.labelled
     assert "100.0%" in wrong(result)
@@ -228,7 +253,9 @@ def test_a_large_share_in_quarantine_is_no_right_system():
 
 def test_what_was_declared_lost_shows_and_is_no_fault():
     shop = OldShop()
-    shop.batches[3] = replace(shop.batches[3], header=replace(shop.batches[3].header, lost_offsets=7))
+    shop.batches[3] = replace(
+        shop.batches[3], header=replace(shop.batches[3].header, lost_offsets=7)
+    )
     result = shop.write().audit()
     assert result.right, wrong(result)
     assert any("7 offsets of impressions" in one.found for one in result.findings)

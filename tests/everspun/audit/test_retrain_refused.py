@@ -1,4 +1,5 @@
-"""`everspun retrain` of what is gone, or of a model that has begun otherwise: refused before anything is changed."""
+"""`everspun retrain` of what is gone, or of a model that has begun otherwise: refused before
+anything is changed."""
 
 import json
 import subprocess
@@ -31,7 +32,9 @@ def arrival_ms(shop: OldShop, batch: int) -> int:
 
 
 @given(examples=st.integers(0, BATCHES), begin=st.integers(-1, BATCHES - 1), data=st.data())
-def test_a_time_is_there_whole_or_what_it_lacks_is_named(examples: int, begin: int, data: st.DataObject):
+def test_a_time_is_there_whole_or_what_it_lacks_is_named(
+    examples: int, begin: int, data: st.DataObject
+):
     shop = OldShop(2).write()
     from_ms = BEGINNING_MS if begin < 0 else arrival_ms(shop, begin)
     to_ms = None if data.draw(st.booleans()) else arrival_ms(shop, BATCHES - 1) + 1
@@ -44,13 +47,19 @@ def test_a_time_is_there_whole_or_what_it_lacks_is_named(examples: int, begin: i
         assert asked.rows == sum(one.header.labelled for one in shop.batches[max(0, begin) :])
 
 
-@given(archived=st.integers(1, BATCHES), examples=st.integers(1, BATCHES), begin=st.integers(0, BATCHES - 1))
+@given(
+    archived=st.integers(1, BATCHES),
+    examples=st.integers(1, BATCHES),
+    begin=st.integers(0, BATCHES - 1),
+)
 def test_a_gap_between_archive_and_log_is_named(archived: int, examples: int, begin: int):
     shop = OldShop(2).write()
     with tempfile.TemporaryDirectory() as folder:
         archive = shop.archive(folder, archived)
         from_ms, to_ms = arrival_ms(shop, begin), arrival_ms(shop, BATCHES - 1) + 1
-        (asked,) = look(shop.retain(examples).log.reader(), archive, CONFIG.stream, from_ms, to_ms, {})
+        (asked,) = look(
+            shop.retain(examples).log.reader(), archive, CONFIG.stream, from_ms, to_ms, {}
+        )
     gap = archived < examples < BATCHES
     assert bool(asked.lacks) == gap, asked.lacks
 
@@ -68,7 +77,10 @@ def test_a_model_that_has_begun_needs_what_it_has_not_read_yet():
     shop = OldShop().write().retain(5)
     reader = shop.log.reader()
     assert look(reader, None, CONFIG.stream, BEGINNING_MS, None, {0: 5})[0].lacks == []
-    assert "records 4 to 4" in look(reader, None, CONFIG.stream, BEGINNING_MS, None, {0: 4})[0].lacks[0]
+    assert (
+        "records 4 to 4"
+        in look(reader, None, CONFIG.stream, BEGINNING_MS, None, {0: 4})[0].lacks[0]
+    )
 
 
 # --- the command ---
@@ -92,13 +104,17 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> OldShop:
 def command(tmp_path: Path) -> list[str]:
     config = tmp_path / "x.toml"
     config.write_text(
-        f'[run]\ndir = "{tmp_path}/run"\n[stream]\npartitions = 1\n[checkpointer]\nroot = "{tmp_path}/store"\n'
-        f'[archive]\nroot = "{tmp_path}/archive"\n[model]\nname = "second"\ncategorical = ["item"]\n'
+        f'[run]\ndir = "{tmp_path}/run"\n[stream]\npartitions = 1\n[checkpointer]\nroot = '
+        f'"{tmp_path}/store"\n'
+        f'[archive]\nroot = "{tmp_path}/archive"\n[model]\nname = "second"\ncategorical = '
+        f'["item"]\n'
     )
     return ["retrain", "--config", str(config)]
 
 
-def refused(given: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, code: int = 1) -> str:
+def refused(
+    given: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, code: int = 1
+) -> str:
     assert front_door.main(given) == code
     said = capsys.readouterr().err
     assert said.count("\n") == 1, said
@@ -107,14 +123,20 @@ def refused(given: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
     return said
 
 
-def test_all_of_it_gone(shop: OldShop, command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_all_of_it_gone(
+    shop: OldShop, command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
     shop.retain(BATCHES)
-    said = refused([*command, "--from", show_ms(T0), "--to", show_ms(T0 + 9 * STEP_MS)], capsys, tmp_path)
+    said = refused(
+        [*command, "--from", show_ms(T0), "--to", show_ms(T0 + 9 * STEP_MS)], capsys, tmp_path
+    )
     assert "examples[0]: records 0 to 11, from 2023-11-14T22:13:20" in said
     assert "--archive" in said
 
 
-def test_part_of_it_gone(shop: OldShop, command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_part_of_it_gone(
+    shop: OldShop, command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
     shop.retain(4)
     said = refused([*command, "--from", show_ms(T0)], capsys, tmp_path)
     assert "records 0 to 3" in said
@@ -123,12 +145,16 @@ def test_part_of_it_gone(shop: OldShop, command: list[str], capsys: pytest.Captu
         front_door.main([*command, "--from", earliest])
 
 
-def test_the_beginning_gone(shop: OldShop, command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_the_beginning_gone(
+    shop: OldShop, command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
     shop.retain(1)
     assert "from the beginning" in refused(command, capsys, tmp_path)
 
 
-def test_nothing_in_it(shop: OldShop, command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_nothing_in_it(
+    shop: OldShop, command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
     said = refused([*command, "--from", "2020-01-01", "--to", "2020-02-01"], capsys, tmp_path)
     assert "nothing is there to learn" in said
 
@@ -137,11 +163,15 @@ def test_another_beginning_under_the_same_name(
     shop: OldShop, command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     files = open_store(str(tmp_path / "store"))
-    Catalogue(files, "second").write_begun({"label/0": shop.batches[3].header.start, "late/0": 0, "retract/0": 0})
+    Catalogue(files, "second").write_begun(
+        {"label/0": shop.batches[3].header.start, "late/0": 0, "retract/0": 0}
+    )
     assert front_door.main([*command, "--from", show_ms(T0)]) == 1
     assert "has begun otherwise (label/0 at" in capsys.readouterr().err
     files.write("second/retrain.json", json.dumps({"from_ms": T0 + STEP_MS * 10}).encode())
-    shop.log.delete_below(EXAMPLES, 6)  # whatever is there of it: what was asked for then is remembered
+    shop.log.delete_below(
+        EXAMPLES, 6
+    )  # whatever is there of it: what was asked for then is remembered
     assert front_door.main([*command, "--from", show_ms(T0)]) == 1
     assert f"has begun with --from {show_ms(T0 + STEP_MS * 10)}" in capsys.readouterr().err
 
@@ -152,7 +182,10 @@ def test_another_beginning_under_the_same_name(
         (["--from", "October"], "moment 'October'"),
         (["--from", "2026-13-01"], "moment '2026-13-01'"),
         (["--to", "1700000000"], "moment '1700000000'"),
-        (["--from", "2026-11-01", "--to", "2026-10-01"], "--to 2026-10-01 is not after --from 2026-11-01"),
+        (
+            ["--from", "2026-11-01", "--to", "2026-10-01"],
+            "--to 2026-10-01 is not after --from 2026-11-01",
+        ),
     ],
 )
 def test_times_that_are_none(

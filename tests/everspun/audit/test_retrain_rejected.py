@@ -1,4 +1,5 @@
-"""`everspun retrain --to` whose last checkpoint the gates reject: it says why and ends, and waits for no other."""
+"""`everspun retrain --to` whose last checkpoint the gates reject: it says why and ends, and
+waits for no other."""
 
 import argparse
 import io
@@ -46,10 +47,14 @@ class Trained:
         shop = OldShop().write()
         monkeypatch.setattr(retrain, "examples_log", lambda config: shop.log)
         monkeypatch.setattr(retrain, "of_shards", lambda config: ([], {}))
-        self.config: Config = replace(CONFIG, checkpointer=replace(CONFIG.checkpointer, root=str(root)))
+        self.config: Config = replace(
+            CONFIG, checkpointer=replace(CONFIG.checkpointer, root=str(root))
+        )
         self.catalogue = Catalogue(open_store(str(root)), self.config.model.name)
         last = shop.batches[-1].header
-        self.asked = look(shop.log.reader(), None, CONFIG.stream, BEGINNING_MS, last.arrival_max_ms + 1, {})
+        self.asked = look(
+            shop.log.reader(), None, CONFIG.stream, BEGINNING_MS, last.arrival_max_ms + 1, {}
+        )
         self.end, self.looks, self.written = last.end, Looks(1_000), io.StringIO()
         self.console = Console(file=self.written, width=400)
         monkeypatch.setattr(retrain.time, "monotonic", lambda: self.looks.now_s)
@@ -61,12 +66,24 @@ class Trained:
     def checkpoint(self, number: int, end: int, outcome: str) -> Manifest:
         spec = ModelSpec(self.config.model.name, "d1", (), DenseSpec({}))
         made = Manifest(
-            model=spec.name, number=number, cut="c", spec=spec, model_config={},
-            chains={"label/0": ChainProgress(end, 0, 0, 1)}, next_record={}, event_time_max_ms=1, created_ms=1,
-            evaluation=Evaluation(), parent=None, code_version="", parts=(),
-        )  # fmt: skip
+            model=spec.name,
+            number=number,
+            cut="c",
+            spec=spec,
+            model_config={},
+            chains={"label/0": ChainProgress(end, 0, 0, 1)},
+            next_record={},
+            event_time_max_ms=1,
+            created_ms=1,
+            evaluation=Evaluation(),
+            parent=None,
+            code_version="",
+            parts=(),
+        )
         ref = self.catalogue.write_manifest(made)
-        self.catalogue.write_gates(ref.name, Gates(outcome, REASON if outcome == "rejected" else "", 1))
+        self.catalogue.write_gates(
+            ref.name, Gates(outcome, REASON if outcome == "rejected" else "", 1)
+        )
         if outcome == "published":
             self.catalogue.write_published(ref)
         return made

@@ -18,7 +18,17 @@ def asked(action, scope, from_ms=None, to_ms=None):
 
 def withheld(from_ms, to_ms, value="de"):
     return Verdict(
-        f"{from_ms}", "breaker/click_share", WITHHOLD, None, None, from_ms, to_ms, "r", {}, "language", value
+        f"{from_ms}",
+        "breaker/click_share",
+        WITHHOLD,
+        None,
+        None,
+        from_ms,
+        to_ms,
+        "r",
+        {},
+        "language",
+        value,
     )
 
 
@@ -26,11 +36,21 @@ def withheld(from_ms, to_ms, value="de"):
 def test_every_scope_is_named_as_it_was_asked_for(scope):
     verdict = order(asked(WITHHOLD, scope), [], STREAM, NOW)
     assert named(verdict) == scope
-    assert (verdict.rule, verdict.from_ms, verdict.to_ms) == (OPERATOR, NOW, NOW + STREAM.verdict_max_ms)
+    assert (verdict.rule, verdict.from_ms, verdict.to_ms) == (
+        OPERATOR,
+        NOW,
+        NOW + STREAM.verdict_max_ms,
+    )
 
 
 def test_a_release_covers_what_is_withheld_without_a_gap():
-    said = [withheld(100, 200), withheld(500, 600), withheld(600, 700), withheld(650, 700, "fi"), withheld(700, 800)]
+    said = [
+        withheld(100, 200),
+        withheld(500, 600),
+        withheld(600, 700),
+        withheld(650, 700, "fi"),
+        withheld(700, 800),
+    ]
     assert order(asked(RELEASE, "language=de"), said, STREAM, NOW).from_ms == 500
     assert order(asked(RELEASE, "language=de", 300), said, STREAM, NOW).from_ms == 300
 

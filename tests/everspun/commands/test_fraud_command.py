@@ -15,13 +15,22 @@ HOUR_MS = 3_600_000
 
 
 def verdict(source: str, start: int, end: int, rule: str = "burst") -> Verdict:
-    return Verdict(f"{rule}/{start}/{end}/{source}", rule, REJECT, source, "v", start, end, f"until {end}")
+    return Verdict(
+        f"{rule}/{start}/{end}/{source}", rule, REJECT, source, "v", start, end, f"until {end}"
+    )
 
 
 def test_verdicts_that_go_on_from_one_another_are_one_case():
     repeat = verdict("a", 5, 15)
     found = cases(
-        [verdict("a", 0, 10), repeat, repeat, verdict("b", 0, 99), verdict("a", 40, 50), verdict("a", 14, 20)]
+        [
+            verdict("a", 0, 10),
+            repeat,
+            repeat,
+            verdict("b", 0, 99),
+            verdict("a", 40, 50),
+            verdict("a", 14, 20),
+        ]
     )
     said = [(case.last.source, case.from_ms, case.to_ms, case.count) for case in found]
     assert said == [("a", 0, 20, 3), ("a", 40, 50, 1), ("b", 0, 99, 1)]
@@ -43,14 +52,20 @@ def test_an_order_names_its_scope_and_is_not_too_long():
 def test_what_an_operator_says_is_in_the_log(
     broker: Broker, topic_prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    create_topics(StreamConfig(bootstrap_servers=broker.address, topic_prefix=topic_prefix, partitions=1))
+    create_topics(
+        StreamConfig(bootstrap_servers=broker.address, topic_prefix=topic_prefix, partitions=1)
+    )
     path = tmp_path / "shop.toml"
     path.write_text(
-        f'[stream]\nbootstrap_servers = "{broker.address}"\ntopic_prefix = "{topic_prefix}"\npartitions = 1\n'
+        f'[stream]\nbootstrap_servers = "{broker.address}"\ntopic_prefix = '
+        f'"{topic_prefix}"\npartitions = 1\n'
     )
     config = ["--config", str(path)]
     begin = ["--from", "2026-11-01T10:00", "--hours", "2"]
-    assert main(["fraud", "ban", "mallory", "--vendor", "v-1", *begin, "--reason", "seen it", *config]) == 0
+    assert (
+        main(["fraud", "ban", "mallory", "--vendor", "v-1", *begin, "--reason", "seen it", *config])
+        == 0
+    )
     assert main(["fraud", "allow", "alice", *begin, *config]) == 0
     assert main(["fraud", "ban", "bob", "--hours", "1000", *config]) == 2
     assert main(["fraud", "show", "nobody", *config]) == 1

@@ -43,18 +43,45 @@ def test_whatever_is_asked_for_passes_the_check(
         part = folder / f"{kind}.jsonl"
         part.write_text("".join(f"{line}\n" for line in events))
         if events:
-            assert main(["events", "check", str(part), "--kind", kind, "--config", str(folder / "none.toml")]) == 0
-    assert main(["events", "check", str(out), "--config", str(folder / "none.toml")]) == 0, "the file as it is"
+            assert (
+                main(
+                    [
+                        "events",
+                        "check",
+                        str(part),
+                        "--kind",
+                        kind,
+                        "--config",
+                        str(folder / "none.toml"),
+                    ]
+                )
+                == 0
+            )
+    assert main(["events", "check", str(out), "--config", str(folder / "none.toml")]) == 0, (
+        "the file as it is"
+    )
     read = list(in_order(OwnFile(out).events(), 0))
     assert len(read) == len(out.read_text().splitlines())
 
 
 @pytest.mark.parametrize(
     "wrong",
-    ["--impressions=0", "--vendors=0", "--days=0", "--days=nan", "--click-rate=1", "--focus=2", "--start-ms=17",
-     "--seed=-1", "--session-views=0.5", "--zipf=-1"],
-)  # fmt: skip
-def test_what_cannot_be_simulated_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str):
+    [
+        "--impressions=0",
+        "--vendors=0",
+        "--days=0",
+        "--days=nan",
+        "--click-rate=1",
+        "--focus=2",
+        "--start-ms=17",
+        "--seed=-1",
+        "--session-views=0.5",
+        "--zipf=-1",
+    ],
+)
+def test_what_cannot_be_simulated_is_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str
+):
     assert main(["simulate", str(tmp_path / "x.jsonl"), wrong]) == 2
     said = capsys.readouterr().err
     assert wrong.split("=")[0].strip("-").replace("-", "_") in said

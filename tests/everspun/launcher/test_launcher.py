@@ -11,7 +11,10 @@ from everspun.config import RunConfig
 from everspun.launcher.launcher import Launcher, order_scale, ordered_scale
 
 #: Stands in for a role: says that it runs, and ends at SIGTERM.
-ROLE = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text('{\"pid\": 1}'); time.sleep(60)"
+ROLE = (
+    "import pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text('{\"pid\": 1}'); "
+    "time.sleep(60)"
+)
 WAIT_S = 20.0
 
 
@@ -28,11 +31,15 @@ def wait_for(what: Callable[[], bool]) -> None:
 
 
 def test_learners_are_started_and_stopped_while_the_rest_goes_on(tmp_path: Path):
-    run = RunConfig(dir=str(tmp_path / "run"), shards=1, learners=2, fraud=0, labelers=1, replicas=0)
+    run = RunConfig(
+        dir=str(tmp_path / "run"), shards=1, learners=2, fraud=0, labelers=1, replicas=0
+    )
     launcher = Sleepers(tmp_path / "x.toml", run)
 
     def running() -> list[str]:
-        return sorted(n for n, p in launcher.processes.items() if p.role == "learner" and not p.leaving)
+        return sorted(
+            n for n, p in launcher.processes.items() if p.role == "learner" and not p.leaving
+        )
 
     launcher.start()
     try:
@@ -41,19 +48,27 @@ def test_learners_are_started_and_stopped_while_the_rest_goes_on(tmp_path: Path)
         wait_for(lambda: running() == [f"learner-{i}" for i in range(4)])
         kept = launcher.processes["learner-0"].popen.pid
         order_scale(launcher.dir, "learner", 1)
-        wait_for(lambda: sorted(n for n in launcher.processes if n.startswith("learner")) == ["learner-0"])
+        wait_for(
+            lambda: (
+                sorted(n for n in launcher.processes if n.startswith("learner")) == ["learner-0"]
+            )
+        )
         assert not (launcher.dir / "roles" / "learner-3.json").exists()
         assert launcher.processes["learner-0"].popen.pid == kept
         order_scale(launcher.dir, "learner", 2)
         wait_for(lambda: running() == ["learner-0", "learner-1"])
         assert launcher.processes["shard-0"].popen.pid == shard
-        assert launcher.processes["shard-0"].restarts == launcher.processes["learner-0"].restarts == 0
+        assert (
+            launcher.processes["shard-0"].restarts == launcher.processes["learner-0"].restarts == 0
+        )
     finally:
         launcher.stop()
 
 
 def test_shards_run_as_the_clock_holder_says_and_end_once_its_map_is_in_force(tmp_path: Path):
-    run = RunConfig(dir=str(tmp_path / "run"), shards=1, learners=1, fraud=0, labelers=1, replicas=0)
+    run = RunConfig(
+        dir=str(tmp_path / "run"), shards=1, learners=1, fraud=0, labelers=1, replicas=0
+    )
     launcher = Sleepers(tmp_path / "x.toml", run)
 
     def says(processes: int, settled: bool) -> None:

@@ -35,8 +35,14 @@ def test_even_kills_wait_beyond_the_limit_of_a_minute_and_a_minute_of_life_ends_
     assert one.on_end(now + MINUTE_MS + 1, killed=False) == WAIT_FIRST_MS
 
 
-@given(st.lists(st.tuples(st.integers(0, 200_000), st.booleans())), st.integers(0, 30), st.integers(1, 60_000))
-def test_it_is_always_started_again_within_the_longest_wait_and_remembers_no_more_than_a_minute(lives, limit, wait_max):
+@given(
+    st.lists(st.tuples(st.integers(0, 200_000), st.booleans())),
+    st.integers(0, 30),
+    st.integers(1, 60_000),
+)
+def test_it_is_always_started_again_within_the_longest_wait_and_remembers_no_more_than_a_minute(
+    lives, limit, wait_max
+):
     one, now = Restarts(limit, wait_max), 0
     for lived_ms, killed in lives:
         one.on_start(now)

@@ -38,7 +38,9 @@ def test_roles_end_without_a_broker(how: str, tmp_path: Path):
         bound.bind(("127.0.0.1", 0))
         config = tmp_path / "everspun.toml"
         root = json.dumps(str(tmp_path / "checkpoints"))
-        config.write_text(CONFIG.format(dir=json.dumps(str(tmp_path)), port=bound.getsockname()[1], root=root))
+        config.write_text(
+            CONFIG.format(dir=json.dumps(str(tmp_path)), port=bound.getsockname()[1], root=root)
+        )
         theirs, ours = os.pipe()
         processes = {role: start(role, config, theirs) for role in ROLES}
         try:
@@ -47,7 +49,9 @@ def test_roles_end_without_a_broker(how: str, tmp_path: Path):
                 assert time.monotonic() < until, "they do not come up"
                 time.sleep(0.1)
             time.sleep(2)  # into what they wait for
-            assert {role: process.poll() for role, process in processes.items()} == dict.fromkeys(ROLES)
+            assert {role: process.poll() for role, process in processes.items()} == dict.fromkeys(
+                ROLES
+            )
             if how == "told":
                 for process in processes.values():
                     process.send_signal(signal.SIGTERM)

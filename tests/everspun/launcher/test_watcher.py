@@ -1,4 +1,5 @@
-"""No error of the operating system ends the launcher's watching, and no role takes another with it."""
+"""No error of the operating system ends the launcher's watching, and no role takes another with
+it."""
 
 import errno
 import json
@@ -82,7 +83,19 @@ CALLS = {
     "cut a file": (os, "truncate"),
     "ask for room": (os, "statvfs"),
 }
-ERRORS = ("EAGAIN", "ENOMEM", "EMFILE", "ENFILE", "ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "ENOENT", "ESTALE")
+ERRORS = (
+    "EAGAIN",
+    "ENOMEM",
+    "EMFILE",
+    "ENFILE",
+    "ENOSPC",
+    "EDQUOT",
+    "EIO",
+    "EROFS",
+    "EACCES",
+    "ENOENT",
+    "ESTALE",
+)
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -109,22 +122,38 @@ def test_the_watcher_survives_every_error_at_every_call(
         order_scale(watched.dir, "learner", 2)
         time.sleep(0.03)
     assert watched._watcher.is_alive()
-    wait_for(lambda: watched.processes["learner-0"].popen is not learner and watched.alive()["learner-0"])
+    wait_for(
+        lambda: watched.processes["learner-0"].popen is not learner and watched.alive()["learner-0"]
+    )
     wait_for(lambda: watched.alive().get("learner-1", False))
     replica = watched.processes["replica-0"].popen
     replica.returncode = -signal.SIGKILL
-    wait_for(lambda: watched.processes["replica-0"].popen is not replica and all(watched.alive().values()))
+    wait_for(
+        lambda: (
+            watched.processes["replica-0"].popen is not replica and all(watched.alive().values())
+        )
+    )
     assert watched.processes["labeler-0"].restarts == 0
 
 
-@pytest.mark.parametrize("said", ["[]", "", "{", "null", "3", '{"processes": "many"}', '{"processes": -1}', "\x00" * 9])
+@pytest.mark.parametrize(
+    "said", ["[]", "", "{", "null", "3", '{"processes": "many"}', '{"processes": -1}', "\x00" * 9]
+)
 @pytest.mark.parametrize("name", ["roles/shard-0.json", "roles/learner-0.json", "scale.json"])
 def test_files_of_the_run_may_hold_anything(watched: Launcher, name: str, said: str):
     (watched.dir / name).write_text(said)
     learner = watched.processes["learner-0"].popen
     learner.returncode = -signal.SIGKILL
-    wait_for(lambda: watched.processes["learner-0"].popen is not learner and watched.alive()["learner-0"])
-    assert sorted(watched.processes) == ["checkpointer-0", "labeler-0", "learner-0", "replica-0", "shard-0"]
+    wait_for(
+        lambda: watched.processes["learner-0"].popen is not learner and watched.alive()["learner-0"]
+    )
+    assert sorted(watched.processes) == [
+        "checkpointer-0",
+        "labeler-0",
+        "learner-0",
+        "replica-0",
+        "shard-0",
+    ]
     assert isinstance(role_files(watched.dir), dict)
 
 
@@ -138,13 +167,17 @@ def test_what_goes_on_going_wrong_is_said_with_its_count_and_in_the_state(
     watched.processes["replica-0"].popen.returncode = 1
     wait_for(lambda: watched.processes["replica-0"].history.own_ends >= 2)
     told = watched.said()
-    assert "cannot be started: [Errno 11] Resource temporarily" in told["processes"]["replica-0"]["reason"]
+    assert (
+        "cannot be started: [Errno 11] Resource temporarily"
+        in told["processes"]["replica-0"]["reason"]
+    )
     assert [one["what"].startswith("starting replica-0") for one in told["troubles"]] == [True]
     assert sum("starting replica-0" in line for line in caplog.messages) == 1
     wait_for(lambda: bool(read_state(watched.dir).get("troubles")))
 
 
-# --- real processes -----------------------------------------------------------------------------------------------
+# --- real processes
+# -----------------------------------------------------------------------------------------------
 
 
 class Shell(Launcher):
@@ -158,15 +191,25 @@ class Shell(Launcher):
 
 
 @pytest.mark.processes
-def test_a_role_that_cannot_start_takes_nobody_with_it_and_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_role_that_cannot_start_takes_nobody_with_it_and_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     launcher = Shell(tmp_path / "x.toml", config(tmp_path, restart_wait_max_s=0.05))
     launcher.start()
     try:
         wait_for(lambda: launcher.processes["replica-0"].history.own_ends >= 10)
         others = {name: p for name, p in launcher.processes.items() if name != "replica-0"}
         assert all(p.popen.poll() is None and p.restarts == 0 for p in others.values())
-        wait_for(lambda: read_state(launcher.dir).get("processes", {}).get("replica-0", {}).get("state") == "failing")
-        assert read_state(launcher.dir)["processes"]["replica-0"]["reason"] == "exit code 3: ValueError: no such model"
+        wait_for(
+            lambda: (
+                read_state(launcher.dir).get("processes", {}).get("replica-0", {}).get("state")
+                == "failing"
+            )
+        )
+        assert (
+            read_state(launcher.dir)["processes"]["replica-0"]["reason"]
+            == "exit code 3: ValueError: no such model"
+        )
         assert any("replica-0 ended 3 times in a row" in line for line in caplog.messages)
         assert "no such model" in str(launcher.failure)
     finally:
@@ -181,7 +224,10 @@ from everspun.config import RunConfig
 from everspun.launcher.launcher import Launcher
 class One(Launcher):
     def _command(self, role, index):
-        code = "from everspun.launcher.launcher import die_with_launcher; die_with_launcher(); print('up', flush=True)"
+        code = (
+            "from everspun.launcher.launcher import die_with_launcher; die_with_launcher(); "
+            "print('up', flush=True)"
+        )
         return [sys.executable, "-c", code + "; import time; time.sleep(600)"]
 l = One(Path("x.toml"), RunConfig(dir=sys.argv[1]))
 l.start(("shard",))
@@ -240,7 +286,10 @@ def test_the_state_is_written_over_in_place_and_its_length_stays(tmp_path: Path)
     state = StateFile(tmp_path)
     size = state.path.stat().st_size
     inode = state.path.stat().st_ino
-    many = {f"learner-{i}": {"state": "failing" if i == 7 else "up", "reason": "x" * 300} for i in range(400)}
+    many = {
+        f"learner-{i}": {"state": "failing" if i == 7 else "up", "reason": "x" * 300}
+        for i in range(400)
+    }
     state.write({"processes": many})
     assert list(read_state(tmp_path)["processes"]) == ["learner-7"]
     state.write({"processes": {}})

@@ -11,9 +11,19 @@ from everspun.replay.traffic import DAY_MS, TrafficConfig, simulate
 
 HOUR_MS = 3_600_000
 SHOP = TrafficConfig(
-    impressions=60_000, users=6_000, items=800, vendors=80, days=3, zipf=0.75, session_views=4, focus=0.15, shared=0.2,
-    sale_day=1, attacks=False, seed=4,
-)  # fmt: skip
+    impressions=60_000,
+    users=6_000,
+    items=800,
+    vendors=80,
+    days=3,
+    zipf=0.75,
+    session_views=4,
+    focus=0.15,
+    shared=0.2,
+    sale_day=1,
+    attacks=False,
+    seed=4,
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +69,14 @@ def test_focused_visits_see_one_vendor():
     assert np.mean([len(seen) == 1 for seen in vendors.values()]) > 0.5
 
 
-def test_attacks_are_a_function_of_the_seed_and_leave_the_honest_alone(shop: History, staged: Staged):
+def test_attacks_are_a_function_of_the_seed_and_leave_the_honest_alone(
+    shop: History, staged: Staged
+):
     again, other = stage(shop, 5), stage(shop, 6)
     assert again.attacks == staged.attacks != other.attacks
-    assert {one.kind: sum(a.kind == one.kind for a in staged.attacks) for one in staged.attacks} == ATTACKS
+    assert {
+        one.kind: sum(a.kind == one.kind for a in staged.attacks) for one in staged.attacks
+    } == ATTACKS
     honest = np.flatnonzero(staged.attack < 0)
     assert [staged.history.ids[i] for i in honest] == shop.ids
     assert ((staged.attack >= 0) == staged.history.planted).all()

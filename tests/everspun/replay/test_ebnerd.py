@@ -1,4 +1,5 @@
-"""A small real log with click times (EB-NeRD's test data), replayed through the real labeler, in one process."""
+"""A small real log with click times (EB-NeRD's test data), replayed through the real labeler, in
+one process."""
 
 import threading
 from pathlib import Path
@@ -21,7 +22,8 @@ FOLDER = Path(__file__).parents[4] / "shared" / "data" / "ebnerd"
 DAY_MS = 86_400_000
 
 pytestmark = pytest.mark.skipif(
-    not (FOLDER / "clicks.csv.gz").exists(), reason=f"no {FOLDER}: the log is not part of this repository"
+    not (FOLDER / "clicks.csv.gz").exists(),
+    reason=f"no {FOLDER}: the log is not part of this repository",
 )
 
 
@@ -46,15 +48,21 @@ def labelled(tmp_path: Path, window_ms: int) -> list[tuple[BatchHeader, bytes]]:
     for spec in topic_specs(stream):
         log.create(spec.name, spec.partitions)
     config = Config(
-        run=RunConfig(fraud=0), stream=stream, replay=ReplayConfig(barrier_ms=0, predict=False, attacks=False)
+        run=RunConfig(fraud=0),
+        stream=stream,
+        replay=ReplayConfig(barrier_ms=0, predict=False, attacks=False),
     )
-    Replayer(config, history.load(str(FOLDER), tmp_path), log, tmp_path, b"0" * 32).run(threading.Event())
+    Replayer(config, history.load(str(FOLDER), tmp_path), log, tmp_path, b"0" * 32).run(
+        threading.Event()
+    )
     labelling = Labelling(stream, LabelerConfig(await_verdicts=False), log)
     labelling.own(range(stream.partitions))
     while labelling.turn(0, 0):
         pass
     labelling.close()
-    records = [r for p in range(stream.partitions) for r in log.records(Partition(stream.examples, p))]
+    records = [
+        r for p in range(stream.partitions) for r in log.records(Partition(stream.examples, p))
+    ]
     return [(BatchHeader.from_headers(r.headers), r.value or b"") for r in records]
 
 

@@ -22,15 +22,26 @@ DAY_MS = 24 * HOUR_MS
 
 @pytest.fixture(scope="module")
 def history() -> History:
-    return simulate(TrafficConfig(impressions=3_000, users=50, items=100, vendors=10, days=20, attacks=False)).history
+    return simulate(
+        TrafficConfig(impressions=3_000, users=50, items=100, vendors=10, days=20, attacks=False)
+    ).history
 
 
 @pytest.fixture
 def plan(history: History) -> ReplayPlan:
     stream = StreamConfig(
-        replayed=True, heartbeat_ms=6 * HOUR_MS, jump_max_ms=12 * HOUR_MS, signal_ms=HOUR_MS, flush_ms=HOUR_MS
+        replayed=True,
+        heartbeat_ms=6 * HOUR_MS,
+        jump_max_ms=12 * HOUR_MS,
+        signal_ms=HOUR_MS,
+        flush_ms=HOUR_MS,
     )
-    return ReplayPlan(history, stream, ReplayConfig(barrier_ms=7 * DAY_MS), Pseudonymiser(1, b"sixteen bytes or more"))
+    return ReplayPlan(
+        history,
+        stream,
+        ReplayConfig(barrier_ms=7 * DAY_MS),
+        Pseudonymiser(1, b"sixteen bytes or more"),
+    )
 
 
 def test_sessions_are_cut_at_gaps():
@@ -46,7 +57,9 @@ def test_attacks_are_planted_apart(history: History):
     honest = np.flatnonzero(~planted.planted)
     assert [planted.ids[i] for i in honest] == history.ids
     clicked = {planted.ids[i] for i in planted.click_impression.tolist()}
-    assert {history.ids[i] for i in history.click_impression.tolist()} == {c for c in clicked if "attack" not in c}
+    assert {history.ids[i] for i in history.click_impression.tolist()} == {
+        c for c in clicked if "attack" not in c
+    }
     mine = np.flatnonzero(planted.planted)
     clicks = [i for i in mine if planted.ids[i].startswith("attack-click")]
     assert len(clicks) == attacks.SELF_CLICKS
@@ -64,7 +77,11 @@ def test_periods_tile_the_history(plan: ReplayPlan, history: History):
     assert periods[-1].last == len(history)
     assert [p.number for p in periods] == list(range(1, len(periods) + 1))
     for one, following in pairwise(periods):
-        assert (one.end_ms, one.last, one.last_click) == (following.start_ms, following.first, following.first_click)
+        assert (one.end_ms, one.last, one.last_click) == (
+            following.start_ms,
+            following.first,
+            following.first_click,
+        )
     assert all(p.end_ms % (7 * DAY_MS) == 0 for p in periods)
     assert periods[-1].last_click == len(history.click_ts_ms)
     assert periods[-1].end_ms >= plan.quiet_ms
@@ -113,12 +130,17 @@ def test_a_limit_keeps_the_clicks_of_what_it_keeps(history: History):
 def test_a_barrier_must_be_a_multiple_of_the_buckets(history: History):
     with pytest.raises(ValueError, match="barrier_ms"):
         ReplayPlan(
-            history, StreamConfig(signal_ms=HOUR_MS + 1), ReplayConfig(), Pseudonymiser(1, b"sixteen bytes or more")
+            history,
+            StreamConfig(signal_ms=HOUR_MS + 1),
+            ReplayConfig(),
+            Pseudonymiser(1, b"sixteen bytes or more"),
         )
 
 
 def test_simulated_traffic_is_a_function_of_its_config():
-    config = TrafficConfig(impressions=2_000, users=20, items=50, vendors=5, attacks=False, click_rate=0.1)
+    config = TrafficConfig(
+        impressions=2_000, users=20, items=50, vendors=5, attacks=False, click_rate=0.1
+    )
     one, other = simulate(config), simulate(config)
     assert one.history.ids == other.history.ids
     assert (one.history.click_ts_ms == other.history.click_ts_ms).all()
@@ -126,12 +148,16 @@ def test_simulated_traffic_is_a_function_of_its_config():
     assert (simulate(replace(config, seed=2)).history.ts_ms != one.history.ts_ms).any()
 
 
-def test_a_position_that_the_history_does_not_say_is_missing_and_not_the_first(plan: ReplayPlan, history: History):
+def test_a_position_that_the_history_does_not_say_is_missing_and_not_the_first(
+    plan: ReplayPlan, history: History
+):
     """So training reads what serving reads of a request without one."""
     assert set(history.shown_at) == {NO_POSITION}
     said = {id: n for n, id in enumerate(history.ids) if n % 3}
     plan.history = replace(
-        history, shown_at=[said.get(id, NO_POSITION) for id in history.ids], features=[{} for _ in history.ids]
+        history,
+        shown_at=[said.get(id, NO_POSITION) for id in history.ids],
+        features=[{} for _ in history.ids],
     )
     rows = [
         row

@@ -30,14 +30,23 @@ from stream.record import Partition
 
 T0 = 1_700_000_000_000
 STREAM = StreamConfig(
-    replayed=True, partitions=2, window_ms=60_000, grace_ms=10_000, heartbeat_ms=60_000, jump_max_ms=600_000,
-    signal_ms=10_000, flush_ms=10_000,
-)  # fmt: skip
-CONFIG = Config(run=RunConfig(fraud=0), stream=STREAM, replay=ReplayConfig(barrier_ms=0, predict=False))
+    replayed=True,
+    partitions=2,
+    window_ms=60_000,
+    grace_ms=10_000,
+    heartbeat_ms=60_000,
+    jump_max_ms=600_000,
+    signal_ms=10_000,
+    flush_ms=10_000,
+)
+CONFIG = Config(
+    run=RunConfig(fraud=0), stream=STREAM, replay=ReplayConfig(barrier_ms=0, predict=False)
+)
 
 
 def shop_log(seed: int, views: int = 40) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Impressions (alone and in page views) and clicks, each by time; every other click names no vendor."""
+    """Impressions (alone and in page views) and clicks, each by time; every other click names no
+    vendor."""
     rng = random.Random(seed)
     shown, clicks = [], []
     for n in range(views):
@@ -45,16 +54,27 @@ def shop_log(seed: int, views: int = 40) -> tuple[list[dict[str, Any]], list[dic
         if rng.random() < 0.5:
             ids = [f"{n}"]
             shown.append(
-                {"id": ids[0], "ts_ms": ts_ms, "session": session, "source": source, "vendor": "v", "item": "i"}
+                {
+                    "id": ids[0],
+                    "ts_ms": ts_ms,
+                    "session": session,
+                    "source": source,
+                    "vendor": "v",
+                    "item": "i",
+                }
             )
         else:
             ids = [f"{n}-{i}" for i in range(3)]
             parts = [{"id": i, "item": "x", "vendor": "v"} for i in ids]
-            shown.append({"ts_ms": ts_ms, "session": session, "source": source, "impressions": parts})
+            shown.append(
+                {"ts_ms": ts_ms, "session": session, "source": source, "impressions": parts}
+            )
         for i in ids:
             if rng.random() < 0.3:
                 click = {"id": i, "ts_ms": ts_ms + rng.randint(1, 50_000), "session": session}
-                clicks.append(click | ({"source": source, "item": "i"} if rng.random() < 0.5 else {}))
+                clicks.append(
+                    click | ({"source": source, "item": "i"} if rng.random() < 0.5 else {})
+                )
     return shown, sorted(clicks, key=lambda one: one["ts_ms"])
 
 
@@ -71,7 +91,9 @@ def new_log() -> MemoryLog:
     return log
 
 
-def replay(log: MemoryLog, files: list[OwnFile], run_dir: Path, config: Config = CONFIG) -> OwnProgress:
+def replay(
+    log: MemoryLog, files: list[OwnFile], run_dir: Path, config: Config = CONFIG
+) -> OwnProgress:
     return OwnReplay(config, files, log, run_dir, 60_000).run(threading.Event())
 
 
@@ -92,7 +114,13 @@ def label(log: MemoryLog) -> dict[str, int]:
     while labelling.turn(0, 0):
         pass
     labelling.close()
-    totals = {"labelled": 0, "clicks_joined": 0, "duplicate": 0, "quarantined": 0, "clicks_duplicate": 0}
+    totals = {
+        "labelled": 0,
+        "clicks_joined": 0,
+        "duplicate": 0,
+        "quarantined": 0,
+        "clicks_duplicate": 0,
+    }
     for p in range(STREAM.partitions):
         for record in log.records(Partition(STREAM.examples, p)):
             header = BatchHeader.from_headers(record.headers)
@@ -124,22 +152,38 @@ def test_every_form_is_written_as_it_stands_and_labelled(
         both = sorted(shown + clicks, key=lambda one: one["ts_ms"])
         if form == "marked":
             both = [one | {"event": "click" if one in clicks else "impression"} for one in both]
-        lines: list[Any] = [both[at : at + 3] for at in range(0, len(both), 3)] if form == "arrays" else both
+        lines: list[Any] = (
+            [both[at : at + 3] for at in range(0, len(both), 3)] if form == "arrays" else both
+        )
         files = [OwnFile(write(folder / ("log.jsonl.gz" if form == "gz" else "log.jsonl"), lines))]
     log = new_log()
     progress = replay(log, files, folder / "run")
-    assert (progress.impressions, progress.clicks, sum(progress.bad.values())) == (events_of(shown), len(clicks), 0)
+    assert (progress.impressions, progress.clicks, sum(progress.bad.values())) == (
+        events_of(shown),
+        len(clicks),
+        0,
+    )
     found = written(log)
     assert [number for number, *_ in found] == list(range(1, len(shown) + len(clicks) + 1))
     for kind, events in ((STREAM.impressions, shown), (STREAM.clicks, clicks)):
-        got = [{n: v for n, v in event.items() if n != "event"} for _, topic, event, *_ in found if topic == kind]
+        got = [
+            {n: v for n, v in event.items() if n != "event"}
+            for _, topic, event, *_ in found
+            if topic == kind
+        ]
         key = json.dumps
         assert sorted(map(key, got)) == sorted(map(key, events))
-    assert all(key == event["session"].encode() and p == partition_of_key(key, 2) for _, _, event, key, p in found)
+    assert all(
+        key == event["session"].encode() and p == partition_of_key(key, 2)
+        for _, _, event, key, p in found
+    )
     assert label(log) == {
-        "labelled": events_of(shown), "clicks_joined": len(clicks), "duplicate": 0, "quarantined": 0,
+        "labelled": events_of(shown),
+        "clicks_joined": len(clicks),
+        "duplicate": 0,
+        "quarantined": 0,
         "clicks_duplicate": 0,
-    }  # fmt: skip
+    }
 
 
 @settings(max_examples=25)
@@ -177,8 +221,14 @@ def test_what_cannot_be_read_is_counted_by_reason_and_goes_on(tmp_path: Path):
     path = write(tmp_path / "i.jsonl", broken)
     path.write_text(path.read_text() + '{"id": "half\n[1, 2]\n')
     log = new_log()
-    progress = replay(log, [OwnFile(path, IMPRESSIONS), OwnFile(write(tmp_path / "c.jsonl", clicks), CLICKS)], tmp_path)
-    reasons = {(field, reason.split()[0]): count for (_, field, reason), count in progress.bad.items()}
+    progress = replay(
+        log,
+        [OwnFile(path, IMPRESSIONS), OwnFile(write(tmp_path / "c.jsonl", clicks), CLICKS)],
+        tmp_path,
+    )
+    reasons = {
+        (field, reason.split()[0]): count for (_, field, reason), count in progress.bad.items()
+    }
     assert sum(reasons.values()) == 4
     assert reasons["session", "is"] == 1
     assert progress.impressions == events_of(shown) - events_of([shown[4]])
@@ -233,15 +283,26 @@ EVENT = {"id": "a", "ts_ms": T0, "session": "s", "source": "u", "vendor": "v", "
     [
         (["no json"], "line 1: not JSON"),
         ([EVENT, EVENT], "line 2: is it a click on what line 1 shows, or shown again?"),
-        ([EVENT | {"event": "purchase"}], "line 1: event is 'purchase'; allowed are impression, page_view, click"),
-        ([EVENT, {"click": "a", "ts_ms": T0}], "line 2: a click names its impression by `id` and `session`"),
-        ([{n: v for n, v in EVENT.items() if n != "vendor"}], "line 1: a click, or an impression without vendor?"),
+        (
+            [EVENT | {"event": "purchase"}],
+            "line 1: event is 'purchase'; allowed are impression, page_view, click",
+        ),
+        (
+            [EVENT, {"click": "a", "ts_ms": T0}],
+            "line 2: a click names its impression by `id` and `session`",
+        ),
+        (
+            [{n: v for n, v in EVENT.items() if n != "vendor"}],
+            "line 1: a click, or an impression without vendor?",
+        ),
         ([EVENT, EVENT | {"id": "b", "ts_ms": T0 - 61_000}], "line 2: 61 s older than line 1"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_a_line(tmp_path: Path, lines: list[Any], said: str):
     path = tmp_path / "log.jsonl"
-    path.write_text("".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in lines))
+    path.write_text(
+        "".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in lines)
+    )
     with pytest.raises(OwnLogError) as error:
         list(in_order(OwnFile(path).events(), 60_000))
     assert said in str(error.value)

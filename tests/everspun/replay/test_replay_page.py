@@ -1,4 +1,5 @@
-"""The commands of docs/replay.md, "Replay your own log", typed as they stand there over real processes."""
+"""The commands of docs/replay.md, "Replay your own log", typed as they stand there over real
+processes."""
 
 import json
 import os
@@ -34,10 +35,15 @@ def test_the_page_replays_a_log(
     config = re.findall(r"```toml replay.toml\n(.*?)```", text, re.S)[0]
     config = config.replace("127.0.0.1:9092", broker.address)
     static = "false" if broker.kind == "embedded" else "true"
-    config = config.replace("[stream]\n", f'[stream]\ntopic_prefix = "{topic_prefix}"\nstatic_members = {static}\n')
+    config = config.replace(
+        "[stream]\n", f'[stream]\ntopic_prefix = "{topic_prefix}"\nstatic_members = {static}\n'
+    )
     (tmp_path / "replay.toml").write_text(config)
     typed = [
-        line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines() if line.strip()
+        line
+        for block in re.findall(r"```sh\n(.*?)```", text, re.S)
+        for line in block.splitlines()
+        if line.strip()
     ]
     assert [line.split()[1] for line in typed] == ["events", "topics", "run", "replay", "audit"]
     few = ["--impressions=3000", "--days=0.5", "--click-rate=0.2", "--no-attacks"]
@@ -46,12 +52,17 @@ def test_the_page_replays_a_log(
     try:
         for line in typed[:-1]:
             if line.endswith("&"):
-                running = subprocess.Popen(command(line.removesuffix("&")), cwd=tmp_path, env=environment())
+                running = subprocess.Popen(
+                    command(line.removesuffix("&")), cwd=tmp_path, env=environment()
+                )
             elif line.split()[1] == "replay":
                 assert replayed(line) == 0, line
             else:
                 assert typed_here(line) == 0, line
-        impressions = sum(json.loads(line)["event"] == "impression" for line in (tmp_path / "traffic.jsonl").open())
+        impressions = sum(
+            json.loads(line)["event"] == "impression"
+            for line in (tmp_path / "traffic.jsonl").open()
+        )
         end = time.monotonic() + 240
         while not labelled(typed[-1], impressions, capsys):
             assert running is not None

@@ -28,7 +28,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked")
 def test_the_next_batch_finds_its_memory():
     faults = {
-        how: int(subprocess.run([sys.executable, "-c", ROUNDS, how], capture_output=True, text=True, check=True).stdout)
+        how: int(
+            subprocess.run(
+                [sys.executable, "-c", ROUNDS, how], capture_output=True, text=True, check=True
+            ).stdout
+        )
         for how in ("kept", "given back")
     }
     assert faults["kept"] < faults["given back"] / 10

@@ -1,5 +1,5 @@
-"""A process that is told to stop stops, whatever its main thread was doing, however often it is told, and whatever it
-waits for."""
+"""A process that is told to stop stops, whatever its main thread was doing, however often it is
+told, and whatever it waits for."""
 
 import subprocess
 import sys
@@ -27,7 +27,13 @@ print("drained")
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_is_heeded_where_the_event_is_being_looked_at(name: str):
-    done = subprocess.run([sys.executable, "-c", PROCESS, name], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROCESS, name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     assert done.stdout == "drained\n"
 
 
@@ -45,7 +51,9 @@ waits_for_a_broker()
 
 
 def test_a_process_that_does_not_drain_ends_and_says_what_it_was_doing():
-    done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == ENDED
     assert "waits_for_a_broker" in done.stderr
     assert "not drained" in done.stderr

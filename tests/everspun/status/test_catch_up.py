@@ -13,7 +13,9 @@ HOUR = 3_600_000
 
 def look(now_ms: int, **reached_ms: int) -> Snapshot:
     names = ("fraud", "labeler", "learner", "shard", "checkpointer", "replica")
-    return Snapshot(now_ms, {name: Stage(name, data_time_ms=reached_ms.get(name, 0)) for name in names})
+    return Snapshot(
+        now_ms, {name: Stage(name, data_time_ms=reached_ms.get(name, 0)) for name in names}
+    )
 
 
 def test_a_stage_that_waits_for_its_window_is_not_behind():
@@ -21,11 +23,17 @@ def test_a_stage_that_waits_for_its_window_is_not_behind():
     assert behind(STREAM, before, look(NOW, labeler=NOW - STREAM.wait_ms, fraud=NOW - 500)) == []
 
 
-@pytest.mark.parametrize(("passed_s", "ends_in_s"), [(22.0, 360.0), (4.0, 3_600.0), (2.0, None), (0.0, None)])
+@pytest.mark.parametrize(
+    ("passed_s", "ends_in_s"), [(22.0, 360.0), (4.0, 3_600.0), (2.0, None), (0.0, None)]
+)
 def test_the_end_of_a_catch_up_is_what_it_gains(passed_s: float, ends_in_s: float | None):
     """An hour behind; in two seconds it passes so many seconds of arrivals."""
     reached = NOW - STREAM.wait_ms - HOUR
-    (found,) = behind(STREAM, look(NOW - 2_000, labeler=int(reached - passed_s * 1_000)), look(NOW, labeler=reached))
+    (found,) = behind(
+        STREAM,
+        look(NOW - 2_000, labeler=int(reached - passed_s * 1_000)),
+        look(NOW, labeler=reached),
+    )
     assert found.stage == "labeler"
     assert found.behind_s == 3_600
     assert found.ends_in_s == (None if ends_in_s is None else pytest.approx(ends_in_s))

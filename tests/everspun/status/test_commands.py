@@ -31,7 +31,9 @@ def test_an_unknown_command_names_the_known(capsys: pytest.CaptureFixture[str]):
     assert "audit" in capsys.readouterr().err
 
 
-def test_a_bad_config_is_told_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_bad_config_is_told_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     path = tmp_path / "x.toml"
     path.write_text("[strem]\n")
     assert main(["status", "--config", str(path)]) == 2
@@ -45,9 +47,15 @@ def test_good_events_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "2 good events, 0 bad records" in capsys.readouterr().out
 
 
-def test_bad_events_are_named_by_line_field_and_fix(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_bad_events_are_named_by_line_field_and_fix(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     path = tmp_path / "events.jsonl"
-    path.write_text("\n".join([EVENT, EVENT.replace('"e1"', "5"), EVENT.replace("1700000000000", "1700000000"), "{"]))
+    path.write_text(
+        "\n".join(
+            [EVENT, EVENT.replace('"e1"', "5"), EVENT.replace("1700000000000", "1700000000"), "{"]
+        )
+    )
     assert main(["events", "check", str(path), "--config", str(tmp_path / "none.toml")]) == 1
     out = capsys.readouterr().out
     assert "1 good events, 3 bad records" in out
@@ -56,12 +64,20 @@ def test_bad_events_are_named_by_line_field_and_fix(tmp_path: Path, capsys: pyte
     assert "not JSON" in out
 
 
-def test_events_check_decodes_as_the_labeler_does_in_bounded_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """What is odd costs its line; features that nobody declared are counted; a line without end is not held."""
+def test_events_check_decodes_as_the_labeler_does_in_bounded_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """What is odd costs its line; features that nobody declared are counted; a line without end
+    is not held."""
     path, config = tmp_path / "events.jsonl", tmp_path / "x.toml"
     config.write_text('[stream]\ncategorical_features = ["user"]\nrecord_bytes_max = 2000\n')
     spelled = EVENT[:-1] + ', "features": {"usr": "ann", "user": "ann"}}'
-    odd = [EVENT.replace('"e1"', '"\\ud83d"'), "[" * 1_999, "9" * 1_999, EVENT[:-1] + ', "x": "' + "y" * 9_000 + '"}']
+    odd = [
+        EVENT.replace('"e1"', '"\\ud83d"'),
+        "[" * 1_999,
+        "9" * 1_999,
+        EVENT[:-1] + ', "x": "' + "y" * 9_000 + '"}',
+    ]
     path.write_text("\n".join([spelled, *odd, spelled]))
     assert main(["events", "check", str(path), "--config", str(config)]) == 1
     out = " ".join(capsys.readouterr().out.split())
@@ -78,7 +94,10 @@ def report(**series: float) -> Report:
 
 def test_broken_limits_are_listed_with_value_and_limit():
     config = Config(limits=LimitsConfig(model_age_max_s=60, calibration_band=0.1))
-    reports = {"replica-0": report(everspun_served_model_age_s=90), "labeler-0": report(everspun_records_in_total=5)}
+    reports = {
+        "replica-0": report(everspun_served_model_age_s=90),
+        "labeler-0": report(everspun_records_in_total=5),
+    }
     shot = snapshot(reports, 1_000, None)
     quality = Quality("shop", rows=10, prediction_sum=6, label_sum=4)
     told = breaches(config, shot, quality, reports)
@@ -105,7 +124,14 @@ def test_stages_sum_their_processes_and_show_the_slowest():
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.34, "340 ms"), (12.3, "12.3 s"), (252, "4.2 min"), (11_160, "3.1 h"), (561_600, "6.5 d"), (None, "")],
+    [
+        (0.34, "340 ms"),
+        (12.3, "12.3 s"),
+        (252, "4.2 min"),
+        (11_160, "3.1 h"),
+        (561_600, "6.5 d"),
+        (None, ""),
+    ],
 )
 def test_durations_read_well(seconds: float | None, text: str):
     assert duration(seconds) == text
@@ -123,5 +149,7 @@ def test_prometheus_finds_every_role_and_only_changes_are_written(tmp_path: Path
     (tmp_path / "roles" / "learner-1.json").write_text('{"pid": 1, "metrics_port": 4711}')
     assert write_targets(tmp_path)
     found = json.loads((tmp_path / "prometheus-targets.json").read_text())
-    assert found == [{"targets": ["127.0.0.1:4711"], "labels": {"process": "learner-1", "role": "learner"}}]
+    assert found == [
+        {"targets": ["127.0.0.1:4711"], "labels": {"process": "learner-1", "role": "learner"}}
+    ]
     assert not write_targets(tmp_path)

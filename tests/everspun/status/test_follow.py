@@ -30,13 +30,24 @@ class AwayAtTimes(MemoryLog):
         return reader
 
 
-def test_a_broker_that_is_away_need_not_be_asked_again_and_is_followed_once_it_is_back(tmp_path: Path):
+def test_a_broker_that_is_away_need_not_be_asked_again_and_is_followed_once_it_is_back(
+    tmp_path: Path,
+):
     config = config_file.loads(f"[run]\ndir = {json.dumps(str(tmp_path))}\n")
     log = AwayAtTimes(lambda: 1_000)
     log.create(config.stream.evaluations, 1)
-    one = {"model": config.model.name, "chain": "label/0", "start": 0, "end": 9, "rows": 3, "log_loss_sum": 1.5}
+    one = {
+        "model": config.model.name,
+        "chain": "label/0",
+        "start": 0,
+        "end": 9,
+        "rows": 3,
+        "log_loss_sum": 1.5,
+    }
     writer = log.writer()
-    writer.append(Partition(config.stream.evaluations, 0), json.dumps(one).encode(), None, (), 1_000)
+    writer.append(
+        Partition(config.stream.evaluations, 0), json.dumps(one).encode(), None, (), 1_000
+    )
     writer.flush(1_000)
     follower = Follower(config, log)
     follower.look(2_000)

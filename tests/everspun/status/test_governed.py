@@ -19,11 +19,18 @@ from paramserver.messages import ChainProgress, Progress
 
 def report(metrics: GovernorMetrics) -> Report:
     families = text_string_to_metric_families(generate_latest(metrics.registry).decode())
-    return Report({(s.name, tuple(sorted(s.labels.items()))): s.value for f in families for s in f.samples})
+    return Report(
+        {(s.name, tuple(sorted(s.labels.items()))): s.value for f in families for s in f.samples}
+    )
 
 
 def cut(number: int) -> CompleteCut:
-    return CompleteCut(number, f"c{number}", Progress({"label/0": ChainProgress(number, rows=10_000 * number)}, {}), {})
+    return CompleteCut(
+        number,
+        f"c{number}",
+        Progress({"label/0": ChainProgress(number, rows=10_000 * number)}, {}),
+        {},
+    )
 
 
 def judge(core: Governing, metrics: GovernorMetrics, live: list[float], number: int) -> Report:
@@ -48,11 +55,17 @@ def test_a_governor_is_shown_with_what_it_found_and_why():
 
     said = governed(judge(core, metrics, [104.0, 104.0], 1), 7_500)
     assert said is not None
-    assert (said.ordered, said.rung, said.action, said.why) == (Rung(4), Rung(1), "slower", "beyond the band")
+    assert (said.ordered, said.rung, said.action, said.why) == (
+        Rung(4),
+        Rung(1),
+        "slower",
+        "beyond the band",
+    )
     assert said.decided_s == 2.5
     line = said.line("2.5 s")
     assert line.startswith(
-        "governor s = 1 (operator: s = 4)   cost +4.00% +- 0.00%   slower: beyond the band, 2.5 s ago"
+        "governor s = 1 (operator: s = 4)   cost +4.00% +- 0.00%   slower: beyond the band, 2.5 s "
+        "ago"
     )
 
     said = governed(judge(core, metrics, [100.0, 100.0], 2), 7_500)
@@ -70,4 +83,8 @@ def test_a_governor_at_its_end_breaks_a_limit():
 
 
 def test_rungs_in_words():
-    assert [words(r) for r in (Rung(-1), Rung(3), Rung(0, 2))] == ["unbounded", "s = 3", "s = 0, 2 at once"]
+    assert [words(r) for r in (Rung(-1), Rung(3), Rung(0, 2))] == [
+        "unbounded",
+        "s = 3",
+        "s = 0, 2 at once",
+    ]

@@ -11,7 +11,9 @@ from everspun.status.input_faults import InputWatch
 
 def test_it_counts_what_is_wrong_now_and_no_error_ends_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(input_faults, "LOOK_S", 0.01)
-    answers: Iterator[object] = iter([["one", "two"], OSError("no file to be had"), MemoryError(), []])
+    answers: Iterator[object] = iter(
+        [["one", "two"], OSError("no file to be had"), MemoryError(), []]
+    )
     errors: list[BaseException] = []
     counts: list[int] = []
     done = threading.Event()

@@ -12,10 +12,18 @@ from everspun.status.quality import Quality
 from everspun.status.report import quality_rows
 
 SAID = {
-    "model": "shop", "chain": "label/0", "start": 0, "end": 100, "rows": 10, "log_loss_sum": 2.0,
-    "prediction_sum": 3.0, "label_sum": 4.0, "ts_ms_max": 86_400_000, "bins": [[10, 3.0, 4.0], [0, 0, 0]],
+    "model": "shop",
+    "chain": "label/0",
+    "start": 0,
+    "end": 100,
+    "rows": 10,
+    "log_loss_sum": 2.0,
+    "prediction_sum": 3.0,
+    "label_sum": 4.0,
+    "ts_ms_max": 86_400_000,
+    "bins": [[10, 3.0, 4.0], [0, 0, 0]],
     "staleness": [0, 2, 2],
-}  # fmt: skip
+}
 
 
 def record(**changed: object) -> bytes:
@@ -42,7 +50,16 @@ def test_a_repeat_and_another_models_evaluation_are_not_counted():
 
 def test_junk_is_no_evaluation_and_ends_nothing():
     quality = Quality("shop")
-    for junk in (b"", b"[]", b"null", b"\xff", b"3", b'{"model": "shop"}', b"[" * 100_000, record(rows="many")):
+    for junk in (
+        b"",
+        b"[]",
+        b"null",
+        b"\xff",
+        b"3",
+        b'{"model": "shop"}',
+        b"[" * 100_000,
+        record(rows="many"),
+    ):
         assert not quality.add(junk)
     assert not quality.add(record(rows=float("nan")))
     assert not quality.add(record(start=None))
@@ -53,7 +70,10 @@ def test_junk_is_no_evaluation_and_ends_nothing():
 def test_memory_stays_whatever_is_counted():
     """Days, chains and ranges apart from each other, as a fault or a year would leave them."""
     quality = Quality("shop")
-    values = [record(start=n * 1_048_576 + 7, end=n * 1_048_576 + 107, staleness=[n]) for n in range(4_000)]
+    values = [
+        record(start=n * 1_048_576 + 7, end=n * 1_048_576 + 107, staleness=[n])
+        for n in range(4_000)
+    ]
     for value in values[:1_000]:
         quality.add(value)
     tracemalloc.start()
@@ -66,7 +86,9 @@ def test_memory_stays_whatever_is_counted():
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 6)), max_size=60))
-def test_a_chain_of_ranges_is_seen_as_a_set_of_its_places_would_see_it(ranges: list[tuple[int, int]]):
+def test_a_chain_of_ranges_is_seen_as_a_set_of_its_places_would_see_it(
+    ranges: list[tuple[int, int]],
+):
     seen, places = SeenRanges(), set[int]()
     for start, length in ranges:
         assert seen.add("c", start, start + length) == (start not in places)
@@ -87,4 +109,7 @@ def test_gaps_are_bounded_and_a_stream_without_them_is_one_range():
 def test_figures_of_nothing_are_a_dash():
     said = dict(quality_rows(Quality("shop")))
     assert said["progressive log loss"] == said["progressive calibration"] == "-"
-    assert dict(quality_rows(Quality("shop", rows=10, log_loss_sum=5.0)))["progressive log loss"] == "0.5000"
+    assert (
+        dict(quality_rows(Quality("shop", rows=10, log_loss_sum=5.0)))["progressive log loss"]
+        == "0.5000"
+    )

@@ -32,7 +32,9 @@ def report(**series: float) -> Report:
     return Report({(name, ()): value for name, value in series.items()})
 
 
-def judged(state: dict[str, Any], files: dict[str, Any], answering: set[str], alive: dict[str, bool]) -> list[str]:
+def judged(
+    state: dict[str, Any], files: dict[str, Any], answering: set[str], alive: dict[str, bool]
+) -> list[str]:
     return referee.processes("var/run", state, files, answering, alive, NOW_MS)
 
 
@@ -50,21 +52,57 @@ def test_a_healthy_run_is_not_called_wrong():
 @pytest.mark.parametrize(
     ("state", "files", "alive", "words"),
     [
-        (launched(replica_0={"state": "failing", "ends": 12, "reason": "exit code 1: no disk"}), {}, {},
-         ["replica-0 keeps ending since", "12 times: exit code 1: no disk", "var/run/logs/replica-0.log"]),
-        (launched(replica_0={"state": "waits", "reason": "signal SIGKILL"}), {}, {}, ["is down since", "SIGKILL"]),
+        (
+            launched(replica_0={"state": "failing", "ends": 12, "reason": "exit code 1: no disk"}),
+            {},
+            {},
+            [
+                "replica-0 keeps ending since",
+                "12 times: exit code 1: no disk",
+                "var/run/logs/replica-0.log",
+            ],
+        ),
+        (
+            launched(replica_0={"state": "waits", "reason": "signal SIGKILL"}),
+            {},
+            {},
+            ["is down since", "SIGKILL"],
+        ),
         (launched(replica_0={}), {}, {}, ["replica-0 has not come up since", "(1.0 min)"]),
-        (launched(replica_0={}), {"replica-0": {"pid": 7}}, {"replica-0": True}, ["does not answer, though", " 7 "]),
-        (launched(replica_0={"pid": 7}), {"replica-0": {}}, {},
-         ["replica-0 cannot be asked", "roles/replica-0.json", "kill 7"]),
+        (
+            launched(replica_0={}),
+            {"replica-0": {"pid": 7}},
+            {"replica-0": True},
+            ["does not answer, though", " 7 "],
+        ),
+        (
+            launched(replica_0={"pid": 7}),
+            {"replica-0": {}},
+            {},
+            ["replica-0 cannot be asked", "roles/replica-0.json", "kill 7"],
+        ),
         ({}, {"replica-0": {"pid": 7}}, {}, ["is gone: everspun role replica --index 0"]),
-        (launched() | {"written_ms": NOW_MS - 60_000}, {}, {}, ["the launcher has said nothing since", "(1.0 min)"]),
+        (
+            launched() | {"written_ms": NOW_MS - 60_000},
+            {},
+            {},
+            ["the launcher has said nothing since", "(1.0 min)"],
+        ),
         (launched(), {}, {"launcher": False}, ["the launcher (process 5) is gone", "everspun run"]),
-        (launched() | {"troubles": [{"what": "starting x: EAGAIN", "since_ms": NOW_MS - 9_000, "count": 3}]}, {}, {},
-         ["starting x: EAGAIN, 3 times since", "(9.0 s)"]),
+        (
+            launched()
+            | {
+                "troubles": [{"what": "starting x: EAGAIN", "since_ms": NOW_MS - 9_000, "count": 3}]
+            },
+            {},
+            {},
+            ["starting x: EAGAIN, 3 times since", "(9.0 s)"],
+        ),
     ],
-)  # fmt: skip
-def test_what_is_not_there_is_named(state: Any, files: Any, alive: dict[str, bool], words: list[str]):
+)
+def test_what_is_not_there_is_named(
+    state: Any, files: Any, alive: dict[str, bool], words: list[str]
+):
     (line,) = judged(state, files, set(), {"launcher": True} | alive)
     assert not [word for word in words if word not in line], line
 
@@ -79,11 +117,18 @@ def test_stages_that_are_there_and_do_nothing_are_named():
             everspun_data_time_ms=NOW_MS - 400_000, everspun_checkpoint_created_ms=NOW_MS - 300_000
         ),
         "labeler-0": Report(
-            {("everspun_waiting", (("reason", "verdicts"),)): 1.0, ("everspun_data_time_ms", ()): NOW_MS - 9e6}
+            {
+                ("everspun_waiting", (("reason", "verdicts"),)): 1.0,
+                ("everspun_data_time_ms", ()): NOW_MS - 9e6,
+            }
         ),
     }
     shot = snapshot(reports, NOW_MS, None)
-    late = [CatchUp("labeler", 5_000.0, None), CatchUp("learner", 5_000.0, 60.0), CatchUp("shard", 100.0, None)]
+    late = [
+        CatchUp("labeler", 5_000.0, None),
+        CatchUp("learner", 5_000.0, 60.0),
+        CatchUp("shard", 100.0, None),
+    ]
     found = referee.stages(config, shot, late, reports)
     assert [line.split(":")[0].split(" since")[0] for line in found] == [
         "replica-0 has no model and answers with the prior",
@@ -93,7 +138,9 @@ def test_stages_that_are_there_and_do_nothing_are_named():
     ]
     assert "is the fraud filter up?" in found[2]
     reports["shard-0"] = report(everspun_data_time_ms=NOW_MS - 400_000)  # nothing new: none is due
-    assert "no checkpoint" not in str(referee.stages(config, snapshot(reports, NOW_MS, None), [], reports))
+    assert "no checkpoint" not in str(
+        referee.stages(config, snapshot(reports, NOW_MS, None), [], reports)
+    )
 
 
 def test_a_store_that_fails_is_named_by_who_needs_it():
@@ -115,10 +162,13 @@ def test_a_disk_is_nearly_full_by_its_own_size():
     assert referee.room("/a", 0, 24 << 20) != []
 
 
-# --- a stream that stops ------------------------------------------------------------------------------------------
+# --- a stream that stops
+# ------------------------------------------------------------------------------------------
 
 
-def fed(rate: Callable[[int], float], until_ms: int, begin_ms: int = 0, step_ms: int = 1_000) -> UsualRate:
+def fed(
+    rate: Callable[[int], float], until_ms: int, begin_ms: int = 0, step_ms: int = 1_000
+) -> UsualRate:
     """Looks each second at a stream of so many rows a look."""
     usual = UsualRate()
     for now in range(begin_ms + HOUR_MS * 1_000, begin_ms + HOUR_MS * 1_000 + until_ms, step_ms):
@@ -133,7 +183,10 @@ def test_a_stream_that_stops_is_seen_within_a_minute_and_not_before():
     usual = fed(lambda at: 5.0 * (at < stops_ms), 700_000)
     assert usual.stopped()
     assert 29_000 <= usual.silent_ms() <= 60_000
-    assert "no events since" in referee.stream({"stream": usual.said()}, usual.last_row_ms + 40_000, ("i", "c"))[0]
+    assert (
+        "no events since"
+        in referee.stream({"stream": usual.said()}, usual.last_row_ms + 40_000, ("i", "c"))[0]
+    )
     usual.look(usual._looked_ms + 1_000, 3.0)
     assert not usual.stopped()
 
@@ -205,13 +258,23 @@ def test_a_kept_rate_that_cannot_be_says_nothing(tmp_path: Path, text: str):
     assert file.read().kept() == usual.kept()
 
 
-# --- for machines -------------------------------------------------------------------------------------------------
+# --- for machines
+# -------------------------------------------------------------------------------------------------
 
 
 def test_where_there_is_nothing_machines_are_told_null():
-    body = _body(snapshot({"replica-0": report(everspun_served_model_age_s=math.nan)}, NOW_MS, None), Quality("m"), [])
+    body = _body(
+        snapshot({"replica-0": report(everspun_served_model_age_s=math.nan)}, NOW_MS, None),
+        Quality("m"),
+        [],
+    )
     said = json.loads(json.dumps(body, allow_nan=False))
-    assert said["progressive"] == {"rows": 0, "log_loss": None, "normalized_entropy": None, "calibration": None}
+    assert said["progressive"] == {
+        "rows": 0,
+        "log_loss": None,
+        "normalized_entropy": None,
+        "calibration": None,
+    }
     assert said["staleness"] == {"p50": None, "p99": None}
     assert said["served"] == {"model_age_s": None, "data_age_s": None}
     assert said["stages"]["labeler"]["rate"] is None
@@ -230,7 +293,9 @@ def test_role_files_may_say_anything(tmp_path: Path):
 def test_a_window_shorter_than_the_filters_cells_is_refused_before_anything_starts(tmp_path: Path):
     path = tmp_path / "x.toml"
     path.write_text("[stream]\nwindow_ms = 30_000\n")
-    with pytest.raises(ConfigError, match=r"fraud\.cell_ms \+ fraud\.settle_ms = 600000: allowed is at most 269500"):
+    with pytest.raises(
+        ConfigError, match=r"fraud\.cell_ms \+ fraud\.settle_ms = 600000: allowed is at most 269500"
+    ):
         load(path)
     assert load(path, ["run.fraud=0"]).stream.window_ms == 30_000
 
@@ -245,7 +310,10 @@ def test_clocks_that_are_apart_are_said_with_the_worst_input_and_no_producer_is_
         return referee.clocks(Config(), {"labeler-0": Report(series)}, NOW_MS)
 
     assert told(59_000, 59_000) == []
-    assert "broker's clock is 1.0 h behind the labeler's (1 inputs, worst impressions/0)" in told(-HOUR_MS, 0)[0]
+    assert (
+        "broker's clock is 1.0 h behind the labeler's (1 inputs, worst impressions/0)"
+        in told(-HOUR_MS, 0)[0]
+    )
     (line,) = told(0, 2 * HOUR_MS)
     assert "2.0 h ahead of all clocks" in line
     assert "labels go on at 2027-01-15 10:00:00 UTC" in line
@@ -263,5 +331,13 @@ def test_the_command_that_sets_time_back_names_how_far_the_clocks_were_ahead():
     parser = argparse.ArgumentParser()
     clock.arguments(parser)
     said = parser.parse_args(typed)
-    assert (said.action, said.topic, said.partition, said.by_ms) == ("back", None, None, 2 * HOUR_MS)
-    assert len(clock.inputs(Config().stream, said.topic, said.partition)) == 2 * Config().stream.partitions
+    assert (said.action, said.topic, said.partition, said.by_ms) == (
+        "back",
+        None,
+        None,
+        2 * HOUR_MS,
+    )
+    assert (
+        len(clock.inputs(Config().stream, said.topic, said.partition))
+        == 2 * Config().stream.partitions
+    )

@@ -14,7 +14,9 @@ from paramserver.server.metrics import Metrics
 
 def report(registry) -> Report:
     families = text_string_to_metric_families(generate_latest(registry).decode())
-    return Report({(s.name, tuple(sorted(s.labels.items()))): s.value for f in families for s in f.samples})
+    return Report(
+        {(s.name, tuple(sorted(s.labels.items()))): s.value for f in families for s in f.samples}
+    )
 
 
 def test_what_is_wanted_and_how_long_the_last_move_took():
@@ -33,7 +35,9 @@ def test_what_is_wanted_and_how_long_the_last_move_took():
     checkpointer.moves.inc()
     for phase, ms in Pause(5, 20, 30)._asdict().items():
         checkpointer.move_pause_ms.labels(phase=phase).set(ms)
-    said = resharded({"shard-0": report(shard.registry), "checkpointer-0": report(checkpointer.registry)})
+    said = resharded(
+        {"shard-0": report(shard.registry), "checkpointer-0": report(checkpointer.registry)}
+    )
     assert said is not None
     assert said.line() == "shards 3 (map 2)   last move stopped starts for 55 ms"
 

@@ -1,4 +1,5 @@
-"""The breaker on the stories it is for, and on a healthy shop's nights and sale days, cell by cell (L8)."""
+"""The breaker on the stories it is for, and on a healthy shop's nights and sale days, cell by
+cell (L8)."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -14,10 +15,19 @@ from labeler.breaker.early_join import TALLY_SCHEMA, tally_stream
 from labeler.breaker_config import BreakerConfig, check
 from stream.config import StreamConfig
 from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.verdicts import OPERATOR, RELEASE, WITHHOLD, Verdict, decode_verdict, encode_verdict
+from stream.internal_topics.verdicts import (
+    OPERATOR,
+    RELEASE,
+    WITHHOLD,
+    Verdict,
+    decode_verdict,
+    encode_verdict,
+)
 from stream.record import Record
 
-STREAM = StreamConfig(partitions=2, categorical_features=("language", "partner", "discounted"), release_ms=21_600_000)
+STREAM = StreamConfig(
+    partitions=2, categorical_features=("language", "partner", "discounted"), release_ms=21_600_000
+)
 CONFIG = BreakerConfig(slices=("language", "partner", "discounted"), cell_ms=900_000, cells_max=4)
 CELL, DAY = CONFIG.cell_ms, 96
 FIRST = 1_700_006_400_000 // CELL  # a midnight
@@ -26,13 +36,15 @@ LANGUAGES = {"en": 0.6, "de": 0.3, "fi": 0.1}
 
 @dataclass
 class Shop:
-    """Traffic of a shop by cell: twenty times as much in the evening as in the night, and click shares that differ
-    from hour to hour by a tenth and between day and night by a third."""
+    """Traffic of a shop by cell: twenty times as much in the evening as in the night, and click
+    shares that differ from hour to hour by a tenth and between day and night by a third."""
 
     seed: int = 1
     per_cell: float = 6_000.0  # impressions, on average
     rate: float = 0.03
-    stories: list = field(default_factory=list)  # (first cell, cell after the last, what(counts) changes them)
+    stories: list = field(
+        default_factory=list
+    )  # (first cell, cell after the last, what(counts) changes them)
 
     def __post_init__(self):
         self.rng = np.random.default_rng(self.seed)
@@ -43,7 +55,12 @@ class Shop:
         phase = np.cos(2 * np.pi * (n % DAY) / DAY)
         if n % 4 == 0:
             self.hour = float(np.exp(self.rng.normal(0, 0.1)))
-        counts = {"load": 1.0 - 0.9 * phase, "share": self.hour * (1.0 - 0.15 * phase), "lost": {}, "raw": 1.0}
+        counts = {
+            "load": 1.0 - 0.9 * phase,
+            "share": self.hour * (1.0 - 0.15 * phase),
+            "lost": {},
+            "raw": 1.0,
+        }
         counts |= {"bad": 0.001, "gone": {}, "fewer": 1.0}
         for first, last, change in self.stories:
             if first <= n < last:
@@ -60,7 +77,11 @@ class Shop:
                     came = int(self.rng.binomial(impressions[key], rate))
                     kept = float(np.prod([1 - counts["lost"].get(k, 0) for k in (*key, "all")]))
                     clicks[key] = int(self.rng.binomial(came, kept))
-                    raw += came if counts["raw"] == 1.0 else int(clicks[key] + (came - clicks[key]) * counts["raw"])
+                    raw += (
+                        came
+                        if counts["raw"] == 1.0
+                        else int(clicks[key] + (came - clicks[key]) * counts["raw"])
+                    )
                     bad += int(self.rng.binomial(came, counts["bad"]))
         return impressions, clicks, int(raw / counts["fewer"]), bad
 
@@ -78,15 +99,22 @@ class Log:
         self.drawn = deque()  # cells of the shop from the next one on
 
     def feed(self, shop, first, last):
-        ahead = (CELL - 1 + self.stream.wait_ms) // CELL  # a range counts the clicks up to its impressions' deadline
+        ahead = (
+            CELL - 1 + self.stream.wait_ms
+        ) // CELL  # a range counts the clicks up to its impressions' deadline
         for n in range(first, last):
             while len(self.drawn) <= ahead:
                 self.drawn.append(shop.cell(n + len(self.drawn)))
             impressions, clicks, *_ = self.drawn.popleft()
             *_, raw, bad = self.drawn[ahead - 1]
             for p in (0, 1):
-                half = {k: (v // 2 if p else v - v // 2, clicks[k] // 2 if p else clicks[k] - clicks[k] // 2)
-                        for k, v in impressions.items()}  # fmt: skip
+                half = {
+                    k: (
+                        v // 2 if p else v - v // 2,
+                        clicks[k] // 2 if p else clicks[k] - clicks[k] // 2,
+                    )
+                    for k, v in impressions.items()
+                }
                 self.tally(p, n, half, raw // 2, bad // 2)
             self.step()
         return self
@@ -106,11 +134,22 @@ class Log:
                 table += [[f, v, n * CELL, g, seen[g], clicked[g]] for g in np.flatnonzero(seen)]
         batch = None
         if table:
-            columns = [pa.array(c, t.type) for c, t in zip(zip(*table, strict=True), TALLY_SCHEMA, strict=True)]
+            columns = [
+                pa.array(c, t.type)
+                for c, t in zip(zip(*table, strict=True), TALLY_SCHEMA, strict=True)
+            ]
             batch = pa.RecordBatch.from_arrays(columns, schema=TALLY_SCHEMA)
         offset = len(self.tallies[p])
-        header = BatchHeader(f"label/{p}", offset << 20, offset + 1 << 20, "s", "c", arrival_max_ms=(n + 1) * CELL - 1,
-                             clicks_read=raw + bad, clicks_quarantined=bad)  # fmt: skip
+        header = BatchHeader(
+            f"label/{p}",
+            offset << 20,
+            offset + 1 << 20,
+            "s",
+            "c",
+            arrival_max_ms=(n + 1) * CELL - 1,
+            clicks_read=raw + bad,
+            clicks_quarantined=bad,
+        )
         self.tallies[p].append((header, batch))
         self.breaker.on_tally(p, offset, header, batch)
 
@@ -119,7 +158,9 @@ class Log:
         for verdict in step.verdicts:
             assert decode_verdict(encode_verdict(verdict)) == verdict
             self.verdicts.append(verdict)
-        self.bands += [Record(len(self.bands), 0, None, band.value, band.headers) for band in step.bands]
+        self.bands += [
+            Record(len(self.bands), 0, None, band.value, band.headers) for band in step.bands
+        ]
         self.watermarks += step.watermarks
 
     def restore(self):
@@ -157,7 +198,11 @@ def lose(what, share=1.0, **more):
 
 
 def run(stories, days, seed=1, per_cell=6_000.0, config=CONFIG):
-    shop = Shop(seed, per_cell=per_cell, stories=[(FIRST + a, FIRST + b, change) for a, b, change in stories])
+    shop = Shop(
+        seed,
+        per_cell=per_cell,
+        stories=[(FIRST + a, FIRST + b, change) for a, b, change in stories],
+    )
     return Log(config).feed(shop, FIRST, FIRST + int(days * DAY))
 
 
@@ -165,7 +210,8 @@ def cells(first, last):
     return set(range(FIRST + first, FIRST + last))
 
 
-# --- healthy -----------------------------------------------------------------------------------------------------
+# --- healthy
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("per_cell", [50.0, 900.0, 20_000.0])
@@ -182,7 +228,8 @@ def test_a_sale_day_with_five_times_the_traffic_trips_nothing_nor_does_the_day_a
     assert log.verdicts == []
 
 
-# --- the stories -------------------------------------------------------------------------------------------------
+# --- the stories
+# -------------------------------------------------------------------------------------------------
 
 
 def test_a_payments_outage_of_one_language_withholds_that_language_and_no_other():
@@ -219,7 +266,8 @@ def test_a_key_that_changes_bit_by_bit_over_two_weeks_is_found_before_all_is_los
 
 
 def test_discounted_purchases_that_cannot_be_read_after_a_format_change_withhold_everything():
-    """A quarter of the clicks are unreadable: which ones is not known before somebody reads them."""
+    """A quarter of the clicks are unreadable: which ones is not known before somebody reads
+    them."""
     change = (2 * DAY + 50, 2 * DAY + 60)
     log = run([(*change, lose("yes", raw=0.0, bad=0.25))], 3)
     assert ("", "") in log.scopes
@@ -235,7 +283,9 @@ def test_discounted_purchases_that_silently_stop_withhold_the_discounted():
     assert log.withheld() >= cells(*change)
 
 
-@pytest.mark.parametrize(("raw", "rule"), [(0.0, "breaker/click_outage"), (1.0, "breaker/join_finds_nothing")])
+@pytest.mark.parametrize(
+    ("raw", "rule"), [(0.0, "breaker/click_outage"), (1.0, "breaker/join_finds_nothing")]
+)
 def test_an_outage_of_clicks_and_a_changed_id_format_are_told_apart(raw, rule):
     outage = (DAY + 34, DAY + 40)
     log = run([(*outage, lose("all", raw=raw))], 2)
@@ -277,7 +327,8 @@ def test_a_small_slice_needs_longer_to_be_sure_and_is_found():
     assert cells(2 * DAY + 50, 2 * DAY + 66) <= log.withheld()
 
 
-# --- time --------------------------------------------------------------------------------------------------------
+# --- time
+# --------------------------------------------------------------------------------------------------
 
 
 def test_what_is_withheld_is_said_before_any_label_of_it_waits_no_longer():
@@ -319,7 +370,8 @@ def test_verdicts_that_were_sent_and_not_remembered_are_sent_again_the_same():
     assert {v.id for v in log.verdicts} <= set(before)
 
 
-# --- operators ---------------------------------------------------------------------------------------------------
+# --- operators
+# --------------------------------------------------------------------------------------------------
 
 
 def test_an_operators_release_ends_it_and_the_new_level_becomes_the_band():
@@ -328,8 +380,18 @@ def test_an_operators_release_ends_it_and_the_new_level_becomes_the_band():
     assert ("partner", "acme") in log.breaker.trips
     now = log.breaker.settled_ms
     assert set(open_scopes(log.verdicts, now - 1)) == {("partner", "acme")}
-    release = Verdict("x", OPERATOR, RELEASE, None, None, now - 30 * CELL, now + CELL, "a new price list",
-                      feature="partner", value="acme")  # fmt: skip
+    release = Verdict(
+        "x",
+        OPERATOR,
+        RELEASE,
+        None,
+        None,
+        now - 30 * CELL,
+        now + CELL,
+        "a new price list",
+        feature="partner",
+        value="acme",
+    )
     log.breaker.on_operator(5, release)
     said = len(log.verdicts)
     log.feed(shop, FIRST + DAY + 44, FIRST + 4 * DAY)
@@ -340,7 +402,8 @@ def test_an_operators_release_ends_it_and_the_new_level_becomes_the_band():
     assert log.breaker.verdicts_offset == 6
 
 
-# --- parts -------------------------------------------------------------------------------------------------------
+# --- parts
+# --------------------------------------------------------------------------------------------------
 
 
 def test_tails_are_those_of_a_negative_binomial():

@@ -1,4 +1,5 @@
-"""The breaker over a log: early join, judge, and a labeler that waits for it, on virtual time (L3, L8)."""
+"""The breaker over a log: early join, judge, and a labeler that waits for it, on virtual time
+(L3, L8)."""
 
 import functools
 import json
@@ -22,15 +23,36 @@ from stream.record import Partition
 
 ZERO = 1_600_000_000_000
 STREAM = StreamConfig(
-    partitions=1, replayed=True, window_ms=8_000, grace_ms=100, dedup_ms=500, flush_ms=500, signal_ms=250,
-    heartbeat_ms=100, jump_max_ms=10_000, batch_rows_max=64, age_max_ms=5_000, skew_ms=100,
+    partitions=1,
+    replayed=True,
+    window_ms=8_000,
+    grace_ms=100,
+    dedup_ms=500,
+    flush_ms=500,
+    signal_ms=250,
+    heartbeat_ms=100,
+    jump_max_ms=10_000,
+    batch_rows_max=64,
+    age_max_ms=5_000,
+    skew_ms=100,
     categorical_features=("place", "colour"),
-)  # fmt: skip
+)
 BREAKER = BreakerConfig(
-    slices=("place",), join_window_ms=2_000, cell_ms=1_000, settle_ms=200, cells_max=3, history_ms=60_000,
-    history_clicks_min=60, history_cells_min=8, expected_min=12.0, surprise=1e-4, recovered_cells=2,
-)  # fmt: skip
-LABELER = LabelerConfig(await_verdicts=False, await_breaker=True, retry_ms=10, fold_records_max=10_000)
+    slices=("place",),
+    join_window_ms=2_000,
+    cell_ms=1_000,
+    settle_ms=200,
+    cells_max=3,
+    history_ms=60_000,
+    history_clicks_min=60,
+    history_cells_min=8,
+    expected_min=12.0,
+    surprise=1e-4,
+    recovered_cells=2,
+)
+LABELER = LabelerConfig(
+    await_verdicts=False, await_breaker=True, retry_ms=10, fold_records_max=10_000
+)
 OUTAGE = (20_000, 26_000)
 
 
@@ -44,7 +66,8 @@ class Clock:
 
 
 def shop(seconds=45, fault="place"):
-    """A log of a busy shop, half of it abroad; for six seconds nobody abroad clicks, or clicks cannot be read."""
+    """A log of a busy shop, half of it abroad; for six seconds nobody abroad clicks, or clicks
+    cannot be read."""
     rng, log = random.Random(3), MemoryLog(Clock())
     for spec in topic_specs(STREAM):
         log.create(spec.name, spec.partitions)
@@ -52,7 +75,14 @@ def shop(seconds=45, fault="place"):
     for n in range(seconds * 60):
         now = ZERO + n * 1_000 // 60
         place = rng.choice(("home", "abroad"))
-        view = {"id": str(n), "ts_ms": now, "session": "s", "source": f"u{n % 197}", "vendor": "v", "item": "i"}
+        view = {
+            "id": str(n),
+            "ts_ms": now,
+            "session": "s",
+            "source": f"u{n % 197}",
+            "vendor": "v",
+            "item": "i",
+        }
         events.append((now, 1, view | {"features": {"place": place, "colour": "red"}}))
         at = now + rng.randrange(1, 1_500)
         out = OUTAGE[0] <= at - ZERO < OUTAGE[1]
@@ -77,7 +107,9 @@ def beat(log, stamp_ms):
 
 
 def tallying(log):
-    one = Labelling(tally_stream(STREAM, BREAKER), tally_settings(LABELER), log, core=tally_labeler(BREAKER))
+    one = Labelling(
+        tally_stream(STREAM, BREAKER), tally_settings(LABELER), log, core=tally_labeler(BREAKER)
+    )
     one.own([0])
     return one
 
@@ -103,7 +135,9 @@ def work(parts, clock=None, still_max=40):
 
 def said(log):
     records = [decode_verdict(r.value) for r in log.records(Partition(STREAM.verdicts, 0))]
-    return [r for r in records if isinstance(r, Verdict)], [r for r in records if isinstance(r, Watermark)]
+    return [r for r in records if isinstance(r, Verdict)], [
+        r for r in records if isinstance(r, Watermark)
+    ]
 
 
 def examples(log):
@@ -129,7 +163,9 @@ def test_tallies_count_every_impression_once_with_its_early_clicks():
             total[0] += row["impressions"]
             total[1] += row["clicks"]
     views = [json.loads(r.value) for r in log.records(Partition(STREAM.impressions, 0)) if r.value]
-    clicks = {json.loads(r.value)["id"] for r in log.records(Partition(STREAM.clicks, 0)) if r.value}
+    clicks = {
+        json.loads(r.value)["id"] for r in log.records(Partition(STREAM.clicks, 0)) if r.value
+    }
     for place in ("home", "abroad"):
         here = [v["id"] for v in views if v["features"]["place"] == place]
         assert counts["place", place] == [len(here), len(clicks & set(here))]
@@ -156,10 +192,16 @@ def test_an_outage_of_one_slice_is_withheld_before_it_is_labelled():
     assert {(v.feature, v.value) for v in verdicts} == {("place", "abroad")}
     headers, rows = examples(log)
     assert sum(h.withheld for h in headers) > 150
-    missed = [ts for ts, _, place in rows if place == "abroad" and OUTAGE[0] <= ts - ZERO < OUTAGE[1] - 1_500]
+    missed = [
+        ts
+        for ts, _, place in rows
+        if place == "abroad" and OUTAGE[0] <= ts - ZERO < OUTAGE[1] - 1_500
+    ]
     assert missed == []
     assert {place for ts, _, place in rows if OUTAGE[0] <= ts - ZERO < OUTAGE[1]} == {"home"}
-    assert any(ts - ZERO > OUTAGE[1] + 4_000 and place == "abroad" for ts, _, place in rows), "never recovered"
+    assert any(ts - ZERO > OUTAGE[1] + 4_000 and place == "abroad" for ts, _, place in rows), (
+        "never recovered"
+    )
     assert [w.watermark_ms for w in watermarks] == sorted(w.watermark_ms for w in watermarks)
 
 
@@ -219,4 +261,6 @@ def test_a_failed_send_begins_again_from_what_the_log_holds(monkeypatch):
 
 
 def test_labels_of_another_breaker_setting_have_another_config_hash():
-    assert label_config_hash(STREAM, LABELER) != label_config_hash(STREAM, replace(LABELER, await_breaker=False))
+    assert label_config_hash(STREAM, LABELER) != label_config_hash(
+        STREAM, replace(LABELER, await_breaker=False)
+    )

@@ -1,4 +1,5 @@
-"""Cells of tallies: what they count is a function of the log, wherever a reader stood when they were settled (L9)."""
+"""Cells of tallies: what they count is a function of the log, wherever a reader stood when they
+were settled (L9)."""
 
 import random
 
@@ -16,8 +17,12 @@ CELL, SETTLE, WAIT = 100, 20, 50
 def tally(p, n, arrival_ms, counts):
     """A record with so many impressions of cells by number, half of them clicked."""
     rows = [["", "", cell * CELL, n % GROUPS, seen, seen // 2] for cell, seen in counts.items()]
-    columns = [pa.array(c, t.type) for c, t in zip(zip(*rows, strict=True), TALLY_SCHEMA, strict=True)]
-    header = BatchHeader(f"label/{p}", n << 20, n + 1 << 20, "s", "c", arrival_max_ms=arrival_ms, clicks_read=3)
+    columns = [
+        pa.array(c, t.type) for c, t in zip(zip(*rows, strict=True), TALLY_SCHEMA, strict=True)
+    ]
+    header = BatchHeader(
+        f"label/{p}", n << 20, n + 1 << 20, "s", "c", arrival_max_ms=arrival_ms, clicks_read=3
+    )
     return header, pa.RecordBatch.from_arrays(columns, schema=TALLY_SCHEMA)
 
 
@@ -30,7 +35,9 @@ def logs(seed):
         for n in range(40):
             arrival += rng.randrange(60)
             now = arrival // CELL
-            records.append(tally(p, n, arrival, {max(0, now - late): rng.randrange(1, 9) for late in range(3)}))
+            records.append(
+                tally(p, n, arrival, {max(0, now - late): rng.randrange(1, 9) for late in range(3)})
+            )
         out.append(records)
     return out
 
@@ -41,11 +48,18 @@ def settled(seed, read, restart=0.0):
     cells, out = OpenCells(CELL, SETTLE, WAIT, 2, {}, None), {}
     while any(cells.next_offset(p) < len(records[p]) for p in range(2)):
         p = rng.randrange(2)
-        for offset in range(cells.next_offset(p), min(len(records[p]), cells.next_offset(p) + rng.randrange(1, 12))):
+        for offset in range(
+            cells.next_offset(p), min(len(records[p]), cells.next_offset(p) + rng.randrange(1, 12))
+        ):
             cells.take(p, offset, *records[p][offset])
         for number, cell in cells.settle():
             counts = cell.counts()
-            out[number] = (cell.raw, counts.impressions.tolist(), counts.clicks.tolist(), counts.squares.tolist())
+            out[number] = (
+                cell.raw,
+                counts.impressions.tolist(),
+                counts.clicks.tolist(),
+                counts.squares.tolist(),
+            )
         if out and rng.random() < restart:
             cells = OpenCells(CELL, SETTLE, WAIT, 2, cells.points(), cells.next_cell)
     return out
@@ -61,11 +75,14 @@ def test_a_cell_counts_the_same_however_far_it_was_read_and_whoever_settles_it(s
 
 
 def test_a_barrier_says_that_its_partition_has_passed():
-    """E3: nothing comes before it is lifted, so it must take the judge as far as labels that wait for it need."""
+    """E3: nothing comes before it is lifted, so it must take the judge as far as labels that
+    wait for it need."""
     cells = OpenCells(CELL, SETTLE, WAIT, 1, {}, None)
     cells.take(0, 0, *tally(0, 0, 1_000, {10: 4}))
     assert cells.settle() == []
-    header = BatchHeader("label/0", 1 << 20, 1 << 20, "s", "c", barrier=1, arrival_max_ms=1_000, ts_ms_max=1_400)
+    header = BatchHeader(
+        "label/0", 1 << 20, 1 << 20, "s", "c", barrier=1, arrival_max_ms=1_000, ts_ms_max=1_400
+    )
     cells.take(0, 1, header, None)
     assert cells.low_ms == 1_400 - WAIT
     assert [number for number, _ in cells.settle()] == [10, 11, 12]
@@ -85,10 +102,15 @@ def test_people_are_told_from_groups_of_them():
 
 def test_people_who_differ_deviate_by_the_square_of_what_they_look_at():
     rng = np.random.default_rng(4)
-    share = rng.choice([0.1, 0.5], (2_000, 64))  # each a person with 10 impressions, tau = 2/3 around 0.3
+    share = rng.choice(
+        [0.1, 0.5], (2_000, 64)
+    )  # each a person with 10 impressions, tau = 2/3 around 0.3
     group = rng.integers(0, GROUPS, share.shape)
     clicks = rng.binomial(10, share)
-    cells = [(np.bincount(g, minlength=GROUPS) * 10, np.bincount(g, c, GROUPS)) for g, c in zip(group, clicks)]  # noqa: B905
+    cells = [
+        (np.bincount(g, minlength=GROUPS) * 10, np.bincount(g, c, GROUPS))
+        for g, c in zip(group, clicks, strict=True)
+    ]
     impressions, clicked = (np.array([cell[k] for cell in cells], np.int64) for k in range(2))
     _, _, squares, deviation = people(impressions, clicked)
     expected = 640 * 0.3 * 0.7 + (0.09 * 4 / 9) * (6_400 - 640)

@@ -1,4 +1,5 @@
-"""The local copy of waiting clicks: whatever a labeler finds of it at a start, it writes the same bytes (C4, I7)."""
+"""The local copy of waiting clicks: whatever a labeler finds of it at a start, it writes the
+same bytes (C4, I7)."""
 
 import random
 from dataclasses import replace
@@ -30,7 +31,20 @@ def page(first, end, before_ms, ids=None, bad=(), barriers=()):
     arrival = before_ms + 10 * np.arange(1, end - first + 1)
     ids = np.array(offset if ids is None else ids, np.uint64)
     rows = np.ones(end - first, np.int32)
-    return ClickPage(first, end, before_ms, offset, arrival, rows, offset << 20, ids, arrival, arrival, bad, barriers)
+    return ClickPage(
+        first,
+        end,
+        before_ms,
+        offset,
+        arrival,
+        rows,
+        offset << 20,
+        ids,
+        arrival,
+        arrival,
+        bad,
+        barriers,
+    )
 
 
 def copy(pages, config="now", aside=()):
@@ -39,7 +53,9 @@ def copy(pages, config="now", aside=()):
 
 def covered(pages, point=POINT, **changed):
     """The offsets that a labeler at this point takes from the copy."""
-    return [offset for page in copy(pages, **changed).restore(point) for offset in page.offset.tolist()]
+    return [
+        offset for page in copy(pages, **changed).restore(point) for offset in page.offset.tolist()
+    ]
 
 
 def three_pages():
@@ -50,12 +66,17 @@ def three_pages():
     return pages
 
 
-# --- where it lies ------------------------------------------------------------------------------------------------
+# --- where it lies
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["memory", "rocksdict"])
 def pages(request, tmp_path):
-    made = MemoryPages() if request.param == "memory" else RocksPages(tmp_path / "labeler-0" / "clicks")
+    made = (
+        MemoryPages()
+        if request.param == "memory"
+        else RocksPages(tmp_path / "labeler-0" / "clicks")
+    )
     yield made
     made.close()
 
@@ -89,7 +110,8 @@ def test_a_copy_on_disk_is_there_again_and_a_broken_one_is_begun_anew(tmp_path):
     anew.close()
 
 
-# --- what covers a resume point -------------------------------------------------------------------------------------
+# --- what covers a resume point
+# -------------------------------------------------------------------------------------
 
 
 def test_a_page_comes_back_as_it_was():
@@ -102,14 +124,20 @@ def test_a_page_comes_back_as_it_was():
     got, config, aside = decode_page(encode_page(was, "now", [4]))
     assert (config, aside) == ("now", [4])
     for name in vars(was):
-        assert np.array_equal(getattr(got, name), getattr(was, name)) if name != "bad" else got.bad == was.bad
+        assert (
+            np.array_equal(getattr(got, name), getattr(was, name))
+            if name != "bad"
+            else got.bad == was.bad
+        )
     assert decode_page(b"something else") is None
 
 
 def test_it_is_used_from_the_resume_point_on():
     pages = three_pages()
     assert covered(pages) == list(range(10, 20))
-    assert covered(pages, replace(POINT, clicks_offset=8, clicks_arrival_max_ms=80)) == list(range(8, 20))
+    assert covered(pages, replace(POINT, clicks_offset=8, clicks_arrival_max_ms=80)) == list(
+        range(8, 20)
+    )
     assert len(pages.keys(b"")) == 3
 
 
@@ -155,7 +183,8 @@ def test_pages_below_a_resume_point_are_deleted():
         held.read(8)
 
 
-# --- what waits in it -----------------------------------------------------------------------------------------------
+# --- what waits in it
+# -----------------------------------------------------------------------------------------------
 
 IDS = st.integers(1, 6).map(lambda n: (n * 0x9E3779B97F4A7C15) % 2**64)
 
@@ -179,7 +208,9 @@ def test_spilled_clicks_match_as_those_in_memory(chunks, data):
     found = spilled.match(ids, shown, shown, Limits(60, 60, 20, 0))
     counted = sum(one.clicks for one in found) if found else np.zeros(len(ids), np.int64)
     for (id, ts), count in zip(wanted, counted.tolist(), strict=True):
-        assert count == sum(id == other and 0 <= when - ts <= 60 for page in clicks for other, when in page)
+        assert count == sum(
+            id == other and 0 <= when - ts <= 60 for page in clicks for other, when in page
+        )
 
 
 def test_a_spilled_click_costs_few_bytes_and_a_stranger_no_look_up():
@@ -194,15 +225,19 @@ def test_a_spilled_click_costs_few_bytes_and_a_stranger_no_look_up():
     spilled.match(ids, np.zeros(n, np.int64), np.zeros(n, np.int64), Limits(1, 1, 1, 0))
     assert spilled.lookups <= 5
     ids[7] = stored[9 * n].id[3]
-    found = spilled.match(ids, np.zeros(n, np.int64), np.zeros(n, np.int64), Limits(1 << 40, 1 << 40, 0, 0))
+    found = spilled.match(
+        ids, np.zeros(n, np.int64), np.zeros(n, np.int64), Limits(1 << 40, 1 << 40, 0, 0)
+    )
     assert sum(one.clicks for one in found)[7] == 1
 
 
-# --- a labeler with a copy --------------------------------------------------------------------------------------------
+# --- a labeler with a copy
+# --------------------------------------------------------------------------------------------
 
 
 class Disk:
-    """What the starts of one labeler find: its copy as it was left, an old one, one with a hole, another's, or none."""
+    """What the starts of one labeler find: its copy as it was left, an old one, one with a hole,
+    another's, or none."""
 
     def __init__(self, rng):
         self.rng, self.pages, self.before = rng, MemoryPages(), {}
@@ -223,21 +258,31 @@ class Disk:
 
 
 @settings(max_examples=settings.default.max_examples // 4)
-@given(SEEDS, st.booleans(), st.sampled_from((0.1, 0.4, 1.0)), st.sampled_from((1, 6, 100)), st.integers(0, 2))
+@given(
+    SEEDS,
+    st.booleans(),
+    st.sampled_from((0.1, 0.4, 1.0)),
+    st.sampled_from((1, 6, 100)),
+    st.integers(0, 2),
+)
 def test_whatever_the_copy_holds_no_byte_changes(seed, fraud, crash, poll_max, which):
     config = CONFIG if which == 2 else CORRECT
     logs, reading = logs_of(seed, fraud), readings(config)[which % 2]
     straight = Run(*logs, random.Random(1), config=config, reading=reading).finish()
     rng = random.Random(seed)
     out = Run(*logs, rng, crash, poll_max, config, reading, pages=Disk(rng)).finish()
-    assert [(e.header, e.value, e.before) for e in out] == [(e.header, e.value, e.before) for e in straight]
+    assert [(e.header, e.value, e.before) for e in out] == [
+        (e.header, e.value, e.before) for e in straight
+    ]
 
 
 def test_a_restart_takes_clicks_from_the_copy_and_spills_what_is_too_much():
     restored = spilled = 0
     for seed in range(20):
         pages = MemoryPages()
-        run = Run(*logs_of(seed, False), random.Random(seed), crash=0.3, pages=lambda pages=pages: pages)
+        run = Run(
+            *logs_of(seed, False), random.Random(seed), crash=0.3, pages=lambda pages=pages: pages
+        )
         while run.turn():
             restored += run.labeler.clicks.restored
             spilled += run.labeler.clicks.spilled

@@ -1,4 +1,5 @@
-"""Counting readers: buckets that are a function of the log, however it was polled and wherever a reader began."""
+"""Counting readers: buckets that are a function of the log, however it was polled and wherever a
+reader began."""
 
 import json
 from itertools import pairwise
@@ -27,7 +28,14 @@ def heartbeat(offset: int, at_ms: int) -> Record:
 
 
 def view(offset: int, at_ms: int, source: str = "u1", vendor: str = "v1") -> Record:
-    event = {"id": f"i{offset}", "ts_ms": at_ms, "session": "s", "source": source, "vendor": vendor, "item": "x"}
+    event = {
+        "id": f"i{offset}",
+        "ts_ms": at_ms,
+        "session": "s",
+        "source": source,
+        "vendor": vendor,
+        "item": "x",
+    }
     return Record(offset, at_ms, b"s", json.dumps({**event, "features": {}}).encode())
 
 
@@ -47,10 +55,15 @@ def columns(signal: Signal) -> dict[str, list[object]]:
 
 def test_a_bucket_closes_at_the_first_record_of_a_later_one():
     one = reader()
-    assert one.on_records([heartbeat(0, T0), view(1, T0 + 10), view(2, T0 + 499, vendor="v2")]) == []
+    assert (
+        one.on_records([heartbeat(0, T0), view(1, T0 + 10), view(2, T0 + 499, vendor="v2")]) == []
+    )
     [signal] = one.on_records([heartbeat(3, T0 + 1_700)])
     assert (signal.start, signal.end) == (0, position(3))
-    assert (signal.bucket_start_ms, signal.bucket_end_ms) == (T0, T0 + 1_500)  # nothing arrived between the two
+    assert (signal.bucket_start_ms, signal.bucket_end_ms) == (
+        T0,
+        T0 + 1_500,
+    )  # nothing arrived between the two
     assert signal.arrival_max_ms == T0 + 499
     assert columns(signal)["vendor"] == ["v1", "v2"]
     assert columns(signal)["count"] == [1, 1]
@@ -59,7 +72,12 @@ def test_a_bucket_closes_at_the_first_record_of_a_later_one():
 
 def test_counts_gaps_and_cells_of_event_time():
     one = reader("clicks")
-    records = [heartbeat(0, T0), click(1, T0 + 5), click(2, T0 + 205), click(3, T0 + 100, source="u2")]
+    records = [
+        heartbeat(0, T0),
+        click(1, T0 + 5),
+        click(2, T0 + 205),
+        click(3, T0 + 100, source="u2"),
+    ]
     [signal] = one.on_records([*records, heartbeat(4, T0 + 500)])
     assert signal.input == "clicks/0"
     assert columns(signal) == {
@@ -83,7 +101,11 @@ def id_bit(id: str) -> int:
 
 def test_what_cannot_be_read_counts_as_unknown_and_is_passed():
     one = reader()
-    bad = [Record(1, T0, b"s", b"{"), view(2, T0), view(3, T0)._replace(value=view(3, T0 + 10_000_000).value)]
+    bad = [
+        Record(1, T0, b"s", b"{"),
+        view(2, T0),
+        view(3, T0)._replace(value=view(3, T0 + 10_000_000).value),
+    ]
     [signal] = one.on_records([heartbeat(0, T0), *bad, heartbeat(4, T0 + 500)])
     assert signal.unknown == 2  # broken JSON, and an event time far ahead of its arrival (T3)
     assert columns(signal)["count"] == [1]
@@ -91,7 +113,9 @@ def test_what_cannot_be_read_counts_as_unknown_and_is_passed():
 
 def test_a_large_bucket_comes_in_parts_whose_watermark_is_its_start():
     one = reader()
-    signals = one.on_records([heartbeat(0, T0), *(view(o, T0 + o) for o in range(1, 11)), heartbeat(11, T0 + 600)])
+    signals = one.on_records(
+        [heartbeat(0, T0), *(view(o, T0 + o) for o in range(1, 11)), heartbeat(11, T0 + 600)]
+    )
     assert [sum(columns(s)["count"]) for s in signals] == [4, 4, 2]  # type: ignore[call-overload]
     assert [s.bucket_end_ms for s in signals] == [T0, T0, T0 + 500]
     assert [s.start for s in signals[1:]] == [s.end for s in signals[:-1]]
@@ -105,7 +129,9 @@ def test_empty_buckets_come_as_one():
 
 def test_a_signal_survives_the_log():
     one = reader()
-    for signal in one.on_records([heartbeat(0, T0), view(1, T0), heartbeat(2, T0 + 500), heartbeat(3, T0 + 1_000)]):
+    for signal in one.on_records(
+        [heartbeat(0, T0), view(1, T0), heartbeat(2, T0 + 500), heartbeat(3, T0 + 1_000)]
+    ):
         assert decode_signal(Record(7, 0, signal.key, signal.value, signal.headers)) == signal
     with pytest.raises(ValueError, match="header chain"):
         decode_signal(Record(7, 0, b"x", b"", ()))
@@ -125,13 +151,17 @@ def test_ends_are_folded_and_late_writers_do_no_harm():
 
 
 steps = st.lists(
-    st.tuples(st.integers(0, 900), st.sampled_from(["view", "view", "beat", "bad"])), min_size=1, max_size=25
+    st.tuples(st.integers(0, 900), st.sampled_from(["view", "view", "beat", "bad"])),
+    min_size=1,
+    max_size=25,
 )
 
 
 @settings(max_examples=60, deadline=None)
 @given(steps=steps, cuts=st.lists(st.integers(0, 30), max_size=6), crash=st.integers(0, 30))
-def test_signals_are_a_function_of_the_log(steps: list[tuple[int, str]], cuts: list[int], crash: int):
+def test_signals_are_a_function_of_the_log(
+    steps: list[tuple[int, str]], cuts: list[int], crash: int
+):
     at, log = T0, [heartbeat(0, T0)]
     for forward, kind in steps:
         at += forward

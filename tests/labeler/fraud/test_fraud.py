@@ -1,11 +1,25 @@
-"""The fraud filter's core: counted once, judged together, sent in order, whatever is repeated or cut short."""
+"""The fraud filter's core: counted once, judged together, sent in order, whatever is repeated or
+cut short."""
 
 import contextlib
 from typing import Any
 
 import numpy as np
 import pytest
-from fraud_site import CELL, CLICKS, MINUTE, T0, VIEWS, Crash, Fuse, FusedLog, FusedTable, Log, Site, covered
+from fraud_site import (
+    CELL,
+    CLICKS,
+    MINUTE,
+    T0,
+    VIEWS,
+    Crash,
+    Fuse,
+    FusedLog,
+    FusedTable,
+    Log,
+    Site,
+    covered,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,13 +89,16 @@ def test_every_event_of_an_attack_is_covered_wherever_it_begins(offset_ms: int):
     for minute in range(60):
         assert covered(verdicts, "bad", "v1", T0 + (60 + minute) * MINUTE + offset_ms), minute
         assert covered(verdicts, "rival", "v2", T0 + (180 + minute) * MINUTE + offset_ms), minute
-    assert {(v.rule, v.source) for v in verdicts} == {("repeated_clicks", "bad"), ("view_flood", "rival")}
+    assert {(v.rule, v.source) for v in verdicts} == {
+        ("repeated_clicks", "bad"),
+        ("view_flood", "rival"),
+    }
     assert all(v.reason and v.evidence for v in verdicts)
 
 
 def test_an_event_is_judged_before_its_label_may_be_closed():
-    """A verdict that covers an event stands before all watermarks have passed it by cell + settle, once the attack
-    is large enough; by a whole window at the latest (L3)."""
+    """A verdict that covers an event stands before all watermarks have passed it by cell + settle,
+    once the attack is large enough; by a whole window at the latest (L3)."""
     site, log, one = attacked(), Log(), make()
     for record in site.log:
         run_step(one, [record], log)
@@ -151,7 +168,9 @@ def test_many_sources_devoted_to_one_vendor_are_named_each_and_honest_visitors_a
         run_step(one, [record], log)
     for minute in range(60):
         assert covered(log.verdicts, f"bot{minute}", "v1", T0 + (60 + minute) * MINUTE)
-    assert all(verdict.source is not None and verdict.source.startswith("bot") for verdict in log.verdicts)
+    assert all(
+        verdict.source is not None and verdict.source.startswith("bot") for verdict in log.verdicts
+    )
     assert {verdict.rule for verdict in log.verdicts} == {"botnet"}
 
 
@@ -194,11 +213,16 @@ def test_a_dangling_signal_is_ignored_and_counted():
 @settings(max_examples=settings.default.max_examples // 10)
 @given(first=st.integers(2, 40), gone=st.integers(1, 30), crash=st.integers(0, 20))
 def test_behind_signals_that_are_gone_the_filter_goes_on(first: int, gone: int, crash: int):
-    """What is gone is unknown; and wherever the filter is made anew, it knows that something is missing."""
+    """What is gone is unknown; and wherever the filter is made anew, it knows that something is
+    missing."""
     site, tables = attacked(), dict_tables()
     site.quiet(T0 + 500 * MINUTE)
     one, log, gaps = make(tables), Log(), 0
-    left = [record for record in site.log if not first <= record[0] < min(first + gone, len(site.log) - 4)]
+    left = [
+        record
+        for record in site.log
+        if not first <= record[0] < min(first + gone, len(site.log) - 4)
+    ]
     for n, record in enumerate(left):
         run_step(one, [record], log)
         if n == first + crash:
@@ -246,7 +270,11 @@ def test_what_there_is_no_room_for_is_counted_by_vendor_alone_and_convicts_nobod
 
 
 @settings(max_examples=settings.default.max_examples // 10)
-@given(crashes=st.lists(st.integers(1, 400), max_size=6), size=st.integers(1, 40), commit_every=st.integers(1, 9))
+@given(
+    crashes=st.lists(st.integers(1, 400), max_size=6),
+    size=st.integers(1, 40),
+    commit_every=st.integers(1, 9),
+)
 def test_crashes_anywhere_lose_nothing(crashes: list[int], size: int, commit_every: int):
     site = attacked()
     plain, log, stores = run(site, size), FusedLog(), [FusedTable() for _ in TABLES]
@@ -279,7 +307,8 @@ def final(log: Log) -> dict[str, int]:
 
 
 def before_watermarks(log: Log, plain: Log) -> bool:
-    """Each verdict stands before the first watermarks that stand behind it in a run without crashes."""
+    """Each verdict stands before the first watermarks that stand behind it in a run without
+    crashes."""
 
     def low_at(sent: list[Verdict | Watermark]) -> dict[str, int]:
         low, seen = {VIEWS: 0, CLICKS: 0}, {}
@@ -296,8 +325,8 @@ def before_watermarks(log: Log, plain: Log) -> bool:
 
 @pytest.mark.parametrize(("size", "left"), [(7, 71), (7, 73), (3, 71), (5, 72)])
 def test_a_verdict_is_not_found_again_with_what_is_usual_since(size: int, left: int):
-    """History is written before the fold position: a crash between them judges cells again whose verdicts stand in the
-    log, and beside a history that has gone on."""
+    """History is written before the fold position: a crash between them judges cells again whose
+    verdicts stand in the log, and beside a history that has gone on."""
     plain = {verdict.id: verdict.evidence for verdict in run(attacked()).verdicts}
     site, log, stores = attacked(), FusedLog(), [FusedTable() for _ in TABLES]
     for fuse in (Fuse(left), Fuse(10**9)):
@@ -318,7 +347,8 @@ def test_a_verdict_is_not_found_again_with_what_is_usual_since(size: int, left: 
 
 
 def test_tables_that_have_lost_their_last_rows_send_no_lower_watermark():
-    """As of a new disk whose changelogs were read short of their ends: the log says what was sent."""
+    """As of a new disk whose changelogs were read short of their ends: the log says what was
+    sent."""
     site, log, stores = attacked(), Log(), [{} for _ in TABLES]
     one = make(Tables(*stores))
     before: list[dict[str, object]] = []
@@ -360,7 +390,9 @@ def test_a_lost_commit_counts_nothing_twice():
 
 @given(st.text(max_size=3), st.text(max_size=3), st.text(max_size=3), st.text(max_size=3))
 def test_pair_keys_are_unambiguous(source: str, vendor: str, other: str, third: str):
-    assert (pair_key(source, vendor) == pair_key(other, third)) == ((source, vendor) == (other, third))
+    assert (pair_key(source, vendor) == pair_key(other, third)) == (
+        (source, vendor) == (other, third)
+    )
 
 
 def test_config_names_what_is_wrong():
@@ -380,7 +412,9 @@ def test_a_flood_of_junk_sources_and_vendors_blinds_nobody(junk: tuple[int, str]
     honest_hour(site, T0)
     for minute in range(60):
         at = T0 + (60 + minute) * MINUTE
-        rows = [(f"junk-{number + k}", f"junk-vendor-{(number + k) % 7_000}", 1) for k in range(count)]
+        rows = [
+            (f"junk-{number + k}", f"junk-vendor-{(number + k) % 7_000}", 1) for k in range(count)
+        ]
         number += count
         site.bucket(VIEWS, at, [*rows, ("bad", "v1", 1)])
         site.bucket(CLICKS, at, [*(rows if kind == "clicks" else []), ("bad", "v1", 1)])
@@ -402,7 +436,9 @@ def test_history_forgets_the_smallest_vendors_and_nothing_else(monkeypatch: pyte
     history = VendorHistory(FraudConfig(), table)
     for cell in range(1, 30):
         junk = [f"junk-{cell}-{k}" for k in range(100)]
-        history.add(cell, ["large", *junk], np.array([500.0, *[1.0] * 100]), np.array([50.0, *[0.0] * 100]))
+        history.add(
+            cell, ["large", *junk], np.array([500.0, *[1.0] * 100]), np.array([50.0, *[0.0] * 100])
+        )
         history.write()
         assert len(history) <= 600
     assert history.click_rate("large") == pytest.approx(0.1, abs=0.01)

@@ -1,4 +1,5 @@
-"""The Faust app on a real broker: killed in the middle, on its own disk or without it, it says what the core says."""
+"""The Faust app on a real broker: killed in the middle, on its own disk or without it, it says
+what the core says."""
 
 import os
 import signal
@@ -38,7 +39,8 @@ from stream.config import StreamConfig
 from stream.log.kafka import KafkaLog
 stop = stop_on_signals()
 stream = StreamConfig(bootstrap_servers=sys.argv[1], topic_prefix=sys.argv[2], partitions=1)
-app.run(KafkaLog(stream), stream, FraudConfig(rate_prior_views=20, rate_prior=0.5), pathlib.Path(sys.argv[3]), 0, stop)
+fraud = FraudConfig(rate_prior_views=20, rate_prior=0.5)
+app.run(KafkaLog(stream), stream, fraud, pathlib.Path(sys.argv[3]), 0, stop)
 """
 
 
@@ -52,9 +54,15 @@ def signals(stream: StreamConfig) -> list[Signal]:
         bad = [("clicker", "v1", 10), ("flooder", "v2", 20)] if 60 <= n < 120 else []
         seen = {views: honest + bad, clicks: [(s, v, 1) for s, v, _ in honest] + bad[:1]}
         for name, events in seen.items():
-            table = [[s, v, at // FRAUD.cell_ms * FRAUD.cell_ms, k, at, at, -1, 0, -1] for s, v, k in events]
+            table = [
+                [s, v, at // FRAUD.cell_ms * FRAUD.cell_ms, k, at, at, -1, 0, -1]
+                for s, v, k in events
+            ]
             columns = zip(*table, strict=True) if table else [[] for _ in SIGNAL_SCHEMA]
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, SIGNAL_SCHEMA, strict=True)]
+            arrays = [
+                pa.array(column, field.type)
+                for column, field in zip(columns, SIGNAL_SCHEMA, strict=True)
+            ]
             rows = pa.RecordBatch.from_arrays(arrays, schema=SIGNAL_SCHEMA) if table else None
             made.append(Signal(name, start, start + 3, at, at + 3 * MINUTE, at, 0, rows))
     return made
@@ -63,7 +71,9 @@ def signals(stream: StreamConfig) -> list[Signal]:
 def start(broker: Broker, stream: StreamConfig, folder: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", PROCESS, broker.address, stream.topic_prefix, str(folder)]
     log = (folder.parent / f"{folder.name}.log").open("ab")
-    return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    return subprocess.Popen(
+        command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": os.getcwd()}
+    )
 
 
 def append(log: KafkaLog, to: Partition, value: bytes) -> None:
@@ -97,7 +107,9 @@ def wait_for(log: KafkaLog, stream: StreamConfig, watermark_ms: int) -> list[Ver
         if len(low) == 2:
             reader.close()
             return read
-    raise AssertionError(f"no watermark {watermark_ms}, nothing new for {DEADLINE_S} s; read {len(read)} records")
+    raise AssertionError(
+        f"no watermark {watermark_ms}, nothing new for {DEADLINE_S} s; read {len(read)} records"
+    )
 
 
 def expected(stream: StreamConfig) -> set[str]:
@@ -126,7 +138,10 @@ def test_killed_and_started_again(
     stream = StreamConfig(bootstrap_servers=broker.address, topic_prefix=topic_prefix, partitions=1)
     create_topics(stream)
     log, all_signals = KafkaLog(stream), signals(stream)
-    for topic in (stream.impressions, stream.clicks):  # a signal may not claim more than its input's log holds (F3)
+    for topic in (
+        stream.impressions,
+        stream.clicks,
+    ):  # a signal may not claim more than its input's log holds (F3)
         append(log, Partition(topic, 0), b"{}")
     half = len(all_signals) // 2 + 20  # within the hour after the attack began
     feed(log, stream, all_signals[:half])
@@ -136,7 +151,9 @@ def test_killed_and_started_again(
         process.send_signal(signal.SIGKILL)
         process.wait()
         feed(log, stream, all_signals[half:])
-        process = start(broker, stream, tmp_path / ("first" if disk == "its own disk" else "second"))
+        process = start(
+            broker, stream, tmp_path / ("first" if disk == "its own disk" else "second")
+        )
         after = wait_for(log, stream, all_signals[-1].bucket_end_ms)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
@@ -145,7 +162,9 @@ def test_killed_and_started_again(
     assert after[: len(before)] == before
     assert {one.id for one in after if isinstance(one, Verdict)} == expected(stream)
     for name in (f"{stream.impressions}/0", f"{stream.clicks}/0"):
-        marks = [one.watermark_ms for one in after if isinstance(one, Watermark) and one.input == name]
+        marks = [
+            one.watermark_ms for one in after if isinstance(one, Watermark) and one.input == name
+        ]
         assert marks == sorted(marks)
 
 

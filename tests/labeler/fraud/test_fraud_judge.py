@@ -1,5 +1,5 @@
-"""The judge over a Faust that misbehaves as the real one does: it hands out what it fetched before a seek, and drops
-what it then takes for old."""
+"""The judge over a Faust that misbehaves as the real one does: it hands out what it fetched before
+a seek, and drops what it then takes for old."""
 
 import asyncio
 from dataclasses import replace
@@ -29,13 +29,23 @@ def records(count: int) -> list[Signal]:
     """Both inputs in turn, empty buckets of a minute."""
     names = ("impressions/0", "clicks/0")
     return [
-        Signal(names[n % 2], n // 2, n // 2 + 1, n // 2 * MINUTE, (n // 2 + 1) * MINUTE, n // 2 * MINUTE, 0, None)
+        Signal(
+            names[n % 2],
+            n // 2,
+            n // 2 + 1,
+            n // 2 * MINUTE,
+            (n // 2 + 1) * MINUTE,
+            n // 2 * MINUTE,
+            0,
+            None,
+        )
         for n in range(count)
     ]
 
 
 class Faust:
-    """Hands out records from `position` on, and drops those below what it last handed out (`_read_offset`)."""
+    """Hands out records from `position` on, and drops those below what it last handed out
+    (`_read_offset`)."""
 
     def __init__(self, log: list[Signal], position: int):
         self.log, self.position, self.handed_out = log, position, -1
@@ -54,8 +64,8 @@ class Faust:
         self.position = self.handed_out = offset
 
     async def run(self, judge: Judge, fetch: int) -> None:
-        """One fetch of `fetch` records; whatever is sought meanwhile, all of them are handed out. The judge is one
-        record behind until the fetch is done."""
+        """One fetch of `fetch` records; whatever is sought meanwhile, all of them are handed out.
+        The judge is one record behind until the fetch is done."""
         fetched = range(self.position, min(self.position + fetch, len(self.log)))
         self.position = max(self.position, fetched.stop)
         queue: list[int] = []
@@ -84,7 +94,9 @@ class Sender:
         self.sent += said
 
 
-def judged(faust: Faust, monkeypatch: pytest.MonkeyPatch, rounds: int, fetch: int) -> dict[str, int]:
+def judged(
+    faust: Faust, monkeypatch: pytest.MonkeyPatch, rounds: int, fetch: int
+) -> dict[str, int]:
     """Input -> its last watermark, after so many fetches."""
     monkeypatch.setattr(labeler.fraud.app, "SEEK_AGAIN_S", 0.0)
     sender = Sender()
@@ -112,12 +124,15 @@ def test_records_that_came_too_early_are_sought_until_the_missing_ones_come(
 def test_what_is_truly_gone_is_passed_over(monkeypatch: pytest.MonkeyPatch):
     faust = Faust(records(40), position=25)
     faust.first = 6
-    assert judged(faust, monkeypatch, rounds=120, fetch=3) == {"impressions/0": 20 * MINUTE, "clicks/0": 20 * MINUTE}
+    assert judged(faust, monkeypatch, rounds=120, fetch=3) == {
+        "impressions/0": 20 * MINUTE,
+        "clicks/0": 20 * MINUTE,
+    }
 
 
 class SlowFaust(Faust):
-    """On a machine so busy that a fetch takes `fetch_s`, and handing over and judging a record `hand_s`. A seek throws
-    away the fetch under way and what was fetched."""
+    """On a machine so busy that a fetch takes `fetch_s`, and handing over and judging a record
+    `hand_s`. A seek throws away the fetch under way and what was fetched."""
 
     def __init__(self, log: list[Signal], position: int, fetch_s: float, hand_s: float):
         super().__init__(log, position)
@@ -156,16 +171,26 @@ def test_on_a_slow_machine_the_fetch_under_way_is_waited_for(fetch_s: float, han
     log = records(40)
     faust = SlowFaust(log, 25, fetch_s, hand_s)
     consumer = SimpleNamespace(
-        assignment=faust.assignment, position=faust.position_of, seek=faust.seek, topic_partitions=lambda name: 1,
+        assignment=faust.assignment,
+        position=faust.position_of,
+        seek=faust.seek,
+        topic_partitions=lambda name: 1,
         earliest_offsets=faust.earliest_offsets,
-    )  # fmt: skip
+    )
     faust.consumer = consumer  # type: ignore[assignment]
     sender = Sender()
 
     async def run() -> None:
         judge = Judge(
-            faust, STREAM, FraudConfig(), dict_tables(), sender, FraudMetrics(), dict, lambda: faust.now_s  # type: ignore[arg-type]
-        )  # fmt: skip
+            faust,
+            STREAM,
+            FraudConfig(),
+            dict_tables(),
+            sender,
+            FraudMetrics(),
+            dict,
+            lambda: faust.now_s,  # type: ignore[arg-type]
+        )
         await faust.go(judge, 1_000.0 + 60 * (fetch_s + 40 * hand_s), 10)
 
     asyncio.run(run())
@@ -199,9 +224,16 @@ def test_an_outage_of_the_broker_does_not_make_the_filter_slow_to_miss_what_is_m
 
     async def run() -> Judge:
         judge = Judge(
-            faust, replace(STREAM, reconnect_max_ms=1), FraudConfig(), dict_tables(), Sender(), FraudMetrics(), dict,
-            lambda: now_s[0], look,
-        )  # type: ignore[arg-type]  # fmt: skip
+            faust,
+            replace(STREAM, reconnect_max_ms=1),
+            FraudConfig(),
+            dict_tables(),
+            Sender(),
+            FraudMetrics(),
+            dict,
+            lambda: now_s[0],
+            look,
+        )  # type: ignore[arg-type]
         judge._idle.ask(now_s[0])  # as while the broker was away
         await faust.take(judge, 0)
         return judge
@@ -241,10 +273,17 @@ def test_however_many_signals_claim_too_much_ends_are_looked_up_once_a_batch():
         claimed.ends = dict.fromkeys(claimed.ends, 10**12)
 
     async def run() -> Judge:
-        judge = Judge(faust, STREAM, FraudConfig(), dict_tables(), sender, FraudMetrics(), dict, look=look)  # type: ignore[arg-type]
+        judge = Judge(
+            faust, STREAM, FraudConfig(), dict_tables(), sender, FraudMetrics(), dict, look=look
+        )  # type: ignore[arg-type]
         for offset, one in enumerate(log):
             message = SimpleNamespace(
-                offset=offset, tp=TP, timestamp=0.0, key=one.key, value=one.value, headers=one.headers
+                offset=offset,
+                tp=TP,
+                timestamp=0.0,
+                key=one.key,
+                value=one.value,
+                headers=one.headers,
             )
             await judge.on_event(SimpleNamespace(message=message), more=offset + 1 < len(log))
         return judge

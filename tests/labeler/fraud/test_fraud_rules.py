@@ -10,7 +10,9 @@ from labeler.fraud_config import FraudConfig
 
 CONFIG = FraudConfig()
 #: Somebody who looks around: 40 views of 200 are this vendor's, 2 are clicked.
-VISITOR = Evidence("s", "v", 40, 2, 200, 10, 0, 0, click_rate=0.05, vendor_share=0.02, gap_rate=0.02)
+VISITOR = Evidence(
+    "s", "v", 40, 2, 200, 10, 0, 0, click_rate=0.05, vendor_share=0.02, gap_rate=0.02
+)
 CROWD = VendorEvidence("v", sources=60, devoted=1, devoted_clicks=3, devoted_rate=0.02)
 FLOOD = {"views": 900, "source_views": 900, "clicks": 0}
 
@@ -18,13 +20,29 @@ FLOOD = {"views": 900, "source_views": 900, "clicks": 0}
 @pytest.mark.parametrize(
     ("rule", "fires", "does_not"),
     [
-        ("repeated_clicks", {"views": 12, "clicks": 11, "source_views": 14, "source_clicks": 11}, {}),
-        ("repeated_clicks", {"clicks": 40, "source_clicks": 40}, {"clicks": 40, "views": 400, "source_clicks": 180}),
-        ("repeated_clicks", {"clicks": 12, "views": 12, "source_clicks": 12}, {"clicks": 5, "source_clicks": 5}),
+        (
+            "repeated_clicks",
+            {"views": 12, "clicks": 11, "source_views": 14, "source_clicks": 11},
+            {},
+        ),
+        (
+            "repeated_clicks",
+            {"clicks": 40, "source_clicks": 40},
+            {"clicks": 40, "views": 400, "source_clicks": 180},
+        ),
+        (
+            "repeated_clicks",
+            {"clicks": 12, "views": 12, "source_clicks": 12},
+            {"clicks": 5, "source_clicks": 5},
+        ),
         ("view_flood", FLOOD, {**FLOOD, "source_views": 4_000}),
         ("view_flood", {**FLOOD, "clicks": 2}, {**FLOOD, "clicks": 20}),
         ("burst", {"clicks": 30, "gaps_fast": 28}, {"clicks": 30, "gaps_fast": 4}),
-        ("burst", {"clicks": 30, "gaps_fast": 28}, {"clicks": 30, "gaps_fast": 28, "gap_rate": 0.6}),
+        (
+            "burst",
+            {"clicks": 30, "gaps_fast": 28},
+            {"clicks": 30, "gaps_fast": 28, "gap_rate": 0.6},
+        ),
     ],
 )
 def test_a_pair(rule: str, fires: dict[str, int], does_not: dict[str, int]):
@@ -48,7 +66,9 @@ def test_a_vendor():
 
 def test_what_is_remembered():
     judge = SCORE_RULES["slow_clicks"]
-    drip = Remembered("s", "v", views=32, clicks=30, source_clicks=31, click_rate=0.05, vendor_share=0.02)
+    drip = Remembered(
+        "s", "v", views=32, clicks=30, source_clicks=31, click_rate=0.05, vendor_share=0.02
+    )
     found = judge(CONFIG, drip)
     assert found is not None
     assert found.evidence["score"] >= CONFIG.slow_score_min
@@ -56,7 +76,9 @@ def test_what_is_remembered():
     assert judge(CONFIG, replace(drip, vendor="")) is None
     assert judge(CONFIG, replace(drip, views=300)) is None  # a customer of the shop
     assert judge(CONFIG, replace(drip, source_clicks=400)) is None  # clicks on everything
-    assert judge(CONFIG, replace(drip, views=5, clicks=5, source_clicks=5)) is None  # too little to go by
+    assert (
+        judge(CONFIG, replace(drip, views=5, clicks=5, source_clicks=5)) is None
+    )  # too little to go by
 
 
 @pytest.mark.parametrize("rule", PAIR_RULES)

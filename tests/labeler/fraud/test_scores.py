@@ -3,7 +3,19 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from fraud_site import CLICKS, MINUTE, T0, VIEWS, Crash, Fuse, FusedLog, FusedTable, Log, Site, covered
+from fraud_site import (
+    CLICKS,
+    MINUTE,
+    T0,
+    VIEWS,
+    Crash,
+    Fuse,
+    FusedLog,
+    FusedTable,
+    Log,
+    Site,
+    covered,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +35,8 @@ def make(tables: Tables | None = None, config: FraudConfig = CONFIG) -> FraudFil
 
 
 def dripping(hours: int = HOURS, sources: int = 1) -> Site:
-    """Each source clicks on all it sees of one vendor, four times an hour; somebody else looks around."""
+    """Each source clicks on all it sees of one vendor, four times an hour; somebody else looks
+    around."""
     site = Site()
     for hour in range(hours):
         for quarter in range(4):
@@ -45,10 +58,16 @@ def judged(site: Site, config: FraudConfig = CONFIG) -> tuple[FraudFilter, Log]:
 
 def test_clicks_too_slow_for_any_window_add_up():
     one, log = judged(dripping())
-    assert {(verdict.rule, verdict.source) for verdict in log.verdicts} == {("slow_clicks", "drip0")}
+    assert {(verdict.rule, verdict.source) for verdict in log.verdicts} == {
+        ("slow_clicks", "drip0")
+    }
     assert not covered(log.verdicts, "drip0", "v1", T0)
-    assert all(covered(log.verdicts, "drip0", "v1", T0 + hour * HOUR) for hour in range(HOURS - 4, HOURS))
-    assert max(verdict.evidence["clicks"] for verdict in log.verdicts) == pytest.approx(4 * HOURS, abs=3)
+    assert all(
+        covered(log.verdicts, "drip0", "v1", T0 + hour * HOUR) for hour in range(HOURS - 4, HOURS)
+    )
+    assert max(verdict.evidence["clicks"] for verdict in log.verdicts) == pytest.approx(
+        4 * HOURS, abs=3
+    )
     assert one.rows["scores"] <= 2  # and the visitor, perhaps
     assert judged(dripping(), FraudConfig(rules=("repeated_clicks", "botnet")))[1].verdicts == []
 
@@ -83,7 +102,8 @@ def test_what_is_sent_again_each_hour_convicts_nobody():
 
 def test_a_full_memory_forgets_those_with_the_fewest_clicks_and_says_so():
     one, log = judged(
-        dripping(sources=9), FraudConfig(rate_prior=0.1, rate_prior_views=100, scores_max=4, rules=("slow_clicks",))
+        dripping(sources=9),
+        FraudConfig(rate_prior=0.1, rate_prior_views=100, scores_max=4, rules=("slow_clicks",)),
     )
     assert one.rows["scores"] <= 4
     assert one.counts.scores_dropped > 0
@@ -95,7 +115,11 @@ PLAIN = judged(SITE)[1]
 
 
 @settings(max_examples=settings.default.max_examples // 10)
-@given(crashes=st.lists(st.integers(1, 400), max_size=6), size=st.integers(1, 30), commit_every=st.integers(1, 9))
+@given(
+    crashes=st.lists(st.integers(1, 400), max_size=6),
+    size=st.integers(1, 30),
+    commit_every=st.integers(1, 9),
+)
 def test_crashes_anywhere_change_no_score(crashes: list[int], size: int, commit_every: int):
     log, stores = FusedLog(), [FusedTable() for _ in TABLES]
     fuses = [Fuse(left) for left in crashes] + [Fuse(10**9)]
@@ -118,7 +142,9 @@ def test_crashes_anywhere_change_no_score(crashes: list[int], size: int, commit_
             continue
     log.check()
     scores = {verdict.id: verdict.evidence["score"] for verdict in PLAIN.verdicts}
-    assert {verdict.id: verdict.evidence["score"] for verdict in log.verdicts} == pytest.approx(scores)
+    assert {verdict.id: verdict.evidence["score"] for verdict in log.verdicts} == pytest.approx(
+        scores
+    )
 
 
 def test_a_snapshot_is_that_of_its_commit():

@@ -8,10 +8,15 @@ from labeler.join.ring_index import _GOLDEN, INDEX_ROOM, RING_MIN, home
 
 WINDOW, WAIT, EARLY, EARLY_CLICK = 20, 25, 5, 4
 LIMITS = Limits(WINDOW, WAIT, EARLY, EARLY_CLICK)
-# Few ids. Most share one home in an index of any size, or have one close behind it: hashes that agree in the half
-# that is scaled to the index, turned back into ids. So probes pass each other, and only a comparison tells them apart.
+# Few ids. Most share one home in an index of any size, or have one close behind it: hashes that
+# agree in the half that is scaled to the index, turned back into ids. So probes pass each other,
+# and only a comparison tells them apart.
 UNHASH = pow(int(_GOLDEN), -1, 2**64)
-CROWDED = [((0x9ABCDEF0 + near) << 32 | low) * UNHASH % 2**64 for near in (0, 0, 0, 1, 1 << 24) for low in (3, 77)]
+CROWDED = [
+    ((0x9ABCDEF0 + near) << 32 | low) * UNHASH % 2**64
+    for near in (0, 0, 0, 1, 1 << 24)
+    for low in (3, 77)
+]
 IDS = st.sampled_from([1, 2, 2**64 - 1, *sorted(set(CROWDED))])
 
 
@@ -40,13 +45,24 @@ class ObviousJoin:
             if c_id == id and c_ts - ts <= WINDOW and arrival - EARLY <= c_arrival <= arrival + WAIT
         ]
         delays = [max(delay, 0) for delay in near if delay >= -EARLY_CLICK]
-        return (int(bool(delays)), delays[0] if delays else -1, len(delays), len(near) - len(delays))
+        return (
+            int(bool(delays)),
+            delays[0] if delays else -1,
+            len(delays),
+            len(near) - len(delays),
+        )
 
 
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("insert"), st.lists(st.tuples(IDS, st.integers(0, 60), st.integers(0, 3)), max_size=30)),
-        st.tuples(st.just("match"), st.lists(st.tuples(IDS, st.integers(0, 60), st.integers(0, 100)), max_size=5)),
+        st.tuples(
+            st.just("insert"),
+            st.lists(st.tuples(IDS, st.integers(0, 60), st.integers(0, 3)), max_size=30),
+        ),
+        st.tuples(
+            st.just("match"),
+            st.lists(st.tuples(IDS, st.integers(0, 60), st.integers(0, 100)), max_size=5),
+        ),
         st.tuples(st.just("evict"), st.integers(0, 30)),
     ),
     max_size=30,
@@ -71,13 +87,21 @@ def test_join_agrees_with_the_obvious_one(steps):
             join.evict(evicted)
             assert len(join) == len(obvious.clicks)
         else:
-            got = join.match(u64([r[0] for r in rows]), i64([r[1] for r in rows]), i64([r[2] for r in rows]), LIMITS)
+            got = join.match(
+                u64([r[0] for r in rows]),
+                i64([r[1] for r in rows]),
+                i64([r[2] for r in rows]),
+                LIMITS,
+            )
             want = [obvious.match(*row) for row in rows]
             assert list(zip(*(column.tolist() for column in got), strict=True)) == want
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.lists(st.tuples(IDS, st.integers(0, 15)), max_size=30), max_size=10), st.integers(0, 20))
+@given(
+    st.lists(st.lists(st.tuples(IDS, st.integers(0, 15)), max_size=30), max_size=10),
+    st.integers(0, 20),
+)
 def test_duplicates_agree_with_the_rule(chunks, dedup_ms):
     table, seen, now = DuplicateIds(dedup_ms), [], 1000
     for chunk in chunks:
@@ -108,4 +132,6 @@ def test_tables_shrink_when_what_they_held_has_left():
     ids.add(u64([1]), i64([1_000]))
     assert join.bytes <= 36 * RING_MIN
     assert ids.bytes <= 22 * RING_MIN
-    assert join.match(u64([9_995]), i64([9_995]), i64([9_995]), Limits(1, 1, 1, 0)).label.tolist() == [1]
+    assert join.match(
+        u64([9_995]), i64([9_995]), i64([9_995]), Limits(1, 1, 1, 0)
+    ).label.tolist() == [1]

@@ -1,4 +1,5 @@
-"""The strategies: what a first and a later reading say, against an oracle that knows every click."""
+"""The strategies: what a first and a later reading say, against an oracle that knows every
+click."""
 
 import random
 from dataclasses import replace
@@ -8,7 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from labeler_oracle import Plan, expected
-from test_partition import CONFIG, INPUTS, SEEDS, Run, check, click, described, events, heartbeat, impression, logs_of
+from test_partition import (
+    CONFIG,
+    INPUTS,
+    SEEDS,
+    Run,
+    check,
+    click,
+    described,
+    events,
+    heartbeat,
+    impression,
+    logs_of,
+)
 
 from labeler.join.strategy import Share, kept_negatives, readings
 from stream.hashing.keys import hash_pair
@@ -24,10 +37,16 @@ def plans(config):
     if config.label_strategy == "eager":
         first, second = Plan(-1, 0), (config.window_ms, config.wait_ms)
     elif config.release_ms:
-        first, second = Plan(config.window_ms, config.wait_ms), (config.window_ms, config.release_ms + 5)
+        first, second = (
+            Plan(config.window_ms, config.wait_ms),
+            (config.window_ms, config.release_ms + 5),
+        )
         return first, Plan(*second, first, config.wait_ms)
     else:
-        first, second = Plan(config.window_ms, config.wait_ms), (config.late_window_ms, config.late_window_ms + 5)
+        first, second = (
+            Plan(config.window_ms, config.wait_ms),
+            (config.late_window_ms, config.late_window_ms + 5),
+        )
     return first, Plan(*second, first)
 
 
@@ -45,7 +64,13 @@ def is_kept(rate):
 
 
 @settings(max_examples=settings.default.max_examples // 4)
-@given(SEEDS, st.booleans(), st.sampled_from((EAGER, CORRECT, RELEASE)), st.sampled_from((1.0, 0.5)), st.integers(0, 1))
+@given(
+    SEEDS,
+    st.booleans(),
+    st.sampled_from((EAGER, CORRECT, RELEASE)),
+    st.sampled_from((1.0, 0.5)),
+    st.integers(0, 1),
+)
 def test_each_reading_says_what_the_rules_say(seed, fraud, config, rate, which):
     config = replace(config, negative_rate=rate)
     logs = logs_of(seed, fraud)
@@ -67,7 +92,9 @@ def test_polls_and_restarts_change_no_byte_of_a_later_reading(seed, fraud, crash
 def test_random_logs_hold_late_clicks_and_releases(config):
     late = on_time = negatives = 0
     for seed in range(60):
-        out = Run(*logs_of(seed, True), random.Random(seed), config=config, reading=readings(config)[1]).finish()
+        out = Run(
+            *logs_of(seed, True), random.Random(seed), config=config, reading=readings(config)[1]
+        ).finish()
         if out:
             late += out[-1].header.late_micro
             on_time += out[-1].header.on_time_micro
@@ -78,15 +105,23 @@ def test_random_logs_hold_late_clicks_and_releases(config):
 
 
 def test_the_two_readings_together_are_the_labels_of_a_long_window():
-    """Without verdicts: every click that counts within the late window is one positive, first or late."""
+    """Without verdicts: every click that counts within the late window is one positive, first or
+    late."""
     config = replace(CORRECT, batch_rows_max=100)
     t = 1_600_000_000_000
     shown = [events(0, t, [impression(str(i), t) for i in range(4)])]
-    clicks = [events(0, t + 10, click("0", t + 10)), events(1, t + 40, [click("1", t + 40), click("0", t + 40)])]
+    clicks = [
+        events(0, t + 10, click("0", t + 10)),
+        events(1, t + 40, [click("1", t + 40), click("0", t + 40)]),
+    ]
     beats = [heartbeat(n, t + at, t + at) for n, at in enumerate((60, 66, 90), 2)]
     said = {}
     for reading in readings(config):
-        logs = ([*shown, *[b._replace(offset=b.offset - 1) for b in beats]], [*clicks, *beats], None)
+        logs = (
+            [*shown, *[b._replace(offset=b.offset - 1) for b in beats]],
+            [*clicks, *beats],
+            None,
+        )
         out = Run(*logs, random.Random(1), config=config, reading=reading).finish()
         said[reading.kind] = [row for e in out for row in described(e)[1]]
     assert [(at & 3, label, delay) for at, label, delay in said["label"]] == [
@@ -104,7 +139,9 @@ def test_negatives_are_kept_at_their_rate_by_id_alone():
         kept = kept_negatives(ids, rate)
         assert kept.mean() == pytest.approx(rate, rel=0.05)
         assert (kept_negatives(ids[::-1].copy(), rate) == kept[::-1]).all()
-    assert not (kept_negatives(ids, 0.01) & ~kept_negatives(ids, 0.25)).any(), "a higher rate keeps the same and more"
+    assert not (kept_negatives(ids, 0.01) & ~kept_negatives(ids, 0.25)).any(), (
+        "a higher rate keeps the same and more"
+    )
 
 
 def test_a_share_forgets_by_half_lives_and_in_whole_numbers():

@@ -1,4 +1,5 @@
-"""Valid records whose output is larger than the log takes: it is split, as a function of the log (C3, F1, I7)."""
+"""Valid records whose output is larger than the log takes: it is split, as a function of the log
+(C3, F1, I7)."""
 
 import hashlib
 import json
@@ -22,7 +23,9 @@ from stream.internal_topics.verdicts import Verdict
 from stream.record import Record, position
 
 ZERO = 1_700_000_000_000
-STREAM = StreamConfig(partitions=1, replayed=True, record_bytes_max=60_000, categorical_features=("event",))
+STREAM = StreamConfig(
+    partitions=1, replayed=True, record_bytes_max=60_000, categorical_features=("event",)
+)
 
 
 def view(offset: int, rows: int, length: int, at_ms: int = ZERO) -> Record:
@@ -89,7 +92,9 @@ def test_a_page_view_of_shared_strings_becomes_batches_that_fit():
     for start, end in pairwise(cuts(sizes, 4_096, STREAM.record_bytes_max)):
         rows = events.slice(start, end)
         label = np.zeros(len(rows), np.int8)
-        value = encode_examples(example_batch(rows, label, label.astype(np.int64), label.astype(np.float32)))
+        value = encode_examples(
+            example_batch(rows, label, label.astype(np.int64), label.astype(np.float32))
+        )
         assert len(value) < 2 * STREAM.record_bytes_max
         assert len(value) == pytest.approx(sizes[start:end].sum(), rel=0.2)
 
@@ -101,7 +106,9 @@ def clicks_of(offset: int, rows: int, length: int, at_ms: int) -> Record:
     ids = [f"{offset}-{k}" for k in range(rows)]
     source = pa.DictionaryArray.from_arrays(pa.array(np.arange(rows) // 20, pa.int32()), names)
     times = [at_ms + k for k in range(rows)]
-    table = pa.table({"id": ids, "ts_ms": times, "session": ["s"] * rows, "vendor": column, "source": source})
+    table = pa.table(
+        {"id": ids, "ts_ms": times, "session": ["s"] * rows, "vendor": column, "source": source}
+    )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -109,7 +116,12 @@ def clicks_of(offset: int, rows: int, length: int, at_ms: int) -> Record:
 
 
 def test_signals_fit_and_a_reader_that_begins_within_a_record_goes_on():
-    log = [clicks_of(0, 5, 10, ZERO), clicks_of(1, 400, 900, ZERO), clicks_of(2, 7, 900, ZERO), beat(3, ZERO + 60_000)]
+    log = [
+        clicks_of(0, 5, 10, ZERO),
+        clicks_of(1, 400, 900, ZERO),
+        clicks_of(2, 7, 900, ZERO),
+        beat(3, ZERO + 60_000),
+    ]
 
     def read(at: ResumePoint, step: int) -> list:
         reader = CountingReader(STREAM, FraudConfig(), STREAM.clicks, 0, at)
@@ -125,10 +137,14 @@ def test_signals_fit_and_a_reader_that_begins_within_a_record_goes_on():
     said = [(s.headers, s.value) for s in whole]
     assert [(s.headers, s.value) for s in read(ResumePoint(0, 0), 1)] == said
     for k, one in enumerate(whole[:-1]):
-        assert [(s.headers, s.value) for s in read(ResumePoint(one.end, one.arrival_max_ms), 2)] == said[k + 1 :]
+        assert [
+            (s.headers, s.value) for s in read(ResumePoint(one.end, one.arrival_max_ms), 2)
+        ] == said[k + 1 :]
 
 
-def test_a_record_that_cannot_be_read_is_unknown_whatever_is_raised(monkeypatch: pytest.MonkeyPatch):
+def test_a_record_that_cannot_be_read_is_unknown_whatever_is_raised(
+    monkeypatch: pytest.MonkeyPatch,
+):
     """L5: counting is bound by nothing."""
     log = [clicks_of(k, 2, 3, ZERO) for k in range(5)] + [beat(5, ZERO + 60_000)]
     reader = CountingReader(STREAM, FraudConfig(), STREAM.clicks, 0, ResumePoint(0, 0))
@@ -148,7 +164,9 @@ def test_a_record_that_cannot_be_read_is_unknown_whatever_is_raised(monkeypatch:
 def test_of_a_large_bad_record_the_beginning_is_kept_and_its_name():
     value = b"{" + b"x" * 5_000
     one = BadRecord(
-        Record(7, ZERO, b"k" * 40_000, value, (("producer", b"p" * 9_000),)), "f" * 9_000, "why \ud800" * 999
+        Record(7, ZERO, b"k" * 40_000, value, (("producer", b"p" * 9_000),)),
+        "f" * 9_000,
+        "why \ud800" * 999,
     )
     (side,) = quarantine_records("impressions", 0, [one], 1_000)
     headers = dict(side.headers)

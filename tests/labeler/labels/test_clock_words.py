@@ -1,4 +1,5 @@
-"""Clocks that were ahead for long, both of them: labels stand, and go on by an operator's word (T3)."""
+"""Clocks that were ahead for long, both of them: labels stand, and go on by an operator's word
+(T3)."""
 
 import json
 from dataclasses import replace
@@ -7,7 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_labelling import CLICKS, IMPRESSIONS, LABELER, STREAM, ZERO, Clock, folded, memory_log, work
+from test_labelling import (
+    CLICKS,
+    IMPRESSIONS,
+    LABELER,
+    STREAM,
+    ZERO,
+    Clock,
+    folded,
+    memory_log,
+    work,
+)
 
 from everspun.commands.data.clock import fault, inputs, say
 from labeler.click_cache.storage import MemoryPages
@@ -17,19 +28,32 @@ from labeler.fraud_config import FraudConfig
 from labeler.labels.runner import HEED_MS, Labelling
 from stream.config import StreamConfig
 from stream.decoding.arrival_clock import arrival_clock
-from stream.internal_topics.clock_words import ClockWord, clock_words, word_headers, word_key, words_of
+from stream.internal_topics.clock_words import (
+    ClockWord,
+    clock_words,
+    word_headers,
+    word_key,
+    words_of,
+)
 from stream.log.memory import MemoryLog
 from stream.record import Partition, Record
 
 LIVE = replace(
-    STREAM, replayed=False, jump_max_ms=1_000, jump_confirm_ms=500, age_max_ms=10_000, heartbeat_ms=50, window_ms=5_000
+    STREAM,
+    replayed=False,
+    jump_max_ms=1_000,
+    jump_confirm_ms=500,
+    age_max_ms=10_000,
+    heartbeat_ms=50,
+    window_ms=5_000,
 )
 DAYS_MS = 2 * 86_400_000
 SECONDS, WRONG_FROM_MS, WRONG_TO_MS = 18, ZERO + 4_000, ZERO + 8_000
 
 
 class Shop:
-    """Ten views a second, every third clicked; both clocks are `ahead_ms` ahead from WRONG_FROM_MS to WRONG_TO_MS."""
+    """Ten views a second, every third clicked; both clocks are `ahead_ms` ahead from
+    WRONG_FROM_MS to WRONG_TO_MS."""
 
     def __init__(self, ahead_ms: int, clock: Clock) -> None:
         self.log: MemoryLog = memory_log(LIVE, clock)
@@ -44,7 +68,14 @@ class Shop:
             self.log.append(CLICKS, None, None, beat, stamp_ms)
             n = (now_ms - ZERO) // 100
             if now_ms % 100 == 0:
-                view = {"id": str(n), "ts_ms": now_ms, "session": "s", "source": "u", "vendor": "v", "item": "i"}
+                view = {
+                    "id": str(n),
+                    "ts_ms": now_ms,
+                    "session": "s",
+                    "source": "u",
+                    "vendor": "v",
+                    "item": "i",
+                }
                 self.log.append(IMPRESSIONS, json.dumps(view).encode(), b"s", (), stamp_ms)
             if now_ms % 300 == 0 and n >= 5:
                 click = {"id": str(n - 5), "ts_ms": now_ms, "session": "s"}
@@ -63,7 +94,9 @@ class Shop:
         return found
 
 
-def labelling_of(shop: Shop, pages: MemoryPages | None = None, stream: StreamConfig = LIVE) -> Labelling:
+def labelling_of(
+    shop: Shop, pages: MemoryPages | None = None, stream: StreamConfig = LIVE
+) -> Labelling:
     labelling = Labelling(stream, LABELER, shop.log, pages=pages)
     labelling.own([0])
     return labelling
@@ -76,7 +109,9 @@ def give_word(shop: Shop, now_ms: int) -> list[ClockWord]:
 
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("ahead_ms", [20_000, 3_600_000, DAYS_MS])
-def test_labels_stand_until_the_word_and_are_then_those_of_right_clocks(ahead_ms: int, restarts: bool):
+def test_labels_stand_until_the_word_and_are_then_those_of_right_clocks(
+    ahead_ms: int, restarts: bool
+):
     clock, pages = Clock(), MemoryPages()
     right, shop = Shop(0, clock), Shop(ahead_ms, clock)
     work(labelling_of(right), clock)
@@ -86,7 +121,9 @@ def test_labels_stand_until_the_word_and_are_then_those_of_right_clocks(ahead_ms
     stood = shop.labels()
     assert max(stood) < shop.views(WRONG_FROM_MS, WRONG_TO_MS)[0]
     fell_ms = {one.fell_ms for one in labelling.lines[0].core.clocks.values()}
-    assert all(ahead_ms - 100 <= one <= ahead_ms for one in fell_ms), "what status names is what clocks were ahead by"
+    assert all(ahead_ms - 100 <= one <= ahead_ms for one in fell_ms), (
+        "what status names is what clocks were ahead by"
+    )
 
     give_word(shop, ZERO + SECONDS * 1_000)
     if restarts:
@@ -96,13 +133,18 @@ def test_labels_stand_until_the_word_and_are_then_those_of_right_clocks(ahead_ms
     work(labelling, clock)
     assert not labelling.lines[0].core.time_stands
     expected, found = right.labels(), shop.labels()
-    assert found.keys() == expected.keys(), "no good event is quarantined, and labels are as far as without"
+    assert found.keys() == expected.keys(), (
+        "no good event is quarantined, and labels are as far as without"
+    )
     # What was labelled when the clocks jumped stays: its windows seemed to be over.
-    assert {at: found[at] for at in found if at not in stood} == {at: expected[at] for at in found if at not in stood}
+    assert {at: found[at] for at in found if at not in stood} == {
+        at: expected[at] for at in found if at not in stood
+    }
 
 
 def test_a_chain_that_went_on_in_a_time_that_is_set_back_goes_on_behind_it():
-    """Clocks that were ahead for longer than the window: what was labelled by then stays as it is."""
+    """Clocks that were ahead for longer than the window: what was labelled by then stays as it
+    is."""
     clock, short = Clock(), replace(LIVE, window_ms=1_000)
     shop = Shop(DAYS_MS, clock)
     labelling = labelling_of(shop, stream=short)
@@ -115,7 +157,9 @@ def test_a_chain_that_went_on_in_a_time_that_is_set_back_goes_on_behind_it():
     point = labelling.lines[0].core.point
     assert point.arrival_max_ms > ZERO + (SECONDS - 3) * 1_000
     behind = {at for at in shop.labels() if at >= stands.start >> 20}
-    assert behind == set(shop.views(ZERO, ZERO + SECONDS * 1_000 - 1_150)) & set(range(stands.start >> 20, 10**6))
+    assert behind == set(shop.views(ZERO, ZERO + SECONDS * 1_000 - 1_150)) & set(
+        range(stands.start >> 20, 10**6)
+    )
 
 
 def test_what_comes_behind_a_word_is_believed_as_ever():
@@ -138,7 +182,11 @@ def test_counting_goes_on_by_the_word_too():
 
     def counted(of: Shop) -> int:
         signals = [decode_signal(record) for record in of.log.records(Partition("signals", 0))]
-        return [signal.bucket_end_ms for signal in signals if signal.input == "impressions/0" and signal.value][-1]
+        return [
+            signal.bucket_end_ms
+            for signal in signals
+            if signal.input == "impressions/0" and signal.value
+        ][-1]
 
     def count(of: Shop) -> Head:
         head = Head(LIVE, waits, FraudConfig(), of.log)
@@ -168,8 +216,17 @@ def test_a_word_comes_back_as_it_was_given_and_junk_says_nothing():
         for value in (None, b"", b"\xff", b"-1"):
             if (name, value) == ("topic", b"") or (name, value) == ("topic", b"-1"):
                 continue  # a name of no topic says nothing of any
-            headers = tuple((k, value if k == name else v) for k, v in good.items() if k != name or value is not None)
-            assert clock_words([Record(0, 0, None, b"", headers)], lambda record, error: told.append(error)) == []
+            headers = tuple(
+                (k, value if k == name else v)
+                for k, v in good.items()
+                if k != name or value is not None
+            )
+            assert (
+                clock_words(
+                    [Record(0, 0, None, b"", headers)], lambda record, error: told.append(error)
+                )
+                == []
+            )
     assert len(told) == 18
 
 
@@ -191,7 +248,9 @@ def test_what_is_typed_wrong_is_refused(topic: str, partition: int | None, by_ms
     wrong=st.tuples(st.integers(0, 19), st.integers(0, 59)),
     cuts=st.lists(st.integers(1, 20), max_size=8),
 )
-def test_arrivals_are_those_of_right_clocks(steps: list[int], wrong: tuple[int, int], cuts: list[int]):
+def test_arrivals_are_those_of_right_clocks(
+    steps: list[int], wrong: tuple[int, int], cuts: list[int]
+):
     """Whatever stretch of the log is wrong, and however it is polled."""
     at_ms = ZERO + np.cumsum(steps)
     first, end = min(wrong), max(wrong)

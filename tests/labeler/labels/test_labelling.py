@@ -1,4 +1,5 @@
-"""The process around the cores, over the log in memory: folds, failed sends, side records, stops, heartbeats."""
+"""The process around the cores, over the log in memory: folds, failed sends, side records,
+stops, heartbeats."""
 
 import json
 import random
@@ -28,11 +29,25 @@ from stream.record import Partition
 
 ZERO = 1_600_000_000_000
 STREAM = StreamConfig(
-    partitions=1, replayed=True, window_ms=1_000, grace_ms=100, dedup_ms=500, flush_ms=100, signal_ms=100,
-    heartbeat_ms=100, jump_max_ms=10_000, batch_rows_max=8, age_max_ms=5_000, skew_ms=100,
-)  # fmt: skip
+    partitions=1,
+    replayed=True,
+    window_ms=1_000,
+    grace_ms=100,
+    dedup_ms=500,
+    flush_ms=100,
+    signal_ms=100,
+    heartbeat_ms=100,
+    jump_max_ms=10_000,
+    batch_rows_max=8,
+    age_max_ms=5_000,
+    skew_ms=100,
+)
 LABELER = LabelerConfig(await_verdicts=False, retry_ms=10, fold_records_max=10_000)
-IMPRESSIONS, CLICKS, EXAMPLES = Partition("impressions", 0), Partition("clicks", 0), Partition("examples", 0)
+IMPRESSIONS, CLICKS, EXAMPLES = (
+    Partition("impressions", 0),
+    Partition("clicks", 0),
+    Partition("examples", 0),
+)
 
 
 class Clock:
@@ -58,19 +73,31 @@ def beat(log, stamp_ms, partition=0):
 
 
 def fill(log, seconds=4, seed=0, session="s"):
-    """A shop: ten views a second, a third of them clicked, heartbeats; ends with all deadlines passed."""
+    """A shop: ten views a second, a third of them clicked, heartbeats; ends with all deadlines
+    passed."""
     rng = random.Random(seed)
     beat(log, ZERO)
     clicks = []
     for n in range(seconds * 10):
         now = ZERO + n * 100
-        view = {"id": str(n), "ts_ms": now, "session": session, "source": f"u{n % 5}", "vendor": "v", "item": "i"}
+        view = {
+            "id": str(n),
+            "ts_ms": now,
+            "session": session,
+            "source": f"u{n % 5}",
+            "vendor": "v",
+            "item": "i",
+        }
         log.append(IMPRESSIONS, json.dumps(view).encode(), session.encode(), (), now)
         if rng.random() < 0.33:
             clicks.append((now + rng.randrange(1, 900), n))
     for at, n in sorted(clicks):
         log.append(
-            CLICKS, json.dumps({"id": str(n), "ts_ms": at, "session": session}).encode(), session.encode(), (), at
+            CLICKS,
+            json.dumps({"id": str(n), "ts_ms": at, "session": session}).encode(),
+            session.encode(),
+            (),
+            at,
         )
     for more in (0, 2_000, 4_000):
         beat(log, ZERO + seconds * 1_000 + more)
@@ -95,7 +122,9 @@ def folded(log):
         kinds.append(kind)
         if kind is Fold.EXTENDS and record.value:
             batch = decode_examples(record.value)
-            found = zip(batch.column("position").to_pylist(), batch.column("label").to_pylist(), strict=True)
+            found = zip(
+                batch.column("position").to_pylist(), batch.column("label").to_pylist(), strict=True
+            )
             rows += [row for row in found if row[0] >= before]
     return rows, kinds
 
@@ -137,12 +166,16 @@ class Disk(MemoryPages):
 
 
 @pytest.mark.parametrize(("works", "restored"), [(1 << 30, True), (12, False)])
-def test_a_restarted_labeler_takes_clicks_from_its_copy_and_goes_on_without_one_that_fails(works, restored):
+def test_a_restarted_labeler_takes_clicks_from_its_copy_and_goes_on_without_one_that_fails(
+    works, restored
+):
     """C4: clicks that spill, a restart in the midst, a disk that breaks: the same labels."""
     clock, disk = Clock(), Disk(works)
     log = memory_log(clock=clock)
     clicked = fill(log, seconds=20)
-    settings = replace(LABELER, pending_clicks_bytes_max=200, click_page_rows=2, take_records_max=5, outbox_max=2)
+    settings = replace(
+        LABELER, pending_clicks_bytes_max=200, click_page_rows=2, take_records_max=5, outbox_max=2
+    )
     labellings = []
     for turns in (60, 1_000):
         labellings.append(Labelling(STREAM, settings, log, pages=disk))
@@ -214,17 +247,35 @@ def test_a_drained_labeler_leaves_nothing_on_its_way_and_begins_nothing():
 
 
 def test_side_records_stand_before_the_range_that_counts_them():
-    """C6, with the bytes and the reason; and what verdicts reject is written with rule and evidence."""
+    """C6, with the bytes and the reason; and what verdicts reject is written with rule and
+    evidence."""
     clock = Clock()
     log = memory_log(clock=clock)
     order = []
     log.on_append = lambda at: order.append(at.topic) or Fate.ACKNOWLEDGED
     beat(log, ZERO)
     log.append(IMPRESSIONS, b"{oops", b"s", (("producer", b"web"),), ZERO + 10)
-    view = {"id": "1", "ts_ms": ZERO + 20, "session": "s", "source": "bot", "vendor": "v", "item": "i"}
+    view = {
+        "id": "1",
+        "ts_ms": ZERO + 20,
+        "session": "s",
+        "source": "bot",
+        "vendor": "v",
+        "item": "i",
+    }
     log.append(IMPRESSIONS, json.dumps(view).encode(), b"s", (), ZERO + 20)
     beat(log, ZERO + 5_000)
-    verdict = Verdict("r/bot/0", "repeated_clicks", "reject", "bot", None, ZERO, ZERO + 1_000, "too many", {"n": 9.0})
+    verdict = Verdict(
+        "r/bot/0",
+        "repeated_clicks",
+        "reject",
+        "bot",
+        None,
+        ZERO,
+        ZERO + 1_000,
+        "too many",
+        {"n": 9.0},
+    )
     log.append(Partition("verdicts", 0), encode_verdict(verdict))
     for topic in ("impressions", "clicks"):
         mark = Watermark(input_name(topic, 0), ZERO + 4_000, 0)
@@ -244,7 +295,9 @@ def test_side_records_stand_before_the_range_that_counts_them():
     assert (header.rejected, header.quarantined, header.labelled) == (1, 1, 0)
 
 
-def test_a_record_that_makes_the_decoder_raise_stops_its_partition_until_it_is_set_aside(monkeypatch):
+def test_a_record_that_makes_the_decoder_raise_stops_its_partition_until_it_is_set_aside(
+    monkeypatch,
+):
     """L7."""
     import labeler.join.intake as intake
 
@@ -270,7 +323,12 @@ def test_a_record_that_makes_the_decoder_raise_stops_its_partition_until_it_is_s
     assert "everspun quarantine add impressions 0 12" in str(line.core.stopped)
     assert folded(log)[0][-1][0] >> 20 < poison
     order = SetAside("impressions", 0, poison)
-    log.append(Partition("quarantine", 0), None, order_key(order), order_headers(order, "an operator's word"))
+    log.append(
+        Partition("quarantine", 0),
+        None,
+        order_key(order),
+        order_headers(order, "an operator's word"),
+    )
     clock.now_ms += 10_000
     work(labelling, clock)
     assert labelling.lines[0].core.stopped is None
@@ -314,7 +372,9 @@ def test_a_watermark_that_contradicts_the_log_counts_for_nothing(ahead_ms: int, 
     for topic in ("impressions", "clicks"):
         lie = Watermark(input_name(topic, 0), ZERO + ahead_ms, end << 20)
         log.append(verdicts, encode_verdict(lie), timestamp_ms=ZERO + 3_000)
-    live = replace(STREAM, replayed=False)  # on replayed topics a time says nothing about its record's
+    live = replace(
+        STREAM, replayed=False
+    )  # on replayed topics a time says nothing about its record's
     labelling = Labelling(live, replace(LABELER, await_verdicts=True), log)
     labelling.own([0])
     for _ in range(3):
@@ -334,18 +394,31 @@ def test_a_watermark_that_contradicts_the_log_counts_for_nothing(ahead_ms: int, 
 
 @pytest.mark.parametrize("partitions", [1, 2])
 def test_verdicts_of_an_outage_are_read_as_labels_come_to_them(monkeypatch, partitions):
-    """A book that is full is read on only while a line waits for it: never so much at once, and all is labelled."""
+    """A book that is full is read on only while a line waits for it: never so much at once, and
+    all is labelled."""
     monkeypatch.setattr("labeler.labels.verdicts.ENTRIES_MAX", 60)
     stream, clock = replace(STREAM, poll_records_max=20, partitions=partitions), Clock()
     log = memory_log(stream, clock)
-    fill(log, seconds=30, session=next(s for s in "abcdefgh" if partition_of_key(s.encode(), partitions) == 0))
+    fill(
+        log,
+        seconds=30,
+        session=next(s for s in "abcdefgh" if partition_of_key(s.encode(), partitions) == 0),
+    )
     for p in range(1, partitions):
         for at in range(0, 35_000, 500):
             beat(log, ZERO + at, p)
-    inputs = [input_name(topic, p) for topic in ("impressions", "clicks") for p in range(partitions)]
+    inputs = [
+        input_name(topic, p) for topic in ("impressions", "clicks") for p in range(partitions)
+    ]
     for at in range(0, 40_000, 20):
         for name in inputs:
-            log.append(Partition("verdicts", 0), encode_verdict(Watermark(name, ZERO + at, 1)), None, (), ZERO + at)
+            log.append(
+                Partition("verdicts", 0),
+                encode_verdict(Watermark(name, ZERO + at, 1)),
+                None,
+                (),
+                ZERO + at,
+            )
     labelling, held = Labelling(stream, replace(LABELER, await_verdicts=True), log), []
     labelling.own(list(range(partitions)))
     for _ in range(3_000):
@@ -390,18 +463,23 @@ def test_the_head_counts_every_bucket_once_over_restarts_and_failures():
         assert kind is not Fold.DANGLES
         if kind is Fold.EXTENDS and signal.rows is not None:
             counted[signal.input] += sum(signal.rows.column("count").to_pylist())
-    want = {f"{at.topic}/0": sum(bool(r.value) for r in log.records(at)) for at in (IMPRESSIONS, CLICKS)}
+    want = {
+        f"{at.topic}/0": sum(bool(r.value) for r in log.records(at)) for at in (IMPRESSIONS, CLICKS)
+    }
     assert counted == want
     assert all(r.is_heartbeat or r.value for r in log.records(IMPRESSIONS))
 
 
 def test_two_services_share_the_partitions_and_hand_them_over():
-    """Threads and all: the first one leaves, the second one goes on; every impression is labelled once."""
+    """Threads and all: the first one leaves, the second one goes on; every impression is
+    labelled once."""
     stream = replace(STREAM, partitions=1)
     log = memory_log(stream)
     fill(log, seconds=6)
     reached = threading.Event()
-    log.on_append = lambda at: (reached.set() if len(log.records(EXAMPLES)) > 5 else None) or Fate.ACKNOWLEDGED
+    log.on_append = lambda at: (
+        (reached.set() if len(log.records(EXAMPLES)) > 5 else None) or Fate.ACKNOWLEDGED
+    )
     labeler = replace(LABELER, poll_ms=2, outbox_max=1)
     for _ in range(2):
         stop = threading.Event()

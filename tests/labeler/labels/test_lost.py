@@ -61,7 +61,9 @@ def obey(log, clock, labelling, stop, stream=STREAM):
 
 
 def headers(log, partition=0, kind="label"):
-    found = [BatchHeader.from_headers(r.headers) for r in log.records(Partition("examples", partition))]
+    found = [
+        BatchHeader.from_headers(r.headers) for r in log.records(Partition("examples", partition))
+    ]
     return [header for header in found if header.chain.startswith(kind)]
 
 
@@ -75,7 +77,10 @@ def test_a_word_comes_back_as_it_was_given_and_junk_says_nothing():
     assert lost_ranges([record]) == [lost]
     before = LostRange("clicks", 0, 0, 7, True)
     assert lost_ranges([Record(0, 0, None, b"", lost_headers(before, "x"))]) == [before]
-    junk = [(("lost", b"1"),), (("lost", b"1"), ("topic", b"\xff"), ("partition", b"0"), ("from", b"0"), ("to", b"1"))]
+    junk = [
+        (("lost", b"1"),),
+        (("lost", b"1"), ("topic", b"\xff"), ("partition", b"0"), ("from", b"0"), ("to", b"1")),
+    ]
     junk += [(("lost", b"1"), ("topic", b"a"), ("partition", b"0"), ("from", b"9"), ("to", b"1"))]
     assert lost_ranges(Record(0, 0, None, b"", one) for one in junk) == []
 
@@ -113,7 +118,14 @@ def fill_later(log, seconds):
     beat(log, later)
     for n in range(10 * seconds):
         now = later + n * 100
-        view = {"id": f"later{n}", "ts_ms": now, "session": "s", "source": "u", "vendor": "v", "item": "i"}
+        view = {
+            "id": f"later{n}",
+            "ts_ms": now,
+            "session": "s",
+            "source": "u",
+            "vendor": "v",
+            "item": "i",
+        }
         log.append(IMPRESSIONS, json.dumps(view).encode(), b"s", (), now)
     for more in (0, 2_000, 4_000):
         beat(log, later + seconds * 1_000 + more)
@@ -130,7 +142,9 @@ def test_what_was_gone_when_the_topics_were_made_is_where_labels_begin():
     labelling = started(log, clock)
     assert labelling.lines[0].core.stopped is None
     assert headers(log)[0].start == 3 << 20
-    assert total(log, "lost_offsets") == total(log, "lost") == total(log, "clicks_lost_offsets") == 0
+    assert (
+        total(log, "lost_offsets") == total(log, "lost") == total(log, "clicks_lost_offsets") == 0
+    )
 
 
 def moved_at(log):
@@ -157,9 +171,11 @@ def clicks_oracle(log, gap_from_ms, gap_to_ms):
 
 @settings(max_examples=settings.default.max_examples // 4)
 @given(st.integers(0, 1 << 30), st.integers(1, 30), st.integers(0, 3), st.booleans())
-def test_impressions_that_a_click_which_is_gone_might_have_counted_for_are_lost(seed, gone, restarts, copies):
-    """Whatever was read before, wherever it is started again: exactly those, clicked or not; all others have the label
-    that they would have had."""
+def test_impressions_that_a_click_which_is_gone_might_have_counted_for_are_lost(
+    seed, gone, restarts, copies
+):
+    """Whatever was read before, wherever it is started again: exactly those, clicked or not; all
+    others have the label that they would have had."""
     clock, rng = Clock(), random.Random(seed)
     whole, log = memory_log(clock=Clock()), memory_log(clock=clock)
     for one in (whole, log):
@@ -190,13 +206,17 @@ def test_impressions_that_a_click_which_is_gone_might_have_counted_for_are_lost(
     rows = dict(folded(log)[0])
     assert rows == {at: label for at, label in true.items() if at not in lost}
     assert total(log, "lost") == len(lost)
-    assert total(log, "clicks_lost_offsets") in (0, gone)  # counted once what they may have counted for is past
+    assert total(log, "clicks_lost_offsets") in (
+        0,
+        gone,
+    )  # counted once what they may have counted for is past
 
 
 @settings(max_examples=settings.default.max_examples // 4)
 @given(st.integers(0, 1 << 30), st.integers(1, 8), st.integers(1, 12))
 def test_clicks_gone_in_the_midst_cost_only_what_they_might_have_labelled(seed, before, gone):
-    """A labeler that stopped reading in the midst, and one that takes over from it, lose the same."""
+    """A labeler that stopped reading in the midst, and one that takes over from it, lose the
+    same."""
     clock, rng = Clock(), random.Random(seed)
     log = memory_log(clock=clock)
     fill(log, seconds=6, seed=seed)
@@ -243,7 +263,9 @@ def test_an_input_gone_below_both_topics_is_named_one_after_the_other():
     for stop in stops:
         obey(log, clock, labelling, stop)
     assert labelling.lines[0].core.stopped is None
-    assert total(log, "lost") + total(log, "labelled") == sum(bool(r.value) for r in log.records(IMPRESSIONS))
+    assert total(log, "lost") + total(log, "labelled") == sum(
+        bool(r.value) for r in log.records(IMPRESSIONS)
+    )
 
 
 def test_where_verdicts_are_gone_what_they_decide_on_is_lost():
@@ -263,7 +285,9 @@ def test_where_verdicts_are_gone_what_they_decide_on_is_lost():
     labelling = started(log, clock, labeler=labeler)
     before = total(log, "labelled")
     assert before
-    log.append(at, encode_verdict(Verdict("a", "r", "reject", None, "v", ZERO, ZERO + 2_000, "fraud")))
+    log.append(
+        at, encode_verdict(Verdict("a", "r", "reject", None, "v", ZERO, ZERO + 2_000, "fraud"))
+    )
     watermarks(last_ms)
     watermarks(ZERO + 20_000)
     log.delete_below(at, 5)
@@ -274,7 +298,8 @@ def test_where_verdicts_are_gone_what_they_decide_on_is_lost():
     assert labelling.lines[0].core.stopped is None
     assert total(log, "rejected") == 0
     arrivals = [r.timestamp_ms for r in log.records(IMPRESSIONS) if r.value]
-    # the rest of the watermarks behind the gap rise to ZERO + 20 s at the end: all deadlines before are open
+    # the rest of the watermarks behind the gap rise to ZERO + 20 s at the end: all deadlines before
+    # are open
     assert total(log, "lost") == sum(a + STREAM.wait_ms >= first_ms for a in arrivals)
     assert total(log, "labelled") + total(log, "lost") == len(arrivals)
 
@@ -290,7 +315,9 @@ def test_a_log_that_lost_its_tail_stops_its_partition_and_goes_on_where_it_was_r
     stop = labelling.lines[0].core.stopped
     assert "lost its tail" in stop.reason
     obey(log, clock, labelling, stop)
-    assert labelling.lines[0].core.stopped is not None, "what comes below is given offsets that were read"
+    assert labelling.lines[0].core.stopped is not None, (
+        "what comes below is given offsets that were read"
+    )
     fill_later(log, 2)
     clock.now_ms += 10_000
     work(labelling, clock)
@@ -336,9 +363,15 @@ def test_counting_of_a_log_that_lost_its_tail_goes_on_once_the_log_has_grown_pas
             head.turn(clock(), 0)
 
     def counted():
-        mine = [s for r in log.records(Partition("signals", 0)) if (s := decode_signal(r)).input == "impressions/0"]
+        mine = [
+            s
+            for r in log.records(Partition("signals", 0))
+            if (s := decode_signal(r)).input == "impressions/0"
+        ]
         chain = Chain()
-        return [kind for s in mine if (kind := chain.fold(s.start, s.end)[0]) is not Fold.REPEAT], chain.end or 0
+        return [
+            kind for s in mine if (kind := chain.fold(s.start, s.end)[0]) is not Fold.REPEAT
+        ], chain.end or 0
 
     head = counting()
     turn(head)
@@ -365,8 +398,12 @@ def test_a_range_that_is_not_what_is_gone_is_refused_with_what_to_type():
         log.create(spec.name, spec.partitions)
     fill(log, seconds=1)
     log.delete_below(IMPRESSIONS, 6)
-    assert "run: everspun lost impressions 0 0 6" in still_there(log, LostRange("impressions", 0, 0, 9))
-    assert "run: everspun lost impressions 0 0 6" in still_there(log, LostRange("impressions", 0, 0, 4))
+    assert "run: everspun lost impressions 0 0 6" in still_there(
+        log, LostRange("impressions", 0, 0, 9)
+    )
+    assert "run: everspun lost impressions 0 0 6" in still_there(
+        log, LostRange("impressions", 0, 0, 4)
+    )
     assert "--force" in still_there(log, LostRange("impressions", 0, 7, 9))
     assert still_there(log, LostRange("impressions", 0, 0, 6)) == ""
     assert "allowed are" in fault(STREAM, LostRange("examples", 0, 0, 1))
@@ -396,7 +433,14 @@ def remade_shop(log, seconds, first_id=0):
     log.create("impressions", 1)
     for n in range(10 * seconds):
         now = ZERO + 9_000 + n * 100
-        view = {"id": f"new{first_id + n}", "ts_ms": now, "session": "s", "source": "u", "vendor": "v", "item": "i"}
+        view = {
+            "id": f"new{first_id + n}",
+            "ts_ms": now,
+            "session": "s",
+            "source": "u",
+            "vendor": "v",
+            "item": "i",
+        }
         log.append(IMPRESSIONS, json.dumps(view).encode(), b"s", (), now)
     for more in (0, 2_000, 4_000):
         beat(log, ZERO + 9_000 + seconds * 1_000 + more)
@@ -405,7 +449,8 @@ def remade_shop(log, seconds, first_id=0):
 @pytest.mark.parametrize("running", [True, False])
 @pytest.mark.parametrize("seconds", [2, 9])
 def test_a_topic_made_anew_stops_its_partition_until_an_operator_accepts_it(running, seconds):
-    """Also where it is longer by now than what was read of the former one: nothing is taken for what was labelled."""
+    """Also where it is longer by now than what was read of the former one: nothing is taken for
+    what was labelled."""
     clock = Clock()
     log = memory_log(clock=clock)
     fill(log, seconds=4)
@@ -468,7 +513,9 @@ def test_clicks_made_anew_lose_what_the_former_ones_might_have_labelled():
     clock.now_ms += 10_000
     work(labelling, clock)
     assert labelling.lines[0].core.stopped is None
-    arrivals = [r.timestamp_ms for r in log.records(IMPRESSIONS) if r.value and r.offset << 20 >= point.end]
+    arrivals = [
+        r.timestamp_ms for r in log.records(IMPRESSIONS) if r.value and r.offset << 20 >= point.end
+    ]
     to_ms = log.records(CLICKS)[1].timestamp_ms
     assert total(log, "lost") == sum(a - STREAM.early_ms <= to_ms for a in arrivals) > 0
 

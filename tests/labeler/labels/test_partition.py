@@ -1,4 +1,5 @@
-"""The labeler of one partition against an obvious oracle, polled and restarted in every way (I7)."""
+"""The labeler of one partition against an obvious oracle, polled and restarted in every way
+(I7)."""
 
 import json
 import random
@@ -21,10 +22,22 @@ from stream.record import Record
 ZERO = 1_600_000_000_000
 INPUTS = ("impressions/0", "clicks/0")
 CONFIG = StreamConfig(
-    partitions=1, window_ms=20, grace_ms=5, early_click_ms=2, dedup_ms=12, skew_ms=6, age_max_ms=60, jump_max_ms=30,
-    jump_confirm_ms=5, heartbeat_ms=10, signal_ms=5, flush_ms=10, batch_rows_max=3,
-    categorical_features=("place",), numeric_features=("price",),
-)  # fmt: skip
+    partitions=1,
+    window_ms=20,
+    grace_ms=5,
+    early_click_ms=2,
+    dedup_ms=12,
+    skew_ms=6,
+    age_max_ms=60,
+    jump_max_ms=30,
+    jump_confirm_ms=5,
+    heartbeat_ms=10,
+    signal_ms=5,
+    flush_ms=10,
+    batch_rows_max=3,
+    categorical_features=("place",),
+    numeric_features=("price",),
+)
 NO_FRAUD, FRAUD = LabelerConfig(await_verdicts=False), LabelerConfig()
 KEY = b"s"
 
@@ -37,7 +50,15 @@ def heartbeat(offset, stamp, clock, barrier=0):
 
 
 def impression(id, ts, source="a", vendor="v", **more):
-    return {"id": id, "ts_ms": ts, "session": "s", "source": source, "vendor": vendor, "item": "i" + id, **more}
+    return {
+        "id": id,
+        "ts_ms": ts,
+        "session": "s",
+        "source": source,
+        "vendor": vendor,
+        "item": "i" + id,
+        **more,
+    }
 
 
 def click(id, ts):
@@ -48,11 +69,13 @@ def events(offset, stamp, bodies):
     return Record(offset, stamp, KEY, json.dumps(bodies).encode())
 
 
-# --- random logs ------------------------------------------------------------------------------------------------
+# --- random logs
+# ------------------------------------------------------------------------------------------------
 
 
 def random_log(rng, is_click, end_ms, first_offset):
-    """Records with rising, now and then stepping back or jumping stamps; every bucket has its heartbeat at last."""
+    """Records with rising, now and then stepping back or jumping stamps; every bucket has its
+    heartbeat at last."""
     records, now, barrier, due = [], ZERO + rng.randrange(3), 0, 40
     body = click if is_click else impression
     while now < ZERO + end_ms:
@@ -69,7 +92,9 @@ def random_log(rng, is_click, end_ms, first_offset):
         elif kind < 0.30:
             records.append(Record(offset, stamp, KEY, rng.choice((b"{", b"[]", b"\xff"))))
         elif kind < 0.33:
-            records.append(events(offset, now + 500, [body("1", now)]))  # a jump that nobody confirms
+            records.append(
+                events(offset, now + 500, [body("1", now)])
+            )  # a jump that nobody confirms
         else:
             rows = [
                 body(str(rng.randrange(12)), now - rng.choice((0, 0, 1, 3, 8, 15, 22, 70)))
@@ -94,13 +119,23 @@ def random_verdicts(rng, end_ms):
             end = start + rng.choice((5, 20, 60))
             decision = rng.choice(("reject", "reject", "withhold", "withhold", "allow", "release"))
             rule = rng.choice(("operator", "a rule"))
-            scopes = (("a", None), ("b", "v"), (None, "w"), ("a", None, "x"), (None, None, "y"), (None, None))
+            scopes = (
+                ("a", None),
+                ("b", "v"),
+                (None, "w"),
+                ("a", None, "x"),
+                (None, None, "y"),
+                (None, None),
+            )
             scope = rng.choice(scopes)
             if scope == (None, None) and decision in ("reject", "allow"):
                 continue  # everything can only be withheld
             slice_ = {"feature": "place", "value": scope[2]} if scope[2:] else {}
-            id = f"{rule}/{decision}/{scope}/{start}/{end}"  # F3: a function of rule, entity and interval
-            said.append(Verdict(id, rule, decision, *scope[:2], start, end, "why", {"n": 1.0}, **slice_))
+            # F3: a function of rule, entity and interval
+            id = f"{rule}/{decision}/{scope}/{start}/{end}"
+            said.append(
+                Verdict(id, rule, decision, *scope[:2], start, end, "why", {"n": 1.0}, **slice_)
+            )
         else:
             name = rng.choice(INPUTS)
             marks[name] += rng.choice((0, 3, 5, 10))
@@ -108,14 +143,25 @@ def random_verdicts(rng, end_ms):
     return [Record(n, 0, None, encode_verdict(one)) for n, one in enumerate(said)]
 
 
-# --- driving ----------------------------------------------------------------------------------------------------
+# --- driving
+# --------------------------------------------------------------------------------------------------
 
 
 class Run:
-    """Feeds the logs in pieces of random size, in random order, and restarts when told, from the output alone."""
+    """Feeds the logs in pieces of random size, in random order, and restarts when told, from the
+    output alone."""
 
     def __init__(
-        self, impressions, clicks, verdicts, rng, crash=0.0, poll_max=8, config=CONFIG, reading=None, pages=None
+        self,
+        impressions,
+        clicks,
+        verdicts,
+        rng,
+        crash=0.0,
+        poll_max=8,
+        config=CONFIG,
+        reading=None,
+        pages=None,
     ):
         self.pages = pages or (lambda: None)  # the local copy that the next start finds
         self.reading = reading or readings(config)[0]
@@ -142,8 +188,12 @@ class Run:
             0,
         )
         self.book = VerdictBook.at(INPUTS, [point]) if self.fraud else None
-        settings = replace(FRAUD if self.fraud else NO_FRAUD, pending_clicks_bytes_max=150, click_page_rows=2)
-        self.labeler = PartitionLabeler(self.config, settings, 0, point, self.book, (), self.reading, self.pages())
+        settings = replace(
+            FRAUD if self.fraud else NO_FRAUD, pending_clicks_bytes_max=150, click_page_rows=2
+        )
+        self.labeler = PartitionLabeler(
+            self.config, settings, 0, point, self.book, (), self.reading, self.pages()
+        )
         self.at = {
             "impressions": point.impressions_offset, "clicks": self.labeler.clicks.offset,
             "verdicts": point.verdicts_offset,
@@ -165,7 +215,11 @@ class Run:
         """One random order of the readers. True if anything was read or written."""
         moved = False
         for topic in self.rng.sample(("impressions", "clicks", "verdicts"), 3):
-            if topic == "impressions" and self.labeler.wants_impressions() and (found := self.poll(topic)):
+            if (
+                topic == "impressions"
+                and self.labeler.wants_impressions()
+                and (found := self.poll(topic))
+            ):
                 self.labeler.on_impressions(found)
             elif topic == "clicks" and self.labeler.wants_clicks() and (found := self.poll(topic)):
                 self.labeler.on_clicks(found)
@@ -196,7 +250,12 @@ def described(emission):
     rows = []
     if emission.value:
         batch = decode_examples(emission.value)
-        rows = list(zip(*(batch.column(n).to_pylist() for n in ("position", "label", "click_delay_ms")), strict=True))
+        rows = list(
+            zip(
+                *(batch.column(n).to_pylist() for n in ("position", "label", "click_delay_ms")),
+                strict=True,
+            )
+        )
     return header, rows
 
 

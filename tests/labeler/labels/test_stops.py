@@ -1,4 +1,5 @@
-"""L7: a stop is loud, says what to type, and what it says always lets the partition go on, without a restart."""
+"""L7: a stop is loud, says what to type, and what it says always lets the partition go on,
+without a restart."""
 
 import json
 import logging
@@ -24,9 +25,19 @@ from stream.record import Partition, offset_of
 
 ZERO = 1_600_000_000_000
 STREAM = StreamConfig(
-    partitions=1, replayed=True, window_ms=1_000, grace_ms=100, dedup_ms=500, flush_ms=1_000, signal_ms=100,
-    heartbeat_ms=100, jump_max_ms=10_000, batch_rows_max=8, age_max_ms=5_000, skew_ms=100,
-)  # fmt: skip
+    partitions=1,
+    replayed=True,
+    window_ms=1_000,
+    grace_ms=100,
+    dedup_ms=500,
+    flush_ms=1_000,
+    signal_ms=100,
+    heartbeat_ms=100,
+    jump_max_ms=10_000,
+    batch_rows_max=8,
+    age_max_ms=5_000,
+    skew_ms=100,
+)
 LABELER = LabelerConfig(await_verdicts=False, retry_ms=10)
 VIEWS = Partition("impressions", 0)
 
@@ -37,7 +48,14 @@ def shop(clock: list[int]) -> MemoryLog:
     for spec in topic_specs(STREAM):
         log.create(spec.name, spec.partitions)
     for n in range(20):
-        view = {"id": str(n), "ts_ms": ZERO + n, "session": "s", "source": "u", "vendor": "v", "item": "i"}
+        view = {
+            "id": str(n),
+            "ts_ms": ZERO + n,
+            "session": "s",
+            "source": "u",
+            "vendor": "v",
+            "item": "i",
+        }
         log.append(VIEWS, json.dumps(view).encode(), b"s", (), ZERO + n)
     for more in (3_000, 6_000):
         headers = (("control", b"heartbeat"), ("clock_ms", str(ZERO + more).encode()))
@@ -48,7 +66,9 @@ def shop(clock: list[int]) -> MemoryLog:
 
 def report_of(metrics: LabelerMetrics) -> Report:
     families = text_string_to_metric_families(generate_latest(metrics.registry).decode())
-    return Report({(s.name, tuple(sorted(s.labels.items()))): s.value for f in families for s in f.samples})
+    return Report(
+        {(s.name, tuple(sorted(s.labels.items()))): s.value for f in families for s in f.samples}
+    )
 
 
 def test_a_batch_that_cannot_be_made_frees_itself_record_by_record(
@@ -82,7 +102,9 @@ def test_a_batch_that_cannot_be_made_frees_itself_record_by_record(
             assert "boom" in line
             assert line.endswith(f"everspun quarantine add impressions 0 {offset}")
             order = SetAside("impressions", 0, offset)
-            log.append(Partition("quarantine", 0), b"", order_key(order), order_headers(order, "a word"))
+            log.append(
+                Partition("quarantine", 0), b"", order_key(order), order_headers(order, "a word")
+            )
             clock[0] += HEED_MS
             orders += 1
             assert orders <= 3, "each word passes one record, and the third one is it"
@@ -96,5 +118,8 @@ def test_a_batch_that_cannot_be_made_frees_itself_record_by_record(
 
 
 def test_a_stop_that_only_the_count_tells_of_is_said_too():
-    assert "2 partitions stopped" in stops(Report({("everspun_labeler_stopped_partitions", ()): 2.0}))[0]
+    assert (
+        "2 partitions stopped"
+        in stops(Report({("everspun_labeler_stopped_partitions", ()): 2.0}))[0]
+    )
     assert stops(Report({("everspun_labeler_stopped_partitions", ()): 0.0})) == []

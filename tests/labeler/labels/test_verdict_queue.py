@@ -1,4 +1,5 @@
-"""Claims beyond a log wait a second each, and hold up what stands behind them for no longer (F3)."""
+"""Claims beyond a log wait a second each, and hold up what stands behind them for no longer
+(F3)."""
 
 from collections.abc import Iterable
 
@@ -27,7 +28,9 @@ def mark(offset: int, end: int) -> Record:
 
 
 def verdict(offset: int) -> Record:
-    return Record(offset, NOW, None, encode_verdict(Verdict("i", "r", "reject", "s", None, 1, 2, "why")))
+    return Record(
+        offset, NOW, None, encode_verdict(Verdict("i", "r", "reject", "s", None, 1, 2, "why"))
+    )
 
 
 def offsets(taken: list[object]) -> list[int]:
@@ -72,7 +75,9 @@ def test_however_many_false_ones_come_nothing_waits_longer_than_for_one():
     for turn in range(400):
         now_ms = NOW + 50 * turn
         hearing.put([mark(2 * turn, 10**6), verdict(2 * turn + 1)], now_ms)
-        waited += [now_ms - (NOW + 50 * (offset // 2)) for offset in offsets(hearing.take(log, now_ms))]
+        waited += [
+            now_ms - (NOW + 50 * (offset // 2)) for offset in offsets(hearing.take(log, now_ms))
+        ]
     assert len(waited) == 2 * (400 - DOUBT_MS // 50)
     assert max(waited) == DOUBT_MS
 

@@ -1,4 +1,5 @@
-"""The labeler's process over real brokers: live, with its own heartbeats, stopped in the middle and taken over."""
+"""The labeler's process over real brokers: live, with its own heartbeats, stopped in the middle
+and taken over."""
 
 import json
 import threading
@@ -34,7 +35,9 @@ class Running:
 
     def __init__(self, stream, log, dir):
         self.stop = threading.Event()
-        settings = LabelerConfig(await_verdicts=False, click_page_rows=4, pending_clicks_bytes_max=500)
+        settings = LabelerConfig(
+            await_verdicts=False, click_page_rows=4, pending_clicks_bytes_max=500
+        )
         service = Service(stream, settings, FraudConfig(), log, LabelerMetrics(), now_ms, dir=dir)
         self.thread = threading.Thread(target=service.run, args=(self.stop,))
         self.thread.start()
@@ -54,14 +57,17 @@ def labelled(reader, chains, found):
             assert kind is not Fold.DANGLES
             if kind is Fold.EXTENDS and record.value:
                 batch = decode_examples(record.value)
-                for position, label in zip(*(batch.column(n).to_pylist() for n in ("position", "label")), strict=True):
+                for position, label in zip(
+                    *(batch.column(n).to_pylist() for n in ("position", "label")), strict=True
+                ):
                     if position >= before:
                         assert (at.partition, position) not in found
                         found[at.partition, position] = label
 
 
 def by_the_rules(reader, stream, p):
-    """What the oracle makes of the logs as the broker stamped them: how fast this machine was decides, not the test."""
+    """What the oracle makes of the logs as the broker stamped them: how fast this machine was
+    decides, not the test."""
     logs = []
     for topic in (stream.impressions, stream.clicks):
         at = Partition(topic, p)
@@ -76,11 +82,22 @@ def by_the_rules(reader, stream, p):
 
 
 @pytest.mark.timeout(180)
-def test_live_events_are_labelled_once_over_a_handover(broker: Broker, topic_prefix: str, tmp_path: Path):
+def test_live_events_are_labelled_once_over_a_handover(
+    broker: Broker, topic_prefix: str, tmp_path: Path
+):
     stream = StreamConfig(
-        bootstrap_servers=broker.address, topic_prefix=topic_prefix, partitions=2, window_ms=1_000, grace_ms=500,
-        dedup_ms=1_000, flush_ms=200, heartbeat_ms=200, signal_ms=100, skew_ms=5_000, batch_rows_max=7,
-    )  # fmt: skip
+        bootstrap_servers=broker.address,
+        topic_prefix=topic_prefix,
+        partitions=2,
+        window_ms=1_000,
+        grace_ms=500,
+        dedup_ms=1_000,
+        flush_ms=200,
+        heartbeat_ms=200,
+        signal_ms=100,
+        skew_ms=5_000,
+        batch_rows_max=7,
+    )
     create_topics(stream)
     log = KafkaLog(stream)
     first = Running(stream, log, tmp_path)
@@ -92,11 +109,22 @@ def test_live_events_are_labelled_once_over_a_handover(broker: Broker, topic_pre
     for n in range(SHOWN):
         session, ts = f"s{n % 9}", now_ms()
         p = partition_of_key(session.encode(), 2)
-        view = {"id": str(n), "ts_ms": ts, "session": session, "source": "u", "vendor": "v", "item": "i"}
-        writer.append(Partition(stream.impressions, p), json.dumps(view).encode(), session.encode(), (), ts)
+        view = {
+            "id": str(n),
+            "ts_ms": ts,
+            "session": session,
+            "source": "u",
+            "vendor": "v",
+            "item": "i",
+        }
+        writer.append(
+            Partition(stream.impressions, p), json.dumps(view).encode(), session.encode(), (), ts
+        )
         if n % 3 == 0:
             click = {"id": str(n), "ts_ms": ts + 5, "session": session}
-            writer.append(Partition(stream.clicks, p), json.dumps(click).encode(), session.encode(), (), ts)
+            writer.append(
+                Partition(stream.clicks, p), json.dumps(click).encode(), session.encode(), (), ts
+            )
         time.sleep(0.01)
     writer.flush(10_000)
     running, end = first, time.monotonic() + DEADLINE_S
@@ -108,5 +136,7 @@ def test_live_events_are_labelled_once_over_a_handover(broker: Broker, topic_pre
     running.end()
     writer.close()
     assert len(found) == SHOWN
-    assert found == {at: label for p in range(2) for at, label in by_the_rules(reader, stream, p).items()}
+    assert found == {
+        at: label for p in range(2) for at, label in by_the_rules(reader, stream, p).items()
+    }
     reader.close()

@@ -1,4 +1,5 @@
-"""Rows of `examples` read back from an arrival on: where it begins, what counts, and the archive below the log (C2)."""
+"""Rows of `examples` read back from an arrival on: where it begins, what counts, and the archive
+below the log (C2)."""
 
 from collections.abc import Iterator
 
@@ -24,16 +25,26 @@ SCHEMA = examples_schema(())
 
 
 def append(log: MemoryLog, chain: str, start: int, end: int, arrival_ms: int) -> None:
-    values = {"position": position(start), "arrival_ms": arrival_ms, "ts_ms": arrival_ms, "click_delay_ms": -1}
-    columns = [pa.array([values.get(f.name, "" if f.type == pa.string() else 0)], f.type) for f in SCHEMA]
+    values = {
+        "position": position(start),
+        "arrival_ms": arrival_ms,
+        "ts_ms": arrival_ms,
+        "click_delay_ms": -1,
+    }
+    columns = [
+        pa.array([values.get(f.name, "" if f.type == pa.string() else 0)], f.type) for f in SCHEMA
+    ]
     rows = pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
-    header = BatchHeader(chain, position(start), position(end), "s", "c", labelled=1, arrival_max_ms=arrival_ms)
+    header = BatchHeader(
+        chain, position(start), position(end), "s", "c", labelled=1, arrival_max_ms=arrival_ms
+    )
     log.append(EXAMPLES, encode_examples(rows), None, header.to_headers())
 
 
 @pytest.fixture
 def log() -> MemoryLog:
-    """COUNT labels, each ten ms after the one before; every third has a late row 500 ms behind it; some repeats."""
+    """COUNT labels, each ten ms after the one before; every third has a late row 500 ms behind
+    it; some repeats."""
     made = MemoryLog(lambda: 0)
     made.create("examples", 1)
     made.create("impressions", 1)
@@ -46,7 +57,9 @@ def log() -> MemoryLog:
     return made
 
 
-def read(log: Log, from_ms: int, readings: tuple[Reading, ...] = READINGS) -> Iterator[tuple[str, int]]:
+def read(
+    log: Log, from_ms: int, readings: tuple[Reading, ...] = READINGS
+) -> Iterator[tuple[str, int]]:
     for one in labelled(log, EXAMPLES, readings, from_ms, 100):
         yield one.kind, one.rows.column("arrival_ms")[0].as_py()
 
@@ -56,7 +69,9 @@ def test_every_row_from_then_on_comes_once_and_few_before(log: MemoryLog, from_m
     every = list(read(log, 0))
     assert [ms for kind, ms in every if kind == "label"] == list(range(0, 10 * COUNT, 10))
     found = list(read(log, from_ms))
-    assert [one for one in found if one[1] >= from_ms] == [one for one in every if one[1] >= from_ms]
+    assert [one for one in found if one[1] >= from_ms] == [
+        one for one in every if one[1] >= from_ms
+    ]
     assert len(found) == len(set(found))
     if from_ms == 2_000:
         assert len(found) < len(every) - 200, "it begins where those rows are"
@@ -78,20 +93,28 @@ def test_what_retention_took_is_found_in_the_archive(log: MemoryLog):
     assert len(list(read(log, 0))) < len(every)
     whole = ArchivedLog(log, archive, "examples")
     for from_ms in (0, 2_000, 5_000):
-        assert [one for one in read(whole, from_ms) if one[1] >= from_ms] == [one for one in every if one[1] >= from_ms]
+        assert [one for one in read(whole, from_ms) if one[1] >= from_ms] == [
+            one for one in every if one[1] >= from_ms
+        ]
 
 
-def test_a_reading_has_reached_the_arrival_of_the_first_record_that_it_has_not_labelled(log: MemoryLog):
+def test_a_reading_has_reached_the_arrival_of_the_first_record_that_it_has_not_labelled(
+    log: MemoryLog,
+):
     stream = StreamConfig(partitions=1, jump_max_ms=100_000)
     first = READINGS[0]
-    assert reached_ms(log, IMPRESSIONS, EXAMPLES, first, stream) == 10 * (COUNT - 1), "no such record"
+    assert reached_ms(log, IMPRESSIONS, EXAMPLES, first, stream) == 10 * (COUNT - 1), (
+        "no such record"
+    )
     for n in range(COUNT):
         log.append(IMPRESSIONS, b"x", None, (), 10 * n)
     assert reached_ms(log, IMPRESSIONS, EXAMPLES, first, stream) == 10 * (COUNT - 1)
     log.append(IMPRESSIONS, b"x", None, (), 50_000)
     assert reached_ms(log, IMPRESSIONS, EXAMPLES, first, stream) == 50_000
     near = StreamConfig(partitions=1, jump_max_ms=1_000, heartbeat_ms=100)
-    assert reached_ms(log, IMPRESSIONS, EXAMPLES, first, near) == 10 * (COUNT - 1), "such a stamp is judged first (T3)"
+    assert reached_ms(log, IMPRESSIONS, EXAMPLES, first, near) == 10 * (COUNT - 1), (
+        "such a stamp is judged first (T3)"
+    )
 
 
 def test_a_chain_that_is_not_among_the_last_records_has_reached_nothing(

@@ -1,4 +1,5 @@
-"""`retract/p`: late verdicts are taken back once, whatever fails, in the same bytes whoever writes (L3, C1, C2)."""
+"""`retract/p`: late verdicts are taken back once, whatever fails, in the same bytes whoever
+writes (L3, C1, C2)."""
 
 import json
 import logging
@@ -16,16 +17,33 @@ from stream.chain import Chain, Fold
 from stream.config import StreamConfig
 from stream.internal_topics.examples import BatchHeader, decode_examples
 from stream.internal_topics.retracted import Again, taken
-from stream.internal_topics.verdicts import ALLOW, REJECT, Verdict, Watermark, encode_verdict, input_name
+from stream.internal_topics.verdicts import (
+    ALLOW,
+    REJECT,
+    Verdict,
+    Watermark,
+    encode_verdict,
+    input_name,
+)
 from stream.log.memory import Fate, MemoryLog
 from stream.log.topics import topic_specs
 from stream.record import Partition, Record, offset_of, position
 
 ZERO = 1_600_000_000_000
 STREAM = StreamConfig(
-    partitions=2, replayed=True, window_ms=1_000, grace_ms=100, dedup_ms=500, flush_ms=100, signal_ms=100,
-    heartbeat_ms=100, jump_max_ms=100_000, batch_rows_max=8, age_max_ms=5_000, skew_ms=100,
-)  # fmt: skip
+    partitions=2,
+    replayed=True,
+    window_ms=1_000,
+    grace_ms=100,
+    dedup_ms=500,
+    flush_ms=100,
+    signal_ms=100,
+    heartbeat_ms=100,
+    jump_max_ms=100_000,
+    batch_rows_max=8,
+    age_max_ms=5_000,
+    skew_ms=100,
+)
 LABELER = LabelerConfig(retry_ms=1, fold_records_max=4, retract_share_min=0.0)
 VERDICTS = Partition("verdicts", 0)
 INPUTS = [input_name(topic, p) for topic in ("impressions", "clicks") for p in range(2)]
@@ -69,7 +87,13 @@ class Shop:
             for n in range(SECONDS * 10):
                 now = ZERO + n * 100
                 source = f"u{rng.randrange(5)}"
-                view = {"id": f"{p}/{n}", "ts_ms": now, "session": SESSIONS[p], "source": source, "vendor": "v"}
+                view = {
+                    "id": f"{p}/{n}",
+                    "ts_ms": now,
+                    "session": SESSIONS[p],
+                    "source": source,
+                    "vendor": "v",
+                }
                 self.log.append(
                     Partition("impressions", p),
                     json.dumps(view | {"item": "i"}).encode(),
@@ -80,7 +104,11 @@ class Shop:
                 if source == "u0":
                     click = {"id": f"{p}/{n}", "ts_ms": now + 1, "session": SESSIONS[p]}
                     self.log.append(
-                        Partition("clicks", p), json.dumps(click).encode(), SESSIONS[p].encode(), (), now + 1
+                        Partition("clicks", p),
+                        json.dumps(click).encode(),
+                        SESSIONS[p].encode(),
+                        (),
+                        now + 1,
                     )
         for more in (0, 2, 4):
             self.beat(SECONDS + more)
@@ -117,7 +145,11 @@ class Shop:
                 and record.value
             ):
                 rows = decode_examples(record.value)
-                found += zip(rows.column("position").to_pylist(), rows.column("source").to_pylist(), strict=True)
+                found += zip(
+                    rows.column("position").to_pylist(),
+                    rows.column("source").to_pylist(),
+                    strict=True,
+                )
         return found
 
     def records(self, p):
@@ -131,7 +163,10 @@ class Shop:
 def sessions():
     from stream.hashing.keys import partition_of_key
 
-    return [next(s for s in map(str, range(99)) if partition_of_key(s.encode(), 2) == p) for p in range(2)]
+    return [
+        next(s for s in map(str, range(99)) if partition_of_key(s.encode(), 2) == p)
+        for p in range(2)
+    ]
 
 
 SESSIONS = sessions()
@@ -198,7 +233,9 @@ def test_of_a_verdict_between_only_what_was_closed_before_it_is_taken_back():
     for p in range(2):
         trained = [row for row in shop.rows(p) if row[1] == "u0"]
         assert trained
-        assert shop.back(p) == trained, "what was not rejected was learned, and all of that is taken back"
+        assert shop.back(p) == trained, (
+            "what was not rejected was learned, and all of that is taken back"
+        )
         positions = [at for at, _ in trained]
         assert max(positions) < max(at for at, _ in shop.rows(p)), "later ones were rejected"
 
@@ -300,7 +337,9 @@ def test_a_lost_tail_of_verdicts_is_said_and_what_comes_behind_is_taken_back():
     shop = late_shop()
     assert shop.retract().gone_verdicts == 0
     before = [shop.records(p) for p in range(2)]
-    ends = max(offset_of(BatchHeader.from_headers(headers).end) for found in before for _, headers in found)
+    ends = max(
+        offset_of(BatchHeader.from_headers(headers).end) for found in before for _, headers in found
+    )
     del shop.log.records(VERDICTS)[ends - 1 :]
     again = shop.retract()
     assert again.gone_verdicts > 0
@@ -321,7 +360,8 @@ def test_without_anybody_to_wait_for_no_verdict_is_late():
     assert [shop.records(p) for p in range(2)] == [[], []]
 
 
-# --- runs ---------------------------------------------------------------------------------------------------------
+# --- runs
+# --------------------------------------------------------------------------------------------------
 
 
 def late_verdicts(point=None, horizon_ms=10_000):
@@ -337,11 +377,19 @@ def mark(name, second):
 
 
 LOG = [
-    mark("a", 0), mark("b", 0), verdict("early", "u"),
-    mark("a", 5), mark("b", 5), verdict("1", "u", first_s=0, last_s=1),
-    verdict("2", "w", first_s=0, last_s=1), mark("a", 6), verdict("3", "u", first_s=1, last_s=2), mark("b", 30),
-    verdict("4", "u", first_s=20, last_s=25), mark("a", 31),
-]  # fmt: skip
+    mark("a", 0),
+    mark("b", 0),
+    verdict("early", "u"),
+    mark("a", 5),
+    mark("b", 5),
+    verdict("1", "u", first_s=0, last_s=1),
+    verdict("2", "w", first_s=0, last_s=1),
+    mark("a", 6),
+    verdict("3", "u", first_s=1, last_s=2),
+    mark("b", 30),
+    verdict("4", "u", first_s=20, last_s=25),
+    mark("a", 31),
+]
 
 
 def test_a_run_ends_behind_the_last_late_verdict_before_a_watermark():
@@ -355,11 +403,17 @@ def test_a_run_ends_behind_the_last_late_verdict_before_a_watermark():
 def test_read_on_from_a_run_the_next_ones_are_the_same():
     for horizon_ms in (10_000, 4_500):
         late = late_verdicts(horizon_ms=horizon_ms)
-        late.read(records_of(*LOG, mark("b", 40), verdict("5", "u", first_s=1, last_s=9), mark("a", 50)))
+        late.read(
+            records_of(*LOG, mark("b", 40), verdict("5", "u", first_s=1, last_s=9), mark("a", 50))
+        )
         whole = late.runs
         for n, run in enumerate(whole):
             again = late_verdicts(run.point, horizon_ms)
-            again.read(records_of(*LOG, mark("b", 40), verdict("5", "u", first_s=1, last_s=9), mark("a", 50)))
+            again.read(
+                records_of(
+                    *LOG, mark("b", 40), verdict("5", "u", first_s=1, last_s=9), mark("a", 50)
+                )
+            )
             rest = [one for one in again.runs if one.end > run.end]
             assert [one.end for one in rest] == [one.end for one in whole[n + 1 :]]
             assert [(one.low_ms, one.point, one.held) for one in rest] == [
@@ -370,11 +424,15 @@ def test_read_on_from_a_run_the_next_ones_are_the_same():
 def test_without_late_verdicts_a_chain_goes_on_all_the_same():
     late = late_verdicts()
     late.read(records_of(*[mark("a", n) for n in range(20)], first=RUN_OFFSETS - 10))
-    assert [(run.first, run.end, run.empty) for run in late.runs] == [(RUN_OFFSETS, RUN_OFFSETS, True)]
+    assert [(run.first, run.end, run.empty) for run in late.runs] == [
+        (RUN_OFFSETS, RUN_OFFSETS, True)
+    ]
 
 
 def test_what_says_nothing_is_passed_over():
     late = late_verdicts()
-    late.read([Record(0, 0, None, b"{}"), Record(1, 0, None, None), *records_of(mark("c", 1), first=2)])
+    late.read(
+        [Record(0, 0, None, b"{}"), Record(1, 0, None, None), *records_of(mark("c", 1), first=2)]
+    )
     assert late.next_offset == 3
     assert not late.runs

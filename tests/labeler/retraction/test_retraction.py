@@ -1,4 +1,5 @@
-"""Which trained rows late verdicts take, what is clean beside them, and what a record of it holds (L3, C1)."""
+"""Which trained rows late verdicts take, what is clean beside them, and what a record of it
+holds (L3, C1)."""
 
 from dataclasses import replace
 
@@ -61,7 +62,9 @@ def test_what_is_not_taken_is_clean():
 
 
 def test_only_rows_whose_label_was_closed_before_the_verdict_are_taken():
-    assert judged(held(verdict(source="a"), low_ms=16)) == ([], [0, 1, 2, 3]), "16 has not passed 11 + 5"
+    assert judged(held(verdict(source="a"), low_ms=16)) == ([], [0, 1, 2, 3]), (
+        "16 has not passed 11 + 5"
+    )
     assert judged(held(verdict(source="a"), low_ms=17)) == ([0], [1, 2, 3])
 
 
@@ -119,7 +122,9 @@ def test_only_the_newest_clean_rows_are_kept_in_whole_batches():
 
 def test_a_value_of_which_hardly_a_row_is_taken_is_not_learned_again():
     _, again = gathered(batches=50, share_min=0.03)
-    assert again.named == {"source": ["a"], "vendor": ["v"], "item": ["j"]}, "of i it is 1 row in 51"
+    assert again.named == {"source": ["a"], "vendor": ["v"], "item": ["j"]}, (
+        "of i it is 1 row in 51"
+    )
 
 
 def test_a_model_that_began_later_keeps_the_clean_rows_and_what_it_learned():
@@ -133,5 +138,8 @@ def test_rows_of_another_schema_get_what_they_lack_as_missing():
 
 
 def test_a_verdict_without_a_source_looks_at_every_row():
-    said = [Held(verdict(vendor="v"), 0, LATE_MS), Held(replace(verdict(), source="zz"), 1, LATE_MS)]
+    said = [
+        Held(verdict(vendor="v"), 0, LATE_MS),
+        Held(replace(verdict(), source="zz"), 1, LATE_MS),
+    ]
     assert judged(said)[0] == [0, 1, 2]

@@ -35,7 +35,9 @@ class Holder:
             self.words.append(word)
             held = word.lease_ms > 0
             self.bounds = self.bounds._replace(
-                governor=self.core.name if held else "", governed=word.rung if held else None, sequence=word.sequence
+                governor=self.core.name if held else "",
+                governed=word.rung if held else None,
+                sequence=word.sequence,
             )
             self.core.heeded(word, self.bounds)
 
@@ -47,7 +49,9 @@ def begun(config: GovernorConfig = CONFIG, bounds: Bounds = FREE) -> tuple[Gover
     return core, holder
 
 
-def judge(core: Governing, losses: tuple[Sequence[float], Sequence[float]], backlog: int | None = None) -> str:
+def judge(
+    core: Governing, losses: tuple[Sequence[float], Sequence[float]], backlog: int | None = None
+) -> str:
     return core.judged(*losses, rows=100, backlog=backlog).action
 
 
@@ -136,7 +140,9 @@ def test_a_governor_that_starts_again_goes_on_where_its_lease_stands():
 
 
 def test_while_another_governor_holds_the_lease_it_says_nothing():
-    _core, holder = begun(GovernorConfig(begin="slowest"), FREE._replace(governor="other", governed=Rung(0)))
+    _core, holder = begun(
+        GovernorConfig(begin="slowest"), FREE._replace(governor="other", governed=Rung(0))
+    )
     holder.turn(1)
     assert holder.words == []
 
@@ -206,7 +212,14 @@ def test_what_is_spent_is_bounded_by_what_was_learned():
 
 @pytest.mark.parametrize(
     ("backlogs", "wanted"),
-    [([20, 30], True), ([20, 19], True), ([20, 18], False), ([5, 9], False), ([None, 30], False), ([20, None], False)],
+    [
+        ([20, 30], True),
+        ([20, 19], True),
+        ([20, 18], False),
+        ([5, 9], False),
+        ([None, 30], False),
+        ([20, None], False),
+    ],
 )
 def test_speed_is_wanted_where_what_waits_does_not_shrink(backlogs: list[int | None], wanted: bool):
     core, _holder = begun(GovernorConfig(begin="slowest", backlog_min=10, share_max=1.0))
@@ -237,9 +250,18 @@ def test_pairs_that_say_nothing_decide_nothing():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("band", 0.0), ("certainty", float("inf")), ("begin", "fast"), ("window_batches", 1), ("share_max", 1.5),
-     ("patience", 0), ("lease_ms", 2_999), ("lease_ms", 600_001), ("poll_ms", 0)],
-)  # fmt: skip
+    [
+        ("band", 0.0),
+        ("certainty", float("inf")),
+        ("begin", "fast"),
+        ("window_batches", 1),
+        ("share_max", 1.5),
+        ("patience", 0),
+        ("lease_ms", 2_999),
+        ("lease_ms", 600_001),
+        ("poll_ms", 0),
+    ],
+)
 def test_a_config_that_cannot_be_names_its_key(key: str, value: object):
     with pytest.raises(ValueError, match=key):
         GovernorConfig(**{key: value})

@@ -29,7 +29,9 @@ CONFIG = GovernorConfig(window_batches=12, share_max=1.0, lease_ms=10_000)
 
 def run(learners: int, staleness: int, config: GovernorConfig = CONFIG, rate: float = 0.1):
     governor = VirtualGovernor(config, cut_every=10)
-    world = VirtualTraining(a_model(rate), WORKS, Setting(learners, staleness), on_trained=governor.take).run()
+    world = VirtualTraining(
+        a_model(rate), WORKS, Setting(learners, staleness), on_trained=governor.take
+    ).run()
     assert governor.service is not None
     return governor, world, governor.service.core
 
@@ -57,8 +59,14 @@ def test_it_leaves_a_bad_setting_and_the_clocks_obey_until_it_dies():
     assert core.governor.rung.staleness < 16
     name, now_ms = world.model.name, int(world.now_ms)
     bounds = world.clocks.bounds(name, now_ms)
-    assert (bounds.ordered, bounds.in_force, bounds.governor) == (Rung(16), core.governor.rung, "governor-0")
-    assert world.clocks.bounds(name, now_ms + CONFIG.lease_ms).in_force == Rung(16)  # nobody renews it
+    assert (bounds.ordered, bounds.in_force, bounds.governor) == (
+        Rung(16),
+        core.governor.rung,
+        "governor-0",
+    )
+    assert world.clocks.bounds(name, now_ms + CONFIG.lease_ms).in_force == Rung(
+        16
+    )  # nobody renews it
     late = [t.staleness for t in world.trained[-40:]]
     early = [t.staleness for t in world.trained[40:80]]
     assert sum(late) < sum(early) / 2
@@ -114,7 +122,9 @@ def test_evaluations_without_an_end_do_not_hold_a_turn_for_ever(monkeypatch: pyt
         assert service._evaluations is not None
         with monkeypatch.context() as patched:
             patched.setattr(service, "_now_ms", lambda: next(now_ms))
-            patched.setattr(service._evaluations, "poll", lambda *_: {Partition(STREAM.evaluations, 0): []})
+            patched.setattr(
+                service._evaluations, "poll", lambda *_: {Partition(STREAM.evaluations, 0): []}
+            )
             service._hear()
 
     interrupted(25, busy)
@@ -174,7 +184,9 @@ def test_what_waits_is_told_from_the_log_and_the_shards():
 
 
 def test_a_word_is_taken_back_at_the_end_of_an_orderly_life():
-    governor, world, _ = run(4, 0, GovernorConfig(window_batches=12, share_max=1.0, begin="slowest"))
+    governor, world, _ = run(
+        4, 0, GovernorConfig(window_batches=12, share_max=1.0, begin="slowest")
+    )
     name, now_ms = world.model.name, int(world.now_ms)
     assert world.clocks.bounds(name, now_ms).governed == Rung(0, 1)
     assert governor.service is not None
@@ -188,4 +200,8 @@ def test_an_evaluation_that_says_nothing_is_passed_over(caplog: pytest.LogCaptur
             governor.log.append(Partition(STREAM.evaluations, 0), value)
 
     assert counts(interrupted(25, nonsense))["window judged"] > 3
-    assert [f"is passed over ({n} so far)" in caplog.text for n in (1, 2, 3)] == [True, True, False], "1, 2, 4, ..."
+    assert [f"is passed over ({n} so far)" in caplog.text for n in (1, 2, 3)] == [
+        True,
+        True,
+        False,
+    ], "1, 2, 4, ..."

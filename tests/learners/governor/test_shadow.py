@@ -1,4 +1,5 @@
-"""A shadow trains as the live model does when nothing is stale, and from touched rows as from all."""
+"""A shadow trains as the live model does when nothing is stale, and from touched rows as from
+all."""
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ from learners.config import ModelConfig
 from learners.governor.shadow import Shadow, touched_only
 from learners.models.model import make_model
 
-MODEL = make_model(ModelConfig(kind="lr", categorical=("source", "item"), bias=True, table_optimizer="adagrad"))
+MODEL = make_model(
+    ModelConfig(kind="lr", categorical=("source", "item"), bias=True, table_optimizer="adagrad")
+)
 WORKS = draw_work(MODEL, examples=6_000, batch_rows=100, seed=5)
 FROM = 20
 

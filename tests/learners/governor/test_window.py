@@ -8,7 +8,12 @@ from learners.pacing.events import Batch
 from paramserver.messages import ChainProgress, Progress
 
 CHAINS = {"label/0": 10, "late/0": 0, "retract/0": 0, "label/1": 20, "late/1": 0, "retract/1": 0}
-CUT = CompleteCut(3, "c", Progress({c: ChainProgress(end, rows=end) for c, end in CHAINS.items()}, {0: 5, 1: 7}), {})
+CUT = CompleteCut(
+    3,
+    "c",
+    Progress({c: ChainProgress(end, rows=end) for c, end in CHAINS.items()}, {0: 5, 1: 7}),
+    {},
+)
 
 
 def batch(chain: str, start: int, end: int, record: int, rows: int = 1) -> Batch:

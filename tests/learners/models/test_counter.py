@@ -14,7 +14,9 @@ from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 from stream.internal_topics.examples import examples_schema
 
-MODEL = make_model(ModelConfig(name="coverage", kind="count", categorical=("source",), prior_rate=0.25))
+MODEL = make_model(
+    ModelConfig(name="coverage", kind="count", categorical=("source",), prior_rate=0.25)
+)
 EPOCH = Epoch(1, 1)
 
 
@@ -44,7 +46,9 @@ def train(shard: Shard, sources: list[str], start: int) -> None:
     computed = compute(MODEL, prepared, rows, dense)
     assert np.all(computed.prediction == np.float32(0.25))
     said = contents(computed, SlotMap.even(1))[0]
-    reply = shard.push(PushRequest(MODEL.name, EPOCH, 1, 1, "label/0", start, start + 1, 0, 0, 0, **said))
+    reply = shard.push(
+        PushRequest(MODEL.name, EPOCH, 1, 1, "label/0", start, start + 1, 0, 0, 0, **said)
+    )
     assert reply.outcome is Outcome.APPLIED
 
 

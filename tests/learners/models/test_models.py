@@ -1,4 +1,5 @@
-"""Every kind against a formula written out again in float64, differentiated by torch; and a module of one's own."""
+"""Every kind against a formula written out again in float64, differentiated by torch; and a
+module of one's own."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,11 @@ from learners.training import gradient
 
 Tensors = dict[str, torch.Tensor]
 BASE = ModelConfig(
-    categorical=("source", "item", "source*item"), numeric=("price", "shown_at"), dim=3, hidden=(5,), prior_rate=0.3
+    categorical=("source", "item", "source*item"),
+    numeric=("price", "shown_at"),
+    dim=3,
+    hidden=(5,),
+    prior_rate=0.3,
 )
 FM = replace(BASE, kind="fm", bias=True)
 DLRM = replace(BASE, kind="dlrm", bottom=(4,))
@@ -50,14 +55,21 @@ def rows(count: int = 15, seed: int = 0) -> pa.RecordBatch:
     )
 
 
-def parameters(model: Model, prepared: gradient.Prepared) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def parameters(
+    model: Model, prepared: gradient.Prepared
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     rng = np.random.default_rng(1)
-    pulled = {t.name: rng.normal(0, 0.5, (len(prepared.keys[t.name]), t.dim)) for t in model.spec.tables}
+    pulled = {
+        t.name: rng.normal(0, 0.5, (len(prepared.keys[t.name]), t.dim)) for t in model.spec.tables
+    }
     dense = {n: rng.normal(0, 0.5, shape) for n, shape in model.spec.dense.shapes.items()}
-    return {n: a.astype(np.float32) for n, a in pulled.items()}, {n: a.astype(np.float32) for n, a in dense.items()}
+    return {n: a.astype(np.float32) for n, a in pulled.items()}, {
+        n: a.astype(np.float32) for n, a in dense.items()
+    }
 
 
-# --- the formulas, a row and a pair at a time -------------------------------------------------------------------
+# --- the formulas, a row and a pair at a time
+# -------------------------------------------------------------------
 
 
 def fm_logit(row: torch.Tensor, numbers: torch.Tensor, dense: Tensors) -> torch.Tensor:
@@ -86,7 +98,9 @@ def dlrm_logit(row: torch.Tensor, numbers: torch.Tensor, dense: Tensors) -> torc
 
 
 def pairs_logit(row: torch.Tensor, numbers: torch.Tensor, dense: Tensors) -> torch.Tensor:
-    return layers(torch.stack([row[i] @ row[j] for i, j in combinations(range(3), 2)]), dense, "top.")[0]
+    return layers(
+        torch.stack([row[i] @ row[j] for i, j in combinations(range(3), 2)]), dense, "top."
+    )[0]
 
 
 def dcn_logit(row: torch.Tensor, numbers: torch.Tensor, dense: Tensors) -> torch.Tensor:
@@ -105,7 +119,9 @@ def own_logit(row: torch.Tensor, numbers: torch.Tensor, dense: Tensors) -> torch
     squeezed = torch.relu(dense["squeeze.weight"] @ row.mean(dim=1) + dense["squeeze.bias"])
     gates = torch.sigmoid(dense["gate.weight"] @ squeezed + dense["gate.bias"])
     x = torch.cat([(row * gates[:, None]).flatten(), numbers])
-    x = (x - x.mean()) / torch.sqrt(x.var(correction=0) + 1e-5) * dense["norm.weight"] + dense["norm.bias"]
+    x = (x - x.mean()) / torch.sqrt(x.var(correction=0) + 1e-5) * dense["norm.weight"] + dense[
+        "norm.bias"
+    ]
     return (dense["logit.weight"] @ x + dense["logit.bias"])[0]
 
 
@@ -120,7 +136,9 @@ FORMULAS = [
 
 
 @pytest.mark.parametrize(
-    ("config", "formula"), FORMULAS, ids=["fm", "dlrm", "dlrm without numbers", "dcn", "dcn of low rank", "own"]
+    ("config", "formula"),
+    FORMULAS,
+    ids=["fm", "dlrm", "dlrm without numbers", "dcn", "dcn of low rank", "own"],
 )
 def test_prediction_and_gradient_are_those_of_the_formula(
     config: ModelConfig, formula: Callable[[torch.Tensor, torch.Tensor, Tensors], torch.Tensor]
@@ -135,15 +153,21 @@ def test_prediction_and_gradient_are_those_of_the_formula(
     arrays = {n: torch.tensor(a, dtype=torch.float64, requires_grad=True) for n, a in dense.items()}
     numbers = torch.from_numpy(prepared.encoded.numbers.astype(np.float64))
     places = torch.from_numpy(prepared.places[name])
-    logits = torch.stack([formula(table[places[i]], numbers[i], arrays) for i in range(batch.num_rows)])
+    logits = torch.stack(
+        [formula(table[places[i]], numbers[i], arrays) for i in range(batch.num_rows)]
+    )
     y = torch.from_numpy(batch["label"].to_numpy().astype(np.float64))
     w = torch.from_numpy(batch["weight"].to_numpy().astype(np.float64))
     (w * (torch.nn.functional.softplus(logits) - y * logits)).sum().backward()
-    np.testing.assert_allclose(computed.prediction, torch.sigmoid(logits).detach().numpy(), atol=2e-6)
+    np.testing.assert_allclose(
+        computed.prediction, torch.sigmoid(logits).detach().numpy(), atol=2e-6
+    )
     np.testing.assert_allclose(computed.gradients[name], table.grad.numpy(), atol=2e-5)
     assert computed.dense.keys() == arrays.keys()
     for array, value in arrays.items():
-        np.testing.assert_allclose(computed.dense[array], value.grad.numpy(), atol=3e-5, err_msg=array)
+        np.testing.assert_allclose(
+            computed.dense[array], value.grad.numpy(), atol=3e-5, err_msg=array
+        )
 
 
 @pytest.mark.parametrize("config", [FM, DLRM, DLRM_NO_NUMBERS, DCN, OWN], ids=lambda c: c.kind)
@@ -188,7 +212,8 @@ def test_pair_products_and_their_gradient_are_those_of_torch(count: int) -> None
     torch.testing.assert_close(a, b)
 
 
-# --- a module of one's own --------------------------------------------------------------------------------------
+# --- a module of one's own
+# --------------------------------------------------------------------------------------
 
 
 def test_an_own_module_begins_as_its_constructor_left_it_and_leaves_torch_alone() -> None:
@@ -249,7 +274,8 @@ def test_a_module_that_cannot_be_is_refused(
         make_model(replace(BASE, kind=kind, module_options=options))
 
 
-# --- where a network computes -----------------------------------------------------------------------------------
+# --- where a network computes
+# -----------------------------------------------------------------------------------
 
 
 def test_the_device_is_what_there_is() -> None:
@@ -274,7 +300,8 @@ def test_a_models_rows_live_as_long_as_its_config_says():
         assert [table.policy for table in model.spec.tables] == [{"ttl_ms": 60_000}]
 
 
-# --- groups of features -----------------------------------------------------------------------------------------
+# --- groups of features
+# -----------------------------------------------------------------------------------------
 
 GROUPS = {
     "people": {"features": ["source"], "policy": {"ttl_ms": 60_000}, "options": {"rate": 0.5}},
@@ -286,7 +313,9 @@ GROUPABLE = [replace(BASE, kind="lr", bias=True), FM, DLRM, DCN, replace(BASE, k
 
 @pytest.mark.parametrize("groups", [GROUPS, ALL_GROUPED])
 @pytest.mark.parametrize("config", GROUPABLE, ids=lambda c: c.kind)
-def test_groups_change_where_rows_stand_and_nothing_else(config: ModelConfig, groups: dict[str, dict[str, object]]):
+def test_groups_change_where_rows_stand_and_nothing_else(
+    config: ModelConfig, groups: dict[str, dict[str, object]]
+):
     one, many = make_model(config), make_model(replace(config, groups=groups))
     batch = rows()
     first, second = gradient.prepare(one, batch), gradient.prepare(many, batch)
@@ -307,16 +336,28 @@ def test_groups_change_where_rows_stand_and_nothing_else(config: ModelConfig, gr
         for column in range(keys.shape[1]):
             feature = many.kind.column_name(name, column)
             whole = one.kind.keys(one.encoder.encode(batch))[table.name]
-            at_one = [one.kind.column_name(table.name, c) for c in range(whole.shape[1])].index(feature)
+            at_one = [one.kind.column_name(table.name, c) for c in range(whole.shape[1])].index(
+                feature
+            )
             np.testing.assert_array_equal(keys[:, column], whole[:, at_one])
 
 
 def test_a_group_has_what_it_says_and_else_what_the_model_has():
-    config = replace(BASE, kind="fm", groups=GROUPS, table_options={"rate": 0.1}, table_policy={"rows_max": 9})
+    config = replace(
+        BASE, kind="fm", groups=GROUPS, table_options={"rate": 0.1}, table_policy={"rows_max": 9}
+    )
     base, people, goods = make_model(config).spec.tables
     assert [t.name for t in (base, people, goods)] == ["weights", "weights.people", "weights.goods"]
-    assert (base.optimizer, base.options, base.policy) == ("adagrad", {"rate": 0.1}, {"rows_max": 9})
-    assert (people.optimizer, people.options, people.policy) == ("adagrad", {"rate": 0.5}, {"ttl_ms": 60_000})
+    assert (base.optimizer, base.options, base.policy) == (
+        "adagrad",
+        {"rate": 0.1},
+        {"rows_max": 9},
+    )
+    assert (people.optimizer, people.options, people.policy) == (
+        "adagrad",
+        {"rate": 0.5},
+        {"ttl_ms": 60_000},
+    )
     assert (goods.optimizer, goods.options, goods.policy) == ("sgd", {}, {"rows_max": 9})
     assert [t.storage for t in (base, people, goods)] == ["float32", "float32", "bfloat16"]
     assert ModelConfig.from_dict(config.to_dict()) == config
@@ -327,7 +368,9 @@ def test_a_model_with_groups_is_served_from_its_config_and_weights():
     model, batch = make_model(config), rows()
     prepared = gradient.prepare(model, batch)
     pulled, dense = parameters(model, prepared)
-    scorer = Scorer.from_weights(config.to_dict(), {t: (prepared.keys[t], pulled[t]) for t in pulled}, dense)
+    scorer = Scorer.from_weights(
+        config.to_dict(), {t: (prepared.keys[t], pulled[t]) for t in pulled}, dense
+    )
     expected = gradient.compute(model, prepared, pulled, dense).prediction
     np.testing.assert_allclose(scorer.predict(batch, serving=False), expected, rtol=1e-6)
 
@@ -336,12 +379,27 @@ def test_a_model_with_groups_is_served_from_its_config_and_weights():
     ("groups", "words"),
     [
         ({"a b": {"features": ["item"]}}, "groups.a b: a name of letters"),
-        ({"a": {"features": ["item"], "ttl_ms": 5}}, r"groups.a keys \['ttl_ms'\]: allowed are features, optimizer"),
+        (
+            {"a": {"features": ["item"], "ttl_ms": 5}},
+            r"groups.a keys \['ttl_ms'\]: allowed are features, optimizer",
+        ),
         ({"a": {}}, r"groups.a.features = \[\]"),
-        ({"a": {"features": ["price"]}}, "groups.a.features = 'price': allowed are names in categorical"),
-        ({"a": {"features": ["item"]}, "b": {"features": ["item"]}}, "'item': is in group 'a' already"),
-        ({"a": {"features": ["item"], "policy": {"ttl_ms": "5"}}}, "groups.a.policy.ttl_ms = '5': allowed are numbers"),
-        ({"a": {"features": ["item"], "optimizer": "adagard"}}, "groups.a.optimizer = 'adagard': allowed are 'sgd'"),
+        (
+            {"a": {"features": ["price"]}},
+            "groups.a.features = 'price': allowed are names in categorical",
+        ),
+        (
+            {"a": {"features": ["item"]}, "b": {"features": ["item"]}},
+            "'item': is in group 'a' already",
+        ),
+        (
+            {"a": {"features": ["item"], "policy": {"ttl_ms": "5"}}},
+            "groups.a.policy.ttl_ms = '5': allowed are numbers",
+        ),
+        (
+            {"a": {"features": ["item"], "optimizer": "adagard"}},
+            "groups.a.optimizer = 'adagard': allowed are 'sgd'",
+        ),
     ],
 )
 def test_bad_groups_are_named(groups: dict[str, dict[str, object]], words: str):

@@ -27,12 +27,15 @@ class Net(nn.Module):
         x = torch.cat([embeddings.flatten(1), numbers], dim=1)
 """
 GOOD = HEAD + "        return self.scale * self.layer(x)\n"
-CONFIG = ModelConfig(kind="of_a_user:Net", categorical=("source", "item"), numeric=("price",), dim=4)
+CONFIG = ModelConfig(
+    kind="of_a_user:Net", categorical=("source", "item"), numeric=("price",), dim=4
+)
 
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """write(source, name) -> a file that can be imported, in the place of what was imported by that name."""
+    """write(source, name) -> a file that can be imported, in the place of what was imported by
+    that name."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def write(source: str, name: str = "of_a_user") -> None:
@@ -56,7 +59,10 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("return self.layer(x).mean()", r"forward answered torch.float32 \(\) for 7 rows"),
         ("return self.layer(x).long()", r"forward answered torch.int64 \(7, 1\)"),
         ("return self.layer(x - x.mean(0, keepdim=True))", "depends on the other rows"),
-        ("return self.layer((x - x.mean(0)) / (x.std(0, unbiased=False) + 1))", "depends on the other rows"),
+        (
+            "return self.layer((x - x.mean(0)) / (x.std(0, unbiased=False) + 1))",
+            "depends on the other rows",
+        ),
         ("return self.layer(torch.softmax(x, dim=0))", "depends on the other rows"),
         ("return self.layer(x.sort(dim=0).values)", "depends on the other rows"),
         ("return self.layer(x).flip(0)", "depends on the other rows"),
@@ -77,13 +83,22 @@ def test_a_module_that_is_no_function_of_each_row_is_refused_in_one_line(module,
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (GOOD.replace("nn.Linear(features * dim + numbers, 1)", "nn.LazyLinear(1)"), "has no shape before the first"),
-        (GOOD.replace("super().__init__()", "raise RuntimeError('no\\nroom')"), "its constructor raised no room"),
+        (
+            GOOD.replace("nn.Linear(features * dim + numbers, 1)", "nn.LazyLinear(1)"),
+            "has no shape before the first",
+        ),
+        (
+            GOOD.replace("super().__init__()", "raise RuntimeError('no\\nroom')"),
+            "its constructor raised no room",
+        ),
         ("import torch\nraise OSError('no such disk')\n", "no such disk; it must be importable"),
-        (GOOD.replace("torch.full((1,), 2.0)", "torch.zeros(1, dtype=torch.float64)"), "scale is torch.float64"),
+        (
+            GOOD.replace("torch.full((1,), 2.0)", "torch.zeros(1, dtype=torch.float64)"),
+            "scale is torch.float64",
+        ),
         ("def Net(): pass\n", "is not a subclass of torch.nn.Module"),
     ],
-)  # fmt: skip
+)
 def test_a_module_that_cannot_be_made_is_refused_in_one_line(module, source, said):
     module(source)
     with pytest.raises(ValueError, match=said) as error:
@@ -99,11 +114,18 @@ def test_a_frozen_parameter_is_carried_and_not_trained(module):
     assert model.initial_dense()["scale"].tolist() == [2.0]
     import pyarrow as pa
 
-    rows = pa.record_batch({
-        "position": np.arange(4), "ts_ms": np.full(4, 1), "arrival_ms": np.full(4, 1),
-        "label": np.array([1, 0, 1, 0], np.int8), "weight": np.ones(4, np.float32), "source": list("abab"),
-        "item": list("iijj"), "f_price": np.arange(4, dtype=np.float32),
-    })  # fmt: skip
+    rows = pa.record_batch(
+        {
+            "position": np.arange(4),
+            "ts_ms": np.full(4, 1),
+            "arrival_ms": np.full(4, 1),
+            "label": np.array([1, 0, 1, 0], np.int8),
+            "weight": np.ones(4, np.float32),
+            "source": list("abab"),
+            "item": list("iijj"),
+            "f_price": np.arange(4, dtype=np.float32),
+        }
+    )
     prepared: Prepared = gradient.prepare(model, rows)
     pulled = {"embeddings": np.ones((len(prepared.keys["embeddings"]), 4), np.float32)}
     computed = gradient.compute(model, prepared, pulled, model.initial_dense())
@@ -114,7 +136,10 @@ def test_a_frozen_parameter_is_carried_and_not_trained(module):
 def test_changed_code_is_another_definition_and_a_comment_is_not(module):
     module(GOOD)
     before = make_model(CONFIG).spec.digest
-    module("# a comment\n" + GOOD.replace("self.scale * self.layer(x)", "(self.scale  *  self.layer(x))  # the same"))
+    module(
+        "# a comment\n"
+        + GOOD.replace("self.scale * self.layer(x)", "(self.scale  *  self.layer(x))  # the same")
+    )
     assert make_model(CONFIG).spec.digest == before
     module(GOOD.replace("self.scale * self", "self.scale + self"))
     after = make_model(CONFIG).spec.digest

@@ -38,7 +38,11 @@ def test_it_seeks_to_the_smallest_and_trims_and_splits_at_every_end():
     s.say(events.Records(seek.seek, 0, [batch(1, 0, 10), batch(2, 10, 20)]))
     position = s.pacer.positions[0]
     assert position is not None
-    assert [(b.start, b.end, b.next_record) for b in position.queue] == [(5, 10, 2), (10, 15, 2), (15, 20, 3)]
+    assert [(b.start, b.end, b.next_record) for b in position.queue] == [
+        (5, 10, 2),
+        (10, 15, 2),
+        (15, 20, 3),
+    ]
     assert [position.scored(b) for b in position.queue] == [False, False, True]  # E1
 
 
@@ -156,7 +160,9 @@ def test_fenced_drops_everything_and_joins_anew():
     s.answer(pushes[0], pushed(Outcome.FENCED, 0))
     assert s.one(do.Join)
     assert not s.all(do.Ended)
-    assert not s.say(events.Answered(pushes[1].call, pushed(Outcome.APPLIED, 10))), "an answer to the old epoch"
+    assert not s.say(events.Answered(pushes[1].call, pushed(Outcome.APPLIED, 10))), (
+        "an answer to the old epoch"
+    )
     s.say(events.Tick())
     assert s.pacer.flights == {}
 
@@ -211,7 +217,11 @@ def test_under_a_cut_with_nothing_lacking_it_waits():
 def test_a_barrier_is_pushed_to_all_without_a_pull():
     s = Script()
     seek = s.joined(progress(10, 1, barrier=1), progress(10, 1, barrier=0))
-    s.say(events.Records(seek.seek, 0, [batch(1, 10, 10, rows=0, barrier=1), batch(2, 10, 10, rows=0, barrier=1)]))
+    s.say(
+        events.Records(
+            seek.seek, 0, [batch(1, 10, 10, rows=0, barrier=1), batch(2, 10, 10, rows=0, barrier=1)]
+        )
+    )
     s.answer(s.one(do.Start), StartReply(StartOutcome.ADMITTED, 0))
     compute = s.one(do.Compute)
     assert compute.pulls == {}
@@ -273,7 +283,8 @@ def test_a_raised_staleness_bound_is_found_out():
     assert len(s.pacer.flights) == 2
 
 
-# --- gaps (S2) ------------------------------------------------------------------------------------------------------
+# --- gaps (S2)
+# --------------------------------------------------------------------------------------------------
 
 
 def at_a_push(**limits: int) -> tuple[Script, do.Push]:
@@ -300,7 +311,12 @@ def test_a_gap_is_a_reordering_and_is_sent_again():
     assert not s.all(do.AskProgress)
     assert not s.all(do.Pause)
     repeat = again(s)
-    assert (repeat.shard, repeat.clock, repeat.start, repeat.end) == (push.shard, push.clock, push.start, push.end)
+    assert (repeat.shard, repeat.clock, repeat.start, repeat.end) == (
+        push.shard,
+        push.clock,
+        push.start,
+        push.end,
+    )
     assert s.pacer.counts["gaps"] == 1
     s.answer(repeat, pushed(Outcome.APPLIED, 10))
     assert s.one(do.Ended).clock == push.clock
@@ -318,7 +334,9 @@ def test_a_gap_that_stays_is_no_reordering_and_rewinds():
     assert s.pacer.counts["gaps"] == 3
 
 
-@pytest.mark.parametrize("outcome", [Outcome.WRONG_INCARNATION, Outcome.WRONG_MAP, Outcome.NOT_BEGUN, Outcome.FENCED])
+@pytest.mark.parametrize(
+    "outcome", [Outcome.WRONG_INCARNATION, Outcome.WRONG_MAP, Outcome.NOT_BEGUN, Outcome.FENCED]
+)
 def test_a_refusal_that_is_no_gap_is_not_sent_again(outcome: Outcome):
     s, push = at_a_push()
     s.answer(push, pushed(outcome, -10))

@@ -1,4 +1,5 @@
-"""The pace of learners in random weather: toy shards, the real clocks, and messages late, lost and repeated."""
+"""The pace of learners in random weather: toy shards, the real clocks, and messages late, lost
+and repeated."""
 
 import random
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,9 @@ class ToyShard:
 
     def progress(self) -> ProgressReply:
         chains = {c: ChainProgress(e) for c, e in self.ends.items()}
-        return ProgressReply(self.incarnation, 1, Progress(chains, dict(self.records), self.version))
+        return ProgressReply(
+            self.incarnation, 1, Progress(chains, dict(self.records), self.version)
+        )
 
     def gate(self, epoch: Epoch) -> Outcome | None:
         if self.allowed is None:
@@ -38,7 +41,9 @@ class ToyShard:
         return None if epoch in self.allowed else Outcome.FENCED
 
     def push(self, p: do.Push) -> PushReply:
-        outcome = self.gate(p.epoch) or (Outcome.WRONG_INCARNATION if p.incarnation != self.incarnation else None)
+        outcome = self.gate(p.epoch) or (
+            Outcome.WRONG_INCARNATION if p.incarnation != self.incarnation else None
+        )
         end = self.ends[p.chain]
         if outcome is None:
             outcome = (
@@ -53,7 +58,9 @@ class ToyShard:
         if outcome is Outcome.APPLIED:
             self.ends[p.chain], self.records[p.partition] = p.end, p.next_record
             self.applied.append((p.chain, p.start, p.end))
-            assert p.result == (p.chain, p.start, p.end), "a gradient of other rows than the range's"
+            assert p.result == (p.chain, p.start, p.end), (
+                "a gradient of other rows than the range's"
+            )
             self.version += 1
         return PushReply(outcome, self.ends[p.chain], self.incarnation, 1, self.version)
 
@@ -65,20 +72,25 @@ class ToyShard:
 
 
 class Weather:
-    """Learners, toy shards and the real clocks under one seed: messages late, lost, repeated; restarts; rebalances."""
+    """Learners, toy shards and the real clocks under one seed: messages late, lost, repeated;
+    restarts; rebalances."""
 
     PARTITIONS = 2
 
     def __init__(self, seed: int, staleness: int):
         self.rng = random.Random(seed)
         self.now_ms = 0
-        self.shards = [ToyShard(ends={f"label/{p}": 0 for p in range(self.PARTITIONS)}) for _ in range(2)]
+        self.shards = [
+            ToyShard(ends={f"label/{p}": 0 for p in range(self.PARTITIONS)}) for _ in range(2)
+        ]
         for shard in self.shards:
             shard.cut = (dict(shard.ends), {}, [])
         self.clocks = Clocks(1, 2, staleness, lease_ms=2_000, stated_max_ms=20_000)
         self.logs = {p: self.log(p) for p in range(self.PARTITIONS)}
         self.learners: dict[str, Pacer] = {}
-        self.reading: dict[tuple[str, int], tuple[int, int]] = {}  # learner, partition -> seek, offset
+        self.reading: dict[
+            tuple[str, int], tuple[int, int]
+        ] = {}  # learner, partition -> seek, offset
         self.paused: set[tuple[str, int]] = set()
         self.owner: dict[int, str] = {}
         self.mail: list[tuple[int, int, Any]] = []  # when, tie, what
@@ -112,7 +124,11 @@ class Weather:
 
     def post(self, what: Any, delay_ms: int | None = None) -> None:
         if delay_ms is None:
-            delay_ms = self.rng.randint(1, 10) if self.calm or self.rng.random() < 0.9 else self.rng.randint(1, 300)
+            delay_ms = (
+                self.rng.randint(1, 10)
+                if self.calm or self.rng.random() < 0.9
+                else self.rng.randint(1, 300)
+            )
         self.mail.append((self.now_ms + delay_ms, self.rng.getrandbits(30), what))
 
     def lost(self) -> bool:
@@ -135,7 +151,9 @@ class Weather:
             self.paused.discard((name, i.partition))
         elif isinstance(i, do.Compute):
             result = (i.batch.chain, i.start, i.end)
-            self.post(lambda: self.tell(name, pacer, events.Computed(i.clock, i.start, i.end, result)))
+            self.post(
+                lambda: self.tell(name, pacer, events.Computed(i.clock, i.start, i.end, result))
+            )
         elif isinstance(i, do.Evaluate):
             self.evaluated.append((i.batch.chain, i.batch.start))
         else:
@@ -145,7 +163,9 @@ class Weather:
         pending = [True]
         if isinstance(i, do.Push):
             lane = self.lanes.get((pacer, i.shard))
-            assert lane is None or not lane[0][0] or i.epoch != lane[1] or i.incarnation > lane[2], "two pushes"
+            assert (
+                lane is None or not lane[0][0] or i.epoch != lane[1] or i.incarnation > lane[2]
+            ), "two pushes"
             self.lanes[pacer, i.shard] = (pending, i.epoch, i.incarnation)
 
         def end(event: Any) -> None:
@@ -265,11 +285,15 @@ class Weather:
 
 @pytest.mark.parametrize("staleness", [0, 2])
 @pytest.mark.parametrize("seed", range(12))
-def test_in_any_weather_every_shard_reaches_the_end_having_applied_each_row_once(seed: int, staleness: int):
+def test_in_any_weather_every_shard_reaches_the_end_having_applied_each_row_once(
+    seed: int, staleness: int
+):
     world = Weather(seed, staleness)
     world.run()
     for shard in world.shards:
-        assert shard.ends == world.ends, [(p.positions, p.flights, p._calls.__dict__) for p in world.learners.values()]
+        assert shard.ends == world.ends, [
+            (p.positions, p.flights, p._calls.__dict__) for p in world.learners.values()
+        ]
         for chain in shard.ends:
             at = 0
             for name, start, end in shard.applied:
@@ -281,7 +305,8 @@ def test_in_any_weather_every_shard_reaches_the_end_having_applied_each_row_once
 
 
 def test_the_weather_can_fail():
-    """A learner that takes an overlap for a duplicate leaves rows out, and the shards never reach the end."""
+    """A learner that takes an overlap for a duplicate leaves rows out, and the shards never
+    reach the end."""
 
     class Careless(Pacer):
         def _told_push(self, call: do.Push, reply: PushReply) -> None:

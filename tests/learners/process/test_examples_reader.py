@@ -1,4 +1,5 @@
-"""What the reader of `examples` says and how often it asks: a log where all is paused answers at once."""
+"""What the reader of `examples` says and how often it asks: a log where all is paused answers at
+once."""
 
 import queue
 import threading

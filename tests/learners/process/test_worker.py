@@ -46,7 +46,9 @@ class Locked:
         return call
 
 
-def rows(partition: int, start: int, count: int, version: str = "", seed: int = 0) -> pa.RecordBatch:
+def rows(
+    partition: int, start: int, count: int, version: str = "", seed: int = 0
+) -> pa.RecordBatch:
     rng = np.random.default_rng(seed + start)
     users = rng.integers(0, 20, count)
     columns = {
@@ -67,14 +69,16 @@ def rows(partition: int, start: int, count: int, version: str = "", seed: int = 
 
 
 class Meeting:
-    """A computation that goes on only once the next batch is being pulled, and a push that returns only once the next
-    computation has begun: batches that do not overlap stand still."""
+    """A computation that goes on only once the next batch is being pulled, and a push that returns
+    only once the next computation has begun: batches that do not overlap stand still."""
 
     WAIT_S = 15.0
 
     def __init__(self, batches: int):
         self.batches = batches
-        self.pulled, self.computing = ([threading.Event() for _ in range(batches)] for _ in range(2))
+        self.pulled, self.computing = (
+            [threading.Event() for _ in range(batches)] for _ in range(2)
+        )
         self.pulls, self.computed = itertools.count(), itertools.count()
 
     def of(self, port: Any) -> Any:
@@ -106,7 +110,9 @@ class Meeting:
         worker._result = compute  # type: ignore[method-assign]
 
     def await_(self, events: list[threading.Event], number: int) -> None:
-        assert number >= self.batches or events[number].wait(self.WAIT_S), f"batch {number} waits for the one before"
+        assert number >= self.batches or events[number].wait(self.WAIT_S), (
+            f"batch {number} waits for the one before"
+        )
 
 
 class System:
@@ -114,12 +120,18 @@ class System:
 
     def __init__(self) -> None:
         self.log = MemoryLog(lambda: time.time_ns() // 1_000_000)
-        for topic, count in ((STREAM.examples, 2), (STREAM.evaluations, 2), (STREAM.checkpoints, 1)):
+        for topic, count in (
+            (STREAM.examples, 2),
+            (STREAM.evaluations, 2),
+            (STREAM.checkpoints, 1),
+        ):
             self.log.create(topic, count)
         self.lock = threading.RLock()
         self.shards = [Shard(i, 1, SlotMap.even(2)) for i in range(2)]
         self.ports = {i: LocalShard(shard) for i, shard in enumerate(self.shards)}
-        self.clock = LocalClock(Clocks(1, 2, staleness=1, lease_ms=2_000), lambda: time.monotonic_ns() // 1_000_000)
+        self.clock = LocalClock(
+            Clocks(1, 2, staleness=1, lease_ms=2_000), lambda: time.monotonic_ns() // 1_000_000
+        )
         for port in self.ports.values():
             port.begin(MODEL.spec, {"label/0": 0, "label/1": 0}, dict(MODEL.initial_dense()))
         self.all: dict[int, list[pa.RecordBatch]] = {0: [], 1: []}
@@ -135,7 +147,9 @@ class System:
             with self.lock:
                 self.clock.tell(self.ports)
 
-    def append(self, partition: int, batch: pa.RecordBatch | None, start: int, end: int, **header: int) -> None:
+    def append(
+        self, partition: int, batch: pa.RecordBatch | None, start: int, end: int, **header: int
+    ) -> None:
         value = None if batch is None else encode_examples(batch)
         count = 0 if batch is None else batch.num_rows
         if batch is not None:
@@ -149,7 +163,9 @@ class System:
             shards[0] = meeting.of(shards[0])
         clock: Any = Locked(self.clock, self.lock)
         log = self.log
-        worker = Worker(STREAM, MODEL, FAST, shards, clock, log, LearnerMetrics(), f"learner-{index}")
+        worker = Worker(
+            STREAM, MODEL, FAST, shards, clock, log, LearnerMetrics(), f"learner-{index}"
+        )
         if meeting is not None:
             meeting.watch(worker)
         stop = threading.Event()
@@ -169,14 +185,20 @@ class System:
     def until(self, ends: dict[str, int]) -> None:
         give_up = time.monotonic() + 20
         while any(
-            shard.progress("clicks").progress.chains[c].end < e for shard in self.shards for c, e in ends.items()
+            shard.progress("clicks").progress.chains[c].end < e
+            for shard in self.shards
+            for c, e in ends.items()
         ):
             assert not self.failures, self.failures
             assert time.monotonic() < give_up, [s.progress("clicks") for s in self.shards]
             time.sleep(0.005)
 
     def evaluations(self) -> list[dict[str, Any]]:
-        found = [json.loads(r.value) for p in range(2) for r in self.log.records(Partition(STREAM.evaluations, p))]
+        found = [
+            json.loads(r.value)
+            for p in range(2)
+            for r in self.log.records(Partition(STREAM.evaluations, p))
+        ]
         return sorted(found, key=lambda e: (e["chain"], e["start"]))
 
     def close(self) -> None:
@@ -215,7 +237,9 @@ def test_two_learners_learn_every_row_once_and_score_it_before(system: System) -
     found = system.evaluations()
     assert len({(e["chain"], e["start"]) for e in found}) == 60
     first, last = found[0], found[-1]
-    assert first["log_loss_sum"] / first["rows"] == pytest.approx(np.log(2), abs=1e-6), "untrained: the prior rate"
+    assert first["log_loss_sum"] / first["rows"] == pytest.approx(np.log(2), abs=1e-6), (
+        "untrained: the prior rate"
+    )
     assert last["log_loss_sum"] / last["rows"] < 0.4
     assert last["served_rows"] == 0, "no version was announced"
 
@@ -240,7 +264,13 @@ def test_without_staleness_nothing_runs_beside_a_computation(system: System) -> 
 
 
 def test_served_predictions_count_once_their_version_was_announced(system: System) -> None:
-    said = {"kind": "published", "model": "clicks", "name": "v1", "created_ms": 0, "event_time_max_ms": 0}
+    said = {
+        "kind": "published",
+        "model": "clicks",
+        "name": "v1",
+        "created_ms": 0,
+        "event_time_max_ms": 0,
+    }
     system.log.append(Partition(STREAM.checkpoints, 0), json.dumps(said).encode())
     system.append(0, rows(0, 0, 10, "v1"), 0, 10)
     system.append(0, rows(0, 10, 10, "v2"), 10, 20)

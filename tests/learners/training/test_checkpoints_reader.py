@@ -1,4 +1,5 @@
-"""Which model versions are known to a learner: what `checkpoints` holds to its end, and no search without end (E2)."""
+"""Which model versions are known to a learner: what `checkpoints` holds to its end, and no
+search without end (E2)."""
 
 import json
 
@@ -25,7 +26,15 @@ class SlowLog(MemoryLog):
 def announce(log: MemoryLog, name: str) -> None:
     log.append(
         TOPIC,
-        json.dumps({"model": "m", "kind": "published", "name": name, "event_time_max_ms": 5, "created_ms": 7}).encode(),
+        json.dumps(
+            {
+                "model": "m",
+                "kind": "published",
+                "name": name,
+                "event_time_max_ms": 5,
+                "created_ms": 7,
+            }
+        ).encode(),
     )
 
 

@@ -17,14 +17,21 @@ COUNTRY, PRICE = FeatureColumn("country", CATEGORICAL), FeatureColumn("price", N
 
 def examples(rng, n, features, start=0, **given):
     columns = {
-        "position": np.arange(start, start + n), "ts_ms": np.full(n, 1_000), "arrival_ms": np.full(n, 1_000),
-        "label": (rng.random(n) < 0.3).astype(np.int8), "click_delay_ms": np.full(n, -1),
+        "position": np.arange(start, start + n),
+        "ts_ms": np.full(n, 1_000),
+        "arrival_ms": np.full(n, 1_000),
+        "label": (rng.random(n) < 0.3).astype(np.int8),
+        "click_delay_ms": np.full(n, -1),
         "weight": np.ones(n, np.float32),
-        "source": [f"u{x}" for x in rng.integers(0, 9, n)], "vendor": ["v"] * n,
-        "item": [f"i{x}" for x in rng.integers(0, 9, n)], "shown_at": np.zeros(n, np.int32),
-        "prediction": np.zeros(n, np.float32), "model_version": [""] * n, "f_country": ["nl"] * n,
+        "source": [f"u{x}" for x in rng.integers(0, 9, n)],
+        "vendor": ["v"] * n,
+        "item": [f"i{x}" for x in rng.integers(0, 9, n)],
+        "shown_at": np.zeros(n, np.int32),
+        "prediction": np.zeros(n, np.float32),
+        "model_version": [""] * n,
+        "f_country": ["nl"] * n,
         "f_price": rng.lognormal(1, 1, n).astype(np.float32),
-    } | given  # fmt: skip
+    } | given
     schema = examples_schema(features)
     return pa.record_batch([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
 
@@ -39,7 +46,9 @@ def as_batch(rows):
 
 @pytest.mark.parametrize("kind", ["lr", "fm", "mlp"])
 def test_a_row_moves_no_parameter_further_than_the_limit(kind):
-    config = ModelConfig(kind=kind, categorical=("item",), numeric=("a", "b"), dim=4, row_gradient_max=50.0)
+    config = ModelConfig(
+        kind=kind, categorical=("item",), numeric=("a", "b"), dim=4, row_gradient_max=50.0
+    )
     model = make_model(config)
     numbers = np.array([[1e6, 1.0], [1e6, 1e6], [3.0, 4.0], [-1e6, 0.0]], np.float32)
     scales, clipped = row_scales(config, numbers)
@@ -52,7 +61,9 @@ def test_a_row_moves_no_parameter_further_than_the_limit(kind):
         pulled = {"weights": np.full((3, model.spec.tables[0].dim), 0.5, np.float32)}
         places = {"weights": np.array([[0, 1, 2]])}
         label, weight = np.ones(1, np.float32), scales[row : row + 1]
-        _, gradients, _ = model.kind.differentiate(places, pulled, {}, numbers[row : row + 1], label, weight)
+        _, gradients, _ = model.kind.differentiate(
+            places, pulled, {}, numbers[row : row + 1], label, weight
+        )
         assert np.abs(gradients["weights"]).max() <= 50.0 * 1.01, keys
 
 
@@ -60,7 +71,9 @@ def test_a_row_moves_no_parameter_further_than_the_limit(kind):
 def test_the_scale_of_a_row_does_not_depend_on_the_others(pairs):
     rng = np.random.default_rng(0)
     config = ModelConfig(kind=pairs, numeric=tuple("abcdefghi"))
-    numbers = (rng.normal(0, 1, (257, 9)) * 10.0 ** rng.integers(-3, 6, (257, 1))).astype(np.float32)
+    numbers = (rng.normal(0, 1, (257, 9)) * 10.0 ** rng.integers(-3, 6, (257, 1))).astype(
+        np.float32
+    )
     together = row_scales(config, numbers)[0]
     alone = np.concatenate([row_scales(config, numbers[i : i + 1])[0] for i in range(len(numbers))])
     assert together.tobytes() == alone.tobytes()
@@ -80,7 +93,9 @@ def test_one_price_in_the_wrong_unit_does_not_spoil_its_weight(kind):
             if poison and step == 20:
                 prices = rows.column("f_price").to_numpy().copy()
                 prices[17] = 1e30
-                rows = rows.set_column(rows.schema.get_field_index("f_price"), "f_price", pa.array(prices))
+                rows = rows.set_column(
+                    rows.schema.get_field_index("f_price"), "f_price", pa.array(prices)
+                )
             prepared = gradient.prepare(model, rows)
             keys = prepared.keys["weights"]
             computed = gradient.compute(model, prepared, {"weights": table.pull(keys)}, {})
@@ -88,7 +103,9 @@ def test_one_price_in_the_wrong_unit_does_not_spoil_its_weight(kind):
             table.reserve(keys)
             table.advance(step, step * 1_000, len(keys), 0, step)
             table.apply(keys, computed.gradients["weights"], step, step * 1_000)
-        p = model.kind.predict(prepared.places, {"weights": table.pull(keys)}, {}, prepared.encoded.numbers)
+        p = model.kind.predict(
+            prepared.places, {"weights": table.pull(keys)}, {}, prepared.encoded.numbers
+        )
         return p
 
     assert np.abs(learned(True) - learned(False)).mean() < 0.02
@@ -100,7 +117,11 @@ def test_one_price_in_the_wrong_unit_does_not_spoil_its_weight(kind):
 def test_older_records_are_learned_with_the_missing_value_of_a_new_feature():
     rng = np.random.default_rng(0)
     old = examples(rng, 100, (COUNTRY,))
-    model = make_model(ModelConfig(categorical=("source", "country", "os"), numeric=("price",), missing={"price": 4.0}))
+    model = make_model(
+        ModelConfig(
+            categorical=("source", "country", "os"), numeric=("price",), missing={"price": 4.0}
+        )
+    )
     prepared = gradient.read(model, as_batch(old))
     assert not prepared.reason
     assert prepared.rows.num_rows == 100
@@ -110,15 +131,25 @@ def test_older_records_are_learned_with_the_missing_value_of_a_new_feature():
         "f_price", pa.array([float("nan")] * 100, pa.float32())
     )
     assert prepared.encoded.keys.tobytes() == model.encoder.encode(said).keys.tobytes()
-    assert prepared.rows.schema == old.schema, "its row hash is that of the record as it stands in the log"
+    assert prepared.rows.schema == old.schema, (
+        "its row hash is that of the record as it stands in the log"
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "column", "found"),
     [
-        ("f_price", pa.array(["9"] * 50), "feature price is string in this record, and declared numeric now"),
+        (
+            "f_price",
+            pa.array(["9"] * 50),
+            "feature price is string in this record, and declared numeric now",
+        ),
         ("f_price", pa.array([1 << 60] * 50, pa.int64()), "feature price is int64 in this record"),
-        ("f_country", pa.array([1.0] * 50, pa.float32()), "feature country is float in this record, and declared cat"),
+        (
+            "f_country",
+            pa.array([1.0] * 50, pa.float32()),
+            "feature country is float in this record, and declared cat",
+        ),
         (
             "label",
             pa.array([1] * 50, pa.int64()),

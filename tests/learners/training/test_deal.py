@@ -15,7 +15,9 @@ KEYS = np.unique(RNG.integers(1, 1 << 63, 5_000).astype(np.uint64))
 def test_rows_dealt_apart_come_together(shards: int, dim: int) -> None:
     slot_map = SlotMap.even(shards)
     deal = Deal.of(KEYS, slot_map)
-    rows = RNG.integers(0, 1 << 32, (len(KEYS), dim), np.uint32).view(np.float32)  # infinities and NaN too
+    rows = RNG.integers(0, 1 << 32, (len(KEYS), dim), np.uint32).view(
+        np.float32
+    )  # infinities and NaN too
     dealt = deal.apart(rows)
     for mine, keys, got in zip(slot_map.split(KEYS), deal.keys, dealt, strict=True):
         np.testing.assert_array_equal(keys, KEYS[mine])

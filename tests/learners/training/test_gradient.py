@@ -24,10 +24,18 @@ from stream.internal_topics.examples import encode_examples
 from stream.internal_topics.row_hash import row_hash_sum
 
 LR = ModelConfig(
-    categorical=("source", "item", "source*item"), numeric=("price", "shown_at"), bias=True, prior_rate=0.3
+    categorical=("source", "item", "source*item"),
+    numeric=("price", "shown_at"),
+    bias=True,
+    prior_rate=0.3,
 )
 MLP = ModelConfig(
-    kind="mlp", categorical=("source", "item"), numeric=("price",), transforms={"price": "log1p"}, dim=3, hidden=(5, 4)
+    kind="mlp",
+    categorical=("source", "item"),
+    numeric=("price",),
+    transforms={"price": "log1p"},
+    dim=3,
+    hidden=(5, 4),
 )
 FM = replace(MLP, kind="fm", bias=True, init_scale=0.0)
 DLRM = replace(MLP, kind="dlrm", bottom=(4,))
@@ -61,9 +69,13 @@ def rows(count: int = 12, seed: int = 0, **columns: object) -> pa.RecordBatch:
 
 def parameters(model: Model, prepared: gradient.Prepared, seed: int = 1):
     rng = np.random.default_rng(seed)
-    pulled = {t.name: rng.normal(0, 0.5, (len(prepared.keys[t.name]), t.dim)) for t in model.spec.tables}
+    pulled = {
+        t.name: rng.normal(0, 0.5, (len(prepared.keys[t.name]), t.dim)) for t in model.spec.tables
+    }
     dense = {n: rng.normal(0, 0.5, shape) for n, shape in model.spec.dense.shapes.items()}
-    return {n: a.astype(np.float32) for n, a in pulled.items()}, {n: a.astype(np.float32) for n, a in dense.items()}
+    return {n: a.astype(np.float32) for n, a in pulled.items()}, {
+        n: a.astype(np.float32) for n, a in dense.items()
+    }
 
 
 def logistic_loss(
@@ -73,7 +85,11 @@ def logistic_loss(
     loss = 0.0
     places = prepared.places["weights"]
     for i in range(batch.num_rows):
-        x = [1.0] * len(config.categorical) + [float(v) for v in prepared.encoded.numbers[i]] + [1.0] * config.bias
+        x = (
+            [1.0] * len(config.categorical)
+            + [float(v) for v in prepared.encoded.numbers[i]]
+            + [1.0] * config.bias
+        )
         logit = config.prior_logit + sum(weights[places[i, f], 0] * x[f] for f in range(len(x)))
         y, w = batch["label"][i].as_py(), batch["weight"][i].as_py()
         loss += w * (np.log1p(np.exp(logit)) - y * logit)
@@ -101,7 +117,9 @@ def test_perceptron_gradient_is_the_derivative_of_the_loss() -> None:
     computed = gradient.compute(model, prepared, pulled, dense)
     table = torch.tensor(pulled["embeddings"], dtype=torch.float64, requires_grad=True)
     arrays = {n: torch.tensor(a, dtype=torch.float64, requires_grad=True) for n, a in dense.items()}
-    x = torch.cat([table[torch.from_numpy(prepared.places["embeddings"][:, f])] for f in range(2)], dim=1)
+    x = torch.cat(
+        [table[torch.from_numpy(prepared.places["embeddings"][:, f])] for f in range(2)], dim=1
+    )
     price = batch["f_price"].to_numpy().astype(np.float64)
     price = np.sign(price) * np.log1p(np.abs(price))
     x = torch.cat([x, torch.from_numpy(price)[:, None]], dim=1)
@@ -114,7 +132,9 @@ def test_perceptron_gradient_is_the_derivative_of_the_loss() -> None:
     np.testing.assert_allclose(computed.gradients["embeddings"], table.grad.numpy(), atol=2e-6)
     for name, array in arrays.items():
         np.testing.assert_allclose(computed.dense[name], array.grad.numpy(), atol=5e-6)
-    np.testing.assert_allclose(computed.prediction, torch.sigmoid(x[:, 0]).detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(
+        computed.prediction, torch.sigmoid(x[:, 0]).detach().numpy(), atol=1e-6
+    )
 
 
 def test_mean_divides_by_the_rows() -> None:
@@ -137,7 +157,9 @@ def test_pieces_add_up_to_the_whole(config: ModelConfig) -> None:
     total = {t: np.zeros_like(g, np.float64) for t, g in whole.gradients.items()}
     row_hash = 0
     for start, end in ((0, 107), (107, 108), (108, 300)):
-        piece, rows_of_piece = gradient.part(model, prepared, pulled, record(b"", 0, 300), start, end)
+        piece, rows_of_piece = gradient.part(
+            model, prepared, pulled, record(b"", 0, 300), start, end
+        )
         computed = gradient.compute(model, piece, rows_of_piece, dense)
         row_hash += computed.row_hash
         for table, keys in computed.keys.items():
@@ -155,7 +177,11 @@ def test_a_gradient_is_dealt_to_the_owners_of_its_keys_and_pulls_are_put_togethe
     names = {s: [n for n in dense if slot_map.owner_of_name(n) == s] for s in range(3)}
     pulls = {
         s: PullReply(
-            Outcome.APPLIED, {"embeddings": pulled["embeddings"][split[s]]}, {n: dense[n] for n in names[s]}, 1, 1
+            Outcome.APPLIED,
+            {"embeddings": pulled["embeddings"][split[s]]},
+            {n: dense[n] for n in names[s]},
+            1,
+            1,
         )
         for s in range(3)
     }
@@ -164,7 +190,9 @@ def test_a_gradient_is_dealt_to_the_owners_of_its_keys_and_pulls_are_put_togethe
     assert dense_again.keys() == dense.keys()
     computed = gradient.compute(model, prepared, pulled, dense)
     for shard, content in enumerate(gradient.contents(computed, slot_map)):
-        np.testing.assert_array_equal(content["keys"]["embeddings"], computed.keys["embeddings"][split[shard]])
+        np.testing.assert_array_equal(
+            content["keys"]["embeddings"], computed.keys["embeddings"][split[shard]]
+        )
         np.testing.assert_array_equal(
             content["gradients"]["embeddings"], computed.gradients["embeddings"][split[shard]]
         )
@@ -196,7 +224,10 @@ def test_the_feature_of_a_bad_weight_is_named() -> None:
     prepared = gradient.prepare(model, batch)
     pulled, _ = parameters(model, prepared)
     pulled["weights"][prepared.places["weights"][4, 1], 0] = np.nan
-    assert gradient.compute(model, prepared, pulled, {}).reason == "feature item: a weight is not finite"
+    assert (
+        gradient.compute(model, prepared, pulled, {}).reason
+        == "feature item: a weight is not finite"
+    )
 
 
 def test_a_record_that_cannot_be_read_has_a_reason() -> None:
@@ -208,16 +239,21 @@ def test_a_record_that_cannot_be_read_has_a_reason() -> None:
     assert good.rows.num_rows == 2
 
 
-# --- features ---------------------------------------------------------------------------------------------------
+# --- features
+# --------------------------------------------------------------------------------------------------
 
 
 def test_keys_are_of_feature_and_value_and_seed() -> None:
     batch = rows(2, source=["a", "b"], item=["a", "a"], vendor=["", ""])
     keys = (
-        Encoder(ModelConfig(categorical=("source", "item", "vendor", "source*item", "item*source"))).encode(batch).keys
+        Encoder(ModelConfig(categorical=("source", "item", "vendor", "source*item", "item*source")))
+        .encode(batch)
+        .keys
     )
     assert keys[0, 1] == keys[1, 1], "one value, one key"
-    assert len(np.unique(keys[0])) == 5, "no two features share a key, crosses in either order included"
+    assert len(np.unique(keys[0])) == 5, (
+        "no two features share a key, crosses in either order included"
+    )
     assert keys[0, 3] != keys[1, 3]
     assert (keys != 0).all()
     other = Encoder(ModelConfig(categorical=("source",), seed=1)).encode(batch).keys
@@ -225,7 +261,11 @@ def test_keys_are_of_feature_and_value_and_seed() -> None:
 
 
 def test_what_serving_lacks_takes_its_stated_value_there() -> None:
-    config = ModelConfig(categorical=("source", "shown_at"), numeric=("price",), serving={"shown_at": 1, "price": 2.5})
+    config = ModelConfig(
+        categorical=("source", "shown_at"),
+        numeric=("price",),
+        serving={"shown_at": 1, "price": 2.5},
+    )
     encoder = Encoder(config)
     batch = rows(3, shown_at=np.array([0, 1, 2], np.int32))
     training = encoder.encode(batch)
@@ -246,12 +286,16 @@ def test_a_feature_that_the_stream_does_not_declare_is_refused() -> None:
     encoder = Encoder(ModelConfig(categorical=("source", "genre"), numeric=("price",)))
     assert [f.name for f in encoder.features] == ["genre", "price"]
     with pytest.raises(ValueError, match="declare it in numeric_features"):
-        encoder.check_declared((FeatureColumn("genre", CATEGORICAL), FeatureColumn("price", CATEGORICAL)))
+        encoder.check_declared(
+            (FeatureColumn("genre", CATEGORICAL), FeatureColumn("price", CATEGORICAL))
+        )
 
 
 @settings(max_examples=50, deadline=None)
 @given(
-    st.lists(st.integers(1, 2**64 - 1), max_size=60).flatmap(lambda a: st.lists(st.sampled_from(a or [1]), max_size=99))
+    st.lists(st.integers(1, 2**64 - 1), max_size=60).flatmap(
+        lambda a: st.lists(st.sampled_from(a or [1]), max_size=99)
+    )
 )
 def test_unique_keys_are_those_of_numpy(values: list[int]) -> None:
     keys = np.array(values, np.uint64)
@@ -268,7 +312,8 @@ def test_keys_that_are_no_hashes_are_sorted_all_the_same() -> None:
     np.testing.assert_array_equal(distinct[place], keys)
 
 
-# --- models -----------------------------------------------------------------------------------------------------
+# --- models
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("config", KINDS, ids=lambda c: c.kind)
@@ -280,10 +325,18 @@ def test_a_scorer_answers_what_training_predicts(config: ModelConfig) -> None:
     for name, table in tables.items():
         keys = prepared.keys[name][::2]  # the others have their initial values
         table.reserve(keys)
-        table.apply(keys, np.random.default_rng(0).normal(0, 1, (len(keys), table.spec.dim)).astype(np.float32), 1, 0)
+        table.apply(
+            keys,
+            np.random.default_rng(0).normal(0, 1, (len(keys), table.spec.dim)).astype(np.float32),
+            1,
+            0,
+        )
     pulled = {name: table.pull(prepared.keys[name]) for name, table in tables.items()}
     expected = gradient.compute(model, prepared, pulled, dense).prediction
-    weights = {name: (prepared.keys[name][::2], table.pull(prepared.keys[name][::2])) for name, table in tables.items()}
+    weights = {
+        name: (prepared.keys[name][::2], table.pull(prepared.keys[name][::2]))
+        for name, table in tables.items()
+    }
     scorer = Scorer.from_weights(config.to_dict(), weights, dense)
     np.testing.assert_array_equal(scorer.predict(batch), expected)
     assert len(np.unique(expected)) > 5
@@ -292,7 +345,10 @@ def test_a_scorer_answers_what_training_predicts(config: ModelConfig) -> None:
 @pytest.mark.parametrize("config", KINDS, ids=lambda c: c.kind)
 def test_an_untrained_model_answers_the_prior(config: ModelConfig) -> None:
     model = make_model(config)
-    empty = {t.name: (np.empty(0, np.uint64), np.empty((0, t.dim), np.float32)) for t in model.spec.tables}
+    empty = {
+        t.name: (np.empty(0, np.uint64), np.empty((0, t.dim), np.float32))
+        for t in model.spec.tables
+    }
     predicted = Scorer(model, empty, model.initial_dense()).predict(rows())
     assert abs(predicted.mean() - config.prior_rate) < (0.05 if config.is_network else 1e-6)
 
@@ -337,5 +393,7 @@ def test_rows_of_a_retraction_stand_at_the_end_of_their_range_and_not_below_the_
     whole = gradient.read(model, record(value, 5, 9, "retract/0", floor=104))
     assert whole.rows.column("position").to_pylist() == list(range(104, 112))
     batch = record(value, 5, 9, "retract/0", floor=104)
-    assert gradient.read(model, batch._replace(end=8)).rows.num_rows == 0, "the last piece of the range has the rows"
+    assert gradient.read(model, batch._replace(end=8)).rows.num_rows == 0, (
+        "the last piece of the range has the rows"
+    )
     assert gradient.read(model, batch._replace(start=8)).rows.num_rows == 8

@@ -34,7 +34,9 @@ def rows(count: int, **columns: object) -> pa.RecordBatch:
     return pa.record_batch({**values, **columns})
 
 
-def evaluation(batch: pa.RecordBatch, prediction: np.ndarray, published: Published, **options: object):
+def evaluation(
+    batch: pa.RecordBatch, prediction: np.ndarray, published: Published, **options: object
+):
     computed = Computed(batch, prediction.astype(np.float32), event_time_max_ms=5)
     at = Batch(1, "label/1", 0, batch.num_rows, 0, 1, batch.num_rows)
     return evaluate("clicks", "learner-0", at, computed, 9, 0.25, published, **options)
@@ -56,7 +58,9 @@ def test_sums_are_those_of_the_formulas() -> None:
     assert e["log_loss_sum"] == pytest.approx(
         -sum(math.log(q if label else 1 - q) for q, label in zip(p, y, strict=True)), 1e-5
     )
-    assert e["base_log_loss_sum"] == pytest.approx(-sum(math.log(0.25 if label else 0.75) for label in y))
+    assert e["base_log_loss_sum"] == pytest.approx(
+        -sum(math.log(0.25 if label else 0.75) for label in y)
+    )
     assert (e["rows"], e["clicks"], e["label_sum"]) == (50, y.sum(), y.sum())
     assert e["prediction_sum"] == pytest.approx(p.sum(), 1e-6)
     assert e["served_rows"] == 0
@@ -80,7 +84,9 @@ def test_a_served_prediction_counts_only_of_a_version_published_before_the_arriv
     assert known.served(batch).tolist() == [True, False, False, False, False, False]
     e = evaluation(batch, np.full(6, 0.9), known)
     assert e["served_rows"] == 1
-    assert e["served_log_loss_sum"] == pytest.approx(math.log(2)), "of what was served, not of what is predicted now"
+    assert e["served_log_loss_sum"] == pytest.approx(math.log(2)), (
+        "of what was served, not of what is predicted now"
+    )
 
 
 def test_on_a_replay_the_clock_of_the_announcement_is_not_historys() -> None:
@@ -102,7 +108,9 @@ def test_slices_sum_to_the_whole_and_are_bounded() -> None:
         values = np.array(list(e["slices"][name].values()))
         assert len(values) == 3
         np.testing.assert_allclose(
-            values.sum(axis=0), [50, e["log_loss_sum"], e["prediction_sum"], e["label_sum"]], rtol=1e-6
+            values.sum(axis=0),
+            [50, e["log_loss_sum"], e["prediction_sum"], e["label_sum"]],
+            rtol=1e-6,
         )
 
 
@@ -117,6 +125,8 @@ def test_auc_of_bins_is_near_that_of_the_ranks() -> None:
     ranks[np.argsort(p)] = np.arange(4_000)
     exact = (ranks[y == 1].sum() - y.sum() * (y.sum() - 1) / 2) / (y.sum() * (4_000 - y.sum()))
     assert auc(e["bins"]) == pytest.approx(exact, abs=0.005)
-    np.testing.assert_allclose(np.sum(e["bins"], axis=0), [4_000, e["prediction_sum"], e["label_sum"]], rtol=1e-4)
+    np.testing.assert_allclose(
+        np.sum(e["bins"], axis=0), [4_000, e["prediction_sum"], e["label_sum"]], rtol=1e-4
+    )
     assert math.isnan(auc([[1, 0.5, 1]]))
     assert len(e["bins"]) == progressive.BINS

@@ -1,4 +1,5 @@
-"""Rows learned again from clean rows are those of a model that never saw what is taken back (S8)."""
+"""Rows learned again from clean rows are those of a model that never saw what is taken back
+(S8)."""
 
 from dataclasses import replace
 
@@ -28,8 +29,14 @@ def draw(seed=3):
             "ts_ms": np.arange(n) + 1_000,
             "label": ((rng.random(n) < 0.1) | attack).astype(np.int8),
             "weight": np.ones(n, np.float32),
-            "source": ["bad" if bad else f"u{i}" for bad, i in zip(attack, rng.integers(0, 9, n), strict=True)],
-            "vendor": ["v" if bad or i else "w" for bad, i in zip(attack, rng.integers(0, 2, n), strict=True)],
+            "source": [
+                "bad" if bad else f"u{i}"
+                for bad, i in zip(attack, rng.integers(0, 9, n), strict=True)
+            ],
+            "vendor": [
+                "v" if bad or i else "w"
+                for bad, i in zip(attack, rng.integers(0, 2, n), strict=True)
+            ],
             "item": ["i"] * n,
             "f_price": rng.random(n).astype(np.float32),
         }
@@ -61,7 +68,10 @@ def dense_of(model):
 def record(rows, attack, named):
     weight = np.where(attack, -1, 1).astype(np.float32)
     position = np.where(attack, np.arange(len(attack)), -1 - np.arange(len(attack)) // BATCH)
-    columns = {name: rows.column(name) for name in rows.schema.names} | {"weight": weight, "position": position}
+    columns = {name: rows.column(name) for name in rows.schema.names} | {
+        "weight": weight,
+        "position": position,
+    }
     made = pa.record_batch(columns)
     order = np.argsort(~attack, kind="stable")
     return made.take(pa.array(order)), Again(named, [BATCH] * BATCHES).encode()
@@ -71,14 +81,21 @@ def relearned(model, table, made, correction=NONE):
     (rows, said), spec = made, model.spec.tables[0]
     prepared = gradient.prepare(model, rows)
     return relearning.relearn(
-        model, prepared, {spec.name: table.pull(prepared.keys[spec.name])}, dense_of(model), said, correction
+        model,
+        prepared,
+        {spec.name: table.pull(prepared.keys[spec.name])},
+        dense_of(model),
+        said,
+        correction,
     )
 
 
 ALL = {"source": ["bad"], "vendor": ["v"], "item": ["i"]}
 
 
-@pytest.mark.parametrize("config", [replace(LR, table_optimizer=o) for o in ("ftrl", "adagrad", "adam", "sgd")])
+@pytest.mark.parametrize(
+    "config", [replace(LR, table_optimizer=o) for o in ("ftrl", "adagrad", "adam", "sgd")]
+)
 def test_with_nothing_else_in_the_row_it_is_bit_for_bit_that_of_a_model_that_never_saw_it(config):
     config = replace(config, categorical=("vendor",))
     rows, attack = draw()
@@ -134,7 +151,10 @@ def test_what_has_no_clean_row_gets_the_row_that_it_began_with():
     model = make_model(replace(LR, table_optimizer="adagrad"))
     table = learn(model, rows)
     found = relearned(model, table, record(rows, attack, {"source": ["bad"]}))
-    assert found.gradients["weights"].tolist() == table.initial(found.keys["weights"]).view(np.float32).tolist()
+    assert (
+        found.gradients["weights"].tolist()
+        == table.initial(found.keys["weights"]).view(np.float32).tolist()
+    )
 
 
 def test_a_model_that_never_learned_the_rows_is_left_alone():

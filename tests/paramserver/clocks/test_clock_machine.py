@@ -1,4 +1,5 @@
-"""The clocks under any order of messages, against the definition of stale synchronous parallel (I4)."""
+"""The clocks under any order of messages, against the definition of stale synchronous parallel
+(I4)."""
 
 from clock_driver import ADMITTED
 from hypothesis import settings
@@ -13,7 +14,8 @@ from paramserver.messages import Epoch, StartRequest
 class Ssp(RuleBasedStateMachine):
     """Learners, shards and a clock holder with every message free to be late, repeated or lost.
 
-    I4: after the read of batch c, admitted under s, no shard applies for the first time an update stamped <= c - s - 1.
+    I4: after the read of batch c, admitted under s, no shard applies for the first time an update
+    stamped <= c - s - 1.
     """
 
     SHARDS = 2
@@ -26,7 +28,9 @@ class Ssp(RuleBasedStateMachine):
         self.now_ms = 0
         self.allowed: list[tuple[int, tuple[Epoch, ...]]] = [(0, ())] * self.SHARDS
         self.read_floor = -1  # the largest c - s - 1 of any read
-        self.running: dict[tuple[Epoch, int], set[int]] = {}  # batch -> shards that have not applied it
+        self.running: dict[
+            tuple[Epoch, int], set[int]
+        ] = {}  # batch -> shards that have not applied it
         self.ended: set[tuple[Epoch, int]] = set()
         self.sent: list[StartRequest] = []
         self.minimum = 0
@@ -41,7 +45,8 @@ class Ssp(RuleBasedStateMachine):
 
     @rule(n=who)
     def join_again(self, n: int) -> None:
-        """A learner that crashed or was fenced: what it sent under its old epoch may still arrive."""
+        """A learner that crashed or was fenced: what it sent under its old epoch may still
+        arrive."""
         self.epochs[n] = self.clocks.join("m", str(n), self.now_ms).epoch
 
     @rule(shard=any_shard)
@@ -86,7 +91,9 @@ class Ssp(RuleBasedStateMachine):
         batch = data.draw(st.sampled_from(sorted(self.running)))
         for shard in shards:
             if batch[0] in self.allowed[shard][1] and shard in self.running[batch]:
-                assert batch[1] > self.read_floor, f"stamp {batch[1]} arrives after a read that was to see it"
+                assert batch[1] > self.read_floor, (
+                    f"stamp {batch[1]} arrives after a read that was to see it"
+                )
                 self.running[batch].discard(shard)
         if end and not self.running[batch]:
             self._end(batch)

@@ -1,4 +1,5 @@
-"""One contract for both implementations of the clock's port: in memory, and over gRPC on unix sockets."""
+"""One contract for both implementations of the clock's port: in memory, and over gRPC on unix
+sockets."""
 
 import pytest
 from any_ports import Ports, a_push
@@ -45,17 +46,29 @@ def test_a_hold_stops_starts_and_says_how_far_one_may_go(ports: Ports):
     reply = ports.clock.start(StartRequest("clicks", epoch, "label/0", 5, 15))
     assert reply.outcome is StartOutcome.WAIT_CUT
     assert reply.highest == {"label/0": 10}
-    assert ports.clock.start(StartRequest("clicks", epoch, "label/0", 5, 10)).outcome is StartOutcome.ADMITTED
+    assert (
+        ports.clock.start(StartRequest("clicks", epoch, "label/0", 5, 10)).outcome
+        is StartOutcome.ADMITTED
+    )
     ports.clock.release("clicks", "c1")
-    assert ports.clock.start(StartRequest("clicks", epoch, "label/0", 10, 15)).outcome is StartOutcome.ADMITTED
+    assert (
+        ports.clock.start(StartRequest("clicks", epoch, "label/0", 10, 15)).outcome
+        is StartOutcome.ADMITTED
+    )
 
 
 def test_staleness_is_set_while_it_runs(ports: Ports):
     ports.begin()
     epoch = ports.join("a").epoch
     ports.clock.set_staleness("clicks", 0)
-    assert ports.clock.start(StartRequest("clicks", epoch, "label/0", 0, 1)).outcome is StartOutcome.ADMITTED
-    assert ports.clock.start(StartRequest("clicks", epoch, "label/0", 1, 2)).outcome is StartOutcome.WAIT_STALENESS
+    assert (
+        ports.clock.start(StartRequest("clicks", epoch, "label/0", 0, 1)).outcome
+        is StartOutcome.ADMITTED
+    )
+    assert (
+        ports.clock.start(StartRequest("clicks", epoch, "label/0", 1, 2)).outcome
+        is StartOutcome.WAIT_STALENESS
+    )
     with pytest.raises(Refused, match="staleness -3"):
         ports.clock.set_staleness("clicks", -3)
 
@@ -64,7 +77,10 @@ def test_concurrency_and_compensation_are_set_while_it_runs(ports: Ports):
     ports.begin()
     a, b = ports.join("a").epoch, ports.join("b").epoch
     ports.clock.set_concurrency("clicks", 1)
-    assert ports.clock.start(StartRequest("clicks", a, "label/0", 0, 10)).outcome is StartOutcome.ADMITTED
+    assert (
+        ports.clock.start(StartRequest("clicks", a, "label/0", 0, 10)).outcome
+        is StartOutcome.ADMITTED
+    )
     asked = StartRequest("clicks", b, "label/1", 0, 10)
     assert ports.clock.start(asked).outcome is StartOutcome.WAIT_STALENESS
     ports.clock.set_concurrency("clicks", 0)
@@ -85,7 +101,10 @@ def test_a_governor_speaks_beside_the_operator(ports: Ports):
     assert said[:5] == (Rung(4), False, 2, "governor-0", Rung(0, 1))
     assert 0 < said.left_ms <= 60_000
     assert said.sequence == 7
-    assert ports.clock.start(StartRequest("clicks", a, "label/0", 0, 10)).outcome is StartOutcome.ADMITTED
+    assert (
+        ports.clock.start(StartRequest("clicks", a, "label/0", 0, 10)).outcome
+        is StartOutcome.ADMITTED
+    )
     asked = StartRequest("clicks", b, "label/1", 0, 10)
     assert ports.clock.start(asked).outcome is StartOutcome.WAIT_STALENESS
     ports.clock.govern("clicks", "governor-0", 8, Rung(0, 1), 0)
@@ -113,9 +132,18 @@ def test_paused_training_starts_nothing_but_what_a_cut_lacks(ports: Ports):
     assert ports.clock.hold("clicks", "c1", 60_000, {"label/0": 10})
     admitted = ports.clock.start(asked)
     assert admitted.outcome is StartOutcome.ADMITTED
-    assert ports.clock.start(StartRequest("clicks", epoch, "label/0", 10, 20)).outcome is StartOutcome.WAIT_CUT
+    assert (
+        ports.clock.start(StartRequest("clicks", epoch, "label/0", 10, 20)).outcome
+        is StartOutcome.WAIT_CUT
+    )
     assert ports.clock.ended("clicks", epoch, admitted.clock)
     ports.clock.release("clicks", "c1")
-    assert ports.clock.start(StartRequest("clicks", epoch, "label/0", 10, 20)).outcome is StartOutcome.WAIT_PAUSED
+    assert (
+        ports.clock.start(StartRequest("clicks", epoch, "label/0", 10, 20)).outcome
+        is StartOutcome.WAIT_PAUSED
+    )
     ports.clock.set_paused("clicks", False)
-    assert ports.clock.start(StartRequest("clicks", epoch, "label/0", 10, 20)).outcome is StartOutcome.ADMITTED
+    assert (
+        ports.clock.start(StartRequest("clicks", epoch, "label/0", 10, 20)).outcome
+        is StartOutcome.ADMITTED
+    )

@@ -102,7 +102,9 @@ def test_join_and_unpark_enter_at_the_minimum_and_parking_lowers_no_clock():
     for n in range(5):
         assert d.start(a, n).clock == n
         d.ended(a, n)
-    assert d.start(b, 100).clock == 5  # unparked at the highest clock: nobody was outstanding, a stands at 5
+    assert (
+        d.start(b, 100).clock == 5
+    )  # unparked at the highest clock: nobody was outstanding, a stands at 5
     assert d.start(a, 5).clock == 5
     d.ended(a, 5)
     assert d.clocks.park("m", a, 0)

@@ -1,4 +1,5 @@
-"""The governor against a world whose cost of staleness is known: leaves bad rungs, keeps good ones, in small steps."""
+"""The governor against a world whose cost of staleness is known: leaves bad rungs, keeps good
+ones, in small steps."""
 
 import random
 from unittest.mock import patch
@@ -28,7 +29,8 @@ class Violation(AssertionError):
 
 
 def closed_loop(seed: int) -> None:
-    """One run of 120 estimates. The cost of an update's staleness and the wish for speed change half-way."""
+    """One run of 120 estimates. The cost of an update's staleness and the wish for speed change
+    half-way."""
     rng = random.Random(seed)
     rungs = ladder(rng.choice((-1, 0, 1, 4, 16)), LEARNERS)
     governor = Governor(rungs, BAND, at=rng.randrange(len(rungs)))
@@ -41,17 +43,29 @@ def closed_loop(seed: int) -> None:
             decision = governor.decide(Estimate(rng.gauss(true, ERROR), ERROR, 24), wanted[half])
             moved = governor.at - before
             if not -1 <= moved <= DOWN_MAX or decision.rung != rungs[governor.at]:
-                raise Violation(f"bounded actions: seed {seed} moves {moved} rungs, and says {decision}")
+                raise Violation(
+                    f"bounded actions: seed {seed} moves {moved} rungs, and says {decision}"
+                )
             if moved > 0 and true < BAND - 2 * ERROR:
                 raise Violation(f"left a good rung: seed {seed}, true cost {true}, {decision}")
             if moved < 0 and (not wanted[half] or true > BAND):
-                raise Violation(f"went faster at cost {true}, speed wanted {wanted[half]}: seed {seed}, {decision}")
+                raise Violation(
+                    f"went faster at cost {true}, speed wanted {wanted[half]}: seed {seed}, "
+                    f"{decision}"
+                )
             stays_bad = costs[half] * staleness(rungs[governor.at]) > BAND + 5 * ERROR
-            if step >= len(rungs) and stays_bad and moved <= 0 and governor.at == before < len(rungs) - 1:
+            if (
+                step >= len(rungs)
+                and stays_bad
+                and moved <= 0
+                and governor.at == before < len(rungs) - 1
+            ):
                 raise Violation(f"stays in a bad rung: seed {seed}, {decision}")
         best = costs[half] * staleness(rungs[0])
         if wanted[half] and best < BAND / 2 - 5 * ERROR and governor.at != 0:
-            raise Violation(f"did not come back: seed {seed}, at {rungs[governor.at]} of {rungs[0]}")
+            raise Violation(
+                f"did not come back: seed {seed}, at {rungs[governor.at]} of {rungs[0]}"
+            )
 
 
 @pytest.mark.parametrize("first", range(0, 400, 100))
@@ -75,7 +89,9 @@ def caught(change: object) -> bool:
 
 
 PLANTED = {
-    "noise taken for a cost": lambda self, decide, e, w: decide(self, Estimate(e.excess + 3 * e.error, 0.0, 24), w),
+    "noise taken for a cost": lambda self, decide, e, w: decide(
+        self, Estimate(e.excess + 3 * e.error, 0.0, 24), w
+    ),
     "cost not looked at": lambda self, decide, e, w: decide(self, Estimate(0.0, e.error, 24), w),
     "faster though nobody wants it": lambda self, decide, e, w: decide(self, e, True),
     "never comes back": lambda self, decide, e, w: decide(self, e, False),

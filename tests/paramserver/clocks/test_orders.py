@@ -19,7 +19,9 @@ def test_orders_survive_the_process_that_was_given_them(tmp_path: Path):
     again.close()
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b'{"a": 1}', b'{"a": {"paused": 1}}', b'{"a": {"staleness": -2}}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b'{"a": 1}', b'{"a": {"paused": 1}}', b'{"a": {"staleness": -2}}']
+)
 def test_what_is_no_order_is_refused(data: bytes):
     with pytest.raises(ValueError, match="orders of an operator"):
         decode_orders(data)

@@ -1,4 +1,5 @@
-"""Each optimizer against an implementation that is not ours: torch.optim, river, or the paper's formula in float64."""
+"""Each optimizer against an implementation that is not ours: torch.optim, river, or the paper's
+formula in float64."""
 
 import math
 
@@ -65,7 +66,11 @@ def test_equals_torch_in_float64(ours, theirs):
 
 
 @pytest.mark.parametrize(
-    "options", [{"alpha": 0.4, "beta": 1.0, "l1": 0.0, "l2": 0.0}, {"alpha": 0.1, "beta": 2.0, "l1": 0.5, "l2": 0.3}]
+    "options",
+    [
+        {"alpha": 0.4, "beta": 1.0, "l1": 0.0, "l2": 0.0},
+        {"alpha": 0.1, "beta": 2.0, "l1": 0.5, "l2": 0.3},
+    ],
 )
 def test_ftrl_equals_the_papers_algorithm_in_float64(options):
     """McMahan et al. 2013, Algorithm 1, for a gradient that is given; from w = 0."""
@@ -79,7 +84,11 @@ def test_ftrl_equals_the_papers_algorithm_in_float64(options):
                 sigma = (math.sqrt(n + g * g) - math.sqrt(n)) / alpha
                 z += g - sigma * w
                 n += g * g
-                w = 0.0 if abs(z) <= l1 else -(z - math.copysign(l1, z)) / ((beta + math.sqrt(n)) / alpha + l2)
+                w = (
+                    0.0
+                    if abs(z) <= l1
+                    else -(z - math.copysign(l1, z)) / ((beta + math.sqrt(n)) / alpha + l2)
+                )
             expected[r, j] = w
     got = run(make_optimizer("ftrl", options), np.zeros((ROWS, DIM), np.float32), gradients)
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
@@ -93,7 +102,8 @@ def test_ftrl_equals_river():
     theirs = dict.fromkeys(range(DIM), 0.0)
     for step in gradients:
         theirs = river.step(theirs, {j: float(step[j]) for j in range(DIM)})
-    # river derives w at the start of a step, before it takes the gradient in: one more step with gradient 0.
+    # river derives w at the start of a step, before it takes the gradient in: one more step with
+    # gradient 0.
     theirs = river.step(theirs, dict.fromkeys(range(DIM), 0.0))
     ours = run(
         make_optimizer("ftrl", {"alpha": 0.3, "beta": 1.0, "l1": 0.0, "l2": 0.2}),
@@ -104,7 +114,8 @@ def test_ftrl_equals_river():
 
 
 def test_ftrl_without_regularisation_steps_from_its_own_weight():
-    """With l1 = l2 = 0 a step is w - g * alpha / (beta + sqrt(n)) exactly, whoever computed g and when."""
+    """With l1 = l2 = 0 a step is w - g * alpha / (beta + sqrt(n)) exactly, whoever computed g
+    and when."""
     optimizer = make_optimizer("ftrl", {"alpha": 0.4, "beta": 1.0})
     gradients = random_gradients(6)[:, :1, :1]
     w, n = 0.05, 0.0
@@ -124,7 +135,9 @@ def test_ftrl_without_regularisation_steps_from_its_own_weight():
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_initial_weights_are_what_is_asked_for(name):
-    np.testing.assert_allclose(run(make_optimizer(name, {}), START, random_gradients(1)[:0]), START, rtol=1e-6)
+    np.testing.assert_allclose(
+        run(make_optimizer(name, {}), START, random_gradients(1)[:0]), START, rtol=1e-6
+    )
 
 
 def test_ftrl_initial_weights_survive_l1():
@@ -152,17 +165,24 @@ def test_rowwise_adagrad_equals_its_formula_in_float64():
     rng = np.random.default_rng(8)
     start = rng.normal(size=(ROWS, DIM)).astype(np.float32)
     gradients = rng.normal(size=(60, ROWS, DIM)).astype(np.float32)
-    weight, total = torch.tensor(start, dtype=torch.float64), torch.full((ROWS, 1), 0.2, dtype=torch.float64)
+    weight, total = (
+        torch.tensor(start, dtype=torch.float64),
+        torch.full((ROWS, 1), 0.2, dtype=torch.float64),
+    )
     for step in torch.tensor(gradients, dtype=torch.float64):
         total += step.square().mean(1, keepdim=True)
         weight -= 0.1 * step / (total.sqrt() + 1e-8)
     optimizer = make_optimizer("rowwise_adagrad", {"rate": 0.1, "accumulator": 0.2})
-    np.testing.assert_allclose(run(optimizer, start, gradients), weight.numpy(), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        run(optimizer, start, gradients), weight.numpy(), rtol=1e-6, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("name", "floats"), [("adagrad", 2), ("rowwise_adagrad", 1)])
 def test_accumulators_decay_once_a_period_and_not_below_those_of_a_new_row(name, floats):
-    spec = TableSpec("t", 2, name, {"rate": 1.0, "accumulator": 0.1, "decay_ms": 1000, "decay_share": 0.5})
+    spec = TableSpec(
+        "t", 2, name, {"rate": 1.0, "accumulator": 0.1, "decay_ms": 1000, "decay_share": 0.5}
+    )
     table, keys = Table(spec), np.arange(2, dtype=np.uint64)
     for version, (now_ms, gradient) in enumerate([(1500, 2.0), (1900, 0.0), (4000, 0.0)], 1):
         table.reserve(keys)

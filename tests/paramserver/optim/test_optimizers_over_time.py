@@ -1,4 +1,5 @@
-"""Optimizers through tables and dense arrays, over event time: lazy steps and decay, beside torch or float64."""
+"""Optimizers through tables and dense arrays, over event time: lazy steps and decay, beside
+torch or float64."""
 
 import math
 
@@ -16,13 +17,16 @@ PERIOD_MS, SHARE = 5_000, 0.7
 
 
 class Story:
-    """Pushes that touch some rows each, at event times that sometimes stand still and sometimes leap."""
+    """Pushes that touch some rows each, at event times that sometimes stand still and sometimes
+    leap."""
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
         self.now_ms = np.cumsum(rng.choice([0, 500, 2_000, 9_000, 40_000], STEPS)) + 1_000_000
         self.keys = [np.unique(rng.integers(0, ROWS, 5)) for _ in range(STEPS)]
-        self.gradients = [rng.normal(0, 0.8, (len(keys), DIM)).astype(np.float32) for keys in self.keys]
+        self.gradients = [
+            rng.normal(0, 0.8, (len(keys), DIM)).astype(np.float32) for keys in self.keys
+        ]
 
     def weights(self, spec: TableSpec) -> np.ndarray:
         """(ROWS, DIM) after all pushes, through a table."""
@@ -36,7 +40,8 @@ class Story:
         return table.pull(np.arange(ROWS, dtype=np.uint64))
 
     def periods(self, row: int) -> list[tuple[int, np.ndarray]]:
-        """(boundaries of periods that have passed since the row's last touch, gradient) of each of its touches."""
+        """(boundaries of periods that have passed since the row's last touch, gradient) of each
+        of its touches."""
         found, last = [], None
         for now_ms, keys, gradients in zip(self.now_ms, self.keys, self.gradients, strict=True):
             for at in np.flatnonzero(keys == row):
@@ -74,11 +79,22 @@ def test_a_decayed_accumulator_is_torchs_with_its_sum_shrunk(seed: int, rowwise:
 def test_decayed_ftrl_is_its_formula_in_float64(seed: int):
     """n shrinks, and z such that w stays: McMahan et al. 2013 in between."""
     alpha, beta, l1, l2 = 0.3, 1.0, 0.02, 0.1
-    options = {"alpha": alpha, "beta": beta, "l1": l1, "l2": l2, "decay_ms": float(PERIOD_MS), "decay_share": SHARE}
+    options = {
+        "alpha": alpha,
+        "beta": beta,
+        "l1": l1,
+        "l2": l2,
+        "decay_ms": float(PERIOD_MS),
+        "decay_share": SHARE,
+    }
     spec, story = TableSpec("t", DIM, "ftrl", options), Story(seed)
 
     def weight(z: float, n: float) -> float:
-        return 0.0 if abs(z) <= l1 else -(z - math.copysign(l1, z)) / ((beta + math.sqrt(n)) / alpha + l2)
+        return (
+            0.0
+            if abs(z) <= l1
+            else -(z - math.copysign(l1, z)) / ((beta + math.sqrt(n)) / alpha + l2)
+        )
 
     expected = np.zeros((ROWS, DIM))
     for row in range(ROWS):
@@ -99,7 +115,10 @@ def test_decayed_ftrl_is_its_formula_in_float64(seed: int):
 
 def test_a_lazy_row_of_adam_is_torchs_adam_of_that_row_alone():
     """Moments and corrections move with the row's own touches, whatever the others do."""
-    spec, story = TableSpec("t", DIM, "adam", {"rate": 0.02, "beta1": 0.8, "beta2": 0.95}, init_scale=0.1), Story(5)
+    spec, story = (
+        TableSpec("t", DIM, "adam", {"rate": 0.02, "beta1": 0.8, "beta2": 0.95}, init_scale=0.1),
+        Story(5),
+    )
     expected = initial(spec)
     for row in range(ROWS):
         weight = torch.nn.Parameter(torch.tensor(expected[row]))
@@ -111,7 +130,8 @@ def test_a_lazy_row_of_adam_is_torchs_adam_of_that_row_alone():
     np.testing.assert_allclose(story.weights(spec), expected, rtol=1e-6, atol=1e-6)
 
 
-# --- the dense part -----------------------------------------------------------------------------------------------
+# --- the dense part
+# -----------------------------------------------------------------------------------------------
 
 SHAPES = {"hidden": (3, 5), "bias": (4,), "scale": ()}
 TORCH = {
@@ -120,7 +140,10 @@ TORCH = {
         {"rate": 0.07, "accumulator": 0.3},
         lambda p: torch.optim.Adagrad(p, lr=0.07, eps=1e-8, initial_accumulator_value=0.3),
     ),
-    "adam": ({"rate": 0.02, "beta2": 0.99}, lambda p: torch.optim.Adam(p, lr=0.02, betas=(0.9, 0.99), eps=1e-8)),
+    "adam": (
+        {"rate": 0.02, "beta2": 0.99},
+        lambda p: torch.optim.Adam(p, lr=0.02, betas=(0.9, 0.99), eps=1e-8),
+    ),
     # Where nothing is applied meanwhile it is Adagrad without an epsilon.
     "adaptive_revision": (
         {"rate": 0.07, "accumulator": 0.3},
@@ -131,12 +154,16 @@ TORCH = {
 
 def steps(seed: int) -> list[dict[str, np.ndarray]]:
     rng = np.random.default_rng(seed)
-    return [{n: rng.normal(0, 0.5, s).astype(np.float32) for n, s in SHAPES.items()} for _ in range(40)]
+    return [
+        {n: rng.normal(0, 0.5, s).astype(np.float32) for n, s in SHAPES.items()} for _ in range(40)
+    ]
 
 
 def start() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(3)
-    return {name: rng.uniform(-0.3, 0.3, shape).astype(np.float32) for name, shape in SHAPES.items()}
+    return {
+        name: rng.uniform(-0.3, 0.3, shape).astype(np.float32) for name, shape in SHAPES.items()
+    }
 
 
 def dense_of(name: str, options: dict[str, float]) -> Dense:
@@ -181,14 +208,20 @@ def test_a_dense_accumulator_decays_as_torchs_with_its_sum_shrunk():
         dense_of("adagrad", options),
         {n: torch.nn.Parameter(torch.tensor(a.astype(np.float64))) for n, a in start().items()},
     )
-    optimizer = torch.optim.Adagrad(list(parameters.values()), lr=0.1, eps=1e-8, initial_accumulator_value=0.2)
+    optimizer = torch.optim.Adagrad(
+        list(parameters.values()), lr=0.1, eps=1e-8, initial_accumulator_value=0.2
+    )
     before_ms = 0
     for now_ms, gradients in zip(Story(2).now_ms.tolist(), steps(9), strict=False):
         dense.advance(before_ms, now_ms)
         dense.apply(gradients)
         for n, parameter in parameters.items():
             total = optimizer.state[parameter]["sum"]
-            total.copy_(torch.clamp(total * SHARE ** (now_ms // PERIOD_MS - before_ms // PERIOD_MS), min=0.2))
+            total.copy_(
+                torch.clamp(
+                    total * SHARE ** (now_ms // PERIOD_MS - before_ms // PERIOD_MS), min=0.2
+                )
+            )
             parameter.grad = torch.tensor(gradients[n].astype(np.float64))
         optimizer.step()
         before_ms = now_ms

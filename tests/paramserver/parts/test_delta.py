@@ -1,4 +1,5 @@
-"""Deltas: what changed since a parent cut, put together again to exactly what the shards hold (X2, X3)."""
+"""Deltas: what changed since a parent cut, put together again to exactly what the shards hold
+(X2, X3)."""
 
 from dataclasses import replace
 
@@ -34,7 +35,9 @@ class House:
         first, *others = SPEC.tables
         spec = replace(SPEC, tables=(replace(first, policy=policy or {}), *others))
         for shard in self.shards:
-            shard.begin(spec, {"c": 0}, {"bias": np.ones(2, np.float32), "w": np.zeros((3, 2), np.float32)})
+            shard.begin(
+                spec, {"c": 0}, {"bias": np.ones(2, np.float32), "w": np.zeros((3, 2), np.float32)}
+            )
         self.end, self.chain = 0, []
 
     def begin(self, index, incarnation):
@@ -43,11 +46,16 @@ class House:
         return shard
 
     def push(self):
-        tables = {name: np.unique(self.rng.integers(0, 300, 40).astype(np.uint64)) for name in ("t", "z")}
+        tables = {
+            name: np.unique(self.rng.integers(0, 300, 40).astype(np.uint64)) for name in ("t", "z")
+        }
         for index, shard in enumerate(self.shards):
             keys = {name: all_of[self.map.split(all_of)[index]] for name, all_of in tables.items()}
             dims = {"t": 3, "z": 1}
-            gradients = {n: self.rng.normal(size=(len(k), dims[n])).astype(np.float32) for n, k in keys.items()}
+            gradients = {
+                n: self.rng.normal(size=(len(k), dims[n])).astype(np.float32)
+                for n, k in keys.items()
+            }
             reply = shard.push(
                 PushRequest(
                     "m",
@@ -106,7 +114,9 @@ def test_a_chain_of_deltas_is_what_a_full_cut_holds(seed):
     for number in range(5):
         for _ in range(3):
             house.push()
-        parts = house.cut(f"cut-{number}", upon, between=2)  # pushed after the mark: of the next delta
+        parts = house.cut(
+            f"cut-{number}", upon, between=2
+        )  # pushed after the mark: of the next delta
         assert all((part.parent is None) == (number == 0) for part in parts)
         served = patched(served, upon or "", parts)
         upon = f"cut-{number}"
@@ -118,7 +128,10 @@ def test_a_chain_of_deltas_is_what_a_full_cut_holds(seed):
     for shard in house.shards:
         everything = shard.snapshot("m")
         mine = replace(
-            end, tables={n: i.take(np.isin(i.keys, everything.tables[n].keys)) for n, i in end.tables.items()}
+            end,
+            tables={
+                n: i.take(np.isin(i.keys, everything.tables[n].keys)) for n, i in end.tables.items()
+            },
         )
         mine = replace(mine, dense={n: end.dense[n] for n in everything.dense})
         same(mine, everything)
@@ -139,7 +152,10 @@ def test_a_delta_is_smaller_and_says_what_it_is():
     delta = house.cut("b", "a")[0]
     assert len(delta.tables["t"].keys) < len(full.tables["t"].keys) / 2
     assert [part_info(p, "u", encode_part(p)).kind for p in (full, delta)] == ["full", "delta"]
-    assert part_info(full, "u", encode_part(full)).bytes > part_info(delta, "u", encode_part(delta)).bytes
+    assert (
+        part_info(full, "u", encode_part(full)).bytes
+        > part_info(delta, "u", encode_part(delta)).bytes
+    )
     assert delta.parent == "a"
 
 
@@ -157,15 +173,20 @@ def test_a_shard_that_does_not_know_the_parent_writes_all_and_one_cut_may_mix_bo
     house.shards[0] = fresh
     house.push()
     parts = house.cut("b", "a")
-    assert [part.parent for part in parts] == [None, "a"], "only the second shard's last cut is the parent (X2)"
+    assert [part.parent for part in parts] == [None, "a"], (
+        "only the second shard's last cut is the parent (X2)"
+    )
     end = whole(house.chain)
     for shard in house.shards:
         everything = shard.snapshot("m")
         found = end.tables["t"].take(np.isin(end.tables["t"].keys, everything.tables["t"].keys))
         np.testing.assert_array_equal(
-            found.rows[np.argsort(found.keys)], everything.tables["t"].rows[np.argsort(everything.tables["t"].keys)]
+            found.rows[np.argsort(found.keys)],
+            everything.tables["t"].rows[np.argsort(everything.tables["t"].keys)],
         )
-    assert sum(len(s.snapshot("m").tables["t"].keys) for s in house.shards) == len(end.tables["t"].keys)
+    assert sum(len(s.snapshot("m").tables["t"].keys) for s in house.shards) == len(
+        end.tables["t"].keys
+    )
 
 
 def test_tombstones_apply_before_rows():
@@ -243,16 +264,20 @@ def test_a_part_is_of_its_mark_however_copying_and_pushes_take_turns(seed, upon,
     same(found, merge(expected))
     for shard in house.shards:
         shard.settle("m", "cut", "cut")
-        assert not any(table._slab._copies for table in shard._models["m"].tables.values()), "pushes save for nobody"
+        assert not any(table._slab._copies for table in shard._models["m"].tables.values()), (
+            "pushes save for nobody"
+        )
         shard.validate()
 
 
 @pytest.mark.parametrize(
-    "policy", [{}, {"ttl_ms": 6_000.0}, {"rows_max": 60.0}, {"admit_count": 2.0, "admit_bytes": 65_536.0}]
+    "policy",
+    [{}, {"ttl_ms": 6_000.0}, {"rows_max": 60.0}, {"admit_count": 2.0, "admit_bytes": 65_536.0}],
 )
 @pytest.mark.parametrize("shards", [1, 2, 3])
 def test_a_shard_that_follows_cut_by_cut_is_one_that_was_restored_from_the_last(shards, policy):
-    """S6: under another map, with deltas, full parts among them, keys that were evicted and came back."""
+    """S6: under another map, with deltas, full parts among them, keys that were evicted and came
+    back."""
     house, slot_map = House(shards, policy), SlotMap.even(2).resized(shards)
     for _ in range(6):
         house.push()
@@ -331,10 +356,14 @@ def test_a_delta_upon_another_parent_is_refused():
 
 
 @given(
-    st.lists(st.integers(0, 40), max_size=20), st.lists(st.integers(0, 40), max_size=20), st.sampled_from([0, 1 << 60])
+    st.lists(st.integers(0, 40), max_size=20),
+    st.lists(st.integers(0, 40), max_size=20),
+    st.sampled_from([0, 1 << 60]),
 )
 @settings(max_examples=100, deadline=None)
 def test_neighbouring_keys_are_told_apart(keys, some, base):
     """Large ones too: as floats, 64 bits would lose their last ten."""
-    have, want = (np.array(sorted({base + k for k in values}), np.uint64) for values in (keys, some))
+    have, want = (
+        np.array(sorted({base + k for k in values}), np.uint64) for values in (keys, some)
+    )
     np.testing.assert_array_equal(_among(have, want), np.isin(have, want))

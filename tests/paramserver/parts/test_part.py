@@ -9,8 +9,24 @@ from hypothesis import strategies as st
 from safetensors.numpy import load as load_bytes
 from safetensors.numpy import save as save_bytes
 
-from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PullRequest, PushRequest, TableSpec
-from paramserver.parts.part import from_arrays, merge, progress_from_json, progress_to_json, select, to_arrays, weights
+from paramserver.messages import (
+    DenseSpec,
+    Epoch,
+    ModelSpec,
+    Outcome,
+    PullRequest,
+    PushRequest,
+    TableSpec,
+)
+from paramserver.parts.part import (
+    from_arrays,
+    merge,
+    progress_from_json,
+    progress_to_json,
+    select,
+    to_arrays,
+    weights,
+)
 from paramserver.ports import Refused
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
@@ -48,8 +64,14 @@ class Cluster:
     def push(self, start: int) -> None:
         rng = np.random.default_rng(start)
         keys = {t.name: np.unique(rng.integers(0, 40, 9).astype(np.uint64)) for t in SPEC.tables}
-        gradients = {t.name: rng.normal(0, 1, (len(keys[t.name]), t.dim)).astype(np.float32) for t in SPEC.tables}
-        dense = {name: rng.normal(0, 1, shape).astype(np.float32) for name, shape in SPEC.dense.shapes.items()}
+        gradients = {
+            t.name: rng.normal(0, 1, (len(keys[t.name]), t.dim)).astype(np.float32)
+            for t in SPEC.tables
+        }
+        dense = {
+            name: rng.normal(0, 1, shape).astype(np.float32)
+            for name, shape in SPEC.dense.shapes.items()
+        }
         for shard in self.shards:
             mine = {name: self.slot_map.split(k)[shard.index] for name, k in keys.items()}
             request = PushRequest(
@@ -68,7 +90,9 @@ class Cluster:
                 event_time_max_ms=start,
                 keys={name: k[mine[name]] for name, k in keys.items()},
                 gradients={name: g[mine[name]] for name, g in gradients.items()},
-                dense={n: g for n, g in dense.items() if self.slot_map.owner_of_name(n) == shard.index},
+                dense={
+                    n: g for n, g in dense.items() if self.slot_map.owner_of_name(n) == shard.index
+                },
             )
             assert shard.push(request).outcome is Outcome.APPLIED
 
@@ -80,7 +104,9 @@ class Cluster:
         dense: dict[str, np.ndarray] = {}
         for shard in self.shards:
             mine = self.slot_map.split(ALL_KEYS)[shard.index]
-            reply = shard.pull(PullRequest("clicks", LEARNER, 1, dict.fromkeys(rows, ALL_KEYS[mine])))
+            reply = shard.pull(
+                PullRequest("clicks", LEARNER, 1, dict.fromkeys(rows, ALL_KEYS[mine]))
+            )
             for name, values in reply.rows.items():
                 rows[name][mine] = values
             assert not dense.keys() & reply.dense.keys()
@@ -97,13 +123,16 @@ def through_bytes(snapshot):
 def same_arrays(a, b) -> bool:
     (arrays_a, metadata_a), (arrays_b, metadata_b) = to_arrays(a), to_arrays(b)
     equal = arrays_a.keys() == arrays_b.keys() and metadata_a == metadata_b
-    return equal and all(array.tobytes() == arrays_b[name].tobytes() for name, array in arrays_a.items())
+    return equal and all(
+        array.tobytes() == arrays_b[name].tobytes() for name, array in arrays_a.items()
+    )
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 12), st.integers(0, 6))
 @settings(max_examples=40, deadline=None)
 def test_parts_of_n_shards_load_into_m_and_go_on(n, m, before, after):
-    """Rows, optimizer state and progress go with their slots: M shards continue as N would have, bit for bit."""
+    """Rows, optimizer state and progress go with their slots: M shards continue as N would have,
+    bit for bit."""
     cluster, straight = Cluster.begun(n), Cluster.begun(n)
     for start in range(before):
         cluster.push(start)
@@ -156,7 +185,9 @@ def test_serving_weights_are_what_a_pull_answers():
     for name, (keys, values) in served.tables.items():
         assert len(keys) > 9
         np.testing.assert_array_equal(values, rows[name][keys.astype(np.int64)])
-    assert (served.tables["user"][1] == 0).any(), "l1 makes some weights exactly 0, which only a derived w shows"
+    assert (served.tables["user"][1] == 0).any(), (
+        "l1 makes some weights exactly 0, which only a derived w shows"
+    )
     for name, value in served.dense.items():
         assert value.shape == SPEC.dense.shapes[name]
         np.testing.assert_array_equal(value, dense[name])
@@ -179,14 +210,19 @@ def test_restore_refuses_what_is_not_one_whole_cut():
     with pytest.raises(Refused, match="needs a new incarnation"):
         cluster.shards[0].restore(parts, "aa")
     own = Shard(1, 2, cluster.slot_map)
-    assert own.restore([parts[1]], "aa").progress.version == 1, "a shard of the same map needs its own part only"
+    assert own.restore([parts[1]], "aa").progress.version == 1, (
+        "a shard of the same map needs its own part only"
+    )
     assert own.parent("clicks").manifest_sha256 == "aa"
 
 
 def test_parts_that_differ_in_next_record_are_read_from_the_lowest():
-    """One shard got a piece of a split batch as its own push: reading a record again is harmless, skipping is not."""
+    """One shard got a piece of a split batch as its own push: reading a record again is
+    harmless, skipping is not."""
     a, b = Cluster.begun(2).parts()
-    a = replace(a, progress=replace(a.progress, next_record={0: 7, 1: 3}, version=9, event_time_max_ms=5))
+    a = replace(
+        a, progress=replace(a.progress, next_record={0: 7, 1: 3}, version=9, event_time_max_ms=5)
+    )
     b = replace(b, progress=replace(b.progress, next_record={0: 6}, version=8, event_time_max_ms=6))
     progress = merge([a, b]).progress
     assert progress.next_record == {0: 6, 1: 0}
@@ -212,14 +248,26 @@ def broken(change):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda a, m: m.update(format="everspun-part/9"), "everspun-part/9.*reads 'everspun-part/1'"),
+        (
+            lambda a, m: m.update(format="everspun-part/9"),
+            "everspun-part/9.*reads 'everspun-part/1'",
+        ),
         (lambda a, m: m.pop("progress"), "'progress' is missing"),
         (lambda a, m: a.pop("table/user/rows"), "'table/user/rows' is missing"),
-        (lambda a, m: a.update({"table/user/rows": a["table/user/rows"][:, :2]}), "rows is float32"),
-        (lambda a, m: a.update({"table/user/keys": a["table/user/keys"][::-1]}), "not unique and rising"),
+        (
+            lambda a, m: a.update({"table/user/rows": a["table/user/rows"][:, :2]}),
+            "rows is float32",
+        ),
+        (
+            lambda a, m: a.update({"table/user/keys": a["table/user/keys"][::-1]}),
+            "not unique and rising",
+        ),
         (lambda a, m: m.update(slots="0-10"), "outside its slots 0-10"),
         (lambda a, m: a.pop("dense/hidden"), "'hidden' is missing"),
-        (lambda a, m: a.update({"dense/hidden": a["dense/hidden"][:6]}), r"expected float32 \(19,\)"),
+        (
+            lambda a, m: a.update({"dense/hidden": a["dense/hidden"][:6]}),
+            r"expected float32 \(19,\)",
+        ),
     ],
 )
 def test_a_broken_part_is_named(change, words):

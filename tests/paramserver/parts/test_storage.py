@@ -1,4 +1,5 @@
-"""Rows in 16 bits: what they hold, how they are rounded, and that the same pushes give the same bits."""
+"""Rows in 16 bits: what they hold, how they are rounded, and that the same pushes give the same
+bits."""
 
 import numpy as np
 import pytest
@@ -6,7 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PullRequest, PushRequest, TableSpec
+from paramserver.messages import (
+    DenseSpec,
+    Epoch,
+    ModelSpec,
+    Outcome,
+    PullRequest,
+    PushRequest,
+    TableSpec,
+)
 from paramserver.parts.part import merge, weights
 from paramserver.parts.safetensors_file import decode_part, encode_part
 from paramserver.shard.shard import Shard
@@ -29,9 +38,13 @@ def every_number(kind: str) -> np.ndarray:
     return numbers[np.isfinite(numbers)]
 
 
-def push(table: Table, keys: np.ndarray, gradients: np.ndarray, version: int, seed: int | None = None) -> None:
+def push(
+    table: Table, keys: np.ndarray, gradients: np.ndarray, version: int, seed: int | None = None
+) -> None:
     table.reserve(keys)
-    table.advance(version, 1000 * version, len(keys), 1000 * version - 1000, version if seed is None else seed)
+    table.advance(
+        version, 1000 * version, len(keys), 1000 * version - 1000, version if seed is None else seed
+    )
     table.apply(keys, gradients, version, 1000 * version)
 
 
@@ -52,10 +65,16 @@ def test_every_number_of_16_bits_is_kept(kind):
 
 
 @pytest.mark.parametrize("kind", SIXTEEN)
-@given(st.lists(st.floats(-60000, 60000, width=32), min_size=1, max_size=20), st.integers(0, (1 << 64) - 1))
+@given(
+    st.lists(st.floats(-60000, 60000, width=32), min_size=1, max_size=20),
+    st.integers(0, (1 << 64) - 1),
+)
 @settings(max_examples=60, deadline=None)
 def test_a_number_becomes_one_of_its_neighbours(kind, values, seed):
-    numbers, table = every_number(kind), Table(TableSpec("t", 1, "sgd", {"rate": 1.0}, storage=kind))
+    numbers, table = (
+        every_number(kind),
+        Table(TableSpec("t", 1, "sgd", {"rate": 1.0}, storage=kind)),
+    )
     keys, numbers = np.arange(len(values), dtype=np.uint64), np.unique(numbers)
     push(table, keys, -np.array(values, np.float32)[:, None], 1, seed)
     for x, kept in zip(values, table.pull(keys)[:, 0].tolist(), strict=True):
@@ -66,7 +85,10 @@ def test_a_number_becomes_one_of_its_neighbours(kind, values, seed):
 @pytest.mark.parametrize("kind", SIXTEEN)
 @pytest.mark.parametrize("x", [0.1, -1e-3, 3e-6, 1000.7, 1.00002])
 def test_roundings_are_right_on_average_and_each_column_draws_for_itself(kind, x):
-    table, keys = Table(TableSpec("t", 4, "sgd", {"rate": 1.0}, storage=kind)), np.arange(10_000, dtype=np.uint64)
+    table, keys = (
+        Table(TableSpec("t", 4, "sgd", {"rate": 1.0}, storage=kind)),
+        np.arange(10_000, dtype=np.uint64),
+    )
     push(table, keys, np.full((len(keys), 4), -x, np.float32), 1)
     kept, x = table.pull(keys).astype(np.float64), float(np.float32(x))
     low, high = kept.min(), kept.max()
@@ -78,9 +100,13 @@ def test_roundings_are_right_on_average_and_each_column_draws_for_itself(kind, x
 
 
 def test_steps_too_small_for_16_bits_add_up():
-    """1,000 steps of a 20th of the distance between neighbours: to the nearest, the weight would stay for ever."""
+    """1,000 steps of a 20th of the distance between neighbours: to the nearest, the weight would
+    stay for ever."""
     for kind, apart in (("float16", 2.0**-10), ("bfloat16", 2.0**-7)):
-        table, keys = Table(TableSpec("t", 8, "sgd", {"rate": 1.0}, storage=kind)), np.arange(2000, dtype=np.uint64)
+        table, keys = (
+            Table(TableSpec("t", 8, "sgd", {"rate": 1.0}, storage=kind)),
+            np.arange(2000, dtype=np.uint64),
+        )
         push(table, keys, np.full((2000, 8), -1.0, np.float32), 1)
         for version in range(2, 1002):
             push(table, keys, np.full((2000, 8), -apart / 20, np.float32), version)
@@ -94,18 +120,28 @@ def between(kept: np.ndarray, exact: np.ndarray, kind: str) -> np.ndarray:
     return (kept == numbers[above]) | (kept == numbers[np.maximum(above - 1, 0)])
 
 
-ALLOWED = [(s, o) for s in SIXTEEN for o in ("sgd", "adagrad", "rowwise_adagrad", "adam", "adaptive_revision")]
+ALLOWED = [
+    (s, o)
+    for s in SIXTEEN
+    for o in ("sgd", "adagrad", "rowwise_adagrad", "adam", "adaptive_revision")
+]
 ALLOWED += [(f"{s}/bfloat16", o) for s in SIXTEEN for o in ("adagrad", "rowwise_adagrad")]
 
 
 @pytest.mark.parametrize(("storage", "optimizer"), ALLOWED)
 @pytest.mark.parametrize("dim", [1, 5, 16])
 def test_a_step_is_that_of_float32_rounded(storage, optimizer, dim):
-    """From the row as it stands, by the optimizer itself: state in float32 is what it gives, 16 bits are neighbours."""
+    """From the row as it stands, by the optimizer itself: state in float32 is what it gives, 16
+    bits are neighbours."""
     weight, _, state = storage.partition("/")
-    layout, plain = (make_layout(TableSpec("t", dim, optimizer, storage=s)) for s in (storage, "float32"))
+    layout, plain = (
+        make_layout(TableSpec("t", dim, optimizer, storage=s)) for s in (storage, "float32")
+    )
     rng, rows = np.random.default_rng(7), np.array([3, -1, 0, 7])
-    words, wide = np.zeros((9, 4 + layout.words), np.uint32), np.zeros((9, 4 + plain.words), np.uint32)
+    words, wide = (
+        np.zeros((9, 4 + layout.words), np.uint32),
+        np.zeros((9, 4 + plain.words), np.uint32),
+    )
     words[:, 4:] = layout.initialize(rng.normal(0, 1, (9, dim)).astype(np.float32))
     words[:, 0] = np.arange(9)
     behind = 4 + (dim + 1) // 2
@@ -114,7 +150,9 @@ def test_a_step_is_that_of_float32_rounded(storage, optimizer, dim):
         head = as_numbers(np.ascontiguousarray(kept.view(np.uint16)[:, 8 : 8 + dim]), weight)
         if state:
             count = plain.words - dim
-            tail = as_numbers(np.ascontiguousarray(kept.view(np.uint16)[:, 2 * behind :][:, :count]), state)
+            tail = as_numbers(
+                np.ascontiguousarray(kept.view(np.uint16)[:, 2 * behind :][:, :count]), state
+            )
         else:
             tail = kept[:, behind:].view(np.float32)
         return np.concatenate([head, tail], axis=1)
@@ -126,7 +164,11 @@ def test_a_step_is_that_of_float32_rounded(storage, optimizer, dim):
         plain.apply(wide, 4, rows, gradients, 0.5, None, seed)
         kept, exact = numbers(words), wide.view(np.float32)[:, 4:]
         assert between(kept[:, :dim], exact[:, :dim], weight).all()
-        assert between(kept[:, dim:], exact[:, dim:], state).all() if state else (kept == exact)[:, dim:].all()
+        assert (
+            between(kept[:, dim:], exact[:, dim:], state).all()
+            if state
+            else (kept == exact)[:, dim:].all()
+        )
         others = np.setdiff1d(np.arange(9), rows)
         np.testing.assert_array_equal(kept[others], before[others])
         assert (kept[[3, 0, 7], :dim] != before[[3, 0, 7], :dim]).any()
@@ -136,7 +178,10 @@ def test_a_step_is_that_of_float32_rounded(storage, optimizer, dim):
 @pytest.mark.parametrize("kind", SIXTEEN)
 def test_weights_follow_float32s_to_within_their_roundings(kind, optimizer):
     spec = TableSpec("t", 16, optimizer, init_scale=0.1, seed=3)
-    exact, rounded = Table(spec), Table(TableSpec("t", 16, optimizer, init_scale=0.1, seed=3, storage=kind))
+    exact, rounded = (
+        Table(spec),
+        Table(TableSpec("t", 16, optimizer, init_scale=0.1, seed=3, storage=kind)),
+    )
     rng, keys = np.random.default_rng(11), np.arange(200, dtype=np.uint64)
     for version in range(1, 60):
         gradients = rng.normal(0.2, 1, (len(keys), 16)).astype(np.float32)
@@ -171,7 +216,11 @@ def test_bytes_of_a_row(storage, optimizer, payload):
     ("storage", "optimizer", "words"),
     [
         ("float16", "ftrl", "keeps sums of gradients and not weights"),
-        ("float16/bfloat16", "adam", "state in 16 bits is for adagrad, rowwise_adagrad; use 'float16'"),
+        (
+            "float16/bfloat16",
+            "adam",
+            "state in 16 bits is for adagrad, rowwise_adagrad; use 'float16'",
+        ),
         ("float16/float16", "adagrad", "allowed are float32, float16, bfloat16, float16/bfloat16"),
     ],
 )
@@ -181,13 +230,17 @@ def test_storage_that_cannot_be(storage, optimizer, words):
 
 
 def test_what_float16_cannot_hold_is_its_largest():
-    table, keys = Table(TableSpec("t", 2, "sgd", {"rate": 1.0}, storage="float16")), np.arange(1, dtype=np.uint64)
+    table, keys = (
+        Table(TableSpec("t", 2, "sgd", {"rate": 1.0}, storage="float16")),
+        np.arange(1, dtype=np.uint64),
+    )
     for version in range(1, 4):
         push(table, keys, np.array([[-1e6, 1e6]], np.float32), version)
         np.testing.assert_array_equal(table.pull(keys), [[65504, -65504]])
 
 
-# --- shards -------------------------------------------------------------------------------------------------------
+# --- shards
+# --------------------------------------------------------------------------------------------------
 
 LEARNER = Epoch(1, 1)
 MODEL = ModelSpec(
@@ -214,13 +267,28 @@ class Cluster:
     def push(self, end: int) -> None:
         rng = np.random.default_rng(end)
         keys = np.unique(rng.integers(0, 200, 40).astype(np.uint64))
-        gradients = {t.name: rng.normal(0, 1, (len(keys), t.dim)).astype(np.float32) for t in MODEL.tables}
+        gradients = {
+            t.name: rng.normal(0, 1, (len(keys), t.dim)).astype(np.float32) for t in MODEL.tables
+        }
         for shard in self.shards:
             mine = self.slot_map.split(keys)[shard.index]
             push = PushRequest(
-                "m", LEARNER, 1, shard.incarnation, "c", end, end + 1, 0, end + 1, 0, 0, 1, 1000 * end,
-                keys=dict.fromkeys(gradients, keys[mine]), gradients={n: g[mine] for n, g in gradients.items()},
-            )  # fmt: skip
+                "m",
+                LEARNER,
+                1,
+                shard.incarnation,
+                "c",
+                end,
+                end + 1,
+                0,
+                end + 1,
+                0,
+                0,
+                1,
+                1000 * end,
+                keys=dict.fromkeys(gradients, keys[mine]),
+                gradients={n: g[mine] for n, g in gradients.items()},
+            )
             assert shard.push(push).outcome is Outcome.APPLIED
 
     def parts(self):
@@ -228,7 +296,10 @@ class Cluster:
 
     def rows(self):
         model = merge(self.parts())
-        return {name: dict(zip(i.keys.tolist(), i.rows.tolist(), strict=True)) for name, i in model.tables.items()}
+        return {
+            name: dict(zip(i.keys.tolist(), i.rows.tolist(), strict=True))
+            for name, i in model.tables.items()
+        }
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 3), (3, 2)])
@@ -252,4 +323,6 @@ def test_a_part_carries_the_bits_and_serves_what_a_pull_answers():
         np.testing.assert_array_equal(served, reply.rows[name])
     assert part.tables["a"].rows.dtype == np.uint32
     bits = part.tables["a"].rows.view(np.uint16)[:, :3]
-    np.testing.assert_array_equal(as_numbers(np.ascontiguousarray(bits), "float16"), weights(part).tables["a"][1])
+    np.testing.assert_array_equal(
+        as_numbers(np.ascontiguousarray(bits), "float16"), weights(part).tables["a"][1]
+    )

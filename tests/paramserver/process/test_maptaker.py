@@ -22,7 +22,8 @@ NEW = OLD.resized(2)
 
 
 class House:
-    """One shard that learns and is cut; another that stands by and is to have half of it. `read` counts parts."""
+    """One shard that learns and is cut; another that stands by and is to have half of it. `read`
+    counts parts."""
 
     def __init__(self):
         self.learning = Shard(0, 1, OLD)
@@ -33,7 +34,9 @@ class House:
         self.incarnations = 1
         self.remapped = []
         self.service = ShardService(Shard(1, 1, OLD), ParamServerConfig(), Metrics())
-        self.taker = MapTaker(self.service, self.find_head, Succession(self.succeed), self.remapped.append)
+        self.taker = MapTaker(
+            self.service, self.find_head, Succession(self.succeed), self.remapped.append
+        )
         self.taker.start()
 
     def succeed(self, slot_map):
@@ -64,7 +67,9 @@ class House:
 
         def chain(held):
             first = next((n for n, cut in enumerate(self.cuts) if cut[0] == held), -1) + 1
-            return [CutParts(n, full, lambda n=n, p=p: read(n, p)) for n, full, p in self.cuts[first:]]
+            return [
+                CutParts(n, full, lambda n=n, p=p: read(n, p)) for n, full, p in self.cuts[first:]
+            ]
 
         return HeadCut(self.head_map, self.cuts[-1][0], chain)
 
@@ -132,7 +137,10 @@ def test_a_head_that_does_not_build_on_what_was_read_is_read_from_its_base(house
     house.cut(range(50))
     house.prepared()
     first, gone = house.cuts
-    house.cuts = [("other-0", True, first[2]), ("other-1", False, replace(gone[2], parent="other-0"))]
+    house.cuts = [
+        ("other-0", True, first[2]),
+        ("other-1", False, replace(gone[2], parent="other-0")),
+    ]
     house.prepared()
     assert house.read == ["cut-1", "cut-2", "other-0", "other-1"]
     house.head_map = NEW

@@ -1,4 +1,5 @@
-"""The server's own promises: limits, deadlines, tokens, what it does not understand, and what is kept on disk."""
+"""The server's own promises: limits, deadlines, tokens, what it does not understand, and what is
+kept on disk."""
 
 import shutil
 import socket
@@ -33,12 +34,19 @@ from paramserver.wire.token import with_token
 
 
 def test_control_calls_are_answered_while_data_waits(tmp_path: Path):
-    """With every data thread taken, a further pull is turned away at once, and takes no thread from control calls."""
-    config = ParamServerConfig(lanes=False, data_threads=1, control_threads=2, retry_ms=1, retry_max_ms=1)
+    """With every data thread taken, a further pull is turned away at once, and takes no thread
+    from control calls."""
+    config = ParamServerConfig(
+        lanes=False, data_threads=1, control_threads=2, retry_ms=1, retry_max_ms=1
+    )
     with served(tmp_path, config) as (service, client):
         arrived = threading.Event()
         apply = service.shard.push
-        service.shard.push = lambda request, refusal: (arrived.set(), hold.wait(10), apply(request, refusal))[-1]  # type: ignore[method-assign]
+        service.shard.push = lambda request, refusal: (
+            arrived.set(),
+            hold.wait(10),
+            apply(request, refusal),
+        )[-1]  # type: ignore[method-assign]
         hold = threading.Event()
         first = threading.Thread(target=lambda: client.push(a_push(3)))
         first.start()
@@ -55,7 +63,11 @@ def test_a_call_that_nobody_answers_is_unreachable_in_time(tmp_path: Path):
     client = ShardClient(config.address(0, str(tmp_path)), config)
     with pytest.raises(Unreachable, match=r"shard-0\.sock"):
         client.progress("m")
-    with served(tmp_path, config) as (service, live), service.lock, pytest.raises(Unreachable, match="deadline"):
+    with (
+        served(tmp_path, config) as (service, live),
+        service.lock,
+        pytest.raises(Unreachable, match="deadline"),
+    ):
         live.progress("m")
     client.close()
 
@@ -68,7 +80,9 @@ def test_a_port_of_loopback_asks_for_the_token_of_the_run_folder(tmp_path: Path)
     config = with_token(plain, str(tmp_path))
     assert with_token(plain, str(tmp_path)) == config
     assert with_token(config, "elsewhere") == config
-    assert with_token(ParamServerConfig(), str(tmp_path)) == ParamServerConfig(), "a socket's folder says who may call"
+    assert with_token(ParamServerConfig(), str(tmp_path)) == ParamServerConfig(), (
+        "a socket's folder says who may call"
+    )
     path = Path(config.token_file)
     assert (path.parent, path.stat().st_mode & 0o777) == (tmp_path, 0o600)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -111,7 +125,9 @@ def test_a_message_that_cannot_be_is_refused(tmp_path: Path, lanes: bool):
     with served(tmp_path, config) as (service, client):
         good = payload.encode_push(a_push(20), Encoding.FLOAT32)
         refused("left", good._replace(arrays=good.arrays[:-1]))
-        refused("more than its header", good._replace(arrays=[*good.arrays, np.ones(9, np.float32)]))
+        refused(
+            "more than its header", good._replace(arrays=[*good.arrays, np.ones(9, np.float32)])
+        )
         for change, what in (
             ({"encoding": 7}, "encoding 7"),
             ({"shape": [-1, 8]}, "negative"),
@@ -127,7 +143,10 @@ def test_a_message_that_cannot_be_is_refused(tmp_path: Path, lanes: bool):
                     setattr(header.tables[0], name, value)
             refused(what, good._replace(header=header))
         if lanes:
-            refused("message_bytes_max", good._replace(arrays=[*good.arrays, np.ones(1 << 20, np.float32)]))
+            refused(
+                "message_bytes_max",
+                good._replace(arrays=[*good.arrays, np.ones(1 << 20, np.float32)]),
+            )
         assert client.push(a_push(20)).version == 1
         assert service.metrics.faults._value.get() == 0
 
@@ -174,7 +193,10 @@ def test_lists_of_keys_have_a_limit_and_digests_tell_them_apart():
     lists = KeyLists(240)
     keys = [np.arange(n, n + 10, dtype=np.uint64) for n in range(4)]
     digests = [digest_of(k) for k in keys]
-    assert len({*digests, digest_of(keys[0][::-1]), digest_of(keys[0][:9]), digest_of(keys[0][:0])}) == 7
+    assert (
+        len({*digests, digest_of(keys[0][::-1]), digest_of(keys[0][:9]), digest_of(keys[0][:0])})
+        == 7
+    )
     for digest, array in zip(digests, keys, strict=True):
         lists.keep(digest, array)
     assert lists.nbytes == 240
@@ -230,12 +252,21 @@ def test_over_tcp_on_loopback(tmp_path: Path):
 def test_over_tls(tmp_path: Path):
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext "
+        "subjectAltName=DNS:localhost"
     )
-    subprocess.run([*command.split(), "-out", cert, "-keyout", key], check=True, capture_output=True)
+    subprocess.run(
+        [*command.split(), "-out", cert, "-keyout", key], check=True, capture_output=True
+    )
     port = free_port()
     config = ParamServerConfig(
-        transport="tcp", host="localhost", port=port, cert=str(cert), key=str(key), ca=str(cert), control_timeout_ms=500
+        transport="tcp",
+        host="localhost",
+        port=port,
+        cert=str(cert),
+        key=str(key),
+        ca=str(cert),
+        control_timeout_ms=500,
     )
     with served(tmp_path, config) as (_, client):
         assert client.push(a_push(3)).outcome is Outcome.APPLIED
@@ -261,7 +292,9 @@ def test_parts_are_written_and_read_and_repeat_byte_for_byte(tmp_path: Path):
         part = write_part(snapshot, 0, url)
         assert part.url == f"{url}/part-0.safetensors"
         read = read_part(part.url)
-        np.testing.assert_array_equal(read.tables["t"].rows, decode_part(encode_part(snapshot)).tables["t"].rows)
+        np.testing.assert_array_equal(
+            read.tables["t"].rows, decode_part(encode_part(snapshot)).tables["t"].rows
+        )
         assert part.rows == 100
     assert encode_part(snapshot) == encode_part(snapshot)
     (tmp_path / "c" / "part-0.safetensors").write_bytes(b"\x00" * 20)

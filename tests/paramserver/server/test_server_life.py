@@ -39,7 +39,9 @@ PROCESS = """
 
 
 def spawn(index: int, run_dir: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(PROCESS), str(index), str(run_dir)])
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(PROCESS), str(index), str(run_dir)]
+    )
 
 
 def eventually(ask, seconds: float = 30.0):
@@ -85,7 +87,9 @@ def test_killed_processes_come_back_as_new_incarnations(tmp_path: Path):
         eventually(lambda: (clock.renew("m", epoch, "computing") or {}).get(1) == 2 or None)
         shards[1].begin(SPEC, {"c": 0}, W)
         assert shards[1].push(push).outcome is Outcome.WRONG_INCARNATION
-        eventually(lambda: shards[1].push(replace(push, incarnation=2)).outcome is Outcome.APPLIED or None)
+        eventually(
+            lambda: shards[1].push(replace(push, incarnation=2)).outcome is Outcome.APPLIED or None
+        )
 
         processes[0].send_signal(signal.SIGKILL)
         processes[0].wait()
@@ -108,7 +112,9 @@ def test_killed_processes_come_back_as_new_incarnations(tmp_path: Path):
 def test_a_silent_learner_is_fenced_on_every_shard(tmp_path: Path):
     config = ParamServerConfig(lease_ms=300, stated_max_ms=300, allow_ms=20)
     stop = threading.Event()
-    threads = [threading.Thread(target=run, args=(config, 2, n, 1, str(tmp_path), stop)) for n in range(2)]
+    threads = [
+        threading.Thread(target=run, args=(config, 2, n, 1, str(tmp_path), stop)) for n in range(2)
+    ]
     for thread in threads:
         thread.start()
     shards, clock = connect(config, str(tmp_path), 2)
@@ -119,7 +125,9 @@ def test_a_silent_learner_is_fenced_on_every_shard(tmp_path: Path):
         push = a_push(0, epoch=epoch, keys={}, gradients={}, dense={})
 
         def fenced_everywhere() -> bool | None:
-            return all(shard.push(push).outcome is Outcome.FENCED for shard in shards.values()) or None
+            return (
+                all(shard.push(push).outcome is Outcome.FENCED for shard in shards.values()) or None
+            )
 
         started = StartRequest("m", epoch, "c", 0, 1)
         eventually(lambda: clock.start(started).outcome is StartOutcome.ADMITTED or None)

@@ -50,10 +50,14 @@ def opened(tmp_path, stored):
 
 
 @given(
-    st.lists(st.sampled_from(["start", "folder lost", "store down", "store up", "store copy lost"]), max_size=60),
+    st.lists(
+        st.sampled_from(["start", "folder lost", "store down", "store up", "store copy lost"]),
+        max_size=60,
+    ),
 )
 def test_an_incarnation_is_above_every_one_before(events):
-    """Unless folder and copy are lost at once. The store is never behind by more than LOST_STEP starts."""
+    """Unless folder and copy are lost at once. The store is never behind by more than LOST_STEP
+    starts."""
     folder = store = None
     newest, down = 0, False
     for event in events:
@@ -66,7 +70,9 @@ def test_an_incarnation_is_above_every_one_before(events):
                 down = True
             case "store up":
                 down = False
-            case "start" if not (down and folder is None):  # it waits until the store takes the new one
+            case "start" if not (
+                down and folder is None
+            ):  # it waits until the store takes the new one
                 incarnation = next_incarnation(folder, store, begun=newest > 0)
                 assert incarnation > newest
                 newest = folder = incarnation
@@ -165,7 +171,15 @@ def test_a_shard_that_began_too_low_ends_and_begins_above(tmp_path: Path):
 
     def serve():
         try:
-            run(config, 2, 1, state.next_incarnation(), str(tmp_path), threading.Event(), state=state)
+            run(
+                config,
+                2,
+                1,
+                state.next_incarnation(),
+                str(tmp_path),
+                threading.Event(),
+                state=state,
+            )
         except StateLost as error:
             failure.append(error)
 

@@ -1,4 +1,5 @@
-"""Compensation of stale gradients, against the papers' formulas in plain numpy over a random schedule of batches."""
+"""Compensation of stale gradients, against the papers' formulas in plain numpy over a random
+schedule of batches."""
 
 from collections.abc import Callable
 
@@ -7,7 +8,15 @@ import pytest
 
 from paramserver.clocks.clocks import Clocks
 from paramserver.compensation import Compensation
-from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PullRequest, PushRequest, TableSpec
+from paramserver.messages import (
+    DenseSpec,
+    Epoch,
+    ModelSpec,
+    Outcome,
+    PullRequest,
+    PushRequest,
+    TableSpec,
+)
 from paramserver.ports import Refused
 from paramserver.shard.delay_compensation import Compensator, History, Update
 from paramserver.shard.shard import Shard
@@ -23,7 +32,10 @@ def a_shard(optimizer: str, compensation: Compensation) -> Shard:
     if optimizer in ("adagrad", "adaptive_revision"):
         options["accumulator"] = START
     spec = ModelSpec(
-        "m", "1", (TableSpec("t", DIM, optimizer, options),), DenseSpec({"d": (2, DIM)}, optimizer, options)
+        "m",
+        "1",
+        (TableSpec("t", DIM, optimizer, options),),
+        DenseSpec({"d": (2, DIM)}, optimizer, options),
     )
     shard = Shard(0, 1, SlotMap.even(1), compensation)
     shard.allow(1, 1, [ME])
@@ -47,10 +59,14 @@ def weights(shard: Shard) -> Numbers:
     return np.vstack([pulled.rows["t"], pulled.dense["d"]]).astype(np.float64)
 
 
-def run(optimizer: str, compensation: Compensation, step: Callable[..., None], state: int, seed: int) -> None:
-    """Push 200 batches, each read up to eight updates ago, and compare all weights with the oracle's after each.
+def run(
+    optimizer: str, compensation: Compensation, step: Callable[..., None], state: int, seed: int
+) -> None:
+    """Push 200 batches, each read up to eight updates ago, and compare all weights with the
+    oracle's after each.
 
-    `step(w, state, g, rows, applied, moved, tau)` changes (n, DIM) float64 `w` and `state[k]` at `rows`.
+    `step(w, state, g, rows, applied, moved, tau)` changes (n, DIM) float64 `w` and `state[k]` at
+    `rows`.
     """
     rng, shard = np.random.default_rng(seed), a_shard(optimizer, compensation)
     w, kept = np.zeros((KEYS + 2, DIM)), np.full((state, KEYS + 2, DIM), START)
@@ -64,7 +80,12 @@ def run(optimizer: str, compensation: Compensation, step: Callable[..., None], s
         g = np.zeros_like(w)
         g[rows] = rng.normal(0, 2, (len(rows), DIM)).astype(np.float32)
         tau = push(
-            shard, version, read, keys.astype(np.uint64), g[keys].astype(np.float32), g[KEYS:].astype(np.float32)
+            shard,
+            version,
+            read,
+            keys.astype(np.uint64),
+            g[keys].astype(np.float32),
+            g[KEYS:].astype(np.float32),
         )
         assert tau == version - read
         applied = sum(gradients[read + 1 :], np.zeros_like(w))
@@ -90,7 +111,8 @@ def test_staleness_aware_rate_divides_the_rate_of_the_step(seed: int):
 
 def test_staleness_aware_rate_of_ftrl_leaves_its_accumulator_whole():
     def step(w, state, g, rows, applied, moved, tau):
-        """With l1 = l2 = 0 the weight moves by the rate alone: w -= alpha / tau / (beta + sqrt(n)) g."""
+        """With l1 = l2 = 0 the weight moves by the rate alone: w -= alpha / tau / (beta +
+        sqrt(n)) g."""
         state[0, rows] += g[rows] ** 2
         w[rows] -= RATE / max(1, tau) * g[rows] / (1.0 + np.sqrt(state[0, rows]))
 
@@ -134,7 +156,10 @@ def test_nothing_is_compensated_where_nothing_was_applied_meanwhile():
     rng = np.random.default_rng(8)
     keys = np.arange(KEYS, dtype=np.uint64)
     for version in range(20):
-        rows, dense = rng.normal(size=(KEYS, DIM)).astype(np.float32), rng.normal(size=(2, DIM)).astype(np.float32)
+        rows, dense = (
+            rng.normal(size=(KEYS, DIM)).astype(np.float32),
+            rng.normal(size=(2, DIM)).astype(np.float32),
+        )
         for shard in fresh:
             push(shard, version, version, keys, rows, dense)
     first, *others = (weights(shard) for shard in fresh)
@@ -179,7 +204,11 @@ def test_an_operator_changes_the_way_while_training_goes_on():
     clocks.set_compensation("m", "staleness_rate")
     allow = clocks.allow_list()
     shard.allow(1, allow.sequence, [ME], clocks.ways())
-    keys, rows, dense = np.arange(1, dtype=np.uint64), np.ones((1, DIM), np.float32), np.zeros((2, DIM), np.float32)
+    keys, rows, dense = (
+        np.arange(1, dtype=np.uint64),
+        np.ones((1, DIM), np.float32),
+        np.zeros((2, DIM), np.float32),
+    )
     for version in range(4):
         push(shard, version, 0, keys, rows, dense)  # of staleness 0, 1, 2, 3
     assert weights(shard)[0] == pytest.approx(np.full(DIM, -RATE * (1 + 1 + 1 / 2 + 1 / 3)))

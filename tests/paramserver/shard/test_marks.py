@@ -23,7 +23,9 @@ def test_a_mark_keeps_the_state_at_its_vector_while_pushes_go_on():
     again = shard.mark("clicks", "cut-1", there)
     assert again.marked, "the same mark again is answered the same"
     assert again.progress == progress
-    assert not shard.mark("clicks", "cut-2", there).marked, "an unnamed past is not marked again under another name"
+    assert not shard.mark("clicks", "cut-2", there).marked, (
+        "an unnamed past is not marked again under another name"
+    )
     with pytest.raises(Refused, match="'cut-2'"):
         shard.marked("clicks", "cut-2")
 

@@ -5,7 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from clicks_shard import CHAINS, DENSE, LEARNER, SPEC, assert_same, barrier_of, frozen, new_shard, push_of
+from clicks_shard import (
+    CHAINS,
+    DENSE,
+    LEARNER,
+    SPEC,
+    assert_same,
+    barrier_of,
+    frozen,
+    new_shard,
+    push_of,
+)
 
 from paramserver import slots
 from paramserver.messages import (
@@ -29,7 +39,8 @@ from paramserver.tables import initializer as init
 from paramserver.tables import row_header as record
 from paramserver.tables import row_store as slab
 
-# --- judgement ----------------------------------------------------------------------------------------------------
+# --- judgement
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -50,7 +61,9 @@ from paramserver.tables import row_store as slab
 def test_ranges_against_e_of_10(start, end, barrier, outcome):
     shard = new_shard()
     before = frozen(shard.snapshot("clicks"))
-    request = barrier_of("label/0", start, barrier) if start == end else push_of("label/0", start, end)
+    request = (
+        barrier_of("label/0", start, barrier) if start == end else push_of("label/0", start, end)
+    )
     reply = shard.push(request)
     assert reply.outcome is outcome
     if outcome is Outcome.APPLIED:
@@ -75,12 +88,16 @@ def test_a_barrier_is_taken_once_and_rises():
 def test_order_of_the_checks():
     """Every fault but the last: each is told before the next is looked at, and nothing changes."""
     shard = Shard(0, 2, SlotMap.even(1, epoch=4))
-    bad = push_of("nowhere/7", 99, 100, model="other", epoch=Epoch(1, 9), map_epoch=3, incarnation=1)
+    bad = push_of(
+        "nowhere/7", 99, 100, model="other", epoch=Epoch(1, 9), map_epoch=3, incarnation=1
+    )
     assert shard.push(bad).outcome is Outcome.WRONG_MAP
     bad = replace(bad, map_epoch=4)
     assert shard.push(bad).outcome is Outcome.NO_ERA
     shard.allow(1, 1, [LEARNER])
-    assert shard.push(replace(bad, epoch=Epoch(2, 1))).outcome is Outcome.NO_ERA, "a younger era than it was told"
+    assert shard.push(replace(bad, epoch=Epoch(2, 1))).outcome is Outcome.NO_ERA, (
+        "a younger era than it was told"
+    )
     assert shard.push(bad).outcome is Outcome.FENCED
     bad = replace(bad, epoch=LEARNER)
     assert shard.push(bad).outcome is Outcome.WRONG_INCARNATION
@@ -98,14 +115,16 @@ def test_order_of_the_checks():
 
 
 def test_another_incarnation_is_told_so_before_e_is_looked_at():
-    """S2: to a shard restored behind, a push of the former incarnation is no gap to be sent again."""
+    """S2: to a shard restored behind, a push of the former incarnation is no gap to be sent
+    again."""
     shard = new_shard(incarnation=7)
     for start, end in ((10, 12), (50, 60), (0, 5), (5, 12)):
         reply = shard.push(push_of("label/0", start, end, incarnation=6))
         assert (reply.outcome, reply.incarnation) == (Outcome.WRONG_INCARNATION, 7)
 
 
-# --- K5 -----------------------------------------------------------------------------------------------------------
+# --- K5
+# --------------------------------------------------------------------------------------------------
 
 
 def test_only_the_allowed_epochs_of_the_present_era_push_and_pull():
@@ -115,7 +134,9 @@ def test_only_the_allowed_epochs_of_the_present_era_push_and_pull():
     assert shard.push(push_of("label/0", 10, 11, incarnation=5)).outcome is Outcome.FENCED
     assert shard.pull(pull).outcome is Outcome.FENCED
     shard.allow(1, 2, [LEARNER])
-    assert shard.pull(pull).outcome is Outcome.FENCED, "an older word delivered late does not unfence"
+    assert shard.pull(pull).outcome is Outcome.FENCED, (
+        "an older word delivered late does not unfence"
+    )
     shard.allow(2, 1, [Epoch(2, 1)])
     assert shard.pull(pull).outcome is Outcome.FENCED, "an epoch of an older era"
     assert shard.pull(replace(pull, epoch=Epoch(2, 1))).outcome is Outcome.APPLIED
@@ -126,10 +147,14 @@ def test_only_the_allowed_epochs_of_the_present_era_push_and_pull():
 
 def test_a_new_incarnation_remembers_no_epochs():
     assert Shard(0, 2, SlotMap.even(1)).era is None
-    assert Shard(0, 2, SlotMap.even(1)).pull(PullRequest("clicks", LEARNER, 1, {})).outcome is Outcome.NO_ERA
+    assert (
+        Shard(0, 2, SlotMap.even(1)).pull(PullRequest("clicks", LEARNER, 1, {})).outcome
+        is Outcome.NO_ERA
+    )
 
 
-# --- S3, S4, S5 ---------------------------------------------------------------------------------------------------
+# --- S3, S4, S5
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_pull_creates_nothing_and_answers_initial_values():
@@ -178,9 +203,19 @@ BAD_CONTENT = {
     "inf": ({"user": u64(1)}, {"user": f32(1, 2, np.inf)}, {}, "not finite"),
     "huge": ({"user": u64(1)}, {"user": f32(1, 2, -1e20)}, {}, "not finite, or beyond"),
     "unknown table": ({"shop": u64(1)}, {"shop": f32(1, 2)}, {}, "'shop' is not in model"),
-    "second table": ({"user": u64(1), "item": u64(1)}, {"user": f32(1, 2), "item": f32(1, 3, np.nan)}, {}, "'item'"),
+    "second table": (
+        {"user": u64(1), "item": u64(1)},
+        {"user": f32(1, 2), "item": f32(1, 3, np.nan)},
+        {},
+        "'item'",
+    ),
     "no gradients": ({"user": u64(1)}, {}, {}, "gradients of"),
-    "dense nan": ({"user": u64(1)}, {"user": f32(1, 2)}, {"bias": f32(1, 1, np.nan)[0]}, "'bias': gradient is not"),
+    "dense nan": (
+        {"user": u64(1)},
+        {"user": f32(1, 2)},
+        {"bias": f32(1, 1, np.nan)[0]},
+        "'bias': gradient is not",
+    ),
     "dense shape": ({}, {}, {"bias": f32(1, 2)[0]}, r"expected float32 \(1,\)"),
     "dense unknown": ({}, {}, {"bios": f32(1, 1)[0]}, "'bios' is not in the model"),
 }
@@ -209,7 +244,9 @@ def test_a_key_or_array_of_another_shard_is_refused_for_content():
     slot_map = shards[0].slot_map
     keys = np.arange(20, dtype=np.uint64)
     foreign = keys[slot_map.split(keys)[1]][:1]
-    reply = shards[0].push(push_of("label/0", 10, 11, keys={"user": foreign}, gradients={"user": f32(1, 2)}, dense={}))
+    reply = shards[0].push(
+        push_of("label/0", 10, 11, keys={"user": foreign}, gradients={"user": f32(1, 2)}, dense={})
+    )
     assert reply.outcome is Outcome.PARTLY_APPLIED
     assert "belongs to another shard" in reply.detail
     with pytest.raises(Refused, match="belongs to another shard"):
@@ -225,9 +262,14 @@ def test_a_key_or_array_of_another_shard_is_refused_for_content():
 
 
 def test_an_empty_range_carries_no_gradients():
-    request = push_of("label/0", 10, 10, barrier=1, keys={"user": u64(1)}, gradients={"user": f32(1, 2)})
+    request = push_of(
+        "label/0", 10, 10, barrier=1, keys={"user": u64(1)}, gradients={"user": f32(1, 2)}
+    )
     reply = new_shard().push(request)
-    assert (reply.outcome, reply.detail) == (Outcome.PARTLY_APPLIED, "an empty range carries no gradients")
+    assert (reply.outcome, reply.detail) == (
+        Outcome.PARTLY_APPLIED,
+        "an empty range carries no gradients",
+    )
 
 
 def test_no_memory_for_rows_changes_nothing(monkeypatch):
@@ -242,7 +284,11 @@ def test_no_memory_for_rows_changes_nothing(monkeypatch):
     monkeypatch.setattr(shard._models["clicks"].tables["item"], "reserve", no_memory)
     keys = np.arange(100, 200, dtype=np.uint64)
     request = push_of(
-        "label/0", 20, 21, keys={"user": keys, "item": keys}, gradients={"user": f32(100, 2), "item": f32(100, 3)}
+        "label/0",
+        20,
+        21,
+        keys={"user": keys, "item": keys},
+        gradients={"user": f32(100, 2), "item": f32(100, 3)},
     )
     with pytest.raises(MemoryError):
         shard.push(request)
@@ -256,13 +302,18 @@ def test_begin_sets_first_ends_once():
     assert {chain: at.end for chain, at in reply.progress.chains.items()} == CHAINS
     shard.allow(1, 1, [LEARNER])
     shard.push(push_of("label/0", 10, 20))
-    assert shard.begin(SPEC, CHAINS, DENSE).progress.chains["label/0"].end == 20, "the same again is harmless"
+    assert shard.begin(SPEC, CHAINS, DENSE).progress.chains["label/0"].end == 20, (
+        "the same again is harmless"
+    )
     with pytest.raises(Refused, match="began at"):
         shard.begin(SPEC, {**CHAINS, "label/0": 11}, DENSE)
     with pytest.raises(Refused, match="sha256:2"):
         shard.begin(replace(SPEC, digest="sha256:2"), CHAINS, DENSE)
     other = replace(SPEC, name="orders")
-    for dense, words in (({}, "no initial value"), ({**DENSE, "bias": np.array([np.nan])}, "finite")):
+    for dense, words in (
+        ({}, "no initial value"),
+        ({**DENSE, "bias": np.array([np.nan])}, "finite"),
+    ):
         with pytest.raises(Refused, match=words):
             shard.begin(other, CHAINS, dense)
     with pytest.raises(Refused, match="allowed are sgd"):
@@ -288,7 +339,19 @@ def test_staleness_counts_updates_between_read_and_write():
     assert shard.push(push_of("label/0", 20, 21, read_version=3)).staleness == 0
 
 
-MODULES = (admission, ages, copying, halves, index, init, optimizer_kernels, record, slab, slots, state)
+MODULES = (
+    admission,
+    ages,
+    copying,
+    halves,
+    index,
+    init,
+    optimizer_kernels,
+    record,
+    slab,
+    slots,
+    state,
+)
 
 
 def test_after_the_warm_up_nothing_is_compiled_whatever_arrays_come():
@@ -297,7 +360,17 @@ def test_after_the_warm_up_nothing_is_compiled_whatever_arrays_come():
     assert len(kernels) > 30
     warm_up()
     compiled = {k.__name__: len(k.nopython_signatures) for k in kernels}
-    inlined = {"mix64", "initial_value", "_ftrl_weight", "key_of", "set_key", "ask_for", "row_of", "add", "discard"}
+    inlined = {
+        "mix64",
+        "initial_value",
+        "_ftrl_weight",
+        "key_of",
+        "set_key",
+        "ask_for",
+        "row_of",
+        "add",
+        "discard",
+    }
     inlined |= {"_chance", "_line_of"}
     inlined |= {"_home", "_in_old", "_cell_of", "_tagged", "_put", "_take_out", "_tag", "heads"}
     assert {name for name, signatures in compiled.items() if not signatures} <= inlined

@@ -1,4 +1,5 @@
-"""A shard under any pushes, against a ledger in plain Python; sums that do not depend on how rows are split."""
+"""A shard under any pushes, against a ledger in plain Python; sums that do not depend on how
+rows are split."""
 
 import itertools
 from dataclasses import replace
@@ -18,10 +19,11 @@ from paramserver.slots import SlotMap
 
 
 class ShardAsLedger(RuleBasedStateMachine):
-    """Pushes in any order, repeated, split and overlapping, with restarts from marks, against two simple twins.
+    """Pushes in any order, repeated, split and overlapping, with restarts from marks, against two
+    simple twins.
 
-    `ledger` holds what a chain has learned as a list of positions; `straight` is a shard that was never restarted and
-    got each applied push once.
+    `ledger` holds what a chain has learned as a list of positions; `straight` is a shard that was
+    never restarted and got each applied push once.
     """
 
     def __init__(self) -> None:
@@ -35,7 +37,10 @@ class ShardAsLedger(RuleBasedStateMachine):
         self.cuts = 0
 
     @rule(
-        chain=st.sampled_from(sorted(CHAINS)), back=st.integers(-2, 4), length=st.integers(1, 5), seed=st.integers(0, 2)
+        chain=st.sampled_from(sorted(CHAINS)),
+        back=st.integers(-2, 4),
+        length=st.integers(1, 5),
+        seed=st.integers(0, 2),
     )
     def push(self, chain, back, length, seed):
         at = self.ledger[chain]
@@ -69,7 +74,8 @@ class ShardAsLedger(RuleBasedStateMachine):
 
     @rule()
     def crash_and_return_from_the_cut(self):
-        """The learner then sends again what the shard lost: the end is as if nothing had happened."""
+        """The learner then sends again what the shard lost: the end is as if nothing had
+        happened."""
         if self.cut is None:
             return
         name, _, count = self.cut
@@ -92,7 +98,10 @@ class ShardAsLedger(RuleBasedStateMachine):
             assert_same(self.shard.marked("clicks", self.cut[0]), self.cut[1])
         for chain, at in self.shard.progress("clicks").progress.chains.items():
             assert at.end == self.ledger[chain]
-            assert at.row_hash == sum(hash_of(chain, i) for i in range(CHAINS[chain], at.end)) % HASH_MODULUS
+            assert (
+                at.row_hash
+                == sum(hash_of(chain, i) for i in range(CHAINS[chain], at.end)) % HASH_MODULUS
+            )
 
 
 TestShardAsLedger = ShardAsLedger.TestCase

@@ -1,4 +1,5 @@
-"""Versions beyond 32 bits: deltas, copies and restores are the same however many pushes there have been."""
+"""Versions beyond 32 bits: deltas, copies and restores are the same however many pushes there
+have been."""
 
 import numpy as np
 import pytest
@@ -42,8 +43,8 @@ subsets = st.lists(st.integers(0, len(KEYS) - 1), unique=True, max_size=12).map(
     copied=st.integers(0, 64),
 )
 def test_a_table_far_on_changes_like_one_that_begins(before, after, boundary, short, copied):
-    """The same pushes at small versions and across a boundary: the same deltas, and the same copy of the moment between
-    the two halves, made while the second goes on."""
+    """The same pushes at small versions and across a boundary: the same deltas, and the same copy
+    of the moment between the two halves, made while the second goes on."""
     outcomes = []
     for first in (1, boundary - short):
         table = Table(SPEC.tables[0])
@@ -58,7 +59,13 @@ def test_a_table_far_on_changes_like_one_that_begins(before, after, boundary, sh
             pass
         changes, moment, now = table.changes_since(parent).rows, table.copied(copy), table.items()
         table.validate()
-        outcomes.append([a for rows in (changes, moment, now) for a in (rows.keys, rows.rows, rows.version - first)])
+        outcomes.append(
+            [
+                a
+                for rows in (changes, moment, now)
+                for a in (rows.keys, rows.rows, rows.version - first)
+            ]
+        )
     for small, large in zip(*outcomes, strict=True):
         assert np.array_equal(small, large)
 
@@ -96,9 +103,22 @@ def test_a_shard_restored_from_base_and_delta_across_a_boundary_lacks_nothing(bo
         nonlocal end
         for _ in range(times):
             request = PushRequest(
-                "m", Epoch(1, 1), 1, one.incarnation, "label/0", end, end + 1, 0, end + 1, 0, 0, 1,
-                event_time_max_ms=1000, keys={"e": KEYS}, gradients={"e": np.full((len(KEYS), 1), -1, np.float32)},
-            )  # fmt: skip
+                "m",
+                Epoch(1, 1),
+                1,
+                one.incarnation,
+                "label/0",
+                end,
+                end + 1,
+                0,
+                end + 1,
+                0,
+                0,
+                1,
+                event_time_max_ms=1000,
+                keys={"e": KEYS},
+                gradients={"e": np.full((len(KEYS), 1), -1, np.float32)},
+            )
             assert one.push(request).outcome is Outcome.APPLIED
             end += 1
 
@@ -120,5 +140,7 @@ def test_a_shard_restored_from_base_and_delta_across_a_boundary_lacks_nothing(bo
     back.restore([base], "a" * 64)
     back.follow([delta], "b" * 64)
     assert back.snapshot("m").tables["e"].rows[0, 0] == 15.0
-    assert np.array_equal(back.snapshot("m").tables["e"].version, first.snapshot("m").tables["e"].version)
+    assert np.array_equal(
+        back.snapshot("m").tables["e"].version, first.snapshot("m").tables["e"].version
+    )
     back.validate()

@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PullRequest, PushRequest, TableSpec
+from paramserver.messages import (
+    DenseSpec,
+    Epoch,
+    ModelSpec,
+    Outcome,
+    PullRequest,
+    PushRequest,
+    TableSpec,
+)
 from paramserver.parts.delta import whole
 from paramserver.parts.part import merge
 from paramserver.parts.safetensors_file import decode_part, encode_part
@@ -18,11 +26,18 @@ from paramserver.tables.policy import RowPolicy
 from paramserver.tables.table import Table
 
 TTL_S, HALVE_S, COUNT = 40, 60, 3
-POLICY = {"admit_count": COUNT, "admit_halve_ms": 1000 * HALVE_S, "admit_bytes": 1 << 20, "ttl_ms": 1000 * TTL_S}
+POLICY = {
+    "admit_count": COUNT,
+    "admit_halve_ms": 1000 * HALVE_S,
+    "admit_bytes": 1 << 20,
+    "ttl_ms": 1000 * TTL_S,
+}
 SPEC = TableSpec("t", 2, "sgd", {"rate": 0.5}, init_scale=0.1, seed=7, policy=POLICY)
 FRESH = Table(SPEC)
 
-some_keys = st.lists(st.integers(0, 30), max_size=20).map(lambda values: np.array(sorted(set(values)), np.uint64))
+some_keys = st.lists(st.integers(0, 30), max_size=20).map(
+    lambda values: np.array(sorted(set(values)), np.uint64)
+)
 
 
 class CountedTableAsDict(RuleBasedStateMachine):
@@ -41,7 +56,12 @@ class CountedTableAsDict(RuleBasedStateMachine):
     def expected(self, key: int) -> np.ndarray:
         return self.alive[key][0] if key in self.alive else self.initial(key)
 
-    @rule(keys=some_keys, later=st.integers(0, 30), gradient=st.sampled_from([-1.0, 0.5]), pulled=st.booleans())
+    @rule(
+        keys=some_keys,
+        later=st.integers(0, 30),
+        gradient=st.sampled_from([-1.0, 0.5]),
+        pulled=st.booleans(),
+    )
     def push(self, keys, later, gradient, pulled):
         if pulled:
             self.table.pull(keys)
@@ -71,7 +91,9 @@ class CountedTableAsDict(RuleBasedStateMachine):
         items, seen, unadmitted = self.table.items(), self.table.sightings(), self.table.unadmitted
         self.table = Table(SPEC)
         self.table.load(items, self.version)
-        self.table.load_sightings(seen.take(np.random.default_rng(order_seed).permutation(len(seen.lines))))
+        self.table.load_sightings(
+            seen.take(np.random.default_rng(order_seed).permutation(len(seen.lines)))
+        )
         self.table.unadmitted = unadmitted
 
     @invariant()
@@ -88,7 +110,9 @@ TestCountedTableAsDict = CountedTableAsDict.TestCase
 TestCountedTableAsDict.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
 
 
-@given(st.lists(st.lists(st.integers(0, (1 << 64) - 1), max_size=60), max_size=12), st.integers(2, 5))
+@given(
+    st.lists(st.lists(st.integers(0, (1 << 64) - 1), max_size=60), max_size=12), st.integers(2, 5)
+)
 @settings(max_examples=60, deadline=None)
 def test_a_full_filter_never_counts_too_few(pushes, threshold):
     """One line a slot: keys share counters, so some are admitted early, and none late."""
@@ -102,8 +126,8 @@ def test_a_full_filter_never_counts_too_few(pushes, threshold):
 
 
 def test_what_a_mebibyte_mistakes_of_noise():
-    """Of 100,000 keys that are seen once and then once more, few get in at the first of three: 2 of 4 counters a key
-    would be needed by others. The bound is what docs/tables.md says."""
+    """Of 100,000 keys that are seen once and then once more, few get in at the first of three: 2 of
+    4 counters a key would be needed by others. The bound is what docs/tables.md says."""
     admission = Admission(RowPolicy(admit_count=3, admit_bytes=1 << 20, admit_halve_ms=0))
     keys = np.random.default_rng(5).integers(0, 1 << 63, 100_000).astype(np.uint64)
     first, second = admission.admits(keys, 1, 0), admission.admits(keys, 2, 0)
@@ -118,7 +142,9 @@ def test_chance_is_drawn_by_key_and_range():
     first = admission.admits(keys, 1, 11)
     assert abs(first.mean() - 0.2) < 0.01
     np.testing.assert_array_equal(first, admission.admits(keys, 2, 11))
-    np.testing.assert_array_equal(first[::-1], Admission(RowPolicy(admit_chance=0.2)).admits(keys[::-1].copy(), 9, 11))
+    np.testing.assert_array_equal(
+        first[::-1], Admission(RowPolicy(admit_chance=0.2)).admits(keys[::-1].copy(), 9, 11)
+    )
     other = admission.admits(keys, 1, 12)
     assert abs((first & other).mean() - 0.04) < 0.005, "another range draws anew"
 
@@ -128,7 +154,11 @@ def test_rows_that_are_not_admitted_make_no_room():
     policy = {"rows_max": 100, "admit_count": 2}
     table, known = Table(TableSpec("t", 1, "sgd", policy=policy)), np.arange(100, dtype=np.uint64)
     for version in range(1, 40):
-        keys = known if version < 3 else np.arange(1000 * version, 1000 * version + 100, dtype=np.uint64)
+        keys = (
+            known
+            if version < 3
+            else np.arange(1000 * version, 1000 * version + 100, dtype=np.uint64)
+        )
         table.reserve(keys)
         table.advance(version, 10_000 * version, len(keys))
         table.apply(keys, np.ones((100, 1), np.float32), version, 10_000 * version)
@@ -152,14 +182,21 @@ def test_bad_admission_is_named(policy, words):
         Table(TableSpec("t", 2, policy=policy))
 
 
-# --- shards -------------------------------------------------------------------------------------------------------
+# --- shards
+# --------------------------------------------------------------------------------------------------
 
 LEARNER = Epoch(1, 1)
 MODEL = ModelSpec(
     "m",
     "d",
     (
-        TableSpec("counted", 2, "adagrad", init_scale=0.1, policy={"admit_count": 3, "admit_halve_ms": 50_000}),
+        TableSpec(
+            "counted",
+            2,
+            "adagrad",
+            init_scale=0.1,
+            policy={"admit_count": 3, "admit_halve_ms": 50_000},
+        ),
         TableSpec("drawn", 1, "sgd", policy={"admit_chance": 0.3}),
     ),
     DenseSpec({}),
@@ -177,14 +214,29 @@ class Cluster:
             shard.restore(parts, "before") if parts else shard.begin(MODEL, {"c": 0}, {})
 
     def push(self, end: int) -> None:
-        keys = np.unique(np.random.default_rng(end).zipf(1.2, 40).astype(np.uint64) % np.uint64(300))
+        keys = np.unique(
+            np.random.default_rng(end).zipf(1.2, 40).astype(np.uint64) % np.uint64(300)
+        )
         for shard in self.shards:
             mine = keys[self.slot_map.split(keys)[shard.index]]
             tables = {t.name: np.ones((len(mine), t.dim), np.float32) for t in MODEL.tables}
             push = PushRequest(
-                "m", LEARNER, 1, shard.incarnation, "c", end, end + 1, 0, end + 1, 0, 0, 1, 1000 * end,
-                keys=dict.fromkeys(tables, mine), gradients=tables,
-            )  # fmt: skip
+                "m",
+                LEARNER,
+                1,
+                shard.incarnation,
+                "c",
+                end,
+                end + 1,
+                0,
+                end + 1,
+                0,
+                0,
+                1,
+                1000 * end,
+                keys=dict.fromkeys(tables, mine),
+                gradients=tables,
+            )
             assert shard.push(push).outcome is Outcome.APPLIED
 
     def parts(self):
@@ -192,7 +244,10 @@ class Cluster:
 
     def rows(self):
         model = merge(self.parts())
-        return {name: dict(zip(i.keys.tolist(), i.rows.tolist(), strict=True)) for name, i in model.tables.items()}
+        return {
+            name: dict(zip(i.keys.tolist(), i.rows.tolist(), strict=True))
+            for name, i in model.tables.items()
+        }
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 3), (3, 2)])
@@ -243,4 +298,9 @@ def test_a_pull_of_what_is_not_admitted_is_no_sighting():
     before = shard.snapshot("m").sightings["counted"]
     reply = shard.pull(PullRequest("m", LEARNER, 1, {"counted": keys}))
     np.testing.assert_array_equal(reply.rows["counted"], Table(MODEL.tables[0]).pull(keys))
-    assert len(before.lines) == len(shard.snapshot("m").sightings["counted"].lines) == shard.rows("m") == 0
+    assert (
+        len(before.lines)
+        == len(shard.snapshot("m").sightings["counted"].lines)
+        == shard.rows("m")
+        == 0
+    )

@@ -1,4 +1,5 @@
-"""Rows die by event time and by number, copies are of one moment, and neither depends on how rows lie in memory."""
+"""Rows die by event time and by number, copies are of one moment, and neither depends on how
+rows lie in memory."""
 
 import numpy as np
 import pytest
@@ -14,16 +15,22 @@ from paramserver.tables.table import Table
 from paramserver.tables.tombstones import Tombstones
 
 TTL_S = 40
-SPEC = TableSpec("t", 2, "adagrad", {"rate": 0.5}, init_scale=0.1, seed=7, policy={"ttl_ms": 1000 * TTL_S})
+SPEC = TableSpec(
+    "t", 2, "adagrad", {"rate": 0.5}, init_scale=0.1, seed=7, policy={"ttl_ms": 1000 * TTL_S}
+)
 
-some_keys = st.lists(st.integers(0, 60), max_size=30).map(lambda values: np.array(sorted(set(values)), np.uint64))
+some_keys = st.lists(st.integers(0, 60), max_size=30).map(
+    lambda values: np.array(sorted(set(values)), np.uint64)
+)
 
 
 def push(table: Table, keys: np.ndarray, version: int, now_s: int, gradient: float = 1.0) -> None:
     """As `ModelState.apply` does."""
     table.reserve(keys)
     table.advance(version, 1000 * now_s, len(keys))
-    table.apply(keys, np.full((len(keys), table.spec.dim), gradient, np.float32), version, 1000 * now_s)
+    table.apply(
+        keys, np.full((len(keys), table.spec.dim), gradient, np.float32), version, 1000 * now_s
+    )
 
 
 class MortalTableAsDict(RuleBasedStateMachine):
@@ -51,7 +58,9 @@ class MortalTableAsDict(RuleBasedStateMachine):
     def pull(self, keys):
         fresh = Table(SPEC).pull(keys)
         for key, row, initial in zip(keys.tolist(), self.table.pull(keys), fresh, strict=True):
-            assert np.array_equal(row, initial) == (key not in self.alive), "the dead answer what the unknown do"
+            assert np.array_equal(row, initial) == (key not in self.alive), (
+                "the dead answer what the unknown do"
+            )
 
     @rule()
     def begin_copy(self):
@@ -153,13 +162,28 @@ def shard_of(memory_bytes_max: int, policy: dict[str, float]) -> Shard:
 def push_to(shard: Shard, end: int, keys: np.ndarray) -> None:
     gradients = {"a": np.ones((len(keys), 2), np.float32), "b": np.ones((len(keys), 4), np.float32)}
     push = PushRequest(
-        "m", Epoch(1, 1), 1, 1, "c", end, end + 1, 0, 0, 0, 0, 1, 10_000 * end, keys=dict.fromkeys(gradients, keys),
+        "m",
+        Epoch(1, 1),
+        1,
+        1,
+        "c",
+        end,
+        end + 1,
+        0,
+        0,
+        0,
+        0,
+        1,
+        10_000 * end,
+        keys=dict.fromkeys(gradients, keys),
         gradients=gradients,
-    )  # fmt: skip
+    )
     assert shard.push(push).outcome is Outcome.APPLIED
 
 
-@pytest.mark.parametrize(("policy", "evicts"), [({}, False), ({"ttl_ms": 1e9}, False), ({"rows_max": 1e9}, True)])
+@pytest.mark.parametrize(
+    ("policy", "evicts"), [({}, False), ({"ttl_ms": 1e9}, False), ({"rows_max": 1e9}, True)]
+)
 def test_a_shard_at_its_memory_limit_evicts_or_refuses_and_goes_on(policy, evicts):
     shard, limit = shard_of(20_000, policy), 20_000
     for end in range(30):
@@ -176,7 +200,12 @@ def test_a_shard_at_its_memory_limit_evicts_or_refuses_and_goes_on(policy, evict
 def test_dead_rows_give_their_memory_to_new_ones():
     table = Table(SPEC)
     for version in range(1, 300):
-        push(table, np.arange(100 * version, 100 * version + 100, dtype=np.uint64), version, 30 * version)
+        push(
+            table,
+            np.arange(100 * version, 100 * version + 100, dtype=np.uint64),
+            version,
+            30 * version,
+        )
     table.validate()
     assert len(table) <= 300
     assert table.nbytes < 1000 * 60, "of 30,000 rows that have been"
@@ -184,10 +213,16 @@ def test_dead_rows_give_their_memory_to_new_ones():
 
 @pytest.mark.parametrize("policy", [{"ttl_ms": 200_000}, {"rows_max": 1200}])
 def test_the_sweep_comes_round_though_every_push_brings_new_rows(policy):
-    """Rows that are all new, for longer than a round of the sweep: it must not run behind the newest for ever."""
+    """Rows that are all new, for longer than a round of the sweep: it must not run behind the
+    newest for ever."""
     table = Table(TableSpec("t", 2, "sgd", policy=policy))
     for version in range(1, 400):
-        push(table, np.arange(100 * version, 100 * version + 100, dtype=np.uint64), version, 20 * version)
+        push(
+            table,
+            np.arange(100 * version, 100 * version + 100, dtype=np.uint64),
+            version,
+            20 * version,
+        )
     table.validate()
     assert len(table) <= 1200
     assert table._slab._size <= 2 * 1200, "records in use, dead ones included"

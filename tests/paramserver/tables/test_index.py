@@ -1,4 +1,5 @@
-"""The guard of a shard's index: keys that crowd together make it choose another seed, and change nothing else (S3)."""
+"""The guard of a shard's index: keys that crowd together make it choose another seed, and change
+nothing else (S3)."""
 
 import numpy as np
 import pytest
@@ -21,12 +22,17 @@ def keys_of(hashes, seed):
 
 
 def one_tag(count, seed, first=1):
-    return keys_of(np.arange(first, first + count, dtype=np.uint64) << np.uint64(32) | np.uint64(0x12345678), seed)
+    return keys_of(
+        np.arange(first, first + count, dtype=np.uint64) << np.uint64(32) | np.uint64(0x12345678),
+        seed,
+    )
 
 
 def one_home(count, seed, cells=1 << 20):
     """Of tags that differ, all with the same home in a table of up to so many cells."""
-    return keys_of(np.arange(count, dtype=np.uint64) % np.uint64((1 << 32) // cells), seed)[: (1 << 32) // cells]
+    return keys_of(np.arange(count, dtype=np.uint64) % np.uint64((1 << 32) // cells), seed)[
+        : (1 << 32) // cells
+    ]
 
 
 def insert(table, keys, step=512):
@@ -45,7 +51,9 @@ def test_keys_made_to_crowd_together_are_spread_by_another_seed(crafted):
     insert(table, keys)
     assert table.reseeded == 1
     assert table._slab.index.strained >= 1
-    np.testing.assert_array_equal(table.pull(np.sort(keys)), np.full((len(keys), 1), -1.0, np.float32))
+    np.testing.assert_array_equal(
+        table.pull(np.sort(keys)), np.full((len(keys), 1), -1.0, np.float32)
+    )
     assert len(table) == len(keys)
 
 
@@ -60,14 +68,22 @@ def test_it_is_made_anew_so_often_only_and_goes_on_in_between():
 def test_rows_and_answers_do_not_depend_on_the_secret():
     rng = np.random.default_rng(3)
     keys = np.unique(rng.integers(1, 1 << 63, 5_000, dtype=np.uint64))
-    tables = [Table(TableSpec("w", 3, "adagrad", {"rate": 0.1}, init_scale=0.1), secret=secret) for secret in (0, 1, 2)]
+    tables = [
+        Table(TableSpec("w", 3, "adagrad", {"rate": 0.1}, init_scale=0.1), secret=secret)
+        for secret in (0, 1, 2)
+    ]
     for table in tables:
         rng = np.random.default_rng(4)
         for version in range(1, 30):
             some = np.sort(rng.choice(keys, 700, replace=False))
             table.reserve(some)
             table.advance(version, version * 1_000, len(some), version * 1_000, version)
-            table.apply(some, rng.standard_normal((len(some), 3)).astype(np.float32), version, version * 1_000)
+            table.apply(
+                some,
+                rng.standard_normal((len(some), 3)).astype(np.float32),
+                version,
+                version * 1_000,
+            )
         table._slab.validate()
     seeds = {int(table._slab.index.span[2]) for table in tables}
     assert len(seeds) == 3

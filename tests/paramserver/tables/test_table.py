@@ -30,7 +30,8 @@ def unmix(h: int) -> int:
     return h ^ h >> 33
 
 
-# Any key, small keys, and keys whose hashes share their low 40 bits: the same home cell at every size.
+# Any key, small keys, and keys whose hashes share their low 40 bits: the same home cell at every
+# size.
 some_keys = st.lists(
     st.one_of(
         st.integers(0, (1 << 64) - 1),
@@ -42,7 +43,8 @@ some_keys = st.lists(
 
 
 class TableAsDict(RuleBasedStateMachine):
-    """Pull, push, delta, save and load against a dict that applies the same formula one key at a time."""
+    """Pull, push, delta, save and load against a dict that applies the same formula one key at a
+    time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,11 +68,16 @@ class TableAsDict(RuleBasedStateMachine):
             np.testing.assert_array_equal(row, self.expected(key))
         assert len(self.table) == before, "a pull creates nothing (S3)"
 
-    @rule(keys=some_keys, gradient=st.floats(-2, 2, width=32), event_ms=st.integers(0, 20).map(lambda s: 1000 * s))
+    @rule(
+        keys=some_keys,
+        gradient=st.floats(-2, 2, width=32),
+        event_ms=st.integers(0, 20).map(lambda s: 1000 * s),
+    )
     def push(self, keys, gradient, event_ms):
         self.version += 1
         gradients = (
-            np.full((len(keys), 3), gradient, np.float32) * np.arange(1, len(keys) + 1, dtype=np.float32)[:, None]
+            np.full((len(keys), 3), gradient, np.float32)
+            * np.arange(1, len(keys) + 1, dtype=np.float32)[:, None]
         )
         for key, g in zip(keys.tolist(), gradients, strict=True):
             seen = self.model[key][2] if key in self.model else 0
@@ -83,7 +90,9 @@ class TableAsDict(RuleBasedStateMachine):
     def delta(self, back):
         since = max(self.version - back, 0)
         items = self.table.items(since_version=since)
-        assert set(items.keys.tolist()) == {k for k, (_, version, _) in self.model.items() if version > since}
+        assert set(items.keys.tolist()) == {
+            k for k, (_, version, _) in self.model.items() if version > since
+        }
 
     @rule(order_seed=st.integers(0, 9))
     def save_and_load_in_another_order(self, order_seed):
@@ -119,7 +128,8 @@ def test_it_grows_and_finds_everything():
 
 
 def test_a_large_table_grows_in_place():
-    """Past the size from which memory is mapped and moved: every row keeps its values and its place in the index."""
+    """Past the size from which memory is mapped and moved: every row keeps its values and its
+    place in the index."""
     table = Table(TableSpec("t", 64, "adagrad", init_scale=0.1))
     rng = np.random.default_rng(1)
     keys = np.unique(rng.integers(0, 1 << 63, 30_000).astype(np.uint64))
@@ -131,7 +141,9 @@ def test_a_large_table_grows_in_place():
     np.testing.assert_array_equal(table.pull(keys), expected)
     items = table.items()
     np.testing.assert_array_equal(items.keys, keys)
-    np.testing.assert_array_equal(items.version, np.repeat(np.arange(20), [len(p) for p in np.array_split(keys, 20)]))
+    np.testing.assert_array_equal(
+        items.version, np.repeat(np.arange(20), [len(p) for p in np.array_split(keys, 20)])
+    )
 
 
 @pytest.mark.parametrize("failing", [OSError, SystemError])
@@ -169,7 +181,9 @@ def test_an_unmade_reservation_changes_nothing(monkeypatch):
 
 
 @given(
-    st.lists(st.integers(0, (1 << 64) - 1), min_size=1, max_size=50).map(keys_of), st.integers(0, 3), st.integers(1, 9)
+    st.lists(st.integers(0, (1 << 64) - 1), min_size=1, max_size=50).map(keys_of),
+    st.integers(0, 3),
+    st.integers(1, 9),
 )
 @settings(max_examples=50, deadline=None)
 def test_initial_values_depend_on_key_and_seed_alone(keys, seed, dim):
@@ -212,7 +226,10 @@ def test_specs_that_cannot_be(spec, words):
 
 def test_rows_of_another_shape_are_not_loaded():
     items = TableRows(
-        np.zeros(1, np.uint64), np.zeros((1, 4), np.float32), np.zeros(1, np.int64), np.zeros(1, np.int64)
+        np.zeros(1, np.uint64),
+        np.zeros((1, 4), np.float32),
+        np.zeros(1, np.int64),
+        np.zeros(1, np.int64),
     )
     with pytest.raises(ValueError, match=r"expected uint64 and \(1, 3\)"):
         Table(SPEC).load(items)

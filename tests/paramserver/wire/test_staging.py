@@ -86,7 +86,11 @@ def test_a_push_that_no_room_is_large_enough_for_ends_as_an_empty_one(tmp_path: 
 
 
 def test_slices_cover_all_keys_in_order():
-    keys = {"a": np.arange(10, dtype=np.uint64), "b": np.empty(0, np.uint64), "c": np.arange(5, dtype=np.uint64)}
+    keys = {
+        "a": np.arange(10, dtype=np.uint64),
+        "b": np.empty(0, np.uint64),
+        "c": np.arange(5, dtype=np.uint64),
+    }
     pieces = slices(keys, 4)
     assert all(sum(len(k) for k in piece.values()) <= 4 for piece in pieces)
     for name, array in keys.items():

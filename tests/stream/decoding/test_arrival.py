@@ -29,7 +29,10 @@ def record(offset: int, stamp: int) -> Record:
 
 
 def heartbeat(offset: int, stamp: int, clock: int | None = None) -> Record:
-    headers = (("control", b"heartbeat"), ("clock_ms", str(stamp if clock is None else clock).encode()))
+    headers = (
+        ("control", b"heartbeat"),
+        ("clock_ms", str(stamp if clock is None else clock).encode()),
+    )
     return Record(offset, stamp, None, None, headers)
 
 
@@ -74,7 +77,9 @@ def test_a_first_stamp_waits_while_the_two_clocks_are_far_apart():
 
 def test_a_jump_that_a_heartbeat_contradicts_moves_nothing():
     it = clock(1000)
-    given_out = it.admit([record(0, 1010), record(1, 9_000_000), record(2, 1020), heartbeat(3, 1030)])
+    given_out = it.admit(
+        [record(0, 1010), record(1, 9_000_000), record(2, 1020), heartbeat(3, 1030)]
+    )
     assert given_out.arrival_ms.tolist() == [1010, 1010, 1020, 1030]
     assert list(given_out.refused) == [1]
     assert "9000000" in given_out.refused[1]
@@ -93,29 +98,40 @@ def test_a_true_gap_is_believed_once_it_has_gone_on():
 
 
 def test_on_a_replayed_topic_a_heartbeat_is_historys_own_time():
-    """The last heartbeat of a replay stands a window behind the one before it, and nothing comes behind it."""
-    it = arrival_clock(StreamConfig(replayed=True, jump_max_ms=JUMP, skew_ms=SKEW, heartbeat_ms=50), 1000)
-    given_out = it.admit([record(0, 9_000), heartbeat(1, 1050), record(2, 5_000), heartbeat(3, 5_001)])
+    """The last heartbeat of a replay stands a window behind the one before it, and nothing comes
+    behind it."""
+    it = arrival_clock(
+        StreamConfig(replayed=True, jump_max_ms=JUMP, skew_ms=SKEW, heartbeat_ms=50), 1000
+    )
+    given_out = it.admit(
+        [record(0, 9_000), heartbeat(1, 1050), record(2, 5_000), heartbeat(3, 5_001)]
+    )
     assert given_out.arrival_ms.tolist() == [1000, 1050, 5_000, 5_001]
     assert list(given_out.refused) == [0]
     assert it.admit([heartbeat(4, 9_999_999)]).arrival_ms.tolist() == [9_999_999]
 
 
 def test_a_liar_within_a_true_gap_is_found():
-    given_out = clock(1000).admit([record(0, 9_000), record(1, 5000), heartbeat(2, 5001), heartbeat(3, 5040)])
+    given_out = clock(1000).admit(
+        [record(0, 9_000), record(1, 5000), heartbeat(2, 5001), heartbeat(3, 5040)]
+    )
     assert given_out.arrival_ms.tolist() == [1000, 5000, 5001, 5040]
     assert list(given_out.refused) == [0]
 
 
 def test_a_jump_of_timestamps_alone_is_contradicted_by_the_writers_clock():
     """Another leader, two days ahead: the labeler's clock carries time on, and nobody waits."""
-    given_out = clock(1000).admit([record(0, 9_000), heartbeat(1, 9_001, clock=1050), heartbeat(2, 9_060, clock=1110)])
+    given_out = clock(1000).admit(
+        [record(0, 9_000), heartbeat(1, 9_001, clock=1050), heartbeat(2, 9_060, clock=1110)]
+    )
     assert given_out.arrival_ms.tolist() == [1000, 1050, 1110]
     assert list(given_out.refused) == [0]
 
 
 def test_a_jump_of_the_writers_clock_alone_moves_nothing():
-    given_out = clock(1000).admit([heartbeat(0, 1001, clock=9_000), heartbeat(1, 1101, clock=9_100)])
+    given_out = clock(1000).admit(
+        [heartbeat(0, 1001, clock=9_000), heartbeat(1, 1101, clock=9_100)]
+    )
     assert given_out.arrival_ms.tolist() == [1001, 1101]
     assert not given_out.refused
 
@@ -153,7 +169,10 @@ def test_it_tells_by_how_much_clocks_are_apart_and_how_far_time_is_ahead():
 
 
 stamps = st.lists(
-    st.tuples(st.integers(1, 2000), st.sampled_from(["record", "heartbeat", "liar", "slow", "fast"])), max_size=30
+    st.tuples(
+        st.integers(1, 2000), st.sampled_from(["record", "heartbeat", "liar", "slow", "fast"])
+    ),
+    max_size=30,
 )
 CLOCKS = {"heartbeat": 0, "slow": -150, "fast": 250}
 
@@ -167,7 +186,9 @@ def build(history: list[tuple[int, str]]) -> list[Record]:
 
 
 @given(stamps, st.lists(st.integers(0, 30), max_size=4), st.integers(0, 30))
-def test_polls_and_restarts_change_nothing(history: list[tuple[int, str]], cuts: list[int], crash: int):
+def test_polls_and_restarts_change_nothing(
+    history: list[tuple[int, str]], cuts: list[int], crash: int
+):
     records = build(history)
     whole = clock().admit(records)
     edges = sorted({0, len(records), *(c for c in cuts if c < len(records))})
@@ -205,7 +226,8 @@ def test_arrivals_never_fall_and_nothing_is_lost(history: list[tuple[int, str]])
 
 
 class Wrong(NamedTuple):
-    """A clock that is wrong by `by_ms` from `from_ms` on, for `for_ms`; or a saw that falls back again and again."""
+    """A clock that is wrong by `by_ms` from `from_ms` on, for `for_ms`; or a saw that falls back
+    again and again."""
 
     by_ms: int
     from_ms: int
@@ -213,7 +235,9 @@ class Wrong(NamedTuple):
 
     def read(self, now_ms: int) -> int:
         if self.by_ms == SAW:
-            return now_ms - 5_000 * max(0, (min(now_ms, self.from_ms + self.for_ms) - self.from_ms) // 10_000)
+            return now_ms - 5_000 * max(
+                0, (min(now_ms, self.from_ms + self.for_ms) - self.from_ms) // 10_000
+            )
         return now_ms + self.by_ms * (self.from_ms <= now_ms < self.from_ms + self.for_ms)
 
 
@@ -222,7 +246,13 @@ BYS = st.sampled_from([MINUTE, HOUR, 2 * DAY, -MINUTE, -HOUR, -2 * DAY, SAW])
 BEGINS = st.integers(-5_000, 200_000)
 
 
-@given(st.sampled_from(["broker", "labeler", "both"]), BYS, BEGINS, st.integers(1, 300), st.integers(1_300, 7_000))
+@given(
+    st.sampled_from(["broker", "labeler", "both"]),
+    BYS,
+    BEGINS,
+    st.integers(1, 300),
+    st.integers(1_300, 7_000),
+)
 @settings(max_examples=100)
 @example("both", 2 * DAY, 60_000, 1, 1_000)
 @example("broker", SAW, 0, 300, 1_000)
@@ -232,7 +262,8 @@ BEGINS = st.integers(-5_000, 200_000)
 def test_whatever_one_clock_shows_no_good_event_is_refused_and_time_goes_on(
     whose: str, by_ms: int, begins_ms: int, for_s: int, between_ms: int
 ):
-    """Producers are right. One other clock is wrong for up to five minutes; or the host of both, for a moment."""
+    """Producers are right. One other clock is wrong for up to five minutes; or the host of both,
+    for a moment."""
     if whose == "both":
         for_s = min(for_s, 50)
         begins_ms = max(begins_ms, 10_000)
@@ -244,7 +275,9 @@ def test_whatever_one_clock_shows_no_good_event_is_refused_and_time_goes_on(
     for offset, now_ms in enumerate(steps):
         beats = (now_ms - NOW) % 1_000 == 17
         stamp_ms = broker(now_ms)
-        records.append(heartbeat(offset, stamp_ms, labeler(now_ms)) if beats else record(offset, stamp_ms))
+        records.append(
+            heartbeat(offset, stamp_ms, labeler(now_ms)) if beats else record(offset, stamp_ms)
+        )
         true_ms.append(now_ms)
     it = ArrivalClock(600_000, MINUTE, confirm_ms=MINUTE)
     out = it.admit(records)
@@ -252,7 +285,8 @@ def test_whatever_one_clock_shows_no_good_event_is_refused_and_time_goes_on(
     events = ~out.records.heartbeat
     judged = judge_event_times(true[:known], out.arrival_ms, MINUTE, DAY, out.records.timestamp_ms)
     assert (judged[events] == TIME_FINE).all()
-    # Within skew_ms + 60 s of the end of the fault time is right again, to within what clocks may differ by.
+    # Within skew_ms + 60 s of the end of the fault time is right again, to within what clocks may
+    # differ by.
     end_ms = max(wrong.from_ms + wrong.for_ms, NOW) + 2 * MINUTE
     settled = true[:known] >= end_ms
     away_ms = np.abs(out.arrival_ms - true[:known])
@@ -273,4 +307,9 @@ def test_event_times_are_judged_against_arrival():
 def test_a_record_whose_timestamp_stands_back_gets_the_benefit_of_the_doubt():
     arrival, stamp = np.full(4, 10_000, np.int64), np.full(4, 9_000, np.int64)
     ts = np.array([10_500, 10_501, 8_500, 8_499], np.int64)
-    assert judge_event_times(ts, arrival, SKEW, 500, stamp).tolist() == [TIME_FINE, TIME_AHEAD, TIME_FINE, TIME_BEHIND]
+    assert judge_event_times(ts, arrival, SKEW, 500, stamp).tolist() == [
+        TIME_FINE,
+        TIME_AHEAD,
+        TIME_FINE,
+        TIME_BEHIND,
+    ]

@@ -39,7 +39,9 @@ def records(*values: bytes | None, first: int = 0, key: bytes | None = b"s") -> 
 
 
 def decode(recs: list[Record], config: StreamConfig = CONFIG, partition: int = 0):
-    return decode_impressions(recs, partition, np.array([r.timestamp_ms for r in recs], np.int64), config)
+    return decode_impressions(
+        recs, partition, np.array([r.timestamp_ms for r in recs], np.int64), config
+    )
 
 
 def clicks(*values: bytes | None, key: bytes | None = b"s"):
@@ -49,7 +51,10 @@ def clicks(*values: bytes | None, key: bytes | None = b"s"):
 
 def test_one_impression_with_everything():
     full = impression(
-        position=3, prediction=0.25, model_version="m7", features={"user": "ann", "price": 2, "junk": [1]}
+        position=3,
+        prediction=0.25,
+        model_version="m7",
+        features={"user": "ann", "price": 2, "junk": [1]},
     )
     rows, bad = decode(records(raw(full), first=5))
     assert bad == []
@@ -65,7 +70,9 @@ def test_one_impression_with_everything():
 
 
 def test_what_is_missing_has_its_stated_value():
-    rows, bad = decode(records(raw(impression()), raw(impression(id="i2", features=None, prediction=None))))
+    rows, bad = decode(
+        records(raw(impression()), raw(impression(id="i2", features=None, prediction=None)))
+    )
     assert bad == []
     for row in rows.table.to_pylist():
         assert (row["shown_at"], row["model_version"], row["f_user"]) == (-1, "", "")
@@ -74,8 +81,12 @@ def test_what_is_missing_has_its_stated_value():
 
 
 def test_a_page_view_gives_a_row_each_and_shares_its_fields():
-    view = page(part(id="a", position=0), part(id="b", features={"user": "own"}, vendor=None), vendor="w")
-    rows, bad = decode(records(raw(impression(id="before")), raw(view), raw(impression(id="after"))))
+    view = page(
+        part(id="a", position=0), part(id="b", features={"user": "own"}, vendor=None), vendor="w"
+    )
+    rows, bad = decode(
+        records(raw(impression(id="before")), raw(view), raw(impression(id="after")))
+    )
     assert bad == []
     assert rows.position.tolist() == [0, 1 << 20, (1 << 20) + 1, 2 << 20]
     assert rows.table["id"].to_pylist() == ["before", "a", "b", "after"]
@@ -220,7 +231,11 @@ def test_a_misplaced_record_names_producer_and_partitioner():
 
 
 def test_a_record_without_session_takes_its_key():
-    rows, bad = decode(records(raw(impression(session=...)), raw([impression(session="t"), impression(session=None)])))
+    rows, bad = decode(
+        records(
+            raw(impression(session=...)), raw([impression(session="t"), impression(session=None)])
+        )
+    )
     assert bad == []
     assert rows.id.tolist() == hash_pair(pa.array(["s", "t", "s"]), pa.array(["i1"] * 3)).tolist()
     for key in (None, b"", b"\xff"):
@@ -251,9 +266,23 @@ def test_clicks_have_their_own_fields():
 
 
 @settings(max_examples=150)
-@given(st.lists(st.sampled_from([v for v, _, _ in BAD] + [raw(impression()), raw(page(part(), part(id="z"))),
-       raw([impression(), page(part())], indent=1), arrow(), arrow(id=[1, 2]), raw([])]), max_size=12),
-       st.lists(st.integers(0, 12), max_size=3))  # fmt: skip
+@given(
+    st.lists(
+        st.sampled_from(
+            [v for v, _, _ in BAD]
+            + [
+                raw(impression()),
+                raw(page(part(), part(id="z"))),
+                raw([impression(), page(part())], indent=1),
+                arrow(),
+                arrow(id=[1, 2]),
+                raw([]),
+            ]
+        ),
+        max_size=12,
+    ),
+    st.lists(st.integers(0, 12), max_size=3),
+)
 def test_polls_change_nothing(values: list[bytes | None], cuts: list[int]):
     recs = records(*values)
     whole, whole_bad = decode(recs)
@@ -269,16 +298,40 @@ def test_polls_change_nothing(values: list[bytes | None], cuts: list[int]):
 
 
 pieces = st.sampled_from(
-    [b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\n", b" ", b"\x00", b'"id"', b'"ts_ms"', b'"i"',
-     b"1700000000000", b'"impressions"', b'"features"', b"null", b"1e5", b"NaN", raw(impression()), raw(part()),
-     b"\xc3", b"\xa9"]
-)  # fmt: skip
+    [
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b":",
+        b'"',
+        b"\\",
+        b"\n",
+        b" ",
+        b"\x00",
+        b'"id"',
+        b'"ts_ms"',
+        b'"i"',
+        b"1700000000000",
+        b'"impressions"',
+        b'"features"',
+        b"null",
+        b"1e5",
+        b"NaN",
+        raw(impression()),
+        raw(part()),
+        b"\xc3",
+        b"\xa9",
+    ]
+)
 
 
 @settings(max_examples=300)
 @given(st.lists(st.lists(pieces, min_size=1, max_size=8).map(b"".join), max_size=4))
 def test_rubbish_never_shifts_rows(rubbish: list[bytes]):
-    """A good record after each piece of rubbish always comes out as itself, and each piece is judged as when alone."""
+    """A good record after each piece of rubbish always comes out as itself, and each piece is
+    judged as when alone."""
     values = [v for i, piece in enumerate(rubbish) for v in (piece, raw(impression(id=f"good{i}")))]
     rows, bad = decode(records(*values))
     ids = dict(zip((rows.position >> 20).tolist(), rows.table["id"].to_pylist(), strict=True))

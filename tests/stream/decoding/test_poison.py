@@ -1,5 +1,5 @@
-"""One odd record costs itself: it is quarantined with field and fix, the good ones around it come out, and its time
-and memory are bounded."""
+"""One odd record costs itself: it is quarantined with field and fix, the good ones around it come
+out, and its time and memory are bounded."""
 
 import json
 import struct
@@ -21,7 +21,8 @@ from stream.record import CONTROL, HEARTBEAT, Record
 TS = 1_700_000_000_000
 CONFIG = StreamConfig(partitions=1, categorical_features=("user",), numeric_features=("price",))
 GOOD = {"id": "i", "ts_ms": TS, "session": "s", "source": "u", "vendor": "v", "item": "x"}
-#: Thread CPU that a record of 4 MiB may take, generously: 300 ms are meant, on a machine of its own.
+#: Thread CPU that a record of 4 MiB may take, generously: 300 ms are meant, on a machine of its
+#: own.
 CPU_S_MAX = 3.0
 
 
@@ -42,13 +43,19 @@ def columns(rows: int = 1, **changed: object) -> dict[str, object]:
     return {k: v for k, v in {**made, **changed}.items() if v is not None}
 
 
-def judged(value: bytes | None, config: StreamConfig = CONFIG, **parts: object) -> tuple[str, str] | None:
+def judged(
+    value: bytes | None, config: StreamConfig = CONFIG, **parts: object
+) -> tuple[str, str] | None:
     """What is said of this value, None if it is good. The good ones around it always come out."""
     around = [Record(i, TS, b"s", text(id=f"good{i}")) for i in (0, 1, 3)]
     odd = Record(2, TS, b"s", value)._replace(**parts)
     records = [around[0], around[1], odd, around[2]]
     rows, bad = decode_impressions(records, 0, np.full(4, TS), config)
-    assert [i for i in rows.table["id"].to_pylist() if i.startswith("good")] == ["good0", "good1", "good3"]
+    assert [i for i in rows.table["id"].to_pylist() if i.startswith("good")] == [
+        "good0",
+        "good1",
+        "good3",
+    ]
     assert {b.record.offset for b in bad} <= {2}
     for b in bad:
         assert len(b.field.encode()) <= 4 * FIELD_CHARS_MAX
@@ -63,7 +70,11 @@ HALF = '"\\ud83d"'
 ODD = [
     (text().replace(b'"s"', HALF.encode()), "session", "half of a character"),
     (text().replace(b'"u"', HALF.encode()), "source", "half of a character"),
-    (text(features={"user": 1}).replace(b"1}", HALF.encode() + b"}"), "features.user", "half of a character"),
+    (
+        text(features={"user": 1}).replace(b"1}", HALF.encode() + b"}"),
+        "features.user",
+        "half of a character",
+    ),
     (text(junk=[1]).replace(b"[1]", b"[" + HALF.encode() + b"]"), "value", "half of a character"),
     (text(junk=1).replace(b": 1}", b": " + HALF.encode() + b"}"), "junk", "half of a character"),
     (b'{"\\ud800":1,' + text()[1:], "\\ud800", "half of a character"),
@@ -89,7 +100,11 @@ ODD = [
     (arrow(columns(id=None)), "id", "missing"),
     (arrow(columns(f_price=["5"])), "f_price", "cast it to double"),
     (arrow(columns(id=[None], junk=pa.array([2**62], pa.timestamp("s")))), "id", "missing"),
-    (arrow(columns(id=[None], junk=pa.array([1], pa.timestamp("s", tz="Mars/Olympus")))), "id", "missing"),
+    (
+        arrow(columns(id=[None], junk=pa.array([1], pa.timestamp("s", tz="Mars/Olympus")))),
+        "id",
+        "missing",
+    ),
 ]
 
 
@@ -106,13 +121,23 @@ FINE = [
     text(features={"price": float("nan")}, prediction=float("nan")),
     b'{"junk":1,"junk":2,' + text()[1:],
     b'{"junk":' + b"9" * 5000 + b"," + text()[1:],
-    *(arrow(columns(source=pa.array(["u"]).cast(kind))) for kind in (pa.large_string(), pa.string_view())),
+    *(
+        arrow(columns(source=pa.array(["u"]).cast(kind)))
+        for kind in (pa.large_string(), pa.string_view())
+    ),
     arrow(columns(2, source=pa.array(["u", "u"]).dictionary_encode())),
-    arrow(columns(2, item=pa.DictionaryArray.from_arrays(pa.array([0, 0]), pa.array(["x"], pa.string_view())))),
+    arrow(
+        columns(
+            2,
+            item=pa.DictionaryArray.from_arrays(
+                pa.array([0, 0]), pa.array(["x"], pa.string_view())
+            ),
+        )
+    ),
     arrow(columns(junk=pa.array([2**62], pa.timestamp("s")))),
     arrow(columns(f_price=pa.array([2**53 + 1], pa.int64()), ts_ms=pa.array([TS], pa.uint64()))),
     *(arrow(columns(100), compression) for compression in ("zstd", "lz4")),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("value", FINE)
@@ -126,23 +151,34 @@ def test_headers_do_not_hide_an_event():
     rows, bad = decode_impressions([Record(0, TS, b"s", text(), beat)], 0, np.array([TS]), CONFIG)
     assert (len(rows), bad) == (1, [])
     for junk in (b"abc", b"-1", b"9" * 5000, b""):
-        assert Record(0, TS, None, None, ((CONTROL, HEARTBEAT.encode()), ("barrier", junk))).barrier is None
-    assert judged(None, headers=(("h", b""),) * 100_000) == ("value", stream.decoding.decode._EMPTY_VALUE[1])
+        assert (
+            Record(0, TS, None, None, ((CONTROL, HEARTBEAT.encode()), ("barrier", junk))).barrier
+            is None
+        )
+    assert judged(None, headers=(("h", b""),) * 100_000) == (
+        "value",
+        stream.decoding.decode._EMPTY_VALUE[1],
+    )
 
 
-# --- bounds -------------------------------------------------------------------------------------------------------
+# --- bounds
+# --------------------------------------------------------------------------------------------------
 
 
 def claiming(size: int) -> bytes:
     """A compressed stream of which one buffer says that it unpacks to so much."""
     value = bytearray(arrow(columns(100), "zstd"))
-    at = value.rindex(struct.pack("<I", 0xFD2FB528))  # a zstd frame; its Arrow length stands before it
+    at = value.rindex(
+        struct.pack("<I", 0xFD2FB528)
+    )  # a zstd frame; its Arrow length stands before it
     value[at - 8 : at] = struct.pack("<q", size)
     return bytes(value)
 
 
 def dictionary_bomb(rows: int) -> bytes:
-    large = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int8)), pa.array(["x" * (1 << 20)]))
+    large = pa.DictionaryArray.from_arrays(
+        pa.array(np.zeros(rows, np.int8)), pa.array(["x" * (1 << 20)])
+    )
     same = {n: pa.array([GOOD[n]] * rows).dictionary_encode() for n in GOOD if n != "ts_ms"}
     return arrow({**same, "ts_ms": [TS] * rows, "item": large}, "zstd")
 
@@ -155,7 +191,9 @@ def view_bomb(rows: int) -> bytes:
 
 
 def zeros(length: int) -> bytes:
-    return arrow(columns(junk=pa.array([np.zeros(length, np.uint8).tobytes()], pa.binary())), "zstd")
+    return arrow(
+        columns(junk=pa.array([np.zeros(length, np.uint8).tobytes()], pa.binary())), "zstd"
+    )
 
 
 def many_batches(count: int) -> bytes:
@@ -168,8 +206,16 @@ def many_batches(count: int) -> bytes:
 
 def shared_strings(impressions: int) -> bytes:
     part = [{"id": str(i), "item": "x"} for i in range(impressions)]
-    page = {"ts_ms": TS, "session": "s", "source": "u" * 1024, "vendor": "v" * 1024, "model_version": "m" * 1024}
-    return json.dumps({**page, "features": {"user": "a" * 1024}, "impressions": part}, separators=(",", ":")).encode()
+    page = {
+        "ts_ms": TS,
+        "session": "s",
+        "source": "u" * 1024,
+        "vendor": "v" * 1024,
+        "model_version": "m" * 1024,
+    }
+    return json.dumps(
+        {**page, "features": {"user": "a" * 1024}, "impressions": part}, separators=(",", ":")
+    ).encode()
 
 
 LARGE = [
@@ -186,7 +232,9 @@ LARGE = [
 ]
 
 
-@pytest.mark.parametrize(("make", "says"), [pytest.param(make, says, id=name) for name, make, says in LARGE])
+@pytest.mark.parametrize(
+    ("make", "says"), [pytest.param(make, says, id=name) for name, make, says in LARGE]
+)
 def test_what_would_take_much_memory_is_refused_before_it_takes_it(make, says: str):
     value = make()
     before = pa.total_allocated_bytes()
@@ -208,7 +256,9 @@ def test_a_page_view_of_17_mb_is_a_good_record():
 def page(tail: dict[str, object]) -> bytes:
     part = {"id": "1", "item": "i", "vendor": "v"}
     parts = [part] * 100_000
-    return json.dumps({"ts_ms": TS, "session": "s", "source": "u", "impressions": [*parts, {**part, **tail}]}).encode()
+    return json.dumps(
+        {"ts_ms": TS, "session": "s", "source": "u", "impressions": [*parts, {**part, **tail}]}
+    ).encode()
 
 
 SLOW = {
@@ -226,7 +276,9 @@ SLOW = {
     "open brackets": lambda: b"[" * 4_000_000,
     "half characters": lambda: b'{"zz":["' + b"\\ud800" * 600_000 + b'"]}',
     "arrow, last of many": lambda: arrow(columns(50_000, id=[*["i"] * 49_999, None])),
-    "arrow, many columns": lambda: arrow(columns(id=[None]) | {f"c{i}": [0] for i in range(10_000)}),
+    "arrow, many columns": lambda: arrow(
+        columns(id=[None]) | {f"c{i}": [0] for i in range(10_000)}
+    ),
 }
 
 
@@ -268,7 +320,8 @@ def test_of_a_large_record_the_parser_says_which_field_is_wrong():
 
 
 def test_an_arrow_stream_that_is_cut_anywhere_is_bad_or_whole():
-    """Behind its schema it would read as a stream of no rows, and those that it held were gone without a word."""
+    """Behind its schema it would read as a stream of no rows, and those that it held were gone
+    without a word."""
     whole = arrow(columns(2))
     for length in range(8, len(whole)):
         record = [Record(0, TS, b"s", whole[:length])]
@@ -276,7 +329,8 @@ def test_an_arrow_stream_that_is_cut_anywhere_is_bad_or_whole():
         assert (len(rows), len(bad)) in ((2, 0), (0, 1)), length
 
 
-# --- the guard ----------------------------------------------------------------------------------------------------
+# --- the guard
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_record_that_makes_the_decoder_raise_costs_itself(monkeypatch: pytest.MonkeyPatch):
@@ -313,18 +367,40 @@ def test_a_reason_that_cannot_be_found_costs_nothing_more(monkeypatch: pytest.Mo
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=5)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(), max_size=5)
     | st.sampled_from(["\ud800", "\udfff", TS, 10**400, "x" * 1025, 1e39]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=6,
-)  # fmt: skip
-FIELDS = ["id", "ts_ms", "session", "source", "vendor", "item", "position", "prediction", "model_version", "features",
-          "impressions", "junk"]  # fmt: skip
+)
+FIELDS = [
+    "id",
+    "ts_ms",
+    "session",
+    "source",
+    "vendor",
+    "item",
+    "position",
+    "prediction",
+    "model_version",
+    "features",
+    "impressions",
+    "junk",
+]
 
 
 @settings(max_examples=100)
 @given(st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=4), st.booleans())
 def test_any_json_is_rows_or_a_named_fault(changed: dict[str, object], ascii_only: bool):
-    value = json.dumps({**GOOD, **changed}, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    value = json.dumps({**GOOD, **changed}, ensure_ascii=ascii_only).encode(
+        "utf-8", "surrogatepass"
+    )
     said = judged(value)
-    assert said is None or (said[0] and "please report" not in said[1] and "cannot be said" not in said[1])
+    assert said is None or (
+        said[0] and "please report" not in said[1] and "cannot be said" not in said[1]
+    )

@@ -25,17 +25,23 @@ GOOD = {"id": "i", "ts_ms": TS, "session": "s", "source": "u", "vendor": "v", "i
 def arrow(rows: int, dictionary: bool = False, compression: str | None = "zstd") -> bytes:
     columns = {name: pa.array([value]).take(pa.array([0] * rows)) for name, value in GOOD.items()}
     if dictionary:
-        columns["source"] = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int8()), pa.array(["x" * 1_000]))
+        columns["source"] = pa.DictionaryArray.from_arrays(
+            pa.array([0] * rows, pa.int8()), pa.array(["x" * 1_000])
+        )
     batch = pa.record_batch(columns)
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+    with pa.ipc.new_stream(
+        sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=compression)
+    ) as writer:
         writer.write_batch(batch)
     return bytes(sink.getvalue())
 
 
 def page(impressions: int) -> bytes:
     shared = {"ts_ms": TS, "session": "s", "source": "x" * 1_000, "vendor": "y" * 1_000}
-    return json.dumps({**shared, "impressions": [{"id": f"{i}"} for i in range(impressions)]}).encode()
+    return json.dumps(
+        {**shared, "impressions": [{"id": f"{i}"} for i in range(impressions)]}
+    ).encode()
 
 
 def records(values: list[bytes]) -> RecordColumns:
@@ -43,7 +49,9 @@ def records(values: list[bytes]) -> RecordColumns:
 
 
 @pytest.mark.parametrize(
-    "value", [arrow(100_000), arrow(20_000, dictionary=True), page(10_000)], ids=["packed", "dictionary", "page"]
+    "value",
+    [arrow(100_000), arrow(20_000, dictionary=True), page(10_000)],
+    ids=["packed", "dictionary", "page"],
 )
 def test_small_records_that_become_large_are_few(value: bytes):
     assert len(value) < 1 << 21
@@ -51,7 +59,9 @@ def test_small_records_that_become_large_are_few(value: bytes):
 
 
 @pytest.mark.parametrize(
-    "value", [json.dumps(GOOD).encode(), page(20), arrow(500, compression=None)[:-8], b"{", b""], ids=range(5)
+    "value",
+    [json.dumps(GOOD).encode(), page(20), arrow(500, compression=None)[:-8], b"{", b""],
+    ids=range(5),
 )
 def test_usual_records_are_decoded_together(value: bytes):
     count = min(2_000, (2 << 20) // max(1, len(value)))
@@ -65,7 +75,9 @@ def test_one_is_taken_however_large_it_is():
 
 
 def test_a_claim_that_no_number_holds_is_a_large_one(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stream.portions, "measure", lambda value: StreamSize(1 << 62, 1 << 62, 0, 1 << 40))
+    monkeypatch.setattr(
+        stream.portions, "measure", lambda value: StreamSize(1 << 62, 1 << 62, 0, 1 << 40)
+    )
     assert fitting(records([arrow(1)] * 3), CONFIG) == 1
 
 

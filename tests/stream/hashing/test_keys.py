@@ -44,7 +44,12 @@ def test_placing_many_equals_placing_each(keys: list[str], partitions: int):
 def reference_siphash(raw: bytes, key: int) -> int:
     """SipHash-1-3 in plain integers, after the paper."""
     k0, k1 = key & MASK, key >> 64
-    v = [k0 ^ 0x736F6D6570736575, k1 ^ 0x646F72616E646F6D, k0 ^ 0x6C7967656E657261, k1 ^ 0x7465646279746573]
+    v = [
+        k0 ^ 0x736F6D6570736575,
+        k1 ^ 0x646F72616E646F6D,
+        k0 ^ 0x6C7967656E657261,
+        k1 ^ 0x7465646279746573,
+    ]
 
     def turned(x: int, bits: int) -> int:
         return (x << bits | x >> 64 - bits) & MASK
@@ -74,7 +79,12 @@ def reference_siphash(raw: bytes, key: int) -> int:
 def test_the_reference_is_siphash_as_others_compute_it():
     """Vectors of Rust's SipHasher13, key 00 01 ... 0f, inputs 00, 00 01, ..."""
     key = int.from_bytes(bytes(range(16)), "little")
-    vectors = {0: 0xABAC0158050FC4DC, 1: 0xC9F49BF37D57CA93, 2: 0x82CB9B024DC7D44D, 8: 0x369095118D299A8E}
+    vectors = {
+        0: 0xABAC0158050FC4DC,
+        1: 0xC9F49BF37D57CA93,
+        2: 0x82CB9B024DC7D44D,
+        8: 0x369095118D299A8E,
+    }
     assert {n: reference_siphash(bytes(range(n)), key) for n in vectors} == vectors
 
 
@@ -85,23 +95,36 @@ def test_hashes_equal_the_reference(values: list[str], key: int):
     assert [hash_string(v, key) for v in values] == expected
 
 
-@given(st.lists(st.tuples(st.text(max_size=12), st.text(max_size=20)), max_size=20), st.integers(0, (1 << 128) - 1))
+@given(
+    st.lists(st.tuples(st.text(max_size=12), st.text(max_size=20)), max_size=20),
+    st.integers(0, (1 << 128) - 1),
+)
 def test_a_pair_is_its_id_behind_the_hash_of_its_key(pairs: list[tuple[str, str]], key: int):
     keys, ids = (pa.array([pair[i] for pair in pairs], pa.string()) for i in (0, 1))
     own = derived_key(key, "pair")
-    whole = [reference_siphash(hash_string(k, key).to_bytes(8, "little") + i.encode(), own) for k, i in pairs]
+    whole = [
+        reference_siphash(hash_string(k, key).to_bytes(8, "little") + i.encode(), own)
+        for k, i in pairs
+    ]
     sessions = [hash_string(k, key) >> 48 for k, _ in pairs]
     found = hash_pair(keys, ids, key)
-    assert found.tolist() == [s << 48 | w & (1 << 48) - 1 for s, w in zip(sessions, whole, strict=True)]
+    assert found.tolist() == [
+        s << 48 | w & (1 << 48) - 1 for s, w in zip(sessions, whole, strict=True)
+    ]
     assert session_of(found).tolist() == sessions
 
 
 def test_a_name_made_for_the_hash_without_its_secret_falls_on_nobodys_key():
-    """Of 64 bits nobody can aim at; of what one can, the lowest 16 here, a secret leaves nothing of the aim."""
+    """Of 64 bits nobody can aim at; of what one can, the lowest 16 here, a secret leaves nothing
+    of the aim."""
     victim, names = "u-victim", [f"u-{n}" for n in range(400_000)]
     hashes = hash_strings(pa.array(names))
     aimed = pa.array(
-        [n for n, h in zip(names, hashes.tolist(), strict=True) if (h ^ hash_string(victim)) & 0xFFFF == 0]
+        [
+            n
+            for n, h in zip(names, hashes.tolist(), strict=True)
+            if (h ^ hash_string(victim)) & 0xFFFF == 0
+        ]
     )
     assert len(aimed) > 2
     for key in (key_of("another secret of ours"), key_of("one more secret of ours")):
@@ -111,14 +134,32 @@ def test_a_name_made_for_the_hash_without_its_secret_falls_on_nobodys_key():
 
 def test_keys_are_derived_for_their_purpose():
     key = key_of("a secret of ours, long enough")
-    assert len({key, NO_KEY, derived_key(key, "a"), derived_key(key, "b"), derived_key(key, "a", ""), key_of("")}) == 5
+    assert (
+        len(
+            {
+                key,
+                NO_KEY,
+                derived_key(key, "a"),
+                derived_key(key, "b"),
+                derived_key(key, "a", ""),
+                key_of(""),
+            }
+        )
+        == 5
+    )
     assert derived_key(key, "ab", "c") != derived_key(key, "a", "bc")
-    assert key_id("a secret of ours, long enough") == key_id("a secret of ours, long enough") != key_id("another")
+    assert (
+        key_id("a secret of ours, long enough")
+        == key_id("a secret of ours, long enough")
+        != key_id("another")
+    )
     assert key_id("") == ""
 
 
 @given(strings, st.integers(0, 5), st.integers(0, 5))
-def test_hashes_do_not_depend_on_how_arrow_holds_the_strings(values: list[str], front: int, cut: int):
+def test_hashes_do_not_depend_on_how_arrow_holds_the_strings(
+    values: list[str], front: int, cut: int
+):
     plain = hash_strings(pa.array(values, pa.string()))
     sliced = pa.array(["x"] * front + values + ["y"], pa.string()).slice(front, len(values))
     chunked = pa.chunked_array([values[:cut], values[cut:]], pa.string())
@@ -128,10 +169,15 @@ def test_hashes_do_not_depend_on_how_arrow_holds_the_strings(values: list[str], 
 
 @pytest.mark.parametrize("rows", [1, 256, 257, 600])
 def test_columns_hashed_in_one_walk_are_each_alone(rows: int):
-    columns = [pa.array([prefix * (i % 12) + str(i) for i in range(rows + 3)]).slice(3) for prefix in ("", "a", "žé")]
+    columns = [
+        pa.array([prefix * (i % 12) + str(i) for i in range(rows + 3)]).slice(3)
+        for prefix in ("", "a", "žé")
+    ]
     keys = [0, 7, (1 << 128) - 1]
-    expected = [[reference_siphash(v.encode(), key) for key, v in zip(keys, row, strict=True)]
-                for row in zip(*(column.to_pylist() for column in columns), strict=True)]  # fmt: skip
+    expected = [
+        [reference_siphash(v.encode(), key) for key, v in zip(keys, row, strict=True)]
+        for row in zip(*(column.to_pylist() for column in columns), strict=True)
+    ]
     assert hash_columns(columns, keys).tolist() == expected
     with pytest.raises(ValueError, match="1 of 2 values"):
         hash_columns([pa.array(["a", None])], keys[:1])
@@ -164,7 +210,11 @@ def test_pseudonyms_are_keyed_numbered_and_idempotent():
     assert other(name).startswith("k2:")
 
 
-@given(st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", min_size=22, max_size=22))
+@given(
+    st.text(
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", min_size=22, max_size=22
+    )
+)
 def test_what_only_looks_like_a_pseudonym_is_a_name_like_any_other(text: str):
     one, name = Pseudonymiser(1, b"s" * 16), f"k1:{text}"
     assert one(name) != name
@@ -186,9 +236,12 @@ def test_a_bad_pseudonym_key_is_refused(number: int, secret: bytes):
 
 
 def test_row_hashes_take_every_seed_in_one_process():
-    """A kernel answers a Python int, which another one would take for a signed number or not, by its size."""
+    """A kernel answers a Python int, which another one would take for a signed number or not, by
+    its size."""
     from stream.internal_topics.row_hash import row_hashes
 
     for number in range(40):
         names = [f"a{number}", "b"]
-        row_hashes(pa.RecordBatch.from_arrays([pa.array([1, 2]), pa.array(["x", "y"])], names=names))
+        row_hashes(
+            pa.RecordBatch.from_arrays([pa.array([1, 2]), pa.array(["x", "y"])], names=names)
+        )

@@ -55,9 +55,12 @@ def test_bytes_and_hash_do_not_depend_on_how_the_rows_were_assembled(rows: int, 
 
 def test_a_validity_buffer_without_nulls_changes_no_byte():
     rows = batch(impressions(4))
-    masked = pa.array([0, 0, 0, 0, 0], mask=np.array([False, False, False, False, True])).slice(0, 4)
+    masked = pa.array([0, 0, 0, 0, 0], mask=np.array([False, False, False, False, True])).slice(
+        0, 4
+    )
     columns = [
-        masked.cast(c.type) if name == "label" else c for name, c in zip(rows.schema.names, rows.columns, strict=True)
+        masked.cast(c.type) if name == "label" else c
+        for name, c in zip(rows.schema.names, rows.columns, strict=True)
     ]
     plain = [
         pa.array([0] * 4, pa.int8()) if n == "label" else c
@@ -73,7 +76,9 @@ def test_rows_survive_the_round_trip():
     back = decode_examples(encode_examples(rows))
     assert back.schema == examples_schema(FEATURES)
     for name in rows.schema.names:
-        np.testing.assert_array_equal(rows.column(name).to_numpy(False), back.column(name).to_numpy(False))
+        np.testing.assert_array_equal(
+            rows.column(name).to_numpy(False), back.column(name).to_numpy(False)
+        )
 
 
 def test_an_empty_range_has_no_value_and_nothing_to_decode():
@@ -85,7 +90,8 @@ def test_an_empty_range_has_no_value_and_nothing_to_decode():
 def test_a_null_is_refused():
     rows = batch(impressions(2))
     columns = [
-        pa.array([None, "x"]) if n == "vendor" else c for n, c in zip(rows.schema.names, rows.columns, strict=True)
+        pa.array([None, "x"]) if n == "vendor" else c
+        for n, c in zip(rows.schema.names, rows.columns, strict=True)
     ]
     loose = pa.schema([f.with_nullable(True) for f in rows.schema])
     with pytest.raises(ValueError, match="vendor"):
@@ -132,7 +138,9 @@ def test_the_hash_covers_every_column(column: str):
 
 def test_values_that_change_columns_or_rows_change_the_hash():
     rows = batch(impressions(3))
-    swapped = rows.rename_columns([{"source": "vendor", "vendor": "source"}.get(n, n) for n in rows.schema.names])
+    swapped = rows.rename_columns(
+        [{"source": "vendor", "vendor": "source"}.get(n, n) for n in rows.schema.names]
+    )
     assert row_hash_sum(swapped) != row_hash_sum(rows)
     doubled = (2 * row_hash_sum(rows)) % HASH_MODULUS
     assert doubled != row_hash_sum(rows) != 0
@@ -160,12 +168,32 @@ def test_sums_carry(values: list[int]):
 
 
 HEADER = BatchHeader(
-    "label/3", 5 << 20, 9 << 20, "00ff", "abcd", barrier=4,
-    labelled=3, rejected=1, duplicate=2, withheld=4, quarantined=5, positives=2,
-    clicks_read=9, clicks_joined=2, clicks_duplicate=1, clicks_quarantined=1, ts_ms_min=10, ts_ms_max=20,
-    arrival_max_ms=30, clicks_offset=7, clicks_arrival_max_ms=29, ids_offset=4, ids_arrival_max_ms=28,
-    verdicts_offset=11,     watermarks={"impressions/3": 40, "a.clicks/3": 41},
-)  # fmt: skip
+    "label/3",
+    5 << 20,
+    9 << 20,
+    "00ff",
+    "abcd",
+    barrier=4,
+    labelled=3,
+    rejected=1,
+    duplicate=2,
+    withheld=4,
+    quarantined=5,
+    positives=2,
+    clicks_read=9,
+    clicks_joined=2,
+    clicks_duplicate=1,
+    clicks_quarantined=1,
+    ts_ms_min=10,
+    ts_ms_max=20,
+    arrival_max_ms=30,
+    clicks_offset=7,
+    clicks_arrival_max_ms=29,
+    ids_offset=4,
+    ids_arrival_max_ms=28,
+    verdicts_offset=11,
+    watermarks={"impressions/3": 40, "a.clicks/3": 41},
+)
 
 
 def test_headers_survive_the_round_trip():
@@ -202,7 +230,10 @@ def test_a_schema_is_named_by_names_types_and_order():
 def test_rows_of_a_piece_stand_by_their_impression_or_at_the_end_of_their_range():
     rows = batch(impressions(10))
     for chain in ("label/0", "late/0"):
-        assert rows_of(rows, chain, 10 << 20, 3 << 20, 5 << 20).column("position").to_pylist() == [3 << 20, 4 << 20]
+        assert rows_of(rows, chain, 10 << 20, 3 << 20, 5 << 20).column("position").to_pylist() == [
+            3 << 20,
+            4 << 20,
+        ]
     assert rows_of(rows, "retract/0", 7, 2, 7).num_rows == 10
     assert rows_of(rows, "retract/0", 7, 2, 6).num_rows == 0
     assert rows_of(rows, "retract/0", 7, 6, 7).num_rows == 10

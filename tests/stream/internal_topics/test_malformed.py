@@ -1,4 +1,5 @@
-"""C8: every decoder of an internal topic answers a value or raises MalformedRecord, and nothing else."""
+"""C8: every decoder of an internal topic answers a value or raises MalformedRecord, and nothing
+else."""
 
 import contextlib
 import json
@@ -29,10 +30,26 @@ from stream.internal_topics.retracted import Again
 from stream.internal_topics.verdicts import Verdict, Watermark, decode_verdict, encode_verdict
 from stream.record import Partition, Record
 
-VERDICT = json.loads(encode_verdict(Verdict("i", "r", "reject", "s", None, 1, 2, "why", {"n": 1.0})))
+VERDICT = json.loads(
+    encode_verdict(Verdict("i", "r", "reject", "s", None, 1, 2, "why", {"n": 1.0}))
+)
 WATERMARK = json.loads(encode_verdict(Watermark("impressions/0", 5, 7)))
-ANNOUNCEMENT = {"kind": "published", "model": "m", "number": 1, "name": "n", "url": "u", "manifest_sha256": "s"}
-EVALUATION = {"model": "m", "chain": "label/0", "start": 1, "end": 2, "rows": 3, "log_loss_sum": 0.5}
+ANNOUNCEMENT = {
+    "kind": "published",
+    "model": "m",
+    "number": 1,
+    "name": "n",
+    "url": "u",
+    "manifest_sha256": "s",
+}
+EVALUATION = {
+    "model": "m",
+    "chain": "label/0",
+    "start": 1,
+    "end": 2,
+    "rows": 3,
+    "log_loss_sum": 0.5,
+}
 BODIES = (VERDICT, WATERMARK, ANNOUNCEMENT, EVALUATION)
 HEADERS = BatchHeader("label/0", 0, 1 << 20, "s", "c", watermarks={"impressions/0": 5}).to_headers()
 SIGNAL = Signal("impressions/0", 0, 1 << 20, 0, 1, 0, 0, None)
@@ -42,11 +59,31 @@ ODD = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-(10**30), 10**30),
-    st.sampled_from([10**400, float("nan"), float("inf"), -1, 2**63, 1 << 53, "\ud800", "\0", "٣", "", [], {}, [[]]]),
+    st.sampled_from(
+        [
+            10**400,
+            float("nan"),
+            float("inf"),
+            -1,
+            2**63,
+            1 << 53,
+            "\ud800",
+            "\0",
+            "٣",
+            "",
+            [],
+            {},
+            [[]],
+        ]
+    ),
     st.text(max_size=5),
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
 )
-JUNK = st.one_of(st.none(), st.binary(max_size=40), st.sampled_from([b"[]", b"5", b"null", b"[" * 10**5, b"1" * 5000]))
+JUNK = st.one_of(
+    st.none(),
+    st.binary(max_size=40),
+    st.sampled_from([b"[]", b"5", b"null", b"[" * 10**5, b"1" * 5000]),
+)
 
 
 def record(value: bytes | None, headers: Any = ()) -> Record:
@@ -103,7 +140,11 @@ def test_fields_of_another_kind(body: dict[str, Any], field: int, odd: Any, drop
 
 
 @settings(max_examples=300)
-@given(at=st.integers(0, 40), value=st.none() | st.binary(max_size=12) | st.just(b"9" * 5000), twice=st.booleans())
+@given(
+    at=st.integers(0, 40),
+    value=st.none() | st.binary(max_size=12) | st.just(b"9" * 5000),
+    twice=st.booleans(),
+)
 def test_headers_of_another_kind(at: int, value: bytes | None, twice: bool):
     for headers in (HEADERS, (*SIGNAL.headers, ("points", b"0=1:2:3"), ("cell", b"1"))):
         found = list(headers)
@@ -121,7 +162,9 @@ def test_headers_of_another_kind(at: int, value: bytes | None, twice: bool):
 @given(data=st.data())
 def test_flipped_and_cut_arrow(data: st.DataObject):
     schema = data.draw(st.sampled_from([SIGNAL_SCHEMA, examples_schema(())]))
-    columns = [pa.array(["a", "b"] if pa.types.is_string(f.type) else [1, 2]).cast(f.type) for f in schema]
+    columns = [
+        pa.array(["a", "b"] if pa.types.is_string(f.type) else [1, 2]).cast(f.type) for f in schema
+    ]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
         writer.write_batch(pa.record_batch(columns, schema=schema))
@@ -151,10 +194,14 @@ def test_what_is_right_is_read():
 
 
 def test_rows_that_unpack_to_too_much_are_refused_before_they_are():
-    one = [pa.array(["" if pa.types.is_string(f.type) else 0] * 1_000, f.type) for f in SIGNAL_SCHEMA]
+    one = [
+        pa.array(["" if pa.types.is_string(f.type) else 0] * 1_000, f.type) for f in SIGNAL_SCHEMA
+    ]
     columns = [pa.concat_arrays([column] * 2_000) for column in one]
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, SIGNAL_SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+    with pa.ipc.new_stream(
+        sink, SIGNAL_SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")
+    ) as writer:
         writer.write_batch(pa.record_batch(columns, schema=SIGNAL_SCHEMA))
     bomb = sink.getvalue().to_pybytes()
     assert len(bomb) < 1 << 20
@@ -166,6 +213,8 @@ def test_what_is_passed_over_is_not_held():
     """One may be of megabytes."""
     passed_over, one = PassedOver(logging.getLogger(__name__)), record(b"x" * 1_000)
     before = sys.getrefcount(one)
-    passed_over.add(Partition("signals", 0), one, MalformedRecord("signals", "value", "no Arrow stream"))
+    passed_over.add(
+        Partition("signals", 0), one, MalformedRecord("signals", "value", "no Arrow stream")
+    )
     assert sys.getrefcount(one) == before
     assert len(passed_over) == 1

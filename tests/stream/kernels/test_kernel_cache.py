@@ -73,7 +73,11 @@ def test_a_stamp_covers_what_a_real_kernel_calls():
         reached.add(file)
         waiting += kernel_cache.imports_of(file) - reached
     names = {file.relative_to(kernel_cache.ROOT).as_posix() for file in reached}
-    assert {"labeler/join/ring_index.py", "stream/kernels/kernel.py", "stream/kernels/cache.py"} <= names
+    assert {
+        "labeler/join/ring_index.py",
+        "stream/kernels/kernel.py",
+        "stream/kernels/cache.py",
+    } <= names
     assert "labeler/process/process.py" not in names
     assert source_stamp(kernel_cache.ROOT / "labeler" / "join" / "click_join.py") != source_stamp(
         kernel_cache.ROOT / "labeler" / "join" / "ring_index.py"
@@ -84,7 +88,9 @@ def test_without_a_folder_that_may_be_written_kernels_go_to_the_users_cache_or_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     sources = tmp_path / "code"
-    sources.write_text("a file where the folder of the sources should be: nothing can be written below it")
+    sources.write_text(
+        "a file where the folder of the sources should be: nothing can be written below it"
+    )
     home = tmp_path / "home"
     monkeypatch.setattr(kernel_cache.config, "CACHE_DIR", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(home))
@@ -99,7 +105,9 @@ def test_without_a_folder_that_may_be_written_kernels_go_to_the_users_cache_or_t
     cache_folder.cache_clear()
 
 
-def test_a_temporary_folder_of_somebody_else_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_temporary_folder_of_somebody_else_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     sources = tmp_path / "code"
     sources.write_text("")
     monkeypatch.setattr(kernel_cache.config, "CACHE_DIR", "")

@@ -21,8 +21,12 @@ from stream.log.kafka_admin import create_topics
 from stream.record import Partition, Record
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
-SCHEMAS = {path.name: json.loads(path.read_text()) for path in sorted((DOCS / "schemas").glob("*.json"))}
-REGISTRY = Registry().with_resources([(s["$id"], Resource.from_contents(s)) for s in SCHEMAS.values()])
+SCHEMAS = {
+    path.name: json.loads(path.read_text()) for path in sorted((DOCS / "schemas").glob("*.json"))
+}
+REGISTRY = Registry().with_resources(
+    [(s["$id"], Resource.from_contents(s)) for s in SCHEMAS.values()]
+)
 EXAMPLES = re.findall(r"```json (\w+)\n(.*?)```", (DOCS / "events.md").read_text(), re.S)
 CONFIG = StreamConfig(partitions=1, categorical_features=("user",), numeric_features=("price",))
 TS = 1_700_000_000_000
@@ -57,15 +61,27 @@ def test_there_are_examples_of_all_kinds():
 
 VALUES = [..., None, "", "x", "x" * 1025, 5, -1, 1.5, 0.5, True, [], {}, TS, TS // 1000, TS * 1000]
 FIELDS = {
-    "impressions_record": ["id", "ts_ms", "source", "vendor", "item", "features", "position", "prediction",
-                           "model_version", "session", "impressions"],
+    "impressions_record": [
+        "id",
+        "ts_ms",
+        "source",
+        "vendor",
+        "item",
+        "features",
+        "position",
+        "prediction",
+        "model_version",
+        "session",
+        "impressions",
+    ],
     "clicks_record": ["id", "ts_ms", "source", "vendor", "session", "item"],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("kind", "text"), EXAMPLES)
 def test_schema_and_decoder_agree_on_every_field(kind: str, text: str):
-    """Each field of each example, at the top and inside a page view, replaced by values of every type."""
+    """Each field of each example, at the top and inside a page view, replaced by values of every
+    type."""
     for path in places(json.loads(text)):
         for name in FIELDS[kind]:
             for value in VALUES:
@@ -76,9 +92,14 @@ def test_schema_and_decoder_agree_on_every_field(kind: str, text: str):
                 spot.pop(name, None) if value is ... else spot.update({name: value})
                 valid = validator(kind).is_valid(event)
                 decoded = decodes(kind, json.dumps(event)) is not None
-                # What a page view says for all, and each of its impressions for itself, is not read.
-                unread = name in ("vendor", "model_version") and isinstance(spot.get("impressions"), list)
-                assert valid == decoded or (unread and decoded), f"{path} {name} = {value!r}: schema {valid}"
+                # What a page view says for all, and each of its impressions for itself, is not
+                # read.
+                unread = name in ("vendor", "model_version") and isinstance(
+                    spot.get("impressions"), list
+                )
+                assert valid == decoded or (unread and decoded), (
+                    f"{path} {name} = {value!r}: schema {valid}"
+                )
 
 
 def places(event: object, path: tuple = ()) -> list[tuple]:
@@ -88,18 +109,29 @@ def places(event: object, path: tuple = ()) -> list[tuple]:
         for i, one in enumerate(event):
             found += places(one, (*path, i))
     elif isinstance(event, dict):
-        found = [path] + [p for k, v in event.items() if isinstance(v, list) for p in places(v, (*path, k))]
+        found = [path] + [
+            p for k, v in event.items() if isinstance(v, list) for p in places(v, (*path, k))
+        ]
     return found
 
 
 @pytest.mark.kafka
-def test_kafkas_console_producer_is_understood(broker_of_kind: Callable[[str], Broker], topic_prefix: str):
+def test_kafkas_console_producer_is_understood(
+    broker_of_kind: Callable[[str], Broker], topic_prefix: str
+):
     broker = broker_of_kind("kafka")
-    config = StreamConfig(bootstrap_servers=broker.address, topic_prefix=topic_prefix, categorical_features=("user",))
+    config = StreamConfig(
+        bootstrap_servers=broker.address, topic_prefix=topic_prefix, categorical_features=("user",)
+    )
     create_topics(config)
-    lines = "".join(f"s-{i}|" + EXAMPLES[0][1].replace("\n", " ").replace("s-17", f"s-{i}") + "\n" for i in range(8))
+    lines = "".join(
+        f"s-{i}|" + EXAMPLES[0][1].replace("\n", " ").replace("s-17", f"s-{i}") + "\n"
+        for i in range(8)
+    )
     command = console_producer(broker.address, config.impressions)
-    done = subprocess.run(command, input=lines.encode(), capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, input=lines.encode(), capture_output=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr.decode()
     reader = KafkaLog(config).reader()
     partitions = [Partition(config.impressions, p) for p in range(4)]

@@ -9,7 +9,14 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.admin import NewTopic
 
-from everspun.launcher.broker import Broker, BrokerError, answers, start_broker, why_not_embedded, why_not_kafka
+from everspun.launcher.broker import (
+    Broker,
+    BrokerError,
+    answers,
+    start_broker,
+    why_not_embedded,
+    why_not_kafka,
+)
 from stream.config import StreamConfig
 from stream.log.kafka import KafkaGroupReader, KafkaLog
 from stream.log.kafka_admin import Probe, check_topics, create_topics, theirs
@@ -38,7 +45,9 @@ def test_topics_are_created_once_and_pass_the_check(broker: Broker, topic_prefix
 def test_a_topic_made_otherwise_is_refused(broker: Broker, topic_prefix: str):
     settings = config(broker.address, topic_prefix)
     admin = KafkaAdminClient(bootstrap_servers=broker.address)
-    wrong = NewTopic(settings.clicks, 2, 1, topic_configs={"retention.ms": "1000", "cleanup.policy": "compact"})
+    wrong = NewTopic(
+        settings.clicks, 2, 1, topic_configs={"retention.ms": "1000", "cleanup.policy": "compact"}
+    )
     admin.create_topics([wrong], wait_for_metadata=True)
     admin.close()
     create_topics(settings)
@@ -67,7 +76,9 @@ def test_a_record_above_the_limit_fails_at_once(broker: Broker, topic_prefix: st
     writer.close()
 
 
-def test_a_partition_that_kafka_python_stumbles_over_is_asked_for_again(monkeypatch: pytest.MonkeyPatch):
+def test_a_partition_that_kafka_python_stumbles_over_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+):
     """3.0.12 raises a bare KeyError where a broker left a partition unanswered."""
     partition = Partition("a", 0)
     answers = [KeyError(partition), KeyError(partition), {theirs(partition): 7}]
@@ -202,13 +213,17 @@ def drain(reader, partition: Partition, count: int) -> list:
     """At least `count` records, up to the end of the partition."""
     records: list = []
     deadline = time.monotonic() + 40
-    while len(records) < count or records[-1].offset + 1 < reader.end_offsets([partition])[partition]:
+    while (
+        len(records) < count or records[-1].offset + 1 < reader.end_offsets([partition])[partition]
+    ):
         assert time.monotonic() < deadline, f"{len(records)} of {count} records"
         records += reader.poll(100, 200).get(partition, [])
     return records
 
 
-def test_a_named_member_that_comes_back_takes_its_place_and_troubles_nobody(broker: Broker, topic_prefix: str):
+def test_a_named_member_that_comes_back_takes_its_place_and_troubles_nobody(
+    broker: Broker, topic_prefix: str
+):
     if broker.kind == "embedded":
         pytest.skip("the embedded broker does not know members by name")
     settings = config(broker.address, topic_prefix, partitions=3)

@@ -19,7 +19,8 @@ from stream.record import Partition, Record
 NOW = 1_700_000_000_000
 PATIENCE_S = 20.0
 
-#: The embedded broker takes up to half a minute to hand partitions out anew, and a busy machine longer.
+#: The embedded broker takes up to half a minute to hand partitions out anew, and a busy machine
+#: longer.
 REBALANCE_MAX_S = 150.0
 
 #: Records here are years old: a broker that looks while a test runs would delete them.
@@ -34,8 +35,11 @@ class Setting:
     log: Log
     create: Callable[[str, int, bool], None]  # topic, partitions, stamped by the log
     delete_below: Callable[[Partition, int], None]
-    #: Records in a transaction, which `end("commit")` or `end("abort")` ends; None where there are none.
-    transaction: Callable[[Partition, list[bytes]], AbstractContextManager[Callable[[str], None]]] | None = None
+    #: Records in a transaction, which `end("commit")` or `end("abort")` ends; None where there are
+    #: none.
+    transaction: (
+        Callable[[Partition, list[bytes]], AbstractContextManager[Callable[[str], None]]] | None
+    ) = None
 
 
 def memory() -> Setting:
@@ -44,7 +48,9 @@ def memory() -> Setting:
 
 
 def kafka(broker: Broker, prefix: str) -> Setting:
-    config = StreamConfig(bootstrap_servers=broker.address, topic_prefix=prefix, request_timeout_ms=5000)
+    config = StreamConfig(
+        bootstrap_servers=broker.address, topic_prefix=prefix, request_timeout_ms=5000
+    )
 
     def admin(act: Callable[[KafkaAdminClient], object]) -> None:
         client = KafkaAdminClient(bootstrap_servers=broker.address)
@@ -71,19 +77,35 @@ def kafka(broker: Broker, prefix: str) -> Setting:
         for value in values:
             producer.send(partition.topic, value, partition=partition.partition)
         producer.flush()
-        yield lambda how: producer.commit_transaction() if how == "commit" else producer.abort_transaction()
+        yield (
+            lambda how: (
+                producer.commit_transaction() if how == "commit" else producer.abort_transaction()
+            )
+        )
         producer.close()
 
     kind = "embedded" if broker.kind == "embedded" else "kafka"
-    return Setting(kind, KafkaLog(config), create, delete_below, None if kind == "embedded" else transaction)
+    return Setting(
+        kind, KafkaLog(config), create, delete_below, None if kind == "embedded" else transaction
+    )
 
 
-kinds = ["memory", pytest.param("embedded", marks=pytest.mark.kafka), pytest.param("kafka", marks=pytest.mark.kafka)]
+kinds = [
+    "memory",
+    pytest.param("embedded", marks=pytest.mark.kafka),
+    pytest.param("kafka", marks=pytest.mark.kafka),
+]
 
 
 @pytest.fixture(params=kinds)
-def setting(request: pytest.FixtureRequest, broker_of_kind: Callable[[str], Broker], topic_prefix: str) -> Setting:
-    return memory() if request.param == "memory" else kafka(broker_of_kind(request.param), topic_prefix)
+def setting(
+    request: pytest.FixtureRequest, broker_of_kind: Callable[[str], Broker], topic_prefix: str
+) -> Setting:
+    return (
+        memory()
+        if request.param == "memory"
+        else kafka(broker_of_kind(request.param), topic_prefix)
+    )
 
 
 @pytest.fixture
@@ -174,7 +196,9 @@ def test_seeking_drops_what_was_fetched(setting: Setting, topic: str, reader: Re
     assert reader.position(partition) == 5
 
 
-def test_a_new_partition_gives_nothing_before_it_was_sought(setting: Setting, topic: str, reader: Reader):
+def test_a_new_partition_gives_nothing_before_it_was_sought(
+    setting: Setting, topic: str, reader: Reader
+):
     zero, one = Partition(topic, 0), Partition(topic, 1)
     fill(setting, zero, 4)
     fill(setting, one, 4)
@@ -244,7 +268,9 @@ def test_a_position_below_retention_is_an_error(setting: Setting, topic: str, re
     assert values(read(reader, 8)) == list(range(12, 20))
 
 
-def test_a_log_that_stamps_ignores_the_writers_time(setting: Setting, topic_prefix: str, reader: Reader):
+def test_a_log_that_stamps_ignores_the_writers_time(
+    setting: Setting, topic_prefix: str, reader: Reader
+):
     if setting.kind == "embedded":
         pytest.skip("the embedded broker has no LogAppendTime")
     setting.create(topic_prefix + "live", 1, True)
@@ -260,7 +286,11 @@ def test_a_closed_writer_is_of_no_use(setting: Setting, topic: str):
     writer.append(Partition(topic, 0), b"1")
     writer.flush(5000)
     writer.close()
-    for use in (lambda: writer.append(Partition(topic, 0), b"2"), writer.poll, lambda: writer.flush(100)):
+    for use in (
+        lambda: writer.append(Partition(topic, 0), b"2"),
+        writer.poll,
+        lambda: writer.flush(100),
+    ):
         with pytest.raises(SendFailed, match="closed"):
             use()
 
@@ -311,7 +341,9 @@ def test_a_group_shares_partitions_and_takes_over(setting: Setting, topic: str):
 
     poll_until(lambda: owned["one"] == everything and len(seen["one"]) >= 9, "one")
     assert sorted(values(seen["one"])) == sorted(list(range(2, 5)) * 3)
-    poll_until(lambda: bool(owned["two"]) and owned["one"] == everything - owned["two"], "one", "two")
+    poll_until(
+        lambda: bool(owned["two"]) and owned["one"] == everything - owned["two"], "one", "two"
+    )
     kept = len(seen["one"])
     readers["one"].close()
     seen["two"].clear()
@@ -322,8 +354,11 @@ def test_a_group_shares_partitions_and_takes_over(setting: Setting, topic: str):
     readers["two"].close()
 
 
-def test_aborted_records_are_not_read_and_positions_pass_markers(setting: Setting, topic: str, reader: Reader):
-    """T6: committed is what a transaction wrote once it ended well; an open one holds what stands behind it."""
+def test_aborted_records_are_not_read_and_positions_pass_markers(
+    setting: Setting, topic: str, reader: Reader
+):
+    """T6: committed is what a transaction wrote once it ended well; an open one holds what
+    stands behind it."""
     if setting.transaction is None:
         pytest.skip("no transactions there")
     at = Partition(topic, 0)

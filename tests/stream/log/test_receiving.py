@@ -91,12 +91,16 @@ def test_a_response_in_pieces_is_put_together(pair):
 
 
 def test_the_rest_of_a_response_is_received_where_it_stays():
-    """In few pieces: until much has arrived, or all, the socket is not readable. What comes behind it is readable."""
+    """In few pieces: until much has arrived, or all, the socket is not readable. What comes
+    behind it is readable."""
     receive_in_large_pieces()
     parsing, taken = parser.KafkaProtocol(client_id="test"), []
     parsing._process_response = lambda frame: taken.append(bytes(frame.read()))
     body = ANY * (2 * READABLE_BYTES // len(ANY)) + b"end"
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as far:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as far,
+    ):
         near, _ = server.accept()
         with near, selectors.DefaultSelector() as selector:
             near.setblocking(False)
@@ -120,7 +124,9 @@ def test_the_rest_of_a_response_is_received_where_it_stays():
             far.sendall(body[100:200])
             assert not selector.select(0.05), "little of much that is missing"
             assert not taken
-            sending = Thread(target=far.sendall, args=(body[200:] + len(ANY).to_bytes(4, "big") + ANY,))
+            sending = Thread(
+                target=far.sendall, args=(body[200:] + len(ANY).to_bytes(4, "big") + ANY,)
+            )
             sending.start()
             pieces = 0
             while len(taken) < 2:

@@ -14,7 +14,13 @@ from stream.config import StreamConfig
 from stream.decoding.decode import decode_clicks, decode_impressions
 from stream.log import broken_batches
 from stream.log.kafka_fetch_columns import FetchedColumns
-from stream.log.record_batches import AbortedTransaction, BatchReader, Damaged, DamagedBatch, parse_batches
+from stream.log.record_batches import (
+    AbortedTransaction,
+    BatchReader,
+    Damaged,
+    DamagedBatch,
+    parse_batches,
+)
 from stream.log.record_columns import RecordColumns
 from stream.record import CONTROL, Record
 
@@ -22,7 +28,13 @@ from stream.record import CONTROL, Record
 def batch(records: list[Record], codec: int = 0, base: int = 0) -> bytearray:
     builder = DefaultRecordBatchBuilder(2, codec, False, -1, -1, -1, 1 << 30)
     for record in records:
-        builder.append(record.offset - base, record.timestamp_ms, record.key, record.value, list(record.headers))
+        builder.append(
+            record.offset - base,
+            record.timestamp_ms,
+            record.key,
+            record.value,
+            list(record.headers),
+        )
     built = bytearray(builder.build())
     built[0:8] = base.to_bytes(8, "big")  # as the broker does; the checksum begins behind it
     return built
@@ -31,7 +43,9 @@ def batch(records: list[Record], codec: int = 0, base: int = 0) -> bytearray:
 def theirs(data: bytes) -> list[Record]:
     records, out = MemoryRecords(bytes(data)), []
     while (one := records.next_batch()) is not None:
-        out += [Record(r.offset, r.timestamp, r.key or None, r.value, tuple(r.headers)) for r in one]
+        out += [
+            Record(r.offset, r.timestamp, r.key or None, r.value, tuple(r.headers)) for r in one
+        ]
     return out
 
 
@@ -82,7 +96,10 @@ def test_columns_of_records_are_the_records():
 
 
 def test_a_cut_off_batch_is_left_out():
-    first, second = batch(random_records(random.Random(1), 0)), batch(random_records(random.Random(2), 400), base=400)
+    first, second = (
+        batch(random_records(random.Random(1), 0)),
+        batch(random_records(random.Random(2), 400), base=400),
+    )
     parsed = parse_batches(bytes(first + second[:-1]), 0, check=True)
     assert list(parsed.records) == theirs(first)
     assert parsed.next_offset == parsed.records.offset[-1] + 1
@@ -123,9 +140,12 @@ def test_an_old_format_is_named():
     assert "old format" in reason
 
 
-def written(rng: random.Random, producers: int, steps: int) -> tuple[bytearray, list[tuple[int, int, int]], set[int]]:
-    """A log that transactional producers and plain ones write to in turns: its bytes, the aborted transactions as
-    (producer, first offset, last offset), and the offsets that a consumer is to see."""
+def written(
+    rng: random.Random, producers: int, steps: int
+) -> tuple[bytearray, list[tuple[int, int, int]], set[int]]:
+    """A log that transactional producers and plain ones write to in turns: its bytes, the aborted
+    transactions as (producer, first offset, last offset), and the offsets that a consumer is to
+    see."""
     data, at = bytearray(), 0
     opened: dict[int, int] = {}  # producer -> first offset
     pending: dict[int, list[int]] = {}
@@ -145,7 +165,9 @@ def written(rng: random.Random, producers: int, steps: int) -> tuple[bytearray, 
             at += 1
             continue
         n, plain = rng.randrange(1, 4), rng.random() < 0.2
-        builder = DefaultRecordBatchBuilder(2, 0, not plain, -1 if plain else producer, 0, 0, 1 << 20)
+        builder = DefaultRecordBatchBuilder(
+            2, 0, not plain, -1 if plain else producer, 0, 0, 1 << 20
+        )
         for k in range(n):
             builder.append(k, 1_000, b"k", str(at + k).encode(), [])
         built = bytearray(builder.build())
@@ -157,7 +179,10 @@ def written(rng: random.Random, producers: int, steps: int) -> tuple[bytearray, 
             opened.setdefault(producer, at)
             pending.setdefault(producer, []).extend(range(at, at + n))
         at += n
-    for producer, offsets in pending.items():  # a broker gives nothing from the first open one on: none here
+    for (
+        producer,
+        offsets,
+    ) in pending.items():  # a broker gives nothing from the first open one on: none here
         data += marker(producer, at, False)
         seen |= set(offsets)
         at += 1
@@ -167,7 +192,9 @@ def written(rng: random.Random, producers: int, steps: int) -> tuple[bytearray, 
 def marker(producer: int, offset: int, abort: bool) -> bytearray:
     """A control batch."""
     builder = DefaultRecordBatchBuilder(2, 0, True, producer, 0, -1, 1 << 20)
-    builder.append(0, 1_000, (0).to_bytes(2, "big") + (0 if abort else 1).to_bytes(2, "big"), b"\0" * 6, [])
+    builder.append(
+        0, 1_000, (0).to_bytes(2, "big") + (0 if abort else 1).to_bytes(2, "big"), b"\0" * 6, []
+    )
     built = bytearray(builder.build())
     built[0:8] = offset.to_bytes(8, "big")
     attributes = int.from_bytes(built[21:23], "big") | 0x20
@@ -198,7 +225,8 @@ def boundaries(data: bytearray) -> list[int]:
     return found
 
 
-# --- what cannot be read costs itself -----------------------------------------------------------------------------
+# --- what cannot be read costs itself
+# -----------------------------------------------------------------------------
 
 CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 GOOD = b'{"id":"i","ts_ms":1700000000000,"session":"s","source":"u","vendor":"v","item":"x"}'
@@ -212,10 +240,14 @@ def resealed(data: bytearray) -> bytearray:
 
 
 def bomb(codec: str, mib: int) -> bytearray:
-    return batch([Record(10, 5, b"k", b"0" * (mib << 20)), Record(11, 5, b"k", b"x")], CODECS[codec], base=10)
+    return batch(
+        [Record(10, 5, b"k", b"0" * (mib << 20)), Record(11, 5, b"k", b"x")], CODECS[codec], base=10
+    )
 
 
-def judged(data: bytes, unpacked_bytes_max: int = 1 << 20) -> tuple[list[int], list[tuple[int, str, str]]]:
+def judged(
+    data: bytes, unpacked_bytes_max: int = 1 << 20
+) -> tuple[list[int], list[tuple[int, str, str]]]:
     """Offsets of the events that were read, and offset, field and reason of the bad records."""
     reader = BatchReader(data, 0, unpacked_bytes_max=unpacked_bytes_max)
     events: list[int] = []
@@ -224,7 +256,9 @@ def judged(data: bytes, unpacked_bytes_max: int = 1 << 20) -> tuple[list[int], l
         records = reader.read()
         arrival_ms = np.full(len(records), 1_700_000_000_000)
         rows, wrong = decode_impressions(records, 0, arrival_ms, StreamConfig(partitions=1))
-        assert len(decode_clicks(records, 0, arrival_ms, StreamConfig(partitions=1))[1]) == len(wrong)
+        assert len(decode_clicks(records, 0, arrival_ms, StreamConfig(partitions=1))[1]) == len(
+            wrong
+        )
         events += (rows.position >> 20).tolist()
         bad += [(one.record.offset, one.field, one.reason) for one in wrong]
     assert len({*events, *(offset for offset, _, _ in bad)}) == len(events) + len(bad)
@@ -233,7 +267,9 @@ def judged(data: bytes, unpacked_bytes_max: int = 1 << 20) -> tuple[list[int], l
 
 def around(broken: bytes) -> bytes:
     """A good event before the batch of offsets 10 and 11, and one behind it."""
-    return bytes(batch([Record(0, 5, b"s", GOOD)]) + broken + batch([Record(12, 5, b"s", GOOD)], base=12))
+    return bytes(
+        batch([Record(0, 5, b"s", GOOD)]) + broken + batch([Record(12, 5, b"s", GOOD)], base=12)
+    )
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -251,7 +287,9 @@ def test_every_codec_is_read_up_to_the_bound_and_not_beyond(codec: str):
 def test_what_cannot_be_unpacked_costs_its_batch(codec: str):
     rng = random.Random(8)
     for _ in range(40):
-        broken = batch([Record(10, 5, b"s", GOOD), Record(11, 5, b"s", GOOD * 20)], CODECS[codec], base=10)
+        broken = batch(
+            [Record(10, 5, b"s", GOOD), Record(11, 5, b"s", GOOD * 20)], CODECS[codec], base=10
+        )
         for _ in range(rng.randrange(1, 4)):
             broken[rng.randrange(61, len(broken))] = rng.randrange(256)
         if rng.random() < 0.3:
@@ -288,7 +326,9 @@ def test_damage_is_asked_for_again_and_then_costs_its_batch():
 def test_a_bad_batch_is_given_once_wherever_reading_begins():
     data = around(bomb("gzip", 50))
     for begin, expected in ((0, [0, 11, 12]), (10, [11, 12]), (11, [11, 12]), (12, [12])):
-        assert BatchReader(data, begin, unpacked_bytes_max=1 << 20).read().offset.tolist() == expected
+        assert (
+            BatchReader(data, begin, unpacked_bytes_max=1 << 20).read().offset.tolist() == expected
+        )
 
 
 def test_offsets_that_do_not_rise_cost_their_batch():
@@ -305,7 +345,9 @@ def test_a_fetch_is_unpacked_piece_by_piece():
     data, drained = bytearray(), []
     for n in range(10):
         data += batch([Record(n, 5, b"k", b"0" * one)], CODECS["gzip"], base=n)
-    fetched = FetchedColumns(0, ("t", 0), SimpleNamespace(_buffer=bytes(data)), on_drain=drained.append)
+    fetched = FetchedColumns(
+        0, ("t", 0), SimpleNamespace(_buffer=bytes(data)), on_drain=drained.append
+    )
     seen: list[int] = []
     while fetched:
         (records,) = fetched.take(1_000)

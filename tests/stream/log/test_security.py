@@ -1,4 +1,5 @@
-"""Clusters that ask who comes: TLS, SASL and client certificates, with every client; secrets stay secret."""
+"""Clusters that ask who comes: TLS, SASL and client certificates, with every client; secrets
+stay secret."""
 
 import asyncio
 import logging
@@ -49,21 +50,34 @@ def named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config(secured: SecuredBroker, mechanism: str, prefix: str, **more: Any) -> StreamConfig:
-    given = {"partitions": 1, "topic_prefix": prefix, "request_timeout_ms": 8_000} | secured.settings(mechanism) | more
+    given = (
+        {"partitions": 1, "topic_prefix": prefix, "request_timeout_ms": 8_000}
+        | secured.settings(mechanism)
+        | more
+    )
     return StreamConfig(**given)
 
 
 @pytest.mark.kafka
 @pytest.mark.processes
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_every_client_is_let_in(secured: SecuredBroker, named: None, mechanism: str, topic_prefix: str, tmp_path: Path):
+def test_every_client_is_let_in(
+    secured: SecuredBroker, named: None, mechanism: str, topic_prefix: str, tmp_path: Path
+):
     stream = config(secured, mechanism, topic_prefix)
     assert create_topics(stream)
     assert check_topics(stream) == []
     log, where = KafkaLog(stream), Partition(stream.impressions, 0)
     with EventProducer(log, stream, str) as site:
         site.impression(
-            {"id": "e", "ts_ms": 1_800_000_000_000, "session": "s", "source": "u", "vendor": "v", "item": "i"}
+            {
+                "id": "e",
+                "ts_ms": 1_800_000_000_000,
+                "session": "s",
+                "source": "u",
+                "vendor": "v",
+                "item": "i",
+            }
         )
     reader = log.reader()
     reader.assign([where])
@@ -100,7 +114,12 @@ async def faust_sends(stream: StreamConfig, dir: Path, where: Partition) -> None
     ("mechanism", "more", "wrong", "said"),
     [
         ("PLAIN", {}, {PASSWORD_NAME: "guess"}, "does it know this user, and take PLAIN?"),
-        ("SCRAM-SHA-512", {}, {USERNAME: "nobody"}, "does it know this user, and take SCRAM-SHA-512?"),
+        (
+            "SCRAM-SHA-512",
+            {},
+            {USERNAME: "nobody"},
+            "does it know this user, and take SCRAM-SHA-512?",
+        ),
         ("OAUTHBEARER", {}, {TOKEN: "no.token"}, "does it know this user, and take OAUTHBEARER?"),
         ("PLAIN", {"ssl_cafile": "other.pem"}, {}, "CERTIFICATE_VERIFY_FAILED"),
         ("", {"ssl_certfile": "stranger.pem", "ssl_keyfile": "stranger.key"}, {}, "UNKNOWN"),
@@ -108,9 +127,16 @@ async def faust_sends(stream: StreamConfig, dir: Path, where: Partition) -> None
     ],
 )
 def test_who_is_not_known_is_told_so_and_no_secret_is_shown(
-    secured: SecuredBroker, named: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
-    mechanism: str, more: dict[str, str], wrong: dict[str, str], said: str, topic_prefix: str,
-):  # fmt: skip
+    secured: SecuredBroker,
+    named: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    mechanism: str,
+    more: dict[str, str],
+    wrong: dict[str, str],
+    said: str,
+    topic_prefix: str,
+):
     for name, value in wrong.items():
         monkeypatch.setenv(name, value)
     files = {key: str(secured.dir / value) if value else "" for key, value in more.items()}
@@ -123,36 +149,58 @@ def test_who_is_not_known_is_told_so_and_no_secret_is_shown(
     assert "guess" not in caplog.text + str(error.value)
 
 
-# --- without a broker ---------------------------------------------------------------------------------------------
+# --- without a broker
+# ---------------------------------------------------------------------------------------------
 
 
 def test_a_secret_hides_wherever_it_is_shown_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv(USERNAME, USER)
     (tmp_path / "password").write_text(PASSWORD + "\n")
     stream = StreamConfig(
-        security_protocol="SASL_PLAINTEXT", sasl_mechanism="PLAIN", sasl_password_file=str(tmp_path / "password")
+        security_protocol="SASL_PLAINTEXT",
+        sasl_mechanism="PLAIN",
+        sasl_password_file=str(tmp_path / "password"),
     )
     settings = client_security(stream)
     assert settings["sasl_plain_password"] == PASSWORD
-    assert PASSWORD not in repr(settings) + f"{settings}" + repr(Secret("x" + PASSWORD)) + repr(stream)
+    assert PASSWORD not in repr(settings) + f"{settings}" + repr(Secret("x" + PASSWORD)) + repr(
+        stream
+    )
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         ({}, "set EVERSPUN_KAFKA_PASSWORD, or stream.sasl_password_file"),
-        ({"sasl_password_file": "/none/there"}, "stream.sasl_password_file = '/none/there': No such file"),
+        (
+            {"sasl_password_file": "/none/there"},
+            "stream.sasl_password_file = '/none/there': No such file",
+        ),
         ({"sasl_username": ""}, "set stream.sasl_username or EVERSPUN_KAFKA_USERNAME"),
-        ({"ssl_cafile": "/none.pem", "security_protocol": "SASL_SSL"}, "stream.ssl_cafile = '/none.pem'"),
-        ({"sasl_mechanism": "OAUTHBEARER", "sasl_token_provider": "no_such:token"}, "expected MODULE:FUNCTION"),
+        (
+            {"ssl_cafile": "/none.pem", "security_protocol": "SASL_SSL"},
+            "stream.ssl_cafile = '/none.pem'",
+        ),
+        (
+            {"sasl_mechanism": "OAUTHBEARER", "sasl_token_provider": "no_such:token"},
+            "expected MODULE:FUNCTION",
+        ),
     ],
 )
 def test_what_is_missing_is_named_with_its_setting(
-    monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    more: dict[str, Any],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ):
     for name in (USERNAME, PASSWORD_NAME, TOKEN):
         monkeypatch.delenv(name, raising=False)
-    settings = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "SCRAM-SHA-256", "sasl_username": "u"} | more
+    settings = {
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": "SCRAM-SHA-256",
+        "sasl_username": "u",
+    } | more
     with pytest.raises(CannotAuthenticate) as error:
         client_security(StreamConfig(**settings))
     assert said in str(error.value)
@@ -183,7 +231,9 @@ def test_settings_that_say_nothing_together_are_refused(settings: dict[str, Any]
 
 def test_other_mechanisms_are_passed_through():
     options = {"sasl_kerberos_service_name": "broker"}
-    stream = StreamConfig(security_protocol="SASL_PLAINTEXT", sasl_mechanism="GSSAPI", sasl_options=options)
+    stream = StreamConfig(
+        security_protocol="SASL_PLAINTEXT", sasl_mechanism="GSSAPI", sasl_options=options
+    )
     settings = client_security(stream)
     assert settings == {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "GSSAPI"} | options
     assert set(settings) <= set(KafkaAdminClient.DEFAULT_CONFIG)

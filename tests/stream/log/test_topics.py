@@ -9,7 +9,9 @@ SERVERS = "localhost:9092"
 
 
 def existing(spec: TopicSpec, **settings: str) -> ExistingTopic:
-    return ExistingTopic(spec.name, spec.partitions, spec.replication, {**spec.all_settings, **settings})
+    return ExistingTopic(
+        spec.name, spec.partitions, spec.replication, {**spec.all_settings, **settings}
+    )
 
 
 def spec(name: str, **changed: object) -> TopicSpec:

@@ -12,7 +12,13 @@ from stream.config import StreamConfig
 from stream.decoding.decode import decode_clicks, decode_impressions
 from stream.hashing.keys import Pseudonymiser, partition_of_key
 from stream.log.memory import Fate, MemoryLog, MemoryWriter
-from stream.producer.producer import BufferFull, Delivery, EventProducer, ProducerConfig, Undelivered
+from stream.producer.producer import (
+    BufferFull,
+    Delivery,
+    EventProducer,
+    ProducerConfig,
+    Undelivered,
+)
 from stream.record import Partition, Record
 
 TS = 1_700_000_000_000
@@ -35,10 +41,17 @@ def log() -> MemoryLog:
 
 def impression(i: int, session: str | None = None) -> dict[str, object]:
     return {
-        "id": f"i{i}", "ts_ms": TS + i, "session": session or f"s{i}", "source": "ann", "vendor": "v", "item": "x",
-        "features": {"user": "ann", "colour": "red", "price": 2.5}, "position": i, "prediction": 0.5,
+        "id": f"i{i}",
+        "ts_ms": TS + i,
+        "session": session or f"s{i}",
+        "source": "ann",
+        "vendor": "v",
+        "item": "x",
+        "features": {"user": "ann", "colour": "red", "price": 2.5},
+        "position": i,
+        "prediction": 0.5,
         "model_version": "m1",
-    }  # fmt: skip
+    }
 
 
 def decoded(made: MemoryLog, topic: str = "impressions") -> list[dict[str, object]]:
@@ -55,7 +68,9 @@ def decoded(made: MemoryLog, topic: str = "impressions") -> list[dict[str, objec
 
 def test_events_arrive_whole_pseudonymised_and_placed():
     made, delivered = log(), []
-    with EventProducer(made, STREAM, PSEUDONYMISE, ProducerConfig(name="shop-1"), delivered.append) as producer:
+    with EventProducer(
+        made, STREAM, PSEUDONYMISE, ProducerConfig(name="shop-1"), delivered.append
+    ) as producer:
         for i in range(30):
             producer.impression(impression(i))
     rows = decoded(made)
@@ -64,7 +79,12 @@ def test_events_arrive_whole_pseudonymised_and_placed():
         i = int(str(row["id"])[1:])
         assert row["partition"] == partition_of_key(PSEUDONYMISE(f"s{i}").encode(), 4)
         assert row["source"] == row["f_user"] == PSEUDONYMISE("ann")
-        assert (row["vendor"], row["item"], row["f_colour"], row["f_price"]) == ("v", "x", "red", 2.5)
+        assert (row["vendor"], row["item"], row["f_colour"], row["f_price"]) == (
+            "v",
+            "x",
+            "red",
+            2.5,
+        )
         assert (row["shown_at"], row["prediction"], row["model_version"]) == (i, 0.5, "m1")
     assert sorted(i for d in delivered for i in d.ids) == sorted(f"i{i}" for i in range(30))
     record = made.records(delivered[0].partition)[delivered[0].offset]
@@ -74,10 +94,15 @@ def test_events_arrive_whole_pseudonymised_and_placed():
 def test_a_click_meets_its_impression():
     made = log()
     with EventProducer(made, STREAM, PSEUDONYMISE) as producer:
-        producer.page_view({"ts_ms": TS, "session": "s", "source": "ann"}, [{"id": "a", "vendor": "v", "item": "x"}])
+        producer.page_view(
+            {"ts_ms": TS, "session": "s", "source": "ann"},
+            [{"id": "a", "vendor": "v", "item": "x"}],
+        )
         producer.click({"id": "a", "ts_ms": TS + 5, "session": "s"})
     p = partition_of_key(PSEUDONYMISE("s").encode(), 4)
-    shown, _ = decode_impressions(made.records(Partition("impressions", p)), p, np.array([TS]), STREAM)
+    shown, _ = decode_impressions(
+        made.records(Partition("impressions", p)), p, np.array([TS]), STREAM
+    )
     clicked, _ = decode_clicks(made.records(Partition("clicks", p)), p, np.array([TS]), STREAM)
     assert shown.id.tolist() == clicked.id.tolist()
 
@@ -95,7 +120,10 @@ def test_a_click_meets_its_impression():
 )
 def test_a_bad_event_is_refused_when_given(field: str, value: object, says: str):
     made = log()
-    with EventProducer(made, STREAM, PSEUDONYMISE) as producer, pytest.raises(ValueError, match=rf"{field}.*{says}"):
+    with (
+        EventProducer(made, STREAM, PSEUDONYMISE) as producer,
+        pytest.raises(ValueError, match=rf"{field}.*{says}"),
+    ):
         producer.impression({**impression(1), field: value})
     assert decoded(made) == []
 
@@ -135,14 +163,18 @@ def test_a_dead_broker_blocks_then_raises_and_keeps_what_it_took():
         producer.flush(50)
     made.on_append = None
     producer.close(10_000)
-    assert sorted(str(row["id"]) for row in decoded(made)) == sorted(f"i{i}" for i in range(accepted))
+    assert sorted(str(row["id"]) for row in decoded(made)) == sorted(
+        f"i{i}" for i in range(accepted)
+    )
     with pytest.raises(RuntimeError, match="closed"):
         producer.impression(impression(1))
 
 
 def test_a_lone_event_is_sent_when_it_is_old_enough():
     made, delivered = log(), []
-    producer = EventProducer(made, STREAM, PSEUDONYMISE, ProducerConfig(batch_age_max_ms=5), delivered.append)
+    producer = EventProducer(
+        made, STREAM, PSEUDONYMISE, ProducerConfig(batch_age_max_ms=5), delivered.append
+    )
     producer.impression(impression(1))
     while producer.buffered_rows:
         pass
@@ -212,18 +244,36 @@ def test_any_number_that_a_record_may_hold_is_sent(price: float):
     np.testing.assert_equal(decoded(made)[0]["f_price"], np.float32(price))
 
 
-some_text = st.text(st.characters(), max_size=4) | st.sampled_from(["", "\ud800", "x" * 1024, "x" * 1025, "é" * 513])
+some_text = st.text(st.characters(), max_size=4) | st.sampled_from(
+    ["", "\ud800", "x" * 1024, "x" * 1025, "é" * 513]
+)
 odd_numbers = [2**31, 2**53 + 1, 2**63, 1e39, TS, TS // 1000, TS * 1000, 0.5]
 some_number = st.integers() | st.floats() | st.sampled_from(odd_numbers)
 anything = st.none() | st.booleans() | some_text | some_number | st.lists(st.none(), max_size=1)
-FIELDS = ("id", "ts_ms", "session", "source", "vendor", "item", "position", "prediction", "model_version")
-some_features = st.dictionaries(st.sampled_from(["user", "colour", "price", "other"]), anything, max_size=3)
-changes = st.fixed_dictionaries({}, optional={**dict.fromkeys(FIELDS, anything), "features": some_features | anything})
+FIELDS = (
+    "id",
+    "ts_ms",
+    "session",
+    "source",
+    "vendor",
+    "item",
+    "position",
+    "prediction",
+    "model_version",
+)
+some_features = st.dictionaries(
+    st.sampled_from(["user", "colour", "price", "other"]), anything, max_size=3
+)
+changes = st.fixed_dictionaries(
+    {}, optional={**dict.fromkeys(FIELDS, anything), "features": some_features | anything}
+)
 
 
 @settings(max_examples=settings.default.max_examples // 2)
 @given(changes, st.booleans())
-def test_what_is_accepted_is_read_and_what_is_refused_would_be_bad(changed: dict[str, object], is_click: bool):
+def test_what_is_accepted_is_read_and_what_is_refused_would_be_bad(
+    changed: dict[str, object], is_click: bool
+):
     """Our producer and a site's own JSON: the same events are good, and have the same values."""
     event = {**impression(1), **changed}
     value = json.dumps(event).encode()
@@ -241,8 +291,10 @@ def test_what_is_accepted_is_read_and_what_is_refused_would_be_bad(changed: dict
             accepted = False
     assert accepted == (not bad), bad
     if accepted:
-        np.testing.assert_equal(decoded(made, "clicks" if is_click else "impressions"),
-                                [{**row, "partition": p} for row in rows.table.to_pylist()])  # fmt: skip
+        np.testing.assert_equal(
+            decoded(made, "clicks" if is_click else "impressions"),
+            [{**row, "partition": p} for row in rows.table.to_pylist()],
+        )
 
 
 def test_an_event_too_large_for_a_record_is_refused_and_large_ones_are_divided():
@@ -254,7 +306,9 @@ def test_an_event_too_large_for_a_record_is_refused_and_large_ones_are_divided()
         with pytest.raises(ValueError, match="record_bytes_max"):
             producer.impression({**event, "features": dict.fromkeys(names, "x" * 1000)})
         for i in range(100):
-            producer.impression({**event, "id": str(i), "features": dict.fromkeys(names[:10], "x" * 1000)})
+            producer.impression(
+                {**event, "id": str(i), "features": dict.fromkeys(names[:10], "x" * 1000)}
+            )
     values = [r.value for p in range(4) for r in made.records(Partition("impressions", p))]
     assert 10 < len(values) <= 100
     assert max(len(value or b"") for value in values) <= 100_000
