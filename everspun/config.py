@@ -354,7 +354,7 @@ def markdown() -> str:
         lines += [
             f"## [{section.name}]",
             "",
-            (kind.__doc__ or "").strip().split("\n\n")[0].replace("\n", " "),
+            " ".join((kind.__doc__ or "").split("\n\n")[0].split()),
             "",
         ]
         lines += ["| key | default | meaning |", "|---|---|---|"]

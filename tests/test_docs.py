@@ -1,6 +1,9 @@
 """What the documentation says of the code's places and words is so."""
 
+import ast
+import importlib
 import re
+import textwrap
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,6 +34,19 @@ def missing(text: str) -> set[str]:
 def test_every_path_that_a_page_names_is_there():
     for page in PAGES:
         assert not missing(page.read_text()), page.relative_to(ROOT)
+
+
+def test_every_import_that_a_page_shows_is_one():
+    shown = 0
+    for page in PAGES:
+        for block in re.findall(r"^ *```python\n(.*?)^ *```", page.read_text(), re.M | re.S):
+            for node in ast.walk(ast.parse(textwrap.dedent(block))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in TOP:
+                    module = importlib.import_module(node.module or "")
+                    missing = [one.name for one in node.names if not hasattr(module, one.name)]
+                    assert not missing, f"{page.relative_to(ROOT)}: {node.module} has no {missing}"
+                    shown += 1
+    assert shown > 3
 
 
 def unknown(text: str) -> set[str]:
