@@ -43,6 +43,7 @@ only*: a replica could not start without Kafka, nor learn what it slept through.
 - `process`: The checkpointer's process, and what operators do to checkpoints
 - `serving`: Replicas
 - `store`: The store of checkpoints
+- `tables`: The tables of a served model in memory
 - `config`: settings of the checkpointer and of serving replicas
 - `metrics`: Prometheus metrics of the checkpointer and of replicas (shell)
 - `retention`: which checkpoints to delete

@@ -1,0 +1,5 @@
+"""The tables of a served model in memory.
+
+- `cells`: kernels over the cells and rows of a table
+- `versioned_table`: one table of a served model, at one cut after another
+"""
