@@ -236,15 +236,28 @@ class ServingConfig:
         "better than none",
     )
     connections_max: int = _option(
-        512,
-        "connections open at once, and never more than the process may open files; further ones "
-        "are told 503",
+        4_096,
+        "connections open at once, and never more than the process may open files; for one more, "
+        "the one that has been sending its request the longest is closed",
     )
-    requests_max: int = _option(64, "requests answered at once; further ones are told 503")
+    requests_max: int = _option(
+        256, "predictions that wait to be answered, at most; further ones are told 503"
+    )
+    queue_ms_max: float = _option(
+        40.0,
+        "a prediction that would wait longer than this to be answered is told 503 at once, ms",
+    )
     request_timeout_s: float = _option(
-        10.0,
-        "a connection that is silent for this long, or takes longer to send one request, is "
-        "closed, s",
+        10.0, "a connection that takes longer to send one request is closed, s"
+    )
+    keep_alive_s: float = _option(90.0, "a connection without a request for this long is closed, s")
+    token_file: str = _option(
+        "", "file of the bearer token that requests must carry, but for /healthz and /readyz"
+    )
+    tls_cert_file: str = _option("", "PEM file of the certificate chain; empty = no TLS")
+    tls_key_file: str = _option("", "PEM file of its key")
+    grpc_port: int = _option(
+        0, "port of the Open Inference Protocol by gRPC, of the first replica; 0 = none"
     )
 
     def __post_init__(self) -> None:
@@ -260,5 +273,10 @@ class ServingConfig:
                 f"fallback_probability = {self.fallback_probability}: allowed is -1 (the prior), "
                 f"or 0 to 1"
             )
-        if not self.request_timeout_s > 0:
-            raise ValueError(f"request_timeout_s = {self.request_timeout_s}: allowed is above 0")
+        for name in ("request_timeout_s", "keep_alive_s", "queue_ms_max"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is above 0")
+        if bool(self.tls_cert_file) != bool(self.tls_key_file):
+            raise ValueError("tls_cert_file and tls_key_file: give both, or none")
+        if not 0 <= self.grpc_port <= 65_535:
+            raise ValueError(f"grpc_port = {self.grpc_port}: allowed is 0 (none) to 65535")

@@ -140,14 +140,19 @@ class ReplicaMetrics(ReaderMetrics):
         self.fallback_rows = self.counter(
             "everspun_replica_fallback_rows_total", "rows answered without a model"
         )
-        self.in_flight = self.gauge(
-            "everspun_replica_requests_in_flight", "requests being answered"
-        )
         self.connections = self.gauge("everspun_replica_connections", "connections open")
         self.turned_away = self.counter(
             "everspun_replica_connections_refused_total",
             "connections closed at once: too many, or no file to open",
         )
+        self.late = self.counter(
+            "everspun_replica_connections_late_total",
+            "connections closed: silent, or sending one request, for too long",
+        )
+        self.shed = self.counter(
+            "everspun_replica_shed_total", "predictions told 503 because too many waited"
+        )
+        self.waiting = self.gauge("everspun_replica_requests_waiting", "predictions that wait")
         self.swaps = self.counter("everspun_replica_swaps_total", "checkpoints taken into service")
         self.refused = self.counter(
             "everspun_replica_refused_total", "checkpoints that could not be loaded"

@@ -21,7 +21,15 @@ MAY_IMPORT = {
     "paramserver": ("stream.kernels.kernel", "stream.backoff"),
     "labeler": ("stream",),
     "learners": ("stream", "paramserver"),
-    "checkpointer": ("stream", "paramserver", "learners.models.model", "learners.models.features"),
+    "checkpointer": (
+        "stream",
+        "paramserver",
+        "learners.models.delayed_feedback",  # corrects answers as it does in training
+        "learners.models.features",
+        "learners.models.logistic",
+        "learners.models.model",
+        "learners.models.text_keys",
+    ),
     "everspun": ("stream", "paramserver", "labeler", "learners", "checkpointer"),
 }
 
@@ -32,6 +40,8 @@ SHELL_FILES = {
     "checkpointer.archive.archiver",
     "checkpointer.gates.sandbox",
     "checkpointer.gates.sandbox_main",
+    "checkpointer.serving.http_api",
+    "checkpointer.serving.http_connection",
     "checkpointer.serving.http_server",
     "checkpointer.serving.replica_client",
     "checkpointer.store.fsspec_store",

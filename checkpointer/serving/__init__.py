@@ -1,8 +1,13 @@
 """Replicas: follow published checkpoints and answer requests.
 
-- `http_server`: the HTTP server of a replica
+- `admission`: which predictions wait, and which are told 503 at once
+- `answer`: from the values of a request to probabilities in one piece of compiled code
+- `http_api`: what a replica answers to each path
+- `http_connection`: HTTP/1.1 of one connection
+- `http_server`: the HTTP server of a replica: who is let in, and whose turn it is
 - `replica`: which checkpoint a replica should hold
 - `replica_client`: A replica as a library
 - `request`: A prediction request
 - `serving`: A checkpoint as something that answers
+- `typed_request`: from the bytes of a `POST /predict` to values, without an array a column
 """

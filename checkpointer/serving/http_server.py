@@ -1,243 +1,255 @@
-"""The HTTP server of a replica: `POST /predict`, `GET /model`, `/healthz`, `/readyz`, `/metrics`
-(shell). See docs/serving.md."""
+"""The HTTP server of a replica: who is let in, and whose turn it is (shell). See docs/serving.md.
 
-import errno
-import json
+One thread runs an event loop (libuv, by uvloop), and answers in it: what one request takes is some
+hundred microseconds, and no two threads fight for the interpreter. Between two predictions the loop
+looks at its connections, so one that comes when too many wait is told so at once. Requests of many
+rows, and `/metrics`, are answered by a second thread.
+"""
+
+import asyncio
 import logging
 import resource
 import socket
+import ssl
 import threading
 import time
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from prometheus_client import generate_latest
+import uvloop
 
 from checkpointer.config import ServingConfig
+from checkpointer.serving.admission import Admission
+from checkpointer.serving.http_api import Api, refused
+from checkpointer.serving.http_connection import Connection, HttpRequest, Limits, Response
 from checkpointer.serving.replica_client import Replica
-from checkpointer.serving.request import BadRequest, parse
 from stream.columns.events import Features
 from stream.log.log import Log
 from stream.metrics import start_metrics
 
 _log = logging.getLogger(__name__)
-_JSON = "application/json"
 
-
-#: Of the files that a process may open, those that are not for connections: libraries, log, store,
-#: metrics.
+#: Of the files that a process may open, those that are not for connections: libraries, log, store.
 _FILES_KEPT = 96
 _CONNECTIONS_MIN = 8
-#: Pause when no file can be opened any more; without it the loop would turn as fast as it can.
-_FULL_PAUSE_S = 0.05
-_TURNED_AWAY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_BACKLOG = 1_024
+#: Connections that are late are looked for so often.
+_SWEEP_S = 0.25
+#: A connection may be closed for a new one once it has been sending one request for so long.
+_SLOW_S = 0.5
+#: Predictions answered before the loop looks at its connections again, at most so long.
+_TURN_S = 0.001
+#: Bodies above this are answered beside the loop.
+_LARGE_BYTES = 262_144
+_CLOSE_S = 5.0
+
+Asked = tuple[Connection, HttpRequest]
 
 
-class ReplicaServer(ThreadingHTTPServer):
-    """A thread a connection, at most `connections_max` of them, and no more than there are files to
-    open; further ones are told 503 and closed. At most `requests_max` predictions at once, the
-    others are told 503 at once. A request that is not whole within `request_timeout_s` of its
-    connection, or of the answer before it, ends its connection."""
-
-    daemon_threads = True
-    request_queue_size = 128
+class ReplicaServer:
+    """Serves `replica` from construction on; `close` (or `with`) ends it, after what is being
+    answered. Implements `http_connection.Server`."""
 
     def __init__(self, replica: Replica, config: ServingConfig, port: int) -> None:
+        """OSError where the address is taken."""
         self.replica, self.config = replica, config
-        self.slots = threading.BoundedSemaphore(config.requests_max)
+        self.limits = Limits(
+            config.request_bytes_max, config.request_timeout_s, config.keep_alive_s
+        )
+        self.admission: Admission[Asked] = Admission(
+            config.requests_max, config.queue_ms_max / 1_000
+        )
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         room = config.connections_max if files == resource.RLIM_INFINITY else files - _FILES_KEPT
         self.connections_max = max(_CONNECTIONS_MIN, min(config.connections_max, room))
-        self.unread: dict[
-            socket.socket, float
-        ] = {}  # connection -> since when its request is not whole, monotonic s
-        self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
-        handler = type("TimedHandler", (Handler,), {"timeout": config.request_timeout_s})
-        if ":" in config.host:
-            self.address_family = socket.AF_INET6
-        super().__init__((config.host.strip("[]"), port), handler)
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        try:
-            return super().get_request()
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                self.replica.metrics.turned_away.inc()
-                time.sleep(_FULL_PAUSE_S)
-            raise
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        with self._lock:
-            if len(self._open) < self.connections_max:
-                self._open.add(request)
-                self.unread[request] = time.monotonic()
-                self.replica.metrics.connections.set(len(self._open))
-                return True
-        self.replica.metrics.turned_away.inc()
-        request.settimeout(0)
-        with suppress(OSError):
-            request.send(_TURNED_AWAY)
-        return False
-
-    def close_request(self, request: Any) -> None:
-        with self._lock:
-            self._open.discard(request)
-            self.unread.pop(request, None)
-            self.replica.metrics.connections.set(len(self._open))
-        super().close_request(request)
-
-    def read_until(self, request: socket.socket, whole: bool) -> None:
-        """Its request has been read, or the next one is waited for."""
-        with self._lock:
-            if whole:
-                self.unread.pop(request, None)
-            elif request in self._open:
-                self.unread[request] = time.monotonic()
-
-    def service_actions(self) -> None:
-        """Ends connections that send too slowly. Their threads then find the end of what they
-        read."""
-        before = time.monotonic() - self.config.request_timeout_s
-        with self._lock:
-            late = [connection for connection, since in self.unread.items() if since < before]
-        for connection in late:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        token = Path(config.token_file).read_text().strip() if config.token_file else ""
+        self._api = Api(replica, token)
+        self._connections: set[Connection] = set()
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="large requests")
+        self._besides = 0
+        self._turn_due = self._ending = False
+        self._socket = _bound(config.host, port)
+        self._tls = _tls(config)
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+        self._thread.start()
 
     @property
     def port(self) -> int:
-        return int(self.server_address[1])
+        return int(self._socket.getsockname()[1])
 
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
 
-class Handler(BaseHTTPRequestHandler):
-    server: ReplicaServer
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1  # header and body in one segment: with two, a delayed acknowledgement costs 40 ms
+    def close(self) -> None:
+        """Take no more connections, finish what was asked, and end."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._end)
+            self._thread.join(self.config.request_timeout_s + _CLOSE_S)
+        self._beside.shutdown(wait=False, cancel_futures=True)
+        self._socket.close()
 
-    def handle_one_request(self) -> None:
-        self.server.read_until(self.connection, whole=False)
-        super().handle_one_request()
+    def __enter__(self) -> Self:
+        return self
 
-    def do_GET(self) -> None:
-        self.server.read_until(self.connection, whole=True)
-        replica, path = self.server.replica, self.path.split("?")[0]
-        if path == "/model":
-            self._answer(200, replica.describe())
-        elif path in ("/healthz", "/readyz"):
-            self._health(ready=path == "/readyz")
-        elif path == "/metrics":
-            self._send(
-                200,
-                generate_latest(replica.metrics.registry),
-                "text/plain; version=0.0.4; charset=utf-8",
-            )
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- what connections ask -------------------------------------------------------------------
+
+    def opened(self, connection: Connection) -> bool:
+        if len(self._connections) >= self.connections_max and not self._make_room():
+            self.replica.metrics.turned_away.inc()
+            return False
+        self._connections.add(connection)
+        self.replica.metrics.connections.set(len(self._connections))
+        return True
+
+    def closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self.replica.metrics.connections.set(len(self._connections))
+
+    def whole(self, connection: Connection, request: HttpRequest) -> None:
+        if not self._api.is_prediction(request):
+            if self._api.is_slow(request):
+                self._answer_beside(connection, request)
+            else:
+                self._answer(connection, request, self._api.answer(request))
+        elif self.admission.admit((connection, request), request.arrived_s):
+            self._take_turns()
         else:
-            self._refuse(
-                404,
-                f"path {path}: known are GET /model, /healthz, /readyz, /metrics and POST /predict",
-            )
+            self._shed(connection, request)
 
-    def _health(self, ready: bool) -> None:
-        """Whether the process lives (and should not be started again), or whether requests
-        should come here."""
-        replica, served, following = (
-            self.server.replica,
-            self.server.replica.served,
-            self.server.replica.following,
-        )
-        body = {
-            "status": "following fails" if following.fault else "ok",
-            "fallback": served is None,
-            "model_version": served.version if served else "",
-            "fault": following.fault,
-            "failing_s": round(following.failing_s, 1),
-        }
-        why = replica.not_ready() if ready else ""
-        self._answer(503 if why else 200, body | ({"ready": not why, "why": why} if ready else {}))
+    def refused(self, status: int, why: str) -> Response:
+        self.replica.metrics.requests.labels(path="other", status=str(status)).inc()
+        return refused(status, why)
 
-    def do_POST(self) -> None:
-        if self.path.split("?")[0] != "/predict":
-            self.close_connection = True  # its body stays unread
-            self._refuse(404, f"path {self.path}: only /predict takes a POST")
+    # --- answers --------------------------------------------------------------------------------
+
+    def _take_turns(self) -> None:
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Answer some of those who wait, then let the loop look at its connections."""
+        self._turn_due = False
+        began_s = now_s = time.monotonic()
+        while now_s - began_s < _TURN_S and (turn := self.admission.next(now_s)) is not None:
+            (connection, request), in_time = turn
+            if connection.is_closing:
+                pass
+            elif not in_time:
+                self._shed(connection, request)
+            elif len(request.body) > _LARGE_BYTES:
+                self._answer_beside(connection, request)
+            else:
+                response = self._api.answer(request)
+                after_s = time.monotonic()
+                self.admission.took(after_s - now_s)
+                self.replica.metrics.seconds.observe(after_s - request.arrived_s)
+                self._answer(connection, request, response)
+            now_s = time.monotonic()
+        if len(self.admission):
+            self._take_turns()
+        elif self._ending:
+            self._end()
+
+    def _answer_beside(self, connection: Connection, request: HttpRequest) -> None:
+        if self._besides >= self.config.requests_max:
+            self._shed(connection, request)
             return
-        body = self._body()
-        if body is None:
-            return
-        if not self.server.slots.acquire(blocking=False):
-            self._refuse(
-                503, f"{self.server.config.requests_max} requests are being answered; try again"
-            )
-            return
-        metrics = self.server.replica.metrics
-        metrics.in_flight.inc()
+        self._besides += 1
+
+        def done(response: Response) -> None:
+            self._besides -= 1
+            self.replica.metrics.seconds.observe(time.monotonic() - request.arrived_s)
+            self._answer(connection, request, response)
+            if self._ending:
+                self._end()
+
+        def work() -> None:
+            response = self._api.answer(request)
+            self._loop.call_soon_threadsafe(done, response)
+
+        self._beside.submit(work)
+
+    def _shed(self, connection: Connection, request: HttpRequest) -> None:
+        self.replica.metrics.shed.inc()
+        after = str(self.admission.retry_after_s())
+        response = refused(503, "more is asked than can be answered in time; come again")
+        response = response._replace(headers=(("Retry-After", after),))
+        self._answer(connection, request, response)
+
+    def _answer(self, connection: Connection, request: HttpRequest, response: Response) -> None:
+        path = self._api.counted_as(request.path)
+        self.replica.metrics.requests.labels(path=path, status=str(response.status)).inc()
+        if self._ending:
+            response = response._replace(headers=(*response.headers, ("Connection", "close")))
+        connection.answer(response, head_only=request.method == b"HEAD")
+        if self._ending:
+            connection.end_soon()
+
+    # --- life -----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
         try:
-            self._predict(body)
-        except OSError:
-            self.close_connection = True  # the caller went away
-        except Exception:
-            _log.exception("a prediction failed")
-            self._refuse(500, "the replica failed to answer; its log says why")
+            self._loop.run_until_complete(self._listen())
+            self._loop.call_later(_SWEEP_S, self._sweep)
+            self._loop.run_forever()
         finally:
-            metrics.in_flight.dec()
-            self.server.slots.release()
+            for connection in list(self._connections):
+                connection.end()
+            self._loop.run_until_complete(asyncio.sleep(0))
+            self._loop.close()
 
-    def _predict(self, body: bytes) -> None:
-        began = time.perf_counter()
-        replica = self.server.replica
-        served = replica.served  # this one answers, whatever is swapped meanwhile (I6)
-        features = replica.features if served is None else served.features
-        try:
-            request = parse(body, features, self.server.config.request_rows_max)
-        except BadRequest as error:
-            self._refuse(400, str(error))
-            return
-        self._answer(200, replica.answer(request, served))
-        replica.metrics.seconds.observe(time.perf_counter() - began)
-
-    def _body(self) -> bytes | None:
-        """The request's body, or None after having answered why not."""
-        length, limit = self.headers.get("Content-Length", ""), self.server.config.request_bytes_max
-        if not length.isdigit():
-            self.close_connection = True
-            self._refuse(411, "Content-Length: missing; send it with the body's length in bytes")
-            return None
-        if int(length) > limit:
-            self.close_connection = True
-            self._refuse(413, f"body: {length} bytes; send at most {limit} in one request")
-            return None
-        body = self.rfile.read(int(length))
-        self.server.read_until(self.connection, whole=True)
-        if len(body) < int(length):
-            self.close_connection = True
-            return None
-        return body
-
-    def _refuse(self, status: int, error: str) -> None:
-        self._answer(status, {"error": error})
-
-    def _answer(self, status: int, body: dict[str, Any]) -> None:
-        self._send(status, json.dumps(body).encode(), _JSON)
-
-    def _send(self, status: int, data: bytes, kind: str) -> None:
-        path = self.path.split("?")[0]
-        known = (
-            path if path in ("/predict", "/model", "/healthz", "/readyz", "/metrics") else "other"
+    async def _listen(self) -> None:
+        self._server = await self._loop.create_server(
+            lambda: Connection(self), sock=self._socket, ssl=self._tls, backlog=_BACKLOG
         )
-        self.server.replica.metrics.requests.labels(path=known, status=str(status)).inc()
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(data)
-        self.wfile.flush()
 
-    def log_message(self, format: str, *args: Any) -> None:
-        _log.debug(format, *args)
+    def _sweep(self) -> None:
+        """End connections that are late, and tell how many wait."""
+        now_s = time.monotonic()
+        late = [connection for connection in self._connections if connection.is_late(now_s)]
+        for connection in late:
+            connection.end()
+        self.replica.metrics.late.inc(len(late))
+        self.replica.metrics.waiting.set(len(self.admission))
+        self._loop.call_later(_SWEEP_S, self._sweep)
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been sending its request the longest, if long enough; else
+        the one that has been idle the longest."""
+        now_s = time.monotonic()
+        silent = [c for c in self._connections if not c.is_answering]
+        slow = [c for c in silent if (not c.is_idle or c.is_new) and now_s - c.since_s > _SLOW_S]
+        found = min(slow or [c for c in silent if c.is_idle], key=lambda c: c.since_s, default=None)
+        if found is None:
+            return False
+        found.end()
+        self._connections.discard(found)
+        self.replica.metrics.turned_away.inc()
+        return True
+
+    def _end(self) -> None:
+        if not self._ending:
+            self._ending = True
+            self._server.close()
+            self._loop.call_later(self.config.request_timeout_s, self._loop.stop)
+        for connection in list(self._connections):
+            connection.end_soon()
+        if not len(self.admission) and not self._besides:
+            self._loop.call_later(0.05, self._loop.stop)  # what is written is sent
 
 
 def run(
@@ -264,32 +276,33 @@ def run(
         log=log if config.follow_topic else None,
         topic=topic,
     )
-    with (
-        replica,
-        ReplicaServer(replica, config, config.port + index if config.port else 0) as server,
-    ):
-        thread = threading.Thread(
-            target=server.serve_forever, args=(0.1,), name="http", daemon=True
-        )
-        thread.start()
+    port = config.port + index if config.port else 0
+    with replica, ReplicaServer(replica, config, port) as server:
         if run_dir:
             start_metrics(run_dir, "replica", index, replica.metrics, http_port=server.port)
-        _log.info(
-            "replica of %s at http://%s:%d",
-            model,
-            config.host if ":" not in config.host else f"[{config.host}]",
-            server.port,
-        )
-        stop.wait()
-        server.shutdown()
-        _drain(server, config)
+        host = config.host if ":" not in config.host else f"[{config.host.strip('[]')}]"
+        _log.info("replica of %s at http://%s:%d", model, host, server.port)
+        while not stop.wait(1.0):
+            if not server.is_alive:
+                raise RuntimeError("the thread that answers requests has ended")
 
 
-def _drain(server: ReplicaServer, config: ServingConfig) -> None:
-    """Take every slot, which is free once its request has been answered; give up after the
-    request timeout."""
-    end = time.monotonic() + config.request_timeout_s
-    for _ in range(config.requests_max):
-        if not server.slots.acquire(timeout=max(0.0, end - time.monotonic())):
-            _log.warning("stopping with requests unanswered after %g s", config.request_timeout_s)
-            return
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host.strip("[]"), port))
+        made.listen(_BACKLOG)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _tls(config: ServingConfig) -> ssl.SSLContext | None:
+    if not config.tls_cert_file:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(config.tls_cert_file, config.tls_key_file)
+    return context

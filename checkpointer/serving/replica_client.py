@@ -21,8 +21,8 @@ from typing import Any, NamedTuple, Self
 from checkpointer.config import ServingConfig
 from checkpointer.metrics import NAN, ReplicaMetrics, Served
 from checkpointer.serving.replica import Follower
-from checkpointer.serving.request import Request, of_rows
-from checkpointer.serving.serving import ServedModel, ages, load, reply
+from checkpointer.serving.request import Given, given, given_rows, request_of
+from checkpointer.serving.serving import Answer, ServedModel, ages, load, prior, reply_to
 from checkpointer.store.announcement import Ref, decode
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import open_store
@@ -165,23 +165,39 @@ class Replica:
         served = self.served
         return self._features if served is None else served.features
 
-    def answer(self, request: Request, served: ServedModel | None) -> dict[str, Any]:
-        """The reply to a request by `served`, which the caller took once from this replica, at
-        the start."""
+    def predict(self, body: bytes) -> dict[str, Any]:
+        """The reply to the body of `POST /predict`, its probabilities as an array. What is served
+        when it begins answers all of it, whatever is swapped meanwhile (I6). Raises BadRequest."""
+        served, rows_max = self.served, self.config.request_rows_max
+        if served is not None:
+            return self._reply(served, served.answer(body, rows_max))
+        return self._fallback(given(body, self._features, rows_max))
+
+    def predict_given(self, asked: Given, served: ServedModel | None) -> dict[str, Any]:
+        """The same of a request in another form, made for the features of `served`."""
+        if served is not None:
+            return self._reply(served, served.answer_given(asked))
+        return self._fallback(asked)
+
+    def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Rows as in `POST /predict`; probabilities as a list. Raises request.BadRequest."""
+        served = self.served
+        features = self._features if served is None else served.features
+        body = self.predict_given(given_rows(rows, features), served)
+        return body | {"probabilities": body["probabilities"].tolist()}
+
+    def _fallback(self, asked: Given) -> dict[str, Any]:
+        request_of(asked, self._features)
+        return self._reply(None, Answer(prior(asked.rows, self.fallback), asked.ignored))
+
+    def _reply(self, served: ServedModel | None, answer: Answer) -> dict[str, Any]:
         self._revive()
-        rows = request.columns.num_rows
+        rows = len(answer.probabilities)
         self.metrics.records_in.inc(rows)
-        answer = reply(served, request, self.fallback, now_ms())
         self.metrics.records_out.inc(rows)
         if served is None:
             self.metrics.fallback_rows.inc(rows)
-        return answer
-
-    def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Rows as in `POST /predict`. Raises request.BadRequest."""
-        served = self.served
-        features = self._features if served is None else served.features
-        return self.answer(of_rows(rows, features), served)
+        return reply_to(served, answer, now_ms())
 
     def describe(self) -> dict[str, Any]:
         """What is served, since when, and what was refused: the body of `/model`."""

@@ -3,6 +3,7 @@ fix.
 
     {"rows": [{"source": "s", "vendor": "v", "item": "i", "features": {"price": 9.5}}, ...]}
     {"columns": {"source": ["s", ...], "vendor": [...], "item": [...], "price": [9.5, ...]}}
+    {"context": {"source": "s", "features": {"hour": "12"}}, "rows": [{"item": "i"}, ...]}
 
 Every field may be left out or null: it then is what a missing one is in `examples`
 (`stream.columns.values`). A feature that the model does not know is ignored, and the answer says
@@ -10,15 +11,19 @@ so: a site may send a new one before every model has learned it.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from stream.columns.events import NUMERIC, STRING_BYTES_MAX, Features
 from stream.columns.values import floats, positions, strings
+from stream.kernels.kernel import kernel
 
 IDENTIFIERS = ("source", "vendor", "item")
 #: The place on the page, if it is known already. A model with a stated serving value for `shown_at`
@@ -27,6 +32,12 @@ POSITION = "position"
 SHOWN_AT = "shown_at"
 #: What a row or the columns may carry beside them without meaning anything to a model.
 _CARRIED = frozenset({"id", "ts_ms", "session", POSITION})
+#: A body of at most so many bytes is read at once, larger ones are looked through before.
+UNSEEN_BYTES_MAX = 1 << 20
+#: Fields of one object, and how deep objects may be nested.
+FIELDS_MAX, DEPTH_MAX = 4_096, 32
+_QUOTE, _BACKSLASH, _COLON = 34, 92, 58
+_OPEN_LIST, _CLOSE_LIST, _OPEN, _CLOSE = 91, 93, 123, 125
 _STRING_TYPES = frozenset({str, type(None)})
 _NUMBER_TYPES = frozenset({int, float, type(None)})
 
@@ -43,42 +54,172 @@ class Request(NamedTuple):
     ignored: tuple[str, ...]
 
 
+Fields = dict[str, list[Any]]
+
+
+class Given(NamedTuple):
+    """A request as it came, its form checked and none of its values: by column of `Request`, what
+    each row has, and what all rows share (each a list of one value)."""
+
+    own: Fields
+    shared: Fields
+    rows: int
+    ignored: tuple[str, ...]
+
+
 def parse(body: bytes, features: Features, rows_max: int) -> Request:
     """Raises BadRequest."""
-    try:
-        request = json.loads(body)
-    except ValueError as error:
-        raise BadRequest(
-            f"body: not JSON ({error}); send {{'rows': [...]}} or {{'columns': {{...}}}}"
-        ) from error
-    if (
-        not isinstance(request, dict)
-        or len(request.keys() & {"rows", "columns"}) != 1
-        or len(request) != 1
-    ):
-        got = sorted(request) if isinstance(request, dict) else type(request).__name__
-        raise BadRequest(
-            f"body: holds {got}; send an object with 'rows' or with 'columns', and nothing else"
-        )
-    if "rows" in request:
-        fields, count, ignored = _from_rows(request["rows"], features)
-    else:
-        fields, count, ignored = _from_columns(request["columns"], features)
-    if count > rows_max:
-        raise BadRequest(f"body: {count} rows; send at most {rows_max} in one request")
-    return Request(_table(fields, features), ignored)
+    return request_of(given(body, features, rows_max), features)
 
 
 def of_rows(rows: Sequence[Mapping[str, Any]], features: Features) -> Request:
     """The request of `{"rows": rows}`, without the JSON. Raises BadRequest."""
-    fields, _, ignored = _from_rows(list(rows), features)
-    return Request(_table(fields, features), ignored)
+    return request_of(given_rows(rows, features), features)
 
 
-Fields = dict[str, list[Any]]
+def given_rows(rows: Sequence[Mapping[str, Any]], features: Features) -> Given:
+    """The form of `{"rows": rows}`, without the JSON. Raises BadRequest."""
+    return _from_rows(list(rows), features)
 
 
-def _from_rows(rows: Any, features: Features) -> tuple[Fields, int, tuple[str, ...]]:
+def given_columns(columns: Mapping[str, list[Any]], features: Features, rows_max: int) -> Given:
+    """The form of `{"columns": columns}`, without the JSON. Raises BadRequest."""
+    return _bounded(_from_columns(columns, features), rows_max)
+
+
+def request_of(asked: Given, features: Features) -> Request:
+    """All values checked, in columns. Raises BadRequest."""
+    try:
+        _table(dict(asked.shared), features)
+    except BadRequest as error:
+        raise _of_context(error) from error
+    whole = {name: values * asked.rows for name, values in asked.shared.items()}
+    return Request(_table(asked.own | whole, features), asked.ignored)
+
+
+def given(body: bytes, features: Features, rows_max: int) -> Given:
+    """The form of a request. Raises BadRequest."""
+    request = _read(body, rows_max)
+    if (
+        not isinstance(request, dict)
+        or len(request.keys() & {"rows", "columns"}) != 1
+        or not request.keys() <= {"rows", "columns", "context"}
+    ):
+        got = sorted(request) if isinstance(request, dict) else type(request).__name__
+        raise BadRequest(
+            f"body: holds {got}; send an object with 'rows' or with 'columns', beside them "
+            f"'context' for what all rows share, and nothing else"
+        )
+    if "rows" in request:
+        asked = _from_rows(request["rows"], features)
+    else:
+        asked = _from_columns(request["columns"], features)
+    _bounded(asked, rows_max)
+    if request.get("context") is None:
+        return asked
+    return _with_context(asked, request["context"], features, by_row="rows" in request)
+
+
+def _bounded(asked: Given, rows_max: int) -> Given:
+    if asked.rows > rows_max:
+        raise BadRequest(f"body: {asked.rows} rows; send at most {rows_max} in one request")
+    return asked
+
+
+def _with_context(asked: Given, context: Any, features: Features, by_row: bool) -> Given:
+    """`context` is written as a row is, or beside columns as a column of one value. A row's own
+    value comes before it."""
+    try:
+        if not isinstance(context, dict):
+            raise BadRequest(f"row 0: {_short(context)}; send an object, written as a row is")
+        if by_row:
+            of_all = _from_rows([context], features)
+        else:
+            columns = {name: [value] for name, value in context.items()}
+            of_all = _from_columns(columns, features) if columns else _from_rows([{}], features)
+    except BadRequest as error:
+        raise _of_context(error) from error
+    own, shared = dict(asked.own), {}
+    for name, (value,) in of_all.own.items():
+        if value is None:
+            continue
+        if all(mine is None for mine in own[name]):
+            del own[name]
+            shared[name] = [value]
+        else:
+            own[name] = [value if mine is None else mine for mine in own[name]]
+    ignored = tuple(sorted({*asked.ignored, *of_all.ignored}))
+    return Given(own, shared, asked.rows, ignored)
+
+
+def _of_context(error: BadRequest) -> BadRequest:
+    return BadRequest(re.sub(r"^(row 0|rows|columns)", "context", str(error)))
+
+
+def check_extent(body: bytes, rows_max: int) -> None:
+    """Raises BadRequest for a large body that would make more objects than a request may have,
+    before any is made."""
+    if len(body) > UNSEEN_BYTES_MAX:
+        opened, deepest, members = extent(np.frombuffer(body, np.uint8))
+        if opened > 2 * rows_max + FIELDS_MAX or members > FIELDS_MAX:
+            raise BadRequest(
+                f"body: {opened} objects and lists, up to {members} fields in one object; send at "
+                f"most {rows_max} rows of at most {FIELDS_MAX} fields in one request"
+            )
+        if deepest > DEPTH_MAX:
+            raise BadRequest(f"body: nested {deepest} deep; send at most {DEPTH_MAX}")
+
+
+def _read(body: bytes, rows_max: int) -> Any:
+    """What JSON says."""
+    check_extent(body, rows_max)
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        fault: Exception = error
+    if (
+        len(body) <= UNSEEN_BYTES_MAX
+    ):  # NaN, numbers of any size, half surrogates: what Python reads
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError) as error:
+            fault = error
+    raise BadRequest(
+        f"body: not JSON ({fault}); send {{'rows': [...]}} or {{'columns': {{...}}}}"
+    ) from fault
+
+
+@kernel
+def extent(body: npt.NDArray[np.uint8]) -> tuple[int, int, int]:
+    """(objects and lists, how deep they are nested, most fields of one object) of JSON, whatever it
+    is worth."""
+    opened, level, deepest, members, most = 0, 0, 0, 0, 0
+    at, quoted = 0, False
+    while at < len(body):
+        byte = body[at]
+        if quoted:
+            if byte == _BACKSLASH:
+                at += 1
+            elif byte == _QUOTE:
+                quoted = False
+        elif byte == _QUOTE:
+            quoted = True
+        elif byte in (_OPEN, _OPEN_LIST):
+            opened += 1
+            level += 1
+            deepest = max(deepest, level)
+            members = 0
+        elif byte in (_CLOSE, _CLOSE_LIST):
+            level -= 1
+            members = 0
+        elif byte == _COLON:
+            members += 1
+            most = max(most, members)
+        at += 1
+    return opened, deepest, most
+
+
+def _from_rows(rows: Any, features: Features) -> Given:
     if not isinstance(rows, list):
         raise BadRequest(f"rows: {_short(rows)}; send a list of objects")
     bags: list[dict[str, Any]] = []
@@ -99,10 +240,11 @@ def _from_rows(rows: Any, features: Features) -> tuple[Fields, int, tuple[str, .
         fields[feature.column] = [bag.get(feature.name) for bag in bags]
     _refuse_unknown(set().union(*rows) - {"features"} if rows else set(), "rows")
     names = {feature.name for feature in features}
-    return fields, len(rows), tuple(sorted(set().union(*bags) - names)) if bags else ()
+    ignored = tuple(sorted(set().union(*bags) - names)) if bags else ()
+    return Given(fields, {}, len(rows), ignored)
 
 
-def _from_columns(columns: Any, features: Features) -> tuple[Fields, int, tuple[str, ...]]:
+def _from_columns(columns: Any, features: Features) -> Given:
     if not isinstance(columns, dict) or not columns:
         raise BadRequest(
             f"columns: {_short(columns)}; send an object of names and equally long lists"
@@ -126,7 +268,7 @@ def _from_columns(columns: Any, features: Features) -> tuple[Fields, int, tuple[
     for feature in features:
         fields[feature.column] = columns.get(feature.name, columns.get(feature.column, missing))
     known = {*IDENTIFIERS, *_CARRIED, *(f.name for f in features), *(f.column for f in features)}
-    return fields, count, tuple(sorted(columns.keys() - known))
+    return Given(fields, {}, count, tuple(sorted(columns.keys() - known)))
 
 
 def _refuse_unknown(names: Iterable[str], where: str) -> None:
@@ -142,11 +284,19 @@ def _refuse_unknown(names: Iterable[str], where: str) -> None:
 
 
 def _table(fields: Fields, features: Features) -> pa.Table:
+    """Of the fields that there are, `fields` is emptied of the position."""
     numeric = {feature.column for feature in features if feature.kind == NUMERIC}
-    arrays = {SHOWN_AT: _positions(fields.pop(SHOWN_AT))}
+    arrays = {}
+    if SHOWN_AT in fields:
+        arrays[SHOWN_AT] = _positions(fields.pop(SHOWN_AT))
     for name, values in fields.items():
         arrays[name] = _numbers(name, values) if name in numeric else _strings(name, values)
     return pa.table(arrays)
+
+
+def checked_column(name: str, values: list[Any]) -> pa.Array:
+    """A column of strings, or the positions. Raises BadRequest."""
+    return _positions(values) if name == SHOWN_AT else _strings(name, values)
 
 
 def _strings(name: str, values: list[Any]) -> pa.Array:

@@ -3,17 +3,20 @@ swapped as a whole (I6)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from checkpointer.serving.request import Request, of_rows
+from checkpointer.serving.answer import Answerer, TooLong, Values, is_answerable
+from checkpointer.serving.request import Given, given, of_rows, request_of
+from checkpointer.serving.typed_request import RequestDecoder
 from checkpointer.store.announcement import Ref, ref
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.manifest import Damaged, Manifest
 from checkpointer.store.restore import read_snapshot
+from checkpointer.tables.versioned_table import Initial, TableVersion, VersionedTable
 from learners.models.model import Scorer, code_of
 from paramserver.messages import ModelSpec
 from paramserver.parts.delta import patched
@@ -21,7 +24,19 @@ from paramserver.parts.part import Weights, weights
 from paramserver.parts.safetensors_file import decode_part, encode_part
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
-from stream.columns.events import Features
+from stream.columns.events import STRING_BYTES_MAX, Features
+
+
+class Answers(NamedTuple):
+    """What makes answers of requests: made once for a model's definition, for all its versions."""
+
+    answerer: Answerer
+    decoder: RequestDecoder
+
+
+class Answer(NamedTuple):
+    probabilities: npt.NDArray[Any]  # (rows,), float32; of a fallback float64
+    ignored: tuple[str, ...] = ()  # features that the model does not know
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +50,38 @@ class ServedModel:
     #: the checkpoint that deltas were applied to on the way here, held before; "" = loaded from a
     #: base
     upon: str = ""
+    #: None where the features stand in several tables: `scorer` then answers
+    answers: Answers | None = None
+    tables: Mapping[str, TableVersion] | None = None
+
+    def answer(self, body: bytes, rows_max: int) -> Answer:
+        """The answer to the body of `POST /predict`. Raises BadRequest."""
+        if self.answers is None:
+            return self.answer_given(given(body, self.features, rows_max))
+        decoded = self.answers.decoder.decode(body, rows_max)
+        try:
+            return Answer(self._predict(decoded.values), decoded.ignored)
+        except TooLong:
+            request_of(given(body, self.features, rows_max), self.features)  # says which value
+            raise
+
+    def answer_given(self, asked: Given) -> Answer:
+        """The answer to a request of any form. Raises BadRequest."""
+        if self.answers is None:
+            return Answer(self.predict(request_of(asked, self.features).columns), asked.ignored)
+        decoded = self.answers.decoder.of_given(asked)
+        try:
+            return Answer(self._predict(decoded.values), decoded.ignored)
+        except TooLong:
+            request_of(asked, self.features)  # says which value
+            raise
+
+    def _predict(self, values: Values) -> npt.NDArray[np.float32]:
+        if values.rows == 0:
+            return np.empty(0, np.float32)
+        assert self.answers is not None
+        assert self.tables is not None
+        return self.answers.answerer.predict(values, self.tables, self.weights.dense)
 
     @property
     def features(self) -> Features:
@@ -107,7 +154,32 @@ def load(
             f"{name}: the code of {kind} is {here} here, and was {trained} where it was trained; "
             f"install that"
         )
-    return ServedModel(manifest, merged, scorer, upon)
+    return ServedModel(
+        manifest, merged, scorer, upon, _answers(scorer, held), _versions(scorer.model.spec, merged)
+    )
+
+
+def _answers(scorer: Scorer, held: ServedModel | None) -> Answers | None:
+    """Those that are held, where the definition and what corrects its answers are the same."""
+    model = scorer.model
+    if not is_answerable(model):
+        return None
+    if held is not None:
+        before = held.scorer
+        if (before.model.spec.digest, before.corrects) == (model.spec.digest, scorer.corrects):
+            return held.answers
+    answerer = Answerer(model, scorer.corrects, STRING_BYTES_MAX)
+    return Answers(answerer, RequestDecoder(answerer.encoder))
+
+
+def _versions(spec: ModelSpec, merged: Weights) -> dict[str, TableVersion]:
+    found = {}
+    for table in spec.tables:
+        keys, rows = merged.tables[table.name]
+        made = VersionedTable(table.dim, len(keys), Initial(table.seed, table.init_scale))
+        made.add(keys, rows)
+        found[table.name] = made.publish()
+    return found
 
 
 def rehearse(spec: ModelSpec, model_config: Mapping[str, Any]) -> float:
@@ -121,6 +193,14 @@ def rehearse(spec: ModelSpec, model_config: Mapping[str, Any]) -> float:
     )
     blank = weights(decode_part(encode_part(shard.snapshot(spec.name))))
     scorer = Scorer.from_weights(model_config, blank.tables, blank.dense)
+    answers = _answers(scorer, None)
+    if answers is not None:
+        for body in (
+            b'{"rows": [{}]}',
+            b'{"columns": {"item": ["i"]}, "context": {"source": "s"}}',
+        ):
+            values = answers.decoder.decode(body, 1).values
+            answers.answerer.predict(values, _versions(spec, blank), blank.dense)
     return float(scorer.predict(of_rows([{}], scorer.model.encoder.features).columns)[0])
 
 
@@ -131,28 +211,25 @@ def probe(served: ServedModel, golden: Sequence[Mapping[str, Any]] = ()) -> list
     return [float(p) for p in served.predict(request.columns)]
 
 
-def reply(
-    served: ServedModel | None, request: Request, fallback: float, now_ms: int
-) -> dict[str, Any]:
-    """The answer to a request, as JSON. Without a model every row gets `fallback`, and the
-    answer says so."""
-    rows = request.columns.num_rows
-    if served is None:
-        body: dict[str, Any] = {
-            "probabilities": [fallback] * rows,
-            "model_version": "",
-            "fallback": True,
-        }
-        body |= {"data_age_s": None, "model_age_s": None}
-    else:
-        body = {
-            "probabilities": served.predict(request.columns).tolist(),
-            "model_version": served.version,
-        }
-        body |= {"fallback": False, **ages(served.manifest, now_ms)}
-    if request.ignored:
-        body["ignored"] = list(request.ignored)
+def prior(rows: int, fallback: float) -> npt.NDArray[np.float64]:
+    """(rows,) of what is answered without a model."""
+    return np.full(rows, fallback)
+
+
+def reply_to(served: ServedModel | None, answer: Answer, now_ms: int) -> dict[str, Any]:
+    """As JSON. `served` = None: it is the fallback."""
+    body: dict[str, Any] = {
+        "probabilities": answer.probabilities,
+        "model_version": "" if served is None else served.version,
+        "fallback": served is None,
+    }
+    body |= _NO_AGES if served is None else ages(served.manifest, now_ms)
+    if answer.ignored:
+        body["ignored"] = list(answer.ignored)
     return body
+
+
+_NO_AGES = {"data_age_s": None, "model_age_s": None}
 
 
 def ages(manifest: Manifest, now_ms: int) -> dict[str, float | None]:

@@ -13,6 +13,7 @@
 - `network`: A torch module as a kind of model
 - `record_columns`: whether a record of `examples` has the columns that a model reads, and as it
   reads them
+- `text_keys`: from the values of a request, one behind another, to keys and numbers
 - `torch_modules`: the network kinds, as torch modules
 - `user_module`: A torch module of a user's own
 """

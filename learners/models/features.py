@@ -11,7 +11,7 @@ page, takes its stated value there. Key 0 is never made. So what a row becomes i
 row and the definition, in training and in serving.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
@@ -35,7 +35,7 @@ Columns: TypeAlias = pa.RecordBatch | pa.Table
 #: Columns that every impression has, beside the declared features.
 STRINGS = ("source", "vendor", "item")
 NUMBERS = ("shown_at",)
-_SEED_MAX = 1 << 64
+SEED_MAX = 1 << 64
 #: Probes an element, on average, beyond which keys are sorted by numpy: they are no hashes, or made
 #: to collide.
 _PROBES_MAX = 16
@@ -78,6 +78,15 @@ class Encoder:
         }
         self._serving = dict(config.serving)
         self._declared = self.features
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The columns whose values are hashed, each once."""
+        return self._parts
+
+    def key_of(self, name: str) -> HashKey:
+        """What the values of a part, or the pairs of a crossed feature, are hashed with."""
+        return self._keys[name]
 
     @property
     def features(self) -> Features:
@@ -132,7 +141,7 @@ class Encoder:
 
     def _strings(self, columns: Columns, name: str, serving: bool) -> pa.Array:
         if serving and name in self._serving:
-            return pa.array([_text(self._serving[name])] * columns.num_rows, pa.string())
+            return pa.array([text_of(self._serving[name])] * columns.num_rows, pa.string())
         column = _column(columns, name)
         return column if pa.types.is_string(column.type) else column.cast(pa.string())
 
@@ -144,7 +153,7 @@ class Encoder:
             keys[:, f] = (
                 pair[0]
                 if len(pair) == 1
-                else _cross(pair[0], pair[1], np.uint64(self._keys[name] % _SEED_MAX))
+                else _cross(pair[0], pair[1], np.uint64(self._keys[name] % SEED_MAX))
             )
         return keys
 
@@ -156,18 +165,29 @@ class Encoder:
             raw = np.full(columns.num_rows, self._serving[name], np.float64)
         else:
             raw = _column(columns, name).to_numpy(zero_copy_only=False).astype(np.float64)
-        missing = raw == NO_POSITION if name in NUMBERS else np.isnan(raw)
-        raw = np.where(
-            missing, self.config.missing.get(name, NO_POSITION if name in NUMBERS else 0.0), raw
-        )
-        low, high = self.config.bounds_of(name)
-        if beyond := int(np.count_nonzero((raw < low) | (raw > high))):
-            clipped[name] = beyond
-            raw = np.clip(raw, low, high)
-        if (
-            self.config.transforms.get(name) == "log1p"
-        ):  # in float64: rounded once, whatever a vector unit does
-            raw = np.copysign(np.log1p(np.abs(raw)), raw)
+        return self.settled([name], raw.reshape(-1, 1), clipped)[:, 0]
+
+    def settled(
+        self, names: Sequence[str], raw: npt.NDArray[np.float64], clipped: dict[str, int]
+    ) -> Floats:
+        """(n, m) float32: what the model reads of raw numbers (n, m) of these features: missing
+        ones have their stated value, bounds are kept, then they are transformed. `clipped` is told
+        how many lie beyond their bounds."""
+        missing = np.isnan(raw)
+        for g, name in enumerate(names):
+            if name in NUMBERS:
+                missing[:, g] = raw[:, g] == NO_POSITION
+        stated = [NO_POSITION if name in NUMBERS else 0.0 for name in names]
+        stated = [self.config.missing.get(n, s) for n, s in zip(names, stated, strict=True)]
+        raw = np.where(missing, stated, raw)
+        low, high = np.array([self.config.bounds_of(name) for name in names]).reshape(-1, 2).T
+        below, above = raw < low, raw > high
+        if (beyond := (below | above).sum(axis=0)).any():
+            clipped |= {name: int(n) for name, n in zip(names, beyond, strict=True) if n}
+            raw = np.where(below, low, np.where(above, high, raw))
+        for g, name in enumerate(names):
+            if self.config.transforms.get(name) == "log1p":  # in float64: rounded once
+                raw[:, g] = np.copysign(np.log1p(np.abs(raw[:, g])), raw[:, g])
         numbers: Floats = raw.astype(np.float32)
         return numbers
 
@@ -204,7 +224,7 @@ def _seed(name: str, seed: int, secret: HashKey = NO_KEY) -> HashKey:
     return derived_key(secret, "feature", str(seed), name)
 
 
-def _text(value: float) -> str:
+def text_of(value: float) -> str:
     """As it stands in a column that is hashed: a whole number as an integer's digits."""
     return str(int(value)) if float(value).is_integer() else repr(float(value))
 
@@ -224,14 +244,19 @@ def _never_zero(keys: Keys) -> None:
             flat[i] = 1
 
 
+@kernel(inline="always")
+def cross(a: np.uint64, b: np.uint64, seed: np.uint64) -> np.uint64:
+    """The key of a pair; (a, b) and (b, a) differ. `a` and `b` are keyed hashes, so nobody aims at
+    what this gives."""
+    h = mix(mix(a ^ seed) + b)
+    return h if h != 0 else np.uint64(1)
+
+
 @kernel
 def _cross(a: Keys, b: Keys, seed: np.uint64) -> Keys:
-    """The key of a pair; (a, b) and (b, a) differ. `a` and `b` are keyed hashes, so nobody aims
-    at what this gives."""
     out = np.empty(len(a), np.uint64)
     for i in range(len(a)):
-        h = mix(mix(a[i] ^ seed) + b[i])
-        out[i] = h if h != 0 else np.uint64(1)
+        out[i] = cross(a[i], b[i], seed)
     return out
 
 

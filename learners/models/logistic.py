@@ -73,7 +73,7 @@ class Logistic:
     def predict(
         self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats
     ) -> Floats:
-        p: Floats = _probabilities(
+        p: Floats = probabilities(
             places[TABLE], numbers, rows[TABLE], self.config.prior_logit, self._ones
         )
         return p
@@ -99,7 +99,7 @@ class Logistic:
 
 
 @kernel
-def _probabilities(
+def probabilities(
     place: npt.NDArray[np.int64], numbers: Floats, weights: Rows, base: float, ones: int
 ) -> Floats:
     logits = np.empty(len(place), np.float64)

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from checkpointer.serving.answer import Values
 from checkpointer.serving.request import BadRequest, parse
+from checkpointer.serving.typed_request import RequestDecoder
 from learners.config import ModelConfig
-from learners.models.features import Encoder
+from learners.models.features import Encoded, Encoder
+from learners.models.text_keys import TextEncoder, feature_key, hash_text
 from stream.config import StreamConfig
 from stream.decoding.decode import decode_impressions
 from stream.internal_topics.examples import decode_examples, encode_examples, example_batch
@@ -133,6 +136,54 @@ def asked(event: dict, encoder: Encoder) -> list[pa.Table]:
     return [parse(json.dumps(body).encode(), encoder.features, 10).columns for body in bodies]
 
 
+def in_context(event: dict) -> dict:
+    """A request for it whose source, user and price all rows share."""
+    bag = event.get("features") or {}
+    shared = {name: bag[name] for name in ("user", "price") if name in bag}
+    own = {name: value for name, value in bag.items() if name not in shared}
+    context = {name: event[name] for name in ("source", "position") if name in event}
+    rest = {n: v for n, v in event.items() if n not in (*context, "features")}
+    return {"context": {**context, "features": shared}, "rows": [{**rest, "features": own}] * 2}
+
+
+def typed(event: dict, encoder: Encoder) -> list[Encoded]:
+    """What the answering path makes of requests for it, in every form, each of equal rows. Raises
+    BadRequest."""
+    bag = event.get("features") or {}
+    flat = {**{name: value for name, value in event.items() if name != "features"}, **bag}
+    columns = {name: [value] * 2 for name, value in flat.items()}
+    unknown = {**event, "features": {**bag, "size": 1}}
+    texts = TextEncoder(encoder)
+    decoder = RequestDecoder(texts)
+    bodies = [{"rows": [event, event]}, {"columns": columns}, in_context(event)]
+    bodies.append({"rows": [unknown] * 2})
+    decoded = [decoder.decode(json.dumps(body).encode(), 10) for body in bodies]
+    assert "size" in decoded[-1].ignored
+    return [encoded(texts, one.values) for one in decoded]
+
+
+def encoded(texts: TextEncoder, values: Values) -> Encoded:
+    """By the kernels of `checkpointer.serving.answer`, without its tables."""
+    low, high, stated, first, second, seeds = texts.parts
+    parts = np.tile(stated, (values.rows, 1))
+    text, mark, shape = values.text, values.mark, values.shape
+    at, longest = hash_text(text, mark, 0, shape.shared, False, low, high, parts[:1])
+    parts[:] = parts[0]
+    end, own = hash_text(text, mark, at, shape.own, values.by_column, low, high, parts)
+    assert end == len(text)
+    if max(longest, own) > 1024:
+        raise BadRequest("too long")
+    assert sorted([*shape.shared_features, *shape.own_features]) == list(range(len(first)))
+    assert (
+        parts[:, shape.shared[shape.shared >= 0]] == parts[0, shape.shared[shape.shared >= 0]]
+    ).all()
+    keys = [
+        [feature_key(row, first[f], second[f], seeds[f]) for f in range(len(first))]
+        for row in parts
+    ]
+    return Encoded(np.array(keys, np.uint64), texts.numbers(values.numbers))
+
+
 @settings(max_examples=1_500, deadline=None)
 @given(events)
 @example({"source": "", "vendor": "", "item": "i"})
@@ -251,3 +302,25 @@ def test_a_feature_named_as_a_field_of_every_event_is_refused(name):
     for kind in ("categorical_features", "numeric_features"):
         with pytest.raises(ValueError, match=name):
             StreamConfig(**{kind: (name,)})
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(events)
+@example({"source": "a\0b", "vendor": "v", "item": "\0"})
+@example({"source": "\ud83d", "vendor": "v", "item": "i"})
+@example({"source": "u", "vendor": "v", "item": "x" * 1025})
+@example({"source": "u", "vendor": "v", "item": "i", "features": {"user": None, "price": 2**70}})
+@example({"source": "a", "vendor": "v", "item": "i", "position": 3, "features": {"age": 1e30}})
+def test_the_typed_path_says_what_columns_say(event):
+    for encoder in (ENCODER, PLACES):
+        try:
+            columns = asked(event, encoder)[0]
+        except BadRequest:
+            with pytest.raises(BadRequest):
+                typed(event, encoder)
+            continue
+        theirs = encoder.encode(columns, serving=True)
+        for mine in typed(event, encoder):
+            for row in (0, 1):
+                assert mine.keys[row].tobytes() == theirs.keys[0].tobytes()
+                assert mine.numbers[row].tobytes() == theirs.numbers[0].tobytes()

@@ -141,10 +141,7 @@ def server(root, catalogue, train):
     train(catalogue, 4, ROWS, step=0.5)
     config = ServingConfig(poll_ms=5, request_bytes_max=2_000, request_rows_max=10, requests_max=8)
     with Replica(root, "clicks", config) as replica, ReplicaServer(replica, config, 0) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
         yield server
-        server.shutdown()
 
 
 def ask(server, path, body=None):
@@ -189,17 +186,17 @@ def test_bad_requests_are_answered_with_what_is_wrong(server, path, body, status
 
 
 def test_a_full_house_says_so_at_once(server):
-    for _ in range(8):
-        server.slots.acquire()
+    server.admission.waiting_max = 0
     assert ask(server, "/predict", {"rows": []})[0] == 503
-    for _ in range(8):
-        server.slots.release()
+    assert ask(server, "/model")[0] == 200
+    server.admission.waiting_max = 8
     assert ask(server, "/predict", {"rows": []})[0] == 200
+    assert server.replica.metrics.shed._value.get() == 1
 
 
 def test_a_failure_inside_is_said_and_the_next_request_is_answered(server, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("checkpointer.serving.serving.ServedModel.predict", lambda *_: 1 / 0)
+        patch.setattr("checkpointer.serving.serving.ServedModel.answer", lambda *_: 1 / 0)
         status, body = ask(server, "/predict", {"rows": ROWS})
     assert (status, "log" in json.loads(body)["error"]) == (500, True)
     assert ask(server, "/predict", {"rows": ROWS})[0] == 200

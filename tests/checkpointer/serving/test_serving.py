@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from checkpointer.serving.request import of_rows
-from checkpointer.serving.serving import load, probe, reply
+from checkpointer.serving.serving import Answer, load, prior, probe, reply_to
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.files import MemoryFiles
 from checkpointer.store.manifest import Damaged
@@ -52,12 +52,12 @@ def test_an_mlp_answers_through_torch(catalogue, train, config_of):
 
 def test_replies_say_which_model_and_how_old(catalogue, train):
     served = load(catalogue, train(catalogue, 3, ROWS).name)
-    body = reply(served, of_rows(ROWS[:1], served.features), 0.1, now_ms=5_001)
+    body = reply_to(served, served.answer(b'{"rows": [{}]}', 1), now_ms=5_001)
     assert (body["model_version"], body["fallback"]) == (served.version, False)
     assert (body["data_age_s"], body["model_age_s"]) == (2.0, 4.998)
-    none = reply(None, of_rows([{"features": {"x": "y"}}] * 2, ()), 0.1, now_ms=0)
+    none = reply_to(None, Answer(prior(2, 0.1), ("x",)), now_ms=0)
+    assert none.pop("probabilities").tolist() == [0.1, 0.1]
     assert none == {
-        "probabilities": [0.1, 0.1],
         "model_version": "",
         "fallback": True,
         "data_age_s": None,

@@ -193,12 +193,6 @@ def test_a_child_of_a_fork_follows_on_its_own(root, catalogue, train):
 # --------------------------------------------------------------------------------------------------
 
 
-def serve(replica, config):
-    server = ReplicaServer(replica, config, 0)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    return server
-
-
 def ask(server, path):
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=10) as answer:
@@ -208,36 +202,35 @@ def ask(server, path):
 
 
 def test_a_replica_without_a_model_lives_and_is_not_ready(root, catalogue, train):
-    with Replica(root, "clicks", FAST) as replica, serve(replica, FAST) as server:
-        assert ask(server, "/healthz")[0] == 200
+    with Replica(root, "clicks", FAST) as replica, ReplicaServer(replica, FAST, 0) as server:
+        assert ask(server, "/livez")[0] == 200
+        assert ask(server, "/healthz")[0] == 503
         status, told = ask(server, "/readyz")
         assert (status, told["ready"]) == (503, False)
         assert "no model yet" in told["why"]
         train(catalogue, 0, ROWS)
         wait(lambda: ask(server, "/readyz")[0] == 200)
-        server.shutdown()
 
 
 def test_connections_that_trickle_are_bounded_and_end(root, catalogue, train):
     train(catalogue, 0, ROWS)
     config = ServingConfig(poll_ms=5, connections_max=8, request_timeout_s=0.5)
-    with Replica(root, "clicks", config) as replica, serve(replica, config) as server:
+    with Replica(root, "clicks", config) as replica, ReplicaServer(replica, config, 0) as server:
         slow = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(20)]
         wait(lambda: sample(replica, "everspun_replica_connections_refused_total") >= 12)
-        assert len(server._open) <= 8
+        assert len(server._connections) <= 8
         until = time.monotonic() + 60
         while (
-            server._open and time.monotonic() < until
+            server._connections and time.monotonic() < until
         ):  # a byte now and then keeps none of them open
             for one in slow:
                 with contextlib.suppress(OSError):
                     one.send(b"G")
             time.sleep(0.05)
-        assert not server._open
+        assert not server._connections
         assert ask(server, "/healthz")[0] == 200
         for one in slow:
             one.close()
-        server.shutdown()
 
 
 def test_pauses_grow_to_a_limit_and_begin_anew():

@@ -1,0 +1,257 @@
+"""HTTP/1.1 of one connection: llhttp, the parser of Node, over an event loop (shell).
+
+llhttp (by httptools) frames strictly: two lengths, a length beside Transfer-Encoding, blanks and
+line ends that are not as RFC 9112 wants them are errors. What it leaves open is decided here: how
+large and how slow a request may be. Requests of one connection are answered one after the other.
+"""
+
+import asyncio
+import time
+from collections import deque
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import NamedTuple, Protocol, cast
+
+import httptools
+
+#: Bytes of a request before its body.
+HEAD_BYTES_MAX = 65_536
+_BODILESS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE"})
+_JSON = "application/json"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+
+
+class HttpRequest(NamedTuple):
+    method: bytes
+    path: str  # as sent, without what stands behind "?"
+    query: str
+    headers: dict[bytes, bytes]  # names in lower case
+    body: bytes
+    arrived_s: float  # monotonic, when it was whole
+
+
+class Response(NamedTuple):
+    status: int
+    body: bytes
+    kind: str = _JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Limits(NamedTuple):
+    body_bytes_max: int
+    request_timeout_s: float  # from a request's first byte to its last
+    keep_alive_s: float  # between an answer and the next request
+
+
+class Server(Protocol):
+    """What a connection asks of whoever runs it."""
+
+    limits: Limits
+
+    def opened(self, connection: "Connection") -> bool:
+        """Whether there is room for it."""
+
+    def closed(self, connection: "Connection") -> None: ...
+
+    def whole(self, connection: "Connection", request: HttpRequest) -> None:
+        """A request is whole: `connection.answer` is to be called, now or later, in the loop."""
+
+    def refused(self, status: int, why: str) -> Response:
+        """The answer to a request that is not one."""
+
+
+class Clock:
+    """The value of the header `Date`, made once a second."""
+
+    def __init__(self) -> None:
+        self._made_s, self._line = 0, b""
+
+    def line(self) -> bytes:
+        now_s = int(time.time())
+        if now_s != self._made_s:
+            self._made_s = now_s
+            self._line = f"Date: {formatdate(now_s, usegmt=True)}\r\n".encode()
+        return self._line
+
+
+_clock = Clock()
+
+
+class Connection(asyncio.Protocol):
+    """`since_s`: since when it is waited for, monotonic s, NaN while an answer is being made;
+    `is_idle`: whether between two requests."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._waiting: deque[tuple[HttpRequest, bool]] = deque()
+        self._keep_alive = True
+        self._method = b""
+        self.is_answering, self.is_idle, self.is_new = False, True, True
+        self.since_s = time.monotonic()
+        self._begin()
+
+    # --- asyncio --------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is of no class of asyncio's
+        if not self._server.opened(self):
+            self._refuse(503, "too many connections are open; come again", (("Retry-After", "1"),))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._waiting.clear()
+        self._server.closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.is_closing:
+            return
+        if self.is_idle:
+            self.is_idle, self.is_new = False, False
+            if not self.is_answering:
+                self.since_s = time.monotonic()
+        self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:  # nothing to upgrade to: the next one is HTTP/1.1 too
+            self._parser = httptools.HttpRequestParser(self)
+        except _Refused as refused:
+            self._refuse(refused.status, refused.why)
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            if not isinstance(cause, _Refused):
+                raise
+            self._refuse(cause.status, cause.why)
+        except httptools.HttpParserError as error:
+            self._refuse(400, f"not HTTP: {error}; send HTTP/1.1 with one Content-Length")
+        if not self._headed and self._head_bytes > HEAD_BYTES_MAX:
+            self._refuse(431, f"head of more than {HEAD_BYTES_MAX} bytes; send fewer headers")
+        if self._waiting and self._transport is not None:
+            self._transport.pause_reading()
+
+    # --- httptools ------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        self._headed = True
+        self._method = self._parser.get_method()
+        headers, most = self._headers, self._server.limits.body_bytes_max
+        length = headers.get(b"content-length", b"0")
+        chunked = b"transfer-encoding" in headers
+        if self._method in _BODILESS and (chunked or length.strip() != b"0"):
+            raise _Refused(400, f"{self._method.decode()} with a body; send none")
+        if int(length) > most:
+            raise _Refused(413, f"body: {int(length)} bytes; send at most {most} in one request")
+        if self._method not in _BODILESS and not chunked and b"content-length" not in headers:
+            raise _Refused(411, "Content-Length: missing; send it with the body's length in bytes")
+        if b"expect" in headers and self._transport is not None and not self.is_answering:
+            self._transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+        self._body_bytes += len(body)
+        if self._body_bytes > self._server.limits.body_bytes_max:
+            most = self._server.limits.body_bytes_max
+            raise _Refused(413, f"body: more than {most} bytes; send at most {most} in one request")
+
+    def on_message_complete(self) -> None:
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        path, _, query = self._url.decode("latin-1").partition("?")
+        now_s = time.monotonic()
+        request = HttpRequest(self._method, path, query, self._headers, body, now_s)
+        keep_alive = self._parser.should_keep_alive()
+        self._begin()
+        self.is_idle = True
+        if self.is_answering:
+            self._waiting.append((request, keep_alive))
+        else:
+            self._ask(request, keep_alive)
+
+    # --- answers --------------------------------------------------------------------------------
+
+    @property
+    def is_closing(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    def answer(self, response: Response, head_only: bool = False) -> None:
+        """Send the answer to the request that was whole last, and go on to the next."""
+        self.is_answering = False
+        if self._transport is None:
+            return
+        self._transport.write(_encoded(response, self._keep_alive, head_only))
+        if not self._keep_alive:
+            self._transport.close()
+            return
+        self.since_s = time.monotonic()
+        if self._waiting:
+            self._ask(*self._waiting.popleft())
+        elif not self._transport.is_reading():
+            self._transport.resume_reading()
+
+    def end(self) -> None:
+        """Close it now, whatever it is at."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def end_soon(self) -> None:
+        """Close it once its answer is sent; at once if there is none to send."""
+        self._keep_alive = False
+        self._waiting.clear()
+        if not self.is_answering and self._transport is not None:
+            self._transport.close()
+
+    def is_late(self, now_s: float) -> bool:
+        """Whether it has been silent, or sending one request, for too long."""
+        if self.is_answering:
+            return False
+        limits = self._server.limits
+        idle = self.is_idle and not self.is_new
+        return now_s - self.since_s > (limits.keep_alive_s if idle else limits.request_timeout_s)
+
+    def _ask(self, request: HttpRequest, keep_alive: bool) -> None:
+        self.is_answering, self._keep_alive = True, keep_alive and self._keep_alive
+        self._server.whole(self, request)
+
+    def _begin(self) -> None:
+        self._url, self._headers = b"", dict[bytes, bytes]()
+        self._body, self._body_bytes = list[bytes](), 0
+        self._head_bytes, self._headed = 0, False
+
+    def _refuse(self, status: int, why: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        """Answer what is not a request, and close: where the next one begins nobody knows."""
+        if self.is_closing:
+            return
+        assert self._transport is not None
+        response = self._server.refused(status, why)._replace(headers=headers)
+        self._transport.write(_encoded(response, False, self._method == b"HEAD"))
+        self._transport.close()
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status, self.why = status, why
+
+
+def _encoded(response: Response, keep_alive: bool, head_only: bool) -> bytes:
+    status, body, kind, headers = response
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return b"".join(
+        (
+            _LINES[status],
+            _clock.line(),
+            f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}".encode("latin-1"),
+            b"\r\n" if keep_alive else b"Connection: close\r\n\r\n",
+            b"" if head_only else body,
+        )
+    )

@@ -1,0 +1,172 @@
+"""From the values of a request, one behind another in one buffer, to the keys and numbers of a
+model, as `features.Encoder` makes them of columns: the same hashes, by the same code, bit for bit.
+
+A *text* is the UTF-8 bytes of many values, each ended by a byte that none of them holds: those that
+all rows share first, then each row's. Two kernels hash it without making a string or an array
+of it; what serving states itself (`ModelConfig.serving`) is hashed once, here.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from learners.config import CROSS
+from learners.models.features import (
+    NUMBERS,
+    SEED_MAX,
+    STRINGS,
+    Encoder,
+    Floats,
+    Keys,
+    cross,
+    text_of,
+)
+from stream.columns.events import FeatureColumn
+from stream.hashing.keys import hash_strings
+from stream.hashing.siphash import hash_of
+from stream.kernels.kernel import kernel
+
+I64 = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+_WORD = (1 << 64) - 1
+
+
+class Parts(NamedTuple):
+    """What kernels take: of each part (p,) the words of its key, and its hash where serving states
+    its value, else 0; of each feature (f,) the parts that it is made of, -1 = it is no pair, and
+    the seed of a pair."""
+
+    low: Keys
+    high: Keys
+    stated: Keys
+    first: I64
+    second: I64
+    seeds: Keys
+
+
+class Shape(NamedTuple):
+    """Which values a text has. Columns stand for the places of `TextEncoder.strings`."""
+
+    shared: I64  # part of each value that all rows share, -1 = no part
+    own: I64  # part of each value of a row
+    shared_features: I64  # features that are equal in all rows
+    own_features: I64
+
+
+class TextEncoder:
+    """Encodes texts for one model."""
+
+    def __init__(self, encoder: Encoder):
+        config = encoder.config
+        self._encoder = encoder
+        stated = config.serving
+        #: the values of a row in a text: those that every impression has, and the features
+        given = [n for n in encoder.parts if n not in STRINGS and n not in stated]
+        self.strings = (*STRINGS, *sorted(given, key=is_position))
+        #: the numbers that a request gives; positions last here and in `strings`
+        self.numeric = tuple(
+            sorted((n for n in encoder.numeric if n not in stated), key=is_position)
+        )
+        self._stated_numbers = {n: stated[n] for n in encoder.numeric if n in stated}
+        place = {name: p for p, name in enumerate(encoder.parts)}
+        self._part_of = {name: place.get(name, -1) for name in self.strings}
+        self._part_of |= {name: -1 for name in self.strings if name in stated}
+        words = [encoder.key_of(name) for name in encoder.parts]
+        pairs = [[place[part] for part in name.split(CROSS)] for name in encoder.categorical]
+        self.parts = Parts(
+            np.array([word & _WORD for word in words], np.uint64),
+            np.array([word >> 64 for word in words], np.uint64),
+            np.array([self._stated(name) for name in encoder.parts], np.uint64),
+            np.array([pair[0] for pair in pairs], np.int64),
+            np.array([pair[1] if len(pair) > 1 else -1 for pair in pairs], np.int64),
+            np.array([encoder.key_of(n) % SEED_MAX for n in encoder.categorical], np.uint64),
+        )
+
+    @property
+    def features(self) -> tuple[FeatureColumn, ...]:
+        return self._encoder.features
+
+    def shape(self, shared: tuple[str, ...]) -> Shape:
+        """Of texts in which all rows share these of `strings`."""
+        own = [name for name in self.strings if name not in shared]
+        of_rows = {self._part_of[name] for name in own}
+        parts = zip(self.parts.first.tolist(), self.parts.second.tolist(), strict=True)
+        is_own = [
+            first in of_rows or (second >= 0 and second in of_rows) for first, second in parts
+        ]
+        return Shape(
+            np.array([self._part_of[name] for name in shared], np.int64),
+            np.array([self._part_of[name] for name in own], np.int64),
+            np.flatnonzero(np.logical_not(is_own)),
+            np.flatnonzero(is_own),
+        )
+
+    def numbers(self, given: npt.NDArray[np.float64]) -> Floats:
+        """(n, g) of the numbers that a request gives, (n, len(numeric)): NaN, and -1 for a
+        position, are missing."""
+        names = self._encoder.numeric
+        if not names:
+            return np.empty((len(given), 0), np.float32)
+        raw = given
+        if names != self.numeric:
+            raw = np.empty((len(given), len(names)), np.float64)
+            for g, name in enumerate(names):
+                if name in self._stated_numbers:
+                    raw[:, g] = self._stated_numbers[name]
+                else:
+                    raw[:, g] = given[:, self.numeric.index(name)]
+        return self._encoder.settled(names, raw, {})
+
+    def _stated(self, name: str) -> int:
+        if name not in self._encoder.config.serving:
+            return 0
+        value = pa.array([text_of(self._encoder.config.serving[name])], pa.string())
+        return int(hash_strings(value, self._encoder.key_of(name))[0]) or 1
+
+
+def is_position(name: str) -> bool:
+    """Whether it is read from a row's `position`."""
+    return name in NUMBERS
+
+
+@kernel
+def hash_text(
+    text: Bytes,
+    mark: int,
+    begin: int,
+    columns: I64,
+    by_column: bool,
+    low: Keys,
+    high: Keys,
+    out: Keys,
+) -> tuple[int, int]:
+    """out[i, p] = the hash of row i's value of part p (`columns` says which; -1: it is not hashed),
+    from `begin` on; row by row, or all rows of a column before the next. Returns where it ended,
+    and the length of the longest value, bytes; -1 = the text has fewer values."""
+    rows, width = len(out), len(columns)
+    at, size, longest = np.uint64(begin), np.uint64(len(text)), np.uint64(0)
+    for number in range(rows * width):
+        row, c = (number % rows, number // rows) if by_column else (number // width, number % width)
+        stop = at
+        while stop < size and text[stop] != mark:
+            stop += np.uint64(1)
+        if stop >= size:
+            return np.int64(at), np.int64(-1)  # type: ignore[return-value]
+        part = columns[c]
+        if part >= 0:
+            h = hash_of(text, at, stop, low[part], high[part])
+            out[row, part] = h if h != 0 else np.uint64(1)
+        longest = max(longest, stop - at)
+        at = stop + np.uint64(1)
+    return np.int64(at), np.int64(longest)  # type: ignore[return-value]
+
+
+@kernel
+def feature_key(parts: Keys, first: int, second: int, seed: np.uint64) -> np.uint64:
+    """The key of a feature from those of one row's parts (p,)."""
+    if second < 0:
+        return parts[first]  # type: ignore[no-any-return]
+    return cross(parts[first], parts[second], seed)
