@@ -13,6 +13,7 @@ packages stands in `everspun.roles.roles`, one function a role.
 - `config`: one TOML file for the whole system
 - `forgetting`: forgetting a person
 - `hash_secret`: the secret of a deployment, which ids, names and features are hashed with
+- `hosts`: which processes of which roles run where, and where each of them answers (pure)
 - `local_run`: A whole system on this machine
 - `mistakes`: what a person is told when a command fails
 """

@@ -12,6 +12,7 @@ from typing import Any
 
 from checkpointer.config import ArchiveConfig, CheckpointerConfig, ServingConfig
 from everspun.hash_secret import with_secret
+from everspun.hosts import PORTS_MAX, ROLES, HostsConfig, metrics_port
 from labeler.breaker_config import BreakerConfig
 from labeler.config import LabelerConfig
 from labeler.fraud_config import FraudConfig, check_room
@@ -69,6 +70,27 @@ class RunConfig:
         default=16_777_216,
         metadata={"help": "a role's log beyond so many bytes is kept as `.log.1` and begun anew"},
     )
+    metrics_host: str = field(
+        default="127.0.0.1",
+        metadata={
+            "help": "address that /metrics, /live and /ready of each process bind to; they are "
+            "plain HTTP and ask nobody who he is"
+        },
+    )
+    metrics_port: int = field(
+        default=0,
+        metadata={
+            "help": "0 = any free port; else shard i answers at metrics_port + i, and each further "
+            "role 100 ports on, in the order " + ", ".join(ROLES) + "; the launcher last"
+        },
+    )
+    metrics_port_each: bool = field(
+        default=True,
+        metadata={
+            "help": "false = every process at metrics_port itself, where each has an address of "
+            "its own (a pod)"
+        },
+    )
 
     def __post_init__(self) -> None:
         for name in ("labelers", "shards", "learners"):
@@ -81,10 +103,32 @@ class RunConfig:
             raise ValueError(f"restart_wait_max_s = {self.restart_wait_max_s}: above 0")
         if self.log_bytes_max < 65_536:
             raise ValueError(f"log_bytes_max = {self.log_bytes_max}: at least 65536")
+        last = PORTS_MAX if self.metrics_port_each else 65_535
+        if not 0 <= self.metrics_port <= last:
+            raise ValueError(f"metrics_port = {self.metrics_port}: allowed is 0 (any) to {last}")
         if self.archivers > 1:
             raise ValueError(
                 f"archivers = {self.archivers}: allowed are 0 and 1; one reads all partitions"
             )
+
+    def counts(self, governed: bool) -> dict[str, int]:
+        """How many processes of each role are configured."""
+        return {
+            "shard": self.shards,
+            "checkpointer": 1,
+            "fraud": self.fraud,
+            "breaker": self.breaker,
+            "labeler": self.labelers,
+            "learner": self.learners,
+            "governor": int(governed),
+            "archiver": self.archivers,
+            "replica": self.replicas,
+        }
+
+    def port_of(self, role: str, index: int) -> int:
+        """Where a process serves its metrics; 0 = any free port. Raises ValueError for an index
+        beyond the last port."""
+        return metrics_port(self.metrics_port, self.metrics_port_each, role, index)
 
 
 @dataclass(frozen=True)
@@ -179,6 +223,7 @@ class Config:
     """The whole file. Sections that are left out have their defaults."""
 
     run: RunConfig = field(default_factory=RunConfig)
+    hosts: HostsConfig = field(default_factory=HostsConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
     labeler: LabelerConfig = field(default_factory=LabelerConfig)
     fraud: FraudConfig = field(default_factory=FraudConfig)
@@ -194,6 +239,7 @@ class Config:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
     def __post_init__(self) -> None:
+        self._check_hosts()
         if self.run.fraud and self.labeler.await_verdicts:
             check_room(self.stream, self.fraud)
         way, optimizer = self.paramserver.compensation, self.model.table_optimizer
@@ -209,6 +255,33 @@ class Config:
                     f"paramserver.compensation = {way!r}: model.groups.{group}.optimizer must be "
                     f"{way!r} too"
                 )
+
+    def _check_hosts(self) -> None:
+        """Every process stands at one host, with a place for what others call and look at."""
+        if not self.hosts.roles:
+            return
+        places = self.hosts.placed(self.counts())
+        if not self.run.metrics_port or not self.run.metrics_port_each:
+            raise ValueError(
+                "[hosts] roles: other hosts look at fixed ports; set run.metrics_port, and "
+                "run.metrics_host to an address that they reach"
+            )
+        shards = sorted(index for role, index in places if role == "shard")
+        if len(self.hosts.roles) > 1 and len(self.paramserver.addresses) <= shards[-1]:
+            raise ValueError(
+                f"[hosts] roles: shard:{shards[-1]} has no address; paramserver.transport = 'tcp' "
+                "and paramserver.addresses name host:port of every shard in order"
+            )
+        for role, index in places:
+            if role != "shard" and index >= self.counts()[role]:
+                raise ValueError(
+                    f"[hosts] roles: {role}:{index} is beyond the {self.counts()[role]} of [run]"
+                )
+            self.run.port_of(role, index)
+
+    def counts(self) -> dict[str, int]:
+        """How many processes of each role are configured."""
+        return self.run.counts(self.governor.enabled)
 
 
 def load(path: Path, overrides: typing.Sequence[str] = ()) -> Config:

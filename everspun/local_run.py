@@ -13,9 +13,10 @@ from pathlib import Path
 from everspun import config as config_file
 from everspun.config import Config
 from everspun.hash_secret import with_secret_made
+from everspun.hosts import ROLES
 from everspun.launcher.broker import LOCK_FILE as BROKER_LOCK_FILE
 from everspun.launcher.broker import Broker, start_broker
-from everspun.launcher.launcher import LOCK_FILE, ROLES, Launcher
+from everspun.launcher.launcher import LOCK_FILE, Launcher
 from everspun.launcher.locks import lock_file, unlock
 from everspun.roles.model_check import check_model
 from everspun.status.scrape import scrape

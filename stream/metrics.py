@@ -5,7 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from stream.metrics_server import serve
 
 #: What a role may wait for; exactly one is 1 at a time.
 WAITS = ("window", "verdicts", "staleness", "cut", "paused", "breaker", "idle", "none")
@@ -17,6 +19,7 @@ class RoleMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.not_ready = ""  # why others are not to count on this process yet
         self.records_in = self.counter("everspun_records_in_total", "rows taken in")
         self.records_out = self.counter("everspun_records_out_total", "rows given out")
         self.data_time_ms = self.gauge(
@@ -66,14 +69,13 @@ class ReaderMetrics(RoleMetrics):
 def start_metrics(
     run_dir: Path | str, role: str, index: int, metrics: RoleMetrics, **extra: Any
 ) -> int:
-    """Serve the metrics on a free port of loopback, from a thread of its own, and write the role
-    file `<run_dir>/roles/<role>-<index>.json` (pid, metrics_port, and `extra`: address, http_port,
-    ...) whole. Returns the port."""
-    server, _ = start_http_server(0, "127.0.0.1", metrics.registry)
-    port = int(server.server_port)
+    """Serve the metrics where this process listens (`stream.metrics_server.listen`), else on a free
+    port of loopback, and write the role file `<run_dir>/roles/<role>-<index>.json` (pid,
+    metrics_port, and `extra`: address, http_port, ...) whole. Returns the port."""
+    server = serve(metrics.registry, f"{role}-{index}", lambda: metrics.not_ready)
     path = Path(run_dir) / "roles" / f"{role}-{index}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps({"pid": os.getpid(), "metrics_port": port, **extra}))
+    draft.write_text(json.dumps({"pid": os.getpid(), **server.place(), **extra}))
     draft.rename(path)
-    return port
+    return server.port

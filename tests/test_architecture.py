@@ -18,7 +18,7 @@ THINGS_MAX = 18
 # package -> the prefixes of ours that it may import beside itself
 MAY_IMPORT = {
     "stream": (),
-    "paramserver": ("stream.kernels.kernel", "stream.backoff"),
+    "paramserver": ("stream.kernels.kernel", "stream.backoff", "stream.metrics_server"),
     "labeler": ("stream",),
     "learners": ("stream", "paramserver"),
     "checkpointer": (
@@ -71,6 +71,7 @@ SHELL_FILES = {
     "stream.log.record_batches",  # its codecs and errors
     "stream.log.security",  # secrets from the environment and files; TLS
     "stream.log.transactions",  # which are open, from the broker's administration
+    "stream.metrics_server",
     "stream.producer",
     "stream.producer.producer",
 }

@@ -8,5 +8,6 @@
 - `restarts`: when a process that ended is started again
 - `role_log`: the file that a role's process writes its log to
 - `state`: what a launcher says of its processes to whoever looks
+- `stored_orders`: how many processes of a role an operator wants on all hosts together
 - `targets`: where Prometheus finds the roles of a run
 """

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from everspun.config import RunConfig
+from everspun.hosts import ALL, ROLES, Placement
 from everspun.launcher.locks import lock_file, unlock
 from everspun.launcher.restarts import Restarts
 from everspun.launcher.role_log import cut_log, last_words, log_tail, room_line
@@ -39,21 +40,6 @@ LOCK_FILE = "launcher.lock"
 FAILED_ENDS = 8
 #: Environment: the descriptor of a pipe that ends with the launcher.
 LAUNCHER_PIPE = "EVERSPUN_LAUNCHER_PIPE"
-
-#: Roles in the order in which they are started; they are stopped in the opposite order of the data:
-#: readers last.
-ROLES = (
-    "shard",
-    "checkpointer",
-    "fraud",
-    "breaker",
-    "labeler",
-    "learner",
-    "governor",
-    "archiver",
-    "replica",
-)
-
 
 #: Roles whose processes may be started and stopped while the rest goes on.
 SCALABLE = ("learner",)
@@ -124,15 +110,17 @@ class Launcher:
         run: RunConfig,
         overrides: tuple[str, ...] = (),
         governed: bool = False,
+        placement: Placement = ALL,
     ) -> None:
         self.config_path = config_path
-        self.run, self.governed = run, governed
+        self.run, self.governed, self.placement = run, governed, placement
         self.overrides = overrides
         self.dir = Path(run.dir)
         self.processes: dict[str, Process] = {}
         self.troubles: dict[str, Trouble] = {}
         self.stream_said: Callable[[], dict[str, object]] = dict  # what `run` knows of the stream
         self._retired: set[str] = set()
+        self._roles: frozenset[str] = frozenset()  # that this launcher runs
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._state: StateFile | None = None
@@ -142,19 +130,7 @@ class Launcher:
     def counts(self) -> dict[str, int]:
         """How many processes of each role are to run: as configured, or as ordered since
         (`order_scale`)."""
-        run = self.run
-        configured = {
-            "shard": run.shards,
-            "checkpointer": 1,
-            "fraud": run.fraud,
-            "breaker": run.breaker,
-            "labeler": run.labelers,
-            "learner": run.learners,
-            "governor": int(self.governed),
-            "archiver": run.archivers,
-            "replica": run.replicas,
-        }
-        return configured | ordered_scale(self.dir)
+        return self.run.counts(self.governed) | ordered_scale(self.dir)
 
     def start(self, roles: Collection[str] = ROLES) -> None:
         """Start the processes of these roles. Raises `locks.Taken` where another launcher runs in
@@ -167,8 +143,9 @@ class Launcher:
         for stale in (self.dir / "roles").glob("*.json"):
             stale.unlink()
         (self.dir / SCALE_FILE).unlink(missing_ok=True)
+        self._roles = frozenset(roles)
         for role, count in self.counts().items():
-            for index in range(count if role in roles else 0):
+            for index in self.placement.indices(role, count) if role in roles else ():
                 self._add(role, index)
         self._watcher.start()
 
@@ -390,16 +367,15 @@ class Launcher:
         for role, count in (
             ordered_scale(self.dir) | ({"shard": needed} if needed else {})
         ).items():
-            if role in self._retired or not any(
-                process.role == role for process in self.processes.values()
-            ):
+            if role in self._retired or role not in self._roles:
                 continue
-            for index in range(count):
+            wanted = self.placement.indices(role, count)
+            for index in wanted:
                 if f"{role}-{index}" not in self.processes and not self._stopping.is_set():
                     self._add(role, index)
             for process in list(self.processes.values()):
-                over = process.role == role and process.index >= count and not process.leaving
-                if over and (settled or role != "shard"):
+                over = process.role == role and process.index not in wanted
+                if over and not process.leaving and (settled or role != "shard"):
                     process.leaving = True
                     process.popen.send_signal(signal.SIGTERM)
 

@@ -97,6 +97,12 @@ def has_begun(config: Config) -> bool:
     return Catalogue(open_store(config.checkpointer.root), config.model.name).head() is not None
 
 
+def shards_of_map(config: Config) -> int:
+    """How many shards the map of the newest checkpoint has; 0 for a model that has not begun."""
+    slot_map = head_cut(config).slot_map
+    return 0 if slot_map is None else slot_map.shards
+
+
 def replica(config: Config, index: int, stop: threading.Event) -> None:
     from checkpointer.serving import http_server as http
 

@@ -2,6 +2,7 @@
 
 - `catch_up`: how far each stage is behind the events, whether it catches up, and when (from two
   looks at what it has reached)
+- `discovery`: where the processes of a system answer, on this host and on others
 - `follow`: following a running system from outside
 - `governed`: what a governor says of itself, for the status page
 - `input_faults`: what is wrong with the inputs, as `everspun status` and the launcher's alarm say

@@ -1,13 +1,11 @@
 """Following a running system from outside: its processes' metrics, and the records of
 `evaluations`."""
 
-from pathlib import Path
-
 from rich.panel import Panel
 
 from everspun.config import Config
+from everspun.status.discovery import scrape_all
 from everspun.status.quality import Quality
-from everspun.status.scrape import scrape
 from everspun.status.table import Snapshot, render, snapshot
 from stream.log.log import Log, LogError, OffsetOutOfRange
 from stream.record import Partition
@@ -39,7 +37,7 @@ class Follower:
         if evaluations:
             self.read_evaluations()
         before = self.samples[-1] if self.samples else None
-        shot = snapshot(scrape(Path(self.config.run.dir)), now_ms, before)
+        shot = snapshot(scrape_all(self.config), now_ms, before)
         self.samples.append(shot)
         if len(self.samples) > SAMPLES_MAX:
             self.samples = self.samples[::2]

@@ -1,21 +1,23 @@
-"""Reading what running roles report: their role files and their Prometheus metrics over
-loopback."""
+"""Reading what running roles report: their role files and their Prometheus metrics."""
 
 import http.client
-import urllib.error
 import urllib.request
 from collections import defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from everspun.launcher.launcher import role_files
+from stream.metrics_server import INSTANCE, PROCESS
 
 TIMEOUT_S = 1.0
 _ANSWER_BYTES_MAX = 16_777_216
-#: What stands in HTTP_PROXY is for other hosts.
-_LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+ASKED_AT_ONCE = 16
+#: What stands in HTTP_PROXY is for the internet.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 #: One series: (name, labels) -> value.
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -46,25 +48,52 @@ class Report:
         )
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a process said at its address. `process`: `<role>-<index>`, "" where it does not say."""
+
+    process: str
+    instance: str
+    report: Report
+
+
+def local_places(run_dir: Path) -> dict[str, tuple[str, int]]:
+    """Name of a process -> where it answers, as the role files of this host say."""
+    return {
+        name: (str(said.get("metrics_host", "127.0.0.1")), said["metrics_port"])
+        for name, said in role_files(run_dir).items()
+        if type(said.get("metrics_port")) is int and 0 < said["metrics_port"] < 65_536
+    }
+
+
 def scrape(run_dir: Path) -> dict[str, Report]:
-    """A report of every role that answers; one that does not answer within a second is left out."""
-    ports = {name: info.get("metrics_port") for name, info in role_files(run_dir).items()}
-    asked = {name: port for name, port in ports.items() if type(port) is int and 0 < port < 65_536}
-    with ThreadPoolExecutor(max_workers=max(1, min(8, len(asked)))) as pool:
-        answers = pool.map(_fetch, asked.values())
-        return {
-            name: Report(series)
-            for name, series in zip(asked, answers, strict=True)
-            if series is not None
-        }
+    """A report of every role on this host that answers; one that does not answer within a second is
+    left out."""
+    answers = ask(local_places(run_dir))
+    return {name: answer.report for name, answer in answers.items()}
 
 
-def _fetch(port: int) -> Series | None:
+def ask(places: Mapping[str, tuple[str, int]]) -> dict[str, Answer]:
+    """What answers at these (host, port)s within a second; the rest is left out."""
+    with ThreadPoolExecutor(max_workers=max(1, min(ASKED_AT_ONCE, len(places)))) as pool:
+        answers = pool.map(fetch, places.values())
+        return {n: answer for n, answer in zip(places, answers, strict=True) if answer is not None}
+
+
+def fetch(place: tuple[str, int]) -> Answer | None:
+    """None for one that is starting, draining or dead, or whose name is not known."""
+    host, port = place
+    url = f"http://[{host}]:{port}/metrics" if ":" in host else f"http://{host}:{port}/metrics"
     try:
-        with _LOOPBACK.open(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT_S) as answer:
+        with _DIRECT.open(url, timeout=TIMEOUT_S) as answer:
             text = answer.read(_ANSWER_BYTES_MAX).decode(errors="replace")
-    except (urllib.error.URLError, OSError, http.client.HTTPException):
-        return None  # starting, draining or dead: the caller sees it missing
+            process, instance = (answer.headers.get(name, "") for name in (PROCESS, INSTANCE))
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    return Answer(process, instance, Report(_series(text)))
+
+
+def _series(text: str) -> Series:
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)

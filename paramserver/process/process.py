@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-
-from prometheus_client import start_http_server
+from typing import Any
 
 from paramserver.clocks.clocks import Allow, Clocks
 from paramserver.config import ParamServerConfig
@@ -32,6 +31,7 @@ from paramserver.shard.successor import Succession, Successor
 from paramserver.slots import SlotMap
 from paramserver.wire.client import ShardPorts
 from paramserver.wire.token import with_token
+from stream.metrics_server import serve
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +93,8 @@ def run(
     server.start()
     if holder:
         holder.start()
-    exporter, thread = start_http_server(0, "127.0.0.1", metrics.registry)
-    role = Role(run_dir, index, server.address, exporter.server_port)
+    exporter = serve(metrics.registry, f"shard-{index}")
+    role = Role(run_dir, index, server.address, exporter.place())
     role.write(holder.needed() if holder else None)
     log.info("shard %d serves at %s as incarnation %d", index, server.address, incarnation)
     try:
@@ -111,8 +111,7 @@ def run(
         if holder:
             holder.stop()
         service.close()
-        exporter.shutdown()
-        thread.join()
+        exporter.close()
 
 
 def _map_taker(
@@ -196,10 +195,10 @@ def _sample(service: ShardService, holder: "ClockHolder | None") -> None:
 class Role:
     """What this process says of itself in `<run_dir>/roles`, written when it changes."""
 
-    def __init__(self, run_dir: str, index: int, address: str, metrics_port: int) -> None:
+    def __init__(self, run_dir: str, index: int, address: str, metrics: dict[str, Any]) -> None:
         self._path = Path(run_dir) / "roles" / f"shard-{index}.json"
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._said = {"pid": os.getpid(), "metrics_port": metrics_port, "address": address}
+        self._said = {"pid": os.getpid(), **metrics, "address": address}
         self._written: dict[str, object] = {}
         self._failed = False
 

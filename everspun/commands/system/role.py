@@ -5,17 +5,25 @@ import argparse
 import faulthandler
 import logging
 import signal
+import socket
 import sys
 from pathlib import Path
 
 from everspun.commands import options as shared
+from everspun.config import Config, ConfigError
 from everspun.hash_secret import missing
-from everspun.launcher.launcher import ROLES, die_with_launcher
-from everspun.launcher.locks import lock_file
+from everspun.hosts import INDEX_MAX, ROLES
+from everspun.launcher.launcher import die_with_launcher
+from everspun.launcher.locks import Taken, lock_file
 from everspun.roles import roles
 from everspun.roles.heap import keep_freed_memory
 from everspun.roles.stop_signals import CLOSING_S, end_within, stop_on_signals
+from everspun.status.discovery import configured_places
+from everspun.status.scrape import fetch
+from stream.metrics_server import listen
 
+#: Another host that does not answer within this is taken for gone, s.
+LOOK_S = 1.0
 #: Roles that hash what events name.
 HASHING = ("labeler", "fraud", "breaker", "learner", "governor", "checkpointer")
 
@@ -54,6 +62,10 @@ def run(options: argparse.Namespace) -> int:
     stop = stop_on_signals()
     end_within(stop, max(config.labeler.drain_ms, config.learners.drain_ms) / 1_000 + CLOSING_S)
     die_with_launcher()
+    process = f"{options.role}-{options.index}"
+    refuse_beyond(config, options.role, options.index)
+    own = listen(config.run.metrics_host, config.run.port_of(options.role, options.index), process)
+    refuse_second(config, options.role, options.index, own.instance)
     folder = Path(config.run.dir) / "roles"
     folder.mkdir(parents=True, exist_ok=True)
     lock_file(
@@ -62,3 +74,36 @@ def run(options: argparse.Namespace) -> int:
     )
     roles.ROLES[options.role](config, options.index, stop)
     return 0
+
+
+def refuse_beyond(config: Config, role: str, index: int) -> None:
+    """Raises ConfigError for an index that has no place."""
+    addresses = config.paramserver.addresses
+    if index < 0 or index > INDEX_MAX:
+        raise ConfigError(f"--index {index}: allowed is 0 to {INDEX_MAX}")
+    if role == "shard" and addresses and index >= len(addresses):
+        raise ConfigError(
+            f"--index {index}: paramserver.addresses names {len(addresses)} shards, 0 to "
+            f"{len(addresses) - 1}"
+        )
+
+
+def refuse_second(config: Config, role: str, index: int, instance: str) -> None:
+    """Raises Taken where this very process runs already at the place that the configuration gives
+    it: two would take turns at fencing each other (S2, K3)."""
+    name = f"{role}-{index}"
+    places = configured_places(config)
+    answer = fetch((places[name].address, places[name].port)) if name in places else None
+    if answer is not None and answer.process == name and answer.instance != instance:
+        raise Taken(f"{name} runs already at {places[name]}: it may run once; stop that one first")
+    if role == "shard" and config.paramserver.addresses:
+        address = config.paramserver.addresses[index]
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK_S).close()
+        except (OSError, ValueError):
+            return  # nobody there
+        raise Taken(
+            f"{name} runs already at {address} (paramserver.addresses): it may run once; stop that "
+            "one first"
+        )

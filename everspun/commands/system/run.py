@@ -2,19 +2,26 @@
 SIGINT or SIGTERM."""
 
 import argparse
+import platform
 import time
 
 from rich.live import Live
 
+from checkpointer.store.fsspec_store import open_store
 from everspun.commands import options as shared
+from everspun.config import Config
 from everspun.hash_secret import with_secret_made
-from everspun.launcher.launcher import ROLES, Launcher
+from everspun.hosts import ALL, ROLES, Placement, beyond, parse_roles
+from everspun.launcher.launcher import Launcher
 from everspun.launcher.metrics import LauncherMetrics
+from everspun.launcher.stored_orders import OrderWatch
 from everspun.launcher.targets import write_targets
 from everspun.mistakes import MISTAKE
 from everspun.roles.model_check import check_model
-from everspun.roles.roles import has_begun
+from everspun.roles.roles import has_begun, shards_of_map
 from everspun.roles.stop_signals import stop_on_signals
+from everspun.roles.stored_state import StoredState
+from everspun.status.discovery import configured_places
 from everspun.status.follow import RECENT_EVALUATIONS, Follower
 from everspun.status.input_faults import InputWatch, input_faults
 from everspun.status.rate_file import RateFile
@@ -22,12 +29,21 @@ from everspun.status.usual_rate import UsualRate
 from stream.log.kafka import KafkaLog
 from stream.log.kafka_admin import check_topics
 from stream.metrics import start_metrics
+from stream.metrics_server import listen
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no live table")
     parser.add_argument(
-        "--roles", default="", metavar="A,B", help=f"only these of {', '.join(ROLES)}"
+        "--roles",
+        default="",
+        metavar="A,B:0,C:0-1",
+        help=f"only these processes: ROLE, ROLE:INDEX or ROLE:FIRST-LAST of {', '.join(ROLES)}",
+    )
+    parser.add_argument(
+        "--host",
+        default="",
+        help="run what [hosts] roles says of this host (the machine's name)",
     )
     shared.config_options(parser)
 
@@ -35,10 +51,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     check_model(config)
-    roles = set(options.roles.split(",")) if options.roles else set(ROLES)
-    if unknown := roles - set(ROLES):
-        print(f"--roles {','.join(sorted(unknown))}: allowed are {', '.join(ROLES)}")
-        return 2
+    try:
+        placement = placed(config, options.roles, options.host or platform.node())
+    except ValueError as error:
+        print(str(error))
+        return MISTAKE
+    roles = set(ROLES) if placement.chosen is None else set(placement.chosen)
     console = shared.console()
     problems = check_topics(config.stream)
     for problem in problems:
@@ -51,7 +69,9 @@ def run(options: argparse.Namespace) -> int:
         console.print(str(error), markup=False)
         return MISTAKE
     stop = stop_on_signals()
-    launcher = Launcher(options.config, config.run, tuple(options.set), config.governor.enabled)
+    launcher = Launcher(
+        options.config, config.run, tuple(options.set), config.governor.enabled, placement
+    )
     follower = Follower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
     rate_file = RateFile(launcher.dir)
     usual = rate_file.read()
@@ -59,8 +79,12 @@ def run(options: argparse.Namespace) -> int:
     inputs = InputWatch(
         lambda: input_faults(config.stream, int(time.time() * 1_000)), launcher.note
     )
+    orders = _watch_orders(config, launcher)
+    elsewhere = _elsewhere(config)
     note = f"config {options.config}, logs in {launcher.dir / 'logs'}"
     try:
+        if config.run.metrics_port:
+            listen(config.run.metrics_host, config.run.port_of("launcher", 0), "launcher-0")
         launcher.start(roles)
         metrics = LauncherMetrics(launcher.said, lambda: inputs.count)
         launcher.attempt(
@@ -70,7 +94,8 @@ def run(options: argparse.Namespace) -> int:
             while not stop.wait(1.0):
                 launcher.attempt("exporting metrics", metrics.look)
                 launcher.attempt(
-                    "writing the targets of Prometheus", lambda: write_targets(launcher.dir)
+                    "writing the targets of Prometheus",
+                    lambda: write_targets(launcher.dir, elsewhere),
                 )
                 launcher.attempt("following the run", lambda: _look(follower, usual))
                 launcher.attempt(
@@ -84,9 +109,47 @@ def run(options: argparse.Namespace) -> int:
     finally:
         console.print("draining ...")
         inputs.close()
+        if orders is not None:
+            orders.close()
         launcher.stop()
         follower.close()
     return 0
+
+
+def placed(config: Config, roles: str, host: str) -> Placement:
+    """Which processes this launcher runs: `roles` as on the command line, else what `[hosts]` says
+    of `host`. Raises ValueError for what cannot be: an unknown role, an index beyond the map."""
+    if not roles:
+        return config.hosts.placement(host, config.counts()) if config.hosts.roles else ALL
+    chosen = parse_roles(roles.split(","), "--roles")
+    counts, addresses = config.counts(), config.paramserver.addresses
+    reasons = {role: f"[run] has {count} of this role" for role, count in counts.items()}
+    if addresses:
+        counts["shard"] = len(addresses)
+        reasons["shard"] = f"paramserver.addresses names {len(addresses)} shards"
+    elif any(index >= counts["shard"] for index in chosen.get("shard") or ()):
+        counts["shard"] = max(counts["shard"], shards_of_map(config))
+        reasons["shard"] = f"the map has {counts['shard']} shards"
+    if wrong := beyond(chosen, counts, reasons):
+        raise ValueError("--roles " + "; ".join(wrong))
+    return Placement(chosen)
+
+
+def _watch_orders(config: Config, launcher: Launcher) -> OrderWatch | None:
+    """Where `[hosts]` says who runs what, an order counts on all of them."""
+    if not config.hosts.roles:
+        return None
+    store = StoredState(open_store(config.checkpointer.root), config.model.name)
+    return OrderWatch(store, launcher.dir, config.counts(), launcher.note)
+
+
+def _elsewhere(config: Config) -> dict[str, str]:
+    """Name of a process -> host:port, for Prometheus."""
+    known = {name: f"{at.address}:{at.port}" for name, at in configured_places(config).items()}
+    port = config.run.port_of("launcher", 0)
+    return known | {
+        f"launcher-{host}": f"{config.hosts.addresses[host]}:{port}" for host in config.hosts.roles
+    }
 
 
 def _look(follower: Follower, usual: UsualRate) -> None:

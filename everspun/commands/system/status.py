@@ -17,11 +17,12 @@ from everspun.launcher.launcher import role_files
 from everspun.launcher.state import read_state
 from everspun.status import referee
 from everspun.status.catch_up import CatchUp, behind, near_retention
+from everspun.status.discovery import scrape_all, unanswered
 from everspun.status.follow import RECENT_EVALUATIONS, Follower
 from everspun.status.input_faults import input_faults
 from everspun.status.learning_faults import feature_notes, learning_faults
 from everspun.status.quality import Quality
-from everspun.status.scrape import Report, scrape
+from everspun.status.scrape import Report
 from everspun.status.table import Snapshot
 from stream.log.kafka import KafkaLog
 from stream.timestamps import show_ms
@@ -46,7 +47,6 @@ def run(options: argparse.Namespace) -> int:
     config = dataclasses.replace(
         config, stream=dataclasses.replace(config.stream, request_timeout_ms=hurried)
     )
-    run_dir = Path(config.run.dir)
     follower = Follower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
     try:
         before = follower.look(int(time.time() * 1_000))
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
             if not follower.answered or not follower.read_evaluations(200):
                 break
         late = behind(config.stream, before, shot)
-        reports = scrape(run_dir)
+        reports = scrape_all(config)
         broken = breaches(config, shot, follower.quality, reports) + wrong(
             config, shot, late, reports
         )
@@ -93,6 +93,7 @@ def wrong(
         "launcher": _lives(state.get("pid"))
     }
     found = referee.processes(config.run.dir, state, files, reports, alive, shot.now_ms)
+    found += unanswered(config, reports)
     if not config.stream.replayed:
         found += referee.stream(
             state, shot.now_ms, (config.stream.impressions, config.stream.clicks)

@@ -1,13 +1,19 @@
-"""Start or stop learner processes of a system that `everspun run` runs here. Learners that are to
-go drain first and their partitions move to the others; those that come take their share. The word
-holds until the launcher ends."""
+"""Start or stop learner processes of a system that `everspun run` runs. Learners that are to go
+drain first and their partitions move to the others; those that come take their share. The word
+holds until the launcher ends; with `[hosts]` it is kept in the store, counts on all hosts, and
+holds until another number is configured."""
 
 import argparse
 import time
 from pathlib import Path
 
+from checkpointer.store.fsspec_store import open_store
 from everspun.commands import options as shared
+from everspun.config import Config
 from everspun.launcher.launcher import SCALABLE, order_scale, role_files
+from everspun.launcher.stored_orders import store_order
+from everspun.roles.stored_state import StoredState
+from everspun.status.discovery import scrape_all
 
 WAIT_S = 60.0
 
@@ -28,23 +34,37 @@ def run(options: argparse.Namespace) -> int:
     if options.count < 1:
         print(f"nothing was changed: {options.count} learners; at least 1, or `everspun pause`")
         return 2
-    if not (run_dir / "roles").is_dir():
+    if config.hosts.roles:
+        store = StoredState(open_store(config.checkpointer.root), config.model.name)
+        store_order(store, role, options.count, config.counts()[role])
+        if run_dir.is_dir():
+            order_scale(run_dir, role, options.count)
+    elif not (run_dir / "roles").is_dir():
         print(
             f"nothing was changed: {run_dir} is no folder of a run; does `everspun run` run with "
             f"this config, here?"
         )
         return 1
-    order_scale(run_dir, role, options.count)
+    else:
+        order_scale(run_dir, role, options.count)
+    where = "on the hosts of [hosts]" if config.hosts.roles else f"in {run_dir}"
     end = time.monotonic() + options.wait_s
-    while (
-        running := sum(name.startswith(f"{role}-") for name in role_files(run_dir))
-    ) != options.count:
+    while (running := _running(config, run_dir, role, options.count)) != options.count:
         if time.monotonic() > end:
             print(
                 f"{running} learners run, {options.count} were ordered: does `everspun run` run "
-                f"in {run_dir}?"
+                f"{where}?"
             )
             return 1
         time.sleep(0.1)
     print(f"{options.count} learners of {config.model.name} run")
     return 0
+
+
+def _running(config: Config, run_dir: Path, role: str, count: int) -> int:
+    """How many processes of a role there are: on this host by their files, on others by whether
+    they answer."""
+    if not config.hosts.roles:
+        return sum(name.startswith(f"{role}-") for name in role_files(run_dir))
+    asked = {role: max(count, config.counts()[role])}
+    return sum(name.startswith(f"{role}-") for name in scrape_all(config, asked))

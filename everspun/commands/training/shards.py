@@ -5,12 +5,11 @@ and end the old ones once this command has returned."""
 
 import argparse
 import time
-from pathlib import Path
 
 from everspun.audit.standings import slot_maps
 from everspun.commands import options as shared
 from everspun.config import Config
-from everspun.status.scrape import scrape
+from everspun.status.discovery import scrape_all
 from paramserver.ports import Refused, Unreachable
 from paramserver.wire.client import connect
 
@@ -94,7 +93,7 @@ def _missing(config: Config, count: int) -> str:
 def _moves(config: Config) -> tuple[float, dict[str, float]]:
     """(moves since the checkpointer started, phase -> how long that of the last one stopped
     starts, ms)."""
-    report = scrape(Path(config.run.dir)).get("checkpointer-0")
+    report = scrape_all(config).get("checkpointer-0")
     if report is None:
         return 0.0, {}
     return report.value("everspun_moves_total"), report.by_label("everspun_move_pause_ms", "phase")

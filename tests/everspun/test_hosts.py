@@ -1,0 +1,222 @@
+"""Which host runs which process, and where the others find it."""
+
+from pathlib import Path
+
+import pytest
+
+from everspun.commands.system.role import refuse_beyond, refuse_second
+from everspun.commands.system.run import placed
+from everspun.config import Config, ConfigError, load
+from everspun.hosts import ROLES, Placement, metrics_port, parse_roles
+from everspun.launcher.locks import Taken
+from everspun.launcher.stored_orders import store_order, stored_orders
+from everspun.status.discovery import configured_places, places, scrape_all, unanswered
+from stream.metrics import RoleMetrics
+from stream.metrics_server import MetricsServer
+
+TWO_HOSTS = """
+[run]
+dir = "{dir}"
+shards = 2
+learners = 2
+replicas = 0
+metrics_port = {port}
+[hosts.addresses]
+a = "127.0.0.1"
+b = "127.0.0.2"
+[hosts.roles]
+a = ["shard:0", "labeler", "learner:0", "checkpointer"]
+b = ["shard:1-2", "learner:1", "fraud"]
+[paramserver]
+transport = "tcp"
+addresses = ["127.0.0.1:7711", "127.0.0.2:7711", "127.0.0.2:7712"]
+"""
+
+
+def two_hosts(tmp_path: Path, text: str = TWO_HOSTS, port: int = 40_000) -> Config:
+    path = tmp_path / "everspun.toml"
+    path.write_text(text.replace("{dir}", str(tmp_path / "run")).replace("{port}", str(port)))
+    return load(path)
+
+
+def test_roles_are_chosen_by_index():
+    assert parse_roles(["shard:0", "labeler:0-1", " learner", "shard:2"], "--roles") == {
+        "shard": frozenset({0, 2}),
+        "labeler": frozenset({0, 1}),
+        "learner": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "item", ["", "shards", "shard:", "shard:-1", "shard:x", "shard:1-0", "shard:0:1", "shard:4096"]
+)
+def test_what_is_no_role_is_named(item: str):
+    with pytest.raises(ValueError, match=f"--roles {item.strip()!r}"):
+        parse_roles([item], "--roles")
+
+
+def test_a_host_runs_what_the_table_says(tmp_path: Path):
+    config = two_hosts(tmp_path)
+    here = placed(config, "", "b")
+    counts = config.counts()
+    assert {role: here.indices(role, counts[role]) for role in ROLES if counts[role]} == {
+        "shard": [1, 2],  # shard 2 stands by
+        "checkpointer": [],
+        "fraud": [0],
+        "labeler": [],
+        "learner": [1],
+    }
+
+
+def test_learners_beyond_the_table_are_dealt_out_and_stand_at_one_host_each(tmp_path: Path):
+    config = two_hosts(tmp_path)
+    hosts = {host: placed(config, "", host) for host in ("a", "b")}
+    for count in range(1, 7):
+        held = [index for one in hosts.values() for index in one.indices("learner", count)]
+        assert sorted(held) == list(range(count))
+        found = configured_places(config, {"learner": count})
+        for index in range(count):
+            assert index in hosts[found[f"learner-{index}"].host].indices("learner", count)
+        assert sum(name.startswith("learner-") for name in found) == count
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('"shard:1-2"', '"shard:0-2"', "shard:0 stands at 'a' and at 'b'"),
+        ('"learner:0", ', "", "no host runs learner:0"),
+        ('"learner:1"', '"learner:1-2"', r"learner:2 is beyond the 2 of \[run\]"),
+        ('"shard:1-2"', '"shard:1-3"', r"shard:3 has no address; .*paramserver\.addresses"),
+        ('a = "127.0.0.1"', 'c = "127.0.0.1"', r"roles\.a: has no address"),
+        ('"127.0.0.2"\n[', '"127.0.0.2/x"\n[', "expected a name or an address"),
+        ('"fraud"', '"frauds"', "'frauds': expected ROLE"),
+        ("metrics_port = 40000", "", r"set run\.metrics_port"),
+        (
+            "metrics_port = 40000",
+            "metrics_port = 64636",
+            r"is 0 \(any\) to 64635",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_is_named(tmp_path: Path, old: str, new: str, told: str):
+    text = TWO_HOSTS.replace("{port}", "40000")
+    assert old in text
+    with pytest.raises(ConfigError, match=told):
+        two_hosts(tmp_path, text.replace(old, new))
+
+
+def test_a_host_that_the_table_does_not_know_says_what_to_do(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"this host is 'c'.*a, b.*--host.*--roles"):
+        placed(two_hosts(tmp_path), "", "c")
+
+
+@pytest.mark.parametrize(
+    ("roles", "told"),
+    [
+        ("shard:3", r"shard:3: paramserver\.addresses names 3 shards, so its indices are 0 to 2"),
+        ("labeler:0-1", r"labeler:1: \[run\] has 1 of this role, so its indices are 0 to 0"),
+        ("replica:0", r"replica:0: .*its indices are none"),
+        ("shard,learner:x", "'learner:x': expected ROLE"),
+    ],
+)
+def test_an_index_beyond_the_map_is_refused_by_name(tmp_path: Path, roles: str, told: str):
+    with pytest.raises(ValueError, match=told):
+        placed(two_hosts(tmp_path), roles, "a")
+
+
+def test_a_role_has_its_own_port_for_each_index():
+    ports = {
+        metrics_port(9_000, True, role, i) for role in (*ROLES, "launcher") for i in range(100)
+    }
+    assert len(ports) == (len(ROLES) + 1) * 100
+    assert metrics_port(9_000, True, "shard", 3) == 9_003
+    assert metrics_port(9_000, False, "learner", 77) == 9_000
+    assert metrics_port(0, True, "learner", 77) == 0
+    with pytest.raises(ValueError, match="learner:100"):
+        metrics_port(9_000, True, "learner", 100)
+
+
+def test_a_role_started_alone_refuses_an_index_without_a_place(tmp_path: Path):
+    config = two_hosts(tmp_path)
+    refuse_beyond(config, "shard", 2)
+    with pytest.raises(ConfigError, match="names 3 shards, 0 to 2"):
+        refuse_beyond(config, "shard", 3)
+    with pytest.raises(ConfigError, match="--index -1: allowed is 0 to"):
+        refuse_beyond(config, "labeler", -1)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path):
+    """A system on two hosts of which learner-1 answers at b. (config, its server)."""
+    probe = MetricsServer("127.0.0.2", 0, "probe")
+    probe.close()
+    for port in range(20_000, 60_000, 1_500):
+        config = two_hosts(tmp_path, port=port)
+        try:
+            server = MetricsServer("127.0.0.2", config.run.port_of("learner", 1), "learner-1")
+        except OSError:
+            continue
+        yield config, server
+        server.close()
+        return
+
+
+def test_the_same_role_elsewhere_is_refused_and_its_own_place_is_not(elsewhere):
+    config, server = elsewhere
+    with pytest.raises(Taken, match=r"learner-1 runs already at 127\.0\.0\.2:\d+ \(host b\)"):
+        refuse_second(config, "learner", 1, "another start")
+    refuse_second(config, "learner", 1, server.instance)
+    refuse_second(config, "learner", 0, "another start")
+
+
+def test_processes_of_other_hosts_are_found_and_missed_by_name(elsewhere):
+    config, server = elsewhere
+    metrics = RoleMetrics()
+    metrics.records_in.inc(5)
+    server.attach(metrics.registry, str)
+    reports = scrape_all(config)
+    assert reports["learner-1"].value("everspun_records_in_total") == 5
+    missing = unanswered(config, reports)
+    assert [line.split()[0] for line in missing] == sorted(
+        set(configured_places(config)) - {"learner-1"}
+    )
+    assert all("everspun run --host" in line for line in missing)
+    assert places(config)["learner-1"].host == "b"
+
+
+def test_a_name_of_several_addresses_gives_each_process_its_own_name(tmp_path: Path):
+    server = MetricsServer("127.0.0.1", 0, "learner-31")
+    try:
+        text = (
+            f'[run]\ndir = "{tmp_path}"\n[hosts.answering]\nlearner = "localhost:{server.port}"\n'
+        )
+        config = two_hosts(tmp_path, text)
+        server.attach(RoleMetrics().registry, str)
+        assert set(scrape_all(config)) == {"learner-31"}
+    finally:
+        server.close()
+
+
+class Files(dict[str, bytes]):
+    def read(self, name: str) -> bytes | None:
+        return self.get(name)
+
+    def write(self, name: str, data: bytes) -> None:
+        self[name] = data
+
+
+def test_an_order_is_void_once_another_number_is_configured():
+    store = Files()
+    assert stored_orders(store, {"learner": 2}) == {}
+    store_order(store, "learner", 5, configured=2)
+    assert stored_orders(store, {"learner": 2}) == {"learner": 5}
+    assert stored_orders(store, {"learner": 3}) == {}
+
+
+@pytest.mark.parametrize("said", [b"", b"[]", b"{", b'{"learner": 3}', b'{"shard": {"count": 3}}'])
+def test_an_order_that_says_nothing_is_none(said: bytes):
+    assert stored_orders(Files({"scale.json": said}), {"learner": 2, "shard": 2}) == {}
+
+
+def test_all_on_one_host_is_as_ever():
+    assert Placement().indices("learner", 3) == [0, 1, 2]

@@ -1,0 +1,57 @@
+"""What a process answers to those who watch it, before and after its role has begun."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from stream.metrics import RoleMetrics
+from stream.metrics_server import BEGINNING, INSTANCE, PROCESS, MetricsServer, PortTaken
+
+
+@pytest.fixture
+def server() -> Iterator[MetricsServer]:
+    server = MetricsServer("127.0.0.1", 0, "labeler-3")
+    yield server
+    server.close()
+
+
+def ask(server: MetricsServer, path: str) -> tuple[int, bytes, dict[str, str]]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=10) as answer:
+            return answer.status, answer.read(), dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read(), dict(error.headers)
+
+
+def test_a_process_lives_before_its_role_has_begun_and_is_ready_after(server: MetricsServer):
+    assert ask(server, "/live")[0] == 200
+    status, said, _ = ask(server, "/ready")
+    assert (status, json.loads(said)["why"]) == (503, BEGINNING)
+    assert ask(server, "/metrics")[:2] == (200, b"")
+    metrics = RoleMetrics()
+    metrics.not_ready = "no partitions"
+    server.attach(metrics.registry, lambda: metrics.not_ready)
+    assert json.loads(ask(server, "/ready")[1])["why"] == "no partitions"
+    metrics.not_ready = ""
+    assert ask(server, "/ready")[0] == 200
+    assert b"everspun_data_time_ms" in ask(server, "/metrics")[1]
+
+
+def test_every_answer_says_which_process_and_which_start_of_it(server: MetricsServer):
+    for path in ("/live", "/ready", "/metrics", "/nowhere"):
+        headers = ask(server, path)[2]
+        assert (headers[PROCESS], headers[INSTANCE]) == ("labeler-3", server.instance)
+    assert ask(server, "/nowhere")[0] == 404
+
+
+def test_a_port_in_use_is_named_with_what_to_do(server: MetricsServer):
+    with pytest.raises(PortTaken, match=rf"labeler-4: .*127\.0\.0\.1:{server.port}: .*metrics_p"):
+        MetricsServer("127.0.0.1", server.port, "labeler-4")
+
+
+def test_a_host_that_is_not_this_machines_is_named():
+    with pytest.raises(PortTaken, match=r"192\.0\.2\.1:.*metrics_host"):
+        MetricsServer("192.0.2.1", 0, "shard-0")
