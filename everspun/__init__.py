@@ -11,10 +11,12 @@ packages stands in `everspun.roles.roles`, one function a role.
 - `roles`: One function a role, from the configuration to the package that does the work
 - `status`: What a running system says of itself
 - `config`: one TOML file for the whole system
+- `environment`: keys of the configuration from the environment (pure)
 - `forgetting`: forgetting a person
 - `hash_secret`: the secret of a deployment, which ids, names and features are hashed with
 - `hosts`: which processes of which roles run where, and where each of them answers (pure)
 - `local_run`: A whole system on this machine
+- `log_format`: how processes write their logs: as text, or as JSON
 - `mistakes`: what a person is told when a command fails
 """
 

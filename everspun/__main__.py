@@ -1,9 +1,12 @@
 """`everspun`: the command line."""
 
 import argparse
+import difflib
 import os
 import sys
 from importlib import import_module
+
+from everspun import __version__
 
 #: name -> (module, one line of help); each module has `arguments(parser)` and `run(options) -> exit
 #: code`.
@@ -97,6 +100,10 @@ COMMANDS = {
         "everspun.commands.system.config",
         "print an example config, or the reference of all keys",
     ),
+    "completion": (
+        "everspun.commands.system.completion",
+        "print what makes a shell complete commands and options",
+    ),
 }
 
 
@@ -106,14 +113,25 @@ def parser() -> argparse.ArgumentParser:
         description="Streaming continuous training with a parameter server, for a shop's click "
         "model.",
     )
+    top.add_argument("--version", action="version", version=f"everspun {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, help_line) in COMMANDS.items():
         commands.add_parser(name, help=help_line, description=help_line, add_help=False)
     return top
 
 
+def unknown(command: str) -> str:
+    """What is said of a command that there is not."""
+    found = difflib.get_close_matches(command, COMMANDS, n=1)
+    hint = f"did you mean {found[0]!r}?" if found else f"known are {', '.join(COMMANDS)}"
+    return f"unknown command {command[:100]!r}; {hint}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
+    if given and not given[0].startswith("-") and given[0] not in COMMANDS:
+        print(f"everspun: {unknown(given[0])}", file=sys.stderr)
+        return 2
     if not given or given[0] not in COMMANDS:
         parser().parse_args(given[:1])  # prints help or the error, and exits
     name = given[0]

@@ -3,6 +3,7 @@ checked once at start."""
 
 import dataclasses
 import difflib
+import os
 import tomllib
 import types
 import typing
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from checkpointer.config import ArchiveConfig, CheckpointerConfig, ServingConfig
+from everspun.environment import with_environment
 from everspun.hash_secret import with_secret
 from everspun.hosts import PORTS_MAX, ROLES, HostsConfig, metrics_port
+from everspun.log_format import FORMATS
 from labeler.breaker_config import BreakerConfig
 from labeler.config import LabelerConfig
 from labeler.fraud_config import FraudConfig, check_room
@@ -70,6 +73,16 @@ class RunConfig:
         default=16_777_216,
         metadata={"help": "a role's log beyond so many bytes is kept as `.log.1` and begun anew"},
     )
+    log_files_kept: int = field(
+        default=1, metadata={"help": "older logs kept of each process: `.log.1` is the newest"}
+    )
+    log_format: str = field(
+        default="text",
+        metadata={
+            "help": "'text', or 'json': an object a line with time, level, role, index, model, and "
+            "topic and partition where a line is about one"
+        },
+    )
     metrics_host: str = field(
         default="127.0.0.1",
         metadata={
@@ -101,6 +114,12 @@ class RunConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}: at least 0")
         if self.restart_wait_max_s <= 0:
             raise ValueError(f"restart_wait_max_s = {self.restart_wait_max_s}: above 0")
+        if self.log_format not in FORMATS:
+            raise ValueError(
+                f"log_format = {self.log_format!r}: allowed are {', '.join(map(repr, FORMATS))}"
+            )
+        if not 1 <= self.log_files_kept <= 100:
+            raise ValueError(f"log_files_kept = {self.log_files_kept}: allowed is 1 to 100")
         if self.log_bytes_max < 65_536:
             raise ValueError(f"log_bytes_max = {self.log_bytes_max}: at least 65536")
         last = PORTS_MAX if self.metrics_port_each else 65_535
@@ -285,8 +304,8 @@ class Config:
 
 
 def load(path: Path, overrides: typing.Sequence[str] = ()) -> Config:
-    """Read a file, apply `section.key=value` overrides (TOML values), check all. Raises
-    ConfigError."""
+    """Read a file, apply the environment's `EVERSPUN_SECTION_KEY` and then `section.key=value`
+    overrides (TOML values), check all. Raises ConfigError."""
     return loads(_text(path), overrides, f"{path}: ")
 
 
@@ -300,9 +319,10 @@ def loads(text: str, overrides: typing.Sequence[str] = (), where: str = "") -> C
         raise ConfigError(
             f"{where}brackets within brackets, thousands deep: no TOML that anybody means"
         ) from None
-    for override in overrides:
-        _override(tree, override)
     try:
+        tree = with_environment(Config, tree, os.environ)
+        for override in overrides:
+            _override(tree, override)
         return with_secret(parse(tree))
     except (ValueError, OSError) as error:
         raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from None
@@ -415,6 +435,11 @@ def markdown() -> str:
         "# Configuration",
         "",
         "One TOML file; `everspun config --markdown` writes this page from the code.",
+        "",
+        "Every key can be set in the environment instead, as `EVERSPUN_SECTION_KEY` "
+        "(`EVERSPUN_RUN_LEARNERS=4`), which goes over the file, and on the command line, as "
+        "`--set section.key=value`, which goes over both. A variable whose name begins so and is "
+        "no key is refused.",
         "",
     ]
     for section in dataclasses.fields(Config):

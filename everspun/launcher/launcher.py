@@ -387,7 +387,9 @@ class Launcher:
 
     def _cut_logs(self) -> None:
         for process in list(self.processes.values()):
-            if process.log is not None and cut_log(Path(process.log.name), self.run.log_bytes_max):
+            if process.log is not None and cut_log(
+                Path(process.log.name), self.run.log_bytes_max, self.run.log_files_kept
+            ):
                 process.log_begin = 0
 
     def _write_state(self) -> None:

@@ -47,15 +47,19 @@ def room_line(folder: Path) -> str:
     return ""
 
 
-def cut_log(path: Path, bytes_max: int) -> bool:
-    """Where a log has outgrown `bytes_max`, keep it as `<name>.1` in place of an older one and
-    begin it anew: the process goes on appending to it. True if it was cut. Raises OSError; a log
-    twice as long is cut in any case."""
+def cut_log(path: Path, bytes_max: int, kept_max: int = 1) -> bool:
+    """Where a log has outgrown `bytes_max`, keep it as `<name>.1`, older ones as `.2` and so on up
+    to `kept_max`, and begin it anew: the process goes on appending to it. True if it was cut.
+    Raises OSError; a log twice as long is cut in any case."""
     size = path.stat().st_size
     if size <= bytes_max:
         return False
     kept = path.with_name(path.name + ".1")
     try:
+        for number in range(kept_max - 1, 0, -1):
+            older = path.with_name(f"{path.name}.{number}")
+            if older.exists():
+                older.replace(path.with_name(f"{path.name}.{number + 1}"))
         kept.unlink(missing_ok=True)
         with path.open("rb") as source, kept.open("wb") as target:
             source.seek(max(0, size - bytes_max))

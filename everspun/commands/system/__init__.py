@@ -3,6 +3,7 @@
 - `audit`: check the promise from logs, archive, shards and checkpoints
 - `broker`: run a Kafka-protocol broker on loopback until SIGINT or SIGTERM: Apache Kafka where Java
   and Maven are, else the embedded one
+- `completion`: print what makes a shell complete commands and options
 - `config`: print a config file to begin with, or the reference of all keys
 - `demo`: the main job on a real log, from nothing
 - `role`: run one process of one role

@@ -15,6 +15,7 @@ from everspun.hash_secret import missing
 from everspun.hosts import INDEX_MAX, ROLES
 from everspun.launcher.launcher import die_with_launcher
 from everspun.launcher.locks import Taken, lock_file
+from everspun.log_format import set_up_logs
 from everspun.roles import roles
 from everspun.roles.heap import keep_freed_memory
 from everspun.roles.stop_signals import CLOSING_S, end_within, stop_on_signals
@@ -47,10 +48,8 @@ def run(options: argparse.Namespace) -> int:
     if options.role in HASHING and not config.stream.hash_secret:
         print(missing(config), file=sys.stderr)
         return 2
-    logging.basicConfig(
-        level=options.log_level,
-        format=f"%(asctime)s {options.role}-{options.index} %(levelname)s %(message)s",
-    )
+    process = f"{options.role}-{options.index}"
+    set_up_logs(config.run.log_format, options.log_level, process, config.model.name)
     # While a broker is away, clients say so many times a second; what the roles make of it, they
     # say themselves.
     for client in ("kafka", "aiokafka", "mode", "faust"):
@@ -62,7 +61,6 @@ def run(options: argparse.Namespace) -> int:
     stop = stop_on_signals()
     end_within(stop, max(config.labeler.drain_ms, config.learners.drain_ms) / 1_000 + CLOSING_S)
     die_with_launcher()
-    process = f"{options.role}-{options.index}"
     refuse_beyond(config, options.role, options.index)
     own = listen(config.run.metrics_host, config.run.port_of(options.role, options.index), process)
     refuse_second(config, options.role, options.index, own.instance)

@@ -16,6 +16,7 @@ from everspun.launcher.launcher import Launcher
 from everspun.launcher.metrics import LauncherMetrics
 from everspun.launcher.stored_orders import OrderWatch
 from everspun.launcher.targets import write_targets
+from everspun.log_format import set_up_logs
 from everspun.mistakes import MISTAKE
 from everspun.roles.model_check import check_model
 from everspun.roles.roles import has_begun, shards_of_map
@@ -68,6 +69,8 @@ def run(options: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:
         console.print(str(error), markup=False)
         return MISTAKE
+    if config.run.log_format != "text":
+        set_up_logs(config.run.log_format, "INFO", "launcher-0", config.model.name)
     stop = stop_on_signals()
     launcher = Launcher(
         options.config, config.run, tuple(options.set), config.governor.enabled, placement

@@ -282,6 +282,15 @@ def test_a_log_is_bounded_and_what_is_said_of_an_end_is_of_that_life(tmp_path: P
         assert last_words(path, begin) == "goes on"
 
 
+def test_as_many_older_logs_are_kept_as_configured(tmp_path: Path):
+    path = tmp_path / "x.log"
+    for number in range(5):
+        path.write_bytes(b"%d" % number * 70_000)
+        assert cut_log(path, 65_536, kept_max=3)
+    kept = {file.name: file.read_bytes()[:1] for file in tmp_path.iterdir() if file != path}
+    assert kept == {"x.log.1": b"4", "x.log.2": b"3", "x.log.3": b"2"}
+
+
 def test_the_state_is_written_over_in_place_and_its_length_stays(tmp_path: Path):
     state = StateFile(tmp_path)
     size = state.path.stat().st_size

@@ -24,13 +24,6 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert len(capsys.readouterr().out) > 100
 
 
-def test_an_unknown_command_names_the_known(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) as end:
-        main(["auditt"])
-    assert end.value.code == 2
-    assert "audit" in capsys.readouterr().err
-
-
 def test_a_bad_config_is_told_without_a_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
