@@ -18,11 +18,22 @@ from stream.log.log import LogError, Unavailable
 #: Exit codes: a person's mistake or the surroundings; a fault of ours.
 MISTAKE, FAULT, INTERRUPTED, NOBODY_READS = 2, 70, 130, 141
 
+#: A library that the small package does not bring -> the extra that does.
+EXTRAS = {"torch": "networks", "matplotlib": "demo"}
+
+
+def missing_library(name: str) -> str:
+    """What is said where a library of an extra is needed and not there."""
+    other = "; models of kind 'lr' and 'fm' need none" if name == "torch" else ""
+    return f"{name} is not installed: pip install 'everspun[{EXTRAS[name]}]'{other}"
+
 
 def told(error: BaseException) -> str | None:
     """One line for an error that people or their surroundings cause; None for a fault of ours."""
     if isinstance(error, ConfigError):
         return f"config: {error}"
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return missing_library(error.name)
     if isinstance(error, Unavailable):
         return (
             f"{error}: is the broker of [stream] bootstrap_servers running, and is that its "
@@ -57,7 +68,7 @@ def report(command: str, error: BaseException) -> int:
     """Say it on standard error; returns the exit code. A fault of ours leaves its traceback in a
     file, and so does an error of a role that runs in its log, where an engineer looks for it."""
     line = told(error)
-    if command == "role" and not isinstance(error, ConfigError | Taken):
+    if command == "role" and not isinstance(error, ConfigError | Taken | ModuleNotFoundError):
         traceback.print_exception(error)
     if line is not None:
         print(

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from everspun.status import plots
 from everspun.status.quality import Quality, shown
 from everspun.status.table import Snapshot, duration
 
@@ -40,12 +39,7 @@ def write(
     clock: str,
 ) -> Path:
     """Write the report. `audit` is (check, what was found, right?) a row."""
-    drawn = (
-        plots.learning_curve(quality.days),
-        plots.calibration(quality.bins),
-        plots.freshness(samples, clock),
-        plots.staleness(quality.staleness),
-    )
+    drawn = _drawn(quality, samples, clock)
     checks = "".join(
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(found)}</td>"
         f'<td class="{"ok" if right else "bad"}">{"right" if right else "WRONG"}</td></tr>'
@@ -64,6 +58,22 @@ def write(
     page += f"<style>{STYLE}</style></head><body>{''.join(body)}</body></html>"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _drawn(quality: Quality, samples: Sequence[Snapshot], clock: str) -> list[str]:
+    """The plots; where matplotlib is not installed, a line that says how to have them."""
+    try:
+        from everspun.status import plots
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        return ["<p class=\"note\">No plots: pip install 'everspun[demo]'.</p>"]
+    return [
+        plots.learning_curve(quality.days),
+        plots.calibration(quality.bins),
+        plots.freshness(samples, clock),
+        plots.staleness(quality.staleness),
+    ]
 
 
 def quality_rows(quality: Quality) -> list[tuple[str, str]]:
