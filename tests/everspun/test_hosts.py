@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from everspun.commands.system.role import refuse_beyond, refuse_second
+from everspun.commands.system.role import index_of, refuse_beyond, refuse_second
 from everspun.commands.system.run import placed
 from everspun.config import Config, ConfigError, load
 from everspun.hosts import ROLES, Placement, metrics_port, parse_roles
@@ -143,6 +143,17 @@ def test_a_role_started_alone_refuses_an_index_without_a_place(tmp_path: Path):
         refuse_beyond(config, "shard", 3)
     with pytest.raises(ConfigError, match="--index -1: allowed is 0 to"):
         refuse_beyond(config, "labeler", -1)
+
+
+def test_a_process_of_an_orchestrator_has_an_index_of_its_own(tmp_path: Path):
+    config = two_hosts(tmp_path)
+    indices = [index_of("auto", f"everspun-learner-6d4f{i}-x") for i in range(500)]
+    assert len(set(indices)) == len(indices)
+    assert indices[7] == index_of("auto", "everspun-learner-6d4f7-x")
+    assert index_of("3") == 3
+    refuse_beyond(config, "learner", indices[0])
+    with pytest.raises(ConfigError, match="--index auto: a shard's index"):
+        refuse_beyond(config, "shard", indices[0])
 
 
 @pytest.fixture

@@ -4,9 +4,11 @@ supervisor."""
 import argparse
 import faulthandler
 import logging
+import platform
 import signal
 import socket
 import sys
+import zlib
 from pathlib import Path
 
 from everspun.commands import options as shared
@@ -23,6 +25,8 @@ from everspun.status.discovery import configured_places
 from everspun.status.scrape import fetch
 from stream.metrics_server import listen
 
+#: Indices of 'auto': so many that two hosts hardly ever share one.
+AUTO_FIRST = 1 << 30
 #: Another host that does not answer within this is taken for gone, s.
 LOOK_S = 1.0
 #: Roles that hash what events name.
@@ -32,7 +36,11 @@ HASHING = ("labeler", "fraud", "breaker", "learner", "governor", "checkpointer")
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("role", choices=ROLES)
     parser.add_argument(
-        "--index", type=int, default=0, help="which of the processes of this role, from 0"
+        "--index",
+        type=index_of,
+        default=0,
+        help="which of the processes of this role, from 0; 'auto' = one of its own for each host "
+        "name, where an orchestrator starts as many as it likes",
     )
     parser.add_argument(
         "--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR")
@@ -74,11 +82,20 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def index_of(text: str, host: str = "") -> int:
+    """An index; of 'auto' one above all others, the same for each start on a host of this name."""
+    if text == "auto":
+        return AUTO_FIRST + zlib.crc32((host or platform.node()).encode()) % AUTO_FIRST
+    return int(text)
+
+
 def refuse_beyond(config: Config, role: str, index: int) -> None:
     """Raises ConfigError for an index that has no place."""
     addresses = config.paramserver.addresses
-    if index < 0 or index > INDEX_MAX:
-        raise ConfigError(f"--index {index}: allowed is 0 to {INDEX_MAX}")
+    if index >= AUTO_FIRST and role == "shard":
+        raise ConfigError("--index auto: a shard's index says which slots it holds; give a number")
+    if index < 0 or INDEX_MAX < index < AUTO_FIRST:
+        raise ConfigError(f"--index {index}: allowed is 0 to {INDEX_MAX}, or 'auto'")
     if role == "shard" and addresses and index >= len(addresses):
         raise ConfigError(
             f"--index {index}: paramserver.addresses names {len(addresses)} shards, 0 to "
