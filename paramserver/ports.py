@@ -65,6 +65,24 @@ class StateStore(Protocol):
         """Whole and durable once it returns. Raises OSError where the store fails."""
 
 
+@dataclass(frozen=True)
+class AllowRequest:
+    """The clock holder's allow list: this era, and exactly these epochs may push (K5)."""
+
+    era: int
+    sequence: int  # of an era's lists; the highest counts
+    epochs: tuple[Epoch, ...]
+    #: A shard of another incarnation adopts nothing and only answers its own. The clock holder
+    #: always names one, so a list delayed on its way to a dead process cannot open its successor
+    #: to an expelled learner; 0 = of a shard that it has not heard of. None = whichever it is.
+    incarnation: int | None = None
+    #: A shard of another map adopts nothing either; one of an older map reads the head complete
+    #: cut (S6). None = whichever it is.
+    map_epoch: int | None = None
+    #: model -> the compensation that an operator ordered (K6); the others have the configured one
+    ways: dict[str, str] = field(default_factory=dict)
+
+
 class AllowReply(NamedTuple):
     """A list counts where these are the incarnation and the map epoch that it named (K5, S6)."""
 
@@ -122,23 +140,8 @@ class ShardPort(Protocol):
     def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
         """The cut is complete as this manifest: it may be a parent; its copy is dropped."""
 
-    def allow(
-        self,
-        era: int,
-        sequence: int,
-        epochs: list[Epoch],
-        incarnation: int | None = None,
-        ways: dict[str, str] | None = None,
-        map_epoch: int | None = None,
-    ) -> AllowReply:
-        """The clock holder's word: this era, and exactly these epochs may push (K5).
-        `ways`: model -> the compensation that an operator ordered (K6).
-
-        With `incarnation`, a shard of another one adopts nothing and only answers its own. The
-        clock holder always names one, so a list delayed on its way to a dead process cannot open
-        its successor to an expelled learner. With `map_epoch`, so does a shard of another map; one
-        of an older map reads the head complete cut (S6).
-        """
+    def allow(self, request: AllowRequest) -> AllowReply:
+        """The clock holder's list of who may push. Raises Refused where its era is over (K5)."""
 
     def remap(self, epoch: int) -> int:
         """A map of this epoch stands in the head complete cut: take it from there, soon. Answers

@@ -8,6 +8,7 @@ handed in. Nothing here is locked: whoever shares one between threads serialises
 from collections.abc import Callable, MutableMapping
 
 from paramserver.bounds import Bounds, Rung
+from paramserver.clocks.allow_list_sender import AllowListSender
 from paramserver.clocks.clocks import Clocks
 from paramserver.messages import (
     Epoch,
@@ -21,7 +22,7 @@ from paramserver.messages import (
     StartRequest,
 )
 from paramserver.parts.safetensors_file import encode_part, part_info, part_name
-from paramserver.ports import AllowReply, JoinReply, PartInfo, ProgressReply
+from paramserver.ports import AllowReply, AllowRequest, JoinReply, PartInfo, ProgressReply
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
@@ -69,18 +70,8 @@ class LocalShard:
     def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
         self.shard.settle(model, cut, manifest_sha256)
 
-    def allow(
-        self,
-        era: int,
-        sequence: int,
-        epochs: list[Epoch],
-        incarnation: int | None = None,
-        ways: dict[str, str] | None = None,
-        map_epoch: int | None = None,
-    ) -> AllowReply:
-        if incarnation is not None and incarnation != self.shard.incarnation:
-            return AllowReply(self.shard.incarnation, self.shard.slot_map.epoch)
-        return self.shard.allow(era, sequence, epochs, ways, map_epoch)
+    def allow(self, request: AllowRequest) -> AllowReply:
+        return self.shard.allow(request)
 
     def remap(self, epoch: int) -> int:
         if epoch > self.shard.slot_map.epoch and self.take_map is not None:
@@ -98,26 +89,15 @@ class LocalClock:
 
     def __init__(self, clocks: Clocks, now_ms: Callable[[], int]) -> None:
         self.clocks, self.now_ms = clocks, now_ms
+        self.sender = AllowListSender(clocks)
 
     def tell(self, shards: dict[int, LocalShard]) -> None:
-        """What the clock holder does at each beat: expire leases, and bring every shard the
-        allow list (K5)."""
-        self.clocks.tick(self.now_ms())
+        """What the clock holder does at each beat: expire leases, and bring every shard the allow
+        list (K5)."""
+        self.sender.tick(self.now_ms())
         for index, shard in shards.items():
-            allow = self.clocks.allow_list()
-            for _ in range(2):  # the second time under the incarnation that answered the first
-                named = AllowReply(self.clocks.incarnations.get(index, 0), self.clocks.map_epoch)
-                answered = shard.allow(
-                    allow.era,
-                    allow.sequence,
-                    list(allow.epochs),
-                    named.incarnation,
-                    self.clocks.ways(),
-                    named.map_epoch,
-                )
-                holds = allow.sequence if answered == named else 0
-                self.clocks.confirm(allow.era, holds, index, answered.incarnation)
-                if answered == named:
+            while (sent := self.sender.message(index)) is not None:
+                if not self.sender.answered(index, sent, shard.allow(sent)):
                     break
 
     def join(self, model: str, learner: str) -> JoinReply:

@@ -10,7 +10,7 @@ import hmac
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from paramserver.config import ParamServerConfig
-from paramserver.messages import Epoch, Keys
-from paramserver.ports import AllowReply, Refused
+from paramserver.messages import Keys
+from paramserver.ports import AllowReply, AllowRequest, Refused
 from paramserver.server.clock_service import ClockService, number
 from paramserver.server.metrics import Metrics
 from paramserver.server.part_writer import PartWriter
@@ -157,34 +157,20 @@ class ShardService:
         return number(1)
 
     def allow(self, message: wire.AllowRequest) -> wire.AllowReply:
-        epochs = [codec.decode_epoch(epoch) for epoch in message.epochs]
-        incarnation = message.incarnation if message.HasField("incarnation") else None
-        map_epoch = message.map_epoch if message.HasField("map_epoch") else None
-        answer = self.allow_here(
-            message.era, message.sequence, epochs, incarnation, dict(message.ways), map_epoch
-        )
+        answer = self.allow_here(codec.decode_allow(message))
         return wire.AllowReply(incarnation=answer.incarnation, map_epoch=answer.map_epoch)
 
-    def allow_here(
-        self,
-        era: int,
-        sequence: int,
-        epochs: list[Epoch],
-        incarnation: int | None,
-        ways: Mapping[str, str] | None = None,
-        map_epoch: int | None = None,
-    ) -> AllowReply:
+    def allow_here(self, request: AllowRequest) -> AllowReply:
         """`ShardPort.allow`, for a clock holder in this very process too."""
-        if map_epoch is not None:
-            self.newer_map(map_epoch)
-        if incarnation is not None and incarnation > self.shard.incarnation:
-            self.behind(incarnation)
+        if request.map_epoch is not None:
+            self.newer_map(request.map_epoch)
+        if request.incarnation is not None and request.incarnation > self.shard.incarnation:
+            self.behind(request.incarnation)
         with self.lock:
-            own = AllowReply(self.shard.incarnation, self.shard.slot_map.epoch)
-            if own == (incarnation or own.incarnation, map_epoch or own.map_epoch):
-                self.shard.allow(era, sequence, epochs, ways)
-                self.staging.keep(epochs)
-            return own
+            answer = self.shard.allow(request)
+            if self.shard.era is not None:
+                self.staging.keep(self.shard.allowed.epochs)
+        return answer
 
     def remap(self, message: wire.Number) -> wire.Number:
         self.newer_map(message.value)

@@ -36,6 +36,7 @@ from paramserver.messages import (
 )
 from paramserver.ports import (
     AllowReply,
+    AllowRequest,
     JoinReply,
     Malformed,
     NotAuthorized,
@@ -263,24 +264,8 @@ class ShardClient:
             "Settle", wire.CutRequest(model=model, cut=cut, sha256=manifest_sha256)
         )
 
-    def allow(
-        self,
-        era: int,
-        sequence: int,
-        epochs: list[Epoch],
-        incarnation: int | None = None,
-        ways: dict[str, str] | None = None,
-        map_epoch: int | None = None,
-    ) -> AllowReply:
-        message = wire.AllowRequest(
-            era=era,
-            sequence=sequence,
-            epochs=[codec.encode_epoch(epoch) for epoch in epochs],
-            incarnation=incarnation,
-            ways=ways or {},
-            map_epoch=map_epoch,
-        )
-        answered = self._connection.control("Allow", message)
+    def allow(self, request: AllowRequest) -> AllowReply:
+        answered = self._connection.control("Allow", codec.encode_allow(request))
         return AllowReply(answered.incarnation, answered.map_epoch)
 
     def remap(self, epoch: int) -> int:

@@ -23,7 +23,7 @@ from paramserver.messages import (
     StartRequest,
     TableSpec,
 )
-from paramserver.ports import JoinReply, PartInfo, ProgressReply
+from paramserver.ports import AllowRequest, JoinReply, PartInfo, ProgressReply
 from paramserver.slots import SlotMap
 from paramserver.wire import wire_pb2 as wire
 
@@ -246,6 +246,28 @@ def decode_part_info(m: wire.PartInfo) -> PartInfo:
 
 # --- clocks
 # --------------------------------------------------------------------------------------------------
+
+
+def encode_allow(request: AllowRequest) -> wire.AllowRequest:
+    return wire.AllowRequest(
+        era=request.era,
+        sequence=request.sequence,
+        epochs=[encode_epoch(epoch) for epoch in request.epochs],
+        incarnation=request.incarnation,
+        ways=request.ways,
+        map_epoch=request.map_epoch,
+    )
+
+
+def decode_allow(message: wire.AllowRequest) -> AllowRequest:
+    return AllowRequest(
+        message.era,
+        message.sequence,
+        tuple(decode_epoch(epoch) for epoch in message.epochs),
+        message.incarnation if message.HasField("incarnation") else None,
+        message.map_epoch if message.HasField("map_epoch") else None,
+        dict(message.ways),
+    )
 
 
 def encode_join_reply(reply: JoinReply) -> wire.JoinReply:

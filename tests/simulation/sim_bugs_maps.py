@@ -56,6 +56,7 @@ def dropped_before_manifest() -> list[Patch]:
         wanted = holder.shards_ordered() if holder.alive else self.core.slot_map.shards
         if isinstance(reply, PartInfo) and wanted != self.core.slot_map.shards:
             self.core = self.incarnate(self.head()[0], self.core.slot_map.resized(wanted))
+            self.updater.slot_map = self.core.slot_map
         return reply
 
     return [patch.object(ShardNode, "write_part", bad)]
