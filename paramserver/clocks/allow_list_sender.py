@@ -21,9 +21,9 @@ class AllowListSender:
     def tick(self, now_ms: int) -> bool:
         """Fence those whose leases ran out (K3). True: the list changed by that, and every shard is
         to be told now rather than at the next beat."""
-        before = self._clocks.allow_list().sequence
+        before = self._clocks.sequence
         self._clocks.tick(now_ms)
-        return self._clocks.allow_list().sequence != before
+        return self._clocks.sequence != before
 
     def shards(self) -> range:
         """Who is told: the shards of the map in force."""

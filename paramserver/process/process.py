@@ -314,7 +314,7 @@ class ClockHolder:
             self._wake()  # a lease ran out: every shard is to hear of it now
         if sent is None:
             return False  # the map has no such shard
-        to = self.own.allow_here if shard == self.own.shard.index else self._ports[shard].allow
+        to = self.own.allow if shard == self.own.shard.index else self._ports[shard].allow
         answered = to(sent)
         self.own.newer_map(answered.map_epoch)
         with lock:

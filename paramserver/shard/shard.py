@@ -11,7 +11,7 @@ and a chain never stops at a batch: what is refused for content ends as an empty
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,18 @@ from paramserver.messages import (
 )
 from paramserver.parts.delta import first_cut, next_cut
 from paramserver.parts.snapshot import Snapshot
-from paramserver.ports import AllowReply, AllowRequest, ProgressReply, Refused
+from paramserver.ports import (
+    AllowReply,
+    AllowRequest,
+    BeginRequest,
+    CoreRequest,
+    MarkRequest,
+    ProgressReply,
+    ProgressRequest,
+    Refused,
+    SettleRequest,
+    UnmarkRequest,
+)
 from paramserver.shard.allow_list import AllowList
 from paramserver.shard.marked_cut import MarkedCut, Parent, kind_upon
 from paramserver.shard.state import COPY_ROWS, ModelState
@@ -83,6 +94,25 @@ class Shard:
         self._compensation, self._memory_bytes_max = compensation, memory_bytes_max
         self._index_secret = index_secret
         self._ways: dict[str, str] = {}  # model -> the way that an operator has ordered
+
+    def perform(self, request: CoreRequest) -> object:
+        """What is answered to a call that needs nothing beside the shard's state."""
+        match request:
+            case BeginRequest(spec, vector, dense):
+                return self.begin(spec, vector, dense)
+            case ProgressRequest(model):
+                return self.progress(model)
+            case MarkRequest(model, cut, vector):
+                return self.mark(model, cut, vector)
+            case UnmarkRequest(model, cut):
+                self.unmark(model, cut)
+            case SettleRequest(model, cut, manifest_sha256):
+                self.settle(model, cut, manifest_sha256)
+            case AllowRequest():
+                return self.allow(request)
+            case _:
+                assert_never(request)
+        return None
 
     # --- who may push
     # -------------------------------------------------------------------------------------------
