@@ -22,7 +22,8 @@ without fields. A message that cannot be raises ValueError.
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, partial
+from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -58,6 +59,14 @@ class Field(NamedTuple):
     name: str
     pair: Pair
     optional: bool
+
+
+class Fields(NamedTuple):
+    """How a class is taken across: fields that protobuf takes as they are, and the rest."""
+
+    plain: tuple[str, ...]
+    read: Callable[[Any], tuple[Any, ...]]  # of the class or the message
+    others: tuple[Field, ...]
 
 
 SAME = Pair(_same, _same)
@@ -124,7 +133,7 @@ def message_of(kind: type) -> Any:
 @cache
 def fields_of(
     kind: type, own: frozenset[str] = frozenset(), others: frozenset[str] = frozenset()
-) -> tuple[Field, ...]:
+) -> Fields:
     """How each field of a class is taken across, but for those of its `own` that the message has
     not, or not so, and those `others` that only the message has. TypeError where class and message
     differ in more than these: nothing is left out by forgetting it."""
@@ -134,7 +143,14 @@ def fields_of(
     described = message_of(kind).DESCRIPTOR.fields_by_name
     if set(hints) != set(described) - others:
         raise TypeError(f"{kind.__name__} has {sorted(hints)}, its message {sorted(described)}")
-    return tuple(_field(kind, name, hint, described[name]) for name, hint in hints.items())
+    found = [_field(kind, name, hint, described[name]) for name, hint in hints.items()]
+    plain = tuple(one.name for one in found if one.pair is SAME and not one.optional)
+    others = tuple(one for one in found if one.name not in plain)
+    return Fields(plain, attrgetter(*plain) if len(plain) > 1 else partial(_read, plain), others)
+
+
+def _read(names: tuple[str, ...], value: Any) -> tuple[Any, ...]:
+    return tuple(getattr(value, name) for name in names)
 
 
 def _own(kind: Any) -> tuple[str, ...]:
@@ -190,13 +206,13 @@ def encode(value: Any) -> Any:
     return message_of(kind)(**encoded(value, fields_of(kind)))
 
 
-def encoded(value: Any, some: tuple[Field, ...]) -> dict[str, Any]:
+def encoded(value: Any, some: Fields) -> dict[str, Any]:
     """Some of the fields, as protobuf's constructor takes them."""
-    found = {}
-    for name, pair, optional in some:
+    found = dict(zip(some.plain, some.read(value), strict=True))
+    for name, pair, optional in some.others:
         own = getattr(value, name)
         if not optional or own is not None:
-            found[name] = own if pair is SAME else pair.encode(own)
+            found[name] = pair.encode(own)
     return found
 
 
@@ -205,15 +221,12 @@ def decode(kind: Any, message: Any) -> Any:
     return kind(**decoded(message, fields_of(kind)))
 
 
-def decoded(message: Any, some: tuple[Field, ...]) -> dict[str, Any]:
+def decoded(message: Any, some: Fields) -> dict[str, Any]:
     """Some of the fields, as the class's constructor takes them."""
-    found: dict[str, Any] = {}
-    for name, pair, optional in some:
-        if optional and not message.HasField(name):
-            found[name] = None
-        else:
-            own = getattr(message, name)
-            found[name] = own if pair is SAME else pair.decode(own)
+    found = dict(zip(some.plain, some.read(message), strict=True))
+    for name, pair, optional in some.others:
+        unset = optional and not message.HasField(name)
+        found[name] = None if unset else pair.decode(getattr(message, name))
     return found
 
 
