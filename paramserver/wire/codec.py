@@ -145,8 +145,8 @@ def fields_of(
         raise TypeError(f"{kind.__name__} has {sorted(hints)}, its message {sorted(described)}")
     found = [_field(kind, name, hint, described[name]) for name, hint in hints.items()]
     plain = tuple(one.name for one in found if one.pair is SAME and not one.optional)
-    others = tuple(one for one in found if one.name not in plain)
-    return Fields(plain, attrgetter(*plain) if len(plain) > 1 else partial(_read, plain), others)
+    rest = tuple(one for one in found if one.name not in plain)
+    return Fields(plain, attrgetter(*plain) if len(plain) > 1 else partial(_read, plain), rest)
 
 
 def _read(names: tuple[str, ...], value: Any) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from sim_bug import Patch, bug
 
 from labeler.breaker.breaker import Breaker, BreakerStep
 from labeler.breaker.cells import OpenCells
-from labeler.breaker.early_join import TallyLabeler
+from labeler.breaker.early_join import TallyEmitter
 from labeler.breaker.runner import Judging
 from labeler.join.strategy import Reading
 from labeler.labels.runner import Labelling
@@ -122,10 +122,10 @@ def counts_later() -> list[Patch]:
     **SEEDS,
 )
 def barrier_leaves_behind() -> list[Patch]:
-    def bad(self: TallyLabeler) -> Any:
-        return super(TallyLabeler, self)._barrier()
+    def bad(self: TallyEmitter, header: Any, arrival_ms: int) -> Any:
+        return header
 
-    return [patch.object(TallyLabeler, "_barrier", bad)]
+    return [patch.object(TallyEmitter, "barrier", bad)]
 
 
 @bug("labels do not wait for the breaker", "V is that of the fraud filter alone (L3)", **SEEDS)
