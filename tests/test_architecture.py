@@ -40,6 +40,7 @@ SHELL_FILES = {
     "checkpointer.archive.archiver",
     "checkpointer.gates.sandbox",
     "checkpointer.gates.sandbox_main",
+    "checkpointer.serving.grpc_service",
     "checkpointer.serving.http_api",
     "checkpointer.serving.http_connection",
     "checkpointer.serving.http_server",

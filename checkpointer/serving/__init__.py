@@ -2,12 +2,17 @@
 
 - `admission`: which predictions wait, and which are told 503 at once
 - `answer`: from the values of a request to probabilities in one piece of compiled code
+- `arrow_request`: requests and answers as Arrow IPC streams
+- `grpc_service`: the Open Inference Protocol by gRPC
 - `http_api`: what a replica answers to each path
 - `http_connection`: HTTP/1.1 of one connection
 - `http_server`: the HTTP server of a replica: who is let in, and whose turn it is
+- `inference_messages`: its protobuf messages
+- `open_inference`: the Open Inference Protocol: tensors in, tensors out
 - `replica`: which checkpoint a replica should hold
 - `replica_client`: A replica as a library
 - `request`: A prediction request
 - `serving`: A checkpoint as something that answers
+- `tensorflow_serving`: TensorFlow Serving's REST API of predictions
 - `typed_request`: from the bytes of a `POST /predict` to values, without an array a column
 """

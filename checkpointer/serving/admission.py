@@ -12,6 +12,9 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 #: Share of the newest in the mean of what requests take.
 _NEWEST = 0.05
+#: Who was let in and waits for so many times `wait_max_s` all the same, as where the machine stood
+#: still, is not answered: the client has gone on.
+_LATE = 5.0
 
 
 @dataclass
@@ -44,7 +47,7 @@ class Admission(Generic[T]):
         if not self._waiting:
             return None
         asked, since_s = self._waiting.popleft()
-        return asked, now_s - since_s <= self.wait_max_s
+        return asked, now_s - since_s <= _LATE * self.wait_max_s
 
     def took(self, seconds: float) -> None:
         """What the last one took."""

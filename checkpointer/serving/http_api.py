@@ -1,93 +1,204 @@
-"""What a replica answers to each path: `POST /predict`, `GET /model`, `/livez`, `/healthz`,
-`/readyz`, `/metrics` (shell). See docs/serving.md."""
+"""What a replica answers to each path (shell): our own, the Open Inference Protocol below `/v2`,
+TensorFlow Serving's below `/v1`. See docs/serving.md."""
 
 import hmac
 import logging
+import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import orjson
 from prometheus_client import generate_latest
 
+from checkpointer.serving import arrow_request, open_inference, tensorflow_serving
 from checkpointer.serving.http_connection import HttpRequest, Response
 from checkpointer.serving.replica_client import Replica
-from checkpointer.serving.request import BadRequest
+from checkpointer.serving.request import BadRequest, Given
+from stream.columns.events import Features
 
 _log = logging.getLogger(__name__)
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
-_OPEN = frozenset({"/livez", "/healthz", "/readyz"})  # probes carry no token
-_READ = "GET, HEAD, OPTIONS"
-_ASK = "POST, OPTIONS"
+_BYTES = "application/octet-stream"
+#: Probes carry no token.
+_OPEN = frozenset({"/livez", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+_V2 = re.compile(
+    r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?(?P<what>/infer|/ready)?"
+)
+_V1 = re.compile(
+    r"/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>[^/:]+)|/labels/(?P<label>[^/:]+))?"
+    r"(?P<what>:predict)?"
+)
+_PARTS = ("name", "version", "label", "what")
 
 Route = Callable[[HttpRequest], Response]
 
 
+class Found(NamedTuple):
+    """What stands at a path."""
+
+    counted_as: str  # the path by which answers are counted
+    read: Route | None = None  # GET
+    ask: Route | None = None  # POST, a prediction
+
+
 class Api:
-    """Routes of one replica. `predictions`: paths whose answers wait for their turn."""
+    """Routes of one replica."""
 
     def __init__(self, replica: Replica, token: str = "") -> None:
         self._replica, self._token = replica, token.encode()
-        self._reads: Mapping[str, Route] = {
+        reads: dict[str, Route] = {
             "/model": lambda _: _json(200, replica.describe()),
             "/livez": self._live,
             "/healthz": self._health,
             "/readyz": self._ready,
             "/metrics": lambda _: Response(200, generate_latest(replica.metrics.registry), _TEXT),
+            "/v2": self._v2_server,
+            "/v2/health/live": self._live,
+            "/v2/health/ready": self._ready,
         }
-        self._asks: Mapping[str, Route] = {"/predict": self._predict}
+        self._found = {path: Found(path, route) for path, route in reads.items()}
+        self._found["/predict"] = Found("/predict", None, lambda r: self._predict(r))
+
+    def find(self, request: HttpRequest) -> Found | None:
+        found = self._found.get(request.path)
+        return found if found is not None else self._find_model(unquote(request.path))
 
     def is_prediction(self, request: HttpRequest) -> bool:
-        return request.method == b"POST" and request.path in self._asks
+        """Whether its answer waits for its turn."""
+        found = self.find(request) if request.method == b"POST" else None
+        return found is not None and found.ask is not None
 
     def is_slow(self, request: HttpRequest) -> bool:
         """Whether it would keep others waiting."""
         return request.path == "/metrics"
 
-    def counted_as(self, path: str) -> str:
-        """The path by which answers are counted."""
-        return path if path in self._reads or path in self._asks else "other"
+    def counted_as(self, request: HttpRequest) -> str:
+        found = self.find(request)
+        return found.counted_as if found is not None else "other"
 
     def answer(self, request: HttpRequest) -> Response:
         """Never raises."""
-        refusal = self._may(request)
-        if refusal is not None:
-            return refusal
-        route = (self._asks if request.method == b"POST" else self._reads)[request.path]
         try:
+            found = self.find(request)
+            if found is None:
+                known = ", ".join(sorted(self._found))
+                return refused(404, f"path {request.path}: known are {known} and models below /v1")
+            refusal = self._may(request, found)
+            if refusal is not None:
+                return refusal
+            route = found.ask if request.method == b"POST" else found.read
+            assert route is not None
             return route(request)
         except BadRequest as error:
             return refused(400, str(error))
+        except _NotThere as error:
+            return refused(404, str(error))
         except Exception:
             _log.exception("an answer to %s failed", request.path)
             return refused(500, "the replica failed to answer; its log says why")
 
-    def _may(self, request: HttpRequest) -> Response | None:
+    def _may(self, request: HttpRequest, found: Found) -> Response | None:
         """Why it is not answered, None if it is."""
-        path, method = request.path, request.method
-        if path not in self._reads and path not in self._asks:
-            known = ", ".join(sorted({*self._reads, *self._asks}))
-            return refused(404, f"path {path}: known are {known}")
-        allowed = ", ".join(
-            way for way, at in ((_READ, self._reads), (_ASK, self._asks)) if path in at
-        )
+        method = request.method
+        ways = ["GET, HEAD"] * (found.read is not None) + ["POST"] * (found.ask is not None)
+        allowed = ", ".join((*ways, "OPTIONS"))
         if method == b"OPTIONS":
             return Response(204, b"", headers=(("Allow", allowed),))
-        if path not in (self._asks if method == b"POST" else self._reads) or method not in (
-            b"POST",
-            b"GET",
-            b"HEAD",
-        ):
-            said = refused(405, f"{method.decode('latin-1')} {path}: allowed are {allowed}")
+        if method.decode("latin-1") not in allowed.split(", "):
+            said = refused(405, f"{method.decode('latin-1')} {request.path}: allowed are {allowed}")
             return said._replace(headers=(("Allow", allowed),))
-        if self._token and path not in _OPEN:
+        if self._token and found.counted_as not in _OPEN:
             sent = request.headers.get(b"authorization", b"")
             if not hmac.compare_digest(sent, b"Bearer " + self._token):
                 said = refused(401, "Authorization: send 'Bearer ' and the token of token_file")
                 return said._replace(headers=(("WWW-Authenticate", "Bearer"),))
         return None
 
+    # --- models of other APIs -------------------------------------------------------------------
+
+    def _find_model(self, path: str) -> Found | None:
+        parts = _V2.fullmatch(path) or _V1.fullmatch(path)
+        if parts is None:
+            return None
+        name, version, label, what = (parts.groupdict().get(k) for k in _PARTS)
+        served = self._replica.served
+        there = served.version if served else ""
+        numbers = {there, str(served.manifest.number)} if served else set()
+
+        def checked(route: Route) -> Route:
+            def answer(request: HttpRequest) -> Response:
+                if name != self._replica.follower.model:
+                    raise _NotThere(f"model {name!r}: served is {self._replica.follower.model!r}")
+                if version is not None and version not in numbers:
+                    raise _NotThere(f"version {version!r}: served is {there!r}")
+                if label is not None and label not in tensorflow_serving.LABELS:
+                    known = ", ".join(tensorflow_serving.LABELS)
+                    raise _NotThere(f"label {label!r}: known are {known}")
+                return route(request)
+
+            return answer
+
+        if parts.re is _V2:
+            if what == "/infer":
+                return Found("/v2/infer", None, checked(self._v2_infer))
+            return Found("/v2/model", checked(self._ready if what else self._v2_model))
+        if what == ":predict":
+            return Found("/v1/predict", None, checked(self._v1_predict))
+        return Found("/v1/model", checked(self._v1_model))
+
+    def _v2_server(self, _: HttpRequest) -> Response:
+        return _json(200, open_inference.server_metadata())
+
+    def _v2_model(self, _: HttpRequest) -> Response:
+        served = self._replica.served
+        versions = [served.version] if served else []
+        model = self._replica.follower.model
+        return _json(200, open_inference.metadata(model, versions, self._replica.features))
+
+    def _v2_infer(self, request: HttpRequest) -> Response:
+        head_length = request.headers.get(b"inference-header-content-length", b"").decode("latin-1")
+        infer = open_inference.read_infer(request.body, head_length)
+        answer = self._answered(
+            lambda features, rows_max: open_inference.given_of(infer.tensors, features, rows_max)
+        )
+        body, size = open_inference.write_infer(self._replica.follower.model, infer, answer)
+        if not size:
+            return Response(200, body)
+        return Response(200, body, _BYTES, ((open_inference.HEAD_LENGTH, str(size)),))
+
+    def _v1_model(self, _: HttpRequest) -> Response:
+        served = self._replica.served
+        return _json(200, tensorflow_serving.status(str(served.manifest.number) if served else ""))
+
+    def _v1_predict(self, request: HttpRequest) -> Response:
+        name = ""
+
+        def asked(features: Features, rows_max: int) -> Given:
+            nonlocal name
+            given, name = tensorflow_serving.read_predict(request.body, features, rows_max)
+            return given
+
+        answer = self._answered(asked)
+        return _json(200, {name: answer.pop("probabilities"), **answer})
+
+    def _answered(self, asked: Callable[[Features, int], Given]) -> dict[str, Any]:
+        """By what is served when it begins (I6)."""
+        replica = self._replica
+        served = replica.served
+        features = replica.features if served is None else served.features
+        return replica.predict_given(asked(features, replica.config.request_rows_max), served)
+
+    # --- our own --------------------------------------------------------------------------------
+
     def _predict(self, request: HttpRequest) -> Response:
-        return _json(200, self._replica.predict(request.body))
+        if arrow_request.MEDIA_TYPE.encode() not in request.headers.get(b"content-type", b""):
+            return _json(200, self._replica.predict(request.body))
+        bytes_max = self._replica.config.request_bytes_max
+        answer = self._answered(
+            lambda features, rows: arrow_request.read_table(request.body, features, rows, bytes_max)
+        )
+        return Response(200, arrow_request.write_table(answer), arrow_request.MEDIA_TYPE)
 
     def _live(self, _: HttpRequest) -> Response:
         return _json(200, {"status": "ok"})
@@ -111,6 +222,10 @@ class Api:
             "fault": following.fault,
             "failing_s": round(following.failing_s, 1),
         }
+
+
+class _NotThere(LookupError):
+    """Another model or version than is served."""
 
 
 def refused(status: int, error: str) -> Response:

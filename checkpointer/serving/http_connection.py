@@ -16,6 +16,7 @@ import httptools
 
 #: Bytes of a request before its body.
 HEAD_BYTES_MAX = 65_536
+_TOO_LONG = f"head of more than {HEAD_BYTES_MAX} bytes; send fewer headers"
 _BODILESS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE"})
 _JSON = "application/json"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -125,11 +126,18 @@ class Connection(asyncio.Protocol):
                 raise
             self._refuse(cause.status, cause.why)
         except httptools.HttpParserError as error:
-            self._refuse(400, f"not HTTP: {error}; send HTTP/1.1 with one Content-Length")
+            self._refuse(
+                400, f"not HTTP: {error}; frame requests as RFC 9112 does, with one length"
+            )
         if not self._headed and self._head_bytes > HEAD_BYTES_MAX:
-            self._refuse(431, f"head of more than {HEAD_BYTES_MAX} bytes; send fewer headers")
+            self._refuse(431, _TOO_LONG)
         if self._waiting and self._transport is not None:
             self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """The client sends no more. What it has asked is answered all the same."""
+        self._keep_alive &= not self.is_answering
+        return self.is_answering
 
     # --- httptools ------------------------------------------------------------------------------
 
@@ -141,6 +149,9 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.lower()] = value
+        self._headers_bytes += len(name) + len(value)
+        if self._headers_bytes > HEAD_BYTES_MAX:
+            raise _Refused(431, _TOO_LONG)
 
     def on_headers_complete(self) -> None:
         self._headed = True
@@ -225,7 +236,7 @@ class Connection(asyncio.Protocol):
     def _begin(self) -> None:
         self._url, self._headers = b"", dict[bytes, bytes]()
         self._body, self._body_bytes = list[bytes](), 0
-        self._head_bytes, self._headed = 0, False
+        self._head_bytes, self._headers_bytes, self._headed = 0, 0, False
 
     def _refuse(self, status: int, why: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         """Answer what is not a request, and close: where the next one begins nobody knows."""

@@ -22,6 +22,7 @@ import uvloop
 
 from checkpointer.config import ServingConfig
 from checkpointer.serving.admission import Admission
+from checkpointer.serving.grpc_service import InferenceServer
 from checkpointer.serving.http_api import Api, refused
 from checkpointer.serving.http_connection import Connection, HttpRequest, Limits, Response
 from checkpointer.serving.replica_client import Replica
@@ -52,8 +53,10 @@ class ReplicaServer:
     """Serves `replica` from construction on; `close` (or `with`) ends it, after what is being
     answered. Implements `http_connection.Server`."""
 
-    def __init__(self, replica: Replica, config: ServingConfig, port: int) -> None:
-        """OSError where the address is taken."""
+    def __init__(
+        self, replica: Replica, config: ServingConfig, port: int, api: Api | None = None
+    ) -> None:
+        """`api`: another one than the replica's. OSError where the address is taken."""
         self.replica, self.config = replica, config
         self.limits = Limits(
             config.request_bytes_max, config.request_timeout_s, config.keep_alive_s
@@ -64,8 +67,7 @@ class ReplicaServer:
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         room = config.connections_max if files == resource.RLIM_INFINITY else files - _FILES_KEPT
         self.connections_max = max(_CONNECTIONS_MIN, min(config.connections_max, room))
-        token = Path(config.token_file).read_text().strip() if config.token_file else ""
-        self._api = Api(replica, token)
+        self._api = api or Api(replica, token_of(config))
         self._connections: set[Connection] = set()
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="large requests")
         self._besides = 0
@@ -190,7 +192,7 @@ class ReplicaServer:
         self._answer(connection, request, response)
 
     def _answer(self, connection: Connection, request: HttpRequest, response: Response) -> None:
-        path = self._api.counted_as(request.path)
+        path = self._api.counted_as(request)
         self.replica.metrics.requests.labels(path=path, status=str(response.status)).inc()
         if self._ending:
             response = response._replace(headers=(*response.headers, ("Connection", "close")))
@@ -278,13 +280,30 @@ def run(
     )
     port = config.port + index if config.port else 0
     with replica, ReplicaServer(replica, config, port) as server:
+        rpc = None
+        if config.grpc_port:
+            rpc = InferenceServer(replica, config, config.grpc_port + index, token_of(config))
         if run_dir:
             start_metrics(run_dir, "replica", index, replica.metrics, http_port=server.port)
         host = config.host if ":" not in config.host else f"[{config.host.strip('[]')}]"
         _log.info("replica of %s at http://%s:%d", model, host, server.port)
-        while not stop.wait(1.0):
-            if not server.is_alive:
-                raise RuntimeError("the thread that answers requests has ended")
+        try:
+            while not stop.wait(1.0):
+                if not server.is_alive:
+                    raise RuntimeError("the thread that answers requests has ended")
+        finally:
+            if rpc is not None:
+                rpc.close()
+
+
+def token_of(config: ServingConfig) -> str:
+    """The bearer token, "" = none is asked for. Raises OSError, and ValueError for an empty one."""
+    if not config.token_file:
+        return ""
+    token = Path(config.token_file).read_text(encoding="utf-8").strip()
+    if not token:
+        raise ValueError(f"serving.token_file = {config.token_file!r}: the file is empty")
+    return token
 
 
 def _bound(host: str, port: int) -> socket.socket:

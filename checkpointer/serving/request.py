@@ -117,7 +117,7 @@ def given(body: bytes, features: Features, rows_max: int) -> Given:
     _bounded(asked, rows_max)
     if request.get("context") is None:
         return asked
-    return _with_context(asked, request["context"], features, by_row="rows" in request)
+    return with_context(asked, request["context"], features, by_row="rows" in request)
 
 
 def _bounded(asked: Given, rows_max: int) -> Given:
@@ -126,7 +126,7 @@ def _bounded(asked: Given, rows_max: int) -> Given:
     return asked
 
 
-def _with_context(asked: Given, context: Any, features: Features, by_row: bool) -> Given:
+def with_context(asked: Given, context: Any, features: Features, by_row: bool) -> Given:
     """`context` is written as a row is, or beside columns as a column of one value. A row's own
     value comes before it."""
     try:

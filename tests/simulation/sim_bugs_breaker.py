@@ -3,13 +3,14 @@ and a second reading."""
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
-from sim_bug import Patch, bug, replaced
+from sim_bug import Patch, bug
 
 from labeler.breaker.breaker import Breaker, BreakerStep
 from labeler.breaker.cells import OpenCells
-from labeler.breaker.early_join import TallyEmitter
+from labeler.breaker.early_join import TallyLabeler
 from labeler.breaker.runner import Judging
 from labeler.join.strategy import Reading
 from labeler.labels.runner import Labelling
@@ -27,7 +28,7 @@ def breakers_watermark_first() -> list[Patch]:
         send(self, BreakerStep(watermarks=step.watermarks), now_ms)
         send(self, replace(step, watermarks=[]), now_ms)
 
-    return [replaced(Judging._send, bad)]
+    return [patch.object(Judging, "_send", bad)]
 
 
 @bug(
@@ -45,7 +46,7 @@ def breakers_watermark_by_partition() -> list[Patch]:
                 out.append(Watermark(breaker_input(p), watermark_ms, end))
         return out
 
-    return [replaced(Breaker._watermarks, bad)]
+    return [patch.object(Breaker, "_watermarks", bad)]
 
 
 @bug(
@@ -60,7 +61,7 @@ def band_forgotten() -> list[Patch]:
         rows = tuple(replace(row, impressions=0, clicks=0) for row in record.rows)
         return remember(self, replace(record, rows=rows))
 
-    return [replaced(Breaker.remember, bad)]
+    return [patch.object(Breaker, "remember", bad)]
 
 
 @bug("release wherever it stands", "what was released once is never withheld again (L8)", **SEEDS)
@@ -79,7 +80,7 @@ def release_wherever() -> list[Patch]:
             self._held, self._columns = held, None
         return ruling._replace(by=np.where(ruling.by < 0, -1, 0)) if len(held) else ruling
 
-    return [replaced(VerdictBook.rule, bad)]
+    return [patch.object(VerdictBook, "rule", bad)]
 
 
 @bug("breaker's word beats an operator's", "the last word counts, whoever said it (L8)", **SEEDS)
@@ -90,7 +91,7 @@ def operator_beaten() -> list[Patch]:
         word = said.decision in (WITHHOLD, RELEASE)
         heard(self, replace(said, rule="anybody") if word else said, offset)
 
-    return [replaced(VerdictBook._on_verdict, bad)]
+    return [patch.object(VerdictBook, "_on_verdict", bad)]
 
 
 @bug(
@@ -100,7 +101,7 @@ def operator_beaten() -> list[Patch]:
 )
 def judged_early() -> list[Patch]:
     low = property(lambda self: max(p.arrival_ms for p in self._partitions.values()))
-    return [replaced(OpenCells.low_ms, low)]
+    return [patch.object(OpenCells, "low_ms", low)]
 
 
 @bug(
@@ -112,7 +113,7 @@ def counts_later() -> list[Patch]:
     def bad(self: OpenCells, arrival_ms: int) -> int:
         return self._passed(0) if self.next_cell is None else self.next_cell
 
-    return [replaced(OpenCells._first_open, bad)]
+    return [patch.object(OpenCells, "_first_open", bad)]
 
 
 @bug(
@@ -121,10 +122,10 @@ def counts_later() -> list[Patch]:
     **SEEDS,
 )
 def barrier_leaves_behind() -> list[Patch]:
-    def bad(self: TallyEmitter, header: Any, arrival_ms: int) -> Any:
-        return header
+    def bad(self: TallyLabeler) -> Any:
+        return super(TallyLabeler, self)._barrier()
 
-    return [replaced(TallyEmitter.barrier, bad)]
+    return [patch.object(TallyLabeler, "_barrier", bad)]
 
 
 @bug("labels do not wait for the breaker", "V is that of the fraud filter alone (L3)", **SEEDS)
@@ -136,7 +137,7 @@ def not_waited_for() -> list[Patch]:
     def bad(stream: Any, labeler: Any) -> list[str]:
         return inputs(stream, replace(labeler, await_breaker=False)) or inputs(stream, labeler)[:1]
 
-    return [replaced(labelling.awaited_inputs, bad, of=labelling)]
+    return [patch.object(labelling, "awaited_inputs", bad)]
 
 
 @bug(
@@ -157,4 +158,4 @@ def released_with_later_clicks() -> list[Patch]:
             reading = replace(reading, window_ms=reading.wait_ms, click_wait_ms=reading.wait_ms)
         made(self, stream, labeler, log, reading, **more)
 
-    return [replaced(Labelling.__init__, bad)]
+    return [patch.object(Labelling, "__init__", bad)]

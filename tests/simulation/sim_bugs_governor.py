@@ -1,6 +1,8 @@
 """Planted bugs of the governor's lease (K7)."""
 
-from sim_bug import Patch, bug, replaced
+from unittest.mock import patch
+
+from sim_bug import Patch, bug
 
 from paramserver.bounds import GovernorLease, Rung
 from paramserver.clocks.model_clocks import ModelClocks
@@ -10,12 +12,12 @@ _GOVERNED = {"first": 3, "step": 5}
 
 @bug("governor's bound outlives its lease", "nobody looks when it runs out (K7)", **_GOVERNED)
 def outlives() -> list[Patch]:
-    return [replaced(ModelClocks.governing, lambda self, now_ms: self.lease)]
+    return [patch.object(ModelClocks, "governing", lambda self, now_ms: self.lease)]
 
 
 @bug("governor's word loosens", "it stands in for the operator's bound (K7)", **_GOVERNED)
 def loosens() -> list[Patch]:
-    return [replaced(Rung.tightened, lambda self, by: by)]
+    return [patch.object(Rung, "tightened", lambda self, by: by)]
 
 
 @bug(
@@ -34,7 +36,7 @@ def not_looked_at() -> list[Patch]:
         finally:
             self.lease = lease
 
-    return [replaced(ModelClocks.admits, bad)]
+    return [patch.object(ModelClocks, "admits", bad)]
 
 
 @bug(
@@ -48,4 +50,4 @@ def overtaken() -> list[Patch]:
         if present is None or present.governor == word.governor:
             self.lease = word
 
-    return [replaced(ModelClocks.govern, bad)]
+    return [patch.object(ModelClocks, "govern", bad)]

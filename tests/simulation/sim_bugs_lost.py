@@ -2,9 +2,10 @@
 (T6)."""
 
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
-from sim_bug import Patch, bug, replaced
+from sim_bug import Patch, bug
 from sim_log import Broker
 
 from labeler.labels.clicks import ClickLine, Passed
@@ -22,7 +23,7 @@ def passed_over_in_silence() -> list[Patch]:
     def bad(self: Labelling, error: OffsetOutOfRange) -> None:
         self._reader.seek(error.partition, error.first)
 
-    return [replaced(Labelling._on_gone, bad)]
+    return [patch.object(Labelling, "_on_gone", bad)]
 
 
 @bug(
@@ -35,7 +36,7 @@ def gone_clicks_are_negatives() -> list[Patch]:
     def bad(self: ClickLine, arrival_ms: Any, reading: Any) -> Any:
         return np.zeros(len(arrival_ms), np.bool_)
 
-    return [replaced(ClickLine.lost, bad)]
+    return [patch.object(ClickLine, "lost", bad)]
 
 
 @bug(
@@ -51,7 +52,7 @@ def gone_clicks_not_met_again() -> list[Patch]:
         said = passed(self, arrival_max_ms)
         return said._replace(offset=max(said.offset, int(self._seen.records["offset"][0])))
 
-    return [replaced(ClickLine.passed, bad)]
+    return [patch.object(ClickLine, "passed", bad)]
 
 
 @bug(
@@ -67,4 +68,4 @@ def aborted_records_are_read() -> list[Patch]:
         found = self.records(topic, partition)[offset : offset + limit]
         return found, offset + len(found)
 
-    return [replaced(Broker.fetch_to, bad)]
+    return [patch.object(Broker, "fetch_to", bad)]

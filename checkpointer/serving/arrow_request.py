@@ -1,0 +1,68 @@
+"""Requests and answers as Arrow IPC streams: a column a feature, by name as in `{"columns": ...}`.
+
+Media type `application/vnd.apache.arrow.stream`. Strings may be dictionaries; numbers any number
+type; nulls are missing values. The answer has one column, `probability`, and its schema's metadata
+says the rest.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from checkpointer.serving.request import BadRequest, Given, given_columns
+from stream.columns.arrow_messages import measure
+from stream.columns.column_pointers import check_offsets
+from stream.columns.events import STRING_BYTES_MAX, Features
+
+MEDIA_TYPE = "application/vnd.apache.arrow.stream"
+OUTPUT = "probability"
+
+
+def read_table(body: bytes, features: Features, rows_max: int, bytes_max: int) -> Given:
+    """`bytes_max`: of what it takes when unpacked. Raises BadRequest."""
+    try:
+        size = measure(body)
+        if size.rows > rows_max:
+            raise BadRequest(f"body: {size.rows} rows; send at most {rows_max} in one request")
+        if size.unpacked_bytes > bytes_max:
+            raise BadRequest(f"body: unpacks to {size.unpacked_bytes} bytes; at most {bytes_max}")
+        with pa.ipc.open_stream(pa.py_buffer(body)) as stream:
+            table = stream.read_all()
+        table.validate(full=True)
+        columns = {name: _values(name, table[name]) for name in table.column_names}
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        if isinstance(error, BadRequest):
+            raise
+        raise BadRequest(f"body: no Arrow IPC stream ({error})") from error
+    return given_columns(columns, features, rows_max)
+
+
+def _values(name: str, column: pa.ChunkedArray) -> list[Any]:
+    """As JSON would have them."""
+    found: list[Any] = []
+    for chunk in column.chunks:
+        texts = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+        if pa.types.is_string(texts.type):
+            check_offsets([texts.fill_null("")])
+            if (pc.max(pc.binary_length(texts)).as_py() or 0) > STRING_BYTES_MAX:
+                raise BadRequest(f"column {name}: a string above {STRING_BYTES_MAX} bytes")
+        elif not (pa.types.is_integer(texts.type) or pa.types.is_floating(texts.type)):
+            raise BadRequest(f"column {name} is {column.type}: send strings or numbers")
+        found += [None if value != value else value for value in chunk.to_pylist()]
+    return found
+
+
+def write_table(answer: Mapping[str, Any]) -> bytes:
+    said = {name: value for name, value in answer.items() if name != "probabilities"}
+    metadata = {name: orjson.dumps(value) for name, value in said.items()}
+    schema = pa.schema([(OUTPUT, pa.float32())], metadata)
+    column = pa.array(np.asarray(answer["probabilities"], np.float32))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as stream:
+        stream.write_batch(pa.record_batch([column], schema=schema))
+    data: bytes = sink.getvalue().to_pybytes()
+    return data

@@ -1,0 +1,185 @@
+"""The Open Inference Protocol by gRPC (shell): the same answers as by REST (`open_inference`)."""
+
+import hmac
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import numpy as np
+
+from checkpointer.config import ServingConfig
+from checkpointer.serving.inference_messages import MESSAGES, SERVICE
+from checkpointer.serving.open_inference import (
+    BYTES,
+    OUTPUT,
+    Tensor,
+    given_of,
+    metadata,
+    outputs_of,
+    server_metadata,
+    told,
+)
+from checkpointer.serving.replica_client import Replica
+from checkpointer.serving.request import BadRequest
+
+_log = logging.getLogger(__name__)
+_THREADS = 4
+_CONTENTS = {
+    "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
+    "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents",
+    "UINT32": "uint_contents", "UINT64": "uint64_contents", "FP32": "fp32_contents",
+    "FP64": "fp64_contents", BYTES: "bytes_contents",
+}  # fmt: skip
+
+Context = Any
+
+
+class InferenceServer:
+    """Serves `replica` from construction on, until `close`. At most `requests_max` calls wait."""
+
+    def __init__(self, replica: Replica, config: ServingConfig, port: int, token: str = "") -> None:
+        """`port` 0 = any free one. OSError where it is taken."""
+        self._replica, self._config, self._token = (
+            replica,
+            config,
+            f"Bearer {token}" if token else "",
+        )
+        options = [
+            ("grpc.max_receive_message_length", config.request_bytes_max),
+            ("grpc.so_reuseport", 0),
+        ]
+        self._server = grpc.server(
+            ThreadPoolExecutor(_THREADS, thread_name_prefix="grpc"),
+            options=options,
+            maximum_concurrent_rpcs=config.requests_max,
+        )
+        calls = {
+            "ServerLive": lambda _: {"live": True},
+            "ServerReady": lambda _: {"ready": not replica.not_ready()},
+            "ModelReady": self._model_ready,
+            "ServerMetadata": lambda _: server_metadata(),
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._infer,
+        }
+        handlers = {name: self._handler(name, call) for name, call in calls.items()}
+        self._server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(SERVICE, handlers)]
+        )
+        at = f"{config.host}:{port}"
+        self.port = (
+            self._server.add_secure_port(at, _credentials(config))
+            if (config.tls_cert_file)
+            else self._server.add_insecure_port(at)
+        )
+        if not self.port:
+            raise OSError(f"serving.grpc_port = {port}: the port is taken")
+        self._server.start()
+
+    def close(self) -> None:
+        self._server.stop(self._config.request_timeout_s).wait()
+
+    def _handler(self, name: str, call: Callable[[Any], Any]) -> Any:
+        asked, answer = MESSAGES[f"{name}Request"], MESSAGES[f"{name}Response"]
+
+        def handled(request: Any, context: Context) -> Any:
+            self._check_token(context)
+            try:
+                found = call(request)
+                status = "200"
+                return answer(**found) if isinstance(found, dict) else found
+            except _NotThere as error:
+                status = "404"
+                context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+            except BadRequest as error:
+                status = "400"
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            except Exception:
+                status = "500"
+                _log.exception("an answer to %s failed", name)
+                context.abort(grpc.StatusCode.INTERNAL, "the replica failed; its log says why")
+            finally:
+                self._replica.metrics.requests.labels(path=f"grpc {name}", status=status).inc()
+
+        return grpc.unary_unary_rpc_method_handler(
+            handled, asked.FromString, lambda message: message.SerializeToString()
+        )
+
+    def _check_token(self, context: Context) -> None:
+        if not self._token:
+            return
+        sent = dict(context.invocation_metadata()).get("authorization", "")
+        if not hmac.compare_digest(str(sent).encode(), self._token.encode()):
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "authorization: send the bearer token")
+
+    def _check_model(self, name: str, version: str) -> None:
+        served = self._replica.served
+        there = served.version if served else ""
+        if name != self._replica.follower.model:
+            raise _NotThere(f"model {name!r}: served is {self._replica.follower.model!r}")
+        if version and version != there:
+            raise _NotThere(f"version {version!r}: served is {there!r}")
+
+    def _model_ready(self, request: Any) -> dict[str, Any]:
+        self._check_model(request.name, request.version)
+        return {"ready": not self._replica.not_ready()}
+
+    def _model_metadata(self, request: Any) -> dict[str, Any]:
+        self._check_model(request.name, request.version)
+        served = self._replica.served
+        versions = [served.version] if served else []
+        return metadata(request.name, versions, self._replica.features)
+
+    def _infer(self, request: Any) -> Any:
+        self._check_model(request.model_name, request.model_version)
+        served = self._replica.served
+        features = self._replica.features if served is None else served.features
+        asked = given_of(_tensors(request), features, self._config.request_rows_max)
+        answer = self._replica.predict_given(asked, served)
+        probabilities = np.ascontiguousarray(answer["probabilities"], "<f4")
+        (output,) = outputs_of()
+        reply = MESSAGES["ModelInferResponse"](
+            model_name=request.model_name, model_version=answer["model_version"], id=request.id
+        )
+        for name, value in told(answer).items():
+            parameter = reply.parameters[name]
+            field = {bool: "bool_param", float: "double_param"}.get(type(value), "string_param")
+            setattr(parameter, field, value)
+        reply.outputs.add(name=OUTPUT, datatype=output["datatype"], shape=[len(probabilities)])
+        reply.raw_output_contents.append(probabilities.tobytes())
+        return reply
+
+
+class _NotThere(LookupError):
+    """Another model or version than is served."""
+
+
+def _tensors(request: Any) -> list[Tensor]:
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise BadRequest(f"raw_input_contents: {len(raw)}, and {len(request.inputs)} inputs")
+    found = []
+    for number, tensor in enumerate(request.inputs):
+        data: Any
+        if raw:
+            data = raw[number]
+        else:
+            field = _CONTENTS.get(tensor.datatype)
+            data = list(getattr(tensor.contents, field)) if field else []
+            if tensor.datatype == BYTES:
+                data = [_text(tensor.name, value) for value in data]
+        found.append(Tensor(tensor.name, tensor.datatype, tuple(tensor.shape), data))
+    return found
+
+
+def _text(name: str, value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"input {name}: not UTF-8 ({error})") from error
+
+
+def _credentials(config: ServingConfig) -> Any:
+    with open(config.tls_key_file, "rb") as key, open(config.tls_cert_file, "rb") as certificate:
+        return grpc.ssl_server_credentials([(key.read(), certificate.read())])

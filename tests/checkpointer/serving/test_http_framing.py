@@ -1,0 +1,200 @@
+"""What a connection may send: strict framing, limits before work, and an end for who is slow."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from checkpointer.config import ServingConfig
+from checkpointer.serving.admission import Admission
+from checkpointer.serving.http_server import ReplicaServer
+from checkpointer.serving.replica_client import Replica
+
+BODY = b'{"rows": [{}]}'
+
+
+def configured(**changes):
+    return ServingConfig(
+        **{"poll_ms": 1_000, "request_bytes_max": 2_000_000, "request_rows_max": 100} | changes
+    )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    config = configured()
+    with (
+        Replica(str(tmp_path_factory.mktemp("empty")), "clicks", config) as replica,
+        ReplicaServer(replica, config, 0) as made,
+    ):
+        yield made
+
+
+def sent(server, data, wait_s=10.0):
+    """All that comes back, until the connection is closed or nothing comes."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=wait_s) as one:
+        one.sendall(data)
+        one.shutdown(socket.SHUT_WR)
+        found = b""
+        while some := one.recv(65_536):
+            found += some
+    return found
+
+
+def request(head, body=b""):
+    return (head.replace("\n", "\r\n") + "\r\n\r\n").encode() + body
+
+
+def status_of(answer):
+    return int(answer.split(b" ", 2)[1])
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (request(f"POST /predict HTTP/1.1\nHost: a\nContent-Length: {len(BODY)}", BODY), 200),
+        (
+            request("POST /predict HTTP/1.1\nHost: a\nTransfer-Encoding: chunked",
+                    b"e\r\n" + BODY + b"\r\n0\r\n\r\n"),
+            200,
+        ),
+        (
+            request(
+                f"POST /predict HTTP/1.1\nHost: a\nContent-Length: {len(BODY)}\n"
+                "Transfer-Encoding: chunked", b"e\r\n" + BODY + b"\r\n0\r\n\r\n"
+            ),
+            400,
+        ),
+        (
+            request("POST /predict HTTP/1.1\nHost: a\nContent-Length: 14\nContent-Length: 3", BODY),
+            400,
+        ),
+        (request("POST /predict HTTP/1.1\nHost: a\nContent-Length: +14", BODY), 400),
+        (request("POST /predict HTTP/1.1\nHost: a\nContent-Length: 2000001"), 413),
+        (
+            request("POST /predict HTTP/1.1\nHost: a\nTransfer-Encoding: chunked",
+                    b"1e8481\r\n" + b" " * 2_000_001 + b"\r\n0\r\n\r\n"),
+            413,
+        ),
+        (request("POST /predict HTTP/1.1\nHost: a"), 411),
+        (request("GET /model HTTP/1.1\nHost: a\nContent-Length: 2", b"{}"), 400),
+        (request("GET /model HTTP/1.1\nHost: a\nContent-Length: 0"), 200),
+        (request("GET /model HTTP/1.1\nHost : a"), 400),
+        (request("GET /model HTTP/1.1\nHost: a\nX: " + "y" * 70_000), 431),
+        (request("HELLO"), 400),
+        (request("PUT /predict HTTP/1.1\nHost: a\nContent-Length: 2", b"{}"), 405),
+        (request("DELETE /predict HTTP/1.1\nHost: a"), 405),
+        (request("GET /predict HTTP/1.1\nHost: a"), 405),
+        (request("POST /model HTTP/1.1\nHost: a\nContent-Length: 2", b"{}"), 405),
+        (request("OPTIONS /predict HTTP/1.1\nHost: a"), 204),
+        (request("HEAD /livez HTTP/1.1\nHost: a"), 200),
+        (request("HEAD /healthz HTTP/1.1\nHost: a"), 503),
+        (request("GET /livez HTTP/1.1\nHost: a\nUpgrade: h2c\nConnection: Upgrade"), 200),
+        (request("GET /livez HTTP/1.0"), 200),
+    ],
+)  # fmt: skip
+def test_framing(server, data, status):
+    answer = sent(server, data)
+    assert status_of(answer) == status, answer
+    assert answer.count(b"HTTP/1.1 ") == 1
+    if data.startswith(b"HEAD"):
+        assert answer.endswith(b"\r\n\r\n")
+    if status == 405:
+        assert b"\r\nAllow: " in answer
+
+
+def test_requests_sent_together_are_answered_in_their_order(server):
+    one = request(f"POST /predict HTTP/1.1\nHost: a\nContent-Length: {len(BODY)}", BODY)
+    other = request("GET /livez HTTP/1.1\nHost: a")
+    answer = sent(server, one + other + one + other)
+    kinds = [b"probabilities" in part for part in answer.split(b"HTTP/1.1 200 OK")[1:]]
+    assert kinds == [True, False, True, False]
+
+
+def test_curl_waits_to_be_told_to_go_on(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as one:
+        head = f"POST /predict HTTP/1.1\nHost: a\nExpect: 100-continue\nContent-Length: {len(BODY)}"
+        one.sendall(request(head))
+        assert one.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        one.sendall(BODY)
+        assert status_of(one.recv(65_536)) == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"[" * 100_000, "not JSON"),
+        (b'{"rows": [{"features": ' + b'{"a":' * 2_000 + b"1" + b"}" * 2_000 + b"}]}", "not JSON"),
+        (b"[" * 1_900_000, "objects and lists"),
+        (b'{"rows": [' + b"{}," * 600_000 + b"{}]}", "at most 100 rows"),
+        (b'{"rows": [{"features": {' + b'"a":1,' * 300_000 + b'"b":1}}]}', "4096 fields"),
+        (b'{"rows": [' + b"{}," * 100 + b"{}]}", "at most 100"),
+    ],
+)
+def test_what_would_make_too_much_is_refused_before_it_is_made(server, body, words):
+    head = f"POST /predict HTTP/1.1\nHost: a\nContent-Length: {len(body)}"
+    answer = sent(server, request(head, body))
+    assert status_of(answer) == 400
+    assert words in json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]
+
+
+def test_who_sends_slowly_is_closed_for_who_is_new_and_the_others_are_answered(tmp_path):
+    config = configured(connections_max=8, request_timeout_s=1.0)
+    with (
+        Replica(str(tmp_path), "clicks", config) as replica,
+        ReplicaServer(replica, config, 0) as server,
+    ):
+        slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(30)]
+        for one in slow:
+            one.sendall(b"POST /predict HTTP/1.1\r\n")
+        time.sleep(0.6)
+        one = request(f"POST /predict HTTP/1.1\nHost: a\nContent-Length: {len(BODY)}", BODY)
+        assert status_of(sent(server, one)) == 200
+        for other in slow:
+            other.settimeout(20)
+            with other, contextlib.suppress(ConnectionError):
+                while other.recv(1_000):
+                    pass
+
+
+def test_a_token_is_asked_for(tmp_path):
+    (tmp_path / "token").write_text("s3cret\n")
+    config = configured(token_file=str(tmp_path / "token"))
+    with (
+        Replica(str(tmp_path), "clicks", config) as replica,
+        ReplicaServer(replica, config, 0) as server,
+    ):
+        asked = "GET /model HTTP/1.1\nHost: a"
+        assert status_of(sent(server, request(asked))) == 401
+        assert status_of(sent(server, request(asked + "\nAuthorization: Bearer s3cre"))) == 401
+        assert status_of(sent(server, request(asked + "\nAuthorization: Bearer s3cret"))) == 200
+        assert status_of(sent(server, request("GET /livez HTTP/1.1\nHost: a"))) == 200
+
+
+def test_what_is_being_answered_is_finished_at_the_end(tmp_path):
+    config = configured()
+    with Replica(str(tmp_path), "clicks", config) as replica:
+        server = ReplicaServer(replica, config, 0)
+        one = request(f"POST /predict HTTP/1.1\nHost: a\nContent-Length: {len(BODY)}", BODY)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            connection.sendall(one)
+            assert status_of(connection.recv(65_536)) == 200
+            closing = threading.Thread(target=server.close)
+            closing.start()
+            assert connection.recv(1) == b""
+            closing.join(timeout=20)
+            assert not closing.is_alive()
+
+
+def test_who_would_wait_too_long_is_not_let_in():
+    admission: Admission[int] = Admission(waiting_max=100, wait_max_s=0.01, takes_s=0.001)
+    assert [admission.admit(n, 0.0) for n in range(14)] == [True] * 11 + [False] * 3
+    assert admission.next(0.001) == (0, True)
+    assert admission.admit(99, 0.002)
+    for _ in range(200):
+        admission.took(0.005)
+    assert not admission.admit(100, 0.003)
+    assert admission.retry_after_s() == 1
+    assert admission.next(1.0) == (1, False)
