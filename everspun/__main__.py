@@ -79,6 +79,14 @@ COMMANDS = {
         "what is withheld from training; withhold or release a scope",
     ),
     "checkpoints": ("everspun.commands.training.checkpoints", "list, show or restore checkpoints"),
+    "predict": (
+        "everspun.commands.training.predict",
+        "answer one row by hand, and say what each feature adds",
+    ),
+    "inspect": (
+        "everspun.commands.training.inspect",
+        "what a key has learned: weights, state, age, last push",
+    ),
     "pause": (
         "everspun.commands.training.pause",
         "stop training; labels, checkpoints and serving go on",

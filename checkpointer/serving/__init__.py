@@ -3,6 +3,7 @@
 - `admission`: which predictions wait, and which are told 503 at once
 - `answer`: from the values of a request to probabilities in one piece of compiled code
 - `arrow_request`: requests and answers as Arrow IPC streams
+- `explanation`: why a row is answered as it is
 - `grpc_service`: the Open Inference Protocol by gRPC
 - `http_api`: what a replica answers to each path
 - `http_connection`: HTTP/1.1 of one connection

@@ -5,6 +5,7 @@
 - `delta_chain`: from a checkpoint that is held to another
 - `files`: the boundary to the store of checkpoints, and its twin in memory
 - `fsspec_store`: stores of checkpoints
+- `key_rows`: what one key has learned
 - `manifest`: the manifest of a checkpoint
 - `normalized_entropy`: log loss relative to what the base rate alone explains (He et al
 - `restore`: the state of a model at a checkpoint, from its base and the deltas since

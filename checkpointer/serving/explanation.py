@@ -1,0 +1,116 @@
+"""Why a row is answered as it is: what each feature adds to the log odds.
+
+A feature's share is what the answer loses where its key had learned nothing (its row is the one of
+a key that nobody has pushed to, S3); a number that has no key, where it is missing. For a logistic
+regression these are the weights (times the number), and they add up; where features act on each
+other (pairs of an `fm`, networks) each share holds what the feature does together with the others.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from checkpointer.serving.request import Request, of_rows
+from checkpointer.tables.versioned_table import TableVersion
+from learners.models.features import Floats, Keys
+from learners.models.model import Model
+from paramserver.messages import Rows
+from paramserver.tables.initializer import fill_unknown
+
+#: Predictions stay this far from 0 and 1, as elsewhere.
+_PROBABILITY_MIN = 1e-7
+
+
+class Share(NamedTuple):
+    """`key` 0: a number without a key, so without weights."""
+
+    feature: str
+    value: str
+    key: int
+    known: bool  # whether the key has learned
+    weights: tuple[float, ...]
+    log_odds: float
+
+
+class Explanation(NamedTuple):
+    """`log_odds`: of the model's answer, before late clicks correct it (docs/labels.md)."""
+
+    probability: float
+    log_odds: float
+    prior_log_odds: float
+    shares: tuple[Share, ...]  # those that change the most first
+    ignored: tuple[str, ...]
+
+
+def explain(
+    model: Model,
+    tables: Mapping[str, TableVersion],
+    dense: Mapping[str, Floats],
+    row: Mapping[str, Any],
+) -> Explanation:
+    """Of one row as in `POST /predict`. Raises BadRequest."""
+    request = of_rows([row], model.encoder.features)
+    encoded = model.encoder.encode(request.columns, serving=True)
+    bare = model.encoder.encode(of_rows([{}], model.encoder.features).columns, serving=True)
+    keys = {name: found[0] for name, found in model.kind.keys(encoded).items()}
+    cases = 1 + sum(map(len, keys.values())) + len(model.config.numeric)
+    places, rows = {}, {}
+    names: list[tuple[str, int, str, int]] = []  # table, column, feature, case
+    case = 1
+    for name, wanted in keys.items():
+        learned, untrained = tables[name].lookup(wanted), _untrained(model, name, wanted)
+        place = np.tile(np.arange(len(wanted)), (cases, 1))
+        for column in range(len(wanted)):
+            place[case, column] = len(wanted) + column
+            names.append((name, column, model.kind.column_name(name, column), case))
+            case += 1
+        places[name], rows[name] = place, np.concatenate([learned, untrained])
+    numbers = np.tile(encoded.numbers, (cases, 1))
+    keyed = {feature for _, _, feature, _ in names}
+    unkeyed = [g for g, name in enumerate(model.config.numeric) if name not in keyed]
+    for g in unkeyed:
+        numbers[case, g] = bare.numbers[0, g]
+        names.append(("", g, model.config.numeric[g], case))
+        case += 1
+    answers = model.kind.predict(places, rows, dict(dense), numbers).astype(np.float64)
+    odds = _log_odds(answers)
+    shares = []
+    for name, column, feature, at in names:
+        key = int(keys[name][column]) if name else 0
+        weights = tuple(float(w) for w in rows[name][column]) if name else ()
+        known = bool(name) and bool(tables[name].find(keys[name][column : column + 1])[0] >= 0)
+        said = _value(feature, request, encoded.numbers[0], model)
+        shares.append(Share(feature, said, key, known, weights, float(odds[0] - odds[at])))
+    shares.sort(key=lambda share: -abs(share.log_odds))
+    return Explanation(
+        float(answers[0]), float(odds[0]), model.config.prior_logit, tuple(shares), request.ignored
+    )
+
+
+def _untrained(model: Model, table: str, keys: Keys) -> Rows:
+    spec = next(t for t in model.spec.tables if t.name == table)
+    out = np.empty((len(keys), spec.dim), np.float32)
+    nowhere = np.full(len(keys), -1)
+    seed, scale = np.uint64(spec.seed), np.float32(spec.init_scale)
+    fill_unknown(out, keys, nowhere, seed, scale, spec.dim)
+    return out
+
+
+def _value(feature: str, request: Request, numbers: Floats, model: Model) -> str:
+    """What the model reads of the row for it."""
+    if feature in model.config.numeric:
+        return f"{numbers[model.config.numeric.index(feature)]:g}"
+    if feature == "(bias)":
+        return ""
+    found = []
+    for part in feature.split("*"):
+        stated = model.config.serving.get(part)
+        column = part if part in request.columns.column_names else f"f_{part}"
+        found.append(f"{stated:g}" if stated is not None else str(request.columns[column][0]))
+    return "*".join(found)
+
+
+def _log_odds(probability: Any) -> Any:
+    inside = np.clip(probability, _PROBABILITY_MIN, 1 - _PROBABILITY_MIN)
+    return np.log(inside) - np.log1p(-inside)

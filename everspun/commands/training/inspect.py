@@ -1,0 +1,88 @@
+"""What a key has learned, as a checkpoint holds it: weights, optimizer state, age, last push.
+
+everspun inspect item=i42 'source*item=u17*i42'
+"""
+
+import argparse
+import time
+
+import numpy as np
+import pyarrow as pa
+from rich.table import Table
+
+from checkpointer.process import operator_actions as actions
+from checkpointer.serving.request import of_rows
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.fsspec_store import open_store
+from checkpointer.store.key_rows import KeyRow, row_of
+from checkpointer.store.manifest import Damaged, Manifest
+from everspun.commands import options as shared
+from everspun.status.table import duration
+from learners.config import ModelConfig
+from learners.models.model import Model, make_model
+
+_IDENTIFIERS = ("source", "vendor", "item")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "keys", nargs="+", metavar="FEATURE=VALUE", help="a categorical feature and its value"
+    )
+    parser.add_argument("--checkpoint", default="head", help="number, name or 'head' (head)")
+    shared.config_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    config = shared.load(options)
+    catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
+    table = Table("key", "table", "weights", "state", "last push", "push of its shard", "held by")
+    try:
+        manifest = actions.find(catalogue, options.checkpoint)
+        model = make_model(ModelConfig.from_dict(dict(manifest.model_config)))
+        for asked in options.keys:
+            name, key = key_of(model, asked)
+            table.add_row(asked, name, *_cells(row_of(catalogue, manifest, name, key), manifest))
+    except (ValueError, Damaged) as error:
+        print(error)
+        return 1
+    shared.console().print(table)
+    return 0
+
+
+def key_of(model: Model, asked: str) -> tuple[str, int]:
+    """The table and key of `FEATURE=VALUE`; of a pair `a*b=VALUE*VALUE`. Raises ValueError."""
+    feature, equals, value = asked.partition("=")
+    names = model.config.categorical
+    if not equals or feature not in names:
+        raise ValueError(f"{asked!r}: give FEATURE=VALUE; the model hashes {', '.join(names)}")
+    parts = feature.split("*")
+    values = value.split("*", len(parts) - 1)
+    if len(values) != len(parts):
+        raise ValueError(f"{asked!r}: give {len(parts)} values, with * between them")
+    row: dict[str, object] = {"features": {}}
+    for part, one in zip(parts, values, strict=True):
+        if part in _IDENTIFIERS:
+            row[part] = one
+        elif part == "shown_at":
+            row["position"] = int(one)
+        else:
+            row["features"][part] = one  # type: ignore[index]
+    columns: pa.Table = of_rows([row], model.encoder.features).columns
+    for name, keys in model.kind.keys(model.encoder.encode(columns)).items():
+        for column in range(keys.shape[1]):
+            if model.kind.column_name(name, column) == feature:
+                return name, int(np.uint64(keys[0, column]))
+    raise ValueError(f"{asked!r}: the feature stands in no table")
+
+
+def _cells(found: KeyRow | None, manifest: Manifest) -> tuple[str, ...]:
+    if found is None:
+        return ("has learned nothing", "", "", "", manifest.name)
+    age_s = time.time() - found.touched_ms / 1_000
+    return (
+        ", ".join(f"{w:.6g}" for w in found.weights),
+        ", ".join(f"{x:.6g}" for x in found.state),
+        f"{duration(age_s)} ago (event time)" if found.touched_ms else "",
+        f"{found.version} of {found.shard_version} (shard {found.shard})",
+        found.checkpoint,
+    )
