@@ -35,6 +35,9 @@ class Site:
     delivered: dict[str, int] = field(
         default_factory=dict
     )  # chain -> position behind what the log has confirmed
+    placed: dict[str, tuple[int, int]] = field(
+        default_factory=dict
+    )  # id of an impression -> partition and offset where the log confirmed it last
     failure: BaseException | None = None
 
     def __post_init__(self) -> None:
@@ -66,10 +69,10 @@ class Site:
         return self._producer.failures
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        if delivery.partition.topic == self.stream.impressions:
-            self.delivered[label_chain(delivery.partition.partition)] = position(
-                delivery.offset + 1
-            )
+        at, offset = delivery.partition, delivery.offset
+        if at.topic == self.stream.impressions:
+            self.delivered[label_chain(at.partition)] = position(offset + 1)
+            self.placed.update(dict.fromkeys(delivery.ids, (at.partition, offset)))
 
     def _run(self) -> None:
         began, shown = time.monotonic(), 0
