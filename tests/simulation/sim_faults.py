@@ -95,6 +95,8 @@ def plan(scenario: Scenario, span_ms: int) -> list[Fault]:
         point, passes = "", 0
         if scenario.retention and (kind, role) == ("clock jump", "broker"):
             kind = "delay"  # what is gone may have moved time, and the oracle begins anew behind it
+        if scenario.clocks_ahead and kind == "clock jump":
+            kind = "delay"  # whose clock that fault moves is right again too early
         if expulsion and role == "learner":
             role = "replica"
         if k >= count - TRAPS_A_SEED and (points := POINTS.get(role)):

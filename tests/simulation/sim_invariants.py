@@ -31,6 +31,7 @@ from labeler.labels.lost_ranges import LostRange
 from labeler.labels.partition import PartitionLabeler
 from labeler.labels.verdicts import VerdictBook
 from stream.chain import LABEL, LATE
+from stream.internal_topics.clock_words import ClockWord
 from stream.internal_topics.examples import BatchHeader, decode_examples
 from stream.record import Record
 
@@ -261,8 +262,9 @@ def check_reading_again(
         if gone is None or gone.header is None
         else ResumePoint.after(gone.header, 0)
     )
+    words = () if gone is None else gone.words
     for first, point in ((least, begin), (middle + 1, ResumePoint.after(header, barrier))):
-        again = reread(broker, scenario, p, point, settings, reading)
+        again = reread(broker, scenario, p, point, settings, reading, words)
         for k, record in enumerate(folded[first:]):
             if k >= len(again):
                 raise Violation(
@@ -287,13 +289,14 @@ def reread(
     point: ResumePoint,
     settings: LabelerConfig,
     reading: Reading,
+    words: tuple[ClockWord, ...],
 ) -> list[Emission]:
     c = scenario.stream
     book = None
     if scenario.inputs:
         book = VerdictBook.at(scenario.inputs, [point])
         book.read(record for record in broker.records(c.verdicts, 0) if not is_junk(record))
-    core = PartitionLabeler(c, settings, p, point, book, reading=reading)
+    core = PartitionLabeler(c, settings, p, point, book, reading=reading, words=words)
     for topic, at, read in (
         (c.impressions, point.impressions_offset, core.on_impressions),
         (c.clicks, point.clicks_offset, core.on_clicks),

@@ -266,6 +266,8 @@ class Truth:
     #: first position whose arrival is not known yet
     known_to: int
     by_position: dict[int, Row] = field(default_factory=dict)
+    #: the records, with their arrivals
+    seen: list[Seen] = field(default_factory=list)
 
 
 class Verdicts:
@@ -391,7 +393,7 @@ def truth(
     ahead = [(s, its) for s, its in ahead if its or s.record.offset << 20 >= since.position]
     rows = [row for _, its in ahead for row in its]
     ends = batch_ends([s for s, _ in ahead], [its for _, its in ahead], c)
-    return Truth(rows, ends, known_to, {row.position: row for row in rows})
+    return Truth(rows, ends, known_to, {row.position: row for row in rows}, seen)
 
 
 def late_truth(first: Truth, last: Truth) -> Truth:

@@ -57,6 +57,8 @@ BREAKER = BreakerConfig(
 
 #: Of these seeds of twenty, machines of shards are replaced; an operator speaks in them, too.
 LOSES_FOLDERS = 11
+#: Of these seeds of 64, all clocks are two days ahead for some seconds.
+CLOCKS_AHEAD = 44
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,19 @@ class Scenario:
     def retention(self) -> bool:
         """Whether retention passes input that nobody has read (C7): live, read once, nothing
         else waited for."""
-        plain = self.stream.label_strategy == "window" and not (
-            self.fraud or self.breaker or self.mixed
-        )
-        return plain and not self.replayed and self.seed // 8 % 4 == 3
+        return self.plain and not self.replayed and self.seed // 8 % 4 == 3
+
+    @property
+    def clocks_ahead(self) -> bool:
+        """Whether all clocks are two days ahead once, and an operator sets the times back (T3d):
+        live, read once, nothing else waited for."""
+        return self.plain and not self.replayed and self.seed % 64 == CLOCKS_AHEAD
+
+    @property
+    def plain(self) -> bool:
+        """Whether labels are read once, by like labelers, and wait for nobody's word."""
+        says_all_at_once = self.stream.label_strategy == "window"
+        return says_all_at_once and not (self.fraud or self.breaker or self.mixed)
 
     @property
     def transactions(self) -> bool:
@@ -159,7 +170,8 @@ class Scenario:
             "copies",
             "governed",
         )
-        on = [name for name in (*switches, "retention", "transactions") if getattr(self, name)]
+        switches += ("retention", "transactions", "clocks_ahead")
+        on = [name for name in switches if getattr(self, name)]
         if self.late:
             on.append(s.label_strategy)
         if self.tuning != "nothing":

@@ -9,6 +9,7 @@ from typing import Any
 from sim_breaker import GROUP as BREAKERS_GROUP
 from sim_breaker import BreakerNode
 from sim_checkpointing import CheckpointerNode, ReplicaNode
+from sim_clocks_ahead import ClocksAhead
 from sim_faults import EXPULSION, Faults, plan
 from sim_fraud import FraudNode
 from sim_governor import GovernorNode
@@ -90,6 +91,7 @@ class Simulation:
         self.retention = Retention(
             self.world, s, self.broker, self.watch, self.operator, self.busy_ms
         )
+        self.clocks_ahead = ClocksAhead(self.world, s, self.broker, self.watch, self.busy_ms)
         self.transactions = Transactions(self.world, s, self.broker, self.busy_ms)
         self.stranger = Stranger(self.world, s, self.broker, self.busy_ms)
         self.world.add(self.site)
@@ -132,11 +134,11 @@ class Simulation:
                 raise Violation("I8", f"the site still waits to send {self.site.unsent} records")
             time.run_until(time.now_ms + STEP_MS)
         self.come_to_rest()
-        gone = self.retention.gone
+        gone = self.retention.gone | self.clocks_ahead.set_back
         true = truths(self.broker, self.scenario, gone)
         self.classes = check_labels(self.broker, self.scenario, self.watch, true, gone)
         self.classes["taken back"] = check_retractions(self.broker, self.scenario, self.watch)
-        if self.scenario.replayed:
+        if self.scenario.replayed or self.scenario.clocks_ahead:
             check_sent(self.broker, self.scenario, true, self.site.plan.good)
         labeler = self.world.processes["labeler-0"]
         assert isinstance(labeler, LabelerNode)

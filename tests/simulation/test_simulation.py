@@ -67,6 +67,12 @@ def test_what_retention_takes_unread_is_lost_and_the_rest_is_labelled():
     assert 0 < result.counts["lost"] < result.counts["labelled"]
 
 
+def test_times_that_all_clocks_told_wrong_are_set_back_and_labels_go_on():
+    result = run_seed(44)
+    assert not result.failure, result.failure
+    assert result.counts["clocks set back"] == 3  # partitions
+
+
 def test_each_seed_is_large_enough():
     """At least 2 shards, 2 learners, 3 partitions, 2 labelers, 300 impressions, 2 checkpoints, 6
     faults."""
@@ -98,5 +104,5 @@ def test_seeds_cover_the_switches():
         "governed",
         "retention",
     )
-    for switch in (*switches, "transactions"):
+    for switch in (*switches, "transactions", "clocks_ahead"):
         assert {getattr(s, switch) for s in seen} == {True, False}, switch

@@ -1,0 +1,37 @@
+"""Planted bugs about times that an operator sets back (T3d, T3e)."""
+
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from sim_bug import Patch, bug
+from sim_scenario import CLOCKS_AHEAD
+
+import stream.decoding.arrival_clock as arrival_clock
+from labeler.labels.partition import PartitionLabeler
+
+WHERE = {"first": CLOCKS_AHEAD, "step": 64}
+
+
+@bug(
+    "clock word not looked for",
+    "a labeler whose time stands does not look for an operator's word (T3e)",
+    **WHERE,
+)
+def not_looked_for() -> list[Patch]:
+    return [patch.object(PartitionLabeler, "time_stands", property(lambda self: False))]
+
+
+@bug(
+    "clock word without an end",
+    "times of records behind the end that a clock word names are set back too (T3d)",
+    **WHERE,
+)
+def word_without_an_end() -> list[Patch]:
+    def bad(words: Any, offset: Any, time_ms: Any) -> Any:
+        for word in words:
+            back = np.minimum(time_ms - word.by_ms, word.above_ms)
+            time_ms = np.where(time_ms > word.above_ms, back, time_ms)
+        return time_ms
+
+    return [patch.object(arrival_clock, "set_back", bad)]
