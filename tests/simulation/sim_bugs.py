@@ -16,6 +16,7 @@ import sim_bugs_lost  # noqa: F401, and this
 import sim_bugs_maps  # noqa: F401, and this
 import sim_bugs_poison  # noqa: F401, and this
 import sim_bugs_retract  # noqa: F401, and this
+import sim_bugs_store  # noqa: F401, and this
 import sim_bugs_tables  # noqa: F401, and this
 from sim_bug import BUGS, Patch, bug
 from sim_fraud import FraudNode

@@ -1,6 +1,6 @@
 """The checkpointer and the replica: their own `Driver` and `Follower`, over the simulated network.
 
-The store of checkpoints is durable and always there; what fails is the processes around it. A
+The store of checkpoints is durable; of some seeds it is away or full for a while (`sim_store`). A
 replica's model is the weights it loaded, and is compared with its manifest at every swap (I6).
 """
 
@@ -162,7 +162,6 @@ class CheckpointerNode(Process):
         self.task.kill()
 
     def drive(self) -> None:
-        self.driver.recover()
         while True:
             step = self.driver.step()
             self.counts[f"{step.outcome} {step.reason}".strip()] += 1
@@ -177,7 +176,7 @@ class CheckpointerNode(Process):
                 )
             if step.outcome == "idle":
                 self.sleep_ms(LOOK_MS)
-            elif step.outcome in ("unreachable", "not_restored", "preparing", "moving"):
+            elif step.outcome in ("store", "unreachable", "not_restored", "preparing", "moving"):
                 self.sleep_ms(PATIENCE_MS)
             else:
                 self.world.trace(
@@ -252,8 +251,12 @@ class ReplicaNode(Process):
     def boot(self) -> None:
         self.catalogue = Catalogue(self.files, MODEL)
         self.follower = Follower(MODEL, retry_ms=2000)
-        self.follower.on_published(self.catalogue.published_refs())
-        self.follower.on_hold(self.catalogue.hold())
+        try:
+            self.follower.on_published(self.catalogue.published_refs())
+            self.follower.on_hold(self.catalogue.hold())
+        except OSError:  # it begins anew a little later
+            self.after(500, self.boot)
+            return
         self.heard_to = 0
         self.served: Weights | None = None
         self.poll()
@@ -266,6 +269,10 @@ class ReplicaNode(Process):
             self.heard_to = record.offset + 1
             with contextlib.suppress(MalformedRecord):
                 self.follower.on_announcement(decode_announcement(record.value))
+        with contextlib.suppress(OSError):  # the store is away: it is asked again
+            self.follow()
+
+    def follow(self) -> None:
         if (pointer := self.catalogue.published()) is not None:
             self.follower.on_published([pointer])
         wanted = self.follower.wanted(self.steady_ms())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sim_network import Process, Weather, World
 from sim_scenario import Scenario
+from sim_store import Store
 
 KINDS = (
     "crash",
@@ -65,6 +66,16 @@ class Fault:
 
 #: Not of the table: only shards keep a folder that others cannot make anew.
 LOST_FOLDER = "lost folder"
+#: Nor are what the store does, and the disks of labelers' copies: the role is who stands where it
+#: strikes.
+STORE_AWAY, STORE_FULL, DISK_FULL = "store away", "store full", "disk full"
+#: Where a store hurts most.
+STORING = (
+    ("checkpointer", "part"),
+    ("shard", "part"),
+    ("shard", "mark"),
+    ("clock holder", "part"),
+)
 TRAPS_A_SEED = 3
 #: Where a move is hurt: while a cut is read ahead of it, and when a shard goes over.
 MOVING = (
@@ -142,6 +153,8 @@ def plan(scenario: Scenario, span_ms: int) -> list[Fault]:
                 int(300 * 30 ** lost.random()),
             )
             faults.append(Fault(at, LOST_FOLDER, role, lost.randrange(4), for_ms, 0))
+    if scenario.store_fails:
+        faults += _of_stores(seed, span_ms)
     if scenario.breaker:
         for k in range(BREAKER_FAULTS):
             kind = KINDS[(seed // 11 * BREAKER_FAULTS + k) % len(KINDS)]
@@ -170,11 +183,30 @@ def plan(scenario: Scenario, span_ms: int) -> list[Fault]:
     return sorted(faults, key=lambda f: f.at_ms)
 
 
+def _of_stores(seed: int, span_ms: int) -> list[Fault]:
+    """Drawn apart from the rest: two that last, two where a cut is being written, and disks."""
+    rng = random.Random(f"store/{seed}")
+    found = []
+    for kind in (STORE_AWAY, STORE_FULL):
+        at, for_ms = rng.randrange(span_ms // 10, span_ms * 3 // 4), rng.randrange(3_000, 12_000)
+        found.append(Fault(at, kind, "checkpointer", 0, for_ms, 0))
+        role = rng.choice(("shard", "clock holder"))  # and one begins meanwhile
+        found.append(Fault(at + 500, "crash", role, rng.randrange(4), 300, 0))
+        at, (role, point) = rng.randrange(span_ms // 2), rng.choice(STORING)
+        if kind == STORE_FULL:  # a manifest is the smallest of what is written, and the last
+            role, point = "checkpointer", "manifest"
+        found.append(Fault(at, kind, role, 0, rng.randrange(300, 6_000), 0, point, 1))
+    for which in range(2):
+        at, for_ms = rng.randrange(span_ms // 10, span_ms * 3 // 4), rng.randrange(2_000, 9_000)
+        found.append(Fault(at, DISK_FULL, "labeler", which, for_ms, 0))
+    return found
+
+
 class Faults:
     """Performs a plan on a world. `table` counts what was done to whom."""
 
-    def __init__(self, world: World, faults: list[Fault]) -> None:
-        self.world, self.faults = world, faults
+    def __init__(self, world: World, faults: list[Fault], store: Store) -> None:
+        self.world, self.faults, self.store = world, faults, store
         self.table: Counter[tuple[str, str]] = Counter()
         self.rng = random.Random(f"weather/{world.seed}")
         self.laid: dict[Fault, int] = {}
@@ -198,7 +230,10 @@ class Faults:
             if self.laid[fault] == 0:
                 del self.laid[fault]
                 self.world.trace("TRAP", f"{process.name} at {point!r}")
-                self.world.time.after(0, lambda f=fault: self.strike(f, process))
+                if fault.kind in (STORE_AWAY, STORE_FULL):  # it is about to write
+                    self.strike(fault, process)
+                else:
+                    self.world.time.after(0, lambda f=fault: self.strike(f, process))
 
     def strike(self, fault: Fault, target: Process | None = None) -> None:
         targets = self.targets(fault.role)
@@ -232,6 +267,15 @@ class Faults:
         target.crash()
         target.disk.clear()
         self.world.time.after(fault.for_ms, target.start)
+
+    def _store_away(self, target: Process, fault: Fault) -> None:
+        self.store.away_until_ms = self.world.time.now_ms + fault.for_ms
+
+    def _store_full(self, target: Process, fault: Fault) -> None:
+        self.store.full_until_ms = self.world.time.now_ms + fault.for_ms
+
+    def _disk_full(self, target: Process, fault: Fault) -> None:
+        target.full_until_ms = self.world.time.now_ms + fault.for_ms
 
     def _sleep(self, target: Process, fault: Fault) -> None:
         target.sleep(max(3000, fault.for_ms))
@@ -273,9 +317,10 @@ class Faults:
         """From now on nothing goes wrong: weather clears, clocks are right, everyone wakes and
         is up."""
         self.over = True
+        self.store.mend()
         for process in self.world.processes.values():
             process.weather.clear()
-            process.clock_offset_ms = 0
+            process.clock_offset_ms = process.full_until_ms = 0
             if process.asleep:
                 process.asleep_until_ms = self.world.time.now_ms
                 process._wake()

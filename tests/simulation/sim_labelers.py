@@ -9,6 +9,7 @@ from sim_client import Client
 from sim_log import Broker
 from sim_network import Process, World
 from sim_scenario import FRAUD, Scenario
+from sim_store import FullPages
 
 from labeler.click_cache.storage import MemoryPages, Pages
 from labeler.config import LabelerConfig
@@ -106,6 +107,8 @@ class LabelerNode(Process):
         elif kind == "none":
             self.disk = {}
         self.world.trace(self.name, f"starts with a copy of {len(self.disk)} pages ({kind})")
+        if self.scenario.store_fails:
+            return FullPages(self.disk, lambda: self.world.time.now_ms < self.full_until_ms)
         return MemoryPages(self.disk)
 
     def stop(self) -> None:

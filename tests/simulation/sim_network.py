@@ -43,6 +43,7 @@ class Process:
         self.asleep_until_ms = 0
         self.clock_offset_ms = 0
         self.leapt_ms = 0
+        self.full_until_ms = 0  # its disk, until then
         self.weather: list[Weather] = []
         self.disk: dict[str, Any] = {}
         self._deferred: list[Action] = []

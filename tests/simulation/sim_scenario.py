@@ -57,6 +57,8 @@ BREAKER = BreakerConfig(
 
 #: Of these seeds of twenty, machines of shards are replaced; an operator speaks in them, too.
 LOSES_FOLDERS = 11
+#: Of these seeds of 32, the store fails now and then, and labelers' disks are full.
+STORE_FAILS = 22
 #: Of these seeds of 64, all clocks are two days ahead for some seconds.
 CLOCKS_AHEAD = 44
 
@@ -131,6 +133,12 @@ class Scenario:
         return self.plain and not self.replayed and self.seed // 8 % 4 == 3
 
     @property
+    def store_fails(self) -> bool:
+        """Whether the store of checkpoints goes away and fills up, and disks of labelers' copies
+        are full."""
+        return self.seed % 32 == STORE_FAILS
+
+    @property
     def clocks_ahead(self) -> bool:
         """Whether all clocks are two days ahead once, and an operator sets the times back (T3d):
         live, read once, nothing else waited for."""
@@ -170,7 +178,7 @@ class Scenario:
             "copies",
             "governed",
         )
-        switches += ("retention", "transactions", "clocks_ahead")
+        switches += ("retention", "transactions", "clocks_ahead", "store_fails")
         on = [name for name in switches if getattr(self, name)]
         if self.late:
             on.append(s.label_strategy)

@@ -25,7 +25,7 @@ from paramserver.clocks.operator_settings import NO_ORDERS, KeptOrders, decode_o
 from paramserver.messages import Epoch, MarkReply, PullReply, PullRequest, PushReply, PushRequest
 from paramserver.parts.head_cut import NO_HEAD, HeadCut
 from paramserver.parts.safetensors_file import encode_part, part_info, part_name
-from paramserver.ports import AllowReply, PartInfo, ProgressReply
+from paramserver.ports import AllowReply, PartInfo, ProgressReply, Unreachable
 from paramserver.shard.incarnations import next_incarnation
 from paramserver.shard.shard import Shard
 from paramserver.shard.successor import Succession, Successor
@@ -33,6 +33,7 @@ from paramserver.slots import SlotMap
 
 ALLOW_EVERY_MS = 200
 LEASE_MS = 3000
+START_AGAIN_MS, STORE_AGAIN_MS = 700, 500
 
 
 class ShardNode(Process):
@@ -50,7 +51,17 @@ class ShardNode(Process):
         self.clocks: Clocks | None = None
 
     def boot(self) -> None:
+        """A store that does not say what it must ends the process, and it is started again."""
+        try:
+            self.begin_life()
+        except OSError as error:
+            self.world.trace(self.name, f"ends: {error}")
+            self.crash()
+            self.world.time.after(START_AGAIN_MS, self.start)
+
+    def begin_life(self) -> None:
         self.looking = False
+        self.unstored: dict[str, bytes] = {}  # what the store has not taken yet
         self.asked: SlotMap | None = (
             None  # for a map to come, and what is held of it, of which manifest
         )
@@ -77,7 +88,7 @@ class ShardNode(Process):
 
     def successor(self, slot_map: SlotMap) -> Successor:
         name, catalogue = f"shard-{self.index}.json", Catalogue(self.files, MODEL)
-        told = self.stored.read(name)
+        told = self.in_store(name, "incarnation")
         incarnation = next_incarnation(
             self.disk.get("incarnation"),
             None if told is None else int(told),
@@ -86,12 +97,41 @@ class ShardNode(Process):
         missed = (
             self.scenario.loses_folders and "incarnation" in self.disk and self.fate.random() < 0.7
         )
+        alone = "incarnation" in self.disk
         self.disk["incarnation"] = incarnation
-        if (
-            not missed
-        ):  # else the store did not take it; a shard without its folder waits until it does
-            self.stored.write(name, str(incarnation).encode())
+        if not missed:  # else the store did not take it
+            try:
+                self.to_store(name, str(incarnation).encode(), alone)
+            except OSError:  # whose folder is lost again would begin as the same
+                del self.disk["incarnation"]
+                raise
         return Successor(slot_map, lambda own: Shard(self.index, incarnation, own))
+
+    def in_store(self, name: str, kept: str) -> bytes | None:
+        """What stands there; where it fails and the folder has its own copy, that is enough."""
+        try:
+            return self.stored.read(name)
+        except OSError:
+            if kept not in self.disk:
+                raise
+            return None
+
+    def to_store(self, name: str, data: bytes, later: bool = True) -> None:
+        """At once or, where the folder may be alone with it for a while, when it takes it."""
+        try:
+            self.stored.write(name, data)
+            self.unstored.pop(name, None)
+        except OSError:
+            if not later:
+                raise
+            if not self.unstored:
+                self.after(STORE_AGAIN_MS, self.store_again)
+            self.unstored[name] = data
+
+    def store_again(self) -> None:
+        waiting, self.unstored = self.unstored, {}
+        for name, data in waiting.items():
+            self.to_store(name, data)
 
     def cut_of(self, head: Manifest | None, slot_map: SlotMap) -> HeadCut:
         if head is None:
@@ -135,6 +175,12 @@ class ShardNode(Process):
     def look(self) -> None:
         """Take the head's map if it is newer, else read ahead for the one to come."""
         self.looking = False
+        try:
+            self.look_at_head()
+        except OSError:
+            self.look_later()
+
+    def look_at_head(self) -> None:
         head, slot_map = self.head()
         if slot_map.epoch > self.core.slot_map.epoch:
             self.take_map(head, slot_map)
@@ -252,7 +298,10 @@ class ShardNode(Process):
             self.reach("part")
             return part_info(snapshot, url, data)
 
-        return self.guarded(work)
+        try:
+            return self.guarded(work)
+        except OSError as error:
+            return Unreachable(f"{self.name}: {error}")
 
     def settle(self, cut: str, manifest_sha256: str) -> None:
         self.core.settle(MODEL, cut, manifest_sha256)
@@ -261,7 +310,7 @@ class ShardNode(Process):
 
     def kept_orders(self) -> KeptOrders:
         """The newer of what the disk and the store say."""
-        copies = [self.disk.get("orders"), self.stored.read("orders.json")]
+        copies = [self.disk.get("orders"), self.in_store("orders.json", "orders")]
         return max(
             (decode_orders(copy) for copy in copies if copy),
             key=lambda kept: kept.revision,
@@ -272,7 +321,7 @@ class ShardNode(Process):
         assert self.clocks is not None
         data = encode_orders(self.clocks.orders, self.kept_orders().revision + 1)
         self.disk["orders"] = data
-        self.stored.write("orders.json", data)
+        self.to_store("orders.json", data)
 
     # --- what is asked of the clock holder ---
 

@@ -22,7 +22,7 @@ from sim_violation import Violation
 from sim_words import WORDS, Lexicons
 
 from checkpointer.store.files import Files
-from checkpointer.store.manifest import Manifest
+from checkpointer.store.manifest import FILE, Manifest
 from paramserver.clocks.clocks import Clocks
 from paramserver.messages import (
     HASH_MODULUS,
@@ -407,6 +407,10 @@ class Watch:
 
     def complete(self, manifest: Manifest, files: Files) -> None:
         """A manifest was written (I5)."""
+        if manifest.name not in files.names(manifest.model) or FILE not in files.names(
+            f"{manifest.model}/{manifest.name}"
+        ):
+            raise Violation("X2", f"{manifest.name} is complete, and does not stand in the store")
         self.manifests[manifest.sha256] = manifest
         self.count("cuts")
         parts = [

@@ -27,12 +27,12 @@ from sim_retraction import check_retractions, untaken
 from sim_scenario import BREAKERS, LABELERS, LEARNERS, MODEL, REPLICAS, SHARDS, Scenario
 from sim_shards import ShardNode
 from sim_site import Site
+from sim_store import Store
 from sim_transactions import Transactions
 from sim_violation import Violation
 from sim_watch import Watch
 
 from checkpointer.store.announcement import decode as decode_announcement
-from checkpointer.store.files import MemoryFiles
 from labeler.join.strategy import readings
 
 logging.getLogger("labeler").setLevel(logging.CRITICAL)  # failed sends are the everyday here
@@ -59,7 +59,7 @@ class Simulation:
         session_ms = 10_000 if s.seed % 4 == EXPULSION else SESSION_MS
         self.broker.groups[LEARNERS_GROUP] = Group(s.stream.partitions, session_ms)
         self.broker.landed.append(self.watch.landed)
-        self.files = MemoryFiles()
+        self.files = Store(self.world)
         self.world.add(self.broker)
         self.site = Site(self.world, s, self.broker, self.lifted)
         for i in range(s.shards_max):
@@ -96,7 +96,7 @@ class Simulation:
         self.stranger = Stranger(self.world, s, self.broker, self.busy_ms)
         self.world.add(self.site)
         self.later = {f"shard-{i}" for i in range(SHARDS, s.shards_max)}  # once they are wanted
-        self.faults = Faults(self.world, [] if s.faultless else plan(s, self.busy_ms))
+        self.faults = Faults(self.world, [] if s.faultless else plan(s, self.busy_ms), self.files)
         self.barrier = 0
         self.classes: Counter[str] = Counter()
         self.rest_ms = 0
@@ -146,6 +146,7 @@ class Simulation:
             p = self.scenario.seed % self.scenario.stream.partitions
             check_reread(self.broker, self.scenario, self.watch, p, labeler.settings, gone.get(p))
         self.check_shards()
+        self.watch.counts["store failures"] = self.files.failures
         for folded in self.watch.folded.values():
             self.watch.counts["repeats"] = self.watch.counts.get("repeats", 0) + folded.repeats
             self.watch.counts["trimmed"] = self.watch.counts.get("trimmed", 0) + folded.trimmed

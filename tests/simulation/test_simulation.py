@@ -104,5 +104,5 @@ def test_seeds_cover_the_switches():
         "governed",
         "retention",
     )
-    for switch in (*switches, "transactions", "clocks_ahead"):
+    for switch in (*switches, "transactions", "clocks_ahead", "store_fails", "loses_folders"):
         assert {getattr(s, switch) for s in seen} == {True, False}, switch
