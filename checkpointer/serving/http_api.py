@@ -3,6 +3,7 @@ TensorFlow Serving's below `/v1`. See docs/serving.md."""
 
 import hmac
 import logging
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from stream.columns.events import Features
 
 _log = logging.getLogger(__name__)
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
+#: How many ms the client waits for its answer.
+WITHIN = b"request-timeout-ms"
 _BYTES = "application/octet-stream"
 #: Probes carry no token.
 _OPEN = frozenset({"/livez", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
@@ -76,6 +79,26 @@ class Api:
     def counted_as(self, request: HttpRequest) -> str:
         found = self.find(request)
         return found.counted_as if found is not None else "other"
+
+    def within_s(self, request: HttpRequest) -> float:
+        """How long the client waits for the answer, s: what its header says in ms."""
+        said = request.headers.get(WITHIN)
+        if said is None:
+            return math.inf
+        return int(said) / 1_000 if said.isdigit() and len(said) < 10 else math.inf
+
+    def fallback(self, request: HttpRequest) -> Response:
+        """The answer where the model's would come too late; of `/predict` alone there is one."""
+        if request.path != "/predict" or self._refusal(request) is not None:
+            return refused(503, "no answer in the time that the request gives")
+        try:
+            return _json(200, self._replica.fallback(request.body))
+        except BadRequest as error:
+            return refused(400, str(error))
+
+    def _refusal(self, request: HttpRequest) -> Response | None:
+        found = self.find(request)
+        return None if found is None else self._may(request, found)
 
     def answer(self, request: HttpRequest) -> Response:
         """Never raises."""

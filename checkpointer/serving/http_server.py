@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 import uvloop
+from prometheus_client import Counter
 
 from checkpointer.config import ServingConfig
 from checkpointer.serving.admission import Admission
@@ -47,6 +48,7 @@ _LARGE_BYTES = 262_144
 _CLOSE_S = 5.0
 
 Asked = tuple[Connection, HttpRequest]
+_SHED = refused(503, "more is asked than can be answered in time; come again")
 
 
 class ReplicaServer:
@@ -69,6 +71,7 @@ class ReplicaServer:
         self.connections_max = max(_CONNECTIONS_MIN, min(config.connections_max, room))
         self._api = api or Api(replica, token_of(config))
         self._connections: set[Connection] = set()
+        self._counters: dict[tuple[str, int], Counter] = {}
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="large requests")
         self._besides = 0
         self._turn_due = self._ending = False
@@ -125,13 +128,15 @@ class ReplicaServer:
                 self._answer_beside(connection, request)
             else:
                 self._answer(connection, request, self._api.answer(request))
+        elif self.admission.wait_s + self.admission.takes_s > self._api.within_s(request):
+            self._answer(connection, request, self._api.fallback(request))
         elif self.admission.admit((connection, request), request.arrived_s):
             self._take_turns()
         else:
             self._shed(connection, request)
 
     def refused(self, status: int, why: str) -> Response:
-        self.replica.metrics.requests.labels(path="other", status=str(status)).inc()
+        self._count("other", status)
         return refused(status, why)
 
     # --- answers --------------------------------------------------------------------------------
@@ -151,6 +156,8 @@ class ReplicaServer:
                 pass
             elif not in_time:
                 self._shed(connection, request)
+            elif now_s - request.arrived_s > self._api.within_s(request):
+                self._answer(connection, request, self._api.fallback(request))
             elif len(request.body) > _LARGE_BYTES:
                 self._answer_beside(connection, request)
             else:
@@ -187,18 +194,22 @@ class ReplicaServer:
     def _shed(self, connection: Connection, request: HttpRequest) -> None:
         self.replica.metrics.shed.inc()
         after = str(self.admission.retry_after_s())
-        response = refused(503, "more is asked than can be answered in time; come again")
-        response = response._replace(headers=(("Retry-After", after),))
-        self._answer(connection, request, response)
+        self._answer(connection, request, _SHED._replace(headers=(("Retry-After", after),)))
 
     def _answer(self, connection: Connection, request: HttpRequest, response: Response) -> None:
-        path = self._api.counted_as(request)
-        self.replica.metrics.requests.labels(path=path, status=str(response.status)).inc()
+        self._count(self._api.counted_as(request), response.status)
         if self._ending:
             response = response._replace(headers=(*response.headers, ("Connection", "close")))
         connection.answer(response, head_only=request.method == b"HEAD")
         if self._ending:
             connection.end_soon()
+
+    def _count(self, path: str, status: int) -> None:
+        counter = self._counters.get((path, status))
+        if counter is None:
+            labels = {"path": path, "status": str(status)}
+            counter = self._counters[path, status] = self.replica.metrics.requests.labels(**labels)
+        counter.inc()
 
     # --- life -----------------------------------------------------------------------------------
 

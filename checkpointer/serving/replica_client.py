@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Self
 from checkpointer.config import ServingConfig
 from checkpointer.metrics import NAN, ReplicaMetrics, Served
 from checkpointer.serving.replica import Follower
-from checkpointer.serving.request import Given, given, given_rows, request_of
+from checkpointer.serving.request import Given, count_rows, given, given_rows, request_of
 from checkpointer.serving.serving import Answer, ServedModel, ages, load, prior, reply_to
 from checkpointer.store.announcement import Ref, decode
 from checkpointer.store.catalogue import Catalogue
@@ -66,7 +66,7 @@ class Replica:
     ) -> None:
         self.config = config or ServingConfig()
         self.metrics = metrics or ReplicaMetrics()
-        self.fallback = (
+        self.fallback_probability = (
             self.config.fallback_probability if self.config.fallback_probability >= 0 else fallback
         )
         self.served: ServedModel | None = None
@@ -173,6 +173,11 @@ class Replica:
             return self._reply(served, served.answer(body, rows_max))
         return self._fallback(given(body, self._features, rows_max))
 
+    def fallback(self, body: bytes) -> dict[str, Any]:
+        """The reply to the body of `POST /predict` without asking the model. Raises BadRequest."""
+        rows = count_rows(body, self.config.request_rows_max)
+        return self._reply(None, Answer(prior(rows, self.fallback_probability)), "no time")
+
     def predict_given(self, asked: Given, served: ServedModel | None) -> dict[str, Any]:
         """The same of a request in another form, made for the features of `served`."""
         if served is not None:
@@ -188,16 +193,20 @@ class Replica:
 
     def _fallback(self, asked: Given) -> dict[str, Any]:
         request_of(asked, self._features)
-        return self._reply(None, Answer(prior(asked.rows, self.fallback), asked.ignored))
+        return self._reply(
+            None, Answer(prior(asked.rows, self.fallback_probability), asked.ignored)
+        )
 
-    def _reply(self, served: ServedModel | None, answer: Answer) -> dict[str, Any]:
+    def _reply(
+        self, served: ServedModel | None, answer: Answer, reason: str = "no model"
+    ) -> dict[str, Any]:
         self._revive()
         rows = len(answer.probabilities)
         self.metrics.records_in.inc(rows)
         self.metrics.records_out.inc(rows)
         if served is None:
             self.metrics.fallback_rows.inc(rows)
-        return reply_to(served, answer, now_ms())
+        return reply_to(served, answer, now_ms(), reason)
 
     def describe(self) -> dict[str, Any]:
         """What is served, since when, and what was refused: the body of `/model`."""
@@ -211,7 +220,7 @@ class Replica:
             "refused": {name: reason for name, (reason, _) in list(self.follower.refused.items())},
         }
         if served is None:
-            return body | {"fallback_probability": self.fallback}
+            return body | {"fallback_probability": self.fallback_probability}
         manifest = served.manifest
         return body | {
             "number": manifest.number,

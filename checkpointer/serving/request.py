@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -187,6 +188,29 @@ def _read(body: bytes, rows_max: int) -> Any:
     raise BadRequest(
         f"body: not JSON ({fault}); send {{'rows': [...]}} or {{'columns': {{...}}}}"
     ) from fault
+
+
+def count_rows(body: bytes, rows_max: int) -> int:
+    """How many rows a request has; of them nothing is looked at. Raises BadRequest."""
+    check_extent(body, rows_max)
+    try:
+        asked = _COUNTED.decode(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise BadRequest(
+            f"body: {error}; send {{'rows': [...]}} or {{'columns': {{...}}}}"
+        ) from error
+    rows = len(asked.rows or next(iter((asked.columns or {}).values()), ()))
+    if rows > rows_max:
+        raise BadRequest(f"body: {rows} rows; send at most {rows_max} in one request")
+    return rows
+
+
+class _Counted(msgspec.Struct):
+    rows: list[msgspec.Raw] | None = None
+    columns: dict[str, list[msgspec.Raw]] | None = None
+
+
+_COUNTED = msgspec.json.Decoder(_Counted)
 
 
 @kernel

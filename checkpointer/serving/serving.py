@@ -216,20 +216,22 @@ def prior(rows: int, fallback: float) -> npt.NDArray[np.float64]:
     return np.full(rows, fallback)
 
 
-def reply_to(served: ServedModel | None, answer: Answer, now_ms: int) -> dict[str, Any]:
-    """As JSON. `served` = None: it is the fallback."""
+def reply_to(
+    served: ServedModel | None, answer: Answer, now_ms: int, reason: str = "no model"
+) -> dict[str, Any]:
+    """As JSON. `served` = None: it is the fallback, the prior, for this reason."""
     body: dict[str, Any] = {
         "probabilities": answer.probabilities,
         "model_version": "" if served is None else served.version,
         "fallback": served is None,
     }
-    body |= _NO_AGES if served is None else ages(served.manifest, now_ms)
+    if served is None:
+        body |= {"reason": reason, "data_age_s": None, "model_age_s": None}
+    else:
+        body |= ages(served.manifest, now_ms)
     if answer.ignored:
         body["ignored"] = list(answer.ignored)
     return body
-
-
-_NO_AGES = {"data_age_s": None, "model_age_s": None}
 
 
 def ages(manifest: Manifest, now_ms: int) -> dict[str, float | None]:

@@ -198,3 +198,20 @@ def test_who_would_wait_too_long_is_not_let_in():
     assert not admission.admit(100, 0.003)
     assert admission.retry_after_s() == 1
     assert admission.next(1.0) == (1, False)
+
+
+def test_who_cannot_wait_gets_the_prior_and_is_told(server):
+    head = f"POST /predict HTTP/1.1\nHost: a\nContent-Length: {len(BODY)}\nRequest-Timeout-Ms: "
+    server.admission.takes_s = 0.05
+    try:
+        late = sent(server, request(head + "10", BODY))
+        in_time = sent(server, request(head + "10000", BODY))
+        wrong = sent(server, request(head.replace("14", "2") + "10", b"{]"))
+    finally:
+        server.admission.takes_s = 0.0005
+    for answer, reason in ((late, "no time"), (in_time, "no model")):
+        assert status_of(answer) == 200
+        body = json.loads(answer.split(b"\r\n\r\n", 1)[1])
+        assert (body["probabilities"], body["fallback"], body["reason"]) == ([0.5], True, reason)
+    assert status_of(wrong) == 400
+    assert sent(server, request(head + "-1", BODY)).startswith(b"HTTP/1.1 200")

@@ -60,6 +60,7 @@ def test_replies_say_which_model_and_how_old(catalogue, train):
     assert none == {
         "model_version": "",
         "fallback": True,
+        "reason": "no model",
         "data_age_s": None,
         "model_age_s": None,
         "ignored": ["x"],
