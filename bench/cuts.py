@@ -34,6 +34,7 @@ from paramserver.config import ParamServerConfig
 from paramserver.messages import DenseSpec, Epoch, Keys, ModelSpec, Outcome, PushRequest, TableSpec
 from paramserver.parts.delta import whole
 from paramserver.parts.safetensors_file import part_name
+from paramserver.ports import AllowRequest
 from paramserver.process.warmup import warm_up
 from paramserver.server.metrics import Metrics
 from paramserver.server.server import ShardService
@@ -52,7 +53,7 @@ class House:
     def __init__(self, rows: int) -> None:
         self.rows, self.end, self.rng = rows, 0, np.random.default_rng(1)
         shard = Shard(0, 1, SlotMap.even(1))
-        shard.allow(1, 1, [EPOCH])
+        shard.allow(AllowRequest(1, 1, (EPOCH,)))
         table = TableSpec("t", DIM, "adagrad", {"rate": 0.05}, init_scale=0.01)
         shard.begin(ModelSpec(MODEL, "1", (table,), DenseSpec({})), {CHAIN: 0}, {})
         self.service = ShardService(shard, ParamServerConfig(), Metrics())

@@ -26,6 +26,7 @@ from learners.pacing.events import Batch
 from learners.pacing.pacer import Pacer
 from learners.training import gradient
 from learners.training.gradient import Prepared
+from paramserver.clocks.allow_list_sender import AllowListSender
 from paramserver.clocks.clocks import Clocks
 from paramserver.compensation import NO_COMPENSATION, Compensation
 from paramserver.messages import Outcome, PullRequest, PushReply
@@ -152,6 +153,7 @@ class VirtualTraining:
         self._count = 0
         self.shard = Shard(0, 1, SlotMap.even(1), s.compensation)
         self.clocks = Clocks(1, 1, s.staleness, lease_ms=LEASE_MS, stated_max_ms=LEASE_MS)
+        self.sender = AllowListSender(self.clocks)
         if s.concurrency:
             self.clocks.set_concurrency(self.model.name, s.concurrency)
         ends = {f"label/{p}": 0 for p in range(PARTITIONS)}
@@ -165,9 +167,14 @@ class VirtualTraining:
 
     def tell(self) -> None:
         """The allow list, as the clock holder brings it."""
-        allow = self.clocks.allow_list()
-        self.shard.allow(allow.era, allow.sequence, allow.epochs, self.clocks.ways())
-        self.clocks.confirm(allow.era, allow.sequence, 0, 1)
+        while not self.told():
+            pass
+
+    def told(self) -> bool:
+        """Whether the list was sent to the incarnation that answered."""
+        sent = self.sender.message(0)
+        assert sent is not None, "there is one shard"
+        return not self.sender.answered(0, sent, self.shard.allow(sent))
 
     def run(self) -> "VirtualTraining":
         for learner in self.learners:

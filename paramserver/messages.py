@@ -1,6 +1,6 @@
 """What is said to a shard and to the clocks, and what they answer, as values.
 
-The cores (`shard`, `clocks`) take and return these; `local` passes them by reference and
+The cores (`shard`, `clocks`) take and return these; `in_memory` passes them by reference and
 `client`/`server` carry them over gRPC as protobuf with keys and rows as raw little-endian bytes.
 Chains, ranges and partitions are opaque here.
 
@@ -10,7 +10,7 @@ are float32.
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,23 @@ Rows = npt.NDArray[np.float32]  # (len(keys), dim)
 Floats = npt.NDArray[np.float32]
 
 HASH_MODULUS = 1 << 128
+
+Reply = TypeVar("Reply")
+
+
+class Deadline(Enum):
+    """How long a call may take: which of the timeouts of `paramserver.config` is its."""
+
+    CONTROL = "control_timeout_ms"
+    DATA = "data_timeout_ms"
+    WRITE = "write_timeout_ms"
+
+
+class Request(Generic[Reply]):
+    """What one call says, and as `Reply` the type of what is answered. Its protobuf message has its
+    name and its fields (`paramserver/wire/wire.proto`), its call that name without `Request`."""
+
+    deadline: ClassVar[Deadline] = Deadline.CONTROL
 
 
 class Epoch(NamedTuple):
@@ -200,7 +217,16 @@ class StartOutcome(Enum):
 
 
 @dataclass(frozen=True)
-class StartRequest:
+class StartReply:
+    outcome: StartOutcome
+    clock: int = -1  # the batch's stamp c, when admitted
+    highest: dict[str, int] = field(
+        default_factory=dict
+    )  # under a cut: chain -> highest E of any shard
+
+
+@dataclass(frozen=True)
+class StartRequest(Request[StartReply]):
     """May I start the batch `[start, end)`? Admitted once, by the clock, for all shards (K1).
 
     `ticket` numbers the messages of one epoch, rising with every message sent (the client fills it
@@ -215,15 +241,6 @@ class StartRequest:
     end: int
     barrier: int = 0
     ticket: int = 0
-
-
-@dataclass(frozen=True)
-class StartReply:
-    outcome: StartOutcome
-    clock: int = -1  # the batch's stamp c, when admitted
-    highest: dict[str, int] = field(
-        default_factory=dict
-    )  # under a cut: chain -> highest E of any shard
 
 
 # --- cuts: every shard

@@ -12,7 +12,7 @@ people do (the random groups of Mahalanobis 1946, chapter 2 of Wolter, Introduct
 Estimation).
 """
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,9 @@ import pyarrow.compute as pc
 
 from labeler.breaker.bands import GROUPS
 from labeler.breaker_config import VENDOR, BreakerConfig
-from labeler.labels.emission import Emission, SideRecord
-from labeler.labels.partition import PartitionLabeler
 from stream.columns.events import FEATURE_PREFIX, TS_MS_MAX, Impressions
 from stream.config import StreamConfig
+from stream.internal_topics.examples import BatchHeader
 from stream.internal_topics.malformed import MalformedRecord, read_rows
 
 I64 = npt.NDArray[np.int64]
@@ -48,22 +47,12 @@ TALLY_ROWS_MAX = 8_192
 TALLY_BYTES = 100
 
 
-class TallyStream(StreamConfig):
-    """The stream as the early join sees it: it writes `tallies` where a labeler writes
-    `examples`."""
-
-    @property
-    def examples(self) -> str:
-        return self.tallies
-
-
 def tally_stream(stream: StreamConfig, breaker: BreakerConfig) -> StreamConfig:
     """What the early join reads and when it closes a range: the labels' own rules with a window
     of minutes."""
-    values = {f.name: getattr(stream, f.name) for f in fields(StreamConfig)}
     sliced = tuple(name for name in breaker.slices if name != VENDOR)
     personal = tuple(name for name in stream.personal_features if name in sliced)
-    values |= {
+    values: dict[str, Any] = {
         "categorical_features": sliced,
         "numeric_features": (),
         "personal_features": personal,
@@ -88,35 +77,33 @@ def tally_stream(stream: StreamConfig, breaker: BreakerConfig) -> StreamConfig:
         "release_ms": 0,
     }
     values |= {"negative_rate": 1.0}
-    return TallyStream(**values)
+    return replace(stream, **values)
 
 
-class TallyLabeler(PartitionLabeler):
-    """One partition, tallied."""
+class TallyEmitter:
+    """Counts in `tallies`, in the place of rows in `examples`. The labeler writes what goes beside
+    them, and a breaker may come to a shop that has long been open."""
 
-    begins_at_zero = False  # a breaker may come to a shop that has long been open
-    slices: tuple[str, ...] = ()
-    cell_ms: int = 1
+    begins_at_zero = False
+    writes_side_records = False
 
-    def _value(self, rows: Impressions, label: npt.NDArray[np.int8], *_: Any) -> bytes:
-        return encode_tally(tally(rows, label, self.slices, self.cell_ms))
+    def __init__(self, stream: StreamConfig, breaker: BreakerConfig) -> None:
+        self.topic = stream.tallies
+        self._slices, self._cell_ms = breaker.slices, breaker.cell_ms
 
-    def _barrier(self) -> Emission | None:
-        """E3: what has its early deadline before the barrier is tallied; `ts_ms_max` is its
-        time, for the judge."""
-        made = super()._barrier()
-        return made and replace(made, header=replace(made.header, ts_ms_max=made.arrival_ms))
+    def value(
+        self,
+        rows: Impressions,
+        label: npt.NDArray[np.int8],
+        delay_ms: I64,
+        late: npt.NDArray[np.bool_] | None,
+    ) -> bytes:
+        return encode_tally(tally(rows, label, self._slices, self._cell_ms))
 
-    def _side_records(self, *_: Any) -> tuple[SideRecord, ...]:
-        """The labeler writes them."""
-        return ()
-
-
-def tally_labeler(breaker: BreakerConfig) -> type[PartitionLabeler]:
-    """The core for `labeler.labels.runner.Labelling`."""
-    return type(
-        "TallyLabeler", (TallyLabeler,), {"slices": breaker.slices, "cell_ms": breaker.cell_ms}
-    )
+    def barrier(self, header: BatchHeader, arrival_ms: int) -> BatchHeader:
+        """What has its early deadline before the barrier is tallied; `ts_ms_max` is its time, for
+        the judge."""
+        return replace(header, ts_ms_max=arrival_ms)
 
 
 def tally(

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from labeler.breaker.early_join import tally_labeler, tally_settings, tally_stream
+from labeler.breaker.early_join import TallyEmitter, tally_settings, tally_stream
 from labeler.breaker.metrics import BreakerMetrics
 from labeler.breaker.runner import Judging
 from labeler.breaker_config import BreakerConfig, check
@@ -72,7 +72,7 @@ class BreakerService:
             sliced,
             tally_settings(labeler),
             log,
-            core=tally_labeler(breaker),
+            emitter=TallyEmitter(sliced, breaker),
             passed_over=passed_over(),
         )
         self._judging = Judging(sliced, breaker, log, labeler.retry_ms, passed_over())

@@ -4,6 +4,7 @@
 - `claimed_ends`: how far the logs of watermarks' inputs go, as far as it is known
 - `clicks`: the joining reader's side of `clicks[p]`
 - `emission`: what a labeler wants written
+- `emitter`: what a labelled range becomes in the log
 - `heard_verdicts`: records of `verdicts` as they were read
 - `impressions`: impressions that were read and not yet labelled, and the ids of those before them
   (L2, L5)

@@ -24,18 +24,16 @@ from labeler.join.strategy import NO_WINDOW_MS, Reading, kept_negatives, reading
 from labeler.labels.batching import Stretch
 from labeler.labels.clicks import ClickLine, Passed
 from labeler.labels.emission import Emission, SideRecord, quarantine_records, rejected_records
+from labeler.labels.emitter import Emitter, ExamplesEmitter
 from labeler.labels.impressions import ImpressionLine, Taken
 from labeler.labels.lost_ranges import LostRange, lost_command
 from labeler.labels.verdicts import Ruling, VerdictBook
 from stream.chain import LABEL
-from stream.columns.events import Impressions
 from stream.config import StreamConfig
 from stream.decoding.arrival_clock import ArrivalClock
 from stream.internal_topics.clock_words import ClockWord, words_of
 from stream.internal_topics.examples import (
     BatchHeader,
-    encode_examples,
-    example_batch,
     examples_schema,
     schema_id,
 )
@@ -92,10 +90,6 @@ class PartitionLabeler:
     (C6).
     """
 
-    #: Whether its first chain begins at the first record that ever was, so that nothing is missed
-    #: before it (C7).
-    begins_at_zero = True
-
     def __init__(
         self,
         stream: StreamConfig,
@@ -107,12 +101,15 @@ class PartitionLabeler:
         reading: Reading | None = None,
         pages: Pages | None = None,
         words: Collection[ClockWord] = (),
+        emitter: Emitter | None = None,
     ):
         """`book` is shared by the partitions of a process, and None when no verdicts are awaited.
         `set_aside`: records that an operator sent to quarantine unread (L7). `reading`: the first
         one unless given. `pages`: where the local copy of waiting clicks lies (C4); without, they
-        wait in memory. `words`: what operators said of times (T3)."""
+        wait in memory. `words`: what operators said of times (T3). `emitter`: what a
+        range becomes; training batches unless given."""
         self.partition = partition
+        self._emitter = emitter or ExamplesEmitter(stream)
         said = [words_of(words, topic, partition) for topic in (stream.impressions, stream.clicks)]
         self.point = point = point.set_back(*said)  # moves with every emission
         self._stops: dict[str, Stop] = {}  # by topic: these are not read on
@@ -345,7 +342,8 @@ class PartitionLabeler:
             return self._wait("verdicts")
         self.clicks.barriers.popleft()
         self.point = replace(self.point, barrier=period)
-        return Emission(self._header(self.point.start, barrier=period), b"", (), at_ms)
+        header = self._emitter.barrier(self._header(self.point.start, barrier=period), at_ms)
+        return Emission(header, b"", (), at_ms)
 
     def _batch(self, stretch: Stretch) -> Emission:
         taken = self._line.take(stretch)
@@ -362,7 +360,7 @@ class PartitionLabeler:
         value = b""
         if len(rows):
             late = None if said.late_rows is None else said.late_rows[said.rows]
-            value = self._value(rows, label, matches.delay_ms[said.rows], late)
+            value = self._emitter.value(rows, label, matches.delay_ms[said.rows], late)
         passed = self.clicks.passed(stretch.arrival_max_ms)
         before = self._side_records(taken, ruling, passed) if is_first else ()
         passed_ms = stretch.arrival_max_ms - (self.point.arrival_max_ms or stretch.arrival_max_ms)
@@ -396,16 +394,6 @@ class PartitionLabeler:
             ts_ms_max=int(rows.ts_ms.max()) if len(rows) else 0,
         )
         return Emission(header, value, before, stretch.arrival_max_ms)
-
-    def _value(
-        self,
-        rows: Impressions,
-        label: npt.NDArray[np.int8],
-        delay_ms: npt.NDArray[np.int64],
-        late: npt.NDArray[np.bool_] | None,
-    ) -> bytes:
-        """What a range with rows says of them."""
-        return encode_examples(example_batch(rows, label, delay_ms, self._weights(label, late)))
 
     def _first_labels(self, taken: Taken, ruling: Ruling, matches: Matches) -> _Said:
         """Every impression that nothing takes out, negatives at their rate."""
@@ -451,18 +439,6 @@ class PartitionLabeler:
         kept: npt.NDArray[np.bool_] = matches.label > 0
         return kept | kept_negatives(taken.impressions.id, self._stream.negative_rate)
 
-    def _weights(
-        self, label: npt.NDArray[np.int8], late: npt.NDArray[np.bool_] | None
-    ) -> npt.NDArray[np.float32]:
-        """A negative stands for all those of its kind that were left out, unless answers are
-        corrected instead; a late click that is only counted weighs nothing."""
-        weight = np.ones(len(label), np.float32)
-        if late is not None and self._stream.late_clicks == "count":
-            weight[late] = 0.0
-        if self._stream.negative_correction == "weights":
-            weight[label == 0] = 1.0 / self._stream.negative_rate
-        return weight
-
     def _rule(self, taken: Taken, reading: Reading) -> Ruling:
         """What verdicts take out by this reading's deadlines; a duplicate is a duplicate
         whatever the verdicts say."""
@@ -480,6 +456,8 @@ class PartitionLabeler:
         return Ruling(ruling.rejected & first, by, ruling.withheld & first, ruling.unknown & first)
 
     def _side_records(self, taken: Taken, ruling: Ruling, passed: Passed) -> tuple[SideRecord, ...]:
+        if not self._emitter.writes_side_records:
+            return ()
         bytes_max = self._stream.record_bytes_max
         out = quarantine_records(self._stream.impressions, self.partition, taken.bad, bytes_max)
         out += quarantine_records(self._stream.clicks, self.partition, passed.bad, bytes_max)

@@ -18,6 +18,7 @@ from labeler.io.wait import Wait
 from labeler.join.resume_point import ResumePoint
 from labeler.join.strategy import Reading, readings
 from labeler.labels.emission import REJECTED, Emission, SideRecord
+from labeler.labels.emitter import Emitter, ExamplesEmitter
 from labeler.labels.lost_ranges import LostRange, Missing, begin_offset, behind
 from labeler.labels.partition import PartitionLabeler, Stop
 from labeler.labels.remade_topics import Identified, Remade, identify
@@ -89,16 +90,17 @@ class Labelling:
         labeler: LabelerConfig,
         log: Log,
         reading: Reading | None = None,
-        core: type[PartitionLabeler] = PartitionLabeler,
+        emitter: Emitter | None = None,
         pages: Pages | None = None,
         passed_over: PassedOver | None = None,
     ):
         """`reading`: which one this is, and so which chain it writes; the first unless given.
-        `core` labels a partition; the breaker's early join has another
-        (`labeler.breaker.early_join`). `pages`: where the local copy lies (C4). `passed_over`:
-        counts records of internal topics that say nothing."""
+        `emitter`: what ranges become; training batches unless given, and counts in the breaker's
+        early join (`labeler.breaker.early_join`). `pages`: where the local copy lies (C4).
+        `passed_over`: counts records of internal topics that say nothing."""
         self._reading = reading or readings(stream)[0]
-        self._stream, self._labeler, self._log, self._core = stream, labeler, log, core
+        self._stream, self._labeler, self._log = stream, labeler, log
+        self._emitter = emitter or ExamplesEmitter(stream)
         self._inputs = awaited_inputs(stream, labeler)
         self._verdicts = Partition(stream.verdicts, 0)
         self._reader: Reader = log.reader()
@@ -231,7 +233,9 @@ class Labelling:
             self._writer = self._log.writer()
         for p, point in points.items():
             decides = (self._stream, self._labeler, p, point, self.book, words.aside)
-            core = self._core(*decides, self._reading, self._pages, words.clocks)
+            core = PartitionLabeler(
+                *decides, self._reading, self._pages, words.clocks, self._emitter
+            )
             self.totals.restored_clicks += core.clicks.restored
             self.lines[p] = Line(core, self._feed(), self._feed(), self._outbox(), words)
             core.never_read(found[p].never_read)
@@ -269,7 +273,7 @@ class Labelling:
         verdicts = tail.first(self._verdicts)
         if self._reading.kind != LABEL:
             return ResumePoint.fresh_late(tail.first(impressions), tail.first(clicks), verdicts)
-        if not self._core.begins_at_zero:
+        if not self._emitter.begins_at_zero:
             return ResumePoint.fresh(tail.first(impressions), tail.first(clicks), verdicts)
         return ResumePoint.fresh(
             begin_offset(lost, *impressions), begin_offset(lost, *clicks), verdicts
@@ -277,7 +281,7 @@ class Labelling:
 
     def _fold_chain(self, tail: TailReader, p: int, chain: str) -> ResumePoint | None:
         """Where one chain of `examples[p]` ends; None if it has no record."""
-        fold = tail.fold(Partition(self._stream.examples, p), chain, self._labeler.fold_records_max)
+        fold = tail.fold(Partition(self._emitter.topic, p), chain, self._labeler.fold_records_max)
         self.totals.dangling += fold.dangling
         self.totals.repeats += fold.repeats
         if fold.dangling:
@@ -516,7 +520,7 @@ class Labelling:
         self._acknowledged += [emission.header for emission in emissions]
 
     def _outgoing(self, partition: int, emission: Emission) -> Outgoing[Emission]:
-        examples = Partition(self._stream.examples, partition)
+        examples = Partition(self._emitter.topic, partition)
         message = Message(examples, emission.value, None, emission.header.to_headers())
         return Outgoing(
             message, [self._side(partition, side) for side in emission.before], emission

@@ -22,6 +22,7 @@ from paramserver.encoding import Encoding, decode_rows, encode_rows
 from paramserver.messages import Epoch, Keys, Outcome, PullRequest, PushRequest, Rows
 from paramserver.parts.part import merge
 from paramserver.parts.snapshot import Snapshot
+from paramserver.ports import AllowRequest
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
@@ -56,7 +57,7 @@ class Shadow:
         self.model, self._negative_rate, self._encoding = model, negative_rate, encoding
         self.shard = Shard(0, 1, SlotMap.even(1))
         self.shard.restore([merge(snapshots)], "shadow")
-        self.shard.allow(_EPOCH.era, 1, [_EPOCH])
+        self.shard.allow(AllowRequest(_EPOCH.era, 1, (_EPOCH,)))
 
     def train(
         self, batch: Batch, prepared: Prepared | None, correction: Correction = NONE

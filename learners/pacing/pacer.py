@@ -18,6 +18,7 @@ What must hold, and where it is held:
 """
 
 from collections.abc import Sequence
+from typing import Any, assert_never
 
 from learners.config import LearnerConfig
 from learners.pacing import events
@@ -78,10 +79,37 @@ class Pacer:
         """Take one event; returns what to do now, in this order. `now_ms` never falls."""
         self._now_ms, self._out = now_ms, []
         if self.stopped is None:
-            getattr(self, f"_on_{type(event).__name__.lower()}")(event)
+            self._take(event)
         if self.stopped is None:
             self._advance()
         return self._out
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case events.Answered():
+                self._on_answered(event)
+            case events.Unreachable():
+                self._on_unreachable(event)
+            case events.Refused():
+                self._on_refused(event)
+            case events.Assigned():
+                self._on_assigned(event)
+            case events.Revoked():
+                self._on_revoked(event)
+            case events.Records():
+                self._on_records(event)
+            case events.Idle():
+                self._idle = True
+            case events.Truncated():
+                self._on_truncated(event)
+            case events.Computed():
+                self._on_computed(event)
+            case events.Tick():
+                pass  # `_advance` looks at the time
+            case events.Drain():
+                self._draining = True
+            case _:
+                assert_never(event)
 
     @property
     def next_wake_ms(self) -> int:
@@ -147,15 +175,6 @@ class Pacer:
         if position is not None and position.seek == event.seek:
             self._stop(str(position.lost(event.first)))
 
-    def _on_idle(self, event: events.Idle) -> None:
-        self._idle = True
-
-    def _on_drain(self, event: events.Drain) -> None:
-        self._draining = True
-
-    def _on_tick(self, event: events.Tick) -> None:
-        pass  # `_advance` looks at the time
-
     def _on_computed(self, event: events.Computed) -> None:
         flight = self.flights.get(event.clock)
         piece = (event.start, event.end)
@@ -172,7 +191,30 @@ class Pacer:
         if says_fenced(event.reply):
             self._fenced()
         else:
-            getattr(self, f"_told_{type(call).__name__.lower()}")(call, event.reply)
+            self._told(call, event.reply)
+
+    def _told(self, call: Call, reply: Any) -> None:
+        """The answer to a call, which is of the kind that `events.Answered` says."""
+        match call:
+            case do.Join():
+                self._told_join(reply)
+            case do.AskProgress():
+                self._told_progress(call, reply)
+            case do.Start():
+                self._told_start(call, reply)
+            case do.Pull():
+                self._told_pull(call, reply)
+            case do.Push():
+                self._told_push(call, reply)
+            case do.Ended():
+                self._ending.pop(call.clock, None)
+            case do.Park():
+                self.parked = True
+            case do.Renew():
+                for shard, incarnation in reply.items():
+                    self._saw(shard, incarnation)
+            case _:
+                assert_never(call)
 
     def _on_unreachable(self, event: events.Unreachable) -> None:
         if (call := self._calls.answered(event.call)) is not None:
@@ -187,13 +229,13 @@ class Pacer:
     def _retry(self, call: Call, times: int = 1) -> None:
         self._calls.retry(call, self._now_ms + times * self.config.retry_ms)
 
-    def _told_join(self, call: do.Join, reply: JoinReply) -> None:
+    def _told_join(self, reply: JoinReply) -> None:
         self.epoch, self._lease_ms = reply.epoch, reply.lease_ms
         self._starts.joined(reply.staleness, self._now_ms)
         self._renew_at_ms = self._now_ms + reply.lease_ms // 3
         self.parked = True  # until the first start
 
-    def _told_askprogress(self, call: do.AskProgress, reply: ProgressReply) -> None:
+    def _told_progress(self, call: do.AskProgress, reply: ProgressReply) -> None:
         self._saw(call.shard, reply.incarnation)
         self._learn_map(reply.slot_map or SlotMap.even(len(self.survey.shards), reply.map_epoch))
         if not self.survey.take(call.shard, reply):
@@ -260,16 +302,6 @@ class Pacer:
     def _push_again(self, call: do.Push) -> None:
         self._lanes[call.shard] = call
         self._retry(call)
-
-    def _told_ended(self, call: do.Ended, reply: bool) -> None:
-        self._ending.pop(call.clock, None)
-
-    def _told_park(self, call: do.Park, reply: bool) -> None:
-        self.parked = True
-
-    def _told_renew(self, call: do.Renew, reply: dict[int, int]) -> None:
-        for shard, incarnation in reply.items():
-            self._saw(shard, incarnation)
 
     # --- rewind, abandon, fence
     # ---------------------------------------------------------------------------------

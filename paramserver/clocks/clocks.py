@@ -23,14 +23,33 @@ Parameter Server", 2013.
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from paramserver.bounds import GOVERNOR_LEASE_MAX_MS, Bounds, GovernorLease, Rung
 from paramserver.clocks.model_clocks import Hold, Member, ModelClocks, Range
 from paramserver.clocks.operator_settings import Orders
 from paramserver.compensation import WAYS
 from paramserver.messages import Epoch, StartOutcome, StartReply, StartRequest
-from paramserver.ports import JoinReply, Refused
+from paramserver.ports import (
+    BoundsRequest,
+    ClockRequest,
+    EndedRequest,
+    GovernRequest,
+    HoldRequest,
+    JoinReply,
+    JoinRequest,
+    ParkRequest,
+    Refused,
+    ReleaseRequest,
+    RenewReply,
+    RenewRequest,
+    SetCompensationRequest,
+    SetConcurrencyRequest,
+    SetPausedRequest,
+    SetShardsRequest,
+    SetStalenessRequest,
+    ShardsOrderedRequest,
+)
 from paramserver.slots import SLOTS
 
 #: Members of all models together; beyond it `join` is refused.
@@ -87,6 +106,44 @@ class Clocks:
             range(shards), 0
         )  # shard -> newest sequence it has confirmed
 
+    def perform(self, request: ClockRequest, now_ms: int) -> object:
+        """What is answered to a call: which one is for whom."""
+        match request:
+            case StartRequest():
+                return self.start(request, now_ms)
+            case JoinRequest(model, learner):
+                return self.join(model, learner, now_ms)
+            case EndedRequest(model, epoch, clock):
+                return self.ended(model, epoch, clock, now_ms)
+            case ParkRequest(model, epoch):
+                return self.park(model, epoch, now_ms)
+            case RenewRequest(model, epoch, doing):
+                seen = self.renew(model, epoch, doing, now_ms)
+                return RenewReply(seen is None, seen or {})
+            case HoldRequest(model, cut, lease_ms, highest):
+                return self.hold(model, cut, lease_ms, highest, now_ms)
+            case ReleaseRequest(model, cut):
+                self.release(model, cut)
+            case SetStalenessRequest(model, staleness):
+                self.set_staleness(model, staleness)
+            case SetConcurrencyRequest(model, concurrency):
+                self.set_concurrency(model, concurrency)
+            case SetCompensationRequest(model, way):
+                self.set_compensation(model, way)
+            case SetPausedRequest(model, paused):
+                self.set_paused(model, paused)
+            case SetShardsRequest(model, shards):
+                self.set_shards(model, shards)
+            case ShardsOrderedRequest(model):
+                return self.shards_ordered(model)
+            case BoundsRequest(model):
+                return self.bounds(model, now_ms)
+            case GovernRequest(model, governor, sequence, rung, lease_ms):
+                return self.govern(model, governor, sequence, rung, lease_ms, now_ms)
+            case _:
+                assert_never(request)
+        return None
+
     # --- the allow list
     # -------------------------------------------------------------------------------------
 
@@ -97,6 +154,11 @@ class Clocks:
         return Allow(
             self.era, self._sequence, tuple(sorted(m.epoch for m in members if m.fenced_at is None))
         )
+
+    @property
+    def sequence(self) -> int:
+        """Of the present list: it rises with every change."""
+        return self._sequence
 
     def ways(self) -> dict[str, str]:
         """Model -> the compensation that an operator has ordered; it goes to the shards with the

@@ -10,23 +10,24 @@ import logging
 import os
 import secrets
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from paramserver.clocks.clocks import Allow, Clocks
+from paramserver.clocks.allow_list_sender import AllowListSender
+from paramserver.clocks.clocks import Clocks
 from paramserver.config import ParamServerConfig
 from paramserver.parts.head_cut import NO_HEAD, HeadCut
-from paramserver.ports import AllowReply, Refused, Unreachable
-from paramserver.process.map_taker import MapTaker
+from paramserver.ports import Refused, Unreachable
+from paramserver.process.map_taker import MapTaker, monotonic_ms
 from paramserver.process.warmup import warm_up
 from paramserver.server.clock_service import ClockService
 from paramserver.server.metrics import Metrics, ModelSample
 from paramserver.server.server import Server, ShardService
 from paramserver.server.state_dir import StateDir, write_durably
 from paramserver.shard.shard import Shard
+from paramserver.shard.slot_map_updater import SlotMapUpdater
 from paramserver.shard.successor import Succession, Successor
 from paramserver.slots import SlotMap
 from paramserver.wire.client import ShardPorts
@@ -130,7 +131,8 @@ def _map_taker(
     succession = Succession(
         lambda slot_map: Successor(slot_map, partial(make, state.next_incarnation()))
     )
-    return MapTaker(service, find_head, succession, remapped)
+    updater = SlotMapUpdater(service.shard.slot_map, succession)
+    return MapTaker(service, find_head, updater, remapped)
 
 
 def _sync_state(state: StateDir | None, ended: threading.Event) -> None:
@@ -217,10 +219,6 @@ class Role:
         self._written, self._failed = role, False
 
 
-def monotonic_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
-
-
 class ClockHolder:
     """The clocks in the process that owns slot 0. Their era is the incarnation with which it
     started: it only grows (K5)."""
@@ -241,6 +239,7 @@ class ClockHolder:
         clocks.remap(own.shard.slot_map.epoch, own.shard.slot_map.shards)
         if state is not None:
             clocks.obey(state.orders())
+        self._sender = AllowListSender(clocks)
         self.service = ClockService(
             clocks,
             now_ms,
@@ -297,8 +296,6 @@ class ClockHolder:
         while not self._stopped.is_set():
             self._wakes[shard].wait(self.config.allow_ms / 1_000)
             self._wakes[shard].clear()
-            if shard >= self.service.clocks.shards:
-                continue
             try:
                 while self._tell_once(shard):
                     pass
@@ -308,27 +305,17 @@ class ClockHolder:
                 log.error("shard %d refuses this clock holder, or has no place: %s", shard, error)
 
     def _tell_once(self, shard: int) -> bool:
-        """Send the list to the incarnation last seen. True: another one answered, or the list
-        changed meanwhile."""
-        clocks, lock = self.service.clocks, self.service.lock
+        """Send the present list once. True: send again at once."""
+        sender, lock = self._sender, self.service.lock
         with lock:
-            before = clocks.allow_list().sequence
-            clocks.tick(self.now_ms())
-            named = AllowReply(clocks.incarnations.get(shard, 0), clocks.map_epoch)
-            allow, ways = clocks.allow_list(), clocks.ways()
-        if allow.sequence != before:
+            changed = sender.tick(self.now_ms())
+            sent = sender.message(shard)
+        if changed:
             self._wake()  # a lease ran out: every shard is to hear of it now
-        answered = self._allow(shard, allow, named, ways)
+        if sent is None:
+            return False  # the map has no such shard
+        to = self.own.allow if shard == self.own.shard.index else self._ports[shard].allow
+        answered = to(sent)
         self.own.newer_map(answered.map_epoch)
         with lock:
-            holds = answered == named and clocks.map_epoch == named.map_epoch
-            clocks.confirm(allow.era, allow.sequence if holds else 0, shard, answered.incarnation)
-            return answered.incarnation != named.incarnation
-
-    def _allow(
-        self, shard: int, allow: Allow, named: AllowReply, ways: dict[str, str]
-    ) -> AllowReply:
-        to = self.own.allow_here if shard == self.own.shard.index else self._ports[shard].allow
-        return to(
-            allow.era, allow.sequence, list(allow.epochs), named.incarnation, ways, named.map_epoch
-        )
+            return sender.answered(shard, sent, answered)

@@ -13,6 +13,7 @@ from paramserver.encoding import Encoding, decode_rows, encode_rows
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, PullRequest, PushRequest, TableSpec
 from paramserver.optim.optimizers import OPTIMIZERS
 from paramserver.parts.part import weights
+from paramserver.ports import AllowRequest
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.tables.row_header import rebase
@@ -57,7 +58,7 @@ def warm_up() -> int:
         )
         spec = ModelSpec(name, "", tables, DenseSpec({"bias": (1,)}, name, decay))
         shard, epoch = Shard(0, 1, slot_map), Epoch(0, 0)
-        shard.allow(0, 0, [epoch])
+        shard.allow(AllowRequest(0, 0, (epoch,)))
         shard.begin(spec, {"c": 0}, dense)
         for n in range(3):
             now_ms = 100_000 * (1 + n)

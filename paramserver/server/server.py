@@ -10,7 +10,7 @@ import hmac
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,19 @@ from google.protobuf.message import DecodeError
 
 from paramserver.config import ParamServerConfig
 from paramserver.messages import Epoch, Keys
-from paramserver.ports import AllowReply, Refused
-from paramserver.server.clock_service import ClockService, number
+from paramserver.ports import (
+    AllowReply,
+    AllowRequest,
+    LaneReply,
+    LaneRequest,
+    PrepareRequest,
+    Refused,
+    RemapRequest,
+    SettleRequest,
+    ShardRequest,
+    WritePartRequest,
+)
+from paramserver.server.clock_service import ClockService
 from paramserver.server.metrics import Metrics
 from paramserver.server.part_writer import PartWriter
 from paramserver.shard.shard import Shard
@@ -36,12 +47,6 @@ from paramserver.wire.staging import StageFull, StageIncomplete, Staging
 
 log = logging.getLogger(__name__)
 
-#: method -> the message of its header. Their requests and answers are frames.
-DATA: dict[str, Any] = {
-    "Pull": wire.PullRequest,
-    "Stage": wire.StageRequest,
-    "Push": wire.PushRequest,
-}
 METHOD_NAMES = {code: method for method, code in frames.METHODS.items()}
 #: Calls accepted at once, handled or not yet; gRPC turns further ones away.
 CALLS_MAX = 1_024
@@ -74,20 +79,44 @@ class ShardService:
             "it takes no other map"
         )
 
-    def begin(self, message: wire.BeginRequest) -> wire.ProgressReply:
-        spec, vector, dense = codec.decode_begin(message)
-        with self.lock:
-            return codec.encode_progress_reply(self.shard.begin(spec, vector, dense))
+    def perform(self, request: ShardRequest) -> object:
+        """What is answered to any call but pulls and pushes: here what the core cannot do alone."""
+        match request:
+            case AllowRequest():
+                return self.allow(request)
+            case RemapRequest(epoch):
+                self.newer_map(epoch)
+                return self.shard.slot_map.epoch
+            case PrepareRequest(slot_map, manifest_sha256):
+                return self.map_to_come(slot_map, manifest_sha256)
+            case WritePartRequest(model, cut, url, parent):
+                with self.lock:
+                    writing = self.parts.begin(model, cut, url, parent)
+                return writing.result(self.config.write_timeout_ms / 1_000)
+            case LaneRequest() if self.lanes is not None:
+                return LaneReply(self.lanes.address, self.lanes.token)
+            case LaneRequest():
+                return LaneReply()
+            case SettleRequest():
+                with self.lock:
+                    self.shard.perform(request)
+                    self.parts.forget()
+                return None
+            case _:
+                with self.lock:
+                    return self.shard.perform(request)
 
-    def progress(self, message: wire.ModelRequest) -> wire.ProgressReply:
-        with self.lock:
-            reply = self.shard.progress(message.model)
-        return codec.encode_progress_reply(reply)
-
-    def lane(self, message: wire.ModelRequest) -> wire.LaneReply:
-        if self.lanes is None:
-            return wire.LaneReply()
-        return wire.LaneReply(address=self.lanes.address, token=self.lanes.token)
+    def perform_frame(self, method: str, header: bytes, body: Body) -> Payload:
+        """The answer to a pull, a push or a part of one."""
+        match method:
+            case "Pull":
+                return self.pull(wire.PullRequest.FromString(header), body)
+            case "Stage":
+                return self.stage(wire.StageRequest.FromString(header), body)
+            case "Push":
+                return self.push(wire.PushRequest.FromString(header), body)
+            case _:
+                raise ValueError(f"{method} is none of {', '.join(frames.METHODS)}")
 
     def pull(self, message: wire.PullRequest, body: Body) -> Payload:
         began = time.perf_counter()
@@ -107,10 +136,14 @@ class ShardService:
         tables = payload.decode_stage(message, body, self._lists)
         with self.lock:
             self.staging.add(
-                message.model, codec.decode_epoch(message.epoch), message.push, message.part, tables
+                message.model,
+                Epoch(message.epoch.era, message.epoch.n),
+                message.push,
+                message.part,
+                tables,
             )
             self.metrics.staged_bytes.set(self.staging.nbytes)
-        return Payload(number(1), [], [])
+        return Payload(wire.Done(), [], [])
 
     def push(self, message: wire.PushRequest, body: Body) -> Payload:
         began = time.perf_counter()
@@ -134,65 +167,17 @@ class ShardService:
             self._key_lists.keep(digest, keys)
         self.metrics.key_lists.labels("sent").inc()
 
-    def mark(self, message: wire.CutRequest) -> wire.MarkReply:
-        with self.lock:
-            reply = self.shard.mark(message.model, message.cut, dict(message.vector))
-        return codec.encode_mark_reply(reply)
-
-    def unmark(self, message: wire.CutRequest) -> wire.Number:
-        with self.lock:
-            self.shard.unmark(message.model, message.cut)
-        return number(1)
-
-    def write_part(self, message: wire.CutRequest) -> wire.PartInfo:
-        parent = message.sha256 if message.HasField("sha256") else None
-        with self.lock:
-            writing = self.parts.begin(message.model, message.cut, message.url, parent)
-        return codec.encode_part_info(writing.result(self.config.write_timeout_ms / 1_000))
-
-    def settle(self, message: wire.CutRequest) -> wire.Number:
-        with self.lock:
-            self.shard.settle(message.model, message.cut, message.sha256)
-            self.parts.forget()
-        return number(1)
-
-    def allow(self, message: wire.AllowRequest) -> wire.AllowReply:
-        epochs = [codec.decode_epoch(epoch) for epoch in message.epochs]
-        incarnation = message.incarnation if message.HasField("incarnation") else None
-        map_epoch = message.map_epoch if message.HasField("map_epoch") else None
-        answer = self.allow_here(
-            message.era, message.sequence, epochs, incarnation, dict(message.ways), map_epoch
-        )
-        return wire.AllowReply(incarnation=answer.incarnation, map_epoch=answer.map_epoch)
-
-    def allow_here(
-        self,
-        era: int,
-        sequence: int,
-        epochs: list[Epoch],
-        incarnation: int | None,
-        ways: Mapping[str, str] | None = None,
-        map_epoch: int | None = None,
-    ) -> AllowReply:
+    def allow(self, request: AllowRequest) -> AllowReply:
         """`ShardPort.allow`, for a clock holder in this very process too."""
-        if map_epoch is not None:
-            self.newer_map(map_epoch)
-        if incarnation is not None and incarnation > self.shard.incarnation:
-            self.behind(incarnation)
+        if request.map_epoch is not None:
+            self.newer_map(request.map_epoch)
+        if request.incarnation is not None and request.incarnation > self.shard.incarnation:
+            self.behind(request.incarnation)
         with self.lock:
-            own = AllowReply(self.shard.incarnation, self.shard.slot_map.epoch)
-            if own == (incarnation or own.incarnation, map_epoch or own.map_epoch):
-                self.shard.allow(era, sequence, epochs, ways)
-                self.staging.keep(epochs)
-            return own
-
-    def remap(self, message: wire.Number) -> wire.Number:
-        self.newer_map(message.value)
-        with self.lock:
-            return number(self.shard.slot_map.epoch)
-
-    def prepare(self, message: wire.PrepareRequest) -> wire.PrepareReply:
-        return wire.PrepareReply(waits=self.map_to_come(*codec.decode_prepare(message)))
+            answer = self.shard.allow(request)
+            if self.shard.era is not None:
+                self.staging.keep(self.shard.allowed.epochs)
+        return answer
 
     def replace(self, shard: Shard) -> None:
         """Another incarnation of the shard serves from now on (S6)."""
@@ -219,16 +204,18 @@ class Server:
             options=config.channel_options(),
             maximum_concurrent_rpcs=CALLS_MAX,
         )
-        services = {"everspun.Shard": shard} | ({} if clock is None else {"everspun.Clock": clock})
-        for name, service in services.items():
+        performs: dict[str, Callable[[Any], object]] = {"everspun.Shard": shard.perform}
+        if clock is not None:
+            performs["everspun.Clock"] = clock.perform
+        for service, perform in performs.items():
             handlers = {
-                method: self._handler(service, method, types)
-                for method, types in codec.METHODS[name].items()
+                name: self._handler(perform, name, method)
+                for name, method in codec.METHODS[service].items()
             }
-            if service is shard:
-                handlers |= {method: self._frame_handler(method) for method in DATA}
+            if service == "everspun.Shard":
+                handlers |= {name: self._frame_handler(name) for name in frames.METHODS}
             self._server.add_generic_rpc_handlers(
-                (grpc.method_handlers_generic_handler(name, handlers),)
+                (grpc.method_handlers_generic_handler(service, handlers),)
             )
         try:
             if config.cert:
@@ -268,20 +255,17 @@ class Server:
         stopped.wait()
 
     def _handler(
-        self, service: object, method: str, types: tuple[Any, Any]
+        self, perform: Callable[[Any], object], name: str, method: codec.Method
     ) -> grpc.RpcMethodHandler:
-        call = getattr(service, snake_case(method))
-
         def handle(message: Any, context: grpc.ServicerContext) -> Any:
             self._check_token(context)
             try:
-                return call(message)
+                return method.encode_reply(perform(method.decode_request(message)))
             except Exception as error:
-                return context.abort(*self._failure(method, error))
+                return context.abort(*self._failure(name, error))
 
-        request, reply = types
         return grpc.unary_unary_rpc_method_handler(
-            handle, request.FromString, reply.SerializeToString
+            handle, method.request_message.FromString, method.reply_message.SerializeToString
         )
 
     def _frame_handler(self, method: str) -> grpc.RpcMethodHandler:
@@ -311,13 +295,10 @@ class Server:
             return refusal(*self._failure(method, error))
 
     def _frame(self, method: str, header: bytes, body: Buffer) -> list[memoryview]:
-        if method not in DATA:
-            raise ValueError(f"{method} is none of {', '.join(DATA)}")
         try:
-            message = DATA[method].FromString(header)
+            answer = self._shard.perform_frame(method, header, Body(body))
         except DecodeError as error:
             raise ValueError(f"the header of {method} is not its message: {error}") from error
-        answer: Payload = getattr(self._shard, snake_case(method))(message, Body(body))
         return frames.pieces(frames.OK, answer.header.SerializeToString(), answer.arrays)
 
     def _failure(self, method: str, error: Exception) -> tuple[grpc.StatusCode, str]:
@@ -361,7 +342,3 @@ def lane_address(address: str) -> str:
     if address.startswith("unix:"):
         return f"{address.removesuffix('.sock')}.lane"
     return f"tcp:{address.rpartition(':')[0]}:0"
-
-
-def snake_case(method: str) -> str:
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in method).lstrip("_")

@@ -11,7 +11,7 @@ and a chain never stops at a batch: what is refused for content ends as an empty
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,19 @@ from paramserver.messages import (
 )
 from paramserver.parts.delta import first_cut, next_cut
 from paramserver.parts.snapshot import Snapshot
-from paramserver.ports import AllowReply, ProgressReply, Refused
+from paramserver.ports import (
+    AllowReply,
+    AllowRequest,
+    BeginRequest,
+    CoreRequest,
+    MarkRequest,
+    ProgressReply,
+    ProgressRequest,
+    Refused,
+    SettleRequest,
+    UnmarkRequest,
+)
+from paramserver.shard.allow_list import AllowList
 from paramserver.shard.marked_cut import MarkedCut, Parent, kind_upon
 from paramserver.shard.state import COPY_ROWS, ModelState
 from paramserver.shard.state_copy import StateCopy
@@ -78,13 +90,29 @@ class Shard:
         self._models: dict[str, ModelState] = {}
         self._cuts: dict[str, MarkedCut] = {}  # at most one a model: a copy of it is held in memory
         self._parents: dict[str, Parent] = {}
-        self._era, self._sequence = -1, -1
+        self.allowed = AllowList()  # nobody, until this incarnation is told (K5)
         self._compensation, self._memory_bytes_max = compensation, memory_bytes_max
         self._index_secret = index_secret
         self._ways: dict[str, str] = {}  # model -> the way that an operator has ordered
-        self._allowed: frozenset[Epoch] | None = (
-            None  # None: not told since this incarnation began (K5)
-        )
+
+    def perform(self, request: CoreRequest) -> object:
+        """What is answered to a call that needs nothing beside the shard's state."""
+        match request:
+            case BeginRequest(spec, vector, dense):
+                return self.begin(spec, vector, dense)
+            case ProgressRequest(model):
+                return self.progress(model)
+            case MarkRequest(model, cut, vector):
+                return self.mark(model, cut, vector)
+            case UnmarkRequest(model, cut):
+                self.unmark(model, cut)
+            case SettleRequest(model, cut, manifest_sha256):
+                self.settle(model, cut, manifest_sha256)
+            case AllowRequest():
+                return self.allow(request)
+            case _:
+                assert_never(request)
+        return None
 
     # --- who may push
     # -------------------------------------------------------------------------------------------
@@ -94,32 +122,14 @@ class Shard:
         """Whether its map gives it nothing (S6)."""
         return self.index >= self.slot_map.shards
 
-    def allow(
-        self,
-        era: int,
-        sequence: int,
-        epochs: Iterable[Epoch],
-        ways: Mapping[str, str] | None = None,
-        map_epoch: int | None = None,
-    ) -> AllowReply:
+    def allow(self, request: AllowRequest) -> AllowReply:
         """Exactly these epochs may push and pull, in this era (K5). Answers incarnation and map
-        epoch.
+        epoch, and adopts the list only if it is for them (S6).
 
-        `ways`: model -> the compensation that an operator ordered (K6); models without one have the
-        configured one. `map_epoch`: of the map that the list is for; a shard of another one adopts
-        nothing (S6).
-
-        Words of one era count in the order of their sequence: an older one, delivered late, changes
-        nothing. Refused if the era is older than the shard's: another clock holder has taken over.
+        Refused if the era is older than the shard's: another clock holder has taken over.
         """
-        if map_epoch not in (None, self.slot_map.epoch):
-            return AllowReply(self.incarnation, self.slot_map.epoch)
-        if era < self._era:
-            raise Refused(f"era {era} is over: shard {self.index} is in era {self._era}")
-        if (era, sequence) > (self._era, self._sequence):
-            self._era, self._sequence = era, sequence
-            self._allowed = frozenset(Epoch(*epoch) for epoch in epochs)
-            self._ways = {model: way for model, way in (ways or {}).items() if way in WAYS}
+        if self.allowed.adopt(request, self.incarnation, self.slot_map.epoch):
+            self._ways = {model: way for model, way in request.ways.items() if way in WAYS}
             for model, state in self._models.items():
                 state.compensate(self._compensation_of(model))
         return AllowReply(self.incarnation, self.slot_map.epoch)
@@ -127,19 +137,14 @@ class Shard:
     @property
     def era(self) -> int | None:
         """The era this incarnation was told, or None."""
-        return None if self._allowed is None else self._era
+        return self.allowed.era
 
     def _gate(self, epoch: Epoch, map_epoch: int) -> Outcome | None:
-        """Why this epoch or map is not served, or None."""
-        if (
-            map_epoch != self.slot_map.epoch
-        ):  # first: a shard that stands by is told no era, and would say so for ever
-            return Outcome.WRONG_MAP
-        if self._allowed is None or epoch.era > self._era:
-            return Outcome.NO_ERA
-        if epoch not in self._allowed:
-            return Outcome.FENCED
-        return None
+        """Why this epoch or map is not served, or None. The map comes first: a shard that stands by
+        is told no era, and would say so for ever."""
+        return (
+            Outcome.WRONG_MAP if map_epoch != self.slot_map.epoch else self.allowed.refuses(epoch)
+        )
 
     def _compensation_of(self, model: str) -> Compensation:
         return self._compensation._replace(way=self._ways.get(model, self._compensation.way))

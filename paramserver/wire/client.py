@@ -18,33 +18,28 @@ from typing import Any
 import grpc
 import numpy as np
 
-from paramserver.bounds import Bounds, Rung
 from paramserver.config import ParamServerConfig
 from paramserver.encoding import ENCODINGS, Encoding
 from paramserver.messages import (
-    Epoch,
     Keys,
-    MarkReply,
-    ModelSpec,
     Outcome,
     PullReply,
     PullRequest,
     PushReply,
     PushRequest,
-    StartReply,
+    Reply,
+    Request,
     StartRequest,
 )
 from paramserver.ports import (
-    AllowReply,
-    JoinReply,
+    ClockPort,
+    LaneRequest,
     Malformed,
     NotAuthorized,
-    PartInfo,
-    ProgressReply,
     Refused,
+    ShardPort,
     Unreachable,
 )
-from paramserver.slots import SlotMap
 from paramserver.wire import codec, frames, payload
 from paramserver.wire import wire_pb2 as wire
 from paramserver.wire.data_socket import STATUSES, Lanes
@@ -109,13 +104,15 @@ class Connection:
             self._channel = grpc.insecure_channel(address, options)
         token = Path(config.token_file).read_text().strip() if config.token_file else ""
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        methods = codec.METHODS[service]
+        self._methods = {method.request: (name, method) for name, method in methods.items()}
         self._stubs = {
-            method: self._channel.unary_unary(
-                f"/{service}/{method}",
-                request_serializer=request.SerializeToString,
-                response_deserializer=reply.FromString,
+            name: self._channel.unary_unary(
+                f"/{service}/{name}",
+                request_serializer=method.request_message.SerializeToString,
+                response_deserializer=method.reply_message.FromString,
             )
-            for method, (request, reply) in codec.METHODS[service].items()
+            for name, method in methods.items()
         }
         frames_too = frames.METHODS if service == "everspun.Shard" else ()
         self._stubs |= {
@@ -123,7 +120,7 @@ class Connection:
         }
 
     def call(self, method: str, message: Any, timeout_ms: int) -> Any:
-        """The answer. Raises Unreachable or Refused."""
+        """The answer; of a frame, its bytes. Raises Unreachable or Refused."""
 
         def once(left_s: float) -> Any:
             try:
@@ -154,14 +151,19 @@ class Connection:
             pause = min(2 * pause, self.config.retry_max_ms / 1_000)
         raise AssertionError("the last attempt returns or raises")
 
-    def control(self, method: str, message: Any) -> Any:
-        return self.call(method, message, self.config.control_timeout_ms)
+    def perform(self, request: Request[Reply]) -> Reply:
+        """`Port.call`, within the deadline of the request's kind."""
+        name, method = self._methods[type(request)]
+        timeout_ms = int(getattr(self.config, request.deadline.value))
+        answered = self.call(name, codec.encode(request), timeout_ms)
+        reply: Reply = method.decode_reply(answered)
+        return reply
 
     def close(self) -> None:
         self._channel.close()
 
 
-class ShardClient:
+class ShardClient(ShardPort):
     """`ShardPort` of one shard. Pulls may run beside each other and beside a push; pushes one at
     a time (S2)."""
 
@@ -174,18 +176,8 @@ class ShardClient:
         self._pushes = itertools.count(1)
         self._pull_rows_max = PULL_ROWS_MAX
 
-    def begin(
-        self, spec: ModelSpec, vector: dict[str, int], dense: dict[str, object]
-    ) -> ProgressReply:
-        message = codec.encode_begin(spec, vector, dense)
-        return codec.decode_progress_reply(
-            self._connection.call("Begin", message, self.config.data_timeout_ms)
-        )
-
-    def progress(self, model: str) -> ProgressReply:
-        return codec.decode_progress_reply(
-            self._connection.control("Progress", wire.ModelRequest(model=model))
-        )
+    def call(self, request: Request[Reply]) -> Reply:
+        return self._connection.perform(request)
 
     def pull(self, request: PullRequest) -> PullReply:
         while True:
@@ -243,53 +235,6 @@ class ShardClient:
                 reason = str(error)
         raise Unreachable(f"{reason} (after {STAGINGS_MAX} times)")
 
-    def mark(self, model: str, cut: str, vector: dict[str, int]) -> MarkReply:
-        message = wire.CutRequest(model=model, cut=cut, vector=vector)
-        return codec.decode_mark_reply(
-            self._connection.call("Mark", message, self.config.write_timeout_ms)
-        )
-
-    def unmark(self, model: str, cut: str) -> None:
-        self._connection.control("Unmark", wire.CutRequest(model=model, cut=cut))
-
-    def write_part(self, model: str, cut: str, url: str, parent: str | None) -> PartInfo:
-        message = wire.CutRequest(model=model, cut=cut, url=url, sha256=parent)
-        return codec.decode_part_info(
-            self._connection.call("WritePart", message, self.config.write_timeout_ms)
-        )
-
-    def settle(self, model: str, cut: str, manifest_sha256: str) -> None:
-        self._connection.control(
-            "Settle", wire.CutRequest(model=model, cut=cut, sha256=manifest_sha256)
-        )
-
-    def allow(
-        self,
-        era: int,
-        sequence: int,
-        epochs: list[Epoch],
-        incarnation: int | None = None,
-        ways: dict[str, str] | None = None,
-        map_epoch: int | None = None,
-    ) -> AllowReply:
-        message = wire.AllowRequest(
-            era=era,
-            sequence=sequence,
-            epochs=[codec.encode_epoch(epoch) for epoch in epochs],
-            incarnation=incarnation,
-            ways=ways or {},
-            map_epoch=map_epoch,
-        )
-        answered = self._connection.control("Allow", message)
-        return AllowReply(answered.incarnation, answered.map_epoch)
-
-    def remap(self, epoch: int) -> int:
-        return int(self._connection.control("Remap", wire.Number(value=epoch)).value)
-
-    def prepare(self, slot_map: SlotMap, manifest_sha256: str) -> str:
-        message = codec.encode_prepare(slot_map, manifest_sha256)
-        return str(self._connection.control("Prepare", message).waits)
-
     def close(self) -> None:
         self._lanes.close()
         self._connection.close()
@@ -346,11 +291,11 @@ class ShardClient:
         return reply, Body(body)
 
     def _ask_lane(self) -> tuple[str, bytes]:
-        reply = self._connection.control("Lane", wire.ModelRequest())
+        reply = self.call(LaneRequest())
         return reply.address, reply.token
 
 
-class ClockClient:
+class ClockClient(ClockPort):
     """`ClockPort` of the process that holds slot 0. Starts that are not numbered get the next
     number."""
 
@@ -358,70 +303,12 @@ class ClockClient:
         self._connection = Connection("everspun.Clock", address, config)
         self._tickets = itertools.count(1)
 
-    def join(self, model: str, learner: str) -> JoinReply:
-        message = wire.MemberRequest(model=model, learner=learner)
-        return codec.decode_join_reply(self._connection.control("Join", message))
-
-    def start(self, request: StartRequest) -> StartReply:
-        if not request.ticket:
-            request = replace(request, ticket=next(self._tickets))
-        return codec.decode_start_reply(
-            self._connection.control("Start", codec.encode_start(request))
-        )
-
-    def ended(self, model: str, epoch: Epoch, clock: int) -> bool:
-        message = wire.MemberRequest(model=model, epoch=codec.encode_epoch(epoch), value=clock)
-        return bool(self._connection.control("Ended", message).value)
-
-    def park(self, model: str, epoch: Epoch) -> bool:
-        message = wire.MemberRequest(model=model, epoch=codec.encode_epoch(epoch))
-        return bool(self._connection.control("Park", message).value)
-
-    def renew(self, model: str, epoch: Epoch, doing: str) -> dict[int, int] | None:
-        message = wire.MemberRequest(model=model, epoch=codec.encode_epoch(epoch), doing=doing)
-        return codec.decode_renew_reply(self._connection.control("Renew", message))
-
-    def hold(self, model: str, cut: str, lease_ms: int, highest: dict[str, int]) -> bool:
-        message = wire.CutRequest(model=model, cut=cut, lease_ms=lease_ms, vector=highest)
-        return bool(self._connection.control("Hold", message).value)
-
-    def release(self, model: str, cut: str) -> None:
-        self._connection.control("Release", wire.CutRequest(model=model, cut=cut))
-
-    def set_staleness(self, model: str, staleness: int) -> None:
-        self._connection.control("SetStaleness", wire.MemberRequest(model=model, value=staleness))
-
-    def set_concurrency(self, model: str, concurrency: int) -> None:
-        self._connection.control(
-            "SetConcurrency", wire.MemberRequest(model=model, value=concurrency)
-        )
-
-    def set_compensation(self, model: str, way: str) -> None:
-        self._connection.control("SetCompensation", wire.MemberRequest(model=model, doing=way))
-
-    def set_paused(self, model: str, paused: bool) -> None:
-        self._connection.control("SetPaused", wire.MemberRequest(model=model, value=int(paused)))
-
-    def bounds(self, model: str) -> Bounds:
-        return codec.decode_bounds(
-            self._connection.control("Bounds", wire.ModelRequest(model=model))
-        )
-
-    def govern(self, model: str, governor: str, sequence: int, rung: Rung, lease_ms: int) -> Bounds:
-        message = wire.GovernRequest(
-            model=model,
-            governor=governor,
-            sequence=sequence,
-            rung=codec.encode_rung(rung),
-            lease_ms=lease_ms,
-        )
-        return codec.decode_bounds(self._connection.control("Govern", message))
-
-    def set_shards(self, model: str, shards: int) -> None:
-        self._connection.control("SetShards", wire.MemberRequest(model=model, value=shards))
-
-    def shards_ordered(self, model: str) -> int:
-        return int(self._connection.control("ShardsOrdered", wire.MemberRequest(model=model)).value)
+    def call(self, request: Request[Reply]) -> Reply:
+        sent: Any = request
+        if isinstance(request, StartRequest) and not request.ticket:
+            sent = replace(request, ticket=next(self._tickets))
+        answered: Reply = self._connection.perform(sent)
+        return answered
 
     def close(self) -> None:
         self._connection.close()

@@ -15,7 +15,6 @@ from paramserver.encoding import Encoding, decode_rows, encode_rows
 from paramserver.messages import (
     Epoch,
     Keys,
-    Outcome,
     PullReply,
     PullRequest,
     PushReply,
@@ -23,7 +22,7 @@ from paramserver.messages import (
     Rows,
 )
 from paramserver.wire import wire_pb2 as wire
-from paramserver.wire.codec import decode_epoch, decode_hash, encode_epoch, encode_hash
+from paramserver.wire.codec import decode, decoded, encode, encoded, fields_of
 from paramserver.wire.frames import Array, Body
 from paramserver.wire.key_cache import digest_of
 
@@ -31,6 +30,15 @@ from paramserver.wire.key_cache import digest_of
 DIGEST_KEYS_MIN = 16
 
 _U64, _F32 = np.dtype("<u8"), np.dtype("<f4")
+
+#: What of a header is a field of the value; blocks and parts are told by the functions below.
+_PULL = fields_of(PullRequest, frozenset({"keys"}), frozenset({"tables", "encoding"}))
+_PULL_REPLY = fields_of(PullReply, frozenset({"rows", "dense"}), frozenset({"tables", "dense"}))
+_PUSH = fields_of(
+    PushRequest,
+    frozenset({"keys", "gradients", "dense"}),
+    frozenset({"tables", "dense", "push", "staged"}),
+)
 
 
 class UnknownKeys(Exception):
@@ -144,14 +152,7 @@ def _encoding(number: int) -> Encoding:
 def encode_pull(request: PullRequest, encoding: Encoding, known: Container[bytes] = ()) -> Payload:
     """`encoding`: wanted for the rows of the answer."""
     blocks, arrays, digests = _tables(request.keys, {}, encoding, known)
-    header = wire.PullRequest(
-        model=request.model,
-        epoch=encode_epoch(request.epoch),
-        map_epoch=request.map_epoch,
-        tables=blocks,
-        dense=request.dense,
-        encoding=encoding.value,
-    )
+    header = wire.PullRequest(**encoded(request, _PULL), tables=blocks, encoding=encoding.value)
     return Payload(header, arrays, digests)
 
 
@@ -160,10 +161,7 @@ def decode_pull(
 ) -> tuple[PullRequest, Encoding]:
     keys = {block.name: _take_keys(block, body, lists) for block in message.tables}
     body.end()
-    epoch = decode_epoch(message.epoch)
-    return PullRequest(message.model, epoch, message.map_epoch, keys, message.dense), _encoding(
-        message.encoding
-    )
+    return PullRequest(keys=keys, **decoded(message, _PULL)), _encoding(message.encoding)
 
 
 def encode_pull_reply(reply: PullReply, encoding: Encoding) -> Payload:
@@ -172,13 +170,7 @@ def encode_pull_reply(reply: PullReply, encoding: Encoding) -> Payload:
         for n, rows in reply.rows.items()
     ]
     dense_blocks, dense = _dense(reply.dense)
-    header = wire.PullReply(
-        outcome=reply.outcome.value,
-        tables=blocks,
-        dense=dense_blocks,
-        version=reply.version,
-        incarnation=reply.incarnation,
-    )
+    header = wire.PullReply(**encoded(reply, _PULL_REPLY), tables=blocks, dense=dense_blocks)
     return Payload(
         header, [*(encode_rows(rows, encoding) for rows in reply.rows.values()), *dense], []
     )
@@ -188,7 +180,7 @@ def decode_pull_reply(message: wire.PullReply, body: Body) -> PullReply:
     rows = {block.name: _take_rows(block, body) for block in message.tables}
     dense = _take_dense(message.dense, body)
     body.end()
-    return PullReply(Outcome(message.outcome), rows, dense, message.version, message.incarnation)
+    return PullReply(rows=rows, dense=dense, **decoded(message, _PULL_REPLY))
 
 
 # --- push
@@ -207,7 +199,7 @@ def encode_stage(
     keys, rows = {n: k for n, (k, _) in tables.items()}, {n: r for n, (_, r) in tables.items()}
     blocks, arrays, digests = _tables(keys, rows, encoding, known)
     header = wire.StageRequest(
-        model=model, epoch=encode_epoch(epoch), push=push, part=part, tables=blocks
+        model=model, epoch=encode(epoch), push=push, part=part, tables=blocks
     )
     return Payload(header, arrays, digests)
 
@@ -235,26 +227,7 @@ def encode_push(
     blocks, arrays, digests = _tables(request.keys, request.gradients, encoding, known)
     dense_blocks, dense = _dense(request.dense)
     header = wire.PushRequest(
-        model=request.model,
-        epoch=encode_epoch(request.epoch),
-        map_epoch=request.map_epoch,
-        incarnation=request.incarnation,
-        chain=request.chain,
-        start=request.start,
-        end=request.end,
-        partition=request.partition,
-        next_record=request.next_record,
-        read_version=request.read_version,
-        row_hash=encode_hash(request.row_hash),
-        rows=request.rows,
-        event_time_max_ms=request.event_time_max_ms,
-        barrier=request.barrier,
-        tables=blocks,
-        dense=dense_blocks,
-        reason=request.reason,
-        push=push,
-        staged=staged,
-        rewrites=request.rewrites,
+        **encoded(request, _PUSH), tables=blocks, dense=dense_blocks, push=push, staged=staged
     )
     return Payload(header, [*arrays, *dense], digests)
 
@@ -263,43 +236,13 @@ def decode_push(message: wire.PushRequest, body: Body, lists: Lists) -> PushRequ
     keys, gradients = _take_tables(message.tables, body, lists)
     dense = _take_dense(message.dense, body)
     body.end()
-    return PushRequest(
-        model=message.model,
-        epoch=decode_epoch(message.epoch),
-        map_epoch=message.map_epoch,
-        incarnation=message.incarnation,
-        chain=message.chain,
-        start=message.start,
-        end=message.end,
-        partition=message.partition,
-        next_record=message.next_record,
-        read_version=message.read_version,
-        row_hash=decode_hash(message.row_hash),
-        rows=message.rows,
-        event_time_max_ms=message.event_time_max_ms,
-        barrier=message.barrier,
-        keys=keys,
-        gradients=gradients,
-        dense=dense,
-        reason=message.reason,
-        rewrites=message.rewrites,
-    )
+    return PushRequest(keys=keys, gradients=gradients, dense=dense, **decoded(message, _PUSH))
 
 
 def encode_push_reply(reply: PushReply) -> Payload:
-    header = wire.PushReply(
-        outcome=reply.outcome.value,
-        end=reply.end,
-        incarnation=reply.incarnation,
-        map_epoch=reply.map_epoch,
-        version=reply.version,
-        staleness=reply.staleness,
-        detail=reply.detail,
-    )
-    return Payload(header, [], [])
+    return Payload(encode(reply), [], [])
 
 
-def decode_push_reply(m: wire.PushReply) -> PushReply:
-    return PushReply(
-        Outcome(m.outcome), m.end, m.incarnation, m.map_epoch, m.version, m.staleness, m.detail
-    )
+def decode_push_reply(message: wire.PushReply) -> PushReply:
+    reply: PushReply = decode(PushReply, message)
+    return reply

@@ -30,10 +30,9 @@ from stream.log.kafka_admin import (
     describe_topics,
     theirs,
 )
-from stream.log.kafka_fetch_columns import read_in_columns
+from stream.log.kafka_fetch_columns import columns_of, read_in_columns
 from stream.log.kafka_writer import KafkaWriter
 from stream.log.log import LogError, OffsetOutOfRange, OnPartitions, Unavailable
-from stream.log.record_columns import RecordColumns
 from stream.record import Partition, Record
 
 log = logging.getLogger(__name__)
@@ -146,8 +145,8 @@ class KafkaReader:
         for (topic, number), records in fetched.items():
             partition = Partition(topic, number)
             if records and partition in self._positions:
-                given[partition] = RecordColumns.concat(records)
-                self._positions[partition] = int(records[-1].offset[-1]) + 1
+                given[partition] = columns = columns_of(records)
+                self._positions[partition] = int(columns.offset[-1]) + 1
         self._pass_markers()
         return given
 
@@ -155,8 +154,9 @@ class KafkaReader:
         """Markers of transactions and what was aborted are no records, and reading goes on
         behind them (T6)."""
         assert self._consumer is not None
-        for tp, state in list(self._consumer._subscription.assignment.items()):
-            partition, at = Partition(*tp), state.position
+        standing = getattr(self._consumer, "_subscription", None)
+        for tp, state in list(getattr(standing, "assignment", {}).items()):
+            partition, at = Partition(*tp), getattr(state, "position", None)
             if at is not None and self._positions.get(partition, at.offset) < at.offset:
                 self._positions[partition] = at.offset
 
@@ -363,28 +363,34 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         return [self.news.popleft() for _ in range(len(self.news))]
 
 
+# --- three faults of kafka-python 3.0, where it still has the places to mend them ---------------
+
+
 def _wait_while_heartbeat_is_due(consumer: KafkaConsumer) -> None:
     """kafka-python 3.0 polls in a circle, without waiting, as long as a heartbeat is due and its
     own thread has not sent it, which the circle delays. With a floor under the time that it thinks
     it has left, it waits for records."""
-    coordinator: Any = consumer._coordinator
-    due_s = coordinator.time_to_next_heartbeat
-    coordinator.time_to_next_heartbeat = lambda: max(due_s(), HEARTBEAT_WAIT_S)
+    coordinator: Any = getattr(consumer, "_coordinator", None)
+    due_s = getattr(coordinator, "time_to_next_heartbeat", None)
+    if due_s is not None:
+        coordinator.time_to_next_heartbeat = lambda: max(due_s(), HEARTBEAT_WAIT_S)
 
 
 def _finish_joining(consumer: KafkaConsumer) -> None:
     """kafka-python 3.0 forgets a join that it began for changed metadata and that outlasts one
     `poll`: nothing says any more that a join is needed, no heartbeat is sent, and the member waits
     for ever, without partitions."""
-    coordinator: Any = consumer._coordinator
-    needed = coordinator.need_rejoin
-    coordinator.need_rejoin = lambda: coordinator.rejoining or needed()
+    coordinator: Any = getattr(consumer, "_coordinator", None)
+    needed = getattr(coordinator, "need_rejoin", None)
+    if needed is not None and hasattr(coordinator, "rejoining"):
+        coordinator.need_rejoin = lambda: coordinator.rejoining or needed()
 
 
 def _unpark(consumer: KafkaConsumer) -> None:
     """kafka-python 3.0 parks what it fetched of a paused partition, and takes it back on resume
     only while the place for the partition in line is None. A drained one stays in that place:
     without this a resumed partition can wait for ever."""
-    fetcher: Any = consumer._fetcher
-    if fetcher._next_partition_records is not None and not fetcher._next_partition_records:
+    fetcher: Any = getattr(consumer, "_fetcher", None)
+    in_line = getattr(fetcher, "_next_partition_records", None)
+    if in_line is not None and not in_line:
         fetcher._next_partition_records = None

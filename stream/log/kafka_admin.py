@@ -13,7 +13,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from stream.config import StreamConfig
 from stream.log.kafka_fetch_columns import read_in_columns
-from stream.log.kafka_socket_patch import PlainSelector, receive_in_large_pieces
+from stream.log.kafka_socket_patch import PlainSelector
 from stream.log.log import LogError, Unavailable
 from stream.log.security import client_security, why_refused
 from stream.log.topics import ExistingTopic, Problem, check_topic, topic_specs
@@ -59,7 +59,6 @@ def consumer_settings(config: StreamConfig) -> dict[str, Any]:
 
 def connect(new: Callable[..., T], timeout_ms: int) -> T | None:
     """A new client, or None when there is no broker within the time."""
-    receive_in_large_pieces()
     began = time.monotonic()
     try:
         return new(bootstrap_timeout_ms=max(timeout_ms, 500))

@@ -5,7 +5,8 @@ The fetcher makes one of these of every partition of a fetch response and takes 
 until it is drained; this one stands in for its own `Fetcher.PartitionRecords` (kafka-python 3.0).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,17 +14,37 @@ from kafka import KafkaConsumer
 
 from stream.log.record_batches import AbortedTransaction, BatchReader, Damaged
 from stream.log.record_columns import NO_RECORDS, RecordColumns
+from stream.record import Record
+
+log = logging.getLogger(__name__)
 
 
 def read_in_columns(consumer: KafkaConsumer, unpacked_bytes_max: int) -> KafkaConsumer:
     """The same consumer; its `poll` answers lists of `RecordColumns` from now on. Its `max_records`
-    counts records. A batch that unpacks to more than `unpacked_bytes_max` is one bad record."""
-    fetcher: Any = consumer._fetcher
+    counts records. A batch that unpacks to more than `unpacked_bytes_max` is one bad record.
+
+    A kafka-python whose fetcher has no place for it goes on answering records of its own, which
+    `columns_of` takes: at an object a record, and without that limit."""
+    fetcher: Any = getattr(consumer, "_fetcher", None)
+    if not hasattr(fetcher, "PartitionRecords"):
+        log.warning("kafka-python makes an object of every record: its fetcher has no hook")
+        return consumer
     damaged: dict[Any, Damaged] = {}
     fetcher.PartitionRecords = partial(
         FetchedColumns, unpacked_bytes_max=unpacked_bytes_max, damaged=damaged
     )
     return consumer
+
+
+def columns_of(polled: Sequence[Any]) -> RecordColumns:
+    """What a `poll` answered of one partition, which is not nothing: columns, or records of
+    kafka-python's own."""
+    if isinstance(polled[0], RecordColumns):
+        return RecordColumns.concat(polled)
+    return RecordColumns.of(
+        Record(one.offset, one.timestamp, one.key or None, one.value, tuple(one.headers or ()))
+        for one in polled
+    )
 
 
 class Taken:

@@ -6,13 +6,22 @@ Its own way is 4 KB a system call, an object for each, and four more copies of w
 way: what it has decrypted and not handed out shows on no socket.
 """
 
+import logging
 import selectors
 import socket
 from typing import Any
 
 from kafka import errors
-from kafka.net import transport
-from kafka.protocol import frame, parser
+
+try:
+    from kafka.net.transport import KafkaTCPTransport
+    from kafka.protocol import parser
+    from kafka.protocol.frame import KafkaBytes
+except ImportError:  # another kafka-python: its own way stays
+    KafkaTCPTransport = parser = None
+    KafkaBytes = bytearray
+
+log = logging.getLogger(__name__)
 
 #: Taken at once. It stays in the processor's second cache until it is copied to where the response
 #: is put together.
@@ -24,7 +33,7 @@ READABLE_BYTES = 1 << 19
 VIEW_BYTES_MIN = 1 << 16
 
 
-class Frame(frame.KafkaBytes):  # type: ignore[misc]
+class Frame(KafkaBytes):  # type: ignore[misc]
     """The bytes of one response, while it arrives and while it is taken apart."""
 
     _idx: int
@@ -55,7 +64,9 @@ class PlainSelector(selectors.DefaultSelector):
     of a producer's CPU time."""
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        keys: dict[int, selectors.SelectorKey] = self._fd_to_key  # type: ignore[attr-defined]
+        keys: dict[int, selectors.SelectorKey] | None = getattr(self, "_fd_to_key", None)
+        if keys is None:
+            return super().get_key(fileobj)
         key = keys.get(fileobj if isinstance(fileobj, int) else fileobj.fileno())
         if key is None:
             raise KeyError(fileobj)
@@ -95,7 +106,27 @@ def _receive(self: Any) -> tuple[memoryview, Exception | None]:
     return into[:received], error
 
 
-def receive_in_large_pieces() -> None:
-    """From now on, for every client of this process. Again, it changes nothing."""
+def missing_places(transport: Any, parsing: Any) -> list[str]:
+    """Which of the private places that are replaced are not there."""
+    places = {
+        "KafkaTCPTransport._sock_recv": hasattr(transport, "_sock_recv"),
+        "protocol.parser.KafkaBytes": hasattr(parsing, "KafkaBytes"),
+        "KafkaProtocol": hasattr(parsing, "KafkaProtocol"),
+    }
+    return [name for name, there in places.items() if not there]
+
+
+def receive_in_large_pieces() -> bool:
+    """From now on, for every client of this process; again, it changes nothing. A role calls it
+    when it starts, and nobody else: a site's process is not ours to change.
+
+    False where this kafka-python has not the places that it replaces. It then receives in its own
+    way, correctly and at more CPU.
+    """
+    missing = missing_places(KafkaTCPTransport, parser)
+    if missing:
+        log.warning("kafka-python receives in its own way: it has no %s", ", ".join(missing))
+        return False
     parser.KafkaBytes = Frame
-    transport.KafkaTCPTransport._sock_recv = _receive
+    KafkaTCPTransport._sock_recv = _receive
+    return True

@@ -47,8 +47,8 @@ def _leave_inherited_alone() -> None:
     over its sockets."""
     for writer in list(_writers):
         if writer._producer is not None:
-            writer._producer._unregister_cleanup()
-            writer._producer._closed = True
+            with suppress(AttributeError):  # another kafka-python may have nothing to unregister
+                writer._producer._unregister_cleanup()
             writer._producer._closed = True
 
 
@@ -119,8 +119,10 @@ class KafkaWriter:
         producer, self._producer = self._producer, None
         self._pending.clear()
         if producer is not None:
-            producer._sender.force_close()  # close() alone would flush first (C5)
-            producer._sender.join(CLOSE_TIMEOUT_MS / 1000)
+            sender: Any = getattr(producer, "_sender", None)
+            if hasattr(sender, "force_close"):  # close() alone would flush first (C5)
+                sender.force_close()
+                sender.join(CLOSE_TIMEOUT_MS / 1000)
             with suppress(KafkaError):  # its flush of nothing may find the thread still ending
                 producer.close(timeout=0)
 

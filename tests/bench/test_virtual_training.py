@@ -8,6 +8,7 @@ from bench.virtual_training import Setting, VirtualTraining, differentiate, draw
 from learners.config import ModelConfig
 from learners.models.model import make_model
 from paramserver.messages import Epoch, PullRequest, PushRequest
+from paramserver.ports import AllowRequest
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
@@ -28,7 +29,7 @@ def replayed(run: VirtualTraining) -> float:
     other."""
     shard, epoch = Shard(0, 1, SlotMap.even(1)), Epoch(1, 1)
     shard.begin(MODEL.spec, {w.batch.chain: 0 for w in WORKS}, dict(MODEL.initial_dense()))
-    shard.allow(1, 1, [epoch])
+    shard.allow(AllowRequest(1, 1, (epoch,)))
     total = 0.0
     for trained in run.trained:
         work = trained.work

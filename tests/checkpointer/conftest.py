@@ -26,6 +26,7 @@ from paramserver.messages import (
     TableSpec,
 )
 from paramserver.parts.safetensors_file import encode_part, part_info
+from paramserver.ports import AllowRequest
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
@@ -158,7 +159,7 @@ def train_checkpoint(
     infos = []
     for index in range(SHARDS):
         shard = Shard(index, 1, SLOT_MAP)
-        shard.allow(1, 1, [Epoch(1, 1)])
+        shard.allow(AllowRequest(1, 1, (Epoch(1, 1),)))
         shard.begin(model.spec, {"label/0": 0}, dict(model.initial_dense()))
         mine = {t: k[SLOT_MAP.split(k)[index]] for t, k in keys.items()}
         push = PushRequest(

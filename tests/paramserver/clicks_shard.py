@@ -14,6 +14,7 @@ from paramserver.messages import (
 )
 from paramserver.parts.part import to_arrays
 from paramserver.parts.snapshot import Snapshot
+from paramserver.ports import AllowRequest
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
@@ -38,7 +39,7 @@ def new_shard(
     index: int = 0, shards: int = 1, incarnation: int = 1, spec: ModelSpec = SPEC
 ) -> Shard:
     shard = Shard(index, incarnation, SlotMap.even(shards))
-    shard.allow(1, 1, [LEARNER])
+    shard.allow(AllowRequest(1, 1, (LEARNER,)))
     shard.begin(spec, CHAINS, DENSE)
     return shard
 

@@ -1,7 +1,9 @@
 """A clock holder driven by hand, and its shards."""
 
+from paramserver.clocks.allow_list_sender import AllowListSender
 from paramserver.clocks.clocks import Clocks
 from paramserver.messages import Epoch, StartOutcome, StartRequest
+from paramserver.ports import AllowReply
 
 ADMITTED, FENCED = StartOutcome.ADMITTED, StartOutcome.FENCED
 WAIT, WAIT_CUT = StartOutcome.WAIT_STALENESS, StartOutcome.WAIT_CUT
@@ -14,13 +16,15 @@ class Driver:
         self, shards: int = 2, staleness: int = 0, lease_ms: int = 1_000, stated_max_ms: int = 5_000
     ):
         self.clocks = Clocks(1, shards, staleness, lease_ms, stated_max_ms)
+        self.sender = AllowListSender(self.clocks)
         self.now_ms = 0
         self.tickets = 0
 
     def confirm_all(self) -> None:
-        allow = self.clocks.allow_list()
-        for shard in range(self.clocks.shards):
-            self.clocks.confirm(allow.era, allow.sequence, shard, 1)
+        for shard in self.sender.shards():
+            while (sent := self.sender.message(shard)) is not None:
+                if not self.sender.answered(shard, sent, AllowReply(1, self.clocks.map_epoch)):
+                    break
 
     def join(self, learner: str) -> Epoch:
         epoch = self.clocks.join("m", learner, self.now_ms).epoch

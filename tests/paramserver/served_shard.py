@@ -15,6 +15,7 @@ from paramserver.messages import (
     PushRequest,
     TableSpec,
 )
+from paramserver.ports import AllowRequest
 from paramserver.server.metrics import Metrics
 from paramserver.server.server import Server, ShardService
 from paramserver.shard.shard import Shard
@@ -61,7 +62,7 @@ def served(tmp_path: Path, config: ParamServerConfig) -> Iterator[tuple[ShardSer
     """One shard that allows ME, and a client of it."""
     service = ShardService(Shard(0, 1, SlotMap.even(1)), config, Metrics())
     service.shard.begin(SPEC, {"c": 0}, W)
-    service.shard.allow(1, 1, [ME])
+    service.shard.allow(AllowRequest(1, 1, (ME,)))
     server = Server(service, None, config.listen(0, str(tmp_path)))
     server.start()
     client = ShardClient(config.address(0, str(tmp_path)), config)

@@ -21,7 +21,7 @@ for place in (HERE, HERE.parents[1]):
         sys.path.insert(0, str(place))
 
 from run import run_seed  # noqa: E402
-from sim_bug import Bug  # noqa: E402
+from sim_bug import BROKEN, Bug  # noqa: E402
 from sim_bugs import BUGS  # noqa: E402
 
 SEEDS_MAX = 100
@@ -40,11 +40,15 @@ def seeds(bug: Bug, first: int | None) -> Iterator[int]:
 
 
 def caught_by(bug: Bug, first: int | None) -> int | None:
-    """The first seed that catches it."""
+    """The first seed that catches it. AssertionError for a bug that is broken itself."""
     for seed in seeds(bug, first):
+        BROKEN.clear()
         with bug.planted():
-            if run_seed(seed).failure:
-                return seed
+            failure = run_seed(seed).failure
+        if BROKEN:
+            raise AssertionError(f"{bug.name} is no bug any more, it fails by itself: {BROKEN[0]}")
+        if failure:
+            return seed
     return None
 
 

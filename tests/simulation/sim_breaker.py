@@ -15,7 +15,7 @@ from sim_scenario import BREAKER, Scenario
 from sim_tasks import Resume, Task
 from sim_watch import Watch
 
-from labeler.breaker.early_join import tally_labeler, tally_settings, tally_stream
+from labeler.breaker.early_join import TallyEmitter, tally_settings, tally_stream
 from labeler.breaker.runner import Judging
 from labeler.config import LabelerConfig
 from labeler.labels.runner import Labelling
@@ -113,7 +113,7 @@ class BreakerNode(Process):
         self.tallied_ms = 0
         self.tally_log = Client(self, self.broker, lambda: self.after(1, self.tally))
         self.tallying = Labelling(
-            self.stream, self.settings, self.tally_log, core=tally_labeler(BREAKER)
+            self.stream, self.settings, self.tally_log, emitter=TallyEmitter(self.stream, BREAKER)
         )
         self.judging = Judging(
             self.stream, BREAKER, JudgeClient(self, self.broker, self.go_on), 300

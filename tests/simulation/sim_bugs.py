@@ -18,7 +18,7 @@ import sim_bugs_poison  # noqa: F401, and this
 import sim_bugs_retract  # noqa: F401, and this
 import sim_bugs_store  # noqa: F401, and this
 import sim_bugs_tables  # noqa: F401, and this
-from sim_bug import BUGS, Patch, bug
+from sim_bug import BUGS, Patch, bug, replaced
 from sim_fraud import FraudNode
 from sim_labelers import LabelerNode
 from sim_site import Site
@@ -60,7 +60,7 @@ def no_trim() -> list[Patch]:
     def bad(self: Chain, start: int, end: int, barrier: int | None = None) -> tuple[Fold, int]:
         return fold(self, start, end, barrier)[0], start
 
-    return [patch.object(Chain, "fold", bad)]
+    return [replaced(Chain.fold, bad)]
 
 
 @bug(
@@ -77,7 +77,7 @@ def overlap_as_duplicate() -> list[Patch]:
         found = judge(end, barrier, request)
         return Outcome.DUPLICATE if found is Outcome.OVERLAP else found
 
-    return [patch.object(shard_module, "judge", bad), *no_trim()]
+    return [replaced(shard_module.judge, bad, of=shard_module), *no_trim()]
 
 
 @bug(
@@ -85,11 +85,7 @@ def overlap_as_duplicate() -> list[Patch]:
     "the resumed reader begins at the end, and knows no ids before it (L2)",
 )
 def ids_not_reread() -> list[Patch]:
-    return [
-        patch.object(
-            ResumePoint, "impressions_offset", property(lambda self: offset_of(self.start))
-        )
-    ]
+    return [replaced(ResumePoint.impressions_offset, property(lambda self: offset_of(self.start)))]
 
 
 def _resume_without(**lost: Any) -> list[Patch]:
@@ -98,7 +94,7 @@ def _resume_without(**lost: Any) -> list[Patch]:
     def bad(cls: type[ResumePoint], header: Any, barrier: int) -> ResumePoint:
         return replace(after(cls, header, barrier), **lost)
 
-    return [patch.object(ResumePoint, "after", classmethod(bad))]
+    return [replaced(ResumePoint.after, classmethod(bad))]
 
 
 @bug("arrival maximum lost on restart", "a resumed reader takes the next stamp as it is (T1, C4)")
@@ -122,7 +118,7 @@ def dangling_accepted() -> list[Patch]:
         found = judge(self, start, end, barrier)
         return Fold.EXTENDS if found is Fold.DANGLES else found
 
-    return [patch.object(Chain, "judge", bad)]
+    return [replaced(Chain.judge, bad)]
 
 
 @bug(
@@ -139,7 +135,7 @@ def goes_on_after_failure() -> list[Patch]:
             if line.outbox._queue:
                 line.outbox._queue.popleft()
 
-    return [patch.object(Labelling, "_forget", bad)]
+    return [replaced(Labelling._forget, bad)]
 
 
 @bug("side records after the range", "a range is written without waiting for what it counts (C6)")
@@ -149,7 +145,7 @@ def side_records_late() -> list[Patch]:
     def bad(self: Any, outgoing: Any) -> None:
         put(self, replace(outgoing, before=()))
 
-    return [patch.object(Outbox, "put", bad)]
+    return [replaced(Outbox.put, bad)]
 
 
 # --- time
@@ -169,7 +165,7 @@ def heartbeat_now() -> list[Patch]:
         made(self, stream, *rest)
         self._heartbeats = Heartbeats(replace(stream, replayed=False))
 
-    return [patch.object(Head, "__init__", bad)]
+    return [replaced(Head.__init__, bad)]
 
 
 @bug(
@@ -183,7 +179,7 @@ def silent_partition() -> list[Patch]:
     def bad(self: Heartbeats, partitions: Any, now_ms: int) -> Any:
         return [at for at in due(self, partitions, now_ms) if at.topic == "impressions"]
 
-    return [patch.object(Heartbeats, "due", bad)]
+    return [replaced(Heartbeats.due, bad)]
 
 
 @bug("last heartbeat too early", "the replay ends when its events do (T2)", first=1, step=2)
@@ -194,7 +190,7 @@ def last_heartbeat_early() -> list[Patch]:
         replay(self)
         self.last_ms = self.steps[-1][0] + 1
 
-    return [patch.object(Site, "_replay", bad)]
+    return [replaced(Site._replay, bad)]
 
 
 @bug(
@@ -232,7 +228,7 @@ def _clock_with(**wrong: int) -> Patch:
         }
         made(self, **{**right, **wrong})
 
-    return patch.object(ArrivalClock, "__init__", bad)
+    return replaced(ArrivalClock.__init__, bad)
 
 
 # --- fraud
@@ -251,7 +247,7 @@ def verdict_by_reading_time() -> list[Patch]:
         if len(self._held) > before:
             self._held[-1] = replace(self._held[-1], low_ms=0)
 
-    return [patch.object(VerdictBook, "_on_verdict", bad)]
+    return [replaced(VerdictBook._on_verdict, bad)]
 
 
 @bug("watermark sent before its verdicts", "the watermark goes out first (F1)")
@@ -261,7 +257,7 @@ def watermark_first() -> list[Patch]:
             list(step.watermarks), lambda: self.send(list(step.verdicts), lambda: self.said(step))
         )
 
-    return [patch.object(FraudNode, "say", bad)]
+    return [replaced(FraudNode.say, bad)]
 
 
 @bug(
@@ -281,7 +277,7 @@ def verdict_lost() -> list[Patch]:
     def nothing(self: FraudNode, step: Any) -> None:
         self.busy = False
 
-    return [patch.object(FraudNode, "say", bad), patch.object(FraudNode, "said", nothing)]
+    return [replaced(FraudNode.say, bad), replaced(FraudNode.said, nothing)]
 
 
 @bug(
@@ -293,7 +289,7 @@ def counts_a_repeat() -> list[Patch]:
         self._counted[signal.input] = max(self._counted[signal.input], signal.end)
         return True
 
-    return [patch.object(FraudFilter, "_is_new", bad)]
+    return [replaced(FraudFilter._is_new, bad)]
 
 
 @bug(
@@ -309,7 +305,7 @@ def half_a_group() -> list[Patch]:
             first += 1
 
     return [
-        patch.object(activity_pages, "groups_from", bad),
+        replaced(activity_pages.groups_from, bad, of=activity_pages),
         patch.object(activity_pages, "PAGE_BYTES_MAX", 300),
     ]
 
@@ -335,7 +331,7 @@ def counting_bound() -> list[Patch]:
                 {at: offset for at, offset in held.items() if at in self.head.counts}
             )
 
-    return [patch.object(LabelerNode, "count", bad)]
+    return [replaced(LabelerNode.count, bad)]
 
 
 # --- shards and clocks
@@ -354,7 +350,7 @@ def push_twice() -> list[Patch]:
         again = found is Outcome.DUPLICATE and request.end == end and request.start < end
         return Outcome.APPLIED if again else found
 
-    return [patch.object(shard_module, "judge", bad)]
+    return [replaced(shard_module.judge, bad, of=shard_module)]
 
 
 @bug("clock not raised on unpark", "a learner that comes back goes on at its own old clock (K3)")
@@ -365,7 +361,7 @@ def clock_not_raised() -> list[Patch]:
         member.parked = False
         return admit(self, model, member, *rest)
 
-    return [patch.object(Clocks, "_admit", bad)]
+    return [replaced(Clocks._admit, bad)]
 
 
 @bug(
@@ -379,7 +375,7 @@ def expel_before_fence() -> list[Patch]:
         )
         return min(active, default=self.highest)
 
-    return [patch.object(ModelClocks, "minimum", bad)]
+    return [replaced(ModelClocks.minimum, bad)]
 
 
 @bug("two own batches in flight at s = 0", "a learner does not count itself among the active (K2)")
@@ -392,12 +388,12 @@ def two_own_batches() -> list[Patch]:
     def may_ask(self: Starts, outstanding: int, now_ms: int) -> bool:
         return self.asked is None and now_ms >= self.at_ms and outstanding < 2
 
-    return [patch.object(ModelClocks, "admits", bad), patch.object(Starts, "may_ask", may_ask)]
+    return [replaced(ModelClocks.admits, bad), replaced(Starts.may_ask, may_ask)]
 
 
 @bug("concurrency not looked at", "batches under way at once are not counted (K6)", first=4, step=5)
 def concurrency_not_looked_at() -> list[Patch]:
-    return [patch.object(ModelClocks, "running", lambda self: 0)]
+    return [replaced(ModelClocks.running, lambda self: 0)]
 
 
 @bug(
@@ -407,7 +403,7 @@ def concurrency_not_looked_at() -> list[Patch]:
     step=5,
 )
 def bound_only_in_memory() -> list[Patch]:
-    return [patch.object(Clocks, "obey", lambda self, orders: None)]
+    return [replaced(Clocks.obey, lambda self, orders: None)]
 
 
 @bug(
@@ -433,7 +429,7 @@ def incarnations_per_learner() -> list[Patch]:
         else:
             push_told(self, call, reply)
 
-    return [patch.object(Pacer, "_saw", saw), patch.object(Pacer, "_told_push", told)]
+    return [replaced(Pacer._saw, saw), replaced(Pacer._told_push, told)]
 
 
 @bug("batch of a rewound learner never ended", "an abandoned batch is left to the clock (K1)")
@@ -444,7 +440,7 @@ def never_ended() -> list[Patch]:
         if not abandoned:
             end(self, clock, abandoned)
 
-    return [patch.object(Pacer, "_end", bad)]
+    return [replaced(Pacer._end, bad)]
 
 
 @bug(
@@ -457,7 +453,7 @@ def old_era() -> list[Patch]:
     def bad(self: Clocks, era: int, *rest: Any, **named: Any) -> None:
         made(self, 1, *rest, **named)
 
-    return [patch.object(Clocks, "__init__", bad)]
+    return [replaced(Clocks.__init__, bad)]
 
 
 @bug("fold from the first retained record", "a reader's chain begins where its log does (C2)")
@@ -470,4 +466,4 @@ def fold_from_first() -> list[Patch]:
             chain.end = None
         return position
 
-    return [patch.object(Position, "sought", staticmethod(bad))]
+    return [replaced(Position.sought, staticmethod(bad))]

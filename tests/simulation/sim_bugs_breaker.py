@@ -3,14 +3,13 @@ and a second reading."""
 
 from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
-from sim_bug import Patch, bug
+from sim_bug import Patch, bug, replaced
 
 from labeler.breaker.breaker import Breaker, BreakerStep
 from labeler.breaker.cells import OpenCells
-from labeler.breaker.early_join import TallyLabeler
+from labeler.breaker.early_join import TallyEmitter
 from labeler.breaker.runner import Judging
 from labeler.join.strategy import Reading
 from labeler.labels.runner import Labelling
@@ -28,7 +27,7 @@ def breakers_watermark_first() -> list[Patch]:
         send(self, BreakerStep(watermarks=step.watermarks), now_ms)
         send(self, replace(step, watermarks=[]), now_ms)
 
-    return [patch.object(Judging, "_send", bad)]
+    return [replaced(Judging._send, bad)]
 
 
 @bug(
@@ -46,7 +45,7 @@ def breakers_watermark_by_partition() -> list[Patch]:
                 out.append(Watermark(breaker_input(p), watermark_ms, end))
         return out
 
-    return [patch.object(Breaker, "_watermarks", bad)]
+    return [replaced(Breaker._watermarks, bad)]
 
 
 @bug(
@@ -61,7 +60,7 @@ def band_forgotten() -> list[Patch]:
         rows = tuple(replace(row, impressions=0, clicks=0) for row in record.rows)
         return remember(self, replace(record, rows=rows))
 
-    return [patch.object(Breaker, "remember", bad)]
+    return [replaced(Breaker.remember, bad)]
 
 
 @bug("release wherever it stands", "what was released once is never withheld again (L8)", **SEEDS)
@@ -80,7 +79,7 @@ def release_wherever() -> list[Patch]:
             self._held, self._columns = held, None
         return ruling._replace(by=np.where(ruling.by < 0, -1, 0)) if len(held) else ruling
 
-    return [patch.object(VerdictBook, "rule", bad)]
+    return [replaced(VerdictBook.rule, bad)]
 
 
 @bug("breaker's word beats an operator's", "the last word counts, whoever said it (L8)", **SEEDS)
@@ -91,7 +90,7 @@ def operator_beaten() -> list[Patch]:
         word = said.decision in (WITHHOLD, RELEASE)
         heard(self, replace(said, rule="anybody") if word else said, offset)
 
-    return [patch.object(VerdictBook, "_on_verdict", bad)]
+    return [replaced(VerdictBook._on_verdict, bad)]
 
 
 @bug(
@@ -101,7 +100,7 @@ def operator_beaten() -> list[Patch]:
 )
 def judged_early() -> list[Patch]:
     low = property(lambda self: max(p.arrival_ms for p in self._partitions.values()))
-    return [patch.object(OpenCells, "low_ms", low)]
+    return [replaced(OpenCells.low_ms, low)]
 
 
 @bug(
@@ -113,7 +112,7 @@ def counts_later() -> list[Patch]:
     def bad(self: OpenCells, arrival_ms: int) -> int:
         return self._passed(0) if self.next_cell is None else self.next_cell
 
-    return [patch.object(OpenCells, "_first_open", bad)]
+    return [replaced(OpenCells._first_open, bad)]
 
 
 @bug(
@@ -122,10 +121,10 @@ def counts_later() -> list[Patch]:
     **SEEDS,
 )
 def barrier_leaves_behind() -> list[Patch]:
-    def bad(self: TallyLabeler) -> Any:
-        return super(TallyLabeler, self)._barrier()
+    def bad(self: TallyEmitter, header: Any, arrival_ms: int) -> Any:
+        return header
 
-    return [patch.object(TallyLabeler, "_barrier", bad)]
+    return [replaced(TallyEmitter.barrier, bad)]
 
 
 @bug("labels do not wait for the breaker", "V is that of the fraud filter alone (L3)", **SEEDS)
@@ -137,7 +136,7 @@ def not_waited_for() -> list[Patch]:
     def bad(stream: Any, labeler: Any) -> list[str]:
         return inputs(stream, replace(labeler, await_breaker=False)) or inputs(stream, labeler)[:1]
 
-    return [patch.object(labelling, "awaited_inputs", bad)]
+    return [replaced(labelling.awaited_inputs, bad, of=labelling)]
 
 
 @bug(
@@ -158,4 +157,4 @@ def released_with_later_clicks() -> list[Patch]:
             reading = replace(reading, window_ms=reading.wait_ms, click_wait_ms=reading.wait_ms)
         made(self, stream, labeler, log, reading, **more)
 
-    return [patch.object(Labelling, "__init__", bad)]
+    return [replaced(Labelling.__init__, bad)]

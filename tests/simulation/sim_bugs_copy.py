@@ -1,9 +1,7 @@
 """Planted bugs of a labeler's local copy of waiting clicks (C4, L5). Two seeds in three keep
 one."""
 
-from unittest.mock import patch
-
-from sim_bug import Patch, bug
+from sim_bug import Patch, bug, replaced
 
 from labeler.click_cache.cache import ClickCopy
 from labeler.click_cache.spilled import SpilledClicks
@@ -14,9 +12,9 @@ from labeler.click_cache.spilled import SpilledClicks
     "whatever pages are there are taken, with a hole between them or before them (C4)",
 )
 def copy_with_a_hole() -> list[Patch]:
-    return [patch.object(ClickCopy, "_follows", lambda self, page, end, point: True)]
+    return [replaced(ClickCopy._follows, lambda self, page, end, point: True)]
 
 
 @bug("spilled clicks not looked up", "only clicks in memory are matched (L5)")
 def spilled_forgotten() -> list[Patch]:
-    return [patch.object(SpilledClicks, "match", lambda self, *_: [])]
+    return [replaced(SpilledClicks.match, lambda self, *_: [])]

@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
 import sim_checkpointing
 import sim_learners
 import sim_shards
-from sim_bug import Patch, bug
+from sim_bug import Patch, bug, replaced
 from sim_shards import ShardNode
 
 from checkpointer.cuts.cut_runner import Cutting
@@ -29,7 +28,7 @@ def cut_holds_pushes() -> list[Patch]:
             return PushReply(Outcome.NO_ERA, -1, self.core.incarnation, 1, 0)
         return take(self, request)
 
-    return [patch.object(ShardNode, "take", bad)]
+    return [replaced(ShardNode.take, bad)]
 
 
 @bug("cut without hold", "starts go on while a cut looks for a common vector (X1)")
@@ -39,7 +38,7 @@ def cut_without_hold() -> list[Patch]:
     def bad(self: Cutting, model: str, asked: Any) -> Any:
         return True if type(asked).__name__ == "AskHold" else ask(self, model, asked)
 
-    return [patch.object(Cutting, "_ask", bad)]
+    return [replaced(Cutting._ask, bad)]
 
 
 @bug("unnamed mark", "a shard marks whatever it holds just now (X1)")
@@ -49,7 +48,7 @@ def unnamed_mark() -> list[Patch]:
     def bad(self: Shard, model: str, cut: str, vector: Any) -> MarkReply:
         return mark(self, model, cut, self._state(model).vector)
 
-    return [patch.object(Shard, "mark", bad)]
+    return [replaced(Shard.mark, bad)]
 
 
 @bug(
@@ -60,13 +59,13 @@ def hold_without_end() -> list[Patch]:
     def bad(self: ModelClocks, now_ms: int) -> Any:
         return None if self.hold is None or self.hold.broken else self.hold
 
-    return [patch.object(ModelClocks, "holding", bad)]
+    return [replaced(ModelClocks.holding, bad)]
 
 
 @bug("hash that depends on boundaries", "the row hash covers how rows were batched (S7)")
 def hash_of_boundaries() -> list[Patch]:
     right = sim_learners.row_hash_sum
-    return [patch.object(sim_learners, "row_hash_sum", lambda rows: right(rows) + 1)]
+    return [replaced(sim_learners.row_hash_sum, lambda rows: right(rows) + 1, of=sim_learners)]
 
 
 @bug(
@@ -83,7 +82,7 @@ def copy_sees_a_later_push() -> list[Patch]:
             }
         return copying(self, model, cut, parent)
 
-    return [patch.object(Shard, "copying", bad)]
+    return [replaced(Shard.copying, bad)]
 
 
 @bug(
@@ -99,7 +98,7 @@ def delta_since_settling() -> list[Patch]:
         if known is not None and known.manifest_sha256 == manifest_sha256:
             self._parents[model] = replace(known, version=self._state(model).version)
 
-    return [patch.object(Shard, "settle", bad)]
+    return [replaced(Shard.settle, bad)]
 
 
 @bug(
@@ -108,8 +107,10 @@ def delta_since_settling() -> list[Patch]:
 )
 def delta_on_another_parent() -> list[Patch]:
     return [
-        patch.object(sim_checkpointing, "steps", lambda target, held, find: (target,)),
-        patch.object(delta_module, "_check_parents", lambda parts, held: None),
+        replaced(
+            sim_checkpointing.steps, lambda target, held, find: (target,), of=sim_checkpointing
+        ),
+        replaced(delta_module._check_parents, lambda parts, held: None, of=delta_module),
     ]
 
 
@@ -130,4 +131,4 @@ def restore_without_base() -> list[Patch]:
             )
         ]
 
-    return [patch.object(sim_shards, "cut_parts", bad)]
+    return [replaced(sim_shards.cut_parts, bad, of=sim_shards)]

@@ -1,9 +1,7 @@
 """Planted bugs about state folders that are lost (S2, K5, K6)."""
 
-from unittest.mock import patch
-
 import sim_shards
-from sim_bug import Patch, bug
+from sim_bug import Patch, bug, replaced
 from sim_scenario import LOSES_FOLDERS
 
 from everspun.roles.stored_state import StoredState
@@ -17,7 +15,11 @@ from everspun.roles.stored_state import StoredState
 )
 def incarnation_begins_again() -> list[Patch]:
     return [
-        patch.object(sim_shards, "next_incarnation", lambda folder, store, begun: (folder or 0) + 1)
+        replaced(
+            sim_shards.next_incarnation,
+            lambda folder, store, begun: (folder or 0) + 1,
+            of=sim_shards,
+        )
     ]
 
 
@@ -31,7 +33,7 @@ def incarnation_as_stored() -> list[Patch]:
     def bad(folder: int | None, store: int | None, begun: bool) -> int:
         return max(folder or 0, store or 0) + 1
 
-    return [patch.object(sim_shards, "next_incarnation", bad)]
+    return [replaced(sim_shards.next_incarnation, bad, of=sim_shards)]
 
 
 @bug(
@@ -43,9 +45,7 @@ def incarnation_as_stored() -> list[Patch]:
 def words_in_the_folder() -> list[Patch]:
     read = StoredState.read
     return [
-        patch.object(
-            StoredState,
-            "read",
-            lambda self, name: None if name == "orders.json" else read(self, name),
+        replaced(
+            StoredState.read, lambda self, name: None if name == "orders.json" else read(self, name)
         )
     ]

@@ -1,8 +1,6 @@
 """Planted bugs of the governor's lease (K7)."""
 
-from unittest.mock import patch
-
-from sim_bug import Patch, bug
+from sim_bug import Patch, bug, replaced
 
 from paramserver.bounds import GovernorLease, Rung
 from paramserver.clocks.model_clocks import ModelClocks
@@ -12,12 +10,12 @@ _GOVERNED = {"first": 3, "step": 5}
 
 @bug("governor's bound outlives its lease", "nobody looks when it runs out (K7)", **_GOVERNED)
 def outlives() -> list[Patch]:
-    return [patch.object(ModelClocks, "governing", lambda self, now_ms: self.lease)]
+    return [replaced(ModelClocks.governing, lambda self, now_ms: self.lease)]
 
 
 @bug("governor's word loosens", "it stands in for the operator's bound (K7)", **_GOVERNED)
 def loosens() -> list[Patch]:
-    return [patch.object(Rung, "tightened", lambda self, by: by)]
+    return [replaced(Rung.tightened, lambda self, by: by)]
 
 
 @bug(
@@ -36,7 +34,7 @@ def not_looked_at() -> list[Patch]:
         finally:
             self.lease = lease
 
-    return [patch.object(ModelClocks, "admits", bad)]
+    return [replaced(ModelClocks.admits, bad)]
 
 
 @bug(
@@ -50,4 +48,4 @@ def overtaken() -> list[Patch]:
         if present is None or present.governor == word.governor:
             self.lease = word
 
-    return [patch.object(ModelClocks, "govern", bad)]
+    return [replaced(ModelClocks.govern, bad)]

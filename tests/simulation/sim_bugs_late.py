@@ -4,9 +4,8 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
-from sim_bug import Patch, bug
+from sim_bug import Patch, bug, replaced
 
 from labeler.join.click_join import ClickJoin, Limits
 from labeler.join.resume_point import ExamplesFold, ResumePoint
@@ -28,7 +27,7 @@ def early_click_lost() -> list[Patch]:
     def bad(self: ClickJoin, ids: Any, ts_ms: Any, arrival_ms: Any, limits: Limits) -> Any:
         return match(self, ids, ts_ms, arrival_ms, limits._replace(early_click_ms=0))
 
-    return [patch.object(ClickJoin, "match", bad)]
+    return [replaced(ClickJoin.match, bad)]
 
 
 @bug(
@@ -43,7 +42,7 @@ def click_twice() -> list[Patch]:
         stands = ~(taken.duplicate | ruling.rejected | ruling.withheld)
         return said._replace(rows=said.rows | (stands & (matches.label > 0)))
 
-    return [patch.object(PartitionLabeler, "_late_labels", bad)]
+    return [replaced(PartitionLabeler._late_labels, bad)]
 
 
 @bug("release forgotten", "what was withheld and released is never labelled (L8)", first=5, step=11)
@@ -52,7 +51,7 @@ def release_forgotten() -> list[Patch]:
         said = late_labels(self, taken, ruling, matches)
         return said._replace(rows=said.rows & ~self._rule(taken, self._first).withheld)
 
-    return [patch.object(PartitionLabeler, "_late_labels", bad)]
+    return [replaced(PartitionLabeler._late_labels, bad)]
 
 
 @bug(
@@ -66,7 +65,7 @@ def one_fold_for_all() -> list[Patch]:
         for record in records:
             self._add(BatchHeader.from_headers(record.headers))
 
-    return [patch.object(ExamplesFold, "add", bad)]
+    return [replaced(ExamplesFold.add, bad)]
 
 
 @bug(
@@ -81,4 +80,4 @@ def share_lost() -> list[Patch]:
     def bad(cls: type[ResumePoint], header: Any, barrier: int) -> ResumePoint:
         return replace(after(cls, header, barrier), share=NOTHING)
 
-    return [patch.object(ResumePoint, "after", classmethod(bad))]
+    return [replaced(ResumePoint.after, classmethod(bad))]

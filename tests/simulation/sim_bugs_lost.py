@@ -2,10 +2,9 @@
 (T6)."""
 
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
-from sim_bug import Patch, bug
+from sim_bug import Patch, bug, replaced
 from sim_log import Broker
 
 from labeler.labels.clicks import ClickLine, Passed
@@ -23,7 +22,7 @@ def passed_over_in_silence() -> list[Patch]:
     def bad(self: Labelling, error: OffsetOutOfRange) -> None:
         self._reader.seek(error.partition, error.first)
 
-    return [patch.object(Labelling, "_on_gone", bad)]
+    return [replaced(Labelling._on_gone, bad)]
 
 
 @bug(
@@ -36,7 +35,7 @@ def gone_clicks_are_negatives() -> list[Patch]:
     def bad(self: ClickLine, arrival_ms: Any, reading: Any) -> Any:
         return np.zeros(len(arrival_ms), np.bool_)
 
-    return [patch.object(ClickLine, "lost", bad)]
+    return [replaced(ClickLine.lost, bad)]
 
 
 @bug(
@@ -52,7 +51,7 @@ def gone_clicks_not_met_again() -> list[Patch]:
         said = passed(self, arrival_max_ms)
         return said._replace(offset=max(said.offset, int(self._seen.records["offset"][0])))
 
-    return [patch.object(ClickLine, "passed", bad)]
+    return [replaced(ClickLine.passed, bad)]
 
 
 @bug(
@@ -68,4 +67,4 @@ def aborted_records_are_read() -> list[Patch]:
         found = self.records(topic, partition)[offset : offset + limit]
         return found, offset + len(found)
 
-    return [patch.object(Broker, "fetch_to", bad)]
+    return [replaced(Broker.fetch_to, bad)]

@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
-from sim_bug import Patch, bug
+from sim_bug import Patch, bug, replaced
 from sim_operator import Operator
 from sim_scenario import MODEL
 from sim_shards import ShardNode
@@ -39,7 +38,7 @@ def starts_before_all() -> list[Patch]:
         bring(self, shards)
         return []
 
-    return [patch.object(Clocks, "remap", bad), patch.object(Resharding, "bring", enough)]
+    return [replaced(Clocks.remap, bad), replaced(Resharding.bring, enough)]
 
 
 @bug(
@@ -56,9 +55,10 @@ def dropped_before_manifest() -> list[Patch]:
         wanted = holder.shards_ordered() if holder.alive else self.core.slot_map.shards
         if isinstance(reply, PartInfo) and wanted != self.core.slot_map.shards:
             self.core = self.incarnate(self.head()[0], self.core.slot_map.resized(wanted))
+            self.updater.slot_map = self.core.slot_map
         return reply
 
-    return [patch.object(ShardNode, "write_part", bad)]
+    return [replaced(ShardNode.write_part, bad)]
 
 
 @bug(
@@ -74,7 +74,7 @@ def old_map_applied() -> list[Patch]:
             self, replace(request, map_epoch=self.slot_map.epoch, incarnation=self.incarnation)
         )
 
-    return [patch.object(Shard, "push", bad)]
+    return [replaced(Shard.push, bad)]
 
 
 @bug(
@@ -92,7 +92,7 @@ def ended_too_early() -> list[Patch]:
                 shard.crash()
         launch(self)
 
-    return [patch.object(Operator, "launch", bad)]
+    return [replaced(Operator.launch, bad)]
 
 
 @bug(
@@ -106,7 +106,7 @@ def shards_in_memory() -> list[Patch]:
         self.clocks.set_shards(MODEL, shards)
         self.watch.shards = shards
 
-    return [patch.object(ShardNode, "ordered_shards", bad)]
+    return [replaced(ShardNode.ordered_shards, bad)]
 
 
 @bug(
@@ -118,7 +118,7 @@ def successor_of_another_map() -> list[Patch]:
     def bad(self: Successor, slot_map: Any) -> bool:
         return bool(self.slot_map.epoch == slot_map.epoch)
 
-    return [patch.object(Successor, "fits", bad)]
+    return [replaced(Successor.fits, bad)]
 
 
 @bug(
@@ -136,7 +136,7 @@ def successor_as_read() -> list[Patch]:
         self._successor = None
         return own.shard
 
-    return [patch.object(Succession, "take", bad)]
+    return [replaced(Succession.take, bad)]
 
 
 @bug(
@@ -154,6 +154,6 @@ def successor_skips() -> list[Patch]:
         return bring(self, newest)
 
     return [
-        patch.object(Successor, "bring", bad),
-        patch.object(delta, "_check_parents", lambda parts, held: None),
+        replaced(Successor.bring, bad),
+        replaced(delta._check_parents, lambda parts, held: None, of=delta),
     ]

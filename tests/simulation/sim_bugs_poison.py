@@ -1,9 +1,8 @@
 """Planted bugs about junk on internal topics (C8, F3)."""
 
 from typing import Any
-from unittest.mock import patch
 
-from sim_bug import Patch, bug
+from sim_bug import Patch, bug, replaced
 
 from labeler.labels import verdict_queue as hearing
 from labeler.retraction import runner as retracting
@@ -20,7 +19,9 @@ def contradiction_counts() -> list[Patch]:
     def bad(heard: list[Any], ends: Any, ahead_ms: int) -> list[Any]:
         return heard
 
-    return [patch.object(module, "without_contradictions", bad) for module in (hearing, retracting)]
+    return [
+        replaced(module.without_contradictions, bad, of=module) for module in (hearing, retracting)
+    ]
 
 
 @bug(
@@ -33,4 +34,4 @@ def junk_ends_the_reader() -> list[Patch]:
     def bad(self: PassedOver, at: Any, record: Any, error: Exception) -> None:
         raise error
 
-    return [patch.object(PassedOver, "add", bad)]
+    return [replaced(PassedOver.add, bad)]

@@ -3,11 +3,10 @@ have late verdicts."""
 
 from collections.abc import Iterable
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
-from sim_bug import Patch, bug
+from sim_bug import Patch, bug, replaced
 
 from labeler.labels.verdicts import VerdictPoint
 from labeler.retraction.late_verdicts import LateVerdicts
@@ -31,14 +30,14 @@ def taken_twice() -> list[Patch]:
         )
         return judge(forgetful, rows, wait_ms)
 
-    return [patch.object(Late, "judge", bad)]
+    return [replaced(Late.judge, bad)]
 
 
 @bug(
     "taken back before it was labelled", "a run does not wait for the labels of all partitions (C1)"
 )
 def too_early() -> list[Patch]:
-    return [patch.object(Retracting, "_is_labelled", lambda self, run, now_ms: True)]
+    return [replaced(Retracting._is_labelled, lambda self, run, now_ms: True)]
 
 
 @bug(
@@ -50,7 +49,7 @@ def forgets_verdicts() -> list[Patch]:
         close(self, first, end)
         self.runs[-1] = self.runs[-1]._replace(point=VerdictPoint(end, dict(self._marks)))
 
-    return [patch.object(LateVerdicts, "_close", bad)]
+    return [replaced(LateVerdicts._close, bad)]
 
 
 @bug(
@@ -64,7 +63,7 @@ def late_by_reading() -> list[Patch]:
         read(self, records)
         self.runs = [run._replace(low_ms=max(run.low_ms, self.low_ms)) for run in self.runs]
 
-    return [patch.object(LateVerdicts, "read", bad)]
+    return [replaced(LateVerdicts.read, bad)]
 
 
 @bug(
@@ -72,7 +71,7 @@ def late_by_reading() -> list[Patch]:
     "a model that began later takes back what is below (C1)",
 )
 def never_learned() -> list[Patch]:
-    return [patch.object(gradient, "rows_from", lambda rows, position: rows)]
+    return [replaced(gradient.rows_from, lambda rows, position: rows, of=gradient)]
 
 
 @bug(
@@ -86,4 +85,4 @@ def trimmed() -> list[Patch]:
         positions = batch.column("position").to_numpy()
         return batch.filter(pa.array(np.asarray((positions >= start) & (positions < end))))
 
-    return [patch.object(gradient, "rows_of", bad)]
+    return [replaced(gradient.rows_of, bad, of=gradient)]

@@ -1,9 +1,8 @@
 """Planted bugs of tables: which keys have a row (S3)."""
 
 from typing import Any
-from unittest.mock import patch
 
-from sim_bug import Patch, bug
+from sim_bug import Patch, bug, replaced
 
 from paramserver.tables.admission import Admission
 from paramserver.tables.table import Table
@@ -11,7 +10,7 @@ from paramserver.tables.table import Table
 
 @bug("admission counts forgotten on restore", "a shard that restarts has seen no key yet (S3)")
 def counts_forgotten() -> list[Patch]:
-    return [patch.object(Table, "load_sightings", lambda self, items: None)]
+    return [replaced(Table.load_sightings, lambda self, items: None)]
 
 
 @bug("a pull is a sighting", "a key is counted when it is asked for, too (S3)")
@@ -23,9 +22,9 @@ def pull_is_a_sighting() -> list[Patch]:
             self._admission.admits(keys, 1, 0)
         return pull(self, keys)
 
-    return [patch.object(Table, "pull", bad)]
+    return [replaced(Table.pull, bad)]
 
 
 @bug("counts never halved", "what was seen long ago counts as what was seen today (S3)")
 def never_halved() -> list[Patch]:
-    return [patch.object(Admission, "advance", lambda self, before_ms, now_ms, version: None)]
+    return [replaced(Admission.advance, lambda self, before_ms, now_ms, version: None)]

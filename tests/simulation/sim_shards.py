@@ -20,14 +20,16 @@ from checkpointer.store.manifest import Manifest
 from checkpointer.store.restore import cut_parts
 from everspun.roles.stored_state import StoredState
 from paramserver.bounds import Bounds, Rung
+from paramserver.clocks.allow_list_sender import AllowListSender
 from paramserver.clocks.clocks import Clocks
 from paramserver.clocks.operator_settings import NO_ORDERS, KeptOrders, decode_orders, encode_orders
-from paramserver.messages import Epoch, MarkReply, PullReply, PullRequest, PushReply, PushRequest
+from paramserver.messages import MarkReply, PullReply, PullRequest, PushReply, PushRequest
 from paramserver.parts.head_cut import NO_HEAD, HeadCut
 from paramserver.parts.safetensors_file import encode_part, part_info, part_name
-from paramserver.ports import AllowReply, PartInfo, ProgressReply, Unreachable
+from paramserver.ports import AllowRequest, PartInfo, ProgressReply, Unreachable
 from paramserver.shard.incarnations import next_incarnation
 from paramserver.shard.shard import Shard
+from paramserver.shard.slot_map_updater import SlotMapUpdater
 from paramserver.shard.successor import Succession, Successor
 from paramserver.slots import SlotMap
 
@@ -62,12 +64,9 @@ class ShardNode(Process):
     def begin_life(self) -> None:
         self.looking = False
         self.unstored: dict[str, bytes] = {}  # what the store has not taken yet
-        self.asked: SlotMap | None = (
-            None  # for a map to come, and what is held of it, of which manifest
-        )
-        self.held: tuple[SlotMap, str] | None = None
         self.succession = Succession(self.successor)
         self.core = self.incarnate(*self.head())
+        self.updater = SlotMapUpdater(self.core.slot_map, self.succession)
         if self.index == 0:
             s = self.scenario.staleness
             self.clocks = Clocks(
@@ -76,6 +75,7 @@ class ShardNode(Process):
             self.clocks.remap(self.core.slot_map.epoch, self.core.slot_map.shards)
             self.clocks.obey(self.kept_orders().models)
             self.watch.leased.clear()  # a lease is lost with its clock holder (K7)
+            self.sender = AllowListSender(self.clocks)
             self._tell_shards()
 
     # --- the map (S6) ---
@@ -143,28 +143,29 @@ class ShardNode(Process):
         )
 
     def incarnate(self, head: Manifest | None, slot_map: SlotMap) -> Shard:
-        """A new incarnation, restored from the head, by what was read ahead of it where that
-        fits."""
-        core = self.succession.take(slot_map, self.cut_of(head, slot_map))
+        """A new incarnation under this map, restored from the head."""
+        return self.begun(head, self.succession.take(slot_map, self.cut_of(head, slot_map)))
+
+    def begun(self, head: Manifest | None, core: Shard) -> Shard:
+        """A new incarnation that stands at the head."""
         self.watch.stands_at(self.index, core.incarnation, {})
         self.watch.takes_map(self.index, core.slot_map)
         if head is not None and not core.stands_by:
             self.watch.begun(self.index, core.incarnation, head.vector)
-            self.watch.lexicons.restored(self.index, core.incarnation, head.sha256, slot_map)
+            self.watch.lexicons.restored(self.index, core.incarnation, head.sha256, core.slot_map)
             self.world.trace(self.name, f"incarnation {core.incarnation} restores {head.name}")
         return core
 
     def remap(self, epoch: int) -> int:
-        if epoch > self.core.slot_map.epoch:
+        if self.updater.hear(epoch):
             self.look_later()
         return self.core.slot_map.epoch
 
     def prepare(self, slot_map: SlotMap, manifest_sha256: str) -> str:
-        self.asked = slot_map
-        if self.held == (slot_map, manifest_sha256):
-            return ""
-        self.look_later()
-        return "it reads"
+        answer = self.updater.prepare(slot_map, manifest_sha256, self.steady_ms())
+        if answer.look:
+            self.look_later()
+        return answer.waits
 
     def look_later(self) -> None:
         """What waits for the store happens later."""
@@ -173,83 +174,68 @@ class ShardNode(Process):
             self.after(self.world.rng.choice((5, 50, 300)), self.look)
 
     def look(self) -> None:
-        """Take the head's map if it is newer, else read ahead for the one to come."""
+        """As the thread of a shard's process does, by the same updater."""
         self.looking = False
         try:
             self.look_at_head()
-        except OSError:
+        except OSError as error:
+            self.updater.failed(str(error), self.steady_ms())
             self.look_later()
 
     def look_at_head(self) -> None:
         head, slot_map = self.head()
-        if slot_map.epoch > self.core.slot_map.epoch:
-            self.take_map(head, slot_map)
-        elif self.asked is not None and self.asked.epoch > self.core.slot_map.epoch:
-            self.succession.prepare(self.asked, self.cut_of(head, slot_map))
-            self.held = self.asked, "" if head is None else head.sha256
+        looked = self.updater.look(self.cut_of(head, slot_map), self.steady_ms())
+        if looked.taken is not None:
+            self.take_map(self.begun(head, looked.taken))
+        elif looked.ahead:
             self.watch.count("read ahead of a move")
             self.reach("ahead")
 
-    def take_map(self, head: Manifest | None, slot_map: SlotMap) -> None:
-        self.held = None
-        core = self.incarnate(head, slot_map)
+    def take_map(self, core: Shard) -> None:
         if self.clocks is not None:
-            self.clocks.remap(slot_map.epoch, slot_map.shards)
+            self.clocks.remap(core.slot_map.epoch, core.slot_map.shards)
         self.core = core
         self.world.trace(
-            self.name, f"takes the map of epoch {slot_map.epoch}: {slot_map.shards} shards"
+            self.name,
+            f"takes the map of epoch {core.slot_map.epoch}: {core.slot_map.shards} shards",
         )
         self.reach("remap")
 
     # --- the clock holder ---
 
     def _tell_shards(self) -> None:
-        """Send the allow list to every shard, again and again (K5), and fence whose lease has
-        run out (K3)."""
-        assert self.clocks is not None
-        self.clocks.tick(self.steady_ms())
-        for index in range(self.clocks.shards):
+        """Send the allow list to every shard, again and again (K5), and fence whose lease has run
+        out (K3)."""
+        self.sender.tick(self.steady_ms())
+        for index in self.sender.shards():
             self._tell(index)
         self.after(ALLOW_EVERY_MS, self._tell_shards)
 
     def _tell(self, index: int) -> None:
-        clocks = self.clocks
-        assert clocks is not None
-        era, sequence, epochs = clocks.allow_list()
-        named = AllowReply(clocks.incarnations.get(index, 0), clocks.map_epoch)
+        sender, sent = self.sender, self.sender.message(index)
+        if sent is None:
+            return  # the map has no such shard any more
         shard: Any = self.world.processes[f"shard-{index}"]
 
         def told(answered: Any) -> None:
             if isinstance(answered, Exception):
                 self.world.trace(self.name, f"shard-{index} refuses the list: {answered}")
                 return
-            before = clocks.unconfirmed()
             self.remap(answered.map_epoch)
-            clocks.confirm(era, sequence if answered == named else 0, index, answered.incarnation)
-            if answered.incarnation != named.incarnation and index in before:
+            if sender.answered(index, sent, answered):
                 self._tell(index)
 
         if index == self.index:
-            told(self.allow(era, sequence, list(epochs), *named))
+            told(self.allow(sent))
         else:
-            self.world.network.call(
-                self,
-                shard,
-                lambda: shard.allow(era, sequence, list(epochs), *named),
-                told,
-                lambda: None,
-                400,
-            )
+            self.world.network.call(self, shard, lambda: shard.allow(sent), told, lambda: None, 400)
 
     # --- what is asked of a shard ---
 
-    def allow(
-        self, era: int, sequence: int, epochs: list[Epoch], incarnation: int, map_epoch: int
-    ) -> Any:
-        self.remap(map_epoch)
-        if incarnation != self.core.incarnation:
-            return AllowReply(self.core.incarnation, self.core.slot_map.epoch)
-        return self.guarded(lambda: self.core.allow(era, sequence, epochs, None, map_epoch))
+    def allow(self, request: AllowRequest) -> Any:
+        if request.map_epoch is not None:
+            self.remap(request.map_epoch)
+        return self.guarded(lambda: self.core.allow(request))
 
     def begin(self, vector: dict[str, int]) -> Any:
         reply = self.guarded(lambda: self.core.begin(SPEC, vector, {}))

@@ -1,9 +1,12 @@
 """Every planted bug is caught within 100 seeds; a bug that is not means that the simulator is
 too weak."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from planted import SEEDS_MAX, caught_by, known
-from sim_bug import Bug
+from sim_bug import BROKEN, Bug, replaced
 from sim_bugs import BUGS
 
 
@@ -31,3 +34,34 @@ def test_is_gone_again(bug: Bug):
         ]
     now = [getattr(one.target, one.attribute) for one in bug.plant() if hasattr(one, "target")]
     assert not set(map(id, planted)) & set(map(id, now))
+
+
+class Right:
+    def add(self, n: int, m: int) -> int:
+        return n + m
+
+
+def test_a_bug_whose_target_has_changed_cannot_be_planted():
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        replaced(Right.add, lambda self, n: n)
+    with pytest.raises(AttributeError):
+        replaced(Right.subtract, lambda self, n, m: n)
+
+
+def test_a_bug_that_fails_by_itself_is_told_from_one_that_is_caught(tmp_path: Path):
+    """As one does that reaches for a field that was renamed; elsewhere the error would only count
+    as a run that failed."""
+    source = tmp_path / "sim_bugs_of_this_test.py"
+    source.write_text("def bad(self, n, m):\n    return self.gone\n")
+    found: dict[str, Any] = {}
+    exec(compile(source.read_text(), str(source), "exec"), found)
+    BROKEN.clear()
+    with replaced(Right.add, found["bad"]), pytest.raises(AttributeError):
+        Right().add(1, 2)
+    assert len(BROKEN) == 1
+    assert "Right.add" in BROKEN[0]
+    BROKEN.clear()
+    with replaced(Right.add, lambda self, n, m: n - m):
+        assert Right().add(1, 2) == -1
+    assert Right().add(1, 2) == 3
+    assert not BROKEN

@@ -23,6 +23,7 @@ from everspun.roles.heap import keep_freed_memory
 from everspun.roles.stop_signals import CLOSING_S, end_within, stop_on_signals
 from everspun.status.discovery import configured_places
 from everspun.status.scrape import fetch
+from stream.log.kafka_socket_patch import receive_in_large_pieces
 from stream.metrics_server import listen
 
 #: Indices of 'auto': so many that two hosts hardly ever share one.
@@ -52,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
     """Returns when told to stop (SIGTERM, SIGINT) and drained; ends undrained where that takes
     too long."""
     keep_freed_memory()
+    receive_in_large_pieces()
     config = shared.load(options)
     if options.role in HASHING and not config.stream.hash_secret:
         print(missing(config), file=sys.stderr)

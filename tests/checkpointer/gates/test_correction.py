@@ -19,6 +19,7 @@ from learners.models.model import Model, make_model, stated_correction
 from learners.training import gradient
 from paramserver.messages import Epoch, PullRequest, PushRequest
 from paramserver.parts.safetensors_file import encode_part, part_info
+from paramserver.ports import AllowRequest
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 from stream.config import StreamConfig
@@ -65,7 +66,7 @@ def trained(model: Model, item, label, weight) -> Shard:
     """A shard that has learned these rows."""
     shard, at = Shard(0, 1, SlotMap.even(1)), 0
     shard.begin(model.spec, {"label/0": 0}, model.initial_dense())
-    shard.allow(1, 1, [Epoch(1, 1)])
+    shard.allow(AllowRequest(1, 1, (Epoch(1, 1),)))
     for batch, rows in enumerate(np.array_split(np.arange(len(item)), 60), 1):
         columns = {
             "item": pa.array([f"i{x}" for x in item[rows]]),

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from labeler.breaker.early_join import decode_tally, tally_labeler, tally_settings, tally_stream
+from labeler.breaker.early_join import TallyEmitter, decode_tally, tally_settings, tally_stream
 from labeler.breaker.runner import Judging
 from labeler.breaker_config import BreakerConfig
 from labeler.config import LabelerConfig, label_config_hash
@@ -108,7 +108,10 @@ def beat(log, stamp_ms):
 
 def tallying(log):
     one = Labelling(
-        tally_stream(STREAM, BREAKER), tally_settings(LABELER), log, core=tally_labeler(BREAKER)
+        tally_stream(STREAM, BREAKER),
+        tally_settings(LABELER),
+        log,
+        emitter=TallyEmitter(STREAM, BREAKER),
     )
     one.own([0])
     return one

@@ -10,6 +10,7 @@ from learners.config import ModelConfig
 from learners.models.model import make_model
 from learners.training.gradient import assemble, compute, contents, prepare
 from paramserver.messages import Epoch, Outcome, PullRequest, PushRequest
+from paramserver.ports import AllowRequest
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 from stream.internal_topics.examples import examples_schema
@@ -54,7 +55,7 @@ def train(shard: Shard, sources: list[str], start: int) -> None:
 
 def test_a_row_is_how_many_times_its_key_was_trained_on():
     shard = Shard(0, 1, SlotMap.even(1))
-    shard.allow(1, 1, [EPOCH])
+    shard.allow(AllowRequest(1, 1, (EPOCH,)))
     shard.begin(MODEL.spec, {"label/0": 0}, {})
     batches = [["a", "b", "a"], ["c"], ["b", "b", "a", "d"]]
     for start, sources in enumerate(batches):

@@ -12,9 +12,11 @@ from learners.pacing import events
 from learners.pacing import instructions as do
 from learners.pacing.events import Batch
 from learners.pacing.pacer import Pacer
+from paramserver.clocks.allow_list_sender import AllowListSender
 from paramserver.clocks.clocks import Clocks
-from paramserver.messages import ChainProgress, Epoch, Outcome, Progress, PullReply, PushReply
-from paramserver.ports import ProgressReply
+from paramserver.messages import ChainProgress, Outcome, Progress, PullReply, PushReply
+from paramserver.ports import AllowReply, ProgressReply
+from paramserver.shard.allow_list import AllowList
 
 
 @dataclass
@@ -26,7 +28,7 @@ class ToyShard:
     records: dict[int, int] = field(default_factory=dict)
     applied: list[tuple[str, int, int]] = field(default_factory=list)
     cut: Any = None
-    allowed: set[Epoch] | None = None
+    allowed: AllowList = field(default_factory=AllowList)
     version: int = 0
 
     def progress(self) -> ProgressReply:
@@ -35,13 +37,8 @@ class ToyShard:
             self.incarnation, 1, Progress(chains, dict(self.records), self.version)
         )
 
-    def gate(self, epoch: Epoch) -> Outcome | None:
-        if self.allowed is None:
-            return Outcome.NO_ERA
-        return None if epoch in self.allowed else Outcome.FENCED
-
     def push(self, p: do.Push) -> PushReply:
-        outcome = self.gate(p.epoch) or (
+        outcome = self.allowed.refuses(p.epoch) or (
             Outcome.WRONG_INCARNATION if p.incarnation != self.incarnation else None
         )
         end = self.ends[p.chain]
@@ -68,7 +65,7 @@ class ToyShard:
         ends, records, applied = self.cut
         self.ends, self.records, self.applied = dict(ends), dict(records), list(applied)
         self.incarnation += 1
-        self.allowed = None
+        self.allowed = AllowList()
 
 
 class Weather:
@@ -86,6 +83,7 @@ class Weather:
         for shard in self.shards:
             shard.cut = (dict(shard.ends), {}, [])
         self.clocks = Clocks(1, 2, staleness, lease_ms=2_000, stated_max_ms=20_000)
+        self.sender = AllowListSender(self.clocks)
         self.logs = {p: self.log(p) for p in range(self.PARTITIONS)}
         self.learners: dict[str, Pacer] = {}
         self.reading: dict[
@@ -201,19 +199,21 @@ class Weather:
                 return self.shards[i.shard].progress()
             case do.Pull():
                 shard = self.shards[i.shard]
-                outcome = shard.gate(i.epoch) or Outcome.APPLIED
+                outcome = shard.allowed.refuses(i.epoch) or Outcome.APPLIED
                 return PullReply(outcome, {}, {}, shard.version, shard.incarnation)
             case do.Push():
                 return self.shards[i.shard].push(i)
         raise AssertionError(i)
 
     def allow(self) -> None:
-        self.clocks.tick(self.now_ms)
-        era, sequence, epochs = self.clocks.allow_list()
+        self.sender.tick(self.now_ms)
         for index, shard in enumerate(self.shards):
             if self.calm or self.rng.random() < 0.5:
-                shard.allowed = set(epochs)
-                self.clocks.confirm(era, sequence, index, shard.incarnation)
+                while (sent := self.sender.message(index)) is not None:
+                    shard.allowed.adopt(sent, shard.incarnation, 1)
+                    answer = AllowReply(shard.incarnation, 1)
+                    if not self.sender.answered(index, sent, answer):
+                        break
 
     def poll(self, name: str, pacer: Pacer) -> None:
         found = False

@@ -10,7 +10,7 @@ from paramserver.messages import (
     StartOutcome,
     StartRequest,
 )
-from paramserver.ports import JoinReply, Refused
+from paramserver.ports import AllowRequest, JoinReply, Refused
 
 
 def test_clocks_admit_wait_and_know_who_is_fenced(ports: Ports):
@@ -114,13 +114,17 @@ def test_a_governor_speaks_beside_the_operator(ports: Ports):
         ports.clock.govern("clicks", "governor-0", 0, Rung(0), 1_000)
 
 
-def test_a_list_for_another_incarnation_is_not_adopted(ports: Ports):
+def test_a_list_for_another_incarnation_or_map_is_not_adopted(ports: Ports):
+    """K5c, and 0 is the incarnation of a shard that the clock holder has not heard of: nobody's."""
     ports.begin()
     epoch = ports.join("a").epoch
-    assert ports.shards[1].allow(99, 1, [], incarnation=7) == (1, 1)
+    assert ports.shards[1].allow(AllowRequest(99, 1, (), incarnation=0)) == (1, 1)
     assert ports.shards[1].push(a_push(epoch, 1)).outcome is Outcome.APPLIED
-    assert ports.shards[1].allow(99, 1, [], incarnation=1) == (1, 1)
-    assert ports.shards[1].push(a_push(epoch, 1, start=10, end=20)).outcome is Outcome.FENCED
+    assert ports.shards[1].allow(AllowRequest(99, 1, (), incarnation=1, map_epoch=7)) == (1, 1)
+    assert ports.shards[1].allow(AllowRequest(99, 1, (), incarnation=7)) == (1, 1)
+    assert ports.shards[1].push(a_push(epoch, 1, start=10, end=20)).outcome is Outcome.APPLIED
+    assert ports.shards[1].allow(AllowRequest(99, 1, (), incarnation=1)) == (1, 1)
+    assert ports.shards[1].push(a_push(epoch, 1, start=20, end=30)).outcome is Outcome.FENCED
 
 
 def test_paused_training_starts_nothing_but_what_a_cut_lacks(ports: Ports):

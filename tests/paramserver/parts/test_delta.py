@@ -12,7 +12,7 @@ from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PushReque
 from paramserver.parts.delta import _among, patched, whole
 from paramserver.parts.part import merge, weights
 from paramserver.parts.safetensors_file import decode_part, encode_part, part_info
-from paramserver.ports import Refused
+from paramserver.ports import AllowRequest, Refused
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
@@ -42,7 +42,7 @@ class House:
 
     def begin(self, index, incarnation):
         shard = Shard(index, incarnation, self.map)
-        shard.allow(1, incarnation, [EPOCH])
+        shard.allow(AllowRequest(1, incarnation, (EPOCH,)))
         return shard
 
     def push(self):

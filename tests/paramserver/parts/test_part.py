@@ -27,7 +27,7 @@ from paramserver.parts.part import (
     to_arrays,
     weights,
 )
-from paramserver.ports import Refused
+from paramserver.ports import AllowRequest, Refused
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
@@ -52,7 +52,7 @@ class Cluster:
         self.slot_map = SlotMap.even(shards)
         self.shards = [Shard(i, incarnation, self.slot_map) for i in range(shards)]
         for shard in self.shards:
-            shard.allow(1, 1, [LEARNER])
+            shard.allow(AllowRequest(1, 1, (LEARNER,)))
 
     @classmethod
     def begun(cls, shards: int) -> "Cluster":

@@ -18,6 +18,7 @@ from paramserver.messages import (
 )
 from paramserver.parts.part import merge, weights
 from paramserver.parts.safetensors_file import decode_part, encode_part
+from paramserver.ports import AllowRequest
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.tables.row_layout import make_layout
@@ -261,7 +262,7 @@ class Cluster:
         self.slot_map = SlotMap.even(shards)
         self.shards = [Shard(i, incarnation, self.slot_map) for i in range(shards)]
         for shard in self.shards:
-            shard.allow(1, 1, [LEARNER])
+            shard.allow(AllowRequest(1, 1, (LEARNER,)))
             shard.restore(parts, "before") if parts else shard.begin(MODEL, {"c": 0}, {})
 
     def push(self, end: int) -> None:

@@ -9,10 +9,12 @@ import pytest
 from paramserver.config import ParamServerConfig
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, PushRequest, TableSpec
 from paramserver.parts.head_cut import CutParts, HeadCut
+from paramserver.ports import AllowRequest
 from paramserver.process.map_taker import MapTaker
 from paramserver.server.metrics import Metrics
 from paramserver.server.server import ShardService
 from paramserver.shard.shard import Shard
+from paramserver.shard.slot_map_updater import SlotMapUpdater
 from paramserver.shard.successor import Succession, Successor
 from paramserver.slots import SlotMap
 
@@ -25,17 +27,19 @@ class House:
     """One shard that learns and is cut; another that stands by and is to have half of it. `read`
     counts parts."""
 
-    def __init__(self):
+    def __init__(self, kept_ms=60_000):
         self.learning = Shard(0, 1, OLD)
-        self.learning.allow(1, 1, [EPOCH])
+        self.learning.allow(AllowRequest(1, 1, (EPOCH,)))
         self.learning.begin(SPEC, {"c": 0}, {})
         self.end, self.cuts, self.read, self.broken = 0, [], [], False
         self.head_map = OLD
         self.incarnations = 1
         self.remapped = []
         self.service = ShardService(Shard(1, 1, OLD), ParamServerConfig(), Metrics())
+        self.succession = Succession(self.succeed)
+        self.updater = SlotMapUpdater(OLD, self.succession, kept_ms, again_ms=10)
         self.taker = MapTaker(
-            self.service, self.find_head, Succession(self.succeed), self.remapped.append
+            self.service, self.find_head, self.updater, self.remapped.append, kept_ms
         )
         self.taker.start()
 
@@ -149,8 +153,7 @@ def test_a_head_that_does_not_build_on_what_was_read_is_read_from_its_base(house
     assert house.rows() == house.expected()
 
 
-def test_what_cannot_be_read_is_said_and_tried_again(house, monkeypatch):
-    monkeypatch.setattr("paramserver.process.map_taker.AGAIN_S", 0.01)
+def test_what_cannot_be_read_is_said_and_tried_again(house):
     house.cut(range(10))
     house.broken = True
     house.until(lambda: "OSError: the store is gone" in house.taker.prepare(NEW, "cut-1"))
@@ -159,11 +162,11 @@ def test_what_cannot_be_read_is_said_and_tried_again(house, monkeypatch):
     house.prepared()
 
 
-def test_what_nobody_asks_for_any_more_is_let_go(house, monkeypatch):
+def test_the_thread_lets_go_of_what_nobody_asks_for_any_more():
+    house = House(kept_ms=30)
     house.cut(range(10))
-    house.prepared()
-    assert house.taker._succession._successor is not None
-    monkeypatch.setattr("paramserver.process.map_taker.KEPT_S", 0.0)
-    house.taker._heard.set()
-    house.until(lambda: house.taker._succession._successor is None)
+    house.until(lambda: house.taker.prepare(NEW, "cut-1") == "" or not house.read)
+    house.until(lambda: house.succession._successor is None)
     assert house.service.shard.stands_by
+    house.taker.stop()
+    house.service.close()

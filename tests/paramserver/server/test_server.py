@@ -20,7 +20,7 @@ from paramserver.messages import (
     PullRequest,
 )
 from paramserver.parts.safetensors_file import decode_part, encode_part
-from paramserver.ports import Malformed, NotAuthorized, Unreachable
+from paramserver.ports import AllowRequest, Malformed, NotAuthorized, Unreachable
 from paramserver.server.state_dir import read_part, write_part
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
@@ -285,7 +285,7 @@ def free_port() -> int:
 def test_parts_are_written_and_read_and_repeat_byte_for_byte(tmp_path: Path):
     shard = Shard(0, 1, SlotMap.even(1))
     shard.begin(SPEC, {"c": 0}, W)
-    shard.allow(1, 1, [ME])
+    shard.allow(AllowRequest(1, 1, (ME,)))
     shard.push(a_push(100))
     snapshot = shard.snapshot("m")
     for url in (str(tmp_path / "a" / "b"), f"file://{tmp_path}/c", "memory://cuts/one"):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from paramserver.clocks.operator_settings import Orders
 from paramserver.config import ParamServerConfig
+from paramserver.ports import AllowRequest
 from paramserver.process.process import StateLost, run
 from paramserver.server.state_dir import StateDir
 from paramserver.shard.incarnations import LOST_STEP, UNKNOWN_BASE, next_incarnation
@@ -187,7 +188,7 @@ def test_a_shard_that_began_too_low_ends_and_begins_above(tmp_path: Path):
     thread.start()
     client = ShardClient(config.address(1, str(tmp_path)), config)
     eventually(lambda: (tmp_path / "roles" / "shard-1.json").exists() or None)
-    assert client.allow(9, 1, [], 41, {}, None).incarnation == 1
+    assert client.allow(AllowRequest(9, 1, (), incarnation=41)).incarnation == 1
     thread.join(timeout=30)
     client.close()
     assert not thread.is_alive()

@@ -17,7 +17,7 @@ from paramserver.messages import (
     PushRequest,
     TableSpec,
 )
-from paramserver.ports import Refused
+from paramserver.ports import AllowRequest, Refused
 from paramserver.shard.delay_compensation import Compensator, History, Update
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
@@ -38,7 +38,7 @@ def a_shard(optimizer: str, compensation: Compensation) -> Shard:
         DenseSpec({"d": (2, DIM)}, optimizer, options),
     )
     shard = Shard(0, 1, SlotMap.even(1), compensation)
-    shard.allow(1, 1, [ME])
+    shard.allow(AllowRequest(1, 1, (ME,)))
     shard.begin(spec, {"c": 0}, {"d": np.zeros((2, DIM), np.float32)})
     return shard
 
@@ -203,7 +203,7 @@ def test_an_operator_changes_the_way_while_training_goes_on():
     clocks, shard = Clocks(1, 1), a_shard("sgd", Compensation("none"))
     clocks.set_compensation("m", "staleness_rate")
     allow = clocks.allow_list()
-    shard.allow(1, allow.sequence, [ME], clocks.ways())
+    shard.allow(AllowRequest(1, allow.sequence, (ME,), ways=clocks.ways()))
     keys, rows, dense = (
         np.arange(1, dtype=np.uint64),
         np.ones((1, DIM), np.float32),
@@ -214,7 +214,7 @@ def test_an_operator_changes_the_way_while_training_goes_on():
     assert weights(shard)[0] == pytest.approx(np.full(DIM, -RATE * (1 + 1 + 1 / 2 + 1 / 3)))
     clocks.set_compensation("m", "")
     assert clocks.ways() == {}
-    shard.allow(1, clocks.allow_list().sequence, [ME], clocks.ways())
+    shard.allow(AllowRequest(1, clocks.allow_list().sequence, (ME,), ways=clocks.ways()))
     push(shard, 4, 0, keys, rows, dense)
     assert weights(shard)[0] == pytest.approx(np.full(DIM, -RATE * (2 + 1 / 2 + 1 / 3 + 1)))
     with pytest.raises(Refused, match="expected one of none, staleness_rate"):

@@ -26,7 +26,7 @@ from paramserver.messages import (
     TableSpec,
 )
 from paramserver.optim import kernels as optimizer_kernels
-from paramserver.ports import Refused
+from paramserver.ports import AllowRequest, Refused
 from paramserver.process.warmup import warm_up
 from paramserver.shard import state
 from paramserver.shard.shard import Shard
@@ -94,7 +94,7 @@ def test_order_of_the_checks():
     assert shard.push(bad).outcome is Outcome.WRONG_MAP
     bad = replace(bad, map_epoch=4)
     assert shard.push(bad).outcome is Outcome.NO_ERA
-    shard.allow(1, 1, [LEARNER])
+    shard.allow(AllowRequest(1, 1, (LEARNER,)))
     assert shard.push(replace(bad, epoch=Epoch(2, 1))).outcome is Outcome.NO_ERA, (
         "a younger era than it was told"
     )
@@ -130,18 +130,18 @@ def test_another_incarnation_is_told_so_before_e_is_looked_at():
 def test_only_the_allowed_epochs_of_the_present_era_push_and_pull():
     shard = new_shard(incarnation=5)
     pull = PullRequest("clicks", LEARNER, 1, {})
-    assert shard.allow(1, 3, [Epoch(1, 2)]).incarnation == 5
+    assert shard.allow(AllowRequest(1, 3, (Epoch(1, 2),))).incarnation == 5
     assert shard.push(push_of("label/0", 10, 11, incarnation=5)).outcome is Outcome.FENCED
     assert shard.pull(pull).outcome is Outcome.FENCED
-    shard.allow(1, 2, [LEARNER])
+    shard.allow(AllowRequest(1, 2, (LEARNER,)))
     assert shard.pull(pull).outcome is Outcome.FENCED, (
         "an older word delivered late does not unfence"
     )
-    shard.allow(2, 1, [Epoch(2, 1)])
+    shard.allow(AllowRequest(2, 1, (Epoch(2, 1),)))
     assert shard.pull(pull).outcome is Outcome.FENCED, "an epoch of an older era"
     assert shard.pull(replace(pull, epoch=Epoch(2, 1))).outcome is Outcome.APPLIED
     with pytest.raises(Refused, match="era 1 is over"):
-        shard.allow(1, 99, [LEARNER])
+        shard.allow(AllowRequest(1, 99, (LEARNER,)))
     assert shard.era == 2
 
 
@@ -300,7 +300,7 @@ def test_begin_sets_first_ends_once():
     assert shard.progress("clicks").progress is None
     reply = shard.begin(SPEC, CHAINS, DENSE)
     assert {chain: at.end for chain, at in reply.progress.chains.items()} == CHAINS
-    shard.allow(1, 1, [LEARNER])
+    shard.allow(AllowRequest(1, 1, (LEARNER,)))
     shard.push(push_of("label/0", 10, 20))
     assert shard.begin(SPEC, CHAINS, DENSE).progress.chains["label/0"].end == 20, (
         "the same again is harmless"

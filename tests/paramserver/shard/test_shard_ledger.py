@@ -14,6 +14,7 @@ from paramserver.messages import (
     Outcome,
     PushRequest,
 )
+from paramserver.ports import AllowRequest
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
@@ -82,7 +83,7 @@ class ShardAsLedger(RuleBasedStateMachine):
         part = self.shard.marked("clicks", name)
         self.incarnation += 1
         self.shard = Shard(0, self.incarnation, SlotMap.even(1))
-        self.shard.allow(1, 1, [LEARNER])
+        self.shard.allow(AllowRequest(1, 1, (LEARNER,)))
         self.shard.restore([part], "aa")
         for request in self.applied[count:]:
             assert self.shard.push(request).outcome in (Outcome.WRONG_INCARNATION, Outcome.APPLIED)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PushRequest, TableSpec
 from paramserver.parts.safetensors_file import decode_part, encode_part
+from paramserver.ports import AllowRequest
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.tables.row_header import BASE_STEP, version_base
@@ -94,7 +95,7 @@ def test_a_delta_since_a_version_below_the_base_lacks_nothing():
 def test_a_shard_restored_from_base_and_delta_across_a_boundary_lacks_nothing(boundary):
     def shard(incarnation):
         made = Shard(0, incarnation, SlotMap.even(1))
-        made.allow(1, 1, [Epoch(1, 1)], map_epoch=1)
+        made.allow(AllowRequest(1, 1, (Epoch(1, 1),), map_epoch=1))
         return made
 
     end = 0

@@ -18,6 +18,7 @@ from paramserver.messages import (
 from paramserver.parts.delta import whole
 from paramserver.parts.part import merge
 from paramserver.parts.safetensors_file import decode_part, encode_part
+from paramserver.ports import AllowRequest
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.tables.admission import Admission
@@ -210,7 +211,7 @@ class Cluster:
         self.slot_map, self.end, self.deltas = SlotMap.even(shards), 0, []
         self.shards = [Shard(i, incarnation, self.slot_map) for i in range(shards)]
         for shard in self.shards:
-            shard.allow(1, 1, [LEARNER])
+            shard.allow(AllowRequest(1, 1, (LEARNER,)))
             shard.restore(parts, "before") if parts else shard.begin(MODEL, {"c": 0}, {})
 
     def push(self, end: int) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PushRequest, TableSpec
+from paramserver.ports import AllowRequest
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.tables.ages import STEP_S
@@ -154,7 +155,7 @@ def test_rows_of_the_present_second_are_not_evicted_for_others():
 def shard_of(memory_bytes_max: int, policy: dict[str, float]) -> Shard:
     shard = Shard(0, 1, SlotMap.even(1), memory_bytes_max=memory_bytes_max)
     tables = (TableSpec("a", 2, "sgd", policy=policy), TableSpec("b", 4, "sgd", policy=policy))
-    shard.allow(1, 1, [Epoch(1, 1)])
+    shard.allow(AllowRequest(1, 1, (Epoch(1, 1),)))
     shard.begin(ModelSpec("m", "d", tables, DenseSpec({})), {"c": 0}, {})
     return shard
 

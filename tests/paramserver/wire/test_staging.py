@@ -14,6 +14,7 @@ from paramserver.messages import (
     Outcome,
     PullRequest,
 )
+from paramserver.ports import AllowRequest
 from paramserver.wire import payload
 from paramserver.wire.staging import StageFull, StageIncomplete, Staging, slices, split
 
@@ -40,7 +41,7 @@ def test_staged_parts_go_with_the_fence(tmp_path: Path):
             staged = payload.encode_stage("m", ME, 1, number, tables, Encoding.FLOAT32)
             client._exchange("Stage", staged)
         assert service.staging.nbytes > 0
-        client.allow(1, 2, [Epoch(1, 2)], 1)
+        client.allow(AllowRequest(1, 2, (Epoch(1, 2),), 1))
         assert service.staging.nbytes == 0
         assert client.push(replace(last, epoch=ME)).outcome is Outcome.FENCED
 
