@@ -35,14 +35,17 @@ def unpack(codec: int, data: memoryview, bytes_max: int) -> bytes:
 
 
 def _stream(name: str, data: memoryview, bytes_max: int) -> bytes:
-    pieces, taken = [], 0
+    """Into buffers of Arrow's: `read` forgets the bytes that it allocated where unpacking fails
+    (pyarrow 26), which is a piece for each damaged batch."""
+    pieces: list[pa.Buffer] = []
+    taken = 0
     with pa.CompressedInputStream(pa.BufferReader(data), name) as stream:
-        while piece := stream.read(min(_PIECE_BYTES, bytes_max - taken + 1)):
+        while len(piece := stream.read_buffer(min(_PIECE_BYTES, bytes_max - taken + 1))):
             taken += len(piece)
             if taken > bytes_max:
                 raise UnpacksTooLarge(f"unpacks to more than {bytes_max} bytes")
             pieces.append(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return b"".join(pieces)
 
 
 def _snappy(data: memoryview, bytes_max: int) -> bytes:

@@ -1,6 +1,7 @@
 """Columns read from Kafka's record batches, against kafka-python's own reader of the same bytes."""
 
 import random
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +23,7 @@ from stream.log.record_batches import (
     parse_batches,
 )
 from stream.log.record_columns import RecordColumns
+from stream.log.unpacking import CannotUnpack, unpack
 from stream.record import CONTROL, Record
 
 
@@ -338,6 +340,20 @@ def test_offsets_that_do_not_rise_cost_their_batch():
     broken[at] = 4
     events, bad = judged(around(resealed(broken)))
     assert (events, [offset for offset, _, _ in bad]) == ([0, 12], [11])
+
+
+@pytest.mark.parametrize("codec", CODECS.values())
+def test_a_damaged_batch_leaves_no_memory_behind(codec: int):
+    head = b"\xff\xff\xff\x0f" if codec == CODECS["snappy"] else b"\x28\xb5\x2f\xfd"
+    damaged = memoryview(head + b"\xff" * 30)
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            with pytest.raises(CannotUnpack, match="cannot be unpacked"):
+                unpack(codec, damaged, 1 << 26)
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_fetch_is_unpacked_piece_by_piece():
