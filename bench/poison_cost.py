@@ -26,7 +26,7 @@ from stream.log.record_columns import RecordColumns
 from stream.record import Record
 
 #: Bytes; what is made of them is a little less, or a record of 4 MiB were above `record_bytes_max`.
-SIZES = (1 << 16, 1 << 20, 4 << 20)
+SIZES = (1 << 16, 1 << 18, 1 << 20, 4 << 20)
 MARGIN_BYTES = 200
 #: What other threads and processes do on this core is no cost of a record: the least of so many
 #: tries is one.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream.columns.arrow_messages import MalformedStream, measure
+from stream.columns.arrow_messages import MalformedStream, StreamSize, measure
 from stream.config import StreamConfig
 from stream.decoding.event_faults import Bad, fault
 from stream.decoding.json_values import too_large
@@ -69,14 +69,14 @@ def _batches(value: bytes, shape: Shape, config: StreamConfig) -> list[pa.Record
         with pa.ipc.open_stream(value) as reader:
             wanted = _wanted(reader.schema, shape)
             batches = [batch.select(wanted) for batch in reader if batch.num_rows]
-        taken = sum(batch.num_rows for batch in batches) * shape.row_bytes
-        plain = []
         for batch in batches:
             batch.validate(full=True)
-            taken += sum(_string_bytes(column) for column in batch.columns)
+        if batches and _may_be_too_large(size, batches[0].schema, shape, config):
+            taken = size.rows * shape.row_bytes
+            taken += sum(_string_bytes(column) for batch in batches for column in batch.columns)
             if taken > config.decoded_bytes_max:
                 raise _Unfit(*too_large(size.rows, taken, config))
-            plain.append(_plain(batch, shape))
+        plain = _plain(batches, shape)
     except UnicodeDecodeError as error:
         raise _Unfit(
             "value", f"has a column whose name is not UTF-8 ({error.reason}); name it in UTF-8"
@@ -125,6 +125,18 @@ def _check_type(name: str, given: pa.DataType, wanted: pa.DataType) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
+def _may_be_too_large(
+    size: StreamSize, schema: pa.Schema, shape: Shape, config: StreamConfig
+) -> bool:
+    """Whether rows of these columns may take more than they are allowed, so that they must be
+    added up: a string of a dictionary, or behind a view, stands in any number of rows; of other
+    columns none holds more than the stream's bytes."""
+    if any(pa.types.is_dictionary(t) or pa.types.is_string_view(t) for t in schema.types):
+        return True
+    most = size.rows * shape.row_bytes + size.unpacked_bytes * len(schema)
+    return bool(most > config.decoded_bytes_max)
+
+
 def _string_bytes(column: pa.Array) -> int:
     """Bytes of a column's strings once each row has its own; 0 for numbers."""
     if pa.types.is_dictionary(column.type):
@@ -150,17 +162,25 @@ def _lengths(column: pa.Array) -> I64 | None:
     return None
 
 
-def _plain(batch: pa.RecordBatch, shape: Shape) -> pa.RecordBatch:
-    """The same in the wanted types; itself if it is. Raises _Unfit for a number that does not
-    fit."""
-    names = batch.schema.names
-    if all(batch.schema.field(i).type == shape.wire[name] for i, name in enumerate(names)):
-        return batch
-    columns = [
-        _cast(name, column, shape.wire[name])
-        for name, column in zip(names, batch.columns, strict=True)
+def _plain(batches: list[pa.RecordBatch], shape: Shape) -> list[pa.RecordBatch]:
+    """The same in the wanted types; themselves if they are. Raises _Unfit for a number that does
+    not fit."""
+    if not batches:
+        return []
+    schema = batches[0].schema
+    names = schema.names
+    if all(given == shape.wire[name] for name, given in zip(names, schema.types, strict=True)):
+        return batches
+    return [
+        pa.RecordBatch.from_arrays(
+            [
+                _cast(name, column, shape.wire[name])
+                for name, column in zip(names, batch.columns, strict=True)
+            ],
+            names=names,
+        )
+        for batch in batches
     ]
-    return pa.RecordBatch.from_arrays(columns, names=names)
 
 
 def _cast(name: str, column: pa.Array, wanted: pa.DataType) -> pa.Array:

@@ -27,8 +27,8 @@ from stream.record import Record
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 #: Of a longer record it is said what the parser of columns made of it: here every value would be a
-#: Python object, and 4 MiB hold some 400,000 names.
-_LOOKED_INTO_BYTES_MAX = 1 << 20
+#: Python object, of which 1 MiB holds half a million.
+_LOOKED_INTO_BYTES_MAX = 1 << 18
 #: Of a record in which no single value is found wrong, so many events are looked at by all rules.
 _ROWS_LOOKED_AT = 100
 _TEXT, _INTEGER, _NUMBER = "text", "integer", "number"

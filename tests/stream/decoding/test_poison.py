@@ -5,6 +5,7 @@ import json
 import struct
 import time
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ import stream.decoding.decode
 from stream.config import StreamConfig
 from stream.decoding.decode import decode_activity, decode_clicks, decode_impressions
 from stream.decoding.event_faults import FIELD_CHARS_MAX, REASON_CHARS_MAX
+from stream.decoding.schema import impression_shape
 from stream.record import CONTROL, HEARTBEAT, Record
 
 TS = 1_700_000_000_000
@@ -264,6 +266,7 @@ def page(tail: dict[str, object]) -> bytes:
 SLOW = {
     "many fields": lambda: b'{"id":17,' + b",".join(b'"%x":0' % i for i in range(400_000)) + b"}",
     "many digits": lambda: b'{"id":17,"a":' + b"9" * 4_000_000 + b"}",
+    "a list of integers": lambda: b'{"id":"i","ts_ms":[' + b"9," * (1 << 19) + b"9]}",
     "many long integers": lambda: b'{"id":17,"a":[' + b",".join([b"9" * 5000] * 800) + b"]}",
     "many empty lists": lambda: b'{"id":17,"a":[' + b",".join([b"[]"] * 1_300_000) + b"]}",
     "many empty objects": lambda: b"[" + b"{}," * 1_000_000 + b"{}]",
@@ -305,12 +308,40 @@ def cpu_s(value: bytes) -> float:
     return min(taken)
 
 
-@pytest.mark.parametrize("name", ["many fields", "many empty objects", "many empty impressions"])
+@pytest.mark.parametrize(
+    "name", ["many fields", "many empty objects", "many empty impressions", "a list of integers"]
+)
 def test_a_bad_record_costs_about_as_much_as_a_good_one_of_its_size(name: str):
     bad, event = SLOW[name](), json.dumps(GOOD).encode()
     good = b"[" + b",".join([event] * (len(bad) // len(event))) + b"]"
     assert judged(good) is None
     assert cpu_s(bad) <= 3 * cpu_s(good)
+
+
+def test_many_batches_cost_a_record_little(monkeypatch: pytest.MonkeyPatch):
+    """What is looked at by a call a batch and column costs more than all that a small one holds."""
+    calls = []
+
+    def counting(column):
+        calls.append(column)
+        return 0
+
+    monkeypatch.setattr("stream.decoding.arrow_values._string_bytes", counting)
+    assert judged(many_batches(250)) is None
+    assert not calls
+    seen = arrow(columns(2, source=pa.array(["u", "u"]).dictionary_encode()))
+    assert judged(seen) is None
+    assert calls
+
+
+def test_rows_of_plain_columns_are_added_up_where_they_may_be_too_large():
+    rows, shape = 1_000, impression_shape(CONFIG.features)
+    given = columns(rows, item=["x" * 1024] * rows)
+    taken = rows * (shape.row_bytes + 1024 + sum(len(GOOD[n]) for n in GOOD if n != "ts_ms") - 1)
+    assert judged(arrow(given), replace(CONFIG, decoded_bytes_max=taken)) is None
+    said = judged(arrow(given), replace(CONFIG, decoded_bytes_max=taken - 1))
+    assert said is not None
+    assert f"take {taken} bytes" in said[1]
 
 
 def test_of_a_large_record_the_parser_says_which_field_is_wrong():
