@@ -1,13 +1,16 @@
 """The table of decoders that are fuzzed. Add a line to DECODERS for one of your own.
 
-A decoder takes many inputs at once and must not raise; what it has to be right in (good records
-beside bad ones come out, reasons are UTF-8 and short) it asserts itself.
+A decoder takes a batch of inputs at once, as production does, and must not raise; what it has to be
+right in (good records beside bad ones come out, reasons are UTF-8 and short) it asserts itself. An
+input is one value given to one reader: a batch that three readers read is three times its values.
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +19,12 @@ from events_made import TS, arrow_value, headers, json_value
 from internal_records import internal_record, read_internal
 from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatchBuilder
+from produced_events import produced, read_produced
 
 from stream.config import StreamConfig
 from stream.decoding.decode import decode_activity, decode_clicks, decode_impressions
 from stream.decoding.event_faults import FIELD_CHARS_MAX, REASON_CHARS_MAX
+from stream.decoding.undeclared import NAMES_MAX, count_undeclared
 from stream.log.record_batches import BatchReader
 from stream.log.record_columns import RecordColumns
 from stream.log.unpacking import CODECS, CannotUnpack, unpack
@@ -34,38 +39,69 @@ CONFIG = StreamConfig(
 )
 GOOD = b'{"id":"good","ts_ms":1700000000000,"session":"s","source":"u","vendor":"v","item":"x"}'
 UNFORESEEN = "please report it"
+GOOD_EACH = 8  # a good event stands before each so many values
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """`make` gives one structured input; `read` takes many and raises for none. `raises`: what it
-    may raise all the same, because its callers are told so."""
+    """`make` gives one structured input. `read` takes a batch of them and the batch's number, by
+    which it chooses its readers, and answers how many inputs it read; it raises for none."""
 
     make: Callable[[random.Random], bytes]
-    read: Callable[[Sequence[bytes]], None]
-    raises: tuple[type[BaseException], ...] = ()
+    read: Callable[[Sequence[bytes], int], int]
 
 
-def _read_events(values: Sequence[bytes]) -> None:
-    """The values stand between good events, which all come out, whatever they are."""
-    rng = random.Random(len(values))
-    records = []
+def _read_events(values: Sequence[bytes], turn: int) -> int:
+    """The values stand among good events, which all come out, whatever they are."""
+    rng = random.Random(turn)
+    records, good = [], []
     for i, value in enumerate(values):
-        records += [Record(2 * i, TS, b"s", GOOD), Record(2 * i + 1, TS, b"s", value, headers(rng))]
-    columns, arrival_ms = RecordColumns.of(records), np.full(len(records), TS)
-    assert 1 <= fitting(columns, CONFIG) <= len(columns)
-    for decode in (decode_impressions, decode_clicks):
+        if i % GOOD_EACH == 0:
+            good.append(len(records))
+            records.append(Record(len(records), TS, b"s", GOOD))
+        records.append(Record(len(records), TS, b"s", value, headers(rng)))
+    _EVENT_READERS[turn % len(_EVENT_READERS)](records, set(good))
+    return len(values)
+
+
+def _read_rows(decode: Callable[..., Any]) -> Callable[[list[Record], set[int]], None]:
+    def read(records: list[Record], good: set[int]) -> None:
+        columns, arrival_ms = RecordColumns.of(records), np.full(len(records), TS)
+        assert 1 <= fitting(columns, CONFIG) <= len(columns)
         rows, bad = decode(columns, 0, arrival_ms, CONFIG)
         positions = set((rows.position >> 20).tolist())
-        assert set(range(0, len(records), 2)) <= positions, "a good event is missing"
+        assert good <= positions, "a good event is missing"
         assert not positions & {one.record.offset for one in bad}, "a record is good and bad"
         for one in bad:
             assert len(one.field) <= 6 * FIELD_CHARS_MAX
             assert len(one.reason) <= 6 * REASON_CHARS_MAX
             one.field.encode(), one.reason.encode()
             assert UNFORESEEN not in one.reason, one.reason
-    unknown = decode_activity(columns, 0, arrival_ms, False, CONFIG).unknown
-    assert not (unknown % 2 == 0).any(), "a good event is unknown"
+
+    return read
+
+
+def _read_activity(records: list[Record], good: set[int]) -> None:
+    columns, arrival_ms = RecordColumns.of(records), np.full(len(records), TS)
+    for is_click in (False, True):
+        unknown = decode_activity(columns, 0, arrival_ms, is_click, CONFIG).unknown
+        assert not good & set(unknown.tolist()), "a good event is unknown"
+
+
+def _read_undeclared(records: list[Record], good: set[int]) -> None:
+    found: Counter[str] = Counter()
+    count_undeclared(found, records, CONFIG)
+    assert len(found) <= NAMES_MAX
+    for name in found:
+        name.encode()
+
+
+_EVENT_READERS = (
+    _read_rows(decode_impressions),
+    _read_rows(decode_clicks),
+    _read_activity,
+    _read_undeclared,
+)
 
 
 def _batch(rng: random.Random) -> bytes:
@@ -89,7 +125,8 @@ def _resealed(data: bytes) -> bytes:
     return bytes(whole)
 
 
-def _read_batches(values: Sequence[bytes]) -> None:
+def _read_batches(values: Sequence[bytes], turn: int) -> int:
+    parts = []
     for i, value in enumerate(values):
         data = value if i % 4 == 0 else _resealed(value)
         try:
@@ -98,15 +135,20 @@ def _read_batches(values: Sequence[bytes]) -> None:
             while not reader.is_done:
                 records = reader.read()
                 offsets += records.offset.tolist()
-                entries = records.entries
                 for name in ("key", "value", "headers"):
-                    assert (entries[name] >= 0).all()
-                assert (entries["end"] <= len(records.data)).all()
-                list(records)
-                decode_clicks(records, 0, records.timestamp_ms, CONFIG)
+                    assert (records.entries[name] >= 0).all()
+                assert (records.entries["end"] <= len(records.data)).all()
+                parts.append(records)
             assert all(a < b for a, b in pairwise(offsets)), "offsets do not rise"
         except CorruptRecordError:
             continue  # a length that leads nowhere: nothing behind it can be found
+    joined = RecordColumns.concat(parts)
+    entries = joined.entries.copy()
+    entries["offset"] = np.arange(len(entries))
+    together = RecordColumns(joined.data, entries)
+    list(together)
+    decode_clicks(together, 0, together.timestamp_ms, CONFIG)
+    return len(values)
 
 
 def _packed(rng: random.Random) -> bytes:
@@ -118,13 +160,16 @@ def _packed(rng: random.Random) -> bytes:
     return bytes([batch[22] & 7]) + batch[61:]
 
 
-def _unpack_all(values: Sequence[bytes]) -> None:
+def _unpack_all(values: Sequence[bytes], turn: int) -> int:
+    done = 0
     for value in values:
         for codec in {value[0] & 7 if value else 0, *CODECS}:
+            done += 1
             try:
                 assert len(unpack(codec, memoryview(value)[1:], 1 << 18)) <= 1 << 18
             except CannotUnpack as error:
                 str(error).encode()
+    return done
 
 
 DECODERS: dict[str, Decoder] = {
@@ -133,6 +178,7 @@ DECODERS: dict[str, Decoder] = {
     "batches": Decoder(_batch, _read_batches),
     "packed": Decoder(_packed, _unpack_all),
     "internal": Decoder(internal_record, read_internal),
+    "producer": Decoder(produced, read_produced),
 }
 
 

@@ -170,9 +170,10 @@ def arrow_value(rng: random.Random) -> bytes:
     return value if rng.random() < 0.9 else value + value[: rng.randrange(len(value))]
 
 
+_HEADERS = (0,) * 60 + (1,) * 20 + (2,) * 19 + (100,)
+
+
 def headers(rng: random.Random) -> tuple[tuple[str, bytes], ...]:
     names = ("control", "producer", "clock_ms", "barrier", "", "x")
     values = (b"heartbeat", b"", b"1700000000000", b"9" * 5000, b"\xff", b"-1")
-    return tuple(
-        (rng.choice(names), rng.choice(values)) for _ in range(rng.choice((0, 0, 0, 1, 2, 100)))
-    )
+    return tuple((rng.choice(names), rng.choice(values)) for _ in range(rng.choice(_HEADERS)))
