@@ -27,7 +27,7 @@ for place in (HERE, HERE.parents[1]):
     if str(place) not in sys.path:
         sys.path.insert(0, str(place))
 
-import plain_kernels  # noqa: E402, F401, I001  before all that compiles
+import plain_kernels  # noqa: E402, F401  before all that compiles
 from decoders import DECODERS, Decoder, allocated  # noqa: E402
 from mutations import mutated  # noqa: E402
 

@@ -1,8 +1,10 @@
 """A row is the same numbers to a model, bit for bit, whether it is learned or asked about
 (docs/models.md)."""
 
+import http.client
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +13,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from checkpointer.serving.answer import Values
-from checkpointer.serving.request import BadRequest, parse
+from checkpointer.serving.http_server import ReplicaServer
+from checkpointer.serving.replica_client import Replica
+from checkpointer.serving.request import BadRequest, of_rows, parse
+from checkpointer.serving.serving import ServedModel, _answers, _versions, rehearse
 from checkpointer.serving.typed_request import RequestDecoder
+from checkpointer.store.manifest import Evaluation, Manifest
 from learners.config import ModelConfig
-from learners.models.features import Encoded, Encoder
+from learners.models.features import Encoded, Encoder, unique_keys
+from learners.models.model import Model, Scorer, clip, make_model
 from learners.models.text_keys import TextEncoder, feature_key, hash_text
+from paramserver.parts.part import Weights
 from stream.config import StreamConfig
 from stream.decoding.decode import decode_impressions
 from stream.internal_topics.examples import decode_examples, encode_examples, example_batch
@@ -212,6 +220,100 @@ def test_a_row_is_the_same_bits_in_training_and_in_serving(event):
             assert mine.keys.tobytes() == theirs.keys.tobytes()
             assert mine.numbers.tobytes() == theirs.numbers.tobytes()
             assert mine.clipped == theirs.clipped
+
+
+KINDS = ("lr", "fm")
+SERVED = ModelConfig(
+    name="m",
+    kind="lr",
+    categorical=("source", "vendor", "item", "user", "shop", "user*item"),
+    numeric=("price", "age", "shown_at"),
+    transforms={"price": "log1p"},
+    missing={"price": 7.5, "age": -0.0},
+    bounds={"age": [-3, 150], "shown_at": [-1, 2**31]},
+)
+
+
+def served_of(model: Model, rows: list[pa.RecordBatch]) -> ServedModel:
+    """A checkpoint that knows every value of these rows, each with a weight of its own."""
+    rng = np.random.default_rng(5)
+    found = [model.kind.keys(model.encoder.encode(row)) for row in rows]
+    tables = {}
+    for table in model.spec.tables:
+        keys = np.unique(
+            np.concatenate([np.zeros(0, np.uint64), *(k[table.name] for k in found)], axis=None)
+        )
+        tables[table.name] = (keys, rng.normal(size=(len(keys), table.dim)).astype(np.float32))
+    shapes = model.spec.dense.shapes.items()
+    weights = Weights(tables, {n: rng.normal(size=s).astype(np.float32) for n, s in shapes})
+    manifest = Manifest(
+        model="m", number=1, cut="c", spec=model.spec, model_config=model.config.to_dict(),
+        chains={}, next_record={}, event_time_max_ms=1, created_ms=1, evaluation=Evaluation(),
+        parent=None, code_version="0", parts=(),
+    )  # fmt: skip
+    scorer = Scorer(model, tables, weights.dense)
+    made = (_answers(scorer, None), _versions(model.spec, weights))
+    return ServedModel(manifest, weights, scorer, "", *made)
+
+
+def trained(served: ServedModel, row: pa.RecordBatch) -> np.ndarray:
+    """What the learner says of a row of `examples` with these weights, (1,)."""
+    model, scorer = served.scorer.model, served.scorer
+    encoded, places, rows = model.encoder.encode(row), {}, {}
+    for name, keys in model.kind.keys(encoded).items():
+        distinct, places[name] = unique_keys(keys)
+        rows[name] = scorer._rows(name, distinct)
+    return clip(model.kind.predict(places, rows, scorer.dense, encoded.numbers))
+
+
+@pytest.fixture(scope="module")
+def replica(tmp_path_factory: pytest.TempPathFactory):
+    """A replica and its HTTP server; tests say what it serves. What they need is compiled before
+    a request waits for it."""
+    for kind in KINDS:
+        model = make_model(replace(SERVED, kind=kind))
+        rehearse(model.spec, model.config.to_dict())
+    made = Replica(str(tmp_path_factory.mktemp("store")), "m")
+    with ReplicaServer(made, made.config, 0) as server:
+        yield made, server
+
+
+def over_http(port: int, body: dict) -> tuple[int, list[float]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    try:
+        connection.request("POST", "/predict", json.dumps(body).encode())
+        reply = connection.getresponse()
+        said = json.loads(reply.read())
+        return reply.status, said.get("probabilities", [])
+    finally:
+        connection.close()
+
+
+@settings(max_examples=max(5, settings.default.max_examples // 5), deadline=None)
+@given(st.lists(events, min_size=4, max_size=12), st.sampled_from(KINDS))
+def test_a_replica_and_the_gates_answer_with_the_bits_of_training(replica, drawn, kind):
+    """What the learner makes of a row of `examples`, what the gates make of a golden row, and what
+    a replica answers over HTTP, to rows and to columns."""
+    serving, server = replica
+    model = make_model(replace(SERVED, kind=kind))
+    rows = [learned(event) for event in drawn]
+    served = serving.served = served_of(model, [row for row in rows if row is not None])
+    for event, row in zip(drawn, rows, strict=True):
+        bag = event.get("features") or {}
+        flat = {**{name: value for name, value in event.items() if name != "features"}, **bag}
+        bodies = [{"rows": [event]}, {"columns": {name: [value] for name, value in flat.items()}}]
+        if row is None:
+            with pytest.raises(BadRequest):
+                of_rows([event], served.features)
+            assert [over_http(server.port, body)[0] for body in bodies] == [400, 400]
+            continue
+        said = trained(served, row)
+        golden = served.predict(of_rows([event], served.features).columns)
+        assert golden.tobytes() == said.tobytes()
+        for body in bodies:
+            status, answered = over_http(server.port, body)
+            assert status == 200
+            assert np.array(answered, np.float32).tobytes() == said.tobytes()
 
 
 @settings(max_examples=50, deadline=None)
