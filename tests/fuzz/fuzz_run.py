@@ -43,7 +43,14 @@ PYTHON_BYTES_MAX = 1 << 28
 ARROW_BYTES_LEFT_MAX = 1 << 20
 MEASURED_EACH = 32
 #: What each decoder is given of all inputs: those that cost less are given more.
-SHARES = {"json": 20, "arrow": 16, "batches": 3, "packed": 15, "internal": 43, "producer": 3}
+SHARES = {
+    "json": 200,
+    "arrow": 160,
+    "batches": 30,
+    "packed": 580,
+    "internal": 1_000,
+    "producer": 30,
+}
 
 
 class Found(Exception):

@@ -15,17 +15,21 @@ import pyarrow as pa
 
 from checkpointer.serving.request import BadRequest
 from checkpointer.serving.request import parse as parse_request
+from checkpointer.serving.typed_request import RequestDecoder
 from checkpointer.store import announcement, manifest
 from labeler.breaker.band_record import decode_band
 from labeler.breaker.early_join import TALLY_SCHEMA, decode_tally
 from labeler.counting.signals import decode_signal
 from labeler.io.set_aside import SetAside, order_headers, orders
+from labeler.labels.emission import rejected_ids
 from labeler.labels.lost_ranges import LostRange, lost_headers, lost_ranges
 from learners.config import ModelConfig
 from learners.models.features import Encoder
+from learners.models.text_keys import TextEncoder
 from stream.internal_topics.clock_words import ClockWord, clock_words, word_headers
 from stream.internal_topics.examples import BatchHeader, decode_examples
 from stream.internal_topics.malformed import Fields, MalformedRecord, json_object
+from stream.internal_topics.retracted import Again
 from stream.internal_topics.verdicts import (
     REJECT,
     Verdict,
@@ -36,9 +40,10 @@ from stream.internal_topics.verdicts import (
 from stream.log.log import Headers
 from stream.record import Record
 
-FEATURES = Encoder(
-    ModelConfig(categorical=("source", "item"), numeric=("price", "shown_at"))
-).features
+CONFIG = ModelConfig(categorical=("source", "item"), numeric=("price", "shown_at"))
+ENCODER = Encoder(CONFIG)
+FEATURES = ENCODER.features
+REQUESTS = RequestDecoder(TextEncoder(ENCODER))
 TOLD = (MalformedRecord, manifest.Damaged, BadRequest)
 
 
@@ -163,6 +168,9 @@ _READ: list[Callable[[Record], object]] = [
     lambda record: announcement.decode(record.value),
     lambda record: manifest.decode(record.value or b""),
     lambda record: parse_request(record.value or b"", FEATURES, 100),
+    lambda record: REQUESTS.decode(record.value or b"", 100),
+    rejected_ids,
+    lambda record: Again.decode((record.value or b"").decode("utf-8", "replace")),
     lambda record: Fields.of("evaluations", json_object("evaluations", record.value)).integer(
         "start", low=0
     ),
