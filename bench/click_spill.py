@@ -3,7 +3,7 @@ a restart.
 
     python -m bench.click_spill [--json] [--clicks 5000000] [--bytes-max 67108864]
 
-One partition's `ClickLine`, without a broker: clicks of 30 days are read, a click a record, then
+One partition's `ClickBuffer`, without a broker: clicks of 30 days are read, a click a record, then
 impressions are matched batch by batch while the window moves on by a day; a clicked one finds its
 click days later in 3 cases of 100, else within the hour. Once with all clicks in memory, once with
 those above `--bytes-max` in the local copy, each in a process of its own; then a new reader begins
@@ -30,8 +30,8 @@ from labeler.click_cache.cache import ClickCopy
 from labeler.click_cache.rocks import RocksPages
 from labeler.join.intake import Read
 from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import readings
-from labeler.labels.clicks import ClickLine, Passed
+from labeler.join.strategy import label_strategies
+from labeler.labels.clicks import ClickBuffer, Passed
 from stream.columns.events import Clicks, Impressions
 from stream.config import StreamConfig
 
@@ -106,17 +106,17 @@ class Matched(NamedTuple):
     passed: Passed
 
 
-def _match(line: ClickLine, clicks: int, gap_ms: float) -> Matched:
+def _match(line: ClickBuffer, clicks: int, gap_ms: float) -> Matched:
     """Read all clicks, then label MOVED_DAYS."""
     for first in range(0, clicks, READ_ROWS):
         line.add(_clicks(first, min(clicks, first + READ_ROWS), gap_ms))
-    reading, rng, found = readings(STREAM)[0], np.random.default_rng(1), 0
+    strategy, rng, found = label_strategies(STREAM)[0], np.random.default_rng(1), 0
     moved_ms = min(MOVED_DAYS * DAY_MS, clicks * gap_ms / WINDOW_DAYS)
     batches = int(moved_ms / (BATCH_ROWS * gap_ms * CLICK_SHARE))
     began = time.monotonic()
     for k in range(max(1, batches)):
         batch = _batch(rng, k, gap_ms, clicks)
-        found += int(line.match(batch, reading).label.sum())
+        found += int(line.match(batch, strategy).label.sum())
         passed = line.passed(int(batch.arrival_ms[-1]))
     return Matched(
         max(1, batches) * BATCH_ROWS,
@@ -130,11 +130,11 @@ def _match(line: ClickLine, clicks: int, gap_ms: float) -> Matched:
 _OPEN: dict[str, RocksPages] = {}
 
 
-def _line(folder: str | None, point: ResumePoint, bytes_max: int) -> ClickLine:
+def _line(folder: str | None, point: ResumePoint, bytes_max: int) -> ClickBuffer:
     if folder is None:
-        return ClickLine(STREAM, point)
+        return ClickBuffer(STREAM, point)
     pages = _OPEN.setdefault(folder, RocksPages(Path(folder)))
-    return ClickLine(STREAM, point, ClickCopy(pages, "label/clicks/0", "", ()), bytes_max)
+    return ClickBuffer(STREAM, point, ClickCopy(pages, "label/clicks/0", "", ()), bytes_max)
 
 
 def _rss() -> int:

@@ -47,7 +47,7 @@ EPOCH, MODEL, CHAIN = Epoch(1, 1), "cuts", "label/0"
 ROWS, TOUCHED = "1000000,10000000", 0.01
 
 
-class House:
+class System:
     """A shard of so many rows, and who pushes to it."""
 
     def __init__(self, rows: int) -> None:
@@ -168,8 +168,8 @@ class Holds:
 class Pushes:
     """A thread that pushes one batch after another, twenty a second at most."""
 
-    def __init__(self, house: House) -> None:
-        self.house, self.took_ms = house, list[float]()
+    def __init__(self, system: System) -> None:
+        self.system, self.took_ms = system, list[float]()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -182,7 +182,7 @@ class Pushes:
 
     def _run(self) -> None:
         while not self._stop.wait(0.01):
-            self.took_ms.append(self.house.push(self.house.draw(PUSHED)))
+            self.took_ms.append(self.system.push(self.system.draw(PUSHED)))
 
 
 def spread(values: list[float], high: float = 1.0) -> list[float]:
@@ -190,15 +190,15 @@ def spread(values: list[float], high: float = 1.0) -> list[float]:
 
 
 def measure(rows: int, touched: float, folder: str) -> dict[str, Any]:
-    house = House(rows)
-    quiet = [house.push(house.draw(PUSHED)) for _ in range(50)]
-    marks = house.marks()
-    at_once = house.marks_at_once()
-    busy = Pushes(house)
-    body: dict[str, Any] = {"full_beside_pushes": house.part("busy", folder, None, busy)}
-    full = house.part("full", folder, None, None)
-    house.touch(touched)
-    delta = house.part("delta", folder, "full", None)
+    system = System(rows)
+    quiet = [system.push(system.draw(PUSHED)) for _ in range(50)]
+    marks = system.marks()
+    at_once = system.marks_at_once()
+    busy = Pushes(system)
+    body: dict[str, Any] = {"full_beside_pushes": system.part("busy", folder, None, busy)}
+    full = system.part("full", folder, None, None)
+    system.touch(touched)
+    delta = system.part("delta", folder, "full", None)
     return body | {
         "mark_ms": spread(marks),
         "mark_ms_at_once": round(median(at_once), 1),
@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--folder", help="where parts are written (default: a temporary folder)")
     options = parser.parse_args()
     warm_up()
-    House(1_000).marks()
+    System(1_000).marks()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="cuts-") as folder:
         sizes = {
             rows: measure(int(rows), options.touched, str(Path(folder) / rows))

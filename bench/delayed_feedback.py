@@ -43,7 +43,7 @@ from bench.delayed_traffic import (
 )
 from bench.machine import machine
 from bench.plotting import delayed_feedback
-from labeler.join.strategy import readings
+from labeler.join.strategy import label_strategies
 from labeler.labels.emission import Emission
 from learners.config import ModelConfig
 from learners.models import delayed_feedback as delay
@@ -131,20 +131,20 @@ def labelled(traffic: Traffic, model: Any) -> Cell:
     cell = Cell(traffic)
     views, cell.truth = draw(traffic)
     made = logs(views, WINDOW)
-    eager = readings(EAGER)
+    eager = label_strategies(EAGER)
     for emission in label(EAGER, eager[0], *made):
         if emission.value:
             cell.chunks.append(gradient.prepare(model, decode_examples(emission.value)))
             cell.arrival_ms.append(emission.arrival_ms)
     for stream in (WINDOW, STRATEGIES["window_long"], STRATEGIES["count_short"]):
-        emissions = [e for e in label(stream, readings(stream)[0], *made) if e.value]
+        emissions = [e for e in label(stream, label_strategies(stream)[0], *made) if e.value]
         cell.first[stream.window_ms] = [
             decode_examples(e.value).column("label").to_numpy().astype(np.int8) for e in emissions
         ]
     for stream in (EAGER, CORRECT, COUNT, STRATEGIES["count_short"]):
         cell.late[Late.of(stream)] = [
             (e, gradient.prepare(model, decode_examples(e.value)) if e.value else None)
-            for e in label(stream, readings(stream)[1], *made)
+            for e in label(stream, label_strategies(stream)[1], *made)
             if e.header.impressions or e.header.end > e.header.start
         ]
     rows = sum(c.rows.num_rows for c in cell.chunks)
@@ -206,11 +206,11 @@ def run(cell: Cell, model: Any, stream: StreamConfig | None, wait_ms: int = 0) -
 
 
 def tasks(cell: Cell, stream: StreamConfig | None, wait_ms: int = 0) -> list[Task]:
-    first_ms = wait_ms if stream is None else readings(stream)[0].wait_ms
+    first_ms = wait_ms if stream is None else label_strategies(stream)[0].wait_ms
     out = [Task(at, 0, n) for n, at in enumerate(cell.arrival_ms)]
     out += [Task(at + first_ms, 1, n) for n, at in enumerate(cell.arrival_ms)]
-    if stream is not None and len(readings(stream)) > 1:
-        late_ms = readings(stream)[1].wait_ms
+    if stream is not None and len(label_strategies(stream)) > 1:
+        late_ms = label_strategies(stream)[1].wait_ms
         chain = cell.late[Late.of(stream)]
         out += [Task(e.arrival_ms + late_ms, 2, n, True) for n, (e, _) in enumerate(chain)]
     return out
@@ -254,7 +254,7 @@ def rows_of(
                 clicks.append(int(cell.truth.sum()))
                 found = {
                     "oracle": run(cell, model, None),
-                    WAITING: run(cell, model, None, readings(WINDOW)[0].wait_ms),
+                    WAITING: run(cell, model, None, label_strategies(WINDOW)[0].wait_ms),
                 }
                 found |= {name: run(cell, model, stream) for name, stream in STRATEGIES.items()}
                 for name, one in found.items():

@@ -11,7 +11,7 @@ import pyarrow as pa
 from bench.labeling_log import PAGE_ROWS, PRODUCER, Entry, Views, columns
 from labeler.config import LabelerConfig
 from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import Reading
+from labeler.join.strategy import LabelStrategy
 from labeler.labels.emission import Emission
 from labeler.labels.partition import PartitionLabeler
 from stream.chain import LABEL
@@ -123,12 +123,12 @@ def logs(views: Views, stream: StreamConfig) -> tuple[list[Record], list[Record]
 
 
 def label(
-    stream: StreamConfig, reading: Reading, impressions: list[Record], clicks: list[Record]
+    stream: StreamConfig, strategy: LabelStrategy, impressions: list[Record], clicks: list[Record]
 ) -> list[Emission]:
     """What a labeler writes of these logs. RuntimeError where it stops."""
-    fresh = ResumePoint.fresh if reading.kind == LABEL else ResumePoint.fresh_late
+    fresh = ResumePoint.fresh if strategy.kind == LABEL else ResumePoint.fresh_late
     core = PartitionLabeler(
-        stream, LabelerConfig(await_verdicts=False), 0, fresh(0, 0, 0), None, (), reading
+        stream, LabelerConfig(await_verdicts=False), 0, fresh(0, 0, 0), None, (), strategy
     )
     out: list[Emission] = []
     at = [0, 0]

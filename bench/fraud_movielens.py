@@ -31,7 +31,7 @@ from everspun.replay.attacks import (
 )
 from everspun.replay.history import History, from_movielens
 from labeler.fraud.rules import PAIR_RULES, Rule
-from labeler.fraud.rules.evidence import Evidence, Finding
+from labeler.fraud.rules.evidence import Evidence, RuleFinding
 from labeler.fraud_config import FraudConfig
 
 VENDOR_EVENTS_MIN = 100
@@ -94,7 +94,7 @@ def extremes(history: History, config: FraudConfig) -> dict[str, dict[str, float
     }
 
     def spied(name: str, rule: Rule) -> Rule:
-        def judge_and_note(_: FraudConfig, seen: Evidence) -> Finding | None:
+        def judge_and_note(_: FraudConfig, seen: Evidence) -> RuleFinding | None:
             if found := rule(everything, seen):
                 side = "planted" if seen.source in bad else "honest"
                 chance = prod(

@@ -21,7 +21,7 @@ from labeler.fraud.filter import FraudFilter, run_step
 from labeler.fraud.tables import dict_tables
 from labeler.fraud_config import FraudConfig
 from stream.config import StreamConfig
-from stream.decoding.decode import Activity
+from stream.decoding.decode import DecodedActivity
 from stream.hashing.keys import hash_pair, hash_strings, session_of
 from stream.internal_topics.verdicts import Verdict, Watermark
 
@@ -82,7 +82,7 @@ def signals(history: History, config: FraudConfig) -> Iterator[Signal]:
         rows = None
         if len(who):
             source, vendor = (column.take(pa.array(who)) for column in columns)
-            events = Activity(nobody, ts_ms, nobody, source, vendor, ids[who], nobody)
+            events = DecodedActivity(nobody, ts_ms, nobody, source, vendor, ids[who], nobody)
             rows = group([events], config.cell_ms, config.gap_fast_ms)
         yield Signal(name, start, ends[name], at, at + SIGNAL_MS, at, 0, rows)
 

@@ -84,7 +84,7 @@ def scenario(
             "compensation": way,
             "concurrency": 1 if slowed else 0,
         },
-        "ends": core.governor.rung._asdict(),
+        "ends": core.governor.level._asdict(),
         "slower": actions.count("slower"),
         "faster": actions.count("faster"),
         "estimates": len(actions),

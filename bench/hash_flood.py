@@ -99,13 +99,15 @@ def figures(count: int, repeats: int) -> dict[str, object]:
     def random(_: Table, repeat: int) -> U64:
         return np.random.default_rng(100 + repeat).integers(1, 1 << 63, count, dtype=np.uint64)
 
-    guess = int(Table(TableSpec("guess", 1, "sgd"), secret=GUESSED)._slab.index.span[2])
+    guess = int(Table(TableSpec("guess", 1, "sgd"), secret=GUESSED)._row_store.index.span[2])
     crafted: dict[str, Callable[[Table, int], U64]] = {
         "without_secret": lambda _, repeat: one_tag(count, guess),
         "with_secret_runs": lambda table, repeat: runs(
-            count, int(table._slab.index.span[2]), np.random.default_rng(repeat)
+            count, int(table._row_store.index.span[2]), np.random.default_rng(repeat)
         ),
-        "with_secret_one_tag": lambda table, repeat: one_tag(count, int(table._slab.index.span[2])),
+        "with_secret_one_tag": lambda table, repeat: one_tag(
+            count, int(table._row_store.index.span[2])
+        ),
     }
     measured(random, min(count, 8_192), 1)  # compiles
     base = measured(random, count, repeats)

@@ -57,7 +57,7 @@ from paramserver.messages import (
     StartRequest,
     TableSpec,
 )
-from paramserver.ports import ProgressReply, Refused, Unreachable
+from paramserver.ports import PortRefused, PortUnreachable, ProgressReply
 from paramserver.slots import SlotMap
 from paramserver.wire.client import ClockClient, ShardPorts, connect
 
@@ -139,7 +139,7 @@ class Learner:
         until = time.monotonic() + STUCK_S
         while time.monotonic() < until:
             with suppress(
-                Unreachable
+                PortUnreachable
             ):  # one that goes over to the new map: asked again, up to STUCK_S
                 first = self.ports[0].progress(MODEL)
                 count = 1 if first.slot_map is None else first.slot_map.shards
@@ -184,7 +184,7 @@ class Learner:
         while not self.stop.is_set():
             try:
                 outcome = self.ports[shard].push(push).outcome
-            except (Unreachable, Refused):
+            except (PortUnreachable, PortRefused):
                 return False
             if outcome is not Outcome.NO_ERA:
                 return outcome in (Outcome.APPLIED, Outcome.DUPLICATE)
@@ -197,7 +197,7 @@ class Learner:
         return round(1_000 * max(b - a for a, b in pairwise(times)), 1)
 
 
-class Around:
+class MoveShell:
     """`driver.Outside` and `driver.Time`, without a log and without gates."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
@@ -309,10 +309,10 @@ def measure(rows: int, to: list[int], pace_s: float) -> dict[str, Any]:
         ports, clock = connect(config, folder, 1)
         stack.callback(clock.close)
         stack.callback(ports.close)
-        around = Around(stack.enter_context(ThreadPoolExecutor(8)))
+        shell = MoveShell(stack.enter_context(ThreadPoolExecutor(8)))
         catalogue = Catalogue(open_store(f"{folder}/checkpoints"), MODEL)
         settings = CheckpointerConfig(root=f"{folder}/checkpoints", interval_ms=0)
-        driver = Driver(settings, Definition(SPEC, {}, {}), ports, clock, catalogue, around, around)
+        driver = Driver(settings, Definition(SPEC, {}, {}), ports, clock, catalogue, shell, shell)
         driver.recover()
         step_until(driver, lambda step: step.outcome == "begun")
         learner = Learner(ports, clock, rows, pace_s)

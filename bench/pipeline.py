@@ -32,10 +32,10 @@ from bench.plotting import cpu_by_role
 from everspun.config import Config
 from everspun.local_run import LocalRun
 from everspun.replay.traffic import TrafficConfig, simulate
-from everspun.status.follow import Follower
+from everspun.status.follow import StatusFollower
 from everspun.status.scrape import quantile, scrape
 from paramserver.messages import Progress
-from paramserver.ports import ShardPort, Unreachable
+from paramserver.ports import PortUnreachable, ShardPort
 from paramserver.wire.client import connect
 from stream.chain import label_chain
 
@@ -72,7 +72,7 @@ class Shards:
         """Of every shard that has the model; one that does not answer has none."""
         found = []
         for port in self.ports.values():
-            with contextlib.suppress(Unreachable):
+            with contextlib.suppress(PortUnreachable):
                 found.append(port.progress(self.config.model.name).progress)
         return [one for one in found if one is not None]
 
@@ -181,7 +181,7 @@ def report(
 
 def learning(local: LocalRun) -> dict[str, Any]:
     """What was learned meanwhile: progressive losses, and how stale the pushes were."""
-    follower = Follower(local.config, local.log())
+    follower = StatusFollower(local.config, local.log())
     while follower.read_evaluations(500):
         pass
     follower.close()

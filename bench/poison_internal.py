@@ -20,7 +20,7 @@ from checkpointer.store.announcement import decode as decode_announcement
 from labeler.breaker.band_record import BAND_SCHEMA, decode_band
 from labeler.breaker.early_join import TALLY_SCHEMA, decode_tally
 from labeler.counting.signals import SESSION_SIGNAL_SCHEMA, Signal, decode_signal
-from labeler.io.set_aside import orders
+from labeler.io.set_aside import set_asides
 from labeler.labels.emission import rejected_ids
 from labeler.labels.lost_ranges import lost_ranges
 from stream.internal_topics.examples import BatchHeader, decode_examples, examples_schema
@@ -297,7 +297,7 @@ _SAYS: dict[str, Callable[[Record], bool]] = {
         json_object("evaluations", record.value).body
     ),
     "checkpoints": _reads(lambda record: decode_announcement(record.value)),
-    "quarantine": lambda record: bool(orders([record]) or lost_ranges([record])),
+    "quarantine": lambda record: bool(set_asides([record]) or lost_ranges([record])),
     "rejected": _reads(rejected_ids),
     "tallies": _tally,
     "bands": _reads(decode_band),

@@ -24,7 +24,7 @@ from paramserver.messages import (
     PushRequest,
     TableSpec,
 )
-from paramserver.ports import ShardPort, Unreachable
+from paramserver.ports import PortUnreachable, ShardPort
 from paramserver.process.process import run
 from paramserver.wire.client import ShardClient, connect
 
@@ -174,7 +174,7 @@ def _joined(shard: ShardPort, clock: Any, name: str) -> Epoch:
                 Outcome.FENCED,
             ):
                 return epoch
-        except Unreachable:
+        except PortUnreachable:
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.05)

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 
 from everspun.config import Config
-from paramserver.ports import Refused, Unreachable
+from paramserver.ports import PortRefused, PortUnreachable
 from paramserver.wire.client import connect
 
 LOOK_S = 0.05
@@ -97,7 +97,7 @@ class Watch:
         for port in self._shards.values():
             try:
                 progress = port.progress(self._model).progress
-            except (Unreachable, Refused):
+            except (PortUnreachable, PortRefused):
                 return None
             if progress is None:
                 return None

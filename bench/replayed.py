@@ -15,7 +15,7 @@ from everspun.commands.data.replay import replay_secret
 from everspun.local_run import LocalRun
 from everspun.replay import attacks, history
 from everspun.replay.replay import Replayer, ReplayProgress
-from everspun.status.follow import Follower
+from everspun.status.follow import StatusFollower
 from everspun.status.quality import Quality
 
 REFERENCE = Path(__file__).resolve().parents[1] / "tests" / "reference" / "examples.py"
@@ -84,7 +84,7 @@ def _replay(local: LocalRun, say: str) -> Replayed:
     if failure:
         raise failure[0]
     spent, others = meter.stop()
-    follower = Follower(config, local.log())
+    follower = StatusFollower(config, local.log())
     while follower.read_evaluations(1_000):
         pass
     follower.close()

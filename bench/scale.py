@@ -34,7 +34,7 @@ from learners.models.model import Model, make_model
 from learners.process.metrics import LearnerMetrics
 from learners.process.worker import Worker, prepare_torch
 from paramserver.config import ParamServerConfig
-from paramserver.ports import ShardPort, Unreachable
+from paramserver.ports import PortUnreachable, ShardPort
 from paramserver.process import process as service
 from paramserver.wire.client import connect
 from stream.chain import begin_vector
@@ -141,7 +141,7 @@ def begin(ports: dict[int, ShardPort], model: Model, learners: int) -> None:
             try:
                 port.begin(model.spec, vector, dict(model.initial_dense()))
                 break
-            except Unreachable:
+            except PortUnreachable:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)

@@ -20,7 +20,7 @@ from everspun.launcher.role_log import log_tail
 from everspun.local_run import LocalRun
 from learners.models.model import Model, make_model
 from paramserver.messages import Outcome, PullRequest
-from paramserver.ports import Unreachable
+from paramserver.ports import PortUnreachable
 from paramserver.wire.client import connect
 from stream.chain import begin_vector
 from stream.record import Partition
@@ -88,7 +88,7 @@ class Site:
         moved, before = time.monotonic(), -1
         while before < examples:
             now = 0
-            with suppress(Unreachable):
+            with suppress(PortUnreachable):
                 now = self.rows()
             if now != before:
                 moved, before = time.monotonic(), now

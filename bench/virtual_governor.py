@@ -98,7 +98,7 @@ class VirtualGovernor:
         self.log.append(Partition(STREAM.evaluations, 0), json.dumps(said).encode())
         service = self.service or self.begin(world)
         before = service.core.decision
-        service.turn()
+        service.run_once()
         if len(world.trained) % self.cut_every == 0:
             self.cuts.take(world.shard.snapshot(world.model.name))
         if (decision := service.core.decision) is not None and decision is not before:
@@ -109,8 +109,8 @@ class VirtualGovernor:
                     "after_batches": len(world.trained),
                     "action": decision.action,
                     "reason": decision.reason,
-                    "staleness_bound": decision.rung.staleness,
-                    "concurrency": decision.rung.concurrency,
+                    "staleness_bound": decision.level.staleness,
+                    "concurrency": decision.level.concurrency,
                     "excess": round(found.excess, 5),
                     "error": round(found.error, 5),
                 }

@@ -21,7 +21,7 @@ from stream.record import Partition, position
 
 
 @dataclass
-class Standing:
+class ForgetStatus:
     """Where a source stands in the logs. `said`: the end of the last verdict of rule `forget` on
     it, ms of event time, 0 = none; `offset`: where the last of them stands in `verdicts`."""
 
@@ -53,9 +53,9 @@ def orders(source: str, from_ms: int, to_ms: int, longest_ms: int) -> Iterator[V
         from_ms = end_ms
 
 
-def standing(reader: Reader, stream: StreamConfig, source: str) -> Standing:
+def standing(reader: Reader, stream: StreamConfig, source: str) -> ForgetStatus:
     """Read `verdicts` and `examples` as they are now. Raises what logs raise, and AuditError."""
-    found = Standing()
+    found = ForgetStatus()
     for record in read_all(reader, Partition(stream.verdicts, 0)):
         try:
             said = decode_verdict(record.value)
@@ -72,7 +72,9 @@ def standing(reader: Reader, stream: StreamConfig, source: str) -> Standing:
     return found
 
 
-def _examples(reader: Reader, stream: StreamConfig, p: int, source: str, found: Standing) -> None:
+def _examples(
+    reader: Reader, stream: StreamConfig, p: int, source: str, found: ForgetStatus
+) -> None:
     chain = Chain(0)
     for record in read_all(reader, Partition(stream.examples, p)):
         try:

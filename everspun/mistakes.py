@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from everspun.config import ConfigError
 from everspun.launcher.broker import BrokerError
 from everspun.launcher.launcher import RunStopped
-from everspun.launcher.locks import Taken
+from everspun.launcher.locks import AlreadyLocked
 from everspun.local_run import NotReady
-from paramserver.ports import Refused, Unreachable
+from paramserver.ports import PortRefused, PortUnreachable
 from stream.log.log import LogError, Unavailable
 
 #: Exit codes: a person's mistake or the surroundings; a fault of ours.
@@ -39,7 +39,7 @@ def told(error: BaseException) -> str | None:
             f"{error}: is the broker of [stream] bootstrap_servers running, and is that its "
             f"address?"
         )
-    if isinstance(error, Unreachable):
+    if isinstance(error, PortUnreachable):
         return f"{error}: does `everspun run` run with this config?"
     if isinstance(error, OSError):
         return (
@@ -49,7 +49,9 @@ def told(error: BaseException) -> str | None:
         )
     if isinstance(error, UnicodeError):
         return f"text that is not UTF-8: {error}"
-    if isinstance(error, LogError | Refused | Taken | BrokerError | NotReady | RunStopped):
+    if isinstance(
+        error, LogError | PortRefused | AlreadyLocked | BrokerError | NotReady | RunStopped
+    ):
         return str(error)
     if (
         type(error).__module__.partition(".")[0] in _OUTSIDE
@@ -68,7 +70,9 @@ def report(command: str, error: BaseException) -> int:
     """Say it on standard error; returns the exit code. A fault of ours leaves its traceback in a
     file, and so does an error of a role that runs in its log, where an engineer looks for it."""
     line = told(error)
-    if command == "role" and not isinstance(error, ConfigError | Taken | ModuleNotFoundError):
+    if command == "role" and not isinstance(
+        error, ConfigError | AlreadyLocked | ModuleNotFoundError
+    ):
         traceback.print_exception(error)
     if line is not None:
         print(

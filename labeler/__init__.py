@@ -9,7 +9,7 @@ minutes (L5).
 
             arrival time of partition p, as the logs tell it (T1: broker's stamps, made monotone)
 
-    impressions[p]  ----+-----[ head of the line ]------------------------------+---- end of the log
+    impressions[p]  ----+-----[ head of labels ]--------------------------------+---- end of the log
                      ids|re-read     ^ range [E, end) is labelled here          ^ counting (F1)
                         |            |<------- window + grace -------->|
     clicks[p]       ------------+------------------------------------+----------+---- end of the log
@@ -18,11 +18,11 @@ minutes (L5).
     verdicts        ---------------------+---- V(deadline) ----+--------------------- end of the log
                                          | re-read from here   | all watermarks passed deadline
 
-A *range* is closed by the log (C3: `boundaries`): after `batch_rows_max` impressions, or before the
+A *range* is closed by the log (C3: `batching`): after `batch_rows_max` impressions, or before the
 first record of a later `flush_ms` bucket. It is written once `clicks[p]` was read past the deadline
 of its last impression and all watermarks in `verdicts` have passed it (L4). Then, for each of its
 impressions: seen before within `dedup_ms`? (L2: `duplicates`); covered by a verdict that stands
-before V? (L3: `verdict_book`); which clicks count? (L1: `join`).
+before V? (L3: `verdict_index`); which clicks count? (L1: `click_join`).
 
 Nothing is closed by this process's clock. Where nobody shops, heartbeats (T2) keep time moving; the
 deadline of a range is that of its last impression, and only a range without any takes its last
@@ -31,8 +31,8 @@ record's instead.
 What makes it exact
 -------------------
 1. *One partition, one chain.* The record of `examples[p]` that covers [start, end) is the commit
-   record: its headers are a complete resume point (C4: `resume`). There are no transactions and no
-   committed offsets.
+   record: its headers are a complete resume point (C4: `resume_point`). There are no
+   transactions and no committed offsets.
 2. *Every byte is a function of range and logs* (I7), however records were polled. The resume point
    says how far back the logs must be re-read, not how far the writer happened to have read.
 3. *A late or repeated writer does no harm*: every reader folds the chain the same way (C2,
@@ -45,15 +45,6 @@ What makes it exact
    holding a window of impressions.
 6. *A verdict applies by where it stands*, not by when it was read. Each held verdict keeps the
    lowest watermark at its offset; it stands before V(i) iff that is at most deadline(i).
-
-Files ----- Cores, pure: `ring_index`, `join`, `duplicates` (tables) · `click_copy`, `click_page`,
-`spilled_clicks` (clicks on disk, over `pages`) · `track`, `boundaries` (records and ranges) ·
-`intake` (arrivals, columns, quarantine) · `impression_line`, `click_line`, `verdict_book` (what is
-held) · `resume` (the fold) · `partition` (the labeler of one partition) · `counting`, `signals`,
-`fraud`, `rules` (the fraud filter). Over `stream.log.log`, without a clock: `feed`, `outbox`,
-`tail`, `set_aside`, `heartbeats`, `labelling` (all partitions of a process), `head` (counting and
-heartbeats). Shells: `service`, `crew` and `membership` (its threads, its group), `store`,
-`metrics`, `app` (the fraud filter's Faust app).
 
 Why not ...
 -----------

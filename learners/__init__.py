@@ -6,18 +6,6 @@ clock for a start, pulls the rows of the batch's keys, predicts (progressive val
 differentiates, pushes to every shard, and tells the clock that the batch ended. Nothing it holds
 outlives it.
 
-    events, instructions   what happens, and what is to be done: the language of the core
-    pacing                 the core: one learner as a state machine
-      position, flight     where it stands in a partition; one batch between its start and its end
-      survey, starts       what the shards said of themselves; which batch to ask for next, and when
-      calls                the calls that are not answered
-    features               columns -> 64-bit keys and numbers
-    model                  what shards must know, forward and gradient; `Scorer`
-      logistic, factorization, counter, network   the kinds; torch modules; their rows
-    gradient               rows and pulled parameters -> what is pushed
-    progressive            the two losses of a batch
-    worker                 the process; calls on threads, readers of the log, metrics
-
 Invariants. (1) A batch is started at the folded end of its chain, and its pieces reach each shard
 in order (C2, S1). (2) A position names the incarnations that answered when it was sought; a newer
 one rewinds it (S2). (3) A batch is reported ended when every shard has acknowledged all of it, or

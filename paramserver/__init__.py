@@ -43,7 +43,7 @@ Why not otherwise
   outlive both.
 - *Rows by hash modulo the number of shards:* a checkpoint could then be loaded by that number only.
 - *Python dicts of arrays:* an update of 16,384 rows would be as many small allocations. One index
-  and one slab per table keep weights and state side by side and release the GIL.
+  and one row store per table keep weights and state side by side and release the GIL.
 - *FTRL on the learner:* its sigma needs the present weight, and the learner's is stale. With z and
   n on the shard a stale gradient still steps from where the weight is now.
 

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol
 
-from paramserver.bounds import Bounds, Rung
+from paramserver.bounds import Bounds, PaceLevel
 from paramserver.messages import (
     Deadline,
     Epoch,
@@ -32,20 +32,20 @@ from paramserver.messages import (
 from paramserver.slots import SlotMap
 
 
-class Unreachable(Exception):
+class PortUnreachable(Exception):
     """No answer within the deadline: the call may or may not have been performed."""
 
 
-class Refused(Exception):
+class PortRefused(Exception):
     """The call was refused and nothing was changed; the message says why and what to do."""
 
 
-class Malformed(Refused):
+class Malformed(PortRefused):
     """The message itself cannot be: arrays that do not fit its header, or over the limit. The
     same again never will."""
 
 
-class NotAuthorized(Refused):
+class NotAuthorized(PortRefused):
     """The caller has no token, or a wrong one."""
 
 
@@ -179,7 +179,7 @@ class PrepareRequest(Request[str]):
 
 
 @dataclass(frozen=True)
-class LaneReply:
+class DataChannelReply:
     """Where frames are taken beside gRPC; no address: nowhere."""
 
     address: str = ""
@@ -187,7 +187,7 @@ class LaneReply:
 
 
 @dataclass(frozen=True)
-class LaneRequest(Request[LaneReply]):
+class DataChannelRequest(Request[DataChannelReply]):
     """Where are frames taken? Asked by the client alone."""
 
 
@@ -195,7 +195,7 @@ class LaneRequest(Request[LaneReply]):
 CoreRequest = (
     BeginRequest | ProgressRequest | MarkRequest | UnmarkRequest | SettleRequest | AllowRequest
 )
-ShardRequest = CoreRequest | WritePartRequest | RemapRequest | PrepareRequest | LaneRequest
+ShardRequest = CoreRequest | WritePartRequest | RemapRequest | PrepareRequest | DataChannelRequest
 
 # --- what is asked of the clocks ----------------------------------------------------------------
 
@@ -304,7 +304,7 @@ class GovernRequest(Request[Bounds]):
     model: str
     governor: str
     sequence: int
-    rung: Rung
+    level: PaceLevel
     lease_ms: int
 
 
@@ -459,9 +459,11 @@ class ClockPort(Port):
         """What bounds a model's training now, and by whose word (K6, K7)."""
         return self.call(BoundsRequest(model))
 
-    def govern(self, model: str, governor: str, sequence: int, rung: Rung, lease_ms: int) -> Bounds:
-        """A governor's word beside the operator's: it only tightens, for `lease_ms` (0 gives it
-        back), and is lost with the clock holder (K7). `sequence` numbers a governor's words.
+    def govern(
+        self, model: str, governor: str, sequence: int, level: PaceLevel, lease_ms: int
+    ) -> Bounds:
+        """A governor's lease beside the operator's: it only tightens, for `lease_ms` (0 gives it
+        back), and is lost with the clock holder (K7). `sequence` numbers a governor's leases.
         Answers what then bounds the model: another governor's name there says that nothing was
         taken."""
-        return self.call(GovernRequest(model, governor, sequence, rung, lease_ms))
+        return self.call(GovernRequest(model, governor, sequence, level, lease_ms))

@@ -55,13 +55,13 @@ SHELL_FILES = {
     "learners.process.examples_reader",
     "learners.process.port_caller",
     "learners.process.worker",
-    "paramserver.process.map_taker",  # the thread of a shard that goes over to a newer map
+    "paramserver.process.slot_map_thread",  # the thread of a shard that goes over to a newer map
     "paramserver.server.clock_service",
     "paramserver.server.part_writer",
     "paramserver.server.server",
     "paramserver.server.state_dir",
     "paramserver.wire.client",
-    "paramserver.wire.data_socket",
+    "paramserver.wire.data_channel",
     "paramserver.wire.token",  # a file that says who may call a shard
     "stream.kernels.cache",  # where Numba keeps what it compiled; only the decorator asks it
     "stream.log.kafka",
@@ -225,6 +225,17 @@ def test_files_and_functions_stay_short():
 def test_names_say_what_is_inside():
     for _, path in sources():
         assert path.stem not in VAGUE, path.relative_to(ROOT)
+
+
+def test_no_two_classes_have_one_name():
+    """Whoever reads a name in a log, a trace or an import knows which class it is."""
+    homes: dict[str, list[str]] = {}
+    for _, path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(module_of(path))
+    assert len(homes) > 300
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}
 
 
 def folders() -> list[Path]:

@@ -39,7 +39,7 @@ class Archiver:
         self._reader: Reader | None = None
         self._look_at_s = 0.0
 
-    def turn(self, now_ms: int) -> int:
+    def run_once(self, now_ms: int) -> int:
         """Read and write once; how many records came."""
         try:
             if self._reader is None:
@@ -158,7 +158,7 @@ def run(
     archiver = Archiver(stream, config, log, metrics)
     try:
         while not stop.is_set():
-            if not archiver.turn(time.time_ns() // 1_000_000):
+            if not archiver.run_once(time.time_ns() // 1_000_000):
                 stop.wait(0.05)
     finally:
         archiver.close()

@@ -21,7 +21,7 @@ _SILENT_POLLS_MAX = 600
 
 
 @dataclass
-class Span:
+class EndsAtTime:
     """The ends at which the records from `at_ms` on begin: feed it `examples[partition]` from its
     beginning, which is the record at offset `first`."""
 
@@ -97,7 +97,7 @@ class Span:
         return max(position(self.verdicts_offset), (found.end or 0) if found is not None else 0)
 
 
-def vector_at(spans: Iterable[Span], otherwise: dict[int, int]) -> dict[str, int]:
+def vector_at(spans: Iterable[EndsAtTime], otherwise: dict[int, int]) -> dict[str, int]:
     """The vector to begin with. `otherwise`: partition -> position, where `examples` holds
     nothing yet."""
     found = list(spans)
@@ -112,7 +112,7 @@ def vector_at(spans: Iterable[Span], otherwise: dict[int, int]) -> dict[str, int
 
 def find_spans(
     reader: Reader, stream: StreamConfig, at_ms: int, between: Callable[[], None]
-) -> list[Span]:
+) -> list[EndsAtTime]:
     """Read `examples` from its beginning to the records of a moment, or to its end if they are
     still to come.
 
@@ -122,7 +122,7 @@ def find_spans(
     partitions = [Partition(stream.examples, p) for p in range(stream.partitions)]
     ends = reader.end_offsets(partitions)
     first = reader.beginning_offsets(partitions)
-    wanted = {at: Span(at.partition, at_ms, first[at]) for at in partitions}
+    wanted = {at: EndsAtTime(at.partition, at_ms, first[at]) for at in partitions}
     reader.assign(wanted)
     for partition in wanted:
         reader.seek(partition, first[partition])

@@ -32,7 +32,7 @@ class AskHold(NamedTuple):
     highest: dict[str, int]
 
 
-class AskProgress(NamedTuple):
+class AskShard(NamedTuple):
     """Call `progress`. Answer with `Cut.told`."""
 
     shard: int
@@ -78,7 +78,7 @@ class Abandoned(NamedTuple):
     detail: str
 
 
-Instruction = AskHold | AskProgress | Mark | Unmark | Release | Marked | Abandoned
+Instruction = AskHold | AskShard | Mark | Unmark | Release | Marked | Abandoned
 
 
 class State(Enum):
@@ -257,7 +257,7 @@ class Cut:
             return [Mark(shard, self.round_name, dict(self._vector)) for shard in late]
         idle = [shard for shard in self.shards if shard not in self._progress_asked]
         self._progress_asked.update(idle)
-        return [AskProgress(shard) for shard in idle]
+        return [AskShard(shard) for shard in idle]
 
     def _finish(self, now_ms: int) -> list[Instruction]:
         """All have marked: parts of one cut agree in more than their ends, else something is

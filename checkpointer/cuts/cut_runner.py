@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 from checkpointer.cuts.cut import (
     Abandoned,
     AskHold,
-    AskProgress,
+    AskShard,
     Cut,
     Instruction,
     Mark,
@@ -15,7 +15,7 @@ from checkpointer.cuts.cut import (
     Release,
     Unmark,
 )
-from paramserver.ports import ClockPort, Refused, ShardPort, Unreachable
+from paramserver.ports import ClockPort, PortRefused, PortUnreachable, ShardPort
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,7 +32,7 @@ class Time(Protocol):
         """May raise to end the process: every step is safe to die in."""
 
 
-class Crowd(Protocol):
+class WorkerPool(Protocol):
     def each(self, call: Callable[[T], R], items: list[T]) -> list[R]:
         """`call` on all items, at once if possible; raises the first exception after all have
         ended."""
@@ -44,7 +44,7 @@ class Cutting:
 
     shards: Mapping[int, ShardPort]
     clock: ClockPort
-    outside: Crowd
+    shell: WorkerPool
     time: Time
     poll_ms: int
 
@@ -55,7 +55,7 @@ class Cutting:
             while said:
                 end = next((i for i in said if isinstance(i, Marked | Abandoned)), None)
                 asked = [(cut.model, i) for i in said if not isinstance(i, Marked | Abandoned)]
-                answers = self.outside.each(self._call, asked)
+                answers = self.shell.each(self._call, asked)
                 if end is not None:
                     return end
                 said = [
@@ -68,16 +68,16 @@ class Cutting:
         within the deadline."""
         try:
             return asked[1], self._ask(*asked)
-        except Refused as refused:
+        except PortRefused as refused:
             return asked[1], refused
-        except Unreachable:
+        except PortUnreachable:
             return asked[1], None
 
     def _ask(self, model: str, asked: Instruction) -> Any:
         match asked:
             case AskHold(_, cut, lease_ms, highest):
                 return self.clock.hold(model, cut, lease_ms, highest)
-            case AskProgress(shard):
+            case AskShard(shard):
                 return self.shards[shard].progress(model)
             case Mark(shard, cut, vector):
                 return self.shards[shard].mark(model, cut, vector)
@@ -90,12 +90,12 @@ class Cutting:
     def _told(self, cut: Cut, asked: Instruction, answer: Any) -> list[Instruction]:
         """What the cut makes of an answer."""
         now_ms = self.time.steady_ms()
-        if isinstance(answer, Refused):
+        if isinstance(answer, PortRefused):
             return cut.refused(str(answer), now_ms)
         match asked:
             case AskHold():
                 return cut.held(answer, now_ms)
-            case AskProgress(shard):
+            case AskShard(shard):
                 return cut.told(shard, answer, now_ms)
             case Mark(shard, name, _):
                 return cut.marked(shard, name, answer, now_ms)

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 from checkpointer.config import CheckpointerConfig
 from checkpointer.cuts.cut import Abandoned, Cut, Marked, Pace
-from checkpointer.cuts.cut_runner import Crowd, Cutting, Time
+from checkpointer.cuts.cut_runner import Cutting, Time, WorkerPool
 from checkpointer.cuts.move_preparation import Preparation
 from checkpointer.cuts.resharding import Resharding
 from checkpointer.cuts.schedule import Due, Schedule
-from checkpointer.cuts.step import NO_PAUSE, Pause, Step
+from checkpointer.cuts.step import NO_PAUSE, CutStep, MovePause
 from checkpointer.gates.evaluations import Evaluations
 from checkpointer.gates.gates import Findings, Reference, judge
 from checkpointer.store.announcement import Announcement, Ref, announce, ref
@@ -35,7 +35,14 @@ from checkpointer.store.manifest import (
 from checkpointer.store.track_record import TrackRecord
 from checkpointer.store.used_store import NotRemembered, UsedStore, look_at
 from paramserver.messages import Progress
-from paramserver.ports import ClockPort, PartInfo, ProgressReply, Refused, ShardPort, Unreachable
+from paramserver.ports import (
+    ClockPort,
+    PartInfo,
+    PortRefused,
+    PortUnreachable,
+    ProgressReply,
+    ShardPort,
+)
 from paramserver.slots import SlotMap
 
 #: Among those that write parts: who renews the stop of starts meanwhile.
@@ -51,7 +58,7 @@ _log = logging.getLogger(__name__)
 JUDGED_AFTER_MS = 5_000
 
 
-class Outside(Crowd, Protocol):
+class DriverShell(WorkerPool, Protocol):
     """What the driver asks of its shell."""
 
     def announce(self, announcement: Announcement) -> None:
@@ -77,7 +84,7 @@ class Driver:
     shards: Mapping[int, ShardPort]  # also of shards that are not there yet
     clock: ClockPort
     catalogue: Catalogue
-    outside: Outside
+    shell: DriverShell
     time: Time
     code_version: str = ""
     #: of a model without a checkpoint; None = even, over `shards`
@@ -108,10 +115,8 @@ class Driver:
         name = self.definition.spec.name
         self.evaluations = Evaluations(name)
         slot_map = self.slot_map or SlotMap.even(len(self.shards))
-        self.cutting = Cutting(
-            self.shards, self.clock, self.outside, self.time, self.config.poll_ms
-        )
-        self.resharding = Resharding(name, self.shards, self.clock, self.outside.each, slot_map)
+        self.cutting = Cutting(self.shards, self.clock, self.shell, self.time, self.config.poll_ms)
+        self.resharding = Resharding(name, self.shards, self.clock, self.shell.each, slot_map)
 
     # --- once ---
 
@@ -173,7 +178,7 @@ class Driver:
 
     # --- again and again ---
 
-    def step(self) -> Step:
+    def step(self) -> CutStep:
         """Look at the shards; begin the model, or take and publish a cut, if that is due. A store
         that fails is an outcome: nothing is lost by it, and the next step takes up what was under
         way."""
@@ -183,35 +188,35 @@ class Driver:
             return self._step()
         except (OSError, Damaged) as error:
             self.recovered = False
-            return Step("store", f"{type(error).__name__}: {error}")
+            return CutStep("store", f"{type(error).__name__}: {error}")
 
-    def _step(self) -> Step:
-        for record in self.outside.read_evaluations():
+    def _step(self) -> CutStep:
+        for record in self.shell.read_evaluations():
             self.evaluations.add(record)
         replies = self._look()
         if replies is None:
-            return Step("unreachable", "a shard does not answer")
+            return CutStep("unreachable", "a shard does not answer")
         if behind := self.resharding.behind(replies):
             return self._bring(behind)
         head = self._head
         missing = [shard for shard, reply in replies.items() if reply.progress is None]
         if missing and head is not None:
-            return Step("not_restored", f"shards {missing} have not restored {head.name}")
+            return CutStep("not_restored", f"shards {missing} have not restored {head.name}")
         if missing:
             return self._begin(missing)
         standing = [reply.progress for reply in replies.values() if reply.progress is not None]
         coming = self.resharding.wanted(self.time.steady_ms())
         due = self.schedule.due(self.time.now_ms(), standing, self._head)
         if coming is None and due is None and not self._is_time_to_look():
-            return self._judge() or Step("idle")
+            return self._judge() or CutStep("idle")
         in_force = self.resharding.slot_map
         head = self._find_head()  # an operator may have moved it (X4)
         if self.resharding.slot_map != in_force:
-            return Step("idle")
+            return CutStep("idle")
         due = self.schedule.due(self.time.now_ms(), standing, head)
         if coming is not None and self.schedule.may_try(self.time.now_ms()):
             return self._prepare(coming, head, due)
-        return self._judge() or Step("idle") if due is None else self._cut(due, head)
+        return self._judge() or CutStep("idle") if due is None else self._cut(due, head)
 
     def _is_time_to_look(self) -> bool:
         """At the store, though no cut is due: an operator may have rolled training back
@@ -222,7 +227,7 @@ class Driver:
         self._look_at_ms = now_ms + LOOK_EVERY_MS
         return True
 
-    def _prepare(self, coming: Preparation, head: Manifest | None, due: Due | None) -> Step:
+    def _prepare(self, coming: Preparation, head: Manifest | None, due: Due | None) -> CutStep:
         """The next round before a move, or the move, once all shards of its map hold the head
         (S6)."""
         now_ms = self.time.steady_ms()
@@ -237,9 +242,9 @@ class Driver:
             coming.cut(now_ms)
             return self._cut(due or Due("scale"), head, coming)
         late = coming.lasts_ms(now_ms) > JUDGED_AFTER_MS
-        return (self._judge() if late else None) or Step("preparing", self.resharding.waits)
+        return (self._judge() if late else None) or CutStep("preparing", self.resharding.waits)
 
-    def _judge(self) -> Step | None:
+    def _judge(self) -> CutStep | None:
         """Of a cut that was taken for a move, which has not come."""
         manifest = self._unjudged
         if manifest is None or self._head is None or manifest.sha256 != self._head.sha256:
@@ -247,14 +252,14 @@ class Driver:
             return None
         gates = self._publish(manifest)
         self._unjudged = None
-        return Step(gates.outcome, gates.reason, manifest=manifest, gates=gates)
+        return CutStep(gates.outcome, gates.reason, manifest=manifest, gates=gates)
 
-    def _bring(self, behind: list[int]) -> Step:
+    def _bring(self, behind: list[int]) -> CutStep:
         """Shards that stand at another map than the head's: they are told, or it is they who
         know of a newer one."""
         self._find_head()
         behind = self.resharding.bring(behind)
-        return Step(
+        return CutStep(
             "moving",
             f"shards {behind} are still to take the map of epoch {self.resharding.slot_map.epoch}",
         )
@@ -263,24 +268,24 @@ class Driver:
         name = self.definition.spec.name
         try:
             return {index: self.shards[index].progress(name) for index in self.resharding.members}
-        except Unreachable:
+        except PortUnreachable:
             return None
 
-    def _begin(self, missing: list[int]) -> Step:
+    def _begin(self, missing: list[int]) -> CutStep:
         """The vector is written down first: a shard that must begin again before the first cut
         begins where the others did, whatever retention has removed since."""
         vector = self._begun()
         if vector is None:
             look_at(self.catalogue, self.used, False)
-            vector = self.outside.first_vector()
+            vector = self.shell.first_vector()
             self.catalogue.write_begun(vector)
         self.used.remember()
         try:
             for index in missing:
                 self.shards[index].begin(self.definition.spec, vector, self.definition.dense)
-        except Unreachable as error:
-            return Step("unreachable", str(error))
-        return Step(
+        except PortUnreachable as error:
+            return CutStep("unreachable", str(error))
+        return CutStep(
             "begun", f"model {self.definition.spec.name!r} begins at {vector} on shards {missing}"
         )
 
@@ -305,7 +310,7 @@ class Driver:
         head: Manifest | None,
         coming: Preparation | None = None,
         move: SlotMap | None = None,
-    ) -> Step:
+    ) -> CutStep:
         """`coming`: the move that it is taken for. `move`: the map that the checkpoint is to name;
         starts then stay stopped until all shards of it have it."""
         self.attempts += 1
@@ -328,7 +333,7 @@ class Driver:
             return self._abandoned(due, end.reason, end.detail, cut.hold_ms, cut_ms)
         try:
             manifest = self._complete(end, head, cut, coming, move)
-        except (Unreachable, Refused, Damaged, ValueError, OSError) as error:
+        except (PortUnreachable, PortRefused, Damaged, ValueError, OSError) as error:
             self._forget(end)
             _try(self.clock.release, cut.model, cut.cut)
             self._discard(end, stored=not isinstance(error, OSError))
@@ -340,14 +345,14 @@ class Driver:
             )  # they read while it is judged
             if due.reason == "scale" and coming.rounds > 1:
                 self._unjudged = manifest
-                return Step(
+                return CutStep(
                     "prepared", due=due, hold_ms=cut.hold_ms, cut_ms=cut_ms, manifest=manifest
                 )
         gates = self._publish(manifest)
         self._unjudged = None
         swept = self._sweep()
         self.schedule.completed()
-        return Step(
+        return CutStep(
             outcome=gates.outcome,
             detail=gates.reason,
             due=due,
@@ -363,7 +368,7 @@ class Driver:
             shards=0 if move is None else move.shards,
         )
 
-    def _spread(self, cut: Cut, move: SlotMap) -> Pause:
+    def _spread(self, cut: Cut, move: SlotMap) -> MovePause:
         """The map is committed: tell its shards, keep starts stopped until all have it, and release
         them. Who does not take it in time does so later: the clock holder waits for that (S6)."""
         complete_ms = cut.held_for_ms(self.time.steady_ms())
@@ -375,17 +380,17 @@ class Driver:
         _try(self.clock.release, cut.model, cut.cut)
         pause_ms = cut.held_for_ms(self.time.steady_ms())
         self.resharding.bring([shard for shard in former if shard not in self.resharding.members])
-        return Pause(cut.hold_ms, complete_ms - cut.hold_ms, pause_ms - complete_ms)
+        return MovePause(cut.hold_ms, complete_ms - cut.hold_ms, pause_ms - complete_ms)
 
     def _keep_hold(self, cut: Cut) -> None:
         """Where it is not granted any more, training goes on as it was, and what it learns is
         learned again."""
         _try(self.clock.hold, cut.model, cut.cut, self.config.hold_lease_ms, {})
 
-    def _abandoned(self, due: Due, reason: str, detail: str, hold_ms: int, cut_ms: int) -> Step:
+    def _abandoned(self, due: Due, reason: str, detail: str, hold_ms: int, cut_ms: int) -> CutStep:
         self.schedule.abandoned(self.time.now_ms())
         self.resharding.coming = None
-        return Step("abandoned", detail, due, reason, hold_ms, cut_ms)
+        return CutStep("abandoned", detail, due, reason, hold_ms, cut_ms)
 
     def _forget(self, marked: Marked) -> None:
         for index in self.resharding.members:
@@ -472,7 +477,7 @@ class Driver:
             finally:
                 writing.discard(shard)
 
-        infos = self.outside.each(
+        infos = self.shell.each(
             write, [*self.resharding.members, *([] if holding is None else [_HOLDER])]
         )
         return [info for info in infos if info is not None]
@@ -502,7 +507,7 @@ class Driver:
         expected = sum(_rows(chain, parent, marked.progress) for chain in marked.vector)
         until = self.time.steady_ms() + wait_ms
         while True:
-            for record in self.outside.read_evaluations():
+            for record in self.shell.read_evaluations():
                 self.evaluations.add(record)
             if (
                 self.evaluations.rows_within(marked.vector) >= expected
@@ -516,7 +521,7 @@ class Driver:
     def _publish(self, manifest: Manifest) -> Gates:
         """Gates, their record, the pointer, the announcement: in this order, so that each is
         found if the next is."""
-        findings = self.outside.check(ref(manifest))
+        findings = self.shell.check(ref(manifest))
         record, sums, now_ms = self._track_record(manifest), manifest.evaluation, self.time.now_ms()
         gates = judge(findings, sums, self._reference(manifest), self.config, now_ms, record)
         record = record.extended(sums, manifest.at_ms, gates.passed, self.config.reference_ms)
@@ -557,13 +562,13 @@ class Driver:
 
     def _announce(self, kind: str, manifest: Manifest, reason: str = "", revision: int = 0) -> None:
         url = self.catalogue.folder_url(manifest.name)
-        self.outside.announce(announce(kind, manifest, url, self.time.now_ms(), reason, revision))
+        self.shell.announce(announce(kind, manifest, url, self.time.now_ms(), reason, revision))
 
 
 def _try(call: Callable[..., object], *arguments: object) -> None:
     """A call that helps but need not succeed: the next mark replaces a copy that was neither
     settled nor dropped."""
-    with suppress(Unreachable, Refused):
+    with suppress(PortUnreachable, PortRefused):
         call(*arguments)
 
 

@@ -1,4 +1,4 @@
-"""How many shards a model has and is to have (S6): the map of the head cut, the operator's word,
+"""How many shards a model has and is to have (S6): the map of the head cut, the operator's setting,
 and the change of map.
 
 The manifest that names the new map is the change. All that is done here comes before (is everyone
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from checkpointer.cuts.move_preparation import Preparation
-from paramserver.ports import ClockPort, ProgressReply, Refused, ShardPort, Unreachable
+from paramserver.ports import ClockPort, PortRefused, PortUnreachable, ProgressReply, ShardPort
 from paramserver.slots import SlotMap
 
 T = TypeVar("T")
 
-#: The operator's word is looked for this often.
+#: The operator's setting is looked for this often.
 ORDER_EVERY_MS = 250
 
 
@@ -60,8 +60,8 @@ class Resharding:
             for index in range(self.slot_map.shards, ordered):
                 self.shards[index].progress(self.model)
         except (
-            Unreachable,
-            Refused,
+            PortUnreachable,
+            PortRefused,
             ValueError,
         ) as error:  # ValueError: the config has no address for it
             self.waits = str(error)
@@ -79,7 +79,7 @@ class Resharding:
         def told(shard: int) -> str:
             try:
                 return self.shards[shard].prepare(slot_map, manifest_sha256)
-            except (Unreachable, Refused) as error:
+            except (PortUnreachable, PortRefused) as error:
                 return str(error)
 
         shards = list(range(slot_map.shards))
@@ -100,7 +100,7 @@ class Resharding:
         def told(shard: int) -> bool:
             try:
                 return self.shards[shard].remap(self.slot_map.epoch) == self.slot_map.epoch
-            except (Unreachable, Refused):
+            except (PortUnreachable, PortRefused):
                 return False
 
         return [

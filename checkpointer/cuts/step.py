@@ -8,7 +8,7 @@ from checkpointer.store.catalogue import Gates
 from checkpointer.store.manifest import Manifest
 
 
-class Pause(NamedTuple):
+class MovePause(NamedTuple):
     """How long a move stopped starts, ms, in its phases: until all had marked, until the checkpoint
     that names the map was complete, and until all shards of the new map stood at it."""
 
@@ -17,11 +17,11 @@ class Pause(NamedTuple):
     take: int = 0
 
 
-NO_PAUSE = Pause()
+NO_PAUSE = MovePause()
 
 
 @dataclass(frozen=True)
-class Step:
+class CutStep:
     """`outcome`: "idle" | "unreachable" | "begun" | "not_restored" | "preparing" (shards read ahead
     of a move) | "prepared" (a cut for them, judged later) | "moving" (shards take a new map) |
     "abandoned" | "published" | "rejected" | "store" (it failed: `detail` says how, and the next
@@ -39,5 +39,5 @@ class Step:
     rows_learned: int = 0  # since the parent
     deltas: int = 0  # between the manifest and its base
     swept: tuple[str, ...] = ()
-    pause: Pause = NO_PAUSE  # of a move
+    pause: MovePause = NO_PAUSE  # of a move
     shards: int = 0  # of a move: how many there are now

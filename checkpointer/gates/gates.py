@@ -9,7 +9,7 @@ from checkpointer.config import CheckpointerConfig
 from checkpointer.store.catalogue import Gate, Gates
 from checkpointer.store.manifest import Evaluation
 from checkpointer.store.normalized_entropy import normalized, normalized_entropy
-from checkpointer.store.track_record import Span, TrackRecord
+from checkpointer.store.track_record import HourSums, TrackRecord
 
 NOTHING = "nothing to compare with"
 NO_RECORD = TrackRecord()
@@ -173,7 +173,7 @@ def _mean(evaluation: Evaluation, config: CheckpointerConfig) -> Gate:
 
 
 def _entropy(
-    reference: Reference | None, record: TrackRecord, evidence: Span, config: CheckpointerConfig
+    reference: Reference | None, record: TrackRecord, evidence: HourSums, config: CheckpointerConfig
 ) -> Gate:
     """Losses of two spans of time are compared relative to what their base rates alone explain:
     with the best that was published lately, and with knowing nothing but the mean label."""
@@ -205,11 +205,11 @@ def _best(
     return min((one for one in found if one is not None and not math.isnan(one)), default=None)
 
 
-def _is_known(sums: Evaluation | Span, config: CheckpointerConfig) -> bool:
+def _is_known(sums: Evaluation | HourSums, config: CheckpointerConfig) -> bool:
     return sums.rows >= config.entropy_rows_min and sums.label_sum >= config.clicks_min
 
 
-def _too_little(evidence: Span, config: CheckpointerConfig) -> str:
+def _too_little(evidence: HourSums, config: CheckpointerConfig) -> str:
     return (
         f"unknown: {evidence.rows:,.0f} scored rows with {evidence.label_sum:,.0f} clicks so far, "
         f"needed are"
@@ -249,7 +249,9 @@ def _as_served(
     )
 
 
-def _calibration(evidence: Span, reference: Reference | None, config: CheckpointerConfig) -> Gate:
+def _calibration(
+    evidence: HourSums, reference: Reference | None, config: CheckpointerConfig
+) -> Gate:
     """A model may be off by habit (late labels, sampled negatives); what counts is that it gets
     no worse."""
     name = "calibration"

@@ -14,7 +14,7 @@ from checkpointer.store.normalized_entropy import normalized_entropy
 
 
 @dataclass(frozen=True)
-class Line:
+class CheckpointRow:
     """One checkpoint in a list. `state` is "unfinished", "damaged", "complete" (not judged yet),
     "published" or "rejected"; `marks` are of "head", "served", "held"."""
 
@@ -34,7 +34,7 @@ class Line:
     reason: str = ""
 
 
-def list_checkpoints(catalogue: Catalogue) -> list[Line]:
+def list_checkpoints(catalogue: Catalogue) -> list[CheckpointRow]:
     """All checkpoints of a model, oldest first."""
     head, hold = catalogue.head(), hold_known(catalogue) or Hold()
     served = hold.ref or _published_known(catalogue)
@@ -173,17 +173,17 @@ def model_rows(manifest: Manifest, gates: Gates | None) -> int:
     return (gates.rows if gates is not None else 0) or sum(part.rows for part in manifest.parts)
 
 
-def _line(entry: Entry, marks: tuple[str, ...]) -> Line:
+def _line(entry: Entry, marks: tuple[str, ...]) -> CheckpointRow:
     manifest, gates = entry.manifest, entry.gates
     if manifest is None:
-        return Line(
+        return CheckpointRow(
             entry.name,
             entry.number,
             "damaged" if entry.problem else "unfinished",
             marks,
             reason=entry.problem,
         )
-    return Line(
+    return CheckpointRow(
         name=entry.name,
         number=entry.number,
         state="complete" if gates is None else gates.outcome,

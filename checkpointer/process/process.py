@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from checkpointer.config import CheckpointerConfig
 from checkpointer.cuts.begin_at_time import find_spans, vector_at
 from checkpointer.cuts.driver import Driver
-from checkpointer.cuts.step import Step
+from checkpointer.cuts.step import CutStep
 from checkpointer.gates.evaluations import Evaluations
 from checkpointer.gates.gates import Findings
 from checkpointer.gates.sandbox import CleanProcess
@@ -24,9 +24,9 @@ from checkpointer.store.announcement import Announcement, Ref
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import RememberedStore, open_store
 from checkpointer.store.manifest import Damaged, Definition
-from checkpointer.store.timed_store import Limits
+from checkpointer.store.timed_store import StoreTimeouts
 from learners.models.model import Model, stated_correction
-from paramserver.ports import ClockPort, Refused, ShardPort
+from paramserver.ports import ClockPort, PortRefused, ShardPort
 from stream.backoff import Backoff
 from stream.chain import LABEL, begin_vector
 from stream.config import StreamConfig
@@ -56,7 +56,7 @@ class Stopping(Exception):
     one (X1)."""
 
 
-class Surroundings:
+class ProcessShell:
     """`driver.Outside` and `driver.Time` over real things. Belongs to one thread."""
 
     def __init__(
@@ -129,7 +129,7 @@ class Surroundings:
             if lacks := [
                 f"{self.stream.examples}[{s.partition}]: {s.lacks}" for s in spans if s.lacks
             ]:
-                raise Refused(
+                raise PortRefused(
                     f"checkpointer.begin = {self.config.begin!r}: gone by retention: "
                     f"{'; '.join(lacks)}; give a later "
                     "time, or 'beginning' for all that is left, or set archive.read = true where "
@@ -307,47 +307,47 @@ def run(
         config.root, what, config.gate_timeout_ms, config.golden, config.latency_rows
     )
     clean.start()
-    around = Surroundings(stream, config, log, clean, metrics, stop)
-    limits = Limits(config.store_timeout_ms, config.transfer_timeout_ms)
+    shell = ProcessShell(stream, config, log, clean, metrics, stop)
+    limits = StoreTimeouts(config.store_timeout_ms, config.transfer_timeout_ms)
     catalogue = Catalogue(open_store(config.root, limits, metrics.store_called), model.name)
-    driver = Driver(config, what, shards, clock, catalogue, around, around, code_version())
+    driver = Driver(config, what, shards, clock, catalogue, shell, shell, code_version())
     if run_dir:
         driver.used = RememberedStore(run_dir, config.root, model.name)
     try:
         _log.info("checkpoints of %s in %s", model.name, config.root)
         while not stop.is_set():
-            _turn(driver, around, metrics)
+            _turn(driver, shell, metrics)
     except Stopping:
         _log.info("stopped within a cut: its hold runs out by itself")
     finally:
-        around.close()
+        shell.close()
 
 
-def _turn(driver: Driver, around: Surroundings, metrics: CheckpointerMetrics) -> None:
+def _turn(driver: Driver, shell: ProcessShell, metrics: CheckpointerMetrics) -> None:
     """One step, its metrics, and the pause after it."""
     try:
         step = driver.step()
     except LogError as error:
-        step = Step("unreachable", str(error))
-    if driver.resharding.waits != around.waits:
-        around.waits = driver.resharding.waits
-        _log.warning("other shards are wanted: %s", around.waits or "all of them answer")
-    around.send()
-    around.look_at(driver.evaluations)
-    if not around.told_published and driver.recovered:
-        around.told_published = _tell_published(driver.catalogue, metrics)
+        step = CutStep("unreachable", str(error))
+    if driver.resharding.waits != shell.waits:
+        shell.waits = driver.resharding.waits
+        _log.warning("other shards are wanted: %s", shell.waits or "all of them answer")
+    shell.send()
+    shell.look_at(driver.evaluations)
+    if not shell.told_published and driver.recovered:
+        shell.told_published = _tell_published(driver.catalogue, metrics)
     _record(step, metrics)
     store_fault = step.detail if step.outcome == "store" or step.reason == "parts" else ""
     unwritten, complete = step.reason == "parts", step.manifest is not None
-    if said := around.health.told(store_fault, time.monotonic(), unwritten, complete):
+    if said := shell.health.told(store_fault, time.monotonic(), unwritten, complete):
         _log.warning("checkpoints in %s: %s", driver.config.root, said)
     if step.outcome == "store":
-        around.sleep_ms(around.health.backoff.failed(random.random()))
+        shell.sleep_ms(shell.health.backoff.failed(random.random()))
     elif step.outcome == "idle":
-        around.sleep_ms(driver.config.poll_ms)
+        shell.sleep_ms(driver.config.poll_ms)
     elif step.outcome in ("unreachable", "not_restored", "preparing", "moving"):
         _log.log(logging.DEBUG, "%s: %s", step.outcome, step.detail)
-        around.sleep_ms(_PATIENCE_MS)
+        shell.sleep_ms(_PATIENCE_MS)
     elif step.outcome == "abandoned":
         _log.warning("cut abandoned (%s): %s", step.reason, step.detail)
 
@@ -368,7 +368,7 @@ def _tell_published(catalogue: Catalogue, metrics: CheckpointerMetrics) -> bool:
     return True
 
 
-def _record(step: Step, metrics: CheckpointerMetrics) -> None:
+def _record(step: CutStep, metrics: CheckpointerMetrics) -> None:
     metrics.waits_for(
         "idle" if step.outcome in ("idle", "begun", "published", "rejected") else "cut"
     )

@@ -18,7 +18,7 @@ _LATE = 5.0
 
 
 @dataclass
-class Admission(Generic[T]):
+class RequestAdmission(Generic[T]):
     """Changes only through its methods. Times are monotonic, s."""
 
     waiting_max: int

@@ -18,7 +18,7 @@ from learners.models.delayed_feedback import Correction
 from learners.models.features import Encoded, Floats, Keys
 from learners.models.logistic import Logistic, probabilities
 from learners.models.model import Model, clip
-from learners.models.text_keys import I64, Bytes, Shape, TextEncoder, feature_key, hash_text
+from learners.models.text_keys import I64, Bytes, TextEncoder, TextShape, feature_key, hash_text
 from paramserver.messages import Rows
 from stream.kernels.kernel import kernel
 
@@ -29,7 +29,7 @@ class Values(NamedTuple):
     rows: int
     text: Bytes
     mark: int  # the byte at which each value ends
-    shape: Shape
+    shape: TextShape
     by_column: bool  # a column's values stand together, else a row's
     numbers: npt.NDArray[np.float64]  # (count, g) of `TextEncoder.numeric`; NaN and -1 = missing
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from checkpointer.serving.request import Request, of_rows
+from checkpointer.serving.request import PredictRequest, of_rows
 from checkpointer.tables.versioned_table import TableVersion
 from learners.models.features import Floats, Keys
 from learners.models.model import Model
@@ -22,7 +22,7 @@ from paramserver.tables.initializer import fill_unknown
 _PROBABILITY_MIN = 1e-7
 
 
-class Share(NamedTuple):
+class FeatureShare(NamedTuple):
     """`key` 0: a number without a key, so without weights."""
 
     feature: str
@@ -39,7 +39,7 @@ class Explanation(NamedTuple):
     probability: float
     log_odds: float
     prior_log_odds: float
-    shares: tuple[Share, ...]  # those that change the most first
+    shares: tuple[FeatureShare, ...]  # those that change the most first
     ignored: tuple[str, ...]
 
 
@@ -81,7 +81,7 @@ def explain(
         weights = tuple(float(w) for w in rows[name][column]) if name else ()
         known = bool(name) and bool(tables[name].find(keys[name][column : column + 1])[0] >= 0)
         said = _value(feature, request, encoded.numbers[0], model)
-        shares.append(Share(feature, said, key, known, weights, float(odds[0] - odds[at])))
+        shares.append(FeatureShare(feature, said, key, known, weights, float(odds[0] - odds[at])))
     shares.sort(key=lambda share: -abs(share.log_odds))
     return Explanation(
         float(answers[0]), float(odds[0]), model.config.prior_logit, tuple(shares), request.ignored
@@ -97,7 +97,7 @@ def _untrained(model: Model, table: str, keys: Keys) -> Rows:
     return out
 
 
-def _value(feature: str, request: Request, numbers: Floats, model: Model) -> str:
+def _value(feature: str, request: PredictRequest, numbers: Floats, model: Model) -> str:
     """What the model reads of the row for it."""
     if feature in model.config.numeric:
         return f"{numbers[model.config.numeric.index(feature)]:g}"

@@ -89,7 +89,7 @@ class InferenceServer:
                 found = call(request)
                 status = "200"
                 return answer(**found) if isinstance(found, dict) else found
-            except _NotThere as error:
+            except _NoGrpcModel as error:
                 status = "404"
                 context.abort(grpc.StatusCode.NOT_FOUND, str(error))
             except BadRequest as error:
@@ -117,9 +117,9 @@ class InferenceServer:
         served = self._replica.served
         there = served.version if served else ""
         if name != self._replica.follower.model:
-            raise _NotThere(f"model {name!r}: served is {self._replica.follower.model!r}")
+            raise _NoGrpcModel(f"model {name!r}: served is {self._replica.follower.model!r}")
         if version and version != there:
-            raise _NotThere(f"version {version!r}: served is {there!r}")
+            raise _NoGrpcModel(f"version {version!r}: served is {there!r}")
 
     def _model_ready(self, request: Any) -> dict[str, Any]:
         self._check_model(request.name, request.version)
@@ -151,7 +151,7 @@ class InferenceServer:
         return reply
 
 
-class _NotThere(LookupError):
+class _NoGrpcModel(LookupError):
     """Another model or version than is served."""
 
 

@@ -37,7 +37,7 @@ _PARTS = ("name", "version", "label", "what")
 Route = Callable[[HttpRequest], Response]
 
 
-class Found(NamedTuple):
+class FoundRoute(NamedTuple):
     """What stands at a path."""
 
     counted_as: str  # the path by which answers are counted
@@ -60,10 +60,10 @@ class Api:
             "/v2/health/live": self._live,
             "/v2/health/ready": self._ready,
         }
-        self._found = {path: Found(path, route) for path, route in reads.items()}
-        self._found["/predict"] = Found("/predict", None, lambda r: self._predict(r))
+        self._found = {path: FoundRoute(path, route) for path, route in reads.items()}
+        self._found["/predict"] = FoundRoute("/predict", None, lambda r: self._predict(r))
 
-    def find(self, request: HttpRequest) -> Found | None:
+    def find(self, request: HttpRequest) -> FoundRoute | None:
         found = self._found.get(request.path)
         return found if found is not None else self._find_model(unquote(request.path))
 
@@ -115,13 +115,13 @@ class Api:
             return route(request)
         except BadRequest as error:
             return refused(400, str(error))
-        except _NotThere as error:
+        except _NoModel as error:
             return refused(404, str(error))
         except Exception:
             _log.exception("an answer to %s failed", request.path)
             return refused(500, "the replica failed to answer; its log says why")
 
-    def _may(self, request: HttpRequest, found: Found) -> Response | None:
+    def _may(self, request: HttpRequest, found: FoundRoute) -> Response | None:
         """Why it is not answered, None if it is."""
         method = request.method
         ways = ["GET, HEAD"] * (found.read is not None) + ["POST"] * (found.ask is not None)
@@ -140,7 +140,7 @@ class Api:
 
     # --- models of other APIs -------------------------------------------------------------------
 
-    def _find_model(self, path: str) -> Found | None:
+    def _find_model(self, path: str) -> FoundRoute | None:
         parts = _V2.fullmatch(path) or _V1.fullmatch(path)
         if parts is None:
             return None
@@ -152,23 +152,23 @@ class Api:
         def checked(route: Route) -> Route:
             def answer(request: HttpRequest) -> Response:
                 if name != self._replica.follower.model:
-                    raise _NotThere(f"model {name!r}: served is {self._replica.follower.model!r}")
+                    raise _NoModel(f"model {name!r}: served is {self._replica.follower.model!r}")
                 if version is not None and version not in numbers:
-                    raise _NotThere(f"version {version!r}: served is {there!r}")
+                    raise _NoModel(f"version {version!r}: served is {there!r}")
                 if label is not None and label not in tensorflow_serving.LABELS:
                     known = ", ".join(tensorflow_serving.LABELS)
-                    raise _NotThere(f"label {label!r}: known are {known}")
+                    raise _NoModel(f"label {label!r}: known are {known}")
                 return route(request)
 
             return answer
 
         if parts.re is _V2:
             if what == "/infer":
-                return Found("/v2/infer", None, checked(self._v2_infer))
-            return Found("/v2/model", checked(self._ready if what else self._v2_model))
+                return FoundRoute("/v2/infer", None, checked(self._v2_infer))
+            return FoundRoute("/v2/model", checked(self._ready if what else self._v2_model))
         if what == ":predict":
-            return Found("/v1/predict", None, checked(self._v1_predict))
-        return Found("/v1/model", checked(self._v1_model))
+            return FoundRoute("/v1/predict", None, checked(self._v1_predict))
+        return FoundRoute("/v1/model", checked(self._v1_model))
 
     def _v2_server(self, _: HttpRequest) -> Response:
         return _json(200, open_inference.server_metadata())
@@ -247,7 +247,7 @@ class Api:
         }
 
 
-class _NotThere(LookupError):
+class _NoModel(LookupError):
     """Another model or version than is served."""
 
 

@@ -45,17 +45,17 @@ class Limits(NamedTuple):
     keep_alive_s: float  # between an answer and the next request
 
 
-class Server(Protocol):
+class HttpServer(Protocol):
     """What a connection asks of whoever runs it."""
 
     limits: Limits
 
-    def opened(self, connection: "Connection") -> bool:
+    def opened(self, connection: "HttpConnection") -> bool:
         """Whether there is room for it."""
 
-    def closed(self, connection: "Connection") -> None: ...
+    def closed(self, connection: "HttpConnection") -> None: ...
 
-    def whole(self, connection: "Connection", request: HttpRequest) -> None:
+    def whole(self, connection: "HttpConnection", request: HttpRequest) -> None:
         """A request is whole: `connection.answer` is to be called, now or later, in the loop."""
 
     def refused(self, status: int, why: str) -> Response:
@@ -79,11 +79,11 @@ class Clock:
 _clock = Clock()
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """`since_s`: since when it is waited for, monotonic s, NaN while an answer is being made;
     `is_idle`: whether between two requests."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: HttpServer) -> None:
         self._server = server
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)

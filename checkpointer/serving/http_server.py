@@ -22,10 +22,10 @@ import uvloop
 from prometheus_client import Counter
 
 from checkpointer.config import ServingConfig
-from checkpointer.serving.admission import Admission
+from checkpointer.serving.admission import RequestAdmission
 from checkpointer.serving.grpc_service import InferenceServer
 from checkpointer.serving.http_api import Api, refused
-from checkpointer.serving.http_connection import Connection, HttpRequest, Limits, Response
+from checkpointer.serving.http_connection import HttpConnection, HttpRequest, Limits, Response
 from checkpointer.serving.replica_client import Replica
 from stream.columns.events import Features
 from stream.log.log import Log
@@ -47,7 +47,7 @@ _TURN_S = 0.001
 _LARGE_BYTES = 262_144
 _CLOSE_S = 5.0
 
-Asked = tuple[Connection, HttpRequest]
+Asked = tuple[HttpConnection, HttpRequest]
 _SHED = refused(503, "more is asked than can be answered in time; come again")
 
 
@@ -63,14 +63,14 @@ class ReplicaServer:
         self.limits = Limits(
             config.request_bytes_max, config.request_timeout_s, config.keep_alive_s
         )
-        self.admission: Admission[Asked] = Admission(
+        self.admission: RequestAdmission[Asked] = RequestAdmission(
             config.requests_max, config.queue_ms_max / 1_000
         )
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         room = config.connections_max if files == resource.RLIM_INFINITY else files - _FILES_KEPT
         self.connections_max = max(_CONNECTIONS_MIN, min(config.connections_max, room))
         self._api = api or Api(replica, token_of(config))
-        self._connections: set[Connection] = set()
+        self._connections: set[HttpConnection] = set()
         self._counters: dict[tuple[str, int], Counter] = {}
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="large requests")
         self._besides = 0
@@ -110,7 +110,7 @@ class ReplicaServer:
 
     # --- what connections ask -------------------------------------------------------------------
 
-    def opened(self, connection: Connection) -> bool:
+    def opened(self, connection: HttpConnection) -> bool:
         if len(self._connections) >= self.connections_max and not self._make_room():
             self.replica.metrics.turned_away.inc()
             return False
@@ -118,11 +118,11 @@ class ReplicaServer:
         self.replica.metrics.connections.set(len(self._connections))
         return True
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: HttpConnection) -> None:
         self._connections.discard(connection)
         self.replica.metrics.connections.set(len(self._connections))
 
-    def whole(self, connection: Connection, request: HttpRequest) -> None:
+    def whole(self, connection: HttpConnection, request: HttpRequest) -> None:
         if not self._api.is_prediction(request):
             if self._api.is_slow(request):
                 self._answer_beside(connection, request)
@@ -172,7 +172,7 @@ class ReplicaServer:
         elif self._ending:
             self._end()
 
-    def _answer_beside(self, connection: Connection, request: HttpRequest) -> None:
+    def _answer_beside(self, connection: HttpConnection, request: HttpRequest) -> None:
         if self._besides >= self.config.requests_max:
             self._shed(connection, request)
             return
@@ -191,15 +191,15 @@ class ReplicaServer:
 
         self._beside.submit(work)
 
-    def _shed(self, connection: Connection, request: HttpRequest) -> None:
+    def _shed(self, connection: HttpConnection, request: HttpRequest) -> None:
         self.replica.metrics.shed.inc()
         after = str(self.admission.retry_after_s())
         self._answer(connection, request, _SHED._replace(headers=(("Retry-After", after),)))
 
-    def _answer(self, connection: Connection, request: HttpRequest, response: Response) -> None:
+    def _answer(self, connection: HttpConnection, request: HttpRequest, response: Response) -> None:
         self._count(self._api.counted_as(request), response.status)
         if self._ending:
-            response = response._replace(headers=(*response.headers, ("Connection", "close")))
+            response = response._replace(headers=(*response.headers, ("HttpConnection", "close")))
         connection.answer(response, head_only=request.method == b"HEAD")
         if self._ending:
             connection.end_soon()
@@ -227,7 +227,7 @@ class ReplicaServer:
 
     async def _listen(self) -> None:
         self._server = await self._loop.create_server(
-            lambda: Connection(self), sock=self._socket, ssl=self._tls, backlog=_BACKLOG
+            lambda: HttpConnection(self), sock=self._socket, ssl=self._tls, backlog=_BACKLOG
         )
 
     def _sweep(self) -> None:

@@ -27,7 +27,7 @@ from checkpointer.store.announcement import Ref, decode
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import open_store
 from checkpointer.store.manifest import Damaged
-from checkpointer.store.timed_store import Limits
+from checkpointer.store.timed_store import StoreTimeouts
 from stream.backoff import Backoff
 from stream.columns.events import Features
 from stream.internal_topics.malformed import MalformedRecord
@@ -75,7 +75,7 @@ class Replica:
         self._features = features
         self._files = open_store(
             root,
-            Limits(self.config.store_timeout_ms, self.config.transfer_timeout_ms),
+            StoreTimeouts(self.config.store_timeout_ms, self.config.transfer_timeout_ms),
             self.metrics.store_called,
         )
         self._asked = self._catalogue = Catalogue(self._files, model)

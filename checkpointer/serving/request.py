@@ -47,7 +47,7 @@ class BadRequest(ValueError):
     """The request cannot be answered; the message names row, field, value and fix."""
 
 
-class Request(NamedTuple):
+class PredictRequest(NamedTuple):
     """`columns`: source, vendor, item as strings, shown_at int32, and `f_<name>` for every
     feature the model knows."""
 
@@ -68,12 +68,12 @@ class Given(NamedTuple):
     ignored: tuple[str, ...]
 
 
-def parse(body: bytes, features: Features, rows_max: int) -> Request:
+def parse(body: bytes, features: Features, rows_max: int) -> PredictRequest:
     """Raises BadRequest."""
     return request_of(given(body, features, rows_max), features)
 
 
-def of_rows(rows: Sequence[Mapping[str, Any]], features: Features) -> Request:
+def of_rows(rows: Sequence[Mapping[str, Any]], features: Features) -> PredictRequest:
     """The request of `{"rows": rows}`, without the JSON. Raises BadRequest."""
     return request_of(given_rows(rows, features), features)
 
@@ -88,14 +88,14 @@ def given_columns(columns: Mapping[str, list[Any]], features: Features, rows_max
     return _bounded(_from_columns(columns, features), rows_max)
 
 
-def request_of(asked: Given, features: Features) -> Request:
+def request_of(asked: Given, features: Features) -> PredictRequest:
     """All values checked, in columns. Raises BadRequest."""
     try:
         _table(dict(asked.shared), features)
     except BadRequest as error:
         raise _of_context(error) from error
     whole = {name: values * asked.rows for name, values in asked.shared.items()}
-    return Request(_table(asked.own | whole, features), asked.ignored)
+    return PredictRequest(_table(asked.own | whole, features), asked.ignored)
 
 
 def given(body: bytes, features: Features, rows_max: int) -> Given:

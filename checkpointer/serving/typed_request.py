@@ -26,7 +26,7 @@ from checkpointer.serving.request import (
     given,
     request_of,
 )
-from learners.models.text_keys import Shape, TextEncoder
+from learners.models.text_keys import TextEncoder, TextShape
 from stream.columns.events import FEATURE_PREFIX, Features
 from stream.columns.values import NO_POSITION
 
@@ -138,7 +138,7 @@ class _Typed:
 
     def __init__(self, encoder: TextEncoder, shared: frozenset[str]) -> None:
         self.shared_strings = tuple(name for name in encoder.strings if name in shared)
-        self.shape: Shape = encoder.shape(self.shared_strings)
+        self.shape: TextShape = encoder.shape(self.shared_strings)
         self.row = _row_type(encoder, shared, True)
         self.rows = msgspec.json.Decoder(list[self.row])  # type: ignore[name-defined]
         own_ids = [name for name in IDENTIFIERS if name not in shared]
@@ -229,7 +229,9 @@ def _narrow(numbers: Numbers) -> Numbers:
     return narrow
 
 
-def _values(flat: list[Any], count: int, shape: Shape, by_column: bool, numbers: Numbers) -> Values:
+def _values(
+    flat: list[Any], count: int, shape: TextShape, by_column: bool, numbers: Numbers
+) -> Values:
     """Raises UnicodeEncodeError for half a surrogate pair."""
     end = chr(_MARK)
     try:

@@ -29,7 +29,7 @@ def ref(manifest: Manifest) -> Ref:
 
 @dataclass(frozen=True)
 class Hold:
-    """The operator's word on serving (X4): `ref` = serve this until lifted; None = serve what is
+    """The operator's setting on serving (X4): `ref` = serve this until lifted; None = serve what is
     published.
 
     `revision` grows with every change, so that a late reader can tell which word is the last.

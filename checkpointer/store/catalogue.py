@@ -27,7 +27,7 @@ from checkpointer.store.announcement import Hold, Ref
 from checkpointer.store.delta_chain import steps
 from checkpointer.store.files import Files
 from checkpointer.store.manifest import FILE, Damaged, Manifest, decode, part_problem
-from checkpointer.store.track_record import Span, TrackRecord
+from checkpointer.store.track_record import HourSums, TrackRecord
 from paramserver.slots import SlotMap
 
 T = TypeVar("T")
@@ -57,8 +57,8 @@ class Gates:
     golden: tuple[float, ...] = ()
     #: of the whole model, as the clean process loaded it; 0 = it could not
     rows: int = 0
-    #: how the model has done lately, with this one (`track_record.Span`s)
-    history: tuple[Span, ...] = ()
+    #: how the model has done lately, with this one (`track_record.HourSums`s)
+    history: tuple[HourSums, ...] = ()
 
     @property
     def passed(self) -> bool:

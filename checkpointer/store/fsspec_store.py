@@ -12,14 +12,14 @@ from pathlib import Path, PurePosixPath
 import fsspec
 
 from checkpointer.store.files import Files
-from checkpointer.store.timed_store import LIMITS, Limits, TimedFiles, Told
+from checkpointer.store.timed_store import LIMITS, StoreTimeouts, TimedFiles, Told
 
 #: In a run's folder: the stores and models that have begun (`used_store`).
 BEGUN = "begun.json"
 _log = logging.getLogger(__name__)
 
 
-def open_store(root: str, limits: Limits = LIMITS, told: Told | None = None) -> TimedFiles:
+def open_store(root: str, limits: StoreTimeouts = LIMITS, told: Told | None = None) -> TimedFiles:
     """The store at a path (`/var/lib/shop`, `file:///var/lib/shop`) or URL (`s3://bucket/shop`,
     `memory://shop`), every call with a deadline; `told` hears of each.
 

@@ -42,7 +42,7 @@ Told = Callable[[str, str, float], None]
 
 
 @dataclass(frozen=True)
-class Limits:
+class StoreTimeouts:
     """`timeout_ms`: of a call about names or a small file. `transfer_timeout_ms`: of a call
     about a part."""
 
@@ -50,13 +50,15 @@ class Limits:
     transfer_timeout_ms: int = 600_000
 
 
-LIMITS = Limits()
+LIMITS = StoreTimeouts()
 
 
 class TimedFiles:
     """`Files` over another: every failure is an OSError, and comes within a deadline."""
 
-    def __init__(self, inner: Files, limits: Limits = LIMITS, told: Told | None = None) -> None:
+    def __init__(
+        self, inner: Files, limits: StoreTimeouts = LIMITS, told: Told | None = None
+    ) -> None:
         self.inner, self.limits = inner, limits
         self._told = told or (lambda call, outcome, seconds: None)
         self._room = threading.BoundedSemaphore(CALLS_MAX)

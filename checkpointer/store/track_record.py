@@ -20,7 +20,7 @@ from checkpointer.store.normalized_entropy import normalized
 HOUR_MS = 3_600_000
 
 
-class Span(NamedTuple):
+class HourSums(NamedTuple):
     """Sums over the scored rows of checkpoints that were cut in one hour of event time."""
 
     hour: int
@@ -33,10 +33,10 @@ class Span(NamedTuple):
     served_log_loss_sum: float = 0.0
     served_label_sum: float = 0.0
 
-    def __add__(self, other: object) -> "Span":
+    def __add__(self, other: object) -> "HourSums":
         """The sums of both, by the name of this one."""
-        assert isinstance(other, Span)
-        return Span(
+        assert isinstance(other, HourSums)
+        return HourSums(
             self.hour, self.published, *(a + b for a, b in zip(self[2:], other[2:], strict=True))
         )
 
@@ -45,13 +45,13 @@ class Span(NamedTuple):
 class TrackRecord:
     """Spans, oldest first."""
 
-    spans: tuple[Span, ...] = ()
+    spans: tuple[HourSums, ...] = ()
 
     @staticmethod
     def of(rows: Iterable[Sequence[float]]) -> "TrackRecord":
         """From JSON. Raises TypeError for what is none."""
         return TrackRecord(
-            tuple(Span(int(row[0]), bool(row[1]), *map(float, row[2:])) for row in rows)
+            tuple(HourSums(int(row[0]), bool(row[1]), *map(float, row[2:])) for row in rows)
         )
 
     def extended(
@@ -68,7 +68,7 @@ class TrackRecord:
             spans[same] += new
         return TrackRecord(tuple(sorted(spans, key=lambda span: span.hour)))
 
-    def evidence(self, evaluation: Evaluation, rows_min: int, labels_min: int) -> Span:
+    def evidence(self, evaluation: Evaluation, rows_min: int, labels_min: int) -> HourSums:
         """What a checkpoint is judged on: its own sums, and of the newest spans as many as it
         takes to have enough."""
         found = _span(evaluation, 0, False)
@@ -78,7 +78,7 @@ class TrackRecord:
             found += span
         return found
 
-    def served(self, evaluation: Evaluation, rows_min: int) -> Span:
+    def served(self, evaluation: Evaluation, rows_min: int) -> HourSums:
         """The same for what was answered at the impressions."""
         found = _span(evaluation, 0, False)
         for span in reversed(self.spans):
@@ -90,17 +90,19 @@ class TrackRecord:
     def best(self, rows_min: int, labels_min: int) -> float | None:
         """The lowest normalized entropy of what was published, in stretches of enough rows and
         clicks; None = nothing of known quality was."""
-        lowest, stretch = None, None
+        lowest, merged = None, None
         for span in self.spans:
             if not span.published:
                 continue
-            stretch = span if stretch is None else stretch + span
-            if stretch.rows >= rows_min and stretch.label_sum >= labels_min:
-                found = normalized(stretch.rows, stretch.log_loss_sum, stretch.label_sum)
+            merged = span if merged is None else merged + span
+            if merged.rows >= rows_min and merged.label_sum >= labels_min:
+                found = normalized(merged.rows, merged.log_loss_sum, merged.label_sum)
                 lowest = found if lowest is None else min(lowest, found)
-                stretch = None
+                merged = None
         return lowest
 
 
-def _span(evaluation: Evaluation, hour: int, published: bool) -> Span:
-    return Span(hour, published, *(float(getattr(evaluation, name)) for name in Span._fields[2:]))
+def _span(evaluation: Evaluation, hour: int, published: bool) -> HourSums:
+    return HourSums(
+        hour, published, *(float(getattr(evaluation, name)) for name in HourSums._fields[2:])
+    )

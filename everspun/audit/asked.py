@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from checkpointer.archive.archive import Archive, first_offset_of
-from checkpointer.cuts.begin_at_time import Span
+from checkpointer.cuts.begin_at_time import EndsAtTime
 from checkpointer.store.manifest import Damaged
 from everspun.audit.records import read_all
 from stream.chain import LABEL, Chain, Fold, kind_of, label_chain
@@ -35,8 +35,8 @@ class Asked:
     from_ms: int
     to_ms: int | None
     next_record: int = -1
-    span: Span = field(init=False)
-    until: Span | None = field(init=False)
+    span: EndsAtTime = field(init=False)
+    until: EndsAtTime | None = field(init=False)
     rows: int = 0  # of the label chain, from `from_ms` to `to_ms`
     lacks: list[str] = field(default_factory=list)
     _chains: dict[str, Chain] = field(default_factory=dict)
@@ -46,8 +46,8 @@ class Asked:
     _oldest_ms: int = 0
 
     def __post_init__(self) -> None:
-        self.span = Span(self.partition, self.from_ms)
-        self.until = None if self.to_ms is None else Span(self.partition, self.to_ms)
+        self.span = EndsAtTime(self.partition, self.from_ms)
+        self.until = None if self.to_ms is None else EndsAtTime(self.partition, self.to_ms)
 
     def add(self, record: Record, archived: bool) -> bool:
         """True once no more records are needed."""

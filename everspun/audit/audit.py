@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from checkpointer.archive.archive import Archive
-from everspun.audit.claims import Claims, Standing, least_reached
-from everspun.audit.fold import CLICK_CLASSES, IMPRESSION_CLASSES, ChainAudit, Counted
+from everspun.audit.claims import Claims, ProgressClaim, least_reached
+from everspun.audit.fold import CLICK_CLASSES, IMPRESSION_CLASSES, ChainAudit, HeaderCounts
 from everspun.audit.inputs import Counts, count_clicks, count_impressions
 from everspun.audit.records import AuditError, ExamplesRecords, read_all
 from everspun.config import Config
@@ -21,7 +21,7 @@ from stream.log.log import Log, Reader
 from stream.record import Partition, position
 from stream.timestamps import show_ms
 
-__all__ = ["Audit", "AuditError", "Finding", "Standing", "audit", "read_all"]
+__all__ = ["Audit", "AuditError", "Finding", "ProgressClaim", "audit", "read_all"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class _Folded:
 def audit(
     log: Log,
     config: Config,
-    standings: Sequence[Standing],
+    standings: Sequence[ProgressClaim],
     begin: Mapping[str, int],
     waiting_allowed: bool = True,
     archive: Archive | None = None,
@@ -110,7 +110,7 @@ def _fold(
     reader: Reader,
     config: Config,
     p: int,
-    standings: Sequence[Standing],
+    standings: Sequence[ProgressClaim],
     begin: Mapping[str, int],
     archive: Archive | None,
 ) -> None:
@@ -129,10 +129,12 @@ def _fold(
             least = least_reached(standings, chain, there.first)
             one = ChainAudit.begin_retained(chain, model_begin, least, marks, floor)
         whole = there.first == 0 and position(impressions_first) <= (model_begin or 0)
-        one.impressions = Counted(
+        one.impressions = HeaderCounts(
             position(impressions_first), (model_begin or 0) if whole else None
         )
-        one.clicks = Counted(clicks_first, 0 if there.first == 0 and clicks_first == 0 else None)
+        one.clicks = HeaderCounts(
+            clicks_first, 0 if there.first == 0 and clicks_first == 0 else None
+        )
         folded.chains[chain] = one
     folded.first[p] = there.first
     strange: list[int] = []
@@ -321,7 +323,7 @@ def _quarantined(result: Audit, config: Config) -> None:
 
 
 def _standings(
-    result: Audit, standings: Sequence[Standing], folded: _Folded, behind_allowed: bool
+    result: Audit, standings: Sequence[ProgressClaim], folded: _Folded, behind_allowed: bool
 ) -> None:
     """One finding a shard, and one for all checkpoints together."""
     claims = Claims(standings, folded.chains, folded.first)

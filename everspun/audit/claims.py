@@ -15,7 +15,7 @@ from stream.internal_topics.row_hash import HASH_MODULUS
 
 
 @dataclass(frozen=True)
-class Standing:
+class ProgressClaim:
     """A claim to have learned up to a progress: a shard's, or a checkpoint's."""
 
     who: str
@@ -37,7 +37,7 @@ class Claims:
 
     def __init__(
         self,
-        standings: Sequence[Standing],
+        standings: Sequence[ProgressClaim],
         chains: Mapping[str, ChainAudit],
         first: Mapping[int, int],
     ) -> None:
@@ -61,7 +61,7 @@ class Claims:
         whole = all(one.whole for one in self.chains.values())
         return "hashes equal" if whole else "hashes of what is there equal"
 
-    def faults(self, standing: Standing, behind_allowed: bool) -> Iterator[str]:
+    def faults(self, standing: ProgressClaim, behind_allowed: bool) -> Iterator[str]:
         """What is wrong with one claim, a line a chain."""
         for chain, at in sorted(standing.progress.chains.items()):
             one = self.chains.get(chain)
@@ -81,7 +81,7 @@ class Claims:
             elif not behind_allowed and at.end < one.end:
                 yield f"{chain}: stands at {at.end}, behind the log's {one.end}"
 
-    def _below(self, standing: Standing, one: ChainAudit, end: int) -> Iterator[str]:
+    def _below(self, standing: ProgressClaim, one: ChainAudit, end: int) -> Iterator[str]:
         """It stands below what is still there: that it may, unless it has read what follows."""
         assert one.begin is not None
         if end < one.begin and standing.has_read(one.chain, self.first[partition_of(one.chain)]):
@@ -93,7 +93,7 @@ class Claims:
         else:
             self.unjudged.setdefault(one.chain, set()).add(standing.who)
 
-    def _without_records(self, standing: Standing, chain: str) -> Iterator[str]:
+    def _without_records(self, standing: ProgressClaim, chain: str) -> Iterator[str]:
         """No record of the chain is left: who has read all that is gone must say the same."""
         offset = self.first[partition_of(chain)]
         at = standing.progress.chains[chain]
@@ -126,7 +126,7 @@ class Claims:
         return sorted(found)
 
 
-def least_reached(standings: Sequence[Standing], chain: str, offset: int) -> int:
+def least_reached(standings: Sequence[ProgressClaim], chain: str, offset: int) -> int:
     """The furthest end that somebody stands at who has read no further than this record: the
     chain was there before."""
     return max(

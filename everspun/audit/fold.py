@@ -38,7 +38,7 @@ COUNTED = (*IMPRESSION_CLASSES, "positives", *CLICK_CLASSES)
 
 
 @dataclass
-class Counted:
+class HeaderCounts:
     """Counts of the headers from the first place on behind which an input is still whole.
 
     `first` and `start` are positions of `impressions[p]`, or offsets of `clicks[p]`. `start` is
@@ -77,14 +77,14 @@ class ChainAudit:
     floor: int = 0  # rows of impressions below are not learned from a retraction (C1)
     model_begin: int | None = None  # where the model began, if it has
     least: int = 0  # the chain has certainly reached this before the first record
-    impressions: Counted = field(default_factory=lambda: Counted(0, 0))
-    clicks: Counted = field(default_factory=lambda: Counted(0, 0))
+    impressions: HeaderCounts = field(default_factory=lambda: HeaderCounts(0, 0))
+    clicks: HeaderCounts = field(default_factory=lambda: HeaderCounts(0, 0))
     whole: bool = True
     hash_from: int = 0
     rows: int = 0
     labelled: int = 0
     lost_offsets: int = (
-        0  # of the inputs, passed over on an operator's word (C7): what stood there nobody knows
+        0  # of the inputs, passed over on an override (C7): unknown what stood there
     )
     clicks_lost_offsets: int = 0
     row_hash: int = 0

@@ -15,10 +15,15 @@ import numpy.typing as npt
 from checkpointer.archive.archive_file import FORGOTTEN
 from everspun.audit.fold import IMPRESSION_CLASSES, ChainAudit
 from everspun.audit.records import AuditError, chunks, read_all, read_from
-from labeler.io.set_aside import orders
+from labeler.io.set_aside import set_asides
 from labeler.join.intake import Intake, clicks_intake, impressions_intake
 from stream.config import StreamConfig
-from stream.internal_topics.clock_words import ClockWord, clock_words, maximum_set_back, words_of
+from stream.internal_topics.clock_overrides import (
+    ClockOverride,
+    clock_overrides,
+    maximum_set_back,
+    overrides_of,
+)
 from stream.log.log import Reader
 from stream.record import ROW_BITS, Partition, offset_of, position
 
@@ -59,9 +64,9 @@ def count_impressions(
     if start is None:
         return Counts(unseen=f"{_named(topic)}: of no range both record and impressions are left")
     counts, end = Counts(judged=True), one.end
-    said = _said(reader, stream, stream.impressions, p)
-    maximum_ms = maximum_set_back(said.words, offset_of(start), one.impressions.arrival_max_ms)
-    intake = impressions_intake(p, stream, maximum_ms, said.aside, said.words)
+    said = _overrides(reader, stream, stream.impressions, p)
+    maximum_ms = maximum_set_back(said.overrides, offset_of(start), one.impressions.arrival_max_ms)
+    intake = impressions_intake(p, stream, maximum_ms, said.aside, said.overrides)
     at = offset_of(start) if one.impressions.arrival_max_ms else 0
     for positions in _positions(reader, topic, intake, at):
         positions = positions[positions >= start]
@@ -84,9 +89,9 @@ def count_clicks(reader: Reader, stream: StreamConfig, p: int, one: ChainAudit) 
     topic, start = Partition(stream.clicks, p), one.clicks.start
     if one.end is None or start is None:
         return Counts(unseen=f"{_named(topic)}: of no range both record and clicks are left")
-    said = _said(reader, stream, stream.clicks, p)
-    maximum_ms = maximum_set_back(said.words, start, one.clicks.arrival_max_ms)
-    intake = clicks_intake(p, stream, maximum_ms, said.aside, said.words)
+    said = _overrides(reader, stream, stream.clicks, p)
+    maximum_ms = maximum_set_back(said.overrides, start, one.clicks.arrival_max_ms)
+    intake = clicks_intake(p, stream, maximum_ms, said.aside, said.overrides)
     counts = Counts(judged=True)
     for positions in _positions(reader, topic, intake, start):
         passed = int((positions < position(one.clicks_offset)).sum())
@@ -104,24 +109,24 @@ def _named(partition: Partition) -> str:
     return f"{partition.topic}[{partition.partition}]"
 
 
-class _Said(NamedTuple):
+class _Overrides(NamedTuple):
     """What operators said of one partition of an input: records sent to quarantine unread (L7),
     its times (T3)."""
 
     aside: set[int]
-    words: tuple[ClockWord, ...]
+    overrides: tuple[ClockOverride, ...]
 
 
-def _said(reader: Reader, stream: StreamConfig, topic: str, p: int) -> _Said:
-    aside, words = set[int](), set[ClockWord]()
+def _overrides(reader: Reader, stream: StreamConfig, topic: str, p: int) -> _Overrides:
+    aside, overrides = set[int](), set[ClockOverride]()
     for records in chunks(read_all(reader, Partition(stream.quarantine, p))):
         aside |= {
             order.offset
-            for order in orders(records)
+            for order in set_asides(records)
             if (order.topic, order.partition) == (topic, p)
         }
-        words.update(clock_words(records))
-    return _Said(aside, words_of(words, topic, p))
+        overrides.update(clock_overrides(records))
+    return _Overrides(aside, overrides_of(overrides, topic, p))
 
 
 def _positions(

@@ -2,19 +2,19 @@
 
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import open_store
-from everspun.audit.audit import Audit, Standing
+from everspun.audit.audit import Audit, ProgressClaim
 from everspun.config import Config
 from paramserver.messages import Progress
-from paramserver.ports import Unreachable
+from paramserver.ports import PortUnreachable
 from paramserver.server.state_dir import read_part
 from paramserver.slots import SlotMap
 from paramserver.wire.client import connect
 
 
-def of_shards(config: Config) -> tuple[list[Standing], list[str]]:
+def of_shards(config: Config) -> tuple[list[ProgressClaim], list[str]]:
     """What each shard says; and the names of those that do not answer."""
     shards, clock = connect(config.paramserver, config.run.dir, 0)
-    found: list[Standing] = []
+    found: list[ProgressClaim] = []
     silent: list[str] = []
     index, count = 0, config.run.shards
     try:
@@ -23,8 +23,8 @@ def of_shards(config: Config) -> tuple[list[Standing], list[str]]:
                 reply = shards[index].progress(config.model.name)
                 count = reply.slot_map.shards if reply.slot_map is not None else count
                 if reply.progress is not None and index < count:
-                    found.append(Standing(f"shard {index}", reply.progress))
-            except Unreachable:
+                    found.append(ProgressClaim(f"shard {index}", reply.progress))
+            except PortUnreachable:
                 silent.append(f"shard {index}")
             index += 1
     finally:
@@ -33,11 +33,11 @@ def of_shards(config: Config) -> tuple[list[Standing], list[str]]:
     return found, silent
 
 
-def of_checkpoints(config: Config) -> list[Standing]:
+def of_checkpoints(config: Config) -> list[ProgressClaim]:
     """Every complete checkpoint, by its manifest."""
     catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
     return [
-        Standing(
+        ProgressClaim(
             f"checkpoint {m.name}",
             Progress(
                 chains=dict(m.chains),
@@ -92,7 +92,7 @@ def slot_maps(config: Config, count: int) -> list[SlotMap | None]:
     def of(index: int) -> SlotMap | None:
         try:
             return shards[index].progress(config.model.name).slot_map
-        except Unreachable:
+        except PortUnreachable:
             return None
 
     try:

@@ -27,7 +27,7 @@ from typing import Any
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from everspun.launcher.locks import Taken, lock_file, unlock
+from everspun.launcher.locks import AlreadyLocked, lock_file, unlock
 
 KINDS = ("auto", "kafka", "embedded")
 POM = Path(__file__).resolve().parents[2] / "deploy" / "broker" / "pom.xml"
@@ -193,7 +193,7 @@ def start_broker(
         )
     try:
         held = lock_file(dir / LOCK_FILE, f"the broker's folder {dir}")
-    except Taken as error:
+    except AlreadyLocked as error:
         raise BrokerError(f"{error}; give another one with --dir") from None
     port = port or _free_port()
     try:

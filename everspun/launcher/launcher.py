@@ -133,9 +133,9 @@ class Launcher:
         return self.run.counts(self.governed) | ordered_scale(self.dir)
 
     def start(self, roles: Collection[str] = ROLES) -> None:
-        """Start the processes of these roles. Raises `locks.Taken` where another launcher runs in
-        this folder, and OSError where the folder cannot be written; a process that cannot be
-        started now is started later."""
+        """Start the processes of these roles. Raises `locks.AlreadyLocked` where another launcher
+        runs in this folder, and OSError where the folder cannot be written; a process that cannot
+        be started now is started later."""
         (self.dir / "logs").mkdir(parents=True, exist_ok=True)
         (self.dir / "roles").mkdir(exist_ok=True)
         self._held = lock_file(self.dir / LOCK_FILE, f"run.dir {self.dir}")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 
-class Taken(Exception):
+class AlreadyLocked(Exception):
     """Another process does this already; the message says which."""
 
 
@@ -30,7 +30,7 @@ def lock_file(path: Path, what: str) -> int:
         os.close(held)
         named = f"process {owner[0]}" if owner else "another process"
         host = f" on {owner[1]}" if len(owner) > 1 and owner[1] != os.uname().nodename else ""
-        raise Taken(f"{what} is in use by {named}{host}") from None
+        raise AlreadyLocked(f"{what} is in use by {named}{host}") from None
     except OSError:  # a file system without locks
         return held
     with suppress(OSError):  # a full disk: the lock holds, and has no name on it

@@ -23,7 +23,7 @@ PRODUCER = "everspun-replay"
 
 
 @dataclass(frozen=True)
-class Line:
+class PlannedRecord:
     """One record to append. A heartbeat has no key and stands for one in every partition of both
     topics."""
 
@@ -35,7 +35,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Answers:
+class PlannedAnswers:
     """What the replica said of a period's impressions: one probability a row, of one model
     version."""
 
@@ -143,7 +143,7 @@ class ReplayPlan:
                 columns[name] = [row.get(name) for row in history.features[rows]]
         return columns
 
-    def lines(self, period: Period, answers: Answers | None) -> Iterator[Line]:
+    def lines(self, period: Period, answers: PlannedAnswers | None) -> Iterator[PlannedRecord]:
         """All records of a period in order of arrival; at one time heartbeats stand first, then
         impressions."""
         return merge(
@@ -153,16 +153,18 @@ class ReplayPlan:
             key=lambda line: line.arrival_ms,
         )
 
-    def _heartbeats(self, period: Period) -> Iterator[Line]:
+    def _heartbeats(self, period: Period) -> Iterator[PlannedRecord]:
         step = self.stream.heartbeat_ms
         if period.start_ms == self.start_ms:
-            yield Line(
+            yield PlannedRecord(
                 self.start_ms, "heartbeat"
             )  # the first stamp of a partition is believed by a heartbeat (T3)
         for ts in range((period.start_ms // step + 1) * step, period.end_ms, step):
-            yield Line(ts, "heartbeat")
+            yield PlannedRecord(ts, "heartbeat")
 
-    def _page_views(self, period: Period, answers: Answers | None) -> Iterator[Line]:
+    def _page_views(
+        self, period: Period, answers: PlannedAnswers | None
+    ) -> Iterator[PlannedRecord]:
         at = period.first
         while at < period.last:
             end = at + 1
@@ -179,7 +181,9 @@ class ReplayPlan:
             and history.planted[one] == history.planted[other]
         )
 
-    def _page_view(self, at: int, end: int, first: int, answers: Answers | None) -> Line:
+    def _page_view(
+        self, at: int, end: int, first: int, answers: PlannedAnswers | None
+    ) -> PlannedRecord:
         history = self.history
         session, ts = self.pseudonym(history.sessions[at]), int(history.ts_ms[at])
         shown = []
@@ -199,9 +203,9 @@ class ReplayPlan:
             shown.append(row)
         source = self.pseudonym(history.sources[at])
         body = {"ts_ms": ts, "session": session, "source": source, "impressions": shown}
-        return Line(ts, "impression", session.encode(), _json(body), end - at)
+        return PlannedRecord(ts, "impression", session.encode(), _json(body), end - at)
 
-    def _clicks(self, period: Period) -> Iterator[Line]:
+    def _clicks(self, period: Period) -> Iterator[PlannedRecord]:
         history = self.history
         for c in range(period.first_click, period.last_click):
             i, ts = int(self.click_impression[c]), int(self.click_ts_ms[c])
@@ -214,7 +218,7 @@ class ReplayPlan:
                 "item": history.items[i],
                 "vendor": history.vendors[i],
             }
-            yield Line(ts, "click", session.encode(), _json(body), 1)
+            yield PlannedRecord(ts, "click", session.encode(), _json(body), 1)
 
 
 def _json(body: dict[str, object]) -> bytes:

@@ -21,7 +21,7 @@ from typing import Any
 from everspun.config import Config
 from everspun.launcher.launcher import role_files
 from everspun.replay.history import History
-from everspun.replay.plan import PRODUCER, Answers, Line, Period, ReplayPlan
+from everspun.replay.plan import PRODUCER, Period, PlannedAnswers, PlannedRecord, ReplayPlan
 from everspun.replay.writer import AnnouncedCuts, ReplayWriter, Stuck, wait_until
 from stream.hashing.keys import Pseudonymiser, partition_of_key
 from stream.log.log import Log
@@ -116,7 +116,7 @@ class Replayer:
     # --- writing
     # ----------------------------------------------------------------------------------------------
 
-    def _send(self, line: Line, writer: ReplayWriter) -> None:
+    def _send(self, line: PlannedRecord, writer: ReplayWriter) -> None:
         stream = self.config.stream
         if line.kind == "heartbeat":
             writer.heartbeat(line.arrival_ms)
@@ -134,7 +134,7 @@ class Replayer:
     # --- playing the site
     # -------------------------------------------------------------------------------------
 
-    def _predict(self, period: Period) -> Answers:
+    def _predict(self, period: Period) -> PlannedAnswers:
         self.progress.doing = "asking the replica"
         began = time.monotonic()
         columns = self.plan.columns(period)
@@ -146,7 +146,7 @@ class Replayer:
             probabilities += reply["probabilities"]
             version = str(reply["model_version"])
         self.progress.predicting_s += time.monotonic() - began
-        return Answers(probabilities, version)
+        return PlannedAnswers(probabilities, version)
 
     def ask_one(self, index: int) -> dict[str, object]:
         """One scored request, as a site would send it: an impression of the history by its

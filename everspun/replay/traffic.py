@@ -95,7 +95,7 @@ def simulate(config: TrafficConfig) -> Traffic:
     if config.session_views > 1:
         visits = _visits(rng, config, view_count)
     else:
-        visits = Visits(
+        visits = PageViews(
             _times(rng, view_count, config), _zipf(rng, config.users, config.zipf, view_count), None
         )
     ts, users = visits.ts_ms[view_of], visits.user[view_of]
@@ -127,7 +127,7 @@ def simulate(config: TrafficConfig) -> Traffic:
     return Traffic(attacks.plant(history, config.seed) if config.attacks else history, probability)
 
 
-class Visits(NamedTuple):
+class PageViews(NamedTuple):
     """Page views in order of time, each (n,): when, by whom, and in which visit (None: each by
     itself)."""
 
@@ -136,7 +136,7 @@ class Visits(NamedTuple):
     number: npt.NDArray[np.int64] | None
 
 
-def _visits(rng: np.random.Generator, config: TrafficConfig, count: int) -> Visits:
+def _visits(rng: np.random.Generator, config: TrafficConfig, count: int) -> PageViews:
     """Visits whose lengths are Pareto (a few last for hours), with page views half a minute
     apart (log-normal)."""
     lengths = np.ceil(
@@ -155,7 +155,7 @@ def _visits(rng: np.random.Generator, config: TrafficConfig, count: int) -> Visi
     )
     users = _zipf(rng, config.users, config.zipf, count)[visit_of]
     order = np.argsort(ts_ms, kind="stable")
-    return Visits(ts_ms[order], users[order], visit_of[order])
+    return PageViews(ts_ms[order], users[order], visit_of[order])
 
 
 def _focused(

@@ -3,7 +3,7 @@ what it has reached)."""
 
 from dataclasses import dataclass
 
-from everspun.status.table import Snapshot, duration
+from everspun.status.table import StatusSnapshot, duration
 from stream.config import StreamConfig
 from stream.log.topics import topic_specs
 
@@ -27,7 +27,7 @@ class CatchUp:
         return f"{self.stage} behind by {duration(self.behind_s)}, {end}"
 
 
-def behind(stream: StreamConfig, before: Snapshot, now: Snapshot) -> list[CatchUp]:
+def behind(stream: StreamConfig, before: StatusSnapshot, now: StatusSnapshot) -> list[CatchUp]:
     """The stages that are behind by more than labels have to wait (L1). `before` is an earlier
     look.
 
@@ -47,7 +47,7 @@ def behind(stream: StreamConfig, before: Snapshot, now: Snapshot) -> list[CatchU
     return found
 
 
-def near_retention(stream: StreamConfig, now: Snapshot) -> list[str]:
+def near_retention(stream: StreamConfig, now: StatusSnapshot) -> list[str]:
     """Stages whose input is more than half as old as its topic keeps it; none for a replay,
     whose topics keep all."""
     if stream.replayed:

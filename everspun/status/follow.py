@@ -6,7 +6,7 @@ from rich.panel import Panel
 from everspun.config import Config
 from everspun.status.discovery import scrape_all
 from everspun.status.quality import Quality
-from everspun.status.table import Snapshot, render, snapshot
+from everspun.status.table import StatusSnapshot, render, snapshot
 from stream.log.log import Log, LogError, OffsetOutOfRange
 from stream.record import Partition
 
@@ -17,7 +17,7 @@ SAMPLES_MAX = 2_000
 RECENT_EVALUATIONS = 2_000
 
 
-class Follower:
+class StatusFollower:
     """Belongs to one thread. `look` now and then; `quality` and `samples` are what has been
     seen."""
 
@@ -26,13 +26,13 @@ class Follower:
         beginning."""
         self.config = config
         self.quality = Quality(config.model.name)
-        self.samples: list[Snapshot] = []
+        self.samples: list[StatusSnapshot] = []
         self.answered = True  # whether the broker did, when asked last
         self._partition = Partition(config.stream.evaluations, 0)
         self._reader = log.reader()
         self._sought, self._tail = False, evaluations_max
 
-    def look(self, now_ms: int, evaluations: bool = True) -> Snapshot:
+    def look(self, now_ms: int, evaluations: bool = True) -> StatusSnapshot:
         """Take a sample at the data's clock `now_ms`, and read what `evaluations` have come."""
         if evaluations:
             self.read_evaluations()

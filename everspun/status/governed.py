@@ -4,18 +4,18 @@ why it acted."""
 from dataclasses import dataclass
 
 from everspun.status.scrape import Report
-from paramserver.bounds import Rung
+from paramserver.bounds import PaceLevel
 
 
 @dataclass(frozen=True)
 class Governed:
     """Of one governor, from its metrics. `action` is "" before its first decision."""
 
-    ordered: Rung  # by the operator
-    rung: Rung  # by the governor
-    in_force: Rung
-    at: int  # on its ladder: 0 = as loose as the operator allows
-    rungs: int
+    ordered: PaceLevel  # by the operator
+    level: PaceLevel  # by the governor
+    in_force: PaceLevel
+    at: int  # on its list of levels: 0 = as loose as the operator allows
+    levels: int
     action: str
     why: str
     excess: float  # log loss above that of the sequence, a share of it
@@ -27,7 +27,7 @@ class Governed:
 
     def line(self, since: str) -> str:
         """One line; `since` says how long ago the last decision was."""
-        stands = f"governor {words(self.rung)}" if self.at else "governor tightens nothing"
+        stands = f"governor {words(self.level)}" if self.at else "governor tightens nothing"
         head = f"{stands} (operator: {words(self.ordered)})"
         if not self.action:
             return f"{head}   no estimate yet"
@@ -38,24 +38,24 @@ class Governed:
         )
 
 
-def words(rung: Rung) -> str:
-    """A rung for a person."""
-    bound = "unbounded" if rung.staleness < 0 else f"s = {rung.staleness}"
-    return f"{bound}, {rung.concurrency} at once" if rung.concurrency else bound
+def words(level: PaceLevel) -> str:
+    """A level for a person."""
+    bound = "unbounded" if level.staleness < 0 else f"s = {level.staleness}"
+    return f"{bound}, {level.concurrency} at once" if level.concurrency else bound
 
 
 def governed(report: Report, wall_ms: int) -> Governed | None:
     """From the metrics of a governor's process; None until the clock holder has answered it."""
-    rungs = int(report.value("everspun_governor_rungs"))
-    if not rungs:
+    levels = int(report.value("everspun_governor_rungs"))
+    if not levels:
         return None
     action, why = _decision(report)
     return Governed(
-        ordered=_rung(report, "operator"),
-        rung=_rung(report, "governor"),
-        in_force=_rung(report, "in force"),
+        ordered=_level(report, "operator"),
+        level=_level(report, "governor"),
+        in_force=_level(report, "in force"),
         at=int(report.value("everspun_governor_rung")),
-        rungs=rungs,
+        levels=levels,
         action=action,
         why=why,
         excess=report.value("everspun_governor_excess_share"),
@@ -69,9 +69,9 @@ def governed(report: Report, wall_ms: int) -> Governed | None:
     )
 
 
-def _rung(report: Report, word: str) -> Rung:
+def _level(report: Report, word: str) -> PaceLevel:
     s = report.value("everspun_governor_staleness_bound", word=word)
-    return Rung(int(s), int(report.value("everspun_governor_concurrency_bound", word=word)))
+    return PaceLevel(int(s), int(report.value("everspun_governor_concurrency_bound", word=word)))
 
 
 def _decision(report: Report) -> tuple[str, str]:

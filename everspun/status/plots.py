@@ -14,7 +14,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 from everspun.status.quality import entropy
-from everspun.status.table import Snapshot
+from everspun.status.table import StatusSnapshot
 
 SIZE = (7.2, 3.6)
 INK, SECOND, FAINT = "#1f4e79", "#c8553d", "#9aa5b1"
@@ -90,7 +90,7 @@ def calibration(found: Sequence[Sequence[float]]) -> str:
     return _svg(figure)
 
 
-def freshness(samples: Sequence[Snapshot], clock: str) -> str:
+def freshness(samples: Sequence[StatusSnapshot], clock: str) -> str:
     """Age of the served model's data, and of each stage's, over the run."""
     figure, axes = _figure(f"Freshness ({clock})", "seconds of the run", "data age, hours")
     if samples:

@@ -7,7 +7,7 @@ from typing import Any
 from everspun.config import Config
 from everspun.status.catch_up import CatchUp
 from everspun.status.scrape import Report
-from everspun.status.table import Snapshot, duration
+from everspun.status.table import StatusSnapshot, duration
 
 #: A launcher writes every second.
 LAUNCHER_SILENT_MS = 10_000
@@ -111,7 +111,7 @@ def stream(state: Mapping[str, Any], now_ms: int, topics: tuple[str, str]) -> li
 
 
 def stages(
-    config: Config, shot: Snapshot, late: Iterable[CatchUp], reports: Mapping[str, Report]
+    config: Config, shot: StatusSnapshot, late: Iterable[CatchUp], reports: Mapping[str, Report]
 ) -> list[str]:
     """Stages that are there and do not do what they are for."""
     found = []
@@ -189,7 +189,7 @@ def _by_input(reports: Mapping[str, Report], what: str) -> dict[str, float]:
     return found
 
 
-def _behind(one: CatchUp, shot: Snapshot) -> str:
+def _behind(one: CatchUp, shot: StatusSnapshot) -> str:
     """A stage that falls behind; what it waits for says where to look."""
     waits = shot.stages[one.stage].waiting
     todo = {
@@ -203,7 +203,7 @@ def _behind(one: CatchUp, shot: Snapshot) -> str:
     return f"{one}: {todo}"
 
 
-def _overdue(config: Config, shot: Snapshot, reports: Mapping[str, Report]) -> list[str]:
+def _overdue(config: Config, shot: StatusSnapshot, reports: Mapping[str, Report]) -> list[str]:
     """No checkpoint is published though shards have learned more than the newest holds."""
     report = reports.get("checkpointer-0")
     created_ms = 0.0 if report is None else report.value("everspun_checkpoint_created_ms")

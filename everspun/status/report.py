@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from everspun.status.quality import Quality, shown
-from everspun.status.table import Snapshot, duration
+from everspun.status.table import StatusSnapshot, duration
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
@@ -34,7 +34,7 @@ def write(
     notes: Sequence[str],
     figures: Sequence[tuple[str, str]],
     quality: Quality,
-    samples: Sequence[Snapshot],
+    samples: Sequence[StatusSnapshot],
     audit: Sequence[tuple[str, str, bool]],
     clock: str,
 ) -> Path:
@@ -60,7 +60,7 @@ def write(
     return path
 
 
-def _drawn(quality: Quality, samples: Sequence[Snapshot], clock: str) -> list[str]:
+def _drawn(quality: Quality, samples: Sequence[StatusSnapshot], clock: str) -> list[str]:
     """The plots; where matplotlib is not installed, a line that says how to have them."""
     try:
         from everspun.status import plots
@@ -100,7 +100,7 @@ def quality_rows(quality: Quality) -> list[tuple[str, str]]:
     return rows
 
 
-def freshness_rows(samples: Sequence[Snapshot]) -> list[tuple[str, str]]:
+def freshness_rows(samples: Sequence[StatusSnapshot]) -> list[tuple[str, str]]:
     """Median and worst data age of what was served."""
     ages = sorted(s.data_age_s for s in samples if s.data_age_s is not None)
     if not ages:

@@ -49,7 +49,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ScrapeAnswer:
     """What a process said at its address. `process`: `<role>-<index>`, "" where it does not say."""
 
     process: str
@@ -73,14 +73,14 @@ def scrape(run_dir: Path) -> dict[str, Report]:
     return {name: answer.report for name, answer in answers.items()}
 
 
-def ask(places: Mapping[str, tuple[str, int]]) -> dict[str, Answer]:
+def ask(places: Mapping[str, tuple[str, int]]) -> dict[str, ScrapeAnswer]:
     """What answers at these (host, port)s within a second; the rest is left out."""
     with ThreadPoolExecutor(max_workers=max(1, min(ASKED_AT_ONCE, len(places)))) as pool:
         answers = pool.map(fetch, places.values())
         return {n: answer for n, answer in zip(places, answers, strict=True) if answer is not None}
 
 
-def fetch(place: tuple[str, int]) -> Answer | None:
+def fetch(place: tuple[str, int]) -> ScrapeAnswer | None:
     """None for one that is starting, draining or dead, or whose name is not known."""
     host, port = place
     url = f"http://[{host}]:{port}/metrics" if ":" in host else f"http://{host}:{port}/metrics"
@@ -90,7 +90,7 @@ def fetch(place: tuple[str, int]) -> Answer | None:
             process, instance = (answer.headers.get(name, "") for name in (PROCESS, INSTANCE))
     except (OSError, http.client.HTTPException, ValueError):
         return None
-    return Answer(process, instance, Report(_series(text)))
+    return ScrapeAnswer(process, instance, Report(_series(text)))
 
 
 def _series(text: str) -> Series:

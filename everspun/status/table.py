@@ -33,7 +33,7 @@ class Stage:
 
 
 @dataclass
-class Snapshot:
+class StatusSnapshot:
     """What all stages said at one moment. `now_ms` is the clock of the data: the wall's, or the
     replay's."""
 
@@ -48,7 +48,9 @@ class Snapshot:
     taken: float = field(default_factory=time.monotonic)
 
 
-def snapshot(reports: dict[str, Report], now_ms: int, before: Snapshot | None) -> Snapshot:
+def snapshot(
+    reports: dict[str, Report], now_ms: int, before: StatusSnapshot | None
+) -> StatusSnapshot:
     """Sum the processes of each role; rates are against `before`."""
     stages = {name: Stage(name) for name in STAGES}
     buckets: dict[str, float] = defaultdict(float)
@@ -75,7 +77,7 @@ def snapshot(reports: dict[str, Report], now_ms: int, before: Snapshot | None) -
             stage.rate = max(0.0, stage.records_in - before.stages[name].records_in) / seconds
     governor = next((r for name, r in reports.items() if name.startswith("governor-")), None)
     replica = next((r for name, r in reports.items() if name.startswith("replica")), None)
-    return Snapshot(
+    return StatusSnapshot(
         now_ms=now_ms,
         stages=stages,
         staleness_p50=quantile(buckets, 0.5),
@@ -99,7 +101,7 @@ def _data_age_s(replica: Report | None, now_ms: int) -> float | None:
     return max(0.0, (now_ms - learned) / 1_000) if learned else None
 
 
-def render(shot: Snapshot, quality: Quality, title: str, note: str = "") -> Panel:
+def render(shot: StatusSnapshot, quality: Quality, title: str, note: str = "") -> Panel:
     table = Table(expand=True)
     for column in ("stage", "processes", "in", "out", "rows/s", "data age", "waits for"):
         table.add_column(column, justify="left" if column in ("stage", "waits for") else "right")

@@ -105,7 +105,7 @@ class Shares(NamedTuple):
     each: F64
 
 
-class Stretch(NamedTuple):
+class HealthyCounts(NamedTuple):
     """Healthy counts of the last `cells` cells: (scopes,) impressions, clicks, how many people they
     are worth, and how many of the cells are healthy; (3,) raw clicks, bad clicks, bad impressions.
     """
@@ -200,7 +200,7 @@ class Bands:
             self._totals[rows].sum(0),
         )
 
-    def stretch(self, cells: int) -> Stretch:
+    def healthy_counts(self, cells: int) -> HealthyCounts:
         """Healthy counts of the last so many cells, `cells_max` at most; `totals` are of the cells
         in which everything was healthy."""
         rows, n = self._rows(self.last - cells + 1, self.last), len(self.scopes)
@@ -209,7 +209,7 @@ class Bands:
         latest = np.arange(self.last - len(rows) + 1, self.last + 1) % len(self._groups)
         groups = (self._groups[latest, :n] * good[:, :, None]).sum(0)
         people = impressions**2 / np.maximum(squares_of(groups), 1)
-        return Stretch(
+        return HealthyCounts(
             cells,
             impressions,
             clicks,

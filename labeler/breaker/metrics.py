@@ -54,7 +54,7 @@ class BreakerMetrics(ReaderMetrics):
         self._unreadable.set(totals.unreadable)
         self._gone.set(totals.gone)
         self._restarts.set(totals.restarts)
-        self._stopped.set(sum(line.core.stopped is not None for line in labelling.lines.values()))
+        self._stopped.set(sum(line.core.stopped is not None for line in labelling.tasks.values()))
         dangling = labelling.totals.dangling
         trips: dict[tuple[str, str], str] = {}
         if breaker is not None:

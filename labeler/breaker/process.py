@@ -18,7 +18,7 @@ from labeler.config import LabelerConfig
 from labeler.io.wait import Wait
 from labeler.labels.runner import Labelling
 from labeler.process.consumer_group import Membership
-from labeler.process.threads import Crew, LabellingLoop, wall_clock_ms
+from labeler.process.threads import LabellingLoop, ThreadGroup, wall_clock_ms
 from stream.config import StreamConfig
 from stream.internal_topics.examples import BatchHeader
 from stream.internal_topics.passed_over import PassedOver
@@ -79,19 +79,21 @@ class BreakerService:
         self._group = Membership(
             log.group_reader(stream.topic_prefix + GROUP, name), sliced, labeler.poll_ms
         )
-        self._crew = Crew({"judge": self._run_judge, "group": self._group.run}, labeler.drain_ms)
+        self._threads = ThreadGroup(
+            {"judge": self._run_judge, "group": self._group.run}, labeler.drain_ms
+        )
         self._metrics_wait = Wait()
 
     def run(self, stop: threading.Event) -> None:
         """Raises what ended a thread."""
         loop = LabellingLoop(self._labelling, lambda: self._group.owned, self._now, self._poll_ms)
-        self._crew.start()
+        self._threads.start()
         try:
-            loop.run(stop, self._on_tallied, lambda: self._crew.failed)
+            loop.run(stop, self._on_tallied, lambda: self._threads.failed)
         finally:
-            self._crew.end()
+            self._threads.end()
             self._labelling.close()
-        self._crew.reraise()
+        self._threads.reraise()
 
     def _on_tallied(self, headers: list[BatchHeader]) -> None:
         self._metrics.on_tallied(headers)
@@ -104,6 +106,6 @@ class BreakerService:
         judging = self._judging
         while not ending.is_set():
             judging.own(0 in self._group.owned)
-            if not judging.turn(self._now(), self._poll_ms) and judging.breaker is None:
+            if not judging.run_once(self._now(), self._poll_ms) and judging.breaker is None:
                 ending.wait(self._poll_ms / 1000)
         judging.close()

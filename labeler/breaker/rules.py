@@ -11,9 +11,9 @@ import numpy.typing as npt
 from labeler.breaker.bands import (
     EVERYTHING,
     Bands,
+    HealthyCounts,
     Scope,
     Shares,
-    Stretch,
     Usual,
     lower_tail,
     upper_tail,
@@ -59,7 +59,7 @@ def find(config: BreakerConfig, bands: Bands, trips: Mapping[Scope, Trip]) -> li
     shares, usual = bands.shares(), bands.totals()
     found: dict[Scope, Trip] = {}
     for cells in _lengths(config, bands):
-        seen = bands.stretch(cells)
+        seen = bands.healthy_counts(cells)
         for trip in (
             *_click_shares(config, bands, shares, usual, seen),
             *_volumes(config, bands, shares, seen),
@@ -127,7 +127,7 @@ def _lengths(config: BreakerConfig, bands: Bands) -> list[int]:
 
 
 def _click_shares(
-    config: BreakerConfig, bands: Bands, shares: Shares, usual: Usual, seen: Stretch
+    config: BreakerConfig, bands: Bands, shares: Shares, usual: Usual, seen: HealthyCounts
 ) -> list[Trip]:
     """Slices and everything whose impressions find fewer clicks than their band, or more."""
     armed = (shares.clicks >= config.history_clicks_min) & (
@@ -156,7 +156,7 @@ def _click_shares(
     return out
 
 
-def _spread(spread: float, shares: Shares, seen: Stretch, at: int) -> float:
+def _spread(spread: float, shares: Shares, seen: HealthyCounts, at: int) -> float:
     """The relative deviation of a stretch's clicks: how much hours differ, and how much so many
     people do."""
     people = max(1.0, float(seen.people[at]))
@@ -168,7 +168,7 @@ def _share_trip(
     bands: Bands,
     shares: Shares,
     usual: Usual,
-    seen: Stretch,
+    seen: HealthyCounts,
     at: int,
     mean: float,
     chance: float,
@@ -209,7 +209,9 @@ def _share_trip(
     )
 
 
-def _volumes(config: BreakerConfig, bands: Bands, shares: Shares, seen: Stretch) -> list[Trip]:
+def _volumes(
+    config: BreakerConfig, bands: Bands, shares: Shares, seen: HealthyCounts
+) -> list[Trip]:
     """Scopes whose impressions are hardly there, held against the same hours of the days before."""
     if seen.cells not in (
         config.recovered_cells,
@@ -249,7 +251,7 @@ def _volumes(config: BreakerConfig, bands: Bands, shares: Shares, seen: Stretch)
 
 
 def _totals(
-    config: BreakerConfig, bands: Bands, shares: Shares, usual: Usual, seen: Stretch
+    config: BreakerConfig, bands: Bands, shares: Shares, usual: Usual, seen: HealthyCounts
 ) -> list[Trip]:
     """What only the whole shows: clicks without impressions, and records that cannot be read."""
     if shares.clicks[0] < config.history_clicks_min or shares.cells[0] < config.history_cells_min:
@@ -305,7 +307,7 @@ def _explained(
     config: BreakerConfig,
     bands: Bands,
     shares: Shares,
-    seen: Stretch,
+    seen: HealthyCounts,
     found: Mapping[Scope, Trip],
     trips: Mapping[Scope, Trip],
 ) -> bool:

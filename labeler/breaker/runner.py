@@ -74,7 +74,7 @@ class Judging:
             self._owned = owned
             self._forget()
 
-    def turn(self, now_ms: int, wait_ms: int) -> bool:
+    def run_once(self, now_ms: int, wait_ms: int) -> bool:
         """Read, judge, send once. True if anything moved."""
         if not self._owned or not self._retry.over(now_ms):
             return False

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler.click_cache.page import ClickPage
-from labeler.join.click_join import ClickJoin, Limits, Matches
+from labeler.join.click_join import ClickJoin, ClickLimits, Matches
 from labeler.join.ring_index import I64, U64, home
 from stream.kernels.kernel import kernel
 
@@ -102,7 +102,7 @@ class SpilledClicks:
             self._segments.popleft()
         return page
 
-    def match(self, ids: U64, ts_ms: I64, arrival_ms: I64, limits: Limits) -> list[Matches]:
+    def match(self, ids: U64, ts_ms: I64, arrival_ms: I64, limits: ClickLimits) -> list[Matches]:
         """Per page that may hold a click of these impressions, in log order, the clicks that
         count (L1)."""
         rows, pages = self._candidates(ids)

@@ -30,9 +30,9 @@ from stream.decoding.arrival_clock import (
     arrival_clock,
     judge_event_times,
 )
-from stream.decoding.decode import Activity, decode_activity
+from stream.decoding.decode import DecodedActivity, decode_activity
 from stream.hashing.keys import session_of
-from stream.internal_topics.clock_words import ClockWord, maximum_set_back
+from stream.internal_topics.clock_overrides import ClockOverride, maximum_set_back
 from stream.internal_topics.row_bytes import cuts, string_lengths
 from stream.internal_topics.verdicts import input_name
 from stream.log.record_columns import RecordColumns
@@ -50,7 +50,7 @@ NO_GAP = np.iinfo(np.int64).max
 
 #: Reads the events of records with their arrivals (n,), ms. Raises nothing: what is bad is unknown
 #: (L5).
-ReadActivity = Callable[[RecordColumns, I64], Activity]
+ReadActivity = Callable[[RecordColumns, I64], DecodedActivity]
 
 
 def activity_reader(stream: StreamConfig, topic: str, partition: int) -> ReadActivity:
@@ -58,7 +58,7 @@ def activity_reader(stream: StreamConfig, topic: str, partition: int) -> ReadAct
     passed over."""
     is_click = topic == stream.clicks
 
-    def read(records: RecordColumns, arrival_ms: I64) -> Activity:
+    def read(records: RecordColumns, arrival_ms: I64) -> DecodedActivity:
         events = decode_activity(records, partition, arrival_ms, is_click, stream)
         stamp_ms = records.timestamp_ms[
             np.searchsorted(records.offset, events.position >> ROW_BITS)
@@ -68,7 +68,7 @@ def activity_reader(stream: StreamConfig, topic: str, partition: int) -> ReadAct
         if fine.all():
             return events
         rows = pa.array(np.flatnonzero(fine))
-        return Activity(
+        return DecodedActivity(
             events.position[fine],
             events.ts_ms[fine],
             events.arrival_ms[fine],
@@ -81,7 +81,7 @@ def activity_reader(stream: StreamConfig, topic: str, partition: int) -> ReadAct
     return read
 
 
-class ResumePoint(NamedTuple):
+class CountingPoint(NamedTuple):
     """Where a counting reader goes on: the end of its chain, and the arrival maximum there (T1)."""
 
     end: int
@@ -104,13 +104,13 @@ class SignalEnds:
         elif kind is Fold.DANGLES:
             self.dangling += 1
 
-    def resume_point(self, input: str, first_offset: int) -> ResumePoint:
+    def resume_point(self, input: str, first_offset: int) -> CountingPoint:
         """Where to go on; at `first_offset`, the first one still in the input, if nothing was
         ever counted."""
         chain = self._chains.get(input)
         if chain is None or chain.end is None:
-            return ResumePoint(position(first_offset), 0)
-        return ResumePoint(chain.end, self._arrival_max_ms[input])
+            return CountingPoint(position(first_offset), 0)
+        return CountingPoint(chain.end, self._arrival_max_ms[input])
 
 
 class _Bucket:
@@ -120,7 +120,7 @@ class _Bucket:
     def __init__(self, number: int, start: int) -> None:
         self.number = number
         self.start = start
-        self.parts: list[Activity] = []
+        self.parts: list[DecodedActivity] = []
         self.rows = self.bytes = 0  # of the events
         self.unknown = 0
 
@@ -138,18 +138,18 @@ class CountingReader:
         fraud: FraudConfig,
         topic: str,
         partition: int,
-        at: ResumePoint,
-        words: Collection[ClockWord] = (),
+        at: CountingPoint,
+        overrides: Collection[ClockOverride] = (),
     ) -> None:
         """`words`: what operators said of this partition's times (T3)."""
         self.input = input_name(topic, partition)
         at = at._replace(
-            arrival_max_ms=maximum_set_back(words, offset_of(at.end), at.arrival_max_ms)
+            arrival_max_ms=maximum_set_back(overrides, offset_of(at.end), at.arrival_max_ms)
         )
         self._bucket_ms = stream.signal_ms
         self._fraud = fraud
         self._read = activity_reader(stream, topic, partition)
-        self._clock = arrival_clock(stream, at.arrival_max_ms, words)
+        self._clock = arrival_clock(stream, at.arrival_max_ms, overrides)
         #: A part of a bucket ends behind the record with which its events reach this; a record of
         #: more is cut itself. So what `group` makes of a part, which is no larger than its events,
         #: fits a record.
@@ -187,7 +187,7 @@ class CountingReader:
         arrived = self._clock.admit(records)
         if not arrived.records:
             return []
-        batch = _Batch(arrived, self._read, self._begin, self._part_bytes)
+        batch = _CountedBatch(arrived, self._read, self._begin, self._part_bytes)
         buckets = arrived.arrival_ms // self._bucket_ms
         cuts = [0, *(np.flatnonzero(np.diff(buckets)) + 1).tolist(), len(buckets)]
         signals: list[Signal] = []
@@ -231,7 +231,7 @@ class CountingReader:
         return self._open
 
     def _add_large(
-        self, bucket: _Bucket, batch: "_Batch", index: int, signals: list[Signal]
+        self, bucket: _Bucket, batch: "_CountedBatch", index: int, signals: list[Signal]
     ) -> _Bucket:
         """A record whose events alone are more than a part holds, in as many parts as it takes."""
         self._arrival_max_ms = batch.arrival_ms(index)
@@ -241,13 +241,13 @@ class CountingReader:
             self._count(bucket, part, 0)
         return bucket
 
-    def _add(self, bucket: _Bucket, batch: "_Batch", low: int, high: int) -> None:
+    def _add(self, bucket: _Bucket, batch: "_CountedBatch", low: int, high: int) -> None:
         if low == high:
             return
         self._count(bucket, *batch.part(low, high))
         self._arrival_max_ms = batch.arrival_ms(high - 1)
 
-    def _count(self, bucket: _Bucket, part: Activity, unknown: int) -> None:
+    def _count(self, bucket: _Bucket, part: DecodedActivity, unknown: int) -> None:
         bucket.unknown, self._passed = bucket.unknown + self._passed, 0
         if len(part.ts_ms):
             bucket.parts.append(part)
@@ -286,7 +286,7 @@ class CountingReader:
             self._empty = None
 
 
-class _Batch:
+class _CountedBatch:
     """Records with their arrivals and events, addressed by index of the record. Events below
     position `begin` are left out: a part that ended within their record counts them."""
 
@@ -325,7 +325,7 @@ class _Batch:
         large = np.flatnonzero(np.diff(self._bytes_before[low : end + 1]) > self._part_bytes)
         return low + int(large[0]) if len(large) else end
 
-    def pieces(self, index: int) -> Iterator[tuple[int, Activity]]:
+    def pieces(self, index: int) -> Iterator[tuple[int, DecodedActivity]]:
         """A large record's events in pieces that a part holds, each with the position of its
         first one."""
         first, last = int(self._rows_before[index]), int(self._rows_before[index + 1])
@@ -333,7 +333,7 @@ class _Batch:
             part = _slice(self._activity, first + start, first + end)
             yield int(part.position[0]), part
 
-    def part(self, low: int, high: int) -> tuple[Activity, int]:
+    def part(self, low: int, high: int) -> tuple[DecodedActivity, int]:
         """The events of records `[low, high)`, and how many could not be read."""
         activity = _slice(self._activity, int(self._rows_before[low]), int(self._rows_before[high]))
         offsets = self._offsets[[low, high - 1]]
@@ -341,9 +341,9 @@ class _Batch:
         return activity, int(unknown[1] - unknown[0])
 
 
-def _slice(rows: Activity, first: int, last: int) -> Activity:
+def _slice(rows: DecodedActivity, first: int, last: int) -> DecodedActivity:
     """Its events `[first, last)`, and nothing that is unknown."""
-    return Activity(
+    return DecodedActivity(
         rows.position[first:last],
         rows.ts_ms[first:last],
         rows.arrival_ms[first:last],
@@ -354,12 +354,12 @@ def _slice(rows: Activity, first: int, last: int) -> Activity:
     )
 
 
-def event_bytes(events: Activity) -> I64:
+def event_bytes(events: DecodedActivity) -> I64:
     """What a row of SIGNAL_SCHEMA for each event alone takes, (n,)."""
     return SIGNAL_BYTES + string_lengths(events.source) + string_lengths(events.vendor)
 
 
-def _read_each(records: RecordColumns, arrival_ms: I64, read: ReadActivity) -> Activity:
+def _read_each(records: RecordColumns, arrival_ms: I64, read: ReadActivity) -> DecodedActivity:
     """What `read` makes of the records; of one that it cannot read, that it is unknown (L5),
     whatever it raised."""
     try:
@@ -368,7 +368,7 @@ def _read_each(records: RecordColumns, arrival_ms: I64, read: ReadActivity) -> A
         if len(records) <= 1:
             logger.error("offset %d is counted as unknown: %r", int(records.offset[0]), error)
             none, names = np.zeros(0, np.int64), pa.array([], pa.string())
-            return Activity(
+            return DecodedActivity(
                 none,
                 none,
                 none,
@@ -382,12 +382,12 @@ def _read_each(records: RecordColumns, arrival_ms: I64, read: ReadActivity) -> A
         _read_each(records[at], arrival_ms[at], read) for at in (slice(middle), slice(middle, None))
     ]
     columns = zip(*halves, strict=True)
-    return Activity(
+    return DecodedActivity(
         *(pa.concat_arrays(c) if isinstance(c[0], pa.Array) else np.concatenate(c) for c in columns)
     )
 
 
-def group(parts: list[Activity], cell_ms: int, gap_fast_ms: int) -> pa.RecordBatch:
+def group(parts: list[DecodedActivity], cell_ms: int, gap_fast_ms: int) -> pa.RecordBatch:
     """Count events by (source, vendor, session, cell of event time), in order of first appearance,
     then of session and cell: `SESSION_SIGNAL_SCHEMA`. Needs at least one event."""
     source = pa.chunked_array([part.source for part in parts]).combine_chunks().dictionary_encode()

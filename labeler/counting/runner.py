@@ -15,10 +15,10 @@ from labeler.io.outbox import Message, Outbox, Outgoing
 from labeler.io.tail import TailReader
 from labeler.io.wait import Wait
 from labeler.labels.claimed_ends import ClaimedEnds
-from labeler.labels.words import read_words
+from labeler.labels.operator_overrides import read_overrides
 from stream.config import StreamConfig
 from stream.hashing.keys import partition_of_key
-from stream.internal_topics.clock_words import ClockWord, words_of
+from stream.internal_topics.clock_overrides import ClockOverride, overrides_of
 from stream.internal_topics.malformed import MalformedRecord
 from stream.internal_topics.passed_over import PassedOver
 from stream.internal_topics.verdicts import input_name
@@ -51,7 +51,7 @@ class Count:
 
     reader: CountingReader
     outbox: Outbox[None]  # encoded: their columns are let go at once
-    clocks: frozenset[ClockWord]  # what operators had said of times when it was started (T3)
+    clocks: frozenset[ClockOverride]  # what operators had said of times when it was started (T3)
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Head:
         self._signals: Writer | None = None
         self._beats: Writer | None = None
         self._beating: dict[Partition, Append] = {}
-        self._retry, self._look_again, self._heed = Wait(), Wait(), Wait()
+        self._retry, self._look_again, self._overrides_wait = Wait(), Wait(), Wait()
         self._beyond: dict[
             Partition, int
         ] = {}  # inputs whose logs end below this offset, up to which they are counted
@@ -109,14 +109,14 @@ class Head:
         if lost and self._reader is not None:
             self._reader.assign(self.counts)
 
-    def turn(self, now_ms: int, wait_ms: int) -> bool:
+    def run_once(self, now_ms: int, wait_ms: int) -> bool:
         """Beat, count and send once. True if anything moved."""
         self._beat(now_ms)
         if not self._counts_wanted or not self._retry.over(now_ms):
             return False
         try:
             self._look_at_tails(now_ms)
-            self._heed_clocks(now_ms)
+            self._apply_clock_overrides(now_ms)
             self._start_counts()
             moved = self._read(wait_ms)
             assert self._signals is not None
@@ -192,7 +192,7 @@ class Head:
             ends, clocks = self._fold(tail), self._clocks(tail, {at.partition for at in new})
             for at in new:
                 point = ends.resume_point(input_name(*at), tail.first(at))
-                said = words_of(clocks, *at)
+                said = overrides_of(clocks, *at)
                 reader = CountingReader(
                     self._stream, self._fraud, at.topic, at.partition, point, said
                 )
@@ -205,19 +205,19 @@ class Head:
         for at in new:
             self._reader.seek(at, self.counts[at].reader.offset)
 
-    def _clocks(self, tail: TailReader, partitions: Iterable[int]) -> frozenset[ClockWord]:
-        return read_words(
+    def _clocks(self, tail: TailReader, partitions: Iterable[int]) -> frozenset[ClockOverride]:
+        return read_overrides(
             tail, self._stream, partitions, self._labeler.fold_orders_max, self.passed_over
         ).clocks
 
-    def _heed_clocks(self, now_ms: int) -> None:
+    def _apply_clock_overrides(self, now_ms: int) -> None:
         """T3: an input whose time stands is counted anew once an operator has set its times
         back."""
         skew_ms = self._stream.skew_ms
         stand = [at for at, one in self.counts.items() if one.reader.clock.ahead_ms > skew_ms]
-        if not stand or self._reader is None or not self._heed.over(now_ms):
+        if not stand or self._reader is None or not self._overrides_wait.over(now_ms):
             return
-        self._heed.begin(now_ms, LOOK_AGAIN_MS)
+        self._overrides_wait.begin(now_ms, LOOK_AGAIN_MS)
         tail = TailReader(self._log, self._stream.poll_records_max)
         try:
             clocks = self._clocks(tail, {at.partition for at in stand})
@@ -225,11 +225,11 @@ class Head:
             tail.close()
         for at in stand:
             if (
-                set(words_of(clocks, *at)) - self.counts[at].clocks
+                set(overrides_of(clocks, *at)) - self.counts[at].clocks
                 and not self.counts[at].outbox.in_flight
             ):
                 logger.info(
-                    "counting of %s[%d] goes on with times set back, on an operator's word", *at
+                    "counting of %s[%d] goes on with times set back, on an operator's override", *at
                 )
                 del self.counts[at]
         self._reader.assign(self.counts)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from labeler.fraud.activity import ROW_SCHEMA
-from labeler.fraud.tables import Json, Table
+from labeler.fraud.tables import Json, StateTable
 
 #: A page holds about so many bytes of rows before they are compressed; below Kafka's 1 MiB a record
 #: in any case.
@@ -32,7 +32,7 @@ class Group(NamedTuple):
 class ActivityPages:
     """Pages by number. Those from `first` on count."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: StateTable) -> None:
         self._table = table
         self._newest: dict[int, int] = {}  # page -> its latest cell; rising page numbers
         self._leaving: list[int] = []
@@ -93,7 +93,7 @@ def groups_from(pages: Mapping[int, Json], first: int) -> Iterator[list[Json]]:
             group = []
 
 
-def counts_in(table: Table) -> dict[tuple[str, str, int], list[int]]:
+def counts_in(table: StateTable) -> dict[tuple[str, str, int], list[int]]:
     """(source, vendor, cell) -> [views, clicks, gaps_fast, rejected] as the table has them, from
     its first page on."""
     found: dict[tuple[str, str, int], list[int]] = {}

@@ -25,13 +25,13 @@ from faust.auth import OAuthCredentials
 from faust.types import TP
 
 from labeler.counting.signals import Signal, contradiction, decode_signal
-from labeler.fraud.filter import FraudFilter, Step
+from labeler.fraud.filter import FilterStep, FraudFilter
 from labeler.fraud.metrics import FraudMetrics
 from labeler.fraud.sender import VerdictSender
 from labeler.fraud.sent_watermarks import look_at_ends, sent_watermarks
 from labeler.fraud.tables import TABLES, Json, Tables
 from labeler.fraud_config import FraudConfig, check_room
-from labeler.io.fetch_pace import Backoff, StepSize
+from labeler.io.fetch_pace import RefetchTimer, StepSize
 from labeler.labels.claimed_ends import ClaimedEnds
 from stream.config import StreamConfig
 from stream.internal_topics.malformed import MalformedRecord
@@ -112,10 +112,10 @@ class Judge:
         self._clicks = [input_name(stream.clicks, p) for p in range(stream.partitions)]
         self._batch: list[tuple[Record, Signal | None]] = []  # records without what they held
         self._next = 0  # the offset to come
-        self._early = Backoff(
+        self._early = RefetchTimer(
             SEEK_AGAIN_S, SEEK_AGAIN_MAX_S
         )  # seeks for records before one that came too early
-        self._idle = Backoff(
+        self._idle = RefetchTimer(
             IDLE_S, IDLE_MAX_S, clock_s(), IDLE_S
         )  # seeks for records that never came
         self._size = StepSize(
@@ -131,7 +131,7 @@ class Judge:
         self.filter = None
         self._batch.clear()
 
-    async def on_event(self, event: Any, more: bool) -> Step | None:
+    async def on_event(self, event: Any, more: bool) -> FilterStep | None:
         """One record of `signals`. It is judged with those after it while there are `more` to
         come."""
         try:
@@ -139,7 +139,7 @@ class Judge:
         finally:
             self._idle.come(self._clock_s())  # behind a step, however long it took
 
-    async def _on_event(self, event: Any, more: bool) -> Step | None:
+    async def _on_event(self, event: Any, more: bool) -> FilterStep | None:
         offset = event.message.offset
         if self.filter is None:
             await self._know_changelogs()
@@ -277,7 +277,7 @@ class Judge:
             self._pass_over(record, wrong)
         return signal if wrong is None else None
 
-    async def _step(self, batch: list[tuple[int, Signal | None]]) -> Step:
+    async def _step(self, batch: list[tuple[int, Signal | None]]) -> FilterStep:
         """Promises, verdicts, watermarks, rows, fold position, each once the one before is
         acknowledged (F2)."""
         assert self.filter is not None
@@ -306,7 +306,7 @@ class Judge:
             self._metrics.on_step(self.filter, step, self.reads_again, self.send_failures)
         return step
 
-    async def _commit(self, step: Step) -> None:
+    async def _commit(self, step: FilterStep) -> None:
         """Every so often. Tables are durable one by one, and the fold position comes after all
         others."""
         now_s = self._clock_s()

@@ -38,7 +38,7 @@ from labeler.fraud.scores import Scores
 from labeler.fraud.sessions import Visits, spared, visits_of
 from labeler.fraud.tables import InputRow, Tables, pair_key
 from labeler.fraud.vendor_history import VendorHistory
-from labeler.fraud.window import Found, Window
+from labeler.fraud.window import ActivityWindow, Found
 from labeler.fraud_config import FraudConfig
 from stream.chain import Chain, Fold
 from stream.hashing.secret import NO_KEY, HashKey
@@ -58,7 +58,7 @@ BEHIND_GAP = "behind_gap"
 
 
 @dataclass(frozen=True)
-class Step:
+class FilterStep:
     """What to send, in this order: all verdicts, acknowledged; then the watermarks. Then
     `commit`."""
 
@@ -178,7 +178,7 @@ class FraudFilter:
         """Event time below which everything is judged."""
         return self._settled * self.config.cell_ms
 
-    def on_signals(self, signals: Iterable[tuple[int, Signal | None]]) -> Step:
+    def on_signals(self, signals: Iterable[tuple[int, Signal | None]]) -> FilterStep:
         """Count signals, each with its offset (None: a record that says nothing), and judge the
         cells they settle."""
         self._saved = False
@@ -198,7 +198,7 @@ class FraudFilter:
         watermarks = self._promise()
         verdicts = self._judge()
         inputs = {name: InputRow(row.end, row.watermark_ms) for name, row in self._inputs.items()}
-        return Step(verdicts, watermarks, inputs, self._settled, self._next_offset)
+        return FilterStep(verdicts, watermarks, inputs, self._settled, self._next_offset)
 
     def save(self) -> None:
         """The first half of `commit`: what must be durable before the fold position is written.
@@ -214,7 +214,7 @@ class FraudFilter:
         self._history.write()
         self._scores.write()
 
-    def commit(self, step: Step) -> None:
+    def commit(self, step: FilterStep) -> None:
         """The log holds the verdicts and watermarks of this step and all before: their signals need
         not come again.
 
@@ -419,7 +419,7 @@ class FraudFilter:
             )
             self._history.add_gaps(number, int(honest.clicks.sum()), int(honest.gaps_fast.sum()))
             if number % self.config.span == 0:  # windows that do not overlap
-                clicked, devoted = Window(
+                clicked, devoted = ActivityWindow(
                     self.config, self._activity, self._history, number
                 ).devotion()
                 self._history.add_devoted(number, clicked, devoted)
@@ -427,7 +427,7 @@ class FraudFilter:
     def _judge_cell(self, last: int, touched: I64, anew: I64) -> list[Verdict]:
         """Judge pairs (rising) over the window that ends with a cell; rules of windows alone
         only those of `anew`."""
-        window = Window(self.config, self._activity, self._history, last)
+        window = ActivityWindow(self.config, self._activity, self._history, last)
         found = window.judge(anew) if len(anew) else []
         found += window.judge_remembered(touched, {one.pair for one in found}, self._scores)
         pairs = np.array([one.pair for one in found], np.int64)
@@ -489,7 +489,9 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
 Send = Callable[[Sequence[Verdict | Watermark]], None]
 
 
-def run_step(filter: FraudFilter, signals: Iterable[tuple[int, Signal | None]], send: Send) -> Step:
+def run_step(
+    filter: FraudFilter, signals: Iterable[tuple[int, Signal | None]], send: Send
+) -> FilterStep:
     """One step in the right order. `send` returns once the log holds the records, or raises."""
     step = filter.on_signals(signals)
     if step.verdicts:

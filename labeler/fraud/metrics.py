@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from labeler.fraud.filter import FraudCounts, FraudFilter, Step
+from labeler.fraud.filter import FilterStep, FraudCounts, FraudFilter
 from stream.metrics import ReaderMetrics
 
 
@@ -49,7 +49,7 @@ class FraudMetrics(ReaderMetrics):
         self.waits_for("idle")
 
     def on_step(
-        self, filter: FraudFilter, step: Step, reads_again: int, send_failures: int
+        self, filter: FraudFilter, step: FilterStep, reads_again: int, send_failures: int
     ) -> None:
         now, before = filter.counts, self._seen[1] if self._seen[0] is filter else FraudCounts()
         self._seen = (filter, replace(now))

@@ -23,7 +23,7 @@ import pyarrow as pa
 from labeler.fraud.activity import Activity, Counted
 from labeler.fraud.activity_pages import PAGE_BYTES_MAX, decode_rows, encode_rows
 from labeler.fraud.pair_index import KeyNumbers, Pairs, pair_keys
-from labeler.fraud.tables import Table
+from labeler.fraud.tables import StateTable
 from labeler.fraud_config import FraudConfig
 from stream.hashing.secret import NO_KEY, HashKey
 
@@ -68,7 +68,7 @@ class Scores:
     def __init__(
         self,
         config: FraudConfig,
-        table: Table,
+        table: StateTable,
         generation: int,
         folded: int,
         hash_key: HashKey = NO_KEY,

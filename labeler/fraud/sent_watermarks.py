@@ -3,7 +3,7 @@ not go below (F3)."""
 
 from labeler.io.tail import TailReader
 from labeler.labels.claimed_ends import ClaimedEnds
-from labeler.labels.heard_verdicts import hear, without_contradictions
+from labeler.labels.verdict_records import read_verdicts, without_contradictions
 from stream.config import StreamConfig
 from stream.internal_topics.verdicts import Watermark, input_name
 from stream.log.log import Log
@@ -33,7 +33,7 @@ def sent_watermarks(log: Log, stream: StreamConfig) -> dict[str, int]:
 
             def take(records: list[Record], found: dict[str, int] = found) -> None:
                 heard = without_contradictions(
-                    hear(records), claimed.ends, stream.watermark_ahead_ms
+                    read_verdicts(records), claimed.ends, stream.watermark_ahead_ms
                 )
                 for said in (one.said for one in heard):
                     if isinstance(said, Watermark) and said.input in inputs:

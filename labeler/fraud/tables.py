@@ -11,7 +11,7 @@ from typing import Any, Protocol
 Json = Any
 
 
-class Table(Protocol):
+class StateTable(Protocol):
     """A mapping of strings to JSON values. A value read is never changed in place, only set
     anew."""
 
@@ -33,10 +33,10 @@ class Tables:
     (`Scores`). `progress`: how far each input is counted and judged (`InputRow`), cells settled,
     and watermarks promised."""
 
-    activity: Table
-    history: Table
-    scores: Table
-    progress: Table
+    activity: StateTable
+    history: StateTable
+    scores: StateTable
+    progress: StateTable
 
 
 #: The tables' names, in the order of `Tables`.

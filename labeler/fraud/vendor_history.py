@@ -7,7 +7,7 @@ attack cannot teach the filter that its own behaviour is usual while it is being
 import numpy as np
 import numpy.typing as npt
 
-from labeler.fraud.tables import Table
+from labeler.fraud.tables import StateTable
 from labeler.fraud_config import FraudConfig
 
 F64 = npt.NDArray[np.float64]
@@ -29,7 +29,7 @@ class VendorHistory:
     """Views and clicks by vendor and of all vendors. Each remembers the last cell added: those at
     or below it are not added again. Changes stay here until `write` (F2: written at the commit)."""
 
-    def __init__(self, config: FraudConfig, table: Table) -> None:
+    def __init__(self, config: FraudConfig, table: StateTable) -> None:
         self._config = config
         self._table = table
         self._places: dict[

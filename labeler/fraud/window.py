@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from labeler.fraud.activity import Activity, Counted
 from labeler.fraud.rules import PAIR_RULES, SCORE_RULES, VENDOR_RULES
-from labeler.fraud.rules.evidence import Evidence, Finding, Remembered, VendorEvidence
+from labeler.fraud.rules.evidence import Evidence, Remembered, RuleFinding, VendorEvidence
 from labeler.fraud.rules.tails import upper_tails
 from labeler.fraud.scores import Scores
 from labeler.fraud.tables import pair_key
@@ -32,10 +32,10 @@ class Found(NamedTuple):
     pair: int
     source: str
     vendor: str
-    finding: Finding
+    finding: RuleFinding
 
 
-class Window:
+class ActivityWindow:
     """The sums of all pairs over the `span` cells that end with `last`, and of their sources."""
 
     def __init__(

@@ -10,7 +10,7 @@ USUAL_KEPT = 0.98
 
 
 @dataclass
-class Backoff:
+class RefetchTimer:
     """Asks again after `first_s`, then after twice as long each time up to `most_s`, until
     something comes of it: on a slow machine the answer to the last question may be on its way, and
     a new question would throw it away."""

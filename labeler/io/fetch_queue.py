@@ -10,7 +10,7 @@ from stream.portions import fitting
 from stream.record import Record
 
 
-class Feed:
+class FetchQueue:
     """First in, first out. Fetching pauses when full and goes on when half empty, so that it
     does not flutter."""
 

@@ -23,12 +23,12 @@ class SetAside(NamedTuple):
     offset: int
 
 
-def order_key(order: SetAside) -> bytes:
+def set_aside_key(order: SetAside) -> bytes:
     """Unlike the key of the quarantined record itself, so that neither hides the other."""
     return f"{_ORDER}/{order.topic}/{order.partition}/{position(order.offset)}".encode()
 
 
-def order_headers(order: SetAside, reason: str) -> Headers:
+def set_aside_headers(order: SetAside, reason: str) -> Headers:
     """Headers of the order's record, which has no value."""
     return (
         (_ORDER, b"1"),
@@ -40,7 +40,7 @@ def order_headers(order: SetAside, reason: str) -> Headers:
     )
 
 
-def orders(records: Iterable[Record], malformed: OnMalformed | None = None) -> list[SetAside]:
+def set_asides(records: Iterable[Record], malformed: OnMalformed | None = None) -> list[SetAside]:
     """The orders among records of `quarantine`; one that says nothing is passed over, and
     `malformed` told of it."""
     found = []

@@ -15,7 +15,7 @@ from stream.kernels.kernel import kernel
 I8 = npt.NDArray[np.int8]
 
 
-class Limits(NamedTuple):
+class ClickLimits(NamedTuple):
     """Which clicks count (L1), all in ms: by event time up to `window_ms` after their impression,
     or up to `early_click_ms` before it; by arrival up to `wait_ms` after it, or up to `early_ms`
     before it. A window below 0 is none."""
@@ -99,7 +99,7 @@ class ClickJoin:
         )
         self._tail += len(ids)
 
-    def match(self, ids: U64, ts_ms: I64, arrival_ms: I64, limits: Limits) -> Matches:
+    def match(self, ids: U64, ts_ms: I64, arrival_ms: I64, limits: ClickLimits) -> Matches:
         """For each impression the clicks that count for it (L1). Changes nothing."""
         found = Matches.none(len(ids))
         if len(self) and len(ids):
@@ -172,7 +172,7 @@ def _evict(ids: U64, arrival_ms: I64, index: I32, head: int, tail: int, before_m
 @kernel
 def _match(
     ids: U64, ts_ms: I64, arrival_ms: I64, older: I32, index: I32, head: int,
-    wanted: U64, shown_ms: I64, arrived_ms: I64, limits: Limits,
+    wanted: U64, shown_ms: I64, arrived_ms: I64, limits: ClickLimits,
     label: I8, delay_ms: I64, clicks: I64, too_early: I64,
 ) -> None:  # fmt: skip
     size = len(ids)

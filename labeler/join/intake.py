@@ -20,7 +20,7 @@ from stream.decoding.arrival_clock import (
 )
 from stream.decoding.decode import BadRecord, decode_clicks, decode_impressions
 from stream.decoding.undeclared import count_undeclared
-from stream.internal_topics.clock_words import ClockWord
+from stream.internal_topics.clock_overrides import ClockOverride
 from stream.log.record_columns import RecordColumns
 from stream.record import ROW_BITS, Record, offset_of
 
@@ -66,14 +66,14 @@ class Intake(Generic[Rows]):
         config: StreamConfig,
         maximum_ms: int,
         set_aside: Collection[int],
-        words: Collection[ClockWord] = (),
+        overrides: Collection[ClockOverride] = (),
     ):
         """`maximum_ms`: the arrival maximum before the first record to come; 0 = none. `set_aside`:
         offsets that an operator has sent to quarantine unread (L7). `words`: what operators said of
         this partition's times (T3)."""
         self._decode: Decode[Rows] = decode
         self._partition, self._config = partition, config
-        self.clock = arrival_clock(config, maximum_ms, words)
+        self.clock = arrival_clock(config, maximum_ms, overrides)
         self._set_aside = set_aside
         self.undeclared: Counter[str] = (
             Counter()
@@ -169,9 +169,9 @@ def impressions_intake(
     config: StreamConfig,
     maximum_ms: int,
     set_aside: Collection[int] = (),
-    words: Collection[ClockWord] = (),
+    overrides: Collection[ClockOverride] = (),
 ) -> Intake[Impressions]:
-    return Intake(decode_impressions, partition, config, maximum_ms, set_aside, words)
+    return Intake(decode_impressions, partition, config, maximum_ms, set_aside, overrides)
 
 
 def clicks_intake(
@@ -179,6 +179,6 @@ def clicks_intake(
     config: StreamConfig,
     maximum_ms: int,
     set_aside: Collection[int] = (),
-    words: Collection[ClockWord] = (),
+    overrides: Collection[ClockOverride] = (),
 ) -> Intake[Clicks]:
-    return Intake(decode_clicks, partition, config, maximum_ms, set_aside, words)
+    return Intake(decode_clicks, partition, config, maximum_ms, set_aside, overrides)

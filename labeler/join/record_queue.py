@@ -19,7 +19,7 @@ _ROOM_MIN = 64
 NO_ARRIVAL = 0
 
 
-class Track:
+class RecordQueue:
     """A first-in, first-out queue of records; offsets rise and arrivals never fall.
 
     `arrival_max_ms` is the running maximum (T1) just before the first record held.

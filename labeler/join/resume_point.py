@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from labeler.join.strategy import NOTHING, Share
 from stream.chain import Chain, Fold
-from stream.internal_topics.clock_words import ClockWord, maximum_set_back
+from stream.internal_topics.clock_overrides import ClockOverride, maximum_set_back
 from stream.internal_topics.examples import BatchHeader
 from stream.internal_topics.malformed import MalformedRecord, OnMalformed
 from stream.record import Record, offset_of, position
@@ -69,7 +69,7 @@ class ResumePoint:
         )
 
     def set_back(
-        self, impressions: Collection[ClockWord], clicks: Collection[ClockWord]
+        self, impressions: Collection[ClockOverride], clicks: Collection[ClockOverride]
     ) -> "ResumePoint":
         """The same with arrival maxima as operators' words say of both inputs (T3): whoever wrote
         it may not have heard them."""

@@ -24,7 +24,7 @@ NO_WINDOW_MS = -1
 
 
 @dataclass(frozen=True)
-class Reading:
+class LabelStrategy:
     """One reading of `impressions[p]`: the chain that it writes, and which clicks count in it
     (L1)."""
 
@@ -34,18 +34,20 @@ class Reading:
     click_wait_ms: int  # a click that arrives longer than this after its impression does not count
 
 
-def readings(stream: StreamConfig) -> tuple[Reading, ...]:
+def label_strategies(stream: StreamConfig) -> tuple[LabelStrategy, ...]:
     """The first reading, and the later one where the strategy has one."""
     if stream.label_strategy == "eager":
-        return Reading(LABEL, NO_WINDOW_MS, 0, 0), Reading(
+        return LabelStrategy(LABEL, NO_WINDOW_MS, 0, 0), LabelStrategy(
             LATE, stream.window_ms, stream.wait_ms, stream.wait_ms
         )
-    first = Reading(LABEL, stream.window_ms, stream.wait_ms, stream.wait_ms)
+    first = LabelStrategy(LABEL, stream.window_ms, stream.wait_ms, stream.wait_ms)
     if not stream.reads_again:
         return (first,)
     if stream.label_strategy == "window":  # what is released has the label it would have had
-        return first, Reading(LATE, stream.window_ms, stream.wait_last_ms, stream.wait_ms)
-    return first, Reading(LATE, stream.late_window_ms, stream.wait_last_ms, stream.wait_last_ms)
+        return first, LabelStrategy(LATE, stream.window_ms, stream.wait_last_ms, stream.wait_ms)
+    return first, LabelStrategy(
+        LATE, stream.late_window_ms, stream.wait_last_ms, stream.wait_last_ms
+    )
 
 
 class Share(NamedTuple):

@@ -5,14 +5,14 @@
 - `clicks`: the joining reader's side of `clicks[p]`
 - `emission`: what a labeler wants written
 - `emitter`: what a labelled range becomes in the log
-- `heard_verdicts`: records of `verdicts` as they were read
+- `verdict_records`: records of `verdicts` as they were read
 - `impressions`: impressions that were read and not yet labelled, and the ids of those before them
   (L2, L5)
-- `lost_ranges`: ranges of input that are gone, on an operator's word
+- `lost_ranges`: ranges of input that are gone, on an operator's override
 - `partition`: the labeler of one partition
 - `remade_topics`: topics that were deleted and made anew while a labeler was not looking (C7)
 - `runner`: the partitions that one process labels
-- `verdict_queue`: records of `verdicts` between the log and the book, in log order
-- `verdicts`: what stands in `verdicts`, read in order
-- `words`: what operators said of partitions, as it stands in `quarantine` (L7, C7, T3)
+- `verdict_queue`: records of `verdicts` between the log and the index of verdicts, in log order
+- `verdict_index`: what stands in `verdicts`, read in order
+- `operator_overrides`: what operators said of partitions, as it stands in `quarantine` (L7, C7, T3)
 """

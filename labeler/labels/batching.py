@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labeler.join.record_queue import I32, I64, Track
+from labeler.join.record_queue import I32, I64, RecordQueue
 from stream.record import offset_of, position, row_of
 
 
-class Stretch(NamedTuple):
+class BatchRange(NamedTuple):
     """A range `[start, end)` of positions, closed by the log."""
 
     start: int
@@ -38,8 +38,8 @@ class Boundaries:
         self._bytes_passed = 0  # the same before the first of them
         self._flush_ms = flush_ms
         self._batch_rows_max = batch_rows_max
-        self.ahead = Track()  # records at and after `start`
-        self._next: Stretch | None = (
+        self.ahead = RecordQueue()  # records at and after `start`
+        self._next: BatchRange | None = (
             None  # once closed, a range stays as it is, whatever comes behind it
         )
         self._looked = True  # whether `_next` is what the records held say
@@ -50,13 +50,13 @@ class Boundaries:
         held = self.ahead.records
         return int(held["rows"].sum()) - self._passed_rows()
 
-    def first(self) -> Stretch | None:
+    def first(self) -> BatchRange | None:
         """The range that starts at `start`, or None while the log has not closed it."""
         if not self._looked:
             self._next, self._looked = self._find(), True
         return self._next
 
-    def _find(self) -> Stretch | None:
+    def _find(self) -> BatchRange | None:
         records = self.ahead.records
         if not len(records):
             return None
@@ -73,7 +73,7 @@ class Boundaries:
         deadline = last
         if rows:  # heartbeats have no deadline of their own (T2), unless there is nothing else
             deadline = int(records["arrival_ms"][int(np.searchsorted(up_to, rows))])
-        return Stretch(self.start, position(int(records["offset"][same])), rows, deadline, last)
+        return BatchRange(self.start, position(int(records["offset"][same])), rows, deadline, last)
 
     def known_deadline_arrival_ms(self) -> int | None:
         """A lower bound of the next range's `deadline_arrival_ms` while it is open; None = nothing
@@ -139,7 +139,7 @@ class Boundaries:
             - passed,
         )
 
-    def _full(self, up_to: I64, count: int) -> Stretch:
+    def _full(self, up_to: I64, count: int) -> BatchRange:
         records = self.ahead.records
         at = int(np.searchsorted(up_to, count))
         row = int(records["rows"][at]) - int(up_to[at] - count)
@@ -147,4 +147,4 @@ class Boundaries:
         end = (
             position(int(records["offset"][at])) + row
         )  # just behind the last row, also at the end of its record
-        return Stretch(self.start, end, count, arrival, arrival)
+        return BatchRange(self.start, end, count, arrival, arrival)

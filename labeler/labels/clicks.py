@@ -21,12 +21,12 @@ import numpy.typing as npt
 from labeler.click_cache.cache import ClickCopy
 from labeler.click_cache.page import ClickPage
 from labeler.click_cache.spilled import SpilledClicks
-from labeler.join.click_join import ClickJoin, Limits, Matches
+from labeler.join.click_join import ClickJoin, ClickLimits, Matches
 from labeler.join.intake import Read
-from labeler.join.record_queue import I32, Track
+from labeler.join.record_queue import I32, RecordQueue
 from labeler.join.resume_point import ResumePoint
 from labeler.join.ring_index import I64
-from labeler.join.strategy import NO_WINDOW_MS, Reading
+from labeler.join.strategy import NO_WINDOW_MS, LabelStrategy
 from stream.columns.events import Clicks, Impressions
 from stream.config import StreamConfig
 from stream.decoding.decode import BadRecord
@@ -69,7 +69,7 @@ class Gap:
     next: int = -1  # not read yet
 
 
-class ClickLine:
+class ClickBuffer:
     """Holds exactly the clicks that arrived from `arrival(head) - early` on, as far as they were
     read."""
 
@@ -86,7 +86,9 @@ class ClickLine:
         self._early_ms, self._early_click_ms = config.early_ms, config.early_click_ms
         self._copy, self._bytes_max, self._page_rows = copy, bytes_max, page_rows
         self._join = ClickJoin()  # the oldest ones; all of them while nothing is spilled
-        self._seen = Track(point.clicks_arrival_max_ms)  # their records, from the resume point on
+        self._seen = RecordQueue(
+            point.clicks_arrival_max_ms
+        )  # their records, from the resume point on
         self._bad: deque[BadRecord] = deque()
         self._gaps: deque[Gap] = deque()
         self._last_barrier = point.barrier
@@ -253,11 +255,11 @@ class ClickLine:
         at = self.arrival_max_ms
         return at > deadline_ms and at >= arrival_max_ms - self._early_ms
 
-    def match(self, impressions: Impressions, reading: Reading) -> Matches:
+    def match(self, impressions: Impressions, strategy: LabelStrategy) -> Matches:
         """The clicks that count for each impression in this reading (L1)."""
         wanted = (impressions.id, impressions.ts_ms, impressions.arrival_ms)
-        limits = Limits(
-            reading.window_ms, reading.click_wait_ms, self._early_ms, self._early_click_ms
+        limits = ClickLimits(
+            strategy.window_ms, strategy.click_wait_ms, self._early_ms, self._early_click_ms
         )
         matches = self._join.match(*wanted, limits)
         if self._spills:
@@ -266,14 +268,14 @@ class ClickLine:
             matches = matches.with_later(self._open_join.match(*wanted, limits))
         return matches
 
-    def lost(self, arrival_ms: I64, reading: Reading) -> npt.NDArray[np.bool_]:
+    def lost(self, arrival_ms: I64, strategy: LabelStrategy) -> npt.NDArray[np.bool_]:
         """Which impressions of these arrivals (n,) a click that is gone might have counted for
         (C7, L1)."""
         lost = np.zeros(len(arrival_ms), np.bool_)
-        if reading.window_ms == NO_WINDOW_MS:
+        if strategy.window_ms == NO_WINDOW_MS:
             return lost
         for gap in self._gaps:
-            early, late = arrival_ms - self._early_ms, arrival_ms + reading.click_wait_ms
+            early, late = arrival_ms - self._early_ms, arrival_ms + strategy.click_wait_ms
             lost |= (early <= gap.to_ms) & (late >= gap.from_ms)
         return lost
 

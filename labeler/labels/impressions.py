@@ -8,9 +8,9 @@ import numpy.typing as npt
 
 from labeler.join.duplicates import DuplicateIds
 from labeler.join.intake import Read
-from labeler.join.record_queue import Track
+from labeler.join.record_queue import RecordQueue
 from labeler.join.resume_point import ResumePoint
-from labeler.labels.batching import Boundaries, Stretch
+from labeler.labels.batching import BatchRange, Boundaries
 from stream.columns.events import Impressions
 from stream.config import StreamConfig
 from stream.decoding.decode import BadRecord
@@ -19,7 +19,7 @@ from stream.internal_topics.row_bytes import I64, row_bytes
 from stream.record import position
 
 
-class Taken(NamedTuple):
+class RangeContents(NamedTuple):
     """What stands in one range."""
 
     impressions: Impressions
@@ -27,14 +27,14 @@ class Taken(NamedTuple):
     bad: list[BadRecord]
 
 
-class ImpressionLine:
+class ImpressionBuffer:
     """The delayed reader's side: from `ids_offset` on it learns ids, from `start` on it queues
     for labelling."""
 
     def __init__(self, config: StreamConfig, point: ResumePoint):
         self._ids = DuplicateIds(config.dedup_ms)
         self._dedup_ms = config.dedup_ms
-        self._seen = Track(point.ids_arrival_max_ms)  # records from ids_offset on
+        self._seen = RecordQueue(point.ids_arrival_max_ms)  # records from ids_offset on
         self._nothing = Impressions.empty(config.features)
         self._queue: deque[tuple[Impressions, npt.NDArray[np.bool_]]] = deque()
         self._bad: deque[BadRecord] = deque()
@@ -68,13 +68,13 @@ class ImpressionLine:
             self.rows += len(events)
             self.bytes += _bytes(events)
 
-    def take(self, stretch: Stretch) -> Taken:
+    def take(self, batch_range: BatchRange) -> RangeContents:
         """Remove the range from the queue."""
         parts: list[Impressions] = []
         flags: list[npt.NDArray[np.bool_]] = []
-        while self._queue and int(self._queue[0][0].position[0]) < stretch.end:
+        while self._queue and int(self._queue[0][0].position[0]) < batch_range.end:
             events, duplicate = self._queue.popleft()
-            n = int(np.searchsorted(events.position, stretch.end))
+            n = int(np.searchsorted(events.position, batch_range.end))
             if n < len(events):
                 self._queue.appendleft((events.slice(n, len(events)), duplicate[n:]))
                 size = _bytes(events)
@@ -86,19 +86,19 @@ class ImpressionLine:
             flags.append(duplicate)
             self.rows -= n
         bad: list[BadRecord] = []
-        while self._bad and position(self._bad[0].record.offset) < stretch.end:
+        while self._bad and position(self._bad[0].record.offset) < batch_range.end:
             bad.append(self._bad.popleft())
-        self.boundaries.advance(stretch.end)
+        self.boundaries.advance(batch_range.end)
         if not parts:
-            return Taken(self._nothing, np.zeros(0, np.bool_), bad)
-        return Taken(
+            return RangeContents(self._nothing, np.zeros(0, np.bool_), bad)
+        return RangeContents(
             Impressions.concat(parts), flags[0] if len(flags) == 1 else np.concatenate(flags), bad
         )
 
-    def ids_from(self, stretch: Stretch) -> tuple[int, int]:
+    def ids_from(self, batch_range: BatchRange) -> tuple[int, int]:
         """(offset, arrival maximum just before it) to re-read ids from, to go on behind this
         range (C4)."""
-        self._seen.drop(self._seen.first_at(stretch.arrival_max_ms - self._dedup_ms))
+        self._seen.drop(self._seen.first_at(batch_range.arrival_max_ms - self._dedup_ms))
         return int(self._seen.records["offset"][0]), self._seen.arrival_max_ms
 
 

@@ -1,9 +1,10 @@
-"""Ranges of input that are gone, on an operator's word: the way on after a stop for want of input
-(C7).
+"""Ranges of input that are gone, on an operator's override: the way on after a stop for want of
+input (C7).
 
-A word stands in `quarantine`, in the partition of the input that it names (one about `verdicts` in
-every partition), so that every labeler that takes over finds it. It says that what a reader still
-needs of offsets `[first, end)` is not there: a reader that stands in it goes on at `end`.
+An override stands in `quarantine`, in the partition of the input that it names (one about
+`verdicts` in every partition), so that every labeler that takes over finds it. It says that what a
+reader still needs of offsets `[first, end)` is not there: a reader that stands in it goes on at
+`end`.
 """
 
 from collections.abc import Iterable
@@ -27,7 +28,7 @@ class LostRange(NamedTuple):
     first: int
     end: int
     begin: bool = False
-    topic_id: str = ""  # of the topic as it was when the word was given, where a broker has ids
+    topic_id: str = ""  # of the topic as it was when the override was given, where a broker has ids
 
     @property
     def offsets(self) -> int:
@@ -39,7 +40,7 @@ class LostRange(NamedTuple):
 
 
 def lost_command(lost: LostRange, force: bool = False) -> str:
-    """What an operator types to give the word; with `force` though records stand there."""
+    """What an operator types to give the override; with `force` though records stand there."""
     forced = " --force" if force else ""
     return (
         f"everspun lost {lost.topic} {lost.partition} {lost.first} {lost.end} --reason "
@@ -48,12 +49,12 @@ def lost_command(lost: LostRange, force: bool = False) -> str:
 
 
 def lost_key(lost: LostRange) -> bytes:
-    """One a word, so that a repeat is recognised."""
+    """One an override, so that a repeat is recognised."""
     return f"{_LOST}/{lost.topic}/{lost.partition}/{lost.first}/{lost.end}".encode()
 
 
 def lost_headers(lost: LostRange, reason: str) -> Headers:
-    """Headers of the word's record, which has no value."""
+    """Headers of the override's record, which has no value."""
     return (
         (_LOST, b"1"),
         *(((_BEGIN, b"1"),) if lost.begin else ()),
@@ -109,7 +110,7 @@ def behind(lost: Iterable[LostRange], topic: str, partition: int, offset: int) -
 
 
 def accepted(lost: Iterable[LostRange], topic: str, partition: int, topic_id: str) -> int:
-    """Behind which offset a topic made anew is read, on an operator's word; 0 without one."""
+    """Behind which offset a topic made anew is read, on an operator's override; 0 without one."""
     named = (
         one
         for one in lost
@@ -146,16 +147,18 @@ class Missing:
             self.topic, self.partition, min(self.needed_from, self.offset), self.left_from
         )
 
-    def skipped(self, words: Iterable[LostRange]) -> LostRange | None:
+    def skipped(self, overrides: Iterable[LostRange]) -> LostRange | None:
         """What is passed over on these words; None if they say nothing of it."""
         if not self.beyond:
-            end = behind(words, self.topic, self.partition, self.offset)
+            end = behind(overrides, self.topic, self.partition, self.offset)
             return (
                 LostRange(self.topic, self.partition, self.offset, end)
                 if end > self.offset
                 else None
             )
-        named = [one for one in words if (one.topic, one.partition) == (self.topic, self.partition)]
+        named = [
+            one for one in overrides if (one.topic, one.partition) == (self.topic, self.partition)
+        ]
         return next((one for one in named if one.first < self.offset <= one.end), None)
 
     def __str__(self) -> str:

@@ -20,18 +20,18 @@ from labeler.io.set_aside import SetAside
 from labeler.join.click_join import Matches
 from labeler.join.intake import clicks_intake, impressions_intake
 from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import NO_WINDOW_MS, Reading, kept_negatives, readings
-from labeler.labels.batching import Stretch
-from labeler.labels.clicks import ClickLine, Passed
+from labeler.join.strategy import NO_WINDOW_MS, LabelStrategy, kept_negatives, label_strategies
+from labeler.labels.batching import BatchRange
+from labeler.labels.clicks import ClickBuffer, Passed
 from labeler.labels.emission import Emission, SideRecord, quarantine_records, rejected_records
 from labeler.labels.emitter import Emitter, ExamplesEmitter
-from labeler.labels.impressions import ImpressionLine, Taken
+from labeler.labels.impressions import ImpressionBuffer, RangeContents
 from labeler.labels.lost_ranges import LostRange, lost_command
-from labeler.labels.verdicts import Ruling, VerdictBook
+from labeler.labels.verdict_index import Ruling, VerdictIndex
 from stream.chain import LABEL
 from stream.config import StreamConfig
 from stream.decoding.arrival_clock import ArrivalClock
-from stream.internal_topics.clock_words import ClockWord, words_of
+from stream.internal_topics.clock_overrides import ClockOverride, overrides_of
 from stream.internal_topics.examples import (
     BatchHeader,
     examples_schema,
@@ -45,7 +45,7 @@ STEP_MAX = 16
 
 
 @dataclass(frozen=True)
-class Stop:
+class PartitionStop:
     """The record at which a partition stopped (L7), or what it needs and is gone (C7)."""
 
     topic: str
@@ -70,7 +70,7 @@ class Stop:
         )
 
 
-class _Said(NamedTuple):
+class _Labelled(NamedTuple):
     """What a reading says of a range: which impressions are rows, and counts."""
 
     rows: npt.NDArray[np.bool_]
@@ -96,31 +96,34 @@ class PartitionLabeler:
         labeler: LabelerConfig,
         partition: int,
         point: ResumePoint,
-        book: VerdictBook | None,
+        verdict_index: VerdictIndex | None,
         set_aside: Collection[SetAside] = (),
-        reading: Reading | None = None,
+        strategy: LabelStrategy | None = None,
         pages: Pages | None = None,
-        words: Collection[ClockWord] = (),
+        overrides: Collection[ClockOverride] = (),
         emitter: Emitter | None = None,
     ):
-        """`book` is shared by the partitions of a process, and None when no verdicts are awaited.
-        `set_aside`: records that an operator sent to quarantine unread (L7). `reading`: the first
-        one unless given. `pages`: where the local copy of waiting clicks lies (C4); without, they
-        wait in memory. `words`: what operators said of times (T3). `emitter`: what a
-        range becomes; training batches unless given."""
+        """`verdict_index` is shared by the partitions of a process, and None when no verdicts are
+        awaited. `set_aside`: records that an operator sent to quarantine unread (L7).
+        `strategy`: the first one unless given. `pages`: where the local copy of waiting
+        clicks lies (C4); without, they wait in memory. `overrides`: what operators said
+        of times (T3). `emitter`: what a range becomes; training batches unless given."""
         self.partition = partition
         self._emitter = emitter or ExamplesEmitter(stream)
-        said = [words_of(words, topic, partition) for topic in (stream.impressions, stream.clicks)]
+        said = [
+            overrides_of(overrides, topic, partition)
+            for topic in (stream.impressions, stream.clicks)
+        ]
         self.point = point = point.set_back(*said)  # moves with every emission
-        self._stops: dict[str, Stop] = {}  # by topic: these are not read on
+        self._stops: dict[str, PartitionStop] = {}  # by topic: these are not read on
         self._gone: list[LostRange] = []  # of impressions, passed over (C7)
         self._never_read = 0
         # a batch itself could not be made; a record that cannot be read only ends the reading
         self._broken = False
         self.waiting = "idle"  # | "window" | "verdicts" | "stopped": why the last `step` ended
         self._stream, self._labeler = stream, labeler
-        self._first = readings(stream)[0]
-        self._reading = reading or self._first
+        self._first = label_strategies(stream)[0]
+        self._strategy = strategy or self._first
         self._config_hash = label_config_hash(stream, labeler)
         self._schema_id = schema_id(examples_schema(stream.features))
         aside = [
@@ -131,18 +134,18 @@ class PartitionLabeler:
             partition, stream, point.ids_arrival_max_ms, aside[0], said[0]
         )
         self._aside = aside[0]
-        self._line = ImpressionLine(stream, point)
-        name = f"{self._reading.kind}/{stream.clicks}/{partition}"
+        self._impressions_buffer = ImpressionBuffer(stream, point)
+        name = f"{self._strategy.kind}/{stream.clicks}/{partition}"
         decides = f"{self._config_hash};{point.topic_ids.get(stream.clicks, '')}" + "".join(
             f";{w}" for w in said[1]
         )
         copy = ClickCopy(pages, name, decides, aside[1]) if pages is not None else None
         limits = (labeler.pending_clicks_bytes_max, labeler.click_page_rows)
-        self.clicks = ClickLine(stream, point, copy, *limits)
+        self.clicks = ClickBuffer(stream, point, copy, *limits)
         self._clicks_intake = clicks_intake(
             partition, stream, self.clicks.arrival_max_ms, aside[1], said[1]
         )
-        self.use(book)
+        self.use(verdict_index)
 
     @property
     def clocks(self) -> dict[str, ArrivalClock]:
@@ -167,18 +170,18 @@ class PartitionLabeler:
     # --- what is told
     # --------------------------------------------------------------------------------------------
 
-    def use(self, book: VerdictBook | None) -> None:
-        """Go on with this book, which was read from `point.verdicts_offset` or earlier."""
-        self._book = book
-        if book is not None:
-            self._tell_need(book)
+    def use(self, verdict_index: VerdictIndex | None) -> None:
+        """Go on with this index, which was read from `point.verdicts_offset` or earlier."""
+        self._verdict_index = verdict_index
+        if verdict_index is not None:
+            self._state_need(verdict_index)
 
     def on_impressions(self, records: Sequence[Record]) -> None:
         """The next records of `impressions[p]`; behind an unreadable one they are passed over
         (L7)."""
         if self._stream.impressions not in self._stops:
             read = self._impressions_intake.read(records)
-            self._line.add(read)
+            self._impressions_buffer.add(read)
             if read.unreadable:
                 self.stop(
                     self._stream.impressions,
@@ -203,7 +206,7 @@ class PartitionLabeler:
         unless the topic is `verdicts`, whose word then cannot be trusted (F3). The first reason
         stays."""
         partition = gone.partition if gone is not None else self.partition
-        self._stops.setdefault(topic, Stop(topic, partition, at, reason, gone, force))
+        self._stops.setdefault(topic, PartitionStop(topic, partition, at, reason, gone, force))
 
     def never_read(self, offsets: int) -> None:
         """C7: so many offsets of a topic made anew stand below where its impressions are read
@@ -211,7 +214,7 @@ class PartitionLabeler:
         self._never_read += offsets
 
     def skip(self, lost: LostRange) -> None:
-        """C7: these offsets of a topic are gone, on an operator's word; it is read on behind
+        """C7: these offsets of a topic are gone, on an operator's override; it is read on behind
         them."""
         if lost.topic == self._stream.clicks:
             self.clicks.skip(lost.first, lost.end)
@@ -228,12 +231,12 @@ class PartitionLabeler:
     # -------------------------------------------------------------------------------------------
 
     @property
-    def stopped(self) -> Stop | None:
+    def stopped(self) -> PartitionStop | None:
         """The first stop that nobody has lifted."""
         return next(iter(self._stops.values()), None)
 
     @property
-    def stops(self) -> list[Stop]:
+    def stops(self) -> list[PartitionStop]:
         """All of them, a topic each."""
         return list(self._stops.values())
 
@@ -243,35 +246,37 @@ class PartitionLabeler:
             return False
         limits = self._labeler
         room = (
-            self._line.rows < limits.read_ahead_rows_max
-            and self._line.bytes < limits.read_ahead_bytes_max
+            self._impressions_buffer.rows < limits.read_ahead_rows_max
+            and self._impressions_buffer.bytes < limits.read_ahead_bytes_max
         )
-        return room or self._line.boundaries.first() is None
+        return room or self._impressions_buffer.boundaries.first() is None
 
     def wants_clicks(self) -> bool:
         """Whether the head of the line needs clicks that were not read yet (L5)."""
         if self._stream.clicks in self._stops:
             return False
-        boundaries = self._line.boundaries
-        stretch = boundaries.first()
-        if stretch is not None:
-            return not self.clicks.covers(self._deadline_ms(stretch), stretch.arrival_max_ms)
+        boundaries = self._impressions_buffer.boundaries
+        batch_range = boundaries.first()
+        if batch_range is not None:
+            return not self.clicks.covers(
+                self._deadline_ms(batch_range), batch_range.arrival_max_ms
+            )
         known = boundaries.known_deadline_arrival_ms()
-        return known is not None and self.clicks.arrival_max_ms <= known + self._reading.wait_ms
+        return known is not None and self.clicks.arrival_max_ms <= known + self._strategy.wait_ms
 
     @property
     def rows_read(self) -> int:
         """Impressions of any class read at or above the resume point."""
-        return self._line.rows_read
+        return self._impressions_buffer.rows_read
 
     @property
     def queue_rows(self) -> int:
         """Impressions read and not yet labelled."""
-        return self._line.rows
+        return self._impressions_buffer.rows
 
     @property
     def queue_bytes(self) -> int:
-        return self._line.bytes + self._line.table_bytes
+        return self._impressions_buffer.bytes + self._impressions_buffer.table_bytes
 
     # --- what is done
     # --------------------------------------------------------------------------------------------
@@ -304,18 +309,18 @@ class PartitionLabeler:
     def _next(self) -> Emission | None:
         if self._broken or self._stream.verdicts in self._stops:
             return self._wait("stopped")
-        boundaries = self._line.boundaries
-        stretch = boundaries.first()
-        if self._barrier_is_next(stretch):
+        boundaries = self._impressions_buffer.boundaries
+        batch_range = boundaries.first()
+        if self._barrier_is_next(batch_range):
             return self._barrier()
-        if stretch is None:
+        if batch_range is None:
             return self._wait("idle")
-        deadline_ms = self._deadline_ms(stretch)
-        if not self.clicks.covers(deadline_ms, stretch.arrival_max_ms):
+        deadline_ms = self._deadline_ms(batch_range)
+        if not self.clicks.covers(deadline_ms, batch_range.arrival_max_ms):
             return self._wait("window")
-        if self._book is not None and self._book.low_ms <= deadline_ms:
+        if self._verdict_index is not None and self._verdict_index.low_ms <= deadline_ms:
             return self._wait("verdicts")
-        return self._batch(stretch)
+        return self._batch(batch_range)
 
     def _wait(self, reason: str) -> Emission | None:
         """What was read before a stop is still labelled; then the partition is stopped."""
@@ -324,32 +329,33 @@ class PartitionLabeler:
         )
         return None
 
-    def _barrier_is_next(self, stretch: Stretch | None) -> bool:
+    def _barrier_is_next(self, batch_range: BatchRange | None) -> bool:
         """E3: the barrier stands before the first range whose last deadline is at or after its
         time. It is known from `clicks[p]`, which is read past every deadline that is handled, so
         ranges cannot overtake it."""
         if not self.clicks.barriers:
             return False
-        known = self._line.boundaries.known_deadline_arrival_ms()
-        arrival = known if stretch is None else stretch.deadline_arrival_ms
+        known = self._impressions_buffer.boundaries.known_deadline_arrival_ms()
+        arrival = known if batch_range is None else batch_range.deadline_arrival_ms
         return (
-            arrival is not None and arrival + self._reading.wait_ms >= self.clicks.barriers[0].at_ms
+            arrival is not None
+            and arrival + self._strategy.wait_ms >= self.clicks.barriers[0].at_ms
         )
 
     def _barrier(self) -> Emission | None:
         period, at_ms = self.clicks.barriers[0]
-        if self._book is not None and self._book.low_ms < at_ms:
+        if self._verdict_index is not None and self._verdict_index.low_ms < at_ms:
             return self._wait("verdicts")
         self.clicks.barriers.popleft()
         self.point = replace(self.point, barrier=period)
         header = self._emitter.barrier(self._header(self.point.start, barrier=period), at_ms)
         return Emission(header, b"", (), at_ms)
 
-    def _batch(self, stretch: Stretch) -> Emission:
-        taken = self._line.take(stretch)
-        ruling = self._rule(taken, self._reading)
-        matches = self.clicks.match(taken.impressions, self._reading)
-        is_first = self._reading.kind == LABEL
+    def _batch(self, batch_range: BatchRange) -> Emission:
+        taken = self._impressions_buffer.take(batch_range)
+        ruling = self._rule(taken, self._strategy)
+        matches = self.clicks.match(taken.impressions, self._strategy)
+        is_first = self._strategy.kind == LABEL
         said = (
             self._first_labels(taken, ruling, matches)
             if is_first
@@ -361,12 +367,14 @@ class PartitionLabeler:
         if len(rows):
             late = None if said.late_rows is None else said.late_rows[said.rows]
             value = self._emitter.value(rows, label, matches.delay_ms[said.rows], late)
-        passed = self.clicks.passed(stretch.arrival_max_ms)
+        passed = self.clicks.passed(batch_range.arrival_max_ms)
         before = self._side_records(taken, ruling, passed) if is_first else ()
-        passed_ms = stretch.arrival_max_ms - (self.point.arrival_max_ms or stretch.arrival_max_ms)
+        passed_ms = batch_range.arrival_max_ms - (
+            self.point.arrival_max_ms or batch_range.arrival_max_ms
+        )
         self._move(
-            stretch, passed
-        )  # from here on the book may have forgotten what the ruling names
+            batch_range, passed
+        )  # from here on the index of verdicts may have forgotten what the ruling names
         if not is_first:
             share = self.point.share.add(
                 said.late, said.on_time, passed_ms, self._stream.late_share_half_life_ms
@@ -374,7 +382,7 @@ class PartitionLabeler:
             self.point = replace(self.point, share=share)
         counting = matches.clicks[~taken.duplicate]  # the clicks of a repeat belong to its first
         header = self._header(
-            stretch.start,
+            batch_range.start,
             labelled=len(rows),
             sampled=said.sampled,
             rejected=int(ruling.rejected.sum()) if is_first else 0,
@@ -382,7 +390,7 @@ class PartitionLabeler:
             withheld=int(ruling.withheld.sum()) if is_first else 0,
             quarantined=len(taken.bad) if is_first else 0,
             lost=said.lost,
-            lost_offsets=self._gone_before(stretch) if is_first else 0,
+            lost_offsets=self._gone_before(batch_range) if is_first else 0,
             positives=int(label.sum()),
             clicks_read=passed.read,
             clicks_joined=int(np.count_nonzero(counting)),
@@ -393,24 +401,24 @@ class PartitionLabeler:
             ts_ms_min=int(rows.ts_ms.min()) if len(rows) else 0,
             ts_ms_max=int(rows.ts_ms.max()) if len(rows) else 0,
         )
-        return Emission(header, value, before, stretch.arrival_max_ms)
+        return Emission(header, value, before, batch_range.arrival_max_ms)
 
-    def _first_labels(self, taken: Taken, ruling: Ruling, matches: Matches) -> _Said:
+    def _first_labels(self, taken: RangeContents, ruling: Ruling, matches: Matches) -> _Labelled:
         """Every impression that nothing takes out, negatives at their rate."""
         stands = ~(taken.duplicate | ruling.rejected | ruling.withheld)
-        lost = stands & self._lost(taken, ruling, self._reading)
+        lost = stands & self._lost(taken, ruling, self._strategy)
         labelled = stands & ~lost
         rows = labelled & self._kept(taken, matches)
-        return _Said(rows, int(labelled.sum()) - int(rows.sum()), lost=int(lost.sum()))
+        return _Labelled(rows, int(labelled.sum()) - int(rows.sum()), lost=int(lost.sum()))
 
-    def _late_labels(self, taken: Taken, ruling: Ruling, matches: Matches) -> _Said:
+    def _late_labels(self, taken: RangeContents, ruling: Ruling, matches: Matches) -> _Labelled:
         """The clicks that the first reading could not know; and the impressions that it withheld
         and that have been released since (L8), which are labelled here for the first time. Of what
         is lost to this reading nothing is said (C7); it is counted where the first reading knew no
         clicks at all, and called it a negative."""
         first = self._rule(taken, self._first)
         known = self.clicks.match(taken.impressions, self._first).label > 0
-        lost = self._lost(taken, ruling, self._reading)
+        lost = self._lost(taken, ruling, self._strategy)
         stands = ~(taken.duplicate | ruling.rejected | ruling.withheld)
         uncorrected = int((stands & lost).sum()) if self._first.window_ms == NO_WINDOW_MS else 0
         stands &= ~lost
@@ -418,89 +426,95 @@ class PartitionLabeler:
         clicked = matches.label > 0
         late = trained & clicked & ~known
         released = stands & first.withheld & self._kept(taken, matches)
-        return _Said(
+        return _Labelled(
             late | released, 0, int(late.sum()), int((trained & known).sum()), late, uncorrected
         )
 
-    def _lost(self, taken: Taken, ruling: Ruling, reading: Reading) -> npt.NDArray[np.bool_]:
+    def _lost(
+        self, taken: RangeContents, ruling: Ruling, strategy: LabelStrategy
+    ) -> npt.NDArray[np.bool_]:
         """C7: what a click that is gone might have counted for, or a verdict that is gone have
         covered."""
-        return ruling.unknown | self.clicks.lost(taken.impressions.arrival_ms, reading)
+        return ruling.unknown | self.clicks.lost(taken.impressions.arrival_ms, strategy)
 
-    def _gone_before(self, stretch: Stretch) -> int:
+    def _gone_before(self, batch_range: BatchRange) -> int:
         """Offsets of impressions in this range that were gone unread (C7)."""
-        first, end = offset_of(stretch.start), offset_of(stretch.end - 1) + 1
+        first, end = offset_of(batch_range.start), offset_of(batch_range.end - 1) + 1
         gone, self._never_read = self._never_read, 0
         gone += sum(max(0, min(one.end, end) - max(one.first, first)) for one in self._gone)
         self._gone = [one for one in self._gone if one.end > end]
         return gone
 
-    def _kept(self, taken: Taken, matches: Matches) -> npt.NDArray[np.bool_]:
+    def _kept(self, taken: RangeContents, matches: Matches) -> npt.NDArray[np.bool_]:
         kept: npt.NDArray[np.bool_] = matches.label > 0
         return kept | kept_negatives(taken.impressions.id, self._stream.negative_rate)
 
-    def _rule(self, taken: Taken, reading: Reading) -> Ruling:
+    def _rule(self, taken: RangeContents, strategy: LabelStrategy) -> Ruling:
         """What verdicts take out by this reading's deadlines; a duplicate is a duplicate
         whatever the verdicts say."""
         impressions = taken.impressions
-        if self._book is None or not len(impressions):
+        if self._verdict_index is None or not len(impressions):
             none = np.zeros(len(impressions), np.bool_)
             return Ruling(none, np.full(len(impressions), -1, np.int64), none, none)
-        deadline_ms = impressions.arrival_ms + reading.wait_ms
+        deadline_ms = impressions.arrival_ms + strategy.wait_ms
         hashes = (impressions.source_hash, impressions.vendor_hash)
-        ruling = self._book.rule(
+        ruling = self._verdict_index.rule(
             *hashes, impressions.ts_ms, deadline_ms, impressions.table, impressions.id
         )
         first = ~taken.duplicate
         by = np.where(first, ruling.by, -1)
         return Ruling(ruling.rejected & first, by, ruling.withheld & first, ruling.unknown & first)
 
-    def _side_records(self, taken: Taken, ruling: Ruling, passed: Passed) -> tuple[SideRecord, ...]:
+    def _side_records(
+        self, taken: RangeContents, ruling: Ruling, passed: Passed
+    ) -> tuple[SideRecord, ...]:
         if not self._emitter.writes_side_records:
             return ()
         bytes_max = self._stream.record_bytes_max
         out = quarantine_records(self._stream.impressions, self.partition, taken.bad, bytes_max)
         out += quarantine_records(self._stream.clicks, self.partition, passed.bad, bytes_max)
-        if self._book is not None and ruling.rejected.any():
-            verdicts = self._book.verdicts
+        if self._verdict_index is not None and ruling.rejected.any():
+            verdicts = self._verdict_index.verdicts
             rejected = (taken.impressions, ruling.by, verdicts)
             out += rejected_records(self._stream.impressions, self.partition, *rejected, bytes_max)
         return tuple(out)
 
-    def _move(self, stretch: Stretch, passed: Passed) -> None:
+    def _move(self, batch_range: BatchRange, passed: Passed) -> None:
         """The range is done: the resume point behind it (C4)."""
-        ids_offset, ids_arrival_max_ms = self._line.ids_from(stretch)
+        ids_offset, ids_arrival_max_ms = self._impressions_buffer.ids_from(batch_range)
         point = replace(
             self.point,
-            start=stretch.end,
-            arrival_max_ms=stretch.arrival_max_ms,
+            start=batch_range.end,
+            arrival_max_ms=batch_range.arrival_max_ms,
             clicks_offset=passed.offset,
             clicks_arrival_max_ms=passed.arrival_max_ms,
             ids_offset=ids_offset,
             ids_arrival_max_ms=ids_arrival_max_ms,
         )
-        if self._book is not None:
-            offset, watermarks = self._book.point(
-                self._deadline_ms(stretch), stretch.arrival_max_ms - self._stream.age_max_ms
+        if self._verdict_index is not None:
+            offset, watermarks = self._verdict_index.point(
+                self._deadline_ms(batch_range), batch_range.arrival_max_ms - self._stream.age_max_ms
             )
             self.point = replace(point, verdicts_offset=offset, watermarks=watermarks)
-            self._tell_need(self._book)
+            self._state_need(self._verdict_index)
         else:
             self.point = point
 
-    def _tell_need(self, book: VerdictBook) -> None:
+    def _state_need(self, verdict_index: VerdictIndex) -> None:
         """What is still to come arrives at or after `arrival_max_ms`, with event times not older
         than T3 allows."""
         arrival_ms = self.point.arrival_max_ms
-        book.need(
-            self.partition, arrival_ms + self._reading.wait_ms, arrival_ms - self._stream.age_max_ms
+        verdict_index.need(
+            self.partition,
+            arrival_ms + self._strategy.wait_ms,
+            arrival_ms - self._stream.age_max_ms,
         )
 
     def _header(self, start: int, barrier: int = 0, **counts: int) -> BatchHeader:
         """The header of `[start, point.start)`, with the resume point behind it."""
         point = self.point
         return BatchHeader(
-            chain=f"{self._reading.kind}/{self.partition}",
+            chain=f"{self._strategy.kind}/{self.partition}",
             start=start,
             end=point.start,
             schema_id=self._schema_id,
@@ -519,6 +533,6 @@ class PartitionLabeler:
             **counts,  # type: ignore[arg-type]
         )
 
-    def _deadline_ms(self, stretch: Stretch) -> int:
+    def _deadline_ms(self, batch_range: BatchRange) -> int:
         """L1, of the last impression of the range."""
-        return stretch.deadline_arrival_ms + self._reading.wait_ms
+        return batch_range.deadline_arrival_ms + self._strategy.wait_ms

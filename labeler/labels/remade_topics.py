@@ -33,9 +33,9 @@ class Remade:
         """What an operator has to declare lost."""
         return LostRange(self.topic, self.partition, 0, self.end)
 
-    def skipped(self, words: Iterable[LostRange]) -> LostRange | None:
+    def skipped(self, overrides: Iterable[LostRange]) -> LostRange | None:
         """What is passed over on these words; None if they say nothing of it."""
-        end = accepted(words, self.topic, self.partition, self.topic_id)
+        end = accepted(overrides, self.topic, self.partition, self.topic_id)
         return self.range._replace(end=end) if end >= self.end else None
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Identified(NamedTuple):
 
     point: ResumePoint
     remade: list[Remade]  # that nobody has accepted yet
-    never_read: int  # offsets of new impressions that stay unread, on an operator's word
+    never_read: int  # offsets of new impressions that stay unread, on an operator's override
 
 
 def identify(

@@ -10,21 +10,21 @@ from dataclasses import dataclass, field
 
 from labeler.click_cache.storage import Pages, PagesFailed
 from labeler.config import LabelerConfig
-from labeler.io.fetch_queue import Feed
+from labeler.io.fetch_queue import FetchQueue
 from labeler.io.outbox import Message, Outbox, Outgoing
 from labeler.io.set_aside import SetAside
 from labeler.io.tail import TailReader
 from labeler.io.wait import Wait
 from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import Reading, readings
+from labeler.join.strategy import LabelStrategy, label_strategies
 from labeler.labels.emission import REJECTED, Emission, SideRecord
 from labeler.labels.emitter import Emitter, ExamplesEmitter
 from labeler.labels.lost_ranges import LostRange, Missing, begin_offset, behind
-from labeler.labels.partition import PartitionLabeler, Stop
+from labeler.labels.operator_overrides import OperatorOverrides, read_overrides
+from labeler.labels.partition import PartitionLabeler, PartitionStop
 from labeler.labels.remade_topics import Identified, Remade, identify
-from labeler.labels.verdict_queue import Hearing
-from labeler.labels.verdicts import VerdictBook
-from labeler.labels.words import Words, read_words
+from labeler.labels.verdict_index import VerdictIndex
+from labeler.labels.verdict_queue import VerdictQueue
 from stream.chain import LABEL
 from stream.config import StreamConfig
 from stream.internal_topics.examples import BatchHeader
@@ -36,7 +36,7 @@ from stream.record import Partition, offset_of, position
 logger = logging.getLogger(__name__)
 
 #: How often a stopped partition looks for an operator's order (L7).
-HEED_MS = 2_000
+OVERRIDE_POLL_MS = 2_000
 
 
 def awaited_inputs(stream: StreamConfig, labeler: LabelerConfig) -> list[str]:
@@ -55,18 +55,18 @@ def awaited_inputs(stream: StreamConfig, labeler: LabelerConfig) -> list[str]:
 
 
 @dataclass
-class Line:
+class PartitionTask:
     """One partition: its core, what was fetched for it, and what it still has to send."""
 
     core: PartitionLabeler
-    impressions: Feed
-    clicks: Feed
+    impressions: FetchQueue
+    clicks: FetchQueue
     outbox: Outbox[Emission]
-    words: Words  # what operators had said when it was started
+    overrides: OperatorOverrides  # what operators had said when it was started
     gone: dict[str, Missing | Remade] = field(
         default_factory=dict
     )  # by topic: these cannot be read on (C7)
-    said: set[Stop] = field(default_factory=set)  # stops that stand in the log
+    said: set[PartitionStop] = field(default_factory=set)  # stops that stand in the log
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Labelling:
         stream: StreamConfig,
         labeler: LabelerConfig,
         log: Log,
-        reading: Reading | None = None,
+        strategy: LabelStrategy | None = None,
         emitter: Emitter | None = None,
         pages: Pages | None = None,
         passed_over: PassedOver | None = None,
@@ -98,7 +98,7 @@ class Labelling:
         `emitter`: what ranges become; training batches unless given, and counts in the breaker's
         early join (`labeler.breaker.early_join`). `pages`: where the local copy lies (C4).
         `passed_over`: counts records of internal topics that say nothing."""
-        self._reading = reading or readings(stream)[0]
+        self._strategy = strategy or label_strategies(stream)[0]
         self._stream, self._labeler, self._log = stream, labeler, log
         self._emitter = emitter or ExamplesEmitter(stream)
         self._inputs = awaited_inputs(stream, labeler)
@@ -107,12 +107,12 @@ class Labelling:
         self._writer: Writer | None = None
         self._pages = pages
         self._owned: frozenset[int] = frozenset()
-        self._retry, self._heed = Wait(), Wait()
-        self._hearing = Hearing(stream)  # read of `verdicts`, and not taken yet
+        self._retry, self._overrides_wait = Wait(), Wait()
+        self._verdict_queue = VerdictQueue(stream)  # read of `verdicts`, and not taken yet
         self.passed_over = passed_over or PassedOver(logger)
         self._acknowledged: list[BatchHeader] = []
-        self.lines: dict[int, Line] = {}
-        self.book: VerdictBook | None = None
+        self.tasks: dict[int, PartitionTask] = {}
+        self.verdict_index: VerdictIndex | None = None
         self._labels_move = False  # whether the last turn labelled anything, or read what it will
         self.totals = Totals()
 
@@ -123,27 +123,27 @@ class Labelling:
         if owned == self._owned:
             return
         self._owned = owned
-        lost = self.lines.keys() - self._owned
+        lost = self.tasks.keys() - self._owned
         for p in lost:
-            del self.lines[p]
+            del self.tasks[p]
         if lost:
             self._assign([])
 
-    def turn(self, now_ms: int, wait_ms: int) -> bool:
+    def run_once(self, now_ms: int, wait_ms: int) -> bool:
         """Read, label and send once. True if anything moved; waits at most `wait_ms` for records
         otherwise."""
         if not self._retry.over(now_ms):
             return False
         try:
-            self._heed_orders(now_ms)
-            self._start_lines()
+            self._apply_overrides(now_ms)
+            self._start_tasks()
             self._check_ids(now_ms)
             moved = self._read(now_ms, wait_ms)
             self._take_verdicts(now_ms)
             self._labels_move = False
-            for line in self.lines.values():
-                self._labels_move |= self._label(line)
-                moved |= self._send(line, now_ms)
+            for task in self.tasks.values():
+                self._labels_move |= self._label(task)
+                moved |= self._send(task, now_ms)
             return moved or self._labels_move
         except (SendFailed, Unavailable) as error:
             logger.warning("fold again in %d ms: %s", self._labeler.retry_ms, error)
@@ -162,13 +162,13 @@ class Labelling:
         if self._writer is None:
             return True
         try:
-            for line in self.lines.values():
-                if line.outbox.in_flight:
-                    self._acknowledge(line.outbox.advance(self._writer, now_ms, start=False))
+            for task in self.tasks.values():
+                if task.outbox.in_flight:
+                    self._acknowledge(task.outbox.advance(self._writer, now_ms, start=False))
         except SendFailed as error:
             logger.warning("draining: %s", error)  # the next labeler folds what is there
             return True
-        return not any(line.outbox.in_flight for line in self.lines.values())
+        return not any(task.outbox.in_flight for task in self.tasks.values())
 
     def close(self) -> None:
         """Drop readers and writer."""
@@ -183,7 +183,7 @@ class Labelling:
         taken, self._acknowledged = self._acknowledged, []
         return taken
 
-    def resting(self, now_ms: int) -> bool:
+    def idle(self, now_ms: int) -> bool:
         """Whether a turn would return at once: nothing is owned, or a failure is being waited
         out."""
         return not self._retry.over(now_ms) or not self._owned
@@ -192,15 +192,15 @@ class Labelling:
     def waiting(self) -> str:
         """One word for why nothing is written: what most partitions wait for, a stop aside."""
         reasons = [
-            line.core.waiting for line in self.lines.values() if line.core.waiting != "stopped"
+            task.core.waiting for task in self.tasks.values() if task.core.waiting != "stopped"
         ]
-        if any(len(line.outbox) for line in self.lines.values()):
+        if any(len(task.outbox) for task in self.tasks.values()):
             return "none"
         return max(("window", "verdicts", "idle"), key=reasons.count) if reasons else "idle"
 
     @property
     def in_flight(self) -> bool:
-        return any(line.outbox.in_flight for line in self.lines.values())
+        return any(task.outbox.in_flight for task in self.tasks.values())
 
     def wait(self, timeout_ms: int) -> None:
         """Until a record on its way is acknowledged, or for this long."""
@@ -210,39 +210,43 @@ class Labelling:
     # --- starting
     # ----------------------------------------------------------------------------------------------
 
-    def _start_lines(self) -> None:
-        new = sorted(self._owned - self.lines.keys())
+    def _start_tasks(self) -> None:
+        new = sorted(self._owned - self.tasks.keys())
         if not new:
             return
         tail = TailReader(self._log, self._stream.poll_records_max, self.passed_over)
         try:
-            words = self._words(tail, new)
-            found = self._fold(tail, new, words.lost)
+            overrides = self._overrides(tail, new)
+            found = self._fold(tail, new, overrides.lost)
         finally:
             tail.close()
         points = {p: one.point for p, one in found.items()}
         if self._inputs:
-            held = [line.core.point for line in self.lines.values()]
-            self.book = VerdictBook.at(
+            held = [task.core.point for task in self.tasks.values()]
+            self.verdict_index = VerdictIndex.at(
                 self._inputs, [*points.values(), *held], self._stream.hash_key
             )
-            self.book.skip(behind(words.lost, *self._verdicts, self.book.next_offset))
-            for line in self.lines.values():
-                line.core.use(self.book)
+            self.verdict_index.skip(
+                behind(overrides.lost, *self._verdicts, self.verdict_index.next_offset)
+            )
+            for task in self.tasks.values():
+                task.core.use(self.verdict_index)
         if self._writer is None:
             self._writer = self._log.writer()
         for p, point in points.items():
-            decides = (self._stream, self._labeler, p, point, self.book, words.aside)
+            decides = (self._stream, self._labeler, p, point, self.verdict_index, overrides.aside)
             core = PartitionLabeler(
-                *decides, self._reading, self._pages, words.clocks, self._emitter
+                *decides, self._strategy, self._pages, overrides.clocks, self._emitter
             )
             self.totals.restored_clicks += core.clicks.restored
-            self.lines[p] = Line(core, self._feed(), self._feed(), self._outbox(), words)
+            self.tasks[p] = PartitionTask(
+                core, self._feed(), self._feed(), self._outbox(), overrides
+            )
             core.never_read(found[p].never_read)
             for one in found[p].remade:
-                self._lack(self.lines[p], one, position(one.end))
-            logger.info("%s/%d goes on from position %d", self._reading.kind, p, point.start)
-        self._assign(new, words.lost)
+                self._lack(self.tasks[p], one, position(one.end))
+            logger.info("%s/%d goes on from position %d", self._strategy.kind, p, point.start)
+        self._assign(new, overrides.lost)
 
     def _fold(
         self, tail: TailReader, partitions: list[int], lost: Iterable[LostRange]
@@ -255,11 +259,11 @@ class Labelling:
         )
         points: dict[int, Identified] = {}
         for p in partitions:
-            folded = self._fold_chain(tail, p, f"{self._reading.kind}/{p}")
+            folded = self._fold_chain(tail, p, f"{self._strategy.kind}/{p}")
             point = self._fresh(tail, p, lost) if folded is None else folded
             read_to = point.start
             if (
-                self._reading.kind != LABEL
+                self._strategy.kind != LABEL
                 and (first := self._fold_chain(tail, p, f"{LABEL}/{p}")) is not None
             ):
                 read_to = max(read_to, first.start)
@@ -271,7 +275,7 @@ class Labelling:
         what retention took before anybody came is missed like any other input (C7)."""
         impressions, clicks = self._inputs_of(p)
         verdicts = tail.first(self._verdicts)
-        if self._reading.kind != LABEL:
+        if self._strategy.kind != LABEL:
             return ResumePoint.fresh_late(tail.first(impressions), tail.first(clicks), verdicts)
         if not self._emitter.begins_at_zero:
             return ResumePoint.fresh(tail.first(impressions), tail.first(clicks), verdicts)
@@ -290,67 +294,68 @@ class Labelling:
             )
         return fold.point
 
-    def _words(self, tail: TailReader, partitions: Iterable[int]) -> Words:
-        return read_words(
+    def _overrides(self, tail: TailReader, partitions: Iterable[int]) -> OperatorOverrides:
+        return read_overrides(
             tail, self._stream, partitions, self._labeler.fold_orders_max, self.passed_over
         )
 
-    def _heed_orders(self, now_ms: int) -> None:
+    def _apply_overrides(self, now_ms: int) -> None:
         """A partition that stopped goes on once an operator has set the record aside (L7), or
         declared lost what is gone (C7); one whose time stands, once its times are set back (T3)."""
         stopped = [
             p
-            for p, line in self.lines.items()
-            if line.core.stopped is not None or line.core.time_stands
+            for p, task in self.tasks.items()
+            if task.core.stopped is not None or task.core.time_stands
         ]
-        if not stopped or not self._heed.over(now_ms):
+        if not stopped or not self._overrides_wait.over(now_ms):
             return
-        self._heed.begin(now_ms, HEED_MS)
+        self._overrides_wait.begin(now_ms, OVERRIDE_POLL_MS)
         tail = TailReader(self._log, self._stream.poll_records_max, self.passed_over)
         try:
-            words = self._words(tail, stopped)
+            overrides = self._overrides(tail, stopped)
         finally:
             tail.close()
         for p in stopped:
-            line = self.lines[p]
+            task = self.tasks[p]
             wanted = {
                 SetAside(stop.topic, p, offset_of(stop.position))
-                for stop in line.core.stops
+                for stop in task.core.stops
                 if not stop.gone
             }
-            found = wanted & words.aside - line.words.aside
-            clocks = {one for one in words.clocks - line.words.clocks if one.partition == p}
-            if (found or clocks) and not line.outbox.in_flight:
+            found = wanted & overrides.aside - task.overrides.aside
+            clocks = {one for one in overrides.clocks - task.overrides.clocks if one.partition == p}
+            if (found or clocks) and not task.outbox.in_flight:
                 for one in sorted(found | clocks):
-                    logger.info("partition %d goes on by an operator's word: %s", p, one)
-                del self.lines[p]
+                    logger.info("partition %d goes on by an operator's override: %s", p, one)
+                del self.tasks[p]
             elif any(
-                isinstance(one, Remade) and one.skipped(words.lost) for one in line.gone.values()
+                isinstance(one, Remade) and one.skipped(overrides.lost)
+                for one in task.gone.values()
             ):
-                del self.lines[p]  # it starts again in the topic that is there
-        self._pass_over(words.lost)
+                del self.tasks[p]  # it starts again in the topic that is there
+        self._pass_over(overrides.lost)
 
     def _pass_over(self, lost: Iterable[LostRange]) -> None:
         """C7: what is gone is read on behind, where an operator has said so."""
         gone = {
-            m for line in self.lines.values() for m in line.gone.values() if isinstance(m, Missing)
+            m for task in self.tasks.values() for m in task.gone.values() if isinstance(m, Missing)
         }
         for missing in gone:
             one = missing.skipped(lost)
             if one is None:
                 continue
             at = Partition(missing.topic, missing.partition)
-            if at == self._verdicts and len(self._hearing):
+            if at == self._verdicts and len(self._verdict_queue):
                 continue  # what was read before is taken first
             if missing.beyond and self._reader.end_offsets([at])[at] < one.end:
                 continue  # what comes below is given offsets that were read
-            logger.warning("goes on without %s, on an operator's word", one)
-            if at == self._verdicts and self.book is not None:
-                self.book.skip(one.end)
-            for line in self.lines.values():
-                if line.gone.get(at.topic) == missing:
-                    line.core.skip(one)
-                    del line.gone[at.topic]
+            logger.warning("goes on without %s, on an operator's override", one)
+            if at == self._verdicts and self.verdict_index is not None:
+                self.verdict_index.skip(one.end)
+            for task in self.tasks.values():
+                if task.gone.get(at.topic) == missing:
+                    task.core.skip(one)
+                    del task.gone[at.topic]
             self._assign([])
             self._reader.seek(at, one.end)
 
@@ -358,37 +363,39 @@ class Labelling:
         """Read what all lines need; `new` ones, and verdicts, from their resume points."""
         wanted = [
             at
-            for p, line in self.lines.items()
+            for p, task in self.tasks.items()
             for at in self._inputs_of(p)
-            if at.topic not in line.gone
+            if at.topic not in task.gone
         ]
-        gone = any(self._verdicts.topic in line.gone for line in self.lines.values())
-        if self.book is not None and (new or not gone):  # a new line is to hear that they are gone
+        gone = any(self._verdicts.topic in task.gone for task in self.tasks.values())
+        if self.verdict_index is not None and (
+            new or not gone
+        ):  # a new line is to hear that they are gone
             wanted.append(self._verdicts)
         self._reader.assign(wanted)
         for p in new:
-            core = self.lines[p].core
+            core = self.tasks[p].core
             for at, offset in zip(
                 self._inputs_of(p), (core.point.impressions_offset, core.clicks.offset), strict=True
             ):
-                if at.topic in self.lines[p].gone:
+                if at.topic in self.tasks[p].gone:
                     continue
                 end = behind(lost, *at, offset)
                 if end > offset:
                     core.skip(LostRange(*at, offset, end))
                 self._reader.seek(at, end)
-        if self.book is not None and new:
-            self._reader.seek(self._verdicts, self.book.next_offset)
-            self._hearing.forget()
+        if self.verdict_index is not None and new:
+            self._reader.seek(self._verdicts, self.verdict_index.next_offset)
+            self._verdict_queue.forget()
 
     def _forget(self, now_ms: int) -> None:
         """C5: the writer is dropped unflushed, every position is forgotten, and the log is
         folded again."""
         if self._writer is not None:
             self._writer.close()
-        self._writer, self.book = None, None
-        self._hearing.forget()
-        self.lines.clear()
+        self._writer, self.verdict_index = None, None
+        self._verdict_queue.forget()
+        self.tasks.clear()
         self._reader.assign(())
         self._retry.begin(now_ms, self._labeler.retry_ms)
         self.totals.refolds += 1
@@ -399,14 +406,14 @@ class Labelling:
     def _read(self, now_ms: int, wait_ms: int) -> bool:
         full: set[Partition] = set()
         open_: set[Partition] = set()
-        for p, line in self.lines.items():
-            for at, feed in zip(self._inputs_of(p), (line.impressions, line.clicks), strict=True):
-                if at.topic not in line.gone:
+        for p, task in self.tasks.items():
+            for at, feed in zip(self._inputs_of(p), (task.impressions, task.clicks), strict=True):
+                if at.topic not in task.gone:
                     (full if feed.full else open_).add(at)
-        if self.book is not None:
-            # After an outage a day of them may stand in the log: a full book is read on when labels
-            # stand still.
-            rests = self._hearing.full or (self.book.is_full and self._labels_move)
+        if self.verdict_index is not None:
+            # After an outage a day of them may stand in the log: a full index is read on when
+            # labels stand still.
+            rests = self._verdict_queue.full or (self.verdict_index.is_full and self._labels_move)
             (full if rests else open_).add(self._verdicts)
         self._reader.pause(full)
         self._reader.resume(open_)
@@ -417,31 +424,31 @@ class Labelling:
             return True
         for at, records in polled.items():
             if at == self._verdicts:
-                self._hearing.put(records, now_ms)
-            elif at.partition in self.lines:
-                line = self.lines[at.partition]
-                (line.impressions if at.topic == self._stream.impressions else line.clicks).put(
+                self._verdict_queue.put(records, now_ms)
+            elif at.partition in self.tasks:
+                task = self.tasks[at.partition]
+                (task.impressions if at.topic == self._stream.impressions else task.clicks).put(
                     records
                 )
         return bool(polled)
 
     def _take_verdicts(self, now_ms: int) -> None:
         """F3: what contradicts the log counts for nothing."""
-        if self.book is None or not len(self._hearing):
+        if self.verdict_index is None or not len(self._verdict_queue):
             return
-        heard = self._hearing.take(self._reader, now_ms)
-        for one in self.book.take(heard):
+        heard = self._verdict_queue.take(self._reader, now_ms)
+        for one in self.verdict_index.take(heard):
             assert one.error is not None
             self.passed_over.add(self._verdicts, one.record, one.error)
 
     def _on_gone(self, error: OffsetOutOfRange) -> None:
-        """Input that a partition still needs is gone: it stops with an alarm; an operator's word
-        is needed (C7)."""
+        """Input that a partition still needs is gone: it stops with an alarm; an operator's
+        override is needed (C7)."""
         at = error.partition
         lines = [
-            line for p, line in self.lines.items() if at in (self._verdicts, *self._inputs_of(p))
+            task for p, task in self.tasks.items() if at in (self._verdicts, *self._inputs_of(p))
         ]
-        points = [line.core.point for line in lines]
+        points = [task.core.point for task in lines]
         needed = {
             self._stream.impressions: lambda point: point.impressions_offset,
             self._stream.clicks: lambda point: point.clicks_offset,
@@ -454,22 +461,22 @@ class Labelling:
             error.end,
             min(map(needed, points), default=error.offset),
         )
-        for line in lines:
-            self._lack(line, missing, position(error.offset))
+        for task in lines:
+            self._lack(task, missing, position(error.offset))
         self._assign([])
 
-    def _lack(self, line: Line, lacks: Missing | Remade, at: int) -> None:
-        line.gone[lacks.topic] = lacks
-        line.core.stop(lacks.topic, at, str(lacks), lacks.range, force=isinstance(lacks, Remade))
-        logger.error("stopped: %s", line.core.stopped)
+    def _lack(self, task: PartitionTask, lacks: Missing | Remade, at: int) -> None:
+        task.gone[lacks.topic] = lacks
+        task.core.stop(lacks.topic, at, str(lacks), lacks.range, force=isinstance(lacks, Remade))
+        logger.error("stopped: %s", task.core.stopped)
 
     def _check_ids(self, now_ms: int) -> None:
         """C7: a topic that was deleted and made anew meanwhile: all begins again, and says what
         it means."""
-        for line in self.lines.values():
-            for topic, was in line.core.point.topic_ids.items():
+        for task in self.tasks.values():
+            for topic, was in task.core.point.topic_ids.items():
                 now = self._reader.topic_id(topic)
-                if now and was != now and topic not in line.gone:
+                if now and was != now and topic not in task.gone:
                     logger.error(
                         "topic %s was deleted and made anew: id %s, now %s", topic, was, now
                     )
@@ -479,40 +486,40 @@ class Labelling:
     # --- labelling and sending
     # ------------------------------------------------------------------------------------
 
-    def _label(self, line: Line) -> bool:
+    def _label(self, task: PartitionTask) -> bool:
         """Give the core what it wants, and take what it has decided, while there is room."""
         moved, take = False, self._labeler.take_records_max
-        while not line.outbox.full:
+        while not task.outbox.full:
             given = False
-            if len(line.impressions) and line.core.wants_impressions():
-                line.core.on_impressions(line.impressions.take(take))
+            if len(task.impressions) and task.core.wants_impressions():
+                task.core.on_impressions(task.impressions.take(take))
                 given = True
-            if len(line.clicks) and line.core.wants_clicks():
-                line.core.on_clicks(line.clicks.take(take))
+            if len(task.clicks) and task.core.wants_clicks():
+                task.core.on_clicks(task.clicks.take(take))
                 given = True
-            emissions = line.core.step(self._labeler.outbox_max)
-            self._say_stops(line)
+            emissions = task.core.step(self._labeler.outbox_max)
+            self._say_stops(task)
             for emission in emissions:
-                line.outbox.put(self._outgoing(line.core.partition, emission))
+                task.outbox.put(self._outgoing(task.core.partition, emission))
             if not given and not emissions:
                 break
             moved = True
         return moved
 
-    def _say_stops(self, line: Line) -> None:
+    def _say_stops(self, task: PartitionTask) -> None:
         """L7: loud, once."""
-        for stop in line.core.stops:
+        for stop in task.core.stops:
             if (
-                stop not in line.said and stop.gone is None
+                stop not in task.said and stop.gone is None
             ):  # else it was said when it was found to be gone
                 logger.error("stopped: %s", stop)
-            line.said.add(stop)
+            task.said.add(stop)
 
-    def _send(self, line: Line, now_ms: int) -> bool:
+    def _send(self, task: PartitionTask, now_ms: int) -> bool:
         assert self._writer is not None
-        acknowledged = line.outbox.advance(self._writer, now_ms)
+        acknowledged = task.outbox.advance(self._writer, now_ms)
         if acknowledged:
-            line.core.on_acknowledged(acknowledged[-1].header)
+            task.core.on_acknowledged(acknowledged[-1].header)
         self._acknowledge(acknowledged)
         return bool(acknowledged)
 
@@ -533,8 +540,10 @@ class Labelling:
     def _inputs_of(self, p: int) -> tuple[Partition, Partition]:
         return Partition(self._stream.impressions, p), Partition(self._stream.clicks, p)
 
-    def _feed(self) -> Feed:
-        return Feed(self._stream, self._labeler.feed_records_max, self._labeler.feed_bytes_max)
+    def _feed(self) -> FetchQueue:
+        return FetchQueue(
+            self._stream, self._labeler.feed_records_max, self._labeler.feed_bytes_max
+        )
 
     def _outbox(self) -> Outbox[Emission]:
         return Outbox(self._labeler.outbox_max, self._labeler.send_timeout_ms)

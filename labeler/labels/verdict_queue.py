@@ -1,12 +1,17 @@
-"""Records of `verdicts` between the log and the book, in log order: what claims more than its
-input's log is known to hold waits, and what stands behind it with it, until it is known for certain
-(F3)."""
+"""Records of `verdicts` between the log and the index of verdicts, in log order: what claims more
+than its input's log is known to hold waits, and what stands behind it with it, until it is known
+for certain (F3)."""
 
 from collections import deque
 from collections.abc import Iterable
 
 from labeler.labels.claimed_ends import ClaimedEnds, Ends
-from labeler.labels.heard_verdicts import Heard, claims, hear, without_contradictions
+from labeler.labels.verdict_records import (
+    VerdictRecord,
+    claims,
+    read_verdicts,
+    without_contradictions,
+)
 from stream.config import StreamConfig
 from stream.record import Record
 
@@ -17,13 +22,13 @@ DOUBT_MS = 1_000
 WAITING_MAX, WAITING_BYTES_MAX = 16_384, 8 << 20
 
 
-class Hearing:
+class VerdictQueue:
     """Each claim has a second of its own, so that however many false ones come, nothing waits
     longer for them."""
 
     def __init__(self, stream: StreamConfig):
         self._claimed, self._ahead_ms = ClaimedEnds(stream), stream.watermark_ahead_ms
-        self._waiting: deque[tuple[Heard, int]] = deque()  # with when each was read
+        self._waiting: deque[tuple[VerdictRecord, int]] = deque()  # with when each was read
         self._bytes = self._looked_ms = 0
         self._looked = True  # since the last was put
 
@@ -41,18 +46,18 @@ class Hearing:
 
     def put(self, records: Iterable[Record], now_ms: int) -> None:
         """The next records of `verdicts`, read now."""
-        for one in hear(records):
+        for one in read_verdicts(records):
             self._waiting.append((one, now_ms))
             self._bytes += len(one.record.value or b"")
             self._looked = False
 
-    def take(self, log: Ends, now_ms: int) -> list[Heard]:
+    def take(self, log: Ends, now_ms: int) -> list[VerdictRecord]:
         """The next ones, up to the first that is in doubt; with those set aside that contradict the
         log. Raises Unavailable."""
         if self._wants_look(now_ms):
             self._claimed.look(log)
             self._looked, self._looked_ms = True, now_ms
-        taken: list[Heard] = []
+        taken: list[VerdictRecord] = []
         while self._waiting and not self._in_doubt(*self._waiting[0]):
             one, _ = self._waiting.popleft()
             self._bytes -= len(one.record.value or b"")
@@ -68,7 +73,7 @@ class Hearing:
             not self._looked or self._looked_ms < read_ms + DOUBT_MS <= now_ms or now_ms < read_ms
         )
 
-    def _in_doubt(self, one: Heard, read_ms: int) -> bool:
+    def _in_doubt(self, one: VerdictRecord, read_ms: int) -> bool:
         """A clock that was set back ends all doubt: it must not prolong it."""
         return 0 <= self._looked_ms - read_ms < DOUBT_MS and self._claimed.exceeded_by(
             claims([one])

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 
 from labeler.counting.runner import Head
-from labeler.labels.partition import PartitionLabeler, Stop
+from labeler.labels.partition import PartitionLabeler, PartitionStop
 from labeler.labels.runner import Labelling
 from labeler.retraction.runner import Retracting
 from stream.chain import LABEL, RETRACT, kind_of
@@ -91,7 +91,7 @@ class LabelerMetrics(ReaderMetrics):
             "where a partition stopped (L7, C7): since when, s since 1970",
             *("topic", "partition", "offset", "reason", "command"),
         )
-        self._since_s: dict[Stop, float] = {}
+        self._since_s: dict[PartitionStop, float] = {}
         self._make_clocks()
         self._uncounted = self.gauge(
             "everspun_labeler_uncounted_inputs", "inputs nobody counts any more (F1): alarm"
@@ -190,7 +190,7 @@ class LabelerMetrics(ReaderMetrics):
     ) -> None:
         """Take the gauges from the parts as they stand; `late` labels again, and may stop by
         itself."""
-        lines = labelling.lines
+        lines = labelling.tasks
         for p, line in lines.items():
             self.records_in.inc(max(0, line.core.rows_read - self._rows_read.get(p, 0)))
         self._rows_read = {p: line.core.rows_read for p, line in lines.items()}
@@ -213,7 +213,7 @@ class LabelerMetrics(ReaderMetrics):
         self._stopped.set(sum(core.stopped is not None for core in cores))
         self._uncounted.set(len(head.totals.stopped))
         self._show_clocks(cores, head)
-        again = [] if late is None else [line.core for line in list(late.lines.values())]
+        again = [] if late is None else [line.core for line in list(late.tasks.values())]
         self._show_stops({stop for core in (*cores, *again) for stop in core.stops}, time.time())
         self._passed_over.set(head.totals.passed_over)
         self._gone.set(sum(len(line.gone) for line in lines.values()))
@@ -222,9 +222,9 @@ class LabelerMetrics(ReaderMetrics):
         self._refolds.set(labelling.totals.refolds + head.totals.refolds)
         self._signals.set(head.totals.signals)
         self._heartbeats.set(head.totals.heartbeats)
-        if labelling.book is not None:
-            self._watermark.set(labelling.book.low_ms)
-            self._bad_verdicts.set(labelling.book.bad)
+        if labelling.verdict_index is not None:
+            self._watermark.set(labelling.verdict_index.low_ms)
+            self._bad_verdicts.set(labelling.verdict_index.bad)
         self._orphans.set(self.orphan_share)
         self._orphan_alarm.set(orphan_alarm)
         self._bytes_alarm.set(any(core.clicks.is_over for core in cores))
@@ -242,7 +242,7 @@ class LabelerMetrics(ReaderMetrics):
             self._time_ahead.labels(name).set(clock.ahead_ms)
             self._time_fell.labels(name).set(clock.fell_ms)
 
-    def _show_stops(self, stops: set[Stop], now_s: float) -> None:
+    def _show_stops(self, stops: set[PartitionStop], now_s: float) -> None:
         """One series for each place where a partition stopped, with the command that lets it go
         on."""
         for stop in self._since_s.keys() - stops:

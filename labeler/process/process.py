@@ -20,11 +20,17 @@ from labeler.config import LabelerConfig
 from labeler.counting.runner import Head
 from labeler.fraud_config import FraudConfig
 from labeler.io.wait import Wait
-from labeler.join.strategy import Reading, readings
+from labeler.join.strategy import LabelStrategy, label_strategies
 from labeler.labels.runner import Labelling
 from labeler.process.consumer_group import Membership
 from labeler.process.metrics import LabelerMetrics
-from labeler.process.threads import IN_FLIGHT_MS, Crew, LabellingLoop, Turned, wall_clock_ms
+from labeler.process.threads import (
+    IN_FLIGHT_MS,
+    LabellingLoop,
+    LabellingStep,
+    ThreadGroup,
+    wall_clock_ms,
+)
 from labeler.retraction.runner import Retracting
 from stream.config import StreamConfig
 from stream.internal_topics.examples import BatchHeader
@@ -90,11 +96,11 @@ class Service:
                 stream,
                 labeler,
                 log,
-                reading,
-                pages=self._pages(dir, reading),
+                strategy,
+                pages=self._pages(dir, strategy),
                 passed_over=self._passed_over(),
             )
-            for reading in readings(stream)
+            for strategy in label_strategies(stream)
         )
         self._late = later[0] if later else None
         self._head = Head(stream, labeler, fraud, log, self._passed_over())
@@ -103,7 +109,7 @@ class Service:
         )
         self._retracting = Retracting(stream, labeler, log, history)
         works = {"head": self._run_head, "group": self._group.run, "retract": self._run_retract}
-        self._crew = Crew(
+        self._threads = ThreadGroup(
             works | ({"late": self._run_late} if self._late else {}), labeler.drain_ms
         )
         self._orphan_alarm = False
@@ -113,27 +119,27 @@ class Service:
         """One for each thread."""
         return PassedOver(logger, self._metrics.on_malformed)
 
-    def _pages(self, dir: Path | None, reading: Reading) -> Pages | None:
+    def _pages(self, dir: Path | None, strategy: LabelStrategy) -> Pages | None:
         """Each reading has its own: they stand at different places, in different threads."""
         if dir is None or not self._labeler.clicks_copy:
             return None
-        return RocksPages(dir / f"clicks-{reading.kind}")
+        return RocksPages(dir / f"clicks-{strategy.kind}")
 
     def run(self, stop: threading.Event) -> None:
         """Raises what ended a thread."""
-        self._crew.start()
+        self._threads.start()
         try:
-            self._loop(self._labelling).run(stop, self._on_labelled, lambda: self._crew.failed)
+            self._loop(self._labelling).run(stop, self._on_labelled, lambda: self._threads.failed)
             self._drain()
         finally:
-            self._crew.end()
+            self._threads.end()
             self._labelling.close()
             self._retracting.close()
             if self._late is not None:
                 self._late.close()
-        self._crew.reraise()
+        self._threads.reraise()
 
-    def _loop(self, labelling: Turned) -> LabellingLoop:
+    def _loop(self, labelling: LabellingStep) -> LabellingLoop:
         return LabellingLoop(labelling, lambda: self._group.owned, self._now, self._labeler.poll_ms)
 
     def _on_labelled(self, headers: list[BatchHeader]) -> None:
@@ -168,7 +174,7 @@ class Service:
         head, wait_ms = self._head, 0
         while not ending.is_set():
             head.own(self._group.owned)
-            moved = head.turn(self._now(), wait_ms)
+            moved = head.run_once(self._now(), wait_ms)
             wait_ms = 0 if moved or head.in_flight else self._labeler.poll_ms
             if head.in_flight and not moved:
                 head.wait(IN_FLIGHT_MS)

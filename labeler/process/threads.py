@@ -22,7 +22,7 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Crew:
+class ThreadGroup:
     """Threads beside the main one. What one of them raises ends the process: the next one reads
     back what the log holds."""
 
@@ -62,19 +62,19 @@ class Crew:
             self._failure = error
 
 
-class Turned(Protocol):
+class LabellingStep(Protocol):
     """What a loop turns: a `labelling.Labelling`, or a `retracting.Retracting`."""
 
     def own(self, partitions: Iterable[int]) -> None: ...
 
-    def turn(self, now_ms: int, wait_ms: int) -> bool: ...
+    def run_once(self, now_ms: int, wait_ms: int) -> bool: ...
 
     @property
     def in_flight(self) -> bool: ...
 
     def wait(self, timeout_ms: int) -> None: ...
 
-    def resting(self, now_ms: int) -> bool: ...
+    def idle(self, now_ms: int) -> bool: ...
 
     def take_acknowledged(self) -> list[BatchHeader]: ...
 
@@ -84,7 +84,7 @@ class LabellingLoop:
 
     def __init__(
         self,
-        labelling: Turned,
+        labelling: LabellingStep,
         owned: Callable[[], Iterable[int]],
         now: Callable[[], int],
         poll_ms: int,
@@ -103,10 +103,10 @@ class LabellingLoop:
         while not ending.is_set() and not failed():
             now_ms = self._now()
             labelling.own(self._owned())
-            moved = labelling.turn(now_ms, wait_ms)
+            moved = labelling.run_once(now_ms, wait_ms)
             wait_ms = 0 if moved or labelling.in_flight else self._poll_ms
             if labelling.in_flight and not moved:
                 labelling.wait(IN_FLIGHT_MS)
-            if labelling.resting(now_ms):
+            if labelling.idle(now_ms):
                 ending.wait(self._poll_ms / 1000)
             heard(labelling.take_acknowledged())

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from labeler.io.tail import EMPTY_POLLS_MAX, POLL_MS, TailReader
 from labeler.join.resume_point import ExamplesFold
-from labeler.join.strategy import Reading
+from labeler.join.strategy import LabelStrategy
 from stream.chain import LABEL, Chain, Fold
 from stream.config import StreamConfig
 from stream.internal_topics.examples import BatchHeader, decode_examples, trim
@@ -32,7 +32,11 @@ class Labelled(NamedTuple):
 
 
 def reached_ms(
-    log: Log, impressions: Partition, examples: Partition, reading: Reading, stream: StreamConfig
+    log: Log,
+    impressions: Partition,
+    examples: Partition,
+    strategy: LabelStrategy,
+    stream: StreamConfig,
 ) -> int:
     """All arrivals below this have been labelled by a reading of a partition; 0 where that is not
     to be seen among its last records. It is the arrival of the first record that is not labelled
@@ -40,7 +44,7 @@ def reached_ms(
     tail = TailReader(log, stream.poll_records_max)
     try:
         start, _ = tail.span(examples, LOOK_RECORDS)
-        fold = ExamplesFold(f"{reading.kind}/{examples.partition}", from_first=start == 0)
+        fold = ExamplesFold(f"{strategy.kind}/{examples.partition}", from_first=start == 0)
         tail.read(examples, LOOK_RECORDS, fold.add)
     finally:
         tail.close()
@@ -61,7 +65,11 @@ def reached_ms(
 
 
 def labelled(
-    log: Log, examples: Partition, readings: tuple[Reading, ...], from_ms: int, poll_records: int
+    log: Log,
+    examples: Partition,
+    label_strategies: tuple[LabelStrategy, ...],
+    from_ms: int,
+    poll_records: int,
 ) -> Iterator[Labelled]:
     """Records with rows that arrived at or after `from_ms`, and a few before them, in the order of
     the log, up to its present end. Raises Unavailable."""
@@ -71,7 +79,7 @@ def labelled(
         end = reader.end_offsets([examples])[examples]
         reader.assign([examples])
         start = _search(reader, examples, first, end, from_ms)
-        chains = {f"{r.kind}/{examples.partition}": Chain() for r in readings}
+        chains = {f"{r.kind}/{examples.partition}": Chain() for r in label_strategies}
         for record in _records(reader, examples, start, end, poll_records):
             name = (record.header("chain") or b"").decode("ascii", "replace")
             if name in chains:

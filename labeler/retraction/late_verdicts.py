@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from labeler.join.resume_point import ResumePoint
-from labeler.labels.heard_verdicts import Heard, hear
-from labeler.labels.verdicts import NO_WATERMARK, VerdictPoint
+from labeler.labels.verdict_index import NO_WATERMARK, VerdictPoint
+from labeler.labels.verdict_records import VerdictRecord, read_verdicts
 from labeler.retraction.rows import Held
 from stream.internal_topics.verdicts import ALLOW, REJECT, Verdict, Watermark
 from stream.record import Record
@@ -84,9 +84,9 @@ class LateVerdicts:
     def read(self, records: Iterable[Record]) -> None:
         """The next records of `verdicts`; what has been read is passed over, as is what says
         nothing."""
-        self.take(hear(records))
+        self.take(read_verdicts(records))
 
-    def take(self, heard: Iterable[Heard]) -> None:
+    def take(self, heard: Iterable[VerdictRecord]) -> None:
         """The same, of what was heard already."""
         for one in heard:
             offset, said = one.record.offset, one.said

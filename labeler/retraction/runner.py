@@ -20,10 +20,10 @@ from labeler.io.outbox import Message, Outbox, Outgoing
 from labeler.io.tail import TailReader
 from labeler.io.wait import Wait
 from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import readings
+from labeler.join.strategy import label_strategies
 from labeler.labels.claimed_ends import ClaimedEnds
-from labeler.labels.heard_verdicts import claims, hear, without_contradictions
 from labeler.labels.runner import awaited_inputs
+from labeler.labels.verdict_records import claims, read_verdicts, without_contradictions
 from labeler.retraction.labelled_rows import Labelled, labelled, reached_ms
 from labeler.retraction.late_verdicts import LateVerdicts, Run
 from labeler.retraction.rows import Gathered, Late, aligned, record_rows, values_of
@@ -43,7 +43,7 @@ READY_MS = 1_000
 
 
 @dataclass
-class Line:
+class RetractionTask:
     """One partition: where its chain ends once what waits is sent, and what waits."""
 
     end: int  # position in `verdicts`
@@ -63,8 +63,8 @@ class Retracting:
         #: Those whose watermarks a label waits for; without any, no verdict is obeyed and none is
         #: late.
         self._inputs = awaited_inputs(stream, labeler) if labeler.retract else []
-        self._readings = readings(stream)
-        self._waits = {reading.kind: reading.wait_ms for reading in self._readings}
+        self._strategies = label_strategies(stream)
+        self._waits = {strategy.kind: strategy.wait_ms for strategy in self._strategies}
         self._verdicts = Partition(stream.verdicts, 0)
         labels = label_config_hash(stream, labeler)
         decides = f"{labels};{labeler.retract_rows_max};{labeler.retract_share_min}"
@@ -78,7 +78,7 @@ class Retracting:
         self._claimed = ClaimedEnds(stream)
         self._reached: dict[tuple[int, str], int] = {}
         self._acknowledged: list[BatchHeader] = []
-        self.lines: dict[int, Line] = {}
+        self.tasks: dict[int, RetractionTask] = {}
         self.refolds = 0
         self.gone_verdicts = (
             0  # offsets of verdicts that take nothing back, for they are gone, or replace such
@@ -95,7 +95,7 @@ class Retracting:
             self._owned = owned
             self._forget()
 
-    def turn(self, now_ms: int, wait_ms: int) -> bool:
+    def run_once(self, now_ms: int, wait_ms: int) -> bool:
         """Read, look back and send once. True if anything moved."""
         if not self._retry.over(now_ms) or not self._owned:
             return False
@@ -103,11 +103,11 @@ class Retracting:
             if self._late is None:
                 self._start()
             moved = self._read(wait_ms)
-            for p, line in self.lines.items():
-                moved |= self._decide(p, line, now_ms)
-            for line in self.lines.values():
+            for p, task in self.tasks.items():
+                moved |= self._decide(p, task, now_ms)
+            for task in self.tasks.values():
                 assert self._writer is not None
-                sent = line.outbox.advance(self._writer, now_ms)
+                sent = task.outbox.advance(self._writer, now_ms)
                 self._acknowledged += sent
                 moved |= bool(sent)
             return moved
@@ -131,13 +131,13 @@ class Retracting:
         taken, self._acknowledged = self._acknowledged, []
         return taken
 
-    def resting(self, now_ms: int) -> bool:
+    def idle(self, now_ms: int) -> bool:
         """Whether a turn would return at once."""
         return not self._retry.over(now_ms) or not self._owned
 
     @property
     def in_flight(self) -> bool:
-        return any(line.outbox.in_flight for line in self.lines.values())
+        return any(task.outbox.in_flight for task in self.tasks.values())
 
     def wait(self, timeout_ms: int) -> None:
         """Until a record on its way is acknowledged, or for this long."""
@@ -160,8 +160,8 @@ class Retracting:
             tail.close()
         for p, point in points.items():
             outbox = Outbox[BatchHeader](self._labeler.outbox_max, self._labeler.send_timeout_ms)
-            self.lines[p] = Line(point.start, outbox, point)
-        s, first = self._stream, self._readings[0]
+            self.tasks[p] = RetractionTask(point.start, outbox, point)
+        s, first = self._stream, self._strategies[0]
         horizon_ms = self._labeler.retract_horizon_ms
         self._late = LateVerdicts.at(
             self._inputs, points.values(), first.wait_ms, s.skew_ms, horizon_ms
@@ -184,7 +184,7 @@ class Retracting:
         """Of a log that lost its tail, what comes below the ends of the chains takes nothing back:
         ends never go back, and what was decided there stays. Above them all is as ever."""
         end = reader.end_offsets([self._verdicts])[self._verdicts]
-        short = max((offset_of(line.end) for line in self.lines.values()), default=0) - end
+        short = max((offset_of(task.end) for task in self.tasks.values()), default=0) - end
         if short > 0:
             logger.error("verdicts end at %d, and retractions stand at %d: what comes below takes "
 "nothing back",
@@ -204,7 +204,7 @@ class Retracting:
             if one is not None:
                 one.close()
         self._reader, self._writer, self._late = None, None, None
-        self.lines.clear()
+        self.tasks.clear()
 
     def _read(self, wait_ms: int) -> bool:
         assert self._reader is not None
@@ -212,7 +212,7 @@ class Retracting:
         if len(self._late.runs) >= RUNS_MAX:
             return False
         records = self._reader.poll(self._stream.poll_records_max, wait_ms).get(self._verdicts, [])
-        heard = hear(records)
+        heard = read_verdicts(records)
         if self._claimed.exceeded_by(claims(heard)):
             self._claimed.look(self._reader)
         self._late.take(
@@ -223,48 +223,51 @@ class Retracting:
     # --- deciding
     # ----------------------------------------------------------------------------------------------
 
-    def _decide(self, p: int, line: Line, now_ms: int) -> bool:
+    def _decide(self, p: int, task: RetractionTask, now_ms: int) -> bool:
         """What the next run takes back of a partition goes into its outbox."""
         assert self._late is not None
-        run = self._late.after(offset_of(line.end))
-        if run is None or line.outbox.full:
+        run = self._late.after(offset_of(task.end))
+        if run is None or task.outbox.full:
             return False
         if not run.empty and not self._is_labelled(run, now_ms):
             return False
-        for header, value in self._records(p, line, run):
+        for header, value in self._records(p, task, run):
             examples = Partition(self._stream.examples, p)
-            line.outbox.put(
+            task.outbox.put(
                 Outgoing(Message(examples, value, None, header.to_headers()), [], header)
             )
-        line.end = position(run.end)
-        self._late.forget(min(offset_of(one.end) for one in self.lines.values()))
+        task.end = position(run.end)
+        self._late.forget(min(offset_of(one.end) for one in self.tasks.values()))
         return True
 
     def _is_labelled(self, run: Run, now_ms: int) -> bool:
         """Whether every reading of every partition has passed what closed before the run."""
         partitions = range(self._stream.partitions)
         missing = [
-            (p, reading)
+            (p, strategy)
             for p in partitions
-            for reading in self._readings
-            if self._reached.get((p, reading.kind), 0) + reading.wait_ms < run.low_ms
+            for strategy in self._strategies
+            if self._reached.get((p, strategy.kind), 0) + strategy.wait_ms < run.low_ms
         ]
         if not missing or not self._ready.over(now_ms):
             return not missing
         self._ready.begin(now_ms, READY_MS)
-        for p, reading in missing:
+        for p, strategy in missing:
             logs = Partition(self._stream.impressions, p), Partition(self._stream.examples, p)
-            self._reached[p, reading.kind] = reached_ms(self._log, *logs, reading, self._stream)
+            self._reached[p, strategy.kind] = reached_ms(self._log, *logs, strategy, self._stream)
         return all(
-            self._reached[p, reading.kind] + reading.wait_ms >= run.low_ms for p, reading in missing
+            self._reached[p, strategy.kind] + strategy.wait_ms >= run.low_ms
+            for p, strategy in missing
         )
 
-    def _records(self, p: int, line: Line, run: Run) -> Iterator[tuple[BatchHeader, bytes]]:
+    def _records(
+        self, p: int, task: RetractionTask, run: Run
+    ) -> Iterator[tuple[BatchHeader, bytes]]:
         """Those that end at or behind the line's end; a large run comes in numbered parts."""
-        done = row_of(line.end) if offset_of(line.end) == run.end - 1 else 0
+        done = row_of(task.end) if offset_of(task.end) == run.end - 1 else 0
         taken = None if run.empty else self._taken(p, run)
         ends = [0, 0] if taken is None else self._parts(taken)
-        parts, start = len(ends) - 1, line.end
+        parts, start = len(ends) - 1, task.end
         for part in range(done, parts):
             end = position(run.end) if part == parts - 1 else position(run.end - 1, part + 1)
             if taken is None:
@@ -323,7 +326,7 @@ class Retracting:
         from_ms = run.low_ms - self._labeler.retract_horizon_ms
         examples = Partition(self._stream.examples, p)
         for one in labelled(
-            self._history, examples, self._readings, from_ms, self._stream.poll_records_max
+            self._history, examples, self._strategies, from_ms, self._stream.poll_records_max
         ):
             arrival_ms = one.rows.column("arrival_ms").to_numpy()
             meant = (arrival_ms >= from_ms) & (arrival_ms + self._waits[one.kind] < run.low_ms)

@@ -2,7 +2,7 @@
 clock holder.
 
 A comparison begins from a complete cut and takes the batches that follow it. It says something of
-the rung in force only if that rung was in force for all of them, so:
+the level in force only if that level was in force for all of them, so:
 
 - after every change of what is in force, by this governor, an operator, or a lease that ran out,
   only a cut counts that stopped starts after it, which the clock holder tells by name;
@@ -10,7 +10,7 @@ the rung in force only if that rung was in force for all of them, so:
   shard went back.
 
 What is spent, in rows, is at most `share_max` of the rows learned live since this governor began,
-and one comparison more. At the loosest rung nothing is set, and no lease is held.
+and one comparison more. At the loosest level nothing is set, and no lease is held.
 """
 
 from collections import Counter, OrderedDict
@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from learners.governor.checkpoint_source import CompleteCut
-from learners.governor.window import Scored, Window
+from learners.governor.window import ComparisonWindow, Scored
 from learners.governor_config import GovernorConfig
-from paramserver.bounds import Bounds, Rung
-from paramserver.clocks.governor import SLOWEST, Decision, Estimate, Governor, estimate, ladder
+from paramserver.bounds import Bounds, PaceLevel
+from paramserver.clocks.governor import SLOWEST, Decision, Estimate, Governor, estimate, pace_levels
 
 #: Scored batches remembered: for a comparison that begins later than its first batches, and to see
 #: repeats.
@@ -30,11 +30,11 @@ SCORED_MAX = 4_096
 SHRINKS = 0.9
 
 
-class Word(NamedTuple):
+class LeaseRequest(NamedTuple):
     """What is to be said to the clock holder. `lease_ms` = 0: the lease is given back."""
 
     sequence: int
-    rung: Rung
+    level: PaceLevel
     lease_ms: int
 
 
@@ -48,7 +48,7 @@ class Governing:
             None  # None until the clock holder has answered, and a learner has joined
         )
         self.bounds: Bounds | None = None  # as answered last
-        self.window: Window | None = None
+        self.window: ComparisonWindow | None = None
         self.began_ms = 0  # of the window
         self.estimate: Estimate | None = None
         self.decision: Decision | None = None
@@ -83,58 +83,58 @@ class Governing:
             self._begin(bounds)
 
     def _begin(self, bounds: Bounds) -> None:
-        """Go on at the rung of an earlier life whose lease has not run out, else begin as
+        """Go on at the level of an earlier life whose lease has not run out, else begin as
         configured."""
-        config, rungs = (
+        config, levels = (
             self.config,
-            ladder(bounds.ordered.staleness, bounds.learners, bounds.ordered.concurrency),
+            pace_levels(bounds.ordered.staleness, bounds.learners, bounds.ordered.concurrency),
         )
-        self.governor = Governor(rungs, config.band, config.certainty, config.patience)
+        self.governor = Governor(levels, config.band, config.certainty, config.patience)
         if bounds.governor == self.name and bounds.governed is not None:
             governed = bounds.governed
             self.governor.at = next(
-                (n for n, r in enumerate(rungs) if r.tightened(governed) == r), len(rungs) - 1
+                (n for n, r in enumerate(levels) if r.tightened(governed) == r), len(levels) - 1
             )
         elif config.begin == "slowest":
-            self.governor.at = len(rungs) - 1
+            self.governor.at = len(levels) - 1
 
     def _stand(self) -> None:
-        """On the ladder of what the operator allows and of the learners that there are."""
+        """On the list of levels of what the operator allows and of the learners that there are."""
         bounds, governor = self.bounds, self.governor
         if bounds is not None and governor is not None and bounds.learners:
             governor.stand_on(
-                ladder(bounds.ordered.staleness, bounds.learners, bounds.ordered.concurrency)
+                pace_levels(bounds.ordered.staleness, bounds.learners, bounds.ordered.concurrency)
             )
 
-    def word(self, now_ms: int) -> Word | None:
-        """What is to be said now, if anything: a new rung, the same one again before its lease runs
-        out, or that it is given back."""
+    def lease_request(self, now_ms: int) -> LeaseRequest | None:
+        """What is to be said now, if anything: a new level, the same one again before its lease
+        runs out, or that it is given back."""
         bounds, governor = self.bounds, self.governor
         if bounds is None or governor is None or bounds.governor not in ("", self.name):
             return None
         if governor.at == 0:
-            return self._say(governor.rung, 0, now_ms) if bounds.governor == self.name else None
+            return self._say(governor.level, 0, now_ms) if bounds.governor == self.name else None
         due = (
             not self._holds
-            or bounds.governed != governor.rung
+            or bounds.governed != governor.level
             or now_ms >= self._said_ms + self.config.lease_ms // 3
         )
-        return self._say(governor.rung, self.config.lease_ms, now_ms) if due else None
+        return self._say(governor.level, self.config.lease_ms, now_ms) if due else None
 
-    def _say(self, rung: Rung, lease_ms: int, now_ms: int) -> Word:
+    def _say(self, level: PaceLevel, lease_ms: int, now_ms: int) -> LeaseRequest:
         self._sequence += 1
         self._said_ms = now_ms
-        return Word(self._sequence, rung, lease_ms)
+        return LeaseRequest(self._sequence, level, lease_ms)
 
-    def heeded(self, word: Word, bounds: Bounds) -> None:
+    def answered(self, lease_request: LeaseRequest, bounds: Bounds) -> None:
         """The answer to a word."""
-        self._holds = bounds.governor == self.name and word.lease_ms > 0
+        self._holds = bounds.governor == self.name and lease_request.lease_ms > 0
         self.bounded(bounds)
 
-    def farewell(self, now_ms: int) -> Word | None:
+    def farewell(self, now_ms: int) -> LeaseRequest | None:
         """What is said at the end of an orderly life: nothing is left behind."""
         return (
-            self._say(self.governor.rung, 0, now_ms)
+            self._say(self.governor.level, 0, now_ms)
             if self.governor is not None and self._holds
             else None
         )
@@ -142,7 +142,7 @@ class Governing:
     # --- comparisons
     # ----------------------------------------------------------------------------------------
 
-    def hear(self, one: Scored) -> None:
+    def add(self, one: Scored) -> None:
         """A batch was scored, in the order of the log."""
         key = (one.chain, one.start)
         if key in self._heard:
@@ -152,7 +152,7 @@ class Governing:
         if len(self._heard) > SCORED_MAX:
             self._heard.popitem(last=False)
         if self.window is not None:
-            self.window.hear(one)
+            self.window.add(one)
 
     def saw(self, cut: CompleteCut, now_ms: int) -> None:
         """The newest complete cut, as often as it is looked for. A comparison may begin from it."""
@@ -166,9 +166,9 @@ class Governing:
         within = self.rows_spent <= self.config.share_max * self.rows_live
         fresh = cut.number >= self._cut_min and cut.cut != self._cut_over
         if self.window is None and self.governor is not None and fresh and within:
-            self.window, self.began_ms = Window(cut, self.config.window_batches), now_ms
+            self.window, self.began_ms = ComparisonWindow(cut, self.config.window_batches), now_ms
             for one in self._heard.values():
-                self.window.hear(one)
+                self.window.add(one)
         elif self.window is not None and now_ms > self.began_ms + self.config.window_timeout_ms:
             self.drop("timeout")
 
@@ -215,6 +215,6 @@ class Governing:
 
     @property
     def at_its_end(self) -> bool:
-        """It stands at the slowest rung, and quality still suffers: nothing more can be done
+        """It stands at the slowest level, and quality still suffers: nothing more can be done
         here."""
         return self.decision is not None and self.decision.why == SLOWEST

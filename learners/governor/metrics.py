@@ -1,7 +1,7 @@
 """What a governor's process exports to Prometheus (shell)."""
 
 from learners.governor.controller import Governing
-from paramserver.bounds import Rung
+from paramserver.bounds import PaceLevel
 from paramserver.clocks.governor import WHY
 from stream.metrics import ReaderMetrics
 
@@ -48,10 +48,10 @@ class GovernorMetrics(ReaderMetrics):
         self._limit = self.gauge(
             "everspun_governor_concurrency_bound", "batches at once by word: 0 = no limit", "word"
         )
-        self._rung = self.gauge(
-            "everspun_governor_rung", "where it stands on its ladder, 0 = as loose as allowed"
+        self._level = self.gauge(
+            "everspun_governor_rung", "its level in the list, from the top, 0 = as loose as allowed"
         )
-        self._rungs = self.gauge("everspun_governor_rungs", "rungs of its ladder")
+        self._levels = self.gauge("everspun_governor_rungs", "levels there are")
         self._spent = self.gauge(
             "everspun_governor_shadow_share", "rows its shadows trained, to rows learned live"
         )
@@ -62,7 +62,7 @@ class GovernorMetrics(ReaderMetrics):
             "everspun_governor_leases_lost", "leases that ran out or were lost with a clock holder"
         )
         self._end = self.gauge(
-            "everspun_governor_at_its_end", "1: at the slowest rung, beyond the band: alarm"
+            "everspun_governor_at_its_end", "1: at the slowest level, beyond the band: alarm"
         )
         self.waits_for("idle")
 
@@ -86,9 +86,9 @@ class GovernorMetrics(ReaderMetrics):
         if governing.backlog is not None:
             self._backlog.set(governing.backlog)
         if governing.governor is not None:
-            self._show("governor", governing.governor.rung)
-            self._rung.set(governing.governor.at)
-            self._rungs.set(len(governing.governor.rungs))
+            self._show("governor", governing.governor.level)
+            self._level.set(governing.governor.at)
+            self._levels.set(len(governing.governor.levels))
         if governing.bounds is not None:
             self._show("operator", governing.bounds.ordered)
             self._show("in force", governing.bounds.in_force)
@@ -96,6 +96,6 @@ class GovernorMetrics(ReaderMetrics):
         self._lost.set(counts["leases lost"])
         self._end.set(governing.at_its_end)
 
-    def _show(self, word: str, rung: Rung) -> None:
-        self._bound.labels(word).set(rung.staleness)
-        self._limit.labels(word).set(rung.concurrency)
+    def _show(self, word: str, level: PaceLevel) -> None:
+        self._bound.labels(word).set(level.staleness)
+        self._limit.labels(word).set(level.concurrency)

@@ -17,7 +17,7 @@ from learners.governor.checkpoint_source import CutGone, Cuts
 from learners.governor.controller import Governing
 from learners.governor.metrics import GovernorMetrics
 from learners.governor.shadow import Shadow
-from learners.governor.window import Window, scored
+from learners.governor.window import ComparisonWindow, scored
 from learners.governor_config import GovernorConfig
 from learners.models import delayed_feedback as delay
 from learners.models.model import Model, make_model
@@ -28,7 +28,7 @@ from learners.training import gradient
 from paramserver.config import ParamServerConfig
 from paramserver.encoding import ENCODINGS, Encoding
 from paramserver.messages import Keys
-from paramserver.ports import ClockPort, Refused, ShardPort, Unreachable
+from paramserver.ports import ClockPort, PortRefused, PortUnreachable, ShardPort
 from paramserver.wire.client import connect
 from stream.chain import LATE, kind_of
 from stream.config import StreamConfig
@@ -109,14 +109,14 @@ class GovernorService:
     def run(self, stop: threading.Event) -> None:
         try:
             while not stop.is_set():
-                self.turn()
+                self.run_once()
                 stop.wait(self._config.poll_ms / 1_000)
         finally:
             self._farewell()
             if self._evaluations is not None:
                 self._evaluations.close()
 
-    def turn(self) -> None:
+    def run_once(self) -> None:
         """Look at everything once; a comparison that is complete is judged."""
         core = self.core
         try:
@@ -130,7 +130,7 @@ class GovernorService:
                 self._metrics.waits_for("none")
                 self._judge(window)
                 self._speak()
-        except (LogError, CutGone, Unreachable, Refused) as error:
+        except (LogError, CutGone, PortUnreachable, PortRefused) as error:
             self._metrics.unanswered.inc()
             _log.warning("looked again later: %s", error)
         self._metrics.look(core)
@@ -143,10 +143,16 @@ class GovernorService:
         """Say what is to be said; at least ask what is in force. Raises Unreachable, Refused."""
         core, model = self.core, self._model.name
         core.bounded(self._clock.bounds(model))
-        word = core.word(self._now_ms())
-        if word is not None:
-            bounds = self._clock.govern(model, core.name, word.sequence, word.rung, word.lease_ms)
-            core.heeded(word, bounds)
+        lease_request = core.lease_request(self._now_ms())
+        if lease_request is not None:
+            bounds = self._clock.govern(
+                model,
+                core.name,
+                lease_request.sequence,
+                lease_request.level,
+                lease_request.lease_ms,
+            )
+            core.answered(lease_request, bounds)
             if bounds.governor not in ("", core.name):
                 _log.warning(
                     "governor %s holds the lease of %s: this one waits", bounds.governor, model
@@ -154,14 +160,18 @@ class GovernorService:
         self._spoken_ms = self._now_ms()
 
     def _farewell(self) -> None:
-        word = self.core.farewell(self._now_ms())
-        if word is None:
+        lease_request = self.core.farewell(self._now_ms())
+        if lease_request is None:
             return
         try:
             self._clock.govern(
-                self._model.name, self.core.name, word.sequence, word.rung, word.lease_ms
+                self._model.name,
+                self.core.name,
+                lease_request.sequence,
+                lease_request.level,
+                lease_request.lease_ms,
             )
-        except (Unreachable, Refused) as error:
+        except (PortUnreachable, PortRefused) as error:
             _log.warning("the lease was not given back, and runs out by itself: %s", error)
 
     # --- evaluations
@@ -203,12 +213,12 @@ class GovernorService:
             self.passed_over.add(at, record, error)
             return
         if one is not None:
-            self.core.hear(one)
+            self.core.add(one)
 
     # --- a comparison
     # -------------------------------------------------------------------------------------------
 
-    def _judge(self, window: Window) -> None:
+    def _judge(self, window: ComparisonWindow) -> None:
         """Read, train in sequence, compare, decide. Raises Unreachable and Refused of the clock
         holder."""
         began = time.monotonic()
@@ -239,7 +249,7 @@ class GovernorService:
         level = (
             logging.WARNING if decision.action != "hold" or self.core.at_its_end else logging.INFO
         )
-        s, at_once = decision.rung
+        s, at_once = decision.level
         _log.log(
             level,
             "%s: s = %d, %s at once: %s",
@@ -249,7 +259,7 @@ class GovernorService:
             decision.reason,
         )
 
-    def _read(self, window: Window) -> None:
+    def _read(self, window: ComparisonWindow) -> None:
         """The records of `examples` that the window wants. Raises OffsetOutOfRange,
         TimeoutError, CannotGoOn."""
         partitions = [
@@ -285,7 +295,7 @@ class GovernorService:
                         f"scored"
                     )
 
-    def _train(self, window: Window) -> tuple[list[float], list[float], int]:
+    def _train(self, window: ComparisonWindow) -> tuple[list[float], list[float], int]:
         """(losses as they were live, losses in sequence, rows trained). Raises CutGone; ValueError
         where a batch does not follow. The lease is renewed meanwhile."""
         steps = window.steps()
@@ -321,7 +331,7 @@ class GovernorService:
             reader = self._log.reader()
             with contextlib.closing(reader):
                 ends, firsts = reader.end_offsets(partitions), reader.beginning_offsets(partitions)
-        except (Unreachable, Refused, LogError) as error:
+        except (PortUnreachable, PortRefused, LogError) as error:
             _log.warning("what waits in examples is not known: %s", error)
             return None
         next_record = {} if told is None else told.next_record

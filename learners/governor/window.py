@@ -30,7 +30,7 @@ class Scored(NamedTuple):
     log_loss_sum: float
 
 
-class Step(NamedTuple):
+class ShadowBatch(NamedTuple):
     """A batch for the shadow. `live`: the loss it had when it was learned live; None = it is not
     compared."""
 
@@ -50,7 +50,7 @@ def scored(model: str, record: object) -> Scored | None:
     )
 
 
-class Window:
+class ComparisonWindow:
     """What follows `cut`, until `wanted` batches of first labels have been scored."""
 
     def __init__(self, cut: CompleteCut, wanted: int) -> None:
@@ -69,7 +69,7 @@ class Window:
             p: {} for p in self.positions
         }  # partition -> chain -> E
 
-    def hear(self, one: Scored) -> None:
+    def add(self, one: Scored) -> None:
         """In the order of the log."""
         at = self.cut.progress.chains.get(one.chain)
         if at is None or one.start < at.end or self.complete:
@@ -103,9 +103,9 @@ class Window:
         ):
             self.rewritten = self.rewritten or batch.rows > 0
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[ShadowBatch]:
         """All that is to be trained, once everything wanted has been read."""
-        steps: list[Step] = []
+        steps: list[ShadowBatch] = []
         for one in self.order:
             queue = self.positions[partition_of(one.chain)].queue
             if not any(batch.chain == one.chain and batch.start == one.start for batch in queue):
@@ -115,7 +115,7 @@ class Window:
                 batch = queue.popleft()
                 found = (batch.chain, batch.start) == (one.chain, one.start)
                 compared = found and batch.end == one.end and kind_of(batch.chain) == LABEL
-                steps.append(Step(batch, one.log_loss_sum if compared else None))
+                steps.append(ShadowBatch(batch, one.log_loss_sum if compared else None))
                 if found:
                     break
         return steps

@@ -47,7 +47,7 @@ class Parts(NamedTuple):
     seeds: Keys
 
 
-class Shape(NamedTuple):
+class TextShape(NamedTuple):
     """Which values a text has. Columns stand for the places of `TextEncoder.strings`."""
 
     shared: I64  # part of each value that all rows share, -1 = no part
@@ -89,7 +89,7 @@ class TextEncoder:
     def features(self) -> tuple[FeatureColumn, ...]:
         return self._encoder.features
 
-    def shape(self, shared: tuple[str, ...]) -> Shape:
+    def shape(self, shared: tuple[str, ...]) -> TextShape:
         """Of texts in which all rows share these of `strings`."""
         own = [name for name in self.strings if name not in shared]
         of_rows = {self._part_of[name] for name in own}
@@ -97,7 +97,7 @@ class TextEncoder:
         is_own = [
             first in of_rows or (second >= 0 and second in of_rows) for first, second in parts
         ]
-        return Shape(
+        return TextShape(
             np.array([self._part_of[name] for name in shared], np.int64),
             np.array([self._part_of[name] for name in own], np.int64),
             np.flatnonzero(np.logical_not(is_own)),

@@ -1,7 +1,7 @@
 """The pacer: when a learner reads, computes, pushes, waits and begins again (K1 to K5).
 
-- `backoff`: how long to wait before asking again for a start that the staleness bound holds back
-  (K2, K4)
+- `start_backoff`: how long to wait before asking again for a start that the staleness bound holds
+  back (K2, K4)
 - `batch_in_flight`: one batch between its start and its end
 - `events`: what happens to a learner, as `pacing` is told it
 - `instructions`: what a learner wants done, as `pacing` says it

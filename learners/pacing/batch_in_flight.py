@@ -15,7 +15,7 @@ _ACKNOWLEDGED = (Outcome.APPLIED, Outcome.DUPLICATE, Outcome.PARTLY_APPLIED)
 
 
 @dataclass
-class Flight:
+class BatchInFlight:
     """A started batch. It ends when every shard has acknowledged all its pieces, or when it is
     abandoned (K1).
 
@@ -37,9 +37,9 @@ class Flight:
     abandoned: bool = False
 
     @staticmethod
-    def of(batch: Batch, clock: int, epoch: Epoch, position: Position) -> "Flight":
+    def of(batch: Batch, clock: int, epoch: Epoch, position: Position) -> "BatchInFlight":
         pieces = {shard: [(batch.start, batch.end)] for shard in position.incarnations}
-        return Flight(
+        return BatchInFlight(
             clock,
             batch,
             position.seek,
@@ -110,7 +110,7 @@ class Flight:
         )
 
 
-def ready_to_push(flights: Iterable[Flight], shard: int) -> Flight | None:
+def ready_to_push(flights: Iterable[BatchInFlight], shard: int) -> BatchInFlight | None:
     """The oldest with a piece for this shard; never one past a piece of its partition that is
     not computed yet."""
     held: set[int] = set()

@@ -89,7 +89,7 @@ class Truncated(NamedTuple):
 
 class Computed(NamedTuple):
     """The gradient of the rows in `[start, end)` of batch `clock`; opaque here
-    (`gradient.Computed` in the product)."""
+    (`gradient.BatchGradients` in the product)."""
 
     clock: int
     start: int

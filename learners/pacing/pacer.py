@@ -23,13 +23,13 @@ from typing import Any, assert_never
 from learners.config import LearnerConfig
 from learners.pacing import events
 from learners.pacing import instructions as do
-from learners.pacing.batch_in_flight import Flight, ready_to_push
+from learners.pacing.batch_in_flight import BatchInFlight, ready_to_push
 from learners.pacing.events import Event
 from learners.pacing.instructions import Call, Instruction
-from learners.pacing.pending_calls import Calls, says_fenced
+from learners.pacing.pending_calls import PendingCalls, says_fenced
 from learners.pacing.position import CannotGoOn, Position
-from learners.pacing.shard_view import Survey
-from learners.pacing.start_scheduler import Starts
+from learners.pacing.shard_view import ShardView
+from learners.pacing.start_scheduler import StartScheduler
 from paramserver.messages import Epoch, Outcome, PullReply, PushReply, StartOutcome, StartReply
 from paramserver.ports import JoinReply, ProgressReply
 from paramserver.slots import SlotMap
@@ -59,17 +59,17 @@ class Pacer:
         self.positions: dict[
             int, Position | None
         ] = {}  # of the assigned partitions; None = not known where
-        self.flights: dict[int, Flight] = {}  # by clock, rising
+        self.flights: dict[int, BatchInFlight] = {}  # by clock, rising
         self.parked = False
         self.stopped: str | None = None
         self.refusal = ""  # the last one, to be shown
         self.counts = dict.fromkeys(_COUNTS, 0)
-        self._calls = Calls()
-        self._starts = Starts(
+        self._calls = PendingCalls()
+        self._starts = StartScheduler(
             self.config.wait_ms, self.config.retry_ms, self.config.outstanding_max
         )
-        self.survey = Survey(shards)
-        self._lanes: dict[int, do.Push] = {}  # shard -> the one push under way
+        self.shard_view = ShardView(shards)
+        self._pushes: dict[int, do.Push] = {}  # shard -> the one push under way
         self._ending: dict[int, bool] = {}  # clocks whose end is not confirmed -> whether abandoned
         self._lease_ms = self._renew_at_ms = self._now_ms = 0
         self._idle = self._draining = False
@@ -237,8 +237,10 @@ class Pacer:
 
     def _told_progress(self, call: do.AskProgress, reply: ProgressReply) -> None:
         self._saw(call.shard, reply.incarnation)
-        self._learn_map(reply.slot_map or SlotMap.even(len(self.survey.shards), reply.map_epoch))
-        if not self.survey.take(call.shard, reply):
+        self._learn_map(
+            reply.slot_map or SlotMap.even(len(self.shard_view.shards), reply.map_epoch)
+        )
+        if not self.shard_view.take(call.shard, reply):
             self._retry(call)
 
     def _told_start(self, call: do.Start, reply: StartReply) -> None:
@@ -252,7 +254,7 @@ class Pacer:
             self._end(clock, abandoned=True)  # rewound, lost or draining since it was asked for
             return
         position.take(call.batch)
-        flight = self.flights[clock] = Flight.of(call.batch, clock, call.epoch, position)
+        flight = self.flights[clock] = BatchInFlight.of(call.batch, clock, call.epoch, position)
         if position.paused and len(position.queue) <= self.config.queue_batches_max // 2:
             position.paused = False
             self._out.append(do.Resume(position.partition))
@@ -274,13 +276,13 @@ class Pacer:
             self._rewind(flight.batch.partition)
         else:
             flight.pulls[call.shard] = reply
-            self.survey.versions[call.shard] = reply.version
+            self.shard_view.versions[call.shard] = reply.version
 
     def _told_push(self, call: do.Push, reply: PushReply) -> None:
-        del self._lanes[call.shard]
-        self.survey.versions[call.shard] = reply.version
+        del self._pushes[call.shard]
+        self.shard_view.versions[call.shard] = reply.version
         self._saw(call.shard, reply.incarnation)
-        if call.incarnation < self.survey.seen[call.shard]:
+        if call.incarnation < self.shard_view.seen[call.shard]:
             return  # rewound, and refused whenever a repeat of it arrives
         outcome = reply.outcome
         if outcome is Outcome.NO_ERA:
@@ -300,7 +302,7 @@ class Pacer:
             self._rewind(call.partition)
 
     def _push_again(self, call: do.Push) -> None:
-        self._lanes[call.shard] = call
+        self._pushes[call.shard] = call
         self._retry(call)
 
     # --- rewind, abandon, fence
@@ -309,27 +311,27 @@ class Pacer:
     def _saw(self, shard: int, incarnation: int) -> None:
         """A newer incarnation, wherever seen, rewinds every position that names an older one
         (S2)."""
-        if not self.survey.saw(shard, incarnation):
+        if not self.shard_view.saw(shard, incarnation):
             return
         for partition, position in self.positions.items():
             if position is not None and position.incarnations.get(shard, incarnation) < incarnation:
                 self._rewind(partition)
-        push = self._lanes.get(shard)
+        push = self._pushes.get(shard)
         if (
             push is not None and push.incarnation < incarnation
         ):  # the new one refuses it, whenever it arrives
-            del self._lanes[shard]
+            del self._pushes[shard]
             self._calls.drop(push)
 
     def _learn_map(self, slot_map: SlotMap) -> None:
         """A newer map rewinds every position (S6). What is under way to a shard that it has no
         more is over."""
-        if not self.survey.learned(slot_map):
+        if not self.shard_view.learned(slot_map):
             return
         for partition in list(self.positions):
             self._rewind(partition)
-        for shard in [shard for shard in self._lanes if shard not in self.survey.shards]:
-            self._calls.drop(self._lanes.pop(shard))
+        for shard in [shard for shard in self._pushes if shard not in self.shard_view.shards]:
+            self._calls.drop(self._pushes.pop(shard))
 
     def _rewind(self, partition: int) -> None:
         if self.positions.get(partition) is None:
@@ -351,7 +353,7 @@ class Pacer:
         self.epoch, self.parked = None, False
         self._calls.clear()
         self._starts.asked = None
-        for state in (self._lanes, self.survey.told, self._ending, self.flights):
+        for state in (self._pushes, self.shard_view.told, self._ending, self.flights):
             state.clear()
         for partition, position in self.positions.items():
             if position is not None:
@@ -384,9 +386,9 @@ class Pacer:
                         flight.clock, flight.batch, start, end, flight.pulls, flight.slot_map
                     )
                 )
-        for shard in self.survey.shards:
-            if shard not in self._lanes and (ready := ready_to_push(self.flights.values(), shard)):
-                self._send(ready.push(shard, self.survey.versions.get(shard, 0)))
+        for shard in self.shard_view.shards:
+            if shard not in self._pushes and (ready := ready_to_push(self.flights.values(), shard)):
+                self._send(ready.push(shard, self.shard_view.versions.get(shard, 0)))
         self._end_flights()
         self._start()
         self._park()
@@ -400,7 +402,7 @@ class Pacer:
             flight = self.flights.get(call.clock)
             return flight is not None and not flight.abandoned
         if isinstance(call, do.AskProgress):
-            return self._seeking and call.shard in self.survey.missing
+            return self._seeking and call.shard in self.shard_view.missing
         return not isinstance(call, do.Renew | do.Park)  # both are decided anew
 
     def _send(self, call: Call) -> None:
@@ -408,7 +410,7 @@ class Pacer:
         if isinstance(call, do.Start):
             self._starts.asked = call
         elif isinstance(call, do.Push):
-            self._lanes[call.shard] = call
+            self._pushes[call.shard] = call
         self._out.append(call)
 
     def _find_positions(self) -> None:
@@ -416,15 +418,15 @@ class Pacer:
         if not self._seeking:
             return
         asked = {call.shard for call in self._calls.of(do.AskProgress)}
-        for shard in self.survey.missing:
+        for shard in self.shard_view.missing:
             if shard not in asked:
                 self._send(do.AskProgress(0, shard))
-        if self.survey.missing:
+        if self.shard_view.missing:
             return
         for partition, position in self.positions.items():
             if position is None:
                 found = Position.sought(
-                    partition, self._calls.number(), self.survey.told, self.survey.slot_map
+                    partition, self._calls.number(), self.shard_view.told, self.shard_view.slot_map
                 )
                 self.positions[partition] = found
                 self._out += [
@@ -432,10 +434,10 @@ class Pacer:
                     do.Resume(partition),
                 ]
                 self._idle = False
-        self.survey.told = {}
+        self.shard_view.told = {}
 
     def _end_flights(self) -> None:
-        under_way = {push.clock for push in self._lanes.values()}
+        under_way = {push.clock for push in self._pushes.values()}
         for flight in list(self.flights.values()):
             if flight.acknowledged or (flight.abandoned and flight.clock not in under_way):
                 del self.flights[flight.clock]

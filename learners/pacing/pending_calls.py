@@ -9,7 +9,7 @@ from paramserver.messages import Outcome, StartOutcome
 C = TypeVar("C", bound=Call)
 
 
-class Calls:
+class PendingCalls:
     """Numbers every call once. Bounded by its user: one join, renewal, park and start, one question
     and one push a shard, and per batch one pull a shard and one end."""
 

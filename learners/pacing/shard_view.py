@@ -7,7 +7,7 @@ from paramserver.ports import ProgressReply
 from paramserver.slots import SlotMap
 
 
-class Survey:
+class ShardView:
     """One round of asking every shard where it stands. An answer counts only from the newest
     incarnation seen (S2), and only under the newest map seen, which says what shards there are
     (S6). Until one was seen they are as configured."""

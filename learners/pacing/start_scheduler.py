@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from learners.pacing.backoff import Patience
 from learners.pacing.events import Batch
 from learners.pacing.instructions import Start
 from learners.pacing.position import Position, clip
+from learners.pacing.start_backoff import StartBackoff
 from paramserver.messages import StartOutcome, StartReply
 
 #: An operator may raise the staleness bound at any time; a learner finds out by asking for one more
@@ -15,7 +15,7 @@ PROBE_MS = 2_000
 
 
 @dataclass
-class Starts:
+class StartScheduler:
     """One start is asked for at a time, and asked again until it is answered: it may have been
     admitted (K1).
 
@@ -31,13 +31,13 @@ class Starts:
     at_ms: int = 0  # not before
     probe_at_ms: int = 0
     waiting: str = "none"  # why the last one was not admitted: staleness | cut | paused | none
-    patience: Patience = field(init=False)
+    backoff: StartBackoff = field(init=False)
     reach: dict[str, int] | None = (
         None  # under a cut, for the next ask: chain -> how far a start may reach (X1)
     )
 
     def __post_init__(self) -> None:
-        self.patience = Patience(self.wait_ms)
+        self.backoff = StartBackoff(self.wait_ms)
 
     def may_ask(self, outstanding: int, now_ms: int) -> bool:
         if self.asked is not None or now_ms < self.at_ms or outstanding >= self.outstanding_max:
@@ -66,7 +66,7 @@ class Starts:
         clipped, self.asked, self.reach = self.reach is not None, None, None
         self.waiting = "none"
         if reply.outcome is StartOutcome.ADMITTED:
-            self.patience.admitted(now_ms)
+            self.backoff.admitted(now_ms)
             if 0 <= self.staleness < outstanding:
                 self.staleness = outstanding
             return
@@ -82,13 +82,13 @@ class Starts:
         else:
             self.waiting = "paused" if reply.outcome is StartOutcome.WAIT_PAUSED else "staleness"
         if self.waiting == "staleness":
-            self.at_ms = now_ms + self.patience.held_back(now_ms)
+            self.at_ms = now_ms + self.backoff.held_back(now_ms)
         else:
-            self.patience.forget()
+            self.backoff.forget()
             self.at_ms = now_ms + (self.paused_ms if self.waiting == "paused" else self.wait_ms)
 
     def joined(self, staleness: int, now_ms: int) -> None:
         """A new epoch: nothing is asked, and the bound is the one it was told."""
         self.asked, self.reach, self.waiting = None, None, "none"
-        self.patience.forget()
+        self.backoff.forget()
         self.staleness, self.probe_at_ms = staleness, now_ms + PROBE_MS

@@ -5,7 +5,7 @@ from typing import Any
 from learners.models.features import Encoded
 from learners.pacing.pacer import Pacer
 from learners.process.overlap_meter import Overlap
-from learners.training.gradient import CAUSES, Computed
+from learners.training.gradient import CAUSES, BatchGradients
 from stream.internal_topics.retracted import taken
 from stream.metrics import ReaderMetrics
 
@@ -106,7 +106,7 @@ class LearnerMetrics(ReaderMetrics):
         self.queued.set(sum(len(p.queue) for p in pacer.positions.values() if p is not None))
         self.waits_for(pacer.waiting)
 
-    def computed(self, computed: Computed, encoded: Encoded) -> None:
+    def computed(self, computed: BatchGradients, encoded: Encoded) -> None:
         """What was made good in the rows of a batch."""
         self.clipped_rows.inc(computed.clipped_rows)
         for feature, count in encoded.clipped.items():
@@ -114,13 +114,13 @@ class LearnerMetrics(ReaderMetrics):
         for feature, count in encoded.filled.items():
             self.filled.labels(feature).inc(count)
 
-    def empty(self, computed: Computed, rows: int) -> None:
+    def empty(self, computed: BatchGradients, rows: int) -> None:
         """A batch that was pushed empty, with its reason; `rows`: of its record, where they
         could not be read."""
         self.unusable.labels(computed.cause).inc()
         self.unusable_rows.labels(computed.cause).inc(computed.row_count or rows)
 
-    def took_back(self, computed: Computed) -> None:
+    def took_back(self, computed: BatchGradients) -> None:
         """What a retraction became (S8)."""
         self.taken_back.inc(0 if computed.rows is None else int(taken(computed.rows).sum()))
         self.rewritten.inc(sum(len(keys) for keys in computed.keys.values()))

@@ -17,7 +17,7 @@ from learners.pacing.instructions import Call
 from learners.process.metrics import LearnerMetrics
 from learners.training.gradient import Prepared
 from paramserver.messages import PullRequest
-from paramserver.ports import ClockPort, Refused, ShardPort, Unreachable
+from paramserver.ports import ClockPort, PortRefused, PortUnreachable, ShardPort
 
 Give = Callable[[Any], None]
 
@@ -60,9 +60,9 @@ class Caller:
         began = time.monotonic()
         try:
             reply = self._counted(call, prepared)
-        except Unreachable:
+        except PortUnreachable:
             self._give(events.Unreachable(call.call))
-        except Refused as refusal:
+        except PortRefused as refusal:
             self._give(events.Refused(call.call, str(refusal)))
         except BaseException as error:  # whatever it is, the main thread raises it
             self._give(error)
@@ -96,8 +96,8 @@ class Caller:
                 return self.shards[call.shard].progress(self.model)
             case do.Pull():
                 assert prepared is not None
-                dealt = prepared.result().dealt(call.slot_map)
-                mine = {table: deal.keys[call.shard] for table, deal in dealt.items()}
+                shardings = prepared.result().shardings(call.slot_map)
+                mine = {table: sharding.keys[call.shard] for table, sharding in shardings.items()}
                 request = PullRequest(self.model, call.epoch, call.slot_map.epoch, mine)
                 return self.shards[call.shard].pull(request)
             case do.Push():

@@ -31,7 +31,7 @@ from learners.process.overlap_meter import COMPUTE, Overlap
 from learners.process.port_caller import Caller
 from learners.training import gradient, progressive
 from learners.training import unlearning as relearning
-from learners.training.gradient import Computed, Prepared
+from learners.training.gradient import BatchGradients, Prepared
 from learners.training.progressive import Published
 from paramserver.config import ParamServerConfig
 from paramserver.messages import Outcome, PullReply, PushReply
@@ -97,7 +97,7 @@ def prepare_torch(config: LearnerConfig) -> str:
 class Result:
     """What the core carries from `Compute` to `Push` and `Evaluate`."""
 
-    computed: Computed
+    computed: BatchGradients
     contents: list[dict[str, Any]]  # by shard
     evaluation: dict[str, Any] | None
 
@@ -267,8 +267,8 @@ class Worker:
 
     def _decode(self, batch: Batch) -> Prepared:
         prepared = gradient.read(self._model, batch)
-        prepared.dealt(
-            self.pacer.survey.slot_map
+        prepared.shardings(
+            self.pacer.shard_view.slot_map
         )  # here, once, and not by each of the threads that pull
         return prepared
 
@@ -318,7 +318,7 @@ class Worker:
         known = self._prepared.get(batch._replace(value=None))
         return known.result() if known is not None else self._decode(batch)
 
-    def _evaluation(self, it: do.Compute, computed: Computed) -> dict[str, Any] | None:
+    def _evaluation(self, it: do.Compute, computed: BatchGradients) -> dict[str, Any] | None:
         if computed.rows is None or computed.reason or computed.rewrites:
             return None
         self._checkpoints.catch_up(computed.rows.column("model_version"))

@@ -20,7 +20,7 @@ from learners.models.model import Model, clip
 from learners.models.record_columns import wrong_column
 from learners.pacing.events import Batch
 from learners.training.clipping import row_scales
-from learners.training.key_sharding import Deal
+from learners.training.key_sharding import KeySharding
 from paramserver.messages import PullReply, Rows
 from paramserver.slots import SlotMap
 from stream.internal_topics.examples import decode_examples, rows_from, rows_of
@@ -47,20 +47,22 @@ class Prepared:
     places: Places
     reason: str = ""  # why the rows could not be read; there are none then
     cause: str = ""  # of the reason: UNREADABLE or COLUMNS
-    _dealt: dict[int, dict[str, Deal]] = field(default_factory=dict)  # by epoch of the map
+    _shardings: dict[int, dict[str, KeySharding]] = field(
+        default_factory=dict
+    )  # by epoch of the map
 
-    def dealt(self, slot_map: SlotMap) -> dict[str, Deal]:
+    def shardings(self, slot_map: SlotMap) -> dict[str, KeySharding]:
         """table -> its keys by shard. Worked out once for a map: pulls, rows and gradients all
         ask."""
-        found = self._dealt.get(slot_map.epoch)
+        found = self._shardings.get(slot_map.epoch)
         if found is None:
-            found = {table: Deal.of(keys, slot_map) for table, keys in self.keys.items()}
-            self._dealt[slot_map.epoch] = found
+            found = {table: KeySharding.of(keys, slot_map) for table, keys in self.keys.items()}
+            self._shardings[slot_map.epoch] = found
         return found
 
 
 @dataclass(frozen=True)
-class Computed:
+class BatchGradients:
     """The gradient of one range. With a `reason`, `keys`, `gradients` and `dense` are empty
     (S4)."""
 
@@ -82,7 +84,7 @@ class Computed:
 
 
 #: What is pushed for a range without rows.
-EMPTY = Computed(None)
+EMPTY = BatchGradients(None)
 
 
 def rows_between(rows: pa.RecordBatch, batch: Batch, start: int, end: int) -> pa.RecordBatch:
@@ -137,7 +139,7 @@ def compute(
     pulled: dict[str, Rows],
     dense: dict[str, Floats],
     correction: Correction = NONE,
-) -> Computed:
+) -> BatchGradients:
     """Predict and differentiate. `pulled[table]` (m, dim) belongs to `prepared.keys[table]`.
 
     `correction`: of what the labels did not know yet. Its weights come from a forward pass of their
@@ -166,8 +168,10 @@ def compute(
     if reason:
         # Predictions that are not finite say nothing; the batch is not scored.
         nothing = np.empty(0, np.float32)
-        return Computed(rows, nothing, {}, {}, {}, row_hash, event_time_max_ms, reason, NOT_FINITE)
-    return Computed(
+        return BatchGradients(
+            rows, nothing, {}, {}, {}, row_hash, event_time_max_ms, reason, NOT_FINITE
+        )
+    return BatchGradients(
         rows,
         clip(correction.answer(p)),
         prepared.keys,
@@ -219,15 +223,15 @@ def assemble(
     """(rows of every table in the order of its keys, all dense arrays) from what each shard
     answered."""
     rows = {
-        table: deal.together([pulls[shard].rows[table] for shard in range(slot_map.shards)])
-        for table, deal in prepared.dealt(slot_map).items()
+        table: sharding.together([pulls[shard].rows[table] for shard in range(slot_map.shards)])
+        for table, sharding in prepared.shardings(slot_map).items()
     }
     dense = {name: array for reply in pulls.values() for name, array in reply.dense.items()}
     return rows, dense
 
 
 def contents(
-    computed: Computed, slot_map: SlotMap, prepared: Prepared | None = None
+    computed: BatchGradients, slot_map: SlotMap, prepared: Prepared | None = None
 ) -> list[dict[str, Any]]:
     """By shard, what `instructions.Push.request` takes: each shard its keys and dense arrays, all
     of them the rest.
@@ -246,14 +250,14 @@ def contents(
     ]
     for table, keys in computed.keys.items():
         same = prepared is not None and keys is prepared.keys.get(table)
-        deal = (
-            prepared.dealt(slot_map)[table]
+        sharding = (
+            prepared.shardings(slot_map)[table]
             if prepared is not None and same
-            else Deal.of(keys, slot_map)
+            else KeySharding.of(keys, slot_map)
         )
-        for shard, gradients in enumerate(deal.apart(computed.gradients[table])):
+        for shard, gradients in enumerate(sharding.apart(computed.gradients[table])):
             shards[shard]["keys"][table], shards[shard]["gradients"][table] = (
-                deal.keys[shard],
+                sharding.keys[shard],
                 gradients,
             )
     for name, gradient in computed.dense.items():

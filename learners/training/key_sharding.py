@@ -21,7 +21,7 @@ Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Deal:
+class KeySharding:
     """By shard: `keys`, rising, and `places`, where they stand among all of them. One shard has
     all, uncopied."""
 
@@ -29,7 +29,7 @@ class Deal:
     places: list[Indices]
 
     @classmethod
-    def of(cls, keys: Keys, slot_map: SlotMap) -> "Deal":
+    def of(cls, keys: Keys, slot_map: SlotMap) -> "KeySharding":
         if slot_map.shards == 1:
             return cls([keys], [])
         places = slot_map.split(keys)
@@ -39,20 +39,20 @@ class Deal:
         """Rows (m, dim) of all keys -> by shard, those of its keys."""
         if len(self.keys) == 1:
             return [rows]
-        rows, dealt = (
+        rows, by_shard = (
             plain(rows),
             [np.empty((len(mine), rows.shape[1]), np.float32) for mine in self.places],
         )
-        for mine, out in zip(self.places, dealt, strict=True):
+        for mine, out in zip(self.places, by_shard, strict=True):
             _take(rows, mine, out)
-        return dealt
+        return by_shard
 
-    def together(self, dealt: Sequence[Rows]) -> Rows:
+    def together(self, by_shard: Sequence[Rows]) -> Rows:
         """The inverse of `apart`."""
         if len(self.keys) == 1:
-            return dealt[0]
-        rows = np.empty((sum(map(len, self.keys)), dealt[0].shape[1]), np.float32)
-        for mine, answered in zip(self.places, dealt, strict=True):
+            return by_shard[0]
+        rows = np.empty((sum(map(len, self.keys)), by_shard[0].shape[1]), np.float32)
+        for mine, answered in zip(self.places, by_shard, strict=True):
             if answered.shape != (len(mine), rows.shape[1]):
                 raise ValueError(
                     f"rows {answered.shape} for {len(mine)} keys of {rows.shape[1]} numbers each"

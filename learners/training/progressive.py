@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from learners.pacing.events import Batch
-from learners.training.gradient import Computed
+from learners.training.gradient import BatchGradients
 from stream.chain import LATE, kind_of
 from stream.internal_topics.malformed import Fields
 from stream.kernels.kernel import kernel
@@ -78,7 +78,7 @@ def evaluate(
     model: str,
     learner: str,
     batch: Batch,
-    computed: Computed,
+    computed: BatchGradients,
     version: int,
     prior_rate: float,
     published: Published,
@@ -134,13 +134,13 @@ def evaluate(
     }
 
 
-def log_loss_sum(chain: str, computed: Computed, negative_rate: float) -> float:
+def log_loss_sum(chain: str, computed: BatchGradients, negative_rate: float) -> float:
     """What `evaluate` says of the same, alone."""
     return float(_scored(chain, computed, negative_rate)[3].sum())
 
 
 def _scored(
-    chain: str, computed: Computed, negative_rate: float, corrections: bool = True
+    chain: str, computed: BatchGradients, negative_rate: float, corrections: bool = True
 ) -> tuple[Doubles, Doubles, Doubles, Doubles]:
     """(labels, predictions, for how many rows each counts, losses), each (n,)."""
     assert computed.rows is not None

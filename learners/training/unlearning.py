@@ -21,7 +21,7 @@ from learners.models.delayed_feedback import NONE, Correction
 from learners.models.features import Floats, Keys
 from learners.models.model import Model
 from learners.training.clipping import row_scales
-from learners.training.gradient import EMPTY, NOT_FINITE, RETRACTION, Computed, Prepared
+from learners.training.gradient import EMPTY, NOT_FINITE, RETRACTION, BatchGradients, Prepared
 from paramserver.messages import Rows
 from paramserver.tables.table import Table
 from stream.internal_topics.retracted import NAMED, Again, taken
@@ -37,7 +37,7 @@ def relearn(
     dense: dict[str, Floats],
     said: str,
     correction: Correction = NONE,
-) -> Computed:
+) -> BatchGradients:
     """What is pushed for a record of `retract/p`: `gradients[table]` are whole rows. `pulled` and
     `correction` as for any batch; `said`: the record's header `again`."""
     rows = prepared.rows

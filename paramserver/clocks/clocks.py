@@ -25,9 +25,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple, assert_never
 
-from paramserver.bounds import GOVERNOR_LEASE_MAX_MS, Bounds, GovernorLease, Rung
-from paramserver.clocks.model_clocks import Hold, Member, ModelClocks, Range
-from paramserver.clocks.operator_settings import Orders
+from paramserver.bounds import GOVERNOR_LEASE_MAX_MS, Bounds, GovernorLease, PaceLevel
+from paramserver.clocks.model_clocks import Member, ModelClocks, Range, StartHold
+from paramserver.clocks.operator_settings import OperatorSettings
 from paramserver.compensation import WAYS
 from paramserver.messages import Epoch, StartOutcome, StartReply, StartRequest
 from paramserver.ports import (
@@ -39,7 +39,7 @@ from paramserver.ports import (
     JoinReply,
     JoinRequest,
     ParkRequest,
-    Refused,
+    PortRefused,
     ReleaseRequest,
     RenewReply,
     RenewRequest,
@@ -99,7 +99,7 @@ class Clocks:
         self.models: dict[str, ModelClocks] = {}
         self.incarnations: dict[int, int] = {}  # shard -> the newest incarnation seen (S2)
         self.counts: Counter[str] = Counter()  # "admitted", "wait_cut", "joined", "expelled", ...
-        self.orders: dict[str, Orders] = {}  # model -> what an operator has ordered
+        self.settings: dict[str, OperatorSettings] = {}  # model -> what an operator has ordered
         self._sequence = 1
         self._epochs_given = 0
         self._confirmed = dict.fromkeys(
@@ -138,8 +138,8 @@ class Clocks:
                 return self.shards_ordered(model)
             case BoundsRequest(model):
                 return self.bounds(model, now_ms)
-            case GovernRequest(model, governor, sequence, rung, lease_ms):
-                return self.govern(model, governor, sequence, rung, lease_ms, now_ms)
+            case GovernRequest(model, governor, sequence, level, lease_ms):
+                return self.govern(model, governor, sequence, level, lease_ms, now_ms)
             case _:
                 assert_never(request)
         return None
@@ -164,7 +164,7 @@ class Clocks:
         """Model -> the compensation that an operator has ordered; it goes to the shards with the
         allow list."""
         return {
-            model: said.compensation for model, said in self.orders.items() if said.compensation
+            model: said.compensation for model, said in self.settings.items() if said.compensation
         }
 
     def unconfirmed(self) -> list[int]:
@@ -226,7 +226,7 @@ class Clocks:
         Raises Refused with more than LEARNERS_MAX members.
         """
         if sum(len(m.members) for m in self.models.values()) >= LEARNERS_MAX:
-            raise Refused(
+            raise PortRefused(
                 f"{LEARNERS_MAX} learners have joined already: stop some, or wait until their "
                 f"leases expire"
             )
@@ -253,7 +253,7 @@ class Clocks:
         """Renew the lease; answers shard -> newest incarnation, or None = fenced. Raises Refused
         on another `doing`."""
         if doing not in DOINGS:
-            raise Refused(f"renew: doing {doing!r}, expected one of {sorted(DOINGS)}")
+            raise PortRefused(f"renew: doing {doing!r}, expected one of {sorted(DOINGS)}")
         member = self._member(model, epoch)
         if member is None:
             return None
@@ -291,13 +291,13 @@ class Clocks:
 
     def _model(self, model: str) -> ModelClocks:
         if model not in self.models:
-            self.models[model] = self._as_ordered(model)
+            self.models[model] = self._as_set(model)
         return self.models[model]
 
-    def _as_ordered(self, model: str) -> ModelClocks:
-        orders = self.orders.get(model, Orders())
+    def _as_set(self, model: str) -> ModelClocks:
+        settings = self.settings.get(model, OperatorSettings())
         return ModelClocks(
-            orders.bound(self.staleness), paused=orders.paused, concurrency=orders.concurrency
+            settings.bound(self.staleness), paused=settings.paused, concurrency=settings.concurrency
         )
 
     def _member(self, model: str, epoch: Epoch) -> Member | None:
@@ -400,7 +400,7 @@ class Clocks:
         if present is not None and present.cut != cut and clocks.holding(now_ms) is not None:
             return False
         if present is None or present.cut != cut or now_ms >= present.until_ms:
-            present = clocks.hold = Hold(cut, now_ms, {})
+            present = clocks.hold = StartHold(cut, now_ms, {})
             clocks.last_cut = cut
         if present.broken:
             return False
@@ -423,9 +423,9 @@ class Clocks:
     def set_staleness(self, model: str, staleness: int) -> None:
         """The bound s from the next start on; -1 = unbounded. Raises Refused below -1."""
         if staleness < -1:
-            raise Refused(f"staleness {staleness}, expected 0, 1, 2, ... or -1 for unbounded")
+            raise PortRefused(f"staleness {staleness}, expected 0, 1, 2, ... or -1 for unbounded")
         self._model(model).staleness = staleness
-        self.orders[model] = self.orders.get(model, Orders())._replace(
+        self.settings[model] = self.settings.get(model, OperatorSettings())._replace(
             staleness=staleness, configured=self.staleness
         )
 
@@ -436,43 +436,48 @@ class Clocks:
         It comes after K2: with s = 0 and 1 learners take turns, and no push is stale at all.
         """
         if concurrency < 0:
-            raise Refused(f"concurrency {concurrency}, expected 0 (no limit), 1, 2, ...")
+            raise PortRefused(f"concurrency {concurrency}, expected 0 (no limit), 1, 2, ...")
         self._model(model).concurrency = concurrency
-        self.orders[model] = self.orders.get(model, Orders())._replace(concurrency=concurrency)
+        self.settings[model] = self.settings.get(model, OperatorSettings())._replace(
+            concurrency=concurrency
+        )
 
     def set_compensation(self, model: str, way: str) -> None:
         """How every shard meets stale gradients from the next list on; "" = as configured.
         Raises Refused."""
         if way not in ("", *WAYS):
-            raise Refused(
+            raise PortRefused(
                 f"compensation {way!r}, expected one of {', '.join(WAYS)}, or nothing for the "
                 f"configured one"
             )
-        self.orders[model] = self.orders.get(model, Orders())._replace(compensation=way)
+        self.settings[model] = self.settings.get(model, OperatorSettings())._replace(
+            compensation=way
+        )
         self._sequence += 1
 
     def bounds(self, model: str, now_ms: int) -> Bounds:
         """What bounds a model's training, and by whose word. Changes nothing."""
-        return (self.models.get(model) or self._as_ordered(model)).bounds(now_ms)
+        return (self.models.get(model) or self._as_set(model)).bounds(now_ms)
 
     def govern(
-        self, model: str, governor: str, sequence: int, rung: Rung, lease_ms: int, now_ms: int
+        self, model: str, governor: str, sequence: int, level: PaceLevel, lease_ms: int, now_ms: int
     ) -> Bounds:
-        """A governor's word, for `lease_ms`; 0 gives it back (K7). Answers what then bounds the
+        """A governor's lease, for `lease_ms`; 0 gives it back (K7). Answers what then bounds the
         model: another governor's name there says that its lease is in force, and nothing was taken.
         Raises Refused."""
         if not governor or sequence < 1 or not 0 <= lease_ms <= GOVERNOR_LEASE_MAX_MS:
-            raise Refused(
+            raise PortRefused(
                 f"governor {governor!r}, sequence {sequence}, lease_ms {lease_ms}: expected a "
                 f"name, 1 or more, and 0 "
                 f"to {GOVERNOR_LEASE_MAX_MS}"
             )
-        if rung.staleness < -1 or rung.concurrency < 0:
-            raise Refused(
-                f"rung {tuple(rung)}, expected a bound of -1 or more and a concurrency of 0 or more"
+        if level.staleness < -1 or level.concurrency < 0:
+            raise PortRefused(
+                f"level {tuple(level)}, expected a bound of -1 or more and a concurrency of 0 or "
+                "more"
             )
         self._model(model).govern(
-            GovernorLease(governor, sequence, rung, now_ms + lease_ms), now_ms
+            GovernorLease(governor, sequence, level, now_ms + lease_ms), now_ms
         )
         return self.bounds(model, now_ms)
 
@@ -480,25 +485,25 @@ class Clocks:
         """How many shards there are to be from the next move on (S6). Raises Refused for a
         number that cannot be."""
         if not 1 <= shards <= SLOTS:
-            raise Refused(f"shards {shards}, expected 1 to {SLOTS}")
-        before = self.orders.get(model, Orders())
-        self.orders[model] = before._replace(
+            raise PortRefused(f"shards {shards}, expected 1 to {SLOTS}")
+        before = self.settings.get(model, OperatorSettings())
+        self.settings[model] = before._replace(
             shards=shards, shards_configured=self.shards_configured
         )
 
     def shards_ordered(self, model: str) -> int:
         """How many shards there are to be: as ordered, else as configured."""
-        return self.orders.get(model, Orders()).shards_wanted(self.shards_configured)
+        return self.settings.get(model, OperatorSettings()).shards_wanted(self.shards_configured)
 
     def set_paused(self, model: str, paused: bool) -> None:
         """Admit no start but what a cut must catch up with, or admit them again."""
         self._model(model).paused = paused
-        self.orders[model] = self.orders.get(model, Orders())._replace(paused=paused)
+        self.settings[model] = self.settings.get(model, OperatorSettings())._replace(paused=paused)
 
-    def obey(self, orders: Mapping[str, Orders]) -> None:
+    def load_settings(self, settings: Mapping[str, OperatorSettings]) -> None:
         """Take over what operators have ordered of an earlier clock holder, before anybody
         joins."""
-        self.orders = dict(orders)
+        self.settings = dict(settings)
 
 
 def _catches_up(asked: Range, highest: dict[str, int]) -> bool:

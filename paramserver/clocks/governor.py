@@ -5,11 +5,11 @@ What it costs is measured in pairs: batches as they were learned live, and the s
 same order, learned in sequence from a copy of the same state (`learners.governor.shadow`). So data,
 order and starting point are the same on both sides, and what is left is the staleness.
 
-It stands on a ladder of rungs, loosest first: lower bounds s down to 0, then fewer batches under
-way at once, which is what parking learners comes to. It goes down when the cost is beyond the band
-for certain, and up only when speed is wanted and the cost is within half the band for certain;
-never more than DOWN_MAX rungs down or one up for an estimate. A rung that was left for its cost is
-not tried again for `patience` estimates.
+It stands on a list of levels of levels, loosest first: lower bounds s down to 0, then fewer batches
+under way at once, which is what parking learners comes to. It goes down when the cost is beyond the
+band for certain, and up only when speed is wanted and the cost is within half the band for certain;
+never more than DOWN_MAX levels down or one up for an estimate. A level that was left for its cost
+is not tried again for `patience` estimates.
 """
 
 import math
@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from paramserver.bounds import Rung
+from paramserver.bounds import PaceLevel
 
-#: Rungs that one estimate may go down.
+#: Levels that one estimate may go down.
 DOWN_MAX = 2
 _BOUNDS = (16, 8, 4, 2, 1, 0)
 
@@ -34,11 +34,11 @@ class Estimate(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """`action`: "hold", "slower" or "faster"; `rung`: what is to be in force now; `why`: one of
+    """`action`: "hold", "slower" or "faster"; `level`: what is to be in force now; `why`: one of
     `WHY`; `reason`: for a person, with the numbers."""
 
     action: str
-    rung: Rung
+    level: PaceLevel
     reason: str
     why: str = ""
 
@@ -56,7 +56,7 @@ WHY = (
 (WITHIN, BEYOND, SLOWEST, UNSURE, LOOSEST, LEFT, GROWS) = WHY
 
 
-def ladder(bound: int, learners: int, concurrency: int = 0) -> tuple[Rung, ...]:
+def pace_levels(bound: int, learners: int, concurrency: int = 0) -> tuple[PaceLevel, ...]:
     """From what the operator allows (s = `bound`, -1 = unbounded; `concurrency`, 0 = no limit) down
     to one batch at a time."""
     if bound < -1 or learners < 1 or concurrency < 0:
@@ -64,14 +64,14 @@ def ladder(bound: int, learners: int, concurrency: int = 0) -> tuple[Rung, ...]:
             f"bound {bound}, learners {learners}, concurrency {concurrency}: allowed are -1, 1 "
             f"and 0 on"
         )
-    allowed = Rung(bound, concurrency)
-    rungs = [allowed] + [Rung(s, concurrency) for s in _BOUNDS if bound < 0 or s < bound]
+    allowed = PaceLevel(bound, concurrency)
+    levels = [allowed] + [PaceLevel(s, concurrency) for s in _BOUNDS if bound < 0 or s < bound]
     at_once = learners // 2
     while at_once >= 1:
         if not concurrency or at_once < concurrency:
-            rungs.append(Rung(0, at_once))
+            levels.append(PaceLevel(0, at_once))
         at_once //= 2
-    return tuple(rungs)
+    return tuple(levels)
 
 
 def estimate(live: Sequence[float], sequence: Sequence[float]) -> Estimate:
@@ -93,35 +93,35 @@ class Governor:
     """`band`: the share of log loss that speed may cost. `certainty`: standard errors that make
     it certain."""
 
-    rungs: tuple[Rung, ...]
+    levels: tuple[PaceLevel, ...]
     band: float = 0.005
     certainty: float = 2.0
     patience: int = 8
     at: int = 0
-    _left: dict[Rung, int] = field(
+    _left: dict[PaceLevel, int] = field(
         default_factory=dict
-    )  # rung that was left for its cost -> estimates to wait
+    )  # level that was left for its cost -> estimates to wait
 
     @property
-    def rung(self) -> Rung:
-        return self.rungs[self.at]
+    def level(self) -> PaceLevel:
+        return self.levels[self.at]
 
-    def stand_on(self, rungs: tuple[Rung, ...]) -> None:
-        """Another ladder, since the operator allows something else or learners came or went. It
-        stays at the loosest rung that is no looser than its present one; at the top it stays at the
-        top."""
-        if rungs == self.rungs:
+    def stand_on(self, levels: tuple[PaceLevel, ...]) -> None:
+        """Another list of levels, since the operator allows something else or learners came or
+        went. It stays at the loosest level that is no looser than its present one; at the top it
+        stays at the top."""
+        if levels == self.levels:
             return
-        present = self.rung
+        present = self.level
         if self.at:
             self.at = next(
-                (n for n, r in enumerate(rungs) if r.tightened(present) == r), len(rungs) - 1
+                (n for n, r in enumerate(levels) if r.tightened(present) == r), len(levels) - 1
             )
-        self.rungs = rungs
+        self.levels = levels
 
     def decide(self, found: Estimate, speed_wanted: bool) -> Decision:
-        """Take one estimate of the present rung. `speed_wanted`: the model's data age grows."""
-        self._left = {rung: wait - 1 for rung, wait in self._left.items() if wait > 1}
+        """Take one estimate of the present level. `speed_wanted`: the model's data age grows."""
+        self._left = {level: wait - 1 for level, wait in self._left.items() if wait > 1}
         low, high = (
             found.excess - self.certainty * found.error,
             found.excess + self.certainty * found.error,
@@ -136,19 +136,19 @@ class Governor:
             return self._decided("hold", said, WITHIN)
         if high >= self.band / 2:
             return self._decided("hold", said, UNSURE)
-        if self.at == 0 or self.rungs[self.at - 1] in self._left:
+        if self.at == 0 or self.levels[self.at - 1] in self._left:
             return self._decided("hold", said, LOOSEST if self.at == 0 else LEFT)
         self.at -= 1
         return self._decided("faster", f"{said}: within half the band {self.band:.2%}", GROWS)
 
     def _slower(self, low: float, said: str) -> Decision:
         said = f"{said}: beyond the band {self.band:.2%}"
-        steps = min(DOWN_MAX if low > 2 * self.band else 1, len(self.rungs) - 1 - self.at)
+        steps = min(DOWN_MAX if low > 2 * self.band else 1, len(self.levels) - 1 - self.at)
         if steps == 0:
             return self._decided("hold", said, SLOWEST)
-        self._left |= dict.fromkeys(self.rungs[self.at : self.at + steps], self.patience)
+        self._left |= dict.fromkeys(self.levels[self.at : self.at + steps], self.patience)
         self.at += steps
         return self._decided("slower", said, BEYOND)
 
     def _decided(self, action: str, said: str, why: str) -> Decision:
-        return Decision(action, self.rung, said if why == BEYOND else f"{said}: {why}", why)
+        return Decision(action, self.level, said if why == BEYOND else f"{said}: {why}", why)

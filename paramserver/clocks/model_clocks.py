@@ -4,7 +4,7 @@ cut (X1)."""
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from paramserver.bounds import Bounds, GovernorLease, Rung
+from paramserver.bounds import Bounds, GovernorLease, PaceLevel
 from paramserver.messages import Epoch
 
 #: A member of an unbounded clock (s = -1) may have this many batches running, and no more.
@@ -41,7 +41,7 @@ class Member:
 
 
 @dataclass
-class Hold:
+class StartHold:
     """The stop lease of a cut (X1): only ranges up to `highest` (chain -> E) may start."""
 
     cut: str
@@ -60,7 +60,7 @@ class ModelClocks:
     staleness: int
     members: dict[Epoch, Member] = field(default_factory=dict)
     highest: int = 0  # the highest clock of this era
-    hold: Hold | None = None
+    hold: StartHold | None = None
     paused: bool = False
     concurrency: int = 0  # batches under way at once, of all members; 0 = no limit
     lease: GovernorLease | None = None
@@ -76,7 +76,7 @@ class ModelClocks:
         fence."""
         return sum(len(member.outstanding) for member in self.members.values())
 
-    def holding(self, now_ms: int) -> Hold | None:
+    def holding(self, now_ms: int) -> StartHold | None:
         """The hold in force, if any. It runs out by itself; nothing needs to be alive for that."""
         hold = self.hold
         return hold if hold is not None and not hold.broken and now_ms < hold.until_ms else None
@@ -87,7 +87,7 @@ class ModelClocks:
         return lease if lease is not None and now_ms < lease.until_ms else None
 
     def bounds(self, now_ms: int) -> Bounds:
-        ordered = Rung(self.staleness, self.concurrency)
+        ordered = PaceLevel(self.staleness, self.concurrency)
         learners = sum(member.fenced_at is None for member in self.members.values())
         sequence, lease = self.lease.sequence if self.lease else 0, self.governing(now_ms)
         if lease is None:
@@ -98,27 +98,29 @@ class ModelClocks:
             self.paused,
             learners,
             lease.governor,
-            lease.rung,
+            lease.level,
             left_ms,
             sequence,
             self.last_cut,
         )
 
-    def govern(self, word: GovernorLease, now_ms: int) -> None:
-        """Take a governor's word, unless another one's lease is in force or a later word of its
+    def govern(self, request: GovernorLease, now_ms: int) -> None:
+        """Take a governor's lease, unless another one's lease is in force or a later word of its
         own came first (K7)."""
         last = self.lease
         if last is not None:
-            overtaken = last.governor == word.governor and word.sequence <= last.sequence
-            if overtaken or (last.governor != word.governor and self.governing(now_ms) is not None):
+            overtaken = last.governor == request.governor and request.sequence <= last.sequence
+            if overtaken or (
+                last.governor != request.governor and self.governing(now_ms) is not None
+            ):
                 return
-        self.lease = word
+        self.lease = request
 
-    def in_force(self, now_ms: int) -> Rung:
-        """What the next start is judged by: the operator's word, tightened by a lease that has
+    def in_force(self, now_ms: int) -> PaceLevel:
+        """What the next start is judged by: the operator's setting, tightened by a lease that has
         not run out."""
-        ordered, lease = Rung(self.staleness, self.concurrency), self.governing(now_ms)
-        return ordered if lease is None else ordered.tightened(lease.rung)
+        ordered, lease = PaceLevel(self.staleness, self.concurrency), self.governing(now_ms)
+        return ordered if lease is None else ordered.tightened(lease.level)
 
     def admits(self, member: Member, clock: int, now_ms: int) -> bool:
         """K2: every active learner, the asker included, has acknowledged at least `clock - s`."""

@@ -13,7 +13,7 @@ from paramserver.compensation import WAYS
 from paramserver.slots import SLOTS
 
 
-class Orders(NamedTuple):
+class OperatorSettings(NamedTuple):
     """`staleness` stands in for the `configured` bound, and is void once another one is configured;
     None = as configured. `concurrency`: batches of all learners under way at once; 0 = no limit.
     `compensation`: one of `compensation.WAYS`, or "" = as configured. `shards`: how many there are
@@ -41,37 +41,37 @@ class Orders(NamedTuple):
         return self.shards if self.shards and self.shards_configured == configured else configured
 
 
-class KeptOrders(NamedTuple):
+class StoredSettings(NamedTuple):
     """Model -> what was ordered; `revision`: how often anything was, so that the newer of two
     copies is known."""
 
     revision: int
-    models: dict[str, Orders]
+    models: dict[str, OperatorSettings]
 
 
-NO_ORDERS = KeptOrders(0, {})
+NO_SETTINGS = StoredSettings(0, {})
 
 
-def encode_orders(orders: Mapping[str, Orders], revision: int = 1) -> bytes:
-    models = {model: said._asdict() for model, said in orders.items()}
+def encode_settings(settings: Mapping[str, OperatorSettings], revision: int = 1) -> bytes:
+    models = {model: said._asdict() for model, said in settings.items()}
     return json.dumps({"revision": revision, "models": models}, sort_keys=True).encode()
 
 
-def decode_orders(data: bytes) -> KeptOrders:
-    """Raises ValueError for anything else than `encode_orders` writes, or wrote before there
+def decode_settings(data: bytes) -> StoredSettings:
+    """Raises ValueError for anything else than `encode_settings` writes, or wrote before there
     were revisions."""
     try:
         body = json.loads(data)
         revision = body.get("revision", 1)
         models = body["models"] if "revision" in body else body
-        orders = {str(model): Orders(**said) for model, said in models.items()}
+        settings = {str(model): OperatorSettings(**said) for model, said in models.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"orders of an operator: {data[:200]!r} cannot be read ({error})"
         ) from error
     if type(revision) is not int or revision < 0:
         raise ValueError(f"orders of an operator: revision {revision!r}")
-    for model, said in orders.items():
+    for model, said in settings.items():
         numbers = [n for n in (said.staleness, said.configured, said.concurrency) if n is not None]
         numbers += [said.shards, said.shards_configured]
         known = said.compensation in ("", *WAYS)
@@ -80,4 +80,4 @@ def decode_orders(data: bytes) -> KeptOrders:
         )
         if not known or said.shards not in range(SLOTS + 1):
             raise ValueError(f"orders of an operator: model {model!r} has {said}")
-    return KeptOrders(revision, orders)
+    return StoredSettings(revision, settings)

@@ -1,6 +1,6 @@
 """The arithmetic of the optimizers, a row at a time.
 
-Every kernel takes `slab` (n, head + stride) float32, of which a row's weights begin at column
+Every kernel takes `row store` (n, head + stride) float32, of which a row's weights begin at column
 `head` with its state behind them, and `rows` (m,) int64, -1 = none. Each row stands in `rows` at
 most once.
 
@@ -22,28 +22,33 @@ Periods = npt.NDArray[np.int64]
 
 
 @kernel
-def gather(slab: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
+def gather(row_store: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
     first, dim = np.uint64(head), np.uint64(out.shape[1])
     for i in range(len(rows)):
         if rows[i] >= 0:
             r = np.uint64(rows[i])
             for j in range(dim):
-                out[i, j] = slab[r, first + j]
+                out[i, j] = row_store[r, first + j]
 
 
 @kernel
-def sgd(slab: Rows, head: int, rows: RowNumbers, gradients: Rows, rate: np.float32) -> None:
+def sgd(row_store: Rows, head: int, rows: RowNumbers, gradients: Rows, rate: np.float32) -> None:
     first, dim = np.uint64(head), np.uint64(gradients.shape[1])
     for i in range(len(rows)):
         if rows[i] >= 0:
             r = np.uint64(rows[i])
             for j in range(dim):
-                slab[r, first + j] -= rate * gradients[i, j]
+                row_store[r, first + j] -= rate * gradients[i, j]
 
 
 @kernel
 def adagrad(
-    slab: Rows, head: int, rows: RowNumbers, gradients: Rows, rate: np.float32, epsilon: np.float32
+    row_store: Rows,
+    head: int,
+    rows: RowNumbers,
+    gradients: Rows,
+    rate: np.float32,
+    epsilon: np.float32,
 ) -> None:
     first, dim = np.uint64(head), np.uint64(gradients.shape[1])
     for i in range(len(rows)):
@@ -51,14 +56,19 @@ def adagrad(
             r = np.uint64(rows[i])
             for j in range(dim):
                 g = gradients[i, j]
-                total = slab[r, first + dim + j] + g * g
-                slab[r, first + dim + j] = total
-                slab[r, first + j] -= rate * g / (np.sqrt(total) + epsilon)
+                total = row_store[r, first + dim + j] + g * g
+                row_store[r, first + dim + j] = total
+                row_store[r, first + j] -= rate * g / (np.sqrt(total) + epsilon)
 
 
 @kernel
 def rowwise_adagrad(
-    slab: Rows, head: int, rows: RowNumbers, gradients: Rows, rate: np.float32, epsilon: np.float32
+    row_store: Rows,
+    head: int,
+    rows: RowNumbers,
+    gradients: Rows,
+    rate: np.float32,
+    epsilon: np.float32,
 ) -> None:
     first, dim = np.uint64(head), np.uint64(gradients.shape[1])
     for i in range(len(rows)):
@@ -67,16 +77,16 @@ def rowwise_adagrad(
             square = np.float64(0)
             for j in range(dim):
                 square += np.float64(gradients[i, j]) * np.float64(gradients[i, j])
-            total = np.float32(np.float64(slab[r, first + dim]) + square / np.float64(dim))
-            slab[r, first + dim] = total
+            total = np.float32(np.float64(row_store[r, first + dim]) + square / np.float64(dim))
+            row_store[r, first + dim] = total
             step = rate / (np.sqrt(total) + epsilon)
             for j in range(dim):
-                slab[r, first + j] -= step * gradients[i, j]
+                row_store[r, first + j] -= step * gradients[i, j]
 
 
 @kernel
 def decay_accumulators(
-    slab: Rows,
+    row_store: Rows,
     first: int,
     last: int,
     rows: RowNumbers,
@@ -90,12 +100,12 @@ def decay_accumulators(
         if r >= 0 and periods[i] > 0:
             left = share ** np.float64(periods[i])
             for j in range(first, last):
-                slab[r, j] = max(np.float32(left * np.float64(slab[r, j])), least)
+                row_store[r, j] = max(np.float32(left * np.float64(row_store[r, j])), least)
 
 
 @kernel
 def adam(
-    slab: Rows,
+    row_store: Rows,
     head: int,
     rows: RowNumbers,
     gradients: Rows,
@@ -111,19 +121,19 @@ def adam(
             continue
         # The step count is the last float of the row: exact to 2^24, where both corrections have
         # long been 1.
-        step = np.float64(slab[r, head + 3 * dim]) + 1.0
-        slab[r, head + 3 * dim] = np.float32(step)
+        step = np.float64(row_store[r, head + 3 * dim]) + 1.0
+        row_store[r, head + 3 * dim] = np.float32(step)
         correction1 = 1.0 - beta1**step
         correction2 = np.sqrt(1.0 - beta2**step)
         for j in range(head, head + dim):
             g = np.float64(gradients[i, j - head])
-            m = np.float64(slab[r, dim + j])
+            m = np.float64(row_store[r, dim + j])
             m += (1.0 - beta1) * (g - m)
-            v = beta2 * np.float64(slab[r, 2 * dim + j]) + (1.0 - beta2) * g * g
-            slab[r, dim + j] = np.float32(m)
-            slab[r, 2 * dim + j] = np.float32(v)
+            v = beta2 * np.float64(row_store[r, 2 * dim + j]) + (1.0 - beta2) * g * g
+            row_store[r, dim + j] = np.float32(m)
+            row_store[r, 2 * dim + j] = np.float32(v)
             step_size = rate / correction1 * m / (np.sqrt(v) / correction2 + epsilon)
-            slab[r, j] = np.float32(np.float64(slab[r, j]) - step_size)
+            row_store[r, j] = np.float32(np.float64(row_store[r, j]) - step_size)
 
 
 @kernel
@@ -137,7 +147,7 @@ def _ftrl_weight(
 
 @kernel
 def ftrl(
-    slab: Rows,
+    row_store: Rows,
     head: int,
     rows: RowNumbers,
     gradients: Rows,
@@ -154,19 +164,19 @@ def ftrl(
         r = np.uint64(rows[i])
         for j in range(first, first + dim):
             g = np.float64(gradients[i, j - first])
-            z = np.float64(slab[r, j])
-            n = np.float64(slab[r, dim + j])
+            z = np.float64(row_store[r, j])
+            n = np.float64(row_store[r, dim + j])
             # The shard's own present w, not the one that the learner pulled: with l1 = l2 = 0 the
             # step is then exactly w - scale * rate * g, however stale the gradient.
             w = _ftrl_weight(z, n, alpha, beta, l1, l2)
             sigma = (np.sqrt(n + g * g) - np.sqrt(n)) / alpha
-            slab[r, j] = np.float32(z + scale * g - sigma * w)
-            slab[r, dim + j] = np.float32(n + g * g)
+            row_store[r, j] = np.float32(z + scale * g - sigma * w)
+            row_store[r, dim + j] = np.float32(n + g * g)
 
 
 @kernel
 def ftrl_gather(
-    slab: Rows,
+    row_store: Rows,
     head: int,
     rows: RowNumbers,
     out: Rows,
@@ -180,14 +190,14 @@ def ftrl_gather(
         if rows[i] >= 0:
             r = np.uint64(rows[i])
             for j in range(dim):
-                z = np.float64(slab[r, first + j])
-                n = np.float64(slab[r, first + dim + j])
+                z = np.float64(row_store[r, first + j])
+                n = np.float64(row_store[r, first + dim + j])
                 out[i, j] = np.float32(_ftrl_weight(z, n, alpha, beta, l1, l2))
 
 
 @kernel
 def ftrl_decay(
-    slab: Rows,
+    row_store: Rows,
     head: int,
     dim: int,
     rows: RowNumbers,
@@ -206,19 +216,19 @@ def ftrl_decay(
         left = share ** np.float64(periods[i])
         for j in range(head, head + dim):
             w = _ftrl_weight(
-                np.float64(slab[r, j]), np.float64(slab[r, dim + j]), alpha, beta, l1, l2
+                np.float64(row_store[r, j]), np.float64(row_store[r, dim + j]), alpha, beta, l1, l2
             )
-            n = np.float64(np.float32(left * np.float64(slab[r, dim + j])))
-            slab[r, dim + j] = np.float32(n)
+            n = np.float64(np.float32(left * np.float64(row_store[r, dim + j])))
+            row_store[r, dim + j] = np.float32(n)
             if w != 0.0:
-                slab[r, j] = np.float32(
+                row_store[r, j] = np.float32(
                     -w * ((beta + np.sqrt(n)) / alpha + l2) - np.copysign(l1, w)
                 )
 
 
 @kernel
 def adaptive_revision(
-    slab: Rows,
+    row_store: Rows,
     head: int,
     rows: RowNumbers,
     gradients: Rows,
@@ -233,11 +243,11 @@ def adaptive_revision(
             continue
         for j in range(head, head + dim):
             g, applied = np.float64(gradients[i, j - head]), np.float64(meanwhile[i, j - head])
-            rate_before = rate / np.sqrt(np.float64(slab[r, 2 * dim + j]))
-            total = np.float64(slab[r, dim + j]) + g * g + 2.0 * g * applied
-            largest = max(total, np.float64(slab[r, 2 * dim + j]))
+            rate_before = rate / np.sqrt(np.float64(row_store[r, 2 * dim + j]))
+            total = np.float64(row_store[r, dim + j]) + g * g + 2.0 * g * applied
+            largest = max(total, np.float64(row_store[r, 2 * dim + j]))
             rate_now = rate / np.sqrt(largest)
             step = scale * rate_now * g - (rate_before - rate_now) * applied
-            slab[r, dim + j] = np.float32(total)
-            slab[r, 2 * dim + j] = np.float32(largest)
-            slab[r, j] = np.float32(np.float64(slab[r, j]) - step)
+            row_store[r, dim + j] = np.float32(total)
+            row_store[r, 2 * dim + j] = np.float32(largest)
+            row_store[r, j] = np.float32(np.float64(row_store[r, j]) - step)

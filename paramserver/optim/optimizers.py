@@ -1,11 +1,11 @@
 """The optimizers that run on a shard: a row of float32 holds the weights and, behind them, their
 state.
 
-One kernel call updates many rows: `apply(slab, head, rows, gradients)` with `slab` (n, head +
-stride), `rows` (m,) int64 row numbers, each at most once, -1 = none, and `gradients` (m, dim): the
-sum over the batch of each key's gradient. A dense array is a slab of one row. Arithmetic inside a
-step is float64 where float32 would cancel (FTRL, Adam); what is kept is float32. Options and
-defaults are the fields of the classes.
+One kernel call updates many rows: `apply(row store, head, rows, gradients)` with `row store` (n,
+head + stride), `rows` (m,) int64 row numbers, each at most once, -1 = none, and `gradients` (m,
+dim): the sum over the batch of each key's gradient. A dense array is a row store of one row.
+Arithmetic inside a step is float64 where float32 would cancel (FTRL, Adam); what is kept is
+float32. Options and defaults are the fields of the classes.
 """
 
 from dataclasses import dataclass, fields
@@ -32,12 +32,12 @@ class Optimizer(Protocol):
     def decay_ms(self) -> float:
         """The period of event time after which accumulators decay; 0 = never."""
 
-    def initialize(self, slab: Rows, dim: int) -> None:
+    def initialize(self, row_store: Rows, dim: int) -> None:
         """Complete new rows whose first `dim` floats are their initial weights."""
 
     def apply(
         self,
-        slab: Rows,
+        row_store: Rows,
         head: int,
         rows: RowNumbers,
         gradients: Rows,
@@ -48,11 +48,13 @@ class Optimizer(Protocol):
         multiplies the rate of this step alone, not what accumulators take; `meanwhile` (m, dim):
         the gradients applied since these were computed, for who revises (`compensation`)."""
 
-    def weights(self, slab: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
+    def weights(self, row_store: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
         """Write the weights of each row number >= 0 into `out` (m, dim); leave the others' rows
         of `out` alone."""
 
-    def decay(self, slab: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods) -> None:
+    def decay(
+        self, row_store: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods
+    ) -> None:
         """Decay the accumulators of each of `rows` (>= 0) as often as `periods` says."""
 
 
@@ -103,24 +105,26 @@ class Sgd:
     def state_size(self, dim: int) -> int:
         return 0
 
-    def initialize(self, slab: Rows, dim: int) -> None:
+    def initialize(self, row_store: Rows, dim: int) -> None:
         pass
 
     def apply(
         self,
-        slab: Rows,
+        row_store: Rows,
         head: int,
         rows: RowNumbers,
         gradients: Rows,
         scale: float = 1.0,
         meanwhile: Rows | None = None,
     ) -> None:
-        kernels.sgd(slab, head, rows, gradients, np.float32(self.rate * scale))
+        kernels.sgd(row_store, head, rows, gradients, np.float32(self.rate * scale))
 
-    def weights(self, slab: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
-        kernels.gather(slab, head, rows, out)
+    def weights(self, row_store: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
+        kernels.gather(row_store, head, rows, out)
 
-    def decay(self, slab: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods) -> None:
+    def decay(
+        self, row_store: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods
+    ) -> None:
         pass
 
 
@@ -150,12 +154,12 @@ class Adagrad:
     def read_size(self, dim: int) -> int:
         return dim
 
-    def initialize(self, slab: Rows, dim: int) -> None:
-        slab[:, dim:] = self.accumulator
+    def initialize(self, row_store: Rows, dim: int) -> None:
+        row_store[:, dim:] = self.accumulator
 
     def apply(
         self,
-        slab: Rows,
+        row_store: Rows,
         head: int,
         rows: RowNumbers,
         gradients: Rows,
@@ -163,16 +167,23 @@ class Adagrad:
         meanwhile: Rows | None = None,
     ) -> None:
         kernels.adagrad(
-            slab, head, rows, gradients, np.float32(self.rate * scale), np.float32(self.epsilon)
+            row_store,
+            head,
+            rows,
+            gradients,
+            np.float32(self.rate * scale),
+            np.float32(self.epsilon),
         )
 
-    def weights(self, slab: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
-        kernels.gather(slab, head, rows, out)
+    def weights(self, row_store: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
+        kernels.gather(row_store, head, rows, out)
 
-    def decay(self, slab: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods) -> None:
+    def decay(
+        self, row_store: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods
+    ) -> None:
         first, last = head + dim, head + dim + self.state_size(dim)
         kernels.decay_accumulators(
-            slab, first, last, rows, periods, self.decay_share, np.float32(self.accumulator)
+            row_store, first, last, rows, periods, self.decay_share, np.float32(self.accumulator)
         )
 
 
@@ -186,7 +197,7 @@ class RowwiseAdagrad(Adagrad):
 
     def apply(
         self,
-        slab: Rows,
+        row_store: Rows,
         head: int,
         rows: RowNumbers,
         gradients: Rows,
@@ -194,7 +205,12 @@ class RowwiseAdagrad(Adagrad):
         meanwhile: Rows | None = None,
     ) -> None:
         kernels.rowwise_adagrad(
-            slab, head, rows, gradients, np.float32(self.rate * scale), np.float32(self.epsilon)
+            row_store,
+            head,
+            rows,
+            gradients,
+            np.float32(self.rate * scale),
+            np.float32(self.epsilon),
         )
 
 
@@ -223,12 +239,12 @@ class Adam:
     def state_size(self, dim: int) -> int:
         return 2 * dim + 1
 
-    def initialize(self, slab: Rows, dim: int) -> None:
-        slab[:, dim:] = 0.0
+    def initialize(self, row_store: Rows, dim: int) -> None:
+        row_store[:, dim:] = 0.0
 
     def apply(
         self,
-        slab: Rows,
+        row_store: Rows,
         head: int,
         rows: RowNumbers,
         gradients: Rows,
@@ -236,13 +252,22 @@ class Adam:
         meanwhile: Rows | None = None,
     ) -> None:
         kernels.adam(
-            slab, head, rows, gradients, self.rate * scale, self.beta1, self.beta2, self.epsilon
+            row_store,
+            head,
+            rows,
+            gradients,
+            self.rate * scale,
+            self.beta1,
+            self.beta2,
+            self.epsilon,
         )
 
-    def weights(self, slab: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
-        kernels.gather(slab, head, rows, out)
+    def weights(self, row_store: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
+        kernels.gather(row_store, head, rows, out)
 
-    def decay(self, slab: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods) -> None:
+    def decay(
+        self, row_store: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods
+    ) -> None:
         pass
 
 
@@ -276,30 +301,34 @@ class Ftrl:
     def read_size(self, dim: int) -> int:
         return 2 * dim
 
-    def initialize(self, slab: Rows, dim: int) -> None:
+    def initialize(self, row_store: Rows, dim: int) -> None:
         """Choose z so that w, derived with n = 0, is the initial weight."""
-        weights = slab[:, :dim].astype(np.float64)
+        weights = row_store[:, :dim].astype(np.float64)
         strength = self.beta / self.alpha + self.l2
-        slab[:, :dim] = -(weights * strength) - np.sign(weights) * self.l1
-        slab[:, dim:] = 0.0
+        row_store[:, :dim] = -(weights * strength) - np.sign(weights) * self.l1
+        row_store[:, dim:] = 0.0
 
     def apply(
         self,
-        slab: Rows,
+        row_store: Rows,
         head: int,
         rows: RowNumbers,
         gradients: Rows,
         scale: float = 1.0,
         meanwhile: Rows | None = None,
     ) -> None:
-        kernels.ftrl(slab, head, rows, gradients, self.alpha, self.beta, self.l1, self.l2, scale)
+        kernels.ftrl(
+            row_store, head, rows, gradients, self.alpha, self.beta, self.l1, self.l2, scale
+        )
 
-    def weights(self, slab: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
-        kernels.ftrl_gather(slab, head, rows, out, self.alpha, self.beta, self.l1, self.l2)
+    def weights(self, row_store: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
+        kernels.ftrl_gather(row_store, head, rows, out, self.alpha, self.beta, self.l1, self.l2)
 
-    def decay(self, slab: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods) -> None:
+    def decay(
+        self, row_store: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods
+    ) -> None:
         kernels.ftrl_decay(
-            slab,
+            row_store,
             head,
             dim,
             rows,
@@ -338,12 +367,12 @@ class AdaptiveRevision:
     def state_size(self, dim: int) -> int:
         return 2 * dim
 
-    def initialize(self, slab: Rows, dim: int) -> None:
-        slab[:, dim:] = self.accumulator
+    def initialize(self, row_store: Rows, dim: int) -> None:
+        row_store[:, dim:] = self.accumulator
 
     def apply(
         self,
-        slab: Rows,
+        row_store: Rows,
         head: int,
         rows: RowNumbers,
         gradients: Rows,
@@ -351,12 +380,14 @@ class AdaptiveRevision:
         meanwhile: Rows | None = None,
     ) -> None:
         applied = np.zeros_like(gradients) if meanwhile is None else meanwhile
-        kernels.adaptive_revision(slab, head, rows, gradients, applied, self.rate, scale)
+        kernels.adaptive_revision(row_store, head, rows, gradients, applied, self.rate, scale)
 
-    def weights(self, slab: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
-        kernels.gather(slab, head, rows, out)
+    def weights(self, row_store: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
+        kernels.gather(row_store, head, rows, out)
 
-    def decay(self, slab: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods) -> None:
+    def decay(
+        self, row_store: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods
+    ) -> None:
         pass
 
 

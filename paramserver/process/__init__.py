@@ -1,6 +1,6 @@
 """The process of a shard.
 
-- `map_taker`: A running shard goes over to a newer map
+- `slot_map_thread`: A running shard goes over to a newer map
 - `process`: one shard's process
 - `warmup`: compile every kernel of this package before anyone waits for one
 """

@@ -19,8 +19,8 @@ from paramserver.clocks.allow_list_sender import AllowListSender
 from paramserver.clocks.clocks import Clocks
 from paramserver.config import ParamServerConfig
 from paramserver.parts.head_cut import NO_HEAD, HeadCut
-from paramserver.ports import Refused, Unreachable
-from paramserver.process.map_taker import MapTaker, monotonic_ms
+from paramserver.ports import PortRefused, PortUnreachable
+from paramserver.process.slot_map_thread import SlotMapThread, monotonic_ms
 from paramserver.process.warmup import warm_up
 from paramserver.server.clock_service import ClockService
 from paramserver.server.metrics import Metrics, ModelSample
@@ -28,7 +28,7 @@ from paramserver.server.server import Server, ShardService
 from paramserver.server.state_dir import StateDir, write_durably
 from paramserver.shard.shard import Shard
 from paramserver.shard.slot_map_updater import SlotMapUpdater
-from paramserver.shard.successor import Succession, Successor
+from paramserver.shard.standby import Standby, StandbyReader
 from paramserver.slots import SlotMap
 from paramserver.wire.client import ShardPorts
 from paramserver.wire.token import with_token
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 #: Calls under way at SIGTERM may take this long to end.
 DRAIN_S = 5.0
 SAMPLE_MS = 500
-#: An operator's word waits so long for the store before it is acknowledged; it is durable in the
+#: An operator's setting waits so long for the store before it is acknowledged; it is durable in the
 #: folder already.
 STORED_S = 1.0
 
@@ -72,7 +72,7 @@ def run(
     warm_up()
     config = with_token(config, run_dir)
     make = partial(_incarnation, config, index, incarnation)
-    shard = Successor(head.slot_map or SlotMap.even(shards), make).bring(head)
+    shard = Standby(head.slot_map or SlotMap.even(shards), make).bring(head)
     metrics = Metrics()
     metrics.incarnation.set(incarnation)
     service = ShardService(shard, config, metrics)
@@ -82,9 +82,9 @@ def run(
         else None
     )
     remapped = holder.remap if holder else lambda slot_map: None
-    taker = _map_taker(config, index, service, find_head, state, remapped)
-    if taker:
-        taker.start()
+    map_thread = _slot_map_thread(config, index, service, find_head, state, remapped)
+    if map_thread:
+        map_thread.start()
     heard = _Heard()
     service.behind = heard.incarnation
     ended = threading.Event()
@@ -107,32 +107,32 @@ def run(
     finally:
         ended.set()
         server.stop(DRAIN_S)
-        if taker:
-            taker.stop()
+        if map_thread:
+            map_thread.stop()
         if holder:
             holder.stop()
         service.close()
         exporter.close()
 
 
-def _map_taker(
+def _slot_map_thread(
     config: ParamServerConfig,
     index: int,
     service: ShardService,
     find_head: Callable[[], HeadCut] | None,
     state: StateDir | None,
     remapped: Callable[[SlotMap], None],
-) -> MapTaker | None:
+) -> SlotMapThread | None:
     """Who takes newer maps; None where there is no head to find them in, or nothing to number
     incarnations by."""
     if find_head is None or state is None:
         return None
     make = partial(_incarnation, config, index)
-    succession = Succession(
-        lambda slot_map: Successor(slot_map, partial(make, state.next_incarnation()))
+    standby_reader = StandbyReader(
+        lambda slot_map: Standby(slot_map, partial(make, state.next_incarnation()))
     )
-    updater = SlotMapUpdater(service.shard.slot_map, succession)
-    return MapTaker(service, find_head, updater, remapped)
+    updater = SlotMapUpdater(service.shard.slot_map, standby_reader)
+    return SlotMapThread(service, find_head, updater, remapped)
 
 
 def _sync_state(state: StateDir | None, ended: threading.Event) -> None:
@@ -238,13 +238,13 @@ class ClockHolder:
         )
         clocks.remap(own.shard.slot_map.epoch, own.shard.slot_map.shards)
         if state is not None:
-            clocks.obey(state.orders())
+            clocks.load_settings(state.settings())
         self._sender = AllowListSender(clocks)
         self.service = ClockService(
             clocks,
             now_ms,
             self._wake,
-            None if state is None else state.keep_orders,
+            None if state is None else state.keep_settings,
             None if state is None else partial(state.wait_stored, STORED_S),
         )
         self._stopped = threading.Event()
@@ -299,9 +299,12 @@ class ClockHolder:
             try:
                 while self._tell_once(shard):
                     pass
-            except Unreachable:
+            except PortUnreachable:
                 log.debug("shard %d does not answer", shard)
-            except (Refused, ValueError) as error:  # ValueError: the config has no address for it
+            except (
+                PortRefused,
+                ValueError,
+            ) as error:  # ValueError: the config has no address for it
                 log.error("shard %d refuses this clock holder, or has no place: %s", shard, error)
 
     def _tell_once(self, shard: int) -> bool:

@@ -17,7 +17,7 @@ from paramserver.ports import AllowRequest
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.tables.row_header import rebase
-from paramserver.tables.row_store import ROWS_MIN, Slab
+from paramserver.tables.row_store import ROWS_MIN, RowStore
 
 
 def warm_up() -> int:
@@ -74,7 +74,7 @@ def warm_up() -> int:
         weights(snapshot)
         Shard(0, 2, slot_map).restore([snapshot], "")
         rows += shard.rows(name)
-    slab = Slab(2, ROWS_MIN, mortal=False)  # what happens rarely
-    slab.index.reseed(slab.words, 0)
-    rebase(slab.words, 0, 0)
+    row_store = RowStore(2, ROWS_MIN, mortal=False)  # what happens rarely
+    row_store.index.reseed(row_store.words, 0)
+    rebase(row_store.words, 0, 0)
     return rows

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 from paramserver.clocks.clocks import Clocks
-from paramserver.clocks.operator_settings import Orders
+from paramserver.clocks.operator_settings import OperatorSettings
 from paramserver.ports import ClockRequest, OperatorRequest
 
 
@@ -18,7 +18,7 @@ class ClockService:
         clocks: Clocks,
         now_ms: Callable[[], int],
         changed: Callable[[], None],
-        keep: Callable[[Mapping[str, Orders]], None] | None = None,
+        keep: Callable[[Mapping[str, OperatorSettings]], None] | None = None,
         kept: Callable[[], object] | None = None,
     ) -> None:
         self.clocks, self.now_ms, self.changed = clocks, now_ms, changed
@@ -27,15 +27,15 @@ class ClockService:
 
     def perform(self, request: ClockRequest) -> object:
         """What the clocks answer to any call."""
-        orders = isinstance(request, OperatorRequest)
+        settings = isinstance(request, OperatorRequest)
         with self.lock:
             before = self.clocks.sequence
             reply = self.clocks.perform(request, self.now_ms())
             changed = self.clocks.sequence != before
-            if orders and self._keep is not None:
-                self._keep(self.clocks.orders)
+            if settings and self._keep is not None:
+                self._keep(self.clocks.settings)
         if changed:
             self.changed()
-        if orders and self._kept is not None:
+        if settings and self._kept is not None:
             self._kept()  # outside the lock: nobody else waits for the store
         return reply

@@ -15,8 +15,8 @@ from paramserver.parts.safetensors_file import encode_part, part_info, part_name
 from paramserver.ports import (
     ClockPort,
     ClockRequest,
-    LaneReply,
-    LaneRequest,
+    DataChannelReply,
+    DataChannelRequest,
     PartInfo,
     PrepareRequest,
     RemapRequest,
@@ -53,8 +53,8 @@ class LocalShard(ShardPort):
                 return self.shard.slot_map.epoch
             case PrepareRequest():
                 return ""  # nothing is read ahead here
-            case LaneRequest():
-                return LaneReply()
+            case DataChannelRequest():
+                return DataChannelReply()
             case _:
                 return self.shard.perform(request)
 

@@ -5,7 +5,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from paramserver.ports import PartInfo, Refused
+from paramserver.ports import PartInfo, PortRefused
 from paramserver.server.metrics import Metrics
 from paramserver.server.state_dir import write_part
 from paramserver.shard.shard import Shard
@@ -35,7 +35,7 @@ class PartWriter:
         if writing is None or (writing.done() and writing.exception() is not None):
             for other, running in self._writing.items():
                 if not running.done():
-                    raise Refused(
+                    raise PortRefused(
                         f"shard {self._shard.index} still writes cut {other[1]!r}: ask again later"
                     )
             writing = self._thread.submit(self.write, copy, url)
@@ -57,7 +57,7 @@ class PartWriter:
         """Copy some rows while no push is at work; False once all are copied."""
         with self._lock:
             if copy.dropped:
-                raise Refused(
+                raise PortRefused(
                     f"shard {self._shard.index}: the cut was given up while its part was written"
                 )
             return not copy.advance(COPY_ROWS)

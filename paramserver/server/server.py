@@ -1,9 +1,10 @@
-"""A shard, and the clocks where they are held, as gRPC services; pulls and pushes over lanes too.
+"""A shard, and the clocks where they are held, as gRPC services; pulls and pushes over data
+channels too.
 
 No handler waits for another caller (K4): pulls and pushes over gRPC beyond `data_threads` are told
-to come again, and a lane has a thread of its own, so the threads for control calls are never taken
-by data. The shard has one lock, the clocks have another, and both are held only while the core
-runs; decoding and encoding happen outside.
+to come again, and a data channel has a thread of its own, so the threads for control calls are
+never taken by data. The shard has one lock, the clocks have another, and both are held only while
+the core runs; decoding and encoding happen outside.
 """
 
 import hmac
@@ -23,10 +24,10 @@ from paramserver.messages import Epoch, Keys
 from paramserver.ports import (
     AllowReply,
     AllowRequest,
-    LaneReply,
-    LaneRequest,
+    DataChannelReply,
+    DataChannelRequest,
+    PortRefused,
     PrepareRequest,
-    Refused,
     RemapRequest,
     SettleRequest,
     ShardRequest,
@@ -39,7 +40,7 @@ from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.wire import codec, frames, payload
 from paramserver.wire import wire_pb2 as wire
-from paramserver.wire.data_socket import LaneServer, refusal
+from paramserver.wire.data_channel import DataChannelServer, refusal
 from paramserver.wire.frames import Body, Buffer
 from paramserver.wire.key_cache import KeyLists
 from paramserver.wire.payload import Lists, Payload, UnknownKeys
@@ -64,7 +65,7 @@ class ShardService:
         self.shard, self.config, self.metrics = shard, config, metrics
         self.lock = threading.Lock()  # the one writer of the core (S1)
         self.staging = Staging(config.staged_bytes_max)
-        self.lanes: LaneServer | None = None
+        self.channels: DataChannelServer | None = None
         self._key_lists, self._lists_lock = KeyLists(config.key_lists_bytes_max), threading.Lock()
         self._lists = Lists(self._find_keys, self._keep_keys)
         self.parts = PartWriter(shard, self.lock, metrics)
@@ -93,10 +94,10 @@ class ShardService:
                 with self.lock:
                     writing = self.parts.begin(model, cut, url, parent)
                 return writing.result(self.config.write_timeout_ms / 1_000)
-            case LaneRequest() if self.lanes is not None:
-                return LaneReply(self.lanes.address, self.lanes.token)
-            case LaneRequest():
-                return LaneReply()
+            case DataChannelRequest() if self.channels is not None:
+                return DataChannelReply(self.channels.address, self.channels.token)
+            case DataChannelRequest():
+                return DataChannelReply()
             case SettleRequest():
                 with self.lock:
                     self.shard.perform(request)
@@ -193,7 +194,7 @@ class ShardService:
 
 class Server:
     """One listening gRPC server for a shard, and for the clocks if this process holds them; and
-    the shard's lanes."""
+    the shard's data channels."""
 
     def __init__(self, shard: ShardService, clock: ClockService | None, address: str) -> None:
         config, self._metrics, self._shard = shard.config, shard.metrics, shard
@@ -234,24 +235,24 @@ class Server:
             address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{bound}"
         )
         if config.lanes and not config.cert:
-            shard.lanes = LaneServer(
+            shard.channels = DataChannelServer(
                 self._perform_frame,
-                lane_address(self.address),
+                channel_address(self.address),
                 config.data_timeout_ms,
                 config.body_bytes_max,
             )
-        self._lanes = shard.lanes
+        self._channels = shard.channels
 
     def start(self) -> None:
-        if self._lanes is not None:
-            self._lanes.start()
+        if self._channels is not None:
+            self._channels.start()
         self._server.start()
 
     def stop(self, grace_s: float) -> None:
         """Refuse new calls, let those under way end within `grace_s`."""
         stopped = self._server.stop(grace_s)
-        if self._lanes is not None:
-            self._lanes.stop(grace_s)
+        if self._channels is not None:
+            self._channels.stop(grace_s)
         stopped.wait()
 
     def _handler(
@@ -269,7 +270,7 @@ class Server:
         )
 
     def _frame_handler(self, method: str) -> grpc.RpcMethodHandler:
-        """Pulls and pushes as gRPC messages: where there is no lane."""
+        """Pulls and pushes as gRPC messages: where there is no data channel."""
 
         def handle(data: bytes, context: grpc.ServicerContext) -> bytes:
             self._check_token(context)
@@ -287,7 +288,7 @@ class Server:
         return grpc.unary_unary_rpc_method_handler(handle, None, None)
 
     def _perform_frame(self, code: int, header: bytes, body: Buffer) -> list[memoryview]:
-        """The answer to a lane's frame."""
+        """The answer to a data channel's frame."""
         method = METHOD_NAMES.get(code, f"method {code}")
         try:
             return self._frame(method, header, body)
@@ -304,7 +305,7 @@ class Server:
     def _failure(self, method: str, error: Exception) -> tuple[grpc.StatusCode, str]:
         """The status and the words for an error. Whatever it is, nothing was changed."""
         text = str(error)
-        if isinstance(error, Refused):
+        if isinstance(error, PortRefused):
             return Status.FAILED_PRECONDITION, text
         if isinstance(error, UnknownKeys):
             return Status.NOT_FOUND, text
@@ -336,9 +337,9 @@ class Server:
         return hmac.compare_digest(str(given), f"Bearer {self._token}")
 
 
-def lane_address(address: str) -> str:
-    """Where the lanes of a shard are that listens at `address`: a socket beside its own, or a
-    port that is free."""
+def channel_address(address: str) -> str:
+    """Where the data channels of a shard are that listens at `address`: a socket beside its own, or
+    a port that is free."""
     if address.startswith("unix:"):
         return f"{address.removesuffix('.sock')}.lane"
     return f"tcp:{address.rpartition(':')[0]}:0"

@@ -15,7 +15,12 @@ from typing import IO
 
 import fsspec
 
-from paramserver.clocks.operator_settings import NO_ORDERS, Orders, decode_orders, encode_orders
+from paramserver.clocks.operator_settings import (
+    NO_SETTINGS,
+    OperatorSettings,
+    decode_settings,
+    encode_settings,
+)
 from paramserver.messages import Keys
 from paramserver.parts.partial_read import touched_part
 from paramserver.parts.safetensors_file import decode_part, part_name, part_pieces, pieces_info
@@ -154,7 +159,7 @@ class StateDir:
     # --- orders
     # ----------------------------------------------------------------------------------------------
 
-    def orders(self) -> dict[str, Orders]:
+    def settings(self) -> dict[str, OperatorSettings]:
         """What operators have ordered of the clock holder: the newer of what folder and store say.
         Raises OSError if the store cannot be read and the folder says nothing; ValueError, naming
         the file, if nothing can be read."""
@@ -163,13 +168,13 @@ class StateDir:
         found = []
         try:
             with suppress(FileNotFoundError):  # no order was ever given, or the folder is new
-                found.append(decode_orders(path.read_bytes()))
+                found.append(decode_settings(path.read_bytes()))
         except ValueError as error:
             faults.append(f"{path}: {error}; remove it to train as configured")
         if self._stored is not None:
             try:
                 data = self._stored.read("orders.json")
-                found += [] if data is None else [decode_orders(data)]
+                found += [] if data is None else [decode_settings(data)]
             except ValueError as error:
                 faults.append(f"orders.json in the store: {error}")
             except OSError:
@@ -179,16 +184,16 @@ class StateDir:
             log.warning("%s", fault)
         if faults and not found:
             raise ValueError("; ".join(faults))
-        newest = max(found, key=lambda kept: kept.revision, default=NO_ORDERS)
+        newest = max(found, key=lambda kept: kept.revision, default=NO_SETTINGS)
         self._revision = newest.revision
         if newest.revision:
-            self._want("orders.json", encode_orders(newest.models, newest.revision))
+            self._want("orders.json", encode_settings(newest.models, newest.revision))
         return newest.models
 
-    def keep_orders(self, orders: Mapping[str, Orders]) -> None:
+    def keep_settings(self, settings: Mapping[str, OperatorSettings]) -> None:
         """Durable in the folder once it returns; `wait_stored` for the store."""
         self._revision += 1
-        data = encode_orders(orders, self._revision)
+        data = encode_settings(settings, self._revision)
         write_durably(self.path / "orders.json", [data])
         self._want("orders.json", data)
 

@@ -10,5 +10,5 @@
 - `slot_map_updater`: when a shard goes over to a newer map, and what it reads ahead (S6)
 - `state`: all that one shard knows of one model
 - `state_copy`: the state of a model at one moment, copied while pushes go on (X1)
-- `successor`: the next incarnation of a shard in the making
+- `standby`: the next incarnation of a shard in the making
 """

@@ -1,7 +1,7 @@
 """Who may push to one incarnation of a shard, as the clock holder named them last (K5)."""
 
 from paramserver.messages import Epoch, Outcome
-from paramserver.ports import AllowRequest, Refused
+from paramserver.ports import AllowRequest, PortRefused
 
 
 class AllowList:
@@ -29,7 +29,7 @@ class AllowList:
         if said.incarnation not in (None, incarnation) or said.map_epoch not in (None, map_epoch):
             return False
         if said.era < self._era:
-            raise Refused(f"era {said.era} is over: this shard is in era {self._era}")
+            raise PortRefused(f"era {said.era} is over: this shard is in era {self._era}")
         if (said.era, said.sequence) <= (self._era, self._sequence):
             return False
         self._era, self._sequence = said.era, said.sequence

@@ -71,7 +71,7 @@ class Update:
 
 
 @dataclass
-class History:
+class GradientHistory:
     """The last updates of one model on one shard, oldest first. `forgotten`: the newest version
     that is not kept."""
 
@@ -122,7 +122,7 @@ class Compensator:
         if settings.way not in WAYS:
             raise ValueError(f"compensation {settings.way!r}: allowed are {', '.join(WAYS)}")
         self.settings = settings
-        self.history = History(settings.bytes_max, version)
+        self.history = GradientHistory(settings.bytes_max, version)
         self.beyond_history = 0  # pushes that read before what is kept
 
     def apply(

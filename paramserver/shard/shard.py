@@ -39,9 +39,9 @@ from paramserver.ports import (
     BeginRequest,
     CoreRequest,
     MarkRequest,
+    PortRefused,
     ProgressReply,
     ProgressRequest,
-    Refused,
     SettleRequest,
     UnmarkRequest,
 )
@@ -168,25 +168,25 @@ class Shard:
         known = self._models.get(spec.name)
         if known is not None:
             if known.spec.digest != spec.digest:
-                raise Refused(
+                raise PortRefused(
                     f"model {spec.name!r} is {known.spec.digest} here, not {spec.digest}: give "
                     f"the new one a new name"
                 )
             if known.begun != dict(vector):
-                raise Refused(
+                raise PortRefused(
                     f"model {spec.name!r} began at {known.begun}, not at {dict(vector)}: restore "
                     f"a checkpoint"
                 )
             return self.progress(spec.name)
         if self.stands_by:
-            raise Refused(
+            raise PortRefused(
                 f"shard {self.index} stands by: its map has shards 0 to {self.slot_map.shards - 1}"
             )
         try:
             state = self._new_state(spec, dict(vector))
             state.dense.initialize(dense)
         except (ValueError, TypeError) as error:
-            raise Refused(f"model {spec.name!r}: {error}") from error
+            raise PortRefused(f"model {spec.name!r}: {error}") from error
         self._models[spec.name] = state
         return self.progress(spec.name)
 
@@ -212,13 +212,13 @@ class Shard:
         try:
             snapshot = first_cut(parts, self.index, self.slot_map)
             if snapshot.spec.name in self._models:
-                raise Refused(
+                raise PortRefused(
                     f"model {snapshot.spec.name!r} has begun here: restore needs a new incarnation"
                 )
             state = self._new_state(snapshot.spec, snapshot.begun)
             state.load(snapshot)
         except ValueError as error:
-            raise Refused(f"restore from manifest {manifest_sha256}: {error}") from error
+            raise PortRefused(f"restore from manifest {manifest_sha256}: {error}") from error
         self._models[snapshot.spec.name] = state
         self._parents[snapshot.spec.name] = Parent(
             manifest_sha256, state.version, self.slot_map.epoch
@@ -242,7 +242,7 @@ class Shard:
                     f"{state.spec.digest}"
                 )
         except ValueError as error:
-            raise Refused(f"follow to manifest {manifest_sha256}: {error}") from error
+            raise PortRefused(f"follow to manifest {manifest_sha256}: {error}") from error
         state.follow(cut, anew)
         self._parents[model] = Parent(manifest_sha256, state.version, self.slot_map.epoch)
         return self.progress(model)
@@ -281,15 +281,15 @@ class Shard:
     ) -> npt.NDArray[Any]:
         table = state.tables.get(name)
         if table is None:
-            raise Refused(f"model {state.spec.name!r} has no table {name!r}")
+            raise PortRefused(f"model {state.spec.name!r} has no table {name!r}")
         if keys.dtype != np.uint64 or keys.ndim != 1:
-            raise Refused(
+            raise PortRefused(
                 f"table {name!r}: keys are {keys.dtype} {keys.shape}, expected uint64 (n,)"
             )
         keys = plain(keys)
         foreign = foreign_key(keys, self.slot_map.owner, self.index)
         if foreign >= 0:
-            raise Refused(
+            raise PortRefused(
                 f"table {name!r}: key {keys[foreign]} belongs to another shard than {self.index}"
             )
         return table.pull(keys, encoding)
@@ -391,7 +391,7 @@ class Shard:
         """
         marked = self._cuts.get(model)
         if marked is None or marked.name != cut:
-            raise Refused(
+            raise PortRefused(
                 f"cut {cut!r} of model {model!r} is not marked on shard {self.index}: mark it again"
             )
         known, copy = marked.parent, marked.copy
@@ -399,7 +399,7 @@ class Shard:
         if upon == copy.parent:
             return copy
         if copy.begun or known is None or upon is None:
-            raise Refused(
+            raise PortRefused(
                 f"cut {cut!r} of model {model!r} is copied {kind_upon(copy.parent)} already: mark "
                 f"it again"
             )
@@ -459,7 +459,7 @@ class Shard:
 
     def beyond_history(self, model: str) -> int:
         """Pushes that were compensated by less than what was applied since they read
-        (`compensation.History`)."""
+        (`delay_compensation.GradientHistory`)."""
         return self._state(model).compensator.beyond_history
 
     def snapshot(self, model: str) -> Snapshot:
@@ -488,7 +488,7 @@ class Shard:
     def _state(self, model: str) -> ModelState:
         state = self._models.get(model)
         if state is None:
-            raise Refused(
+            raise PortRefused(
                 f"model {model!r} has not begun on shard {self.index}: begin or restore it"
             )
         return state

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from paramserver.parts.head_cut import HeadCut
 from paramserver.shard.shard import Shard
-from paramserver.shard.successor import Succession
+from paramserver.shard.standby import StandbyReader
 from paramserver.slots import SlotMap
 
 #: What was read ahead is let go when nobody has asked for it this long. Longer than a move stops
@@ -20,7 +20,7 @@ KEPT_MS = 120_000
 AGAIN_MS = 2_000
 
 
-class Prepared(NamedTuple):
+class PrepareAnswer(NamedTuple):
     """What `ShardPort.prepare` answers ("" = it is held), and whether to look at the head now."""
 
     waits: str
@@ -43,37 +43,41 @@ class SlotMapUpdater:
     def __init__(
         self,
         slot_map: SlotMap,
-        succession: Succession,
+        standby_reader: StandbyReader,
         kept_ms: int = KEPT_MS,
         again_ms: int = AGAIN_MS,
     ) -> None:
         self.slot_map = slot_map  # in force
-        self._succession, self._kept_ms, self._again_ms = succession, kept_ms, again_ms
+        self._standby_reader, self._kept_ms, self._again_ms = standby_reader, kept_ms, again_ms
         #: the map that was asked for last, and when
         self._asked: tuple[SlotMap, int] | None = None
         #: what is held, and of which manifest
         self._held: tuple[SlotMap, str] | None = None
         self._fault, self._again_at_ms = "", 0
 
-    def hear(self, epoch: int) -> bool:
+    def on_epoch(self, epoch: int) -> bool:
         """A map of this epoch was heard of. Whether to look at the head now."""
         return epoch > self.slot_map.epoch
 
-    def prepare(self, slot_map: SlotMap, manifest_sha256: str, now_ms: int) -> Prepared:
+    def prepare(self, slot_map: SlotMap, manifest_sha256: str, now_ms: int) -> PrepareAnswer:
         """Slots are to move to this map; the head is the cut of this manifest."""
         self._asked = slot_map, now_ms
         if self._held == (slot_map, manifest_sha256):
-            return Prepared("", False)
+            return PrepareAnswer("", False)
         waits = self._fault or "it reads what the last cut gives it"
-        return Prepared(waits, now_ms >= self._again_at_ms)
+        return PrepareAnswer(waits, now_ms >= self._again_at_ms)
 
     def coming(self, now_ms: int) -> SlotMap | None:
         """The map to read ahead for, if somebody still asks. Else what was read is let go."""
         asked = self._asked
-        if asked is not None and now_ms - asked[1] < self._kept_ms and self.hear(asked[0].epoch):
+        if (
+            asked is not None
+            and now_ms - asked[1] < self._kept_ms
+            and self.on_epoch(asked[0].epoch)
+        ):
             return asked[0]
         self._held = None
-        self._succession.forget()
+        self._standby_reader.forget()
         return None
 
     def look(self, head: HeadCut, now_ms: int) -> Looked:
@@ -82,13 +86,13 @@ class SlotMapUpdater:
         `failed` of it."""
         if head.slot_map is not None and head.slot_map.epoch > self.slot_map.epoch:
             self._held = None
-            shard = self._succession.take(head.slot_map, head)
+            shard = self._standby_reader.take(head.slot_map, head)
             self.slot_map, self._fault = head.slot_map, ""
             return Looked(taken=shard)
         coming, ahead = self.coming(now_ms), False
         if coming is not None and self._held != (coming, head.manifest_sha256):
             self._held, ahead = None, True
-            self._succession.prepare(coming, head)
+            self._standby_reader.prepare(coming, head)
             self._held = coming, head.manifest_sha256
         self._fault = ""
         return Looked(ahead=ahead)

@@ -1,8 +1,8 @@
 """The dense parameters of a model that live on one shard: whole arrays, placed by the hash of their
 name.
 
-Each array is a slab of one row, so it shares the kernels of the tables: n weights in C order, then
-optimizer state.
+Each array is a row store of one row, so it shares the kernels of the tables: n weights in C order,
+then optimizer state.
 """
 
 from collections.abc import Mapping
@@ -37,13 +37,13 @@ class Dense:
         for name, size in self._sizes.items():
             if size < 1:
                 raise ValueError(f"dense array {name!r}: shape {self._shapes[name]} holds nothing")
-        self._slabs: dict[str, Rows] = {
+        self._row_stores: dict[str, Rows] = {
             name: np.zeros((1, self.row_size(name)), np.float32) for name in names
         }
 
     @property
     def names(self) -> list[str]:
-        return list(self._slabs)
+        return list(self._row_stores)
 
     def row_size(self, name: str) -> int:
         """Floats of an array and its state."""
@@ -61,16 +61,16 @@ class Dense:
                     f"dense array {name!r}: initial value is {value.shape}, expected {shape} and "
                     f"finite"
                 )
-            slab = self._slabs[name]
-            slab[0, : value.size] = value.reshape(-1)
-            self.optimizer.initialize(slab, value.size)
+            row_store = self._row_stores[name]
+            row_store[0, : value.size] = value.reshape(-1)
+            self.optimizer.initialize(row_store, value.size)
 
     def pull(self) -> dict[str, npt.NDArray[np.float32]]:
         """A copy of every array's weights, in its shape."""
         out = {}
-        for name, slab in self._slabs.items():
+        for name, row_store in self._row_stores.items():
             flat = np.empty((1, self._sizes[name]), np.float32)
-            self.optimizer.weights(slab, 0, _ROW_0, flat)
+            self.optimizer.weights(row_store, 0, _ROW_0, flat)
             out[name] = flat.reshape(self._shapes[name])
         return out
 
@@ -85,7 +85,7 @@ class Dense:
         for name, gradient in gradients.items():
             applied = None if meanwhile is None else plain(meanwhile[name]).reshape(1, -1)
             self.optimizer.apply(
-                self._slabs[name], 0, _ROW_0, plain(gradient).reshape(1, -1), scale, applied
+                self._row_stores[name], 0, _ROW_0, plain(gradient).reshape(1, -1), scale, applied
             )
 
     def advance(self, before_ms: int, now_ms: int) -> None:
@@ -94,8 +94,8 @@ class Dense:
         period_ms = int(self.optimizer.decay_ms)
         periods = now_ms // period_ms - before_ms // period_ms if period_ms else 0
         if periods > 0:
-            for name, slab in self._slabs.items():
-                self.optimizer.decay(slab, 0, self._sizes[name], _ROW_0, np.full(1, periods))
+            for name, row_store in self._row_stores.items():
+                self.optimizer.decay(row_store, 0, self._sizes[name], _ROW_0, np.full(1, periods))
 
     def refusal(self, name: str, gradient: npt.NDArray[np.float32]) -> str:
         """Why a gradient does not fit, or "". Its values are judged elsewhere."""
@@ -113,22 +113,22 @@ class Dense:
     def items(self) -> dict[str, npt.NDArray[np.float32]]:
         """A copy of every array as it is kept: (row_size,) float32, weights (FTRL: z) then
         state."""
-        return {name: slab[0].copy() for name, slab in self._slabs.items()}
+        return {name: row_store[0].copy() for name, row_store in self._row_stores.items()}
 
     def load(self, items: Mapping[str, npt.NDArray[np.float32]]) -> None:
         """Set every array from `items()`. ValueError names one that is missing or has another
         size."""
-        for name, slab in self._slabs.items():
+        for name, row_store in self._row_stores.items():
             item = items.get(name)
-            if item is None or item.shape != slab[0].shape:
+            if item is None or item.shape != row_store[0].shape:
                 found = "missing" if item is None else f"{item.shape}"
                 raise ValueError(
-                    f"dense array {name!r}: {found}, expected {slab[0].shape} with "
+                    f"dense array {name!r}: {found}, expected {row_store[0].shape} with "
                     f"{self.spec.optimizer} state"
                 )
-            slab[0] = item
+            row_store[0] = item
 
     def validate(self) -> None:
         """AssertionError if an array is not finite."""
-        for name, slab in self._slabs.items():
-            assert np.isfinite(slab).all(), f"dense array {name!r} is not finite"
+        for name, row_store in self._row_stores.items():
+            assert np.isfinite(row_store).all(), f"dense array {name!r} is not finite"

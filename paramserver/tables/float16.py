@@ -19,7 +19,7 @@ from paramserver.messages import Rows
 from paramserver.tables.row_header import RowNumbers, Words, key_of
 from stream.kernels.kernel import kernel
 
-Halves = npt.NDArray[np.uint16]
+Bits16 = npt.NDArray[np.uint16]
 
 #: float16's exponents begin 112 above float32's: as float32, its bits shifted up are the number by
 #: 2^-112.
@@ -31,7 +31,7 @@ _BFLOAT16_MAX = np.uint32(0x7F7F0000)
 
 @kernel
 def from_bfloat16(
-    halves: Halves, first: int, rows: RowNumbers, bits: Words, at: int, count: int
+    bits16: Bits16, first: int, rows: RowNumbers, bits: Words, at: int, count: int
 ) -> None:
     """`count` numbers from column `first` of each row >= 0 on, into columns `at` on of `bits`
     (m, ...), as float32."""
@@ -40,12 +40,12 @@ def from_bfloat16(
         if rows[i] >= 0:
             r = np.uint64(rows[i])
             for j in range(n):
-                bits[i, b + j] = np.uint32(np.uint32(halves[r, a + j]) << np.uint32(16))
+                bits[i, b + j] = np.uint32(np.uint32(bits16[r, a + j]) << np.uint32(16))
 
 
 @kernel
 def from_float16(
-    halves: Halves, first: int, rows: RowNumbers, bits: Words, out: Rows, at: int, count: int
+    bits16: Bits16, first: int, rows: RowNumbers, bits: Words, out: Rows, at: int, count: int
 ) -> None:
     """The same of float16; `out` is the memory of `bits`."""
     a, b, n = np.uint64(first), np.uint64(at), np.uint64(count)
@@ -53,7 +53,7 @@ def from_float16(
         if rows[i] >= 0:
             r = np.uint64(rows[i])
             for j in range(n):
-                h = np.uint32(halves[r, a + j])
+                h = np.uint32(bits16[r, a + j])
                 sign, rest = (
                     np.uint32((h & np.uint32(0x8000)) << np.uint32(16)),
                     np.uint32(h & np.uint32(0x7FFF)),
@@ -102,7 +102,7 @@ def to_bfloat16(
     bits: Words,
     at: int,
     count: int,
-    halves: Halves,
+    bits16: Bits16,
     first: int,
     rows: RowNumbers,
     drawn: npt.NDArray[np.uint32],
@@ -120,7 +120,7 @@ def to_bfloat16(
                 word = bits[i, b + j]
                 up = np.uint32(_chance(seed, b + j) & np.uint32(0xFFFF))
                 kept = np.uint32(min(np.uint32(word & np.uint32(0x7FFFFFFF)), _BFLOAT16_MAX) + up)
-                halves[r, a + j] = np.uint16(
+                bits16[r, a + j] = np.uint16(
                     np.uint32(word & np.uint32(0x80000000) | kept) >> np.uint32(16)
                 )
         else:
@@ -129,14 +129,14 @@ def to_bfloat16(
                 kept = np.uint32(
                     min(np.uint32(word & np.uint32(0x7FFFFFFF)), _BFLOAT16_MAX) + np.uint32(0x8000)
                 )
-                halves[r, a + j] = np.uint16(
+                bits16[r, a + j] = np.uint16(
                     np.uint32(word & np.uint32(0x80000000) | kept) >> np.uint32(16)
                 )
 
 
 @kernel
 def to_float16(
-    bits: Words, wide: Rows, at: int, count: int, halves: Halves, first: int, rows: RowNumbers,
+    bits: Words, wide: Rows, at: int, count: int, bits16: Bits16, first: int, rows: RowNumbers,
     drawn: npt.NDArray[np.uint32],
 ) -> None:  # fmt: skip
     """The same of float16; `wide` is the memory of `bits`, and is scribbled over."""
@@ -155,7 +155,7 @@ def to_float16(
                 kept = np.uint32(
                     np.uint32(np.uint32(word & np.uint32(0x7FFFFFFF)) + up) >> np.uint32(13)
                 )
-                halves[r, a + j] = np.uint16(
+                bits16[r, a + j] = np.uint16(
                     np.uint32(np.uint32(word >> np.uint32(16)) & np.uint32(0x8000)) | kept
                 )
         else:
@@ -164,7 +164,7 @@ def to_float16(
                 kept = np.uint32(
                     np.uint32(word & np.uint32(0x7FFFFFFF)) + np.uint32(0x1000)
                 ) >> np.uint32(13)
-                halves[r, a + j] = np.uint16(
+                bits16[r, a + j] = np.uint16(
                     np.uint32(np.uint32(word >> np.uint32(16)) & np.uint32(0x8000)) | kept
                 )
 

@@ -15,8 +15,9 @@ past TAGS_MAX others of its tag, as honest keys never do, strains the index. The
 with the next seed (`reseed`), once for each REST_PART that the rows have grown. Which rows there
 are does not depend on it (S3).
 
-Invariants (`validate` of `Slab`): linear probing from its home finds every key in the table where
-it belongs; at most LOAD_MAX of the new table, and a few per cent more of an old one, are taken.
+Invariants (`validate` of `RowStore`): linear probing from its home finds every key in the table
+where it belongs; at most LOAD_MAX of the new table, and a few per cent more of an old one, are
+taken.
 """
 
 import hashlib

@@ -17,7 +17,7 @@ import numpy as np
 from paramserver.messages import Rows, TableSpec
 from paramserver.optim.kernels import Periods
 from paramserver.optim.optimizers import Optimizer, make_optimizer
-from paramserver.tables import float16 as halves
+from paramserver.tables import float16 as bits16
 from paramserver.tables.row_header import RowNumbers, Words
 
 STORAGES = ("float32", "float16", "bfloat16", "float16/bfloat16", "bfloat16/bfloat16")
@@ -73,7 +73,7 @@ class Layout(Protocol):
         """`Optimizer.decay`."""
 
 
-class Whole:
+class Stored32:
     """Everything in float32."""
 
     def __init__(self, optimizer: Optimizer, dim: int) -> None:
@@ -110,7 +110,7 @@ class Whole:
         self._optimizer.decay(words.view(np.float32), head, self._dim, rows, periods)
 
 
-class Halved:
+class Stored16:
     """Weights in 16 bits, state in 16 or 32: rows are widened into `_wide`, stepped there and
     rounded back."""
 
@@ -137,11 +137,11 @@ class Halved:
 
     def weights(self, words: Words, head: int, rows: RowNumbers, out: Rows) -> None:
         if self._is_float16:
-            halves.from_float16(
+            bits16.from_float16(
                 words.view(np.uint16), 2 * head, rows, out.view(np.uint32), out, 0, self._dim
             )
         else:
-            halves.from_bfloat16(
+            bits16.from_bfloat16(
                 words.view(np.uint16), 2 * head, rows, out.view(np.uint32), 0, self._dim
             )
 
@@ -172,32 +172,32 @@ class Halved:
         wide = self._wide[: len(rows)]
         bits, behind = wide.view(np.uint32), head + self.read_words
         if self._is_float16:
-            halves.from_float16(words.view(np.uint16), 2 * head, rows, bits, wide, 0, self._dim)
+            bits16.from_float16(words.view(np.uint16), 2 * head, rows, bits, wide, 0, self._dim)
         else:
-            halves.from_bfloat16(words.view(np.uint16), 2 * head, rows, bits, 0, self._dim)
+            bits16.from_bfloat16(words.view(np.uint16), 2 * head, rows, bits, 0, self._dim)
         if self._state_is_half:
-            halves.from_bfloat16(
+            bits16.from_bfloat16(
                 words.view(np.uint16), 2 * behind, rows, bits, self._dim, self._state
             )
         else:
-            halves.from_words(words, behind, rows, bits, self._dim, self._state)
+            bits16.from_words(words, behind, rows, bits, self._dim, self._state)
         return wide, np.where(rows >= 0, np.arange(len(rows)), -1)
 
     def _round(self, wide: Rows, words: Words, head: int, rows: RowNumbers, drawn: Words) -> None:
         """The inverse of `_widened`."""
         bits, behind = wide.view(np.uint32), head + self.read_words
         if self._is_float16:
-            halves.to_float16(
+            bits16.to_float16(
                 bits, wide, 0, self._dim, words.view(np.uint16), 2 * head, rows, drawn
             )
         else:
-            halves.to_bfloat16(bits, 0, self._dim, words.view(np.uint16), 2 * head, rows, drawn)
+            bits16.to_bfloat16(bits, 0, self._dim, words.view(np.uint16), 2 * head, rows, drawn)
         if self._state_is_half:
-            halves.to_bfloat16(
+            bits16.to_bfloat16(
                 bits, self._dim, self._state, words.view(np.uint16), 2 * behind, rows, drawn
             )
         else:
-            halves.to_words(bits, self._dim, self._state, words, behind, rows)
+            bits16.to_words(bits, self._dim, self._state, words, behind, rows)
 
 
 _TO_THE_NEAREST: Words = np.zeros(0, np.uint32)
@@ -205,7 +205,7 @@ _TO_THE_NEAREST: Words = np.zeros(0, np.uint32)
 
 def _draws(words: Words, rows: RowNumbers, seed: int) -> Words:
     drawn = np.empty(len(rows), np.uint32)
-    halves.draws(words, rows, np.uint64(seed), drawn)
+    bits16.draws(words, rows, np.uint64(seed), drawn)
     return drawn
 
 
@@ -217,7 +217,7 @@ def make_layout(spec: TableSpec) -> Layout:
             f"table {spec.name!r}: storage = {spec.storage!r}, allowed are {', '.join(STORAGES)}"
         )
     if spec.storage == "float32":
-        return Whole(optimizer, spec.dim)
+        return Stored32(optimizer, spec.dim)
     weights, _, state = spec.storage.partition("/")
     if spec.optimizer in _UNROUNDED:
         raise ValueError(
@@ -231,4 +231,4 @@ def make_layout(spec: TableSpec) -> Layout:
             f"state in 16 bits is"
             f" for {', '.join(_ACCUMULATING)}; use {weights!r}"
         )
-    return Halved(optimizer, spec.dim, weights, state)
+    return Stored16(optimizer, spec.dim, weights, state)

@@ -1,8 +1,8 @@
 """Records under 64-bit keys: the memory of a table. Who is found, who is new, who has died, and
 copies of it all.
 
-Row numbers mean nothing outside: whatever leaves a slab is sorted by key. A row touched before the
-horizon is dead: it is not found, it is in no copy, and its memory is taken back by a sweep that
+Row numbers mean nothing outside: whatever leaves a row store is sorted by key. A row touched before
+the horizon is dead: it is not found, it is in no copy, and its memory is taken back by a sweep that
 goes on a little with every push.
 """
 
@@ -166,7 +166,7 @@ def _remove(
         words[r, 2] = np.uint32(0xFFFFFFFF)
 
 
-class Slab:
+class RowStore:
     """Rows of `payload` words by key. One writer; `find` may not run beside anything that changes
     it.
 

@@ -1,7 +1,7 @@
 """One embedding table of one shard: key -> row of weights and optimizer state.
 
-A `Slab` keeps the rows; here is what a pull and a push do with them. Both go through their keys in
-chunks that fit the processor's cache, so that a row is fetched from memory once: found, checked,
+A `RowStore` keeps the rows; here is what a pull and a push do with them. Both go through their keys
+in chunks that fit the processor's cache, so that a row is fetched from memory once: found, checked,
 updated and stamped while it is there. A push starts from the row numbers that a pull of the same
 keys found, and looks up only those that hold no more.
 """
@@ -23,7 +23,7 @@ from paramserver.tables.initializer import fill_unknown
 from paramserver.tables.policy import make_policy
 from paramserver.tables.row_header import HEAD, SECONDS_MAX, VERSION, RowNumbers, Words
 from paramserver.tables.row_layout import make_layout
-from paramserver.tables.row_store import ROWS_MIN, Slab
+from paramserver.tables.row_store import ROWS_MIN, RowStore
 
 #: Rows of one pass: some 300 KB of records.
 CHUNK = 2048
@@ -86,7 +86,7 @@ class Table:
         self.layout = make_layout(spec)
         self.stride = self.layout.words
         self._seed, self._scale = np.uint64(spec.seed), np.float32(spec.init_scale)
-        self._slab = Slab(self.stride, capacity, self.policy.mortal, secret)
+        self._row_store = RowStore(self.stride, capacity, self.policy.mortal, secret)
         self._recent: deque[tuple[tuple[int, int, int], RowNumbers]] = deque(maxlen=RECENT_MAX)
         self._admission = Admission(self.policy) if self.policy.admits else None
         self._range_seed = 0
@@ -95,18 +95,18 @@ class Table:
         self.unadmitted = 0  # and because they were not admitted yet
 
     def __len__(self) -> int:
-        return len(self._slab)
+        return len(self._row_store)
 
     @property
     def nbytes(self) -> int:
         """Memory reserved, in bytes; what no row has used yet is not taken."""
-        return self._slab.nbytes
+        return self._row_store.nbytes
 
     @property
     def reseeded(self) -> int:
         """How often its index was made anew, because keys crowded together as honest ones never
         do: an alarm."""
-        return self._slab.index.reseeded
+        return self._row_store.index.reseeded
 
     @property
     def row_bytes(self) -> int:
@@ -145,9 +145,9 @@ class Table:
         )
         for at in range(0, len(keys), CHUNK):
             part = slice(at, at + CHUNK)
-            missing = self._slab.find(keys[part], rows[part], nbytes)
+            missing = self._row_store.find(keys[part], rows[part], nbytes)
             weights = wide[part] if wide is out else wide[: len(keys) - at]
-            self.layout.weights(self._slab.words, HEAD, rows[part], weights)
+            self.layout.weights(self._row_store.words, HEAD, rows[part], weights)
             if missing:
                 fill_unknown(
                     weights, keys[part], rows[part], self._seed, self._scale, self.spec.dim
@@ -169,7 +169,7 @@ class Table:
     def reserve(self, keys: Keys) -> None:
         """Make room for all of `keys`, so that `apply` allocates no row. MemoryError leaves the
         table as it was."""
-        self._slab.reserve(len(keys))
+        self._row_store.reserve(len(keys))
 
     def advance(
         self, version: int, now_ms: int, pushed: int, before_ms: int = 0, range_seed: int = 0
@@ -180,7 +180,7 @@ class Table:
         `before_ms`: the event time until now; `range_seed`: a hash of the push's range, which
         chance is drawn by."""
         ttl_ms = int(self.policy.ttl_ms)
-        self._slab.advance(version, _seconds(now_ms - ttl_ms) if ttl_ms else 0, pushed)
+        self._row_store.advance(version, _seconds(now_ms - ttl_ms) if ttl_ms else 0, pushed)
         self._range_seed = range_seed
         if self._admission is not None:
             self._admission.advance(before_ms, now_ms, version)
@@ -203,7 +203,7 @@ class Table:
         `version` (rising) and `event_ms` are kept as the rows' last touch.
         """
         keys, gradients, now_s = plain(keys), plain(gradients), _seconds(event_ms)
-        self._slab.advance_to(version)
+        self._row_store.advance_to(version)
         rows = self._recall(keys)
         if self._admission is not None:
             rows = self._look_up(keys, rows)
@@ -220,9 +220,9 @@ class Table:
             if self.optimizer.decay_ms:
                 self._decay(found, now_s)
             after = None if meanwhile is None else plain(meanwhile[part])
-            self._slab.stamp(found, version, now_s)
+            self._row_store.stamp(found, version, now_s)
             self.layout.apply(
-                self._slab.words, HEAD, found, gradients[part], scale, after, self._range_seed
+                self._row_store.words, HEAD, found, gradients[part], scale, after, self._range_seed
             )
 
     def rewrite(self, keys: Keys, rows: Rows, version: int, event_ms: int) -> None:
@@ -230,12 +230,12 @@ class Table:
         keys have (S8); rounded where the storage is narrower. A key without a row gets none: it has
         its initial value already."""
         keys, rows = plain(keys), plain(rows)
-        self._slab.advance_to(version)
+        self._row_store.advance_to(version)
         found = self._look_up(keys, None)
         there = np.flatnonzero(found >= 0)
         found = found[there]
-        self._slab.stamp(found, version, _seconds(event_ms))
-        self._slab.words[found, HEAD:] = self.layout.keep(rows[there])
+        self._row_store.stamp(found, version, _seconds(event_ms))
+        self._row_store.words[found, HEAD:] = self.layout.keep(rows[there])
 
     def holds(self, keys: Keys) -> Mask | None:
         """Which of these keys have a row, where after a push not all of them need have one; else
@@ -250,7 +250,7 @@ class Table:
 
     def clear(self, slots: npt.NDArray[np.int32]) -> None:
         """Rows and counts of these slots go, as if they had never been: before any push."""
-        keys = self._slab.keys()
+        keys = self._row_store.keys()
         self.remove(keys[np.isin(slot_of(keys), slots)])
         if self._admission is not None:
             self._admission.clear(slots)
@@ -274,21 +274,21 @@ class Table:
 
     def forget(self, version: int) -> None:
         """Nobody will ask for changes since an earlier version than this."""
-        self._slab.tombstones.forget(version)
+        self._row_store.tombstones.forget(version)
 
     # --- copies that are made while pushes go on (X1)
     # ----------------------------------------------------------
 
     def copy(self, since_version: int = -1) -> Copy:
         """Begin an exact copy of the table as it is now; finish it by `advance_copy`."""
-        return self._slab.copy(since_version)
+        return self._row_store.copy(since_version)
 
     def advance_copy(self, copy: Copy, rows: int) -> bool:
         """Copy the next so many rows. True when it is done, and `copied` can be asked."""
-        return self._slab.advance_copy(copy, rows)
+        return self._row_store.advance_copy(copy, rows)
 
     def drop_copy(self, copy: Copy) -> None:
-        self._slab.drop(copy)
+        self._row_store.drop(copy)
 
     def copied(self, copy: Copy) -> TableRows:
         """The rows of a copy that is done, rising by key."""
@@ -301,7 +301,7 @@ class Table:
     def remove(self, keys: Keys) -> None:
         """Rows of these keys (distinct) go, where there are any, as if they had never been:
         before any push."""
-        self._slab.remove(plain(keys))
+        self._row_store.remove(plain(keys))
 
     def load(self, items: TableRows, version: int = 0) -> None:
         """Put in rows, in the place of those that their keys have, as of a version of the shard:
@@ -316,18 +316,18 @@ class Table:
                 f"expected uint64 and {shape} {dtype}: dim {self.spec.dim} with "
                 f"{self.spec.optimizer} state"
             )
-        keys, slab = plain(items.keys), self._slab
-        slab.reserve(len(keys))
-        slab.advance_to(max(version, int(items.version.max(initial=0))))
-        rows = slab.put(keys, items.touched_ms // 1000)
-        slab.words[rows, VERSION] = np.maximum(items.version - slab.base, 0)
-        slab.words[rows, HEAD:] = items.rows.view(np.uint32)
-        slab.tombstones.forget(slab.version)
+        keys, row_store = plain(items.keys), self._row_store
+        row_store.reserve(len(keys))
+        row_store.advance_to(max(version, int(items.version.max(initial=0))))
+        rows = row_store.put(keys, items.touched_ms // 1000)
+        row_store.words[rows, VERSION] = np.maximum(items.version - row_store.base, 0)
+        row_store.words[rows, HEAD:] = items.rows.view(np.uint32)
+        row_store.tombstones.forget(row_store.version)
 
     def validate(self) -> None:
         """AssertionError if an invariant of this file does not hold. Reads everything; for
         tests."""
-        self._slab.validate()
+        self._row_store.validate()
 
     # --- inside
     # ----------------------------------------------------------------------------------------------
@@ -343,9 +343,9 @@ class Table:
         """Row numbers of all keys, -1 where there is no living one. `rows`: what they were."""
         if rows is None:
             rows = np.empty(len(keys), np.int64)
-            self._slab.find(keys, rows, 4 * (HEAD + self.stride))
-        elif self._slab.hold(keys, rows):
-            self._slab.seek(keys, rows)
+            self._row_store.find(keys, rows, 4 * (HEAD + self.stride))
+        elif self._row_store.hold(keys, rows):
+            self._row_store.seek(keys, rows)
         return rows
 
     def _admitted(
@@ -367,53 +367,53 @@ class Table:
     ) -> RowNumbers:
         """Row numbers of all keys, creating what is unknown with its initial value; -1 where
         there is no room."""
-        slab = self._slab
+        row_store = self._row_store
         if rows is None:
             rows = np.empty(len(keys), np.int64)
-            if not slab.find(keys, rows, 4 * (HEAD + self.stride)):
+            if not row_store.find(keys, rows, 4 * (HEAD + self.stride)):
                 return rows
             unknown = np.flatnonzero(rows < 0)
         else:
-            if not slab.hold(keys, rows):
+            if not row_store.hold(keys, rows):
                 return rows
-            unknown = slab.seek(keys, rows)
+            unknown = row_store.seek(keys, rows)
         if limit is not None:
-            room = max(0, limit - len(slab))
+            room = max(0, limit - len(row_store))
             self.refused += max(0, len(unknown) - room)
             unknown = unknown[:room]
         if len(unknown):
             new = keys[unknown]
-            created = slab.create(new, now_s)
-            slab.words[created, HEAD:] = self.initial(new)
+            created = row_store.create(new, now_s)
+            row_store.words[created, HEAD:] = self.initial(new)
             rows[unknown] = created
         return rows
 
     def _decay(self, rows: RowNumbers, now_s: int) -> None:
         """What accumulators have missed since each row's last touch."""
-        periods = self._slab.periods(rows, int(self.optimizer.decay_ms) // 1000, now_s)
+        periods = self._row_store.periods(rows, int(self.optimizer.decay_ms) // 1000, now_s)
         if periods is not None:
-            self._slab.save(rows)
-            self.layout.decay(self._slab.words, HEAD, rows, periods, self._range_seed)
+            self._row_store.save(rows)
+            self.layout.decay(self._row_store.words, HEAD, rows, periods, self._range_seed)
 
     def _make_room(
         self, keys: Keys, rows: RowNumbers | None, version: int, now_s: int, rows_max: int
     ) -> RowNumbers | None:
         """Evict the longest untouched rows if the new ones would be too many. Known keys of this
         push are kept."""
-        slab = self._slab
-        if len(slab) + len(keys) <= rows_max:
+        row_store = self._row_store
+        if len(row_store) + len(keys) <= rows_max:
             return rows
         rows = self._look_up(keys, rows)
         new = int((rows < 0).sum())
-        if len(slab) + new > rows_max:
-            slab.stamp(rows, version, now_s)
-            slab.cull(max(0, rows_max - max(new, rows_max // EVICTED_PART)), version, now_s)
+        if len(row_store) + new > rows_max:
+            row_store.stamp(rows, version, now_s)
+            row_store.cull(max(0, rows_max - max(new, rows_max // EVICTED_PART)), version, now_s)
         return rows
 
     def _whole_copy(self, since_version: int) -> Copy:
-        copy = self._slab.copy(since_version)
-        self._slab.advance_copy(copy, len(self._slab.words))
-        self._slab.drop(copy)
+        copy = self._row_store.copy(since_version)
+        self._row_store.advance_copy(copy, len(self._row_store.words))
+        self._row_store.drop(copy)
         return copy
 
 

@@ -1,9 +1,9 @@
 """What travels between processes: gRPC, the data channel, and their encodings.
 
-- `client`: both ports of the parameter server over gRPC, pulls and pushes over lanes where the
-  shard has them
+- `client`: both ports of the parameter server over gRPC, pulls and pushes over data channels where
+  the shard has them
 - `codec`: messages as protobuf, and back
-- `data_socket`: lanes
+- `data_channel`: data channels
 - `frames`: A frame
 - `key_cache`: lists of keys by their digest, so that a list is sent once
 - `payload`: pulls, parts of pushes and pushes as the header and the arrays of a frame, and back

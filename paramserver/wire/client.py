@@ -1,5 +1,5 @@
-"""Both ports of the parameter server over gRPC, pulls and pushes over lanes where the shard has
-them.
+"""Both ports of the parameter server over gRPC, pulls and pushes over data channels where the shard
+has them.
 
 Every call has a deadline, after which it raises `Unreachable`; so does a call that nobody answers
 after a few quick attempts. All calls are safe to repeat, so repeating is left to the caller, who
@@ -33,16 +33,16 @@ from paramserver.messages import (
 )
 from paramserver.ports import (
     ClockPort,
-    LaneRequest,
+    DataChannelRequest,
     Malformed,
     NotAuthorized,
-    Refused,
+    PortRefused,
+    PortUnreachable,
     ShardPort,
-    Unreachable,
 )
 from paramserver.wire import codec, frames, payload
 from paramserver.wire import wire_pb2 as wire
-from paramserver.wire.data_socket import STATUSES, Lanes
+from paramserver.wire.data_channel import STATUSES, DataChannels
 from paramserver.wire.frames import BadFrame, Body
 from paramserver.wire.key_cache import Sent
 from paramserver.wire.payload import Payload
@@ -62,8 +62,8 @@ KEY_LISTS_MAX = 64
 
 Status = grpc.StatusCode
 
-_REFUSALS: dict[grpc.StatusCode, type[Refused]] = {
-    Status.FAILED_PRECONDITION: Refused,
+_REFUSALS: dict[grpc.StatusCode, type[PortRefused]] = {
+    Status.FAILED_PRECONDITION: PortRefused,
     Status.INVALID_ARGUMENT: Malformed,
     Status.UNAUTHENTICATED: NotAuthorized,
 }
@@ -146,7 +146,7 @@ class Connection:
                     raise _Status(code, detail) from error
                 late = time.monotonic() + pause >= deadline
                 if code not in _AGAIN or late or attempt == ATTEMPTS_MAX:
-                    raise Unreachable(f"{detail} ({code.name.lower()})") from error
+                    raise PortUnreachable(f"{detail} ({code.name.lower()})") from error
             time.sleep(pause)
             pause = min(2 * pause, self.config.retry_max_ms / 1_000)
         raise AssertionError("the last attempt returns or raises")
@@ -171,7 +171,9 @@ class ShardClient(ShardPort):
         self.config = config
         self._connection = Connection("everspun.Shard", address, config)
         self._encoding = ENCODINGS[config.wire]
-        self._lanes = Lanes(self._ask_lane, config.data_timeout_ms, config.body_bytes_max)
+        self._channels = DataChannels(
+            self._ask_channel, config.data_timeout_ms, config.body_bytes_max
+        )
         self._sent = Sent(KEY_LISTS_MAX if config.key_lists_bytes_max else 0)
         self._pushes = itertools.count(1)
         self._pull_rows_max = PULL_ROWS_MAX
@@ -186,9 +188,9 @@ class ShardClient(ShardPort):
                 return self._pull(request, pieces)
             except _Status as error:
                 if error.code is not Status.OUT_OF_RANGE:
-                    raise Unreachable(str(error)) from error
+                    raise PortUnreachable(str(error)) from error
                 if self._pull_rows_max == 1:
-                    raise Refused(f"{error}: raise message_bytes_max") from error
+                    raise PortRefused(f"{error}: raise message_bytes_max") from error
                 self._pull_rows_max //= 2
 
     def _pull(self, request: PullRequest, pieces: list[dict[str, Keys]]) -> PullReply:
@@ -202,7 +204,9 @@ class ShardClient(ShardPort):
             if reply.outcome is not Outcome.APPLIED:
                 return reply
             if replies and reply.incarnation != replies[0].incarnation:
-                raise Unreachable(f"shard at {self._connection.address} restarted within a pull")
+                raise PortUnreachable(
+                    f"shard at {self._connection.address} restarted within a pull"
+                )
             replies.append(reply)
         if len(replies) == 1:
             return replies[0]
@@ -233,10 +237,10 @@ class ShardClient(ShardPort):
                 return payload.decode_push_reply(wire.PushReply.FromString(header))
             except _Status as error:
                 reason = str(error)
-        raise Unreachable(f"{reason} (after {STAGINGS_MAX} times)")
+        raise PortUnreachable(f"{reason} (after {STAGINGS_MAX} times)")
 
     def close(self) -> None:
-        self._lanes.close()
+        self._channels.close()
         self._connection.close()
 
     # --- frames
@@ -266,11 +270,11 @@ class ShardClient(ShardPort):
             self.config.lanes
             and not self.config.cert
             and not self.config.ca
-            and self._lanes.served()
+            and self._channels.served()
         ):
             answer: tuple[bytes, Body] = self._connection.persist(
                 method,
-                lambda left_s: self._over_lane(method, header, sent.arrays),
+                lambda left_s: self._over_channel(method, header, sent.arrays),
                 self.config.data_timeout_ms,
             )
             return answer
@@ -279,19 +283,19 @@ class ShardClient(ShardPort):
         _, reply, body = frames.unpack(data, self.config.body_bytes_max)
         return reply, Body(body)
 
-    def _over_lane(
+    def _over_channel(
         self, method: str, header: bytes, arrays: list[frames.Array]
     ) -> tuple[bytes, Body]:
         try:
-            status, reply, body = self._lanes.call(frames.METHODS[method], header, arrays)
+            status, reply, body = self._channels.call(frames.METHODS[method], header, arrays)
         except (OSError, BadFrame) as error:
             raise _Status(Status.UNAVAILABLE, f"lane: {error}") from error
         if status != frames.OK:
             raise _Status(STATUSES.get(status, Status.UNKNOWN), reply.decode(errors="replace"))
         return reply, Body(body)
 
-    def _ask_lane(self) -> tuple[str, bytes]:
-        reply = self.call(LaneRequest())
+    def _ask_channel(self) -> tuple[str, bytes]:
+        reply = self.call(DataChannelRequest())
         return reply.address, reply.token
 
 

@@ -61,7 +61,7 @@ class Field(NamedTuple):
     optional: bool
 
 
-class Fields(NamedTuple):
+class ClassFields(NamedTuple):
     """How a class is taken across: fields that protobuf takes as they are, and the rest."""
 
     plain: tuple[str, ...]
@@ -133,7 +133,7 @@ def message_of(kind: type) -> Any:
 @cache
 def fields_of(
     kind: type, own: frozenset[str] = frozenset(), others: frozenset[str] = frozenset()
-) -> Fields:
+) -> ClassFields:
     """How each field of a class is taken across, but for those of its `own` that the message has
     not, or not so, and those `others` that only the message has. TypeError where class and message
     differ in more than these: nothing is left out by forgetting it."""
@@ -146,7 +146,7 @@ def fields_of(
     found = [_field(kind, name, hint, described[name]) for name, hint in hints.items()]
     plain = tuple(one.name for one in found if one.pair is SAME and not one.optional)
     rest = tuple(one for one in found if one.name not in plain)
-    return Fields(plain, attrgetter(*plain) if len(plain) > 1 else partial(_read, plain), rest)
+    return ClassFields(plain, attrgetter(*plain) if len(plain) > 1 else partial(_read, plain), rest)
 
 
 def _read(names: tuple[str, ...], value: Any) -> tuple[Any, ...]:
@@ -206,7 +206,7 @@ def encode(value: Any) -> Any:
     return message_of(kind)(**encoded(value, fields_of(kind)))
 
 
-def encoded(value: Any, some: Fields) -> dict[str, Any]:
+def encoded(value: Any, some: ClassFields) -> dict[str, Any]:
     """Some of the fields, as protobuf's constructor takes them."""
     found = dict(zip(some.plain, some.read(value), strict=True))
     for name, pair, optional in some.others:
@@ -221,7 +221,7 @@ def decode(kind: Any, message: Any) -> Any:
     return kind(**decoded(message, fields_of(kind)))
 
 
-def decoded(message: Any, some: Fields) -> dict[str, Any]:
+def decoded(message: Any, some: ClassFields) -> dict[str, Any]:
     """Some of the fields, as the class's constructor takes them."""
     found = dict(zip(some.plain, some.read(message), strict=True))
     for name, pair, optional in some.others:

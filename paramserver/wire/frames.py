@@ -1,4 +1,5 @@
-"""A frame: what carries keys and rows, over a lane (`lane`) or as the bytes of a gRPC message.
+"""A frame: what carries keys and rows, over a data channel or as the bytes of a gRPC
+message.
 
     magic "EVS1" | code | header bytes | body bytes | header | body
 
@@ -24,7 +25,7 @@ MAGIC = b"EVS1"
 HEADER_BYTES_MAX = 1 << 20
 ALIGNMENT = 8
 OK = 0
-#: The first frame of a lane: its header is the token.
+#: The first frame of a data channel: its header is the token.
 HELLO = 0
 METHODS = {"Pull": 1, "Stage": 2, "Push": 3}
 _PAD = memoryview(bytes(ALIGNMENT))
@@ -34,8 +35,8 @@ Buffer = npt.NDArray[np.uint8]
 
 
 class BadFrame(ValueError):
-    """Bytes that are no frame, or a frame beyond a limit. What follows on the same lane cannot
-    be read."""
+    """Bytes that are no frame, or a frame beyond a limit. What follows on the same data channel
+    cannot be read."""
 
 
 class FrameTooLarge(BadFrame):

@@ -311,11 +311,11 @@ class ProgressReply(_message.Message):
     slot_map: SlotMap
     def __init__(self, incarnation: _Optional[int] = ..., map_epoch: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., begun: _Optional[_Mapping[str, int]] = ..., slot_map: _Optional[_Union[SlotMap, _Mapping]] = ...) -> None: ...
 
-class LaneRequest(_message.Message):
+class DataChannelRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class LaneReply(_message.Message):
+class DataChannelReply(_message.Message):
     __slots__ = ("address", "token")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -652,7 +652,7 @@ class ShardsOrderedReply(_message.Message):
     value: int
     def __init__(self, value: _Optional[int] = ...) -> None: ...
 
-class Rung(_message.Message):
+class PaceLevel(_message.Message):
     __slots__ = ("staleness", "concurrency")
     STALENESS_FIELD_NUMBER: _ClassVar[int]
     CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
@@ -667,18 +667,18 @@ class BoundsRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GovernRequest(_message.Message):
-    __slots__ = ("model", "governor", "sequence", "rung", "lease_ms")
+    __slots__ = ("model", "governor", "sequence", "level", "lease_ms")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     GOVERNOR_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
-    RUNG_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
     LEASE_MS_FIELD_NUMBER: _ClassVar[int]
     model: str
     governor: str
     sequence: int
-    rung: Rung
+    level: PaceLevel
     lease_ms: int
-    def __init__(self, model: _Optional[str] = ..., governor: _Optional[str] = ..., sequence: _Optional[int] = ..., rung: _Optional[_Union[Rung, _Mapping]] = ..., lease_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., governor: _Optional[str] = ..., sequence: _Optional[int] = ..., level: _Optional[_Union[PaceLevel, _Mapping]] = ..., lease_ms: _Optional[int] = ...) -> None: ...
 
 class Bounds(_message.Message):
     __slots__ = ("ordered", "paused", "learners", "governor", "governed", "left_ms", "sequence", "cut")
@@ -690,12 +690,12 @@ class Bounds(_message.Message):
     LEFT_MS_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     CUT_FIELD_NUMBER: _ClassVar[int]
-    ordered: Rung
+    ordered: PaceLevel
     paused: bool
     learners: int
     governor: str
-    governed: Rung
+    governed: PaceLevel
     left_ms: int
     sequence: int
     cut: str
-    def __init__(self, ordered: _Optional[_Union[Rung, _Mapping]] = ..., paused: _Optional[bool] = ..., learners: _Optional[int] = ..., governor: _Optional[str] = ..., governed: _Optional[_Union[Rung, _Mapping]] = ..., left_ms: _Optional[int] = ..., sequence: _Optional[int] = ..., cut: _Optional[str] = ...) -> None: ...
+    def __init__(self, ordered: _Optional[_Union[PaceLevel, _Mapping]] = ..., paused: _Optional[bool] = ..., learners: _Optional[int] = ..., governor: _Optional[str] = ..., governed: _Optional[_Union[PaceLevel, _Mapping]] = ..., left_ms: _Optional[int] = ..., sequence: _Optional[int] = ..., cut: _Optional[str] = ...) -> None: ...

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.config import StreamConfig
-from stream.internal_topics.clock_words import ClockWord, set_back
+from stream.internal_topics.clock_overrides import ClockOverride, set_back
 from stream.kernels.kernel import kernel
 from stream.log.record_columns import NO_RECORDS, RecordColumns
 from stream.record import CLOCK_MS, Record, decimal
@@ -53,16 +53,16 @@ class ArrivalClock:
         maximum_ms: int = 0,
         *,
         confirm_ms: int = 60_000,
-        words: Collection[ClockWord] = (),
+        overrides: Collection[ClockOverride] = (),
     ):
         """`maximum_ms` is that of a `snapshot` taken just before the first record to come; 0 = none
         was seen. `confirm_ms` below 0: a heartbeat confirms itself too, and what lies no further
         above it (a replayed topic, whose heartbeats carry history's own time). `words`: what
-        operators said of this partition's times (`words_of`)."""
+        operators said of this partition's times (`overrides_of`)."""
         self._limits = (jump_max_ms, skew_ms, confirm_ms)
         self._maximum_ms = maximum_ms
         self._held: list[RecordColumns] = []
-        self._words = words
+        self._overrides = overrides
         self._apart_ms = self._ahead_ms = 0  # by the newest heartbeat seen, held ones too
         self._fell_ms = 0  # the most that arrivals have led heartbeats by since they stand
 
@@ -135,15 +135,15 @@ class ArrivalClock:
     def _set_back(self, records: RecordColumns) -> RecordColumns:
         """The records with timestamps as operators' words say."""
         return (
-            records.stamped(set_back(self._words, records.offset, records.timestamp_ms))
-            if self._words
+            records.stamped(set_back(self._overrides, records.offset, records.timestamp_ms))
+            if self._overrides
             else records
         )
 
     def _clocks(self, records: RecordColumns) -> I64:
         """What each heartbeat's writer read, as words say, ms, int64 (n,); 0 for every other
         record."""
-        return set_back(self._words, records.offset, _clocks(records))
+        return set_back(self._overrides, records.offset, _clocks(records))
 
     def _look(self, records: RecordColumns, clock_ms: I64, arrival_ms: I64) -> None:
         """Take from the newest heartbeat how far clocks are apart, and from all how far they
@@ -162,12 +162,12 @@ class ArrivalClock:
 
 
 def arrival_clock(
-    config: StreamConfig, maximum_ms: int = 0, words: Collection[ClockWord] = ()
+    config: StreamConfig, maximum_ms: int = 0, overrides: Collection[ClockOverride] = ()
 ) -> ArrivalClock:
     """The clock of one reader, as this deployment is configured."""
     confirm_ms = -config.skew_ms if config.replayed else config.jump_confirm_ms
     return ArrivalClock(
-        config.jump_max_ms, config.skew_ms, maximum_ms, confirm_ms=confirm_ms, words=words
+        config.jump_max_ms, config.skew_ms, maximum_ms, confirm_ms=confirm_ms, overrides=overrides
     )
 
 

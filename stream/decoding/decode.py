@@ -91,7 +91,7 @@ def decode_clicks(
     return events, _explained(laid_out, bad)
 
 
-class Activity(NamedTuple):
+class DecodedActivity(NamedTuple):
     """Events of some records of one input, in log order. `position`, `ts_ms`, `arrival_ms` are
     int64 (n,); `source` and `vendor` Arrow string arrays without nulls, `""` where not given; `id`
     is that of the impression, uint64 (n,). `unknown` holds the offset of each record that could not
@@ -108,7 +108,7 @@ class Activity(NamedTuple):
 
 def decode_activity(
     records: Sequence[Record], partition: int, arrival_ms: I64, is_click: bool, config: StreamConfig
-) -> Activity:
+) -> DecodedActivity:
     """What counting needs of records of `impressions[partition]` or `clicks[partition]` (F1); the
     rest of an event is passed over unread. Heartbeats are nobody's activity."""
     laid_out = RecordColumns.of(records)
@@ -118,14 +118,14 @@ def decode_activity(
     unknown = laid_out.offset[np.array(sorted(bad), np.int64)]
     if rows is None:
         nothing, no_names = np.zeros(0, np.int64), pa.array([], pa.string())
-        return Activity(
+        return DecodedActivity(
             nothing, nothing, nothing, no_names, no_names, nothing.astype(np.uint64), unknown
         )
     source, vendor = (filled(rows.columns[name], "") for name in ("source", "vendor"))
     arrived = np.asarray(arrival_ms, np.int64)[rows.record]
     id = hash_pair(rows.columns["session"], rows.columns["id"], config.hash_key)
     ts_ms = rows.columns["ts_ms"].to_numpy(False)
-    return Activity(_positions(rows, laid_out), ts_ms, arrived, source, vendor, id, unknown)
+    return DecodedActivity(_positions(rows, laid_out), ts_ms, arrived, source, vendor, id, unknown)
 
 
 # --- one decoder for all of them

@@ -230,8 +230,8 @@ class BatchHeader:
     clicks_joined: int = 0
     clicks_duplicate: int = 0
     clicks_quarantined: int = 0
-    # Of this range and of these clicks: offsets that were gone unread, on an operator's word (C7);
-    # what stood there, and how many events, nobody knows
+    # Of this range and of these clicks: offsets that were gone unread, on an operator's override
+    # (C7); what stood there, and how many events, nobody knows
     lost_offsets: int = 0  # of `impressions[p]`
     clicks_lost_offsets: int = 0  # of `clicks[p]`
     clicks_too_early: int = (

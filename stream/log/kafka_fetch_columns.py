@@ -12,7 +12,7 @@ from typing import Any
 
 from kafka import KafkaConsumer
 
-from stream.log.record_batches import AbortedTransaction, BatchReader, Damaged
+from stream.log.record_batches import AbortedTransaction, BatchReader, DamagedOffsets
 from stream.log.record_columns import NO_RECORDS, RecordColumns
 from stream.record import Record
 
@@ -29,7 +29,7 @@ def read_in_columns(consumer: KafkaConsumer, unpacked_bytes_max: int) -> KafkaCo
     if not hasattr(fetcher, "PartitionRecords"):
         log.warning("kafka-python makes an object of every record: its fetcher has no hook")
         return consumer
-    damaged: dict[Any, Damaged] = {}
+    damaged: dict[Any, DamagedOffsets] = {}
     fetcher.PartitionRecords = partial(
         FetchedColumns, unpacked_bytes_max=unpacked_bytes_max, damaged=damaged
     )
@@ -47,7 +47,7 @@ def columns_of(polled: Sequence[Any]) -> RecordColumns:
     )
 
 
-class Taken:
+class FetchedPiece:
     """A piece of a fetch. The fetcher counts it by its records and appends it to the answer as
     one."""
 
@@ -73,7 +73,7 @@ class FetchedColumns:
         on_drain: Callable[["FetchedColumns"], None] = lambda _: None,
         aborted_transactions: Iterable[Any] | None = None,
         unpacked_bytes_max: int = 1 << 26,
-        damaged: dict[Any, Damaged] | None = None,
+        damaged: dict[Any, DamagedOffsets] | None = None,
         # deserializers, metrics (off), the isolation level: a broker lists what it has to by it
         **_: Any,
     ):
@@ -87,7 +87,9 @@ class FetchedColumns:
             for one in aborted_transactions or ()
         ]
         remembered = (
-            ({} if damaged is None else damaged).setdefault(tp, Damaged()) if check_crcs else None
+            ({} if damaged is None else damaged).setdefault(tp, DamagedOffsets())
+            if check_crcs
+            else None
         )
         self._batches: BatchReader | None = BatchReader(
             records._buffer, fetch_offset, aborted, unpacked_bytes_max, remembered
@@ -98,7 +100,7 @@ class FetchedColumns:
     def __bool__(self) -> bool:
         return self._batches is not None
 
-    def take(self, n: int) -> Taken:
+    def take(self, n: int) -> FetchedPiece:
         """The next records, at most `n`. Raises what `BatchReader.read` does; it is then fetched
         anew."""
         assert self._batches is not None
@@ -112,11 +114,11 @@ class FetchedColumns:
         self.leader_epoch = self._batches.leader_epoch
         if len(self._records):
             self.next_fetch_offset = int(self._records.offset[0])
-            return Taken(taken)
+            return FetchedPiece(taken)
         self.next_fetch_offset = self._batches.next_offset
         if self._batches.is_done:
             self.drain()
-        return Taken(taken)
+        return FetchedPiece(taken)
 
     def drain(self) -> None:
         """The rest is of no more use."""

@@ -84,7 +84,7 @@ class _Aborted:
             self._producers.discard(producer_id)
 
 
-class _Batch(NamedTuple):
+class _BatchHeader(NamedTuple):
     """Where a batch's records lie in a buffer, and what its header says. The kernel reads it as
     a row of int64."""
 
@@ -99,7 +99,7 @@ class _Batch(NamedTuple):
     start: int  # of the header
 
     @classmethod
-    def of(cls, header: tuple[Any, ...], start: int, end: int, last_offset: int) -> "_Batch":
+    def of(cls, header: tuple[Any, ...], start: int, end: int, last_offset: int) -> "_BatchHeader":
         append_time = 1 if header[5] & _APPEND_TIME else 0
         stamp_ms = header[8] if append_time else header[7]
         base, records = header[0], header[12]
@@ -134,7 +134,7 @@ class BatchReader:
         from_offset: int,
         aborted: Iterable[AbortedTransaction] = (),
         unpacked_bytes_max: int = 1 << 26,
-        damaged: "Damaged | None" = None,
+        damaged: "DamagedOffsets | None" = None,
     ):
         """`damaged` compares checksums; None leaves that out."""
         self._view = memoryview(data)
@@ -165,7 +165,7 @@ class BatchReader:
         aborted transactions are left out, unpacked or not. Empty if all are. Raises
         CorruptRecordError, DamagedBatch."""
         parts: list[RecordColumns] = []
-        plain: list[_Batch] = []  # uncompressed ones, which share one buffer
+        plain: list[_BatchHeader] = []  # uncompressed ones, which share one buffer
         unpacked = 0
         while unpacked < _PIECE_BYTES and (end := self._end()) is not None:
             header = HEADER.unpack_from(self._view, self._at)
@@ -190,7 +190,7 @@ class BatchReader:
                 continue
             if dropped or last_offset < self._from_offset:
                 continue
-            batch = _Batch.of(header, start, end, last_offset)
+            batch = _BatchHeader.of(header, start, end, last_offset)
             if fault or attributes & CODEC_BITS:
                 parts += _read(self._view, plain, self._from_offset)
                 plain = []
@@ -215,7 +215,7 @@ class BatchReader:
         found = crc32c(self._view[self._at + _CHECKED_FROM : end])
         return CHECKSUM if found != header[4] and self._damaged.is_to_stay(header[0], found) else 0
 
-    def _unpacked(self, batch: _Batch, attributes: int) -> list[RecordColumns]:
+    def _unpacked(self, batch: _BatchHeader, attributes: int) -> list[RecordColumns]:
         packed = self._view[batch.start + HEADER.size : batch.end]
         try:
             raw = memoryview(unpack(attributes & CODEC_BITS, packed, self._unpacked_bytes_max))
@@ -233,7 +233,7 @@ class DamagedBatch(CorruptRecordError):  # type: ignore[misc]
     retriable = True
 
 
-class Damaged:
+class DamagedOffsets:
     """Batches of one partition whose checksum was wrong. Once may be the way they came; twice
     alike is the disk."""
 
@@ -265,7 +265,7 @@ def parse_batches(
     one at its end is left out. With `check` checksums are compared. Raises CorruptRecordError for a
     batch that cannot be read."""
     reader, parts = (
-        BatchReader(data, from_offset, aborted, damaged=Damaged() if check else None),
+        BatchReader(data, from_offset, aborted, damaged=DamagedOffsets() if check else None),
         [],
     )
     while not reader.is_done:
@@ -288,7 +288,7 @@ def _is_abort(records: memoryview) -> bool:
     return bool(_MARKER.unpack_from(records, at)[1] == _ABORT)
 
 
-def _broken(view: memoryview, batch: _Batch, fault: int) -> RecordColumns:
+def _broken(view: memoryview, batch: _BatchHeader, fault: int) -> RecordColumns:
     """A batch that cannot be read, as a record whose value it is."""
     entry = np.zeros(1, ENTRY)
     entry["offset"], entry["timestamp_ms"] = batch.last_offset, batch.max_ms
@@ -299,7 +299,7 @@ def _broken(view: memoryview, batch: _Batch, fault: int) -> RecordColumns:
     return RecordColumns(np.frombuffer(view, np.uint8), entry)
 
 
-def _read(view: memoryview, batches: list[_Batch], from_offset: int) -> list[RecordColumns]:
+def _read(view: memoryview, batches: list[_BatchHeader], from_offset: int) -> list[RecordColumns]:
     """The records of these batches of one buffer; where one is broken, each is read by itself."""
     found = _read_all(view, batches, from_offset)
     if found is not None:
@@ -310,7 +310,7 @@ def _read(view: memoryview, batches: list[_Batch], from_offset: int) -> list[Rec
 
 
 def _read_all(
-    view: memoryview, batches: list[_Batch], from_offset: int
+    view: memoryview, batches: list[_BatchHeader], from_offset: int
 ) -> list[RecordColumns] | None:
     """None if one of them is broken."""
     if not batches:

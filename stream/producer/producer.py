@@ -87,7 +87,7 @@ class ProducerConfig:
 
 
 @dataclass
-class _Batch:
+class _OpenBatch:
     partition: Partition
     shape: Shape
     due: float  # monotonic seconds
@@ -150,9 +150,9 @@ class EventProducer:
         """Nothing accepted, nothing connected: as at first, and as in a process that was forked
         off."""
         self._changed = threading.Condition()
-        self._gathering: dict[Partition, _Batch] = {}
-        self._ready: deque[_Batch] = deque()
-        self._sent: deque[tuple[_Batch, Append]] = deque()  # of the thread alone
+        self._gathering: dict[Partition, _OpenBatch] = {}
+        self._ready: deque[_OpenBatch] = deque()
+        self._sent: deque[tuple[_OpenBatch, Append]] = deque()  # of the thread alone
         self._buffered_bytes = 0
         self._buffered_rows = 0
         self._flush = self._closing = self._abandoned = False
@@ -308,7 +308,7 @@ class EventProducer:
             batch = self._gathering.get(partition)
             if batch is None:
                 due = time.monotonic() + self._config.batch_age_max_ms / 1000
-                batch = self._gathering[partition] = _Batch(partition, shape, due)
+                batch = self._gathering[partition] = _OpenBatch(partition, shape, due)
                 self._changed.notify_all()
             batch.rows.append(row)
             batch.size += size
@@ -401,7 +401,7 @@ class EventProducer:
             self._sent.append((batch, sent))
             self._ready.popleft()
 
-    def _set_aside(self, batch: _Batch, error: Exception) -> None:
+    def _set_aside(self, batch: _OpenBatch, error: Exception) -> None:
         """An event that was accepted and cannot be written costs itself, and not those beside
         it."""
         if len(batch.rows) > 1:
@@ -413,12 +413,12 @@ class EventProducer:
             self.dropped += 1
             self._release(batch)
 
-    def _release(self, batch: _Batch) -> None:
+    def _release(self, batch: _OpenBatch) -> None:
         self._buffered_bytes -= batch.size
         self._buffered_rows -= len(batch.rows)
         self._changed.notify_all()
 
-    def _divide(self, batch: _Batch) -> None:
+    def _divide(self, batch: _OpenBatch) -> None:
         """The first batch in line becomes two."""
         middle = len(batch.rows) // 2
         first = batch.size * middle // len(batch.rows)
@@ -428,7 +428,9 @@ class EventProducer:
                 (batch.rows[middle:], batch.size - first),
                 (batch.rows[:middle], first),
             ):
-                self._ready.appendleft(_Batch(batch.partition, batch.shape, batch.due, rows, size))
+                self._ready.appendleft(
+                    _OpenBatch(batch.partition, batch.shape, batch.due, rows, size)
+                )
 
     def _settle(self, writer: Writer) -> bool:
         """Whether anything was acknowledged."""

@@ -2,7 +2,7 @@
 
 from bench.outages_classes import KeptOut, Place, classes, read_kept_out
 from bench.recovery_check import Events, Learnable
-from labeler.io.set_aside import SetAside, order_headers, order_key
+from labeler.io.set_aside import SetAside, set_aside_headers, set_aside_key
 from labeler.labels.emission import quarantine_record
 from labeler.labels.lost_ranges import LostRange, lost_headers, lost_key
 from stream.config import StreamConfig
@@ -23,7 +23,7 @@ def log_with_words() -> MemoryLog:
     for lost in (LostRange(TOPIC, 1, 3, 5), LostRange(STREAM.clicks, 1, 0, 100)):
         writer.append(at, lost_key(lost), None, lost_headers(lost, "gone"), 0)
     order = SetAside(TOPIC, 1, 7)
-    writer.append(at, order_key(order), None, order_headers(order, "why"), 0)
+    writer.append(at, set_aside_key(order), None, set_aside_headers(order, "why"), 0)
     bad = quarantine_record(TOPIC, 1, BadRecord(Record(9, 0, b"k", b"{"), "value", "no JSON"), 99)
     writer.append(at, bad.key, bad.value, bad.headers, 0)
     chain = (("chain", b"label/1"),)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from checkpointer.archive.archive import Archive, Archiving
 from checkpointer.store.fsspec_store import open_store
-from everspun.audit.audit import Audit, Standing, audit
+from everspun.audit.audit import Audit, ProgressClaim, audit
 from everspun.config import Config
 from paramserver.messages import ChainProgress, Progress
 from stream.config import StreamConfig
@@ -55,7 +55,7 @@ class OldShop:
         self._impressions(views)
         self._write_clicks(views)
         self.batches = self._label(views, step)
-        self.claims: list[Standing] = []
+        self.claims: list[ProgressClaim] = []
 
     def _impressions(self, views: int) -> None:
         for o in range(views):
@@ -136,8 +136,10 @@ class OldShop:
             rows += batch.rows.num_rows
             at = {"label/0": ChainProgress(batch.header.end, row_hash, 0, rows), **zero}
             if offset % every == every - 1:
-                self.claims.append(Standing(f"checkpoint {offset}", Progress(at, {0: offset + 1})))
-        self.claims.append(Standing("shard 0", Progress(at, {0: len(self.batches)})))
+                self.claims.append(
+                    ProgressClaim(f"checkpoint {offset}", Progress(at, {0: offset + 1}))
+                )
+        self.claims.append(ProgressClaim("shard 0", Progress(at, {0: len(self.batches)})))
         return self
 
     def claim(self, which: int, **changed: int) -> None:

@@ -8,7 +8,7 @@ from staged_run import STAGES, Run, stage
 from everspun import __main__ as front_door
 from everspun.status.governed import Governed, governed
 from everspun.status.scrape import scrape
-from paramserver.bounds import Rung
+from paramserver.bounds import PaceLevel
 from paramserver.wire.client import connect
 
 # A retrained model runs under a governor in `make test` (test_retrained.py); here it measures,
@@ -26,7 +26,7 @@ def test_a_governor_holds_its_lease_and_measures_nothing_where_nothing_is_stale(
     run = start_run("governed.", "governor.enabled=true", *governor, *times)
     shards, clock = connect(run.config.paramserver, run.config.run.dir, 1)
 
-    def in_force() -> tuple[str, Rung]:
+    def in_force() -> tuple[str, PaceLevel]:
         bounds = clock.bounds(run.config.model.name)
         return bounds.governor, bounds.in_force
 
@@ -34,7 +34,7 @@ def test_a_governor_holds_its_lease_and_measures_nothing_where_nothing_is_stale(
         report = scrape(run.dir).get("governor-0")
         return None if report is None else governed(report, 0)
 
-    run.until(lambda: in_force() == ("governor-0", Rung(0)), "the governor says nothing")
+    run.until(lambda: in_force() == ("governor-0", PaceLevel(0)), "the governor says nothing")
     for number in range(
         4 * STAGES
     ):  # it compares what follows a cut after the first that it has seen, late or soon
@@ -54,10 +54,10 @@ def test_a_governor_holds_its_lease_and_measures_nothing_where_nothing_is_stale(
     assert "governor-0: s = 0" in told
 
     frozen = run.local.launcher.freeze("governor", 0)
-    run.until(lambda: in_force() == ("", Rung(4)), "the lease does not run out")
+    run.until(lambda: in_force() == ("", PaceLevel(4)), "the lease does not run out")
     frozen.kill()
     run.until(
-        lambda: in_force() == ("governor-0", Rung(0)),
+        lambda: in_force() == ("governor-0", PaceLevel(0)),
         "a governor that is started again says nothing",
     )
     for port in (*shards.values(), clock):

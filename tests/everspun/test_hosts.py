@@ -8,7 +8,7 @@ from everspun.commands.system.role import index_of, refuse_beyond, refuse_second
 from everspun.commands.system.run import placed
 from everspun.config import Config, ConfigError, load
 from everspun.hosts import ROLES, Placement, metrics_port, parse_roles
-from everspun.launcher.locks import Taken
+from everspun.launcher.locks import AlreadyLocked
 from everspun.launcher.stored_orders import store_order, stored_orders
 from everspun.status.discovery import configured_places, places, scrape_all, unanswered
 from stream.metrics import RoleMetrics
@@ -174,7 +174,9 @@ def elsewhere(tmp_path: Path):
 
 def test_the_same_role_elsewhere_is_refused_and_its_own_place_is_not(elsewhere):
     config, server = elsewhere
-    with pytest.raises(Taken, match=r"learner-1 runs already at 127\.0\.0\.2:\d+ \(host b\)"):
+    with pytest.raises(
+        AlreadyLocked, match=r"learner-1 runs already at 127\.0\.0\.2:\d+ \(host b\)"
+    ):
         refuse_second(config, "learner", 1, "another start")
     refuse_second(config, "learner", 1, server.instance)
     refuse_second(config, "learner", 0, "another start")

@@ -21,7 +21,7 @@ from everspun.__main__ import COMMANDS, main
 from everspun.commands.options import PlainConsole, shown
 from everspun.config import ConfigError, load
 from everspun.launcher.broker import BrokerError, start_broker
-from everspun.launcher.locks import Taken, lock_file, unlock
+from everspun.launcher.locks import AlreadyLocked, lock_file, unlock
 from everspun.local_run import MARKER, LocalRun, NotOurs
 from everspun.mistakes import report, unreadable_argument
 
@@ -217,7 +217,7 @@ def test_a_second_one_of_anything_is_refused_and_names_the_first(
     (demo / MARKER).write_text("")
     (demo / "kept").write_text("")
     held_elsewhere(demo / "launcher.lock")
-    with pytest.raises(Taken):
+    with pytest.raises(AlreadyLocked):
         LocalRun.begin(demo, "", NOBODY)
     assert (demo / "kept").exists()
 
@@ -234,7 +234,7 @@ def said_of_role(command: list[str]) -> tuple[int, str]:
 def test_a_lock_ends_with_its_process(tmp_path: Path, held_elsewhere: Callable[[Path], int]):
     path = tmp_path / "x.lock"
     pid = held_elsewhere(path)
-    with pytest.raises(Taken):
+    with pytest.raises(AlreadyLocked):
         lock_file(path, "x")
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)

@@ -20,7 +20,7 @@ from everspun import __main__ as front_door
 from everspun.launcher.launcher import role_files
 from everspun.status.governed import Governed, governed
 from everspun.status.scrape import scrape
-from paramserver.bounds import Rung
+from paramserver.bounds import PaceLevel
 from stream.record import Partition
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(600)]
@@ -100,7 +100,7 @@ def governed_until_stopped(run: Run, other: list[str]) -> None:
             return None if report is None else governed(report, 0)
 
         run.until(
-            lambda: (found := said()) and found.in_force == Rung(0),
+            lambda: (found := said()) and found.in_force == PaceLevel(0),
             "no governor holds the second model at s = 0",
         )
         retraining.send_signal(signal.SIGTERM)

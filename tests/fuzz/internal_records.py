@@ -20,13 +20,13 @@ from checkpointer.store import announcement, manifest
 from labeler.breaker.band_record import decode_band
 from labeler.breaker.early_join import TALLY_SCHEMA, decode_tally
 from labeler.counting.signals import decode_signal
-from labeler.io.set_aside import SetAside, order_headers, orders
+from labeler.io.set_aside import SetAside, set_aside_headers, set_asides
 from labeler.labels.emission import rejected_ids
 from labeler.labels.lost_ranges import LostRange, lost_headers, lost_ranges
 from learners.config import ModelConfig
 from learners.models.features import Encoder
 from learners.models.text_keys import TextEncoder
-from stream.internal_topics.clock_words import ClockWord, clock_words, word_headers
+from stream.internal_topics.clock_overrides import ClockOverride, clock_overrides, override_headers
 from stream.internal_topics.examples import BatchHeader, decode_examples
 from stream.internal_topics.malformed import Fields, MalformedRecord, json_object
 from stream.internal_topics.retracted import Again
@@ -124,14 +124,16 @@ def _rows(rng: random.Random) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _word(rng: random.Random) -> tuple[Headers, bytes]:
+def _override(rng: random.Random) -> tuple[Headers, bytes]:
     first, end = _integer(rng), _integer(rng)
     which = rng.randrange(3)
     if which == 0:
         return lost_headers(LostRange("clicks", 0, first & 0xFFFF, end & 0xFFFF), "why"), b""
     if which == 1:
-        return order_headers(SetAside("clicks", 0, first & 0xFFFF), "why"), b""
-    return word_headers(ClockWord(end & 0xFFFF, "clicks", 0, first, _integer(rng)), "why"), b""
+        return set_aside_headers(SetAside("clicks", 0, first & 0xFFFF), "why"), b""
+    return override_headers(
+        ClockOverride(end & 0xFFFF, "clicks", 0, first, _integer(rng)), "why"
+    ), b""
 
 
 def _json(rng: random.Random) -> tuple[Headers, bytes]:
@@ -157,7 +159,12 @@ def _json(rng: random.Random) -> tuple[Headers, bytes]:
     return (), json.dumps(said).encode()
 
 
-_KINDS: list[Callable[[random.Random], tuple[Headers, bytes]]] = [_verdict, _header, _word, _json]
+_KINDS: list[Callable[[random.Random], tuple[Headers, bytes]]] = [
+    _verdict,
+    _header,
+    _override,
+    _json,
+]
 _READ: list[Callable[[Record], object]] = [
     lambda record: decode_verdict(record.value),
     decode_signal,
@@ -193,11 +200,11 @@ def read_internal(values: Sequence[bytes], turn: int) -> int:
     def malformed(record: Record, error: MalformedRecord) -> None:
         said.append(str(error))
 
-    words = (orders, lost_ranges, clock_words)
+    overrides = (set_asides, lost_ranges, clock_overrides)
     records = [unpacked(value) for value in values]
     for record in records:
         said += [_told(read, record) for read in _READ]
-    for read_words in words:
+    for read_words in overrides:
         read_words(records, malformed)
     assert all(len(one.encode()) < 4_096 for one in said)
-    return len(values) * (len(_READ) + len(words))
+    return len(values) * (len(_READ) + len(overrides))

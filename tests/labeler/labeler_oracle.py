@@ -184,7 +184,7 @@ def ranges(seen, config, start):
     return out
 
 
-class Book:
+class VerdictTimes:
     """L3: the verdicts, and V."""
 
     def __init__(self, records, inputs):
@@ -238,7 +238,7 @@ def expected(impressions, clicks, verdicts, config, inputs, plan=None, kept=lamb
     plan = plan or Plan(config.window_ms, config.wait_ms)
     seen, clicked = see(impressions, config, False), see(clicks, config, True)
     mark_duplicates(seen, config)
-    book = None if verdicts is None else Book(verdicts, inputs)
+    verdict_index = None if verdicts is None else VerdictTimes(verdicts, inputs)
     all_clicks = [row for record in clicked for row in record.rows if not row.bad]
     top = clicked[-1].arrival if clicked else 0
     barriers, last = [], 0
@@ -279,17 +279,19 @@ def expected(impressions, clicks, verdicts, config, inputs, plan=None, kept=lamb
         else:
             deadline = r.deadline_arrival + plan.wait
         while barriers and barriers[0][1] <= deadline:
-            if book and not (book.low and book.low[-1] >= barriers[0][1]):
+            if verdict_index and not (
+                verdict_index.low and verdict_index.low[-1] >= barriers[0][1]
+            ):
                 return out
             at = r.start if r else (closed[-1].end if closed else plan.start(seen))
             out.append({"start": at, "end": at, "barrier": barriers.pop(0)[0], "rows": [], **point})
         if r is None or top <= deadline or top < r.arrival_max - config.early_ms:
             break
-        if book and book.v(deadline) is None:
+        if verdict_index and verdict_index.v(deadline) is None:
             break
         sums = [point["late_micro"], point["on_time_micro"]]
         batch, point, clicks_at, more = one_batch(
-            r, all_clicks, clicked, clicks_at, seen, book, config, plan, kept
+            r, all_clicks, clicked, clicks_at, seen, verdict_index, config, plan, kept
         )
         point["late_micro"], point["on_time_micro"] = (
             a + 1_000_000 * b for a, b in zip(sums, more, strict=True)
@@ -301,9 +303,9 @@ def expected(impressions, clicks, verdicts, config, inputs, plan=None, kept=lamb
 CLASSES = ("rejected", "duplicate", "withheld", "quarantined")
 
 
-def is_late(row, counting, all_clicks, book, config, plan, kept, count):
+def is_late(row, counting, all_clicks, verdict_index, config, plan, kept, count):
     """Whether a later reading has something to say of an impression that it labels."""
-    said = book.decisions(row, row.arrival + plan.first.wait) if book else set()
+    said = verdict_index.decisions(row, row.arrival + plan.first.wait) if verdict_index else set()
     if "reject" in said:
         return False
     if "withhold" in said:
@@ -329,7 +331,7 @@ def counting_clicks(row, all_clicks, config, plan, too_early=False):
     ]
 
 
-def one_batch(r, all_clicks, clicked, clicks_at, seen, book, config, plan, kept):
+def one_batch(r, all_clicks, clicked, clicks_at, seen, verdict_index, config, plan, kept):
     count = dict.fromkeys(("labelled", "sampled", *CLASSES, "positives", "late", "on_time"), 0)
     joined = repeated = early = 0
     rows, times = [], []
@@ -345,12 +347,14 @@ def one_batch(r, all_clicks, clicked, clicks_at, seen, book, config, plan, kept)
         joined += bool(counting)
         early += len(counting_clicks(row, all_clicks, config, plan, too_early=True))
         repeated += max(0, len(counting) - 1)
-        said = book.decisions(row, deadline) if book else set()
+        said = verdict_index.decisions(row, deadline) if verdict_index else set()
         if "reject" in said:
             count["rejected"] += 1
         elif "withhold" in said:
             count["withheld"] += 1
-        elif plan.first and not is_late(row, counting, all_clicks, book, config, plan, kept, count):
+        elif plan.first and not is_late(
+            row, counting, all_clicks, verdict_index, config, plan, kept, count
+        ):
             continue
         elif not counting and not kept(row):
             count["sampled"] += not plan.first
@@ -372,8 +376,8 @@ def one_batch(r, all_clicks, clicked, clicks_at, seen, book, config, plan, kept)
     gone = [row for s in clicked[clicks_at:cut] for row in s.rows]
     ids = next(s for s in seen if s.arrival >= r.arrival_max - config.dedup_ms)
     verdicts_offset, watermarks = 0, {}
-    if book:
-        verdicts_offset, watermarks = book.point(
+    if verdict_index:
+        verdicts_offset, watermarks = verdict_index.point(
             r.deadline_arrival + plan.wait, r.arrival_max - config.age_max_ms
         )
     batch = {

@@ -21,7 +21,7 @@ from paramserver.messages import (
     StartRequest,
     TableSpec,
 )
-from paramserver.ports import ClockPort, JoinReply, ShardPort, Unreachable
+from paramserver.ports import ClockPort, JoinReply, PortUnreachable, ShardPort
 from paramserver.process.process import run
 from paramserver.server.in_memory import LocalClock, LocalShard
 from paramserver.shard.shard import Shard
@@ -88,7 +88,7 @@ def wait_for(shard: ShardPort) -> None:
         try:
             shard.progress("clicks")
             return
-        except Unreachable:
+        except PortUnreachable:
             assert time.monotonic() < deadline, "a shard did not come up"
 
 

@@ -14,7 +14,7 @@ def push_and_ask(tmp_path: Path, config: ParamServerConfig) -> None:
     with served(tmp_path, config) as (service, client):
         assert client.push(a_push(5)).outcome == Outcome.APPLIED
         assert client.progress("m").progress is not None
-        assert service.lanes is None or len(service.lanes) > 0, "frames went over a lane"
+        assert service.channels is None or len(service.channels) > 0, "frames went over a lane"
     assert W["w"].sum() == 0
 
 

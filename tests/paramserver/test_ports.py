@@ -13,7 +13,7 @@ from paramserver.messages import (
     Outcome,
 )
 from paramserver.parts.safetensors_file import decode_part
-from paramserver.ports import Refused
+from paramserver.ports import PortRefused
 
 
 def test_a_model_begins_once(ports: Ports):
@@ -22,9 +22,9 @@ def test_a_model_begins_once(ports: Ports):
     ports.begin()
     progress = ports.shards[0].progress("clicks").progress
     assert {chain: at.end for chain, at in progress.chains.items()} == BEGIN
-    with pytest.raises(Refused, match="began at"):
+    with pytest.raises(PortRefused, match="began at"):
         ports.shards[0].begin(SPEC, {"label/0": 1}, {})
-    with pytest.raises(Refused, match="d1"):
+    with pytest.raises(PortRefused, match="d1"):
         ports.shards[0].begin(replace(SPEC, digest="d2"), BEGIN, {})
 
 
@@ -193,9 +193,9 @@ def test_whatever_is_wrong_with_a_push_is_named_and_changes_no_row(ports: Ports)
 def test_a_pull_that_cannot_be_is_refused(ports: Ports):
     ports.begin()
     epoch = ports.join("a").epoch
-    with pytest.raises(Refused, match="no table 'basket'"):
+    with pytest.raises(PortRefused, match="no table 'basket'"):
         ports.shards[0].pull(a_pull(epoch, keys={"basket": keys_of(0)}))
-    with pytest.raises(Refused, match="another shard"):
+    with pytest.raises(PortRefused, match="another shard"):
         ports.shards[0].pull(a_pull(epoch, keys={"item": keys_of(1)}))
 
 
@@ -235,7 +235,7 @@ def test_a_cut_is_marked_written_and_settled(ports: Ports):
     ports.shards[0].settle("clicks", "c1", "0" * 64)
     ports.shards[0].settle("clicks", "c1", "0" * 64)
     ports.shards[0].unmark("clicks", "c1")
-    with pytest.raises(Refused, match="not marked"):
+    with pytest.raises(PortRefused, match="not marked"):
         ports.shards[0].write_part("clicks", "c1", ports.files, None)
 
 

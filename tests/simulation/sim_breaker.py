@@ -147,9 +147,9 @@ class BreakerNode(Process):
 
     def tally(self) -> None:
         self.tallied_ms = self.world.time.now_ms
-        while self.tallying.turn(self.clock_ms(), 0):
+        while self.tallying.run_once(self.clock_ms(), 0):
             pass
-        for line in self.tallying.lines.values():
+        for line in self.tallying.tasks.values():
             if line.core.stopped is not None:
                 raise AssertionError(f"{self.name}: {line.core.stopped}")
 
@@ -158,7 +158,7 @@ class BreakerNode(Process):
         while True:
             judging.own(0 in self.owned)
             restarts, said = judging.totals.restarts, judging.totals.watermarks
-            while judging.turn(self.clock_ms(), 0):
+            while judging.run_once(self.clock_ms(), 0):
                 pass
             if judging.totals.restarts > restarts:
                 self.world.trace(self.name, "the judge begins again")

@@ -30,10 +30,10 @@ from labeler.fraud.filter import FraudFilter
 from labeler.io.outbox import Outbox
 from labeler.join.resume_point import ResumePoint
 from labeler.labels.runner import Labelling
-from labeler.labels.verdicts import VerdictBook
+from labeler.labels.verdict_index import VerdictIndex
 from learners.pacing.pacer import Pacer
 from learners.pacing.position import Position
-from learners.pacing.start_scheduler import Starts
+from learners.pacing.start_scheduler import StartScheduler
 from paramserver.clocks.clocks import Clocks
 from paramserver.clocks.model_clocks import ModelClocks
 from paramserver.messages import Outcome, PushReply
@@ -130,7 +130,7 @@ def goes_on_after_failure() -> list[Patch]:
         if self._writer is not None:
             self._writer.close()
         self._writer = self._log.writer()
-        for line in self.lines.values():
+        for line in self.tasks.values():
             line.outbox._before = line.outbox._sent = None
             if line.outbox._queue:
                 line.outbox._queue.popleft()
@@ -239,15 +239,15 @@ def _clock_with(**wrong: int) -> Patch:
     "verdict counted by reading time instead of position", "whatever was read by then applies (L3)"
 )
 def verdict_by_reading_time() -> list[Patch]:
-    heard = VerdictBook._on_verdict
+    heard = VerdictIndex._on_verdict
 
-    def bad(self: VerdictBook, said: Any, offset: int) -> None:
+    def bad(self: VerdictIndex, said: Any, offset: int) -> None:
         before = len(self._held)
         heard(self, said, offset)
         if len(self._held) > before:
             self._held[-1] = replace(self._held[-1], low_ms=0)
 
-    return [replaced(VerdictBook._on_verdict, bad)]
+    return [replaced(VerdictIndex._on_verdict, bad)]
 
 
 @bug("watermark sent before its verdicts", "the watermark goes out first (F1)")
@@ -322,7 +322,7 @@ def counting_bound() -> list[Patch]:
         held = {}
         if reader is not None:
             for at in [at for at in reader._positions if at.topic == self.config.clicks]:
-                line = self.labelling.lines.get(at.partition)
+                line = self.labelling.tasks.get(at.partition)
                 if line is None or not line.core.wants_clicks():
                     held[at] = reader._positions.pop(at)
         count(self)
@@ -385,10 +385,10 @@ def two_own_batches() -> list[Patch]:
         s = self.in_force(now_ms).staleness
         return s < 0 or min(others, default=clock) >= clock - s
 
-    def may_ask(self: Starts, outstanding: int, now_ms: int) -> bool:
+    def may_ask(self: StartScheduler, outstanding: int, now_ms: int) -> bool:
         return self.asked is None and now_ms >= self.at_ms and outstanding < 2
 
-    return [replaced(ModelClocks.admits, bad), replaced(Starts.may_ask, may_ask)]
+    return [replaced(ModelClocks.admits, bad), replaced(StartScheduler.may_ask, may_ask)]
 
 
 @bug("concurrency not looked at", "batches under way at once are not counted (K6)", first=4, step=5)
@@ -403,7 +403,7 @@ def concurrency_not_looked_at() -> list[Patch]:
     step=5,
 )
 def bound_only_in_memory() -> list[Patch]:
-    return [replaced(Clocks.obey, lambda self, orders: None)]
+    return [replaced(Clocks.load_settings, lambda self, settings: None)]
 
 
 @bug(
@@ -412,7 +412,7 @@ def bound_only_in_memory() -> list[Patch]:
 )
 def incarnations_per_learner() -> list[Patch]:
     def saw(self: Pacer, shard: int, incarnation: int) -> None:
-        self.survey.saw(shard, incarnation)
+        self.shard_view.saw(shard, incarnation)
         for position in self.positions.values():
             if position is not None:
                 position.incarnations[shard] = max(incarnation, position.incarnations[shard])

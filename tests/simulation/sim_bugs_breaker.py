@@ -11,9 +11,9 @@ from labeler.breaker.breaker import Breaker, BreakerStep
 from labeler.breaker.cells import OpenCells
 from labeler.breaker.early_join import TallyEmitter
 from labeler.breaker.runner import Judging
-from labeler.join.strategy import Reading
+from labeler.join.strategy import LabelStrategy
 from labeler.labels.runner import Labelling
-from labeler.labels.verdicts import VerdictBook
+from labeler.labels.verdict_index import VerdictIndex
 from stream.internal_topics.verdicts import RELEASE, WITHHOLD, Watermark, breaker_input
 
 SEEDS = {"first": 4, "step": 11}
@@ -65,10 +65,10 @@ def band_forgotten() -> list[Patch]:
 
 @bug("release wherever it stands", "what was released once is never withheld again (L8)", **SEEDS)
 def release_wherever() -> list[Patch]:
-    rule = VerdictBook.rule
+    rule = VerdictIndex.rule
 
     def bad(
-        self: VerdictBook, source: Any, vendor: Any, ts_ms: Any, deadline_ms: Any, table: Any
+        self: VerdictIndex, source: Any, vendor: Any, ts_ms: Any, deadline_ms: Any, table: Any
     ) -> Any:
         held = self._held
         last = [h for h in held if h.verdict.decision == RELEASE]
@@ -79,18 +79,18 @@ def release_wherever() -> list[Patch]:
             self._held, self._columns = held, None
         return ruling._replace(by=np.where(ruling.by < 0, -1, 0)) if len(held) else ruling
 
-    return [replaced(VerdictBook.rule, bad)]
+    return [replaced(VerdictIndex.rule, bad)]
 
 
 @bug("breaker's word beats an operator's", "the last word counts, whoever said it (L8)", **SEEDS)
 def operator_beaten() -> list[Patch]:
-    heard = VerdictBook._on_verdict
+    heard = VerdictIndex._on_verdict
 
-    def bad(self: VerdictBook, said: Any, offset: int) -> None:
+    def bad(self: VerdictIndex, said: Any, offset: int) -> None:
         word = said.decision in (WITHHOLD, RELEASE)
         heard(self, replace(said, rule="anybody") if word else said, offset)
 
-    return [replaced(VerdictBook._on_verdict, bad)]
+    return [replaced(VerdictIndex._on_verdict, bad)]
 
 
 @bug(
@@ -150,11 +150,11 @@ def released_with_later_clicks() -> list[Patch]:
         stream: Any,
         labeler: Any,
         log: Any,
-        reading: Reading | None = None,
+        strategy: LabelStrategy | None = None,
         **more: Any,
     ) -> None:
-        if reading is not None and reading.kind == "late":
-            reading = replace(reading, window_ms=reading.wait_ms, click_wait_ms=reading.wait_ms)
-        made(self, stream, labeler, log, reading, **more)
+        if strategy is not None and strategy.kind == "late":
+            strategy = replace(strategy, window_ms=strategy.wait_ms, click_wait_ms=strategy.wait_ms)
+        made(self, stream, labeler, log, strategy, **more)
 
     return [replaced(Labelling.__init__, bad)]

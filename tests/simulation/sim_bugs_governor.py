@@ -2,7 +2,7 @@
 
 from sim_bug import Patch, bug, replaced
 
-from paramserver.bounds import GovernorLease, Rung
+from paramserver.bounds import GovernorLease, PaceLevel
 from paramserver.clocks.model_clocks import ModelClocks
 
 _GOVERNED = {"first": 3, "step": 5}
@@ -15,7 +15,7 @@ def outlives() -> list[Patch]:
 
 @bug("governor's word loosens", "it stands in for the operator's bound (K7)", **_GOVERNED)
 def loosens() -> list[Patch]:
-    return [replaced(Rung.tightened, lambda self, by: by)]
+    return [replaced(PaceLevel.tightened, lambda self, by: by)]
 
 
 @bug(
@@ -39,13 +39,13 @@ def not_looked_at() -> list[Patch]:
 
 @bug(
     "overtaken word of a governor counts",
-    "a delayed word brings back a rung that was left (K7)",
+    "a delayed word brings back a level that was left (K7)",
     **_GOVERNED,
 )
 def overtaken() -> list[Patch]:
-    def bad(self: ModelClocks, word: GovernorLease, now_ms: int) -> None:
+    def bad(self: ModelClocks, lease_request: GovernorLease, now_ms: int) -> None:
         present = self.governing(now_ms)
-        if present is None or present.governor == word.governor:
-            self.lease = word
+        if present is None or present.governor == lease_request.governor:
+            self.lease = lease_request
 
     return [replaced(ModelClocks.govern, bad)]

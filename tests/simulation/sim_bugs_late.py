@@ -7,7 +7,7 @@ from typing import Any
 
 from sim_bug import Patch, bug, replaced
 
-from labeler.join.click_join import ClickJoin, Limits
+from labeler.join.click_join import ClickJoin, ClickLimits
 from labeler.join.resume_point import ExamplesFold, ResumePoint
 from labeler.join.strategy import NOTHING
 from labeler.labels.partition import PartitionLabeler
@@ -24,7 +24,7 @@ late_labels = PartitionLabeler._late_labels
 def early_click_lost() -> list[Patch]:
     match = ClickJoin.match
 
-    def bad(self: ClickJoin, ids: Any, ts_ms: Any, arrival_ms: Any, limits: Limits) -> Any:
+    def bad(self: ClickJoin, ids: Any, ts_ms: Any, arrival_ms: Any, limits: ClickLimits) -> Any:
         return match(self, ids, ts_ms, arrival_ms, limits._replace(early_click_ms=0))
 
     return [replaced(ClickJoin.match, bad)]

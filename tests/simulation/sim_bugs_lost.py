@@ -7,7 +7,7 @@ import numpy as np
 from sim_bug import Patch, bug, replaced
 from sim_log import Broker
 
-from labeler.labels.clicks import ClickLine, Passed
+from labeler.labels.clicks import ClickBuffer, Passed
 from labeler.labels.runner import Labelling
 from stream.log.log import OffsetOutOfRange
 
@@ -32,10 +32,10 @@ def passed_over_in_silence() -> list[Patch]:
     step=2,
 )
 def gone_clicks_are_negatives() -> list[Patch]:
-    def bad(self: ClickLine, arrival_ms: Any, reading: Any) -> Any:
+    def bad(self: ClickBuffer, arrival_ms: Any, strategy: Any) -> Any:
         return np.zeros(len(arrival_ms), np.bool_)
 
-    return [replaced(ClickLine.lost, bad)]
+    return [replaced(ClickBuffer.lost, bad)]
 
 
 @bug(
@@ -45,13 +45,13 @@ def gone_clicks_are_negatives() -> list[Patch]:
     step=2,
 )
 def gone_clicks_not_met_again() -> list[Patch]:
-    passed = ClickLine.passed
+    passed = ClickBuffer.passed
 
-    def bad(self: ClickLine, arrival_max_ms: int) -> Passed:
+    def bad(self: ClickBuffer, arrival_max_ms: int) -> Passed:
         said = passed(self, arrival_max_ms)
         return said._replace(offset=max(said.offset, int(self._seen.records["offset"][0])))
 
-    return [replaced(ClickLine.passed, bad)]
+    return [replaced(ClickBuffer.passed, bad)]
 
 
 @bug(

@@ -14,7 +14,7 @@ from paramserver.messages import PushReply
 from paramserver.parts import delta
 from paramserver.ports import PartInfo
 from paramserver.shard.shard import Shard
-from paramserver.shard.successor import Succession, Successor
+from paramserver.shard.standby import Standby, StandbyReader
 
 #: Seeds in which an operator scales shards.
 SCALED = {"first": 3, "step": 5}
@@ -114,11 +114,11 @@ def shards_in_memory() -> list[Patch]:
     "what was read ahead for one number of shards is taken for another (S6)",
     **SCALED,
 )
-def successor_of_another_map() -> list[Patch]:
-    def bad(self: Successor, slot_map: Any) -> bool:
+def standby_of_another_map() -> list[Patch]:
+    def bad(self: Standby, slot_map: Any) -> bool:
         return bool(self.slot_map.epoch == slot_map.epoch)
 
-    return [replaced(Successor.fits, bad)]
+    return [replaced(Standby.fits, bad)]
 
 
 @bug(
@@ -126,17 +126,17 @@ def successor_of_another_map() -> list[Patch]:
     "a shard goes over without what changed since it read ahead (S6)",
     **SCALED,
 )
-def successor_as_read() -> list[Patch]:
-    take = Succession.take
+def standby_as_read() -> list[Patch]:
+    take = StandbyReader.take
 
-    def bad(self: Succession, slot_map: Any, head: Any) -> Any:
-        own = self._successor
+    def bad(self: StandbyReader, slot_map: Any, head: Any) -> Any:
+        own = self._standby
         if own is None or not own.held or not own.fits(slot_map):
             return take(self, slot_map, head)
-        self._successor = None
+        self._standby = None
         return own.shard
 
-    return [replaced(Succession.take, bad)]
+    return [replaced(StandbyReader.take, bad)]
 
 
 @bug(
@@ -144,16 +144,16 @@ def successor_as_read() -> list[Patch]:
     "a shard that reads ahead reads the newest cut alone (S6, X3)",
     **SCALED,
 )
-def successor_skips() -> list[Patch]:
-    bring = Successor.bring
+def standby_skips() -> list[Patch]:
+    bring = Standby.bring
 
-    def bad(self: Successor, head: Any) -> Any:
+    def bad(self: Standby, head: Any) -> Any:
         newest = replace(
             head, chain=lambda held: head.chain(held)[-1:] if held else head.chain(held)
         )
         return bring(self, newest)
 
     return [
-        replaced(Successor.bring, bad),
+        replaced(Standby.bring, bad),
         replaced(delta._check_parents, lambda parts, held: None, of=delta),
     ]

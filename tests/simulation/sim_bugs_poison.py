@@ -4,7 +4,7 @@ from typing import Any
 
 from sim_bug import Patch, bug, replaced
 
-from labeler.labels import verdict_queue as hearing
+from labeler.labels import verdict_queue as verdict_queue
 from labeler.retraction import runner as retracting
 from stream.internal_topics.passed_over import PassedOver
 
@@ -20,7 +20,8 @@ def contradiction_counts() -> list[Patch]:
         return heard
 
     return [
-        replaced(module.without_contradictions, bad, of=module) for module in (hearing, retracting)
+        replaced(module.without_contradictions, bad, of=module)
+        for module in (verdict_queue, retracting)
     ]
 
 

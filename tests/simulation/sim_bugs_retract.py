@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from sim_bug import Patch, bug, replaced
 
-from labeler.labels.verdicts import VerdictPoint
+from labeler.labels.verdict_index import VerdictPoint
 from labeler.retraction.late_verdicts import LateVerdicts
 from labeler.retraction.rows import Late
 from labeler.retraction.runner import Retracting

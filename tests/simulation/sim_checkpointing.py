@@ -33,7 +33,7 @@ from paramserver.messages import MarkReply, ModelSpec
 from paramserver.parts.delta import patched
 from paramserver.parts.part import Weights
 from paramserver.parts.safetensors_file import decode_part
-from paramserver.ports import PartInfo, ProgressReply, Unreachable
+from paramserver.ports import PartInfo, PortUnreachable, ProgressReply
 from paramserver.slots import SlotMap
 from stream.internal_topics.malformed import MalformedRecord
 
@@ -60,7 +60,7 @@ class Remote:
             )
         )
         if answer is nothing:
-            raise Unreachable(f"{shard.name} does not answer")
+            raise PortUnreachable(f"{shard.name} does not answer")
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -109,7 +109,7 @@ class Remote:
 
 
 class CheckpointerNode(Process):
-    """Runs the driver on a task, and is its `Outside` and its `Time`."""
+    """Runs the driver on a task, and is its `DriverShell` and its `Time`."""
 
     role = "checkpointer"
 

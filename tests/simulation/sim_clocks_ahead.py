@@ -19,7 +19,7 @@ from sim_scenario import Scenario
 from sim_watch import Watch
 
 from stream.chain import LABEL
-from stream.internal_topics.clock_words import ClockWord, word_headers, word_key
+from stream.internal_topics.clock_overrides import ClockOverride, override_headers, override_key
 from stream.record import CLOCK_MS, Record
 
 AHEAD_MS = 2 * 86_400_000
@@ -50,14 +50,14 @@ class SetBack(Gone):
         )
 
 
-def _right(word: ClockWord | None, offset: int, time_ms: int) -> int:
+def _right(word: ClockOverride | None, offset: int, time_ms: int) -> int:
     """A time as the word says (T3d)."""
     if word is None or offset >= word.end or time_ms <= word.above_ms:
         return time_ms
     return min(time_ms - word.by_ms, word.above_ms)
 
 
-def _by_word(word: ClockWord | None, record: Record) -> Record:
+def _by_word(word: ClockOverride | None, record: Record) -> Record:
     """A record with both its times as the word says."""
     headers = tuple(
         (name, str(_right(word, record.offset, int(value))).encode())
@@ -124,7 +124,9 @@ class ClocksAhead:
         c, now_ms = self.scenario.stream, self.world.time.now_ms
         by_ms = max(clock.fell_ms for clock in clocks.values())
         words = tuple(
-            ClockWord(len(self.broker.records(topic, p)), topic, p, now_ms + c.jump_max_ms, by_ms)
+            ClockOverride(
+                len(self.broker.records(topic, p)), topic, p, now_ms + c.jump_max_ms, by_ms
+            )
             for topic in (c.impressions, c.clicks)
             if clocks[f"{topic}/{p}"].ahead_ms > c.skew_ms
         )
@@ -133,6 +135,8 @@ class ClocksAhead:
         self.set_back[p] = SetBack(header, len(records), 0, 0, words)
         for word in words:
             self.world.trace("operator", f"{word}")
-            headers = word_headers(word, "NTP was off")
-            self.broker.land(Message(c.quarantine, p, word_key(word), None, headers), "operator")
+            headers = override_headers(word, "NTP was off")
+            self.broker.land(
+                Message(c.quarantine, p, override_key(word), None, headers), "operator"
+            )
         self.watch.count("clocks set back")

@@ -9,7 +9,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from sim_network import Process, Weather, World
+from sim_network import LinkFaults, Process, World
 from sim_scenario import Scenario
 from sim_store import Store
 
@@ -283,7 +283,7 @@ class Faults:
             for holder in self.targets("clock holder"):
                 others = frozenset(shard.name for shard in self.targets("shard"))
                 until = self.world.time.now_ms + fault.for_ms + 2000
-                holder.weather.append(Weather(until_ms=until, cut_from=others, name="apart"))
+                holder.link_faults.append(LinkFaults(until_ms=until, cut_from=others, name="apart"))
 
     def _clock_jump(self, target: Process, fault: Fault) -> None:
         target.clock_offset_ms = fault.by_ms
@@ -292,7 +292,7 @@ class Faults:
 
     def _weather(self, target: Process, fault: Fault, **what: object) -> None:
         until = self.world.time.now_ms + fault.for_ms
-        target.weather.append(Weather(until_ms=until, name=fault.kind, **what))  # type: ignore[arg-type]
+        target.link_faults.append(LinkFaults(until_ms=until, name=fault.kind, **what))  # type: ignore[arg-type]
 
     def _delay(self, target: Process, fault: Fault) -> None:
         self._weather(target, fault, delay_ms=self.rng.choice((50, 300, 900)))
@@ -319,7 +319,7 @@ class Faults:
         self.over = True
         self.store.mend()
         for process in self.world.processes.values():
-            process.weather.clear()
+            process.link_faults.clear()
             process.clock_offset_ms = process.full_until_ms = 0
             if process.asleep:
                 process.asleep_until_ms = self.world.time.now_ms

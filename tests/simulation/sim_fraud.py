@@ -17,7 +17,7 @@ from sim_watch import Watch
 
 from labeler.counting.signals import Signal, contradiction, decode_signal
 from labeler.fraud.activity_pages import counts_in
-from labeler.fraud.filter import FraudFilter, Step
+from labeler.fraud.filter import FilterStep, FraudFilter
 from labeler.fraud.tables import TABLES, Tables
 from stream.internal_topics.malformed import MalformedRecord
 from stream.internal_topics.verdicts import encode_verdict, input_name
@@ -144,7 +144,7 @@ class FraudNode(Process):
             else signal
         )
 
-    def say(self, step: Step) -> None:
+    def say(self, step: FilterStep) -> None:
         """All verdicts, acknowledged; then the watermarks (F2)."""
         self.send(
             list(step.verdicts), lambda: self.send(list(step.watermarks), lambda: self.said(step))
@@ -172,7 +172,7 @@ class FraudNode(Process):
         message = Message(self.config.verdicts, 0, b"", encode_verdict(said[0]), headers)
         self.broker.append(self, message, landed, failed)
 
-    def said(self, step: Step) -> None:
+    def said(self, step: FilterStep) -> None:
         """The log holds it all. Every so often, rows, and when they are out, the fold position."""
         if self.world.time.now_ms - self.committed_ms < COMMIT_MS:
             self.busy = False
@@ -186,7 +186,7 @@ class FraudNode(Process):
         )
         self.reach("rows")  # a crash before the flush may cut a group of pages short
 
-    def commit(self, step: Step) -> None:
+    def commit(self, step: FilterStep) -> None:
         self.journal.flush()
         self.reach("commit")
         signals = self.broker.records(self.config.signals, 0)

@@ -7,10 +7,10 @@ from typing import Any
 from sim_network import Process, World
 from sim_scenario import Scenario
 
-from paramserver.bounds import Bounds, Rung
+from paramserver.bounds import Bounds, PaceLevel
 
 SPEAKS_EVERY_MS = 1_200
-RUNGS = (Rung(-1), Rung(4), Rung(1), Rung(0), Rung(0, 2), Rung(0, 1))
+LEVELS = (PaceLevel(-1), PaceLevel(4), PaceLevel(1), PaceLevel(0), PaceLevel(0, 2), PaceLevel(0, 1))
 
 
 class Leased:
@@ -21,25 +21,32 @@ class Leased:
         self.clear()
 
     def clear(self) -> None:
-        self.governor, self.sequence, self.rung, self.until_ms = "", 0, (-1, 0), 0
+        self.governor, self.sequence, self.level, self.until_ms = "", 0, (-1, 0), 0
 
     def said(
-        self, governor: str, sequence: int, rung: tuple[int, int], until_ms: int, now_ms: int
+        self, governor: str, sequence: int, level: tuple[int, int], until_ms: int, now_ms: int
     ) -> None:
         """A word arrived. Another name's counts once the lease has run out, an overtaken one
         never."""
         if sequence <= self.sequence if governor == self.governor else now_ms < self.until_ms:
             return
-        self.governor, self.sequence, self.rung, self.until_ms = governor, sequence, rung, until_ms
+        self.governor, self.sequence, self.level, self.until_ms = (
+            governor,
+            sequence,
+            level,
+            until_ms,
+        )
 
     def staleness(self, ordered: int, now_ms: int) -> int:
-        there = now_ms < self.until_ms and self.rung[0] >= 0
-        return ordered if not there else self.rung[0] if ordered < 0 else min(ordered, self.rung[0])
+        there = now_ms < self.until_ms and self.level[0] >= 0
+        return (
+            ordered if not there else self.level[0] if ordered < 0 else min(ordered, self.level[0])
+        )
 
     def concurrency(self, ordered: int, now_ms: int) -> int:
-        there = now_ms < self.until_ms and self.rung[1] > 0
+        there = now_ms < self.until_ms and self.level[1] > 0
         return (
-            ordered if not there else self.rung[1] if ordered == 0 else min(ordered, self.rung[1])
+            ordered if not there else self.level[1] if ordered == 0 else min(ordered, self.level[1])
         )
 
 
@@ -74,14 +81,14 @@ class GovernorNode(Process):
         if self.world.time.now_ms > self.until_ms:
             return
         self.sequence += 1
-        sequence, rung = self.sequence, self.rng.choice(RUNGS)
+        sequence, level = self.sequence, self.rng.choice(LEVELS)
         lease_ms = self.rng.choice((0, 500, 1_500, 4_000))
         holder: Any = self.world.processes["shard-0"]
-        self.world.trace(self.name, f"{self.named} says {tuple(rung)} for {lease_ms} ms")
+        self.world.trace(self.name, f"{self.named} says {tuple(level)} for {lease_ms} ms")
         self.world.network.call(
             self,
             holder,
-            lambda: holder.govern(self.named, sequence, rung, lease_ms),
+            lambda: holder.govern(self.named, sequence, level, lease_ms),
             lambda _: None,
             lambda: None,
             500,

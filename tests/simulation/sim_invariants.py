@@ -25,13 +25,13 @@ from sim_watch import Folded, Watch
 
 from labeler.config import LabelerConfig
 from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import Reading, readings
+from labeler.join.strategy import LabelStrategy, label_strategies
 from labeler.labels.emission import Emission
 from labeler.labels.lost_ranges import LostRange
 from labeler.labels.partition import PartitionLabeler
-from labeler.labels.verdicts import VerdictBook
+from labeler.labels.verdict_index import VerdictIndex
 from stream.chain import LABEL, LATE
-from stream.internal_topics.clock_words import ClockWord
+from stream.internal_topics.clock_overrides import ClockOverride
 from stream.internal_topics.examples import BatchHeader, decode_examples
 from stream.record import Record
 
@@ -232,8 +232,8 @@ def check_reread(
 ) -> None:
     """I7: a labeler that reads the logs again, from the beginning and from a resume point, writes
     the same bytes; where something is gone, from resume points at and behind it."""
-    for reading in readings(scenario.stream):
-        check_reading_again(broker, scenario, watch, p, settings, reading, gone)
+    for strategy in label_strategies(scenario.stream):
+        check_reading_again(broker, scenario, watch, p, settings, strategy, gone)
 
 
 def check_reading_again(
@@ -242,10 +242,10 @@ def check_reading_again(
     watch: Watch,
     p: int,
     settings: LabelerConfig,
-    reading: Reading,
+    strategy: LabelStrategy,
     gone: Gone | None,
 ) -> None:
-    chain = f"{reading.kind}/{p}"
+    chain = f"{strategy.kind}/{p}"
     folded = [record for _, header, record in watch.fold(chain).records]
     if not folded:
         return
@@ -264,7 +264,7 @@ def check_reading_again(
     )
     words = () if gone is None else gone.words
     for first, point in ((least, begin), (middle + 1, ResumePoint.after(header, barrier))):
-        again = reread(broker, scenario, p, point, settings, reading, words)
+        again = reread(broker, scenario, p, point, settings, strategy, words)
         for k, record in enumerate(folded[first:]):
             if k >= len(again):
                 raise Violation(
@@ -288,15 +288,17 @@ def reread(
     p: int,
     point: ResumePoint,
     settings: LabelerConfig,
-    reading: Reading,
-    words: tuple[ClockWord, ...],
+    strategy: LabelStrategy,
+    words: tuple[ClockOverride, ...],
 ) -> list[Emission]:
     c = scenario.stream
-    book = None
+    verdict_index = None
     if scenario.inputs:
-        book = VerdictBook.at(scenario.inputs, [point])
-        book.read(record for record in broker.records(c.verdicts, 0) if not is_junk(record))
-    core = PartitionLabeler(c, settings, p, point, book, reading=reading, words=words)
+        verdict_index = VerdictIndex.at(scenario.inputs, [point])
+        verdict_index.read(
+            record for record in broker.records(c.verdicts, 0) if not is_junk(record)
+        )
+    core = PartitionLabeler(c, settings, p, point, verdict_index, strategy=strategy, words=words)
     for topic, at, read in (
         (c.impressions, point.impressions_offset, core.on_impressions),
         (c.clicks, point.clicks_offset, core.on_clicks),

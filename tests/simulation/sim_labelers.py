@@ -14,8 +14,8 @@ from sim_store import FullPages
 from labeler.click_cache.storage import MemoryPages, Pages
 from labeler.config import LabelerConfig
 from labeler.counting.runner import Head
-from labeler.join.strategy import readings
-from labeler.labels.partition import Stop
+from labeler.join.strategy import label_strategies
+from labeler.labels.partition import PartitionStop
 from labeler.labels.runner import Labelling
 from labeler.retraction.runner import Retracting
 
@@ -35,7 +35,7 @@ class LabelerNode(Process):
         self.disk: dict[bytes, bytes] = {}  # outlives a crash
         self.earlier: dict[bytes, bytes] = {}
         self.held = False  # whether it may not come up now (`sim_lost`)
-        self.on_gone: Callable[[Stop], None] = lambda stop: (
+        self.on_gone: Callable[[PartitionStop], None] = lambda stop: (
             None
         )  # told of each stop for want of input (C7)
         self.fate = random.Random(f"copy/{scenario.seed}/{index}")
@@ -63,7 +63,7 @@ class LabelerNode(Process):
         self.owned: frozenset[int] = frozenset()
         self.label_log = Client(self, self.broker, lambda: self.soon(self.label))
         self.head_log = Client(self, self.broker, lambda: self.soon(self.count))
-        first, *later = readings(self.config)
+        first, *later = label_strategies(self.config)
         pages = self.found_on_disk()
         self.labelling = Labelling(self.config, self.settings, self.label_log, first, pages=pages)
         self.late_log = Client(self, self.broker, lambda: self.soon(self.label_late))
@@ -115,8 +115,8 @@ class LabelerNode(Process):
         self.labelling.drain(self.clock_ms())
         self.broker.leave(self, GROUP)
 
-    def soon(self, turn: object) -> None:
-        self.after(1, turn)  # type: ignore[arg-type]
+    def soon(self, run_once: object) -> None:
+        self.after(1, run_once)  # type: ignore[arg-type]
 
     def ask_group(self) -> None:
         share = self.broker.assigned(self, GROUP)
@@ -141,7 +141,7 @@ class LabelerNode(Process):
         """One turn. No record here may stop a partition: the site's bad records are for
         quarantine (L7)."""
         self.labelled_ms = self.world.time.now_ms
-        self.turn(self.labelling)
+        self.run_once(self.labelling)
 
     def late_loop(self) -> None:
         if self.late_log.behind() or self.world.time.now_ms - self.labelled_late_ms > IDLE_MS:
@@ -151,7 +151,7 @@ class LabelerNode(Process):
     def label_late(self) -> None:
         self.labelled_late_ms = self.world.time.now_ms
         assert self.late is not None
-        self.turn(self.late)
+        self.run_once(self.late)
 
     def retract_loop(self) -> None:
         if self.retract_log.behind() or self.world.time.now_ms - self.retracted_ms > IDLE_MS:
@@ -160,16 +160,16 @@ class LabelerNode(Process):
 
     def retract(self) -> None:
         self.retracted_ms = self.world.time.now_ms
-        while self.retracting.turn(self.clock_ms(), 0):
+        while self.retracting.run_once(self.clock_ms(), 0):
             pass
 
-    def turn(self, labelling: Labelling) -> None:
+    def run_once(self, labelling: Labelling) -> None:
         folds = labelling.totals.refolds
-        while labelling.turn(self.clock_ms(), 0):
+        while labelling.run_once(self.clock_ms(), 0):
             pass
         if labelling.totals.refolds > folds:
             self.world.trace(self.name, "a send failed: folds again")
-        for line in labelling.lines.values():
+        for line in labelling.tasks.values():
             for stop in line.core.stops:
                 if stop.gone is None:
                     raise AssertionError(f"{self.name}: {stop}")
@@ -183,6 +183,6 @@ class LabelerNode(Process):
     def count(self) -> None:
         self.counted_ms = self.world.time.now_ms
         self.head.own(self.owned)
-        self.head.turn(self.clock_ms(), 0)
+        self.head.run_once(self.clock_ms(), 0)
         for name, why in self.head.totals.stopped.items():
             raise AssertionError(f"{self.name}: {name} is counted no more: {why}")

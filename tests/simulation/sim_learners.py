@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from sim_admitted import WORDS, words_on
 from sim_log import Broker
 from sim_network import Process, World
 from sim_scenario import MODEL, SHARDS, TABLE, Scenario
-from sim_toy import gradients, keys_on, lane_of, names_of
+from sim_toy import gradients, keys_on, names_of, partition_of_chain
 from sim_watch import Watch
-from sim_words import WORDS, words_on
 
 from learners.config import LearnerConfig
 from learners.pacing import events
@@ -244,5 +244,5 @@ class LearnerNode(Process):
     ) -> dict[str, Keys]:
         names = names_of(chain, rows)
         names = np.sort(names[names >= 0])
-        keys = {TABLE: keys_on(slot_map, shard, lane_of(chain), names)}
+        keys = {TABLE: keys_on(slot_map, shard, partition_of_chain(chain), names)}
         return keys | {WORDS: words_on(slot_map, shard, names)} if self.scenario.words else keys

@@ -17,7 +17,7 @@ from sim_scenario import Scenario
 from sim_watch import Watch
 
 from stream.chain import LABEL
-from stream.internal_topics.clock_words import ClockWord
+from stream.internal_topics.clock_overrides import ClockOverride
 from stream.internal_topics.examples import BatchHeader
 from stream.record import Record
 
@@ -34,7 +34,7 @@ class Gone:
     batches: int  # of the chain, up to there
     impressions: int  # the first offset that is left
     clicks: int
-    words: tuple[ClockWord, ...] = ()  # of times, by which they go on (`sim_clocks_ahead`)
+    overrides: tuple[ClockOverride, ...] = ()  # of times, by which they go on (`sim_clocks_ahead`)
 
     @property
     def end(self) -> int:

@@ -13,11 +13,11 @@ from typing import Any
 
 from sim_clock import Action, Trace, VirtualTime
 
-from paramserver.ports import Refused
+from paramserver.ports import PortRefused
 
 
 @dataclass
-class Weather:
+class LinkFaults:
     """What a process's links do to messages until a moment: set by a fault, gone by itself."""
 
     until_ms: int = 0
@@ -44,7 +44,7 @@ class Process:
         self.clock_offset_ms = 0
         self.leapt_ms = 0
         self.full_until_ms = 0  # its disk, until then
-        self.weather: list[Weather] = []
+        self.link_faults: list[LinkFaults] = []
         self.disk: dict[str, Any] = {}
         self._deferred: list[Action] = []
 
@@ -109,7 +109,7 @@ class Process:
         """The work's result; a refusal is one too."""
         try:
             return work()
-        except Refused as refusal:
+        except PortRefused as refusal:
             return refusal
 
     def after(self, delay_ms: float, action: Action) -> None:
@@ -127,11 +127,11 @@ class Process:
 
         self.world.time.after(delay_ms, fire)
 
-    def storms(self) -> list[Weather]:
-        if not self.weather:
-            return self.weather
-        self.weather = [w for w in self.weather if w.until_ms > self.world.time.now_ms]
-        return self.weather
+    def fault_bursts(self) -> list[LinkFaults]:
+        if not self.link_faults:
+            return self.link_faults
+        self.link_faults = [w for w in self.link_faults if w.until_ms > self.world.time.now_ms]
+        return self.link_faults
 
 
 @dataclass
@@ -159,7 +159,7 @@ class World:
         """For how long no fault has been at work anywhere."""
         now = self.time.now_ms
         for p in self.processes.values():
-            if not p.alive or p.asleep or p.storms() or p.clock_offset_ms:
+            if not p.alive or p.asleep or p.fault_bursts() or p.clock_offset_ms:
                 self.foul_ms = now
         return now - self.foul_ms
 
@@ -184,10 +184,10 @@ class Network:
 
     def reachable(self, a: Process, b: Process) -> bool:
         """Whether a's messages can reach b just now (a lossy link may still lose them)."""
-        if not a.weather and not b.weather:
+        if not a.link_faults and not b.link_faults:
             return True
         for at, peer in ((a, b), (b, a)):
-            for w in at.storms():
+            for w in at.fault_bursts():
                 if peer.name in w.cut_from:
                     w.hits += 1
                     return False
@@ -196,20 +196,20 @@ class Network:
     def latency_ms(self, a: Process, b: Process) -> float:
         rng = self.world.rng
         delay = 1 + 7 * rng.random()
-        if not a.weather and not b.weather:
+        if not a.link_faults and not b.link_faults:
             return delay
         for at in (a, b):
-            for w in at.storms():
+            for w in at.fault_bursts():
                 if w.delay_ms or w.jitter_ms:
                     delay += w.delay_ms + rng.random() * w.jitter_ms
                     w.hits += 1
         return delay
 
     def _chance(self, a: Process, b: Process, what: str) -> bool:
-        if not a.weather and not b.weather:
+        if not a.link_faults and not b.link_faults:
             return False
         for at in (a, b):
-            for w in at.storms():
+            for w in at.fault_bursts():
                 p = getattr(w, what)
                 if p and self.world.rng.random() < p:
                     w.hits += 1

@@ -13,7 +13,7 @@ from sim_shards import ShardNode
 from sim_violation import Violation
 
 from labeler.labels.lost_ranges import LostRange, lost_headers, lost_key
-from labeler.labels.partition import Stop
+from labeler.labels.partition import PartitionStop
 
 CHANGES = 5
 LAUNCH_EVERY_MS = 500
@@ -56,7 +56,7 @@ class Operator:
     def at(self, after_ms: int, work: Any) -> None:
         self.world.time.at(self.world.time.now_ms + after_ms, work)
 
-    def hears(self, stop: Stop) -> None:
+    def hears(self, stop: PartitionStop) -> None:
         """A labeler stopped for want of input (C7): after a while its own words are typed, if they
         name nothing that is still there."""
         gone = stop.gone
@@ -73,10 +73,10 @@ class Operator:
     def declare_lost(self, gone: LostRange) -> None:
         self.world.trace("operator", f"{gone}: declared lost")
         headers = lost_headers(gone, "retention was too short")
-        word = Message(
+        override = Message(
             self.scenario.stream.quarantine, gone.partition, lost_key(gone), None, headers
         )
-        self.broker.land(word, "operator")
+        self.broker.land(override, "operator")
 
     def order(self, staleness: int, concurrency: int) -> None:
         holder: Any = self.world.processes["shard-0"]

@@ -354,7 +354,7 @@ def truth(
     seen_clicks = arrivals(clicks, c, since.clicks_ms)
     all_clicks = [click for s in seen_clicks for click in click_rows(s, partition, c)]
     read_to_ms = seen_clicks[-1].arrival_ms if seen_clicks else 0
-    book = Verdicts(verdicts, inputs) if inputs else None
+    verdict_index = Verdicts(verdicts, inputs) if inputs else None
     clicks_of: dict[tuple[str, str], list[Click]] = {}
     for click in all_clicks:
         clicks_of.setdefault((click.key, click.id), []).append(click)
@@ -363,13 +363,13 @@ def truth(
         if row.cls == QUARANTINED:
             continue
         deadline = row.arrival_ms + when.wait_ms
-        before = book.offset_past(deadline) if book else 0
+        before = verdict_index.offset_past(deadline) if verdict_index else 0
         counting = [k for k in clicks_of.get((row.key, row.id), ()) if counts(k, row, when, c)]
         duplicate = last.get((row.key, row.id), -1) >= row.arrival_ms - c.dedup_ms
         last[row.key, row.id] = row.arrival_ms
         if deadline >= read_to_ms or before is None:
             continue
-        decision = book.ruling(before, row) if book else None
+        decision = verdict_index.ruling(before, row) if verdict_index else None
         if duplicate:
             row.cls = DUPLICATE
         elif decision == "reject":

@@ -14,7 +14,7 @@ from sim_scenario import FRAUD
 from sim_violation import Violation
 
 from labeler.counting.signals import decode_signal
-from labeler.fraud.filter import Step
+from labeler.fraud.filter import FilterStep
 from stream.internal_topics.verdicts import Verdict, Watermark, decode_verdict
 from stream.record import Record
 
@@ -48,7 +48,7 @@ class Recount:
                 f"watermark {said.watermark_ms} of {said.input} stands before verdict {missing[0]}",
             )
 
-    def decides(self, step: Step, number: int) -> None:
+    def decides(self, step: FilterStep, number: int) -> None:
         """The filter has decided this; its watermarks carry the number."""
         for verdict in step.verdicts:
             if verdict.id not in self.said:
@@ -61,7 +61,10 @@ class Recount:
     # --- counts ---
 
     def check(
-        self, step: Step, counted: Mapping[tuple[str, str, int], list[int]], signals: list[Record]
+        self,
+        step: FilterStep,
+        counted: Mapping[tuple[str, str, int], list[int]],
+        signals: list[Record],
     ) -> None:
         """The fold position is about to be written: everything below it is counted once, and
         said."""

@@ -32,11 +32,11 @@ def expected(broker: Broker, scenario: Scenario, watch: Watch, p: int) -> Taken:
     """What the verdicts before the last watermark take back of a partition."""
     c = scenario.stream
     records = broker.records(c.verdicts, 0)
-    book = Verdicts(records, scenario.inputs)
+    verdict_index = Verdicts(records, scenario.inputs)
     marks = [r.offset for r in records if b'"kind":"watermark"' in (r.value or b"")]
     said = [
         (o, v)
-        for o, v in book.verdicts
+        for o, v in verdict_index.verdicts
         if marks and o < marks[-1] and v["decision"] in ("reject", "allow")
     ]
     taken: Taken = Counter()
@@ -47,7 +47,7 @@ def expected(broker: Broker, scenario: Scenario, watch: Watch, p: int) -> Taken:
                 continue
             if v["decision"] == "allow":
                 break
-            if deadline < (book.lows[offset - 1] if offset else 0):
+            if deadline < (verdict_index.lows[offset - 1] if offset else 0):
                 taken[row["position"], row["label"]] += 1
                 break
     return taken

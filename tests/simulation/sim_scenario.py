@@ -96,7 +96,7 @@ class Scenario:
 
     @property
     def words(self) -> bool:
-        """Whether pushes carry words too, whose rows are admitted and die (`sim_words`)."""
+        """Whether pushes carry words too, whose rows are admitted and die (`sim_admitted`)."""
         return self.tuning in ("nothing", "bounds", "shards")
 
     @property

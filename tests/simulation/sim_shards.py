@@ -19,18 +19,23 @@ from checkpointer.store.files import Files
 from checkpointer.store.manifest import Manifest
 from checkpointer.store.restore import cut_parts
 from everspun.roles.stored_state import StoredState
-from paramserver.bounds import Bounds, Rung
+from paramserver.bounds import Bounds, PaceLevel
 from paramserver.clocks.allow_list_sender import AllowListSender
 from paramserver.clocks.clocks import Clocks
-from paramserver.clocks.operator_settings import NO_ORDERS, KeptOrders, decode_orders, encode_orders
+from paramserver.clocks.operator_settings import (
+    NO_SETTINGS,
+    StoredSettings,
+    decode_settings,
+    encode_settings,
+)
 from paramserver.messages import MarkReply, PullReply, PullRequest, PushReply, PushRequest
 from paramserver.parts.head_cut import NO_HEAD, HeadCut
 from paramserver.parts.safetensors_file import encode_part, part_info, part_name
-from paramserver.ports import AllowRequest, PartInfo, ProgressReply, Unreachable
+from paramserver.ports import AllowRequest, PartInfo, PortUnreachable, ProgressReply
 from paramserver.shard.incarnations import next_incarnation
 from paramserver.shard.shard import Shard
 from paramserver.shard.slot_map_updater import SlotMapUpdater
-from paramserver.shard.successor import Succession, Successor
+from paramserver.shard.standby import Standby, StandbyReader
 from paramserver.slots import SlotMap
 
 ALLOW_EVERY_MS = 200
@@ -64,16 +69,16 @@ class ShardNode(Process):
     def begin_life(self) -> None:
         self.looking = False
         self.unstored: dict[str, bytes] = {}  # what the store has not taken yet
-        self.succession = Succession(self.successor)
+        self.standby_reader = StandbyReader(self.standby)
         self.core = self.incarnate(*self.head())
-        self.updater = SlotMapUpdater(self.core.slot_map, self.succession)
+        self.updater = SlotMapUpdater(self.core.slot_map, self.standby_reader)
         if self.index == 0:
             s = self.scenario.staleness
             self.clocks = Clocks(
                 self.core.incarnation, SHARDS, s, lease_ms=LEASE_MS, stated_max_ms=120_000
             )
             self.clocks.remap(self.core.slot_map.epoch, self.core.slot_map.shards)
-            self.clocks.obey(self.kept_orders().models)
+            self.clocks.load_settings(self.kept_settings().models)
             self.watch.leased.clear()  # a lease is lost with its clock holder (K7)
             self.sender = AllowListSender(self.clocks)
             self._tell_shards()
@@ -86,7 +91,7 @@ class ShardNode(Process):
         head = catalogue.head()
         return head, (head and catalogue.slot_map(head)) or HOME_MAP
 
-    def successor(self, slot_map: SlotMap) -> Successor:
+    def standby(self, slot_map: SlotMap) -> Standby:
         name, catalogue = f"shard-{self.index}.json", Catalogue(self.files, MODEL)
         told = self.in_store(name, "incarnation")
         incarnation = next_incarnation(
@@ -105,7 +110,7 @@ class ShardNode(Process):
             except OSError:  # whose folder is lost again would begin as the same
                 del self.disk["incarnation"]
                 raise
-        return Successor(slot_map, lambda own: Shard(self.index, incarnation, own))
+        return Standby(slot_map, lambda own: Shard(self.index, incarnation, own))
 
     def in_store(self, name: str, kept: str) -> bytes | None:
         """What stands there; where it fails and the folder has its own copy, that is enough."""
@@ -144,7 +149,7 @@ class ShardNode(Process):
 
     def incarnate(self, head: Manifest | None, slot_map: SlotMap) -> Shard:
         """A new incarnation under this map, restored from the head."""
-        return self.begun(head, self.succession.take(slot_map, self.cut_of(head, slot_map)))
+        return self.begun(head, self.standby_reader.take(slot_map, self.cut_of(head, slot_map)))
 
     def begun(self, head: Manifest | None, core: Shard) -> Shard:
         """A new incarnation that stands at the head."""
@@ -157,7 +162,7 @@ class ShardNode(Process):
         return core
 
     def remap(self, epoch: int) -> int:
-        if self.updater.hear(epoch):
+        if self.updater.on_epoch(epoch):
             self.look_later()
         return self.core.slot_map.epoch
 
@@ -287,25 +292,25 @@ class ShardNode(Process):
         try:
             return self.guarded(work)
         except OSError as error:
-            return Unreachable(f"{self.name}: {error}")
+            return PortUnreachable(f"{self.name}: {error}")
 
     def settle(self, cut: str, manifest_sha256: str) -> None:
         self.core.settle(MODEL, cut, manifest_sha256)
 
     # --- an operator's words (K6) ---
 
-    def kept_orders(self) -> KeptOrders:
+    def kept_settings(self) -> StoredSettings:
         """The newer of what the disk and the store say."""
         copies = [self.disk.get("orders"), self.in_store("orders.json", "orders")]
         return max(
-            (decode_orders(copy) for copy in copies if copy),
+            (decode_settings(copy) for copy in copies if copy),
             key=lambda kept: kept.revision,
-            default=NO_ORDERS,
+            default=NO_SETTINGS,
         )
 
-    def keep_orders(self) -> None:
+    def keep_settings(self) -> None:
         assert self.clocks is not None
-        data = encode_orders(self.clocks.orders, self.kept_orders().revision + 1)
+        data = encode_settings(self.clocks.settings, self.kept_settings().revision + 1)
         self.disk["orders"] = data
         self.to_store("orders.json", data)
 
@@ -316,25 +321,25 @@ class ShardNode(Process):
         assert self.clocks is not None
         self.clocks.set_staleness(MODEL, staleness)
         self.clocks.set_concurrency(MODEL, concurrency)
-        self.keep_orders()
+        self.keep_settings()
         self.watch.staleness, self.watch.concurrency = staleness, concurrency
 
     def bounds(self) -> Bounds:
         assert self.clocks is not None
         return self.clocks.bounds(MODEL, self.steady_ms())
 
-    def govern(self, governor: str, sequence: int, rung: Rung, lease_ms: int) -> Bounds:
+    def govern(self, governor: str, sequence: int, level: PaceLevel, lease_ms: int) -> Bounds:
         """A governor's word (K7)."""
         assert self.clocks is not None
         now_ms = self.steady_ms()
-        self.watch.leased.said(governor, sequence, rung, now_ms + lease_ms, now_ms)
-        return self.clocks.govern(MODEL, governor, sequence, rung, lease_ms, now_ms)
+        self.watch.leased.said(governor, sequence, level, now_ms + lease_ms, now_ms)
+        return self.clocks.govern(MODEL, governor, sequence, level, lease_ms, now_ms)
 
     def ordered_shards(self, shards: int) -> None:
         """Likewise (S6)."""
         assert self.clocks is not None
         self.clocks.set_shards(MODEL, shards)
-        self.keep_orders()
+        self.keep_settings()
         self.watch.shards = shards
 
     def shards_ordered(self) -> int:

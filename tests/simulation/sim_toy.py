@@ -10,7 +10,7 @@ slots (S6), other shards have the rows.
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import sim_words
+import sim_admitted
 from sim_scenario import MODEL, SHARDS, TABLE
 
 from paramserver.messages import DenseSpec, Keys, ModelSpec, Rows, TableSpec
@@ -20,7 +20,7 @@ from stream.chain import KINDS, RETRACT, kind_of, partition_of
 SPEC = ModelSpec(
     name=MODEL,
     digest="toy-1",
-    tables=(TableSpec(TABLE, dim=1, optimizer="sgd", options={"rate": 1.0}), sim_words.SPEC),
+    tables=(TableSpec(TABLE, dim=1, optimizer="sgd", options={"rate": 1.0}), sim_admitted.SPEC),
     dense=DenseSpec({}, "sgd", {"rate": 1.0}),
 )
 HOME_MAP = SlotMap.even(SHARDS)
@@ -56,7 +56,7 @@ def keys_on(
     return np.sort(keys[slot_map.owner[slot_of(keys)] == shard])
 
 
-def lane_of(chain: str) -> int:
+def partition_of_chain(chain: str) -> int:
     """What stands for the partition in the keys of a chain's rows: each chain has rows of its
     own. Below 16."""
     return partition_of(chain) + 4 * KINDS.index(kind_of(chain))

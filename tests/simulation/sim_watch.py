@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from sim_admitted import WORDS, AdmittedKeysByModel
 from sim_bands import BandsWatch
 from sim_governor import Leased
 from sim_log import Message
 from sim_poison import is_junk
 from sim_recount import Recount
 from sim_scenario import SHARDS, TABLE, Scenario
-from sim_toy import HOME_MAP, impression_of, keys_of, lane_of, names_of
+from sim_toy import HOME_MAP, impression_of, keys_of, names_of, partition_of_chain
 from sim_violation import Violation
-from sim_words import WORDS, Lexicons
 
 from checkpointer.store.files import Files
 from checkpointer.store.manifest import FILE, Manifest
@@ -161,7 +161,7 @@ class Watch:
         self.models: dict[str, Snapshot] = {}  # by checksum of the manifest
         self.recount = Recount()
         self.bands = BandsWatch(scenario)
-        self.lexicons = Lexicons()
+        self.lexicons = AdmittedKeysByModel()
         self.holds: set[str] = set()
         self.shards = SHARDS  # as ordered
         self.maps = {HOME_MAP.epoch: HOME_MAP.encode()}  # epoch -> owners, of complete cuts (S6)
@@ -364,7 +364,7 @@ class Watch:
             found.setdefault((shard, partition), []).append(position)
         for home in range(SHARDS):
             for chain, end in ends.items():
-                partition = lane_of(chain)
+                partition = partition_of_chain(chain)
                 folded = self.fold(chain)
                 a, b = (bisect_left(folded.positions, at) for at in (self.begin[chain], end))
                 expected = sorted(name for name in folded.names[a:b] if name >= 0)

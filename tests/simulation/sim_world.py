@@ -33,7 +33,7 @@ from sim_violation import Violation
 from sim_watch import Watch
 
 from checkpointer.store.announcement import decode as decode_announcement
-from labeler.join.strategy import readings
+from labeler.join.strategy import label_strategies
 
 logging.getLogger("labeler").setLevel(logging.CRITICAL)  # failed sends are the everyday here
 
@@ -198,7 +198,7 @@ class Simulation:
             last, rows = (
                 (records[-1].offset, page_rows(records[-1].value or b"")) if records else (-1, 0)
             )
-            for chain in (f"{reading.kind}/{p}" for reading in readings(c)):
+            for chain in (f"{strategy.kind}/{p}" for strategy in label_strategies(c)):
                 end = self.watch.fold(chain).end
                 behind_last_row = rows and end >= (last << 20) + rows  # where a full batch ends
                 if end < (last + 1) << 20 and not behind_last_row:

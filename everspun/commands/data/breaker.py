@@ -1,4 +1,4 @@
-"""The circuit breaker: what is withheld from training, and an operator's word on it (L8)."""
+"""The circuit breaker: what is withheld from training, and an operator's override on it (L8)."""
 
 import argparse
 import time

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 from everspun.commands import options as shared
 from stream.config import StreamConfig
-from stream.internal_topics.clock_words import ClockWord, word_headers, word_key
+from stream.internal_topics.clock_overrides import ClockOverride, override_headers, override_key
 from stream.log.kafka import KafkaLog
 from stream.log.log import Log, LogError
 from stream.record import Partition
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         print(wrong)
         return 2
     try:
-        words = say(
+        overrides = say(
             KafkaLog(stream),
             stream,
             inputs(stream, options.topic, options.partition),
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         return 2
     above = datetime.fromtimestamp((now_ms + stream.jump_max_ms) / 1_000, UTC)
     print(
-        f"{len(words)} inputs: times above {above:%F %H:%M:%S} UTC (this host's clock, and "
+        f"{len(overrides)} inputs: times above {above:%F %H:%M:%S} UTC (this host's clock, and "
         f"stream.jump_max_ms) are set "
         f"back by {options.by_ms} ms; labelers go on within seconds, or at the next command if a "
         f"clock is still ahead"
@@ -92,23 +92,27 @@ def inputs(stream: StreamConfig, topic: str | None, partition: int | None) -> li
 
 def say(
     log: Log, stream: StreamConfig, inputs: list[Partition], by_ms: int, reason: str, now_ms: int
-) -> list[ClockWord]:
-    """Write the words where the labelers of their partitions look for them: about what stands in
-    the inputs now, and what is above the present. Raises what logs raise."""
+) -> list[ClockOverride]:
+    """Write the overrides where the labelers of their partitions look for them: about what stands
+    in the inputs now, and what is above the present. Raises what logs raise."""
     reader = log.reader()
     try:
         ends = reader.end_offsets(inputs)
     finally:
         reader.close()
-    words = [
-        ClockWord(ends[at], *at, now_ms + stream.jump_max_ms, by_ms) for at in inputs if ends[at]
+    overrides = [
+        ClockOverride(ends[at], *at, now_ms + stream.jump_max_ms, by_ms)
+        for at in inputs
+        if ends[at]
     ]
     writer = log.writer()
     try:
-        for word in words:
-            where = Partition(stream.quarantine, word.partition)
-            writer.append(where, b"", word_key(word), word_headers(word, reason), now_ms)
+        for override in overrides:
+            where = Partition(stream.quarantine, override.partition)
+            writer.append(
+                where, b"", override_key(override), override_headers(override, reason), now_ms
+            )
         writer.flush(stream.request_timeout_ms)
     finally:
         writer.close()
-    return words
+    return overrides

@@ -15,7 +15,7 @@ from checkpointer.store.manifest import Damaged
 from everspun.commands import options as shared
 from everspun.commands.data.replay import replay_secret
 from everspun.config import Config
-from everspun.forgetting import Standing, orders, standing
+from everspun.forgetting import ForgetStatus, orders, standing
 from stream.hashing.keys import Pseudonymiser
 from stream.internal_topics.verdicts import encode_verdict
 from stream.log.kafka import KafkaLog
@@ -90,7 +90,7 @@ def forget(config: Config, log: Log, source: str, dry_run: bool, wait_s: float) 
 
 
 def _take_back(
-    config: Config, log: Log, source: str, found: Standing, archive: Archive, wait_s: float
+    config: Config, log: Log, source: str, found: ForgetStatus, archive: Archive, wait_s: float
 ) -> int:
     deadline = time.monotonic() + wait_s
     while found.behind and time.monotonic() < deadline:
@@ -120,7 +120,7 @@ def _take_back(
     return 0
 
 
-def _say_on(config: Config, log: Log, source: str, found: Standing) -> bool:
+def _say_on(config: Config, log: Log, source: str, found: ForgetStatus) -> bool:
     """Say it, or say it on from where it ends, if that is near."""
     now_ms, longest_ms = time.time_ns() // 1_000_000, config.stream.verdict_max_ms
     begin_ms = now_ms - config.labeler.retract_horizon_ms - config.stream.age_max_ms
@@ -131,7 +131,7 @@ def _say_on(config: Config, log: Log, source: str, found: Standing) -> bool:
     return True
 
 
-def _standing(config: Config, log: Log, source: str) -> Standing:
+def _standing(config: Config, log: Log, source: str) -> ForgetStatus:
     reader = log.reader()
     try:
         return standing(reader, config.stream, source)
@@ -156,7 +156,7 @@ def _say(config: Config, log: Log, source: str, from_ms: int, to_ms: int) -> Non
         writer.close()
 
 
-def _show(source: str, found: Standing, archived: int) -> None:
+def _show(source: str, found: ForgetStatus, archived: int) -> None:
     rows = ", ".join(f"{count:,} of {kind}" for kind, count in sorted(found.rows.items())) or "none"
     print(
         f"{source}: rows in examples: {rows}; in the archive: {archived:,}; verdicts that name "

@@ -10,7 +10,7 @@ from rich.table import Table
 from everspun.audit.audit import read_all
 from everspun.commands import options as shared
 from everspun.config import Config
-from labeler.io.set_aside import SetAside, order_headers, order_key
+from labeler.io.set_aside import SetAside, set_aside_headers, set_aside_key
 from stream.log.kafka import KafkaLog
 from stream.record import Partition, Record, offset_of
 
@@ -124,7 +124,7 @@ def _add(config: Config, options: argparse.Namespace) -> int:
         for offset in range(options.offset, last + 1):
             order = SetAside(topic, options.partition, offset)
             writer.append(
-                where, b"", order_key(order), order_headers(order, options.reason), now_ms
+                where, b"", set_aside_key(order), set_aside_headers(order, options.reason), now_ms
             )
         writer.flush(stream.request_timeout_ms)
     finally:

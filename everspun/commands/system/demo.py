@@ -26,7 +26,7 @@ from everspun.replay.history import History
 from everspun.replay.outcome import attack_outcome
 from everspun.replay.replay import Replayer
 from everspun.status import report
-from everspun.status.follow import Follower
+from everspun.status.follow import StatusFollower
 from everspun.status.table import duration
 
 SETTLE_TIMEOUT_S = 60.0
@@ -99,7 +99,7 @@ def _history(config: Config, console: Console) -> History:
 def _replay(local: LocalRun, recorded: History, console: Console, page: Path) -> int:
     config = local.config
     replayer = Replayer(config, recorded, local.log(), local.dir, replay_secret())
-    follower = Follower(config, local.log())
+    follower = StatusFollower(config, local.log())
     stop = threading.Event()
     failure: list[BaseException] = []
 
@@ -139,7 +139,7 @@ def _doing(replayer: Replayer) -> str:
     )
 
 
-def _settle(local: LocalRun, follower: Follower, replayer: Replayer) -> None:
+def _settle(local: LocalRun, follower: StatusFollower, replayer: Replayer) -> None:
     """Until every shard has learned the last barrier, and all evaluations are read."""
     end = time.monotonic() + SETTLE_TIMEOUT_S
     last = replayer.progress.periods if local.config.replay.barrier_ms else 0
@@ -157,7 +157,7 @@ def _settle(local: LocalRun, follower: Follower, replayer: Replayer) -> None:
 def _finish(
     local: LocalRun,
     replayer: Replayer,
-    follower: Follower,
+    follower: StatusFollower,
     recorded: History,
     console: Console,
     page: Path,

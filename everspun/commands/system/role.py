@@ -16,7 +16,7 @@ from everspun.config import Config, ConfigError
 from everspun.hash_secret import missing
 from everspun.hosts import INDEX_MAX, ROLES
 from everspun.launcher.launcher import die_with_launcher
-from everspun.launcher.locks import Taken, lock_file
+from everspun.launcher.locks import AlreadyLocked, lock_file
 from everspun.log_format import set_up_logs
 from everspun.roles import roles
 from everspun.roles.heap import keep_freed_memory
@@ -112,7 +112,9 @@ def refuse_second(config: Config, role: str, index: int, instance: str) -> None:
     places = configured_places(config)
     answer = fetch((places[name].address, places[name].port)) if name in places else None
     if answer is not None and answer.process == name and answer.instance != instance:
-        raise Taken(f"{name} runs already at {places[name]}: it may run once; stop that one first")
+        raise AlreadyLocked(
+            f"{name} runs already at {places[name]}: it may run once; stop that one first"
+        )
     if role == "shard" and config.paramserver.addresses:
         address = config.paramserver.addresses[index]
         host, _, port = address.rpartition(":")
@@ -120,7 +122,7 @@ def refuse_second(config: Config, role: str, index: int, instance: str) -> None:
             socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK_S).close()
         except (OSError, ValueError):
             return  # nobody there
-        raise Taken(
+        raise AlreadyLocked(
             f"{name} runs already at {address} (paramserver.addresses): it may run once; stop that "
             "one first"
         )

@@ -23,7 +23,7 @@ from everspun.roles.roles import has_begun, shards_of_map
 from everspun.roles.stop_signals import stop_on_signals
 from everspun.roles.stored_state import StoredState
 from everspun.status.discovery import configured_places
-from everspun.status.follow import RECENT_EVALUATIONS, Follower
+from everspun.status.follow import RECENT_EVALUATIONS, StatusFollower
 from everspun.status.input_faults import InputWatch, input_faults
 from everspun.status.rate_file import RateFile
 from everspun.status.usual_rate import UsualRate
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     launcher = Launcher(
         options.config, config.run, tuple(options.set), config.governor.enabled, placement
     )
-    follower = Follower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
+    follower = StatusFollower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
     rate_file = RateFile(launcher.dir)
     usual = rate_file.read()
     launcher.stream_said = usual.said
@@ -155,7 +155,7 @@ def _elsewhere(config: Config) -> dict[str, str]:
     }
 
 
-def _look(follower: Follower, usual: UsualRate) -> None:
+def _look(follower: StatusFollower, usual: UsualRate) -> None:
     now_ms = int(time.time() * 1_000)
     seen = follower.samples[-1].stages["labeler"].records_in if follower.samples else 0.0
     rows = follower.look(now_ms).stages["labeler"].records_in

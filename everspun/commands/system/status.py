@@ -18,12 +18,12 @@ from everspun.launcher.state import read_state
 from everspun.status import referee
 from everspun.status.catch_up import CatchUp, behind, near_retention
 from everspun.status.discovery import scrape_all, unanswered
-from everspun.status.follow import RECENT_EVALUATIONS, Follower
+from everspun.status.follow import RECENT_EVALUATIONS, StatusFollower
 from everspun.status.input_faults import input_faults
 from everspun.status.learning_faults import feature_notes, learning_faults
 from everspun.status.quality import Quality
 from everspun.status.scrape import Report
-from everspun.status.table import Snapshot
+from everspun.status.table import StatusSnapshot
 from stream.log.kafka import KafkaLog
 from stream.timestamps import show_ms
 
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     config = dataclasses.replace(
         config, stream=dataclasses.replace(config.stream, request_timeout_ms=hurried)
     )
-    follower = Follower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
+    follower = StatusFollower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
     try:
         before = follower.look(int(time.time() * 1_000))
         time.sleep(LOOK_S)
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def wrong(
-    config: Config, shot: Snapshot, late: list[CatchUp], reports: dict[str, Report]
+    config: Config, shot: StatusSnapshot, late: list[CatchUp], reports: dict[str, Report]
 ) -> list[str]:
     """What the processes, the launcher and the disks of this run say, judged
     (`everspun.status.referee`)."""
@@ -124,7 +124,7 @@ def _lives(pid: object) -> bool:
 
 
 def breaches(
-    config: Config, shot: Snapshot, quality: Quality, reports: dict[str, Report]
+    config: Config, shot: StatusSnapshot, quality: Quality, reports: dict[str, Report]
 ) -> list[str]:
     """The limits that do not hold, each with value and limit."""
     limits = config.limits
@@ -147,7 +147,7 @@ def breaches(
             f"{limits.calibration_band:g}"
         )
     if shot.governor is not None and shot.governor.at_its_end:
-        found.append("governor: at the slowest rung, and staleness still costs more than its band")
+        found.append("governor: at the slowest level, and staleness still costs more than its band")
     for name, report in reports.items():
         found += [f"{name}: {line}" for line in stops(report)]
         uncounted = report.value("everspun_labeler_uncounted_inputs")
@@ -190,7 +190,7 @@ def stops(report: Report) -> list[str]:
     return found
 
 
-def _body(shot: Snapshot, quality: Quality, broken: list[str]) -> dict[str, Any]:
+def _body(shot: StatusSnapshot, quality: Quality, broken: list[str]) -> dict[str, Any]:
     """For machines: null where there is nothing to say, never a 0 that was not measured."""
     stages = {}
     for name, stage in shot.stages.items():

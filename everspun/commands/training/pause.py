@@ -5,7 +5,7 @@ meanwhile."""
 import argparse
 
 from everspun.commands import options as shared
-from paramserver.ports import Refused, Unreachable
+from paramserver.ports import PortRefused, PortUnreachable
 from paramserver.wire.client import connect
 
 
@@ -18,7 +18,7 @@ def run(options: argparse.Namespace) -> int:
     shards, clock = connect(config.paramserver, config.run.dir, config.run.shards)
     try:
         clock.set_paused(config.model.name, options.command == "pause")
-    except (Unreachable, Refused) as error:
+    except (PortUnreachable, PortRefused) as error:
         print(f"nothing was changed, or nobody knows: {error}")
         return 1
     finally:

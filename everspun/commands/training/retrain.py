@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
     check_model(config)
     try:
         asked, needs_archive = _refuse(config, from_ms, to_ms)
-    except Refused as error:
+    except RetrainRefused as error:
         print(f"everspun retrain: refused: {error}", file=sys.stderr)
         return REFUSED
     except (LogError, Damaged) as error:
@@ -124,7 +124,7 @@ def _train(
     try:
         launcher.start(ROLES)
         done = retraining.follow(launcher, stop)
-    except (RunStopped, Refused, Rejected) as error:
+    except (RunStopped, RetrainRefused, Rejected) as error:
         print(f"everspun retrain: {error}", file=sys.stderr)
         return REFUSED
     finally:
@@ -140,7 +140,7 @@ def _train(
     return 0 if done or not options.until else REFUSED
 
 
-class Refused(Exception):
+class RetrainRefused(Exception):
     """What was asked for cannot be trained; nothing was changed."""
 
 
@@ -152,7 +152,7 @@ def _refuse(config: Config, from_ms: int, to_ms: int | None) -> tuple[list[Asked
     """What is asked for, if all of it is there and nobody began otherwise; and whether the archive
     is needed for it. Raises Refused, Damaged, LogError."""
     if problem := _in_use(Path(config.run.dir)):
-        raise Refused(problem)
+        raise RetrainRefused(problem)
     files = open_store(config.checkpointer.root)
     catalogue = Catalogue(files, config.model.name)
     begun, head = catalogue.begun(), catalogue.head()
@@ -174,20 +174,22 @@ def _refuse(config: Config, from_ms: int, to_ms: int | None) -> tuple[list[Asked
         before = _said_before(files, name)
         if before is not None and before != from_ms:
             asked_then = "the beginning" if before <= BEGINNING_MS else show_ms(before)
-            raise Refused(
+            raise RetrainRefused(
                 f"model {name!r} has begun with --from {asked_then}; give another model.name"
             )
         if before is None and (where := begun_otherwise(begun, asked)):
-            raise Refused(f"model {name!r} has begun otherwise ({where}); give another model.name")
+            raise RetrainRefused(
+                f"model {name!r} has begun otherwise ({where}); give another model.name"
+            )
     if lacks := [line for one in asked for line in one.lacks]:
-        raise Refused(_lacking(lacks, asked, archive is not None))
+        raise RetrainRefused(_lacking(lacks, asked, archive is not None))
     if to_ms is not None and not sum(one.rows for one in asked):
-        raise Refused(
+        raise RetrainRefused(
             f"no row of {config.stream.examples} arrived between --from and --to: nothing is "
             f"there to learn"
         )
     if head is not None and (beyond := _beyond(head.vector, asked)):
-        raise Refused(
+        raise RetrainRefused(
             f"model {name!r} has learned more than --to asks for already ({beyond}); give another "
             f"model.name"
         )
@@ -345,7 +347,7 @@ class Retraining:
         if not self._begun and (begun := self.catalogue.begun()) is not None:
             self._begun = True
             if where := begun_otherwise(begun, self.asked):
-                raise Refused(
+                raise RetrainRefused(
                     f"records went while the model began: it began with {where}; give another "
                     f"model.name"
                 )

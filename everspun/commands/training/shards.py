@@ -10,7 +10,7 @@ from everspun.audit.standings import slot_maps
 from everspun.commands import options as shared
 from everspun.config import Config
 from everspun.status.discovery import scrape_all
-from paramserver.ports import Refused, Unreachable
+from paramserver.ports import PortRefused, PortUnreachable
 from paramserver.wire.client import connect
 
 WAIT_S = 120.0
@@ -70,11 +70,11 @@ def _order(config: Config, count: int, until_s: float) -> str:
             try:
                 clock.set_shards(config.model.name, count)
                 return ""
-            except Unreachable as error:
+            except PortUnreachable as error:
                 if time.monotonic() >= until_s:
                     return str(error)
                 time.sleep(0.2)
-    except (Refused, ValueError) as error:
+    except (PortRefused, ValueError) as error:
         return str(error)
     finally:
         clock.close()

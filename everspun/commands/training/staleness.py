@@ -10,7 +10,7 @@ from everspun.commands import options as shared
 from everspun.status.governed import words
 from paramserver.bounds import Bounds
 from paramserver.compensation import WAYS
-from paramserver.ports import Refused, Unreachable
+from paramserver.ports import PortRefused, PortUnreachable
 from paramserver.wire.client import connect
 
 
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         if way is not None:
             clock.set_compensation(model, "" if way == "configured" else way)
             print(f"stale gradients of {model}: {way}")
-    except (Unreachable, Refused) as error:
+    except (PortUnreachable, PortRefused) as error:
         print(f"no answer: {error}" if asks else f"not changed, or nobody knows: {error}")
         return 1
     finally:
@@ -72,5 +72,5 @@ def _said(bounds: Bounds, model: str) -> list[str]:
         until = f"runs out in {bounds.left_ms / 1_000:.0f} s unless it is renewed"
         lines.append(f"  {bounds.governor}: {words(bounds.governed)}; {until}")
     else:
-        lines.append("  no governor's word")
+        lines.append("  no governor's lease")
     return lines

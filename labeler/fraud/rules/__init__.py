@@ -13,12 +13,12 @@
 from collections.abc import Callable
 
 from labeler.fraud.rules import botnet, burst, repeated_clicks, slow_clicks, view_flood
-from labeler.fraud.rules.evidence import Evidence, Finding, Remembered, VendorEvidence
+from labeler.fraud.rules.evidence import Evidence, Remembered, RuleFinding, VendorEvidence
 from labeler.fraud_config import RULE_NAMES, FraudConfig
 
-Rule = Callable[[FraudConfig, Evidence], Finding | None]
-VendorRule = Callable[[FraudConfig, VendorEvidence], Finding | None]
-ScoreRule = Callable[[FraudConfig, Remembered], Finding | None]
+Rule = Callable[[FraudConfig, Evidence], RuleFinding | None]
+VendorRule = Callable[[FraudConfig, VendorEvidence], RuleFinding | None]
+ScoreRule = Callable[[FraudConfig, Remembered], RuleFinding | None]
 
 PAIR_RULES: dict[str, Rule] = {
     rule.NAME: rule.judge for rule in (repeated_clicks, view_flood, burst)

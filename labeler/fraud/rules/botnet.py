@@ -6,21 +6,21 @@ suspicious. What is suspicious is a vendor with many of them. Only they are reje
 there as people do keeps its clicks.
 """
 
-from labeler.fraud.rules.evidence import Finding, VendorEvidence
+from labeler.fraud.rules.evidence import RuleFinding, VendorEvidence
 from labeler.fraud.rules.tails import upper_tail
 from labeler.fraud_config import FraudConfig
 
 NAME = "botnet"
 
 
-def judge(config: FraudConfig, seen: VendorEvidence) -> Finding | None:
+def judge(config: FraudConfig, seen: VendorEvidence) -> RuleFinding | None:
     """The finding against the vendor's devoted sources, or None."""
     if seen.devoted < config.botnet_sources_min or not seen.vendor:
         return None
     chance = upper_tail(seen.devoted, seen.sources, seen.devoted_rate, config.devoted_weight)
     if chance > config.botnet_surprise:
         return None
-    return Finding(
+    return RuleFinding(
         f"one of {seen.devoted} sources that click on one vendor and on hardly anything else, of "
         f"{seen.sources} that"
         f" clicked there within an hour's window, where {seen.devoted_rate:.1%} are usual; so "

@@ -5,14 +5,14 @@ once make some such gaps on any site, and a site whose click times are coarse ma
 usual is learned from history.
 """
 
-from labeler.fraud.rules.evidence import Evidence, Finding
+from labeler.fraud.rules.evidence import Evidence, RuleFinding
 from labeler.fraud.rules.tails import upper_tail
 from labeler.fraud_config import FraudConfig
 
 NAME = "burst"
 
 
-def judge(config: FraudConfig, seen: Evidence) -> Finding | None:
+def judge(config: FraudConfig, seen: Evidence) -> RuleFinding | None:
     """The finding, or None."""
     if seen.clicks < config.burst_clicks_min or not seen.vendor:
         return None
@@ -20,7 +20,7 @@ def judge(config: FraudConfig, seen: Evidence) -> Finding | None:
     chance = upper_tail(fast, seen.clicks - 1, seen.gap_rate, config.gap_weight)
     if chance > config.burst_surprise:
         return None
-    return Finding(
+    return RuleFinding(
         f"{fast} of {seen.clicks} clicks on one vendor within an hour's window come less than "
         f"{config.gap_fast_ms} ms"
         f" after the one before; an honest source does this with a chance of {chance:.1e}",

@@ -49,7 +49,7 @@ class Remembered:
 
 
 @dataclass(frozen=True)
-class Finding:
+class RuleFinding:
     """A rule's word: why, and the numbers it rests on."""
 
     reason: str

@@ -8,14 +8,14 @@ everything the third. The third must be unlikely by itself: who stays in one sho
 clicks there as others do is a customer.
 """
 
-from labeler.fraud.rules.evidence import Evidence, Finding
+from labeler.fraud.rules.evidence import Evidence, RuleFinding
 from labeler.fraud.rules.tails import upper_tail
 from labeler.fraud_config import FraudConfig
 
 NAME = "repeated_clicks"
 
 
-def judge(config: FraudConfig, seen: Evidence) -> Finding | None:
+def judge(config: FraudConfig, seen: Evidence) -> RuleFinding | None:
     """The finding, or None. A click without its view (k > n) counts as clicked views, no more."""
     if seen.clicks < config.clicks_min or not seen.vendor:
         return None
@@ -27,7 +27,7 @@ def judge(config: FraudConfig, seen: Evidence) -> Finding | None:
     by_rate = upper_tail(seen.clicks, views, seen.click_rate, config.rate_weight)
     if by_rate > config.clicks_rate_surprise or by_share * by_rate > config.clicks_surprise:
         return None
-    return Finding(
+    return RuleFinding(
         f"{seen.clicks} clicks on one vendor within an hour's window, {seen.clicks} of the source's"
         f" {seen.source_clicks} clicks and on {seen.views} views; an honest source does this with "
         f"a chance of"

@@ -8,7 +8,7 @@ chance has to be smaller.
 
 from math import log10
 
-from labeler.fraud.rules.evidence import Finding, Remembered
+from labeler.fraud.rules.evidence import Remembered, RuleFinding
 from labeler.fraud.rules.tails import upper_tail
 from labeler.fraud_config import FraudConfig
 
@@ -17,7 +17,7 @@ NAME = "slow_clicks"
 SCORE_MAX = 300.0
 
 
-def judge(config: FraudConfig, seen: Remembered) -> Finding | None:
+def judge(config: FraudConfig, seen: Remembered) -> RuleFinding | None:
     """The finding, or None. The score is how many powers of ten the chance of an honest source
     lies below 1."""
     if seen.clicks < config.slow_clicks_min or not seen.vendor:
@@ -32,7 +32,7 @@ def judge(config: FraudConfig, seen: Remembered) -> Finding | None:
     score = min(SCORE_MAX, -log10(max(by_share * by_rate, 10**-SCORE_MAX)))
     if by_rate > config.clicks_rate_surprise or score < config.slow_score_min:
         return None
-    return Finding(
+    return RuleFinding(
         f"clicks on one vendor add up: about {seen.clicks}, of the source's {seen.source_clicks} "
         f"clicks and on"
         f" {seen.views} views, half of which are forgotten each {config.score_half_life_days:g} "

@@ -7,14 +7,14 @@ honest user who dislikes a genre looks at others too, and clicks there; who came
 clicks now and then: the second must be unlikely by itself.
 """
 
-from labeler.fraud.rules.evidence import Evidence, Finding
+from labeler.fraud.rules.evidence import Evidence, RuleFinding
 from labeler.fraud.rules.tails import lower_tail, upper_tail
 from labeler.fraud_config import FraudConfig
 
 NAME = "view_flood"
 
 
-def judge(config: FraudConfig, seen: Evidence) -> Finding | None:
+def judge(config: FraudConfig, seen: Evidence) -> RuleFinding | None:
     """The finding, or None. Clicks of the source on an unnamed vendor count in its favour."""
     if seen.views < config.views_min or not seen.vendor:
         return None
@@ -27,7 +27,7 @@ def judge(config: FraudConfig, seen: Evidence) -> Finding | None:
     by_rate = lower_tail(clicks, seen.views, seen.click_rate, weight)
     if by_rate > config.flood_rate_surprise or by_share * by_rate > config.views_surprise:
         return None
-    return Finding(
+    return RuleFinding(
         f"{seen.views} views of one vendor's items within an hour's window and {clicks} clicks, "
         f"where others click on"
         f" {seen.click_rate:.1%}; {seen.views} of the source's {seen.source_views} views; an "

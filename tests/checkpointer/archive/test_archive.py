@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from checkpointer.archive.archive import Archive, Archiving
 from checkpointer.archive.archived_log import ArchivedLog
-from checkpointer.cuts.begin_at_time import Span, find_spans, vector_at
+from checkpointer.cuts.begin_at_time import EndsAtTime, find_spans, vector_at
 from checkpointer.store.files import MemoryFiles
 from checkpointer.store.manifest import Damaged
 from stream.config import StreamConfig
@@ -261,8 +261,8 @@ def test_a_damaged_file_is_refused_by_name():
         archive.records(path)
 
 
-def span_at(at_ms: int, records: list[Record]) -> Span:
-    span = Span(0, at_ms)
+def span_at(at_ms: int, records: list[Record]) -> EndsAtTime:
+    span = EndsAtTime(0, at_ms)
     for one in records:
         if span.add(one):
             break
@@ -320,7 +320,7 @@ def test_a_hole_between_archive_and_log_is_lacking():
     reader = ArchivedLog(log, archive, "examples").reader()
     (span,) = find_spans(reader, StreamConfig(partitions=1), BEGIN + 100 * HOUR, lambda: None)
     assert span.lacks == "records 5 to 7"
-    jumps = Span(0, BEGIN + 100 * HOUR)
+    jumps = EndsAtTime(0, BEGIN + 100 * HOUR)
     for one in [*made[:5], *made[8:]]:
         jumps.add(one)
     assert jumps.lacks == "records 5 to 7"

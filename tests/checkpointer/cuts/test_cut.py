@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from checkpointer.cuts.cut import (
     Abandoned,
     AskHold,
-    AskProgress,
+    AskShard,
     Cut,
     Instruction,
     Mark,
@@ -67,7 +67,7 @@ def answer(
     match instruction:
         case AskHold():
             return cut.held(True, now_ms)
-        case AskProgress(shard):
+        case AskShard(shard):
             return cut.told(shard, shards[shard].told(), now_ms)
         case Mark(shard, name, _):
             return cut.marked(shard, name, shards[shard].mark(instruction), now_ms)
@@ -262,7 +262,7 @@ def test_whatever_is_late_or_lost_a_cut_is_right_and_comes_at_last(seed: int, fa
                 cut, shards, flying.pop(), now_ms, lost=not quiet and rng.random() < 0.2
             )
             stood = next((i for i in flying if isinstance(i, Marked)), None)
-        asks = [i for i in flying if isinstance(i, AskHold | AskProgress)]
+        asks = [i for i in flying if isinstance(i, AskHold | AskShard)]
         assert len({(type(i), getattr(i, "shard", -1)) for i in asks}) == len(asks), (
             "one question, asked twice"
         )
@@ -289,7 +289,7 @@ def deliver(
     match instruction:
         case AskHold():
             return cut.held(None, now_ms)
-        case AskProgress(shard):
+        case AskShard(shard):
             return cut.told(shard, None, now_ms)
         case Mark(shard, name, _):
             shards[shard].mark(instruction)

@@ -23,7 +23,7 @@ from paramserver.messages import (
 )
 from paramserver.parts.delta import whole
 from paramserver.parts.safetensors_file import decode_part
-from paramserver.ports import Unreachable
+from paramserver.ports import PortUnreachable
 from paramserver.server.in_memory import LocalClock, LocalShard
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
@@ -41,7 +41,7 @@ class Killed(BaseException):
     """kill -9 of the checkpointer."""
 
 
-class MortalFiles(MemoryFiles):
+class CrashingFiles(MemoryFiles):
     """Files whose user dies at the `steps`-th write from now, which is then not made."""
 
     steps = -1
@@ -60,17 +60,17 @@ class Ports(dict):
 
     def __getitem__(self, index):
         if index in self.down or index not in self:
-            raise Unreachable(f"shard {index}")
+            raise PortUnreachable(f"shard {index}")
         return super().__getitem__(index)
 
 
-class House:
+class System:
     """Four local shard processes, of which the map says which count; every push has one row, of
     its own key."""
 
     def __init__(self, shards=2):
         self.now = 1_000_000
-        self.files = MortalFiles()
+        self.files = CrashingFiles()
         self.clocks = Clocks(1, shards, 0)
         self.clock = LocalClock(self.clocks, lambda: self.now)
         self.ports, self.configured = Ports(), SlotMap.even(shards)
@@ -219,9 +219,9 @@ class House:
         return [call(item) for item in items]
 
 
-House.check, House.check_all = (
-    House.check_ref,
-    House.check,
+System.check, System.check_all = (
+    System.check_ref,
+    System.check,
 )  # `check` is the driver's question about a checkpoint
 
 
@@ -230,105 +230,107 @@ def key(n):
 
 
 def test_slots_move_and_every_row_with_them():
-    house = House()
-    house.learn(40)
+    system = System()
+    system.learn(40)
     for shards in (3, 1, 4, 2):
-        step = house.scale(shards)
+        step = system.scale(shards)
         assert step.outcome == "published"
-        rows = house.check_all(shards)
+        rows = system.check_all(shards)
         assert all(rows)
-        house.learn(40)
-        house.check_all(shards)
-    head = house.driver.catalogue.head()
-    assert (head.map_epoch, house.driver.catalogue.slot_map(head).shards) == (5, 2)
-    assert house.push(house.ports[3].shard, map_epoch=4).outcome is Outcome.WRONG_MAP, (
+        system.learn(40)
+        system.check_all(shards)
+    head = system.driver.catalogue.head()
+    assert (head.map_epoch, system.driver.catalogue.slot_map(head).shards) == (5, 2)
+    assert system.push(system.ports[3].shard, map_epoch=4).outcome is Outcome.WRONG_MAP, (
         "who stands by is told no era"
     )
-    assert [shard.stands_by for shard in (house.ports[2].shard, house.ports[3].shard)] == [
+    assert [shard.stands_by for shard in (system.ports[2].shard, system.ports[3].shard)] == [
         True,
         True,
     ]
 
 
 def test_the_checkpoint_of_a_move_holds_only_what_changed_since_the_one_before():
-    house = House()
-    house.learn(40)
-    assert min(house.scale(3).pause) >= 0
-    head = house.driver.catalogue.head()
+    system = System()
+    system.learn(40)
+    assert min(system.scale(3).pause) >= 0
+    head = system.driver.catalogue.head()
     assert {part.kind for part in head.parts} == {"delta"}
     assert sum(part.rows for part in head.parts) == 0
     assert [part.shard for part in head.parts] == [0, 1]  # those that were
 
 
 def test_nothing_moves_until_every_shard_of_the_new_map_answers():
-    house = House()
-    house.learn(5)
-    house.ports.down = frozenset({2})
-    house.clock.set_shards("clicks", 3)
+    system = System()
+    system.learn(5)
+    system.ports.down = frozenset({2})
+    system.clock.set_shards("clicks", 3)
     for _ in range(5):
-        house.now += 1000
-        assert house.driver.step().outcome == "idle" or house.driver.catalogue.head().map_epoch == 1
-        house.learn()
-    house.check_all(2)
-    house.ports.down = frozenset()
-    house.scale(3)
-    house.check_all(3)
+        system.now += 1000
+        assert (
+            system.driver.step().outcome == "idle" or system.driver.catalogue.head().map_epoch == 1
+        )
+        system.learn()
+    system.check_all(2)
+    system.ports.down = frozenset()
+    system.scale(3)
+    system.check_all(3)
 
 
 def test_nothing_moves_until_every_shard_of_the_new_map_holds_the_last_cut():
     """Starts stand for what is changed then, not for all there is; what is taken for it
     meanwhile is judged late."""
-    house = House()
-    house.learn(5)
+    system = System()
+    system.learn(5)
     asked = []
-    house.ports[2].prepare = lambda slot_map, manifest: (
+    system.ports[2].prepare = lambda slot_map, manifest: (
         asked.append((slot_map, manifest)) or "it reads"
     )
-    house.clock.set_shards("clicks", 3)
+    system.clock.set_shards("clicks", 3)
     outcomes = []
-    house.now += 300
+    system.now += 300
     for _ in range(4):
-        house.now += 100
-        outcomes.append(house.driver.step().outcome)
-        house.learn()
+        system.now += 100
+        outcomes.append(system.driver.step().outcome)
+        system.learn()
     assert outcomes == ["published", "preparing", "preparing", "preparing"]
-    assert house.driver.resharding.waits == "shard 2: it reads"
-    head = house.driver.catalogue.head()
+    assert system.driver.resharding.waits == "shard 2: it reads"
+    head = system.driver.catalogue.head()
     assert set(asked) == {(SlotMap.even(2).resized(3), head.sha256)}
-    house.ports[2].prepare = lambda slot_map, manifest: ""
-    assert [house.driver.step().outcome for _ in range(2)] == ["prepared", "published"]
-    house.tell()
-    house.check_all(3)
+    system.ports[2].prepare = lambda slot_map, manifest: ""
+    assert [system.driver.step().outcome for _ in range(2)] == ["prepared", "published"]
+    system.tell()
+    system.check_all(3)
     head, parent = (
-        house.driver.catalogue.head(),
-        house.driver.catalogue.chain(house.driver.catalogue.head())[-2],
+        system.driver.catalogue.head(),
+        system.driver.catalogue.chain(system.driver.catalogue.head())[-2],
     )
     assert (head.map_epoch, sum(part.rows for part in head.parts)) == (2, 0)
     assert (parent.map_epoch, sum(part.rows for part in parent.parts)) == (1, 4)
-    assert house.driver.catalogue.gates(parent.name) is None, "the move's own is judged"
+    assert system.driver.catalogue.gates(parent.name) is None, "the move's own is judged"
 
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_cut_for_a_move_that_does_not_come_is_judged(late):
-    house = House()
-    house.learn(5)
-    house.clock.set_shards("clicks", 3)
-    house.now += 300
-    assert house.driver.step().outcome == "published"
-    house.now += 400
-    house.learn()
-    assert house.driver.step().outcome == "prepared"
-    name = house.driver.catalogue.head().name
-    assert house.driver.catalogue.gates(name) is None
-    house.ports[2].prepare = lambda slot_map, manifest: "it reads"
+    system = System()
+    system.learn(5)
+    system.clock.set_shards("clicks", 3)
+    system.now += 300
+    assert system.driver.step().outcome == "published"
+    system.now += 400
+    system.learn()
+    assert system.driver.step().outcome == "prepared"
+    name = system.driver.catalogue.head().name
+    assert system.driver.catalogue.gates(name) is None
+    system.ports[2].prepare = lambda slot_map, manifest: "it reads"
     if late:
-        assert house.driver.step().outcome == "preparing"
-        house.now += 6_000
+        assert system.driver.step().outcome == "preparing"
+        system.now += 6_000
     else:
-        house.clock.set_shards("clicks", 2)
-    assert house.driver.step().outcome == "published"
-    assert house.driver.catalogue.published().name == name
-    assert house.driver.step().outcome == ("preparing" if late else "idle")
+        system.clock.set_shards("clicks", 2)
+    assert system.driver.step().outcome == "published"
+    assert system.driver.catalogue.published().name == name
+    assert system.driver.step().outcome == ("preparing" if late else "idle")
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -336,109 +338,109 @@ def test_a_cut_for_a_move_that_does_not_come_is_judged(late):
     "writes", range(7)
 )  # manifest, gates, published; manifest; and those of the move
 def test_a_checkpointer_killed_at_any_write_leaves_the_old_map_or_the_new_one(shards, writes):
-    house = House()
-    house.learn(20)
-    house.clock.set_shards("clicks", shards)
-    house.files.steps = writes
+    system = System()
+    system.learn(20)
+    system.clock.set_shards("clicks", shards)
+    system.files.steps = writes
     killed = False
     for _ in range(5):
-        house.now += 1000
+        system.now += 1000
         try:
-            house.driver.step()
+            system.driver.step()
         except Killed:
             killed = True
             break
     assert killed
-    house.files.steps = -1
-    head, slot_map = house.head()
-    house.now += 100_000  # its hold has run out
+    system.files.steps = -1
+    head, slot_map = system.head()
+    system.now += 100_000  # its hold has run out
     for index in range(4):  # whoever starts now finds a map that is whole
         if index % 2:
-            house.start(index)
-    house.begin_driver()
+            system.start(index)
+    system.begin_driver()
     for _ in range(6):
-        house.now += 1000
-        house.driver.step()
-        house.epoch = house.clock.join("clicks", "learner-0").epoch
-        house.tell()
-        house.tell()
-        house.catch_up()
-    assert house.head()[1].shards == shards
-    house.check_all(shards)
+        system.now += 1000
+        system.driver.step()
+        system.epoch = system.clock.join("clicks", "learner-0").epoch
+        system.tell()
+        system.tell()
+        system.catch_up()
+    assert system.head()[1].shards == shards
+    system.check_all(shards)
     assert head.map_epoch == slot_map.epoch <= 2
-    house.learn(20)
-    house.check_all(shards)
+    system.learn(20)
+    system.check_all(shards)
 
 
 def test_a_shard_that_restarts_into_a_newer_map_makes_the_others_follow_before_any_start():
-    house = House()
-    house.learn(20)
-    house.clock.set_shards("clicks", 3)
-    house.driver.resharding.bring = lambda shards: []  # it dies right behind the manifest
+    system = System()
+    system.learn(20)
+    system.clock.set_shards("clicks", 3)
+    system.driver.resharding.bring = lambda shards: []  # it dies right behind the manifest
     for _ in range(4):
-        house.now += 1000
-        house.driver.step()
-    assert [shard.slot_map.epoch for shard in house.members] == [1, 1]
-    house.start(1)
-    assert house.push(house.members[1]).outcome is Outcome.NO_ERA
-    house.tell()
-    assert house.push(house.members[1]).outcome is Outcome.NO_ERA, (
+        system.now += 1000
+        system.driver.step()
+    assert [shard.slot_map.epoch for shard in system.members] == [1, 1]
+    system.start(1)
+    assert system.push(system.members[1]).outcome is Outcome.NO_ERA
+    system.tell()
+    assert system.push(system.members[1]).outcome is Outcome.NO_ERA, (
         "a list for another map opened it"
     )
-    house.begin_driver()
-    house.now += 1000
-    assert house.driver.step().outcome == "moving"
-    assert house.start_batch().outcome is StartOutcome.WAIT_STALENESS
-    house.tell()
-    house.check_all(3)
-    house.learn(5)
+    system.begin_driver()
+    system.now += 1000
+    assert system.driver.step().outcome == "moving"
+    assert system.start_batch().outcome is StartOutcome.WAIT_STALENESS
+    system.tell()
+    system.check_all(3)
+    system.learn(5)
 
 
 def test_what_names_another_map_does_nothing():
-    house = House()
-    house.learn(20)
-    before = house.members[0]
-    house.scale(3)
-    shard = house.members[0]
-    assert house.push(shard, map_epoch=1).outcome is Outcome.WRONG_MAP
+    system = System()
+    system.learn(20)
+    before = system.members[0]
+    system.scale(3)
+    shard = system.members[0]
+    assert system.push(shard, map_epoch=1).outcome is Outcome.WRONG_MAP
     assert (
-        house.push(shard, map_epoch=1, incarnation=before.incarnation).outcome is Outcome.WRONG_MAP
+        system.push(shard, map_epoch=1, incarnation=before.incarnation).outcome is Outcome.WRONG_MAP
     )
-    assert house.push(shard, incarnation=before.incarnation).outcome is Outcome.WRONG_INCARNATION
-    assert shard.pull(PullRequest("clicks", house.epoch, 1, {})).outcome is Outcome.WRONG_MAP
-    house.check_all(3)
+    assert system.push(shard, incarnation=before.incarnation).outcome is Outcome.WRONG_INCARNATION
+    assert shard.pull(PullRequest("clicks", system.epoch, 1, {})).outcome is Outcome.WRONG_MAP
+    system.check_all(3)
 
 
 def test_another_configured_number_is_a_wish_and_voids_the_order():
-    house = House()
-    house.clock.set_shards("clicks", 3)
-    assert house.clock.shards_ordered("clicks") == 3
+    system = System()
+    system.clock.set_shards("clicks", 3)
+    assert system.clock.shards_ordered("clicks") == 3
     again = Clocks(2, 4, 0)
-    again.obey(house.clocks.orders)
+    again.load_settings(system.clocks.settings)
     assert again.shards_ordered("clicks") == 4
 
 
 def test_training_rolled_back_brings_back_its_map_under_a_newer_epoch():
-    house = House()
-    house.learn(10)
-    house.scale(3)
-    house.learn(10)
+    system = System()
+    system.learn(10)
+    system.scale(3)
+    system.learn(10)
     old = next(
         e.manifest
-        for e in house.driver.catalogue.entries()
+        for e in system.driver.catalogue.entries()
         if e.manifest.map_epoch == 1 and e.manifest.number
     )
-    house.driver.catalogue.write_training_rollback(
-        type(house.driver.catalogue.published())(old.number, old.name, old.sha256)
+    system.driver.catalogue.write_training_rollback(
+        type(system.driver.catalogue.published())(old.number, old.name, old.sha256)
     )
-    house.start(1)
-    assert (house.ports[1].shard.slot_map.epoch, house.ports[1].shard.slot_map.shards) == (3, 2)
-    house.clocks.orders.clear()
+    system.start(1)
+    assert (system.ports[1].shard.slot_map.epoch, system.ports[1].shard.slot_map.shards) == (3, 2)
+    system.clocks.settings.clear()
     for _ in range(3):
-        house.now += 1000
-        house.driver.step()
-        house.tell()
-    house.end = 10
-    house.check_all(2)
-    house.learn(3)
-    house.check_all(2)
+        system.now += 1000
+        system.driver.step()
+        system.tell()
+    system.end = 10
+    system.check_all(2)
+    system.learn(3)
+    system.check_all(2)

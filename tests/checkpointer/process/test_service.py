@@ -19,7 +19,7 @@ from checkpointer.store.fsspec_store import Directory
 from learners.models.model import make_model
 from paramserver.clocks.clocks import Clocks
 from paramserver.messages import Outcome, PushRequest
-from paramserver.ports import Refused
+from paramserver.ports import PortRefused
 from paramserver.server.in_memory import LocalClock, LocalShard
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
@@ -63,7 +63,7 @@ class Serial:
         return call
 
 
-class House:
+class System:
     def __init__(self, tmp_path, config_of):
         self.root = str(tmp_path / "checkpoints")
         self.run_dir = str(tmp_path / "run")
@@ -163,16 +163,16 @@ class House:
 
 
 def test_from_a_new_model_to_a_served_prediction_and_on_after_a_restart(tmp_path, config_of):
-    house = House(tmp_path, config_of)
-    house.start()
-    house.wait(lambda: len(house.announced()) == 1)
-    zero = house.announced()[0]
+    system = System(tmp_path, config_of)
+    system.start()
+    system.wait(lambda: len(system.announced()) == 1)
+    zero = system.announced()[0]
     assert (zero.kind, zero.number, zero.vector) == (
         "published",
         0,
         {"label/0": position(2), "late/0": position(2), "retract/0": 0},
     )
-    with Replica(house.root, "clicks", ServingConfig(poll_ms=5), log=house.log) as replica:
+    with Replica(system.root, "clicks", ServingConfig(poll_ms=5), log=system.log) as replica:
         assert replica.predict_rows(ROWS)["probabilities"] == pytest.approx([0.25])
         start = position(2)
         evaluation = {
@@ -185,23 +185,23 @@ def test_from_a_new_model_to_a_served_prediction_and_on_after_a_restart(tmp_path
             "log_loss_sum": 0.3,
             "base_log_loss_sum": 0.4,
         }
-        house.log.writer().append(
+        system.log.writer().append(
             Partition("evaluations", 0), json.dumps(evaluation).encode(), timestamp_ms=0
         )
-        house.log.writer().append(Partition("evaluations", 0), b"?", timestamp_ms=0)
-        house.push(start, start + 1)
-        house.wait(lambda: replica.served.manifest.number == 1)
+        system.log.writer().append(Partition("evaluations", 0), b"?", timestamp_ms=0)
+        system.push(start, start + 1)
+        system.wait(lambda: replica.served.manifest.number == 1)
         assert replica.predict_rows(ROWS)["probabilities"] == pytest.approx([0.4753], abs=1e-3)
         assert replica.served.manifest.evaluation.rows == 1
-        house.end()
-        house.push(start + 1, start + 1, barrier=1)
-        house.start()
-        house.wait(lambda: replica.served.manifest.barrier == 1)
-        house.end()
-    manifests = [entry.manifest for entry in house.catalogue.entries()]
+        system.end()
+        system.push(start + 1, start + 1, barrier=1)
+        system.start()
+        system.wait(lambda: replica.served.manifest.barrier == 1)
+        system.end()
+    manifests = [entry.manifest for entry in system.catalogue.entries()]
     assert [m.number for m in manifests] == [0, 1, 2]
     assert [m.parent for m in manifests[1:]] == [m.sha256 for m in manifests[:-1]]
-    said = house.announced()
+    said = system.announced()
     assert [a.number for a in said] == [0, 1, 1, 2]  # the head is said again after the restart
     assert said[-1].barrier == 1
     role = json.loads((tmp_path / "run" / "roles" / "checkpointer-0.json").read_text())
@@ -209,25 +209,25 @@ def test_from_a_new_model_to_a_served_prediction_and_on_after_a_restart(tmp_path
 
 
 def test_a_beginning_at_a_time_that_is_gone_is_refused_in_one_line(tmp_path, config_of):
-    house = House(tmp_path, config_of)
-    house.log.create("examples", 1)
+    system = System(tmp_path, config_of)
+    system.log.create("examples", 1)
     header = BatchHeader("label/0", 0, 5, "s", "c", arrival_max_ms=1_700_000_000_000)
     for _ in range(3):
-        house.log.append(Partition("examples", 0), None, None, header.to_headers(), 0)
-    house.log.delete_below(Partition("examples", 0), 3)
-    config = CheckpointerConfig(root=house.root, begin="2020-01-01")
-    with pytest.raises(Refused) as refused:
+        system.log.append(Partition("examples", 0), None, None, header.to_headers(), 0)
+    system.log.delete_below(Partition("examples", 0), 3)
+    config = CheckpointerConfig(root=system.root, begin="2020-01-01")
+    with pytest.raises(PortRefused) as refused:
         run(
             config,
-            house.model,
-            house.stream,
-            house.ports,
-            house.clock,
-            house.log,
+            system.model,
+            system.stream,
+            system.ports,
+            system.clock,
+            system.log,
             threading.Event(),
         )
     said = str(refused.value)
     assert "checkpointer.begin = '2020-01-01'" in said
     assert "examples[0]: records 0 to 2, from 2020-01-01T00:00:00" in said
     assert "\n" not in said
-    assert house.catalogue.begun() is None
+    assert system.catalogue.begun() is None

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from checkpointer.config import ServingConfig
-from checkpointer.serving.admission import Admission
+from checkpointer.serving.admission import RequestAdmission
 from checkpointer.serving.http_server import ReplicaServer
 from checkpointer.serving.replica_client import Replica
 
@@ -189,7 +189,9 @@ def test_what_is_being_answered_is_finished_at_the_end(tmp_path):
 
 
 def test_who_would_wait_too_long_is_not_let_in():
-    admission: Admission[int] = Admission(waiting_max=100, wait_max_s=0.01, takes_s=0.001)
+    admission: RequestAdmission[int] = RequestAdmission(
+        waiting_max=100, wait_max_s=0.01, takes_s=0.001
+    )
     assert [admission.admit(n, 0.0) for n in range(14)] == [True] * 11 + [False] * 3
     assert admission.next(0.001) == (0, True)
     assert admission.admit(99, 0.002)

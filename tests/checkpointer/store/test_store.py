@@ -14,7 +14,7 @@ from checkpointer.store.announcement import Ref
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.files import MemoryFiles, StoreFault
 from checkpointer.store.fsspec_store import Directory, ObjectStore, open_store
-from checkpointer.store.timed_store import CALLS_MAX, Limits, TimedFiles
+from checkpointer.store.timed_store import CALLS_MAX, StoreTimeouts, TimedFiles
 
 
 class Killed(BaseException):
@@ -218,7 +218,7 @@ def test_calls_that_hang_are_given_up_and_bounded():
             return []
 
     inner = Hanging()
-    files = TimedFiles(inner, Limits(timeout_ms=20))
+    files = TimedFiles(inner, StoreTimeouts(timeout_ms=20))
     for _ in range(CALLS_MAX):
         with pytest.raises(TimeoutError, match=r"no answer within 0.02 s"):
             files.names("m")

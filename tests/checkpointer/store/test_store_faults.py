@@ -4,7 +4,7 @@ goes on by itself."""
 import errno
 
 import pytest
-from driver_house import House
+from driver_system import System
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,7 +54,7 @@ class FaultyFiles(MemoryFiles):
         self._call(super().delete, path)
 
 
-class FaultyHouse(House):
+class FaultySystem(System):
     def __init__(self, **config):
         super().__init__(**config)
         files = FaultyFiles()
@@ -72,110 +72,110 @@ class FaultyHouse(House):
     steps=st.integers(1, 6),
 )
 def test_a_store_that_fails_anywhere_costs_no_checkpoint(fault, after, done, changes_only, steps):
-    house = FaultyHouse(keep=2, deltas_max=2)
-    house.begin()
-    house.push("label/0", 100, 105, key=1, rows=5)
-    house.later()
-    files = house.files
+    system = FaultySystem(keep=2, deltas_max=2)
+    system.begin()
+    system.push("label/0", 100, 105, key=1, rows=5)
+    system.later()
+    files = system.files
     files.fault, files.after, files.done, files.changes_only = fault, after, done, changes_only
     end = 105
     for _ in range(steps):
-        house.push("label/0", end, end + 1, key=end)
+        system.push("label/0", end, end + 1, key=end)
         end += 1
-        step = house.later(6_000)
+        step = system.later(6_000)
         assert step.outcome in ("idle", "published", "store", "abandoned")
         if step.outcome in ("store", "abandoned"):
             assert step.detail
     files.fault = None
     for _ in range(3):
-        house.later(6_000)
+        system.later(6_000)
     fresh = Catalogue(files, "clicks")
     head = fresh.head(verify=True)
     assert head.vector["label/0"] == end
     assert fresh.published().name == head.name
-    assert house.announced[-1].name == head.name
+    assert system.announced[-1].name == head.name
     for entry in fresh.entries():
         if entry.manifest is not None and entry.gates is not None:
             assert fresh.chain_problems(entry.manifest) == []
 
 
 def test_a_read_only_store_at_the_start_is_waited_for():
-    house = FaultyHouse()
-    house.files.fault, house.files.changes_only = FAULTS[1], True
+    system = FaultySystem()
+    system.files.fault, system.files.changes_only = FAULTS[1], True
     for _ in range(3):
-        step = house.later()
+        step = system.later()
         assert step.outcome == "store"
         assert "Read-only file system" in step.detail
-    house.files.fault = None
-    house.begin()
+    system.files.fault = None
+    system.begin()
 
 
 @pytest.mark.parametrize("said", [b"", b"{}", b"\0\0\0"])
 def test_after_a_power_cut_the_checkpointer_publishes_again(said):
     """`published.json` of zero bytes ended it at each start."""
-    house = FaultyHouse()
-    house.begin()
-    house.push("label/0", 100, 105, key=1)
-    house.later()
+    system = FaultySystem()
+    system.begin()
+    system.push("label/0", 100, 105, key=1)
+    system.later()
     for name in ("published.json", "begin.json"):
-        house.files.contents[f"clicks/{name}"] = said
-    house.driver = house.checkpointer()
-    house.push("label/0", 105, 110, key=1)
-    assert house.later().outcome == "published"
-    assert Catalogue(house.files, "clicks").published().number == 2
+        system.files.contents[f"clicks/{name}"] = said
+    system.driver = system.checkpointer()
+    system.push("label/0", 105, 110, key=1)
+    assert system.later().outcome == "published"
+    assert Catalogue(system.files, "clicks").published().number == 2
 
 
 def test_a_pointer_that_is_damaged_while_it_runs_is_mended():
-    house = FaultyHouse()
-    house.begin()
-    house.push("label/0", 100, 105, key=1)
-    house.files.contents["clicks/published.json"] = b""
-    house.files.contents["clicks/hold.json"] = b""
-    assert house.later().outcome == "published"
+    system = FaultySystem()
+    system.begin()
+    system.push("label/0", 100, 105, key=1)
+    system.files.contents["clicks/published.json"] = b""
+    system.files.contents["clicks/hold.json"] = b""
+    assert system.later().outcome == "published"
     for _ in range(3):
-        house.later()
-    assert Catalogue(house.files, "clicks").published().number == 1
-    restore(Catalogue(house.files, "clicks"), "0", "why", house.now)
-    assert Catalogue(house.files, "clicks").hold().ref.number == 0
+        system.later()
+    assert Catalogue(system.files, "clicks").published().number == 1
+    restore(Catalogue(system.files, "clicks"), "0", "why", system.now)
+    assert Catalogue(system.files, "clicks").hold().ref.number == 0
 
 
 def test_where_the_model_began_is_found_from_shards_that_have_begun():
-    house = FaultyHouse()
-    assert house.driver.step().outcome == "begun"
-    house.files.contents["clicks/begin.json"] = b""
-    house.restart(1, incarnation=2)
-    house.first = dict.fromkeys(house.first, 999)
-    house.driver = house.checkpointer()
-    house.driver.step()
-    reply = house.shards[1].progress("clicks")
+    system = FaultySystem()
+    assert system.driver.step().outcome == "begun"
+    system.files.contents["clicks/begin.json"] = b""
+    system.restart(1, incarnation=2)
+    system.first = dict.fromkeys(system.first, 999)
+    system.driver = system.checkpointer()
+    system.driver.step()
+    reply = system.shards[1].progress("clicks")
     assert {at.end for at in reply.progress.chains.values()} == {100}
-    assert Catalogue(house.files, "clicks").begun() == {"label/0": 100, "label/1": 100}
+    assert Catalogue(system.files, "clicks").begun() == {"label/0": 100, "label/1": 100}
 
 
 def test_a_cut_that_comes_to_nothing_leaves_no_parts():
-    house = FaultyHouse()
-    house.begin()
-    house.push("label/0", 100, 105, key=1)
-    house.files.fault, house.files.after, house.files.changes_only = FAULTS[0], 0, True
+    system = FaultySystem()
+    system.begin()
+    system.push("label/0", 100, 105, key=1)
+    system.files.fault, system.files.after, system.files.changes_only = FAULTS[0], 0, True
     for _ in range(5):
-        assert house.later(6_000).outcome in ("abandoned", "store")
-    house.files.fault = None
-    assert house.later(6_000).outcome == "published"
-    parts = [path for path in house.files.contents if path.endswith(".safetensors")]
+        assert system.later(6_000).outcome in ("abandoned", "store")
+    system.files.fault = None
+    assert system.later(6_000).outcome == "published"
+    parts = [path for path in system.files.contents if path.endswith(".safetensors")]
     assert len(parts) == 4, "of two checkpoints of two shards"
 
 
 def test_idle_hours_take_no_checkpoints_and_a_rollback_is_seen_meanwhile():
-    house = FaultyHouse(idle_interval_ms=0)
-    house.begin()
+    system = FaultySystem(idle_interval_ms=0)
+    system.begin()
     for at in range(100, 160):
-        house.push("label/0", at, at + 1, rows=0)
-        assert house.later(60_000).outcome == "idle"
-    assert len(house.driver.catalogue.names()) == 1
-    house.driver.catalogue.write_training_rollback(house.driver.catalogue.published())
-    epoch = house.driver.resharding.slot_map.epoch
-    house.later(60_000)
-    assert house.driver.resharding.slot_map.epoch > epoch
+        system.push("label/0", at, at + 1, rows=0)
+        assert system.later(60_000).outcome == "idle"
+    assert len(system.driver.catalogue.names()) == 1
+    system.driver.catalogue.write_training_rollback(system.driver.catalogue.published())
+    epoch = system.driver.resharding.slot_map.epoch
+    system.later(60_000)
+    assert system.driver.resharding.slot_map.epoch > epoch
 
 
 def test_what_is_said_of_a_store_that_fails():

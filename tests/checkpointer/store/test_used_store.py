@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from driver_house import House
+from driver_system import System
 
 from checkpointer.metrics import CheckpointerMetrics
 from checkpointer.process.process import _tell_published
@@ -14,19 +14,19 @@ def remembered(tmp_path: Path, root: str = "/mnt/store", model: str = "clicks") 
     return RememberedStore(str(tmp_path), root, model)
 
 
-def running(tmp_path: Path) -> House:
+def running(tmp_path: Path) -> System:
     """A model with checkpoints, whose checkpointer remembers that it began."""
-    house = House()
-    house.driver.used = remembered(tmp_path)
-    house.begin()
-    house.push("label/0", 100, 110)
-    assert house.later().outcome == "published"
-    return house
+    system = System()
+    system.driver.used = remembered(tmp_path)
+    system.begin()
+    system.push("label/0", 100, 110)
+    assert system.later().outcome == "published"
+    return system
 
 
-def unmount(house: House) -> dict[str, bytes]:
-    kept = dict(house.files.contents)
-    house.files.contents.clear()
+def unmount(system: System) -> dict[str, bytes]:
+    kept = dict(system.files.contents)
+    system.files.contents.clear()
     return kept
 
 
@@ -35,28 +35,28 @@ def unmount(house: House) -> dict[str, bytes]:
 def test_nothing_begins_anew_and_all_goes_on_once_it_is_mounted(
     tmp_path: Path, restarts: bool, shards_too: bool
 ):
-    house = running(tmp_path)
-    kept = unmount(house)
+    system = running(tmp_path)
+    kept = unmount(system)
     if shards_too:  # they found no checkpoint to restore from
         for index in (0, 1):
-            house.restart(index, incarnation=2, restore=False)
+            system.restart(index, incarnation=2, restore=False)
     if restarts:
-        house.driver.recovered = False
-        house.driver._head = None
-        house.driver.used = remembered(tmp_path)
+        system.driver.recovered = False
+        system.driver._head = None
+        system.driver.used = remembered(tmp_path)
     if not shards_too:
-        house.push("label/0", 110, 120)
+        system.push("label/0", 110, 120)
     for _ in range(4):
-        step = house.later(20_000)
+        step = system.later(20_000)
         assert step.outcome in ("store", "not_restored")
     if not shards_too:
         assert step.outcome == "store"
         assert "is it mounted?" in step.detail
         assert f"rm {tmp_path / 'state' / BEGUN}" in step.detail
-    assert not house.files.contents, "nothing is written into a folder that is no store"
-    house.files.contents.update(kept)
+    assert not system.files.contents, "nothing is written into a folder that is no store"
+    system.files.contents.update(kept)
     if not shards_too:
-        assert house.later(20_000).outcome == "published"
+        assert system.later(20_000).outcome == "published"
 
 
 def test_another_store_and_another_model_are_new_ones(tmp_path: Path):
@@ -88,19 +88,19 @@ def test_a_folder_that_cannot_be_written_stops_nobody(
 
 
 def test_a_checkpointer_that_starts_says_how_old_the_published_one_is():
-    house, metrics = House(), CheckpointerMetrics()
+    system, metrics = System(), CheckpointerMetrics()
 
     def value(name: str) -> float:
         found = metrics.registry.get_sample_value(name)
         assert found is not None
         return found
 
-    assert _tell_published(house.driver.catalogue, metrics)
+    assert _tell_published(system.driver.catalogue, metrics)
     assert value("everspun_checkpoint_created_ms") == 0
-    house.begin()
-    house.push("label/0", 100, 110)
-    manifest = house.later().manifest
+    system.begin()
+    system.push("label/0", 100, 110)
+    manifest = system.later().manifest
     assert manifest is not None
-    assert _tell_published(house.driver.catalogue, metrics)
+    assert _tell_published(system.driver.catalogue, metrics)
     assert value("everspun_checkpoint_created_ms") == manifest.created_ms
     assert value("everspun_checkpoint_number") == manifest.number

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from everspun.audit.audit import Audit, Standing, audit
+from everspun.audit.audit import Audit, ProgressClaim, audit
 from everspun.audit.fold import ChainAudit
 from everspun.config import Config
 from paramserver.messages import ChainProgress, Progress
@@ -84,7 +84,7 @@ class Shop:
 
     def audit(self, at_rest: bool = True, **progress: ChainProgress) -> Audit:
         claims = [
-            Standing(who.replace("_", " "), Progress({"label/0": at}, {}))
+            ProgressClaim(who.replace("_", " "), Progress({"label/0": at}, {}))
             for who, at in progress.items()
         ]
         return audit(self.log, CONFIG, claims, {"label/0": 0}, waiting_allowed=not at_rest)
@@ -157,7 +157,7 @@ def test_chains_of_one_partition_are_folded_each_on_its_own():
     }
     begin = dict.fromkeys(at, 0)
     found = audit(
-        shop.log, CONFIG, [Standing("shard 0", Progress(at, {}))], begin, waiting_allowed=False
+        shop.log, CONFIG, [ProgressClaim("shard 0", Progress(at, {}))], begin, waiting_allowed=False
     )
     assert found.right, wrong(found)
     assert found.impressions["labelled"] == 3, (
@@ -165,7 +165,7 @@ def test_chains_of_one_partition_are_folded_each_on_its_own():
     )
     at["late/0"] = replace(at["late/0"], end=position(0, 1))
     assert "late/0" in wrong(
-        audit(shop.log, CONFIG, [Standing("shard 0", Progress(at, {}))], begin, True)
+        audit(shop.log, CONFIG, [ProgressClaim("shard 0", Progress(at, {}))], begin, True)
     )
 
 
@@ -180,7 +180,7 @@ def test_a_retraction_of_what_a_model_never_learned_is_not_counted():
     }
     begin = {"label/0": position(2), "retract/0": 0}
     found = audit(
-        shop.log, CONFIG, [Standing("shard 0", Progress(at, {}))], begin, waiting_allowed=True
+        shop.log, CONFIG, [ProgressClaim("shard 0", Progress(at, {}))], begin, waiting_allowed=True
     )
     assert not [f for f in found.findings if "I3" in f.check and not f.right], wrong(found)
 

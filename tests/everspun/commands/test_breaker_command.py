@@ -1,4 +1,4 @@
-"""An operator's word on what is withheld: scopes, intervals, and what is refused."""
+"""An operator's override on what is withheld: scopes, intervals, and what is refused."""
 
 from argparse import Namespace
 

@@ -1,4 +1,4 @@
-"""`everspun fraud`: verdicts put together, an operator's word written and read back."""
+"""`everspun fraud`: verdicts put together, an operator's override written and read back."""
 
 from pathlib import Path
 

@@ -18,7 +18,7 @@ import pytest
 from everspun.config import RunConfig
 from everspun.launcher import launcher as module
 from everspun.launcher.launcher import Launcher, order_scale, role_files
-from everspun.launcher.locks import Taken
+from everspun.launcher.locks import AlreadyLocked
 from everspun.launcher.role_log import cut_log, last_words
 from everspun.launcher.state import StateFile, read_state
 
@@ -244,7 +244,7 @@ def test_roles_end_with_a_launcher_that_is_killed_and_a_second_one_is_refused(tm
         wait_for(lambda: all(log.exists() and "up" in log.read_text() for log in logs))
         wait_for(lambda: len(read_state(run_dir).get("processes", {})) == 2)
         pids = [one["pid"] for one in read_state(run_dir)["processes"].values()]
-        with pytest.raises(Taken, match=f"is in use by process {first.pid}"):
+        with pytest.raises(AlreadyLocked, match=f"is in use by process {first.pid}"):
             Launcher(tmp_path / "x.toml", RunConfig(dir=str(run_dir))).start(("shard",))
     finally:
         first.kill()

@@ -57,7 +57,7 @@ def labelled(tmp_path: Path, window_ms: int) -> list[tuple[BatchHeader, bytes]]:
     )
     labelling = Labelling(stream, LabelerConfig(await_verdicts=False), log)
     labelling.own(range(stream.partitions))
-    while labelling.turn(0, 0):
+    while labelling.run_once(0, 0):
         pass
     labelling.close()
     records = [

@@ -10,7 +10,7 @@ import pytest
 from everspun.config import ReplayConfig
 from everspun.replay import attacks
 from everspun.replay.history import SESSION_GAP_MS, History, sessions_of
-from everspun.replay.plan import Answers, ReplayPlan
+from everspun.replay.plan import PlannedAnswers, ReplayPlan
 from everspun.replay.traffic import TrafficConfig, simulate
 from stream.columns.values import NO_POSITION
 from stream.config import StreamConfig
@@ -91,7 +91,7 @@ def test_lines_stand_in_order_of_arrival_and_lose_nothing(plan: ReplayPlan, hist
     ids: list[str] = []
     clicks = 0
     for period in plan.periods():
-        answers = Answers([0.25] * (period.last - period.first), "v1")
+        answers = PlannedAnswers([0.25] * (period.last - period.first), "v1")
         lines = list(plan.lines(period, answers))
         stamps = [line.arrival_ms for line in lines]
         assert stamps == sorted(stamps)

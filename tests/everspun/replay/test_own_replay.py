@@ -111,7 +111,7 @@ def written(log: MemoryLog) -> list[tuple[int, str, dict[str, Any], bytes | None
 def label(log: MemoryLog) -> dict[str, int]:
     labelling = Labelling(STREAM, LabelerConfig(await_verdicts=False), log)
     labelling.own(range(STREAM.partitions))
-    while labelling.turn(0, 0):
+    while labelling.run_once(0, 0):
         pass
     labelling.close()
     totals = {

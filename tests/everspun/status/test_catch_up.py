@@ -3,7 +3,7 @@
 import pytest
 
 from everspun.status.catch_up import behind, near_retention
-from everspun.status.table import Snapshot, Stage
+from everspun.status.table import Stage, StatusSnapshot
 from stream.config import StreamConfig
 
 STREAM = StreamConfig(window_ms=3_600_000, grace_ms=300_000)
@@ -11,9 +11,9 @@ NOW = 1_800_000_000_000
 HOUR = 3_600_000
 
 
-def look(now_ms: int, **reached_ms: int) -> Snapshot:
+def look(now_ms: int, **reached_ms: int) -> StatusSnapshot:
     names = ("fraud", "labeler", "learner", "shard", "checkpointer", "replica")
-    return Snapshot(
+    return StatusSnapshot(
         now_ms, {name: Stage(name, data_time_ms=reached_ms.get(name, 0)) for name in names}
     )
 

@@ -11,7 +11,7 @@ from everspun.config import Config, LimitsConfig
 from everspun.launcher.targets import write_targets
 from everspun.status.quality import Quality
 from everspun.status.scrape import Report, quantile
-from everspun.status.table import Snapshot, duration, render, snapshot
+from everspun.status.table import StatusSnapshot, duration, render, snapshot
 
 EVENT = '{"id":"e1","ts_ms":1700000000000,"session":"s","source":"u","vendor":"v","item":"i"}'
 
@@ -101,7 +101,7 @@ def test_broken_limits_are_listed_with_value_and_limit():
 
 
 def test_a_run_that_does_not_answer_is_broken():
-    assert "no process" in breaches(Config(), Snapshot(0, {}), Quality("shop"), {})[0]
+    assert "no process" in breaches(Config(), StatusSnapshot(0, {}), Quality("shop"), {})[0]
 
 
 def test_stages_sum_their_processes_and_show_the_slowest():

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from everspun import config as config_file
-from everspun.status.follow import Follower
+from everspun.status.follow import StatusFollower
 from stream.log.log import Unavailable
 from stream.log.memory import MemoryLog, MemoryReader
 from stream.record import Partition
@@ -49,7 +49,7 @@ def test_a_broker_that_is_away_need_not_be_asked_again_and_is_followed_once_it_i
         Partition(config.stream.evaluations, 0), json.dumps(one).encode(), None, (), 1_000
     )
     writer.flush(1_000)
-    follower = Follower(config, log)
+    follower = StatusFollower(config, log)
     follower.look(2_000)
     assert not follower.answered
     follower.look(3_000, evaluations=follower.answered)

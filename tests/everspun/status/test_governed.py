@@ -13,7 +13,7 @@ from learners.governor.checkpoint_source import CompleteCut
 from learners.governor.controller import Governing
 from learners.governor.metrics import GovernorMetrics
 from learners.governor_config import GovernorConfig
-from paramserver.bounds import Bounds, Rung
+from paramserver.bounds import Bounds, PaceLevel
 from paramserver.messages import ChainProgress, Progress
 
 
@@ -46,7 +46,7 @@ def test_a_governor_is_shown_with_what_it_found_and_why():
     core, metrics = Governing(GovernorConfig(), "governor-0"), GovernorMetrics()
     metrics.look(core)
     assert governed(report(metrics), 0) is None
-    core.bounded(Bounds(Rung(4), False, 2))
+    core.bounded(Bounds(PaceLevel(4), False, 2))
     core.saw(cut(0), 0)
     metrics.look(core)
     said = governed(report(metrics), 0)
@@ -55,9 +55,9 @@ def test_a_governor_is_shown_with_what_it_found_and_why():
 
     said = governed(judge(core, metrics, [104.0, 104.0], 1), 7_500)
     assert said is not None
-    assert (said.ordered, said.rung, said.action, said.why) == (
-        Rung(4),
-        Rung(1),
+    assert (said.ordered, said.level, said.action, said.why) == (
+        PaceLevel(4),
+        PaceLevel(1),
         "slower",
         "beyond the band",
     )
@@ -75,15 +75,15 @@ def test_a_governor_is_shown_with_what_it_found_and_why():
 
 def test_a_governor_at_its_end_breaks_a_limit():
     core, metrics = Governing(GovernorConfig(begin="slowest"), "governor-0"), GovernorMetrics()
-    core.bounded(Bounds(Rung(4), False, 2))
+    core.bounded(Bounds(PaceLevel(4), False, 2))
     core.saw(cut(0), 0)
     reports = {"governor-0": judge(core, metrics, [110.0, 110.0], 1)}
     shot = snapshot(reports, 0, None)
-    assert any("slowest rung" in line for line in breaches(Config(), shot, Quality("m"), reports))
+    assert any("slowest level" in line for line in breaches(Config(), shot, Quality("m"), reports))
 
 
-def test_rungs_in_words():
-    assert [words(r) for r in (Rung(-1), Rung(3), Rung(0, 2))] == [
+def test_levels_in_words():
+    assert [words(r) for r in (PaceLevel(-1), PaceLevel(3), PaceLevel(0, 2))] == [
         "unbounded",
         "s = 3",
         "s = 0, 2 at once",

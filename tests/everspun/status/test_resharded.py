@@ -3,7 +3,7 @@
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from checkpointer.cuts.step import Pause
+from checkpointer.cuts.step import MovePause
 from checkpointer.metrics import CheckpointerMetrics
 from everspun.launcher.launcher import shards_needed
 from everspun.status.resharded import resharded
@@ -33,7 +33,7 @@ def test_what_is_wanted_and_how_long_the_last_move_took():
     shard.map_epoch.set(2)
     shard.clocks(clocks, 0, needed=3)
     checkpointer.moves.inc()
-    for phase, ms in Pause(5, 20, 30)._asdict().items():
+    for phase, ms in MovePause(5, 20, 30)._asdict().items():
         checkpointer.move_pause_ms.labels(phase=phase).set(ms)
     said = resharded(
         {"shard-0": report(shard.registry), "checkpointer-0": report(checkpointer.registry)}

@@ -132,7 +132,7 @@ def labelling(log):
 def work(parts, clock=None, still_max=40):
     clock, still = clock or Clock(), 0
     while still < still_max:
-        moved = [part.turn(clock(), 0) for part in parts]
+        moved = [part.run_once(clock(), 0) for part in parts]
         still = 0 if any(moved) else still + 1
 
 
@@ -231,7 +231,7 @@ def test_whoever_dies_when_the_same_verdicts_stand_there_in_the_end(seed):
     parts = [make(stormy) for make in makers]
     for _ in range(60):
         for _ in range(rng.randrange(1, 12)):
-            rng.choice(parts).turn(clock(), 0)
+            rng.choice(parts).run_once(clock(), 0)
         dies = rng.randrange(3)
         parts[dies].close()
         parts[dies] = makers[dies](stormy)
@@ -255,7 +255,7 @@ def test_a_failed_send_begins_again_from_what_the_log_holds(monkeypatch):
             pass
 
     monkeypatch.setattr(log, "writer", Broken)
-    one.turn(clock(), 0)
+    one.run_once(clock(), 0)
     assert one.totals.restarts == 1
     assert said(log) == ([], [])
     monkeypatch.setattr(log, "writer", whole)

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_partition import CONFIG, SEEDS, Run, logs_of
-from test_readings import CORRECT
+from test_strategies import CORRECT
 
 from labeler.click_cache.cache import ClickCopy
 from labeler.click_cache.page import ClickPage, decode_page, encode_page
 from labeler.click_cache.rocks import RocksPages
 from labeler.click_cache.spilled import SpilledClicks
 from labeler.click_cache.storage import MemoryPages, PagesFailed
-from labeler.join.click_join import Limits
+from labeler.join.click_join import ClickLimits
 from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import readings
+from labeler.join.strategy import label_strategies
 from stream.decoding.decode import BadRecord
 from stream.record import Record
 
@@ -205,7 +205,7 @@ def test_spilled_clicks_match_as_those_in_memory(chunks, data):
     assert len(spilled) == sum(map(len, clicks))
     wanted = data.draw(st.lists(st.tuples(IDS, st.integers(0, 10 * at)), min_size=1, max_size=8))
     ids, shown = np.array([id for id, _ in wanted], np.uint64), np.array([ts for _, ts in wanted])
-    found = spilled.match(ids, shown, shown, Limits(60, 60, 20, 0))
+    found = spilled.match(ids, shown, shown, ClickLimits(60, 60, 20, 0))
     counted = sum(one.clicks for one in found) if found else np.zeros(len(ids), np.int64)
     for (id, ts), count in zip(wanted, counted.tolist(), strict=True):
         assert count == sum(
@@ -222,11 +222,11 @@ def test_a_spilled_click_costs_few_bytes_and_a_stranger_no_look_up():
         spilled.push(stored[k * n])
     assert spilled.bytes / len(spilled) <= 6
     ids = rng.integers(1, 2**64, n, np.uint64)
-    spilled.match(ids, np.zeros(n, np.int64), np.zeros(n, np.int64), Limits(1, 1, 1, 0))
+    spilled.match(ids, np.zeros(n, np.int64), np.zeros(n, np.int64), ClickLimits(1, 1, 1, 0))
     assert spilled.lookups <= 5
     ids[7] = stored[9 * n].id[3]
     found = spilled.match(
-        ids, np.zeros(n, np.int64), np.zeros(n, np.int64), Limits(1 << 40, 1 << 40, 0, 0)
+        ids, np.zeros(n, np.int64), np.zeros(n, np.int64), ClickLimits(1 << 40, 1 << 40, 0, 0)
     )
     assert sum(one.clicks for one in found)[7] == 1
 
@@ -267,10 +267,10 @@ class Disk:
 )
 def test_whatever_the_copy_holds_no_byte_changes(seed, fraud, crash, poll_max, which):
     config = CONFIG if which == 2 else CORRECT
-    logs, reading = logs_of(seed, fraud), readings(config)[which % 2]
-    straight = Run(*logs, random.Random(1), config=config, reading=reading).finish()
+    logs, strategy = logs_of(seed, fraud), label_strategies(config)[which % 2]
+    straight = Run(*logs, random.Random(1), config=config, strategy=strategy).finish()
     rng = random.Random(seed)
-    out = Run(*logs, rng, crash, poll_max, config, reading, pages=Disk(rng)).finish()
+    out = Run(*logs, rng, crash, poll_max, config, strategy, pages=Disk(rng)).finish()
     assert [(e.header, e.value, e.before) for e in out] == [
         (e.header, e.value, e.before) for e in straight
     ]
@@ -283,7 +283,7 @@ def test_a_restart_takes_clicks_from_the_copy_and_spills_what_is_too_much():
         run = Run(
             *logs_of(seed, False), random.Random(seed), crash=0.3, pages=lambda pages=pages: pages
         )
-        while run.turn():
+        while run.run_once():
             restored += run.labeler.clicks.restored
             spilled += run.labeler.clicks.spilled
     assert restored > 100

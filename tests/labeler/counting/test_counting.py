@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labeler.counting.reader import CountingReader, ResumePoint, SignalEnds
+from labeler.counting.reader import CountingPoint, CountingReader, SignalEnds
 from labeler.counting.signals import Signal, decode_signal
 from labeler.fraud_config import FraudConfig
 from stream.config import StreamConfig
@@ -44,8 +44,8 @@ def click(offset: int, at_ms: int, source: str = "u1", vendor: str = "v1") -> Re
     return Record(offset, at_ms, b"s", json.dumps(event).encode())
 
 
-def reader(topic: str = "impressions", at: ResumePoint | None = None) -> CountingReader:
-    return CountingReader(STREAM, FRAUD, topic, 0, at or ResumePoint(0, 0))
+def reader(topic: str = "impressions", at: CountingPoint | None = None) -> CountingReader:
+    return CountingReader(STREAM, FRAUD, topic, 0, at or CountingPoint(0, 0))
 
 
 def columns(signal: Signal) -> dict[str, list[object]]:
@@ -141,12 +141,12 @@ def test_a_signal_survives_the_log():
 
 def test_ends_are_folded_and_late_writers_do_no_harm():
     ends = SignalEnds()
-    assert ends.resume_point("impressions/0", 5) == ResumePoint(position(5), 0)
+    assert ends.resume_point("impressions/0", 5) == CountingPoint(position(5), 0)
     first = Signal("impressions/0", 10, 20, 0, 500, 400, 0, None)
     later = Signal("impressions/0", 20, 30, 500, 1_000, 900, 0, None)
     for signal in (first, later, first, Signal("impressions/0", 40, 50, 0, 500, 7, 0, None)):
         ends.on_signal(signal)
-    assert ends.resume_point("impressions/0", 0) == ResumePoint(30, 900)
+    assert ends.resume_point("impressions/0", 0) == CountingPoint(30, 900)
     assert ends.dangling == 1
 
 

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labeler.fraud.activity_pages import counts_in
-from labeler.fraud.filter import FraudFilter, Step, run_step
+from labeler.fraud.filter import FilterStep, FraudFilter, run_step
 from labeler.fraud.sent_watermarks import sent_watermarks
 from labeler.fraud.tables import TABLES, Tables, dict_tables, pair_key
 from labeler.fraud.vendor_history import VendorHistory
@@ -383,7 +383,7 @@ def test_a_lost_commit_counts_nothing_twice():
         assert one.next_offset == 0
         one.on_signals(site.log[:70])
         one.save()  # counted and written, and then the process dies
-    step: Step = run_step(make(tables), site.log, log)
+    step: FilterStep = run_step(make(tables), site.log, log)
     assert step.next_offset == len(site.log)
     assert counts_in(tables.activity) == counts_in(smooth.activity)
 

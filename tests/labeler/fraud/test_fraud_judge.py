@@ -13,7 +13,7 @@ from labeler.counting.signals import Signal
 from labeler.fraud.app import IDLE_S, FraudMetrics, Judge
 from labeler.fraud.tables import dict_tables
 from labeler.fraud_config import FraudConfig
-from labeler.io.fetch_pace import Backoff, StepSize
+from labeler.io.fetch_pace import RefetchTimer, StepSize
 from labeler.labels.claimed_ends import ClaimedEnds
 from stream.config import StreamConfig
 from stream.internal_topics.verdicts import Verdict, Watermark
@@ -245,7 +245,7 @@ def test_an_outage_of_the_broker_does_not_make_the_filter_slow_to_miss_what_is_m
 
 
 def test_a_question_is_repeated_less_and_less_often_until_an_answer_comes():
-    backoff, asked, now = Backoff(1.0, 60.0), [], 0.0
+    backoff, asked, now = RefetchTimer(1.0, 60.0), [], 0.0
     while now < 1_000:
         if backoff.is_due(now):
             backoff.ask(now)

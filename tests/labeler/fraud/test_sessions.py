@@ -22,7 +22,7 @@ from labeler.fraud.sessions import (
 )
 from labeler.fraud.tables import dict_tables
 from labeler.fraud_config import FraudConfig
-from labeler.labels.verdicts import VerdictBook, VerdictPoint
+from labeler.labels.verdict_index import VerdictIndex, VerdictPoint
 from stream.hashing.keys import hash_pair, hash_strings, session_of
 from stream.internal_topics.verdicts import Verdict, Watermark, decode_verdict, encode_verdict
 from stream.record import Record
@@ -193,13 +193,13 @@ def test_a_verdict_that_spares_sessions_is_obeyed_so():
     mine = int(session_of(ids)[0])
     verdict = Verdict("x/1", "x", "reject", "u", "v", 0, 10**13, "why", spared=(mine,))
     assert decode_verdict(encode_verdict(verdict)) == verdict
-    book = VerdictBook(["impressions/0"], VerdictPoint(0, {}))
-    book.read(
+    verdict_index = VerdictIndex(["impressions/0"], VerdictPoint(0, {}))
+    verdict_index.read(
         Record(n, 1, b"k", encode_verdict(said), ())
         for n, said in enumerate([verdict, Watermark("impressions/0", 10**13, 5)])
     )
     names = hash_strings(pa.array(["u"] * 3)), hash_strings(pa.array(["v"] * 3))
-    ruling = book.rule(
+    ruling = verdict_index.rule(
         *names, np.full(3, 1_000), np.full(3, 2_000), pa.table({"x": [1, 2, 3]}), ids
     )
     assert ruling.rejected.tolist() == [False, True, False]

@@ -2,12 +2,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labeler.join.click_join import ClickJoin, Limits
+from labeler.join.click_join import ClickJoin, ClickLimits
 from labeler.join.duplicates import DuplicateIds
 from labeler.join.ring_index import _GOLDEN, INDEX_ROOM, RING_MIN, home
 
 WINDOW, WAIT, EARLY, EARLY_CLICK = 20, 25, 5, 4
-LIMITS = Limits(WINDOW, WAIT, EARLY, EARLY_CLICK)
+LIMITS = ClickLimits(WINDOW, WAIT, EARLY, EARLY_CLICK)
 # Few ids. Most share one home in an index of any size, or have one close behind it: hashes that
 # agree in the half that is scaled to the index, turned back into ids. So probes pass each other,
 # and only a comparison tells them apart.
@@ -133,5 +133,5 @@ def test_tables_shrink_when_what_they_held_has_left():
     assert join.bytes <= 36 * RING_MIN
     assert ids.bytes <= 22 * RING_MIN
     assert join.match(
-        u64([9_995]), i64([9_995]), i64([9_995]), Limits(1, 1, 1, 0)
+        u64([9_995]), i64([9_995]), i64([9_995]), ClickLimits(1, 1, 1, 0)
     ).label.tolist() == [1]

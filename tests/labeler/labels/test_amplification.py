@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labeler.counting.reader import CountingReader, ResumePoint
+from labeler.counting.reader import CountingPoint, CountingReader
 from labeler.fraud_config import FraudConfig
 from labeler.labels.batching import Boundaries
 from labeler.labels.emission import quarantine_records, rejected_ids, rejected_records
@@ -123,22 +123,22 @@ def test_signals_fit_and_a_reader_that_begins_within_a_record_goes_on():
         beat(3, ZERO + 60_000),
     ]
 
-    def read(at: ResumePoint, step: int) -> list:
+    def read(at: CountingPoint, step: int) -> list:
         reader = CountingReader(STREAM, FraudConfig(), STREAM.clicks, 0, at)
         rest = [record for record in log if record.offset >= reader.offset]
         return [s for k in range(0, len(rest), step) for s in reader.on_records(rest[k : k + step])]
 
-    whole = read(ResumePoint(0, 0), 10)
+    whole = read(CountingPoint(0, 0), 10)
     assert len(whole) > 5
     assert all(len(signal.value) < STREAM.record_bytes_max for signal in whole)
     assert [s.end for s in whole[:-1]] == [s.start for s in whole[1:]]
     assert sum(sum(s.rows.column("count").to_pylist()) for s in whole if s.rows is not None) == 412
     assert all(s.end > s.start for s in whole)
     said = [(s.headers, s.value) for s in whole]
-    assert [(s.headers, s.value) for s in read(ResumePoint(0, 0), 1)] == said
+    assert [(s.headers, s.value) for s in read(CountingPoint(0, 0), 1)] == said
     for k, one in enumerate(whole[:-1]):
         assert [
-            (s.headers, s.value) for s in read(ResumePoint(one.end, one.arrival_max_ms), 2)
+            (s.headers, s.value) for s in read(CountingPoint(one.end, one.arrival_max_ms), 2)
         ] == said[k + 1 :]
 
 
@@ -147,7 +147,7 @@ def test_a_record_that_cannot_be_read_is_unknown_whatever_is_raised(
 ):
     """L5: counting is bound by nothing."""
     log = [clicks_of(k, 2, 3, ZERO) for k in range(5)] + [beat(5, ZERO + 60_000)]
-    reader = CountingReader(STREAM, FraudConfig(), STREAM.clicks, 0, ResumePoint(0, 0))
+    reader = CountingReader(STREAM, FraudConfig(), STREAM.clicks, 0, CountingPoint(0, 0))
     read = reader._read
 
     def raises(records, arrival_ms):

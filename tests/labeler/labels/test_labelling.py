@@ -14,7 +14,7 @@ from labeler.counting.heartbeats import Heartbeats
 from labeler.counting.runner import Head
 from labeler.counting.signals import decode_signal
 from labeler.fraud_config import FraudConfig
-from labeler.io.set_aside import SetAside, order_headers, order_key
+from labeler.io.set_aside import SetAside, set_aside_headers, set_aside_key
 from labeler.labels.runner import Labelling
 from labeler.process.metrics import LabelerMetrics
 from labeler.process.process import Service
@@ -108,7 +108,7 @@ def work(labelling, clock, turns=1_000, still_max=40):
     """Turn until nothing moves for a while."""
     still = 0
     while still < still_max and turns:
-        still = 0 if labelling.turn(clock(), 0) else still + 1
+        still = 0 if labelling.run_once(clock(), 0) else still + 1
         turns -= 1
     assert turns, "never came to rest"
 
@@ -181,7 +181,7 @@ def test_a_restarted_labeler_takes_clicks_from_its_copy_and_goes_on_without_one_
         labellings.append(Labelling(STREAM, settings, log, pages=disk))
         labellings[-1].own([0])
         for _ in range(turns):
-            labellings[-1].turn(clock(), 0)
+            labellings[-1].run_once(clock(), 0)
     rows, kinds = folded(log)
     assert {n for n, (_, label) in enumerate(rows) if label} == clicked
     assert len(rows) == 200
@@ -219,11 +219,11 @@ def test_a_record_waits_for_the_acknowledgement_of_the_one_before():
     labelling = Labelling(STREAM, replace(LABELER, send_timeout_ms=50), log)
     labelling.own([0])
     for _ in range(20):
-        labelling.turn(clock(), 0)
+        labelling.run_once(clock(), 0)
     assert len(log.records(EXAMPLES)) == 1
     for _ in range(5):  # of a single step nobody knows whether it is the clock's
         clock.now_ms += 1_000
-        labelling.turn(clock(), 0)
+        labelling.run_once(clock(), 0)
     assert labelling.totals.refolds == 1
     log.on_append = None
     clock.now_ms += 1_000
@@ -238,9 +238,9 @@ def test_a_drained_labeler_leaves_nothing_on_its_way_and_begins_nothing():
     log.on_append = lambda _: Fate.PENDING
     labelling = Labelling(STREAM, LABELER, log)
     labelling.own([0])
-    labelling.turn(clock(), 0)
+    labelling.run_once(clock(), 0)
     assert not labelling.drain(clock())
-    for line in labelling.lines.values():
+    for line in labelling.tasks.values():
         line.outbox._sent.acknowledge()
     assert labelling.drain(clock())
     assert len(log.records(EXAMPLES)) == 1
@@ -316,7 +316,7 @@ def test_a_record_that_makes_the_decoder_raise_stops_its_partition_until_it_is_s
     labelling = Labelling(STREAM, LABELER, log)
     labelling.own([0])
     work(labelling, clock)
-    (line,) = labelling.lines.values()
+    (line,) = labelling.tasks.values()
     assert line.core.waiting == "stopped"
     assert line.core.stopped.position == poison << 20
     assert "boom" in line.core.stopped.reason
@@ -326,19 +326,19 @@ def test_a_record_that_makes_the_decoder_raise_stops_its_partition_until_it_is_s
     log.append(
         Partition("quarantine", 0),
         None,
-        order_key(order),
-        order_headers(order, "an operator's word"),
+        set_aside_key(order),
+        set_aside_headers(order, "an operator's override"),
     )
     clock.now_ms += 10_000
     work(labelling, clock)
-    assert labelling.lines[0].core.stopped is None
+    assert labelling.tasks[0].core.stopped is None
     assert len(folded(log)[0]) == 19  # of 20
     _, quarantined = log.records(Partition("quarantine", 0))
     assert quarantined.value == log.records(IMPRESSIONS)[poison].value
     again = Labelling(STREAM, LABELER, log)
     again.own([0])
     work(again, clock)
-    assert again.lines[0].core.stopped is None, "a labeler that takes over finds the order"
+    assert again.tasks[0].core.stopped is None, "a labeler that takes over finds the order"
 
 
 def test_input_that_is_gone_stops_its_partition_and_only_that():
@@ -350,15 +350,15 @@ def test_input_that_is_gone_stops_its_partition_and_only_that():
     beat(log, ZERO)
     beat(log, ZERO, 1)
     labelling.own([0, 1])
-    labelling.turn(clock(), 0)
+    labelling.run_once(clock(), 0)
     for n in range(50):
         beat(log, ZERO + n * 100)
         beat(log, ZERO + n * 100, 1)
     log.delete_below(IMPRESSIONS, 40)
     work(labelling, clock)
-    assert labelling.lines[0].core.stopped is not None
-    assert "offsets 0 to 39 are still needed and gone" in labelling.lines[0].core.stopped.reason
-    assert labelling.lines[1].core.stopped is None
+    assert labelling.tasks[0].core.stopped is not None
+    assert "offsets 0 to 39 are still needed and gone" in labelling.tasks[0].core.stopped.reason
+    assert labelling.tasks[1].core.stopped is None
     assert len(log.records(Partition("examples", 1))) > 10
 
 
@@ -381,22 +381,22 @@ def test_a_watermark_that_contradicts_the_log_counts_for_nothing(ahead_ms: int, 
         work(labelling, clock)
         clock.now_ms += 1_000
     assert labelling.passed_over.by_partition == {verdicts: 2}
-    assert labelling.book is not None
-    assert labelling.book.low_ms == 0
+    assert labelling.verdict_index is not None
+    assert labelling.verdict_index.low_ms == 0
     assert not log.records(EXAMPLES)
     for topic in ("impressions", "clicks"):
         mark = Watermark(input_name(topic, 0), ZERO + 2_900, 1 << 20)
         log.append(verdicts, encode_verdict(mark), timestamp_ms=ZERO + 3_000)
     work(labelling, clock)
-    assert labelling.lines[0].core.stopped is None
+    assert labelling.tasks[0].core.stopped is None
     assert log.records(EXAMPLES)
 
 
 @pytest.mark.parametrize("partitions", [1, 2])
 def test_verdicts_of_an_outage_are_read_as_labels_come_to_them(monkeypatch, partitions):
-    """A book that is full is read on only while a line waits for it: never so much at once, and
-    all is labelled."""
-    monkeypatch.setattr("labeler.labels.verdicts.ENTRIES_MAX", 60)
+    """An index that is full is read on only while a partition waits for it: never so much at once,
+    and all is labelled."""
+    monkeypatch.setattr("labeler.labels.verdict_index.ENTRIES_MAX", 60)
     stream, clock = replace(STREAM, poll_records_max=20, partitions=partitions), Clock()
     log = memory_log(stream, clock)
     fill(
@@ -422,12 +422,12 @@ def test_verdicts_of_an_outage_are_read_as_labels_come_to_them(monkeypatch, part
     labelling, held = Labelling(stream, replace(LABELER, await_verdicts=True), log), []
     labelling.own(list(range(partitions)))
     for _ in range(3_000):
-        labelling.turn(clock(), 0)
-        held.append(len(labelling.book._step_offsets))
+        labelling.run_once(clock(), 0)
+        held.append(len(labelling.verdict_index._step_offsets))
     rows, _ = folded(log)
     assert len(rows) == 300
     assert max(held) < 500  # of 2,000, 400 of which stand behind the last label
-    assert labelling.book.low_ms > ZERO + 31_000
+    assert labelling.verdict_index.low_ms > ZERO + 31_000
 
 
 def test_heartbeats_are_refused_on_replayed_topics_and_due_on_live_ones():
@@ -453,7 +453,7 @@ def test_the_head_counts_every_bucket_once_over_restarts_and_failures():
         head = Head(stream, replace(LABELER, await_verdicts=True), FraudConfig(), log)
         head.own([0])
         for _ in range(40):
-            head.turn(clock(), 0)
+            head.run_once(clock(), 0)
         head.close()
         log.on_append = log.on_append if rng.random() < 0.5 else None
     chains, counted = {}, dict.fromkeys(("impressions/0", "clicks/0"), 0)

@@ -1,4 +1,5 @@
-"""Input that is gone (C7): a stop that names its command, and labels behind the operator's word."""
+"""Input that is gone (C7): a stop that names its command, and labels behind the operator's
+override."""
 
 import json
 import random
@@ -48,7 +49,7 @@ def started(log, clock, stream=STREAM, labeler=LABELER, pages=None):
     return labelling
 
 
-def obey(log, clock, labelling, stop, stream=STREAM):
+def apply_stop_command(log, clock, labelling, stop, stream=STREAM):
     """Type the command that an alarm names."""
     word = stop.command.split()
     assert word[:2] == ["everspun", "lost"]
@@ -100,15 +101,15 @@ def test_impressions_that_are_gone_are_passed_over_on_the_word_that_the_alarm_na
     log.delete_below(IMPRESSIONS, views + 9)
     kept = sum(bool(r.value) for r in log.records(IMPRESSIONS))
     labelling = started(log, clock)
-    assert "needed and gone" in str(labelling.lines[0].core.stopped)
+    assert "needed and gone" in str(labelling.tasks[0].core.stopped)
     assert total(log, "labelled") == labelled, "nothing is skipped by itself"
-    obey(log, clock, labelling, labelling.lines[0].core.stopped)
-    assert labelling.lines[0].core.stopped is None
+    apply_stop_command(log, clock, labelling, labelling.tasks[0].core.stopped)
+    assert labelling.tasks[0].core.stopped is None
     assert total(log, "labelled") == labelled + kept
     assert total(log, "lost_offsets") == views + 9 - resumes
     assert total(log, "lost") == 0
     again = started(log, clock)
-    assert again.lines[0].core.stopped is None, "a labeler that takes over finds the word"
+    assert again.tasks[0].core.stopped is None, "a labeler that takes over finds the word"
     assert folded(log)[0] == sorted(folded(log)[0])
 
 
@@ -140,7 +141,7 @@ def test_what_was_gone_when_the_topics_were_made_is_where_labels_begin():
     begin_where_inputs_begin(log, STREAM, ["examples", "quarantine"], clock())
     assert len(log.records(QUARANTINE)) == 2
     labelling = started(log, clock)
-    assert labelling.lines[0].core.stopped is None
+    assert labelling.tasks[0].core.stopped is None
     assert headers(log)[0].start == 3 << 20
     assert (
         total(log, "lost_offsets") == total(log, "lost") == total(log, "clicks_lost_offsets") == 0
@@ -187,21 +188,23 @@ def test_impressions_that_a_click_which_is_gone_might_have_counted_for_are_lost(
     pages = MemoryPages() if copies else None
     slow = replace(LABELER, outbox_max=1, take_records_max=4, clicks_copy=copies)
     labelling = started(log, clock, labeler=slow, pages=pages)
-    obey(log, clock, labelling, labelling.lines[0].core.stopped) if not restarts else None
+    apply_stop_command(
+        log, clock, labelling, labelling.tasks[0].core.stopped
+    ) if not restarts else None
     for _ in range(restarts):
-        stop = labelling.lines[0].core.stopped
+        stop = labelling.tasks[0].core.stopped
         if stop is not None:
             lost = LostRange(*stop.gone)
             say(log, STREAM, lost, "gone", clock())
         labelling = Labelling(STREAM, slow, log, pages=pages)
         labelling.own([0])
         for _ in range(rng.randrange(1, 30)):
-            labelling.turn(clock(), 0)
+            labelling.run_once(clock(), 0)
     clock.now_ms += 10_000
     labelling = Labelling(STREAM, slow, log, pages=pages)
     labelling.own([0])
     work(labelling, clock)
-    assert labelling.lines[0].core.stopped is None
+    assert labelling.tasks[0].core.stopped is None
     lost = clicks_oracle(log, 0, moved_at(log))
     rows = dict(folded(log)[0])
     assert rows == {at: label for at, label in true.items() if at not in lost}
@@ -229,7 +232,7 @@ def test_clicks_gone_in_the_midst_cost_only_what_they_might_have_labelled(seed, 
     labelling = Labelling(replace(STREAM, poll_records_max=1), small, log)
     labelling.own([0])
     for _ in range(rng.randrange(20, 200)):
-        labelling.turn(clock(), 0)
+        labelling.run_once(clock(), 0)
     if not headers(log):
         return
     resumed = headers(log)[-1].clicks_offset
@@ -238,12 +241,12 @@ def test_clicks_gone_in_the_midst_cost_only_what_they_might_have_labelled(seed, 
     log.delete_below(CLICKS, to)
     labelling.close()
     labelling = started(log, clock)
-    stop = labelling.lines[0].core.stopped
+    stop = labelling.tasks[0].core.stopped
     if stop is None:
         assert resumed >= to
         return
     point = headers(log)[-1]
-    obey(log, clock, labelling, stop)
+    apply_stop_command(log, clock, labelling, stop)
     lost = clicks_oracle(log, point.clicks_arrival_max_ms, log.records(CLICKS)[0].timestamp_ms)
     lost = {at for at in lost if at >= point.end}
     rows = dict(folded(log)[0])
@@ -258,11 +261,11 @@ def test_an_input_gone_below_both_topics_is_named_one_after_the_other():
     log.delete_below(IMPRESSIONS, 10)
     log.delete_below(CLICKS, 2)
     labelling = started(log, clock)
-    stops = labelling.lines[0].core.stops
+    stops = labelling.tasks[0].core.stops
     assert {stop.topic for stop in stops} == {"impressions", "clicks"}
     for stop in stops:
-        obey(log, clock, labelling, stop)
-    assert labelling.lines[0].core.stopped is None
+        apply_stop_command(log, clock, labelling, stop)
+    assert labelling.tasks[0].core.stopped is None
     assert total(log, "lost") + total(log, "labelled") == sum(
         bool(r.value) for r in log.records(IMPRESSIONS)
     )
@@ -292,10 +295,10 @@ def test_where_verdicts_are_gone_what_they_decide_on_is_lost():
     watermarks(ZERO + 20_000)
     log.delete_below(at, 5)
     work(labelling, clock)
-    stop = labelling.lines[0].core.stopped
+    stop = labelling.tasks[0].core.stopped
     assert (stop.topic, stop.gone.end) == ("verdicts", 5)
-    obey(log, clock, labelling, stop)
-    assert labelling.lines[0].core.stopped is None
+    apply_stop_command(log, clock, labelling, stop)
+    assert labelling.tasks[0].core.stopped is None
     assert total(log, "rejected") == 0
     arrivals = [r.timestamp_ms for r in log.records(IMPRESSIONS) if r.value]
     # the rest of the watermarks behind the gap rise to ZERO + 20 s at the end: all deadlines before
@@ -312,16 +315,16 @@ def test_a_log_that_lost_its_tail_stops_its_partition_and_goes_on_where_it_was_r
     end = log.end(IMPRESSIONS)
     del log.records(IMPRESSIONS)[-3:]
     work(labelling, clock)
-    stop = labelling.lines[0].core.stopped
+    stop = labelling.tasks[0].core.stopped
     assert "lost its tail" in stop.reason
-    obey(log, clock, labelling, stop)
-    assert labelling.lines[0].core.stopped is not None, (
+    apply_stop_command(log, clock, labelling, stop)
+    assert labelling.tasks[0].core.stopped is not None, (
         "what comes below is given offsets that were read"
     )
     fill_later(log, 2)
     clock.now_ms += 10_000
     work(labelling, clock)
-    assert labelling.lines[0].core.stopped is None
+    assert labelling.tasks[0].core.stopped is None
     kept = [r for r in log.records(IMPRESSIONS) if r.offset >= end and r.value]
     assert [at >> 20 for at, _ in folded(log)[0]][-len(kept) :] == [r.offset for r in kept]
 
@@ -332,12 +335,12 @@ def test_counting_passes_over_what_is_gone_and_counts_it_as_unknown():
     fill(log, seconds=2)
     head = Head(STREAM, replace(LABELER, await_verdicts=True), FraudConfig(), log)
     head.own([0])
-    head.turn(clock(), 0)
+    head.run_once(clock(), 0)
     there = log.end(IMPRESSIONS)
     fill_later(log, 2)
     log.delete_below(IMPRESSIONS, there + 5)
     for _ in range(40):
-        head.turn(clock(), 0)
+        head.run_once(clock(), 0)
     assert not head.totals.stopped
     assert head.totals.passed_over == 5
     signals = [decode_signal(r) for r in log.records(Partition("signals", 0))]
@@ -357,10 +360,10 @@ def test_counting_of_a_log_that_lost_its_tail_goes_on_once_the_log_has_grown_pas
         head.own([0])
         return head
 
-    def turn(head, times=40):
+    def run_once(head, times=40):
         for _ in range(times):
             clock.now_ms += 100
-            head.turn(clock(), 0)
+            head.run_once(clock(), 0)
 
     def counted():
         mine = [
@@ -374,10 +377,10 @@ def test_counting_of_a_log_that_lost_its_tail_goes_on_once_the_log_has_grown_pas
         ], chain.end or 0
 
     head = counting()
-    turn(head)
+    run_once(head)
     end = log.end(IMPRESSIONS)
     del log.records(IMPRESSIONS)[-10:]
-    turn(head)
+    run_once(head)
     assert "outside" in head.totals.stopped["impressions/0"]
     assert list(head.totals.stopped) == ["impressions/0"], "the other input goes on"
     if restarts:
@@ -385,7 +388,7 @@ def test_counting_of_a_log_that_lost_its_tail_goes_on_once_the_log_has_grown_pas
         head = counting()
     fill_later(log, 4)
     assert log.end(IMPRESSIONS) > end
-    turn(head)
+    run_once(head)
     assert not head.totals.stopped
     kinds, reached = counted()
     assert set(kinds) == {Fold.EXTENDS}
@@ -418,7 +421,7 @@ def test_rows_of_examples_never_hold_what_is_lost():
     fill(log, seconds=3)
     log.delete_below(CLICKS, 3)
     labelling = started(log, clock)
-    obey(log, clock, labelling, labelling.lines[0].core.stopped)
+    apply_stop_command(log, clock, labelling, labelling.tasks[0].core.stopped)
     for record in log.records(EXAMPLES):
         header = BatchHeader.from_headers(record.headers)
         rows = decode_examples(record.value).num_rows if record.value else 0
@@ -464,7 +467,7 @@ def test_a_topic_made_anew_stops_its_partition_until_an_operator_accepts_it(runn
         labelling = started(log, clock)
     clock.now_ms += 10_000
     work(labelling, clock)
-    stop = labelling.lines[0].core.stopped
+    stop = labelling.tasks[0].core.stopped
     assert "made anew" in stop.reason
     assert stop.command.endswith("--force")
     assert folded(log)[0] == before
@@ -473,7 +476,7 @@ def test_a_topic_made_anew_stops_its_partition_until_an_operator_accepts_it(runn
     say(log, STREAM, lost, "somebody deleted it", clock())
     clock.now_ms += 10_000
     work(labelling, clock)
-    while labelling.lines[0].core.stopped is not None:
+    while labelling.tasks[0].core.stopped is not None:
         fill_beats(log)
         clock.now_ms += 10_000
         work(labelling, clock)
@@ -484,7 +487,7 @@ def test_a_topic_made_anew_stops_its_partition_until_an_operator_accepts_it(runn
         work(labelling, clock)
     assert total(log, "lost_offsets") == lost.end
     again = started(log, clock)
-    assert again.lines[0].core.stopped is None
+    assert again.tasks[0].core.stopped is None
     assert total(log, "lost_offsets") == lost.end, "counted once"
 
 
@@ -506,13 +509,13 @@ def test_clicks_made_anew_lose_what_the_former_ones_might_have_labelled():
     fill_later(log, 3)
     clock.now_ms += 10_000
     work(labelling, clock)
-    stop = labelling.lines[0].core.stopped
+    stop = labelling.tasks[0].core.stopped
     assert (stop.topic, stop.gone.first, stop.gone.end) == ("clicks", 0, 1)
     lost = LostRange(*stop.gone)._replace(topic_id=log.topic_id("clicks"))
     say(log, STREAM, lost, "somebody deleted it", clock())
     clock.now_ms += 10_000
     work(labelling, clock)
-    assert labelling.lines[0].core.stopped is None
+    assert labelling.tasks[0].core.stopped is None
     arrivals = [
         r.timestamp_ms for r in log.records(IMPRESSIONS) if r.value and r.offset << 20 >= point.end
     ]
@@ -529,7 +532,7 @@ def test_a_word_about_a_former_topic_says_nothing_of_the_next():
         remade_shop(log, 1)
         clock.now_ms += 10_000
         work(labelling, clock)
-        stop = labelling.lines[0].core.stopped
+        stop = labelling.tasks[0].core.stopped
         assert "made anew" in stop.reason
         lost = LostRange(*stop.gone)._replace(topic_id=log.topic_id("impressions"))
         say(log, STREAM, lost, "gone", clock())

@@ -11,9 +11,9 @@ from labeler_oracle import expected
 
 from labeler.config import LabelerConfig
 from labeler.join.resume_point import ExamplesFold, ResumePoint
-from labeler.join.strategy import readings
+from labeler.join.strategy import label_strategies
 from labeler.labels.partition import PartitionLabeler
-from labeler.labels.verdicts import VerdictBook
+from labeler.labels.verdict_index import VerdictIndex
 from stream.config import StreamConfig
 from stream.internal_topics.examples import BatchHeader, decode_examples
 from stream.internal_topics.verdicts import Verdict, Watermark, encode_verdict
@@ -160,11 +160,11 @@ class Run:
         crash=0.0,
         poll_max=8,
         config=CONFIG,
-        reading=None,
+        strategy=None,
         pages=None,
     ):
         self.pages = pages or (lambda: None)  # the local copy that the next start finds
-        self.reading = reading or readings(config)[0]
+        self.strategy = strategy or label_strategies(config)[0]
         self.logs = {"impressions": impressions, "clicks": clicks, "verdicts": verdicts or []}
         self.fraud, self.rng, self.crash, self.poll_max, self.config = (
             verdicts is not None,
@@ -177,22 +177,22 @@ class Run:
         self.start()
 
     def start(self):
-        fold = ExamplesFold(f"{self.reading.kind}/0", from_first=True)
+        fold = ExamplesFold(f"{self.strategy.kind}/0", from_first=True)
         fold.add(self.records())
         assert fold.dangling == fold.repeats == 0
         logs = self.logs
-        fresh = ResumePoint.fresh if self.reading.kind == "label" else ResumePoint.fresh_late
+        fresh = ResumePoint.fresh if self.strategy.kind == "label" else ResumePoint.fresh_late
         point = fold.point or fresh(
             logs["impressions"][0].offset if logs["impressions"] else 0,
             logs["clicks"][0].offset if logs["clicks"] else 0,
             0,
         )
-        self.book = VerdictBook.at(INPUTS, [point]) if self.fraud else None
+        self.verdict_index = VerdictIndex.at(INPUTS, [point]) if self.fraud else None
         settings = replace(
             FRAUD if self.fraud else NO_FRAUD, pending_clicks_bytes_max=150, click_page_rows=2
         )
         self.labeler = PartitionLabeler(
-            self.config, settings, 0, point, self.book, (), self.reading, self.pages()
+            self.config, settings, 0, point, self.verdict_index, (), self.strategy, self.pages()
         )
         self.at = {
             "impressions": point.impressions_offset, "clicks": self.labeler.clicks.offset,
@@ -211,7 +211,7 @@ class Run:
             self.at[topic] = found[-1].offset + 1
         return found
 
-    def turn(self):
+    def run_once(self):
         """One random order of the readers. True if anything was read or written."""
         moved = False
         for topic in self.rng.sample(("impressions", "clicks", "verdicts"), 3):
@@ -223,8 +223,12 @@ class Run:
                 self.labeler.on_impressions(found)
             elif topic == "clicks" and self.labeler.wants_clicks() and (found := self.poll(topic)):
                 self.labeler.on_clicks(found)
-            elif topic == "verdicts" and self.book is not None and (found := self.poll(topic)):
-                self.book.read(found)
+            elif (
+                topic == "verdicts"
+                and self.verdict_index is not None
+                and (found := self.poll(topic))
+            ):
+                self.verdict_index.read(found)
             else:
                 continue
             moved = True
@@ -239,7 +243,7 @@ class Run:
         return moved or bool(written)
 
     def finish(self):
-        while self.turn():
+        while self.run_once():
             assert self.labeler.stopped is None
         return self.out
 

@@ -14,8 +14,8 @@ from everspun.status.scrape import Report
 from labeler.config import LabelerConfig
 from labeler.counting.runner import Head
 from labeler.fraud_config import FraudConfig
-from labeler.io.set_aside import SetAside, order_headers, order_key
-from labeler.labels.runner import HEED_MS, Labelling
+from labeler.io.set_aside import SetAside, set_aside_headers, set_aside_key
+from labeler.labels.runner import OVERRIDE_POLL_MS, Labelling
 from labeler.process.metrics import LabelerMetrics
 from stream.config import StreamConfig
 from stream.internal_topics.examples import decode_examples, encode_examples
@@ -91,8 +91,8 @@ def test_a_batch_that_cannot_be_made_frees_itself_record_by_record(
         while True:
             for _ in range(60):
                 clock[0] += 1
-                labelling.turn(clock[0], 0)
-            stop = labelling.lines[0].core.stopped
+                labelling.run_once(clock[0], 0)
+            stop = labelling.tasks[0].core.stopped
             if stop is None:
                 break
             metrics.look(labelling, head, False)
@@ -103,9 +103,12 @@ def test_a_batch_that_cannot_be_made_frees_itself_record_by_record(
             assert line.endswith(f"everspun quarantine add impressions 0 {offset}")
             order = SetAside("impressions", 0, offset)
             log.append(
-                Partition("quarantine", 0), b"", order_key(order), order_headers(order, "a word")
+                Partition("quarantine", 0),
+                b"",
+                set_aside_key(order),
+                set_aside_headers(order, "a word"),
             )
-            clock[0] += HEED_MS
+            clock[0] += OVERRIDE_POLL_MS
             orders += 1
             assert orders <= 3, "each word passes one record, and the third one is it"
     assert [r.levelname for r in caplog.records if "stopped:" in r.message] == ["ERROR"] * orders

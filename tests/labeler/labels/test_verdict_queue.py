@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable
 
-from labeler.labels.verdict_queue import DOUBT_MS, Hearing
+from labeler.labels.verdict_queue import DOUBT_MS, VerdictQueue
 from stream.config import StreamConfig
 from stream.internal_topics.verdicts import Verdict, Watermark, encode_verdict
 from stream.record import Partition, Record, position
@@ -38,61 +38,64 @@ def offsets(taken: list[object]) -> list[int]:
 
 
 def test_honest_ones_wait_for_nothing():
-    hearing, log = Hearing(STREAM), Log(5)
-    hearing.put([mark(0, 5), verdict(1)], NOW)
-    assert offsets(hearing.take(log, NOW)) == [0, 1]
+    verdict_queue, log = VerdictQueue(STREAM), Log(5)
+    verdict_queue.put([mark(0, 5), verdict(1)], NOW)
+    assert offsets(verdict_queue.take(log, NOW)) == [0, 1]
     log.end = 9
-    hearing.put([mark(2, 9)], NOW)
-    taken = hearing.take(log, NOW)
+    verdict_queue.put([mark(2, 9)], NOW)
+    taken = verdict_queue.take(log, NOW)
     assert (offsets(taken), taken[0].error) == ([2], None)
 
 
 def test_a_false_claim_is_looked_at_twice_and_set_aside():
-    hearing, log = Hearing(STREAM), Log(5)
-    hearing.put([verdict(0), mark(1, 6), verdict(2)], NOW)
-    assert offsets(hearing.take(log, NOW)) == [0]
+    verdict_queue, log = VerdictQueue(STREAM), Log(5)
+    verdict_queue.put([verdict(0), mark(1, 6), verdict(2)], NOW)
+    assert offsets(verdict_queue.take(log, NOW)) == [0]
     for passed in range(0, DOUBT_MS, 100):
-        assert hearing.take(log, NOW + passed) == []
+        assert verdict_queue.take(log, NOW + passed) == []
     assert log.looks == 1
-    taken = hearing.take(log, NOW + DOUBT_MS)
+    taken = verdict_queue.take(log, NOW + DOUBT_MS)
     assert offsets(taken) == [1, 2]
     assert taken[0].error is not None
     assert log.looks == 2
-    assert len(hearing) == 0
+    assert len(verdict_queue) == 0
 
 
 def test_what_the_log_turns_out_to_hold_counts():
-    hearing, log = Hearing(STREAM), Log(5)
-    hearing.put([mark(0, 6)], NOW)
-    assert hearing.take(log, NOW) == []
+    verdict_queue, log = VerdictQueue(STREAM), Log(5)
+    verdict_queue.put([mark(0, 6)], NOW)
+    assert verdict_queue.take(log, NOW) == []
     log.end = 6
-    (taken,) = hearing.take(log, NOW + DOUBT_MS)
+    (taken,) = verdict_queue.take(log, NOW + DOUBT_MS)
     assert taken.error is None
 
 
 def test_however_many_false_ones_come_nothing_waits_longer_than_for_one():
-    hearing, log, waited = Hearing(STREAM), Log(5), []
-    for turn in range(400):
-        now_ms = NOW + 50 * turn
-        hearing.put([mark(2 * turn, 10**6), verdict(2 * turn + 1)], now_ms)
+    verdict_queue, log, waited = VerdictQueue(STREAM), Log(5), []
+    for run_once in range(400):
+        now_ms = NOW + 50 * run_once
+        verdict_queue.put([mark(2 * run_once, 10**6), verdict(2 * run_once + 1)], now_ms)
         waited += [
-            now_ms - (NOW + 50 * (offset // 2)) for offset in offsets(hearing.take(log, now_ms))
+            now_ms - (NOW + 50 * (offset // 2))
+            for offset in offsets(verdict_queue.take(log, now_ms))
         ]
     assert len(waited) == 2 * (400 - DOUBT_MS // 50)
     assert max(waited) == DOUBT_MS
 
 
 def test_so_much_may_wait():
-    hearing, log = Hearing(STREAM), Log(5)
-    hearing.put([mark(0, 6), *(Record(i, NOW, None, b"x" * (1 << 20)) for i in range(1, 9))], NOW)
-    assert hearing.take(log, NOW) == []
-    assert hearing.full
-    hearing.take(log, NOW + DOUBT_MS)
-    assert not hearing.full
+    verdict_queue, log = VerdictQueue(STREAM), Log(5)
+    verdict_queue.put(
+        [mark(0, 6), *(Record(i, NOW, None, b"x" * (1 << 20)) for i in range(1, 9))], NOW
+    )
+    assert verdict_queue.take(log, NOW) == []
+    assert verdict_queue.full
+    verdict_queue.take(log, NOW + DOUBT_MS)
+    assert not verdict_queue.full
 
 
 def test_a_clock_set_back_prolongs_no_doubt():
-    hearing, log = Hearing(STREAM), Log(5)
-    hearing.put([mark(0, 6)], NOW)
-    assert hearing.take(log, NOW) == []
-    assert len(hearing.take(log, NOW - 3_600_000)) == 1
+    verdict_queue, log = VerdictQueue(STREAM), Log(5)
+    verdict_queue.put([mark(0, 6)], NOW)
+    assert verdict_queue.take(log, NOW) == []
+    assert len(verdict_queue.take(log, NOW - 3_600_000)) == 1

@@ -9,7 +9,7 @@ import pytest
 from checkpointer.archive.archive import Archive, Archiving
 from checkpointer.archive.archived_log import ArchivedLog
 from checkpointer.store.files import MemoryFiles
-from labeler.join.strategy import Reading
+from labeler.join.strategy import LabelStrategy
 from labeler.retraction import labelled_rows
 from labeler.retraction.labelled_rows import labelled, reached_ms
 from stream.config import StreamConfig
@@ -19,7 +19,7 @@ from stream.log.memory import MemoryLog
 from stream.record import Partition, position
 
 EXAMPLES, IMPRESSIONS = Partition("examples", 0), Partition("impressions", 0)
-READINGS = (Reading("label", 1, 1, 1), Reading("late", 2, 2, 2))
+READINGS = (LabelStrategy("label", 1, 1, 1), LabelStrategy("late", 2, 2, 2))
 COUNT = 600
 SCHEMA = examples_schema(())
 
@@ -58,9 +58,9 @@ def log() -> MemoryLog:
 
 
 def read(
-    log: Log, from_ms: int, readings: tuple[Reading, ...] = READINGS
+    log: Log, from_ms: int, label_strategies: tuple[LabelStrategy, ...] = READINGS
 ) -> Iterator[tuple[str, int]]:
-    for one in labelled(log, EXAMPLES, readings, from_ms, 100):
+    for one in labelled(log, EXAMPLES, label_strategies, from_ms, 100):
         yield one.kind, one.rows.column("arrival_ms")[0].as_py()
 
 

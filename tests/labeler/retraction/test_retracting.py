@@ -10,7 +10,7 @@ import pytest
 
 from labeler.config import LabelerConfig
 from labeler.labels.runner import Labelling
-from labeler.labels.verdicts import VerdictPoint
+from labeler.labels.verdict_index import VerdictPoint
 from labeler.retraction.late_verdicts import RUN_OFFSETS, LateVerdicts
 from labeler.retraction.runner import Retracting
 from stream.chain import Chain, Fold
@@ -175,7 +175,7 @@ SESSIONS = sessions()
 def work(one, clock, still_max=12):
     still = 0
     while still < still_max:
-        still = 0 if one.turn(clock(), 0) else still + 1
+        still = 0 if one.run_once(clock(), 0) else still + 1
 
 
 def late_shop():

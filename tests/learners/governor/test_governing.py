@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import pytest
 
 from learners.governor.checkpoint_source import CompleteCut
-from learners.governor.controller import Governing, Word
+from learners.governor.controller import Governing, LeaseRequest
 from learners.governor.window import Scored
 from learners.governor_config import GovernorConfig
-from paramserver.bounds import Bounds, Rung
+from paramserver.bounds import Bounds, PaceLevel
 from paramserver.clocks.governor import SLOWEST
 from paramserver.messages import ChainProgress, Progress
 
 CONFIG = GovernorConfig(window_batches=2, lease_ms=30_000, share_max=0.1, backlog_min=10)
-FREE = Bounds(Rung(4), False, 4)
+FREE = Bounds(PaceLevel(4), False, 4)
 GOOD, BAD = ([100.0, 101.0], [100.0, 101.0]), ([110.0, 111.0], [100.0, 101.0])
 
 
@@ -23,23 +23,23 @@ def cut(number: int, rows: int = 0, name: str = "") -> CompleteCut:
 
 
 class Holder:
-    """A clock holder that heeds every word."""
+    """A clock holder that grants every request."""
 
     def __init__(self, core: Governing, bounds: Bounds = FREE):
-        self.core, self.bounds, self.words = core, bounds, list[Word]()
+        self.core, self.bounds, self.words = core, bounds, list[LeaseRequest]()
         core.bounded(bounds)
 
-    def turn(self, now_ms: int) -> None:
+    def run_once(self, now_ms: int) -> None:
         self.core.bounded(self.bounds)
-        while (word := self.core.word(now_ms)) is not None:
-            self.words.append(word)
-            held = word.lease_ms > 0
+        while (lease_request := self.core.lease_request(now_ms)) is not None:
+            self.words.append(lease_request)
+            held = lease_request.lease_ms > 0
             self.bounds = self.bounds._replace(
                 governor=self.core.name if held else "",
-                governed=word.rung if held else None,
-                sequence=word.sequence,
+                governed=lease_request.level if held else None,
+                sequence=lease_request.sequence,
             )
-            self.core.heeded(word, self.bounds)
+            self.core.answered(lease_request, self.bounds)
 
 
 def begun(config: GovernorConfig = CONFIG, bounds: Bounds = FREE) -> tuple[Governing, Holder]:
@@ -66,32 +66,32 @@ def test_it_compares_from_the_first_cut_after_its_beginning():
 def test_scores_heard_before_a_cut_was_seen_count():
     core, _ = begun()
     for n in range(4):
-        core.hear(Scored("label/0", n * 5, n * 5 + 5, 1.0))
+        core.add(Scored("label/0", n * 5, n * 5 + 5, 1.0))
     core.saw(cut(1), 0)
     assert core.window is not None
     assert [one.start for one in core.window.order] == [10, 15]
     assert core.window.complete
 
 
-def test_at_the_loosest_rung_nothing_is_said():
+def test_at_the_loosest_level_nothing_is_said():
     core, holder = begun()
     core.saw(cut(1), 0)
     assert judge(core, GOOD) == "hold"
-    holder.turn(1)
+    holder.run_once(1)
     assert holder.words == []
 
 
-def test_a_rung_is_said_renewed_and_given_back():
+def test_a_level_is_said_renewed_and_given_back():
     core, holder = begun()
     core.saw(cut(1), 0)
     assert judge(core, BAD) == "slower"
-    holder.turn(10)
-    assert holder.words == [Word(1, Rung(1), 30_000)]
-    holder.turn(10_009)
+    holder.run_once(10)
+    assert holder.words == [LeaseRequest(1, PaceLevel(1), 30_000)]
+    holder.run_once(10_009)
     assert len(holder.words) == 1
-    holder.turn(10_010)
-    assert holder.words[1:] == [Word(2, Rung(1), 30_000)]
-    assert core.farewell(11_000) == Word(3, Rung(1), 0)
+    holder.run_once(10_010)
+    assert holder.words[1:] == [LeaseRequest(2, PaceLevel(1), 30_000)]
+    assert core.farewell(11_000) == LeaseRequest(3, PaceLevel(1), 0)
 
 
 def test_after_a_change_only_a_cut_that_stopped_starts_after_it_counts():
@@ -99,7 +99,7 @@ def test_after_a_change_only_a_cut_that_stopped_starts_after_it_counts():
     core.saw(cut(1), 0)
     judge(core, BAD)
     holder.bounds = holder.bounds._replace(cut="c2")  # under way when the word came
-    holder.turn(1)
+    holder.run_once(1)
     core.saw(cut(1, 10_000), 2)
     core.saw(cut(2, 10_000), 2)
     assert core.window is None
@@ -107,16 +107,16 @@ def test_after_a_change_only_a_cut_that_stopped_starts_after_it_counts():
     assert core.window is not None
 
 
-@pytest.mark.parametrize("changed", [{"ordered": Rung(0)}, {"governor": "", "governed": None}])
+@pytest.mark.parametrize("changed", [{"ordered": PaceLevel(0)}, {"governor": "", "governed": None}])
 def test_a_change_by_another_gives_a_comparison_up(changed: dict[str, object]):
     core, holder = begun()
     core.saw(cut(1), 0)
     judge(core, BAD)
-    holder.turn(1)
+    holder.run_once(1)
     core.saw(cut(2, 10_000), 2)
     assert core.window is not None
     holder.bounds = holder.bounds._replace(**changed)
-    holder.turn(3)
+    holder.run_once(3)
     assert core.window is None
     assert core.counts["window changed"] == 1
 
@@ -125,32 +125,32 @@ def test_a_lost_lease_is_taken_again_and_counted():
     core, holder = begun()
     core.saw(cut(1), 0)
     judge(core, BAD)
-    holder.turn(1)
+    holder.run_once(1)
     holder.bounds = FREE
-    holder.turn(2)
-    assert holder.words[-1] == Word(2, Rung(1), 30_000)
+    holder.run_once(2)
+    assert holder.words[-1] == LeaseRequest(2, PaceLevel(1), 30_000)
     assert core.counts["leases lost"] == 1
 
 
 def test_a_governor_that_starts_again_goes_on_where_its_lease_stands():
-    left = FREE._replace(governor="g", governed=Rung(0, 2), left_ms=100, sequence=41)
+    left = FREE._replace(governor="g", governed=PaceLevel(0, 2), left_ms=100, sequence=41)
     _core, holder = begun(bounds=left)
-    holder.turn(1)
-    assert holder.words == [Word(42, Rung(0, 2), 30_000)]
+    holder.run_once(1)
+    assert holder.words == [LeaseRequest(42, PaceLevel(0, 2), 30_000)]
 
 
 def test_while_another_governor_holds_the_lease_it_says_nothing():
     _core, holder = begun(
-        GovernorConfig(begin="slowest"), FREE._replace(governor="other", governed=Rung(0))
+        GovernorConfig(begin="slowest"), FREE._replace(governor="other", governed=PaceLevel(0))
     )
-    holder.turn(1)
+    holder.run_once(1)
     assert holder.words == []
 
 
 def test_it_may_begin_slowest():
     _core, holder = begun(GovernorConfig(begin="slowest"))
-    holder.turn(1)
-    assert holder.words == [Word(1, Rung(0, 1), 60_000)]
+    holder.run_once(1)
+    assert holder.words == [LeaseRequest(1, PaceLevel(0, 1), 60_000)]
 
 
 def test_it_waits_for_a_learner():
@@ -158,32 +158,32 @@ def test_it_waits_for_a_learner():
     core.saw(cut(1), 0)
     assert core.window is None
     holder.bounds = FREE
-    holder.turn(1)
+    holder.run_once(1)
     core.saw(cut(2), 0)
     assert core.window is not None
 
 
 def test_an_operator_who_tightens_is_followed_and_one_who_loosens_at_the_top_too():
     core, holder = begun()
-    holder.bounds = FREE._replace(ordered=Rung(16))
-    holder.turn(1)
+    holder.bounds = FREE._replace(ordered=PaceLevel(16))
+    holder.run_once(1)
     assert core.governor is not None
-    assert core.governor.rung == Rung(16)
+    assert core.governor.level == PaceLevel(16)
     core.saw(cut(1), 0)
     judge(core, BAD)
-    holder.turn(2)
-    assert core.governor.rung == Rung(4)
-    holder.bounds = holder.bounds._replace(ordered=Rung(0))
-    holder.turn(3)
-    assert core.governor.rung == Rung(0)
+    holder.run_once(2)
+    assert core.governor.level == PaceLevel(4)
+    holder.bounds = holder.bounds._replace(ordered=PaceLevel(0))
+    holder.run_once(3)
+    assert core.governor.level == PaceLevel(0)
     assert holder.words[-1].lease_ms == 0  # nothing is tightened any more
 
 
 def test_a_batch_scored_twice_gives_a_comparison_up():
     core, _ = begun()
     core.saw(cut(1), 0)
-    core.hear(Scored("label/0", 10, 15, 1.0))
-    core.hear(Scored("label/0", 10, 15, 1.0))
+    core.add(Scored("label/0", 10, 15, 1.0))
+    core.add(Scored("label/0", 10, 15, 1.0))
     assert core.window is None
     assert core.counts["window disturbed"] == 1
     core.saw(cut(1), 0)
@@ -229,7 +229,7 @@ def test_speed_is_wanted_where_what_waits_does_not_shrink(backlogs: list[int | N
     assert action == ("faster" if wanted else "hold")
 
 
-def test_at_the_slowest_rung_it_says_that_it_is_at_its_end():
+def test_at_the_slowest_level_it_says_that_it_is_at_its_end():
     core, _ = begun(GovernorConfig(begin="slowest"))
     core.saw(cut(1), 0)
     assert not core.at_its_end

@@ -10,8 +10,8 @@ from bench.virtual_training import Setting, Trained, VirtualTraining, draw_work
 from learners.config import ModelConfig
 from learners.governor_config import GovernorConfig
 from learners.models.model import make_model
-from paramserver.bounds import Rung
-from paramserver.ports import Unreachable
+from paramserver.bounds import PaceLevel
+from paramserver.ports import PortUnreachable
 from stream.record import Partition
 
 
@@ -56,15 +56,15 @@ def test_it_leaves_a_bad_setting_and_the_clocks_obey_until_it_dies():
     slower = [d for d in governor.decisions if d["action"] == "slower"]
     assert slower
     assert core.governor is not None
-    assert core.governor.rung.staleness < 16
+    assert core.governor.level.staleness < 16
     name, now_ms = world.model.name, int(world.now_ms)
     bounds = world.clocks.bounds(name, now_ms)
     assert (bounds.ordered, bounds.in_force, bounds.governor) == (
-        Rung(16),
-        core.governor.rung,
+        PaceLevel(16),
+        core.governor.level,
         "governor-0",
     )
-    assert world.clocks.bounds(name, now_ms + CONFIG.lease_ms).in_force == Rung(
+    assert world.clocks.bounds(name, now_ms + CONFIG.lease_ms).in_force == PaceLevel(
         16
     )  # nobody renews it
     late = [t.staleness for t in world.trained[-40:]]
@@ -160,7 +160,7 @@ def test_while_the_clock_holder_is_away_it_looks_again():
         def unanswered(model: str) -> Any:
             if next(silent, None) is None:
                 return bounds(model)
-            raise Unreachable("nobody there")
+            raise PortUnreachable("nobody there")
 
         clock.bounds = unanswered  # type: ignore[method-assign]
 
@@ -188,7 +188,7 @@ def test_a_word_is_taken_back_at_the_end_of_an_orderly_life():
         4, 0, GovernorConfig(window_batches=12, share_max=1.0, begin="slowest")
     )
     name, now_ms = world.model.name, int(world.now_ms)
-    assert world.clocks.bounds(name, now_ms).governed == Rung(0, 1)
+    assert world.clocks.bounds(name, now_ms).governed == PaceLevel(0, 1)
     assert governor.service is not None
     governor.service._farewell()
     assert world.clocks.bounds(name, now_ms).governed is None

@@ -3,7 +3,13 @@
 import pytest
 
 from learners.governor.checkpoint_source import CompleteCut
-from learners.governor.window import SCORED_PER_PAIR_MAX, Scored, Step, Window, scored
+from learners.governor.window import (
+    SCORED_PER_PAIR_MAX,
+    ComparisonWindow,
+    Scored,
+    ShadowBatch,
+    scored,
+)
 from learners.pacing.events import Batch
 from paramserver.messages import ChainProgress, Progress
 
@@ -20,12 +26,12 @@ def batch(chain: str, start: int, end: int, record: int, rows: int = 1) -> Batch
     return Batch(int(chain[-1]), chain, start, end, record, record + 1, rows)
 
 
-def named(steps: list[Step]) -> list[tuple[str, int, int, float | None]]:
+def named(steps: list[ShadowBatch]) -> list[tuple[str, int, int, float | None]]:
     return [(step.batch.chain, step.batch.start, step.batch.end, step.live) for step in steps]
 
 
 def test_batches_stand_in_the_order_of_their_scores_and_what_was_not_scored_before_them():
-    window = Window(CUT, 3)
+    window = ComparisonWindow(CUT, 3)
     for one in [
         Scored("label/1", 15, 20, 9.0),  # before the cut
         Scored("label/1", 20, 30, 1.0),
@@ -34,7 +40,7 @@ def test_batches_stand_in_the_order_of_their_scores_and_what_was_not_scored_befo
         Scored("label/1", 30, 35, 3.0),
         Scored("label/1", 35, 40, 4.0),  # more than is wanted
     ]:
-        window.hear(one)
+        window.add(one)
     assert window.complete
     assert (window.pairs, window.wants(0), window.wants(1)) == (3, True, True)
     for one in [
@@ -63,16 +69,16 @@ def test_batches_stand_in_the_order_of_their_scores_and_what_was_not_scored_befo
 
 
 def test_a_batch_that_was_scored_with_other_ends_is_not_compared():
-    window = Window(CUT, 2)
-    window.hear(Scored("label/0", 10, 13, 1.0))
-    window.hear(Scored("label/0", 12, 13, 1.0))
+    window = ComparisonWindow(CUT, 2)
+    window.add(Scored("label/0", 10, 13, 1.0))
+    window.add(Scored("label/0", 12, 13, 1.0))
     window.read(batch("label/0", 10, 15, 5))
     assert named(window.steps()) == [("label/0", 10, 15, None)]
 
 
 def test_a_window_in_which_rows_were_replaced_says_so():
-    window = Window(CUT, 2)
-    window.hear(Scored("label/0", 10, 15, 1.0))
+    window = ComparisonWindow(CUT, 2)
+    window.add(Scored("label/0", 10, 15, 1.0))
     window.read(batch("retract/0", 0, 4, 5, rows=0))
     assert not window.rewritten
     window.read(batch("retract/0", 4, 8, 6))
@@ -80,9 +86,9 @@ def test_a_window_in_which_rows_were_replaced_says_so():
 
 
 def test_a_window_ends_even_where_few_batches_can_be_compared():
-    window = Window(CUT, 2)
+    window = ComparisonWindow(CUT, 2)
     for n in range(2 * SCORED_PER_PAIR_MAX):
-        window.hear(Scored("late/0", n, n + 1, 1.0))
+        window.add(Scored("late/0", n, n + 1, 1.0))
     assert window.complete
     assert window.pairs == 0
 

@@ -20,7 +20,7 @@ from learners.models.delayed_feedback import (
 from learners.models.model import make_model
 from learners.pacing.events import Batch
 from learners.training import gradient
-from learners.training.gradient import Computed
+from learners.training.gradient import BatchGradients
 from learners.training.progressive import Published, evaluate
 from stream.config import StreamConfig
 
@@ -149,7 +149,9 @@ def test_a_gradient_weighs_by_the_models_own_answer() -> None:
 
 def test_an_evaluation_of_a_late_click_takes_its_negative_back() -> None:
     def evaluated(chain: str, label: list[int], corrections: bool = True) -> dict:
-        computed = Computed(rows(label), np.full(len(label), 0.2, np.float32), event_time_max_ms=5)
+        computed = BatchGradients(
+            rows(label), np.full(len(label), 0.2, np.float32), event_time_max_ms=5
+        )
         at = Batch(0, chain, 0, 10, 0, 1, len(label))
         return evaluate(
             "m", "l", at, computed, 1, 0.1, Published("m", True, 10), corrections=corrections

@@ -11,7 +11,7 @@ from learners.config import ModelConfig
 from learners.models.model import make_model
 from learners.pacing.events import Batch
 from learners.training import gradient, progressive
-from learners.training.gradient import Computed
+from learners.training.gradient import BatchGradients
 from learners.training.progressive import Published, auc, evaluate
 
 MODEL = make_model(ModelConfig(prior_rate=0.25))
@@ -37,7 +37,7 @@ def rows(count: int, **columns: object) -> pa.RecordBatch:
 def evaluation(
     batch: pa.RecordBatch, prediction: np.ndarray, published: Published, **options: object
 ):
-    computed = Computed(batch, prediction.astype(np.float32), event_time_max_ms=5)
+    computed = BatchGradients(batch, prediction.astype(np.float32), event_time_max_ms=5)
     at = Batch(1, "label/1", 0, batch.num_rows, 0, 1, batch.num_rows)
     return evaluate("clicks", "learner-0", at, computed, 9, 0.25, published, **options)
 

@@ -5,7 +5,7 @@ import pytest
 from paramserver.clocks.allow_list_sender import AllowListSender
 from paramserver.clocks.clocks import Clocks
 from paramserver.messages import Epoch, Outcome
-from paramserver.ports import AllowReply, AllowRequest, Refused
+from paramserver.ports import AllowReply, AllowRequest, PortRefused
 from paramserver.shard.allow_list import AllowList
 
 
@@ -79,5 +79,5 @@ def test_a_list_counts_in_its_order_and_for_whom_it_names():
     assert allowed.epochs == {b}
     assert allowed.adopt(AllowRequest(4, 1, (), 7, 1), 7, 1)
     assert allowed.refuses(b) is Outcome.FENCED
-    with pytest.raises(Refused, match="era 3 is over"):
+    with pytest.raises(PortRefused, match="era 3 is over"):
         allowed.adopt(AllowRequest(3, 99, (a,), 7, 1), 7, 1)

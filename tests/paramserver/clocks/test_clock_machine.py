@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from paramserver.bounds import Rung
+from paramserver.bounds import PaceLevel
 from paramserver.clocks.allow_list_sender import AllowListSender
 from paramserver.clocks.clocks import Clocks
 from paramserver.messages import Epoch, StartRequest
@@ -139,7 +139,7 @@ class Ssp(RuleBasedStateMachine):
     @rule(s=st.integers(0, 3), lease_ms=st.integers(0, 100))
     def govern(self, s: int, lease_ms: int) -> None:
         self.words += 1
-        self.clocks.govern("m", "g", self.words, Rung(s), lease_ms, self.now_ms)
+        self.clocks.govern("m", "g", self.words, PaceLevel(s), lease_ms, self.now_ms)
 
     @invariant()
     def the_minimum_never_falls(self) -> None:

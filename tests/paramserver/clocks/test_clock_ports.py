@@ -4,13 +4,13 @@ sockets."""
 import pytest
 from any_ports import Ports, a_push
 
-from paramserver.bounds import Bounds, Rung
+from paramserver.bounds import Bounds, PaceLevel
 from paramserver.messages import (
     Outcome,
     StartOutcome,
     StartRequest,
 )
-from paramserver.ports import AllowRequest, JoinReply, Refused
+from paramserver.ports import AllowRequest, JoinReply, PortRefused
 
 
 def test_clocks_admit_wait_and_know_who_is_fenced(ports: Ports):
@@ -69,7 +69,7 @@ def test_staleness_is_set_while_it_runs(ports: Ports):
         ports.clock.start(StartRequest("clicks", epoch, "label/0", 1, 2)).outcome
         is StartOutcome.WAIT_STALENESS
     )
-    with pytest.raises(Refused, match="staleness -3"):
+    with pytest.raises(PortRefused, match="staleness -3"):
         ports.clock.set_staleness("clicks", -3)
 
 
@@ -86,9 +86,9 @@ def test_concurrency_and_compensation_are_set_while_it_runs(ports: Ports):
     ports.clock.set_concurrency("clicks", 0)
     assert ports.clock.start(asked).outcome is StartOutcome.ADMITTED
     ports.clock.set_compensation("clicks", "staleness_rate")
-    with pytest.raises(Refused, match="compensation 'hope'"):
+    with pytest.raises(PortRefused, match="compensation 'hope'"):
         ports.clock.set_compensation("clicks", "hope")
-    with pytest.raises(Refused, match="concurrency -3"):
+    with pytest.raises(PortRefused, match="concurrency -3"):
         ports.clock.set_concurrency("clicks", -3)
 
 
@@ -96,9 +96,9 @@ def test_a_governor_speaks_beside_the_operator(ports: Ports):
     ports.begin()
     a, b = ports.join("a").epoch, ports.join("b").epoch
     ports.clock.set_staleness("clicks", 4)
-    assert ports.clock.bounds("clicks") == Bounds(Rung(4), False, 2)
-    said = ports.clock.govern("clicks", "governor-0", 7, Rung(0, 1), 60_000)
-    assert said[:5] == (Rung(4), False, 2, "governor-0", Rung(0, 1))
+    assert ports.clock.bounds("clicks") == Bounds(PaceLevel(4), False, 2)
+    said = ports.clock.govern("clicks", "governor-0", 7, PaceLevel(0, 1), 60_000)
+    assert said[:5] == (PaceLevel(4), False, 2, "governor-0", PaceLevel(0, 1))
     assert 0 < said.left_ms <= 60_000
     assert said.sequence == 7
     assert (
@@ -107,11 +107,11 @@ def test_a_governor_speaks_beside_the_operator(ports: Ports):
     )
     asked = StartRequest("clicks", b, "label/1", 0, 10)
     assert ports.clock.start(asked).outcome is StartOutcome.WAIT_STALENESS
-    ports.clock.govern("clicks", "governor-0", 8, Rung(0, 1), 0)
+    ports.clock.govern("clicks", "governor-0", 8, PaceLevel(0, 1), 0)
     assert ports.clock.bounds("clicks").governor == ""
     assert ports.clock.start(asked).outcome is StartOutcome.ADMITTED
-    with pytest.raises(Refused, match="sequence 0"):
-        ports.clock.govern("clicks", "governor-0", 0, Rung(0), 1_000)
+    with pytest.raises(PortRefused, match="sequence 0"):
+        ports.clock.govern("clicks", "governor-0", 0, PaceLevel(0), 1_000)
 
 
 def test_a_list_for_another_incarnation_or_map_is_not_adopted(ports: Ports):

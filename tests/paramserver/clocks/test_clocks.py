@@ -5,7 +5,7 @@ from clock_driver import ADMITTED, FENCED, WAIT, WAIT_CUT, Driver
 
 from paramserver.clocks.clocks import Clocks
 from paramserver.messages import StartRequest
-from paramserver.ports import Refused
+from paramserver.ports import PortRefused
 
 
 def test_two_learners_at_s_0_walk_in_step():
@@ -218,9 +218,9 @@ def test_what_cannot_be_is_refused():
         Clocks(1, 2, -2)
     d = Driver()
     a = d.join("a")
-    with pytest.raises(Refused, match="doing 'sleeping'"):
+    with pytest.raises(PortRefused, match="doing 'sleeping'"):
         d.clocks.renew("m", a, "sleeping", 0)
-    with pytest.raises(Refused, match="staleness -2"):
+    with pytest.raises(PortRefused, match="staleness -2"):
         d.clocks.set_staleness("m", -2)
     with pytest.raises(ValueError, match="shard 7"):
         d.clocks.confirm(1, 1, 7, 1)

@@ -21,19 +21,19 @@ def random_gradients(seed: int) -> np.ndarray:
 
 
 def run(optimizer: Optimizer, start: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-    """Weights after all steps, rows in a scrambled order of a larger slab."""
-    slab = np.full((3 * ROWS, DIM + optimizer.state_size(DIM)), np.nan, np.float32)
+    """Weights after all steps, rows in a scrambled order of a larger row store."""
+    row_store = np.full((3 * ROWS, DIM + optimizer.state_size(DIM)), np.nan, np.float32)
     rows = np.random.default_rng(9).permutation(3 * ROWS)[:ROWS]
-    new = np.empty((ROWS, slab.shape[1]), np.float32)
+    new = np.empty((ROWS, row_store.shape[1]), np.float32)
     new[:, :DIM] = start
     optimizer.initialize(new, DIM)
-    slab[rows] = new
+    row_store[rows] = new
     for step in gradients:
-        optimizer.apply(slab, 0, rows, step)
+        optimizer.apply(row_store, 0, rows, step)
     out = np.empty((ROWS, DIM), np.float32)
-    optimizer.weights(slab, 0, rows, out)
+    optimizer.weights(row_store, 0, rows, out)
     untouched = np.setdiff1d(np.arange(3 * ROWS), rows)
-    assert np.isnan(slab[untouched]).all()
+    assert np.isnan(row_store[untouched]).all()
     return out
 
 
@@ -123,13 +123,13 @@ def test_ftrl_without_regularisation_steps_from_its_own_weight():
     for g in map(float, gradients.ravel()):
         n += g * g
         w -= 0.4 / (1.0 + math.sqrt(n)) * g
-    slab = np.zeros((1, 2), np.float32)
-    slab[:, :1] = start
-    optimizer.initialize(slab, 1)
+    row_store = np.zeros((1, 2), np.float32)
+    row_store[:, :1] = start
+    optimizer.initialize(row_store, 1)
     out = np.empty((1, 1), np.float32)
     for step in gradients:
-        optimizer.apply(slab, 0, np.zeros(1, np.int64), step)
-    optimizer.weights(slab, 0, np.zeros(1, np.int64), out)
+        optimizer.apply(row_store, 0, np.zeros(1, np.int64), step)
+    optimizer.weights(row_store, 0, np.zeros(1, np.int64), out)
     assert out[0, 0] == pytest.approx(w, abs=1e-6)
 
 

@@ -12,7 +12,7 @@ from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PushReque
 from paramserver.parts.delta import _among, patched, whole
 from paramserver.parts.part import merge, weights
 from paramserver.parts.safetensors_file import decode_part, encode_part, part_info
-from paramserver.ports import AllowRequest, Refused
+from paramserver.ports import AllowRequest, PortRefused
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
@@ -25,7 +25,7 @@ SPEC = ModelSpec(
 EPOCH = Epoch(1, 1)
 
 
-class House:
+class System:
     """Two shards that take the same ranges, and a chain of cuts of them."""
 
     def __init__(self, seed, policy=None):
@@ -108,24 +108,24 @@ def same(found, wanted):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_chain_of_deltas_is_what_a_full_cut_holds(seed):
-    house = House(seed)
+    system = System(seed)
     served = None
     upon = None
     for number in range(5):
         for _ in range(3):
-            house.push()
-        parts = house.cut(
+            system.push()
+        parts = system.cut(
             f"cut-{number}", upon, between=2
         )  # pushed after the mark: of the next delta
         assert all((part.parent is None) == (number == 0) for part in parts)
         served = patched(served, upon or "", parts)
         upon = f"cut-{number}"
-    fulls = house.cut("full")
-    house.chain.pop()
-    house.push()
-    house.cut("last", "full")  # a chain may begin at any full cut
-    end = whole([("full", fulls), house.chain.pop()])
-    for shard in house.shards:
+    fulls = system.cut("full")
+    system.chain.pop()
+    system.push()
+    system.cut("last", "full")  # a chain may begin at any full cut
+    end = whole([("full", fulls), system.chain.pop()])
+    for shard in system.shards:
         everything = shard.snapshot("m")
         mine = replace(
             end,
@@ -135,7 +135,7 @@ def test_a_chain_of_deltas_is_what_a_full_cut_holds(seed):
         )
         mine = replace(mine, dense={n: end.dense[n] for n in everything.dense})
         same(mine, everything)
-    again = weights(whole(house.chain))
+    again = weights(whole(system.chain))
     for name, (keys, rows) in served.tables.items():
         np.testing.assert_array_equal(keys, again.tables[name][0])
         np.testing.assert_array_equal(rows, again.tables[name][1])
@@ -144,12 +144,12 @@ def test_a_chain_of_deltas_is_what_a_full_cut_holds(seed):
 
 
 def test_a_delta_is_smaller_and_says_what_it_is():
-    house = House(1)
+    system = System(1)
     for _ in range(12):
-        house.push()
-    full = house.cut("a")[0]
-    house.push()
-    delta = house.cut("b", "a")[0]
+        system.push()
+    full = system.cut("a")[0]
+    system.push()
+    delta = system.cut("b", "a")[0]
     assert len(delta.tables["t"].keys) < len(full.tables["t"].keys) / 2
     assert [part_info(p, "u", encode_part(p)).kind for p in (full, delta)] == ["full", "delta"]
     assert (
@@ -160,42 +160,42 @@ def test_a_delta_is_smaller_and_says_what_it_is():
 
 
 def test_a_shard_that_does_not_know_the_parent_writes_all_and_one_cut_may_mix_both():
-    house = House(2)
-    house.push()
-    house.cut("a")
-    house.push()
-    house.shards[1] = house.begin(1, 2)
-    house.shards[1].restore([whole(house.chain)], "a")
-    assert house.shards[1].marked is not None
-    house.end = 1
-    fresh = house.begin(0, 2)
-    fresh.restore([whole(house.chain)], "of another history")
-    house.shards[0] = fresh
-    house.push()
-    parts = house.cut("b", "a")
+    system = System(2)
+    system.push()
+    system.cut("a")
+    system.push()
+    system.shards[1] = system.begin(1, 2)
+    system.shards[1].restore([whole(system.chain)], "a")
+    assert system.shards[1].marked is not None
+    system.end = 1
+    fresh = system.begin(0, 2)
+    fresh.restore([whole(system.chain)], "of another history")
+    system.shards[0] = fresh
+    system.push()
+    parts = system.cut("b", "a")
     assert [part.parent for part in parts] == [None, "a"], (
         "only the second shard's last cut is the parent (X2)"
     )
-    end = whole(house.chain)
-    for shard in house.shards:
+    end = whole(system.chain)
+    for shard in system.shards:
         everything = shard.snapshot("m")
         found = end.tables["t"].take(np.isin(end.tables["t"].keys, everything.tables["t"].keys))
         np.testing.assert_array_equal(
             found.rows[np.argsort(found.keys)],
             everything.tables["t"].rows[np.argsort(everything.tables["t"].keys)],
         )
-    assert sum(len(s.snapshot("m").tables["t"].keys) for s in house.shards) == len(
+    assert sum(len(s.snapshot("m").tables["t"].keys) for s in system.shards) == len(
         end.tables["t"].keys
     )
 
 
 def test_tombstones_apply_before_rows():
-    house = House(3)
-    house.push()
-    base = house.cut("a")
+    system = System(3)
+    system.push()
+    base = system.cut("a")
     keys = base[0].tables["t"].keys
-    house.push()
-    delta = house.cut("b", "a")
+    system.push()
+    delta = system.cut("b", "a")
     again = delta[0].tables["t"].keys[:1]  # evicted, and then seen once more
     gone = np.unique(np.concatenate([keys[~np.isin(keys, delta[0].tables["t"].keys)][:2], again]))
     told = decode_part(encode_part(replace(delta[0], tombstones={"t": gone, "z": keys[:0]})))
@@ -208,27 +208,27 @@ def test_tombstones_apply_before_rows():
 @pytest.mark.parametrize("policy", [{"ttl_ms": 6_000.0}, {"rows_max": 60.0}])
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_evicted_goes_from_replicas_too(seed, policy):
-    house = House(seed, policy)
-    house.push()
-    served, upon, gone = patched(None, "", house.cut("cut-0")), "cut-0", 0
+    system = System(seed, policy)
+    system.push()
+    served, upon, gone = patched(None, "", system.cut("cut-0")), "cut-0", 0
     for number in range(1, 9):
         for _ in range(4):
-            house.push()
-        parts = house.cut(f"cut-{number}", upon, between=1)
+            system.push()
+        parts = system.cut(f"cut-{number}", upon, between=1)
         assert all(part.parent == upon for part in parts)
         gone += sum(len(part.tombstones["t"]) for part in parts)
         served, upon = patched(served, upon, parts), f"cut-{number}"
     assert gone
-    for shard in house.shards:
-        shard.mark("m", "last", {"c": house.end})
-    parts = [shard.marked("m", "last", upon) for shard in house.shards]
+    for shard in system.shards:
+        shard.mark("m", "last", {"c": system.end})
+    parts = [shard.marked("m", "last", upon) for shard in system.shards]
     assert all(part.parent == upon for part in parts)
     served = patched(served, upon, parts)
-    with pytest.raises(Refused, match="copied as a delta upon cut-8 already"):
-        house.shards[0].marked("m", "last")
-    for shard in house.shards:
-        shard.mark("m", "all", {"c": house.end})
-    fulls = weights(whole([("all", [shard.marked("m", "all") for shard in house.shards])]))
+    with pytest.raises(PortRefused, match="copied as a delta upon cut-8 already"):
+        system.shards[0].marked("m", "last")
+    for shard in system.shards:
+        shard.mark("m", "all", {"c": system.end})
+    fulls = weights(whole([("all", [shard.marked("m", "all") for shard in system.shards])]))
     np.testing.assert_array_equal(served.tables["t"][0], fulls.tables["t"][0])
     np.testing.assert_array_equal(served.tables["t"][1], fulls.tables["t"][1])
 
@@ -238,33 +238,33 @@ def test_what_is_evicted_goes_from_replicas_too(seed, policy):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_part_is_of_its_mark_however_copying_and_pushes_take_turns(seed, upon, policy):
     """X1: rows are copied a few at a time while pushes change, create and evict them."""
-    house = House(seed, policy)
+    system = System(seed, policy)
     for _ in range(6):
-        house.push()
-    base = house.cut("base")
+        system.push()
+    base = system.cut("base")
     for _ in range(3):
-        house.push()
-    at = {"c": house.end}
-    for shard in house.shards:
+        system.push()
+    at = {"c": system.end}
+    for shard in system.shards:
         shard.mark("m", "cut", at)
-    expected = [shard.snapshot("m") for shard in house.shards]
-    copies = [shard.copying("m", "cut", upon) for shard in house.shards]
+    expected = [shard.snapshot("m") for shard in system.shards]
+    copies = [shard.copying("m", "cut", upon) for shard in system.shards]
     assert not any(copy.begun or copy.done for copy in copies), "a mark copies no row"
     while not all(copy.done for copy in copies):
-        if house.rng.random() < 0.7:
-            house.push()
+        if system.rng.random() < 0.7:
+            system.push()
         for copy in copies:
-            if house.rng.random() < 0.7:
-                copy.advance(int(house.rng.integers(1, 40)))
+            if system.rng.random() < 0.7:
+                copy.advance(int(system.rng.integers(1, 40)))
     for _ in range(3):
-        house.push()
+        system.push()
     parts = [decode_part(encode_part(copy.snapshot())) for copy in copies]
     assert all(part.parent == upon for part in parts)
     found = whole([("base", base), ("cut", parts)] if upon else [("cut", parts)])
     same(found, merge(expected))
-    for shard in house.shards:
+    for shard in system.shards:
         shard.settle("m", "cut", "cut")
-        assert not any(table._slab._copies for table in shard._models["m"].tables.values()), (
+        assert not any(table._row_store._copies for table in shard._models["m"].tables.values()), (
             "pushes save for nobody"
         )
         shard.validate()
@@ -278,59 +278,59 @@ def test_a_part_is_of_its_mark_however_copying_and_pushes_take_turns(seed, upon,
 def test_a_shard_that_follows_cut_by_cut_is_one_that_was_restored_from_the_last(shards, policy):
     """S6: under another map, with deltas, full parts among them, keys that were evicted and came
     back."""
-    house, slot_map = House(shards, policy), SlotMap.even(2).resized(shards)
+    system, slot_map = System(shards, policy), SlotMap.even(2).resized(shards)
     for _ in range(6):
-        house.push()
-    house.cut("0")
+        system.push()
+    system.cut("0")
     after = [Shard(index, 1, slot_map) for index in range(shards)]
     for shard in after:
-        shard.restore(house.chain[0][1], "0")
+        shard.restore(system.chain[0][1], "0")
     for number in range(1, 7):
         for _ in range(3):
-            house.push()
+            system.push()
         if number == 4:  # it has forgotten its last cut, and writes all there is
-            house.shards[1]._parents.clear()
-        parts = house.cut(str(number), str(number - 1))
+            system.shards[1]._parents.clear()
+        parts = system.cut(str(number), str(number - 1))
         assert [part.parent is None for part in parts] == [False, number == 4]
         for index, shard in enumerate(after):
             shard.follow(iter(parts), str(number))
             shard.validate()
             again = Shard(index, 2, slot_map)
-            again.restore([whole(house.chain)], str(number))
+            again.restore([whole(system.chain)], str(number))
             same(shard.snapshot("m"), again.snapshot("m"))
     head = shard.parent("m")
     assert head.manifest_sha256 == "6"
-    assert shard.mark("m", "next", {"c": house.end}).marked
+    assert shard.mark("m", "next", {"c": system.end}).marked
     assert shard.marked("m", "next", "6").parent == "6", "its own next part may be a delta"
 
 
 def test_a_shard_follows_no_cut_but_the_next():
-    house = House(1)
+    system = System(1)
     for name, upon in (("a", None), ("b", "a"), ("c", "b")):
-        house.push()
-        house.cut(name, upon)
-    shard = house.begin(0, 2)
-    with pytest.raises(Refused, match="does not stand at one complete cut"):
-        shard.follow(house.chain[1][1], "b")
-    shard.restore(house.chain[0][1], "a")
-    with pytest.raises(Refused, match="a delta upon manifest b, and a is held"):
-        shard.follow(house.chain[2][1], "c")
-    with pytest.raises(Refused, match="lack slots 0-511"):
-        shard.follow(house.chain[1][1][1:], "b")
+        system.push()
+        system.cut(name, upon)
+    shard = system.begin(0, 2)
+    with pytest.raises(PortRefused, match="does not stand at one complete cut"):
+        shard.follow(system.chain[1][1], "b")
+    shard.restore(system.chain[0][1], "a")
+    with pytest.raises(PortRefused, match="a delta upon manifest b, and a is held"):
+        shard.follow(system.chain[2][1], "c")
+    with pytest.raises(PortRefused, match="lack slots 0-511"):
+        shard.follow(system.chain[1][1][1:], "b")
     assert shard.progress("m").progress.chains["c"].end == 1
-    shard.follow(house.chain[1][1], "b")
-    house.shards[0], house.end = shard, 2
-    house.shards[1] = house.begin(1, 2)
-    house.shards[1].restore([whole(house.chain[:2])], "b")
-    house.push()
-    with pytest.raises(Refused, match="does not stand at one complete cut"):
-        shard.follow(house.chain[2][1], "c")
+    shard.follow(system.chain[1][1], "b")
+    system.shards[0], system.end = shard, 2
+    system.shards[1] = system.begin(1, 2)
+    system.shards[1].restore([whole(system.chain[:2])], "b")
+    system.push()
+    with pytest.raises(PortRefused, match="does not stand at one complete cut"):
+        shard.follow(system.chain[2][1], "c")
 
 
 def test_a_copy_whose_cut_was_given_up_is_dropped():
-    house = House(1)
-    house.push()
-    shard = house.shards[0]
+    system = System(1)
+    system.push()
+    shard = system.shards[0]
     shard.mark("m", "a", {"c": 1})
     copy = shard.copying("m", "a")
     copy.advance(1)
@@ -338,21 +338,21 @@ def test_a_copy_whose_cut_was_given_up_is_dropped():
     assert copy.dropped
     assert not shard.copying("m", "b").dropped
     shard.unmark("m", "b")
-    assert not any(table._slab._copies for table in shard._models["m"].tables.values())
+    assert not any(table._row_store._copies for table in shard._models["m"].tables.values())
 
 
 def test_a_delta_upon_another_parent_is_refused():
-    house = House(4)
-    house.push()
-    base = house.cut("a")
-    house.push()
-    delta = house.cut("b", "a")
+    system = System(4)
+    system.push()
+    base = system.cut("a")
+    system.push()
+    delta = system.cut("b", "a")
     with pytest.raises(ValueError, match="a delta upon manifest a, and c is held"):
         patched(patched(None, "", base), "c", delta)
     with pytest.raises(ValueError, match="a delta upon manifest a, and nothing is held"):
         whole([("b", delta)])
-    with pytest.raises(Refused, match="is a delta upon manifest a: give its base too"):
-        house.begin(0, 3).restore(delta, "b")
+    with pytest.raises(PortRefused, match="is a delta upon manifest a: give its base too"):
+        system.begin(0, 3).restore(delta, "b")
 
 
 @given(

@@ -27,7 +27,7 @@ from paramserver.parts.part import (
     to_arrays,
     weights,
 )
-from paramserver.ports import AllowRequest, Refused
+from paramserver.ports import AllowRequest, PortRefused
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
@@ -199,15 +199,15 @@ def test_restore_refuses_what_is_not_one_whole_cut():
     parts = cluster.parts()
     cluster.push(1)
     later = cluster.parts()
-    with pytest.raises(Refused, match=r"lack slots 512-1023"):
+    with pytest.raises(PortRefused, match=r"lack slots 512-1023"):
         Shard(0, 2, SlotMap.even(1)).restore(parts[:1], "aa")
-    with pytest.raises(Refused, match="two cuts"):
+    with pytest.raises(PortRefused, match="two cuts"):
         Shard(0, 2, SlotMap.even(1)).restore([parts[0], later[1]], "aa")
-    with pytest.raises(Refused, match="slot 0 stands in two parts"):
+    with pytest.raises(PortRefused, match="slot 0 stands in two parts"):
         Shard(0, 2, SlotMap.even(1)).restore([parts[0], parts[0]], "aa")
-    with pytest.raises(Refused, match="no parts"):
+    with pytest.raises(PortRefused, match="no parts"):
         Shard(0, 2, SlotMap.even(1)).restore([], "aa")
-    with pytest.raises(Refused, match="needs a new incarnation"):
+    with pytest.raises(PortRefused, match="needs a new incarnation"):
         cluster.shards[0].restore(parts, "aa")
     own = Shard(1, 2, cluster.slot_map)
     assert own.restore([parts[1]], "aa").progress.version == 1, (

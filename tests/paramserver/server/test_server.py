@@ -20,14 +20,14 @@ from paramserver.messages import (
     PullRequest,
 )
 from paramserver.parts.safetensors_file import decode_part, encode_part
-from paramserver.ports import AllowRequest, Malformed, NotAuthorized, Unreachable
+from paramserver.ports import AllowRequest, Malformed, NotAuthorized, PortUnreachable
 from paramserver.server.state_dir import read_part, write_part
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.wire import frames, payload
 from paramserver.wire import wire_pb2 as wire
 from paramserver.wire.client import ShardClient, connect
-from paramserver.wire.data_socket import STATUSES, Lane, LaneClosed
+from paramserver.wire.data_channel import STATUSES, ChannelClosed, DataChannel
 from paramserver.wire.key_cache import KeyLists, digest_of
 from paramserver.wire.payload import Payload
 from paramserver.wire.token import with_token
@@ -51,7 +51,7 @@ def test_control_calls_are_answered_while_data_waits(tmp_path: Path):
         first = threading.Thread(target=lambda: client.push(a_push(3)))
         first.start()
         assert arrived.wait(10)
-        with pytest.raises(Unreachable, match="all data threads are taken"):
+        with pytest.raises(PortUnreachable, match="all data threads are taken"):
             client.pull(PullRequest("m", ME, 1, {}))
         hold.set()
         first.join()
@@ -61,12 +61,12 @@ def test_control_calls_are_answered_while_data_waits(tmp_path: Path):
 def test_a_call_that_nobody_answers_is_unreachable_in_time(tmp_path: Path):
     config = ParamServerConfig(control_timeout_ms=100)
     client = ShardClient(config.address(0, str(tmp_path)), config)
-    with pytest.raises(Unreachable, match=r"shard-0\.sock"):
+    with pytest.raises(PortUnreachable, match=r"shard-0\.sock"):
         client.progress("m")
     with (
         served(tmp_path, config) as (service, live),
         service.lock,
-        pytest.raises(Unreachable, match="deadline"),
+        pytest.raises(PortUnreachable, match="deadline"),
     ):
         live.progress("m")
     client.close()
@@ -153,20 +153,20 @@ def test_a_message_that_cannot_be_is_refused(tmp_path: Path, lanes: bool):
 
 def test_what_a_lane_does_not_understand(tmp_path: Path):
     with served(tmp_path, ParamServerConfig()) as (_, client):
-        address, token = client._ask_lane()
-        with pytest.raises(LaneClosed):
-            Lane.open(address, b"guessed", 1_000)
-        lane = Lane.open(address, token, 1_000)
-        lane.send(frames.pieces(9, b""))
-        status, reason, _ = lane.receive(0)
+        address, token = client._ask_channel()
+        with pytest.raises(ChannelClosed):
+            DataChannel.open(address, b"guessed", 1_000)
+        channel = DataChannel.open(address, token, 1_000)
+        channel.send(frames.pieces(9, b""))
+        status, reason, _ = channel.receive(0)
         assert STATUSES[status] is grpc.StatusCode.INVALID_ARGUMENT
         assert b"method 9" in reason
-        lane.send(frames.pieces(frames.METHODS["Push"], b"\xff\xff"))
-        assert b"header of Push" in lane.receive(0)[1]
-        lane.send([memoryview(b"GET / HTTP/1.1\r\n\r\n" * 2)])
+        channel.send(frames.pieces(frames.METHODS["Push"], b"\xff\xff"))
+        assert b"header of Push" in channel.receive(0)[1]
+        channel.send([memoryview(b"GET / HTTP/1.1\r\n\r\n" * 2)])
         with pytest.raises(OSError):
-            lane.receive(0)
-        lane.close()
+            channel.receive(0)
+        channel.close()
 
 
 @pytest.mark.parametrize("lanes", [True, False])
@@ -237,7 +237,7 @@ def test_a_shard_that_is_silent_is_unreachable_in_time(tmp_path: Path):
     config = ParamServerConfig(data_timeout_ms=200)
     with served(tmp_path, config) as (service, client):
         client.push(a_push(20))
-        with service.lock, pytest.raises(Unreachable, match="no answer within the deadline"):
+        with service.lock, pytest.raises(PortUnreachable, match="no answer within the deadline"):
             client.push(a_push(20))
         assert client.push(a_push(20)).outcome is Outcome.DUPLICATE
 
@@ -271,7 +271,7 @@ def test_over_tls(tmp_path: Path):
     with served(tmp_path, config) as (_, client):
         assert client.push(a_push(3)).outcome is Outcome.APPLIED
         plain = ShardClient(f"localhost:{port}", replace(config, cert="", key="", ca=""))
-        with pytest.raises(Unreachable):
+        with pytest.raises(PortUnreachable):
             plain.progress("m")
         plain.close()
 
@@ -308,7 +308,7 @@ def test_a_store_that_takes_no_part_is_said_in_a_line_and_is_no_fault_of_a_handl
     (tmp_path / "store").write_text("a file where the folder was")
     with served(tmp_path, ParamServerConfig()) as (service, client):
         assert client.mark("m", "cut", {"c": 0}).marked
-        with pytest.raises(Unreachable, match="File exists"):
+        with pytest.raises(PortUnreachable, match="File exists"):
             client.write_part("m", "cut", f"file://{tmp_path}/store/part", None)
         assert service.metrics.faults._value.get() == 0
     assert "File exists" in caplog.text

@@ -20,7 +20,7 @@ from paramserver.messages import (
     StartOutcome,
     StartRequest,
 )
-from paramserver.ports import Unreachable
+from paramserver.ports import PortUnreachable
 from paramserver.process.process import run
 from paramserver.server.state_dir import StateDir, StateInUse
 from paramserver.wire.client import connect
@@ -50,7 +50,7 @@ def eventually(ask, seconds: float = 30.0):
     while time.monotonic() < deadline:
         try:
             answer = ask()
-        except Unreachable:
+        except PortUnreachable:
             answer = None
         if answer is not None:
             return answer
@@ -79,7 +79,7 @@ def test_killed_processes_come_back_as_new_incarnations(tmp_path: Path):
 
         processes[1].send_signal(signal.SIGKILL)
         processes[1].wait()
-        with pytest.raises(Unreachable):
+        with pytest.raises(PortUnreachable):
             shards[1].push(push)
         processes[1] = spawn(1, tmp_path)
         assert eventually(lambda: shards[1].progress("m")).incarnation == 2

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paramserver.clocks.operator_settings import Orders
+from paramserver.clocks.operator_settings import OperatorSettings
 from paramserver.config import ParamServerConfig
 from paramserver.ports import AllowRequest
 from paramserver.process.process import StateLost, run
@@ -143,11 +143,11 @@ def test_a_full_disk_stops_no_start_where_the_store_takes_it(tmp_path, monkeypat
 
 
 def test_what_operators_ordered_is_found_in_the_store(tmp_path):
-    stored, said = Stored(), {"m": Orders(paused=True, concurrency=3)}
+    stored, said = Stored(), {"m": OperatorSettings(paused=True, concurrency=3)}
     state = opened(tmp_path, stored)
-    assert state.orders() == {}
-    state.keep_orders({})
-    state.keep_orders(said)
+    assert state.settings() == {}
+    state.keep_settings({})
+    state.keep_settings(said)
     stop = threading.Event()
     thread = threading.Thread(target=state.sync, args=(stop,))
     thread.start()
@@ -157,11 +157,11 @@ def test_what_operators_ordered_is_found_in_the_store(tmp_path):
     state.close()
     shutil.rmtree(state.path)
     again = opened(tmp_path, stored)
-    assert again.orders() == said
-    again.keep_orders({})  # this is newer than what the store has
-    assert again.orders() == {}
+    assert again.settings() == said
+    again.keep_settings({})  # this is newer than what the store has
+    assert again.settings() == {}
     (again.path / "orders.json").write_text("{")
-    assert again.orders() == said
+    assert again.settings() == said
     again.close()
 
 

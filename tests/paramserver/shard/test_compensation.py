@@ -17,8 +17,8 @@ from paramserver.messages import (
     PushRequest,
     TableSpec,
 )
-from paramserver.ports import AllowRequest, Refused
-from paramserver.shard.delay_compensation import Compensator, History, Update
+from paramserver.ports import AllowRequest, PortRefused
+from paramserver.shard.delay_compensation import Compensator, GradientHistory, Update
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
@@ -168,7 +168,7 @@ def test_nothing_is_compensated_where_nothing_was_applied_meanwhile():
 
 def test_history_forgets_by_bytes_and_says_how_far_it_reaches():
     keys, rows = np.arange(10, dtype=np.uint64), np.ones((10, 1), np.float32)
-    history = History(bytes_max=3 * (keys.nbytes + rows.nbytes))
+    history = GradientHistory(bytes_max=3 * (keys.nbytes + rows.nbytes))
     for version in range(1, 6):
         history.add(Update(version, {"t": (keys, rows)}, {}))
     assert [u.version for u in history.updates] == [3, 4, 5]
@@ -217,7 +217,7 @@ def test_an_operator_changes_the_way_while_training_goes_on():
     shard.allow(AllowRequest(1, clocks.allow_list().sequence, (ME,), ways=clocks.ways()))
     push(shard, 4, 0, keys, rows, dense)
     assert weights(shard)[0] == pytest.approx(np.full(DIM, -RATE * (2 + 1 / 2 + 1 / 3 + 1)))
-    with pytest.raises(Refused, match="expected one of none, staleness_rate"):
+    with pytest.raises(PortRefused, match="expected one of none, staleness_rate"):
         clocks.set_compensation("m", "hope")
 
 

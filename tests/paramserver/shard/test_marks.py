@@ -3,7 +3,7 @@
 import pytest
 from clicks_shard import CHAINS, assert_same, frozen, new_shard, push_of
 
-from paramserver.ports import Refused
+from paramserver.ports import PortRefused
 
 
 def test_a_mark_keeps_the_state_at_its_vector_while_pushes_go_on():
@@ -26,7 +26,7 @@ def test_a_mark_keeps_the_state_at_its_vector_while_pushes_go_on():
     assert not shard.mark("clicks", "cut-2", there).marked, (
         "an unnamed past is not marked again under another name"
     )
-    with pytest.raises(Refused, match="'cut-2'"):
+    with pytest.raises(PortRefused, match="'cut-2'"):
         shard.marked("clicks", "cut-2")
 
 
@@ -39,7 +39,7 @@ def test_unmark_settle_and_parents():
     shard.marked("clicks", "cut-1")
     shard.unmark("clicks", "cut-1")
     shard.unmark("clicks", "cut-1")
-    with pytest.raises(Refused):
+    with pytest.raises(PortRefused):
         shard.marked("clicks", "cut-1")
     shard.settle("clicks", "cut-1", "aa")
     assert shard.parent("clicks") is None, "what is not marked here cannot be a parent"
@@ -49,7 +49,7 @@ def test_unmark_settle_and_parents():
     shard.settle("clicks", "cut-2", "bb")
     shard.settle("clicks", "cut-2", "bb")
     assert (shard.parent("clicks").manifest_sha256, shard.parent("clicks").version) == ("bb", 1)
-    with pytest.raises(Refused, match="mark it again"):
+    with pytest.raises(PortRefused, match="mark it again"):
         shard.marked("clicks", "cut-2")
 
 
@@ -60,7 +60,7 @@ def test_a_later_mark_replaces_an_abandoned_one():
     later = {**CHAINS, "label/0": 20}
     assert shard.mark("clicks", "cut-1", later).marked, "tried again under its name, further on"
     assert shard.mark("clicks", "cut-2", later).marked
-    with pytest.raises(Refused):
+    with pytest.raises(PortRefused):
         shard.marked("clicks", "cut-1")
-    with pytest.raises(Refused, match="has not begun"):
+    with pytest.raises(PortRefused, match="has not begun"):
         shard.mark("orders", "cut-1", CHAINS)

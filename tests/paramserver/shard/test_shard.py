@@ -26,7 +26,7 @@ from paramserver.messages import (
     TableSpec,
 )
 from paramserver.optim import kernels as optimizer_kernels
-from paramserver.ports import AllowRequest, Refused
+from paramserver.ports import AllowRequest, PortRefused
 from paramserver.process.warmup import warm_up
 from paramserver.shard import state
 from paramserver.shard.shard import Shard
@@ -37,7 +37,7 @@ from paramserver.tables import float16 as halves
 from paramserver.tables import hash_index as index
 from paramserver.tables import initializer as init
 from paramserver.tables import row_header as record
-from paramserver.tables import row_store as slab
+from paramserver.tables import row_store as row_store
 
 # --- judgement
 # --------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def test_only_the_allowed_epochs_of_the_present_era_push_and_pull():
     shard.allow(AllowRequest(2, 1, (Epoch(2, 1),)))
     assert shard.pull(pull).outcome is Outcome.FENCED, "an epoch of an older era"
     assert shard.pull(replace(pull, epoch=Epoch(2, 1))).outcome is Outcome.APPLIED
-    with pytest.raises(Refused, match="era 1 is over"):
+    with pytest.raises(PortRefused, match="era 1 is over"):
         shard.allow(AllowRequest(1, 99, (LEARNER,)))
     assert shard.era == 2
 
@@ -181,7 +181,7 @@ def test_a_pull_creates_nothing_and_answers_initial_values():
     ],
 )
 def test_a_pull_that_makes_no_sense_is_refused(keys, words):
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(PortRefused, match=words):
         new_shard().pull(PullRequest("clicks", LEARNER, 1, keys))
 
 
@@ -225,15 +225,15 @@ BAD_CONTENT = {
 def test_refused_content_ends_as_an_empty_push(case):
     """S4: progress, hash and version move as for an empty push; no row, weight or state changes."""
     keys, gradients, dense, words = BAD_CONTENT[case]
-    shard, twin = new_shard(), new_shard()
-    for s in (shard, twin):
+    shard, copy_of_it = new_shard(), new_shard()
+    for s in (shard, copy_of_it):
         s.push(push_of("label/0", 10, 20))
     reply = shard.push(push_of("label/0", 20, 25, keys=keys, gradients=gradients, dense=dense))
     assert reply.outcome is Outcome.PARTLY_APPLIED
     assert reply.end == 25
     assert re.search(words, reply.detail), reply.detail
-    twin.push(push_of("label/0", 20, 25, keys={}, gradients={}, dense={}, reason="bad"))
-    assert_same(replace(shard.snapshot("clicks"), refused=0), twin.snapshot("clicks"))
+    copy_of_it.push(push_of("label/0", 20, 25, keys={}, gradients={}, dense={}, reason="bad"))
+    assert_same(replace(shard.snapshot("clicks"), refused=0), copy_of_it.snapshot("clicks"))
     assert shard.snapshot("clicks").refused == 1
     assert shard.push(push_of("label/0", 25, 30)).outcome is Outcome.APPLIED, "the chain goes on"
     shard.validate()
@@ -249,7 +249,7 @@ def test_a_key_or_array_of_another_shard_is_refused_for_content():
     )
     assert reply.outcome is Outcome.PARTLY_APPLIED
     assert "belongs to another shard" in reply.detail
-    with pytest.raises(Refused, match="belongs to another shard"):
+    with pytest.raises(PortRefused, match="belongs to another shard"):
         shards[0].pull(PullRequest("clicks", LEARNER, 1, {"user": foreign}))
     for name, shape in SPEC.dense.shapes.items():
         owner = slot_map.owner_of_name(name)
@@ -305,18 +305,18 @@ def test_begin_sets_first_ends_once():
     assert shard.begin(SPEC, CHAINS, DENSE).progress.chains["label/0"].end == 20, (
         "the same again is harmless"
     )
-    with pytest.raises(Refused, match="began at"):
+    with pytest.raises(PortRefused, match="began at"):
         shard.begin(SPEC, {**CHAINS, "label/0": 11}, DENSE)
-    with pytest.raises(Refused, match="sha256:2"):
+    with pytest.raises(PortRefused, match="sha256:2"):
         shard.begin(replace(SPEC, digest="sha256:2"), CHAINS, DENSE)
     other = replace(SPEC, name="orders")
     for dense, words in (
         ({}, "no initial value"),
         ({**DENSE, "bias": np.array([np.nan])}, "finite"),
     ):
-        with pytest.raises(Refused, match=words):
+        with pytest.raises(PortRefused, match=words):
             shard.begin(other, CHAINS, dense)
-    with pytest.raises(Refused, match="allowed are sgd"):
+    with pytest.raises(PortRefused, match="allowed are sgd"):
         shard.begin(replace(other, tables=(TableSpec("t", 1, "nosuch"),)), CHAINS, DENSE)
     assert shard.models == ["clicks"]
 
@@ -348,7 +348,7 @@ MODULES = (
     init,
     optimizer_kernels,
     record,
-    slab,
+    row_store,
     slots,
     state,
 )

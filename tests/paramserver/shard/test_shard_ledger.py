@@ -128,11 +128,11 @@ def test_splits_and_boundaries_do_not_change_the_hash(lengths, data):
 
 def test_the_same_pushes_give_the_same_bytes_on_two_shards():
     shards = [new_shard(index, shards=2) for index in range(2)]
-    twins = [new_shard(index, shards=2) for index in range(2)]
-    for group in (shards, twins):
+    copies_of_it = [new_shard(index, shards=2) for index in range(2)]
+    for group in (shards, copies_of_it):
         for shard in group:
             for at in range(10, 40, 5):
                 assert shard.push(push_of("label/0", at, at + 5, shard)).outcome is Outcome.APPLIED
-    for shard, twin in zip(shards, twins, strict=True):
+    for shard, copy_of_it in zip(shards, copies_of_it, strict=True):
         shard.validate()
-        assert_same(shard.snapshot("clicks"), twin.snapshot("clicks"))
+        assert_same(shard.snapshot("clicks"), copy_of_it.snapshot("clicks"))

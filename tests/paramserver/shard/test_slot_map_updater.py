@@ -5,7 +5,7 @@ import pytest
 from paramserver.parts.head_cut import HeadCut
 from paramserver.shard.shard import Shard
 from paramserver.shard.slot_map_updater import SlotMapUpdater
-from paramserver.shard.successor import Succession, Successor
+from paramserver.shard.standby import Standby, StandbyReader
 from paramserver.slots import SlotMap
 
 OLD = SlotMap.even(1)
@@ -23,23 +23,23 @@ class Made:
 
     def __init__(self) -> None:
         self.maps: list[SlotMap] = []
-        self.updater = SlotMapUpdater(OLD, Succession(self.succeed), kept_ms=100, again_ms=10)
+        self.updater = SlotMapUpdater(OLD, StandbyReader(self.succeed), kept_ms=100, again_ms=10)
 
-    def succeed(self, slot_map: SlotMap) -> Successor:
+    def succeed(self, slot_map: SlotMap) -> Standby:
         self.maps.append(slot_map)
         incarnation = 1 + len(self.maps)
-        return Successor(slot_map, lambda own: Shard(5, incarnation, own))
+        return Standby(slot_map, lambda own: Shard(5, incarnation, own))
 
 
 def test_a_map_is_taken_only_once_the_head_names_it():
     made = Made()
-    assert not made.updater.hear(OLD.epoch)
-    assert made.updater.hear(NEW.epoch)
+    assert not made.updater.on_epoch(OLD.epoch)
+    assert made.updater.on_epoch(NEW.epoch)
     assert made.updater.look(head(), 1_000) == (None, False)
     taken = made.updater.look(head(NEW), 1_001).taken
     assert taken is not None
     assert (taken.slot_map, taken.incarnation) == (NEW, 2)
-    assert not made.updater.hear(NEW.epoch)
+    assert not made.updater.on_epoch(NEW.epoch)
     assert made.updater.look(head(NEW), 1_002) == (None, False)
     assert made.updater.look(head(None), 1_003) == (None, False)
 
@@ -99,9 +99,9 @@ def test_what_reading_raises_leaves_the_map_in_force():
     def broken(held: str):
         raise OSError("the store is gone")
 
-    updater = SlotMapUpdater(OLD, Succession(lambda m: Successor(m, lambda own: Shard(1, 2, own))))
+    updater = SlotMapUpdater(OLD, StandbyReader(lambda m: Standby(m, lambda own: Shard(1, 2, own))))
     with pytest.raises(OSError, match="gone"):
         updater.look(HeadCut(NEW, "m1", broken), 1_000)
     assert updater.slot_map == OLD
-    assert updater.hear(NEW.epoch)
+    assert updater.on_epoch(NEW.epoch)
     assert made.maps == []

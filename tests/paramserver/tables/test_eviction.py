@@ -226,7 +226,7 @@ def test_the_sweep_comes_round_though_every_push_brings_new_rows(policy):
         )
     table.validate()
     assert len(table) <= 1200
-    assert table._slab._size <= 2 * 1200, "records in use, dead ones included"
+    assert table._row_store._size <= 2 * 1200, "records in use, dead ones included"
 
 
 def test_too_many_tombstones_are_forgotten_oldest_first(monkeypatch):

@@ -41,16 +41,16 @@ def insert(table, keys, step=512):
         table.reserve(some)
         table.advance(at + 1, 1, len(some), 1, at + 1)
         table.apply(some, np.ones((len(some), 1), np.float32), at + 1, 1)
-    table._slab.validate()
+    table._row_store.validate()
 
 
 @pytest.mark.parametrize("crafted", [one_tag, one_home])
 def test_keys_made_to_crowd_together_are_spread_by_another_seed(crafted):
     table = Table(SPEC, secret=7)
-    keys = crafted(4_000, int(table._slab.index.span[2]))
+    keys = crafted(4_000, int(table._row_store.index.span[2]))
     insert(table, keys)
     assert table.reseeded == 1
-    assert table._slab.index.strained >= 1
+    assert table._row_store.index.strained >= 1
     np.testing.assert_array_equal(
         table.pull(np.sort(keys)), np.full((len(keys), 1), -1.0, np.float32)
     )
@@ -60,7 +60,7 @@ def test_keys_made_to_crowd_together_are_spread_by_another_seed(crafted):
 def test_it_is_made_anew_so_often_only_and_goes_on_in_between():
     table = Table(SPEC, secret=7)
     for time in range(8):  # somebody who reads the seed each time
-        insert(table, one_tag(300, int(table._slab.index.span[2]), 1 + 300 * time))
+        insert(table, one_tag(300, int(table._row_store.index.span[2]), 1 + 300 * time))
     assert 1 <= table.reseeded <= 1 + len(table) // REST_MIN
     assert len(table) == 2_400
 
@@ -84,8 +84,8 @@ def test_rows_and_answers_do_not_depend_on_the_secret():
                 version,
                 version * 1_000,
             )
-        table._slab.validate()
-    seeds = {int(table._slab.index.span[2]) for table in tables}
+        table._row_store.validate()
+    seeds = {int(table._row_store.index.span[2]) for table in tables}
     assert len(seeds) == 3
     answers = [table.pull(keys).tobytes() for table in tables]
     assert answers[0] == answers[1] == answers[2]
@@ -95,7 +95,7 @@ def test_honest_keys_never_strain_it():
     rng = np.random.default_rng(5)
     table = Table(SPEC, secret=9)
     insert(table, np.unique(rng.integers(1, 1 << 63, 200_000, dtype=np.uint64)), 20_000)
-    assert table._slab.index.strained == table.reseeded == 0
+    assert table._row_store.index.strained == table.reseeded == 0
     assert TAGS_MAX < DISTANCE_MAX
 
 
@@ -104,14 +104,14 @@ def test_without_memory_for_new_cells_it_goes_on_as_it_is(monkeypatch):
         raise MemoryError
 
     table = Table(SPEC, 4_096, secret=7)
-    keys = one_tag(40, int(table._slab.index.span[2]))
+    keys = one_tag(40, int(table._row_store.index.span[2]))
     table.reserve(keys)
     monkeypatch.setattr("paramserver.tables.hash_index.zeroed", no_memory)
     table.advance(1, 1, len(keys), 1, 1)
     table.apply(np.sort(keys), np.ones((len(keys), 1), np.float32), 1, 1)
-    table._slab.validate()
+    table._row_store.validate()
     assert table.reseeded == 0
-    assert table._slab.index.strained > 0
+    assert table._row_store.index.strained > 0
 
 
 def test_seeds_follow_from_the_secret_alone():

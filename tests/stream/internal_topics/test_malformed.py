@@ -18,7 +18,7 @@ from everspun.status.quality import Quality
 from labeler.breaker.band_record import decode_band
 from labeler.breaker.early_join import decode_tally
 from labeler.counting.signals import SIGNAL_SCHEMA, Signal, decode_signal
-from labeler.io.set_aside import orders
+from labeler.io.set_aside import set_asides
 from labeler.labels.emission import rejected_ids
 from learners.governor.window import scored
 from learners.process.examples_reader import as_batch
@@ -110,7 +110,7 @@ def read_by_all(value: bytes | None, headers: Any = ()) -> None:
     for read in readers:
         with contextlib.suppress(MalformedRecord):
             read()
-    orders([one])
+    set_asides([one])
     Quality("m").add(value or b"")
     evaluations = Evaluations("m")
     try:

@@ -18,8 +18,8 @@ from stream.log.kafka_fetch_columns import FetchedColumns
 from stream.log.record_batches import (
     AbortedTransaction,
     BatchReader,
-    Damaged,
     DamagedBatch,
+    DamagedOffsets,
     parse_batches,
 )
 from stream.log.record_columns import RecordColumns
@@ -132,7 +132,7 @@ def test_an_old_format_is_named():
     good = batch([Record(400, 1, b"k", b"v")], base=400)
     data = batch(random_records(random.Random(6), 0))
     data[16] = 1
-    old, after = BatchReader(data + good, 0, damaged=Damaged()).read()
+    old, after = BatchReader(data + good, 0, damaged=DamagedOffsets()).read()
     with pytest.raises(CorruptRecordError, match="old format"):
         parse_batches(data, 0, check=True)
     assert after.offset == 400
@@ -312,7 +312,7 @@ def test_a_codec_that_is_none_costs_its_batch():
 def test_damage_is_asked_for_again_and_then_costs_its_batch():
     broken = batch([Record(10, 5, b"s", GOOD), Record(11, 5, b"s", GOOD)], base=10)
     broken[-3] ^= 1
-    damaged = Damaged()
+    damaged = DamagedOffsets()
     reader = BatchReader(around(broken), 0, damaged=damaged)
     assert reader.read().offset.tolist() == [0]
     with pytest.raises(DamagedBatch) as first:

@@ -23,7 +23,7 @@ from test_partition import (
     logs_of,
 )
 
-from labeler.join.strategy import Share, kept_negatives, readings
+from labeler.join.strategy import Share, kept_negatives, label_strategies
 from stream.hashing.keys import hash_pair
 
 #: Half lives beyond any log here, so that the oracle's sums of clicks need no decay.
@@ -74,7 +74,9 @@ def is_kept(rate):
 def test_each_reading_says_what_the_rules_say(seed, fraud, config, rate, which):
     config = replace(config, negative_rate=rate)
     logs = logs_of(seed, fraud)
-    out = Run(*logs, random.Random(seed), config=config, reading=readings(config)[which]).finish()
+    out = Run(
+        *logs, random.Random(seed), config=config, strategy=label_strategies(config)[which]
+    ).finish()
     check(out, expected(*logs, config, INPUTS, plans(config)[which], is_kept(rate)))
 
 
@@ -82,9 +84,9 @@ def test_each_reading_says_what_the_rules_say(seed, fraud, config, rate, which):
 @given(SEEDS, st.booleans(), st.sampled_from((0.1, 1.0)), st.sampled_from((1, 6, 100)))
 def test_polls_and_restarts_change_no_byte_of_a_later_reading(seed, fraud, crash, poll_max):
     config = replace(CORRECT, negative_rate=0.5, late_share_half_life_ms=40)
-    logs, late = logs_of(seed, fraud), readings(config)[1]
-    straight = Run(*logs, random.Random(1), poll_max=1000, config=config, reading=late).finish()
-    broken = Run(*logs, random.Random(seed), crash, poll_max, config=config, reading=late).finish()
+    logs, late = logs_of(seed, fraud), label_strategies(config)[1]
+    straight = Run(*logs, random.Random(1), poll_max=1000, config=config, strategy=late).finish()
+    broken = Run(*logs, random.Random(seed), crash, poll_max, config=config, strategy=late).finish()
     assert broken == straight
 
 
@@ -93,7 +95,10 @@ def test_random_logs_hold_late_clicks_and_releases(config):
     late = on_time = negatives = 0
     for seed in range(60):
         out = Run(
-            *logs_of(seed, True), random.Random(seed), config=config, reading=readings(config)[1]
+            *logs_of(seed, True),
+            random.Random(seed),
+            config=config,
+            strategy=label_strategies(config)[1],
         ).finish()
         if out:
             late += out[-1].header.late_micro
@@ -116,14 +121,14 @@ def test_the_two_readings_together_are_the_labels_of_a_long_window():
     ]
     beats = [heartbeat(n, t + at, t + at) for n, at in enumerate((60, 66, 90), 2)]
     said = {}
-    for reading in readings(config):
+    for strategy in label_strategies(config):
         logs = (
             [*shown, *[b._replace(offset=b.offset - 1) for b in beats]],
             [*clicks, *beats],
             None,
         )
-        out = Run(*logs, random.Random(1), config=config, reading=reading).finish()
-        said[reading.kind] = [row for e in out for row in described(e)[1]]
+        out = Run(*logs, random.Random(1), config=config, strategy=strategy).finish()
+        said[strategy.kind] = [row for e in out for row in described(e)[1]]
     assert [(at & 3, label, delay) for at, label, delay in said["label"]] == [
         (0, 1, 10),
         (1, 0, -1),

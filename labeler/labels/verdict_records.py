@@ -14,7 +14,7 @@ from stream.internal_topics.verdicts import Verdict, Watermark, decode_verdict
 from stream.record import Record
 
 
-class Heard(NamedTuple):
+class VerdictRecord(NamedTuple):
     """One record. `said` is None where it says nothing, and `error` then says why."""
 
     record: Record
@@ -22,19 +22,19 @@ class Heard(NamedTuple):
     error: MalformedRecord | None = None
 
 
-def hear(records: Iterable[Record]) -> list[Heard]:
+def read_verdicts(records: Iterable[Record]) -> list[VerdictRecord]:
     """What these records say."""
-    return [_heard(record) for record in records]
+    return [_read_verdict(record) for record in records]
 
 
-def _heard(record: Record) -> Heard:
+def _read_verdict(record: Record) -> VerdictRecord:
     try:
-        return Heard(record, decode_verdict(record.value))
+        return VerdictRecord(record, decode_verdict(record.value))
     except MalformedRecord as error:
-        return Heard(record, None, error)
+        return VerdictRecord(record, None, error)
 
 
-def claims(heard: Iterable[Heard]) -> dict[str, int]:
+def claims(heard: Iterable[VerdictRecord]) -> dict[str, int]:
     """Input -> the highest position up to which a watermark says that it was read."""
     found: dict[str, int] = {}
     for one in heard:
@@ -44,8 +44,8 @@ def claims(heard: Iterable[Heard]) -> dict[str, int]:
 
 
 def without_contradictions(
-    heard: Iterable[Heard], ends: Mapping[str, int], ahead_ms: int
-) -> list[Heard]:
+    heard: Iterable[VerdictRecord], ends: Mapping[str, int], ahead_ms: int
+) -> list[VerdictRecord]:
     """The same, with watermarks that contradict the log set aside.
 
     `ends`: input -> the position behind the last record of its log, looked up after `heard` was
@@ -55,7 +55,7 @@ def without_contradictions(
     return [_judged(one, ends, ahead_ms) for one in heard]
 
 
-def _judged(one: Heard, ends: Mapping[str, int], ahead_ms: int) -> Heard:
+def _judged(one: VerdictRecord, ends: Mapping[str, int], ahead_ms: int) -> VerdictRecord:
     said = one.said
     if not isinstance(said, Watermark):
         return one
@@ -75,5 +75,5 @@ def _judged(one: Heard, ends: Mapping[str, int], ahead_ms: int) -> Heard:
     return one
 
 
-def _contradicts(one: Heard, field: str, reason: str) -> Heard:
-    return Heard(one.record, None, MalformedRecord("verdicts", field, reason))
+def _contradicts(one: VerdictRecord, field: str, reason: str) -> VerdictRecord:
+    return VerdictRecord(one.record, None, MalformedRecord("verdicts", field, reason))

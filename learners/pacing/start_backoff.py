@@ -16,7 +16,7 @@ PAUSE_MS_MAX = 250
 
 
 @dataclass
-class Patience:
+class StartBackoff:
     """Of one learner. `pause_ms_min`: between two asks at least."""
 
     pause_ms_min: int

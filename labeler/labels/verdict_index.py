@@ -5,7 +5,7 @@ L3 in numbers: let m(o) be the lowest watermark of all inputs after the record a
 is the first o with m(o) > d. A verdict at o stands before V(d) iff m(o) <= d, so each verdict keeps
 its m and is compared with deadlines: whether it applies never depends on when it was read.
 
-One book serves all partitions of a labeler. It forgets what none of them can still need.
+One index serves all partitions of a labeler. It forgets what none of them can still need.
 """
 
 from bisect import bisect_right
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labeler.join.resume_point import ResumePoint
-from labeler.labels.heard_verdicts import Heard, hear
+from labeler.labels.verdict_records import VerdictRecord, read_verdicts
 from stream.columns.events import FEATURE_PREFIX
 from stream.hashing.keys import hash_strings, session_of
 from stream.hashing.secret import NO_KEY, HashKey
@@ -36,7 +36,7 @@ from stream.record import Record
 
 #: Watermark of an input that has none yet.
 NO_WATERMARK = 0
-#: Watermarks and verdicts held, about 10 to 1,000 bytes each, above which a book is full: with 64
+#: Watermarks and verdicts held, about 10 to 1,000 bytes each, above which an index is full: with 64
 #: partitions some 25 minutes of a live log.
 ENTRIES_MAX = 200_000
 
@@ -53,7 +53,7 @@ class VerdictPoint(NamedTuple):
 
 
 class Ruling(NamedTuple):
-    """Per impression: is it rejected, by which verdict (index into `VerdictBook.verdicts`, or -1),
+    """Per impression: is it rejected, by which verdict (index into `VerdictIndex.verdicts`, or -1),
     is it withheld; is what was to decide on it gone (C7)."""
 
     rejected: Bools
@@ -82,7 +82,7 @@ class _Held:
     watermarks: tuple[int, ...]  # just before offset
 
 
-class VerdictBook:
+class VerdictIndex:
     """Verdicts, watermarks and V(d), from a point of `verdicts` on."""
 
     def __init__(self, inputs: Sequence[str], point: VerdictPoint, hash_key: HashKey = NO_KEY):
@@ -108,8 +108,8 @@ class VerdictBook:
     @classmethod
     def at(
         cls, inputs: Sequence[str], points: Iterable[ResumePoint], hash_key: HashKey = NO_KEY
-    ) -> "VerdictBook":
-        """A book that serves all these partitions: it starts at the lowest of their offsets."""
+    ) -> "VerdictIndex":
+        """An index that serves all these partitions: it starts at the lowest of their offsets."""
         first = min(points, key=lambda point: point.verdicts_offset)
         return cls(inputs, VerdictPoint(first.verdicts_offset, first.watermarks), hash_key)
 
@@ -135,11 +135,11 @@ class VerdictBook:
     def read(self, records: Iterable[Record]) -> None:
         """The next records of `verdicts`. What is below `next_offset` has been read and is
         passed over."""
-        self.take(hear(records))
+        self.take(read_verdicts(records))
 
-    def take(self, heard: Iterable[Heard]) -> list[Heard]:
+    def take(self, heard: Iterable[VerdictRecord]) -> list[VerdictRecord]:
         """The same, of what was heard already; answers the new ones that say nothing."""
-        bad: list[Heard] = []
+        bad: list[VerdictRecord] = []
         for one in heard:
             offset = one.record.offset
             if offset < self.next_offset:

@@ -15,7 +15,7 @@ from paramserver.slots import SlotMap
 log = logging.getLogger(__name__)
 
 
-class MapTaker:
+class SlotMapThread:
     """`find_head` reads the store; `remapped` is told of the map just before the service goes over
     to it. `kept_ms`: as the updater's, whose memory it frees."""
 
@@ -33,7 +33,7 @@ class MapTaker:
         self._thread = threading.Thread(target=self._run, name="map", daemon=True)
 
     def start(self) -> None:
-        self._service.newer_map, self._service.map_to_come = self.hear, self.prepare
+        self._service.newer_map, self._service.map_to_come = self.on_epoch, self.prepare
         self._thread.start()
 
     def stop(self) -> None:
@@ -41,9 +41,9 @@ class MapTaker:
         self._heard.set()
         self._thread.join()
 
-    def hear(self, epoch: int) -> None:
+    def on_epoch(self, epoch: int) -> None:
         """There is a map of this epoch."""
-        if self._updater.hear(epoch):
+        if self._updater.on_epoch(epoch):
             self._heard.set()
 
     def prepare(self, slot_map: SlotMap, manifest_sha256: str) -> str:

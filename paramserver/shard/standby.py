@@ -12,7 +12,7 @@ from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
 
-class Successor:
+class Standby:
     """`shard` is what the cut of manifest `held` makes of it; "" = empty, of a model that has not
     begun, or standing by."""
 
@@ -43,30 +43,30 @@ class Successor:
         return self.slot_map == slot_map
 
 
-class Succession:
-    """At most one successor of a shard, read ahead for a map to come, and taken for that map or
+class StandbyReader:
+    """At most one standby of a shard, read ahead for a map to come, and taken for that map or
     for none."""
 
-    def __init__(self, make: Callable[[SlotMap], Successor]) -> None:
-        """`make`: a successor of a new incarnation."""
+    def __init__(self, make: Callable[[SlotMap], Standby]) -> None:
+        """`make`: a standby of a new incarnation."""
         self._make = make
-        self._successor: Successor | None = None
+        self._standby: Standby | None = None
 
     def prepare(self, slot_map: SlotMap, head: HeadCut) -> None:
         """Hold what the head gives the shard under this map. What was read for another map goes
         first."""
-        if self._successor is None or not self._successor.fits(slot_map):
-            self._successor = None
-            self._successor = self._make(slot_map)
-        self._successor.bring(head)
+        if self._standby is None or not self._standby.fits(slot_map):
+            self._standby = None
+            self._standby = self._make(slot_map)
+        self._standby.bring(head)
 
     def take(self, slot_map: SlotMap, head: HeadCut) -> Shard:
         """The next incarnation, which stands at the head and its map."""
         self.prepare(slot_map, head)
-        assert self._successor is not None
-        shard, self._successor = self._successor.shard, None
+        assert self._standby is not None
+        shard, self._standby = self._standby.shard, None
         return shard
 
     def forget(self) -> None:
         """That map is not to come."""
-        self._successor = None
+        self._standby = None

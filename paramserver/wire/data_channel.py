@@ -1,14 +1,14 @@
-"""Lanes: stream sockets beside gRPC that carry frames for pulls and pushes, one call at a time
-each.
+"""Data channels: stream sockets beside gRPC that carry frames for pulls and pushes, one call at a
+time each.
 
 gRPC for Python moves about 0.6 GB/s of such messages, because every byte passes through its own
 buffers; a stream socket moves several, straight from one array into the other. A shard says over
-gRPC where its lane is and hands out the token that opens it, so a lane admits exactly whom gRPC
-admits. With TLS there is no lane: frames go as gRPC messages then.
+gRPC where its data channel is and hands out the token that opens it, so a data channel admits
+exactly whom gRPC admits. With TLS there is no data channel: frames go as gRPC messages then.
 
-A lane has a thread of its own on the server, so no lane waits for a thread, and control calls (K4)
-are never behind one. A call has a deadline on both ends; a lane that met an error is closed, not
-mended.
+A data channel has a thread of its own on the server, so no data channel waits for a thread, and
+control calls (K4) are never behind one. A call has a deadline on both ends; a data channel that met
+an error is closed, not mended.
 """
 
 import contextlib
@@ -32,8 +32,9 @@ from paramserver.wire.frames import BadFrame, Buffer, FrameTooLarge
 
 log = logging.getLogger(__name__)
 
-#: Lanes open at once on one shard; a further one is closed at once, and its caller comes again.
-LANES_MAX = 512
+#: Data channels open at once on one shard; a further one is closed at once, and its caller comes
+#: again.
+CHANNELS_MAX = 512
 #: The kernel's buffer of a unix socket: its default holds a twentieth of a batch.
 SOCKET_BUFFER_BYTES = 1 << 21
 #: Pieces given to one `sendmsg`; the kernel takes at most 1,024.
@@ -43,15 +44,15 @@ PIECES_MAX = 512
 Handle = Callable[[int, bytes, Buffer], list[memoryview]]
 
 
-class LaneClosed(OSError):
+class ChannelClosed(OSError):
     """The other end went away."""
 
 
-class LaneSilent(OSError):
+class ChannelTimeout(OSError):
     """The other end did nothing within the deadline."""
 
 
-class Lane:
+class DataChannel:
     """One end of a connection. `timeout_ms`: silence longer than this ends it."""
 
     def __init__(self, connection: socket.socket, timeout_ms: int) -> None:
@@ -69,7 +70,7 @@ class Lane:
         self._prefix = memoryview(bytearray(frames.PREFIX.size))
 
     @classmethod
-    def open(cls, address: str, token: bytes, timeout_ms: int) -> "Lane":
+    def open(cls, address: str, token: bytes, timeout_ms: int) -> "DataChannel":
         """Connect and show the token. Raises OSError."""
         kind, _, where = address.partition(":")
         connection = socket.socket(_family(kind, where))
@@ -79,13 +80,13 @@ class Lane:
                 connection.connect(_path(where))
             else:
                 connection.connect(_host_and_port(where))
-            lane = cls(connection, timeout_ms)
-            lane.send(frames.pieces(frames.HELLO, token))
-            lane.receive(0)
+            channel = cls(connection, timeout_ms)
+            channel.send(frames.pieces(frames.HELLO, token))
+            channel.receive(0)
         except (OSError, BadFrame):
             connection.close()
             raise
-        return lane
+        return channel
 
     def send(self, pieces: list[memoryview]) -> None:
         at = 0
@@ -97,7 +98,7 @@ class Lane:
                 while batch := _rest(batch, sent):
                     sent = self._socket.sendmsg(batch)
             except BlockingIOError as error:
-                raise LaneSilent("nothing was taken within the deadline") from error
+                raise ChannelTimeout("nothing was taken within the deadline") from error
 
     def receive(self, body_bytes_max: int) -> tuple[int, bytes, Buffer]:
         """(code, header, body) of the next frame; the body is the receiver's own. Raises OSError
@@ -140,9 +141,9 @@ class Lane:
             try:
                 got = self._socket.recv_into(buffer[at:], 0, socket.MSG_WAITALL)
             except BlockingIOError as error:
-                raise LaneSilent("no answer within the deadline") from error
+                raise ChannelTimeout("no answer within the deadline") from error
             if not got:
-                raise LaneClosed("the other end closed the lane")
+                raise ChannelClosed("the other end closed the data channel")
             at += got
 
 
@@ -155,20 +156,20 @@ def _rest(pieces: list[memoryview], sent: int) -> list[memoryview]:
     return []
 
 
-class Lanes:
-    """The lanes of one caller to one shard: a call takes an idle one, or opens one. `ask`: where
-    they are, by gRPC."""
+class DataChannels:
+    """The data channels of one caller to one shard: a call takes an idle one, or opens one. `ask`:
+    where they are, by gRPC."""
 
     def __init__(
         self, ask: Callable[[], tuple[str, bytes]], timeout_ms: int, body_bytes_max: int
     ) -> None:
         self._ask, self.timeout_ms, self.body_bytes_max = ask, timeout_ms, body_bytes_max
-        self._idle: list[Lane] = []
+        self._idle: list[DataChannel] = []
         self._where: tuple[str, bytes] | None = None
         self._closed = False
 
     def served(self) -> bool:
-        """Whether the shard has a lane at all. Raises what `ask` raises."""
+        """Whether the shard has a data channel at all. Raises what `ask` raises."""
         if self._where is None:
             self._where = self._ask()
         return bool(self._where[0])
@@ -180,28 +181,28 @@ class Lanes:
         have been performed."""
         pieces = frames.pieces(code, header, arrays)
         try:
-            lane, fresh = self._idle.pop(), False
+            channel, fresh = self._idle.pop(), False
         except IndexError:
-            lane, fresh = self._open(), True
+            channel, fresh = self._open(), True
         try:
-            answer = self._exchange(lane, pieces)
-        except LaneClosed:
+            answer = self._exchange(channel, pieces)
+        except ChannelClosed:
             if fresh:
                 raise
-            self.forget()  # the shard has restarted since: its other lanes are as dead
-            lane = self._open()
-            answer = self._exchange(lane, pieces)
+            self.forget()  # the shard has restarted since: its other data channels are as dead
+            channel = self._open()
+            answer = self._exchange(channel, pieces)
         except (OSError, BadFrame):
             self.forget()
             raise
         if self._closed:
-            lane.close()
+            channel.close()
         else:
-            self._idle.append(lane)
+            self._idle.append(channel)
         return answer
 
     def forget(self) -> None:
-        """Close what is idle, and ask anew where lanes are."""
+        """Close what is idle, and ask anew where data channels are."""
         self._where = None
         while self._idle:
             self._idle.pop().close()
@@ -210,36 +211,38 @@ class Lanes:
         self._closed = True
         self.forget()
 
-    def _exchange(self, lane: Lane, pieces: list[memoryview]) -> tuple[int, bytes, Buffer]:
+    def _exchange(
+        self, channel: DataChannel, pieces: list[memoryview]
+    ) -> tuple[int, bytes, Buffer]:
         try:
-            lane.send(pieces)
-            return lane.receive(self.body_bytes_max)
+            channel.send(pieces)
+            return channel.receive(self.body_bytes_max)
         except (ConnectionError, BrokenPipeError) as error:
-            lane.close()
-            raise LaneClosed(str(error)) from error
+            channel.close()
+            raise ChannelClosed(str(error)) from error
         except BaseException:
-            lane.close()
+            channel.close()
             raise
 
-    def _open(self) -> Lane:
+    def _open(self) -> DataChannel:
         if not self.served():
-            raise LaneClosed("the shard has no lane")
+            raise ChannelClosed("the shard has no data channel")
         assert self._where is not None
         try:
-            return Lane.open(*self._where, self.timeout_ms)
+            return DataChannel.open(*self._where, self.timeout_ms)
         except (OSError, BadFrame):
             self._where = None
             raise
 
 
-class LaneServer:
-    """Listens for lanes and answers their frames, a thread each. `address` has port 0 where one
-    is to be chosen."""
+class DataChannelServer:
+    """Listens for data channels and answers their frames, a thread each. `address` has port 0 where
+    one is to be chosen."""
 
     def __init__(self, handle: Handle, address: str, timeout_ms: int, body_bytes_max: int) -> None:
         self._handle, self._timeout_ms, self._body_bytes_max = handle, timeout_ms, body_bytes_max
         self.token = secrets.token_bytes(16)
-        self._lanes: dict[Lane, threading.Thread] = {}
+        self._channels: dict[DataChannel, threading.Thread] = {}
         self._lock = threading.Lock()
         self._stopping = False
         kind, _, where = address.partition(":")
@@ -254,8 +257,8 @@ class LaneServer:
         else:
             self._listener.bind(_host_and_port(where))
             self.address = f"tcp:{where.rpartition(':')[0]}:{self._listener.getsockname()[1]}"
-        self._listener.listen(LANES_MAX)
-        self._accepting = threading.Thread(target=self._accept, name="lanes")
+        self._listener.listen(CHANNELS_MAX)
+        self._accepting = threading.Thread(target=self._accept, name="data-channels")
 
     def start(self) -> None:
         self._accepting.start()
@@ -268,18 +271,18 @@ class LaneServer:
         self._listener.close()
         self._accepting.join()
         with self._lock:
-            lanes = dict(self._lanes)
-        for lane in lanes:
-            lane.shut()
+            channels = dict(self._channels)
+        for channel in channels:
+            channel.shut()
         deadline = time.monotonic() + grace_s
-        for thread in lanes.values():
+        for thread in channels.values():
             thread.join(max(0.0, deadline - time.monotonic()))
         if self.address.startswith("unix:"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(_path(self.address.partition(":")[2]))
 
     def __len__(self) -> int:
-        return len(self._lanes)
+        return len(self._channels)
 
     def _accept(self) -> None:
         while not self._stopping:
@@ -290,41 +293,45 @@ class LaneServer:
                     return
                 time.sleep(0.1)  # out of file descriptors, say: it may pass
                 continue
-            if len(self._lanes) >= LANES_MAX:
-                log.error("%d lanes are open: a further one is refused", len(self._lanes))
+            if len(self._channels) >= CHANNELS_MAX:
+                log.error(
+                    "%d data channels are open: a further one is refused", len(self._channels)
+                )
                 connection.close()
                 continue
-            lane = Lane(connection, self._timeout_ms)
-            thread = threading.Thread(target=self._serve, args=(lane,), name="lane", daemon=True)
+            channel = DataChannel(connection, self._timeout_ms)
+            thread = threading.Thread(
+                target=self._serve, args=(channel,), name="data-channel", daemon=True
+            )
             with self._lock:
-                self._lanes[lane] = thread
+                self._channels[channel] = thread
             thread.start()
 
-    def _answer(self, lane: Lane) -> list[memoryview]:
+    def _answer(self, channel: DataChannel) -> list[memoryview]:
         try:
-            return self._handle(*lane.receive(self._body_bytes_max))
+            return self._handle(*channel.receive(self._body_bytes_max))
         except FrameTooLarge as error:
-            lane.discard(error.nbytes)
+            channel.discard(error.nbytes)
             return refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
-    def _serve(self, lane: Lane) -> None:
+    def _serve(self, channel: DataChannel) -> None:
         try:
-            code, token, _ = lane.receive(0)
+            code, token, _ = channel.receive(0)
             if code != frames.HELLO or not hmac.compare_digest(token, self.token):
-                log.warning("a lane without the token is closed")
+                log.warning("a data channel without the token is closed")
                 return
-            lane.send(frames.pieces(frames.OK, b""))
-            lane.wait_for_ever()
+            channel.send(frames.pieces(frames.OK, b""))
+            channel.wait_for_ever()
             while not self._stopping:
-                lane.send(self._answer(lane))
+                channel.send(self._answer(channel))
         except BadFrame as error:
-            log.warning("a lane is closed: %s", error)
+            log.warning("a data channel is closed: %s", error)
         except OSError as error:  # the caller went away: it comes again, or another does
-            log.debug("a lane ended: %s", error)
+            log.debug("a data channel ended: %s", error)
         finally:
             with self._lock:
-                self._lanes.pop(lane, None)
-            lane.close()
+                self._channels.pop(channel, None)
+            channel.close()
 
 
 def refusal(code: grpc.StatusCode, reason: str) -> list[memoryview]:

@@ -1,4 +1,4 @@
-"""Clocks that were ahead for long, both of them: labels stand, and go on by an operator's word
+"""Clocks that were ahead for long, both of them: labels stand, and go on by an operator's override
 (T3)."""
 
 import json
@@ -25,15 +25,15 @@ from labeler.click_cache.storage import MemoryPages
 from labeler.counting.runner import Head
 from labeler.counting.signals import decode_signal
 from labeler.fraud_config import FraudConfig
-from labeler.labels.runner import HEED_MS, Labelling
+from labeler.labels.runner import OVERRIDE_POLL_MS, Labelling
 from stream.config import StreamConfig
 from stream.decoding.arrival_clock import arrival_clock
-from stream.internal_topics.clock_words import (
-    ClockWord,
-    clock_words,
-    word_headers,
-    word_key,
-    words_of,
+from stream.internal_topics.clock_overrides import (
+    ClockOverride,
+    clock_overrides,
+    override_headers,
+    override_key,
+    overrides_of,
 )
 from stream.log.memory import MemoryLog
 from stream.record import Partition, Record
@@ -102,7 +102,7 @@ def labelling_of(
     return labelling
 
 
-def give_word(shop: Shop, now_ms: int) -> list[ClockWord]:
+def give_override(shop: Shop, now_ms: int) -> list[ClockOverride]:
     assert fault(LIVE, None, None, shop.ahead_ms) == ""
     return say(shop.log, LIVE, inputs(LIVE, None, None), shop.ahead_ms, "NTP was off", now_ms)
 
@@ -117,21 +117,21 @@ def test_labels_stand_until_the_word_and_are_then_those_of_right_clocks(
     work(labelling_of(right), clock)
     labelling = labelling_of(shop, pages)
     work(labelling, clock)
-    assert labelling.lines[0].core.time_stands
+    assert labelling.tasks[0].core.time_stands
     stood = shop.labels()
     assert max(stood) < shop.views(WRONG_FROM_MS, WRONG_TO_MS)[0]
-    fell_ms = {one.fell_ms for one in labelling.lines[0].core.clocks.values()}
+    fell_ms = {one.fell_ms for one in labelling.tasks[0].core.clocks.values()}
     assert all(ahead_ms - 100 <= one <= ahead_ms for one in fell_ms), (
         "what status names is what clocks were ahead by"
     )
 
-    give_word(shop, ZERO + SECONDS * 1_000)
+    give_override(shop, ZERO + SECONDS * 1_000)
     if restarts:
         labelling.close()
         labelling = labelling_of(shop, pages)
-    clock.now_ms += HEED_MS
+    clock.now_ms += OVERRIDE_POLL_MS
     work(labelling, clock)
-    assert not labelling.lines[0].core.time_stands
+    assert not labelling.tasks[0].core.time_stands
     expected, found = right.labels(), shop.labels()
     assert found.keys() == expected.keys(), (
         "no good event is quarantined, and labels are as far as without"
@@ -149,12 +149,12 @@ def test_a_chain_that_went_on_in_a_time_that_is_set_back_goes_on_behind_it():
     shop = Shop(DAYS_MS, clock)
     labelling = labelling_of(shop, stream=short)
     work(labelling, clock)
-    stands = labelling.lines[0].core.point
+    stands = labelling.tasks[0].core.point
     assert stands.arrival_max_ms > ZERO + DAYS_MS
-    give_word(shop, ZERO + SECONDS * 1_000)
-    clock.now_ms += HEED_MS
+    give_override(shop, ZERO + SECONDS * 1_000)
+    clock.now_ms += OVERRIDE_POLL_MS
     work(labelling, clock)
-    point = labelling.lines[0].core.point
+    point = labelling.tasks[0].core.point
     assert point.arrival_max_ms > ZERO + (SECONDS - 3) * 1_000
     behind = {at for at in shop.labels() if at >= stands.start >> 20}
     assert behind == set(shop.views(ZERO, ZERO + SECONDS * 1_000 - 1_150)) & set(
@@ -165,14 +165,14 @@ def test_a_chain_that_went_on_in_a_time_that_is_set_back_goes_on_behind_it():
 def test_what_comes_behind_a_word_is_believed_as_ever():
     clock = Clock()
     shop = Shop(DAYS_MS, clock)
-    words = give_word(shop, ZERO + SECONDS * 1_000)
+    overrides = give_override(shop, ZERO + SECONDS * 1_000)
     shop.ahead_ms = 0
     later = ZERO + SECONDS * 1_000
     shop.fill(later, later + 10_000)
     labelling = labelling_of(shop)
     work(labelling, clock)
-    assert max(shop.labels()) > words[0].end
-    assert labelling.lines[0].core.point.arrival_max_ms > words[0].above_ms
+    assert max(shop.labels()) > overrides[0].end
+    assert labelling.tasks[0].core.point.arrival_max_ms > overrides[0].above_ms
 
 
 def test_counting_goes_on_by_the_word_too():
@@ -199,8 +199,8 @@ def test_counting_goes_on_by_the_word_too():
     head = count(shop)
     assert max(one.reader.clock.ahead_ms for one in head.counts.values()) > LIVE.skew_ms
     records = len(shop.log.records(Partition("signals", 0)))
-    give_word(shop, ZERO + SECONDS * 1_000)
-    clock.now_ms += HEED_MS
+    give_override(shop, ZERO + SECONDS * 1_000)
+    clock.now_ms += OVERRIDE_POLL_MS
     work(head, clock)
     assert max(one.reader.clock.ahead_ms for one in head.counts.values()) <= LIVE.skew_ms
     assert len(shop.log.records(Partition("signals", 0))) > records
@@ -208,10 +208,12 @@ def test_counting_goes_on_by_the_word_too():
 
 
 def test_a_word_comes_back_as_it_was_given_and_junk_says_nothing():
-    word = ClockWord(7, "impressions", 2, ZERO, DAYS_MS)
-    assert clock_words([Record(0, 0, word_key(word), b"", word_headers(word, "why"))]) == [word]
+    override = ClockOverride(7, "impressions", 2, ZERO, DAYS_MS)
+    assert clock_overrides(
+        [Record(0, 0, override_key(override), b"", override_headers(override, "why"))]
+    ) == [override]
     told = []
-    good = dict(word_headers(word, ""))
+    good = dict(override_headers(override, ""))
     for name in ("topic", "partition", "end", "above_ms", "by_ms"):
         for value in (None, b"", b"\xff", b"-1"):
             if (name, value) == ("topic", b"") or (name, value) == ("topic", b"-1"):
@@ -222,7 +224,7 @@ def test_a_word_comes_back_as_it_was_given_and_junk_says_nothing():
                 if k != name or value is not None
             )
             assert (
-                clock_words(
+                clock_overrides(
                     [Record(0, 0, None, b"", headers)], lambda record, error: told.append(error)
                 )
                 == []
@@ -231,15 +233,17 @@ def test_a_word_comes_back_as_it_was_given_and_junk_says_nothing():
 
 
 @pytest.mark.parametrize(
-    ("topic", "partition", "by_ms", "words"),
+    ("topic", "partition", "by_ms", "overrides"),
     [
         ("verdicts", None, DAYS_MS, "topic verdicts: allowed are impressions, clicks"),
         ("clicks", 1, DAYS_MS, "partition 1: clicks has 0 to 0"),
         ("clicks", 0, 100, "--by-ms 100: expected more than stream.skew_ms"),
     ],
 )
-def test_what_is_typed_wrong_is_refused(topic: str, partition: int | None, by_ms: int, words: str):
-    assert words in fault(LIVE, topic, partition, by_ms)
+def test_what_is_typed_wrong_is_refused(
+    topic: str, partition: int | None, by_ms: int, overrides: str
+):
+    assert overrides in fault(LIVE, topic, partition, by_ms)
     assert "replay" in fault(STREAM, "clicks", 0, DAYS_MS)
 
 
@@ -263,10 +267,12 @@ def test_arrivals_are_those_of_right_clocks(
             found.append(Record(n, stamp_ms, None, None, beat))
         return found
 
-    word = ClockWord(len(at_ms), "impressions", 0, int(at_ms[-1]) + LIVE.jump_max_ms, DAYS_MS)
-    other = ClockWord(len(at_ms), "impressions", 1, ZERO, 7)
+    override = ClockOverride(
+        len(at_ms), "impressions", 0, int(at_ms[-1]) + LIVE.jump_max_ms, DAYS_MS
+    )
+    other = ClockOverride(len(at_ms), "impressions", 1, ZERO, 7)
     expected = arrival_clock(LIVE, ZERO).admit(records(0)).arrival_ms.tolist()
-    clock = arrival_clock(LIVE, ZERO, words_of([word, other], "impressions", 0))
+    clock = arrival_clock(LIVE, ZERO, overrides_of([override, other], "impressions", 0))
     found, left = list[int](), records(DAYS_MS)
     for cut in [*cuts, len(left)]:
         found += clock.admit(left[:cut]).arrival_ms.tolist()

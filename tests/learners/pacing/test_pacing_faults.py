@@ -68,7 +68,7 @@ class ToyShard:
         self.allowed = AllowList()
 
 
-class Weather:
+class Faults:
     """Learners, toy shards and the real clocks under one seed: messages late, lost, repeated;
     restarts; rebalances."""
 
@@ -94,7 +94,7 @@ class Weather:
         self.mail: list[tuple[int, int, Any]] = []  # when, tie, what
         self.evaluated: list[tuple[str, int]] = []
         self.calm = False
-        self.lanes: dict[Any, Any] = {}
+        self.under_ways: dict[Any, Any] = {}
 
     def log(self, partition: int) -> list[Batch]:
         """Chained batches with repeats, overlaps of another writer, and dangling ones."""
@@ -160,11 +160,14 @@ class Weather:
     def call(self, name: str, pacer: Pacer, i: Any) -> None:
         pending = [True]
         if isinstance(i, do.Push):
-            lane = self.lanes.get((pacer, i.shard))
+            under_way = self.under_ways.get((pacer, i.shard))
             assert (
-                lane is None or not lane[0][0] or i.epoch != lane[1] or i.incarnation > lane[2]
+                under_way is None
+                or not under_way[0][0]
+                or i.epoch != under_way[1]
+                or i.incarnation > under_way[2]
             ), "two pushes"
-            self.lanes[pacer, i.shard] = (pending, i.epoch, i.incarnation)
+            self.under_ways[pacer, i.shard] = (pending, i.epoch, i.incarnation)
 
         def end(event: Any) -> None:
             if pending[0]:
@@ -288,7 +291,7 @@ class Weather:
 def test_in_any_weather_every_shard_reaches_the_end_having_applied_each_row_once(
     seed: int, staleness: int
 ):
-    world = Weather(seed, staleness)
+    world = Faults(seed, staleness)
     world.run()
     for shard in world.shards:
         assert shard.ends == world.ends, [
@@ -304,7 +307,7 @@ def test_in_any_weather_every_shard_reaches_the_end_having_applied_each_row_once
     assert {c for c, _ in scored} == set(world.ends)
 
 
-def test_the_weather_can_fail():
+def test_the_faults_can_fail():
     """A learner that takes an overlap for a duplicate leaves rows out, and the shards never
     reach the end."""
 

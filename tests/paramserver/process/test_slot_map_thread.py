@@ -10,12 +10,12 @@ from paramserver.config import ParamServerConfig
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, PushRequest, TableSpec
 from paramserver.parts.head_cut import CutParts, HeadCut
 from paramserver.ports import AllowRequest
-from paramserver.process.map_taker import MapTaker
+from paramserver.process.slot_map_thread import SlotMapThread
 from paramserver.server.metrics import Metrics
 from paramserver.server.server import ShardService
 from paramserver.shard.shard import Shard
 from paramserver.shard.slot_map_updater import SlotMapUpdater
-from paramserver.shard.successor import Succession, Successor
+from paramserver.shard.standby import Standby, StandbyReader
 from paramserver.slots import SlotMap
 
 SPEC = ModelSpec("m", "1", (TableSpec("t", 1, "sgd", {"rate": 1.0}),), DenseSpec({}))
@@ -23,7 +23,7 @@ OLD, EPOCH = SlotMap.even(1), Epoch(1, 1)
 NEW = OLD.resized(2)
 
 
-class House:
+class System:
     """One shard that learns and is cut; another that stands by and is to have half of it. `read`
     counts parts."""
 
@@ -36,17 +36,17 @@ class House:
         self.incarnations = 1
         self.remapped = []
         self.service = ShardService(Shard(1, 1, OLD), ParamServerConfig(), Metrics())
-        self.succession = Succession(self.succeed)
-        self.updater = SlotMapUpdater(OLD, self.succession, kept_ms, again_ms=10)
-        self.taker = MapTaker(
+        self.standby_reader = StandbyReader(self.succeed)
+        self.updater = SlotMapUpdater(OLD, self.standby_reader, kept_ms, again_ms=10)
+        self.map_thread = SlotMapThread(
             self.service, self.find_head, self.updater, self.remapped.append, kept_ms
         )
-        self.taker.start()
+        self.map_thread.start()
 
     def succeed(self, slot_map):
         self.incarnations += 1
         number = self.incarnations
-        return Successor(slot_map, lambda own: Shard(1, number, own))
+        return Standby(slot_map, lambda own: Shard(1, number, own))
 
     def cut(self, keys):
         keys = np.array(sorted(keys), np.uint64)
@@ -84,7 +84,7 @@ class House:
             time.sleep(0.002)
 
     def prepared(self, slot_map=NEW):
-        self.until(lambda: self.taker.prepare(slot_map, self.cuts[-1][0]) == "")
+        self.until(lambda: self.map_thread.prepare(slot_map, self.cuts[-1][0]) == "")
 
     def rows(self):
         table = self.service.shard.snapshot("m").tables["t"]
@@ -98,75 +98,75 @@ class House:
 
 
 @pytest.fixture
-def house():
-    house = House()
-    yield house
-    house.taker.stop()
-    house.service.close()
+def system():
+    system = System()
+    yield system
+    system.map_thread.stop()
+    system.service.close()
 
 
-def test_a_move_reads_what_changed_since_it_was_read_ahead(house):
-    house.cut(range(100))
-    house.prepared()
-    assert house.service.shard.stands_by, "what was read ahead has no effect"
-    house.cut(range(50, 120))
-    house.prepared()
-    house.cut([7])
-    house.head_map = NEW
-    house.taker.hear(2)
-    house.until(lambda: not house.service.shard.stands_by)
-    assert house.read == ["cut-1", "cut-2", "cut-3"], "each once"
-    assert house.rows() == house.expected()
-    assert (house.service.shard.incarnation, house.service.shard.slot_map) == (2, NEW)
-    assert house.remapped == [NEW]
-    house.service.shard.validate()
+def test_a_move_reads_what_changed_since_it_was_read_ahead(system):
+    system.cut(range(100))
+    system.prepared()
+    assert system.service.shard.stands_by, "what was read ahead has no effect"
+    system.cut(range(50, 120))
+    system.prepared()
+    system.cut([7])
+    system.head_map = NEW
+    system.map_thread.on_epoch(2)
+    system.until(lambda: not system.service.shard.stands_by)
+    assert system.read == ["cut-1", "cut-2", "cut-3"], "each once"
+    assert system.rows() == system.expected()
+    assert (system.service.shard.incarnation, system.service.shard.slot_map) == (2, NEW)
+    assert system.remapped == [NEW]
+    system.service.shard.validate()
 
 
-def test_what_was_read_for_another_map_is_read_again(house):
+def test_what_was_read_for_another_map_is_read_again(system):
     """An operator changes his mind: the next map has the epoch of the one that was to come."""
-    house.cut(range(100))
-    house.prepared(OLD.resized(3))
-    house.head_map = NEW
-    house.taker.hear(2)
-    house.until(lambda: not house.service.shard.stands_by)
-    assert house.read == ["cut-1", "cut-1"]
-    assert house.rows() == house.expected()
-    assert house.service.shard.incarnation == 3
+    system.cut(range(100))
+    system.prepared(OLD.resized(3))
+    system.head_map = NEW
+    system.map_thread.on_epoch(2)
+    system.until(lambda: not system.service.shard.stands_by)
+    assert system.read == ["cut-1", "cut-1"]
+    assert system.rows() == system.expected()
+    assert system.service.shard.incarnation == 3
 
 
-def test_a_head_that_does_not_build_on_what_was_read_is_read_from_its_base(house):
+def test_a_head_that_does_not_build_on_what_was_read_is_read_from_its_base(system):
     """Training was rolled back meanwhile (X4)."""
-    house.cut(range(100))
-    house.prepared()
-    house.cut(range(50))
-    house.prepared()
-    first, gone = house.cuts
-    house.cuts = [
+    system.cut(range(100))
+    system.prepared()
+    system.cut(range(50))
+    system.prepared()
+    first, gone = system.cuts
+    system.cuts = [
         ("other-0", True, first[2]),
         ("other-1", False, replace(gone[2], parent="other-0")),
     ]
-    house.prepared()
-    assert house.read == ["cut-1", "cut-2", "other-0", "other-1"]
-    house.head_map = NEW
-    house.taker.hear(2)
-    house.until(lambda: not house.service.shard.stands_by)
-    assert house.rows() == house.expected()
+    system.prepared()
+    assert system.read == ["cut-1", "cut-2", "other-0", "other-1"]
+    system.head_map = NEW
+    system.map_thread.on_epoch(2)
+    system.until(lambda: not system.service.shard.stands_by)
+    assert system.rows() == system.expected()
 
 
-def test_what_cannot_be_read_is_said_and_tried_again(house):
-    house.cut(range(10))
-    house.broken = True
-    house.until(lambda: "OSError: the store is gone" in house.taker.prepare(NEW, "cut-1"))
-    assert house.service.metrics.maps_failed._value.get() >= 1
-    house.broken = False
-    house.prepared()
+def test_what_cannot_be_read_is_said_and_tried_again(system):
+    system.cut(range(10))
+    system.broken = True
+    system.until(lambda: "OSError: the store is gone" in system.map_thread.prepare(NEW, "cut-1"))
+    assert system.service.metrics.maps_failed._value.get() >= 1
+    system.broken = False
+    system.prepared()
 
 
 def test_the_thread_lets_go_of_what_nobody_asks_for_any_more():
-    house = House(kept_ms=30)
-    house.cut(range(10))
-    house.until(lambda: house.taker.prepare(NEW, "cut-1") == "" or not house.read)
-    house.until(lambda: house.succession._successor is None)
-    assert house.service.shard.stands_by
-    house.taker.stop()
-    house.service.close()
+    system = System(kept_ms=30)
+    system.cut(range(10))
+    system.until(lambda: system.map_thread.prepare(NEW, "cut-1") == "" or not system.read)
+    system.until(lambda: system.standby_reader._standby is None)
+    assert system.service.shard.stands_by
+    system.map_thread.stop()
+    system.service.close()

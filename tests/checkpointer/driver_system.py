@@ -29,7 +29,7 @@ class Killed(BaseException):
     """kill -9: nothing of the checkpointer runs after it."""
 
 
-class MortalFiles(MemoryFiles):
+class CrashingFiles(MemoryFiles):
     """Files whose user dies at the `steps`-th change from now, which is then not made."""
 
     steps = -1
@@ -48,13 +48,13 @@ class MortalFiles(MemoryFiles):
         super().delete(path)
 
 
-class House:
+class System:
     """Two local shards, one learner that pushes empty-handed or with one row, a store, and
     everything said."""
 
     def __init__(self, **config):
         self.now = 1_000_000
-        self.files = MortalFiles()
+        self.files = CrashingFiles()
         self.slot_map = SlotMap.even(2)
         self.clocks = Clocks(1, 2, 0)
         self.clock = LocalClock(self.clocks, lambda: self.now)

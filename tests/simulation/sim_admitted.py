@@ -47,7 +47,7 @@ def owner_of(slot_map: SlotMap, key: int) -> int:
 
 
 @dataclass
-class Lexicon:
+class AdmittedKeys:
     """What one shard's table of words must hold after the pushes it was told of."""
 
     rows: dict[int, tuple[float, int]] = field(default_factory=dict)  # key -> weight, touched s
@@ -71,23 +71,23 @@ class Lexicon:
     def weights(self) -> dict[int, float]:
         return {key: weight for key, (weight, _) in self.rows.items()}
 
-    def copy(self) -> "Lexicon":
-        return Lexicon(dict(self.rows), dict(self.seen), self.now_ms)
+    def copy(self) -> "AdmittedKeys":
+        return AdmittedKeys(dict(self.rows), dict(self.seen), self.now_ms)
 
 
-class Lexicons:
+class AdmittedKeysByModel:
     """Those of all incarnations of all shards, and of complete cuts."""
 
     def __init__(self) -> None:
-        self._of: dict[tuple[int, int], Lexicon] = {}
-        self._marked: dict[tuple[int, frozenset[tuple[str, int]]], Lexicon] = {}
+        self._of: dict[tuple[int, int], AdmittedKeys] = {}
+        self._marked: dict[tuple[int, frozenset[tuple[str, int]]], AdmittedKeys] = {}
         self._complete: dict[
-            str, dict[int, Lexicon]
+            str, dict[int, AdmittedKeys]
         ] = {}  # by checksum of the manifest, then by shard
 
     def restored(self, shard: int, incarnation: int, sha256: str, slot_map: SlotMap) -> None:
         """From all parts of a cut, what is a shard's own under a map (S6)."""
-        own = self._of[shard, incarnation] = Lexicon()
+        own = self._of[shard, incarnation] = AdmittedKeys()
         for part in self._complete[sha256].values():
             mine = [
                 key
@@ -101,8 +101,8 @@ class Lexicons:
     def pushed(self, shard: int, incarnation: int, keys: list[int], event_ms: int) -> None:
         self.of(shard, incarnation).push(keys, event_ms)
 
-    def of(self, shard: int, incarnation: int) -> Lexicon:
-        return self._of.setdefault((shard, incarnation), Lexicon())
+    def of(self, shard: int, incarnation: int) -> AdmittedKeys:
+        return self._of.setdefault((shard, incarnation), AdmittedKeys())
 
     def marked(self, shard: int, incarnation: int, vector: dict[str, int]) -> None:
         """The shard stands at the vector now."""
@@ -112,6 +112,6 @@ class Lexicons:
         """The weights of all words at a cut."""
         at = frozenset(vector.items())
         parts = self._complete[sha256] = {
-            shard: self._marked.get((shard, at), Lexicon()) for shard in shards
+            shard: self._marked.get((shard, at), AdmittedKeys()) for shard in shards
         }
         return {key: weight for part in parts.values() for key, weight in part.weights().items()}
