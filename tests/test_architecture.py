@@ -27,7 +27,9 @@ MAY_IMPORT = {
         "learners.models.delayed_feedback",  # corrects answers as it does in training
         "learners.models.features",
         "learners.models.logistic",
+        "learners.config",
         "learners.models.model",
+        "learners.models.network_forward",
         "learners.models.text_keys",
     ),
     "everspun": ("stream", "paramserver", "labeler", "learners", "checkpointer"),
