@@ -1,10 +1,9 @@
 """Planted bugs about times that an operator sets back (T3d, T3e)."""
 
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
-from sim_bug import Patch, bug
+from sim_bug import Patch, bug, replaced
 from sim_scenario import CLOCKS_AHEAD
 
 import stream.decoding.arrival_clock as arrival_clock
@@ -19,7 +18,7 @@ WHERE = {"first": CLOCKS_AHEAD, "step": 64}
     **WHERE,
 )
 def not_looked_for() -> list[Patch]:
-    return [patch.object(PartitionLabeler, "time_stands", property(lambda self: False))]
+    return [replaced(PartitionLabeler.time_stands, property(lambda self: False))]
 
 
 @bug(
@@ -34,4 +33,4 @@ def word_without_an_end() -> list[Patch]:
             time_ms = np.where(time_ms > word.above_ms, back, time_ms)
         return time_ms
 
-    return [patch.object(arrival_clock, "set_back", bad)]
+    return [replaced(arrival_clock.set_back, bad, of=arrival_clock)]

@@ -1,8 +1,6 @@
 """Planted bugs about a store that fails (X2, S2)."""
 
-from unittest.mock import patch
-
-from sim_bug import Patch, bug
+from sim_bug import Patch, bug, replaced
 from sim_scenario import STORE_FAILS
 
 from checkpointer.store.announcement import Ref, ref
@@ -26,7 +24,7 @@ def complete_without_a_store() -> list[Patch]:
         except OSError:
             return ref(manifest)
 
-    return [patch.object(Catalogue, "write_manifest", bad)]
+    return [replaced(Catalogue.write_manifest, bad)]
 
 
 @bug(
@@ -43,4 +41,4 @@ def away_is_empty() -> list[Patch]:
         except OSError:
             return None
 
-    return [patch.object(Catalogue, "head", bad)]
+    return [replaced(Catalogue.head, bad)]
