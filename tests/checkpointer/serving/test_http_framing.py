@@ -3,8 +3,11 @@
 import contextlib
 import json
 import socket
+import ssl
+import subprocess
 import threading
 import time
+import urllib.request
 
 import pytest
 
@@ -217,3 +220,27 @@ def test_who_cannot_wait_gets_the_prior_and_is_told(server):
         assert (body["probabilities"], body["fallback"], body["reason"]) == ([0.5], True, reason)
     assert status_of(wrong) == 400
     assert sent(server, request(head + "-1", BODY)).startswith(b"HTTP/1.1 200")
+
+
+def test_over_tls_the_same_is_answered_and_plain_text_is_not(tmp_path):
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost",
+         "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    config = configured(tls_cert_file=str(certificate), tls_key_file=str(key))
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    with (
+        Replica(str(tmp_path), "clicks", config) as replica,
+        ReplicaServer(replica, config, 0) as server,
+    ):
+        body = b'{"rows": [{}, {}]}'
+        asked = urllib.request.Request(f"https://localhost:{server.port}/predict", body)
+        with urllib.request.urlopen(asked, timeout=20, context=trusting) as answer:
+            assert json.loads(answer.read())["probabilities"] == [0.5, 0.5]
+        assert not sent(server, request("GET /livez HTTP/1.1\nHost: a")).startswith(b"HTTP")
+    with pytest.raises(ValueError, match="give both"):
+        configured(tls_cert_file=str(certificate))
