@@ -91,6 +91,7 @@ class HttpConnection(asyncio.Protocol):
         self._keep_alive = True
         self._method = b""
         self.is_answering, self.is_idle, self.is_new = False, True, True
+        self._is_full = False
         self.since_s = time.monotonic()
         self._begin()
 
@@ -138,6 +139,16 @@ class HttpConnection(asyncio.Protocol):
         """The client sends no more. What it has asked is answered all the same."""
         self._keep_alive &= not self.is_answering
         return self.is_answering
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers: no more requests are taken from it."""
+        self._is_full = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        self._go_on()
 
     # --- httptools ------------------------------------------------------------------------------
 
@@ -204,10 +215,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
             return
         self.since_s = time.monotonic()
-        if self._waiting:
-            self._ask(*self._waiting.popleft())
-        elif not self._transport.is_reading():
-            self._transport.resume_reading()
+        self._go_on()
 
     def end(self) -> None:
         """Close it now, whatever it is at."""
@@ -232,6 +240,15 @@ class HttpConnection(asyncio.Protocol):
     def _ask(self, request: HttpRequest, keep_alive: bool) -> None:
         self.is_answering, self._keep_alive = True, keep_alive and self._keep_alive
         self._server.whole(self, request)
+
+    def _go_on(self) -> None:
+        """To the next request, if there is room for its answer."""
+        if self._transport is None or self._is_full or self.is_answering:
+            return
+        if self._waiting:
+            self._ask(*self._waiting.popleft())
+        elif not self._transport.is_reading():
+            self._transport.resume_reading()
 
     def _begin(self) -> None:
         self._url, self._headers = b"", dict[bytes, bytes]()

@@ -162,6 +162,24 @@ def test_who_sends_slowly_is_closed_for_who_is_new_and_the_others_are_answered(t
                     pass
 
 
+def test_who_does_not_read_is_not_read_either(tmp_path):
+    """A client that sends and reads nothing fills its own buffers, and not the replica's memory."""
+    config = configured(request_rows_max=100_000)
+    body = b'{"rows": [' + b"{}," * 20_000 + b"{}]}"
+    one = request(f"POST /predict HTTP/1.1\nHost: a\nContent-Length: {len(body)}", body)
+    with (
+        Replica(str(tmp_path), "clicks", config) as replica,
+        ReplicaServer(replica, config, 0) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as greedy,
+    ):
+        greedy.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            greedy.sendall(one * 2_000)  # 120 MB of requests, 200 MB of answers
+        assert status_of(sent(server, request("GET /livez HTTP/1.1\nHost: a"))) == 200
+        answered = replica.metrics.records_out._value.get() / 20_001
+        assert answered < 500
+
+
 def test_a_token_is_asked_for(tmp_path):
     (tmp_path / "token").write_text("s3cret\n")
     config = configured(token_file=str(tmp_path / "token"))
