@@ -13,6 +13,7 @@ PREFIX = "EVERSPUN_"
 #: launcher, a bench or the broker's clients say to their own processes.
 OWN = (
     "EVERSPUN_HASH_SECRET",
+    "EVERSPUN_KAFKA",
     "EVERSPUN_SECRET",
     "EVERSPUN_LAUNCHER_PIPE",
     "EVERSPUN_KAFKA_USERNAME",
