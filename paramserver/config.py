@@ -57,6 +57,10 @@ class ParamServerConfig:
     cert: str = _option("", "PEM file of a shard's TLS certificate; empty = no TLS")
     key: str = _option("", "PEM file of its private key")
     ca: str = _option("", "PEM file of the authority that callers trust; empty = the system's")
+    client_certificates: bool = _option(
+        False,
+        "shards ask callers for a certificate of ca, and callers show cert and key",
+    )
     token_file: str = _option(
         "",
         "file with the bearer token that every call must carry; empty = with transport 'tcp' "
@@ -72,8 +76,13 @@ class ParamServerConfig:
     )
     lanes: bool = _option(
         True,
-        "pulls and pushes over a plain stream socket beside gRPC, several times as fast; with "
-        "cert never",
+        "pulls and pushes over a stream socket beside gRPC, several times as fast; with cert over "
+        "TLS, too",
+    )
+    lane_port: int = _option(
+        0,
+        "port of that socket of shard 0 where transport is 'tcp'; shard i takes lane_port + i; 0 = "
+        "any free one",
     )
     key_lists_bytes_max: int = _option(
         67_108_864,
@@ -168,6 +177,10 @@ class ParamServerConfig:
             raise ValueError(f"port = {self.port}: allowed is 1 to 65535")
         if bool(self.cert) != bool(self.key):
             raise ValueError("cert and key: give both, or neither")
+        if self.client_certificates and not (self.cert and self.ca):
+            raise ValueError("client_certificates: give cert, key and ca as well")
+        if not 0 <= self.lane_port <= 65_535:
+            raise ValueError(f"lane_port = {self.lane_port}: allowed is 0 (any) to 65535")
         if (
             self.transport == "tcp"
             and not is_loopback(self.host)

@@ -27,9 +27,7 @@ MAY_IMPORT = {
         "learners.models.delayed_feedback",  # corrects answers as it does in training
         "learners.models.features",
         "learners.models.logistic",
-        "learners.config",
         "learners.models.model",
-        "learners.models.network_forward",
         "learners.models.text_keys",
     ),
     "everspun": ("stream", "paramserver", "labeler", "learners", "checkpointer"),
@@ -64,6 +62,7 @@ SHELL_FILES = {
     "paramserver.server.state_dir",
     "paramserver.wire.client",
     "paramserver.wire.data_channel",
+    "paramserver.wire.tls",  # certificates from files
     "paramserver.wire.token",  # a file that says who may call a shard
     "stream.kernels.cache",  # where Numba keeps what it compiled; only the decorator asks it
     "stream.log.kafka",

@@ -45,6 +45,8 @@ from paramserver.wire.frames import Body, Buffer
 from paramserver.wire.key_cache import KeyLists
 from paramserver.wire.payload import Lists, Payload, UnknownKeys
 from paramserver.wire.staging import StageFull, StageIncomplete, Staging
+from paramserver.wire.tls import ServerTls
+from paramserver.wire.token import TokenFile
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +201,8 @@ class Server:
     def __init__(self, shard: ShardService, clock: ClockService | None, address: str) -> None:
         config, self._metrics, self._shard = shard.config, shard.metrics, shard
         self._data_room = threading.BoundedSemaphore(config.data_threads)
-        self._token = Path(config.token_file).read_text().strip() if config.token_file else ""
+        self._tokens = TokenFile(config.token_file) if config.token_file else None
+        tls = ServerTls(config) if config.cert else None
         self._server = grpc.server(
             ThreadPoolExecutor(config.data_threads + config.control_threads, "rpc"),
             options=config.channel_options(),
@@ -219,9 +222,8 @@ class Server:
                 (grpc.method_handlers_generic_handler(service, handlers),)
             )
         try:
-            if config.cert:
-                pair = (Path(config.key).read_bytes(), Path(config.cert).read_bytes())
-                bound = self._server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+            if tls is not None:
+                bound = self._server.add_secure_port(address, tls.credentials())
             else:
                 bound = self._server.add_insecure_port(address)
         except RuntimeError as error:
@@ -234,12 +236,14 @@ class Server:
         self.address = (
             address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{bound}"
         )
-        if config.lanes and not config.cert:
+        index = shard.shard.index
+        if config.lanes:
             shard.channels = DataChannelServer(
                 self._perform_frame,
-                channel_address(self.address),
+                channel_address(self.address, config.lane_port and config.lane_port + index),
                 config.data_timeout_ms,
                 config.body_bytes_max,
+                None if tls is None else tls.wrap,
             )
         self._channels = shard.channels
 
@@ -326,20 +330,26 @@ class Server:
         return Status.INTERNAL, f"{type(error).__name__}: {text}"
 
     def _check_token(self, context: grpc.ServicerContext) -> None:
-        if self._token and not self._authorized(context):
+        if self._tokens is not None and not self._authorized(context):
             context.abort(
                 Status.UNAUTHENTICATED,
                 "bearer token missing or wrong: name the shards' token_file, or their run folder",
             )
 
     def _authorized(self, context: grpc.ServicerContext) -> bool:
-        given = dict(context.invocation_metadata()).get("authorization", "")
-        return hmac.compare_digest(str(given), f"Bearer {self._token}")
+        """By any of the tokens: while they are renewed there are two."""
+        assert self._tokens is not None
+        given = str(dict(context.invocation_metadata()).get("authorization", ""))
+        known = [f"Bearer {token}" for token in self._tokens.tokens()]
+        found = False
+        for one in known:  # all of them, so that the time tells nothing
+            found |= hmac.compare_digest(given.encode(), one.encode())
+        return found
 
 
-def channel_address(address: str) -> str:
+def channel_address(address: str, port: int = 0) -> str:
     """Where the data channels of a shard are that listens at `address`: a socket beside its own, or
-    a port that is free."""
+    this port, 0 = one that is free."""
     if address.startswith("unix:"):
         return f"{address.removesuffix('.sock')}.lane"
-    return f"tcp:{address.rpartition(':')[0]}:0"
+    return f"tcp:{address.rpartition(':')[0]}:{port}"

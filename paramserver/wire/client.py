@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Container
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -47,7 +46,8 @@ from paramserver.wire.frames import BadFrame, Body
 from paramserver.wire.key_cache import Sent
 from paramserver.wire.payload import Payload
 from paramserver.wire.staging import slices, split
-from paramserver.wire.token import with_token
+from paramserver.wire.tls import channel_credentials, wrapped
+from paramserver.wire.token import TokenFile, with_token
 
 #: Attempts of one call at a shard that does not listen or has no thread free, with growing pauses,
 #: before Unreachable.
@@ -96,14 +96,10 @@ class Connection:
             ("grpc.use_local_subchannel_pool", 1),
         ]
         if config.ca or config.cert:
-            roots = Path(config.ca).read_bytes() if config.ca else None
-            self._channel = grpc.secure_channel(
-                address, grpc.ssl_channel_credentials(roots), options
-            )
+            self._channel = grpc.secure_channel(address, channel_credentials(config), options)
         else:
             self._channel = grpc.insecure_channel(address, options)
-        token = Path(config.token_file).read_text().strip() if config.token_file else ""
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._tokens = TokenFile(config.token_file) if config.token_file else None
         methods = codec.METHODS[service]
         self._methods = {method.request: (name, method) for name, method in methods.items()}
         self._stubs = {
@@ -119,12 +115,17 @@ class Connection:
             method: self._channel.unary_unary(f"/{service}/{method}") for method in frames_too
         }
 
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        """What says who calls: the first token of the file, as it is now."""
+        tokens = self._tokens.tokens() if self._tokens else ()
+        return tuple(("authorization", f"Bearer {token}") for token in tokens[:1])
+
     def call(self, method: str, message: Any, timeout_ms: int) -> Any:
         """The answer; of a frame, its bytes. Raises Unreachable or Refused."""
 
         def once(left_s: float) -> Any:
             try:
-                return self._stubs[method](message, timeout=left_s, metadata=self._metadata)
+                return self._stubs[method](message, timeout=left_s, metadata=self._metadata())
             except grpc.RpcError as error:
                 raise _Status(error.code(), error.details()) from error
 
@@ -168,11 +169,14 @@ class ShardClient(ShardPort):
     a time (S2)."""
 
     def __init__(self, address: str, config: ParamServerConfig) -> None:
-        self.config = config
+        self.config, self._host = config, address.rpartition(":")[0].strip("[]")
         self._connection = Connection("everspun.Shard", address, config)
         self._encoding = ENCODINGS[config.wire]
         self._channels = DataChannels(
-            self._ask_channel, config.data_timeout_ms, config.body_bytes_max
+            self._ask_channel,
+            config.data_timeout_ms,
+            config.body_bytes_max,
+            partial(wrapped, config=config, host=self._host) if config.ca or config.cert else None,
         )
         self._sent = Sent(KEY_LISTS_MAX if config.key_lists_bytes_max else 0)
         self._pushes = itertools.count(1)
@@ -266,12 +270,7 @@ class ShardClient(ShardPort):
 
     def _exchange(self, method: str, sent: Payload) -> tuple[bytes, Body]:
         header = sent.header.SerializeToString()
-        if (
-            self.config.lanes
-            and not self.config.cert
-            and not self.config.ca
-            and self._channels.served()
-        ):
+        if self.config.lanes and self._channels.served():
             answer: tuple[bytes, Body] = self._connection.persist(
                 method,
                 lambda left_s: self._over_channel(method, header, sent.arrays),
@@ -296,7 +295,12 @@ class ShardClient(ShardPort):
 
     def _ask_channel(self) -> tuple[str, bytes]:
         reply = self.call(DataChannelRequest())
-        return reply.address, reply.token
+        kind, _, where = reply.address.partition(":")
+        if kind != "tcp":
+            return reply.address, reply.token
+        # Of the host by which the shard is called: it may itself know no more than 0.0.0.0.
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"tcp:{host}:{where.rpartition(':')[2]}", reply.token
 
 
 class ClockClient(ClockPort):

@@ -4,7 +4,8 @@ time each.
 gRPC for Python moves about 0.6 GB/s of such messages, because every byte passes through its own
 buffers; a stream socket moves several, straight from one array into the other. A shard says over
 gRPC where its data channel is and hands out the token that opens it, so a data channel admits
-exactly whom gRPC admits. With TLS there is no data channel: frames go as gRPC messages then.
+exactly whom gRPC admits. With TLS a data channel is a TLS connection of the same certificates
+(`paramserver.wire.tls`).
 
 A data channel has a thread of its own on the server, so no data channel waits for a thread, and
 control calls (K4) are never behind one. A call has a deadline on both ends; a data channel that met
@@ -17,10 +18,11 @@ import logging
 import os
 import secrets
 import socket
+import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +39,13 @@ log = logging.getLogger(__name__)
 CHANNELS_MAX = 512
 #: The kernel's buffer of a unix socket: its default holds a twentieth of a batch.
 SOCKET_BUFFER_BYTES = 1 << 21
+#: What TLS sends at a time.
+TLS_RECORD_BYTES = 16_384
 #: Pieces given to one `sendmsg`; the kernel takes at most 1,024.
 PIECES_MAX = 512
 
+#: Makes a TLS connection of one, handshake included.
+Wrap = Callable[[socket.socket], ssl.SSLSocket]
 #: (method's code, header, body) -> pieces of the answer
 Handle = Callable[[int, bytes, Buffer], list[memoryview]]
 
@@ -69,9 +75,14 @@ class DataChannel:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._prefix = memoryview(bytearray(frames.PREFIX.size))
 
+    def secure(self) -> None:
+        """The handshake, if there is one. Raises OSError."""
+
     @classmethod
-    def open(cls, address: str, token: bytes, timeout_ms: int) -> "DataChannel":
-        """Connect and show the token. Raises OSError."""
+    def open(
+        cls, address: str, token: bytes, timeout_ms: int, wrap: Wrap | None = None
+    ) -> "DataChannel":
+        """Connect and show the token; `wrap` makes it a TLS connection. Raises OSError."""
         kind, _, where = address.partition(":")
         connection = socket.socket(_family(kind, where))
         try:
@@ -80,7 +91,12 @@ class DataChannel:
                 connection.connect(_path(where))
             else:
                 connection.connect(_host_and_port(where))
-            channel = cls(connection, timeout_ms)
+            channel = (
+                TlsDataChannel(connection, timeout_ms, wrap)
+                if wrap
+                else cls(connection, timeout_ms)
+            )
+            channel.secure()
             channel.send(frames.pieces(frames.HELLO, token))
             channel.receive(0)
         except (OSError, BadFrame):
@@ -147,6 +163,72 @@ class DataChannel:
             at += got
 
 
+class TlsDataChannel(DataChannel):
+    """The same over TLS. Its socket keeps the time itself: the kernel's limits would look to TLS
+    like data that is to come."""
+
+    def __init__(self, connection: socket.socket, timeout_ms: int, wrap: Wrap) -> None:
+        self._limit_s = timeout_ms / 1_000
+        self._wait_s: float | None = self._limit_s
+        super().__init__(connection, timeout_ms)
+        self._listen_for(struct.pack("ll", 0, 0))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
+        self._wrap = wrap
+
+    def secure(self) -> None:
+        self._socket.settimeout(self._limit_s)
+        self._socket = self._wrap(self._socket)
+
+    def send(self, pieces: list[memoryview]) -> None:
+        self._socket.settimeout(self._limit_s)
+        try:
+            for piece in _joined(pieces):
+                self._socket.sendall(piece)
+        except TimeoutError as error:
+            raise ChannelTimeout("nothing was taken within the deadline") from error
+        except ssl.SSLEOFError as error:
+            raise ChannelClosed("the other end closed the data channel") from error
+
+    def wait_for_ever(self) -> None:
+        self._wait_s = None
+
+    def shut(self) -> None:
+        """Not `SSLSocket.shutdown`, which would go on in the clear."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RD)
+
+    def _fill(self, buffer: memoryview) -> None:
+        self._socket.settimeout(self._wait_s)
+        at = 0
+        while at < len(buffer):
+            try:
+                got = self._socket.recv_into(buffer[at:])
+            except TimeoutError as error:
+                raise ChannelTimeout("no answer within the deadline") from error
+            except ssl.SSLEOFError as error:
+                raise ChannelClosed("the other end closed the data channel") from error
+            if not got:
+                raise ChannelClosed("the other end closed the data channel")
+            at += got
+
+
+def _joined(pieces: list[memoryview]) -> Iterator[memoryview | bytes]:
+    """The same bytes in pieces of at least TLS_RECORD_BYTES, but for the last: each is a record."""
+    small: list[memoryview] = []
+    nbytes = 0
+    for piece in pieces:
+        if len(piece) >= TLS_RECORD_BYTES and not small:
+            yield piece
+            continue
+        small.append(piece)
+        nbytes += len(piece)
+        if nbytes >= TLS_RECORD_BYTES:
+            yield b"".join(small)
+            small, nbytes = [], 0
+    if small:
+        yield b"".join(small)
+
+
 def _rest(pieces: list[memoryview], sent: int) -> list[memoryview]:
     """What is left of pieces of which `sent` bytes went out."""
     for number, piece in enumerate(pieces):
@@ -161,9 +243,14 @@ class DataChannels:
     where they are, by gRPC."""
 
     def __init__(
-        self, ask: Callable[[], tuple[str, bytes]], timeout_ms: int, body_bytes_max: int
+        self,
+        ask: Callable[[], tuple[str, bytes]],
+        timeout_ms: int,
+        body_bytes_max: int,
+        wrap: Wrap | None = None,
     ) -> None:
         self._ask, self.timeout_ms, self.body_bytes_max = ask, timeout_ms, body_bytes_max
+        self._wrap = wrap
         self._idle: list[DataChannel] = []
         self._where: tuple[str, bytes] | None = None
         self._closed = False
@@ -229,7 +316,7 @@ class DataChannels:
             raise ChannelClosed("the shard has no data channel")
         assert self._where is not None
         try:
-            return DataChannel.open(*self._where, self.timeout_ms)
+            return DataChannel.open(*self._where, self.timeout_ms, self._wrap)
         except (OSError, BadFrame):
             self._where = None
             raise
@@ -239,7 +326,15 @@ class DataChannelServer:
     """Listens for data channels and answers their frames, a thread each. `address` has port 0 where
     one is to be chosen."""
 
-    def __init__(self, handle: Handle, address: str, timeout_ms: int, body_bytes_max: int) -> None:
+    def __init__(
+        self,
+        handle: Handle,
+        address: str,
+        timeout_ms: int,
+        body_bytes_max: int,
+        wrap: Wrap | None = None,
+    ) -> None:
+        self._wrap = wrap
         self._handle, self._timeout_ms, self._body_bytes_max = handle, timeout_ms, body_bytes_max
         self.token = secrets.token_bytes(16)
         self._channels: dict[DataChannel, threading.Thread] = {}
@@ -299,7 +394,10 @@ class DataChannelServer:
                 )
                 connection.close()
                 continue
-            channel = DataChannel(connection, self._timeout_ms)
+            wrap, limit = self._wrap, self._timeout_ms
+            channel = (
+                TlsDataChannel(connection, limit, wrap) if wrap else DataChannel(connection, limit)
+            )
             thread = threading.Thread(
                 target=self._serve, args=(channel,), name="data-channel", daemon=True
             )
@@ -316,6 +414,7 @@ class DataChannelServer:
 
     def _serve(self, channel: DataChannel) -> None:
         try:
+            channel.secure()
             code, token, _ = channel.receive(0)
             if code != frames.HELLO or not hmac.compare_digest(token, self.token):
                 log.warning("a data channel without the token is closed")

@@ -300,7 +300,10 @@ def test_shards_stand_by_for_a_larger_count_and_a_job_gives_the_word():
         for one in objects
         if one["kind"] == "NetworkPolicy" and one["metadata"]["name"] == "shop-shard"
     )
-    assert policy["spec"]["ingress"][0]["ports"] == [{"port": 7711, "endPort": 7714}]
+    assert policy["spec"]["ingress"][0]["ports"] == [
+        {"port": 7711, "endPort": 7714},
+        {"port": 8811, "endPort": 8814},
+    ]
 
 
 @needs_helm

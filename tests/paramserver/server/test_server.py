@@ -95,8 +95,8 @@ def test_a_port_of_loopback_asks_for_the_token_of_the_run_folder(tmp_path: Path)
             assert "\n" not in str(refused.value)
             stranger.close()
     shards, clock = connect(plain, str(tmp_path), 1)
-    assert clock._connection._metadata == (("authorization", f"Bearer {path.read_text().strip()}"),)
-    assert shards[0]._connection._metadata == clock._connection._metadata
+    shown = (("authorization", f"Bearer {path.read_text().strip()}"),)
+    assert clock._connection._metadata() == shards[0]._connection._metadata() == shown
     clock.close()
     shards.close()
 

@@ -62,6 +62,7 @@ app.kubernetes.io/component: {{ .role }}
 - {name: EVERSPUN_PARAMSERVER_TRANSPORT, value: tcp}
 - {name: EVERSPUN_PARAMSERVER_HOST, value: "0.0.0.0"}
 - {name: EVERSPUN_PARAMSERVER_PORT, value: {{ .Values.ports.shard | quote }}}
+- {name: EVERSPUN_PARAMSERVER_LANE_PORT, value: {{ .Values.ports.lane | quote }}}
 - {name: EVERSPUN_PARAMSERVER_ADDRESSES, value: {{ include "everspun.addresses" . | quote }}}
 - {name: EVERSPUN_PARAMSERVER_CERT, value: /etc/everspun/shards/tls.crt}
 - {name: EVERSPUN_PARAMSERVER_KEY, value: /etc/everspun/shards/tls.key}
