@@ -10,6 +10,7 @@ packages stands in `everspun.roles.roles`, one function a role.
 - `replay`: Histories, and how they are replayed into the topics
 - `roles`: One function a role, from the configuration to the package that does the work
 - `status`: What a running system says of itself
+- `access`: what each role may do on the broker, and nothing beyond (pure)
 - `config`: one TOML file for the whole system
 - `environment`: keys of the configuration from the environment (pure)
 - `forgetting`: forgetting a person

@@ -21,7 +21,10 @@ COMMANDS = {
     ),
     "role": ("everspun.commands.system.role", "run one process of one role (what `run` starts)"),
     "broker": ("everspun.commands.system.broker", "a broker on loopback to try things out with"),
-    "topics": ("everspun.commands.system.topics", "create or check the topics"),
+    "topics": (
+        "everspun.commands.system.topics",
+        "create or check the topics; least rights",
+    ),
     "status": (
         "everspun.commands.system.status",
         "what every stage does and waits for; exit 1 when a stated limit is broken",

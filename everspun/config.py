@@ -21,7 +21,7 @@ from labeler.config import LabelerConfig
 from labeler.fraud_config import FraudConfig, check_room
 from learners.config import LearnerConfig, ModelConfig
 from learners.governor_config import GovernorConfig
-from paramserver.config import ParamServerConfig
+from paramserver.config import ParamServerConfig, is_loopback
 from stream.config import StreamConfig
 
 
@@ -284,6 +284,13 @@ class Config:
             raise ValueError(
                 "[hosts] roles: other hosts look at fixed ports; set run.metrics_port, and "
                 "run.metrics_host to an address that they reach"
+            )
+        if is_loopback(self.run.metrics_host) and not all(
+            map(is_loopback, self.hosts.addresses.values())
+        ):
+            raise ValueError(
+                f"[hosts] roles: run.metrics_host = {self.run.metrics_host!r} is reached from its "
+                "own host alone; '0.0.0.0', or this host's address"
             )
         shards = sorted(index for role, index in places if role == "shard")
         if len(self.hosts.roles) > 1 and len(self.paramserver.addresses) <= shards[-1]:

@@ -14,12 +14,16 @@ from everspun.launcher.locks import AlreadyLocked
 from everspun.local_run import NotReady
 from paramserver.ports import PortRefused, PortUnreachable
 from stream.log.log import LogError, Unavailable
+from stream.metrics_server import PortTaken
 
 #: Exit codes: a person's mistake or the surroundings; a fault of ours.
 MISTAKE, FAULT, INTERRUPTED, NOBODY_READS = 2, 70, 130, 141
 
 #: A library that the small package does not bring -> the extra that does.
 EXTRAS = {"torch": "networks", "matplotlib": "demo"}
+
+#: Errors that say all there is to say: no traceback stands in a role's log.
+SAID_IN_FULL = ConfigError | AlreadyLocked | PortTaken | ModuleNotFoundError
 
 
 def missing_library(name: str) -> str:
@@ -70,9 +74,7 @@ def report(command: str, error: BaseException) -> int:
     """Say it on standard error; returns the exit code. A fault of ours leaves its traceback in a
     file, and so does an error of a role that runs in its log, where an engineer looks for it."""
     line = told(error)
-    if command == "role" and not isinstance(
-        error, ConfigError | AlreadyLocked | ModuleNotFoundError
-    ):
+    if command == "role" and not isinstance(error, SAID_IN_FULL):
         traceback.print_exception(error)
     if line is not None:
         print(

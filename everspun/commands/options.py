@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import argparse
+import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -11,6 +12,15 @@ from rich.text import Text
 
 from everspun import config
 from everspun.config import Config
+
+#: Keys of [stream] in which `{role}` stands for the role that a process runs.
+OF_A_PRINCIPAL = (
+    "sasl_username",
+    "sasl_password_file",
+    "sasl_token_file",
+    "ssl_certfile",
+    "ssl_keyfile",
+)
 
 
 def config_options(parser: argparse.ArgumentParser) -> None:
@@ -26,12 +36,16 @@ def config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load(options: argparse.Namespace) -> Config:
-    """The configuration; modules beside its file can be imported, after all others."""
+def load(options: argparse.Namespace, role: str = "operator") -> Config:
+    """The configuration; modules beside its file can be imported, after all others. `role` is the
+    principal for whom `{role}` stands in names of users and files of secrets."""
     beside = str(options.config.absolute().parent)
     if beside not in sys.path:
         sys.path.append(beside)
-    return config.load(options.config, options.set)
+    read = config.load(options.config, options.set)
+    stream = read.stream
+    mine = {name: getattr(stream, name).replace("{role}", role) for name in OF_A_PRINCIPAL}
+    return dataclasses.replace(read, stream=dataclasses.replace(stream, **mine))
 
 
 class PlainConsole(Console):

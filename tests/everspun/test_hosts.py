@@ -90,6 +90,7 @@ def test_learners_beyond_the_table_are_dealt_out_and_stand_at_one_host_each(tmp_
         ('a = "127.0.0.1"', 'c = "127.0.0.1"', r"roles\.a: has no address"),
         ('"127.0.0.2"\n[', '"127.0.0.2/x"\n[', "expected a name or an address"),
         ('"fraud"', '"frauds"', "'frauds': expected ROLE"),
+        ('b = "127.0.0.2"', 'b = "b.example"', r"run\.metrics_host = '127\.0\.0\.1' is reached"),
         ("metrics_port = 40000", "", r"set run\.metrics_port"),
         (
             "metrics_port = 40000",

@@ -11,5 +11,6 @@
   until SIGINT or SIGTERM
 - `status`: what every stage does and waits for, the model's quality, and which stated limits are
   broken (exit code 1)
-- `topics`: create the topics, or check that they are as they must be (T6)
+- `topics`: create the topics, check that they are as they must be (T6), print the least rights of
+  each role on them
 """

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     too long."""
     keep_freed_memory()
     receive_in_large_pieces()
-    config = shared.load(options)
+    config = shared.load(options, options.role)
     if options.role in HASHING and not config.stream.hash_secret:
         print(missing(config), file=sys.stderr)
         return 2
@@ -106,8 +106,8 @@ def refuse_beyond(config: Config, role: str, index: int) -> None:
 
 
 def refuse_second(config: Config, role: str, index: int, instance: str) -> None:
-    """Raises Taken where this very process runs already at the place that the configuration gives
-    it: two would take turns at fencing each other (S2, K3)."""
+    """Raises AlreadyLocked where this very process runs already at the place that the configuration
+    gives it: two would take turns at fencing each other (S2, K3)."""
     name = f"{role}-{index}"
     places = configured_places(config)
     answer = fetch((places[name].address, places[name].port)) if name in places else None

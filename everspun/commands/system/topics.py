@@ -1,9 +1,11 @@
-"""Create the topics, or check that they are as they must be (T6)."""
+"""Create the topics, or check that they are as they must be (T6); or print the least rights of each
+role on them, as commands of Kafka's own kafka-acls.sh."""
 
 import argparse
 import time
 from collections.abc import Collection
 
+from everspun.access import grants
 from everspun.commands import options as shared
 from everspun.commands.data.lost import say
 from labeler.labels.lost_ranges import LostRange
@@ -15,7 +17,12 @@ from stream.record import Partition
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("create", "check"))
+    parser.add_argument("action", choices=("create", "check", "acls"))
+    parser.add_argument(
+        "--principals",
+        default="User:{role}",
+        help="with acls: how the principals are called (User:{role})",
+    )
     shared.config_options(parser)
 
 
@@ -41,7 +48,12 @@ def begin_where_inputs_begin(
 
 
 def run(options: argparse.Namespace) -> int:
-    stream = shared.load(options).stream
+    config = shared.load(options)
+    stream = config.stream
+    if options.action == "acls":
+        for grant in grants(stream, config.model.name, options.principals):
+            print(grant.command(stream.bootstrap_servers))
+        return 0
     try:
         if options.action == "create":
             created = create_topics(stream)

@@ -1,0 +1,115 @@
+"""What each role may do on the broker, and nothing beyond: the least with which it does its work
+(pure). docs/security.md says why; `everspun topics acls` prints it for Kafka's own tool."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stream.config import StreamConfig
+
+#: Principals beside the roles that everspun starts: producers of a site, and people with the
+#: command line (and the launcher, which checks topics).
+SITE, OPERATOR = "site", "operator"
+
+INPUTS = ("impressions", "clicks")
+TOPICS = (
+    *INPUTS,
+    "signals",
+    "verdicts",
+    "tallies",
+    "bands",
+    "examples",
+    "rejected",
+    "quarantine",
+    "evaluations",
+    "checkpoints",
+)
+FRAUD_APP = "everspun-fraud"
+
+
+@dataclass(frozen=True)
+class Access:
+    """Topics and groups of one principal, without the prefix of a deployment. `own`: it makes,
+    reads and writes all topics whose names begin so, and is of the group of that name."""
+
+    writes: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    group: str = ""
+    own: str = ""
+    administers: bool = False
+
+
+def access(model: str) -> dict[str, Access]:
+    """Principal -> what it may do. Shards take no part in the log: they need no principal."""
+    return {
+        SITE: Access(writes=INPUTS),
+        "labeler": Access(
+            writes=(*INPUTS, "signals", "examples", "rejected", "quarantine"),
+            reads=(*INPUTS, "signals", "verdicts", "examples", "rejected", "quarantine"),
+            group="labelers",
+        ),
+        "fraud": Access(writes=("verdicts",), reads=("signals", "verdicts"), own=FRAUD_APP),
+        "breaker": Access(
+            writes=("verdicts", "tallies", "bands"),
+            reads=(*INPUTS, "verdicts", "tallies", "bands"),
+            group="breakers",
+        ),
+        "learner": Access(
+            writes=("evaluations",), reads=("examples", "checkpoints"), group=f"learners-{model}"
+        ),
+        "checkpointer": Access(writes=("checkpoints",), reads=("examples", "evaluations")),
+        "governor": Access(reads=("examples", "evaluations")),
+        "archiver": Access(reads=("examples",)),
+        "replica": Access(reads=("checkpoints",)),
+        OPERATOR: Access(
+            writes=(*INPUTS, "verdicts", "rejected", "quarantine", "checkpoints"),
+            reads=TOPICS,
+            administers=True,
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One right. `resource`: topic, group or cluster; `prefixed`: all whose names begin with
+    `name`."""
+
+    principal: str
+    operation: str
+    resource: str
+    name: str
+    prefixed: bool = False
+
+    def command(self, bootstrap_servers: str) -> str:
+        """For Kafka's kafka-acls.sh."""
+        what = "--cluster" if self.resource == "cluster" else f"--{self.resource} '{self.name}'"
+        pattern = " --resource-pattern-type prefixed" if self.prefixed else ""
+        return (
+            f"kafka-acls.sh --bootstrap-server {bootstrap_servers} --add "
+            f"--allow-principal '{self.principal}' --operation {self.operation} {what}{pattern}"
+        )
+
+
+def grants(stream: StreamConfig, model: str, principals: str = "User:{role}") -> list[Grant]:
+    """Every right of every principal; `{role}` in `principals` stands for each."""
+    return [
+        grant
+        for role, may in access(model).items()
+        for grant in _grants(principals.replace("{role}", role), may, stream.topic_prefix)
+    ]
+
+
+def _grants(who: str, may: Access, prefix: str) -> Iterator[Grant]:
+    for topic in may.writes:
+        yield Grant(who, "Write", "topic", prefix + topic)
+    for topic in may.reads:
+        yield Grant(who, "Read", "topic", prefix + topic)
+    if may.group:
+        yield Grant(who, "Read", "group", prefix + may.group)
+    if may.own:
+        for operation in ("Create", "Read", "Write", "DescribeConfigs"):
+            yield Grant(who, operation, "topic", prefix + may.own, prefixed=True)
+        yield Grant(who, "Read", "group", prefix + may.own)
+    if may.administers:
+        for topic in TOPICS:
+            for operation in ("Create", "DescribeConfigs"):
+                yield Grant(who, operation, "topic", prefix + topic)
