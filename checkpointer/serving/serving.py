@@ -204,16 +204,6 @@ def rehearse(spec: ModelSpec, model_config: Mapping[str, Any]) -> float:
     return float(scorer.predict(of_rows([{}], scorer.model.encoder.features).columns)[0])
 
 
-#: Requests that between them need every kernel of an answer.
-_WARMING = (b'{"rows": [{}]}', b'{"columns": {"item": ["i"]}, "context": {"source": "s"}}')
-
-
-def warm(served: ServedModel) -> None:
-    """Compile, or take from the cache, what its answers need, before one is waited for."""
-    for body in _WARMING:
-        served.answer(body, 1)
-
-
 def probe(served: ServedModel, golden: Sequence[Mapping[str, Any]] = ()) -> list[float]:
     """The answers to one row that nobody knows, and to the golden rows. Raises BadRequest for a
     golden row that is not a row."""

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from everspun.launcher.broker import Broker, Secured, start_broker
 
 USER, PASSWORD = "site", "p%ss_word;x=1"
+NAMES = "DNS:localhost,IP:127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -21,19 +23,20 @@ class SecuredBroker:
     dir: Path
     sasl_port: int
     mutual_port: int
+    host: str = "localhost"
 
     def settings(self, mechanism: str) -> dict[str, Any]:
         """Of `[stream]`, for this mechanism; "" = a client certificate."""
         if not mechanism:
             return {
-                "bootstrap_servers": f"localhost:{self.mutual_port}",
+                "bootstrap_servers": f"{self.host}:{self.mutual_port}",
                 "security_protocol": "SSL",
                 "ssl_cafile": str(self.dir / "ca.pem"),
                 "ssl_certfile": str(self.dir / "client.pem"),
                 "ssl_keyfile": str(self.dir / "client.key"),
             }
         return {
-            "bootstrap_servers": f"localhost:{self.sasl_port}",
+            "bootstrap_servers": f"{self.host}:{self.sasl_port}",
             "security_protocol": "SASL_SSL",
             "ssl_cafile": str(self.dir / "ca.pem"),
             "sasl_mechanism": mechanism,
@@ -50,9 +53,20 @@ def token(subject: str = USER) -> str:
     return f"{part({'alg': 'none'})}.{part({'sub': subject, 'iat': now, 'exp': now + 3600})}."
 
 
-def start(dir: Path) -> SecuredBroker:
-    """Raises BrokerError, CalledProcessError."""
-    certificates(dir)
+#: Rights are asked for; whoever comes over the open listener of loopback is the administrator.
+AUTHORIZER = """
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+allow.everyone.if.no.acl.found=false
+"""
+
+
+def start(
+    dir: Path, users: Sequence[str] = (), more: str = "", host: str = "localhost"
+) -> SecuredBroker:
+    """`users` beside USER, all with its password; `more` properties; `host`: a name or address of
+    this machine. Raises BrokerError, CalledProcessError."""
+    certificates(dir, NAMES if host == "localhost" else f"{NAMES},IP:{host}")
     sasl_port, mutual_port = free_ports(2)
     properties = f"""
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_SSL,MUTUAL:SSL
@@ -70,12 +84,16 @@ listener.name.login.scram-sha-512.sasl.jaas.config={LOGIN}.scram.ScramLoginModul
 listener.name.login.oauthbearer.sasl.jaas.config={LOGIN}.oauthbearer.OAuthBearerLoginModule \
   required \
   unsecuredLoginStringClaim_sub="broker";
-"""
-    scram = [("--add-scram", f"{name}=[name={USER},password={PASSWORD}]") for name in SCRAM]
-    listeners = f",LOGIN://localhost:{sasl_port},MUTUAL://localhost:{mutual_port}"
+{more}"""
+    scram = [
+        ("--add-scram", f"{mechanism}=[name={user},password={PASSWORD}]")
+        for mechanism in SCRAM
+        for user in (USER, *users)
+    ]
+    listeners = f",LOGIN://{host}:{sasl_port},MUTUAL://{host}:{mutual_port}"
     secured = Secured(listeners, properties, tuple(word for pair in scram for word in pair))
     return SecuredBroker(
-        start_broker("kafka", dir / "broker", secured=secured), dir, sasl_port, mutual_port
+        start_broker("kafka", dir / "broker", secured=secured), dir, sasl_port, mutual_port, host
     )
 
 
@@ -83,12 +101,12 @@ LOGIN = "org.apache.kafka.common.security"
 SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
-def certificates(dir: Path) -> None:
-    """An authority, a server for localhost, a client, and a client of another authority."""
+def certificates(dir: Path, names: str = NAMES) -> None:
+    """An authority, a server of these `names`, a client, and a client of another authority."""
     dir.mkdir(parents=True, exist_ok=True)
     ext = dir / "names"
-    ext.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-    for ca, names in (("ca", ("server", "client")), ("other", ("stranger",))):
+    ext.write_text(f"subjectAltName={names}\n")
+    for ca, signed in (("ca", ("server", "client")), ("other", ("stranger",))):
         openssl(
             dir,
             "req",
@@ -105,7 +123,7 @@ def certificates(dir: Path) -> None:
             "-out",
             f"{ca}.pem",
         )
-        for name in names:
+        for name in signed:
             openssl(
                 dir,
                 "req",
