@@ -50,7 +50,8 @@ class ClientWriter:
     ) -> ClientAppend:
         self.poll()
         process, sent = self._client.process, ClientAppend(self)
-        message = Message(partition.topic, partition.partition, key, value, headers)
+        own_ms = timestamp_ms if partition.topic in self._client.broker.create_time else None
+        message = Message(partition.topic, partition.partition, key, value, headers, own_ms)
 
         def leave() -> None:
             if not self._failure:
@@ -76,6 +77,9 @@ class ClientWriter:
     def flush(self, timeout_ms: int) -> None:
         raise AssertionError("nothing here may block")
 
+    def wait(self, timeout_ms: int) -> None:
+        """Nothing happens here while somebody waits."""
+
     def close(self) -> None:
         self._failure = self._failure or "closed"
 
@@ -94,10 +98,15 @@ class ClientReader:
         self._paused &= self._positions.keys()
 
     def seek(self, partition: Partition, offset: int) -> None:
-        assert partition in self._positions
+        if partition not in self._positions:
+            raise ValueError(
+                f"{partition.topic}[{partition.partition}]: not assigned to this reader"
+            )
         self._positions[partition] = offset
 
     def position(self, partition: Partition) -> int:
+        if self._positions.get(partition, -1) < 0:
+            raise ValueError(f"{partition.topic}[{partition.partition}]: was never sought")
         return self._positions[partition]
 
     def behind(self) -> bool:
@@ -114,13 +123,15 @@ class ClientReader:
         given = {}
         wanted = {p: at for p, at in self._positions.items() if at >= 0 and p not in self._paused}
         for p, at in wanted.items():
-            if broker.is_gone(process, *p, at):
-                raise OffsetOutOfRange(p, at, broker.first[p], len(broker.records(*p)))
+            if broker.is_out_of_range(process, *p, at):
+                raise OffsetOutOfRange(p, at, broker.first.get(p, 0), len(broker.records(*p)))
+        left = max_records
         for p, at in wanted.items():
-            limit = min(max_records, process.world.rng.choice((2, 20, 50, 50)))
+            limit = min(left, process.world.rng.choice((2, 20, 50, 50)))
             records, self._positions[p] = broker.fetch_to(process, *p, at, limit)
             if records:
                 given[p] = records
+                left -= len(records)
         return given
 
     def pause(self, partitions: Iterable[Partition]) -> None:
@@ -163,7 +174,7 @@ class Client:
         raise AssertionError("groups are asked of the broker here")
 
     def partitions(self, topic: str) -> int:
-        return 1
+        return self.broker.counts.get(topic, 0)
 
     def behind(self) -> bool:
         """Whether any reader has something to read."""

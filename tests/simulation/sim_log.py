@@ -90,6 +90,8 @@ class Broker(Process):
             slow_append  # probability that an append lands long after its writer stopped waiting
         )
         self.first: dict[TopicPartition, int] = {}  # what retention has left begins here (C7)
+        self.counts: dict[str, int] = {}  # topic -> partitions, where somebody asks
+        self.create_time: set[str] = set()  # topics whose clients' own times count (T1)
         self.landed: list[Callable[[Message, Record, str], None]] = []
 
     def boot(self) -> None:
@@ -157,9 +159,11 @@ class Broker(Process):
         found = self.records(topic, partition)[offset : offset + limit]
         return [record for record in found if not is_aborted(record)], offset + len(found)
 
-    def is_gone(self, reader: Process, topic: str, partition: int, offset: int) -> bool:
-        """Whether the broker says that an offset is below what retention has left."""
-        return offset < self.first.get((topic, partition), 0) and self._serves(reader)
+    def is_out_of_range(self, reader: Process, topic: str, partition: int, offset: int) -> bool:
+        """Whether the broker says that an offset is below what retention has left, or above the
+        end."""
+        first, end = self.first.get((topic, partition), 0), len(self.records(topic, partition))
+        return not first <= offset <= end and self._serves(reader)
 
     def end(self, reader: Process, topic: str, partition: int) -> int | None:
         """The offset after the last record, or None when the broker does not answer."""
