@@ -1,5 +1,7 @@
 """The pace of a learner, as readable scripts."""
 
+from itertools import pairwise
+
 import pytest
 from pacing_script import EPOCH, Script, batch, progress, pushed
 
@@ -346,3 +348,37 @@ def test_a_refusal_that_is_no_gap_is_not_sent_again(outcome: Outcome):
         s.say(events.Tick(), after_ms=s.pacer.config.retry_ms)
         sent += s.all(do.Push)
     assert not sent
+
+
+def test_the_lease_is_renewed_each_third_of_it():
+    """K3: from the join on, and again a third later; nothing is renewed before."""
+    s = Script()
+    s.joined(progress(0), progress(0))
+    lease_ms = s.pacer._lease_ms
+    joined_ms = s.now_ms
+    renewed = []
+    while s.now_ms < joined_ms + 2 * lease_ms + 100:
+        s.say(events.Tick(), 10)
+        for call in s.all(do.Renew):
+            renewed.append(s.now_ms)
+            s.answer(call, {})
+    gaps = {after - before for before, after in pairwise(renewed)}
+    assert len(renewed) == 6
+    assert all(lease_ms // 3 <= gap <= lease_ms // 3 + 11 for gap in gaps)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "counted"),
+    [
+        (Outcome.OVERLAP, {"splits": 1, "partly": 0}),
+        (Outcome.PARTLY_APPLIED, {"splits": 0, "partly": 1}),
+        (Outcome.APPLIED, {"splits": 0, "partly": 0}),
+    ],
+)
+def test_what_pushes_met_is_counted(outcome: Outcome, counted: dict[str, int]):
+    s = Script()
+    seek = s.joined(progress(0), progress(0))
+    s.say(events.Records(seek.seek, 0, [batch(0, 0, 10)]))
+    pushes = s.computed(s.started())
+    s.answer(pushes[0], pushed(outcome, 6 if outcome is Outcome.OVERLAP else 10))
+    assert {name: s.pacer.counts[name] for name in counted} == counted
