@@ -4,8 +4,14 @@ import pytest
 from clock_driver import ADMITTED, FENCED, WAIT, WAIT_CUT, Driver
 
 from paramserver.clocks.clocks import Clocks
-from paramserver.messages import StartRequest
-from paramserver.ports import PortRefused
+from paramserver.messages import Epoch, StartRequest
+from paramserver.ports import (
+    BoundsRequest,
+    PortRefused,
+    RenewReply,
+    RenewRequest,
+    SetStalenessRequest,
+)
 
 
 def test_two_learners_at_s_0_walk_in_step():
@@ -224,3 +230,30 @@ def test_what_cannot_be_is_refused():
         d.clocks.set_staleness("m", -2)
     with pytest.raises(ValueError, match="shard 7"):
         d.clocks.confirm(1, 1, 7, 1)
+
+
+def test_nothing_is_settled_before_every_shard_has_confirmed_a_list():
+    clocks = Clocks(1, 2, 0)
+    assert clocks.unconfirmed() == [0, 1]
+    assert not clocks.settled
+    sequence = clocks.allow_list().sequence
+    clocks.confirm(1, sequence, 0, 1)
+    assert not clocks.settled
+    clocks.confirm(1, sequence, 1, 1)
+    assert clocks.settled
+    clocks.remap(2, 3)
+    assert clocks.unconfirmed() == [0, 1, 2]
+    assert not clocks.settled
+
+
+def test_a_call_is_answered_by_what_it_asks_for():
+    """`perform`, for whoever carries calls: two that no port answers as the core does."""
+    d = Driver(staleness=3)
+    epoch = d.join("a")
+    assert d.clocks.perform(RenewRequest("m", epoch, "waiting"), 1) == RenewReply(
+        False, {0: 1, 1: 1}
+    )
+    stranger = Epoch(1, 99)
+    assert d.clocks.perform(RenewRequest("m", stranger, "waiting"), 1) == RenewReply(True, {})
+    assert d.clocks.perform(SetStalenessRequest("m", 1), 1) is None
+    assert d.clocks.perform(BoundsRequest("m"), 1).ordered.staleness == 1
