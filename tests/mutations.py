@@ -44,7 +44,8 @@ CORES = {
     "tests/labeler/labels/test_labelling.py",
     "paramserver/tables/table.py": "tests/paramserver/tables",
     "labeler/retraction/runner.py": "tests/labeler/retraction",
-    "paramserver/shard/state.py": "tests/paramserver/shard",
+    "paramserver/shard/state.py": "tests/paramserver/shard "
+    "tests/paramserver/tables/test_eviction.py",
     "checkpointer/cuts/cut.py": "tests/checkpointer/cuts/test_cut.py "
     "tests/checkpointer/cuts/test_driver.py",
 }

@@ -107,6 +107,13 @@ def test_shards_at_one_vector_are_marked_and_starts_resume():
     assert cut.tick(99_999) == []
 
 
+def test_one_shard_alone_is_cut():
+    shards = stands(7)
+    done = settle((cut := Cut("m", "c1", [0], 0)), shards, cut.tick(0), 5)
+    assert kinds(done)[-1] == "Marked"
+    assert cut.state is State.MARKED
+
+
 def test_nothing_is_asked_before_starts_are_stopped():
     cut = Cut("m", "c1", [0, 1], 0)
     assert kinds(cut.tick(0)) == ["AskHold"]

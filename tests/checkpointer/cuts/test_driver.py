@@ -347,3 +347,14 @@ def test_a_checkpointer_killed_at_any_step_leaves_what_its_successor_needs(steps
         system.driver.catalogue.manifest(system.driver.catalogue.names()[-2]).sha256 == head.parent
     )
     assert not [entry for entry in system.driver.catalogue.entries() if entry.manifest is None]
+
+
+def test_a_step_says_how_long_its_cut_took():
+    """From the first question to all marked, whenever the checkpointer began."""
+    system = System()
+    system.begin()
+    system.push("label/0", 100, 101, key=1)
+    before = system.now
+    step = system.later()
+    assert step.outcome == "published"
+    assert 0 <= step.hold_ms <= step.cut_ms <= system.now - before

@@ -261,10 +261,17 @@ def test_a_key_or_array_of_another_shard_is_refused_for_content():
         shards[1 - owner] = new_shard(1 - owner, shards=2)
 
 
-def test_an_empty_range_carries_no_gradients():
-    request = push_of(
-        "label/0", 10, 10, barrier=1, keys={"user": u64(1)}, gradients={"user": f32(1, 2)}
-    )
+@pytest.mark.parametrize(
+    ("keys", "dense"),
+    [
+        ({"user": u64(1)}, {}),
+        ({}, {"bias": np.zeros(1, np.float32)}),
+        ({"user": u64(1)}, {"bias": np.zeros(1, np.float32)}),
+    ],
+)
+def test_an_empty_range_carries_no_gradients(keys, dense):
+    gradients = {name: f32(1, 2) for name in keys}
+    request = push_of("label/0", 10, 10, barrier=1, keys=keys, gradients=gradients, dense=dense)
     reply = new_shard().push(request)
     assert (reply.outcome, reply.detail) == (
         Outcome.PARTLY_APPLIED,
