@@ -32,7 +32,7 @@ import numpy.typing as npt
 from google.protobuf import message_factory
 from google.protobuf.descriptor import FieldDescriptor
 
-from paramserver.messages import DenseSpec, Request
+from paramserver.messages import DenseSpec, Epoch, Request
 from paramserver.ports import BeginRequest, ClockRequest, ShardRequest
 from paramserver.slots import SlotMap
 from paramserver.wire import wire_pb2 as wire
@@ -110,8 +110,20 @@ def _decode_arrays(messages: Any) -> dict[str, npt.NDArray[np.float32]]:
     }
 
 
-#: By class: message of another make. By class and field: maps that keep their order, and arrays.
-SPECIAL_KINDS: dict[type, Pair] = {SlotMap: Pair(_encode_map, _decode_map)}
+def _encode_epoch(epoch: Epoch) -> Any:
+    return wire.Epoch(era=epoch.era, n=epoch.n)
+
+
+def _decode_epoch(message: Any) -> Epoch:
+    return Epoch(message.era, message.n)
+
+
+#: By class: a message of another make, or one that every pull and push has. By class and field:
+#: maps that keep their order, and arrays.
+SPECIAL_KINDS: dict[type, Pair] = {
+    SlotMap: Pair(_encode_map, _decode_map),
+    Epoch: Pair(_encode_epoch, _decode_epoch),
+}
 SPECIAL_FIELDS: dict[tuple[type, str], Pair] = {
     (DenseSpec, "shapes"): Pair(_encode_shapes, _decode_shapes),
     (BeginRequest, "dense"): Pair(_encode_arrays, _decode_arrays),
