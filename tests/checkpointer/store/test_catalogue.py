@@ -5,6 +5,7 @@ from checkpointer.store.announcement import Hold
 from checkpointer.store.catalogue import Catalogue, Gates, number_of
 from checkpointer.store.files import MemoryFiles
 from checkpointer.store.manifest import Damaged
+from paramserver.slots import SlotMap
 
 
 @pytest.fixture
@@ -66,6 +67,24 @@ def test_training_rolled_back_goes_on_from_the_target(catalogue, write):
     assert catalogue.next_number() == 4
     write(catalogue, 4, parent=refs[1].manifest_sha256)
     assert [m.number for m in catalogue.newest_first()] == [4, 1, 0]
+
+
+def test_the_map_of_a_rollback_is_newer_than_every_map_there_was(catalogue, write):
+    """S6: shards take the map of the head only if its epoch is above theirs."""
+    maps = [SlotMap.even(1), SlotMap.even(1).resized(2), SlotMap.even(1).resized(2).resized(3)]
+    refs = [
+        write(catalogue, number, slot_owners=one.encode(), map_epoch=one.epoch)
+        for number, one in enumerate(maps)
+    ]
+    old = catalogue.head()
+    assert catalogue.slot_map(old) == maps[2]
+    catalogue.write_training_rollback(refs[0])
+    head = catalogue.head()
+    assert head.number == 0
+    assert catalogue.slot_map(head) == SlotMap.decode(maps[2].epoch + 1, maps[0].encode())
+    assert catalogue.slot_map(old) == maps[2], "what is no head any more is as it was"
+    write(catalogue, 3, slot_owners=maps[1].encode(), map_epoch=9)
+    assert catalogue.slot_map(catalogue.head()).epoch == 9
 
 
 def test_pointer_and_hold(catalogue, write):

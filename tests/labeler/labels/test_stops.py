@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-import labeler.labels.partition
+import labeler.labels.emitter
 from everspun.commands.system.status import stops
 from everspun.status.scrape import Report
 from labeler.config import LabelerConfig
@@ -82,7 +82,7 @@ def test_a_batch_that_cannot_be_made_frees_itself_record_by_record(
             raise RuntimeError("boom")
         return encode_examples(batch, compression)
 
-    monkeypatch.setattr(labeler.labels.partition, "encode_examples", raises_on_the_third)
+    monkeypatch.setattr(labeler.labels.emitter, "encode_examples", raises_on_the_third)
     labelling, metrics = Labelling(STREAM, LABELER, log), LabelerMetrics()
     head = Head(STREAM, LABELER, FraudConfig(), log)
     labelling.own([0])
