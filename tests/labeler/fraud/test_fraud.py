@@ -200,6 +200,31 @@ def test_a_repeat_changes_no_count_and_its_verdicts_are_sent_again():
     assert one.counts.repeats == 140
 
 
+def test_a_verdict_covers_the_window_that_was_judged():
+    """F3a: whole cells, as many as a window has, and the last of them is the one judged."""
+    log = run(attacked())
+    assert log.verdicts
+    for verdict in log.verdicts:
+        assert verdict.to_ms - verdict.from_ms == CONFIG.span * CONFIG.cell_ms
+        assert verdict.from_ms % CONFIG.cell_ms == 0
+        assert f"/{verdict.from_ms}/{verdict.to_ms}/" in verdict.id
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_two_single_clicks_in_a_row_are_fast_over_a_restart_too(restarts: bool):
+    """Each is alone in its signal; the gap is between the two."""
+    site, tables = Site(), dict_tables()
+    site.bucket(CLICKS, T0, [("u", "v", 1)])  # its last click is 5 s later
+    site.bucket(CLICKS, T0 + 5_000 + CONFIG.gap_fast_ms // 2, [("u", "v", 1)])
+    one = make(tables)
+    run_step(one, site.log[:1], Log())
+    if restarts:
+        one = make(tables)
+    run_step(one, site.log[1:], Log())
+    clicks, fast = (sum(row[at] for row in counts_in(tables.activity).values()) for at in (1, 2))
+    assert (clicks, fast) == (2, 1)
+
+
 def test_a_dangling_signal_is_ignored_and_counted():
     site, one = attacked(), make()
     one.on_signals(site.log[:4])
