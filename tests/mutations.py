@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CORES = {
     "learners/pacing/pacer.py": "tests/learners/pacing",
     "paramserver/clocks/clocks.py": "tests/paramserver/clocks/test_clocks.py "
-    "tests/paramserver/clocks/test_clock_holds.py tests/paramserver/clocks/test_orders.py "
+    "tests/paramserver/clocks/test_clock_holds.py "
+    "tests/paramserver/clocks/test_operator_settings.py "
     "tests/paramserver/clocks/test_clock_machine.py",
     "labeler/labels/runner.py": "tests/labeler/labels/test_labelling.py "
     "tests/labeler/labels/test_stops.py tests/labeler/labels/test_lost.py",
