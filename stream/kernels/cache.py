@@ -130,7 +130,16 @@ class _Files(CompileResultCacheImpl):  # type: ignore[misc]
 
 
 class _KernelCache(FunctionCache):  # type: ignore[misc]
+    """Numba reads an index whole before it looks whether the index is stale, and an index names the
+    classes of arguments: one of before a class was renamed could not be read, and the kernel not be
+    called. So the stamp stands with the version, which is read first."""
+
     _impl_class = _Files
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        super().__init__(function)
+        index = self._cache_file
+        index._version = f"{index._version} {index._source_stamp}"
 
 
 def keep_compiled(dispatcher: Any, function: Callable[..., object]) -> None:

@@ -118,3 +118,44 @@ def test_a_temporary_folder_of_somebody_else_is_not_trusted(
     cache_folder.cache_clear()
     assert cache_folder(sources) is None
     cache_folder.cache_clear()
+
+
+TUPLE = """
+from typing import NamedTuple
+from stream.kernels.kernel import kernel
+
+
+class NAME(NamedTuple):
+    low: int
+
+
+@kernel
+def doubled(x):
+    return 2 * x.low
+
+
+if __name__ != "__main__":
+    print(doubled(NAME(21)), list(doubled.stats.cache_hits.values()))
+"""
+
+
+def test_what_was_compiled_for_a_class_of_another_name_is_not_looked_into(rooms: Path):
+    """An upgrade leaves the compiled files where they are. The class that they name is gone."""
+
+    def tell(name: str) -> str:
+        (rooms / "rooms" / "pairs.py").write_text(TUPLE.replace("NAME", name))
+        (rooms / "main.py").write_text(
+            "import sys\nfrom pathlib import Path\nimport stream.kernels.cache as kernel_cache\n"
+            "kernel_cache.ROOT = Path(sys.path[0])\nimport rooms.pairs\n"
+        )
+        paths = os.pathsep.join([str(rooms), str(Path(kernel_cache.__file__).parents[2])])
+        command = [sys.executable, str(rooms / "main.py")]
+        environment = {**os.environ, "PYTHONPATH": paths}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    assert tell("Limits") == "42 []"
+    assert tell("Limits") == "42 [1]"
+    assert tell("Bounds") == "42 []"
+    assert tell("Bounds") == "42 [1]"
