@@ -50,7 +50,7 @@ HOSTS = ("a", "b", "c")
 ROLES = {
     "a": ["shard:0", "labeler", "checkpointer"],
     "b": ["shard:1", "learner:0", "fraud"],
-    "c": ["learner:1", "replica", "breaker", "governor", "archiver"],
+    "c": ["learner:1", "replica", "governor", "archiver"],
 }
 WAIT_S = 100.0
 CONFIG = """
@@ -59,7 +59,6 @@ dir = "{dir}/here"
 hash_secret_file = "{dir}/hash.secret"
 shards = 2
 learners = 2
-breaker = 1
 archivers = 1
 metrics_host = "{own}"
 metrics_port = {metrics}

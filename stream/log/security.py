@@ -84,7 +84,7 @@ def _keep_out_of_logs() -> None:
     ):
         logger = logging.getLogger(name)
         if logger.level < logging.INFO:
-            logger.setLevel(logging.INFO)
+            logger.setLevel(max(logging.INFO, logger.getEffectiveLevel()))
 
 
 def why_refused(config: StreamConfig) -> str:
