@@ -71,6 +71,18 @@ class ProgressReply:
     )
 
 
+class ServingFile(NamedTuple):
+    """What replicas read of one shard's cut: its file beside the part. `parent`: checksum of the
+    manifest that it is a delta upon; "" = all weights."""
+
+    path: str  # relative to the checkpoint's folder
+    sha256: str
+    bytes: int
+    rows: int
+    tombstones: int = 0
+    parent: str = ""
+
+
 @dataclass(frozen=True)
 class PartInfo:
     """One shard's durable part of a cut: a safetensors file, its checksum, and what it says of
@@ -84,6 +96,7 @@ class PartInfo:
     tombstones: int
     kind: str  # "full" | "delta"
     progress: Progress
+    serving: tuple[ServingFile, ...] = ()
 
 
 # --- what is asked of a shard -------------------------------------------------------------------

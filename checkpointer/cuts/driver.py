@@ -447,7 +447,7 @@ class Driver:
             move or self.resharding.slot_map,
             self.evaluations.late_share(marked.vector),
         )
-        problems = self.catalogue.problems(manifest)
+        problems = self.catalogue.problems(manifest) + self.catalogue.serving_problems(manifest)
         if problems:
             raise Damaged("; ".join(problems))
         self.catalogue.write_manifest(manifest)

@@ -1,9 +1,10 @@
 """The clean process of the gates: `python -m checkpointer.gates.sandbox_main`, one JSON request a
 line in, one answer a line out.
 
-It shares nothing with the checkpointer but the path of a checkpoint. Each check runs in a fork of
-this process, which has imported the code and loaded nothing: as clean as a new process, without its
-two seconds of imports.
+It shares nothing with the checkpointer but the path of a checkpoint. A checkpoint that holds all
+rows is loaded in a fork of this process, which has imported the code and loaded nothing: as clean
+as a new process, without its two seconds of imports. That fork stays, and deltas upon what it holds
+are asked of it: they cost the rows that they hold. The next full checkpoint is loaded by a new one.
 """
 
 import itertools
@@ -20,8 +21,9 @@ from dataclasses import asdict
 from typing import Any
 
 from checkpointer.gates.gates import Findings
+from checkpointer.serving.loading import load, rehearse
 from checkpointer.serving.request import of_rows
-from checkpointer.serving.serving import ServedModel, load, probe, rehearse
+from checkpointer.serving.serving import ServedModel, probe
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import open_store
 from checkpointer.store.manifest import spec_from
@@ -29,12 +31,35 @@ from checkpointer.store.manifest import spec_from
 REQUESTS = 5
 
 
-def check(request: dict[str, Any]) -> Findings:
-    """Load the checkpoint `name` of `model` under `root`, whose manifest has `manifest_sha256`,
-    and ask it."""
-    began, before = time.monotonic(), _peak_bytes()
-    catalogue = Catalogue(open_store(request["root"]), request["model"])
-    served = load(catalogue, request["name"], request["manifest_sha256"])
+#: What a fork answers that cannot go on from what it holds: ask a new one.
+ANEW = "anew"
+
+
+class Check:
+    """One fork's checks: what it holds, and which store it reads."""
+
+    def __init__(self) -> None:
+        self._before_bytes = _peak_bytes()
+        self._catalogue: Catalogue | None = None
+        self._served: ServedModel | None = None
+
+    def find(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Load the checkpoint `name` of `model` under `root`, whose manifest has `manifest_sha256`,
+        and ask it. `{"anew": true}` where it holds all rows, or does not follow what is held."""
+        if self._catalogue is None:
+            self._catalogue = Catalogue(open_store(request["root"]), request["model"])
+        name, sha256 = request["name"], request["manifest_sha256"]
+        held = self._served
+        if held is not None:
+            manifest = self._catalogue.manifest(name, sha256)
+            if manifest.is_full or manifest.parent != held.manifest.sha256:
+                return {ANEW: True}
+        began = time.monotonic()
+        self._served = served = load(self._catalogue, name, sha256, held)
+        return asdict(_ask(served, request, began, self._before_bytes))
+
+
+def _ask(served: ServedModel, request: dict[str, Any], began: float, before: int) -> Findings:
     golden = _golden(request.get("golden", ""))
     answers = probe(served, golden)
     seconds = time.monotonic() - began
@@ -46,6 +71,7 @@ def check(request: dict[str, Any]) -> Findings:
         seconds=seconds,
         memory_bytes=_peak_bytes() - before,
         answer_ms=answer_ms,
+        notes={"upon": served.upon},
     )
 
 
@@ -73,52 +99,74 @@ def _golden(path: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines if line.strip()]
 
 
-def _in_a_fork(request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-    """The findings of a child, or the way it died."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        _child(request, writer)
-    os.close(writer)
-    try:
-        answer = _read_all(reader, timeout_s)
-    finally:
-        os.close(reader)
-    if answer is None:
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if answer is None:
-        return {"error": f"no answer within {timeout_s:g} s"}
-    if status:
+class Fork:
+    """A child that answers one request after another, until it fails or is ended."""
+
+    def __init__(self) -> None:
+        asks, self._asks = os.pipe()
+        self._answers, answers = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._asks)
+            os.close(self._answers)
+            _child(asks, answers)
+        os.close(asks)
+        os.close(answers)
+
+    def ask(self, request: dict[str, Any], timeout_s: float) -> tuple[dict[str, Any], bool]:
+        """What it found, or the way it died; and whether it can be asked again."""
+        try:
+            os.write(self._asks, json.dumps(request).encode() + b"\n")
+            answer = _read_line(self._answers, timeout_s)
+        except BrokenPipeError:
+            answer = b""
+        if answer is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.end()
+            return {"error": f"no answer within {timeout_s:g} s"}, False
+        if answer:
+            found: dict[str, Any] = json.loads(answer)
+            return found, not found.get("error")
+        status = self.end()
         return {
             "error": f"the clean process ended with {os.waitstatus_to_exitcode(status)} "
             f"(negative: by that signal)"
-        }
-    found: dict[str, Any] = json.loads(answer)
-    return found
+        }, False
+
+    def end(self) -> int:
+        """Its status. It ends by itself once nobody can ask it."""
+        if self.pid:
+            os.close(self._asks)
+            os.close(self._answers)
+            _, self._status = os.waitpid(self.pid, 0)
+            self.pid = 0
+        return self._status
 
 
-def _child(request: dict[str, Any], writer: int) -> None:
+def _child(asks: int, answers: int) -> None:
     """Never returns: the fork must not run the parent's clean-up."""
     status = 1
     try:
-        try:
-            found = asdict(check(request))
-        except (
-            Exception
-        ) as error:  # whatever a checkpoint does to its reader is a finding about the checkpoint
-            traceback.print_exc()
-            found = asdict(Findings(error=f"{type(error).__name__}: {error}"))
-        with os.fdopen(writer, "wb") as out:
-            out.write(json.dumps(found).encode())
+        check = Check()
+        with os.fdopen(asks, "rb") as requests, os.fdopen(answers, "wb") as out:
+            for line in requests:
+                try:
+                    found = check.find(json.loads(line))
+                except Exception as error:  # whatever a checkpoint does to its reader is a finding
+                    traceback.print_exc()
+                    found = asdict(Findings(error=f"{type(error).__name__}: {error}"))
+                out.write(json.dumps(found).encode() + b"\n")
+                out.flush()
+                if found.get("error"):
+                    break  # what it holds now nobody knows
         status = 0
     finally:
         sys.stderr.flush()
         os._exit(status)
 
 
-def _read_all(handle: int, timeout_s: float) -> bytes | None:
+def _read_line(handle: int, timeout_s: float) -> bytes | None:
+    """Up to a line's end, b"" where there is none to come; None = not in time."""
     end = time.monotonic() + timeout_s
     chunks: list[bytes] = []
     while True:
@@ -127,8 +175,38 @@ def _read_all(handle: int, timeout_s: float) -> bytes | None:
             return None
         chunk = os.read(handle, 65_536)
         if not chunk:
-            return b"".join(chunks)
+            return b""
         chunks.append(chunk)
+        if chunk.endswith(b"\n"):
+            return b"".join(chunks)
+
+
+class Forks:
+    """The fork that holds the last checkpoint that was found good enough to be loaded, if any."""
+
+    def __init__(self) -> None:
+        self._fork: Fork | None = None
+
+    def check(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What is found of a checkpoint, by the fork that holds its parent or by a new one."""
+        if self._fork is not None:
+            found = self._ask(self._fork, request)
+            if not found.get(ANEW):
+                return found
+            self.end()
+        self._fork = Fork()
+        return self._ask(self._fork, request)
+
+    def _ask(self, fork: Fork, request: dict[str, Any]) -> dict[str, Any]:
+        found, can_go_on = fork.ask(request, request["timeout_s"])
+        if not can_go_on:
+            self.end()
+        return found
+
+    def end(self) -> None:
+        if self._fork is not None:
+            self._fork.end()
+            self._fork = None
 
 
 def main() -> None:
@@ -138,12 +216,14 @@ def main() -> None:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # a Ctrl-C at the terminal is the checkpointer's to handle
+    forks = Forks()
     for line in sys.stdin.buffer:
         request = json.loads(line)
         if "model_config" in request:
             rehearse(spec_from(request["spec"]), request["model_config"])
         else:
-            print(json.dumps(_in_a_fork(request, request["timeout_s"])), flush=True)
+            print(json.dumps(forks.check(request)), flush=True)
+    forks.end()
 
 
 if __name__ == "__main__":

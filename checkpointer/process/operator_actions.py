@@ -7,8 +7,11 @@ announcement finds the file.
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from checkpointer.serving.loading import bring
 from checkpointer.store.announcement import Announcement, Hold, Ref, announce, ref
-from checkpointer.store.catalogue import Catalogue, Entry, Gates
+from checkpointer.store.catalogue import Catalogue, Entry, Gates, number_of
 from checkpointer.store.manifest import Damaged, Manifest
 from checkpointer.store.normalized_entropy import normalized_entropy
 
@@ -16,7 +19,7 @@ from checkpointer.store.normalized_entropy import normalized_entropy
 @dataclass(frozen=True)
 class CheckpointRow:
     """One checkpoint in a list. `state` is "unfinished", "damaged", "complete" (not judged yet),
-    "published" or "rejected"; `marks` are of "head", "served", "held"."""
+    "published" or "rejected"; `marks` are of "head", "served", "held", "pinned"."""
 
     name: str
     number: int
@@ -39,12 +42,13 @@ def list_checkpoints(catalogue: Catalogue) -> list[CheckpointRow]:
     head, hold = catalogue.head(), hold_known(catalogue) or Hold()
     served = hold.ref or _published_known(catalogue)
     marks = {
-        "head": head and head.name,
-        "held": hold.ref and hold.ref.name,
-        "served": served and served.name,
+        "head": {head.name} if head else set(),
+        "held": {hold.ref.name} if hold.ref else set(),
+        "served": {served.name} if served else set(),
+        "pinned": set(catalogue.pins()),
     }
     return [
-        _line(entry, tuple(m for m, name in marks.items() if name == entry.name))
+        _line(entry, tuple(m for m, names in marks.items() if entry.name in names))
         for entry in catalogue.entries()
     ]
 
@@ -100,7 +104,8 @@ def _verified(catalogue: Catalogue, manifest: Manifest) -> Verified:
         chain = tuple(one.name for one in catalogue.chain(manifest))
     except Damaged as error:
         return Verified(manifest.name, (), (str(error),))
-    return Verified(manifest.name, chain, tuple(catalogue.chain_problems(manifest)))
+    problems = catalogue.chain_problems(manifest) + catalogue.serving_problems(manifest)
+    return Verified(manifest.name, chain, tuple(problems))
 
 
 def restore(catalogue: Catalogue, which: str, reason: str, now_ms: int) -> Announcement:
@@ -133,6 +138,73 @@ def lift(catalogue: Catalogue, now_ms: int) -> Announcement | None:
     manifest = catalogue.manifest(target.name)
     return announce(
         "lifted", manifest, catalogue.folder_url(manifest.name), now_ms, "", lifted.revision
+    )
+
+
+def pin(catalogue: Catalogue, which: str, reason: str) -> Manifest:
+    """Keep a checkpoint, and what it builds on, whatever retention says. Refuses one that is not
+    whole."""
+    manifest = find(catalogue, which)
+    if problems := catalogue.chain_problems(manifest):
+        raise Damaged("; ".join(problems))
+    catalogue.write_pins({**catalogue.pins(), manifest.name: reason})
+    return manifest
+
+
+def unpin(catalogue: Catalogue, which: str) -> str:
+    """Retention decides again. Also of one that is not there any more, by its whole name.
+    ValueError names what is pinned."""
+    pins = catalogue.pins()
+    found = [
+        name
+        for name in pins
+        if which == name or (which.isdigit() and number_of(name) == int(which))
+    ]
+    if len(found) != 1:
+        raise ValueError(
+            f"checkpoint {which!r} is not pinned; these are: {', '.join(pins) or 'none'}"
+        )
+    catalogue.write_pins({name: why for name, why in pins.items() if name != found[0]})
+    return found[0]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a checkpoint has that another has not. Rows: of all tables together."""
+
+    rows_learned: int
+    event_time_ms: int
+    number: int
+    created: int  # rows that only the later one has
+    evicted: int  # rows that only the earlier one has
+    changed: int  # rows of both whose weights differ
+    #: of the rows of both: root of the mean square of the differences of weights
+    weight_change: float
+
+
+def diff(catalogue: Catalogue, which: str, other: str) -> Difference:
+    """From one checkpoint to another. Loads both."""
+    before, after = find(catalogue, which), find(catalogue, other)
+    old = bring(catalogue, before, None, None).current.tables
+    new = bring(catalogue, after, None, None).current.tables
+    created = evicted = changed = both = 0
+    squares = 0.0
+    for name, table in new.items():
+        (old_keys, old_rows), (keys, rows) = old[name].items(), table.items()
+        _, at, there = np.intersect1d(old_keys, keys, assume_unique=True, return_indices=True)
+        moved = rows[there].astype(np.float64) - old_rows[at]
+        created, evicted = created + len(keys) - len(at), evicted + len(old_keys) - len(at)
+        changed, both = changed + int((moved != 0).any(axis=1).sum()), both + moved.size
+        squares += float((moved**2).sum())
+    return Difference(
+        rows_learned=sum(c.rows for c in after.chains.values())
+        - sum(c.rows for c in before.chains.values()),
+        event_time_ms=after.event_time_max_ms - before.event_time_max_ms,
+        number=after.number - before.number,
+        created=created,
+        evicted=evicted,
+        changed=changed,
+        weight_change=(squares / both) ** 0.5 if both else 0.0,
     )
 
 

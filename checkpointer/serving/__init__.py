@@ -9,6 +9,7 @@
 - `http_connection`: HTTP/1.1 of one connection
 - `http_server`: the HTTP server of a replica: who is let in, and whose turn it is
 - `inference_messages`: its protobuf messages
+- `loading`: from the store to something that answers
 - `open_inference`: the Open Inference Protocol: tensors in, tensors out
 - `replica`: which checkpoint a replica should hold
 - `replica_client`: A replica as a library

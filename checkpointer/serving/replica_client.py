@@ -20,9 +20,10 @@ from typing import Any, NamedTuple, Self
 
 from checkpointer.config import ServingConfig
 from checkpointer.metrics import NAN, ReplicaMetrics, Served
+from checkpointer.serving.loading import load
 from checkpointer.serving.replica import Follower
 from checkpointer.serving.request import Given, count_rows, given, given_rows, request_of
-from checkpointer.serving.serving import Answer, ServedModel, ages, load, prior, reply_to
+from checkpointer.serving.serving import Answer, ServedModel, ages, prior, reply_to, warm
 from checkpointer.store.announcement import Ref, decode
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import open_store
@@ -310,6 +311,8 @@ class Replica:
         began = time.monotonic()
         try:
             served = load(self._catalogue, wanted.name, wanted.manifest_sha256, self.served)
+            if self.served is None or self.served.answers is not served.answers:
+                warm(served)
         except OSError as error:
             if not isinstance(error, FileNotFoundError):
                 raise

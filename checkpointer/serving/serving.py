@@ -1,5 +1,4 @@
-"""A checkpoint as something that answers: loaded from one manifest's chain, never changed,
-swapped as a whole (I6)."""
+"""A checkpoint as something that answers: never changed, swapped as a whole (I6)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +12,9 @@ from checkpointer.serving.answer import Answerer, TooLong, Values, is_answerable
 from checkpointer.serving.request import Given, given, of_rows, request_of
 from checkpointer.serving.typed_request import RequestDecoder
 from checkpointer.store.announcement import Ref, ref
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.manifest import Damaged, Manifest
-from checkpointer.store.restore import read_snapshot
-from checkpointer.tables.versioned_table import Initial, TableVersion, VersionedTable
-from learners.models.model import Scorer, code_of
-from paramserver.messages import ModelSpec
-from paramserver.parts.delta import patched
-from paramserver.parts.part import Weights, weights
-from paramserver.parts.safetensors_file import decode_part, encode_part
-from paramserver.shard.shard import Shard
-from paramserver.slots import SlotMap
+from checkpointer.store.manifest import Manifest
+from checkpointer.tables.model_tables import ModelTables, ModelVersion
+from learners.models.model import Scorer
 from stream.columns.events import STRING_BYTES_MAX, Features
 
 
@@ -45,14 +36,15 @@ class ServedModel:
     swapped meanwhile."""
 
     manifest: Manifest
-    weights: Weights
+    weights: ModelVersion
     scorer: Scorer
+    #: what holds the weights and takes the deltas that come: the loading thread's alone
+    tables: ModelTables
     #: the checkpoint that deltas were applied to on the way here, held before; "" = loaded from a
     #: base
     upon: str = ""
     #: None where the features stand in several tables: `scorer` then answers
     answers: Answers | None = None
-    tables: Mapping[str, TableVersion] | None = None
 
     def answer(self, body: bytes, rows_max: int) -> Answer:
         """The answer to the body of `POST /predict`. Raises BadRequest."""
@@ -80,8 +72,7 @@ class ServedModel:
         if values.rows == 0:
             return np.empty(0, np.float32)
         assert self.answers is not None
-        assert self.tables is not None
-        return self.answers.answerer.predict(values, self.tables, self.weights.dense)
+        return self.answers.answerer.predict(values, self.weights.tables, self.weights.dense)
 
     @property
     def features(self) -> Features:
@@ -99,7 +90,7 @@ class ServedModel:
 
     @property
     def rows(self) -> int:
-        return sum(len(keys) for keys, _ in self.weights.tables.values())
+        return self.weights.rows
 
     def predict(self, columns: pa.Table) -> npt.NDArray[np.float32]:
         """(n,) probabilities in [0, 1]."""
@@ -109,57 +100,10 @@ class ServedModel:
 
     def not_finite(self) -> list[str]:
         """Names of the arrays that hold a NaN or an infinity."""
-        arrays = {f"table {name}": rows for name, (_, rows) in self.weights.tables.items()}
-        arrays |= {f"dense {name}": array for name, array in self.weights.dense.items()}
-        return sorted(name for name, array in arrays.items() if not np.isfinite(array).all())
+        return self.weights.not_finite()
 
 
-def load(
-    catalogue: Catalogue, name: str, sha256: str | None = None, held: ServedModel | None = None
-) -> ServedModel:
-    """The checkpoint of this name, every file verified. Raises Damaged, naming the file that is not
-    as it should be.
-
-    Where only deltas lie between `held` and it, they are applied to a copy of those weights; else
-    its base comes first.
-    """
-    manifest = catalogue.manifest(name, sha256)
-    chain = catalogue.chain(manifest, None if held is None else held.manifest.sha256)
-    merged: Weights | None = None
-    before = upon = ""
-    if held is not None and not chain[0].is_full:
-        merged, before, upon = held.weights, held.manifest.sha256, held.version
-    for one in chain:
-        snapshots = [read_snapshot(catalogue, one, part) for part in one.parts]
-        if not snapshots:
-            raise Damaged(f"{one.name}: has no parts")
-        try:
-            merged, before = (
-                patched(merged if not one.is_full else None, before, snapshots),
-                one.sha256,
-            )
-        except (ValueError, KeyError) as error:
-            raise Damaged(f"{one.name}: {error}") from error
-    assert merged is not None
-    try:
-        scorer = Scorer.from_weights(
-            manifest.model_config, merged.tables, merged.dense, manifest.correction
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise Damaged(f"{name}: its model config does not fit its weights: {error}") from error
-    trained, here = code_of(manifest.spec.digest), code_of(scorer.model.spec.digest)
-    if trained and trained != here:
-        kind = manifest.model_config.get("kind")
-        raise Damaged(
-            f"{name}: the code of {kind} is {here} here, and was {trained} where it was trained; "
-            f"install that"
-        )
-    return ServedModel(
-        manifest, merged, scorer, upon, _answers(scorer, held), _versions(scorer.model.spec, merged)
-    )
-
-
-def _answers(scorer: Scorer, held: ServedModel | None) -> Answers | None:
+def answers_of(scorer: Scorer, held: ServedModel | None) -> Answers | None:
     """Those that are held, where the definition and what corrects its answers are the same."""
     model = scorer.model
     if not is_answerable(model):
@@ -172,36 +116,14 @@ def _answers(scorer: Scorer, held: ServedModel | None) -> Answers | None:
     return Answers(answerer, RequestDecoder(answerer.encoder))
 
 
-def _versions(spec: ModelSpec, merged: Weights) -> dict[str, TableVersion]:
-    found = {}
-    for table in spec.tables:
-        keys, rows = merged.tables[table.name]
-        made = VersionedTable(table.dim, len(keys), Initial(table.seed, table.init_scale))
-        made.add(keys, rows)
-        found[table.name] = made.publish()
-    return found
+#: Requests that between them need every kernel of an answer.
+WARMING = (b'{"rows": [{}]}', b'{"columns": {"item": ["i"]}, "context": {"source": "s"}}')
 
 
-def rehearse(spec: ModelSpec, model_config: Mapping[str, Any]) -> float:
-    """Go the way of a checkpoint with a model that nobody has trained: from a shard through the
-    bytes of a part to an answer. Compiles, or takes from the cache, every kernel that `load` and
-    `predict` need, before they are waited for.
-    """
-    shard = Shard(0, 1, SlotMap.even(1))
-    shard.begin(
-        spec, {}, {name: np.zeros(shape, np.float32) for name, shape in spec.dense.shapes.items()}
-    )
-    blank = weights(decode_part(encode_part(shard.snapshot(spec.name))))
-    scorer = Scorer.from_weights(model_config, blank.tables, blank.dense)
-    answers = _answers(scorer, None)
-    if answers is not None:
-        for body in (
-            b'{"rows": [{}]}',
-            b'{"columns": {"item": ["i"]}, "context": {"source": "s"}}',
-        ):
-            values = answers.decoder.decode(body, 1).values
-            answers.answerer.predict(values, _versions(spec, blank), blank.dense)
-    return float(scorer.predict(of_rows([{}], scorer.model.encoder.features).columns)[0])
+def warm(served: ServedModel) -> None:
+    """Compile, or take from the cache, what its answers need, before one is waited for."""
+    for body in WARMING:
+        served.answer(body, 1)
 
 
 def probe(served: ServedModel, golden: Sequence[Mapping[str, Any]] = ()) -> list[float]:

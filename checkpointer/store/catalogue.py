@@ -9,9 +9,10 @@ what counts.
     <model>/hold.json                            the operator's hold on serving (X4)
     <model>/training.json                        the operator's rollback of training (X4)
     <model>/successor.json                       the model that answers in this one's place
-    <model>/hold.json.copy, ...                  of each of these three, written just before it
+    <model>/pins.json                            checkpoints that an operator wants kept
+    <model>/hold.json.copy, ...                  of each of these four, written just before it
 
-Every file is written whole or not at all, by one writer, and (but for the last four) once. So
+Every file is written whole or not at all, by one writer, and (but for the last five) once. So
 whoever reads at any moment finds the old state or the new one.
 """
 
@@ -24,13 +25,16 @@ from typing import Any, TypeVar
 
 from checkpointer.retention import Keep, Kept, expired
 from checkpointer.store.announcement import Hold, Ref
-from checkpointer.store.delta_chain import steps
+from checkpointer.store.delta_chain import ServingStep, serving_steps, steps
 from checkpointer.store.files import Files
 from checkpointer.store.manifest import FILE, Damaged, Manifest, decode, part_problem
 from checkpointer.store.track_record import HourSums, TrackRecord
 from paramserver.slots import SlotMap
 
 T = TypeVar("T")
+
+#: Manifests kept in mind: a few KB each.
+MANIFESTS_MAX = 1_024
 _log = logging.getLogger(__name__)
 
 
@@ -88,6 +92,7 @@ class Catalogue:
         self.files = files
         self.model = model
         self._manifests: dict[str, Manifest] = {}
+        self._parents: dict[str, str] = {}  # checksum of a manifest -> its folder, as a child says
 
     # --- reading ---
 
@@ -108,8 +113,17 @@ class Catalogue:
         manifest = decode(data, sha256, path)
         if manifest.model != self.model or manifest.name != name:
             raise Damaged(f"{path}: it is the manifest of {manifest.model}/{manifest.name}")
-        self._manifests[name] = manifest
+        self._keep(manifest)
         return manifest
+
+    def _keep(self, manifest: Manifest) -> None:
+        """In mind, the last MANIFESTS_MAX of them."""
+        self._manifests[manifest.name] = manifest
+        if manifest.parent is not None and manifest.parent_name:
+            self._parents[manifest.parent] = manifest.parent_name
+        for kept in (self._manifests, self._parents):
+            while len(kept) > MANIFESTS_MAX:
+                del kept[next(iter(kept))]
 
     def entries(self) -> list[Entry]:
         """All folders, oldest first. One that vanishes meanwhile, or holds only half a file,
@@ -158,7 +172,16 @@ class Catalogue:
         (X3). Raises Damaged."""
         return steps(manifest, held, self._by_checksum)
 
+    def serving_chain(self, manifest: Manifest, held: Manifest | None) -> tuple[ServingStep, ...]:
+        """What a replica that holds `held` loads to arrive at a checkpoint, oldest first (X3).
+        Lists nothing where children name their parents. Raises Damaged."""
+        return serving_steps(manifest, held, self._by_checksum)
+
     def _by_checksum(self, sha256: str) -> Manifest | None:
+        name = self._parents.get(sha256)
+        if name is not None:
+            with suppress(Damaged):
+                return self.manifest(name, sha256)
         for name in reversed(self.names()):
             with suppress(Damaged):
                 if (manifest := self.manifest(name)).sha256 == sha256:
@@ -182,6 +205,19 @@ class Catalogue:
                 problem = part_problem(part, self.files.read(path))
             except FileNotFoundError:
                 problem = f"{part.path}: missing"
+            if problem is not None:
+                found.append(f"{manifest.name}/{problem}")
+        return found
+
+    def serving_problems(self, manifest: Manifest) -> list[str]:
+        """What is wrong with what replicas read of a checkpoint, by name."""
+        found = []
+        for file in (file for part in manifest.parts for file in part.serving):
+            path = f"{self.model}/{manifest.name}/{file.path}"
+            try:
+                problem = part_problem(file, self.files.read(path))
+            except FileNotFoundError:
+                problem = f"{file.path}: missing"
             if problem is not None:
                 found.append(f"{manifest.name}/{problem}")
         return found
@@ -241,6 +277,11 @@ class Catalogue:
         read."""
         return self._parsed_twice("hold.json", _hold) or Hold()
 
+    def pins(self) -> dict[str, str]:
+        """Folders that an operator wants kept -> why. Raises Damaged if neither the file nor its
+        copy can be read."""
+        return self._parsed_twice("pins.json", _pins) or {}
+
     def training_rollback(self) -> tuple[Ref, int] | None:
         """The checkpoint training went back to, and the highest number there was then."""
         rollback = self._rollback()
@@ -299,6 +340,10 @@ class Catalogue:
             "hold.json", {"revision": hold.revision, "ref": hold.ref, "reason": hold.reason}
         )
 
+    def write_pins(self, pins: dict[str, str]) -> None:
+        """These are kept, and what they build on, until an operator says otherwise."""
+        self._write_twice("pins.json", {"pins": pins})
+
     def write_training_rollback(self, ref: Ref) -> None:
         """Training goes on from this one: what was cut after it is no head any more, and stays only
         to be looked at. The map that it brings back has an epoch above all there were (S6)."""
@@ -331,6 +376,7 @@ class Catalogue:
             )
         for name, parse in {
             "hold.json": _hold,
+            "pins.json": _pins,
             "training.json": _rollback,
             "successor.json": _successor,
         }.items():
@@ -358,9 +404,9 @@ class Catalogue:
         self.files.delete(f"{self.model}/{name}")
         self._manifests.pop(name, None)
 
-    def sweep(self, keep: Keep) -> list[str]:
-        """Delete what retention gives up. Returns the names. Raises Damaged if nobody knows what
-        is held."""
+    def sweep(self, keep: Keep, only_look: bool = False) -> list[str]:
+        """Delete what retention gives up, or only look. Returns the names. Raises Damaged if nobody
+        knows what is held or pinned."""
         head = self.head()
         pins = [self.published(), self.hold().ref]
         entries = [_kept(entry) for entry in self.entries()]
@@ -368,8 +414,10 @@ class Catalogue:
             entries,
             head.name if head else None,
             keep,
-            [pin.name for pin in pins if pin is not None],
+            [*self.pins(), *(pin.name for pin in pins if pin is not None)],
         )
+        if only_look:
+            return doomed
         for name in reversed(
             doomed
         ):  # deltas before what they build on: whatever is left can be loaded
@@ -446,6 +494,10 @@ def _hold(body: Any) -> Hold:
     return Hold(
         body["revision"], None if body["ref"] is None else _ref(body["ref"]), str(body["reason"])
     )
+
+
+def _pins(body: Any) -> dict[str, str]:
+    return {str(name): str(reason) for name, reason in body["pins"].items()}
 
 
 def _rollback(body: Any) -> tuple[Ref, int, int]:

@@ -10,17 +10,18 @@ who was told no checksum find a flipped byte.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 from checkpointer.store.slices import Slices, joined
 from paramserver.messages import ChainProgress, DenseSpec, ModelSpec, Progress, TableSpec
-from paramserver.ports import PartInfo
+from paramserver.ports import PartInfo, ServingFile
 from paramserver.slots import SlotMap
 from stream.chain import LABEL, kind_of
 
-FORMAT = 1
+#: 2 since parts have files that replicas read beside them; 1 can still be read.
+FORMAT = 2
 FILE = "manifest.json"
 
 
@@ -41,6 +42,12 @@ class Part:
     rows: int
     tombstones: int = 0
     kind: str = "full"
+    #: what replicas read instead: the delta upon the manifest's parent, all weights, or both
+    serving: tuple[ServingFile, ...] = ()
+
+    def serving_file(self, parent: str | None) -> ServingFile | None:
+        """The delta upon a manifest, or (None) all weights; None = there is none."""
+        return next((file for file in self.serving if file.parent == (parent or "")), None)
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,8 @@ class Manifest:
     parent: str | None
     code_version: str
     parts: tuple[Part, ...]
+    #: folder of the parent, so that nobody has to look for its checksum; "" = not said
+    parent_name: str = ""
     #: the slot map that this cut is restored under: its epoch and `SlotMap.encode` (S6); "" = as
     #: configured
     map_epoch: int = 0
@@ -156,6 +165,15 @@ class Manifest:
     @property
     def is_full(self) -> bool:
         return all(part.kind == "full" for part in self.parts)
+
+    @property
+    def follows(self) -> bool:
+        """Whether a replica that holds the parent can go on from that: a part without a delta then
+        replaces what its slots hold."""
+        return self.parent is not None and any(
+            part.kind == "delta" or part.serving_file(self.parent) is not None
+            for part in self.parts
+        )
 
     def encode(self) -> bytes:
         """The bytes of `manifest.json`."""
@@ -290,6 +308,7 @@ def assemble(
         parent=None if parent is None else parent.sha256,
         code_version=code_version,
         parts=parts_of(infos),
+        parent_name="" if parent is None else parent.name,
         map_epoch=0 if slot_map is None else slot_map.epoch,
         slot_owners="" if slot_map is None else slot_map.encode(),
         schema=definition.schema,
@@ -339,13 +358,22 @@ def _short(value: Any) -> str:
 def parts_of(infos: Sequence[PartInfo]) -> tuple[Part, ...]:
     """The parts as a manifest names them: by file name, in the order of shards."""
     return tuple(
-        Part(i.shard, i.url.rsplit("/", 1)[-1], i.sha256, i.bytes, i.rows, i.tombstones, i.kind)
+        Part(
+            i.shard,
+            i.url.rsplit("/", 1)[-1],
+            i.sha256,
+            i.bytes,
+            i.rows,
+            i.tombstones,
+            i.kind,
+            i.serving,
+        )
         for i in sorted(infos, key=lambda info: info.shard)
     )
 
 
-def part_problem(part: Part, data: bytes) -> str | None:
-    """What is wrong with a part's bytes, or None."""
+def part_problem(part: Part | ServingFile, data: bytes) -> str | None:
+    """What is wrong with the bytes of a part, or of what replicas read beside it, or None."""
     if len(data) != part.bytes:
         return f"{part.path}: {len(data)} bytes, the manifest says {part.bytes}"
     if hashlib.sha256(data).hexdigest() != part.sha256:
@@ -386,8 +414,23 @@ def _body(manifest: Manifest) -> dict[str, Any]:
         str(partition): record for partition, record in manifest.next_record.items()
     }
     body["evaluation"] = asdict(manifest.evaluation)
-    body["parts"] = [asdict(part) for part in manifest.parts]
+    body["parts"] = [_part_body(part) for part in manifest.parts]
+    if manifest.parent_name:
+        body["parent_name"] = manifest.parent_name
     return body
+
+
+def _part_body(part: Part) -> dict[str, Any]:
+    body = asdict(replace(part, serving=()))
+    del body["serving"]
+    if part.serving:
+        body["serving"] = [file._asdict() for file in part.serving]
+    return body
+
+
+def _part(body: dict[str, Any]) -> Part:
+    serving = tuple(ServingFile(**file) for file in body.get("serving", ()))
+    return Part(**{**body, "serving": serving})
 
 
 _PLAIN = (
@@ -414,7 +457,8 @@ def _manifest(format_: int, body: dict[str, Any]) -> Manifest:
         },
         next_record={int(partition): record for partition, record in body["next_record"].items()},
         evaluation=Evaluation(**body["evaluation"]),
-        parts=tuple(Part(**part) for part in body["parts"]),
+        parts=tuple(_part(part) for part in body["parts"]),
+        parent_name=body.get("parent_name", ""),
         barrier_kinds=tuple(body.get("barrier_kinds", (LABEL,))),
         slot_owners=body.get("slot_owners", ""),
         correction=body.get("correction", {}),

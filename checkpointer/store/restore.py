@@ -6,9 +6,12 @@ from functools import partial
 
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.manifest import Damaged, Manifest, Part, part_problem
+from paramserver.messages import Progress
 from paramserver.parts.delta import whole
 from paramserver.parts.head_cut import CutParts
 from paramserver.parts.safetensors_file import decode_part, view_part
+from paramserver.parts.serving_file import decode_serving
+from paramserver.parts.serving_part import ServingPart, serving_part
 from paramserver.parts.snapshot import Snapshot
 
 
@@ -59,8 +62,42 @@ def read_snapshot(
         snapshot = decode(data)
     except ValueError as error:
         raise Damaged(f"{where}: {error}") from error
+    _check_progress(manifest, snapshot.progress, where)
+    return snapshot
+
+
+def read_serving(catalogue: Catalogue, manifest: Manifest, part: Part, upon: bool) -> ServingPart:
+    """What replicas read of one part, of this very cut (I5): what has changed upon the manifest's
+    parent where that is known and `upon`, else all weights; from the part itself where it has no
+    file for them. Raises Damaged."""
+    file = part.serving_file(manifest.parent if upon else None)
+    if file is None and upon and part.kind == "full":
+        file = part.serving_file(None)
+    if file is None:
+        found = serving_part(read_snapshot(catalogue, manifest, part, view_part))
+        parent = manifest.parent if part.kind == "delta" else None
+    else:
+        where = f"{manifest.name}/{file.path}"
+        try:
+            data = catalogue.files.read(f"{manifest.model}/{where}")
+        except FileNotFoundError:
+            raise Damaged(f"{where}: missing") from None
+        if problem := part_problem(file, data):
+            raise Damaged(f"{manifest.name}/{problem}")
+        try:
+            found = decode_serving(data, manifest.spec)
+        except ValueError as error:
+            raise Damaged(f"{where}: {error}") from error
+        _check_progress(manifest, found.progress, where)
+        parent = file.parent or None
+    if found.parent != parent or (parent is not None and not upon):
+        raise Damaged(f"{manifest.name}/{part.path}: a delta upon {found.parent}, not on {parent}")
+    return found
+
+
+def _check_progress(manifest: Manifest, progress: Progress, where: str) -> None:
+    """Raises Damaged unless a file stands where the manifest says (I5)."""
     for chain, at in manifest.chains.items():
-        there = snapshot.progress.chains.get(chain)
+        there = progress.chains.get(chain)
         if there is None or (there.end, there.row_hash) != (at.end, at.row_hash):
             raise Damaged(f"{where}: chain {chain} stands at {there}, the manifest says {at}")
-    return snapshot

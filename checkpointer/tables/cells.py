@@ -197,10 +197,11 @@ def locate(
 
 @kernel
 def write_rows(
-    words: Words, weights: Rows, keys: Keys, rows: Rows, slots: Slots, newest: Slots, version: int
-) -> None:
-    """Rows (n, dim) of a version into free slots, each before the one that it comes after. No cell
-    names them yet."""
+    words: Words, weights: Rows, keys: Keys, rows: Rows, slots: Slots, newest: Slots, version: int,
+    counts: Slots,
+) -> None:  # fmt: skip
+    """Rows (n, dim) of a version into free slots; each names the one that it comes after. No cell
+    names them yet. counts[0] is raised by each row that holds a NaN or an infinity."""
     for i in range(len(keys)):
         slot = slots[i]
         words[slot, 0] = np.uint32(version)
@@ -209,6 +210,7 @@ def write_rows(
         words[slot, 3] = np.uint32(keys[i] >> np.uint64(32))
         for j in range(rows.shape[1]):
             weights[slot, HEAD + j] = rows[i, j]
+        counts[0] += not _is_finite(weights, slot)
 
 
 @kernel
@@ -243,10 +245,23 @@ def link(cells: Cells, secret: np.uint64, keys: Keys, slots: Slots, places: Slot
 
 
 @kernel
-def is_dead(words: Words, slots: Slots, dead: npt.NDArray[np.bool_]) -> None:
-    """dead[i] = whether slots[i] says that its key has no row; a slot of -1 says so too."""
+def look_at(
+    words: Words, weights: Rows, slots: Slots, dead: npt.NDArray[np.bool_], counts: Slots
+) -> None:
+    """dead[i] = whether slots[i] says that its key has no row; a slot of -1 says so too. Of those
+    that have one, counts[0] is lowered by each that holds a NaN or an infinity."""
     for i in range(len(slots)):
         dead[i] = slots[i] < 0 or words[slots[i], 0] > _ALIVE
+        if not dead[i]:
+            counts[0] -= not _is_finite(weights, slots[i])
+
+
+@kernel
+def _is_finite(weights: Rows, slot: Int) -> bool:
+    finite = True
+    for j in range(HEAD, weights.shape[1]):
+        finite &= np.isfinite(weights[slot, j])
+    return finite
 
 
 @kernel

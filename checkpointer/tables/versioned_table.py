@@ -71,6 +71,7 @@ class TableVersion:
         "cells",
         "dim",
         "initial",
+        "not_finite",
         "number",
         "old",
         "rows",
@@ -81,6 +82,8 @@ class TableVersion:
 
     def __init__(self, table: "VersionedTable") -> None:
         self.number, self.rows, self.dim = table.number, table.rows, table.dim
+        #: rows that hold a NaN or an infinity
+        self.not_finite = table.not_finite
         self.cells, self.old, self.words, self.weights = (
             table.cells,
             table.old,
@@ -158,8 +161,9 @@ class VersionedTable:
         self.weights: Rows = memory.view(np.float32).reshape(self.room, width)
         self.cells: Cells = self._new_cells(rows)
         self.old: Cells = NO_CELLS
-        self.number = self.rows = 0
+        self.number = self.rows = self.not_finite = 0
         self._rows = 0  # of the version that is being prepared
+        self._counts = np.zeros(1, np.int64)  # likewise: rows that are not finite
         self._taken = self._moved = self._next = 0
         self._free: deque[Slots] = deque()
         self._pending: deque[_Free] = deque()
@@ -200,6 +204,7 @@ class VersionedTable:
         if self.number >= VERSION_MAX:
             raise MemoryError("a table has at most 2^31 versions: load it anew")
         self.number, self.rows = self.number + 1, self._rows
+        self.not_finite = int(self._counts[0])
         self.current = self._version()
         self._collect()
         return self.current
@@ -217,7 +222,8 @@ class VersionedTable:
         places, newest = np.empty(len(keys), np.int64), np.empty(len(keys), np.int64)
         kernels.locate(self.cells, self.old, self.words, self.secret, keys, places, newest)
         dead = np.empty(len(keys), np.bool_)
-        kernels.is_dead(self.words, newest, dead)
+        counts = self._counts.copy()
+        kernels.look_at(self.words, self.weights, newest, dead, counts)
         if rows is None:
             there = ~dead
             keys, places, newest = keys[there], places[there], newest[there]
@@ -227,10 +233,13 @@ class VersionedTable:
             self._gone.append(_Gone(self.number + 1, keys, slots))
             self._rows -= len(keys)
         else:
-            kernels.write_rows(self.words, self.weights, keys, rows, slots, newest, self.number + 1)
+            kernels.write_rows(
+                self.words, self.weights, keys, rows, slots, newest, self.number + 1, counts
+            )
             self._rows += int(np.count_nonzero(dead))
         self._taken += kernels.link(self.cells, self.secret, keys, slots, places)
         self._pending.append(_Free(self.number + 1, newest[newest >= 0]))
+        self._counts = counts
 
     def _slots(self, count: int) -> Slots:
         """Slots that nobody can see."""

@@ -141,50 +141,82 @@ def stated_correction(stream: StreamConfig) -> dict[str, Any]:
     return found.to_dict() if found.changes_answers else {}
 
 
+class WeightTable(Protocol):
+    """The weights of one table at one cut; they never change."""
+
+    @property
+    def dim(self) -> int: ...
+
+    def lookup(self, keys: Keys) -> Rows:
+        """(n, dim) float32 of (n,) uint64 keys; unknown ones have their initial weights (S3)."""
+
+
+class SortedTable:
+    """A `WeightTable` over arrays: (m,) keys rising and their weights (m, dim)."""
+
+    def __init__(self, spec: TableSpec, keys: Keys, rows: Rows):
+        """Raises ValueError where they do not fit."""
+        if rows.shape != (len(keys), spec.dim):
+            expected = (len(keys), spec.dim)
+            raise ValueError(f"table {spec.name!r}: rows {rows.shape}, expected {expected}")
+        self.spec, self.keys, self.rows, self.dim = spec, keys, rows, spec.dim
+
+    def lookup(self, keys: Keys) -> Rows:
+        at = np.searchsorted(self.keys, keys)
+        at[at == len(self.keys)] = 0
+        known = self.keys[at] == keys if len(self.keys) else np.zeros(len(keys), bool)
+        out = np.empty((len(keys), self.dim), np.float32)
+        if len(self.keys):
+            out[:] = self.rows[at]
+        seed, scale = np.uint64(self.spec.seed), np.float32(self.spec.init_scale)
+        fill_unknown(out, keys, np.where(known, at, -1), seed, scale, self.dim)
+        return out
+
+
 class Scorer:
     """A model with the weights of one checkpoint: what a replica and the gates ask."""
 
     def __init__(
         self,
         model: Model,
-        tables: Mapping[str, tuple[Keys, Rows]],
+        tables: Mapping[str, WeightTable | tuple[Keys, Rows]],
         dense: Mapping[str, Floats],
         corrects: Correction = NONE,
     ):
-        """`tables[name]`: keys (m,) rising and their weights (m, dim). `corrects`: what makes a
-        probability of a click of what the model says, as in training. Raises ValueError where they
-        do not fit."""
+        """`tables[name]`: weights by key, or keys (m,) rising and their weights (m, dim).
+        `corrects`: what makes a probability of a click of what the model says, as in training.
+        Raises ValueError where they do not fit."""
         self.model, self.corrects = model, corrects
-        for table in model.spec.tables:
-            if table.name not in tables:
-                raise ValueError(f"model {model.name!r}: the checkpoint lacks table {table.name!r}")
-            keys, rows = tables[table.name]
-            if rows.shape != (len(keys), table.dim):
-                raise ValueError(
-                    f"table {table.name!r}: rows {rows.shape}, expected {(len(keys), table.dim)}"
-                )
+        self.tables = {spec.name: _table(model, spec, tables) for spec in model.spec.tables}
         for name, shape in model.spec.dense.shapes.items():
             if name not in dense or dense[name].shape != tuple(shape):
                 raise ValueError(
                     f"model {model.name!r}: the checkpoint lacks dense array {name!r} of shape "
                     f"{shape}"
                 )
-        self.tables, self.dense = (
-            dict(tables),
-            {name: dense[name] for name in model.spec.dense.shapes},
-        )
+        self.dense = {name: dense[name] for name in model.spec.dense.shapes}
 
     @staticmethod
     def from_weights(
         model_config: Mapping[str, Any],
-        tables: Mapping[str, tuple[Keys, Rows]],
+        tables: Mapping[str, WeightTable | tuple[Keys, Rows]],
         dense: Mapping[str, Floats],
         corrects: Mapping[str, Any] | None = None,
     ) -> "Scorer":
         """Of a manifest's `model_config` (`ModelConfig.to_dict`), the weights of its parts, and
         its `correction`."""
+        model = make_model(ModelConfig.from_dict(dict(model_config)))
+        return Scorer(model, tables, dense, Correction.from_dict(corrects) if corrects else NONE)
+
+    def with_weights(
+        self,
+        tables: Mapping[str, WeightTable | tuple[Keys, Rows]],
+        dense: Mapping[str, Floats],
+        corrects: Mapping[str, Any] | None = None,
+    ) -> "Scorer":
+        """The same model with the weights of another checkpoint."""
         made = Correction.from_dict(corrects) if corrects else NONE
-        return Scorer(make_model(ModelConfig.from_dict(dict(model_config))), tables, dense, made)
+        return Scorer(self.model, tables, dense, made)
 
     def predict(self, columns: Columns, serving: bool = True) -> Floats:
         """Probabilities (n,) float32 in (0, 1). Unknown keys have their initial weights, as on a
@@ -193,22 +225,20 @@ class Scorer:
         places, rows = {}, {}
         for name, keys in self.model.kind.keys(encoded).items():
             distinct, places[name] = unique_keys(keys)
-            rows[name] = self._rows(name, distinct)
+            rows[name] = self.tables[name].lookup(distinct)
         return clip(
             self.corrects.answer(self.model.kind.predict(places, rows, self.dense, encoded.numbers))
         )
 
-    def _rows(self, name: str, wanted: Keys) -> Rows:
-        spec = next(t for t in self.model.spec.tables if t.name == name)
-        keys, rows = self.tables[name]
-        at = np.searchsorted(keys, wanted)
-        at[at == len(keys)] = 0
-        known = keys[at] == wanted if len(keys) else np.zeros(len(wanted), bool)
-        found = np.where(known, at, -1)
-        out = np.empty((len(wanted), spec.dim), np.float32)
-        if len(keys):
-            out[:] = rows[at]
-        fill_unknown(
-            out, wanted, found, np.uint64(spec.seed), np.float32(spec.init_scale), spec.dim
-        )
-        return out
+
+def _table(
+    model: Model, spec: TableSpec, tables: Mapping[str, WeightTable | tuple[Keys, Rows]]
+) -> WeightTable:
+    if spec.name not in tables:
+        raise ValueError(f"model {model.name!r}: the checkpoint lacks table {spec.name!r}")
+    table = tables[spec.name]
+    if isinstance(table, tuple):
+        return SortedTable(spec, *table)
+    if table.dim != spec.dim:
+        raise ValueError(f"table {spec.name!r}: rows of {table.dim} numbers, expected {spec.dim}")
+    return table

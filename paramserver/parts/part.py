@@ -80,7 +80,7 @@ def to_arrays(snapshot: Snapshot) -> tuple[Arrays, dict[str, str]]:
         "progress": progress_to_json(snapshot.progress),
         "shard": str(snapshot.shard),
         "map_epoch": str(snapshot.map_epoch),
-        "slots": _ranges(snapshot.slots),
+        "slots": ranges_of_slots(snapshot.slots),
         "refused": str(snapshot.refused),
     }
     if snapshot.parent is not None:
@@ -105,7 +105,7 @@ def from_arrays(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, s
             progress=progress_from_json(metadata["progress"]),
             shard=int(metadata["shard"]),
             map_epoch=int(metadata["map_epoch"]),
-            slots=_from_ranges(metadata["slots"]),
+            slots=slots_of_ranges(metadata["slots"]),
             tables={
                 table.name: TableRows(
                     *(arrays[f"table/{table.name}/{column}"] for column in TableRows._fields)
@@ -225,7 +225,8 @@ def check_covered(snapshot: Snapshot, shard: int, slot_map: SlotMap) -> None:
     missing = np.setdiff1d(slot_map.owned(shard), snapshot.slots)
     if len(missing):
         raise ValueError(
-            f"parts lack slots {_ranges(missing)} of shard {shard}: pass all parts of the cut"
+            f"parts lack slots {ranges_of_slots(missing)} of shard {shard}: pass all parts of "
+            f"the cut"
         )
 
 
@@ -348,7 +349,8 @@ def _check(snapshot: Snapshot) -> None:
             raise ValueError(f"table {spec.name!r}: keys are not unique and rising")
         if not np.isin(slot_of(items.keys), snapshot.slots).all():
             raise ValueError(
-                f"table {spec.name!r}: holds keys outside its slots {_ranges(snapshot.slots)}"
+                f"table {spec.name!r}: holds keys outside its slots "
+                f"{ranges_of_slots(snapshot.slots)}"
             )
         gone = snapshot.tombstones.get(spec.name, items.keys[:0])
         if gone.dtype != np.uint64 or gone.ndim != 1 or (gone[1:] <= gone[:-1]).any():
@@ -380,7 +382,7 @@ def _check_sightings(spec: TableSpec, snapshot: Snapshot) -> None:
         )
     if not np.isin(slots_of_lines(lines, spec), snapshot.slots).all():
         raise ValueError(
-            f"table {spec.name!r}: sightings outside its slots {_ranges(snapshot.slots)}"
+            f"table {spec.name!r}: sightings outside its slots {ranges_of_slots(snapshot.slots)}"
         )
 
 
@@ -404,7 +406,7 @@ def _check_dense(snapshot: Snapshot) -> None:
                 )
 
 
-def _ranges(slots: npt.NDArray[np.int32]) -> str:
+def ranges_of_slots(slots: npt.NDArray[np.int32]) -> str:
     """Rising slots as text: "0-511,600"."""
     if not len(slots):
         return ""
@@ -412,7 +414,7 @@ def _ranges(slots: npt.NDArray[np.int32]) -> str:
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
-def _from_ranges(text: str) -> npt.NDArray[np.int32]:
+def slots_of_ranges(text: str) -> npt.NDArray[np.int32]:
     slots: list[int] = []
     for run in filter(None, text.split(",")):
         first, _, last = run.partition("-")

@@ -12,6 +12,15 @@ from paramserver.tables.table import TableRows
 
 
 @dataclass(frozen=True, eq=False)
+class CutChanges:
+    """What of a full snapshot has changed since its shard's last cut."""
+
+    parent: str  # checksum of that cut's manifest
+    since_version: int  # rows of later versions have changed
+    tombstones: dict[str, Keys]  # table -> keys evicted since
+
+
+@dataclass(frozen=True, eq=False)
 class Snapshot:
     """One shard's state of one model at one moment. Nobody changes its arrays."""
 
@@ -33,3 +42,5 @@ class Snapshot:
     #: of the tables that admit keys by how often they were seen; of a delta: what changed since the
     #: parent
     sightings: dict[str, Sightings] = field(default_factory=dict)
+    #: of a full one: what has changed since the last cut, where that is known; a part lacks it
+    changes: CutChanges | None = None

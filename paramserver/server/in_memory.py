@@ -6,12 +6,14 @@ handed in. Nothing here is locked: whoever shares one between threads serialises
 """
 
 from collections.abc import Callable, MutableMapping
+from dataclasses import replace
 from typing import Any, cast
 
 from paramserver.clocks.allow_list_sender import AllowListSender
 from paramserver.clocks.clocks import Clocks
 from paramserver.messages import PullReply, PullRequest, PushReply, PushRequest, Reply, Request
 from paramserver.parts.safetensors_file import encode_part, part_info, part_name
+from paramserver.parts.serving_file import serving_files
 from paramserver.ports import (
     ClockPort,
     ClockRequest,
@@ -69,7 +71,11 @@ class LocalShard(ShardPort):
         target = f"{url.rstrip('/')}/{part_name(self.shard.index)}"
         data = encode_part(snapshot)
         self.files[target] = data
-        return part_info(snapshot, target, data)
+        serving = serving_files(snapshot)
+        for told, pieces in serving:
+            self.files[f"{url.rstrip('/')}/{told.path}"] = b"".join(pieces)
+        info = part_info(snapshot, target, data)
+        return replace(info, serving=tuple(told for told, _ in serving))
 
 
 class LocalClock(ClockPort):

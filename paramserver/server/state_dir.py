@@ -8,8 +8,9 @@ import mmap
 import os
 import random
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +25,7 @@ from paramserver.clocks.operator_settings import (
 from paramserver.messages import Keys
 from paramserver.parts.partial_read import touched_part
 from paramserver.parts.safetensors_file import decode_part, part_name, part_pieces, pieces_info
+from paramserver.parts.serving_file import serving_files
 from paramserver.parts.snapshot import Snapshot
 from paramserver.ports import PartInfo, StateStore
 from paramserver.shard.incarnations import next_incarnation
@@ -265,7 +267,17 @@ def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
 def write_part(snapshot: Snapshot, shard: int, url: str) -> PartInfo:
     """Write a shard's marked state into the folder `url`, durably, and say what stands there."""
     pieces = part_pieces(snapshot)
-    target = f"{url.rstrip('/')}/{part_name(shard)}"
+    folder = url.rstrip("/")
+    target = f"{folder}/{part_name(shard)}"
+    _write_file(target, pieces)
+    serving = serving_files(snapshot)
+    for told, encoded in serving:
+        _write_file(f"{folder}/{told.path}", encoded)
+    info = pieces_info(snapshot, target, pieces)
+    return replace(info, serving=tuple(told for told, _ in serving))
+
+
+def _write_file(target: str, pieces: Sequence[memoryview]) -> None:
     local = local_path(target)
     if local is not None:
         _make_folder(local.parent)
@@ -277,7 +289,6 @@ def write_part(snapshot: Snapshot, shard: int, url: str) -> PartInfo:
             path, "wb"
         ) as file:  # object stores make a file appear whole when it is closed
             file.writelines(pieces)
-    return pieces_info(snapshot, target, pieces)
 
 
 def read_part(url: str) -> Snapshot:

@@ -368,6 +368,8 @@ class Shard:
             and parent.map_epoch == self.slot_map.epoch
             and copy.knows_since(parent.version)
         )
+        if parent is not None and known:
+            copy.know(parent.manifest_sha256, parent.version)
         self._cuts[model] = MarkedCut(cut, dict(vector), copy, parent if known else None)
         return MarkReply(True, self.incarnation, copy.head.progress)
 

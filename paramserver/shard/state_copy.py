@@ -8,13 +8,10 @@ copied first (`copying`).
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from paramserver.parts.snapshot import CutChanges, Snapshot
 from paramserver.tables.cow_copy import Copy
 from paramserver.tables.table import Table, TableRows
-
-if TYPE_CHECKING:
-    from paramserver.parts.snapshot import Snapshot
 
 
 class StateCopy:
@@ -24,12 +21,13 @@ class StateCopy:
     A copy may be narrowed to what was touched after a version, so that a delta costs what it holds.
     """
 
-    def __init__(self, head: "Snapshot", tables: Mapping[str, Table]) -> None:
+    def __init__(self, head: Snapshot, tables: Mapping[str, Table]) -> None:
         """`head`: everything but the rows, copied already."""
         self.head = head
         self.dropped = False
         self._parent: str | None = None
         self._since_version = -1
+        self._last: tuple[str, int] | None = None
         self._tables = dict(tables)
         self._copies: dict[str, Copy] = {name: table.copy() for name, table in tables.items()}
         self._snapshot: Snapshot | None = None
@@ -62,6 +60,10 @@ class StateCopy:
         for copy in self._copies.values():
             copy.narrow(since_version)
 
+    def know(self, parent: str, since_version: int) -> None:
+        """The shard's last cut: of a full copy, too, `snapshot` says what has changed since."""
+        self._last = (parent, since_version)
+
     @property
     def done(self) -> bool:
         return all(copy.done for copy in self._copies.values())
@@ -83,7 +85,7 @@ class StateCopy:
         for name, copy in self._copies.items():
             self._tables[name].drop_copy(copy)
 
-    def snapshot(self) -> "Snapshot":
+    def snapshot(self) -> Snapshot:
         """It all as a value, rows rising by key; kept, and the columns let go. Only when done."""
         if self._snapshot is None:
             tables: dict[str, TableRows] = {
@@ -99,7 +101,19 @@ class StateCopy:
                 for name, s in self.head.sightings.items()
             }
             self._snapshot = replace(
-                self.head, tables=tables, parent=self._parent, tombstones=gone, sightings=seen
+                self.head,
+                tables=tables,
+                parent=self._parent,
+                tombstones=gone,
+                sightings=seen,
+                changes=self._changes(),
             )
             self._copies = {}
         return self._snapshot
+
+    def _changes(self) -> CutChanges | None:
+        if self._parent is not None or self._last is None:
+            return None
+        parent, since = self._last
+        gone = {name: copy.tombstones(since) for name, copy in self._copies.items()}
+        return CutChanges(parent, since, gone)

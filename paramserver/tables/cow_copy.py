@@ -136,13 +136,19 @@ class Copy:
         chosen = np.flatnonzero(living & (columns.versions[:count] > self.since))
         return columns, chosen[np.argsort(columns.keys[chosen])]
 
-    def tombstones(self) -> Keys:
-        """Keys that have died since and are not alive, rising. ValueError if that is not known
-        any more."""
+    def tombstones(self, since: int | None = None) -> Keys:
+        """Keys that have died since, or since a later version, and are not alive, rising.
+        ValueError if that is not known any more."""
         columns, order = self.living()
         dead = np.flatnonzero(columns.touched_s[: columns.count] < self._horizon_s)
-        keys = self._deaths.after(self.since, columns.keys[dead], columns.touched_s[dead])
-        return np.setdiff1d(keys, columns.keys[order], assume_unique=True)
+        since = self.since if since is None else since
+        keys = self._deaths.after(since, columns.keys[dead], columns.touched_s[dead])
+        alive = columns.keys[order]
+        places = np.searchsorted(alive, keys)
+        is_alive = np.zeros(len(keys), np.bool_)
+        inside = places < len(alive)
+        is_alive[inside] = alive[places[inside]] == keys[inside]
+        return keys[~is_alive]
 
 
 assert HEAD == 4

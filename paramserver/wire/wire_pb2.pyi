@@ -370,8 +370,24 @@ class WritePartRequest(_message.Message):
     parent: str
     def __init__(self, model: _Optional[str] = ..., cut: _Optional[str] = ..., url: _Optional[str] = ..., parent: _Optional[str] = ...) -> None: ...
 
+class ServingFile(_message.Message):
+    __slots__ = ("path", "sha256", "bytes", "rows", "tombstones", "parent")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    TOMBSTONES_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    sha256: str
+    bytes: int
+    rows: int
+    tombstones: int
+    parent: str
+    def __init__(self, path: _Optional[str] = ..., sha256: _Optional[str] = ..., bytes: _Optional[int] = ..., rows: _Optional[int] = ..., tombstones: _Optional[int] = ..., parent: _Optional[str] = ...) -> None: ...
+
 class PartInfo(_message.Message):
-    __slots__ = ("shard", "url", "sha256", "bytes", "rows", "tombstones", "kind", "progress")
+    __slots__ = ("shard", "url", "sha256", "bytes", "rows", "tombstones", "kind", "progress", "serving")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     URL_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -380,6 +396,7 @@ class PartInfo(_message.Message):
     TOMBSTONES_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    SERVING_FIELD_NUMBER: _ClassVar[int]
     shard: int
     url: str
     sha256: str
@@ -388,7 +405,8 @@ class PartInfo(_message.Message):
     tombstones: int
     kind: str
     progress: Progress
-    def __init__(self, shard: _Optional[int] = ..., url: _Optional[str] = ..., sha256: _Optional[str] = ..., bytes: _Optional[int] = ..., rows: _Optional[int] = ..., tombstones: _Optional[int] = ..., kind: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ...) -> None: ...
+    serving: _containers.RepeatedCompositeFieldContainer[ServingFile]
+    def __init__(self, shard: _Optional[int] = ..., url: _Optional[str] = ..., sha256: _Optional[str] = ..., bytes: _Optional[int] = ..., rows: _Optional[int] = ..., tombstones: _Optional[int] = ..., kind: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., serving: _Optional[_Iterable[_Union[ServingFile, _Mapping]]] = ...) -> None: ...
 
 class SettleRequest(_message.Message):
     __slots__ = ("model", "cut", "manifest_sha256")

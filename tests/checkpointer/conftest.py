@@ -26,7 +26,9 @@ from paramserver.messages import (
     TableSpec,
 )
 from paramserver.parts.safetensors_file import encode_part, part_info
-from paramserver.ports import AllowRequest
+from paramserver.parts.serving_file import serving_files
+from paramserver.parts.snapshot import CutChanges, Snapshot
+from paramserver.ports import AllowRequest, ServingFile
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 
@@ -145,9 +147,11 @@ def train_checkpoint(
     outcome: str | None = "published",
     parent: Manifest | None = None,
     delta: bool = False,
+    serving: bool = False,
 ) -> Manifest:
     """A real checkpoint from real shards: the weight of every key in `rows` has been moved by
     `step`. `delta`: told as what has changed since `parent`.
+    `serving`: with the files that replicas read; all rows have changed since `parent`.
     """
     model = make_model(config or model_config())
     request = of_rows(rows or [], model.encoder.features)
@@ -186,7 +190,10 @@ def train_checkpoint(
         data = encode_part(snapshot)
         path = f"{model.name}/{number:08d}-c/part-{index}.safetensors"
         catalogue.files.write(path, data)
-        infos.append(part_info(snapshot, catalogue.files.url(path), data))
+        info = part_info(snapshot, catalogue.files.url(path), data)
+        if serving:
+            info = replace(info, serving=write_serving(catalogue, path, snapshot, parent))
+        infos.append(info)
     definition = define_model(model.config)
     whole = assemble(
         definition,
@@ -205,6 +212,17 @@ def train_checkpoint(
         if outcome == "published":
             catalogue.write_published(ref(whole))
     return whole
+
+
+def write_serving(
+    catalogue: Catalogue, path: str, snapshot: Snapshot, parent: Manifest | None
+) -> tuple[ServingFile, ...]:
+    if parent is not None and snapshot.parent is None:
+        snapshot = replace(snapshot, changes=CutChanges(parent.sha256, 0, {}))
+    encoded = serving_files(snapshot)
+    for file, pieces in encoded:
+        catalogue.files.write(f"{path.rsplit('/', 1)[0]}/{file.path}", b"".join(pieces))
+    return tuple(file for file, _ in encoded)
 
 
 @pytest.fixture

@@ -3,16 +3,18 @@
 from dataclasses import replace
 from typing import Any
 
-import sim_checkpointing
 import sim_learners
 import sim_shards
 from sim_bug import Patch, bug, replaced
 from sim_shards import ShardNode
 
 from checkpointer.cuts.cut_runner import Cutting
+from checkpointer.serving import loading
+from checkpointer.store import catalogue as catalogue_module
+from checkpointer.store.delta_chain import ServingStep, serving_steps
+from checkpointer.store.manifest import Manifest
 from paramserver.clocks.model_clocks import ModelClocks
 from paramserver.messages import MarkReply, Outcome, PushReply
-from paramserver.parts import delta as delta_module
 from paramserver.parts.head_cut import CutParts
 from paramserver.shard.shard import Shard
 
@@ -106,11 +108,41 @@ def delta_since_settling() -> list[Patch]:
     "a replica applies the newest delta to whatever it holds (X3)",
 )
 def delta_on_another_parent() -> list[Patch]:
+    def bad(target: Manifest, held: Manifest | None, find: Any) -> Any:
+        return (ServingStep(target, True),) if held and not target.is_full else steps(target, find)
+
+    def steps(target: Manifest, find: Any) -> Any:
+        return serving_steps(target, None, find)
+
+    go_on = loading._go_on
+
+    def unchecked(catalogue: Any, manifests: list[Manifest], before: str, tables: Any) -> None:
+        go_on(catalogue, manifests, str(manifests[0].parent) if manifests else before, tables)
+
     return [
-        replaced(
-            sim_checkpointing.steps, lambda target, held, find: (target,), of=sim_checkpointing
-        ),
-        replaced(delta_module._check_parents, lambda parts, held: None, of=delta_module),
+        replaced(serving_steps, bad, of=catalogue_module),
+        replaced(go_on, unchecked, of=loading),
+    ]
+
+
+@bug(
+    "base taken as what changed upon anything",
+    "a replica that does not hold a base's parent takes what the base says has changed (X3)",
+)
+def base_on_another_parent() -> list[Patch]:
+    def bad(target: Manifest, held: Manifest | None, find: Any) -> Any:
+        if held is not None and target.is_full and target.follows:
+            return (ServingStep(target, True),)
+        return serving_steps(target, held, find)
+
+    go_on = loading._go_on
+
+    def unchecked(catalogue: Any, manifests: list[Manifest], before: str, tables: Any) -> None:
+        go_on(catalogue, manifests, str(manifests[0].parent) if manifests else before, tables)
+
+    return [
+        replaced(serving_steps, bad, of=catalogue_module),
+        replaced(go_on, unchecked, of=loading),
     ]
 
 

@@ -22,17 +22,15 @@ from sim_watch import Watch
 from checkpointer.config import CheckpointerConfig
 from checkpointer.cuts.driver import Driver
 from checkpointer.gates.gates import Findings
+from checkpointer.serving.loading import bring
 from checkpointer.serving.replica import Follower
 from checkpointer.store.announcement import Announcement, Ref
 from checkpointer.store.announcement import decode as decode_announcement
 from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.delta_chain import steps
 from checkpointer.store.files import Files
-from checkpointer.store.manifest import Damaged, Definition, Manifest, part_problem
+from checkpointer.store.manifest import Damaged, Definition, Manifest
+from checkpointer.tables.model_tables import ModelTables
 from paramserver.messages import MarkReply, ModelSpec
-from paramserver.parts.delta import patched
-from paramserver.parts.part import Weights
-from paramserver.parts.safetensors_file import decode_part
 from paramserver.ports import PartInfo, PortUnreachable, ProgressReply
 from paramserver.slots import SlotMap
 from stream.internal_topics.malformed import MalformedRecord
@@ -258,7 +256,8 @@ class ReplicaNode(Process):
             self.after(500, self.boot)
             return
         self.heard_to = 0
-        self.served: Weights | None = None
+        self.tables: ModelTables | None = None
+        self.held: Manifest | None = None
         self.poll()
 
     def poll(self) -> None:
@@ -284,25 +283,12 @@ class ReplicaNode(Process):
 
     def load(self, ref: Ref) -> None:
         target = self.catalogue.manifest(ref.name, ref.manifest_sha256)
-        by_sha = {m.sha256: m for m in self.catalogue.newest_first()}
-        held = self.follower.serving.manifest_sha256 if self.follower.serving else None
-        model, before = self.served, held or ""
-        for manifest in steps(target, held, by_sha.get):
-            parts = []
-            for part in manifest.parts:
-                data = self.files.read(f"{MODEL}/{manifest.name}/{part.path}")
-                if problem := part_problem(part, data):
-                    raise Damaged(problem)
-                parts.append(decode_part(data))
-            model, before = (
-                patched(None if manifest.is_full else model, before, parts),
-                manifest.sha256,
-            )
-            if not manifest.is_full:
-                self.watch.count("deltas applied by replicas")
-        assert model is not None
-        self.served = model
+        before = self.tables
+        self.tables = bring(self.catalogue, target, self.held, before)
+        self.held = target
+        if self.tables is before:
+            self.watch.count("deltas applied by replicas")
         self.follower.loaded(ref)
-        keys, values = model.tables[SPEC.tables[0].name]
+        keys, values = self.tables.current.tables[SPEC.tables[0].name].items()
         rows = dict(zip(keys.tolist(), values[:, 0].tolist(), strict=True))
         self.watch.serves(self.name, target, rows)

@@ -298,7 +298,9 @@ def reread(
         verdict_index.read(
             record for record in broker.records(c.verdicts, 0) if not is_junk(record)
         )
-    core = PartitionLabeler(c, settings, p, point, verdict_index, strategy=strategy, words=words)
+    core = PartitionLabeler(
+        c, settings, p, point, verdict_index, strategy=strategy, overrides=words
+    )
     for topic, at, read in (
         (c.impressions, point.impressions_offset, core.on_impressions),
         (c.clicks, point.clicks_offset, core.on_clicks),

@@ -7,6 +7,7 @@ its era (K5).
 """
 
 import random
+from dataclasses import replace
 from typing import Any
 
 from sim_network import Process, World
@@ -31,6 +32,7 @@ from paramserver.clocks.operator_settings import (
 from paramserver.messages import MarkReply, PullReply, PullRequest, PushReply, PushRequest
 from paramserver.parts.head_cut import NO_HEAD, HeadCut
 from paramserver.parts.safetensors_file import encode_part, part_info, part_name
+from paramserver.parts.serving_file import serving_files
 from paramserver.ports import AllowRequest, PartInfo, PortUnreachable, ProgressReply
 from paramserver.shard.incarnations import next_incarnation
 from paramserver.shard.shard import Shard
@@ -287,7 +289,13 @@ class ShardNode(Process):
             data, url = encode_part(snapshot), f"{folder}/{part_name(self.index)}"
             self.files.write(url.removeprefix(self.files.url("")), data)
             self.reach("part")
-            return part_info(snapshot, url, data)
+            serving = serving_files(snapshot)
+            for told, pieces in serving:
+                path = f"{folder}/{told.path}".removeprefix(self.files.url(""))
+                self.files.write(path, b"".join(pieces))
+            return replace(
+                part_info(snapshot, url, data), serving=tuple(told for told, _ in serving)
+            )
 
         try:
             return self.guarded(work)

@@ -1,4 +1,4 @@
-"""List checkpoints, show one (why it was rejected, too), verify, or restore one.
+"""List checkpoints; show, verify, compare, pin or restore one; prune the others.
 
 A `delta` holds only the rows touched since its parent; it is loaded from its base and all deltas
 since, and `verify` reads each of these files.
@@ -38,6 +38,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     verify.add_argument("which", nargs="?", default="", help="number, name, or 'head'; none = all")
     shared.config_options(verify)
+    pin = commands.add_parser("pin", help="keep one, and what it builds on, until it is unpinned")
+    pin.add_argument("which", help="number, name, or 'head'")
+    pin.add_argument("--reason", default="", help="why, for whoever comes next")
+    shared.config_options(pin)
+    unpin = commands.add_parser("unpin", help="let retention decide again")
+    unpin.add_argument("which", help="number or name")
+    shared.config_options(unpin)
+    diff = commands.add_parser("diff", help="what one has that another has not; loads both")
+    diff.add_argument("which", help="number, name, or 'head'")
+    diff.add_argument("other", nargs="?", default="head", help="the later one (default: head)")
+    shared.config_options(diff)
+    prune = commands.add_parser("prune", help="delete now what retention gives up")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would go")
+    shared.config_options(prune)
     restore = commands.add_parser("restore", help="serve an older checkpoint, or train on from it")
     restore.add_argument("which", nargs="?", help="number, name, or 'head'")
     restore.add_argument(
@@ -143,7 +157,46 @@ def _restore(catalogue: Catalogue, config: Config, options: argparse.Namespace) 
     return 0
 
 
-ACTIONS = {"list": _list, "show": _show, "verify": _verify, "restore": _restore}
+def _pin(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> int:
+    manifest = actions.pin(catalogue, options.which, options.reason)
+    print(f"{manifest.name} stays until `everspun checkpoints unpin {manifest.number}`")
+    return 0
+
+
+def _unpin(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> int:
+    print(f"{actions.unpin(catalogue, options.which)} stays for as long as retention says")
+    return 0
+
+
+def _diff(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> int:
+    found = actions.diff(catalogue, options.which, options.other)
+    print(
+        f"{found.number} checkpoints, {found.rows_learned:,} rows learned, "
+        f"{duration(found.event_time_ms / 1_000)} of event time; keys: {found.created:,} new, "
+        f"{found.evicted:,} gone, {found.changed:,} changed, weights by "
+        f"{found.weight_change:.4g} (root mean square)"
+    )
+    return 0
+
+
+def _prune(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> int:
+    names = catalogue.sweep(config.checkpointer.kept, only_look=options.dry_run)
+    for name in names:
+        print(name)
+    print(f"{len(names)} checkpoints {'would go' if options.dry_run else 'deleted'}")
+    return 0
+
+
+ACTIONS = {
+    "list": _list,
+    "show": _show,
+    "verify": _verify,
+    "pin": _pin,
+    "unpin": _unpin,
+    "diff": _diff,
+    "prune": _prune,
+    "restore": _restore,
+}
 
 
 def _announce(announcement: Announcement, config: Config) -> None:

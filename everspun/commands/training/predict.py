@@ -10,8 +10,8 @@ from rich.table import Table
 
 from checkpointer.process import operator_actions as actions
 from checkpointer.serving.explanation import Explanation, explain
+from checkpointer.serving.loading import load
 from checkpointer.serving.request import BadRequest
-from checkpointer.serving.serving import load
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import open_store
 from checkpointer.store.manifest import Damaged
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
             name = actions.find(catalogue, options.checkpoint).name
         served = load(catalogue, name)
         model = served.scorer.model
-        found = explain(model, served.tables or {}, served.weights.dense, row)
+        found = explain(model, served.weights.tables, served.weights.dense, row)
         answer = served.answer(json.dumps({"rows": [row]}).encode(), 1).probabilities[0]
     except (BadRequest, Damaged, ValueError) as error:
         print(error)

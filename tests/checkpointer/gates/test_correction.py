@@ -9,8 +9,9 @@ import pytest
 
 from checkpointer.gates.evaluations import Evaluations
 from checkpointer.process.process import definition
+from checkpointer.serving.loading import load
 from checkpointer.serving.request import of_rows
-from checkpointer.serving.serving import load, probe
+from checkpointer.serving.serving import probe
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import open_store
 from checkpointer.store.manifest import Damaged, Manifest, assemble, decode

@@ -50,6 +50,31 @@ def test_it_tells_what_loading_and_answering_took(clean, catalogue, train):
     assert found.answer_ms > 0
 
 
+def test_a_delta_is_asked_of_the_process_that_holds_its_parent(clean, catalogue, train):
+    base = train(catalogue, 20, ROWS, step=0.5, serving=True)
+    assert clean.check(ref(base)).notes == {"upon": ""}
+    delta = train(catalogue, 21, ROWS, step=1.5, parent=base, delta=True, serving=True)
+    for part in base.parts:
+        catalogue.files.delete(f"clicks/{base.name}/{part.path}")
+        catalogue.files.delete(f"clicks/{base.name}/serving-{part.shard}.safetensors")
+    found = clean.check(ref(delta))
+    assert (found.error, found.notes) == ("", {"upon": base.name})
+    assert found.answers[1] > 0.8
+    bad = train(catalogue, 22, ROWS, parent=delta, delta=True, serving=True)
+    catalogue.files.delete(f"clicks/{bad.name}/serving-delta-1.safetensors")
+    assert "serving-delta-1.safetensors: missing" in clean.check(ref(bad)).error
+    # What held the parent is gone, and its base too.
+    after = train(catalogue, 23, ROWS, parent=delta, delta=True, serving=True)
+    assert "missing" in clean.check(ref(after)).error
+
+
+def test_a_full_checkpoint_is_loaded_anew_though_its_parent_is_held(clean, catalogue, train):
+    base = train(catalogue, 30, ROWS, serving=True)
+    assert clean.check(ref(base)).error == ""
+    full = train(catalogue, 31, ROWS, parent=base, serving=True)
+    assert clean.check(ref(full)).notes == {"upon": ""}
+
+
 def test_damage_is_a_finding_and_the_next_check_is_as_good_as_the_first(clean, catalogue, train):
     bad = train(catalogue, 1, ROWS)
     catalogue.files.delete(f"clicks/{bad.name}/part-0.safetensors")

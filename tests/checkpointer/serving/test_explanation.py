@@ -8,8 +8,8 @@ import pytest
 from conftest import define_model
 
 from checkpointer.serving.explanation import explain
+from checkpointer.serving.loading import load
 from checkpointer.serving.request import BadRequest
-from checkpointer.serving.serving import load
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.files import MemoryFiles
 from checkpointer.store.fsspec_store import Directory
@@ -28,7 +28,7 @@ def catalogue():
 
 
 def explained(served, row):
-    return explain(served.scorer.model, served.tables, served.weights.dense, row)
+    return explain(served.scorer.model, served.weights.tables, served.weights.dense, row)
 
 
 def test_shares_of_a_logistic_regression_add_up(catalogue, train, config_of):

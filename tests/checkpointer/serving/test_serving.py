@@ -1,14 +1,20 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from checkpointer.serving.loading import load
 from checkpointer.serving.request import of_rows
-from checkpointer.serving.serving import Answer, load, prior, probe, reply_to
+from checkpointer.serving.serving import Answer, prior, probe, reply_to
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.files import MemoryFiles
 from checkpointer.store.manifest import Damaged
+from paramserver.messages import Progress
+from paramserver.parts.serving_part import ServingPart
+from paramserver.slots import SLOTS
 
+EMPTY = Progress({}, {}, 0, 0)
 ROWS = [{"source": "u1", "item": "i1"}, {"source": "u2", "item": "i2"}]
 
 
@@ -69,8 +75,16 @@ def test_replies_say_which_model_and_how_old(catalogue, train):
 
 def test_what_is_not_finite_is_named(catalogue, train):
     served = load(catalogue, train(catalogue, 1, ROWS).name)
-    served.weights.tables["weights"][1][0] = np.nan
-    assert served.not_finite() == ["table weights"]
+    keys, rows = served.weights.tables["weights"].items()
+    part = ServingPart(
+        "clicks", served.manifest.spec.digest, 0, np.arange(SLOTS, dtype=np.int32), EMPTY,
+        {"weights": (keys[:1], np.full((1, 1), np.nan, np.float32))}, {}, "a parent",
+    )  # fmt: skip
+    served.tables.apply([part])
+    assert served.tables.publish().not_finite() == ["table weights"]
+    served.tables.apply([replace(part, tables={"weights": (keys[:1], rows[:1])})])
+    assert served.tables.publish().not_finite() == []
+    assert served.not_finite() == []
 
 
 @pytest.mark.parametrize(
@@ -93,7 +107,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(catalogue, train, harm):
     else:
         text = contents[f"clicks/{manifest.name}/manifest.json"]
         contents[f"clicks/{manifest.name}/manifest.json"] = text.replace(
-            b'"format":1', b'"format":2'
+            b'"format":2', b'"format":3'
         )
     with pytest.raises(Damaged, match=manifest.name):
         load(Catalogue(catalogue.files, "clicks"), manifest.name)
@@ -120,6 +134,55 @@ def test_a_delta_is_applied_to_what_is_held_or_loaded_by_way_of_its_base(catalog
     np.testing.assert_allclose(
         load(catalogue, delta.name, held=other).predict(asked), expected, rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("serving", [False, True])
+def test_a_base_that_follows_what_is_held_is_not_read(catalogue, train, serving):
+    first = train(catalogue, 1, ROWS, serving=serving)
+    second = train(catalogue, 2, ROWS, step=2.0, parent=first, serving=serving)
+    assert second.is_full
+    held = load(catalogue, first.name)
+    read = []
+    catalogue.files.read, really = (
+        lambda path: (read.append(path), really(path))[1],
+        (catalogue.files.read),
+    )
+    served = load(catalogue, second.name, held=held)
+    parts = [path.rsplit("/", 1)[-1] for path in read if path.endswith("safetensors")]
+    kind = "serving-delta" if serving else "part"
+    assert parts == [f"{kind}-{shard}.safetensors" for shard in range(2)]
+    assert served.upon == (first.name if serving else "")
+    asked = of_rows(ROWS, held.features).columns
+    prior_ = math.log(0.25 / 0.75)
+    np.testing.assert_allclose(served.predict(asked), [sigmoid(prior_ + 4.0)] * 2, rtol=1e-6)
+    np.testing.assert_allclose(held.predict(asked), [sigmoid(prior_ + 2.0)] * 2, rtol=1e-6)
+
+
+def test_what_is_damaged_on_the_way_changes_nothing_of_what_is_held(catalogue, train):
+    first = train(catalogue, 1, ROWS, serving=True)
+    held = load(catalogue, first.name)
+    second = train(catalogue, 2, ROWS, step=2.0, parent=first, serving=True)
+    path = f"clicks/{second.name}/serving-delta-1.safetensors"
+    whole = catalogue.files.contents[path]
+    catalogue.files.contents[path] = whole[:-1] + bytes([whole[-1] ^ 1])
+    with pytest.raises(Damaged, match=r"serving-delta-1\.safetensors"):
+        load(catalogue, second.name, held=held)
+    catalogue.files.contents[path] = whole
+    assert load(catalogue, second.name, held=held).upon == first.name
+
+
+def test_a_replica_reads_weights_alone(catalogue, train):
+    """The same answers, from files without optimizer state."""
+    manifest = train(catalogue, 1, ROWS, serving=True)
+    asked = of_rows(ROWS, load(catalogue, manifest.name).features).columns
+    served = load(catalogue, manifest.name).predict(asked)
+    for part in manifest.parts:
+        file = part.serving_file(None)
+        assert file is not None
+        assert file.rows == part.rows
+        assert file.bytes < part.bytes
+        catalogue.files.contents[f"clicks/{manifest.name}/{part.path}"] = b""
+    np.testing.assert_array_equal(load(catalogue, manifest.name).predict(asked), served)
 
 
 def test_a_delta_without_its_base_is_refused_by_name(catalogue, train):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from checkpointer.store.manifest import Damaged, Evaluation, Part, agree, decode, part_problem
 from paramserver.messages import ChainProgress, Progress
+from paramserver.ports import ServingFile
 
 
 def test_a_manifest_survives_its_file(make):
@@ -37,8 +38,8 @@ def test_a_truncated_manifest_is_refused(make, length):
 
 
 def test_a_newer_format_and_another_checksum_are_refused_by_name(make):
-    with pytest.raises(Damaged, match="format 2 is newer than 1"):
-        decode(replace(make(1), format=2).encode())
+    with pytest.raises(Damaged, match="format 3 is newer than 2"):
+        decode(replace(make(1), format=3).encode())
     with pytest.raises(Damaged, match="x: checksum differs"):
         decode(make(1).encode(), make(2).sha256, "x")
 
@@ -50,11 +51,30 @@ def test_a_manifest_of_an_older_writer_keeps_the_checksum_of_its_file(make):
     body = json.loads(make(1).encode())["body"]
     del body["spec"]["tables"][0]["seed"]  # a field that only later writers know
     old = canonical(
-        {"format": 1, "body_sha256": hashlib.sha256(canonical(body)).hexdigest(), "body": body}
+        {"format": 2, "body_sha256": hashlib.sha256(canonical(body)).hexdigest(), "body": body}
     )
     again = decode(old)
     assert again.sha256 == hashlib.sha256(old).hexdigest() != make(1).sha256
     assert replace(again, parent=None).sha256 == make(1).sha256
+
+
+def test_a_manifest_from_before_parts_had_files_for_replicas_can_be_read(make):
+    again = decode(replace(make(1), format=1).encode())
+    assert again.format == 1
+    assert [part.serving for part in again.parts] == [()] * len(again.parts)
+
+
+def test_what_replicas_read_stands_in_the_manifest(make):
+    files = (ServingFile("serving-0", "ab", 3, 2), ServingFile("delta-0", "cd", 2, 1, 1, "p" * 64))
+    whole = make(2, parent="p" * 64, parent_name="00000001-c",
+                 parts=(Part(0, "part-0", "ef", 5, 2, 0, "full", files),))  # fmt: skip
+    again = decode(whole.encode())
+    assert again == whole
+    assert again.is_full
+    assert again.follows
+    assert again.parts[0].serving_file(None) == files[0]
+    assert again.parts[0].serving_file("p" * 64) == files[1]
+    assert again.parts[0].serving_file("q" * 64) is None
 
 
 def test_nan_has_no_spelling(make):

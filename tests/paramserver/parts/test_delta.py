@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from checkpointer.tables.model_tables import ModelTables
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PushRequest, TableSpec
 from paramserver.parts.delta import _among, patched, whole
 from paramserver.parts.part import merge, weights
 from paramserver.parts.safetensors_file import decode_part, encode_part, part_info
+from paramserver.parts.serving_file import decode_serving, serving_files
 from paramserver.ports import AllowRequest, PortRefused
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
@@ -33,7 +35,7 @@ class System:
         self.map = SlotMap.even(2)
         self.shards = [self.begin(index, 1) for index in range(2)]
         first, *others = SPEC.tables
-        spec = replace(SPEC, tables=(replace(first, policy=policy or {}), *others))
+        spec = self.spec = replace(SPEC, tables=(replace(first, policy=policy or {}), *others))
         for shard in self.shards:
             shard.begin(
                 spec, {"c": 0}, {"bias": np.ones(2, np.float32), "w": np.zeros((3, 2), np.float32)}
@@ -231,6 +233,39 @@ def test_what_is_evicted_goes_from_replicas_too(seed, policy):
     fulls = weights(whole([("all", [shard.marked("m", "all") for shard in system.shards])]))
     np.testing.assert_array_equal(served.tables["t"][0], fulls.tables["t"][0])
     np.testing.assert_array_equal(served.tables["t"][1], fulls.tables["t"][1])
+
+
+@pytest.mark.parametrize("policy", [{}, {"ttl_ms": 6_000.0}, {"rows_max": 60.0}])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_full_part_says_what_has_changed_since_the_last_cut(seed, policy):
+    """X3: who holds the parent and takes that has what a full part says."""
+    system = System(seed, policy)
+    tables = ModelTables(system.spec, {})
+    for number in range(7):
+        for _ in range(3):
+            system.push()
+        name, told = f"cut-{number}", []
+        for shard in system.shards:
+            assert shard.mark("m", name, {"c": system.end}).marked
+        system.push()
+        for shard in system.shards:
+            snapshot = shard.marked("m", name)
+            files = {file.parent: b"".join(pieces) for file, pieces in serving_files(snapshot)}
+            assert files.keys() == ({""} if number == 0 else {"", f"cut-{number - 1}"})
+            told.append({p: decode_serving(data, snapshot.spec) for p, data in files.items()})
+            shard.settle("m", name, name)
+        tables.apply([one["" if number == 0 else f"cut-{number - 1}"] for one in told])
+        served = tables.publish()
+        for table in ("t", "z"):
+            whole_ = [one[""].tables[table] for one in told]
+            keys = np.concatenate([keys for keys, _ in whole_])
+            rows = np.concatenate([rows for _, rows in whole_])
+            found = served.tables[table].items()
+            np.testing.assert_array_equal(found[0], np.sort(keys))
+            np.testing.assert_array_equal(found[1], rows[np.argsort(keys)])
+        for one in told:
+            for dense, array in one[""].dense.items():
+                np.testing.assert_array_equal(served.dense[dense], array)
 
 
 @pytest.mark.parametrize("policy", [{}, {"ttl_ms": 6_000.0}, {"rows_max": 60.0}])
