@@ -29,6 +29,7 @@ from stream.log.broken_batches import (
 )
 from stream.log.record_columns import ENTRY, Bytes, Entries, RecordColumns, read_headers, varint
 from stream.log.unpacking import CannotUnpack, UnpacksTooLarge, unpack
+from stream.record import ROW_BITS
 
 _PLACE = struct.Struct(">qi")  # base offset and length, as any format begins
 _LENGTH_END = 12  # bytes before what `length` counts
@@ -121,6 +122,9 @@ class _BatchHeader(NamedTuple):
 
 
 _COUNT = 5  # its place in a `_Batch`
+#: A position holds an offset and a row in 63 bits; a batch's last offset is up to 2^31 behind its
+#: first.
+_BASE_OFFSETS_END = (1 << 63 - ROW_BITS) - (1 << 31)
 
 
 class BatchReader:
@@ -155,6 +159,8 @@ class BatchReader:
         if self._at + HEADER.size > len(self._view):
             return None
         base, length = _PLACE.unpack_from(self._view, self._at)
+        if not 0 <= base < _BASE_OFFSETS_END:
+            raise CorruptRecordError(f"record batch at offset {base}: no broker counts so far")
         if length < HEADER.size - _LENGTH_END:
             raise CorruptRecordError(f"record batch at offset {base}: its length is {length}")
         end: int = self._at + _LENGTH_END + length

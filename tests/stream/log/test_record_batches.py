@@ -342,6 +342,18 @@ def test_offsets_that_do_not_rise_cost_their_batch():
     assert (events, [offset for offset, _, _ in bad]) == ([0, 12], [11])
 
 
+@pytest.mark.parametrize("base", [-1, -(2**63), 2**43 - 2**31, 2**63 - 1])
+def test_an_offset_that_no_position_holds_is_refused(base: int):
+    """It is no part of the checksum. Behind 2^63 it could not be said, behind 2^43 it would be
+    another record's position."""
+    data = batch([Record(10, 5, b"s", GOOD), Record(11, 5, b"s", GOOD)], base=10)
+    data[0:8] = base.to_bytes(8, "big", signed=True)
+    with pytest.raises(CorruptRecordError, match=f"offset {base}: no broker"):
+        BatchReader(bytes(data), 0).read()
+    data[0:8] = (2**43 - 2**31 - 1).to_bytes(8, "big")
+    assert BatchReader(bytes(data), 0).read().offset.tolist()[-1] < 2**43
+
+
 @pytest.mark.parametrize("codec", CODECS.values())
 def test_a_damaged_batch_leaves_no_memory_behind(codec: int):
     head = b"\xff\xff\xff\x0f" if codec == CODECS["snappy"] else b"\x28\xb5\x2f\xfd"
