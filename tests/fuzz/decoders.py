@@ -25,18 +25,21 @@ from stream.config import StreamConfig
 from stream.decoding.decode import decode_activity, decode_clicks, decode_impressions
 from stream.decoding.event_faults import FIELD_CHARS_MAX, REASON_CHARS_MAX
 from stream.decoding.undeclared import NAMES_MAX, count_undeclared
-from stream.log.record_batches import BatchReader
+from stream.hashing.keys import partition_of_key
+from stream.log.record_batches import AbortedTransaction, BatchReader, Damaged, DamagedBatch
 from stream.log.record_columns import RecordColumns
 from stream.log.unpacking import CODECS, CannotUnpack, unpack
 from stream.portions import fitting
 from stream.record import Record
 
 CONFIG = StreamConfig(
-    partitions=1,
+    partitions=3,
     categorical_features=("user",),
     numeric_features=("price",),
     decoded_bytes_max=1 << 22,
 )
+PLACE = partition_of_key(b"s", CONFIG.partitions)
+KEYS = (b"s",) * 9 + (None, b"\xff", b"other")
 GOOD = b'{"id":"good","ts_ms":1700000000000,"session":"s","source":"u","vendor":"v","item":"x"}'
 UNFORESEEN = "please report it"
 GOOD_EACH = 8  # a good event stands before each so many values
@@ -59,7 +62,7 @@ def _read_events(values: Sequence[bytes], turn: int) -> int:
         if i % GOOD_EACH == 0:
             good.append(len(records))
             records.append(Record(len(records), TS, b"s", GOOD))
-        records.append(Record(len(records), TS, b"s", value, headers(rng)))
+        records.append(Record(len(records), TS, rng.choice(KEYS), value, headers(rng)))
     _EVENT_READERS[turn % len(_EVENT_READERS)](records, set(good))
     return len(values)
 
@@ -68,7 +71,7 @@ def _read_rows(decode: Callable[..., Any]) -> Callable[[list[Record], set[int]],
     def read(records: list[Record], good: set[int]) -> None:
         columns, arrival_ms = RecordColumns.of(records), np.full(len(records), TS)
         assert 1 <= fitting(columns, CONFIG) <= len(columns)
-        rows, bad = decode(columns, 0, arrival_ms, CONFIG)
+        rows, bad = decode(columns, PLACE, arrival_ms, CONFIG)
         positions = set((rows.position >> 20).tolist())
         assert good <= positions, "a good event is missing"
         assert not positions & {one.record.offset for one in bad}, "a record is good and bad"
@@ -84,7 +87,7 @@ def _read_rows(decode: Callable[..., Any]) -> Callable[[list[Record], set[int]],
 def _read_activity(records: list[Record], good: set[int]) -> None:
     columns, arrival_ms = RecordColumns.of(records), np.full(len(records), TS)
     for is_click in (False, True):
-        unknown = decode_activity(columns, 0, arrival_ms, is_click, CONFIG).unknown
+        unknown = decode_activity(columns, PLACE, arrival_ms, is_click, CONFIG).unknown
         assert not good & set(unknown.tolist()), "a good event is unknown"
 
 
@@ -128,10 +131,24 @@ def _resealed(data: bytes) -> bytes:
 def _read_batches(values: Sequence[bytes], turn: int) -> int:
     parts = []
     for i, value in enumerate(values):
-        data = value if i % 4 == 0 else _resealed(value)
+        parts += _read_fetch(value if i % 4 == 0 else _resealed(value), i + turn)
+    joined = RecordColumns.concat(parts)
+    entries = joined.entries.copy()
+    entries["offset"] = np.arange(len(entries))
+    together = RecordColumns(joined.data, entries)
+    list(together)
+    decode_clicks(together, PLACE, together.timestamp_ms, CONFIG)
+    return len(values)
+
+
+def _read_fetch(data: bytes, turn: int) -> list[RecordColumns]:
+    """Of a fetch of a partition; twice, where checksums are compared and the first was wrong."""
+    aborted = [AbortedTransaction(-1, 0)] if turn % 2 else []
+    damaged = Damaged() if turn % 3 == 0 else None
+    for _ in range(2):
+        reader = BatchReader(data, turn % 5, aborted, 1 << 20, damaged)
+        parts, offsets = [], list[int]()
         try:
-            reader = BatchReader(data, 0, unpacked_bytes_max=1 << 20)
-            offsets: list[int] = []
             while not reader.is_done:
                 records = reader.read()
                 offsets += records.offset.tolist()
@@ -139,16 +156,13 @@ def _read_batches(values: Sequence[bytes], turn: int) -> int:
                     assert (records.entries[name] >= 0).all()
                 assert (records.entries["end"] <= len(records.data)).all()
                 parts.append(records)
-            assert all(a < b for a, b in pairwise(offsets)), "offsets do not rise"
+        except DamagedBatch:
+            continue  # it is fetched again, and is to stay as it is if it comes again
         except CorruptRecordError:
-            continue  # a length that leads nowhere: nothing behind it can be found
-    joined = RecordColumns.concat(parts)
-    entries = joined.entries.copy()
-    entries["offset"] = np.arange(len(entries))
-    together = RecordColumns(joined.data, entries)
-    list(together)
-    decode_clicks(together, 0, together.timestamp_ms, CONFIG)
-    return len(values)
+            return parts  # a length that leads nowhere: nothing behind it can be found
+        assert all(a < b for a, b in pairwise(offsets)), "offsets do not rise"
+        return parts
+    return []
 
 
 def _packed(rng: random.Random) -> bytes:
