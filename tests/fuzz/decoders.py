@@ -26,7 +26,7 @@ from stream.decoding.decode import decode_activity, decode_clicks, decode_impres
 from stream.decoding.event_faults import FIELD_CHARS_MAX, REASON_CHARS_MAX
 from stream.decoding.undeclared import NAMES_MAX, count_undeclared
 from stream.hashing.keys import partition_of_key
-from stream.log.record_batches import AbortedTransaction, BatchReader, Damaged, DamagedBatch
+from stream.log.record_batches import AbortedTransaction, BatchReader, DamagedBatch, DamagedOffsets
 from stream.log.record_columns import RecordColumns
 from stream.log.unpacking import CODECS, CannotUnpack, unpack
 from stream.portions import fitting
@@ -144,7 +144,7 @@ def _read_batches(values: Sequence[bytes], turn: int) -> int:
 def _read_fetch(data: bytes, turn: int) -> list[RecordColumns]:
     """Of a fetch of a partition; twice, where checksums are compared and the first was wrong."""
     aborted = [AbortedTransaction(-1, 0)] if turn % 2 else []
-    damaged = Damaged() if turn % 3 == 0 else None
+    damaged = DamagedOffsets() if turn % 3 == 0 else None
     for _ in range(2):
         reader = BatchReader(data, turn % 5, aborted, 1 << 20, damaged)
         parts, offsets = [], list[int]()
