@@ -12,6 +12,7 @@ packages stands in `everspun.roles.roles`, one function a role.
 - `status`: What a running system says of itself
 - `access`: what each role may do on the broker, and nothing beyond (pure)
 - `config`: one TOML file for the whole system
+- `config_reference`: its keys for people: a list for a terminal, and docs/configuration.md
 - `environment`: keys of the configuration from the environment (pure)
 - `forgetting`: forgetting a person
 - `hash_secret`: the secret of a deployment, which ids, names and features are hashed with
@@ -19,6 +20,7 @@ packages stands in `everspun.roles.roles`, one function a role.
 - `local_run`: A whole system on this machine
 - `log_format`: how processes write their logs: as text, or as JSON
 - `mistakes`: what a person is told when a command fails
+- `operator_keys`: which keys of the configuration are an operator's
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from everspun import config
+from everspun import config, config_reference
 from everspun.config import Config, ConfigError
+from everspun.operator_keys import OPERATOR_KEYS
 from everspun.roles.model_check import check_model
 from everspun.roles.roles import examples_log
 from stream.log.kafka import KafkaLog
@@ -81,8 +82,22 @@ def test_examples_are_fetched_in_larger_pieces(tmp_path: Path):
     assert settings["max_partition_fetch_bytes"] == 300
 
 
+def test_an_operators_keys_are_few_and_there():
+    marked = {(key.section, key.name) for key in config_reference.all_keys() if key.is_operators}
+    assert marked == {(section, name) for section, names in OPERATOR_KEYS.items() for name in names}
+    assert 30 <= len(marked) <= 60 < len(config_reference.all_keys()) / 3
+
+
+def test_the_list_shows_an_operators_keys_or_all():
+    short, whole = config_reference.listing(False), config_reference.listing(True)
+    assert "partitions = 4  # " in short
+    assert "fold_signals_max" not in short
+    assert whole.count(" = ") >= len(config_reference.all_keys())
+    assert [line for line in short.splitlines() if line not in whole.splitlines()] == []
+
+
 def test_the_reference_page_is_current():
-    assert (ROOT / "docs" / "configuration.md").read_text() == config.markdown() + "\n"
+    assert (ROOT / "docs" / "configuration.md").read_text() == config_reference.markdown() + "\n"
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
-"""Print a config file to begin with, or the reference of all keys."""
+"""List the keys of the configuration, or print a file to begin with, or the reference."""
 
 import argparse
 from importlib.resources import files
 
-from everspun import config
+from everspun import config_reference
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    kind = parser.add_mutually_exclusive_group(required=True)
+    kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--example", action="store_true", help="a TOML file to begin with")
+    kind.add_argument(
+        "--expert", action="store_true", help="every key; without it, those of an operator"
+    )
     kind.add_argument(
         "--markdown", action="store_true", help="the reference of all keys (docs/configuration.md)"
     )
@@ -16,7 +19,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if options.markdown:
-        print(config.markdown())
-    else:
+        print(config_reference.markdown())
+    elif options.example:
         print(files("everspun").joinpath("example.toml").read_text(), end="")
+    else:
+        print(config_reference.listing(options.expert))
     return 0

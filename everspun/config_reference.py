@@ -1,0 +1,82 @@
+"""The keys of the configuration for people: a list for a terminal, and docs/configuration.md."""
+
+import dataclasses
+import typing
+from typing import NamedTuple
+
+from everspun.config import Config
+from everspun.operator_keys import is_operators
+
+
+class Key(NamedTuple):
+    """One key: `[section] name = default`, what it means, and whether it is an operator's."""
+
+    section: str
+    name: str
+    default: str
+    help: str
+    is_operators: bool
+
+
+def _sections() -> list[tuple[str, type]]:
+    kinds = typing.get_type_hints(Config)
+    return [(one.name, kinds[one.name]) for one in dataclasses.fields(Config)]
+
+
+def all_keys() -> list[Key]:
+    """Every key, in the order of the file."""
+    found = []
+    for section, kind in _sections():
+        for item in dataclasses.fields(kind):
+            default = item.default
+            if default is dataclasses.MISSING:
+                made = item.default_factory
+                default = made() if made is not dataclasses.MISSING else "(required)"
+            meaning = item.metadata.get("help", "")
+            operators = is_operators(section, item.name)
+            found.append(Key(section, item.name, str(default), meaning, operators))
+    return found
+
+
+def listing(expert: bool) -> str:
+    """For a terminal: the keys of an operator, or all of them."""
+    lines = []
+    for section, _ in _sections():
+        chosen = [k for k in all_keys() if k.section == section and (expert or k.is_operators)]
+        if chosen:
+            lines += ["", f"[{section}]"]
+            lines += [f"{key.name} = {key.default or repr('')}  # {key.help}" for key in chosen]
+    return "\n".join(lines[1:])
+
+
+def _table(rows: list[Key]) -> list[str]:
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for key in rows:
+        shown = key.default.replace("|", "\\|")
+        lines.append(f"| `{key.name}` | `{shown}` | {key.help} |".replace("``", "`''`"))
+    return [*lines, ""]
+
+
+def markdown() -> str:
+    """docs/configuration.md: every key, its default and what it means."""
+    lines = [
+        "# Configuration",
+        "",
+        "One TOML file; `everspun config --markdown` writes this page from the code. Of each "
+        "section, the keys of an operator stand first; those under *Expert* have defaults that "
+        "were measured. `everspun config` lists the former, `everspun config --expert` all.",
+        "",
+        "Every key can be set in the environment instead, as `EVERSPUN_SECTION_KEY` "
+        "(`EVERSPUN_RUN_LEARNERS=4`), which goes over the file, and on the command line, as "
+        "`--set section.key=value`, which goes over both. A variable whose name begins so and is "
+        "no key is refused.",
+        "",
+    ]
+    for section, kind in _sections():
+        of_section = [key for key in all_keys() if key.section == section]
+        meaning = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+        lines += [f"## [{section}]", "", meaning, ""]
+        lines += _table([key for key in of_section if key.is_operators])
+        if expert := [key for key in of_section if not key.is_operators]:
+            lines += [f"### Expert keys of [{section}]", "", *_table(expert)]
+    return "\n".join(lines)
