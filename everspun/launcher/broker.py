@@ -30,7 +30,8 @@ from kafka.errors import KafkaError
 from everspun.launcher.locks import AlreadyLocked, lock_file, unlock
 
 KINDS = ("auto", "kafka", "embedded")
-POM = Path(__file__).resolve().parents[2] / "deploy" / "broker" / "pom.xml"
+#: Which jars Maven takes, by their coordinates.
+POM = Path(__file__).with_name("kafka_jars.xml")
 MAVEN_TIMEOUT_S = 600
 START_TIMEOUT_S = 90
 STOP_TIMEOUT_S = 20
@@ -206,8 +207,6 @@ def start_broker(
 
 def why_not_kafka() -> str | None:
     """What Apache Kafka lacks on this machine; None if nothing."""
-    if not POM.exists():
-        return f"{POM} is not there: only a checkout knows which jars to take"
     if shutil.which("java") is None:
         return "no java on the path (17 or newer is needed)"
     if not _jars().exists() and shutil.which("mvn") is None:
