@@ -109,7 +109,7 @@ COMMANDS = {
     ),
     "config": (
         "everspun.commands.system.config",
-        "print an example config, or the reference of all keys",
+        "list the keys of the configuration, or print an example file",
     ),
     "completion": (
         "everspun.commands.system.completion",
