@@ -20,7 +20,6 @@ packages stands in `everspun.roles.roles`, one function a role.
 - `local_run`: A whole system on this machine
 - `log_format`: how processes write their logs: as text, or as JSON
 - `mistakes`: what a person is told when a command fails
-- `operator_keys`: which keys of the configuration are an operator's
 """
 
 __version__ = "0.2.0"

@@ -9,7 +9,7 @@ import pytest
 
 from everspun import config, config_reference
 from everspun.config import Config, ConfigError
-from everspun.operator_keys import OPERATOR_KEYS
+from everspun.config_reference import OPERATOR_KEYS
 from everspun.roles.model_check import check_model
 from everspun.roles.roles import examples_log
 from stream.log.kafka import KafkaLog
