@@ -100,9 +100,9 @@ class ClocksAhead:
             one for one in self.world.processes.values() if one.role == "labeler" and one.alive
         ]
         for labeler in labelers:
-            for p, line in labeler.labelling.lines.items():
-                if p not in self.set_back and line.core.time_stands and self._rests(p):
-                    self.speak(p, line.core.clocks)
+            for p, task in labeler.labelling.tasks.items():
+                if p not in self.set_back and task.core.time_stands and self._rests(p):
+                    self.speak(p, task.core.clocks)
         self.world.time.after(LOOK_EVERY_MS, self.look)
 
     def _rests(self, p: int) -> bool:
