@@ -206,7 +206,7 @@ def decode(data: bytes, sha256: str | None = None, name: str = FILE) -> Manifest
     try:
         outer = json.loads(data)
         format_, digest, body = outer["format"], outer["body_sha256"], outer["body"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Damaged(f"{name}: not a manifest ({type(error).__name__}: {error})") from error
     if not isinstance(format_, int) or format_ < 1:
         raise Damaged(f"{name}: format {format_!r}, expected a number from 1 to {FORMAT}")
@@ -215,7 +215,12 @@ def decode(data: bytes, sha256: str | None = None, name: str = FILE) -> Manifest
             f"{name}: format {format_!r} is newer than {FORMAT}, the newest known here; update "
             f"the reader"
         )
-    if hashlib.sha256(_canonical(body)).hexdigest() != digest or _canonical(outer) != data:
+    try:
+        is_whole = hashlib.sha256(_canonical(body)).hexdigest() == digest
+        is_whole = is_whole and _canonical(outer) == data
+    except ValueError as error:  # what no manifest is written with: 1e999, half a character
+        raise Damaged(f"{name}: {error}") from error
+    if not is_whole:
         raise Damaged(f"{name}: contents differ from their checksum")
     try:
         manifest = _manifest(format_, body)

@@ -118,3 +118,10 @@ def test_parts_are_judged_by_length_and_checksum():
 def test_evaluations_add():
     total = Evaluation(1, 10, 2.0, served_rows=3) + Evaluation(2, 5, 1.0)
     assert total == Evaluation(3, 15, 3.0, served_rows=3)
+
+
+@pytest.mark.parametrize("body", ["1e999", "NaN", '"\\ud800"', "[" * 5_000])
+def test_what_no_manifest_is_written_with_is_damage(body):
+    data = f'{{"body":{body},"body_sha256":"","format":1}}'.encode()
+    with pytest.raises(Damaged):
+        decode(data)
