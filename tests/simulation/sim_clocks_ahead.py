@@ -36,7 +36,7 @@ class SetBack(Gone):
         self, impressions: list[Record], clicks: list[Record]
     ) -> tuple[Since, list[Record], list[Record]]:
         since, impressions, clicks = super().left(impressions, clicks)
-        by_topic = {word.topic: word for word in self.words}
+        by_topic = {word.topic: word for word in self.overrides}
         h, said = self.header, [by_topic.get(topic) for topic in ("impressions", "clicks")]
         if h is not None:
             since = since._replace(

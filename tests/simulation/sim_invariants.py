@@ -262,7 +262,7 @@ def check_reading_again(
         if gone is None or gone.header is None
         else ResumePoint.after(gone.header, 0)
     )
-    words = () if gone is None else gone.words
+    words = () if gone is None else gone.overrides
     for first, point in ((least, begin), (middle + 1, ResumePoint.after(header, barrier))):
         again = reread(broker, scenario, p, point, settings, strategy, words)
         for k, record in enumerate(folded[first:]):
