@@ -1,8 +1,7 @@
-"""A model of a stated size, trained by nobody, as a checkpoint in a folder: what `bench.serving`
+"""A model of a stated size, trained by nobody, as checkpoints in a folder: what `bench.serving`
 serves; and requests about it."""
 
 import random
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,16 +15,17 @@ from checkpointer.store.manifest import Definition, Evaluation, Manifest, assemb
 from learners.config import ModelConfig
 from learners.models.features import Keys
 from learners.models.model import Model, make_model
-from paramserver.messages import Epoch, Outcome, PushRequest
+from paramserver.messages import ChainProgress, Progress
 from paramserver.parts.safetensors_file import encode_part, part_info
-from paramserver.shard.shard import Shard
-from paramserver.slots import SlotMap
+from paramserver.parts.snapshot import Snapshot
+from paramserver.slots import SLOTS, SlotMap
+from paramserver.tables.table import TableRows
 from stream.columns.events import FEATURE_PREFIX
 
 FEATURES, SHARED = 26, 16
 IDENTIFIERS = ("source", "vendor", "item")
-#: Keys of one push.
-_PUSH = 50_000
+#: How far the weight of each key of the probe moves with each checkpoint.
+STEP = 0.001
 
 
 class Site(NamedTuple):
@@ -40,9 +40,10 @@ def model_of(kind: str) -> Model:
     names = [f"c{i:02d}" for i in range(FEATURES - len(IDENTIFIERS))]
     options: dict[str, Any] = {"table_optimizer": "sgd", "table_options": {"rate": 1.0}}
     if kind == "dlrm":
-        options |= {"dim": 16, "hidden": (64, 32), "table_optimizer": "adagrad"}
-        options["table_options"] = {"rate": 0.05}
-    return make_model(ModelConfig(kind=kind, categorical=(*IDENTIFIERS, *names), **options))
+        options |= {"dim": 16, "hidden": (64, 32), "dense_optimizer": "sgd"}
+    return make_model(
+        ModelConfig(kind=kind, categorical=(*IDENTIFIERS, *names), prior_rate=0.05, **options)
+    )
 
 
 def value_of(feature: int, number: int) -> str:
@@ -59,63 +60,67 @@ def keys_of(model: Model, first: int, end: int) -> Keys:
 
 
 class Writer:
-    """Writes checkpoints of one shard, each pushed a little further than the one before."""
+    """Writes checkpoints of one shard. Of an `lr`, the rows of the probe (each feature's value
+    number 0) have the weight STEP x the checkpoint's number."""
 
     def __init__(self, kind: str, rows: int, root: str) -> None:
         self.site = Site(model_of(kind), max(1, rows // FEATURES), root)
         self.catalogue = Catalogue(Directory(root), self.site.model.name)
-        self._shard = Shard(0, 1, SlotMap.even(1))
-        model = self.site.model
-        self._shard.allow(1, 1, [Epoch(1, 1)])
-        self._shard.begin(model.spec, {"label/0": 0}, dict(model.initial_dense()))
         self._random = np.random.default_rng(1)
-        self._pushed = self._number = 0
+        self._keys = keys_of(self.site.model, 0, self.site.values)
+        self._probe = np.searchsorted(self._keys, keys_of(self.site.model, 0, 1))
+        (table,) = self.site.model.spec.tables
+        shape = (len(self._keys), table.dim)
+        self._weights = 0.1 * self._random.standard_normal(shape, dtype=np.float32)
         self.newest: Manifest | None = None
 
-    def push(self, keys: Keys) -> None:
-        """Move the rows of these keys."""
-        (table,) = self.site.model.spec.tables
-        for at in range(0, len(keys), _PUSH):
-            some = keys[at : at + _PUSH]
-            gradient = 0.1 * self._random.standard_normal((len(some), table.dim))
-            number = self._pushed
-            request = PushRequest(
-                self.site.model.name, Epoch(1, 1), SlotMap.even(1).epoch, 1, "label/0", number,
-                number + 1, 0, 1, 0, number, 1, 1_000 * number + 1, keys={table.name: some},
-                gradients={table.name: gradient.astype(np.float32)},
-                dense={
-                    name: np.zeros(shape, np.float32)
-                    for name, shape in self.site.model.spec.dense.shapes.items()
-                },
-            )  # fmt: skip
-            assert self._shard.push(request).outcome is Outcome.APPLIED
-            self._pushed += 1
-
-    def write(self, now_ms: int, keys: Keys | None = None) -> Manifest:
-        """A published checkpoint: a base, or what of these keys is new since the last one."""
-        model, name = self.site.model, self.site.model.name
-        snapshot = self._shard.snapshot(name)
-        if keys is not None:
-            assert self.newest is not None
-            (table,) = model.spec.tables
-            rows = snapshot.tables[table.name]
-            touched = rows.take(np.flatnonzero(np.isin(rows.keys, keys)))
-            snapshot = replace(snapshot, tables={table.name: touched}, parent=self.newest.sha256)
+    def write(self, created_ms: int, changed: int = 0) -> Manifest:
+        """A checkpoint that is not published yet: a base, or a delta of so many rows."""
+        model, before = self.site.model, self.newest
+        number = 0 if before is None else before.number + 1
+        some = self._random.choice(len(self._keys), changed, replace=False)
+        self._weights[some] += np.float32(0.01)
+        if model.config.kind == "lr":
+            self._weights[self._probe] = STEP * number
+        which = np.unique(np.concatenate([some, self._probe]))
+        parent = before.sha256 if before is not None and changed else None
+        snapshot = self._snapshot(number, which if changed else slice(None), parent)
         data = encode_part(snapshot)
-        number = self._number
-        path = f"{name}/{number:08d}-c/part-0.safetensors"
+        path = f"{model.name}/{number:08d}-c/part-0.safetensors"
         self.catalogue.files.write(path, data)
         info = part_info(snapshot, self.catalogue.files.url(path), data)
         definition = Definition(model.spec, model.config.to_dict(), dict(model.initial_dense()))
-        vector = {"label/0": self._pushed}
         made = assemble(
-            definition, number, "c", vector, [info], self.newest, Evaluation(), now_ms, "bench"
-        )
+            definition, number, "c", {"label/0": number}, [info], before, Evaluation(), created_ms,
+            "bench",
+        )  # fmt: skip
         self.catalogue.write_manifest(made)
-        self.catalogue.write_gates(made.name, Gates("published", "", 0))
-        self.catalogue.write_published(ref(made))
-        self.newest, self._number = made, number + 1
+        self.newest = made
         return made
+
+    def publish(self, manifest: Manifest) -> None:
+        self.catalogue.write_gates(manifest.name, Gates("published", "", 0))
+        self.catalogue.write_published(ref(manifest))
+
+    def _snapshot(self, number: int, which: Any, parent: str | None) -> Snapshot:
+        """Of plain SGD, which keeps weights alone."""
+        model = self.site.model
+        (table,) = model.spec.tables
+        keys = self._keys[which]
+        rows = TableRows(
+            keys, self._weights[which], np.zeros(len(keys), np.int64), np.ones(len(keys), np.int64)
+        )
+        return Snapshot(
+            spec=model.spec,
+            begun={"label/0": 0},
+            progress=Progress({"label/0": ChainProgress(number, 0, 0, number)}, {}, number, 0),
+            shard=0,
+            map_epoch=SlotMap.even(1).epoch,
+            slots=np.arange(SLOTS, dtype=np.int32),
+            tables={table.name: rows},
+            dense={n: array.reshape(-1) for n, array in model.initial_dense().items()},
+            parent=parent,
+        )
 
 
 def bodies(
@@ -132,11 +137,19 @@ def bodies(
     return made
 
 
+def probe_of(site: Site, rows: int) -> bytes:
+    """A request of so many rows of the probe."""
+    whole = {name: value_of(f, 0) for f, name in enumerate(site.model.config.categorical)}
+    bag = {name: value for name, value in whole.items() if name not in IDENTIFIERS}
+    ids = {name: whole[name] for name in IDENTIFIERS}
+    return orjson.dumps({"rows": [ids | {"features": bag}] * rows})
+
+
 def _row(site: Site, draw: random.Random, names: Any, unknown: float) -> dict[str, Any]:
     row: dict[str, Any] = {}
     bag: dict[str, str] = {}
     for name in names:
         f = site.model.config.categorical.index(name)
-        number = draw.randrange(site.values) + site.values * (draw.random() < unknown)
+        number = 1 + draw.randrange(site.values - 1) + site.values * (draw.random() < unknown)
         (row if name in IDENTIFIERS else bag)[name] = value_of(f, number)
     return row | ({"features": bag} if bag else {})

@@ -57,6 +57,10 @@ class Onnx:
             for f, (name, known) in enumerate(zip(self._names, self._places, strict=True)):
                 value = row[name] if not shared and name in IDENTIFIERS else bag[name]
                 places[i, f] = known.get(value, 0)
+        return self.compute(places)
+
+    def compute(self, places: Any) -> Any:
+        """(n,) of places (n, features)."""
         return self._session.run(None, {"places": places})[0]
 
 

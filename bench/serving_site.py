@@ -9,7 +9,7 @@ import argparse
 import sys
 import threading
 
-from bench.serving_model import Site, model_of
+from bench.serving_model import FEATURES, Site, model_of
 from checkpointer.config import ServingConfig
 from checkpointer.serving.http_server import ReplicaServer
 from checkpointer.serving.replica_client import Replica
@@ -32,7 +32,7 @@ def main() -> None:
     else:
         from bench import serving_peers  # what a replica does not load
 
-        site = Site(model_of(given.kind), max(1, given.rows // 26), given.root)
+        site = Site(model_of(given.kind), max(1, given.rows // FEATURES), given.root)
         api = serving_peers.make(given.software, replica, site)
     with ReplicaServer(replica, config, 0, api) as server:
         print(server.port, flush=True)
