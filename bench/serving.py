@@ -143,9 +143,8 @@ def figures(rows: int, seconds: float, with_dlrm: bool) -> dict[str, Any]:
 
 def network_ratio(seconds: float) -> float:
     """CPU of our forward pass of 50 rows of the network to ONNX Runtime's, rows given."""
-    from learners.models.network_forward import forward_of
-
     from bench.serving_peers import Onnx  # what is not there everywhere
+    from learners.models.network_forward import forward_of
 
     model, draw = model_of("dlrm"), np.random.default_rng(0)
     onnx = Onnx(Site(model, 1_000, ""))

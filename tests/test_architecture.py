@@ -29,6 +29,8 @@ MAY_IMPORT = {
         "learners.models.logistic",
         "learners.models.model",
         "learners.models.text_keys",
+        "learners.models.network_forward",
+        "learners.config",
     ),
     "everspun": ("stream", "paramserver", "labeler", "learners", "checkpointer"),
 }

@@ -2,18 +2,20 @@
 score (I6: all of it reads the tables of one cut).
 
 What comes out is what `learners.models.model.Scorer` makes of the same rows, bit for bit: the same
-hashes (`learners.models.text_keys`), the same rows, and the model's own forward. Values that all
+hashes (`learners.models.text_keys`), the same rows, and the model's own forward; of the built-in
+networks all but the last bits (`learners.models.network_forward`). Values that all
 rows share are hashed and looked up once.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from checkpointer.tables.cells import HEAD, Cells, Words, find, gather
 from checkpointer.tables.versioned_table import TableVersion
+from learners.config import NETWORK_KINDS, ModelConfig
 from learners.models.delayed_feedback import Correction
 from learners.models.features import Encoded, Floats, Keys
 from learners.models.logistic import Logistic, probabilities
@@ -21,6 +23,9 @@ from learners.models.model import Model, clip
 from learners.models.text_keys import I64, Bytes, TextEncoder, TextShape, feature_key, hash_text
 from paramserver.messages import Rows
 from stream.kernels.kernel import kernel
+
+if TYPE_CHECKING:
+    from learners.models.network_forward import Forward
 
 
 class Values(NamedTuple):
@@ -39,7 +44,7 @@ class TooLong(ValueError):
 
 
 class Answerer:
-    """One model's answers to `Values` from the tables of a cut. Without state of its own."""
+    """One model's answers to `Values` from the tables of a cut. Threads may share it."""
 
     def __init__(self, model: Model, corrects: Correction, value_bytes_max: int) -> None:
         """ValueError for a model whose features stand in several tables (`is_answerable`)."""
@@ -55,6 +60,7 @@ class Answerer:
         row = Encoded(
             np.zeros((1, width), np.uint64), np.zeros((1, len(model.encoder.numeric)), "f4")
         )
+        self._forward: tuple[Mapping[str, Floats] | None, Forward | None] = (None, None)
         self._tail: Keys = np.ascontiguousarray(model.kind.keys(row)[spec.name][0, width:])
 
     def predict(
@@ -75,12 +81,33 @@ class Answerer:
             longest, found = _answer_logistic(*inputs, numbers, base, ones)
         else:
             longest, place, rows = look_up(*inputs)
-            found = kind.predict({self._table: place}, {self._table: rows}, dict(dense), numbers)
+            forward = self._forward_of(dense)
+            found = (
+                kind.predict({self._table: place}, {self._table: rows}, dict(dense), numbers)
+                if forward is None
+                else forward(place, rows, numbers)
+            )
         if longest < 0:
             raise ValueError(f"a text of fewer values than {values.rows} rows have")
         if longest > self._bytes_max:
             raise TooLong(f"a value of {longest} bytes: allowed are {self._bytes_max}")
         return clip(self._corrects.answer(found))
+
+    def _forward_of(self, dense: Mapping[str, Floats]) -> "Forward | None":
+        """A built-in network's, made once for the dense arrays of a version."""
+        held, forward = self._forward
+        if held is not dense:
+            forward = _forward_of(self._model.config, dense)
+            self._forward = (dense, forward)
+        return forward
+
+
+def _forward_of(config: ModelConfig, dense: Mapping[str, Floats]) -> "Forward | None":
+    if config.kind not in NETWORK_KINDS:
+        return None
+    from learners.models.network_forward import forward_of  # torch, which an lr must not need
+
+    return forward_of(config, dense)
 
 
 def is_answerable(model: Model) -> bool:

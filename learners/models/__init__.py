@@ -11,6 +11,7 @@
 - `logistic`: logistic regression over hashed features
 - `model`: A model
 - `network`: A torch module as a kind of model
+- `network_forward`: the built-in networks' forward pass for serving
 - `record_columns`: whether a record of `examples` has the columns that a model reads, and as it
   reads them
 - `text_keys`: from the values of a request, one behind another, to keys and numbers

@@ -39,6 +39,14 @@ def pair_products(vectors: Tensor, multiple: int = 1) -> Tensor:
     )
 
 
+def products(vectors: Floats) -> Floats:
+    """`pair_products` of an array."""
+    count = vectors.shape[1]
+    out = np.empty((len(vectors), count * (count - 1) // 2), np.float32)
+    _products(vectors, out)
+    return out
+
+
 class _PairProducts(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, vectors: Tensor, width: int) -> Tensor:
