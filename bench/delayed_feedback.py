@@ -220,9 +220,7 @@ def answer(
     model: Any, chunk: Prepared, table: Table, corrects: delay.Correction
 ) -> npt.NDArray[np.float32]:
     name = model.spec.tables[0].name
-    said = model.kind.predict(
-        chunk.places, {name: table.pull(chunk.keys[name])}, {}, chunk.encoded.numbers
-    )
+    said = model.kind.predict(chunk.places, {name: table.pull(chunk.keys[name])}, {}, chunk.encoded)
     return clip(corrects.answer(said))
 
 

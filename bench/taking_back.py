@@ -135,7 +135,7 @@ class Learner:
     def answers(self, rows: pa.RecordBatch) -> npt.NDArray[np.float32]:
         prepared = gradient.prepare(self.model, rows)
         pulled = {self.spec.name: self.table.pull(prepared.keys[self.spec.name])}
-        return clip(self.model.kind.predict(prepared.places, pulled, {}, prepared.encoded.numbers))
+        return clip(self.model.kind.predict(prepared.places, pulled, {}, prepared.encoded))
 
 
 def verdicts() -> list[Verdict]:

@@ -303,7 +303,7 @@ def differentiate(model: Model, work: Work, rows: Any, dense: Any) -> tuple[dict
     """(what a push carries, the batch's summed log loss before it is trained on)."""
     prepared = work.prepared
     p, gradients, dense_gradients = model.kind.differentiate(
-        prepared.places, rows, dense, prepared.encoded.numbers, work.label, work.weight
+        prepared.places, rows, dense, prepared.encoded, work.label, work.weight
     )
     content = {
         "row_hash": 0,

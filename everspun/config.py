@@ -7,7 +7,7 @@ import os
 import tomllib
 import types
 import typing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from labeler.fraud_config import FraudConfig, check_room
 from learners.config import LearnerConfig, ModelConfig
 from learners.governor_config import GovernorConfig
 from paramserver.config import ParamServerConfig, is_loopback
+from stream.columns.declaration import Feature
 from stream.config import StreamConfig
 
 
@@ -244,6 +245,7 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
+    features: dict[str, Feature] = field(default_factory=dict)
     labeler: LabelerConfig = field(default_factory=LabelerConfig)
     fraud: FraudConfig = field(default_factory=FraudConfig)
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
@@ -259,6 +261,7 @@ class Config:
 
     def __post_init__(self) -> None:
         self._check_hosts()
+        self._declare()
         if self.run.fraud and self.labeler.await_verdicts:
             check_room(self.stream, self.fraud)
         way, optimizer = self.paramserver.compensation, self.model.table_optimizer
@@ -308,6 +311,15 @@ class Config:
     def counts(self) -> dict[str, int]:
         """How many processes of each role are configured."""
         return self.run.counts(self.governor.enabled)
+
+    def _declare(self) -> None:
+        """Tell the stream and the model what [features.NAME] declares."""
+        known = self.features or self.stream.declared
+        if not known:
+            return
+        object.__setattr__(self, "stream", replace(self.stream, declared=known))
+        used = {name: known[name].to_dict() for name in self.model.uses if name in known}
+        object.__setattr__(self, "model", replace(self.model, declared=used))
 
 
 def load(path: Path, overrides: typing.Sequence[str] = ()) -> Config:

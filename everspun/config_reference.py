@@ -25,6 +25,7 @@ OPERATOR_KEYS: dict[str, tuple[str, ...]] = {
         "label_strategy",
         "negative_rate",
     ),
+    "features.NAME": ("kind", "owner", "doc", "default"),
     "labeler": ("await_verdicts", "await_breaker", "retract_horizon_ms"),
     "fraud": ("rules",),
     "breaker": ("slices",),
@@ -57,7 +58,12 @@ class Key(NamedTuple):
 
 def _sections() -> list[tuple[str, type]]:
     kinds = typing.get_type_hints(Config)
-    return [(one.name, kinds[one.name]) for one in dataclasses.fields(Config)]
+    found = []
+    for one in dataclasses.fields(Config):
+        kind, several = kinds[one.name], typing.get_origin(kinds[one.name]) is dict
+        named = typing.get_args(kind)[1] if several else kind
+        found.append((f"{one.name}.NAME" if several else one.name, named))
+    return found
 
 
 def all_keys() -> list[Key]:

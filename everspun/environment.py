@@ -25,9 +25,12 @@ OWN_PREFIXES = ("EVERSPUN_BENCH_",)
 
 
 def variables(kind: type) -> dict[str, tuple[str, str, Any]]:
-    """Name of a variable -> (section, key, type), of every key of a configuration of this kind."""
+    """Name of a variable -> (section, key, type), of every key of a configuration of this kind;
+    sections of many names ([features.NAME]) are the file's alone."""
     found = {}
     for section, inner in typing.get_type_hints(kind).items():
+        if not dataclasses.is_dataclass(inner):
+            continue
         for key, hint in typing.get_type_hints(inner).items():
             if key in {one.name for one in dataclasses.fields(inner)}:
                 found[f"{PREFIX}{section}_{key}".upper()] = (section, key, hint)

@@ -164,7 +164,7 @@ _POSITIVE = (
 def check(stream: StreamConfig, breaker: BreakerConfig) -> None:
     """What the two sections must agree on. Raises ValueError naming key, value, and what is
     allowed."""
-    known = (*stream.categorical_features, VENDOR)
+    known = (*stream.categories, VENDOR)
     if unknown := [name for name in breaker.slices if name not in known]:
         raise ValueError(f"slices = {unknown}: allowed are {', '.join(known)}")
     if stream.label_strategy == "eager":

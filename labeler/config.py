@@ -133,13 +133,12 @@ def label_config_hash(stream: StreamConfig, labeler: LabelerConfig) -> str:
         f"breaker={labeler.await_breaker}",
         f"hash_key={key_id(stream.hash_secret)}",
     ]
+    decides += [f"{f.name}:{f.kind}:{f.integers}:{f.width}" for f in stream.features]
     return hashlib.blake2b(";".join(decides).encode(), digest_size=8).hexdigest()
 
 
 _DECIDES = (
     "partitions",
-    "categorical_features",
-    "numeric_features",
     "window_ms",
     "early_click_ms",
     "label_strategy",

@@ -5,6 +5,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from stream.columns.declaration import Feature
 from stream.hashing.secret import check_secret
 from stream.timestamps import parse_ms
 
@@ -53,11 +54,19 @@ class ModelConfig:
     )
     categorical: tuple[str, ...] = _option(
         ("source", "item"),
-        "columns hashed to keys: source, vendor, item, shown_at, declared string features; 'a*b' "
-        "crosses two of them",
+        "features hashed to keys: source, vendor, item, shown_at, declared ones (categorical, "
+        "list, text, time, numeric with buckets); 'a*b' crosses two of them, at most one a list "
+        "or text",
     )
     numeric: tuple[str, ...] = _option(
-        (), "columns used by their value: shown_at, declared number features"
+        (), "features used by their value: shown_at, declared numbers and vectors"
+    )
+    declared: dict[str, dict[str, Any]] = field(
+        default_factory=dict,
+        metadata={
+            "help": "what [features.NAME] says of the features it uses: filled from there, and "
+            "checkpoints carry it"
+        },
     )
     transforms: dict[str, str] = field(
         default_factory=dict, metadata={"help": "numeric feature -> 'log1p' (sign kept) or 'none'"}
@@ -203,8 +212,51 @@ class ModelConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")
         if not 0 <= self.init_scale < math.inf:
             raise ValueError(f"init_scale = {self.init_scale}: allowed is 0 or more")
+        self._check_declared()
         self._check_features()
         self._check_groups()
+
+    def _check_declared(self) -> None:
+        """Reads the declarations; each kind stands where it can be read."""
+        read = {}
+        for name, said in self.declared.items():
+            try:
+                read[name] = Feature(**said)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"declared.{name}: {error}") from error
+        object.__setattr__(self, "_features", read)
+        for name in self.parts:
+            if name in read and not read[name].is_keyed:
+                raise ValueError(
+                    f"categorical = {name!r}: it is declared {read[name].kind}; list it in "
+                    f"numeric, or (a number) give it buckets"
+                )
+        for name in self.numeric:
+            if name in read and read[name].is_keyed:
+                what = "numeric with buckets" if read[name].buckets else read[name].kind
+                raise ValueError(
+                    f"numeric = {name!r}: it is declared {what}; list it in categorical"
+                )
+        for name in self.categorical:
+            bags = [part for part in name.split(CROSS) if part in read and read[part].is_bag]
+            if len(bags) > 1:
+                raise ValueError(
+                    f"categorical = {name!r}: one of the two may be a list or a text, not both"
+                )
+        for name, one in read.items():
+            if one.shares and (one.shares == name or one.shares not in self.parts):
+                raise ValueError(
+                    f"features.{name}.shares = {one.shares!r}: allowed are other names in "
+                    f"categorical"
+                )
+            group = [g for g, said in self.groups.items() if name in said.get("features", ())]
+            if one.shares and group != [
+                g for g, said in self.groups.items() if one.shares in said.get("features", ())
+            ]:
+                raise ValueError(
+                    f"features.{name}.shares = {one.shares!r}: both must be in one group, or in "
+                    f"none"
+                )
 
     def _check_groups(self) -> None:
         taken: dict[str, str] = {}
@@ -305,8 +357,55 @@ class ModelConfig:
 
     def bounds_of(self, name: str) -> tuple[float, float]:
         """Lowest and highest raw value of a numeric feature."""
-        low, high = self.bounds.get(name, (-self.number_max, self.number_max))
+        declared = self.feature(name)
+        stated = self.bounds.get(name) or (declared.bounds if declared else ())
+        low, high = stated or (-self.number_max, self.number_max)
         return low, high
+
+    def missing_of(self, name: str, otherwise: float = 0.0) -> float:
+        """The raw value that stands for a missing one of a numeric feature."""
+        declared = self.feature(name)
+        if name not in self.missing and declared and declared.default is not None:
+            return float(declared.default)
+        return self.missing.get(name, otherwise)
+
+    def transform_of(self, name: str) -> str:
+        """Of a numeric feature, one of TRANSFORMS."""
+        declared = self.feature(name)
+        return self.transforms.get(name, declared.transform if declared else TRANSFORMS[0])
+
+    def feature(self, name: str) -> Feature | None:
+        """What [features.NAME] says of a feature; None = it is of the short form, or built in."""
+        found: dict[str, Feature] = self._features  # type: ignore[attr-defined]
+        return found.get(name)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The features that are hashed, each once: those of `categorical`, crosses taken apart."""
+        return tuple(dict.fromkeys(part for name in self.categorical for part in name.split(CROSS)))
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """Names of all features that it reads."""
+        return (*self.parts, *self.numeric)
+
+    @property
+    def bags(self) -> tuple[int, ...]:
+        """Places in `categorical` of those with any number of keys a row: lists and texts, and
+        crosses with one."""
+        declared = [[self.feature(part) for part in name.split(CROSS)] for name in self.categorical]
+        return tuple(
+            f for f, parts in enumerate(declared) if any(one and one.is_bag for one in parts)
+        )
+
+    @property
+    def number_names(self) -> tuple[str, ...]:
+        """Of the numbers that it reads: one a numeric feature, or those of its vector or pieces."""
+        names: list[str] = []
+        for name in self.numeric:
+            declared = self.feature(name)
+            names += declared.number_names(name) if declared else (name,)
+        return tuple(names)
 
     @property
     def prior_logit(self) -> float:

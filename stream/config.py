@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stream.chain import LABEL, LATE
-from stream.columns.events import CATEGORICAL, NUMERIC, FeatureColumn, Features
+from stream.columns.declaration import Feature
+from stream.columns.events import (
+    CATEGORICAL,
+    NUMERIC,
+    WEIGHTS_SUFFIX,
+    FeatureColumn,
+    Features,
+)
 from stream.hashing.secret import HashKey, check_secret, key_of
 from stream.watermarks import PARTITIONS_MAX
 
@@ -74,10 +81,18 @@ class StreamConfig:
         False, "impressions and clicks are replayed: timestamps are the original arrivals (T1)"
     )
 
-    categorical_features: tuple[str, ...] = _option((), "declared string features of an impression")
-    numeric_features: tuple[str, ...] = _option((), "declared number features of an impression")
+    categorical_features: tuple[str, ...] = _option(
+        (), "declared string features of an impression: the short form of [features.NAME]"
+    )
+    numeric_features: tuple[str, ...] = _option(
+        (), "declared number features of an impression: the short form of [features.NAME]"
+    )
     personal_features: tuple[str, ...] = _option(
-        (), "categorical features that name a person: pseudonymised by producers"
+        (), "of categorical_features, those that name a person: pseudonymised by producers"
+    )
+    declared: dict[str, Feature] = field(
+        default_factory=dict,
+        metadata={"help": "features by name; the file says them as [features.NAME]"},
     )
 
     window_ms: int = _option(
@@ -288,12 +303,19 @@ class StreamConfig:
 
     @property
     def features(self) -> Features:
-        """The declared features, in the order of their columns: categorical, then numeric, as
-        declared."""
+        """The columns of the declared features, in their order: categorical and numeric ones of
+        the short form, then the others, as declared."""
         personal = set(self.personal_features)
-        return tuple(
-            FeatureColumn(n, CATEGORICAL, n in personal) for n in self.categorical_features
-        ) + tuple(FeatureColumn(n, NUMERIC) for n in self.numeric_features)
+        return (
+            *(FeatureColumn(n, CATEGORICAL, n in personal) for n in self.categorical_features),
+            *(FeatureColumn(n, NUMERIC) for n in self.numeric_features),
+            *(column for name, one in self.declared.items() for column in one.columns(name)),
+        )
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Names of the categorical features."""
+        return tuple(f.name for f in self.features if f.kind == CATEGORICAL)
 
     @property
     def impressions(self) -> str:
@@ -477,12 +499,20 @@ def _check_features(config: StreamConfig) -> None:
     names = [f.name for f in config.features]
     if repeated := sorted({n for n in names if names.count(n) > 1}):
         raise ValueError(
-            f"categorical_features, numeric_features = {repeated}: each feature is declared once"
+            f"categorical_features, numeric_features, features = {repeated}: each feature is "
+            f"declared once; a weighted list X has a second column X{WEIGHTS_SUFFIX}"
         )
+    for name in config.declared:
+        if not name.isidentifier():
+            raise ValueError(
+                f"features.{name}: a name is letters, digits and underscores, not starting with a "
+                f"digit"
+            )
+    names += list(config.declared)
     if built_in := sorted(set(names) & BUILT_IN):
         raise ValueError(
-            f"categorical_features, numeric_features = {built_in}: allowed are names that no "
-            f"field of an event has; a "
+            f"categorical_features, numeric_features, features = {built_in}: allowed are names "
+            f"that no field of an event has; a "
             "model may use source, vendor, item and shown_at (an event's `position`) without "
             "declaring them"
         )

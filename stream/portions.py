@@ -5,7 +5,15 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.columns.arrow_messages import measure
-from stream.columns.events import STRING_BYTES_MAX
+from stream.columns.events import (
+    CATEGORICAL,
+    LIST,
+    STRING_BYTES_MAX,
+    TEXT,
+    TEXT_BYTES_MAX,
+    VECTOR,
+    WEIGHTS,
+)
 from stream.config import StreamConfig
 from stream.kernels.kernel import kernel
 from stream.log.record_columns import Bytes, Entries, RecordColumns
@@ -28,9 +36,13 @@ def fitting(records: RecordColumns, config: StreamConfig) -> int:
     if len(records) <= 1:
         return len(records)
     sizes = np.empty(len(records), np.int64)
-    strings = _STRINGS + len(config.categorical_features)
+    lengths = {CATEGORICAL: STRING_BYTES_MAX, TEXT: TEXT_BYTES_MAX}
+    lists = dict.fromkeys((LIST, WEIGHTS, VECTOR), config.record_bytes_max)
+    strings_bytes = _STRINGS * STRING_BYTES_MAX + sum(
+        (lengths | lists).get(f.kind, 0) for f in config.features
+    )
     row_bytes = _ROW_BYTES + 8 * len(config.features)
-    _sizes(records.data, records.entries, row_bytes, strings * STRING_BYTES_MAX, sizes)
+    _sizes(records.data, records.entries, row_bytes, strings_bytes, sizes)
     for i in np.flatnonzero(sizes == _ARROW).tolist():
         sizes[i] = min(
             _arrow_bytes(records.value(i).tobytes(), row_bytes), config.decoded_bytes_max

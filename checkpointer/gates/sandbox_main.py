@@ -87,7 +87,7 @@ def _answer_ms(served: ServedModel, golden: list[dict[str, Any]], rows: int) -> 
     took = []
     for _ in range(REQUESTS):
         began = time.perf_counter()
-        served.predict(of_rows(request, served.features).columns)
+        served.predict(of_rows(request, served.features, served.is_timed).columns)
         took.append(1e3 * (time.perf_counter() - began))
     return statistics.median(took)
 

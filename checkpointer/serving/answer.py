@@ -82,8 +82,9 @@ class Answerer:
         else:
             longest, place, rows = look_up(*inputs)
             forward = self._forward_of(dense)
+            encoded = Encoded(np.empty((len(numbers), 0), np.uint64), numbers)
             found = (
-                kind.predict({self._table: place}, {self._table: rows}, dict(dense), numbers)
+                kind.predict({self._table: place}, {self._table: rows}, dict(dense), encoded)
                 if forward is None
                 else forward(place, rows, numbers)
             )
@@ -111,8 +112,9 @@ def _forward_of(config: ModelConfig, dense: Mapping[str, Floats]) -> "Forward | 
 
 
 def is_answerable(model: Model) -> bool:
-    """Whether all its features stand in one table."""
-    return len(model.spec.tables) == 1 and not model.config.groups
+    """Whether all its features stand in one table, strings as they are sent and plain numbers."""
+    has_one_table = len(model.spec.tables) == 1 and not model.config.groups
+    return has_one_table and model.encoder.is_plain
 
 
 @kernel

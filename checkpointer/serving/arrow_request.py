@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from checkpointer.serving.request import BadRequest, Given, given_columns
 from stream.columns.arrow_messages import measure
 from stream.columns.column_pointers import check_offsets
-from stream.columns.events import STRING_BYTES_MAX, Features
+from stream.columns.events import TEXT_BYTES_MAX, Features
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 OUTPUT = "probability"
@@ -45,13 +45,18 @@ def _values(name: str, column: pa.ChunkedArray) -> list[Any]:
     """As JSON would have them."""
     found: list[Any] = []
     for chunk in column.chunks:
-        texts = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+        values = chunk.flatten() if pa.types.is_list(chunk.type) else chunk
+        if values is not chunk and pa.types.is_dictionary(values.type):
+            raise BadRequest(f"column {name} is {column.type}: send lists without a dictionary")
+        texts = values.dictionary if pa.types.is_dictionary(values.type) else values
         if pa.types.is_string(texts.type):
             check_offsets([texts.fill_null("")])
-            if (pc.max(pc.binary_length(texts)).as_py() or 0) > STRING_BYTES_MAX:
-                raise BadRequest(f"column {name}: a string above {STRING_BYTES_MAX} bytes")
+            if (pc.max(pc.binary_length(texts)).as_py() or 0) > TEXT_BYTES_MAX:
+                raise BadRequest(f"column {name}: a string above {TEXT_BYTES_MAX} bytes")
         elif not (pa.types.is_integer(texts.type) or pa.types.is_floating(texts.type)):
-            raise BadRequest(f"column {name} is {column.type}: send strings or numbers")
+            raise BadRequest(
+                f"column {name} is {column.type}: send strings, numbers, or lists of them"
+            )
         found += [None if value != value else value for value in chunk.to_pylist()]
     return found
 

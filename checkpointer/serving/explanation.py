@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from checkpointer.serving.request import PredictRequest, of_rows
 from checkpointer.tables.versioned_table import TableVersion
@@ -50,11 +51,14 @@ def explain(
     row: Mapping[str, Any],
 ) -> Explanation:
     """Of one row as in `POST /predict`. Raises BadRequest."""
-    request = of_rows([row], model.encoder.features)
-    encoded = model.encoder.encode(request.columns, serving=True)
-    bare = model.encoder.encode(of_rows([{}], model.encoder.features).columns, serving=True)
-    keys = {name: found[0] for name, found in model.kind.keys(encoded).items()}
-    cases = 1 + sum(map(len, keys.values())) + len(model.config.numeric)
+    encoder = model.encoder
+    request = of_rows([row], encoder.features, encoder.reads_time)
+    encoded = encoder.encode(request.columns, serving=True)
+    nothing = of_rows([{}], encoder.features, encoder.reads_time)
+    bare = encoder.encode(nothing.columns, serving=True)
+    keys = {name: found.reshape(-1) for name, found in model.kind.keys(encoded).items()}
+    number_names = model.config.number_names
+    cases = 1 + sum(map(len, keys.values())) + len(number_names)
     places, rows = {}, {}
     names: list[tuple[str, int, str, int]] = []  # table, column, feature, case
     case = 1
@@ -63,17 +67,18 @@ def explain(
         place = np.tile(np.arange(len(wanted)), (cases, 1))
         for column in range(len(wanted)):
             place[case, column] = len(wanted) + column
-            names.append((name, column, model.kind.column_name(name, column), case))
+            names.append((name, column, model.kind.name_at(name, column, encoded), case))
             case += 1
-        places[name], rows[name] = place, np.concatenate([learned, untrained])
-    numbers = np.tile(encoded.numbers, (cases, 1))
+        places[name] = _in_blocks(place, model.bag_lengths(name, encoded))
+        rows[name] = np.concatenate([learned, untrained])
+    asked = encoded.take(np.zeros(cases, np.int64))
     keyed = {feature for _, _, feature, _ in names}
-    unkeyed = [g for g, name in enumerate(model.config.numeric) if name not in keyed]
+    unkeyed = [g for g, name in enumerate(number_names) if name not in keyed]
     for g in unkeyed:
-        numbers[case, g] = bare.numbers[0, g]
-        names.append(("", g, model.config.numeric[g], case))
+        asked.numbers[case, g] = bare.numbers[0, g]
+        names.append(("", g, number_names[g], case))
         case += 1
-    answers = model.kind.predict(places, rows, dict(dense), numbers).astype(np.float64)
+    answers = model.kind.predict(places, rows, dict(dense), asked).astype(np.float64)
     odds = _log_odds(answers)
     shares = []
     for name, column, feature, at in names:
@@ -88,6 +93,15 @@ def explain(
     )
 
 
+def _in_blocks(place: npt.NDArray[np.int64], bags: list[int]) -> npt.NDArray[np.int64]:
+    """(cases, keys) as `Kind.keys` has them: where the last columns are bags, in one line, first
+    the others."""
+    if not bags:
+        return place
+    ends = np.cumsum([place.shape[1] - sum(bags), *bags])[:-1]
+    return np.concatenate([block.reshape(-1) for block in np.split(place, ends, axis=1)])
+
+
 def _untrained(model: Model, table: str, keys: Keys) -> Rows:
     spec = next(t for t in model.spec.tables if t.name == table)
     out = np.empty((len(keys), spec.dim), np.float32)
@@ -99,14 +113,15 @@ def _untrained(model: Model, table: str, keys: Keys) -> Rows:
 
 def _value(feature: str, request: PredictRequest, numbers: Floats, model: Model) -> str:
     """What the model reads of the row for it."""
-    if feature in model.config.numeric:
-        return f"{numbers[model.config.numeric.index(feature)]:g}"
+    if feature in model.config.number_names:
+        return f"{numbers[model.config.number_names.index(feature)]:g}"
     if feature == "(bias)":
         return ""
     found = []
     for part in feature.split("*"):
         stated = model.config.serving.get(part)
         column = part if part in request.columns.column_names else f"f_{part}"
+        column = column if column in request.columns.column_names else "ts_ms"
         found.append(f"{stated:g}" if stated is not None else str(request.columns[column][0]))
     return "*".join(found)
 

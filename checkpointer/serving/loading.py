@@ -174,4 +174,6 @@ def rehearse(spec: ModelSpec, model_config: Mapping[str, Any]) -> float:
         for body in WARMING:
             values = answers.decoder.decode(body, 1).values
             answers.answerer.predict(values, weights.tables, weights.dense)
-    return float(scorer.predict(of_rows([{}], scorer.model.encoder.features).columns)[0])
+    encoder = scorer.model.encoder
+    asked = of_rows([{}], encoder.features, encoder.reads_time)
+    return float(scorer.predict(asked.columns)[0])

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
+import pyarrow as pa
 
 from checkpointer.serving.request import (
     IDENTIFIERS,
@@ -23,7 +24,7 @@ from checkpointer.serving.request import (
     given_columns,
     with_context,
 )
-from stream.columns.events import CATEGORICAL, Features
+from stream.columns.events import Features
 
 OUTPUT, BYTES = "probability", "BYTES"
 PLATFORM, EXTENSIONS = "everspun", ("binary_tensor_data",)
@@ -129,7 +130,8 @@ def values_of(tensor: Tensor) -> list[Any]:
 def inputs_of(features: Features) -> list[dict[str, Any]]:
     """The inputs that a model has, as metadata tells them."""
     names = [(name, BYTES) for name in IDENTIFIERS]
-    names += [(f.name, BYTES if f.kind == CATEGORICAL else "FP32") for f in features]
+    kinds = {pa.string(): BYTES, pa.int64(): "INT64", pa.float64(): "FP32"}
+    names += [(f.name, kinds[f.wire_type]) for f in features if not f.is_list]
     names.append((POSITION, "INT32"))
     return [{"name": name, "datatype": kind, "shape": [-1]} for name, kind in names]
 

@@ -171,7 +171,7 @@ class Replica:
         when it begins answers all of it, whatever is swapped meanwhile (I6). Raises BadRequest."""
         served, rows_max = self.served, self.config.request_rows_max
         if served is not None:
-            return self._reply(served, served.answer(body, rows_max))
+            return self._reply(served, served.answer(body, rows_max, now_ms()))
         return self._fallback(given(body, self._features, rows_max))
 
     def fallback(self, body: bytes) -> dict[str, Any]:
@@ -182,7 +182,7 @@ class Replica:
     def predict_given(self, asked: Given, served: ServedModel | None) -> dict[str, Any]:
         """The same of a request in another form, made for the features of `served`."""
         if served is not None:
-            return self._reply(served, served.answer_given(asked))
+            return self._reply(served, served.answer_given(asked, now_ms()))
         return self._fallback(asked)
 
     def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -22,8 +22,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream.columns.events import NUMERIC, STRING_BYTES_MAX, Features
+from stream.columns.events import NUMERIC, STRING_BYTES_MAX, TS_MS_MAX, TS_MS_MIN, Features
 from stream.columns.values import floats, positions, strings
+from stream.decoding.given_features import WrongValue, given_features
 from stream.kernels.kernel import kernel
 
 IDENTIFIERS = ("source", "vendor", "item")
@@ -31,8 +32,10 @@ IDENTIFIERS = ("source", "vendor", "item")
 #: takes that instead.
 POSITION = "position"
 SHOWN_AT = "shown_at"
+#: When the impression is; a request without it is of now.
+TS_MS = "ts_ms"
 #: What a row or the columns may carry beside them without meaning anything to a model.
-_CARRIED = frozenset({"id", "ts_ms", "session", POSITION})
+_CARRIED = frozenset({"id", TS_MS, "session", POSITION})
 #: A body of at most so many bytes is read at once, larger ones are looked through before.
 UNSEEN_BYTES_MAX = 1 << 20
 #: Fields of one object, and how deep objects may be nested.
@@ -68,14 +71,16 @@ class Given(NamedTuple):
     ignored: tuple[str, ...]
 
 
-def parse(body: bytes, features: Features, rows_max: int) -> PredictRequest:
+def parse(body: bytes, features: Features, rows_max: int, timed: bool = False) -> PredictRequest:
     """Raises BadRequest."""
-    return request_of(given(body, features, rows_max), features)
+    return request_of(given(body, features, rows_max), features, timed)
 
 
-def of_rows(rows: Sequence[Mapping[str, Any]], features: Features) -> PredictRequest:
+def of_rows(
+    rows: Sequence[Mapping[str, Any]], features: Features, timed: bool = False
+) -> PredictRequest:
     """The request of `{"rows": rows}`, without the JSON. Raises BadRequest."""
-    return request_of(given_rows(rows, features), features)
+    return request_of(given_rows(rows, features), features, timed)
 
 
 def given_rows(rows: Sequence[Mapping[str, Any]], features: Features) -> Given:
@@ -88,19 +93,19 @@ def given_columns(columns: Mapping[str, list[Any]], features: Features, rows_max
     return _bounded(_from_columns(columns, features), rows_max)
 
 
-def request_of(asked: Given, features: Features) -> PredictRequest:
-    """All values checked, in columns. Raises BadRequest."""
+def request_of(asked: Given, features: Features, timed: bool = False) -> PredictRequest:
+    """All values checked, in columns; with `ts_ms` where `timed`. Raises BadRequest."""
     try:
-        _table(dict(asked.shared), features)
+        _table(dict(asked.shared), features, timed)
     except BadRequest as error:
         raise _of_context(error) from error
     whole = {name: values * asked.rows for name, values in asked.shared.items()}
-    return PredictRequest(_table(asked.own | whole, features), asked.ignored)
+    return PredictRequest(_table(asked.own | whole, features, timed), asked.ignored)
 
 
 def given(body: bytes, features: Features, rows_max: int) -> Given:
     """The form of a request. Raises BadRequest."""
-    request = _read(body, rows_max)
+    request = _read(body, rows_max, sum(f.is_list for f in features))
     if (
         not isinstance(request, dict)
         or len(request.keys() & {"rows", "columns"}) != 1
@@ -157,12 +162,12 @@ def _of_context(error: BadRequest) -> BadRequest:
     return BadRequest(re.sub(r"^(row 0|rows|columns)", "context", str(error)))
 
 
-def check_extent(body: bytes, rows_max: int) -> None:
+def check_extent(body: bytes, rows_max: int, lists: int = 0) -> None:
     """Raises BadRequest for a large body that would make more objects than a request may have,
-    before any is made."""
+    before any is made. `lists`: how many a row may have."""
     if len(body) > UNSEEN_BYTES_MAX:
         opened, deepest, members = extent(np.frombuffer(body, np.uint8))
-        if opened > 2 * rows_max + FIELDS_MAX or members > FIELDS_MAX:
+        if opened > (2 + lists) * rows_max + FIELDS_MAX or members > FIELDS_MAX:
             raise BadRequest(
                 f"body: {opened} objects and lists, up to {members} fields in one object; send at "
                 f"most {rows_max} rows of at most {FIELDS_MAX} fields in one request"
@@ -171,9 +176,9 @@ def check_extent(body: bytes, rows_max: int) -> None:
             raise BadRequest(f"body: nested {deepest} deep; send at most {DEPTH_MAX}")
 
 
-def _read(body: bytes, rows_max: int) -> Any:
+def _read(body: bytes, rows_max: int, lists: int) -> Any:
     """What JSON says."""
-    check_extent(body, rows_max)
+    check_extent(body, rows_max, lists)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -260,6 +265,7 @@ def _from_rows(rows: Any, features: Features) -> Given:
         bags.append(bag or {})
     fields: Fields = {name: [row.get(name) for row in rows] for name in IDENTIFIERS}
     fields[SHOWN_AT] = [row.get(POSITION) for row in rows]
+    fields[TS_MS] = [row.get(TS_MS) for row in rows]
     for feature in features:
         fields[feature.column] = [bag.get(feature.name) for bag in bags]
     _refuse_unknown(set().union(*rows) - {"features"} if rows else set(), "rows")
@@ -289,6 +295,7 @@ def _from_columns(columns: Any, features: Features) -> Given:
     missing = [None] * count
     fields = {name: columns.get(name, missing) for name in IDENTIFIERS}
     fields[SHOWN_AT] = columns.get(POSITION, missing)
+    fields[TS_MS] = columns.get(TS_MS, missing)
     for feature in features:
         fields[feature.column] = columns.get(feature.name, columns.get(feature.column, missing))
     known = {*IDENTIFIERS, *_CARRIED, *(f.name for f in features), *(f.column for f in features)}
@@ -307,15 +314,27 @@ def _refuse_unknown(names: Iterable[str], where: str) -> None:
         )
 
 
-def _table(fields: Fields, features: Features) -> pa.Table:
-    """Of the fields that there are, `fields` is emptied of the position."""
-    numeric = {feature.column for feature in features if feature.kind == NUMERIC}
+def _table(fields: Fields, features: Features, timed: bool) -> pa.Table:
+    """Of the fields that there are, `fields` is emptied of position and time."""
+    times = fields.pop(TS_MS, None)
     arrays = {}
     if SHOWN_AT in fields:
         arrays[SHOWN_AT] = _positions(fields.pop(SHOWN_AT))
+    if timed and times is not None:
+        arrays[TS_MS] = _times(times)
+    by_column = {feature.column: feature for feature in features}
     for name, values in fields.items():
-        arrays[name] = _numbers(name, values) if name in numeric else _strings(name, values)
-    return pa.table(arrays)
+        if name not in by_column or by_column[name].is_plain_string:
+            arrays[name] = _strings(name, values)
+        elif by_column[name].kind == NUMERIC:
+            arrays[name] = _numbers(name, values)
+    others = [by_column[name] for name in fields if name not in arrays]
+    count = len(next(iter(fields.values()), ()))
+    try:
+        arrays |= given_features(others, fields, count)
+    except WrongValue as error:
+        raise BadRequest(str(error)) from error
+    return pa.table({name: arrays[name] for name in (SHOWN_AT, TS_MS, *fields) if name in arrays})
 
 
 def checked_column(name: str, values: list[Any]) -> pa.Array:
@@ -367,6 +386,23 @@ def _positions(values: list[Any]) -> pa.Array:
         if value is not None and (type(value) is not int or not 0 <= value < 1 << 31):
             raise _bad(at, POSITION, value, "an integer from 0, or null")
     return positions(pa.array(values, pa.int64()))
+
+
+def _times(values: list[Any]) -> pa.Array:
+    """The time of each impression; of one that is not given, 0: `with_times` fills it in."""
+    for at, value in enumerate(values):
+        if value is not None and (type(value) is not int or not TS_MS_MIN <= value < TS_MS_MAX):
+            raise _bad(at, TS_MS, value, "milliseconds since 1970 as an integer, or null")
+    return pa.array([value or 0 for value in values], pa.int64())
+
+
+def with_times(columns: pa.Table, now_ms: int) -> pa.Table:
+    """The rows with `now_ms` where no time of the impression was given."""
+    at = columns.schema.get_field_index(TS_MS)
+    if at < 0:
+        return columns
+    times = columns.column(at).to_numpy()
+    return columns.set_column(at, TS_MS, pa.array(np.where(times == 0, now_ms, times)))
 
 
 def _bad(at: int, name: str, value: Any, expected: str) -> BadRequest:

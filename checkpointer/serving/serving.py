@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from checkpointer.serving.answer import Answerer, TooLong, Values, is_answerable
-from checkpointer.serving.request import Given, given, of_rows, request_of
+from checkpointer.serving.request import Given, given, of_rows, request_of, with_times
 from checkpointer.serving.typed_request import RequestDecoder
 from checkpointer.store.announcement import Ref, ref
 from checkpointer.store.manifest import Manifest
@@ -43,13 +43,14 @@ class ServedModel:
     #: the checkpoint that deltas were applied to on the way here, held before; "" = loaded from a
     #: base
     upon: str = ""
-    #: None where the features stand in several tables: `scorer` then answers
+    #: None where the features stand in several tables, or are not plain: `scorer` then answers
     answers: Answers | None = None
 
-    def answer(self, body: bytes, rows_max: int) -> Answer:
-        """The answer to the body of `POST /predict`. Raises BadRequest."""
+    def answer(self, body: bytes, rows_max: int, now_ms: int | None = None) -> Answer:
+        """The answer to the body of `POST /predict`. Raises BadRequest. `now_ms`: the time of
+        impressions that say none; None = when the checkpoint was cut."""
         if self.answers is None:
-            return self.answer_given(given(body, self.features, rows_max))
+            return self.answer_given(given(body, self.features, rows_max), now_ms)
         decoded = self.answers.decoder.decode(body, rows_max)
         try:
             return Answer(self._predict(decoded.values), decoded.ignored)
@@ -57,10 +58,11 @@ class ServedModel:
             request_of(given(body, self.features, rows_max), self.features)  # says which value
             raise
 
-    def answer_given(self, asked: Given) -> Answer:
+    def answer_given(self, asked: Given, now_ms: int | None = None) -> Answer:
         """The answer to a request of any form. Raises BadRequest."""
         if self.answers is None:
-            return Answer(self.predict(request_of(asked, self.features).columns), asked.ignored)
+            columns = request_of(asked, self.features, self.is_timed).columns
+            return Answer(self.predict(columns, now_ms), asked.ignored)
         decoded = self.answers.decoder.of_given(asked)
         try:
             return Answer(self._predict(decoded.values), decoded.ignored)
@@ -92,11 +94,17 @@ class ServedModel:
     def rows(self) -> int:
         return self.weights.rows
 
-    def predict(self, columns: pa.Table) -> npt.NDArray[np.float32]:
+    @property
+    def is_timed(self) -> bool:
+        """Whether an answer depends on the time of the impression."""
+        return self.scorer.model.encoder.reads_time
+
+    def predict(self, columns: pa.Table, now_ms: int | None = None) -> npt.NDArray[np.float32]:
         """(n,) probabilities in [0, 1]."""
         if columns.num_rows == 0:
             return np.empty(0, np.float32)
-        return self.scorer.predict(columns)
+        now_ms = self.manifest.created_ms if now_ms is None else now_ms
+        return self.scorer.predict(with_times(columns, now_ms))
 
     def not_finite(self) -> list[str]:
         """Names of the arrays that hold a NaN or an infinity."""
@@ -129,7 +137,7 @@ def warm(served: ServedModel) -> None:
 def probe(served: ServedModel, golden: Sequence[Mapping[str, Any]] = ()) -> list[float]:
     """The answers to one row that nobody knows, and to the golden rows. Raises BadRequest for a
     golden row that is not a row."""
-    request = of_rows([{}, *golden], served.features)
+    request = of_rows([{}, *golden], served.features, served.is_timed)
     return [float(p) for p in served.predict(request.columns)]
 
 

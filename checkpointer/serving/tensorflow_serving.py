@@ -37,6 +37,8 @@ def read_predict(body: bytes, features: Features, rows_max: int) -> tuple[Given,
         columns, answers = _of_instances(asked["instances"], rows_max), "predictions"
     else:
         columns, answers = _of_inputs(asked["inputs"]), "outputs"
+    for name in (f.name for f in features if f.is_list and f.name in columns):
+        columns[name] = [v if isinstance(v, list | None) else [v] for v in columns[name]]
     given = given_columns(columns, features, rows_max)
     context = asked.get("context")
     if context is not None:

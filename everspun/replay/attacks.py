@@ -95,7 +95,9 @@ def merge(history: History, attack: list[Planted]) -> History:
         [history.click_ts_ms, np.array([c[1] for c in new_clicks], dtype=np.int64)]
     )
     click_order = np.argsort(click_ts, kind="stable")
-    features = [*history.features, *({} for _ in attack)] if history.features else []
+    of_item = dict(zip(history.items, history.features, strict=False))
+    features = [*history.features, *(of_item.get(a[5], {}) for a in attack)]
+    features = features if history.features else []
     shown_at = [*history.shown_at, *(NO_POSITION for _ in attack)]
     return replace(
         history,

@@ -61,7 +61,7 @@ def from_movielens(log: movielens.MovieLens) -> History:
         vendors=log.vendor,
         items=log.item,
         shown_at=[NO_POSITION] * count,
-        features=[],
+        features=log.features,
         click_impression=clicked[order].astype(np.int64),
         click_ts_ms=click_ts[order],
         planted=np.zeros(count, dtype=np.bool_),

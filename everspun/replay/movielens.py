@@ -16,6 +16,7 @@ import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ class MovieLens:
     user: list[str]
     item: list[str]
     vendor: list[str]  # the film's first class
+    features: list[dict[str, Any]]  # title, genres (all its classes), year: what is known of a film
     clicked: npt.NDArray[np.bool_]
     delay_ms: npt.NDArray[np.int64]  # of the click, drawn for every event and used where `clicked`
 
@@ -79,6 +81,7 @@ def load(wheel: Path) -> MovieLens:
         ratings = _table(archive, "ml-100k.inter")
         films = _table(archive, "ml-100k.item")
     vendors = {row[0]: (row[3].split(" ")[0] if row[3] else "unknown") for row in films}
+    known = {row[0]: _film(row) for row in films}
     ts_ms = np.array([int(float(row[3])) * 1_000 for row in ratings], dtype=np.int64)
     order = np.argsort(ts_ms, kind="stable")
     rows = [ratings[i] for i in order]
@@ -87,9 +90,16 @@ def load(wheel: Path) -> MovieLens:
         user=[f"u{row[0]}" for row in rows],
         item=[f"i{row[1]}" for row in rows],
         vendor=[vendors.get(row[1], "unknown") for row in rows],
+        features=[known.get(row[1], {}) for row in rows],
         clicked=np.array([float(row[2]) >= 4 for row in rows]),
         delay_ms=click_delays_ms(len(rows), DELAY_SEED),
     )
+
+
+def _film(row: list[str]) -> dict[str, Any]:
+    """Of (id, title, year, classes)."""
+    known: dict[str, Any] = {"title": row[1], "genres": row[3].split(" ") if row[3] else []}
+    return known | ({"year": int(row[2])} if row[2].isdigit() else {})
 
 
 def _table(archive: zipfile.ZipFile, name: str) -> list[list[str]]:

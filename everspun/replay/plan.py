@@ -75,6 +75,7 @@ class ReplayPlan:
         self.click_impression = history.click_impression[kept]
         self.click_ts_ms = history.click_ts_ms[kept]
         self._pseudonyms = pseudonyms
+        self._names = sorted({name for row in history.features for name in row})
         self._known: dict[str, str] = {}
         if replay.barrier_ms and (
             replay.barrier_ms % stream.signal_ms or replay.barrier_ms % stream.flush_ms
@@ -138,9 +139,9 @@ class ReplayPlan:
             "vendor": list(history.vendors[rows]),
             "item": list(history.items[rows]),
         }
-        if history.features:
-            for name in sorted({key for row in history.features for key in row}):
-                columns[name] = [row.get(name) for row in history.features[rows]]
+        columns["ts_ms"] = list(history.ts_ms[rows].tolist())
+        for name in self._names:
+            columns[name] = [row.get(name) for row in history.features[rows]]
         return columns
 
     def lines(self, period: Period, answers: PlannedAnswers | None) -> Iterator[PlannedRecord]:

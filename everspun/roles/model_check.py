@@ -23,7 +23,8 @@ def raw_numbers(config: Config) -> list[str]:
         name
         for name in model.numeric
         if model.kind in _LINEAR
-        and model.transforms.get(name, "none") == "none"
+        and model.transform_of(name) == "none"
+        and not ((declared := model.feature(name)) and declared.piecewise)
         and max(map(abs, model.bounds_of(name))) > 100
     ]
 
@@ -35,7 +36,7 @@ def check_model(config: Config) -> None:
         _log.warning(
             "model.numeric: %s goes into kind = %r as it is; if its values reach beyond 100 or "
             "so, give it"
-            " `transforms.%s = 'log1p'`, or state its bounds (docs/models.md)",
+            " `transforms.%s = 'log1p'`, buckets, or state its bounds (docs/models.md)",
             *(name, config.model.kind, name),
         )
     from learners.models.model import make_model

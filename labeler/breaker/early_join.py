@@ -53,7 +53,8 @@ def tally_stream(stream: StreamConfig, breaker: BreakerConfig) -> StreamConfig:
     sliced = tuple(name for name in breaker.slices if name != VENDOR)
     personal = tuple(name for name in stream.personal_features if name in sliced)
     values: dict[str, Any] = {
-        "categorical_features": sliced,
+        "categorical_features": tuple(n for n in sliced if n not in stream.declared),
+        "declared": {n: one for n, one in stream.declared.items() if n in sliced},
         "numeric_features": (),
         "personal_features": personal,
     }

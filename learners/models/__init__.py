@@ -4,14 +4,15 @@
 - `delayed_feedback`: what early labels do to a model, and how it is made good (docs/labels.md)
 - `embeddings`: rows of a batch's distinct keys <-> what stands in each example
 - `factorization`: factorization machine (Rendle 2010)
-- `feature_groups`: groups of features with a table, hence an optimizer, a policy and a storage, of
-  their own
+- `feature_groups`: what stands between a kind, which knows one table with one row a feature, and
+  its features
 - `feature_pairs`: dot products of every pair of an example's vectors, with their gradient
 - `features`: from the columns of an impression to what a model reads
 - `logistic`: logistic regression over hashed features
 - `model`: A model
 - `network`: A torch module as a kind of model
 - `network_forward`: the built-in networks' forward pass for serving
+- `pooling`: the row of a bag
 - `record_columns`: whether a record of `examples` has the columns that a model reads, and as it
   reads them
 - `text_keys`: from the values of a request, one behind another, to keys and numbers

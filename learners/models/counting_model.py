@@ -42,21 +42,27 @@ class Counter:
     def column_name(self, table: str, column: int) -> str:
         return self.config.categorical[column]
 
+    def table_of(self, feature: str) -> str:
+        return TABLE
+
+    def name_at(self, table: str, at: int, encoded: Encoded) -> str:
+        return self.column_name(table, at % len(self.config.categorical))
+
     def predict(
-        self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats
+        self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], encoded: Encoded
     ) -> Floats:
-        return np.full(len(numbers), self.config.prior_rate, np.float32)
+        return np.full(len(encoded), self.config.prior_rate, np.float32)
 
     def differentiate(
         self,
         places: Places,
         rows: dict[str, Rows],
         dense: dict[str, Floats],
-        numbers: Floats,
+        encoded: Encoded,
         label: Floats,
         weight: Floats,
     ) -> tuple[Floats, dict[str, Rows], dict[str, Floats]]:
         """Labels and weights change nothing: an example counts once."""
         occurrences = np.bincount(places[TABLE].reshape(-1), minlength=len(rows[TABLE]))
         gradient = -occurrences.astype(np.float32).reshape(-1, 1)
-        return self.predict(places, rows, dense, numbers), {TABLE: gradient}, {}
+        return self.predict(places, rows, dense, encoded), {TABLE: gradient}, {}

@@ -9,7 +9,7 @@ linear in the number of features. A row is (w, v); the bias, where there is one,
 import numpy as np
 import numpy.typing as npt
 
-from learners.models.features import Floats, Places
+from learners.models.features import Encoded, Floats, Places
 from learners.models.logistic import TABLE, Logistic, sigmoid
 from paramserver.messages import Rows, TableSpec
 from stream.kernels.kernel import kernel
@@ -39,9 +39,9 @@ class FactorizationMachine(Logistic):
         )
 
     def predict(
-        self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats
+        self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], encoded: Encoded
     ) -> Floats:
-        p: Floats = sigmoid(self._sums(places[TABLE], rows[TABLE], numbers)[0])
+        p: Floats = sigmoid(self._sums(places[TABLE], rows[TABLE], encoded.numbers)[0])
         return p
 
     def differentiate(
@@ -49,13 +49,13 @@ class FactorizationMachine(Logistic):
         places: Places,
         rows: dict[str, Rows],
         dense: dict[str, Floats],
-        numbers: Floats,
+        encoded: Encoded,
         label: Floats,
         weight: Floats,
     ) -> tuple[Floats, dict[str, Rows], dict[str, Floats]]:
-        logits, sums = self._sums(places[TABLE], rows[TABLE], numbers)
+        logits, sums = self._sums(places[TABLE], rows[TABLE], encoded.numbers)
         p = sigmoid(logits)
-        values, pairs = self._values(numbers), self._pairs
+        values, pairs = self._values(encoded.numbers), self._pairs
         return (
             p,
             {TABLE: _gradient(places[TABLE], values, rows[TABLE], sums, p, label, weight, pairs)},
@@ -71,7 +71,7 @@ class FactorizationMachine(Logistic):
     @property
     def _pairs(self) -> int:
         """How many columns are paired: all but the bias, the last."""
-        return len(self.config.categorical) + len(self.config.numeric)
+        return len(self.config.categorical) + len(self.config.number_names)
 
     def _sums(
         self, place: npt.NDArray[np.int64], rows: Rows, numbers: Floats

@@ -7,11 +7,13 @@ value that falls on another's key. "" (missing) is a value like any other. A num
 its raw value within its bounds, beyond which it is clipped: one price in the wrong unit would spoil
 a weight for good. A missing one (NaN, or position -1) takes a stated value, and so does a declared
 feature that a record from before it lacks. What serving does not have, such as the position on the
-page, takes its stated value there. Key 0 is never made. So what a row becomes is a function of the
-row and the definition, in training and in serving.
+page, takes its stated value there. A list or a text has any number of keys a row, a *bag*: each
+with the weight by which its row is multiplied before they are summed. Key 0 is never made. So what
+a row becomes is a function of the row and the definition, in training and in serving.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
@@ -20,10 +22,23 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from learners.config import CROSS, ModelConfig
-from stream.columns.events import CATEGORICAL, FEATURE_PREFIX, NUMERIC, FeatureColumn, Features
+from stream.columns.declaration import TS_MS, Feature
+from stream.columns.derived import categories, list_values, pieces, pooled_weights, vectors
+from stream.columns.events import (
+    CATEGORICAL,
+    FEATURE_PREFIX,
+    NUMERIC,
+    TEXT,
+    TIME,
+    VECTOR,
+    WEIGHTS_SUFFIX,
+    FeatureColumn,
+    Features,
+)
 from stream.columns.values import NO_POSITION
 from stream.hashing.keys import hash_columns, hash_string, mix
 from stream.hashing.secret import NO_KEY, HashKey, derived_key, key_of
+from stream.hashing.text import token_hashes
 from stream.kernels.kernel import kernel
 
 Keys = npt.NDArray[np.uint64]
@@ -36,30 +51,50 @@ Columns: TypeAlias = pa.RecordBatch | pa.Table
 STRINGS = ("source", "vendor", "item")
 NUMBERS = ("shown_at",)
 SEED_MAX = 1 << 64
+_NO_TIMES = np.empty(0, np.int64)
 #: Probes an element, on average, beyond which keys are sorted by numpy: they are no hashes, or made
 #: to collide.
 _PROBES_MAX = 16
 
 
 _NONE: Mapping[str, int] = MappingProxyType({})
+NO_BAGS: "tuple[Bag, ...]" = ()
+
+
+class Bag(NamedTuple):
+    """A feature with any number of keys a row, one at least."""
+
+    ends: npt.NDArray[np.int64]  # (n + 1,): row i has the keys [ends[i], ends[i + 1])
+    keys: Keys  # (m,)
+    weights: Floats  # (m,): what each key's row is multiplied by, before they are summed
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "Bag":
+        """Of these rows."""
+        lengths = np.diff(self.ends)[rows]
+        ends = np.append(0, np.cumsum(lengths))
+        at = np.arange(ends[-1]) + np.repeat(self.ends[:-1][rows] - ends[:-1], lengths)
+        return Bag(ends, self.keys[at], self.weights[at])
 
 
 class Encoded(NamedTuple):
     """`keys[i, f]` of the categorical features and `numbers[i, g]` of the numeric ones, in the
-    model's order."""
+    model's order. A feature that is a bag has 0 in `keys`, and its own in `bags`."""
 
     keys: Keys  # (n, features)
-    numbers: Floats  # (n, numeric features)
+    numbers: Floats  # (n, numbers)
     clipped: Mapping[str, int] = _NONE  # numeric feature -> values beyond its bounds
     filled: Mapping[str, int] = (
         _NONE  # feature that the columns lack -> rows that have its missing value instead
     )
+    bags: tuple[Bag, ...] = ()  # in the order of `ModelConfig.bags`
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def slice(self, start: int, end: int) -> "Encoded":
-        return Encoded(self.keys[start:end], self.numbers[start:end])
+    def take(self, rows: npt.NDArray[np.int64]) -> "Encoded":
+        """Of these rows."""
+        bags = tuple(bag.take(rows) for bag in self.bags)
+        return Encoded(self.keys[rows], self.numbers[rows], bags=bags)
 
 
 class Encoder:
@@ -69,20 +104,42 @@ class Encoder:
         self.config = config
         self.categorical, self.numeric = config.categorical, config.numeric
         #: The columns whose values are hashed, each once: those of features alone and of pairs.
-        self._parts = tuple(
-            dict.fromkeys(part for name in config.categorical for part in name.split(CROSS))
-        )
+        self._parts = config.parts
         secret = key_of(config.hash_secret)
         self._keys = {
-            name: _seed(name, config.seed, secret) for name in (*self._parts, *config.categorical)
+            name: _seed(self._keyed_as(name), config.seed, secret)
+            for name in (*self._parts, *config.categorical)
         }
         self._serving = dict(config.serving)
         self._declared = self.features
+        self._bags = config.bags
+        self._single = tuple(name for name in self._parts if not self._is_bag(name))
+
+    def _keyed_as(self, name: str) -> str:
+        """The feature whose keys its values have."""
+        declared = self.config.feature(name)
+        return (declared and declared.shares) or name
+
+    def _is_bag(self, name: str) -> bool:
+        declared = self.config.feature(name)
+        return declared is not None and declared.is_bag
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The columns whose values are hashed, each once."""
         return self._parts
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether each feature is a string that is hashed as it is, or a number alone."""
+        used = [self.config.feature(name) for name in self.config.uses]
+        return all(one is None or one.is_plain for one in used)
+
+    @property
+    def reads_time(self) -> bool:
+        """Whether it reads the time of the impression."""
+        declared = [self.config.feature(name) for name in self._parts]
+        return any(one is not None and one.kind == TIME for one in declared)
 
     def key_of(self, name: str) -> HashKey:
         """What the values of a part, or the pairs of a crossed feature, are hashed with."""
@@ -90,43 +147,60 @@ class Encoder:
 
     @property
     def features(self) -> Features:
-        """The declared features that the model uses."""
-        columns = [part for name in self.categorical for part in name.split(CROSS)]
-        strings = [c for c in dict.fromkeys(columns) if c not in STRINGS + NUMBERS]
-        numbers = [c for c in self.numeric if c not in NUMBERS]
-        return (
-            *(FeatureColumn(c, CATEGORICAL) for c in strings),
-            *(FeatureColumn(c, NUMERIC) for c in numbers),
-        )
+        """The columns of the declared features that the model uses."""
+        columns: list[FeatureColumn] = []
+        for names, kind in ((self._parts, CATEGORICAL), (self.numeric, NUMERIC)):
+            for name in names:
+                if name in STRINGS + NUMBERS:
+                    continue
+                declared = self.config.feature(name)
+                columns += declared.columns(name) if declared else [FeatureColumn(name, kind)]
+        return tuple(dict.fromkeys(columns))
 
     def check_declared(self, declared: Features) -> None:
         """Raises ValueError naming a feature that the model uses and the stream does not declare
         so."""
-        known = {f.name: f.kind for f in declared}
+        known = {f.name: f for f in declared}
         for feature in self.features:
-            if known.get(feature.name) != feature.kind:
+            found = known.get(feature.name)
+            if found is None or replace(found, personal=False) != replace(feature, personal=False):
                 raise ValueError(
                     f"model {self.config.name!r} uses the {feature.kind} feature "
                     f"{feature.name!r}; [stream] declares"
-                    f" {sorted(known)}: declare it in {feature.kind}_features"
+                    f" {sorted(known)}: declare it in [features.{feature.name}]"
+                    + (
+                        f", or in {feature.kind}_features"
+                        if feature.kind in (CATEGORICAL, NUMERIC)
+                        else ""
+                    )
                 )
 
     def encode(self, columns: Columns, serving: bool = False) -> Encoded:
         """The rows of `examples`, or of a request when `serving`; columns as in
-        `stream.columns.events`, no nulls."""
+        `stream.columns.events`, no nulls; `ts_ms` where `reads_time`."""
         rows = columns.num_rows
         columns, filled = self._with_declared(columns)
         clipped: dict[str, int] = {}
-        parts = np.empty((rows, 0), np.uint64)
-        if self._parts:
-            strings = [self._strings(columns, name, serving) for name in self._parts]
-            parts = hash_columns(strings, [self._keys[name] for name in self._parts])
-            _never_zero(parts)
-        keys = parts if self._parts == self.categorical else self._crossed(parts)
-        numbers = np.empty((rows, len(self.numeric)), np.float32)
-        for g, name in enumerate(self.numeric):
-            numbers[:, g] = self._number(columns, name, serving, clipped)
-        return Encoded(keys, numbers, clipped, filled)
+        single = np.empty((rows, 0), np.uint64)
+        if self._single:
+            strings = [self._strings(columns, name, serving) for name in self._single]
+            single = hash_columns(strings, [self._keys[name] for name in self._single])
+            _never_zero(single)
+        keys, bags = single, NO_BAGS
+        if self._single != self.categorical:
+            bag_parts = {
+                name: self._bag(columns, name, clipped)
+                for name in self._parts
+                if name not in self._single
+            }
+            keys, bags = self._crossed(single, bag_parts)
+        numbers = np.empty((rows, len(self.config.number_names)), np.float32)
+        at = 0
+        for name in self.numeric:
+            found = self._numbers(columns, name, serving, clipped)
+            numbers[:, at : at + found.shape[1]] = found
+            at += found.shape[1]
+        return Encoded(keys, numbers, clipped, filled, bags)
 
     def _with_declared(self, columns: Columns) -> tuple[Columns, dict[str, int]]:
         """The columns, and for each declared feature that they lack one of its missing value."""
@@ -140,32 +214,91 @@ class Encoder:
         return columns, filled
 
     def _strings(self, columns: Columns, name: str, serving: bool) -> pa.Array:
+        """(n,) what is hashed of a feature with one key a row."""
         if serving and name in self._serving:
             return pa.array([text_of(self._serving[name])] * columns.num_rows, pa.string())
-        column = _column(columns, name)
-        return column if pa.types.is_string(column.type) else column.cast(pa.string())
+        declared = self.config.feature(name)
+        if declared is None:
+            column = _column(columns, name)
+            return column if pa.types.is_string(column.type) else column.cast(pa.string())
+        if declared.kind != TIME:
+            return categories(declared, _column(columns, name), _NO_TIMES)
+        ts_ms = _one_chunk(columns.column(TS_MS))
+        return categories(
+            declared, ts_ms if declared.of else _column(columns, name), ts_ms.to_numpy()
+        )
 
-    def _crossed(self, parts: Keys) -> Keys:
-        """The key of every feature from those of what it is made of, (n, parts)."""
-        keys = np.empty((len(parts), len(self.categorical)), np.uint64)
+    def _bag(self, columns: Columns, name: str, clipped: dict[str, int]) -> Bag:
+        declared, column = self.config.feature(name), _column(columns, name)
+        assert declared is not None
+        if declared.kind == TEXT:
+            keys, ends = token_hashes(column, declared, self._keys[name])
+            return Bag(ends, keys, pooled_weights(ends, np.ones(len(keys)), declared.pool))
+        weights = _column(columns, name + WEIGHTS_SUFFIX) if declared.weighted else None
+        values = list_values(declared, column, weights, self.config.number_max)
+        if values.clipped:
+            clipped[name] = values.clipped
+        keys = hash_columns([values.values], [self._keys[name]])
+        _never_zero(keys)
+        return Bag(values.ends, keys[:, 0], values.weights)
+
+    def _crossed(self, parts: Keys, bag_parts: Mapping[str, Bag]) -> tuple[Keys, tuple[Bag, ...]]:
+        """The key of every feature from those of what it is made of, (n, parts), and its bags."""
+        keys = np.zeros((len(parts), len(self.categorical)), np.uint64)
+        bags = []
         for f, name in enumerate(self.categorical):
-            pair = [parts[:, self._parts.index(part)] for part in name.split(CROSS)]
-            keys[:, f] = (
-                pair[0]
-                if len(pair) == 1
-                else _cross(pair[0], pair[1], np.uint64(self._keys[name] % SEED_MAX))
-            )
-        return keys
+            pair = name.split(CROSS)
+            seed = np.uint64(self._keys[name] % SEED_MAX)
+            if f in self._bags:
+                bags.append(self._crossed_bag(parts, bag_parts, pair, seed))
+                continue
+            one, *other = [parts[:, self._single.index(part)] for part in pair]
+            keys[:, f] = _cross(one, other[0], seed) if other else one
+        return keys, tuple(bags)
 
-    def _number(
+    def _crossed_bag(
+        self, parts: Keys, bag_parts: Mapping[str, Bag], pair: list[str], seed: np.uint64
+    ) -> Bag:
+        """Of a list or a text alone, or with a feature of one key a row."""
+        bag = next(bag_parts[part] for part in pair if part in bag_parts)
+        if len(pair) == 1:
+            return bag
+        sides = [
+            bag.keys
+            if part in bag_parts
+            else np.repeat(parts[:, self._single.index(part)], np.diff(bag.ends))
+            for part in pair
+        ]
+        return bag._replace(keys=_cross(sides[0], sides[1], seed))
+
+    def _numbers(
         self, columns: Columns, name: str, serving: bool, clipped: dict[str, int]
     ) -> Floats:
-        """`clipped`: told how many values lie beyond the feature's bounds."""
+        """(n, numbers of the feature). `clipped`: told how many values lie beyond its bounds."""
+        declared = self.config.feature(name)
+        if declared is not None and declared.kind == VECTOR:
+            return self._vectors(columns, name, declared, clipped)
         if serving and name in self._serving:
             raw = np.full(columns.num_rows, self._serving[name], np.float64)
         else:
             raw = _column(columns, name).to_numpy(zero_copy_only=False).astype(np.float64)
-        return self.settled([name], raw.reshape(-1, 1), clipped)[:, 0]
+        numbers = self.settled([name], raw.reshape(-1, 1), clipped)
+        if declared is not None and declared.piecewise:
+            return pieces(numbers[:, 0], declared.piecewise)
+        return numbers
+
+    def _vectors(
+        self, columns: Columns, name: str, declared: Feature, clipped: dict[str, int]
+    ) -> Floats:
+        raw, missing = vectors(_column(columns, name), declared.width)
+        raw[missing] = self.config.missing_of(name)
+        low, high = self.config.bounds_of(name)
+        beyond = (raw < low) | (raw > high)
+        if count := int(np.count_nonzero(beyond)):
+            clipped[name] = count
+            raw = np.clip(raw, low, high)
+        numbers: Floats = raw.astype(np.float32)
+        return numbers
 
     def settled(
         self, names: Sequence[str], raw: npt.NDArray[np.float64], clipped: dict[str, int]
@@ -178,7 +311,7 @@ class Encoder:
             if name in NUMBERS:
                 missing[:, g] = raw[:, g] == NO_POSITION
         stated = [NO_POSITION if name in NUMBERS else 0.0 for name in names]
-        stated = [self.config.missing.get(n, s) for n, s in zip(names, stated, strict=True)]
+        stated = [self.config.missing_of(n, s) for n, s in zip(names, stated, strict=True)]
         raw = np.where(missing, stated, raw)
         low, high = np.array([self.config.bounds_of(name) for name in names]).reshape(-1, 2).T
         below, above = raw < low, raw > high
@@ -186,7 +319,7 @@ class Encoder:
             clipped |= {name: int(n) for name, n in zip(names, beyond, strict=True) if n}
             raw = np.where(below, low, np.where(above, high, raw))
         for g, name in enumerate(names):
-            if self.config.transforms.get(name) == "log1p":  # in float64: rounded once
+            if self.config.transform_of(name) == "log1p":  # in float64: rounded once
                 raw[:, g] = np.copysign(np.log1p(np.abs(raw[:, g])), raw[:, g])
         numbers: Floats = raw.astype(np.float32)
         return numbers
@@ -230,7 +363,10 @@ def text_of(value: float) -> str:
 
 
 def _column(columns: Columns, name: str) -> pa.Array:
-    column = columns.column(name if name in STRINGS + NUMBERS else FEATURE_PREFIX + name)
+    return _one_chunk(columns.column(name if name in STRINGS + NUMBERS else FEATURE_PREFIX + name))
+
+
+def _one_chunk(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     if isinstance(column, pa.ChunkedArray):
         return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     return column

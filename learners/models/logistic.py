@@ -24,7 +24,7 @@ class Logistic:
 
     def __init__(self, config: ModelConfig):
         self.config = config
-        self._shared = numeric_keys(config.numeric, config.seed, config.hash_secret)
+        self._shared = numeric_keys(config.number_names, config.seed, config.hash_secret)
         if config.bias:
             self._shared = np.append(
                 self._shared, numeric_keys(["(bias)"], config.seed, config.hash_secret)
@@ -67,14 +67,20 @@ class Logistic:
         return {TABLE: np.hstack([encoded.keys, shared])}
 
     def column_name(self, table: str, column: int) -> str:
-        names = (*self.config.categorical, *self.config.numeric, "(bias)")
+        names = (*self.config.categorical, *self.config.number_names, "(bias)")
         return names[column]
 
+    def table_of(self, feature: str) -> str:
+        return TABLE
+
+    def name_at(self, table: str, at: int, encoded: Encoded) -> str:
+        return self.column_name(table, at % (len(self.config.categorical) + len(self._shared)))
+
     def predict(
-        self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats
+        self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], encoded: Encoded
     ) -> Floats:
         p: Floats = probabilities(
-            places[TABLE], numbers, rows[TABLE], self.config.prior_logit, self._ones
+            places[TABLE], encoded.numbers, rows[TABLE], self.config.prior_logit, self._ones
         )
         return p
 
@@ -83,12 +89,14 @@ class Logistic:
         places: Places,
         rows: dict[str, Rows],
         dense: dict[str, Floats],
-        numbers: Floats,
+        encoded: Encoded,
         label: Floats,
         weight: Floats,
     ) -> tuple[Floats, dict[str, Rows], dict[str, Floats]]:
-        p = self.predict(places, rows, dense, numbers)
-        gradient = _gradient(places[TABLE], numbers, p, label, weight, len(rows[TABLE]), self._ones)
+        p = self.predict(places, rows, dense, encoded)
+        gradient = _gradient(
+            places[TABLE], encoded.numbers, p, label, weight, len(rows[TABLE]), self._ones
+        )
         return p, {TABLE: gradient}, {}
 
     @property

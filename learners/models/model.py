@@ -23,6 +23,7 @@ from learners.models.features import Columns, Encoded, Encoder, Floats, Keys, Pl
 from learners.models.logistic import Logistic
 from paramserver.messages import DenseSpec, ModelSpec, Rows, TableSpec
 from paramserver.tables.initializer import fill_unknown
+from stream.columns.declaration import DESCRIBES
 from stream.config import StreamConfig
 
 #: Predictions stay this far from 0 and 1, so that their log loss is finite.
@@ -34,8 +35,8 @@ CODE = "-"
 class Kind(Protocol):
     """The shape of a model.
 
-    `places[table]` (n, width) int64 says which of `rows[table]` (m, dim) each of a row's keys has;
-    `numbers` (n, g).
+    `places[table]` int64, in the shape of `keys`, says which of `rows[table]` (m, dim) each of a
+    row's keys has.
     """
 
     @property
@@ -51,13 +52,20 @@ class Kind(Protocol):
     def initial_dense(self) -> dict[str, Floats]: ...
 
     def keys(self, encoded: Encoded) -> dict[str, Keys]:
-        """Table -> keys (n, width) of the rows; a table's width never changes."""
+        """Table -> keys (n, width) of the rows, a table's width never changes; with bags in one
+        line (`feature_groups.Grouped`)."""
 
     def column_name(self, table: str, column: int) -> str:
         """The feature that a column of `keys` comes from."""
 
+    def table_of(self, feature: str) -> str:
+        """The table of a feature's keys."""
+
+    def name_at(self, table: str, at: int, encoded: Encoded) -> str:
+        """The feature that the `at`-th of all the table's `keys` comes from."""
+
     def predict(
-        self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats
+        self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], encoded: Encoded
     ) -> Floats:
         """Probabilities (n,) float32."""
 
@@ -66,7 +74,7 @@ class Kind(Protocol):
         places: Places,
         rows: dict[str, Rows],
         dense: dict[str, Floats],
-        numbers: Floats,
+        encoded: Encoded,
         label: Floats,
         weight: Floats,
     ) -> tuple[Floats, dict[str, Rows], dict[str, Floats]]:
@@ -88,6 +96,10 @@ class Model:
     def name(self) -> str:
         return self.config.name
 
+    def bag_lengths(self, table: str, encoded: Encoded) -> list[int]:
+        """How many of a table's keys, at their end, are of each bag."""
+        return self.kind.bag_lengths(table, encoded) if isinstance(self.kind, Grouped) else []
+
     def initial_dense(self) -> dict[str, Floats]:
         """Dense arrays as `begin` takes them: a function of the config alone."""
         return self.kind.initial_dense()
@@ -97,7 +109,7 @@ def make_model(config: ModelConfig, device: str = "cpu") -> Model:
     """`device`: torch's name of where a network computes. Raises ValueError for a config that
     cannot be."""
     kind = _kind(config, device)
-    raw = json.dumps(config.to_dict(), sort_keys=True, separators=(",", ":")).encode()
+    raw = json.dumps(_definition(config), sort_keys=True, separators=(",", ":")).encode()
     digest = hashlib.blake2b(raw, digest_size=8).hexdigest()
     if PATH in config.kind:
         from learners.models.user_module import code_digest  # torch, which an lr must not need
@@ -106,6 +118,16 @@ def make_model(config: ModelConfig, device: str = "cpu") -> Model:
     return Model(
         config, kind, Encoder(config), ModelSpec(config.name, digest, kind.tables, kind.dense)
     )
+
+
+def _definition(config: ModelConfig) -> dict[str, Any]:
+    """What the digest covers: all but whose a feature is."""
+    said = config.to_dict()
+    said["declared"] = {
+        name: {key: value for key, value in one.items() if key not in DESCRIBES}
+        for name, one in said["declared"].items()
+    }
+    return said
 
 
 def _kind(config: ModelConfig, device: str) -> Kind:
@@ -121,7 +143,7 @@ def _kind(config: ModelConfig, device: str) -> Kind:
         from learners.models.network import Network  # torch, which an lr must not need
 
         kind = Network(config, device)
-    return Grouped(kind, config) if config.groups else kind
+    return Grouped(kind, config) if config.groups or config.bags else kind
 
 
 def code_of(digest: str) -> str:
@@ -227,7 +249,7 @@ class Scorer:
             distinct, places[name] = unique_keys(keys)
             rows[name] = self.tables[name].lookup(distinct)
         return clip(
-            self.corrects.answer(self.model.kind.predict(places, rows, self.dense, encoded.numbers))
+            self.corrects.answer(self.model.kind.predict(places, rows, self.dense, encoded))
         )
 
 

@@ -89,30 +89,38 @@ class Network:
     def column_name(self, table: str, column: int) -> str:
         return self.config.categorical[column]
 
+    def table_of(self, feature: str) -> str:
+        return TABLE
+
+    def name_at(self, table: str, at: int, encoded: Encoded) -> str:
+        return self.column_name(table, at % len(self.config.categorical))
+
     def predict(
-        self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], numbers: Floats
+        self, places: Places, rows: dict[str, Rows], dense: dict[str, Floats], encoded: Encoded
     ) -> Floats:
         with torch.no_grad():
-            embeddings = self._to_device(self._gathered(places, rows, len(numbers)))
+            embeddings = self._to_device(self._gathered(places, rows, len(encoded)))
             parameters = {name: self._to_device(array) for name, array in dense.items()}
-            return _probability(self._logits(parameters, embeddings, self._to_device(numbers)))
+            return _probability(
+                self._logits(parameters, embeddings, self._to_device(encoded.numbers))
+            )
 
     def differentiate(
         self,
         places: Places,
         rows: dict[str, Rows],
         dense: dict[str, Floats],
-        numbers: Floats,
+        encoded: Encoded,
         label: Floats,
         weight: Floats,
     ) -> tuple[Floats, dict[str, Rows], dict[str, Floats]]:
         constants = self.constants
-        embeddings = self._to_device(self._gathered(places, rows, len(numbers))).requires_grad_()
+        embeddings = self._to_device(self._gathered(places, rows, len(encoded))).requires_grad_()
         parameters = {
             name: self._to_device(array).requires_grad_(name not in constants)
             for name, array in dense.items()
         }
-        logits = self._logits(parameters, embeddings, self._to_device(numbers))
+        logits = self._logits(parameters, embeddings, self._to_device(encoded.numbers))
         loss = functional.binary_cross_entropy_with_logits(
             logits, self._to_device(label), self._to_device(weight), reduction="sum"
         )

@@ -54,7 +54,7 @@ class Mlp(Layers):
 
     def __init__(self, config: ModelConfig):
         super().__init__(
-            [len(config.categorical) * config.dim + len(config.numeric), *config.hidden, 1]
+            [len(config.categorical) * config.dim + len(config.number_names), *config.hidden, 1]
         )
 
     def forward(self, embeddings: Tensor, numbers: Tensor) -> Tensor:  # type: ignore[override]
@@ -72,7 +72,9 @@ class Dlrm(nn.Module):
         super().__init__()
         vectors = len(config.categorical) + bool(config.numeric)
         self.bottom = (
-            Layers([len(config.numeric), *config.bottom, config.dim]) if config.numeric else None
+            Layers([len(config.number_names), *config.bottom, config.dim])
+            if config.numeric
+            else None
         )
         beside = config.dim if config.numeric else 0
         self.top = Layers([vectors * (vectors - 1) // 2 + beside, *config.hidden, 1])
@@ -98,7 +100,7 @@ class Dcn(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        width = len(config.categorical) * config.dim + len(config.numeric)
+        width = len(config.categorical) * config.dim + len(config.number_names)
         rank = config.cross_rank
         crosses = [
             nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, width))

@@ -28,7 +28,11 @@ def make_module(config: ModelConfig) -> nn.Module:
     """The module that `config.kind` names, in evaluation mode. ValueError for one that cannot be
     trained here."""
     found = _named(config.kind)
-    shape = {"features": len(config.categorical), "dim": config.dim, "numbers": len(config.numeric)}
+    shape = {
+        "features": len(config.categorical),
+        "dim": config.dim,
+        "numbers": len(config.number_names),
+    }
     before = torch.get_rng_state()
     torch.default_generator.manual_seed(config.seed)
     try:
@@ -133,7 +137,7 @@ def _check_answers(config: ModelConfig, module: nn.Module) -> None:
     kind = config.kind
     generator = torch.Generator().manual_seed(1)
     embeddings = torch.randn(_ROWS, len(config.categorical), config.dim, generator=generator)
-    numbers = torch.randn(_ROWS, len(config.numeric), generator=generator)
+    numbers = torch.randn(_ROWS, len(config.number_names), generator=generator)
     buffers = {name: value.clone() for name, value in module.named_buffers()}
     answer = _answer(kind, module, embeddings, numbers)
     if not torch.equal(answer, _answer(kind, module, embeddings, numbers)):

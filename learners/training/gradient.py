@@ -38,8 +38,8 @@ CAUSES = UNREADABLE, COLUMNS, NOT_FINITE, RETRACTION = (
 
 @dataclass(frozen=True)
 class Prepared:
-    """Rows, encoded once. `keys[table]` (m,) are distinct and rising; `places[table]` (n, width)
-    index them."""
+    """Rows, encoded once. `keys[table]` (m,) are distinct and rising; `places[table]`,
+    in the shape of `Kind.keys`, index them."""
 
     rows: pa.RecordBatch
     encoded: Encoded
@@ -151,13 +151,13 @@ def compute(
     weight = rows.column("weight").to_numpy().copy()
     if model.config.reduction == "mean":
         weight = weight / np.float32(rows.num_rows)
-    scales, clipped_rows = row_scales(model.config, prepared.encoded.numbers)
+    scales, clipped_rows = row_scales(model.config, prepared.encoded)
     weight = weight * scales
     if correction.weighs:
-        said = model.kind.predict(prepared.places, pulled, dense, prepared.encoded.numbers)
+        said = model.kind.predict(prepared.places, pulled, dense, prepared.encoded)
         weight = weight * correction.weights(said, label)
     p, gradients, dense_gradients = model.kind.differentiate(
-        prepared.places, pulled, dense, prepared.encoded.numbers, label, weight
+        prepared.places, pulled, dense, prepared.encoded, label, weight
     )
     constants = model.kind.constants
     dense_gradients = {
@@ -213,8 +213,8 @@ def not_finite(
 
 def _feature(model: Model, prepared: Prepared, table: str, bad: npt.NDArray[np.bool_]) -> str:
     """The feature of the first bad key."""
-    _, columns = np.nonzero(bad[prepared.places[table]])
-    return model.kind.column_name(table, int(columns[0]))
+    at = np.flatnonzero(bad[prepared.places[table].reshape(-1)])
+    return model.kind.name_at(table, int(at[0]), prepared.encoded)
 
 
 def assemble(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from learners.models.delayed_feedback import NONE, Correction
-from learners.models.features import Floats, Keys
+from learners.models.features import Floats, Keys, unique_keys
 from learners.models.model import Model
 from learners.training.clipping import row_scales
 from learners.training.gradient import EMPTY, NOT_FINITE, RETRACTION, BatchGradients, Prepared
@@ -74,21 +74,18 @@ def named_keys(model: Model, back: pa.RecordBatch, again: Again) -> dict[str, Ke
     """Table -> rising keys of what is learned again: the named values that a row taken back has.
     What a model never learned of an attack, since it began later, is not learned again either (C1).
     """
-    found: dict[str, Keys] = {}
     if not back.num_rows:
-        return found
-    columns = model.kind.keys(model.encoder.encode(back))
-    for table, keys in columns.items():
-        of_table = []
-        for column in range(keys.shape[1]):
-            name = model.kind.column_name(table, column)
-            if name in NAMED and again.named.get(name):
-                meant = np.isin(
-                    back.column(name).to_numpy(zero_copy_only=False), list(again.named[name])
-                )
-                of_table.append(keys[meant, column])
-        found[table] = np.unique(np.concatenate(of_table)) if of_table else np.empty(0, np.uint64)
-    return found
+        return {}
+    keys = model.encoder.encode(back).keys
+    of_table: dict[str, list[Keys]] = {table.name: [] for table in model.spec.tables}
+    for column, name in enumerate(model.config.categorical):
+        if name in NAMED and again.named.get(name):
+            meant = np.isin(
+                back.column(name).to_numpy(zero_copy_only=False), list(again.named[name])
+            )
+            of_table[model.kind.table_of(name)].append(keys[meant, column])
+    nothing = np.empty(0, np.uint64)
+    return {table: np.unique(np.concatenate([nothing, *own])) for table, own in of_table.items()}
 
 
 def _learned(
@@ -111,7 +108,7 @@ def _learned(
     batch = -rows.column("position").to_numpy()[clean]
     label = rows.column("label").to_numpy().astype(np.float32)
     weight = rows.column("weight").to_numpy().astype(np.float32)
-    weight = weight * row_scales(model.config, prepared.encoded.numbers)[0]
+    weight = weight * row_scales(model.config, prepared.encoded)[0]
     ts_ms = rows.column("ts_ms").to_numpy()
     order = np.argsort(batch, kind="stable")
     for step, some in enumerate(
@@ -121,19 +118,19 @@ def _learned(
             continue
         of = np.float32(_batch_rows(again, rows, some) if model.config.reduction == "mean" else 1)
         places, local, weights = {}, {}, {}
-        for name, place in prepared.places.items():
-            local[name], flat = np.unique(place[some], return_inverse=True)
-            places[name] = flat.reshape(place[some].shape).astype(np.int64)
+        encoded, loss = prepared.encoded.take(some), weight[some] / of
+        for name, found in model.kind.keys(encoded).items():
+            distinct, places[name] = unique_keys(found)
+            local[name] = np.searchsorted(prepared.keys[name], distinct)
             weights[name] = pulled[name][local[name]].copy()
             mine = held[name][local[name]] if name in held else np.zeros(len(local[name]), np.bool_)
             weights[name][mine] = tables[name].pull(prepared.keys[name][local[name][mine]])
-        numbers, loss = prepared.encoded.numbers[some], weight[some] / of
         if correction.weighs:
             loss = loss * correction.weights(
-                model.kind.predict(places, weights, dense, numbers), label[some]
+                model.kind.predict(places, weights, dense, encoded), label[some]
             )
         _, gradients, _ = model.kind.differentiate(
-            places, weights, dense, numbers, label[some], loss
+            places, weights, dense, encoded, label[some], loss
         )
         for name, gradient in gradients.items():
             mine = held[name][local[name]] if name in held else np.zeros(len(local[name]), np.bool_)

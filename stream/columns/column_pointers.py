@@ -21,7 +21,7 @@ from stream.kernels.kernel import kernel
 #: their offsets), and the address and number of the bytes that the offsets point into.
 Placed = npt.NDArray[np.int64]
 
-STRING, INT64, INT32, INT8, FLOAT32 = range(5)
+STRING, INT64, INT32, INT8, FLOAT32, HASHED = range(6)
 _NUMBERS = {
     pa.int64(): (INT64, 8),
     pa.int32(): (INT32, 4),
@@ -56,6 +56,11 @@ def check_offsets(columns: Sequence[pa.Array]) -> None:
     kernel that follows them would leave the column. And what `placed` raises."""
     if columns and len(columns[0]) and _falls(placed(columns), len(columns[0])):
         raise ValueError("the offsets of a column of strings fall")
+
+
+def placed_hashes(low: npt.NDArray[np.uint64], high: npt.NDArray[np.uint64]) -> Placed:
+    """(1, 4) of a column that is two hashes a row, made before: where both begin."""
+    return np.array([(HASHED, low.ctypes.data, high.ctypes.data, 0)], np.int64)
 
 
 @kernel

@@ -7,7 +7,7 @@ number NaN, a missing hash 0.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,38 +23,65 @@ STRING_BYTES_MAX = 1024
 TS_MS_MIN = 100_000_000_000
 TS_MS_MAX = 100_000_000_000_000
 
-CATEGORICAL = "categorical"
-NUMERIC = "numeric"
+#: Kinds of columns. What a declared feature sends, and how it is read, is `declaration.Feature`.
+CATEGORICAL, NUMERIC, TEXT, TIME = "categorical", "numeric", "text", "time"
+LIST, WEIGHTS, VECTOR = "list", "weights", "vector"
+COLUMN_KINDS = (CATEGORICAL, NUMERIC, TEXT, TIME, LIST, WEIGHTS, VECTOR)
+#: The longest text, in UTF-8 bytes; the most values of a list; the widest vector.
+TEXT_BYTES_MAX, LIST_VALUES_MAX, VECTOR_WIDTH_MAX = 16_384, 1_024, 4_096
+#: The column of a list's weights is called as the list, and this behind it.
+WEIGHTS_SUFFIX = "_weights"
+#: A time that was not given.
+NO_TIME = 0
 #: Prefix of a feature's column in tables and in `examples`.
 FEATURE_PREFIX = "f_"
+
+_STRINGS, _FLOATS = pa.list_(pa.string()), pa.list_(pa.float32())
+_TYPES = {NUMERIC: pa.float32(), TIME: pa.int64(), LIST: _STRINGS} | dict.fromkeys(
+    (WEIGHTS, VECTOR), _FLOATS
+)
+_WIRE_TYPES = {NUMERIC: pa.float64(), TIME: pa.int64()} | dict.fromkeys(
+    (WEIGHTS, VECTOR), pa.list_(pa.float64())
+)
 
 
 @dataclass(frozen=True)
 class FeatureColumn:
-    """A declared feature. Categorical travels as string ("" = missing), numeric as float32 (NaN =
-    missing).
+    """A column of features: what of a declared one travels with an impression.
 
-    A `personal` one identifies a person (a user id, a device): our producer pseudonymises it.
+    | kind | column | missing |
+    |---|---|---|
+    | categorical, text | string | "" |
+    | numeric | float32 | NaN |
+    | time (milliseconds since 1970) | int64 | 0 |
+    | list | list of strings | no values |
+    | weights (one a value of the list of that name without `_weights`) | list of float32 | none |
+    | vector (`width` numbers) | list of float32 | no numbers |
+
+    A `personal` one identifies a person (a user id, a device): our producer pseudonymises it. With
+    `integers`, categories and values of lists are sent as integers, and travel as their digits.
     """
 
     name: str
     kind: str
     personal: bool = False
+    integers: bool = False
+    width: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in (CATEGORICAL, NUMERIC):
+        if self.kind not in COLUMN_KINDS:
             raise ValueError(
-                f"feature {self.name!r}: kind {self.kind!r}, allowed are {CATEGORICAL!r} and "
-                f"{NUMERIC!r}"
+                f"feature {self.name!r}: kind {self.kind!r}, allowed are {', '.join(COLUMN_KINDS)}"
             )
         if not self.name.isidentifier():
             raise ValueError(
                 f"feature {self.name!r}: a name is letters, digits and underscores, not starting "
                 f"with a digit"
             )
-        if self.personal and self.kind != CATEGORICAL:
+        if self.personal and (self.kind != CATEGORICAL or self.integers):
             raise ValueError(
-                f"feature {self.name!r}: a personal feature is categorical, not {self.kind!r}"
+                f"feature {self.name!r}: a personal feature is categorical and a string, not "
+                f"{'integers' if self.integers else repr(self.kind)}"
             )
 
     @property
@@ -62,12 +89,43 @@ class FeatureColumn:
         return FEATURE_PREFIX + self.name
 
     @property
-    def type(self) -> pa.DataType:
-        return pa.string() if self.kind == CATEGORICAL else pa.float32()
+    def is_plain_string(self) -> bool:
+        """Whether it is one string of at most STRING_BYTES_MAX."""
+        return self.kind == CATEGORICAL and not self.integers
 
     @property
-    def missing(self) -> str | float:
-        return "" if self.kind == CATEGORICAL else float("nan")
+    def is_list(self) -> bool:
+        """Whether it is a list of values."""
+        return self.kind in (LIST, WEIGHTS, VECTOR)
+
+    @property
+    def weighted_name(self) -> str:
+        """Of weights: the list that they belong to."""
+        return self.name.removesuffix(WEIGHTS_SUFFIX)
+
+    @property
+    def weighted_column(self) -> str:
+        return FEATURE_PREFIX + self.weighted_name
+
+    @property
+    def type(self) -> pa.DataType:
+        """Of the column in tables and in `examples`."""
+        return _TYPES.get(self.kind, pa.string())
+
+    @property
+    def wire_type(self) -> pa.DataType:
+        """As an event or a request gives it."""
+        if self.kind in (CATEGORICAL, LIST):
+            one = pa.int64() if self.integers else pa.string()
+            return one if self.kind == CATEGORICAL else pa.list_(one)
+        return _WIRE_TYPES.get(self.kind, pa.string())
+
+    @property
+    def missing(self) -> str | float | int | list[Any]:
+        empty: dict[str, str | float | int | list[Any]] = {NUMERIC: float("nan"), TIME: NO_TIME}
+        if self.is_list:
+            return []
+        return empty.get(self.kind, "")
 
 
 Features = tuple[FeatureColumn, ...]

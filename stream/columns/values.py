@@ -10,6 +10,25 @@ the two ways together, bit for bit.
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from stream.columns.events import (
+    LIST,
+    LIST_VALUES_MAX,
+    NO_TIME,
+    NUMERIC,
+    STRING_BYTES_MAX,
+    TEXT,
+    TEXT_BYTES_MAX,
+    TIME,
+    TS_MS_MAX,
+    TS_MS_MIN,
+    VECTOR,
+    FeatureColumn,
+)
+
+Bools = npt.NDArray[np.bool_]
+I64 = npt.NDArray[np.int64]
 
 #: The place on the page of an impression that does not say one.
 NO_POSITION = -1
@@ -33,3 +52,81 @@ def positions(column: pa.Array) -> pa.Array:
     `NO_POSITION`."""
     filled = column.fill_null(NO_POSITION) if column.null_count else column
     return filled.cast(pa.int32())
+
+
+def feature_column(feature: FeatureColumn, given: pa.Array) -> pa.Array:
+    """(n,) of `feature.type`, without nulls, of what was given, (n,) of `feature.wire_type`. What
+    `wrong_values` finds must have been sorted out."""
+    if feature.kind == NUMERIC:
+        return pa.array(floats(given))
+    if feature.kind == TIME:
+        return given.fill_null(NO_TIME) if given.null_count else given
+    if pa.types.is_list(given.type):
+        return _list_column(feature, given)
+    return strings(given.cast(pa.string()) if feature.integers else given)
+
+
+def _list_column(feature: FeatureColumn, given: pa.Array) -> pa.Array:
+    values = given.flatten()  # of the lists that are none
+    if feature.kind != LIST:
+        values = pa.array(floats(values))
+    elif feature.integers:
+        values = values.cast(pa.string())
+    return pa.ListArray.from_arrays(_offsets(given), values, type=feature.type)
+
+
+def list_lengths(given: pa.Array) -> I64:
+    """Values of each list, int64 (n,); 0 of a null."""
+    lengths: I64 = given.value_lengths().fill_null(0).to_numpy(False).astype(np.int64)
+    return lengths
+
+
+def _offsets(given: pa.Array) -> pa.Array:
+    return pa.array(np.append(0, np.cumsum(list_lengths(given))).astype(np.int32))
+
+
+def wrong_values(feature: FeatureColumn, given: pa.Array) -> Bools:
+    """Which rows, (n,), give a feature what it cannot be; `given` of its `wire_type`. What is wrong
+    with one says `stream.decoding.feature_faults`."""
+    if feature.kind == NUMERIC:
+        infinite: Bools = np.isinf(floats(given))
+        return infinite
+    if feature.kind == TIME:
+        times = given.fill_null(TS_MS_MIN).to_numpy(False)
+        outside: Bools = (times < TS_MS_MIN) | (times >= TS_MS_MAX)
+        return outside
+    if pa.types.is_list(given.type):
+        return _wrong_lists(feature, given)
+    if feature.integers:
+        return np.zeros(len(given), np.bool_)
+    return _byte_lengths(given) > (TEXT_BYTES_MAX if feature.kind == TEXT else STRING_BYTES_MAX)
+
+
+def _wrong_lists(feature: FeatureColumn, given: pa.Array) -> Bools:
+    lengths, values = list_lengths(given), given.flatten()
+    wrong: Bools
+    if feature.kind == VECTOR:
+        wrong = (lengths > 0) & (lengths != feature.width)
+    else:
+        wrong = lengths > LIST_VALUES_MAX
+    if feature.kind != LIST:
+        one_wrong = ~np.isfinite(floats(values))
+    else:
+        one_wrong = values.is_null().to_numpy(False)
+        if not feature.integers:
+            one_wrong |= _byte_lengths(values) > STRING_BYTES_MAX
+    if one_wrong.any():
+        wrong[np.repeat(np.arange(len(given)), lengths)[one_wrong]] = True
+    return wrong
+
+
+def _byte_lengths(given: pa.Array) -> I64:
+    lengths: I64 = pc.binary_length(given).fill_null(0).to_numpy(False).astype(np.int64)
+    return lengths
+
+
+def unequal_lengths(values: pa.Array, weights: pa.Array) -> Bools:
+    """Which rows, (n,), give some weights, and not one for each value of the list."""
+    of_weights = list_lengths(weights)
+    unequal: Bools = (of_weights > 0) & (of_weights != list_lengths(values))
+    return unequal

@@ -104,10 +104,14 @@ def _wanted(schema: pa.Schema, shape: Shape) -> list[int]:
 
 
 def _check_type(name: str, given: pa.DataType, wanted: pa.DataType) -> None:
-    if pa.types.is_dictionary(given):
+    if pa.types.is_dictionary(given) and not pa.types.is_list(wanted):
         given = given.value_type
     if pa.types.is_null(given) or given == wanted:
         return
+    if pa.types.is_list(wanted):
+        if not _is_list(given):
+            raise _Unfit(name, f"is a column of {given}; send a column of {wanted}")
+        return _check_type(name, given.value_type, wanted.value_type)
     if pa.types.is_string(wanted):
         fits = pa.types.is_large_string(given) or pa.types.is_string_view(given)
     elif pa.types.is_integer(wanted):
@@ -129,16 +133,25 @@ def _may_be_too_large(
     size: StreamSize, schema: pa.Schema, shape: Shape, config: StreamConfig
 ) -> bool:
     """Whether rows of these columns may take more than they are allowed, so that they must be
-    added up: a string of a dictionary, or behind a view, stands in any number of rows; of other
-    columns none holds more than the stream's bytes."""
-    if any(pa.types.is_dictionary(t) or pa.types.is_string_view(t) for t in schema.types):
+    added up: a string of a dictionary, or behind a view, stands in any number of rows, and a list
+    may hold numbers of one byte; of other columns none holds more than the stream's bytes."""
+    spreads = (pa.types.is_dictionary, pa.types.is_string_view, _is_list)
+    if any(may_spread(t) for t in schema.types for may_spread in spreads):
         return True
     most = size.rows * shape.row_bytes + size.unpacked_bytes * len(schema)
     return bool(most > config.decoded_bytes_max)
 
 
+def _is_list(given: pa.DataType) -> bool:
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_kind(given) for is_kind in kinds)
+
+
 def _string_bytes(column: pa.Array) -> int:
-    """Bytes of a column's strings once each row has its own; 0 for numbers."""
+    """Bytes of a column's strings and lists once each row has its own; 0 for numbers."""
+    if _is_list(column.type):
+        values = column.flatten()
+        return 8 * len(values) + _string_bytes(values)
     if pa.types.is_dictionary(column.type):
         lengths = _lengths(column.dictionary)
         if lengths is None or not len(lengths):
@@ -188,16 +201,25 @@ def _cast(name: str, column: pa.Array, wanted: pa.DataType) -> pa.Array:
         return column
     if pa.types.is_dictionary(column.type):
         return _cast(name, column.dictionary, wanted).take(column.indices)
-    if pa.types.is_floating(wanted):
-        return column.cast(
-            wanted, safe=False
-        )  # a large integer is rounded, as the same number in JSON is
-    try:
-        return column.cast(wanted)
+    is_list = pa.types.is_list(wanted)
+    if is_list and pa.types.is_dictionary(column.type.value_type):
+        column = _plain_list(name, column, wanted)
+    one = wanted.value_type if is_list else wanted
+    try:  # a large integer is rounded where a float is wanted, as the same number in JSON is
+        return column.cast(wanted, safe=not pa.types.is_floating(one))
     except pa.ArrowInvalid as error:
         raise _Unfit(
             name, f"is a column of {column.type} with a value that {wanted} does not hold ({error})"
         ) from error
+
+
+def _plain_list(name: str, column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """A list of a dictionary's strings as a list of strings; of a null an empty one, which says the
+    same."""
+    values = _cast(name, column.flatten(), wanted.value_type)
+    lengths = column.value_lengths().fill_null(0).to_numpy(False)
+    offsets = pa.array(np.append(0, np.cumsum(lengths)).astype(np.int32))
+    return pa.ListArray.from_arrays(offsets, values)
 
 
 def _columns(group: list[pa.RecordBatch], owners: list[int], shape: Shape) -> list[Rows]:

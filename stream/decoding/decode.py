@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stream.columns.events import Clicks, Impressions
-from stream.columns.values import floats, positions, strings
+from stream.columns.values import feature_column, floats, positions, strings
 from stream.config import StreamConfig
 from stream.decoding.arrow_values import read_arrow
 from stream.decoding.event_faults import Bad, Fault, Reason, fault
@@ -273,9 +273,12 @@ def _positions(rows: Rows, records: RecordColumns) -> I64:
 def _travelling(rows: Rows, shape: Shape) -> pa.Table:
     """The table of what only travels on: no nulls, in the schema's types."""
     arrays = []
+    features = {feature.column: feature for feature in shape.features}
     for field in shape.schema:
         column = rows.columns["position" if field.name == "shown_at" else field.name]
-        if pa.types.is_string(field.type):
+        if field.name in features:
+            arrays.append(feature_column(features[field.name], column))
+        elif pa.types.is_string(field.type):
             arrays.append(strings(column))
         elif pa.types.is_float32(field.type):
             arrays.append(pa.array(floats(column)))

@@ -9,7 +9,21 @@ import reprlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from stream.columns.events import NUMERIC, STRING_BYTES_MAX, TS_MS_MAX, TS_MS_MIN
+from stream.columns.events import (
+    LIST,
+    LIST_VALUES_MAX,
+    NUMERIC,
+    STRING_BYTES_MAX,
+    TEXT,
+    TEXT_BYTES_MAX,
+    TIME,
+    TS_MS_MAX,
+    TS_MS_MIN,
+    VECTOR,
+    WEIGHTS,
+    FeatureColumn,
+    Features,
+)
 from stream.config import StreamConfig
 from stream.hashing.keys import partition_of_key
 from stream.record import Record
@@ -69,10 +83,12 @@ def row_faults(row: dict[str, Any], is_click: bool, config: StreamConfig) -> Ite
     yield from _time_faults(row.get("ts_ms"))
     if not is_click:
         yield from _number_faults(row)
-        yield from _feature_faults(row.get("features"), config)
+        yield from feature_faults(row.get("features"), config.features)
 
 
-def string_faults(name: str, value: Any, needed: bool, filled: bool = False) -> Iterator[Fault]:
+def string_faults(
+    name: str, value: Any, needed: bool, filled: bool = False, bytes_max: int = STRING_BYTES_MAX
+) -> Iterator[Fault]:
     """What is wrong with a string field: `needed` = not null, `filled` = not empty."""
     if value is None:
         if needed:
@@ -93,23 +109,23 @@ def string_faults(name: str, value: Any, needed: bool, filled: bool = False) -> 
         return
     if filled and not value:
         yield name, "is empty; send a string that names it"
-    elif size > STRING_BYTES_MAX:
-        yield name, f"has {size} bytes ({shown(value)}); allowed are {STRING_BYTES_MAX}"
+    elif size > bytes_max:
+        yield name, f"has {size} bytes ({shown(value)}); allowed are {bytes_max}"
 
 
-def _time_faults(value: Any) -> Iterator[Fault]:
+def _time_faults(value: Any, name: str = "ts_ms") -> Iterator[Fault]:
     if value is None:
-        yield "ts_ms", "is missing; send the event time in milliseconds since 1970 as an integer"
+        yield name, "is missing; send the event time in milliseconds since 1970 as an integer"
     elif isinstance(value, bool) or not isinstance(value, int):
-        yield "ts_ms", f"is {shown(value)}; send milliseconds since 1970 as an integer"
+        yield name, f"is {shown(value)}; send milliseconds since 1970 as an integer"
     elif 0 < value < TS_MS_MIN:
         yield (
-            "ts_ms",
+            name,
             f"is {value}, which looks like seconds; send milliseconds since 1970 ({value}000?)",
         )
     elif not TS_MS_MIN <= value < TS_MS_MAX:
         yield (
-            "ts_ms",
+            name,
             f"is {_digits(value)}; send milliseconds since 1970, between {TS_MS_MIN} and "
             f"{TS_MS_MAX}",
         )
@@ -134,22 +150,90 @@ def _number_faults(row: dict[str, Any]) -> Iterator[Fault]:
         yield "prediction", f"is {shown(prediction)}; send a number in [0, 1], or leave it out"
 
 
-def _feature_faults(features: Any, config: StreamConfig) -> Iterator[Fault]:
+def feature_faults(features: Any, declared: Features) -> Iterator[Fault]:
+    """What is wrong with the features of one impression, as JSON gives them: a dict by name."""
     if features is None:
         return
     if not isinstance(features, dict):
         yield "features", f"is {shown(features)}; send an object"
         return
-    for declared in config.features:
-        value, name = features.get(declared.name), f"features.{declared.name}"
-        if declared.kind != NUMERIC:
-            yield from string_faults(name, value, needed=False)
-        elif value is None or _is_nan(value):
+    for feature in declared:
+        value, name = features.get(feature.name), f"features.{feature.name}"
+        if value is None:
             continue
-        elif isinstance(value, bool) or not isinstance(value, int | float):
-            yield name, f"is {shown(value)}; it is declared numeric: send a number"
-        elif abs(value) > FLOAT32_MAX:
-            yield name, f"is {shown(value)}; send a number that a 32-bit float holds"
+        if feature.is_list:
+            yield from _list_faults(name, value, feature)
+            if feature.kind == WEIGHTS and isinstance(value, list) and value:
+                yield from _weight_faults(name, value, features, feature)
+        elif feature.kind == TIME:
+            yield from _time_faults(value, name)
+        elif feature.kind == NUMERIC:
+            if not _is_nan(value):
+                yield from _float_faults(name, value, "it is declared numeric: send a number")
+        elif feature.integers:
+            yield from _integer_faults(name, value, "it is declared of type integer")
+        elif isinstance(value, list):
+            yield (
+                name,
+                f"is {shown(value)}; it is declared {feature.kind}: send one string, or declare "
+                f"it a list",
+            )
+        else:
+            bytes_max = TEXT_BYTES_MAX if feature.kind == TEXT else STRING_BYTES_MAX
+            yield from string_faults(name, value, needed=False, bytes_max=bytes_max)
+
+
+def _list_faults(name: str, value: Any, feature: FeatureColumn) -> Iterator[Fault]:
+    of = "strings" if feature.kind == LIST else "numbers"
+    of = "integers" if feature.integers else of
+    if not isinstance(value, list):
+        yield name, f"is {shown(value)}; it is declared {feature.kind}: send a list of {of}"
+        return
+    if feature.kind == VECTOR and value and len(value) != feature.width:
+        yield (
+            name,
+            f"has {len(value)} numbers; it is declared of width {feature.width}: send so many, or "
+            f"leave it out",
+        )
+    elif feature.kind != VECTOR and len(value) > LIST_VALUES_MAX:
+        yield name, f"has {len(value)} values; send at most {LIST_VALUES_MAX}"
+    for i, one in enumerate(value):
+        at = f"{name}[{i}]"
+        if one is None:
+            yield at, f"is null; leave it out, or send one of the {of}"
+        elif feature.kind != LIST:
+            yield from _float_faults(at, one, "send a number")
+        elif feature.integers:
+            yield from _integer_faults(at, one, "the list is declared of type integer")
+        else:
+            yield from string_faults(at, one, needed=True)
+
+
+def _weight_faults(
+    name: str, value: list[Any], features: dict[str, Any], feature: FeatureColumn
+) -> Iterator[Fault]:
+    weighted = feature.weighted_name
+    values = features.get(weighted)
+    if isinstance(values, list | None) and len(values or ()) != len(value):
+        yield (
+            name,
+            f"has {len(value)} numbers for {len(values or ())} values of {weighted}; send one for "
+            f"each, or leave it out",
+        )
+
+
+def _float_faults(name: str, value: Any, fix: str) -> Iterator[Fault]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        yield name, f"is {shown(value)}; {fix}"
+    elif not abs(value) <= FLOAT32_MAX:
+        yield name, f"is {shown(value)}; send a number that a 32-bit float holds"
+
+
+def _integer_faults(name: str, value: Any, why: str) -> Iterator[Fault]:
+    if isinstance(value, bool) or not isinstance(value, int):
+        yield name, f"is {shown(value)}; {why}: send it without quotes and fractions"
+    elif not -(2**63) <= value < 2**63:
+        yield name, f"is {shown(value)}; {why}: send one of 64 bits"
 
 
 def session_faults(

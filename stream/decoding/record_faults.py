@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from stream.columns.events import NUMERIC
 from stream.config import StreamConfig
 from stream.decoding.event_faults import (
     DIGITS_MAX,
@@ -31,7 +31,7 @@ _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _LOOKED_INTO_BYTES_MAX = 1 << 18
 #: Of a record in which no single value is found wrong, so many events are looked at by all rules.
 _ROWS_LOOKED_AT = 100
-_TEXT, _INTEGER, _NUMBER = "text", "integer", "number"
+_TEXT, _INTEGER, _NUMBER, _LIST_OF = "text", "integer", "number", "list of "
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _MARK = "\ufeff"
 _COLUMN = re.compile(r"Column\(([^)]*)\)")
@@ -162,8 +162,16 @@ def _kinds(is_click: bool, config: StreamConfig) -> dict[str, str]:
             "position": _INTEGER,
             "prediction": _NUMBER,
         }
-        kinds |= {f.column: _NUMBER if f.kind == NUMERIC else _TEXT for f in config.features}
+        kinds |= {f.column: _kind_of(f.wire_type) for f in config.features}
     return kinds
+
+
+def _kind_of(type_: pa.DataType) -> str:
+    if pa.types.is_list(type_):
+        return _LIST_OF + _kind_of(type_.value_type)
+    if pa.types.is_string(type_):
+        return _TEXT
+    return _INTEGER if pa.types.is_integer(type_) else _NUMBER
 
 
 def _rows(
@@ -219,9 +227,12 @@ def _is_odd(row: dict[str, Any], kinds: dict[str, str], is_click: bool) -> bool:
 
 def _fits(value: Any, kind: str) -> bool:
     type_ = type(value)
-    if kind is _TEXT:
+    if kind.startswith(_LIST_OF):
+        one = kind.removeprefix(_LIST_OF)
+        return type_ is list and all(v is None or _fits(v, one) for v in value)
+    if kind == _TEXT:
         return type_ is str and (value.isascii() or _is_whole(value))
-    if kind is _INTEGER:
+    if kind == _INTEGER:
         return type_ is int and _INT64_MIN <= value <= _INT64_MAX
     return type_ is float or type_ is int
 

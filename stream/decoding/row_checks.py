@@ -9,8 +9,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream.columns.events import CATEGORICAL, STRING_BYTES_MAX, TS_MS_MAX, TS_MS_MIN
-from stream.columns.values import floats
+from stream.columns.events import (
+    FEATURE_PREFIX,
+    STRING_BYTES_MAX,
+    TS_MS_MAX,
+    TS_MS_MIN,
+    WEIGHTS,
+    Features,
+)
+from stream.columns.values import unequal_lengths, wrong_values
 from stream.config import StreamConfig
 from stream.decoding.event_faults import SHOWN_MAX, Bad, Fault, row_faults, session_faults
 from stream.decoding.record_faults import find_empty_part
@@ -84,7 +91,7 @@ def _wrong_rows(rows: Rows, shape: Shape, partition: int, partitions: int) -> Bo
         if columns[name].null_count:
             wrong |= columns[name].is_null().to_numpy(False)
     for name, column in columns.items():
-        if pa.types.is_string(column.type):
+        if pa.types.is_string(column.type) and not name.startswith(FEATURE_PREFIX):
             wrong |= _wrong_lengths(column, 1 if name in ("id", "session") else 0)
     ts_ms = filled(columns["ts_ms"], 0).to_numpy(False)
     wrong |= (ts_ms < TS_MS_MIN) | (ts_ms >= TS_MS_MAX)
@@ -105,9 +112,18 @@ def _wrong_numbers(columns: Columns, shape: Shape) -> Bools:
     place = filled(columns["position"], 0).to_numpy(False)
     prediction = filled(columns["prediction"], 0.0).to_numpy(False)
     wrong: Bools = (place < 0) | (place > SHOWN_MAX) | (prediction < 0) | (prediction > 1)
-    for feature in shape.features:
-        if feature.kind != CATEGORICAL:
-            wrong |= np.isinf(floats(columns[feature.column]))
+    return wrong | wrong_features(columns, shape.features)
+
+
+def wrong_features(columns: Columns, features: Features) -> Bools:
+    """Which rows, (n,), give one of the features what it cannot be; columns as they were given, by
+    `FeatureColumn.column`."""
+    wrong: Bools = np.zeros(len(next(iter(columns.values()))), np.bool_)
+    for feature in features:
+        given = columns[feature.column]
+        wrong |= wrong_values(feature, given)
+        if feature.kind == WEIGHTS:
+            wrong |= unequal_lengths(columns[feature.weighted_column], given)
     return wrong
 
 

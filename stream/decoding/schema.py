@@ -12,9 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from stream.columns.events import CATEGORICAL, Features, click_schema, impression_schema
+from stream.columns.events import Features, click_schema, impression_schema
+from stream.columns.values import list_lengths
 
 I64 = npt.NDArray[np.int64]
+#: Memory of one value of a list, without the bytes of a string.
+_VALUE_BYTES = 8
 #: Equally long columns of one chunk, by the names of `Shape.wire`; nulls where nothing was given.
 Columns = dict[str, pa.Array]
 
@@ -103,9 +106,7 @@ def impression_shape(features: Features) -> Shape:
     own = [(name, wire[name]) for name in _OWN]
     top = list(wire.items())
     if features:
-        declared = pa.struct(
-            [(f.name, pa.string() if f.kind == CATEGORICAL else pa.float64()) for f in features]
-        )
+        declared = pa.struct([(f.name, f.wire_type) for f in features])
         own.append(("features", declared))
         top.append(("features", declared))
         wire |= {f.column: declared.field(f.name).type for f in features}
@@ -180,9 +181,22 @@ def expansion(table: pa.Table, shape: Shape) -> tuple[I64, I64]:
     said_once = np.zeros(table.num_rows, np.int64)
     top = {name: _one_chunk(table.column(name)) for name in table.column_names if name != _PAGE}
     for column in _with_features(top, shape).values():
-        if pa.types.is_string(column.type):
-            said_once += pc.binary_length(column).fill_null(0).to_numpy(False)
+        said_once += memory_of(column)
     return rows, rows * (shape.row_bytes + np.where(counts >= 0, said_once, 0))
+
+
+def memory_of(column: pa.Array) -> I64:
+    """Bytes of each row's strings, or of its list, int64 (n,); 0 of numbers."""
+    if pa.types.is_string(column.type):
+        sized: I64 = pc.binary_length(column).fill_null(0).to_numpy(False).astype(np.int64)
+        return sized
+    if not pa.types.is_list(column.type):
+        return np.zeros(len(column), np.int64)
+    lengths = list_lengths(column)
+    through = np.append(0, np.cumsum(lengths))
+    of_values = np.append(0, np.cumsum(memory_of(column.flatten()) + _VALUE_BYTES))
+    in_list: I64 = of_values[through[1:]] - of_values[through[:-1]]
+    return in_list
 
 
 def _rows_of(object_of_row: I64, is_page: npt.NDArray[np.bool_], nested: int) -> pa.Array:

@@ -53,6 +53,7 @@ def examples_schema(features: Iterable[FeatureColumn]) -> pa.Schema:
 _TOPIC = "examples"
 _FIXED = examples_schema(())
 _TYPES = {pa.string(), pa.int64(), pa.int32(), pa.int8(), pa.float32()}
+_LISTS = {pa.list_(pa.string()), pa.list_(pa.float32())}
 
 
 def schema_id(schema: pa.Schema) -> str:
@@ -99,6 +100,10 @@ def encode_examples(batch: pa.RecordBatch, compression: str | None = None) -> by
     nulls."""
     if batch.num_rows == 0:
         return b""
+    for i, f in enumerate(batch.schema):  # Parquet calls what a list holds by another name
+        if pa.types.is_list(f.type):
+            named = f.with_type(pa.list_(f.type.value_type))
+            batch = batch.set_column(i, named, batch.column(i).cast(named.type))
     columns = [_canonical(batch.column(i), f) for i, f in enumerate(batch.schema)]
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression=compression)
@@ -113,10 +118,12 @@ def decode_examples(value: bytes) -> pa.RecordBatch:
     features, without a null."""
     batch = read_rows(_TOPIC, value)
     _check_columns(batch.schema)
+    kept = [column for column in batch.columns if not pa.types.is_dictionary(column.type)]
     try:
-        check_offsets(
-            [column for column in batch.columns if not pa.types.is_dictionary(column.type)]
-        )
+        check_offsets([column for column in kept if not pa.types.is_list(column.type)])
+        for column in kept:
+            if pa.types.is_list(column.type):
+                check_offsets([column.flatten()])
     except ValueError as error:
         raise MalformedRecord(_TOPIC, "value", str(error)) from error
     return batch
@@ -133,7 +140,7 @@ def _check_columns(schema: pa.Schema) -> None:
     if len(set(schema.names)) < len(schema):
         raise MalformedRecord(_TOPIC, "columns", f"{shown(schema.names)}: one stands there twice")
     for column in schema:
-        if _plain(column.type) not in _TYPES:
+        if _plain(column.type) not in _TYPES and column.type not in _LISTS:
             raise MalformedRecord(_TOPIC, shown(column.name), f"the column is {shown(column.type)}")
 
 
@@ -182,6 +189,12 @@ def _canonical(array: pa.Array, column: pa.Field) -> pa.Array:
     if array.null_count:
         raise ValueError(
             f"examples column {column.name}: {array.null_count} nulls, allowed are none"
+        )
+    if pa.types.is_list(column.type):
+        offsets = array.offsets.to_numpy()
+        values = _canonical(array.flatten(), column.with_type(column.type.value_type))
+        return pa.Array.from_buffers(
+            column.type, len(array), [None, pa.py_buffer(offsets - offsets[0])], children=[values]
         )
     if pa.types.is_string(column.type):
         data, offsets = string_buffers(array)

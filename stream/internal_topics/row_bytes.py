@@ -29,9 +29,23 @@ def row_bytes(columns: Sequence[pa.Array | pa.ChunkedArray], rows: int) -> I64:
             column = column.cast(column.type.value_type)
         if pa.types.is_string(column.type):
             total += string_lengths(column) + 4
+        elif pa.types.is_list(column.type):
+            total += _list_bytes(column)
         else:
             total += (column.type.bit_width + 7) // 8
     return total
+
+
+def _list_bytes(column: pa.Array | pa.ChunkedArray) -> I64:
+    """Of each row's list with its offset, (n,)."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+    through = np.append(0, np.cumsum(lengths))
+    values = column.flatten()
+    of_values = np.append(0, np.cumsum(row_bytes([values], len(values))))
+    found: I64 = of_values[through[1:]] - of_values[through[:-1]] + 4
+    return found
 
 
 def cuts(sizes: I64, rows_max: int, bytes_max: int) -> list[int]:

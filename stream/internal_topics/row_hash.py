@@ -13,7 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stream.columns.column_pointers import FLOAT32, INT32, INT64, STRING, Placed, placed, pointer
+from stream.columns.column_pointers import (
+    FLOAT32,
+    HASHED,
+    INT32,
+    INT64,
+    STRING,
+    Placed,
+    placed,
+    placed_hashes,
+    pointer,
+)
 from stream.hashing.keys import mix, string_buffers
 from stream.hashing.siphash import eight, tail
 from stream.kernels.kernel import kernel
@@ -35,14 +45,31 @@ _BLOCK = 256
 
 def row_hashes(batch: pa.RecordBatch) -> tuple[U64, U64]:
     """H of every row as (low, high) 64-bit halves, each (n,). Columns are int64, int32, int8,
-    float32 or string."""
+    float32 or string, or lists of such."""
     seed = _hash_names(batch.schema.names)
     low, high = np.empty(batch.num_rows, np.uint64), np.empty(batch.num_rows, np.uint64)
     if batch.num_rows:
         columns = [
             c.cast(pa.string()) if pa.types.is_dictionary(c.type) else c for c in batch.columns
         ]
-        _hash_rows(placed(columns), seed, low, high)
+        lists = {i: _list_hashes(c) for i, c in enumerate(columns) if pa.types.is_list(c.type)}
+        places = [
+            placed_hashes(*lists[i]) if i in lists else placed([c]) for i, c in enumerate(columns)
+        ]
+        _hash_rows(np.concatenate(places), seed, low, high)
+    return low, high
+
+
+def _list_hashes(column: pa.Array) -> tuple[U64, U64]:
+    """Of each row's list, (n,) each: its length, and its values in order."""
+    if column.null_count:
+        raise ValueError(f"{column.null_count} of {len(column)} lists are null")
+    values, offsets = column.flatten(), column.offsets.to_numpy()
+    low, high = np.empty(len(column), np.uint64), np.empty(len(column), np.uint64)
+    of_values = np.zeros(len(values), np.uint64), np.zeros(len(values), np.uint64)
+    if len(values):
+        _hash_rows(placed([values]), _U64(0), *of_values)
+    _fold_lists(offsets - offsets[0], *of_values, low, high)
     return low, high
 
 
@@ -90,6 +117,15 @@ def fold_twice(
 
 
 @kernel
+def _fold_lists(offsets: I32, first: U64, second: U64, low: U64, high: U64) -> None:
+    for i in range(len(low)):
+        h = g = _U64(offsets[i + 1] - offsets[i])
+        for j in range(offsets[i], offsets[i + 1]):
+            h, g = mix((h ^ first[j]) * _LOW), mix((g + second[j]) * _HIGH)
+        low[i], high[i] = h, g
+
+
+@kernel
 def _hash_rows(columns: Placed, seed: np.uint64, low: U64, high: U64) -> None:
     first, second = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint64)
     for start in range(0, len(low), _BLOCK):
@@ -102,6 +138,14 @@ def _hash_rows(columns: Placed, seed: np.uint64, low: U64, high: U64) -> None:
                 fold_twice(
                     data, offsets[start:], _LOW, _HIGH, first[: end - start], second[: end - start]
                 )
+                _fold_hashes(first, second, low[start:end], high[start:end])
+            elif columns[c, 0] == HASHED:
+                first[: end - start] = numba.carray(pointer(columns[c, 1]), len(low), np.uint64)[
+                    start:end
+                ]
+                second[: end - start] = numba.carray(pointer(columns[c, 2]), len(low), np.uint64)[
+                    start:end
+                ]
                 _fold_hashes(first, second, low[start:end], high[start:end])
             else:
                 _read(columns[c], len(low), start, first[: end - start])

@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from stream.columns.events import NUMERIC
 from stream.config import StreamConfig
 from stream.decoding.event_faults import FIELD_CHARS_MAX, PRODUCER, row_faults, string_faults
 from stream.decoding.schema import Shape, click_shape, impression_shape
@@ -86,6 +85,13 @@ class ProducerConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")
 
 
+def _value_bytes(value: Any) -> int:
+    """Of a string, or of a list with what it holds; other values are counted with their row."""
+    if isinstance(value, list):
+        return sum(8 + _value_bytes(one) for one in value)
+    return len(value.encode()) if isinstance(value, str) else 0
+
+
 @dataclass
 class _OpenBatch:
     partition: Partition
@@ -134,7 +140,6 @@ class EventProducer:
         self._config = config or ProducerConfig()
         self._on_delivery = on_delivery
         self._personal = {f.name for f in stream.features if f.personal}
-        self._numeric = {f.column for f in stream.features if f.kind == NUMERIC} | {"prediction"}
         self._declared = {f.name for f in stream.features}
         self.undeclared: dict[
             str, int
@@ -271,8 +276,8 @@ class EventProducer:
                 value = self._pseudonymise(value)
                 for _, reason in string_faults(name, value, needed=True):
                     raise ValueError(f"{name}: its pseudonym {reason}")
-            if value is not None and not pa.types.is_string(type_):
-                value = float(value) if name in self._numeric else int(value)
+            if value is not None and pa.types.is_primitive(type_):
+                value = float(value) if pa.types.is_floating(type_) else int(value)
             plain[name] = value
         return plain
 
@@ -281,8 +286,7 @@ class EventProducer:
         partition = Partition(
             topic, partition_of_key(row["session"].encode(), self._stream.partitions)
         )
-        strings = sum(len(v.encode()) for v in row.values() if isinstance(v, str))
-        size = ROW_OVERHEAD_BYTES + shape.row_bytes + strings
+        size = ROW_OVERHEAD_BYTES + shape.row_bytes + sum(map(_value_bytes, row.values()))
         if size > self._record_bytes // 2:
             raise ValueError(
                 f"the event takes {size} bytes; allowed are {self._record_bytes // 2} "

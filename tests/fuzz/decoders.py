@@ -21,6 +21,7 @@ from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from produced_events import produced, read_produced
 
+from stream.columns.declaration import Feature
 from stream.config import StreamConfig
 from stream.decoding.decode import decode_activity, decode_clicks, decode_impressions
 from stream.decoding.event_faults import FIELD_CHARS_MAX, REASON_CHARS_MAX
@@ -36,6 +37,14 @@ CONFIG = StreamConfig(
     partitions=3,
     categorical_features=("user",),
     numeric_features=("price",),
+    declared={
+        "tags": Feature("list", weighted=True),
+        "seen": Feature("list", type="integer"),
+        "title": Feature("text"),
+        "made": Feature("time"),
+        "picture": Feature("vector", width=2),
+        "shelf": Feature(type="integer"),
+    },
     decoded_bytes_max=1 << 22,
 )
 PLACE = partition_of_key(b"s", CONFIG.partitions)

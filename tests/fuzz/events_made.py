@@ -20,6 +20,18 @@ FIELDS = (
     "prediction",
     "model_version",
 )
+#: Declared features, as Arrow IPC gives them.
+FEATURES = {
+    "user": pa.string(),
+    "price": pa.float64(),
+    "tags": pa.list_(pa.string()),
+    "tags_weights": pa.list_(pa.float64()),
+    "seen": pa.list_(pa.int64()),
+    "title": pa.string(),
+    "made": pa.int64(),
+    "picture": pa.list_(pa.float64()),
+    "shelf": pa.int64(),
+}
 STRINGS = (
     "",
     "i",
@@ -82,7 +94,7 @@ def event(rng: random.Random) -> dict[str, Any]:
         made[rng.choice((*FIELDS, "features", "impressions", "junk", "\udfff"))] = odd_value(rng)
     if rng.random() < 0.3:
         made["features"] = {
-            rng.choice(("user", "price", "other")): odd_value(rng) for _ in range(rng.randrange(3))
+            rng.choice((*FEATURES, "other")): odd_value(rng) for _ in range(rng.randrange(3))
         }
     return made
 
@@ -122,21 +134,17 @@ _TYPES: tuple[Callable[[], pa.DataType], ...] = (
     lambda: pa.duration("s"),
     lambda: pa.decimal128(38),
 )
-_ARROW_FIELDS = (*FIELDS, "f_user", "f_price", "junk", "f_other", "features")
+_ARROW_FIELDS = (*FIELDS, *(f"f_{name}" for name in FEATURES), "junk", "f_other", "features")
 
 
 def _column(rng: random.Random, name: str, rows: int) -> pa.Array:
-    wanted = (
-        pa.int64()
-        if name in ("ts_ms", "position")
-        else pa.float64()
-        if name in ("prediction", "f_price")
-        else pa.string()
-    )
+    numbers = {"ts_ms": pa.int64(), "position": pa.int64(), "prediction": pa.float64()}
+    wanted = (numbers | {f"f_{n}": t for n, t in FEATURES.items()}).get(name, pa.string())
     kind = wanted if rng.random() < 0.8 else rng.choice(_TYPES)()
-    values: list[Any] = [
-        TS if name == "ts_ms" else rng.choice(("s", "i")) if wanted == pa.string() else 1
-    ] * rows
+    one: Any = rng.choice(("s", "i")) if wanted == pa.string() else 1
+    if pa.types.is_list(wanted):
+        one = [rng.choice(STRINGS[:3]) if wanted.value_type == pa.string() else 1] * 2
+    values: list[Any] = [TS if name in ("ts_ms", "f_made") else one] * rows
     if pa.types.is_string(kind) and rng.random() < 0.2:
         values = [rng.choice([s for s in STRINGS if s.isascii()]) for _ in range(rows)]
     if rng.random() < 0.15:

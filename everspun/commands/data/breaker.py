@@ -115,7 +115,7 @@ def parse_scope(text: str, stream: StreamConfig) -> Scope:
     if text == EVERYTHING:
         return ("", "")
     kind, equals, value = text.partition("=")
-    known = ("source", VENDOR, *stream.categorical_features)
+    known = ("source", VENDOR, *stream.categories)
     if not equals or kind not in known:
         raise ValueError(
             f"scope {text!r}: allowed are {EVERYTHING}, and NAME=VALUE with NAME of "

@@ -20,6 +20,8 @@ from everspun.commands import options as shared
 from everspun.status.table import duration
 from learners.config import ModelConfig
 from learners.models.model import Model, make_model
+from stream.columns.declaration import INTEGER, Feature
+from stream.columns.events import LIST, NUMERIC, TEXT, TIME
 
 _IDENTIFIERS = ("source", "vendor", "item")
 
@@ -66,13 +68,26 @@ def key_of(model: Model, asked: str) -> tuple[str, int]:
         elif part == "shown_at":
             row["position"] = int(one)
         else:
-            row["features"][part] = one  # type: ignore[index]
-    columns: pa.Table = of_rows([row], model.encoder.features).columns
-    for name, keys in model.kind.keys(model.encoder.encode(columns)).items():
-        for column in range(keys.shape[1]):
-            if model.kind.column_name(name, column) == feature:
-                return name, int(np.uint64(keys[0, column]))
-    raise ValueError(f"{asked!r}: the feature stands in no table")
+            row["features"][part] = _given(model.config.feature(part), one)  # type: ignore[index]
+    encoder = model.encoder
+    columns: pa.Table = of_rows([row], encoder.features, encoder.reads_time).columns
+    found = encoder.encode(columns)
+    at = names.index(feature)
+    if at in model.config.bags:
+        key = found.bags[model.config.bags.index(at)].keys[0]
+    else:
+        key = found.keys[0, at]
+    return model.kind.table_of(feature), int(np.uint64(key))
+
+
+def _given(declared: Feature | None, value: str) -> object:
+    """The value as a request gives it. Raises ValueError for a number that is none."""
+    if declared is None or declared.kind == TEXT:
+        return value
+    if declared.kind == NUMERIC:
+        return float(value)
+    one = int(value) if declared.type == INTEGER or declared.kind == TIME else value
+    return [one] if declared.kind == LIST else one
 
 
 def _cells(found: KeyRow | None, manifest: Manifest) -> tuple[str, ...]:

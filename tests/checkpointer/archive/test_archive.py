@@ -16,6 +16,7 @@ from checkpointer.archive.archived_log import ArchivedLog
 from checkpointer.cuts.begin_at_time import EndsAtTime, find_spans, vector_at
 from checkpointer.store.files import MemoryFiles
 from checkpointer.store.manifest import Damaged
+from stream.columns.events import LIST, VECTOR, FeatureColumn
 from stream.config import StreamConfig
 from stream.internal_topics.examples import (
     BatchHeader,
@@ -29,6 +30,7 @@ from stream.log.memory import MemoryLog
 from stream.record import Partition, Record, position
 
 HOUR = 3_600_000
+FEATURES = (FeatureColumn("tags", LIST), FeatureColumn("vector", VECTOR, width=2))
 BEGIN = 1_750_000_000_000 // HOUR * HOUR
 
 
@@ -49,8 +51,10 @@ def rows(start: int, count: int, ts_ms: int) -> pa.RecordBatch:
             np.float32
         ),
         "model_version": ["m"] * count,
+        "f_tags": [["a", "bc"][: i % 3] for i in range(count)],
+        "f_vector": [[0.5, -1.0][: 2 * (i % 2)] for i in range(count)],
     }
-    return pa.record_batch(columns, schema=examples_schema(()))
+    return pa.record_batch(columns, schema=examples_schema(FEATURES))
 
 
 def record(

@@ -54,6 +54,35 @@ def test_shares_of_a_logistic_regression_add_up(catalogue, train, config_of):
         explained(served, {"item": 5})
 
 
+@pytest.mark.parametrize("groups", [{}, {"films": {"features": ["genres", "item"]}}])
+def test_each_value_of_a_list_and_each_word_has_its_share(catalogue, train, config_of, groups):
+    declared = {
+        "genres": {"kind": "list", "pool": "sum"},
+        "title": {"kind": "text", "pool": "sum"},
+        "picture": {"kind": "vector", "width": 2},
+    }
+    categorical = ("source", "item", "genres", "title")
+    config = config_of(
+        categorical=categorical, numeric=("picture",), declared=declared, groups=groups
+    )
+    row = {"source": "u1", "item": "i1", "features": {"genres": ["a", "b"], "title": "Toy Story",
+           "picture": [2, 1]}}  # fmt: skip
+    served = load(catalogue, train(catalogue, 1, [row], step=0.5, config=config).name)
+    found = explained(served, row)
+    shares = sorted((share.feature, round(share.log_odds, 4)) for share in found.shares)
+    assert shares == [
+        *[("genres", 0.5)] * 2, ("item", 0.5), ("picture[0]", 1.0), ("picture[1]", 0.5),
+        ("source", 0.5), *[("title", 0.5)] * 2,
+    ]  # fmt: skip
+    assert found.log_odds == pytest.approx(found.prior_log_odds + 4.5, abs=1e-4)
+    answer = served.answer(json.dumps({"rows": [row]}).encode(), 1)
+    assert found.probability == pytest.approx(float(answer.probabilities[0]))
+    with pytest.raises(BadRequest, match=r"genres is the string 'a'.* send a list of strings"):
+        served.answer(b'{"rows": [{"features": {"genres": "a"}}]}', 1)
+    table, key = key_of(served.scorer.model, "genres=b")
+    assert served.weights.tables[table].find(np.array([key], np.uint64))[0] >= 0
+
+
 @pytest.mark.parametrize("kind", ["fm", "dlrm"])
 def test_every_kind_is_explained(catalogue, train, config_of, kind):
     config = config_of(kind=kind, dim=4, hidden=(8,), numeric=("price",), bottom=(4,))

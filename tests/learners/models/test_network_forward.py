@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from learners.config import ModelConfig
+from learners.models.features import Encoded
 from learners.models.model import make_model
 from learners.models.network_forward import forward_of
 
@@ -32,7 +33,8 @@ def test_both_ways_agree(options, count):
     place = draw.integers(0, 11, (count, 3))
     numbers = draw.standard_normal((count, len(config.numeric))).astype(np.float32)
     table = model.spec.tables[0].name
-    expected = model.kind.predict({table: place}, {table: rows}, dense, numbers)
+    encoded = Encoded(np.empty((count, 0), np.uint64), numbers)
+    expected = model.kind.predict({table: place}, {table: rows}, dense, encoded)
     forward = forward_of(config, dense)
     assert forward is not None
     np.testing.assert_allclose(forward(place, rows, numbers), expected, rtol=2e-4, atol=1e-6)

@@ -3,6 +3,7 @@ import pyarrow as pa
 import pytest
 
 from learners.config import ModelConfig
+from learners.models.features import Encoded
 from learners.models.model import make_model
 from learners.models.record_columns import wrong_column
 from learners.pacing.events import Batch
@@ -13,6 +14,11 @@ from stream.columns.events import CATEGORICAL, NUMERIC, FeatureColumn
 from stream.internal_topics.examples import encode_examples, examples_schema
 
 COUNTRY, PRICE = FeatureColumn("country", CATEGORICAL), FeatureColumn("price", NUMERIC)
+
+
+def encoded(numbers: np.ndarray) -> Encoded:
+    """Rows without keys."""
+    return Encoded(np.empty((len(numbers), 0), np.uint64), numbers)
 
 
 def examples(rng, n, features, start=0, **given):
@@ -51,7 +57,7 @@ def test_a_row_moves_no_parameter_further_than_the_limit(kind):
     )
     model = make_model(config)
     numbers = np.array([[1e6, 1.0], [1e6, 1e6], [3.0, 4.0], [-1e6, 0.0]], np.float32)
-    scales, clipped = row_scales(config, numbers)
+    scales, clipped = row_scales(config, encoded(numbers))
     assert clipped == 3
     assert scales[2] == 1.0
     if kind == "mlp":
@@ -62,7 +68,7 @@ def test_a_row_moves_no_parameter_further_than_the_limit(kind):
         places = {"weights": np.array([[0, 1, 2]])}
         label, weight = np.ones(1, np.float32), scales[row : row + 1]
         _, gradients, _ = model.kind.differentiate(
-            places, pulled, {}, numbers[row : row + 1], label, weight
+            places, pulled, {}, encoded(numbers[row : row + 1]), label, weight
         )
         assert np.abs(gradients["weights"]).max() <= 50.0 * 1.01, keys
 
@@ -74,8 +80,10 @@ def test_the_scale_of_a_row_does_not_depend_on_the_others(pairs):
     numbers = (rng.normal(0, 1, (257, 9)) * 10.0 ** rng.integers(-3, 6, (257, 1))).astype(
         np.float32
     )
-    together = row_scales(config, numbers)[0]
-    alone = np.concatenate([row_scales(config, numbers[i : i + 1])[0] for i in range(len(numbers))])
+    together = row_scales(config, encoded(numbers))[0]
+    alone = np.concatenate(
+        [row_scales(config, encoded(numbers[i : i + 1]))[0] for i in range(len(numbers))]
+    )
     assert together.tobytes() == alone.tobytes()
     assert 0 < (together < 1).sum() < len(together)
 
@@ -103,9 +111,7 @@ def test_one_price_in_the_wrong_unit_does_not_spoil_its_weight(kind):
             table.reserve(keys)
             table.advance(step, step * 1_000, len(keys), 0, step)
             table.apply(keys, computed.gradients["weights"], step, step * 1_000)
-        p = model.kind.predict(
-            prepared.places, {"weights": table.pull(keys)}, {}, prepared.encoded.numbers
-        )
+        p = model.kind.predict(prepared.places, {"weights": table.pull(keys)}, {}, prepared.encoded)
         return p
 
     assert np.abs(learned(True) - learned(False)).mean() < 0.02

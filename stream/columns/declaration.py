@@ -1,0 +1,273 @@
+"""The registry of features: what `[features.NAME]` declares, checked when it is read.
+
+A declaration says what an event sends (its columns), what a model reads of it (its options), and
+whose it is. Training and serving take it from one place: the definition of a model carries the
+declarations of the features that it uses, so a checkpoint is read as it was trained.
+"""
+
+import math
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stream.columns.events import (
+    CATEGORICAL,
+    LIST,
+    LIST_VALUES_MAX,
+    NUMERIC,
+    TEXT,
+    TIME,
+    VECTOR,
+    VECTOR_WIDTH_MAX,
+    WEIGHTS,
+    WEIGHTS_SUFFIX,
+    FeatureColumn,
+)
+
+KINDS = (CATEGORICAL, NUMERIC, LIST, TEXT, TIME, VECTOR)
+STRING, INTEGER = "string", "integer"
+NFC, NFKC, LOWER, DIGITS = "nfc", "nfkc", "lower", "digits"
+SUM, MEAN, SQRT = POOLS = ("sum", "mean", "sqrt")
+WORDS, PAIRS, CHARACTERS = TOKENS = ("words", "pairs", "characters")
+HOUR, WEEKDAY, HOUR_OF_WEEK, AGE = PARTS = ("hour", "weekday", "hour_of_week", "age")
+TRANSFORMS = ("none", "log1p")
+#: `of` of a time that is the impression's own.
+TS_MS = "ts_ms"
+TOKENS_MAX, CHARACTERS_MAX = 4_096, 16
+
+#: Options by the kinds that have them; the others belong to every kind.
+_OF_KIND = {
+    "type": (CATEGORICAL, LIST),
+    "default": (CATEGORICAL, LIST, TEXT, TIME, NUMERIC, VECTOR),
+    "normalise": (CATEGORICAL, LIST, TEXT),
+    "personal": (CATEGORICAL,),
+    "shares": (CATEGORICAL, LIST),
+    "pool": (LIST, TEXT),
+    "weighted": (LIST,),
+    "max_values": (LIST,),
+    "tokens": (TEXT,),
+    "characters": (TEXT,),
+    "max_tokens": (TEXT,),
+    "transform": (NUMERIC,),
+    "bounds": (NUMERIC, VECTOR),
+    "buckets": (NUMERIC,),
+    "piecewise": (NUMERIC,),
+    "part": (TIME,),
+    "of": (TIME,),
+    "zone": (TIME,),
+    "width": (VECTOR,),
+}
+#: What says whose a feature is, and changes no number.
+DESCRIBES = ("source", "owner", "since", "doc", "personal")
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature that events carry and models may read (docs/features.md)."""
+
+    kind: str = _option(
+        CATEGORICAL,
+        "'categorical', 'numeric', 'list' (of categories), 'text', 'time' or 'vector'",
+    )
+    type: str = _option(STRING, "categorical, list: 'string', or 'integer' where events send those")
+    source: str = _option("", "where its values come from, for people")
+    owner: str = _option("", "who answers for it, for people")
+    since: str = _option("", "since when it is sent, for people")
+    doc: str = _option("", "what it means, for people")
+    default: Any = field(
+        default=None,
+        metadata={
+            "help": "what a missing one counts as: a category, a text or a number; '' and 0 where "
+            "not given"
+        },
+    )
+    normalise: tuple[str, ...] | None = field(
+        default=None,
+        metadata={
+            "help": "steps before hashing, of 'nfc', 'nfkc', 'lower' and, of text, 'digits' (each "
+            "becomes 0); text: ['nfkc', 'lower'] where not given, others: none"
+        },
+    )
+    personal: bool = _option(
+        False, "it identifies a person: our producer pseudonymises it (categorical strings)"
+    )
+    shares: str = _option(
+        "",
+        "categorical, list: the feature (or source, vendor, item) whose keys its values have, so "
+        "that both learn the same rows",
+    )
+    pool: str = _option(
+        MEAN, "list, text: how the rows of its values become one: 'sum', 'mean' or 'sqrt' (of n)"
+    )
+    weighted: bool = _option(
+        False, "list: events send NAME_weights too, a number for each value, or none"
+    )
+    max_values: int = _option(64, "list: a model reads the first so many values")
+    tokens: str = _option(
+        WORDS,
+        "text: 'words', 'pairs' (words and pairs of neighbours) or 'characters' (runs of them)",
+    )
+    characters: int = _option(3, "text with tokens = 'characters': how many make a token")
+    max_tokens: int = _option(64, "text: a model reads the first so many tokens")
+    transform: str = _option("none", "numeric: 'log1p' (sign kept) or 'none'")
+    bounds: tuple[float, ...] = _option(
+        (), "numeric, vector: [lowest, highest] value; one beyond is clipped to it and counted"
+    )
+    buckets: tuple[float, ...] = _option(
+        (), "numeric: rising bounds; the number of those at or below a value is its category"
+    )
+    piecewise: tuple[float, ...] = _option(
+        (),
+        "numeric: rising knots; each piece between two is a number that goes from 0 to 1 within it",
+    )
+    part: str = _option(
+        HOUR,
+        "time: its 'hour', 'weekday' (Monday is 0), 'hour_of_week', or its 'age' at the impression "
+        "in powers of two of seconds: a category",
+    )
+    of: str = _option(
+        "", "time: 'ts_ms' = the impression's own time, which no event sends twice; '' = it is sent"
+    )
+    zone: str = _option("UTC", "time: the IANA time zone of hour and weekday")
+    width: int = _option(0, "vector: how many numbers")
+
+    def __post_init__(self) -> None:
+        for name in ("normalise", "bounds", "buckets", "piecewise"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, tuple(value))
+        _one_of(self, "kind", KINDS)
+        for f in fields(self):
+            kinds, value = _OF_KIND.get(f.name, KINDS), getattr(self, f.name)
+            if value != f.default and self.kind not in kinds:
+                raise ValueError(
+                    f"{f.name} = {value!r}: kind {self.kind!r} has none; leave it out, or make it "
+                    f"a {' or '.join(kinds)}"
+                )
+        for name, allowed in (("type", (STRING, INTEGER)), ("pool", POOLS), ("tokens", TOKENS)):
+            _one_of(self, name, allowed)
+        _one_of(self, "part", PARTS)
+        _one_of(self, "transform", TRANSFORMS)
+        for name, most in (
+            ("max_values", LIST_VALUES_MAX),
+            ("max_tokens", TOKENS_MAX),
+            ("characters", CHARACTERS_MAX),
+        ):
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 to {most}")
+        self._check_steps()
+        self._check_numbers()
+        self._check_time()
+        if self.kind == VECTOR and not 1 <= self.width <= VECTOR_WIDTH_MAX:
+            raise ValueError(f"width = {self.width}: allowed is 1 to {VECTOR_WIDTH_MAX}")
+        self._check_default()
+
+    def _check_steps(self) -> None:
+        allowed = (NFC, NFKC, LOWER) + ((DIGITS,) if self.kind == TEXT else ())
+        if wrong := [step for step in self.normalise or () if step not in allowed]:
+            raise ValueError(f"normalise = {wrong}: allowed are {', '.join(map(repr, allowed))}")
+
+    def _check_numbers(self) -> None:
+        for name in ("bounds", "buckets", "piecewise"):
+            values = getattr(self, name)
+            rising = all(a < b for a, b in pairwise(values))
+            if not all(map(math.isfinite, values)) or not rising:
+                raise ValueError(f"{name} = {list(values)}: allowed are finite numbers that rise")
+        if self.bounds and len(self.bounds) != 2:
+            raise ValueError(f"bounds = {list(self.bounds)}: allowed are two numbers")
+        if len(self.piecewise) == 1:
+            raise ValueError(f"piecewise = {list(self.piecewise)}: a piece needs two knots")
+        several = [n for n in ("buckets", "piecewise") if getattr(self, n)]
+        if len(several) > 1 or (several and self.transform != "none"):
+            raise ValueError(
+                f"{several[0]}: one of buckets, piecewise and transform, not several; declare "
+                f"another feature for the other"
+            )
+
+    def _check_time(self) -> None:
+        if self.of not in ("", TS_MS):
+            raise ValueError(f"of = {self.of!r}: allowed are '' (it is sent) and {TS_MS!r}")
+        if self.of and self.part == AGE and self.kind == TIME:
+            raise ValueError(f"part = {AGE!r} of {TS_MS!r}: that is 0 always; send another time")
+        if self.kind == TIME and not is_zone(self.zone):
+            raise ValueError(f"zone = {self.zone!r}: allowed are IANA names, as 'Europe/Berlin'")
+
+    def _check_default(self) -> None:
+        value, wanted = self.default, "a string"
+        if value is None:
+            return
+        if self.kind in (NUMERIC, VECTOR):
+            fits = isinstance(value, int | float) and not isinstance(value, bool)
+            fits, wanted = fits and math.isfinite(value), "a finite number"
+        else:
+            fits = isinstance(value, str)
+        if not fits:
+            raise ValueError(f"default = {value!r}: expected {wanted}")
+
+    def columns(self, name: str) -> tuple[FeatureColumn, ...]:
+        """What of it an event sends: one column, a second one of weights, or none."""
+        if self.of:
+            return ()
+        own = FeatureColumn(name, self.kind, self.personal, self.type == INTEGER, self.width)
+        if self.weighted:
+            return own, FeatureColumn(name + WEIGHTS_SUFFIX, WEIGHTS)
+        return (own,)
+
+    @property
+    def is_bag(self) -> bool:
+        """Whether a row has any number of keys of it."""
+        return self.kind in (LIST, TEXT)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its value is hashed as it is sent, or is a number alone."""
+        if self.kind == CATEGORICAL:
+            return self.type == STRING and not self.steps and not self.default
+        return self.kind == NUMERIC and not self.buckets and not self.piecewise
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether a model reads it as keys; else as numbers."""
+        return self.kind in (CATEGORICAL, LIST, TEXT, TIME) or bool(self.buckets)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Of normalisation."""
+        if self.normalise is None:
+            return (NFKC, LOWER) if self.kind == TEXT else ()
+        return self.normalise
+
+    def number_names(self, name: str) -> tuple[str, ...]:
+        """Of the numbers that a model reads of it."""
+        count = self.width or len(self.piecewise) - 1 if not self.is_keyed else 0
+        return tuple(f"{name}[{i}]" for i in range(count)) if count > 0 else (name,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it: what differs from the defaults, and the kind."""
+        return {
+            f.name: list(value) if isinstance(value, tuple) else value
+            for f in fields(self)
+            if (value := getattr(self, f.name)) != f.default or f.name == "kind"
+        }
+
+
+def _one_of(declared: Feature, name: str, allowed: tuple[str, ...]) -> None:
+    value = getattr(declared, name)
+    if value not in allowed:
+        raise ValueError(f"{name} = {value!r}: allowed are {', '.join(map(repr, allowed))}")
+
+
+def is_zone(name: str) -> bool:
+    """Whether the time zone is known here."""
+
+    try:
+        pc.hour(pa.array([0], pa.timestamp("ms", name)))
+    except pa.ArrowException:
+        return False
+    return True
