@@ -7,7 +7,7 @@ with its disk, and started again.
 `seconds_to_resume_max`: from the start of the killed host to a model on the replica of another one
 that is newer than at the kill, and every process answering. `second_start_refused`: a
 second start of a role at a place that answers already must be refused. One broker, not three; no
-partitions and no comparison with loopback: *not measured here*.
+partitions and no comparison with loopback: *not measured here*. Takes some minutes.
 """
 
 import argparse

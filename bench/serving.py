@@ -13,6 +13,8 @@ ONNX Runtime.
 `--steady` asks 300 times a second for 60 s while a delta lands each second and a base each 20 s.
 `--overload` asks three times as often as the replica can answer for 30 s, with 1,000 slow senders
 beside. These stand alone, without the rest. Exit code 1 if a target is missed.
+
+Takes a few minutes.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Requests at a stated rate, whether they are answered or not: what `bench.serving` loads a replica
 with, in a process of its own.
 
-    python -m bench.serving_load PORT FILE --rate R --seconds S [--within-ms MS] [--slow N]
+    PORT FILE --rate R --seconds S [--within-ms MS] [--slow N]
 
 FILE holds the bodies, one a line. Latency counts from the moment at which a request was due. A
 line `{"begun": true}` says that the load has begun; the next one what came of it. `--slow` opens so

@@ -1,6 +1,6 @@
 """The process that `bench.serving` asks: a replica, or other software behind the same server.
 
-    python -m bench.serving_site ROOT replica|onnx|vw [--kind lr|dlrm] [--rows N]
+    ROOT replica|onnx|vw [--kind lr|dlrm] [--rows N]
 
 Prints its port, and ends with its standard input.
 """

@@ -74,6 +74,8 @@ AWAY = {
     "learners scale 2 --wait-s 0.1": "nothing was changed",
     "checkpoints show 7": "",
     "checkpoints restore 7": "",
+    "predict {}": "no checkpoint is published yet",
+    "inspect item=i42": "no complete checkpoint yet",
     "checkpoints restore": "restore which?",
     "checkpoints restore --lift": "nothing is held",
     "run": "127.0.0.1:9",
@@ -358,6 +360,7 @@ def test_every_command_is_in_some_table_of_mistakes():
         "demo",
         "checkpoints",
         "config",
+        "completion",  # takes nothing, and reads nothing
     }
     elsewhere = {"audit", "replay", "retrain", "models", "archive", "simulate", "forget", "lost"}
     assert set(COMMANDS) - tried - elsewhere == set()

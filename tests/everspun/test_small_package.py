@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NEED_EXTRAS = {
     "learners.models.feature_pairs",
     "learners.models.network",
+    "learners.models.network_forward",
     "learners.models.torch_modules",
     "learners.models.user_module",
     "everspun.status.plots",

@@ -221,11 +221,15 @@ def test_a_row_is_the_same_bits_whatever_stands_beside_it(bags):
 # --- what the rules say
 
 
-def overrides_of(text):
+#: The one character of Unicode whose full lower case is longer than its simple one.
+SIMPLE = {"\u0130": "i"}
+
+
+def words_of(text):
     """docs/features.md, letter by letter."""
     text = unicodedata.normalize("NFKC", text)
     out, word = [], ""
-    for one in "".join(c.lower() if len(c.lower()) == 1 else c for c in text) + " ":
+    for one in "".join(SIMPLE.get(c, c.lower()) for c in text) + " ":
         code = ord(one)
         is_part = one.isalnum() if code < 128 else not any(a <= code <= b for a, b in SEPARATORS)
         if is_part:
@@ -237,7 +241,7 @@ def overrides_of(text):
 
 
 def tokens_of(text, feature):
-    words = overrides_of(text)
+    words = words_of(text)
     if "digits" in feature.steps:
         words = ["".join("0" if c in "0123456789" else c for c in word) for word in words]
     if feature.tokens == "characters":

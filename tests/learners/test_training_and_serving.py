@@ -14,16 +14,20 @@ from hypothesis import strategies as st
 
 from checkpointer.serving.answer import Values
 from checkpointer.serving.http_server import ReplicaServer
+from checkpointer.serving.loading import rehearse
 from checkpointer.serving.replica_client import Replica
 from checkpointer.serving.request import BadRequest, of_rows, parse
-from checkpointer.serving.serving import ServedModel, _answers, _versions, rehearse
+from checkpointer.serving.serving import ServedModel, answers_of
 from checkpointer.serving.typed_request import RequestDecoder
 from checkpointer.store.manifest import Evaluation, Manifest
+from checkpointer.tables.model_tables import ModelTables
 from learners.config import ModelConfig
 from learners.models.features import Encoded, Encoder, unique_keys
 from learners.models.model import Model, Scorer, clip, make_model
 from learners.models.text_keys import TextEncoder, feature_key, hash_text
-from paramserver.parts.part import Weights
+from paramserver.messages import Progress
+from paramserver.parts.serving_part import ServingPart
+from paramserver.slots import SLOTS
 from stream.config import StreamConfig
 from stream.decoding.decode import decode_impressions
 from stream.internal_topics.examples import decode_examples, encode_examples, example_batch
@@ -245,15 +249,18 @@ def served_of(model: Model, rows: list[pa.RecordBatch]) -> ServedModel:
         )
         tables[table.name] = (keys, rng.normal(size=(len(keys), table.dim)).astype(np.float32))
     shapes = model.spec.dense.shapes.items()
-    weights = Weights(tables, {n: rng.normal(size=s).astype(np.float32) for n, s in shapes})
+    dense = {n: rng.normal(size=s).astype(np.float32) for n, s in shapes}
+    slots = np.arange(SLOTS, dtype=np.int32)
+    held = ModelTables(model.spec, {})
+    held.apply([ServingPart("m", model.spec.digest, 0, slots, Progress({}, {}), tables, dense)])
+    weights = held.publish()
     manifest = Manifest(
         model="m", number=1, cut="c", spec=model.spec, model_config=model.config.to_dict(),
         chains={}, next_record={}, event_time_max_ms=1, created_ms=1, evaluation=Evaluation(),
         parent=None, code_version="0", parts=(),
     )  # fmt: skip
-    scorer = Scorer(model, tables, weights.dense)
-    made = (_answers(scorer, None), _versions(model.spec, weights))
-    return ServedModel(manifest, weights, scorer, "", *made)
+    scorer = Scorer(model, weights.tables, weights.dense)
+    return ServedModel(manifest, weights, scorer, held, "", answers_of(scorer, None))
 
 
 def trained(served: ServedModel, row: pa.RecordBatch) -> np.ndarray:
@@ -262,8 +269,8 @@ def trained(served: ServedModel, row: pa.RecordBatch) -> np.ndarray:
     encoded, places, rows = model.encoder.encode(row), {}, {}
     for name, keys in model.kind.keys(encoded).items():
         distinct, places[name] = unique_keys(keys)
-        rows[name] = scorer._rows(name, distinct)
-    return clip(model.kind.predict(places, rows, scorer.dense, encoded.numbers))
+        rows[name] = scorer.tables[name].lookup(distinct)
+    return clip(model.kind.predict(places, rows, scorer.dense, encoded))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import define_model
+from checkpoint_maker import define_model
 
 from checkpointer.serving.explanation import explain
 from checkpointer.serving.loading import load

@@ -30,7 +30,7 @@ CONFIG = ServingConfig(poll_ms=5, request_rows_max=10)
 
 @pytest.fixture(scope="module")
 def replica(tmp_path_factory):
-    from conftest import model_config, train_checkpoint
+    from checkpoint_maker import model_config, train_checkpoint
 
     root = str(tmp_path_factory.mktemp("store"))
     config = model_config(categorical=("source", "item", "colour"), numeric=("price",))

@@ -162,7 +162,7 @@ def test_a_cut_that_comes_to_nothing_leaves_no_parts():
     system.files.fault = None
     assert system.later(6_000).outcome == "published"
     parts = [path for path in system.files.contents if path.endswith(".safetensors")]
-    assert len(parts) == 4, "of two checkpoints of two shards"
+    assert len(parts) == 8, "a part and its weights, of two checkpoints of two shards"
 
 
 def test_idle_hours_take_no_checkpoints_and_a_rollback_is_seen_meanwhile():
