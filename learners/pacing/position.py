@@ -36,6 +36,7 @@ class Position:
     paused: bool = False
     first: int | None = None  # offset of the first record read here
     folded: set[str] = field(default_factory=set)  # chains that a record was folded into
+    logged: dict[str, int] = field(default_factory=dict)  # where each chain stands in what was read
     floor: int = 0  # of `impressions[partition]`: where the model began on `label` (C1)
 
     @staticmethod
@@ -88,6 +89,8 @@ class Position:
         batch = batch._replace(
             record_end=batch.end, floor=self.floor if kind_of(batch.chain) == RETRACT else 0
         )
+        if self.next_record is None and self._dangles_in_log(batch):
+            return Fold.DANGLES
         kind, at = chain.fold(batch.start, batch.end, batch.barrier or None)
         if kind is Fold.EXTENDS:
             self.queue.extend(split(batch._replace(start=at, barrier=0), self.ends[batch.chain]))
@@ -100,6 +103,13 @@ class Position:
             # skipped.
             raise self.lost(self.first)
         return kind
+
+    def _dangles_in_log(self, batch: Batch) -> bool:
+        """Whether it stands above the end of its chain, read from the log's first record: a model
+        may begin above that end, and a record that dangles may begin just there (C2)."""
+        end = self.logged.get(batch.chain, batch.start)
+        self.logged[batch.chain] = max(end, batch.end) if batch.start <= end else end
+        return batch.start > end
 
     def lost(self, first: int) -> CannotGoOn:
         """The log begins only at `first`, above what is needed."""

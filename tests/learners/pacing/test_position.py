@@ -1,5 +1,8 @@
 """Where a learner stands in a partition: each chain is folded on its own."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from learners.pacing.events import Batch
 from learners.pacing.position import Position
 from paramserver.messages import ChainProgress, Progress
@@ -22,3 +25,38 @@ def test_chains_of_a_partition_are_folded_each_on_its_own_and_only_labels_are_sc
     )
     assert {batch.record_end for batch in position.queue} == {20}
     assert position.fold(late) is Fold.REPEAT
+
+
+def sought_at(begin: int, next_record: dict[int, int]) -> Position:
+    progress = Progress({"label/0": ChainProgress(begin)}, next_record)
+    told = {0: ProgressReply(1, 1, progress, {"label/0": begin})}
+    return Position.sought(0, 1, told, SlotMap.even(1))
+
+
+def test_a_record_that_dangles_is_not_taken_where_a_model_is_to_begin():
+    position = sought_at(13, {})
+    records = ((0, 8), (13, 14), (8, 13), (13, 15))
+    folds = [
+        position.fold(Batch(0, "label/0", start, end, n, n + 1, 1))
+        for n, (start, end) in enumerate(records)
+    ]
+    assert folds == [Fold.REPEAT, Fold.DANGLES, Fold.REPEAT, Fold.EXTENDS]
+    assert [(one.start, one.end) for one in position.queue] == [(13, 15)]
+
+
+@given(
+    st.integers(0, 30),
+    st.lists(st.tuples(st.integers(0, 30), st.integers(1, 6)), max_size=20),
+)
+def test_a_model_begins_with_what_the_log_folds_to(begin, drawn):
+    """Whatever repeats, overlaps and dangles, and wherever a model begins: it learns each position
+    behind its beginning that the log's own fold has, once."""
+    records = [(0, 1), *((start, start + length) for start, length in drawn)]
+    end = 0
+    for start, stop in records:
+        end = max(end, stop) if start <= end else end
+    position = sought_at(begin, {})
+    for n, (start, stop) in enumerate(records):
+        position.fold(Batch(0, "label/0", start, stop, n, n + 1, 1))
+    learned = [at for one in position.queue for at in range(one.start, one.end)]
+    assert learned == list(range(begin, end))
