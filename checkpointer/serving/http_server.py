@@ -199,10 +199,8 @@ class ReplicaServer:
     def _answer(self, connection: HttpConnection, request: HttpRequest, response: Response) -> None:
         self._count(self._api.counted_as(request), response.status)
         if self._ending:
-            response = response._replace(headers=(*response.headers, ("HttpConnection", "close")))
+            connection.end_soon()  # with this answer, which says so
         connection.answer(response, head_only=request.method == b"HEAD")
-        if self._ending:
-            connection.end_soon()
 
     def _count(self, path: str, status: int) -> None:
         counter = self._counters.get((path, status))
@@ -232,13 +230,13 @@ class ReplicaServer:
 
     def _sweep(self) -> None:
         """End connections that are late, and tell how many wait."""
+        self._loop.call_later(_SWEEP_S, self._sweep)  # first: whatever comes of this one
         now_s = time.monotonic()
         late = [connection for connection in self._connections if connection.is_late(now_s)]
         for connection in late:
             connection.end()
         self.replica.metrics.late.inc(len(late))
         self.replica.metrics.waiting.set(len(self.admission))
-        self._loop.call_later(_SWEEP_S, self._sweep)
 
     def _make_room(self) -> bool:
         """Close the connection that has been sending its request the longest, if long enough; else

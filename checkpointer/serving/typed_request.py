@@ -6,6 +6,7 @@ fit these types is read again as any JSON is: it may be in columns, or have feat
 ignored, or be wrong, and then the message says what is (`request`).
 """
 
+import contextlib
 from functools import lru_cache
 from operator import attrgetter
 from typing import Annotated, Any, NamedTuple
@@ -64,10 +65,9 @@ class RequestDecoder:
         """Raises BadRequest."""
         check_extent(body, rows_max)
         if self._is_typed:
-            try:
+            # What is not of the types is read as any JSON is, which says what is wrong with it.
+            with contextlib.suppress(msgspec.MsgspecError, RecursionError, UnicodeError, _Untyped):
                 return Decoded(self._decoded(body, rows_max))
-            except (msgspec.MsgspecError, RecursionError, UnicodeError, _Untyped):
-                pass
         return self.of_given(given(body, self._features, rows_max))
 
     def of_given(self, asked: Given) -> Decoded:

@@ -403,7 +403,15 @@ class DataChannelServer:
             )
             with self._lock:
                 self._channels[channel] = thread
-            thread.start()
+            try:
+                thread.start()
+            except (
+                RuntimeError
+            ) as error:  # no thread can be had: it may pass, and callers come again
+                log.error("a data channel is closed: %s", error)
+                with self._lock:
+                    self._channels.pop(channel, None)
+                channel.close()
 
     def _answer(self, channel: DataChannel) -> list[memoryview]:
         try:

@@ -13,6 +13,7 @@ import pytest
 
 from checkpointer.config import ServingConfig
 from checkpointer.serving.admission import RequestAdmission
+from checkpointer.serving.http_connection import Response
 from checkpointer.serving.http_server import ReplicaServer
 from checkpointer.serving.replica_client import Replica
 
@@ -207,6 +208,47 @@ def test_what_is_being_answered_is_finished_at_the_end(tmp_path):
             assert connection.recv(1) == b""
             closing.join(timeout=20)
             assert not closing.is_alive()
+
+
+class Held:
+    """An API whose answers wait, beside the loop, until they are let go."""
+
+    def __init__(self):
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def is_prediction(self, request):
+        return False
+
+    def is_slow(self, request):
+        return True
+
+    def counted_as(self, request):
+        return "/held"
+
+    def answer(self, request):
+        self.asked.set()
+        assert self.go.wait(30)
+        return Response(200, b"{}")
+
+
+def test_an_answer_at_the_end_says_that_the_connection_closes(tmp_path):
+    config, held = configured(), Held()
+    with Replica(str(tmp_path), "clicks", config) as replica:
+        server = ReplicaServer(replica, config, 0, held)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+            connection.sendall(request("GET /held HTTP/1.1\nHost: a"))
+            assert held.asked.wait(30)
+            closing = threading.Thread(target=server.close)
+            closing.start()
+            while not server._ending:
+                time.sleep(0.01)
+            held.go.set()
+            found = b""
+            while some := connection.recv(65_536):
+                found += some
+            closing.join(timeout=30)
+        assert status_of(found) == 200
+        assert b"\r\nConnection: close\r\n" in found
 
 
 def test_who_would_wait_too_long_is_not_let_in():
