@@ -317,6 +317,7 @@ class KafkaGroupReader(KafkaReader):
         )
         _wait_while_heartbeat_is_due(consumer)
         _finish_joining(consumer)
+        _take_ended_join(consumer)
         return consumer
 
     def _subscribe(self) -> None:
@@ -363,7 +364,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         return [self.news.popleft() for _ in range(len(self.news))]
 
 
-# --- three faults of kafka-python 3.0, where it still has the places to mend them ---------------
+# --- four faults of kafka-python 3.0, where it still has the places to mend them ----------------
 
 
 def _wait_while_heartbeat_is_due(consumer: KafkaConsumer) -> None:
@@ -384,6 +385,32 @@ def _finish_joining(consumer: KafkaConsumer) -> None:
     needed = getattr(coordinator, "need_rejoin", None)
     if needed is not None and hasattr(coordinator, "rejoining"):
         coordinator.need_rejoin = lambda: coordinator.rejoining or needed()
+
+
+def _take_ended_join(consumer: KafkaConsumer) -> None:
+    """kafka-python 3.0 joins on a thread of its own, and takes a join that ended between two calls
+    of `poll` for none: it asks again. On a busy machine each may end so, and the member asks for
+    ever. What an ended one was given is kept here until it is taken or its generation is over."""
+    coordinator: Any = getattr(consumer, "_coordinator", None)
+    join = getattr(coordinator, "_do_join_and_sync_async", None)
+    complete = getattr(coordinator, "_on_join_complete_async", None)
+    if join is None or complete is None or not hasattr(coordinator, "_generation"):
+        return
+    ended: list[tuple[Any, bytes]] = []  # at most one: its generation and its assignment
+
+    async def join_once() -> bytes:
+        if ended and ended[0][0] == coordinator._generation:
+            return ended[0][1]
+        assignment: bytes = await join()
+        ended[:] = [(coordinator._generation, assignment)]
+        return assignment
+
+    async def complete_and_forget(*given: Any) -> None:
+        ended.clear()
+        await complete(*given)
+
+    coordinator._do_join_and_sync_async = join_once
+    coordinator._on_join_complete_async = complete_and_forget
 
 
 def _unpark(consumer: KafkaConsumer) -> None:
