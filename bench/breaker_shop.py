@@ -18,9 +18,7 @@ from everspun.replay.history import History
 from labeler.breaker.bands import Scope
 from labeler.breaker.early_join import GROUPS, TALLY_SCHEMA
 from labeler.breaker_config import BreakerConfig
-
-I64 = npt.NDArray[np.int64]
-F64 = npt.NDArray[np.float64]
+from stream.kernels.arrays import F64, I64
 
 SLICES = ("language", "partner", "discounted")
 LANGUAGES, SHARES = ("en", "de", "fi"), (0.6, 0.3, 0.1)

@@ -17,9 +17,8 @@ from labeler.labels.partition import PartitionLabeler
 from stream.chain import LABEL
 from stream.config import StreamConfig
 from stream.decoding.schema import Shape, click_shape, impression_shape
+from stream.kernels.arrays import I64
 from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Record
-
-I64 = npt.NDArray[np.int64]
 
 HOUR_MS = 3_600_000
 WINDOW_MS, LATE_WINDOW_MS, GRACE_MS = HOUR_MS, 4 * HOUR_MS, 60_000

@@ -42,6 +42,7 @@ from everspun.replay.attacks import HOUR_MS
 from everspun.replay.history import History
 from everspun.replay.traffic import TrafficConfig, simulate
 from labeler.fraud_config import FraudConfig
+from stream.kernels.arrays import F64, I64
 
 FIXED_ON, MEASURED_ON = range(10), range(100, 110)
 BUSY_EVENTS = 20  # an hour
@@ -51,9 +52,6 @@ BLIND_PAIRS = 20_000
 BUSIEST_SHARE = 0.01
 #: Edges of the curves over events an hour.
 EDGES = (2, 4, 6, 8, 12, 16, 20, 30, 60, 100, 300, 1_000, 10_000)
-
-I64 = npt.NDArray[np.int64]
-F64 = npt.NDArray[np.float64]
 
 
 def shop(seed: int, impressions: int) -> TrafficConfig:

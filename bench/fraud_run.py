@@ -24,6 +24,7 @@ from stream.config import StreamConfig
 from stream.decoding.decode import DecodedActivity
 from stream.hashing.keys import hash_pair, hash_strings, session_of
 from stream.internal_topics.verdicts import Verdict, Watermark
+from stream.kernels.arrays import Bools
 
 SIGNAL_MS = 60_000
 WAIT_MS = StreamConfig().wait_ms
@@ -31,8 +32,6 @@ HEARTBEAT_MS = HOUR_MS
 VIEWS, CLICKS = "impressions/0", "clicks/0"
 #: Signals judged at a time.
 BATCH = 8
-
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from everspun.local_run import LocalRun
 from learners.config import ModelConfig
 from learners.models.model import Model, make_model
 from stream.internal_topics.examples import BatchHeader, encode_examples
+from stream.log.wall_clock import wall_clock_ms
 from stream.record import Partition
 
 #: Plain SGD at a rate that suits the sequence: nothing mends a setting that is too fast, as a
@@ -127,7 +128,7 @@ def write(local: LocalRun, works: list[Work]) -> None:
             )
             at = Partition(local.config.stream.examples, batch.partition)
             value = encode_examples(work.prepared.rows)
-            writer.append(at, value, None, header.to_headers(), time.time_ns() // 1_000_000)
+            writer.append(at, value, None, header.to_headers(), wall_clock_ms())
         writer.flush(60_000)
 
 

@@ -33,6 +33,7 @@ from bench.recovery_site import Site
 from everspun.launcher.locks import lock_file, unlock
 from everspun.local_run import READY_TIMEOUT_S, LocalRun, NotReady
 from everspun.status.scrape import scrape
+from stream.log.wall_clock import wall_clock_ms
 from stream.record import Partition
 
 LOOK_S = 5.0
@@ -87,7 +88,7 @@ def fill(local: LocalRun, count: int) -> None:
     with contextlib.closing(writer):
         for n in range(count):
             value = text.replace('"START"', str(n)).replace('"END"', str(n + 1)).encode()
-            writer.append(at, value, None, (), time.time_ns() // 1_000_000)
+            writer.append(at, value, None, (), wall_clock_ms())
             if n % 10_000 == 0:
                 writer.flush(60_000)
         writer.flush(60_000)

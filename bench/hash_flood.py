@@ -17,13 +17,12 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from paramserver.messages import TableSpec
 from paramserver.tables.hash_index import DISTANCE_MAX
 from paramserver.tables.table import Table
+from stream.kernels.arrays import U64
 
-U64 = npt.NDArray[np.uint64]
 SECRET, GUESSED = 0x5EC2E7, 0
 OTHERS, STEP = 200_000, 4_096
 _BACK = [pow(factor, -1, 1 << 64) for factor in (0xC4CEB9FE1A85EC53, 0xFF51AFD7ED558CCD)]

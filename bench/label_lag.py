@@ -40,6 +40,7 @@ from everspun.local_run import LocalRun
 from stream.config import StreamConfig
 from stream.internal_topics.examples import decode_examples
 from stream.log.log import Log
+from stream.log.wall_clock import wall_clock_ms
 from stream.record import Partition
 
 FORMATS = ("json_page_views", "json_single")
@@ -136,7 +137,7 @@ class Labels:
     def read(self) -> bool:
         """Take what is new; true if any impression was."""
         polled = self._reader.poll(500, 50)
-        at_ms, before = time.time_ns() // 1_000_000, sum(self.counts.values())
+        at_ms, before = wall_clock_ms(), sum(self.counts.values())
         for record in (record for records in polled.values() for record in records):
             headers = dict(record.headers)
             for name in ("labelled", "duplicate", "rejected", "withheld", "quarantined"):
@@ -159,7 +160,7 @@ def measure(local: LocalRun, options: argparse.Namespace) -> dict[str, Any]:
     meter = Meter.start(
         {name: process.popen.pid for name, process in local.launcher.processes.items()}
     )
-    begin_ms = time.time_ns() // 1_000_000 + BEGIN_IN_MS
+    begin_ms = wall_clock_ms() + BEGIN_IN_MS
     feed = Feed(log, entries, begin_ms)
     with contextlib.closing(Labels(config, log)) as labels:
         moved = time.monotonic() + config.stream.wait_ms / 1000

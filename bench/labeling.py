@@ -44,6 +44,7 @@ from bench.labeling_peer import compare
 from bench.machine import machine, process_cpu_s
 from everspun.config import Config
 from everspun.local_run import LocalRun
+from stream.config import SIGNALS_PARTITIONS
 from stream.log.log import Log, Reader
 from stream.record import Partition
 
@@ -66,7 +67,7 @@ class Outputs:
         stream = config.stream
         self._reader: Reader = log.reader()
         partitions = [Partition(stream.examples, p) for p in range(stream.partitions)]
-        partitions += [Partition(stream.signals, p) for p in range(stream.signals_partitions)]
+        partitions += [Partition(stream.signals, p) for p in range(SIGNALS_PARTITIONS)]
         self._reader.assign(partitions)
         for at in partitions:
             self._reader.seek(at, 0)

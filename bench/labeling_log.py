@@ -12,16 +12,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from stream.config import StreamConfig
 from stream.decoding.schema import Shape, click_shape, impression_shape
 from stream.hashing.keys import partitions_of_keys
+from stream.kernels.arrays import I64
 from stream.log.log import Append, Log, Writer
 from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Partition, position
-
-I64 = npt.NDArray[np.int64]
 
 FORMATS = ("arrow", "json_page_views", "json_single")
 PAGE_ROWS = 20

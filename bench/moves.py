@@ -60,6 +60,7 @@ from paramserver.messages import (
 from paramserver.ports import PortRefused, PortUnreachable, ProgressReply
 from paramserver.slots import SlotMap
 from paramserver.wire.client import ClockClient, ShardPorts, connect
+from stream.log.wall_clock import wall_clock_ms
 
 DIM, FILLED, PUSHED = 32, 50_000, 4_096
 MODEL, CHAIN = "moves", "label/0"
@@ -204,7 +205,7 @@ class MoveShell:
         self._pool = pool
 
     def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
+        return wall_clock_ms()
 
     def steady_ms(self) -> int:
         return time.monotonic_ns() // 1_000_000

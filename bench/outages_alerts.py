@@ -16,6 +16,7 @@ from everspun.launcher.metrics import LauncherMetrics
 from everspun.launcher.targets import NAME, write_targets
 from everspun.status.input_faults import InputWatch, input_faults
 from stream.config import StreamConfig
+from stream.log.wall_clock import wall_clock_ms
 from stream.metrics import start_metrics
 
 DEPLOYED = Path(__file__).parents[1] / "deploy" / "monitoring"
@@ -34,9 +35,7 @@ class Exported:
 
     def __init__(self, launcher: Launcher, stream: StreamConfig) -> None:
         self._launcher = launcher
-        self._inputs = InputWatch(
-            lambda: input_faults(stream, int(time.time() * 1_000)), launcher.note
-        )
+        self._inputs = InputWatch(lambda: input_faults(stream, wall_clock_ms()), launcher.note)
         self._metrics = LauncherMetrics(launcher.said, lambda: self._inputs.count)
         start_metrics(launcher.dir, "launcher", 0, self._metrics)
         self._stopped = threading.Event()

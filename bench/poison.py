@@ -44,6 +44,7 @@ from bench.recovery_watch import Watch
 from everspun.commands.system.audit import full_audit
 from everspun.launcher.launcher import RunStopped
 from everspun.local_run import LocalRun
+from stream.log.wall_clock import wall_clock_ms
 
 GOOD, BAD, KILLS, RATE = 1_000_000, 100_000, 12, 2_000.0
 #: Of the good events so many come without bad ones, and so many among them before anybody is
@@ -219,7 +220,7 @@ def decoders(local: LocalRun, seed: int, console: Console) -> dict[str, Any]:
 
 
 def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    return wall_clock_ms()
 
 
 def bench(

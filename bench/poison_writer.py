@@ -15,8 +15,9 @@ from kafka.errors import KafkaError
 
 from bench.poison_inputs import Bad, Inputs, Now
 from bench.poison_internal import CLAIM_SHARE, TOPICS, claim, malformed
-from stream.config import StreamConfig
+from stream.config import SIGNALS_PARTITIONS, StreamConfig
 from stream.log.kafka_admin import client_settings
+from stream.log.wall_clock import wall_clock_ms
 from stream.record import Partition
 
 #: Of all bad records so many are events; the rest stands on the project's own topics.
@@ -111,7 +112,7 @@ class Poison:
     def _make(self) -> tuple[Bad, int]:
         rng, stream = self._rng, self.stream
         partition = rng.randrange(stream.partitions)
-        now = Now(time.time_ns() // 1_000_000, partition, stream.partitions)
+        now = Now(wall_clock_ms(), partition, stream.partitions)
         roll = rng.random()
         if roll < CLAIM_SHARE:
             return claim(rng, now, stream.topic_prefix), partition
@@ -128,7 +129,7 @@ class Poison:
 
     def _place(self, bad: Bad, partition: int) -> Partition:
         one = {
-            "signals": self.stream.signals_partitions,
+            "signals": SIGNALS_PARTITIONS,
             "verdicts": 1,
             "evaluations": 1,
             "checkpoints": 1,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from stream.chain import label_chain
 from stream.config import StreamConfig
 from stream.log.log import Log
+from stream.log.wall_clock import wall_clock_ms
 from stream.producer.producer import BufferFull, Delivery, EventProducer, ProducerConfig
 from stream.record import position
 
@@ -125,4 +126,4 @@ class Site:
 
 
 def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    return wall_clock_ms()

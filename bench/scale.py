@@ -40,6 +40,7 @@ from paramserver.wire.client import connect
 from stream.chain import begin_vector
 from stream.config import StreamConfig
 from stream.log.memory import MemoryGroupReader, MemoryLog
+from stream.log.wall_clock import wall_clock_ms
 from stream.record import Partition
 
 SIZES = "1x1,1x2,1x4,2x1,2x2,2x4,4x1,4x2,4x4"
@@ -52,7 +53,7 @@ class OwnPartition(MemoryLog):
     """A log of which this process, alone in its group, is assigned one partition."""
 
     def __init__(self, partition: int) -> None:
-        super().__init__(lambda: time.time_ns() // 1_000_000)
+        super().__init__(lambda: wall_clock_ms())
         self.partition = partition
 
     def group_reader(self, group: str, member: str = "") -> MemoryGroupReader:

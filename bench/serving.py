@@ -36,6 +36,7 @@ from bench.serving_client import ask_for
 from bench.serving_model import FEATURES, SHARED, Site, Writer, bodies, model_of
 from bench.serving_sites import started
 from bench.serving_under_load import overload, steady
+from stream.log.wall_clock import wall_clock_ms
 
 CANDIDATES, TURNS, CONNECTIONS = 50, 5, 2
 TARGETS = {
@@ -70,7 +71,7 @@ def measure(kind: str, rows: int, seconds: float) -> dict[str, Any]:
     """Figures of one kind of model."""
     with tempfile.TemporaryDirectory(prefix="everspun-serving-") as root, ExitStack() as sites:
         writer = Writer(kind, rows, root)
-        writer.publish(writer.write(time.time_ns() // 1_000_000))
+        writer.publish(writer.write(wall_clock_ms()))
         site = writer.site
         del writer
         asked = forms(site, kind)

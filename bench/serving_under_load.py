@@ -14,6 +14,7 @@ from bench.machine import process_cpu_s
 from bench.serving_client import ask_for
 from bench.serving_model import FEATURES, STEP, Site, Writer, bodies, probe_of
 from bench.serving_sites import started
+from stream.log.wall_clock import wall_clock_ms
 
 CANDIDATES, RATE, CHANGED = 50, 300.0, 1_000
 BASE_EVERY = 20
@@ -25,7 +26,7 @@ def steady(rows: int, seconds: float) -> dict[str, Any]:
     """RATE requests/s of 50 while a delta lands each second, and a base each BASE_EVERY."""
     with tempfile.TemporaryDirectory(prefix="everspun-serving-") as root:
         writer = Writer("lr", rows, root)
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = wall_clock_ms()
         writer.publish(writer.write(now_ms))
         count = int(seconds) + 3
         later = [
@@ -57,7 +58,7 @@ def overload(rows: int, seconds: float) -> dict[str, Any]:
     """OVER times what it can answer, SLOW slow senders beside; then a third of it."""
     with tempfile.TemporaryDirectory(prefix="everspun-serving-") as root:
         writer = Writer("lr", rows, root)
-        writer.publish(writer.write(time.time_ns() // 1_000_000))
+        writer.publish(writer.write(wall_clock_ms()))
         site = writer.site
         with started(root, "replica", "lr", rows, "--queue-ms", "40") as (pid, port):
             asked = bodies(site, 64, CANDIDATES)

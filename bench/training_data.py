@@ -1,7 +1,6 @@
 """What `bench.training` trains on: examples of 26 features, as ids for baselines, as records of
 `examples` for us."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from stream.chain import label_chain
 from stream.columns.events import CATEGORICAL, FeatureColumn
 from stream.internal_topics.examples import BatchHeader, encode_examples, examples_schema, schema_id
 from stream.log.log import Writer
+from stream.log.wall_clock import wall_clock_ms
 from stream.record import Partition
 
 FEATURES, VALUES, EXPONENT = 26, 38_461, 1.05  # 999,986 rows in all
@@ -129,7 +129,7 @@ class Records:
         self.written = self.bytes = 0
         # A row a millisecond, from yesterday on: a broker refuses stamps an hour ahead of its
         # clock, where fast runs would come, and deletes at once what its retention says is old.
-        self._begun_ms = time.time_ns() // 1_000_000 - 86_400_000
+        self._begun_ms = wall_clock_ms() - 86_400_000
         rng = np.random.default_rng(seed)
         rows = drawn.rows
         self._fixed = {

@@ -1,14 +1,10 @@
 """Settings of the checkpointer and of serving replicas."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from checkpointer.retention import Keep
+from stream.option import option
 from stream.timestamps import parse_ms
-
-
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
 
 
 def _at_least(config: object, minimum: float, *names: str) -> None:
@@ -22,119 +18,115 @@ def _at_least(config: object, minimum: float, *names: str) -> None:
 class CheckpointerConfig:
     """When cuts are taken, where checkpoints are kept, and what one must pass to be published."""
 
-    root: str = _option(
+    root: str = option(
         "var/checkpoints",
         "directory or fsspec URL of the checkpoints; replicas and shards read it too",
     )
-    interval_ms: int = _option(60_000, "wall time between cuts, ms; 0 = not by wall time")
-    event_interval_ms: int = _option(
+    interval_ms: int = option(60_000, "wall time between cuts, ms; 0 = not by wall time")
+    event_interval_ms: int = option(
         0, "event time between cuts, ms; 0 = not by event time. Barriers always count (E3)"
     )
-    idle_interval_ms: int = _option(
+    idle_interval_ms: int = option(
         3_600_000,
         "wall time between cuts while no row is learned, ms: enough for the head not to fall "
         "behind what `examples` "
         "retains; 0 = none then",
     )
-    begin: str = _option(
+    begin: str = option(
         "beginning",
         "where a new model starts: 'beginning', 'end', or a time in UTC such as 2026-11-01T13:30 "
         "(S5)",
     )
-    keep: int = _option(5, "checkpoints kept beside the head, what is served, and their parents")
-    keep_hours: int = _option(
+    keep: int = option(5, "checkpoints kept beside the head, what is served, and their parents")
+    keep_hours: int = option(
         6, "hours of which one published checkpoint each is kept beside those; 0 = none"
     )
-    keep_days: int = _option(
+    keep_days: int = option(
         3, "days of which one published checkpoint each is kept beside those; 0 = none"
     )
-    deltas_max: int = _option(
+    deltas_max: int = option(
         10,
         "checkpoints in a row that hold only the rows touched since the one before (X2); 0 = each "
         "holds all rows",
     )
-    keep_rejected: int = _option(2, "rejected checkpoints kept, to be looked at")
-    hold_lease_ms: int = _option(
+    keep_rejected: int = option(2, "rejected checkpoints kept, to be looked at")
+    hold_lease_ms: int = option(
         2_000, "the stop of starts runs out by itself after this long without renewal, ms (X1)"
     )
-    cut_timeout_ms: int = _option(
-        30_000, "a cut that takes longer is abandoned and tried again, ms"
-    )
-    retry_ms: int = _option(200, "pause before an abandoned cut is tried again, ms")
-    retry_max_ms: int = _option(
+    cut_timeout_ms: int = option(30_000, "a cut that takes longer is abandoned and tried again, ms")
+    retry_ms: int = option(200, "pause before an abandoned cut is tried again, ms")
+    retry_max_ms: int = option(
         5_000, "longest pause after a store that failed, ms; pauses grow from `retry_ms`"
     )
-    store_timeout_ms: int = _option(
-        10_000, "deadline of a call to the store about a small file, ms"
-    )
-    transfer_timeout_ms: int = _option(
+    store_timeout_ms: int = option(10_000, "deadline of a call to the store about a small file, ms")
+    transfer_timeout_ms: int = option(
         600_000, "deadline of reading or writing one part of a checkpoint, ms"
     )
-    poll_ms: int = _option(20, "pause between two looks at the shards, ms")
-    evaluation_wait_ms: int = _option(
+    poll_ms: int = option(20, "pause between two looks at the shards, ms")
+    evaluation_wait_ms: int = option(
         300,
         "how long a manifest waits for the evaluations of the rows it has learned, ms; later ones "
         "count to the next",
     )
-    gate_timeout_ms: int = _option(
+    gate_timeout_ms: int = option(
         20_000, "a clean process that has not answered by then fails its gates, ms"
     )
-    prediction_mean_min: float = _option(
+    prediction_mean_min: float = option(
         1e-6, "the mean prediction since the parent must be at least this"
     )
-    prediction_mean_max: float = _option(
+    prediction_mean_max: float = option(
         0.999999, "the mean prediction since the parent must be at most this"
     )
-    entropy_max: float = _option(
+    entropy_max: float = option(
         1.0,
         "normalized entropy above this is never published: 1 = always answering the mean label; 0 "
         "= off",
     )
-    entropy_band: float = _option(
+    entropy_band: float = option(
         0.25,
         "normalized entropy may exceed the best that was published within reference_ms by this "
         "share; 0 = off",
     )
-    reference_ms: int = _option(
+    reference_ms: int = option(
         604_800_000, "how long what was published counts as the best, event time, ms"
     )
-    entropy_rows_min: int = _option(
+    entropy_rows_min: int = option(
         1_000,
         "scored rows, with clicks_min clicks, that a known progressive loss takes; older ones are "
         "taken too",
     )
-    served_retry_ms: int = _option(
+    served_retry_ms: int = option(
         3_600_000,
         "while what was served did worse than entropy_max, one checkpoint is published so often, "
         "event time, ms",
     )
-    calibration_band: float = _option(
+    calibration_band: float = option(
         1.0,
         "sum of predictions to labels may be further off 1 than the last published one's by this "
         "share; 0 = off",
     )
-    clicks_min: int = _option(
+    clicks_min: int = option(
         100, "clicks that a comparison of calibration or of a slice needs on both sides"
     )
-    slice_entropy_band: float = _option(
+    slice_entropy_band: float = option(
         0.5,
         "as entropy_band, for each value of the columns in [learners] slices; calibration_band "
         "counts too; 0 = off",
     )
-    slice_rows_min: int = _option(
+    slice_rows_min: int = option(
         5_000, "scored rows of a slice that a comparison needs on both sides"
     )
-    memory_bytes_max: int = _option(
+    memory_bytes_max: int = option(
         0, "memory that loading and answering may take in a clean process, bytes; 0 = off"
     )
-    latency_ms_max: float = _option(
+    latency_ms_max: float = option(
         0.0, "time that a clean process may take to answer a request, ms; 0 = off"
     )
-    latency_rows: int = _option(100, "rows of that request")
-    golden: str = _option(
+    latency_rows: int = option(100, "rows of that request")
+    golden: str = option(
         "", "JSON-lines file of rows that every checkpoint must answer in range; empty = none"
     )
-    golden_change_max: float = _option(
+    golden_change_max: float = option(
         1.0,
         "answers to `golden` may differ from the last published one's by this in log odds, on "
         "average; 0 = off",
@@ -189,15 +181,15 @@ class ArchiveConfig:
     """The archive of `examples`: Parquet files by event hour, from which a model can be trained
     after retention."""
 
-    root: str = _option("var/archive", "directory or fsspec URL of the archive")
-    read: bool = _option(False, "learn from the archive what the broker no longer holds")
-    file_bytes_max: int = _option(
+    root: str = option("var/archive", "directory or fsspec URL of the archive")
+    read: bool = option(False, "learn from the archive what the broker no longer holds")
+    file_bytes_max: int = option(
         33_554_432, "a file ends at so many bytes of records, before Parquet compresses them"
     )
-    file_age_max_ms: int = _option(
+    file_age_max_ms: int = option(
         300_000, "a file ends this long after its first record came, ms of wall time"
     )
-    poll_records_max: int = _option(64, "records taken by one poll")
+    poll_records_max: int = option(64, "records taken by one poll")
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "file_bytes_max", "file_age_max_ms", "poll_records_max")
@@ -209,54 +201,52 @@ class ArchiveConfig:
 class ServingConfig:
     """A replica: how it follows checkpoints, and what it answers."""
 
-    host: str = _option("127.0.0.1", "address the HTTP server binds to")
-    port: int = _option(
-        0, "port of the first replica; further ones take the next; 0 = any free one"
-    )
-    follow_topic: bool = _option(
+    host: str = option("127.0.0.1", "address the HTTP server binds to")
+    port: int = option(0, "port of the first replica; further ones take the next; 0 = any free one")
+    follow_topic: bool = option(
         True, "hear of checkpoints from Kafka; the pointer file is looked at in any case"
     )
-    poll_ms: int = _option(1_000, "time between two looks at the pointer file, ms")
-    retry_ms: int = _option(30_000, "a refused checkpoint is tried again after this long, ms")
-    fallback_probability: float = _option(
+    poll_ms: int = option(1_000, "time between two looks at the pointer file, ms")
+    retry_ms: int = option(30_000, "a refused checkpoint is tried again after this long, ms")
+    fallback_probability: float = option(
         -1.0, "answered without a model; -1 = the model's configured prior"
     )
-    request_bytes_max: int = _option(16_777_216, "largest request body, bytes")
-    request_rows_max: int = _option(50_000, "most rows in one request")
-    store_timeout_ms: int = _option(
+    request_bytes_max: int = option(16_777_216, "largest request body, bytes")
+    request_rows_max: int = option(50_000, "most rows in one request")
+    store_timeout_ms: int = option(
         10_000,
         "deadline of a call to the store about a small file, ms; what fails is tried again, in "
         "growing pauses",
     )
-    transfer_timeout_ms: int = _option(600_000, "deadline of reading one part of a checkpoint, ms")
-    ready_age_max_s: float = _option(
+    transfer_timeout_ms: int = option(600_000, "deadline of reading one part of a checkpoint, ms")
+    ready_age_max_s: float = option(
         0.0,
         "/readyz answers 503 once the model is older than this, s; 0 = at any age: a replica with "
         "an old model is "
         "better than none",
     )
-    connections_max: int = _option(
+    connections_max: int = option(
         4_096,
         "connections open at once, and never more than the process may open files; for one more, "
         "the one that has been sending its request the longest is closed",
     )
-    requests_max: int = _option(
+    requests_max: int = option(
         256, "predictions that wait to be answered, at most; further ones are told 503"
     )
-    queue_ms_max: float = _option(
+    queue_ms_max: float = option(
         40.0,
         "a prediction that would wait longer than this to be answered is told 503 at once, ms",
     )
-    request_timeout_s: float = _option(
+    request_timeout_s: float = option(
         10.0, "a connection that takes longer to send one request is closed, s"
     )
-    keep_alive_s: float = _option(90.0, "a connection without a request for this long is closed, s")
-    token_file: str = _option(
+    keep_alive_s: float = option(90.0, "a connection without a request for this long is closed, s")
+    token_file: str = option(
         "", "file of the bearer token that requests must carry, but for /healthz and /readyz"
     )
-    tls_cert_file: str = _option("", "PEM file of the certificate chain; empty = no TLS")
-    tls_key_file: str = _option("", "PEM file of its key")
-    grpc_port: int = _option(
+    tls_cert_file: str = option("", "PEM file of the certificate chain; empty = no TLS")
+    tls_key_file: str = option("", "PEM file of its key")
+    grpc_port: int = option(
         0, "port of the Open Inference Protocol by gRPC, of the first replica; 0 = none"
     )
 

@@ -1,14 +1,9 @@
 """What the circuit breaker watches, and from where on it withholds (L8)."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from stream.config import StreamConfig
-
-
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
-
+from stream.option import option
 
 #: A slice by this name is the impressions of a vendor, which is a column of its own and no declared
 #: feature.
@@ -22,78 +17,78 @@ class BreakerConfig:
     """The circuit breaker: an early join at the head of the log, its trailing bands, and when a
     scope is withheld."""
 
-    slices: tuple[str, ...] = _option(
+    slices: tuple[str, ...] = option(
         (),
         "declared categorical features, or vendor, whose values are each watched as a scope of "
         "its own",
     )
-    scopes_max: int = _option(
+    scopes_max: int = option(
         2_000, "scopes watched; values first seen beyond that are counted with all others only"
     )
 
-    join_window_ms: int = _option(
+    join_window_ms: int = option(
         600_000,
         "the early join finds clicks this long after their impression, ms; join_window + cell + "
         "settle + twice skew"
         " + grace must stay below the label's window + grace, so that a scope is withheld before "
         "it is labelled",
     )
-    cell_ms: int = _option(
+    cell_ms: int = option(
         300_000, "counts are added up in cells of event time this long, ms; a divisor of a day"
     )
-    settle_ms: int = _option(
+    settle_ms: int = option(
         60_000, "a cell is judged once every partition has passed its end by this much, ms"
     )
-    cells_max: int = _option(
+    cells_max: int = option(
         24,
         "the longest stretch judged at once, cells: small scopes need longer to be sure. What is "
         "labelled by then stays"
         " trained, what follows is withheld",
     )
-    history_ms: int = _option(
+    history_ms: int = option(
         7 * 86_400_000, "the trailing band rests on this much event time, ms; a day or more"
     )
 
-    surprise: float = _option(
+    surprise: float = option(
         1e-7, "largest chance of a healthy scope doing what one is withheld for"
     )
-    spread: float = _option(
+    spread: float = option(
         0.12, "healthy click shares differ by this much from hour to hour (relative deviation)"
     )
-    volume_spread: float = _option(
+    volume_spread: float = option(
         0.3, "healthy volumes differ by this much from the lowest of the same hours before"
     )
-    expected_min: float = _option(
+    expected_min: float = option(
         20.0, "fewer expected clicks (or impressions, for volumes) than this are not judged"
     )
-    people_min: float = _option(
+    people_min: float = option(
         12.0,
         "impressions that so few people account for are not judged, nor volumes that so few would "
         "make up",
     )
-    history_cells_min: int = _option(
+    history_cells_min: int = option(
         48,
         "healthy cells with impressions that a scope's band must rest on before it can be withheld",
     )
-    history_clicks_min: int = _option(
+    history_clicks_min: int = option(
         200, "clicks that a scope's band must rest on before it can be withheld"
     )
-    share_floor: float = _option(
+    share_floor: float = option(
         0.4, "a click share above this part of its band's low end is never an outage"
     )
-    share_ceiling: float = _option(
+    share_ceiling: float = option(
         3.0, "a click share below this many times its band's high end is never a surge"
     )
-    volume_floor: float = _option(
+    volume_floor: float = option(
         0.1, "impressions above this part of the same hours before are never an outage"
     )
-    unreadable_max: float = _option(
+    unreadable_max: float = option(
         0.05, "more than this share of records beyond the usual cannot be read: an alarm"
     )
-    recovered_share: float = _option(
+    recovered_share: float = option(
         0.7, "recovered = back above this part of the band from before the trip"
     )
-    recovered_cells: int = _option(3, "and for so many cells")
+    recovered_cells: int = option(3, "and for so many cells")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slices", tuple(self.slices))  # TOML gives lists

@@ -2,98 +2,87 @@
 must agree on it."""
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from stream.config import StreamConfig
 from stream.hashing.secret import key_id
-
-
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+from stream.option import option
 
 
 @dataclass(frozen=True)
 class LabelerConfig:
     """One section of the config file."""
 
-    await_verdicts: bool = _option(
+    await_verdicts: bool = option(
         True, "labels wait for the fraud filter's watermarks (L3); false = no fraud filter"
     )
-    await_breaker: bool = _option(
-        False, "labels wait for the circuit breaker's watermarks (L3, L8)"
-    )
-    count_always: bool = _option(
+    await_breaker: bool = option(False, "labels wait for the circuit breaker's watermarks (L3, L8)")
+    count_always: bool = option(
         False,
         "write signals also where labels do not wait for verdicts: a fraud filter may come later, "
         "or elsewhere",
     )
-    on_outage: str = _option(
-        "hold", "when the fraud filter is silent, labels wait: 'hold' is the only answer"
-    )
 
-    read_ahead_rows_max: int = _option(
+    read_ahead_rows_max: int = option(
         16_384,
         "impressions of a partition decoded ahead of the line; an open batch may exceed it by one "
         "poll",
     )
-    read_ahead_bytes_max: int = _option(67_108_864, "the same limit in bytes of decoded columns")
-    pending_clicks_bytes_max: int = _option(
+    read_ahead_bytes_max: int = option(67_108_864, "the same limit in bytes of decoded columns")
+    pending_clicks_bytes_max: int = option(
         67_108_864,
         "waiting clicks of a partition held in memory, bytes; those above it wait in the local "
         "copy, for 5 bytes each, "
         "and where there is none an alarm is raised; none is ever dropped (L5)",
     )
-    clicks_copy: bool = _option(True, "keep a local copy of waiting clicks under run.dir (C4)")
-    click_page_rows: int = _option(4_096, "clicks of a page of the copy")
-    orphan_share_max: float = _option(
+    clicks_copy: bool = option(True, "keep a local copy of waiting clicks under run.dir (C4)")
+    click_page_rows: int = option(4_096, "clicks of a page of the copy")
+    orphan_share_max: float = option(
         0.5,
         "alarm when a larger share of clicks finds no impression (T5): often a wrong partitioner",
     )
-    orphan_clicks_min: int = _option(1_000, "clicks to have seen before the orphan share is judged")
+    orphan_clicks_min: int = option(1_000, "clicks to have seen before the orphan share is judged")
 
-    feed_records_max: int = _option(
+    feed_records_max: int = option(
         8_000, "records of one partition of one topic fetched ahead of their use"
     )
-    feed_bytes_max: int = _option(33_554_432, "the same limit in bytes")
-    take_records_max: int = _option(
+    feed_bytes_max: int = option(33_554_432, "the same limit in bytes")
+    take_records_max: int = option(
         2_000, "records handed to the core at once: the most that clicks run ahead (L5)"
     )
-    outbox_max: int = _option(8, "batches of a partition that wait for the one on its way (C5)")
-    fold_records_max: int = _option(
+    outbox_max: int = option(8, "batches of a partition that wait for the one on its way (C5)")
+    fold_records_max: int = option(
         256, "records of a partition of examples read back to find its end (C2)"
     )
-    fold_orders_max: int = _option(
+    fold_orders_max: int = option(
         50_000, "records of a partition of quarantine searched for operators' orders (L7)"
     )
-    fold_signals_max: int = _option(
+    fold_signals_max: int = option(
         50_000, "records of a partition of signals read back to find its chains' ends"
     )
 
-    retract: bool = _option(True, "what verdicts cover that come after training is taken back (L3)")
-    retract_horizon_ms: int = _option(
+    retract: bool = option(True, "what verdicts cover that come after training is taken back (L3)")
+    retract_horizon_ms: int = option(
         604_800_000,
         "rows that arrived so long before a verdict are looked through for what it takes back, ms",
     )
-    retract_rows_max: int = _option(
+    retract_rows_max: int = option(
         10_000, "clean rows, and rows taken back, of one record of a retraction"
     )
-    retract_share_min: float = _option(
+    retract_share_min: float = option(
         0.002,
         "a source, vendor or item is learned again if at least this share of its rows is taken "
         "back",
     )
 
-    poll_ms: int = _option(50, "longest wait for new records when there is nothing to do, ms")
-    send_timeout_ms: int = _option(
+    poll_ms: int = option(50, "longest wait for new records when there is nothing to do, ms")
+    send_timeout_ms: int = option(
         30_000, "a record not acknowledged for this long has failed: fold again (C5), ms"
     )
-    retry_ms: int = _option(500, "pause after a failed send or an unreachable broker, ms")
-    drain_ms: int = _option(10_000, "longest wait for open sends at shutdown, ms")
+    retry_ms: int = option(500, "pause after a failed send or an unreachable broker, ms")
+    drain_ms: int = option(10_000, "longest wait for open sends at shutdown, ms")
 
     def __post_init__(self) -> None:
-        if self.on_outage != "hold":
-            raise ValueError(f"on_outage = {self.on_outage!r}: allowed is 'hold'")
         if not 0.0 <= self.orphan_share_max <= 1.0:
             raise ValueError(f"orphan_share_max = {self.orphan_share_max}: allowed is 0 to 1")
         if not 0.0 <= self.retract_share_min <= 1.0:

@@ -7,6 +7,7 @@ from typing import Any
 
 from stream.columns.declaration import Feature
 from stream.hashing.secret import check_secret
+from stream.option import option
 from stream.timestamps import parse_ms
 
 KINDS = ("lr", "fm", "mlp", "dlrm", "dcn", "count")
@@ -28,10 +29,6 @@ NUMBER_MAX = 1e12
 GROUP_KEYS = ("features", "optimizer", "options", "policy", "storage")
 
 
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
-
-
 def _one_of(config: object, name: str, allowed: tuple[str, ...]) -> None:
     value = getattr(config, name)
     if value not in allowed:
@@ -43,8 +40,8 @@ class ModelConfig:
     """What a model is: its features and its shape. A changed model needs a new name: its digest
     covers every key."""
 
-    name: str = _option("clicks", "names the model in progress, checkpoints and evaluations")
-    kind: str = _option(
+    name: str = option("clicks", "names the model in progress, checkpoints and evaluations")
+    kind: str = option(
         "lr",
         "'lr' (logistic regression), 'fm' (factorization machine), 'mlp' (embeddings, hidden "
         "layers), 'dlrm'"
@@ -52,13 +49,13 @@ class ModelConfig:
         "(docs/models.md), or"
         " 'count' (how often each key was learned)",
     )
-    categorical: tuple[str, ...] = _option(
+    categorical: tuple[str, ...] = option(
         ("source", "item"),
         "features hashed to keys: source, vendor, item, shown_at, declared ones (categorical, "
         "list, text, time, numeric with buckets); 'a*b' crosses two of them, at most one a list "
         "or text",
     )
-    numeric: tuple[str, ...] = _option(
+    numeric: tuple[str, ...] = option(
         (), "features used by their value: shown_at, declared numbers and vectors"
     )
     declared: dict[str, dict[str, Any]] = field(
@@ -86,12 +83,12 @@ class ModelConfig:
             " training and in serving. Others: number_max"
         },
     )
-    number_max: float = _option(
+    number_max: float = option(
         1e6,
         "raw value of a numeric feature, without sign, beyond which it is clipped and counted "
         "(see bounds)",
     )
-    row_gradient_max: float = _option(
+    row_gradient_max: float = option(
         100.0,
         "how far one row may move a batch's gradient: a row whose numbers reach further weighs "
         "less, and is counted"
@@ -104,13 +101,13 @@ class ModelConfig:
             "then takes"
         },
     )
-    prior_rate: float = _option(
+    prior_rate: float = option(
         0.1, "click rate that the untrained model answers, and the base of base_log_loss_sum"
     )
-    bias: bool = _option(
+    bias: bool = option(
         False, "lr, fm: learn a bias beside the prior rate's logit (networks always do)"
     )
-    seed: int = _option(0, "seeds the hashes of features and the initial weights")
+    seed: int = option(0, "seeds the hashes of features and the initial weights")
     hash_secret: str = field(
         default="",
         repr=False,
@@ -120,21 +117,21 @@ class ModelConfig:
             " Checkpoints carry it, and with another one it is another model"
         },
     )
-    reduction: str = _option(
+    reduction: str = option(
         "sum", "'sum' or 'mean' over the rows of a batch, of the gradient of every parameter"
     )
-    dim: int = _option(16, "width of an embedding; fm: of a key's vector")
-    hidden: tuple[int, ...] = _option((64, 32), "mlp, dlrm, dcn: widths of the hidden layers")
-    bottom: tuple[int, ...] = _option(
+    dim: int = option(16, "width of an embedding; fm: of a key's vector")
+    hidden: tuple[int, ...] = option((64, 32), "mlp, dlrm, dcn: widths of the hidden layers")
+    bottom: tuple[int, ...] = option(
         (), "dlrm: widths of the layers that numbers pass before one of width dim"
     )
-    cross_layers: int = _option(2, "dcn: cross layers")
-    cross_rank: int = _option(0, "dcn: rank of their matrices; 0 = full")
+    cross_layers: int = option(2, "dcn: cross layers")
+    cross_rank: int = option(0, "dcn: rank of their matrices; 0 = full")
     module_options: dict[str, Any] = field(
         default_factory=dict,
         metadata={"help": "module of your own: what its constructor takes by name"},
     )
-    table_optimizer: str = _option(
+    table_optimizer: str = option(
         "",
         "'sgd', 'adagrad', 'rowwise_adagrad', 'adam', 'ftrl' or 'adaptive_revision'; empty = ftrl "
         "for lr, adagrad for"
@@ -160,7 +157,7 @@ class ModelConfig:
             " for ever (docs/tables.md)"
         },
     )
-    table_storage: str = _option(
+    table_storage: str = option(
         "float32",
         "how rows are kept: 'float32'; weights in 'float16' or 'bfloat16'; or accumulators in "
         "bfloat16 too,"
@@ -175,10 +172,10 @@ class ModelConfig:
             "(docs/tables.md)"
         },
     )
-    init_scale: float = _option(
+    init_scale: float = option(
         0.05, "fm, networks: a new embedding is uniform in [-init_scale, init_scale)"
     )
-    dense_optimizer: str = _option(
+    dense_optimizer: str = option(
         "adam", "networks: 'sgd', 'adagrad', 'adam', 'ftrl' or 'adaptive_revision'"
     )
     dense_options: dict[str, float] = field(
@@ -433,42 +430,42 @@ class ModelConfig:
 class LearnerConfig:
     """How learners run. What they learn is [model]; how stale they may be is [paramserver]."""
 
-    torch_threads: int = _option(
+    torch_threads: int = option(
         0,
         "threads of a network's gradient; 0 = the cores given to the process less one, which "
         "reads and prepares",
     )
-    device: str = _option(
+    device: str = option(
         "auto",
         "where a network's gradient is computed: 'auto' (a GPU if there is one), 'cpu', 'cuda'",
     )
-    queue_batches_max: int = _option(32, "batches read ahead in one partition before it is paused")
-    outstanding_max: int = _option(
+    queue_batches_max: int = option(32, "batches read ahead in one partition before it is paused")
+    outstanding_max: int = option(
         8, "batches of one learner between start and end, whatever the staleness bound"
     )
-    poll_records_max: int = _option(16, "records taken by one poll")
-    wait_ms: int = _option(
+    poll_records_max: int = option(16, "records taken by one poll")
+    wait_ms: int = option(
         2, "least time between two asks for a start that was answered 'wait', ms (K4)"
     )
-    retry_ms: int = _option(
+    retry_ms: int = option(
         50, "before an unanswered call is made again, ms; a refused one waits ten times that"
     )
-    gap_retries_max: int = _option(
+    gap_retries_max: int = option(
         20, "a gap answered this often is no reordering: ask every shard again (S2)"
     )
-    drain_ms: int = _option(10_000, "how long a stopping learner finishes what it has started, ms")
-    until: str = _option(
+    drain_ms: int = option(10_000, "how long a stopping learner finishes what it has started, ms")
+    until: str = option(
         "",
         "learn what arrived before this time in UTC, and no more (see `everspun retrain`); '' = "
         "all",
     )
-    slices: tuple[str, ...] = _option(
+    slices: tuple[str, ...] = option(
         (), "columns by whose values the progressive loss is also summed, such as vendor"
     )
-    slices_max: int = _option(
+    slices_max: int = option(
         64, "values of one slice in one evaluation; the largest are kept, the rest is 'other'"
     )
-    versions_max: int = _option(
+    versions_max: int = option(
         4_096, "model versions remembered, to tell which predictions count as served (E2)"
     )
 

@@ -1,15 +1,11 @@
 """How the governor measures what staleness costs, and when it acts."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from paramserver.bounds import GOVERNOR_LEASE_MAX_MS
+from stream.option import option
 
 BEGINS = ("loosest", "slowest")
-
-
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True)
@@ -17,38 +13,38 @@ class GovernorConfig:
     """The governor: trains slower where staleness costs quality, and faster again where data age
     grows (K7)."""
 
-    enabled: bool = _option(False, "run a governor process beside training")
-    band: float = _option(
+    enabled: bool = option(False, "run a governor process beside training")
+    band: float = option(
         0.005, "the share of log loss that speed may cost; beyond it training is made slower"
     )
-    certainty: float = _option(2.0, "standard errors that make a cost certain")
-    patience: int = _option(
+    certainty: float = option(2.0, "standard errors that make a cost certain")
+    patience: int = option(
         8, "estimates before a setting that was left for its cost is tried again"
     )
-    begin: str = _option(
+    begin: str = option(
         "loosest",
         "where it begins: 'loosest' (what the operator allows) or 'slowest' (one batch at a time)",
     )
-    window_batches: int = _option(24, "batches compared for one estimate")
-    share_max: float = _option(
+    window_batches: int = option(24, "batches compared for one estimate")
+    share_max: float = option(
         0.05, "of the rows learned live, the share trained once more for estimates, at most"
     )
-    backlog_min: int = _option(
+    backlog_min: int = option(
         64,
         "speed is wanted when so many records of examples wait, and not a tenth fewer than at the "
         "last estimate",
     )
-    lease_ms: int = _option(
+    lease_ms: int = option(
         60_000, "what a governor that died has set holds no longer than this, ms (K7)"
     )
-    poll_ms: int = _option(
+    poll_ms: int = option(
         1_000, "between two looks at evaluations, checkpoints and the clock holder, ms"
     )
-    window_timeout_ms: int = _option(
+    window_timeout_ms: int = option(
         600_000, "a comparison that is not complete by then is given up, ms"
     )
-    read_timeout_ms: int = _option(30_000, "deadline for reading the examples of a comparison, ms")
-    records_max: int = _option(
+    read_timeout_ms: int = option(30_000, "deadline for reading the examples of a comparison, ms")
+    records_max: int = option(
         4_096, "records of examples read for one comparison; one that needs more is given up"
     )
 

@@ -1,27 +1,23 @@
 """Settings of the parameter server, for the shards and for whoever calls them."""
 
 import ipaddress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from paramserver.compensation import WAYS, Compensation
+from stream.option import option
 
 #: A unix socket's path must fit `sun_path` of the kernel's socket address.
 SOCKET_PATH_MAX = 107
-
-
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True)
 class ParamServerConfig:
     """How stale learners may be, where shards listen, and the limits of every call."""
 
-    staleness: int = _option(
+    staleness: int = option(
         2, "batches a learner may run ahead of the slowest active one; 0 = in step, -1 = unbounded"
     )
-    compensation: str = _option(
+    compensation: str = option(
         "none",
         "what a shard does about a gradient computed on weights that have changed since: 'none', "
         "'staleness_rate' "
@@ -29,39 +25,39 @@ class ParamServerConfig:
         "(the model's optimizers "
         "of that name)",
     )
-    compensation_lambda: float = _option(0.04, "lambda of 'dc_asgd'")
-    compensation_bytes_max: int = _option(
+    compensation_lambda: float = option(0.04, "lambda of 'dc_asgd'")
+    compensation_bytes_max: int = option(
         268_435_456,
         "updates that a shard keeps for 'dc_asgd' and 'adaptive_revision', bytes a model",
     )
-    lease_ms: int = _option(
+    lease_ms: int = option(
         5_000, "a learner silent for this long is fenced, then expelled, ms (K3)"
     )
-    stated_max_ms: int = _option(
+    stated_max_ms: int = option(
         60_000, "a learner that says it works but ends no batch is expelled after this, ms (K3)"
     )
-    allow_ms: int = _option(
+    allow_ms: int = option(
         200, "the clock holder tells every shard era and allowed learners this often, ms (K5)"
     )
 
-    transport: str = _option("unix", "'unix' (sockets in the run folder, one host) or 'tcp'")
-    host: str = _option(
+    transport: str = option("unix", "'unix' (sockets in the run folder, one host) or 'tcp'")
+    host: str = option(
         "127.0.0.1",
         "address a shard binds to; beyond loopback cert, key and token_file must be given",
     )
-    port: int = _option(7711, "port of shard 0; shard i listens on port + i")
-    addresses: tuple[str, ...] = _option(
+    port: int = option(7711, "port of shard 0; shard i listens on port + i")
+    addresses: tuple[str, ...] = option(
         (),
         "host:port of every shard in order, where they run on several hosts; empty = all on `host`",
     )
-    cert: str = _option("", "PEM file of a shard's TLS certificate; empty = no TLS")
-    key: str = _option("", "PEM file of its private key")
-    ca: str = _option("", "PEM file of the authority that callers trust; empty = the system's")
-    client_certificates: bool = _option(
+    cert: str = option("", "PEM file of a shard's TLS certificate; empty = no TLS")
+    key: str = option("", "PEM file of its private key")
+    ca: str = option("", "PEM file of the authority that callers trust; empty = the system's")
+    client_certificates: bool = option(
         False,
         "shards ask callers for a certificate of ca, and callers show cert and key",
     )
-    token_file: str = _option(
+    token_file: str = option(
         "",
         "file with the bearer token that every call must carry; empty = with transport 'tcp' "
         "shards.token in the run "
@@ -69,51 +65,51 @@ class ParamServerConfig:
         "may call",
     )
 
-    wire: str = _option(
+    wire: str = option(
         "float32",
         "rows on the wire: 'float32', or rounded to 'bfloat16' or 'float16', half the bytes; see "
         "protocol.md",
     )
-    lanes: bool = _option(
+    lanes: bool = option(
         True,
         "pulls and pushes over a stream socket beside gRPC, several times as fast; with cert over "
         "TLS, too",
     )
-    lane_port: int = _option(
+    lane_port: int = option(
         0,
         "port of that socket of shard 0 where transport is 'tcp'; shard i takes lane_port + i; 0 = "
         "any free one",
     )
-    key_lists_bytes_max: int = _option(
+    key_lists_bytes_max: int = option(
         67_108_864,
         "lists of keys that a shard keeps, so that a push can name the list of its pull, bytes; 0 "
         "= none",
     )
-    memory_bytes_max: int = _option(
+    memory_bytes_max: int = option(
         0,
         "what the rows of one model may take on one shard, bytes; at the limit tables with "
         "rows_max evict, others"
         " give new keys no row; 0 = no limit",
     )
-    message_bytes_max: int = _option(
+    message_bytes_max: int = option(
         16_777_216, "largest message, bytes; larger pushes and pulls go in several (S4)"
     )
-    staged_bytes_max: int = _option(
+    staged_bytes_max: int = option(
         536_870_912, "parts of unfinished pushes that a shard keeps, bytes (S4)"
     )
-    data_threads: int = _option(
+    data_threads: int = option(
         4, "pulls and pushes handled at once; further ones are told to come again (K4)"
     )
-    control_threads: int = _option(8, "threads that pulls and pushes never take (K4)")
-    data_timeout_ms: int = _option(10_000, "deadline of a pull or push, ms")
-    control_timeout_ms: int = _option(2_000, "deadline of a control call, ms")
-    write_timeout_ms: int = _option(
+    control_threads: int = option(8, "threads that pulls and pushes never take (K4)")
+    data_timeout_ms: int = option(10_000, "deadline of a pull or push, ms")
+    control_timeout_ms: int = option(2_000, "deadline of a control call, ms")
+    write_timeout_ms: int = option(
         120_000, "deadline for marking a cut or writing a part of it, ms"
     )
-    retry_ms: int = _option(
+    retry_ms: int = option(
         10, "first pause before a call to a shard that does not listen is repeated, ms; doubles"
     )
-    retry_max_ms: int = _option(200, "longest such pause, ms")
+    retry_max_ms: int = option(200, "longest such pause, ms")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "addresses", tuple(self.addresses))  # TOML gives lists

@@ -1,5 +1,4 @@
-"""What several kernels of a shard share: one hash of 64 bits, and two instructions of
-processors."""
+"""What several kernels of a shard share: plain arrays, and two instructions of processors."""
 
 from typing import Any, TypeVar
 
@@ -11,8 +10,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from stream.kernels.kernel import kernel
-
 T = TypeVar("T", bound=np.generic)
 
 
@@ -21,19 +18,6 @@ def plain(array: npt.NDArray[T]) -> npt.NDArray[T]:
     plain arrays alone."""
     flags: Any = array.flags
     return array if flags.carray else np.array(array, order="C")
-
-
-@kernel
-def mix64(key: np.uint64) -> np.uint64:
-    """A bijection of 64 bits in which every input bit moves every output bit: murmur3's
-    finalizer (Appleby)."""
-    h = np.uint64(key)
-    h ^= h >> np.uint64(33)
-    h *= np.uint64(0xFF51AFD7ED558CCD)
-    h ^= h >> np.uint64(33)
-    h *= np.uint64(0xC4CEB9FE1A85EC53)
-    h ^= h >> np.uint64(33)
-    return h
 
 
 @intrinsic

@@ -19,8 +19,6 @@ Keys = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.float32]  # (len(keys), dim)
 Floats = npt.NDArray[np.float32]
 
-HASH_MODULUS = 1 << 128
-
 Reply = TypeVar("Reply")
 
 

@@ -11,8 +11,9 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.kernel import mix64, plain
+from paramserver.kernel import plain
 from paramserver.messages import Keys
+from stream.kernels.hashes import mix64
 from stream.kernels.kernel import kernel
 
 SLOTS = 1024

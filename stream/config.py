@@ -14,13 +14,11 @@ from stream.columns.events import (
     Features,
 )
 from stream.hashing.secret import HashKey, check_secret, key_of
+from stream.option import option
 from stream.watermarks import PARTITIONS_MAX
 
-
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
-
-
+#: Partitions of `signals`: one fraud filter sees all inputs, and it is one process.
+SIGNALS_PARTITIONS = 1
 #: A watermark further ahead of its own record is nobody's clock, ms: a week.
 WATERMARK_AHEAD_MAX_MS = 604_800_000
 
@@ -30,35 +28,35 @@ class StreamConfig:
     """One section of the config file. Labeler, fraud filter, learners and replayer read the same
     one."""
 
-    bootstrap_servers: str = _option(
+    bootstrap_servers: str = option(
         "127.0.0.1:9092", "Kafka brokers, `host:port`, separated by commas"
     )
-    security_protocol: str = _option(
+    security_protocol: str = option(
         "PLAINTEXT", "'PLAINTEXT', 'SSL', 'SASL_PLAINTEXT' or 'SASL_SSL' (docs/kafka.md)"
     )
-    ssl_cafile: str = _option(
+    ssl_cafile: str = option(
         "", "PEM file of the authorities that vouch for the brokers; empty = the system's"
     )
-    ssl_certfile: str = _option(
+    ssl_certfile: str = option(
         "", "PEM file of this client's certificate, where brokers ask for one"
     )
-    ssl_keyfile: str = _option("", "PEM file of its key; empty = in ssl_certfile")
-    ssl_key_password_file: str = _option(
+    ssl_keyfile: str = option("", "PEM file of its key; empty = in ssl_certfile")
+    ssl_key_password_file: str = option(
         "", "file with the key's password; empty = EVERSPUN_KAFKA_KEY_PASSWORD, or it has none"
     )
-    ssl_check_hostname: bool = _option(True, "the brokers' certificates must name their hosts")
-    sasl_mechanism: str = _option(
+    ssl_check_hostname: bool = option(True, "the brokers' certificates must name their hosts")
+    sasl_mechanism: str = option(
         "",
         "'PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512', 'OAUTHBEARER', or another one of kafka-python",
     )
-    sasl_username: str = _option("", "user name; empty = EVERSPUN_KAFKA_USERNAME")
-    sasl_password_file: str = _option(
+    sasl_username: str = option("", "user name; empty = EVERSPUN_KAFKA_USERNAME")
+    sasl_password_file: str = option(
         "", "file with the password; empty = EVERSPUN_KAFKA_PASSWORD. It has no key here"
     )
-    sasl_token_provider: str = _option(
+    sasl_token_provider: str = option(
         "", "with OAUTHBEARER, MODULE:FUNCTION that returns a token, called at each connection"
     )
-    sasl_token_file: str = _option(
+    sasl_token_file: str = option(
         "", "or a file with the token, read at each connection; empty = EVERSPUN_KAFKA_TOKEN"
     )
     sasl_options: dict[str, Any] = field(
@@ -67,27 +65,26 @@ class StreamConfig:
             "help": "more `sasl_...` settings of kafka-python, such as sasl_kerberos_service_name"
         },
     )
-    topic_prefix: str = _option(
+    topic_prefix: str = option(
         "", "put before every topic's name, so that several pipelines share one cluster"
     )
-    partitions: int = _option(
+    partitions: int = option(
         4, "partitions of impressions, clicks, examples; cannot change while a model learns (T6)"
     )
-    signals_partitions: int = _option(1, "partitions of signals")
-    replication: int = _option(
+    replication: int = option(
         1, "replicas of every topic; with 3 or more, min.insync.replicas is 2 (T6)"
     )
-    replayed: bool = _option(
+    replayed: bool = option(
         False, "impressions and clicks are replayed: timestamps are the original arrivals (T1)"
     )
 
-    categorical_features: tuple[str, ...] = _option(
+    categorical_features: tuple[str, ...] = option(
         (), "declared string features of an impression: the short form of [features.NAME]"
     )
-    numeric_features: tuple[str, ...] = _option(
+    numeric_features: tuple[str, ...] = option(
         (), "declared number features of an impression: the short form of [features.NAME]"
     )
-    personal_features: tuple[str, ...] = _option(
+    personal_features: tuple[str, ...] = option(
         (), "of categorical_features, those that name a person: pseudonymised by producers"
     )
     declared: dict[str, Feature] = field(
@@ -95,118 +92,118 @@ class StreamConfig:
         metadata={"help": "features by name; the file says them as [features.NAME]"},
     )
 
-    window_ms: int = _option(
+    window_ms: int = option(
         3_600_000, "a click counts this long after its impression, in event time, ms (L1)"
     )
-    grace_ms: int = _option(300_000, "a click may arrive this late, and this early, ms (L1)")
-    early_click_ms: int = _option(
+    grace_ms: int = option(300_000, "a click may arrive this late, and this early, ms (L1)")
+    early_click_ms: int = option(
         5_000,
         "a click may lie this long before its impression in event time, ms (L1): who shows and "
         "who clicks have clocks "
         "of their own. It then counts as clicked at once",
     )
-    label_strategy: str = _option(
+    label_strategy: str = option(
         "window",
         "'window': one label after window and grace; 'eager': negative at once, clicks once they "
         "are known; "
         "'window+correct': as 'window', and late clicks once more (docs/labels.md)",
     )
-    late_window_ms: int = _option(
+    late_window_ms: int = option(
         0,
         "with label_strategy 'window+correct', a late click counts this long after its "
         "impression, event time, ms",
     )
-    release_ms: int = _option(
+    release_ms: int = option(
         0,
         "with label_strategy 'window', what was withheld is looked at again this long after its "
         "impression and trained "
         "if it has been released by then (L8); 0 = what is withheld stays untrained. A breaker "
         "asks for it",
     )
-    delay_correction: str = _option(
+    delay_correction: str = option(
         "weights",
         "how a model is kept from believing early negatives: 'weights' in its loss, or "
         "'calibration' of its answers",
     )
-    late_clicks: str = _option(
+    late_clicks: str = option(
         "learn",
         "with 'window+correct': 'learn' late clicks, or only 'count' them, for the late share; "
         "the latter where things "
         "change within the late window (docs/labels.md)",
     )
-    late_share_prior: float = _option(
+    late_share_prior: float = option(
         0.1,
         "with 'window+correct', the share of late clicks that is believed before the stream has "
         "shown one",
     )
-    late_share_half_life_ms: int = _option(
+    late_share_half_life_ms: int = option(
         86_400_000,
         "a click of so long ago counts half in the estimate of the late share, arrival time, ms",
     )
-    negative_rate: float = _option(
+    negative_rate: float = option(
         1.0,
         "share of impressions without a click that become examples, chosen by the impression's id",
     )
-    negative_correction: str = _option(
+    negative_correction: str = option(
         "weights",
         "how negative_rate is made good: 'weights' 1/rate in the loss, or 'log_odds' in answers; "
         "never both",
     )
-    dedup_ms: int = _option(
+    dedup_ms: int = option(
         600_000, "an id seen again within this much arrival time is a duplicate, ms (L2)"
     )
-    skew_ms: int = _option(60_000, "an event time may be this far ahead of its arrival, ms (T3)")
-    age_max_ms: int = _option(
+    skew_ms: int = option(60_000, "an event time may be this far ahead of its arrival, ms (T3)")
+    age_max_ms: int = option(
         86_400_000, "an event time may be this far behind its arrival, ms (T3)"
     )
-    jump_max_ms: int = _option(
+    jump_max_ms: int = option(
         600_000,
         "a larger step of arrival time waits until heartbeats confirm or contradict it, ms (T3)",
     )
-    jump_confirm_ms: int = _option(
+    jump_confirm_ms: int = option(
         60_000,
         "a larger step is believed once timestamps have gone on behind it for this long, ms (T3)",
     )
-    heartbeat_ms: int = _option(
+    heartbeat_ms: int = option(
         1_000, "every partition gets a heartbeat at least this often; below jump_max_ms (T2)"
     )
-    signal_ms: int = _option(500, "bucket of arrival time that signals are counted in, ms (F1)")
-    flush_ms: int = _option(1_000, "bucket of arrival time that a batch stays within, ms (C3)")
-    batch_rows_max: int = _option(4_096, "impressions of any class in one batch (C3)")
-    verdict_max_ms: int = _option(
+    signal_ms: int = option(500, "bucket of arrival time that signals are counted in, ms (F1)")
+    flush_ms: int = option(1_000, "bucket of arrival time that a batch stays within, ms (C3)")
+    batch_rows_max: int = option(4_096, "impressions of any class in one batch (C3)")
+    verdict_max_ms: int = option(
         86_400_000, "longest interval of a verdict, ms; a longer one is renewed (C4)"
     )
-    outage_max_ms: int = _option(
+    outage_max_ms: int = option(
         86_400_000, "downtime that retention must cover beyond window and grace, ms (T6)"
     )
-    checkpoint_age_max_ms: int = _option(
+    checkpoint_age_max_ms: int = option(
         604_800_000, "age of the oldest kept checkpoint, ms: retention of examples (T6)"
     )
 
-    record_bytes_max: int = _option(
+    record_bytes_max: int = option(
         4_194_304, "largest record, bytes; also of a record that was unpacked"
     )
-    decoded_bytes_max: int = _option(
+    decoded_bytes_max: int = option(
         67_108_864,
         "memory that the rows of one record, or the records of one packed batch, may take, bytes",
     )
-    poll_records_max: int = _option(2_000, "records taken by one poll")
-    fetch_bytes_max: int = _option(
+    poll_records_max: int = option(2_000, "records taken by one poll")
+    fetch_bytes_max: int = option(
         2_097_152,
         "bytes of one partition in one fetch; a larger batch of records comes alone. A reader "
         "holds two",
     )
-    examples_fetch_bytes_max: int = _option(
+    examples_fetch_bytes_max: int = option(
         8_388_608,
         "the same where `examples` is read: its records are batches, and one that a fetch cuts "
         "off comes again whole",
     )
-    request_timeout_ms: int = _option(15_000, "deadline of a request to the broker, ms")
-    reconnect_max_ms: int = _option(
+    request_timeout_ms: int = option(15_000, "deadline of a request to the broker, ms")
+    reconnect_max_ms: int = option(
         2_000, "longest pause between two attempts to reach a broker, ms"
     )
-    session_timeout_ms: int = _option(6_000, "a group member silent for this long is replaced, ms")
-    static_members: bool = _option(
+    session_timeout_ms: int = option(6_000, "a group member silent for this long is replaced, ms")
+    static_members: bool = option(
         True,
         "a labeler or learner that dies and comes back takes its partitions at once; false for a "
         "broker that does not "
@@ -222,9 +219,7 @@ class StreamConfig:
             "(docs/fraud.md)"
         },
     )
-    pseudonym_key_number: int = _option(
-        1, "number of the key that producers pseudonymise with (T5)"
-    )
+    pseudonym_key_number: int = option(1, "number of the key that producers pseudonymise with (T5)")
 
     def __post_init__(self) -> None:
         for name in ("categorical_features", "numeric_features", "personal_features"):
@@ -364,7 +359,6 @@ class StreamConfig:
 
 _POSITIVE = (
     "partitions",
-    "signals_partitions",
     "replication",
     "window_ms",
     "age_max_ms",

@@ -2,7 +2,6 @@
 two thousand."""
 
 import numpy as np
-import numpy.typing as npt
 
 from stream.columns.arrow_messages import measure
 from stream.columns.events import (
@@ -15,10 +14,9 @@ from stream.columns.events import (
     WEIGHTS,
 )
 from stream.config import StreamConfig
+from stream.kernels.arrays import I64, Bytes
 from stream.kernels.kernel import kernel
-from stream.log.record_columns import Bytes, Entries, RecordColumns
-
-I64 = npt.NDArray[np.int64]
+from stream.log.record_columns import Entries, RecordColumns
 
 #: Columns of a row beside features, and memory of a row without its strings, bytes; more than any
 #: shape has.

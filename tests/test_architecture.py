@@ -18,7 +18,13 @@ THINGS_MAX = 18
 # package -> the prefixes of ours that it may import beside itself
 MAY_IMPORT = {
     "stream": (),
-    "paramserver": ("stream.kernels.kernel", "stream.backoff", "stream.metrics_server"),
+    "paramserver": (
+        "stream.kernels.kernel",
+        "stream.kernels.hashes",
+        "stream.backoff",
+        "stream.metrics_server",
+        "stream.option",
+    ),
     "labeler": ("stream",),
     "learners": ("stream", "paramserver"),
     "checkpointer": (
@@ -78,6 +84,7 @@ SHELL_FILES = {
     "stream.metrics_server",
     "stream.producer",
     "stream.producer.producer",
+    "stream.log.wall_clock",
 }
 SHELL_MODULES = {
     "time",

@@ -16,6 +16,7 @@ from checkpointer.process.process import code_version
 from checkpointer.store.fsspec_store import open_store
 from stream.config import StreamConfig
 from stream.log.log import Log, LogError, OffsetOutOfRange, Reader
+from stream.log.wall_clock import wall_clock_ms
 from stream.metrics import start_metrics
 from stream.record import Partition, Record
 
@@ -158,7 +159,7 @@ def run(
     archiver = Archiver(stream, config, log, metrics)
     try:
         while not stop.is_set():
-            if not archiver.run_once(time.time_ns() // 1_000_000):
+            if not archiver.run_once(wall_clock_ms()):
                 stop.wait(0.05)
     finally:
         archiver.close()

@@ -53,7 +53,6 @@ class Evaluations:
     model: str
     #: starts remembered per chain; a repeat of an older one is told by being below them all
     starts_max: int = 65_536
-    rows_seen: int = 0
     records_bad: int = 0
     last_bad: str = ""  # why the last of them is
     forgotten: int = 0  # evaluations that waited for a cut while so many newer ones came
@@ -100,7 +99,6 @@ class Evaluations:
         waiting[start] = (end, sums)
         if (share := _late_share(record)) is not None:
             self._late.setdefault(chain, {})[start] = share
-        self.rows_seen += sums.rows
         return True
 
     def rows_within(self, vector: Mapping[str, int]) -> int:

@@ -33,6 +33,7 @@ from stream.config import StreamConfig
 from stream.internal_topics.malformed import MalformedRecord, json_object
 from stream.internal_topics.passed_over import PassedOver
 from stream.log.log import Log, LogError, OffsetOutOfRange, Reader, Writer
+from stream.log.wall_clock import wall_clock_ms
 from stream.metrics import start_metrics
 from stream.record import Partition, Record, position
 from stream.timestamps import parse_ms
@@ -88,7 +89,7 @@ class ProcessShell:
         self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="shards")
 
     def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
+        return wall_clock_ms()
 
     def steady_ms(self) -> int:
         return time.monotonic_ns() // 1_000_000

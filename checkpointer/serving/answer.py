@@ -20,8 +20,9 @@ from learners.models.delayed_feedback import Correction
 from learners.models.features import Encoded, Floats, Keys
 from learners.models.logistic import Logistic, probabilities
 from learners.models.model import Model, clip
-from learners.models.text_keys import I64, Bytes, TextEncoder, TextShape, feature_key, hash_text
+from learners.models.text_keys import TextEncoder, TextShape, feature_key, hash_text
 from paramserver.messages import Rows
+from stream.kernels.arrays import I64, Bytes
 from stream.kernels.kernel import kernel
 
 if TYPE_CHECKING:

@@ -34,6 +34,7 @@ from stream.columns.events import Features
 from stream.internal_topics.malformed import MalformedRecord
 from stream.internal_topics.passed_over import PassedOver
 from stream.log.log import Log, LogError, OffsetOutOfRange, Reader
+from stream.log.wall_clock import wall_clock_ms
 from stream.record import Partition, Record
 
 _log = logging.getLogger(__name__)
@@ -434,7 +435,7 @@ class Following(NamedTuple):
 
 
 def now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    return wall_clock_ms()
 
 
 def _steady_ms() -> int:

@@ -15,10 +15,11 @@ whoever follows the cell to the row.
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.kernel import mix64, prefetch
+from paramserver.kernel import prefetch
 from paramserver.messages import Keys, Rows
 from paramserver.tables.initializer import initial_value
 from paramserver.tables.row_header import Int
+from stream.kernels.hashes import mix64
 from stream.kernels.kernel import kernel
 
 Cells = npt.NDArray[np.uint64]

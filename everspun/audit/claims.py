@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from everspun.audit.fold import ChainAudit
 from paramserver.messages import Progress
 from stream.chain import partition_of
-from stream.internal_topics.row_hash import HASH_MODULUS
+from stream.kernels.hashes import HASH_MODULUS
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import pyarrow as pa
 from checkpointer.archive.archive_file import FORGOTTEN
 from stream.chain import RETRACT, Chain, Fold, kind_of
 from stream.internal_topics.examples import BatchHeader, decode_examples, rows_from, rows_of
-from stream.internal_topics.row_hash import HASH_MODULUS, row_hash_sum
+from stream.internal_topics.row_hash import row_hash_sum
+from stream.kernels.hashes import HASH_MODULUS
 from stream.record import Record
 
 #: Counts that are summed over the records which extend a chain.

@@ -26,6 +26,7 @@ from everspun.launcher.locks import lock_file, unlock
 from everspun.launcher.restarts import Restarts
 from everspun.launcher.role_log import cut_log, last_words, log_tail, room_line
 from everspun.launcher.state import StateFile
+from stream.log.wall_clock import wall_clock_ms
 
 logger = logging.getLogger(__name__)
 
@@ -491,7 +492,7 @@ def _monotonic_ms() -> int:
 
 
 def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
+    return wall_clock_ms()
 
 
 def die_with_launcher() -> None:

@@ -44,7 +44,6 @@ class ReplayProgress:
     planted: int = 0
     now_ms: int = 0  # the replay's clock
     waited_s: float = 0.0  # at barriers
-    predicting_s: float = 0.0
     started: float = field(default_factory=time.monotonic)
     finished: float = 0.0
     doing: str = "starting"
@@ -136,7 +135,6 @@ class Replayer:
 
     def _predict(self, period: Period) -> PlannedAnswers:
         self.progress.doing = "asking the replica"
-        began = time.monotonic()
         columns = self.plan.columns(period)
         probabilities: list[float] = []
         version = ""
@@ -145,7 +143,6 @@ class Replayer:
             reply = self._ask("/predict", {"columns": rows})
             probabilities += reply["probabilities"]
             version = str(reply["model_version"])
-        self.progress.predicting_s += time.monotonic() - began
         return PlannedAnswers(probabilities, version)
 
     def ask_one(self, index: int) -> dict[str, object]:

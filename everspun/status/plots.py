@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from everspun.status.quality import entropy
+from checkpointer.store.normalized_entropy import normalized
 from everspun.status.table import StatusSnapshot
 
 SIZE = (7.2, 3.6)
@@ -66,10 +66,7 @@ def _smoothed(table: np.ndarray[Any, Any], days: int = 7) -> np.ndarray[Any, Any
 
 
 def _normalized(sums: np.ndarray[Any, Any]) -> list[float]:
-    return [
-        loss / (rows * entropy(label / rows)) if rows and 0 < label < rows else np.nan
-        for rows, loss, label in sums
-    ]
+    return [normalized(rows, loss, label) for rows, loss, label in sums]
 
 
 def calibration(found: Sequence[Sequence[float]]) -> str:

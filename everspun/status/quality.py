@@ -6,19 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from checkpointer.store.normalized_entropy import normalized
 from everspun.audit.seen_ranges import SeenRanges
 from stream.internal_topics.malformed import MalformedRecord, json_object
 
 DAY_MS = 86_400_000
 #: Days of event time, bins of predictions and values of staleness that are kept for the plots.
 DAYS_MAX, BINS_MAX, STALENESS_MAX = 4_000, 1_000, 10_000
-
-
-def entropy(rate: float) -> float:
-    """Entropy (nats) of a Bernoulli of this rate; 0 at its ends."""
-    if not 0 < rate < 1:
-        return 0.0
-    return -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
 
 
 @dataclass
@@ -141,5 +135,6 @@ def shown(value: float, counted: float, digits: int = 4) -> str:
 
 
 def _ratio(loss_sum: float, rows: float, label_sum: float) -> float:
-    base = rows * entropy(label_sum / rows) if rows else 0.0
-    return loss_sum / base if base else 0.0
+    """0 where it says nothing: no rows, or all of one label."""
+    found = normalized(rows, loss_sum, label_sum)
+    return found if math.isfinite(found) else 0.0

@@ -14,6 +14,7 @@ from everspun.status.governed import Governed, governed
 from everspun.status.quality import Quality
 from everspun.status.resharded import Resharded, resharded
 from everspun.status.scrape import Report, quantile
+from stream.log.wall_clock import wall_clock_ms
 
 STAGES = ("fraud", "breaker", "labeler", "learner", "governor", "shard", "checkpointer", "replica")
 STALENESS = "everspun_staleness_updates_bucket"
@@ -84,7 +85,7 @@ def snapshot(
         staleness_p99=quantile(buckets, 0.99),
         model_age_s=_model_age_s(replica),
         data_age_s=_data_age_s(replica, now_ms),
-        governor=None if governor is None else governed(governor, int(time.time() * 1_000)),
+        governor=None if governor is None else governed(governor, wall_clock_ms()),
         shards=resharded(reports),
         taken=taken,
     )

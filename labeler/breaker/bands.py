@@ -20,13 +20,9 @@ from math import exp, lgamma, log, log1p
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from labeler.breaker_config import BreakerConfig
-
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from stream.kernels.arrays import F64, I64
 
 #: Into how many groups sources fall by their hash: how much groups differ tells how much people do
 #: (`labeler.breaker.early_join`).

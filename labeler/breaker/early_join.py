@@ -26,8 +26,7 @@ from stream.columns.events import FEATURE_PREFIX, TS_MS_MAX, Impressions
 from stream.config import StreamConfig
 from stream.internal_topics.examples import BatchHeader
 from stream.internal_topics.malformed import MalformedRecord, read_rows
-
-I64 = npt.NDArray[np.int64]
+from stream.kernels.arrays import I64
 
 #: One row a (feature, value, cell of event time, group of sources); feature "" counts everything.
 #: `clicks` are impressions with a click.

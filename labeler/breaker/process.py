@@ -18,12 +18,13 @@ from labeler.config import LabelerConfig
 from labeler.io.wait import Wait
 from labeler.labels.runner import Labelling
 from labeler.process.consumer_group import Membership
-from labeler.process.threads import LabellingLoop, ThreadGroup, wall_clock_ms
+from labeler.process.threads import LabellingLoop, ThreadGroup
 from stream.config import StreamConfig
 from stream.internal_topics.examples import BatchHeader
 from stream.internal_topics.passed_over import PassedOver
 from stream.log.kafka import KafkaLog
 from stream.log.log import Log
+from stream.log.wall_clock import wall_clock_ms
 from stream.metrics import start_metrics
 
 logger = logging.getLogger(__name__)

@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from labeler.join.intake import Read
-from labeler.join.record_queue import I32, I64
 from stream.columns.events import Clicks
 from stream.decoding.decode import BadRecord
+from stream.kernels.arrays import I32, I64, U64
 from stream.record import ROW_BITS, Record
-
-U64 = npt.NDArray[np.uint64]
 
 #: Changes with what stands in a page, or with what a reader makes of a record: an older page is
 #: then not read.

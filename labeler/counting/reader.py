@@ -16,7 +16,6 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from labeler.counting.signals import SESSION_SIGNAL_SCHEMA, Signal
@@ -35,13 +34,12 @@ from stream.hashing.keys import session_of
 from stream.internal_topics.clock_overrides import ClockOverride, maximum_set_back
 from stream.internal_topics.row_bytes import cuts, string_lengths
 from stream.internal_topics.verdicts import input_name
+from stream.kernels.arrays import I64, U64
 from stream.log.record_columns import RecordColumns
 from stream.record import ROW_BITS, Record, offset_of, position
 
 logger = logging.getLogger(__name__)
 
-I64 = npt.NDArray[np.int64]
-U64 = npt.NDArray[np.uint64]
 #: A row of SIGNAL_SCHEMA without its names: two offsets and eight numbers.
 SIGNAL_BYTES = 2 * 4 + 8 * 8
 #: The gap of a group's first event, above all others.

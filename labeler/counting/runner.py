@@ -16,7 +16,7 @@ from labeler.io.tail import TailReader
 from labeler.io.wait import Wait
 from labeler.labels.claimed_ends import ClaimedEnds
 from labeler.labels.operator_overrides import read_overrides
-from stream.config import StreamConfig
+from stream.config import SIGNALS_PARTITIONS, StreamConfig
 from stream.hashing.keys import partition_of_key
 from stream.internal_topics.clock_overrides import ClockOverride, overrides_of
 from stream.internal_topics.malformed import MalformedRecord
@@ -250,7 +250,7 @@ class Head:
         """The ends of all chains in `signals` (C2)."""
         ends, claimed = SignalEnds(), ClaimedEnds(self._stream)
         claimed.look(tail)
-        for p in range(self._stream.signals_partitions):
+        for p in range(SIGNALS_PARTITIONS):
             at = Partition(self._stream.signals, p)
             tail.read(
                 at,
@@ -305,7 +305,7 @@ class Head:
                 self._stop(at, f"at offset {records[0].offset} or behind: {error!r}")
                 return
             for signal in signals:
-                to = partition_of_key(signal.key, self._stream.signals_partitions)
+                to = partition_of_key(signal.key, SIGNALS_PARTITIONS)
                 message = Message(
                     Partition(self._stream.signals, to), signal.value, signal.key, signal.headers
                 )

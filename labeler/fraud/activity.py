@@ -10,15 +10,12 @@ from math import log
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from labeler.fraud.pair_index import NO_LIMIT, Pairs, joined
 from stream.hashing.secret import NO_KEY, HashKey
+from stream.kernels.arrays import I64
 from stream.kernels.kernel import kernel
-
-I64 = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 #: Pairs that no cell names any more are forgotten once they are more than so many, and more than
 #: the others.

@@ -506,9 +506,4 @@ def run(
 def check(stream: StreamConfig, fraud: FraudConfig) -> None:
     """What the two sections must agree on. Raises ValueError naming key, value, and what is
     allowed."""
-    if stream.signals_partitions != 1:
-        raise ValueError(
-            f"signals_partitions = {stream.signals_partitions}: allowed is 1, one filter sees all "
-            f"inputs"
-        )
     check_room(stream, fraud)

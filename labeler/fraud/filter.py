@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
@@ -43,10 +42,8 @@ from labeler.fraud_config import FraudConfig
 from stream.chain import Chain, Fold
 from stream.hashing.secret import NO_KEY, HashKey
 from stream.internal_topics.verdicts import REJECT, Verdict, Watermark
+from stream.kernels.arrays import I64, Bools
 from stream.record import offset_of
-
-I64 = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 #: Rows of `progress` that are no inputs: [first cell not settled, offset of `signals` to read from,
 #: first page of activity, generation of scores, last cell that they hold] ...

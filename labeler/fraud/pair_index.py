@@ -8,20 +8,16 @@ what they stand for is forgotten (`keep`): nothing that is written down names th
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from stream.hashing.keys import hash_strings, mix
+from stream.hashing.keys import hash_strings
 from stream.hashing.secret import NO_KEY, HashKey
+from stream.kernels.arrays import I64, U64
+from stream.kernels.hashes import GOLDEN, mix64
 from stream.kernels.kernel import kernel
-
-I64 = npt.NDArray[np.int64]
-U64 = npt.NDArray[np.uint64]
-Bools = npt.NDArray[np.bool_]
 
 NO_LIMIT = 1 << 62
 ENTRIES_MIN = 1_024  # a power of two; an index is at most half full
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(32)
 
 
@@ -29,8 +25,8 @@ class KeyNumbers:
     """64-bit key -> 0, 1, 2, ... in order of first appearance. About 24 bytes a key.
 
     Which keys share a place of the index depends on a secret (the construction of Even and Mansour
-    1997 around `mix`, twice): whoever sends events chooses the order in which names and pairs come,
-    and so the numbers that keys are made of."""
+    1997 around `mix64`, twice): whoever sends events chooses the order in which names and pairs
+    come, and so the numbers that keys are made of."""
 
     def __init__(self, hash_key: HashKey = NO_KEY) -> None:
         self._words = np.array([hash_key & (1 << 64) - 1, hash_key >> 64], np.uint64)
@@ -206,7 +202,7 @@ def pair_keys(sources: pa.Array, vendors: pa.Array, hash_key: HashKey) -> U64:
 
 
 def _mixed(source: U64, vendor: U64) -> U64:
-    mixed: U64 = (source ^ (source >> _SHIFT)) * _GOLDEN + vendor
+    mixed: U64 = (source ^ (source >> _SHIFT)) * GOLDEN + vendor
     return mixed
 
 
@@ -217,7 +213,7 @@ def _number(
     mask = np.int64(len(index) - 1)
     for i in range(len(wanted)):
         key = wanted[i]
-        at = np.int64(mix(mix(key ^ words[0]) + words[1])) & mask
+        at = np.int64(mix64(mix64(key ^ words[0]) + words[1])) & mask
         while index[at] >= 0 and keys[index[at]] != key:
             at = (at + 1) & mask
         if index[at] < 0 and count < limit:

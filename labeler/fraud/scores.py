@@ -17,7 +17,6 @@ scores are those of the commit.
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from labeler.fraud.activity import Activity, Counted
@@ -26,10 +25,7 @@ from labeler.fraud.pair_index import KeyNumbers, Pairs, pair_keys
 from labeler.fraud.tables import StateTable
 from labeler.fraud_config import FraudConfig
 from stream.hashing.secret import NO_KEY, HashKey
-
-I64 = npt.NDArray[np.int64]
-F64 = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+from stream.kernels.arrays import I64, Bools
 
 #: A pair is forgotten once fewer clicks than this are left of it.
 CLICKS_LEFT_MIN = 1.0

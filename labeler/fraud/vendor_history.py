@@ -5,13 +5,10 @@ attack cannot teach the filter that its own behaviour is usual while it is being
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from labeler.fraud.tables import StateTable
 from labeler.fraud_config import FraudConfig
-
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
+from stream.kernels.arrays import F64, I64
 
 #: Key of the sum over all vendors; a vendor's key is its name behind a letter.
 ALL = "*"

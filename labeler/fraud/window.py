@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from labeler.fraud.activity import Activity, Counted
 from labeler.fraud.rules import PAIR_RULES, SCORE_RULES, VENDOR_RULES
@@ -17,9 +16,7 @@ from labeler.fraud.scores import Scores
 from labeler.fraud.tables import pair_key
 from labeler.fraud.vendor_history import VendorHistory
 from labeler.fraud_config import FraudConfig
-
-I64 = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from stream.kernels.arrays import I64, Bools
 
 #: Nobody is devoted for a single click.
 DEVOTED_CLICKS_MIN = 2

@@ -8,7 +8,8 @@ occurrence, of whatever class, is remembered.
 import numpy as np
 import numpy.typing as npt
 
-from labeler.join.ring_index import I32, I64, RING_MIN, U64, delete, find, new_index, ring_size
+from labeler.join.ring_index import RING_MIN, delete, find, new_index, ring_size
+from stream.kernels.arrays import I32, I64, U64
 from stream.kernels.kernel import kernel
 
 Flags = npt.NDArray[np.bool_]

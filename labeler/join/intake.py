@@ -8,7 +8,6 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from labeler.join.record_queue import I32, I64
 from stream.columns.events import Clicks, Impressions
 from stream.config import StreamConfig
 from stream.decoding.arrival_clock import (
@@ -21,6 +20,7 @@ from stream.decoding.arrival_clock import (
 from stream.decoding.decode import BadRecord, decode_clicks, decode_impressions
 from stream.decoding.undeclared import count_undeclared
 from stream.internal_topics.clock_overrides import ClockOverride
+from stream.kernels.arrays import I32, I64
 from stream.log.record_columns import RecordColumns
 from stream.record import ROW_BITS, Record, offset_of
 

@@ -8,8 +8,7 @@ they must be the same however the records were polled.
 import numpy as np
 import numpy.typing as npt
 
-I64 = npt.NDArray[np.int64]
-I32 = npt.NDArray[np.int32]
+from stream.kernels.arrays import I32, I64
 
 #: 20 bytes a record. `rows` counts events of any class.
 RECORD = np.dtype([("offset", np.int64), ("arrival_ms", np.int64), ("rows", np.int32)])

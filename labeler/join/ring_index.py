@@ -9,16 +9,12 @@ are no tombstones and no rebuilds.
 """
 
 import numpy as np
-import numpy.typing as npt
 
+from stream.kernels.arrays import I32, U64
+from stream.kernels.hashes import GOLDEN
 from stream.kernels.kernel import kernel
 
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
-I32 = npt.NDArray[np.int32]
-
 #: Ids are hashes already; Fibonacci hashing protects against ids that agree in their low bits.
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(32)
 
 RING_MIN = 64  # slots
@@ -27,7 +23,7 @@ INDEX_ROOM = 1.4  # places of the index a slot
 
 @kernel(inline="always")
 def home(id: np.uint64, places: int) -> int:
-    return np.int64((((id * _GOLDEN) >> _SHIFT) * np.uint64(places)) >> _SHIFT)  # type: ignore[return-value]  # an int64 in a kernel
+    return np.int64((((id * GOLDEN) >> _SHIFT) * np.uint64(places)) >> _SHIFT)  # type: ignore[return-value]  # an int64 in a kernel
 
 
 @kernel

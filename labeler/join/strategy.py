@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from stream.chain import LABEL, LATE
 from stream.config import StreamConfig
-
-Bools = npt.NDArray[np.bool_]
-U64 = npt.NDArray[np.uint64]
+from stream.kernels.arrays import U64, Bools
+from stream.kernels.hashes import GOLDEN
 
 #: A window in which no click counts.
 NO_WINDOW_MS = -1
@@ -75,6 +73,6 @@ def kept_negatives(ids: U64, rate: float) -> Bools:
     and replay."""
     if rate >= 1.0:
         return np.ones(len(ids), np.bool_)
-    mixed = (ids ^ (ids >> np.uint64(31))) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (ids ^ (ids >> np.uint64(31))) * GOLDEN
     kept: Bools = (mixed >> np.uint64(11)) < np.uint64(int(rate * (1 << 53)))
     return kept

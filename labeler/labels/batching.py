@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labeler.join.record_queue import I32, I64, RecordQueue
+from labeler.join.record_queue import RecordQueue
+from stream.kernels.arrays import I32, I64
 from stream.record import offset_of, position, row_of
 
 
@@ -43,12 +44,6 @@ class Boundaries:
             None  # once closed, a range stays as it is, whatever comes behind it
         )
         self._looked = True  # whether `_next` is what the records held say
-
-    @property
-    def rows_ahead(self) -> int:
-        """Impressions of any class read but not yet passed."""
-        held = self.ahead.records
-        return int(held["rows"].sum()) - self._passed_rows()
 
     def first(self) -> BatchRange | None:
         """The range that starts at `start`, or None while the log has not closed it."""

@@ -23,13 +23,13 @@ from labeler.click_cache.page import ClickPage
 from labeler.click_cache.spilled import SpilledClicks
 from labeler.join.click_join import ClickJoin, ClickLimits, Matches
 from labeler.join.intake import Read
-from labeler.join.record_queue import I32, RecordQueue
+from labeler.join.record_queue import RecordQueue
 from labeler.join.resume_point import ResumePoint
-from labeler.join.ring_index import I64
 from labeler.join.strategy import NO_WINDOW_MS, LabelStrategy
 from stream.columns.events import Clicks, Impressions
 from stream.config import StreamConfig
 from stream.decoding.decode import BadRecord
+from stream.kernels.arrays import I32, I64
 
 #: About what a click and a record take in memory: so it is decided what spills, whatever tables
 #: have grown to.

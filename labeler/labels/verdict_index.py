@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -32,6 +31,7 @@ from stream.internal_topics.verdicts import (
     Verdict,
     Watermark,
 )
+from stream.kernels.arrays import I64, U64, Bools
 from stream.record import Record
 
 #: Watermark of an input that has none yet.
@@ -39,10 +39,6 @@ NO_WATERMARK = 0
 #: Watermarks and verdicts held, about 10 to 1,000 bytes each, above which an index is full: with 64
 #: partitions some 25 minutes of a live log.
 ENTRIES_MAX = 200_000
-
-I64 = npt.NDArray[np.int64]
-U64 = npt.NDArray[np.uint64]
-Bools = npt.NDArray[np.bool_]
 
 
 class VerdictPoint(NamedTuple):
@@ -159,11 +155,6 @@ class VerdictIndex:
         if end > self.next_offset:
             self._gaps.append(_Gap(self.next_offset, self.low_ms, self._watermarks))
             self.next_offset = end
-
-    def first_offset_past(self, deadline_ms: int) -> int | None:
-        """V: the first offset at which all watermarks have passed the deadline. None = not yet."""
-        at = bisect_right(self._step_lows, deadline_ms)
-        return self._step_offsets[at] if at < len(self._step_lows) else None
 
     def rule(
         self,

@@ -29,7 +29,6 @@ from labeler.process.threads import (
     LabellingLoop,
     LabellingStep,
     ThreadGroup,
-    wall_clock_ms,
 )
 from labeler.retraction.runner import Retracting
 from stream.config import StreamConfig
@@ -37,6 +36,7 @@ from stream.internal_topics.examples import BatchHeader
 from stream.internal_topics.passed_over import PassedOver
 from stream.log.kafka import KafkaLog
 from stream.log.log import Log
+from stream.log.wall_clock import wall_clock_ms
 from stream.metrics import start_metrics
 
 logger = logging.getLogger(__name__)

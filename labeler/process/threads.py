@@ -3,7 +3,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
@@ -15,11 +14,6 @@ logger = logging.getLogger(__name__)
 IN_FLIGHT_MS = 5
 
 Work = Callable[[threading.Event], None]
-
-
-def wall_clock_ms() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 class ThreadGroup:

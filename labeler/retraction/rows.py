@@ -21,8 +21,7 @@ from stream.columns.events import FEATURE_PREFIX
 from stream.internal_topics.retracted import NAMED, Again
 from stream.internal_topics.row_bytes import row_bytes
 from stream.internal_topics.verdicts import ALLOW, FORGET, REJECT, Verdict
-
-Bools = npt.NDArray[np.bool_]
+from stream.kernels.arrays import Bools
 
 
 class Held(NamedTuple):

@@ -35,6 +35,7 @@ from stream.config import StreamConfig
 from stream.internal_topics.malformed import MalformedRecord, json_object
 from stream.internal_topics.passed_over import PassedOver
 from stream.log.log import Log, LogError, OffsetOutOfRange, Reader
+from stream.log.wall_clock import wall_clock_ms
 from stream.metrics import start_metrics
 from stream.record import Partition, Record
 
@@ -245,7 +246,7 @@ class GovernorService:
             return
         self._metrics.estimates.inc()
         self._metrics.seconds.observe(time.monotonic() - began)
-        self._metrics.decided_ms.set(time.time_ns() // 1_000_000)
+        self._metrics.decided_ms.set(wall_clock_ms())
         level = (
             logging.WARNING if decision.action != "hold" or self.core.at_its_end else logging.INFO
         )

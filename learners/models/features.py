@@ -36,9 +36,10 @@ from stream.columns.events import (
     Features,
 )
 from stream.columns.values import NO_POSITION
-from stream.hashing.keys import hash_columns, hash_string, mix
+from stream.hashing.keys import hash_columns, hash_string
 from stream.hashing.secret import NO_KEY, HashKey, derived_key, key_of
 from stream.hashing.text import token_hashes
+from stream.kernels.hashes import mix64
 from stream.kernels.kernel import kernel
 
 Keys = npt.NDArray[np.uint64]
@@ -384,7 +385,7 @@ def _never_zero(keys: Keys) -> None:
 def cross(a: np.uint64, b: np.uint64, seed: np.uint64) -> np.uint64:
     """The key of a pair; (a, b) and (b, a) differ. `a` and `b` are keyed hashes, so nobody aims at
     what this gives."""
-    h = mix(mix(a ^ seed) + b)
+    h = mix64(mix64(a ^ seed) + b)
     return h if h != 0 else np.uint64(1)
 
 

@@ -4,13 +4,11 @@ Both walk the keys in the order of the examples, so a sum repeats bit for bit.
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from learners.models.features import Floats
 from paramserver.messages import Rows
+from stream.kernels.arrays import I64
 from stream.kernels.kernel import kernel
-
-I64 = npt.NDArray[np.int64]
 
 
 def pool(rows: Rows, places: I64, ends: I64, weights: Floats) -> Rows:

@@ -26,10 +26,8 @@ from learners.models.features import (
 from stream.columns.events import FeatureColumn
 from stream.hashing.keys import hash_strings
 from stream.hashing.siphash import hash_of
+from stream.kernels.arrays import I64, Bytes
 from stream.kernels.kernel import kernel
-
-I64 = npt.NDArray[np.int64]
-Bytes = npt.NDArray[np.uint8]
 
 _WORD = (1 << 64) - 1
 

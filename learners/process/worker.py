@@ -41,6 +41,7 @@ from stream.chain import LATE, RETRACT, kind_of
 from stream.config import StreamConfig
 from stream.log.kafka import KafkaLog
 from stream.log.log import Log, SendFailed, Unavailable, Writer
+from stream.log.wall_clock import wall_clock_ms
 from stream.metrics import start_metrics
 from stream.record import Partition
 
@@ -370,7 +371,7 @@ class Worker:
             self._evaluations = self._evaluations or self._log.partitions(topic)
             partition = Partition(topic, evaluation["partition"] % max(1, self._evaluations))
             self._writer = self._writer or self._log.writer()
-            self._writer.append(partition, value, key, timestamp_ms=time.time_ns() // 1_000_000)
+            self._writer.append(partition, value, key, timestamp_ms=wall_clock_ms())
         except (SendFailed, Unavailable) as error:
             self._metrics.unsent.inc()
             _log.warning("an evaluation was not sent: %s", error)

@@ -27,8 +27,6 @@ from paramserver.tables.table import Table
 from stream.internal_topics.retracted import NAMED, Again, taken
 from stream.internal_topics.row_hash import row_hash_sum
 
-Bools = npt.NDArray[np.bool_]
-
 
 def relearn(
     model: Model,

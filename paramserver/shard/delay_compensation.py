@@ -206,11 +206,11 @@ class Compensator:
 
 
 #: As large as a gradient may be that comes in; a guess beyond it says nothing.
-_GRADIENT_MAX = np.float32(1e15)
+GRADIENT_MAX = np.float32(1e15)
 
 
 def delay_compensated(gradient: Floats, moved: Floats, strength: float) -> Floats:
     """g + lambda g g (w_now - w_read), finite. `moved` is w_now - w_read."""
     with np.errstate(over="ignore", invalid="ignore"):
         guess = gradient + np.float32(strength) * gradient * gradient * moved
-    return np.where(np.abs(guess) <= _GRADIENT_MAX, guess, gradient).astype(np.float32)
+    return np.where(np.abs(guess) <= GRADIENT_MAX, guess, gradient).astype(np.float32)

@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from paramserver.compensation import NO_COMPENSATION, Compensation
-from paramserver.kernel import mix64, plain
+from paramserver.kernel import plain
 from paramserver.messages import (
-    HASH_MODULUS,
     ChainProgress,
     Keys,
     ModelSpec,
@@ -22,16 +21,14 @@ from paramserver.messages import (
     Rows,
 )
 from paramserver.parts.snapshot import Snapshot
-from paramserver.shard.delay_compensation import Compensator
+from paramserver.shard.delay_compensation import GRADIENT_MAX, Compensator
 from paramserver.shard.state_copy import StateCopy
 from paramserver.slots import SLOT_SHIFT, SlotMap, slot_of
 from paramserver.tables.dense import Dense
 from paramserver.tables.table import Table
+from stream.kernels.hashes import HASH_MODULUS, mix64
 from stream.kernels.kernel import kernel
 
-#: A gradient element beyond this is refused like NaN: its square would overflow the accumulators
-#: for ever.
-GRADIENT_MAX = np.float32(1e15)
 #: Rows of one step of a copy: about a millisecond.
 COPY_ROWS = 16_384
 

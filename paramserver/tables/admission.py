@@ -19,11 +19,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.kernel import mix64, prefetch
+from paramserver.kernel import prefetch
 from paramserver.messages import Keys, TableSpec
 from paramserver.slots import SLOTS
 from paramserver.tables.arena import zeroed
 from paramserver.tables.policy import RowPolicy, make_policy
+from stream.kernels.hashes import mix64
 from stream.kernels.kernel import kernel
 
 LINE = 64

@@ -14,9 +14,9 @@ a word.
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.kernel import mix64
 from paramserver.messages import Rows
 from paramserver.tables.row_header import RowNumbers, Words, key_of
+from stream.kernels.hashes import mix64
 from stream.kernels.kernel import kernel
 
 Bits16 = npt.NDArray[np.uint16]

@@ -25,10 +25,11 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.kernel import first_of_four, mix64, prefetch
+from paramserver.kernel import first_of_four, prefetch
 from paramserver.messages import Keys
 from paramserver.tables.arena import zeroed
 from paramserver.tables.row_header import Int, RowNumbers, Words, ask_for, key_of
+from stream.kernels.hashes import mix64
 from stream.kernels.kernel import kernel
 
 Cells = npt.NDArray[np.uint64]

@@ -8,8 +8,8 @@ its checkpoint lacks.
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.kernel import mix64
 from paramserver.messages import Keys, Rows
+from stream.kernels.hashes import GOLDEN, mix64
 from stream.kernels.kernel import kernel
 
 
@@ -18,7 +18,7 @@ def initial_value(
     key: np.uint64, seed: np.uint64, column: np.uint64, scale: np.float32
 ) -> np.float32:
     """Uniform in [-scale, scale): the top 24 bits of a hash, so exact in float32."""
-    h = mix64(key ^ mix64(seed + np.uint64(0x9E3779B97F4A7C15) * (column + np.uint64(1))))
+    h = mix64(key ^ mix64(seed + GOLDEN * (column + np.uint64(1))))
     return np.float32(2.0**-23 * np.float64(h >> np.uint64(40)) - 1.0) * scale
 
 

@@ -9,7 +9,7 @@ goes on a little with every push.
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.messages import Keys, Rows
+from paramserver.messages import Keys
 from paramserver.tables.ages import Ages
 from paramserver.tables.arena import Arena
 from paramserver.tables.cow_copy import Copy
@@ -197,11 +197,6 @@ class RowStore:
     @property
     def words(self) -> Words:
         return self._arena.array
-
-    @property
-    def floats(self) -> Rows:
-        """The same memory as `words`."""
-        return self._arena.array.view(np.float32)
 
     @property
     def horizon_s(self) -> int:

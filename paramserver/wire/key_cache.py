@@ -10,8 +10,9 @@ from collections import OrderedDict
 
 import numpy as np
 
-from paramserver.kernel import mix64, plain
+from paramserver.kernel import plain
 from paramserver.messages import Keys
+from stream.kernels.hashes import GOLDEN, mix64
 from stream.kernels.kernel import kernel
 
 
@@ -19,7 +20,7 @@ from stream.kernels.kernel import kernel
 def _digest(keys: Keys) -> tuple[np.uint64, np.uint64]:
     first, second = np.uint64(0), np.uint64(0)
     for i in range(len(keys)):
-        mixed = mix64(keys[i] + np.uint64(i + 1) * np.uint64(0x9E3779B97F4A7C15))
+        mixed = mix64(keys[i] + np.uint64(i + 1) * GOLDEN)
         first += mixed
         second += (mixed ^ (mixed >> np.uint64(32))) * (mixed | np.uint64(1))
     return mix64(first + np.uint64(len(keys))), mix64(second ^ first)

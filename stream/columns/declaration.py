@@ -26,6 +26,7 @@ from stream.columns.events import (
     WEIGHTS_SUFFIX,
     FeatureColumn,
 )
+from stream.option import option
 
 KINDS = (CATEGORICAL, NUMERIC, LIST, TEXT, TIME, VECTOR)
 STRING, INTEGER = "string", "integer"
@@ -64,23 +65,19 @@ _OF_KIND = {
 DESCRIBES = ("source", "owner", "since", "doc", "personal")
 
 
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
-
-
 @dataclass(frozen=True)
 class Feature:
     """A feature that events carry and models may read (docs/features.md)."""
 
-    kind: str = _option(
+    kind: str = option(
         CATEGORICAL,
         "'categorical', 'numeric', 'list' (of categories), 'text', 'time' or 'vector'",
     )
-    type: str = _option(STRING, "categorical, list: 'string', or 'integer' where events send those")
-    source: str = _option("", "where its values come from, for people")
-    owner: str = _option("", "who answers for it, for people")
-    since: str = _option("", "since when it is sent, for people")
-    doc: str = _option("", "what it means, for people")
+    type: str = option(STRING, "categorical, list: 'string', or 'integer' where events send those")
+    source: str = option("", "where its values come from, for people")
+    owner: str = option("", "who answers for it, for people")
+    since: str = option("", "since when it is sent, for people")
+    doc: str = option("", "what it means, for people")
     default: Any = field(
         default=None,
         metadata={
@@ -95,48 +92,48 @@ class Feature:
             "becomes 0); text: ['nfkc', 'lower'] where not given, others: none"
         },
     )
-    personal: bool = _option(
+    personal: bool = option(
         False, "it identifies a person: our producer pseudonymises it (categorical strings)"
     )
-    shares: str = _option(
+    shares: str = option(
         "",
         "categorical, list: the feature (or source, vendor, item) whose keys its values have, so "
         "that both learn the same rows",
     )
-    pool: str = _option(
+    pool: str = option(
         MEAN, "list, text: how the rows of its values become one: 'sum', 'mean' or 'sqrt' (of n)"
     )
-    weighted: bool = _option(
+    weighted: bool = option(
         False, "list: events send NAME_weights too, a number for each value, or none"
     )
-    max_values: int = _option(64, "list: a model reads the first so many values")
-    tokens: str = _option(
+    max_values: int = option(64, "list: a model reads the first so many values")
+    tokens: str = option(
         WORDS,
         "text: 'words', 'pairs' (words and pairs of neighbours) or 'characters' (runs of them)",
     )
-    characters: int = _option(3, "text with tokens = 'characters': how many make a token")
-    max_tokens: int = _option(64, "text: a model reads the first so many tokens")
-    transform: str = _option("none", "numeric: 'log1p' (sign kept) or 'none'")
-    bounds: tuple[float, ...] = _option(
+    characters: int = option(3, "text with tokens = 'characters': how many make a token")
+    max_tokens: int = option(64, "text: a model reads the first so many tokens")
+    transform: str = option("none", "numeric: 'log1p' (sign kept) or 'none'")
+    bounds: tuple[float, ...] = option(
         (), "numeric, vector: [lowest, highest] value; one beyond is clipped to it and counted"
     )
-    buckets: tuple[float, ...] = _option(
+    buckets: tuple[float, ...] = option(
         (), "numeric: rising bounds; the number of those at or below a value is its category"
     )
-    piecewise: tuple[float, ...] = _option(
+    piecewise: tuple[float, ...] = option(
         (),
         "numeric: rising knots; each piece between two is a number that goes from 0 to 1 within it",
     )
-    part: str = _option(
+    part: str = option(
         HOUR,
         "time: its 'hour', 'weekday' (Monday is 0), 'hour_of_week', or its 'age' at the impression "
         "in powers of two of seconds: a category",
     )
-    of: str = _option(
+    of: str = option(
         "", "time: 'ts_ms' = the impression's own time, which no event sends twice; '' = it is sent"
     )
-    zone: str = _option("UTC", "time: the IANA time zone of hour and weekday")
-    width: int = _option(0, "vector: how many numbers")
+    zone: str = option("UTC", "time: the IANA time zone of hour and weekday")
+    width: int = option(0, "vector: how many numbers")
 
     def __post_init__(self) -> None:
         for name in ("normalise", "bounds", "buckets", "piecewise"):

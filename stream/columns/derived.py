@@ -23,9 +23,9 @@ from stream.columns.declaration import (
     Feature,
 )
 from stream.columns.events import NO_TIME, NUMERIC, TIME
+from stream.kernels.arrays import I64
 from stream.kernels.kernel import kernel
 
-I64 = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-I64 = npt.NDArray[np.int64]
-U64 = npt.NDArray[np.uint64]
+from stream.kernels.arrays import I64, U64
+
 RowIndex = slice | I64
 
 #: The longest identifier or categorical value, in UTF-8 bytes. A longer one makes its record bad.

@@ -26,9 +26,7 @@ from stream.columns.events import (
     VECTOR,
     FeatureColumn,
 )
-
-Bools = npt.NDArray[np.bool_]
-I64 = npt.NDArray[np.int64]
+from stream.kernels.arrays import I64, Bools
 
 #: The place on the page of an impression that does not say one.
 NO_POSITION = -1

@@ -12,11 +12,10 @@ import numpy.typing as npt
 
 from stream.config import StreamConfig
 from stream.internal_topics.clock_overrides import ClockOverride, set_back
+from stream.kernels.arrays import I64
 from stream.kernels.kernel import kernel
 from stream.log.record_columns import NO_RECORDS, RecordColumns
 from stream.record import CLOCK_MS, Record, decimal
-
-I64 = npt.NDArray[np.int64]
 
 #: What `judge_event_times` says of a row.
 TIME_FINE, TIME_AHEAD, TIME_BEHIND = 0, 1, 2

@@ -9,7 +9,6 @@ and dictionaries of them.
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,10 +17,9 @@ from stream.config import StreamConfig
 from stream.decoding.event_faults import Bad, fault
 from stream.decoding.json_values import too_large
 from stream.decoding.schema import Rows, Shape
+from stream.kernels.arrays import I64
 from stream.log.record_columns import RecordColumns
 from stream.record import ROWS_PER_RECORD_MAX
-
-I64 = npt.NDArray[np.int64]
 
 #: A string view's 16 bytes begin with its length (Arrow columnar format, "Variable-size Binary View
 #: Layout").

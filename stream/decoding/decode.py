@@ -36,13 +36,11 @@ from stream.decoding.schema import (
 )
 from stream.hashing.keys import hash_pair, hash_strings
 from stream.hashing.secret import HashKey
+from stream.kernels.arrays import I64, U64, Bytes
 from stream.kernels.kernel import kernel
 from stream.log.broken_batches import batch_fault
-from stream.log.record_columns import Bytes, Entries, RecordColumns
+from stream.log.record_columns import Entries, RecordColumns
 from stream.record import ROW_BITS, Record
-
-I64 = npt.NDArray[np.int64]
-U64 = npt.NDArray[np.uint64]
 
 #: What a record's value is. An Arrow IPC stream begins with four bytes FF, which no JSON text does.
 _CONTROL, _EMPTY, _ARROW, _JSON, _LARGE, _BROKEN = 0, 1, 2, 3, 4, 5

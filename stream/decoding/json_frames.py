@@ -11,12 +11,9 @@ leaves the parser inside a string or a bracket.
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from stream.kernels.arrays import I64, Bytes
 from stream.kernels.kernel import kernel
-
-I64 = npt.NDArray[np.int64]
-Bytes = npt.NDArray[np.uint8]
 
 DEPTH_MAX = 32
 _MALFORMED = -1

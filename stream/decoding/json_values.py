@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.json as pj
 
@@ -19,10 +18,9 @@ from stream.decoding.event_faults import Bad, Fault, fault
 from stream.decoding.json_frames import Lines, count_objects, frame
 from stream.decoding.record_faults import explain_json
 from stream.decoding.schema import Rows, Shape, expansion, flatten_json
+from stream.kernels.arrays import I64
 from stream.log.record_columns import RecordColumns
 from stream.record import ROWS_PER_RECORD_MAX, Record
-
-I64 = npt.NDArray[np.int64]
 
 #: Where the parser says which line it stopped at.
 _LINE = re.compile(r" in row (\d+)$")

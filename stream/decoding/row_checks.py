@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,10 +22,9 @@ from stream.decoding.event_faults import SHOWN_MAX, Bad, Fault, row_faults, sess
 from stream.decoding.record_faults import find_empty_part
 from stream.decoding.schema import Columns, Rows, Shape
 from stream.hashing.keys import partitions_of_keys, string_buffers
+from stream.kernels.arrays import Bools
 from stream.log.record_columns import RecordColumns
 from stream.record import Record
-
-Bools = npt.NDArray[np.bool_]
 
 
 def judge(

@@ -14,8 +14,8 @@ import pyarrow.json as pj
 
 from stream.columns.events import Features, click_schema, impression_schema
 from stream.columns.values import list_lengths
+from stream.kernels.arrays import I64
 
-I64 = npt.NDArray[np.int64]
 #: Memory of one value of a list, without the bytes of a string.
 _VALUE_BYTES = 8
 #: Equally long columns of one chunk, by the names of `Shape.wire`; nulls where nothing was given.

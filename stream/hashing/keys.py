@@ -21,11 +21,8 @@ import pyarrow as pa
 from stream.columns.column_pointers import placed
 from stream.hashing.secret import NO_KEY, HashKey, derived_key
 from stream.hashing.siphash import hash_all, hash_all_columns, hash_behind
+from stream.kernels.arrays import I32, U64, Bytes
 from stream.kernels.kernel import kernel
-
-U64 = npt.NDArray[np.uint64]
-I32 = npt.NDArray[np.int32]
-Bytes = npt.NDArray[np.uint8]
 
 SECRET_BYTES_MIN = 16
 _NO_BYTES = np.zeros(0, np.uint8)
@@ -95,19 +92,6 @@ def partitions_of_keys(keys: pa.Array, partitions: int) -> I32:
 
 _WORD = (1 << 64) - 1
 _SESSION = _U64(0xFFFF << 48)
-
-
-@kernel(inline="always")
-def mix(h: np.uint64) -> np.uint64:
-    """The finaliser of MurmurHash3 (fmix64): a bijection in which every input bit reaches every
-    output bit. Anybody can invert it: it spreads what is a keyed hash already, and keeps nobody
-    from choosing what it gives."""
-    h ^= h >> _U64(33)
-    h *= _U64(0xFF51AFD7ED558CCD)
-    h ^= h >> _U64(33)
-    h *= _U64(0xC4CEB9FE1A85EC53)
-    h ^= h >> _U64(33)
-    return h
 
 
 def _words(key: HashKey) -> tuple[np.uint64, np.uint64]:

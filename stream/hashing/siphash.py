@@ -15,14 +15,10 @@ from typing import TypeAlias
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
 from stream.columns.column_pointers import Placed, pointer
+from stream.kernels.arrays import I32, U64, Bytes
 from stream.kernels.kernel import kernel
-
-U64 = npt.NDArray[np.uint64]
-I32 = npt.NDArray[np.int32]
-Bytes = npt.NDArray[np.uint8]
 
 State: TypeAlias = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 

@@ -16,7 +16,6 @@ A text without a word has one token, of no bytes.
 """
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from stream.columns.declaration import CHARACTERS, DIGITS, PAIRS, Feature
@@ -24,12 +23,8 @@ from stream.columns.derived import normalised, or_default
 from stream.hashing.keys import string_buffers
 from stream.hashing.secret import HashKey
 from stream.hashing.siphash import hash_of
+from stream.kernels.arrays import I32, I64, U64, Bytes
 from stream.kernels.kernel import kernel
-
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
-I32 = npt.NDArray[np.int32]
-Bytes = npt.NDArray[np.uint8]
 
 #: Characters beyond ASCII that are part of no word: signs of Latin-1, general punctuation up to
 #: shapes and arrows, supplemental and CJK punctuation, and forms of both.

@@ -11,13 +11,11 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from stream.internal_topics.malformed import INT64_MAX, HeaderFields, MalformedRecord, OnMalformed
+from stream.kernels.arrays import I64
 from stream.log.log import Headers
 from stream.record import ROW_BITS, Record, position
-
-I64 = npt.NDArray[np.int64]
 
 _OVERRIDE, _END, _ABOVE, _BY = "clock_back", "end", "above_ms", "by_ms"
 OFFSET_MAX = INT64_MAX >> ROW_BITS

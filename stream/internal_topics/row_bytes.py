@@ -4,11 +4,10 @@ by it is split alike by everybody (C3, I7)."""
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-I64 = npt.NDArray[np.int64]
+from stream.kernels.arrays import I64
 
 
 def string_lengths(column: pa.Array | pa.ChunkedArray) -> I64:

@@ -24,18 +24,16 @@ from stream.columns.column_pointers import (
     placed_hashes,
     pointer,
 )
-from stream.hashing.keys import mix, string_buffers
+from stream.hashing.keys import string_buffers
 from stream.hashing.siphash import eight, tail
+from stream.kernels.arrays import I32, U64, Bytes
+from stream.kernels.hashes import GOLDEN, HASH_MODULUS, mix64
 from stream.kernels.kernel import kernel
 
-U64 = npt.NDArray[np.uint64]
-I32 = npt.NDArray[np.int32]
-Bytes = npt.NDArray[np.uint8]
 _U64 = np.uint64
 _M = _U64(0xC6A4A7935BD1E995)
 
-HASH_MODULUS = 1 << 128
-_LOW = np.uint64(0x9E3779B97F4A7C15)  # odd constants of splitmix64 and xxh64, one per lane
+_LOW = GOLDEN  # odd constants of splitmix64 and xxh64, one per lane
 _HIGH = np.uint64(0xC2B2AE3D27D4EB4F)
 _NAN_BITS = np.uint64(0x7FC00000)
 #: Rows that are hashed over all columns before the next: what is in work stays in the processor's
@@ -77,7 +75,7 @@ def _hash_names(names: list[str]) -> np.uint64:
     data, offsets = string_buffers(pa.array([",".join(names)]))
     folded, _ = np.empty((2, 1), np.uint64)
     fold_twice(data, offsets, _U64(0), _U64(0), folded, _)
-    return np.uint64(mix(folded[0]))  # a kernel answers an int
+    return np.uint64(mix64(folded[0]))  # a kernel answers an int
 
 
 def hash_sum(low: U64, high: U64) -> int:
@@ -100,7 +98,7 @@ def fold_twice(
     data: Bytes, offsets: I32, seed: np.uint64, other: np.uint64, first: U64, second: U64
 ) -> None:
     """MurmurHash64A (Austin Appleby, 2008) of every string with each of two seeds, reading the
-    bytes once; without its last step, in whose place `mix` comes."""
+    bytes once; without its last step, in whose place `mix64` comes."""
     for i in range(len(first)):
         at, end = _U64(offsets[i]), _U64(offsets[i + 1])
         h, g = seed ^ ((end - at) * _M), other ^ ((end - at) * _M)
@@ -121,7 +119,7 @@ def _fold_lists(offsets: I32, first: U64, second: U64, low: U64, high: U64) -> N
     for i in range(len(low)):
         h = g = _U64(offsets[i + 1] - offsets[i])
         for j in range(offsets[i], offsets[i + 1]):
-            h, g = mix((h ^ first[j]) * _LOW), mix((g + second[j]) * _HIGH)
+            h, g = mix64((h ^ first[j]) * _LOW), mix64((g + second[j]) * _HIGH)
         low[i], high[i] = h, g
 
 
@@ -178,17 +176,17 @@ def _widen(values: npt.NDArray[np.signedinteger[Any]], out: U64) -> None:
 @kernel
 def _fold(values: U64, low: U64, high: U64) -> None:
     for i in range(len(low)):
-        low[i] = mix((low[i] ^ values[i]) * _LOW)
+        low[i] = mix64((low[i] ^ values[i]) * _LOW)
     for i in range(len(low)):
-        high[i] = mix((high[i] + values[i]) * _HIGH)
+        high[i] = mix64((high[i] + values[i]) * _HIGH)
 
 
 @kernel
 def _fold_hashes(first: U64, second: U64, low: U64, high: U64) -> None:
     for i in range(len(low)):
-        low[i] = mix(low[i] ^ mix(first[i]))
+        low[i] = mix64(low[i] ^ mix64(first[i]))
     for i in range(len(low)):
-        high[i] = mix(high[i] + mix(second[i]))
+        high[i] = mix64(high[i] + mix64(second[i]))
 
 
 @kernel

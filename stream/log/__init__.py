@@ -15,4 +15,5 @@
 - `topics`: the topics
 - `transactions`: transactions that are open on partitions, and whose they are (Kafka's KIP-664)
 - `unpacking`: unpacking of what producers packed
+- `wall_clock`: what time it is on this host (shell)
 """

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from crc32c import crc32c
 from kafka.errors import CorruptRecordError
 
+from stream.kernels.arrays import I64, Bytes
 from stream.kernels.kernel import kernel
 from stream.log.broken_batches import (
     CHECKSUM,
@@ -27,7 +27,7 @@ from stream.log.broken_batches import (
     RECORDS,
     batch_fault,
 )
-from stream.log.record_columns import ENTRY, Bytes, Entries, RecordColumns, read_headers, varint
+from stream.log.record_columns import ENTRY, Entries, RecordColumns, read_headers, varint
 from stream.log.unpacking import CannotUnpack, UnpacksTooLarge, unpack
 from stream.record import ROW_BITS
 
@@ -43,8 +43,6 @@ _ABORT = 0
 #: on.
 _PIECE_BYTES = 1 << 24
 _DAMAGED_MAX = 64  # batches of a partition that are remembered as damaged
-
-I64 = npt.NDArray[np.int64]
 
 
 class Parsed(NamedTuple):

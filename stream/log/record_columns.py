@@ -11,10 +11,9 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
+from stream.kernels.arrays import Bytes
 from stream.kernels.kernel import kernel
 from stream.record import CONTROL, HEARTBEAT, Record
-
-Bytes = npt.NDArray[np.uint8]
 
 #: One record, 48 bytes. `key`, `value` and `headers` are where the parts begin in the buffer,
 #: lengths of -1 stand for "none"; `headers` is a Kafka v2 list (count, then per header name and

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stream.config import StreamConfig
+from stream.config import SIGNALS_PARTITIONS, StreamConfig
 
 DAY_MS = 86_400_000
 FOREVER_MS = -1
@@ -69,7 +69,7 @@ def topic_specs(config: StreamConfig) -> list[TopicSpec]:
     return [
         _spec(config, config.impressions, each, inputs_ms, once, stamps),
         _spec(config, config.clicks, each, inputs_ms, once, stamps),
-        _spec(config, config.signals, config.signals_partitions, inputs_ms, once),
+        _spec(config, config.signals, SIGNALS_PARTITIONS, inputs_ms, once),
         _spec(config, config.tallies, each, inputs_ms, once),
         _spec(config, config.bands, 1, max(BANDS_MS, models_ms), once),
         _spec(config, config.verdicts, 1, models_ms, once),

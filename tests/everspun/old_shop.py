@@ -20,7 +20,8 @@ from paramserver.messages import ChainProgress, Progress
 from stream.config import StreamConfig
 from stream.decoding.decode import decode_impressions
 from stream.internal_topics.examples import BatchHeader, encode_examples, example_batch
-from stream.internal_topics.row_hash import HASH_MODULUS, row_hash_sum
+from stream.internal_topics.row_hash import row_hash_sum
+from stream.kernels.hashes import HASH_MODULUS
 from stream.log.memory import MemoryLog
 from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Partition, offset_of, position
 

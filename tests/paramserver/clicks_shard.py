@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 
 from paramserver.messages import (
-    HASH_MODULUS,
     DenseSpec,
     Epoch,
     ModelSpec,
@@ -17,6 +16,7 @@ from paramserver.parts.snapshot import Snapshot
 from paramserver.ports import AllowRequest
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
+from stream.kernels.hashes import HASH_MODULUS
 
 LEARNER = Epoch(1, 1)
 SPEC = ModelSpec(

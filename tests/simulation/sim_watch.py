@@ -25,7 +25,6 @@ from checkpointer.store.files import Files
 from checkpointer.store.manifest import FILE, Manifest
 from paramserver.clocks.clocks import Clocks
 from paramserver.messages import (
-    HASH_MODULUS,
     Epoch,
     MarkReply,
     Outcome,
@@ -41,6 +40,7 @@ from paramserver.slots import SlotMap, slot_of
 from stream.chain import LABEL, RETRACT, kind_of, partition_of
 from stream.internal_topics.examples import BatchHeader, decode_examples, rows_from
 from stream.internal_topics.row_hash import row_hashes
+from stream.kernels.hashes import HASH_MODULUS
 from stream.record import Record
 
 Slots = npt.NDArray[np.int32]

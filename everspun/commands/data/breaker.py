@@ -1,7 +1,6 @@
 """The circuit breaker: what is withheld from training, and an operator's override on it (L8)."""
 
 import argparse
-import time
 from datetime import UTC, datetime
 
 from rich.table import Table
@@ -22,6 +21,7 @@ from stream.internal_topics.verdicts import (
     encode_verdict,
 )
 from stream.log.kafka import KafkaLog
+from stream.log.wall_clock import wall_clock_ms
 from stream.record import Partition
 
 EVERYTHING = "everything"
@@ -55,16 +55,14 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "list":
         return _list(said, options.limit)
     try:
-        verdict = order(options, said, config.stream, int(time.time() * 1_000))
+        verdict = order(options, said, config.stream, wall_clock_ms())
     except ValueError as error:
         print(error)
         return 2
     writer = KafkaLog(config.stream).writer()
     try:
         where = Partition(config.stream.verdicts, 0)
-        writer.append(
-            where, encode_verdict(verdict), verdict.id.encode(), (), int(time.time() * 1_000)
-        )
+        writer.append(where, encode_verdict(verdict), verdict.id.encode(), (), wall_clock_ms())
         writer.flush(config.stream.request_timeout_ms)
     finally:
         writer.close()

@@ -12,7 +12,6 @@ as it is: until real time has come where they stand, labels do not wait for verd
 """
 
 import argparse
-import time
 from datetime import UTC, datetime
 
 from everspun.commands import options as shared
@@ -20,6 +19,7 @@ from stream.config import StreamConfig
 from stream.internal_topics.clock_overrides import ClockOverride, override_headers, override_key
 from stream.log.kafka import KafkaLog
 from stream.log.log import Log, LogError
+from stream.log.wall_clock import wall_clock_ms
 from stream.record import Partition
 
 
@@ -38,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    stream, now_ms = shared.load(options).stream, int(time.time() * 1_000)
+    stream, now_ms = shared.load(options).stream, wall_clock_ms()
     if wrong := fault(stream, options.topic, options.partition, options.by_ms):
         print(wrong)
         return 2

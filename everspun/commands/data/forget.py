@@ -20,6 +20,7 @@ from stream.hashing.keys import Pseudonymiser
 from stream.internal_topics.verdicts import encode_verdict
 from stream.log.kafka import KafkaLog
 from stream.log.log import Log, LogError
+from stream.log.wall_clock import wall_clock_ms
 from stream.record import Partition
 from stream.timestamps import show_ms
 
@@ -122,7 +123,7 @@ def _take_back(
 
 def _say_on(config: Config, log: Log, source: str, found: ForgetStatus) -> bool:
     """Say it, or say it on from where it ends, if that is near."""
-    now_ms, longest_ms = time.time_ns() // 1_000_000, config.stream.verdict_max_ms
+    now_ms, longest_ms = wall_clock_ms(), config.stream.verdict_max_ms
     begin_ms = now_ms - config.labeler.retract_horizon_ms - config.stream.age_max_ms
     from_ms = max(begin_ms, found.said_ms)
     if from_ms >= now_ms + longest_ms // 2:
@@ -141,7 +142,7 @@ def _standing(config: Config, log: Log, source: str) -> ForgetStatus:
 
 def _say(config: Config, log: Log, source: str, from_ms: int, to_ms: int) -> None:
     writer = log.writer()
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = wall_clock_ms()
     try:
         for one in orders(source, from_ms, to_ms, config.stream.verdict_max_ms):
             writer.append(

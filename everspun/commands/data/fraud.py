@@ -4,7 +4,6 @@ impressions whose labels are not closed yet, and to those to come, by their even
 beats every rejection over its interval, a ban included. docs/fraud.md says more."""
 
 import argparse
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -24,6 +23,7 @@ from stream.internal_topics.verdicts import (
     encode_verdict,
 )
 from stream.log.kafka import KafkaLog
+from stream.log.wall_clock import wall_clock_ms
 from stream.record import Partition
 from stream.timestamps import parse_ms, show_ms
 
@@ -197,7 +197,7 @@ def _show(config: Config, source: str) -> int:
 
 def _decide(config: Config, options: argparse.Namespace) -> int:
     stream = config.stream
-    now_ms = int(time.time() * 1_000)
+    now_ms = wall_clock_ms()
     decision = ALLOW if options.action == "allow" else REJECT
     try:
         begin = now_ms - stream.wait_ms if options.begin is None else parse_ms(options.begin)

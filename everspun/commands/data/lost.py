@@ -8,13 +8,13 @@ lost, not as negatives.
 """
 
 import argparse
-import time
 
 from everspun.commands import options as shared
 from labeler.labels.lost_ranges import LostRange, lost_command, lost_headers, lost_key
 from stream.config import StreamConfig
 from stream.log.kafka import KafkaLog
 from stream.log.log import Log, LogError
+from stream.log.wall_clock import wall_clock_ms
 from stream.record import Partition
 
 
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         if wrong:
             print(wrong)
             return 2
-        say(log, stream, lost, options.reason, int(time.time() * 1_000))
+        say(log, stream, lost, options.reason, wall_clock_ms())
     except LogError as error:
         print(f"no answer from {stream.bootstrap_servers}: {error}")
         return 2

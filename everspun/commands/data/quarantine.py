@@ -2,7 +2,6 @@
 partition (L7)."""
 
 import argparse
-import time
 from collections.abc import Iterator
 
 from rich.table import Table
@@ -12,9 +11,9 @@ from everspun.commands import options as shared
 from everspun.config import Config
 from labeler.io.set_aside import SetAside, set_aside_headers, set_aside_key
 from stream.log.kafka import KafkaLog
+from stream.log.wall_clock import wall_clock_ms
 from stream.record import Partition, Record, offset_of
 
-SHOWN_BYTES = 120
 #: Records that one command sets aside.
 ORDERS_MAX = 5_000
 
@@ -119,7 +118,7 @@ def _add(config: Config, options: argparse.Namespace) -> int:
         return 2
     writer = KafkaLog(stream).writer()
     try:
-        now_ms = int(time.time() * 1_000)
+        now_ms = wall_clock_ms()
         where = Partition(stream.quarantine, options.partition)
         for offset in range(options.offset, last + 1):
             order = SetAside(topic, options.partition, offset)

@@ -3,7 +3,6 @@ SIGINT or SIGTERM."""
 
 import argparse
 import platform
-import time
 
 from rich.live import Live
 
@@ -29,6 +28,7 @@ from everspun.status.rate_file import RateFile
 from everspun.status.usual_rate import UsualRate
 from stream.log.kafka import KafkaLog
 from stream.log.kafka_admin import check_topics
+from stream.log.wall_clock import wall_clock_ms
 from stream.metrics import start_metrics
 from stream.metrics_server import listen
 
@@ -79,9 +79,7 @@ def run(options: argparse.Namespace) -> int:
     rate_file = RateFile(launcher.dir)
     usual = rate_file.read()
     launcher.stream_said = usual.said
-    inputs = InputWatch(
-        lambda: input_faults(config.stream, int(time.time() * 1_000)), launcher.note
-    )
+    inputs = InputWatch(lambda: input_faults(config.stream, wall_clock_ms()), launcher.note)
     orders = _watch_orders(config, launcher)
     elsewhere = _elsewhere(config)
     note = f"config {options.config}, logs in {launcher.dir / 'logs'}"
@@ -103,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
                 launcher.attempt("following the run", lambda: _look(follower, usual))
                 launcher.attempt(
                     "keeping the usual rate",
-                    lambda: rate_file.write(usual, int(time.time() * 1_000)),
+                    lambda: rate_file.write(usual, wall_clock_ms()),
                 )
                 if not options.quiet and follower.samples:
                     launcher.attempt(
@@ -156,7 +154,7 @@ def _elsewhere(config: Config) -> dict[str, str]:
 
 
 def _look(follower: StatusFollower, usual: UsualRate) -> None:
-    now_ms = int(time.time() * 1_000)
+    now_ms = wall_clock_ms()
     seen = follower.samples[-1].stages["labeler"].records_in if follower.samples else 0.0
     rows = follower.look(now_ms).stages["labeler"].records_in
     usual.look(now_ms, max(0.0, rows - seen))

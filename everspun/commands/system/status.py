@@ -25,6 +25,7 @@ from everspun.status.quality import Quality
 from everspun.status.scrape import Report
 from everspun.status.table import StatusSnapshot
 from stream.log.kafka import KafkaLog
+from stream.log.wall_clock import wall_clock_ms
 from stream.timestamps import show_ms
 
 #: Between the two looks that say how fast each stage is.
@@ -49,9 +50,9 @@ def run(options: argparse.Namespace) -> int:
     )
     follower = StatusFollower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
     try:
-        before = follower.look(int(time.time() * 1_000))
+        before = follower.look(wall_clock_ms())
         time.sleep(LOOK_S)
-        shot = follower.look(int(time.time() * 1_000), evaluations=follower.answered)
+        shot = follower.look(wall_clock_ms(), evaluations=follower.answered)
         for _ in range(READS_MAX):
             if not follower.answered or not follower.read_evaluations(200):
                 break
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
             config, shot, late, reports
         )
         broken += near_retention(config.stream, shot)
-        broken += input_faults(config.stream, int(time.time() * 1_000))
+        broken += input_faults(config.stream, wall_clock_ms())
         notes = feature_notes(reports)
         if options.json:
             more = {"behind": [vars(one) for one in late], "notes": notes}

@@ -2,7 +2,6 @@
 role on them, as commands of Kafka's own kafka-acls.sh."""
 
 import argparse
-import time
 from collections.abc import Collection
 
 from everspun.access import grants
@@ -13,6 +12,7 @@ from stream.config import StreamConfig
 from stream.log.kafka import KafkaLog
 from stream.log.kafka_admin import check_topics, create_topics
 from stream.log.log import Log, Unavailable
+from stream.log.wall_clock import wall_clock_ms
 from stream.record import Partition
 
 
@@ -60,9 +60,7 @@ def run(options: argparse.Namespace) -> int:
             for name in created:
                 print(f"created {name}")
             if stream.examples in created:
-                begin_where_inputs_begin(
-                    KafkaLog(stream), stream, created, int(time.time() * 1_000)
-                )
+                begin_where_inputs_begin(KafkaLog(stream), stream, created, wall_clock_ms())
         problems = check_topics(stream)
     except Unavailable as error:
         print(f"no answer from {stream.bootstrap_servers}: {error}")

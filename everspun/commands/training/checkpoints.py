@@ -24,6 +24,7 @@ from everspun.commands import options as shared
 from everspun.config import Config
 from everspun.status.table import duration
 from stream.log.kafka import KafkaLog
+from stream.log.wall_clock import wall_clock_ms
 from stream.record import Partition
 
 
@@ -135,7 +136,7 @@ def _say(console: Console, found: list[actions.Verified]) -> int:
 
 
 def _restore(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> int:
-    now_ms = int(time.time() * 1_000)
+    now_ms = wall_clock_ms()
     if options.lift:
         announcement = actions.lift(catalogue, now_ms)
         if announcement is None:

@@ -9,13 +9,8 @@ n, not exponentially: no honest lover of one genre becomes impossible.
 
 from math import exp, lgamma, log
 
-import numpy as np
-import numpy.typing as npt
-
+from stream.kernels.arrays import F64, I64
 from stream.kernels.kernel import kernel
-
-I64 = npt.NDArray[np.int64]
-F64 = npt.NDArray[np.float64]
 
 #: Means are kept this far from 0 and 1, where a beta distribution has no meaning.
 MEAN_EDGE = 1e-6

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from old_shop import CONFIG, EXAMPLES, OldShop, wrong
 
 from everspun.audit.audit import audit
-from stream.internal_topics.row_hash import HASH_MODULUS, row_hash_sum
+from stream.internal_topics.row_hash import row_hash_sum
+from stream.kernels.hashes import HASH_MODULUS
 from stream.record import offset_of
 
 BATCHES = 12

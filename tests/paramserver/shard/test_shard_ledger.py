@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from paramserver.messages import (
-    HASH_MODULUS,
     Outcome,
     PushRequest,
 )
 from paramserver.ports import AllowRequest
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
+from stream.kernels.hashes import HASH_MODULUS
 
 
 class ShardAsLedger(RuleBasedStateMachine):

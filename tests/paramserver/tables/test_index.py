@@ -13,7 +13,7 @@ _BACK = [pow(factor, -1, 1 << 64) for factor in (0xC4CEB9FE1A85EC53, 0xFF51AFD7E
 
 
 def keys_of(hashes, seed):
-    """The keys of which `paramserver.kernel.mix64(key ^ seed)` makes these."""
+    """The keys of which `stream.kernels.hashes.mix64(key ^ seed)` makes these."""
     h = hashes.copy()
     for factor in _BACK:
         h ^= h >> np.uint64(33)

@@ -18,7 +18,8 @@ from stream.internal_topics.examples import (
     schema_id,
     trim,
 )
-from stream.internal_topics.row_hash import HASH_MODULUS, hash_sum, row_hash_sum, row_hashes
+from stream.internal_topics.row_hash import hash_sum, row_hash_sum, row_hashes
+from stream.kernels.hashes import HASH_MODULUS
 
 FEATURES = (FeatureColumn("user", "categorical"), FeatureColumn("price", "numeric"))
 
