@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,7 +24,7 @@ import pyarrow.compute as pc
 from stream.columns.events import NUMERIC, STRING_BYTES_MAX, TS_MS_MAX, TS_MS_MIN, Features
 from stream.columns.values import floats, positions, strings
 from stream.decoding.given_features import WrongValue, given_features
-from stream.kernels.kernel import kernel
+from stream.decoding.json_extent import extent
 
 IDENTIFIERS = ("source", "vendor", "item")
 #: The place on the page, if it is known already. A model with a stated serving value for `shown_at`
@@ -40,8 +39,6 @@ _CARRIED = frozenset({"id", TS_MS, "session", POSITION})
 UNSEEN_BYTES_MAX = 1 << 20
 #: Fields of one object, and how deep objects may be nested.
 FIELDS_MAX, DEPTH_MAX = 4_096, 32
-_QUOTE, _BACKSLASH, _COLON = 34, 92, 58
-_OPEN_LIST, _CLOSE_LIST, _OPEN, _CLOSE = 91, 93, 123, 125
 _STRING_TYPES = frozenset({str, type(None)})
 _NUMBER_TYPES = frozenset({int, float, type(None)})
 
@@ -216,36 +213,6 @@ class _Counted(msgspec.Struct):
 
 
 _COUNTED = msgspec.json.Decoder(_Counted)
-
-
-@kernel
-def extent(body: npt.NDArray[np.uint8]) -> tuple[int, int, int]:
-    """(objects and lists, how deep they are nested, most fields of one object) of JSON, whatever it
-    is worth."""
-    opened, level, deepest, members, most = 0, 0, 0, 0, 0
-    at, quoted = 0, False
-    while at < len(body):
-        byte = body[at]
-        if quoted:
-            if byte == _BACKSLASH:
-                at += 1
-            elif byte == _QUOTE:
-                quoted = False
-        elif byte == _QUOTE:
-            quoted = True
-        elif byte in (_OPEN, _OPEN_LIST):
-            opened += 1
-            level += 1
-            deepest = max(deepest, level)
-            members = 0
-        elif byte in (_CLOSE, _CLOSE_LIST):
-            level -= 1
-            members = 0
-        elif byte == _COLON:
-            members += 1
-            most = max(most, members)
-        at += 1
-    return opened, deepest, most
 
 
 def _from_rows(rows: Any, features: Features) -> Given:

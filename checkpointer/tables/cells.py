@@ -99,6 +99,21 @@ def slot_of(
     return -1
 
 
+@kernel(inline="always")
+def ask_ahead(cells: Cells, words: Words, secret: np.uint64, keys: Keys, asked: int) -> None:
+    """Ask for the line of memory with the cell of keys[asked], and for the row that the cell of
+    keys[asked - AHEAD], here by now, names: keys[asked - 2 * AHEAD] then waits for neither."""
+    if asked < len(keys):
+        at_cells = np.uint64(cells.ctypes.data)
+        prefetch(at_cells + np.uint64(8 * home(tag_of(keys[asked], secret), len(cells))))
+    looked = asked - AHEAD
+    if 0 <= looked < len(keys):
+        low = cells[home(tag_of(keys[looked], secret), len(cells))] & _LOW
+        row_bytes = np.uint64(4 * words.shape[1])
+        at_words = np.uint64(words.ctypes.data)
+        prefetch(at_words + (low - np.uint64(low != np.uint64(0))) * row_bytes)
+
+
 @kernel
 def find(
     cells: Cells,
@@ -112,16 +127,9 @@ def find(
     """slots[i] = `slot_of` keys[i]. Returns how many are -1. Lines of memory are asked for ahead of
     their use."""
     count, missing = len(keys), 0
-    at_cells, at_words = np.uint64(cells.ctypes.data), np.uint64(words.ctypes.data)
-    row_bytes = np.uint64(4 * words.shape[1])
     for asked in range(count + 2 * AHEAD):
-        if asked < count:
-            prefetch(at_cells + np.uint64(8 * home(tag_of(keys[asked], secret), len(cells))))
-        looked = asked - AHEAD
-        if 0 <= looked < count:
-            low = cells[home(tag_of(keys[looked], secret), len(cells))] & _LOW
-            prefetch(at_words + (low - np.uint64(low != np.uint64(0))) * row_bytes)
-        done = looked - AHEAD
+        ask_ahead(cells, words, secret, keys, asked)
+        done = asked - 2 * AHEAD
         if done >= 0:
             slots[done] = slot_of(cells, old, words, secret, version, keys[done])
             missing += slots[done] < 0
@@ -172,16 +180,9 @@ def locate(
     """places[i] = the cell of keys[i] in `cells`, or -1; newest[i] = the slot that its cell, here
     or in `old`, names, or -1. Returns how many have no cell in `cells`."""
     count, unknown = len(keys), 0
-    at_cells, at_words = np.uint64(cells.ctypes.data), np.uint64(words.ctypes.data)
-    row_bytes = np.uint64(4 * words.shape[1])
     for asked in range(count + 2 * AHEAD):
-        if asked < count:
-            prefetch(at_cells + np.uint64(8 * home(tag_of(keys[asked], secret), len(cells))))
-        looked = asked - AHEAD
-        if 0 <= looked < count:
-            low = cells[home(tag_of(keys[looked], secret), len(cells))] & _LOW
-            prefetch(at_words + (low - np.uint64(low != np.uint64(0))) * row_bytes)
-        i = looked - AHEAD
+        ask_ahead(cells, words, secret, keys, asked)
+        i = asked - 2 * AHEAD
         if i >= 0:
             tag = tag_of(keys[i], secret)
             places[i] = cell_of(cells, words, keys[i], tag)

@@ -1,4 +1,5 @@
-"""The wiring: one function a role, from the config to the package that does the work.
+"""The wiring: one function a role, of its name in `everspun.hosts.ROLES`, from the config to the
+package that does the work.
 
 Imports stand inside the functions: a process of one role loads only its own libraries.
 """
@@ -226,16 +227,3 @@ def checkpointer(config: Config, index: int, stop: threading.Event) -> None:
             run_dir=config.run.dir,
             index=index,
         )
-
-
-ROLES: dict[str, Role] = {
-    "breaker": breaker,
-    "shard": shard,
-    "checkpointer": checkpointer,
-    "fraud": fraud,
-    "governor": governor,
-    "labeler": labeler,
-    "learner": learner,
-    "archiver": archiver,
-    "replica": replica,
-}

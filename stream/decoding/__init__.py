@@ -6,6 +6,7 @@
 - `event_faults`: what is wrong with one event, in words
 - `given_features`: features of many rows as JSON gave them, read into the columns that `examples`
   has of them
+- `json_extent`: how large JSON is before a parser makes anything of it
 - `json_frames`: framing of JSON records
 - `json_values`: JSON values of many records read into flat columns
 - `record_faults`: what is wrong with one JSON record that could not be read

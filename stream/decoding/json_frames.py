@@ -144,28 +144,6 @@ def _object_end(data: Bytes, at: int, end: int) -> int:
 
 
 @kernel
-def depth(data: Bytes) -> int:
-    """How deep brackets are nested, at most; those inside strings do not count."""
-    level, deepest, quoted, at = 0, 0, False, 0
-    while at < len(data):
-        byte = data[at]
-        if quoted:
-            if byte == _BACKSLASH:
-                at += 1
-            elif byte == _QUOTE:
-                quoted = False
-        elif byte == _QUOTE:
-            quoted = True
-        elif byte in (_OPEN, _OPEN_LIST):
-            level += 1
-            deepest = max(deepest, level)
-        elif byte in (_CLOSE, _CLOSE_LIST):
-            level -= 1
-        at += 1
-    return deepest
-
-
-@kernel
 def count_objects(data: Bytes) -> int:
     """How many objects begin in this text, at any depth."""
     count, quoted, at = 0, False, 0

@@ -22,7 +22,8 @@ from stream.decoding.event_faults import (
     session_faults,
     shown,
 )
-from stream.decoding.json_frames import DEPTH_MAX, depth
+from stream.decoding.json_extent import extent
+from stream.decoding.json_frames import DEPTH_MAX
 from stream.record import Record
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
@@ -107,7 +108,7 @@ def _text(value: bytes) -> str:
         raise _Unreadable(
             "value", "is not JSON alone: it begins with a byte order mark; send it without"
         )
-    levels = depth(np.frombuffer(value, np.uint8))
+    _, levels, _ = extent(np.frombuffer(value, np.uint8))
     if levels > DEPTH_MAX:
         raise _Unreadable("value", f"is nested {levels} deep; allowed are {DEPTH_MAX} levels")
     return text

@@ -1,5 +1,6 @@
 """Which host runs which process, and where the others find it."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from everspun.config import Config, ConfigError, load
 from everspun.hosts import ROLES, Placement, metrics_port, parse_roles
 from everspun.launcher.locks import AlreadyLocked
 from everspun.launcher.stored_orders import store_order, stored_orders
+from everspun.roles import roles
 from everspun.status.discovery import configured_places, places, scrape_all, unanswered
 from stream.metrics import RoleMetrics
 from stream.metrics_server import MetricsServer
@@ -234,3 +236,12 @@ def test_an_order_that_says_nothing_is_none(said: bytes):
 
 def test_all_on_one_host_is_as_ever():
     assert Placement().indices("learner", 3) == [0, 1, 2]
+
+
+def test_every_role_has_a_function_that_does_its_work():
+    for role in ROLES:
+        assert list(inspect.signature(getattr(roles, role)).parameters) == [
+            "config",
+            "index",
+            "stop",
+        ]

@@ -80,7 +80,8 @@ def run(options: argparse.Namespace) -> int:
         folder / f"{options.role}-{options.index}.lock",
         f"{options.role}-{options.index} of {config.run.dir}",
     )
-    roles.ROLES[options.role](config, options.index, stop)
+    work: roles.Role = getattr(roles, options.role)  # a function for each of ROLES
+    work(config, options.index, stop)
     return 0
 
 

@@ -4,14 +4,15 @@ from hypothesis import strategies as st
 
 from labeler.join.click_join import ClickJoin, ClickLimits
 from labeler.join.duplicates import DuplicateIds
-from labeler.join.ring_index import _GOLDEN, INDEX_ROOM, RING_MIN, home
+from labeler.join.ring_index import INDEX_ROOM, RING_MIN, home
+from stream.kernels.hashes import GOLDEN
 
 WINDOW, WAIT, EARLY, EARLY_CLICK = 20, 25, 5, 4
 LIMITS = ClickLimits(WINDOW, WAIT, EARLY, EARLY_CLICK)
 # Few ids. Most share one home in an index of any size, or have one close behind it: hashes that
 # agree in the half that is scaled to the index, turned back into ids. So probes pass each other,
 # and only a comparison tells them apart.
-UNHASH = pow(int(_GOLDEN), -1, 2**64)
+UNHASH = pow(int(GOLDEN), -1, 2**64)
 CROWDED = [
     ((0x9ABCDEF0 + near) << 32 | low) * UNHASH % 2**64
     for near in (0, 0, 0, 1, 1 << 24)
