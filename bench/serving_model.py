@@ -9,8 +9,9 @@ import orjson
 import pyarrow as pa
 
 from checkpointer.store.announcement import ref
-from checkpointer.store.catalogue import Catalogue, Gates
+from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import Directory
+from checkpointer.store.gate_findings import Gates
 from checkpointer.store.manifest import Definition, Evaluation, Manifest, assemble
 from learners.config import ModelConfig
 from learners.models.features import Keys

@@ -23,7 +23,8 @@ from checkpointer.cuts.step import NO_PAUSE, CutStep, MovePause
 from checkpointer.gates.evaluations import Evaluations
 from checkpointer.gates.gates import Findings, Reference, judge
 from checkpointer.store.announcement import Announcement, Ref, announce, ref
-from checkpointer.store.catalogue import Catalogue, Gates, number_of
+from checkpointer.store.catalogue import Catalogue, number_of
+from checkpointer.store.gate_findings import Gates
 from checkpointer.store.manifest import (
     Damaged,
     Definition,

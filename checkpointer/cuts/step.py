@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from checkpointer.cuts.schedule import Due
-from checkpointer.store.catalogue import Gates
+from checkpointer.store.gate_findings import Gates
 from checkpointer.store.manifest import Manifest
 
 

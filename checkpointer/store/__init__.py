@@ -5,6 +5,8 @@
 - `delta_chain`: from a checkpoint that is held to another
 - `files`: the boundary to the store of checkpoints, and its twin in memory
 - `fsspec_store`: stores of checkpoints
+- `gate_findings`: what the gates found of one checkpoint
+- `json_files`: JSON files of one folder of a store, and those of which there is a copy
 - `key_rows`: what one key has learned
 - `manifest`: the manifest of a checkpoint
 - `normalized_entropy`: log loss relative to what the base rate alone explains (He et al

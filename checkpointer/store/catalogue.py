@@ -16,57 +16,24 @@ Every file is written whole or not at all, by one writer, and (but for the last 
 whoever reads at any moment finds the old state or the new one.
 """
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from checkpointer.retention import Keep, Kept, expired
 from checkpointer.store.announcement import Hold, Ref
 from checkpointer.store.delta_chain import ServingStep, serving_steps, steps
 from checkpointer.store.files import Files
+from checkpointer.store.gate_findings import Gates, decode_gates
+from checkpointer.store.json_files import JsonFiles
 from checkpointer.store.manifest import FILE, Damaged, Manifest, decode, part_problem
-from checkpointer.store.track_record import HourSums, TrackRecord
 from paramserver.slots import SlotMap
-
-T = TypeVar("T")
 
 #: Manifests kept in mind: a few KB each.
 MANIFESTS_MAX = 1_024
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Gate:
-    """One gate's finding about one checkpoint. What is not `known`, for want of data, has not
-    passed."""
-
-    gate: str
-    passed: bool
-    detail: str = ""
-    known: bool = True
-
-
-@dataclass(frozen=True)
-class Gates:
-    """What all gates found. `outcome` is "published" or "rejected"."""
-
-    outcome: str
-    reason: str
-    checked_ms: int
-    results: tuple[Gate, ...] = ()
-    #: the answers to the golden rows, for the next one to be compared with
-    golden: tuple[float, ...] = ()
-    #: of the whole model, as the clean process loaded it; 0 = it could not
-    rows: int = 0
-    #: how the model has done lately, with this one (`track_record.HourSums`s)
-    history: tuple[HourSums, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        return self.outcome == "published"
 
 
 @dataclass(frozen=True)
@@ -91,6 +58,7 @@ class Catalogue:
             )
         self.files = files
         self.model = model
+        self._json = JsonFiles(files, model)
         self._manifests: dict[str, Manifest] = {}
         self._parents: dict[str, str] = {}  # checksum of a manifest -> its folder, as a child says
 
@@ -238,20 +206,8 @@ class Catalogue:
     def gates(self, name: str) -> Gates | None:
         """None = the gates have not been asked yet, or what they said cannot be read: ask them
         again."""
-
-        def parse(body: Any) -> Gates:
-            results, golden = (
-                tuple(Gate(**g) for g in body["results"]),
-                tuple(body.get("golden", ())),
-            )
-            history = TrackRecord.of(body.get("history", ())).spans
-            rows = body.get("rows", 0)
-            return Gates(
-                body["outcome"], body["reason"], body["checked_ms"], results, golden, rows, history
-            )
-
         try:
-            return self._parsed(f"{name}/gates.json", parse)
+            return self._json.parsed(f"{name}/gates.json", decode_gates)
         except Damaged as error:
             _log.warning("%s: the checkpoint counts as not judged", error)
             return None
@@ -259,7 +215,7 @@ class Catalogue:
     def published(self) -> Ref | None:
         """The newest published checkpoint. Raises Damaged if the pointer cannot be read: `mend`
         writes it anew."""
-        return self._parsed(
+        return self._json.parsed(
             "published.json",
             lambda body: _ref((body["number"], body["name"], body["manifest_sha256"])),
         )
@@ -275,12 +231,12 @@ class Catalogue:
     def hold(self) -> Hold:
         """The operator's hold on serving. Raises Damaged if neither the file nor its copy can be
         read."""
-        return self._parsed_twice("hold.json", _hold) or Hold()
+        return self._json.parsed_twice("hold.json", _hold) or Hold()
 
     def pins(self) -> dict[str, str]:
         """Folders that an operator wants kept -> why. Raises Damaged if neither the file nor its
         copy can be read."""
-        return self._parsed_twice("pins.json", _pins) or {}
+        return self._json.parsed_twice("pins.json", _pins) or {}
 
     def training_rollback(self) -> tuple[Ref, int] | None:
         """The checkpoint training went back to, and the highest number there was then."""
@@ -289,7 +245,7 @@ class Catalogue:
 
     def _rollback(self) -> tuple[Ref, int, int] | None:
         """As `training_rollback`, and the epoch of the map that came back (S6)."""
-        return self._parsed_twice("training.json", _rollback)
+        return self._json.parsed_twice("training.json", _rollback)
 
     def slot_map(self, manifest: Manifest) -> SlotMap | None:
         """The map that shards take from a head (S6). None: as configured; it was written before
@@ -302,19 +258,19 @@ class Catalogue:
 
     def begun(self) -> dict[str, int] | None:
         """chain -> E at which the model began (S5); None = nobody has begun it."""
-        return self._parsed(
+        return self._json.parsed(
             "begin.json", lambda body: {str(c): int(end) for c, end in body["vector"].items()}
         )
 
     def successor(self) -> str:
         """The model that replicas of this one serve; its own name where nothing was promoted."""
-        return self._parsed_twice("successor.json", _successor) or self.model
+        return self._json.parsed_twice("successor.json", _successor) or self.model
 
     # --- writing ---
 
     def write_begun(self, vector: dict[str, int]) -> None:
         """Once in a model's life, before any shard is told."""
-        self._write("begin.json", {"vector": vector})
+        self._json.write("begin.json", {"vector": vector})
 
     def write_manifest(self, manifest: Manifest) -> Ref:
         """The checkpoint becomes complete. Its parts are durable already."""
@@ -322,7 +278,7 @@ class Catalogue:
         return Ref(manifest.number, manifest.name, manifest.sha256)
 
     def write_gates(self, name: str, gates: Gates) -> None:
-        self._write(f"{name}/gates.json", asdict(gates))
+        self._json.write(f"{name}/gates.json", asdict(gates))
 
     def write_published(self, ref: Ref) -> None:
         """Moves the pointer forward; one that already points there or beyond stays. One that cannot
@@ -333,16 +289,16 @@ class Catalogue:
             _log.error("%s: it is written anew", error)
             there = None
         if there is None or ref.number > there.number:
-            self._write("published.json", {**ref._asdict(), "url": self.folder_url(ref.name)})
+            self._json.write("published.json", {**ref._asdict(), "url": self.folder_url(ref.name)})
 
     def write_hold(self, hold: Hold) -> None:
-        self._write_twice(
+        self._json.write_twice(
             "hold.json", {"revision": hold.revision, "ref": hold.ref, "reason": hold.reason}
         )
 
     def write_pins(self, pins: dict[str, str]) -> None:
         """These are kept, and what they build on, until an operator says otherwise."""
-        self._write_twice("pins.json", {"pins": pins})
+        self._json.write_twice("pins.json", {"pins": pins})
 
     def write_training_rollback(self, ref: Ref) -> None:
         """Training goes on from this one: what was cut after it is no head any more, and stays only
@@ -350,11 +306,11 @@ class Catalogue:
         above = max((number_of(name) or 0 for name in self.names()), default=ref.number)
         epochs = [self.slot_map(e.manifest) for e in self.entries() if e.manifest is not None]
         epoch = 1 + max((known.epoch for known in epochs if known is not None), default=0)
-        self._write_twice("training.json", {"ref": ref, "above": above, "map_epoch": epoch})
+        self._json.write_twice("training.json", {"ref": ref, "above": above, "map_epoch": epoch})
 
     def write_successor(self, model: str) -> None:
         """From now on replicas of this model serve that one."""
-        self._write_twice("successor.json", {"model": model})
+        self._json.write_twice("successor.json", {"model": model})
 
     def mend(self) -> list[str]:
         """Write anew what a power cut or somebody's hand has left unreadable of the files that say
@@ -367,7 +323,7 @@ class Catalogue:
             published = None
             done.append(str(error))
         if published is None and (refs := self.published_refs()):
-            self._write(
+            self._json.write(
                 "published.json", {**refs[-1]._asdict(), "url": self.folder_url(refs[-1].name)}
             )
             done.append(
@@ -381,12 +337,12 @@ class Catalogue:
             "successor.json": _successor,
         }.items():
             try:
-                self._parsed(name, parse)
+                self._json.parsed(name, parse)
             except Damaged as error:
                 done.append(str(error))
                 with suppress(Damaged):
-                    if self._parsed(f"{name}.copy", parse) is not None:
-                        self._write(name, self._json(f"{name}.copy"))
+                    if self._json.parsed(f"{name}.copy", parse) is not None:
+                        self._json.write(name, self._json.read(f"{name}.copy"))
                         done.append(f"{name} is as its copy")
         return done
 
@@ -428,57 +384,6 @@ class Catalogue:
         """Delete what writers left half written, if it is older than this. Returns how many
         files that were."""
         return self.files.sweep_drafts(self.model, age_ms)
-
-    def _json(self, path: str) -> Any:
-        """What a file says; None = it is not there. Raises Damaged for what is no JSON object."""
-        try:
-            data = self.files.read(f"{self.model}/{path}")
-        except FileNotFoundError:
-            return None
-        try:
-            body = json.loads(data)
-        except ValueError as error:
-            raise Damaged(
-                f"{self.model}/{path}: {len(data)} bytes that are not JSON ({error})"
-            ) from error
-        if not isinstance(body, dict):
-            raise Damaged(f"{self.model}/{path}: {data[:80]!r} is no JSON object")
-        return body
-
-    def _parsed(self, path: str, parse: Callable[[Any], T]) -> T | None:
-        """What a file says, as `parse` takes it; None = it is not there. Raises Damaged, naming
-        the file."""
-        body = self._json(path)
-        if body is None:
-            return None
-        try:
-            return parse(body)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise Damaged(
-                f"{self.model}/{path}: {str(body)[:80]} is not what it should be ({error!r})"
-            ) from error
-
-    def _parsed_twice(self, path: str, parse: Callable[[Any], T]) -> T | None:
-        """As `_parsed`, of a file that has a copy. The copy is written first, so it says what
-        the file was to say."""
-        try:
-            return self._parsed(path, parse)
-        except Damaged as error:
-            copied = self._parsed(f"{path}.copy", parse)
-            if copied is None:
-                raise
-            _log.warning("%s: its copy counts", error)
-            return copied
-
-    def _write(self, path: str, body: dict[str, Any]) -> None:
-        self.files.write(
-            f"{self.model}/{path}", json.dumps(body, sort_keys=True, indent=1).encode()
-        )
-
-    def _write_twice(self, path: str, body: dict[str, Any]) -> None:
-        """What an operator said cannot be found from anything else."""
-        self._write(f"{path}.copy", body)
-        self._write(path, body)
 
 
 def _ref(parts: Sequence[Any]) -> Ref:

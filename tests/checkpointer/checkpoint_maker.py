@@ -9,7 +9,8 @@ import numpy as np
 
 from checkpointer.serving.request import of_rows
 from checkpointer.store.announcement import Ref, ref
-from checkpointer.store.catalogue import Catalogue, Gates
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.gate_findings import Gates
 from checkpointer.store.manifest import Definition, Evaluation, Manifest, Part, assemble
 from learners.config import ModelConfig
 from learners.models.model import make_model

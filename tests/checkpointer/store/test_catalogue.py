@@ -2,8 +2,9 @@ import pytest
 
 from checkpointer.retention import Keep
 from checkpointer.store.announcement import Hold
-from checkpointer.store.catalogue import Catalogue, Gates, number_of
+from checkpointer.store.catalogue import Catalogue, number_of
 from checkpointer.store.files import MemoryFiles
+from checkpointer.store.gate_findings import Gates
 from checkpointer.store.manifest import Damaged
 from paramserver.slots import SlotMap
 

@@ -11,8 +11,9 @@ import pytest
 from old_shop import CONFIG, OldShop
 from rich.console import Console
 
-from checkpointer.store.catalogue import Catalogue, Gates
+from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import open_store
+from checkpointer.store.gate_findings import Gates
 from checkpointer.store.manifest import Evaluation, Manifest
 from everspun.audit.asked import BEGINNING_MS, look
 from everspun.commands.training import retrain
