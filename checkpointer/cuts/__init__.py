@@ -6,6 +6,8 @@
 - `cut_runner`: carries out what a cut says, over the ports of the shards and of the clocks
 - `driver`: the checkpointer without its clock, its log and its process
 - `move_preparation`: how a move is made short before it is made
+- `part_writing`: all shards of a cut write their parts
+- `publication`: a complete checkpoint is judged and published
 - `resharding`: how many shards a model has and is to have (S6)
 - `schedule`: when the next cut is due
 - `step`: what one look of the checkpointer came to

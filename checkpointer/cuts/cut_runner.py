@@ -1,6 +1,7 @@
 """Carries out what a cut says, over the ports of the shards and of the clocks."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -100,3 +101,10 @@ class Cutting:
             case Mark(shard, name, _):
                 return cut.marked(shard, name, answer, now_ms)
         return []
+
+
+def best_effort(call: Callable[..., object], *arguments: object) -> None:
+    """A call that helps but need not succeed: the next mark replaces a copy that was neither
+    settled nor dropped."""
+    with suppress(PortUnreachable, PortRefused):
+        call(*arguments)

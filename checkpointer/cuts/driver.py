@@ -8,23 +8,22 @@ under way is taken up by `recover` once it answers.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from checkpointer.config import CheckpointerConfig
 from checkpointer.cuts.cut import Abandoned, Cut, Marked, Pace
-from checkpointer.cuts.cut_runner import Cutting, Time, WorkerPool
+from checkpointer.cuts.cut_runner import Cutting, Time, WorkerPool, best_effort
 from checkpointer.cuts.move_preparation import Preparation
+from checkpointer.cuts.part_writing import PartWriting
+from checkpointer.cuts.publication import Publication, PublicationShell
 from checkpointer.cuts.resharding import Resharding
 from checkpointer.cuts.schedule import Due, Schedule
 from checkpointer.cuts.step import NO_PAUSE, CutStep, MovePause
 from checkpointer.gates.evaluations import Evaluations
-from checkpointer.gates.gates import Findings, Reference, judge
-from checkpointer.store.announcement import Announcement, Ref, announce, ref
-from checkpointer.store.catalogue import Catalogue, number_of
-from checkpointer.store.gate_findings import Gates
+from checkpointer.store.announcement import ref
+from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.manifest import (
     Damaged,
     Definition,
@@ -33,12 +32,10 @@ from checkpointer.store.manifest import (
     assemble,
     definition_change,
 )
-from checkpointer.store.track_record import TrackRecord
 from checkpointer.store.used_store import NotRemembered, UsedStore, look_at
 from paramserver.messages import Progress
 from paramserver.ports import (
     ClockPort,
-    PartInfo,
     PortRefused,
     PortUnreachable,
     ProgressReply,
@@ -46,8 +43,6 @@ from paramserver.ports import (
 )
 from paramserver.slots import SlotMap
 
-#: Among those that write parts: who renews the stop of starts meanwhile.
-_HOLDER = -1
 #: The store is looked at this often while no cut is due.
 LOOK_EVERY_MS = 10_000
 #: What a writer left half written is swept at a start once it is older than this: nobody writes one
@@ -59,14 +54,8 @@ _log = logging.getLogger(__name__)
 JUDGED_AFTER_MS = 5_000
 
 
-class DriverShell(WorkerPool, Protocol):
+class DriverShell(WorkerPool, PublicationShell, Protocol):
     """What the driver asks of its shell."""
-
-    def announce(self, announcement: Announcement) -> None:
-        """Say it on `checkpoints`, now or as soon as the log answers again."""
-
-    def check(self, ref: Ref) -> Findings:
-        """Ask a clean process about a checkpoint."""
 
     def read_evaluations(self) -> Iterable[Mapping[str, Any]]:
         """New records of `evaluations`, without waiting."""
@@ -95,6 +84,8 @@ class Driver:
     evaluations: Evaluations = field(init=False)
     cutting: Cutting = field(init=False)
     resharding: Resharding = field(init=False)
+    parts: PartWriting = field(init=False)
+    publication: Publication = field(init=False)
     attempts: int = 0
     #: the head complete cut as last seen; this is its only writer, but for an operator's rollback
     _head: Manifest | None = None
@@ -118,6 +109,8 @@ class Driver:
         slot_map = self.slot_map or SlotMap.even(len(self.shards))
         self.cutting = Cutting(self.shards, self.clock, self.shell, self.time, self.config.poll_ms)
         self.resharding = Resharding(name, self.shards, self.clock, self.shell.each, slot_map)
+        self.parts = PartWriting(name, self.shards, self.clock, self.shell, self.time, self.config)
+        self.publication = Publication(self.catalogue, self.shell, self.time, self.config)
 
     # --- once ---
 
@@ -147,12 +140,12 @@ class Driver:
         self.evaluations.skip(head.vector)
         gates = self.catalogue.gates(head.name)
         if gates is None:
-            self._publish(head)
+            self.publication.publish(head)
         elif gates.passed:
             self.catalogue.write_published(ref(head))
-            self._announce("published", head)
+            self.publication.announce("published", head)
         else:
-            self._announce("rejected", head, gates.reason)
+            self.publication.announce("rejected", head, gates.reason)
         self._repeat_hold()
 
     def _find_head(self) -> Manifest | None:
@@ -169,7 +162,7 @@ class Driver:
             hold = self.catalogue.hold()
             if hold.ref is not None:
                 held = self.catalogue.manifest(hold.ref.name, hold.ref.manifest_sha256)
-                self._announce("rolled_back", held, hold.reason, hold.revision)
+                self.publication.announce("rolled_back", held, hold.reason, hold.revision)
         except Damaged as error:
             _log.error(
                 "the operator's hold is not said again: %s; `everspun checkpoints restore` says "
@@ -251,7 +244,7 @@ class Driver:
         if manifest is None or self._head is None or manifest.sha256 != self._head.sha256:
             self._unjudged = None
             return None
-        gates = self._publish(manifest)
+        gates = self.publication.publish(manifest)
         self._unjudged = None
         return CutStep(gates.outcome, gates.reason, manifest=manifest, gates=gates)
 
@@ -316,18 +309,7 @@ class Driver:
         starts then stay stopped until all shards of it have it."""
         self.attempts += 1
         began = self.time.steady_ms()
-        config = self.config
-        pace = Pace(config.hold_lease_ms, config.cut_timeout_ms, config.poll_ms)
-        # The time keeps the names of two checkpointers apart, the count those of one.
-        name = f"{self.time.now_ms():x}x{self.attempts}"
-        cut = Cut(
-            self.definition.spec.name,
-            name,
-            self.resharding.members,
-            began,
-            pace,
-            keep_hold=move is not None,
-        )
+        cut = self._new_cut(began, keep_hold=move is not None)
         end = self.cutting.perform(cut)
         cut_ms = self.time.steady_ms() - began
         if isinstance(end, Abandoned):
@@ -336,20 +318,19 @@ class Driver:
             manifest = self._complete(end, head, cut, coming, move)
         except (PortUnreachable, PortRefused, Damaged, ValueError, OSError) as error:
             self._forget(end)
-            _try(self.clock.release, cut.model, cut.cut)
+            best_effort(self.clock.release, cut.model, cut.cut)
             self._discard(end, stored=not isinstance(error, OSError))
             return self._abandoned(due, "parts", str(error), cut.hold_ms, cut_ms)
         pause = NO_PAUSE if move is None else self._spread(cut, move)
         if coming is not None and move is None:
-            self.resharding.prepare(
-                coming.slot_map, manifest.sha256
-            )  # they read while it is judged
+            # They read while it is judged.
+            self.resharding.prepare(coming.slot_map, manifest.sha256)
             if due.reason == "scale" and coming.rounds > 1:
                 self._unjudged = manifest
                 return CutStep(
                     "prepared", due=due, hold_ms=cut.hold_ms, cut_ms=cut_ms, manifest=manifest
                 )
-        gates = self._publish(manifest)
+        gates = self.publication.publish(manifest)
         self._unjudged = None
         swept = self._sweep()
         self.schedule.completed()
@@ -369,6 +350,18 @@ class Driver:
             shards=0 if move is None else move.shards,
         )
 
+    def _new_cut(self, began_ms: int, keep_hold: bool) -> Cut:
+        config = self.config
+        return Cut(
+            self.definition.spec.name,
+            # The time keeps the names of two checkpointers apart, the count those of one.
+            f"{self.time.now_ms():x}x{self.attempts}",
+            self.resharding.members,
+            began_ms,
+            Pace(config.hold_lease_ms, config.cut_timeout_ms, config.poll_ms),
+            keep_hold=keep_hold,
+        )
+
     def _spread(self, cut: Cut, move: SlotMap) -> MovePause:
         """The map is committed: tell its shards, keep starts stopped until all have it, and release
         them. Who does not take it in time does so later: the clock holder waits for that (S6)."""
@@ -376,17 +369,12 @@ class Driver:
         former, self.resharding.slot_map = self.resharding.members, move
         behind, until = self.resharding.members, self.time.steady_ms() + self.config.cut_timeout_ms
         while (behind := self.resharding.bring(behind)) and self.time.steady_ms() < until:
-            self._keep_hold(cut)
+            self.parts.keep_hold(cut)
             self.time.sleep_ms(self.config.poll_ms)
-        _try(self.clock.release, cut.model, cut.cut)
+        best_effort(self.clock.release, cut.model, cut.cut)
         pause_ms = cut.held_for_ms(self.time.steady_ms())
         self.resharding.bring([shard for shard in former if shard not in self.resharding.members])
         return MovePause(cut.hold_ms, complete_ms - cut.hold_ms, pause_ms - complete_ms)
-
-    def _keep_hold(self, cut: Cut) -> None:
-        """Where it is not granted any more, training goes on as it was, and what it learns is
-        learned again."""
-        _try(self.clock.hold, cut.model, cut.cut, self.config.hold_lease_ms, {})
 
     def _abandoned(self, due: Due, reason: str, detail: str, hold_ms: int, cut_ms: int) -> CutStep:
         self.schedule.abandoned(self.time.now_ms())
@@ -395,7 +383,7 @@ class Driver:
 
     def _forget(self, marked: Marked) -> None:
         for index in self.resharding.members:
-            _try(self.shards[index].unmark, self.definition.spec.name, marked.cut)
+            best_effort(self.shards[index].unmark, self.definition.spec.name, marked.cut)
 
     def _discard(self, marked: Marked, stored: bool) -> None:
         """Parts of a cut that came to nothing: a disk that is full is not to stay full of them. Not
@@ -431,7 +419,9 @@ class Driver:
         url = self.catalogue.folder_url(f"{number:08d}-{marked.cut}")
         more = 0 if coming is None else coming.rounds - (move is None)
         upon = self._delta_upon(parent, more)
-        infos = self._write_parts(marked, url, upon, cut if move is not None else None)
+        infos = self.parts.write(
+            self.resharding.members, marked, url, upon, cut if move is not None else None
+        )
         evaluation = self._evaluation(
             marked, parent, 0 if move is not None else self.config.evaluation_wait_ms
         )
@@ -455,41 +445,8 @@ class Driver:
         self._head = manifest
         self.evaluations.take(manifest.vector)
         for index in self.resharding.members:
-            _try(self.shards[index].settle, model, marked.cut, manifest.sha256)
+            best_effort(self.shards[index].settle, model, marked.cut, manifest.sha256)
         return manifest
-
-    def _write_parts(
-        self, marked: Marked, url: str, upon: str | None, holding: Cut | None
-    ) -> list[PartInfo]:
-        """All shards write at once. `holding`: the cut whose stop of starts is renewed
-        meanwhile."""
-        writing = set(self.resharding.members)
-
-        def write(shard: int) -> PartInfo | None:
-            if holding is not None:
-                self._keep_hold(holding)
-            if shard == _HOLDER:
-                self._hold_while(writing, holding)
-                return None
-            try:
-                return self.shards[shard].write_part(
-                    self.definition.spec.name, marked.cut, url, upon
-                )
-            finally:
-                writing.discard(shard)
-
-        infos = self.shell.each(
-            write, [*self.resharding.members, *([] if holding is None else [_HOLDER])]
-        )
-        return [info for info in infos if info is not None]
-
-    def _hold_while(self, writing: set[int], cut: Cut | None) -> None:
-        renew_at_ms = self.time.steady_ms()
-        while writing and cut is not None:
-            if self.time.steady_ms() >= renew_at_ms:
-                renew_at_ms = self.time.steady_ms() + self.config.hold_lease_ms // 3
-                self._keep_hold(cut)
-            self.time.sleep_ms(self.config.poll_ms)
 
     def _delta_upon(self, parent: Manifest | None, more: int) -> str | None:
         """The checksum of the manifest that deltas may build on; None: this checkpoint shall be a
@@ -516,61 +473,6 @@ class Driver:
             ):
                 return self.evaluations.sums(marked.vector)
             self.time.sleep_ms(5)
-
-    # --- publication ---
-
-    def _publish(self, manifest: Manifest) -> Gates:
-        """Gates, their record, the pointer, the announcement: in this order, so that each is
-        found if the next is."""
-        findings = self.shell.check(ref(manifest))
-        record, sums, now_ms = self._track_record(manifest), manifest.evaluation, self.time.now_ms()
-        gates = judge(findings, sums, self._reference(manifest), self.config, now_ms, record)
-        record = record.extended(sums, manifest.at_ms, gates.passed, self.config.reference_ms)
-        gates = replace(gates, history=record.spans)
-        self.catalogue.write_gates(manifest.name, gates)
-        if gates.passed:
-            self.catalogue.write_published(ref(manifest))
-        self._announce(gates.outcome, manifest, gates.reason)
-        return gates
-
-    def _reference(self, manifest: Manifest) -> Reference | None:
-        """What the last published one was found to be."""
-        try:
-            published = self.catalogue.published()
-            if published is None or published.name == manifest.name:
-                return None
-            last = self.catalogue.manifest(published.name, published.manifest_sha256)
-            gates = self.catalogue.gates(published.name)
-        except Damaged:
-            # deleted or damaged since: there is nothing to compare with, and it serves nobody any
-            # more
-            return None
-        # What served before anything was learned is the prior: nothing is to be waited for behind
-        # it.
-        age_ms = (
-            manifest.at_ms - last.at_ms if last.event_time_max_ms else self.config.served_retry_ms
-        )
-        return Reference(last.evaluation, () if gates is None else gates.golden, age_ms)
-
-    def _track_record(self, manifest: Manifest) -> TrackRecord:
-        """How the model had done when the checkpoint before was judged."""
-        for name in reversed(self.catalogue.names()):
-            if (number_of(name) or 0) < manifest.number and (
-                gates := self.catalogue.gates(name)
-            ) is not None:
-                return TrackRecord(gates.history)
-        return TrackRecord()
-
-    def _announce(self, kind: str, manifest: Manifest, reason: str = "", revision: int = 0) -> None:
-        url = self.catalogue.folder_url(manifest.name)
-        self.shell.announce(announce(kind, manifest, url, self.time.now_ms(), reason, revision))
-
-
-def _try(call: Callable[..., object], *arguments: object) -> None:
-    """A call that helps but need not succeed: the next mark replaces a copy that was neither
-    settled nor dropped."""
-    with suppress(PortUnreachable, PortRefused):
-        call(*arguments)
 
 
 def _rows(chain: str, parent: Manifest | None, progress: Mapping[int, Progress]) -> int:
