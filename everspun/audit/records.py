@@ -1,6 +1,7 @@
 """Every record of a partition as it is now, for commands that look at whole topics; of
 `examples` the archive's too."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,6 +15,7 @@ POLL_RECORDS = 2_000
 #: A partition's end is known from the broker; this many empty polls before it is reached are one
 #: that lies.
 EMPTY_POLLS_MAX = 100
+GONE_WAIT_MS = 100
 
 
 class AuditError(LogError):
@@ -31,6 +33,9 @@ def read_from(reader: Reader, partition: Partition, offset: int) -> Iterator[Rec
     reader.assign([partition])
     begin = max(offset, reader.beginning_offsets([partition])[partition])
     end = reader.end_offsets([partition])[partition]
+    if begin == end > offset:  # all is gone: asked twice, as a reader asks that finds a gap
+        time.sleep(GONE_WAIT_MS / 1000)
+        begin = max(offset, reader.beginning_offsets([partition])[partition])
     reader.seek(partition, min(begin, end))
     empty = 0
     while reader.position(partition) < end:

@@ -2,13 +2,14 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.admin import NewTopic
 
+from everspun.audit.records import read_all
 from everspun.launcher.broker import (
     Broker,
     BrokerError,
@@ -219,6 +220,29 @@ def drain(reader, partition: Partition, count: int) -> list:
         assert time.monotonic() < deadline, f"{len(records)} of {count} records"
         records += reader.poll(100, 200).get(partition, [])
     return records
+
+
+def test_a_broker_that_once_says_all_is_gone_is_asked_again(
+    broker: Broker, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+):
+    """As the embedded one does on a busy machine, rarely: a command must not see an empty log."""
+    settings = config(broker.address, topic_prefix)
+    create_topics(settings)
+    partition = Partition(settings.verdicts, 0)
+    writer = KafkaLog(settings).writer()
+    writer.append(partition, b"kept", timestamp_ms=1_000)
+    writer.flush(10_000)
+    writer.close()
+    right, lies = Probe.beginning_offsets, [1]
+
+    def beginning_offsets(self: Probe, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        found = right(self, partitions)
+        return {p: lies.pop() for p in found} if lies else found
+
+    monkeypatch.setattr(Probe, "beginning_offsets", beginning_offsets)
+    reader = KafkaLog(settings).reader()
+    assert [record.value for record in read_all(reader, partition)] == [b"kept"]
+    reader.close()
 
 
 def test_a_join_that_ends_between_two_short_polls_is_taken(broker: Broker, topic_prefix: str):
