@@ -15,7 +15,7 @@ from labeler.io.outbox import Message, Outbox, Outgoing
 from labeler.io.tail import TailReader
 from labeler.io.wait import Wait
 from labeler.labels.claimed_ends import ClaimedEnds
-from labeler.labels.operator_overrides import read_overrides
+from labeler.labels.operator_overrides import OverrideSearch
 from stream.config import SIGNALS_PARTITIONS, StreamConfig
 from stream.hashing.keys import partition_of_key
 from stream.internal_topics.clock_overrides import ClockOverride, overrides_of
@@ -52,6 +52,7 @@ class Count:
     reader: CountingReader
     outbox: Outbox[None]  # encoded: their columns are let go at once
     clocks: frozenset[ClockOverride]  # what operators had said of times when it was started (T3)
+    restarts: bool = False  # once what is on its way has come
 
 
 @dataclass
@@ -80,6 +81,7 @@ class Head:
     ):
         self.passed_over = passed_over or PassedOver(logger)
         self._stream, self._labeler, self._fraud, self._log = stream, labeler, fraud, log
+        self._search = OverrideSearch(log, stream, labeler.fold_orders_max, self.passed_over)
         self._counts_wanted = labeler.await_verdicts or labeler.count_always
         self._heartbeats = None if stream.replayed else Heartbeats(stream)
         self._owned: frozenset[int] = frozenset()
@@ -121,7 +123,8 @@ class Head:
             moved = self._read(wait_ms)
             assert self._signals is not None
             for count in self.counts.values():
-                sent = len(count.outbox.advance(self._signals, now_ms))
+                start = not count.restarts
+                sent = len(count.outbox.advance(self._signals, now_ms, start))
                 self.totals.signals += sent
                 moved |= sent > 0
             return moved
@@ -189,7 +192,8 @@ class Head:
             return
         tail = TailReader(self._log, self._stream.poll_records_max)
         try:
-            ends, clocks = self._fold(tail), self._clocks(tail, {at.partition for at in new})
+            ends = self._fold(tail)
+            clocks = self._search.all(tail, {at.partition for at in new}).clocks
             for at in new:
                 point = ends.resume_point(input_name(*at), tail.first(at))
                 said = overrides_of(clocks, *at)
@@ -205,34 +209,20 @@ class Head:
         for at in new:
             self._reader.seek(at, self.counts[at].reader.offset)
 
-    def _clocks(self, tail: TailReader, partitions: Iterable[int]) -> frozenset[ClockOverride]:
-        return read_overrides(
-            tail, self._stream, partitions, self._labeler.fold_orders_max, self.passed_over
-        ).clocks
-
     def _apply_clock_overrides(self, now_ms: int) -> None:
-        """T3: an input whose time stands is counted anew once an operator has set its times
-        back."""
-        skew_ms = self._stream.skew_ms
-        stand = [at for at, one in self.counts.items() if one.reader.clock.ahead_ms > skew_ms]
-        if not stand or self._reader is None or not self._overrides_wait.over(now_ms):
-            return
-        self._overrides_wait.begin(now_ms, LOOK_AGAIN_MS)
-        tail = TailReader(self._log, self._stream.poll_records_max)
-        try:
-            clocks = self._clocks(tail, {at.partition for at in stand})
-        finally:
-            tail.close()
-        for at in stand:
-            if (
-                set(overrides_of(clocks, *at)) - self.counts[at].clocks
-                and not self.counts[at].outbox.in_flight
-            ):
-                logger.info(
-                    "counting of %s[%d] goes on with times set back, on an operator's override", *at
-                )
-                del self.counts[at]
-        self._reader.assign(self.counts)
+        """T3: an input is counted anew once an operator has set its times back."""
+        if self._reader is not None and self._overrides_wait.over(now_ms):
+            self._overrides_wait.begin(now_ms, LOOK_AGAIN_MS)
+            found = self._search.more(self._reader, {at.partition for at in self.counts}, ())
+            for at, count in self.counts.items() if found is not None else ():
+                if found and set(overrides_of(found.clocks, *at)) - count.clocks:
+                    logger.info("counting of %s[%d] begins again with times set back", *at)
+                    count.restarts = True
+        ready = [at for at, one in self.counts.items() if one.restarts and not one.outbox.in_flight]
+        for at in ready:
+            del self.counts[at]
+        if ready and self._reader is not None:
+            self._reader.assign(self.counts)
 
     def _look_at_tails(self, now_ms: int) -> None:
         """C7: an input whose log lost its tail is counted again once the log has grown past what

@@ -1,6 +1,7 @@
 """What operators said of partitions, as it stands in `quarantine` (L7, C7, T3)."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from labeler.io.set_aside import SetAside, set_asides
@@ -10,7 +11,10 @@ from stream.config import StreamConfig
 from stream.internal_topics.clock_overrides import ClockOverride, clock_overrides
 from stream.internal_topics.malformed import MalformedRecord
 from stream.internal_topics.passed_over import PassedOver
+from stream.log.log import Log, Reader, Unavailable
 from stream.record import Partition, Record
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,21 +46,76 @@ class _Found:
 def read_overrides(
     tail: TailReader,
     stream: StreamConfig,
-    partitions: Iterable[int],
-    records_max: int,
+    records_max: Mapping[int, int],
     passed_over: PassedOver,
 ) -> OperatorOverrides:
-    """The words about these partitions, among the last `records_max` records of each. Raises
-    what logs raise."""
+    """The words about these partitions, among the last so many records of each. Raises what logs
+    raise."""
     aside: set[SetAside] = set()
     lost: set[LostRange] = set()
     clocks: set[ClockOverride] = set()
-    for p in partitions:
+    for p, count in records_max.items():
         found = _Found(Partition(stream.quarantine, p), passed_over)
-        tail.read(found.at, records_max, found.add)
+        tail.read(found.at, count, found.add)
         aside, lost, clocks = aside | found.aside, lost | found.lost, clocks | found.clocks
     named = {(one.topic, one.partition) for one in lost if one.topic_id}
     ids = {topic: tail.topic_id(Partition(topic, p)) for topic, p in named}
     ids[""] = ""  # an override without an id is of whatever topic is there
     of_todays = (one for one in lost if one.topic_id == ids[one.topic if one.topic_id else ""])
     return OperatorOverrides(frozenset(aside), frozenset(of_todays), frozenset(clocks))
+
+
+class OverrideSearch:
+    """Searches `quarantine` for words, and afterwards what has come there since. A look that finds
+    nothing new costs one request. Belongs to one thread."""
+
+    def __init__(self, log: Log, stream: StreamConfig, records_max: int, passed_over: PassedOver):
+        """`records_max`: of a partition, searched at most."""
+        self._log, self._stream, self._records_max = log, stream, records_max
+        self._passed_over = passed_over
+        self._searched: dict[int, int] = {}  # partition -> up to which offset, where times are live
+
+    def all(self, tail: TailReader, partitions: Iterable[int]) -> OperatorOverrides:
+        """All words about these partitions. Raises what logs raise."""
+        wanted = dict.fromkeys(partitions, self._records_max)
+        ends = {} if self._stream.replayed else tail.end_offsets(self._places(wanted))
+        found = read_overrides(tail, self._stream, wanted, self._passed_over)
+        self._searched.update({at.partition: end for at, end in ends.items()})
+        return found
+
+    def more(
+        self, reader: Reader, partitions: Iterable[int], stopped: Iterable[int]
+    ) -> OperatorOverrides | None:
+        """What is new about these partitions, and all words about those that are `stopped`; None
+        where nothing is new, or the log does not say. Raises what logs raise."""
+        ends = self._ends(reader, partitions)
+        new = self._new(ends)
+        wanted = new | dict.fromkeys(stopped, self._records_max)
+        if not wanted:
+            return None
+        few = min(self._stream.poll_records_max, max(wanted.values()))
+        tail = TailReader(self._log, few, self._passed_over)
+        try:
+            found = read_overrides(tail, self._stream, wanted, self._passed_over)
+        finally:
+            tail.close()
+        self._searched.update(ends)
+        return found
+
+    def _ends(self, reader: Reader, partitions: Iterable[int]) -> dict[int, int]:
+        """Where `quarantine` ends, by partition; none on a replay, whose times nobody sets back."""
+        places = () if self._stream.replayed else self._places(partitions)
+        try:
+            ends = reader.end_offsets(places) if places else {}
+        except Unavailable as error:  # whoever reads or writes says so; the next look is soon
+            logger.debug("operators' words: %s", error)
+            return {}
+        return {at.partition: end for at, end in ends.items()}
+
+    def _new(self, ends: dict[int, int]) -> dict[int, int]:
+        """Of these ends, how many records each partition holds behind what was searched."""
+        behind = {p: end - self._searched.get(p, 0) for p, end in ends.items()}
+        return {p: min(count, self._records_max) for p, count in behind.items() if count > 0}
+
+    def _places(self, partitions: Iterable[int]) -> list[Partition]:
+        return [Partition(self._stream.quarantine, p) for p in partitions]

@@ -20,7 +20,7 @@ from labeler.join.strategy import LabelStrategy, label_strategies
 from labeler.labels.emission import REJECTED, Emission, SideRecord
 from labeler.labels.emitter import Emitter, ExamplesEmitter
 from labeler.labels.lost_ranges import LostRange, Missing, begin_offset, behind
-from labeler.labels.operator_overrides import OperatorOverrides, read_overrides
+from labeler.labels.operator_overrides import OperatorOverrides, OverrideSearch
 from labeler.labels.partition import PartitionLabeler, PartitionStop
 from labeler.labels.remade_topics import Identified, Remade, identify
 from labeler.labels.verdict_index import VerdictIndex
@@ -35,7 +35,7 @@ from stream.record import Partition, offset_of, position
 
 logger = logging.getLogger(__name__)
 
-#: How often a stopped partition looks for an operator's order (L7).
+#: How often operators' words are looked for (L7, C7, T3).
 OVERRIDE_POLL_MS = 2_000
 
 
@@ -67,6 +67,7 @@ class PartitionTask:
         default_factory=dict
     )  # by topic: these cannot be read on (C7)
     said: set[PartitionStop] = field(default_factory=set)  # stops that stand in the log
+    restarts: bool = False  # once what is on its way has come
 
 
 @dataclass
@@ -110,6 +111,7 @@ class Labelling:
         self._retry, self._overrides_wait = Wait(), Wait()
         self._verdict_queue = VerdictQueue(stream)  # read of `verdicts`, and not taken yet
         self.passed_over = passed_over or PassedOver(logger)
+        self._search = OverrideSearch(log, stream, labeler.fold_orders_max, self.passed_over)
         self._acknowledged: list[BatchHeader] = []
         self.tasks: dict[int, PartitionTask] = {}
         self.verdict_index: VerdictIndex | None = None
@@ -216,7 +218,7 @@ class Labelling:
             return
         tail = TailReader(self._log, self._stream.poll_records_max, self.passed_over)
         try:
-            overrides = self._overrides(tail, new)
+            overrides = self._search.all(tail, new)
             found = self._fold(tail, new, overrides.lost)
         finally:
             tail.close()
@@ -294,29 +296,22 @@ class Labelling:
             )
         return fold.point
 
-    def _overrides(self, tail: TailReader, partitions: Iterable[int]) -> OperatorOverrides:
-        return read_overrides(
-            tail, self._stream, partitions, self._labeler.fold_orders_max, self.passed_over
-        )
-
     def _apply_overrides(self, now_ms: int) -> None:
         """A partition that stopped goes on once an operator has set the record aside (L7), or
-        declared lost what is gone (C7); one whose time stands, once its times are set back (T3)."""
-        stopped = [
-            p
-            for p, task in self.tasks.items()
-            if task.core.stopped is not None or task.core.time_stands
-        ]
-        if not stopped or not self._overrides_wait.over(now_ms):
+        declared lost what is gone (C7); any begins again once its times are set back (T3)."""
+        if self._overrides_wait.over(now_ms):
+            self._overrides_wait.begin(now_ms, OVERRIDE_POLL_MS)
+            self._look_for_overrides()
+        for p, task in list(self.tasks.items()):
+            if task.restarts and not task.outbox.in_flight:
+                del self.tasks[p]
+
+    def _look_for_overrides(self) -> None:
+        stopped = [p for p, task in self.tasks.items() if task.core.stopped is not None]
+        overrides = self._search.more(self._reader, self.tasks, stopped)
+        if overrides is None:
             return
-        self._overrides_wait.begin(now_ms, OVERRIDE_POLL_MS)
-        tail = TailReader(self._log, self._stream.poll_records_max, self.passed_over)
-        try:
-            overrides = self._overrides(tail, stopped)
-        finally:
-            tail.close()
-        for p in stopped:
-            task = self.tasks[p]
+        for p, task in self.tasks.items():
             wanted = {
                 SetAside(stop.topic, p, offset_of(stop.position))
                 for stop in task.core.stops
@@ -324,15 +319,14 @@ class Labelling:
             }
             found = wanted & overrides.aside - task.overrides.aside
             clocks = {one for one in overrides.clocks - task.overrides.clocks if one.partition == p}
-            if (found or clocks) and not task.outbox.in_flight:
-                for one in sorted(found | clocks):
-                    logger.info("partition %d goes on by an operator's override: %s", p, one)
-                del self.tasks[p]
-            elif any(
+            for one in sorted(found | clocks):
+                logger.info("partition %d goes on by an operator's override: %s", p, one)
+            # where a topic was made anew, it starts again in the one that is there
+            anew = any(
                 isinstance(one, Remade) and one.skipped(overrides.lost)
                 for one in task.gone.values()
-            ):
-                del self.tasks[p]  # it starts again in the topic that is there
+            )
+            task.restarts |= bool(found or clocks) or anew
         self._pass_over(overrides.lost)
 
     def _pass_over(self, lost: Iterable[LostRange]) -> None:
@@ -517,7 +511,7 @@ class Labelling:
 
     def _send(self, task: PartitionTask, now_ms: int) -> bool:
         assert self._writer is not None
-        acknowledged = task.outbox.advance(self._writer, now_ms)
+        acknowledged = task.outbox.advance(self._writer, now_ms, start=not task.restarts)
         if acknowledged:
             task.core.on_acknowledged(acknowledged[-1].header)
         self._acknowledge(acknowledged)

@@ -7,18 +7,21 @@ from sim_bug import Patch, bug, replaced
 from sim_scenario import CLOCKS_AHEAD
 
 import stream.decoding.arrival_clock as arrival_clock
-from labeler.labels.partition import PartitionLabeler
+from labeler.labels.operator_overrides import OverrideSearch
 
 WHERE = {"first": CLOCKS_AHEAD, "step": 64}
 
 
 @bug(
     "clock word not looked for",
-    "a labeler whose time stands does not look for an operator's word (T3e)",
+    "a labeler that runs does not look for an operator's word (T3e)",
     **WHERE,
 )
 def not_looked_for() -> list[Patch]:
-    return [replaced(PartitionLabeler.time_stands, property(lambda self: False))]
+    def bad(self: Any, reader: Any, partitions: Any, stopped: Any) -> None:
+        return None
+
+    return [replaced(OverrideSearch.more, bad)]
 
 
 @bug(

@@ -52,18 +52,21 @@ SECONDS, WRONG_FROM_MS, WRONG_TO_MS = 18, ZERO + 4_000, ZERO + 8_000
 
 
 class Shop:
-    """Ten views a second, every third clicked; both clocks are `ahead_ms` ahead from
-    WRONG_FROM_MS to WRONG_TO_MS."""
+    """Ten views a second, every third clicked; the log's clock, and that of heartbeats' writers
+    unless `writers_right`, is `ahead_ms` ahead from WRONG_FROM_MS to WRONG_TO_MS."""
 
-    def __init__(self, ahead_ms: int, clock: Clock) -> None:
+    def __init__(
+        self, ahead_ms: int, clock: Clock, writers_right: bool = False, seconds: int = SECONDS
+    ) -> None:
         self.log: MemoryLog = memory_log(LIVE, clock)
-        self.ahead_ms = ahead_ms
-        self.fill(ZERO, ZERO + SECONDS * 1_000)
+        self.ahead_ms, self.writers_right = ahead_ms, writers_right
+        self.fill(ZERO, ZERO + seconds * 1_000)
 
     def fill(self, from_ms: int, to_ms: int) -> None:
         for now_ms in range(from_ms, to_ms, 50):
             stamp_ms = now_ms + (self.ahead_ms if WRONG_FROM_MS <= now_ms < WRONG_TO_MS else 0)
-            beat = (("control", b"heartbeat"), ("clock_ms", str(stamp_ms).encode()))
+            writer_ms = now_ms if self.writers_right else stamp_ms
+            beat = (("control", b"heartbeat"), ("clock_ms", str(writer_ms).encode()))
             self.log.append(IMPRESSIONS, None, None, beat, stamp_ms)
             self.log.append(CLICKS, None, None, beat, stamp_ms)
             n = (now_ms - ZERO) // 100
@@ -140,6 +143,30 @@ def test_labels_stand_until_the_word_and_are_then_those_of_right_clocks(
     assert {at: found[at] for at in found if at not in stood} == {
         at: expected[at] for at in found if at not in stood
     }
+
+
+def test_a_labeler_that_runs_writes_what_one_that_starts_writes():
+    """I7, also where time does not stand: heartbeats' writers were right, and carried it on."""
+    written = []
+    for restarts in (False, True):
+        clock = Clock()
+        shop = Shop(DAYS_MS, clock, writers_right=True, seconds=9)
+        labelling = labelling_of(shop)
+        work(labelling, clock)
+        assert not labelling.tasks[0].core.time_stands
+        shop.ahead_ms -= 300  # what is typed need not be exact
+        give_override(shop, ZERO + 9_000)
+        shop.ahead_ms += 300
+        if restarts:
+            labelling.close()
+            labelling = labelling_of(shop)
+        clock.now_ms += OVERRIDE_POLL_MS
+        work(labelling, clock)
+        shop.fill(ZERO + 9_000, ZERO + SECONDS * 1_000)
+        work(labelling, clock)
+        written.append([(r.value, r.headers) for r in shop.log.records(Partition("examples", 0))])
+    assert len(written[0]) > 20
+    assert written[0] == written[1]
 
 
 def test_a_chain_that_went_on_in_a_time_that_is_set_back_goes_on_behind_it():
