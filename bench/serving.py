@@ -64,7 +64,7 @@ def cpu_a_request(pid: int, port: int, asked: list[bytes], seconds: float) -> fl
         thread.start()
     for thread in threads:
         thread.join()
-    return (process_cpu_s(pid) - before) / sum(answers)
+    return (process_cpu_s(pid) - before) / max(1, sum(answers))
 
 
 def measure(kind: str, rows: int, seconds: float) -> dict[str, Any]:

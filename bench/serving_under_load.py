@@ -72,8 +72,8 @@ def overload(rows: int, seconds: float) -> dict[str, Any]:
                 thread.start()
             for thread in threads:
                 thread.join()
-            capacity = sum(before) / 5
-            cpu_before = (process_cpu_s(pid) - spent) / sum(before)
+            answered = max(1, sum(before))
+            capacity, cpu_before = answered / 5, (process_cpu_s(pid) - spent) / answered
             over = loaded(site, pid, port, OVER * capacity, seconds, within_ms=WITHIN_MS, slow=SLOW)
             after = loaded(site, pid, port, capacity / 3, RECOVERY_S, within_ms=WITHIN_MS)
     return {

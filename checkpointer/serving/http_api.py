@@ -87,6 +87,10 @@ class Api:
             return math.inf
         return int(said) / 1_000 if said.isdigit() and len(said) < 10 else math.inf
 
+    def has_fallback(self, request: HttpRequest) -> bool:
+        """Whether it may be answered without the model: it says how long it waits."""
+        return request.path == "/predict" and self.within_s(request) < math.inf
+
     def fallback(self, request: HttpRequest) -> Response:
         """The answer where the model's would come too late; of `/predict` alone there is one."""
         if request.path != "/predict" or self._refusal(request) is not None:

@@ -50,6 +50,14 @@ class HttpServer(Protocol):
 
     limits: Limits
 
+    @property
+    def is_full(self) -> bool:
+        """Whether predictions are told 503 now."""
+
+    def shed(self, head: HttpRequest, keep_alive: bool) -> bytes | None:
+        """The 503 to a request of which only the head has come; None = it is to be read whole.
+        Asked while `is_full`."""
+
     def opened(self, connection: "HttpConnection") -> bool:
         """Whether there is room for it."""
 
@@ -91,7 +99,7 @@ class HttpConnection(asyncio.Protocol):
         self._keep_alive = True
         self._method = b""
         self.is_answering, self.is_idle, self.is_new = False, True, True
-        self._is_full = False
+        self._is_full = self._is_shed = False
         self.since_s = time.monotonic()
         self._begin()
 
@@ -152,9 +160,6 @@ class HttpConnection(asyncio.Protocol):
 
     # --- httptools ------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        self._begin()
-
     def on_url(self, url: bytes) -> None:
         self._url += url
 
@@ -176,17 +181,43 @@ class HttpConnection(asyncio.Protocol):
             raise _Refused(413, f"body: {int(length)} bytes; send at most {most} in one request")
         if self._method not in _BODILESS and not chunked and b"content-length" not in headers:
             raise _Refused(411, "Content-Length: missing; send it with the body's length in bytes")
+        if self._server.is_full and not self.is_answering and not self._waiting and self._shed():
+            return
         if b"expect" in headers and self._transport is not None and not self.is_answering:
             self._transport.write(_CONTINUE)
 
+    def _shed(self) -> bool:
+        """Whether it was told 503 before its body came, which is then read past. Who waits to be
+        told to send the body is closed: it sends none."""
+        expects = b"expect" in self._headers
+        keep_alive = self._keep_alive and not expects and bool(self._parser.should_keep_alive())
+        path, _, query = self._url.decode("latin-1").partition("?")
+        head = HttpRequest(self._method, path, query, self._headers, b"", 0.0)
+        answer = self._server.shed(head, keep_alive)
+        if answer is None or self._transport is None:
+            return False
+        self._is_shed, self._keep_alive = True, keep_alive
+        self._transport.write(answer)
+        if expects:
+            self._transport.close()
+        return True
+
     def on_body(self, body: bytes) -> None:
-        self._body.append(body)
         self._body_bytes += len(body)
+        if not self._is_shed:
+            self._body.append(body)
         if self._body_bytes > self._server.limits.body_bytes_max:
             most = self._server.limits.body_bytes_max
             raise _Refused(413, f"body: more than {most} bytes; send at most {most} in one request")
 
     def on_message_complete(self) -> None:
+        if self._is_shed:
+            self._is_shed = False
+            self._begin()
+            self.is_idle, self.since_s = True, time.monotonic()
+            if not self._keep_alive and self._transport is not None:
+                self._transport.close()
+            return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         path, _, query = self._url.decode("latin-1").partition("?")
         now_s = time.monotonic()
@@ -210,7 +241,7 @@ class HttpConnection(asyncio.Protocol):
         self.is_answering = False
         if self._transport is None:
             return
-        self._transport.write(_encoded(response, self._keep_alive, head_only))
+        self._transport.write(encoded(response, self._keep_alive, head_only))
         if not self._keep_alive:
             self._transport.close()
             return
@@ -260,8 +291,11 @@ class HttpConnection(asyncio.Protocol):
         if self.is_closing:
             return
         assert self._transport is not None
+        if self._is_shed:  # it has its answer
+            self._transport.close()
+            return
         response = self._server.refused(status, why)._replace(headers=headers)
-        self._transport.write(_encoded(response, False, self._method == b"HEAD"))
+        self._transport.write(encoded(response, False, self._method == b"HEAD"))
         self._transport.close()
 
 
@@ -271,7 +305,8 @@ class _Refused(Exception):
         self.status, self.why = status, why
 
 
-def _encoded(response: Response, keep_alive: bool, head_only: bool) -> bytes:
+def encoded(response: Response, keep_alive: bool, head_only: bool = False) -> bytes:
+    """As bytes of HTTP/1.1."""
     status, body, kind, headers = response
     more = "".join(f"{name}: {value}\r\n" for name, value in headers)
     return b"".join(

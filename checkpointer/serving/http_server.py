@@ -22,10 +22,16 @@ import uvloop
 from prometheus_client import Counter
 
 from checkpointer.config import ServingConfig
-from checkpointer.serving.admission import RequestAdmission
+from checkpointer.serving.admission import Allowance, RequestAdmission
 from checkpointer.serving.grpc_service import InferenceServer
 from checkpointer.serving.http_api import Api, refused
-from checkpointer.serving.http_connection import HttpConnection, HttpRequest, Limits, Response
+from checkpointer.serving.http_connection import (
+    HttpConnection,
+    HttpRequest,
+    Limits,
+    Response,
+    encoded,
+)
 from checkpointer.serving.replica_client import Replica
 from stream.columns.events import Features
 from stream.log.log import Log
@@ -41,10 +47,17 @@ _BACKLOG = 1_024
 _SWEEP_S = 0.25
 #: A connection may be closed for a new one once it has been sending one request for so long.
 _SLOW_S = 0.5
-#: Predictions answered before the loop looks at its connections again, at most so long.
-_TURN_S = 0.001
+#: Predictions are answered for so long before the loop looks at its connections again; and, where
+#: that takes it longer, for so many times as long as it took: who is told 503 takes no more than a
+#: tenth from who is answered. But for so long at most: a 503 comes soon too.
+_TURN_S, _TURN_SHARE, _TURN_S_MAX = 0.001, 9.0, 0.015
+#: Answers without the model, to requests that cannot wait, take at most this share of the thread,
+#: and so much of it at once, s.
+_FALLBACK_SHARE, _FALLBACK_S = 0.2, 0.01
 #: Bodies above this are answered beside the loop.
 _LARGE_BYTES = 262_144
+#: CPU time of those that wait there, s; further ones are told 503.
+_BESIDE_S_MAX = 2.0
 _CLOSE_S = 5.0
 
 Asked = tuple[HttpConnection, HttpRequest]
@@ -73,8 +86,14 @@ class ReplicaServer:
         self._connections: set[HttpConnection] = set()
         self._counters: dict[tuple[str, int], Counter] = {}
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="large requests")
-        self._besides = 0
+        self._besides, self._besides_s = 0, 0.0
         self._turn_due = self._ending = False
+        self._turn_ended_s, self._were_left = 0.0, False
+        self._fallbacks = Allowance(_FALLBACK_SHARE, _FALLBACK_S)
+        #: the 503 as bytes, for a connection that goes on and one that does not, and what it says
+        self._shed_bytes: tuple[bytes, bytes] = (b"", b"")
+        self._shed_says: tuple[int, int] = (0, 0)
+        self._shed_counts: dict[str, int] = {}
         self._socket = _bound(config.host, port)
         self._tls = _tls(config)
         self._loop = uvloop.new_event_loop()
@@ -122,15 +141,34 @@ class ReplicaServer:
         self._connections.discard(connection)
         self.replica.metrics.connections.set(len(self._connections))
 
+    @property
+    def is_full(self) -> bool:
+        return self.admission.is_full
+
+    def shed(self, head: HttpRequest, keep_alive: bool) -> bytes | None:
+        if self._ending or not self._api.is_prediction(head):
+            return None
+        if self._api.has_fallback(head) and self._fallbacks.may(time.monotonic()):
+            return None
+        path = self._api.counted_as(head)
+        self._shed_counts[path] = self._shed_counts.get(path, 0) + 1
+        says = (self.admission.retry_after_s(), int(time.time()))
+        if says != self._shed_says:
+            said = self._shed_response()
+            self._shed_says = says
+            self._shed_bytes = (encoded(said, False), encoded(said, True))
+        return self._shed_bytes[keep_alive]
+
     def whole(self, connection: HttpConnection, request: HttpRequest) -> None:
+        nbytes = len(request.body)
         if not self._api.is_prediction(request):
             if self._api.is_slow(request):
                 self._answer_beside(connection, request)
             else:
                 self._answer(connection, request, self._api.answer(request))
-        elif self.admission.wait_s + self.admission.takes_s > self._api.within_s(request):
-            self._answer(connection, request, self._api.fallback(request))
-        elif self.admission.admit((connection, request), request.arrived_s):
+        elif self.admission.answered_in_s(nbytes) > self._api.within_s(request):
+            self._fall_back(connection, request)
+        elif self.admission.admit((connection, request), nbytes, request.arrived_s):
             self._take_turns()
         else:
             self._shed(connection, request)
@@ -150,36 +188,63 @@ class ReplicaServer:
         """Answer some of those who wait, then let the loop look at its connections."""
         self._turn_due = False
         began_s = now_s = time.monotonic()
-        while now_s - began_s < _TURN_S and (turn := self.admission.next(now_s)) is not None:
+        looked_s = began_s - self._turn_ended_s if self._were_left else 0.0
+        end_s = began_s + min(max(_TURN_S, _TURN_SHARE * looked_s), _TURN_S_MAX)
+        cpu_s = began_cpu_s = time.thread_time()
+        while now_s < end_s and (turn := self.admission.next(now_s)) is not None:
             (connection, request), in_time = turn
-            if connection.is_closing:
-                pass
-            elif not in_time:
-                self._shed(connection, request)
-            elif now_s - request.arrived_s > self._api.within_s(request):
-                self._answer(connection, request, self._api.fallback(request))
-            elif len(request.body) > _LARGE_BYTES:
-                self._answer_beside(connection, request)
-            else:
-                response = self._api.answer(request)
-                after_s = time.monotonic()
-                self.admission.took(after_s - now_s)
-                self.replica.metrics.seconds.observe(after_s - request.arrived_s)
-                self._answer(connection, request, response)
+            is_measured = self._take(connection, request, in_time, now_s)
+            before_s, cpu_s = cpu_s, time.thread_time()
+            if is_measured:
+                self.admission.cost.measured(len(request.body), cpu_s - before_s)
             now_s = time.monotonic()
-        if len(self.admission):
+        self.admission.progressed(now_s - began_s + looked_s, cpu_s - began_cpu_s)
+        self._turn_ended_s, self._were_left = now_s, len(self.admission) > 0
+        if self._were_left:
             self._take_turns()
         elif self._ending:
             self._end()
 
+    def _take(
+        self, connection: HttpConnection, request: HttpRequest, in_time: bool, now_s: float
+    ) -> bool:
+        """Whose turn it is. Returns whether the model has answered."""
+        if connection.is_closing:
+            return False
+        if not in_time:
+            self._shed(connection, request)
+        elif now_s - request.arrived_s > self._api.within_s(request):
+            self._fall_back(connection, request)
+        elif len(request.body) > _LARGE_BYTES:
+            self._answer_beside(connection, request)
+        else:
+            response = self._api.answer(request)
+            self.replica.metrics.seconds.observe(time.monotonic() - request.arrived_s)
+            self._answer(connection, request, response)
+            return True
+        return False
+
+    def _fall_back(self, connection: HttpConnection, request: HttpRequest) -> None:
+        """Answer without the model, while that takes little."""
+        began_s = time.monotonic()
+        if not self._fallbacks.may(began_s):
+            self._shed(connection, request)
+            return
+        cpu_s = time.thread_time()
+        self._answer(connection, request, self._api.fallback(request))
+        self._fallbacks.took(time.thread_time() - cpu_s)
+
     def _answer_beside(self, connection: HttpConnection, request: HttpRequest) -> None:
-        if self._besides >= self.config.requests_max:
+        takes_s = self.admission.cost.seconds(len(request.body))
+        if self._besides >= self.config.requests_max or self._besides_s > _BESIDE_S_MAX:
             self._shed(connection, request)
             return
         self._besides += 1
+        self._besides_s += takes_s
 
         def done(response: Response) -> None:
             self._besides -= 1
+            self._besides_s = self._besides_s - takes_s if self._besides else 0.0
             self.replica.metrics.seconds.observe(time.monotonic() - request.arrived_s)
             self._answer(connection, request, response)
             if self._ending:
@@ -193,8 +258,11 @@ class ReplicaServer:
 
     def _shed(self, connection: HttpConnection, request: HttpRequest) -> None:
         self.replica.metrics.shed.inc()
+        self._answer(connection, request, self._shed_response())
+
+    def _shed_response(self) -> Response:
         after = str(self.admission.retry_after_s())
-        self._answer(connection, request, _SHED._replace(headers=(("Retry-After", after),)))
+        return _SHED._replace(headers=(("Retry-After", after),))
 
     def _answer(self, connection: HttpConnection, request: HttpRequest, response: Response) -> None:
         self._count(self._api.counted_as(request), response.status)
@@ -202,12 +270,12 @@ class ReplicaServer:
             connection.end_soon()  # with this answer, which says so
         connection.answer(response, head_only=request.method == b"HEAD")
 
-    def _count(self, path: str, status: int) -> None:
+    def _count(self, path: str, status: int, times: int = 1) -> None:
         counter = self._counters.get((path, status))
         if counter is None:
             labels = {"path": path, "status": str(status)}
             counter = self._counters[path, status] = self.replica.metrics.requests.labels(**labels)
-        counter.inc()
+        counter.inc(times)
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -236,6 +304,10 @@ class ReplicaServer:
         for connection in late:
             connection.end()
         self.replica.metrics.late.inc(len(late))
+        shed, self._shed_counts = self._shed_counts, {}
+        for path, times in shed.items():
+            self._count(path, 503, times)
+        self.replica.metrics.shed.inc(sum(shed.values()))
         self.replica.metrics.waiting.set(len(self.admission))
 
     def _make_room(self) -> bool:

@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 
 from checkpointer.config import ServingConfig
-from checkpointer.serving.admission import RequestAdmission
+from checkpointer.serving.admission import Allowance, RequestAdmission, RequestCost
 from checkpointer.serving.http_connection import Response
 from checkpointer.serving.http_server import ReplicaServer
 from checkpointer.serving.replica_client import Replica
@@ -253,27 +253,97 @@ def test_an_answer_at_the_end_says_that_the_connection_closes(tmp_path):
 
 def test_who_would_wait_too_long_is_not_let_in():
     admission: RequestAdmission[int] = RequestAdmission(
-        waiting_max=100, wait_max_s=0.01, takes_s=0.001
+        waiting_max=100, wait_max_s=0.0105, cost=RequestCost(0.001)
     )
-    assert [admission.admit(n, 0.0) for n in range(14)] == [True] * 11 + [False] * 3
+    assert [admission.admit(n, 0, 0.0) for n in range(14)] == [True] * 11 + [False] * 3
     assert admission.next(0.001) == (0, True)
-    assert admission.admit(99, 0.002)
-    for _ in range(200):
-        admission.took(0.005)
-    assert not admission.admit(100, 0.003)
+    assert admission.admit(99, 0, 0.002)
     assert admission.retry_after_s() == 1
     assert admission.next(1.0) == (1, False)
+    while admission.next(1.0) is not None:
+        assert admission.wait_s >= 0
+    assert admission.wait_s == 0
+    admission.cost.base_s = 30.0
+    assert admission.admit(1, 0, 1.0)  # nobody waits: whatever it costs
+    assert admission.is_full
+    assert admission.retry_after_s() == 30
+
+
+def test_where_the_machine_is_shared_fewer_may_wait():
+    admission: RequestAdmission[int] = RequestAdmission(
+        waiting_max=100, wait_max_s=0.0105, cost=RequestCost(0.001)
+    )
+    for _ in range(100):
+        admission.progressed(wall_s=0.004, cpu_s=0.001)
+    assert 3.9 < admission.pace <= 4.0
+    assert sum(admission.admit(n, 0, 0.0) for n in range(14)) == 3
+    for _ in range(100):
+        admission.progressed(wall_s=0.001, cpu_s=0.001)
+    assert admission.pace < 1.01
+
+
+def test_what_a_request_costs_is_learned_by_its_length():
+    cost = RequestCost()
+    for n in range(400):
+        nbytes = (400, 25_000, 100_000)[n % 3]
+        cost.measured(nbytes, 0.0001 + 1e-8 * nbytes)
+    assert cost.seconds(50_000) == pytest.approx(0.0006, rel=0.01)
+    for _ in range(500):  # all of one length: the slope says nothing, the sum does
+        cost.measured(25_000, 0.0002)
+    assert cost.seconds(25_000) == pytest.approx(0.0002, rel=0.05)
+    assert cost.seconds(0) >= 0
+
+
+def test_an_allowance_is_a_share_of_the_time():
+    allowance, took = Allowance(share=0.2, burst_s=0.01), 0.0
+    for n in range(1_000):
+        if allowance.may(n / 1_000):
+            allowance.took(0.005)
+            took += 0.005
+    assert 0.2 <= took <= 0.2 + 0.015
+
+
+def test_above_what_can_be_answered_the_head_alone_is_told_503(server):
+    """The next request of the connection is read as ever; who waits to send a body is closed."""
+    head = f"POST /predict HTTP/1.1\nHost: a\nContent-Length: {len(BODY)}"
+    chunked = request("POST /predict HTTP/1.1\nHost: a\nTransfer-Encoding: chunked")
+    wait_max_s, server.admission.wait_max_s = server.admission.wait_max_s, -1.0
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as one:
+            one.sendall(request(head))
+            assert status_of(one.recv(65_536)) == 503  # before the body came
+            one.sendall(BODY + request("GET /livez HTTP/1.1\nHost: a"))
+            assert status_of(one.recv(65_536)) == 200
+            one.sendall(chunked + b"e\r\n" + BODY + b"\r\n0\r\n\r\n")
+            assert b"\r\nRetry-After: 1\r\n" in one.recv(65_536)
+            server.admission.wait_max_s = wait_max_s
+            one.sendall(request(head, BODY))
+            assert status_of(one.recv(65_536)) == 200
+            server.admission.wait_max_s = -1.0
+        for more, count in ((request(head + "\nExpect: 100-continue"), 1),
+                            (request(head + "\nConnection: close", BODY), 1),
+                            (request(head, BODY) * 3, 3),
+                            (chunked + b"2000000\r\n" + b" " * 2_100_000, 1)):  # fmt: skip
+            answer = sent(server, more)
+            assert answer.count(b"HTTP/1.1 503 ") == answer.count(b"HTTP/1.1 ") == count
+            assert (b"\r\nConnection: close\r\n" in answer) == (
+                b"Expect" in more or b"close" in more
+            )
+        other = sent(server, request("POST /model HTTP/1.1\nHost: a\nContent-Length: 2", b"{}"))
+        assert status_of(other) == 405  # no prediction
+    finally:
+        server.admission.wait_max_s = wait_max_s
 
 
 def test_who_cannot_wait_gets_the_prior_and_is_told(server):
     head = f"POST /predict HTTP/1.1\nHost: a\nContent-Length: {len(BODY)}\nRequest-Timeout-Ms: "
-    server.admission.takes_s = 0.05
+    server.admission.cost.base_s = 0.05
     try:
         late = sent(server, request(head + "10", BODY))
         in_time = sent(server, request(head + "10000", BODY))
         wrong = sent(server, request(head.replace("14", "2") + "10", b"{]"))
     finally:
-        server.admission.takes_s = 0.0005
+        server.admission.cost.base_s = 0.0005
     for answer, reason in ((late, "no time"), (in_time, "no model")):
         assert status_of(answer) == 200
         body = json.loads(answer.split(b"\r\n\r\n", 1)[1])
