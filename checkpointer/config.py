@@ -235,7 +235,8 @@ class ServingConfig:
     )
     queue_ms_max: float = option(
         40.0,
-        "a prediction that would wait longer than this to be answered is told 503 at once, ms",
+        "a prediction that would wait longer than this to be answered is told 503 at once, ms; a "
+        "quarter of it while the queue has not been empty for 100 ms",
     )
     request_timeout_s: float = option(
         10.0, "a connection that takes longer to send one request is closed, s"
