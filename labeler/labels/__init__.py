@@ -5,11 +5,13 @@
 - `clicks`: the joining reader's side of `clicks[p]`
 - `emission`: what a labeler wants written
 - `emitter`: what a labelled range becomes in the log
+- `folding`: where the chain of each partition ends in the log
 - `verdict_records`: records of `verdicts` as they were read
 - `impressions`: impressions that were read and not yet labelled, and the ids of those before them
   (L2, L5)
 - `lost_ranges`: ranges of input that are gone, on an operator's override
 - `partition`: the labeler of one partition
+- `range_labels`: which impressions of a range become rows, by one strategy
 - `remade_topics`: topics that were deleted and made anew while a labeler was not looking (C7)
 - `runner`: the partitions that one process labels
 - `verdict_queue`: records of `verdicts` between the log and the index of verdicts, in log order

@@ -8,27 +8,24 @@ logs, the config and the resume point; how records were polled changes nothing (
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from labeler.click_cache.cache import ClickCopy
 from labeler.click_cache.storage import Pages, PagesFailed
 from labeler.config import LabelerConfig, label_config_hash
 from labeler.io.set_aside import SetAside
-from labeler.join.click_join import Matches
 from labeler.join.intake import clicks_intake, impressions_intake
 from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import NO_WINDOW_MS, LabelStrategy, kept_negatives, label_strategies
+from labeler.join.strategy import LabelStrategy, label_strategies
 from labeler.labels.batching import BatchRange
 from labeler.labels.clicks import ClickBuffer, Passed
 from labeler.labels.emission import Emission, SideRecord, quarantine_records, rejected_records
 from labeler.labels.emitter import Emitter, ExamplesEmitter
 from labeler.labels.impressions import ImpressionBuffer, RangeContents
 from labeler.labels.lost_ranges import LostRange, lost_command
+from labeler.labels.range_labels import RangeLabeler
 from labeler.labels.verdict_index import Ruling, VerdictIndex
-from stream.chain import LABEL
 from stream.config import StreamConfig
 from stream.decoding.arrival_clock import ArrivalClock
 from stream.internal_topics.clock_overrides import ClockOverride, overrides_of
@@ -68,17 +65,6 @@ class PartitionStop:
             f"{self.topic}[{self.partition}] at position {self.position}: {self.reason}; "
             f"to go on {to_go_on}: {self.command}"
         )
-
-
-class _Labelled(NamedTuple):
-    """What a reading says of a range: which impressions are rows, and counts."""
-
-    rows: npt.NDArray[np.bool_]
-    sampled: int  # labelled without a click, and left out by `negative_rate`
-    late: int = 0  # clicks that a late reading brings
-    on_time: int = 0  # clicks that the first reading knew
-    late_rows: npt.NDArray[np.bool_] | None = None  # which impressions those late clicks are of
-    lost: int = 0  # not decided, for what decides on them is gone (C7)
 
 
 class PartitionLabeler:
@@ -122,8 +108,7 @@ class PartitionLabeler:
         self._broken = False
         self.waiting = "idle"  # | "window" | "verdicts" | "stopped": why the last `step` ended
         self._stream, self._labeler = stream, labeler
-        self._first = label_strategies(stream)[0]
-        self._strategy = strategy or self._first
+        self._strategy = strategy or label_strategies(stream)[0]
         self._config_hash = label_config_hash(stream, labeler)
         self._schema_id = schema_id(examples_schema(stream.features))
         aside = [
@@ -145,6 +130,7 @@ class PartitionLabeler:
         self._clicks_intake = clicks_intake(
             partition, stream, self.clicks.arrival_max_ms, aside[1], said[1]
         )
+        self._labels = RangeLabeler(stream, self._strategy, self.clicks)
         self.use(verdict_index)
 
     @property
@@ -172,7 +158,7 @@ class PartitionLabeler:
 
     def use(self, verdict_index: VerdictIndex | None) -> None:
         """Go on with this index, which was read from `point.verdicts_offset` or earlier."""
-        self._verdict_index = verdict_index
+        self._verdict_index = self._labels.verdict_index = verdict_index
         if verdict_index is not None:
             self._state_need(verdict_index)
 
@@ -353,14 +339,10 @@ class PartitionLabeler:
 
     def _batch(self, batch_range: BatchRange) -> Emission:
         taken = self._impressions_buffer.take(batch_range)
-        ruling = self._rule(taken, self._strategy)
+        ruling = self._labels.rule(taken, self._strategy)
         matches = self.clicks.match(taken.impressions, self._strategy)
-        is_first = self._strategy.kind == LABEL
-        said = (
-            self._first_labels(taken, ruling, matches)
-            if is_first
-            else self._late_labels(taken, ruling, matches)
-        )
+        is_first = self._labels.is_first
+        said = self._labels.labels(taken, ruling, matches)
         rows = taken.impressions.filter(said.rows)
         label = matches.label[said.rows]
         value = b""
@@ -403,40 +385,6 @@ class PartitionLabeler:
         )
         return Emission(header, value, before, batch_range.arrival_max_ms)
 
-    def _first_labels(self, taken: RangeContents, ruling: Ruling, matches: Matches) -> _Labelled:
-        """Every impression that nothing takes out, negatives at their rate."""
-        stands = ~(taken.duplicate | ruling.rejected | ruling.withheld)
-        lost = stands & self._lost(taken, ruling, self._strategy)
-        labelled = stands & ~lost
-        rows = labelled & self._kept(taken, matches)
-        return _Labelled(rows, int(labelled.sum()) - int(rows.sum()), lost=int(lost.sum()))
-
-    def _late_labels(self, taken: RangeContents, ruling: Ruling, matches: Matches) -> _Labelled:
-        """The clicks that the first reading could not know; and the impressions that it withheld
-        and that have been released since (L8), which are labelled here for the first time. Of what
-        is lost to this reading nothing is said (C7); it is counted where the first reading knew no
-        clicks at all, and called it a negative."""
-        first = self._rule(taken, self._first)
-        known = self.clicks.match(taken.impressions, self._first).label > 0
-        lost = self._lost(taken, ruling, self._strategy)
-        stands = ~(taken.duplicate | ruling.rejected | ruling.withheld)
-        uncorrected = int((stands & lost).sum()) if self._first.window_ms == NO_WINDOW_MS else 0
-        stands &= ~lost
-        trained = stands & ~(first.rejected | first.withheld | first.unknown)
-        clicked = matches.label > 0
-        late = trained & clicked & ~known
-        released = stands & first.withheld & self._kept(taken, matches)
-        return _Labelled(
-            late | released, 0, int(late.sum()), int((trained & known).sum()), late, uncorrected
-        )
-
-    def _lost(
-        self, taken: RangeContents, ruling: Ruling, strategy: LabelStrategy
-    ) -> npt.NDArray[np.bool_]:
-        """C7: what a click that is gone might have counted for, or a verdict that is gone have
-        covered."""
-        return ruling.unknown | self.clicks.lost(taken.impressions.arrival_ms, strategy)
-
     def _gone_before(self, batch_range: BatchRange) -> int:
         """Offsets of impressions in this range that were gone unread (C7)."""
         first, end = offset_of(batch_range.start), offset_of(batch_range.end - 1) + 1
@@ -444,26 +392,6 @@ class PartitionLabeler:
         gone += sum(max(0, min(one.end, end) - max(one.first, first)) for one in self._gone)
         self._gone = [one for one in self._gone if one.end > end]
         return gone
-
-    def _kept(self, taken: RangeContents, matches: Matches) -> npt.NDArray[np.bool_]:
-        kept: npt.NDArray[np.bool_] = matches.label > 0
-        return kept | kept_negatives(taken.impressions.id, self._stream.negative_rate)
-
-    def _rule(self, taken: RangeContents, strategy: LabelStrategy) -> Ruling:
-        """What verdicts take out by this reading's deadlines; a duplicate is a duplicate
-        whatever the verdicts say."""
-        impressions = taken.impressions
-        if self._verdict_index is None or not len(impressions):
-            none = np.zeros(len(impressions), np.bool_)
-            return Ruling(none, np.full(len(impressions), -1, np.int64), none, none)
-        deadline_ms = impressions.arrival_ms + strategy.wait_ms
-        hashes = (impressions.source_hash, impressions.vendor_hash)
-        ruling = self._verdict_index.rule(
-            *hashes, impressions.ts_ms, deadline_ms, impressions.table, impressions.id
-        )
-        first = ~taken.duplicate
-        by = np.where(first, ruling.by, -1)
-        return Ruling(ruling.rejected & first, by, ruling.withheld & first, ruling.unknown & first)
 
     def _side_records(
         self, taken: RangeContents, ruling: Ruling, passed: Passed

@@ -15,17 +15,16 @@ from labeler.io.outbox import Message, Outbox, Outgoing
 from labeler.io.set_aside import SetAside
 from labeler.io.tail import TailReader
 from labeler.io.wait import Wait
-from labeler.join.resume_point import ResumePoint
 from labeler.join.strategy import LabelStrategy, label_strategies
 from labeler.labels.emission import REJECTED, Emission, SideRecord
 from labeler.labels.emitter import Emitter, ExamplesEmitter
-from labeler.labels.lost_ranges import LostRange, Missing, begin_offset, behind
+from labeler.labels.folding import ChainFolding, Totals, inputs_of
+from labeler.labels.lost_ranges import LostRange, Missing, behind
 from labeler.labels.operator_overrides import OperatorOverrides, OverrideSearch
 from labeler.labels.partition import PartitionLabeler, PartitionStop
-from labeler.labels.remade_topics import Identified, Remade, identify
+from labeler.labels.remade_topics import Remade
 from labeler.labels.verdict_index import VerdictIndex
 from labeler.labels.verdict_queue import VerdictQueue
-from stream.chain import LABEL
 from stream.config import StreamConfig
 from stream.internal_topics.examples import BatchHeader
 from stream.internal_topics.passed_over import PassedOver
@@ -70,17 +69,6 @@ class PartitionTask:
     restarts: bool = False  # once what is on its way has come
 
 
-@dataclass
-class Totals:
-    """Counted since the process started."""
-
-    refolds: int = 0
-    dangling: int = 0
-    repeats: int = 0
-    restored_clicks: int = 0  # taken from the local copy where a partition started (C4)
-    copy_failures: int = 0
-
-
 class Labelling:
     """Owns the labelling readers and the writer of `examples`, `rejected`, `quarantine`. Belongs
     to one thread."""
@@ -103,6 +91,10 @@ class Labelling:
         self._stream, self._labeler, self._log = stream, labeler, log
         self._emitter = emitter or ExamplesEmitter(stream)
         self._inputs = awaited_inputs(stream, labeler)
+        self.totals = Totals()
+        self._folding = ChainFolding(
+            stream, self._strategy, self._emitter, labeler.fold_records_max, self.totals
+        )
         self._verdicts = Partition(stream.verdicts, 0)
         self._reader: Reader = log.reader()
         self._writer: Writer | None = None
@@ -116,7 +108,6 @@ class Labelling:
         self.tasks: dict[int, PartitionTask] = {}
         self.verdict_index: VerdictIndex | None = None
         self._labels_move = False  # whether the last turn labelled anything, or read what it will
-        self.totals = Totals()
 
     def own(self, partitions: Iterable[int]) -> None:
         """The partitions that the group gives this process. What is lost stops at once; new ones
@@ -219,7 +210,7 @@ class Labelling:
         tail = TailReader(self._log, self._stream.poll_records_max, self.passed_over)
         try:
             overrides = self._search.all(tail, new)
-            found = self._fold(tail, new, overrides.lost)
+            found = self._folding.fold(tail, new, overrides.lost)
         finally:
             tail.close()
         points = {p: one.point for p, one in found.items()}
@@ -249,52 +240,6 @@ class Labelling:
                 self._lack(self.tasks[p], one, position(one.end))
             logger.info("%s/%d goes on from position %d", self._strategy.kind, p, point.start)
         self._assign(new, overrides.lost)
-
-    def _fold(
-        self, tail: TailReader, partitions: list[int], lost: Iterable[LostRange]
-    ) -> dict[int, Identified]:
-        """Where each partition's chain ends in the log now (C2), and what it goes on in."""
-        inputs = self._inputs_of(partitions[0])
-        topics, ids = (
-            (inputs[0].topic, inputs[1].topic),
-            {at.topic: tail.topic_id(at) for at in inputs},
-        )
-        points: dict[int, Identified] = {}
-        for p in partitions:
-            folded = self._fold_chain(tail, p, f"{self._strategy.kind}/{p}")
-            point = self._fresh(tail, p, lost) if folded is None else folded
-            read_to = point.start
-            if (
-                self._strategy.kind != LABEL
-                and (first := self._fold_chain(tail, p, f"{LABEL}/{p}")) is not None
-            ):
-                read_to = max(read_to, first.start)
-            points[p] = identify(point, p, topics, ids, lost, read_to)
-        return points
-
-    def _fresh(self, tail: TailReader, p: int, lost: Iterable[LostRange]) -> ResumePoint:
-        """Where nothing was labelled yet. First labels begin at the first record that ever was:
-        what retention took before anybody came is missed like any other input (C7)."""
-        impressions, clicks = self._inputs_of(p)
-        verdicts = tail.first(self._verdicts)
-        if self._strategy.kind != LABEL:
-            return ResumePoint.fresh_late(tail.first(impressions), tail.first(clicks), verdicts)
-        if not self._emitter.begins_at_zero:
-            return ResumePoint.fresh(tail.first(impressions), tail.first(clicks), verdicts)
-        return ResumePoint.fresh(
-            begin_offset(lost, *impressions), begin_offset(lost, *clicks), verdicts
-        )
-
-    def _fold_chain(self, tail: TailReader, p: int, chain: str) -> ResumePoint | None:
-        """Where one chain of `examples[p]` ends; None if it has no record."""
-        fold = tail.fold(Partition(self._emitter.topic, p), chain, self._labeler.fold_records_max)
-        self.totals.dangling += fold.dangling
-        self.totals.repeats += fold.repeats
-        if fold.dangling:
-            logger.error(
-                "%s in examples[%d]: %d records dangle above its end (C5)", chain, p, fold.dangling
-            )
-        return fold.point
 
     def _apply_overrides(self, now_ms: int) -> None:
         """A partition that stopped goes on once an operator has set the record aside (L7), or
@@ -532,7 +477,7 @@ class Labelling:
         return Message(Partition(topic, partition), side.value, side.key, side.headers)
 
     def _inputs_of(self, p: int) -> tuple[Partition, Partition]:
-        return Partition(self._stream.impressions, p), Partition(self._stream.clicks, p)
+        return inputs_of(self._stream, p)
 
     def _feed(self) -> FetchQueue:
         return FetchQueue(

@@ -10,11 +10,11 @@ from sim_bug import Patch, bug, replaced
 from labeler.join.click_join import ClickJoin, ClickLimits
 from labeler.join.resume_point import ExamplesFold, ResumePoint
 from labeler.join.strategy import NOTHING
-from labeler.labels.partition import PartitionLabeler
+from labeler.labels.range_labels import RangeLabeler
 from stream.internal_topics.examples import BatchHeader
 from stream.record import Record
 
-late_labels = PartitionLabeler._late_labels
+late_labels = RangeLabeler._late_labels
 
 
 @bug(
@@ -37,21 +37,21 @@ def early_click_lost() -> list[Patch]:
     step=11,
 )
 def click_twice() -> list[Patch]:
-    def bad(self: PartitionLabeler, taken: Any, ruling: Any, matches: Any) -> Any:
+    def bad(self: RangeLabeler, taken: Any, ruling: Any, matches: Any) -> Any:
         said = late_labels(self, taken, ruling, matches)
         stands = ~(taken.duplicate | ruling.rejected | ruling.withheld)
         return said._replace(rows=said.rows | (stands & (matches.label > 0)))
 
-    return [replaced(PartitionLabeler._late_labels, bad)]
+    return [replaced(RangeLabeler._late_labels, bad)]
 
 
 @bug("release forgotten", "what was withheld and released is never labelled (L8)", first=5, step=11)
 def release_forgotten() -> list[Patch]:
-    def bad(self: PartitionLabeler, taken: Any, ruling: Any, matches: Any) -> Any:
+    def bad(self: RangeLabeler, taken: Any, ruling: Any, matches: Any) -> Any:
         said = late_labels(self, taken, ruling, matches)
-        return said._replace(rows=said.rows & ~self._rule(taken, self._first).withheld)
+        return said._replace(rows=said.rows & ~self.rule(taken, self._first).withheld)
 
-    return [replaced(PartitionLabeler._late_labels, bad)]
+    return [replaced(RangeLabeler._late_labels, bad)]
 
 
 @bug(
