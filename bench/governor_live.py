@@ -17,8 +17,9 @@ import numpy as np
 from bench.machine import Meter, machine
 from bench.virtual_training import PARTITIONS, Setting, VirtualTraining, Work, draw_work
 from everspun.audit.standings import of_shards
-from everspun.launcher.launcher import Launcher, ordered_scale
+from everspun.launcher.launcher import Launcher
 from everspun.launcher.role_log import log_tail
+from everspun.launcher.run_files import ordered_scale
 from everspun.local_run import LocalRun
 from learners.config import ModelConfig
 from learners.models.model import Model, make_model

@@ -19,7 +19,7 @@ import urllib.request
 from pathlib import Path
 
 from everspun import config as config_file
-from everspun.launcher.launcher import role_files
+from everspun.launcher.run_files import role_files
 from stream.hashing.keys import Pseudonymiser
 from stream.log.kafka import KafkaLog
 from stream.producer import EventProducer

@@ -7,6 +7,7 @@
   asked for
 - `restarts`: when a process that ended is started again
 - `role_log`: the file that a role's process writes its log to
+- `run_files`: files by which launcher, roles and commands of one host hear of each other
 - `state`: what a launcher says of its processes to whoever looks
 - `stored_orders`: how many processes of a role an operator wants on all hosts together
 - `targets`: where Prometheus finds the roles of a run

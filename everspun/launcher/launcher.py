@@ -6,7 +6,6 @@ itself, so there is nothing to clean up first. One that keeps dying waits longer
 ends the watching: what could not be done is said, and tried again.
 """
 
-import json
 import logging
 import os
 import signal
@@ -25,6 +24,7 @@ from everspun.hosts import ALL, ROLES, Placement
 from everspun.launcher.locks import lock_file, unlock
 from everspun.launcher.restarts import Restarts
 from everspun.launcher.role_log import cut_log, last_words, log_tail, room_line
+from everspun.launcher.run_files import SCALE_FILE, ordered_scale, shards_needed
 from everspun.launcher.state import StateFile
 from stream.log.wall_clock import wall_clock_ms
 
@@ -41,10 +41,6 @@ LOCK_FILE = "launcher.lock"
 FAILED_ENDS = 8
 #: Environment: the descriptor of a pipe that ends with the launcher.
 LAUNCHER_PIPE = "EVERSPUN_LAUNCHER_PIPE"
-
-#: Roles whose processes may be started and stopped while the rest goes on.
-SCALABLE = ("learner",)
-SCALE_FILE = "scale.json"
 
 
 class RunStopped(RuntimeError):
@@ -426,54 +422,6 @@ class Launcher:
             "troubles": troubles,
         }
         return said | {"stream": self.stream_said()}
-
-
-def order_scale(run_dir: Path, role: str, count: int) -> None:
-    """Tell the launcher that runs in this folder how many processes of a role are to run from
-    now on."""
-    path = run_dir / SCALE_FILE
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(ordered_scale(run_dir) | {role: count}))
-    fresh.replace(path)
-
-
-def ordered_scale(run_dir: Path) -> dict[str, int]:
-    """Role -> processes ordered of the launcher that runs in this folder. Nothing where the file
-    says nothing that can be read: what runs goes on as it is."""
-    said = _read(run_dir / SCALE_FILE)
-    return {
-        role: said[role] for role in SCALABLE if type(said.get(role)) is int and said[role] >= 1
-    }
-
-
-def shards_needed(run_dir: Path) -> tuple[int, bool]:
-    """How many shards are to run, as the one that holds the clocks says: those of the map in force,
-    and those that an operator wants; and whether others may end (S6). 0 while it does not say."""
-    said = _read(run_dir / "roles" / "shard-0.json")
-    count = said.get("processes", 0)
-    if type(count) is not int or count < 0:
-        return 0, False
-    return count, said.get("settled") is True
-
-
-def role_files(run_dir: Path) -> dict[str, dict[str, Any]]:
-    """What each running role says of itself: `<role>-<index>` -> pid, ports, address; {} for one
-    that says nothing that can be read (it is being written, or the disk was full)."""
-    try:
-        names = sorted((run_dir / "roles").glob("*.json"))
-    except OSError:
-        return {}
-    return {path.stem: _read(path) for path in names if path.exists()}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The JSON object of a file; {} where there is none: it is not there, being written, or
-    damaged."""
-    try:
-        said = json.loads(path.read_text())
-    except (ValueError, OSError, RecursionError):
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 def _environment(pipe: int) -> dict[str, str]:

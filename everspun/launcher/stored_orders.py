@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from everspun.launcher.launcher import SCALABLE, order_scale, ordered_scale
+from everspun.launcher.run_files import SCALABLE, order_scale, ordered_scale
 
 NAME = "scale.json"
 LOOK_S = 2.0

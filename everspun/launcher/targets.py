@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from everspun.launcher.launcher import role_files
+from everspun.launcher.run_files import role_files
 
 NAME = "prometheus-targets.json"
 

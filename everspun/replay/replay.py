@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from everspun.config import Config
-from everspun.launcher.launcher import role_files
+from everspun.launcher.run_files import role_files
 from everspun.replay.history import History
 from everspun.replay.plan import PRODUCER, Period, PlannedAnswers, PlannedRecord, ReplayPlan
 from everspun.replay.writer import AnnouncedCuts, ReplayWriter, Stuck, wait_until

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from everspun.launcher.launcher import role_files
+from everspun.launcher.run_files import role_files
 from stream.metrics_server import INSTANCE, PROCESS
 
 TIMEOUT_S = 1.0

@@ -17,7 +17,7 @@ from checkpointer.archive.archive import Archive
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import open_store
 from everspun import __main__ as front_door
-from everspun.launcher.launcher import role_files
+from everspun.launcher.run_files import role_files
 from everspun.status.governed import Governed, governed
 from everspun.status.scrape import scrape
 from paramserver.bounds import PaceLevel

@@ -13,7 +13,7 @@ from typing import Any
 
 from everspun.commands import options as shared
 from everspun.config import Config
-from everspun.launcher.launcher import role_files
+from everspun.launcher.run_files import role_files
 from everspun.launcher.state import read_state
 from everspun.status import referee
 from everspun.status.catch_up import CatchUp, behind, near_retention

@@ -34,7 +34,8 @@ from everspun.commands import options as shared
 from everspun.commands.training.models import begun_models, comparison
 from everspun.config import Config
 from everspun.hash_secret import with_secret_made
-from everspun.launcher.launcher import Launcher, RunStopped, role_files
+from everspun.launcher.launcher import Launcher, RunStopped
+from everspun.launcher.run_files import role_files
 from everspun.roles.model_check import check_model
 from everspun.roles.roles import examples_log, has_begun
 from everspun.roles.stop_signals import stop_on_signals

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from everspun.__main__ import main
 from everspun.config import RunConfig
-from everspun.launcher.launcher import Launcher, order_scale, ordered_scale
+from everspun.launcher.launcher import Launcher
+from everspun.launcher.run_files import order_scale, ordered_scale
 
 #: Stands in for a role: says that it runs, and ends at SIGTERM.
 ROLE = (

@@ -17,9 +17,10 @@ import pytest
 
 from everspun.config import RunConfig
 from everspun.launcher import launcher as module
-from everspun.launcher.launcher import Launcher, order_scale, role_files
+from everspun.launcher.launcher import Launcher
 from everspun.launcher.locks import AlreadyLocked
 from everspun.launcher.role_log import cut_log, last_words
+from everspun.launcher.run_files import order_scale, role_files
 from everspun.launcher.state import StateFile, read_state
 
 WAIT_S = 30.0

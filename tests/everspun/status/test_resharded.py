@@ -5,7 +5,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from checkpointer.cuts.step import MovePause
 from checkpointer.metrics import CheckpointerMetrics
-from everspun.launcher.launcher import shards_needed
+from everspun.launcher.run_files import shards_needed
 from everspun.status.resharded import resharded
 from everspun.status.scrape import Report
 from paramserver.clocks.clocks import Clocks
