@@ -9,10 +9,10 @@ from stream.columns.declaration import Feature
 from stream.columns.events import (
     CATEGORICAL,
     NUMERIC,
-    WEIGHTS_SUFFIX,
     FeatureColumn,
     Features,
 )
+from stream.columns.feature_names import check_names
 from stream.hashing.secret import HashKey, check_secret, key_of
 from stream.option import option
 from stream.watermarks import PARTITIONS_MAX
@@ -251,7 +251,7 @@ class StreamConfig:
         check_secret("hash_secret", self.hash_secret)
         _check_security(self)
         _check_labels(self)
-        _check_features(self)
+        check_names(self.features, self.declared, self.categorical_features, self.personal_features)
 
     @property
     def hash_key(self) -> HashKey:
@@ -464,53 +464,9 @@ def _check_labels(config: StreamConfig) -> None:
         raise ValueError(f"negative_rate = {config.negative_rate}: allowed is above 0 to 1")
 
 
-#: Fields that every impression has, in the event or in `examples`. A feature is read from
-#: `features` alone: one named so would be missing in every row.
-BUILT_IN = frozenset(
-    (
-        "id",
-        "ts_ms",
-        "session",
-        "source",
-        "vendor",
-        "item",
-        "position",
-        "shown_at",
-        "prediction",
-        "model_version",
-    )
-) | {"features", "impressions"}
-
 _ONE_OF = {
     "label_strategy": ("window", "eager", "window+correct"),
     "delay_correction": ("weights", "calibration"),
     "late_clicks": ("learn", "count"),
     "negative_correction": ("weights", "log_odds"),
 }
-
-
-def _check_features(config: StreamConfig) -> None:
-    names = [f.name for f in config.features]
-    if repeated := sorted({n for n in names if names.count(n) > 1}):
-        raise ValueError(
-            f"categorical_features, numeric_features, features = {repeated}: each feature is "
-            f"declared once; a weighted list X has a second column X{WEIGHTS_SUFFIX}"
-        )
-    for name in config.declared:
-        if not name.isidentifier():
-            raise ValueError(
-                f"features.{name}: a name is letters, digits and underscores, not starting with a "
-                f"digit"
-            )
-    names += list(config.declared)
-    if built_in := sorted(set(names) & BUILT_IN):
-        raise ValueError(
-            f"categorical_features, numeric_features, features = {built_in}: allowed are names "
-            f"that no field of an event has; a "
-            "model may use source, vendor, item and shown_at (an event's `position`) without "
-            "declaring them"
-        )
-    if unknown := sorted(set(config.personal_features) - set(config.categorical_features)):
-        raise ValueError(
-            f"personal_features = {unknown}: allowed are names in categorical_features"
-        )

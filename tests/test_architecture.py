@@ -57,6 +57,7 @@ SHELL_FILES = {
     "checkpointer.store.timed_store",  # a thread for each call to a store
     "labeler.click_cache.rocks",
     "labeler.fraud.app",
+    "labeler.fraud.faust_app",
     "labeler.fraud.sender",
     "labeler.process.consumer_group",
     "labeler.process.threads",

@@ -5,6 +5,7 @@
   columns
 - `activity_pages`: the durable copy of `Activity`
 - `app`: the fraud filter as a Faust app
+- `faust_app`: how Faust is set up for it: app, tables and credentials
 - `filter`: the fraud filter
 - `metrics`: Prometheus metrics of the fraud filter (shell)
 - `pair_index`: dense numbers for what the fraud filter counts, names (sources, vendors) and pairs

@@ -23,9 +23,10 @@ Parameter Server", 2013.
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 from paramserver.bounds import GOVERNOR_LEASE_MAX_MS, Bounds, GovernorLease, PaceLevel
+from paramserver.clocks.allow import Allow
 from paramserver.clocks.model_clocks import Member, ModelClocks, Range, StartHold
 from paramserver.clocks.operator_settings import OperatorSettings
 from paramserver.compensation import WAYS
@@ -56,15 +57,6 @@ from paramserver.slots import SLOTS
 LEARNERS_MAX = 4_096
 #: What a learner may say it does when it renews its lease (K3).
 DOINGS = frozenset({"computing", "rewinding", "waiting", "parked"})
-
-
-class Allow(NamedTuple):
-    """The allow list (K5): exactly these epochs may push. `sequence` rises with every change
-    within an era."""
-
-    era: int
-    sequence: int
-    epochs: tuple[Epoch, ...]
 
 
 class Clocks:
@@ -332,7 +324,7 @@ class Clocks:
 
     def _admit(self, model: ModelClocks, member: Member, asked: Range, now_ms: int) -> StartReply:
         hold = model.holding(now_ms)
-        if hold is not None and not _catches_up(asked, hold.highest):
+        if hold is not None and not hold.catches_up(asked):
             if not member.outstanding:
                 member.parked = True
             self._waited(member, now_ms)
@@ -504,9 +496,3 @@ class Clocks:
         """Take over what operators have ordered of an earlier clock holder, before anybody
         joins."""
         self.settings = dict(settings)
-
-
-def _catches_up(asked: Range, highest: dict[str, int]) -> bool:
-    """Whether some shard may have this range already (X1). A barrier's empty range at the highest
-    end counts: one shard may know the barrier and another not, and parts of one cut agree on it."""
-    return asked.end <= highest.get(asked.chain, -1)

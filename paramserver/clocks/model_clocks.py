@@ -47,9 +47,14 @@ class StartHold:
     cut: str
     until_ms: int
     highest: dict[str, int]
-    broken: bool = (
-        False  # a learner was fenced in the middle of a batch: the cut is to be abandoned
-    )
+    #: a learner was fenced in the middle of a batch: the cut is to be abandoned
+    broken: bool = False
+
+    def catches_up(self, asked: Range) -> bool:
+        """Whether some shard may have this range already. A barrier's empty range at the highest
+        end counts: one shard may know the barrier and another not, and parts of one cut agree on
+        it."""
+        return asked.end <= self.highest.get(asked.chain, -1)
 
 
 @dataclass

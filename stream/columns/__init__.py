@@ -7,5 +7,6 @@
 - `declaration`: the registry of features
 - `derived`: what a model reads of a declared feature's column
 - `events`: impressions and clicks in memory
+- `feature_names`: which names features may have
 - `values`: what stands in a column for a value that was given, or not
 """

@@ -16,7 +16,7 @@ from kafka import KafkaAdminClient
 
 from everspun.__main__ import main
 from everspun.launcher.broker import why_not_kafka
-from labeler.fraud.app import make_app
+from labeler.fraud.faust_app import make_app
 from stream.config import StreamConfig
 from stream.log.kafka import KafkaLog
 from stream.log.kafka_admin import check_topics, create_topics
