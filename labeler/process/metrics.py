@@ -25,6 +25,20 @@ class LabelerMetrics(ReaderMetrics):
 
     def __init__(self) -> None:
         super().__init__()
+        self._make_labels()
+        self._make_late_verdicts()
+        self._make_clicks()
+        self._make_stops()
+        self._make_clocks()
+        self._make_inputs()
+        self._make_log()
+        self._make_alarms()
+        self._since_s: dict[PartitionStop, float] = {}
+        self._rows_read: dict[int, int] = {}
+        self.clicks = dict.fromkeys(CLICKS, 0)
+
+    def _make_labels(self) -> None:
+        """Of what became of impressions and clicks."""
         self._batches = self.counter(
             "everspun_labeler_batches_total", "records of examples acknowledged"
         )
@@ -43,6 +57,9 @@ class LabelerMetrics(ReaderMetrics):
         self._corrections = self.counter(
             "everspun_labeler_corrections_total", "rows of late chains acknowledged (C1)"
         )
+
+    def _make_late_verdicts(self) -> None:
+        """Of what late verdicts took back."""
         self._taken_back = self.counter(
             "everspun_labeler_taken_back_rows_total", "rows that late verdicts took back"
         )
@@ -56,6 +73,9 @@ class LabelerMetrics(ReaderMetrics):
             "everspun_labeler_gone_verdicts",
             "verdicts that take nothing back, for they are gone (C7): alarm",
         )
+
+    def _make_clicks(self) -> None:
+        """Of waiting clicks, and of queues."""
         self._pending = self.gauge(
             "everspun_labeler_pending_clicks", "clicks that wait for impressions"
         )
@@ -77,6 +97,9 @@ class LabelerMetrics(ReaderMetrics):
         self._queue_bytes = self.gauge(
             "everspun_labeler_queue_bytes", "memory of queues and feeds, bytes"
         )
+
+    def _make_stops(self) -> None:
+        """Of partitions, and where they stopped."""
         self._partitions = self.gauge("everspun_labeler_partitions", "partitions owned")
         self._undeclared = self.gauge(
             "everspun_labeler_undeclared_features",
@@ -91,8 +114,9 @@ class LabelerMetrics(ReaderMetrics):
             "where a partition stopped (L7, C7): since when, s since 1970",
             *("topic", "partition", "offset", "reason", "command"),
         )
-        self._since_s: dict[PartitionStop, float] = {}
-        self._make_clocks()
+
+    def _make_inputs(self) -> None:
+        """Of inputs that nobody counts, or that are gone."""
         self._uncounted = self.gauge(
             "everspun_labeler_uncounted_inputs", "inputs nobody counts any more (F1): alarm"
         )
@@ -103,6 +127,9 @@ class LabelerMetrics(ReaderMetrics):
         self._gone = self.gauge(
             "everspun_labeler_gone_inputs", "inputs that are needed and gone (C7): alarm"
         )
+
+    def _make_log(self) -> None:
+        """Of the log as it was folded, and what is sent beside examples."""
         self._dangling = self.gauge(
             "everspun_labeler_dangling_records", "records above their chain's end (C5): alarm"
         )
@@ -119,6 +146,9 @@ class LabelerMetrics(ReaderMetrics):
         self._watermark = self.gauge(
             "everspun_labeler_watermark_ms", "arrivals below it are judged on every input"
         )
+
+    def _make_alarms(self) -> None:
+        """Of shares and sizes above their limit."""
         self._orphans = self.gauge(
             "everspun_labeler_orphan_share", "share of clicks that found no impression (T5)"
         )
@@ -132,8 +162,6 @@ class LabelerMetrics(ReaderMetrics):
         self._bad_verdicts = self.gauge(
             "everspun_labeler_bad_verdicts", "records of verdicts that say nothing"
         )
-        self._rows_read: dict[int, int] = {}
-        self.clicks = dict.fromkeys(CLICKS, 0)
 
     def _make_clocks(self) -> None:
         self._clocks_apart = self.gauge(

@@ -19,6 +19,14 @@ class LearnerMetrics(ReaderMetrics):
 
     def __init__(self) -> None:
         super().__init__()
+        self._make_batches()
+        self._make_scores()
+        self._make_faults()
+        self._make_pace()
+        self.waits_for("idle")
+
+    def _make_batches(self) -> None:
+        """Of batches, by step and end."""
         self.batches = self.counter(
             "everspun_learner_batches_total", "batches by how they ended", "how"
         )
@@ -35,6 +43,9 @@ class LearnerMetrics(ReaderMetrics):
             "time that calls ran beside a computation, since start",
             "step",
         )
+
+    def _make_scores(self) -> None:
+        """Of rows scored before they were trained on."""
         self.log_loss = self.counter(
             "everspun_learner_log_loss_total", "progressive log loss over scored rows"
         )
@@ -45,6 +56,9 @@ class LearnerMetrics(ReaderMetrics):
             "everspun_learner_predictions_total", "sum of progressive predictions"
         )
         self.clicked = self.counter("everspun_learner_labels_total", "sum of labels of scored rows")
+
+    def _make_faults(self) -> None:
+        """Of rows that could not be used, or were made good."""
         self.unusable = self.counter(
             "everspun_learner_unusable_batches_total",
             "pushed empty for their content (S4), by why",
@@ -76,6 +90,9 @@ class LearnerMetrics(ReaderMetrics):
         self.unsent = self.counter(
             "everspun_learner_evaluations_unsent_total", "evaluations lost to the broker"
         )
+
+    def _make_pace(self) -> None:
+        """Of the pace, and of what is owned."""
         self.counts = self.gauge(
             "everspun_learner_events", "what the pace counted since start", "what"
         )
@@ -93,7 +110,6 @@ class LearnerMetrics(ReaderMetrics):
         self.rewritten = self.counter(
             "everspun_learner_relearned_rows_total", "parameter rows learned again, written"
         )
-        self.waits_for("idle")
 
     def look(self, pacer: Pacer, overlap: Overlap) -> None:
         """Take the gauges from the core as it stands."""

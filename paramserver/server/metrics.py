@@ -33,6 +33,19 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         r = self.registry
+        self._of_role(r)
+        self._of_calls(r)
+        self._of_state(r)
+        self._of_maps(r)
+        self._of_tables(r)
+        self._of_parts(r)
+        self._of_clocks(r)
+        self._data_time_ms = 0
+        self._pushes = self._pushes_sampled = 0
+        self.waits("idle")
+
+    def _of_role(self, r: CollectorRegistry) -> None:
+        """What every role has."""
         self.records_in = Counter(
             "everspun_records_in", "rows of examples in the pushes received", registry=r
         )
@@ -46,6 +59,9 @@ class Metrics:
             ["reason"],
             registry=r,
         )
+
+    def _of_calls(self, r: CollectorRegistry) -> None:
+        """Of calls, and what they carry."""
         self.pushes = Counter(
             "everspun_pushes", "pushes, by what became of them", ["outcome"], registry=r
         )
@@ -83,6 +99,9 @@ class Metrics:
             ["method"],
             registry=r,
         )
+
+    def _of_state(self, r: CollectorRegistry) -> None:
+        """Of what this process keeps, and of its faults."""
         self.state_stored = Gauge(
             "everspun_state_stored",
             "1 while the store of checkpoints has what this shard must find again",
@@ -92,8 +111,9 @@ class Metrics:
         self.faults = Counter(
             "everspun_handler_faults", "calls that ended in an unexpected error", registry=r
         )
-        self._of_maps(r)
-        self._of_tables(r)
+
+    def _of_parts(self, r: CollectorRegistry) -> None:
+        """Of parts of pushes, and of cuts."""
         self.staged_bytes = Gauge(
             "everspun_staged_bytes", "parts of unfinished pushes kept, bytes", registry=r
         )
@@ -103,6 +123,9 @@ class Metrics:
         self.part_bytes = Counter(
             "everspun_part_written_bytes", "bytes of parts written", registry=r
         )
+
+    def _of_clocks(self, r: CollectorRegistry) -> None:
+        """Of the clock holder's learners and bounds."""
         self.starts = Gauge(
             "everspun_starts",
             "starts asked of this clock holder, by answer",
@@ -144,9 +167,6 @@ class Metrics:
         self.unconfirmed = Gauge(
             "everspun_shards_unconfirmed", "shards without the present allow list", registry=r
         )
-        self._data_time_ms = 0
-        self._pushes = self._pushes_sampled = 0
-        self.waits("idle")
 
     def _of_tables(self, r: CollectorRegistry) -> None:
         """Of the rows of a model."""
