@@ -252,6 +252,16 @@ def everspun_command(local: LocalRun, *words: str) -> list[str]:
     return [sys.executable, "-m", "everspun", *words, "--config", str(local.config_path), *sets]
 
 
+def log_outcome(console: Console, one: Outcome) -> None:
+    """What became of one fault, in two lines."""
+    console.log(
+        f"{one.name:24} named after {one.seconds_to_named} s, alert after "
+        f"{one.seconds_to_alert} s, "
+        f"follows after {one.seconds_to_follow} s"
+    )
+    console.log(f"    {one.skipped or one.said} | {one.alert} | {one.typed}", markup=False)
+
+
 def bench(
     times: int,
     only: Sequence[str],
@@ -294,12 +304,7 @@ def bench(
             if only and not any(word in fault.name for word in only):
                 continue
             outcomes.append(one := run.one(fault))
-            console.log(
-                f"{one.name:24} named after {one.seconds_to_named} s, alert after "
-                f"{one.seconds_to_alert} s, "
-                f"follows after {one.seconds_to_follow} s"
-            )
-            console.log(f"    {one.skipped or one.said} | {one.alert} | {one.typed}", markup=False)
+            log_outcome(console, one)
         counted = run.count()
     followed = [one.seconds_to_follow for one in outcomes if not one.skipped]
     return {

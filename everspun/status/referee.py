@@ -76,6 +76,12 @@ def processes(
             )
         else:
             found.append(f"{name} does not answer")
+    return found + launcher(state, alive, now_ms)
+
+
+def launcher(state: Mapping[str, Any], alive: Mapping[str, bool], now_ms: int) -> list[str]:
+    """What is wrong with the launcher itself, and what it cannot do, by its own word."""
+    found = []
     if state:
         silent_ms = now_ms - state.get("written_ms", now_ms)
         if not alive.get("launcher", True):

@@ -76,11 +76,8 @@ def run(
     metrics = Metrics()
     metrics.incarnation.set(incarnation)
     service = ShardService(shard, config, metrics)
-    holder = (
-        ClockHolder(config, service, shards, run_dir, state=state)
-        if shard.slot_map.owner[0] == index
-        else None
-    )
+    holds = shard.slot_map.owner[0] == index
+    holder = ClockHolder(config, service, shards, run_dir, state=state) if holds else None
     remapped = holder.remap if holder else lambda slot_map: None
     map_thread = _slot_map_thread(config, index, service, find_head, state, remapped)
     if map_thread:
@@ -101,8 +98,7 @@ def run(
     try:
         while not stop.wait(SAMPLE_MS / 1_000):
             heard.check(index, service.shard.incarnation, state)
-            _sample(service, holder)
-            service.metrics.state_stored.set(state is None or not state.fault)
+            _sample(service, holder, state)
             role.write(holder.needed() if holder else None)
     finally:
         ended.set()
@@ -172,7 +168,7 @@ def _incarnation(
     return Shard(index, incarnation, slot_map, compensation, limit, secrets.randbits(64))
 
 
-def _sample(service: ShardService, holder: "ClockHolder | None") -> None:
+def _sample(service: ShardService, holder: "ClockHolder | None", state: StateDir | None) -> None:
     """What is measured now and then rather than call by call."""
     shard = service.shard
     with service.lock:
@@ -187,6 +183,7 @@ def _sample(service: ShardService, holder: "ClockHolder | None") -> None:
             for model in shard.models
         }
     service.metrics.sample(samples)
+    service.metrics.state_stored.set(state is None or not state.fault)
     service.metrics.map_epoch.set(shard.slot_map.epoch)
     if holder:
         needed, _ = holder.needed()

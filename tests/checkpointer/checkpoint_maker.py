@@ -13,11 +13,12 @@ from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.gate_findings import Gates
 from checkpointer.store.manifest import Definition, Evaluation, Manifest, Part, assemble
 from learners.config import ModelConfig
-from learners.models.model import make_model
+from learners.models.model import Model, make_model
 from paramserver.messages import (
     ChainProgress,
     DenseSpec,
     Epoch,
+    Keys,
     ModelSpec,
     Outcome,
     PushRequest,
@@ -121,6 +122,37 @@ def define_model(config: ModelConfig | None = None) -> Definition:
     return Definition(model.spec, model.config.to_dict(), dict(model.initial_dense()))
 
 
+def trained_shard(
+    index: int, model: Model, keys: dict[str, Keys], number: int, step: float
+) -> Shard:
+    """A shard to which one push has come: the weight of every key of its own has been moved by
+    `step`."""
+    widths = {table.name: table.dim for table in model.spec.tables}
+    shard = Shard(index, 1, SLOT_MAP)
+    shard.allow(AllowRequest(1, 1, (Epoch(1, 1),)))
+    shard.begin(model.spec, {"label/0": 0}, dict(model.initial_dense()))
+    mine = {t: k[SLOT_MAP.split(k)[index]] for t, k in keys.items()}
+    push = PushRequest(
+        model.name,
+        Epoch(1, 1),
+        SLOT_MAP.epoch,
+        1,
+        "label/0",
+        0,
+        number + 1,
+        0,
+        1,
+        0,
+        number,
+        1,
+        1000 * number + 1,
+        keys=mine,
+        gradients={t: np.full((len(k), widths[t]), -step, np.float32) for t, k in mine.items()},
+    )
+    assert shard.push(push).outcome is Outcome.APPLIED
+    return shard
+
+
 def train_checkpoint(
     catalogue: Catalogue,
     number: int,
@@ -142,31 +174,9 @@ def train_checkpoint(
         t: np.unique(k)
         for t, k in model.kind.keys(model.encoder.encode(request.columns, True)).items()
     }
-    widths = {table.name: table.dim for table in model.spec.tables}
     infos = []
     for index in range(SHARDS):
-        shard = Shard(index, 1, SLOT_MAP)
-        shard.allow(AllowRequest(1, 1, (Epoch(1, 1),)))
-        shard.begin(model.spec, {"label/0": 0}, dict(model.initial_dense()))
-        mine = {t: k[SLOT_MAP.split(k)[index]] for t, k in keys.items()}
-        push = PushRequest(
-            model.name,
-            Epoch(1, 1),
-            SLOT_MAP.epoch,
-            1,
-            "label/0",
-            0,
-            number + 1,
-            0,
-            1,
-            0,
-            number,
-            1,
-            1000 * number + 1,
-            keys=mine,
-            gradients={t: np.full((len(k), widths[t]), -step, np.float32) for t, k in mine.items()},
-        )
-        assert shard.push(push).outcome is Outcome.APPLIED
+        shard = trained_shard(index, model, keys, number, step)
         snapshot = shard.snapshot(model.name)
         if delta and parent is not None:
             snapshot = replace(snapshot, parent=parent.sha256)  # all of it was touched since then

@@ -232,6 +232,26 @@ class VerdictTimes:
         return offset, self.before[offset]
 
 
+def barriers_of(clicked):
+    """(period, arrival) of the heartbeats that begin a period."""
+    barriers, last = [], 0
+    for record in clicked:
+        if record.heartbeat and record.barrier > last:
+            last = record.barrier
+            barriers.append((record.barrier, record.arrival))
+    return barriers
+
+
+def open_range_arrival(seen, end, flush_ms):
+    """When the last record of the range from `end` on, which nothing has closed, arrived; None
+    without one. Records that hold rows count before those that hold none."""
+    left = [s for s in seen if (s.offset << W) >= end or any(row.position >= end for row in s.rows)]
+    if not left:
+        return None
+    left = [s for s in left if s.arrival // flush_ms == left[0].arrival // flush_ms]
+    return ([s.arrival for s in left if s.rows][-1:] or [s.arrival for s in left][-1:])[0]
+
+
 def expected(impressions, clicks, verdicts, config, inputs, plan=None, kept=lambda row: True):
     """Per batch a dict of header fields and rows (position, label, delay). `verdicts` None =
     fraud filter off."""
@@ -241,11 +261,7 @@ def expected(impressions, clicks, verdicts, config, inputs, plan=None, kept=lamb
     verdict_index = None if verdicts is None else VerdictTimes(verdicts, inputs)
     all_clicks = [row for record in clicked for row in record.rows if not row.bad]
     top = clicked[-1].arrival if clicked else 0
-    barriers, last = [], 0
-    for record in clicked:
-        if record.heartbeat and record.barrier > last:
-            last = record.barrier
-            barriers.append((record.barrier, record.arrival))
+    barriers = barriers_of(clicked)
     out, clicks_at = [], 0
     point = {
         "arrival_max_ms": 0,
@@ -261,21 +277,12 @@ def expected(impressions, clicks, verdicts, config, inputs, plan=None, kept=lamb
     closed = ranges(seen, config, plan.start(seen))
     for r in [*closed, None]:
         if r is None:  # the open end of the log: what is known of the next range's deadline
-            end = closed[-1].end if closed else plan.start(seen)
-            left = [
-                s
-                for s in seen
-                if (s.offset << W) >= end or any(row.position >= end for row in s.rows)
-            ]
-            if not left:
+            known = open_range_arrival(
+                seen, closed[-1].end if closed else plan.start(seen), config.flush_ms
+            )
+            if known is None:
                 break
-            left = [
-                s
-                for s in left
-                if s.arrival // config.flush_ms == left[0].arrival // config.flush_ms
-            ]
-            known = [s.arrival for s in left if s.rows][-1:] or [s.arrival for s in left][-1:]
-            deadline = known[0] + plan.wait
+            deadline = known + plan.wait
         else:
             deadline = r.deadline_arrival + plan.wait
         while barriers and barriers[0][1] <= deadline:
@@ -362,13 +369,8 @@ def one_batch(r, all_clicks, clicked, clicks_at, seen, verdict_index, config, pl
             count["labelled"] += 1
             count["positives"] += bool(counting)
             times.append(row.ts)
-            rows.append(
-                (
-                    row.position,
-                    int(bool(counting)),
-                    max(counting[0].ts - row.ts, 0) if counting else -1,
-                )
-            )
+            delay_ms = max(counting[0].ts - row.ts, 0) if counting else -1
+            rows.append((row.position, int(bool(counting)), delay_ms))
     late, on_time = count.pop("late"), count.pop("on_time")
     if plan.first:  # the other classes are counted by the first reading
         count |= dict.fromkeys((*CLASSES, "sampled"), 0)

@@ -94,9 +94,24 @@ CUT_SHORT = 2
 
 
 def plan(scenario: Scenario, span_ms: int) -> list[Fault]:
+    """The faults of a run, in order of time. All but moves, folders and stores draw from one
+    generator, in this order."""
+    rng = random.Random(f"faults/{scenario.seed}")
+    faults = _of_roles(scenario, span_ms, rng)
+    faults += _in_the_midst(scenario, span_ms, rng)
+    faults += _of_moves(scenario, span_ms)
+    faults += _of_folders(scenario, span_ms)
+    if scenario.store_fails:
+        faults += _of_stores(scenario.seed, span_ms)
+    faults += _of_breakers(scenario, span_ms, rng)
+    faults += _of_labelers(scenario, span_ms, rng)
+    return sorted(faults, key=lambda f: f.at_ms)
+
+
+def _of_roles(scenario: Scenario, span_ms: int, rng: random.Random) -> list[Fault]:
+    """Anywhere, one after another; the last of them at points of the code."""
     seed, count, fraud = scenario.seed, scenario.faults, scenario.fraud
-    rng = random.Random(f"faults/{seed}")
-    faults = []
+    faults: list[Fault] = []
     expulsion = seed % 4 == EXPULSION
     for k in range(count):
         cell = seed * 5 + k if k < 1 else rng.randrange(len(KINDS) * len(EVERYWHERE))
@@ -127,17 +142,30 @@ def plan(scenario: Scenario, span_ms: int) -> list[Fault]:
                 passes=passes,
             )
         )
-    if expulsion:  # a learner is expelled in the midst of a batch, and a shard does not hear of it
+    return faults
+
+
+def _in_the_midst(scenario: Scenario, span_ms: int, rng: random.Random) -> list[Fault]:
+    """Of a batch, and of rows on their way to the changelogs."""
+    faults: list[Fault] = []
+    if scenario.seed % 4 == EXPULSION:
+        # A learner is expelled in the midst of a batch, and a shard does not hear of it.
         at = rng.randrange(span_ms // 6, span_ms * 2 // 3)
         for_ms = rng.randrange(6000, 9000)
         faults.append(
             Fault(at, "sleep", "learner", 0, for_ms, 0, "pulled", rng.choice((1, 2, 3)), True)
         )
-    if fraud and seed % 4 == CUT_SHORT:
+    if scenario.fraud and scenario.seed % 4 == CUT_SHORT:
         at = rng.randrange(span_ms // 2)
         faults.append(Fault(at, "crash", "fraud filter", 0, 500, 0, "rows", rng.choice((1, 2, 3))))
-    if scenario.tuning == "shards":  # in the midst of a move (S6), drawn apart from the rest
-        move = random.Random(f"moves/{seed}")
+    return faults
+
+
+def _of_moves(scenario: Scenario, span_ms: int) -> list[Fault]:
+    """In the midst of a move (S6)."""
+    faults: list[Fault] = []
+    if scenario.tuning == "shards":  # drawn apart from the rest
+        move = random.Random(f"moves/{scenario.seed}")
         for role, point in move.sample(MOVING, MOVE_FAULTS):
             at, trap, for_ms = (
                 move.randrange(span_ms // 2),
@@ -145,19 +173,29 @@ def plan(scenario: Scenario, span_ms: int) -> list[Fault]:
                 int(300 * 30 ** move.random()),
             )
             faults.append(Fault(at, trap, role, 0, for_ms, 0, point, move.choice((1, 2, 3))))
-    if scenario.loses_folders:  # machines are replaced, drawn apart from the rest
-        lost = random.Random(f"folders/{seed}")
+    return faults
+
+
+def _of_folders(scenario: Scenario, span_ms: int) -> list[Fault]:
+    """Machines are replaced, and their folders with them."""
+    faults: list[Fault] = []
+    if scenario.loses_folders:  # drawn apart from the rest
+        lost = random.Random(f"folders/{scenario.seed}")
         for role in ("clock holder", "shard", lost.choice(("clock holder", "shard"))):
             at, for_ms = (
                 lost.randrange(span_ms // 10, span_ms * 19 // 20),
                 int(300 * 30 ** lost.random()),
             )
             faults.append(Fault(at, LOST_FOLDER, role, lost.randrange(4), for_ms, 0))
-    if scenario.store_fails:
-        faults += _of_stores(seed, span_ms)
+    return faults
+
+
+def _of_breakers(scenario: Scenario, span_ms: int, rng: random.Random) -> list[Fault]:
+    """Of breakers, anywhere and as they append."""
+    faults: list[Fault] = []
     if scenario.breaker:
         for k in range(BREAKER_FAULTS):
-            kind = KINDS[(seed // 11 * BREAKER_FAULTS + k) % len(KINDS)]
+            kind = KINDS[(scenario.seed // 11 * BREAKER_FAULTS + k) % len(KINDS)]
             at, for_ms = rng.randrange(span_ms), int(300 * 30 ** rng.random())
             faults.append(
                 Fault(at, kind, "breaker", rng.randrange(2), for_ms, rng.choice((-1500, 4000)))
@@ -166,6 +204,12 @@ def plan(scenario: Scenario, span_ms: int) -> list[Fault]:
             faults.append(
                 Fault(at, trap, "breaker", 0, for_ms, 0, "append", rng.choice((1, 2, 5, 20)))
             )
+    return faults
+
+
+def _of_labelers(scenario: Scenario, span_ms: int, rng: random.Random) -> list[Fault]:
+    """Of labelers of whose chains several are written, or whose copies are full."""
+    faults: list[Fault] = []
     # writers of different ranges must follow each other while appends of the one before are under
     # way
     if scenario.mixed:
@@ -180,7 +224,7 @@ def plan(scenario: Scenario, span_ms: int) -> list[Fault]:
                 rng.choice(("crash", "restart")),
             )
             faults.append(Fault(at, kind, "labeler", rng.randrange(2), rng.randrange(100, 1000), 0))
-    return sorted(faults, key=lambda f: f.at_ms)
+    return faults
 
 
 def _of_stores(seed: int, span_ms: int) -> list[Fault]:

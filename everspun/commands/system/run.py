@@ -3,6 +3,7 @@ SIGINT or SIGTERM."""
 
 import argparse
 import platform
+from collections.abc import Callable
 
 from rich.live import Live
 
@@ -59,8 +60,7 @@ def run(options: argparse.Namespace) -> int:
         return MISTAKE
     roles = set(ROLES) if placement.chosen is None else set(placement.chosen)
     console = shared.console()
-    problems = check_topics(config.stream)
-    for problem in problems:
+    for problem in (problems := check_topics(config.stream)):
         console.print(str(problem))
     if any(problem.stops for problem in problems):
         return MISTAKE
@@ -72,9 +72,8 @@ def run(options: argparse.Namespace) -> int:
     if config.run.log_format != "text":
         set_up_logs(config.run.log_format, "INFO", "launcher-0", config.model.name)
     stop = stop_on_signals()
-    launcher = Launcher(
-        options.config, config.run, tuple(options.set), config.governor.enabled, placement
-    )
+    sets = tuple(options.set)
+    launcher = Launcher(options.config, config.run, sets, config.governor.enabled, placement)
     follower = StatusFollower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
     rate_file = RateFile(launcher.dir)
     usual = rate_file.read()
@@ -91,22 +90,18 @@ def run(options: argparse.Namespace) -> int:
         launcher.attempt(
             "exporting metrics", lambda: start_metrics(launcher.dir, "launcher", 0, metrics)
         )
+        tasks: dict[str, Callable[[], object]] = {
+            "exporting metrics": metrics.look,
+            "writing the targets of Prometheus": lambda: write_targets(launcher.dir, elsewhere),
+            "following the run": lambda: _look(follower, usual),
+            "keeping the usual rate": lambda: rate_file.write(usual, wall_clock_ms()),
+        }
         with Live(console=console, refresh_per_second=2, transient=True) as live:
+            if not options.quiet:
+                tasks["showing the run"] = lambda: _show(live, follower, note)
             while not stop.wait(1.0):
-                launcher.attempt("exporting metrics", metrics.look)
-                launcher.attempt(
-                    "writing the targets of Prometheus",
-                    lambda: write_targets(launcher.dir, elsewhere),
-                )
-                launcher.attempt("following the run", lambda: _look(follower, usual))
-                launcher.attempt(
-                    "keeping the usual rate",
-                    lambda: rate_file.write(usual, wall_clock_ms()),
-                )
-                if not options.quiet and follower.samples:
-                    launcher.attempt(
-                        "showing the run", lambda: live.update(follower.panel("everspun", note))
-                    )
+                for doing, act in tasks.items():
+                    launcher.attempt(doing, act)
     finally:
         console.print("draining ...")
         inputs.close()
@@ -151,6 +146,11 @@ def _elsewhere(config: Config) -> dict[str, str]:
     return known | {
         f"launcher-{host}": f"{config.hosts.addresses[host]}:{port}" for host in config.hosts.roles
     }
+
+
+def _show(live: Live, follower: StatusFollower, note: str) -> None:
+    if follower.samples:
+        live.update(follower.panel("everspun", note))
 
 
 def _look(follower: StatusFollower, usual: UsualRate) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_labelling import (
+from labelled_shop import (
     CLICKS,
     IMPRESSIONS,
     LABELER,

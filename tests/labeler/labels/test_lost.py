@@ -1,7 +1,6 @@
 """Input that is gone (C7): a stop that names its command, and labels behind the operator's
 override."""
 
-import json
 import random
 from dataclasses import replace
 from itertools import pairwise
@@ -9,7 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_labelling import (
+from labelled_shop import (
     CLICKS,
     EXAMPLES,
     IMPRESSIONS,
@@ -17,10 +16,13 @@ from test_labelling import (
     STREAM,
     ZERO,
     Clock,
-    beat,
     fill,
+    fill_later,
     folded,
+    headers,
     memory_log,
+    started,
+    total,
     work,
 )  # fmt: skip
 
@@ -42,13 +44,6 @@ from stream.record import Partition, Record
 QUARANTINE = Partition("quarantine", 0)
 
 
-def started(log, clock, stream=STREAM, labeler=LABELER, pages=None):
-    labelling = Labelling(stream, labeler, log, pages=pages)
-    labelling.own(range(stream.partitions))
-    work(labelling, clock)
-    return labelling
-
-
 def apply_stop_command(log, clock, labelling, stop, stream=STREAM):
     """Type the command that an alarm names."""
     word = stop.command.split()
@@ -59,17 +54,6 @@ def apply_stop_command(log, clock, labelling, stop, stream=STREAM):
     clock.now_ms += 10_000
     work(labelling, clock)
     return lost
-
-
-def headers(log, partition=0, kind="label"):
-    found = [
-        BatchHeader.from_headers(r.headers) for r in log.records(Partition("examples", partition))
-    ]
-    return [header for header in found if header.chain.startswith(kind)]
-
-
-def total(log, name):
-    return sum(getattr(header, name) for header in headers(log))
 
 
 def test_a_word_comes_back_as_it_was_given_and_junk_says_nothing():
@@ -111,25 +95,6 @@ def test_impressions_that_are_gone_are_passed_over_on_the_word_that_the_alarm_na
     again = started(log, clock)
     assert again.tasks[0].core.stopped is None, "a labeler that takes over finds the word"
     assert folded(log)[0] == sorted(folded(log)[0])
-
-
-def fill_later(log, seconds):
-    """More of the shop, ten minutes later."""
-    later = ZERO + 9_000
-    beat(log, later)
-    for n in range(10 * seconds):
-        now = later + n * 100
-        view = {
-            "id": f"later{n}",
-            "ts_ms": now,
-            "session": "s",
-            "source": "u",
-            "vendor": "v",
-            "item": "i",
-        }
-        log.append(IMPRESSIONS, json.dumps(view).encode(), b"s", (), now)
-    for more in (0, 2_000, 4_000):
-        beat(log, later + seconds * 1_000 + more)
 
 
 def test_what_was_gone_when_the_topics_were_made_is_where_labels_begin():
@@ -428,111 +393,3 @@ def test_rows_of_examples_never_hold_what_is_lost():
         assert rows == header.labelled
     views = sum(bool(r.value) for r in log.records(IMPRESSIONS))
     assert sum(header.impressions for header in headers(log)) == views
-
-
-def remade_shop(log, seconds, first_id=0):
-    """The topic of impressions, deleted and made anew with other views in it."""
-    log.delete("impressions")
-    log.create("impressions", 1)
-    for n in range(10 * seconds):
-        now = ZERO + 9_000 + n * 100
-        view = {
-            "id": f"new{first_id + n}",
-            "ts_ms": now,
-            "session": "s",
-            "source": "u",
-            "vendor": "v",
-            "item": "i",
-        }
-        log.append(IMPRESSIONS, json.dumps(view).encode(), b"s", (), now)
-    for more in (0, 2_000, 4_000):
-        beat(log, ZERO + 9_000 + seconds * 1_000 + more)
-
-
-@pytest.mark.parametrize("running", [True, False])
-@pytest.mark.parametrize("seconds", [2, 9])
-def test_a_topic_made_anew_stops_its_partition_until_an_operator_accepts_it(running, seconds):
-    """Also where it is longer by now than what was read of the former one: nothing is taken for
-    what was labelled."""
-    clock = Clock()
-    log = memory_log(clock=clock)
-    fill(log, seconds=4)
-    labelling = started(log, clock)
-    read_to = headers(log)[-1].end >> 20
-    before = folded(log)[0]
-    if not running:
-        labelling.close()
-    remade_shop(log, seconds)
-    if not running:
-        labelling = started(log, clock)
-    clock.now_ms += 10_000
-    work(labelling, clock)
-    stop = labelling.tasks[0].core.stopped
-    assert "made anew" in stop.reason
-    assert stop.command.endswith("--force")
-    assert folded(log)[0] == before
-    lost = LostRange(*stop.gone)._replace(topic_id=log.topic_id("impressions"))
-    assert lost.end >= read_to
-    say(log, STREAM, lost, "somebody deleted it", clock())
-    clock.now_ms += 10_000
-    work(labelling, clock)
-    while labelling.tasks[0].core.stopped is not None:
-        fill_beats(log)
-        clock.now_ms += 10_000
-        work(labelling, clock)
-    new = [r.offset for r in log.records(IMPRESSIONS) if r.value and r.offset >= lost.end]
-    assert [at >> 20 for at, _ in folded(log)[0][len(before) :]] == new
-    for _ in range(40):  # behind a jump of time, which later heartbeats have to confirm (T3)
-        fill_beats(log)
-        work(labelling, clock)
-    assert total(log, "lost_offsets") == lost.end
-    again = started(log, clock)
-    assert again.tasks[0].core.stopped is None
-    assert total(log, "lost_offsets") == lost.end, "counted once"
-
-
-def fill_beats(log):
-    """Time passes in both topics."""
-    last = log.records(IMPRESSIONS)[-1].timestamp_ms
-    for n in range(1, 11):
-        beat(log, last + n * 500)
-
-
-def test_clicks_made_anew_lose_what_the_former_ones_might_have_labelled():
-    clock = Clock()
-    log = memory_log(clock=clock)
-    fill(log, seconds=4)
-    labelling = started(log, clock)
-    point = headers(log)[-1]
-    log.delete("clicks")
-    log.create("clicks", 1)
-    fill_later(log, 3)
-    clock.now_ms += 10_000
-    work(labelling, clock)
-    stop = labelling.tasks[0].core.stopped
-    assert (stop.topic, stop.gone.first, stop.gone.end) == ("clicks", 0, 1)
-    lost = LostRange(*stop.gone)._replace(topic_id=log.topic_id("clicks"))
-    say(log, STREAM, lost, "somebody deleted it", clock())
-    clock.now_ms += 10_000
-    work(labelling, clock)
-    assert labelling.tasks[0].core.stopped is None
-    arrivals = [
-        r.timestamp_ms for r in log.records(IMPRESSIONS) if r.value and r.offset << 20 >= point.end
-    ]
-    to_ms = log.records(CLICKS)[1].timestamp_ms
-    assert total(log, "lost") == sum(a - STREAM.early_ms <= to_ms for a in arrivals) > 0
-
-
-def test_a_word_about_a_former_topic_says_nothing_of_the_next():
-    clock = Clock()
-    log = memory_log(clock=clock)
-    fill(log, seconds=1)
-    labelling = started(log, clock)
-    for _ in range(2):
-        remade_shop(log, 1)
-        clock.now_ms += 10_000
-        work(labelling, clock)
-        stop = labelling.tasks[0].core.stopped
-        assert "made anew" in stop.reason
-        lost = LostRange(*stop.gone)._replace(topic_id=log.topic_id("impressions"))
-        say(log, STREAM, lost, "gone", clock())
