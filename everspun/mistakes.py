@@ -12,6 +12,7 @@ from everspun.launcher.broker import BrokerError
 from everspun.launcher.launcher import RunStopped
 from everspun.launcher.locks import AlreadyLocked
 from everspun.local_run import NotReady
+from paramserver.config import NoAddress
 from paramserver.ports import PortRefused, PortUnreachable
 from stream.log.log import LogError, Unavailable
 from stream.metrics_server import PortTaken
@@ -23,7 +24,7 @@ MISTAKE, FAULT, INTERRUPTED, NOBODY_READS = 2, 70, 130, 141
 EXTRAS = {"torch": "networks", "matplotlib": "demo"}
 
 #: Errors that say all there is to say: no traceback stands in a role's log.
-SAID_IN_FULL = ConfigError | AlreadyLocked | PortTaken | ModuleNotFoundError
+SAID_IN_FULL = ConfigError | NoAddress | AlreadyLocked | PortTaken | ModuleNotFoundError
 
 
 def missing_library(name: str) -> str:
@@ -34,7 +35,7 @@ def missing_library(name: str) -> str:
 
 def told(error: BaseException) -> str | None:
     """One line for an error that people or their surroundings cause; None for a fault of ours."""
-    if isinstance(error, ConfigError):
+    if isinstance(error, ConfigError | NoAddress):
         return f"config: {error}"
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return missing_library(error.name)

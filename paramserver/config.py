@@ -10,6 +10,10 @@ from stream.option import option
 SOCKET_PATH_MAX = 107
 
 
+class NoAddress(ValueError):
+    """The configuration gives a shard no address that can be used; the text says what to change."""
+
+
 @dataclass(frozen=True)
 class ParamServerConfig:
     """How stale learners may be, where shards listen, and the limits of every call."""
@@ -193,20 +197,20 @@ class ParamServerConfig:
         )
 
     def address(self, shard: int, run_dir: str) -> str:
-        """Where a shard is called: gRPC's name of it. ValueError if there is none, or a socket's
+        """Where a shard is called: gRPC's name of it. NoAddress if there is none, or a socket's
         path is too long."""
         if self.transport == "tcp":
             if not self.addresses:
                 return f"{_bracketed(self.host)}:{self.port + shard}"
             if shard >= len(self.addresses):
-                raise ValueError(
+                raise NoAddress(
                     f"addresses = {self.addresses!r}: has none for shard {shard}; name every "
                     f"shard in order"
                 )
             return self.addresses[shard]
         path = f"{run_dir.rstrip('/')}/shard-{shard}.sock"
         if len(path.encode()) > SOCKET_PATH_MAX:
-            raise ValueError(
+            raise NoAddress(
                 f"run folder {run_dir!r}: the socket's path {path!r} is longer than "
                 f"{SOCKET_PATH_MAX} bytes; "
                 "choose a shorter run folder, or transport = 'tcp'"

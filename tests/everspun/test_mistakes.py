@@ -50,6 +50,12 @@ MISTAKES = [
         "quarantined_share_max = -1",
         2,
     ),
+    (
+        'pause -c {dir}/x.toml --set run.dir="/tmp/' + 100 * "x" + '"',
+        "a run folder too long for a socket",
+        "longer than 107 bytes; choose a shorter run folder",
+        2,
+    ),
     ("replay -c {dir}/x.toml {dir}/log.jsonl", "no broker", "127.0.0.1:1", 2),
     (
         "replay -c {dir}/live.toml {dir}/log.jsonl",
