@@ -31,6 +31,7 @@ from bench.machine import machine
 from bench.outages import everspun_command
 from bench.recovery_site import Site
 from everspun.launcher.locks import lock_file, unlock
+from everspun.launcher.time_limit import TimeLimit
 from everspun.local_run import READY_TIMEOUT_S, LocalRun, NotReady
 from everspun.status.scrape import scrape
 from stream.log.wall_clock import wall_clock_ms
@@ -97,9 +98,9 @@ def fill(local: LocalRun, count: int) -> None:
 def start(local: LocalRun) -> None:
     """All roles but the one that cannot. Raises NotReady."""
     local.launcher.start()
-    end = time.monotonic() + READY_TIMEOUT_S
+    limit = TimeLimit(READY_TIMEOUT_S)
     while missing := set(local.launcher.processes) - {CANNOT_START} - set(scrape(local.dir)):
-        if time.monotonic() > end:
+        if limit.over:
             raise NotReady(f"{', '.join(sorted(missing))} did not come up")
         time.sleep(0.5)
 

@@ -18,6 +18,7 @@ from everspun.launcher.broker import LOCK_FILE as BROKER_LOCK_FILE
 from everspun.launcher.broker import Broker, start_broker
 from everspun.launcher.launcher import LOCK_FILE, Launcher
 from everspun.launcher.locks import lock_file, unlock
+from everspun.launcher.time_limit import TimeLimit
 from everspun.roles.model_check import check_model
 from everspun.status.scrape import scrape
 from stream.log.kafka import KafkaLog
@@ -117,10 +118,10 @@ class LocalRun:
     ) -> None:
         """Start the processes of these roles and wait until each answers. Raises NotReady."""
         self.launcher.start(roles)
-        end = time.monotonic() + READY_TIMEOUT_S
+        limit = TimeLimit(READY_TIMEOUT_S)
         while missing := set(self.launcher.processes) - set(scrape(self.dir)):
             self.launcher.raise_if_failed()
-            if time.monotonic() > end:
+            if limit.over:
                 raise NotReady(
                     f"{', '.join(sorted(missing))} did not come up; see {self.dir / 'logs'}"
                 )

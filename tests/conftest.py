@@ -2,12 +2,13 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from hypothesis import settings
 
 from everspun.launcher.broker import Broker, start_broker, why_not_embedded, why_not_kafka
+from everspun.launcher.time_limit import processes_per_core
 
 # Kernels compile on first use and tests share small machines: an example is never failed for its
 # time.
@@ -27,6 +28,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return float(mark.args[0]) if mark is not None and mark.args else 0.0
 
     items.sort(key=most_s, reverse=True)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """On a machine that does much else, a test is given more time before it is ended, as its own
+    waits are (`TimeLimit`)."""
+    mark = item.get_closest_marker("timeout")
+    seconds = float(
+        mark.args[0] if mark is not None and mark.args else item.config.getini("timeout")
+    )
+    if (busy := processes_per_core()) > 1:
+        item.add_marker(pytest.mark.timeout(busy * seconds), append=False)
+    return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -10,5 +10,6 @@
 - `run_files`: files by which launcher, roles and commands of one host hear of each other
 - `state`: what a launcher says of its processes to whoever looks
 - `stored_orders`: how many processes of a role an operator wants on all hosts together
+- `time_limit`: a limit of waiting that grows with the machine's load
 - `targets`: where Prometheus finds the roles of a run
 """

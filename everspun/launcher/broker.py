@@ -28,6 +28,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from everspun.launcher.locks import AlreadyLocked, lock_file, unlock
+from everspun.launcher.time_limit import TimeLimit
 
 KINDS = ("auto", "kafka", "embedded")
 #: Which jars Maven takes, by their coordinates.
@@ -137,8 +138,8 @@ class Broker:
     def _wait_until_it_answers(self) -> None:
         assert self._process is not None
         assert self._dir is not None
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
+        limit = TimeLimit(START_TIMEOUT_S)
+        while not limit.over:
             if self._process.poll() is not None:
                 tail = (self._dir / "broker.log").read_bytes()[-2000:].decode(errors="replace")
                 raise BrokerError(
@@ -149,7 +150,8 @@ class Broker:
             time.sleep(0.1)
         self.kill()
         raise BrokerError(
-            f"{self.kind} broker at {self.address} did not answer within {START_TIMEOUT_S} s"
+            f"{self.kind} broker at {self.address} did not answer within {START_TIMEOUT_S} s "
+            "(longer where the machine is busy)"
         )
 
 

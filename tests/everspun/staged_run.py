@@ -20,6 +20,7 @@ from checkpointer.store.restore import model_state
 from everspun.audit.audit import read_all
 from everspun.audit.standings import of_shards
 from everspun.launcher.broker import Broker
+from everspun.launcher.time_limit import TimeLimit
 from everspun.local_run import LocalRun
 from paramserver.messages import ChainProgress
 from stream.chain import LABEL, Chain, Fold, kind_of
@@ -169,10 +170,10 @@ class Run:
         return standing[0].progress.chains.get(CHAIN) if standing else None
 
     def until(self, holds: Callable[[], object], what: str) -> None:
-        end = time.monotonic() + WAIT_S
+        limit = TimeLimit(WAIT_S)
         while not holds():
             self.local.launcher.raise_if_failed()
-            if time.monotonic() > end:
+            if limit.over:
                 for process in self.local.launcher.processes.values():
                     process.popen.send_signal(
                         signal.SIGUSR1

@@ -16,6 +16,7 @@ from everspun.audit.audit import read_all
 from everspun.audit.standings import of_shards
 from everspun.commands.system.audit import full_audit
 from everspun.launcher.broker import Broker, why_not_kafka
+from everspun.launcher.time_limit import TimeLimit
 from everspun.local_run import LocalRun
 from stream.chain import LABEL, LATE, Chain, Fold, kind_of
 from stream.internal_topics.examples import BatchHeader, decode_examples
@@ -175,10 +176,10 @@ def started(
 
 
 def until(local: LocalRun, holds: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + WAIT_S
+    limit = TimeLimit(WAIT_S)
     while not holds():
         local.launcher.raise_if_failed()
-        assert time.monotonic() < end, f"{what}; see {local.dir}"
+        assert not limit.over, f"{what}; see {local.dir}"
         time.sleep(0.05)
 
 

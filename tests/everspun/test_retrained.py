@@ -18,6 +18,7 @@ from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import open_store
 from everspun import __main__ as front_door
 from everspun.launcher.run_files import role_files
+from everspun.launcher.time_limit import TimeLimit
 from everspun.status.governed import Governed, governed
 from everspun.status.scrape import scrape
 from paramserver.bounds import PaceLevel
@@ -104,7 +105,7 @@ def governed_until_stopped(run: Run, other: list[str]) -> None:
             "no governor holds the second model at s = 0",
         )
         retraining.send_signal(signal.SIGTERM)
-        assert retraining.wait(60) == 0
+        assert retraining.wait(TimeLimit(60).left_s) == 0
     finally:
         retraining.kill()
 

@@ -10,6 +10,7 @@ from everspun.__main__ import main
 from everspun.config import RunConfig
 from everspun.launcher.launcher import Launcher
 from everspun.launcher.run_files import order_scale, ordered_scale
+from everspun.launcher.time_limit import TimeLimit
 
 #: Stands in for a role: says that it runs, and ends at SIGTERM.
 ROLE = (
@@ -25,9 +26,9 @@ class Sleepers(Launcher):
 
 
 def wait_for(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT_S
+    limit = TimeLimit(WAIT_S)
     while not what():
-        assert time.monotonic() < end
+        assert not limit.over
         time.sleep(0.02)
 
 

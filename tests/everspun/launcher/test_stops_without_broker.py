@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from everspun.launcher.launcher import LAUNCHER_PIPE
+from everspun.launcher.time_limit import TimeLimit
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
@@ -31,6 +32,8 @@ drain_ms = 500
 drain_ms = 500
 """
 
+WAIT_S = 120.0
+
 
 @pytest.mark.parametrize("how", ["told", "launcher gone"])
 def test_roles_end_without_a_broker(how: str, tmp_path: Path):
@@ -44,9 +47,9 @@ def test_roles_end_without_a_broker(how: str, tmp_path: Path):
         theirs, ours = os.pipe()
         processes = {role: start(role, config, theirs) for role in ROLES}
         try:
-            until = time.monotonic() + 120
+            limit = TimeLimit(WAIT_S)
             while not all((tmp_path / "roles" / f"{role}-0.lock").exists() for role in ROLES):
-                assert time.monotonic() < until, "they do not come up"
+                assert not limit.over, "they do not come up"
                 time.sleep(0.1)
             time.sleep(2)  # into what they wait for
             assert {role: process.poll() for role, process in processes.items()} == dict.fromkeys(
@@ -57,8 +60,9 @@ def test_roles_end_without_a_broker(how: str, tmp_path: Path):
                     process.send_signal(signal.SIGTERM)
             else:
                 os.close(ours)
+            limit = TimeLimit(WAIT_S)
             for role, process in processes.items():
-                assert process.wait(120) >= 0, role  # by itself
+                assert process.wait(limit.left_s) >= 0, role  # by itself
         finally:
             for process in processes.values():
                 process.kill()

@@ -22,14 +22,15 @@ from everspun.launcher.locks import AlreadyLocked
 from everspun.launcher.role_log import cut_log, last_words
 from everspun.launcher.run_files import order_scale, role_files
 from everspun.launcher.state import StateFile, read_state
+from everspun.launcher.time_limit import TimeLimit
 
 WAIT_S = 30.0
 
 
 def wait_for(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT_S
+    limit = TimeLimit(WAIT_S)
     while not what():
-        assert time.monotonic() < end
+        assert not limit.over
         time.sleep(0.005)
 
 

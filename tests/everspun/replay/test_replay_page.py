@@ -16,6 +16,7 @@ import pytest
 
 from everspun.__main__ import main
 from everspun.launcher.broker import Broker, why_not_kafka
+from everspun.launcher.time_limit import TimeLimit
 
 PAGE = Path(__file__).parents[3] / "docs" / "replay.md"
 
@@ -63,17 +64,17 @@ def test_the_page_replays_a_log(
             json.loads(line)["event"] == "impression"
             for line in (tmp_path / "traffic.jsonl").open()
         )
-        end = time.monotonic() + 240
+        limit = TimeLimit(240)
         while not labelled(typed[-1], impressions, capsys):
             assert running is not None
             assert running.poll() is None
-            assert time.monotonic() < end, "not all is labelled"
+            assert not limit.over, "not all is labelled"
             time.sleep(1)
         assert replayed("everspun replay traffic.jsonl --config replay.toml") == 2, "a second time"
     finally:
         if running is not None:
             running.send_signal(signal.SIGTERM)
-            running.wait(60)
+            running.wait(TimeLimit(60).left_s)
 
 
 def labelled(line: str, impressions: int, capsys: pytest.CaptureFixture[str]) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from labeler_oracle import expected
 
 from everspun.launcher.broker import Broker
+from everspun.launcher.time_limit import TimeLimit
 from labeler.config import LabelerConfig
 from labeler.fraud_config import FraudConfig
 from labeler.process.metrics import LabelerMetrics
@@ -127,8 +128,8 @@ def test_live_events_are_labelled_once_over_a_handover(
             )
         time.sleep(0.01)
     writer.flush(10_000)
-    running, end = first, time.monotonic() + DEADLINE_S
-    while len(found) < SHOWN and time.monotonic() < end:
+    running, limit = first, TimeLimit(DEADLINE_S)
+    while len(found) < SHOWN and not limit.over:
         labelled(reader, chains, found)
         if found and running is first:
             first.end()
