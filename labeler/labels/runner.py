@@ -5,7 +5,7 @@ Everything here goes through `stream.log.log`; the loop, threads and the clock a
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from labeler.click_cache.storage import Pages, PagesFailed
@@ -82,11 +82,13 @@ class Labelling:
         emitter: Emitter | None = None,
         pages: Pages | None = None,
         passed_over: PassedOver | None = None,
+        elapsed_s: Callable[[], float] = lambda: 0.0,
     ):
         """`reading`: which one this is, and so which chain it writes; the first unless given.
         `emitter`: what ranges become; training batches unless given, and counts in the breaker's
         early join (`labeler.breaker.early_join`). `pages`: where the local copy lies (C4).
-        `passed_over`: counts records of internal topics that say nothing."""
+        `passed_over`: counts records of internal topics that say nothing. `elapsed_s`: tells what
+        looks at the log cost."""
         self._strategy = strategy or label_strategies(stream)[0]
         self._stream, self._labeler, self._log = stream, labeler, log
         self._emitter = emitter or ExamplesEmitter(stream)
@@ -101,7 +103,7 @@ class Labelling:
         self._pages = pages
         self._owned: frozenset[int] = frozenset()
         self._retry, self._overrides_wait = Wait(), Wait()
-        self._verdict_queue = VerdictQueue(stream)  # read of `verdicts`, and not taken yet
+        self._verdict_queue = VerdictQueue(stream, elapsed_s)  # read, and not taken yet
         self.passed_over = passed_over or PassedOver(logger)
         self._search = OverrideSearch(log, stream, labeler.fold_orders_max, self.passed_over)
         self._acknowledged: list[BatchHeader] = []

@@ -99,6 +99,7 @@ class Service:
                 strategy,
                 pages=self._pages(dir, strategy),
                 passed_over=self._passed_over(),
+                elapsed_s=time.monotonic,
             )
             for strategy in label_strategies(stream)
         )

@@ -99,3 +99,29 @@ def test_a_clock_set_back_prolongs_no_doubt():
     verdict_queue.put([mark(0, 6)], NOW)
     assert verdict_queue.take(log, NOW) == []
     assert len(verdict_queue.take(log, NOW - 3_600_000)) == 1
+
+
+def test_looks_at_a_slow_broker_leave_time_for_labels():
+    """And nothing is judged by a look of before it was read."""
+    clock_s, log = [0.0], Log(0)
+    verdict_queue = VerdictQueue(STREAM, lambda: clock_s[0])
+
+    class Slow:
+        def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+            clock_s[0] += 0.1
+            return log.end_offsets(partitions)
+
+    waited: list[int] = []
+    read_ms: dict[int, int] = {}
+    for n in range(400):  # each claims what has just come
+        log.end = n
+        now_ms = NOW + int(1_000 * clock_s[0])
+        verdict_queue.put([mark(n, n)], now_ms)
+        read_ms[n] = now_ms
+        for one in verdict_queue.take(Slow(), now_ms):
+            assert one.error is None
+            waited.append(now_ms - read_ms[one.record.offset])
+        clock_s[0] += 0.05
+    assert len(waited) > 390
+    assert log.looks * 0.1 < clock_s[0] / 3
+    assert max(waited) <= 500
