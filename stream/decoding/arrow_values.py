@@ -200,7 +200,7 @@ def _cast(name: str, column: pa.Array, wanted: pa.DataType) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         return _cast(name, column.dictionary, wanted).take(column.indices)
     is_list = pa.types.is_list(wanted)
-    if is_list and pa.types.is_dictionary(column.type.value_type):
+    if is_list and _is_list(column.type) and pa.types.is_dictionary(column.type.value_type):
         column = _plain_list(name, column, wanted)
     one = wanted.value_type if is_list else wanted
     try:  # a large integer is rounded where a float is wanted, as the same number in JSON is

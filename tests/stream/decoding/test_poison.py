@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stream.decoding.decode
+from stream.columns.declaration import Feature
 from stream.config import StreamConfig
 from stream.decoding.decode import decode_activity, decode_clicks, decode_impressions
 from stream.decoding.event_faults import FIELD_CHARS_MAX, REASON_CHARS_MAX
@@ -145,6 +146,27 @@ FINE = [
 @pytest.mark.parametrize("value", FINE)
 def test_what_can_be_read_is_read(value: bytes):
     assert judged(value) is None
+
+
+DECLARED = {
+    "word": Feature(),
+    "number": Feature(type="integer"),
+    "tags": Feature("list", weighted=True),
+    "seen": Feature("list", type="integer"),
+    "title": Feature("text"),
+    "made": Feature("time"),
+    "picture": Feature("vector", width=2),
+}
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_a_declared_feature_that_no_row_has_may_be_a_column_of_nulls(name: str):
+    config = StreamConfig(partitions=1, declared=DECLARED)
+    given = arrow(columns(2, **{f"f_{name}": pa.nulls(2)}))
+    assert judged(given, config) is None
+    without, _ = decode_impressions([Record(0, TS, b"s", text())], 0, np.array([TS]), config)
+    rows, _ = decode_impressions([Record(0, TS, b"s", given)], 0, np.array([TS]), config)
+    assert rows.table[f"f_{name}"].to_pylist() == without.table[f"f_{name}"].to_pylist() * 2
 
 
 def test_headers_do_not_hide_an_event():
