@@ -1,10 +1,10 @@
 """What runs at the head of the inputs, bound by no label: counting for fraud, and heartbeats
 (L5, F1, T2)."""
 
-import functools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from labeler.config import LabelerConfig
 from labeler.counting.heartbeats import Heartbeats, heartbeat_headers
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 #: Signals of one input that wait for the one on its way; reading pauses above it. One is on its way
 #: at a time, so a few keep it busy, and more are memory that a catch-up fills.
 WAITING_MAX = 16
+SIGNALS = range(SIGNALS_PARTITIONS)
 #: How often a log that lost its tail is looked at again.
 LOOK_AGAIN_MS = 2_000
 
@@ -53,6 +54,21 @@ class Count:
     outbox: Outbox[None]  # encoded: their columns are let go at once
     clocks: frozenset[ClockOverride]  # what operators had said of times when it was started (T3)
     restarts: bool = False  # once what is on its way has come
+
+
+@dataclass
+class FoldedSignals:
+    """How far `signals` is folded, and what came of it."""
+
+    topic_id: str
+    offsets: dict[Partition, int]  # what is to be read next
+    ends: SignalEnds = field(default_factory=SignalEnds)
+
+    def is_of(self, topic_id: str, spans: Mapping[Partition, tuple[int, int]]) -> bool:
+        """Whether it is of this topic, and goes on within what stands there: from the first of
+        these offsets to the second."""
+        inside = all(first <= self.offsets[at] <= end for at, (first, end) in spans.items())
+        return topic_id == self.topic_id and inside
 
 
 @dataclass
@@ -81,6 +97,7 @@ class Head:
     ):
         self.passed_over = passed_over or PassedOver(logger)
         self._stream, self._labeler, self._fraud, self._log = stream, labeler, fraud, log
+        self._folded: FoldedSignals | None = None
         self._search = OverrideSearch(log, stream, labeler.fold_orders_max, self.passed_over)
         self._counts_wanted = labeler.await_verdicts or labeler.count_always
         self._heartbeats = None if stream.replayed else Heartbeats(stream)
@@ -237,33 +254,44 @@ class Head:
             self.totals.stopped.pop(input_name(*at), None)
 
     def _fold(self, tail: TailReader) -> SignalEnds:
-        """The ends of all chains in `signals` (C2)."""
-        ends, claimed = SignalEnds(), ClaimedEnds(self._stream)
-        claimed.look(tail)
-        for p in range(SIGNALS_PARTITIONS):
-            at = Partition(self._stream.signals, p)
-            tail.read(
-                at,
-                self._labeler.fold_signals_max,
-                functools.partial(self._fold_records, ends, claimed, at),
-            )
-        self.totals.dangling += ends.dangling
-        return ends
+        """The ends of all chains in `signals` (C2). What was folded before stays folded: the log
+        only grows, and reading back all of it takes a core many seconds."""
+        topic, most = self._stream.signals, self._labeler.fold_signals_max
+        spans = {at: tail.span(at, most) for at in map(partial(Partition, topic), SIGNALS)}
+        id_, known = tail.topic_id(Partition(topic, 0)), self._folded
+        self._folded = None  # a fold that fails is begun anew
+        if known is None or not known.is_of(id_, spans):
+            known = FoldedSignals(id_, {at: start for at, (start, _) in spans.items()})
+        dangled, claimed = known.ends.dangling, ClaimedEnds(self._stream)
+        for at, (_, end) in spans.items():
+            take = partial(self._fold_records, tail, known.ends, claimed, at)
+            tail.read_between(at, known.offsets[at], end, take)
+            known.offsets[at] = end
+        self.totals.dangling += known.ends.dangling - dangled
+        self._folded = known
+        return known.ends
 
     def _fold_records(
-        self, ends: SignalEnds, claimed: ClaimedEnds, at: Partition, records: list[Record]
+        self,
+        tail: TailReader,
+        ends: SignalEnds,
+        claimed: ClaimedEnds,
+        at: Partition,
+        records: list[Record],
     ) -> None:
         """What says nothing, or more than its input's log holds, is passed over, as the filter
         does (F3)."""
+        signals = []
         for record in records:
             try:
-                signal = decode_signal(record)
+                signals.append((record, decode_signal(record)))
             except MalformedRecord as error:
                 self.passed_over.add(at, record, error)
-                continue
-            wrong = contradiction(
-                signal, record.timestamp_ms, claimed.ends, self._stream.watermark_ahead_ms
-            )
+        if any(claimed.exceeded_by({signal.input: signal.end}) for _, signal in signals):
+            claimed.look(tail)
+        ahead_ms = self._stream.watermark_ahead_ms
+        for record, signal in signals:
+            wrong = contradiction(signal, record.timestamp_ms, claimed.ends, ahead_ms)
             if wrong is not None:
                 self.passed_over.add(at, record, wrong)
             else:

@@ -29,7 +29,12 @@ class TailReader:
 
         Raises Unavailable, and OffsetOutOfRange where retention was faster.
         """
-        start, end = self.span(partition, records_max)
+        self.read_between(partition, *self.span(partition, records_max), take)
+
+    def read_between(
+        self, partition: Partition, start: int, end: int, take: Callable[[list[Record]], None]
+    ) -> None:
+        """Give `take` the records of these offsets, as `read` does."""
         if start >= end:
             return
         self._reader.assign([partition])

@@ -13,7 +13,9 @@ from sim_store import FullPages
 
 from labeler.click_cache.storage import MemoryPages, Pages
 from labeler.config import LabelerConfig
+from labeler.counting.reader import SignalEnds
 from labeler.counting.runner import Head
+from labeler.io.tail import TailReader
 from labeler.join.strategy import label_strategies
 from labeler.labels.partition import PartitionStop
 from labeler.labels.runner import Labelling
@@ -24,6 +26,15 @@ TURN_MS = 500
 GROUP_EVERY_MS = 400
 #: However little there is to read, a turn is made at least this often.
 IDLE_MS = 1200
+
+
+class HeadThatFoldsAnew(Head):
+    """Reads `signals` back at each fold: with as many polls as there were when the seeds were found
+    that catch planted bugs (`caught.json`)."""
+
+    def _fold(self, tail: TailReader) -> SignalEnds:
+        self._folded = None
+        return super()._fold(tail)
 
 
 class LabelerNode(Process):
@@ -74,7 +85,8 @@ class LabelerNode(Process):
         )
         self.retract_log = Client(self, self.broker, lambda: self.soon(self.retract))
         self.retracting = Retracting(self.config, self.settings, self.retract_log)
-        self.head = Head(self.config, self.settings, FRAUD, self.head_log)
+        kind = Head if self.scenario.remembers_folds else HeadThatFoldsAnew
+        self.head = kind(self.config, self.settings, FRAUD, self.head_log)
         self.labelled_ms = self.labelled_late_ms = self.counted_ms = self.retracted_ms = 0
         self.ask_group()
         self.after(self.world.rng.random() * TURN_MS, self.label_loop)

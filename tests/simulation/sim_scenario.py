@@ -59,6 +59,8 @@ BREAKER = BreakerConfig(
 LOSES_FOLDERS = 11
 #: Of these seeds of 32, the store fails now and then, and labelers' disks are full.
 STORE_FAILS = 22
+#: Seeds up to here are those that catch planted bugs.
+PLANTED_MAX = 1_000
 #: Of these seeds of 64, all clocks are two days ahead for some seconds.
 CLOCKS_AHEAD = 44
 
@@ -143,6 +145,11 @@ class Scenario:
         """Whether all clocks are two days ahead once, and an operator sets the times back (T3d):
         live, read once, nothing else waited for."""
         return self.plain and not self.replayed and self.seed % 64 == CLOCKS_AHEAD
+
+    @property
+    def remembers_folds(self) -> bool:
+        """Whether labelers go on from what they have folded of `signals`."""
+        return self.seed > PLANTED_MAX or self.seed % 16 == 10
 
     @property
     def plain(self) -> bool:
