@@ -184,7 +184,7 @@ def bits(encoded):
     return encoded.keys.tobytes(), encoded.numbers.tobytes(), bags, dict(encoded.clipped)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=settings.default.max_examples * 6, deadline=None)
 @given(features)
 @example({})
 @example({"genres": ["a", "b"], "genres_weights": [1, 2]})
@@ -206,7 +206,7 @@ def test_a_row_is_the_same_bits_in_training_and_in_serving(bag):
         assert bits(ENCODER.encode(columns, serving=True)) == mine
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings.default.max_examples * 60 // 100, deadline=None)
 @given(st.lists(features, min_size=2, max_size=12))
 def test_a_row_is_the_same_bits_whatever_stands_beside_it(bags):
     good = [bag for bag in bags if learned([bag]) is not None]
@@ -269,7 +269,7 @@ any_text = st.text(st.characters(exclude_categories=["Cs"], max_codepoint=0x2FFF
         Feature("text", tokens="characters", characters=4, normalise=("nfkc", "lower", "digits")),
     ],
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=settings.default.max_examples * 2, deadline=None)
 @given(texts=st.lists(st.one_of(any_text, st.sampled_from(TEXTS)), min_size=1))
 def test_tokens_are_what_the_documented_rule_gives(feature, texts):
     keys, ends = token_hashes(pa.array(texts), feature, NO_KEY)

@@ -196,7 +196,7 @@ def encoded(texts: TextEncoder, values: Values) -> Encoded:
     return Encoded(np.array(keys, np.uint64), texts.numbers(values.numbers))
 
 
-@settings(max_examples=1_500, deadline=None)
+@settings(max_examples=settings.default.max_examples * 15, deadline=None)
 @given(events)
 @example({"source": "", "vendor": "", "item": "i"})
 @example({"source": "\ud83d", "vendor": "v", "item": "i"})
@@ -323,7 +323,7 @@ def test_a_replica_and_the_gates_answer_with_the_bits_of_training(replica, drawn
             assert np.array(answered, np.float32).tobytes() == said.tobytes()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2, deadline=None)
 @given(st.lists(st.floats(width=32, allow_infinity=False), min_size=1, max_size=40), st.data())
 def test_a_row_is_the_same_bits_whatever_stands_beside_it(values, data):
     """A vector unit must not make of a row in a long column what it does not make of it alone."""
@@ -413,7 +413,7 @@ def test_a_feature_named_as_a_field_of_every_event_is_refused(name):
             StreamConfig(**{kind: (name,)})
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=settings.default.max_examples * 10, deadline=None)
 @given(events)
 @example({"source": "a\0b", "vendor": "v", "item": "\0"})
 @example({"source": "\ud83d", "vendor": "v", "item": "i"})

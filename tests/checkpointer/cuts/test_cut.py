@@ -236,7 +236,7 @@ def test_impossible_paces_are_refused():
         Cut("m", "c", [], 0)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=settings.default.max_examples * 2, deadline=None)
 @given(seed=st.integers(0, 2**32), faults=st.integers(0, 80))
 def test_whatever_is_late_or_lost_a_cut_is_right_and_comes_at_last(seed: int, faults: int):
     """Shards push, restart and fall behind for `faults` steps, messages are late or lost; then

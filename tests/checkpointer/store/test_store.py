@@ -81,7 +81,9 @@ def kill_at(monkeypatch, step, torn):
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=settings.default.max_examples * 60 // 100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     step=st.integers(1, 12),
@@ -104,7 +106,9 @@ def test_a_killed_write_leaves_the_old_file_or_the_new(tmp_path_factory, step, t
 
 
 @settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=settings.default.max_examples * 80 // 100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(step=st.integers(1, 90), torn=st.integers(0, 500))
 def test_a_killed_checkpointer_leaves_whole_checkpoints(tmp_path_factory, write, step, torn):

@@ -63,7 +63,7 @@ class FaultySystem(System):
         self.driver = self.checkpointer()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=settings.default.max_examples * 150 // 100, deadline=None)
 @given(
     fault=st.sampled_from(FAULTS),
     after=st.integers(0, 40),

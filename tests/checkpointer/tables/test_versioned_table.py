@@ -70,7 +70,7 @@ DELTAS = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=settings.default.max_examples * 120 // 100, deadline=None)
 @given(st.sets(st.sampled_from(KEYS)), DELTAS, st.integers(0, 1))
 def test_every_version_held_is_the_dictionary_of_its_moment(base, deltas, secret):
     table = VersionedTable(DIM, 4, INITIAL, secret)

@@ -133,7 +133,7 @@ def events_of(shown: list[dict[str, Any]]) -> int:
     return sum(len(one.get("impressions", [one])) for one in shown)
 
 
-@settings(max_examples=30)
+@settings(max_examples=settings.default.max_examples * 30 // 100)
 @given(seed=st.integers(0, 1_000), form=st.sampled_from(["two", "one", "marked", "gz", "arrays"]))
 def test_every_form_is_written_as_it_stands_and_labelled(
     tmp_path_factory: pytest.TempPathFactory, seed: int, form: str
@@ -186,7 +186,7 @@ def test_every_form_is_written_as_it_stands_and_labelled(
     }
 
 
-@settings(max_examples=25)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(seed=st.integers(0, 100), dies=st.lists(st.integers(1, 120), min_size=1, max_size=4))
 def test_whatever_cuts_it_short_nothing_is_lost_or_doubled(
     tmp_path_factory: pytest.TempPathFactory, seed: int, dies: list[int]

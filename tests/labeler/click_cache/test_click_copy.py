@@ -189,7 +189,7 @@ def test_pages_below_a_resume_point_are_deleted():
 IDS = st.integers(1, 6).map(lambda n: (n * 0x9E3779B97F4A7C15) % 2**64)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2, deadline=None)
 @given(st.lists(st.lists(IDS, min_size=1, max_size=6), min_size=1, max_size=20), st.data())
 def test_spilled_clicks_match_as_those_in_memory(chunks, data):
     stored, clicks, at = {}, [], 0

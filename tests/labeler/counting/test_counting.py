@@ -157,7 +157,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings.default.max_examples * 60 // 100, deadline=None)
 @given(steps=steps, cuts=st.lists(st.integers(0, 30), max_size=6), crash=st.integers(0, 30))
 def test_signals_are_a_function_of_the_log(
     steps: list[tuple[int, str]], cuts: list[int], crash: int

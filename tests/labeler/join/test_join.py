@@ -70,7 +70,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=settings.default.max_examples * 2, deadline=None)
 @given(steps)
 def test_join_agrees_with_the_obvious_one(steps):
     join, obvious, now, evicted = ClickJoin(), ObviousJoin(), 0, 0
@@ -98,7 +98,7 @@ def test_join_agrees_with_the_obvious_one(steps):
             assert list(zip(*(column.tolist() for column in got), strict=True)) == want
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=settings.default.max_examples * 2, deadline=None)
 @given(
     st.lists(st.lists(st.tuples(IDS, st.integers(0, 15)), max_size=30), max_size=10),
     st.integers(0, 20),

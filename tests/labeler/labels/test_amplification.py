@@ -41,7 +41,7 @@ def beat(offset: int, at_ms: int) -> Record:
     return Record(offset, at_ms, None, None, headers)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings.default.max_examples * 60 // 100, deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 9), min_size=1, max_size=25),
     rows=st.lists(st.integers(0, 4), min_size=1, max_size=12),

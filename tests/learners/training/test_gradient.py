@@ -291,7 +291,7 @@ def test_a_feature_that_the_stream_does_not_declare_is_refused() -> None:
         )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2, deadline=None)
 @given(
     st.lists(st.integers(1, 2**64 - 1), max_size=60).flatmap(
         lambda a: st.lists(st.sampled_from(a or [1]), max_size=99)

@@ -156,4 +156,6 @@ class Ssp(RuleBasedStateMachine):
 
 
 TestSsp = Ssp.TestCase
-TestSsp.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestSsp.settings = settings(
+    max_examples=settings.default.max_examples * 2, stateful_step_count=50, deadline=None
+)

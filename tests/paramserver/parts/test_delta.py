@@ -395,7 +395,7 @@ def test_a_delta_upon_another_parent_is_refused():
     st.lists(st.integers(0, 40), max_size=20),
     st.sampled_from([0, 1 << 60]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=settings.default.max_examples, deadline=None)
 def test_neighbouring_keys_are_told_apart(keys, some, base):
     """Large ones too: as floats, 64 bits would lose their last ten."""
     have, want = (

@@ -129,7 +129,7 @@ def same_arrays(a, b) -> bool:
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 12), st.integers(0, 6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=settings.default.max_examples * 40 // 100, deadline=None)
 def test_parts_of_n_shards_load_into_m_and_go_on(n, m, before, after):
     """Rows, optimizer state and progress go with their slots: M shards continue as N would have,
     bit for bit."""

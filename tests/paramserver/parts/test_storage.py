@@ -70,7 +70,7 @@ def test_every_number_of_16_bits_is_kept(kind):
     st.lists(st.floats(-60000, 60000, width=32), min_size=1, max_size=20),
     st.integers(0, (1 << 64) - 1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings.default.max_examples * 60 // 100, deadline=None)
 def test_a_number_becomes_one_of_its_neighbours(kind, values, seed):
     numbers, table = (
         every_number(kind),

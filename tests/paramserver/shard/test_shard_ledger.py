@@ -106,11 +106,13 @@ class ShardAsLedger(RuleBasedStateMachine):
 
 
 TestShardAsLedger = ShardAsLedger.TestCase
-TestShardAsLedger.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestShardAsLedger.settings = settings(
+    max_examples=settings.default.max_examples * 40 // 100, stateful_step_count=20, deadline=None
+)
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=settings.default.max_examples * 30 // 100, deadline=None)
 def test_splits_and_boundaries_do_not_change_the_hash(lengths, data):
     """S7: h is a sum over rows, so how a range was cut into batches leaves no trace in it."""
     end = 10 + sum(lengths)

@@ -35,7 +35,7 @@ def test_a_base_leaves_room_below_the_version_of_a_free_record():
 subsets = st.lists(st.integers(0, len(KEYS) - 1), unique=True, max_size=12).map(sorted)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings.default.max_examples * 60 // 100, deadline=None)
 @given(
     before=st.lists(subsets, min_size=1, max_size=4),
     after=st.lists(subsets, min_size=1, max_size=6),

@@ -108,13 +108,15 @@ class CountedTableAsDict(RuleBasedStateMachine):
 
 
 TestCountedTableAsDict = CountedTableAsDict.TestCase
-TestCountedTableAsDict.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestCountedTableAsDict.settings = settings(
+    max_examples=settings.default.max_examples // 4, stateful_step_count=30, deadline=None
+)
 
 
 @given(
     st.lists(st.lists(st.integers(0, (1 << 64) - 1), max_size=60), max_size=12), st.integers(2, 5)
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings.default.max_examples * 60 // 100, deadline=None)
 def test_a_full_filter_never_counts_too_few(pushes, threshold):
     """One line a slot: keys share counters, so some are admitted early, and none late."""
     admission = Admission(RowPolicy(admit_count=threshold, admit_bytes=1 << 16, admit_halve_ms=0))

@@ -112,7 +112,9 @@ class MortalTableAsDict(RuleBasedStateMachine):
 
 
 TestMortalTableAsDict = MortalTableAsDict.TestCase
-TestMortalTableAsDict.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestMortalTableAsDict.settings = settings(
+    max_examples=settings.default.max_examples * 60 // 100, stateful_step_count=30, deadline=None
+)
 
 
 @pytest.mark.parametrize("policy", [{"rows_max": 300}, {"rows_max": 300, "ttl_ms": 400_000}])

@@ -113,7 +113,9 @@ class TableAsDict(RuleBasedStateMachine):
 
 
 TestTableAsDict = TableAsDict.TestCase
-TestTableAsDict.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestTableAsDict.settings = settings(
+    max_examples=settings.default.max_examples * 40 // 100, stateful_step_count=20, deadline=None
+)
 
 
 def test_it_grows_and_finds_everything():
@@ -185,7 +187,7 @@ def test_an_unmade_reservation_changes_nothing(monkeypatch):
     st.integers(0, 3),
     st.integers(1, 9),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2, deadline=None)
 def test_initial_values_depend_on_key_and_seed_alone(keys, seed, dim):
     table = Table(TableSpec("t", dim, "adagrad", init_scale=0.25, seed=seed))
     once = table.pull(keys)
@@ -243,7 +245,7 @@ def test_mix64_is_murmur3s_finalizer():
 
 
 @given(st.lists(st.integers(0, (1 << 64) - 1), max_size=60).map(keys_of), st.integers(1, 7))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2, deadline=None)
 def test_split_deals_every_key_to_its_owner_in_order(keys, shards):
     slot_map = SlotMap.even(shards)
     parts = slot_map.split(keys)

@@ -253,7 +253,7 @@ BEGINS = st.integers(-5_000, 200_000)
     st.integers(1, 300),
     st.integers(1_300, 7_000),
 )
-@settings(max_examples=100)
+@settings(max_examples=settings.default.max_examples)
 @example("both", 2 * DAY, 60_000, 1, 1_000)
 @example("broker", SAW, 0, 300, 1_000)
 @example("labeler", -90_000, -5_000, 300, 900)

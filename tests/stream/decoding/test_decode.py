@@ -265,7 +265,7 @@ def test_clicks_have_their_own_fields():
     assert [(b.record.offset, b.field) for b in bad] == [(1, "ts_ms")]
 
 
-@settings(max_examples=150)
+@settings(max_examples=settings.default.max_examples * 150 // 100)
 @given(
     st.lists(
         st.sampled_from(
@@ -327,7 +327,7 @@ pieces = st.sampled_from(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=settings.default.max_examples * 3)
 @given(st.lists(st.lists(pieces, min_size=1, max_size=8).map(b"".join), max_size=4))
 def test_rubbish_never_shifts_rows(rubbish: list[bytes]):
     """A good record after each piece of rubbish always comes out as itself, and each piece is

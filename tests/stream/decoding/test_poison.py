@@ -447,7 +447,7 @@ FIELDS = [
 ]
 
 
-@settings(max_examples=100)
+@settings(max_examples=settings.default.max_examples)
 @given(st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=4), st.booleans())
 def test_any_json_is_rows_or_a_named_fault(changed: dict[str, object], ascii_only: bool):
     value = json.dumps({**GOOD, **changed}, ensure_ascii=ascii_only).encode(

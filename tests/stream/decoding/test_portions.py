@@ -89,7 +89,7 @@ def test_a_record_that_cannot_be_measured_is_as_large_as_it_is(monkeypatch: pyte
     assert fitting(records([arrow(1)] * 3), CONFIG) == 3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings.default.max_examples * 60 // 100, deadline=None)
 @given(
     values=st.lists(
         st.one_of(

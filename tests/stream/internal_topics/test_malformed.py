@@ -127,7 +127,7 @@ def test_bytes(value: bytes | None):
     read_by_all(value, (("set_aside", b"1"),))
 
 
-@settings(max_examples=300)
+@settings(max_examples=settings.default.max_examples * 3)
 @given(body=st.sampled_from(BODIES), field=st.integers(0, 20), odd=ODD, drop=st.booleans())
 def test_fields_of_another_kind(body: dict[str, Any], field: int, odd: Any, drop: bool):
     said = dict(body)
@@ -139,7 +139,7 @@ def test_fields_of_another_kind(body: dict[str, Any], field: int, odd: Any, drop
     read_by_all(json.dumps(said).encode())
 
 
-@settings(max_examples=300)
+@settings(max_examples=settings.default.max_examples * 3)
 @given(
     at=st.integers(0, 40),
     value=st.none() | st.binary(max_size=12) | st.just(b"9" * 5000),
@@ -158,7 +158,7 @@ def test_headers_of_another_kind(at: int, value: bytes | None, twice: bool):
         read_by_all(b"", found)
 
 
-@settings(max_examples=200)
+@settings(max_examples=settings.default.max_examples * 2)
 @given(data=st.data())
 def test_flipped_and_cut_arrow(data: st.DataObject):
     schema = data.draw(st.sampled_from([SIGNAL_SCHEMA, examples_schema(())]))
