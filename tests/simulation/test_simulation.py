@@ -14,7 +14,7 @@ from sim_world import Simulation
 
 HERE = Path(__file__).resolve().parent
 #: From 0 on; 3, 7 and 56 are among them, which once found something.
-SEEDS = 150
+SEEDS = 100
 
 
 @pytest.mark.simulator
