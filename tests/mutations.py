@@ -33,7 +33,8 @@ CORES = {
     "tests/paramserver/clocks/test_operator_settings.py "
     "tests/paramserver/clocks/test_clock_machine.py",
     "labeler/labels/runner.py": "tests/labeler/labels/test_labelling.py "
-    "tests/labeler/labels/test_stops.py tests/labeler/labels/test_lost.py",
+    "tests/labeler/labels/test_stops.py tests/labeler/labels/test_lost.py "
+    "tests/labeler/labels/test_remade_topics.py",
     "paramserver/shard/shard.py": "tests/paramserver/shard/test_shard.py "
     "tests/paramserver/shard/test_shard_ledger.py tests/paramserver/shard/test_marks.py",
     "checkpointer/cuts/driver.py": "tests/checkpointer/cuts",
