@@ -108,7 +108,7 @@ class Service:
         self._group = Membership(
             log.group_reader(stream.topic_prefix + GROUP, name), stream, labeler.poll_ms
         )
-        self._retracting = Retracting(stream, labeler, log, history)
+        self._retracting = Retracting(stream, labeler, log, history, time.monotonic)
         works = {"head": self._run_head, "group": self._group.run, "retract": self._run_retract}
         self._threads = ThreadGroup(
             works | ({"late": self._run_late} if self._late else {}), labeler.drain_ms

@@ -9,7 +9,7 @@ and in the archive where the history that is given goes on into one. All goes th
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 RUNS_MAX = 256
 #: How often it is looked whether labels have reached a run.
 READY_MS = 1_000
+#: After a look at the ends that watermarks claim, `verdicts` rest so many times longer than it
+#: took, and this much at most: they are read to be answered in seconds, and labels need the core.
+LOOK_REST, LOOK_REST_MAX_S = 25.0, 0.5
 
 
 @dataclass
@@ -55,9 +58,16 @@ class Retracting:
     """Owns the reader of `verdicts` and the writer of retractions. Belongs to one thread."""
 
     def __init__(
-        self, stream: StreamConfig, labeler: LabelerConfig, log: Log, history: Log | None = None
+        self,
+        stream: StreamConfig,
+        labeler: LabelerConfig,
+        log: Log,
+        history: Log | None = None,
+        elapsed_s: Callable[[], float] = lambda: 0.0,
     ):
-        """`history`: where rows are looked for, `log` or one that goes on into an archive."""
+        """`history`: where rows are looked for, `log` or one that goes on into an archive.
+        `elapsed_s`: tells what looks at the log cost; without, they cost nothing."""
+        self._elapsed_s, self._rests_until_s = elapsed_s, 0.0
         self._stream, self._labeler, self._log = stream, labeler, log
         self._history = history or log
         #: Those whose watermarks a label waits for; without any, no verdict is obeyed and none is
@@ -133,7 +143,11 @@ class Retracting:
 
     def idle(self, now_ms: int) -> bool:
         """Whether a turn would return at once."""
-        return not self._retry.over(now_ms) or not self._owned
+        return not self._retry.over(now_ms) or not self._owned or self._rests
+
+    @property
+    def _rests(self) -> bool:
+        return self._elapsed_s() < self._rests_until_s
 
     @property
     def in_flight(self) -> bool:
@@ -209,12 +223,15 @@ class Retracting:
     def _read(self, wait_ms: int) -> bool:
         assert self._reader is not None
         assert self._late is not None
-        if len(self._late.runs) >= RUNS_MAX:
+        if len(self._late.runs) >= RUNS_MAX or self._rests:
             return False
         records = self._reader.poll(self._stream.poll_records_max, wait_ms).get(self._verdicts, [])
         heard = read_verdicts(records)
         if self._claimed.exceeded_by(claims(heard)):
+            began_s = self._elapsed_s()
             self._claimed.look(self._reader)
+            ended_s = self._elapsed_s()
+            self._rests_until_s = ended_s + min(LOOK_REST_MAX_S, LOOK_REST * (ended_s - began_s))
         self._late.take(
             without_contradictions(heard, self._claimed.ends, self._stream.watermark_ahead_ms)
         )

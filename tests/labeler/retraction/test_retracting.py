@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from labeler.config import LabelerConfig
+from labeler.labels.claimed_ends import ClaimedEnds
 from labeler.labels.runner import Labelling
 from labeler.labels.verdict_index import VerdictPoint
 from labeler.retraction.late_verdicts import RUN_OFFSETS, LateVerdicts
@@ -197,6 +198,31 @@ def test_every_row_of_the_source_is_taken_back_once_in_its_own_partition():
         assert shop.back(p) == expected
     shop.retract()
     assert [len(shop.records(p)) for p in range(2)] == [1, 1]
+
+
+def test_looks_at_a_slow_broker_are_few_and_change_nothing():
+    """While verdicts rest the loop waits, and what they took back is the same."""
+    shop, slow, clock_s = late_shop(), late_shop(), [0.0]
+    shop.retract()
+
+    def look(self, reader):
+        clock_s[0] += 0.1
+        looked.append(clock_s[0])
+        return right(self, reader)
+
+    right, looked = ClaimedEnds.look, list[float]()
+    retracting = Retracting(STREAM, LABELER, slow.log, elapsed_s=lambda: clock_s[0])
+    retracting.own((0, 1))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ClaimedEnds, "look", look)
+        patched.setattr(ClaimedEnds, "exceeded_by", lambda self, claims: True)
+        for _ in range(200):
+            retracting.run_once(slow.clock(), 0)
+            assert retracting.idle(slow.clock()) == (clock_s[0] < looked[-1] + 0.5)
+            clock_s[0] += 0.05
+    retracting.close()
+    assert len(looked) <= 1 + clock_s[0] / 0.6
+    assert [slow.records(p) for p in range(2)] == [shop.records(p) for p in range(2)]
 
 
 def test_a_record_holds_the_clean_rows_of_the_vendor_from_all_partitions():
