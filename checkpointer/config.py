@@ -123,6 +123,12 @@ class CheckpointerConfig:
         0.0, "time that a clean process may take to answer a request, ms; 0 = off"
     )
     latency_rows: int = option(100, "rows of that request")
+    replicas: str = option(
+        "",
+        "host:port of replicas, or of what stands before them, commas between: asked which "
+        "checkpoint they answer with, for everspun_learned_to_served_seconds; empty = those of "
+        "this host",
+    )
     golden: str = option(
         "", "JSON-lines file of rows that every checkpoint must answer in range; empty = none"
     )

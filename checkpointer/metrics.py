@@ -9,6 +9,7 @@ from stream.metrics import ReaderMetrics, RoleMetrics
 
 _FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _SLOW_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_WAIT_S = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0)
 _HOLD_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000, 30_000)
 
 NAN = float("nan")
@@ -39,6 +40,14 @@ class CheckpointerMetrics(ReaderMetrics):
         )
         self.publish_seconds = self.histogram(
             "everspun_publish_seconds", "from due to announced, s", _SLOW_S
+        )
+        self.learned_to_served = self.histogram(
+            "everspun_learned_to_served_seconds",
+            "from a state seen applied by a shard to a replica that answers with it, s",
+            _WAIT_S,
+        )
+        self.unserved = self.gauge(
+            "everspun_learned_unserved", "states seen applied that no replica answers with yet"
         )
         self.attempts = self.counter("everspun_cut_attempts_total", "cuts tried", "reason")
         self.abandoned = self.counter(

@@ -48,6 +48,7 @@ SHELL_FILES = {
     "checkpointer.archive.archiver",
     "checkpointer.gates.sandbox",
     "checkpointer.gates.sandbox_main",
+    "checkpointer.process.served_watch",
     "checkpointer.serving.grpc_service",
     "checkpointer.serving.http_api",
     "checkpointer.serving.http_connection",

@@ -20,6 +20,7 @@ from checkpointer.gates.evaluations import Evaluations
 from checkpointer.gates.gates import Findings
 from checkpointer.gates.sandbox import CleanProcess
 from checkpointer.metrics import CheckpointerMetrics
+from checkpointer.process.served_watch import ServedWatch
 from checkpointer.store.announcement import Announcement, Ref
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import RememberedStore, open_store
@@ -78,6 +79,7 @@ class ProcessShell:
             stop,
         )
         self.unsent: deque[Announcement] = deque()
+        self.watch: ServedWatch | None = None  # told what is published
         self.told_published = False  # whether metrics say what was published before
         self.waits = ""  # for shards that are wanted, as last said
         self.health = StoreHealth(Backoff(max(1, config.retry_ms), config.retry_max_ms))
@@ -314,10 +316,13 @@ def run(
     driver = Driver(config, what, shards, clock, catalogue, shell, shell, code_version())
     if run_dir:
         driver.used = RememberedStore(run_dir, config.root, model.name)
+    shell.watch = ServedWatch(model.name, shards, config.replicas, run_dir, metrics, stop)
     try:
         _log.info("checkpoints of %s in %s", model.name, config.root)
         while not stop.is_set():
             _turn(driver, shell, metrics)
+            if not stop.is_set() and not shell.watch.is_alive:
+                raise RuntimeError("the thread that watches what is served has ended")
     except Stopping:
         _log.info("stopped within a cut: its hold runs out by itself")
     finally:
@@ -338,6 +343,8 @@ def _turn(driver: Driver, shell: ProcessShell, metrics: CheckpointerMetrics) -> 
     if not shell.told_published and driver.recovered:
         shell.told_published = _tell_published(driver.catalogue, metrics)
     _record(step, metrics)
+    if step.manifest is not None and step.gates is not None and step.gates.passed and shell.watch:
+        shell.watch.published(step.manifest.number, step.manifest.vector)
     store_fault = step.detail if step.outcome == "store" or step.reason == "parts" else ""
     unwritten, complete = step.reason == "parts", step.manifest is not None
     if said := shell.health.told(store_fault, time.monotonic(), unwritten, complete):
